@@ -1,0 +1,376 @@
+"""Checkpoint -> stock transformers model, with a certificate of what became of every tensor."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from .architecture import Architecture, read_architecture, square_grid, transformers_config
+from .checkpoint import Checkpoint, read_checkpoint
+from .errors import ConversionError
+from .initialization import initial_value
+from .names import Mapped, to_transformers
+from .preprocessing import reference_image_processor
+from .reference_forward import reference_outputs
+from .writing import whole_folder
+
+TO = ("auto", "pretraining", "classifier", "backbone")
+POOLING = ("auto", "mean", "cls")
+CLASSES = {
+    "pretraining": "ViTMAEForPreTraining",
+    "cls": "ViTForImageClassification",
+    "mean": "BeitForImageClassification",
+    "backbone": "ViTModel",
+}
+CERTIFICATE = "conversion.json"
+TOLERANCE = 1e-4  # of --verify, relative to the largest output
+
+
+@dataclass
+class ConversionReport:
+    """The certificate of a conversion, kept beside the weights as `conversion.json`."""
+
+    source: dict[str, Any]  # name, size in bytes, sha256, layout
+    target: dict[str, Any]  # class, pooling, architecture
+    ledger: list[dict]  # {"source", "target": [...]}: every tensor that was used
+    left_out: list[dict]  # {"source", "reason"}: every tensor that was not
+    new: list[dict]  # {"target", "reason"}: every parameter of the target that the source lacks
+    notes: list[str] = field(default_factory=list)
+    verification: dict[str, Any] | None = None  # largest difference between both sides on random input
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def summary(self) -> str:
+        """What a person wants to know of it, a few lines."""
+        lines = [
+            f"{self.source['name']} ({self.source['layout']}) -> {self.target['class']}",
+            f"  used      {len(self.ledger)} tensors of the source",
+        ]
+        reasons: dict[str, list[str]] = {}
+        for entry in self.left_out:
+            reasons.setdefault(entry["reason"], []).append(entry["source"])
+        for reason, names in reasons.items():
+            lines.append(f"  left out  {_some(names)}: {reason}")
+        for entry in self.new:
+            lines.append(f"  new       {entry['target']}: {entry['reason']}")
+        lines += [f"  note      {note}" for note in self.notes]
+        if self.verification:
+            lines.append(
+                f"  verified  largest difference {self.verification['max_abs_difference']:.2g} "
+                f"on outputs up to {self.verification['max_abs_output']:.2g}"
+            )
+        return "\n".join(lines)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= 3 else f"{', '.join(names[:2])} and {len(names) - 2} more"
+
+
+def read_labels(labels: str | Path | list[str]) -> list[str]:
+    """Class names from a list, a text file (one a line), or a JSON file (a list, or an id2label object)."""
+    if isinstance(labels, (list, tuple)):
+        names = [str(name) for name in labels]
+        where = "labels"
+    else:
+        path, where = Path(labels), str(labels)
+        if not path.is_file():
+            raise ConversionError(f"{path} does not exist: --labels takes a file with one class name a line, or JSON.")
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            try:
+                loaded = json.loads(text)
+            except json.JSONDecodeError as error:
+                raise ConversionError(f"{path} is no JSON ({error}).") from None
+            loaded = loaded.get("id2label", loaded) if isinstance(loaded, dict) else loaded
+            names = [loaded[key] for key in sorted(loaded, key=int)] if isinstance(loaded, dict) else loaded
+        else:
+            names = [line.strip() for line in text.splitlines() if line.strip()]
+    if len(set(names)) < len(names) or len(names) < 2:
+        raise ConversionError(f"{where} must name at least two classes, each once; it has {len(names)} lines.")
+    return names
+
+
+def resize_positions(positions: torch.Tensor, grid: int) -> torch.Tensor:
+    """Bicubic resize of (1, 1 + n * n, width) position embeddings to `grid`; the class token's stays.
+
+    The reference's `interpolate_pos_embed` (util/pos_embed.py).
+    """
+    token, patches = positions[:, :1], positions[:, 1:]
+    old = square_grid(patches.shape[1], "pos_embed")
+    patches = patches.reshape(1, old, old, -1).permute(0, 3, 1, 2)
+    patches = F.interpolate(patches, size=(grid, grid), mode="bicubic", align_corners=False)
+    return torch.cat([token, patches.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
+
+
+def _choose_target(checkpoint: Checkpoint, to: str, pooling: str, wants_labels: bool) -> str:
+    """The key of `names.TARGETS` for what was asked, from what the checkpoint holds."""
+    state = checkpoint.state
+    has_head, has_decoder = "head.weight" in state, "decoder_pred.weight" in state
+    if to == "auto":
+        to = "classifier" if wants_labels or has_head else "pretraining" if has_decoder else "backbone"
+    if to != "classifier":
+        if pooling != "auto":
+            raise ConversionError(f"--pooling {pooling} is for a classifier, and this becomes a {to}: leave it out.")
+        return to
+    if pooling == "auto":
+        return "cls" if has_head and "fc_norm.weight" not in state else "mean"
+    return pooling
+
+
+def _settle_head(checkpoint: Checkpoint, target: str, names: list[str] | None, num_labels: int | None) -> tuple[int, list[str] | None, str]:
+    """Number and names of the labels, and why the head is new (empty if the checkpoint's is kept)."""
+    head = checkpoint.state.get("head.weight")
+    own = None if head is None else head.shape[0]
+    own_names = list(checkpoint.id2label.values()) if checkpoint.id2label and own else None
+    if own_names and own_names[0] == "LABEL_0":
+        own_names = None
+    wanted = len(names) if names else num_labels or own
+    if wanted is None:
+        raise ConversionError("A classifier needs its classes: pass --num_labels N, or --labels FILE.")
+    if names and num_labels and num_labels != len(names):
+        raise ConversionError(f"--num_labels {num_labels} and the {len(names)} names of --labels do not agree.")
+    if own is None:
+        return wanted, names, "the checkpoint has no head"
+    if own != wanted:
+        return wanted, names, f"the checkpoint's head is for {own} labels, not {wanted}"
+    if names and own_names and names != own_names:
+        return wanted, names, "the checkpoint's head is for classes of other names or in another order"
+    trained = "mean" if "fc_norm.weight" in checkpoint.state else "cls"
+    if trained != target:
+        raise ConversionError(
+            f"{checkpoint.source} was fine-tuned with --pooling {trained}, so its head does not fit --pooling {target}: "
+            f"use {trained}, or convert the pre-trained checkpoint instead."
+        )
+    return wanted, names or own_names, ""
+
+
+def _fill_new(mapped: Mapped, target: str, shapes: dict[str, torch.Size], reasons: dict[str, str], generator) -> list[dict]:
+    """Adds initial values for the parameters that the source lacks; each is reported."""
+    from .names import to_reference
+
+    missing = {name: torch.empty(shape, device="meta") for name, shape in shapes.items() if name not in mapped.tensors}
+    references, _ = to_reference(missing, target)
+    fresh = {name: initial_value(name, tuple(tensor.shape), generator) for name, tensor in references.items()}
+    filled = to_transformers(fresh, target)
+    mapped.tensors.update(filled.tensors)
+    default = {
+        "fc_norm": "the norm of mean pooling starts at one and zero, as in the reference",
+        "head": "the checkpoint has no head",
+        "norm": "the checkpoint has no norm of the tokens; it starts at one and zero",
+        "mask_token": "the checkpoint has no decoder",
+    }
+    new = []
+    for entry in filled.ledger:
+        module = entry["source"].split(".")[0]
+        reason = reasons.get(module) or default.get(module) or default["mask_token" if "decoder" in module else module]
+        new += [{"target": name, "reason": reason} for name in entry["target"]]
+    return new
+
+
+def convert_to_model(
+    source: str | Path,
+    *,
+    to: str = "auto",
+    pooling: str = "auto",
+    num_labels: int | None = None,
+    labels: str | Path | list[str] | None = None,
+    image_size: int | None = None,
+    num_attention_heads: int | None = None,
+    decoder_num_attention_heads: int | None = None,
+    norm_pix_loss: bool = False,
+    verify: bool = False,
+    generator: torch.Generator | None = None,
+    **config,
+):
+    """A stock transformers model in memory from any source of `read_checkpoint`.
+
+    The parameters are views of the memory-mapped source where nothing had to change; `convert_checkpoint` documents
+    the arguments. `generator` draws the fresh head, and `config` goes to the model's configuration.
+
+    Returns:
+        The model (in training mode as built, on the CPU, float32) and its `ConversionReport`.
+    """
+    import transformers
+
+    for name, value, choices in (("to", to, TO), ("pooling", pooling, POOLING)):
+        if value not in choices:
+            raise ConversionError(f"--{name} takes one of {', '.join(choices)}, not {value}.")
+    checkpoint = read_checkpoint(source)
+    names = read_labels(labels) if labels is not None else None
+    target = _choose_target(checkpoint, to, pooling, bool(names or num_labels))
+    needed = checkpoint.state
+    if target != "pretraining":  # a decoder that is left out need not be understood
+        needed = {n: t for n, t in needed.items() if not n.startswith(("decoder_", "mask_token"))}
+    architecture = read_architecture(
+        needed,
+        checkpoint.args,
+        num_attention_heads=num_attention_heads,
+        decoder_num_attention_heads=decoder_num_attention_heads,
+        source=checkpoint.source,
+    )
+    state, dropped, reasons = dict(checkpoint.state), [], {}
+    if target in ("cls", "mean"):
+        num_labels, names, why = _settle_head(checkpoint, target, names, num_labels)
+        if why and "head.weight" in state:
+            dropped = [{"source": n, "reason": f"{why}; a fresh head takes its place"} for n in ("head.weight", "head.bias")]
+            state = {n: tensor for n, tensor in state.items() if not n.startswith("head.")}
+            checkpoint.notes.append(f"{why}: its head was dropped and a fresh one takes its place")
+            reasons["head"] = f"{why}; truncated normal, std 2e-5"
+        elif why:
+            reasons["head"] = f"{why}; truncated normal, std 2e-5"
+        config["num_labels"] = num_labels
+        if names:
+            config |= {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+    if target == "pretraining":
+        config.setdefault("norm_pix_loss", bool(norm_pix_loss or checkpoint.args.get("norm_pix_loss", False)))
+        config.setdefault("mask_ratio", float(checkpoint.args.get("mask_ratio") or 0.75))
+    elif norm_pix_loss:
+        raise ConversionError("--norm_pix_loss is for --to pretraining: a classifier or backbone has no pixel loss.")
+    if image_size and image_size != architecture.image_size:
+        _resize(state, architecture, image_size, checkpoint)
+
+    configuration = transformers_config(architecture, target, **config)
+    arguments = {"add_pooling_layer": False} if target == "backbone" else {}
+    with torch.device("meta"):
+        model = getattr(transformers, CLASSES[target])(configuration, **arguments)
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    mapped = to_transformers(state, target)
+    new = _fill_new(mapped, target, shapes, reasons, generator)
+    for name, tensor in mapped.tensors.items():
+        if name in shapes and tensor.shape != shapes[name]:
+            raise ConversionError(
+                f"{checkpoint.source}: {name} should be of shape {tuple(shapes[name])} and is {tuple(tensor.shape)}."
+            )
+    fixed = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    model.load_state_dict(mapped.tensors, assign=True)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in fixed)
+
+    report = ConversionReport(
+        source={"name": checkpoint.source, "layout": checkpoint.layout},
+        target={
+            "class": CLASSES[target],
+            "pooling": target if target in ("cls", "mean") else None,
+            **architecture.encoder_sizes(),
+            "num_labels": config.get("num_labels"),
+        },
+        ledger=mapped.ledger,
+        left_out=dropped + mapped.left_out + checkpoint.left_out,
+        new=new,
+        notes=checkpoint.notes,
+        versions={name: version(name) for name in ("torch", "transformers", "safetensors")},
+    )
+    if verify:
+        full = dict(state)
+        full |= _references_of_new(model, target, state)
+        report.verification = _verify(model, full, architecture, target)
+    report.source |= {"size": checkpoint.size, "sha256": checkpoint.sha256}
+    return model, report
+
+
+def _resize(state: dict[str, torch.Tensor], architecture: Architecture, image_size: int, checkpoint: Checkpoint) -> None:
+    if image_size % architecture.patch_size:
+        raise ConversionError(f"--image_size {image_size} is no multiple of the patch size, {architecture.patch_size}.")
+    grid = image_size // architecture.patch_size
+    for name in ("pos_embed", "decoder_pos_embed"):
+        if name in state:
+            state[name] = resize_positions(state[name], grid)
+    checkpoint.notes.append(
+        f"position embeddings resized (bicubic) from {architecture.image_size} to {image_size} pixels"
+    )
+    architecture.image_size = image_size
+
+
+def _references_of_new(model, target: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Reference names of the parameters that the model has and the source lacks (a fresh head, fc_norm, decoder)."""
+    from .names import to_reference
+
+    references, _ = to_reference(model.state_dict(), target)
+    return {name: tensor for name, tensor in references.items() if name not in state}
+
+
+@torch.no_grad()
+def _verify(model, state: dict[str, torch.Tensor], architecture: Architecture, target: str) -> dict[str, Any]:
+    """Both sides on the same random input, in float32 and evaluation mode."""
+    generator = torch.Generator().manual_seed(0)
+    size, count = architecture.image_size, (architecture.image_size // architecture.patch_size) ** 2
+    pixel_values = torch.randn(2, architecture.num_channels, size, size, generator=generator)
+    noise = torch.rand(2, count, generator=generator)
+    was_training = model.training
+    model.eval()
+    if target == "pretraining":
+        ours, ratio = model(pixel_values=pixel_values, noise=noise).logits, model.config.mask_ratio
+    else:
+        outputs = model(pixel_values=pixel_values)
+        ours, ratio = outputs.last_hidden_state if target == "backbone" else outputs.logits, 0.0
+    model.train(was_training)
+    theirs = reference_outputs(state, architecture, target, pixel_values, noise, ratio)
+    difference, largest = (ours - theirs).abs().max().item(), theirs.abs().max().item()
+    if not difference <= TOLERANCE * largest:
+        raise ConversionError(
+            f"The conversion does not hold: outputs differ by {difference:.2g} (largest output {largest:.2g}), so "
+            "nothing was written. Weights that are not finite, or a wrong --num_attention_heads, do this."
+        )
+    return {"input": "random normal, batch 2, seed 0", "max_abs_difference": difference, "max_abs_output": largest}
+
+
+def convert_checkpoint(
+    source: str | Path,
+    destination: str | Path,
+    *,
+    to: str = "auto",
+    pooling: str = "auto",
+    num_labels: int | None = None,
+    labels: str | Path | list[str] | None = None,
+    image_size: int | None = None,
+    num_attention_heads: int | None = None,
+    decoder_num_attention_heads: int | None = None,
+    norm_pix_loss: bool = False,
+    verify: bool = False,
+    overwrite: bool = False,
+) -> ConversionReport:
+    """Writes a folder that transformers loads: weights, config, image processor and `conversion.json`.
+
+    Args:
+        source: a `.pth` of facebookresearch/mae or timm's ViT, a `.safetensors` of the same names, a transformers
+            folder (ViTMAE, ViT, mean-pooling BEiT) or a Hub id.
+        destination: the folder to write.
+        to: `pretraining` (ViTMAEForPreTraining), `classifier`, `backbone` (ViTModel), or `auto`: a classifier where
+            there is a head or labels are given, else pre-training where there is a decoder, else the backbone.
+        pooling: `mean` (BeitForImageClassification, the reference's default), `cls` (ViTForImageClassification), or
+            `auto`: as a fine-tuned checkpoint was trained, else `mean`.
+        num_labels, labels: the classes; a head for another number of labels is dropped with a note, and the fresh
+            one is truncated normal with std 2e-5.
+        image_size: pixels; position embeddings are resized (bicubic, as the reference does).
+        num_attention_heads, decoder_num_attention_heads: where neither the width nor the checkpoint's args tell.
+        norm_pix_loss: for `pretraining`; else what the checkpoint's args say.
+        verify: run both sides on random input, and write nothing if they differ.
+        overwrite: replace a non-empty destination.
+
+    Raises:
+        ConversionError: one sentence on what is wrong; nothing was written.
+    """
+    with whole_folder(destination, overwrite) as folder:
+        model, report = convert_to_model(
+            source,
+            to=to,
+            pooling=pooling,
+            num_labels=num_labels,
+            labels=labels,
+            image_size=image_size,
+            num_attention_heads=num_attention_heads,
+            decoder_num_attention_heads=decoder_num_attention_heads,
+            norm_pix_loss=norm_pix_loss,
+            verify=verify,
+            generator=torch.Generator().manual_seed(0),
+        )
+        model.save_pretrained(folder)
+        reference_image_processor(model.config.image_size).save_pretrained(folder)
+        (folder / CERTIFICATE).write_text(json.dumps(report.to_dict(), indent=1) + "\n", encoding="utf-8")
+    return report

@@ -1,0 +1,5 @@
+"""The one exception that a user's mistake raises here: its message is a sentence that says what to do."""
+
+
+class ConversionError(ValueError):
+    """A checkpoint that cannot be read, is not this architecture, or cannot be written where it was asked for."""

@@ -1,0 +1,66 @@
+"""Initial values as the reference sets them (`initialize_weights` in models_mae.py, main_finetune.py for the head)."""
+
+import math
+
+import torch
+from torch import nn
+
+HEAD_STD = 2e-5  # main_finetune.py: trunc_normal_(model.head.weight, std=2e-5)
+TOKEN_STD = 0.02
+
+
+def sincos_position_embedding(width: int, grid: int) -> torch.Tensor:
+    """Fixed 2-D sine-cosine position embedding, class token first (zeros): float32 (1, 1 + grid * grid, width).
+
+    The first half of the width encodes the column and the second half the row, each as sines then cosines: the
+    reference's `get_2d_sincos_pos_embed` (pos_embed.py) hands its grid over with the column first.
+    """
+    frequencies = 1.0 / 10000 ** (torch.arange(width // 4, dtype=torch.float64) / (width / 4))
+    angles = torch.arange(grid, dtype=torch.float64)[:, None] * frequencies  # (grid, width / 4)
+    axis = torch.cat([angles.sin(), angles.cos()], dim=1)  # (grid, width / 2)
+    column, row = axis.repeat(grid, 1), axis.repeat_interleave(grid, dim=0)
+    patches = torch.cat([column, row], dim=1)
+    return torch.cat([torch.zeros(1, width, dtype=torch.float64), patches]).float()[None]
+
+
+def initial_value(name: str, shape: tuple[int, ...], generator: torch.Generator | None = None) -> torch.Tensor:
+    """A fresh float32 parameter, by its reference name.
+
+    Linear layers and the patch embedding (as a linear layer) are Xavier-uniform with zero bias, norms are one and
+    zero, tokens normal(0.02), positions sine-cosine, and the classification head truncated normal(2e-5).
+    """
+    tensor = torch.empty(shape)
+    if name in ("pos_embed", "decoder_pos_embed"):
+        return sincos_position_embedding(shape[-1], math.isqrt(shape[1] - 1))
+    if name in ("cls_token", "mask_token"):
+        return tensor.normal_(std=TOKEN_STD, generator=generator)
+    if name.endswith("bias"):
+        return tensor.zero_()
+    if name == "head.weight":
+        return nn.init.trunc_normal_(tensor, std=HEAD_STD, generator=generator)
+    if tensor.ndim == 1:
+        return tensor.fill_(1.0)
+    nn.init.xavier_uniform_(tensor.view(shape[0], -1), generator=generator)
+    return tensor
+
+
+@torch.no_grad()
+def initialize_as_reference(model: nn.Module, target: str, generator: torch.Generator | None = None) -> nn.Module:
+    """Sets every parameter of a stock model as the reference initialises it, in place.
+
+    transformers' own initialisation leaves the position embeddings of ViTMAE at zero (encoder and decoder), which the
+    reference never trains: a model trained from that state does not know where a patch is.
+
+    Args:
+        model: a stock model whose parameters are those of `names.TARGETS[target]`.
+        target: `pretraining`, `cls`, `mean` or `backbone`.
+    """
+    from .names import to_reference, to_transformers
+
+    fresh, unknown = to_reference(model.state_dict(), target)
+    if unknown:
+        raise ValueError(f"not a {target} model of this architecture: unknown parameters {', '.join(unknown[:5])}")
+    # The fused projection is initialised as one matrix, as in the reference.
+    fresh = {name: initial_value(name, tuple(tensor.shape), generator) for name, tensor in fresh.items()}
+    model.load_state_dict(to_transformers(fresh, target).tensors)
+    return model

@@ -1,0 +1,225 @@
+"""The dataclasses that recipes and flags fill.
+
+`FinetuningArguments` extends `transformers.TrainingArguments`; its defaults are those of the reference
+(main_finetune.py of facebookresearch/mae), also for the fields that it inherits.
+"""
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+from .errors import UsageError
+
+COSINE = "cosine_with_min_lr"
+
+
+@dataclass
+class _ReferenceTraining(TrainingArguments):
+    """What fine-tuning and pre-training share: linear lr scaling, warm-up in epochs, cosine to a minimum."""
+
+    learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "Absolute learning rate. Not given: base_learning_rate x effective batch / 256."},
+    )
+    base_learning_rate: float = field(
+        default=1e-3, metadata={"help": "Learning rate for an effective batch of 256 (the linear scaling rule)."}
+    )
+    min_learning_rate: float = field(
+        default=1e-6, metadata={"help": "Where the cosine ends (for the group with lr_scale 1)."}
+    )
+    warmup_epochs: float = field(
+        default=5.0,
+        metadata={"help": "Epochs of linear warm-up from 0, fractions too. warmup_steps, if given, comes first."},
+    )
+    num_train_epochs: float = field(default=50.0, metadata={"help": "Passes over the training images."})
+    per_device_train_batch_size: int = field(default=64, metadata={"help": "Images per process and forward pass."})
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "The same for evaluation."})
+    lr_scheduler_type: str = field(default=COSINE, metadata={"help": "transformers' name of the schedule."})
+    weight_decay: float = field(default=0.05, metadata={"help": "AdamW's weight decay (not on 1-D parameters)."})
+    max_grad_norm: float = field(default=0.0, metadata={"help": "Clip the gradient norm at this; 0: no clipping."})
+    seed: int = field(default=0, metadata={"help": "Seed of everything that is random."})
+    logging_steps: float = field(default=20, metadata={"help": "Log every so many updates."})
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "Hide losses that are not finite from the log; training stops on them anyway."}
+    )
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Columns that the model does not take are ignored, so none need be removed."}
+    )
+
+    def __post_init__(self):
+        if self.num_train_epochs <= 0 and self.max_steps <= 0:
+            raise UsageError(f"num_train_epochs must be above 0, not {self.num_train_epochs}.")
+        if self.warmup_epochs < 0:
+            raise UsageError(f"warmup_epochs cannot be negative ({self.warmup_epochs}).")
+        for name in ("base_learning_rate", "min_learning_rate", "learning_rate"):
+            if (value := getattr(self, name)) is not None and value < 0:
+                raise UsageError(f"{name} cannot be negative ({value}).")
+        super().__post_init__()
+
+    @property
+    def effective_batch_size(self) -> int:
+        """Images per update: batch per device x devices x processes x accumulation."""
+        return self.train_batch_size * self.gradient_accumulation_steps * self.world_size
+
+    @property
+    def absolute_learning_rate(self) -> float:
+        """`learning_rate` where given, else base_learning_rate x effective batch / 256."""
+        from .optim import linear_scaled_lr
+
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return linear_scaled_lr(self.base_learning_rate, self.effective_batch_size)
+
+
+@dataclass
+class FinetuningArguments(_ReferenceTraining):
+    """`TrainingArguments` with the reference's fine-tuning options and defaults.
+
+    Args:
+        base_learning_rate: for an effective batch of 256; used when `learning_rate` is not given.
+        min_learning_rate: end of the cosine, before each group's lr scale.
+        warmup_epochs: epochs (fractions too) of linear warm-up.
+        layer_decay: lr of a layer = lr of the next x this.
+        mixup, cutmix: alpha of timm's Mixup and CutMix on the batch; 0 turns it off.
+        mixup_prob, mixup_switch_prob, mixup_mode: timm's `prob`, `switch_prob` and `mode` (batch, pair, elem).
+        smoothing: label smoothing.
+        class_weights: `none`, `balanced` (n / (classes x count), as sklearn), or one float a class.
+        drop_path: rate of stochastic depth of the last block; `hf-mae finetune` builds its model with it.
+        freeze_backbone: train the head alone (linear probe).
+        early_stopping_patience: stop after so many evaluations without a better `metric_for_best_model`.
+    """
+
+    layer_decay: float = field(default=0.75, metadata={"help": "Layer-wise learning rate decay; 1 turns it off."})
+    mixup: float = field(default=0.0, metadata={"help": "Alpha of mixup; 0: off."})
+    cutmix: float = field(default=0.0, metadata={"help": "Alpha of CutMix; 0: off."})
+    mixup_prob: float = field(default=1.0, metadata={"help": "Share of batches that are mixed."})
+    mixup_switch_prob: float = field(default=0.5, metadata={"help": "Share of CutMix where both are on."})
+    mixup_mode: str = field(
+        default="batch", metadata={"help": "Mix per batch, pair or elem.", "choices": ["batch", "pair", "elem"]}
+    )
+    smoothing: float = field(default=0.1, metadata={"help": "Label smoothing."})
+    class_weights: list[str] | None = field(
+        default=None, metadata={"help": "none, balanced, or one weight for each class."}
+    )
+    drop_path: float = field(default=0.1, metadata={"help": "Stochastic depth rate of the last block."})
+    freeze_backbone: bool = field(default=False, metadata={"help": "Train the head alone (linear probe)."})
+    early_stopping_patience: int | None = field(
+        default=None, metadata={"help": "Evaluations without a better metric_for_best_model before training stops."}
+    )
+
+    def __post_init__(self):
+        self.class_weights = parse_class_weights(self.class_weights)
+        for name, low, high in (
+            ("layer_decay", 0.0, 1.0),
+            ("smoothing", 0.0, 1.0),
+            ("drop_path", 0.0, 1.0),
+            ("mixup_prob", 0.0, 1.0),
+            ("mixup_switch_prob", 0.0, 1.0),
+            ("mixup", 0.0, None),
+            ("cutmix", 0.0, None),
+        ):
+            value = getattr(self, name)
+            if value < low or (high is not None and value > high):
+                raise UsageError(f"{name} must be {f'between {low:g} and {high:g}' if high else 'at least 0'}, not {value}.")
+        super().__post_init__()
+
+    @property
+    def mixes(self) -> bool:
+        return self.mixup > 0 or self.cutmix > 0
+
+
+def parse_class_weights(value) -> str | list[float]:
+    """`none`, `balanced` or a list of floats from what a flag, a recipe or a caller gave."""
+    words = [value] if isinstance(value, str) else list(value or ["none"])
+    if len(words) == 1 and words[0] in ("none", "balanced"):
+        return words[0]
+    try:
+        weights = [float(word) for word in words]
+    except (TypeError, ValueError):
+        raise UsageError(f"class_weights takes none, balanced or one number for each class, not {value!r}.") from None
+    if min(weights) < 0 or not sum(weights) < float("inf"):
+        raise UsageError(f"class_weights must be finite numbers of at least 0, not {weights}.")
+    return weights
+
+
+@dataclass
+class PretrainingArguments(_ReferenceTraining):
+    """The same for masked pre-training; defaults of the reference's main_pretrain.py.
+
+    Args:
+        mask_ratio: share of the patches that are hidden; not given: the model's own.
+        norm_pix_loss: predict patches normalised by their own mean and variance; not given: the model's own.
+    """
+
+    base_learning_rate: float = field(default=1.5e-4, metadata={"help": "Learning rate for an effective batch of 256."})
+    min_learning_rate: float = field(default=0.0, metadata={"help": "Where the cosine ends."})
+    warmup_epochs: float = field(default=40.0, metadata={"help": "Epochs of linear warm-up from 0."})
+    num_train_epochs: float = field(default=400.0, metadata={"help": "Passes over the training images."})
+    adam_beta2: float = field(default=0.95, metadata={"help": "AdamW's beta2."})
+    mask_ratio: float | None = field(default=None, metadata={"help": "Share of hidden patches (0.1 to 0.9)."})
+    norm_pix_loss: bool | None = field(default=None, metadata={"help": "Predict normalised patches."})
+
+    def __post_init__(self):
+        if self.mask_ratio is not None and not 0.0 < self.mask_ratio < 1.0:
+            raise UsageError(f"mask_ratio must lie between 0 and 1, not {self.mask_ratio}.")
+        super().__post_init__()
+
+
+@dataclass
+class ModelArguments:
+    """What to start from."""
+
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "An MAE .pth, a converted folder, or a Hub id."}
+    )
+    pooling: str = field(
+        default="auto",
+        metadata={
+            "help": "mean (of the patches, the reference's default), cls (class token), or auto.",
+            "choices": ["auto", "mean", "cls"],
+        },
+    )
+    image_size: int | None = field(
+        default=None, metadata={"help": "Pixels; position embeddings are resized. Not given: the checkpoint's."}
+    )
+    num_attention_heads: int | None = field(
+        default=None, metadata={"help": "Where neither the width nor the checkpoint's args tell."}
+    )
+
+
+@dataclass
+class DataArguments:
+    """Where the images are and how they are prepared."""
+
+    data_dir: str | None = field(
+        default=None,
+        metadata={"help": "Folder of class folders (with train/ val/ test/ or without), a CSV/JSONL manifest, or a Hub id."},
+    )
+    manifest: str | None = field(
+        default=None, metadata={"help": "CSV or JSONL with file_name,label[,split]; names are relative to data_dir."}
+    )
+    val_fraction: float = field(
+        default=0.0, metadata={"help": "Held-out share of the training images (stratified, seeded)."}
+    )
+    on_bad_image: str = field(
+        default="error",
+        metadata={"help": "Stop at unreadable or duplicated files, or leave them out.", "choices": ["error", "skip"]},
+    )
+    transforms: str = field(
+        default="endoscopy",
+        metadata={"help": "Family of image transforms.", "choices": ["endoscopy", "imagenet"]},
+    )
+    mean_std: list[str] | None = field(
+        default=None,
+        metadata={"help": "auto (of the training images), imagenet, endoscopy, or six numbers: mean then std."},
+    )
+    auto_augment: str = field(
+        default="rand-m9-mstd0.5-inc1", metadata={"help": "imagenet family: timm's RandAugment policy; none: off."}
+    )
+    random_erasing: float = field(default=0.25, metadata={"help": "imagenet family: probability of random erasing."})
+    cache: bool = field(
+        default=True, metadata={"help": "Keep decoded and resized images on disk, so that each is decoded once."}
+    )
+    preprocessing_num_workers: int | None = field(
+        default=None, metadata={"help": "Processes that decode images. Not given: one for each core."}
+    )

@@ -1,0 +1,64 @@
+"""Finding image files that cannot be decoded, in parallel, once for each state of the files."""
+
+import hashlib
+import json
+import logging
+import os
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from PIL import Image
+from tqdm.auto import tqdm
+
+logger = logging.getLogger(__name__)
+
+
+def cache_folder() -> Path:
+    """Where prepared images and verdicts on files are kept: `$HF_HOME/hf_mae`."""
+    from huggingface_hub.constants import HF_HOME
+
+    return Path(HF_HOME) / "hf_mae"
+
+
+def files_fingerprint(paths: list[str], *more: str) -> str:
+    """Changes when any of the files does (path, size or modification time), or anything of `more`."""
+    digest = hashlib.sha256("\0".join(more).encode())
+    for path in paths:
+        stat = os.stat(path)
+        digest.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:32]
+
+
+def fault_of(path: str) -> str | None:
+    """Why an image cannot be decoded, or None. JPEGs are read whole but decoded at an eighth of their size."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                image.draft("RGB", (max(image.width // 8, 1), max(image.height // 8, 1)))
+                image.load()
+    except Exception as error:  # PIL raises whatever the format's plugin does
+        return " ".join(str(error).replace(path, "").split()) or type(error).__name__
+    return None
+
+
+def unreadable_images(paths: list[str], num_workers: int | None = None) -> dict[str, str]:
+    """The files that cannot be decoded, with the reason; the verdict is remembered while the files do not change."""
+    if not paths:
+        return {}
+    verdicts = cache_folder() / "checked" / f"{files_fingerprint(paths)}.json"
+    if verdicts.is_file():
+        return json.loads(verdicts.read_text())
+    workers = num_workers or os.cpu_count() or 1
+    bad = {}
+    with ThreadPoolExecutor(workers) as pool:
+        faults = pool.map(fault_of, paths)
+        for path, fault in tqdm(zip(paths, faults), total=len(paths), desc="Checking images", unit="image", delay=1):
+            if fault:
+                bad[path] = fault
+    verdicts.parent.mkdir(parents=True, exist_ok=True)
+    temporary = verdicts.with_suffix(f".{os.getpid()}")
+    temporary.write_text(json.dumps(bad))
+    temporary.replace(verdicts)
+    return bad

@@ -1,0 +1,184 @@
+"""Torch data sets over a `datasets.Dataset` of images: decoded once, augmented reproducibly.
+
+What is random depends on (seed, epoch, image) alone, so that neither the number of workers and processes nor an
+interruption changes it.
+"""
+
+import logging
+import os
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import datasets
+import numpy as np
+import torch
+from PIL import Image
+
+from ..errors import UsageError
+from .check import cache_folder, files_fingerprint
+from .transforms import TrainingTransform, to_rgb
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def seeded_draws(*seed: int) -> Iterator[None]:
+    """Seeds `random`, numpy and torch (CPU) for a block, and puts their states back afterwards."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    number = int(np.random.SeedSequence(seed).generate_state(1)[0])
+    random.seed(number)
+    np.random.seed(number)
+    torch.manual_seed(number)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+
+
+class TrainingImages(torch.utils.data.Dataset):
+    """Items `{"pixel_values": float32 (3, H, W), "labels": int, "index": int}`, augmented anew in every epoch.
+
+    Args:
+        dataset: with `image`, and `labels` unless it is for pre-training, and `file_name`.
+        transform: of `training_transform`; its `resize` is applied once and cached.
+        seed: with the epoch and the index, decides every random draw.
+        cache: keep resized images on disk (only where the transform has a `resize`).
+        num_proc: processes that decode for the cache.
+    """
+
+    def __init__(
+        self,
+        dataset: datasets.Dataset,
+        transform: TrainingTransform,
+        seed: int = 0,
+        cache: bool = True,
+        num_proc: int | None = None,
+    ):
+        self.file_names = dataset["file_name"]
+        self.labels = np.asarray(dataset["labels"]) if "labels" in dataset.column_names else None
+        self.transform, self.seed = transform, seed
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # seen by persistent workers too
+        if cache and transform.resize is not None:
+            self.pixels = CachedPixels(dataset, transform.resize, num_proc)
+        else:
+            self.pixels = DecodedPixels(dataset, transform.resize)
+
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return len(self.file_names)
+
+    def __getitem__(self, index: int) -> dict:
+        image = self.pixels[index]
+        with seeded_draws(self.seed, int(self._epoch), index):
+            item = {"pixel_values": self.transform.augment(image), "index": index}
+        if self.labels is not None:
+            item["labels"] = int(self.labels[index])
+        return item
+
+
+class EvaluationImages(torch.utils.data.Dataset):
+    """Items as of `TrainingImages`, prepared by the image processor that is saved with the model."""
+
+    def __init__(self, dataset: datasets.Dataset, processor, cache: bool = True, num_proc: int | None = None):
+        self.file_names = dataset["file_name"]
+        self.labels = np.asarray(dataset["labels"])
+        self.processor = processor
+        prefix = ProcessorPrefix(processor)
+        self.pixels = CachedPixels(dataset, prefix, num_proc) if cache else DecodedPixels(dataset, prefix)
+
+    def __len__(self) -> int:
+        return len(self.file_names)
+
+    def __getitem__(self, index: int) -> dict:
+        tensor = torch.from_numpy(np.array(self.pixels[index])).permute(2, 0, 1)
+        prepared = self.processor(tensor, do_resize=False, do_center_crop=False, return_tensors="pt")
+        return {"pixel_values": prepared["pixel_values"][0], "labels": int(self.labels[index]), "index": index}
+
+
+class ProcessorPrefix:
+    """The part of an image processor that comes before the arithmetic: resize and crop, in uint8."""
+
+    def __init__(self, processor):
+        self.processor = processor
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        cropped = self.processor(image, do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"][0]
+        return Image.fromarray(cropped.to(torch.uint8).permute(1, 2, 0).numpy())
+
+    def __repr__(self) -> str:
+        kept = ("size", "resample", "do_resize", "do_center_crop", "crop_size")
+        settings = self.processor.to_dict()
+        return f"{type(self.processor).__name__}({', '.join(f'{name}={settings.get(name)}' for name in kept)})"
+
+
+class DecodedPixels:
+    """RGB images, decoded (and resized) at every access."""
+
+    def __init__(self, dataset: datasets.Dataset, resize: Callable | None):
+        self.dataset, self.resize = dataset.select_columns(["image"]), resize
+
+    def __getitem__(self, index: int) -> Image.Image:
+        image = to_rgb(self.dataset[index]["image"])
+        return image if self.resize is None else self.resize(image)
+
+
+class CachedPixels:
+    """RGB images, decoded and resized once into an Arrow file: uint8 bytes in a binary column, memory-mapped.
+
+    The file's name is a fingerprint of the images (path, size, time) and of the resize, so that runs, processes and
+    folds share it and a changed image is decoded again.
+    """
+
+    def __init__(self, dataset: datasets.Dataset, resize: Callable, num_proc: int | None):
+        raw = dataset.cast_column("image", datasets.Image(decode=False)).select_columns(["image"])
+        paths = [row["path"] for row in raw["image"]] if len(raw) and not raw[0]["image"].get("bytes") else None
+        files = paths if paths and all(p and os.path.isfile(p) for p in paths) else []
+        fingerprint = files_fingerprint(files, "1", repr(resize), "" if files else dataset._fingerprint)
+        path = cache_folder() / "images" / f"{fingerprint}.arrow"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        workers = min(num_proc or os.cpu_count() or 1, max(len(dataset) // 64, 1))
+        self.dataset = dataset.select_columns(["image"]).map(
+            _decode_rows,
+            batched=True,
+            batch_size=64,
+            writer_batch_size=64,
+            fn_kwargs={"resize": resize},
+            remove_columns=["image"],
+            num_proc=workers if workers > 1 else None,
+            cache_file_name=str(path),
+            load_from_cache_file=True,
+            new_fingerprint=fingerprint,
+            features=datasets.Features({"pixels": datasets.Value("binary"), "shape": datasets.List(datasets.Value("int32"))}),
+            desc="Decoding images",
+        ).with_format("arrow")
+
+    def __getitem__(self, index: int) -> Image.Image:
+        row = self.dataset[index]
+        shape = row["shape"][0].as_py()
+        return Image.fromarray(np.frombuffer(row["pixels"][0].as_buffer(), dtype=np.uint8).reshape(shape))
+
+
+def _decode_rows(batch: dict, resize: Callable) -> dict:
+    pixels, shapes = [], []
+    for image in batch["image"]:
+        array = np.asarray(resize(to_rgb(image)), dtype=np.uint8)
+        pixels.append(array.tobytes())
+        shapes.append(list(array.shape))
+    return {"pixels": pixels, "shape": shapes}
+
+
+def collate(items: list[dict]) -> dict[str, torch.Tensor]:
+    """Stacks items: `pixel_values` (B, C, H, W), `labels` (B,) or (B, classes), and whatever else they carry."""
+    first = items[0]
+    if "pixel_values" not in first:
+        raise UsageError(f"An item of the data set has no pixel_values; it has {', '.join(map(str, first))}.")
+    return {
+        name: torch.stack([torch.as_tensor(item[name]) for item in items])
+        for name, value in first.items()
+        if not isinstance(value, (str, bytes, dict)) and value is not None
+    }

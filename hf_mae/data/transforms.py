@@ -1,0 +1,175 @@
+"""The two families of image transforms, each exact to its source, and the image processor that evaluates like it.
+
+`imagenet`: `build_transform` in util/datasets.py of facebookresearch/mae (timm's `create_transform`; evaluation
+Resize(256) + CenterCrop(224), bicubic). `endoscopy`: the transforms of the published endoscopy fine-tuning (torchvision's
+Resize to a square, bilinear; both flips; rotation by up to 90 degrees; evaluation the plain resize).
+A transform has a part that is the same in every epoch (`resize`, cached as uint8) and a random part.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps
+from tqdm.auto import tqdm
+
+from ..conversion.preprocessing import BILINEAR, IMAGENET_MEAN, IMAGENET_STD, reference_image_processor
+from ..errors import UsageError
+
+ENDOSCOPY_MEAN, ENDOSCOPY_STD = (0.5575, 0.3902, 0.3250), (0.2522, 0.1944, 0.1745)
+STATISTICS = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "endoscopy": (ENDOSCOPY_MEAN, ENDOSCOPY_STD)}
+FAMILIES = tuple(STATISTICS)
+
+
+@dataclass(frozen=True)
+class TrainingTransform:
+    """`augment(resize(image))` is the family's training transform; `resize` is None where the random crop comes first."""
+
+    name: str
+    resize: Callable[[Image.Image], Image.Image] | None
+    augment: Callable[[Image.Image], "torch.Tensor"]  # noqa: F821
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Upright RGB, as transformers' `load_image` gives it to `pipeline()` (grey, palette, RGBA, CMYK, EXIF rotation)."""
+    return ImageOps.exif_transpose(image).convert("RGB")
+
+
+@dataclass(frozen=True)
+class SquareResize:
+    """torchvision's `Resize((size, size))` on a PIL image: bilinear. A class, so that it goes to worker processes."""
+
+    size: int
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        return image.resize((self.size, self.size), Image.Resampling.BILINEAR)
+
+
+def training_transform(
+    family: str,
+    image_size: int,
+    mean=None,
+    std=None,
+    *,
+    auto_augment: str | None = "rand-m9-mstd0.5-inc1",
+    random_erasing: float = 0.25,
+) -> TrainingTransform:
+    """The training transform of a family: PIL RGB image -> float32 (3, image_size, image_size), normalised.
+
+    Args:
+        family: `endoscopy` or `imagenet`.
+        mean, std: of the channels; not given: the family's own.
+        auto_augment, random_erasing: of the `imagenet` family.
+    """
+    from torchvision import transforms
+
+    mean, std = (mean, std) if mean is not None else STATISTICS[_known(family)]
+    if family == "endoscopy":
+        augment = transforms.Compose(
+            [
+                transforms.RandomHorizontalFlip(),
+                transforms.RandomVerticalFlip(),
+                transforms.RandomRotation(90),
+                transforms.ToTensor(),
+                transforms.Normalize(list(mean), list(std)),
+            ]
+        )
+        return TrainingTransform(family, SquareResize(image_size), augment)
+    from timm.data import create_transform
+
+    augment = create_transform(
+        input_size=image_size,
+        is_training=True,
+        color_jitter=None,
+        auto_augment=None if auto_augment in (None, "none") else auto_augment,
+        interpolation="bicubic",
+        re_prob=random_erasing,
+        re_mode="pixel",
+        re_count=1,
+        mean=tuple(mean),
+        std=tuple(std),
+    )
+    return TrainingTransform(family, None, augment)
+
+
+def pretraining_transform(family: str, image_size: int, mean=None, std=None) -> TrainingTransform:
+    """The same for masked pre-training: RandomResizedCrop(0.2, 1.0) and a flip for `imagenet` (main_pretrain.py), a
+    crop of at least 0.8 and a rotation by up to 10 degrees for `endoscopy`."""
+    from torchvision import transforms
+
+    mean, std = (mean, std) if mean is not None else STATISTICS[_known(family)]
+    bicubic = transforms.InterpolationMode.BICUBIC
+    if family == "endoscopy":
+        steps = [
+            transforms.RandomResizedCrop(image_size, scale=(0.8, 1.0), interpolation=bicubic),
+            transforms.RandomRotation(10),
+        ]
+    else:
+        steps = [
+            transforms.RandomResizedCrop(image_size, scale=(0.2, 1.0), interpolation=bicubic),
+            transforms.RandomHorizontalFlip(),
+        ]
+    steps += [transforms.ToTensor(), transforms.Normalize(list(mean), list(std))]
+    return TrainingTransform(f"{family}-pretraining", None, transforms.Compose(steps))
+
+
+def image_processor(family: str, image_size: int, mean=None, std=None):
+    """The family's evaluation preprocessing as a `ViTImageProcessor`; what it does is what `pipeline()` does."""
+    from transformers import ViTImageProcessor
+
+    mean, std = (mean, std) if mean is not None else STATISTICS[_known(family)]
+    if family == "imagenet":
+        return reference_image_processor(image_size, mean, std)
+    return ViTImageProcessor(
+        do_convert_rgb=True,
+        do_resize=True,
+        size={"height": image_size, "width": image_size},
+        resample=BILINEAR,
+        do_center_crop=False,
+        do_rescale=True,
+        rescale_factor=1 / 255,
+        do_normalize=True,
+        image_mean=list(mean),
+        image_std=list(std),
+    )
+
+
+def _known(family: str) -> str:
+    if family not in FAMILIES:
+        raise UsageError(f"No transforms are called {family}: choose one of {', '.join(FAMILIES)}.")
+    return family
+
+
+def parse_mean_std(value: list[str] | str | None, family: str, dataset, image_size: int):
+    """Mean and std of the channels from `--mean_std`; `auto` measures the training images.
+
+    Args:
+        value: None (the family's own), `auto`, `imagenet`, `endoscopy`, or six numbers.
+        dataset: the training images, with an `image` column.
+    """
+    words = [value] if isinstance(value, str) else list(value or [family])
+    if words == ["auto"]:
+        return measure_mean_std(dataset, image_size)
+    if len(words) == 1 and words[0] in STATISTICS:
+        return STATISTICS[words[0]]
+    try:
+        numbers = [float(word) for word in words]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 6 or min(numbers[3:]) <= 0:
+        raise UsageError(f"mean_std takes auto, imagenet, endoscopy or six numbers (mean, then std), not {' '.join(map(str, words))}.")
+    return tuple(numbers[:3]), tuple(numbers[3:])
+
+
+def measure_mean_std(dataset, image_size: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel over all pixels of the images resized to `image_size`, in [0, 1]."""
+    resize, count = SquareResize(image_size), 0
+    total, squares = np.zeros(3), np.zeros(3)
+    for image in tqdm(dataset["image"], desc="Measuring mean and std", unit="image", delay=1):
+        pixels = np.asarray(resize(to_rgb(image)), dtype=np.float64).reshape(-1, 3) / 255
+        total, squares, count = total + pixels.sum(0), squares + (pixels**2).sum(0), count + len(pixels)
+    if count == 0:
+        raise UsageError("mean_std auto needs training images, and there are none.")
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 1e-12))
+    return tuple(np.round(mean, 4).tolist()), tuple(np.round(std, 4).tolist())

@@ -1,0 +1,288 @@
+"""The Trainer subclasses: the reference's optimizer groups, schedule and losses on transformers' own loop."""
+
+import logging
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from timm.data import Mixup
+from torch import nn
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, get_scheduler
+
+from .arguments import COSINE, FinetuningArguments, PretrainingArguments, _ReferenceTraining
+from .data.images import collate, seeded_draws
+from .errors import UsageError
+from .losses import cross_entropy_sum, label_weight
+from .metrics import ClassificationMetrics, scalar_scores
+from .models import drop_path_of
+from .optim import parameter_groups, pretraining_groups
+
+logger = logging.getLogger(__name__)
+
+
+class _ReferenceTrainer(Trainer):
+    """What fine-tuning and pre-training share: linear lr rule, warm-up in epochs, a stop at losses that are not finite."""
+
+    def __init__(self, model: nn.Module, args: _ReferenceTraining, **kwargs):
+        if args.learning_rate is None:
+            args.learning_rate = args.absolute_learning_rate
+        kwargs.setdefault("data_collator", collate)
+        super().__init__(model=model, args=args, **kwargs)
+        # ViT and BEiT take **kwargs but do not normalise their loss by num_items_in_batch; see DESIGN, traps.
+        self.model_accepts_loss_kwargs = False
+        self.can_return_loss = True
+        self._suspect: tuple[torch.Tensor, torch.Tensor | None] | None = None
+        self.add_callback(_Epoch(self.train_dataset))
+        if self.is_world_process_zero():
+            logger.info(
+                "learning rate %g; effective batch %d = %d per device x %d accumulated x %d processes",
+                args.learning_rate,
+                args.effective_batch_size,
+                args.train_batch_size,
+                args.gradient_accumulation_steps,
+                args.world_size,
+            )
+
+    def groups(self, model: nn.Module) -> list[dict]:
+        raise NotImplementedError
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            model = self.model if model is None else model
+            optimizer_class, kwargs = self.get_optimizer_cls_and_kwargs(self.args, model)
+            self.optimizer = optimizer_class(self.groups(model), **kwargs)
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
+        """The cosine with warm-up of util/lr_sched.py, on groups whose lr already carries the layer's scale."""
+        if self.lr_scheduler is not None or self.args.lr_scheduler_type != COSINE:
+            return super().create_scheduler(num_training_steps, optimizer)
+        batches = len(self.get_train_dataloader())
+        warmup = self.args.get_warmup_steps(num_training_steps) if self.args.warmup_steps else 0
+        if not warmup:
+            warmup = self.args.warmup_epochs * math.ceil(batches / self.args.gradient_accumulation_steps)
+        if warmup >= num_training_steps and self.is_world_process_zero():
+            logger.warning(
+                "The warm-up (%g updates) is as long as the training (%d): the full learning rate is never reached.",
+                warmup,
+                num_training_steps,
+            )
+        rate = self.args.learning_rate
+        self.lr_scheduler = get_scheduler(
+            COSINE,
+            optimizer=self.optimizer if optimizer is None else optimizer,
+            num_warmup_steps=warmup,  # a fraction of an update, where the epochs say so
+            num_training_steps=num_training_steps,
+            scheduler_specific_kwargs={"min_lr_rate": self.args.min_learning_rate / rate if rate else 0.0},
+        )
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def training_step(self, model: nn.Module, inputs: dict, num_items_in_batch=None) -> torch.Tensor:
+        self.check_finite()
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self._suspect = (loss, inputs.get("index"))
+        if loss.device.type == "cpu":
+            self.check_finite()  # on an accelerator the check waits for the next step, so as not to stall this one
+        return loss
+
+    def check_finite(self) -> None:
+        """Stops the training if the last loss was not finite, and names the images of its batch."""
+        if self._suspect is None:
+            return
+        (loss, index), self._suspect = self._suspect, None
+        if math.isfinite(loss.item()):
+            return
+        names: Sequence[str] = []
+        if index is not None and hasattr(self.train_dataset, "file_names"):
+            names = [self.train_dataset.file_names[i] for i in index.tolist()]
+        batch = f" The batch was: {', '.join(names)}." if names else ""
+        advice = "use --bf16 instead of --fp16, or a lower" if self.args.fp16 else "use a lower"
+        raise UsageError(
+            f"The loss became {loss.item()} at update {self.state.global_step + 1}, so training stopped: {advice} "
+            f"learning rate.{batch} {self._last_good()}"
+        )
+
+    def _last_good(self) -> str:
+        from transformers.trainer_utils import get_last_checkpoint
+
+        last = get_last_checkpoint(self.args.output_dir)
+        return f"The last checkpoint is {last}." if last else "No checkpoint was saved before that."
+
+    def _save_checkpoint(self, model, trial):
+        self.check_finite()
+        super()._save_checkpoint(model, trial)
+
+
+class _Epoch(TrainerCallback):
+    """Tells the training images which epoch it is (accelerate does so for one process only)."""
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        if hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(int(state.epoch or 0))
+
+
+class MaeFinetuner(_ReferenceTrainer):
+    """Fine-tunes a ViT or BEiT classifier as the reference does.
+
+    A data set of `{"pixel_values": FloatTensor (C, H, W), "labels": int or FloatTensor (num_labels,)}` trains as it
+    is; nothing is added to it but what `args` asks for on the batch (mixup, CutMix).
+
+    Args:
+        model: of `build_classifier`, or any stock ViT / mean-pooling BEiT classifier.
+        args: `FinetuningArguments`.
+        train_dataset, eval_dataset, processing_class, ...: as for `transformers.Trainer`.
+    """
+
+    def __init__(self, model: nn.Module, args: FinetuningArguments, **kwargs):
+        if args.freeze_backbone:
+            for name, parameter in model.named_parameters():
+                parameter.requires_grad_(name.startswith("classifier."))
+        if args.mixes:
+            if args.per_device_train_batch_size % 2:
+                raise UsageError(
+                    f"mixup and CutMix mix pairs of images: per_device_train_batch_size must be even, "
+                    f"not {args.per_device_train_batch_size}."
+                )
+            args.dataloader_drop_last = True  # the reference's training loader always does
+        kwargs.setdefault("compute_metrics", self.compute_scores)
+        self.label_names_by_id = [model.config.id2label[i] for i in range(model.config.num_labels)]
+        self._metric = None
+        super().__init__(model, args, **kwargs)
+        self.label_names = ["labels"]
+        self.class_weights = self._class_weights()
+        self.mixup = None
+        if args.mixes:
+            self.mixup = Mixup(
+                mixup_alpha=args.mixup,
+                cutmix_alpha=args.cutmix,
+                prob=args.mixup_prob,
+                switch_prob=args.mixup_switch_prob,
+                mode=args.mixup_mode,
+                label_smoothing=args.smoothing,
+                num_classes=model.config.num_labels,
+            )
+        if args.early_stopping_patience is not None:
+            self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
+        if self.train_dataset is not None and drop_path_of(model) != args.drop_path and not args.freeze_backbone:
+            logger.info("drop path of the model is %g (args.drop_path is %g)", drop_path_of(model), args.drop_path)
+
+    def groups(self, model: nn.Module) -> list[dict]:
+        return parameter_groups(model, self.args.learning_rate, self.args.weight_decay, self.args.layer_decay)
+
+    def _class_weights(self) -> torch.Tensor | None:
+        """One weight for each class, or None."""
+        asked, count = self.args.class_weights, len(self.label_names_by_id)
+        if asked == "none" or self.train_dataset is None:
+            return None
+        if asked != "balanced":
+            if len(asked) != count:
+                raise UsageError(f"class_weights has {len(asked)} numbers, but the model has {count} classes.")
+            return torch.tensor(asked, device=self.args.device)
+        labels = getattr(self.train_dataset, "labels", None)
+        if labels is None:
+            labels = [item["labels"] for item in self.train_dataset]
+        weights = balanced_class_weights(np.asarray(labels), count)
+        if self.is_world_process_zero():
+            logger.info("class weights: %s", dict(zip(self.label_names_by_id, weights.round(3).tolist())))
+        return torch.tensor(weights, dtype=torch.float32, device=self.args.device)
+
+    def get_batch_samples(self, epoch_iterator, num_batches: int, device: torch.device):
+        batches, weight = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self.mixup is None:
+            return batches, weight
+        batches = [self._mix(batch, i) for i, batch in enumerate(batches)]
+        return batches, self._get_num_items_in_batch(batches, device)
+
+    def _mix(self, batch: dict, micro_batch: int) -> dict:
+        """timm's Mixup / CutMix with soft targets; its draws depend on (seed, update, micro-batch, process) alone."""
+        with seeded_draws(self.args.seed, self.state.global_step, micro_batch, self.args.process_index):
+            pixel_values, labels = self.mixup(batch["pixel_values"], batch["labels"])
+        return batch | {"pixel_values": pixel_values, "labels": labels}
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | None:
+        """What the summed loss of an update is divided by: the images (or their class weights) of all its
+        micro-batches and processes."""
+        if not batch_samples or not self.model.training:
+            return None
+        weight = sum(label_weight(batch["labels"].to(device), self.class_weights) for batch in batch_samples)
+        return self.accelerator.gather(weight).sum() if self.args.world_size > 1 else weight
+
+    def compute_loss(self, model: nn.Module, inputs: dict, return_outputs: bool = False, num_items_in_batch=None):
+        """In training: the micro-batch's share of the mean over the effective batch, scaled so that the Trainer's
+        division by the accumulation steps and DDP's mean over processes give that mean; for equal micro-batches it is
+        the micro-batch's own mean. In evaluation: the plain cross-entropy.
+        """
+        labels = inputs["labels"]
+        outputs = model(pixel_values=inputs["pixel_values"])
+        if not model.training:
+            loss = cross_entropy_sum(outputs.logits, labels) / len(labels)
+        else:
+            loss = cross_entropy_sum(outputs.logits, labels, self.class_weights, self.args.smoothing)
+            if num_items_in_batch is None:
+                loss = loss / label_weight(labels, self.class_weights)
+            else:
+                parts = self.current_gradient_accumulation_steps * self.accelerator.num_processes
+                loss = loss * parts / num_items_in_batch
+        return (loss, outputs) if return_outputs else loss
+
+    def compute_scores(self, prediction) -> dict[str, float]:
+        """The metrics that the log holds, from logits (images, classes) and class ids (or soft targets)."""
+        labels = prediction.label_ids
+        labels = labels.argmax(-1) if labels.ndim == 2 else labels
+        self._metric = self._metric or ClassificationMetrics()
+        scores = self._metric.compute(
+            predictions=prediction.predictions.argmax(-1), references=labels, label_names=self.label_names_by_id
+        )
+        return scalar_scores(scores)
+
+
+def balanced_class_weights(labels: np.ndarray, num_labels: int) -> np.ndarray:
+    """n / (classes x count), as sklearn's `compute_class_weight("balanced")`; 1 for a class without images."""
+    if labels.ndim == 2:
+        raise UsageError("class_weights balanced needs class ids, and the labels are soft targets: give the weights.")
+    counts = np.bincount(labels, minlength=num_labels)
+    weights = np.ones(num_labels)
+    weights[counts > 0] = len(labels) / ((counts > 0).sum() * counts[counts > 0])
+    return weights
+
+
+class MaePretrainer(_ReferenceTrainer):
+    """Pre-trains a `ViTMAEForPreTraining` as the reference does.
+
+    A data set of `{"pixel_values": FloatTensor (C, H, W)}` trains as it is; it may carry `noise` (num_patches,), which
+    decides the mask. Without it the noise depends on (seed, update, micro-batch, process) alone.
+    """
+
+    def __init__(self, model: nn.Module, args: PretrainingArguments, **kwargs):
+        for name in ("mask_ratio", "norm_pix_loss"):
+            if (value := getattr(args, name)) is not None:
+                setattr(model.config, name, value)
+        super().__init__(model, args, **kwargs)
+        self.label_names = []
+
+    def groups(self, model: nn.Module) -> list[dict]:
+        return pretraining_groups(model, self.args.learning_rate, self.args.weight_decay)
+
+    def get_batch_samples(self, epoch_iterator, num_batches: int, device: torch.device):
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        return [self._with_noise(batch, i) for i, batch in enumerate(batches)], None
+
+    def _with_noise(self, batch: dict, micro_batch: int) -> dict:
+        if "noise" in batch:
+            return batch
+        pixel_values = batch["pixel_values"]
+        patches = (pixel_values.shape[-1] // self.accelerator.unwrap_model(self.model).config.patch_size) ** 2
+        with seeded_draws(self.args.seed, self.state.global_step, micro_batch, self.args.process_index):
+            noise = torch.rand(len(pixel_values), patches)
+        return batch | {"noise": noise.to(pixel_values.device)}
+
+    def compute_loss(self, model: nn.Module, inputs: dict, return_outputs: bool = False, num_items_in_batch=None):
+        """Mean squared error of the hidden patches (the model's own), a mean over each micro-batch as in the
+        reference."""
+        outputs = model(pixel_values=inputs["pixel_values"], noise=inputs.get("noise"))
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
