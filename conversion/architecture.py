@@ -55,7 +55,9 @@ def number_of_heads(
     width: int, given: int | None, args: dict[str, Any], args_names: tuple[str, ...], known: dict[int, int], flag: str
 ) -> int:
     """The flag, else the checkpoint's own args, else the known widths; a guess is an error."""
-    heads = given if given is not None else next((args[name] for name in args_names if args.get(name)), known.get(width))
+    heads = (
+        given if given is not None else next((args[name] for name in args_names if args.get(name)), known.get(width))
+    )
     if heads is None:
         choices = [n for n in range(1, width + 1) if width % n == 0 and width // n >= 8]
         raise ConversionError(
@@ -76,7 +78,11 @@ def square_grid(num_patches: int, what: str) -> int:
 
 def required_names(depth: int, decoder_depth: int | None) -> list[str]:
     """Every encoder (and decoder) parameter that a checkpoint of this depth must hold; norms and heads vary."""
-    block = [f"{m}.{p}" for m in ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2") for p in ("weight", "bias")]
+    block = [
+        f"{m}.{p}"
+        for m in ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
+        for p in ("weight", "bias")
+    ]
     names = ["cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias"]
     names += [f"blocks.{i}.{name}" for i in range(depth) for name in block]
     if decoder_depth is not None:
@@ -111,7 +117,9 @@ def read_architecture(
     missing = [name for name in required_names(depth, decoder_depth) if name not in state]
     if missing:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        raise ConversionError(f"{source} lacks parameters of a ViT MAE of {depth} blocks: {', '.join(missing[:5])}{more}.")
+        raise ConversionError(
+            f"{source} lacks parameters of a ViT MAE of {depth} blocks: {', '.join(missing[:5])}{more}."
+        )
 
     width, channels, patch, patch_width = state["patch_embed.proj.weight"].shape
     grid = square_grid(state["pos_embed"].shape[1] - 1, f"pos_embed of {source}")

@@ -25,10 +25,16 @@ ANCHOR = "patch_embed.proj.weight"  # the parameter by which a prefix is recogni
 
 # Layouts that are not this architecture, by a name that only they have: (pattern, what it is).
 FOREIGN_LAYOUTS = (
-    (r"lora_[AB]\b|lora_(down|up)\b", "a LoRA adapter, which holds no full weights: merge it into its base model first"),
+    (
+        r"lora_[AB]\b|lora_(down|up)\b",
+        "a LoRA adapter, which holds no full weights: merge it into its base model first",
+    ),
     (r"attn\.(q_bias|v_bias)$", "MAE-pytorch or BEiT (separate q_bias and v_bias), not facebookresearch/mae"),
     (r"relative_position_(bias_table|index)$", "BEiT or Swin (relative position biases), not facebookresearch/mae"),
-    (r"\.ls[12]\.gamma$|\.gamma_[12]$|lambda_[12]$", "a ViT with layer scale (DINOv2, CaiT, BEiT), not facebookresearch/mae"),
+    (
+        r"\.ls[12]\.gamma$|\.gamma_[12]$|lambda_[12]$",
+        "a ViT with layer scale (DINOv2, CaiT, BEiT), not facebookresearch/mae",
+    ),
     (r"register_tokens$|reg_token$", "a ViT with register tokens (DINOv2), not facebookresearch/mae"),
     (r"dist_token$", "a distilled DeiT, not facebookresearch/mae"),
     (r"(^|\.)norm_pre\.|attn\.[qk]_norm\.", "a ViT with extra norms, not facebookresearch/mae"),
@@ -91,7 +97,12 @@ def _safe_globals() -> list:
     except ImportError:
         return allowed
     scalar = numpy.float64(0).__reduce__()[0]  # numpy's constructor of scalars, under its old and new module name
-    allowed += [numpy.dtype, scalar, (scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar")]
+    allowed += [
+        numpy.dtype,
+        scalar,
+        (scalar, "numpy.core.multiarray.scalar"),
+        (scalar, "numpy._core.multiarray.scalar"),
+    ]
     return allowed + [BoolDType, Float16DType, Float32DType, Float64DType, Int32DType, Int64DType]
 
 
@@ -121,15 +132,16 @@ def read_pickle(path: Path) -> Any:
     try:
         return _load_pickle(path)
     except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL (\S+) was not an allowed global|class (\S+) was not|Unsupported (?:class|global)\s*:?\s*(?:GLOBAL )?(\S+)", str(error))
-        if found:
-            name = next(group for group in found.groups() if group)
+        if found := re.search(r"GLOBAL (\S+) (?:was not|whose module)", str(error)):
+            name = found.group(1)
             raise ConversionError(
                 f"{path} was refused, and nothing in it was executed: it is a pickle that asks for {name}, and a "
                 "checkpoint needs only tensors, numpy scalars and argparse.Namespace."
             ) from None
         reason = str(error).split("WeightsUnpickler error:")[-1].strip().split("\n")[0]
-        raise ConversionError(f"{path} is damaged, or no PyTorch checkpoint ({reason}): fetch or copy it again.") from None
+        raise ConversionError(
+            f"{path} is damaged, or no PyTorch checkpoint ({reason}): fetch or copy it again."
+        ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:
         reason = str(error).split("\n")[0][:120] or type(error).__name__
         raise ConversionError(
@@ -198,7 +210,11 @@ def _check_is_vit(checkpoint: Checkpoint) -> None:
     if ANCHOR not in checkpoint.state:
         names = ", ".join(list(checkpoint.state)[:4])
         raise ConversionError(f"{checkpoint.source} is no ViT MAE: it has no {ANCHOR}; its first names are {names}.")
-    inside = [n for n in checkpoint.state if re.match(r"(blocks|decoder_blocks|patch_embed)\.", n) and not is_reference_name(n)]
+    inside = [
+        n
+        for n in checkpoint.state
+        if re.match(r"(blocks|decoder_blocks|patch_embed)\.", n) and not is_reference_name(n)
+    ]
     if inside:
         raise ConversionError(
             f"{checkpoint.source} has parameters inside the encoder that facebookresearch/mae does not have, so it "
@@ -240,7 +256,9 @@ def read_checkpoint(source: str | Path) -> Checkpoint:
             except (SafetensorError, OSError) as error:
                 raise ConversionError(f"{path} is damaged, or no safetensors file ({error}).") from None
             if any(name.startswith(("vit.", "beit.", "embeddings.")) for name in loaded):
-                raise ConversionError(f"{path} is the weights file of a transformers model: pass its folder, {path.parent}.")
+                raise ConversionError(
+                    f"{path} is the weights file of a transformers model: pass its folder, {path.parent}."
+                )
         else:
             loaded = read_pickle(path)
         checkpoint = unwrap(loaded, str(path))
@@ -257,16 +275,23 @@ def read_pretrained(source: str) -> Checkpoint:
     from transformers import AutoConfig
 
     folder = Path(source)
+    if not folder.exists() and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source):
+        raise ConversionError(f"{source} does not exist, and it cannot be a Hub id.")
     if folder.exists() and not (folder / "config.json").is_file():
         raise ConversionError(f"{source} is no transformers model: it has no config.json.")
     try:
         config = AutoConfig.from_pretrained(source)
     except Exception as error:  # transformers and huggingface_hub raise many kinds here; one sentence serves them all
         reason = str(error).strip().split("\n")[0]
-        raise ConversionError(f"{source} is no file, no model folder and cannot be had from the Hub ({reason}).") from None
+        raise ConversionError(
+            f"{source} is no file, no model folder and cannot be had from the Hub ({reason})."
+        ) from None
     class_name, target = _stock_class(config, source)
     model, info = getattr(transformers, class_name).from_pretrained(
-        source, dtype=torch.float32, output_loading_info=True, **({"add_pooling_layer": False} if target == "backbone" else {})
+        source,
+        dtype=torch.float32,
+        output_loading_info=True,
+        **({"add_pooling_layer": False} if target == "backbone" else {}),
     )
     if missing := sorted(info["missing_keys"]):
         raise ConversionError(f"{source} lacks parameters of a {class_name}: {', '.join(missing[:5])}.")
@@ -298,8 +323,14 @@ def _stock_class(config, source: str) -> tuple[str, str]:
     if config.model_type == "vit":
         return ("ViTForImageClassification", "cls") if "Classification" in architectures else ("ViTModel", "backbone")
     if config.model_type == "beit":
-        plain = config.use_mean_pooling and config.use_absolute_position_embeddings and not config.layer_scale_init_value
+        plain = (
+            config.use_mean_pooling and config.use_absolute_position_embeddings and not config.layer_scale_init_value
+        )
         if plain and not config.use_relative_position_bias and not config.use_shared_relative_position_bias:
             return "BeitForImageClassification", "mean"
-        raise ConversionError(f"{source} is a BEiT of Microsoft's kind (relative positions, layer scale), not an MAE ViT.")
-    raise ConversionError(f"{source} is a {config.model_type} model: only vit_mae, vit and mean-pooling beit can be read.")
+        raise ConversionError(
+            f"{source} is a BEiT of Microsoft's kind (relative positions, layer scale), not an MAE ViT."
+        )
+    raise ConversionError(
+        f"{source} is a {config.model_type} model: only vit_mae, vit and mean-pooling beit can be read."
+    )

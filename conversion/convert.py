@@ -123,7 +123,9 @@ def _choose_target(checkpoint: Checkpoint, to: str, pooling: str, wants_labels: 
     return pooling
 
 
-def _settle_head(checkpoint: Checkpoint, target: str, names: list[str] | None, num_labels: int | None) -> tuple[int, list[str] | None, str]:
+def _settle_head(
+    checkpoint: Checkpoint, target: str, names: list[str] | None, num_labels: int | None
+) -> tuple[int, list[str] | None, str]:
     """Number and names of the labels, and why the head is new (empty if the checkpoint's is kept)."""
     head = checkpoint.state.get("head.weight")
     own = None if head is None else head.shape[0]
@@ -144,13 +146,15 @@ def _settle_head(checkpoint: Checkpoint, target: str, names: list[str] | None, n
     trained = "mean" if "fc_norm.weight" in checkpoint.state else "cls"
     if trained != target:
         raise ConversionError(
-            f"{checkpoint.source} was fine-tuned with --pooling {trained}, so its head does not fit --pooling {target}: "
+            f"{checkpoint.source} was fine-tuned with --pooling {trained}, so its head does not fit {target}: "
             f"use {trained}, or convert the pre-trained checkpoint instead."
         )
     return wanted, names or own_names, ""
 
 
-def _fill_new(mapped: Mapped, target: str, shapes: dict[str, torch.Size], reasons: dict[str, str], generator) -> list[dict]:
+def _fill_new(
+    mapped: Mapped, target: str, shapes: dict[str, torch.Size], reasons: dict[str, str], generator
+) -> list[dict]:
     """Adds initial values for the parameters that the source lacks; each is reported."""
     from .names import to_reference
 
@@ -218,7 +222,9 @@ def convert_to_model(
     if target in ("cls", "mean"):
         num_labels, names, why = _settle_head(checkpoint, target, names, num_labels)
         if why and "head.weight" in state:
-            dropped = [{"source": n, "reason": f"{why}; a fresh head takes its place"} for n in ("head.weight", "head.bias")]
+            dropped = [
+                {"source": n, "reason": f"{why}; a fresh head takes its place"} for n in ("head.weight", "head.bias")
+            ]
             state = {n: tensor for n, tensor in state.items() if not n.startswith("head.")}
             checkpoint.notes.append(f"{why}: its head was dropped and a fresh one takes its place")
             reasons["head"] = f"{why}; truncated normal, std 2e-5"
@@ -274,7 +280,9 @@ def convert_to_model(
     return model, report
 
 
-def _resize(state: dict[str, torch.Tensor], architecture: Architecture, image_size: int, checkpoint: Checkpoint) -> None:
+def _resize(
+    state: dict[str, torch.Tensor], architecture: Architecture, image_size: int, checkpoint: Checkpoint
+) -> None:
     if image_size % architecture.patch_size:
         raise ConversionError(f"--image_size {image_size} is no multiple of the patch size, {architecture.patch_size}.")
     grid = image_size // architecture.patch_size

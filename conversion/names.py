@@ -7,7 +7,7 @@ ViTMAE. `{i}` is the number of a block, `{p}` is `weight` or `bias`. The one ten
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import torch
 
@@ -75,10 +75,14 @@ KEY_BIAS_NOTE = (
 )
 
 
-@lru_cache(maxsize=None)
+@cache
 def _compiled(pattern: str) -> re.Pattern:
     regex = re.escape(pattern)
-    for field, values in (("i", r"(?P<i>\d+)"), ("p", r"(?P<p>weight|bias)"), ("qkv", "(?P<qkv>" + "|".join(QKV) + ")")):
+    for field, values in (
+        ("i", r"(?P<i>\d+)"),
+        ("p", r"(?P<p>weight|bias)"),
+        ("qkv", "(?P<qkv>" + "|".join(QKV) + ")"),
+    ):
         regex = regex.replace(re.escape("{" + field + "}"), values)
     return re.compile(regex)
 

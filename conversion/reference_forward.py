@@ -48,7 +48,9 @@ def encode(state: State, patches: Tensor, heads: int) -> Tensor:
 
 
 @torch.no_grad()
-def reference_outputs(state: State, architecture: Architecture, target: str, pixel_values: Tensor, noise: Tensor, mask_ratio: float) -> Tensor:
+def reference_outputs(
+    state: State, architecture: Architecture, target: str, pixel_values: Tensor, noise: Tensor, mask_ratio: float
+) -> Tensor:
     """What the source computes: logits of a classifier, tokens of a backbone, predicted patches of pre-training.
 
     Args:

@@ -42,6 +42,9 @@ class _ReferenceTraining(TrainingArguments):
     logging_nan_inf_filter: bool = field(
         default=False, metadata={"help": "Hide losses that are not finite from the log; training stops on them anyway."}
     )
+    overwrite_output_dir: bool = field(
+        default=False, metadata={"help": "Start anew in an output folder that holds a run."}
+    )
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Columns that the model does not take are ignored, so none need be removed."}
     )
@@ -120,7 +123,9 @@ class FinetuningArguments(_ReferenceTraining):
         ):
             value = getattr(self, name)
             if value < low or (high is not None and value > high):
-                raise UsageError(f"{name} must be {f'between {low:g} and {high:g}' if high else 'at least 0'}, not {value}.")
+                raise UsageError(
+                    f"{name} must be {f'between {low:g} and {high:g}' if high else 'at least 0'}, not {value}."
+                )
         super().__post_init__()
 
     @property
@@ -157,7 +162,9 @@ class PretrainingArguments(_ReferenceTraining):
     num_train_epochs: float = field(default=400.0, metadata={"help": "Passes over the training images."})
     adam_beta2: float = field(default=0.95, metadata={"help": "AdamW's beta2."})
     mask_ratio: float | None = field(default=None, metadata={"help": "Share of hidden patches (0.1 to 0.9)."})
-    norm_pix_loss: bool | None = field(default=None, metadata={"help": "Predict normalised patches."})
+    norm_pix_loss: bool | None = field(
+        default=None, metadata={"help": "Predict normalised patches.", "nargs": "?", "const": True}
+    )
 
     def __post_init__(self):
         if self.mask_ratio is not None and not 0.0 < self.mask_ratio < 1.0:
@@ -193,7 +200,9 @@ class DataArguments:
 
     data_dir: str | None = field(
         default=None,
-        metadata={"help": "Folder of class folders (with train/ val/ test/ or without), a CSV/JSONL manifest, or a Hub id."},
+        metadata={
+            "help": "Folder of class folders (with train/ val/ test/ or without), a CSV/JSONL manifest, or a Hub id."
+        },
     )
     manifest: str | None = field(
         default=None, metadata={"help": "CSV or JSONL with file_name,label[,split]; names are relative to data_dir."}

@@ -60,7 +60,9 @@ def classification_scores(predictions, references, label_names: list[str] | None
     if label_names is None:
         label_names = [str(index) for index in range(int(occurring.max()) + 1)]
     if occurring.min() < 0 or occurring.max() >= len(label_names):
-        raise ValueError(f"Class ids go from {occurring.min()} to {occurring.max()}, but there are {len(label_names)} classes.")
+        raise ValueError(
+            f"Class ids go from {occurring.min()} to {occurring.max()}, but there are {len(label_names)} classes."
+        )
 
     scores = {"accuracy": float(sk.accuracy_score(references, predictions))}
     with warnings.catch_warnings():  # a class that is predicted but absent: sklearn says so, and so do we, below

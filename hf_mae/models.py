@@ -79,7 +79,7 @@ def _label_names(num_labels, id2label, label2id) -> list[str] | None:
 
 
 def _ready(model: nn.Module, report: ConversionReport | None, drop_path: float) -> nn.Module:
-    for name, parameter in model.named_parameters():
+    for parameter in model.parameters():
         # Views of a memory-mapped file become the model's own memory.
         parameter.data = parameter.data.clone()
     set_drop_path(model, drop_path)

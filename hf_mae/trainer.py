@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class _ReferenceTrainer(Trainer):
-    """What fine-tuning and pre-training share: linear lr rule, warm-up in epochs, a stop at losses that are not finite."""
+    """What both trainings share: linear lr rule, warm-up in epochs, a stop at losses that are not finite."""
 
     def __init__(self, model: nn.Module, args: _ReferenceTraining, **kwargs):
         if args.learning_rate is None:
@@ -34,7 +34,7 @@ class _ReferenceTrainer(Trainer):
         self.can_return_loss = True
         self._suspect: tuple[torch.Tensor, torch.Tensor | None] | None = None
         self.add_callback(_Epoch(self.train_dataset))
-        if self.is_world_process_zero():
+        if self.train_dataset is not None and self.is_world_process_zero():
             logger.info(
                 "learning rate %g; effective batch %d = %d per device x %d accumulated x %d processes",
                 args.learning_rate,
@@ -113,6 +113,28 @@ class _ReferenceTrainer(Trainer):
     def _save_checkpoint(self, model, trial):
         self.check_finite()
         super()._save_checkpoint(model, trial)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            self._load_saved_weights(resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._load_best_model()
+        else:
+            self._load_saved_weights(self.state.best_model_checkpoint)
+
+    def _load_saved_weights(self, folder: str) -> None:
+        """Every weight of a saved model into the one in training, or an error.
+
+        The stock Trainer reads the file into `load_state_dict(strict=False)`; but ViT, BEiT and ViTMAE are saved under
+        other names than they have in memory, so that it would load the head alone, with a warning.
+        """
+        model = self.accelerator.unwrap_model(self.model)
+        saved = type(model).from_pretrained(folder, dtype=model.dtype)
+        model.load_state_dict(saved.state_dict())
 
 
 class _Epoch(TrainerCallback):
@@ -238,7 +260,7 @@ class MaeFinetuner(_ReferenceTrainer):
         scores = self._metric.compute(
             predictions=prediction.predictions.argmax(-1), references=labels, label_names=self.label_names_by_id
         )
-        return scalar_scores(scores)
+        return {name: value for name, value in scalar_scores(scores).items() if not name.startswith("micro_")}
 
 
 def balanced_class_weights(labels: np.ndarray, num_labels: int) -> np.ndarray:

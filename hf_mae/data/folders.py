@@ -97,7 +97,9 @@ def load_image_folder(
 
     entries = _drop_or_refuse(entries, empty, on_bad_image, num_workers)
     if not entries:
-        raise UsageError(f"{root} has no images left to train on ({', '.join(IMAGE_SUFFIXES[:4])}... in class folders).")
+        raise UsageError(
+            f"{root} has no images left to train on ({', '.join(IMAGE_SUFFIXES[:4])}... in class folders)."
+        )
     names = label_names or sorted({entry.label for entry in entries})
     if unknown := sorted({entry.label for entry in entries} - set(names)):
         raise UsageError(
@@ -237,7 +239,9 @@ def _drop_or_refuse(entries: list[Entry], empty: list[str], on_bad_image: str, n
             f"{len(found)} {problem}:\n  " + "\n  ".join(sorted(found)) for problem, found in problems.items()
         )
         if on_bad_image == "error":
-            raise UsageError(f"The data set has faults; mend them, or pass --on_bad_image skip to leave them out.\n{text}")
+            raise UsageError(
+                f"The data set has faults; mend them, or pass --on_bad_image skip to leave them out.\n{text}"
+            )
         logger.warning("Left out of the data set:\n%s", text)
     return [entry for entry in entries if entry.path not in bad and entry not in leave]
 
@@ -293,7 +297,9 @@ def _refuse_second_validation(splits, val_fraction: float) -> None:
 def _warn_of_missing_labels(present: dict[str, set[str]], names: list[str]) -> None:
     for split, found in present.items():
         if missing := [name for name in names if name not in found]:
-            logger.warning("The %s split has no image of: %s. Class ids are not changed by that.", split, ", ".join(missing))
+            logger.warning(
+                "The %s split has no image of: %s. Class ids are not changed by that.", split, ", ".join(missing)
+            )
 
 
 def _load_with_datasets(source: str, val_fraction: float, seed: int, label_names: list[str] | None) -> DatasetDict:
@@ -312,7 +318,9 @@ def _load_with_datasets(source: str, val_fraction: float, seed: int, label_names
         loaded = DatasetDict({"train": loaded})
     unnamed = [split for split in loaded if split.lower() not in SPLIT_NAMES]
     if unnamed:
-        raise UsageError(f"{source} has splits of unknown names ({', '.join(unnamed)}); known are {', '.join(SPLIT_NAMES)}.")
+        raise UsageError(
+            f"{source} has splits of unknown names ({', '.join(unnamed)}); known are {', '.join(SPLIT_NAMES)}."
+        )
     loaded = DatasetDict({SPLIT_NAMES[split.lower()]: dataset for split, dataset in loaded.items()})
     features = next(iter(loaded.values())).features
     images = [name for name, feature in features.items() if isinstance(feature, Image)]

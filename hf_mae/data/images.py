@@ -142,20 +142,26 @@ class CachedPixels:
         path = cache_folder() / "images" / f"{fingerprint}.arrow"
         path.parent.mkdir(parents=True, exist_ok=True)
         workers = min(num_proc or os.cpu_count() or 1, max(len(dataset) // 64, 1))
-        self.dataset = dataset.select_columns(["image"]).map(
-            _decode_rows,
-            batched=True,
-            batch_size=64,
-            writer_batch_size=64,
-            fn_kwargs={"resize": resize},
-            remove_columns=["image"],
-            num_proc=workers if workers > 1 else None,
-            cache_file_name=str(path),
-            load_from_cache_file=True,
-            new_fingerprint=fingerprint,
-            features=datasets.Features({"pixels": datasets.Value("binary"), "shape": datasets.List(datasets.Value("int32"))}),
-            desc="Decoding images",
-        ).with_format("arrow")
+        self.dataset = (
+            dataset.select_columns(["image"])
+            .map(
+                _decode_rows,
+                batched=True,
+                batch_size=64,
+                writer_batch_size=64,
+                fn_kwargs={"resize": resize},
+                remove_columns=["image"],
+                num_proc=workers if workers > 1 else None,
+                cache_file_name=str(path),
+                load_from_cache_file=True,
+                new_fingerprint=fingerprint,
+                features=datasets.Features(
+                    {"pixels": datasets.Value("binary"), "shape": datasets.List(datasets.Value("int32"))}
+                ),
+                desc="Decoding images",
+            )
+            .with_format("arrow")
+        )
 
     def __getitem__(self, index: int) -> Image.Image:
         row = self.dataset[index]

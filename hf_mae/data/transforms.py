@@ -1,8 +1,8 @@
 """The two families of image transforms, each exact to its source, and the image processor that evaluates like it.
 
 `imagenet`: `build_transform` in util/datasets.py of facebookresearch/mae (timm's `create_transform`; evaluation
-Resize(256) + CenterCrop(224), bicubic). `endoscopy`: the transforms of the published endoscopy fine-tuning (torchvision's
-Resize to a square, bilinear; both flips; rotation by up to 90 degrees; evaluation the plain resize).
+Resize(256) + CenterCrop(224), bicubic). `endoscopy`: the transforms of the published endoscopy fine-tuning
+(torchvision's Resize to a square, bilinear; both flips; rotation by up to 90 degrees; evaluation the plain resize).
 A transform has a part that is the same in every epoch (`resize`, cached as uint8) and a random part.
 """
 
@@ -23,7 +23,7 @@ FAMILIES = tuple(STATISTICS)
 
 @dataclass(frozen=True)
 class TrainingTransform:
-    """`augment(resize(image))` is the family's training transform; `resize` is None where the random crop comes first."""
+    """`augment(resize(image))` is the training transform; `resize` is None where the random crop comes first."""
 
     name: str
     resize: Callable[[Image.Image], Image.Image] | None
@@ -31,7 +31,7 @@ class TrainingTransform:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Upright RGB, as transformers' `load_image` gives it to `pipeline()` (grey, palette, RGBA, CMYK, EXIF rotation)."""
+    """Upright RGB (from grey, palette, RGBA, CMYK, EXIF rotation), as transformers' `load_image` for `pipeline()`."""
     return ImageOps.exif_transpose(image).convert("RGB")
 
 
@@ -157,7 +157,8 @@ def parse_mean_std(value: list[str] | str | None, family: str, dataset, image_si
     except ValueError:
         numbers = []
     if len(numbers) != 6 or min(numbers[3:]) <= 0:
-        raise UsageError(f"mean_std takes auto, imagenet, endoscopy or six numbers (mean, then std), not {' '.join(map(str, words))}.")
+        given = " ".join(map(str, words))
+        raise UsageError(f"mean_std takes auto, imagenet, endoscopy or six numbers (mean, then std), not {given}.")
     return tuple(numbers[:3]), tuple(numbers[3:])
 
 

@@ -1,0 +1,86 @@
+"""`hf-mae VERB`: the command line. Nothing heavy is imported before a verb is known."""
+
+import argparse
+import os
+import sys
+from importlib import import_module
+
+from . import __version__
+
+# verb: (module with `main(argv) -> exit status`, what it does)
+VERBS = {
+    "convert": ("hf_mae.convert", "an MAE checkpoint -> transformers weights"),
+    "export": ("hf_mae.convert", "transformers weights -> a reference .pth"),
+    "finetune": ("hf_mae.finetune", "fine-tune a checkpoint on labelled images"),
+    "evaluate": ("hf_mae.evaluate", "score a fine-tuned model on a split"),
+    "predict": ("hf_mae.predict", "classify image files"),
+    "pretrain": ("hf_mae.pretrain", "pre-train on unlabelled images"),
+    "recipes": ("hf_mae.recipes_list", "list the recipes, or show one"),
+}
+
+
+def usage() -> str:
+    lines = ["usage: hf-mae VERB ... (hf-mae VERB --help tells its flags)", "", "verbs:"]
+    lines += [f"  {verb:10} {what}" for verb, (_, what) in VERBS.items()]
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        print(f"hf_mae {__version__}")
+        return 0
+    verb = argv.pop(0)
+    if verb not in VERBS:
+        from difflib import get_close_matches
+
+        close = get_close_matches(verb, VERBS, n=1)
+        print(
+            f"hf-mae: there is no verb {verb}{f' (did you mean {close[0]}?)' if close else ''}. See hf-mae --help.",
+            file=sys.stderr,
+        )
+        return 2
+    try:
+        return run(verb, argv)
+    except KeyboardInterrupt:
+        print(f"hf-mae {verb}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def run(verb: str, argv: list[str]) -> int:
+    """Runs a verb; a user's mistake becomes one sentence on stderr and exit status 1."""
+    from .conversion.errors import ConversionError
+    from .errors import UsageError
+
+    try:
+        module = import_module(VERBS[verb][0])
+        if verb in ("convert", "export"):
+            return getattr(module, verb)(argv)
+        return module.main(argv)
+    except (UsageError, ConversionError) as error:
+        print(f"hf-mae {verb}: {error}", file=sys.stderr)
+        return 1
+    except PermissionError as error:
+        print(f"hf-mae {verb}: {error.filename} cannot be used ({error.strerror}).", file=sys.stderr)
+        return 1
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with underscores or dashes in flags, and no abbreviations."""
+
+    def __init__(self, verb: str, description: str):
+        super().__init__(f"hf-mae {verb}", description=description, allow_abbrev=False)
+
+    def flag(self, name: str, **kwargs) -> None:
+        names = [f"--{name}"] + ([f"--{name.replace('_', '-')}"] if "_" in name else [])
+        self.add_argument(*names, **kwargs)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

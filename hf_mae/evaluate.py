@@ -1,0 +1,100 @@
+"""`hf-mae evaluate`: the scores of a fine-tuned model on a split, through the Trainer (so under accelerate too)."""
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+from .arguments import FinetuningArguments
+from .data import EvaluationImages, load_image_folder
+from .errors import UsageError
+from .recipe import parse
+from .results import score_split, table, write_json, write_split
+from .runs import one_process_first, set_up_logging
+from .trainer import MaeFinetuner
+
+
+@dataclass
+class EvaluationArguments:
+    """What is evaluated on what."""
+
+    model_name_or_path: str | None = field(default=None, metadata={"help": "A fine-tuned model: a folder or a Hub id."})
+    data_dir: str | None = field(default=None, metadata={"help": "As for finetune."})
+    manifest: str | None = field(default=None, metadata={"help": "As for finetune."})
+    split: str = field(default="validation", metadata={"help": "train, validation or test."})
+    output_dir: str | None = field(default=None, metadata={"help": "Where scores, predictions and figures go."})
+    batch_size: int = field(default=64, metadata={"help": "Images per process and forward pass."})
+    on_bad_image: str = field(default="error", metadata={"help": "error or skip.", "choices": ["error", "skip"]})
+    bf16: bool = field(default=False, metadata={"help": "Compute in bfloat16; scores then differ in the third digit."})
+    num_workers: int = field(default=0, metadata={"help": "Processes that load images."})
+
+
+def load_classifier(model_name_or_path: str):
+    """A fine-tuned stock model in float32, and its image processor.
+
+    Raises:
+        UsageError: it is not there, or has no trained head or no image processor.
+    """
+    path = Path(model_name_or_path)
+    if path.is_file():
+        raise UsageError(f"{path} is a file: convert it first (hf-mae convert {path} FOLDER) and pass the folder.")
+    try:
+        model, info = AutoModelForImageClassification.from_pretrained(
+            model_name_or_path, dtype=torch.float32, output_loading_info=True
+        )
+        processor = AutoImageProcessor.from_pretrained(model_name_or_path)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise UsageError(f"{model_name_or_path} is no image classifier that can be loaded ({reason})") from None
+    if info["missing_keys"]:
+        raise UsageError(
+            f"{model_name_or_path} has no trained {', '.join(sorted(info['missing_keys'])[:3])}: fine-tune it first."
+        )
+    return model.eval(), processor
+
+
+def main(argv: list[str]) -> int:
+    (options,), _ = parse(
+        "evaluate",
+        "Score a fine-tuned model on a split.",
+        [EvaluationArguments],
+        argv,
+        required=("model_name_or_path", "data_dir"),
+    )
+    with tempfile.TemporaryDirectory() as unused:  # the Trainer wants an output folder, and leaves nothing in it
+        return evaluate(options, unused)
+
+
+def evaluate(options: EvaluationArguments, trainer_dir: str) -> int:
+    args = FinetuningArguments(
+        output_dir=trainer_dir,
+        per_device_eval_batch_size=options.batch_size,
+        dataloader_num_workers=options.num_workers,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        bf16=options.bf16,
+        report_to="none",
+    )
+    set_up_logging(args.process_index == 0)
+    model, processor = load_classifier(options.model_name_or_path)
+    names = [model.config.id2label[i] for i in range(model.config.num_labels)]
+    with one_process_first(args, "reading the images"):
+        splits = load_image_folder(
+            options.data_dir, manifest=options.manifest, label_names=names, on_bad_image=options.on_bad_image
+        )
+    if options.split not in splits:
+        raise UsageError(f"{options.data_dir} has no split {options.split}; it has {', '.join(splits)}.")
+    images = EvaluationImages(splits[options.split], processor, cache=False)
+    trainer = MaeFinetuner(model=model, args=args)
+    output = trainer.predict(images)
+    if trainer.is_world_process_zero():
+        if options.output_dir:
+            folder = Path(options.output_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            scores = write_split(folder, options.split, images.file_names, output.predictions, output.label_ids, names)
+            write_json(folder / f"results_{options.split}.json", scores)
+        else:
+            scores = score_split(output.predictions, output.label_ids, names)
+        print(table({options.split: scores}))
+    return 0

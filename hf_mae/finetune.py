@@ -1,0 +1,209 @@
+"""`hf-mae finetune`: load data, build the model, train, evaluate, save."""
+
+import json
+import logging
+import time
+from pathlib import Path
+
+import torch
+
+from . import figures
+from .arguments import DataArguments, FinetuningArguments, ModelArguments
+from .data import EvaluationImages, TrainingImages, image_processor, load_image_folder, training_transform
+from .data.transforms import parse_mean_std
+from .errors import UsageError
+from .modelcard import write_model_card
+from .models import build_classifier
+from .recipe import parse, recipe_as_run
+from .results import table, write_json, write_split
+from .runs import hardware, one_process_first, set_up_logging, settle_resume, tensorboard_installed, versions
+from .trainer import MaeFinetuner
+
+logger = logging.getLogger(__name__)
+
+# Where the verb's defaults differ from the dataclass's: it evaluates and keeps the best epoch.
+DEFAULTS = {
+    "eval_strategy": "epoch",
+    "save_strategy": "epoch",
+    "save_total_limit": 2,
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "macro_f1",
+    "greater_is_better": True,
+}
+
+
+def machine_defaults() -> dict:
+    """Settings that depend on the machine and change no result."""
+    gpu = torch.cuda.is_available()
+    return {
+        "dataloader_pin_memory": gpu,
+        "dataloader_num_workers": min(8, torch.get_num_threads()) if gpu else 0,
+        "report_to": "tensorboard" if tensorboard_installed() else "none",
+    }
+
+
+def own_label_names(model_name_or_path: str) -> list[str] | None:
+    """The class names of a classifier's folder, in the order of its head; None where there are none."""
+    config = Path(model_name_or_path) / "config.json"
+    if not config.is_file():
+        return None
+    id2label = json.loads(config.read_text()).get("id2label") or {}
+    names = [id2label[key] for key in sorted(id2label, key=int)]
+    return None if not names or names[0] == "LABEL_0" else names
+
+
+def load_splits(model_args: ModelArguments, data_args: DataArguments, seed: int):
+    """The data set, with the checkpoint's own order of classes where it has the same ones."""
+    options = {
+        "manifest": data_args.manifest,
+        "val_fraction": data_args.val_fraction,
+        "seed": seed,
+        "on_bad_image": data_args.on_bad_image,
+        "num_workers": data_args.preprocessing_num_workers,
+    }
+    splits = load_image_folder(data_args.data_dir, **options)
+    names, own = next(iter(splits.values())).features["labels"].names, own_label_names(model_args.model_name_or_path)
+    if own and own != names and set(own) == set(names):
+        splits = load_image_folder(data_args.data_dir, **options, label_names=own)
+    return splits
+
+
+def main(argv: list[str]) -> int:
+    (model_args, data_args, args), given = parse(
+        "finetune",
+        "Fine-tune an MAE checkpoint on labelled images.",
+        [ModelArguments, DataArguments, FinetuningArguments],
+        argv,
+        DEFAULTS | machine_defaults(),
+        required=("model_name_or_path", "data_dir", "output_dir"),
+    )
+    set_up_logging(args.process_index == 0)
+    checkpoint = settle_resume(args)
+
+    # Data
+    with one_process_first(args, "reading the images"):
+        splits = load_splits(model_args, data_args, args.seed)
+    if "train" not in splits:
+        raise UsageError(f"{data_args.data_dir} has no training split; it has {', '.join(splits)}.")
+    names = splits["train"].features["labels"].names
+    sizes = {split: len(dataset) for split, dataset in splits.items()}
+    logger.info("%d classes (%s); images: %s", len(names), ", ".join(names), sizes)
+    if "validation" not in splits:
+        logger.warning(
+            "There is no validation split (pass --val_fraction 0.1 to hold one out): the last epoch is kept, unjudged."
+        )
+        args.eval_strategy, args.load_best_model_at_end = type(args.eval_strategy)("no"), False
+        args.early_stopping_patience = None
+
+    # Model
+    model = build_classifier(
+        model_args.model_name_or_path,
+        pooling=model_args.pooling,
+        num_labels=len(names),
+        id2label=dict(enumerate(names)),
+        image_size=model_args.image_size,
+        drop_path=0.0 if args.freeze_backbone else args.drop_path,
+        num_attention_heads=model_args.num_attention_heads,
+    )
+    logger.info(model.conversion_report.summary())
+    size = model.config.image_size
+
+    # Transforms
+    with one_process_first(args, "preparing the images"):
+        mean, std = parse_mean_std(data_args.mean_std, data_args.transforms, splits["train"], size)
+        processor = image_processor(data_args.transforms, size, mean, std)
+        transform = training_transform(
+            data_args.transforms,
+            size,
+            mean,
+            std,
+            auto_augment=data_args.auto_augment,
+            random_erasing=data_args.random_erasing,
+        )
+        workers = data_args.preprocessing_num_workers
+        train = TrainingImages(splits["train"], transform, args.seed, data_args.cache, workers)
+        held_out = {
+            split: EvaluationImages(splits[split], processor, data_args.cache, workers)
+            for split in ("validation", "test")
+            if split in splits
+        }
+
+    # Train
+    trainer = MaeFinetuner(
+        model=model,
+        args=args,
+        train_dataset=train,
+        eval_dataset=held_out.get("validation"),
+        processing_class=processor,
+    )
+    started = time.time()
+    try:
+        result = trainer.train(resume_from_checkpoint=checkpoint)
+    except KeyboardInterrupt:
+        raise UsageError(
+            f"Interrupted at update {trainer.state.global_step}. Go on with the same command and "
+            "--resume_from_checkpoint last."
+        ) from None
+    seconds = time.time() - started
+
+    # Evaluate and save
+    folder = Path(args.output_dir)
+    trainer.save_model()
+    trainer.save_state()
+    outputs = {split: trainer.predict(dataset, metric_key_prefix=split) for split, dataset in held_out.items()}
+    if trainer.is_world_process_zero():
+        scores = {
+            split: write_split(folder, split, held_out[split].file_names, output.predictions, output.label_ids, names)
+            for split, output in outputs.items()
+        }
+        best = trainer.state.best_model_checkpoint
+        selection = "The weights are those of the last epoch."
+        if args.load_best_model_at_end and best:
+            selection = (
+                f"The weights are those of the epoch with the best {args.metric_for_best_model} on the validation "
+                f"split ({Path(best).name} of {trainer.state.max_steps} updates), so its own figures are optimistic."
+            )
+        write_json(
+            folder / "all_results.json",
+            {
+                **{split: values for split, values in scores.items()},
+                "train": {
+                    **result.metrics,
+                    "seconds": round(seconds, 1),
+                    "updates": trainer.state.global_step,
+                    "best_checkpoint": best,
+                    "learning_rate": args.learning_rate,
+                    "effective_batch_size": args.effective_batch_size,
+                },
+                "images": sizes,
+                "selection": selection,
+                "hardware": hardware(),
+                "versions": versions(),
+            },
+        )
+        figures.learning_curves(trainer.state.log_history, folder / "learning_curves")
+        recipe = recipe_as_run(
+            given,
+            {
+                "effective batch": args.effective_batch_size,
+                "processes": args.world_size,
+                "versions": versions(),
+            },
+        )
+        (folder / "recipe.yaml").write_text(recipe, encoding="utf-8")
+        write_model_card(
+            folder,
+            base=model_args.model_name_or_path,
+            data=data_args.data_dir,
+            model=model,
+            scores=scores,
+            sizes=sizes,
+            recipe=recipe,
+            training=f"{result.global_step} updates in {seconds / 60:.1f} minutes on {hardware()}; {versions()}.",
+            selection=selection,
+            has_curves=True,
+        )
+        if scores:
+            print(table(scores))
+        print(f"The model, its card, predictions and figures are in {folder}")
+    return 0

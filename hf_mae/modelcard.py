@@ -1,0 +1,134 @@
+"""The model card of a run: what it is, how well it does, and three lines that use it."""
+
+from pathlib import Path
+from typing import Any
+
+from .metrics import HEADLINE, zero_division_notes
+
+TITLES = {
+    "macro_precision": "macro precision",
+    "macro_recall": "macro recall",
+    "macro_f1": "macro F1",
+    "accuracy": "accuracy",
+    "mcc": "MCC",
+}
+TEXT = """---
+{metadata}
+---
+
+# {name}
+
+{architecture} for image classification into {count} classes, fine-tuned from `{base}` with
+[hf_mae](https://pypi.org/project/hf-mae/). It is a stock transformers model: no custom code is needed to load it.
+
+```python
+from transformers import pipeline
+
+classifier = pipeline("image-classification", model="{model}")
+print(classifier("image.jpg"))
+```
+
+**Intended use and limits.** Research on endoscopy images like those it was trained on. It is not a medical device and
+its output is no diagnosis. The weights inherit the licence of the checkpoint they started from; the public ImageNet
+MAE weights, and what was made from them, are CC BY-NC 4.0 (non-commercial).
+
+## Results
+
+In per cent. {selection}
+
+{results}
+
+{notes}
+
+### By class ({split})
+
+{per_class}
+
+![Confusion matrix](confusion_matrix_{split}.png)
+{curves}
+## Training
+
+Data: `{data}` ({sizes}). {training}
+
+The run can be repeated with `hf-mae finetune --recipe recipe.yaml`:
+
+```yaml
+{recipe}
+```
+"""
+
+
+def write_model_card(
+    folder: Path,
+    *,
+    base: str,
+    data: str,
+    model,
+    scores: dict[str, dict[str, Any]],
+    sizes: dict[str, int],
+    recipe: str,
+    training: str,
+    selection: str,
+    has_curves: bool,
+) -> None:
+    """Writes `README.md` with a `model-index` that the Hub parses.
+
+    Args:
+        scores: by split, of `metrics.classification_scores`; the last split is the one that the card details.
+        sizes: images by split.
+        training: sentence on hardware, time and versions.
+        selection: sentence on how the reported weights were chosen.
+    """
+    from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+    name = folder.resolve().name
+    split, detailed = list(scores.items())[-1] if scores else ("", {})
+    evaluations = [
+        EvalResult(
+            task_type="image-classification",
+            dataset_type="imagefolder",
+            dataset_name=Path(data).name or data,
+            dataset_split=part,
+            metric_type={"accuracy": "accuracy", "mcc": "matthews_correlation"}.get(metric, metric),
+            metric_name=TITLES[metric],
+            metric_value=round(values[metric], 6),
+        )
+        for part, values in scores.items()
+        for metric in HEADLINE
+    ]
+    metadata = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="image-classification",
+        tags=["vision", "masked-autoencoder", "endoscopy", "hf_mae"],
+        model_name=name if evaluations else None,
+        eval_results=evaluations or None,
+    )
+    rows = ["| split | images | " + " | ".join(TITLES[m] for m in HEADLINE) + " |", "|---" * (2 + len(HEADLINE)) + "|"]
+    rows += [
+        f"| {part} | {values['num_images']} | " + " | ".join(f"{100 * values[m]:.2f}" for m in HEADLINE) + " |"
+        for part, values in scores.items()
+    ]
+    classes = ["| class | precision | recall | F1 | images |", "|---|---|---|---|---|"]
+    classes += [
+        f"| {label} | {100 * v['precision']:.1f} | {100 * v['recall']:.1f} | {100 * v['f1']:.1f} | {v['support']} |"
+        for label, v in detailed.get("per_class", {}).items()
+    ]
+    text = TEXT.format(
+        metadata=metadata.to_yaml(),
+        name=name,
+        architecture=type(model).__name__,
+        count=model.config.num_labels,
+        base=base,
+        model=name,
+        results="\n".join(rows) if scores else "No split was evaluated.",
+        notes="\n".join(f"- {part}: {note}" for part, v in scores.items() for note in zero_division_notes(v)),
+        split=split,
+        per_class="\n".join(classes),
+        curves="![Learning curves](learning_curves.png)\n" if has_curves else "",
+        data=data,
+        sizes=", ".join(f"{part} {count}" for part, count in sizes.items()),
+        training=training,
+        selection=selection,
+        recipe=recipe.strip(),
+    )
+    ModelCard(text).save(folder / "README.md")

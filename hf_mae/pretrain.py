@@ -1,0 +1,150 @@
+"""`hf-mae pretrain`: masked pre-training on unlabelled images, from scratch or from a checkpoint."""
+
+import logging
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from datasets import Dataset, Features, Image, Value
+
+from .arguments import PretrainingArguments
+from .data import TrainingImages
+from .data.check import unreadable_images
+from .data.folders import IMAGE_SUFFIXES
+from .data.transforms import image_processor, parse_mean_std, pretraining_transform
+from .errors import UsageError
+from .finetune import machine_defaults
+from .models import build_pretrainer
+from .recipe import parse, recipe_as_run
+from .results import write_json
+from .runs import hardware, one_process_first, set_up_logging, settle_resume, versions
+from .trainer import MaePretrainer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class PretrainingModelArguments:
+    """What to start from: a checkpoint, or sizes for a model from scratch."""
+
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "An MAE .pth, a converted folder or a Hub id; not given: from scratch."}
+    )
+    size: str = field(
+        default="vit_base_patch16",
+        metadata={"help": "From scratch: vit_{tiny,small,base,large}_patch16, vit_huge_patch14."},
+    )
+    image_size: int | None = field(default=None, metadata={"help": "Pixels; from scratch 224."})
+    patch_size: int | None = field(default=None, metadata={"help": "From scratch."})
+    hidden_size: int | None = field(default=None, metadata={"help": "From scratch: width of the encoder."})
+    num_hidden_layers: int | None = field(default=None, metadata={"help": "From scratch: blocks of the encoder."})
+    num_attention_heads: int | None = field(default=None, metadata={"help": "Where the width does not tell."})
+    decoder_hidden_size: int | None = field(default=None, metadata={"help": "From scratch."})
+    decoder_num_hidden_layers: int | None = field(default=None, metadata={"help": "From scratch."})
+    decoder_num_attention_heads: int | None = field(default=None, metadata={"help": "Where the width does not tell."})
+
+    def scratch_sizes(self) -> dict[str, int]:
+        names = ("patch_size", "hidden_size", "num_hidden_layers", "decoder_hidden_size", "decoder_num_hidden_layers")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if given and self.model_name_or_path:
+            raise UsageError(
+                f"--{next(iter(given))} is for a model from scratch: {self.model_name_or_path} has its own."
+            )
+        if "hidden_size" in given:
+            given["intermediate_size"] = 4 * given["hidden_size"]
+        if "decoder_hidden_size" in given:
+            given["decoder_intermediate_size"] = 4 * given["decoder_hidden_size"]
+        return given
+
+
+@dataclass
+class PretrainingDataArguments:
+    """Where the images are."""
+
+    data_dir: str | None = field(default=None, metadata={"help": "A folder tree of images; labels are not needed."})
+    transforms: str = field(
+        default="endoscopy", metadata={"help": "Family of transforms.", "choices": ["endoscopy", "imagenet"]}
+    )
+    mean_std: list[str] | None = field(default=None, metadata={"help": "As for finetune."})
+    on_bad_image: str = field(default="error", metadata={"help": "error or skip.", "choices": ["error", "skip"]})
+    preprocessing_num_workers: int | None = field(default=None, metadata={"help": "Threads that check the images."})
+
+
+def load_unlabelled(data_dir: str, on_bad_image: str, num_workers: int | None = None) -> Dataset:
+    """Every image below a folder, as `image` and `file_name`; nothing is copied."""
+    root = Path(data_dir)
+    if not root.is_dir():
+        raise UsageError(f"{root} is no folder.")
+    paths = sorted(str(path) for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    if not paths:
+        raise UsageError(f"{root} holds no images.")
+    if bad := unreadable_images(paths, num_workers):
+        listed = "\n  ".join(f"{path} ({reason})" for path, reason in bad.items())
+        if on_bad_image == "error":
+            raise UsageError(
+                f"{len(bad)} images of {root} cannot be read (--on_bad_image skip leaves them out):\n  {listed}"
+            )
+        logger.warning("Left out, because they cannot be read:\n  %s", listed)
+        paths = [path for path in paths if path not in bad]
+        if not paths:
+            raise UsageError(f"{root} holds no image that can be read.")
+    columns = {"image": paths, "file_name": [str(Path(path).relative_to(root)) for path in paths]}
+    return Dataset.from_dict(columns, features=Features({"image": Image(), "file_name": Value("string")}))
+
+
+def main(argv: list[str]) -> int:
+    (model_args, data_args, args), given = parse(
+        "pretrain",
+        "Pre-train a masked autoencoder on unlabelled images.",
+        [PretrainingModelArguments, PretrainingDataArguments, PretrainingArguments],
+        argv,
+        {"save_strategy": "steps", "save_steps": 0.05, "save_total_limit": 2} | machine_defaults(),
+        required=("data_dir", "output_dir"),
+    )
+    set_up_logging(args.process_index == 0)
+    checkpoint = settle_resume(args)
+    with one_process_first(args, "reading the images"):
+        images = load_unlabelled(data_args.data_dir, data_args.on_bad_image, data_args.preprocessing_num_workers)
+    torch.manual_seed(args.seed)
+    model = build_pretrainer(
+        model_args.model_name_or_path,
+        size=model_args.size,
+        image_size=model_args.image_size,
+        mask_ratio=args.mask_ratio,
+        norm_pix_loss=args.norm_pix_loss,
+        num_attention_heads=model_args.num_attention_heads,
+        decoder_num_attention_heads=model_args.decoder_num_attention_heads,
+        **model_args.scratch_sizes(),
+    )
+    logger.info(
+        "%d images; %s", len(images), model.conversion_report.summary() if model.conversion_report else "from scratch"
+    )
+    size = model.config.image_size
+    mean, std = parse_mean_std(data_args.mean_std, data_args.transforms, images, size)
+    train = TrainingImages(images, pretraining_transform(data_args.transforms, size, mean, std), args.seed)
+    trainer = MaePretrainer(
+        model=model,
+        args=args,
+        train_dataset=train,
+        processing_class=image_processor(data_args.transforms, size, mean, std),
+    )
+    started = time.time()
+    try:
+        result = trainer.train(resume_from_checkpoint=checkpoint)
+    except KeyboardInterrupt:
+        raise UsageError(
+            f"Interrupted at update {trainer.state.global_step}. Go on with the same command and "
+            "--resume_from_checkpoint last."
+        ) from None
+    trainer.save_model()
+    trainer.save_state()
+    if trainer.is_world_process_zero():
+        folder = Path(args.output_dir)
+        seconds = round(time.time() - started, 1)
+        facts = {"images": len(images), "seconds": seconds, "hardware": hardware(), "versions": versions()}
+        write_json(folder / "all_results.json", {"train": result.metrics} | facts)
+        recipe = recipe_as_run(given, {"effective batch": args.effective_batch_size})
+        (folder / "recipe.yaml").write_text(recipe, encoding="utf-8")
+        print(f"The pre-trained model is in {folder}; fine-tune it with hf-mae finetune --model_name_or_path {folder}")
+    return 0

@@ -1,0 +1,65 @@
+"""What an evaluation leaves behind: scores, predictions, figures, and the table on the screen."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import figures
+from .metrics import HEADLINE, ClassificationMetrics, zero_division_notes
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Scores (images, classes) in float64, as `pipeline("image-classification")` reports them."""
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    exponents = np.exp(shifted)
+    return exponents / exponents.sum(axis=-1, keepdims=True)
+
+
+def score_split(logits: np.ndarray, labels: np.ndarray, names: list[str]) -> dict[str, Any]:
+    return ClassificationMetrics().compute(predictions=logits.argmax(-1), references=labels, label_names=names)
+
+
+def write_predictions(
+    path: Path, file_names: list[str], logits: np.ndarray, labels: np.ndarray, names: list[str]
+) -> None:
+    """One row an image: its file, true and predicted class, the score of the latter, and every class's score."""
+    scores = softmax(logits)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file_name", "label", "prediction", "score", *(f"score:{name}" for name in names)])
+        for name, row, label in zip(file_names, scores, labels):
+            best = int(row.argmax())
+            writer.writerow([name, names[label], names[best], f"{row[best]:.6f}", *(f"{s:.6f}" for s in row)])
+
+
+def write_split(
+    folder: Path, split: str, file_names: list[str], logits: np.ndarray, labels: np.ndarray, names: list[str]
+) -> dict:
+    """Writes `predictions_<split>.csv` and the confusion matrix; returns the split's scores."""
+    scores = score_split(logits, labels, names)
+    write_predictions(folder / f"predictions_{split}.csv", file_names, logits, labels, names)
+    title = f"{split}: macro F1 {100 * scores['macro_f1']:.1f} %, accuracy {100 * scores['accuracy']:.1f} %"
+    figures.confusion_matrix(scores["confusion_matrix"], names, folder / f"confusion_matrix_{split}", title)
+    return scores
+
+
+def table(scores_by_split: dict[str, dict]) -> str:
+    """The headline scores in per cent, a row for each split, and what was counted as 0."""
+    titles = ("macro precision", "macro recall", "macro F1", "accuracy", "MCC")
+    width = max(len("split"), *(len(split) for split in scores_by_split))
+    lines = [f"{'split':<{width}}  images  " + "  ".join(f"{title:>15}" for title in titles)]
+    for split, scores in scores_by_split.items():
+        cells = "  ".join(f"{100 * scores[name]:15.2f}" for name in HEADLINE)
+        lines.append(f"{split:<{width}}  {scores['num_images']:6d}  {cells}")
+    for split, scores in scores_by_split.items():
+        lines += [f"{split}: {note}" for note in zero_division_notes(scores)]
+    return "\n".join(lines)
+
+
+def write_json(path: Path, values: Any) -> None:
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+    temporary.replace(path)

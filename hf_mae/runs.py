@@ -1,0 +1,103 @@
+"""What the training verbs share: logging, the output folder, resuming, versions."""
+
+import contextlib
+import logging
+import os
+import platform
+import re
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from .errors import UsageError
+
+logger = logging.getLogger(__name__)
+
+
+def set_up_logging(is_main_process: bool) -> None:
+    """Our own log lines on the main process's stderr; of transformers only errors, and no bars for reading a file."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
+    logging.getLogger("hf_mae").setLevel(logging.INFO if is_main_process else logging.ERROR)
+
+
+def is_complete(checkpoint: Path) -> bool:
+    """Whether a checkpoint was written to its end: the Trainer writes its state last."""
+    return (checkpoint / "trainer_state.json").is_file()
+
+
+def last_checkpoint(output_dir: str) -> Path | None:
+    """The newest complete `checkpoint-N`; a half-written one is passed over, and said so."""
+    folder = Path(output_dir)
+    if not folder.is_dir():
+        return None
+    found = [path for path in folder.iterdir() if path.is_dir() and re.fullmatch(r"checkpoint-\d+", path.name)]
+    for path in sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True):
+        if is_complete(path):
+            return path
+        logger.warning("%s was not written to its end (the run was killed while saving): it is passed over.", path)
+    return None
+
+
+def settle_resume(args) -> str | None:
+    """The checkpoint to resume from, or None for a new run; refuses to write over a run that is there.
+
+    `--resume_from_checkpoint` takes a folder, or `last` for the newest complete checkpoint of the output folder.
+    """
+    asked = args.resume_from_checkpoint
+    if asked in ("last", "auto", "True", "true", True):
+        found = last_checkpoint(args.output_dir)
+        if found is None:
+            logger.info("%s holds no checkpoint to resume from: training starts anew.", args.output_dir)
+            return None
+        logger.info("Resuming from %s", found)
+        return str(found)
+    if asked and asked not in ("False", "false"):
+        if not is_complete(Path(asked)):
+            raise UsageError(f"{asked} is no complete checkpoint: pass a checkpoint-N folder, or `last`.")
+        return asked
+    folder = Path(args.output_dir)
+    if folder.is_file():
+        raise UsageError(f"{folder} is a file: --output_dir names a folder.")
+    if folder.is_dir() and not args.overwrite_output_dir:
+        marks = [*folder.glob("checkpoint-*"), *folder.glob("model.safetensors")]
+        if marks:
+            raise UsageError(
+                f"{folder} holds a run already ({marks[0].name}): pass --resume_from_checkpoint last to go on with it, "
+                "--overwrite_output_dir to start anew there, or another --output_dir."
+            )
+    if args.overwrite_output_dir and args.process_index == 0:
+        import shutil
+
+        for old in folder.glob("checkpoint-*"):
+            shutil.rmtree(old)
+    return None
+
+
+def versions() -> str:
+    names = ("torch", "transformers", "timm", "datasets", "accelerate")
+    return ", ".join(f"{name} {version(name)}" for name in names)
+
+
+def hardware() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
+    return f"{os.cpu_count()} CPU cores ({platform.machine()})"
+
+
+@contextlib.contextmanager
+def one_process_first(args, what: str):
+    """The main process of a node prepares (and caches); the others wait and read what it wrote."""
+    with args.main_process_first(desc=what):
+        yield
+
+
+def tensorboard_installed() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("tensorboard") is not None
