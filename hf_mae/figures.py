@@ -69,6 +69,7 @@ def learning_curves(log_history: list[dict], path: Path) -> None:
                 panel.plot(*zip(*points), label=name.replace("_", " "), marker="o" if len(points) < 15 else None, ms=3)
         panel.set(xlabel="epoch", ylabel=label)
         panel.grid(alpha=0.3)
-        panel.legend(frameon=False)
+        if panel.lines:
+            panel.legend(frameon=False)
     figure.tight_layout()
     _save(figure, path)

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import torch
+from transformers import set_seed
 
 from . import figures
 from .arguments import DataArguments, FinetuningArguments, ModelArguments
@@ -36,6 +37,7 @@ def machine_defaults() -> dict:
     """Settings that depend on the machine and change no result."""
     gpu = torch.cuda.is_available()
     return {
+        "use_cpu": not torch.accelerator.is_available(),  # said outright, or transformers refuses bf16 there
         "dataloader_pin_memory": gpu,
         "dataloader_num_workers": min(8, torch.get_num_threads()) if gpu else 0,
         "report_to": "tensorboard" if tensorboard_installed() else "none",
@@ -96,6 +98,7 @@ def main(argv: list[str]) -> int:
         args.early_stopping_patience = None
 
     # Model
+    set_seed(args.seed)  # of the fresh head
     model = build_classifier(
         model_args.model_name_or_path,
         pooling=model_args.pooling,

@@ -5,8 +5,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from datasets import Dataset, Features, Image, Value
+from transformers import set_seed
 
 from .arguments import PretrainingArguments
 from .data import TrainingImages
@@ -68,6 +68,10 @@ class PretrainingDataArguments:
     )
     mean_std: list[str] | None = field(default=None, metadata={"help": "As for finetune."})
     on_bad_image: str = field(default="error", metadata={"help": "error or skip.", "choices": ["error", "skip"]})
+    cache_shortest_edge: int | None = field(
+        default=None,
+        metadata={"help": "Keep images decoded on disk, their shorter side at most this; not given: no cache."},
+    )
     preprocessing_num_workers: int | None = field(default=None, metadata={"help": "Threads that check the images."})
 
 
@@ -106,7 +110,7 @@ def main(argv: list[str]) -> int:
     checkpoint = settle_resume(args)
     with one_process_first(args, "reading the images"):
         images = load_unlabelled(data_args.data_dir, data_args.on_bad_image, data_args.preprocessing_num_workers)
-    torch.manual_seed(args.seed)
+    set_seed(args.seed)  # of a model from scratch
     model = build_pretrainer(
         model_args.model_name_or_path,
         size=model_args.size,
@@ -122,7 +126,11 @@ def main(argv: list[str]) -> int:
     )
     size = model.config.image_size
     mean, std = parse_mean_std(data_args.mean_std, data_args.transforms, images, size)
-    train = TrainingImages(images, pretraining_transform(data_args.transforms, size, mean, std), args.seed)
+    with one_process_first(args, "preparing the images"):
+        transform = pretraining_transform(
+            data_args.transforms, size, mean, std, cache_shortest_edge=data_args.cache_shortest_edge
+        )
+        train = TrainingImages(images, transform, args.seed, num_proc=data_args.preprocessing_num_workers)
     trainer = MaePretrainer(
         model=model,
         args=args,

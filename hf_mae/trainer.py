@@ -27,7 +27,11 @@ class _ReferenceTrainer(Trainer):
     def __init__(self, model: nn.Module, args: _ReferenceTraining, **kwargs):
         if args.learning_rate is None:
             args.learning_rate = args.absolute_learning_rate
+        if kwargs.get("train_dataset") is not None:
+            choose_attention(model, args.device)
         kwargs.setdefault("data_collator", collate)
+        # In training only: the stock Trainer would drop the last images of an evaluation too.
+        self.drop_last, args.dataloader_drop_last = args.dataloader_drop_last, False
         super().__init__(model=model, args=args, **kwargs)
         # ViT and BEiT take **kwargs but do not normalise their loss by num_items_in_batch; see DESIGN, traps.
         self.model_accepts_loss_kwargs = False
@@ -46,6 +50,20 @@ class _ReferenceTrainer(Trainer):
 
     def groups(self, model: nn.Module) -> list[dict]:
         raise NotImplementedError
+
+    def get_train_dataloader(self) -> torch.utils.data.DataLoader:
+        self.args.dataloader_drop_last = self.drop_last
+        try:
+            loader = super().get_train_dataloader()
+        finally:
+            self.args.dataloader_drop_last = False
+        if len(loader) == 0:
+            raise UsageError(
+                f"There are {len(self.train_dataset)} training images, fewer than a batch of {self._train_batch_size}: "
+                "mixup and --dataloader_drop_last leave out a smaller batch, so use a smaller "
+                "per_device_train_batch_size."
+            )
+        return loader
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
@@ -137,6 +155,13 @@ class _ReferenceTrainer(Trainer):
         model.load_state_dict(saved.state_dict())
 
 
+def choose_attention(model: nn.Module, device: torch.device) -> None:
+    """Plain attention for training on a CPU, where the backward pass of torch's fused one takes longer than all matrix
+    products (measured: scripts/benchmark_attention.py). The saved model does not know of it."""
+    if device.type == "cpu" and model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation("eager")
+
+
 class _Epoch(TrainerCallback):
     """Tells the training images which epoch it is (accelerate does so for one process only)."""
 
@@ -170,11 +195,12 @@ class MaeFinetuner(_ReferenceTrainer):
                     f"mixup and CutMix mix pairs of images: per_device_train_batch_size must be even, "
                     f"not {args.per_device_train_batch_size}."
                 )
-            args.dataloader_drop_last = True  # the reference's training loader always does
         kwargs.setdefault("compute_metrics", self.compute_scores)
         self.label_names_by_id = [model.config.id2label[i] for i in range(model.config.num_labels)]
         self._metric = None
         super().__init__(model, args, **kwargs)
+        # The reference's training loader always drops a last, smaller batch; mixing needs that, for it may be odd.
+        self.drop_last |= args.mixes
         self.label_names = ["labels"]
         self.class_weights = self._class_weights()
         self.mixup = None

@@ -33,7 +33,7 @@ TINY_DECODER = {"decoder_num_attention_heads": 4}
 def _shared(folder: str) -> Path:
     path = SHARED / folder
     if not path.is_dir():
-        pytest.skip(f"{path} is absent: these tests compare with the reference's data, which is not part of the project")
+        pytest.skip(f"{path} is absent: these tests need the reference's data, which is not part of the project")
     return path
 
 
@@ -101,7 +101,9 @@ def tiny_pth(tmp_path_factory) -> Path:
     return path
 
 
-def run_cli(*argv: str, status: int = 0, env: dict | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess:
+def run_cli(
+    *argv: str, status: int = 0, env: dict | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess:
     """Runs `hf-mae ARGV` as a user would, and expects this exit status and never a traceback."""
     done = subprocess.run(
         [sys.executable, "-m", "hf_mae", *map(str, argv)],

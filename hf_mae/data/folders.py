@@ -263,7 +263,8 @@ def _in_two_splits(entries: list[Entry]) -> tuple[set[Entry], list[str]]:
             by_content[hashlib.sha1(Path(entry.path).read_bytes()).digest()].append(entry)
         for same in by_content.values():
             if len({entry.split for entry in same}) > 1:
-                repeated.append(" = ".join(f"{entry.split}: {entry.file_name}" for entry in same))
+                ordered = sorted(same, key=lambda entry: (SPLITS.index(entry.split), entry.file_name))
+                repeated.append(" = ".join(f"{entry.split}: {entry.file_name}" for entry in ordered))
                 # The evaluation keeps its images: test before validation before train.
                 last = max(same, key=lambda entry: SPLITS.index(entry.split)).split
                 leave |= {entry for entry in same if entry.split != last}
@@ -354,7 +355,8 @@ def _load_with_datasets(source: str, val_fraction: float, seed: int, label_names
         ids = [names.index(own_names[v] if isinstance(own, ClassLabel) else str(v)) for v in values]
         paths = dataset.cast_column(images[0], Image(decode=False)).select_columns(images)
         file_names = [row[images[0]].get("path") or f"{split}/{index}" for index, row in enumerate(paths)]
-        tidy = dataset.select_columns(images).rename_column(images[0], "image")
+        tidy = dataset.select_columns(images)
+        tidy = tidy if images == ["image"] else tidy.rename_column(images[0], "image")
         tidy = tidy.add_column("labels", ids).add_column("file_name", [str(name) for name in file_names])
         result[split] = tidy.cast_column("labels", ClassLabel(names=names))
     _warn_of_missing_labels({split: {names[i] for i in set(d["labels"])} for split, d in result.items()}, names)

@@ -3,6 +3,8 @@
 `imagenet`: `build_transform` in util/datasets.py of facebookresearch/mae (timm's `create_transform`; evaluation
 Resize(256) + CenterCrop(224), bicubic). `endoscopy`: the transforms of the published endoscopy fine-tuning
 (torchvision's Resize to a square, bilinear; both flips; rotation by up to 90 degrees; evaluation the plain resize).
+The processor's pixels equal the source's but for one grey level here and there (torchvision resizes a tensor, the
+sources a PIL image), and where half the margin of the centre crop is no whole pixel, its crop may be one pixel off.
 A transform has a part that is the same in every epoch (`resize`, cached as uint8) and a random part.
 """
 
@@ -43,6 +45,20 @@ class SquareResize:
 
     def __call__(self, image: Image.Image) -> Image.Image:
         return image.resize((self.size, self.size), Image.Resampling.BILINEAR)
+
+
+@dataclass(frozen=True)
+class BoundedResize:
+    """Shrinks an image whose shorter side is above `shortest_edge` to it (bicubic); others stay as they are."""
+
+    shortest_edge: int
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        if min(image.size) <= self.shortest_edge:
+            return image
+        scale = self.shortest_edge / min(image.size)
+        size = tuple(max(round(side * scale), self.shortest_edge) for side in image.size)
+        return image.resize(size, Image.Resampling.BICUBIC)
 
 
 def training_transform(
@@ -89,12 +105,40 @@ def training_transform(
         mean=tuple(mean),
         std=tuple(std),
     )
+    _mend_posterize(augment)
     return TrainingTransform(family, None, augment)
 
 
-def pretraining_transform(family: str, image_size: int, mean=None, std=None) -> TrainingTransform:
+def _mend_posterize(transform) -> None:
+    """Lets RandAugment posterize to 0 bits, which it does at magnitude 10 and which Pillow 13 refuses.
+
+    Earlier Pillow versions made such an image black, and so does this; no random draw changes.
+    """
+    from timm.data import auto_augment
+
+    for step in transform.transforms:
+        for op in getattr(step, "ops", []):
+            if op.aug_fn is auto_augment.posterize:
+                op.aug_fn = posterize
+
+
+def posterize(image: Image.Image, bits_to_keep: int, **_) -> Image.Image:
+    """timm's `posterize`, black where no bits are kept."""
+    if bits_to_keep >= 8:
+        return image
+    return ImageOps.posterize(image, bits_to_keep) if bits_to_keep > 0 else Image.new(image.mode, image.size)
+
+
+def pretraining_transform(
+    family: str, image_size: int, mean=None, std=None, *, cache_shortest_edge: int | None = None
+) -> TrainingTransform:
     """The same for masked pre-training: RandomResizedCrop(0.2, 1.0) and a flip for `imagenet` (main_pretrain.py), a
-    crop of at least 0.8 and a rotation by up to 10 degrees for `endoscopy`."""
+    crop of at least 0.8 and a rotation by up to 10 degrees for `endoscopy`.
+
+    Args:
+        cache_shortest_edge: keep images decoded, their shorter side at most this; images that are smaller lose
+            nothing, others what the resize takes. None: every crop is cut from the file itself.
+    """
     from torchvision import transforms
 
     mean, std = (mean, std) if mean is not None else STATISTICS[_known(family)]
@@ -110,7 +154,8 @@ def pretraining_transform(family: str, image_size: int, mean=None, std=None) -> 
             transforms.RandomHorizontalFlip(),
         ]
     steps += [transforms.ToTensor(), transforms.Normalize(list(mean), list(std))]
-    return TrainingTransform(f"{family}-pretraining", None, transforms.Compose(steps))
+    resize = BoundedResize(cache_shortest_edge) if cache_shortest_edge else None
+    return TrainingTransform(f"{family}-pretraining", resize, transforms.Compose(steps))
 
 
 def image_processor(family: str, image_size: int, mean=None, std=None):

@@ -72,7 +72,7 @@ def layouts(state):
         "module_prefix": {"model": {f"module.{n}": t for n, t in full.items()}},
         "encoder_prefix": {"state_dict": {f"encoder.{n}": t for n, t in encoder.items()}},
         "both_prefixes": {f"module.encoder.{n}": t for n, t in encoder.items()},
-        "timm_names": {n: t for n, t in encoder.items()} | {"head.weight": torch.randn(7, 48), "head.bias": torch.zeros(7)},
+        "timm_names": encoder | {"head.weight": torch.randn(7, 48), "head.bias": torch.zeros(7)},
     }
 
 
@@ -99,7 +99,9 @@ def test_safetensors_and_transformers_folders_read_alike(state, tmp_path):
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_a_fresh_head_is_drawn_as_the_reference_does(golden, tmp_path, pooling):
-    report = convert_checkpoint(golden / "checkpoint-399.pth", tmp_path / "out", num_labels=400, pooling=pooling, **TINY)
+    report = convert_checkpoint(
+        golden / "checkpoint-399.pth", tmp_path / "out", num_labels=400, pooling=pooling, **TINY
+    )
     model = AutoModelForImageClassification.from_pretrained(tmp_path / "out")
     head = model.classifier
     assert 1.9e-5 < head.weight.std() < 2.1e-5 and not head.bias.any()
@@ -152,7 +154,9 @@ def test_labels_from_a_file(golden, tmp_path):
 
 
 def test_image_size_resizes_positions_bicubically(golden, state, tmp_path):
-    report = convert_checkpoint(golden / "checkpoint-399.pth", tmp_path / "out", num_labels=3, image_size=56, **TINY, verify=True)
+    report = convert_checkpoint(
+        golden / "checkpoint-399.pth", tmp_path / "out", num_labels=3, image_size=56, **TINY, verify=True
+    )
     model = AutoModelForImageClassification.from_pretrained(tmp_path / "out")
     assert model.config.image_size == 56
     old = state["pos_embed"]

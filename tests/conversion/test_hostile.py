@@ -26,7 +26,11 @@ class Evil:
 def test_a_pickle_that_would_run_code_is_refused(tiny_pth, tmp_path, where):
     loaded = torch.load(tiny_pth, weights_only=False)
     evil = Evil(tmp_path / "owned")
-    content = {"beside": loaded | {"hook": evil}, "inside": {"model": loaded["model"] | {"norm.weight": evil}}, "alone": evil}
+    content = {
+        "beside": loaded | {"hook": evil},
+        "inside": {"model": loaded["model"] | {"norm.weight": evil}},
+        "alone": evil,
+    }
     torch.save(content[where], tmp_path / "evil.pth")
     with pytest.raises(ConversionError, match="nothing in it was executed.*posix.system"):
         convert_checkpoint(tmp_path / "evil.pth", tmp_path / "out")

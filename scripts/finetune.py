@@ -1,0 +1,14 @@
+"""Fine-tuning for `accelerate launch`; the flags are those of `hf-mae finetune`.
+
+    accelerate launch --config_file accelerate_configs/ddp.yaml scripts/finetune.py \\
+        --model_name_or_path checkpoint-399.pth --data_dir IMAGES --output_dir runs/first
+
+The way through it (load data, build the model, train, evaluate, save) is `hf_mae/finetune.py`.
+"""
+
+import sys
+
+from hf_mae.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["finetune", *sys.argv[1:]]))

@@ -1,0 +1,14 @@
+"""Masked pre-training for `accelerate launch`; the flags are those of `hf-mae pretrain`.
+
+    accelerate launch --config_file accelerate_configs/ddp.yaml scripts/pretrain.py \\
+        --data_dir FRAMES --output_dir runs/pretrained --size vit_base_patch16
+
+The way through it is `hf_mae/pretrain.py`.
+"""
+
+import sys
+
+from hf_mae.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["pretrain", *sys.argv[1:]]))

@@ -1,0 +1,81 @@
+"""Training and evaluation images: cached exactly, and random in a way that does not depend on the machine."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from hf_mae.data import EvaluationImages, TrainingImages, image_processor, load_image_folder, training_transform
+from hf_mae.data.images import collate
+from hf_mae.errors import UsageError
+
+
+@pytest.fixture(scope="module")
+def splits(toy):
+    return load_image_folder(toy / "labelled")
+
+
+def test_the_cache_changes_no_pixel(splits):
+    transform = training_transform("endoscopy", 48)
+    cached, plain = (TrainingImages(splits["train"], transform, seed=3, cache=cache) for cache in (True, False))
+    for epoch in (0, 1):
+        cached.set_epoch(epoch), plain.set_epoch(epoch)
+        for index in (0, 7, 59):
+            ours, theirs = cached[index], plain[index]
+            assert torch.equal(ours["pixel_values"], theirs["pixel_values"]) and ours["labels"] == theirs["labels"]
+
+
+def test_a_second_run_reads_the_cache(splits, monkeypatch):
+    transform = training_transform("endoscopy", 40)
+    first = TrainingImages(splits["train"], transform)
+    monkeypatch.setattr("hf_mae.data.images.to_rgb", lambda image: pytest.fail("decoded again"))
+    second = TrainingImages(splits["train"], transform)
+    assert torch.equal(first[5]["pixel_values"], second[5]["pixel_values"])
+
+
+def test_a_changed_image_is_decoded_again(tmp_path):
+    from PIL import Image
+
+    for name, colour in (("a/1.png", 10), ("b/1.png", 200)):
+        (tmp_path / name).parent.mkdir()
+        Image.new("RGB", (8, 8), (colour,) * 3).save(tmp_path / name)
+    transform = training_transform("endoscopy", 8, (0, 0, 0), (1, 1, 1))
+    before = TrainingImages(load_image_folder(tmp_path)["train"], transform)[0]["pixel_values"]
+    Image.new("RGB", (8, 8), (90,) * 3).save(tmp_path / "a/1.png")
+    after = TrainingImages(load_image_folder(tmp_path)["train"], transform)[0]["pixel_values"]
+    assert before.max() == pytest.approx(10 / 255) and after.max() == pytest.approx(90 / 255)
+
+
+@pytest.mark.parametrize("family", ["endoscopy", "imagenet"])
+def test_evaluation_images_equal_the_processor(splits, family):
+    processor = image_processor(family, 48)
+    for cache in (True, False):
+        images = EvaluationImages(splits["test"], processor, cache=cache)
+        for index in (0, 11):
+            expected = processor(splits["test"][index]["image"], return_tensors="pt")["pixel_values"][0]
+            assert torch.equal(images[index]["pixel_values"], expected)
+
+
+@pytest.mark.parametrize("workers, persistent", [(0, False), (2, False), (2, True)])
+def test_augmentation_does_not_depend_on_workers(splits, workers, persistent):
+    def epoch_of(images, loader, epoch):
+        images.set_epoch(epoch)
+        return torch.cat([batch["pixel_values"] for batch in loader])
+
+    transform = training_transform("imagenet", 32)
+    images = TrainingImages(splits["train"], transform, seed=5)
+    loader = DataLoader(images, 16, collate_fn=collate, num_workers=workers, persistent_workers=persistent)
+    reference = TrainingImages(splits["train"], transform, seed=5)
+    plain = DataLoader(reference, 16, collate_fn=collate)
+    first = epoch_of(images, loader, 0)
+    assert torch.equal(first, epoch_of(reference, plain, 0))
+    second = epoch_of(images, loader, 1)
+    assert torch.equal(second, epoch_of(reference, plain, 1)) and not torch.equal(first, second)
+
+
+def test_collate_keeps_tensors_and_drops_text():
+    items = [{"pixel_values": torch.zeros(3, 4, 4), "labels": i, "name": "x"} for i in range(2)]
+    batch = collate(items)
+    assert batch["labels"].tolist() == [0, 1] and set(batch) == {"pixel_values", "labels"}
+    with pytest.raises(UsageError, match="no pixel_values"):
+        collate([{"image": np.zeros(3)}])
