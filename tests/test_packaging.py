@@ -1,0 +1,81 @@
+"""`python -m build` gives a wheel that works in a clean environment, outside the checkout."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """Built from a copy of what git would hand over, so that nothing is written into the checkout."""
+    copy = tmp_path_factory.mktemp("source")
+    files = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    for name in filter(None, files.stdout.decode().split("\0")):
+        if (ROOT / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            (copy / name).write_bytes((ROOT / name).read_bytes())
+    out = tmp_path_factory.mktemp("dist")
+    subprocess.run([sys.executable, "-m", "build", "--outdir", out, copy], check=True, capture_output=True)
+    (found,) = out.glob("*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def venv(wheel, tmp_path_factory) -> Path:
+    """A new environment with the wheel alone; the dependencies are lent by path, so that none is downloaded again.
+
+    A path that a `.pth` file adds is not searched for `.pth` files of its own, so this project's editable install does
+    not come along.
+    """
+    folder = tmp_path_factory.mktemp("venv")
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    python = folder / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", wheel], check=True)
+    paths = subprocess.run(
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (Path(paths.stdout.strip()) / "lent.pth").write_text(sysconfig.get_path("purelib"))
+    return folder
+
+
+def test_the_wheel_holds_code_and_recipes_and_nothing_else(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    for expected in (
+        "hf_mae/cli.py",
+        "hf_mae/data/folders.py",
+        "hf_mae/conversion/names.py",
+        "hf_mae/recipes/quickstart.yaml",
+    ):
+        assert expected in names
+    assert all(name.startswith(("hf_mae/", "hf_mae-")) for name in names)
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_the_installed_command_works_outside_the_checkout(venv, tiny_pth, tmp_path):
+    def run(*argv):
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        done = subprocess.run(
+            [venv / "bin" / argv[0], *argv[1:]], cwd=tmp_path, capture_output=True, text=True, env=environment
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    where = run("python", "-c", "import hf_mae.conversion.names as names; print(names.__file__)")
+    assert where.startswith(str(venv))
+    assert "quickstart" in run("hf-mae", "recipes")
+    assert "verified" in run("hf-mae", "convert", tiny_pth, tmp_path / "out", "--verify", "--num_labels", "3")
+    assert run("python", "-m", "hf_mae", "--version").startswith("hf_mae 0.")
