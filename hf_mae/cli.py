@@ -11,6 +11,7 @@ from . import __version__
 VERBS = {
     "convert": ("hf_mae.convert", "an MAE checkpoint -> transformers weights"),
     "export": ("hf_mae.convert", "transformers weights -> a reference .pth"),
+    "prepare": ("hf_mae.prepare", "check and cache a data set, and print its table"),
     "finetune": ("hf_mae.finetune", "fine-tune a checkpoint on labelled images"),
     "evaluate": ("hf_mae.evaluate", "score a fine-tuned model on a split"),
     "predict": ("hf_mae.predict", "classify image files"),

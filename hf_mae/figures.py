@@ -58,15 +58,15 @@ def learning_curves(log_history: list[dict], path: Path) -> None:
         "validation loss": [(log["epoch"], log["eval_loss"]) for log in log_history if "eval_loss" in log],
     }
     scores = {
-        name: [(log["epoch"], 100 * log[f"eval_{name}"]) for log in log_history if f"eval_{name}" in log]
-        for name in ("macro_f1", "accuracy", "mcc")
+        label: [(log["epoch"], 100 * log[f"eval_{name}"]) for log in log_history if f"eval_{name}" in log]
+        for name, label in (("macro_f1", "macro F1"), ("accuracy", "accuracy"), ("mcc", "MCC"))
     }
     panels = [curves, scores] if any(scores.values()) else [curves]
     figure, axes = plt.subplots(1, len(panels), figsize=(5.5 * len(panels), 3.6), squeeze=False)
     for panel, lines, label in zip(axes[0], panels, ("loss", "validation score (%)")):
         for name, points in lines.items():
             if points:
-                panel.plot(*zip(*points), label=name.replace("_", " "), marker="o" if len(points) < 15 else None, ms=3)
+                panel.plot(*zip(*points), label=name, marker="o" if len(points) < 15 else None, ms=3)
         panel.set(xlabel="epoch", ylabel=label)
         panel.grid(alpha=0.3)
         if panel.lines:

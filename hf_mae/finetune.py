@@ -1,12 +1,10 @@
 """`hf-mae finetune`: load data, build the model, train, evaluate, save."""
 
-import json
 import logging
-import time
 from pathlib import Path
 
 import torch
-from transformers import set_seed
+from transformers import AutoConfig, set_seed
 
 from . import figures
 from .arguments import DataArguments, FinetuningArguments, ModelArguments
@@ -17,7 +15,7 @@ from .modelcard import write_model_card
 from .models import build_classifier
 from .recipe import parse, recipe_as_run
 from .results import table, write_json, write_split
-from .runs import hardware, one_process_first, set_up_logging, settle_resume, tensorboard_installed, versions
+from .runs import hardware, one_process_first, set_up_logging, settle_resume, tensorboard_installed, train, versions
 from .trainer import MaeFinetuner
 
 logger = logging.getLogger(__name__)
@@ -45,12 +43,14 @@ def machine_defaults() -> dict:
 
 
 def own_label_names(model_name_or_path: str) -> list[str] | None:
-    """The class names of a classifier's folder, in the order of its head; None where there are none."""
-    config = Path(model_name_or_path) / "config.json"
-    if not config.is_file():
+    """The class names of a saved classifier, in the order of its head; None where there are none."""
+    if Path(model_name_or_path).is_file():
         return None
-    id2label = json.loads(config.read_text()).get("id2label") or {}
-    names = [id2label[key] for key in sorted(id2label, key=int)]
+    try:
+        config = AutoConfig.from_pretrained(model_name_or_path)
+    except (OSError, ValueError):
+        return None  # whoever builds the model says what is wrong
+    names = [config.id2label[index] for index in sorted(config.id2label)]
     return None if not names or names[0] == "LABEL_0" else names
 
 
@@ -124,7 +124,7 @@ def main(argv: list[str]) -> int:
             random_erasing=data_args.random_erasing,
         )
         workers = data_args.preprocessing_num_workers
-        train = TrainingImages(splits["train"], transform, args.seed, data_args.cache, workers)
+        training_images = TrainingImages(splits["train"], transform, args.seed, data_args.cache, workers)
         held_out = {
             split: EvaluationImages(splits[split], processor, data_args.cache, workers)
             for split in ("validation", "test")
@@ -135,19 +135,11 @@ def main(argv: list[str]) -> int:
     trainer = MaeFinetuner(
         model=model,
         args=args,
-        train_dataset=train,
+        train_dataset=training_images,
         eval_dataset=held_out.get("validation"),
         processing_class=processor,
     )
-    started = time.time()
-    try:
-        result = trainer.train(resume_from_checkpoint=checkpoint)
-    except KeyboardInterrupt:
-        raise UsageError(
-            f"Interrupted at update {trainer.state.global_step}. Go on with the same command and "
-            "--resume_from_checkpoint last."
-        ) from None
-    seconds = time.time() - started
+    result, seconds = train(trainer, checkpoint)
 
     # Evaluate and save
     folder = Path(args.output_dir)

@@ -1,7 +1,6 @@
 """`hf-mae pretrain`: masked pre-training on unlabelled images, from scratch or from a checkpoint."""
 
 import logging
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from .finetune import machine_defaults
 from .models import build_pretrainer
 from .recipe import parse, recipe_as_run
 from .results import write_json
-from .runs import hardware, one_process_first, set_up_logging, settle_resume, versions
+from .runs import hardware, one_process_first, set_up_logging, settle_resume, train, versions
 from .trainer import MaePretrainer
 
 logger = logging.getLogger(__name__)
@@ -130,27 +129,19 @@ def main(argv: list[str]) -> int:
         transform = pretraining_transform(
             data_args.transforms, size, mean, std, cache_shortest_edge=data_args.cache_shortest_edge
         )
-        train = TrainingImages(images, transform, args.seed, num_proc=data_args.preprocessing_num_workers)
+        training_images = TrainingImages(images, transform, args.seed, num_proc=data_args.preprocessing_num_workers)
     trainer = MaePretrainer(
         model=model,
         args=args,
-        train_dataset=train,
+        train_dataset=training_images,
         processing_class=image_processor(data_args.transforms, size, mean, std),
     )
-    started = time.time()
-    try:
-        result = trainer.train(resume_from_checkpoint=checkpoint)
-    except KeyboardInterrupt:
-        raise UsageError(
-            f"Interrupted at update {trainer.state.global_step}. Go on with the same command and "
-            "--resume_from_checkpoint last."
-        ) from None
+    result, seconds = train(trainer, checkpoint)
     trainer.save_model()
     trainer.save_state()
     if trainer.is_world_process_zero():
         folder = Path(args.output_dir)
-        seconds = round(time.time() - started, 1)
-        facts = {"images": len(images), "seconds": seconds, "hardware": hardware(), "versions": versions()}
+        facts = {"images": len(images), "seconds": round(seconds, 1), "hardware": hardware(), "versions": versions()}
         write_json(folder / "all_results.json", {"train": result.metrics} | facts)
         recipe = recipe_as_run(given, {"effective batch": args.effective_batch_size})
         (folder / "recipe.yaml").write_text(recipe, encoding="utf-8")

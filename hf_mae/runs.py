@@ -6,8 +6,11 @@ import os
 import platform
 import re
 import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
+
+from transformers.trainer_utils import TrainOutput
 
 from .errors import UsageError
 
@@ -88,6 +91,19 @@ def hardware() -> str:
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
     return f"{os.cpu_count()} CPU cores ({platform.machine()})"
+
+
+def train(trainer, checkpoint: str | None) -> tuple[TrainOutput, float]:
+    """Trains (from a checkpoint, if given) and says how long it took, in seconds; an interruption says how to go on."""
+    started = time.time()
+    try:
+        result = trainer.train(resume_from_checkpoint=checkpoint)
+    except KeyboardInterrupt:
+        raise UsageError(
+            f"Interrupted at update {trainer.state.global_step}. Go on with the same command and "
+            "--resume_from_checkpoint last."
+        ) from None
+    return result, time.time() - started
 
 
 @contextlib.contextmanager

@@ -37,7 +37,7 @@ class _ReferenceTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
         self.can_return_loss = True
         self._suspect: tuple[torch.Tensor, torch.Tensor | None] | None = None
-        self.add_callback(_Epoch(self.train_dataset))
+        self.add_callback(_Watch(self))
         if self.train_dataset is not None and self.is_world_process_zero():
             logger.info(
                 "learning rate %g; effective batch %d = %d per device x %d accumulated x %d processes",
@@ -74,8 +74,8 @@ class _ReferenceTrainer(Trainer):
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
         """The cosine with warm-up of util/lr_sched.py, on groups whose lr already carries the layer's scale."""
-        if self.lr_scheduler is not None or self.args.lr_scheduler_type != COSINE:
-            return super().create_scheduler(num_training_steps, optimizer)
+        if self.lr_scheduler is not None:
+            return self.lr_scheduler
         batches = len(self.get_train_dataloader())
         warmup = self.args.get_warmup_steps(num_training_steps) if self.args.warmup_steps else 0
         if not warmup:
@@ -86,13 +86,15 @@ class _ReferenceTrainer(Trainer):
                 warmup,
                 num_training_steps,
             )
-        rate = self.args.learning_rate
+        kwargs, rate = self.args.lr_scheduler_kwargs, self.args.learning_rate
+        if self.args.lr_scheduler_type == COSINE and not kwargs:
+            kwargs = {"min_lr_rate": self.args.min_learning_rate / rate if rate else 0.0}
         self.lr_scheduler = get_scheduler(
-            COSINE,
+            self.args.lr_scheduler_type,
             optimizer=self.optimizer if optimizer is None else optimizer,
             num_warmup_steps=warmup,  # a fraction of an update, where the epochs say so
             num_training_steps=num_training_steps,
-            scheduler_specific_kwargs={"min_lr_rate": self.args.min_learning_rate / rate if rate else 0.0},
+            scheduler_specific_kwargs=kwargs,
         )
         self._created_lr_scheduler = True
         return self.lr_scheduler
@@ -162,15 +164,19 @@ def choose_attention(model: nn.Module, device: torch.device) -> None:
         model.set_attn_implementation("eager")
 
 
-class _Epoch(TrainerCallback):
-    """Tells the training images which epoch it is (accelerate does so for one process only)."""
+class _Watch(TrainerCallback):
+    """Tells the training images which epoch it is (accelerate does so for one process only), and looks at the last
+    loss when the training ends."""
 
-    def __init__(self, dataset):
-        self.dataset = dataset
+    def __init__(self, trainer: _ReferenceTrainer):
+        self.trainer = trainer
 
     def on_epoch_begin(self, args, state, control, **kwargs):
-        if hasattr(self.dataset, "set_epoch"):
-            self.dataset.set_epoch(int(state.epoch or 0))
+        if hasattr(self.trainer.train_dataset, "set_epoch"):
+            self.trainer.train_dataset.set_epoch(int(state.epoch or 0))
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.trainer.check_finite()
 
 
 class MaeFinetuner(_ReferenceTrainer):

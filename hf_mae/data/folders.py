@@ -342,7 +342,7 @@ def _load_with_datasets(source: str, val_fraction: float, seed: int, label_names
         raise UsageError(f"{source} has classes that the checkpoint does not know: {', '.join(unknown)}.")
     if val_fraction:
         _refuse_second_validation(loaded, val_fraction)
-        out = stratified_share(loaded["train"][labels[0]], val_fraction, seed)
+        out = stratified_share(loaded["train"][labels[0]][:], val_fraction, seed)
         loaded["validation"] = loaded["train"].select(np.flatnonzero(out))
         loaded["train"] = loaded["train"].select(np.flatnonzero(~out))
 
@@ -351,7 +351,7 @@ def _load_with_datasets(source: str, val_fraction: float, seed: int, label_names
         if split not in loaded:
             continue
         dataset = loaded[split]
-        values = dataset[labels[0]]
+        values = dataset[labels[0]][:]
         ids = [names.index(own_names[v] if isinstance(own, ClassLabel) else str(v)) for v in values]
         paths = dataset.cast_column(images[0], Image(decode=False)).select_columns(images)
         file_names = [row[images[0]].get("path") or f"{split}/{index}" for index, row in enumerate(paths)]
@@ -359,5 +359,5 @@ def _load_with_datasets(source: str, val_fraction: float, seed: int, label_names
         tidy = tidy if images == ["image"] else tidy.rename_column(images[0], "image")
         tidy = tidy.add_column("labels", ids).add_column("file_name", [str(name) for name in file_names])
         result[split] = tidy.cast_column("labels", ClassLabel(names=names))
-    _warn_of_missing_labels({split: {names[i] for i in set(d["labels"])} for split, d in result.items()}, names)
+    _warn_of_missing_labels({split: {names[i] for i in set(d["labels"][:])} for split, d in result.items()}, names)
     return result

@@ -59,8 +59,8 @@ class TrainingImages(torch.utils.data.Dataset):
         cache: bool = True,
         num_proc: int | None = None,
     ):
-        self.file_names = dataset["file_name"]
-        self.labels = np.asarray(dataset["labels"]) if "labels" in dataset.column_names else None
+        self.file_names = dataset["file_name"][:]
+        self.labels = np.asarray(dataset["labels"][:]) if "labels" in dataset.column_names else None
         self.transform, self.seed = transform, seed
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # seen by persistent workers too
         if cache and transform.resize is not None:
@@ -87,8 +87,8 @@ class EvaluationImages(torch.utils.data.Dataset):
     """Items as of `TrainingImages`, prepared by the image processor that is saved with the model."""
 
     def __init__(self, dataset: datasets.Dataset, processor, cache: bool = True, num_proc: int | None = None):
-        self.file_names = dataset["file_name"]
-        self.labels = np.asarray(dataset["labels"])
+        self.file_names = dataset["file_name"][:]
+        self.labels = np.asarray(dataset["labels"][:])
         self.processor = processor
         prefix = ProcessorPrefix(processor)
         self.pixels = CachedPixels(dataset, prefix, num_proc) if cache else DecodedPixels(dataset, prefix)

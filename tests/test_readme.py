@@ -1,0 +1,99 @@
+"""Every command of the README runs, as it stands there."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, SHARED
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", README, flags=re.DOTALL)
+# Run elsewhere: by CI itself, by the test below, and by whoever installs.
+ELSEWHERE = ("scripts/test.sh", "scripts/quickstart.sh", "pip install")
+# Half an hour each: two updates of them are run.
+LONG = ("--recipe polyp_crops",)
+
+
+def environment() -> dict:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
+
+
+def commands() -> list[tuple[str, str]]:
+    found = []
+    for language, block in BLOCKS:
+        if language == "python":
+            found.append((language, block))
+            continue
+        for command in re.sub(r"\\\n\s*", "", block).splitlines():
+            command = command.split(" #")[0].strip()
+            if command and not any(word in command for word in ELSEWHERE):
+                found.append((language, command))
+    return found
+
+
+@pytest.fixture(scope="module")
+def place(tiny_pth, toy, tmp_path_factory):
+    """A folder with what the README says you have: checkpoint.pth, images/, image.jpg, and the project's files."""
+    folder = tmp_path_factory.mktemp("readme") / "project"
+    shutil.copytree(toy / "labelled", folder / "images")
+    shutil.copy(tiny_pth, folder / "checkpoint.pth")
+    shutil.copy(toy / "unlabelled" / "frame_0000.jpg", folder / "image.jpg")
+    (folder / "more").mkdir()
+    from PIL import Image
+
+    Image.open(folder / "image.jpg").save(folder / "more" / "1.png")
+    for name in ("accelerate_configs", "scripts"):
+        (folder / name).symlink_to(ROOT / name)
+    if SHARED.is_dir():
+        (folder.parent / "shared").symlink_to(SHARED)
+    return folder
+
+
+def test_every_command_runs_in_the_order_of_the_readme(place):
+    seen = commands()
+    assert len(seen) >= 12
+    for language, command in seen:
+        if any(word in command for word in LONG):
+            if not SHARED.is_dir():
+                continue  # the real images are beside the checkout only where the project is developed
+            command += (
+                " --max_steps 2 --eval_strategy no --load_best_model_at_end false --torch_compile false --bf16 false"
+            )
+            if "pretrain" in command:
+                command = command.replace("--load_best_model_at_end false", "").replace("--eval_strategy no", "")
+        argv = [sys.executable, "-c", command] if language == "python" else ["bash", "-c", command]
+        done = subprocess.run(argv, cwd=place, capture_output=True, text=True, env=environment())
+        assert done.returncode == 0, f"$ {command}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr, command
+
+
+def test_the_quickstart_runs_to_its_end(tmp_path):
+    """With the environment that runs the tests, in place of a new one."""
+    copy = tmp_path / "clone"
+    for name in ("scripts", "setup.cfg"):
+        source = ROOT / name
+        shutil.copytree(source, copy / name) if source.is_dir() else shutil.copy(source, copy / name)
+    (copy / ".venv" / "bin").mkdir(parents=True)
+    for name in ("python", "hf-mae"):
+        (copy / ".venv" / "bin" / name).write_text(f'#!/bin/sh\nexec "{Path(sys.executable).parent / name}" "$@"\n')
+        (copy / ".venv" / "bin" / name).chmod(0o755)
+    stamp = subprocess.run(["cksum"], stdin=open(copy / "setup.cfg"), capture_output=True, text=True, check=True).stdout
+    (copy / ".venv" / ".installed").write_text(f"{stamp.strip()} test\n")
+    done = subprocess.run(
+        ["bash", copy / "scripts" / "quickstart.sh", tmp_path / "out"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=environment(),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Setting up" not in done.stdout and "verified  largest difference" in done.stdout
+    predicted = re.findall(r"^(\w+)/\S+ +-> (\w+)", done.stdout, flags=re.MULTILINE)
+    assert len(predicted) == 3
+    scores = re.search(r"^test +\d+ +[\d.]+ +[\d.]+ +([\d.]+)", done.stdout, flags=re.MULTILINE)
+    assert float(scores.group(1)) > 85, "macro F1 on the toy test split"
