@@ -114,7 +114,12 @@ def read_architecture(
     depth, decoder_depth = count_blocks(state, "blocks"), count_blocks(state, "decoder_blocks") if has_decoder else None
     if depth == 0:
         raise ConversionError(f"{source} has no transformer blocks (blocks.0...): it holds no ViT encoder.")
-    missing = [name for name in required_names(depth, decoder_depth) if name not in state]
+    required = required_names(depth, decoder_depth)
+    for module in ("norm", "fc_norm", "head"):
+        pair = [f"{module}.weight", f"{module}.bias"]
+        if any(name in state for name in pair) or (module == "norm" and "fc_norm.weight" not in state):
+            required += pair
+    missing = [name for name in required if name not in state]
     if missing:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise ConversionError(

@@ -13,7 +13,7 @@ from .architecture import Architecture, read_architecture, square_grid, transfor
 from .checkpoint import Checkpoint, read_checkpoint
 from .errors import ConversionError
 from .initialization import initial_value
-from .names import Mapped, to_transformers
+from .names import Mapped, to_reference, to_transformers
 from .preprocessing import reference_image_processor
 from .reference_forward import reference_outputs
 from .writing import whole_folder
@@ -156,25 +156,20 @@ def _fill_new(
     mapped: Mapped, target: str, shapes: dict[str, torch.Size], reasons: dict[str, str], generator
 ) -> list[dict]:
     """Adds initial values for the parameters that the source lacks; each is reported."""
-    from .names import to_reference
-
     missing = {name: torch.empty(shape, device="meta") for name, shape in shapes.items() if name not in mapped.tensors}
     references, _ = to_reference(missing, target)
     fresh = {name: initial_value(name, tuple(tensor.shape), generator) for name, tensor in references.items()}
     filled = to_transformers(fresh, target)
     mapped.tensors.update(filled.tensors)
-    default = {
+    reasons = {
         "fc_norm": "the norm of mean pooling starts at one and zero, as in the reference",
-        "head": "the checkpoint has no head",
-        "norm": "the checkpoint has no norm of the tokens; it starts at one and zero",
-        "mask_token": "the checkpoint has no decoder",
-    }
-    new = []
-    for entry in filled.ledger:
-        module = entry["source"].split(".")[0]
-        reason = reasons.get(module) or default.get(module) or default["mask_token" if "decoder" in module else module]
-        new += [{"target": name, "reason": reason} for name in entry["target"]]
-    return new
+        "norm": "the checkpoint was fine-tuned with mean pooling and has none; it starts at one and zero",
+    } | reasons
+    return [
+        {"target": name, "reason": reasons.get(entry["source"].split(".")[0], "the checkpoint has no decoder")}
+        for entry in filled.ledger
+        for name in entry["target"]
+    ]
 
 
 def convert_to_model(
@@ -221,15 +216,12 @@ def convert_to_model(
     state, dropped, reasons = dict(checkpoint.state), [], {}
     if target in ("cls", "mean"):
         num_labels, names, why = _settle_head(checkpoint, target, names, num_labels)
+        reasons["head"] = f"{why}; truncated normal, std 2e-5"
         if why and "head.weight" in state:
-            dropped = [
-                {"source": n, "reason": f"{why}; a fresh head takes its place"} for n in ("head.weight", "head.bias")
-            ]
-            state = {n: tensor for n, tensor in state.items() if not n.startswith("head.")}
+            reason = f"{why}; a fresh head takes its place"
+            dropped = [{"source": name, "reason": reason} for name in ("head.weight", "head.bias")]
+            state = {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
             checkpoint.notes.append(f"{why}: its head was dropped and a fresh one takes its place")
-            reasons["head"] = f"{why}; truncated normal, std 2e-5"
-        elif why:
-            reasons["head"] = f"{why}; truncated normal, std 2e-5"
         config["num_labels"] = num_labels
         if names:
             config |= {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
@@ -297,8 +289,6 @@ def _resize(
 
 def _references_of_new(model, target: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Reference names of the parameters that the model has and the source lacks (a fresh head, fc_norm, decoder)."""
-    from .names import to_reference
-
     references, _ = to_reference(model.state_dict(), target)
     return {name: tensor for name, tensor in references.items() if name not in state}
 
@@ -323,7 +313,7 @@ def _verify(model, state: dict[str, torch.Tensor], architecture: Architecture, t
     if not difference <= TOLERANCE * largest:
         raise ConversionError(
             f"The conversion does not hold: outputs differ by {difference:.2g} (largest output {largest:.2g}), so "
-            "nothing was written. Weights that are not finite, or a wrong --num_attention_heads, do this."
+            "nothing was written. Weights that are not finite do this."
         )
     return {"input": "random normal, batch 2, seed 0", "max_abs_difference": difference, "max_abs_output": largest}
 

@@ -195,8 +195,8 @@ class ModelArguments:
 
 
 @dataclass
-class DataArguments:
-    """Where the images are and how they are prepared."""
+class DataSourceArguments:
+    """Where labelled images are."""
 
     data_dir: str | None = field(
         default=None,
@@ -207,6 +207,17 @@ class DataArguments:
     manifest: str | None = field(
         default=None, metadata={"help": "CSV or JSONL with file_name,label[,split]; names are relative to data_dir."}
     )
+    benchmark: str | None = field(
+        default=None,
+        metadata={"help": "An endoscopy benchmark (hyperkvasir-16, gastrovision-22, ...); data_dir is its archive."},
+    )
+    fold: int = field(default=1, metadata={"help": "Official fold of a benchmark that has them: 1 or 2."})
+    split_file: list[str] | None = field(
+        default=None, metadata={"help": "Copies of the benchmark's official CSVs; not given: downloaded once."}
+    )
+    exclude_pairs: str | None = field(
+        default=None, metadata={"help": "CSV of image pairs with conflicting labels; both images of each are left out."}
+    )
     val_fraction: float = field(
         default=0.0, metadata={"help": "Held-out share of the training images (stratified, seeded)."}
     )
@@ -214,6 +225,15 @@ class DataArguments:
         default="error",
         metadata={"help": "Stop at unreadable or duplicated files, or leave them out.", "choices": ["error", "skip"]},
     )
+    preprocessing_num_workers: int | None = field(
+        default=None, metadata={"help": "Processes that decode images. Not given: one for each core."}
+    )
+
+
+@dataclass
+class DataArguments(DataSourceArguments):
+    """Where the images are and how they are prepared."""
+
     transforms: str = field(
         default="endoscopy",
         metadata={"help": "Family of image transforms.", "choices": ["endoscopy", "imagenet"]},
@@ -228,7 +248,4 @@ class DataArguments:
     random_erasing: float = field(default=0.25, metadata={"help": "imagenet family: probability of random erasing."})
     cache: bool = field(
         default=True, metadata={"help": "Keep decoded and resized images on disk, so that each is decoded once."}
-    )
-    preprocessing_num_workers: int | None = field(
-        default=None, metadata={"help": "Processes that decode images. Not given: one for each core."}
     )

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-from .arguments import FinetuningArguments
-from .data import EvaluationImages, load_image_folder
+from .arguments import DataSourceArguments, FinetuningArguments
+from .data import EvaluationImages, load_image_folder, load_splits
 from .errors import UsageError
 from .recipe import parse
 from .results import score_split, table, write_json, write_split
@@ -17,16 +17,13 @@ from .trainer import MaeFinetuner
 
 
 @dataclass
-class EvaluationArguments:
+class EvaluationArguments(DataSourceArguments):
     """What is evaluated on what."""
 
     model_name_or_path: str | None = field(default=None, metadata={"help": "A fine-tuned model: a folder or a Hub id."})
-    data_dir: str | None = field(default=None, metadata={"help": "As for finetune."})
-    manifest: str | None = field(default=None, metadata={"help": "As for finetune."})
     split: str = field(default="validation", metadata={"help": "train, validation or test."})
     output_dir: str | None = field(default=None, metadata={"help": "Where scores, predictions and figures go."})
     batch_size: int = field(default=64, metadata={"help": "Images per process and forward pass."})
-    on_bad_image: str = field(default="error", metadata={"help": "error or skip.", "choices": ["error", "skip"]})
     bf16: bool = field(default=False, metadata={"help": "Compute in bfloat16; scores then differ in the third digit."})
     num_workers: int = field(default=0, metadata={"help": "Processes that load images."})
 
@@ -80,9 +77,23 @@ def evaluate(options: EvaluationArguments, trainer_dir: str) -> int:
     model, processor = load_classifier(options.model_name_or_path)
     names = [model.config.id2label[i] for i in range(model.config.num_labels)]
     with one_process_first(args, "reading the images"):
-        splits = load_image_folder(
-            options.data_dir, manifest=options.manifest, label_names=names, on_bad_image=options.on_bad_image
-        )
+        if options.benchmark:
+            splits = load_splits(options)
+            classes = splits[next(iter(splits))].features["labels"].names
+            if classes != names:
+                raise UsageError(
+                    f"{options.model_name_or_path} has other classes than {options.benchmark}, or in another order: "
+                    f"{', '.join(sorted(set(names) ^ set(classes))) or 'the order differs'}."
+                )
+        else:
+            splits = load_image_folder(
+                options.data_dir,
+                manifest=options.manifest,
+                val_fraction=options.val_fraction,
+                label_names=names,
+                on_bad_image=options.on_bad_image,
+                num_workers=options.preprocessing_num_workers,
+            )
     if options.split not in splits:
         raise UsageError(f"{options.data_dir} has no split {options.split}; it has {', '.join(splits)}.")
     images = EvaluationImages(splits[options.split], processor, cache=False)

@@ -8,7 +8,7 @@ from transformers import AutoConfig, set_seed
 
 from . import figures
 from .arguments import DataArguments, FinetuningArguments, ModelArguments
-from .data import EvaluationImages, TrainingImages, image_processor, load_image_folder, training_transform
+from .data import EvaluationImages, TrainingImages, image_processor, load_splits, training_transform
 from .data.transforms import parse_mean_std
 from .errors import UsageError
 from .modelcard import write_model_card
@@ -54,22 +54,6 @@ def own_label_names(model_name_or_path: str) -> list[str] | None:
     return None if not names or names[0] == "LABEL_0" else names
 
 
-def load_splits(model_args: ModelArguments, data_args: DataArguments, seed: int):
-    """The data set, with the checkpoint's own order of classes where it has the same ones."""
-    options = {
-        "manifest": data_args.manifest,
-        "val_fraction": data_args.val_fraction,
-        "seed": seed,
-        "on_bad_image": data_args.on_bad_image,
-        "num_workers": data_args.preprocessing_num_workers,
-    }
-    splits = load_image_folder(data_args.data_dir, **options)
-    names, own = next(iter(splits.values())).features["labels"].names, own_label_names(model_args.model_name_or_path)
-    if own and own != names and set(own) == set(names):
-        splits = load_image_folder(data_args.data_dir, **options, label_names=own)
-    return splits
-
-
 def main(argv: list[str]) -> int:
     (model_args, data_args, args), given = parse(
         "finetune",
@@ -84,7 +68,7 @@ def main(argv: list[str]) -> int:
 
     # Data
     with one_process_first(args, "reading the images"):
-        splits = load_splits(model_args, data_args, args.seed)
+        splits = load_splits(data_args, args.seed, own_label_names(model_args.model_name_or_path))
     if "train" not in splits:
         raise UsageError(f"{data_args.data_dir} has no training split; it has {', '.join(splits)}.")
     names = splits["train"].features["labels"].names

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .arguments import DataArguments
-from .data import EvaluationImages, TrainingImages, image_processor, load_image_folder, training_transform
+from .data import EvaluationImages, TrainingImages, image_processor, load_splits, training_transform
 from .data.transforms import parse_mean_std
 from .recipe import parse
 from .runs import set_up_logging
@@ -45,14 +45,7 @@ def main(argv: list[str]) -> int:
         required=("data_dir",),
     )
     set_up_logging(True)
-    splits = load_image_folder(
-        options.data_dir,
-        manifest=options.manifest,
-        val_fraction=options.val_fraction,
-        seed=options.seed,
-        on_bad_image=options.on_bad_image,
-        num_workers=options.preprocessing_num_workers,
-    )
+    splits = load_splits(options, options.seed)
     print(class_table(splits))
     mean, std = parse_mean_std(options.mean_std, options.transforms, splits.get("train"), options.image_size)
     print(f"mean {' '.join(f'{value:.4f}' for value in mean)}, std {' '.join(f'{value:.4f}' for value in std)}")

@@ -1,14 +1,19 @@
 """Images on disk -> `datasets.DatasetDict` -> tensors."""
 
+from .benchmarks import BENCHMARKS, load_benchmark
 from .folders import load_image_folder
 from .images import EvaluationImages, TrainingImages
+from .sources import load_splits
 from .transforms import FAMILIES, image_processor, training_transform
 
 __all__ = [
+    "BENCHMARKS",
     "FAMILIES",
     "EvaluationImages",
     "TrainingImages",
     "image_processor",
+    "load_benchmark",
     "load_image_folder",
+    "load_splits",
     "training_transform",
 ]

@@ -95,7 +95,7 @@ def load_image_folder(
     else:
         return _load_with_datasets(str(data_dir), val_fraction, seed, label_names)
 
-    entries = _drop_or_refuse(entries, empty, on_bad_image, num_workers)
+    entries = drop_or_refuse(entries, empty, on_bad_image, num_workers)
     if not entries:
         raise UsageError(
             f"{root} has no images left to train on ({', '.join(IMAGE_SUFFIXES[:4])}... in class folders)."
@@ -114,10 +114,10 @@ def load_image_folder(
         splits["validation"] = [entry for entry, out in zip(train, held_out) if out]
         splits["train"] = [entry for entry, out in zip(train, held_out) if not out]
     _warn_of_missing_labels({split: {entry.label for entry in found} for split, found in splits.items()}, names)
-    return DatasetDict({split: _to_dataset(splits[split], names) for split in SPLITS if split in splits})
+    return DatasetDict({split: to_dataset(splits[split], names) for split in SPLITS if split in splits})
 
 
-def _to_dataset(entries: list[Entry], names: list[str]) -> Dataset:
+def to_dataset(entries: list[Entry], names: list[str]) -> Dataset:
     ids = {name: index for index, name in enumerate(names)}
     columns = {
         "image": [entry.path for entry in entries],
@@ -168,7 +168,7 @@ def scan_folder(root: Path) -> tuple[list[Entry], list[str]]:
         ]
     if homeless:
         raise UsageError(
-            f"{len(homeless)} images of {root} are in no class folder ({_listed(homeless)}): an image's class is the "
+            f"{len(homeless)} images of {root} are in no class folder ({listed(homeless)}): an image's class is the "
             "name of its own folder."
         )
     if not entries:
@@ -215,23 +215,29 @@ def read_manifest(manifest: Path, root: Path) -> list[Entry]:
         ("files with two labels", clashes),
     ):
         if found:
-            raise UsageError(f"{manifest} names {len(found)} {problem}: {_listed(found, whole=True)}.")
+            raise UsageError(f"{manifest} names {len(found)} {problem}: {listed(found, whole=True)}.")
     return entries
 
 
-def _listed(names: list[str], whole: bool = False) -> str:
+def listed(names: list[str], whole: bool = False) -> str:
     return ", ".join(names) if whole or len(names) <= 5 else f"{', '.join(names[:5])}, ... {len(names)} in all"
 
 
-def _drop_or_refuse(entries: list[Entry], empty: list[str], on_bad_image: str, num_workers: int | None) -> list[Entry]:
-    """Finds unreadable files and files in two splits; all are listed, and either refused or left out."""
+def drop_or_refuse(
+    entries: list[Entry], empty: list[str], on_bad_image: str, num_workers: int | None, *, own_splits: bool = True
+) -> list[Entry]:
+    """Finds unreadable files and files in two splits; all are listed, and either refused or left out.
+
+    Args:
+        own_splits: whether the splits are the user's own; official ones are taken as they are, repeated files and all.
+    """
     problems = {}
     if empty:
         problems["class folders without images"] = empty
     bad = unreadable_images([entry.path for entry in entries], num_workers)
     if bad:
         problems["unreadable images"] = [f"{e.file_name} ({bad[e.path]})" for e in entries if e.path in bad]
-    leave, repeated = _in_two_splits([entry for entry in entries if entry.path not in bad])
+    leave, repeated = _in_two_splits([e for e in entries if e.path not in bad]) if own_splits else (set(), [])
     if repeated:
         problems["files that stand in two splits"] = repeated
     if problems:

@@ -133,6 +133,9 @@ def test_missing_and_misshapen_parameters_are_named(tiny_pth, tmp_path):
     torch.save({n: t for n, t in state.items() if n != "blocks.1.norm2.bias"}, tmp_path / "missing.pth")
     with pytest.raises(ConversionError, match="lacks.*blocks.1.norm2.bias"):
         convert_checkpoint(tmp_path / "missing.pth", tmp_path / "out", to="backbone", **TINY)
+    torch.save({n: t for n, t in state.items() if not n.startswith("norm.")}, tmp_path / "norm.pth")
+    with pytest.raises(ConversionError, match="lacks.*norm.weight, norm.bias"):
+        convert_checkpoint(tmp_path / "norm.pth", tmp_path / "out", to="backbone", **TINY)
     torch.save(state | {"blocks.1.norm2.bias": torch.zeros(5)}, tmp_path / "shape.pth")
     with pytest.raises(ConversionError, match=r"\(48,\) and is \(5,\)"):
         convert_checkpoint(tmp_path / "shape.pth", tmp_path / "out", to="backbone", **TINY)

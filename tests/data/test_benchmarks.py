@@ -1,0 +1,242 @@
+"""The benchmarks on skeletons of the real archives: every file name of the official lists, as a tiny JPEG."""
+
+import csv
+import functools
+import http.server
+import io
+import threading
+import time
+
+import pytest
+from conftest import run_cli
+from PIL import Image
+
+from hf_mae.cli import main
+from hf_mae.data import BENCHMARKS, benchmarks, load_benchmark
+from hf_mae.errors import UsageError
+
+HYPERKVASIR_TREE = {
+    "lower-gi-tract/anatomical-landmarks": ("cecum", "ileum", "retroflex-rectum"),
+    "lower-gi-tract/pathological-findings": (
+        *("hemorrhoids", "polyps", "ulcerative-colitis-grade-0-1", "ulcerative-colitis-grade-1-2"),
+        *("ulcerative-colitis-grade-2-3", "ulcerative-colitis-grade-1", "ulcerative-colitis-grade-2"),
+        "ulcerative-colitis-grade-3",
+    ),
+    "lower-gi-tract/quality-of-mucosal-views": ("bbps-0-1", "bbps-2-3", "impacted-stool"),
+    "lower-gi-tract/therapeutic-interventions": ("dyed-lifted-polyps", "dyed-resection-margins"),
+    "upper-gi-tract/anatomical-landmarks": ("pylorus", "retroflex-stomach", "z-line"),
+    "upper-gi-tract/pathological-findings": (
+        *("barretts", "barretts-short-segment", "esophagitis-a", "esophagitis-b-d"),
+    ),
+}
+
+
+def jpeg() -> bytes:
+    content = io.BytesIO()
+    Image.new("RGB", (8, 8), (150, 60, 60)).save(content, "JPEG")
+    return content.getvalue()
+
+
+@pytest.fixture(scope="module")
+def hyperkvasir(shared_data, tmp_path_factory):
+    root = tmp_path_factory.mktemp("hyper-kvasir")
+    where = {name: f"labeled-images/{tree}/{name}" for tree, names in HYPERKVASIR_TREE.items() for name in names}
+    folders = BENCHMARKS["hyperkvasir-23"].folders
+    content = jpeg()
+    for row in csv.DictReader(open(shared_data / "splits/hyperkvasir/2_fold_split.csv"), delimiter=";"):
+        name = row["class-name"]
+        path = root / where[folders.get(name, name)] / row["file-name"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    # The archive also holds segmented images, which are labelled images again under the same name.
+    (root / "segmented-images" / "images").mkdir(parents=True)
+    polyp = next((root / where["polyps"]).iterdir())
+    (root / "segmented-images" / "images" / polyp.name).write_bytes(content)
+    return root
+
+
+@pytest.fixture(scope="module")
+def gastrovision(shared_data, tmp_path_factory):
+    root = tmp_path_factory.mktemp("archive") / "GastroVision"
+    content = jpeg()
+    for row in csv.DictReader(open(shared_data / "splits/gastrovision/GastroVision_metadata.csv")):
+        path = root / row["Class"] / row["Filename"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return root
+
+
+def official(shared_data, name):
+    folder = shared_data / "splits" / ("hyperkvasir" if name.startswith("hyper") else "gastrovision")
+    return [str(folder / file.name) for file in BENCHMARKS[name].split_files]
+
+
+def sizes(data):
+    return {split: len(dataset) for split, dataset in data.splits.items()}
+
+
+@pytest.mark.parametrize("name, first, second", [("hyperkvasir-23", 5324, 5338), ("hyperkvasir-16", 5235, 5244)])
+def test_hyperkvasir_counts_are_the_published_ones(hyperkvasir, shared_data, name, first, second):
+    for fold, expected in ((1, (first, second)), (2, (second, first))):
+        data = load_benchmark(name, hyperkvasir, fold=fold, split_files=official(shared_data, name))
+        assert sizes(data) == {"train": expected[0], "validation": expected[1]} and data.as_published
+        assert data.splits["train"].features["labels"].names == list(BENCHMARKS[name].classes)
+
+
+def test_gastrovision_counts_are_the_published_ones(gastrovision, shared_data):
+    data = load_benchmark("gastrovision-22", gastrovision, split_files=official(shared_data, "gastrovision-22"))
+    assert sizes(data) == {"train": 4757, "validation": 1587, "test": 1586} and data.as_published
+    assert data.extra == 8000 - 7930
+    every = load_benchmark("gastrovision-27", gastrovision)
+    assert sum(sizes(every).values()) == 8000 and every.as_published
+    assert len(every.splits["train"].features["labels"].names) == 27
+
+
+def test_the_quality_exclusion_leaves_out_both_images_of_every_pair(hyperkvasir, shared_data):
+    pairs = shared_data / "splits/hyperkvasir/similarities.csv"
+    data = load_benchmark(
+        "hyperkvasir-16", hyperkvasir, split_files=official(shared_data, "hyperkvasir-16"), exclude_pairs=pairs
+    )
+    assert sizes(data) == {"train": 5111, "validation": 5126} and data.excluded == 242 and not data.as_published
+    excluded = {row[0] for row in csv.reader(open(shared_data / "splits/hyperkvasir/quality_excluded_16_classes.csv"))}
+    kept = {name.rsplit("/", 1)[1].removesuffix(".jpg") for d in data.splits.values() for name in d["file_name"]}
+    assert not kept & excluded and len(kept) == 10237
+
+
+def test_any_extension_and_any_folder_inside_or_above(hyperkvasir, shared_data, tmp_path):
+    """People re-encode: the key is the stem."""
+    first = sorted((hyperkvasir / "labeled-images/lower-gi-tract/anatomical-landmarks/ileum").iterdir())
+    (tmp_path / "ileum").mkdir()
+    for path in first:
+        Image.open(path).save(tmp_path / "ileum" / f"{path.stem}.png")
+    data = load_benchmark(
+        "hyperkvasir-23", tmp_path, split_files=official(shared_data, "hyperkvasir-23"), on_bad_image="skip"
+    )
+    assert sizes(data) == {"train": 4, "validation": 5} and len(data.missing) == 10662 - 9 and not data.as_published
+
+
+def test_missing_and_unreadable_images_are_named(hyperkvasir, shared_data):
+    folder = hyperkvasir / "labeled-images/lower-gi-tract/anatomical-landmarks/cecum"
+    gone, broken = sorted(folder.iterdir())[:2]
+    content = gone.read_bytes()
+    options = {"split_files": official(shared_data, "hyperkvasir-16")}
+    try:
+        gone.unlink()
+        with pytest.raises(UsageError, match=f"lacks 1 images of hyperkvasir-16.*cecum/{gone.stem}"):
+            load_benchmark("hyperkvasir-16", hyperkvasir, **options)
+        gone.write_bytes(content)
+        broken.write_bytes(b"broken")
+        with pytest.raises(UsageError, match=f"(?s)1 unreadable images.*{broken.name}"):
+            load_benchmark("hyperkvasir-16", hyperkvasir, **options)
+        assert (
+            sum(sizes(load_benchmark("hyperkvasir-16", hyperkvasir, on_bad_image="skip", **options)).values()) == 10478
+        )
+    finally:
+        gone.write_bytes(content), broken.write_bytes(content)
+
+
+def test_an_edited_split_is_refused(hyperkvasir, shared_data, tmp_path):
+    copy = tmp_path / "2_fold_split.csv"
+    text = (shared_data / "splits/hyperkvasir/2_fold_split.csv").read_text()
+    copy.write_text(text.replace(";0\n", ";1\n", 1))
+    with pytest.raises(UsageError, match="not the official 2_fold_split.csv.*edited"):
+        load_benchmark("hyperkvasir-16", hyperkvasir, split_files=[str(copy)])
+    with pytest.raises(UsageError, match="lacks validate.csv"):
+        load_benchmark("gastrovision-22", hyperkvasir, split_files=official(shared_data, "gastrovision-22")[:1])
+    with pytest.raises(UsageError, match="folds 1 to 2"):
+        load_benchmark("hyperkvasir-16", hyperkvasir, fold=3, split_files=official(shared_data, "hyperkvasir-16"))
+
+
+@pytest.fixture
+def server(shared_data):
+    """The repositories' files over HTTP on loopback; `requests` counts what was asked for."""
+    requests = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self):
+            requests.append(self.path)
+            super().do_GET()
+
+        def log_message(self, *args):
+            pass
+
+    handler = functools.partial(Handler, directory=str(shared_data / "splits"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as served:
+        threading.Thread(target=served.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{served.server_address[1]}", requests
+        served.shutdown()
+
+
+def test_the_official_split_is_downloaded_once_and_checked(hyperkvasir, server, monkeypatch, tmp_path):
+    url, requests = server
+    monkeypatch.setattr(benchmarks, "cache_folder", lambda: tmp_path)
+    entry = BENCHMARKS["hyperkvasir-16"]
+    file = entry.split_files[0]
+
+    def at(address):
+        changed = entry.__class__(**{**vars(entry), "split_files": (file.__class__(**{**vars(file), "url": address}),)})
+        monkeypatch.setitem(benchmarks.BENCHMARKS, "hyperkvasir-16", changed)
+
+    at(f"{url}/hyperkvasir/5_fold_split.csv")
+    with pytest.raises(UsageError, match="not the official"):
+        load_benchmark("hyperkvasir-16", hyperkvasir)
+    at("http://127.0.0.1:9/2_fold_split.csv")
+    with pytest.raises(UsageError, match="cannot be downloaded.*get it from http://127.0.0.1:9/.*--split_file"):
+        load_benchmark("hyperkvasir-16", hyperkvasir)
+    at(f"{url}/hyperkvasir/2_fold_split.csv")
+    for _ in range(2):
+        assert load_benchmark("hyperkvasir-16", hyperkvasir).as_published
+    assert requests == ["/hyperkvasir/5_fold_split.csv", "/hyperkvasir/2_fold_split.csv"]
+
+
+def test_preparing_takes_seconds_twice(hyperkvasir, shared_data, capsys):
+    argv = ["prepare", "--benchmark", "hyperkvasir-16", "--data_dir", str(hyperkvasir), "--image_size", "16"]
+    argv += ["--split_file", *official(shared_data, "hyperkvasir-16")]
+    started = time.time()
+    assert main(argv) == 0
+    first = time.time() - started
+    printed = capsys.readouterr().out
+    assert "ulcerative-colitis-grade-3          66          67" in printed and "5235        5244" in printed
+    started = time.time()
+    assert main(argv) == 0
+    assert first < 90 and time.time() - started < 20
+
+
+def test_a_row_is_one_command(gastrovision, shared_data, tiny_pth, tmp_path):
+    """The published recipe, on a skeleton, for one update."""
+    done = run_cli(
+        *("finetune", "--recipe", "gastrovision-22", "--model_name_or_path", tiny_pth, "--data_dir", gastrovision),
+        *("--split_file", *official(shared_data, "gastrovision-22"), "--output_dir", tmp_path / "run"),
+        *("--max_steps", 1, "--image_size", 16, "--eval_strategy", "no", "--load_best_model_at_end", "false"),
+        *("--per_device_eval_batch_size", 400, "--bf16", "false"),
+    )
+    assert "train 4757, validation 1587, test 1586 (as published)" in done.stderr
+    assert "test          1586" in done.stdout
+    done = run_cli(
+        *("evaluate", "--model_name_or_path", tmp_path / "run", "--benchmark", "hyperkvasir-16"),
+        *("--data_dir", gastrovision, "--split_file", *official(shared_data, "hyperkvasir-16")),
+        status=1,
+    )
+    assert "lacks 10479 images of hyperkvasir-16" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["--benchmark", "hyperkvasir-17"], "No benchmark is called hyperkvasir-17"),
+        (["--benchmark", "kvasir-v2", "--data_dir", "/absent"], "/absent is no folder"),
+        (["--exclude_pairs", "x.csv"], "belong to a --benchmark"),
+        (["--benchmark", "hyperkvasir-16", "--val_fraction", "0.1"], "has official splits"),
+    ],
+)
+def test_mistakes_are_one_sentence(tmp_path, capsys, argv, message):
+    (tmp_path / "x").mkdir()
+    assert main(["prepare", "--data_dir", str(tmp_path), *argv]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_the_catalogue_is_consistent():
+    assert [len(BENCHMARKS[name].classes) for name in BENCHMARKS] == [23, 16, 22, 27, 8]
+    for entry in BENCHMARKS.values():
+        assert len(set(entry.classes)) == len(entry.classes) and entry.citation and entry.licence and entry.homepage
+        assert set(entry.folders) <= set(entry.classes) | set(BENCHMARKS["hyperkvasir-23"].classes)
