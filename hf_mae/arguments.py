@@ -226,7 +226,7 @@ class DataSourceArguments:
         metadata={"help": "Stop at unreadable or duplicated files, or leave them out.", "choices": ["error", "skip"]},
     )
     preprocessing_num_workers: int | None = field(
-        default=None, metadata={"help": "Processes that decode images. Not given: one for each core."}
+        default=None, metadata={"help": "Threads that decode images. Not given: one for each core."}
     )
 
 

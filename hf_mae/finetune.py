@@ -2,8 +2,10 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
+from datasets import DatasetDict
 from transformers import AutoConfig, set_seed
 
 from . import figures
@@ -64,11 +66,33 @@ def main(argv: list[str]) -> int:
         required=("model_name_or_path", "data_dir", "output_dir"),
     )
     set_up_logging(args.process_index == 0)
-    checkpoint = settle_resume(args)
-
-    # Data
     with one_process_first(args, "reading the images"):
         splits = load_splits(data_args, args.seed, own_label_names(model_args.model_name_or_path))
+    scores = finetune(model_args, data_args, args, given, splits)
+    if args.process_index == 0:
+        if scores:
+            print(table(scores))
+        print(f"The model, its card, predictions and figures are in {args.output_dir}")
+    return 0
+
+
+def finetune(
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    args: FinetuningArguments,
+    given: dict[str, Any],
+    splits: DatasetDict,
+) -> dict[str, dict[str, Any]]:
+    """One run, from the splits to the output folder.
+
+    Args:
+        given: what recipe and flags gave, for `recipe.yaml`.
+        splits: `train`, and perhaps `validation` (which chooses the epoch) and `test`.
+
+    Returns:
+        The scores by split, of `metrics.classification_scores`; empty on processes other than the main one.
+    """
+    checkpoint = settle_resume(args)
     if "train" not in splits:
         raise UsageError(f"{data_args.data_dir} has no training split; it has {', '.join(splits)}.")
     names = splits["train"].features["labels"].names
@@ -81,7 +105,6 @@ def main(argv: list[str]) -> int:
         args.eval_strategy, args.load_best_model_at_end = type(args.eval_strategy)("no"), False
         args.early_stopping_patience = None
 
-    # Model
     set_seed(args.seed)  # of the fresh head
     model = build_classifier(
         model_args.model_name_or_path,
@@ -93,29 +116,8 @@ def main(argv: list[str]) -> int:
         num_attention_heads=model_args.num_attention_heads,
     )
     logger.info(model.conversion_report.summary())
-    size = model.config.image_size
-
-    # Transforms
     with one_process_first(args, "preparing the images"):
-        mean, std = parse_mean_std(data_args.mean_std, data_args.transforms, splits["train"], size)
-        processor = image_processor(data_args.transforms, size, mean, std)
-        transform = training_transform(
-            data_args.transforms,
-            size,
-            mean,
-            std,
-            auto_augment=data_args.auto_augment,
-            random_erasing=data_args.random_erasing,
-        )
-        workers = data_args.preprocessing_num_workers
-        training_images = TrainingImages(splits["train"], transform, args.seed, data_args.cache, workers)
-        held_out = {
-            split: EvaluationImages(splits[split], processor, data_args.cache, workers)
-            for split in ("validation", "test")
-            if split in splits
-        }
-
-    # Train
+        training_images, held_out, processor = prepare_images(splits, data_args, model.config.image_size, args.seed)
     trainer = MaeFinetuner(
         model=model,
         args=args,
@@ -125,64 +127,68 @@ def main(argv: list[str]) -> int:
     )
     result, seconds = train(trainer, checkpoint)
 
-    # Evaluate and save
-    folder = Path(args.output_dir)
     trainer.save_model()
     trainer.save_state()
     outputs = {split: trainer.predict(dataset, metric_key_prefix=split) for split, dataset in held_out.items()}
-    if trainer.is_world_process_zero():
-        scores = {
-            split: write_split(folder, split, held_out[split].file_names, output.predictions, output.label_ids, names)
-            for split, output in outputs.items()
-        }
-        best = trainer.state.best_model_checkpoint
-        selection = "The weights are those of the last epoch."
-        if args.load_best_model_at_end and best:
-            selection = (
-                f"The weights are those of the epoch with the best {args.metric_for_best_model} on the validation "
-                f"split ({Path(best).name} of {trainer.state.max_steps} updates), so its own figures are optimistic."
-            )
-        write_json(
-            folder / "all_results.json",
-            {
-                **{split: values for split, values in scores.items()},
-                "train": {
-                    **result.metrics,
-                    "seconds": round(seconds, 1),
-                    "updates": trainer.state.global_step,
-                    "best_checkpoint": best,
-                    "learning_rate": args.learning_rate,
-                    "effective_batch_size": args.effective_batch_size,
-                },
-                "images": sizes,
-                "selection": selection,
-                "hardware": hardware(),
-                "versions": versions(),
-            },
+    if not trainer.is_world_process_zero():
+        return {}
+    folder, best = Path(args.output_dir), trainer.state.best_model_checkpoint
+    scores = {
+        split: write_split(folder, split, held_out[split].file_names, output.predictions, output.label_ids, names)
+        for split, output in outputs.items()
+    }
+    selection = "The weights are those of the last epoch."
+    if args.load_best_model_at_end and best:
+        selection = (
+            f"The weights are those of the epoch with the best {args.metric_for_best_model} on the validation "
+            f"split ({Path(best).name} of {trainer.state.max_steps} updates), so its own figures are optimistic."
         )
-        figures.learning_curves(trainer.state.log_history, folder / "learning_curves")
-        recipe = recipe_as_run(
-            given,
-            {
-                "effective batch": args.effective_batch_size,
-                "processes": args.world_size,
-                "versions": versions(),
-            },
-        )
-        (folder / "recipe.yaml").write_text(recipe, encoding="utf-8")
-        write_model_card(
-            folder,
-            base=model_args.model_name_or_path,
-            data=data_args.data_dir,
-            model=model,
-            scores=scores,
-            sizes=sizes,
-            recipe=recipe,
-            training=f"{result.global_step} updates in {seconds / 60:.1f} minutes on {hardware()}; {versions()}.",
-            selection=selection,
-            has_curves=True,
-        )
-        if scores:
-            print(table(scores))
-        print(f"The model, its card, predictions and figures are in {folder}")
-    return 0
+    figures.learning_curves(trainer.state.log_history, folder / "learning_curves")
+    facts = {"effective batch": args.effective_batch_size, "processes": args.world_size, "versions": versions()}
+    recipe = recipe_as_run(given, facts)
+    (folder / "recipe.yaml").write_text(recipe, encoding="utf-8")
+    write_model_card(
+        folder,
+        base=model_args.model_name_or_path,
+        data=data_args.data_dir,
+        model=model,
+        scores=scores,
+        sizes=sizes,
+        recipe=recipe,
+        training=f"{result.global_step} updates in {seconds / 60:.1f} minutes on {hardware()}; {versions()}.",
+        selection=selection,
+        has_curves=True,
+    )
+    training = {
+        **result.metrics,
+        "seconds": round(seconds, 1),
+        "updates": result.global_step,
+        "best_checkpoint": best,
+        "learning_rate": args.learning_rate,
+        "effective_batch_size": args.effective_batch_size,
+    }
+    facts = {"images": sizes, "selection": selection, "hardware": hardware(), "versions": versions()}
+    write_json(folder / "all_results.json", scores | {"train": training} | facts)  # the last: a run that has it is done
+    return scores
+
+
+def prepare_images(splits: DatasetDict, data_args: DataArguments, size: int, seed: int):
+    """The training images, the held-out images by split, and the image processor that goes with the model."""
+    mean, std = parse_mean_std(data_args.mean_std, data_args.transforms, splits["train"], size)
+    processor = image_processor(data_args.transforms, size, mean, std)
+    transform = training_transform(
+        data_args.transforms,
+        size,
+        mean,
+        std,
+        auto_augment=data_args.auto_augment,
+        random_erasing=data_args.random_erasing,
+    )
+    workers = data_args.preprocessing_num_workers
+    training_images = TrainingImages(splits["train"], transform, seed, data_args.cache, workers)
+    held_out = {
+        split: EvaluationImages(splits[split], processor, data_args.cache, workers)
+        for split in ("validation", "test")
+        if split in splits
+    }
+    return training_images, held_out, processor

@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
         processor = image_processor(options.transforms, options.image_size, mean, std)
         for split, dataset in splits.items():
             if split == "train":
-                TrainingImages(dataset, transform, num_proc=options.preprocessing_num_workers)
+                TrainingImages(dataset, transform, num_workers=options.preprocessing_num_workers)
             else:
-                EvaluationImages(dataset, processor, num_proc=options.preprocessing_num_workers)
+                EvaluationImages(dataset, processor, num_workers=options.preprocessing_num_workers)
     return 0

@@ -129,7 +129,7 @@ def main(argv: list[str]) -> int:
         transform = pretraining_transform(
             data_args.transforms, size, mean, std, cache_shortest_edge=data_args.cache_shortest_edge
         )
-        training_images = TrainingImages(images, transform, args.seed, num_proc=data_args.preprocessing_num_workers)
+        training_images = TrainingImages(images, transform, args.seed, num_workers=data_args.preprocessing_num_workers)
     trainer = MaePretrainer(
         model=model,
         args=args,

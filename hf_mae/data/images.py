@@ -4,10 +4,12 @@ What is random depends on (seed, epoch, image) alone, so that neither the number
 interruption changes it.
 """
 
+import io
 import logging
 import os
 import random
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import datasets
@@ -48,7 +50,7 @@ class TrainingImages(torch.utils.data.Dataset):
         transform: of `training_transform`; its `resize` is applied once and cached.
         seed: with the epoch and the index, decides every random draw.
         cache: keep resized images on disk (only where the transform has a `resize`).
-        num_proc: processes that decode for the cache.
+        num_workers: threads that decode for the cache.
     """
 
     def __init__(
@@ -57,14 +59,14 @@ class TrainingImages(torch.utils.data.Dataset):
         transform: TrainingTransform,
         seed: int = 0,
         cache: bool = True,
-        num_proc: int | None = None,
+        num_workers: int | None = None,
     ):
         self.file_names = dataset["file_name"][:]
         self.labels = np.asarray(dataset["labels"][:]) if "labels" in dataset.column_names else None
         self.transform, self.seed = transform, seed
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # seen by persistent workers too
         if cache and transform.resize is not None:
-            self.pixels = CachedPixels(dataset, transform.resize, num_proc)
+            self.pixels = CachedPixels(dataset, transform.resize, num_workers)
         else:
             self.pixels = DecodedPixels(dataset, transform.resize)
 
@@ -86,12 +88,12 @@ class TrainingImages(torch.utils.data.Dataset):
 class EvaluationImages(torch.utils.data.Dataset):
     """Items as of `TrainingImages`, prepared by the image processor that is saved with the model."""
 
-    def __init__(self, dataset: datasets.Dataset, processor, cache: bool = True, num_proc: int | None = None):
+    def __init__(self, dataset: datasets.Dataset, processor, cache: bool = True, num_workers: int | None = None):
         self.file_names = dataset["file_name"][:]
         self.labels = np.asarray(dataset["labels"][:])
         self.processor = processor
         prefix = ProcessorPrefix(processor)
-        self.pixels = CachedPixels(dataset, prefix, num_proc) if cache else DecodedPixels(dataset, prefix)
+        self.pixels = CachedPixels(dataset, prefix, num_workers) if cache else DecodedPixels(dataset, prefix)
 
     def __len__(self) -> int:
         return len(self.file_names)
@@ -136,34 +138,28 @@ class CachedPixels:
     folds share it and a changed image is decoded again.
     """
 
-    def __init__(self, dataset: datasets.Dataset, resize: Callable, num_proc: int | None):
-        raw = dataset.cast_column("image", datasets.Image(decode=False)).select_columns(["image"])
-        paths = [row["path"] for row in raw["image"]] if len(raw) and not raw[0]["image"].get("bytes") else None
-        files = paths if paths and all(p and os.path.isfile(p) for p in paths) else []
+    def __init__(self, dataset: datasets.Dataset, resize: Callable, num_workers: int | None):
+        raw = dataset.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
+        paths = [row["path"] for row in raw["image"]] if len(raw) and not raw[0]["image"].get("bytes") else []
+        files = paths if all(path and os.path.isfile(path) for path in paths) else []
         fingerprint = files_fingerprint(files, "1", repr(resize), "" if files else dataset._fingerprint)
         path = cache_folder() / "images" / f"{fingerprint}.arrow"
         path.parent.mkdir(parents=True, exist_ok=True)
-        workers = min(num_proc or os.cpu_count() or 1, max(len(dataset) // 64, 1))
-        self.dataset = (
-            dataset.select_columns(["image"])
-            .map(
-                _decode_rows,
-                batched=True,
-                batch_size=64,
-                writer_batch_size=64,
-                fn_kwargs={"resize": resize},
-                remove_columns=["image"],
-                num_proc=workers if workers > 1 else None,
-                cache_file_name=str(path),
-                load_from_cache_file=True,
-                new_fingerprint=fingerprint,
-                features=datasets.Features(
-                    {"pixels": datasets.Value("binary"), "shape": datasets.List(datasets.Value("int32"))}
-                ),
-                desc="Decoding images",
-            )
-            .with_format("arrow")
+        features = {"pixels": datasets.Value("binary"), "shape": datasets.List(datasets.Value("int32"))}
+        cached = raw.map(
+            _decode_rows,
+            batched=True,
+            batch_size=64,
+            writer_batch_size=64,
+            fn_kwargs={"resize": resize, "num_workers": num_workers or os.cpu_count() or 1},
+            remove_columns=["image"],
+            cache_file_name=str(path),
+            load_from_cache_file=True,
+            new_fingerprint=fingerprint,
+            features=datasets.Features(features),
+            desc="Decoding images",
         )
+        self.dataset = cached.with_format("arrow")
 
     def __getitem__(self, index: int) -> Image.Image:
         row = self.dataset[index]
@@ -171,13 +167,23 @@ class CachedPixels:
         return Image.fromarray(np.frombuffer(row["pixels"][0].as_buffer(), dtype=np.uint8).reshape(shape))
 
 
-def _decode_rows(batch: dict, resize: Callable) -> dict:
-    pixels, shapes = [], []
-    for image in batch["image"]:
-        array = np.asarray(resize(to_rgb(image)), dtype=np.uint8)
-        pixels.append(array.tobytes())
-        shapes.append(list(array.shape))
-    return {"pixels": pixels, "shape": shapes}
+def _decode_rows(batch: dict, resize: Callable, num_workers: int) -> dict:
+    """Decodes and resizes in threads: both let go of the interpreter's lock.
+
+    Forked processes would stand still: the threads that torch has started by then do not live on in a fork.
+    """
+
+    def pixels_of(encoded: dict) -> np.ndarray:
+        return np.asarray(resize(to_rgb(_open(encoded))), dtype=np.uint8)
+
+    with ThreadPoolExecutor(num_workers) as pool:
+        arrays = list(pool.map(pixels_of, batch["image"]))
+    return {"pixels": [array.tobytes() for array in arrays], "shape": [list(array.shape) for array in arrays]}
+
+
+def _open(encoded: dict) -> Image.Image:
+    """An image of an undecoded column: `{"bytes", "path"}`."""
+    return Image.open(io.BytesIO(encoded["bytes"]) if encoded.get("bytes") else encoded["path"])
 
 
 def collate(items: list[dict]) -> dict[str, torch.Tensor]:

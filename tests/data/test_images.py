@@ -1,5 +1,9 @@
 """Training and evaluation images: cached exactly, and random in a way that does not depend on the machine."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -79,3 +83,23 @@ def test_collate_keeps_tensors_and_drops_text():
     assert batch["labels"].tolist() == [0, 1] and set(batch) == {"pixel_values", "labels"}
     with pytest.raises(UsageError, match="no pixel_values"):
         collate([{"image": np.zeros(3)}])
+
+
+def test_preparing_does_not_stand_still_after_torch_has_started_threads(toy, tmp_path):
+    """A fork does not take the threads of OpenMP along: decoding in forked processes waited for them for ever."""
+    code = f"""
+import torch
+torch.set_num_threads(2)
+torch.randn(1000, 1000) @ torch.randn(1000, 1000)
+from hf_mae.data import *
+from hf_mae.data.images import collate
+train = load_image_folder({str(toy / "unlabelled" / "..")!r} + "/labelled")["train"]
+TrainingImages(train, training_transform("endoscopy", 48), num_workers=2)
+EvaluationImages(train, image_processor("imagenet", 48), num_workers=2)
+images = EvaluationImages(train, image_processor("imagenet", 48), cache=False)
+print(sum(len(batch["labels"]) for batch in torch.utils.data.DataLoader(images, 8, collate_fn=collate, num_workers=2)))
+"""
+    environment = os.environ | {"HF_HOME": str(tmp_path)}
+    environment.pop("OMP_NUM_THREADS", None)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=environment)
+    assert done.stdout.split()[-1] == "60", done.stderr
