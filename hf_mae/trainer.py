@@ -2,12 +2,14 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from timm.data import Mixup
 from torch import nn
+from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, get_scheduler
 
 from .arguments import COSINE, FinetuningArguments, PretrainingArguments, _ReferenceTraining
@@ -17,6 +19,7 @@ from .losses import cross_entropy_sum, label_weight
 from .metrics import ClassificationMetrics, scalar_scores
 from .models import drop_path_of
 from .optim import parameter_groups, pretraining_groups
+from .runs import last_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -30,10 +33,9 @@ class _ReferenceTrainer(Trainer):
         if kwargs.get("train_dataset") is not None:
             choose_attention(model, args.device)
         kwargs.setdefault("data_collator", collate)
-        # In training only: the stock Trainer would drop the last images of an evaluation too.
-        self.drop_last, args.dataloader_drop_last = args.dataloader_drop_last, False
         super().__init__(model=model, args=args, **kwargs)
-        # ViT and BEiT take **kwargs but do not normalise their loss by num_items_in_batch; see DESIGN, traps.
+        # ViT and BEiT take **kwargs, from which the Trainer concludes that they normalise their loss by
+        # num_items_in_batch; they do not, and gradients would come out as many times too large as there are splits.
         self.model_accepts_loss_kwargs = False
         self.can_return_loss = True
         self._suspect: tuple[torch.Tensor, torch.Tensor | None] | None = None
@@ -51,12 +53,17 @@ class _ReferenceTrainer(Trainer):
     def groups(self, model: nn.Module) -> list[dict]:
         raise NotImplementedError
 
-    def get_train_dataloader(self) -> torch.utils.data.DataLoader:
-        self.args.dataloader_drop_last = self.drop_last
+    @contextmanager
+    def _dropping_last_batch(self, drop: bool) -> Iterator[None]:
+        asked, self.args.dataloader_drop_last = self.args.dataloader_drop_last, drop
         try:
-            loader = super().get_train_dataloader()
+            yield
         finally:
-            self.args.dataloader_drop_last = False
+            self.args.dataloader_drop_last = asked
+
+    def get_train_dataloader(self) -> DataLoader:
+        with self._dropping_last_batch(self.drops_last_batch):
+            loader = super().get_train_dataloader()
         if len(loader) == 0:
             raise UsageError(
                 f"There are {len(self.train_dataset)} training images, fewer than a batch of {self._train_batch_size}: "
@@ -64,6 +71,20 @@ class _ReferenceTrainer(Trainer):
                 "per_device_train_batch_size."
             )
         return loader
+
+    # The stock Trainer would leave out the last images of an evaluation too.
+    def get_eval_dataloader(self, eval_dataset=None) -> DataLoader:
+        with self._dropping_last_batch(False):
+            return super().get_eval_dataloader(eval_dataset)
+
+    def get_test_dataloader(self, test_dataset) -> DataLoader:
+        with self._dropping_last_batch(False):
+            return super().get_test_dataloader(test_dataset)
+
+    @property
+    def drops_last_batch(self) -> bool:
+        """Whether a last, smaller batch is left out of training."""
+        return self.args.dataloader_drop_last
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
@@ -125,9 +146,7 @@ class _ReferenceTrainer(Trainer):
         )
 
     def _last_good(self) -> str:
-        from transformers.trainer_utils import get_last_checkpoint
-
-        last = get_last_checkpoint(self.args.output_dir)
+        last = last_checkpoint(self.args.output_dir)
         return f"The last checkpoint is {last}." if last else "No checkpoint was saved before that."
 
     def _save_checkpoint(self, model, trial):
@@ -205,8 +224,6 @@ class MaeFinetuner(_ReferenceTrainer):
         self.label_names_by_id = [model.config.id2label[i] for i in range(model.config.num_labels)]
         self._metric = None
         super().__init__(model, args, **kwargs)
-        # The reference's training loader always drops a last, smaller batch; mixing needs that, for it may be odd.
-        self.drop_last |= args.mixes
         self.label_names = ["labels"]
         self.class_weights = self._class_weights()
         self.mixup = None
@@ -224,6 +241,11 @@ class MaeFinetuner(_ReferenceTrainer):
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
         if self.train_dataset is not None and drop_path_of(model) != args.drop_path and not args.freeze_backbone:
             logger.info("drop path of the model is %g (args.drop_path is %g)", drop_path_of(model), args.drop_path)
+
+    @property
+    def drops_last_batch(self) -> bool:
+        """As the reference's training loader always does: mixing needs an even number of images."""
+        return self.args.dataloader_drop_last or self.args.mixes
 
     def groups(self, model: nn.Module) -> list[dict]:
         return parameter_groups(model, self.args.learning_rate, self.args.weight_decay, self.args.layer_decay)
