@@ -15,6 +15,7 @@ VERBS = {
     "finetune": ("hf_mae.finetune", "fine-tune a checkpoint on labelled images"),
     "evaluate": ("hf_mae.evaluate", "score a fine-tuned model on a split"),
     "predict": ("hf_mae.predict", "classify image files"),
+    "crossval": ("hf_mae.crossval", "train and evaluate every fold and seed"),
     "pretrain": ("hf_mae.pretrain", "pre-train on unlabelled images"),
     "recipes": ("hf_mae.recipes_list", "list the recipes, or show one"),
 }

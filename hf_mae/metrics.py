@@ -9,7 +9,14 @@ from sklearn import metrics as sk
 
 AVERAGES = ("macro", "micro")
 # In the order of the published tables.
-HEADLINE = ("macro_precision", "macro_recall", "macro_f1", "accuracy", "mcc")
+TITLES = {
+    "macro_precision": "macro precision",
+    "macro_recall": "macro recall",
+    "macro_f1": "macro F1",
+    "accuracy": "accuracy",
+    "mcc": "MCC",
+}
+HEADLINE = tuple(TITLES)
 
 _DESCRIPTION = """Accuracy, balanced accuracy, macro and micro precision / recall / F1, Matthews correlation
 coefficient, per-class scores and the confusion matrix, as scikit-learn computes them."""

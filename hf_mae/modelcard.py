@@ -3,15 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from .metrics import HEADLINE, zero_division_notes
+from .metrics import HEADLINE, TITLES, zero_division_notes
 
-TITLES = {
-    "macro_precision": "macro precision",
-    "macro_recall": "macro recall",
-    "macro_f1": "macro F1",
-    "accuracy": "accuracy",
-    "mcc": "MCC",
-}
 TEXT = """---
 {metadata}
 ---

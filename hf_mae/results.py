@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import figures
-from .metrics import HEADLINE, ClassificationMetrics, zero_division_notes
+from .metrics import HEADLINE, TITLES, ClassificationMetrics, zero_division_notes
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -48,9 +48,8 @@ def write_split(
 
 def table(scores_by_split: dict[str, dict]) -> str:
     """The headline scores in per cent, a row for each split, and what was counted as 0."""
-    titles = ("macro precision", "macro recall", "macro F1", "accuracy", "MCC")
     width = max(len("split"), *(len(split) for split in scores_by_split))
-    lines = [f"{'split':<{width}}  images  " + "  ".join(f"{title:>15}" for title in titles)]
+    lines = [f"{'split':<{width}}  images  " + "  ".join(f"{TITLES[name]:>15}" for name in HEADLINE)]
     for split, scores in scores_by_split.items():
         cells = "  ".join(f"{100 * scores[name]:15.2f}" for name in HEADLINE)
         lines.append(f"{split:<{width}}  {scores['num_images']:6d}  {cells}")

@@ -1,6 +1,7 @@
 """Images on disk -> `datasets.DatasetDict` -> tensors."""
 
-from .benchmarks import BENCHMARKS, load_benchmark
+from .archives import load_benchmark
+from .benchmarks import BENCHMARKS
 from .folders import load_image_folder
 from .images import EvaluationImages, TrainingImages
 from .sources import load_splits

@@ -6,7 +6,8 @@ from datasets import DatasetDict
 
 from ..arguments import DataSourceArguments
 from ..errors import UsageError
-from .benchmarks import find_benchmark, load_benchmark
+from .archives import load_benchmark
+from .benchmarks import find_benchmark
 from .folders import listed, load_image_folder
 
 logger = logging.getLogger(__name__)

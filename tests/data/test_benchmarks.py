@@ -12,7 +12,7 @@ from conftest import run_cli
 from PIL import Image
 
 from hf_mae.cli import main
-from hf_mae.data import BENCHMARKS, benchmarks, load_benchmark
+from hf_mae.data import BENCHMARKS, archives, benchmarks, load_benchmark
 from hf_mae.errors import UsageError
 
 HYPERKVASIR_TREE = {
@@ -169,7 +169,7 @@ def server(shared_data):
 
 def test_the_official_split_is_downloaded_once_and_checked(hyperkvasir, server, monkeypatch, tmp_path):
     url, requests = server
-    monkeypatch.setattr(benchmarks, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(archives, "cache_folder", lambda: tmp_path)
     entry = BENCHMARKS["hyperkvasir-16"]
     file = entry.split_files[0]
 

@@ -1,0 +1,222 @@
+"""An unpacked benchmark archive and its official split -> a `DatasetDict`.
+
+Image files are found anywhere below the archive's folder, whatever their extension (people re-encode), and joined with
+the official split on the key that is unique: the file's stem for HyperKvasir, whose class names differ from its
+folders', and class and stem for GastroVision, where 51 file names occur in two classes.
+"""
+
+import csv
+import hashlib
+import os
+import urllib.error
+import urllib.request
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets import DatasetDict
+
+from ..errors import UsageError
+from .benchmarks import Benchmark, SplitFile, find_benchmark
+from .check import cache_folder
+from .folders import IMAGE_SUFFIXES, SPLITS, Entry, drop_or_refuse, listed, stratified_share, to_dataset
+
+Key = str | tuple[str, str]
+
+
+def fetch_split_file(split_file: SplitFile) -> Path:
+    """The official CSV, downloaded once, checked against its pinned SHA-256 and kept in the cache.
+
+    Raises:
+        UsageError: there is no network (it says which file to get from where), or the file is another one.
+    """
+    path = cache_folder() / "splits" / f"{split_file.sha256[:16]}-{split_file.name}"
+    if not path.is_file():
+        try:
+            with urllib.request.urlopen(split_file.url, timeout=30) as answer:
+                content = answer.read()
+        except (urllib.error.URLError, OSError) as error:
+            raise UsageError(
+                f"{split_file.name} cannot be downloaded ({getattr(error, 'reason', error)}): get it from "
+                f"{split_file.url} and pass it with --split_file."
+            ) from None
+        _check_hash(split_file, content, split_file.url)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}")
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    return path
+
+
+def _check_hash(split_file: SplitFile, content: bytes, where: str | Path) -> None:
+    found = hashlib.sha256(content).hexdigest()
+    if found != split_file.sha256:
+        raise UsageError(
+            f"{where} is not the official {split_file.name} (SHA-256 {found[:12]}..., expected "
+            f"{split_file.sha256[:12]}...): it was edited or changed; get the original from {split_file.url}."
+        )
+
+
+def read_split(benchmark: Benchmark, given: list[str] | None) -> dict[Key, tuple[str, str]]:
+    """Key of an image -> (class, split or fold index) from the official CSVs.
+
+    Args:
+        given: the user's copies (`--split_file`), matched by their hash; None: downloaded.
+    """
+    copies = {}
+    for name in given or []:
+        path = Path(name)
+        if not path.is_file():
+            raise UsageError(f"The split file {path} does not exist.")
+        copies[hashlib.sha256(path.read_bytes()).hexdigest()] = path
+    assigned: dict[Key, tuple[str, str]] = {}
+    for split_file in benchmark.split_files:
+        if given:
+            path = copies.get(split_file.sha256)
+            if path is None:
+                same_name = next((p for p in copies.values() if p.name == split_file.name), None)
+                if same_name is not None:
+                    _check_hash(split_file, same_name.read_bytes(), same_name)
+                raise UsageError(f"--split_file lacks {split_file.name}, which is at {split_file.url}.")
+        else:
+            path = fetch_split_file(split_file)
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            rows = csv.reader(file, delimiter=";" if split_file.split is None else ",")
+            next(rows)
+            for row in rows:
+                stem, name = Path(row[0]).stem, row[1]
+                key = (name, stem) if benchmark.keyed_by_class else stem
+                assigned[key] = (name, split_file.split or row[2])
+    return assigned
+
+
+def find_images(root: Path, benchmark: Benchmark) -> dict[Key, list[str]]:
+    """Every image below the archive's folder, by the key that the split knows it by."""
+    if not root.is_dir():
+        raise UsageError(f"{root} is no folder: --data_dir takes the unpacked archive.")
+    found: dict[Key, list[str]] = defaultdict(list)
+    for folder, children, files in os.walk(root):
+        children.sort()
+        for name in sorted(files):
+            if name.lower().endswith(IMAGE_SUFFIXES):
+                stem = Path(name).stem
+                found[(Path(folder).name, stem) if benchmark.keyed_by_class else stem].append(
+                    os.path.join(folder, name)
+                )
+    if not found:
+        raise UsageError(f"{root} holds no images: --data_dir takes the unpacked archive of {benchmark.homepage}.")
+    return found
+
+
+def read_pairs(path: Path, keyed_by_class: bool) -> set[Key]:
+    """Both images of every pair of a similarities CSV (`filename1,label1,...,filename2,label2,...`).
+
+    Pairs with conflicting labels are what the published quality exclusion leaves out.
+    """
+    if not path.is_file():
+        raise UsageError(f"The file of pairs {path} does not exist.")
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not {"filename1", "filename2"} <= set(rows[0]):
+        raise UsageError(f"{path} is no list of pairs: it needs the columns filename1 and filename2.")
+    keys = set()
+    for row in rows:
+        for side in "12":
+            stem = Path(row[f"filename{side}"]).stem
+            keys.add((row[f"label{side}"], stem) if keyed_by_class else stem)
+    return keys
+
+
+@dataclass
+class BenchmarkData:
+    """A benchmark as it was found in an archive."""
+
+    splits: DatasetDict
+    missing: list[str]  # images of the split that the archive lacks
+    extra: int  # images of the archive that belong to no split (other classes, unlabelled frames)
+    excluded: int  # images left out by --exclude_pairs
+    as_published: bool  # whether the counts are the published ones
+
+
+def load_benchmark(
+    name: str,
+    data_dir: str | Path,
+    *,
+    fold: int = 1,
+    val_fraction: float = 0.2,
+    seed: int = 0,
+    split_files: list[str] | None = None,
+    exclude_pairs: str | Path | None = None,
+    on_bad_image: str = "error",
+    num_workers: int | None = None,
+) -> BenchmarkData:
+    """The official splits of a benchmark, from its unpacked archive.
+
+    Args:
+        name: a key of `BENCHMARKS`.
+        data_dir: the archive's folder, or any folder above or inside it.
+        fold: 1 trains on split index 0 and validates on 1; 2 is the reverse (HyperKvasir).
+        val_fraction, seed: the held-out share where there is no official split (stratified, seeded).
+        split_files: copies of the official CSVs; None: they are downloaded and cached.
+        exclude_pairs: similarities CSV whose pairs with conflicting labels are left out, both images of each.
+        on_bad_image: `error` stops at images that are missing or unreadable and lists them; `skip` goes on without.
+
+    Raises:
+        UsageError: what is wrong, in one sentence.
+    """
+    benchmark = find_benchmark(name)
+    root = Path(data_dir)
+    if benchmark.folds and not 1 <= fold <= benchmark.folds:
+        raise UsageError(f"{name} has folds 1 to {benchmark.folds}, not {fold}.")
+    found = find_images(root, benchmark)
+    if benchmark.split_files:
+        assigned = read_split(benchmark, split_files)
+    else:
+        keys = [key for key in found if key[0] in benchmark.classes]
+        held_out = stratified_share([key[0] for key in keys], val_fraction, seed)
+        assigned = {key: (key[0], "validation" if out else "train") for key, out in zip(keys, held_out)}
+    excluded = read_pairs(Path(exclude_pairs), benchmark.keyed_by_class) if exclude_pairs else set()
+
+    entries, missing, ambiguous, left_out = [], [], [], 0
+    for key, (label, where) in assigned.items():
+        if label not in benchmark.classes:
+            continue
+        if key in excluded:
+            left_out += 1
+            continue
+        split = where if where in SPLITS else ("train" if int(where) == fold - 1 else "validation")
+        paths = found.get(key, [])
+        if len(paths) > 1:  # the archive also holds copies (segmented images): take the labelled one
+            paths = [path for path in paths if Path(path).parent.name == benchmark.folder_of(label)]
+        if not paths:
+            missing.append(f"{benchmark.folder_of(label)}/{key if isinstance(key, str) else key[1]}")
+            continue
+        if len(paths) > 1:
+            ambiguous.append(", ".join(os.path.relpath(path, root) for path in paths))
+            continue
+        entries.append(Entry(paths[0], label, split, Path(os.path.relpath(paths[0], root)).as_posix()))
+    if ambiguous:
+        raise UsageError(f"{root} holds {len(ambiguous)} images twice: {listed(ambiguous)}.")
+    if missing and on_bad_image == "error":
+        raise UsageError(
+            f"{root} lacks {len(missing)} images of {name} (--on_bad_image skip goes on without): "
+            f"{listed(sorted(missing))}."
+        )
+    entries = drop_or_refuse(entries, [], on_bad_image, num_workers, own_splits=False)
+    if not entries:
+        raise UsageError(f"{root} holds no image of {name}: --data_dir takes the archive of {benchmark.homepage}.")
+    by_split = {split: [entry for entry in entries if entry.split == split] for split in SPLITS}
+    splits = DatasetDict({s: to_dataset(part, list(benchmark.classes)) for s, part in by_split.items() if part})
+    counts = Counter(entry.split for entry in entries)
+    expected = dict(benchmark.counts)
+    if fold == 2:
+        expected = {"train": expected["validation"], "validation": expected["train"]}
+    if "all" in expected:
+        counts = {"all": sum(counts.values())}
+    return BenchmarkData(
+        splits=splits,
+        missing=missing,
+        extra=sum(map(len, found.values())) - len(entries),
+        excluded=left_out,
+        as_published=not exclude_pairs and dict(counts) == expected,
+    )
