@@ -7,6 +7,7 @@
 from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
 
 from .errors import UsageError
 
@@ -58,6 +59,11 @@ class _ReferenceTraining(TrainingArguments):
             if (value := getattr(self, name)) is not None and value < 0:
                 raise UsageError(f"{name} cannot be negative ({value}).")
         super().__post_init__()
+        if self.fp16 and self.device.type == "cpu":
+            raise UsageError("fp16 needs a GPU: on a CPU use --bf16, or neither.")
+        for tracker in self.report_to:
+            if tracker not in get_available_reporting_integrations():
+                raise UsageError(f"--report_to {tracker} needs a package that is not installed: pip install {tracker}.")
 
     @property
     def effective_batch_size(self) -> int:
@@ -220,6 +226,12 @@ class DataSourceArguments:
     )
     val_fraction: float = field(
         default=0.0, metadata={"help": "Held-out share of the training images (stratified, seeded)."}
+    )
+    train_fraction: float = field(
+        default=1.0,
+        metadata={
+            "help": "Share of the training images to use (stratified, seeded; a smaller share lies within a larger)."
+        },
     )
     on_bad_image: str = field(
         default="error",

@@ -68,8 +68,11 @@ def run(verb: str, argv: list[str]) -> int:
     except (UsageError, ConversionError) as error:
         print(f"hf-mae {verb}: {error}", file=sys.stderr)
         return 1
-    except PermissionError as error:
-        print(f"hf-mae {verb}: {error.filename} cannot be used ({error.strerror}).", file=sys.stderr)
+    except OSError as error:  # a folder that cannot be written, a full disk
+        if error.strerror is None:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"hf-mae {verb}: {where}{error.strerror}.", file=sys.stderr)
         return 1
 
 

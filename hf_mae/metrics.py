@@ -106,6 +106,29 @@ def classification_scores(predictions, references, label_names: list[str] | None
     return scores
 
 
+def ranking_scores(class_scores: np.ndarray, references: np.ndarray, label_names: list[str]) -> dict:
+    """ROC AUC (each class against the rest) and average precision, macro averages as sklearn's.
+
+    Args:
+        class_scores: (images, classes), each row summing to 1.
+        references: class ids (images,).
+
+    Returns:
+        `roc_auc` and `average_precision`; None where a class is absent from the references (or is all there is), and
+        `undefined_ranking` then names such classes.
+    """
+    counts = np.bincount(references, minlength=len(label_names))
+    undefined = [name for name, count in zip(label_names, counts) if count in (0, len(references))]
+    if undefined:
+        return {"roc_auc": None, "average_precision": None, "undefined_ranking": undefined}
+    one_hot = np.eye(len(label_names), dtype=int)[references]
+    return {
+        "roc_auc": float(sk.roc_auc_score(one_hot, class_scores, average="macro")),
+        "average_precision": float(sk.average_precision_score(one_hot, class_scores, average="macro")),
+        "undefined_ranking": [],
+    }
+
+
 def scalar_scores(scores: dict) -> dict[str, float]:
     """What a training log can hold: the numbers alone."""
     return {name: value for name, value in scores.items() if isinstance(value, float)}
@@ -119,4 +142,9 @@ def zero_division_notes(scores: dict) -> list[str]:
         "recall": "predicted but absent from this split, so their recall counts as 0",
         "absent": "neither in this split nor predicted, so no macro average includes them",
     }
-    return [f"{', '.join(zero[key])}: {text}." for key, text in texts.items() if zero[key]]
+    notes = [f"{', '.join(zero[key])}: {text}." for key, text in texts.items() if zero[key]]
+    if undefined := scores.get("undefined_ranking"):
+        notes.append(
+            f"ROC AUC and average precision are undefined: no image, or every image, is {', '.join(undefined)}."
+        )
+    return notes

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import figures
-from .metrics import HEADLINE, TITLES, ClassificationMetrics, zero_division_notes
+from .metrics import HEADLINE, TITLES, ClassificationMetrics, ranking_scores, zero_division_notes
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -19,7 +19,9 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def score_split(logits: np.ndarray, labels: np.ndarray, names: list[str]) -> dict[str, Any]:
-    return ClassificationMetrics().compute(predictions=logits.argmax(-1), references=labels, label_names=names)
+    """`metrics.classification_scores` and `metrics.ranking_scores` together."""
+    scores = ClassificationMetrics().compute(predictions=logits.argmax(-1), references=labels, label_names=names)
+    return scores | ranking_scores(softmax(logits), labels, names)
 
 
 def write_predictions(

@@ -248,6 +248,9 @@ def test_a_loss_that_is_not_finite_stops_with_the_files(tiny_pth, toy, tmp_path,
         (["--image_size", "33"], "no multiple of the patch size"),
         (["--pooling", "cls", "--num_attention_heads", "7"], "does not divide"),
         (["--num_train_epochs", "0"], "num_train_epochs must be above 0"),
+        (["--fp16", "--use_cpu"], "fp16 needs a GPU"),
+        (["--report_to", "swanlab"], "--report_to swanlab needs a package that is not installed"),
+        (["--output_dir", "/proc/nowhere"], "/proc/nowhere: No such file or directory"),
     ],
 )
 def test_a_users_mistake_is_one_sentence(tiny_pth, toy, tmp_path, capsys, change, message):

@@ -5,7 +5,7 @@ import pytest
 from sklearn import metrics as sk
 
 from hf_mae import ClassificationMetrics
-from hf_mae.metrics import classification_scores, zero_division_notes
+from hf_mae.metrics import classification_scores, ranking_scores, zero_division_notes
 
 
 def cases():
@@ -42,6 +42,27 @@ def test_equal_to_sklearn(references, predictions):
             (theirs["precision"], theirs["recall"], theirs["f1-score"])
         )
         assert ours["support"] == theirs["support"]
+
+
+@pytest.mark.parametrize("classes", [2, 5, 23])
+def test_ranking_scores_equal_sklearn(classes):
+    generator = np.random.default_rng(classes)
+    scores = generator.dirichlet(np.ones(classes), 200)
+    references = np.concatenate([np.arange(classes), generator.integers(0, classes, 200 - classes)])
+    found = ranking_scores(scores, references, [str(i) for i in range(classes)])
+    if classes == 2:
+        assert found["roc_auc"] == pytest.approx(sk.roc_auc_score(references, scores[:, 1]))
+    else:
+        assert found["roc_auc"] == pytest.approx(sk.roc_auc_score(references, scores, multi_class="ovr"))
+        per_class = [sk.average_precision_score(references == i, scores[:, i]) for i in range(classes)]
+        assert found["average_precision"] == pytest.approx(np.mean(per_class))
+
+
+def test_ranking_scores_are_undefined_where_a_class_is_absent():
+    found = ranking_scores(np.full((3, 3), 1 / 3), np.array([0, 1, 1]), ["a", "b", "c"])
+    assert found == {"roc_auc": None, "average_precision": None, "undefined_ranking": ["c"]}
+    notes = zero_division_notes(classification_scores([0, 1, 1], [0, 1, 1], ["a", "b", "c"]) | found)
+    assert any("undefined" in note and "c" in note for note in notes)
 
 
 def test_zero_division_is_said():

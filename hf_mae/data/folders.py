@@ -277,20 +277,23 @@ def _in_two_splits(entries: list[Entry]) -> tuple[set[Entry], list[str]]:
     return leave, repeated
 
 
-def stratified_share(labels: list, fraction: float, seed: int) -> np.ndarray:
+def stratified_share(labels: list, fraction: float, seed: int, *, leave_one: bool = True) -> np.ndarray:
     """Which elements belong to a seeded share of `fraction` of every class: bool (elements,).
 
-    A class of two or more keeps at least one element on either side.
+    With the same seed, a smaller share lies within a larger one.
+
+    Args:
+        leave_one: a class of two or more keeps at least one element on either side; else each has at least one inside.
     """
     labels = np.asarray(labels)
     chosen = np.zeros(len(labels), dtype=bool)
     generator = np.random.default_rng(seed)
     for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
+        members = generator.permutation(np.flatnonzero(labels == label))
         count = round(fraction * len(members))
-        if len(members) > 1:
-            count = min(max(count, 1), len(members) - 1)
-        chosen[generator.permutation(members)[:count]] = True
+        if len(members) > 1 or not leave_one:
+            count = min(max(count, 1), len(members) - leave_one)
+        chosen[members[:count]] = True
     return chosen
 
 

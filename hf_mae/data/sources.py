@@ -2,13 +2,14 @@
 
 import logging
 
+import numpy as np
 from datasets import DatasetDict
 
 from ..arguments import DataSourceArguments
 from ..errors import UsageError
 from .archives import load_benchmark
 from .benchmarks import find_benchmark
-from .folders import listed, load_image_folder
+from .folders import listed, load_image_folder, stratified_share
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +21,17 @@ def load_splits(source: DataSourceArguments, seed: int = 0, own_names: list[str]
         seed: of a held-out share.
         own_names: class names of the checkpoint, by class id.
     """
+    if not 0.0 < source.train_fraction <= 1.0:
+        raise UsageError(f"train_fraction must be above 0 and at most 1, not {source.train_fraction}.")
+    splits = _load(source, seed, own_names)
+    if source.train_fraction < 1.0 and "train" in splits:
+        labels = splits["train"]["labels"][:]
+        chosen = stratified_share(labels, source.train_fraction, seed, leave_one=False)
+        splits["train"] = splits["train"].select(np.flatnonzero(chosen))
+    return splits
+
+
+def _load(source: DataSourceArguments, seed: int, own_names: list[str] | None) -> DatasetDict:
     if source.benchmark:
         return _load_benchmark(source, seed)
     if source.split_file or source.exclude_pairs:

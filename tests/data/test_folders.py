@@ -176,6 +176,23 @@ def test_val_fraction_is_stratified_and_seeded(toy):
         load_image_folder(toy / "labelled", val_fraction=0.2)
 
 
+def test_training_shares_are_nested_and_keep_every_class(toy):
+    from hf_mae.arguments import DataSourceArguments
+    from hf_mae.data import load_splits
+
+    def share(fraction, seed=0):
+        source = DataSourceArguments(data_dir=str(toy / "labelled"), train_fraction=fraction)
+        splits = load_splits(source, seed)
+        assert len(splits["validation"]) == 18 and len(set(splits["train"]["labels"][:])) == 3
+        return set(splits["train"]["file_name"][:])
+
+    assert share(0.01) < share(0.1) < share(0.5) < share(1.0)
+    assert [len(share(fraction)) for fraction in (0.01, 0.1, 0.5, 1.0)] == [3, 6, 30, 60]
+    assert share(0.1) != share(0.1, seed=1)
+    with pytest.raises(UsageError, match="train_fraction must be above 0"):
+        share(0.0)
+
+
 def test_small_classes_keep_an_image_on_either_side():
     labels = ["a"] * 2 + ["b"] + ["c"] * 100
     chosen = stratified_share(labels, 0.1, seed=0)
