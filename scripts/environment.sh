@@ -1,8 +1,8 @@
 # Sourced by the scripts: makes .venv in the project once, installs the project into it, and puts it on PATH.
-# ROOT is the project's folder, from wherever the script is called; EXTRAS are the extras that the script needs.
+# ROOT is the project's folder, from wherever the script is called; EXTRAS, set before, are the extras that it needs.
 set -euo pipefail
+EXTRAS="${EXTRAS:-}"
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-EXTRAS="${1:-}"
 stamp="$ROOT/.venv/.installed" # the state of setup.cfg that was installed, then the extras
 wanted="$(cksum < "$ROOT/setup.cfg")"
 installed="$(cat "$stamp" 2>/dev/null || true)"

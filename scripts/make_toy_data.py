@@ -20,7 +20,8 @@ def draw(kind: str, size: int, generator: np.random.Generator) -> Image.Image:
     image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
     pen = ImageDraw.Draw(image)
     colour = tuple(int(c) for c in (np.array([120, 40, 45]) + generator.normal(0, 10, 3)).clip(0, 255))
-    centre, radius = generator.uniform(0.35, 0.65, 2) * size, generator.uniform(0.15, 0.28) * size
+    centre = generator.uniform(0.35, 0.65, 2) * size
+    radius = (generator.uniform(0.22, 0.34) if kind == "ring" else generator.uniform(0.12, 0.22)) * size
     box = [*(centre - radius), *(centre + radius)]
     if kind == "blob":
         pen.ellipse(box, fill=colour)

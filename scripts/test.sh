@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Runs the test suite: bash scripts/test.sh [pytest arguments]. Sets up .venv on the first run.
-source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" test
+EXTRAS=test
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 cd "$ROOT"
 exec python -m pytest -n "${TEST_PROCESSES:-2}" --dist worksteal "$@"
