@@ -70,6 +70,7 @@ def evaluate(options: EvaluationArguments, trainer_dir: str) -> int:
         per_device_eval_batch_size=options.batch_size,
         dataloader_num_workers=options.num_workers,
         dataloader_pin_memory=torch.cuda.is_available(),
+        use_cpu=not torch.accelerator.is_available(),
         bf16=options.bf16,
         report_to="none",
     )

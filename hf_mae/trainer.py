@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import datasets
 import numpy as np
 import torch
 from timm.data import Mixup
@@ -13,7 +14,8 @@ from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, get_scheduler
 
 from .arguments import COSINE, FinetuningArguments, PretrainingArguments, _ReferenceTraining
-from .data.images import collate, seeded_draws
+from .data.images import EvaluationImages, TrainingImages, collate, seeded_draws
+from .data.transforms import training_transform_of
 from .errors import UsageError
 from .losses import cross_entropy_sum, label_weight
 from .metrics import ClassificationMetrics, scalar_scores
@@ -183,6 +185,24 @@ def choose_attention(model: nn.Module, device: torch.device) -> None:
         model.set_attn_implementation("eager")
 
 
+def holds_images(dataset) -> bool:
+    """Whether a data set is one of images as `load_image_folder` gives them, rather than of tensors."""
+    return isinstance(dataset, datasets.Dataset) and "image" in dataset.column_names
+
+
+def evaluated(dataset, processor):
+    """Images through the image processor; a data set of tensors as it is."""
+    return EvaluationImages(dataset, _needed(processor)) if holds_images(dataset) else dataset
+
+
+def _needed(processor):
+    if processor is None:
+        raise UsageError(
+            "A data set of images needs processing_class=image_processor(family, image_size), of hf_mae.data."
+        )
+    return processor
+
+
 class _Watch(TrainerCallback):
     """Tells the training images which epoch it is (accelerate does so for one process only), and looks at the last
     loss when the training ends."""
@@ -202,7 +222,9 @@ class MaeFinetuner(_ReferenceTrainer):
     """Fine-tunes a ViT or BEiT classifier as the reference does.
 
     A data set of `{"pixel_values": FloatTensor (C, H, W), "labels": int or FloatTensor (num_labels,)}` trains as it
-    is; nothing is added to it but what `args` asks for on the batch (mixup, CutMix).
+    is; nothing is added to it but what `args` asks for on the batch (mixup, CutMix). A `datasets.Dataset` of images (of
+    `load_image_folder`) is trained on with the augmentation that goes with `processing_class`, and evaluated through
+    `processing_class` itself.
 
     Args:
         model: of `build_classifier`, or any stock ViT / mean-pooling BEiT classifier.
@@ -220,6 +242,14 @@ class MaeFinetuner(_ReferenceTrainer):
                     f"mixup and CutMix mix pairs of images: per_device_train_batch_size must be even, "
                     f"not {args.per_device_train_batch_size}."
                 )
+        processor = kwargs.get("processing_class")
+        if holds_images(kwargs.get("train_dataset")):
+            transform = training_transform_of(_needed(processor))
+            kwargs["train_dataset"] = TrainingImages(kwargs["train_dataset"], transform, args.seed)
+        if isinstance(held_out := kwargs.get("eval_dataset"), dict):
+            kwargs["eval_dataset"] = {name: evaluated(part, processor) for name, part in held_out.items()}
+        else:
+            kwargs["eval_dataset"] = evaluated(held_out, processor)
         kwargs.setdefault("compute_metrics", self.compute_scores)
         self.label_names_by_id = [model.config.id2label[i] for i in range(model.config.num_labels)]
         self._metric = None
@@ -241,6 +271,12 @@ class MaeFinetuner(_ReferenceTrainer):
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
         if self.train_dataset is not None and drop_path_of(model) != args.drop_path and not args.freeze_backbone:
             logger.info("drop path of the model is %g (args.drop_path is %g)", drop_path_of(model), args.drop_path)
+
+    def get_eval_dataloader(self, eval_dataset=None) -> DataLoader:
+        return super().get_eval_dataloader(evaluated(eval_dataset, self.processing_class))
+
+    def get_test_dataloader(self, test_dataset) -> DataLoader:
+        return super().get_test_dataloader(evaluated(test_dataset, self.processing_class))
 
     @property
     def drops_last_batch(self) -> bool:

@@ -167,5 +167,6 @@ def test_a_split_or_class_that_is_not_there(model, toy, tmp_path, capsys):
 
 
 def test_evaluate_leaves_nothing_behind(model, toy, tmp_path):
-    run_cli("evaluate", "--model_name_or_path", model, "--data_dir", toy / "labelled", "--split", "test", cwd=tmp_path)
+    argv = ["evaluate", "--model_name_or_path", model, "--data_dir", toy / "labelled", "--split", "test", "--bf16"]
+    run_cli(*argv, cwd=tmp_path)
     assert not list(tmp_path.iterdir())

@@ -14,9 +14,10 @@ from conftest import ROOT, TensorItems, run_cli
 from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification, pipeline
 
-from hf_mae import FinetuningArguments, MaeFinetuner, build_classifier
+from hf_mae import FinetuningArguments, MaeFinetuner, build_classifier, load_image_folder
 from hf_mae import finetune as finetune_verb
 from hf_mae.cli import main
+from hf_mae.data import TrainingImages, image_processor, training_transform
 from hf_mae.errors import UsageError
 
 QUICK = [
@@ -297,6 +298,32 @@ def test_a_last_smaller_batch_is_dropped_in_training_only(tiny_pth, tmp_path):
             trainer.get_train_dataloader()
 
 
+@pytest.mark.parametrize("family", ["endoscopy", "imagenet"])
+def test_a_data_set_of_images_is_prepared_by_the_processor(tiny_pth, toy, tmp_path, family):
+    splits = load_image_folder(toy / "labelled")
+    processor = image_processor(family, 32, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    args = FinetuningArguments(output_dir=tmp_path, max_steps=1, per_device_train_batch_size=8, use_cpu=True)
+    model = build_classifier(tiny_pth, num_labels=3)
+    trainer = MaeFinetuner(
+        model=model,
+        args=args,
+        train_dataset=splits["train"],
+        eval_dataset=splits["validation"],
+        processing_class=processor,
+    )
+    ours = TrainingImages(splits["train"], training_transform(family, 32, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)))
+    assert torch.equal(trainer.train_dataset[3]["pixel_values"], ours[3]["pixel_values"])
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] > 0
+    logits = trainer.predict(splits["test"]).predictions
+    first = processor(splits["test"][0]["image"], return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        expected = model.eval()(pixel_values=first).logits[0]
+    torch.testing.assert_close(torch.tensor(logits[0]), expected, atol=1e-5, rtol=0)
+    with pytest.raises(UsageError, match="needs processing_class"):
+        MaeFinetuner(model=model, args=args, train_dataset=splits["train"])
+
+
 def test_accelerate_launch_runs_the_script(tiny_pth, toy, tmp_path):
     done = subprocess.run(
         [
@@ -326,6 +353,7 @@ def without_randomness(family, size, mean, std, **_):
 import hf_mae.finetune
 hf_mae.finetune.training_transform = without_randomness
 from hf_mae.cli import main
+from hf_mae.data import TrainingImages, image_processor, training_transform
 sys.exit(main(["finetune", *sys.argv[1:]]))
 """
     (tmp_path / "script.py").write_text(script)

@@ -179,6 +179,15 @@ def image_processor(family: str, image_size: int, mean=None, std=None):
     )
 
 
+def training_transform_of(processor) -> TrainingTransform:
+    """The training transform that goes with an image processor: `imagenet` where it crops the centre, else
+    `endoscopy`; size, mean and std are the processor's."""
+    settings = processor.to_dict()
+    family = "imagenet" if settings.get("do_center_crop") else "endoscopy"
+    size = settings["crop_size"]["height"] if family == "imagenet" else settings["size"]["height"]
+    return training_transform(family, size, settings["image_mean"], settings["image_std"])
+
+
 def _known(family: str) -> str:
     if family not in FAMILIES:
         raise UsageError(f"No transforms are called {family}: choose one of {', '.join(FAMILIES)}.")
