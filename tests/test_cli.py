@@ -11,6 +11,7 @@ from conftest import run_cli
 from hf_mae import arguments
 from hf_mae.cli import VERBS, main
 from hf_mae.errors import UsageError
+from hf_mae.finetune import machine_defaults
 from hf_mae.recipe import RECIPES, parse, recipe_names
 
 FINETUNE = [arguments.ModelArguments, arguments.DataArguments, arguments.FinetuningArguments]
@@ -73,7 +74,7 @@ def test_every_recipe_fills_the_dataclasses(name, tmp_path):
         from hf_mae import pretrain
 
         kinds = [pretrain.PretrainingModelArguments, pretrain.PretrainingDataArguments, arguments.PretrainingArguments]
-    filled, given = parse("x", "", kinds, ["--recipe", name, "--output_dir", str(tmp_path)])
+    filled, _ = parse("x", "", kinds, ["--recipe", name, "--output_dir", str(tmp_path)], machine_defaults())
     for key, value in yaml.safe_load((RECIPES / f"{name}.yaml").read_text()).items():
         holder = next(part for part in filled if hasattr(part, key))
         filled_value = getattr(holder, key)
