@@ -181,7 +181,7 @@ class _ReferenceTrainer(Trainer):
 
 def choose_attention(model: nn.Module, device: torch.device) -> None:
     """Plain attention for training on a CPU, where the backward pass of torch's fused one takes longer than all matrix
-    products (1.15 to 1.5 x the images a second: scripts/benchmark_attention.py). The saved model does not know of it."""
+    products (1.15 to 1.5 x the images a second: scripts/benchmark_attention.py). The saved model stays as it is."""
     if device.type == "cpu" and model.config._attn_implementation == "sdpa":
         model.set_attn_implementation("eager")
 
