@@ -21,7 +21,7 @@ from .finetune import DEFAULTS, finetune, machine_defaults, own_label_names
 from .metrics import HEADLINE, classification_scores
 from .recipe import parse
 from .results import TITLES, table, write_json
-from .runs import one_process_first, set_up_logging
+from .runs import set_up_logging
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ def main(argv: list[str]) -> int:
     )
     set_up_logging(args.process_index == 0)
     own_names = own_label_names(model_args.model_name_or_path)
-    with one_process_first(args, "reading the images"):
+    with args.main_process_first(desc="reading the images"):
         if options.folds == "official":
             folds = official_folds(data_args, args.seed, own_names)
         elif options.folds.isdigit():

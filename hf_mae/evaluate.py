@@ -12,7 +12,7 @@ from .data import EvaluationImages, load_image_folder, load_splits
 from .errors import UsageError
 from .recipe import parse
 from .results import score_split, table, write_json, write_split
-from .runs import one_process_first, set_up_logging
+from .runs import set_up_logging
 from .trainer import MaeFinetuner
 
 
@@ -77,7 +77,7 @@ def evaluate(options: EvaluationArguments, trainer_dir: str) -> int:
     set_up_logging(args.process_index == 0)
     model, processor = load_classifier(options.model_name_or_path)
     names = [model.config.id2label[i] for i in range(model.config.num_labels)]
-    with one_process_first(args, "reading the images"):
+    with args.main_process_first(desc="reading the images"):
         if options.benchmark:
             splits = load_splits(options)
             classes = splits[next(iter(splits))].features["labels"].names

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from datasets import DatasetDict
 from transformers import AutoConfig, set_seed
+from transformers.integrations import is_tensorboard_available
 
 from . import figures
 from .arguments import DataArguments, FinetuningArguments, ModelArguments
@@ -17,7 +18,7 @@ from .modelcard import write_model_card
 from .models import build_classifier
 from .recipe import parse, recipe_as_run
 from .results import table, write_json, write_split
-from .runs import hardware, one_process_first, set_up_logging, settle_resume, tensorboard_installed, train, versions
+from .runs import hardware, set_up_logging, settle_resume, train, versions
 from .trainer import MaeFinetuner
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ def machine_defaults() -> dict:
         "use_cpu": not torch.accelerator.is_available(),  # said outright, or transformers refuses bf16 there
         "dataloader_pin_memory": gpu,
         "dataloader_num_workers": min(8, torch.get_num_threads()) if gpu else 0,
-        "report_to": "tensorboard" if tensorboard_installed() else "none",
+        "report_to": "tensorboard" if is_tensorboard_available() else "none",
     }
 
 
@@ -66,7 +67,7 @@ def main(argv: list[str]) -> int:
         required=("model_name_or_path", "data_dir", "output_dir"),
     )
     set_up_logging(args.process_index == 0)
-    with one_process_first(args, "reading the images"):
+    with args.main_process_first(desc="reading the images"):
         splits = load_splits(data_args, args.seed, own_label_names(model_args.model_name_or_path))
     scores = finetune(model_args, data_args, args, given, splits)
     if args.process_index == 0:
@@ -116,7 +117,7 @@ def finetune(
         num_attention_heads=model_args.num_attention_heads,
     )
     logger.info(model.conversion_report.summary())
-    with one_process_first(args, "preparing the images"):
+    with args.main_process_first(desc="preparing the images"):
         training_images, held_out, processor = prepare_images(splits, data_args, model.config.image_size, args.seed)
     trainer = MaeFinetuner(
         model=model,
@@ -157,7 +158,6 @@ def finetune(
         recipe=recipe,
         training=f"{result.global_step} updates in {seconds / 60:.1f} minutes on {hardware()}; {versions()}.",
         selection=selection,
-        has_curves=True,
     )
     training = {
         **result.metrics,

@@ -38,7 +38,8 @@ In per cent. {selection}
 {per_class}
 
 ![Confusion matrix](confusion_matrix_{split}.png)
-{curves}
+![Learning curves](learning_curves.png)
+
 ## Training
 
 Data: `{data}` ({sizes}). {training}
@@ -62,7 +63,6 @@ def write_model_card(
     recipe: str,
     training: str,
     selection: str,
-    has_curves: bool,
 ) -> None:
     """Writes `README.md` with a `model-index` that the Hub parses.
 
@@ -117,7 +117,6 @@ def write_model_card(
         notes="\n".join(f"- {part}: {note}" for part, v in scores.items() for note in zero_division_notes(v)),
         split=split,
         per_class="\n".join(classes),
-        curves="![Learning curves](learning_curves.png)\n" if has_curves else "",
         data=data,
         sizes=", ".join(f"{part} {count}" for part, count in sizes.items()),
         training=training,

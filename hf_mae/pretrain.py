@@ -17,7 +17,7 @@ from .finetune import machine_defaults
 from .models import build_pretrainer
 from .recipe import parse, recipe_as_run
 from .results import write_json
-from .runs import hardware, one_process_first, set_up_logging, settle_resume, train, versions
+from .runs import hardware, set_up_logging, settle_resume, train, versions
 from .trainer import MaePretrainer
 
 logger = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ def main(argv: list[str]) -> int:
     )
     set_up_logging(args.process_index == 0)
     checkpoint = settle_resume(args)
-    with one_process_first(args, "reading the images"):
+    with args.main_process_first(desc="reading the images"):
         images = load_unlabelled(data_args.data_dir, data_args.on_bad_image, data_args.preprocessing_num_workers)
     set_seed(args.seed)  # of a model from scratch
     model = build_pretrainer(
@@ -125,7 +125,7 @@ def main(argv: list[str]) -> int:
     )
     size = model.config.image_size
     mean, std = parse_mean_std(data_args.mean_std, data_args.transforms, images, size)
-    with one_process_first(args, "preparing the images"):
+    with args.main_process_first(desc="preparing the images"):
         transform = pretraining_transform(
             data_args.transforms, size, mean, std, cache_shortest_edge=data_args.cache_shortest_edge
         )

@@ -1,6 +1,5 @@
 """What the training verbs share: logging, the output folder, resuming, versions."""
 
-import contextlib
 import logging
 import os
 import platform
@@ -104,16 +103,3 @@ def train(trainer, checkpoint: str | None) -> tuple[TrainOutput, float]:
             "--resume_from_checkpoint last."
         ) from None
     return result, time.time() - started
-
-
-@contextlib.contextmanager
-def one_process_first(args, what: str):
-    """The main process of a node prepares (and caches); the others wait and read what it wrote."""
-    with args.main_process_first(desc=what):
-        yield
-
-
-def tensorboard_installed() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("tensorboard") is not None

@@ -27,7 +27,10 @@ logger = logging.getLogger(__name__)
 
 
 class _ReferenceTrainer(Trainer):
-    """What both trainings share: linear lr rule, warm-up in epochs, a stop at losses that are not finite."""
+    """What both trainings share: linear lr rule, warm-up in epochs, a stop at losses that are not finite.
+
+    A subclass has `groups(model)`: the parameter groups of the optimizer.
+    """
 
     def __init__(self, model: nn.Module, args: _ReferenceTraining, **kwargs):
         if args.learning_rate is None:
@@ -51,10 +54,6 @@ class _ReferenceTrainer(Trainer):
                 args.gradient_accumulation_steps,
                 args.world_size,
             )
-
-    def groups(self, model: nn.Module) -> list[dict]:
-        """Parameter groups of the optimizer, each with its `lr` and `weight_decay`."""
-        raise NotImplementedError
 
     @contextmanager
     def _dropping_last_batch(self, drop: bool) -> Iterator[None]:
