@@ -222,16 +222,30 @@ class DataSourceArguments:
         default=None, metadata={"help": "Copies of the benchmark's official CSVs; not given: downloaded once."}
     )
     exclude_pairs: str | None = field(
-        default=None, metadata={"help": "CSV of image pairs with conflicting labels; both images of each are left out."}
+        default=None,
+        metadata={"help": "CSV of image pairs (of hf-mae audit, or published); both images of each are left out."},
+    )
+    group_column: str | None = field(
+        default=None,
+        metadata={"help": "Manifest column with the patient or video of an image. Not given: group, if there is one."},
+    )
+    group_pattern: str | None = field(
+        default=None,
+        metadata={"help": "Or a regular expression on file_name, whose first group is the patient or video."},
     )
     val_fraction: float = field(
-        default=0.0, metadata={"help": "Held-out share of the training images (stratified, seeded)."}
+        default=0.0,
+        metadata={"help": "Held-out share of the training images (stratified by class, whole groups, seeded)."},
     )
     train_fraction: float = field(
         default=1.0,
         metadata={
             "help": "Share of the training images to use (stratified, seeded; a smaller share lies within a larger)."
         },
+    )
+    select_on: float = field(
+        default=0.0,
+        metadata={"help": "Share of the training images that chooses the epoch, in place of the validation split."},
     )
     on_bad_image: str = field(
         default="error",

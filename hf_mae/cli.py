@@ -16,6 +16,9 @@ VERBS = {
     "evaluate": ("hf_mae.evaluate", "score a fine-tuned model on a split"),
     "predict": ("hf_mae.predict", "classify image files"),
     "crossval": ("hf_mae.crossval", "train and evaluate every fold and seed"),
+    "report": ("hf_mae.report", "runs beside the published rows, with intervals and tests"),
+    "audit": ("hf_mae.audit", "find near-duplicate images within and across labels and splits"),
+    "checkpoints": ("hf_mae.checkpoints", "list the public checkpoints, or fetch one"),
     "pretrain": ("hf_mae.pretrain", "pre-train on unlabelled images"),
     "recipes": ("hf_mae.recipes_list", "list the recipes, or show one"),
 }
@@ -23,7 +26,7 @@ VERBS = {
 
 def usage() -> str:
     lines = ["usage: hf-mae VERB ... (hf-mae VERB --help tells its flags)", "", "verbs:"]
-    lines += [f"  {verb:10} {what}" for verb, (_, what) in VERBS.items()]
+    lines += [f"  {verb:11} {what}" for verb, (_, what) in VERBS.items()]
     return "\n".join(lines)
 
 

@@ -1,12 +1,17 @@
 """`hf-mae convert` and `hf-mae export`: the command line of `hf_mae.conversion`."""
 
+from .checkpoints import resolve
 from .cli import Parser
 from .conversion import convert_checkpoint, export_checkpoint
 
 
 def convert(argv: list[str]) -> int:
     parser = Parser("convert", "Turn an MAE checkpoint into a folder that transformers loads.")
-    parser.add_argument("source", metavar="SRC", help=".pth, .safetensors, a transformers folder or a Hub id")
+    parser.add_argument(
+        "source",
+        metavar="SRC",
+        help=".pth, .safetensors, a transformers folder, a Hub id, or a name of hf-mae checkpoints",
+    )
     parser.add_argument("destination", metavar="DST", help="the folder to write")
     parser.flag("to", choices=["auto", "pretraining", "classifier", "backbone"], default="auto")
     parser.flag("pooling", choices=["auto", "mean", "cls"], default="auto", help="of a classifier")
@@ -20,7 +25,9 @@ def convert(argv: list[str]) -> int:
     parser.flag("overwrite", action="store_true", help="replace a destination that is not empty")
     options = vars(parser.parse_args(argv))
     _quiet()
-    report = convert_checkpoint(options.pop("source"), options["destination"], **_without(options, "destination"))
+    report = convert_checkpoint(
+        resolve(options.pop("source")), options["destination"], **_without(options, "destination")
+    )
     print(report.summary())
     print(f"Written to {options['destination']} (certificate: conversion.json)")
     return 0

@@ -5,10 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from .arguments import DataSourceArguments, FinetuningArguments
-from .data import EvaluationImages, load_image_folder, load_splits
+from .checkpoints import resolve
+from .data import EvaluationImages, load_splits
+from .data.sources import description
 from .errors import UsageError
 from .recipe import parse
 from .results import score_split, table, write_json, write_split
@@ -25,6 +28,7 @@ class EvaluationArguments(DataSourceArguments):
     output_dir: str | None = field(default=None, metadata={"help": "Where scores, predictions and figures go."})
     batch_size: int = field(default=64, metadata={"help": "Images per process and forward pass."})
     bf16: bool = field(default=False, metadata={"help": "Compute in bfloat16; scores then differ in the third digit."})
+    seed: int = field(default=0, metadata={"help": "Of val_fraction, as in training."})
     num_workers: int = field(default=0, metadata={"help": "Processes that load images."})
 
 
@@ -34,7 +38,7 @@ def load_classifier(model_name_or_path: str):
     Raises:
         UsageError: it is not there, or has no trained head or no image processor.
     """
-    path = Path(model_name_or_path)
+    path = Path(model_name_or_path := resolve(model_name_or_path))
     if path.is_file():
         raise UsageError(f"{path} is a file: convert it first (hf-mae convert {path} FOLDER) and pass the folder.")
     try:
@@ -48,6 +52,13 @@ def load_classifier(model_name_or_path: str):
     if info["missing_keys"]:
         raise UsageError(
             f"{model_name_or_path} has no trained {', '.join(sorted(info['missing_keys'])[:3])}: fine-tune it first."
+        )
+    image = processor(Image.new("RGB", (64, 48)), return_tensors="pt")["pixel_values"]
+    size = model.config.image_size
+    if tuple(image.shape[-2:]) != (size, size):
+        raise UsageError(
+            f"{model_name_or_path} takes images of {size} pixels, but its preprocessor_config.json makes them "
+            f"{image.shape[-1]} x {image.shape[-2]}: put the two in agreement."
         )
     return model.eval(), processor
 
@@ -78,23 +89,13 @@ def evaluate(options: EvaluationArguments, trainer_dir: str) -> int:
     model, processor = load_classifier(options.model_name_or_path)
     names = [model.config.id2label[i] for i in range(model.config.num_labels)]
     with args.main_process_first(desc="reading the images"):
-        if options.benchmark:
-            splits = load_splits(options)
-            classes = splits[next(iter(splits))].features["labels"].names
-            if classes != names:
-                raise UsageError(
-                    f"{options.model_name_or_path} has other classes than {options.benchmark}, or in another order: "
-                    f"{', '.join(sorted(set(names) ^ set(classes))) or 'the order differs'}."
-                )
-        else:
-            splits = load_image_folder(
-                options.data_dir,
-                manifest=options.manifest,
-                val_fraction=options.val_fraction,
-                label_names=names,
-                on_bad_image=options.on_bad_image,
-                num_workers=options.preprocessing_num_workers,
-            )
+        splits = load_splits(options, options.seed, label_names=names)
+    classes = splits[next(iter(splits))].features["labels"].names
+    if classes != names:
+        raise UsageError(
+            f"{options.model_name_or_path} has other classes than {options.benchmark}, or in another order: "
+            f"{', '.join(sorted(set(names) ^ set(classes))) or 'the order differs'}."
+        )
     if options.split not in splits:
         raise UsageError(f"{options.data_dir} has no split {options.split}; it has {', '.join(splits)}.")
     images = EvaluationImages(splits[options.split], processor, cache=False)
@@ -104,8 +105,13 @@ def evaluate(options: EvaluationArguments, trainer_dir: str) -> int:
         if options.output_dir:
             folder = Path(options.output_dir)
             folder.mkdir(parents=True, exist_ok=True)
-            scores = write_split(folder, options.split, images.file_names, output.predictions, output.label_ids, names)
-            write_json(folder / f"results_{options.split}.json", scores)
+            scores = write_split(folder, options.split, images, output.predictions, output.label_ids, names)
+            facts = {
+                "model": options.model_name_or_path,
+                "source": description(options),
+                "images": {split: len(dataset) for split, dataset in splits.items()},
+            }
+            write_json(folder / f"results_{options.split}.json", scores | facts)
         else:
             scores = score_split(output.predictions, output.label_ids, names)
         print(table({options.split: scores}))

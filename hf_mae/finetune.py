@@ -11,12 +11,15 @@ from transformers.integrations import is_tensorboard_available
 
 from . import figures
 from .arguments import DataArguments, FinetuningArguments, ModelArguments
+from .checkpoints import resolve
 from .data import EvaluationImages, TrainingImages, image_processor, load_splits, training_transform
+from .data.sources import description
 from .data.transforms import parse_mean_std
 from .errors import UsageError
 from .modelcard import write_model_card
 from .models import build_classifier
 from .recipe import parse, recipe_as_run
+from .report import write_report
 from .results import table, write_json, write_split
 from .runs import hardware, set_up_logging, settle_resume, train, versions
 from .trainer import MaeFinetuner
@@ -34,6 +37,10 @@ DEFAULTS = {
 }
 
 
+HUGE = 1280  # width of a ViT-H
+HELD_OUT = ("selection", "validation", "test")
+
+
 def machine_defaults() -> dict:
     """Settings that depend on the machine and change no result."""
     gpu = torch.cuda.is_available()
@@ -47,10 +54,11 @@ def machine_defaults() -> dict:
 
 def own_label_names(model_name_or_path: str) -> list[str] | None:
     """The class names of a saved classifier, in the order of its head; None where there are none."""
-    if Path(model_name_or_path).is_file():
+    path = resolve(model_name_or_path)
+    if Path(path).is_file():
         return None
     try:
-        config = AutoConfig.from_pretrained(model_name_or_path)
+        config = AutoConfig.from_pretrained(path)
     except (OSError, ValueError):
         return None  # whoever builds the model says what is wrong
     names = [config.id2label[index] for index in sorted(config.id2label)]
@@ -73,6 +81,8 @@ def main(argv: list[str]) -> int:
     if args.process_index == 0:
         if scores:
             print(table(scores))
+        if scores and data_args.benchmark:
+            print(f"\n{write_report([args.output_dir], Path(args.output_dir))}")
         print(f"The model, its card, predictions and figures are in {args.output_dir}")
     return 0
 
@@ -88,7 +98,8 @@ def finetune(
 
     Args:
         given: what recipe and flags gave, for `recipe.yaml`.
-        splits: `train`, and perhaps `validation` (which chooses the epoch) and `test`.
+        splits: `train`, and perhaps `selection` (which chooses the epoch), `validation` (which does where there is no
+            `selection`) and `test`.
 
     Returns:
         The scores by split, of `metrics.classification_scores`; empty on processes other than the main one.
@@ -99,7 +110,8 @@ def finetune(
     names = splits["train"].features["labels"].names
     sizes = {split: len(dataset) for split, dataset in splits.items()}
     logger.info("%d classes (%s); images: %s", len(names), ", ".join(names), sizes)
-    if "validation" not in splits:
+    judge = next((split for split in ("selection", "validation") if split in splits), None)
+    if judge is None:
         logger.warning(
             "There is no validation split (pass --val_fraction 0.1 to hold one out): the last epoch is kept, unjudged."
         )
@@ -108,7 +120,7 @@ def finetune(
 
     set_seed(args.seed)  # of the fresh head
     model = build_classifier(
-        model_args.model_name_or_path,
+        resolve(model_args.model_name_or_path),
         pooling=model_args.pooling,
         num_labels=len(names),
         id2label=dict(enumerate(names)),
@@ -117,13 +129,15 @@ def finetune(
         num_attention_heads=model_args.num_attention_heads,
     )
     logger.info(model.conversion_report.summary())
+    if args.fp16 and model.config.hidden_size >= HUGE:
+        logger.warning("fp16 is known to give NaN with a ViT-H: use --bf16.")
     with args.main_process_first(desc="preparing the images"):
         training_images, held_out, processor = prepare_images(splits, data_args, model.config.image_size, args.seed)
     trainer = MaeFinetuner(
         model=model,
         args=args,
         train_dataset=training_images,
-        eval_dataset=held_out.get("validation"),
+        eval_dataset=held_out.get(judge),
         processing_class=processor,
     )
     result, seconds = train(trainer, checkpoint)
@@ -135,13 +149,14 @@ def finetune(
         return {}
     folder, best = Path(args.output_dir), trainer.state.best_model_checkpoint
     scores = {
-        split: write_split(folder, split, held_out[split].file_names, output.predictions, output.label_ids, names)
+        split: write_split(folder, split, held_out[split], output.predictions, output.label_ids, names)
         for split, output in outputs.items()
     }
-    selection = "The weights are those of the last epoch."
+    selection, chosen_on = "The weights are those of the last epoch.", None
     if args.load_best_model_at_end and best:
+        chosen_on = judge
         selection = (
-            f"The weights are those of the epoch with the best {args.metric_for_best_model} on the validation "
+            f"The weights are those of the epoch with the best {args.metric_for_best_model} on the {judge} "
             f"split ({Path(best).name} of {trainer.state.max_steps} updates), so its own figures are optimistic."
         )
     figures.learning_curves(trainer.state.log_history, folder / "learning_curves")
@@ -167,7 +182,15 @@ def finetune(
         "learning_rate": args.learning_rate,
         "effective_batch_size": args.effective_batch_size,
     }
-    facts = {"images": sizes, "selection": selection, "hardware": hardware(), "versions": versions()}
+    facts = {
+        "base": model_args.model_name_or_path,
+        "source": description(data_args),
+        "images": sizes,
+        "selection": selection,
+        "chosen_on": chosen_on,
+        "hardware": hardware(),
+        "versions": versions(),
+    }
     write_json(folder / "all_results.json", scores | {"train": training} | facts)  # the last: a run that has it is done
     return scores
 
@@ -188,7 +211,7 @@ def prepare_images(splits: DatasetDict, data_args: DataArguments, size: int, see
     training_images = TrainingImages(splits["train"], transform, seed, data_args.cache, workers)
     held_out = {
         split: EvaluationImages(splits[split], processor, data_args.cache, workers)
-        for split in ("validation", "test")
+        for split in HELD_OUT
         if split in splits
     }
     return training_images, held_out, processor

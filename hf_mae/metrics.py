@@ -17,6 +17,7 @@ TITLES = {
     "mcc": "MCC",
 }
 HEADLINE = tuple(TITLES)
+CALIBRATION_BINS = 15
 
 _DESCRIPTION = """Accuracy, balanced accuracy, macro and micro precision / recall / F1, Matthews correlation
 coefficient, per-class scores and the confusion matrix, as scikit-learn computes them."""
@@ -127,6 +128,30 @@ def ranking_scores(class_scores: np.ndarray, references: np.ndarray, label_names
         "average_precision": float(sk.average_precision_score(one_hot, class_scores, average="macro")),
         "undefined_ranking": [],
     }
+
+
+def calibration(class_scores: np.ndarray, references: np.ndarray, bins: int = CALIBRATION_BINS) -> dict:
+    """Expected calibration error of the predicted class, over equal bins of its score (Guo et al. 2017).
+
+    Args:
+        class_scores: (images, classes), each row summing to 1.
+        references: class ids (images,).
+
+    Returns:
+        `ece`, and `calibration`: for each bin `low`, `high`, `images`, mean `score` and `accuracy` (None if empty).
+    """
+    best = class_scores.max(axis=1)
+    right = class_scores.argmax(axis=1) == references
+    which = np.clip(np.ceil(best * bins).astype(int) - 1, 0, bins - 1)  # bins are (low, high]
+    rows, error = [], 0.0
+    for index in range(bins):
+        inside = which == index
+        count = int(inside.sum())
+        score, accuracy = (float(best[inside].mean()), float(right[inside].mean())) if count else (None, None)
+        error += count / len(best) * abs(accuracy - score) if count else 0.0
+        edges = {"low": index / bins, "high": (index + 1) / bins}
+        rows.append(edges | {"images": count, "score": score, "accuracy": accuracy})
+    return {"ece": error, "calibration": rows}
 
 
 def scalar_scores(scores: dict) -> dict[str, float]:

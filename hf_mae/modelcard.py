@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from .checkpoints import licence_of
 from .metrics import HEADLINE, TITLES, zero_division_notes
 
 TEXT = """---
@@ -22,8 +23,9 @@ print(classifier("image.jpg"))
 ```
 
 **Intended use and limits.** Research on endoscopy images like those it was trained on. It is not a medical device and
-its output is no diagnosis. The weights inherit the licence of the checkpoint they started from; the public ImageNet
-MAE weights, and what was made from them, are CC BY-NC 4.0 (non-commercial).
+its output is no diagnosis.
+
+**Licence.** {licence}
 
 ## Results
 
@@ -50,6 +52,16 @@ The run can be repeated with `hf-mae finetune --recipe recipe.yaml`:
 {recipe}
 ```
 """
+
+
+def _licence_text(licence: str | None, known_from: str, base: str) -> str:
+    if licence is None:
+        return (
+            f"That of the checkpoint it started from, `{base}`, which is not known here ({known_from}). The public "
+            "ImageNet MAE weights, and what was made from them, are CC BY-NC 4.0 (non-commercial)."
+        )
+    only = " Non-commercial use only." if "-nc" in licence else ""
+    return f"`{licence}`, inherited from the checkpoint it started from, `{base}` (by {known_from}).{only}"
 
 
 def write_model_card(
@@ -89,7 +101,9 @@ def write_model_card(
         for part, values in scores.items()
         for metric in HEADLINE
     ]
+    licence, known_from = licence_of(base)
     metadata = ModelCardData(
+        license=licence,
         library_name="transformers",
         pipeline_tag="image-classification",
         tags=["vision", "masked-autoencoder", "endoscopy", "hf_mae"],
@@ -112,6 +126,7 @@ def write_model_card(
         architecture=type(model).__name__,
         count=model.config.num_labels,
         base=base,
+        licence=_licence_text(licence, known_from, base),
         model=name,
         results="\n".join(rows) if scores else "No split was evaluated.",
         notes="\n".join(f"- {part}: {note}" for part, v in scores.items() for note in zero_division_notes(v)),

@@ -8,6 +8,7 @@ from datasets import Dataset, Features, Image, Value
 from transformers import set_seed
 
 from .arguments import PretrainingArguments
+from .checkpoints import resolve
 from .data import TrainingImages
 from .data.check import unreadable_images
 from .data.folders import IMAGE_SUFFIXES
@@ -111,7 +112,7 @@ def main(argv: list[str]) -> int:
         images = load_unlabelled(data_args.data_dir, data_args.on_bad_image, data_args.preprocessing_num_workers)
     set_seed(args.seed)  # of a model from scratch
     model = build_pretrainer(
-        model_args.model_name_or_path,
+        model_args.model_name_or_path and resolve(model_args.model_name_or_path),
         size=model_args.size,
         image_size=model_args.image_size,
         mask_ratio=args.mask_ratio,

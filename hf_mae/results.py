@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import figures
-from .metrics import HEADLINE, TITLES, ClassificationMetrics, ranking_scores, zero_division_notes
+from .metrics import HEADLINE, TITLES, ClassificationMetrics, calibration, ranking_scores, zero_division_notes
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -19,32 +19,49 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def score_split(logits: np.ndarray, labels: np.ndarray, names: list[str]) -> dict[str, Any]:
-    """`metrics.classification_scores` and `metrics.ranking_scores` together."""
+    """`classification_scores`, `ranking_scores` and `calibration` of `metrics` together."""
     scores = ClassificationMetrics().compute(predictions=logits.argmax(-1), references=labels, label_names=names)
-    return scores | ranking_scores(softmax(logits), labels, names)
+    class_scores = softmax(logits)
+    return scores | ranking_scores(class_scores, labels, names) | calibration(class_scores, labels)
 
 
 def write_predictions(
-    path: Path, file_names: list[str], logits: np.ndarray, labels: np.ndarray, names: list[str]
+    path: Path,
+    file_names: list[str],
+    logits: np.ndarray,
+    labels: np.ndarray,
+    names: list[str],
+    groups: list[str] | None = None,
 ) -> None:
-    """One row an image: its file, true and predicted class, the score of the latter, and every class's score."""
+    """One row an image: its file, (group,) true and predicted class, the score of the latter, and every class's."""
     scores = softmax(logits)
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["file_name", "label", "prediction", "score", *(f"score:{name}" for name in names)])
-        for name, row, label in zip(file_names, scores, labels):
+        head = ["file_name", *(["group"] if groups else []), "label", "prediction", "score"]
+        writer.writerow([*head, *(f"score:{name}" for name in names)])
+        for index, (name, row, label) in enumerate(zip(file_names, scores, labels)):
             best = int(row.argmax())
-            writer.writerow([name, names[label], names[best], f"{row[best]:.6f}", *(f"{s:.6f}" for s in row)])
+            first = [name, groups[index]] if groups else [name]
+            writer.writerow([*first, names[label], names[best], f"{row[best]:.6f}", *(f"{s:.6f}" for s in row)])
 
 
 def write_split(
-    folder: Path, split: str, file_names: list[str], logits: np.ndarray, labels: np.ndarray, names: list[str]
+    folder: Path,
+    split: str,
+    images,
+    logits: np.ndarray,
+    labels: np.ndarray,
+    names: list[str],
 ) -> dict:
-    """Writes `predictions_<split>.csv` and the confusion matrix; returns the split's scores."""
+    """Writes `predictions_<split>.csv` and the figures; returns the split's scores.
+
+    Args:
+        images: `EvaluationImages`, whose `file_names` and `groups` go with the rows of `logits`.
+    """
     scores = score_split(logits, labels, names)
-    write_predictions(folder / f"predictions_{split}.csv", file_names, logits, labels, names)
-    title = f"{split}: macro F1 {100 * scores['macro_f1']:.1f} %, accuracy {100 * scores['accuracy']:.1f} %"
-    figures.confusion_matrix(scores["confusion_matrix"], names, folder / f"confusion_matrix_{split}", title)
+    path = folder / f"predictions_{split}.csv"
+    write_predictions(path, images.file_names, logits, labels, names, images.groups)
+    figures.figures_of_split(folder, split, softmax(logits), labels, names, scores)
     return scores
 
 

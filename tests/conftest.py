@@ -52,6 +52,20 @@ def shared_data() -> Path:
     return _shared("data")
 
 
+@pytest.fixture(scope="session")
+def hyperkvasir(shared_data, tmp_path_factory) -> Path:
+    from skeletons import make_hyperkvasir
+
+    return make_hyperkvasir(tmp_path_factory.mktemp("hyper-kvasir"), shared_data / "splits")
+
+
+@pytest.fixture(scope="session")
+def gastrovision(shared_data, tmp_path_factory) -> Path:
+    from skeletons import make_gastrovision
+
+    return make_gastrovision(tmp_path_factory.mktemp("archive") / "GastroVision", shared_data / "splits")
+
+
 def load_script(name: str):
     """A file of scripts/ as a module."""
     spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")

@@ -8,18 +8,18 @@ folders', and class and stem for GastroVision, where 51 file names occur in two 
 import csv
 import hashlib
 import os
-import urllib.error
-import urllib.request
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import DatasetDict
 
+from ..cache import cache_folder
+from ..download import download
 from ..errors import UsageError
 from .benchmarks import Benchmark, SplitFile, find_benchmark
-from .check import cache_folder
-from .folders import IMAGE_SUFFIXES, SPLITS, Entry, drop_or_refuse, listed, stratified_share, to_dataset
+from .folders import IMAGE_SUFFIXES, SPLITS, Entry, drop_or_refuse, listed, to_dataset
+from .shares import stratified_share
 
 Key = str | tuple[str, str]
 
@@ -30,21 +30,15 @@ def fetch_split_file(split_file: SplitFile) -> Path:
     Raises:
         UsageError: there is no network (it says which file to get from where), or the file is another one.
     """
-    path = cache_folder() / "splits" / f"{split_file.sha256[:16]}-{split_file.name}"
+    path = cache_folder() / "splits" / split_file.sha256[:16] / split_file.name
     if not path.is_file():
+        fresh = path.with_name(f"unchecked-{split_file.name}")
+        download(split_file.url, fresh, f"get it from {split_file.url} and pass it with --split_file.")
         try:
-            with urllib.request.urlopen(split_file.url, timeout=30) as answer:
-                content = answer.read()
-        except (urllib.error.URLError, OSError) as error:
-            raise UsageError(
-                f"{split_file.name} cannot be downloaded ({getattr(error, 'reason', error)}): get it from "
-                f"{split_file.url} and pass it with --split_file."
-            ) from None
-        _check_hash(split_file, content, split_file.url)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}")
-        temporary.write_bytes(content)
-        temporary.replace(path)
+            _check_hash(split_file, fresh.read_bytes(), split_file.url)
+            fresh.replace(path)
+        finally:
+            fresh.unlink(missing_ok=True)
     return path
 
 
@@ -108,19 +102,26 @@ def find_images(root: Path, benchmark: Benchmark) -> dict[Key, list[str]]:
     return found
 
 
-def read_pairs(path: Path, keyed_by_class: bool) -> set[Key]:
-    """Both images of every pair of a similarities CSV (`filename1,label1,...,filename2,label2,...`).
-
-    Pairs with conflicting labels are what the published quality exclusion leaves out.
-    """
+def pair_rows(path: Path, labelled: bool = False) -> list[dict[str, str]]:
+    """The rows of a CSV of image pairs: `filename1,label1,...,filename2,label2,...`."""
     if not path.is_file():
         raise UsageError(f"The file of pairs {path} does not exist.")
     with open(path, encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not {"filename1", "filename2"} <= set(rows[0]):
-        raise UsageError(f"{path} is no list of pairs: it needs the columns filename1 and filename2.")
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    needed = ["filename1", "filename2", *(["label1", "label2"] if labelled else [])]
+    if missing := [name for name in needed if name not in (reader.fieldnames or ())]:
+        raise UsageError(f"{path} is no list of pairs: it lacks the column {', '.join(missing)}.")
+    return rows
+
+
+def read_pairs(path: Path, keyed_by_class: bool) -> set[Key]:
+    """Both images of every pair, by key.
+
+    Pairs with conflicting labels are what the published quality exclusion leaves out.
+    """
     keys = set()
-    for row in rows:
+    for row in pair_rows(path, labelled=keyed_by_class):
         for side in "12":
             stem = Path(row[f"filename{side}"]).stem
             keys.add((row[f"label{side}"], stem) if keyed_by_class else stem)

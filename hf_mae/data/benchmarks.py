@@ -30,6 +30,7 @@ class Benchmark:
     counts: dict[str, int]  # published images by split; of fold 1 where there are folds, of `all` without a split
     folds: int  # 0: one official split, or none
     keyed_by_class: bool  # whether a file name alone does not tell the image
+    quality_counts: dict[str, int] = field(default_factory=dict)  # the same after the published quality exclusion
     folders: dict[str, str] = field(default_factory=dict)  # class -> folder of the archive, where they differ
     licence: str = ""
     homepage: str = ""
@@ -37,6 +38,19 @@ class Benchmark:
 
     def folder_of(self, name: str) -> str:
         return self.folders.get(name, name)
+
+    def protocol(self, fold: int, counts: dict[str, int]) -> str | None:
+        """Which published split a run's numbers of images are those of; None: of none.
+
+        Args:
+            counts: images by split, `train` whole.
+        """
+        for protocol, published in (("official", self.counts), ("official, quality exclusion", self.quality_counts)):
+            if fold == 2 and published:
+                published = {"train": published["validation"], "validation": published["train"]}
+            if published and counts == published:
+                return protocol
+        return None
 
 
 _HYPERKVASIR_FOLDERS = {
@@ -130,12 +144,14 @@ BENCHMARKS = {
         title="HyperKvasir, all 23 classes, official 2 folds",
         classes=tuple(sorted(_HYPERKVASIR_16 + _HYPERKVASIR_RARE)),
         counts={"train": 5324, "validation": 5338},
+        quality_counts={"train": 5200, "validation": 5219},
         **_HYPERKVASIR,
     ),
     "hyperkvasir-16": Benchmark(
         title="HyperKvasir, the 16 classes with more than 100 images, official 2 folds",
         classes=_HYPERKVASIR_16,
         counts={"train": 5235, "validation": 5244},
+        quality_counts={"train": 5111, "validation": 5126},
         **_HYPERKVASIR,
     ),
     "gastrovision-22": Benchmark(

@@ -6,19 +6,13 @@ import logging
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ..cache import cache_folder
+
 logger = logging.getLogger(__name__)
-
-
-def cache_folder() -> Path:
-    """Where prepared images and verdicts on files are kept: `$HF_HOME/hf_mae`."""
-    from huggingface_hub.constants import HF_HOME
-
-    return Path(HF_HOME) / "hf_mae"
 
 
 def files_fingerprint(paths: list[str], *more: str) -> str:

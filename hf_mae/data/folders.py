@@ -5,6 +5,7 @@ training, and listed whole.
 """
 
 import csv
+import dataclasses
 import hashlib
 import json
 import logging
@@ -18,25 +19,13 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 
 from ..errors import UsageError
 from .check import unreadable_images
+from .remote import SPLIT_NAMES, SPLITS, load_with_datasets
+from .shares import groups_of, held_out_share, warn_of_shared_groups
 
 logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
-# Folder names that are splits, by the split they name.
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validate": "validation",
-    "validation": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
-}
-SPLITS = ("train", "validation", "test")
 MANIFEST_NAMES = ("manifest.csv", "manifest.jsonl", "metadata.csv", "metadata.jsonl")
-LABEL_COLUMNS = ("labels", "label", "class", "category")
 
 
 @dataclass(frozen=True)
@@ -47,6 +36,7 @@ class Entry:
     label: str
     split: str
     file_name: str  # as the user knows it: relative to data_dir
+    group: str | None = None  # patient or video
 
 
 def load_image_folder(
@@ -58,6 +48,9 @@ def load_image_folder(
     label_names: list[str] | None = None,
     on_bad_image: str = "error",
     num_workers: int | None = None,
+    group_column: str | None = None,
+    group_pattern: str | None = None,
+    keep_repeated: bool = False,
 ) -> DatasetDict:
     """Reads a labelled image data set of any usual layout.
 
@@ -73,9 +66,14 @@ def load_image_folder(
         on_bad_image: `error` stops at unreadable files, empty class folders and files that stand in two splits, and
             lists them all; `skip` leaves them out (a file in two splits leaves the training part) and logs them.
         num_workers: threads that read the files.
+        group_column: manifest column with the patient or video, whose images are held out together; not given: `group`,
+            where there is one.
+        group_pattern: or a regular expression on `file_name`, whose first group it is.
+        keep_repeated: let files stand in two splits (for an audit that lists them).
 
     Returns:
-        Splits with `image` (decoded on access), `labels` (`ClassLabel`, the same for every split) and `file_name`.
+        Splits with `image` (decoded on access), `labels` (`ClassLabel`, the same for every split), `file_name`, and
+        `group` where there are groups.
 
     Raises:
         UsageError: what is wrong, with every file that has it.
@@ -87,15 +85,21 @@ def load_image_folder(
     root = Path(data_dir)
     manifest = Path(manifest) if manifest else _find_manifest(root)
     if manifest is not None:
-        entries, empty = read_manifest(manifest, root if root.is_dir() else manifest.parent), []
+        entries, empty = read_manifest(manifest, root if root.is_dir() else manifest.parent, group_column), []
     elif root.is_dir() and not _is_datasets_folder(root):
         entries, empty = scan_folder(root)
     elif root.is_file():
         raise UsageError(f"{root} is no folder and no CSV or JSONL manifest.")
     else:
-        return _load_with_datasets(str(data_dir), val_fraction, seed, label_names)
+        loaded = load_with_datasets(str(data_dir), label_names, group_column, group_pattern)
+        return _finish(loaded, val_fraction, seed)
 
-    entries = drop_or_refuse(entries, empty, on_bad_image, num_workers)
+    if group_column and not (entries and entries[0].group):
+        raise UsageError(f"--group_column {group_column} is a column of a manifest, and {root} has none.")
+    if group_pattern:
+        groups = groups_of([entry.file_name for entry in entries], group_pattern)
+        entries = [dataclasses.replace(entry, group=group) for entry, group in zip(entries, groups)]
+    entries = drop_or_refuse(entries, empty, on_bad_image, num_workers, own_splits=not keep_repeated)
     if not entries:
         raise UsageError(
             f"{root} has no images left to train on ({', '.join(IMAGE_SUFFIXES[:4])}... in class folders)."
@@ -107,14 +111,42 @@ def load_image_folder(
         )
     splits = {split: [entry for entry in entries if entry.split == split] for split in SPLITS}
     splits = {split: found for split, found in splits.items() if found}
+    return _finish(
+        DatasetDict({split: to_dataset(found, names) for split, found in splits.items()}), val_fraction, seed
+    )
+
+
+def _finish(splits: DatasetDict, val_fraction: float, seed: int) -> DatasetDict:
+    """Holds a validation part out, and warns of what the splits lack or share."""
     if val_fraction:
-        _refuse_second_validation(splits, val_fraction)
-        held_out = stratified_share([entry.label for entry in splits.get("train", [])], val_fraction, seed)
-        train = splits["train"]
-        splits["validation"] = [entry for entry, out in zip(train, held_out) if out]
-        splits["train"] = [entry for entry, out in zip(train, held_out) if not out]
-    _warn_of_missing_labels({split: {entry.label for entry in found} for split, found in splits.items()}, names)
-    return DatasetDict({split: to_dataset(splits[split], names) for split in SPLITS if split in splits})
+        if "validation" in splits:
+            raise UsageError(f"There is a validation split already: leave out --val_fraction {val_fraction:g}.")
+        hold_out(splits, "validation", val_fraction, seed)
+    splits = DatasetDict({split: splits[split] for split in SPLITS if split in splits})
+    names = next(iter(splits.values())).features["labels"].names
+    for split, dataset in splits.items():
+        present = set(dataset["labels"][:])
+        if missing := [name for index, name in enumerate(names) if index not in present]:
+            logger.warning(
+                "The %s split has no image of: %s. Class ids are not changed by that.", split, ", ".join(missing)
+            )
+    warn_of_shared_groups({split: column(dataset, "group") or [] for split, dataset in splits.items()})
+    return splits
+
+
+def hold_out(splits: DatasetDict, name: str, fraction: float, seed: int) -> None:
+    """Moves a share of the training images (stratified, seeded, groups kept together) into a split of its own."""
+    if "train" not in splits:
+        raise UsageError("There is no training split to hold a share out of.")
+    train = splits["train"]
+    out = held_out_share(train["labels"][:], column(train, "group"), fraction, seed)
+    splits[name] = train.select(np.flatnonzero(out))
+    splits["train"] = train.select(np.flatnonzero(~out))
+
+
+def column(dataset: Dataset, name: str) -> list | None:
+    """A column as a list; None where there is none."""
+    return dataset[name][:] if name in dataset.column_names else None
 
 
 def to_dataset(entries: list[Entry], names: list[str]) -> Dataset:
@@ -125,7 +157,14 @@ def to_dataset(entries: list[Entry], names: list[str]) -> Dataset:
         "file_name": [entry.file_name for entry in entries],
     }
     features = Features({"image": Image(), "labels": ClassLabel(names=names), "file_name": Value("string")})
+    if groups := _groups(entries):
+        columns["group"], features["group"] = groups, Value("string")
     return Dataset.from_dict(columns, features=features)
+
+
+def _groups(entries: list[Entry]) -> list[str] | None:
+    groups = [entry.group for entry in entries]
+    return None if None in groups else groups
 
 
 def _find_manifest(root: Path) -> Path | None:
@@ -176,8 +215,8 @@ def scan_folder(root: Path) -> tuple[list[Entry], list[str]]:
     return entries, empty
 
 
-def read_manifest(manifest: Path, root: Path) -> list[Entry]:
-    """Rows of a CSV or JSONL with `file_name`, `label` and perhaps `split`; names are relative to `root`."""
+def read_manifest(manifest: Path, root: Path, group_column: str | None = None) -> list[Entry]:
+    """Rows of a CSV or JSONL with `file_name`, `label`, perhaps `split` and `group`; names are relative to `root`."""
     if not manifest.is_file():
         raise UsageError(f"The manifest {manifest} does not exist.")
     with open(manifest, encoding="utf-8-sig", newline="") as file:
@@ -190,7 +229,8 @@ def read_manifest(manifest: Path, root: Path) -> list[Entry]:
             rows = list(csv.DictReader(file))
     if not rows:
         raise UsageError(f"{manifest} has no rows.")
-    if missing := [column for column in ("file_name", "label") if column not in rows[0]]:
+    needed = ("file_name", "label", *([group_column] if group_column else []))
+    if missing := [column for column in needed if column not in rows[0]]:
         raise UsageError(f"{manifest} lacks the column {', '.join(missing)}; it has {', '.join(map(str, rows[0]))}.")
     entries, absent, unknown = [], [], set()
     seen: dict[str, Entry] = {}
@@ -202,7 +242,11 @@ def read_manifest(manifest: Path, root: Path) -> list[Entry]:
         if split not in SPLIT_NAMES:
             unknown.add(split)
             continue
-        entry = Entry(os.path.join(root, str(name)), str(label).strip(), SPLIT_NAMES[split], str(name))
+        group = row.get(group_column or "group")
+        if group in (None, "") and (group_column or "group") in rows[0]:
+            raise UsageError(f"{manifest} has a row without {group_column or 'group'}: {row}.")
+        group = None if group is None else str(group).strip()
+        entry = Entry(os.path.join(root, str(name)), str(label).strip(), SPLIT_NAMES[split], str(name), group)
         if not os.path.isfile(entry.path):
             absent.append(entry.file_name)
         before = seen.setdefault(entry.path, entry)
@@ -275,98 +319,3 @@ def _in_two_splits(entries: list[Entry]) -> tuple[set[Entry], list[str]]:
                 last = max(same, key=lambda entry: SPLITS.index(entry.split)).split
                 leave |= {entry for entry in same if entry.split != last}
     return leave, repeated
-
-
-def stratified_share(labels: list, fraction: float, seed: int, *, leave_one: bool = True) -> np.ndarray:
-    """Which elements belong to a seeded share of `fraction` of every class: bool (elements,).
-
-    With the same seed, a smaller share lies within a larger one.
-
-    Args:
-        leave_one: a class of two or more keeps at least one element on either side; else each has at least one inside.
-    """
-    labels = np.asarray(labels)
-    chosen = np.zeros(len(labels), dtype=bool)
-    generator = np.random.default_rng(seed)
-    for label in np.unique(labels):
-        members = generator.permutation(np.flatnonzero(labels == label))
-        count = round(fraction * len(members))
-        if len(members) > 1 or not leave_one:
-            count = min(max(count, 1), len(members) - leave_one)
-        chosen[members[:count]] = True
-    return chosen
-
-
-def _refuse_second_validation(splits, val_fraction: float) -> None:
-    if "validation" in splits:
-        raise UsageError(f"There is a validation split already: leave out --val_fraction {val_fraction:g}.")
-    if "train" not in splits:
-        raise UsageError("There is no training split to hold a share out of.")
-
-
-def _warn_of_missing_labels(present: dict[str, set[str]], names: list[str]) -> None:
-    for split, found in present.items():
-        if missing := [name for name in names if name not in found]:
-            logger.warning(
-                "The %s split has no image of: %s. Class ids are not changed by that.", split, ", ".join(missing)
-            )
-
-
-def _load_with_datasets(source: str, val_fraction: float, seed: int, label_names: list[str] | None) -> DatasetDict:
-    """A Hub id, a parquet folder or a saved data set, brought to the same columns."""
-    from datasets import load_dataset, load_from_disk
-
-    try:
-        if (Path(source) / "dataset_dict.json").is_file() or (Path(source) / "state.json").is_file():
-            loaded = load_from_disk(source)
-        else:
-            loaded = load_dataset(source)
-    except Exception as error:  # datasets and huggingface_hub raise many kinds; one sentence serves them all
-        reason = str(error).strip().split("\n")[0]
-        raise UsageError(f"{source} is no folder here, and datasets cannot load it ({reason}).") from None
-    if isinstance(loaded, Dataset):
-        loaded = DatasetDict({"train": loaded})
-    unnamed = [split for split in loaded if split.lower() not in SPLIT_NAMES]
-    if unnamed:
-        raise UsageError(
-            f"{source} has splits of unknown names ({', '.join(unnamed)}); known are {', '.join(SPLIT_NAMES)}."
-        )
-    loaded = DatasetDict({SPLIT_NAMES[split.lower()]: dataset for split, dataset in loaded.items()})
-    features = next(iter(loaded.values())).features
-    images = [name for name, feature in features.items() if isinstance(feature, Image)]
-    labels = [name for name, feature in features.items() if isinstance(feature, ClassLabel)]
-    labels = labels or [name for name in LABEL_COLUMNS if name in features]
-    if len(images) != 1 or len(labels) != 1:
-        raise UsageError(
-            f"{source} needs one image column and one label column; it has {images or 'no'} and {labels or 'no'} "
-            f"among {', '.join(features)}."
-        )
-    own = features[labels[0]]
-    if isinstance(own, ClassLabel):
-        own_names = list(own.names)
-    else:
-        own_names = sorted({str(value) for dataset in loaded.values() for value in dataset.unique(labels[0])})
-    names = label_names or own_names
-    if unknown := [name for name in own_names if name not in names]:
-        raise UsageError(f"{source} has classes that the checkpoint does not know: {', '.join(unknown)}.")
-    if val_fraction:
-        _refuse_second_validation(loaded, val_fraction)
-        out = stratified_share(loaded["train"][labels[0]][:], val_fraction, seed)
-        loaded["validation"] = loaded["train"].select(np.flatnonzero(out))
-        loaded["train"] = loaded["train"].select(np.flatnonzero(~out))
-
-    result = DatasetDict()
-    for split in SPLITS:
-        if split not in loaded:
-            continue
-        dataset = loaded[split]
-        values = dataset[labels[0]][:]
-        ids = [names.index(own_names[v] if isinstance(own, ClassLabel) else str(v)) for v in values]
-        paths = dataset.cast_column(images[0], Image(decode=False)).select_columns(images)
-        file_names = [row[images[0]].get("path") or f"{split}/{index}" for index, row in enumerate(paths)]
-        tidy = dataset.select_columns(images)
-        tidy = tidy if images == ["image"] else tidy.rename_column(images[0], "image")
-        tidy = tidy.add_column("labels", ids).add_column("file_name", [str(name) for name in file_names])
-        result[split] = tidy.cast_column("labels", ClassLabel(names=names))
-    _warn_of_missing_labels({split: {names[i] for i in set(d["labels"][:])} for split, d in result.items()}, names)
-    return result

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..cache import cache_folder
 from ..errors import UsageError
-from .check import cache_folder, files_fingerprint
+from .check import files_fingerprint
 from .transforms import TrainingTransform, to_rgb
 
 logger = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ class EvaluationImages(torch.utils.data.Dataset):
 
     def __init__(self, dataset: datasets.Dataset, processor, cache: bool = True, num_workers: int | None = None):
         self.file_names = dataset["file_name"][:]
+        self.groups = dataset["group"][:] if "group" in dataset.column_names else None
         self.labels = np.asarray(dataset["labels"][:])
         self.processor = processor
         prefix = ProcessorPrefix(processor)

@@ -1,53 +1,110 @@
 """What `--data_dir`, `--manifest` and `--benchmark` name -> a `DatasetDict`."""
 
 import logging
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import DatasetDict
 
 from ..arguments import DataSourceArguments
 from ..errors import UsageError
-from .archives import load_benchmark
+from .archives import load_benchmark, pair_rows
 from .benchmarks import find_benchmark
-from .folders import listed, load_image_folder, stratified_share
+from .folders import hold_out, listed, load_image_folder
+from .shares import groups_of, stratified_share
 
 logger = logging.getLogger(__name__)
 
 
-def load_splits(source: DataSourceArguments, seed: int = 0, own_names: list[str] | None = None) -> DatasetDict:
-    """The splits, with the classes in a checkpoint's own order where it has the same ones.
+def load_splits(
+    source: DataSourceArguments,
+    seed: int = 0,
+    own_names: list[str] | None = None,
+    label_names: list[str] | None = None,
+) -> DatasetDict:
+    """The splits, with `train` reduced by `train_fraction`, and `selection` taken out of it by `select_on`.
 
     Args:
-        seed: of a held-out share.
-        own_names: class names of the checkpoint, by class id.
+        seed: of the shares.
+        own_names: class names of a checkpoint, by class id; its order is kept where the data has the same ones.
+        label_names: class names that the data must lie within, whatever it has.
     """
-    if not 0.0 < source.train_fraction <= 1.0:
-        raise UsageError(f"train_fraction must be above 0 and at most 1, not {source.train_fraction}.")
-    splits = _load(source, seed, own_names)
-    if source.train_fraction < 1.0 and "train" in splits:
-        labels = splits["train"]["labels"][:]
-        chosen = stratified_share(labels, source.train_fraction, seed, leave_one=False)
-        splits["train"] = splits["train"].select(np.flatnonzero(chosen))
-    return splits
+    return reduce_training(read_splits(source, seed, own_names, label_names), source, seed)
 
 
-def _load(source: DataSourceArguments, seed: int, own_names: list[str] | None) -> DatasetDict:
+def description(source: DataSourceArguments) -> dict[str, Any]:
+    """What a results file says of where its images are from."""
+    names = ("data_dir", "manifest", "benchmark", "fold", "exclude_pairs")
+    names += ("val_fraction", "train_fraction", "select_on")
+    return {name: getattr(source, name) for name in names}
+
+
+def read_splits(
+    source: DataSourceArguments,
+    seed: int = 0,
+    own_names: list[str] | None = None,
+    label_names: list[str] | None = None,
+    keep_repeated: bool = False,
+) -> DatasetDict:
+    """The splits as they are, the training part whole (and files that stand in two splits in both, if asked)."""
     if source.benchmark:
-        return _load_benchmark(source, seed)
-    if source.split_file or source.exclude_pairs:
-        raise UsageError("--split_file and --exclude_pairs belong to a --benchmark.")
+        if source.group_column:
+            raise UsageError("--group_column is a column of a manifest; for a --benchmark use --group_pattern.")
+        splits = _load_benchmark(source, seed)
+        if source.group_pattern:
+            for split, dataset in splits.items():
+                groups = groups_of(dataset["file_name"][:], source.group_pattern)
+                splits[split] = dataset.add_column("group", groups)
+        return splits
+    if source.split_file:
+        raise UsageError("--split_file belongs to a --benchmark.")
     options = {
         "manifest": source.manifest,
         "val_fraction": source.val_fraction,
         "seed": seed,
         "on_bad_image": source.on_bad_image,
         "num_workers": source.preprocessing_num_workers,
+        "group_column": source.group_column,
+        "group_pattern": source.group_pattern,
+        "keep_repeated": keep_repeated,
     }
-    splits = load_image_folder(source.data_dir, **options)
+    splits = load_image_folder(source.data_dir, **options, label_names=label_names)
     names = next(iter(splits.values())).features["labels"].names
     if own_names and own_names != names and set(own_names) == set(names):
         splits = load_image_folder(source.data_dir, **options, label_names=own_names)
+    return _without_pairs(splits, source.exclude_pairs) if source.exclude_pairs else splits
+
+
+def reduce_training(splits: DatasetDict, source: DataSourceArguments, seed: int) -> DatasetDict:
+    """`train` reduced to `train_fraction` (nested by size), and a `selection` split of `select_on` of what is left."""
+    for name, value, low in (("train_fraction", source.train_fraction, False), ("select_on", source.select_on, True)):
+        if not (0.0 < value <= 1.0 or (low and value == 0.0)) or (low and value == 1.0):
+            raise UsageError(
+                f"{name} must be {'at least 0 and below 1' if low else 'above 0 and at most 1'}, not {value}."
+            )
+    splits = DatasetDict(splits)
+    if source.train_fraction < 1.0 and "train" in splits:
+        labels = splits["train"]["labels"][:]
+        chosen = stratified_share(labels, source.train_fraction, seed, leave_one=False)
+        splits["train"] = splits["train"].select(np.flatnonzero(chosen))
+    if source.select_on:
+        hold_out(splits, "selection", source.select_on, seed)
     return splits
+
+
+def _without_pairs(splits: DatasetDict, path: str) -> DatasetDict:
+    names = {row[f"filename{side}"] for row in pair_rows(Path(path)) for side in "12"}
+    kept, left_out = DatasetDict(), 0
+    for split, dataset in splits.items():
+        keep = [index for index, name in enumerate(dataset["file_name"][:]) if name not in names]
+        left_out += len(dataset) - len(keep)
+        if keep:
+            kept[split] = dataset.select(keep)
+    if not left_out:
+        raise UsageError(f"{path} names no image of the data set: its file names are relative to --data_dir.")
+    logger.info("%d images of %s are left out.", left_out, path)
+    return kept
 
 
 def _load_benchmark(source: DataSourceArguments, seed: int) -> DatasetDict:

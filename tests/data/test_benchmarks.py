@@ -3,72 +3,17 @@
 import csv
 import functools
 import http.server
-import io
 import threading
 import time
 
 import pytest
 from conftest import run_cli
 from PIL import Image
+from skeletons import official
 
 from hf_mae.cli import main
 from hf_mae.data import BENCHMARKS, archives, benchmarks, load_benchmark
 from hf_mae.errors import UsageError
-
-HYPERKVASIR_TREE = {
-    "lower-gi-tract/anatomical-landmarks": ("cecum", "ileum", "retroflex-rectum"),
-    "lower-gi-tract/pathological-findings": (
-        *("hemorrhoids", "polyps", "ulcerative-colitis-grade-0-1", "ulcerative-colitis-grade-1-2"),
-        *("ulcerative-colitis-grade-2-3", "ulcerative-colitis-grade-1", "ulcerative-colitis-grade-2"),
-        "ulcerative-colitis-grade-3",
-    ),
-    "lower-gi-tract/quality-of-mucosal-views": ("bbps-0-1", "bbps-2-3", "impacted-stool"),
-    "lower-gi-tract/therapeutic-interventions": ("dyed-lifted-polyps", "dyed-resection-margins"),
-    "upper-gi-tract/anatomical-landmarks": ("pylorus", "retroflex-stomach", "z-line"),
-    "upper-gi-tract/pathological-findings": (
-        *("barretts", "barretts-short-segment", "esophagitis-a", "esophagitis-b-d"),
-    ),
-}
-
-
-def jpeg() -> bytes:
-    content = io.BytesIO()
-    Image.new("RGB", (8, 8), (150, 60, 60)).save(content, "JPEG")
-    return content.getvalue()
-
-
-@pytest.fixture(scope="module")
-def hyperkvasir(shared_data, tmp_path_factory):
-    root = tmp_path_factory.mktemp("hyper-kvasir")
-    where = {name: f"labeled-images/{tree}/{name}" for tree, names in HYPERKVASIR_TREE.items() for name in names}
-    folders = BENCHMARKS["hyperkvasir-23"].folders
-    content = jpeg()
-    for row in csv.DictReader(open(shared_data / "splits/hyperkvasir/2_fold_split.csv"), delimiter=";"):
-        name = row["class-name"]
-        path = root / where[folders.get(name, name)] / row["file-name"]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    # The archive also holds segmented images, which are labelled images again under the same name.
-    (root / "segmented-images" / "images").mkdir(parents=True)
-    polyp = next((root / where["polyps"]).iterdir())
-    (root / "segmented-images" / "images" / polyp.name).write_bytes(content)
-    return root
-
-
-@pytest.fixture(scope="module")
-def gastrovision(shared_data, tmp_path_factory):
-    root = tmp_path_factory.mktemp("archive") / "GastroVision"
-    content = jpeg()
-    for row in csv.DictReader(open(shared_data / "splits/gastrovision/GastroVision_metadata.csv")):
-        path = root / row["Class"] / row["Filename"]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    return root
-
-
-def official(shared_data, name):
-    folder = shared_data / "splits" / ("hyperkvasir" if name.startswith("hyper") else "gastrovision")
-    return [str(folder / file.name) for file in BENCHMARKS[name].split_files]
 
 
 def sizes(data):
@@ -212,6 +157,11 @@ def test_a_row_is_one_command(gastrovision, shared_data, tiny_pth, tmp_path):
     )
     assert "train 4757, validation 1587, test 1586 (as published)" in done.stderr
     assert "test          1586" in done.stdout
+    # The row, beside the published ones.
+    assert (
+        "| **run** | checkpoint-399.pth | " in done.stdout and "GastroVision, 22 classes, official split" in done.stdout
+    )
+    assert "| ViT-L MAE | endoscopy MAE | 74.01 | 79.20 | 75.72 | 84.44 | 82.78 |" in done.stdout
     done = run_cli(
         *("evaluate", "--model_name_or_path", tmp_path / "run", "--benchmark", "hyperkvasir-16"),
         *("--data_dir", gastrovision, "--split_file", *official(shared_data, "hyperkvasir-16")),
@@ -225,7 +175,8 @@ def test_a_row_is_one_command(gastrovision, shared_data, tiny_pth, tmp_path):
     [
         (["--benchmark", "hyperkvasir-17"], "No benchmark is called hyperkvasir-17"),
         (["--benchmark", "kvasir-v2", "--data_dir", "/absent"], "/absent is no folder"),
-        (["--exclude_pairs", "x.csv"], "belong to a --benchmark"),
+        (["--split_file", "x.csv"], "belongs to a --benchmark"),
+        (["--benchmark", "hyperkvasir-16", "--group_column", "patient"], "use --group_pattern"),
         (["--benchmark", "hyperkvasir-16", "--val_fraction", "0.1"], "has official splits"),
     ],
 )

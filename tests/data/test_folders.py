@@ -10,7 +10,7 @@ from datasets import ClassLabel, Dataset
 from PIL import Image
 
 from hf_mae import load_image_folder
-from hf_mae.data.folders import stratified_share
+from hf_mae.data.shares import stratified_share
 from hf_mae.errors import UsageError
 
 

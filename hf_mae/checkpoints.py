@@ -1,0 +1,199 @@
+"""The catalogue of public checkpoints: `--model_name_or_path NAME` downloads one, and converts it once."""
+
+import csv
+import hashlib
+import logging
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from filelock import FileLock
+
+from .cache import cache_folder
+from .cli import Parser
+from .conversion import ConversionError, convert_checkpoint
+from .download import download
+from .errors import UsageError
+from .runs import set_up_logging
+
+logger = logging.getLogger(__name__)
+
+CATALOGUE = Path(__file__).parent / "published" / "checkpoints.csv"
+
+
+@dataclass(frozen=True)
+class PublicCheckpoint:
+    """A line of the catalogue. None of the files was opened when it was made: sizes are computed from the layout."""
+
+    name: str
+    architecture: str
+    stage: str
+    mask_ratio: str
+    url: str  # https://..., drive:ID (Google Drive) or hub:OWNER/NAME (Hugging Face)
+    file: str
+    megabytes: str  # about
+    md5_prefix: str  # as far as it is published
+    layout: str
+    licence: str
+    mean_std: str  # where it differs from ImageNet's
+
+    @property
+    def licence_id(self) -> str:
+        """The Hub's name of the licence."""
+        return self.licence.lower().replace(" ", "-")
+
+    @property
+    def download_path(self) -> Path:
+        return cache_folder() / "downloads" / self.name / self.file
+
+    @property
+    def converted_path(self) -> Path:
+        return cache_folder() / "checkpoints" / self.name
+
+    @property
+    def where(self) -> str:
+        """The page or file that a person opens."""
+        kind, _, rest = self.url.partition(":")
+        if kind == "drive":
+            return f"https://drive.google.com/file/d/{rest}/view"
+        return f"https://huggingface.co/{rest}" if kind == "hub" else self.url
+
+
+def catalogue() -> dict[str, PublicCheckpoint]:
+    with open(CATALOGUE, encoding="utf-8", newline="") as file:
+        return {row["name"]: PublicCheckpoint(**row) for row in csv.DictReader(file)}
+
+
+def resolve(model_name_or_path: str | Path) -> str:
+    """What to load: for a name of the catalogue its converted folder, downloaded and converted once; else as given.
+
+    Raises:
+        UsageError: it cannot be downloaded (it says which file to put where), or is another file than the published.
+    """
+    name = str(model_name_or_path)
+    checkpoint = catalogue().get(name)
+    if checkpoint is None or Path(name).exists():
+        return name
+    folder, path = checkpoint.converted_path, checkpoint.download_path
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if (folder / "conversion.json").is_file():
+            return str(folder)
+        logger.info(
+            "%s (%s, about %s MB, licence %s) from %s",
+            name,
+            checkpoint.architecture,
+            checkpoint.megabytes,
+            checkpoint.licence,
+            checkpoint.where,
+        )
+        _fetch(checkpoint)
+        _check_md5(checkpoint)
+        try:
+            report = convert_checkpoint(path, folder, overwrite=True)
+        except ConversionError as error:
+            raise UsageError(f"{path} is no checkpoint that can be used ({error}): delete it and try again.") from None
+        _write_card(checkpoint, folder)
+        path.unlink()  # the weights stand in the converted folder
+        logger.info("%s\nConverted once into %s", report.summary(), folder)
+    if checkpoint.mean_std:
+        logger.info("%s was trained with other means: pass --mean_std %s", name, checkpoint.mean_std)
+    return str(folder)
+
+
+def _fetch(checkpoint: PublicCheckpoint) -> None:
+    path = checkpoint.download_path
+    advice = f"get {checkpoint.file} from {checkpoint.where} and put it at {path}."
+    if path.is_file():
+        return
+    if not checkpoint.url.startswith("hub:"):
+        download(checkpoint.url, path, advice)
+        return
+    from huggingface_hub import hf_hub_download
+
+    try:
+        hf_hub_download(checkpoint.url.removeprefix("hub:"), checkpoint.file, local_dir=path.parent)
+    except Exception as error:  # huggingface_hub raises many kinds; one sentence serves them all
+        reason = str(error).strip().split("\n")[0]
+        raise UsageError(f"{checkpoint.file} cannot be downloaded ({reason}): {advice}") from None
+
+
+def _check_md5(checkpoint: PublicCheckpoint) -> None:
+    if not checkpoint.md5_prefix:
+        return
+    path = checkpoint.download_path
+    digest = hashlib.md5()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    found = digest.hexdigest()
+    if not found.startswith(checkpoint.md5_prefix):
+        raise UsageError(
+            f"{path} is not the published {checkpoint.file} (MD5 {found[:6]}, expected {checkpoint.md5_prefix}): "
+            f"delete it and try again, or get it from {checkpoint.where}."
+        )
+
+
+def _write_card(checkpoint: PublicCheckpoint, folder: Path) -> None:
+    """A card beside the converted weights, whose licence the models made from them inherit."""
+    from huggingface_hub import ModelCard, ModelCardData
+
+    metadata = ModelCardData(license=checkpoint.licence_id, library_name="transformers", tags=["masked-autoencoder"])
+    text = (
+        f"---\n{metadata.to_yaml()}\n---\n\n# {checkpoint.name}\n\n{checkpoint.architecture}, {checkpoint.stage}; "
+        f"converted by hf_mae from {checkpoint.where}. Licence of the weights: {checkpoint.licence}.\n"
+    )
+    ModelCard(text).save(folder / "README.md")
+
+
+def licence_of(model_name_or_path: str | Path) -> tuple[str | None, str]:
+    """The licence that a base checkpoint imposes: the Hub's name of it (None: unknown), and how that is known."""
+    from huggingface_hub import ModelCard
+
+    path = Path(model_name_or_path)
+    entries = catalogue()
+    if path.name in entries and (not path.exists() or path == entries[path.name].converted_path):
+        return entries[path.name].licence_id, "the catalogue"
+    if path.is_file():
+        same = [entry for entry in entries.values() if entry.file == path.name]
+        if len(same) == 1:
+            return same[0].licence_id, f"the catalogue's {same[0].name}, by the name of the file"
+        return None, "a file does not say"
+    try:
+        card = ModelCard.load(path / "README.md" if path.is_dir() else str(model_name_or_path))
+    except Exception:  # there is no card, or no network to get it
+        return None, "it has no card that could be read"
+    return card.data.get("license"), "its model card"
+
+
+def main(argv: list[str]) -> int:
+    parser = Parser("checkpoints", "List the public checkpoints, show one, or fetch (download and convert) one.")
+    parser.add_argument("action", nargs="?", choices=["list", "show", "fetch"], default="list")
+    parser.add_argument("name", nargs="?", help="of the checkpoint to show or fetch")
+    options = parser.parse_args(argv)
+    entries = catalogue()
+    if options.action == "list":
+        print(f"{'name':32}{'architecture':14}{'mask':6}{'MB':>6}  {'licence':14}layout; stage")
+        for entry in entries.values():
+            print(
+                f"{entry.name:32}{entry.architecture:14}{entry.mask_ratio:6}{entry.megabytes:>6}  {entry.licence:14}"
+                f"{entry.layout}; {entry.stage}"
+            )
+        print("Sizes are about, from the layout. Any name serves as --model_name_or_path.")
+        return 0
+    if not options.name:
+        parser.error(f"{options.action} needs the NAME of a checkpoint")
+    if options.name not in entries:
+        from difflib import get_close_matches
+
+        close = get_close_matches(options.name, entries, n=1)
+        raise UsageError(f"There is no checkpoint {options.name}{f' (did you mean {close[0]}?)' if close else ''}.")
+    if options.action == "fetch":
+        set_up_logging(True)
+        print(resolve(options.name))
+        return 0
+    entry = entries[options.name]
+    for field in fields(entry):
+        if value := getattr(entry, field.name):
+            print(f"{field.name:13} {value}")
+    print(f"{'open':13} {entry.where}\n{'kept at':13} {entry.converted_path}")
+    return 0

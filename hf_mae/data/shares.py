@@ -1,0 +1,85 @@
+"""Shares of a data set: stratified by class, seeded, nested, with the images of a patient or video kept together."""
+
+import logging
+import re
+
+import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold
+
+from ..errors import UsageError
+
+logger = logging.getLogger(__name__)
+
+
+def stratified_share(labels: list, fraction: float, seed: int, *, leave_one: bool = True) -> np.ndarray:
+    """Which elements belong to a seeded share of `fraction` of every class: bool (elements,).
+
+    With the same seed, a smaller share lies within a larger one.
+
+    Args:
+        leave_one: a class of two or more keeps at least one element on either side; else each has at least one inside.
+    """
+    labels = np.asarray(labels)
+    chosen = np.zeros(len(labels), dtype=bool)
+    generator = np.random.default_rng(seed)
+    for label in np.unique(labels):
+        members = generator.permutation(np.flatnonzero(labels == label))
+        count = round(fraction * len(members))
+        if len(members) > 1 or not leave_one:
+            count = min(max(count, 1), len(members) - leave_one)
+        chosen[members[:count]] = True
+    return chosen
+
+
+def held_out_share(labels: list, groups: list[str] | None, fraction: float, seed: int) -> np.ndarray:
+    """The same, for images that are held out: with `groups`, every group (patient, video) is in or out as a whole.
+
+    The share is then the nearest 1/n, and as well stratified as the groups allow.
+
+    Raises:
+        UsageError: there are fewer groups than that takes.
+    """
+    if groups is None:
+        return stratified_share(labels, fraction, seed)
+    parts = max(2, round(1 / fraction))
+    if len(set(groups)) < parts:
+        raise UsageError(
+            f"A share of {fraction:g} cannot be held out: there are only {len(set(groups))} patients or videos."
+        )
+    chosen = np.zeros(len(labels), dtype=bool)
+    splitter = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
+    chosen[next(splitter.split(labels, labels, groups))[1]] = True
+    return chosen
+
+
+def groups_of(file_names: list[str], pattern: str) -> list[str]:
+    """The patient or video of every file: the first group of a regular expression in its name.
+
+    Raises:
+        UsageError: the pattern is no expression, has no group, or does not match a file.
+    """
+    try:
+        regex = re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f"--group_pattern {pattern} is no regular expression ({error}).") from None
+    if regex.groups < 1:
+        raise UsageError(f"--group_pattern {pattern} needs a group in parentheses: the patient or video.")
+    found = [regex.search(name) for name in file_names]
+    if unmatched := [name for name, match in zip(file_names, found) if match is None or match.group(1) is None]:
+        raise UsageError(f"--group_pattern {pattern} does not match {len(unmatched)} files, {unmatched[0]} among them.")
+    return [match.group(1) for match in found]
+
+
+def warn_of_shared_groups(groups_by_split: dict[str, list[str]]) -> None:
+    """Says so where a patient or video stands in two splits."""
+    splits = list(groups_by_split)
+    for number, first in enumerate(splits):
+        for second in splits[number + 1 :]:
+            if both := sorted(set(groups_by_split[first]) & set(groups_by_split[second])):
+                logger.warning(
+                    "%d patients or videos have images in both %s and %s (%s): scores will be too good.",
+                    len(both),
+                    first,
+                    second,
+                    ", ".join(both[:5]),
+                )
