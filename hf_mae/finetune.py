@@ -21,7 +21,7 @@ from .models import build_classifier
 from .recipe import parse, recipe_as_run
 from .report import write_report
 from .results import table, write_json, write_split
-from .runs import hardware, set_up_logging, settle_resume, train, versions
+from .runs import hardware, refuse_another_model, set_up_logging, settle_resume, train, versions
 from .trainer import MaeFinetuner
 
 logger = logging.getLogger(__name__)
@@ -87,6 +87,11 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def warn_of_fp16(fp16: bool, hidden_size: int) -> None:
+    if fp16 and hidden_size >= HUGE:
+        logger.warning("fp16 is known to give NaN with a ViT-H: use --bf16.")
+
+
 def finetune(
     model_args: ModelArguments,
     data_args: DataArguments,
@@ -129,8 +134,9 @@ def finetune(
         num_attention_heads=model_args.num_attention_heads,
     )
     logger.info(model.conversion_report.summary())
-    if args.fp16 and model.config.hidden_size >= HUGE:
-        logger.warning("fp16 is known to give NaN with a ViT-H: use --bf16.")
+    if checkpoint:
+        refuse_another_model(checkpoint, model.config)
+    warn_of_fp16(args.fp16, model.config.hidden_size)
     with args.main_process_first(desc="preparing the images"):
         training_images, held_out, processor = prepare_images(splits, data_args, model.config.image_size, args.seed)
     trainer = MaeFinetuner(
@@ -186,7 +192,7 @@ def finetune(
         "base": model_args.model_name_or_path,
         "source": description(data_args),
         "images": sizes,
-        "selection": selection,
+        "weights": selection,
         "chosen_on": chosen_on,
         "hardware": hardware(),
         "versions": versions(),

@@ -18,7 +18,7 @@ from .finetune import machine_defaults
 from .models import build_pretrainer
 from .recipe import parse, recipe_as_run
 from .results import write_json
-from .runs import hardware, set_up_logging, settle_resume, train, versions
+from .runs import hardware, refuse_another_model, set_up_logging, settle_resume, train, versions
 from .trainer import MaePretrainer
 
 logger = logging.getLogger(__name__)
@@ -121,6 +121,8 @@ def main(argv: list[str]) -> int:
         decoder_num_attention_heads=model_args.decoder_num_attention_heads,
         **model_args.scratch_sizes(),
     )
+    if checkpoint:
+        refuse_another_model(checkpoint, model.config)
     logger.info(
         "%d images; %s", len(images), model.conversion_report.summary() if model.conversion_report else "from scratch"
     )

@@ -103,7 +103,7 @@ def tables(runs: list[FinishedRun], benchmark: str | None = None) -> list[Table]
         rows = [row for row in [*ours, *published] if row.ranked]
         title = f"{data}: {protocol} split" if protocol else f"{data}: {split}"
         if data in BENCHMARKS:
-            title = f"{BENCHMARKS[data].title} ({protocol or 'not the published images'})"
+            title = f"{BENCHMARKS[data].title} ({protocol or 'official'})"
         rows.sort(key=lambda row: -row.scores.get("macro_f1", {"mean": 0.0})["mean"])
         apart = [row for row in [*ours, *published] if not row.ranked]
         result.append(Table(title, rows, apart, list(differences(chosen))))

@@ -79,6 +79,29 @@ def settle_resume(args) -> str | None:
     return None
 
 
+def refuse_another_model(checkpoint: str, config) -> None:
+    """Says so, in a sentence, where a checkpoint to resume from is of another model than this run's.
+
+    Args:
+        config: of the model that is to be trained.
+    """
+    from transformers import AutoConfig
+
+    path = Path(checkpoint) / "config.json"
+    if not path.is_file():
+        return
+    before = AutoConfig.from_pretrained(checkpoint)
+    if before.id2label != config.id2label:
+        raise UsageError(
+            f"{checkpoint} knows the classes {', '.join(before.id2label.values())}, the data has "
+            f"{', '.join(config.id2label.values())}: a run goes on with the classes that it began with."
+        )
+    for name in ("model_type", "image_size", "patch_size", "hidden_size", "num_hidden_layers"):
+        then, now = getattr(before, name), getattr(config, name)
+        if then != now:
+            raise UsageError(f"{checkpoint} has {name} {then}, this run has {now}: a run goes on as it began.")
+
+
 def versions() -> str:
     names = ("torch", "transformers", "timm", "datasets", "accelerate")
     return ", ".join(f"{name} {version(name)}" for name in names)

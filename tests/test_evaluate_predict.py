@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import pytest
 from conftest import run_cli
@@ -164,6 +165,16 @@ def test_a_split_or_class_that_is_not_there(model, toy, tmp_path, capsys):
     Image.new("RGB", (9, 9)).save(other / "1.png")
     assert main([*argv, str(tmp_path / "other"), "--split", "train"]) == 1
     assert "checkpoint does not know: cecum" in capsys.readouterr().err
+
+
+def test_a_processor_of_another_size(model, toy, tmp_path, capsys):
+    changed = tmp_path / "changed"
+    shutil.copytree(model, changed, ignore=shutil.ignore_patterns("checkpoint-*"))
+    settings = json.loads((changed / "preprocessor_config.json").read_text())
+    settings["size"] = {"height": 64, "width": 64}
+    (changed / "preprocessor_config.json").write_text(json.dumps(settings))
+    assert main(["evaluate", "--model_name_or_path", str(changed), "--data_dir", str(toy / "labelled")]) == 1
+    assert "takes images of 32 pixels, but its preprocessor_config.json makes them 64 x 64" in capsys.readouterr().err
 
 
 def test_evaluate_leaves_nothing_behind(model, toy, tmp_path):

@@ -30,6 +30,7 @@ CROPS = (0.95, 0.9)  # sides of the crops that are hashed too: in the middle and
 MAX_DISTANCE = 8  # of 64 bits
 MIN_SIMILARITY = 0.6
 MIN_DETAIL = 0.5
+MAX_WARP = 0.2  # of an alignment: scale, shear, and shift as a share of the side; any two blobs fit with more
 DARK, BRIGHT = 16, 250  # grey levels outside of which there is no detail: borders, and reflections of the lamp
 _PLACES = ((0.5, 0.5), (0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))
 _ALIGNMENT_STEPS = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 40, 1e-4)
@@ -119,7 +120,7 @@ def similarity(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
     """How alike two grey thumbnails (H, W) are after alignment, where they overlap.
 
     Returns:
-        Structural similarity, and correlation of the fine detail; (0, 0) where they cannot be aligned.
+        Structural similarity, and correlation of the fine detail; (0, 0) where no small warp aligns them.
     """
     height, width = first.shape
     one, two = (cv2.GaussianBlur(image.astype(np.float32), (0, 0), 0.8) for image in (first, second))
@@ -131,10 +132,10 @@ def similarity(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
         _, warp = cv2.findTransformECC(one, two, warp, cv2.MOTION_AFFINE, _ALIGNMENT_STEPS, None, 3)
     except cv2.error:  # the two do not correlate
         return 0.0, 0.0
+    if np.abs(warp[:, :2] - np.eye(2)).max() > MAX_WARP or np.abs(warp[:, 2]).max() > MAX_WARP * max(height, width):
+        return 0.0, 0.0
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     overlap = cv2.warpAffine(np.ones_like(two), warp, (width, height), flags=flags) > 0.99
-    if overlap.mean() < 0.5:
-        return 0.0, 0.0
     two = cv2.warpAffine(two, warp, (width, height), flags=flags)
     gain = one[overlap].std() / max(two[overlap].std(), 1e-6)
     evened = (two - two[overlap].mean()) * gain + one[overlap].mean()
