@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from transformers import TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 
+from .engines import use_fsdp_where_asked
 from .errors import UsageError
 
 COSINE = "cosine_with_min_lr"
@@ -34,6 +35,10 @@ class _ReferenceTraining(TrainingArguments):
     )
     num_train_epochs: float = field(default=50.0, metadata={"help": "Passes over the training images."})
     per_device_train_batch_size: int = field(default=64, metadata={"help": "Images per process and forward pass."})
+    effective_batch_size: int | None = field(
+        default=None,
+        metadata={"help": "Images per update; the accumulation follows from it and from the processes there are."},
+    )
     per_device_eval_batch_size: int = field(default=64, metadata={"help": "The same for evaluation."})
     lr_scheduler_type: str = field(default=COSINE, metadata={"help": "transformers' name of the schedule."})
     weight_decay: float = field(default=0.05, metadata={"help": "AdamW's weight decay (not on 1-D parameters)."})
@@ -45,6 +50,12 @@ class _ReferenceTraining(TrainingArguments):
     )
     overwrite_output_dir: bool = field(
         default=False, metadata={"help": "Start anew in an output folder that holds a run."}
+    )
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "DDP: look for parameters that got no gradient; there are none."}
+    )
+    print_learning_rates: bool = field(
+        default=False, metadata={"help": "Print every parameter's learning rate and weight decay at the start."}
     )
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Columns that the model does not take are ignored, so none need be removed."}
@@ -59,15 +70,37 @@ class _ReferenceTraining(TrainingArguments):
             if (value := getattr(self, name)) is not None and value < 0:
                 raise UsageError(f"{name} cannot be negative ({value}).")
         super().__post_init__()
-        if self.fp16 and self.device.type == "cpu":
+        device = self.device  # joins the other processes
+        if self.distributed_state is not None:
+            use_fsdp_where_asked(self.distributed_state)
+        if self.effective_batch_size is not None:
+            self._derive_accumulation()
+        if self.fp16 and device.type == "cpu":
             raise UsageError("fp16 needs a GPU: on a CPU use --bf16, or neither.")
         for tracker in self.report_to:
             if tracker not in get_available_reporting_integrations():
                 raise UsageError(f"--report_to {tracker} needs a package that is not installed: pip install {tracker}.")
 
+    def _derive_accumulation(self) -> None:
+        """Accumulation steps from the effective batch size and the hardware."""
+        asked, at_once = self.effective_batch_size, self.train_batch_size * self.world_size
+        steps, rest = divmod(asked, at_once)
+        hardware = f"{self.world_size} processes x {self.train_batch_size} images"
+        if steps < 1 or rest:
+            raise UsageError(
+                f"effective_batch_size {asked} is no multiple of the {at_once} images that {hardware} take at once: "
+                "change it, or per_device_train_batch_size."
+            )
+        if self.gradient_accumulation_steps not in (1, steps):
+            raise UsageError(
+                f"effective_batch_size {asked} asks for {steps} accumulation steps of {hardware}, "
+                f"gradient_accumulation_steps for {self.gradient_accumulation_steps}: leave one of them out."
+            )
+        self.gradient_accumulation_steps = steps
+
     @property
-    def effective_batch_size(self) -> int:
-        """Images per update: batch per device x devices x processes x accumulation."""
+    def images_per_update(self) -> int:
+        """The effective batch: batch per device x devices x processes x accumulation."""
         return self.train_batch_size * self.gradient_accumulation_steps * self.world_size
 
     @property
@@ -77,7 +110,7 @@ class _ReferenceTraining(TrainingArguments):
 
         if self.learning_rate is not None:
             return self.learning_rate
-        return linear_scaled_lr(self.base_learning_rate, self.effective_batch_size)
+        return linear_scaled_lr(self.base_learning_rate, self.images_per_update)
 
 
 @dataclass

@@ -166,7 +166,7 @@ def finetune(
             f"split ({Path(best).name} of {trainer.state.max_steps} updates), so its own figures are optimistic."
         )
     figures.learning_curves(trainer.state.log_history, folder / "learning_curves")
-    facts = {"effective batch": args.effective_batch_size, "processes": args.world_size, "versions": versions()}
+    facts = {"effective batch": args.images_per_update, "processes": args.world_size, "versions": versions()}
     recipe = recipe_as_run(given, facts)
     (folder / "recipe.yaml").write_text(recipe, encoding="utf-8")
     write_model_card(
@@ -186,7 +186,7 @@ def finetune(
         "updates": result.global_step,
         "best_checkpoint": best,
         "learning_rate": args.learning_rate,
-        "effective_batch_size": args.effective_batch_size,
+        "effective_batch_size": args.images_per_update,
     }
     facts = {
         "base": model_args.model_name_or_path,

@@ -24,6 +24,11 @@ NO_WEIGHT_DECAY = re.compile(r".*embeddings\.(?:cls_token|position_embeddings)")
 WRAPPERS = re.compile(r"(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 
 
+def plain_name(name: str) -> str:
+    """A parameter's name without what DDP, FSDP, torch.compile and checkpointing put before it."""
+    return WRAPPERS.sub("", name)
+
+
 def linear_scaled_lr(base_learning_rate: float, effective_batch_size: int) -> float:
     """Absolute learning rate of an effective batch (images per update)."""
     return base_learning_rate * effective_batch_size / 256
@@ -71,8 +76,8 @@ def parameter_groups(
     Raises:
         ValueError: a parameter that no layer is known for.
     """
-    named = [(WRAPPERS.sub("", name), p) for name, p in model.named_parameters() if p.requires_grad]
-    blocks = (re.fullmatch(LAYERS[2][0], WRAPPERS.sub("", name)) for name, _ in model.named_parameters())
+    named = [(plain_name(name), p) for name, p in model.named_parameters() if p.requires_grad]
+    blocks = (re.fullmatch(LAYERS[2][0], plain_name(name)) for name, _ in model.named_parameters())
     num_layers = 1 + max((int(found.group(1)) for found in blocks if found), default=-1)
     groups: dict[tuple[int, bool], dict] = {}
     for name, parameter in named:

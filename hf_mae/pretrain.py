@@ -146,7 +146,7 @@ def main(argv: list[str]) -> int:
         folder = Path(args.output_dir)
         facts = {"images": len(images), "seconds": round(seconds, 1), "hardware": hardware(), "versions": versions()}
         write_json(folder / "all_results.json", {"train": result.metrics} | facts)
-        recipe = recipe_as_run(given, {"effective batch": args.effective_batch_size})
+        recipe = recipe_as_run(given, {"effective batch": args.images_per_update})
         (folder / "recipe.yaml").write_text(recipe, encoding="utf-8")
         print(f"The pre-trained model is in {folder}; fine-tune it with hf-mae finetune --model_name_or_path {folder}")
     return 0

@@ -4,23 +4,33 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import datasets
 import numpy as np
 import torch
 from timm.data import Mixup
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, get_scheduler
 
 from .arguments import COSINE, FinetuningArguments, PretrainingArguments, _ReferenceTraining
 from .data.images import EvaluationImages, TrainingImages, collate, seeded_draws
 from .data.transforms import training_transform_of
+from .engines import (
+    Launch,
+    check_resumable,
+    differing_settings,
+    learning_rate_table,
+    optimizer_settings,
+    write_launch,
+)
 from .errors import UsageError
 from .losses import cross_entropy_sum, label_weight
 from .metrics import ClassificationMetrics, scalar_scores
 from .models import drop_path_of
-from .optim import parameter_groups, pretraining_groups
+from .optim import parameter_groups, plain_name, pretraining_groups
 from .runs import last_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -33,23 +43,30 @@ class _ReferenceTrainer(Trainer):
     """
 
     def __init__(self, model: nn.Module, args: _ReferenceTraining, **kwargs):
+        rule = ""
         if args.learning_rate is None:
             args.learning_rate = args.absolute_learning_rate
+            rule = f" = {args.base_learning_rate:g} x {args.images_per_update} / 256"
         if kwargs.get("train_dataset") is not None:
             choose_attention(model, args.device)
         kwargs.setdefault("data_collator", collate)
+        # FSDP2 shares out block by block; of ViT, transformers also names the embeddings, whose patch embeddings
+        # accelerate then tries to share out a second time, and fails.
+        model._no_split_modules = {type(layer).__name__ for layer in model.base_model.layers[:1]}
         super().__init__(model=model, args=args, **kwargs)
         # ViT and BEiT take **kwargs, from which the Trainer concludes that they normalise their loss by
         # num_items_in_batch; they do not, and gradients would come out as many times too large as there are splits.
         self.model_accepts_loss_kwargs = False
         self.can_return_loss = True
         self._suspect: tuple[torch.Tensor, torch.Tensor | None] | None = None
+        self._asked: dict[str, dict[str, float]] = {}  # learning rate and weight decay of each parameter
         self.add_callback(_Watch(self))
         if self.train_dataset is not None and self.is_world_process_zero():
             logger.info(
-                "learning rate %g; effective batch %d = %d per device x %d accumulated x %d processes",
+                "learning rate %g%s; effective batch %d = %d per device x %d accumulated x %d processes",
                 args.learning_rate,
-                args.effective_batch_size,
+                rule,
+                args.images_per_update,
                 args.train_batch_size,
                 args.gradient_accumulation_steps,
                 args.world_size,
@@ -92,8 +109,32 @@ class _ReferenceTrainer(Trainer):
         if self.optimizer is None:
             model = self.model if model is None else model
             optimizer_class, kwargs = self.get_optimizer_cls_and_kwargs(self.args, model)
-            self.optimizer = optimizer_class(self.groups(model), **kwargs)
+            groups = self.groups(model)
+            names = {id(parameter): plain_name(name) for name, parameter in model.named_parameters()}
+            self._asked = {
+                names[id(parameter)]: {"lr": group["lr"], "weight_decay": group["weight_decay"]}
+                for group in groups
+                for parameter in group["params"]
+            }
+            self.optimizer = optimizer_class(groups, **kwargs)
         return self.optimizer
+
+    def check_learning_rates(self) -> None:
+        """Reads every parameter's learning rate and weight decay back from the prepared optimizer.
+
+        Raises:
+            UsageError: the engine has lost or mixed up some of them.
+        """
+        if not self._asked or not isinstance(self.lr_scheduler, LambdaLR):
+            return
+        base, now = self.lr_scheduler.base_lrs[0], self.lr_scheduler.get_last_lr()[0]
+        factor = now / base if base else 0.0  # of the schedule at this update
+        found = optimizer_settings(self.accelerator.unwrap_model(self.model), self.optimizer)
+        if wrong := differing_settings(self._asked, found, factor):
+            raise UsageError(
+                f"{self.accelerator.distributed_type.value} did not keep the learning rates and weight decays of "
+                f"{len(wrong)} parameters ({'; '.join(wrong[:3])}): use another of accelerate_configs/, and tell us."
+            )
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
         """The cosine with warm-up of util/lr_sched.py, on groups whose lr already carries the layer's scale."""
@@ -151,9 +192,30 @@ class _ReferenceTrainer(Trainer):
         last = last_checkpoint(self.args.output_dir)
         return f"The last checkpoint is {last}." if last else "No checkpoint was saved before that."
 
+    def _finalize_training(self, *args, **kwargs):
+        # The stock Trainer leaves the last, unlogged part of the training loss at this process's own share.
+        if self.args.world_size > 1:
+            self._tr_loss = self.accelerator.gather(self._tr_loss).mean()
+        return super()._finalize_training(*args, **kwargs)
+
     def _save_checkpoint(self, model, trial):
         self.check_finite()
         super()._save_checkpoint(model, trial)
+        if self.is_world_process_zero():
+            write_launch(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}", self._launch())
+
+    def _save_rng_state(self, output_dir):
+        super()._save_rng_state(output_dir)
+        # The main process's trainer_state.json, which comes next, says that the checkpoint is whole.
+        self.accelerator.wait_for_everyone()
+
+    def _launch(self) -> Launch:
+        return Launch(self.accelerator.distributed_type.value, self.args.world_size, self.args.images_per_update)
+
+    def train(self, resume_from_checkpoint=None, **kwargs):
+        if isinstance(resume_from_checkpoint, str):
+            check_resumable(Path(resume_from_checkpoint), self._launch())
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
@@ -204,15 +266,26 @@ def _needed(processor):
 
 
 class _Watch(TrainerCallback):
-    """Tells the training images which epoch it is (accelerate does so for one process only), and looks at the last
-    loss when the training ends."""
+    """Tells the training images which epoch it is (accelerate does so for one process only), reads the learning rates
+    back from the optimizer at the start, and looks at the last loss when the training ends."""
 
     def __init__(self, trainer: _ReferenceTrainer):
         self.trainer = trainer
+        self._updates = 0
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         if hasattr(self.trainer.train_dataset, "set_epoch"):
             self.trainer.train_dataset.set_epoch(int(state.epoch or 0))
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.trainer.check_learning_rates()
+        if args.print_learning_rates and self.trainer.is_world_process_zero():
+            print(learning_rate_table(self.trainer._asked), flush=True)
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        if self._updates < 2:  # at the first the warm-up has it all at 0
+            self.trainer.check_learning_rates()
+        self._updates += 1
 
     def on_train_end(self, args, state, control, **kwargs):
         self.trainer.check_finite()
@@ -319,7 +392,7 @@ class MaeFinetuner(_ReferenceTrainer):
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | None:
         """What the summed loss of an update is divided by: the images (or their class weights) of all its
         micro-batches and processes."""
-        if not batch_samples or not self.model.training:
+        if not batch_samples:
             return None
         weight = sum(label_weight(batch["labels"].to(device), self.class_weights) for batch in batch_samples)
         return self.accelerator.gather(weight).sum() if self.args.world_size > 1 else weight
@@ -341,6 +414,16 @@ class MaeFinetuner(_ReferenceTrainer):
                 parts = self.current_gradient_accumulation_steps * self.accelerator.num_processes
                 loss = loss * parts / num_items_in_batch
         return (loss, outputs) if return_outputs else loss
+
+    def evaluation_loop(self, *args, **kwargs):
+        """The stock loop, with a loss over every image once: its own averages the processes' batches, the repeated
+        images that fill the last one included."""
+        output = super().evaluation_loop(*args, **kwargs)
+        name = f"{kwargs.get('metric_key_prefix', 'eval')}_loss"
+        if output.label_ids is not None and name in output.metrics:
+            logits, labels = torch.from_numpy(output.predictions), torch.from_numpy(output.label_ids)
+            output.metrics[name] = (cross_entropy_sum(logits, labels) / len(labels)).item()
+        return output
 
     def compute_scores(self, prediction) -> dict[str, float]:
         """The metrics that the log holds, from logits (images, classes) and class ids (or soft targets)."""

@@ -90,7 +90,7 @@ def test_linear_scaling(tmp_path):
         gradient_accumulation_steps=4,
         use_cpu=True,
     )
-    assert args.effective_batch_size == 128
+    assert args.images_per_update == 128
     assert args.absolute_learning_rate == pytest.approx(5e-4 * 128 / 256)
     args.learning_rate = 0.1
     assert args.absolute_learning_rate == 0.1

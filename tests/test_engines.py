@@ -1,0 +1,227 @@
+"""The same numbers under every engine: DDP, FSDP2, ZeRO-2 and ZeRO-3, two processes each, on the CPU over gloo.
+
+What cannot run here: fp16 and its scaler (refused on a CPU), NCCL, and bf16 on a GPU; `test_gpu.py` has those.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, TINY, free_port
+from safetensors.torch import load_file
+from transformers import AutoModelForImageClassification
+
+from hf_mae import FinetuningArguments, MaeFinetuner, build_classifier, parameter_groups
+from hf_mae.engines import differing_settings, optimizer_settings
+from hf_mae.errors import UsageError
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("engines")]
+TOLERANCE = 1e-5
+# name: (accelerate config, processes, batch per process, accumulation)
+WAYS = {
+    "one": ("cpu", 1, 8, 1),
+    "accumulated": ("cpu", 1, 4, 2),
+    "ddp": ("ddp", 2, 4, 1),
+    "ddp accumulated": ("ddp", 2, 2, 2),
+    "fsdp2": ("fsdp2", 2, 4, 1),
+    "zero2": ("zero2", 2, 4, 1),
+    "zero2 accumulated": ("zero2", 2, 2, 2),
+    "zero3": ("zero3", 2, 4, 1),
+}
+ENGINES = {"ddp": "MULTI_CPU", "fsdp2": "FSDP", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED"}
+
+
+def launch(way: str, out: Path, *, processes: int | None = None, status: int = 0, **options) -> str:
+    """Runs `engine_program.py` under a config of the project, as a user would; returns what it printed."""
+    config, count, batch, accumulation = WAYS[way]
+    count = processes or count
+    out.parent.mkdir(parents=True, exist_ok=True)
+    options |= {"out": str(out), "per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
+    path = out.with_suffix(".json")
+    path.write_text(json.dumps(options))
+    command = [
+        *(sys.executable, "-m", "accelerate.commands.launch"),
+        *("--config_file", str(ROOT / "accelerate_configs" / f"{config}.yaml"), "--num_processes", str(count)),
+        *("--mixed_precision", "no", "--main_process_port", str(free_port())),
+        *(str(ROOT / "tests" / "engine_program.py"), str(path)),
+    ]
+    settings = {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(ROOT / "tests")}
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | settings, timeout=300)
+    assert (done.returncode == 0) == (status == 0), done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def start(golden):
+    """What every run begins with: the reference's checkpoints and images, in both pooling modes."""
+    return {
+        "ids": {
+            "checkpoint": str(golden / "gap_smoothing_initial.pth"),
+            "data": str(golden / "gap_smoothing.safetensors"),
+            "pooling": "mean",
+        },
+        "soft": {
+            "checkpoint": str(golden / "cls_weighted_initial.pth"),
+            "data": str(golden / "cls_weighted.safetensors"),
+            "pooling": "cls",
+            "soft": True,
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def results(start, tmp_path_factory):
+    """Ten updates each way, class ids and soft targets, both with class weights: {(targets, way): folder}."""
+    root = tmp_path_factory.mktemp("engines")
+    wanted = [("ids", way) for way in WAYS] + [("soft", way) for way in ("one", *ENGINES)]
+    with ThreadPoolExecutor(2) as pool:
+        jobs = {
+            key: pool.submit(launch, key[1], root / key[0] / key[1].replace(" ", "-"), **start[key[0]])
+            for key in wanted
+        }
+        for job in jobs.values():
+            job.result()
+    return {key: root / key[0] / key[1].replace(" ", "-") for key in wanted}
+
+
+def difference(one: Path, two: Path) -> float:
+    """The largest difference between two saved models' parameters.
+
+    A ViT's key biases have no true gradient: AdamW scales the rounding noise of theirs up, so they are left out.
+    """
+    first, second = load_file(one / "model.safetensors"), load_file(two / "model.safetensors")
+    assert first.keys() == second.keys()
+    return max((first[n] - second[n]).abs().max().item() for n in first if not n.endswith("key.bias"))
+
+
+@pytest.mark.parametrize("targets, way", [("ids", way) for way in WAYS] + [("soft", way) for way in ENGINES])
+def test_parameters_agree(results, targets, way):
+    folder = results[targets, way]
+    facts = json.loads((folder / "facts.json").read_text())
+    assert facts["updates"] == 10
+    assert facts["engine"] == ENGINES.get(WAYS[way][0], "NO")  # it really was that engine
+    assert difference(results[targets, "one"], folder) < TOLERANCE
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_image_is_evaluated_once(results, way):
+    """13 images, which neither 2 processes nor a batch divides: the same logits, image by image."""
+    one, folder = results["ids", "one"], results["ids", way]
+    assert np.load(folder / "labels.npy").tolist() == [index % 5 for index in range(13)]
+    np.testing.assert_allclose(np.load(folder / "logits.npy"), np.load(one / "logits.npy"), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_each_parameter_keeps_its_learning_rate_and_weight_decay(results, start, way):
+    model = build_classifier(start["ids"]["checkpoint"], pooling="mean", num_labels=5, **TINY)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = json.loads((results["ids", way] / "facts.json").read_text())["settings"]
+    groups = parameter_groups(model, 1e-3, 0.05, 0.65)
+    expected = {names[id(p)]: (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
+    assert found.keys() == expected.keys()
+    for name, (rate, decay) in expected.items():
+        assert found[name]["initial_lr"] == pytest.approx(rate) and found[name]["weight_decay"] == decay
+    assert len({row["initial_lr"] for row in found.values()}) == 5
+
+
+@pytest.mark.parametrize("way", [*ENGINES])
+def test_what_is_saved_is_one_stock_file(results, way):
+    folder = results["ids", way]
+    _, info = AutoModelForImageClassification.from_pretrained(folder, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
+
+
+@pytest.fixture(scope="module")
+def resumed(start, tmp_path_factory):
+    """Under each engine: a run with a checkpoint after each of two epochs that loads the best at its end, and one
+    resumed from the first."""
+    root = tmp_path_factory.mktemp("resumed")
+    saving = {"eval_strategy": "epoch", "save_strategy": "epoch", "metric_for_best_model": "loss"}
+    saving |= {"greater_is_better": False, "load_best_model_at_end": True}
+
+    for way in ["one", *ENGINES]:
+        launch(way, root / way, **start["ids"], **saving)
+        if way != "one":
+            again = root / f"{way}-again"
+            shutil.copytree(root / way / "checkpoint-5", again / "checkpoint-5")
+            launch(way, again, **start["ids"], **saving, resume=str(again / "checkpoint-5"))
+    return root
+
+
+@pytest.mark.parametrize("way", [*ENGINES])
+def test_a_checkpoint_resumes_under_the_same_config(resumed, way):
+    whole, again = (resumed / name / "checkpoint-10" for name in (way, f"{way}-again"))
+    tensors = load_file(whole / "model.safetensors"), load_file(again / "model.safetensors")
+    assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0])
+
+
+@pytest.mark.parametrize("way", [*ENGINES])
+def test_the_best_model_is_loaded_whole(resumed, way):
+    facts = json.loads((resumed / way / "facts.json").read_text())
+    best = Path(facts["best"])
+    assert best.name == "checkpoint-5"  # not the last
+    assert difference(best, resumed / way) == 0.0 and difference(resumed / way / "checkpoint-10", best) > 0.0
+    logits = np.load(resumed / way / "logits.npy")
+    np.testing.assert_allclose(logits, np.load(resumed / "one" / "logits.npy"), atol=TOLERANCE)
+
+
+def test_resuming_on_another_number_of_processes(resumed, start, tmp_path):
+    """DDP and FSDP2 keep whole states and go on with one process; DeepSpeed says that it cannot."""
+    for way in ("ddp", "fsdp2"):
+        shutil.copytree(resumed / way / "checkpoint-5", tmp_path / way / "checkpoint-5")
+        options = start["ids"] | {"resume": str(tmp_path / way / "checkpoint-5"), "save_strategy": "epoch"}
+        printed = launch("one" if way == "ddp" else way, tmp_path / way, processes=1, **options)
+        assert "2 processes under" in printed and "going on with 1" in printed
+    # One process with a batch of 8 makes the same updates as two with 4.
+    assert difference(resumed / "ddp" / "checkpoint-10", tmp_path / "ddp") < TOLERANCE
+    options = start["ids"] | {"resume": str(resumed / "zero2" / "checkpoint-5")}
+    printed = launch("zero2", tmp_path / "zero2", processes=1, status=1, **options)
+    assert "DeepSpeed resumes on the same number of processes only" in printed
+    printed = launch("ddp", tmp_path / "other", status=1, **options)
+    assert "2 processes under DEEPSPEED, and this is MULTI_CPU: resume it with the same accelerate config" in printed
+
+
+def test_an_optimizer_that_lost_its_groups_is_an_error(start, tmp_path):
+    model = build_classifier(start["ids"]["checkpoint"], pooling="mean", num_labels=5, **TINY)
+    args = FinetuningArguments(output_dir=tmp_path, use_cpu=True, report_to="none", max_steps=1, learning_rate=1e-3)
+
+    class Losing(MaeFinetuner):
+        def create_scheduler(self, *args, **kwargs):
+            scheduler = super().create_scheduler(*args, **kwargs)
+            for group in self.optimizer.param_groups:
+                group["initial_lr"] = 1e-3  # as if all groups were one
+            return scheduler
+
+    items = [{"pixel_values": torch.zeros(3, 32, 32), "labels": 0}] * 4
+    with pytest.raises(UsageError, match="did not keep the learning rates and weight decays of 49 parameters"):
+        Losing(model=model, args=args, train_dataset=items).train()
+
+
+def test_settings_that_differ_are_named():
+    asked = {"a": {"lr": 1e-3, "weight_decay": 0.05}, "b": {"lr": 5e-4, "weight_decay": 0.0}}
+    found = {name: row | {"lr": row["lr"] / 2, "initial_lr": row["lr"]} for name, row in asked.items()}
+    assert differing_settings(asked, found, 0.5) == []
+    assert differing_settings(asked, found, 1.0)[0] == "a has lr 0.0005 in place of 0.001"
+    found["b"]["weight_decay"] = 0.05
+    assert differing_settings(asked, found, 0.5) == ["b has weight_decay 0.05 in place of 0"]
+    assert differing_settings(asked, {"a": found["a"]}, 0.5) == ["b is not in the optimizer"]
+
+
+def test_zero_groups_are_read_by_name():
+    """The two shapes in which DeepSpeed keeps its groups."""
+    model = torch.nn.Linear(2, 2)
+    groups = [{"lr": 1.0, "weight_decay": 0.1}, {"lr": 2.0, "weight_decay": 0.0}]
+    inner = SimpleNamespace(param_groups=groups)
+    two = SimpleNamespace(bit16_groups=[[model.weight], [model.bias]], optimizer=inner)
+    three = SimpleNamespace(
+        fp16_groups=[[model.bias], [model.weight]], sub_group_to_group_id={0: 1, 1: 0}, optimizer=inner
+    )
+    for optimizer in (two, three):
+        assert optimizer_settings(model, optimizer) == {"weight": groups[0], "bias": groups[1]}
