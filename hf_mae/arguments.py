@@ -57,6 +57,7 @@ class _ReferenceTraining(TrainingArguments):
     print_learning_rates: bool = field(
         default=False, metadata={"help": "Print every parameter's learning rate and weight decay at the start."}
     )
+    log_on_each_node: bool = field(default=False, metadata={"help": "Log on every node, or on the first alone."})
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Columns that the model does not take are ignored, so none need be removed."}
     )

@@ -20,6 +20,7 @@ VERBS = {
     "audit": ("hf_mae.audit", "find near-duplicate images within and across labels and splits"),
     "checkpoints": ("hf_mae.checkpoints", "list the public checkpoints, or fetch one"),
     "pretrain": ("hf_mae.pretrain", "pre-train on unlabelled images"),
+    "configs": ("hf_mae.configs", "list the ways to run under accelerate launch, or print a file's path"),
     "recipes": ("hf_mae.recipes_list", "list the recipes, or show one"),
 }
 
@@ -70,7 +71,7 @@ def run(verb: str, argv: list[str]) -> int:
         return module.main(argv)
     except (UsageError, ConversionError) as error:
         print(f"hf-mae {verb}: {error}", file=sys.stderr)
-        return 1
+        return getattr(error, "status", 1)
     except OSError as error:  # a folder that cannot be written, a full disk
         if error.strerror is None:
             raise

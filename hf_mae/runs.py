@@ -12,6 +12,7 @@ from pathlib import Path
 from transformers.trainer_utils import TrainOutput
 
 from .errors import UsageError
+from .preemption import StopAtSignal, clear_mark
 
 logger = logging.getLogger(__name__)
 
@@ -115,14 +116,31 @@ def hardware() -> str:
     return f"{os.cpu_count()} CPU cores ({platform.machine()})"
 
 
+# What the backends say when the process at the other end is gone.
+GONE = re.compile(
+    r"connection (was )?(closed|reset)|connection refused|broken pipe|timed out|remote process exited|socket|nccl|peer",
+    re.IGNORECASE,
+)
+
+
 def train(trainer, checkpoint: str | None) -> tuple[TrainOutput, float]:
     """Trains (from a checkpoint, if given) and says how long it took, in seconds; an interruption says how to go on."""
     started = time.time()
+    clear_mark(trainer.args)
+    stop = StopAtSignal()
+    trainer.add_callback(stop)
+    again = "Go on with the same command and --resume_from_checkpoint last."
     try:
         result = trainer.train(resume_from_checkpoint=checkpoint)
     except KeyboardInterrupt:
+        raise UsageError(f"Interrupted at update {trainer.state.global_step}. {again}") from None
+    except RuntimeError as error:
+        if trainer.args.world_size == 1 or not GONE.search(str(error)):
+            raise
+        reason = str(error).strip().split("\n")[0]
         raise UsageError(
-            f"Interrupted at update {trainer.state.global_step}. Go on with the same command and "
-            "--resume_from_checkpoint last."
+            f"Another process of this run is gone, or cannot be reached ({reason}); process "
+            f"{trainer.args.process_index} stopped at update {trainer.state.global_step}. {again}"
         ) from None
+    stop.leave(trainer.args, trainer.state.global_step)
     return result, time.time() - started

@@ -81,14 +81,10 @@ def results(start, tmp_path_factory):
     """Ten updates each way, class ids and soft targets, both with class weights: {(targets, way): folder}."""
     root = tmp_path_factory.mktemp("engines")
     wanted = [("ids", way) for way in WAYS] + [("soft", way) for way in ("one", *ENGINES)]
-    with ThreadPoolExecutor(2) as pool:
-        jobs = {
-            key: pool.submit(launch, key[1], root / key[0] / key[1].replace(" ", "-"), **start[key[0]])
-            for key in wanted
-        }
-        for job in jobs.values():
-            job.result()
-    return {key: root / key[0] / key[1].replace(" ", "-") for key in wanted}
+    folders = {key: root / key[0] / key[1].replace(" ", "-") for key in wanted}
+    for (targets, way), folder in folders.items():
+        launch(way, folder, **start[targets])
+    return folders
 
 
 def difference(one: Path, two: Path) -> float:

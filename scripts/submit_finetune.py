@@ -1,0 +1,123 @@
+"""Submits a fine-tuning to SLURM through submitit; requeued when it is preempted or its time ends, it resumes.
+
+    python scripts/submit_finetune.py --nodes 4 --ngpus 8 --timeout 480 --partition gpu --job_dir runs/imagenet \
+        --recipe imagenet-vit-base --model_name_or_path mae_pretrain_vit_base --data_dir IMAGENET
+
+Flags that are not listed here are those of `hf-mae finetune`; its output folder is the job folder. Each node runs one
+`accelerate launch`, so nothing depends on how the cluster starts its tasks. `--cluster local` runs on this machine.
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import submitit
+
+from hf_mae.configs import configs
+from hf_mae.preemption import MARK
+
+
+class Finetuning:
+    """What a node runs; submitit calls `checkpoint` before the job goes back to the queue."""
+
+    def __init__(
+        self, flags: list[str], job_dir: str, processes: int, config: str, launch: list[str], port: int | None
+    ):
+        self.flags, self.job_dir, self.processes = flags, job_dir, processes
+        self.config, self.launch, self.port = config, launch, port
+        self._running: subprocess.Popen | None = None
+
+    def __call__(self) -> None:
+        environment = submitit.JobEnvironment()
+        hosts = environment.hostnames
+        port = self.port or 20000 + int("".join(c for c in str(environment.job_id) if c.isdigit())) % 20000
+        command = [
+            *(sys.executable, "-m", "accelerate.commands.launch", "--config_file", self.config),
+            *("--num_machines", str(environment.num_nodes), "--machine_rank", str(environment.node)),
+            *("--num_processes", str(environment.num_nodes * self.processes)),
+            *("--main_process_ip", hosts[0] if len(hosts) > 1 else "127.0.0.1", "--main_process_port", str(port)),
+            *(*self.launch, "-m", "hf_mae", "finetune", *self.flags),
+            *("--output_dir", self.job_dir, "--resume_from_checkpoint", "last"),
+        ]
+        print(" ".join(command), flush=True)
+        # SLURM sends submitit's signal (USR2) to all that runs here; it is for submitit alone.
+        self._running = subprocess.Popen(command, preexec_fn=lambda: signal.signal(signal.SIGUSR2, signal.SIG_IGN))
+        status = self._running.wait()
+        if status and not self._was_stopped():
+            raise RuntimeError(f"The run ended with status {status}: see the log above.")
+
+    def _was_stopped(self) -> bool:
+        return (Path(self.job_dir) / MARK).exists()
+
+    def checkpoint(self) -> submitit.helpers.DelayedSubmission:
+        """Lets the run save a checkpoint, then asks for a new start, which resumes from it."""
+        if self._running is not None:
+            self._running.terminate()
+            self._running.wait()
+        return submitit.helpers.DelayedSubmission(
+            Finetuning(self.flags, self.job_dir, self.processes, self.config, self.launch, self.port)
+        )
+
+
+def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser("submit_finetune.py", description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser.add_argument("--nodes", type=int, default=1, help="machines (default: %(default)s)")
+    parser.add_argument("--ngpus", type=int, default=8, help="GPUs of each (default: %(default)s)")
+    parser.add_argument("--timeout", type=int, default=4320, help="minutes until the job is requeued")
+    parser.add_argument("--partition", help="SLURM's partition")
+    parser.add_argument("--constraint", help="features that the nodes must have")
+    parser.add_argument("--comment", help="passed on to the scheduler")
+    parser.add_argument("--job_dir", "--job-dir", required=True, help="output folder of the run, and of the job's logs")
+    parser.add_argument(
+        "--cpus_per_task", "--cpus-per-task", type=int, default=10, help="CPU cores of each node's task"
+    )
+    parser.add_argument("--config", default="multi_node", help="of accelerate_configs/ (default: %(default)s)")
+    parser.add_argument("--cluster", help="slurm, or local; not given: SLURM where there is one")
+    parser.add_argument("--max_requeues", "--max-requeues", type=int, default=50, help="new starts at most")
+    parser.add_argument("--signal_delay", "--signal-delay", type=int, default=120, help="seconds from warning to end")
+    parser.add_argument("--launch", default="", help="more flags of accelerate launch, in quotes")
+    parser.add_argument("--port", type=int, help="of the first node; not given: from the job's number")
+    return parser.parse_known_args(argv)
+
+
+def main(argv: list[str]) -> int:
+    options, flags = parse(argv)
+    if any(flag.split("=")[0].replace("-", "_") == "__output_dir" for flag in flags):
+        print("submit_finetune.py: the output folder is --job_dir: leave --output_dir out.", file=sys.stderr)
+        return 1
+    known = configs()
+    if options.config not in known:
+        print(f"submit_finetune.py: --config takes one of {', '.join(known)}, not {options.config}.", file=sys.stderr)
+        return 1
+    job_dir = Path(options.job_dir).resolve()
+    executor = submitit.AutoExecutor(job_dir / "submitit", options.cluster, slurm_max_num_timeout=options.max_requeues)
+    slurm = {"partition": options.partition, "constraint": options.constraint, "comment": options.comment}
+    gpus = {"gpus_per_node": options.ngpus} if options.ngpus and executor.cluster == "slurm" else {}
+    executor.update_parameters(
+        name="hf_mae",
+        nodes=options.nodes,
+        tasks_per_node=1,
+        cpus_per_task=options.cpus_per_task,
+        timeout_min=options.timeout,
+        slurm_signal_delay_s=options.signal_delay,
+        **gpus,
+        **{f"slurm_{name}": value for name, value in slurm.items() if value},
+    )
+    processes = max(options.ngpus, 1)
+    run = Finetuning(flags, str(job_dir), processes, str(known[options.config]), options.launch.split(), options.port)
+    job = executor.submit(run)
+    print(f"Submitted job {job.job_id}: {options.nodes} nodes x {processes} processes; logs in {job_dir / 'submitit'}")
+    if executor.cluster == "local":
+        job.wait()
+        if job.exception() is not None:
+            print(job.exception(), file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    sys.exit(main(sys.argv[1:]))
