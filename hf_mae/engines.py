@@ -5,12 +5,15 @@ import logging
 import math
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from accelerate import DistributedType, PartialState
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
+from transformers.integrations import deepspeed
 
 from .errors import UsageError
 from .optim import plain_name
@@ -30,6 +33,20 @@ def use_fsdp_where_asked(state: PartialState) -> None:
     asked = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
     if asked and state.distributed_type == DistributedType.MULTI_CPU:
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+
+
+@contextmanager
+def whole_weights() -> Iterator[None]:
+    """Lets `from_pretrained` load whole weights under ZeRO-3 too, where transformers would share them out at once.
+
+    DeepSpeed shares them out when the model is prepared; until then they are read, converted and compared.
+    """
+    held = deepspeed._hf_deepspeed_config_weak_ref
+    deepspeed._hf_deepspeed_config_weak_ref = None
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = held
 
 
 @dataclass(frozen=True)

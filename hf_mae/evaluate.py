@@ -12,6 +12,7 @@ from .arguments import DataSourceArguments, FinetuningArguments
 from .checkpoints import resolve
 from .data import EvaluationImages, load_splits
 from .data.sources import description
+from .engines import whole_weights
 from .errors import UsageError
 from .recipe import parse
 from .results import score_split, table, write_json, write_split
@@ -42,9 +43,10 @@ def load_classifier(model_name_or_path: str):
     if path.is_file():
         raise UsageError(f"{path} is a file: convert it first (hf-mae convert {path} FOLDER) and pass the folder.")
     try:
-        model, info = AutoModelForImageClassification.from_pretrained(
-            model_name_or_path, dtype=torch.float32, output_loading_info=True
-        )
+        with whole_weights():
+            model, info = AutoModelForImageClassification.from_pretrained(
+                model_name_or_path, dtype=torch.float32, output_loading_info=True
+            )
         processor = AutoImageProcessor.from_pretrained(model_name_or_path)
     except (OSError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]

@@ -7,6 +7,7 @@ from torch import nn
 
 from .conversion import ConversionReport, convert_to_model, initialize_as_reference
 from .conversion.architecture import Architecture, transformers_config
+from .engines import whole_weights
 from .errors import UsageError
 
 logger = logging.getLogger(__name__)
@@ -50,15 +51,16 @@ def build_classifier(
         ConversionError: the checkpoint cannot be used; UsageError: the labels do not fit together.
     """
     labels = _label_names(num_labels, id2label, label2id)
-    model, report = convert_to_model(
-        model_name_or_path,
-        to="classifier",
-        pooling=pooling,
-        num_labels=num_labels,
-        labels=labels,
-        image_size=image_size,
-        num_attention_heads=num_attention_heads,
-    )
+    with whole_weights():
+        model, report = convert_to_model(
+            model_name_or_path,
+            to="classifier",
+            pooling=pooling,
+            num_labels=num_labels,
+            labels=labels,
+            image_size=image_size,
+            num_attention_heads=num_attention_heads,
+        )
     return _ready(model, report, drop_path)
 
 
@@ -136,14 +138,15 @@ def build_pretrainer(
     chosen = {"mask_ratio": mask_ratio, "norm_pix_loss": norm_pix_loss}
     chosen = {name: value for name, value in chosen.items() if value is not None}
     if model_name_or_path is not None:
-        model, report = convert_to_model(
-            model_name_or_path,
-            to="pretraining",
-            image_size=image_size,
-            num_attention_heads=num_attention_heads,
-            decoder_num_attention_heads=decoder_num_attention_heads,
-            **chosen,
-        )
+        with whole_weights():
+            model, report = convert_to_model(
+                model_name_or_path,
+                to="pretraining",
+                image_size=image_size,
+                num_attention_heads=num_attention_heads,
+                decoder_num_attention_heads=decoder_num_attention_heads,
+                **chosen,
+            )
         for parameter in model.parameters():
             parameter.data = parameter.data.clone()
         model.conversion_report = report

@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import submitit
@@ -45,7 +46,9 @@ class Finetuning:
         print(" ".join(command), flush=True)
         # SLURM sends submitit's signal (USR2) to all that runs here; it is for submitit alone.
         self._running = subprocess.Popen(command, preexec_fn=lambda: signal.signal(signal.SIGUSR2, signal.SIG_IGN))
-        status = self._running.wait()
+        # Not `wait()`: submitit calls `checkpoint` from a signal handler, in the midst of it, with its lock held.
+        while (status := self._running.poll()) is None:
+            time.sleep(0.5)
         if status and not self._was_stopped():
             raise RuntimeError(f"The run ended with status {status}: see the log above.")
 
@@ -55,8 +58,9 @@ class Finetuning:
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
         """Lets the run save a checkpoint, then asks for a new start, which resumes from it."""
         if self._running is not None:
-            self._running.terminate()
-            self._running.wait()
+            os.kill(self._running.pid, signal.SIGTERM)
+            while os.waitid(os.P_PID, self._running.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                time.sleep(0.2)
         return submitit.helpers.DelayedSubmission(
             Finetuning(self.flags, self.job_dir, self.processes, self.config, self.launch, self.port)
         )

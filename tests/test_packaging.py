@@ -59,6 +59,8 @@ def test_the_wheel_holds_code_and_recipes_and_nothing_else(wheel):
         "hf_mae/data/folders.py",
         "hf_mae/conversion/names.py",
         "hf_mae/recipes/quickstart.yaml",
+        "hf_mae/published/results.csv",
+        "hf_mae/accelerate_configs/fsdp2.yaml",
     ):
         assert expected in names
     assert all(name.startswith(("hf_mae/", "hf_mae-")) for name in names)
@@ -77,5 +79,8 @@ def test_the_installed_command_works_outside_the_checkout(venv, tiny_pth, tmp_pa
     where = run("python", "-c", "import hf_mae.conversion.names as names; print(names.__file__)")
     assert where.startswith(str(venv))
     assert "quickstart" in run("hf-mae", "recipes")
+    assert "ssl_endoscopy_vit_large" in run("hf-mae", "checkpoints")
+    config = run("hf-mae", "configs", "zero3").strip()
+    assert config.startswith(str(venv)) and "zero_stage: 3" in Path(config).read_text()
     assert "verified" in run("hf-mae", "convert", tiny_pth, tmp_path / "out", "--verify", "--num_labels", "3")
     assert run("python", "-m", "hf_mae", "--version").startswith("hf_mae 0.")
