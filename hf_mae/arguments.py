@@ -4,6 +4,7 @@
 (main_finetune.py of facebookresearch/mae), also for the fields that it inherits.
 """
 
+import os
 from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
@@ -70,6 +71,9 @@ class _ReferenceTraining(TrainingArguments):
         for name in ("base_learning_rate", "min_learning_rate", "learning_rate"):
             if (value := getattr(self, name)) is not None and value < 0:
                 raise UsageError(f"{name} cannot be negative ({value}).")
+        if not (self.bf16 or self.fp16):  # as `accelerate launch` says: DeepSpeed wants the two to agree
+            precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+            self.bf16, self.fp16 = precision == "bf16", precision == "fp16"
         super().__post_init__()
         device = self.device  # joins the other processes
         if self.distributed_state is not None:

@@ -78,7 +78,6 @@ def test_tf32_on_a_cpu_is_refused(tiny_pth, toy, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("launching")
 def test_the_smoke_test_of_every_config():
     done = subprocess.run(
         ["bash", ROOT / "scripts" / "smoke_configs.sh"], capture_output=True, text=True, env=environment()

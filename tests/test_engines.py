@@ -22,7 +22,7 @@ from hf_mae import FinetuningArguments, MaeFinetuner, build_classifier, paramete
 from hf_mae.engines import differing_settings, optimizer_settings
 from hf_mae.errors import UsageError
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("engines")]
+pytestmark = pytest.mark.slow
 TOLERANCE = 1e-5
 # name: (accelerate config, processes, batch per process, accumulation)
 WAYS = {
@@ -38,7 +38,9 @@ WAYS = {
 ENGINES = {"ddp": "MULTI_CPU", "fsdp2": "FSDP", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED"}
 
 
-def launch(way: str, out: Path, *, processes: int | None = None, status: int = 0, **options) -> str:
+def launch(
+    way: str, out: Path, *, processes: int | None = None, precision: str = "no", status: int = 0, **options
+) -> str:
     """Runs `engine_program.py` under a config of the project, as a user would; returns what it printed."""
     config, count, batch, accumulation = WAYS[way]
     count = processes or count
@@ -49,7 +51,7 @@ def launch(way: str, out: Path, *, processes: int | None = None, status: int = 0
     command = [
         *(sys.executable, "-m", "accelerate.commands.launch"),
         *("--config_file", str(ROOT / "accelerate_configs" / f"{config}.yaml"), "--num_processes", str(count)),
-        *("--mixed_precision", "no", "--main_process_port", str(free_port())),
+        *("--mixed_precision", precision, "--main_process_port", str(free_port())),
         *(str(ROOT / "tests" / "engine_program.py"), str(path)),
     ]
     settings = {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(ROOT / "tests")}
@@ -132,6 +134,15 @@ def test_what_is_saved_is_one_stock_file(results, way):
     folder = results["ids", way]
     _, info = AutoModelForImageClassification.from_pretrained(folder, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
+
+
+@pytest.mark.parametrize("way", ["ddp", "fsdp2", "zero2", "zero3"])
+def test_bf16_as_the_configs_have_it(results, start, tmp_path, way):
+    """No flag of the run is needed beside the config's own precision."""
+    launch(way, tmp_path / "run", precision="bf16", **start["ids"])
+    ours, plain = np.load(tmp_path / "run" / "logits.npy"), np.load(results["ids", "one"] / "logits.npy")
+    assert 0 < np.abs(ours - plain).max() < 0.1
+    AutoModelForImageClassification.from_pretrained(tmp_path / "run")
 
 
 @pytest.fixture(scope="module")

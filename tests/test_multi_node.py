@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT, free_port
 from launching import assert_same_weights, environment, flags, has_checkpoint, launch, run, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("launching")]
+pytestmark = pytest.mark.slow
 NAMES, ADDRESSES = ("hfmae0", "hfmae1"), ("10.77.0.1", "10.77.0.2")
 
 

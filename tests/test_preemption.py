@@ -10,7 +10,7 @@ from launching import assert_same_weights, environment, flags, has_checkpoint, l
 
 from hf_mae.preemption import MARK
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("launching")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT, _shared, free_port, load_script
 from launching import assert_same_weights, environment, flags, has_checkpoint, launch, run, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("launching")]
+pytestmark = pytest.mark.slow
 
 
 def install(*packages: str) -> None:
