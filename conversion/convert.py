@@ -182,7 +182,7 @@ def convert_to_model(
     image_size: int | None = None,
     num_attention_heads: int | None = None,
     decoder_num_attention_heads: int | None = None,
-    norm_pix_loss: bool = False,
+    norm_pix_loss: bool | None = None,
     verify: bool = False,
     generator: torch.Generator | None = None,
     **config,
@@ -226,7 +226,10 @@ def convert_to_model(
         if names:
             config |= {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
     if target == "pretraining":
-        config.setdefault("norm_pix_loss", bool(norm_pix_loss or checkpoint.args.get("norm_pix_loss", False)))
+        config.setdefault(
+            "norm_pix_loss",
+            bool(checkpoint.args.get("norm_pix_loss", False) if norm_pix_loss is None else norm_pix_loss),
+        )
         config.setdefault("mask_ratio", float(checkpoint.args.get("mask_ratio") or 0.75))
     elif norm_pix_loss:
         raise ConversionError("--norm_pix_loss is for --to pretraining: a classifier or backbone has no pixel loss.")
@@ -329,7 +332,7 @@ def convert_checkpoint(
     image_size: int | None = None,
     num_attention_heads: int | None = None,
     decoder_num_attention_heads: int | None = None,
-    norm_pix_loss: bool = False,
+    norm_pix_loss: bool | None = None,
     verify: bool = False,
     overwrite: bool = False,
 ) -> ConversionReport:

@@ -20,6 +20,8 @@ VERBS = {
     "audit": ("hf_mae.audit", "find near-duplicate images within and across labels and splits"),
     "checkpoints": ("hf_mae.checkpoints", "list the public checkpoints, or fetch one"),
     "pretrain": ("hf_mae.pretrain", "pre-train on unlabelled images"),
+    "probe": ("hf_mae.probe", "linear probe and k-NN on a checkpoint's frozen features"),
+    "reconstruct": ("hf_mae.reconstruct", "show what a pre-trained model makes of hidden patches"),
     "configs": ("hf_mae.configs", "list the ways to run under accelerate launch, or print a file's path"),
     "recipes": ("hf_mae.recipes_list", "list the recipes, or show one"),
 }

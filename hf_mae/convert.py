@@ -20,7 +20,9 @@ def convert(argv: list[str]) -> int:
     parser.flag("image_size", type=int, help="pixels; position embeddings are resized (bicubic)")
     parser.flag("num_attention_heads", type=int, help="where neither the width nor the checkpoint's args tell")
     parser.flag("decoder_num_attention_heads", type=int, help="the same for the decoder")
-    parser.flag("norm_pix_loss", action="store_true", help="the pre-training target was normalised patches")
+    parser.flag(
+        "norm_pix_loss", action="store_true", default=None, help="the pre-training target was normalised patches"
+    )
     parser.flag("verify", action="store_true", help="run both sides on random input and print the largest difference")
     parser.flag("overwrite", action="store_true", help="replace a destination that is not empty")
     options = vars(parser.parse_args(argv))

@@ -227,3 +227,32 @@ def label_efficiency(curves: dict[str, list[dict[str, Any]]], path: Path) -> Non
         axes.legend(frameon=False)
     figure.tight_layout()
     _save(figure, path)
+
+
+def scatter(points: np.ndarray, labels: np.ndarray, names: list[str], path: Path, title: str) -> None:
+    """A map of images, coloured by class.
+
+    Args:
+        points: (images, 2).
+        labels: class ids (images,).
+        path: file without its suffix.
+    """
+    figure = Figure(figsize=(6, 6))
+    axes = figure.subplots()
+    colours = colormaps["tab10" if len(names) <= 10 else "tab20"]
+    markers = "osD"  # 20 colours do not tell 23 classes apart
+    for index, name in enumerate(names):
+        chosen = labels == index
+        if chosen.any():
+            axes.scatter(
+                *points[chosen].T,
+                s=9,
+                color=colours(index % colours.N),
+                marker=markers[index // colours.N],
+                label=f"{name} ({chosen.sum()})",
+                alpha=0.8,
+                lw=0,
+            )
+    axes.set(xticks=[], yticks=[], title=title)
+    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1.0), markerscale=2)
+    _save(figure, path)

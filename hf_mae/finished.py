@@ -221,8 +221,12 @@ def _evaluate(folder: Path, split: str | None, found: list[Path]) -> FinishedRun
         training = _read(model / "all_results.json")
         chosen = training["chosen_on"] == split and training["source"]["data_dir"] == source["data_dir"]
         base = training["base"]
-        if training["source"]["train_fraction"] < 1.0:
+        trained = training["source"]
+        if trained["train_fraction"] < 1.0:
             protocol = None
+        if trained["benchmark"] == source["benchmark"] and trained["fold"] != source["fold"]:
+            protocol = None
+            notes.append(f"The model was trained on fold {trained['fold']}, so on the images that are evaluated.")
     else:
         notes.append("How the epoch was chosen is not known.")
     if source["benchmark"] and split != ("validation" if BENCHMARKS[source["benchmark"]].folds else "test"):

@@ -4,12 +4,13 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from datasets import Dataset, Features, Image, Value
 from transformers import set_seed
 
 from .arguments import PretrainingArguments
 from .checkpoints import resolve
-from .data import TrainingImages
+from .data import EvaluationImages, TrainingImages
 from .data.check import unreadable_images
 from .data.folders import IMAGE_SUFFIXES
 from .data.transforms import image_processor, parse_mean_std, pretraining_transform
@@ -17,11 +18,14 @@ from .errors import UsageError
 from .finetune import machine_defaults
 from .models import build_pretrainer
 from .recipe import parse, recipe_as_run
+from .reconstruct import ReconstructionSheets
 from .results import write_json
 from .runs import hardware, refuse_another_model, set_up_logging, settle_resume, train, versions
 from .trainer import MaePretrainer
 
 logger = logging.getLogger(__name__)
+
+WATCHED = 8  # images on a sheet of reconstructions
 
 
 @dataclass
@@ -73,6 +77,9 @@ class PretrainingDataArguments:
         metadata={"help": "Keep images decoded on disk, their shorter side at most this; not given: no cache."},
     )
     preprocessing_num_workers: int | None = field(default=None, metadata={"help": "Threads that check the images."})
+    reconstruction_steps: int = field(
+        default=500, metadata={"help": "Updates between sheets of reconstructions in the output folder; 0: none."}
+    )
 
 
 def load_unlabelled(data_dir: str, on_bad_image: str, num_workers: int | None = None) -> Dataset:
@@ -133,12 +140,14 @@ def main(argv: list[str]) -> int:
             data_args.transforms, size, mean, std, cache_shortest_edge=data_args.cache_shortest_edge
         )
         training_images = TrainingImages(images, transform, args.seed, num_workers=data_args.preprocessing_num_workers)
-    trainer = MaePretrainer(
-        model=model,
-        args=args,
-        train_dataset=training_images,
-        processing_class=image_processor(data_args.transforms, size, mean, std),
-    )
+    processor = image_processor(data_args.transforms, size, mean, std)
+    trainer = MaePretrainer(model=model, args=args, train_dataset=training_images, processing_class=processor)
+    if data_args.reconstruction_steps > 0:
+        watched = EvaluationImages(images.select(range(min(WATCHED, len(images)))), processor, cache=False)
+        pixel_values = torch.stack([watched[index]["pixel_values"] for index in range(len(watched))])
+        trainer.add_callback(
+            ReconstructionSheets(trainer, pixel_values, data_args.reconstruction_steps, mean=mean, std=std)
+        )
     result, seconds = train(trainer, checkpoint)
     trainer.save_model()
     trainer.save_state()

@@ -207,3 +207,14 @@ def test_an_evaluation_is_reported_too(tiny_pth, toy, tmp_path):
         "reliability",
     ):
         assert {f"{figure}_validation.png", f"{figure}_validation.svg"} <= names
+
+
+def test_a_model_of_the_other_fold_was_trained_on_these_images(tmp_path):
+    source = SOURCE | {"benchmark": "hyperkvasir-16"}
+    finished(tmp_path / "model", 0.8, source=source, sizes={"train": 5235, "validation": 5244})
+    finished(tmp_path / "out", 0.8)
+    (tmp_path / "out" / "all_results.json").unlink()
+    facts = {"model": str(tmp_path / "model"), "source": source | {"fold": 2}}
+    write_json(tmp_path / "out" / "results_validation.json", facts | {"images": {"train": 5244, "validation": 5235}})
+    run = read_run(tmp_path / "out")
+    assert run.protocol is None and "trained on fold 1, so on the images that are evaluated" in " ".join(run.notes)

@@ -92,7 +92,7 @@ class EvaluationImages(torch.utils.data.Dataset):
     def __init__(self, dataset: datasets.Dataset, processor, cache: bool = True, num_workers: int | None = None):
         self.file_names = dataset["file_name"][:]
         self.groups = dataset["group"][:] if "group" in dataset.column_names else None
-        self.labels = np.asarray(dataset["labels"][:])
+        self.labels = np.asarray(dataset["labels"][:]) if "labels" in dataset.column_names else None
         self.processor = processor
         prefix = ProcessorPrefix(processor)
         self.pixels = CachedPixels(dataset, prefix, num_workers) if cache else DecodedPixels(dataset, prefix)
@@ -103,7 +103,10 @@ class EvaluationImages(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> dict:
         tensor = torch.from_numpy(np.array(self.pixels[index])).permute(2, 0, 1)
         prepared = self.processor(tensor, do_resize=False, do_center_crop=False, return_tensors="pt")
-        return {"pixel_values": prepared["pixel_values"][0], "labels": int(self.labels[index]), "index": index}
+        item = {"pixel_values": prepared["pixel_values"][0], "index": index}
+        if self.labels is not None:
+            item["labels"] = int(self.labels[index])
+        return item
 
 
 class ProcessorPrefix:
