@@ -31,6 +31,12 @@ TINY = {"num_attention_heads": 3}  # of the golden checkpoints, which are of no 
 TINY_DECODER = {"decoder_num_attention_heads": 4}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slow files first, so that no worker is left alone with them at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def _shared(folder: str) -> Path:
     path = SHARED / folder
     if not path.is_dir():

@@ -74,7 +74,7 @@ def finish(job: str, out: Path) -> None:
 
     At once would be too soon: what the nodes still clear away would make the new start fail.
     """
-    end, pending_since = time.monotonic() + 240, None
+    end, pending_since = time.monotonic() + 540, None
     while not (out / "all_results.json").exists():
         now = time.monotonic()
         assert now < end, _output("scontrol", "show", "job", job)
@@ -96,7 +96,7 @@ def test_a_job_that_meets_its_time_limit_goes_on_and_finishes(slurm, uninterrupt
     """scripts/slurm_finetune.sbatch on two nodes: warned, saved, requeued by itself, resumed."""
     out = tmp_path / "run"
     settings = environment(
-        slow=1.0,
+        slow=0.8,
         HF_MAE_HEAD="127.0.0.1",  # the nodes' names are no hosts' here
         HF_MAE_PORT=str(free_port()),
         HF_MAE_PROCESSES="1",
