@@ -150,13 +150,13 @@ def test_submitits_local_executor(uninterrupted, tiny_pth, toy, tmp_path):
     script, out = load_script("submit_finetune"), tmp_path / "run"
     sys.modules["submit_finetune"] = script  # where pickle looks for the class
     executor = submitit.LocalExecutor(tmp_path / "submitit", max_num_timeout=9)
-    executor.update_parameters(timeout_min=0.6, signal_delay_s=14)  # warned after 22 s
+    executor.update_parameters(timeout_min=1.0, signal_delay_s=20)  # warned after 40 s
     launching = ["--mixed_precision", "no"]
     work = script.Finetuning(
         flags(tiny_pth, toy, epochs=24), str(out), 2, str(configs()["ddp"]), launching, free_port()
     )
     before = dict(os.environ)
-    os.environ |= environment(slow=0.3)
+    os.environ |= environment(slow=0.6)
     os.environ["PYTHONPATH"] += f":{ROOT / 'scripts'}"
     try:
         job = executor.submit(work)
