@@ -75,7 +75,7 @@ def run(verb: str, argv: list[str]) -> int:
         print(f"hf-mae {verb}: {error}", file=sys.stderr)
         return getattr(error, "status", 1)
     except OSError as error:  # a folder that cannot be written, a full disk
-        if error.strerror is None:
+        if error.strerror is None or isinstance(error, BrokenPipeError):
             raise
         where = f"{error.filename}: " if error.filename else ""
         print(f"hf-mae {verb}: {where}{error.strerror}.", file=sys.stderr)
