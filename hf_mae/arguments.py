@@ -14,10 +14,11 @@ from .engines import use_fsdp_where_asked
 from .errors import UsageError
 
 COSINE = "cosine_with_min_lr"
+RANDOM_WEIGHTS = "random weights"
 
 
 @dataclass
-class _ReferenceTraining(TrainingArguments):
+class ReferenceTraining(TrainingArguments):
     """What fine-tuning and pre-training share: linear lr scaling, warm-up in epochs, cosine to a minimum."""
 
     learning_rate: float | None = field(
@@ -119,7 +120,7 @@ class _ReferenceTraining(TrainingArguments):
 
 
 @dataclass
-class FinetuningArguments(_ReferenceTraining):
+class FinetuningArguments(ReferenceTraining):
     """`TrainingArguments` with the reference's fine-tuning options and defaults.
 
     Args:
@@ -192,7 +193,7 @@ def parse_class_weights(value) -> str | list[float]:
 
 
 @dataclass
-class PretrainingArguments(_ReferenceTraining):
+class PretrainingArguments(ReferenceTraining):
     """The same for masked pre-training; defaults of the reference's main_pretrain.py.
 
     Args:
@@ -236,6 +237,15 @@ class ModelArguments:
     num_attention_heads: int | None = field(
         default=None, metadata={"help": "Where neither the width nor the checkpoint's args tell."}
     )
+    random_weights: bool = field(
+        default=False,
+        metadata={"help": "Take the checkpoint's sizes alone, and fresh weights: what its pre-training is worth."},
+    )
+
+    @property
+    def base(self) -> str:
+        """What the weights come from, for whoever reads about the run."""
+        return RANDOM_WEIGHTS if self.random_weights else self.model_name_or_path
 
 
 @dataclass

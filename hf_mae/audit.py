@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets import Dataset, DatasetDict
-from datasets import Image as ImageFeature
 from PIL import Image, ImageDraw, ImageFont
 
 from .arguments import DataSourceArguments
 from .data.duplicates import MAX_DISTANCE, MIN_DETAIL, MIN_SIMILARITY, Pair, near_duplicates
+from .data.folders import image_files, load_unlabelled
 from .data.sources import read_splits
 from .data.transforms import to_rgb
 from .errors import UsageError
@@ -59,8 +59,8 @@ def audited_images(splits: DatasetDict | dict[str, Dataset]) -> list[Audited]:
     """
     images = []
     for split, dataset in splits.items():
-        paths = [row["path"] for row in dataset.cast_column("image", ImageFeature(decode=False))["image"]]
-        if not all(path and Path(path).is_file() for path in paths):
+        paths = image_files(dataset)
+        if len(dataset) and not paths:
             raise UsageError("The images are not files of their own (a parquet file or a Hub data set): unpack them.")
         labels = [""] * len(paths)
         if "labels" in dataset.column_names:
@@ -129,8 +129,6 @@ def main(argv: list[str]) -> int:
         raise UsageError("min_similarity and min_detail lie between 0 and 1, max_hash_distance between 0 and 64.")
     set_up_logging(True)
     if options.unlabelled:
-        from .pretrain import load_unlabelled
-
         workers = options.preprocessing_num_workers
         splits = {"all": load_unlabelled(options.data_dir, options.on_bad_image, workers)}
     else:

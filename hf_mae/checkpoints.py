@@ -8,11 +8,12 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from .arguments import RANDOM_WEIGHTS
 from .cache import cache_folder
 from .cli import Parser
 from .conversion import ConversionError, convert_checkpoint
 from .download import download
-from .errors import UsageError
+from .errors import UsageError, nearest
 from .runs import set_up_logging
 
 logger = logging.getLogger(__name__)
@@ -86,14 +87,17 @@ def resolve(model_name_or_path: str | Path) -> str:
             checkpoint.licence,
             checkpoint.where,
         )
-        _fetch(checkpoint)
+        put_there_by_a_person = path.is_file()
+        if not put_there_by_a_person:
+            _fetch(checkpoint)
         _check_md5(checkpoint)
         try:
             report = convert_checkpoint(path, folder, overwrite=True)
         except ConversionError as error:
             raise UsageError(f"{path} is no checkpoint that can be used ({error}): delete it and try again.") from None
         _write_card(checkpoint, folder)
-        path.unlink()  # the weights stand in the converted folder
+        if not put_there_by_a_person:
+            path.unlink()  # the weights stand in the converted folder
         logger.info("%s\nConverted once into %s", report.summary(), folder)
     if checkpoint.mean_std:
         logger.info("%s was trained with other means: pass --mean_std %s", name, checkpoint.mean_std)
@@ -103,8 +107,6 @@ def resolve(model_name_or_path: str | Path) -> str:
 def _fetch(checkpoint: PublicCheckpoint) -> None:
     path = checkpoint.download_path
     advice = f"get {checkpoint.file} from {checkpoint.where} and put it at {path}."
-    if path.is_file():
-        return
     if not checkpoint.url.startswith("hub:"):
         download(checkpoint.url, path, advice)
         return
@@ -149,6 +151,8 @@ def licence_of(model_name_or_path: str | Path) -> tuple[str | None, str]:
     """The licence that a base checkpoint imposes: the Hub's name of it (None: unknown), and how that is known."""
     from huggingface_hub import ModelCard
 
+    if model_name_or_path == RANDOM_WEIGHTS:
+        return None, "nothing imposes one"
     path = Path(model_name_or_path)
     entries = catalogue()
     if path.name in entries and (not path.exists() or path == entries[path.name].converted_path):
@@ -183,10 +187,7 @@ def main(argv: list[str]) -> int:
     if not options.name:
         parser.error(f"{options.action} needs the NAME of a checkpoint")
     if options.name not in entries:
-        from difflib import get_close_matches
-
-        close = get_close_matches(options.name, entries, n=1)
-        raise UsageError(f"There is no checkpoint {options.name}{f' (did you mean {close[0]}?)' if close else ''}.")
+        raise UsageError(f"There is no checkpoint {options.name}{nearest(options.name, entries)}.")
     if options.action == "fetch":
         set_up_logging(True)
         print(resolve(options.name))

@@ -43,13 +43,9 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     verb = argv.pop(0)
     if verb not in VERBS:
-        from difflib import get_close_matches
+        from .errors import nearest
 
-        close = get_close_matches(verb, VERBS, n=1)
-        print(
-            f"hf-mae: there is no verb {verb}{f' (did you mean {close[0]}?)' if close else ''}. See hf-mae --help.",
-            file=sys.stderr,
-        )
+        print(f"hf-mae: there is no verb {verb}{nearest(verb, VERBS)}. See hf-mae --help.", file=sys.stderr)
         return 2
     try:
         return run(verb, argv)
@@ -70,7 +66,9 @@ def run(verb: str, argv: list[str]) -> int:
         module = import_module(VERBS[verb][0])
         if verb in ("convert", "export"):
             return getattr(module, verb)(argv)
-        return module.main(argv)
+        status = module.main(argv)
+        leave_processes()
+        return status
     except (UsageError, ConversionError) as error:
         print(f"hf-mae {verb}: {error}", file=sys.stderr)
         return getattr(error, "status", 1)
@@ -80,6 +78,21 @@ def run(verb: str, argv: list[str]) -> int:
         where = f"{error.filename}: " if error.filename else ""
         print(f"hf-mae {verb}: {where}{error.strerror}.", file=sys.stderr)
         return 1
+
+
+def leave_processes() -> None:
+    """Ends this process's part in a distributed run, together with the others.
+
+    A gloo thread that still lets go of a tensor while Python exits aborts the process, and the launcher then ends the
+    others, too; while all wait for each other, the threads come to their end.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        try:
+            distributed.barrier()
+        except RuntimeError:  # another process is gone, and says why
+            return
+        distributed.destroy_process_group()
 
 
 class Parser(argparse.ArgumentParser):

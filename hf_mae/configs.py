@@ -1,10 +1,9 @@
 """`hf-mae configs [NAME]`: the accelerate configs that ship with the package."""
 
-from difflib import get_close_matches
 from pathlib import Path
 
 from .cli import Parser
-from .errors import UsageError
+from .errors import UsageError, nearest
 
 # In a wheel they lie inside the package; in a checkout beside it.
 FOLDERS = (Path(__file__).parent / "accelerate_configs", Path(__file__).parents[1] / "accelerate_configs")
@@ -32,8 +31,7 @@ def main(argv: list[str]) -> int:
     known = configs()
     if options.name:
         if options.name not in known:
-            close = get_close_matches(options.name, known, n=1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
+            hint = nearest(options.name, known)
             raise UsageError(f"There is no config {options.name}{hint}: choose one of {', '.join(known)}.")
         print(known[options.name])
         return 0

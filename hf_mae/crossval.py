@@ -41,7 +41,8 @@ class CrossvalArguments:
     """Which runs."""
 
     folds: str = field(
-        default="official", metadata={"help": "official (of a benchmark), or a number of stratified folds."}
+        default="official",
+        metadata={"help": "official (a benchmark's, or the data's own validation split), or a number of folds."},
     )
     seeds: list[int] = field(default_factory=lambda: [0], metadata={"help": "Seeds, each a run of every fold."})
     train_fractions: list[float] | None = field(
@@ -69,10 +70,16 @@ class Run:
 
 
 def official_folds(data_args: DataArguments, seed: int, own_names: list[str] | None) -> list[DatasetDict]:
-    """The official folds of a benchmark."""
-    if not data_args.benchmark or not find_benchmark(data_args.benchmark).folds:
-        raise UsageError("--folds official needs a --benchmark with official folds (hyperkvasir-16, hyperkvasir-23).")
-    count = find_benchmark(data_args.benchmark).folds
+    """The official folds of a benchmark that has them, or the one split that the data comes with."""
+    count = find_benchmark(data_args.benchmark).folds if data_args.benchmark else 0
+    if not count:
+        splits = read_splits(data_args, seed, own_names)
+        if not {"train", "validation"} <= splits.keys():
+            raise UsageError(
+                f"--folds official needs a validation split, and {data_args.data_dir} has {', '.join(splits)}: "
+                "pass a number of --folds."
+            )
+        return [splits]
     return [read_splits(dataclasses.replace(data_args, fold=fold), seed, own_names) for fold in range(1, count + 1)]
 
 
@@ -170,7 +177,7 @@ def main(argv: list[str]) -> int:
     run_all(runs, folds, model_args, data_args, args, given)
     if args.process_index == 0:
         names = folds[0]["train"].features["labels"].names
-        facts = {"base": model_args.model_name_or_path, "folds": options.folds, "source": description(data_args)}
+        facts = {"base": model_args.base, "folds": options.folds, "source": description(data_args)}
         summarize(Path(args.output_dir), runs, names, facts)
         if data_args.benchmark:
             print(f"\n{write_report([args.output_dir], Path(args.output_dir))}")

@@ -65,9 +65,10 @@ def _fetch(url: str, partial: Path) -> None:
         headers["If-Range"] = tag.read_text()  # from the start if the file is another one by now
     with _open(url, headers) as answer:
         resumed = answer.status == 206
-        tag.write_text(answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "")
-        if not tag.read_text():
-            tag.unlink()
+        if mark := answer.headers.get("ETag") or answer.headers.get("Last-Modified"):
+            tag.write_text(mark)
+        else:
+            tag.unlink(missing_ok=True)
         have = have if resumed else 0
         length = answer.headers.get("Content-Length")
         total = have + int(length) if length else None

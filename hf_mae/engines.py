@@ -28,10 +28,11 @@ def use_fsdp_where_asked(state: PartialState) -> None:
 
     accelerate looks for FSDP only among several devices of an accelerator; of those, the type for GPUs is enough.
     """
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
+        return
     # FSDP2 also wraps the patch embeddings, whose output is a view; nothing here changes it in place.
     warnings.filterwarnings("ignore", r"FSDP2-wrapped module .* returned a view tensor")
-    asked = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-    if asked and state.distributed_type == DistributedType.MULTI_CPU:
+    if state.distributed_type == DistributedType.MULTI_CPU:
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
 
 

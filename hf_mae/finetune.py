@@ -16,6 +16,7 @@ from .data import EvaluationImages, TrainingImages, image_processor, load_splits
 from .data.sources import description
 from .data.transforms import parse_mean_std
 from .errors import UsageError
+from .leakage import warn_of_seen
 from .modelcard import write_model_card
 from .models import build_classifier
 from .recipe import parse, recipe_as_run
@@ -132,11 +133,17 @@ def finetune(
         image_size=model_args.image_size,
         drop_path=0.0 if args.freeze_backbone else args.drop_path,
         num_attention_heads=model_args.num_attention_heads,
+        random_weights=model_args.random_weights,
     )
     logger.info(model.conversion_report.summary())
     if checkpoint:
         refuse_another_model(checkpoint, model.config)
     warn_of_fp16(args.fp16, model.config.hidden_size)
+    seen = None
+    if not model_args.random_weights and args.process_index == 0:
+        others = DatasetDict({split: splits[split] for split in HELD_OUT if split in splits})
+        workers = data_args.preprocessing_num_workers
+        seen = warn_of_seen(resolve(model_args.model_name_or_path), others, Path(args.output_dir), workers)
     with args.main_process_first(desc="preparing the images"):
         training_images, held_out, processor = prepare_images(splits, data_args, model.config.image_size, args.seed)
     trainer = MaeFinetuner(
@@ -171,7 +178,7 @@ def finetune(
     (folder / "recipe.yaml").write_text(recipe, encoding="utf-8")
     write_model_card(
         folder,
-        base=model_args.model_name_or_path,
+        base=model_args.base,
         data=data_args.data_dir,
         model=model,
         scores=scores,
@@ -189,7 +196,8 @@ def finetune(
         "effective_batch_size": args.images_per_update,
     }
     facts = {
-        "base": model_args.model_name_or_path,
+        "base": model_args.base,
+        "seen_in_pretraining": seen,
         "source": description(data_args),
         "images": sizes,
         "weights": selection,

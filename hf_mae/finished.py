@@ -136,6 +136,12 @@ def _with_selection(counts: dict[str, int]) -> dict[str, int]:
     return counts
 
 
+def _seen_note(results: dict[str, Any], split: str) -> list[str]:
+    """What is to be said where evaluated images were pre-trained on."""
+    count = (results.get("seen_in_pretraining") or {}).get(split, 0)
+    return [f"{count} of the {results['images'][split]} images were in the pre-training."] if count else []
+
+
 def _crossval(folder: Path) -> FinishedRun:
     summary = _read(folder / "crossval.json")
     largest = max(run["fraction"] for run in summary["runs"])
@@ -151,6 +157,8 @@ def _crossval(folder: Path) -> FinishedRun:
     source = summary["source"]
     if summary["folds"] == "official":
         data, protocol, notes = _data_and_protocol(source, counts, numbers)
+        if data in BENCHMARKS and not BENCHMARKS[data].folds:
+            protocol = None  # its published rows are of the test split
     else:
         data, protocol = source["benchmark"] or Path(source["data_dir"]).name, None
         notes = [f"{len(numbers)} folds of our own."]
@@ -158,6 +166,7 @@ def _crossval(folder: Path) -> FinishedRun:
         protocol = None
         notes.append(f"Trained on {100 * largest:g} % of the labels.")
     seeds = len({run["seed"] for run in runs})
+    notes += _seen_note(_read(folder / runs[0]["folder"] / "all_results.json"), "validation")
     notes.append(f"Mean of {len(runs)} runs ({len(numbers)} folds, {seeds} seed{'s' if seeds > 1 else ''}).")
     points = summary["label_efficiency"]
     return FinishedRun(
@@ -181,55 +190,51 @@ def _finetune(folder: Path, split: str | None) -> FinishedRun:
     present = [name for name in ("test", "validation", "selection") if name in results]
     if not present:
         raise UsageError(f"{folder} was never evaluated: it has no validation and no test split.")
-    if split and split not in present:
-        raise UsageError(f"{folder} has no scores of the split {split}; it has {', '.join(present)}.")
-    split = split or present[0]
-    predictions, files, names = read_predictions([folder / f"predictions_{split}.csv"])
-    source = results["source"]
-    data, protocol, notes = _data_and_protocol(source, [results["images"]], [source["fold"]])
-    if source["train_fraction"] < 1.0:
-        notes.append(f"Trained on {100 * source['train_fraction']:g} % of the labels.")
-        protocol = None
-    if source["benchmark"] and split != ("validation" if BENCHMARKS[source["benchmark"]].folds else "test"):
-        protocol = None
-    return FinishedRun(
-        name=folder.resolve().name,
-        folder=folder,
-        data=data,
-        split=split,
-        protocol=protocol,
-        initialisation=_base_name(results["base"]),
-        names=names,
-        folds=[predictions],
-        file_names=[files],
-        chosen_on_evaluated=results["chosen_on"] == split,
-        notes=notes,
-    )
+    split = _choose(folder, split, present)
+    return _single(folder, split, results, trained_with=results)
 
 
 def _evaluate(folder: Path, split: str | None, found: list[Path]) -> FinishedRun:
     present = [path.stem.removeprefix("results_") for path in found]
+    present.sort(key=lambda name: {"test": 0, "validation": 1}.get(name, 2))
+    split = _choose(folder, split, present)
+    results = _read(folder / f"results_{split}.json")
+    training = Path(results["model"]) / "all_results.json"
+    return _single(folder, split, results, trained_with=_read(training) if training.is_file() else None)
+
+
+def _choose(folder: Path, split: str | None, present: list[str]) -> str:
+    """The split that is asked for, or the first of those there are."""
     if split and split not in present:
         raise UsageError(f"{folder} has no scores of the split {split}; it has {', '.join(present)}.")
-    split = split or next((name for name in ("test", "validation") if name in present), present[0])
-    results = _read(folder / f"results_{split}.json")
+    return split or present[0]
+
+
+def _single(folder: Path, split: str, results: dict[str, Any], trained_with: dict[str, Any] | None) -> FinishedRun:
+    """One run's predictions of one split.
+
+    Args:
+        results: `source` and `images` of what was evaluated.
+        trained_with: the `all_results.json` of the model; None: not known.
+    """
     predictions, files, names = read_predictions([folder / f"predictions_{split}.csv"])
     source = results["source"]
+    benchmark, chosen_on_evaluated = source["benchmark"], False
     data, protocol, notes = _data_and_protocol(source, [results["images"]], [source["fold"]])
-    model, chosen, base = Path(results["model"]), False, results["model"]
-    if (model / "all_results.json").is_file():
-        training = _read(model / "all_results.json")
-        chosen = training["chosen_on"] == split and training["source"]["data_dir"] == source["data_dir"]
-        base = training["base"]
-        trained = training["source"]
-        if trained["train_fraction"] < 1.0:
-            protocol = None
-        if trained["benchmark"] == source["benchmark"] and trained["fold"] != source["fold"]:
-            protocol = None
-            notes.append(f"The model was trained on fold {trained['fold']}, so on the images that are evaluated.")
-    else:
+    if trained_with is None:
         notes.append("How the epoch was chosen is not known.")
-    if source["benchmark"] and split != ("validation" if BENCHMARKS[source["benchmark"]].folds else "test"):
+    else:
+        trained = trained_with["source"]
+        if trained["data_dir"] == source["data_dir"]:
+            notes += _seen_note(trained_with, split)
+        chosen_on_evaluated = trained_with["chosen_on"] == split and trained["data_dir"] == source["data_dir"]
+        if trained["train_fraction"] < 1.0:
+            notes.append(f"Trained on {100 * trained['train_fraction']:g} % of the labels.")
+            protocol = None
+        if benchmark and trained["benchmark"] == benchmark and trained["fold"] != source["fold"]:
+            notes.append(f"The model was trained on fold {trained['fold']}, so on the images that are evaluated.")
+            protocol = None
+    if benchmark and split != ("validation" if BENCHMARKS[benchmark].folds else "test"):
         protocol = None
     return FinishedRun(
         name=folder.resolve().name,
@@ -237,11 +242,11 @@ def _evaluate(folder: Path, split: str | None, found: list[Path]) -> FinishedRun
         data=data,
         split=split,
         protocol=protocol,
-        initialisation=_base_name(base),
+        initialisation=_base_name(trained_with["base"] if trained_with else results["model"]),
         names=names,
         folds=[predictions],
         file_names=[files],
-        chosen_on_evaluated=chosen,
+        chosen_on_evaluated=chosen_on_evaluated,
         notes=notes,
     )
 

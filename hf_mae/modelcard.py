@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from .arguments import RANDOM_WEIGHTS
 from .checkpoints import licence_of
 from .metrics import HEADLINE, TITLES, zero_division_notes
 
@@ -54,7 +55,33 @@ The run can be repeated with `hf-mae finetune --recipe recipe.yaml`:
 """
 
 
+PRETRAINING_TEXT = """---
+{metadata}
+---
+
+# {name}
+
+A masked autoencoder (`{architecture}`, {size} pixels, {hidden:g} % of the patches hidden) pre-trained on {images}
+unlabelled images of `{data}`, starting from `{base}`, with [hf_mae](https://pypi.org/project/hf-mae/). It is a stock
+transformers model, made to be fine-tuned:
+`hf-mae finetune --model_name_or_path {name} --data_dir IMAGES --output_dir RUN`.
+
+**Licence.** {licence}
+
+**What it has seen.** `pretraining_images.csv` lists every image by name and perceptual hash, and `hf-mae finetune`
+warns where images that it evaluates are among them. {excluded}
+
+{training}
+
+```yaml
+{recipe}
+```
+"""
+
+
 def _licence_text(licence: str | None, known_from: str, base: str) -> str:
+    if base == RANDOM_WEIGHTS:
+        return "Started from random weights: yours to choose."
     if licence is None:
         return (
             f"That of the checkpoint it started from, `{base}`, which is not known here ({known_from}). The public "
@@ -136,6 +163,40 @@ def write_model_card(
         sizes=", ".join(f"{part} {count}" for part, count in sizes.items()),
         training=training,
         selection=selection,
+        recipe=recipe.strip(),
+    )
+    ModelCard(text).save(folder / "README.md")
+
+
+def write_pretraining_card(
+    folder: Path, *, base: str, data: str, model, images: int, excluded: int, recipe: str, training: str
+) -> None:
+    """Writes the `README.md` of a pre-trained model.
+
+    Args:
+        base: what it started from.
+        images, excluded: how many it was trained on, and how many `--exclude` left out.
+        recipe, training: as for `write_model_card`.
+    """
+    from huggingface_hub import ModelCard, ModelCardData
+
+    name = folder.resolve().name
+    licence, known_from = licence_of(base)
+    metadata = ModelCardData(
+        license=licence, library_name="transformers", tags=["vision", "masked-autoencoder", "endoscopy", "hf_mae"]
+    )
+    text = PRETRAINING_TEXT.format(
+        metadata=metadata.to_yaml(),
+        name=name,
+        architecture=type(model).__name__,
+        size=model.config.image_size,
+        hidden=100 * model.config.mask_ratio,
+        images=images,
+        data=data,
+        base=base,
+        licence=_licence_text(licence, known_from, base),
+        excluded=f"{excluded} images were left out (`--exclude`)." if excluded else "No image was left out on purpose.",
+        training=training,
         recipe=recipe.strip(),
     )
     ModelCard(text).save(folder / "README.md")

@@ -32,6 +32,7 @@ def build_classifier(
     image_size: int | None = None,
     drop_path: float = 0.0,
     num_attention_heads: int | None = None,
+    random_weights: bool = False,
 ) -> nn.Module:
     """A `BeitForImageClassification` (mean pooling) or `ViTForImageClassification` (class token), ready to train.
 
@@ -43,6 +44,7 @@ def build_classifier(
         image_size: pixels; position embeddings are resized (bicubic).
         drop_path: stochastic depth rate of the last block, growing linearly from 0 at the first.
         num_attention_heads: where neither the width nor the checkpoint's args tell.
+        random_weights: take the checkpoint's sizes alone, and the reference's initial weights.
 
     Returns:
         The model, with what became of the checkpoint in `model.conversion_report`.
@@ -61,7 +63,11 @@ def build_classifier(
             image_size=image_size,
             num_attention_heads=num_attention_heads,
         )
-    return _ready(model, report, drop_path)
+    model = _ready(model, report, drop_path)
+    if random_weights:
+        initialize_as_reference(model, report.target["pooling"])
+        logger.info("Random weights: of %s only the sizes are taken.", model_name_or_path)
+    return model
 
 
 def _label_names(num_labels, id2label, label2id) -> list[str] | None:

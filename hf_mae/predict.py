@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from pathlib import Path
 
 from tqdm.auto import tqdm
 
@@ -24,14 +23,12 @@ def find_images(patterns: list[str]) -> list[str]:
     Raises:
         UsageError: a pattern that stands for nothing.
     """
-    from .data.folders import IMAGE_SUFFIXES
+    from .data.folders import image_files_below
 
     found = []
     for pattern in patterns:
         if os.path.isdir(pattern):
-            inside = sorted(
-                str(p) for p in Path(pattern).rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()
-            )
+            inside = image_files_below(pattern)
             if not inside:
                 raise UsageError(f"The folder {pattern} holds no images.")
             found += inside

@@ -29,14 +29,16 @@ class StoppedBySignal(UsageError):
 class StopAtSignal(TrainerCallback):
     """Asks the Trainer to save and stop at the end of an update, once any process was told to.
 
-    The processes' flags are summed up in the background, and the sum of one update is read in the next, so that no
-    update waits for it.
+    The processes' flags are summed up in the background, on the CPU, and the sum of one update is read in the next, so
+    that no update waits for it, nor for its GPU. (transformers' own `enable_jit_checkpoint` lets each process stop on
+    its own, which leaves the others waiting.)
     """
 
     def __init__(self):
         self.told: int | None = None  # the signal
         self.stopped = False
         self._before = None
+        self._group: distributed.ProcessGroup | None = None
         self._sum: tuple[torch.Tensor, distributed.Work] | None = None
 
     def _tell(self, number: int, frame) -> None:
@@ -44,6 +46,8 @@ class StopAtSignal(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.told, self.stopped, self._sum = None, False, None
+        if args.world_size > 1:
+            self._group = distributed.new_group(backend="gloo")
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, self._tell)
 
@@ -62,13 +66,17 @@ class StopAtSignal(TrainerCallback):
             flags, work = self._sum
             work.wait()
             told = flags.item() > 0
-        flags = torch.tensor(float(self.told is not None), device=args.device)
-        self._sum = flags, distributed.all_reduce(flags, async_op=True)
+        flags = torch.tensor(float(self.told is not None))
+        self._sum = flags, distributed.all_reduce(flags, group=self._group, async_op=True)
         return told
 
     def on_train_end(self, args, state, control, **kwargs):
         if self._sum is not None:
             self._sum[1].wait()
+            self._sum = None
+        if self._group is not None:
+            distributed.destroy_process_group(self._group)
+            self._group = None
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
             self._before = None

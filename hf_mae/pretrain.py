@@ -5,17 +5,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from datasets import Dataset, Features, Image, Value
 from transformers import set_seed
 
-from .arguments import PretrainingArguments
+from .arguments import RANDOM_WEIGHTS, PretrainingArguments
 from .checkpoints import resolve
 from .data import EvaluationImages, TrainingImages
-from .data.check import unreadable_images
-from .data.folders import IMAGE_SUFFIXES
+from .data.folders import load_unlabelled
 from .data.transforms import image_processor, parse_mean_std, pretraining_transform
 from .errors import UsageError
 from .finetune import machine_defaults
+from .leakage import leave_out, record_hashes, write_record
+from .modelcard import write_pretraining_card
 from .models import build_pretrainer
 from .recipe import parse, recipe_as_run
 from .reconstruct import ReconstructionSheets
@@ -71,6 +71,17 @@ class PretrainingDataArguments:
         default="endoscopy", metadata={"help": "Family of transforms.", "choices": ["endoscopy", "imagenet"]}
     )
     mean_std: list[str] | None = field(default=None, metadata={"help": "As for finetune."})
+    exclude: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "What will be evaluated later, and so is left out: image files, folders, globs, and lists of file "
+            "names (CSV, JSONL, TXT; LIST:SPLIT for one split, as in 2_fold_split.csv:1)."
+        },
+    )
+    exclude_by: list[str] = field(
+        default_factory=lambda: ["name", "hash"],
+        metadata={"help": "How those are told: by file name, by perceptual hash.", "choices": ["name", "hash"]},
+    )
     on_bad_image: str = field(default="error", metadata={"help": "error or skip.", "choices": ["error", "skip"]})
     cache_shortest_edge: int | None = field(
         default=None,
@@ -80,28 +91,6 @@ class PretrainingDataArguments:
     reconstruction_steps: int = field(
         default=500, metadata={"help": "Updates between sheets of reconstructions in the output folder; 0: none."}
     )
-
-
-def load_unlabelled(data_dir: str, on_bad_image: str, num_workers: int | None = None) -> Dataset:
-    """Every image below a folder, as `image` and `file_name`; nothing is copied."""
-    root = Path(data_dir)
-    if not root.is_dir():
-        raise UsageError(f"{root} is no folder.")
-    paths = sorted(str(path) for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-    if not paths:
-        raise UsageError(f"{root} holds no images.")
-    if bad := unreadable_images(paths, num_workers):
-        listed = "\n  ".join(f"{path} ({reason})" for path, reason in bad.items())
-        if on_bad_image == "error":
-            raise UsageError(
-                f"{len(bad)} images of {root} cannot be read (--on_bad_image skip leaves them out):\n  {listed}"
-            )
-        logger.warning("Left out, because they cannot be read:\n  %s", listed)
-        paths = [path for path in paths if path not in bad]
-        if not paths:
-            raise UsageError(f"{root} holds no image that can be read.")
-    columns = {"image": paths, "file_name": [str(Path(path).relative_to(root)) for path in paths]}
-    return Dataset.from_dict(columns, features=Features({"image": Image(), "file_name": Value("string")}))
 
 
 def main(argv: list[str]) -> int:
@@ -116,7 +105,12 @@ def main(argv: list[str]) -> int:
     set_up_logging(args.process_index == 0)
     checkpoint = settle_resume(args)
     with args.main_process_first(desc="reading the images"):
-        images = load_unlabelled(data_args.data_dir, data_args.on_bad_image, data_args.preprocessing_num_workers)
+        workers = data_args.preprocessing_num_workers
+        # With a cache all are decoded now; else what the ends of the files do not tell shows in training.
+        decode = data_args.cache_shortest_edge is not None
+        images, excluded = load_unlabelled(data_args.data_dir, data_args.on_bad_image, workers, decode=decode), []
+        if data_args.exclude:
+            images, excluded = leave_out(images, data_args.exclude, data_args.exclude_by, workers)
     set_seed(args.seed)  # of a model from scratch
     model = build_pretrainer(
         model_args.model_name_or_path and resolve(model_args.model_name_or_path),
@@ -139,7 +133,9 @@ def main(argv: list[str]) -> int:
         transform = pretraining_transform(
             data_args.transforms, size, mean, std, cache_shortest_edge=data_args.cache_shortest_edge
         )
-        training_images = TrainingImages(images, transform, args.seed, num_workers=data_args.preprocessing_num_workers)
+        training_images = TrainingImages(
+            images, transform, args.seed, num_workers=workers, on_bad_image=data_args.on_bad_image
+        )
     processor = image_processor(data_args.transforms, size, mean, std)
     trainer = MaePretrainer(model=model, args=args, train_dataset=training_images, processing_class=processor)
     if data_args.reconstruction_steps > 0:
@@ -148,14 +144,36 @@ def main(argv: list[str]) -> int:
         trainer.add_callback(
             ReconstructionSheets(trainer, pixel_values, data_args.reconstruction_steps, mean=mean, std=std)
         )
+    folder = Path(args.output_dir)
+    if trainer.is_world_process_zero():
+        write_record(folder, images, excluded)
     result, seconds = train(trainer, checkpoint)
     trainer.save_model()
     trainer.save_state()
     if trainer.is_world_process_zero():
-        folder = Path(args.output_dir)
-        facts = {"images": len(images), "seconds": round(seconds, 1), "hardware": hardware(), "versions": versions()}
-        write_json(folder / "all_results.json", {"train": result.metrics} | facts)
+        record_hashes(folder, images, workers)
         recipe = recipe_as_run(given, {"effective batch": args.images_per_update})
         (folder / "recipe.yaml").write_text(recipe, encoding="utf-8")
+        base = model_args.model_name_or_path or RANDOM_WEIGHTS
+        write_pretraining_card(
+            folder,
+            base=base,
+            data=data_args.data_dir,
+            model=model,
+            images=len(images),
+            excluded=len(excluded),
+            recipe=recipe,
+            training=f"{result.global_step} updates in {seconds / 60:.1f} minutes on {hardware()}; {versions()}.",
+        )
+        facts = {
+            "base": base,
+            "data_dir": str(Path(data_args.data_dir).resolve()),
+            "images": len(images),
+            "excluded": len(excluded),
+            "seconds": round(seconds, 1),
+            "hardware": hardware(),
+            "versions": versions(),
+        }
+        write_json(folder / "all_results.json", {"train": result.metrics} | facts)
         print(f"The pre-trained model is in {folder}; fine-tune it with hf-mae finetune --model_name_or_path {folder}")
     return 0

@@ -23,6 +23,7 @@ from .checkpoints import resolve
 from .conversion import convert_to_model
 from .data import EvaluationImages, image_processor
 from .data.check import files_fingerprint
+from .data.folders import image_files
 from .data.images import collate
 from .data.sources import load_splits
 from .data.transforms import parse_mean_std
@@ -60,7 +61,7 @@ class ProbeArguments(DataSourceArguments):
     batch_size: int = field(default=64, metadata={"help": "Images per forward pass."})
     seed: int = field(default=0, metadata={"help": "Of held-out shares and of the probe."})
     tsne: bool = field(default=True, metadata={"help": "Draw a t-SNE of the features, coloured by class."})
-    umap: bool = field(default=False, metadata={"help": "Draw a UMAP too (pip install umap-learn)."})
+    umap: bool = field(default=False, metadata={"help": "Draw a UMAP too (pip install 'hf_mae[umap]')."})
 
 
 @torch.inference_mode()
@@ -87,7 +88,7 @@ def cached_features(model, images: EvaluationImages, paths: list[str], key: str,
         paths: of the image files; without them (a parquet file) nothing is kept.
         key: of the weights and the transform.
     """
-    if not all(path and Path(path).is_file() for path in paths):
+    if not paths:
         return features_of(model, images, batch_size, name)
     kept = cache_folder() / "features" / f"{files_fingerprint(paths, '1', key)}.npz"
     if kept.is_file():
@@ -206,7 +207,7 @@ def main(argv: list[str]) -> int:
     features, labels = {}, {}
     for part, split in parts.items():
         images = EvaluationImages(splits[split], processor, num_workers=options.preprocessing_num_workers)
-        paths = [row["path"] for row in splits[split].cast_column("image", _undecoded())["image"]]
+        paths = image_files(splits[split])
         features[part] = cached_features(model, images, paths, key, options.batch_size, split)
         labels[part] = images.labels
     results = {}
@@ -237,12 +238,6 @@ def draw(folder: Path, features: np.ndarray, labels: np.ndarray, names: list[str
         try:
             from umap import UMAP
         except ImportError:
-            raise UsageError("--umap needs a package that is not installed: pip install umap-learn.") from None
+            raise UsageError("--umap needs a package that is not installed: pip install 'hf_mae[umap]'.") from None
         flat = UMAP(random_state=options.seed).fit_transform(features)
         figures.scatter(flat, labels, names, folder / "umap", "UMAP of the frozen features")
-
-
-def _undecoded():
-    from datasets import Image
-
-    return Image(decode=False)

@@ -1,7 +1,6 @@
 """Recipes and flags -> dataclasses: a recipe's values come first, flags win, and a mistyped name is an error."""
 
 import dataclasses
-import difflib
 from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from .errors import UsageError
+from .errors import UsageError, nearest
 
 # Flags of one launch, not of the result: never written into the recipe of a run.
 NOT_PART_OF_A_RECIPE = ("resume_from_checkpoint", "overwrite_output_dir", "local_rank", "hub_token")
@@ -27,7 +26,7 @@ def find_recipe(name: str) -> Path:
         if path.is_file():
             return path
     known = recipe_names()
-    raise UsageError(f"There is no recipe {name}{_nearest(name, known)}: it is a file, or one of {', '.join(known)}.")
+    raise UsageError(f"There is no recipe {name}{nearest(name, known)}: it is a file, or one of {', '.join(known)}.")
 
 
 def read_recipe(name: str) -> dict[str, Any]:
@@ -39,11 +38,6 @@ def read_recipe(name: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UsageError(f"{path} must hold `name: value` lines.")
     return values
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def parse(
@@ -84,7 +78,7 @@ def parse(
     if recipe:
         for name, value in read_recipe(recipe).items():
             if name not in fields:
-                raise UsageError(f"The recipe {recipe} has an unknown name: {name}{_nearest(name, fields)}.")
+                raise UsageError(f"The recipe {recipe} has an unknown name: {name}{nearest(name, fields)}.")
             values[name] = _as_flag(value, actions[name], f"The recipe {recipe}")
     for name, value in values.items():
         for action in (a for a in parser._actions if a.dest == name):
@@ -94,7 +88,7 @@ def parse(
     if unknown:
         flag = unknown[0].split("=")[0]
         names = [f"--{name}" for name in fields]
-        raise UsageError(f"there is no flag {flag}{_nearest(flag.replace('-', '_').replace('__', '--', 1), names)}.")
+        raise UsageError(f"there is no flag {flag}{nearest(flag.replace('-', '_').replace('__', '--', 1), names)}.")
     if missing := [f"--{name}" for name in required if getattr(namespace, name) in (None, "")]:
         raise UsageError(f"missing: {' and '.join(missing)} (see hf-mae {verb} --help).")
     filled = []

@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 from .cli import Parser
 from .data.images import seeded_draws
 from .errors import UsageError
+from .trackers import log_picture
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +20,7 @@ COLUMNS = ("original", "masked", "reconstruction", "reconstruction + visible")
 GREY = 0.5  # of a hidden patch
 
 
-@torch.inference_mode()
+@torch.no_grad()  # inference mode would spoil what FSDP and DeepSpeed gather for it
 def reconstruct(model, pixel_values: Tensor, noise: Tensor) -> dict[str, Tensor]:
     """Pictures (batch, channels, height, width), in the units of `pixel_values`.
 
@@ -35,7 +36,7 @@ def reconstruct(model, pixel_values: Tensor, noise: Tensor) -> dict[str, Tensor]
     was_training = model.training
     model.eval()
     try:
-        output = model(pixel_values=pixel_values, noise=noise)
+        output = model(pixel_values=pixel_values.to(model.dtype), noise=noise)
         predicted, hidden = output.logits.float(), output.mask
         if model.config.norm_pix_loss:
             patches = model.patchify(pixel_values.float())
@@ -45,7 +46,7 @@ def reconstruct(model, pixel_values: Tensor, noise: Tensor) -> dict[str, Tensor]
         mask = model.unpatchify(hidden[..., None].expand_as(predicted).float())[:, :1]
     finally:
         model.train(was_training)
-    return {"mask": mask, "reconstruction": picture, "pasted": picture * mask + pixel_values * (1 - mask)}
+    return {"mask": mask, "reconstruction": picture, "pasted": picture * mask + pixel_values.float() * (1 - mask)}
 
 
 def mask_noise(count: int, patches: int, seed: int) -> Tensor:
@@ -88,7 +89,7 @@ def sheet(pixel_values: Tensor, pictures: dict[str, Tensor], mean, std) -> Image
 
 
 class ReconstructionSheets(TrainerCallback):
-    """Every so many updates a sheet of the same images, under the same masks, into `reconstructions/` and TensorBoard.
+    """Every so many updates a sheet of the same images, under the same masks, into `reconstructions/` and the tracker.
 
     Args:
         trainer: a `MaePretrainer`.
@@ -102,14 +103,11 @@ class ReconstructionSheets(TrainerCallback):
         config = trainer.model.config
         self.noise = mask_noise(len(pixel_values), (config.image_size // config.patch_size) ** 2, seed=0)
 
-    def on_train_begin(self, args, state, control, **kwargs):
-        if self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled:
-            self.steps = 0
-            logger.warning("No sheets of reconstructions under FSDP and DeepSpeed: use hf-mae reconstruct.")
-
     def on_step_end(self, args, state, control, **kwargs):
-        due = self.steps and (state.global_step % self.steps == 0 or state.global_step == state.max_steps)
-        if due and self.trainer.is_world_process_zero():
+        due = state.global_step % self.steps == 0 or state.global_step == state.max_steps
+        # Where the weights are shared out, every process has to take part.
+        together = self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled
+        if due and (together or self.trainer.is_world_process_zero()):
             self.draw(args, state.global_step)
 
     def draw(self, args, step: int) -> None:
@@ -118,13 +116,13 @@ class ReconstructionSheets(TrainerCallback):
         pixel_values = self.pixel_values.to(device)
         with self.trainer.compute_loss_context_manager():
             pictures = reconstruct(model, pixel_values, self.noise.to(device))
+        if not self.trainer.is_world_process_zero():
+            return
         page = sheet(self.pixel_values, pictures, self.mean, self.std)
         folder = Path(args.output_dir) / "reconstructions"
         folder.mkdir(parents=True, exist_ok=True)
         page.save(folder / f"step-{step:07d}.png")
-        for callback in self.trainer.callback_handler.callbacks:
-            if (writer := getattr(callback, "tb_writer", None)) is not None:
-                writer.add_image("reconstructions", np.asarray(page), step, dataformats="HWC")
+        log_picture(self.trainer, "reconstructions", page, step)
 
 
 def main(argv: list[str]) -> int:

@@ -28,13 +28,16 @@ def score_split(logits: np.ndarray, labels: np.ndarray, names: list[str]) -> dic
 def write_predictions(
     path: Path,
     file_names: list[str],
-    logits: np.ndarray,
+    scores: np.ndarray,
     labels: np.ndarray,
     names: list[str],
     groups: list[str] | None = None,
 ) -> None:
-    """One row an image: its file, (group,) true and predicted class, the score of the latter, and every class's."""
-    scores = softmax(logits)
+    """One row an image: its file, (group,) true and predicted class, the score of the latter, and every class's.
+
+    Args:
+        scores: (images, classes), of `softmax`.
+    """
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         head = ["file_name", *(["group"] if groups else []), "label", "prediction", "score"]
@@ -58,10 +61,10 @@ def write_split(
     Args:
         images: `EvaluationImages`, whose `file_names` and `groups` go with the rows of `logits`.
     """
-    scores = score_split(logits, labels, names)
+    scores, class_scores = score_split(logits, labels, names), softmax(logits)
     path = folder / f"predictions_{split}.csv"
-    write_predictions(path, images.file_names, logits, labels, names, images.groups)
-    figures.figures_of_split(folder, split, softmax(logits), labels, names, scores)
+    write_predictions(path, images.file_names, class_scores, labels, names, images.groups)
+    figures.figures_of_split(folder, split, class_scores, labels, names, scores)
     return scores
 
 

@@ -134,6 +134,8 @@ def train(trainer, checkpoint: str | None) -> tuple[TrainOutput, float]:
         result = trainer.train(resume_from_checkpoint=checkpoint)
     except KeyboardInterrupt:
         raise UsageError(f"Interrupted at update {trainer.state.global_step}. {again}") from None
+    except UsageError as error:  # of a worker that loads images, it comes with the worker's traceback in front
+        raise UsageError(str(error).strip().rpartition(f"{UsageError.__name__}: ")[2]) from None
     except RuntimeError as error:
         if trainer.args.world_size == 1 or not GONE.search(str(error)):
             raise

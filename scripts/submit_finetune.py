@@ -49,11 +49,8 @@ class Finetuning:
         # Not `wait()`: submitit calls `checkpoint` from a signal handler, in the midst of it, with its lock held.
         while (status := self._running.poll()) is None:
             time.sleep(0.5)
-        if status and not self._was_stopped():
+        if status and not (Path(self.job_dir) / MARK).exists():
             raise RuntimeError(f"The run ended with status {status}: see the log above.")
-
-    def _was_stopped(self) -> bool:
-        return (Path(self.job_dir) / MARK).exists()
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
         """Lets the run save a checkpoint, then asks for a new start, which resumes from it."""

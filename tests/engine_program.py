@@ -10,6 +10,7 @@ from conftest import TINY, TensorItems
 from safetensors.torch import load_file
 
 from hf_mae import FinetuningArguments, MaeFinetuner, build_classifier
+from hf_mae.cli import leave_processes
 from hf_mae.engines import optimizer_settings
 
 
@@ -44,3 +45,4 @@ def run(checkpoint: str, data: str, pooling: str, out: str, soft: bool = False, 
 
 if __name__ == "__main__":
     run(**json.loads(Path(sys.argv[1]).read_text()))
+    leave_processes()

@@ -28,13 +28,13 @@ def flags(tiny_pth: Path, toy: Path, *, epochs: int = 12) -> list[str]:
     return [str(word) for word in argv]
 
 
-def launch(config: str, processes: int, *argv, port: int | None = None) -> list[str]:
+def launch(config: str, processes: int, *argv, port: int | None = None, verb: str = "finetune") -> list[str]:
     """The command of a run on this machine."""
     return [
         *(sys.executable, "-m", "accelerate.commands.launch"),
         *("--config_file", str(ROOT / "accelerate_configs" / f"{config}.yaml"), "--num_processes", str(processes)),
         *("--mixed_precision", "no", "--main_process_port", str(port or free_port())),
-        *("-m", "hf_mae", "finetune", *map(str, argv)),
+        *("-m", "hf_mae", verb, *map(str, argv)),
     ]
 
 

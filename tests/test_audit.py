@@ -72,7 +72,7 @@ def test_planted_duplicates_are_found_and_nothing_else(planted, tmp_path):
 def test_look_alikes_are_no_duplicates(shared_data):
     """Smooth mucosa and black corners: similar hashes, high structural similarity, and other images all the same."""
     paths = sorted(map(str, (shared_data / "polyp_crops" / "validation").rglob("*.jpg")))
-    hashes, _ = duplicates.fingerprints(paths)
+    hashes = duplicates.perceptual_hashes(paths)
     assert len(candidates(hashes, 10)) > 10
     assert near_duplicates(paths, max_distance=10) == []
 
@@ -89,13 +89,12 @@ def test_against_other_images(planted):
     assert len(expected) == 50 and found == expected
 
 
-def test_fingerprints_are_kept(planted, monkeypatch):
+def test_hashes_are_kept(planted, monkeypatch):
     root, _ = planted
     paths = sorted(map(str, root.glob("copy_*.png")))[:20]
-    hashes, thumbnails = duplicates.fingerprints(paths)
-    monkeypatch.setattr(duplicates, "_fingerprint", None)  # the second time nothing is read
-    again = duplicates.fingerprints(paths)
-    assert np.array_equal(again[0], hashes) and np.array_equal(again[1], thumbnails)
+    hashes = duplicates.perceptual_hashes(paths)
+    monkeypatch.setattr(duplicates, "_hashes_of", None)  # the second time nothing is read
+    assert np.array_equal(duplicates.perceptual_hashes(paths), hashes)
 
 
 def test_candidates_are_all_pairs_within_the_distance():

@@ -176,6 +176,7 @@ def test_a_file_that_a_person_put_there_is_taken(entry, server, tiny_pth, monkey
     entry.download_path.parent.mkdir(parents=True, exist_ok=True)
     entry.download_path.write_bytes(server.content)
     assert (resolve("tiny_mae"), server.asked) == (str(entry.converted_path), [])
+    assert entry.download_path.read_bytes() == server.content  # it stays that person's file
 
 
 def test_another_file_than_the_published_one(entry, server):

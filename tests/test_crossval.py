@@ -59,7 +59,7 @@ def test_folds_are_stratified_and_keep_groups_together(toy):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--folds", "official"], "needs a --benchmark with official folds"),
+        (["--folds", "official"], "needs a validation split"),
         (["--folds", "many"], "takes official or a number"),
         (["--folds", "1"], "between 2 and the size of the smallest class, 20"),
         (["--folds", "2", "--group_pattern", "patient"], "needs a group in parentheses"),

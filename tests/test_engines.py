@@ -15,8 +15,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, TINY, free_port
+from launching import launch as command
+from launching import run
+from PIL import Image
 from safetensors.torch import load_file
-from transformers import AutoModelForImageClassification
+from transformers import AutoModelForImageClassification, ViTMAEForPreTraining
 
 from hf_mae import FinetuningArguments, MaeFinetuner, build_classifier, parameter_groups
 from hf_mae.engines import differing_settings, optimizer_settings
@@ -193,6 +196,31 @@ def test_resuming_on_another_number_of_processes(resumed, start, tmp_path):
     assert "DeepSpeed resumes on the same number of processes only" in printed
     printed = launch("ddp", tmp_path / "other", status=1, **options)
     assert "2 processes under DEEPSPEED, and this is MULTI_CPU: resume it with the same accelerate config" in printed
+
+
+@pytest.fixture(scope="module")
+def pretrained(toy, tmp_path_factory):
+    """Four updates of pre-training under each engine, two processes with masks of their own."""
+    root = tmp_path_factory.mktemp("pretrained")
+    sizes = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 32, "patch_size": 8}
+    sizes |= {"decoder_hidden_size": 32, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 4}
+    argv = [word for name, value in sizes.items() for word in (f"--{name}", value)]
+    argv += ["--data_dir", toy / "unlabelled", "--per_device_train_batch_size", 8, "--learning_rate", 1e-3]
+    argv += ["--max_steps", 4, "--report_to", "none", "--disable_tqdm", "true", "--reconstruction_steps", 2]
+    for way in ENGINES:
+        run(command(way, 2, *argv, "--output_dir", root / way, verb="pretrain"), DS_ACCELERATOR="cpu")
+    return root
+
+
+@pytest.mark.parametrize("way", [*ENGINES])
+def test_pretraining_agrees_too(pretrained, way):
+    _, info = ViTMAEForPreTraining.from_pretrained(pretrained / way, output_loading_info=True)
+    assert not any(info.values())
+    assert difference(pretrained / "ddp", pretrained / way) < TOLERANCE
+    for step in (2, 4):  # what the model makes of hidden patches, drawn from weights that are shared out
+        name = f"reconstructions/step-{step:07d}.png"
+        sheets = [np.asarray(Image.open(pretrained / which / name)) for which in ("ddp", way)]
+        assert np.abs(sheets[0].astype(int) - sheets[1]).max() <= 1
 
 
 def test_an_optimizer_that_lost_its_groups_is_an_error(start, tmp_path):

@@ -11,6 +11,21 @@ from hf_mae.models import drop_path_of, set_drop_path
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_random_weights_are_the_reference_initialisation_of_the_same_sizes(tiny_pth, pooling):
+    given, fresh = (
+        build_classifier(tiny_pth, pooling=pooling, num_labels=3, random_weights=random) for random in (False, True)
+    )
+    one, two = given.state_dict(), fresh.state_dict()
+    assert {name: value.shape for name, value in one.items()} == {name: value.shape for name, value in two.items()}
+    weight = next(name for name in one if name.endswith("layers.0.mlp.fc1.weight"))
+    bound = (6 / sum(one[weight].shape)) ** 0.5  # Xavier
+    assert not torch.equal(one[weight], two[weight]) and 0.9 * bound < two[weight].abs().max() <= bound
+    assert two["classifier.weight"].abs().max() < 1e-3
+    positions = next(name for name in one if name.endswith("position_embeddings"))
+    torch.testing.assert_close(one[positions], two[positions])  # sines and cosines both times
+
+
 def test_drop_path_rates_grow_linearly_and_leave_the_saved_model_stock(tiny_pth, tmp_path, pooling):
     model = build_classifier(tiny_pth, pooling=pooling, num_labels=3, drop_path=0.4)
     layers = model.base_model.layers

@@ -1,15 +1,21 @@
 """Masked pre-training from the command line, and what comes of it."""
 
+import csv
 import json
+import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import TensorItems, run_cli, tiny_pretrainer
+from huggingface_hub import ModelCard
+from PIL import Image
 from safetensors.torch import load_file
 from transformers import ViTMAEForPreTraining
 
 from hf_mae import MaePretrainer, PretrainingArguments
 from hf_mae.cli import main
+from hf_mae.data.folders import load_unlabelled
 
 TINY = {
     "hidden_size": 48,
@@ -95,6 +101,18 @@ def test_the_same_seed_draws_the_same_masks(tmp_path):
     assert torch.equal(noise(0), noise(0)) and not torch.equal(noise(0), noise(1))
 
 
+def test_every_process_draws_masks_of_its_own(tmp_path):
+    args = PretrainingArguments(output_dir=tmp_path, per_device_train_batch_size=8, use_cpu=True)
+    data = TensorItems(pixel_values=torch.randn(8, 3, 32, 32))
+    trainer = MaePretrainer(model=tiny_pretrainer(), args=args, train_dataset=data)
+    batch = {"pixel_values": data.columns["pixel_values"]}
+    noise = []
+    for process in (0, 1, 0):
+        args.distributed_state = SimpleNamespace(process_index=process)
+        noise.append(trainer._with_noise(batch, 0)["noise"])
+    assert torch.equal(noise[0], noise[2]) and not torch.equal(noise[0], noise[1])
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -117,3 +135,48 @@ def test_an_unreadable_frame_is_named(toy, tmp_path, capsys):
     assert main(["pretrain", *argv]) == 1
     assert "bad.jpg" in capsys.readouterr().err
     assert main(["pretrain", *argv, "--on_bad_image", "skip"]) == 0
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_frame_that_turns_out_unreadable_in_training(toy, tmp_path, workers):
+    """Only decoding shows it, so an error names it, or the next one takes its place."""
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number in range(3):
+        name = f"frame_000{number}.jpg"
+        (folder / name).write_bytes((toy / "unlabelled" / name).read_bytes())
+    Image.open(folder / "frame_0001.jpg").save(folder / "bad.png")
+    (folder / "bad.png").write_bytes((folder / "bad.png").read_bytes()[:900])
+    argv = flags(toy, tmp_path / "out", data_dir=folder, num_train_epochs=1, per_device_train_batch_size=4)
+    argv += ["--dataloader_num_workers", str(workers), "--reconstruction_steps", "0"]
+    done = run_cli("pretrain", *argv, status=1)
+    assert "hf-mae pretrain: bad.png cannot be read (" in done.stderr and "--on_bad_image skip" in done.stderr
+    argv[argv.index("--output_dir") + 1] = tmp_path / "skipped"
+    done = run_cli("pretrain", *argv, "--on_bad_image", "skip")
+    assert "bad.png cannot be read" in done.stderr and "another image takes its place" in done.stderr
+    assert (tmp_path / "skipped" / "model.safetensors").is_file()
+
+
+def test_a_large_tree_starts_in_seconds_and_is_not_copied(toy, tmp_path):
+    """20,000 files: a fifth of what it is made for, in a fifth of the time that it may take."""
+    frame = (toy / "unlabelled" / "frame_0000.jpg").read_bytes()
+    for number in range(20_000):
+        if number % 500 == 0:
+            folder = tmp_path / "frames" / f"video_{number // 500:03d}"
+            folder.mkdir(parents=True)
+        (folder / f"{number:06d}.jpg").write_bytes(frame)
+    before = time.process_time()
+    images = load_unlabelled(str(tmp_path / "frames"), "error", decode=False)
+    assert time.process_time() - before < 20 and len(images) == 20_000
+    assert images[19_999]["file_name"] == "video_039/019999.jpg"
+    assert images.data.nbytes < 20_000 * 400  # paths, not pixels
+
+
+def test_it_records_what_it_saw_and_starts_a_card(toy, tiny_pth, tmp_path):
+    argv = flags(toy, tmp_path / "out", max_steps=1)
+    assert main(["pretrain", *argv]) == 0
+    rows = list(csv.DictReader(open(tmp_path / "out" / "pretraining_images.csv")))
+    files = sorted(path.name for path in (toy / "unlabelled").iterdir())
+    assert [row["file_name"] for row in rows] == files and all(len(row["phash"]) == 16 for row in rows)
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert "masked-autoencoder" in card.data.tags and f"on {len(files)}\nunlabelled images" in card.text

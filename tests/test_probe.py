@@ -67,8 +67,9 @@ def test_the_verb(checkpoint, toy, tmp_path, capsys, monkeypatch):
             assert float(row.split()[2 + 3]) == pytest.approx(100 * results[pooling][kind]["accuracy"], abs=0.01)
     assert (tmp_path / "out" / "tsne.png").stat().st_size > 5000
     monkeypatch.setattr(module, "features_of", None)  # the second time they are read from the cache
-    assert main([*argv, "--tsne", "false"]) == 0
+    assert main([*argv, "--tsne", "false", "--umap", "true", "--output_dir", str(tmp_path / "again")]) == 0
     assert capsys.readouterr().out == printed
+    assert (tmp_path / "again" / "umap.png").stat().st_size > 5000 and not (tmp_path / "again" / "tsne.png").exists()
 
 
 def test_where_there_is_no_test_split_a_part_of_the_training_images_chooses(checkpoint, toy):

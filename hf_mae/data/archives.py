@@ -134,7 +134,7 @@ class BenchmarkData:
 
     splits: DatasetDict
     missing: list[str]  # images of the split that the archive lacks
-    extra: int  # images of the archive that belong to no split (other classes, unlabelled frames)
+    extra: dict[str, int]  # folder -> images that belong to no split (other classes, unlabelled frames, excluded)
     excluded: int  # images left out by --exclude_pairs
     as_published: bool  # whether the counts are the published ones
 
@@ -206,6 +206,10 @@ def load_benchmark(
     entries = drop_or_refuse(entries, [], on_bad_image, num_workers, own_splits=False)
     if not entries:
         raise UsageError(f"{root} holds no image of {name}: --data_dir takes the archive of {benchmark.homepage}.")
+    used = {entry.path for entry in entries}
+    extra = Counter(
+        os.path.relpath(os.path.dirname(path), root) for paths in found.values() for path in paths if path not in used
+    )
     by_split = {split: [entry for entry in entries if entry.split == split] for split in SPLITS}
     splits = DatasetDict({s: to_dataset(part, list(benchmark.classes)) for s, part in by_split.items() if part})
     counts = Counter(entry.split for entry in entries)
@@ -217,7 +221,7 @@ def load_benchmark(
     return BenchmarkData(
         splits=splits,
         missing=missing,
-        extra=sum(map(len, found.values())) - len(entries),
+        extra=dict(sorted(extra.items())),
         excluded=left_out,
         as_published=not exclude_pairs and dict(counts) == expected,
     )

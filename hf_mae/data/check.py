@@ -37,17 +37,40 @@ def fault_of(path: str) -> str | None:
     return None
 
 
-def unreadable_images(paths: list[str], num_workers: int | None = None) -> dict[str, str]:
-    """The files that cannot be decoded, with the reason; the verdict is remembered while the files do not change."""
+JPEG_END = b"\xff\xd9"
+
+
+def fault_at_the_ends(path: str) -> str | None:
+    """Why a file is no image or was cut off, as far as its head, and a JPEG's last bytes, tell; or None."""
+    try:
+        with open(path, "rb") as file:
+            with Image.open(file) as image:
+                is_jpeg = image.format == "JPEG"
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 4096))
+            if is_jpeg and JPEG_END not in file.read():  # some cameras write more behind it
+                return "its end is missing"
+    except Exception as error:  # PIL raises whatever the format's plugin does
+        return " ".join(str(error).replace(path, "").split()) or type(error).__name__
+    return None
+
+
+def unreadable_images(paths: list[str], num_workers: int | None = None, *, decode: bool = True) -> dict[str, str]:
+    """The files that cannot be decoded, with the reason; the verdict is remembered while the files do not change.
+
+    Args:
+        decode: try to; else look at the head and the end alone.
+    """
     if not paths:
         return {}
-    verdicts = cache_folder() / "checked" / f"{files_fingerprint(paths)}.json"
+    kind = [] if decode else ["ends"]
+    verdicts = cache_folder() / "checked" / f"{files_fingerprint(paths, *kind)}.json"
     if verdicts.is_file():
         return json.loads(verdicts.read_text())
     workers = num_workers or os.cpu_count() or 1
     bad = {}
     with ThreadPoolExecutor(workers) as pool:
-        faults = pool.map(fault_of, paths)
+        faults = pool.map(fault_of if decode else fault_at_the_ends, paths)
         for path, fault in tqdm(zip(paths, faults), total=len(paths), desc="Checking images", unit="image", delay=1):
             if fault:
                 bad[path] = fault

@@ -47,30 +47,41 @@ class Pair:
     detail: float  # correlation of the fine detail there
 
 
-def fingerprints(paths: list[str], num_workers: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes (images, 1 + crops) uint64, the whole image's first, and grey thumbnails (images, 96, 96) uint8.
-
-    They are kept in the cache while the files do not change.
-    """
-    kept = cache_folder() / "hashes" / f"{files_fingerprint(paths, '1')}.npz"
+def perceptual_hashes(paths: list[str], num_workers: int | None = None) -> np.ndarray:
+    """Hashes (images, 1 + crops) uint64, the whole image's first; they are kept in the cache while the files do not
+    change."""
+    kept = cache_folder() / "hashes" / f"{files_fingerprint(paths, '2')}.npy"
     if kept.is_file():
-        with np.load(kept) as arrays:
-            return arrays["hashes"], arrays["thumbnails"]
+        return np.load(kept)
     with ThreadPoolExecutor(num_workers or os.cpu_count() or 1) as pool:
-        found = list(tqdm(pool.map(_fingerprint, paths), total=len(paths), desc="Hashing", unit="image", delay=1))
-    hashes = np.stack([bits for bits, _ in found])
-    thumbnails = np.stack([thumbnail for _, thumbnail in found])
+        found = list(tqdm(pool.map(_hashes_of, paths), total=len(paths), desc="Hashing", unit="image", delay=1))
+    hashes = np.stack(found)
     kept.parent.mkdir(parents=True, exist_ok=True)
-    temporary = kept.with_suffix(f".{os.getpid()}.npz")
-    np.savez(temporary, hashes=hashes, thumbnails=thumbnails)
+    temporary = kept.with_suffix(f".{os.getpid()}.npy")
+    np.save(temporary, hashes)
     temporary.replace(kept)
-    return hashes, thumbnails
+    return hashes
 
 
-def _fingerprint(path: str) -> tuple[np.ndarray, np.ndarray]:
-    with Image.open(path) as image:
-        image.draft("RGB", (2 * HASHED_SIZE, 2 * HASHED_SIZE))  # a JPEG is decoded at a fraction of its size
-        grey = to_rgb(image).convert("L").resize((HASHED_SIZE, HASHED_SIZE), Image.Resampling.BOX)
+def _grey(path: str, size: int) -> Image.Image:
+    """A square grey thumbnail; black for a file that turns out unreadable."""
+    try:
+        with Image.open(path) as image:
+            image.draft("RGB", (2 * HASHED_SIZE, 2 * HASHED_SIZE))  # a JPEG is decoded at a fraction of its size
+            whole = to_rgb(image).convert("L").resize((HASHED_SIZE, HASHED_SIZE), Image.Resampling.BOX)
+    except Exception as error:  # PIL raises whatever the format's plugin does
+        logger.warning("%s cannot be read (%s), and so is like no other image.", path, " ".join(str(error).split()))
+        return Image.new("L", (size, size))
+    return whole if size == HASHED_SIZE else whole.resize((size, size), Image.Resampling.BOX)
+
+
+def _thumbnail(path: str) -> np.ndarray:
+    """Grey (96, 96) uint8, of which similarities are."""
+    return np.asarray(_grey(path, COMPARED_SIZE))
+
+
+def _hashes_of(path: str) -> np.ndarray:
+    grey = _grey(path, HASHED_SIZE)
     views = [grey]
     for side in CROPS:
         margin = HASHED_SIZE * (1 - side)
@@ -78,8 +89,7 @@ def _fingerprint(path: str) -> tuple[np.ndarray, np.ndarray]:
             corner = np.array([x * margin, y * margin])
             views.append(grey.crop(tuple(np.round([*corner, *(corner + HASHED_SIZE * side)]).astype(int))))
     bits = np.stack([imagehash.phash(view).hash.ravel() for view in views])
-    thumbnail = grey.resize((COMPARED_SIZE, COMPARED_SIZE), Image.Resampling.BOX)
-    return np.packbits(bits, axis=-1).view(np.uint64)[:, 0], np.asarray(thumbnail)
+    return np.packbits(bits, axis=-1).view(np.uint64)[:, 0]
 
 
 def candidates(
@@ -88,7 +98,7 @@ def candidates(
     """Pairs (first, second, distance) whose hashes differ in at most `max_distance` bits.
 
     Args:
-        hashes: of `fingerprints`.
+        hashes: of `perceptual_hashes`.
         against: hashes of other images: then pairs are of one of these (second) with one of those (first).
     """
     best: dict[tuple[int, int], int] = {}
@@ -174,16 +184,18 @@ def near_duplicates(
         min_similarity, min_detail: structural similarity and correlation of the fine detail that confirm a candidate.
     """
     cv2.setNumThreads(1)  # our own threads share the cores
-    hashes, thumbnails = fingerprints(paths, num_workers)
-    others = None if against is None else fingerprints(against, num_workers)
-    found = candidates(hashes, max_distance, None if others is None else others[0])
-    others = thumbnails if others is None else others[1]
+    others = paths if against is None else against
+    hashes = perceptual_hashes(paths, num_workers)
+    found = candidates(hashes, max_distance, None if against is None else perceptual_hashes(against, num_workers))
     logger.info("%d pairs have similar hashes", len(found))
-
-    def confirm(pair: tuple[int, int, int]) -> tuple[float, float]:
-        return similarity(thumbnails[pair[0]], others[pair[1]])
+    involved = sorted({paths[pair[0]] for pair in found} | {others[pair[1]] for pair in found})
 
     with ThreadPoolExecutor(num_workers or os.cpu_count() or 1) as pool:
+        thumbnails = dict(zip(involved, pool.map(_thumbnail, involved)))
+
+        def confirm(pair: tuple[int, int, int]) -> tuple[float, float]:
+            return similarity(thumbnails[paths[pair[0]]], thumbnails[others[pair[1]]])
+
         values = list(tqdm(pool.map(confirm, found), total=len(found), desc="Comparing", unit="pair", delay=1))
     pairs = [Pair(*pair, *value) for pair, value in zip(found, values)]
     pairs = [pair for pair in pairs if pair.similarity >= min_similarity and pair.detail >= min_detail]

@@ -319,3 +319,50 @@ def _in_two_splits(entries: list[Entry]) -> tuple[set[Entry], list[str]]:
                 last = max(same, key=lambda entry: SPLITS.index(entry.split)).split
                 leave |= {entry for entry in same if entry.split != last}
     return leave, repeated
+
+
+def image_files(dataset: Dataset) -> list[str]:
+    """The paths of the images, where every one is a file of its own; else (a parquet file, a Hub data set) none."""
+    undecoded = dataset.select_columns(["image"]).cast_column("image", Image(decode=False))["image"][:]
+    paths = [row["path"] for row in undecoded if row["path"] and not row["bytes"]]
+    return paths if len(paths) == len(dataset) and all(map(os.path.isfile, paths)) else []
+
+
+def image_files_below(folder: str | Path) -> list[str]:
+    """Every image file of a folder tree, sorted."""
+    return sorted(
+        os.path.join(where, name)
+        for where, _, files in os.walk(folder, followlinks=True)
+        for name in files
+        if name.lower().endswith(IMAGE_SUFFIXES)
+    )
+
+
+def load_unlabelled(
+    data_dir: str, on_bad_image: str, num_workers: int | None = None, *, decode: bool = True
+) -> Dataset:
+    """Every image below a folder, as `image` and `file_name`; nothing is copied.
+
+    Args:
+        on_bad_image: `error` stops at files that cannot be read, and lists them; `skip` leaves them out.
+        decode: check that every image can be decoded, rather than its head and its end alone (which takes seconds for
+            100,000 images, and finds what is no image and what was cut off).
+    """
+    root = Path(data_dir)
+    if not root.is_dir():
+        raise UsageError(f"{root} is no folder.")
+    paths = image_files_below(root)
+    if not paths:
+        raise UsageError(f"{root} holds no images.")
+    if bad := unreadable_images(paths, num_workers, decode=decode):
+        listed = "\n  ".join(f"{path} ({reason})" for path, reason in bad.items())
+        if on_bad_image == "error":
+            raise UsageError(
+                f"{len(bad)} images of {root} cannot be read (--on_bad_image skip leaves them out):\n  {listed}"
+            )
+        logger.warning("Left out, because they cannot be read:\n  %s", listed)
+        paths = [path for path in paths if path not in bad]
+        if not paths:
+            raise UsageError(f"{root} holds no image that can be read.")
+    columns = {"image": paths, "file_name": [Path(os.path.relpath(path, root)).as_posix() for path in paths]}
+    return Dataset.from_dict(columns, features=Features({"image": Image(), "file_name": Value("string")}))

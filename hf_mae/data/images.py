@@ -20,6 +20,7 @@ from PIL import Image
 from ..cache import cache_folder
 from ..errors import UsageError
 from .check import files_fingerprint
+from .folders import image_files
 from .transforms import TrainingTransform, to_rgb
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,8 @@ class TrainingImages(torch.utils.data.Dataset):
         seed: with the epoch and the index, decides every random draw.
         cache: keep resized images on disk (only where the transform has a `resize`).
         num_workers: threads that decode for the cache.
+        on_bad_image: an image that turns out unreadable in training is an error that names it (`error`), or the next
+            one takes its place (`skip`).
     """
 
     def __init__(
@@ -61,10 +64,12 @@ class TrainingImages(torch.utils.data.Dataset):
         seed: int = 0,
         cache: bool = True,
         num_workers: int | None = None,
+        on_bad_image: str = "error",
     ):
         self.file_names = dataset["file_name"][:]
         self.labels = np.asarray(dataset["labels"][:]) if "labels" in dataset.column_names else None
-        self.transform, self.seed = transform, seed
+        self.transform, self.seed, self.on_bad_image = transform, seed, on_bad_image
+        self._told: set[int] = set()  # of the unreadable images, those that were warned of
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # seen by persistent workers too
         if cache and transform.resize is not None:
             self.pixels = CachedPixels(dataset, transform.resize, num_workers)
@@ -78,12 +83,28 @@ class TrainingImages(torch.utils.data.Dataset):
         return len(self.file_names)
 
     def __getitem__(self, index: int) -> dict:
-        image = self.pixels[index]
+        index, image = self._readable(index)
         with seeded_draws(self.seed, int(self._epoch), index):
             item = {"pixel_values": self.transform.augment(image), "index": index}
         if self.labels is not None:
             item["labels"] = int(self.labels[index])
         return item
+
+    def _readable(self, index: int) -> tuple[int, Image.Image]:
+        """The image with its index; for one that cannot be read an error, or the next one that can."""
+        for place in (*range(index, len(self)), *range(index)):
+            try:
+                return place, self.pixels[place]
+            except Exception as error:  # PIL raises whatever the format's plugin does
+                reason = " ".join(str(error).split()) or type(error).__name__
+            if self.on_bad_image == "error":
+                raise UsageError(
+                    f"{self.file_names[place]} cannot be read ({reason}): mend it, or pass --on_bad_image skip."
+                )
+            if place not in self._told:
+                self._told.add(place)
+                logger.warning("%s cannot be read (%s): another image takes its place.", self.file_names[place], reason)
+        raise UsageError("None of the training images can be read.")
 
 
 class EvaluationImages(torch.utils.data.Dataset):
@@ -145,8 +166,7 @@ class CachedPixels:
 
     def __init__(self, dataset: datasets.Dataset, resize: Callable, num_workers: int | None):
         raw = dataset.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
-        paths = [row["path"] for row in raw["image"]] if len(raw) and not raw[0]["image"].get("bytes") else []
-        files = paths if all(path and os.path.isfile(path) for path in paths) else []
+        files = image_files(dataset)
         fingerprint = files_fingerprint(files, "1", repr(resize), "" if files else dataset._fingerprint)
         path = cache_folder() / "images" / f"{fingerprint}.arrow"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -132,8 +132,10 @@ def _load_benchmark(source: DataSourceArguments, seed: int) -> DatasetDict:
         published,
         data.excluded,
         len(data.missing),
-        data.extra,
+        sum(data.extra.values()),
     )
+    if data.extra:
+        logger.info("Not of the split: %s", ", ".join(f"{count} in {folder}" for folder, count in data.extra.items()))
     if data.missing:
         logger.warning("Missing: %s", listed(sorted(data.missing), whole=True))
     logger.info("Licence of the data: %s. Please cite: %s", benchmark.licence, benchmark.citation)

@@ -1,0 +1,43 @@
+"""Pictures for whatever tracker a run reports to: TensorBoard, trackio, Weights & Biases, MLflow."""
+
+import numpy as np
+from PIL import Image
+from transformers import Trainer
+
+
+def log_picture(trainer: Trainer, name: str, picture: Image.Image, step: int) -> None:
+    """Hands a picture to every tracker of a running training; call it on the main process.
+
+    Args:
+        name: of the series that the picture belongs to, as `reconstructions`.
+        step: updates done.
+    """
+    for callback in trainer.callback_handler.callbacks:
+        if log := _LOGGERS.get(type(callback).__name__):
+            log(callback, name, picture, step)
+
+
+def _tensorboard(callback, name: str, picture: Image.Image, step: int) -> None:
+    if callback.tb_writer is not None:
+        callback.tb_writer.add_image(name, np.asarray(picture), step, dataformats="HWC")
+
+
+def _wandb(callback, name: str, picture: Image.Image, step: int) -> None:
+    callback._wandb.log({name: callback._wandb.Image(picture), "train/global_step": step})
+
+
+def _trackio(callback, name: str, picture: Image.Image, step: int) -> None:
+    callback._trackio.log({name: callback._trackio.Image(picture), "train/global_step": step})
+
+
+def _mlflow(callback, name: str, picture: Image.Image, step: int) -> None:
+    callback._ml_flow.log_image(picture, key=name, step=step)
+
+
+# By the name of transformers' callback, whose module need not be installed.
+_LOGGERS = {
+    "TensorBoardCallback": _tensorboard,
+    "WandbCallback": _wandb,
+    "TrackioCallback": _trackio,
+    "MLflowCallback": _mlflow,
+}
