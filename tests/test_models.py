@@ -11,7 +11,6 @@ from hf_mae.models import drop_path_of, set_drop_path
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_random_weights_are_the_reference_initialisation_of_the_same_sizes(tiny_pth, pooling):
     given, fresh = (
         build_classifier(tiny_pth, pooling=pooling, num_labels=3, random_weights=random) for random in (False, True)
@@ -26,6 +25,7 @@ def test_random_weights_are_the_reference_initialisation_of_the_same_sizes(tiny_
     torch.testing.assert_close(one[positions], two[positions])  # sines and cosines both times
 
 
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_drop_path_rates_grow_linearly_and_leave_the_saved_model_stock(tiny_pth, tmp_path, pooling):
     model = build_classifier(tiny_pth, pooling=pooling, num_labels=3, drop_path=0.4)
     layers = model.base_model.layers
