@@ -22,6 +22,10 @@ VERBS = {
     "pretrain": ("hf_mae.pretrain", "pre-train on unlabelled images"),
     "probe": ("hf_mae.probe", "linear probe and k-NN on a checkpoint's frozen features"),
     "reconstruct": ("hf_mae.reconstruct", "show what a pre-trained model makes of hidden patches"),
+    "push": ("hf_mae.hub", "push a finished run to the Hugging Face Hub"),
+    "explain": ("hf_mae.explain", "show where a fine-tuned model looks, and its most confident mistakes"),
+    "export-onnx": ("hf_mae.onnx_export", "a fine-tuned model -> ONNX, in float32 and int8"),
+    "demo": ("hf_mae.demo", "try a fine-tuned model in the browser"),
     "configs": ("hf_mae.configs", "list the ways to run under accelerate launch, or print a file's path"),
     "recipes": ("hf_mae.recipes_list", "list the recipes, or show one"),
 }

@@ -160,6 +160,8 @@ def main(argv: list[str]) -> int:
         required=("model_name_or_path", "data_dir", "output_dir"),
     )
     set_up_logging(args.process_index == 0)
+    if args.push_to_hub:
+        raise UsageError("crossval makes many models: push one of them with hf-mae push.")
     own_names = own_label_names(model_args.model_name_or_path)
     with args.main_process_first(desc="reading the images"):
         if options.folds == "official":

@@ -17,7 +17,9 @@ from .errors import UsageError
 from .recipe import parse
 from .results import score_split, table, write_json, write_split
 from .runs import set_up_logging
+from .temperature import before_and_after, fit_and_write, read_temperature, sentence
 from .trainer import MaeFinetuner
+from .views import average_views
 
 
 @dataclass
@@ -31,6 +33,13 @@ class EvaluationArguments(DataSourceArguments):
     bf16: bool = field(default=False, metadata={"help": "Compute in bfloat16; scores then differ in the third digit."})
     seed: int = field(default=0, metadata={"help": "Of val_fraction, as in training."})
     num_workers: int = field(default=0, metadata={"help": "Processes that load images."})
+    tta: bool = field(default=False, metadata={"help": "Average the scores over eight turned and mirrored views."})
+    temperature: str | None = field(
+        default=None, metadata={"help": "Divide the logits: a number, a temperature.json, or a folder with one."}
+    )
+    fit_temperature: bool = field(
+        default=False, metadata={"help": "Fit the temperature on this split, and write it into the output folder."}
+    )
 
 
 def load_classifier(model_name_or_path: str):
@@ -88,7 +97,12 @@ def evaluate(options: EvaluationArguments, trainer_dir: str) -> int:
         report_to="none",
     )
     set_up_logging(args.process_index == 0)
+    if options.fit_temperature and (options.temperature or not options.output_dir):
+        raise UsageError("--fit_temperature writes temperature.json into --output_dir, and goes without --temperature.")
+    scale = read_temperature(options.temperature, options.tta) if options.temperature else 1.0
     model, processor = load_classifier(options.model_name_or_path)
+    if options.tta:
+        average_views(model)
     names = [model.config.id2label[i] for i in range(model.config.num_labels)]
     with args.main_process_first(desc="reading the images"):
         splits = load_splits(options, options.seed, label_names=names)
@@ -104,17 +118,32 @@ def evaluate(options: EvaluationArguments, trainer_dir: str) -> int:
     trainer = MaeFinetuner(model=model, args=args)
     output = trainer.predict(images)
     if trainer.is_world_process_zero():
-        if options.output_dir:
-            folder = Path(options.output_dir)
+        logits, labels = output.predictions, output.label_ids
+        folder = Path(options.output_dir) if options.output_dir else None
+        if folder:
             folder.mkdir(parents=True, exist_ok=True)
-            scores = write_split(folder, options.split, images, output.predictions, output.label_ids, names)
+        calibrated = None
+        if options.fit_temperature:
+            calibrated = fit_and_write(folder, logits, labels, options.split, options.tta)
+        elif options.temperature:
+            calibrated = {"temperature": scale} | before_and_after(logits, labels, scale)
+        if calibrated:
+            logits = logits / calibrated["temperature"]
+        if folder:
+            scores = write_split(folder, options.split, images, logits, labels, names)
             facts = {
                 "model": options.model_name_or_path,
                 "source": description(options),
                 "images": {split: len(dataset) for split, dataset in splits.items()},
+                "averaged_views": options.tta,
+                "temperature_scaling": calibrated,
             }
             write_json(folder / f"results_{options.split}.json", scores | facts)
         else:
-            scores = score_split(output.predictions, output.label_ids, names)
+            scores = score_split(logits, labels, names)
         print(table({options.split: scores}))
+        if calibrated:
+            print(sentence(calibrated, options.split))
+            if options.fit_temperature:
+                print(f"It was fitted on these very images. --temperature {folder} uses it in evaluate and predict.")
     return 0

@@ -12,10 +12,11 @@ from transformers.integrations import is_tensorboard_available
 from . import figures
 from .arguments import DataArguments, FinetuningArguments, ModelArguments
 from .checkpoints import resolve
-from .data import EvaluationImages, TrainingImages, image_processor, load_splits, training_transform
+from .data import BENCHMARKS, EvaluationImages, TrainingImages, image_processor, load_splits, training_transform
 from .data.sources import description
 from .data.transforms import parse_mean_std
 from .errors import UsageError
+from .hub import push_when_done
 from .leakage import warn_of_seen
 from .modelcard import write_model_card
 from .models import build_classifier
@@ -23,6 +24,7 @@ from .recipe import parse, recipe_as_run
 from .report import write_report
 from .results import table, write_json, write_split
 from .runs import hardware, refuse_another_model, set_up_logging, settle_resume, train, versions
+from .temperature import fit_and_write, sentence
 from .trainer import MaeFinetuner
 
 logger = logging.getLogger(__name__)
@@ -76,6 +78,7 @@ def main(argv: list[str]) -> int:
         required=("model_name_or_path", "data_dir", "output_dir"),
     )
     set_up_logging(args.process_index == 0)
+    pushes = push_when_done(args)
     with args.main_process_first(desc="reading the images"):
         splits = load_splits(data_args, args.seed, own_label_names(model_args.model_name_or_path))
     scores = finetune(model_args, data_args, args, given, splits)
@@ -85,6 +88,7 @@ def main(argv: list[str]) -> int:
         if scores and data_args.benchmark:
             print(f"\n{write_report([args.output_dir], Path(args.output_dir))}")
         print(f"The model, its card, predictions and figures are in {args.output_dir}")
+        pushes()
     return 0
 
 
@@ -165,6 +169,12 @@ def finetune(
         split: write_split(folder, split, held_out[split], output.predictions, output.label_ids, names)
         for split, output in outputs.items()
     }
+    calibration = None
+    if judge:
+        calibration = fit_and_write(folder, outputs[judge].predictions, outputs[judge].label_ids, judge, False)
+        logger.info(
+            "For scores that say how often they are right, --temperature %s: %s", folder, sentence(calibration, judge)
+        )
     selection, chosen_on = "The weights are those of the last epoch.", None
     if args.load_best_model_at_end and best:
         chosen_on = judge
@@ -186,6 +196,9 @@ def finetune(
         recipe=recipe,
         training=f"{result.global_step} updates in {seconds / 60:.1f} minutes on {hardware()}; {versions()}.",
         selection=selection,
+        calibration=calibration,
+        seen=seen,
+        benchmark=BENCHMARKS.get(data_args.benchmark),
     )
     training = {
         **result.metrics,

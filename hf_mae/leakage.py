@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from datasets import Dataset, DatasetDict
+from huggingface_hub import hf_hub_download
 
 from .data.duplicates import candidates, near_duplicates, perceptual_hashes
 from .data.folders import IMAGE_SUFFIXES, image_files, image_files_below
@@ -178,13 +179,12 @@ def seen_in_pretraining(
     """Images of each split that the base was pre-trained on, by name and by sight.
 
     Args:
-        base: folder of a pre-trained model.
+        base: a pre-trained model: its folder (or a checkpoint in it), or a Hub id.
 
     Returns:
         By split; None where it is not known what the base was trained on.
     """
-    folder = Path(base)
-    record = next((place / RECORD for place in (folder, folder.parent) if (place / RECORD).is_file()), None)
+    record = _record_of(base)
     if record is None:
         return None
     with open(record, encoding="utf-8", newline="") as file:
@@ -206,6 +206,16 @@ def seen_in_pretraining(
                 matches.setdefault(names[first], Match(names[first], BY_SIGHT, like))
         found[split] = [matches[name] for name in names if name in matches]
     return found
+
+
+def _record_of(base: str | Path) -> Path | None:
+    folder = Path(base)
+    if folder.exists():
+        return next((place / RECORD for place in (folder, folder.parent) if (place / RECORD).is_file()), None)
+    try:
+        return Path(hf_hub_download(str(base), RECORD))
+    except Exception:  # it has none, or there is no network: then nothing is known
+        return None
 
 
 def _alike(own, paths: list[str], hashes, names: list[str], root: Path | None, num_workers: int | None):

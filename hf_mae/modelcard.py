@@ -5,6 +5,7 @@ from typing import Any
 
 from .arguments import RANDOM_WEIGHTS
 from .checkpoints import licence_of
+from .data.benchmarks import Benchmark
 from .metrics import HEADLINE, TITLES, zero_division_notes
 
 TEXT = """---
@@ -26,11 +27,11 @@ print(classifier("image.jpg"))
 **Intended use and limits.** Research on endoscopy images like those it was trained on. It is not a medical device and
 its output is no diagnosis.
 
-**Licence.** {licence}
+**Licence.** {licence}{data_licence}
 
 ## Results
 
-In per cent. {selection}
+In per cent. {selection}{seen}
 
 {results}
 
@@ -40,8 +41,9 @@ In per cent. {selection}
 
 {per_class}
 
-![Confusion matrix](confusion_matrix_{split}.png)
-![Learning curves](learning_curves.png)
+{pictures}
+
+{calibration}
 
 ## Training
 
@@ -52,7 +54,20 @@ The run can be repeated with `hf-mae finetune --recipe recipe.yaml`:
 ```yaml
 {recipe}
 ```
-"""
+{citation}"""
+
+CALIBRATION = (
+    "Dividing the logits by the temperature {temperature:.3f} (fitted on the {fitted_on} split, in `temperature.json`) "
+    "takes the expected calibration error there from {ece_before:.3f} to {ece_after:.3f}."
+)
+
+# What the card shows, where the run has drawn it.
+PICTURES = {
+    "Confusion matrix": "confusion_matrix_{split}.png",
+    "F1 by class": "per_class_f1_{split}.png",
+    "Calibration": "reliability_{split}.png",
+    "Learning curves": "learning_curves.png",
+}
 
 
 PRETRAINING_TEXT = """---
@@ -102,6 +117,9 @@ def write_model_card(
     recipe: str,
     training: str,
     selection: str,
+    calibration: dict[str, Any] | None = None,
+    seen: dict[str, int] | None = None,
+    benchmark: Benchmark | None = None,
 ) -> None:
     """Writes `README.md` with a `model-index` that the Hub parses.
 
@@ -110,6 +128,9 @@ def write_model_card(
         sizes: images by split.
         training: sentence on hardware, time and versions.
         selection: sentence on how the reported weights were chosen.
+        calibration: of `temperature.fit_and_write`.
+        seen: evaluated images that the base was pre-trained on, by split.
+        benchmark: whose licence and citation go into the card.
     """
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
@@ -147,9 +168,17 @@ def write_model_card(
         f"| {label} | {100 * v['precision']:.1f} | {100 * v['recall']:.1f} | {100 * v['f1']:.1f} | {v['support']} |"
         for label, v in detailed.get("per_class", {}).items()
     ]
+    pictures = {title: file.format(split=split) for title, file in PICTURES.items()}
+    shown = [f"![{title}]({file})" for title, file in pictures.items() if (folder / file).is_file()]
+    warned = "".join(f" {count} of the {part} images were in the pre-training." for part, count in (seen or {}).items())
     text = TEXT.format(
         metadata=metadata.to_yaml(),
         name=name,
+        data_licence=f" The data, {benchmark.title}: {benchmark.licence}." if benchmark else "",
+        citation=f"\n## Citation\n\n{benchmark.citation} ({benchmark.homepage})\n" if benchmark else "",
+        seen=warned,
+        pictures="\n".join(shown),
+        calibration=CALIBRATION.format(**calibration) if calibration else "",
         architecture=type(model).__name__,
         count=model.config.num_labels,
         base=base,

@@ -14,6 +14,7 @@ from .data.folders import load_unlabelled
 from .data.transforms import image_processor, parse_mean_std, pretraining_transform
 from .errors import UsageError
 from .finetune import machine_defaults
+from .hub import push_when_done
 from .leakage import leave_out, record_hashes, write_record
 from .modelcard import write_pretraining_card
 from .models import build_pretrainer
@@ -103,6 +104,7 @@ def main(argv: list[str]) -> int:
         required=("data_dir", "output_dir"),
     )
     set_up_logging(args.process_index == 0)
+    pushes = push_when_done(args)
     checkpoint = settle_resume(args)
     with args.main_process_first(desc="reading the images"):
         workers = data_args.preprocessing_num_workers
@@ -176,4 +178,5 @@ def main(argv: list[str]) -> int:
         }
         write_json(folder / "all_results.json", {"train": result.metrics} | facts)
         print(f"The pre-trained model is in {folder}; fine-tune it with hf-mae finetune --model_name_or_path {folder}")
+        pushes()
     return 0

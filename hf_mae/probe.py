@@ -15,12 +15,13 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 from torch.nn import functional as F
 from tqdm.auto import tqdm
+from transformers import set_seed
 
 from . import figures
-from .arguments import DataSourceArguments
+from .arguments import RANDOM_WEIGHTS, DataSourceArguments
 from .cache import cache_folder
 from .checkpoints import resolve
-from .conversion import convert_to_model
+from .conversion import convert_to_model, initialize_as_reference
 from .data import EvaluationImages, image_processor
 from .data.check import files_fingerprint
 from .data.folders import image_files
@@ -58,6 +59,9 @@ class ProbeArguments(DataSourceArguments):
     mean_std: list[str] | None = field(default=None, metadata={"help": "As for finetune."})
     image_size: int | None = field(default=None, metadata={"help": "Pixels; not given: the checkpoint's."})
     num_attention_heads: int | None = field(default=None, metadata={"help": "Where the width does not tell."})
+    random_weights: bool = field(
+        default=False, metadata={"help": "Take the checkpoint's sizes alone, and fresh weights (of the seed)."}
+    )
     batch_size: int = field(default=64, metadata={"help": "Images per forward pass."})
     seed: int = field(default=0, metadata={"help": "Of held-out shares and of the probe."})
     tsne: bool = field(default=True, metadata={"help": "Draw a t-SNE of the features, coloured by class."})
@@ -198,10 +202,16 @@ def main(argv: list[str]) -> int:
     model, _ = convert_to_model(
         source, to="backbone", image_size=options.image_size, num_attention_heads=options.num_attention_heads
     )
+    if options.random_weights:
+        set_seed(options.seed)
+        initialize_as_reference(model, "backbone")
+        source = f"{RANDOM_WEIGHTS} {model.config.to_json_string()} {options.seed}"
     model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     mean, std = parse_mean_std(options.mean_std, options.transforms, splits["train"], model.config.image_size)
     processor = image_processor(options.transforms, model.config.image_size, mean, std)
-    weights = [source] if Path(source).is_file() else sorted(map(str, Path(source).glob("*.safetensors")))
+    weights = []  # of random ones the seed says all
+    if not options.random_weights:
+        weights = [source] if Path(source).is_file() else sorted(map(str, Path(source).glob("*.safetensors")))
     key = f"{files_fingerprint(weights) if weights else source} {processor.to_dict()} {options.image_size}"
     names = splits["train"].features["labels"].names
     features, labels = {}, {}

@@ -13,10 +13,19 @@ from PIL import Image, ImageDraw, ImageFilter
 CLASSES = ("blob", "folds", "ring")
 
 
+def texture(size: int, generator: np.random.Generator) -> np.ndarray:
+    """Light and shade (size, size, 1), other in every image: else two drawings of a class pass for one image."""
+    shade = np.zeros((size, size))
+    for cells, strength in ((5, 14.0), (16, 12.0)):
+        field = Image.fromarray(generator.normal(0, strength, (cells, cells)).astype(np.float32))
+        shade += np.asarray(field.resize((size, size), Image.Resampling.BICUBIC))
+    return shade[..., None]
+
+
 def draw(kind: str, size: int, generator: np.random.Generator) -> Image.Image:
     """One RGB image of a class, at a random place, scale, angle and brightness."""
     ground = np.array([190, 105, 85]) + generator.normal(0, 12, 3)
-    pixels = ground + generator.normal(0, 6, (size, size, 3))
+    pixels = ground + texture(size, generator) + generator.normal(0, 6, (size, size, 3))
     image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
     pen = ImageDraw.Draw(image)
     colour = tuple(int(c) for c in (np.array([120, 40, 45]) + generator.normal(0, 10, 3)).clip(0, 255))

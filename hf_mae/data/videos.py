@@ -1,0 +1,61 @@
+"""Frames of videos, at a given rate, through OpenCV."""
+
+import glob
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+from PIL import Image
+
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".mpg", ".mpeg", ".webm", ".m4v", ".wmv")
+
+
+def is_video(path: str) -> bool:
+    return path.lower().endswith(VIDEO_SUFFIXES)
+
+
+def videos_below(folder: str) -> list[str]:
+    """Every video file of a folder tree, sorted."""
+    return sorted(str(path) for path in Path(glob.escape(folder)).rglob("*") if is_video(path.name) and path.is_file())
+
+
+def frame_name(path: str, seconds: float) -> str:
+    """What a frame is called: the video and, as a media fragment, the time."""
+    return f"{path}#t={seconds:.3f}"
+
+
+def number_of_frames(path: str, fps: float) -> int:
+    """About how many frames `frames` gives; 0 for a file that cannot be read."""
+    video = cv2.VideoCapture(path)
+    try:
+        rate, count = video.get(cv2.CAP_PROP_FPS), video.get(cv2.CAP_PROP_FRAME_COUNT)
+        return math.ceil(count * fps / rate) if rate > 0 and count > 0 else 0
+    finally:
+        video.release()
+
+
+def frames(path: str, fps: float) -> Iterator[tuple[float, Image.Image]]:
+    """The first frame, and then the first of every 1 / fps seconds: (seconds, RGB image).
+
+    Raises:
+        OSError: the file is no video that can be read.
+    """
+    video = cv2.VideoCapture(path)
+    try:
+        rate = video.get(cv2.CAP_PROP_FPS)
+        if not video.isOpened() or not rate > 0:
+            raise OSError("no such file" if not Path(path).is_file() else "no video that can be read")
+        number = due = 0
+        while video.grab():
+            seconds = number / rate
+            if seconds + 0.5 / rate >= due / fps:
+                good, pixels = video.retrieve()
+                if good:
+                    yield seconds, Image.fromarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
+                due = math.floor(seconds * fps + 0.5 * fps / rate) + 1
+            number += 1
+        if number == 0:
+            raise OSError("it holds no frame")
+    finally:
+        video.release()

@@ -1,0 +1,33 @@
+"""Classifies images with onnxruntime, numpy and Pillow alone: python example.py IMAGE ..."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+here = Path(__file__).parent
+names = json.loads((here / "config.json").read_text())["id2label"]
+prepare = json.loads((here / "preprocessor_config.json").read_text())
+model = onnxruntime.InferenceSession(here / (sys.argv.pop(1) if sys.argv[1].endswith(".onnx") else "model.onnx"))
+
+
+def pixels(path: str) -> np.ndarray:
+    image, size = Image.open(path).convert("RGB"), prepare["size"]
+    if edge := size.get("shortest_edge"):
+        scale = edge / min(image.size)
+        image = image.resize([round(side * scale) for side in image.size], prepare["resample"])
+        left, top = ((side - prepare["crop_size"][name]) // 2 for side, name in zip(image.size, ("width", "height")))
+        image = image.crop((left, top, left + prepare["crop_size"]["width"], top + prepare["crop_size"]["height"]))
+    else:
+        image = image.resize((size["width"], size["height"]), prepare["resample"])
+    values = (np.asarray(image) / 255 - prepare["image_mean"]) / prepare["image_std"]
+    return values.astype(np.float32).transpose(2, 0, 1)[None]
+
+
+for path in sys.argv[1:]:
+    logits = model.run(None, {"pixel_values": pixels(path)})[0][0]
+    scores = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    print(path, *(f"{names[str(i)]} {scores[i]:.3f}" for i in scores.argsort()[::-1][:3]))
