@@ -110,6 +110,14 @@ def page(classifier: Classifier, title: str):
     """The page, of gradio."""
     import gradio
 
+    class Upload(gradio.Image):
+        """Hands on the file as it came: gradio's own image would open it before it is checked."""
+
+        is_template = True
+
+        def preprocess(self, payload):
+            return payload.path if payload else None
+
     def one(path: str | None):
         try:
             image = classifier.read(path)
@@ -137,7 +145,7 @@ def page(classifier: Classifier, title: str):
         gradio.Markdown(f"## {title}\n{NOTE}")
         with gradio.Tab("An image"):
             with gradio.Row():
-                given = gradio.Image(type="filepath", sources=["upload", "clipboard"], label="Drop an image")
+                given = Upload(type="filepath", sources=["upload", "clipboard"], label="Drop an image")
                 answer = gradio.Label(num_top_classes=TOP, label="Classes")
             where = gradio.Gallery(label="Where it looks", columns=2, height="auto", object_fit="contain")
             like = gradio.Gallery(

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from datasets import DatasetDict
+from PIL import Image
 from transformers import AutoConfig, set_seed
 from transformers.integrations import is_tensorboard_available
 
@@ -25,6 +26,7 @@ from .report import write_report
 from .results import table, write_json, write_split
 from .runs import hardware, refuse_another_model, set_up_logging, settle_resume, train, versions
 from .temperature import fit_and_write, sentence
+from .trackers import kept_open, log_picture
 from .trainer import MaeFinetuner
 
 logger = logging.getLogger(__name__)
@@ -157,18 +159,23 @@ def finetune(
         eval_dataset=held_out.get(judge),
         processing_class=processor,
     )
-    result, seconds = train(trainer, checkpoint)
-
-    trainer.save_model()
-    trainer.save_state()
-    outputs = {split: trainer.predict(dataset, metric_key_prefix=split) for split, dataset in held_out.items()}
-    if not trainer.is_world_process_zero():
-        return {}
-    folder, best = Path(args.output_dir), trainer.state.best_model_checkpoint
-    scores = {
-        split: write_split(folder, split, held_out[split], output.predictions, output.label_ids, names)
-        for split, output in outputs.items()
-    }
+    folder = Path(args.output_dir)
+    with kept_open(trainer):
+        result, seconds = train(trainer, checkpoint)
+        trainer.save_model()
+        trainer.save_state()
+        outputs = {split: trainer.predict(dataset, metric_key_prefix=split) for split, dataset in held_out.items()}
+        if not trainer.is_world_process_zero():
+            return {}
+        scores = {
+            split: write_split(folder, split, held_out[split], output.predictions, output.label_ids, names)
+            for split, output in outputs.items()
+        }
+        figures.learning_curves(trainer.state.log_history, folder / "learning_curves")
+        for path in sorted(folder.glob("*.png")):
+            with Image.open(path) as picture:
+                log_picture(trainer, path.stem, picture.convert("RGB"), result.global_step)
+    best = trainer.state.best_model_checkpoint
     calibration = None
     if judge:
         calibration = fit_and_write(folder, outputs[judge].predictions, outputs[judge].label_ids, judge, False)
@@ -182,7 +189,6 @@ def finetune(
             f"The weights are those of the epoch with the best {args.metric_for_best_model} on the {judge} "
             f"split ({Path(best).name} of {trainer.state.max_steps} updates), so its own figures are optimistic."
         )
-    figures.learning_curves(trainer.state.log_history, folder / "learning_curves")
     facts = {"effective batch": args.images_per_update, "processes": args.world_size, "versions": versions()}
     recipe = recipe_as_run(given, facts)
     (folder / "recipe.yaml").write_text(recipe, encoding="utf-8")

@@ -11,8 +11,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import argparse  # noqa: E402
+import functools  # noqa: E402
 import importlib.util  # noqa: E402
 import json  # noqa: E402
+import shutil  # noqa: E402
 import socket  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
@@ -120,6 +122,39 @@ def tiny_pth(tmp_path_factory) -> Path:
     state = export_model(tiny_pretrainer(), "pretraining")
     torch.save({"model": state, "optimizer": {}, "epoch": 399, "scaler": {"scale": 1.0}, "args": args}, path)
     return path
+
+
+@pytest.fixture(scope="session")
+def finetuned(tiny_pth, toy, tmp_path_factory):
+    """pooling -> a run that has learned the toy set."""
+    from hf_mae.cli import main
+
+    @functools.cache
+    def run(pooling: str = "mean") -> Path:
+        out = tmp_path_factory.mktemp("finetuned") / pooling
+        argv = ["--model_name_or_path", tiny_pth, "--data_dir", toy / "labelled", "--output_dir", out]
+        argv += ["--pooling", pooling, "--learning_rate", 3e-3, "--num_train_epochs", 10, "--warmup_epochs", 1]
+        assert main(["finetune", *map(str, argv), "--per_device_train_batch_size", "20"]) == 0
+        return out
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Path:
+    """Chromium's driver, installed where it is missing."""
+    if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
+        install("chromium", "chromium-driver")
+    return Path(shutil.which("chromedriver"))
+
+
+def install(*packages: str) -> None:
+    """Debian's packages, or a skipped test."""
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        pytest.skip(f"{', '.join(packages)} can only be installed by root on Debian")
+    for command in (["apt-get", "update"], ["apt-get", "install", "-y", *packages]):
+        command[1:1] = ["-o", "DPkg::Lock::Timeout=300"]  # two test processes may install at once
+        subprocess.run(command, check=True, capture_output=True, env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"})
 
 
 def run_cli(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -48,7 +49,7 @@ def environment(url, folder, token=TOKEN):
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
-def test_push_in_one_commit_and_use_it_from_there(runs, hub, toy, pooling):
+def test_push_in_one_commit_and_use_it_from_there(runs, hub, toy, pooling, tmp_path):
     (server, env), run = hub, runs / pooling
     name = f"{USER}/polyps"
     done = run_cli("push", run, "--repo_id", name, env=env)
@@ -63,7 +64,13 @@ def test_push_in_one_commit_and_use_it_from_there(runs, hub, toy, pooling):
     card = ModelCard(files["README.md"].decode())
     assert f'pipeline("image-classification", model="{name}")' in card.text
     assert f'model="{run.name}"' in (run / "README.md").read_text()  # the run's own card stays
+    assert "POST /api/validate-yaml" in server.asked  # the Hub's own judgement of the card
     image = toy / "labelled" / "test" / "ring" / "ring_000.jpg"
+    # The card's own snippet, as somebody copies it.
+    (snippet,) = re.findall(r"```python\n(.*?)```", card.text, flags=re.DOTALL)
+    assert len(snippet.strip().splitlines()) <= 4
+    shutil.copy(image, tmp_path / "image.jpg")
+    assert "'label': " in python(snippet, env=env, cwd=tmp_path)
     code = (
         "import sys, json; from transformers import pipeline; "
         f"use = lambda model: pipeline('image-classification', model=model, top_k=None)({str(image)!r}); "
@@ -73,9 +80,9 @@ def test_push_in_one_commit_and_use_it_from_there(runs, hub, toy, pooling):
     assert there == here and len(there) == 3
 
 
-def python(code, *argv, env):
+def python(code, *argv, env, cwd=None):
     done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, argv)], capture_output=True, text=True, env=os.environ | env
+        [sys.executable, "-c", code, *map(str, argv)], capture_output=True, text=True, env=os.environ | env, cwd=cwd
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -14,16 +14,12 @@ import pytest
 from conftest import ROOT, run_cli
 from PIL import Image
 
-from hf_mae.cli import main
 from hf_mae.data.videos import frames, number_of_frames
 
 
-@pytest.fixture(scope="module")
-def model(tiny_pth, toy, tmp_path_factory):
-    out = tmp_path_factory.mktemp("model") / "run"
-    argv = ["--model_name_or_path", tiny_pth, "--data_dir", toy / "labelled", "--output_dir", out, "--max_steps", 2]
-    assert main(["finetune", *map(str, argv)]) == 0
-    return out
+@pytest.fixture
+def model(finetuned):
+    return finetuned()
 
 
 def make_video(path, seconds=3, rate=25):
@@ -67,7 +63,7 @@ def test_a_killed_run_goes_on_where_it_was(model, toy, tmp_path, suffix):
     folder, whole, cut = tmp_path / "in", tmp_path / f"whole.{suffix}", tmp_path / f"cut.{suffix}"
     folder.mkdir()
     frame = next((toy / "unlabelled").iterdir()).read_bytes()
-    for number in range(3000):
+    for number in range(1500):
         (folder / f"{number:04d}.jpg").write_bytes(frame)
     (folder / "0007.jpg").write_text("broken")
     argv = ["predict", "--model_name_or_path", model, folder, "--top_k", 2, "--batch_size", 8]
@@ -75,7 +71,7 @@ def test_a_killed_run_goes_on_where_it_was(model, toy, tmp_path, suffix):
     argv += ["--output", cut]
     running = subprocess.Popen([sys.executable, "-m", "hf_mae", *map(str, argv)], cwd=ROOT.parent, env=os.environ)
     partial = tmp_path / f"cut.{suffix}.partial"
-    while not (partial.exists() and partial.stat().st_size > 5000):
+    while not (partial.exists() and partial.stat().st_size > 2500):
         assert running.poll() is None
         time.sleep(0.01)
     running.send_signal(signal.SIGKILL)
@@ -84,7 +80,7 @@ def test_a_killed_run_goes_on_where_it_was(model, toy, tmp_path, suffix):
     with open(partial, "a") as file:
         file.write("0999.jpg,half a li")  # as a kill within a write leaves it
     before = partial.read_text().count("\n")
-    assert 20 < before < 3000
+    assert 20 < before < 1500
     done = run_cli(*argv, status=1)
     assert "pass --resume" in done.stderr
     done = run_cli(*argv[:-2], "--top_k", 1, *argv[-2:], "--resume", status=1)
@@ -97,12 +93,12 @@ def test_a_killed_run_goes_on_where_it_was(model, toy, tmp_path, suffix):
         return sorted(text if suffix == "csv" else (json.dumps(json.loads(line)) for line in text))
 
     assert [row.split(",")[0] for row in rows(cut)] == [row.split(",")[0] for row in rows(whole)]
-    assert len(rows(cut)) == 3000 + (suffix == "csv")
+    assert len(rows(cut)) == 1500 + (suffix == "csv")
     # What is there is passed over; what was broken is tried again; what is new is appended.
     (folder / "0007.jpg").write_bytes(frame)
     (folder / "new.jpg").write_bytes(frame)
     done = run_cli(*argv, "--resume")
-    assert f"2 of 2 images predicted: {cut} (2999 were there before)" in done.stderr
+    assert f"2 of 2 images predicted: {cut} (1499 were there before)" in done.stderr
     assert "new.jpg" in cut.read_text().splitlines()[-1]
 
 

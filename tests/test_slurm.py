@@ -9,17 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, _shared, free_port, load_script
+from conftest import ROOT, _shared, free_port, install, load_script
 from launching import assert_same_weights, environment, flags, has_checkpoint, launch, run, wait_for
 
 pytestmark = pytest.mark.slow
-
-
-def install(*packages: str) -> None:
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        pytest.skip(f"{', '.join(packages)} can only be installed by root on Debian")
-    for command in (["apt-get", "update"], ["apt-get", "install", "-y", *packages]):
-        subprocess.run(command, check=True, capture_output=True, env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"})
 
 
 @pytest.fixture(scope="module")

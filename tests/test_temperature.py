@@ -55,22 +55,9 @@ def test_averaged_scores_are_the_mean_and_do_not_turn_with_the_image(tiny_pth, p
     assert (plain - averaged).abs().max() > 1e-3
 
 
-@pytest.fixture(scope="module")
-def model(tiny_pth, toy, tmp_path_factory):
-    out = tmp_path_factory.mktemp("model") / "run"
-    argv = ["--model_name_or_path", tiny_pth, "--data_dir", toy / "labelled", "--output_dir", out]
-    argv += [
-        "--learning_rate",
-        3e-3,
-        "--num_train_epochs",
-        6,
-        "--warmup_epochs",
-        1,
-        "--per_device_train_batch_size",
-        20,
-    ]
-    assert main(["finetune", *map(str, argv)]) == 0
-    return out
+@pytest.fixture
+def model(finetuned):
+    return finetuned()
 
 
 def rows_of(path):
