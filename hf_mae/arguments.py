@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from transformers import TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 
+from .checkpoints import RANDOM_WEIGHTS
 from .engines import use_fsdp_where_asked
 from .errors import UsageError
 
 COSINE = "cosine_with_min_lr"
-RANDOM_WEIGHTS = "random weights"
 
 
 @dataclass

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from .arguments import RANDOM_WEIGHTS
 from .cache import cache_folder
 from .cli import Parser
 from .conversion import ConversionError, convert_checkpoint
@@ -17,6 +16,8 @@ from .errors import UsageError, nearest
 from .runs import set_up_logging
 
 logger = logging.getLogger(__name__)
+
+RANDOM_WEIGHTS = "random weights"  # in place of a checkpoint
 
 CATALOGUE = Path(__file__).parent / "published" / "checkpoints.csv"
 

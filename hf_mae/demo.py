@@ -36,7 +36,7 @@ class Classifier:
 
     def read(self, path: str | None) -> Image.Image:
         """An uploaded file as an upright RGB image, or a sentence on why not."""
-        from .data.folders import IMAGE_SUFFIXES
+        from .data.files import IMAGE_SUFFIXES
         from .data.transforms import to_rgb
 
         if not path:
@@ -110,14 +110,6 @@ def page(classifier: Classifier, title: str):
     """The page, of gradio."""
     import gradio
 
-    class Upload(gradio.Image):
-        """Hands on the file as it came: gradio's own image would open it before it is checked."""
-
-        is_template = True
-
-        def preprocess(self, payload):
-            return payload.path if payload else None
-
     def one(path: str | None):
         try:
             image = classifier.read(path)
@@ -145,7 +137,9 @@ def page(classifier: Classifier, title: str):
         gradio.Markdown(f"## {title}\n{NOTE}")
         with gradio.Tab("An image"):
             with gradio.Row():
-                given = Upload(type="filepath", sources=["upload", "clipboard"], label="Drop an image")
+                given = gradio.Image(type="filepath", sources=["upload", "clipboard"], label="Drop an image")
+                # The file as it came: gradio would open it before it is checked.
+                given.preprocess = lambda payload: payload.path if payload else None
                 answer = gradio.Label(num_top_classes=TOP, label="Classes")
             where = gradio.Gallery(label="Where it looks", columns=2, height="auto", object_fit="contain")
             like = gradio.Gallery(
@@ -176,7 +170,7 @@ def main(argv: list[str]) -> int:
         import gradio  # noqa: F401
     except ImportError as error:
         raise UsageError(f"{error.name} is not installed: pip install 'hf_mae[demo]'.") from None
-    from .evaluate import load_classifier
+    from .models import load_classifier
 
     set_up_logging(True)
     model, processor = load_classifier(options.model_name_or_path)

@@ -5,15 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from PIL import Image
-from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from .arguments import DataSourceArguments, FinetuningArguments
-from .checkpoints import resolve
 from .data import EvaluationImages, load_splits
 from .data.sources import description
 from .engines import whole_weights
 from .errors import UsageError
+from .models import load_classifier
 from .recipe import parse
 from .results import score_split, table, write_json, write_split
 from .runs import set_up_logging
@@ -42,38 +40,6 @@ class EvaluationArguments(DataSourceArguments):
     )
 
 
-def load_classifier(model_name_or_path: str):
-    """A fine-tuned stock model in float32, and its image processor.
-
-    Raises:
-        UsageError: it is not there, or has no trained head or no image processor.
-    """
-    path = Path(model_name_or_path := resolve(model_name_or_path))
-    if path.is_file():
-        raise UsageError(f"{path} is a file: convert it first (hf-mae convert {path} FOLDER) and pass the folder.")
-    try:
-        with whole_weights():
-            model, info = AutoModelForImageClassification.from_pretrained(
-                model_name_or_path, dtype=torch.float32, output_loading_info=True
-            )
-        processor = AutoImageProcessor.from_pretrained(model_name_or_path)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise UsageError(f"{model_name_or_path} is no image classifier that can be loaded ({reason})") from None
-    if info["missing_keys"]:
-        raise UsageError(
-            f"{model_name_or_path} has no trained {', '.join(sorted(info['missing_keys'])[:3])}: fine-tune it first."
-        )
-    image = processor(Image.new("RGB", (64, 48)), return_tensors="pt")["pixel_values"]
-    size = model.config.image_size
-    if tuple(image.shape[-2:]) != (size, size):
-        raise UsageError(
-            f"{model_name_or_path} takes images of {size} pixels, but its preprocessor_config.json makes them "
-            f"{image.shape[-1]} x {image.shape[-2]}: put the two in agreement."
-        )
-    return model.eval(), processor
-
-
 def main(argv: list[str]) -> int:
     (options,), _ = parse(
         "evaluate",
@@ -100,7 +66,8 @@ def evaluate(options: EvaluationArguments, trainer_dir: str) -> int:
     if options.fit_temperature and (options.temperature or not options.output_dir):
         raise UsageError("--fit_temperature writes temperature.json into --output_dir, and goes without --temperature.")
     scale = read_temperature(options.temperature, options.tta) if options.temperature else 1.0
-    model, processor = load_classifier(options.model_name_or_path)
+    with whole_weights():
+        model, processor = load_classifier(options.model_name_or_path)
     if options.tta:
         average_views(model)
     names = [model.config.id2label[i] for i in range(model.config.num_labels)]

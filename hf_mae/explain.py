@@ -248,7 +248,7 @@ def main(argv: list[str]) -> int:
         import captum  # noqa: F401
     except ImportError:
         raise UsageError("explain needs a package that is not installed: pip install 'hf_mae[explain]'.") from None
-    from .evaluate import load_classifier
+    from .models import load_classifier
 
     set_up_logging(True)
     model, processor = load_classifier(options.model_name_or_path)

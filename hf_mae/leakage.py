@@ -17,7 +17,8 @@ from datasets import Dataset, DatasetDict
 from huggingface_hub import hf_hub_download
 
 from .data.duplicates import candidates, near_duplicates, perceptual_hashes
-from .data.folders import IMAGE_SUFFIXES, image_files, image_files_below
+from .data.files import IMAGE_SUFFIXES, image_files_below
+from .data.folders import image_files
 from .errors import UsageError
 
 logger = logging.getLogger(__name__)

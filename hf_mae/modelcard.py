@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from .arguments import RANDOM_WEIGHTS
-from .checkpoints import licence_of
+from .checkpoints import RANDOM_WEIGHTS, licence_of
 from .data.benchmarks import Benchmark
 from .metrics import HEADLINE, TITLES, zero_division_notes
 

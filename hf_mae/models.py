@@ -3,11 +3,12 @@
 import logging
 from pathlib import Path
 
+import torch
 from torch import nn
 
+from .checkpoints import resolve
 from .conversion import ConversionReport, convert_to_model, initialize_as_reference
 from .conversion.architecture import Architecture, transformers_config
-from .engines import whole_weights
 from .errors import UsageError
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,8 @@ def build_classifier(
     Raises:
         ConversionError: the checkpoint cannot be used; UsageError: the labels do not fit together.
     """
+    from .engines import whole_weights
+
     labels = _label_names(num_labels, id2label, label2id)
     with whole_weights():
         model, report = convert_to_model(
@@ -141,6 +144,8 @@ def build_pretrainer(
         mask_ratio, norm_pix_loss: kept in the configuration; not given: the checkpoint's, or 0.75 and False.
         sizes: from scratch: fields of `conversion.architecture.Architecture` that differ from `size`.
     """
+    from .engines import whole_weights
+
     chosen = {"mask_ratio": mask_ratio, "norm_pix_loss": norm_pix_loss}
     chosen = {name: value for name, value in chosen.items() if value is not None}
     if model_name_or_path is not None:
@@ -178,3 +183,37 @@ def build_pretrainer(
     model = ViTMAEForPreTraining(transformers_config(architecture, "pretraining", **chosen))
     model.conversion_report = None
     return initialize_as_reference(model, "pretraining")
+
+
+def load_classifier(model_name_or_path: str):
+    """A fine-tuned stock model in float32, and its image processor.
+
+    Raises:
+        UsageError: it is not there, or has no trained head or no image processor.
+    """
+    from PIL import Image
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    path = Path(model_name_or_path := resolve(model_name_or_path))
+    if path.is_file():
+        raise UsageError(f"{path} is a file: convert it first (hf-mae convert {path} FOLDER) and pass the folder.")
+    try:
+        model, info = AutoModelForImageClassification.from_pretrained(
+            model_name_or_path, dtype=torch.float32, output_loading_info=True
+        )
+        processor = AutoImageProcessor.from_pretrained(model_name_or_path)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise UsageError(f"{model_name_or_path} is no image classifier that can be loaded ({reason})") from None
+    if info["missing_keys"]:
+        raise UsageError(
+            f"{model_name_or_path} has no trained {', '.join(sorted(info['missing_keys'])[:3])}: fine-tune it first."
+        )
+    image = processor(Image.new("RGB", (64, 48)), return_tensors="pt")["pixel_values"]
+    size = model.config.image_size
+    if tuple(image.shape[-2:]) != (size, size):
+        raise UsageError(
+            f"{model_name_or_path} takes images of {size} pixels, but its preprocessor_config.json makes them "
+            f"{image.shape[-1]} x {image.shape[-2]}: put the two in agreement."
+        )
+    return model.eval(), processor

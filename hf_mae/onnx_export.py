@@ -116,7 +116,7 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"{error.name} is not installed: pip install 'hf_mae[onnx]'.") from None
     if options.int8 and not options.data_dir:
         raise UsageError("--int8 changes scores: pass --data_dir, so that what it costs is measured.")
-    from .evaluate import load_classifier
+    from .models import load_classifier
 
     set_up_logging(True)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)

@@ -25,7 +25,7 @@ def find_images(patterns: list[str], videos: bool = False) -> list[str]:
     Raises:
         UsageError: a pattern that stands for nothing.
     """
-    from .data.folders import image_files_below
+    from .data.files import image_files_below
 
     found = []
     for pattern in patterns:
@@ -198,18 +198,22 @@ def main(argv: list[str]) -> int:
 
     import torch
 
-    from .evaluate import load_classifier
     from .growing import growing_file
+    from .models import load_classifier
     from .runs import set_up_logging
-    from .temperature import read_temperature
-    from .views import average_views
 
     set_up_logging(True)
-    temperature = read_temperature(options.temperature, options.tta) if options.temperature else 1.0
+    temperature = 1.0
+    if options.temperature:
+        from .temperature import read_temperature
+
+        temperature = read_temperature(options.temperature, options.tta)
     model, processor = load_classifier(options.model_name_or_path)
     if torch.cuda.is_available():
         model.to("cuda")
     if options.tta:
+        from .views import average_views
+
         average_views(model)
     top_k = min(options.top_k, model.config.num_labels)
 

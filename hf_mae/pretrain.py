@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from transformers import set_seed
 
-from .arguments import RANDOM_WEIGHTS, PretrainingArguments
-from .checkpoints import resolve
+from .arguments import PretrainingArguments
+from .checkpoints import RANDOM_WEIGHTS, resolve
 from .data import EvaluationImages, TrainingImages
 from .data.folders import load_unlabelled
 from .data.transforms import image_processor, parse_mean_std, pretraining_transform

@@ -18,9 +18,9 @@ from tqdm.auto import tqdm
 from transformers import set_seed
 
 from . import figures
-from .arguments import RANDOM_WEIGHTS, DataSourceArguments
+from .arguments import DataSourceArguments
 from .cache import cache_folder
-from .checkpoints import resolve
+from .checkpoints import RANDOM_WEIGHTS, resolve
 from .conversion import convert_to_model, initialize_as_reference
 from .data import EvaluationImages, image_processor
 from .data.check import files_fingerprint

@@ -9,10 +9,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from transformers.trainer_utils import TrainOutput
-
 from .errors import UsageError
-from .preemption import StopAtSignal, clear_mark
 
 logger = logging.getLogger(__name__)
 
@@ -123,8 +120,10 @@ GONE = re.compile(
 )
 
 
-def train(trainer, checkpoint: str | None) -> tuple[TrainOutput, float]:
+def train(trainer, checkpoint: str | None) -> tuple["TrainOutput", float]:  # noqa: F821
     """Trains (from a checkpoint, if given) and says how long it took, in seconds; an interruption says how to go on."""
+    from .preemption import StopAtSignal, clear_mark
+
     started = time.time()
     clear_mark(trainer.args)
     stop = StopAtSignal()

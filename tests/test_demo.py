@@ -13,7 +13,7 @@ from conftest import ROOT, free_port, run_cli
 
 from hf_mae.demo import Classifier
 from hf_mae.errors import UsageError
-from hf_mae.evaluate import load_classifier
+from hf_mae.models import load_classifier
 
 
 def surest(run, toy):

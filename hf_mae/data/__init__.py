@@ -1,20 +1,26 @@
-"""Images on disk -> `datasets.DatasetDict` -> tensors."""
+"""Images on disk -> `datasets.DatasetDict` -> tensors. Nothing heavy is imported until one of these names is used."""
 
-from .archives import load_benchmark
-from .benchmarks import BENCHMARKS
-from .folders import load_image_folder
-from .images import EvaluationImages, TrainingImages
-from .sources import load_splits
-from .transforms import FAMILIES, image_processor, training_transform
+from importlib import import_module
 
-__all__ = [
-    "BENCHMARKS",
-    "FAMILIES",
-    "EvaluationImages",
-    "TrainingImages",
-    "image_processor",
-    "load_benchmark",
-    "load_image_folder",
-    "load_splits",
-    "training_transform",
-]
+_EXPORTS = {
+    "BENCHMARKS": "benchmarks",
+    "FAMILIES": "transforms",
+    "EvaluationImages": "images",
+    "TrainingImages": "images",
+    "image_processor": "transforms",
+    "load_benchmark": "archives",
+    "load_image_folder": "folders",
+    "load_splits": "sources",
+    "training_transform": "transforms",
+}
+__all__ = sorted(_EXPORTS)
+
+
+def __getattr__(name: str):
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_EXPORTS[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -18,7 +18,8 @@ from ..cache import cache_folder
 from ..download import download
 from ..errors import UsageError
 from .benchmarks import Benchmark, SplitFile, find_benchmark
-from .folders import IMAGE_SUFFIXES, SPLITS, Entry, drop_or_refuse, listed, to_dataset
+from .files import IMAGE_SUFFIXES
+from .folders import SPLITS, Entry, drop_or_refuse, listed, to_dataset
 from .shares import stratified_share
 
 Key = str | tuple[str, str]

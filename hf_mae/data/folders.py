@@ -19,12 +19,12 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 
 from ..errors import UsageError
 from .check import unreadable_images
+from .files import IMAGE_SUFFIXES, image_files_below
 from .remote import SPLIT_NAMES, SPLITS, load_with_datasets
 from .shares import groups_of, held_out_share, warn_of_shared_groups
 
 logger = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
 MANIFEST_NAMES = ("manifest.csv", "manifest.jsonl", "metadata.csv", "metadata.jsonl")
 
 
@@ -326,16 +326,6 @@ def image_files(dataset: Dataset) -> list[str]:
     undecoded = dataset.select_columns(["image"]).cast_column("image", Image(decode=False))["image"][:]
     paths = [row["path"] for row in undecoded if row["path"] and not row["bytes"]]
     return paths if len(paths) == len(dataset) and all(map(os.path.isfile, paths)) else []
-
-
-def image_files_below(folder: str | Path) -> list[str]:
-    """Every image file of a folder tree, sorted."""
-    return sorted(
-        os.path.join(where, name)
-        for where, _, files in os.walk(folder, followlinks=True)
-        for name in files
-        if name.lower().endswith(IMAGE_SUFFIXES)
-    )
 
 
 def load_unlabelled(
