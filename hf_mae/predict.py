@@ -171,14 +171,13 @@ def write_rows(rows: Iterator[dict], file, as_jsonl: bool, top_k: int) -> tuple[
 
 
 def main(argv: list[str]) -> int:
-    cores = os.cpu_count() or 1
     parser = Parser("predict", "Top classes of images and of videos' frames, in the order given.")
     parser.add_argument("images", nargs="+", metavar="IMAGES", help="image and video files, folders and globs")
     parser.flag("model_name_or_path", required=True, help="a folder or a Hub id")
     parser.flag("output", help="FILE.csv or FILE.jsonl; not given: CSV on the standard output")
     parser.flag("top_k", type=int, default=5, help="classes for each image (default: %(default)s)")
     parser.flag("batch_size", type=int, default=32, help="images per forward pass (default: %(default)s)")
-    parser.flag("num_workers", type=int, default=cores, help="threads that decode (default: %(default)s)")
+    parser.flag("num_workers", type=int, help="threads that decode (default: one for each core)")
     parser.flag("fps", type=float, default=1.0, help="frames a second that are taken of videos (default: %(default)s)")
     parser.flag("tta", action="store_true", help="average the scores over eight turned and mirrored views")
     parser.flag("temperature", help="divide the logits: a number, a temperature.json, or a folder with one")
@@ -186,6 +185,8 @@ def main(argv: list[str]) -> int:
     parser.flag("resume", action="store_true", help="go on with the output: predict what it lacks, and append")
     parser.flag("overwrite", action="store_true", help="replace the output file")
     options = parser.parse_args(argv)
+    if options.num_workers is None:
+        options.num_workers = os.cpu_count() or 1
     if min(options.top_k, options.batch_size, options.num_workers) < 1:
         raise UsageError("--top_k, --batch_size and --num_workers must be at least 1.")
     if not options.fps > 0:

@@ -167,3 +167,15 @@ def running():
     finally:
         server.shutdown()
         server.server_close()
+
+
+def environment(url, folder, token=TOKEN):
+    """Of a user who is logged in to it."""
+    return {
+        "HF_ENDPOINT": url,
+        "HF_TOKEN": token,
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_XET": "1",  # the stand-in stores as Git LFS does
+        "HF_HOME": str(folder / "home"),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }

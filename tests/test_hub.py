@@ -9,7 +9,7 @@ import sys
 
 import pytest
 from conftest import run_cli
-from hub_stand_in import TOKEN, USER, running
+from hub_stand_in import USER, environment, running
 from huggingface_hub import ModelCard
 
 from hf_mae.cli import main
@@ -35,17 +35,6 @@ def hub(tmp_path):
     """The stand-in, and the environment of a user who is logged in to it."""
     with running() as (server, url):
         yield server, environment(url, tmp_path)
-
-
-def environment(url, folder, token=TOKEN):
-    return {
-        "HF_ENDPOINT": url,
-        "HF_TOKEN": token,
-        "HF_HUB_OFFLINE": "0",
-        "HF_HUB_DISABLE_XET": "1",  # the stand-in stores as Git LFS does
-        "HF_HOME": str(folder / "home"),
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-    }
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])

@@ -1,4 +1,4 @@
-"""Every command of the README runs, as it stands there."""
+"""Every command of the README and of docs/ runs, as it stands there."""
 
 import os
 import re
@@ -7,13 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hub_stand_in
 import pytest
-from conftest import ROOT, SHARED
+from conftest import ROOT, SHARED, load_script
 
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", README, flags=re.DOTALL)
-# Run elsewhere: by CI itself, by the test below, and by whoever installs.
-ELSEWHERE = ("scripts/test.sh", "scripts/quickstart.sh", "pip install")
+PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+# Run elsewhere: by CI itself, by the tests below and of the demo, by whoever installs, and, as benchmarks, by hand.
+ELSEWHERE = ("scripts/test.sh", "scripts/quickstart.sh", "pip install", "hf-mae demo", "scripts/benchmark_")
 # Half an hour each: two updates of them are run.
 LONG = ("--recipe polyp_crops",)
 
@@ -23,9 +23,9 @@ def environment() -> dict:
     return os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
 
 
-def commands() -> list[tuple[str, str]]:
+def commands(page: str) -> list[tuple[str, str]]:
     found = []
-    for language, block in BLOCKS:
+    for language, block in re.findall(r"```(bash|python)\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL):
         if language == "python":
             found.append((language, block))
             continue
@@ -42,6 +42,7 @@ def place(tiny_pth, toy, tmp_path_factory):
     folder = tmp_path_factory.mktemp("readme") / "project"
     shutil.copytree(toy / "labelled", folder / "images")
     shutil.copy(tiny_pth, folder / "checkpoint.pth")
+    shutil.copytree(toy / "unlabelled", folder / "frames")
     shutil.copy(toy / "unlabelled" / "frame_0000.jpg", folder / "image.jpg")
     (folder / "more").mkdir()
     from PIL import Image
@@ -51,13 +52,23 @@ def place(tiny_pth, toy, tmp_path_factory):
         (folder / name).symlink_to(ROOT / name)
     if SHARED.is_dir():
         (folder.parent / "shared").symlink_to(SHARED)
-    return folder
+    with hub_stand_in.running() as (_, url):
+        yield folder, hub_stand_in.environment(url, folder)
 
 
-def test_every_command_runs_in_the_order_of_the_readme(place):
-    seen = commands()
-    assert len(seen) >= 12
-    for language, command in seen:
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_runs_in_the_order_of_the_page(place, page, tmp_path):
+    """In a folder of its own for each page, but with the run that the README makes."""
+    made, hub = place
+    folder = tmp_path / "project"
+    shutil.copytree(made, folder, symlinks=True)
+    if SHARED.is_dir():
+        (tmp_path / "shared").symlink_to(SHARED)
+    if "runs/first" in (ROOT / page).read_text() and page not in ("README.md", "docs/quickstart.md"):
+        first = next(command for _, command in commands("README.md") if "hf-mae finetune" in command)
+        subprocess.run(["bash", "-c", first], cwd=folder, check=True, capture_output=True, env=environment())
+    for language, command in commands(page):
         if any(word in command for word in LONG):
             if not SHARED.is_dir():
                 continue  # the real images are beside the checkout only where the project is developed
@@ -67,9 +78,23 @@ def test_every_command_runs_in_the_order_of_the_readme(place):
             if "pretrain" in command:
                 command = command.replace("--load_best_model_at_end false", "").replace("--eval_strategy no", "")
         argv = [sys.executable, "-c", command] if language == "python" else ["bash", "-c", command]
-        done = subprocess.run(argv, cwd=place, capture_output=True, text=True, env=environment())
+        env = environment() | (hub if "hf-mae push" in command else {})
+        done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, env=env)
         assert done.returncode == 0, f"$ {command}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr, command
+
+
+def test_the_page_of_flags_is_that_of_the_parsers():
+    """`python scripts/write_flag_reference.py` writes it anew."""
+    page = load_script("write_flag_reference").page()
+    assert page == (ROOT / "docs" / "reference.md").read_text()
+    assert "`--layer_decay`" in page and "`--mask_ratio`" in page and "`--tta`" in page
+
+
+def test_links_between_the_pages_lead_somewhere():
+    for page in PAGES:
+        for link in re.findall(r"\]\((?!http)([^)#]+)", (ROOT / page).read_text()):
+            assert (ROOT / page).parent.joinpath(link).exists(), f"{page}: {link}"
 
 
 def test_the_quickstart_runs_to_its_end(tmp_path):
