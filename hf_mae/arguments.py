@@ -323,3 +323,16 @@ class DataArguments(DataSourceArguments):
     cache: bool = field(
         default=True, metadata={"help": "Keep decoded and resized images on disk, so that each is decoded once."}
     )
+    cache_shortest_edge: int | None = field(
+        default=None,
+        metadata={
+            "help": "imagenet family, whose crop comes first: images are kept with their shorter side at most this, "
+            "and crops are cut from those. Not given: twice the image size; 0: crops are cut from the files themselves."
+        },
+    )
+
+    def kept_shortest_edge(self, image_size: int) -> int | None:
+        """`cache_shortest_edge` for images of a size; None: no image of the `imagenet` family is kept."""
+        if not self.cache:
+            return None
+        return (2 * image_size if self.cache_shortest_edge is None else self.cache_shortest_edge) or None

@@ -98,6 +98,17 @@ class ReferenceTrainer(Trainer):
         """Whether a last, smaller batch is left out of training."""
         return self.args.dataloader_drop_last
 
+    def get_batch_samples(self, epoch_iterator, num_batches: int, device: torch.device):
+        batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
+        return [self._with_pixel_values(batch) for batch in batches], count
+
+    def _with_pixel_values(self, batch: dict) -> dict:
+        """Of `TrainingImages(batched=True)`: the random part, on the device, for the whole batch at once."""
+        if "pixels" not in batch:
+            return batch
+        pixels, drawn = (batch.pop(name).to(self.args.device, non_blocking=True) for name in ("pixels", "drawn"))
+        return batch | {"pixel_values": self.train_dataset.transform.batch(pixels, drawn)}
+
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
             model = self.model if model is None else model

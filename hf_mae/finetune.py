@@ -239,9 +239,17 @@ def prepare_images(splits: DatasetDict, data_args: DataArguments, size: int, see
         std,
         auto_augment=data_args.auto_augment,
         random_erasing=data_args.random_erasing,
+        cache_shortest_edge=data_args.kept_shortest_edge(size),
     )
+    if data_args.transforms == "imagenet" and transform.resize is not None:
+        logger.info(
+            "Crops are cut from images kept with a shorter side of at most %d pixels (--cache_shortest_edge 0: from "
+            "the files themselves, slower).",
+            transform.resize.shortest_edge,
+        )
     workers = data_args.preprocessing_num_workers
-    training_images = TrainingImages(splits["train"], transform, seed, data_args.cache, workers)
+    batched = torch.cuda.is_available()
+    training_images = TrainingImages(splits["train"], transform, seed, data_args.cache, workers, batched=batched)
     held_out = {
         split: EvaluationImages(splits[split], processor, data_args.cache, workers)
         for split in HELD_OUT

@@ -50,7 +50,8 @@ def main(argv: list[str]) -> int:
     mean, std = parse_mean_std(options.mean_std, options.transforms, splits.get("train"), options.image_size)
     print(f"mean {' '.join(f'{value:.4f}' for value in mean)}, std {' '.join(f'{value:.4f}' for value in std)}")
     if options.cache:
-        transform = training_transform(options.transforms, options.image_size, mean, std)
+        edge = options.kept_shortest_edge(options.image_size)
+        transform = training_transform(options.transforms, options.image_size, mean, std, cache_shortest_edge=edge)
         processor = image_processor(options.transforms, options.image_size, mean, std)
         for split, dataset in splits.items():
             if split == "train":

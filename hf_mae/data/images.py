@@ -6,10 +6,8 @@ interruption changes it.
 
 import io
 import logging
-import os
 import random
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import datasets
@@ -17,10 +15,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..cache import cache_folder
 from ..errors import UsageError
-from .check import files_fingerprint
 from .folders import image_files
+from .store import PixelStore, file_key
 from .transforms import TrainingTransform, to_rgb
 
 logger = logging.getLogger(__name__)
@@ -53,6 +50,8 @@ class TrainingImages(torch.utils.data.Dataset):
         seed: with the epoch and the index, decides every random draw.
         cache: keep resized images on disk (only where the transform has a `resize`).
         num_workers: threads that decode for the cache.
+        batched: items hold uint8 pixels and what was drawn for them, and `transform.batch` of a whole batch (on a GPU,
+            say) makes the very same `pixel_values` of them; only where the transform has it.
         on_bad_image: an image that turns out unreadable in training is an error that names it (`error`), or the next
             one takes its place (`skip`).
     """
@@ -65,10 +64,12 @@ class TrainingImages(torch.utils.data.Dataset):
         cache: bool = True,
         num_workers: int | None = None,
         on_bad_image: str = "error",
+        batched: bool = False,
     ):
         self.file_names = dataset["file_name"][:]
         self.labels = np.asarray(dataset["labels"][:]) if "labels" in dataset.column_names else None
         self.transform, self.seed, self.on_bad_image = transform, seed, on_bad_image
+        self.batched = batched and cache and transform.batch is not None
         self._told: set[int] = set()  # of the unreadable images, those that were warned of
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # seen by persistent workers too
         if cache and transform.resize is not None:
@@ -85,7 +86,11 @@ class TrainingImages(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> dict:
         index, image = self._readable(index)
         with seeded_draws(self.seed, int(self._epoch), index):
-            item = {"pixel_values": self.transform.augment(image), "index": index}
+            if self.batched:
+                item = {"pixels": torch.from_numpy(np.array(image)), "drawn": self.transform.batch.draw()}
+            else:
+                item = {"pixel_values": self.transform.augment(image)}
+        item["index"] = index
         if self.labels is not None:
             item["labels"] = int(self.labels[index])
         return item
@@ -158,52 +163,33 @@ class DecodedPixels:
 
 
 class CachedPixels:
-    """RGB images, decoded and resized once into an Arrow file: uint8 bytes in a binary column, memory-mapped.
+    """RGB images, decoded and resized once into a `PixelStore`, which runs, processes, splits and folds share.
 
-    The file's name is a fingerprint of the images (path, size, time) and of the resize, so that runs, processes and
-    folds share it and a changed image is decoded again.
+    A changed image is decoded again.
     """
 
     def __init__(self, dataset: datasets.Dataset, resize: Callable, num_workers: int | None):
         raw = dataset.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
         files = image_files(dataset)
-        fingerprint = files_fingerprint(files, "1", repr(resize), "" if files else dataset._fingerprint)
-        path = cache_folder() / "images" / f"{fingerprint}.arrow"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        features = {"pixels": datasets.Value("binary"), "shape": datasets.List(datasets.Value("int32"))}
-        cached = raw.map(
-            _decode_rows,
-            batched=True,
-            batch_size=64,
-            writer_batch_size=64,
-            fn_kwargs={"resize": resize, "num_workers": num_workers or os.cpu_count() or 1},
-            remove_columns=["image"],
-            cache_file_name=str(path),
-            load_from_cache_file=True,
-            new_fingerprint=fingerprint,
-            features=datasets.Features(features),
-            desc="Decoding images",
-        )
-        self.dataset = cached.with_format("arrow")
+        keys = [file_key(path) for path in files]
+        if not files:  # images within a parquet file have no name of their own
+            keys = [f"{dataset._fingerprint}-{index}" for index in range(len(dataset))]
+
+        def decode(index: int) -> np.ndarray:
+            encoded = {"path": files[index]} if files else raw[index]["image"]
+            return np.asarray(resize(to_rgb(_open(encoded))), dtype=np.uint8)
+
+        store = PixelStore(repr(resize))
+        store.add(keys, decode, num_workers)
+        self.dataset, self.rows = store.rows(keys)
+
+    def array(self, index: int) -> np.ndarray:
+        """uint8 (height, width, 3), read-only."""
+        row = self.dataset[int(self.rows[index])]
+        return np.frombuffer(row["pixels"][0].as_buffer(), dtype=np.uint8).reshape(row["shape"][0].as_py())
 
     def __getitem__(self, index: int) -> Image.Image:
-        row = self.dataset[index]
-        shape = row["shape"][0].as_py()
-        return Image.fromarray(np.frombuffer(row["pixels"][0].as_buffer(), dtype=np.uint8).reshape(shape))
-
-
-def _decode_rows(batch: dict, resize: Callable, num_workers: int) -> dict:
-    """Decodes and resizes in threads: both let go of the interpreter's lock.
-
-    Forked processes would stand still: the threads that torch has started by then do not live on in a fork.
-    """
-
-    def pixels_of(encoded: dict) -> np.ndarray:
-        return np.asarray(resize(to_rgb(_open(encoded))), dtype=np.uint8)
-
-    with ThreadPoolExecutor(num_workers) as pool:
-        arrays = list(pool.map(pixels_of, batch["image"]))
-    return {"pixels": [array.tobytes() for array in arrays], "shape": [list(array.shape) for array in arrays]}
+        return Image.fromarray(self.array(index))
 
 
 def _open(encoded: dict) -> Image.Image:
@@ -214,7 +200,7 @@ def _open(encoded: dict) -> Image.Image:
 def collate(items: list[dict]) -> dict[str, torch.Tensor]:
     """Stacks items: `pixel_values` (B, C, H, W), `labels` (B,) or (B, classes), and whatever else they carry."""
     first = items[0]
-    if "pixel_values" not in first:
+    if "pixel_values" not in first and "pixels" not in first:
         raise UsageError(f"An item of the data set has no pixel_values; it has {', '.join(map(str, first))}.")
     return {
         name: torch.stack([torch.as_tensor(item[name]) for item in items])

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from ..conversion.preprocessing import BILINEAR, IMAGENET_MEAN, IMAGENET_STD, reference_image_processor
 from ..errors import UsageError
+from .batches import FlipsAndRotation
 
 ENDOSCOPY_MEAN, ENDOSCOPY_STD = (0.5575, 0.3902, 0.3250), (0.2522, 0.1944, 0.1745)
 STATISTICS = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "endoscopy": (ENDOSCOPY_MEAN, ENDOSCOPY_STD)}
@@ -30,6 +31,7 @@ class TrainingTransform:
     name: str
     resize: Callable[[Image.Image], Image.Image] | None
     augment: Callable[[Image.Image], "torch.Tensor"]  # noqa: F821
+    batch: FlipsAndRotation | None = None  # the same as `augment`, of uint8 batches
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -69,6 +71,7 @@ def training_transform(
     *,
     auto_augment: str | None = "rand-m9-mstd0.5-inc1",
     random_erasing: float = 0.25,
+    cache_shortest_edge: int | None = None,
 ) -> TrainingTransform:
     """The training transform of a family: PIL RGB image -> float32 (3, image_size, image_size), normalised.
 
@@ -76,6 +79,7 @@ def training_transform(
         family: `endoscopy` or `imagenet`.
         mean, std: of the channels; not given: the family's own.
         auto_augment, random_erasing: of the `imagenet` family.
+        cache_shortest_edge: of the `imagenet` family, as for `pretraining_transform`.
     """
     from torchvision import transforms
 
@@ -90,7 +94,8 @@ def training_transform(
                 transforms.Normalize(list(mean), list(std)),
             ]
         )
-        return TrainingTransform(family, SquareResize(image_size), augment)
+        batch = FlipsAndRotation(tuple(mean), tuple(std), degrees=90)
+        return TrainingTransform(family, SquareResize(image_size), augment, batch)
     from timm.data import create_transform
 
     augment = create_transform(
@@ -106,7 +111,7 @@ def training_transform(
         std=tuple(std),
     )
     _mend_posterize(augment)
-    return TrainingTransform(family, None, augment)
+    return TrainingTransform(family, BoundedResize(cache_shortest_edge) if cache_shortest_edge else None, augment)
 
 
 def _mend_posterize(transform) -> None:

@@ -1,0 +1,127 @@
+"""Decoded images on disk, memory-mapped: what was decoded once is not decoded again, whatever the run, split or fold.
+
+A store is a folder of Arrow files (`key`, `pixels` as bytes, `shape`), one for each preparation of images. A file
+appears when it is whole, so that an interruption costs no more than the one that was being written.
+"""
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from uuid import uuid4
+
+import datasets
+import numpy as np
+from datasets.arrow_writer import ArrowWriter
+from filelock import FileLock, Timeout
+from tqdm.auto import tqdm
+
+from ..cache import cache_folder
+
+logger = logging.getLogger(__name__)
+
+FILE_IMAGES, BATCH_IMAGES = 512, 64  # in an Arrow file; in memory
+FEATURES = datasets.Features(
+    {
+        "key": datasets.Value("string"),
+        "pixels": datasets.Value("binary"),
+        "shape": datasets.List(datasets.Value("int32")),
+    }
+)
+
+
+def file_key(path: str) -> str:
+    """Changes when the file does (path, size or modification time)."""
+    stat = os.stat(path)
+    return hashlib.blake2b(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}".encode(), digest_size=16).hexdigest()
+
+
+@lru_cache(maxsize=1024)
+def _open(path: Path) -> datasets.Dataset:
+    return datasets.Dataset.from_file(str(path))
+
+
+class PixelStore:
+    """Images by key.
+
+    Args:
+        preparation: what is done to the images; another one is another store.
+    """
+
+    def __init__(self, preparation: str):
+        name = hashlib.sha256(preparation.encode()).hexdigest()[:32]
+        self.folder = cache_folder() / "images" / name
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def places(self) -> dict[str, tuple[Path, int]]:
+        """Key -> file and row, of everything that is there."""
+        return {key: (path, row) for path in self._files() for row, key in enumerate(_open(path)["key"][:])}
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("*.arrow"))
+
+    def add(self, keys: Sequence[str], decode: Callable[[int], np.ndarray], num_workers: int | None = None) -> None:
+        """Decodes, in threads, whatever is not there. (Forked processes would stand still: the threads that torch has
+        started by then do not live on in a fork.)
+
+        Args:
+            keys: of the images.
+            decode: place among `keys` -> uint8 (height, width, 3).
+        """
+        if not self._missing(keys):
+            return
+        lock = FileLock(self.folder / "lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            logger.info("Another run is preparing these images (in %s): waiting for it.", self.folder)
+            lock.acquire()
+        with ThreadPoolExecutor(num_workers or os.cpu_count() or 1) as pool:
+            try:
+                for left_behind in self.folder.glob(".*.partial"):  # by a run that was killed
+                    left_behind.unlink()
+                missing = self._missing(keys)
+                done = len(keys) - len(missing)
+                with tqdm(total=len(keys), initial=done, desc="Decoding images", unit="image") as bar:
+                    for start in range(0, len(missing), FILE_IMAGES):
+                        self._write(keys, missing[start : start + FILE_IMAGES], decode, pool, bar)
+            finally:
+                lock.release()
+
+    def _missing(self, keys: Sequence[str]) -> list[int]:
+        there = self.places()
+        first = {key: place for place, key in reversed(list(enumerate(keys))) if key not in there}
+        return sorted(first.values())
+
+    def _write(self, keys, chosen: list[int], decode, pool: ThreadPoolExecutor, bar: tqdm) -> None:
+        name = uuid4().hex
+        partial = self.folder / f".{name}.partial"
+        try:
+            with ArrowWriter(features=FEATURES, path=str(partial), writer_batch_size=BATCH_IMAGES) as writer:
+                for start in range(0, len(chosen), BATCH_IMAGES):
+                    batch = chosen[start : start + BATCH_IMAGES]
+                    arrays = list(pool.map(decode, batch))
+                    writer.write_batch(
+                        {
+                            "key": [keys[place] for place in batch],
+                            "pixels": [array.tobytes() for array in arrays],
+                            "shape": [list(array.shape) for array in arrays],
+                        }
+                    )
+                    bar.update(len(batch))
+                writer.finalize()
+            partial.replace(self.folder / f"{name}.arrow")
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def rows(self, keys: Sequence[str]) -> tuple[datasets.Dataset, np.ndarray]:
+        """A data set that holds the images, in arrow format, and the row of each key in it."""
+        places = self.places()
+        wanted = [places[key] for key in keys]
+        files = sorted({path for path, _ in wanted})
+        starts = dict(zip(files, np.cumsum([0, *(len(_open(path)) for path in files)])))
+        whole = datasets.concatenate_datasets([_open(path) for path in files]).with_format("arrow")
+        return whole, np.array([starts[path] + row for path, row in wanted])

@@ -1,0 +1,136 @@
+"""The store of decoded images: shared, resumable, exact."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+from hf_mae.data import TrainingImages, load_image_folder, store, training_transform
+from hf_mae.data.images import CachedPixels
+from hf_mae.data.store import PixelStore, file_key
+from hf_mae.data.transforms import SquareResize
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    monkeypatch.setattr(store, "cache_folder", lambda: tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+def image_of(place: int) -> np.ndarray:
+    return np.random.default_rng(place).integers(0, 255, (5 + place % 3, 4, 3), dtype=np.uint8)
+
+
+def held(pixels: PixelStore, keys: list[str]) -> list[np.ndarray]:
+    whole, rows = pixels.rows(keys)
+    found = [whole[int(row)] for row in rows]
+    return [np.frombuffer(r["pixels"][0].as_buffer(), np.uint8).reshape(r["shape"][0].as_py()) for r in found]
+
+
+def test_what_goes_in_comes_out_and_is_decoded_once(cache, monkeypatch):
+    monkeypatch.setattr(store, "FILE_IMAGES", 7)
+    keys = [f"k{place}" for place in range(40)]
+    pixels, decoded = PixelStore("a resize"), []
+
+    def decode(place):
+        decoded.append(place)
+        return image_of(place)
+
+    pixels.add(keys[:20], decode, 2)
+    pixels.add(keys[10:40:2], lambda place: decode(10 + 2 * place), 2)  # another split, which overlaps
+    assert sorted(decoded) == sorted({*range(20), *range(10, 40, 2)})
+    order = [38, 3, 19, 20, 0]
+    for found, place in zip(held(pixels, [keys[place] for place in order]), order):
+        assert np.array_equal(found, image_of(place))
+    assert PixelStore("another resize").places() == {}
+    pixels.add(["twice", "twice"], decode, 1)
+    assert len(held(pixels, ["twice", "twice"])) == 2
+
+
+def test_an_error_keeps_what_is_whole_and_leaves_nothing_half_written(cache, monkeypatch):
+    monkeypatch.setattr(store, "FILE_IMAGES", 8)
+    keys, pixels = [f"k{place}" for place in range(30)], PixelStore("a resize")
+
+    def decode(place):
+        if place == 21:
+            raise OSError("broken file")
+        return image_of(place)
+
+    with pytest.raises(OSError, match="broken file"):
+        pixels.add(keys, decode, 2)
+    assert sorted(pixels.places()) == sorted(keys[:16])
+    assert not list(pixels.folder.glob(".*.partial"))
+
+
+def test_folds_share_the_images(cache, toy, monkeypatch):
+    whole = load_image_folder(toy / "labelled")["train"]
+    decoded = []
+    resize = SquareResize(24)
+    monkeypatch.setattr("hf_mae.data.images.to_rgb", lambda image: decoded.append(1) or image.convert("RGB"))
+    CachedPixels(whole.select(range(40)), resize, 2)
+    assert len(decoded) == 40
+    pixels = CachedPixels(whole.select(range(20, 60)), resize, 2)
+    assert len(decoded) == 60
+    expected = resize(Image.open(whole[25]["image"].filename).convert("RGB"))
+    assert np.array_equal(np.asarray(pixels[5]), np.asarray(expected))
+
+
+def test_a_killed_preparation_goes_on_and_two_at_once_do_the_work_once(tmp_path):
+    folder = tmp_path / "images" / "a"
+    folder.mkdir(parents=True)
+    noise = np.random.default_rng(0).integers(0, 255, (300, 300, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "one.jpg")
+    content = (tmp_path / "one.jpg").read_bytes()
+    for number in range(3000):
+        (folder / f"{number:04d}.jpg").write_bytes(content)
+    code = f"""
+import os; os.environ["HF_HOME"] = {str(tmp_path / "home")!r}
+from pathlib import Path
+from hf_mae.data.store import PixelStore, file_key
+from hf_mae.data.transforms import SquareResize
+from PIL import Image
+import numpy as np
+paths = sorted(map(str, Path({str(folder)!r}).iterdir()))
+done = []
+def decode(place):
+    done.append(place)
+    return np.asarray(SquareResize(224)(Image.open(paths[place]).convert("RGB")))
+PixelStore("x").add([file_key(path) for path in paths], decode, 2)
+print(len(done))
+"""
+    argv = [sys.executable, "-c", code]
+    killed = subprocess.Popen(argv, cwd=ROOT, stderr=subprocess.DEVNULL)
+    end = time.time() + 120
+    while len(list((tmp_path / "home").rglob("*.arrow"))) < 2 and time.time() < end:
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    there = 512 * len(list((tmp_path / "home").rglob("*.arrow")))
+    assert 1024 <= there < 3000
+    both = [subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in "12"]
+    counts = [process.communicate(timeout=300) for process in both]
+    assert sum(int(out) for out, _ in counts) == 3000 - there, counts
+
+
+def test_a_key_follows_the_file(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"one")
+    before = file_key(str(path))
+    assert file_key(str(path)) == before
+    path.write_bytes(b"other")
+    assert file_key(str(path)) != before
+
+
+def test_workers_that_are_started_anew_read_it_too(cache, toy):
+    """Spawned processes get the data set pickled; the pixels stay on disk."""
+    import pickle
+
+    images = TrainingImages(load_image_folder(toy / "labelled")["train"], training_transform("endoscopy", 24))
+    handed = pickle.dumps(images.pixels)
+    assert len(handed) < 100_000
+    assert np.array_equal(np.asarray(pickle.loads(handed)[3]), np.asarray(images.pixels[3]))
