@@ -133,6 +133,7 @@ class FinetuningArguments(ReferenceTraining):
         smoothing: label smoothing.
         class_weights: `none`, `balanced` (n / (classes x count), as sklearn), or one float a class.
         drop_path: rate of stochastic depth of the last block; `hf-mae finetune` builds its model with it.
+        patch_dropout: share of each image's patches that training leaves out, drawn anew every time.
         freeze_backbone: train the head alone (linear probe).
         early_stopping_patience: stop after so many evaluations without a better `metric_for_best_model`.
     """
@@ -150,6 +151,10 @@ class FinetuningArguments(ReferenceTraining):
         default=None, metadata={"help": "none, balanced, or one weight for each class."}
     )
     drop_path: float = field(default=0.1, metadata={"help": "Stochastic depth rate of the last block."})
+    patch_dropout: float = field(
+        default=0.0,
+        metadata={"help": "Share of each image's patches that training leaves out, which is faster; 0: none."},
+    )
     freeze_backbone: bool = field(default=False, metadata={"help": "Train the head alone (linear probe)."})
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Evaluations without a better metric_for_best_model before training stops."}
@@ -163,6 +168,7 @@ class FinetuningArguments(ReferenceTraining):
             ("drop_path", 0.0, 1.0),
             ("mixup_prob", 0.0, 1.0),
             ("mixup_switch_prob", 0.0, 1.0),
+            ("patch_dropout", 0.0, 0.95),
             ("mixup", 0.0, None),
             ("cutmix", 0.0, None),
         ):

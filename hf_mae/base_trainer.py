@@ -2,8 +2,10 @@
 
 import logging
 import math
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -51,7 +53,7 @@ class ReferenceTrainer(Trainer):
         # num_items_in_batch; they do not, and gradients would come out as many times too large as there are splits.
         self.model_accepts_loss_kwargs = False
         self.can_return_loss = True
-        self._suspect: tuple[torch.Tensor, torch.Tensor | None] | None = None
+        self._losses: deque[_Loss] = deque()  # that have not been looked at yet
         self._asked: dict[str, dict[str, float]] = {}  # learning rate and weight decay of each parameter
         self.add_callback(_Watch(self))
         if self.train_dataset is not None and self.is_world_process_zero():
@@ -167,20 +169,33 @@ class ReferenceTrainer(Trainer):
         self._created_lr_scheduler = True
         return self.lr_scheduler
 
+    def _get_grad_norm(self, model: nn.Module, grad_norm=None):
+        """Only for updates that are logged: the stock one passes over all gradients in every update, to clip them at
+        infinity."""
+        steps = self.args.logging_strategy == "steps" and not self.args.logging_first_step
+        if grad_norm is None and steps and (self.state.global_step + 1) % self.state.logging_steps:
+            return None
+        return super()._get_grad_norm(model, grad_norm)
+
     def training_step(self, model: nn.Module, inputs: dict, num_items_in_batch=None) -> torch.Tensor:
-        self.check_finite()
         loss = super().training_step(model, inputs, num_items_in_batch)
-        self._suspect = (loss, inputs.get("index"))
-        if loss.device.type == "cpu":
-            self.check_finite()  # on an accelerator the check waits for the next step, so as not to stall this one
+        self._losses.append(_Loss.on_its_way(loss, inputs.get("index"), self.state.global_step + 1))
+        self.check_finite(wait=False)
         return loss
 
-    def check_finite(self) -> None:
-        """Stops the training if the last loss was not finite, and names the images of its batch."""
-        if self._suspect is None:
-            return
-        (loss, index), self._suspect = self._suspect, None
-        if math.isfinite(loss.item()):
+    def check_finite(self, wait: bool = True) -> None:
+        """Stops the training if a loss was not finite, and names the images of its batch.
+
+        Args:
+            wait: for losses that an accelerator is still computing; else they are looked at later, so that no step
+                waits for them.
+        """
+        while self._losses and (wait or self._losses[0].is_there()):
+            self._refuse_if_not_finite(self._losses.popleft())
+
+    def _refuse_if_not_finite(self, found: "_Loss") -> None:
+        loss, index = found.number(), found.index
+        if math.isfinite(loss):
             return
         names: Sequence[str] = []
         if index is not None and hasattr(self.train_dataset, "file_names"):
@@ -188,7 +203,7 @@ class ReferenceTrainer(Trainer):
         batch = f" The batch was: {', '.join(names)}." if names else ""
         advice = "use --bf16 instead of --fp16, or a lower" if self.args.fp16 else "use a lower"
         raise UsageError(
-            f"The loss became {loss.item()} at update {self.state.global_step + 1}, so training stopped: {advice} "
+            f"The loss became {loss} at update {found.update}, so training stopped: {advice} "
             f"learning rate.{batch} {self._last_good()}"
         )
 
@@ -249,6 +264,34 @@ def choose_attention(model: nn.Module, device: torch.device) -> None:
     products (1.15 to 1.5 x the images a second: scripts/benchmark_attention.py). The saved model stays as it is."""
     if device.type == "cpu" and model.config._attn_implementation == "sdpa":
         model.set_attn_implementation("eager")
+
+
+@dataclass
+class _Loss:
+    """A loss on its way from the accelerator to the host."""
+
+    value: torch.Tensor  # on the CPU
+    index: torch.Tensor | None  # places of the batch's images
+    update: int
+    copied: "torch.cuda.Event | None" = None
+
+    @classmethod
+    def on_its_way(cls, loss: torch.Tensor, index: torch.Tensor | None, update: int) -> "_Loss":
+        if loss.device.type != "cuda":
+            return cls(loss.detach(), index, update)
+        value = torch.empty((), dtype=loss.dtype, pin_memory=True)
+        value.copy_(loss.detach(), non_blocking=True)
+        copied = torch.cuda.Event()
+        copied.record()
+        return cls(value, index, update, copied)
+
+    def is_there(self) -> bool:
+        return self.copied is None or self.copied.query()
+
+    def number(self) -> float:
+        if self.copied is not None:
+            self.copied.synchronize()
+        return self.value.item()
 
 
 class _Watch(TrainerCallback):

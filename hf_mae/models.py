@@ -111,11 +111,30 @@ def set_drop_path(model: nn.Module, rate: float) -> None:
     for index, layer in enumerate(layers):
         share = rate * index / max(len(layers) - 1, 1)
         if hasattr(layer, "drop_path"):
-            layer.drop_path = BeitDropPath(share) if share > 0 else nn.Identity()
+            layer.drop_path = BeitDropPath(share).train(layer.training) if share > 0 else nn.Identity()
         else:
-            layer.dropout = DropPath(share) if share > 0 else nn.Dropout(model.config.hidden_dropout_prob)
+            dropped = DropPath(share) if share > 0 else nn.Dropout(model.config.hidden_dropout_prob)
+            layer.dropout = dropped.train(layer.training)
     if hasattr(model.config, "drop_path_rate"):
         model.config.drop_path_rate = float(rate)
+
+
+def set_patch_dropout(model: nn.Module, rate: float) -> None:
+    """Leaves out a random share of each image's patches in training (Liu et al. 2022, arXiv:2208.07220).
+
+    timm's module takes the place of the embeddings' dropout; it has no parameters, and evaluation sees every patch.
+
+    Args:
+        model: a ViT or BEiT classifier of transformers.
+        rate: share of the patches that is left out, below 1; 0 puts the stock dropout back.
+    """
+    from timm.layers import PatchDropout
+
+    embeddings = model.base_model.embeddings
+    if rate > 0:
+        embeddings.dropout = PatchDropout(rate).train(embeddings.training)
+    elif isinstance(embeddings.dropout, PatchDropout):
+        embeddings.dropout = nn.Dropout(model.config.hidden_dropout_prob)
 
 
 def drop_path_of(model: nn.Module) -> float:

@@ -17,7 +17,7 @@ from .data.transforms import training_transform_of
 from .errors import UsageError
 from .losses import cross_entropy_sum, label_weight
 from .metrics import ClassificationMetrics, scalar_scores
-from .models import drop_path_of
+from .models import drop_path_of, set_patch_dropout
 from .optim import parameter_groups, pretraining_groups
 
 logger = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ class MaeFinetuner(ReferenceTrainer):
         if args.freeze_backbone:
             for name, parameter in model.named_parameters():
                 parameter.requires_grad_(name.startswith("classifier."))
+        set_patch_dropout(model, args.patch_dropout)
         if args.mixes:
             if args.per_device_train_batch_size % 2:
                 raise UsageError(

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from hf_mae import build_classifier, build_pretrainer
 from hf_mae.errors import UsageError
-from hf_mae.models import drop_path_of, set_drop_path
+from hf_mae.models import drop_path_of, set_drop_path, set_patch_dropout
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
@@ -62,6 +62,27 @@ def test_drop_path_drops_whole_branches_of_single_images(tiny_pth, pooling):
         torch.testing.assert_close(base, plain.eval().base_model(pixels).last_hidden_state)
     set_drop_path(model, 0.0)
     assert drop_path_of(model) == 0.0
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_patch_dropout_keeps_a_random_share_with_its_positions_and_evaluates_all(tiny_pth, pooling):
+    model = build_classifier(tiny_pth, pooling=pooling, num_labels=3)
+    pixels = torch.randn(64, 3, 32, 32)
+    with torch.no_grad():
+        whole = model.eval().base_model.embeddings(pixels)
+        logits = model(pixel_values=pixels).logits
+        set_patch_dropout(model, 0.5)
+        torch.testing.assert_close(model(pixel_values=pixels).logits, logits)
+        kept = model.train().base_model.embeddings(pixels)
+        assert kept.shape == (64, 1 + 8, 48) and torch.equal(kept[:, 0], whole[:, 0])
+        distance = torch.cdist(kept[:, 1:], whole[:, 1:])
+        which = distance.argmin(-1)
+        assert distance.amin(-1).max() < 1e-2  # each is one of the image's own patches, where it was
+        assert all(len(set(row.tolist())) == 8 for row in which)
+        assert which.flatten().bincount(minlength=16).min() > 10  # none is always left out
+        assert model(pixel_values=pixels).logits.shape == (64, 3)
+    set_patch_dropout(model, 0.0)
+    assert type(model.base_model.embeddings.dropout) is torch.nn.Dropout
 
 
 def test_labels_are_kept_and_checked(tiny_pth):

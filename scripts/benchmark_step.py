@@ -1,0 +1,176 @@
+"""Training steps of the reference's loop, stock transformers and hf_mae: `python scripts/benchmark_step.py`.
+
+One ViT, mean pooling, layer-wise lr decay, drop path 0.1, the same batch; rounds are interleaved, medians are shown.
+The reference's loop is timm's ViT with torch's plain AdamW, as facebookresearch/mae runs it; on a GPU it uses fp16 with
+a scaler, and memory and the share of the measured matrix-product peak are shown, too (3 x forward FLOPs).
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import tempfile
+import time
+from importlib.metadata import version
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+from torch.nn import functional as F
+from transformers import BeitConfig, BeitForImageClassification, Trainer, TrainingArguments
+
+from hf_mae import FinetuningArguments, MaeFinetuner
+from hf_mae.models import SIZES, set_drop_path
+
+CLASSES, DROP_PATH = 22, 0.1
+
+
+def reference_groups(model: nn.Module, blocks: int) -> list[dict]:
+    """One group for each layer and weight decay, of timm's names."""
+    groups: dict[tuple, dict] = {}
+    for name, parameter in model.named_parameters():
+        layer = int(name.split(".")[1]) + 1 if name.startswith("blocks.") else 0 if "embed" in name else blocks + 1
+        key = layer, parameter.ndim > 1
+        scale = 0.75 ** (blocks + 1 - layer)
+        group = groups.setdefault(
+            key, {"params": [], "lr": 1e-4 * scale, "weight_decay": 0.05 if parameter.ndim > 1 else 0.0}
+        )
+        group["params"].append(parameter)
+    return list(groups.values())
+
+
+def timm_step(size: str, image_size: int, pixels, labels, precision, compiled=False, fused=False):
+    width, blocks, heads, patch = SIZES[size]
+    model = VisionTransformer(
+        image_size, patch, embed_dim=width, depth=blocks, num_heads=heads, num_classes=CLASSES, global_pool="avg",
+        drop_path_rate=DROP_PATH, norm_layer=lambda n: nn.LayerNorm(n, eps=1e-6),
+    ).to(pixels.device)  # fmt: skip
+    forward = torch.compile(model) if compiled else model
+    optimizer = torch.optim.AdamW(reference_groups(model, blocks), lr=1e-4, fused=fused or None)
+    scaler = torch.amp.GradScaler(pixels.device.type, enabled=precision == torch.float16)
+
+    def step():
+        with torch.autocast(pixels.device.type, precision or torch.bfloat16, enabled=precision is not None):
+            loss = F.cross_entropy(forward(pixels), labels, label_smoothing=0.1)
+        if not fused:
+            loss.item()  # as the reference does, in every step
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+
+    return step
+
+
+def trainer_step(kind, size: str, image_size: int, pixels, labels, folder: str, **kwargs):
+    """A step of `Trainer` or `MaeFinetuner`, without its loop."""
+    width, blocks, heads, patch = SIZES[size]
+    config = BeitConfig(
+        hidden_size=width, num_hidden_layers=blocks, num_attention_heads=heads, intermediate_size=4 * width,
+        image_size=image_size, patch_size=patch, use_mean_pooling=True, use_absolute_position_embeddings=True,
+        layer_scale_init_value=0.0, layer_norm_eps=1e-6, num_labels=CLASSES,
+    )  # fmt: skip
+    model = BeitForImageClassification(config)
+    set_drop_path(model, DROP_PATH)
+    kwargs = dict(output_dir=folder, use_cpu=pixels.device.type == "cpu", report_to="none") | kwargs
+    if kind is Trainer:
+        args = TrainingArguments(learning_rate=1e-4, **kwargs)
+    else:
+        args = FinetuningArguments(learning_rate=1e-4, **kwargs)
+    trainer = kind(model=model, args=args, train_dataset=[{"pixel_values": pixels[0], "labels": labels[0]}])
+    trainer.create_optimizer()
+    model, optimizer = trainer.accelerator.prepare(trainer.model, trainer.optimizer)
+    trainer.current_gradient_accumulation_steps = 1
+
+    def step():
+        batches, count = trainer.get_batch_samples(iter([{"pixel_values": pixels, "labels": labels}]), 1, pixels.device)
+        trainer.training_step(model, batches[0], count)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def forward_flops(size: str, image_size: int) -> float:
+    """Multiply-adds x 2 of one image's forward pass."""
+    width, blocks, _, patch = SIZES[size]
+    tokens = (image_size // patch) ** 2 + 1
+    return 2 * (blocks * (12 * tokens * width**2 + 2 * tokens**2 * width) + tokens * width * 3 * patch**2)
+
+
+def matrix_peak(device) -> float:
+    """FLOP/s of a large bf16 matrix product."""
+    a, b = (torch.randn(8192, 8192, device=device, dtype=torch.bfloat16) for _ in range(2))
+    times = []
+    for _ in range(20):
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        a @ b
+        torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    return 2 * 8192**3 / statistics.median(times)
+
+
+def main(size: str, image_size: int, batch: int, rounds: int) -> None:
+    gpu = torch.cuda.is_available()
+    device = torch.device("cuda" if gpu else "cpu")
+    where = torch.cuda.get_device_name() if gpu else f"{os.cpu_count()} CPU cores ({platform.machine()})"
+    names = ("torch", "transformers", "timm", "accelerate")
+    print(f"{size}, {image_size} px, batch {batch}; {where}; {', '.join(f'{n} {version(n)}' for n in names)}")
+    torch.manual_seed(0)
+    pixels = torch.randn(batch, 3, image_size, image_size, device=device)
+    labels = torch.randint(0, CLASSES, (batch,), device=device)
+    shared = (size, image_size, pixels, labels)
+    with tempfile.TemporaryDirectory() as folder:
+        ways = {
+            "reference, float32": lambda: timm_step(*shared, None),
+            f"reference, {'fp16' if gpu else 'bf16'}": lambda: timm_step(
+                *shared, torch.float16 if gpu else torch.bfloat16
+            ),
+            "timm, bf16, fused, compiled": lambda: timm_step(*shared, torch.bfloat16, compiled=True, fused=True),
+            "stock Trainer, bf16": lambda: trainer_step(Trainer, *shared, folder, bf16=True),
+            "hf_mae, bf16": lambda: trainer_step(MaeFinetuner, *shared, folder, bf16=True),
+            "hf_mae, bf16, compiled": lambda: trainer_step(
+                MaeFinetuner, *shared, folder, bf16=True, torch_compile=True
+            ),
+            "hf_mae, bf16, patch dropout 0.5": lambda: trainer_step(
+                MaeFinetuner, *shared, folder, bf16=True, patch_dropout=0.5
+            ),
+        }
+        steps = {name: make() for name, make in ways.items()}
+        seconds = {name: [] for name in steps}
+        memory = dict.fromkeys(steps, 0.0)
+        for number in range(rounds + 2):
+            for name, step in steps.items():
+                if gpu:
+                    torch.cuda.synchronize()
+                    torch.cuda.reset_peak_memory_stats()
+                started = time.perf_counter()
+                step()
+                if gpu:
+                    torch.cuda.synchronize()
+                    memory[name] = torch.cuda.max_memory_allocated() / 1e9
+                if number > 1:  # the first are for warming up and compiling
+                    seconds[name].append(time.perf_counter() - started)
+    median = {name: statistics.median(times) for name, times in seconds.items()}
+    first, second = list(median.values())[:2]
+    peak = matrix_peak(device) if gpu else None
+    head = f"| {'way':32} | images/s | x reference float32 | x reference {'fp16' if gpu else 'bf16'} |"
+    print(head + (" % of matrix peak | peak GB |" if gpu else ""))
+    print("|---" * (6 if gpu else 4) + "|")
+    for name, value in median.items():
+        row = f"| {name:32} | {batch / value:8.1f} | {first / value:19.2f} | {second / value:16.2f} |"
+        if gpu:
+            share = 3 * forward_flops(size, image_size) * batch / value / peak
+            row += f" {100 * share:16.1f} | {memory[name]:7.1f} |"
+        print(row)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="vit_small_patch16", choices=SIZES)
+    parser.add_argument("--image_size", type=int, default=224)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=7)
+    options = parser.parse_args()
+    main(options.size, options.image_size, options.batch, options.rounds)
