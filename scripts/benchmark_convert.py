@@ -1,0 +1,72 @@
+"""ViT-L `.pth` -> safetensors, beside reading and writing as many bytes: `python scripts/benchmark_convert.py`.
+
+Random weights in the reference's layout; every conversion is a process of its own, interleaved with the copies.
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from hf_mae.conversion import export_model
+from hf_mae.models import SIZES, build_pretrainer
+
+CONVERT = """
+import resource, sys, time
+from hf_mae.conversion import convert_checkpoint
+import torch, transformers
+from transformers import ViTMAEForPreTraining, ViTImageProcessor
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+started = time.perf_counter()
+convert_checkpoint(sys.argv[1], sys.argv[2], to="pretraining")
+print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, before)
+"""
+
+
+def copy(source: Path, target: Path) -> float:
+    """Seconds to read a file and to write its bytes, in the pieces that any program would use."""
+    started = time.perf_counter()
+    with open(source, "rb") as reading, open(target, "wb") as writing:
+        while piece := reading.read(1 << 24):
+            writing.write(piece)
+    return time.perf_counter() - started
+
+
+def main(size: str, rounds: int) -> None:
+    names = ("torch", "transformers", "safetensors")
+    print(f"{size}; {os.cpu_count()} cores ({platform.machine()}); {', '.join(f'{n} {version(n)}' for n in names)}")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "checkpoint.pth"
+        torch.save({"model": export_model(build_pretrainer(size=size), "pretraining")}, path)
+        copies, conversions, memory = [], [], []
+        for number in range(rounds):
+            copies.append(copy(path, Path(folder) / "copy"))
+            target = Path(folder) / f"converted-{number}"
+            done = subprocess.run(
+                [sys.executable, "-c", CONVERT, path, target], capture_output=True, text=True, check=True
+            )
+            seconds, peak, before = map(float, done.stdout.split())
+            conversions.append(seconds)
+            memory.append(peak * 1024)
+        file_size = path.stat().st_size
+    print("| | seconds | ratio |\n|---|---|---|")
+    one, other = statistics.median(copies), statistics.median(conversions)
+    print(f"| reading and writing {file_size / 1e6:.0f} MB | {one:.2f} | 1.00 |")
+    print(f"| hf-mae convert | {other:.2f} | {other / one:.2f} |")
+    print(f"Peak memory {max(memory) / file_size:.2f} x the file, with torch and transformers (limit 2.2).")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="vit_large_patch16", choices=SIZES)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    main(options.size, options.rounds)

@@ -1,0 +1,80 @@
+"""Cost per image from 1,000 to 100,000 images: `python scripts/benchmark_scaling.py`.
+
+Generated folders of small JPEGs; for each size a process of its own prepares them, starts a second time from the cache,
+and reads an epoch of training batches: seconds, seconds per 1,000 images, and memory.
+"""
+
+import argparse
+import io
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+PROGRAM = """
+import resource, sys, time
+import torch
+from hf_mae.data import TrainingImages, load_image_folder, training_transform
+from hf_mae.data.images import collate
+torch.set_num_threads(1)
+started = time.perf_counter()
+images = TrainingImages(load_image_folder(sys.argv[1])["train"], training_transform("endoscopy", 64))
+ready = time.perf_counter()
+if sys.argv[2] == "again":
+    count = sum(len(batch["labels"]) for batch in torch.utils.data.DataLoader(images, 64, collate_fn=collate))
+    assert count == len(images)
+epoch = time.perf_counter()
+with open("/proc/self/smaps_rollup") as file:
+    own = sum(int(line.split()[1]) for line in file if line.startswith(("Private_Dirty", "Private_Clean")))
+print(ready - started, epoch - ready, own)
+"""
+
+
+def make(folder: Path, count: int) -> None:
+    """Files of ten classes; the content is one of fifty images."""
+    contents = []
+    for number in range(50):
+        pixels = np.random.default_rng(number).integers(0, 255, (12, 12, 3), dtype=np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).resize((96, 96), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=80)
+        contents.append(buffer.getvalue())
+    for label in range(10):
+        (folder / "train" / f"class_{label}").mkdir(parents=True)
+    for number in range(count):
+        # Every file has a tail of its own: the loader refuses copies of one image under two labels.
+        (folder / "train" / f"class_{number % 10}" / f"{number:06d}.jpg").write_bytes(
+            contents[number % 50] + number.to_bytes(4, "big")
+        )
+
+
+def main(counts: list[int]) -> None:
+    print(f"{os.cpu_count()} cores ({platform.machine()})")
+    print("| images | prepare, s per 1,000 | start again, s per 1,000 | epoch, s per 1,000 | own memory, MB |")
+    print("|---|---|---|---|---|")
+    for count in counts:
+        with tempfile.TemporaryDirectory() as folder:
+            make(Path(folder) / "data", count)
+            found = {}
+            for when in ("first", "again"):
+                done = subprocess.run(
+                    [sys.executable, "-c", PROGRAM, f"{folder}/data", when],
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                    env=os.environ | {"HF_HOME": f"{folder}/home"},
+                )
+                found[when] = [float(word) for word in done.stdout.split()]
+        first, (start, epoch, memory) = found["first"][0], found["again"]
+        per = count / 1000
+        print(f"| {count:,} | {first / per:.2f} | {start / per:.3f} | {epoch / per:.2f} | {memory / 1e3:.0f} |")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--counts", type=int, nargs="+", default=[1_000, 10_000, 100_000])
+    main(parser.parse_args().counts)
