@@ -53,9 +53,10 @@ def growing_file(
         buffer = io.StringIO()
         csv.writer(buffer).writerow(header)
         text = buffer.getvalue()
-    with open(partial, "w", newline="", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
+    fresh = partial.with_name(f".{partial.name}")
+    fresh.write_text(text, encoding="utf-8", newline="")
+    fresh.replace(partial)
+    with open(partial, "a", newline="", encoding="utf-8") as file:
         try:
             yield file, done
         except KeyboardInterrupt:

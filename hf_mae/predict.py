@@ -239,7 +239,8 @@ def main(argv: list[str]) -> int:
         total, bad = write_rows(predictions(set()), sys.stdout, False, top_k)
     else:
         as_jsonl = options.output.endswith(".jsonl")
-        settings = {"model": options.model_name_or_path, "top_k": top_k, "tta": options.tta, "temperature": temperature}
+        settings = {"model": options.model_name_or_path, "top_k": top_k, "tta": options.tta, "bf16": options.bf16}
+        settings["temperature"] = temperature
         head = None if as_jsonl else header(top_k)
         with growing_file(options.output, head, settings, options.resume, options.overwrite) as (file, done):
             total, bad = write_rows(predictions(done), file, as_jsonl, top_k)

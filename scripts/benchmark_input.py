@@ -1,8 +1,8 @@
 """Images per second and core from 1280 x 1024 JPEGs to tensors: `python scripts/benchmark_input.py`.
 
 One process, one thread, batches through a `DataLoader`, as a training reads them, beside the plain paths; rounds are
-interleaved, medians shown. Then the cold start on all cores beside nothing but decoding and resizing, with its memory; and
-what keeping images at twice the image size does to the pixels of the imagenet family.
+interleaved, medians shown. Then the cold start on all cores beside nothing but decoding and resizing, with its memory;
+and what keeping images at twice the image size does to the pixels of the imagenet family.
 """
 
 import argparse
@@ -117,13 +117,14 @@ def cold_start(data: Path) -> None:
         list(pool.map(decode, paths))
     bare = len(paths) / (time.perf_counter() - started)
     code = (
-        "import sys, time, resource\n"
+        "import re, sys, time\n"
         "from hf_mae.data import TrainingImages, load_image_folder, training_transform\n"
         f"train = load_image_folder({str(data)!r})['train']\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read()).group(1))\n"
+        "before = peak()\n"
         "started = time.perf_counter()\n"
         f"TrainingImages(train, training_transform('endoscopy', {SIZE}))\n"
-        "print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, before)"
+        "print(time.perf_counter() - started, peak(), before)"
     )
     with tempfile.TemporaryDirectory() as home:
         done = subprocess.run(

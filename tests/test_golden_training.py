@@ -58,8 +58,8 @@ def classifier(golden, name, case):
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("optim", ["adamw_torch_fused", "adamw_torch"])
-def test_finetuning_equals_the_reference(golden, golden_json, tmp_path, name, optim):
+@pytest.mark.parametrize("way", ["adamw_torch_fused", "adamw_torch", "compiled"])
+def test_finetuning_equals_the_reference(golden, golden_json, tmp_path, name, way):
     case, given = golden_json["cases"][name], load_file(golden / f"{name}.safetensors")
     model = classifier(golden, name, case)
     args = FinetuningArguments(
@@ -69,7 +69,8 @@ def test_finetuning_equals_the_reference(golden, golden_json, tmp_path, name, op
         class_weights=given["class_weights"].tolist() if "class_weights" in given else "none",
         max_grad_norm=case.get("clip", 0.0),
         drop_path=0.0,
-        optim=optim,
+        optim=way if way != "compiled" else "adamw_torch_fused",
+        torch_compile=way == "compiled",
         **hyper_parameters(case),
     )
     data = TensorItems(pixel_values=given["train_pixel_values"], labels=given["train_labels"])

@@ -77,6 +77,23 @@ def test_augmentation_does_not_depend_on_workers(splits, workers, persistent):
     assert torch.equal(second, epoch_of(reference, plain, 1)) and not torch.equal(first, second)
 
 
+def test_crops_of_kept_images_are_bounded_and_can_be_turned_off(splits):
+    from hf_mae.arguments import DataArguments
+
+    assert DataArguments(transforms="imagenet").kept_shortest_edge(224) == 448
+    assert DataArguments(transforms="imagenet", cache_shortest_edge=0).kept_shortest_edge(224) is None
+    assert DataArguments(transforms="imagenet", cache=False).kept_shortest_edge(224) is None
+    train = splits["train"]
+    files, large, small = (
+        TrainingImages(train, training_transform("imagenet", 32, cache_shortest_edge=edge), seed=1)
+        for edge in (None, 64, 40)
+    )
+    for index in range(6):  # the images have 64 pixels: nothing is lost at that
+        assert torch.equal(files[index]["pixel_values"], large[index]["pixel_values"])
+    assert small.pixels[0].size == (40, 40) and large.pixels[0].size == (64, 64)
+    assert not torch.equal(files[0]["pixel_values"], small[0]["pixel_values"])
+
+
 def test_collate_keeps_tensors_and_drops_text():
     items = [{"pixel_values": torch.zeros(3, 4, 4), "labels": i, "name": "x"} for i in range(2)]
     batch = collate(items)
