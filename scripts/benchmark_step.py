@@ -11,6 +11,7 @@ import platform
 import statistics
 import tempfile
 import time
+from functools import partial
 from importlib.metadata import version
 
 import torch
@@ -43,7 +44,7 @@ def timm_step(size: str, image_size: int, pixels, labels, precision, compiled=Fa
     width, blocks, heads, patch = SIZES[size]
     model = VisionTransformer(
         image_size, patch, embed_dim=width, depth=blocks, num_heads=heads, num_classes=CLASSES, global_pool="avg",
-        drop_path_rate=DROP_PATH, norm_layer=lambda n: nn.LayerNorm(n, eps=1e-6),
+        drop_path_rate=DROP_PATH, norm_layer=partial(nn.LayerNorm, eps=1e-6),
     ).to(pixels.device)  # fmt: skip
     forward = torch.compile(model) if compiled else model
     optimizer = torch.optim.AdamW(reference_groups(model, blocks), lr=1e-4, fused=fused or None)
