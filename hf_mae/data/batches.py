@@ -5,6 +5,7 @@ Source of the arithmetic: `Image.rotate` of Pillow and the fixed-point affine tr
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -21,17 +22,19 @@ class FlipsAndRotation:
     std: tuple[float, float, float]
     degrees: float
 
-    def draw(self) -> Tensor:
-        """What torch's generator draws for one image: float64 (horizontal flip, vertical flip, angle in degrees)."""
-        horizontal, vertical = (float(torch.rand(1) < 0.5) for _ in range(2))
+    def draw(self, height: int, width: int) -> Tensor:
+        """What torch's generator draws for one image of a size, as `mapping` has it."""
+        horizontal, vertical = (bool(torch.rand(1) < 0.5) for _ in range(2))
         angle = float(torch.empty(1).uniform_(-self.degrees, self.degrees).item())
-        return torch.tensor([horizontal, vertical, angle], dtype=torch.float64)
+        return mapping(horizontal, vertical, angle, height, width)
 
     def __call__(self, pixels: Tensor, drawn: Tensor) -> Tensor:
-        """uint8 (batch, height, width, 3) and draws (batch, 3) -> float32 (batch, 3, height, width)."""
+        """uint8 (batch, height, width, 3) and draws (batch, 8) -> float32 (batch, 3, height, width).
+
+        Nothing is read back from the device, so that nothing waits for it.
+        """
         height, width = pixels.shape[1:3]
-        horizontal, vertical, angle = (drawn[:, column, None, None] for column in range(3))
-        x_of_x, x_of_y, x_start, y_of_x, y_of_y, y_start = _fixed_point(angle, height, width)
+        horizontal, vertical, x_of_x, x_of_y, x_start, y_of_x, y_of_y, y_start = drawn.T[..., None, None]
         x = torch.arange(width, device=pixels.device)
         y = torch.arange(height, device=pixels.device)[:, None]
         column = (x_start + x_of_y * y + x_of_x * x) >> 16
@@ -43,30 +46,28 @@ class FlipsAndRotation:
         turned = pixels.flatten(1, 2).gather(1, place).unflatten(1, (height, width))
         turned = turned.masked_fill(~inside[..., None], 0).permute(0, 3, 1, 2).contiguous()
         channel = torch.arange(3, device=pixels.device)[:, None, None]
-        return self._normalized(pixels.device)[channel, turned.long()]
-
-    def _normalized(self, device: torch.device) -> Tensor:
-        """(3, 256): every grey level as `ToTensor` and `Normalize` make it.
-
-        A table, for on a GPU a division by a number is a product with its reciprocal, which may end in another digit.
-        """
-        levels = torch.arange(256, dtype=torch.uint8).float().div(255).expand(3, -1)
-        mean, std = (torch.tensor(values, dtype=torch.float32)[:, None] for values in (self.mean, self.std))
-        return levels.sub(mean).div_(std).to(device)
+        return normalized_levels(self.mean, self.std, pixels.device)[channel, turned.long()]
 
 
-def _fixed_point(angle: Tensor, height: int, width: int) -> tuple[Tensor, ...]:
-    """Pillow's inverse affine matrix of a rotation about the centre, by `angle` in degrees (float64), in 1 / 65536.
+@lru_cache
+def normalized_levels(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> Tensor:
+    """(3, 256): every grey level as `ToTensor` and `Normalize` make it.
 
-    The few numbers are computed one by one, on the CPU, since a GPU's sine may end in another digit.
+    A table, for on a GPU a division by a number is a product with its reciprocal, which may end in another digit.
     """
-    rows = []
-    for degrees in angle.flatten().tolist():
-        radians = -math.radians(degrees % 360.0)
-        cosine, sine = round(math.cos(radians), 15), round(math.sin(radians), 15)
-        x_shift = cosine * -(width / 2) + sine * -(height / 2) + width / 2
-        y_shift = -sine * -(width / 2) + cosine * -(height / 2) + height / 2
-        row = (cosine, sine, x_shift + cosine * 0.5 + sine * 0.5, -sine, cosine, y_shift - sine * 0.5 + cosine * 0.5)
-        rows.append([math.floor(value * FIXED + 0.5) for value in row])
-    matrix = torch.tensor(rows).to(angle.device, non_blocking=True)
-    return tuple(matrix[:, place, None, None] for place in range(6))
+    levels = torch.arange(256, dtype=torch.uint8).float().div(255).expand(3, -1)
+    shift, scale = (torch.tensor(values, dtype=torch.float32)[:, None] for values in (mean, std))
+    return levels.sub(shift).div_(scale).to(device)
+
+
+def mapping(horizontal: bool, vertical: bool, angle: float, height: int, width: int) -> Tensor:
+    """Both flips, and Pillow's inverse affine matrix of a rotation about the centre, by `angle` in degrees: int64 (8,).
+
+    The matrix is in 1 / 65536, and computed here, on the CPU, since a GPU's sine may end in another digit.
+    """
+    radians = -math.radians(angle % 360.0)
+    cosine, sine = round(math.cos(radians), 15), round(math.sin(radians), 15)
+    x_shift = cosine * -(width / 2) + sine * -(height / 2) + width / 2
+    y_shift = -sine * -(width / 2) + cosine * -(height / 2) + height / 2
+    row = (cosine, sine, x_shift + cosine * 0.5 + sine * 0.5, -sine, cosine, y_shift - sine * 0.5 + cosine * 0.5)
+    return torch.tensor([horizontal, vertical, *(math.floor(value * FIXED + 0.5) for value in row)])

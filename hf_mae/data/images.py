@@ -87,7 +87,10 @@ class TrainingImages(torch.utils.data.Dataset):
         index, image = self._readable(index)
         with seeded_draws(self.seed, int(self._epoch), index):
             if self.batched:
-                item = {"pixels": torch.from_numpy(np.array(image)), "drawn": self.transform.batch.draw()}
+                item = {
+                    "pixels": torch.from_numpy(np.array(image)),
+                    "drawn": self.transform.batch.draw(image.height, image.width),
+                }
             else:
                 item = {"pixel_values": self.transform.augment(image)}
         item["index"] = index

@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 
 from hf_mae import FinetuningArguments, MaeFinetuner, build_classifier
 from hf_mae.data import TrainingImages, load_image_folder, training_transform
+from hf_mae.data.batches import mapping
 from hf_mae.data.images import collate
 
 
@@ -21,18 +22,18 @@ def test_equal_to_torchvision_on_pil_images(size):
         torch.manual_seed(number)
         expected.append(transform.augment(Image.fromarray(image)))
         torch.manual_seed(number)
-        drawn.append(transform.batch.draw())
+        drawn.append(transform.batch.draw(size, size))
     found = transform.batch(torch.from_numpy(images), torch.stack(drawn))
     assert found.dtype == torch.float32 and found.is_contiguous()
     assert torch.equal(found, torch.stack(expected))
-    assert len({(bool(h), bool(v)) for h, v, _ in torch.stack(drawn)}) == 4
+    assert len({(bool(h), bool(v)) for h, v, *_ in torch.stack(drawn)}) == 4
 
 
 @pytest.mark.parametrize("angle", [0.0, 90.0, -90.0, 45.0, 1e-9])
 def test_angles_that_pillow_treats_apart(angle):
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 255, (1, 33, 33, 3), dtype=np.uint8))
     transform = training_transform("endoscopy", 33, (0, 0, 0), (1, 1, 1))
-    found = transform.batch(pixels, torch.tensor([[0.0, 0.0, angle]], dtype=torch.float64))
+    found = transform.batch(pixels, mapping(False, False, angle, 33, 33)[None])
     expected = np.asarray(Image.fromarray(pixels[0].numpy()).rotate(angle))
     assert np.array_equal((found[0] * 255).round().permute(1, 2, 0).numpy(), expected)
 
