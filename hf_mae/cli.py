@@ -1,6 +1,7 @@
 """`hf-mae VERB`: the command line. Nothing heavy is imported before a verb is known."""
 
 import argparse
+import atexit
 import os
 import sys
 from importlib import import_module
@@ -71,7 +72,7 @@ def run(verb: str, argv: list[str]) -> int:
         if verb in ("convert", "export"):
             return getattr(module, verb)(argv)
         status = module.main(argv)
-        leave_processes()
+        leave_processes(status)
         return status
     except (UsageError, ConversionError) as error:
         print(f"hf-mae {verb}: {error}", file=sys.stderr)
@@ -84,19 +85,25 @@ def run(verb: str, argv: list[str]) -> int:
         return 1
 
 
-def leave_processes() -> None:
-    """Ends this process's part in a distributed run, together with the others.
+def leave_processes(status: int = 0) -> None:
+    """Ends this process of a distributed run, together with the others; does nothing where there are no others.
 
     A gloo thread that still lets go of a tensor while Python exits aborts the process, and the launcher then ends the
-    others, too; while all wait for each other, the threads come to their end.
+    others, too: so all wait for each other, and then leave without Python's own exit but for what was registered to be
+    done at it.
     """
     distributed = sys.modules.get("torch.distributed")
-    if distributed is not None and distributed.is_available() and distributed.is_initialized():
-        try:
-            distributed.barrier()
-        except RuntimeError:  # another process is gone, and says why
-            return
-        distributed.destroy_process_group()
+    if distributed is None or not distributed.is_available() or not distributed.is_initialized():
+        return
+    try:
+        distributed.barrier()
+    except RuntimeError:  # another process is gone, and says why
+        return
+    distributed.destroy_process_group()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 class Parser(argparse.ArgumentParser):

@@ -14,6 +14,7 @@ import argparse  # noqa: E402
 import functools  # noqa: E402
 import importlib.util  # noqa: E402
 import json  # noqa: E402
+import multiprocessing  # noqa: E402
 import shutil  # noqa: E402
 import socket  # noqa: E402
 import subprocess  # noqa: E402
@@ -22,6 +23,7 @@ from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from cli_process import IMPORTS, forked_cli  # noqa: E402
 from transformers.utils import logging as transformers_logging  # noqa: E402
 
 transformers_logging.disable_progress_bar()
@@ -29,6 +31,8 @@ torch.set_num_threads(1)
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(IMPORTS)
 TINY = {"num_attention_heads": 3}  # of the golden checkpoints, which are of no known width
 TINY_DECODER = {"decoder_num_attention_heads": 4}
 
@@ -160,14 +164,21 @@ def install(*packages: str) -> None:
 def run_cli(
     *argv: str, status: int = 0, env: dict | None = None, cwd: Path | None = None
 ) -> subprocess.CompletedProcess:
-    """Runs `hf-mae ARGV` as a user would, and expects this exit status and never a traceback."""
-    done = subprocess.run(
-        [sys.executable, "-m", "hf_mae", *map(str, argv)],
-        capture_output=True,
-        text=True,
-        cwd=cwd or ROOT.parent,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | (env or {}),
-    )
+    """Runs `hf-mae ARGV` as a user would, and expects this exit status and never a traceback.
+
+    The process is forked from one that has imported the packages already, unless it needs an environment of its own.
+    """
+    argv, cwd = [str(word) for word in argv], cwd or ROOT.parent
+    if env:
+        command, environment = [sys.executable, "-m", "hf_mae", *argv], os.environ | {"OMP_NUM_THREADS": "1"} | env
+        done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            process = FORKS.Process(target=forked_cli, args=(argv, str(cwd), folder))
+            process.start()
+            process.join()
+            printed = [Path(folder, name).read_text() for name in ("stdout", "stderr")]
+        done = subprocess.CompletedProcess(argv, process.exitcode, *printed)
     assert done.returncode == status, done.stdout + done.stderr
     assert "Traceback" not in done.stderr, done.stderr
     return done

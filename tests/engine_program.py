@@ -1,4 +1,5 @@
-"""Ten updates of `MaeFinetuner` on fixed data, to be launched under any engine: `engine_program.py OPTIONS.json`."""
+"""Ten updates of `MaeFinetuner` on fixed data, to be launched under any engine, once for each of a list of options:
+`engine_program.py OPTIONS.json`."""
 
 import json
 import sys
@@ -44,5 +45,6 @@ def run(checkpoint: str, data: str, pooling: str, out: str, soft: bool = False, 
 
 
 if __name__ == "__main__":
-    run(**json.loads(Path(sys.argv[1]).read_text()))
+    for options in json.loads(Path(sys.argv[1]).read_text()):
+        run(**options)
     leave_processes()

@@ -42,15 +42,24 @@ ENGINES = {"ddp": "MULTI_CPU", "fsdp2": "FSDP", "zero2": "DEEPSPEED", "zero3": "
 
 
 def launch(
-    way: str, out: Path, *, processes: int | None = None, precision: str = "no", status: int = 0, **options
+    way: str,
+    runs: dict[Path, dict],
+    *,
+    processes: int | None = None,
+    precision: str = "no",
+    status: int = 0,
 ) -> str:
-    """Runs `engine_program.py` under a config of the project, as a user would; returns what it printed."""
+    """Runs `engine_program.py` under a config of the project, as a user would; returns what it printed.
+
+    Args:
+        runs: output folder -> options; one after the other by the same processes.
+    """
     config, count, batch, accumulation = WAYS[way]
     count = processes or count
-    out.parent.mkdir(parents=True, exist_ok=True)
-    options |= {"out": str(out), "per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
-    path = out.with_suffix(".json")
-    path.write_text(json.dumps(options))
+    defaults = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
+    path = next(iter(runs)).with_suffix(".json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps([defaults | options | {"out": str(out)} for out, options in runs.items()]))
     command = [
         *(sys.executable, "-m", "accelerate.commands.launch"),
         *("--config_file", str(ROOT / "accelerate_configs" / f"{config}.yaml"), "--num_processes", str(count)),
@@ -81,14 +90,27 @@ def start(golden):
     }
 
 
+# Both best-model loading and resuming need checkpoints after each of the two epochs.
+SAVING = {"eval_strategy": "epoch", "save_strategy": "epoch", "metric_for_best_model": "loss"}
+SAVING |= {"greater_is_better": False, "load_best_model_at_end": True}
+
+
 @pytest.fixture(scope="module")
 def results(start, tmp_path_factory):
-    """Ten updates each way, class ids and soft targets, both with class weights: {(targets, way): folder}."""
+    """Ten updates each way, class ids and soft targets, both with class weights, and once more with checkpoints:
+    {(targets, way): folder}."""
     root = tmp_path_factory.mktemp("engines")
-    wanted = [("ids", way) for way in WAYS] + [("soft", way) for way in ("one", *ENGINES)]
-    folders = {key: root / key[0] / key[1].replace(" ", "-") for key in wanted}
-    for (targets, way), folder in folders.items():
-        launch(way, folder, **start[targets])
+    folders = {("ids", way): root / "ids" / way.replace(" ", "-") for way in WAYS}
+    for kind in ("soft", "saved"):
+        folders |= {(kind, way): root / kind / way for way in ("one", *ENGINES)}
+    for way in ("one", *ENGINES):
+        runs = {folders[kind, way]: start[kind] for kind in ("ids", "soft")}
+        runs[folders["saved", way]] = start["ids"] | SAVING
+        for more, (config, processes, batch, accumulation) in WAYS.items():
+            if more != way and (config, processes) == WAYS[way][:2]:
+                sizes = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
+                runs[folders["ids", more]] = start["ids"] | sizes
+        launch(way, runs)
     return folders
 
 
@@ -142,59 +164,46 @@ def test_what_is_saved_is_one_stock_file(results, way):
 @pytest.mark.parametrize("way", ["ddp", "fsdp2", "zero2", "zero3"])
 def test_bf16_as_the_configs_have_it(results, start, tmp_path, way):
     """No flag of the run is needed beside the config's own precision."""
-    launch(way, tmp_path / "run", precision="bf16", **start["ids"])
+    launch(way, {tmp_path / "run": start["ids"]}, precision="bf16")
     ours, plain = np.load(tmp_path / "run" / "logits.npy"), np.load(results["ids", "one"] / "logits.npy")
     assert 0 < np.abs(ours - plain).max() < 0.1
     AutoModelForImageClassification.from_pretrained(tmp_path / "run")
 
 
-@pytest.fixture(scope="module")
-def resumed(start, tmp_path_factory):
-    """Under each engine: a run with a checkpoint after each of two epochs that loads the best at its end, and one
-    resumed from the first."""
-    root = tmp_path_factory.mktemp("resumed")
-    saving = {"eval_strategy": "epoch", "save_strategy": "epoch", "metric_for_best_model": "loss"}
-    saving |= {"greater_is_better": False, "load_best_model_at_end": True}
-
-    for way in ["one", *ENGINES]:
-        launch(way, root / way, **start["ids"], **saving)
-        if way != "one":
-            again = root / f"{way}-again"
-            shutil.copytree(root / way / "checkpoint-5", again / "checkpoint-5")
-            launch(way, again, **start["ids"], **saving, resume=str(again / "checkpoint-5"))
-    return root
-
-
 @pytest.mark.parametrize("way", [*ENGINES])
-def test_a_checkpoint_resumes_under_the_same_config(resumed, way):
-    whole, again = (resumed / name / "checkpoint-10" for name in (way, f"{way}-again"))
+def test_a_checkpoint_resumes_under_the_same_config(results, start, tmp_path, way):
+    shutil.copytree(results["saved", way] / "checkpoint-5", tmp_path / "again" / "checkpoint-5")
+    resume = {"resume": str(tmp_path / "again" / "checkpoint-5")}
+    launch(way, {tmp_path / "again": start["ids"] | SAVING | resume})
+    whole, again = (folder / "checkpoint-10" for folder in (results["saved", way], tmp_path / "again"))
     tensors = load_file(whole / "model.safetensors"), load_file(again / "model.safetensors")
     assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0])
 
 
 @pytest.mark.parametrize("way", [*ENGINES])
-def test_the_best_model_is_loaded_whole(resumed, way):
-    facts = json.loads((resumed / way / "facts.json").read_text())
+def test_the_best_model_is_loaded_whole(results, way):
+    folder = results["saved", way]
+    facts = json.loads((folder / "facts.json").read_text())
     best = Path(facts["best"])
     assert best.name == "checkpoint-5"  # not the last
-    assert difference(best, resumed / way) == 0.0 and difference(resumed / way / "checkpoint-10", best) > 0.0
-    logits = np.load(resumed / way / "logits.npy")
-    np.testing.assert_allclose(logits, np.load(resumed / "one" / "logits.npy"), atol=TOLERANCE)
+    assert difference(best, folder) == 0.0 and difference(folder / "checkpoint-10", best) > 0.0
+    logits = np.load(folder / "logits.npy")
+    np.testing.assert_allclose(logits, np.load(results["saved", "one"] / "logits.npy"), atol=TOLERANCE)
 
 
-def test_resuming_on_another_number_of_processes(resumed, start, tmp_path):
+def test_resuming_on_another_number_of_processes(results, start, tmp_path):
     """DDP and FSDP2 keep whole states and go on with one process; DeepSpeed says that it cannot."""
     for way in ("ddp", "fsdp2"):
-        shutil.copytree(resumed / way / "checkpoint-5", tmp_path / way / "checkpoint-5")
+        shutil.copytree(results["saved", way] / "checkpoint-5", tmp_path / way / "checkpoint-5")
         options = start["ids"] | {"resume": str(tmp_path / way / "checkpoint-5"), "save_strategy": "epoch"}
-        printed = launch("one" if way == "ddp" else way, tmp_path / way, processes=1, **options)
+        printed = launch("one" if way == "ddp" else way, {tmp_path / way: options}, processes=1)
         assert "2 processes under" in printed and "going on with 1" in printed
     # One process with a batch of 8 makes the same updates as two with 4.
-    assert difference(resumed / "ddp" / "checkpoint-10", tmp_path / "ddp") < TOLERANCE
-    options = start["ids"] | {"resume": str(resumed / "zero2" / "checkpoint-5")}
-    printed = launch("zero2", tmp_path / "zero2", processes=1, status=1, **options)
+    assert difference(results["saved", "ddp"] / "checkpoint-10", tmp_path / "ddp") < TOLERANCE
+    options = start["ids"] | {"resume": str(results["saved", "zero2"] / "checkpoint-5")}
+    printed = launch("zero2", {tmp_path / "zero2": options}, processes=1, status=1)
     assert "DeepSpeed resumes on the same number of processes only" in printed
-    printed = launch("ddp", tmp_path / "other", status=1, **options)
+    printed = launch("ddp", {tmp_path / "other": options}, status=1)
     assert "2 processes under DEEPSPEED, and this is MULTI_CPU: resume it with the same accelerate config" in printed
 
 
