@@ -105,9 +105,15 @@ def measure(data: Path, rounds: int) -> None:
     print(f"\nendoscopy, cached: the very tensors of the plain path: {same_tensors(data)}")
 
 
-def cold_start(data: Path) -> None:
-    """Preparing all images, in a process of its own, beside decoding and resizing them and nothing else."""
-    paths = sorted(data.rglob("*.jpg"))
+def cold_start(data: Path, count: int) -> None:
+    """`hf-mae prepare`, in a process of its own, beside decoding and resizing the same files and nothing else; its
+    imports are done before, and its memory is said."""
+    files, paths = sorted(data.rglob("*.jpg")), []
+    for number in range(count):  # links: as many files as a benchmark has, without their making
+        file = files[number % len(files)]
+        paths.append(data.parent / "cold" / file.parent.name / f"{number:05d}.jpg")
+        paths[-1].parent.mkdir(parents=True, exist_ok=True)
+        os.link(file, paths[-1])
 
     def decode(path):
         return np.asarray(Image.open(path).convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR)).sum()
@@ -115,15 +121,15 @@ def cold_start(data: Path) -> None:
     started = time.perf_counter()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(decode, paths))
-    bare = len(paths) / (time.perf_counter() - started)
+    bare = count / (time.perf_counter() - started)
     code = (
-        "import re, sys, time\n"
-        "from hf_mae.data import TrainingImages, load_image_folder, training_transform\n"
-        f"train = load_image_folder({str(data)!r})['train']\n"
+        "import re, time\n"
+        "from hf_mae.data import TrainingImages, image_processor\n"
+        "from hf_mae.prepare import main\n"
+        "image_processor('endoscopy', 32)\n"
         "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read()).group(1))\n"
-        "before = peak()\n"
-        "started = time.perf_counter()\n"
-        f"TrainingImages(train, training_transform('endoscopy', {SIZE}))\n"
+        "before, started = peak(), time.perf_counter()\n"
+        f"main(['--data_dir', {str(data.parent / 'cold')!r}, '--image_size', '{SIZE}'])\n"
         "print(time.perf_counter() - started, peak(), before)"
     )
     with tempfile.TemporaryDirectory() as home:
@@ -134,12 +140,12 @@ def cold_start(data: Path) -> None:
             check=True,
             env=os.environ | {"HF_HOME": home, "OMP_NUM_THREADS": "1"},
         )
-    seconds, peak, before = map(float, done.stdout.split())
-    rate = len(paths) / seconds
+    seconds, peak, before = map(float, done.stdout.splitlines()[-1].split())
+    rate = count / seconds
     print(
-        f"Cold start, {len(paths)} images, {os.cpu_count()} cores: {rate:.0f} images/s, {rate / bare:.2f} x of "
-        f"decoding and resizing alone ({bare:.0f}/s), 10,662 images in {10662 / rate:.0f} s; peak memory "
-        f"{peak / 1e6:.2f} GB, of which {before / 1e6:.2f} GB are torch and the other packages."
+        f"Cold start (hf-mae prepare), {count} images, {os.cpu_count()} cores: {rate:.0f} images/s, {rate / bare:.2f} x"
+        f" of decoding and resizing alone ({bare:.0f}/s); peak memory {peak / 1e6:.2f} GB, of which {before / 1e6:.2f} "
+        "GB are torch and the other packages."
     )
 
 
@@ -173,7 +179,7 @@ def effect_of_keeping(frames: Path) -> None:
     )
 
 
-def main(count: int, rounds: int, frames: Path) -> None:
+def main(count: int, rounds: int, cold: int, frames: Path) -> None:
     names = ("torch", "torchvision", "timm", "datasets", "pillow")
     print(f"{os.cpu_count()} cores ({platform.machine()}); {', '.join(f'{n} {version(n)}' for n in names)}\n")
     with tempfile.TemporaryDirectory() as folder:
@@ -181,7 +187,7 @@ def main(count: int, rounds: int, frames: Path) -> None:
         data = Path(folder) / "data"
         make_images(data, count)
         measure(data, rounds)
-        cold_start(data)
+        cold_start(data, cold)
     if frames.is_dir():
         effect_of_keeping(frames)
 
@@ -190,6 +196,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cold", type=int, default=2000, help="files that the cold start prepares")
     parser.add_argument("--frames", type=Path, default=Path(__file__).parents[2] / "shared/data/colonoscopy_frames")
     options = parser.parse_args()
-    main(options.images, options.rounds, options.frames)
+    main(options.images, options.rounds, options.cold, options.frames)

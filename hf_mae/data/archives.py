@@ -19,7 +19,7 @@ from ..download import download
 from ..errors import UsageError
 from .benchmarks import Benchmark, SplitFile, find_benchmark
 from .files import IMAGE_SUFFIXES
-from .folders import SPLITS, Entry, drop_or_refuse, listed, to_dataset
+from .folders import SPLITS, Check, Entry, drop_or_refuse, listed, to_dataset
 from .shares import stratified_share
 
 Key = str | tuple[str, str]
@@ -151,6 +151,7 @@ def load_benchmark(
     exclude_pairs: str | Path | None = None,
     on_bad_image: str = "error",
     num_workers: int | None = None,
+    check: Check | None = None,
 ) -> BenchmarkData:
     """The official splits of a benchmark, from its unpacked archive.
 
@@ -162,6 +163,7 @@ def load_benchmark(
         split_files: copies of the official CSVs; None: they are downloaded and cached.
         exclude_pairs: similarities CSV whose pairs with conflicting labels are left out, both images of each.
         on_bad_image: `error` stops at images that are missing or unreadable and lists them; `skip` goes on without.
+        check: as of `load_image_folder`.
 
     Raises:
         UsageError: what is wrong, in one sentence.
@@ -204,7 +206,7 @@ def load_benchmark(
             f"{root} lacks {len(missing)} images of {name} (--on_bad_image skip goes on without): "
             f"{listed(sorted(missing))}."
         )
-    entries = drop_or_refuse(entries, [], on_bad_image, num_workers, own_splits=False)
+    entries = drop_or_refuse(entries, [], on_bad_image, num_workers, own_splits=False, check=check)
     if not entries:
         raise UsageError(f"{root} holds no image of {name}: --data_dir takes the archive of {benchmark.homepage}.")
     used = {entry.path for entry in entries}

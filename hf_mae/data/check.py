@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from PIL import Image
@@ -33,8 +34,13 @@ def fault_of(path: str) -> str | None:
                 image.draft("RGB", (max(image.width // 8, 1), max(image.height // 8, 1)))
                 image.load()
     except Exception as error:  # PIL raises whatever the format's plugin does
-        return " ".join(str(error).replace(path, "").split()) or type(error).__name__
+        return reason_of(error, path)
     return None
+
+
+def reason_of(error: Exception, path: str) -> str:
+    """What Pillow says of a file, without the file's name."""
+    return " ".join(str(error).replace(path, "").split()) or type(error).__name__
 
 
 JPEG_END = b"\xff\xd9"
@@ -51,15 +57,22 @@ def fault_at_the_ends(path: str) -> str | None:
             if is_jpeg and JPEG_END not in file.read():  # some cameras write more behind it
                 return "its end is missing"
     except Exception as error:  # PIL raises whatever the format's plugin does
-        return " ".join(str(error).replace(path, "").split()) or type(error).__name__
+        return reason_of(error, path)
     return None
 
 
-def unreadable_images(paths: list[str], num_workers: int | None = None, *, decode: bool = True) -> dict[str, str]:
+def unreadable_images(
+    paths: list[str],
+    num_workers: int | None = None,
+    *,
+    decode: bool = True,
+    find: Callable[[], dict[str, str]] | None = None,
+) -> dict[str, str]:
     """The files that cannot be decoded, with the reason; the verdict is remembered while the files do not change.
 
     Args:
         decode: try to; else look at the head and the end alone.
+        find: another way to find them, which tries to decode every one.
     """
     if not paths:
         return {}
@@ -67,15 +80,15 @@ def unreadable_images(paths: list[str], num_workers: int | None = None, *, decod
     verdicts = cache_folder() / "checked" / f"{files_fingerprint(paths, *kind)}.json"
     if verdicts.is_file():
         return json.loads(verdicts.read_text())
-    workers = num_workers or os.cpu_count() or 1
-    bad = {}
-    with ThreadPoolExecutor(workers) as pool:
-        faults = pool.map(fault_of if decode else fault_at_the_ends, paths)
-        for path, fault in tqdm(zip(paths, faults), total=len(paths), desc="Checking images", unit="image", delay=1):
-            if fault:
-                bad[path] = fault
+    bad = find() if find else _look_at(paths, num_workers, fault_of if decode else fault_at_the_ends)
     verdicts.parent.mkdir(parents=True, exist_ok=True)
     temporary = verdicts.with_suffix(f".{os.getpid()}")
     temporary.write_text(json.dumps(bad))
     temporary.replace(verdicts)
     return bad
+
+
+def _look_at(paths: list[str], num_workers: int | None, fault: Callable[[str], str | None]) -> dict[str, str]:
+    with ThreadPoolExecutor(num_workers or os.cpu_count() or 1) as pool:
+        faults = tqdm(pool.map(fault, paths), total=len(paths), desc="Checking images", unit="image", delay=1)
+        return {path: found for path, found in zip(paths, faults) if found}

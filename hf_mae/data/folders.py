@@ -11,6 +11,7 @@ import json
 import logging
 import os
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +40,9 @@ class Entry:
     group: str | None = None  # patient or video
 
 
+Check = Callable[[list[Entry]], dict[str, str]]  # path -> why it cannot be decoded, of those that cannot
+
+
 def load_image_folder(
     data_dir: str | Path,
     *,
@@ -51,6 +55,7 @@ def load_image_folder(
     group_column: str | None = None,
     group_pattern: str | None = None,
     keep_repeated: bool = False,
+    check: Check | None = None,
 ) -> DatasetDict:
     """Reads a labelled image data set of any usual layout.
 
@@ -70,6 +75,7 @@ def load_image_folder(
             where there is one.
         group_pattern: or a regular expression on `file_name`, whose first group it is.
         keep_repeated: let files stand in two splits (for an audit that lists them).
+        check: finds the files that cannot be decoded, in place of reading each of them for that alone.
 
     Returns:
         Splits with `image` (decoded on access), `labels` (`ClassLabel`, the same for every split), `file_name`, and
@@ -99,7 +105,7 @@ def load_image_folder(
     if group_pattern:
         groups = groups_of([entry.file_name for entry in entries], group_pattern)
         entries = [dataclasses.replace(entry, group=group) for entry, group in zip(entries, groups)]
-    entries = drop_or_refuse(entries, empty, on_bad_image, num_workers, own_splits=not keep_repeated)
+    entries = drop_or_refuse(entries, empty, on_bad_image, num_workers, own_splits=not keep_repeated, check=check)
     if not entries:
         raise UsageError(
             f"{root} has no images left to train on ({', '.join(IMAGE_SUFFIXES[:4])}... in class folders)."
@@ -268,17 +274,25 @@ def listed(names: list[str], whole: bool = False) -> str:
 
 
 def drop_or_refuse(
-    entries: list[Entry], empty: list[str], on_bad_image: str, num_workers: int | None, *, own_splits: bool = True
+    entries: list[Entry],
+    empty: list[str],
+    on_bad_image: str,
+    num_workers: int | None,
+    *,
+    own_splits: bool = True,
+    check: Check | None = None,
 ) -> list[Entry]:
     """Finds unreadable files and files in two splits; all are listed, and either refused or left out.
 
     Args:
         own_splits: whether the splits are the user's own; official ones are taken as they are, repeated files and all.
+        check: as of `load_image_folder`.
     """
     problems = {}
     if empty:
         problems["class folders without images"] = empty
-    bad = unreadable_images([entry.path for entry in entries], num_workers)
+    paths = [entry.path for entry in entries]
+    bad = unreadable_images(paths, num_workers, find=check and (lambda: check(entries)))
     if bad:
         problems["unreadable images"] = [f"{e.file_name} ({bad[e.path]})" for e in entries if e.path in bad]
     leave, repeated = _in_two_splits([e for e in entries if e.path not in bad]) if own_splits else (set(), [])

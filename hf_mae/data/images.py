@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from ..errors import UsageError
+from .check import reason_of
 from .folders import image_files
 from .store import PixelStore, file_key
 from .transforms import TrainingTransform, to_rgb
@@ -179,8 +180,7 @@ class CachedPixels:
             keys = [f"{dataset._fingerprint}-{index}" for index in range(len(dataset))]
 
         def decode(index: int) -> np.ndarray:
-            encoded = {"path": files[index]} if files else raw[index]["image"]
-            return np.asarray(resize(to_rgb(_open(encoded))), dtype=np.uint8)
+            return _resized({"path": files[index]} if files else raw[index]["image"], resize)
 
         store = PixelStore(repr(resize))
         store.add(keys, decode, num_workers)
@@ -193,6 +193,28 @@ class CachedPixels:
 
     def __getitem__(self, index: int) -> Image.Image:
         return Image.fromarray(self.array(index))
+
+
+def keep_decoded(paths: list[str], resize: Callable, num_workers: int | None) -> dict[str, str]:
+    """Decodes and resizes files into the store, for `CachedPixels` to find.
+
+    Returns:
+        Those that cannot be decoded, with the reason.
+    """
+    bad: dict[str, str] = {}
+
+    def decode(index: int) -> np.ndarray | None:
+        try:
+            return _resized({"path": paths[index]}, resize)
+        except Exception as error:  # PIL raises whatever the format's plugin does
+            bad[paths[index]] = reason_of(error, paths[index])
+
+    PixelStore(repr(resize)).add([file_key(path) for path in paths], decode, num_workers)
+    return bad
+
+
+def _resized(encoded: dict, resize: Callable) -> np.ndarray:
+    return np.asarray(resize(to_rgb(_open(encoded))), dtype=np.uint8)
 
 
 def _open(encoded: dict) -> Image.Image:

@@ -11,7 +11,7 @@ from ..arguments import DataSourceArguments
 from ..errors import UsageError
 from .archives import load_benchmark, pair_rows
 from .benchmarks import find_benchmark
-from .folders import hold_out, listed, load_image_folder
+from .folders import Check, hold_out, listed, load_image_folder
 from .shares import groups_of, stratified_share
 
 logger = logging.getLogger(__name__)
@@ -22,6 +22,7 @@ def load_splits(
     seed: int = 0,
     own_names: list[str] | None = None,
     label_names: list[str] | None = None,
+    check: Check | None = None,
 ) -> DatasetDict:
     """The splits, with `train` reduced by `train_fraction`, and `selection` taken out of it by `select_on`.
 
@@ -29,8 +30,9 @@ def load_splits(
         seed: of the shares.
         own_names: class names of a checkpoint, by class id; its order is kept where the data has the same ones.
         label_names: class names that the data must lie within, whatever it has.
+        check: as of `load_image_folder`.
     """
-    return reduce_training(read_splits(source, seed, own_names, label_names), source, seed)
+    return reduce_training(read_splits(source, seed, own_names, label_names, check=check), source, seed)
 
 
 def description(source: DataSourceArguments) -> dict[str, Any]:
@@ -46,12 +48,13 @@ def read_splits(
     own_names: list[str] | None = None,
     label_names: list[str] | None = None,
     keep_repeated: bool = False,
+    check: Check | None = None,
 ) -> DatasetDict:
     """The splits as they are, the training part whole (and files that stand in two splits in both, if asked)."""
     if source.benchmark:
         if source.group_column:
             raise UsageError("--group_column is a column of a manifest; for a --benchmark use --group_pattern.")
-        splits = _load_benchmark(source, seed)
+        splits = _load_benchmark(source, seed, check)
         if source.group_pattern:
             for split, dataset in splits.items():
                 groups = groups_of(dataset["file_name"][:], source.group_pattern)
@@ -68,6 +71,7 @@ def read_splits(
         "group_column": source.group_column,
         "group_pattern": source.group_pattern,
         "keep_repeated": keep_repeated,
+        "check": check,
     }
     splits = load_image_folder(source.data_dir, **options, label_names=label_names)
     names = next(iter(splits.values())).features["labels"].names
@@ -107,7 +111,7 @@ def _without_pairs(splits: DatasetDict, path: str) -> DatasetDict:
     return kept
 
 
-def _load_benchmark(source: DataSourceArguments, seed: int) -> DatasetDict:
+def _load_benchmark(source: DataSourceArguments, seed: int, check: Check | None) -> DatasetDict:
     benchmark = find_benchmark(source.benchmark)
     if benchmark.split_files and source.val_fraction:
         raise UsageError(f"{source.benchmark} has official splits: leave out --val_fraction.")
@@ -121,6 +125,7 @@ def _load_benchmark(source: DataSourceArguments, seed: int) -> DatasetDict:
         exclude_pairs=source.exclude_pairs,
         on_bad_image=source.on_bad_image,
         num_workers=source.preprocessing_num_workers,
+        check=check,
         **options,
     )
     counts = ", ".join(f"{split} {len(dataset)}" for split, dataset in data.splits.items())

@@ -7,7 +7,7 @@ appears when it is whole, so that an interruption costs no more than the one tha
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -63,13 +63,15 @@ class PixelStore:
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("*.arrow"))
 
-    def add(self, keys: Sequence[str], decode: Callable[[int], np.ndarray], num_workers: int | None = None) -> None:
+    def add(
+        self, keys: Sequence[str], decode: Callable[[int], np.ndarray | None], num_workers: int | None = None
+    ) -> None:
         """Decodes, in threads, whatever is not there. (Forked processes would stand still: the threads that torch has
         started by then do not live on in a fork.)
 
         Args:
             keys: of the images.
-            decode: place among `keys` -> uint8 (height, width, 3).
+            decode: place among `keys` -> uint8 (height, width, 3), or None for one that is not to be kept.
         """
         if not self._missing(keys):
             return
@@ -101,16 +103,16 @@ class PixelStore:
         partial = self.folder / f".{name}.partial"
         try:
             with ArrowWriter(features=FEATURES, path=str(partial), writer_batch_size=BATCH_IMAGES) as writer:
-                for start in range(0, len(chosen), BATCH_IMAGES):
-                    batch = chosen[start : start + BATCH_IMAGES]
-                    arrays = list(pool.map(decode, batch))
-                    writer.write_batch(
-                        {
-                            "key": [keys[place] for place in batch],
-                            "pixels": [array.tobytes() for array in arrays],
-                            "shape": [list(array.shape) for array in arrays],
-                        }
-                    )
+                for batch, arrays in _a_batch_ahead(pool, decode, chosen):
+                    kept = [(keys[place], array) for place, array in zip(batch, arrays) if array is not None]
+                    if kept:
+                        writer.write_batch(
+                            {
+                                "key": [key for key, _ in kept],
+                                "pixels": [array.tobytes() for _, array in kept],
+                                "shape": [list(array.shape) for _, array in kept],
+                            }
+                        )
                     bar.update(len(batch))
                 writer.finalize()
             partial.replace(self.folder / f"{name}.arrow")
@@ -125,3 +127,16 @@ class PixelStore:
         starts = dict(zip(files, np.cumsum([0, *(len(_open(path)) for path in files)])))
         whole = datasets.concatenate_datasets([_open(path) for path in files]).with_format("arrow")
         return whole, np.array([starts[path] + row for path, row in wanted])
+
+
+def _a_batch_ahead(pool: ThreadPoolExecutor, decode: Callable, places: list[int]) -> Iterator[tuple[list[int], list]]:
+    """Places and what `decode` makes of them, batch by batch; the next batch is decoded meanwhile."""
+    before = None
+    for start in range(0, len(places), BATCH_IMAGES):
+        batch = places[start : start + BATCH_IMAGES]
+        begun = batch, pool.map(decode, batch)
+        if before:
+            yield before[0], list(before[1])
+        before = begun
+    if before:
+        yield before[0], list(before[1])

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from tqdm.auto import tqdm
 
 from ..conversion.preprocessing import BILINEAR, IMAGENET_MEAN, IMAGENET_STD, reference_image_processor
@@ -35,8 +35,14 @@ class TrainingTransform:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Upright RGB (from grey, palette, RGBA, CMYK, EXIF rotation), as transformers' `load_image` for `pipeline()`."""
-    return ImageOps.exif_transpose(image).convert("RGB")
+    """Upright RGB (from grey, palette, RGBA, CMYK, EXIF rotation), as transformers' `load_image` for `pipeline()`.
+
+    An image that is so already is given back, not copied: Pillow's copies take as long as decoding a JPEG.
+    """
+    image.load()
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 @dataclass(frozen=True)
