@@ -9,6 +9,7 @@ import logging
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 
 import datasets
 import numpy as np
@@ -101,7 +102,7 @@ class TrainingImages(torch.utils.data.Dataset):
 
     def _readable(self, index: int) -> tuple[int, Image.Image]:
         """The image with its index; for one that cannot be read an error, or the next one that can."""
-        for place in (*range(index, len(self)), *range(index)):
+        for place in chain(range(index, len(self)), range(index)):
             try:
                 return place, self.pixels[place]
             except Exception as error:  # PIL raises whatever the format's plugin does

@@ -120,3 +120,10 @@ print(sum(len(batch["labels"]) for batch in torch.utils.data.DataLoader(images, 
     environment.pop("OMP_NUM_THREADS", None)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=environment)
     assert done.stdout.split()[-1] == "60", done.stderr
+
+
+def test_reading_an_image_does_not_depend_on_how_many_there_are(toy, monkeypatch):
+    images = TrainingImages(load_image_folder(toy / "labelled")["train"], training_transform("endoscopy", 24))
+    expected = images[3]["pixel_values"]
+    monkeypatch.setattr(TrainingImages, "__len__", lambda self: 10**12)  # a list of them would fill the memory
+    assert torch.equal(images[3]["pixel_values"], expected)

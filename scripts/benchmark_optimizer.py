@@ -1,0 +1,158 @@
+"""What AdamW takes of a step, with the 52 groups of layer-wise lr decay: `python scripts/benchmark_optimizer.py`.
+
+A ViT-L in bf16. Each way of updating is timed on the same gradients (medians) and set beside the forward and backward
+pass of a batch. Then DeepSpeed (ZeRO-2 and ZeRO-3, one process), which keeps flat buffers for each group.
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from functools import partial
+from importlib.metadata import version
+
+import torch
+from transformers import BeitConfig, BeitForImageClassification
+
+from hf_mae import parameter_groups
+from hf_mae.base_trainer import choose_attention
+from hf_mae.models import SIZES
+
+
+def make_model(size: str, device: torch.device) -> BeitForImageClassification:
+    width, blocks, heads, patch = SIZES[size]
+    model = BeitForImageClassification(
+        BeitConfig(
+            hidden_size=width, num_hidden_layers=blocks, num_attention_heads=heads, intermediate_size=4 * width,
+            patch_size=patch, use_mean_pooling=True, use_absolute_position_embeddings=True,
+            layer_scale_init_value=0.0, num_labels=22,
+        )
+    )  # fmt: skip
+    choose_attention(model, device)
+    return model.train().to(device)
+
+
+def merged(groups: list[dict]) -> list[dict]:
+    """Without layer-wise decay: what decays and what does not."""
+    by_decay: dict[float, dict] = {}
+    for group in groups:
+        into = by_decay.setdefault(group["weight_decay"], {**group, "params": []})
+        into["params"] += group["params"]
+    return list(by_decay.values())
+
+
+def timed(function, device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    function()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def passes(model, batch: int, device: torch.device):
+    """A function that computes gradients of one batch."""
+    size = model.config.image_size
+    pixels, labels = torch.randn(batch, 3, size, size, device=device), torch.randint(0, 22, (batch,), device=device)
+
+    def run():
+        model.zero_grad(set_to_none=False)
+        with torch.autocast(device.type, torch.bfloat16):
+            logits = model(pixel_values=pixels).logits
+        torch.nn.functional.cross_entropy(logits.float(), labels).backward()
+
+    return run
+
+
+def compare(size: str, batch: int, rounds: int, device: torch.device) -> None:
+    model = make_model(size, device)
+    forward_and_backward = passes(model, batch, device)
+    step = statistics.median(timed(forward_and_backward, device) for _ in range(3))
+    layered = parameter_groups(model, 1e-4)
+    plain = merged(layered)
+    ways = {
+        (name, f"{len(groups)} groups"): (groups, kwargs)
+        for groups in (plain, layered)
+        for name, kwargs in (
+            ("one by one", {"foreach": False}),
+            ("foreach", {"foreach": True}),
+            ("fused", {"fused": True}),
+        )
+    }
+    print(f"\nForward and backward pass of {batch} images: {step:.3f} s")
+    print("| AdamW | | s | share of a step |\n|---|---|---|---|")
+    for (name, count), (groups, kwargs) in ways.items():  # one after the other: each has 2.4 GB of moments
+        optimizer = torch.optim.AdamW([dict(group) for group in groups], lr=1e-4, **kwargs)
+        optimizer.step()
+        seconds = statistics.median(timed(optimizer.step, device) for _ in range(rounds))
+        print(f"| {name} | {count} | {seconds:.3f} | {100 * seconds / (step + seconds):.1f} % |")
+
+
+def engine_passes(engine, device: torch.device) -> None:
+    pixels = torch.randn(1, 3, 224, 224, device=device, dtype=torch.bfloat16)
+    engine.backward(engine(pixel_values=pixels).logits.float().square().mean())
+
+
+def deepspeed_steps(size: str, rounds: int, device: torch.device, stage: int) -> None:
+    """Prints the seconds of DeepSpeed's update with 2 groups and with one for each layer and weight decay."""
+    import deepspeed
+
+    found = {}
+    for layered in (False, True):
+        model = make_model(size, device)
+        groups = parameter_groups(model, 1e-4)
+        groups = groups if layered else merged(groups)
+        settings = {
+            "train_micro_batch_size_per_gpu": 1,
+            "bf16": {"enabled": True},
+            "zero_optimization": {"stage": stage},
+            "zero_allow_untested_optimizer": True,
+            "zero_force_ds_cpu_optimizer": False,
+        }
+        optimizer = torch.optim.AdamW([dict(group) for group in groups], lr=1e-4, fused=True)
+        engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
+        update, passing = [], []
+        for _ in range(rounds + 1):
+            passing.append(timed(partial(engine_passes, engine, device), device))
+            update.append(timed(engine.step, device))
+        found[len(groups)] = statistics.median(update[1:]), statistics.median(passing[1:])
+        engine.destroy()
+        del engine, optimizer, model
+    base = min(found)
+    for count, (update, passing) in found.items():
+        print(
+            f"| ZeRO-{stage} | {count} groups | {update:.3f} | {update / found[base][0]:.2f} | {passing:.3f} | "
+            f"{passing / found[base][1]:.2f} |",
+            flush=True,
+        )
+
+
+def main(options: argparse.Namespace) -> None:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if options.deepspeed:
+        deepspeed_steps(options.size, options.rounds, device, options.deepspeed)
+        return
+    where = torch.cuda.get_device_name() if device.type == "cuda" else f"{os.cpu_count()} CPU cores"
+    print(f"{options.size}; {where} ({platform.machine()}); torch {version('torch')}", flush=True)
+    compare(options.size, options.batch, options.rounds, device)
+    print(f"\nDeepSpeed {version('deepspeed')}, one process, a batch of one image")
+    print("| | | update, s | ratio | forward and backward, s | ratio |\n|---|---|---|---|---|---|", flush=True)
+    for stage in (2, 3):
+        env = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29631"}
+        env |= {"DS_ACCELERATOR": device.type, "TQDM_DISABLE": "1"}
+        argv = ["--deepspeed", str(stage), "--size", options.size, "--rounds", str(options.rounds)]
+        done = subprocess.run([sys.executable, __file__, *argv], env=os.environ | env, capture_output=True, text=True)
+        print("\n".join(line for line in done.stdout.splitlines() if line.startswith("| ZeRO")) or done.stderr[-2000:])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="vit_large_patch16", choices=SIZES)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--deepspeed", type=int, choices=(2, 3), help=argparse.SUPPRESS)
+    main(parser.parse_args())
