@@ -2,17 +2,22 @@
 
 One ViT, mean pooling, layer-wise lr decay, drop path 0.1, the same batch; rounds are interleaved, medians are shown.
 The reference's loop is timm's ViT with torch's plain AdamW, as facebookresearch/mae runs it; on a GPU it uses fp16 with
-a scaler, and memory and the share of the measured matrix-product peak are shown, too (3 x forward FLOPs).
+a scaler, and the share of the measured matrix-product peak is shown, too (3 x forward FLOPs). "GB more": what a step
+adds to the memory at its peak (on a CPU: two steps to a process of its own, so gradients and moments are in it).
 """
 
 import argparse
 import os
 import platform
+import re
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -79,6 +84,8 @@ def trainer_step(kind, size: str, image_size: int, pixels, labels, folder: str, 
     else:
         args = FinetuningArguments(learning_rate=1e-4, **kwargs)
     trainer = kind(model=model, args=args, train_dataset=[{"pixel_values": pixels[0], "labels": labels[0]}])
+    if trainer.args.gradient_checkpointing:
+        trainer.model.gradient_checkpointing_enable()
     trainer.create_optimizer()
     model, optimizer = trainer.accelerator.prepare(trainer.model, trainer.optimizer)
     trainer.current_gradient_accumulation_steps = 1
@@ -112,58 +119,85 @@ def matrix_peak(device) -> float:
     return 2 * 8192**3 / statistics.median(times)
 
 
-def main(size: str, image_size: int, batch: int, rounds: int) -> None:
+def ways(shared: tuple, folder: str, gpu: bool) -> dict:
+    """name -> function that makes the step."""
+    half = torch.float16 if gpu else torch.bfloat16
+    ours = partial(trainer_step, MaeFinetuner, *shared, folder, bf16=True)
+    return {
+        "reference, float32": partial(timm_step, *shared, None),
+        f"reference, {'fp16' if gpu else 'bf16'}": partial(timm_step, *shared, half),
+        "timm, bf16, fused, compiled": partial(timm_step, *shared, torch.bfloat16, compiled=True, fused=True),
+        "stock Trainer, bf16": partial(trainer_step, Trainer, *shared, folder, bf16=True),
+        "hf_mae, bf16": ours,
+        "hf_mae, bf16, compiled": partial(ours, torch_compile=True),
+        "hf_mae, bf16, checkpointing": partial(ours, gradient_checkpointing=True),
+        "hf_mae, bf16, patch dropout 0.5": partial(ours, patch_dropout=0.5),
+    }
+
+
+def of_status(name: str) -> float:
+    """A line of /proc/self/status, in GB."""
+    return int(re.search(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text()).group(1)) * 1024 / 1e9
+
+
+def added_on_cpu(name: str, options: argparse.Namespace) -> float:
+    """Peak memory that the training adds to a process of its own, in GB: gradients, moments, activations."""
+    argv = ["--memory_of", name, "--size", options.size, "--image_size", options.image_size, "--batch", options.batch]
+    done = subprocess.run([sys.executable, __file__, *map(str, argv)], capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-1])
+
+
+def main(options: argparse.Namespace) -> None:
+    size, image_size, batch = options.size, options.image_size, options.batch
     gpu = torch.cuda.is_available()
     device = torch.device("cuda" if gpu else "cpu")
-    where = torch.cuda.get_device_name() if gpu else f"{os.cpu_count()} CPU cores ({platform.machine()})"
-    names = ("torch", "transformers", "timm", "accelerate")
-    print(f"{size}, {image_size} px, batch {batch}; {where}; {', '.join(f'{n} {version(n)}' for n in names)}")
     torch.manual_seed(0)
     pixels = torch.randn(batch, 3, image_size, image_size, device=device)
     labels = torch.randint(0, CLASSES, (batch,), device=device)
-    shared = (size, image_size, pixels, labels)
     with tempfile.TemporaryDirectory() as folder:
-        ways = {
-            "reference, float32": lambda: timm_step(*shared, None),
-            f"reference, {'fp16' if gpu else 'bf16'}": lambda: timm_step(
-                *shared, torch.float16 if gpu else torch.bfloat16
-            ),
-            "timm, bf16, fused, compiled": lambda: timm_step(*shared, torch.bfloat16, compiled=True, fused=True),
-            "stock Trainer, bf16": lambda: trainer_step(Trainer, *shared, folder, bf16=True),
-            "hf_mae, bf16": lambda: trainer_step(MaeFinetuner, *shared, folder, bf16=True),
-            "hf_mae, bf16, compiled": lambda: trainer_step(
-                MaeFinetuner, *shared, folder, bf16=True, torch_compile=True
-            ),
-            "hf_mae, bf16, patch dropout 0.5": lambda: trainer_step(
-                MaeFinetuner, *shared, folder, bf16=True, patch_dropout=0.5
-            ),
-        }
-        steps = {name: make() for name, make in ways.items()}
+        made = ways((size, image_size, pixels, labels), folder, gpu)
+        if options.memory_of:
+            step = made[options.memory_of]()
+            before = of_status("VmRSS")
+            for _ in range(2):
+                step()
+            print(of_status("VmHWM") - before)
+            return
+        where = torch.cuda.get_device_name() if gpu else f"{os.cpu_count()} CPU cores ({platform.machine()})"
+        names = ("torch", "transformers", "timm", "accelerate")
+        print(f"{size}, {image_size} px, batch {batch}; {where}; {', '.join(f'{n} {version(n)}' for n in names)}")
+        steps = {name: make() for name, make in made.items()}
         seconds = {name: [] for name in steps}
         memory = dict.fromkeys(steps, 0.0)
-        for number in range(rounds + 2):
+        for number in range(options.rounds + 2):
             for name, step in steps.items():
+                step()  # the pages of a model that was not in use for a while are far away
                 if gpu:
                     torch.cuda.synchronize()
                     torch.cuda.reset_peak_memory_stats()
+                    there = torch.cuda.memory_allocated()
                 started = time.perf_counter()
                 step()
                 if gpu:
                     torch.cuda.synchronize()
-                    memory[name] = torch.cuda.max_memory_allocated() / 1e9
+                    memory[name] = (torch.cuda.max_memory_allocated() - there) / 1e9
                 if number > 1:  # the first are for warming up and compiling
                     seconds[name].append(time.perf_counter() - started)
+    if not gpu:
+        memory = {name: added_on_cpu(name, options) for name in memory}
     median = {name: statistics.median(times) for name, times in seconds.items()}
     first, second = list(median.values())[:2]
     peak = matrix_peak(device) if gpu else None
-    head = f"| {'way':32} | images/s | x reference float32 | x reference {'fp16' if gpu else 'bf16'} |"
-    print(head + (" % of matrix peak | peak GB |" if gpu else ""))
-    print("|---" * (6 if gpu else 4) + "|")
+    print(
+        f"| {'way':32} | images/s | x reference float32 | x reference {'fp16' if gpu else 'bf16'} | GB more |"
+        + " % of matrix peak |" * gpu
+    )
+    print("|---" * (5 + gpu) + "|")
     for name, value in median.items():
         row = f"| {name:32} | {batch / value:8.1f} | {first / value:19.2f} | {second / value:16.2f} |"
+        row += f" {memory[name]:7.2f} |"
         if gpu:
-            share = 3 * forward_flops(size, image_size) * batch / value / peak
-            row += f" {100 * share:16.1f} | {memory[name]:7.1f} |"
+            row += f" {300 * forward_flops(size, image_size) * batch / value / peak:16.1f} |"
         print(row)
 
 
@@ -172,6 +206,6 @@ if __name__ == "__main__":
     parser.add_argument("--size", default="vit_small_patch16", choices=SIZES)
     parser.add_argument("--image_size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=7)
-    options = parser.parse_args()
-    main(options.size, options.image_size, options.batch, options.rounds)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--memory_of", help=argparse.SUPPRESS)
+    main(parser.parse_args())
