@@ -114,8 +114,9 @@ class PixelStore:
                             }
                         )
                     bar.update(len(batch))
-                writer.finalize()
-            partial.replace(self.folder / f"{name}.arrow")
+                count, _ = writer.finalize()
+            if count:
+                partial.replace(self.folder / f"{name}.arrow")
         finally:
             partial.unlink(missing_ok=True)
 

@@ -67,6 +67,14 @@ def test_an_error_keeps_what_is_whole_and_leaves_nothing_half_written(cache, mon
     assert not list(pixels.folder.glob(".*.partial"))
 
 
+def test_what_is_not_to_be_kept_leaves_no_file(cache):
+    pixels = PixelStore("a resize")
+    pixels.add(["a", "b"], lambda place: image_of(place) if place else None, 1)
+    pixels.add(["a"], lambda place: None, 1)
+    assert list(pixels.places()) == ["b"] and len(list(pixels.folder.glob("*arrow*"))) == 1
+    assert not list(pixels.folder.glob(".*.partial"))
+
+
 def test_folds_share_the_images(cache, toy, monkeypatch):
     whole = load_image_folder(toy / "labelled")["train"]
     decoded = []
