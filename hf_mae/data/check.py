@@ -38,8 +38,8 @@ def fault_of(path: str) -> str | None:
     return None
 
 
-def reason_of(error: Exception, path: str) -> str:
-    """What Pillow says of a file, without the file's name."""
+def reason_of(error: Exception, path: str = "") -> str:
+    """What Pillow says of a file, without the file's name (where one is given)."""
     return " ".join(str(error).replace(path, "").split()) or type(error).__name__
 
 

@@ -106,7 +106,7 @@ class TrainingImages(torch.utils.data.Dataset):
             try:
                 return place, self.pixels[place]
             except Exception as error:  # PIL raises whatever the format's plugin does
-                reason = " ".join(str(error).split()) or type(error).__name__
+                reason = reason_of(error)
             if self.on_bad_image == "error":
                 raise UsageError(
                     f"{self.file_names[place]} cannot be read ({reason}): mend it, or pass --on_bad_image skip."
