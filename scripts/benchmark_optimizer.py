@@ -1,7 +1,7 @@
 """What AdamW takes of a step, with the 52 groups of layer-wise lr decay: `python scripts/benchmark_optimizer.py`.
 
-A ViT-L in bf16. Each way of updating is timed on the same gradients (medians) and set beside the forward and backward
-pass of a batch. Then DeepSpeed (ZeRO-2 and ZeRO-3, one process), which keeps flat buffers for each group.
+A ViT-L in bf16. Each way of updating is timed on the same gradients (interleaved, medians) and set beside the forward
+and backward pass of a batch. Then DeepSpeed (ZeRO-2 and ZeRO-3, one process), which keeps flat buffers for each group.
 """
 
 import argparse
@@ -73,23 +73,26 @@ def compare(size: str, batch: int, rounds: int, device: torch.device) -> None:
     forward_and_backward = passes(model, batch, device)
     step = statistics.median(timed(forward_and_backward, device) for _ in range(3))
     layered = parameter_groups(model, 1e-4)
-    plain = merged(layered)
-    ways = {
-        (name, f"{len(groups)} groups"): (groups, kwargs)
-        for groups in (plain, layered)
-        for name, kwargs in (
-            ("one by one", {"foreach": False}),
-            ("foreach", {"foreach": True}),
-            ("fused", {"fused": True}),
-        )
-    }
     print(f"\nForward and backward pass of {batch} images: {step:.3f} s")
-    print("| AdamW | | s | share of a step |\n|---|---|---|---|")
-    for (name, count), (groups, kwargs) in ways.items():  # one after the other: each has 2.4 GB of moments
-        optimizer = torch.optim.AdamW([dict(group) for group in groups], lr=1e-4, **kwargs)
-        optimizer.step()
-        seconds = statistics.median(timed(optimizer.step, device) for _ in range(rounds))
-        print(f"| {name} | {count} | {seconds:.3f} | {100 * seconds / (step + seconds):.1f} % |")
+    print("| AdamW | | s | share of a step | ratio |\n|---|---|---|---|---|")
+    optimizers = {
+        (name, len(groups)): torch.optim.AdamW([dict(group) for group in groups], lr=1e-4, fused=fused)
+        for name, fused in (("torch's own choice", None), ("fused", True))
+        for groups in (merged(layered), layered)
+    }
+    seconds = interleaved({key: optimizer.step for key, optimizer in optimizers.items()}, rounds, device)
+    first = next(iter(seconds.values()))
+    for (name, count), value in seconds.items():
+        print(f"| {name} | {count} groups | {value:.3f} | {100 * value / (step + value):.1f} % | {value / first:.2f} |")
+
+
+def interleaved(ways: dict, rounds: int, device: torch.device) -> dict:
+    """Median seconds of each way; one is run after the other in every round, and the first round does not count."""
+    taken = {name: [] for name in ways}
+    for _ in range(rounds + 1):
+        for name, way in ways.items():
+            taken[name].append(timed(way, device))
+    return {name: statistics.median(times[1:]) for name, times in taken.items()}
 
 
 def engine_passes(engine, device: torch.device) -> None:
@@ -101,7 +104,7 @@ def deepspeed_steps(size: str, rounds: int, device: torch.device, stage: int) ->
     """Prints the seconds of DeepSpeed's update with 2 groups and with one for each layer and weight decay."""
     import deepspeed
 
-    found = {}
+    engines = {}
     for layered in (False, True):
         model = make_model(size, device)
         groups = parameter_groups(model, 1e-4)
@@ -114,20 +117,18 @@ def deepspeed_steps(size: str, rounds: int, device: torch.device, stage: int) ->
             "zero_force_ds_cpu_optimizer": False,
         }
         optimizer = torch.optim.AdamW([dict(group) for group in groups], lr=1e-4, fused=True)
-        engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
-        update, passing = [], []
-        for _ in range(rounds + 1):
-            passing.append(timed(partial(engine_passes, engine, device), device))
-            update.append(timed(engine.step, device))
-        found[len(groups)] = statistics.median(update[1:]), statistics.median(passing[1:])
-        engine.destroy()
-        del engine, optimizer, model
-    base = min(found)
-    for count, (update, passing) in found.items():
+        engines[len(groups)], *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
+    steps = {}
+    for count, engine in engines.items():
+        steps["passes", count] = partial(engine_passes, engine, device)
+        steps["update", count] = engine.step
+    seconds = interleaved(steps, rounds, device)
+    two = min(engines)
+    for count in engines:
+        update, passing = seconds["update", count], seconds["passes", count]
         print(
-            f"| ZeRO-{stage} | {count} groups | {update:.3f} | {update / found[base][0]:.2f} | {passing:.3f} | "
-            f"{passing / found[base][1]:.2f} |",
-            flush=True,
+            f"| ZeRO-{stage} | {count} groups | {update:.3f} | {update / seconds['update', two]:.2f} | {passing:.3f} | "
+            f"{passing / seconds['passes', two]:.2f} |"
         )
 
 
