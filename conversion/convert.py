@@ -1,7 +1,6 @@
 """Checkpoint -> stock transformers model, with a certificate of what became of every tensor."""
 
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -9,14 +8,17 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from hf_mae.files.writing import open_to_the_umask, whole_folder, write_json
+
 from .architecture import Architecture, read_architecture, square_grid, transformers_config
 from .checkpoint import Checkpoint, read_checkpoint
 from .errors import ConversionError
 from .initialization import initial_value
+from .labels import read_labels
 from .names import Mapped, to_reference, to_transformers
 from .preprocessing import reference_image_processor
 from .reference_forward import reference_outputs
-from .writing import whole_folder
+from .report import ConversionReport
 
 TO = ("auto", "pretraining", "classifier", "backbone")
 POOLING = ("auto", "mean", "cls")
@@ -28,72 +30,6 @@ CLASSES = {
 }
 CERTIFICATE = "conversion.json"
 TOLERANCE = 1e-4  # of --verify, relative to the largest output
-
-
-@dataclass
-class ConversionReport:
-    """The certificate of a conversion, kept beside the weights as `conversion.json`."""
-
-    source: dict[str, Any]  # name, size in bytes, sha256, layout
-    target: dict[str, Any]  # class, pooling, architecture
-    ledger: list[dict]  # {"source", "target": [...]}: every tensor that was used
-    left_out: list[dict]  # {"source", "reason"}: every tensor that was not
-    new: list[dict]  # {"target", "reason"}: every parameter of the target that the source lacks
-    notes: list[str] = field(default_factory=list)
-    verification: dict[str, Any] | None = None  # largest difference between both sides on random input
-    versions: dict[str, str] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    def summary(self) -> str:
-        """What a person wants to know of it, a few lines."""
-        lines = [
-            f"{self.source['name']} ({self.source['layout']}) -> {self.target['class']}",
-            f"  used      {len(self.ledger)} tensors of the source",
-        ]
-        reasons: dict[str, list[str]] = {}
-        for entry in self.left_out:
-            reasons.setdefault(entry["reason"], []).append(entry["source"])
-        for reason, names in reasons.items():
-            lines.append(f"  left out  {_some(names)}: {reason}")
-        for entry in self.new:
-            lines.append(f"  new       {entry['target']}: {entry['reason']}")
-        lines += [f"  note      {note}" for note in self.notes]
-        if self.verification:
-            lines.append(
-                f"  verified  largest difference {self.verification['max_abs_difference']:.2g} "
-                f"on outputs up to {self.verification['max_abs_output']:.2g}"
-            )
-        return "\n".join(lines)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names) if len(names) <= 3 else f"{', '.join(names[:2])} and {len(names) - 2} more"
-
-
-def read_labels(labels: str | Path | list[str]) -> list[str]:
-    """Class names from a list, a text file (one a line), or a JSON file (a list, or an id2label object)."""
-    if isinstance(labels, (list, tuple)):
-        names = [str(name) for name in labels]
-        where = "labels"
-    else:
-        path, where = Path(labels), str(labels)
-        if not path.is_file():
-            raise ConversionError(f"{path} does not exist: --labels takes a file with one class name a line, or JSON.")
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".json":
-            try:
-                loaded = json.loads(text)
-            except json.JSONDecodeError as error:
-                raise ConversionError(f"{path} is no JSON ({error}).") from None
-            loaded = loaded.get("id2label", loaded) if isinstance(loaded, dict) else loaded
-            names = [loaded[key] for key in sorted(loaded, key=int)] if isinstance(loaded, dict) else loaded
-        else:
-            names = [line.strip() for line in text.splitlines() if line.strip()]
-    if len(set(names)) < len(names) or len(names) < 2:
-        raise ConversionError(f"{where} must name at least two classes, each once; it has {len(names)} lines.")
-    return names
 
 
 def resize_positions(positions: torch.Tensor, grid: int) -> torch.Tensor:
@@ -172,6 +108,19 @@ def _fill_new(
     ]
 
 
+@dataclass
+class _Plan:
+    """What a checkpoint becomes, before a model is built."""
+
+    checkpoint: Checkpoint
+    target: str  # a key of `names.TARGETS`
+    architecture: Architecture
+    state: dict[str, torch.Tensor]  # by the reference's names, as far as it is used
+    config: dict[str, Any]  # what the model's configuration gets beside the sizes
+    dropped: list[dict] = field(default_factory=list)  # {"source", "reason"} of tensors that are replaced
+    reasons: dict[str, str] = field(default_factory=dict)  # why a module starts fresh
+
+
 def convert_to_model(
     source: str | Path,
     *,
@@ -185,8 +134,8 @@ def convert_to_model(
     norm_pix_loss: bool | None = None,
     verify: bool = False,
     generator: torch.Generator | None = None,
-    **config,
-):
+    **config: Any,
+) -> tuple[Any, ConversionReport]:
     """A stock transformers model in memory from any source of `read_checkpoint`.
 
     The parameters are views of the memory-mapped source where nothing had to change; `convert_checkpoint` documents
@@ -195,84 +144,110 @@ def convert_to_model(
     Returns:
         The model (in training mode as built, on the CPU, float32) and its `ConversionReport`.
     """
-    import transformers
-
-    for name, value, choices in (("to", to, TO), ("pooling", pooling, POOLING)):
-        if value not in choices:
-            raise ConversionError(f"--{name} takes one of {', '.join(choices)}, not {value}.")
+    _check_choice("to", to, TO)
+    _check_choice("pooling", pooling, POOLING)
     checkpoint = read_checkpoint(source)
     names = read_labels(labels) if labels is not None else None
     target = _choose_target(checkpoint, to, pooling, bool(names or num_labels))
+    architecture = _read_sizes(checkpoint, target, num_attention_heads, decoder_num_attention_heads)
+    plan = _Plan(checkpoint, target, architecture, dict(checkpoint.state), dict(config))
+    if target in ("cls", "mean"):
+        _plan_head(plan, names, num_labels)
+    _plan_pixel_loss(plan, norm_pix_loss)
+    if image_size and image_size != architecture.image_size:
+        _resize(plan.state, architecture, image_size, checkpoint)
+    model, mapped, new = _build(plan, generator)
+    report = _certificate(plan, mapped, new)
+    if verify:
+        full = plan.state | _references_of_new(model, target, plan.state)
+        report.verification = _verify(model, full, architecture, target)
+    report.source |= {"size": checkpoint.size, "sha256": checkpoint.sha256}
+    return model, report
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConversionError(f"--{name} takes one of {', '.join(choices)}, not {value}.")
+
+
+def _read_sizes(checkpoint: Checkpoint, target: str, heads: int | None, decoder_heads: int | None) -> Architecture:
     needed = checkpoint.state
     if target != "pretraining":  # a decoder that is left out need not be understood
         needed = {n: t for n, t in needed.items() if not n.startswith(("decoder_", "mask_token"))}
-    architecture = read_architecture(
+    return read_architecture(
         needed,
         checkpoint.args,
-        num_attention_heads=num_attention_heads,
-        decoder_num_attention_heads=decoder_num_attention_heads,
+        num_attention_heads=heads,
+        decoder_num_attention_heads=decoder_heads,
         source=checkpoint.source,
     )
-    state, dropped, reasons = dict(checkpoint.state), [], {}
-    if target in ("cls", "mean"):
-        num_labels, names, why = _settle_head(checkpoint, target, names, num_labels)
-        reasons["head"] = f"{why}; truncated normal, std 2e-5"
-        if why and "head.weight" in state:
-            reason = f"{why}; a fresh head takes its place"
-            dropped = [{"source": name, "reason": reason} for name in ("head.weight", "head.bias")]
-            state = {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
-            checkpoint.notes.append(f"{why}: its head was dropped and a fresh one takes its place")
-        config["num_labels"] = num_labels
-        if names:
-            config |= {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
-    if target == "pretraining":
-        config.setdefault(
-            "norm_pix_loss",
-            bool(checkpoint.args.get("norm_pix_loss", False) if norm_pix_loss is None else norm_pix_loss),
-        )
-        config.setdefault("mask_ratio", float(checkpoint.args.get("mask_ratio") or 0.75))
+
+
+def _plan_head(plan: _Plan, names: list[str] | None, num_labels: int | None) -> None:
+    """The classes of a classifier, and whether its head is the checkpoint's or a fresh one."""
+    count, names, why = _settle_head(plan.checkpoint, plan.target, names, num_labels)
+    plan.reasons["head"] = f"{why}; truncated normal, std 2e-5"
+    if why and "head.weight" in plan.state:
+        reason = f"{why}; a fresh head takes its place"
+        plan.dropped = [{"source": name, "reason": reason} for name in ("head.weight", "head.bias")]
+        plan.state = {name: tensor for name, tensor in plan.state.items() if not name.startswith("head.")}
+        plan.checkpoint.notes.append(f"{why}: its head was dropped and a fresh one takes its place")
+    plan.config["num_labels"] = count
+    if names:
+        plan.config |= {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+
+
+def _plan_pixel_loss(plan: _Plan, norm_pix_loss: bool | None) -> None:
+    """Mask ratio and target of pre-training, as they were asked for or as the checkpoint's args say."""
+    args = plan.checkpoint.args
+    if plan.target == "pretraining":
+        chosen = args.get("norm_pix_loss", False) if norm_pix_loss is None else norm_pix_loss
+        plan.config.setdefault("norm_pix_loss", bool(chosen))
+        plan.config.setdefault("mask_ratio", float(args.get("mask_ratio") or 0.75))
     elif norm_pix_loss:
         raise ConversionError("--norm_pix_loss is for --to pretraining: a classifier or backbone has no pixel loss.")
-    if image_size and image_size != architecture.image_size:
-        _resize(state, architecture, image_size, checkpoint)
 
-    configuration = transformers_config(architecture, target, **config)
-    arguments = {"add_pooling_layer": False} if target == "backbone" else {}
+
+def _build(plan: _Plan, generator: torch.Generator | None) -> tuple[Any, Mapped, list[dict]]:
+    """The model with the checkpoint's tensors, how they were mapped, and what is new."""
+    import transformers
+
+    arguments = {"add_pooling_layer": False} if plan.target == "backbone" else {}
+    configuration = transformers_config(plan.architecture, plan.target, **plan.config)
     with torch.device("meta"):
-        model = getattr(transformers, CLASSES[target])(configuration, **arguments)
+        model = getattr(transformers, CLASSES[plan.target])(configuration, **arguments)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    mapped = to_transformers(state, target)
-    new = _fill_new(mapped, target, shapes, reasons, generator)
+    mapped = to_transformers(plan.state, plan.target)
+    new = _fill_new(mapped, plan.target, shapes, plan.reasons, generator)
     for name, tensor in mapped.tensors.items():
         if name in shapes and tensor.shape != shapes[name]:
             raise ConversionError(
-                f"{checkpoint.source}: {name} should be of shape {tuple(shapes[name])} and is {tuple(tensor.shape)}."
+                f"{plan.checkpoint.source}: {name} should be of shape {tuple(shapes[name])} and is "
+                f"{tuple(tensor.shape)}."
             )
     fixed = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     model.load_state_dict(mapped.tensors, assign=True)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in fixed)
+    return model, mapped, new
 
-    report = ConversionReport(
+
+def _certificate(plan: _Plan, mapped: Mapped, new: list[dict]) -> ConversionReport:
+    checkpoint, target = plan.checkpoint, plan.target
+    return ConversionReport(
         source={"name": checkpoint.source, "layout": checkpoint.layout},
         target={
             "class": CLASSES[target],
             "pooling": target if target in ("cls", "mean") else None,
-            **architecture.encoder_sizes(),
-            "num_labels": config.get("num_labels"),
+            **plan.architecture.encoder_sizes(),
+            "num_labels": plan.config.get("num_labels"),
         },
         ledger=mapped.ledger,
-        left_out=dropped + mapped.left_out + checkpoint.left_out,
+        left_out=plan.dropped + mapped.left_out + checkpoint.left_out,
         new=new,
         notes=checkpoint.notes,
         versions={name: version(name) for name in ("torch", "transformers", "safetensors")},
     )
-    if verify:
-        full = dict(state)
-        full |= _references_of_new(model, target, state)
-        report.verification = _verify(model, full, architecture, target)
-    report.source |= {"size": checkpoint.size, "sha256": checkpoint.sha256}
-    return model, report
 
 
 def _resize(
@@ -373,5 +348,6 @@ def convert_checkpoint(
         )
         model.save_pretrained(folder)
         reference_image_processor(model.config.image_size).save_pretrained(folder)
-        (folder / CERTIFICATE).write_text(json.dumps(report.to_dict(), indent=1) + "\n", encoding="utf-8")
+        write_json(folder / CERTIFICATE, report.to_dict())
+        open_to_the_umask(folder)
     return report

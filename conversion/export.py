@@ -4,10 +4,11 @@ from pathlib import Path
 
 import torch
 
+from hf_mae.files.writing import whole_file
+
 from .architecture import Architecture, read_architecture
 from .checkpoint import read_checkpoint
 from .names import to_reference
-from .writing import whole_file
 
 
 def export_checkpoint(source: str | Path, destination: str | Path, *, overwrite: bool = False) -> Architecture:

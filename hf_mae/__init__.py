@@ -3,29 +3,40 @@
 `import hf_mae` imports nothing heavy; torch and transformers come with the first name that needs them.
 """
 
-from importlib import import_module
+from ._lazy import exports
 
 __version__ = "0.1.0"
 
-_EXPORTS = {
-    "FinetuningArguments": "arguments",
-    "PretrainingArguments": "arguments",
-    "MaeFinetuner": "trainer",
-    "MaePretrainer": "trainer",
-    "load_image_folder": "data",
-    "build_classifier": "models",
-    "build_pretrainer": "models",
-    "parameter_groups": "optim",
-    "ClassificationMetrics": "metrics",
-}
-__all__ = sorted(_EXPORTS)
-
-
-def __getattr__(name: str):
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_EXPORTS[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__all__, __getattr__, __dir__ = exports(
+    __name__,
+    {
+        "ClassificationMetrics": "evaluation.metric",
+        "FinetuningArguments": "settings.arguments",
+        "MaeFinetuner": "training.finetuner",
+        "MaePretrainer": "training.pretrainer",
+        "PretrainingArguments": "settings.arguments",
+        "RunRecord": "runs.record",
+        "UsageError": "errors",
+        "audit": "workflows.audit",
+        "build_classifier": "models.building",
+        "build_pretrainer": "models.building",
+        "convert": "workflows.convert",
+        "crossval": "workflows.crossval",
+        "evaluate": "workflows.evaluate",
+        "explain": "workflows.explain",
+        "export": "workflows.export",
+        "export_onnx": "workflows.export_onnx",
+        "finetune": "workflows.finetune",
+        "load_image_folder": "data.folders",
+        "open_demo": "workflows.demo",
+        "parameter_groups": "training.layer_decay",
+        "predict": "workflows.predict",
+        "prepare": "workflows.prepare",
+        "pretrain": "workflows.pretrain",
+        "probe": "workflows.probe",
+        "push": "workflows.push",
+        "read_record": "runs.record",
+        "reconstruct": "workflows.reconstruct",
+        "report": "workflows.report",
+    },
+)

@@ -1,7 +1,5 @@
 """`python -m hf_mae VERB` is `hf-mae VERB`."""
 
-import sys
+from .cli.main import program
 
-from .cli import main
-
-sys.exit(main())
+program()

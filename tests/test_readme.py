@@ -7,9 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import hub_stand_in
 import pytest
-from conftest import ROOT, SHARED, load_script
+from support import hub_stand_in
+from support.paths import ROOT, SHARED, load_script
 
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 # Run elsewhere: by CI itself, by the tests below and of the demo, by whoever installs, and, as benchmarks, by hand.

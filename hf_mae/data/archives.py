@@ -14,15 +14,15 @@ from pathlib import Path
 
 from datasets import DatasetDict
 
-from ..cache import cache_folder
-from ..download import download
 from ..errors import UsageError
+from ..files.caches import cache_folder
+from ..files.downloads import download
 from .benchmarks import Benchmark, SplitFile, find_benchmark
+from .entries import Check, Entry, drop_or_refuse, listed, to_dataset
 from .files import IMAGE_SUFFIXES
-from .folders import SPLITS, Check, Entry, drop_or_refuse, listed, to_dataset
+from .pairs import Key, read_pairs
 from .shares import stratified_share
-
-Key = str | tuple[str, str]
+from .splits import SPLITS
 
 
 def fetch_split_file(split_file: SplitFile) -> Path:
@@ -101,32 +101,6 @@ def find_images(root: Path, benchmark: Benchmark) -> dict[Key, list[str]]:
     if not found:
         raise UsageError(f"{root} holds no images: --data_dir takes the unpacked archive of {benchmark.homepage}.")
     return found
-
-
-def pair_rows(path: Path, labelled: bool = False) -> list[dict[str, str]]:
-    """The rows of a CSV of image pairs: `filename1,label1,...,filename2,label2,...`."""
-    if not path.is_file():
-        raise UsageError(f"The file of pairs {path} does not exist.")
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        rows = list(reader)
-    needed = ["filename1", "filename2", *(["label1", "label2"] if labelled else [])]
-    if missing := [name for name in needed if name not in (reader.fieldnames or ())]:
-        raise UsageError(f"{path} is no list of pairs: it lacks the column {', '.join(missing)}.")
-    return rows
-
-
-def read_pairs(path: Path, keyed_by_class: bool) -> set[Key]:
-    """Both images of every pair, by key.
-
-    Pairs with conflicting labels are what the published quality exclusion leaves out.
-    """
-    keys = set()
-    for row in pair_rows(path, labelled=keyed_by_class):
-        for side in "12":
-            stem = Path(row[f"filename{side}"]).stem
-            keys.add((row[f"label{side}"], stem) if keyed_by_class else stem)
-    return keys
 
 
 @dataclass

@@ -63,6 +63,7 @@ _HYPERKVASIR_FOLDERS = {
     "polyp": "polyps",
     "short-segment-barretts": "barretts-short-segment",
 }
+
 _HYPERKVASIR_16 = (
     "bbps-0-1",
     "bbps-2-3",
@@ -81,6 +82,7 @@ _HYPERKVASIR_16 = (
     "ulcerative-colitis-grade-2",
     "ulcerative-colitis-grade-3",
 )
+
 _HYPERKVASIR_RARE = (  # 100 images or fewer
     "barretts",
     "hemorroids",
@@ -90,6 +92,7 @@ _HYPERKVASIR_RARE = (  # 100 images or fewer
     "ulcerative-colitis-grade-1-2",
     "ulcerative-colitis-grade-2-3",
 )
+
 _GASTROVISION_22 = (
     "Accessory tools",
     "Barrett's esophagus",
@@ -114,6 +117,7 @@ _GASTROVISION_22 = (
     "Retroflex rectum",
     "Small bowel_terminal ileum",
 )
+
 _HYPERKVASIR = {
     "split_files": (
         SplitFile(
@@ -130,7 +134,9 @@ _HYPERKVASIR = {
     "citation": "Borgli et al., HyperKvasir, a comprehensive multi-class image and video dataset for gastrointestinal "
     "endoscopy, Scientific Data 7:283, 2020, doi:10.1038/s41597-020-00622-y",
 }
+
 _GASTROVISION_RARE = ("Angiectasia", "Erythema", "Esophageal varices", "Resection margins", "Ulcer")
+
 _GASTROVISION = {
     "folds": 0,
     "keyed_by_class": True,
@@ -139,6 +145,7 @@ _GASTROVISION = {
     "citation": "Jha et al., GastroVision: a multi-class endoscopy image dataset for computer aided gastrointestinal "
     "disease detection, ML4MHD at ICML 2023, doi:10.1007/978-3-031-47679-2_10",
 }
+
 BENCHMARKS = {
     "hyperkvasir-23": Benchmark(
         title="HyperKvasir, all 23 classes, official 2 folds",

@@ -1,8 +1,6 @@
 """Finding image files that cannot be decoded, in parallel, once for each state of the files."""
 
-import hashlib
 import json
-import logging
 import os
 import warnings
 from collections.abc import Callable
@@ -11,18 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..cache import cache_folder
-
-logger = logging.getLogger(__name__)
-
-
-def files_fingerprint(paths: list[str], *more: str) -> str:
-    """Changes when any of the files does (path, size or modification time), or anything of `more`."""
-    digest = hashlib.sha256("\0".join(more).encode())
-    for path in paths:
-        stat = os.stat(path)
-        digest.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:32]
+from ..files.caches import files_fingerprint, kept
+from .opening import reason_of
 
 
 def fault_of(path: str) -> str | None:
@@ -36,11 +24,6 @@ def fault_of(path: str) -> str | None:
     except Exception as error:  # PIL raises whatever the format's plugin does
         return reason_of(error, path)
     return None
-
-
-def reason_of(error: Exception, path: str = "") -> str:
-    """What Pillow says of a file, without the file's name (where one is given)."""
-    return " ".join(str(error).replace(path, "").split()) or type(error).__name__
 
 
 JPEG_END = b"\xff\xd9"
@@ -77,15 +60,13 @@ def unreadable_images(
     if not paths:
         return {}
     kind = [] if decode else ["ends"]
-    verdicts = cache_folder() / "checked" / f"{files_fingerprint(paths, *kind)}.json"
-    if verdicts.is_file():
-        return json.loads(verdicts.read_text())
-    bad = find() if find else _look_at(paths, num_workers, fault_of if decode else fault_at_the_ends)
-    verdicts.parent.mkdir(parents=True, exist_ok=True)
-    temporary = verdicts.with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps(bad))
-    temporary.replace(verdicts)
-    return bad
+    fault = fault_of if decode else fault_at_the_ends
+    return kept(
+        f"checked/{files_fingerprint(paths, *kind)}.json",
+        make=find or (lambda: _look_at(paths, num_workers, fault)),
+        read=lambda path: json.loads(path.read_text(encoding="utf-8")),
+        write=lambda path, bad: path.write_text(json.dumps(bad), encoding="utf-8"),
+    )
 
 
 def _look_at(paths: list[str], num_workers: int | None, fault: Callable[[str], str | None]) -> dict[str, str]:

@@ -18,12 +18,10 @@ from PIL import Image
 from skimage.metrics import structural_similarity
 from tqdm.auto import tqdm
 
-from ..cache import cache_folder
-from .check import files_fingerprint
-from .transforms import to_rgb
+from ..files.caches import files_fingerprint, kept
+from .opening import to_rgb
 
 logger = logging.getLogger(__name__)
-
 HASHED_SIZE = 160  # pixels, square and grey, of what is hashed
 COMPARED_SIZE = 96  # and of what is compared
 CROPS = (0.95, 0.9)  # sides of the crops that are hashed too: in the middle and at every corner
@@ -50,17 +48,13 @@ class Pair:
 def perceptual_hashes(paths: list[str], num_workers: int | None = None) -> np.ndarray:
     """Hashes (images, 1 + crops) uint64, the whole image's first; they are kept in the cache while the files do not
     change."""
-    kept = cache_folder() / "hashes" / f"{files_fingerprint(paths, '2')}.npy"
-    if kept.is_file():
-        return np.load(kept)
-    with ThreadPoolExecutor(num_workers or os.cpu_count() or 1) as pool:
-        found = list(tqdm(pool.map(_hashes_of, paths), total=len(paths), desc="Hashing", unit="image", delay=1))
-    hashes = np.stack(found)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    temporary = kept.with_suffix(f".{os.getpid()}.npy")
-    np.save(temporary, hashes)
-    temporary.replace(kept)
-    return hashes
+
+    def make() -> np.ndarray:
+        with ThreadPoolExecutor(num_workers or os.cpu_count() or 1) as pool:
+            bar = tqdm(pool.map(_hashes_of, paths), total=len(paths), desc="Hashing", unit="image", delay=1)
+            return np.stack(list(bar))
+
+    return kept(f"hashes/{files_fingerprint(paths, '2')}.npy", make, read=np.load, write=np.save)
 
 
 def _grey(path: str, size: int) -> Image.Image:

@@ -4,11 +4,8 @@ What is random depends on (seed, epoch, image) alone, so that neither the number
 interruption changes it.
 """
 
-import io
 import logging
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import chain
 
 import datasets
@@ -16,31 +13,16 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..compat.datasets import fingerprint_of
 from ..errors import UsageError
-from .check import reason_of
-from .folders import image_files
-from .store import PixelStore, file_key
-from .transforms import TrainingTransform, to_rgb
+from ..files.caches import file_key
+from .draws import seeded_draws
+from .entries import image_files
+from .opening import open_encoded, reason_of, to_rgb
+from .store import PixelStore
+from .transforms import TrainingTransform
 
 logger = logging.getLogger(__name__)
-
-
-@contextmanager
-def seeded_draws(*seed: int) -> Iterator[None]:
-    """Seeds `random`, numpy and torch (CPU) for a block, and puts their states back afterwards."""
-    # torch.default_generator: torch.manual_seed would look at every accelerator first, 0.1 ms an image.
-    generator = torch.default_generator
-    states = random.getstate(), np.random.get_state(legacy=False), generator.get_state()
-    number = int(np.random.SeedSequence(seed).generate_state(1)[0])
-    random.seed(number)
-    np.random.seed(number)
-    generator.manual_seed(number)
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        generator.set_state(states[2])
 
 
 class TrainingImages(torch.utils.data.Dataset):
@@ -178,7 +160,7 @@ class CachedPixels:
         files = image_files(dataset)
         keys = [file_key(path) for path in files]
         if not files:  # images within a parquet file have no name of their own
-            keys = [f"{dataset._fingerprint}-{index}" for index in range(len(dataset))]
+            keys = [f"{fingerprint_of(dataset)}-{index}" for index in range(len(dataset))]
 
         def decode(index: int) -> np.ndarray:
             return _resized({"path": files[index]} if files else raw[index]["image"], resize)
@@ -215,12 +197,7 @@ def keep_decoded(paths: list[str], resize: Callable, num_workers: int | None) ->
 
 
 def _resized(encoded: dict, resize: Callable) -> np.ndarray:
-    return np.asarray(resize(to_rgb(_open(encoded))), dtype=np.uint8)
-
-
-def _open(encoded: dict) -> Image.Image:
-    """An image of an undecoded column: `{"bytes", "path"}`."""
-    return Image.open(io.BytesIO(encoded["bytes"]) if encoded.get("bytes") else encoded["path"])
+    return np.asarray(resize(to_rgb(open_encoded(encoded))), dtype=np.uint8)
 
 
 def collate(items: list[dict]) -> dict[str, torch.Tensor]:

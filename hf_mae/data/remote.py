@@ -6,20 +6,8 @@ from datasets import ClassLabel, Dataset, DatasetDict, Image
 
 from ..errors import UsageError
 from .shares import groups_of
+from .splits import SPLIT_NAMES, SPLITS
 
-# Folder names that are splits, by the split they name.
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validate": "validation",
-    "validation": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
-}
-SPLITS = ("train", "validation", "test")
 LABEL_COLUMNS = ("labels", "label", "class", "category")
 
 

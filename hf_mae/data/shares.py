@@ -4,9 +4,11 @@ import logging
 import re
 
 import numpy as np
+from datasets import DatasetDict
 from sklearn.model_selection import StratifiedGroupKFold
 
 from ..errors import UsageError
+from .entries import column
 
 logger = logging.getLogger(__name__)
 
@@ -83,3 +85,13 @@ def warn_of_shared_groups(groups_by_split: dict[str, list[str]]) -> None:
                     second,
                     ", ".join(both[:5]),
                 )
+
+
+def hold_out(splits: DatasetDict, name: str, fraction: float, seed: int) -> None:
+    """Moves a share of the training images (stratified, seeded, groups kept together) into a split of its own."""
+    if "train" not in splits:
+        raise UsageError("There is no training split to hold a share out of.")
+    train = splits["train"]
+    out = held_out_share(train["labels"][:], column(train, "group"), fraction, seed)
+    splits[name] = train.select(np.flatnonzero(out))
+    splits["train"] = train.select(np.flatnonzero(~out))

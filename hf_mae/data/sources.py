@@ -2,17 +2,18 @@
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from datasets import DatasetDict
 
-from ..arguments import DataSourceArguments
 from ..errors import UsageError
-from .archives import load_benchmark, pair_rows
+from ..settings.data import DataSourceArguments
+from .archives import load_benchmark
 from .benchmarks import find_benchmark
-from .folders import Check, hold_out, listed, load_image_folder
-from .shares import groups_of, stratified_share
+from .entries import Check, listed
+from .folders import load_image_folder
+from .pairs import pair_rows
+from .shares import groups_of, hold_out, stratified_share
 
 logger = logging.getLogger(__name__)
 
@@ -33,13 +34,6 @@ def load_splits(
         check: as of `load_image_folder`.
     """
     return reduce_training(read_splits(source, seed, own_names, label_names, check=check), source, seed)
-
-
-def description(source: DataSourceArguments) -> dict[str, Any]:
-    """What a results file says of where its images are from."""
-    names = ("data_dir", "manifest", "benchmark", "fold", "exclude_pairs")
-    names += ("val_fraction", "train_fraction", "select_on")
-    return {name: getattr(source, name) for name in names}
 
 
 def read_splits(

@@ -15,15 +15,16 @@ from uuid import uuid4
 
 import datasets
 import numpy as np
-from datasets.arrow_writer import ArrowWriter
-from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from ..cache import cache_folder
+from ..compat.datasets import ArrowWriter
+from ..files.caches import cache_folder
+from ..files.locks import locked
 
 logger = logging.getLogger(__name__)
 
 FILE_IMAGES, BATCH_IMAGES = 512, 64  # in an Arrow file; in memory
+
 FEATURES = datasets.Features(
     {
         "key": datasets.Value("string"),
@@ -31,12 +32,6 @@ FEATURES = datasets.Features(
         "shape": datasets.List(datasets.Value("int32")),
     }
 )
-
-
-def file_key(path: str) -> str:
-    """Changes when the file does (path, size or modification time)."""
-    stat = os.stat(path)
-    return hashlib.blake2b(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}".encode(), digest_size=16).hexdigest()
 
 
 @lru_cache(maxsize=1024)
@@ -75,23 +70,15 @@ class PixelStore:
         """
         if not self._missing(keys):
             return
-        lock = FileLock(self.folder / "lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            logger.info("Another run is preparing these images (in %s): waiting for it.", self.folder)
-            lock.acquire()
-        with ThreadPoolExecutor(num_workers or os.cpu_count() or 1) as pool:
-            try:
-                for left_behind in self.folder.glob(".*.partial"):  # by a run that was killed
-                    left_behind.unlink()
-                missing = self._missing(keys)
-                done = len(keys) - len(missing)
-                with tqdm(total=len(keys), initial=done, desc="Decoding images", unit="image") as bar:
-                    for start in range(0, len(missing), FILE_IMAGES):
-                        self._write(keys, missing[start : start + FILE_IMAGES], decode, pool, bar)
-            finally:
-                lock.release()
+        waiting = f"Another run is preparing these images (in {self.folder}): waiting for it."
+        with ThreadPoolExecutor(num_workers or os.cpu_count() or 1) as pool, locked(self.folder / "lock", waiting):
+            for left_behind in self.folder.glob(".*.partial"):  # by a run that was killed
+                left_behind.unlink()
+            missing = self._missing(keys)
+            done = len(keys) - len(missing)
+            with tqdm(total=len(keys), initial=done, desc="Decoding images", unit="image") as bar:
+                for start in range(0, len(missing), FILE_IMAGES):
+                    self._write(keys, missing[start : start + FILE_IMAGES], decode, pool, bar)
 
     def _missing(self, keys: Sequence[str]) -> list[int]:
         there = self.places()

@@ -12,12 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 from tqdm.auto import tqdm
 
+from ..compat.timm import mend_posterize
 from ..conversion.preprocessing import BILINEAR, IMAGENET_MEAN, IMAGENET_STD, reference_image_processor
 from ..errors import UsageError
 from .batches import FlipsAndRotation
+from .opening import to_rgb
 
 ENDOSCOPY_MEAN, ENDOSCOPY_STD = (0.5575, 0.3902, 0.3250), (0.2522, 0.1944, 0.1745)
 STATISTICS = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "endoscopy": (ENDOSCOPY_MEAN, ENDOSCOPY_STD)}
@@ -32,17 +34,6 @@ class TrainingTransform:
     resize: Callable[[Image.Image], Image.Image] | None
     augment: Callable[[Image.Image], "torch.Tensor"]  # noqa: F821
     batch: FlipsAndRotation | None = None  # the same as `augment`, of uint8 batches
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Upright RGB (from grey, palette, RGBA, CMYK, EXIF rotation), as transformers' `load_image` for `pipeline()`.
-
-    An image that is so already is given back, not copied: Pillow's copies take as long as decoding a JPEG.
-    """
-    image.load()
-    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-        image = ImageOps.exif_transpose(image)
-    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 @dataclass(frozen=True)
@@ -116,28 +107,8 @@ def training_transform(
         mean=tuple(mean),
         std=tuple(std),
     )
-    _mend_posterize(augment)
+    mend_posterize(augment)
     return TrainingTransform(family, BoundedResize(cache_shortest_edge) if cache_shortest_edge else None, augment)
-
-
-def _mend_posterize(transform) -> None:
-    """Lets RandAugment posterize to 0 bits, which it does at magnitude 10 and which Pillow 13 refuses.
-
-    Earlier Pillow versions made such an image black, and so does this; no random draw changes.
-    """
-    from timm.data import auto_augment
-
-    for step in transform.transforms:
-        for op in getattr(step, "ops", []):
-            if op.aug_fn is auto_augment.posterize:
-                op.aug_fn = posterize
-
-
-def posterize(image: Image.Image, bits_to_keep: int, **_) -> Image.Image:
-    """timm's `posterize`, black where no bits are kept."""
-    if bits_to_keep >= 8:
-        return image
-    return ImageOps.posterize(image, bits_to_keep) if bits_to_keep > 0 else Image.new(image.mode, image.size)
 
 
 def pretraining_transform(

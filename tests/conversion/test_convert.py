@@ -5,8 +5,8 @@ import json
 
 import pytest
 import torch
-from conftest import TINY, TINY_DECODER
 from safetensors.torch import load_file, save_file
+from support.models import TINY, TINY_DECODER
 from transformers import (
     AutoImageProcessor,
     AutoModelForImageClassification,

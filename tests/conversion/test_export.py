@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import TINY, TINY_DECODER
+from support.models import TINY, TINY_DECODER
 
 from hf_mae.conversion import convert_checkpoint, export_checkpoint, read_checkpoint
 

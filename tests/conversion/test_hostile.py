@@ -7,7 +7,8 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, run_cli
+from support.cli_process import run_cli
+from support.models import TINY
 
 from hf_mae.conversion import ConversionError, convert_checkpoint, export_checkpoint, read_checkpoint
 

@@ -7,11 +7,11 @@ import threading
 import time
 
 import pytest
-from conftest import run_cli
 from PIL import Image
-from skeletons import official
+from support.cli_process import run_cli
+from support.skeletons import official
 
-from hf_mae.cli import main
+from hf_mae.cli.main import main
 from hf_mae.data import BENCHMARKS, archives, benchmarks, load_benchmark
 from hf_mae.errors import UsageError
 

@@ -177,8 +177,8 @@ def test_val_fraction_is_stratified_and_seeded(toy):
 
 
 def test_training_shares_are_nested_and_keep_every_class(toy):
-    from hf_mae.arguments import DataSourceArguments
     from hf_mae.data import load_splits
+    from hf_mae.settings.data import DataSourceArguments
 
     def share(fraction, seed=0):
         source = DataSourceArguments(data_dir=str(toy / "labelled"), train_fraction=fraction)

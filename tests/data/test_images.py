@@ -78,7 +78,7 @@ def test_augmentation_does_not_depend_on_workers(splits, workers, persistent):
 
 
 def test_crops_of_kept_images_are_bounded_and_can_be_turned_off(splits):
-    from hf_mae.arguments import DataArguments
+    from hf_mae.settings.data import DataArguments
 
     assert DataArguments(transforms="imagenet").kept_shortest_edge(224) == 448
     assert DataArguments(transforms="imagenet", cache_shortest_edge=0).kept_shortest_edge(224) is None

@@ -7,13 +7,14 @@ import time
 
 import numpy as np
 import pytest
-from conftest import ROOT
 from PIL import Image
+from support.paths import ROOT
 
 from hf_mae.data import TrainingImages, load_image_folder, store, training_transform
 from hf_mae.data.images import CachedPixels
-from hf_mae.data.store import PixelStore, file_key
+from hf_mae.data.store import PixelStore
 from hf_mae.data.transforms import SquareResize
+from hf_mae.files.caches import file_key
 
 
 @pytest.fixture
@@ -99,7 +100,8 @@ def test_a_killed_preparation_goes_on_and_two_at_once_do_the_work_once(tmp_path)
     code = f"""
 import os; os.environ["HF_HOME"] = {str(tmp_path / "home")!r}
 from pathlib import Path
-from hf_mae.data.store import PixelStore, file_key
+from hf_mae.data.store import PixelStore
+from hf_mae.files.caches import file_key
 from hf_mae.data.transforms import SquareResize
 from PIL import Image
 import numpy as np

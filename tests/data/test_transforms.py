@@ -10,8 +10,9 @@ from timm.data import create_transform
 from torchvision import transforms
 
 from hf_mae.data import image_processor, load_image_folder, training_transform
-from hf_mae.data.images import seeded_draws
-from hf_mae.data.transforms import BoundedResize, measure_mean_std, parse_mean_std, pretraining_transform, to_rgb
+from hf_mae.data.draws import seeded_draws
+from hf_mae.data.opening import to_rgb
+from hf_mae.data.transforms import BoundedResize, measure_mean_std, parse_mean_std, pretraining_transform
 from hf_mae.errors import UsageError
 
 MEAN, STD = (0.5575, 0.3902, 0.3250), (0.2522, 0.1944, 0.1745)
@@ -74,7 +75,7 @@ def test_posterizing_to_no_bits_is_black(photo):
     """RandAugment does so at magnitude 10; Pillow 13 refuses what earlier versions computed."""
     from timm.data.auto_augment import posterize as source
 
-    from hf_mae.data.transforms import posterize
+    from hf_mae.compat.timm import posterize
 
     for bits in (1, 4, 8):
         assert posterize(photo, bits) == source(photo, bits)

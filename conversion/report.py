@@ -1,0 +1,46 @@
+"""The certificate of a conversion: what became of every tensor."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass
+class ConversionReport:
+    """The certificate of a conversion, kept beside the weights as `conversion.json`."""
+
+    source: dict[str, Any]  # name, size in bytes, sha256, layout
+    target: dict[str, Any]  # class, pooling, architecture
+    ledger: list[dict]  # {"source", "target": [...]}: every tensor that was used
+    left_out: list[dict]  # {"source", "reason"}: every tensor that was not
+    new: list[dict]  # {"target", "reason"}: every parameter of the target that the source lacks
+    notes: list[str] = field(default_factory=list)
+    verification: dict[str, Any] | None = None  # largest difference between both sides on random input
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def summary(self) -> str:
+        """What a person wants to know of it, a few lines."""
+        lines = [
+            f"{self.source['name']} ({self.source['layout']}) -> {self.target['class']}",
+            f"  used      {len(self.ledger)} tensors of the source",
+        ]
+        reasons: dict[str, list[str]] = {}
+        for entry in self.left_out:
+            reasons.setdefault(entry["reason"], []).append(entry["source"])
+        for reason, names in reasons.items():
+            lines.append(f"  left out  {_some(names)}: {reason}")
+        for entry in self.new:
+            lines.append(f"  new       {entry['target']}: {entry['reason']}")
+        lines += [f"  note      {note}" for note in self.notes]
+        if self.verification:
+            lines.append(
+                f"  verified  largest difference {self.verification['max_abs_difference']:.2g} "
+                f"on outputs up to {self.verification['max_abs_output']:.2g}"
+            )
+        return "\n".join(lines)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= 3 else f"{', '.join(names[:2])} and {len(names) - 2} more"

@@ -1,0 +1,20 @@
+"""`hf-mae convert`: an MAE checkpoint -> transformers weights."""
+
+from .flags import Parser
+
+
+def parser() -> Parser:
+    """Its flags."""
+    return Parser("convert")
+
+
+def main(argv: list[str]) -> int:
+    """Runs it, and returns the exit status."""
+    asked = parser().parse(argv)
+    from ..workflows.convert import convert
+    from .logs import show_logs
+
+    show_logs()
+    print(convert(**asked.flags).summary())
+    print(f"Written to {asked.flags['destination']} (certificate: conversion.json)")
+    return 0

@@ -1,0 +1,27 @@
+"""`hf-mae explain`: where a classifier looks, and its most confident mistakes."""
+
+from .flags import Parser
+
+
+def parser() -> Parser:
+    """Its flags."""
+    return Parser("explain")
+
+
+def main(argv: list[str]) -> int:
+    """Runs it, and returns the exit status."""
+    asked = parser().parse(argv)
+    from ..workflows.explain import explain
+    from .logs import show_logs
+
+    show_logs()
+    made = explain(recipe=asked.recipe, **asked.flags)
+    if asked.flags.get("images"):
+        sheets = f"overlays, and {made.sheets} sheets images_*.png, are in {made.folder}"
+        print(f"{made.explained} images explained: {sheets}")
+    if made.mistakes is not None:
+        if made.mistakes:
+            print(f"{made.mistakes} mistakes of {made.classes} classes: {made.mistakes_sheet}")
+        else:
+            print(f"No mistake in the {made.images} images.")
+    return 1 if made.faults else 0

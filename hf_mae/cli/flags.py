@@ -1,0 +1,188 @@
+"""The one parser of the command line: the same behaviour for flags, booleans, words and recipes in every verb.
+
+Flags are the options of `settings.verbs`, spelled with underscores or dashes. A boolean is `--tta`, `--tta true` or
+`--no_tta`; words without a flag may stand anywhere. Nothing heavy is imported.
+"""
+
+import argparse
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from ..errors import CommandLineError, nearest
+from ..settings.fill import read_values, refuse_missing_paths
+from ..settings.options import FALSE, TRUE, Option
+from ..settings.verbs import RECIPE, find_verb, options_of_verb
+from .known_names import MEANT
+
+HELP = ("-h", "--help")
+HELP_ALL = "--help_all"
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """What a command line asks for: the settings of a workflow."""
+
+    recipe: str | None
+    flags: dict[str, Any]
+
+
+class Parser:
+    """The parser of a verb."""
+
+    def __init__(self, verb: str):
+        self.verb = find_verb(verb)
+        self.options = dict(options_of_verb(verb))
+        if self.verb.reads_recipes:
+            self.options[RECIPE.name] = RECIPE
+        self._spellings = {name: item.name for item in self.options.values() for name in (item.name, *item.also)}
+
+    def parse(self, argv: list[str]) -> Parsed:
+        """Reads a command line.
+
+        Raises:
+            SystemExit: `--help` or `--help_all` was asked for, and printed.
+            CommandLineError: it is wrong; everything that is not known is named at once.
+        """
+        if any(word in HELP for word in argv):
+            print(self.help_text())
+            raise SystemExit(0)
+        if HELP_ALL in map(_underscored, argv):
+            print(self.help_text(everything=True))
+            raise SystemExit(0)
+        parser = _Argparse(prog=f"hf-mae {self.verb.name}", add_help=False, allow_abbrev=False)
+        for item in self.options.values():
+            parser.add_argument(
+                f"--{item.name}", dest=item.name, nargs="+" if item.many else None, default=argparse.SUPPRESS
+            )
+        parser.add_argument("words", nargs="*", default=[])
+        found, unknown = parser.parse_known_intermixed_args(self._normalised(argv))
+        flags = vars(found)
+        words = [*flags.pop("words"), *(word for word in unknown if not word.startswith("--"))]
+        self._refuse_unknown([word for word in unknown if word.startswith("--")])
+        flags |= self._placed(words, flags)
+        recipe = flags.pop(RECIPE.name, None) if self.verb.reads_recipes else None
+        # What can be refused at once is, before anything heavy is imported.
+        values = read_values(self.verb.name, recipe, flags)
+        refuse_missing_paths(values)
+        options = options_of_verb(self.verb.name)
+        typed = {name: options[name].read(value, self.verb.name) for name, value in flags.items()}
+        return Parsed(recipe, typed)
+
+    def _normalised(self, argv: list[str]) -> list[str]:
+        """Flags by their own names, and booleans with a value: `--no-tta` -> `--tta=false`."""
+        result: list[str] = []
+        words = list(argv)
+        while words:
+            word = words.pop(0)
+            if word == "--":
+                return [*result, word, *words]
+            if not word.startswith("--"):
+                result.append(word)
+                continue
+            name, equals, value = word.partition("=")
+            known = self._spellings.get(_underscored(name)[2:])
+            if known is None:
+                opposite = self._spellings.get(_underscored(name)[2:].removeprefix("no_"))
+                if opposite is not None and self.options[opposite].kind is bool and not equals:
+                    result.append(f"--{opposite}=false")
+                else:
+                    result.append(word)
+            elif self.options[known].kind is bool and not equals:
+                said = words and words[0].lower() in TRUE + FALSE
+                result.append(f"--{known}={words.pop(0) if said else 'true'}")
+            else:
+                result.append(f"--{known}{equals}{value}")
+        return result
+
+    def _refuse_unknown(self, unknown: Iterable[str]) -> None:
+        flags = list(dict.fromkeys(word.partition("=")[0] for word in unknown))
+        if not flags:
+            return
+        named = "; ".join(f"there is no flag {flag}{self._meant(_underscored(flag)[2:])}" for flag in flags)
+        raise CommandLineError(f"{named}. See hf-mae {self.verb.name} --help_all.")
+
+    def _meant(self, name: str) -> str:
+        """The right name of a flag: of those that the reference, timm and older Trainers know first."""
+        if meant := [known for known in MEANT.get(name, ()) if known in self.options]:
+            return f" (here it is {' or '.join(f'--{known}' for known in meant)})"
+        return nearest(f"--{name}", [f"--{known}" for known in self.options])
+
+    def _placed(self, words: list[str], flags: dict[str, Any]) -> dict[str, Any]:
+        """Words without a flag, by the options that they are for."""
+        words = list(words)
+        placed: dict[str, Any] = {}
+        for name in self.verb.words:
+            if name in flags or not words:
+                continue
+            if self.options[name].many:
+                placed[name], words = words, []
+            else:
+                placed[name] = words.pop(0)
+        if words:
+            takes = " ".join(_metavar(self.options[name]) for name in self.verb.words)
+            expected = f"it takes {takes}" if takes else "each value needs its flag"
+            raise CommandLineError(f"there is no place for {' '.join(words)}: {expected}.")
+        return placed
+
+    def help_text(self, everything: bool = False) -> str:
+        """The flags that people use, grouped, with defaults; or all of them."""
+        parser = argparse.ArgumentParser(
+            prog=f"hf-mae {self.verb.name}",
+            usage=self._usage(),
+            description=self.verb.description,
+            epilog=None if everything else self._epilog(),
+            add_help=False,
+            formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=110),
+        )
+        shown = [item for item in self.options.values() if everything or item.common or item is RECIPE]
+        groups: dict[str, Any] = {}
+        for item in shown:
+            if item.group not in groups:
+                groups[item.group] = parser.add_argument_group(item.group)
+            word = item.name in self.verb.words
+            groups[item.group].add_argument(
+                *([f"--{item.name}"] if not word else [_metavar(item)]),
+                help=_help(item).replace("%", "%%"),
+                **({} if word else {"metavar": "" if item.kind is bool else _metavar(item)}),
+            )
+        return parser.format_help().rstrip("\n")
+
+    def _usage(self) -> str:
+        words = [f"[{_metavar(self.options[name])} ...]" if self.options[name].many else _metavar(self.options[name])
+                 for name in self.verb.words]  # fmt: skip
+        flags = [
+            f"--{name} {_metavar(self.options[name])}" for name in self.verb.required if name not in self.verb.words
+        ]
+        return " ".join([f"hf-mae {self.verb.name}", *words, *flags, "[flags]"]).replace("%", "%%")
+
+    def _epilog(self) -> str:
+        hidden = sum(1 for item in self.options.values() if not item.common and item is not RECIPE)
+        more = f" --help_all shows {hidden} more." if hidden else ""
+        return f"Flags may be spelled with dashes; a boolean is --flag, --flag true or --no_flag.{more}"
+
+
+class _Argparse(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise CommandLineError(f"{message} (see {self.prog} --help).")
+
+
+def _underscored(word: str) -> str:
+    """`--data-dir=x` -> `--data_dir=x`."""
+    name, equals, value = word.partition("=")
+    return f"--{name[2:].replace('-', '_')}{equals}{value}" if name.startswith("--") else word
+
+
+def _metavar(item: Option) -> str:
+    return item.metavar or {"data_dir": "D", "output_dir": "O", "model_name_or_path": "X"}.get(
+        item.name, {int: "N", float: "NUMBER", dict: "JSON"}.get(item.kind, item.name.upper())
+    )
+
+
+def _help(item: Option) -> str:
+    choices = f" One of {', '.join(map(str, item.choices))}." if item.choices else ""
+    default = item.default
+    if isinstance(default, list):
+        default = " ".join(map(str, default))
+    shown = "" if default is None or default is False or default == "" else f" (default: {default})"
+    return f"{item.help}{choices}{shown}"

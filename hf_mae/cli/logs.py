@@ -1,0 +1,16 @@
+"""Log lines on the terminal."""
+
+import logging
+import os
+import sys
+
+
+def show_logs() -> None:
+    """Our own log lines on the main process's stderr; of transformers only errors, and no bars for reading a file."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
+    main_process = os.environ.get("RANK", "0") == "0"  # as a launcher says
+    logging.getLogger("hf_mae").setLevel(logging.INFO if main_process else logging.ERROR)

@@ -1,0 +1,78 @@
+"""`hf-mae VERB`: finds the verb, and turns what goes wrong into one sentence and an exit status.
+
+0: done; 1: a run that failed; 2: a wrong command line; 75: stopped by a signal, to be resumed; 130: interrupted.
+"""
+
+import os
+import sys
+from importlib import import_module
+
+from .. import __version__
+from ..errors import UsageError
+from ..settings.verbs import VERBS, find_verb
+
+
+def usage() -> str:
+    """What `hf-mae --help` prints."""
+    lines = ["usage: hf-mae VERB ... (hf-mae VERB --help tells its flags)", "", "verbs:"]
+    lines += [f"  {verb.name:11} {verb.summary}" for verb in VERBS.values()]
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command line, and returns its exit status; never raises what a user can do something about."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        print(f"hf_mae {__version__}")
+        return 0
+    verb = argv.pop(0)
+    try:
+        find_verb(verb)
+    except UsageError as error:
+        print(f"hf-mae: {error}", file=sys.stderr)
+        return error.status
+    try:
+        return run(verb, argv)
+    except KeyboardInterrupt:
+        print(f"hf-mae {verb}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def run(verb: str, argv: list[str]) -> int:
+    """Runs a verb; a user's mistake becomes one sentence on stderr and an exit status (HF_MAE_DEBUG=1: raises it)."""
+    try:
+        return import_module(f".{verb.replace('-', '_')}", __package__).main(argv)
+    except SystemExit as left:  # --help
+        return int(left.code or 0)
+    except UsageError as error:
+        _show(error)
+        print(f"hf-mae {verb}: {error}", file=sys.stderr)
+        return error.status
+    except OSError as error:  # a folder that cannot be written, a full disk
+        if error.strerror is None or isinstance(error, BrokenPipeError):
+            raise
+        _show(error)
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"hf-mae {verb}: {where}{error.strerror}.", file=sys.stderr)
+        return 1
+
+
+def _show(error: Exception) -> None:
+    if os.environ.get("HF_MAE_DEBUG") == "1":
+        raise error
+
+
+def program() -> None:
+    """The program: runs the command line, and ends the process (together with the others of a distributed run)."""
+    status = main()
+    if "torch" in sys.modules:
+        from ..compat.torch import leave_together
+
+        leave_together(status)
+    sys.exit(status)

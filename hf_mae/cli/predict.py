@@ -1,0 +1,30 @@
+"""`hf-mae predict`: top classes of images and of videos' frames."""
+
+import sys
+
+from ..settings.evaluation import PredictionArguments
+from .flags import Parser
+
+
+def parser() -> Parser:
+    """Its flags."""
+    return Parser("predict")
+
+
+def main(argv: list[str]) -> int:
+    """Runs it, and returns the exit status."""
+    asked = parser().parse(argv)
+    from ..workflows.predict import check, predict
+
+    check(PredictionArguments(**asked.flags))
+    from .logs import show_logs
+
+    show_logs()
+    done = predict(to=sys.stdout, **asked.flags)
+    if done.output:
+        before = f" ({done.before} were there before)" if done.before else ""
+        good = done.total - len(done.faults)
+        print(f"{good} of {done.total} images predicted: {done.output}{before}", file=sys.stderr)
+    for fault in done.faults:
+        print(f"hf-mae predict: {fault}", file=sys.stderr)
+    return 1 if done.faults else 0

@@ -1,0 +1,20 @@
+"""`hf-mae reconstruct`: what a masked autoencoder makes of hidden patches."""
+
+from .flags import Parser
+
+
+def parser() -> Parser:
+    """Its flags."""
+    return Parser("reconstruct")
+
+
+def main(argv: list[str]) -> int:
+    """Runs it, and returns the exit status."""
+    asked = parser().parse(argv)
+    from ..workflows.reconstruct import reconstruct
+    from .logs import show_logs
+
+    show_logs()
+    made = reconstruct(**asked.flags)
+    print(f"{made.images} images, {100 * made.mask_ratio:g} % of their patches hidden: {made.output}")
+    return 0

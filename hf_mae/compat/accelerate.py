@@ -1,0 +1,69 @@
+"""accelerate: FSDP on CPUs, unwrapping without DeepSpeed, and the optimizer beneath its wrappers.
+
+Verified with accelerate 1.10 to 1.15.
+"""
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from accelerate import Accelerator, DistributedType, PartialState
+from accelerate.optimizer import AcceleratedOptimizer
+
+
+@contextmanager
+def fsdp_where_asked() -> Iterator[None]:
+    """Within the block, an `Accelerator` that is made uses FSDP on CPUs too, where the launcher asked for it.
+
+    accelerate takes DDP there instead, without a word: it looks for FSDP only among several devices of an accelerator.
+    So while it looks, the processes pass for such; afterwards the type is FSDP, which accelerate itself writes.
+    """
+    state = PartialState()
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
+        yield
+        return
+    # FSDP2 also wraps the patch embeddings, whose output is a view; nothing here changes it in place.
+    warnings.filterwarnings("ignore", r"FSDP2-wrapped module .* returned a view tensor")
+    before = state.distributed_type
+    if before == DistributedType.MULTI_CPU:
+        state.distributed_type = DistributedType.MULTI_GPU
+    try:
+        yield
+    finally:
+        if before == DistributedType.MULTI_CPU and state.distributed_type == DistributedType.MULTI_GPU:
+            state.distributed_type = before
+
+
+def without_importing_deepspeed(accelerator: Accelerator) -> None:
+    """Lets one accelerator unwrap models without importing DeepSpeed, which takes seconds and prints.
+
+    accelerate imports it at every `unwrap_model` where it is installed, to see whether the model is an engine of it.
+    """
+    unwrap = accelerator.unwrap_model
+
+    def unwrap_model(model: Any, *args: Any, **kwargs: Any) -> Any:
+        with _deepspeed_unseen():
+            return unwrap(model, *args, **kwargs)
+
+    accelerator.unwrap_model = unwrap_model  # type: ignore[method-assign]
+
+
+@contextmanager
+def _deepspeed_unseen() -> Iterator[None]:
+    from accelerate.utils import other
+
+    looks = other.is_deepspeed_available
+    other.is_deepspeed_available = lambda: False
+    try:
+        yield
+    finally:
+        other.is_deepspeed_available = looks
+
+
+def bare_optimizer(optimizer: Any) -> Any:
+    """What accelerate's wrapper holds: torch's optimizer, or an engine's."""
+    while isinstance(optimizer, AcceleratedOptimizer):
+        optimizer = optimizer.optimizer
+    return optimizer

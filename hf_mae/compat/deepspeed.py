@@ -1,0 +1,42 @@
+"""DeepSpeed, and transformers' coupling to it. DeepSpeed itself is never imported here.
+
+Verified with deepspeed 0.19 and transformers 5.17 to 5.24.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def whole_weights() -> Iterator[None]:
+    """Lets `from_pretrained` load whole weights under ZeRO-3 too, where transformers would share them out at once.
+
+    DeepSpeed shares them out when the model is prepared; until then they are read, converted and compared.
+    """
+    name = "transformers.integrations.deepspeed"
+    if name not in sys.modules:  # then nobody has told transformers of DeepSpeed
+        yield
+        return
+    integration: Any = sys.modules[name]
+    held = integration._hf_deepspeed_config_weak_ref
+    integration._hf_deepspeed_config_weak_ref = None
+    try:
+        yield
+    finally:
+        integration._hf_deepspeed_config_weak_ref = held
+
+
+def parameters_and_groups(optimizer: Any) -> list[tuple[list, dict]]:
+    """The model's own parameters beside the group that updates them, of torch's and of ZeRO's optimizers.
+
+    Args:
+        optimizer: without accelerate's wrapper (`compat.accelerate.bare_optimizer`).
+    """
+    if hasattr(optimizer, "bit16_groups"):  # ZeRO-1 and 2: the optimizer itself holds flat partitions
+        return list(zip(optimizer.bit16_groups, optimizer.optimizer.param_groups))
+    if hasattr(optimizer, "sub_group_to_group_id"):  # ZeRO-3
+        owners = optimizer.sub_group_to_group_id
+        return [(part, optimizer.optimizer.param_groups[owners[i]]) for i, part in enumerate(optimizer.fp16_groups)]
+    return [(group["params"], group) for group in optimizer.param_groups]

@@ -1,0 +1,149 @@
+"""Labelled image files -> a `datasets.Dataset`, and what can be wrong with them."""
+
+import hashlib
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import ClassLabel, Dataset, Features, Image, Value
+
+from ..errors import UsageError
+from .check import unreadable_images
+from .splits import SPLITS
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One labelled image file."""
+
+    path: str
+    label: str
+    split: str
+    file_name: str  # as the user knows it: relative to data_dir
+    group: str | None = None  # patient or video
+
+
+Check = Callable[[list[Entry]], dict[str, str]]  # path -> why it cannot be decoded, of those that cannot
+
+
+def to_dataset(entries: list[Entry], names: list[str]) -> Dataset:
+    ids = {name: index for index, name in enumerate(names)}
+    columns = {
+        "image": [entry.path for entry in entries],
+        "labels": [ids[entry.label] for entry in entries],
+        "file_name": [entry.file_name for entry in entries],
+    }
+    features = Features({"image": Image(), "labels": ClassLabel(names=names), "file_name": Value("string")})
+    if groups := _groups(entries):
+        columns["group"], features["group"] = groups, Value("string")
+    return Dataset.from_dict(columns, features=features)
+
+
+def _groups(entries: list[Entry]) -> list[str] | None:
+    groups = [entry.group for entry in entries]
+    return None if None in groups else groups
+
+
+def column(dataset: Dataset, name: str) -> list | None:
+    """A column as a list; None where there is none."""
+    return dataset[name][:] if name in dataset.column_names else None
+
+
+def holds_images(dataset: Any) -> bool:
+    """Whether a data set is one of undecoded images with classes, rather than one that gives tensors."""
+    if not isinstance(dataset, Dataset) or dataset.format["type"] not in (None, "python"):
+        return False  # with a format or transform of its own, it gives what its owner wants
+    return "image" in dataset.column_names
+
+
+def with_own_columns(dataset: Dataset) -> Dataset:
+    """A data set of images with the columns that this package works with: `image`, `labels`, `file_name`.
+
+    `datasets.load_dataset("imagefolder")` calls the class `label`; its files have their names from their paths.
+    """
+    if "labels" not in dataset.column_names and "label" in dataset.column_names:
+        dataset = dataset.rename_column("label", "labels")
+    if "file_name" not in dataset.column_names:
+        undecoded = dataset.select_columns(["image"]).cast_column("image", Image(decode=False))
+        names = [str(row["image"].get("path") or index) for index, row in enumerate(undecoded)]
+        dataset = dataset.add_column("file_name", names)
+    return dataset
+
+
+def image_files(dataset: Dataset) -> list[str]:
+    """The paths of the images, where every one is a file of its own; else (a parquet file, a Hub data set) none."""
+    undecoded = dataset.select_columns(["image"]).cast_column("image", Image(decode=False))["image"][:]
+    paths = [row["path"] for row in undecoded if row["path"] and not row["bytes"]]
+    return paths if len(paths) == len(dataset) and all(map(os.path.isfile, paths)) else []
+
+
+def listed(names: list[str], whole: bool = False) -> str:
+    return ", ".join(names) if whole or len(names) <= 5 else f"{', '.join(names[:5])}, ... {len(names)} in all"
+
+
+def drop_or_refuse(
+    entries: list[Entry],
+    empty: list[str],
+    on_bad_image: str,
+    num_workers: int | None,
+    *,
+    own_splits: bool = True,
+    check: Check | None = None,
+) -> list[Entry]:
+    """Finds unreadable files and files in two splits; all are listed, and either refused or left out.
+
+    Args:
+        own_splits: whether the splits are the user's own; official ones are taken as they are, repeated files and all.
+        check: as of `load_image_folder`.
+    """
+    problems = {}
+    if empty:
+        problems["class folders without images"] = empty
+    paths = [entry.path for entry in entries]
+    bad = unreadable_images(paths, num_workers, find=check and (lambda: check(entries)))
+    if bad:
+        problems["unreadable images"] = [f"{e.file_name} ({bad[e.path]})" for e in entries if e.path in bad]
+    leave, repeated = _in_two_splits([e for e in entries if e.path not in bad]) if own_splits else (set(), [])
+    if repeated:
+        problems["files that stand in two splits"] = repeated
+    if problems:
+        text = "\n".join(
+            f"{len(found)} {problem}:\n  " + "\n  ".join(sorted(found)) for problem, found in problems.items()
+        )
+        if on_bad_image == "error":
+            raise UsageError(
+                f"The data set has faults; mend them, or pass --on_bad_image skip to leave them out.\n{text}"
+            )
+        logger.warning("Left out of the data set:\n%s", text)
+    return [entry for entry in entries if entry.path not in bad and entry not in leave]
+
+
+def _in_two_splits(entries: list[Entry]) -> tuple[set[Entry], list[str]]:
+    """Files of equal content in different splits: those to leave out to keep the evaluation clean, and all pairs.
+
+    Only files of equal size are read.
+    """
+    by_size = defaultdict(list)
+    for entry in entries:
+        by_size[os.path.getsize(entry.path)].append(entry)
+    leave, repeated = set(), []
+    for same_size in by_size.values():
+        if len({entry.split for entry in same_size}) < 2:
+            continue
+        by_content = defaultdict(list)
+        for entry in same_size:
+            by_content[hashlib.sha1(Path(entry.path).read_bytes()).digest()].append(entry)
+        for same in by_content.values():
+            if len({entry.split for entry in same}) > 1:
+                ordered = sorted(same, key=lambda entry: (SPLITS.index(entry.split), entry.file_name))
+                repeated.append(" = ".join(f"{entry.split}: {entry.file_name}" for entry in ordered))
+                # The evaluation keeps its images: test before validation before train.
+                last = max(same, key=lambda entry: SPLITS.index(entry.split)).split
+                leave |= {entry for entry in same if entry.split != last}
+    return leave, repeated

@@ -1,0 +1,43 @@
+"""Folder trees of images without labels."""
+
+import logging
+import os
+from pathlib import Path
+
+from datasets import Dataset, Features, Image, Value
+
+from ..errors import UsageError
+from .check import unreadable_images
+from .files import image_files_below
+
+logger = logging.getLogger(__name__)
+
+
+def load_unlabelled(
+    data_dir: str, on_bad_image: str, num_workers: int | None = None, *, decode: bool = True
+) -> Dataset:
+    """Every image below a folder, as `image` and `file_name`; nothing is copied.
+
+    Args:
+        on_bad_image: `error` stops at files that cannot be read, and lists them; `skip` leaves them out.
+        decode: check that every image can be decoded, rather than its head and its end alone (which takes seconds for
+            100,000 images, and finds what is no image and what was cut off).
+    """
+    root = Path(data_dir)
+    if not root.is_dir():
+        raise UsageError(f"{root} is no folder.")
+    paths = image_files_below(root)
+    if not paths:
+        raise UsageError(f"{root} holds no images.")
+    if bad := unreadable_images(paths, num_workers, decode=decode):
+        listed = "\n  ".join(f"{path} ({reason})" for path, reason in bad.items())
+        if on_bad_image == "error":
+            raise UsageError(
+                f"{len(bad)} images of {root} cannot be read (--on_bad_image skip leaves them out):\n  {listed}"
+            )
+        logger.warning("Left out, because they cannot be read:\n  %s", listed)
+        paths = [path for path in paths if path not in bad]
+        if not paths:
+            raise UsageError(f"{root} holds no image that can be read.")
+    columns = {"image": paths, "file_name": [Path(os.path.relpath(path, root)).as_posix() for path in paths]}
+    return Dataset.from_dict(columns, features=Features({"image": Image(), "file_name": Value("string")}))

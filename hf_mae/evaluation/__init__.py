@@ -1,0 +1,1 @@
+"""Metrics, statistics, calibration, probes: numbers of predictions, without files."""

@@ -1,0 +1,65 @@
+"""Top classes of images, batch by batch."""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from itertools import islice
+
+from ..data.inputs import prepare
+
+
+def predict_files(
+    model,
+    processor,
+    items: Iterable[tuple[str, Callable]],
+    batch_size: int = 32,
+    top_k: int = 5,
+    num_workers: int = 2,
+    *,
+    temperature: float = 1.0,
+    bf16: bool = False,
+) -> Iterator[dict]:
+    """Yields, in order, `{"file_name", "predictions": [{"label", "score"}, ...]}` or `{"file_name", "error"}`.
+
+    Args:
+        model: a stock image classifier in evaluation mode, on the device to use.
+        items: of `sources`.
+        top_k: how many classes, best first.
+        num_workers: threads that decode.
+        temperature: by which logits are divided.
+        bf16: compute in bfloat16.
+    """
+    import torch
+
+    names = model.config.id2label
+    top_k = min(top_k, model.config.num_labels)
+    remaining = iter(items)
+    kind = model.device.type
+    with ThreadPoolExecutor(num_workers) as pool:
+        ahead = []  # batches whose images are being decoded while the model works
+
+        def submit():
+            batch = list(islice(remaining, batch_size))
+            if batch:
+                prepared = [pool.submit(prepare, name, opener, processor) for name, opener in batch]
+                ahead.append(([name for name, _ in batch], prepared))
+
+        submit()
+        while ahead:
+            submit()
+            batch, futures = ahead.pop(0)
+            prepared = [future.result() for future in futures]
+            good = [tensor for tensor in prepared if not isinstance(tensor, str)]
+            if good:
+                pixel_values = torch.stack(good).to(model.device, model.dtype, non_blocking=True)
+                with torch.inference_mode(), torch.autocast(kind, torch.bfloat16) if bf16 else nullcontext():
+                    logits = model(pixel_values=pixel_values).logits
+                top = (logits.float() / temperature).softmax(-1).topk(top_k)
+                rows = iter(zip(top.values.tolist(), top.indices.tolist()))
+            for path, tensor in zip(batch, prepared):
+                if isinstance(tensor, str):
+                    yield {"file_name": path, "error": tensor}
+                else:
+                    scores, ids = next(rows)
+                    best = [{"label": names[i], "score": score} for i, score in zip(ids, scores)]
+                    yield {"file_name": path, "predictions": best}

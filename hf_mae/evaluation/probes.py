@@ -1,0 +1,100 @@
+"""`hf-mae probe`: how good a checkpoint's frozen features are, without fine-tuning: linear probe and k-NN.
+
+The linear probe is the reference's (main_linprobe.py of facebookresearch/mae): batch normalisation without affine
+parameters, then a linear layer, by SGD with momentum; here on features that are computed once, all learning rates and
+weight decays of a sweep at the same time.
+"""
+
+from itertools import product
+
+import numpy as np
+import torch
+from sklearn.neighbors import KNeighborsClassifier
+from torch.nn import functional as F
+
+from ..errors import UsageError
+from .metrics import HEADLINE, classification_scores
+
+RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+DECAYS = (0.0, 1e-4, 1e-3, 1e-2)
+EPOCHS, BATCH, MOMENTUM = 100, 256, 0.9
+NEIGHBOURS = 20
+SWEEP_SHARE = 0.2  # of the training images, where there is no test split: they choose, the validation split judges
+
+
+def linear_probe(train: np.ndarray, labels: np.ndarray, num_classes: int, seed: int = 0, epochs: int = EPOCHS):
+    """Linear layers on normalised features, one for each learning rate and weight decay of the sweep.
+
+    Args:
+        train: features (images, width).
+        labels: class ids (images,).
+
+    Returns:
+        A function features -> logits (settings, images, classes), and the settings (lr, weight decay).
+    """
+    mean, std = train.mean(0), np.sqrt(train.var(0) + 1e-6)
+    settings = list(product(RATES, DECAYS))
+    values = torch.from_numpy((train - mean) / std).float()
+    targets = torch.from_numpy(labels).long()
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.zeros(len(settings), train.shape[1], num_classes, requires_grad=True)
+    weight.data += 0.01 * torch.randn(weight.shape[1:], generator=generator)
+    bias = torch.zeros(len(settings), 1, num_classes, requires_grad=True)
+    rates = torch.tensor([rate for rate, _ in settings]).view(-1, 1, 1)
+    decays = torch.tensor([decay for _, decay in settings]).view(-1, 1, 1)
+    speed = [torch.zeros_like(weight), torch.zeros_like(bias)]
+    batches = max(1, -(-len(values) // BATCH))
+    for step in range(epochs * batches):
+        if step % batches == 0:
+            order = torch.randperm(len(values), generator=generator)
+        chosen = order[step % batches * BATCH : (step % batches + 1) * BATCH]
+        logits = values[chosen] @ weight + bias
+        loss = F.cross_entropy(logits.flatten(0, 1), targets[chosen].repeat(len(settings)), reduction="sum") / len(
+            chosen
+        )
+        gradients = torch.autograd.grad(loss, [weight, bias])
+        factor = 0.5 * (1 + np.cos(np.pi * step / (epochs * batches)))
+        with torch.no_grad():
+            for parameter, gradient, velocity in zip((weight, bias), gradients, speed):
+                velocity.mul_(MOMENTUM).add_(gradient + decays * parameter)
+                parameter -= factor * rates * velocity
+
+    @torch.no_grad()
+    def logits_of(features: np.ndarray) -> np.ndarray:
+        return (torch.from_numpy((features - mean) / std).float() @ weight + bias).numpy()
+
+    return logits_of, settings
+
+
+def probe_features(
+    features: dict[str, np.ndarray], labels: dict[str, np.ndarray], names: list[str], seed: int = 0
+) -> dict[str, dict]:
+    """Scores of the linear probe and of k-NN on one pooling's features.
+
+    Args:
+        features, labels: by part: `train`, `sweep` (chooses learning rate and weight decay), `judge`.
+    """
+    logits_of, settings = linear_probe(features["train"], labels["train"], len(names), seed)
+    swept = logits_of(features["sweep"]).argmax(-1)
+    scores = [classification_scores(predicted, labels["sweep"], names)["macro_f1"] for predicted in swept]
+    best = int(np.argmax(scores))
+    linear = classification_scores(logits_of(features["judge"])[best].argmax(-1), labels["judge"], names)
+    neighbours = KNeighborsClassifier(min(NEIGHBOURS, len(labels["train"])), weights="distance", metric="cosine")
+    neighbours.fit(features["train"], labels["train"])
+    nearest = classification_scores(neighbours.predict(features["judge"]), labels["judge"], names)
+    return {
+        "linear": {name: linear[name] for name in HEADLINE}
+        | {"learning_rate": settings[best][0], "weight_decay": settings[best][1]},
+        "knn": {name: nearest[name] for name in HEADLINE} | {"neighbours": neighbours.n_neighbors},
+    }
+
+
+def parts_of(splits) -> dict[str, str]:
+    """Which split trains, chooses and judges the probe."""
+    if "train" not in splits:
+        raise UsageError("A probe needs training images.")
+    if "test" in splits and ("validation" in splits or "selection" in splits):
+        return {"train": "train", "sweep": "selection" if "selection" in splits else "validation", "judge": "test"}
+    if "validation" in splits and "selection" in splits:
+        return {"train": "train", "sweep": "selection", "judge": "validation"}
+    raise UsageError("A probe needs a split that judges it: pass --val_fraction 0.2.")

@@ -1,0 +1,87 @@
+"""A table that grows row by row, keeps what it has when it is interrupted, and goes on from there."""
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from ..errors import UsageError
+from .writing import write_json, write_text
+
+
+@contextmanager
+def growing_file(
+    path: str | Path, header: list[str] | None, settings: dict[str, Any], resume: bool, overwrite: bool
+) -> Iterator[tuple[TextIO, set[str]]]:
+    """Yields a file to append rows to, and the `file_name`s that it has already.
+
+    Rows go into `FILE.partial`, beside it `FILE.partial.json` with the settings; when the block ends without an error
+    it takes the place of FILE. Rows with an error are taken out when it goes on: their files are tried again.
+
+    Args:
+        header: of a CSV, whose first column is `file_name`; None: JSON lines.
+        settings: what all rows must have in common.
+        resume: go on with `FILE.partial`, or with FILE.
+        overwrite: start anew.
+
+    Raises:
+        UsageError: there is such a file, and neither is asked for; or its rows are of other settings.
+    """
+    path = Path(path)
+    partial, record = (path.with_name(f"{path.name}.partial{suffix}") for suffix in ("", ".json"))
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: name a file to write to.")
+    if path.exists() and not resume and not overwrite:
+        raise UsageError(f"{path} exists: pass --resume to predict what it lacks, --overwrite, or another name.")
+    if partial.exists() and not resume and not overwrite:
+        raise UsageError(f"{partial} holds an interrupted run's rows: pass --resume to go on, or --overwrite.")
+    path.absolute().parent.mkdir(parents=True, exist_ok=True)
+    if not resume:
+        partial.unlink(missing_ok=True)
+    elif partial.exists() and record.exists() and (before := json.loads(record.read_text())) != settings:
+        other = ", ".join(f"{name} {before.get(name)} then, {settings[name]} now" for name in settings)
+        raise UsageError(f"{partial} was begun with other settings ({other}): repeat those, or pass --overwrite.")
+    elif not partial.exists() and path.exists():
+        shutil.copy(path, partial)
+    rows, done = _whole_rows(partial, header) if partial.exists() else ([], set())
+    write_json(record, settings)
+    write_text(partial, "".join(rows) or _head(header))
+    with open(partial, "a", newline="", encoding="utf-8") as file:
+        try:
+            yield file, done
+        except KeyboardInterrupt:
+            raise UsageError(
+                f"Interrupted. What is done is in {partial}: the same command and --resume go on."
+            ) from None
+    partial.replace(path)
+    record.unlink()
+
+
+def _head(header: list[str] | None) -> str:
+    buffer = io.StringIO()
+    if header:
+        csv.writer(buffer).writerow(header)
+    return buffer.getvalue()
+
+
+def _whole_rows(partial: Path, header: list[str] | None) -> tuple[list[str], set[str]]:
+    """The lines that were written to their end, but for those with an error, and their names."""
+    with open(partial, encoding="utf-8", newline="") as file:
+        text = file.read()
+    lines = text[: text.rfind("\n") + 1].splitlines(keepends=True)
+    if header is None:
+        kept = [(line, row) for line in lines if "error" not in (row := json.loads(line))]
+        return [line for line, _ in kept], {row["file_name"] for _, row in kept}
+    if lines and next(csv.reader(lines[:1])) != header:
+        raise UsageError(f"{partial} has other columns than this run's (--top_k?): pass --overwrite, or another name.")
+    kept, done = lines[:1], set()
+    for line in lines[1:]:
+        cells = next(csv.reader([line]))
+        if len(cells) == len(header) and not cells[-1]:
+            kept.append(line)
+            done.add(cells[0])
+    return kept, done

@@ -1,0 +1,122 @@
+"""Writing that leaves either the whole result or nothing: a temporary sibling, flushed to the disk, then a rename.
+
+Every file that this package writes under its own name goes through here. Permissions are those of the umask.
+"""
+
+import csv
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+
+
+@contextmanager
+def whole_folder(destination: str | Path, overwrite: bool) -> Iterator[Path]:
+    """Yields a temporary folder beside `destination`, which takes its place when the block ends without an error.
+
+    Raises:
+        UsageError: `destination` is a file, holds something that may not be replaced, or cannot be written.
+    """
+    destination = Path(destination)
+    if destination.is_file():
+        raise UsageError(f"{destination} is a file: name a folder to write to.")
+    if destination.is_dir() and any(destination.iterdir()) and not overwrite:
+        raise UsageError(f"{destination} exists and is not empty: choose another folder, or pass --overwrite.")
+    with _said_in_a_sentence(destination):
+        temporary = Path(tempfile.mkdtemp(**_beside(destination)))
+    try:
+        yield temporary
+        open_to_the_umask(temporary)
+        replaced = None
+        if destination.is_dir():
+            replaced = destination.rename(temporary.with_name(temporary.name + ".replaced"))
+        temporary.rename(destination)
+        if replaced:
+            shutil.rmtree(replaced)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def whole_file(destination: str | Path, overwrite: bool = True) -> Iterator[Path]:
+    """Yields a temporary file beside `destination`, which takes its place when the block ends without an error.
+
+    Raises:
+        UsageError: `destination` is a folder, exists and may not be replaced, or cannot be written.
+    """
+    destination = Path(destination)
+    if destination.is_dir():
+        raise UsageError(f"{destination} is a folder: name a file to write to.")
+    if destination.exists() and not overwrite:
+        raise UsageError(f"{destination} exists: choose another name, or pass --overwrite.")
+    with _said_in_a_sentence(destination):
+        handle, name = tempfile.mkstemp(**_beside(destination))
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        _flush(temporary)
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(destination)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(destination: str | Path, text: str) -> None:
+    """UTF-8, line ends as they are."""
+    with whole_file(destination) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def write_json(destination: str | Path, values: Any) -> None:
+    """Indented JSON; what JSON does not know is written as text."""
+    write_text(destination, json.dumps(values, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def write_csv(destination: str | Path, head: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
+    """A head and rows, as the csv module quotes them."""
+    with whole_file(destination) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([head, *rows])
+
+
+def open_to_the_umask(folder: Path) -> None:
+    """Gives a folder and the files in it the permissions that the umask gives (safetensors makes files of 0600, which
+    nobody else on a shared disk reads)."""
+    mask = _umask()
+    folder.chmod(0o777 & ~mask)
+    for path in folder.iterdir():
+        if path.is_file() and not path.is_symlink():
+            path.chmod(path.stat().st_mode & 0o777 | 0o666 & ~mask)
+
+
+def _beside(destination: Path) -> dict[str, Any]:
+    """Where a temporary sibling goes."""
+    folder = destination.absolute().parent
+    folder.mkdir(parents=True, exist_ok=True)
+    return {"prefix": f".{destination.name[:200]}.", "suffix": ".partial", "dir": folder}
+
+
+@contextmanager
+def _said_in_a_sentence(destination: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"{destination} cannot be written ({error.strerror}).") from None
+
+
+def _flush(path: Path) -> None:
+    """Onto the disk, so that the name never stands for less than the whole file, even after a power cut."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

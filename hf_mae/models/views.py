@@ -1,0 +1,44 @@
+"""Test-time augmentation: an endoscope has no up, so an image is also seen turned and mirrored, and scores averaged."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def views(pixel_values: Tensor) -> list[Tensor]:
+    """The eight views of square images (batch, channels, side, side): four quarter turns, each also mirrored."""
+    turned = [torch.rot90(pixel_values, quarter, dims=(-2, -1)) for quarter in range(4)]
+    return turned + [view.flip(-1) for view in turned]
+
+
+@contextmanager
+def averaged_views(model: nn.Module, wanted: bool = True) -> Iterator[nn.Module]:
+    """Within the block, a classifier's logits are the logarithm of its scores' mean over the eight views.
+
+    Their softmax is that mean, so that whatever reads logits goes on as before. Afterwards the model is as it was.
+
+    Args:
+        wanted: else the block changes nothing.
+    """
+    if not wanted:
+        yield model
+        return
+    one_view = model.forward
+
+    def forward(pixel_values: Tensor, **kwargs: Any) -> Any:
+        scores, output = torch.zeros(()), None
+        for view in views(pixel_values):
+            output = one_view(pixel_values=view, **kwargs)
+            scores = scores.to(output.logits.device) + output.logits.float().softmax(-1)
+        assert output is not None
+        output.logits = (scores / 8).clamp_min(torch.finfo(torch.float32).tiny).log()
+        return output
+
+    model.forward = forward
+    try:
+        yield model
+    finally:
+        del model.forward  # the class's own is seen again

@@ -1,0 +1,1 @@
+"""Tables, figures, model cards, explanations and reconstructions."""

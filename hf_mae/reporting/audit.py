@@ -1,0 +1,98 @@
+"""What an audit leaves behind: CSVs of pairs, and contact sheets."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from ..data.audit import ACROSS, CONFLICTING, Audited, kind_of
+from ..data.duplicates import Pair
+from ..data.opening import to_rgb
+from ..files.writing import write_csv
+from ..settings.studies import PAIRS_A_SHEET
+
+TILE = 200  # pixels of one image on a sheet
+
+
+def write_pairs(path: Path, images: list[Audited], pairs: list[Pair]) -> None:
+    """A CSV of pairs, as `--exclude_pairs` reads it."""
+    sides = [f"{column}{side}" for side in "12" for column in ("filename", "label", "split")]
+    rows = []
+    for pair in pairs:
+        one, two = images[pair.first], images[pair.second]
+        cells = [cell for image in (one, two) for cell in (image.file_name, image.label, image.split)]
+        rows.append([*cells, pair.distance, f"{pair.similarity:.4f}", f"{pair.detail:.4f}", kind_of(one, two)])
+    write_csv(path, [*sides, "hash_distance", "similarity", "detail", "kind"], rows)
+
+
+def contact_sheet(path: Path, images: list[Audited], pairs: list[Pair]) -> None:
+    """A PNG of pairs, side by side, with labels, splits and the correlation of their detail."""
+    columns, text = 3, 46
+    rows = -(-len(pairs) // columns)
+    width, height = 2 * TILE + 24, TILE + text + 12
+    sheet = Image.new("RGB", (columns * width, rows * height), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
+    for place, pair in enumerate(pairs):
+        left, top = place % columns * width + 8, place // columns * height + 6
+        one, two = images[pair.first], images[pair.second]
+        for offset, image in ((0, one), (TILE + 4, two)):
+            with Image.open(image.path) as opened:
+                opened.draft("RGB", (TILE, TILE))
+                tile = to_rgb(opened)
+            tile.thumbnail((TILE, TILE))
+            sheet.paste(tile, (left + offset, top))
+            lines = [_short(Path(image.file_name).name), _short(f"{image.split}: {image.label}")]
+            draw.text((left + offset, top + TILE + 1), "\n".join(lines), fill="black", font=font, spacing=2)
+        colour = "#b00000" if one.label != two.label else "#b06000" if one.split != two.split else "#404040"
+        note = f"{pair.detail:.2f}  {kind_of(one, two)}"
+        draw.text((left, top + TILE + 30), note, fill=colour, font=font)
+    sheet.save(path)
+
+
+def _short(text: str, length: int = 34) -> str:
+    return text if len(text) <= length else f"{text[: length // 2 - 1]}…{text[-length // 2 :]}"
+
+
+@dataclass(frozen=True)
+class AuditFindings:
+    """What an audit found.
+
+    Args:
+        images: that were looked at.
+        involved: of these, images that have a near-duplicate.
+        kinds: pairs by what is the matter with them (`data.audit.kind_of`).
+        shown: pairs on the contact sheets.
+    """
+
+    folder: Path
+    images: int
+    involved: int
+    kinds: dict[str, int]
+    shown: int
+
+    @property
+    def pairs(self) -> int:
+        """All pairs of near-duplicates."""
+        return sum(self.kinds.values())
+
+
+def write_audit(folder: Path, images: list[Audited], pairs: list[Pair], max_sheets: int) -> AuditFindings:
+    """Writes the CSVs and contact sheets of an audit."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("contact_sheet_*.png"):
+        old.unlink()
+    kinds = [kind_of(images[pair.first], images[pair.second]) for pair in pairs]
+    files = {"near_duplicates": "", "conflicting_labels": CONFLICTING, "across_splits": ACROSS}
+    for name, wanted in files.items():
+        write_pairs(folder / f"{name}.csv", images, [pair for pair, kind in zip(pairs, kinds) if wanted in kind])
+    # What matters most comes first, and of that the least sure.
+    order = sorted(
+        range(len(pairs)), key=lambda i: (CONFLICTING not in kinds[i], ACROSS not in kinds[i], pairs[i].detail)
+    )
+    shown = [pairs[index] for index in order[: PAIRS_A_SHEET * max_sheets]]
+    for number in range(0, len(shown), PAIRS_A_SHEET):
+        path = folder / f"contact_sheet_{number // PAIRS_A_SHEET + 1}.png"
+        contact_sheet(path, images, shown[number : number + PAIRS_A_SHEET])
+    involved = {index for pair in pairs for index in (pair.first, pair.second)}
+    return AuditFindings(folder, len(images), len(involved), dict(sorted(Counter(kinds).items())), len(shown))

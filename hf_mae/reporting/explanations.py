@@ -1,0 +1,112 @@
+"""Pictures of where a classifier looks."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from ..evaluation.scores import softmax
+from ..models.relevance import attention_rollout, grad_cam
+
+ROLLOUT, GRAD_CAM = "attention rollout", "Grad-CAM"
+COLOURS = "jet"
+OPACITY = 0.45
+
+
+def overlay(image: Image.Image, relevance: np.ndarray) -> Image.Image:
+    """The image under the colours of a map (grid, grid) from 0 (blue) to 1 (red)."""
+    grey = Image.fromarray((255 * relevance).round().astype(np.uint8)).resize(image.size, Image.Resampling.BICUBIC)
+    colours = Image.fromarray((255 * colormaps[COLOURS](np.asarray(grey))[..., :3]).round().astype(np.uint8))
+    return Image.blend(image.convert("RGB"), colours, OPACITY)
+
+
+def seen_by(processor, pixel_values: Tensor) -> Image.Image:
+    """The image (3, height, width) as the model gets it, turned and cut and resized, as a picture."""
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (processor.image_mean, processor.image_std))
+    pixels = (pixel_values.cpu() * std + mean).clamp(0, 1).permute(1, 2, 0).numpy()
+    return Image.fromarray((255 * pixels).round().astype(np.uint8))
+
+
+@dataclass
+class Explained:
+    """An image with what the model makes of it."""
+
+    name: str
+    image: Image.Image
+    rollout: Image.Image
+    grad_cam: Image.Image
+    prediction: str
+    score: float
+    target: str  # the class that Grad-CAM explains
+    label: str | None = None
+
+
+def explain_batch(
+    model, processor, pixel_values: Tensor, names: list[str], target: str | None = None
+) -> list[Explained]:
+    """Explains a batch.
+
+    Args:
+        model: a stock ViT or BEiT classifier in evaluation mode.
+        pixel_values: (batch, 3, height, width), of `processor`.
+        names: of the images.
+        target: class that Grad-CAM explains; None: each image's predicted one.
+    """
+    pixel_values = pixel_values.to(model.device)
+    with torch.no_grad():
+        scores = softmax(model(pixel_values=pixel_values).logits.float().cpu().numpy())
+    best = scores.argmax(-1)
+    targets = best if target is None else np.full(len(best), model.config.label2id[target])
+    maps = zip(
+        attention_rollout(model, pixel_values).cpu().numpy(),
+        grad_cam(model, pixel_values, torch.as_tensor(targets, device=model.device)).cpu().numpy(),
+    )
+    found = []
+    for index, (rollout, relevance) in enumerate(maps):
+        image = seen_by(processor, pixel_values[index])
+        found.append(
+            Explained(
+                name=names[index],
+                image=image,
+                rollout=overlay(image, rollout),
+                grad_cam=overlay(image, relevance),
+                prediction=model.config.id2label[int(best[index])],
+                score=float(scores[index, best[index]]),
+                target=model.config.id2label[int(targets[index])],
+            )
+        )
+    return found
+
+
+def contact_sheet(rows: list[tuple[str, list[Explained]]], path: Path, title: str) -> None:
+    """A row of images for each heading, each beside its rollout and its Grad-CAM.
+
+    Args:
+        rows: heading and images.
+    """
+    columns = 3 * max(len(found) for _, found in rows)
+    figure = Figure(figsize=(1.5 * columns, 1.85 * len(rows) + 0.6))
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for line, (heading, found) in zip(grid, rows):
+        line[0].text(-0.06, 0.5, heading, transform=line[0].transAxes, rotation=90, ha="right", va="center", fontsize=9)
+        for place, entry in enumerate(found):
+            panels = line[3 * place : 3 * place + 3]
+            for axes, picture in zip(panels, (entry.image, entry.rollout, entry.grad_cam)):
+                axes.imshow(picture)
+            panels[0].set_title(_short(Path(entry.name).name), fontsize=6, loc="left")
+            panels[1].set_title(f"{entry.prediction} {entry.score:.2f}", fontsize=7)
+            panels[2].set_title(f"{GRAD_CAM}: {entry.target}", fontsize=6)
+    figure.suptitle(f"{title}\nimage, {ROLLOUT}, {GRAD_CAM}", fontsize=10)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110, bbox_inches="tight")
+
+
+def _short(text: str, length: int = 22) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"

@@ -1,0 +1,233 @@
+"""The model card of a run: what it is, how well it does, and three lines that use it."""
+
+from pathlib import Path
+from typing import Any
+
+from ..data.benchmarks import BENCHMARKS
+from ..evaluation.metrics import HEADLINE, TITLES, zero_division_notes
+from ..models.checkpoints import licence_of
+from ..runs.record import RunRecord, Scores
+from ..settings.models import RANDOM_WEIGHTS
+
+TAGS = ["vision", "masked-autoencoder", "endoscopy", "hf_mae"]
+
+TEXT = """---
+{metadata}
+---
+
+# {name}
+
+{architecture} for image classification into {count} classes, fine-tuned from `{base}` with
+[hf_mae](https://pypi.org/project/hf-mae/). It is a stock transformers model: no custom code is needed to load it.
+
+```python
+from transformers import pipeline
+
+classifier = pipeline("image-classification", model="{model}")
+print(classifier("image.jpg"))
+```
+
+**Intended use and limits.** Research on endoscopy images like those it was trained on. It is not a medical device and
+its output is no diagnosis.
+
+**Licence.** {licence}{data_licence}
+
+## Results
+
+In per cent. {selection}{seen}
+
+{results}
+
+{notes}
+
+### By class ({split})
+
+{per_class}
+
+{pictures}
+
+{calibration}
+
+## Training
+
+Data: `{data}` ({sizes}). {training}
+
+The run can be repeated with `hf-mae finetune --recipe recipe.yaml`:
+
+```yaml
+{recipe}
+```
+{citation}"""
+
+CALIBRATION = (
+    "Dividing the logits by the temperature {temperature:.3f} (fitted on the {fitted_on} split, in `temperature.json`) "
+    "takes the expected calibration error there from {ece_before:.3f} to {ece_after:.3f}."
+)
+
+# What the card shows, where the run has drawn it.
+PICTURES = {
+    "Confusion matrix": "confusion_matrix_{split}.png",
+    "F1 by class": "per_class_f1_{split}.png",
+    "Calibration": "reliability_{split}.png",
+    "Learning curves": "learning_curves.png",
+}
+
+PRETRAINING_TEXT = """---
+{metadata}
+---
+
+# {name}
+
+A masked autoencoder (`{architecture}`, {size} pixels, {hidden:g} % of the patches hidden) pre-trained on {images}
+unlabelled images of `{data}`, starting from `{base}`, with [hf_mae](https://pypi.org/project/hf-mae/). It is a stock
+transformers model, made to be fine-tuned:
+`hf-mae finetune --model_name_or_path {name} --data_dir IMAGES --output_dir RUN`.
+
+**Licence.** {licence}
+
+**What it has seen.** `pretraining_images.csv` lists every image by name and perceptual hash, and `hf-mae finetune`
+warns where images that it evaluates are among them. {excluded}
+
+{training}
+
+```yaml
+{recipe}
+```
+"""
+
+
+def _licence_text(licence: str | None, known_from: str, base: str) -> str:
+    if base == RANDOM_WEIGHTS:
+        return "Started from random weights: yours to choose."
+    if licence is None:
+        return (
+            f"That of the checkpoint it started from, `{base}`, which is not known here ({known_from}). The public "
+            "ImageNet MAE weights, and what was made from them, are CC BY-NC 4.0 (non-commercial)."
+        )
+    only = " Non-commercial use only." if "-nc" in licence else ""
+    return f"`{licence}`, inherited from the checkpoint it started from, `{base}` (by {known_from}).{only}"
+
+
+def write_model_card(folder: Path, record: RunRecord, architecture: str, recipe: str) -> None:
+    """Writes `README.md` with a `model-index` that the Hub parses.
+
+    Args:
+        folder: the output folder of the run, with its figures.
+        architecture: the class of the model.
+        recipe: YAML that repeats the run.
+    """
+    from huggingface_hub import ModelCard
+
+    name = folder.resolve().name
+    split = list(record.scores)[-1] if record.scores else ""  # the one that the card details
+    benchmark = BENCHMARKS.get(record.data.benchmark or "")
+    licence, known_from = licence_of(record.base)
+    text = TEXT.format(
+        metadata=_metadata(name, record, licence),
+        name=name,
+        data_licence=f" The data, {benchmark.title}: {benchmark.licence}." if benchmark else "",
+        citation=f"\n## Citation\n\n{benchmark.citation} ({benchmark.homepage})\n" if benchmark else "",
+        seen=_seen_text(record),
+        pictures="\n".join(_pictures(folder, split)),
+        calibration=CALIBRATION.format(**record.calibration) if record.calibration else "",
+        architecture=architecture,
+        count=len(record.classes),
+        base=record.base,
+        licence=_licence_text(licence, known_from, record.base),
+        model=name,
+        results="\n".join(_results_table(record.scores)) if record.scores else "No split was evaluated.",
+        notes="\n".join(f"- {part}: {note}" for part, v in record.scores.items() for note in zero_division_notes(v)),
+        split=split,
+        per_class="\n".join(_class_table(record.scores.get(split, {}))),
+        data=record.data.data_dir,
+        sizes=", ".join(f"{part} {count}" for part, count in record.images.items()),
+        training=_training_text(record),
+        selection=record.selection.sentence if record.selection else "",
+        recipe=recipe.strip(),
+    )
+    ModelCard(text).save(folder / "README.md")
+
+
+def _metadata(name: str, record: RunRecord, licence: str | None) -> str:
+    """The card's YAML head."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    evaluations = [
+        EvalResult(
+            task_type="image-classification",
+            dataset_type="imagefolder",
+            dataset_name=Path(record.data.data_dir).name or record.data.data_dir,
+            dataset_split=part,
+            metric_type={"accuracy": "accuracy", "mcc": "matthews_correlation"}.get(metric, metric),
+            metric_name=TITLES[metric],
+            metric_value=round(values[metric], 6),
+        )
+        for part, values in record.scores.items()
+        for metric in HEADLINE
+    ]
+    return ModelCardData(
+        license=licence,
+        library_name="transformers",
+        pipeline_tag="image-classification",
+        tags=TAGS,
+        model_name=name if evaluations else None,
+        eval_results=evaluations or None,
+    ).to_yaml()
+
+
+def _results_table(scores: dict[str, Scores]) -> list[str]:
+    """The headline scores in per cent, a row for each split."""
+    head = "| split | images | " + " | ".join(TITLES[m] for m in HEADLINE) + " |"
+    return [head, "|---" * (2 + len(HEADLINE)) + "|"] + [
+        f"| {part} | {values['num_images']} | " + " | ".join(f"{100 * values[m]:.2f}" for m in HEADLINE) + " |"
+        for part, values in scores.items()
+    ]
+
+
+def _class_table(scores: Scores) -> list[str]:
+    """Precision, recall and F1 in per cent, a row for each class."""
+    return ["| class | precision | recall | F1 | images |", "|---|---|---|---|---|"] + [
+        f"| {label} | {100 * v['precision']:.1f} | {100 * v['recall']:.1f} | {100 * v['f1']:.1f} | {v['support']} |"
+        for label, v in scores.get("per_class", {}).items()
+    ]
+
+
+def _pictures(folder: Path, split: str) -> list[str]:
+    files = {title: file.format(split=split) for title, file in PICTURES.items()}
+    return [f"![{title}]({file})" for title, file in files.items() if (folder / file).is_file()]
+
+
+def _seen_text(record: RunRecord) -> str:
+    seen = record.leakage or {}
+    return "".join(f" {count} of the {part} images were in the pre-training." for part, count in seen.items())
+
+
+def _training_text(record: RunRecord) -> str:
+    """A sentence on hardware, time and versions."""
+    training, made = record.training, record.environment
+    if training is None:
+        return f"{made.hardware}; {made.versions}."
+    return f"{training.updates} updates in {training.seconds / 60:.1f} minutes on {made.hardware}; {made.versions}."
+
+
+def write_pretraining_card(folder: Path, record: RunRecord, model: Any, recipe: str) -> None:
+    """Writes the `README.md` of a pre-trained model; the arguments are those of `write_model_card`."""
+    from huggingface_hub import ModelCard, ModelCardData
+
+    licence, known_from = licence_of(record.base)
+    excluded = record.excluded
+    text = PRETRAINING_TEXT.format(
+        metadata=ModelCardData(license=licence, library_name="transformers", tags=TAGS).to_yaml(),
+        name=folder.resolve().name,
+        architecture=type(model).__name__,
+        size=model.config.image_size,
+        hidden=100 * model.config.mask_ratio,
+        images=record.images["train"],
+        data=record.data.data_dir,
+        base=record.base,
+        licence=_licence_text(licence, known_from, record.base),
+        excluded=f"{excluded} images were left out (`--exclude`)." if excluded else "No image was left out on purpose.",
+        training=_training_text(record),
+        recipe=recipe.strip(),
+    )
+    ModelCard(text).save(folder / "README.md")

@@ -1,0 +1,85 @@
+"""Sheets of what a masked autoencoder makes of hidden patches, also while pre-training."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from transformers import TrainerCallback
+
+from ..models.reconstruction import mask_noise, reconstruct_patches
+from ..training.trackers import log_picture
+
+COLUMNS = ("original", "masked", "reconstruction", "reconstruction + visible")
+GREY = 0.5  # of a hidden patch
+
+
+def sheet(pixel_values: Tensor, pictures: dict[str, Tensor], mean, std) -> Image.Image:
+    """A row for each image: original, masked, reconstruction, and reconstruction with the visible patches.
+
+    Args:
+        pixel_values: (images, 3, height, width), normalised.
+        pictures: of `reconstruct_patches`.
+        mean, std: by which the pixels were normalised.
+    """
+
+    def shown(values: Tensor) -> np.ndarray:
+        scale, shift = torch.tensor(std).view(3, 1, 1), torch.tensor(mean).view(3, 1, 1)
+        return (values.float().cpu() * scale + shift).clamp(0, 1).permute(0, 2, 3, 1).numpy()
+
+    original, mask = shown(pixel_values), pictures["mask"].cpu().permute(0, 2, 3, 1).numpy()
+    columns = [
+        original,
+        original * (1 - mask) + GREY * mask,
+        shown(pictures["reconstruction"]),
+        shown(pictures["pasted"]),
+    ]
+    height, width = original.shape[1:3]
+    gap, head = 4, 18
+    page = Image.new("RGB", (4 * (width + gap) + gap, len(original) * (height + gap) + head), "white")
+    draw, font = ImageDraw.Draw(page), ImageFont.load_default(11)
+    for column, (title, images) in enumerate(zip(COLUMNS, columns)):
+        left = gap + column * (width + gap)
+        draw.text((left, 3), title, fill="black", font=font)
+        for row, image in enumerate(images):
+            tile = Image.fromarray((255 * image).round().astype(np.uint8))
+            page.paste(tile, (left, head + row * (height + gap)))
+    return page
+
+
+class ReconstructionSheets(TrainerCallback):
+    """Every so many updates a sheet of the same images, under the same masks, into `reconstructions/` and the tracker.
+
+    Args:
+        trainer: a `MaePretrainer`.
+        pixel_values: (images, 3, height, width), normalised.
+        steps: updates between sheets.
+        mean, std: by which the pixels were normalised.
+    """
+
+    def __init__(self, trainer, pixel_values: Tensor, steps: int, mean, std):
+        self.trainer, self.pixel_values, self.steps, self.mean, self.std = trainer, pixel_values, steps, mean, std
+        config = trainer.model.config
+        self.noise = mask_noise(len(pixel_values), (config.image_size // config.patch_size) ** 2, seed=0)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        due = state.global_step % self.steps == 0 or state.global_step == state.max_steps
+        # Where the weights are shared out, every process has to take part.
+        together = self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled
+        if due and (together or self.trainer.is_world_process_zero()):
+            self.draw(args, state.global_step)
+
+    def draw(self, args, step: int) -> None:
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        device = next(model.parameters()).device
+        pixel_values = self.pixel_values.to(device)
+        with self.trainer.compute_loss_context_manager():
+            pictures = reconstruct_patches(model, pixel_values, self.noise.to(device))
+        if not self.trainer.is_world_process_zero():
+            return
+        page = sheet(self.pixel_values, pictures, self.mean, self.std)
+        folder = Path(args.output_dir) / "reconstructions"
+        folder.mkdir(parents=True, exist_ok=True)
+        page.save(folder / f"step-{step:07d}.png")
+        log_picture(self.trainer, "reconstructions", page, step)

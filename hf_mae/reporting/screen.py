@@ -1,0 +1,85 @@
+"""Tables on the screen."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+
+import numpy as np
+from datasets import Dataset
+
+from ..evaluation.metrics import HEADLINE, TITLES, zero_division_notes
+from ..models.checkpoints import PublicCheckpoint, catalogue
+from ..runs.record import RunRecord, Scores, read_record
+
+
+def table(scores_by_split: Mapping[str, Scores]) -> str:
+    """The headline scores in per cent, a row for each split, and what was counted as 0."""
+    width = max(len("split"), *(len(split) for split in scores_by_split))
+    lines = [f"{'split':<{width}}  images  " + "  ".join(f"{TITLES[name]:>15}" for name in HEADLINE)]
+    for split, scores in scores_by_split.items():
+        cells = "  ".join(f"{100 * scores[name]:15.2f}" for name in HEADLINE)
+        lines.append(f"{split:<{width}}  {scores['num_images']:6d}  {cells}")
+    for split, scores in scores_by_split.items():
+        lines += [f"{split}: {note}" for note in zero_division_notes(scores)]
+    return "\n".join(lines)
+
+
+def class_table(splits: Mapping[str, Dataset]) -> str:
+    """Images by class and split."""
+    names = next(iter(splits.values())).features["labels"].names
+    counts = {split: np.bincount(dataset["labels"][:], minlength=len(names)) for split, dataset in splits.items()}
+    width = max(len("class"), *(len(name) for name in names))
+    lines = [f"{'class':<{width}}  " + "  ".join(f"{split:>10}" for split in counts)]
+    lines += [
+        f"{name:<{width}}  " + "  ".join(f"{by_class[index]:10d}" for by_class in counts.values())
+        for index, name in enumerate(names)
+    ]
+    lines.append(f"{'all':<{width}}  " + "  ".join(f"{by_class.sum():10d}" for by_class in counts.values()))
+    return "\n".join(lines)
+
+
+def crossval_table(record: RunRecord, folder: str) -> str:
+    """The runs of a cross-validation, and their mean and standard deviation."""
+    found = record.crossval
+    assert found is not None, "a record of crossval has its summary"
+    scores = {str(run): one | read_record(f"{folder}/{run.folder}").scores["validation"] for run, one, _ in found.runs}
+    lines, points = [table(scores)], found.label_efficiency
+    for point in points:
+        if len(points) > 1:
+            lines.append(f"{100 * point['fraction']:g} % of the labels ({point['images']:g} images):")
+        lines += [
+            f"{TITLES[name]:>15}  {100 * point[name]['mean']:.2f} ± {100 * point[name]['std']:.2f}" for name in HEADLINE
+        ]
+    each = f" for each of {len(points)} shares of the labels" if len(points) > 1 else ""
+    count = len(found.runs) // len(points)
+    lines.append(f"Mean ± standard deviation over {count} runs{each}; every run, and crossval.json, are in {folder}")
+    return "\n".join(lines)
+
+
+def probe_table(record: RunRecord) -> str:
+    """The scores of linear probe and k-NN, a row for each pooling and kind."""
+    found = dict(record.probe or {})
+    parts = found.pop("parts")
+    lines = ["; ".join(f"{part}: {record.images[part]} images ({split})" for part, split in parts.items())]
+    lines.append(f"{'features':9} {'probe':7} " + "  ".join(f"{TITLES[name]:>15}" for name in HEADLINE))
+    for pooling, kinds in found.items():
+        for kind, scores in kinds.items():
+            lines.append(f"{pooling:9} {kind:7} " + "  ".join(f"{100 * scores[name]:15.2f}" for name in HEADLINE))
+    return "\n".join(lines)
+
+
+def catalogue_table() -> str:
+    """The public checkpoints, a row each."""
+    lines = [f"{'name':32}{'architecture':14}{'mask':6}{'MB':>6}  {'licence':14}layout; stage"]
+    lines += [
+        f"{entry.name:32}{entry.architecture:14}{entry.mask_ratio:6}{entry.megabytes:>6}  {entry.licence:14}"
+        f"{entry.layout}; {entry.stage}"
+        for entry in catalogue().values()
+    ]
+    return "\n".join([*lines, "Sizes are about, from the layout. Any name serves as --model_name_or_path."])
+
+
+def checkpoint_table(entry: PublicCheckpoint) -> str:
+    """What is known of a public checkpoint."""
+    values = {item.name: getattr(entry, item.name) for item in fields(entry)}
+    lines = [f"{name:13} {value}" for name, value in values.items() if value]
+    return "\n".join([*lines, f"{'open':13} {entry.where}", f"{'kept at':13} {entry.converted_path}"])

@@ -1,0 +1,146 @@
+"""Tables of a report as Markdown and LaTeX."""
+
+import re
+from typing import Any
+
+from ..evaluation.metrics import HEADLINE, TITLES
+from .tables import EXPLANATION, Row, Table
+
+
+def _number(score: dict[str, Any] | None, plus_minus: str) -> str:
+    if score is None:
+        return ""
+    if "printed" in score:  # with the decimals of the source
+        return score["printed"].replace("±", plus_minus)
+    std = "" if score["std"] is None else f"{plus_minus}{score['std']:.2f}"
+    interval = "" if score["interval"] is None else " [{:.1f}, {:.1f}]".format(*score["interval"])
+    return f"{score['mean']:.2f}{std}{interval}"
+
+
+def _best(rows: list[Row]) -> dict[str, float]:
+    ranked = [row for row in rows if row.ranked]
+    return {
+        name: max((row.scores[name]["mean"] for row in ranked if name in row.scores), default=float("inf"))
+        for name in HEADLINE
+    }
+
+
+class _Footnotes:
+    """Letters for notes, in the order in which they come."""
+
+    def __init__(self):
+        self.letters: dict[str, str] = {}
+
+    def marks(self, notes: list[str]) -> str:
+        for note in notes:
+            self.letters.setdefault(note, chr(ord("a") + len(self.letters)))
+        return ", ".join(sorted(self.letters[note] for note in notes))
+
+
+def markdown(found: list[Table]) -> str:
+    """The report as Markdown."""
+    parts = [EXPLANATION]
+    for table in found:
+        notes = _Footnotes()
+        parts.append(f"## {table.title}")
+        if table.rows:
+            parts.append(_markdown_table(table.rows, notes))
+        if table.apart:
+            heading = "Not comparable with the rows above (another split, other averages, or in doubt):"
+            parts.append((f"{heading}\n\n" if table.rows else "") + _markdown_table(table.apart, notes))
+        parts.append("\n".join(f"- ({letter}) {note}" for note, letter in notes.letters.items()))
+        if table.differences:
+            parts.append(_markdown_differences(table.differences))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _markdown_table(rows: list[Row], notes: _Footnotes) -> str:
+    best = _best(rows)
+    lines = ["| method | initialisation | " + " | ".join(TITLES[name] for name in HEADLINE) + " | source |"]
+    lines.append("|---|---|" + "---:|" * len(HEADLINE) + "---|")
+    for row in rows:
+        marks = notes.marks(row.notes)
+        cells = []
+        for name in HEADLINE:
+            text = _number(row.scores.get(name), " ± ")
+            cells.append(f"**{text}**" if text and row.scores[name]["mean"] == best[name] else text)
+        method = f"**{_plain(row.method)}**" if row.ours else _plain(row.method)
+        method += f" ({marks})" if marks else ""
+        lines.append(f"| {method} | {_plain(row.initialisation)} | " + " | ".join(cells) + f" | {_plain(row.source)} |")
+    return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    return text.replace("|", r"\|")
+
+
+def _markdown_differences(found: list[dict[str, Any]]) -> str:
+    lines = [
+        "Differences between our runs on the same images, second minus first (paired bootstrap; McNemar's exact test):",
+        "",
+        "| first | second | macro F1 | p | accuracy | p | only first right | only second right | McNemar's p |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for pair in found:
+        names = f"| {_plain(pair['first'])} | {_plain(pair['second'])} |"
+        if "note" in pair:
+            lines.append(f"{names} {pair['note']} |" + " |" * 6)
+            continue
+        cells = []
+        for name in ("macro_f1", "accuracy"):
+            score = pair["scores"][name]
+            low, high = 100 * score["low"], 100 * score["high"]
+            cells += [f"{100 * score['difference']:+.2f} [{low:+.1f}, {high:+.1f}]", f"{score['p_value']:.3g}"]
+        test = pair["mcnemar"]
+        cells += [str(test["only_first"]), str(test["only_second"]), f"{test['p_value']:.3g}"]
+        lines.append(f"{names} " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def latex(found: list[Table]) -> str:
+    r"""The report as LaTeX tables (they need \usepackage{booktabs})."""
+    parts = []
+    for table in found:
+        notes = _Footnotes()
+        lines = [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{_tex(table.title)}. {_tex(EXPLANATION)}}}",
+            rf"\begin{{tabular}}{{ll{'r' * len(HEADLINE)}l}}",
+            r"\toprule",
+            " & ".join(["method", "initialisation", *(TITLES[name] for name in HEADLINE), "source"]) + r" \\",
+            r"\midrule",
+        ]
+        lines += _latex_rows(table.rows, notes)
+        if table.apart:
+            heading = "not comparable (another split, other averages, or in doubt)"
+            span = len(HEADLINE) + 3
+            lines += [r"\midrule", rf"\multicolumn{{{span}}}{{l}}{{\emph{{{heading}}}}} \\"] if table.rows else []
+            lines += _latex_rows(table.apart, notes)
+        lines += [r"\bottomrule", r"\end{tabular}"]
+        if notes.letters:
+            text = " ".join(rf"$^{{{letter}}}$ {_tex(note)}" for note, letter in notes.letters.items())
+            lines.append(rf"\par\footnotesize {text}")
+        parts.append("\n".join([*lines, r"\end{table}"]))
+    return "% \\usepackage{booktabs}\n" + "\n\n".join(parts) + "\n"
+
+
+def _latex_rows(rows: list[Row], notes: _Footnotes) -> list[str]:
+    best, lines = _best(rows), []
+    for row in rows:
+        marks = notes.marks(row.notes)
+        cells = []
+        for name in HEADLINE:
+            text = _number(row.scores.get(name), r" $\pm$ ")
+            cells.append(rf"\textbf{{{text}}}" if text and row.scores[name]["mean"] == best[name] else text)
+        method = rf"\textbf{{{_tex(row.method)}}}" if row.ours else _tex(row.method)
+        method += rf"$^{{\mathrm{{{marks}}}}}$" if marks else ""
+        lines.append(" & ".join([method, _tex(row.initialisation), *cells, _tex(row.source)]) + r" \\")
+    return lines
+
+
+_TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
+
+
+def _tex(text: str) -> str:
+    return re.sub(r"[\\~^±&%$#_{}]", lambda match: _TEX.get(match[0], "\\" + match[0]), text)

@@ -1,0 +1,149 @@
+"""`FinetuningArguments` and `PretrainingArguments`: transformers' `TrainingArguments` with the reference's options."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
+
+from ..errors import UsageError
+from .training import FinetuningFields, PretrainingFields, ReferenceFields
+
+
+@dataclass
+class ReferenceTraining(ReferenceFields, TrainingArguments):  # type: ignore[misc]  # optional where transformers' is not
+    """What fine-tuning and pre-training share: linear lr scaling, warm-up in epochs, cosine to a minimum."""
+
+    def __post_init__(self) -> None:
+        if self.num_train_epochs <= 0 and self.max_steps <= 0:
+            raise UsageError(f"num_train_epochs must be above 0, not {self.num_train_epochs}.")
+        if self.warmup_epochs < 0:
+            raise UsageError(f"warmup_epochs cannot be negative ({self.warmup_epochs}).")
+        for name in ("base_learning_rate", "min_learning_rate", "learning_rate"):
+            if (value := getattr(self, name)) is not None and value < 0:
+                raise UsageError(f"{name} cannot be negative ({value}).")
+        if not 0 <= self.seed < 2**32:
+            raise UsageError(f"seed must lie between 0 and 2^32 - 1, not {self.seed}.")
+        if not (self.bf16 or self.fp16):  # as `accelerate launch` says: DeepSpeed wants the two to agree
+            precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+            self.bf16, self.fp16 = precision == "bf16", precision == "fp16"
+        super().__post_init__()
+        device = self.device  # joins the other processes
+        if self.effective_batch_size is not None:
+            self._derive_accumulation()
+        if self.fp16 and device.type == "cpu":
+            raise UsageError("fp16 needs a GPU: on a CPU use --bf16, or neither.")
+        for tracker in self.report_to or []:
+            if tracker not in get_available_reporting_integrations():
+                raise UsageError(f"--report_to {tracker} needs a package that is not installed: pip install {tracker}.")
+
+    def _derive_accumulation(self) -> None:
+        """Accumulation steps from the effective batch size and the hardware."""
+        asked, at_once = self.effective_batch_size or 0, self.train_batch_size * self.world_size
+        steps, rest = divmod(asked, at_once)
+        hardware = f"{self.world_size} processes x {self.train_batch_size} images"
+        if steps < 1 or rest:
+            raise UsageError(
+                f"effective_batch_size {asked} is no multiple of the {at_once} images that {hardware} take at once: "
+                "change it, or per_device_train_batch_size."
+            )
+        if self.gradient_accumulation_steps not in (1, steps):
+            raise UsageError(
+                f"effective_batch_size {asked} asks for {steps} accumulation steps of {hardware}, "
+                f"gradient_accumulation_steps for {self.gradient_accumulation_steps}: leave one of them out."
+            )
+        self.gradient_accumulation_steps = steps
+
+    @property
+    def images_per_update(self) -> int:
+        """The effective batch: batch per device x devices x processes x accumulation."""
+        return self.train_batch_size * self.gradient_accumulation_steps * self.world_size
+
+    @property
+    def absolute_learning_rate(self) -> float:
+        """`learning_rate` where given, else base_learning_rate x effective batch / 256."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return linear_scaled_lr(self.base_learning_rate, self.images_per_update)
+
+
+def linear_scaled_lr(base_learning_rate: float, effective_batch_size: int) -> float:
+    """Absolute learning rate of an effective batch (images per update): base lr x effective batch / 256.
+
+    Source: facebookresearch/mae, after Goyal et al., 2017, arXiv:1706.02677.
+    """
+    return base_learning_rate * effective_batch_size / 256
+
+
+@dataclass
+class FinetuningArguments(FinetuningFields, ReferenceTraining):
+    """`TrainingArguments` with the reference's fine-tuning options and defaults.
+
+    Args:
+        base_learning_rate: for an effective batch of 256; used when `learning_rate` is not given.
+        min_learning_rate: end of the cosine, before each group's lr scale.
+        warmup_epochs: epochs (fractions too) of linear warm-up.
+        layer_decay: lr of a layer = lr of the next x this.
+        mixup, cutmix: alpha of timm's Mixup and CutMix on the batch; 0 turns it off.
+        mixup_prob, mixup_switch_prob, mixup_mode: timm's `prob`, `switch_prob` and `mode` (batch, pair, elem).
+        smoothing: label smoothing.
+        class_weights: `none`, `balanced` (n / (classes x count), as sklearn), or one float a class.
+        drop_path: rate of stochastic depth of the last block; `hf-mae finetune` builds its model with it.
+        patch_dropout: share of each image's patches that training leaves out, drawn anew every time.
+        freeze_backbone: train the head alone (linear probe).
+        early_stopping_patience: stop after so many evaluations without a better `metric_for_best_model`.
+    """
+
+    def __post_init__(self) -> None:
+        self.class_weights: Any = parse_class_weights(self.class_weights)
+        for name, low, high in (
+            ("layer_decay", 0.0, 1.0),
+            ("smoothing", 0.0, 1.0),
+            ("drop_path", 0.0, 1.0),
+            ("mixup_prob", 0.0, 1.0),
+            ("mixup_switch_prob", 0.0, 1.0),
+            ("patch_dropout", 0.0, 0.95),
+            ("mixup", 0.0, None),
+            ("cutmix", 0.0, None),
+        ):
+            value = getattr(self, name)
+            if value < low or (high is not None and value > high):
+                raise UsageError(
+                    f"{name} must be {f'between {low:g} and {high:g}' if high else 'at least 0'}, not {value}."
+                )
+        super().__post_init__()
+
+    @property
+    def mixes(self) -> bool:
+        """Whether mixup or CutMix is on."""
+        return self.mixup > 0 or self.cutmix > 0
+
+
+def parse_class_weights(value: Any) -> str | list[float]:
+    """`none`, `balanced` or a list of floats from what a flag, a recipe or a caller gave."""
+    words = [value] if isinstance(value, str) else list(value or ["none"])
+    if len(words) == 1 and words[0] in ("none", "balanced"):
+        return words[0]
+    try:
+        weights = [float(word) for word in words]
+    except (TypeError, ValueError):
+        raise UsageError(f"class_weights takes none, balanced or one number for each class, not {value!r}.") from None
+    if min(weights) < 0 or not sum(weights) < float("inf"):
+        raise UsageError(f"class_weights must be finite numbers of at least 0, not {weights}.")
+    return weights
+
+
+@dataclass
+class PretrainingArguments(PretrainingFields, ReferenceTraining):
+    """The same for masked pre-training; defaults of the reference's main_pretrain.py.
+
+    Args:
+        mask_ratio: share of the patches that are hidden; not given: the model's own.
+        norm_pix_loss: predict patches normalised by their own mean and variance; not given: the model's own.
+    """
+
+    def __post_init__(self) -> None:
+        if self.mask_ratio is not None and not 0.0 < self.mask_ratio < 1.0:
+            raise UsageError(f"mask_ratio must lie between 0 and 1, not {self.mask_ratio}.")
+        super().__post_init__()

@@ -1,0 +1,129 @@
+"""Which images a verb reads, and how they are prepared."""
+
+from dataclasses import dataclass
+
+from .options import option
+
+FAMILIES = ("endoscopy", "imagenet")  # of image transforms
+ON_BAD_IMAGE = ("error", "skip")
+
+
+@dataclass
+class DataSourceArguments:
+    """Where labelled images are."""
+
+    data_dir: str | None = option(
+        None,
+        "Folder of class folders (with train/ val/ test/ or without), a CSV/JSONL manifest, or a Hub id.",
+        common=True,
+        group="Data",
+    )
+    manifest: str | None = option(
+        None, "CSV or JSONL with file_name,label[,split]; names are relative to data_dir.", common=True, group="Data"
+    )
+    benchmark: str | None = option(
+        None,
+        "An endoscopy benchmark (hyperkvasir-16, gastrovision-22, ...); data_dir is its archive.",
+        common=True,
+        group="Data",
+    )
+    fold: int = option(1, "Official fold of a benchmark that has them: 1 or 2.", group="Data")
+    split_file: list[str] | None = option(
+        None, "Copies of the benchmark's official CSVs; not given: downloaded once.", group="Data"
+    )
+    exclude_pairs: str | None = option(
+        None, "CSV of image pairs (of hf-mae audit, or published); both images of each are left out.", group="Data"
+    )
+    group_column: str | None = option(
+        None,
+        "Manifest column with the patient or video of an image. Not given: group, if there is one.",
+        group="Data",
+    )
+    group_pattern: str | None = option(
+        None, "Or a regular expression on file_name, whose first group is the patient or video.", group="Data"
+    )
+    val_fraction: float = option(
+        0.0,
+        "Held-out share of the training images (stratified by class, whole groups, seeded).",
+        common=True,
+        group="Data",
+    )
+    train_fraction: float = option(
+        1.0,
+        "Share of the training images to use (stratified, seeded; a smaller share lies within a larger).",
+        group="Data",
+    )
+    select_on: float = option(
+        0.0, "Share of the training images that chooses the epoch, in place of the validation split.", group="Data"
+    )
+    on_bad_image: str = option(
+        "error", "Stop at unreadable or duplicated files, or leave them out.", choices=ON_BAD_IMAGE, group="Data"
+    )
+    preprocessing_num_workers: int | None = option(
+        None, "Threads that decode images. Not given: one for each core.", group="Data"
+    )
+
+
+@dataclass
+class DataArguments(DataSourceArguments):
+    """Where the images are and how they are prepared."""
+
+    transforms: str = option("endoscopy", "Family of image transforms.", choices=FAMILIES, common=True, group="Data")
+    mean_std: list[str] | None = option(
+        None, "auto (of the training images), imagenet, endoscopy, or six numbers: mean then std.", group="Data"
+    )
+    auto_augment: str = option(
+        "rand-m9-mstd0.5-inc1", "imagenet family: timm's RandAugment policy; none: off.", group="Data"
+    )
+    random_erasing: float = option(0.25, "imagenet family: probability of random erasing.", group="Data")
+    cache: bool = option(True, "Keep decoded and resized images on disk, so that each is decoded once.", group="Data")
+    cache_shortest_edge: int | None = option(
+        None,
+        "imagenet family, whose crop comes first: images are kept with their shorter side at most this, "
+        "and crops are cut from those. Not given: twice the image size; 0: crops are cut from the files themselves.",
+        group="Data",
+    )
+
+    def kept_shortest_edge(self, image_size: int) -> int | None:
+        """`cache_shortest_edge` for images of a size; None: no image of the `imagenet` family is kept."""
+        if not self.cache:
+            return None
+        return (2 * image_size if self.cache_shortest_edge is None else self.cache_shortest_edge) or None
+
+
+@dataclass
+class PreparationArguments(DataArguments):
+    """The data arguments of `finetune`, and the two of its others that the cache depends on."""
+
+    image_size: int = option(224, "Pixels.", common=True, group="Data")
+    seed: int = option(0, "Of held-out shares, as in training.", group="Data")
+
+
+@dataclass
+class PretrainingDataArguments:
+    """Where the unlabelled images are."""
+
+    data_dir: str | None = option(None, "A folder tree of images; labels are not needed.", common=True, group="Data")
+    transforms: str = option("endoscopy", "Family of transforms.", choices=FAMILIES, common=True, group="Data")
+    mean_std: list[str] | None = option(None, "As for finetune.", group="Data")
+    exclude: list[str] | None = option(
+        None,
+        "What will be evaluated later, and so is left out: image files, folders, globs, and lists of file "
+        "names (CSV, JSONL, TXT; LIST:SPLIT for one split, as in 2_fold_split.csv:1).",
+        common=True,
+        group="Data",
+    )
+    exclude_by: list[str] = option(
+        ["name", "hash"],
+        "How those are told: by file name, by perceptual hash.",
+        choices=("name", "hash"),
+        group="Data",
+    )
+    on_bad_image: str = option("error", "error or skip.", choices=ON_BAD_IMAGE, group="Data")
+    cache_shortest_edge: int | None = option(
+        None, "Keep images decoded on disk, their shorter side at most this; not given: no cache.", group="Data"
+    )
+    preprocessing_num_workers: int | None = option(None, "Threads that check the images.", group="Data")
+    reconstruction_steps: int = option(
+        500, "Updates between sheets of reconstructions in the output folder; 0: none.", group="Output"
+    )

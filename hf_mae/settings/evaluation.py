@@ -1,0 +1,113 @@
+"""Settings of the verbs that look at a finished model: evaluate, predict, probe, explain."""
+
+from dataclasses import dataclass
+
+from .data import FAMILIES, DataSourceArguments
+from .options import option
+
+FINE_TUNED = "A fine-tuned model: a folder or a Hub id."
+
+
+@dataclass
+class EvaluationArguments(DataSourceArguments):
+    """What is evaluated on what."""
+
+    model_name_or_path: str | None = option(None, FINE_TUNED, common=True, group="Model")
+    split: str = option("validation", "train, validation or test.", common=True, group="Data")
+    output_dir: str | None = option(None, "Where scores, predictions and figures go.", common=True, group="Output")
+    batch_size: int = option(64, "Images per process and forward pass.", common=True, group="Evaluation")
+    bf16: bool = option(
+        False, "Compute in bfloat16; scores then differ in the third digit.", common=True, group="Evaluation"
+    )
+    seed: int = option(0, "Of val_fraction, as in training.", group="Data")
+    num_workers: int = option(0, "Processes that load images.", group="Evaluation")
+    tta: bool = option(
+        False, "Average the scores over eight turned and mirrored views.", common=True, group="Evaluation"
+    )
+    temperature: str | None = option(
+        None,
+        "Divide the logits: a number, a temperature.json, or a folder with one.",
+        common=True,
+        group="Evaluation",
+    )
+    fit_temperature: bool = option(
+        False, "Fit the temperature on this split, and write it into the output folder.", group="Evaluation"
+    )
+
+
+@dataclass
+class PredictionArguments:
+    """Which images are classified by which model."""
+
+    images: list[str] | None = option(
+        None, "Image and video files, folders and globs.", common=True, group="Data", metavar="IMAGES"
+    )
+    model_name_or_path: str | None = option(None, FINE_TUNED, common=True, group="Model")
+    output: str | None = option(
+        None, "FILE.csv or FILE.jsonl; not given: CSV on the standard output.", common=True, group="Output"
+    )
+    top_k: int = option(5, "Classes for each image.", common=True, group="Output")
+    batch_size: int = option(32, "Images per forward pass.", common=True, group="Prediction")
+    num_workers: int | None = option(
+        None, "Threads that decode; not given: one for each core.", common=True, group="Prediction"
+    )
+    fps: float = option(1.0, "Frames a second that are taken of videos.", common=True, group="Prediction")
+    tta: bool = option(
+        False, "Average the scores over eight turned and mirrored views.", common=True, group="Prediction"
+    )
+    temperature: str | None = option(
+        None,
+        "Divide the logits: a number, a temperature.json, or a folder with one.",
+        common=True,
+        group="Prediction",
+    )
+    bf16: bool = option(
+        False, "Compute in bfloat16; scores then differ in the third digit.", common=True, group="Prediction"
+    )
+    resume: bool = option(
+        False, "Go on with the output: predict what it lacks, and append.", common=True, group="Output"
+    )
+    overwrite: bool = option(False, "Replace the output file.", common=True, group="Output")
+
+
+@dataclass
+class ProbeArguments(DataSourceArguments):
+    """Which checkpoint is probed, on what."""
+
+    model_name_or_path: str | None = option(
+        None, "An MAE .pth, a folder, a Hub id, or a name of hf-mae checkpoints.", common=True, group="Model"
+    )
+    output_dir: str | None = option(None, "Where scores and figures go.", common=True, group="Output")
+    transforms: str = option(
+        "endoscopy", "Family of the evaluation's transform.", choices=FAMILIES, common=True, group="Data"
+    )
+    mean_std: list[str] | None = option(None, "As for finetune.", group="Data")
+    image_size: int | None = option(None, "Pixels; not given: the checkpoint's.", common=True, group="Model")
+    num_attention_heads: int | None = option(None, "Where the width does not tell.", group="Model")
+    random_weights: bool = option(
+        False, "Take the checkpoint's sizes alone, and fresh weights (of the seed).", common=True, group="Model"
+    )
+    batch_size: int = option(64, "Images per forward pass.", common=True, group="Probe")
+    seed: int = option(0, "Of held-out shares and of the probe.", common=True, group="Probe")
+    tsne: bool = option(True, "Draw a t-SNE of the features, coloured by class.", common=True, group="Output")
+    umap: bool = option(False, "Draw a UMAP too (pip install 'hf_mae[umap]').", common=True, group="Output")
+
+
+@dataclass
+class ExplainArguments(DataSourceArguments):
+    """What is explained."""
+
+    model_name_or_path: str | None = option(None, FINE_TUNED, common=True, group="Model", metavar="RUN")
+    images: list[str] | None = option(
+        None, "Image files, folders and globs to look at.", common=True, group="Data", metavar="IMAGES"
+    )
+    split: str = option("validation", "Of data_dir, whose mistakes are shown.", common=True, group="Data")
+    output_dir: str | None = option(None, "Where the pictures go.", common=True, group="Output")
+    target: str | None = option(
+        None,
+        "Class that Grad-CAM explains. Not given: the predicted one of each image.",
+        common=True,
+        group="Explanation",
+    )
+    mistakes_per_class: int = option(4, "Most confident mistakes of each true class.", common=True, group="Explanation")
+    batch_size: int = option(16, "Images per forward pass.", common=True, group="Explanation")

@@ -1,0 +1,113 @@
+"""Recipes, flags and arguments of workflows -> the dataclasses of a verb: a recipe's values come first, flags win."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from ..errors import CommandLineError, UsageError, nearest, one_line
+from .recipes import NOT_PART_OF_A_RECIPE, read_recipe
+from .training import FinetuningFields, PretrainingFields, ReferenceFields
+from .verbs import find_verb, options_of_verb
+
+WEIGHT_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The filled settings of one call of a verb.
+
+    Args:
+        parts: the verb's dataclasses, in the order of its table.
+        given: what recipe and flags gave where it differs from the defaults: what a recipe of the run holds.
+    """
+
+    verb: str
+    parts: tuple[Any, ...]
+    given: dict[str, Any]
+
+
+def read_values(verb: str, recipe: str | None, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that a recipe and flags give, checked and as their types, without anything that has to be imported.
+
+    Raises:
+        CommandLineError: a name or value that is not known, or a required one that is missing.
+    """
+    options = options_of_verb(verb)
+    values: dict[str, Any] = {}
+    for name, value in (read_recipe(recipe) if recipe else {}).items():
+        if name not in options:
+            raise CommandLineError(f"The recipe {recipe} has an unknown name: {name}{nearest(name, options)}.")
+        values[name] = options[name].read(value, f"The recipe {recipe}")
+    for name, value in flags.items():
+        if name not in options:
+            raise CommandLineError(f"{verb} takes no {name}{nearest(name, options)}.")
+        values[name] = options[name].read(value, f"hf-mae {verb}")
+    missing = [f"--{name}" for name in find_verb(verb).required if values.get(name) in (None, "", [])]
+    if missing:
+        raise CommandLineError(f"missing: {' and '.join(missing)} (see hf-mae {verb} --help).")
+    return values
+
+
+def fill(verb: str, recipe: str | None = None, **flags: Any) -> Settings:
+    """The settings of a verb, from a recipe and from flags (spelled as on the command line).
+
+    Raises:
+        CommandLineError: as of `read_values`, or the values do not go together.
+    """
+    values = read_values(verb, recipe, flags)
+    defaults = dict(find_verb(verb).defaults)
+    if find_verb(verb).trains:
+        from .machine import machine_defaults
+
+        defaults |= machine_defaults()
+    parts = []
+    for light in find_verb(verb).kinds:
+        kind = _whole_kind(light)
+        own = {field.name: field for field in fields(kind) if field.init}
+        chosen = {name: value for name, value in (defaults | values).items() if name in own}
+        try:
+            parts.append(kind(**chosen))
+        except UsageError as error:
+            raise CommandLineError(str(error)) from None
+        except (ValueError, ImportError, TypeError) as error:  # what transformers says of its own fields
+            raise CommandLineError(one_line(error)) from None
+    return Settings(verb, tuple(parts), _differing(verb, values, defaults))
+
+
+def _whole_kind(light: type) -> type:
+    """The dataclass that joins light training fields with transformers' own."""
+    if not issubclass(light, ReferenceFields):
+        return light
+    from .arguments import FinetuningArguments, PretrainingArguments
+
+    return {FinetuningFields: FinetuningArguments, PretrainingFields: PretrainingArguments}[light]
+
+
+def _differing(verb: str, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    options = options_of_verb(verb)
+    return {
+        name: values[name]
+        for name, option in options.items()
+        if name in values and name not in NOT_PART_OF_A_RECIPE
+        if values[name] != defaults.get(name, option.default)
+    }
+
+
+def refuse_missing_paths(values: Mapping[str, Any]) -> None:
+    """Refuses a model or data set that can only be a path, and is not there, before anything is imported for it.
+
+    Raises:
+        UsageError: it does not exist.
+    """
+    for name in ("data_dir", "model_name_or_path", "model", "source", "manifest"):
+        value = values.get(name)
+        if isinstance(value, str) and can_only_be_a_path(value) and not os.path.exists(value):
+            raise UsageError(f"{value} does not exist (--{name}).")
+
+
+def can_only_be_a_path(name: str) -> bool:
+    """Whether a name cannot be that of something on the Hub (`NAME` or `OWNER/NAME`)."""
+    starts = name.startswith((os.sep, ".", "~"))
+    ends = name.endswith((os.sep, *WEIGHT_SUFFIXES, ".csv", ".jsonl"))
+    return starts or ends or name.count("/") > 1 or os.path.isdir(name.split("/")[0])

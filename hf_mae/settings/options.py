@@ -1,0 +1,163 @@
+"""Options: what a flag, a line of a recipe or an argument of a workflow is, read from the fields of dataclasses.
+
+The field is the one place where an option is declared: its name, type, default, help, choices, and whether it is among
+those that `VERB --help` shows.
+"""
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import CommandLineError
+
+TRUE, FALSE = ("true", "yes", "on", "t", "y", "1"), ("false", "no", "off", "f", "n", "0")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a verb.
+
+    Args:
+        kind: `str`, `int`, `float`, `bool` or `dict` (JSON), of the value or, with `many`, of each value.
+        many: it takes one or more values.
+        common: `VERB --help` shows it.
+        group: heading under which it is shown.
+        also: other spellings.
+    """
+
+    name: str
+    kind: type
+    many: bool = False
+    default: Any = None
+    help: str = ""
+    choices: tuple[str, ...] | None = None
+    common: bool = False
+    group: str = "Flags"
+    metavar: str | None = None
+    also: tuple[str, ...] = ()
+
+    def read(self, value: Any, where: str) -> Any:
+        """A value as this option's type.
+
+        Args:
+            value: text of a flag, what YAML made of a recipe's line (it reads `1e-3` as text), or a Python value.
+            where: who gave it, the subject of the sentence.
+
+        Raises:
+            CommandLineError: it is no such value.
+        """
+        if value is None:
+            return None
+        if self.many:
+            return [self._one(item, where) for item in (value if isinstance(value, (list, tuple)) else [value])]
+        return self._one(value, where)
+
+    def _one(self, value: Any, where: str) -> Any:
+        try:
+            value = _READERS[self.kind](value)
+        except (TypeError, ValueError):
+            kind = {int: "a whole number", float: "a number", bool: "true or false", dict: "JSON"}.get(
+                self.kind, "text"
+            )
+            raise CommandLineError(
+                f"{where} gives {self.name} the value {value!r}, which it cannot take: it takes {kind}."
+            ) from None
+        if self.choices is not None and value not in self.choices:
+            raise CommandLineError(
+                f"{where} gives {self.name} the value {value!r}; it takes one of {', '.join(map(str, self.choices))}."
+            )
+        return value
+
+
+def read_bool(value: Any) -> bool:
+    """`true` and its like, in text or as YAML and Python have it."""
+    if isinstance(value, bool):
+        return value
+    word = str(value).lower()
+    if word not in TRUE + FALSE:
+        raise ValueError(value)
+    return word in TRUE
+
+
+def _read_text(value: Any) -> Any:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value if isinstance(value, (str, dict, list)) else str(value)
+
+
+def _read_int(value: Any) -> int:
+    if isinstance(value, bool) or isinstance(value, float) and value != int(value):
+        raise ValueError(value)
+    return int(value)
+
+
+def _read_float(value: Any) -> float:
+    if isinstance(value, bool):
+        raise ValueError(value)
+    return float(value)
+
+
+def _read_json(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) else dict(value)
+
+
+_READERS: dict[type, Callable[[Any], Any]] = {
+    str: _read_text,
+    int: _read_int,
+    float: _read_float,
+    bool: read_bool,
+    dict: _read_json,
+}
+
+
+def option(default: Any = None, help: str = "", **more: Any) -> Any:
+    """A dataclass field that is an option.
+
+    Args:
+        more: `choices`, `common`, `group`, `metavar` and `also` of `Option`.
+    """
+    metadata = {"help": help, **more}
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def options_of(kind: type) -> list[Option]:
+    """The options that a dataclass declares, its own and inherited ones."""
+    hints = typing.get_type_hints(kind)
+    return [_option(item, hints[item.name]) for item in dataclasses.fields(kind) if item.init]
+
+
+def _option(item: dataclasses.Field, hint: Any) -> Option:
+    default = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
+    value, many = _value_type(hint)
+    known = {name: item.metadata[name] for name in ("help", "common", "group", "metavar") if name in item.metadata}
+    for name in ("choices", "also"):
+        if name in item.metadata:
+            known[name] = tuple(item.metadata[name])
+    return Option(item.name, value, many, None if default is dataclasses.MISSING else default, **known)
+
+
+def _value_type(hint: Any) -> tuple[type, bool]:
+    """Type of a value, and whether there may be several: `list[str] | None` -> (str, True)."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        hint = next(part for part in typing.get_args(hint) if part is not type(None))
+    if typing.get_origin(hint) is list:
+        return typing.get_args(hint)[0], True
+    return hint, False
+
+
+def foreign_type(annotation: str) -> tuple[type, bool]:
+    """The same, of an annotation that is text: `IntervalStrategy | str` -> (str, False)."""
+    parts = [part.strip() for part in annotation.split("|")]
+    parts = [part for part in parts if part != "None"]
+    if any(part.startswith("list[") for part in parts):
+        return str, True
+    for name, kind in (("str", str), ("bool", bool), ("int", int), ("float", float)):
+        if name in parts:
+            return kind, False
+    return dict, False

@@ -1,0 +1,121 @@
+"""Settings of the verbs that hand something over: convert, export, export-onnx, push, demo, reconstruct, report."""
+
+from dataclasses import dataclass
+
+from .data import FAMILIES, DataSourceArguments
+from .evaluation import FINE_TUNED
+from .options import option
+
+
+@dataclass
+class ConversionArguments:
+    """What is converted into what."""
+
+    source: str | None = option(
+        None,
+        ".pth, .safetensors, a transformers folder, a Hub id, or a name of hf-mae checkpoints.",
+        common=True,
+        metavar="SRC",
+    )
+    destination: str | None = option(None, "The folder to write.", common=True, metavar="DST")
+    to: str = option(
+        "auto",
+        "A classifier where there is a head or labels are given, else pre-training where there is a decoder, else "
+        "the backbone; or one of these.",
+        choices=("auto", "pretraining", "classifier", "backbone"),
+        common=True,
+    )
+    pooling: str = option("auto", "Of a classifier.", choices=("auto", "mean", "cls"), common=True)
+    num_labels: int | None = option(None, "Classes of a fresh head.", common=True)
+    labels: str | None = option(None, "Class names, one a line, or JSON.", common=True, metavar="FILE")
+    image_size: int | None = option(None, "Pixels; position embeddings are resized (bicubic).", common=True)
+    num_attention_heads: int | None = option(
+        None, "Where neither the width nor the checkpoint's args tell.", common=True
+    )
+    decoder_num_attention_heads: int | None = option(None, "The same for the decoder.", common=True)
+    norm_pix_loss: bool | None = option(None, "The pre-training target was normalised patches.", common=True)
+    verify: bool = option(False, "Run both sides on random input and print the largest difference.", common=True)
+    overwrite: bool = option(False, "Replace a destination that is not empty.", common=True)
+
+
+@dataclass
+class ExportArguments:
+    """What goes back to the reference's layout."""
+
+    source: str | None = option(
+        None, "A transformers folder (ViTMAE, ViT, mean-pooling BEiT) or a Hub id.", common=True, metavar="SRC"
+    )
+    destination: str | None = option(None, "The file to write.", common=True, metavar="DST.pth")
+    overwrite: bool = option(False, "Replace the file.", common=True)
+
+
+@dataclass
+class OnnxArguments(DataSourceArguments):
+    """What is exported, and on which images it is checked."""
+
+    model_name_or_path: str | None = option(None, FINE_TUNED, common=True, group="Model", metavar="RUN")
+    output_dir: str | None = option(
+        None, "A new folder for model.onnx and what goes with it.", common=True, group="Output", metavar="OUT"
+    )
+    int8: bool = option(False, "Weights in int8 too (dynamic quantisation).", common=True, group="Output")
+    split: str = option("validation", "Of data_dir, on which the exported model is checked.", common=True, group="Data")
+    overwrite: bool = option(False, "Replace the folder.", common=True, group="Output")
+    batch_size: int = option(16, "Images per forward pass of the check.", common=True, group="Data")
+
+
+@dataclass
+class PushArguments:
+    """What is pushed where."""
+
+    run: str | None = option(None, "An output folder of finetune or pretrain.", common=True, metavar="RUN")
+    repo_id: str | None = option(None, "USER/NAME; not given: the folder's name, of the token's owner.", common=True)
+    private: bool = option(False, "A new repository is seen by its owner alone.", common=True)
+    update: bool = option(False, "Add a commit to a repository that has files already.", common=True)
+    leave_out: list[str] | None = option(
+        None, "Files that stay here, as 'predictions_*.csv'.", common=True, metavar="PATTERN"
+    )
+
+
+@dataclass
+class DemoArguments:
+    """Which model is shown, and to whom."""
+
+    model_name_or_path: str | None = option(None, FINE_TUNED, common=True, metavar="RUN")
+    data_dir: str | None = option(None, "Its training images, to show similar ones.", common=True)
+    host: str = option("127.0.0.1", "Address to listen on: this machine alone, unless told otherwise.", common=True)
+    port: int = option(7860, "Port to listen on.", common=True)
+    share: bool = option(False, "A public address through gradio's servers, for 72 hours.", common=True)
+
+
+@dataclass
+class ReconstructionArguments:
+    """Which images a masked autoencoder is to complete."""
+
+    images: list[str] | None = option(None, "Files, folders and globs.", common=True, metavar="IMAGES")
+    model: str | None = option(None, "An MAE .pth, a folder or a name.", common=True, also=("model_name_or_path",))
+    mask_ratio: float | None = option(None, "Share of hidden patches; not given: the model's own.", common=True)
+    seed: int = option(0, "Of the masks.", common=True)
+    output: str = option("reconstructions.png", "The sheet to write.", common=True)
+    transforms: str | None = option(None, "Where the model has no image processor.", choices=FAMILIES, common=True)
+    num_attention_heads: int | None = option(None, "Where the width does not tell.", common=True)
+    decoder_num_attention_heads: int | None = option(None, "Where the width does not tell.", common=True)
+    overwrite: bool = option(False, "Replace the sheet.", common=True)
+
+
+@dataclass
+class ReportArguments:
+    """Which runs are reported."""
+
+    runs: list[str] | None = option(
+        None, "Output folders of finetune, crossval and evaluate.", common=True, metavar="RUN"
+    )
+    benchmark: str | None = option(None, "Show its published rows, also without a run.", common=True)
+    split: str | None = option(
+        None,
+        "Not given: test where a run has it.",
+        choices=("validation", "test", "selection"),
+        common=True,
+    )
+    output_dir: str | None = option(
+        None, "Where the report goes; not given: the run's folder, or ./report for several.", common=True
+    )

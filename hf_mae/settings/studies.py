@@ -1,0 +1,63 @@
+"""Settings of the verbs that look at many runs or many images: crossval and audit; and of the lists."""
+
+from dataclasses import dataclass
+
+from .data import DataSourceArguments
+from .options import option
+
+PAIRS_A_SHEET = 24
+
+
+@dataclass
+class CrossvalArguments:
+    """Which runs."""
+
+    folds: str = option(
+        "official",
+        "official (a benchmark's, or the data's own validation split), or a number of folds.",
+        common=True,
+        group="Runs",
+    )
+    seeds: list[int] = option([0], "Seeds, each a run of every fold.", common=True, group="Runs")
+    train_fractions: list[float] | None = option(
+        None, "Shares of the training labels, each a run of every fold and seed.", common=True, group="Runs"
+    )
+
+
+@dataclass
+class AuditArguments(DataSourceArguments):
+    """What is audited, and how near a duplicate is."""
+
+    output_dir: str | None = option(None, "Where the CSVs and the contact sheets go.", common=True, group="Output")
+    unlabelled: bool = option(False, "data_dir is any tree of images, without classes.", common=True, group="Data")
+    max_hash_distance: int = option(
+        8, "Bits of 64 by which the hashes of a candidate may differ.", common=True, group="Audit"
+    )
+    min_similarity: float = option(
+        0.6, "Structural similarity (0 to 1) that confirms a candidate.", common=True, group="Audit"
+    )
+    min_detail: float = option(0.5, "And correlation of the fine detail (0 to 1).", common=True, group="Audit")
+    max_sheets: int = option(20, f"Contact sheets at most, of {PAIRS_A_SHEET} pairs each.", common=True, group="Output")
+
+
+@dataclass
+class RecipesArguments:
+    """Which recipes are listed or shown."""
+
+    action: str = option("list", "What to do.", choices=("list", "show"), common=True)
+    name: str | None = option(None, "Of the recipe to show.", common=True)
+
+
+@dataclass
+class CheckpointsArguments:
+    """Which public checkpoints are listed, shown or fetched."""
+
+    action: str = option("list", "What to do.", choices=("list", "show", "fetch"), common=True)
+    name: str | None = option(None, "Of the checkpoint to show or fetch.", common=True)
+
+
+@dataclass
+class ConfigsArguments:
+    """Which accelerate configs are listed."""
+
+    name: str | None = option(None, "Print the path of this one alone.", common=True)

@@ -1,0 +1,1 @@
+"""The Hub, ONNX, and the demo."""

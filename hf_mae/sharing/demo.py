@@ -1,0 +1,156 @@
+"""A fine-tuned model in the browser."""
+
+import os
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from ..errors import UsageError
+
+TOP, SIMILAR = 5, 6
+MEGABYTES = 20  # of an uploaded file, at most
+PIXELS = 50_000_000  # of a decoded one
+LOOPBACK = "127.0.0.1"
+NOTE = "For research: not a medical device, and no diagnosis."
+
+
+class Classifier:
+    """A model with what the page shows of it.
+
+    Args:
+        model, processor: of `models.loading.load_classifier`.
+        training: `EvaluationImages` that are looked through for similar ones; None: no such gallery.
+    """
+
+    def __init__(self, model: nn.Module, processor, training=None, batch_size: int = 32):
+        self.model, self.processor, self.training = model, processor, training
+        self.features = None if training is None else self._features_of_all(batch_size)
+
+    def read(self, path: str | None) -> Image.Image:
+        """An uploaded file as an upright RGB image, or a sentence on why not."""
+        from ..data.files import IMAGE_SUFFIXES
+        from ..data.opening import to_rgb
+
+        if not path:
+            raise UsageError("Drop an image first.")
+        name = os.path.basename(path)
+        if not name.lower().endswith(IMAGE_SUFFIXES):
+            raise UsageError(f"{name} is no image file ({', '.join(IMAGE_SUFFIXES)}).")
+        if os.path.getsize(path) > MEGABYTES * 1e6:
+            raise UsageError(f"{name} is larger than {MEGABYTES} MB.")
+        try:
+            with Image.open(path) as image:
+                if image.width * image.height > PIXELS:
+                    raise UsageError(f"{name} has more than {PIXELS / 1e6:g} million pixels.")
+                return to_rgb(image)
+        except UsageError:
+            raise
+        except Exception as error:  # PIL raises whatever the format's plugin does
+            raise UsageError(f"{name} cannot be read as an image ({' '.join(str(error).split())}).") from None
+
+    def scores(self, images: list[Image.Image]) -> list[dict[str, float]]:
+        """Class -> score, of each image."""
+        pixel_values = self._prepared(images)
+        with torch.inference_mode():
+            scores = self.model(pixel_values=pixel_values).logits.float().softmax(-1)
+        names = self.model.config.id2label
+        return [{names[i]: score for i, score in enumerate(row)} for row in scores.tolist()]
+
+    def overlays(self, image: Image.Image) -> list[tuple[Image.Image, str]]:
+        """The image under what the model looks at, with captions."""
+        from ..reporting.explanations import GRAD_CAM, ROLLOUT, explain_batch
+
+        (found,) = explain_batch(self.model, self.processor, self._prepared([image]), [""])
+        return [(found.grad_cam, f"{GRAD_CAM} of {found.target}"), (found.rollout, ROLLOUT)]
+
+    def similar(self, image: Image.Image) -> list[tuple[Image.Image, str]]:
+        """The training images whose features are nearest (cosine), with their class."""
+        if self.features is None:
+            return []
+        nearness = self.features @ self._features(self._prepared([image]))[0]
+        names = self.model.config.id2label
+        chosen = np.argsort(-nearness)[:SIMILAR]
+        return [
+            (self.training.pixels[int(i)], f"{names[int(self.training.labels[i])]} ({nearness[i]:.2f})") for i in chosen
+        ]
+
+    def _prepared(self, images: list[Image.Image]) -> torch.Tensor:
+        return self.processor(images, return_tensors="pt")["pixel_values"].to(self.model.device)
+
+    @torch.inference_mode()
+    def _features(self, pixel_values: torch.Tensor) -> np.ndarray:
+        """What the head reads, of length 1: (images, width)."""
+        kept = []
+        hook = self.model.classifier.register_forward_pre_hook(lambda module, inputs: kept.append(inputs[0]))
+        try:
+            self.model(pixel_values=pixel_values)
+        finally:
+            hook.remove()
+        return torch.nn.functional.normalize(kept[0].float(), dim=-1).cpu().numpy()
+
+    def _features_of_all(self, batch_size: int) -> np.ndarray:
+        from tqdm.auto import tqdm
+
+        from ..data.images import collate
+
+        loader = torch.utils.data.DataLoader(self.training, batch_size, collate_fn=collate)
+        batches = tqdm(loader, desc="Looking at the training images", unit="batch", delay=1)
+        return np.concatenate([self._features(batch["pixel_values"].to(self.model.device)) for batch in batches])
+
+
+def page(classifier: Classifier, title: str, known: str = "") -> Any:
+    """The page, of gradio.
+
+    Args:
+        known: how well the model does, for whoever reads the page.
+    """
+    import gradio
+
+    def one(path: str | None):
+        try:
+            image = classifier.read(path)
+        except UsageError as error:
+            raise gradio.Error(str(error), title="Not this file") from None
+        (scores,) = classifier.scores([image])
+        return scores, classifier.overlays(image), classifier.similar(image)
+
+    def many(paths: list[str] | None):
+        rows = []
+        for path in paths or []:
+            name = os.path.basename(path)
+            try:
+                (scores,) = classifier.scores([classifier.read(path)])
+            except UsageError as error:
+                rows.append([name, str(error), ""])
+                continue
+            best = max(scores, key=scores.get)
+            rows.append([name, best, f"{scores[best]:.3f}"])
+        if not rows:
+            raise gradio.Error("Drop a folder, or some files, first.", title="Nothing to classify")
+        return rows
+
+    with gradio.Blocks(title=title, analytics_enabled=False) as blocks:
+        gradio.Markdown("\n\n".join([f"## {title}\n{NOTE}", *([f"On its own data: {known}."] if known else [])]))
+        with gradio.Tab("An image"):
+            with gradio.Row():
+                given = gradio.Image(type="filepath", sources=["upload", "clipboard"], label="Drop an image")
+                # The file as it came: gradio would open it before it is checked.
+                given.preprocess = lambda payload: payload.path if payload else None
+                answer = gradio.Label(num_top_classes=TOP, label="Classes")
+            where = gradio.Gallery(label="Where it looks", columns=2, height="auto", object_fit="contain")
+            like = gradio.Gallery(
+                label="Similar training images",
+                columns=SIMILAR,
+                height="auto",
+                object_fit="contain",
+                visible=classifier.features is not None,
+            )
+            given.upload(one, given, [answer, where, like], api_name="classify")
+        with gradio.Tab("A folder"):
+            files = gradio.File(file_count="directory", label="Drop a folder")
+            table = gradio.Dataframe(headers=["file", "class", "score"], label="Classes", interactive=False)
+            files.upload(many, files, table, api_name="classify_files")
+    return blocks

@@ -1,0 +1,192 @@
+"""A finished run to the Hugging Face Hub, in one commit."""
+
+import fnmatch
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, HfApi, constants
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+
+from ..errors import UsageError, one_line
+from ..runs.record import ALL_RESULTS, BEGUN, read_record
+
+logger = logging.getLogger(__name__)
+# What a run needs to go on, or its tracker keeps, and nobody else can use.
+NOT_PUBLISHED = (
+    *("checkpoint-*", "runs", "*.bin", "*.pt", "*.pth", "trainer_state.json", ".*", "seed-*", "fold-*"),
+    BEGUN,
+)
+
+
+def files_of(run: Path, leave_out: list[str] | None = None) -> list[Path]:
+    """The files of a run that are published, relative to it.
+
+    Args:
+        leave_out: patterns of others that are not, as `predictions_*.csv`.
+
+    Raises:
+        UsageError: the folder holds no finished run.
+    """
+    for name in ("config.json", "model.safetensors", "README.md", ALL_RESULTS):
+        if not (run / name).is_file():
+            raise UsageError(f"{run} is no finished run: it has no {name}.")
+    read_record(run)  # of a damaged one, or another tool's, a sentence
+    patterns = [*NOT_PUBLISHED, *(leave_out or [])]
+
+    def published(path: Path) -> bool:
+        return not any(fnmatch.fnmatch(part, pattern) for part in path.parts for pattern in patterns)
+
+    return sorted(path for file in run.rglob("*") if file.is_file() and published(path := file.relative_to(run)))
+
+
+@contextmanager
+def _in_a_sentence(repo_id: str) -> Iterator[None]:
+    """Turns what the Hub and the network say into one sentence."""
+    try:
+        yield
+    except LocalTokenNotFoundError:
+        raise UsageError("There is no Hugging Face token: run `hf auth login`, or set HF_TOKEN.") from None
+    except OfflineModeIsEnabled:
+        raise UsageError("HF_HUB_OFFLINE is set, so nothing can be pushed: unset it and push again.") from None
+    except HFValidationError as error:
+        raise UsageError(f"{repo_id} is no name of a repository: it is USER/NAME ({error}).") from None
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        reason = " ".join(error.server_message.split()) if error.server_message else one_line(error)
+        if status == 401:
+            raise UsageError(f"The Hub does not accept the token ({reason}): run `hf auth login` again.") from None
+        if status == 403:
+            raise UsageError(f"The token may not write to {repo_id} ({reason}): it needs the write role.") from None
+        raise UsageError(f"The Hub answered {status} to the push of {repo_id}: {reason}") from None
+    except (HTTPError, ConnectionError) as error:
+        raise UsageError(
+            f"The Hub ({constants.ENDPOINT}) cannot be reached ({error}): push again when it can."
+        ) from None
+    except RuntimeError as error:  # of a thread that uploads
+        raise UsageError(
+            f"The upload to {repo_id} broke off ({error.__cause__ or error}); nothing of it is to be seen. Push again: "
+            "what has come is not sent twice."
+        ) from None
+
+
+def check_target(repo_id: str | None, update: bool = False, default_name: str = "") -> tuple[str, bool]:
+    """Who pushes, and whether there is room for it; nothing is written.
+
+    Args:
+        repo_id: `USER/NAME`, or `NAME` of one's own; None: `default_name`.
+        update: a repository that has files already gets a commit more.
+
+    Returns:
+        The whole `USER/NAME`, and whether it exists.
+
+    Raises:
+        UsageError: no token or a wrong one, no network, or a repository that has files already.
+    """
+    api = HfApi()
+    name = repo_id or default_name
+    with _in_a_sentence(name):
+        user = api.whoami()["name"]
+        name = name if "/" in name else f"{user}/{name}"
+        try:
+            info = api.repo_info(name)
+        except RepositoryNotFoundError:
+            return name, False
+    files = [sibling.rfilename for sibling in info.siblings or [] if sibling.rfilename != ".gitattributes"]
+    if files and not update:
+        raise UsageError(
+            f"{name} exists already, with {len(files)} files: choose another --repo_id, or pass --update to add a "
+            "commit to it."
+        )
+    return name, True
+
+
+def push(
+    run: str | Path,
+    repo_id: str | None = None,
+    *,
+    private: bool = False,
+    update: bool = False,
+    leave_out: list[str] | None = None,
+) -> str:
+    """Uploads a finished run in one commit; weights that an interrupted push has sent are not sent again.
+
+    Args:
+        run: an output folder of finetune or pretrain.
+        repo_id: `USER/NAME`; not given: the folder's name, of the token's owner.
+        update: add a commit to a repository that has files already.
+        leave_out: patterns of files that stay here.
+
+    Returns:
+        The URL of the repository.
+
+    Raises:
+        UsageError: as of `files_of` and `check_target`.
+    """
+    folder = Path(run)
+    files = files_of(folder, leave_out)
+    name, exists = check_target(repo_id, update, folder.resolve().name)
+    operations = [
+        CommitOperationAdd(path.as_posix(), _card(folder, name) if path.name == "README.md" else folder / path)
+        for path in files
+    ]
+    api = HfApi()
+    with _in_a_sentence(name):
+        if not exists:
+            api.create_repo(name, private=private)
+        commit = api.create_commit(
+            name, operations, commit_message=f"Model, card, figures and results of {folder.name}"
+        )
+    megabytes = sum((folder / path).stat().st_size for path in files) / 1e6
+    logger.info("%d files (%.1f MB) in one commit: %s", len(files), megabytes, ", ".join(map(str, files)))
+    if named := [str(path) for path in files if path.suffix == ".csv"]:
+        logger.info("%s name image files (--leave_out '*.csv' keeps them here).", " and ".join(named))
+    logger.info("Commit %s", commit.oid)
+    return f"{constants.ENDPOINT}/{name}"
+
+
+def _card(folder: Path, repo_id: str) -> bytes:
+    """The model card, its snippets with the name that the model has on the Hub."""
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    own = folder.resolve().name
+    for before, after in (('model="{}"', 'model="{}"'), ("--model_name_or_path {} ", "--model_name_or_path {} ")):
+        text = text.replace(before.format(own), after.format(repo_id))
+    return text.encode()
+
+
+def push_when_done(args) -> Callable[[], None]:
+    """What `--push_to_hub` asks of a training: looks before it starts whether the push can be done, and returns what
+    does it at the end.
+
+    The Trainer's own push, of every checkpoint and without the figures, is turned off.
+
+    Args:
+        args: `TrainingArguments`; `hub_model_id` and `hub_private_repo` count.
+    """
+    if not args.push_to_hub:
+        return lambda: None
+    args.push_to_hub = False
+    if args.process_index != 0:
+        return lambda: None
+    resumed = bool(args.resume_from_checkpoint)
+    name, _ = check_target(args.hub_model_id, resumed, Path(args.output_dir).resolve().name)
+    logger.info("The run will be pushed to %s when it is done.", name)
+
+    def done() -> None:
+        try:
+            url = push(args.output_dir, name, private=bool(args.hub_private_repo), update=resumed)
+        except UsageError as error:
+            raise UsageError(
+                f"The run is done, but not pushed. {error} Then: hf-mae push {args.output_dir} --repo_id {name}"
+            ) from None
+        logger.info("Pushed to %s", url)
+
+    return done

@@ -1,0 +1,1 @@
+"""The Trainer subclasses, layer decay, losses, engines, preemption, trackers."""

@@ -1,0 +1,104 @@
+"""The checkpoints of a run: which are whole, how they were launched, and whether this run may go on from one."""
+
+import json
+import logging
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from accelerate import DistributedType
+
+from ..errors import UsageError
+from ..files.writing import write_json
+
+logger = logging.getLogger(__name__)
+
+
+def is_complete(checkpoint: Path) -> bool:
+    """Whether a checkpoint was written to its end: the Trainer writes its state last."""
+    return (checkpoint / "trainer_state.json").is_file()
+
+
+def last_checkpoint(output_dir: str) -> Path | None:
+    """The newest complete `checkpoint-N`; a half-written one is passed over, and said so."""
+    folder = Path(output_dir)
+    if not folder.is_dir():
+        return None
+    found = [path for path in folder.iterdir() if path.is_dir() and re.fullmatch(r"checkpoint-\d+", path.name)]
+    for path in sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True):
+        if is_complete(path):
+            return path
+        logger.warning("%s was not written to its end (the run was killed while saving): it is passed over.", path)
+    return None
+
+
+def refuse_another_model(checkpoint: str, config) -> None:
+    """Says so, in a sentence, where a checkpoint to resume from is of another model than this run's.
+
+    Args:
+        config: of the model that is to be trained.
+    """
+    from transformers import AutoConfig
+
+    path = Path(checkpoint) / "config.json"
+    if not path.is_file():
+        return
+    before = AutoConfig.from_pretrained(checkpoint)
+    if before.id2label != config.id2label:
+        raise UsageError(
+            f"{checkpoint} knows the classes {', '.join(before.id2label.values())}, the data has "
+            f"{', '.join(config.id2label.values())}: a run goes on with the classes that it began with."
+        )
+    for name in ("model_type", "image_size", "patch_size", "hidden_size", "num_hidden_layers"):
+        then, now = getattr(before, name), getattr(config, name)
+        if then != now:
+            raise UsageError(f"{checkpoint} has {name} {then}, this run has {now}: a run goes on as it began.")
+
+
+LAUNCH_FILE = "launch.json"
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a run was launched; kept in every checkpoint."""
+
+    engine: str  # accelerate's name of it
+    processes: int
+    effective_batch: int
+
+
+def write_launch(checkpoint: Path, launch: Launch) -> None:
+    write_json(checkpoint / LAUNCH_FILE, asdict(launch))
+
+
+def check_resumable(checkpoint: Path, now: Launch) -> None:
+    """Refuses to resume where the engine cannot, and says what changes where it can.
+
+    DDP and single processes keep whole optimizer states, which any number of processes reads, and so does FSDP2 with
+    its full state dict; DeepSpeed keeps a part for each process.
+    """
+    path = checkpoint / LAUNCH_FILE
+    if not path.is_file():
+        return
+    before = Launch(**json.loads(path.read_text(encoding="utf-8")))
+    again = f"{before.processes} process{'es' if before.processes > 1 else ''} under {before.engine}"
+    whole = ("NO", "MULTI_CPU", "MULTI_GPU")
+    if before.engine != now.engine and not (before.engine in whole and now.engine in whole):
+        raise UsageError(
+            f"{checkpoint} was saved by {again}, and this is {now.engine}: resume it with the same accelerate config, "
+            f"or begin a new run from its weights (--model_name_or_path {checkpoint})."
+        )
+    if before.engine == DistributedType.DEEPSPEED.value and before.processes != now.processes:
+        raise UsageError(
+            f"{checkpoint} was saved by {again}, each with its part of the optimizer, and this run has "
+            f"{now.processes}: DeepSpeed resumes on the same number of processes only."
+        )
+    if before.processes != now.processes:
+        logger.warning("%s was saved by %s; going on with %d.", checkpoint, again, now.processes)
+    if before.effective_batch != now.effective_batch:
+        logger.warning(
+            "The effective batch was %d and is %d now: pass --gradient_accumulation_steps or "
+            "--effective_batch_size to keep it, or the updates are others than they would have been.",
+            before.effective_batch,
+            now.effective_batch,
+        )

@@ -1,0 +1,201 @@
+"""Fine-tuning as the reference does it: its losses, class weights and mixup, on transformers' own loop."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from timm.data import Mixup
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers import EarlyStoppingCallback
+
+from ..data.draws import seeded_draws
+from ..data.entries import holds_images, with_own_columns
+from ..data.images import EvaluationImages, TrainingImages
+from ..data.transforms import training_transform_of
+from ..errors import UsageError
+from ..evaluation.metrics import classification_scores, scalar_scores
+from ..models.loading import class_names
+from ..models.stochastic_depth import drop_path_of, patches_dropped
+from ..settings.arguments import FinetuningArguments
+from .layer_decay import parameter_groups
+from .losses import balanced_class_weights, cross_entropy_sum, label_weight
+from .trainer import ReferenceTrainer
+
+logger = logging.getLogger(__name__)
+
+
+class MaeFinetuner(ReferenceTrainer):
+    """Fine-tunes a ViT or BEiT classifier as the reference does.
+
+    A data set of `{"pixel_values": FloatTensor (C, H, W), "labels": int or FloatTensor (num_labels,)}` trains as it
+    is; nothing is added to it but what `args` asks for on the batch (mixup, CutMix). A `datasets.Dataset` of images (of
+    `load_image_folder`, or of `load_dataset("imagefolder")`) is trained on with the augmentation that goes with
+    `processing_class`, and evaluated through `processing_class` itself; one with a transform of its own is taken as the
+    stock Trainer takes it.
+
+    Args:
+        model: of `build_classifier`, or any stock ViT / mean-pooling BEiT classifier.
+        args: `FinetuningArguments`.
+        train_dataset, eval_dataset, processing_class, ...: as for `transformers.Trainer`.
+    """
+
+    args: FinetuningArguments
+
+    def __init__(self, model: nn.Module, args: FinetuningArguments, **kwargs: Any):
+        if args.mixes and args.per_device_train_batch_size % 2:
+            raise UsageError(
+                f"mixup and CutMix mix pairs of images: per_device_train_batch_size must be even, "
+                f"not {args.per_device_train_batch_size}."
+            )
+        processor = kwargs.get("processing_class")
+        if holds_images(kwargs.get("train_dataset")):
+            transform = training_transform_of(_needed(processor))
+            images = with_own_columns(kwargs["train_dataset"])
+            kwargs["train_dataset"] = TrainingImages(images, transform, args.seed)
+        if isinstance(held_out := kwargs.get("eval_dataset"), dict):
+            kwargs["eval_dataset"] = {name: _evaluated(part, processor) for name, part in held_out.items()}
+        else:
+            kwargs["eval_dataset"] = _evaluated(held_out, processor)
+        kwargs.setdefault("compute_metrics", self.compute_scores)
+        self.class_names = class_names(model)
+        super().__init__(model, args, **kwargs)
+        self.label_names = ["labels"]
+        self.class_weights = self._class_weights()
+        self.mixup = self._mixup() if args.mixes else None
+        if args.early_stopping_patience is not None:
+            self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
+        if self.train_dataset is not None and drop_path_of(model) != args.drop_path and not args.freeze_backbone:
+            logger.info("drop path of the model is %g (args.drop_path is %g)", drop_path_of(model), args.drop_path)
+
+    def _mixup(self) -> Mixup:
+        return Mixup(
+            mixup_alpha=self.args.mixup,
+            cutmix_alpha=self.args.cutmix,
+            prob=self.args.mixup_prob,
+            switch_prob=self.args.mixup_switch_prob,
+            mode=self.args.mixup_mode,
+            label_smoothing=self.args.smoothing,
+            num_classes=len(self.class_names),
+        )
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """Images through the image processor."""
+        return super().get_eval_dataloader(_evaluated(eval_dataset, self.processing_class))
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
+        """Images through the image processor."""
+        return super().get_test_dataloader(_evaluated(test_dataset, self.processing_class))
+
+    @property
+    def drops_last_batch(self) -> bool:
+        """As the reference's training loader always does: mixing needs an even number of images."""
+        return self.args.dataloader_drop_last or self.args.mixes
+
+    def fixed_parameters(self, model: nn.Module) -> list[str]:
+        """Everything but the head, where that alone is trained."""
+        if not self.args.freeze_backbone:
+            return []
+        return [name for name, _ in model.named_parameters() if not name.startswith("classifier.")]
+
+    @contextmanager
+    def model_in_training(self) -> Iterator[nn.Module]:
+        """With patch dropout, where it is asked for."""
+        with super().model_in_training() as model, patches_dropped(model, self.args.patch_dropout):
+            yield model
+
+    def groups(self, model: nn.Module, learning_rate: float) -> list[dict]:
+        """One for each layer and weight decay."""
+        return parameter_groups(model, learning_rate, self.args.weight_decay, self.args.layer_decay)
+
+    def _class_weights(self) -> torch.Tensor | None:
+        """One weight for each class, or None."""
+        asked, count = self.args.class_weights, len(self.class_names)
+        if asked == "none" or self.train_dataset is None:
+            return None
+        if asked != "balanced":
+            if len(asked) != count:
+                raise UsageError(f"class_weights has {len(asked)} numbers, but the model has {count} classes.")
+            return torch.tensor(asked, device=self.args.device)
+        labels = getattr(self.train_dataset, "labels", None)
+        if labels is None:
+            labels = [item["labels"] for item in self.train_dataset]
+        weights = balanced_class_weights(np.asarray(labels), count)
+        if self.is_world_process_zero():
+            logger.info("class weights: %s", dict(zip(self.class_names, weights.round(3).tolist())))
+        return torch.tensor(weights, dtype=torch.float32, device=self.args.device)
+
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> Any:
+        """The micro-batches of an update, mixed where that is asked for, and their weight."""
+        batches, weight = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self.mixup is None:
+            return batches, weight
+        batches = [self._mix(batch, i) for i, batch in enumerate(batches)]
+        return batches, self.loss_weight(batches, device)
+
+    def _mix(self, batch: dict, micro_batch: int) -> dict:
+        """timm's Mixup / CutMix with soft targets; its draws depend on (seed, update, micro-batch, process) alone."""
+        with seeded_draws(self.args.seed, self.state.global_step, micro_batch, self.args.process_index):
+            pixel_values, labels = self.mixup(batch["pixel_values"], batch["labels"])
+        return batch | {"pixel_values": pixel_values, "labels": labels}
+
+    def loss_weight(self, batches: Sequence[dict], device: torch.device) -> torch.Tensor | None:
+        """What the summed loss of an update is divided by: the images (or their class weights) of all its
+        micro-batches and processes."""
+        if not batches:
+            return None
+        weight = torch.stack([label_weight(batch["labels"].to(device), self.class_weights) for batch in batches]).sum()
+        return self.accelerator.gather(weight).sum() if self.args.world_size > 1 else weight
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """In training: the micro-batch's share of the mean over the effective batch, scaled so that the Trainer's
+        division by the accumulation steps and DDP's mean over processes give that mean; for equal micro-batches it is
+        the micro-batch's own mean. In evaluation: the plain cross-entropy.
+        """
+        labels = inputs["labels"]
+        outputs = model(pixel_values=inputs["pixel_values"])
+        if not model.training:
+            loss = cross_entropy_sum(outputs.logits, labels) / len(labels)
+        else:
+            loss = cross_entropy_sum(outputs.logits, labels, self.class_weights, self.args.smoothing)
+            if num_items_in_batch is None:
+                loss = loss / label_weight(labels, self.class_weights)
+            else:
+                parts = self.current_gradient_accumulation_steps * self.accelerator.num_processes
+                loss = loss * parts / num_items_in_batch
+        return (loss, outputs) if return_outputs else loss
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """The stock loop, with a loss over every image once: its own averages the processes' batches, the repeated
+        images that fill the last one included."""
+        output = super().evaluation_loop(*args, **kwargs)
+        name = f"{kwargs.get('metric_key_prefix', 'eval')}_loss"
+        if output.label_ids is not None and name in output.metrics:
+            logits, labels = torch.from_numpy(output.predictions), torch.from_numpy(output.label_ids)
+            output.metrics[name] = (cross_entropy_sum(logits, labels) / len(labels)).item()
+        return output
+
+    def compute_scores(self, prediction: Any) -> dict[str, float]:
+        """The metrics that the log holds, from logits (images, classes) and class ids (or soft targets)."""
+        labels = prediction.label_ids
+        labels = labels.argmax(-1) if labels.ndim == 2 else labels
+        scores = classification_scores(prediction.predictions.argmax(-1), labels, self.class_names)
+        return {name: value for name, value in scalar_scores(scores).items() if not name.startswith("micro_")}
+
+
+def _evaluated(dataset: Any, processor: Any) -> Any:
+    """Images through the image processor; a data set of tensors as it is."""
+    return EvaluationImages(with_own_columns(dataset), _needed(processor)) if holds_images(dataset) else dataset
+
+
+def _needed(processor: Any) -> Any:
+    if processor is None:
+        raise UsageError(
+            "A data set of images needs processing_class=image_processor(family, image_size), of hf_mae.data."
+        )
+    return processor

@@ -1,0 +1,112 @@
+"""Parameter groups with layer-wise learning rate decay, and linear learning rate scaling.
+
+Sources: `param_groups_lrd` in util/lr_decay.py of facebookresearch/mae (after BEiT and ELECTRA), and its rule
+absolute lr = base lr x effective batch / 256 (after Goyal et al., 2017, arXiv:1706.02677).
+"""
+
+import re
+
+from torch import nn
+
+# Which layer a parameter belongs to, first match wins: (pattern, layer). A block is its number plus one; the head
+# and the last norms come after the last block, at scale 1. A parameter that no pattern matches is an error.
+EMBEDDINGS, BLOCK, HEAD = "embeddings", "block", "head"
+
+LAYERS = (
+    (r"(?:(?:vit|beit)\.)?embeddings\.(?:cls_token|mask_token|position_embeddings)", EMBEDDINGS),
+    (r"(?:(?:vit|beit)\.)?embeddings\.patch_embeddings\.projection\.(?:weight|bias)", EMBEDDINGS),
+    (r"(?:(?:vit|beit)\.)?layers\.(\d+)\..+", BLOCK),
+    (r"(?:(?:vit|beit)\.)?layernorm\.(?:weight|bias)", HEAD),
+    (r"(?:beit\.)?pooler\.layernorm\.(?:weight|bias)", HEAD),
+    (r"classifier\.(?:weight|bias)", HEAD),
+)
+
+# Never decayed, whatever their shape (models_vit.py inherits timm's no_weight_decay: pos_embed and cls_token).
+NO_WEIGHT_DECAY = re.compile(r".*embeddings\.(?:cls_token|position_embeddings)")
+WRAPPERS = re.compile(r"(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+
+
+def plain_name(name: str) -> str:
+    """A parameter's name without what DDP, FSDP, torch.compile and checkpointing put before it."""
+    return WRAPPERS.sub("", name)
+
+
+def linear_scaled_lr(base_learning_rate: float, effective_batch_size: int) -> float:
+    """Absolute learning rate of an effective batch (images per update)."""
+    return base_learning_rate * effective_batch_size / 256
+
+
+def layer_of(name: str, num_layers: int) -> int:
+    """Layer of a parameter: 0 for tokens, positions and patches, i + 1 for block i, `num_layers` + 1 for the head.
+
+    Args:
+        name: the parameter's name in a ViT or BEiT classifier of transformers, or in their backbones.
+        num_layers: blocks of the encoder.
+
+    Raises:
+        ValueError: no pattern of `LAYERS` matches.
+    """
+    for pattern, kind in LAYERS:
+        if found := re.fullmatch(pattern, name):
+            return {EMBEDDINGS: 0, HEAD: num_layers + 1}[kind] if kind != BLOCK else int(found.group(1)) + 1
+    raise ValueError(
+        f"No layer is known for the parameter '{name}': layer-wise lr decay needs a pattern for it in "
+        "hf_mae.optim.LAYERS (it is never put into the head's group silently)."
+    )
+
+
+def decays(name: str, parameter: nn.Parameter) -> bool:
+    """Whether weight decay applies: not to 1-D parameters (biases, norms), class token and position embeddings."""
+    return parameter.ndim > 1 and not NO_WEIGHT_DECAY.fullmatch(name)
+
+
+def parameter_groups(
+    model: nn.Module, learning_rate: float, weight_decay: float = 0.05, layer_decay: float = 0.75
+) -> list[dict]:
+    """Groups for `torch.optim.AdamW`, one for each layer and weight decay, in the order of the parameters.
+
+    Args:
+        model: a ViT or BEiT classifier of transformers.
+        learning_rate: absolute learning rate of the head.
+        weight_decay: for the parameters that decay.
+        layer_decay: lr of layer i is learning_rate x layer_decay ** (num_layers + 1 - i).
+
+    Returns:
+        Dicts with `params`, `lr` (which carries the layer's scale), `lr_scale` and `weight_decay`; frozen parameters
+        are in none of them.
+
+    Raises:
+        ValueError: a parameter that no layer is known for.
+    """
+    named = [(plain_name(name), p) for name, p in model.named_parameters() if p.requires_grad]
+    blocks = (re.fullmatch(LAYERS[2][0], plain_name(name)) for name, _ in model.named_parameters())
+    num_layers = 1 + max((int(found.group(1)) for found in blocks if found), default=-1)
+    groups: dict[tuple[int, bool], dict] = {}
+    for name, parameter in named:
+        layer, decay = layer_of(name, num_layers), decays(name, parameter)
+        if (layer, decay) not in groups:
+            scale = layer_decay ** (num_layers + 1 - layer)
+            groups[layer, decay] = {
+                "params": [],
+                "lr": learning_rate * scale,
+                "lr_scale": scale,
+                "weight_decay": weight_decay if decay else 0.0,
+            }
+        groups[layer, decay]["params"].append(parameter)
+    return list(groups.values())
+
+
+def pretraining_groups(model: nn.Module, learning_rate: float, weight_decay: float = 0.05) -> list[dict]:
+    """Groups of pre-training: no layer decay; biases and norms do not decay, the class and mask tokens do.
+
+    Source: `add_weight_decay` of timm as main_pretrain.py calls it (1-D parameters and biases are exempt). Position
+    embeddings are fixed and in no group.
+    """
+    groups = [
+        {"params": [], "lr": learning_rate, "lr_scale": 1.0, "weight_decay": 0.0},
+        {"params": [], "lr": learning_rate, "lr_scale": 1.0, "weight_decay": weight_decay},
+    ]
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            groups[parameter.ndim > 1]["params"].append(parameter)
+    return [group for group in groups if group["params"]]

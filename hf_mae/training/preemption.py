@@ -1,0 +1,102 @@
+"""Stopping at a signal: all processes finish the same update, save a checkpoint, and leave.
+
+SLURM sends SIGTERM before it preempts a job or ends it for its time limit. The signal may reach the processes in
+different updates, or only some of them, so they agree on when to stop.
+"""
+
+import logging
+import signal
+import threading
+from pathlib import Path
+
+import torch
+from torch import distributed
+from transformers import TrainerCallback
+
+from ..errors import UsageError
+
+logger = logging.getLogger(__name__)
+MARK = "stopped_by_signal"  # in the output folder: the run was stopped, and is to be resumed
+
+
+class StoppedBySignal(UsageError):
+    """The run was told to stop, and has saved what it had."""
+
+    status = 75  # EX_TEMPFAIL of sysexits.h: try again
+
+
+class StopAtSignal(TrainerCallback):
+    """Asks the Trainer to save and stop at the end of an update, once any process was told to.
+
+    The processes' flags are summed up in the background, on the CPU, and the sum of one update is read in the next, so
+    that no update waits for it, nor for its GPU. (transformers' own `enable_jit_checkpoint` lets each process stop on
+    its own, which leaves the others waiting.)
+    """
+
+    def __init__(self):
+        self.told: int | None = None  # the signal
+        self.stopped = False
+        self._before = None
+        self._group: distributed.ProcessGroup | None = None
+        self._sum: tuple[torch.Tensor, distributed.Work] | None = None
+
+    def _tell(self, number: int, frame) -> None:
+        self.told = number
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.told, self.stopped, self._sum = None, False, None
+        if args.world_size > 1:
+            self._group = distributed.new_group(backend="gloo")
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._tell)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self._anyone_was_told(args) and not control.should_training_stop:
+            self.stopped = control.should_training_stop = control.should_save = True
+            control.should_evaluate = False
+            if args.process_index == 0:
+                logger.warning("Told to stop (SIGTERM): saving a checkpoint at update %d.", state.global_step)
+
+    def _anyone_was_told(self, args) -> bool:
+        if args.world_size == 1:
+            return self.told is not None
+        told = False
+        if self._sum is not None:
+            flags, work = self._sum
+            work.wait()
+            told = flags.item() > 0
+        flags = torch.tensor(float(self.told is not None))
+        self._sum = flags, distributed.all_reduce(flags, group=self._group, async_op=True)
+        return told
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if self._sum is not None:
+            self._sum[1].wait()
+            self._sum = None
+        if self._group is not None:
+            distributed.destroy_process_group(self._group)
+            self._group = None
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+            self._before = None
+
+    def leave(self, args, step: int) -> None:
+        """Marks the output folder and ends the run, if it was stopped.
+
+        Raises:
+            StoppedBySignal: always then.
+        """
+        if not self.stopped:
+            return
+        if args.process_index == 0:
+            (Path(args.output_dir) / MARK).touch()
+        raise StoppedBySignal(
+            f"Stopped by a signal at update {step}, after saving a checkpoint: go on with the same command and "
+            "--resume_from_checkpoint last."
+        )
+
+
+def clear_mark(args) -> None:
+    """A run that begins, or goes on, is no stopped one."""
+    if args.process_index == 0:
+        (Path(args.output_dir) / MARK).unlink(missing_ok=True)

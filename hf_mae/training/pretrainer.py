@@ -1,0 +1,76 @@
+"""Masked pre-training as the reference does it, on transformers' own loop."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..data.draws import seeded_draws
+from ..settings.arguments import PretrainingArguments
+from .layer_decay import pretraining_groups
+from .trainer import ReferenceTrainer
+
+FIXED_POSITIONS = ("vit.embeddings.position_embeddings", "decoder.decoder_pos_embed")
+
+
+class MaePretrainer(ReferenceTrainer):
+    """Pre-trains a `ViTMAEForPreTraining` as the reference does.
+
+    A data set of `{"pixel_values": FloatTensor (C, H, W)}` trains as it is; it may carry `noise` (num_patches,), which
+    decides the mask. Without it the noise depends on (seed, update, micro-batch, process) alone. The sine and cosine
+    positions of encoder and decoder are not trained, also of a model that `from_pretrained` has made trainable
+    (transformers 5.24 does).
+
+    Args:
+        model: of `build_pretrainer`, or any `ViTMAEForPreTraining`; training gives its configuration the `mask_ratio`
+            and `norm_pix_loss` of `args`, where these are given.
+        args: `PretrainingArguments`.
+        train_dataset, ...: as for `transformers.Trainer`.
+    """
+
+    args: PretrainingArguments
+
+    def __init__(self, model: nn.Module, args: PretrainingArguments, **kwargs: Any):
+        super().__init__(model, args, **kwargs)
+        self.label_names = []
+
+    def fixed_parameters(self, model: nn.Module) -> list[str]:
+        """The sine and cosine positions of encoder and decoder."""
+        return list(FIXED_POSITIONS)
+
+    @contextmanager
+    def model_in_training(self) -> Iterator[nn.Module]:
+        """With the mask ratio and the target of `args`, which stay in the configuration: the weights are made so."""
+        with super().model_in_training() as model:
+            for name in ("mask_ratio", "norm_pix_loss"):
+                if (value := getattr(self.args, name)) is not None:
+                    setattr(model.config, name, value)
+            yield model
+
+    def groups(self, model: nn.Module, learning_rate: float) -> list[dict]:
+        """What decays and what does not."""
+        return pretraining_groups(model, learning_rate, self.args.weight_decay)
+
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> Any:
+        """The micro-batches of an update, with the noise that masks them."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        return [self._with_noise(batch, i) for i, batch in enumerate(batches)], None
+
+    def _with_noise(self, batch: dict, micro_batch: int) -> dict:
+        if "noise" in batch:
+            return batch
+        pixel_values = batch["pixel_values"]
+        patches = (pixel_values.shape[-1] // self.accelerator.unwrap_model(self.model).config.patch_size) ** 2
+        with seeded_draws(self.args.seed, self.state.global_step, micro_batch, self.args.process_index):
+            noise = torch.rand(len(pixel_values), patches)
+        return batch | {"noise": noise.to(pixel_values.device)}
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Mean squared error of the hidden patches (the model's own), a mean over each micro-batch as in the
+        reference."""
+        outputs = model(pixel_values=inputs["pixel_values"], noise=inputs.get("noise"))
+        return (outputs.loss, outputs) if return_outputs else outputs.loss

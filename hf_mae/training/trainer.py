@@ -1,0 +1,383 @@
+"""What both trainings share on transformers' own loop: optimizer groups, schedule, checks, checkpoints."""
+
+import copy
+import logging
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
+from transformers import TrainerCallback, get_scheduler
+
+from ..compat.transformers import HookedTrainer, attention_of, attention_set_to
+from ..data.images import collate
+from ..errors import UsageError, one_line
+from ..files.writing import open_to_the_umask
+from ..settings.arguments import ReferenceTraining
+from ..settings.training import COSINE
+from .checkpoints import Launch, check_resumable, last_checkpoint, write_launch
+from .engines import differing_settings, learning_rate_table, optimizer_settings
+from .layer_decay import plain_name
+
+logger = logging.getLogger(__name__)
+
+
+class ReferenceTrainer(HookedTrainer):
+    """What both trainings share: linear lr rule, warm-up in epochs, a stop at losses that are not finite.
+
+    The caller's `args` and `model` stay as they were: the trainer works on a copy of `args` with the learning rate that
+    follows from them, and what the model has to be like in training, it is while it trains.
+
+    A subclass has `groups(model, learning_rate)`: the parameter groups of the optimizer.
+    """
+
+    args: ReferenceTraining
+
+    def __init__(self, model: nn.Module, args: ReferenceTraining, **kwargs: Any):
+        self._refuse_optimizer_of_its_own_groups(kwargs.get("optimizer_cls_and_kwargs"))
+        kwargs.setdefault("data_collator", collate)
+        super().__init__(model=model, args=_with_learning_rate(args), **kwargs)
+        self._losses: deque[_Loss] = deque()  # that have not been looked at yet
+        self._asked: dict[str, dict[str, float]] = {}  # learning rate and weight decay of each parameter
+        self.add_callback(_Watch(self))
+        if self.train_dataset is not None and self.is_world_process_zero():
+            self._log_batch_and_rate(by_rule=args.learning_rate is None)
+
+    def _log_batch_and_rate(self, by_rule: bool) -> None:
+        args = self.args
+        rule = f" = {args.base_learning_rate:g} x {args.images_per_update} / 256" if by_rule else ""
+        logger.info(
+            "learning rate %g%s; effective batch %d = %d per device x %d accumulated x %d processes",
+            args.learning_rate,
+            rule,
+            args.images_per_update,
+            args.train_batch_size,
+            args.gradient_accumulation_steps,
+            args.world_size,
+        )
+
+    # Data
+
+    @contextmanager
+    def _dropping_last_batch(self, drop: bool) -> Iterator[None]:
+        asked, self.args.dataloader_drop_last = self.args.dataloader_drop_last, drop
+        try:
+            yield
+        finally:
+            self.args.dataloader_drop_last = asked
+
+    def get_train_dataloader(self) -> DataLoader:
+        """The stock loader; a data set that gives no batch is an error."""
+        with self._dropping_last_batch(self.drops_last_batch):
+            loader = super().get_train_dataloader()
+        if len(loader) == 0:
+            raise UsageError(
+                f"There are {len(self.train_dataset)} training images, fewer than a batch of {self.micro_batch}: "
+                "mixup and --dataloader_drop_last leave out a smaller batch, so use a smaller "
+                "per_device_train_batch_size."
+            )
+        return loader
+
+    # The stock Trainer would leave out the last images of an evaluation too.
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """The stock loader, of every image."""
+        with self._dropping_last_batch(False):
+            return super().get_eval_dataloader(eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
+        """The stock loader, of every image."""
+        with self._dropping_last_batch(False):
+            return super().get_test_dataloader(test_dataset)
+
+    @property
+    def drops_last_batch(self) -> bool:
+        """Whether a last, smaller batch is left out of training."""
+        return self.args.dataloader_drop_last
+
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> Any:
+        """The stock micro-batches, with the random part of the transform done on the device where it was put off."""
+        batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
+        return [self._with_pixel_values(batch) for batch in batches], count
+
+    def _with_pixel_values(self, batch: dict) -> dict:
+        """Of `TrainingImages(batched=True)`: the random part, on the device, for the whole batch at once."""
+        if "pixels" not in batch:
+            return batch
+        pixels, drawn = (batch.pop(name).to(self.args.device, non_blocking=True) for name in ("pixels", "drawn"))
+        return batch | {"pixel_values": self.train_dataset.transform.batch(pixels, drawn)}
+
+    # The model in training
+
+    @contextmanager
+    def model_in_training(self) -> Iterator[nn.Module]:
+        """The model as it is trained; afterwards it is as the caller gave it, but for its weights."""
+        model = self.accelerator.unwrap_model(self.model)
+        with ExitStack() as stack:
+            if plain_attention_is_faster(model, self.args.device):
+                stack.enter_context(attention_set_to(model, "eager"))
+            stack.enter_context(frozen(model, self.fixed_parameters(model)))
+            yield model
+
+    def fixed_parameters(self, model: nn.Module) -> list[str]:
+        """Names of parameters that this training leaves as they are, whatever their `requires_grad`."""
+        return []
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+        """As the stock Trainer; a checkpoint that this launch cannot go on from is an error."""
+        if isinstance(resume_from_checkpoint, str):
+            check_resumable(Path(resume_from_checkpoint), self.launch)
+        with self.model_in_training():
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    # Optimizer and schedule
+
+    def groups(self, model: nn.Module, learning_rate: float) -> list[dict]:
+        """Parameter groups of the optimizer: `params`, `lr`, `lr_scale`, `weight_decay`."""
+        raise NotImplementedError
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The caller's optimizer where there is one, else that of `args.optim` (or the caller's class) on `groups`."""
+        if self.optimizer is None:
+            model = self.model if model is None else model
+            optimizer_class, kwargs = self._optimizer_class(model)
+            with frozen(model, self.fixed_parameters(model)):
+                groups = self.groups(model, kwargs.get("lr", self.args.learning_rate))
+            names = {id(parameter): plain_name(name) for name, parameter in model.named_parameters()}
+            self._asked = {
+                names[id(parameter)]: {"lr": group["lr"], "weight_decay": group["weight_decay"]}
+                for group in groups
+                for parameter in group["params"]
+            }
+            self.optimizer = optimizer_class(groups, **kwargs)
+        return self.optimizer
+
+    def _optimizer_class(self, model: nn.Module) -> tuple[Any, dict[str, Any]]:
+        if self.optimizer_cls_and_kwargs is not None:
+            return self.optimizer_cls_and_kwargs
+        try:
+            chosen, kwargs = self.get_optimizer_cls_and_kwargs(self.args, model)
+        except (ImportError, ValueError, RuntimeError) as error:
+            raise UsageError(f"--optim {self.args.optim} cannot be used: {one_line(error)}") from None
+        self._refuse_optimizer_of_its_own_groups((chosen, kwargs))
+        return chosen, kwargs
+
+    @staticmethod
+    def _refuse_optimizer_of_its_own_groups(given: tuple[Any, dict[str, Any]] | None) -> None:
+        if given and (own := {"params", "model", "optimizer_dict"} & given[1].keys()):
+            raise UsageError(
+                f"The optimizer {getattr(given[0], '__name__', given[0])} makes its own parameter groups "
+                f"({', '.join(sorted(own))}), and layer-wise lr decay makes others: choose another optimizer."
+            )
+
+    def check_learning_rates(self) -> None:
+        """Reads every parameter's learning rate and weight decay back from the prepared optimizer.
+
+        Raises:
+            UsageError: the engine has lost or mixed up some of them.
+        """
+        if not self._asked or not isinstance(self.lr_scheduler, LambdaLR):
+            return
+        base, now = self.lr_scheduler.base_lrs[0], self.lr_scheduler.get_last_lr()[0]
+        factor = now / base if base else 0.0  # of the schedule at this update
+        found = optimizer_settings(self.accelerator.unwrap_model(self.model), self.optimizer)
+        if wrong := differing_settings(self._asked, found, factor):
+            raise UsageError(
+                f"{self.accelerator.distributed_type.value} did not keep the learning rates and weight decays of "
+                f"{len(wrong)} parameters ({'; '.join(wrong[:3])}): use another of accelerate_configs/, and tell us."
+            )
+
+    def print_learning_rates(self) -> None:
+        """Logs every parameter's learning rate and weight decay."""
+        if self._asked:
+            logger.info(learning_rate_table(self._asked))
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """The cosine with warm-up of util/lr_sched.py, on groups whose lr already carries the layer's scale."""
+        if self.lr_scheduler is not None:
+            return self.lr_scheduler
+        warmup = self._warmup_updates(num_training_steps)
+        if warmup >= num_training_steps and self.is_world_process_zero():
+            logger.warning(
+                "The warm-up (%g updates) is as long as the training (%d): the full learning rate is never reached.",
+                warmup,
+                num_training_steps,
+            )
+        kwargs, rate = self.args.lr_scheduler_kwargs, self.args.learning_rate
+        if self.args.lr_scheduler_type == COSINE and not kwargs:
+            kwargs = {"min_lr_rate": self.args.min_learning_rate / rate if rate else 0.0}
+        scheduler = get_scheduler(
+            self.args.lr_scheduler_type,
+            optimizer=self.optimizer if optimizer is None else optimizer,
+            num_warmup_steps=warmup,  # a fraction of an update, where the epochs say so
+            num_training_steps=num_training_steps,
+            scheduler_specific_kwargs=kwargs,
+        )
+        self.keep_scheduler(scheduler)
+        return scheduler
+
+    def _warmup_updates(self, num_training_steps: int) -> float:
+        if self.args.warmup_steps:
+            return self.args.get_warmup_steps(num_training_steps)
+        updates = math.ceil(len(self.get_train_dataloader()) / self.args.gradient_accumulation_steps)
+        return self.args.warmup_epochs * updates
+
+    def wants_gradient_norm(self) -> bool:
+        """Only of updates that are logged."""
+        if self.args.logging_strategy != "steps" or self.args.logging_first_step:
+            return True
+        return not (self.state.global_step + 1) % self.state.logging_steps
+
+    # Losses
+
+    def training_step(self, model: nn.Module, inputs: dict, num_items_in_batch: Any = None) -> torch.Tensor:
+        """The stock step, whose loss is looked at once it is there."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self._losses.append(_Loss.on_its_way(loss, inputs.get("index"), self.state.global_step + 1))
+        self.check_finite(wait=False)
+        return loss
+
+    def check_finite(self, wait: bool = True) -> None:
+        """Stops the training if a loss was not finite, and names the images of its batch.
+
+        Args:
+            wait: for losses that an accelerator is still computing; else they are looked at later, so that no step
+                waits for them.
+        """
+        while self._losses and (wait or self._losses[0].is_there()):
+            self._refuse_if_not_finite(self._losses.popleft())
+
+    def _refuse_if_not_finite(self, found: "_Loss") -> None:
+        loss, index = found.number(), found.index
+        if math.isfinite(loss):
+            return
+        names: Sequence[str] = []
+        if index is not None and hasattr(self.train_dataset, "file_names"):
+            names = [self.train_dataset.file_names[i] for i in index.tolist()]
+        batch = f" The batch was: {', '.join(names)}." if names else ""
+        advice = "use --bf16 instead of --fp16, or a lower" if self.args.fp16 else "use a lower"
+        last = last_checkpoint(self.args.output_dir)
+        kept = f"The last checkpoint is {last}." if last else "No checkpoint was saved before that."
+        raise UsageError(
+            f"The loss became {loss} at update {found.update}, so training stopped: {advice} "
+            f"learning rate.{batch} {kept}"
+        )
+
+    # Checkpoints
+
+    @property
+    def launch(self) -> Launch:
+        """How this run was launched."""
+        return Launch(self.accelerator.distributed_type.value, self.args.world_size, self.args.images_per_update)
+
+    def before_checkpoint(self) -> None:
+        """No checkpoint is saved after a loss that was not finite."""
+        self.check_finite()
+
+    def after_checkpoint(self, folder: Path) -> None:
+        """Says in the checkpoint how it was launched."""
+        write_launch(folder, self.launch)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As the stock Trainer; who may read the folder may read the weights."""
+        super().save_model(output_dir, _internal_call)
+        folder = Path(output_dir or self.args.output_dir)
+        if self.args.should_save and folder.is_dir():
+            open_to_the_umask(folder)
+
+    def load_weights(self, folder: str) -> None:
+        """Every weight of a saved model into the one in training, or an error."""
+        model = self.accelerator.unwrap_model(self.model)
+        saved = type(model).from_pretrained(folder, dtype=model.dtype)
+        model.load_state_dict(saved.state_dict())
+
+
+def _with_learning_rate(args: ReferenceTraining) -> ReferenceTraining:
+    """A copy of the arguments with the absolute learning rate: the caller's may serve another trainer."""
+    own = copy.copy(args)
+    own.learning_rate = args.absolute_learning_rate
+    return own
+
+
+def plain_attention_is_faster(model: nn.Module, device: torch.device) -> bool:
+    """Whether training is faster with plain attention: on a CPU the backward pass of torch's fused one takes longer
+    than all matrix products (1.15 to 1.5 x the images a second: scripts/benchmark_attention.py)."""
+    return device.type == "cpu" and attention_of(model) == "sdpa"
+
+
+@contextmanager
+def frozen(model: nn.Module, names: list[str]) -> Iterator[None]:
+    """Parameters of these names get no gradient within the block."""
+    fixed = set(names)
+    held = [
+        parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and plain_name(name) in fixed
+    ]
+    for parameter in held:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in held:
+            parameter.requires_grad_(True)
+
+
+@dataclass
+class _Loss:
+    """A loss on its way from the accelerator to the host."""
+
+    value: torch.Tensor  # on the CPU
+    index: torch.Tensor | None  # places of the batch's images
+    update: int
+    copied: "torch.cuda.Event | None" = None
+
+    @classmethod
+    def on_its_way(cls, loss: torch.Tensor, index: torch.Tensor | None, update: int) -> "_Loss":
+        if loss.device.type != "cuda":
+            return cls(loss.detach(), index, update)
+        value = torch.empty((), dtype=loss.dtype, pin_memory=True)
+        value.copy_(loss.detach(), non_blocking=True)
+        copied = torch.cuda.Event()
+        copied.record()
+        return cls(value, index, update, copied)
+
+    def is_there(self) -> bool:
+        return self.copied is None or self.copied.query()
+
+    def number(self) -> float:
+        if self.copied is not None:
+            self.copied.synchronize()
+        return self.value.item()
+
+
+class _Watch(TrainerCallback):
+    """Tells the training images which epoch it is (accelerate does so for one process only), reads the learning rates
+    back from the optimizer at the start, and looks at the last loss when the training ends."""
+
+    def __init__(self, trainer: ReferenceTrainer):
+        self.trainer = trainer
+        self._updates = 0
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if hasattr(self.trainer.train_dataset, "set_epoch"):
+            self.trainer.train_dataset.set_epoch(int(state.epoch or 0))
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.check_learning_rates()
+        if args.print_learning_rates and self.trainer.is_world_process_zero():
+            self.trainer.print_learning_rates()
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._updates < 2:  # at the first the warm-up has it all at 0
+            self.trainer.check_learning_rates()
+        self._updates += 1
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.check_finite()

@@ -1,0 +1,172 @@
+"""`crossval`: every fold, seed and share of the labels is trained and evaluated; mean and standard deviation."""
+
+import dataclasses
+import logging
+import time
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from datasets import DatasetDict
+
+from ..data.folds import check_folds, official_folds, stratified_folds
+from ..data.sources import read_splits, reduce_training
+from ..errors import CommandLineError, UsageError
+from ..files.writing import write_csv
+from ..models.loading import own_label_names
+from ..reporting import figures
+from ..reporting.crossval import label_efficiency, pooled
+from ..reporting.report import write_report
+from ..runs.environment import environment
+from ..runs.record import ALL_RESULTS, CrossvalRun, CrossvalSummary, DataSource, RunRecord, Scores, read_record
+from ..settings.arguments import FinetuningArguments
+from ..settings.data import DataArguments
+from ..settings.fill import Settings, fill
+from ..settings.models import ModelArguments
+from ..settings.recipes import recipe_as_run
+from ..settings.studies import CrossvalArguments
+from .finetune import finetune_on
+
+logger = logging.getLogger(__name__)
+
+# What may differ between a finished run and what is asked for now without making it another run.
+NO_OTHER_RUN = {
+    *("output_dir", "cache", "preprocessing_num_workers", "dataloader_num_workers", "dataloader_pin_memory"),
+    *("disable_tqdm", "report_to", "logging_steps", "save_total_limit", "use_cpu", "data_dir", "split_file"),
+}
+
+
+def crossval(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
+    """Trains and evaluates every fold and seed; finished runs are skipped, interrupted ones go on.
+
+    Args:
+        recipe: a recipe of the package, or a YAML file; `flags` win over it.
+        flags: the flags of `hf-mae crossval`.
+
+    Returns:
+        The record of all runs together; None on processes other than the main one.
+    """
+    settings = fill("crossval", recipe, **flags)
+    options, model_args, data_args, args = settings.parts
+    if args.push_to_hub:
+        raise CommandLineError("crossval makes many models: push one of them with hf-mae push.")
+    folds = _folds(options, model_args, data_args, args)
+    check_folds(folds)
+    fractions = sorted(set(options.train_fractions or [data_args.train_fraction]))
+    runs = [
+        CrossvalRun(fraction, seed, fold, options.train_fractions is not None)
+        for fraction, seed, fold in product(fractions, options.seeds, range(1, len(folds) + 1))
+    ]
+    _run_all(runs, folds, settings)
+    if args.process_index != 0:
+        return None
+    record = _summarize(Path(args.output_dir), runs, folds[0]["train"].features["labels"].names, settings)
+    if data_args.benchmark:
+        write_report([args.output_dir], Path(args.output_dir))
+    return record
+
+
+def _folds(
+    options: CrossvalArguments, model_args: ModelArguments, data_args: DataArguments, args: FinetuningArguments
+) -> list[DatasetDict]:
+    own_names = own_label_names(str(model_args.model_name_or_path))
+    with args.main_process_first(desc="reading the images"):
+        if options.folds == "official":
+            return official_folds(data_args, args.seed, own_names)
+        if options.folds.isdigit():
+            return stratified_folds(read_splits(data_args, args.seed, own_names), int(options.folds))
+    raise CommandLineError(f"--folds takes official or a number, not {options.folds}.")
+
+
+def _run_all(runs: list[CrossvalRun], folds: list[DatasetDict], settings: Settings) -> None:
+    """Trains what is not done yet, with a line before each run on how far it is and how long it will take."""
+    _, model_args, data_args, args = settings.parts
+    seconds: list[float] = []
+    for number, run in enumerate(runs, 1):
+        folder = Path(args.output_dir) / run.folder
+        given = _given_of(run, settings, folder)
+        if (folder / ALL_RESULTS).is_file():
+            _refuse_another_run(folder, given)
+            logger.info("Run %d of %d (%s) is done: %s", number, len(runs), run, folder)
+            continue
+        left = f", about {np.mean(seconds) * (len(runs) - number + 1) / 60:.0f} minutes left" if seconds else ""
+        logger.info("Run %d of %d: %s -> %s%s", number, len(runs), run, folder, left)
+        run_args = dataclasses.replace(args, output_dir=str(folder), seed=run.seed, resume_from_checkpoint="last")
+        run_data = dataclasses.replace(data_args, train_fraction=run.fraction, fold=run.fold)
+        started = time.monotonic()
+        splits = reduce_training(folds[run.fold - 1], run_data, run.seed)
+        finetune_on(splits, model_args, run_data, run_args, given)
+        seconds.append(time.monotonic() - started)
+
+
+def _given_of(run: CrossvalRun, settings: Settings, folder: Path) -> dict[str, Any]:
+    """What a run of its own would have been given."""
+    own = {item.name for item in dataclasses.fields(CrossvalArguments)}
+    given = {name: value for name, value in settings.given.items() if name not in own}
+    given |= {"seed": run.seed, "output_dir": str(folder)}
+    given |= {"fold": run.fold} if settings.parts[2].benchmark else {}
+    return given | ({"train_fraction": run.fraction} if run.fraction < 1.0 else {})
+
+
+def _refuse_another_run(folder: Path, given: dict[str, Any]) -> None:
+    """Refuses to count a finished run of other settings as one of these."""
+    before = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")) or {}
+    now = yaml.safe_load(recipe_as_run(given, {})) or {}
+    differing = [
+        f"{name}: {before.get(name, 'default')} then, {now.get(name, 'default')} now"
+        for name in sorted((before.keys() | now.keys()) - NO_OTHER_RUN)
+        if before.get(name) != now.get(name)
+    ]
+    if differing:
+        raise UsageError(
+            f"{folder} holds a finished run of other settings ({'; '.join(differing)}): choose another --output_dir."
+        )
+
+
+def _summarize(root: Path, runs: list[CrossvalRun], names: list[str], settings: Settings) -> RunRecord:
+    """Writes `crossval.json`, the pooled predictions and confusion matrix of each seed."""
+    options, model_args, data_args, args = settings.parts
+    records = [read_record(root / run.folder) for run in runs]
+    results = [record.scores["validation"] | {"training_images": record.images["train"]} for record in records]
+    points = label_efficiency(runs, results)
+    headline = {name: value for name, value in points[-1].items() if name not in ("fraction", "images")}
+    chosen_on = [record.selection.chosen_on if record.selection else None for record in records]
+    summary = CrossvalSummary(
+        folds=options.folds,
+        runs=[
+            (run, {name: one[name] for name in headline}, split) for run, one, split in zip(runs, results, chosen_on)
+        ],
+        mean_and_std=headline,
+        label_efficiency=points,
+        pooled=_write_pooled(root, runs, names),
+    )
+    record = RunRecord(
+        kind="crossval",
+        base=model_args.base,
+        data=DataSource.of(data_args, args.seed),
+        images={},
+        environment=environment(),
+        settings=settings.given,
+        classes=names,
+        crossval=summary,
+    )
+    record.write(root)
+    if len(points) > 1:
+        figures.label_efficiency({Path(model_args.base).name: points}, root / "label_efficiency")
+    return record
+
+
+def _write_pooled(root: Path, runs: list[CrossvalRun], names: list[str]) -> dict[str, Scores]:
+    """Predictions and confusion matrix of all folds of a seed together; returns their scores."""
+    found = {}
+    for fraction, seed in dict.fromkeys((run.fraction, run.seed) for run in runs):
+        same = [run for run in runs if (run.fraction, run.seed) == (fraction, seed)]
+        rows, scores = pooled([root / run.folder for run in same], names)
+        which = same[0].folder.removesuffix(f"_fold-{same[0].fold}")
+        write_csv(root / f"predictions_pooled_{which}.csv", ["file_name", "label", "prediction", "score"], rows)
+        title = f"out of fold, {which}: macro F1 {100 * scores['macro_f1']:.1f} %"
+        figures.confusion_matrix(scores["confusion_matrix"], names, root / f"confusion_matrix_{which}", title)
+        found[which] = scores
+    return found

@@ -1,0 +1,125 @@
+"""`evaluate`: the scores of a fine-tuned model on a split, through the Trainer (so under accelerate too)."""
+
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import DatasetDict
+
+from ..compat.deepspeed import whole_weights
+from ..data.fingerprint import data_fingerprint
+from ..data.images import EvaluationImages
+from ..data.sources import load_splits
+from ..errors import UsageError
+from ..evaluation.calibration import before_and_after
+from ..evaluation.scores import score_split
+from ..models.loading import class_names, load_classifier
+from ..models.views import averaged_views
+from ..reporting.splits import write_split
+from ..runs.environment import environment
+from ..runs.record import DataSource, RunRecord
+from ..runs.temperature import fit_and_write, read_temperature
+from ..settings.arguments import FinetuningArguments
+from ..settings.evaluation import EvaluationArguments
+from ..settings.fill import fill
+from ..training.finetuner import MaeFinetuner
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
+    """Scores a fine-tuned model on a split; with `output_dir`, its predictions, figures and record go there.
+
+    Args:
+        recipe: a YAML file of flags; `flags` win over it.
+        flags: the flags of `hf-mae evaluate`.
+
+    Returns:
+        What was found; None on processes other than the main one.
+    """
+    settings = fill("evaluate", recipe, **flags)
+    (options,) = settings.parts
+    if options.fit_temperature and (options.temperature or not options.output_dir):
+        raise UsageError("--fit_temperature writes temperature.json into --output_dir, and goes without --temperature.")
+    scale = read_temperature(options.temperature, options.tta) if options.temperature else None
+    with whole_weights():
+        model, processor = load_classifier(options.model_name_or_path)
+    names = class_names(model)
+    with tempfile.TemporaryDirectory() as unused:  # the Trainer wants an output folder, and leaves nothing in it
+        args = _trainer_arguments(options, unused)
+        with args.main_process_first(desc="reading the images"):
+            splits = load_splits(options, options.seed, label_names=names)
+        _refuse_other_classes(options, splits, names)
+        images = EvaluationImages(splits[options.split], processor, cache=False)
+        trainer = MaeFinetuner(model=model, args=args)
+        with averaged_views(model, options.tta):
+            output = trainer.predict(images)
+    if not trainer.is_world_process_zero():
+        return None
+    return _scored(options, settings.given, splits, images, names, output.predictions, output.label_ids, scale)
+
+
+def _trainer_arguments(options: EvaluationArguments, output_dir: str) -> FinetuningArguments:
+    return FinetuningArguments(
+        output_dir=output_dir,
+        per_device_eval_batch_size=options.batch_size,
+        dataloader_num_workers=options.num_workers,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        use_cpu=not torch.accelerator.is_available(),
+        bf16=options.bf16,
+        report_to="none",
+    )
+
+
+def _refuse_other_classes(options: EvaluationArguments, splits: DatasetDict, names: list[str]) -> None:
+    classes = splits[next(iter(splits))].features["labels"].names
+    if classes != names:
+        raise UsageError(
+            f"{options.model_name_or_path} has other classes than {options.benchmark}, or in another order: "
+            f"{', '.join(sorted(set(names) ^ set(classes))) or 'the order differs'}."
+        )
+    if options.split not in splits:
+        raise UsageError(f"{options.data_dir} has no split {options.split}; it has {', '.join(splits)}.")
+
+
+def _scored(
+    options: EvaluationArguments,
+    given: dict[str, Any],
+    splits: DatasetDict,
+    images: EvaluationImages,
+    names: list[str],
+    logits: np.ndarray,
+    labels: np.ndarray,
+    scale: float | None,
+) -> RunRecord:
+    """Scores, with the temperature that was asked for, and what an output folder holds of them."""
+    folder = Path(options.output_dir) if options.output_dir else None
+    calibrated: dict[str, Any] | None = None
+    if options.fit_temperature and folder:
+        calibrated = fit_and_write(folder, logits, labels, options.split, options.tta)
+    elif scale is not None:
+        calibrated = {"temperature": scale} | before_and_after(logits, labels, scale)
+    if calibrated:
+        logits = logits / calibrated["temperature"]
+    if folder:
+        scores = write_split(folder, options.split, images, logits, labels, names)
+    else:
+        scores = score_split(logits, labels, names)
+    record = RunRecord(
+        kind="evaluate",
+        base=str(options.model_name_or_path),
+        data=DataSource.of(options, options.seed, data_fingerprint(splits)),
+        images={split: len(dataset) for split, dataset in splits.items()},
+        environment=environment(),
+        settings=given,
+        classes=names,
+        scores={options.split: scores},
+        calibration=calibrated,
+        averaged_views=options.tta,
+    )
+    if folder:
+        record.write(folder)
+    return record

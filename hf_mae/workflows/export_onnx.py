@@ -1,0 +1,105 @@
+"""`export-onnx`: a fine-tuned model for onnxruntime, in float32 and in int8, checked beside PyTorch."""
+
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..data.images import EvaluationImages, collate
+from ..data.sources import load_splits
+from ..errors import CommandLineError, UsageError
+from ..evaluation.metrics import classification_scores
+from ..files.writing import whole_folder, write_json
+from ..models.loading import class_names, load_classifier
+from ..settings.fill import fill
+from ..settings.sharing import OnnxArguments
+from ..sharing import onnx
+
+
+@dataclass(frozen=True)
+class OnnxExport:
+    """What was exported: the check beside PyTorch, and the size of each file in MB."""
+
+    checked: dict[str, Any]
+    sizes: dict[str, float]
+    folder: str
+
+
+@dataclass(frozen=True)
+class _Images:
+    """What the exported model is checked on: batches (images, 3, height, width) float32, and class ids or None."""
+
+    batches: list[np.ndarray]
+    labels: np.ndarray | None
+    of: str
+
+
+def export_onnx(*, recipe: str | None = None, **flags: Any) -> OnnxExport:
+    """Exports a fine-tuned model; `flags` are those of `hf-mae export-onnx`."""
+    (options,) = fill("export-onnx", recipe, **flags).parts
+    try:
+        import onnx as _onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise UsageError(f"{error.name} is not installed: pip install 'hf_mae[onnx]'.") from None
+    if options.int8 and not options.data_dir:
+        raise CommandLineError("--int8 changes scores: pass --data_dir, so that what it costs is measured.")
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    model, processor = load_classifier(options.model_name_or_path)
+    images = _images_to_check_on(options, model, processor)
+    with whole_folder(options.output_dir, options.overwrite) as folder:
+        checked = _export_and_check(model, images, folder, options.int8)
+        model.config.save_pretrained(folder)
+        processor.save_pretrained(folder)
+        shutil.copy(onnx.EXAMPLE, folder / "example.py")
+        write_json(folder / "check.json", checked)
+        sizes = {path.name: path.stat().st_size / 1e6 for path in sorted(folder.glob("*.onnx"))}
+    return OnnxExport(checked, sizes, str(options.output_dir))
+
+
+def _export_and_check(model: Any, images: _Images, folder: Path, int8: bool) -> dict[str, Any]:
+    """Writes the ONNX files, and compares their logits with PyTorch's."""
+    names = class_names(model)
+    onnx.export(model, folder / onnx.FLOAT32)
+    with torch.inference_mode():
+        logits = [model(pixel_values=torch.from_numpy(batch)).logits.numpy() for batch in images.batches]
+    expected = np.concatenate(logits)
+
+    def compared(file: str) -> dict[str, float]:
+        found = onnx.logits_of(onnx.session(folder / file), images.batches)
+        return onnx.compare(found, expected, images.labels, names)
+
+    checked: dict[str, Any] = {"images": len(expected), "of": images.of, "float32": compared(onnx.FLOAT32)}
+    difference = checked["float32"]["largest_difference"]
+    if not difference <= onnx.TOLERANCE:
+        raise UsageError(
+            f"the exported model's logits differ from PyTorch's by {difference:.2g}, more than {onnx.TOLERANCE:g}: "
+            "nothing was written. Please tell us, with the versions of torch and onnxruntime."
+        )
+    if int8:
+        onnx.quantize(folder / onnx.FLOAT32, folder / onnx.INT8)
+        checked["int8"] = compared(onnx.INT8)
+    if images.labels is not None:
+        scores = classification_scores(expected.argmax(-1), images.labels, names)
+        checked["pytorch"] = {"accuracy": scores["accuracy"]}
+    return checked
+
+
+def _images_to_check_on(options: OnnxArguments, model: Any, processor: Any) -> _Images:
+    if not options.data_dir:
+        size = model.config.image_size
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(onnx.RANDOM_IMAGES, 3, size, size, generator=generator)
+        return _Images([noise.numpy()], None, "random noise (pass --data_dir to check on images)")
+    splits = load_splits(options, 0, label_names=class_names(model))
+    if options.split not in splits:
+        raise UsageError(f"{options.data_dir} has no split {options.split}; it has {', '.join(splits)}.")
+    images = EvaluationImages(splits[options.split], processor, num_workers=options.preprocessing_num_workers)
+    loader = torch.utils.data.DataLoader(images, options.batch_size, collate_fn=collate)
+    batches = [batch["pixel_values"].numpy() for batch in loader]
+    return _Images(batches, images.labels, f"{options.data_dir}, {options.split}")

@@ -1,0 +1,291 @@
+"""`finetune`: data, model, training, evaluation, and everything that a finished run holds."""
+
+import copy
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import DatasetDict
+from PIL import Image
+from torch import nn
+from transformers import set_seed
+
+from ..data.fingerprint import data_fingerprint
+from ..data.images import EvaluationImages, TrainingImages
+from ..data.leakage import pretraining_record, seen_in_pretraining, warn_of_seen
+from ..data.sources import load_splits
+from ..data.splits import HELD_OUT, judge_of
+from ..data.transforms import image_processor, parse_mean_std, training_transform
+from ..errors import UsageError
+from ..evaluation.calibration import calibration_sentence
+from ..files.writing import write_text
+from ..models.building import build_classifier
+from ..models.checkpoints import resolve
+from ..models.loading import own_label_names
+from ..reporting import figures
+from ..reporting.model_card import write_model_card
+from ..reporting.report import write_report
+from ..reporting.splits import write_split
+from ..runs.environment import environment
+from ..runs.folder import refuse_other_data, settle_resume
+from ..runs.record import DataSource, RunRecord, Selection, Training, begun_record
+from ..runs.temperature import fit_and_write
+from ..settings.arguments import FinetuningArguments
+from ..settings.data import DataArguments
+from ..settings.fill import fill
+from ..settings.models import ModelArguments
+from ..settings.recipes import recipe_as_run
+from ..sharing.hub import push_when_done
+from ..training.checkpoints import refuse_another_model
+from ..training.finetuner import MaeFinetuner
+from ..training.loop import train
+from ..training.trackers import kept_open, log_picture
+
+logger = logging.getLogger(__name__)
+
+HUGE = 1280  # width of a ViT-H
+
+
+def finetune(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
+    """Fine-tunes a checkpoint on labelled images.
+
+    Args:
+        recipe: a recipe of the package, or a YAML file; `flags` win over it.
+        flags: the flags of `hf-mae finetune`.
+
+    Returns:
+        What was done, as the output folder holds it; None on processes other than the main one.
+
+    Raises:
+        UsageError: one sentence on what is wrong.
+    """
+    settings = fill("finetune", recipe, **flags)
+    model_args, data_args, args = settings.parts
+    push = push_when_done(args)
+    with args.main_process_first(desc="reading the images"):
+        splits = load_splits(data_args, args.seed, own_label_names(model_args.model_name_or_path))
+    record = finetune_on(splits, model_args, data_args, args, settings.given)
+    if record is not None and record.scores and data_args.benchmark:
+        write_report([args.output_dir], Path(args.output_dir))
+    push()
+    return record
+
+
+def finetune_on(
+    splits: DatasetDict,
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    args: FinetuningArguments,
+    given: dict[str, Any],
+) -> RunRecord | None:
+    """One run, from the splits to the output folder.
+
+    Args:
+        splits: `train`, and perhaps `selection` (which chooses the epoch), `validation` (which does where there is no
+            `selection`) and `test`.
+        given: what recipe and flags gave, for `recipe.yaml`.
+
+    Returns:
+        The record; None on processes other than the main one.
+    """
+    folder, checkpoint = Path(args.output_dir), settle_resume(args)
+    names = _class_names(splits, data_args)
+    source = DataSource.of(data_args, args.seed, data_fingerprint(splits))
+    if checkpoint:
+        refuse_other_data(Path(checkpoint).parent, source)
+    args = _judged(args, judge_of(splits))
+    model = _build(model_args, args, names, checkpoint)
+    leakage = _look_for_leakage(model_args, data_args, args, splits)
+    with args.main_process_first(desc="preparing the images"):
+        training_images, held_out, processor = prepare_images(splits, data_args, model.config.image_size, args.seed)
+    begun = RunRecord(
+        kind="finetune",
+        base=model_args.base,
+        data=source,
+        images={split: len(dataset) for split, dataset in splits.items()},
+        environment=environment(),
+        settings=given,
+        classes=names,
+        leakage=leakage,
+    )
+    if args.process_index == 0:
+        begun.write_begun(folder)
+    trainer = MaeFinetuner(
+        model=model,
+        args=args,
+        train_dataset=training_images,
+        eval_dataset=held_out.get(judge_of(splits)),
+        processing_class=processor,
+    )
+    with kept_open(trainer):
+        return _train_and_evaluate(trainer, checkpoint, held_out, begun)
+
+
+def _class_names(splits: DatasetDict, data_args: DataArguments) -> list[str]:
+    if "train" not in splits:
+        raise UsageError(f"{data_args.data_dir} has no training split; it has {', '.join(splits)}.")
+    names = splits["train"].features["labels"].names
+    sizes = {split: len(dataset) for split, dataset in splits.items()}
+    logger.info("%d classes (%s); images: %s", len(names), ", ".join(names), sizes)
+    return names
+
+
+def _judged(args: FinetuningArguments, judge: str | None) -> FinetuningArguments:
+    """The arguments as they are where a split judges the epochs; without one, the last epoch is kept."""
+    if judge is not None:
+        return args
+    logger.warning(
+        "There is no validation split (pass --val_fraction 0.1 to hold one out): the last epoch is kept, unjudged."
+    )
+    args = copy.copy(args)
+    args.eval_strategy, args.load_best_model_at_end = type(args.eval_strategy)("no"), False
+    args.early_stopping_patience = None
+    return args
+
+
+def _build(
+    model_args: ModelArguments, args: FinetuningArguments, names: list[str], checkpoint: str | None
+) -> nn.Module:
+    set_seed(args.seed)  # of the fresh head
+    model = build_classifier(
+        resolve(model_args.model_name_or_path or ""),
+        pooling=model_args.pooling,
+        num_labels=len(names),
+        id2label=dict(enumerate(names)),
+        image_size=model_args.image_size,
+        drop_path=0.0 if args.freeze_backbone else args.drop_path,
+        num_attention_heads=model_args.num_attention_heads,
+        random_weights=model_args.random_weights,
+    )
+    logger.info(model.conversion_report.summary())
+    if checkpoint:
+        refuse_another_model(checkpoint, model.config)
+    warn_of_fp16(args.fp16, model.config.hidden_size)
+    return model
+
+
+def warn_of_fp16(fp16: bool, hidden_size: int) -> None:
+    """Says what is known of a ViT-H in fp16."""
+    if fp16 and hidden_size >= HUGE:
+        logger.warning("fp16 is known to give NaN with a ViT-H: use --bf16.")
+
+
+def _look_for_leakage(
+    model_args: ModelArguments, data_args: DataArguments, args: FinetuningArguments, splits: DatasetDict
+) -> dict[str, int] | None:
+    """Evaluated images that the base was pre-trained on, by split; None where that is not known."""
+    if model_args.random_weights or args.process_index != 0:
+        return None
+    base = resolve(model_args.model_name_or_path or "")
+    listed = pretraining_record(base)
+    if listed is None:
+        return None
+    trained_on = begun_record(listed.parent)
+    root = Path(trained_on.data.data_dir) if trained_on and trained_on.data.data_dir else None
+    others = DatasetDict({split: splits[split] for split in HELD_OUT if split in splits})
+    found = seen_in_pretraining(listed, root, others, data_args.preprocessing_num_workers)
+    return warn_of_seen(base, found, others, Path(args.output_dir))
+
+
+def prepare_images(
+    splits: DatasetDict, data_args: DataArguments, size: int, seed: int
+) -> tuple[TrainingImages, dict[str | None, EvaluationImages], Any]:
+    """The training images, the held-out images by split, and the image processor that goes with the model."""
+    mean, std = parse_mean_std(data_args.mean_std, data_args.transforms, splits["train"], size)
+    processor = image_processor(data_args.transforms, size, mean, std)
+    transform = training_transform(
+        data_args.transforms,
+        size,
+        mean,
+        std,
+        auto_augment=data_args.auto_augment,
+        random_erasing=data_args.random_erasing,
+        cache_shortest_edge=data_args.kept_shortest_edge(size),
+    )
+    if data_args.transforms == "imagenet" and transform.resize is not None:
+        logger.info(
+            "Crops are cut from images kept with a shorter side of at most %d pixels (--cache_shortest_edge 0: from "
+            "the files themselves, slower).",
+            transform.resize.shortest_edge,
+        )
+    workers = data_args.preprocessing_num_workers
+    batched = torch.cuda.is_available()
+    training_images = TrainingImages(splits["train"], transform, seed, data_args.cache, workers, batched=batched)
+    held_out: dict[str | None, EvaluationImages] = {
+        split: EvaluationImages(splits[split], processor, data_args.cache, workers)
+        for split in HELD_OUT
+        if split in splits
+    }
+    return training_images, held_out, processor
+
+
+def _train_and_evaluate(
+    trainer: MaeFinetuner, checkpoint: str | None, held_out: dict[str | None, EvaluationImages], begun: RunRecord
+) -> RunRecord | None:
+    """Trains, evaluates every held-out split, and writes what a finished run holds; the record comes last."""
+    folder = Path(trainer.args.output_dir)
+    with trainer.model_in_training():  # as it was judged in training
+        result, seconds = train(trainer, checkpoint)
+        trainer.save_model()
+        trainer.save_state()
+        outputs = {split: trainer.predict(images, metric_key_prefix=split) for split, images in held_out.items()}
+    if not trainer.is_world_process_zero():
+        return None
+    scores = {
+        split: write_split(folder, split, held_out[split], output.predictions, output.label_ids, begun.classes)
+        for split, output in outputs.items()
+    }
+    _draw(trainer, folder, result.global_step)
+    judge = judge_of(outputs)
+    calibration = None
+    if judge:
+        calibration = fit_and_write(folder, outputs[judge].predictions, outputs[judge].label_ids, judge, False)
+        logger.info(
+            "For scores that say how often they are right, --temperature %s: %s",
+            folder,
+            calibration_sentence(calibration, judge),
+        )
+    training = Training(
+        seconds=round(seconds, 1),
+        updates=result.global_step,
+        learning_rate=trainer.args.learning_rate,
+        effective_batch_size=trainer.args.images_per_update,
+        metrics=result.metrics,
+    )
+    selection = _selection(trainer, judge)
+    record = replace(begun, scores=scores, selection=selection, training=training, calibration=calibration)
+    _write_recipe_and_card(folder, trainer, record)
+    record.write(folder)
+    return record
+
+
+def _draw(trainer: MaeFinetuner, folder: Path, step: int) -> None:
+    """The learning curves; and every figure to the tracker."""
+    figures.learning_curves(trainer.state.log_history, folder / "learning_curves")
+    for path in sorted(folder.glob("*.png")):
+        with Image.open(path) as picture:
+            log_picture(trainer, path.stem, picture.convert("RGB"), step)
+
+
+def _selection(trainer: MaeFinetuner, judge: str | None) -> Selection:
+    best, metric = trainer.state.best_model_checkpoint, trainer.args.metric_for_best_model
+    if not (trainer.args.load_best_model_at_end and best):
+        return Selection("The weights are those of the last epoch.")
+    sentence = (
+        f"The weights are those of the epoch with the best {metric} on the {judge} split ({Path(best).name} of "
+        f"{trainer.state.max_steps} updates), so its own figures are optimistic."
+    )
+    return Selection(sentence, chosen_on=judge, metric=metric, checkpoint=best)
+
+
+def _write_recipe_and_card(folder: Path, trainer: MaeFinetuner, record: RunRecord) -> None:
+    comments = {
+        "effective batch": trainer.args.images_per_update,
+        "processes": trainer.args.world_size,
+        "versions": record.environment.versions,
+    }
+    recipe = recipe_as_run(record.settings, comments)
+    write_text(folder / "recipe.yaml", recipe)
+    write_model_card(folder, record, type(trainer.accelerator.unwrap_model(trainer.model)).__name__, recipe)

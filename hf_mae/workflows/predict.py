@@ -1,0 +1,129 @@
+"""`predict`: top classes of images and of videos' frames, in the order given, as rows, CSV or JSONL."""
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any, TextIO
+
+from ..data.inputs import expected, find_images, sources
+from ..errors import CommandLineError
+from ..settings.evaluation import PredictionArguments
+from ..settings.fill import fill
+
+
+@dataclass
+class Predicted:
+    """What became of the images.
+
+    Args:
+        total: rows that were written.
+        before: rows that the output had already.
+        faults: what was wrong with the images that could not be read.
+        output: the file; None: the rows went to `write`.
+    """
+
+    total: int = 0
+    before: int = 0
+    faults: list[str] = field(default_factory=list)
+    output: str | None = None
+
+
+def predict(*, to: TextIO | None = None, **flags: Any) -> Predicted:
+    """Classifies image files and the frames of videos.
+
+    Args:
+        to: where a CSV goes if there is no `output`.
+        flags: the flags of `hf-mae predict`.
+    """
+    (options,) = fill("predict", None, **flags).parts
+    check(options)
+    paths = find_images(options.images, videos=True)
+    rows, head, settings = _classifier_of(options, paths)
+    result = Predicted(output=options.output)
+    if not options.output:
+        if to is not None:
+            csv.writer(to).writerow(head)
+            _write_rows(rows(set()), to, False, len(head), result)
+        return result
+    from ..files.growing import growing_file
+
+    as_jsonl = options.output.endswith(".jsonl")
+    table = growing_file(options.output, None if as_jsonl else head, settings, options.resume, options.overwrite)
+    with table as (file, done):
+        result.before = len(done)
+        _write_rows(rows(done), file, as_jsonl, len(head), result)
+    return result
+
+
+def check(options: PredictionArguments) -> None:
+    """Refuses settings that do not go together, before anything heavy is imported."""
+    if min(options.top_k, options.batch_size, options.num_workers or 1) < 1:
+        raise CommandLineError("--top_k, --batch_size and --num_workers must be at least 1.")
+    if not options.fps > 0:
+        raise CommandLineError(f"--fps must be above 0, not {options.fps:g}.")
+    if options.output and not options.output.endswith((".csv", ".jsonl")):
+        raise CommandLineError(f"--output takes a name that ends in .csv or .jsonl, not {options.output}.")
+    if options.resume and not options.output:
+        raise CommandLineError("--resume goes on with a file: name it with --output.")
+
+
+def _classifier_of(
+    options: PredictionArguments, paths: list[str]
+) -> tuple[Callable[[set[str]], Iterator[dict]], list[str], dict[str, Any]]:
+    """A function (names that are done -> rows), the columns of a CSV, and what all rows have in common."""
+    import torch
+    from tqdm.auto import tqdm
+
+    from ..evaluation.prediction import predict_files
+    from ..models.loading import load_classifier
+    from ..models.views import averaged_views
+    from ..runs.temperature import read_temperature
+
+    temperature = read_temperature(options.temperature, options.tta) if options.temperature else 1.0
+    model, processor = load_classifier(options.model_name_or_path)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    top_k = min(options.top_k, model.config.num_labels)
+    total = expected(paths, options.fps)
+
+    def rows(done: set[str]) -> Iterator[dict]:
+        with ExitStack() as stack:
+            stack.enter_context(averaged_views(model, options.tta))
+            found = predict_files(
+                model,
+                processor,
+                sources(paths, options.fps, done),
+                options.batch_size,
+                top_k,
+                options.num_workers or os.cpu_count() or 1,
+                temperature=temperature,
+                bf16=options.bf16,
+            )
+            count = max(total, len(done))
+            yield from tqdm(found, total=count, initial=len(done), unit="image", desc="Predicting", delay=1)
+
+    settings = {"model": options.model_name_or_path, "top_k": top_k, "tta": options.tta, "bf16": options.bf16}
+    return rows, _columns(top_k), settings | {"temperature": temperature}
+
+
+def _columns(top_k: int) -> list[str]:
+    ranks = range(1, top_k + 1)
+    return ["file_name", *(c for rank in ranks for c in (f"label_{rank}", f"score_{rank}")), "error"]
+
+
+def _write_rows(rows: Iterator[dict], file: TextIO, as_jsonl: bool, width: int, result: Predicted) -> None:
+    """Writes rows as they come, and counts them."""
+    writer = csv.writer(file)
+    for row in rows:
+        result.total += 1
+        if "error" in row:
+            result.faults.append(f"{row['file_name']}: {row['error']}")
+        if as_jsonl:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        else:
+            cells = [cell for best in row.get("predictions", []) for cell in (best["label"], f"{best['score']:.6f}")]
+            cells += [""] * (width - 2 - len(cells))
+            writer.writerow([row["file_name"], *cells, row.get("error", "")])
+        file.flush()  # what is done is kept, whatever comes

@@ -1,0 +1,60 @@
+"""`prepare`: check a data set, and decode it once into the cache."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import DatasetDict
+
+from ..data.check import unreadable_images
+from ..data.entries import Check, Entry
+from ..data.images import EvaluationImages, ProcessorPrefix, TrainingImages, keep_decoded
+from ..data.sources import load_splits
+from ..data.transforms import image_processor, parse_mean_std, training_transform
+from ..settings.data import PreparationArguments
+from ..settings.fill import fill
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A data set that is checked and cached: its splits, and mean and standard deviation of each channel."""
+
+    splits: DatasetDict
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def prepare(*, recipe: str | None = None, **flags: Any) -> Prepared:
+    """Checks and caches a data set, as `finetune` reads it; `flags` are those of `hf-mae prepare`."""
+    (options,) = fill("prepare", recipe, **flags).parts
+    splits = load_splits(options, options.seed, check=decode_and_keep(options) if options.cache else None)
+    mean, std = parse_mean_std(options.mean_std, options.transforms, splits.get("train"), options.image_size)
+    if options.cache:
+        edge = options.kept_shortest_edge(options.image_size)
+        transform = training_transform(options.transforms, options.image_size, mean, std, cache_shortest_edge=edge)
+        processor = image_processor(options.transforms, options.image_size, mean, std)
+        for split, dataset in splits.items():
+            if split == "train":
+                TrainingImages(dataset, transform, num_workers=options.preprocessing_num_workers)
+            else:
+                EvaluationImages(dataset, processor, num_workers=options.preprocessing_num_workers)
+    return Prepared(splits, mean, std)
+
+
+def decode_and_keep(options: PreparationArguments) -> Check:
+    """A check of the files that keeps what it decodes, so that each is decoded once: as training images or as held-out
+    ones, as far as the data set's own splits say which. (Neither resize depends on mean and std.)"""
+    workers, size = options.preprocessing_num_workers, options.image_size
+    edge = options.kept_shortest_edge(size)
+    for_training = training_transform(options.transforms, size, cache_shortest_edge=edge).resize
+    for_evaluation = ProcessorPrefix(image_processor(options.transforms, size))
+
+    def check(entries: list[Entry]) -> dict[str, str]:
+        training = [entry.path for entry in entries if entry.split == "train"]
+        held_out = [entry.path for entry in entries if entry.split != "train"]
+        if for_training is None:
+            bad = unreadable_images(training, workers)
+        else:
+            bad = keep_decoded(training, for_training, workers)
+        return bad | keep_decoded(held_out, for_evaluation, workers)
+
+    return check

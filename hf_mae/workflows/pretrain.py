@@ -1,0 +1,155 @@
+"""`pretrain`: masked pre-training on unlabelled images, from scratch or from a checkpoint."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import nn
+from transformers import set_seed
+
+from ..data.fingerprint import data_fingerprint
+from ..data.images import EvaluationImages, TrainingImages
+from ..data.leakage import Match, leave_out, record_hashes, write_record
+from ..data.transforms import image_processor, parse_mean_std, pretraining_transform
+from ..data.unlabelled import load_unlabelled
+from ..files.writing import write_text
+from ..models.building import build_pretrainer
+from ..models.checkpoints import resolve
+from ..reporting.model_card import write_pretraining_card
+from ..reporting.reconstructions import ReconstructionSheets
+from ..runs.environment import environment
+from ..runs.folder import refuse_other_data, settle_resume
+from ..runs.record import DataSource, RunRecord, Training
+from ..settings.arguments import PretrainingArguments
+from ..settings.data import PretrainingDataArguments
+from ..settings.fill import fill
+from ..settings.models import PretrainingModelArguments
+from ..settings.recipes import recipe_as_run
+from ..sharing.hub import push_when_done
+from ..training.checkpoints import refuse_another_model
+from ..training.loop import train
+from ..training.pretrainer import MaePretrainer
+
+logger = logging.getLogger(__name__)
+
+WATCHED = 8  # images on a sheet of reconstructions
+
+
+def pretrain(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
+    """Pre-trains a masked autoencoder on unlabelled images.
+
+    Args:
+        recipe: a recipe of the package, or a YAML file; `flags` win over it.
+        flags: the flags of `hf-mae pretrain`.
+
+    Returns:
+        What was done, as the output folder holds it; None on processes other than the main one.
+    """
+    settings = fill("pretrain", recipe, **flags)
+    model_args, data_args, args = settings.parts
+    push, checkpoint = push_when_done(args), settle_resume(args)
+    with args.main_process_first(desc="reading the images"):
+        images, excluded = _read_images(data_args)
+    source = DataSource(str(data_args.data_dir), seed=args.seed, fingerprint=data_fingerprint({"train": images}))
+    if checkpoint:
+        refuse_other_data(Path(checkpoint).parent, source)
+    model = _build(model_args, args, checkpoint)
+    found = model.conversion_report
+    logger.info("%d images; %s", len(images), found.summary() if found else "from scratch")
+    trainer = _trainer(model, images, data_args, args)
+    begun = RunRecord(
+        kind="pretrain",
+        base=model_args.base,
+        data=source,
+        images={"train": len(images)},
+        environment=environment(),
+        settings=settings.given,
+        excluded=len(excluded),
+    )
+    if trainer.is_world_process_zero():
+        begun.write_begun(Path(args.output_dir))
+        write_record(Path(args.output_dir), images, excluded)
+    result, seconds = train(trainer, checkpoint)
+    trainer.save_model()
+    trainer.save_state()
+    if not trainer.is_world_process_zero():
+        return None
+    record = _finish(trainer, images, begun, result, seconds, data_args.preprocessing_num_workers)
+    push()
+    return record
+
+
+def _read_images(data_args: PretrainingDataArguments) -> tuple[Dataset, list[Match]]:
+    """The images to train on, and those that are left out."""
+    workers = data_args.preprocessing_num_workers
+    # With a cache all are decoded now; else what the ends of the files do not tell shows in training.
+    decode = data_args.cache_shortest_edge is not None
+    images = load_unlabelled(str(data_args.data_dir), data_args.on_bad_image, workers, decode=decode)
+    if not data_args.exclude:
+        return images, []
+    return leave_out(images, data_args.exclude, data_args.exclude_by, workers)
+
+
+def _build(model_args: PretrainingModelArguments, args: PretrainingArguments, checkpoint: str | None) -> nn.Module:
+    set_seed(args.seed)  # of a model from scratch
+    model = build_pretrainer(
+        model_args.model_name_or_path and resolve(model_args.model_name_or_path),
+        size=model_args.size,
+        image_size=model_args.image_size,
+        mask_ratio=args.mask_ratio,
+        norm_pix_loss=args.norm_pix_loss,
+        num_attention_heads=model_args.num_attention_heads,
+        decoder_num_attention_heads=model_args.decoder_num_attention_heads,
+        **model_args.scratch_sizes(),
+    )
+    if checkpoint:
+        refuse_another_model(checkpoint, model.config)
+    return model
+
+
+def _trainer(
+    model: nn.Module, images: Dataset, data_args: PretrainingDataArguments, args: PretrainingArguments
+) -> MaePretrainer:
+    size, family = model.config.image_size, data_args.transforms
+    mean, std = parse_mean_std(data_args.mean_std, family, images, size)
+    with args.main_process_first(desc="preparing the images"):
+        transform = pretraining_transform(family, size, mean, std, cache_shortest_edge=data_args.cache_shortest_edge)
+        training_images = TrainingImages(
+            images,
+            transform,
+            args.seed,
+            num_workers=data_args.preprocessing_num_workers,
+            on_bad_image=data_args.on_bad_image,
+        )
+    processor = image_processor(family, size, mean, std)
+    trainer = MaePretrainer(model=model, args=args, train_dataset=training_images, processing_class=processor)
+    if data_args.reconstruction_steps > 0:
+        watched = EvaluationImages(images.select(range(min(WATCHED, len(images)))), processor, cache=False)
+        pixel_values = torch.stack([watched[index]["pixel_values"] for index in range(len(watched))])
+        sheets = ReconstructionSheets(trainer, pixel_values, data_args.reconstruction_steps, mean=mean, std=std)
+        trainer.add_callback(sheets)
+    return trainer
+
+
+def _finish(
+    trainer: MaePretrainer, images: Dataset, begun: RunRecord, result: Any, seconds: float, workers: int | None
+) -> RunRecord:
+    """Writes what a finished pre-training holds; the record comes last."""
+    folder, args = Path(trainer.args.output_dir), trainer.args
+    record_hashes(folder, images, workers)
+    recipe = recipe_as_run(begun.settings, {"effective batch": args.images_per_update})
+    write_text(folder / "recipe.yaml", recipe)
+    training = Training(
+        seconds=round(seconds, 1),
+        updates=result.global_step,
+        learning_rate=args.learning_rate,
+        effective_batch_size=args.images_per_update,
+        metrics=result.metrics,
+    )
+    record = replace(begun, training=training)
+    write_pretraining_card(folder, record, trainer.accelerator.unwrap_model(trainer.model), recipe)
+    record.write(folder)
+    return record

@@ -1,0 +1,109 @@
+"""`probe`: how good a checkpoint's frozen features are, without fine-tuning: linear probe and k-NN."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import DatasetDict
+from torch import nn
+from transformers import set_seed
+
+from ..conversion import convert_to_model, initialize_as_reference
+from ..data.entries import image_files
+from ..data.fingerprint import data_fingerprint
+from ..data.images import EvaluationImages
+from ..data.sources import load_splits
+from ..data.transforms import image_processor, parse_mean_std
+from ..evaluation.features import POOLINGS, cached_features
+from ..evaluation.probes import SWEEP_SHARE, parts_of, probe_features
+from ..files.caches import files_fingerprint
+from ..models.checkpoints import resolve
+from ..reporting.feature_maps import draw
+from ..runs.environment import environment
+from ..runs.record import DataSource, RunRecord
+from ..settings.evaluation import ProbeArguments
+from ..settings.fill import fill
+from ..settings.models import RANDOM_WEIGHTS
+
+
+def probe(*, recipe: str | None = None, **flags: Any) -> RunRecord:
+    """Linear probe and k-NN on the frozen features of a checkpoint.
+
+    Args:
+        recipe: a YAML file of flags; `flags` win over it.
+        flags: the flags of `hf-mae probe`.
+
+    Returns:
+        What was found: `record.probe` has, by pooling, the scores of `linear` and `knn`, and under `parts` which split
+        trained, chose and judged.
+    """
+    settings = fill("probe", recipe, **flags)
+    (options,) = settings.parts
+    splits = _splits(options)
+    parts = parts_of(splits)
+    model, key = _backbone(options)
+    features, labels = _features(options, splits, parts, model, key)
+    names = splits["train"].features["labels"].names
+    found: dict[str, Any] = {
+        pooling: probe_features({part: f[pooling] for part, f in features.items()}, labels, names, options.seed)
+        for pooling in POOLINGS
+    }
+    record = RunRecord(
+        kind="probe",
+        base=str(options.model_name_or_path),
+        data=DataSource.of(options, options.seed, data_fingerprint(splits)),
+        images={part: len(values) for part, values in labels.items()},
+        environment=environment(),
+        settings=settings.given,
+        classes=names,
+        probe=found | {"parts": parts},
+    )
+    if options.output_dir:
+        folder = Path(options.output_dir)
+        record.write(folder)
+        draw(folder, features["judge"]["mean"], labels["judge"], names, options)
+    return record
+
+
+def _splits(options: ProbeArguments) -> DatasetDict:
+    """The splits; where nothing else chooses the probe's settings, a share of the training images does."""
+    splits = load_splits(options, options.seed)
+    if "test" not in splits and "selection" not in splits:
+        splits = load_splits(replace(options, select_on=SWEEP_SHARE), options.seed)
+    return splits
+
+
+def _backbone(options: ProbeArguments) -> tuple[nn.Module, str]:
+    """The frozen encoder, and a text that tells its weights."""
+    source = resolve(options.model_name_or_path or "")
+    model, _ = convert_to_model(
+        source, to="backbone", image_size=options.image_size, num_attention_heads=options.num_attention_heads
+    )
+    if options.random_weights:  # of which the seed says all
+        set_seed(options.seed)
+        initialize_as_reference(model, "backbone")
+        key = f"{RANDOM_WEIGHTS} {model.config.to_json_string()} {options.seed}"
+    else:
+        weights = [source] if Path(source).is_file() else sorted(map(str, Path(source).glob("*.safetensors")))
+        key = files_fingerprint(weights) if weights else source
+    model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    return model, f"{key} {options.image_size}"
+
+
+def _features(
+    options: ProbeArguments, splits: DatasetDict, parts: dict[str, str], model: Any, key: str
+) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, np.ndarray]]:
+    """Features by part and pooling, and labels by part."""
+    size = model.config.image_size
+    mean, std = parse_mean_std(options.mean_std, options.transforms, splits["train"], size)
+    processor = image_processor(options.transforms, size, mean, std)
+    features, labels = {}, {}
+    for part, split in parts.items():
+        images = EvaluationImages(splits[split], processor, num_workers=options.preprocessing_num_workers)
+        whole_key = f"{key} {processor.to_dict()}"
+        paths = image_files(splits[split])
+        features[part] = cached_features(model, images, paths, whole_key, options.batch_size, split)
+        labels[part] = images.labels
+    return features, labels

@@ -1,0 +1,86 @@
+"""`reconstruct`: a sheet of what a masked autoencoder makes of hidden patches."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..data.inputs import find_images
+from ..data.opening import to_rgb
+from ..data.transforms import image_processor, parse_mean_std
+from ..errors import CommandLineError, UsageError
+from ..files.writing import whole_file
+from ..models.building import build_pretrainer
+from ..models.checkpoints import resolve
+from ..models.reconstruction import mask_noise, reconstruct_patches
+from ..reporting.reconstructions import sheet
+from ..settings.fill import fill
+from ..settings.sharing import ReconstructionArguments
+
+
+@dataclass(frozen=True)
+class Reconstructed:
+    """A sheet: how many images it shows, what share of their patches was hidden, and its file."""
+
+    images: int
+    mask_ratio: float
+    output: str
+
+
+def reconstruct(**flags: Any) -> Reconstructed:
+    """Draws a sheet of reconstructions; `flags` are those of `hf-mae reconstruct`."""
+    (options,) = fill("reconstruct", None, **flags).parts
+    _check(options)
+    paths, source = find_images(options.images), resolve(options.model)
+    model = build_pretrainer(
+        source,
+        mask_ratio=options.mask_ratio,
+        num_attention_heads=options.num_attention_heads,
+        decoder_num_attention_heads=options.decoder_num_attention_heads,
+    )
+    size = model.config.image_size
+    processor = _processor(source, options.transforms, size)
+    pixel_values = _prepared(paths, processor)
+    if pixel_values.shape[-1] != size:
+        raise UsageError(
+            f"{options.model} takes images of {size} pixels, its image processor makes them {pixel_values.shape[-1]}."
+        )
+    noise = mask_noise(len(paths), (size // model.config.patch_size) ** 2, options.seed)
+    pictures = reconstruct_patches(model, pixel_values, noise)
+    page = sheet(pixel_values, pictures, processor.image_mean, processor.image_std)
+    with whole_file(options.output, options.overwrite) as temporary:
+        suffix = Path(options.output).suffix.lower()
+        page.save(temporary, format=Image.registered_extensions()[suffix])
+    return Reconstructed(len(paths), model.config.mask_ratio, options.output)
+
+
+def _check(options: ReconstructionArguments) -> None:
+    if options.mask_ratio is not None and not 0.0 < options.mask_ratio < 1.0:
+        raise CommandLineError(f"--mask_ratio must lie between 0 and 1, not {options.mask_ratio}.")
+    if not options.output.lower().endswith((".png", ".jpg", ".jpeg", ".webp")):
+        raise CommandLineError(f"--output takes the name of a picture (.png), not {options.output}.")
+
+
+def _processor(source: str, family: str | None, image_size: int) -> Any:
+    """The model's own image processor; where it has none, that of a family of transforms."""
+    if (Path(source) / "preprocessor_config.json").is_file() and not family:
+        from transformers import AutoImageProcessor
+
+        return AutoImageProcessor.from_pretrained(source)
+    mean, std = parse_mean_std(None, family or "imagenet", None, image_size)
+    return image_processor(family or "imagenet", image_size, mean, std)
+
+
+def _prepared(paths: list[str], processor: Any) -> Tensor:
+    """Pixel values (images, 3, height, width)."""
+    tensors = []
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                tensors.append(processor(to_rgb(image), return_tensors="pt")["pixel_values"][0])
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read ({error}).") from None
+    return torch.stack(tensors)

@@ -1,0 +1,106 @@
+"""The command line itself: quick answers, verbs, exit statuses."""
+
+import resource
+import subprocess
+import sys
+from importlib.metadata import entry_points
+
+import pytest
+from support.cli_process import run_cli
+
+from hf_mae.cli.main import main, program
+from hf_mae.settings.recipes import RECIPES, recipe_names
+from hf_mae.settings.verbs import VERBS
+
+HEAVY = ("torch", "transformers", "numpy", "datasets", "sklearn", "evaluate", "matplotlib")
+QUICK = [
+    ["--help"],
+    ["--version"],
+    *([verb, "--help"] for verb in VERBS),
+    ["finetune", "--help_all"],
+    ["finetune", "--lr", "1e-3"],
+    ["evaluate", "--model_nam", "x"],
+    ["finetune", "--recipe", "no-such-recipe"],
+    ["evaluate", "--model_name_or_path", "/no/such/model", "--data_dir", "/no/such/folder"],
+    ["predict", "--model_name_or_path", "/no/such/model", "image.jpg"],
+]
+
+
+def test_help_names_every_verb(capsys):
+    assert main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    assert all(verb in printed for verb in VERBS)
+    assert main([]) == 2
+
+
+def test_whatever_needs_no_work_is_answered_without_the_libraries_that_work():
+    """Each in the same process, one after the other: none of them may import anything heavy, nor take long."""
+    code = (
+        "import contextlib, io, json, sys, time\n"
+        "from hf_mae.cli.main import main\n"
+        "found = []\n"
+        "for argv in json.loads(sys.argv[1]):\n"
+        "    started, out = time.process_time(), io.StringIO()\n"
+        "    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):\n"
+        "        status = main(list(argv))\n"
+        f"    heavy = [name for name in {HEAVY!r} if name in sys.modules]\n"
+        "    found.append([argv, status, heavy, time.process_time() - started, out.getvalue()])\n"
+        "print(json.dumps(found))\n"
+    )
+    import json
+
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-c", code, json.dumps(QUICK)], capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    for argv, status, heavy, _, printed in json.loads(done.stdout):
+        assert not heavy, (argv, heavy)
+        assert printed.strip() and "Traceback" not in printed, argv
+        helps = {"--help", "--help_all", "--version"} & set(argv)
+        assert status == 0 if helps else status in (1, 2), (argv, status, printed)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 10, "all of them together"
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = f"import sys, hf_mae, hf_mae.conversion; print([n for n in {HEAVY!r} if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_mistyped_verb_names_the_nearest():
+    assert "did you mean finetune?" in run_cli("fintune", status=2).stderr
+
+
+def test_the_console_command_is_installed():
+    (command,) = entry_points(group="console_scripts", name="hf-mae")
+    assert command.load() is program
+
+
+def test_public_names_are_there():
+    import hf_mae
+    import hf_mae.conversion
+    import hf_mae.data
+
+    for module in (hf_mae, hf_mae.conversion, hf_mae.data):
+        for name in module.__all__:
+            assert getattr(module, name) is not None
+        with pytest.raises(AttributeError):
+            _ = module.no_such_name
+
+
+def test_recipes_are_listed_and_shown(capsys):
+    assert main(["recipes"]) == 0
+    listed = capsys.readouterr().out
+    for name in recipe_names():
+        assert name in listed
+        assert main(["recipes", "show", name]) == 0
+        shown = capsys.readouterr().out
+        assert shown == (RECIPES / f"{name}.yaml").read_text() and f"--recipe {name}" in shown
+
+
+def test_a_debug_run_shows_the_traceback(monkeypatch, capsys):
+    monkeypatch.setenv("HF_MAE_DEBUG", "1")
+    with pytest.raises(Exception, match="no recipe"):
+        main(["finetune", "--recipe", "no-such-recipe"])
+    monkeypatch.delenv("HF_MAE_DEBUG")
+    assert main(["finetune", "--recipe", "no-such-recipe"]) == 2
+    assert "There is no recipe no-such-recipe" in capsys.readouterr().err

@@ -1,0 +1,115 @@
+"""Temperature scaling and averaged views: what they do to scores, and how they reach evaluate and predict."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import softmax
+from support.cli_process import run_cli
+
+from hf_mae import build_classifier
+from hf_mae.cli.main import main
+from hf_mae.errors import UsageError
+from hf_mae.evaluation.calibration import before_and_after, fit_temperature
+from hf_mae.models.views import averaged_views as average_views
+from hf_mae.models.views import views
+from hf_mae.runs.temperature import read_temperature
+
+
+@pytest.mark.parametrize("sharpness", [0.4, 1.0, 3.0])
+def test_the_temperature_is_found_and_calibrates(sharpness):
+    """Labels drawn from the scores of logits; then the logits are sharpened: the fit takes just that back."""
+    rng = np.random.default_rng(0)
+    logits = 2 * rng.normal(size=(20_000, 4))
+    labels = np.array([rng.choice(4, p=row) for row in softmax(logits, axis=-1)])
+    temperature = fit_temperature(sharpness * logits, labels)
+    assert temperature == pytest.approx(sharpness, rel=0.03)
+    found = before_and_after(sharpness * logits, labels, temperature)
+    assert found["ece_after"] < 0.02 and found["nll_after"] <= found["nll_before"] + 1e-9
+    assert found["ece_before"] > 0.05 or sharpness == 1.0
+
+
+def test_eight_different_views_that_undo_each_other():
+    image = torch.arange(2 * 3 * 4 * 4.0).view(2, 3, 4, 4)
+    seen = views(image)
+    assert len({tuple(view.flatten().tolist()) for view in seen}) == 8 and torch.equal(seen[0], image)
+    for quarter, view in enumerate(seen[:4]):
+        assert torch.equal(torch.rot90(view, -quarter, dims=(-2, -1)), image)
+        assert torch.equal(seen[quarter + 4].flip(-1), view)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_averaged_scores_are_the_mean_and_do_not_turn_with_the_image(tiny_pth, pooling):
+    torch.manual_seed(0)
+    model = build_classifier(tiny_pth, pooling=pooling, num_labels=3).eval()
+    torch.nn.init.normal_(model.classifier.weight)
+    image = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        mean = torch.stack([model(pixel_values=view).logits.softmax(-1) for view in views(image)]).mean(0)
+        plain = model(pixel_values=image).logits.softmax(-1)
+        average_views(model)
+        averaged = model(pixel_values=image).logits.softmax(-1)
+        turned = model(pixel_values=torch.rot90(image, 1, dims=(-2, -1))).logits.softmax(-1)
+    torch.testing.assert_close(averaged, mean)
+    torch.testing.assert_close(turned, averaged)
+    assert (plain - averaged).abs().max() > 1e-3
+
+
+@pytest.fixture
+def model(finetuned):
+    return finetuned()
+
+
+def rows_of(path):
+    return {row["file_name"]: row for row in csv.DictReader(open(path))}
+
+
+def test_fit_on_validation_then_use_on_test_and_in_predict(model, toy, tmp_path):
+    common = ["--model_name_or_path", model, "--data_dir", toy / "labelled"]
+    fitted = tmp_path / "fitted"
+    done = run_cli("evaluate", *common, "--fit_temperature", "true", "--tta", "true", "--output_dir", fitted)
+    facts = json.loads((fitted / "temperature.json").read_text())
+    assert facts["fitted_on"] == "validation" and facts["averaged_views"] and facts["nll_after"] <= facts["nll_before"]
+    ece = f"{facts['ece_before']:.4f} before, {facts['ece_after']:.4f} after"
+    assert ece in done.stdout and "these very images" in done.stdout
+    done = run_cli(
+        "evaluate", *common, "--split", "test", "--tta", "true", "--temperature", fitted, "--output_dir", fitted
+    )
+    results = json.loads((fitted / "results_test.json").read_text())
+    scaling = results["temperature_scaling"]
+    assert scaling["temperature"] == facts["temperature"] and results["ece"] == pytest.approx(scaling["ece_after"])
+    assert f"on test: expected calibration error {scaling['ece_before']:.4f} before" in done.stdout
+    out = tmp_path / "out.csv"
+    folder = toy / "labelled" / "test"
+    run_cli("predict", "--model_name_or_path", model, folder, "--output", out, "--tta", "--temperature", fitted)
+    predicted, evaluated = rows_of(out), rows_of(fitted / "predictions_test.csv")
+    assert len(predicted) == len(evaluated) == 18
+    for path, row in predicted.items():
+        same = evaluated[path.removeprefix(f"{folder.parent}/")]
+        assert row["label_1"] == same["prediction"]
+        assert float(row["score_1"]) == pytest.approx(float(same["score"]), abs=2e-6)
+
+
+def test_a_run_holds_the_temperature_of_its_validation_split(model, toy):
+    facts = json.loads((model / "temperature.json").read_text())
+    assert facts["images"] == 18 and not facts["averaged_views"]
+    assert f"temperature {facts['temperature']:.3f}" in (model / "README.md").read_text()
+    assert read_temperature(str(model), averaged_views=False) == facts["temperature"]
+    with pytest.raises(UsageError, match="was fitted without --tta, and this is with"):
+        read_temperature(str(model), averaged_views=True)
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["--temperature", "0"], "must be above 0"),
+        (["--temperature", "/absent"], "takes a number, a temperature.json, or a folder"),
+        (["--fit_temperature", "true"], "into --output_dir"),
+    ],
+)
+def test_mistakes_are_one_sentence(model, toy, capsys, argv, message):
+    common = ["evaluate", "--model_name_or_path", str(model), "--data_dir", str(toy / "labelled")]
+    assert main([*common, *argv]) == 1
+    assert message in capsys.readouterr().err

@@ -1,0 +1,223 @@
+"""The report: our rows beside the published ones, with intervals and tests, and nothing ranked that cannot be."""
+
+import csv
+import json
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from support.cli_process import run_cli
+from support.skeletons import official
+
+from hf_mae.cli.main import main
+from hf_mae.data import BENCHMARKS
+from hf_mae.errors import UsageError
+from hf_mae.evaluation.metrics import HEADLINE
+from hf_mae.files.writing import write_json
+from hf_mae.reporting.report import write_report
+from hf_mae.reporting.splits import write_split
+from hf_mae.reporting.tables import published_rows, tables
+from hf_mae.reporting.text import latex, markdown
+from hf_mae.runs.finished import read_run
+
+SOURCE = {"data_dir": "images", "benchmark": None, "fold": 1, "train_fraction": 1.0, "select_on": 0.0}
+
+
+def finished(folder, right, *, seed=0, images=120, groups=None, chosen_on="validation", source=SOURCE, sizes=None):
+    """A run's folder, as `finetune` leaves it, of predictions that are right with this probability."""
+    folder.mkdir(parents=True)
+    names, rng, labels = ["blob", "folds", "ring"], np.random.default_rng(seed), np.arange(images) % 3
+    predicted = np.where(rng.random(images) < right, labels, (labels + 1) % 3)
+    logits = np.eye(3)[predicted] * 2 + rng.normal(0, 0.1, (images, 3))
+    files = SimpleNamespace(file_names=[f"{i}.jpg" for i in range(images)], groups=groups)
+    scores = write_split(folder, "validation", files, logits, labels, names)
+    facts = {"base": "mae.pth", "source": source, "images": sizes or {"train": 9, "validation": images}}
+    write_json(folder / "all_results.json", {"validation": scores} | facts | {"chosen_on": chosen_on})
+    return scores
+
+
+def test_two_runs_on_the_same_images(tmp_path, capsys):
+    finished(tmp_path / "poor", 0.6, seed=1)
+    scores = finished(tmp_path / "good", 0.95, seed=2, chosen_on="selection")
+    assert main(["report", str(tmp_path / "poor"), str(tmp_path / "good"), "--output_dir", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    rows = [line for line in printed.splitlines() if line.startswith("| **")]
+    assert [row.split("|")[1].strip() for row in rows] == ["**good**", "**poor** (a)"]
+    assert "(a) The epoch was chosen on the images that are evaluated" in printed
+    report = json.loads((tmp_path / "out" / "report.json").read_text())["tables"][0]
+    best = report["rows"][0]
+    for name in HEADLINE:
+        assert best["scores"][name]["mean"] == pytest.approx(100 * scores[name])
+        low, high = best["scores"][name]["interval"]
+        assert low <= 100 * scores[name] <= high and 1 < high - low < 30
+    (pair,) = report["differences"]
+    assert pair["scores"]["macro_f1"]["low"] > 0 and pair["mcnemar"]["p_value"] < 0.001 and pair["images"] == 120
+    assert "| poor | good | +" in printed
+
+
+def test_runs_on_other_images_are_not_compared(tmp_path):
+    finished(tmp_path / "a", 0.8)
+    finished(tmp_path / "b", 0.8, images=90)
+    text = write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    assert "not evaluated on the same images, so not compared" in text
+
+
+def test_intervals_are_of_whole_patients_where_they_are_known(tmp_path):
+    finished(tmp_path / "images", 0.8)
+    finished(tmp_path / "patients", 0.8, groups=[f"p{i // 12}" for i in range(120)])
+    by_image, by_patient = (read_run(tmp_path / name) for name in ("images", "patients"))
+    assert by_patient.folds[0].groups is not None and by_image.folds[0].groups is None
+    assert by_patient.scores()["accuracy"]["mean"] == by_image.scores()["accuracy"]["mean"]
+    assert by_patient.scores()["accuracy"]["interval"] != by_image.scores()["accuracy"]["interval"]
+
+
+@pytest.mark.parametrize(
+    "source, sizes, ranked, note",
+    [
+        ({}, {"train": 5235, "validation": 5244}, True, "Fold 1 alone."),
+        ({"fold": 2}, {"train": 5244, "validation": 5235}, True, "Fold 2 alone."),
+        ({}, {"train": 4188, "selection": 1047, "validation": 5244}, True, "Fold 1 alone."),
+        ({}, {"train": 5235, "validation": 5000}, False, "not those of the published split"),
+        ({"train_fraction": 0.1}, {"train": 523, "validation": 5244}, False, "Trained on 10 % of the labels."),
+    ],
+)
+def test_what_may_stand_beside_the_published_rows(tmp_path, source, sizes, ranked, note):
+    finished(tmp_path / "run", 0.8, source=SOURCE | {"benchmark": "hyperkvasir-16"} | source, sizes=sizes)
+    (table,) = tables([read_run(tmp_path / "run")])
+    ours = [row for row in table.rows if row.ours]
+    assert bool(ours) == ranked
+    assert any(note in found for row in [*table.rows, *table.apart] if row.ours for found in row.notes)
+    assert any(row.ours for row in table.apart) != ranked
+
+
+def test_the_quality_exclusion_has_its_own_table(tmp_path):
+    source = SOURCE | {"benchmark": "hyperkvasir-16", "exclude_pairs": "similarities.csv"}
+    finished(tmp_path / "run", 0.8, source=source, sizes={"train": 5111, "validation": 5126})
+    (table,) = tables([read_run(tmp_path / "run")])
+    assert [row.method for row in table.rows] == ["ViT-L MAE + quality", "run"]
+
+
+def test_published_rows_that_cannot_be_ranked_stand_apart():
+    (gastrovision,), (hyperkvasir,) = tables([], "gastrovision-22"), tables([], "hyperkvasir-23")
+    assert [row.scores["macro_f1"]["mean"] for row in gastrovision.rows] == [77.40, 75.72, 70.32, 65.04, 38.65]
+    first = next(row for row in gastrovision.apart if row.method == "ViT-L MAE (first printed)")
+    assert "a macro F1 cannot exceed the mean of macro precision and macro recall" in first.notes[0]
+    assert {"DenseNet-201 + Swin"} < {row.method for row in gastrovision.apart}
+    assert {"MobileViT ensemble", "ViT-B/16-384 + TTA", "ViT-L MAE + quality"} == {r.method for r in hyperkvasir.apart}
+    text = markdown([hyperkvasir])
+    best = next(line for line in text.splitlines() if line.startswith("| ViT-L MAE (a) | endoscopy MAE"))
+    assert "| 67.96 ± 2.93 | **66.41 ± 0.41** | **65.73 ± 0.39** | **91.00 ± 0.04** |" in best
+    assert "| 69 | 63 | 64 | 91.98 |  |" in text  # as printed, with its decimals
+
+
+def test_the_data_file_is_the_published_one(shared_data):
+    published = list(csv.DictReader(open(shared_data.parent / "published" / "results.csv")))
+    ours = [row for name in [*BENCHMARKS, "imagenet-1k"] for row in published_rows(name)]
+    for row in published:
+        (same,) = [
+            o
+            for o in ours
+            if all(o[k] == row[k] for k in ("method", "source", "initialisation", "benchmark", "macro_f1"))
+        ][:1]
+        assert [same[name] for name in HEADLINE] == [row[name] for name in HEADLINE] and same["note"] == row["note"]
+
+
+def test_latex_is_well_formed(tmp_path):
+    finished(tmp_path / "my_run & more", 0.8)
+    text = latex(tables([read_run(tmp_path / "my_run & more")], "gastrovision-22"))
+    assert text.count("{") == text.count("}") and r"\textbf{my\_run \& more}" in text and "±" not in text
+    rows = [line for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
+    assert len(rows) > 8 and {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {len(HEADLINE) + 2}
+
+
+def test_the_honest_figure_beside_the_optimistic_one(tiny_pth, toy, tmp_path):
+    """--select_on: a part of the training images chooses the epoch, and the validation images only judge."""
+    argv = ["finetune", "--model_name_or_path", tiny_pth, "--data_dir", toy / "labelled", "--num_train_epochs", 2]
+    argv += [
+        "--warmup_epochs",
+        1,
+        "--per_device_train_batch_size",
+        20,
+        "--disable_tqdm",
+        "true",
+        "--learning_rate",
+        3e-3,
+    ]
+    for name, more in (("usual", []), ("honest", ["--select_on", 0.2])):
+        assert main([*map(str, [*argv, "--output_dir", tmp_path / name, *more])]) == 0
+    results = json.loads((tmp_path / "honest" / "all_results.json").read_text())
+    assert results["images"] == {"train": 48, "validation": 18, "test": 18, "selection": 12}
+    assert results["chosen_on"] == "selection" and results["selection"]["num_images"] == 12
+    state = json.loads((tmp_path / "honest" / "trainer_state.json").read_text())
+    assert state["best_metric"] == pytest.approx(results["selection"]["macro_f1"])
+    text = write_report([tmp_path / "usual", tmp_path / "honest"], tmp_path / "out", split="validation")
+    assert "| **usual** (a) |" in text and "| **honest** |" in text
+
+
+@pytest.fixture(scope="module")
+def crossval(hyperkvasir, shared_data, tiny_pth, tmp_path_factory):
+    """The published 16-class row, in one command, on a skeleton and for one update a fold."""
+    out = tmp_path_factory.mktemp("rows") / "hyperkvasir"
+    done = run_cli(
+        *("crossval", "--recipe", "hyperkvasir-16", "--folds", "official", "--model_name_or_path", tiny_pth),
+        *("--data_dir", hyperkvasir, "--split_file", *official(shared_data, "hyperkvasir-16"), "--output_dir", out),
+        *("--max_steps", 1, "--image_size", 16, "--per_device_eval_batch_size", 500, "--bf16", "false"),
+    )
+    return out, done.stdout
+
+
+def test_a_published_row_is_one_command(crossval):
+    out, printed = crossval
+    summary = json.loads((out / "crossval.json").read_text())
+    mean, std = (100 * summary["mean_and_std"]["accuracy"][key] for key in ("mean", "std"))
+    row = next(line for line in printed.splitlines() if line.startswith("| **hyperkvasir**"))
+    assert f"| {mean:.2f} ± {std:.2f} [" in row
+    assert "(official)" in printed and "| 87.63 ± 0.36 |" in printed
+    assert "Mean of 2 runs (2 folds, 1 seed)." in printed and "The epoch was chosen on the images" in printed
+    assert (out / "report.tex").is_file() and (out / "report.json").is_file()
+
+
+def test_runs_that_cannot_be_read(crossval, tmp_path):
+    with pytest.raises(UsageError, match="holds no finished run"):
+        read_run(tmp_path)
+    finished(tmp_path / "run", 0.8)
+    with pytest.raises(UsageError, match="has no scores of the split test; it has validation"):
+        read_run(tmp_path / "run", "test")
+    (tmp_path / "run" / "predictions_validation.csv").unlink()
+    with pytest.raises(UsageError, match="predictions_validation.csv is missing"):
+        read_run(tmp_path / "run")
+    (tmp_path / "run" / "all_results.json").write_text("{")
+    with pytest.raises(UsageError, match="is damaged"):
+        read_run(tmp_path / "run")
+    assert main(["report"]) == 1
+
+
+def test_an_evaluation_is_reported_too(tiny_pth, toy, tmp_path):
+    argv = ["finetune", "--model_name_or_path", tiny_pth, "--data_dir", toy / "labelled", "--max_steps", 1]
+    assert main([*map(str, [*argv, "--output_dir", tmp_path / "run", "--disable_tqdm", "true"])]) == 0
+    argv = ["evaluate", "--model_name_or_path", tmp_path / "run", "--data_dir", toy / "labelled", "--output_dir"]
+    assert main([*map(str, [*argv, tmp_path / "again", "--split", "validation"])]) == 0
+    run = read_run(tmp_path / "again")
+    assert (run.chosen_on_evaluated, run.initialisation, run.split) == (True, "checkpoint-399.pth", "validation")
+    names = {path.name for path in (tmp_path / "again").iterdir()}
+    for figure in (
+        "confusion_matrix",
+        "confusion_matrix_normalised",
+        "per_class_f1",
+        "roc",
+        "precision_recall",
+        "reliability",
+    ):
+        assert {f"{figure}_validation.png", f"{figure}_validation.svg"} <= names
+
+
+def test_a_model_of_the_other_fold_was_trained_on_these_images(tmp_path):
+    source = SOURCE | {"benchmark": "hyperkvasir-16"}
+    finished(tmp_path / "model", 0.8, source=source, sizes={"train": 5235, "validation": 5244})
+    finished(tmp_path / "out", 0.8)
+    (tmp_path / "out" / "all_results.json").unlink()
+    facts = {"model": str(tmp_path / "model"), "source": source | {"fold": 2}}
+    write_json(tmp_path / "out" / "results_validation.json", facts | {"images": {"train": 5244, "validation": 5235}})
+    run = read_run(tmp_path / "out")
+    assert run.protocol is None and "trained on fold 1, so on the images that are evaluated" in " ".join(run.notes)

@@ -1,0 +1,70 @@
+"""Recipes, flags and arguments of workflows -> dataclasses."""
+
+import pytest
+import yaml
+
+from hf_mae.errors import CommandLineError
+from hf_mae.settings.fill import fill
+from hf_mae.settings.recipes import RECIPES, recipe_as_run, recipe_names
+
+FINETUNE = {"model_name_or_path": "a.pth", "data_dir": "images"}
+
+
+def finetuning(tmp_path, **flags):
+    return fill("finetune", output_dir=str(tmp_path), **FINETUNE | flags)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_fills_the_dataclasses(name, tmp_path):
+    verb = "pretrain" if "pretrain" in name else "finetune"
+    settings = fill(verb, recipe=name, output_dir=str(tmp_path), **FINETUNE)
+    for key, value in yaml.safe_load((RECIPES / f"{name}.yaml").read_text()).items():
+        holder = next(part for part in settings.parts if hasattr(part, key))
+        filled = getattr(holder, key)
+        expected = value if isinstance(value, list) or not isinstance(filled, list) else [value]
+        assert filled == type(filled)(expected), key
+
+
+def test_flags_win_over_the_recipe(tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("layer_decay: 0.5\nlearning_rate: 1e-3\nclass_weights: balanced\nmean_std: [0, 0, 0, 1, 1, 1]\n")
+    settings = finetuning(tmp_path, recipe=str(recipe), layer_decay=0.6)
+    _, data, args = settings.parts
+    assert (args.layer_decay, args.learning_rate, args.class_weights) == (0.6, 1e-3, "balanced")
+    assert data.mean_std == ["0", "0", "0", "1", "1", "1"] and args.save_total_limit == 2
+    assert settings.given["layer_decay"] == 0.6 and "save_total_limit" not in settings.given
+
+
+def test_the_recipe_of_a_run_repeats_it(tmp_path):
+    first = finetuning(tmp_path, layer_decay=0.6, class_weights=["1", "2"], bf16=True, resume_from_checkpoint="last")
+    assert "resume_from_checkpoint" not in first.given
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(recipe_as_run(first.given, {"versions": "x"}))
+    again = fill("finetune", recipe=str(recipe))
+    assert again.given == first.given and again.parts[:2] == first.parts[:2]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("layer_deacy: 0.5", r"unknown name: layer_deacy \(did you mean layer_decay\?\)"),
+        ("transforms: imagenette", "transforms the value 'imagenette'; it takes one of"),
+        ("num_train_epochs: many", "num_train_epochs the value 'many', which it cannot take"),
+        ("seed: 1.5", "seed the value 1.5, which it cannot take: it takes a whole number"),
+        ("- a\n- b", "must hold `name: value` lines"),
+        ("a: [", "is no YAML"),
+    ],
+)
+def test_faulty_recipes(tmp_path, text, message):
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(CommandLineError, match=message):
+        fill("finetune", recipe=str(tmp_path / "bad.yaml"))
+
+
+def test_a_notebook_is_told_as_the_shell_is(tmp_path):
+    with pytest.raises(CommandLineError, match=r"finetune takes no layer_deacy \(did you mean layer_decay\?\)"):
+        finetuning(tmp_path, layer_deacy=0.5)
+    with pytest.raises(CommandLineError, match="seed must lie between 0 and"):
+        finetuning(tmp_path, seed=-1)
+    with pytest.raises(CommandLineError, match="load_best_model_at_end|strategy"):
+        finetuning(tmp_path, eval_strategy="no")

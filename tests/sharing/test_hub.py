@@ -1,0 +1,149 @@
+"""Pushing to the Hub: real requests to a stand-in on loopback, from creating the repository to `pipeline()` on it."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from huggingface_hub import ModelCard
+from support.cli_process import run_cli
+from support.hub_stand_in import USER, environment, running
+
+from hf_mae.cli.main import main
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_pth, toy, tmp_path_factory):
+    """A finished run in either pooling mode."""
+    root = tmp_path_factory.mktemp("runs")
+    for pooling in ("mean", "cls"):
+        argv = ["--model_name_or_path", tiny_pth, "--data_dir", toy / "labelled", "--output_dir", root / pooling]
+        assert main(["finetune", *map(str, argv), "--max_steps", "2", "--pooling", pooling]) == 0
+    return root
+
+
+@pytest.fixture
+def small(runs):
+    return runs / "mean"
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """The stand-in, and the environment of a user who is logged in to it."""
+    with running() as (server, url):
+        yield server, environment(url, tmp_path)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_push_in_one_commit_and_use_it_from_there(runs, hub, toy, pooling, tmp_path):
+    (server, env), run = hub, runs / pooling
+    name = f"{USER}/polyps"
+    done = run_cli("push", run, "--repo_id", name, env=env)
+    assert f"{run} is at {env['HF_ENDPOINT']}/{name}" in done.stdout and "in one commit" in done.stderr
+    (files,) = server.repos[name]
+    assert {"model.safetensors", "config.json", "preprocessor_config.json", "README.md", "all_results.json"} <= set(
+        files
+    )
+    assert {"confusion_matrix_validation.png", "recipe.yaml", "temperature.json"} <= set(files)
+    assert not any(path.startswith(("checkpoint-", "runs/")) or path.endswith(".bin") for path in files)
+    assert files["model.safetensors"] == (run / "model.safetensors").read_bytes()
+    card = ModelCard(files["README.md"].decode())
+    assert f'pipeline("image-classification", model="{name}")' in card.text
+    assert f'model="{run.name}"' in (run / "README.md").read_text()  # the run's own card stays
+    assert "POST /api/validate-yaml" in server.asked  # the Hub's own judgement of the card
+    image = toy / "labelled" / "test" / "ring" / "ring_000.jpg"
+    # The card's own snippet, as somebody copies it.
+    (snippet,) = re.findall(r"```python\n(.*?)```", card.text, flags=re.DOTALL)
+    assert len(snippet.strip().splitlines()) <= 4
+    shutil.copy(image, tmp_path / "image.jpg")
+    assert "'label': " in python(snippet, env=env, cwd=tmp_path)
+    code = (
+        "import sys, json; from transformers import pipeline; "
+        f"use = lambda model: pipeline('image-classification', model=model, top_k=None)({str(image)!r}); "
+        "print(json.dumps([use(model) for model in sys.argv[1:]]))"
+    )
+    there, here = json.loads(python(code, name, run, env=env))
+    assert there == here and len(there) == 3
+
+
+def python(code, *argv, env, cwd=None):
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, argv)], capture_output=True, text=True, env=os.environ | env, cwd=cwd
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_an_existing_repository_is_left_alone_unless_asked(small, hub):
+    server, env = hub
+    run_cli("push", small, "--repo_id", "polyps", "--private", env=env)
+    name = f"{USER}/polyps"
+    assert name in server.private
+    before = dict(server.files(name))
+    done = run_cli("push", small, "--repo_id", name, env=env, status=1)
+    assert f"{name} exists already, with {len(before)} files" in done.stderr and len(server.repos[name]) == 1
+    (small / "all_results.json").write_text((small / "all_results.json").read_text() + "\n")
+    run_cli("push", small, "--repo_id", name, "--update", "--leave_out", "predictions_*.csv", env=env)
+    assert len(server.repos[name]) == 2 and server.files(name)["all_results.json"].endswith(b"\n\n")
+
+
+def test_an_interrupted_push_leaves_nothing_to_see_and_goes_on(small, hub):
+    server, env = hub
+    server.break_after_uploads = 1
+    done = run_cli("push", small, "--repo_id", f"{USER}/cut", env=env, status=1)
+    assert "broke off" in done.stderr and server.repos[f"{USER}/cut"] == []
+    sent = len(server.lfs)
+    assert sent >= 1
+    server.break_after_uploads, server.uploads = None, 0
+    run_cli("push", small, "--repo_id", f"{USER}/cut", env=env)
+    assert len(server.repos[f"{USER}/cut"]) == 1
+    assert server.uploads == len(server.lfs) - sent  # what had come is not sent again
+
+
+def test_what_stands_in_the_way_is_one_sentence_and_nothing_is_done(small, hub, tmp_path, toy):
+    server, env = hub
+    for change, message in (
+        ({"HF_TOKEN": "wrong"}, "does not accept the token"),
+        ({"HF_TOKEN": ""}, "There is no Hugging Face token"),
+        ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE is set"),
+        ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "cannot be reached"),
+    ):
+        done = run_cli("push", small, "--repo_id", f"{USER}/none", env=env | change, status=1)
+        assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+    server.may_write = False
+    done = run_cli("push", small, "--repo_id", f"{USER}/none", env=env, status=1)
+    assert f"may not write to {USER}/none" in done.stderr
+    done = run_cli("push", toy, "--repo_id", f"{USER}/none", env=env, status=1)
+    assert "is no finished run" in done.stderr
+    done = run_cli("push", small, "--repo_id", "a/b/c", env=env, status=1)
+    assert "is no name of a repository" in done.stderr
+    assert server.repos == {}
+
+
+def test_push_to_hub_looks_first_and_pushes_the_whole_run(tiny_pth, toy, hub, tmp_path):
+    server, env = hub
+    argv = ["finetune", "--model_name_or_path", tiny_pth, "--data_dir", toy / "labelled", "--max_steps", 1]
+    argv += ["--push_to_hub", "--hub_model_id", f"{USER}/fresh", "--output_dir", tmp_path / "fresh"]
+    done = run_cli(*argv, env=env | {"HF_TOKEN": "wrong"}, status=1)
+    assert "does not accept the token" in done.stderr and not (tmp_path / "fresh").exists()
+    done = run_cli(*argv, env=env)
+    assert f"Pushed to {env['HF_ENDPOINT']}/{USER}/fresh" in done.stdout
+    (files,) = server.repos[f"{USER}/fresh"]
+    assert {"model.safetensors", "README.md", "learning_curves.png"} <= set(files)
+
+
+def test_a_pretrained_model_is_pushed_and_fine_tuned_from_there(toy, hub, tmp_path):
+    from test_pretrain import flags
+
+    server, env = hub
+    run_cli("pretrain", *flags(toy, tmp_path / "mae", max_steps=1))
+    run_cli("push", tmp_path / "mae", "--repo_id", f"{USER}/mae", env=env)
+    shutil.rmtree(tmp_path / "mae")
+    data = shutil.copytree(toy / "labelled", tmp_path / "data")
+    shutil.copy(toy / "unlabelled" / "frame_0000.jpg", data / "test" / "ring" / "frame_0000.jpg")
+    argv = ["finetune", "--model_name_or_path", f"{USER}/mae", "--data_dir", data, "--max_steps", 1]
+    done = run_cli(*argv, "--output_dir", tmp_path / "ft", env=env)
+    assert "1 of the 19 test images" in done.stderr  # its record came along

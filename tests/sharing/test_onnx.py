@@ -1,0 +1,70 @@
+"""ONNX: the same logits for any batch, and classes from onnxruntime, numpy and Pillow alone."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+from support.cli_process import run_cli
+from transformers import AutoModelForImageClassification, pipeline
+
+
+@pytest.fixture(scope="module", params=["mean", "cls"])
+def exported(request, finetuned, toy, tmp_path_factory):
+    run, out = finetuned(request.param), tmp_path_factory.mktemp("onnx") / request.param
+    done = run_cli("export-onnx", run, out, "--int8", "--data_dir", toy / "labelled")
+    return run, out, done.stdout
+
+
+def test_logits_for_any_batch(exported):
+    run, out, _ = exported
+    model = AutoModelForImageClassification.from_pretrained(run).eval()
+    session = onnxruntime.InferenceSession(out / "model.onnx")
+    for batch in (1, 3, 8):
+        pixel_values = torch.randn(batch, 3, 32, 32)
+        with torch.no_grad():
+            expected = model(pixel_values=pixel_values).logits.numpy()
+        (logits,) = session.run(None, {"pixel_values": pixel_values.numpy()})
+        assert logits.shape == (batch, 3) and np.abs(logits - expected).max() < 1e-4
+
+
+def test_what_the_check_found_is_kept(exported):
+    run, out, told = exported
+    checked = json.loads((out / "check.json").read_text())
+    accuracy = json.loads((run / "all_results.json").read_text())["validation"]["accuracy"]
+    assert checked["images"] == 18 and checked["pytorch"]["accuracy"] == accuracy
+    assert checked["float32"]["accuracy"] == accuracy and checked["float32"]["largest_difference"] < 1e-4
+    assert checked["int8"]["agreement"] > 0.8 and checked["int8"]["largest_difference"] > 1e-4
+    assert (out / "model_int8.onnx").stat().st_size < 0.6 * (out / "model.onnx").stat().st_size
+    assert "model_int8.onnx" in told and f"accuracy {100 * accuracy:.2f} %" in told
+
+
+@pytest.mark.parametrize("size", [(64, 64), (90, 70)])
+def test_the_example_needs_no_torch_and_agrees_with_pipeline(exported, tmp_path, size):
+    run, out, _ = exported
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8))
+    coarse.resize(size, Image.Resampling.BICUBIC).save(tmp_path / "x.png")
+    code = "import sys; sys.modules['torch'] = sys.modules['transformers'] = None; import runpy; "
+    code += "del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    for model in ([], ["model_int8.onnx"]):
+        argv = [sys.executable, "-c", code, out / "example.py", *model, tmp_path / "x.png"]
+        done = subprocess.run(list(map(str, argv)), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        words = done.stdout.split()
+        best = pipeline("image-classification", model=str(run), device="cpu")(str(tmp_path / "x.png"))[0]
+        assert words[1] == best["label"] and float(words[2]) == pytest.approx(best["score"], abs=0.02)
+    lines = [line for line in (out / "example.py").read_text().splitlines() if line.strip()]
+    assert len(lines) <= 31
+
+
+def test_mistakes_of_the_user(finetuned, tmp_path):
+    done = run_cli("export-onnx", finetuned(), tmp_path / "x", "--int8", status=1)
+    assert "pass --data_dir" in done.stderr and not (tmp_path / "x").exists()
+    run_cli("export-onnx", finetuned(), tmp_path / "x")
+    done = run_cli("export-onnx", finetuned(), tmp_path / "x", status=1)
+    assert "overwrite" in done.stderr

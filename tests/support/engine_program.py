@@ -1,0 +1,50 @@
+"""Ten updates of `MaeFinetuner` on fixed data, to be launched under any engine, once for each of a list of options:
+`engine_program.py OPTIONS.json`."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from hf_mae import FinetuningArguments, MaeFinetuner, build_classifier
+from hf_mae.compat.torch import leave_together
+from hf_mae.training.engines import optimizer_settings
+from support.models import TINY, TensorItems
+
+
+def run(checkpoint: str, data: str, pooling: str, out: str, soft: bool = False, resume: str | None = None, **arguments):
+    """Trains, evaluates 13 images, and leaves the model, the logits and the optimizer's settings in `out`."""
+    torch.manual_seed(0)
+    model = build_classifier(checkpoint, pooling=pooling, num_labels=5, **TINY)
+    given = load_file(data)
+    repeat = torch.arange(40) % len(given["train_pixel_values"])
+    labels = given["train_labels"][repeat]
+    if soft:
+        labels = torch.nn.functional.one_hot(labels, 5) * 0.7 + 0.06
+    items = TensorItems(pixel_values=given["train_pixel_values"][repeat], labels=labels)
+    pixel_values = torch.randn(13, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    held_out = TensorItems(pixel_values=pixel_values, labels=torch.arange(13) % 5)
+    defaults = {"num_train_epochs": 2, "warmup_epochs": 0.4, "drop_path": 0.0, "layer_decay": 0.65}
+    defaults |= {"learning_rate": 1e-3, "train_sampling_strategy": "sequential", "use_cpu": True, "report_to": "none"}
+    defaults |= {"class_weights": [1.0, 2.0, 0.5, 1.5, 3.0], "smoothing": 0.0, "disable_tqdm": True}
+    args = FinetuningArguments(output_dir=out, **(defaults | {"save_strategy": "no"} | arguments))
+    trainer = MaeFinetuner(model=model, args=args, train_dataset=items, eval_dataset=held_out)
+    trainer.train(resume_from_checkpoint=resume)
+    settings = optimizer_settings(trainer.accelerator.unwrap_model(trainer.model), trainer.optimizer)
+    predicted = trainer.predict(held_out)
+    trainer.save_model()
+    if trainer.is_world_process_zero():
+        np.save(Path(out) / "logits.npy", predicted.predictions)
+        np.save(Path(out) / "labels.npy", predicted.label_ids)
+        facts = {"settings": settings, "engine": trainer.accelerator.distributed_type.value}
+        facts |= {"updates": trainer.state.global_step, "best": trainer.state.best_model_checkpoint}
+        (Path(out) / "facts.json").write_text(json.dumps(facts))
+
+
+if __name__ == "__main__":
+    for options in json.loads(Path(sys.argv[1]).read_text()):
+        run(**options)
+    leave_together(0)

@@ -1,0 +1,272 @@
+"""The same numbers under every engine: DDP, FSDP2, ZeRO-2 and ZeRO-3, two processes each, on the CPU over gloo.
+
+What cannot run here: fp16 and its scaler (refused on a CPU), NCCL, and bf16 on a GPU; `test_gpu.py` has those.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from support.launching import free_port, run
+from support.launching import launch as command
+from support.models import TINY
+from support.paths import ROOT
+from transformers import AutoModelForImageClassification, ViTMAEForPreTraining
+
+from hf_mae import FinetuningArguments, MaeFinetuner, build_classifier, parameter_groups
+from hf_mae.errors import UsageError
+from hf_mae.training.engines import differing_settings, optimizer_settings
+
+pytestmark = pytest.mark.slow
+TOLERANCE = 1e-5
+# name: (accelerate config, processes, batch per process, accumulation)
+WAYS = {
+    "one": ("cpu", 1, 8, 1),
+    "accumulated": ("cpu", 1, 4, 2),
+    "ddp": ("ddp", 2, 4, 1),
+    "ddp accumulated": ("ddp", 2, 2, 2),
+    "fsdp2": ("fsdp2", 2, 4, 1),
+    "zero2": ("zero2", 2, 4, 1),
+    "zero2 accumulated": ("zero2", 2, 2, 2),
+    "zero3": ("zero3", 2, 4, 1),
+}
+ENGINES = {"ddp": "MULTI_CPU", "fsdp2": "FSDP", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED"}
+
+
+def launch(
+    way: str,
+    runs: dict[Path, dict],
+    *,
+    processes: int | None = None,
+    precision: str = "no",
+    status: int = 0,
+) -> str:
+    """Runs `engine_program.py` under a config of the project, as a user would; returns what it printed.
+
+    Args:
+        runs: output folder -> options; one after the other by the same processes.
+    """
+    config, count, batch, accumulation = WAYS[way]
+    count = processes or count
+    defaults = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
+    path = next(iter(runs)).with_suffix(".json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps([defaults | options | {"out": str(out)} for out, options in runs.items()]))
+    command = [
+        *(sys.executable, "-m", "accelerate.commands.launch"),
+        *("--config_file", str(ROOT / "accelerate_configs" / f"{config}.yaml"), "--num_processes", str(count)),
+        *("--mixed_precision", precision, "--main_process_port", str(free_port())),
+        *(str(ROOT / "tests" / "support" / "engine_program.py"), str(path)),
+    ]
+    settings = {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(ROOT / "tests")}
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | settings, timeout=300)
+    assert (done.returncode == 0) == (status == 0), done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def start(golden):
+    """What every run begins with: the reference's checkpoints and images, in both pooling modes."""
+    return {
+        "ids": {
+            "checkpoint": str(golden / "gap_smoothing_initial.pth"),
+            "data": str(golden / "gap_smoothing.safetensors"),
+            "pooling": "mean",
+        },
+        "soft": {
+            "checkpoint": str(golden / "cls_weighted_initial.pth"),
+            "data": str(golden / "cls_weighted.safetensors"),
+            "pooling": "cls",
+            "soft": True,
+        },
+    }
+
+
+# Both best-model loading and resuming need checkpoints after each of the two epochs.
+SAVING = {"eval_strategy": "epoch", "save_strategy": "epoch", "metric_for_best_model": "loss"}
+SAVING |= {"greater_is_better": False, "load_best_model_at_end": True}
+
+
+@pytest.fixture(scope="module")
+def results(start, tmp_path_factory):
+    """Ten updates each way, class ids and soft targets, both with class weights, and once more with checkpoints:
+    {(targets, way): folder}."""
+    root = tmp_path_factory.mktemp("engines")
+    folders = {("ids", way): root / "ids" / way.replace(" ", "-") for way in WAYS}
+    for kind in ("soft", "saved"):
+        folders |= {(kind, way): root / kind / way for way in ("one", *ENGINES)}
+    for way in ("one", *ENGINES):
+        runs = {folders[kind, way]: start[kind] for kind in ("ids", "soft")}
+        runs[folders["saved", way]] = start["ids"] | SAVING
+        for more, (config, processes, batch, accumulation) in WAYS.items():
+            if more != way and (config, processes) == WAYS[way][:2]:
+                sizes = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
+                runs[folders["ids", more]] = start["ids"] | sizes
+        launch(way, runs)
+    return folders
+
+
+def difference(one: Path, two: Path) -> float:
+    """The largest difference between two saved models' parameters.
+
+    A ViT's key biases have no true gradient: AdamW scales the rounding noise of theirs up, so they are left out.
+    """
+    first, second = load_file(one / "model.safetensors"), load_file(two / "model.safetensors")
+    assert first.keys() == second.keys()
+    return max((first[n] - second[n]).abs().max().item() for n in first if not n.endswith("key.bias"))
+
+
+@pytest.mark.parametrize("targets, way", [("ids", way) for way in WAYS] + [("soft", way) for way in ENGINES])
+def test_parameters_agree(results, targets, way):
+    folder = results[targets, way]
+    facts = json.loads((folder / "facts.json").read_text())
+    assert facts["updates"] == 10
+    assert facts["engine"] == ENGINES.get(WAYS[way][0], "NO")  # it really was that engine
+    assert difference(results[targets, "one"], folder) < TOLERANCE
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_image_is_evaluated_once(results, way):
+    """13 images, which neither 2 processes nor a batch divides: the same logits, image by image."""
+    one, folder = results["ids", "one"], results["ids", way]
+    assert np.load(folder / "labels.npy").tolist() == [index % 5 for index in range(13)]
+    np.testing.assert_allclose(np.load(folder / "logits.npy"), np.load(one / "logits.npy"), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_each_parameter_keeps_its_learning_rate_and_weight_decay(results, start, way):
+    model = build_classifier(start["ids"]["checkpoint"], pooling="mean", num_labels=5, **TINY)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = json.loads((results["ids", way] / "facts.json").read_text())["settings"]
+    groups = parameter_groups(model, 1e-3, 0.05, 0.65)
+    expected = {names[id(p)]: (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
+    assert found.keys() == expected.keys()
+    for name, (rate, decay) in expected.items():
+        assert found[name]["initial_lr"] == pytest.approx(rate) and found[name]["weight_decay"] == decay
+    assert len({row["initial_lr"] for row in found.values()}) == 5
+
+
+@pytest.mark.parametrize("way", [*ENGINES])
+def test_what_is_saved_is_one_stock_file(results, way):
+    folder = results["ids", way]
+    _, info = AutoModelForImageClassification.from_pretrained(folder, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
+
+
+@pytest.mark.parametrize("way", ["ddp", "fsdp2", "zero2", "zero3"])
+def test_bf16_as_the_configs_have_it(results, start, tmp_path, way):
+    """No flag of the run is needed beside the config's own precision."""
+    launch(way, {tmp_path / "run": start["ids"]}, precision="bf16")
+    ours, plain = np.load(tmp_path / "run" / "logits.npy"), np.load(results["ids", "one"] / "logits.npy")
+    assert 0 < np.abs(ours - plain).max() < 0.1
+    AutoModelForImageClassification.from_pretrained(tmp_path / "run")
+
+
+@pytest.mark.parametrize("way", [*ENGINES])
+def test_a_checkpoint_resumes_under_the_same_config(results, start, tmp_path, way):
+    shutil.copytree(results["saved", way] / "checkpoint-5", tmp_path / "again" / "checkpoint-5")
+    resume = {"resume": str(tmp_path / "again" / "checkpoint-5")}
+    launch(way, {tmp_path / "again": start["ids"] | SAVING | resume})
+    whole, again = (folder / "checkpoint-10" for folder in (results["saved", way], tmp_path / "again"))
+    tensors = load_file(whole / "model.safetensors"), load_file(again / "model.safetensors")
+    assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0])
+
+
+@pytest.mark.parametrize("way", [*ENGINES])
+def test_the_best_model_is_loaded_whole(results, way):
+    folder = results["saved", way]
+    facts = json.loads((folder / "facts.json").read_text())
+    best = Path(facts["best"])
+    assert best.name == "checkpoint-5"  # not the last
+    assert difference(best, folder) == 0.0 and difference(folder / "checkpoint-10", best) > 0.0
+    logits = np.load(folder / "logits.npy")
+    np.testing.assert_allclose(logits, np.load(results["saved", "one"] / "logits.npy"), atol=TOLERANCE)
+
+
+def test_resuming_on_another_number_of_processes(results, start, tmp_path):
+    """DDP and FSDP2 keep whole states and go on with one process; DeepSpeed says that it cannot."""
+    for way in ("ddp", "fsdp2"):
+        shutil.copytree(results["saved", way] / "checkpoint-5", tmp_path / way / "checkpoint-5")
+        options = start["ids"] | {"resume": str(tmp_path / way / "checkpoint-5"), "save_strategy": "epoch"}
+        printed = launch("one" if way == "ddp" else way, {tmp_path / way: options}, processes=1)
+        assert "2 processes under" in printed and "going on with 1" in printed
+    # One process with a batch of 8 makes the same updates as two with 4.
+    assert difference(results["saved", "ddp"] / "checkpoint-10", tmp_path / "ddp") < TOLERANCE
+    options = start["ids"] | {"resume": str(results["saved", "zero2"] / "checkpoint-5")}
+    printed = launch("zero2", {tmp_path / "zero2": options}, processes=1, status=1)
+    assert "DeepSpeed resumes on the same number of processes only" in printed
+    printed = launch("ddp", {tmp_path / "other": options}, status=1)
+    assert "2 processes under DEEPSPEED, and this is MULTI_CPU: resume it with the same accelerate config" in printed
+
+
+@pytest.fixture(scope="module")
+def pretrained(toy, tmp_path_factory):
+    """Four updates of pre-training under each engine, two processes with masks of their own."""
+    root = tmp_path_factory.mktemp("pretrained")
+    sizes = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 32, "patch_size": 8}
+    sizes |= {"decoder_hidden_size": 32, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 4}
+    argv = [word for name, value in sizes.items() for word in (f"--{name}", value)]
+    argv += ["--data_dir", toy / "unlabelled", "--per_device_train_batch_size", 8, "--learning_rate", 1e-3]
+    argv += ["--max_steps", 4, "--report_to", "none", "--disable_tqdm", "true", "--reconstruction_steps", 2]
+    for way in ENGINES:
+        run(command(way, 2, *argv, "--output_dir", root / way, verb="pretrain"), DS_ACCELERATOR="cpu")
+    return root
+
+
+@pytest.mark.parametrize("way", [*ENGINES])
+def test_pretraining_agrees_too(pretrained, way):
+    _, info = ViTMAEForPreTraining.from_pretrained(pretrained / way, output_loading_info=True)
+    assert not any(info.values())
+    assert difference(pretrained / "ddp", pretrained / way) < TOLERANCE
+    for step in (2, 4):  # what the model makes of hidden patches, drawn from weights that are shared out
+        name = f"reconstructions/step-{step:07d}.png"
+        sheets = [np.asarray(Image.open(pretrained / which / name)) for which in ("ddp", way)]
+        assert np.abs(sheets[0].astype(int) - sheets[1]).max() <= 1
+
+
+def test_an_optimizer_that_lost_its_groups_is_an_error(start, tmp_path):
+    model = build_classifier(start["ids"]["checkpoint"], pooling="mean", num_labels=5, **TINY)
+    args = FinetuningArguments(output_dir=tmp_path, use_cpu=True, report_to="none", max_steps=1, learning_rate=1e-3)
+
+    class Losing(MaeFinetuner):
+        def create_scheduler(self, *args, **kwargs):
+            scheduler = super().create_scheduler(*args, **kwargs)
+            for group in self.optimizer.param_groups:
+                group["initial_lr"] = 1e-3  # as if all groups were one
+            return scheduler
+
+    items = [{"pixel_values": torch.zeros(3, 32, 32), "labels": 0}] * 4
+    with pytest.raises(UsageError, match="did not keep the learning rates and weight decays of 49 parameters"):
+        Losing(model=model, args=args, train_dataset=items).train()
+
+
+def test_settings_that_differ_are_named():
+    asked = {"a": {"lr": 1e-3, "weight_decay": 0.05}, "b": {"lr": 5e-4, "weight_decay": 0.0}}
+    found = {name: row | {"lr": row["lr"] / 2, "initial_lr": row["lr"]} for name, row in asked.items()}
+    assert differing_settings(asked, found, 0.5) == []
+    assert differing_settings(asked, found, 1.0)[0] == "a has lr 0.0005 in place of 0.001"
+    found["b"]["weight_decay"] = 0.05
+    assert differing_settings(asked, found, 0.5) == ["b has weight_decay 0.05 in place of 0"]
+    assert differing_settings(asked, {"a": found["a"]}, 0.5) == ["b is not in the optimizer"]
+
+
+def test_zero_groups_are_read_by_name():
+    """The two shapes in which DeepSpeed keeps its groups."""
+    model = torch.nn.Linear(2, 2)
+    groups = [{"lr": 1.0, "weight_decay": 0.1}, {"lr": 2.0, "weight_decay": 0.0}]
+    inner = SimpleNamespace(param_groups=groups)
+    two = SimpleNamespace(bit16_groups=[[model.weight], [model.bias]], optimizer=inner)
+    three = SimpleNamespace(
+        fp16_groups=[[model.bias], [model.weight]], sub_group_to_group_id={0: 1, 1: 0}, optimizer=inner
+    )
+    for optimizer in (two, three):
+        assert optimizer_settings(model, optimizer) == {"weight": groups[0], "bias": groups[1]}

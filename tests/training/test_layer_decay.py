@@ -1,0 +1,135 @@
+"""Parameter groups and the schedule."""
+
+import pytest
+import torch
+from support.models import TINY, TensorItems
+from torch import nn
+
+from hf_mae import FinetuningArguments, MaeFinetuner, build_classifier, parameter_groups
+from hf_mae.training.layer_decay import layer_of
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_every_parameter_is_in_one_group(tiny_pth, pooling):
+    model = build_classifier(tiny_pth, pooling=pooling, num_labels=3)
+    groups = parameter_groups(model, 1e-3, 0.05, 0.5)
+    grouped = [id(p) for group in groups for p in group["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in model.parameters())
+    assert {group["lr_scale"] for group in groups} == {0.5**k for k in range(5)}
+    assert all(group["lr"] == 1e-3 * group["lr_scale"] for group in groups)
+
+
+def test_a_parameter_that_no_pattern_matches_is_an_error(tiny_pth):
+    model = build_classifier(tiny_pth, num_labels=3)
+    model.classifier = nn.Sequential(nn.Linear(48, 8), nn.Linear(8, 3))
+    with pytest.raises(ValueError, match=r"classifier\.0\.weight"):
+        parameter_groups(model, 1e-3)
+
+
+def test_frozen_parameters_are_in_no_group(tiny_pth):
+    model = build_classifier(tiny_pth, num_labels=3)
+    model.beit.requires_grad_(False)
+    groups = parameter_groups(model, 1e-3, layer_decay=0.5)
+    assert sum(len(group["params"]) for group in groups) == 2
+    assert all(group["lr_scale"] == 1.0 for group in groups)
+
+
+def test_layers_of_backbone_and_classifier_names():
+    assert layer_of("vit.embeddings.cls_token", 12) == 0
+    assert layer_of("beit.layers.11.mlp.fc2.bias", 12) == 12
+    assert layer_of("layers.3.attention.q_proj.weight", 12) == 4
+    assert layer_of("beit.pooler.layernorm.weight", 12) == layer_of("classifier.bias", 12) == 13
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.5, 1.3])
+def test_the_schedule_of_the_reference_at_fractions_of_an_epoch(tiny_pth, tmp_path, warmup):
+    """util/lr_sched.py: linear to the warm-up, then half a cosine to min_lr, at every update, scaled by layer."""
+    import math
+
+    data = TensorItems(pixel_values=torch.randn(14, 3, 32, 32), labels=torch.zeros(14, dtype=torch.long))
+    rate, minimum, epochs, per_epoch = 1e-3, 1e-5, 3, 7
+    rates = []
+
+    class Recording(MaeFinetuner):
+        def compute_loss(self, *args, **kwargs):
+            rates.append({group["lr_scale"]: group["lr"] for group in self.optimizer.param_groups})
+            return super().compute_loss(*args, **kwargs)
+
+    args = FinetuningArguments(
+        output_dir=tmp_path,
+        num_train_epochs=epochs,
+        per_device_train_batch_size=2,
+        learning_rate=rate,
+        min_learning_rate=minimum,
+        warmup_epochs=warmup,
+        layer_decay=0.5,
+        save_strategy="no",
+        use_cpu=True,
+        disable_tqdm=True,
+    )
+    model = build_classifier(tiny_pth, num_labels=3)
+    Recording(model=model, args=args, train_dataset=data).train()
+    assert len(rates) == epochs * per_epoch
+    for update, groups in enumerate(rates):
+        epoch = update / per_epoch
+        if epoch < warmup:
+            expected = rate * epoch / warmup
+        else:
+            progress = (epoch - warmup) / (epochs - warmup)
+            expected = minimum + (rate - minimum) * 0.5 * (1 + math.cos(math.pi * progress))
+        for scale, value in groups.items():
+            # transformers divides by at least one update: below one update of warm-up only the zero differs
+            assert value == pytest.approx(expected * scale, rel=1e-9, abs=1e-12)
+
+
+def test_linear_scaling(tmp_path):
+    args = FinetuningArguments(
+        output_dir=tmp_path,
+        base_learning_rate=5e-4,
+        per_device_train_batch_size=32,
+        gradient_accumulation_steps=4,
+        use_cpu=True,
+    )
+    assert args.images_per_update == 128
+    assert args.absolute_learning_rate == pytest.approx(5e-4 * 128 / 256)
+    args.learning_rate = 0.1
+    assert args.absolute_learning_rate == 0.1
+
+
+def test_defaults_are_the_references(tmp_path):
+    args = FinetuningArguments(output_dir=tmp_path)
+    expected = {
+        "num_train_epochs": 50,
+        "base_learning_rate": 1e-3,
+        "learning_rate": None,
+        "layer_decay": 0.75,
+        "weight_decay": 0.05,
+        "drop_path": 0.1,
+        "warmup_epochs": 5,
+        "min_learning_rate": 1e-6,
+        "smoothing": 0.1,
+        "adam_beta1": 0.9,
+        "adam_beta2": 0.999,
+        "gradient_accumulation_steps": 1,
+        "max_grad_norm": 0,
+        "mixup": 0,
+        "cutmix": 0,
+        "mixup_prob": 1.0,
+        "mixup_switch_prob": 0.5,
+        "mixup_mode": "batch",
+        "class_weights": "none",
+    }
+    assert {name: getattr(args, name) for name in expected} == expected
+
+
+def test_pretraining_defaults_are_the_references(tmp_path):
+    from hf_mae import PretrainingArguments
+
+    args = PretrainingArguments(output_dir=tmp_path)
+    assert (args.base_learning_rate, args.min_learning_rate, args.warmup_epochs) == (1.5e-4, 0.0, 40)
+    assert (args.adam_beta1, args.adam_beta2, args.weight_decay) == (0.9, 0.95, 0.05)
+
+
+def test_heads_flag_reaches_the_converter(golden):
+    model = build_classifier(golden / "gap_smoothing_initial.pth", num_labels=5, **TINY)
+    assert model.config.num_attention_heads == 3

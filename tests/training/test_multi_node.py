@@ -1,0 +1,86 @@
+"""Two nodes for real: network namespaces joined by a veth pair, and an `accelerate launch` in each."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+from support.launching import assert_same_weights, environment, flags, free_port, has_checkpoint, launch, run, wait_for
+from support.paths import ROOT
+
+pytestmark = pytest.mark.slow
+NAMES, ADDRESSES = ("hfmae0", "hfmae1"), ("10.77.0.1", "10.77.0.2")
+
+
+def ip(*argv: str, check: bool = True) -> None:
+    subprocess.run(["ip", *argv], check=check, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    """Two namespaces that see each other alone."""
+    if os.geteuid() != 0:
+        pytest.skip("network namespaces need root")
+    if shutil.which("ip") is None:
+        if shutil.which("apt-get") is None:
+            pytest.skip("`ip` is missing, and this is no Debian to install iproute2 on")
+        subprocess.run(["apt-get", "install", "-y", "iproute2"], check=True, capture_output=True)
+    for name in NAMES:
+        ip("netns", "del", name, check=False)
+    try:
+        for name in NAMES:
+            ip("netns", "add", name)
+        ip("link", "add", "hfv0", "netns", NAMES[0], "type", "veth", "peer", "name", "hfv1", "netns", NAMES[1])
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"network namespaces cannot be made here ({error.stderr.decode().strip()})")
+    for number, (name, address) in enumerate(zip(NAMES, ADDRESSES)):
+        ip("-n", name, "addr", "add", f"{address}/24", "dev", f"hfv{number}")
+        ip("-n", name, "link", "set", f"hfv{number}", "up")
+        ip("-n", name, "link", "set", "lo", "up")
+    yield NAMES
+    for name in NAMES:
+        ip("netns", "del", name, check=False)
+
+
+def start(rank: int, port: int, argv: list, slow: float = 0.0) -> subprocess.Popen:
+    command = [
+        *("ip", "netns", "exec", NAMES[rank], sys.executable, "-m", "accelerate.commands.launch"),
+        *("--config_file", str(ROOT / "accelerate_configs" / "multi_node.yaml"), "--mixed_precision", "no"),
+        *("--num_machines", "2", "--num_processes", "2", "--machine_rank", str(rank)),
+        *("--main_process_ip", ADDRESSES[0], "--main_process_port", str(port)),
+        *("-m", "hf_mae", "finetune", *map(str, argv)),
+    ]
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment(slow=slow, GLOO_SOCKET_IFNAME=f"hfv{rank}"),
+    )
+
+
+def test_two_nodes(nodes, tiny_pth, toy, tmp_path):
+    """The numbers of two processes on one node; a node that dies ends the other, and a new start resumes."""
+    argv = [*flags(tiny_pth, toy), "--output_dir", tmp_path / "nodes", "--resume_from_checkpoint", "last"]
+    port = free_port()
+    first, second = (start(rank, port, argv, slow=0.3) for rank in (0, 1))
+    wait_for(has_checkpoint(tmp_path / "nodes", 5), 120, "a checkpoint")
+    pids = subprocess.run(["ip", "netns", "pids", NAMES[1]], capture_output=True, text=True).stdout.split()
+    for pid in pids:
+        os.kill(int(pid), signal.SIGKILL)
+    second.communicate()
+    printed = first.communicate(timeout=90)[0]
+    assert first.returncode != 0
+    assert re.search(r"Another process of this run is gone, or cannot be reached \(.+\); process 0 stopped", printed)
+    assert "Go on with the same command and --resume_from_checkpoint last" in printed
+
+    port = free_port()
+    both = [start(rank, port, argv) for rank in (0, 1)]
+    for node in both:
+        printed = node.communicate(timeout=200)[0]
+        assert node.returncode == 0, printed[-3000:]
+    run(launch("ddp", 2, *flags(tiny_pth, toy), "--output_dir", tmp_path / "one-node"))
+    assert_same_weights(tmp_path / "one-node", tmp_path / "nodes")

@@ -1,0 +1,175 @@
+"""A real SLURM of two nodes on this machine: a time limit and a preemption, and the same weights in the end."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.launching import assert_same_weights, environment, flags, free_port, has_checkpoint, launch, run, wait_for
+from support.paths import ROOT, install, load_script, shared_folder
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory):
+    """The controller and two node daemons, with the configuration of ../shared/slurm; yields what jobs need."""
+    template = shared_folder("slurm") / "slurm.conf.in"
+    if shutil.which("slurmctld") is None or shutil.which("munged") is None:
+        install("slurm-wlm", "munge")
+    elif os.geteuid() != 0:
+        pytest.skip("starting SLURM's daemons needs root")
+    folder = tmp_path_factory.mktemp("slurm")
+    (folder / "state").mkdir()
+    os.makedirs("/run/munge", exist_ok=True)
+    shutil.chown("/run/munge", "munge")
+    if subprocess.run(["munge", "-n"], capture_output=True).returncode:
+        subprocess.run(["su", "-s", "/bin/sh", "munge", "-c", shutil.which("munged")], check=True)
+    text = template.read_text().replace("@DIR@", str(folder)).replace("@HOST@", socket.gethostname().split(".")[0])
+    for old, new in (("17001", str(free_port())), ("17002", str(free_port()))):
+        text = text.replace(old, new)
+    (folder / "slurm.conf").write_text(f"{text}\nSlurmctldPort={free_port()}\n")
+    settings = {"SLURM_CONF": str(folder / "slurm.conf")}
+    before = os.environ.get("SLURM_CONF")
+    os.environ |= settings
+    try:
+        subprocess.run(["slurmctld"], check=True)
+        for node in ("n1", "n2"):
+            subprocess.run(["slurmd", "-N", node], check=True)
+        wait_for(lambda: "idle" in _output("sinfo", "-h", "-o", "%T"), 30, "idle nodes")
+        yield folder
+    finally:
+        subprocess.run(["scancel", "-u", "root"], capture_output=True)
+        for pid in folder.glob("*.pid"):
+            subprocess.run(["kill", pid.read_text().strip()], capture_output=True)
+        os.environ.pop("SLURM_CONF")
+        if before:
+            os.environ["SLURM_CONF"] = before
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True).stdout
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tiny_pth, toy, tmp_path_factory):
+    out = tmp_path_factory.mktemp("uninterrupted") / "run"
+    run(launch("ddp", 2, *flags(tiny_pth, toy, epochs=24), "--output_dir", out))
+    return out
+
+
+def finish(job: str, out: Path) -> None:
+    """Lets a requeued job begin sooner than SLURM would (two minutes), as often as that takes, until its run is done.
+
+    At once would be too soon: what the nodes still clear away would make the new start fail.
+    """
+    end, pending_since = time.monotonic() + 540, None
+    while not (out / "all_results.json").exists():
+        now = time.monotonic()
+        assert now < end, _output("scontrol", "show", "job", job)
+        state, reason = (_output("squeue", "-h", "-j", job, "-o", "%T %r").split() + ["", ""])[:2]
+        assert state, _output("scontrol", "show", "job", job)
+        pending_since = (pending_since or now) if reason == "BeginTime" else None
+        if pending_since is not None and now - pending_since > 12:
+            subprocess.run(["scontrol", "update", f"jobid={job}", "starttime=now"], capture_output=True)
+        time.sleep(1)
+    wait_for(lambda: not _output("squeue", "-h", "-j", job).strip(), 60, "the job to end")
+
+
+def restarts(job: str) -> int:
+    found = [word for word in _output("scontrol", "show", "job", job).split() if word.startswith("Restarts=")]
+    return int(found[0].split("=")[1])
+
+
+def test_a_job_that_meets_its_time_limit_goes_on_and_finishes(slurm, uninterrupted, tiny_pth, toy, tmp_path):
+    """scripts/slurm_finetune.sbatch on two nodes: warned, saved, requeued by itself, resumed."""
+    out = tmp_path / "run"
+    settings = environment(
+        slow=0.8,
+        HF_MAE_HEAD="127.0.0.1",  # the nodes' names are no hosts' here
+        HF_MAE_PORT=str(free_port()),
+        HF_MAE_PROCESSES="1",
+        HF_MAE_LAUNCH="--mixed_precision no",
+    )
+    command = ["sbatch", "--parsable", "--nodes", "2", "--time", "2", "--signal", "B:USR1@60"]
+    command += ["-D", str(tmp_path), "-o", str(tmp_path / "job.out"), str(ROOT / "scripts" / "slurm_finetune.sbatch")]
+    done = subprocess.run(
+        [*command, *flags(tiny_pth, toy, epochs=24), "--output_dir", str(out)],
+        capture_output=True,
+        text=True,
+        env=settings,
+        check=True,
+    )
+    job = done.stdout.strip()
+    finish(job, out)
+    printed = (tmp_path / "job.out").read_text()
+    assert restarts(job) >= 1 and "back to the queue" in printed and f"Job {job} (start 1): 2 nodes" in printed
+    assert "Told to stop (SIGTERM): saving a checkpoint" in printed and "Resuming from" in printed
+    assert "effective batch 20 = 10 per device x 1 accumulated x 2 processes" in printed
+    assert_same_weights(uninterrupted, out)
+
+
+def test_a_preempted_job_goes_on_and_finishes(slurm, uninterrupted, tiny_pth, toy, tmp_path):
+    """scripts/submit_finetune.py on two nodes, through submitit; a job of higher priority takes the nodes away."""
+    out = tmp_path / "run"
+    command = [
+        *(sys.executable, str(ROOT / "scripts" / "submit_finetune.py"), "--nodes", "2", "--ngpus", "0"),
+        *("--cpus_per_task", "1", "--timeout", "10", "--partition", "low", "--comment", "test", "--job_dir", str(out)),
+        *("--port", str(free_port()), "--launch", "--mixed_precision no --main_process_ip 127.0.0.1"),
+        *flags(tiny_pth, toy, epochs=24),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(slow=0.3), check=True)
+    job = done.stdout.split()[2].rstrip(":")
+    wait_for(has_checkpoint(out, 5), 120, "a checkpoint")
+    subprocess.run(["sbatch", "-p", "high", "-N2", "-n2", "-o", "/dev/null", "--wrap", "sleep 2"], check=True)
+    wait_for(lambda: _output("squeue", "-h", "-j", job, "-o", "%T").strip() == "PENDING", 60, "the preemption")
+    finish(job, out)
+    assert restarts(job) == 1
+    logs = "".join(path.read_text() for path in (out / "submitit").glob("*_0_log.*"))
+    assert "Resuming from" in logs and "Job completed successfully" in logs
+    assert_same_weights(uninterrupted, out)
+
+
+def test_submitits_local_executor(uninterrupted, tiny_pth, toy, tmp_path):
+    """The same on this machine alone: stopped for its time limit, it saves, is started again, and finishes."""
+    import submitit
+
+    from hf_mae.settings.launching import launch_configs
+
+    script, out = load_script("submit_finetune"), tmp_path / "run"
+    sys.modules["submit_finetune"] = script  # where pickle looks for the class
+    executor = submitit.LocalExecutor(tmp_path / "submitit", max_num_timeout=9)
+    executor.update_parameters(timeout_min=1.0, signal_delay_s=20)  # warned after 40 s
+    launching = ["--mixed_precision", "no"]
+    work = script.Finetuning(
+        flags(tiny_pth, toy, epochs=24), str(out), 2, str(launch_configs()["ddp"]), launching, free_port()
+    )
+    before = dict(os.environ)
+    os.environ |= environment(slow=0.6)
+    os.environ["PYTHONPATH"] += f":{ROOT / 'scripts'}"
+    try:
+        job = executor.submit(work)
+        job.wait()
+    finally:
+        os.environ.clear()
+        os.environ |= before
+    assert job.exception() is None
+    assert "Resuming from" in job.stderr() and "this job is timed-out" in job.stdout() + job.stderr()
+    assert "Told to stop (SIGTERM)" in job.stderr()
+    assert_same_weights(uninterrupted, out)
+
+
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        (["--output_dir", "x"], "the output folder is --job_dir"),
+        (["--config", "dpp"], "--config takes one of cpu, ddp"),
+    ],
+)
+def test_mistakes_are_one_sentence(tmp_path, capsys, more, message):
+    assert load_script("submit_finetune").main(["--job_dir", str(tmp_path), "--cluster", "local", *more]) == 1
+    assert message in capsys.readouterr().err

@@ -1,0 +1,390 @@
+"""The fine-tuning verb end to end: outputs, best model, resume, stops, and what a user gets wrong."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.cli_process import run_cli
+from support.models import TensorItems
+from support.paths import ROOT
+from transformers import AutoModelForImageClassification, pipeline
+
+from hf_mae import FinetuningArguments, MaeFinetuner, build_classifier, load_image_folder
+from hf_mae import finetune as finetune_verb
+from hf_mae.cli.main import main
+from hf_mae.data import TrainingImages, image_processor, training_transform
+from hf_mae.errors import UsageError
+
+QUICK = [
+    "--per_device_train_batch_size",
+    "20",
+    "--warmup_epochs",
+    "1",
+    "--learning_rate",
+    "3e-3",
+    "--disable_tqdm",
+    "true",
+]
+
+
+def flags(tiny_pth, toy, out, *more):
+    data = ["--model_name_or_path", str(tiny_pth), "--data_dir", str(toy / "labelled"), "--output_dir", str(out)]
+    return [*data, *QUICK, *map(str, more)]
+
+
+@pytest.fixture(scope="module")
+def run(tiny_pth, toy, tmp_path_factory):
+    """A finished run of 24 epochs."""
+    out = tmp_path_factory.mktemp("runs") / "first"
+    assert main(["finetune", *flags(tiny_pth, toy, out, "--num_train_epochs", 24, "--class_weights", "balanced")]) == 0
+    return out
+
+
+def test_the_output_folder_holds_what_the_contract_says(run):
+    expected = {
+        "model.safetensors",
+        "config.json",
+        "preprocessor_config.json",
+        "README.md",
+        "all_results.json",
+        "predictions_validation.csv",
+        "predictions_test.csv",
+        "recipe.yaml",
+        "confusion_matrix_validation.png",
+        "confusion_matrix_test.svg",
+        "learning_curves.png",
+    }
+    assert expected <= {path.name for path in run.iterdir()}
+    config = json.loads((run / "config.json").read_text())
+    assert config["id2label"] == {"0": "blob", "1": "folds", "2": "ring"}
+    assert config["architectures"] == ["BeitForImageClassification"] and "auto_map" not in config
+    results = json.loads((run / "all_results.json").read_text())
+    assert results["images"] == {"train": 60, "validation": 18, "test": 18}
+    for split in ("validation", "test"):
+        rows = list(csv.DictReader(open(run / f"predictions_{split}.csv")))
+        right = sum(row["label"] == row["prediction"] for row in rows)
+        assert len(rows) == 18 and results[split]["accuracy"] == pytest.approx(right / 18)
+
+
+def test_the_best_epoch_is_what_is_saved_and_reported(run):
+    """The stock Trainer loads the head of the best checkpoint alone, since ViT and BEiT have other names on disk."""
+    state = json.loads((run / "trainer_state.json").read_text())
+    results = json.loads((run / "all_results.json").read_text())
+    scores = {log["step"]: log["eval_macro_f1"] for log in state["log_history"] if "eval_macro_f1" in log}
+    best = max(scores.values())
+    assert len(scores) == 24 and state["best_metric"] == pytest.approx(best)
+    assert results["validation"]["macro_f1"] == pytest.approx(best)
+    best_folder = state["best_model_checkpoint"]
+    saved, kept = (load_file(os.path.join(folder, "model.safetensors")) for folder in (run, best_folder))
+    assert all(torch.equal(saved[name], kept[name]) for name in kept)
+
+
+def test_it_learned_something(run):
+    results = json.loads((run / "all_results.json").read_text())
+    assert results["test"]["accuracy"] > 0.5
+
+
+def test_pipeline_gives_the_predictions_of_the_run(run, toy):
+    classifier = pipeline("image-classification", model=str(run), device="cpu", top_k=None)
+    for split in ("validation", "test"):
+        for row in csv.DictReader(open(run / f"predictions_{split}.csv")):
+            answer = classifier(str(toy / "labelled" / row["file_name"]))
+            assert answer[0]["label"] == row["prediction"]
+            for entry in answer:
+                assert entry["score"] == pytest.approx(float(row[f"score:{entry['label']}"]), abs=2e-6)
+
+
+def test_stock_classes_load_it_without_a_warning(run):
+    model, info = AutoModelForImageClassification.from_pretrained(run, output_loading_info=True)
+    assert not any(info.values())
+
+
+def test_the_card_is_valid_and_holds_the_figures(run):
+    from huggingface_hub import ModelCard
+
+    card = ModelCard.load(run / "README.md")
+    results = json.loads((run / "all_results.json").read_text())
+    found = {(e.dataset_split, e.metric_name): e.metric_value for e in card.data.eval_results}
+    assert found["test", "macro F1"] == pytest.approx(results["test"]["macro_f1"], abs=1e-6)
+    assert card.data.pipeline_tag == "image-classification" and "no diagnosis" in card.text
+
+
+def test_the_recipe_of_a_run_repeats_it(run, tmp_path):
+    """The same weights, bit for bit, from recipe.yaml alone."""
+    assert main(["finetune", "--recipe", str(run / "recipe.yaml"), "--output_dir", str(tmp_path / "again")]) == 0
+    first, again = load_file(run / "model.safetensors"), load_file(tmp_path / "again" / "model.safetensors")
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+@pytest.mark.parametrize("save", ["epoch", "mid-epoch"])
+def test_resume_is_bit_exact(tiny_pth, toy, tmp_path, save):
+    """Augmentation, mixup, drop path, accumulation: stopped and resumed gives the weights of an uninterrupted run."""
+    every = ["--save_strategy", "epoch"] if save == "epoch" else ["--save_strategy", "steps", "--save_steps", "4"]
+    common = [
+        *("--num_train_epochs", 4, "--transforms", "imagenet", "--mixup", 0.8, "--cutmix", 1.0, "--drop_path", 0.3),
+        *("--per_device_train_batch_size", 8, "--gradient_accumulation_steps", 2, "--pooling", "cls"),
+        *("--load_best_model_at_end", "false", "--eval_strategy", "no", "--save_total_limit", 10, *every),
+    ]
+    assert main(["finetune", *flags(tiny_pth, toy, tmp_path / "whole", *common)]) == 0
+    assert main(["finetune", *flags(tiny_pth, toy, tmp_path / "cut", *common)]) == 0
+    checkpoints = sorted((tmp_path / "cut").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    middle = checkpoints[1]
+    for later in checkpoints[2:]:
+        subprocess.run(["rm", "-r", str(later)], check=True)
+    (tmp_path / "cut" / "model.safetensors").unlink()
+    assert main(["finetune", *flags(tiny_pth, toy, tmp_path / "cut", *common, "--resume_from_checkpoint", "last")]) == 0
+    whole, cut = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
+    before = load_file(middle / "model.safetensors")
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+    assert not all(torch.equal(before[name], cut[name]) for name in whole)
+
+
+def test_a_killed_run_resumes(tiny_pth, toy, tmp_path):
+    """SIGKILL in the middle; a half-written checkpoint is passed over, and said so."""
+    common = flags(tiny_pth, toy, tmp_path / "run", "--num_train_epochs", 12, "--save_total_limit", 20)
+    whole = flags(tiny_pth, toy, tmp_path / "whole", "--num_train_epochs", 12, "--save_total_limit", 20)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hf_mae", "finetune", *common],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    deadline = time.time() + 120
+    while not (tmp_path / "run" / "checkpoint-6" / "trainer_state.json").exists():
+        assert process.poll() is None and time.time() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+    half = tmp_path / "run" / "checkpoint-999"
+    half.mkdir()
+    (half / "model.safetensors").write_bytes(b"half")
+    done = run_cli("finetune", *common, status=1)
+    assert "holds a run already" in done.stderr and "--resume_from_checkpoint last" in done.stderr
+    done = run_cli("finetune", *common, "--resume_from_checkpoint", "last")
+    assert "checkpoint-999 was not written to its end" in done.stderr and "Resuming from" in done.stderr
+    run_cli("finetune", *whole)
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "whole"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_linear_probe_trains_the_head_alone(tiny_pth, toy, tmp_path):
+    out = tmp_path / "probe"
+    assert main(["finetune", *flags(tiny_pth, toy, out, "--num_train_epochs", 2, "--freeze_backbone")]) == 0
+    trained = AutoModelForImageClassification.from_pretrained(out).state_dict()
+    start = build_classifier(tiny_pth, num_labels=3).state_dict()
+    for name, tensor in trained.items():
+        assert torch.equal(tensor, start[name]) != name.startswith("classifier."), name
+
+
+def test_early_stopping(tiny_pth, toy, tmp_path):
+    more = ["--num_train_epochs", 30, "--early_stopping_patience", 2, "--learning_rate", 0]
+    assert main(["finetune", *flags(tiny_pth, toy, tmp_path / "run", *more)]) == 0
+    results = json.loads((tmp_path / "run" / "all_results.json").read_text())
+    assert results["train"]["updates"] == 3 * 3  # the first epoch is the best, then two without a better one
+
+
+@pytest.mark.parametrize(
+    "more", [["--bf16"], ["--gradient_checkpointing"], ["--mean_std", "auto"], ["--on_bad_image", "skip"]]
+)
+def test_other_ways_to_run(tiny_pth, toy, tmp_path, more):
+    assert main(["finetune", *flags(tiny_pth, toy, tmp_path / "run", "--num_train_epochs", 1, *more)]) == 0
+    assert (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_gradient_checkpointing_changes_no_result(tiny_pth, toy, tmp_path):
+    for name, more in (("plain", []), ("checkpointed", ["--gradient_checkpointing"])):
+        assert main(["finetune", *flags(tiny_pth, toy, tmp_path / name, "--num_train_epochs", 1, *more)]) == 0
+    plain, other = (load_file(tmp_path / name / "model.safetensors") for name in ("plain", "checkpointed"))
+    assert max((plain[name] - other[name]).abs().max() for name in plain) < 1e-6
+
+
+def test_without_validation_the_last_epoch_is_kept_and_said(tiny_pth, toy, tmp_path, caplog):
+    argv = flags(tiny_pth, toy, tmp_path / "run", "--num_train_epochs", 1)
+    argv[argv.index("--data_dir") + 1] = str(toy / "labelled" / "train")
+    assert main(["finetune", *argv]) == 0
+    assert not list((tmp_path / "run").glob("predictions_*"))
+    assert main(["finetune", *argv, "--output_dir", str(tmp_path / "held"), "--val_fraction", "0.2"]) == 0
+    assert json.loads((tmp_path / "held" / "all_results.json").read_text())["images"] == {"train": 48, "validation": 12}
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_files(tiny_pth, toy, tmp_path, capsys, monkeypatch):
+    from hf_mae.data.images import TrainingImages
+
+    plain = TrainingImages.__getitem__
+
+    def poisoned(self, index):
+        item = plain(self, index)
+        if index == 7:
+            item["pixel_values"][0, 0, 0] = float("nan")
+        return item
+
+    monkeypatch.setattr(TrainingImages, "__getitem__", poisoned)
+    more = ["--num_train_epochs", 2, "--transforms", "imagenet"]
+    assert main(["finetune", *flags(tiny_pth, toy, tmp_path / "run", *more)]) == 1
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "The loss became nan at update" in message and "train/blob/blob_007.jpg" in message
+    assert message.count(".jpg") == 20 and not (tmp_path / "run" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (["--model_name_or_path", "/absent.pth"], "/absent.pth does not exist"),
+        (["--data_dir", "/absent"], "/absent is no folder here"),
+        (["--layer_deacy", "0.5"], "no flag --layer_deacy (did you mean --layer_decay?)"),
+        (["--layer_decay", "2"], "layer_decay must be between 0 and 1"),
+        (["--num_train_epochs", "many"], "invalid float value: 'many'"),
+        (["--transforms", "imagenette"], "invalid choice: 'imagenette'"),
+        (["--mixup", "0.8", "--per_device_train_batch_size", "5"], "must be even"),
+        (["--class_weights", "1", "2"], "class_weights has 2 numbers, but the model has 3 classes"),
+        (["--class_weights", "blanced"], "class_weights takes none, balanced or one number"),
+        (["--recipe", "quickstrat"], "no recipe quickstrat (did you mean quickstart?)"),
+        (["--resume_from_checkpoint", "/absent"], "no complete checkpoint"),
+        (["--image_size", "33"], "no multiple of the patch size"),
+        (["--pooling", "cls", "--num_attention_heads", "7"], "does not divide"),
+        (["--num_train_epochs", "0"], "num_train_epochs must be above 0"),
+        (["--fp16", "--use_cpu"], "fp16 needs a GPU"),
+        (["--report_to", "swanlab"], "--report_to swanlab needs a package that is not installed"),
+        (["--output_dir", "/proc/nowhere"], "/proc/nowhere: No such file or directory"),
+    ],
+)
+def test_a_users_mistake_is_one_sentence(tiny_pth, toy, tmp_path, capsys, change, message):
+    assert main(["finetune", *flags(tiny_pth, toy, tmp_path / "run", *change)]) == 1
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_what_is_missing_is_named(capsys):
+    assert main(["finetune", "--data_dir", "x"]) == 1
+    assert "missing: --model_name_or_path and --output_dir" in capsys.readouterr().err
+
+
+def test_mixup_draws_are_reproducible_and_soft(tiny_pth, tmp_path):
+    data = TensorItems(pixel_values=torch.randn(8, 3, 32, 32), labels=torch.arange(8) % 3)
+
+    def batches():
+        args = FinetuningArguments(
+            output_dir=tmp_path, per_device_train_batch_size=8, mixup=0.8, cutmix=1.0, use_cpu=True, learning_rate=0.1
+        )
+        trainer = MaeFinetuner(model=build_classifier(tiny_pth, num_labels=3), args=args, train_dataset=data)
+        return trainer.get_batch_samples(iter(trainer.get_train_dataloader()), 1, trainer.args.device)[0][0]
+
+    first, second = batches(), batches()
+    assert torch.equal(first["pixel_values"], second["pixel_values"])
+    assert first["labels"].shape == (8, 3)
+    torch.testing.assert_close(first["labels"].sum(-1), torch.ones(8))
+    assert not torch.equal(first["pixel_values"].sort(0).values, data.columns["pixel_values"].sort(0).values)
+
+
+def test_a_last_smaller_batch_is_dropped_in_training_only(tiny_pth, tmp_path):
+    """The stock Trainer's `dataloader_drop_last` takes the last images of an evaluation away too."""
+    data = TensorItems(pixel_values=torch.randn(11, 3, 32, 32), labels=torch.arange(11) % 3)
+    for more in ({"mixup": 0.8}, {"dataloader_drop_last": True}):
+        args = FinetuningArguments(
+            output_dir=tmp_path, per_device_train_batch_size=4, per_device_eval_batch_size=4, use_cpu=True, **more
+        )
+        trainer = MaeFinetuner(model=build_classifier(tiny_pth, num_labels=3), args=args, train_dataset=data)
+        assert len(trainer.get_train_dataloader()) == 2
+        assert len(trainer.predict(data).predictions) == 11
+        trainer.train_dataset = torch.utils.data.Subset(data, range(3))
+        with pytest.raises(UsageError, match="3 training images, fewer than a batch"):
+            trainer.get_train_dataloader()
+
+
+@pytest.mark.parametrize("family", ["endoscopy", "imagenet"])
+def test_a_data_set_of_images_is_prepared_by_the_processor(tiny_pth, toy, tmp_path, family):
+    splits = load_image_folder(toy / "labelled")
+    processor = image_processor(family, 32, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    args = FinetuningArguments(output_dir=tmp_path, max_steps=1, per_device_train_batch_size=8, use_cpu=True)
+    model = build_classifier(tiny_pth, num_labels=3)
+    trainer = MaeFinetuner(
+        model=model,
+        args=args,
+        train_dataset=splits["train"],
+        eval_dataset=splits["validation"],
+        processing_class=processor,
+    )
+    ours = TrainingImages(splits["train"], training_transform(family, 32, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)))
+    assert torch.equal(trainer.train_dataset[3]["pixel_values"], ours[3]["pixel_values"])
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] > 0
+    logits = trainer.predict(splits["test"]).predictions
+    first = processor(splits["test"][0]["image"], return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        expected = model.eval()(pixel_values=first).logits[0]
+    torch.testing.assert_close(torch.tensor(logits[0]), expected, atol=1e-5, rtol=0)
+    with pytest.raises(UsageError, match="needs processing_class"):
+        MaeFinetuner(model=model, args=args, train_dataset=splits["train"])
+
+
+def test_accelerate_launch_runs_the_script(tiny_pth, toy, tmp_path):
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"),
+            *("--config_file", str(ROOT / "accelerate_configs" / "cpu.yaml"), str(ROOT / "scripts" / "finetune.py")),
+            *flags(tiny_pth, toy, tmp_path / "run", "--num_train_epochs", 1),
+        ],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "macro F1" in done.stdout and (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_two_processes_give_the_weights_of_one(tiny_pth, toy, tmp_path):
+    """DDP over gloo, without augmentation: 2 x 10 images an update equal 20, and every test image is counted once."""
+    common = ["--num_train_epochs", 2, "--drop_path", 0, "--smoothing", 0, "--class_weights", "balanced"]
+    script = """
+import sys
+from torchvision import transforms
+from hf_mae.data import transforms as ours
+plain = ours.training_transform
+def without_randomness(family, size, mean, std, **_):
+    steps = [transforms.ToTensor(), transforms.Normalize(list(mean), list(std))]
+    return ours.TrainingTransform("plain", ours.SquareResize(size), transforms.Compose(steps))
+import hf_mae.finetune
+hf_mae.finetune.training_transform = without_randomness
+from hf_mae.cli.main import main
+from hf_mae.data import TrainingImages, image_processor, training_transform
+sys.exit(main(["finetune", *sys.argv[1:]]))
+"""
+    (tmp_path / "script.py").write_text(script)
+    for name, processes, batch in (("one", 1, 20), ("two", 2, 10)):
+        argv = flags(tiny_pth, toy, tmp_path / name, *common, "--use_cpu", "true")
+        argv[argv.index("--per_device_train_batch_size") + 1] = str(batch)
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)),
+                *("--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", str(tmp_path / "script.py"), *argv),
+            ],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    assert max((one[name] - two[name]).abs().max() for name in one) < 1e-5
+    rows = [list(csv.DictReader(open(tmp_path / name / "predictions_test.csv"))) for name in ("one", "two")]
+    assert [row["file_name"] for row in rows[0]] == [row["file_name"] for row in rows[1]]
+    for ours, theirs in zip(*rows):
+        assert ours["label"] == theirs["label"]
+        assert float(ours["score"]) == pytest.approx(float(theirs["score"]), abs=1e-5)
+
+
+def test_the_verbs_defaults_evaluate_every_epoch():
+    assert finetune_verb.DEFAULTS["metric_for_best_model"] == "macro_f1"
+
+
+def test_arguments_reject_nonsense(tmp_path):
+    with pytest.raises(UsageError, match="warmup_epochs"):
+        FinetuningArguments(output_dir=tmp_path, warmup_epochs=-1)

@@ -1,0 +1,87 @@
+"""`hf-mae prepare`: every file is read once, whatever is found, and training finds it in the cache."""
+
+import shutil
+
+import pytest
+
+from hf_mae.cli.main import main
+from hf_mae.data import (
+    EvaluationImages,
+    TrainingImages,
+    check,
+    image_processor,
+    images,
+    load_image_folder,
+    store,
+    training_transform,
+)
+
+
+@pytest.fixture
+def decoded(monkeypatch, tmp_path) -> list[str]:
+    """The files that are decoded, by whatever reads them, with a cache of the test's own."""
+    found = []
+
+    def noted(function):
+        return lambda path: found.append(path) or function(path)
+
+    for module in (store, check):
+        monkeypatch.setattr(module, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(check, "fault_of", noted(check.fault_of))
+    monkeypatch.setattr(
+        images, "_open", lambda encoded, was=images._open: found.append(encoded["path"]) or was(encoded)
+    )
+    return found
+
+
+@pytest.fixture
+def data(toy, tmp_path):
+    return shutil.copytree(toy / "labelled", tmp_path / "data")
+
+
+def prepare(data, *more, family="endoscopy") -> int:
+    return main(["prepare", "--data_dir", str(data), "--image_size", "32", "--transforms", family, *map(str, more)])
+
+
+@pytest.mark.parametrize("family", ["endoscopy", "imagenet"])
+def test_each_file_is_decoded_once_and_training_decodes_none(decoded, data, family):
+    assert prepare(data, family=family) == 0
+    files = sorted(map(str, data.rglob("*.jpg")))
+    assert sorted(decoded) == files
+    decoded.clear()
+    splits = load_image_folder(data)
+    TrainingImages(splits["train"], training_transform(family, 32, cache_shortest_edge=64))
+    EvaluationImages(splits["test"], image_processor(family, 32))
+    assert decoded == []
+    assert prepare(data, family=family) == 0 and decoded == []
+
+
+def test_faults_are_listed_whole_and_the_rest_is_kept(decoded, data, capsys):
+    files = sorted(data.rglob("*.jpg"))
+    bad = [next(f for f in files if f"/{split}/" in str(f)) for split in ("train", "test")]
+    for path in bad:
+        path.write_bytes(path.read_bytes()[:300])
+    assert prepare(data) == 1
+    printed = capsys.readouterr().err
+    assert "2 unreadable images" in printed and all(f"{path.name} (" in printed for path in bad)
+    assert str(data) not in printed.split("unreadable images")[1]
+    decoded.clear()
+    assert prepare(data, "--on_bad_image", "skip") == 0
+    assert decoded == []
+    assert len(load_image_folder(data, on_bad_image="skip")["train"]) == sum("/train/" in str(f) for f in files) - 1
+
+
+def test_crops_from_the_files_themselves_need_the_check_alone(decoded, data):
+    assert prepare(data, "--cache_shortest_edge", 0, family="imagenet") == 0
+    assert len(decoded) == len(list(data.rglob("*.jpg")))
+
+
+def test_a_share_that_is_held_out_is_prepared_for_both(decoded, data, tmp_path):
+    """Which images those are is known only once the faults are."""
+    for split in ("validation", "test"):
+        shutil.rmtree(data / split)
+    assert prepare(data, "--val_fraction", 0.2) == 0
+    assert len(list(data.rglob("*.jpg"))) < len(decoded) < 1.3 * len(list(data.rglob("*.jpg")))
+    decoded.clear()
+    EvaluationImages(load_image_folder(data, val_fraction=0.2)["validation"], image_processor("endoscopy", 32))
+    assert decoded == []

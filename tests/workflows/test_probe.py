@@ -1,0 +1,93 @@
+"""Probes of frozen features: better for better features, honest in what chooses and what judges, and quick again."""
+
+import json
+
+import numpy as np
+import pytest
+from support.cli_process import run_cli
+from support.models import tiny_pretrainer
+
+from hf_mae import probe as module
+from hf_mae.cli.main import main
+from hf_mae.evaluation.probes import linear_probe
+from hf_mae.evaluation.probes import probe_features as probe
+
+
+def blobs(images: int, spread: float, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(9).normal(0, 1, (3, 16))
+    labels = np.arange(images) % 3
+    return (centres[labels] + rng.normal(0, spread, (images, 16))).astype(np.float32), labels
+
+
+def test_separable_features_are_told_apart_and_noise_is_not():
+    for spread, low, high in ((0.3, 0.97, 1.0), (50.0, 0.1, 0.6)):
+        parts = {name: blobs(150, spread, seed) for seed, name in enumerate(("train", "sweep", "judge"))}
+        features, labels = ({name: part[i] for name, part in parts.items()} for i in (0, 1))
+        scores = probe(features, labels, ["a", "b", "c"])
+        for kind in ("linear", "knn"):
+            assert low <= scores[kind]["accuracy"] <= high, (spread, kind)
+
+
+def test_the_linear_probe_finds_what_logistic_regression_finds():
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    train, labels = blobs(300, 1.2)
+    held_out, truth = blobs(300, 1.2, seed=1)
+    logits_of, settings = linear_probe(train, labels, 3)
+    ours = (logits_of(held_out).argmax(-1) == truth).mean(-1)
+    scaler = StandardScaler().fit(train)
+    theirs = LogisticRegression(max_iter=1000).fit(scaler.transform(train), labels)
+    assert len(ours) == len(settings) == 24
+    assert ours.max() >= theirs.score(scaler.transform(held_out), truth) - 0.01
+
+
+def test_features_do_not_depend_on_their_scale():
+    """Batch normalisation without affine parameters comes first."""
+    train, labels = blobs(150, 0.8)
+    one, two = (linear_probe(train * scale + shift, labels, 3)[0] for scale, shift in ((1, 0), (100, 7)))
+    np.testing.assert_allclose(one(train), two(train * 100 + 7), atol=1e-2)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mae")
+    tiny_pretrainer().save_pretrained(folder)
+    return folder
+
+
+def test_the_verb(checkpoint, toy, tmp_path, capsys, monkeypatch):
+    argv = ["probe", "--model_name_or_path", str(checkpoint), "--data_dir", str(toy / "labelled")]
+    assert main([*argv, "--output_dir", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "train: 60 images (train); sweep: 18 images (validation); judge: 18 images (test)" in printed
+    results = json.loads((tmp_path / "out" / "probe.json").read_text())
+    for pooling in ("cls", "mean"):
+        for kind in ("linear", "knn"):
+            row = next(line for line in printed.splitlines() if line.split()[:2] == [pooling, kind])
+            assert float(row.split()[2 + 3]) == pytest.approx(100 * results[pooling][kind]["accuracy"], abs=0.01)
+    assert (tmp_path / "out" / "tsne.png").stat().st_size > 5000
+    monkeypatch.setattr(module, "features_of", None)  # the second time they are read from the cache
+    assert main([*argv, "--tsne", "false", "--umap", "true", "--output_dir", str(tmp_path / "again")]) == 0
+    assert capsys.readouterr().out == printed
+    assert (tmp_path / "again" / "umap.png").stat().st_size > 5000 and not (tmp_path / "again" / "tsne.png").exists()
+
+
+def test_where_there_is_no_test_split_a_part_of_the_training_images_chooses(checkpoint, toy):
+    train = toy / "labelled" / "train"
+    argv = ["probe", "--model_name_or_path", checkpoint, "--data_dir", train, "--val_fraction", 0.25]
+    done = run_cli(*argv)
+    assert "train: 36 images (train); sweep: 9 images (selection); judge: 15 images (validation)" in done.stdout
+    done = run_cli(*argv[:-2], status=1)
+    assert "pass --val_fraction 0.2" in done.stderr
+
+
+def test_a_pth_and_its_converted_folder_give_the_same(tiny_pth, toy, tmp_path):
+    run_cli("convert", tiny_pth, tmp_path / "converted")
+    outputs = []
+    for model in (tiny_pth, tmp_path / "converted"):
+        argv = ["--model_name_or_path", model, "--data_dir", toy / "labelled", "--output_dir", tmp_path / "out"]
+        run_cli("probe", *argv, "--num_attention_heads", 3)
+        outputs.append(json.loads((tmp_path / "out" / "probe.json").read_text())["mean"])
+    assert outputs[0] == outputs[1]
