@@ -332,7 +332,7 @@ def convert_checkpoint(
     Raises:
         ConversionError: one sentence on what is wrong; nothing was written.
     """
-    with whole_folder(destination, overwrite) as folder:
+    with whole_folder(destination, overwrite, ConversionError) as folder:
         model, report = convert_to_model(
             source,
             to=to,

@@ -8,6 +8,7 @@ from hf_mae.files.writing import whole_file
 
 from .architecture import Architecture, read_architecture
 from .checkpoint import read_checkpoint
+from .errors import ConversionError
 from .names import to_reference
 
 
@@ -24,7 +25,7 @@ def export_checkpoint(source: str | Path, destination: str | Path, *, overwrite:
     Raises:
         ConversionError: one sentence on what is wrong; nothing was written.
     """
-    with whole_file(destination, overwrite) as file:
+    with whole_file(destination, overwrite, ConversionError) as file:
         checkpoint = read_checkpoint(source)
         architecture = read_architecture(checkpoint.state, checkpoint.args, source=checkpoint.source)
         kept = ("num_attention_heads", "decoder_num_attention_heads", "mask_ratio", "norm_pix_loss")

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from hf_mae.conversion import export_model
-from hf_mae.models import SIZES, build_pretrainer
+from hf_mae.models.building import SIZES, build_pretrainer
 
 CONVERT = r"""
 import re, sys, time

@@ -18,8 +18,8 @@ import torch
 from transformers import BeitConfig, BeitForImageClassification
 
 from hf_mae.conversion.architecture import LAYER_NORM_EPS
-from hf_mae.models import SIZES
-from hf_mae.onnx_export import FLOAT32, INT8, export, quantize, session
+from hf_mae.models.building import SIZES
+from hf_mae.sharing.onnx import FLOAT32, INT8, export, quantize, session
 
 
 def build(size: str, image_size: int) -> torch.nn.Module:

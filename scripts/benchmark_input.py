@@ -70,7 +70,7 @@ def same_tensors(data: Path) -> bool:
     from torchvision import transforms
 
     from hf_mae.data import TrainingImages, load_image_folder, training_transform
-    from hf_mae.data.images import seeded_draws
+    from hf_mae.data.draws import seeded_draws
 
     train, endoscopy = load_image_folder(data)["train"], training_transform("endoscopy", SIZE)
     plain = transforms.Compose([transforms.Resize((SIZE, SIZE)), *endoscopy.augment.transforms])
@@ -125,11 +125,11 @@ def cold_start(data: Path, count: int) -> None:
     code = (
         "import re, time\n"
         "from hf_mae.data import TrainingImages, image_processor\n"
-        "from hf_mae.prepare import main\n"
+        "from hf_mae.workflows.prepare import prepare\n"
         "image_processor('endoscopy', 32)\n"
         "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read()).group(1))\n"
         "before, started = peak(), time.perf_counter()\n"
-        f"main(['--data_dir', {str(data.parent / 'cold')!r}, '--image_size', '{SIZE}'])\n"
+        f"prepare(data_dir={str(data.parent / 'cold')!r}, image_size={SIZE})\n"
         "print(time.perf_counter() - started, peak(), before)"
     )
     with tempfile.TemporaryDirectory() as home:

@@ -18,8 +18,8 @@ import torch
 from transformers import BeitConfig, BeitForImageClassification
 
 from hf_mae import parameter_groups
-from hf_mae.base_trainer import choose_attention
-from hf_mae.models import SIZES
+from hf_mae.models.building import SIZES
+from hf_mae.training.trainer import plain_attention_is_faster
 
 
 def make_model(size: str, device: torch.device) -> BeitForImageClassification:
@@ -31,7 +31,8 @@ def make_model(size: str, device: torch.device) -> BeitForImageClassification:
             layer_scale_init_value=0.0, num_labels=22,
         )
     )  # fmt: skip
-    choose_attention(model, device)
+    if plain_attention_is_faster(model, device):
+        model.set_attn_implementation("eager")
     return model.train().to(device)
 
 

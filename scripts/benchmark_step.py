@@ -26,7 +26,8 @@ from torch.nn import functional as F
 from transformers import BeitConfig, BeitForImageClassification, Trainer, TrainingArguments
 
 from hf_mae import FinetuningArguments, MaeFinetuner
-from hf_mae.models import SIZES, set_drop_path
+from hf_mae.models.building import SIZES
+from hf_mae.models.stochastic_depth import set_drop_path
 
 CLASSES, DROP_PATH = 22, 0.1
 

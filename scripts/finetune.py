@@ -3,12 +3,12 @@
     accelerate launch --config_file accelerate_configs/ddp.yaml scripts/finetune.py \\
         --model_name_or_path checkpoint-399.pth --data_dir IMAGES --output_dir runs/first
 
-The way through it (load data, build the model, train, evaluate, save) is `hf_mae/finetune.py`.
+The way through it (load data, build the model, train, evaluate, save) is `hf_mae/workflows/finetune.py`.
 """
 
 import sys
 
-from hf_mae.cli import main
+from hf_mae.cli.main import program
 
 if __name__ == "__main__":
-    sys.exit(main(["finetune", *sys.argv[1:]]))
+    program(["finetune", *sys.argv[1:]])

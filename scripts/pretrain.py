@@ -3,12 +3,12 @@
     accelerate launch --config_file accelerate_configs/ddp.yaml scripts/pretrain.py \\
         --data_dir FRAMES --output_dir runs/pretrained --size vit_base_patch16
 
-The way through it is `hf_mae/pretrain.py`.
+The way through it is `hf_mae/workflows/pretrain.py`.
 """
 
 import sys
 
-from hf_mae.cli import main
+from hf_mae.cli.main import program
 
 if __name__ == "__main__":
-    sys.exit(main(["pretrain", *sys.argv[1:]]))
+    program(["pretrain", *sys.argv[1:]])

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import submitit
 
-from hf_mae.configs import configs
-from hf_mae.preemption import MARK
+from hf_mae.settings.launching import launch_configs
+from hf_mae.training.preemption import MARK
 
 
 class Finetuning:
@@ -89,7 +89,7 @@ def main(argv: list[str]) -> int:
     if any(flag.split("=")[0].replace("-", "_") == "__output_dir" for flag in flags):
         print("submit_finetune.py: the output folder is --job_dir: leave --output_dir out.", file=sys.stderr)
         return 1
-    known = configs()
+    known = launch_configs()
     if options.config not in known:
         print(f"submit_finetune.py: --config takes one of {', '.join(known)}, not {options.config}.", file=sys.stderr)
         return 1

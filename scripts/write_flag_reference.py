@@ -1,77 +1,50 @@
-"""Writes docs/reference.md, every flag of every verb, from the parsers and dataclasses themselves."""
+"""Writes docs/reference.md, every flag of every verb, from the options themselves."""
 
-import argparse
 import sys
-from importlib import import_module
 from pathlib import Path
 
-from hf_mae.cli import VERBS
+from hf_mae.settings.options import Option
+from hf_mae.settings.training import ReferenceFields
+from hf_mae.settings.verbs import RECIPE, VERBS, Verb, options_of_verb
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
 HEAD = """# Flags
 
-Written by `python scripts/write_flag_reference.py`; do not edit. Underscores may be dashes. Verbs that take
-`--recipe` read any of these from a YAML file, too; those that train also take every field of [transformers'
-TrainingArguments](https://huggingface.co/docs/transformers/main_classes/trainer#transformers.TrainingArguments) (listed
-here only where the default is another).
+Written by `python scripts/write_flag_reference.py`; do not edit. Underscores may be dashes, and a boolean is `--flag`,
+`--flag true` or `--no_flag`. Verbs that take `--recipe` read any of these from a YAML file, too; those that train also
+take every field of [transformers' TrainingArguments](https://huggingface.co/docs/transformers/main_classes/trainer#transformers.TrainingArguments)
+(listed here only where the default is another). The same names are the arguments of the functions in Python
+(`hf_mae.finetune(...)`).
 """
 
 
-class Parser(Exception):
-    """Carries a verb's parser out of it, instead of parsing."""
+def own_options(verb: Verb) -> list[Option]:
+    """The options that this package declares, and what it shows of transformers'."""
+    options = options_of_verb(verb.name)
+    own = {name for kind in verb.kinds for name in kind.__dataclass_fields__}
+    if verb.trains:
+        own |= set(ReferenceFields.__dataclass_fields__) | set(verb.defaults)
+    found = [item for name, item in options.items() if name in own or item.common]
+    return [*found, *([RECIPE] if verb.reads_recipes else [])]
 
 
-def parser_of(verb: str) -> argparse.ArgumentParser:
-    parse = argparse.ArgumentParser.parse_known_args
-
-    def hand_over(self, *args, **kwargs):
-        if len(self._actions) < 2:  # that which only looks for --recipe
-            return parse(self, *args, **kwargs)
-        raise Parser(self)
-
-    argparse.ArgumentParser.parse_known_args = hand_over
-    try:
-        module = import_module(VERBS[verb][0])
-        (getattr(module, verb) if verb in ("convert", "export") else module.main)([])
-    except Parser as found:
-        return found.args[0]
-    finally:
-        argparse.ArgumentParser.parse_known_args = parse
-    raise AssertionError(f"{verb} parses nothing")
-
-
-def own_fields(parser: argparse.ArgumentParser) -> set[str] | None:
-    """Fields that this project's dataclasses declare themselves; None where a parser is not made of dataclasses."""
-    kinds = getattr(parser, "dataclass_types", None)
-    if kinds is None:
-        return None
-    classes = [base for kind in kinds for base in kind.__mro__ if base.__module__.startswith("hf_mae")]
-    return {name for base in classes for name in base.__dict__.get("__annotations__", {})} | {"recipe"}
-
-
-def rows(parser: argparse.ArgumentParser) -> list[str]:
-    own, found = own_fields(parser), ["| flag | default | |", "|---|---|---|"]
-    for action in parser._actions:
-        if action.dest == "help" or (own is not None and action.dest not in own):
-            continue
-        if action.option_strings and action.option_strings[0].startswith("--no_"):
-            continue  # the opposite of a flag that is listed
-        name = action.option_strings[0] if action.option_strings else str(action.metavar or action.dest)
-        choices = f" ({', '.join(map(str, action.choices))})" if action.choices else ""
-        text = (action.help or "").replace("%(default)s", str(action.default)).replace("|", "\\|")
-        default = action.default
-        unset = default is None or default is False or default == argparse.SUPPRESS or action.required
-        shown = "" if unset else f"`{default}`"
-        found.append(f"| `{name}` | {shown} | {text}{choices} |")
-    return found
+def row(verb: Verb, item: Option) -> str:
+    """A line of a verb's table."""
+    name = item.metavar or item.name.upper() if item.name in verb.words else f"--{item.name}"
+    choices = f" ({', '.join(map(str, item.choices))})" if item.choices else ""
+    default = " ".join(map(str, item.default)) if isinstance(item.default, list) else item.default
+    unset = default is None or default is False or default == ""
+    text = item.help.replace("|", "\\|")
+    return f"| `{name}` | {'' if unset else f'`{default}`'} | {text}{choices} |"
 
 
 def page() -> str:
+    """The whole page."""
     parts = [HEAD]
-    for verb, (_, what) in VERBS.items():
-        parts.append(
-            f"\n## hf-mae {verb}\n\n{what[0].upper()}{what[1:]}.\n\n" + "\n".join(rows(parser_of(verb))) + "\n"
-        )
+    for verb in VERBS.values():
+        rows = ["| flag | default | |", "|---|---|---|", *(row(verb, item) for item in own_options(verb))]
+        title = f"\n## hf-mae {verb.name}\n\n{verb.summary[0].upper()}{verb.summary[1:]}.\n\n"
+        parts.append(title + "\n".join(rows) + "\n")
     return "".join(parts)
 
 

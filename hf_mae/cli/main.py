@@ -68,9 +68,9 @@ def _show(error: Exception) -> None:
         raise error
 
 
-def program() -> None:
-    """The program: runs the command line, and ends the process (together with the others of a distributed run)."""
-    status = main()
+def program(argv: list[str] | None = None) -> None:
+    """The program: runs a command line, and ends the process (together with the others of a distributed run)."""
+    status = main(argv)
     if "torch" in sys.modules:
         from ..compat.torch import leave_together
 

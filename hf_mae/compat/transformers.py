@@ -6,13 +6,16 @@ Verified with transformers 5.17 to 5.24. Six of the methods below changed betwee
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
 from transformers import Trainer
 
 from .accelerate import fsdp_where_asked, without_importing_deepspeed
+
+# A stock model: its attributes (`config`, `base_model.layers`, `classifier`...) are those of its class.
+StockModel: TypeAlias = Any
 
 
 class HookedTrainer(Trainer):
@@ -63,7 +66,7 @@ class HookedTrainer(Trainer):
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | int | None:
         return self.loss_weight(batch_samples, device)
 
-    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+    def _get_grad_norm(self, model: StockModel, grad_norm: Any = None) -> Any:
         # The stock one passes over all gradients in every update, to clip them at infinity.
         return super()._get_grad_norm(model, grad_norm) if self.wants_gradient_norm() or grad_norm is not None else None
 
@@ -73,7 +76,7 @@ class HookedTrainer(Trainer):
             self._tr_loss = self.accelerator.gather(self._tr_loss).mean()
         return super()._finalize_training(*args, **kwargs)
 
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+    def _save_checkpoint(self, model: StockModel, trial: Any) -> None:
         self.before_checkpoint()
         super()._save_checkpoint(model, trial)
         if self.is_world_process_zero():
@@ -84,7 +87,7 @@ class HookedTrainer(Trainer):
         # The main process's trainer_state.json, which comes next, says that the checkpoint is whole.
         self.accelerator.wait_for_everyone()
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: StockModel | None = None) -> None:
         # The stock Trainer reads the file into `load_state_dict(strict=False)`; but ViT, BEiT and ViTMAE are saved
         # under other names than they have in memory, so that it would load the head alone, with a warning.
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
@@ -111,7 +114,7 @@ class HookedTrainer(Trainer):
         self._created_lr_scheduler = True
 
 
-def split_by_blocks(model: nn.Module) -> None:
+def split_by_blocks(model: StockModel) -> None:
     """Lets FSDP2 share out a model block by block.
 
     Of ViT, transformers also names the embeddings, whose patch embeddings accelerate then tries to share out a second
@@ -120,13 +123,13 @@ def split_by_blocks(model: nn.Module) -> None:
     model._no_split_modules = {type(layer).__name__ for layer in model.base_model.layers[:1]}
 
 
-def attention_of(model: nn.Module) -> str:
+def attention_of(model: StockModel) -> str:
     """`sdpa`, `eager`...: how a model computes its attention."""
     return model.config._attn_implementation
 
 
 @contextmanager
-def attention_set_to(model: nn.Module, kind: str) -> Iterator[None]:
+def attention_set_to(model: StockModel, kind: str) -> Iterator[None]:
     """Another way to compute attention, for a block."""
     before = attention_of(model)
     if before == kind:

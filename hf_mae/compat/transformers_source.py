@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class SourceField:
-    """A field as it is written: its annotation is text, its default a literal (or the text, where it is none)."""
+    """A field as it is written: its annotation is text, its default a literal (None where it is something else)."""
 
     name: str
     annotation: str
@@ -66,4 +66,4 @@ def _literal(node: ast.expr) -> Any:
     try:
         return ast.literal_eval(node)
     except ValueError:
-        return ast.unparse(node)
+        return None

@@ -17,18 +17,18 @@ from ..errors import UsageError
 
 
 @contextmanager
-def whole_folder(destination: str | Path, overwrite: bool) -> Iterator[Path]:
+def whole_folder(destination: str | Path, overwrite: bool, error: type[UsageError] = UsageError) -> Iterator[Path]:
     """Yields a temporary folder beside `destination`, which takes its place when the block ends without an error.
 
     Raises:
-        UsageError: `destination` is a file, holds something that may not be replaced, or cannot be written.
+        error: `destination` is a file, holds something that may not be replaced, or cannot be written.
     """
     destination = Path(destination)
     if destination.is_file():
-        raise UsageError(f"{destination} is a file: name a folder to write to.")
+        raise error(f"{destination} is a file: name a folder to write to.")
     if destination.is_dir() and any(destination.iterdir()) and not overwrite:
-        raise UsageError(f"{destination} exists and is not empty: choose another folder, or pass --overwrite.")
-    with _said_in_a_sentence(destination):
+        raise error(f"{destination} exists and is not empty: choose another folder, or pass --overwrite.")
+    with _said_in_a_sentence(destination, error):
         temporary = Path(tempfile.mkdtemp(**_beside(destination)))
     try:
         yield temporary
@@ -44,18 +44,18 @@ def whole_folder(destination: str | Path, overwrite: bool) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_file(destination: str | Path, overwrite: bool = True) -> Iterator[Path]:
+def whole_file(destination: str | Path, overwrite: bool = True, error: type[UsageError] = UsageError) -> Iterator[Path]:
     """Yields a temporary file beside `destination`, which takes its place when the block ends without an error.
 
     Raises:
-        UsageError: `destination` is a folder, exists and may not be replaced, or cannot be written.
+        error: `destination` is a folder, exists and may not be replaced, or cannot be written.
     """
     destination = Path(destination)
     if destination.is_dir():
-        raise UsageError(f"{destination} is a folder: name a file to write to.")
+        raise error(f"{destination} is a folder: name a file to write to.")
     if destination.exists() and not overwrite:
-        raise UsageError(f"{destination} exists: choose another name, or pass --overwrite.")
-    with _said_in_a_sentence(destination):
+        raise error(f"{destination} exists: choose another name, or pass --overwrite.")
+    with _said_in_a_sentence(destination, error):
         handle, name = tempfile.mkstemp(**_beside(destination))
     os.close(handle)
     temporary = Path(name)
@@ -103,11 +103,11 @@ def _beside(destination: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _said_in_a_sentence(destination: Path) -> Iterator[None]:
+def _said_in_a_sentence(destination: Path, error: type[UsageError]) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        raise UsageError(f"{destination} cannot be written ({error.strerror}).") from None
+    except OSError as found:
+        raise error(f"{destination} cannot be written ({found.strerror}).") from None
 
 
 def _flush(path: Path) -> None:

@@ -3,8 +3,7 @@
 import logging
 from pathlib import Path
 
-from torch import nn
-
+from ..compat.transformers import StockModel
 from ..conversion.architecture import Architecture, transformers_config
 from ..conversion.convert import ConversionReport, convert_to_model
 from ..conversion.initialization import initialize_as_reference
@@ -34,7 +33,7 @@ def build_classifier(
     drop_path: float = 0.0,
     num_attention_heads: int | None = None,
     random_weights: bool = False,
-) -> nn.Module:
+) -> StockModel:
     """A `BeitForImageClassification` (mean pooling) or `ViTForImageClassification` (class token), ready to train.
 
     Args:
@@ -89,7 +88,7 @@ def _label_names(num_labels, id2label, label2id) -> list[str] | None:
     return names
 
 
-def _ready(model: nn.Module, report: ConversionReport | None, drop_path: float) -> nn.Module:
+def _ready(model: StockModel, report: ConversionReport | None, drop_path: float) -> StockModel:
     for parameter in model.parameters():
         # Views of a memory-mapped file become the model's own memory.
         parameter.data = parameter.data.clone()
@@ -108,7 +107,7 @@ def build_pretrainer(
     num_attention_heads: int | None = None,
     decoder_num_attention_heads: int | None = None,
     **sizes: int,
-) -> nn.Module:
+) -> StockModel:
     """A `ViTMAEForPreTraining` from a checkpoint, or from scratch with the reference's initialisation.
 
     Args:

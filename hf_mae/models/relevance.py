@@ -5,16 +5,16 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..compat.transformers import attention_set_to
+from ..compat.transformers import StockModel, attention_set_to
 
 
-def pools_patches(model: nn.Module) -> bool:
+def pools_patches(model: StockModel) -> bool:
     """Whether the classifier reads the mean of the patch tokens, rather than the class token."""
     return bool(getattr(model.config, "use_mean_pooling", False))
 
 
 @torch.no_grad()
-def attention_rollout(model: nn.Module, pixel_values: Tensor) -> Tensor:
+def attention_rollout(model: StockModel, pixel_values: Tensor) -> Tensor:
     """How much each patch reaches what is classified through the attention of all blocks (Abnar and Zuidema 2020).
 
     Args:
@@ -51,7 +51,7 @@ class _AsTokens(nn.Module):
         return torch.cat([first, patches.flatten(2).transpose(1, 2)], dim=1)
 
 
-def grad_cam(model: nn.Module, pixel_values: Tensor, targets: Tensor) -> Tensor:
+def grad_cam(model: StockModel, pixel_values: Tensor, targets: Tensor) -> Tensor:
     """Grad-CAM (Selvaraju et al. 2017) of captum, on what the last block's attention reads.
 
     Behind that attention the patches no longer reach a class token, so that they would have no gradient there.

@@ -5,10 +5,10 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from ..compat.transformers import beit_drop_path
+from ..compat.transformers import StockModel, beit_drop_path
 
 
-def set_drop_path(model: nn.Module, rate: float) -> None:
+def set_drop_path(model: StockModel, rate: float) -> None:
     """Stochastic depth as in the reference: per sample, on both branches of a block, linear from 0 to `rate`.
 
     BEiT has it. In ViT, `ViTLayer.dropout` stands exactly where the reference has `DropPath`, so timm's takes its
@@ -28,7 +28,7 @@ def set_drop_path(model: nn.Module, rate: float) -> None:
         model.config.drop_path_rate = float(rate)
 
 
-def set_patch_dropout(model: nn.Module, rate: float) -> None:
+def set_patch_dropout(model: StockModel, rate: float) -> None:
     """Leaves out a random share of each image's patches in training (Liu et al. 2022, arXiv:2208.07220).
 
     timm's module takes the place of the embeddings' dropout; it has no parameters, and evaluation sees every patch.
@@ -47,7 +47,7 @@ def set_patch_dropout(model: nn.Module, rate: float) -> None:
 
 
 @contextmanager
-def patches_dropped(model: nn.Module, rate: float) -> Iterator[None]:
+def patches_dropped(model: StockModel, rate: float) -> Iterator[None]:
     """`set_patch_dropout` for a block."""
     embeddings = model.base_model.embeddings
     before = embeddings.dropout
@@ -58,7 +58,7 @@ def patches_dropped(model: nn.Module, rate: float) -> Iterator[None]:
         embeddings.dropout = before
 
 
-def drop_path_of(model: nn.Module) -> float:
+def drop_path_of(model: StockModel) -> float:
     """The rate of the last block; 0 where there is none."""
     layer = model.base_model.layers[-1]
     return float(getattr(getattr(layer, "drop_path", layer.dropout), "drop_prob", 0.0))

@@ -5,7 +5,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from ..compat.transformers import StockModel
 
 
 def views(pixel_values: Tensor) -> list[Tensor]:
@@ -15,7 +17,7 @@ def views(pixel_values: Tensor) -> list[Tensor]:
 
 
 @contextmanager
-def averaged_views(model: nn.Module, wanted: bool = True) -> Iterator[nn.Module]:
+def averaged_views(model: StockModel, wanted: bool = True) -> Iterator[StockModel]:
     """Within the block, a classifier's logits are the logarithm of its scores' mean over the eight views.
 
     Their softmax is that mean, so that whatever reads logits goes on as before. Afterwards the model is as it was.

@@ -19,7 +19,7 @@ class DataSourceArguments:
         group="Data",
     )
     manifest: str | None = option(
-        None, "CSV or JSONL with file_name,label[,split]; names are relative to data_dir.", common=True, group="Data"
+        None, "CSV or JSONL with file_name,label[,split]; names are relative to data_dir.", group="Data"
     )
     benchmark: str | None = option(
         None,

@@ -103,7 +103,7 @@ def refuse_missing_paths(values: Mapping[str, Any]) -> None:
     for name in ("data_dir", "model_name_or_path", "model", "source", "manifest"):
         value = values.get(name)
         if isinstance(value, str) and can_only_be_a_path(value) and not os.path.exists(value):
-            raise UsageError(f"{value} does not exist (--{name}).")
+            raise UsageError(f"{value} does not exist.")
 
 
 def can_only_be_a_path(name: str) -> bool:

@@ -22,13 +22,12 @@ class ReferenceFields:
         group="Training",
     )
     base_learning_rate: float = option(
-        1e-3, "Learning rate for an effective batch of 256 (the linear scaling rule).", common=True, group="Training"
+        1e-3, "Learning rate for an effective batch of 256 (the linear scaling rule).", group="Training"
     )
     min_learning_rate: float = option(1e-6, "Where the cosine ends (for the group with lr_scale 1).", group="Training")
     warmup_epochs: float = option(
         5.0,
         "Epochs of linear warm-up from 0, fractions too. warmup_steps, if given, comes first.",
-        common=True,
         group="Training",
     )
     num_train_epochs: float = option(50.0, "Passes over the training images.", common=True, group="Training")

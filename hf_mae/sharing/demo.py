@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
 
+from ..compat.transformers import StockModel
 from ..errors import UsageError
 
 TOP, SIMILAR = 5, 6
@@ -25,7 +25,7 @@ class Classifier:
         training: `EvaluationImages` that are looked through for similar ones; None: no such gallery.
     """
 
-    def __init__(self, model: nn.Module, processor, training=None, batch_size: int = 32):
+    def __init__(self, model: StockModel, processor, training=None, batch_size: int = 32):
         self.model, self.processor, self.training = model, processor, training
         self.features = None if training is None else self._features_of_all(batch_size)
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..compat.transformers import StockModel
 from ..evaluation.metrics import classification_scores
 
 TOLERANCE = 1e-4  # of the float32 logits
@@ -18,7 +19,7 @@ EXAMPLE = Path(__file__).parent / "onnx_example.py"
 class _Logits(nn.Module):
     """A classifier that gives its logits alone."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: StockModel):
         super().__init__()
         self.model = model
 
@@ -26,7 +27,7 @@ class _Logits(nn.Module):
         return self.model(pixel_values=pixel_values).logits
 
 
-def export(model: nn.Module, path: Path) -> None:
+def export(model: StockModel, path: Path) -> None:
     """Writes ONNX: `pixel_values` (batch, 3, height, width) float32 -> `logits` (batch, classes), for any batch.
 
     Args:

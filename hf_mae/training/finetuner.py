@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from timm.data import Mixup
-from torch import nn
 from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback
 
+from ..compat.transformers import StockModel
 from ..data.draws import seeded_draws
 from ..data.entries import holds_images, with_own_columns
 from ..data.images import EvaluationImages, TrainingImages
@@ -45,7 +45,7 @@ class MaeFinetuner(ReferenceTrainer):
 
     args: FinetuningArguments
 
-    def __init__(self, model: nn.Module, args: FinetuningArguments, **kwargs: Any):
+    def __init__(self, model: StockModel, args: FinetuningArguments, **kwargs: Any):
         if args.mixes and args.per_device_train_batch_size % 2:
             raise UsageError(
                 f"mixup and CutMix mix pairs of images: per_device_train_batch_size must be even, "
@@ -95,19 +95,19 @@ class MaeFinetuner(ReferenceTrainer):
         """As the reference's training loader always does: mixing needs an even number of images."""
         return self.args.dataloader_drop_last or self.args.mixes
 
-    def fixed_parameters(self, model: nn.Module) -> list[str]:
+    def fixed_parameters(self, model: StockModel) -> list[str]:
         """Everything but the head, where that alone is trained."""
         if not self.args.freeze_backbone:
             return []
         return [name for name, _ in model.named_parameters() if not name.startswith("classifier.")]
 
     @contextmanager
-    def model_in_training(self) -> Iterator[nn.Module]:
+    def model_in_training(self) -> Iterator[StockModel]:
         """With patch dropout, where it is asked for."""
         with super().model_in_training() as model, patches_dropped(model, self.args.patch_dropout):
             yield model
 
-    def groups(self, model: nn.Module, learning_rate: float) -> list[dict]:
+    def groups(self, model: StockModel, learning_rate: float) -> list[dict]:
         """One for each layer and weight decay."""
         return parameter_groups(model, learning_rate, self.args.weight_decay, self.args.layer_decay)
 
@@ -151,7 +151,7 @@ class MaeFinetuner(ReferenceTrainer):
         return self.accelerator.gather(weight).sum() if self.args.world_size > 1 else weight
 
     def compute_loss(
-        self, model: nn.Module, inputs: dict, return_outputs: bool = False, num_items_in_batch: Any = None
+        self, model: StockModel, inputs: dict, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """In training: the micro-batch's share of the mean over the effective batch, scaled so that the Trainer's
         division by the accumulation steps and DDP's mean over processes give that mean; for equal micro-batches it is

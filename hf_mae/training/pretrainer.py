@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
 
+from ..compat.transformers import StockModel
 from ..data.draws import seeded_draws
 from ..settings.arguments import PretrainingArguments
 from .layer_decay import pretraining_groups
@@ -32,16 +32,16 @@ class MaePretrainer(ReferenceTrainer):
 
     args: PretrainingArguments
 
-    def __init__(self, model: nn.Module, args: PretrainingArguments, **kwargs: Any):
+    def __init__(self, model: StockModel, args: PretrainingArguments, **kwargs: Any):
         super().__init__(model, args, **kwargs)
         self.label_names = []
 
-    def fixed_parameters(self, model: nn.Module) -> list[str]:
+    def fixed_parameters(self, model: StockModel) -> list[str]:
         """The sine and cosine positions of encoder and decoder."""
         return list(FIXED_POSITIONS)
 
     @contextmanager
-    def model_in_training(self) -> Iterator[nn.Module]:
+    def model_in_training(self) -> Iterator[StockModel]:
         """With the mask ratio and the target of `args`, which stay in the configuration: the weights are made so."""
         with super().model_in_training() as model:
             for name in ("mask_ratio", "norm_pix_loss"):
@@ -49,7 +49,7 @@ class MaePretrainer(ReferenceTrainer):
                     setattr(model.config, name, value)
             yield model
 
-    def groups(self, model: nn.Module, learning_rate: float) -> list[dict]:
+    def groups(self, model: StockModel, learning_rate: float) -> list[dict]:
         """What decays and what does not."""
         return pretraining_groups(model, learning_rate, self.args.weight_decay)
 
@@ -68,7 +68,7 @@ class MaePretrainer(ReferenceTrainer):
         return batch | {"noise": noise.to(pixel_values.device)}
 
     def compute_loss(
-        self, model: nn.Module, inputs: dict, return_outputs: bool = False, num_items_in_batch: Any = None
+        self, model: StockModel, inputs: dict, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Mean squared error of the hidden patches (the model's own), a mean over each micro-batch as in the
         reference."""

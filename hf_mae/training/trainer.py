@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback, get_scheduler
 
-from ..compat.transformers import HookedTrainer, attention_of, attention_set_to
+from ..compat.transformers import HookedTrainer, StockModel, attention_of, attention_set_to
 from ..data.images import collate
 from ..errors import UsageError, one_line
 from ..files.writing import open_to_the_umask
@@ -40,7 +39,7 @@ class ReferenceTrainer(HookedTrainer):
 
     args: ReferenceTraining
 
-    def __init__(self, model: nn.Module, args: ReferenceTraining, **kwargs: Any):
+    def __init__(self, model: StockModel, args: ReferenceTraining, **kwargs: Any):
         self._refuse_optimizer_of_its_own_groups(kwargs.get("optimizer_cls_and_kwargs"))
         kwargs.setdefault("data_collator", collate)
         super().__init__(model=model, args=_with_learning_rate(args), **kwargs)
@@ -116,7 +115,7 @@ class ReferenceTrainer(HookedTrainer):
     # The model in training
 
     @contextmanager
-    def model_in_training(self) -> Iterator[nn.Module]:
+    def model_in_training(self) -> Iterator[StockModel]:
         """The model as it is trained; afterwards it is as the caller gave it, but for its weights."""
         model = self.accelerator.unwrap_model(self.model)
         with ExitStack() as stack:
@@ -125,7 +124,7 @@ class ReferenceTrainer(HookedTrainer):
             stack.enter_context(frozen(model, self.fixed_parameters(model)))
             yield model
 
-    def fixed_parameters(self, model: nn.Module) -> list[str]:
+    def fixed_parameters(self, model: StockModel) -> list[str]:
         """Names of parameters that this training leaves as they are, whatever their `requires_grad`."""
         return []
 
@@ -138,11 +137,11 @@ class ReferenceTrainer(HookedTrainer):
 
     # Optimizer and schedule
 
-    def groups(self, model: nn.Module, learning_rate: float) -> list[dict]:
+    def groups(self, model: StockModel, learning_rate: float) -> list[dict]:
         """Parameter groups of the optimizer: `params`, `lr`, `lr_scale`, `weight_decay`."""
         raise NotImplementedError
 
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+    def create_optimizer(self, model: StockModel | None = None) -> torch.optim.Optimizer:
         """The caller's optimizer where there is one, else that of `args.optim` (or the caller's class) on `groups`."""
         if self.optimizer is None:
             model = self.model if model is None else model
@@ -158,7 +157,7 @@ class ReferenceTrainer(HookedTrainer):
             self.optimizer = optimizer_class(groups, **kwargs)
         return self.optimizer
 
-    def _optimizer_class(self, model: nn.Module) -> tuple[Any, dict[str, Any]]:
+    def _optimizer_class(self, model: StockModel) -> tuple[Any, dict[str, Any]]:
         if self.optimizer_cls_and_kwargs is not None:
             return self.optimizer_cls_and_kwargs
         try:
@@ -236,7 +235,7 @@ class ReferenceTrainer(HookedTrainer):
 
     # Losses
 
-    def training_step(self, model: nn.Module, inputs: dict, num_items_in_batch: Any = None) -> torch.Tensor:
+    def training_step(self, model: StockModel, inputs: dict, num_items_in_batch: Any = None) -> torch.Tensor:
         """The stock step, whose loss is looked at once it is there."""
         loss = super().training_step(model, inputs, num_items_in_batch)
         self._losses.append(_Loss.on_its_way(loss, inputs.get("index"), self.state.global_step + 1))
@@ -305,14 +304,14 @@ def _with_learning_rate(args: ReferenceTraining) -> ReferenceTraining:
     return own
 
 
-def plain_attention_is_faster(model: nn.Module, device: torch.device) -> bool:
+def plain_attention_is_faster(model: StockModel, device: torch.device) -> bool:
     """Whether training is faster with plain attention: on a CPU the backward pass of torch's fused one takes longer
     than all matrix products (1.15 to 1.5 x the images a second: scripts/benchmark_attention.py)."""
     return device.type == "cpu" and attention_of(model) == "sdpa"
 
 
 @contextmanager
-def frozen(model: nn.Module, names: list[str]) -> Iterator[None]:
+def frozen(model: StockModel, names: list[str]) -> Iterator[None]:
     """Parameters of these names get no gradient within the block."""
     fixed = set(names)
     held = [

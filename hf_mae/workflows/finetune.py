@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from datasets import DatasetDict
 from PIL import Image
-from torch import nn
 from transformers import set_seed
 
+from ..compat.transformers import StockModel
 from ..data.fingerprint import data_fingerprint
 from ..data.images import EvaluationImages, TrainingImages
 from ..data.leakage import pretraining_record, seen_in_pretraining, warn_of_seen
@@ -93,10 +93,10 @@ def finetune_on(
     folder, checkpoint = Path(args.output_dir), settle_resume(args)
     names = _class_names(splits, data_args)
     source = DataSource.of(data_args, args.seed, data_fingerprint(splits))
-    if checkpoint:
-        refuse_other_data(Path(checkpoint).parent, source)
     args = _judged(args, judge_of(splits))
     model = _build(model_args, args, names, checkpoint)
+    if checkpoint:
+        refuse_other_data(Path(checkpoint).parent, source)
     leakage = _look_for_leakage(model_args, data_args, args, splits)
     with args.main_process_first(desc="preparing the images"):
         training_images, held_out, processor = prepare_images(splits, data_args, model.config.image_size, args.seed)
@@ -147,7 +147,7 @@ def _judged(args: FinetuningArguments, judge: str | None) -> FinetuningArguments
 
 def _build(
     model_args: ModelArguments, args: FinetuningArguments, names: list[str], checkpoint: str | None
-) -> nn.Module:
+) -> StockModel:
     set_seed(args.seed)  # of the fresh head
     model = build_classifier(
         resolve(model_args.model_name_or_path or ""),

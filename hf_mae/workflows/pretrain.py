@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from torch import nn
 from transformers import set_seed
 
+from ..compat.transformers import StockModel
 from ..data.fingerprint import data_fingerprint
 from ..data.images import EvaluationImages, TrainingImages
 from ..data.leakage import Match, leave_out, record_hashes, write_record
@@ -93,7 +93,7 @@ def _read_images(data_args: PretrainingDataArguments) -> tuple[Dataset, list[Mat
     return leave_out(images, data_args.exclude, data_args.exclude_by, workers)
 
 
-def _build(model_args: PretrainingModelArguments, args: PretrainingArguments, checkpoint: str | None) -> nn.Module:
+def _build(model_args: PretrainingModelArguments, args: PretrainingArguments, checkpoint: str | None) -> StockModel:
     set_seed(args.seed)  # of a model from scratch
     model = build_pretrainer(
         model_args.model_name_or_path and resolve(model_args.model_name_or_path),
@@ -111,7 +111,7 @@ def _build(model_args: PretrainingModelArguments, args: PretrainingArguments, ch
 
 
 def _trainer(
-    model: nn.Module, images: Dataset, data_args: PretrainingDataArguments, args: PretrainingArguments
+    model: StockModel, images: Dataset, data_args: PretrainingDataArguments, args: PretrainingArguments
 ) -> MaePretrainer:
     size, family = model.config.image_size, data_args.transforms
     mean, std = parse_mean_std(data_args.mean_std, family, images, size)

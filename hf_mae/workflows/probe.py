@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import DatasetDict
-from torch import nn
 from transformers import set_seed
 
+from ..compat.transformers import StockModel
 from ..conversion import convert_to_model, initialize_as_reference
 from ..data.entries import image_files
 from ..data.fingerprint import data_fingerprint
@@ -75,7 +75,7 @@ def _splits(options: ProbeArguments) -> DatasetDict:
     return splits
 
 
-def _backbone(options: ProbeArguments) -> tuple[nn.Module, str]:
+def _backbone(options: ProbeArguments) -> tuple[StockModel, str]:
     """The frozen encoder, and a text that tells its weights."""
     source = resolve(options.model_name_or_path or "")
     model, _ = convert_to_model(

@@ -65,7 +65,7 @@ def test_the_batch_and_the_rule_are_printed_at_the_start(tiny_pth, toy, tmp_path
         in done.stderr
     )
     rows = {
-        line.split()[0]: line.split()[1:] for line in done.stdout.splitlines() if line.startswith(("beit", "class"))
+        line.split()[0]: line.split()[1:] for line in done.stderr.splitlines() if line.startswith(("beit", "class"))
     }
     assert rows["classifier.weight"] == ["0.000125", "0.05"] and rows["classifier.bias"] == ["0.000125", "0"]
     scale = 0.75**4  # three blocks, and the embeddings below them
@@ -74,7 +74,7 @@ def test_the_batch_and_the_rule_are_printed_at_the_start(tiny_pth, toy, tmp_path
 
 def test_tf32_on_a_cpu_is_refused(tiny_pth, toy, tmp_path):
     argv = ["--model_name_or_path", tiny_pth, "--data_dir", toy / "labelled", "--output_dir", tmp_path / "run"]
-    done = run_cli("finetune", *argv, "--tf32", "true", status=1)
+    done = run_cli("finetune", *argv, "--tf32", "true", status=2)
     assert "tf32" in done.stderr
 
 

@@ -174,7 +174,7 @@ def test_a_row_is_one_command(gastrovision, shared_data, tiny_pth, tmp_path):
     "argv, message",
     [
         (["--benchmark", "hyperkvasir-17"], "No benchmark is called hyperkvasir-17"),
-        (["--benchmark", "kvasir-v2", "--data_dir", "/absent"], "/absent is no folder"),
+        (["--benchmark", "kvasir-v2", "--data_dir", "/absent"], "/absent does not exist"),
         (["--split_file", "x.csv"], "belongs to a --benchmark"),
         (["--benchmark", "hyperkvasir-16", "--group_column", "patient"], "use --group_pattern"),
         (["--benchmark", "hyperkvasir-16", "--val_fraction", "0.1"], "has official splits"),

@@ -7,7 +7,7 @@ import shutil
 import pytest
 from PIL import Image, ImageEnhance
 from support.cli_process import run_cli
-from test_pretrain import flags
+from support.training import flags
 
 from hf_mae.cli.main import main
 from hf_mae.data import load_image_folder

@@ -13,7 +13,6 @@ from hf_mae import build_classifier
 from hf_mae.cli.main import main
 from hf_mae.errors import UsageError
 from hf_mae.evaluation.calibration import before_and_after, fit_temperature
-from hf_mae.models.views import averaged_views as average_views
 from hf_mae.models.views import views
 from hf_mae.runs.temperature import read_temperature
 
@@ -49,12 +48,14 @@ def test_averaged_scores_are_the_mean_and_do_not_turn_with_the_image(tiny_pth, p
     with torch.no_grad():
         mean = torch.stack([model(pixel_values=view).logits.softmax(-1) for view in views(image)]).mean(0)
         plain = model(pixel_values=image).logits.softmax(-1)
-        average_views(model)
-        averaged = model(pixel_values=image).logits.softmax(-1)
-        turned = model(pixel_values=torch.rot90(image, 1, dims=(-2, -1))).logits.softmax(-1)
+        with averaged_views(model):
+            averaged = model(pixel_values=image).logits.softmax(-1)
+            turned = model(pixel_values=torch.rot90(image, 1, dims=(-2, -1))).logits.softmax(-1)
+        again = model(pixel_values=image).logits.softmax(-1)
     torch.testing.assert_close(averaged, mean)
     torch.testing.assert_close(turned, averaged)
     assert (plain - averaged).abs().max() > 1e-3
+    assert torch.equal(again, plain) and "forward" not in vars(model)  # the model is as it was
 
 
 @pytest.fixture

@@ -213,7 +213,7 @@ def test_the_verb(capsys):
     assert "ssl_endoscopy_vit_large " in done.stdout and "CC BY-NC 4.0" in done.stdout and "encoder only" in done.stdout
     assert main(["checkpoints", "show", "endovit"]) == 0
     assert "huggingface.co/egeozsoy/EndoViT" in capsys.readouterr().out
-    assert main(["checkpoints", "show", "endovitt"]) == 1
+    assert main(["checkpoints", "show", "endovitt"]) == 2
     assert "did you mean endovit?" in capsys.readouterr().err
     assert main(["checkpoints", "fetch", "endovit"]) == 1  # HF_HUB_OFFLINE
     assert "put it at" in capsys.readouterr().err

@@ -113,8 +113,9 @@ def test_published_rows_that_cannot_be_ranked_stand_apart():
 
 def test_the_data_file_is_the_published_one(shared_data):
     published = list(csv.DictReader(open(shared_data.parent / "published" / "results.csv")))
+    known = [*BENCHMARKS, *(name.rsplit("-", 1)[0] for name in BENCHMARKS), "imagenet-1k"]
     ours = [row for name in [*BENCHMARKS, "imagenet-1k"] for row in published_rows(name)]
-    for row in published:
+    for row in (row for row in published if row["benchmark"] in known):
         (same,) = [
             o
             for o in ours
@@ -190,7 +191,7 @@ def test_runs_that_cannot_be_read(crossval, tmp_path):
     (tmp_path / "run" / "all_results.json").write_text("{")
     with pytest.raises(UsageError, match="is damaged"):
         read_run(tmp_path / "run")
-    assert main(["report"]) == 1
+    assert main(["report"]) == 2
 
 
 def test_an_evaluation_is_reported_too(tiny_pth, toy, tmp_path):

@@ -17,10 +17,10 @@ from support.paths import ROOT
 from transformers import AutoModelForImageClassification, pipeline
 
 from hf_mae import FinetuningArguments, MaeFinetuner, build_classifier, load_image_folder
-from hf_mae import finetune as finetune_verb
 from hf_mae.cli.main import main
 from hf_mae.data import TrainingImages, image_processor, training_transform
 from hf_mae.errors import UsageError
+from hf_mae.settings.verbs import VERBS
 
 QUICK = [
     "--per_device_train_batch_size",
@@ -352,11 +352,10 @@ plain = ours.training_transform
 def without_randomness(family, size, mean, std, **_):
     steps = [transforms.ToTensor(), transforms.Normalize(list(mean), list(std))]
     return ours.TrainingTransform("plain", ours.SquareResize(size), transforms.Compose(steps))
-import hf_mae.finetune
-hf_mae.finetune.training_transform = without_randomness
-from hf_mae.cli.main import main
-from hf_mae.data import TrainingImages, image_processor, training_transform
-sys.exit(main(["finetune", *sys.argv[1:]]))
+import hf_mae.workflows.finetune
+hf_mae.workflows.finetune.training_transform = without_randomness
+from hf_mae.cli.main import program
+program(["finetune", *sys.argv[1:]])
 """
     (tmp_path / "script.py").write_text(script)
     for name, processes, batch in (("one", 1, 20), ("two", 2, 10)):
@@ -382,7 +381,7 @@ sys.exit(main(["finetune", *sys.argv[1:]]))
 
 
 def test_the_verbs_defaults_evaluate_every_epoch():
-    assert finetune_verb.DEFAULTS["metric_for_best_model"] == "macro_f1"
+    assert VERBS["finetune"].defaults["metric_for_best_model"] == "macro_f1"
 
 
 def test_arguments_reject_nonsense(tmp_path):

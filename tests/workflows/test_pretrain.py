@@ -12,30 +12,12 @@ from PIL import Image
 from safetensors.torch import load_file
 from support.cli_process import run_cli
 from support.models import TensorItems, tiny_pretrainer
+from support.training import flags
 from transformers import ViTMAEForPreTraining
 
 from hf_mae import MaePretrainer, PretrainingArguments
 from hf_mae.cli.main import main
 from hf_mae.data.unlabelled import load_unlabelled
-
-TINY = {
-    "hidden_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 3,
-    "image_size": 32,
-    "patch_size": 8,
-    "decoder_hidden_size": 32,
-    "decoder_num_hidden_layers": 1,
-    "decoder_num_attention_heads": 4,
-    "per_device_train_batch_size": 20,
-    "learning_rate": 1e-3,
-    "warmup_epochs": 1,
-}
-
-
-def flags(toy, out, **more):
-    settings = {"data_dir": toy / "unlabelled", "output_dir": out} | TINY | more
-    return [word for name, value in settings.items() for word in (f"--{name}", str(value))]
 
 
 def test_from_scratch_to_a_fine_tuned_model(toy, tmp_path):

@@ -7,8 +7,8 @@ import pytest
 from support.cli_process import run_cli
 from support.models import tiny_pretrainer
 
-from hf_mae import probe as module
 from hf_mae.cli.main import main
+from hf_mae.evaluation import features as module
 from hf_mae.evaluation.probes import linear_probe
 from hf_mae.evaluation.probes import probe_features as probe
 
