@@ -111,10 +111,10 @@ def read_architecture(
         ConversionError: a parameter is missing, a shape is wrong, or the number of heads is not known.
     """
     has_decoder = any(name.startswith("decoder_") for name in state)
-    depth, decoder_depth = count_blocks(state, "blocks"), count_blocks(state, "decoder_blocks") if has_decoder else None
+    depth, decoder_depth = count_blocks(state, "blocks"), count_blocks(state, "decoder_blocks")
     if depth == 0:
         raise ConversionError(f"{source} has no transformer blocks (blocks.0...): it holds no ViT encoder.")
-    required = required_names(depth, decoder_depth)
+    required = required_names(depth, decoder_depth if has_decoder else None)
     for module in ("norm", "fc_norm", "head"):
         pair = [f"{module}.weight", f"{module}.bias"]
         if any(name in state for name in pair) or (module == "norm" and "fc_norm.weight" not in state):
@@ -161,7 +161,7 @@ def read_architecture(
     return architecture
 
 
-def transformers_config(architecture: Architecture, target: str, **extra):
+def transformers_config(architecture: Architecture, target: str, **extra: Any) -> Any:
     """The configuration of the stock class for one of `names.TARGETS`, with the reference's layer norm epsilon.
 
     Mean pooling is BEiT without its own additions (no relative positions, no layer scale): the reference's
@@ -169,7 +169,7 @@ def transformers_config(architecture: Architecture, target: str, **extra):
     """
     from transformers import BeitConfig, ViTConfig, ViTMAEConfig
 
-    sizes = architecture.encoder_sizes() | {"layer_norm_eps": LAYER_NORM_EPS} | extra
+    sizes: dict[str, Any] = architecture.encoder_sizes() | {"layer_norm_eps": LAYER_NORM_EPS} | extra
     if target == "pretraining":
         decoder = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
         return ViTMAEConfig(**sizes, **{f"decoder_{n}": getattr(architecture, f"decoder_{n}") for n in decoder})

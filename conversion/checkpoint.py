@@ -53,12 +53,12 @@ class Checkpoint:
     state: dict[str, torch.Tensor]
     source: str
     layout: str  # in words, e.g. "{model, optimizer, epoch, scaler, args}"
-    left_out: list[dict] = field(default_factory=list)  # {"source", "reason"}: what is no parameter
+    left_out: list[dict[str, Any]] = field(default_factory=list)  # {"source", "reason"}: what is no parameter
     notes: list[str] = field(default_factory=list)
     args: dict[str, Any] = field(default_factory=dict)  # the run's own arguments
     file: Path | None = None
     id2label: dict[int, str] | None = None
-    _digest: Future | None = None
+    _digest: Future[str] | None = None
 
     @property
     def size(self) -> int | None:
@@ -84,9 +84,9 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _safe_globals() -> list:
+def _safe_globals() -> list[Any]:
     """What a pickle may name beside torch's own list: the run's arguments, and numpy scalars (loss, accuracy)."""
-    allowed: list = [argparse.Namespace]
+    allowed: list[Any] = [argparse.Namespace]
     try:
         import numpy
         from numpy.dtypes import BoolDType, Float16DType, Float32DType, Float64DType, Int32DType, Int64DType
@@ -311,7 +311,7 @@ def read_pretrained(source: str) -> Checkpoint:
     return checkpoint
 
 
-def _stock_class(config, source: str) -> tuple[str, str]:
+def _stock_class(config: Any, source: str) -> tuple[str, str]:
     """The class that loads a configuration, and its target in `names.TARGETS`; anything else is refused."""
     architectures = " ".join(config.architectures or [])
     if config.model_type == "vit_mae":

@@ -89,8 +89,8 @@ def _settle_head(
 
 
 def _fill_new(
-    mapped: Mapped, target: str, shapes: dict[str, torch.Size], reasons: dict[str, str], generator
-) -> list[dict]:
+    mapped: Mapped, target: str, shapes: dict[str, torch.Size], reasons: dict[str, str], generator: Any
+) -> list[dict[str, Any]]:
     """Adds initial values for the parameters that the source lacks; each is reported."""
     missing = {name: torch.empty(shape, device="meta") for name, shape in shapes.items() if name not in mapped.tensors}
     references, _ = to_reference(missing, target)
@@ -117,7 +117,7 @@ class _Plan:
     architecture: Architecture
     state: dict[str, torch.Tensor]  # by the reference's names, as far as it is used
     config: dict[str, Any]  # what the model's configuration gets beside the sizes
-    dropped: list[dict] = field(default_factory=list)  # {"source", "reason"} of tensors that are replaced
+    dropped: list[dict[str, Any]] = field(default_factory=list)  # {"source", "reason"} of tensors that are replaced
     reasons: dict[str, str] = field(default_factory=dict)  # why a module starts fresh
 
 
@@ -208,7 +208,7 @@ def _plan_pixel_loss(plan: _Plan, norm_pix_loss: bool | None) -> None:
         raise ConversionError("--norm_pix_loss is for --to pretraining: a classifier or backbone has no pixel loss.")
 
 
-def _build(plan: _Plan, generator: torch.Generator | None) -> tuple[Any, Mapped, list[dict]]:
+def _build(plan: _Plan, generator: torch.Generator | None) -> tuple[Any, Mapped, list[dict[str, Any]]]:
     """The model with the checkpoint's tensors, how they were mapped, and what is new."""
     import transformers
 
@@ -232,7 +232,7 @@ def _build(plan: _Plan, generator: torch.Generator | None) -> tuple[Any, Mapped,
     return model, mapped, new
 
 
-def _certificate(plan: _Plan, mapped: Mapped, new: list[dict]) -> ConversionReport:
+def _certificate(plan: _Plan, mapped: Mapped, new: list[dict[str, Any]]) -> ConversionReport:
     checkpoint, target = plan.checkpoint, plan.target
     return ConversionReport(
         source={"name": checkpoint.source, "layout": checkpoint.layout},
@@ -265,14 +265,14 @@ def _resize(
     architecture.image_size = image_size
 
 
-def _references_of_new(model, target: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _references_of_new(model: Any, target: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Reference names of the parameters that the model has and the source lacks (a fresh head, fc_norm, decoder)."""
     references, _ = to_reference(model.state_dict(), target)
     return {name: tensor for name, tensor in references.items() if name not in state}
 
 
 @torch.no_grad()
-def _verify(model, state: dict[str, torch.Tensor], architecture: Architecture, target: str) -> dict[str, Any]:
+def _verify(model: Any, state: dict[str, torch.Tensor], architecture: Architecture, target: str) -> dict[str, Any]:
     """Both sides on the same random input, in float32 and evaluation mode."""
     generator = torch.Generator().manual_seed(0)
     size, count = architecture.image_size, (architecture.image_size // architecture.patch_size) ** 2

@@ -1,6 +1,7 @@
 """transformers weights -> a reference checkpoint (`.pth`) that facebookresearch/mae and timm load."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -34,7 +35,7 @@ def export_checkpoint(source: str | Path, destination: str | Path, *, overwrite:
     return architecture
 
 
-def export_model(model, target: str) -> dict[str, torch.Tensor]:
+def export_model(model: Any, target: str) -> dict[str, torch.Tensor]:
     """The reference's state dict of a stock model in memory; `target` is a key of `names.TARGETS`."""
     state, unknown = to_reference(model.state_dict(), target)
     if unknown:

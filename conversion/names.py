@@ -8,6 +8,7 @@ ViTMAE. `{i}` is the number of a block, `{p}` is `weight` or `bias`. The one ten
 import re
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -76,7 +77,7 @@ KEY_BIAS_NOTE = (
 
 
 @cache
-def _compiled(pattern: str) -> re.Pattern:
+def _compiled(pattern: str) -> re.Pattern[str]:
     regex = re.escape(pattern)
     for field, values in (
         ("i", r"(?P<i>\d+)"),
@@ -104,8 +105,8 @@ class Mapped:
     """What became of the tensors of a source."""
 
     tensors: dict[str, torch.Tensor]  # by transformers' name
-    ledger: list[dict]  # {"source", "target": [names], "note"?} for every tensor that is used
-    left_out: list[dict]  # {"source", "reason"} for every tensor that is not
+    ledger: list[dict[str, Any]]  # {"source", "target": [names], "note"?} for every tensor that is used
+    left_out: list[dict[str, Any]]  # {"source", "reason"} for every tensor that is not
 
 
 def to_transformers(state: dict[str, torch.Tensor], target: str) -> Mapped:
@@ -145,7 +146,8 @@ def to_reference(state: dict[str, torch.Tensor], target: str) -> tuple[dict[str,
 
     The three projections are fused again; BEiT's missing key bias comes back as zeros.
     """
-    reference, unknown = {}, []
+    reference: dict[str, torch.Tensor] = {}
+    unknown: list[str] = []
     for name, tensor in state.items():
         for ours, theirs in TARGETS[target]:
             if (fields := match(theirs, name)) is None:
@@ -155,8 +157,7 @@ def to_reference(state: dict[str, torch.Tensor], target: str) -> tuple[dict[str,
                 reference[key] = tensor
             elif key not in reference:
                 parts = [state.get(theirs.format(**(fields | {"qkv": qkv}))) for qkv in QKV]
-                parts = [torch.zeros_like(tensor) if part is None else part for part in parts]
-                reference[key] = torch.cat(parts)
+                reference[key] = torch.cat([torch.zeros_like(tensor) if part is None else part for part in parts])
             break
         else:
             unknown.append(name)

@@ -1,11 +1,16 @@
 """The reference's evaluation preprocessing as a stock image processor."""
 
+from collections.abc import Sequence
+from typing import Any
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 BILINEAR, BICUBIC = 2, 3  # PIL.Image.Resampling
 
 
-def reference_image_processor(image_size: int, mean=IMAGENET_MEAN, std=IMAGENET_STD):
+def reference_image_processor(
+    image_size: int, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
+) -> Any:
     """Resize(256) + CenterCrop(224), scaled to other image sizes as `build_transform` in the reference's datasets.py.
 
     Every field is written out, because the defaults of `ViTImageProcessor` (mean and std of 0.5, bilinear, square

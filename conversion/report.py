@@ -10,9 +10,9 @@ class ConversionReport:
 
     source: dict[str, Any]  # name, size in bytes, sha256, layout
     target: dict[str, Any]  # class, pooling, architecture
-    ledger: list[dict]  # {"source", "target": [...]}: every tensor that was used
-    left_out: list[dict]  # {"source", "reason"}: every tensor that was not
-    new: list[dict]  # {"target", "reason"}: every parameter of the target that the source lacks
+    ledger: list[dict[str, Any]]  # {"source", "target": [...]}: every tensor that was used
+    left_out: list[dict[str, Any]]  # {"source", "reason"}: every tensor that was not
+    new: list[dict[str, Any]]  # {"target", "reason"}: every parameter of the target that the source lacks
     notes: list[str] = field(default_factory=list)
     verification: dict[str, Any] | None = None  # largest difference between both sides on random input
     versions: dict[str, str] = field(default_factory=dict)

@@ -12,7 +12,7 @@ def parser() -> Parser:
 def main(argv: list[str]) -> int:
     """Runs it, and returns the exit status."""
     asked = parser().parse(argv)
-    action, name = asked.flags.get("action", "list"), asked.flags.get("name")
+    action, name = asked.flags.get("action", "list"), asked.flags.get("name", "")
     if action != "list" and not name:
         raise CommandLineError(f"{action} needs the NAME of a checkpoint (see hf-mae checkpoints).")
     if action == "fetch":

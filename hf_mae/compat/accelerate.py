@@ -47,7 +47,7 @@ def without_importing_deepspeed(accelerator: Accelerator) -> None:
         with _deepspeed_unseen():
             return unwrap(model, *args, **kwargs)
 
-    accelerator.unwrap_model = unwrap_model  # type: ignore[method-assign]
+    accelerator.unwrap_model = unwrap_model
 
 
 @contextmanager

@@ -28,7 +28,7 @@ def whole_weights() -> Iterator[None]:
         integration._hf_deepspeed_config_weak_ref = held
 
 
-def parameters_and_groups(optimizer: Any) -> list[tuple[list, dict]]:
+def parameters_and_groups(optimizer: Any) -> list[tuple[list, dict[str, Any]]]:
     """The model's own parameters beside the group that updates them, of torch's and of ZeRO's optimizers.
 
     Args:

@@ -25,6 +25,11 @@ class HookedTrainer(Trainer):
     `after_checkpoint`), and nothing that begins with an underscore.
     """
 
+    model: Any
+    train_dataset: Any
+    optimizer: Any
+    lr_scheduler: Any
+
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         # ViT and BEiT take **kwargs, from which the Trainer concludes that they normalise their loss by
@@ -36,7 +41,7 @@ class HookedTrainer(Trainer):
 
     # Hooks
 
-    def loss_weight(self, batches: Sequence[dict], device: torch.device) -> torch.Tensor | None:
+    def loss_weight(self, batches: Sequence[dict[str, Any]], device: torch.device) -> torch.Tensor | None:
         """What the summed loss of an update is divided by; None: each micro-batch by its own."""
         return None
 
@@ -80,7 +85,7 @@ class HookedTrainer(Trainer):
         self.before_checkpoint()
         super()._save_checkpoint(model, trial)
         if self.is_world_process_zero():
-            self.after_checkpoint(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+            self.after_checkpoint(Path(self.args.output_dir or "") / f"checkpoint-{self.state.global_step}")
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
@@ -99,7 +104,7 @@ class HookedTrainer(Trainer):
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             super()._load_best_model()
         else:
-            self.load_weights(self.state.best_model_checkpoint)
+            self.load_weights(str(self.state.best_model_checkpoint))
 
     # Private state
 

@@ -67,12 +67,7 @@ def read_split(benchmark: Benchmark, given: list[str] | None) -> dict[Key, tuple
     assigned: dict[Key, tuple[str, str]] = {}
     for split_file in benchmark.split_files:
         if given:
-            path = copies.get(split_file.sha256)
-            if path is None:
-                same_name = next((p for p in copies.values() if p.name == split_file.name), None)
-                if same_name is not None:
-                    _check_hash(split_file, same_name.read_bytes(), same_name)
-                raise UsageError(f"--split_file lacks {split_file.name}, which is at {split_file.url}.")
+            path = _own_copy(split_file, copies)
         else:
             path = fetch_split_file(split_file)
         with open(path, encoding="utf-8-sig", newline="") as file:
@@ -83,6 +78,16 @@ def read_split(benchmark: Benchmark, given: list[str] | None) -> dict[Key, tuple
                 key = (name, stem) if benchmark.keyed_by_class else stem
                 assigned[key] = (name, split_file.split or row[2])
     return assigned
+
+
+def _own_copy(split_file: SplitFile, copies: dict[str, Path]) -> Path:
+    """The user's copy of an official CSV, of copies by their hash."""
+    if split_file.sha256 in copies:
+        return copies[split_file.sha256]
+    for path in copies.values():
+        if path.name == split_file.name:
+            _check_hash(split_file, path.read_bytes(), path)
+    raise UsageError(f"--split_file lacks {split_file.name}, which is at {split_file.url}.")
 
 
 def find_images(root: Path, benchmark: Benchmark) -> dict[Key, list[str]]:
@@ -189,7 +194,7 @@ def load_benchmark(
     )
     by_split = {split: [entry for entry in entries if entry.split == split] for split in SPLITS}
     splits = DatasetDict({s: to_dataset(part, list(benchmark.classes)) for s, part in by_split.items() if part})
-    counts = Counter(entry.split for entry in entries)
+    counts = dict(Counter(entry.split for entry in entries))
     expected = dict(benchmark.counts)
     if fold == 2:
         expected = {"train": expected["validation"], "validation": expected["train"]}
@@ -200,5 +205,5 @@ def load_benchmark(
         missing=missing,
         extra=dict(sorted(extra.items())),
         excluded=left_out,
-        as_published=not exclude_pairs and dict(counts) == expected,
+        as_published=not exclude_pairs and counts == expected,
     )

@@ -4,6 +4,7 @@ Data that can be checked line by line; `archives.py` makes data sets of it.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..errors import UsageError
 
@@ -118,7 +119,7 @@ _GASTROVISION_22 = (
     "Small bowel_terminal ileum",
 )
 
-_HYPERKVASIR = {
+_HYPERKVASIR: dict[str, Any] = {
     "split_files": (
         SplitFile(
             "2_fold_split.csv",
@@ -137,7 +138,7 @@ _HYPERKVASIR = {
 
 _GASTROVISION_RARE = ("Angiectasia", "Erythema", "Esophageal varices", "Resection margins", "Ulcer")
 
-_GASTROVISION = {
+_GASTROVISION: dict[str, Any] = {
     "folds": 0,
     "keyed_by_class": True,
     "licence": "CC BY 4.0",

@@ -10,6 +10,7 @@ import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import imagehash
@@ -31,7 +32,7 @@ MIN_DETAIL = 0.5
 MAX_WARP = 0.2  # of an alignment: scale, shear, and shift as a share of the side; any two blobs fit with more
 DARK, BRIGHT = 16, 250  # grey levels outside of which there is no detail: borders, and reflections of the lamp
 _PLACES = ((0.5, 0.5), (0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))
-_ALIGNMENT_STEPS = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 40, 1e-4)
+_ALIGNMENT_STEPS: Any = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 40, 1e-4)
 
 
 @dataclass(frozen=True)
@@ -131,9 +132,9 @@ def similarity(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
     if min(one.std(), two.std()) < 2.0:  # an empty image has nothing to align
         both_empty = float(max(one.std(), two.std()) < 2.0)
         return both_empty, both_empty
-    warp = np.eye(2, 3, dtype=np.float32)
+    warp: Any = np.eye(2, 3, dtype=np.float32)
     try:
-        _, warp = cv2.findTransformECC(one, two, warp, cv2.MOTION_AFFINE, _ALIGNMENT_STEPS, None, 3)
+        _, warp = cv2.findTransformECC(one, two, warp, cv2.MOTION_AFFINE, _ALIGNMENT_STEPS, None, 3)  # type: ignore[call-overload]
     except cv2.error:  # the two do not correlate
         return 0.0, 0.0
     if np.abs(warp[:, :2] - np.eye(2)).max() > MAX_WARP or np.abs(warp[:, 2]).max() > MAX_WARP * max(height, width):

@@ -47,7 +47,8 @@ def to_dataset(entries: list[Entry], names: list[str]) -> Dataset:
 
 def _groups(entries: list[Entry]) -> list[str] | None:
     groups = [entry.group for entry in entries]
-    return None if None in groups else groups
+    known = [group for group in groups if group is not None]
+    return known if len(known) == len(groups) else None
 
 
 def column(dataset: Dataset, name: str) -> list | None:

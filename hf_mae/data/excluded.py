@@ -71,7 +71,7 @@ def listed_names(path: Path, split: str | None) -> list[str]:
     if column is None:
         raise UsageError(f"{path} has no column of file names (one of {', '.join(_NAME_COLUMNS)}).")
     if split is not None:
-        kind = next((name for name in _SPLIT_COLUMNS if name in known), None)
+        kind = next((name for name in _SPLIT_COLUMNS if name in known), "")
         values = sorted({str(row[kind]) for row in rows}) if kind else []
         if split not in values:
             there = f"its {kind} is one of {', '.join(values)}" if kind else "it has no column split"

@@ -69,8 +69,9 @@ def load_image_folder(
         raise UsageError(f"val_fraction must be at least 0 and below 1, not {val_fraction}.")
     root = Path(data_dir)
     manifest = Path(manifest) if manifest else find_manifest(root)
+    empty: list[str] = []
     if manifest is not None:
-        entries, empty = read_manifest(manifest, root if root.is_dir() else manifest.parent, group_column), []
+        entries = read_manifest(manifest, root if root.is_dir() else manifest.parent, group_column)
     elif root.is_dir() and not _is_datasets_folder(root):
         entries, empty = scan_folder(root)
     elif root.is_file():

@@ -57,7 +57,7 @@ def check_folds(folds: list[DatasetDict]) -> None:
     names = folds[0]["train"].features["labels"].names
     for number, fold in enumerate(folds, 1):
         counts = {split: np.bincount(dataset["labels"][:], minlength=len(names)) for split, dataset in fold.items()}
-        everywhere = sum(counts.values()) > 0
+        everywhere = np.stack(list(counts.values())).sum(0) > 0
         if lacking := [name for i, name in enumerate(names) if everywhere[i] and not counts["train"][i]]:
             raise UsageError(
                 f"Fold {number} has no training image of {', '.join(lacking)}: all its images are held out together. "

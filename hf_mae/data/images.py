@@ -7,6 +7,7 @@ interruption changes it.
 import logging
 from collections.abc import Callable
 from itertools import chain
+from typing import Any
 
 import datasets
 import numpy as np
@@ -57,7 +58,7 @@ class TrainingImages(torch.utils.data.Dataset):
         self._told: set[int] = set()  # of the unreadable images, those that were warned of
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # seen by persistent workers too
         if cache and transform.resize is not None:
-            self.pixels = CachedPixels(dataset, transform.resize, num_workers)
+            self.pixels: CachedPixels | DecodedPixels = CachedPixels(dataset, transform.resize, num_workers)
         else:
             self.pixels = DecodedPixels(dataset, transform.resize)
 
@@ -67,11 +68,11 @@ class TrainingImages(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.file_names)
 
-    def __getitem__(self, index: int) -> dict:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         index, image = self._readable(index)
         with seeded_draws(self.seed, int(self._epoch), index):
-            if self.batched:
-                item = {
+            if self.batched and self.transform.batch is not None:
+                item: dict[str, Any] = {
                     "pixels": torch.from_numpy(np.array(image)),
                     "drawn": self.transform.batch.draw(image.height, image.width),
                 }
@@ -102,7 +103,7 @@ class TrainingImages(torch.utils.data.Dataset):
 class EvaluationImages(torch.utils.data.Dataset):
     """Items as of `TrainingImages`, prepared by the image processor that is saved with the model."""
 
-    def __init__(self, dataset: datasets.Dataset, processor, cache: bool = True, num_workers: int | None = None):
+    def __init__(self, dataset: datasets.Dataset, processor: Any, cache: bool = True, num_workers: int | None = None):
         self.file_names = dataset["file_name"][:]
         self.groups = dataset["group"][:] if "group" in dataset.column_names else None
         self.labels = np.asarray(dataset["labels"][:]) if "labels" in dataset.column_names else None
@@ -113,7 +114,7 @@ class EvaluationImages(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.file_names)
 
-    def __getitem__(self, index: int) -> dict:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         tensor = torch.from_numpy(np.array(self.pixels[index])).permute(2, 0, 1)
         prepared = self.processor(tensor, do_resize=False, do_center_crop=False, return_tensors="pt")
         item = {"pixel_values": prepared["pixel_values"][0], "index": index}
@@ -125,7 +126,7 @@ class EvaluationImages(torch.utils.data.Dataset):
 class ProcessorPrefix:
     """The part of an image processor that comes before the arithmetic: resize and crop, in uint8."""
 
-    def __init__(self, processor):
+    def __init__(self, processor: Any):
         self.processor = processor
 
     def __call__(self, image: Image.Image) -> Image.Image:
@@ -191,16 +192,17 @@ def keep_decoded(paths: list[str], resize: Callable, num_workers: int | None) ->
             return _resized({"path": paths[index]}, resize)
         except Exception as error:  # PIL raises whatever the format's plugin does
             bad[paths[index]] = reason_of(error, paths[index])
+            return None
 
     PixelStore(repr(resize)).add([file_key(path) for path in paths], decode, num_workers)
     return bad
 
 
-def _resized(encoded: dict, resize: Callable) -> np.ndarray:
+def _resized(encoded: dict[str, Any], resize: Callable) -> np.ndarray:
     return np.asarray(resize(to_rgb(open_encoded(encoded))), dtype=np.uint8)
 
 
-def collate(items: list[dict]) -> dict[str, torch.Tensor]:
+def collate(items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     """Stacks items: `pixel_values` (B, C, H, W), `labels` (B,) or (B, classes), and whatever else they carry."""
     first = items[0]
     if "pixel_values" not in first and "pixels" not in first:

@@ -3,6 +3,7 @@
 import glob
 import os
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from ..errors import UsageError
 
@@ -67,7 +68,7 @@ def _raise(error: Exception):
     raise error
 
 
-def prepare(name: str, opener: Callable, processor):
+def prepare(name: str, opener: Callable, processor: Any):
     """Pixel values (C, H, W) of an image, or the sentence on why there are none."""
     from .opening import to_rgb
 

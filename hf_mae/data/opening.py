@@ -1,11 +1,12 @@
 """Opening images: files and encoded bytes -> upright RGB."""
 
 import io
+from typing import Any
 
 from PIL import ExifTags, Image, ImageOps
 
 
-def open_encoded(encoded: dict) -> Image.Image:
+def open_encoded(encoded: dict[str, Any]) -> Image.Image:
     """An image of an undecoded column: `{"bytes", "path"}`."""
     return Image.open(io.BytesIO(encoded["bytes"]) if encoded.get("bytes") else encoded["path"])
 

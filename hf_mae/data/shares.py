@@ -21,11 +21,11 @@ def stratified_share(labels: list, fraction: float, seed: int, *, leave_one: boo
     Args:
         leave_one: a class of two or more keeps at least one element on either side; else each has at least one inside.
     """
-    labels = np.asarray(labels)
+    by_label = np.asarray(labels)
     chosen = np.zeros(len(labels), dtype=bool)
     generator = np.random.default_rng(seed)
-    for label in np.unique(labels):
-        members = generator.permutation(np.flatnonzero(labels == label))
+    for label in np.unique(by_label):
+        members = generator.permutation(np.flatnonzero(by_label == label))
         count = round(fraction * len(members))
         if len(members) > 1 or not leave_one:
             count = min(max(count, 1), len(members) - leave_one)
@@ -69,7 +69,7 @@ def groups_of(file_names: list[str], pattern: str) -> list[str]:
     found = [regex.search(name) for name in file_names]
     if unmatched := [name for name, match in zip(file_names, found) if match is None or match.group(1) is None]:
         raise UsageError(f"--group_pattern {pattern} does not match {len(unmatched)} files, {unmatched[0]} among them.")
-    return [match.group(1) for match in found]
+    return [match.group(1) for match in found if match is not None]
 
 
 def warn_of_shared_groups(groups_by_split: dict[str, list[str]]) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import DatasetDict
@@ -56,7 +57,7 @@ def read_splits(
         return splits
     if source.split_file:
         raise UsageError("--split_file belongs to a --benchmark.")
-    options = {
+    options: dict[str, Any] = {
         "manifest": source.manifest,
         "val_fraction": source.val_fraction,
         "seed": seed,
@@ -67,10 +68,10 @@ def read_splits(
         "keep_repeated": keep_repeated,
         "check": check,
     }
-    splits = load_image_folder(source.data_dir, **options, label_names=label_names)
+    splits = load_image_folder(str(source.data_dir), **options, label_names=label_names)
     names = next(iter(splits.values())).features["labels"].names
     if own_names and own_names != names and set(own_names) == set(names):
-        splits = load_image_folder(source.data_dir, **options, label_names=own_names)
+        splits = load_image_folder(str(source.data_dir), **options, label_names=own_names)
     return _without_pairs(splits, source.exclude_pairs) if source.exclude_pairs else splits
 
 
@@ -106,13 +107,15 @@ def _without_pairs(splits: DatasetDict, path: str) -> DatasetDict:
 
 
 def _load_benchmark(source: DataSourceArguments, seed: int, check: Check | None) -> DatasetDict:
-    benchmark = find_benchmark(source.benchmark)
+    benchmark = find_benchmark(str(source.benchmark))
     if benchmark.split_files and source.val_fraction:
         raise UsageError(f"{source.benchmark} has official splits: leave out --val_fraction.")
-    options = {} if benchmark.split_files or not source.val_fraction else {"val_fraction": source.val_fraction}
+    options: dict[str, Any] = (
+        {} if benchmark.split_files or not source.val_fraction else {"val_fraction": source.val_fraction}
+    )
     data = load_benchmark(
-        source.benchmark,
-        source.data_dir,
+        str(source.benchmark),
+        str(source.data_dir),
         fold=source.fold,
         seed=seed,
         split_files=source.split_file,

@@ -10,6 +10,7 @@ A transform has a part that is the same in every epoch (`resize`, cached as uint
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -31,8 +32,8 @@ class TrainingTransform:
     """`augment(resize(image))` is the training transform; `resize` is None where the random crop comes first."""
 
     name: str
-    resize: Callable[[Image.Image], Image.Image] | None
-    augment: Callable[[Image.Image], "torch.Tensor"]  # noqa: F821
+    resize: Any  # PIL image -> PIL image, or None
+    augment: Callable[[Image.Image], Any]  # -> float32 (3, size, size)
     batch: FlipsAndRotation | None = None  # the same as `augment`, of uint8 batches
 
 
@@ -56,8 +57,8 @@ class BoundedResize:
         if min(image.size) <= self.shortest_edge:
             return image
         scale = self.shortest_edge / min(image.size)
-        size = tuple(max(round(side * scale), self.shortest_edge) for side in image.size)
-        return image.resize(size, Image.Resampling.BICUBIC)
+        width, height = (max(round(side * scale), self.shortest_edge) for side in image.size)
+        return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
 def training_transform(
@@ -98,7 +99,7 @@ def training_transform(
     augment = create_transform(
         input_size=image_size,
         is_training=True,
-        color_jitter=None,
+        color_jitter=None,  # type: ignore[arg-type]  # what the reference passes
         auto_augment=None if auto_augment in (None, "none") else auto_augment,
         interpolation="bicubic",
         re_prob=random_erasing,
@@ -161,7 +162,7 @@ def image_processor(family: str, image_size: int, mean=None, std=None):
     )
 
 
-def training_transform_of(processor) -> TrainingTransform:
+def training_transform_of(processor: Any) -> TrainingTransform:
     """The training transform that goes with an image processor: `imagenet` where it crops the centre, else
     `endoscopy`; size, mean and std are the processor's."""
     settings = processor.to_dict()
@@ -176,7 +177,7 @@ def _known(family: str) -> str:
     return family
 
 
-def parse_mean_std(value: list[str] | str | None, family: str, dataset, image_size: int):
+def parse_mean_std(value: list[str] | str | None, family: str, dataset: Any, image_size: int):
     """Mean and std of the channels from `--mean_std`; `auto` measures the training images.
 
     Args:
@@ -198,7 +199,7 @@ def parse_mean_std(value: list[str] | str | None, family: str, dataset, image_si
     return tuple(numbers[:3]), tuple(numbers[3:])
 
 
-def measure_mean_std(dataset, image_size: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def measure_mean_std(dataset: Any, image_size: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel over all pixels of the images resized to `image_size`, in [0, 1]."""
     resize, count = SquareResize(image_size), 0
     total, squares = np.zeros(3), np.zeros(3)

@@ -3,6 +3,8 @@
 The predicted class stays the same. It is fitted on validation logits, and kept in `temperature.json`.
 """
 
+from typing import Any
+
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
@@ -36,7 +38,7 @@ def before_and_after(logits: np.ndarray, labels: np.ndarray, temperature: float)
     return found
 
 
-def calibration_sentence(facts: dict, split: str) -> str:
+def calibration_sentence(facts: dict[str, Any], split: str) -> str:
     """What a temperature does to the calibration of a split."""
     return (
         f"temperature {facts['temperature']:.3f} on {split}: expected calibration error {facts['ece_before']:.4f} "

@@ -1,6 +1,7 @@
 """Features of a frozen backbone, kept while the files do not change."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ POOLINGS = ("cls", "mean")  # the class token, and the mean of the patch tokens,
 
 
 @torch.inference_mode()
-def features_of(model, images: EvaluationImages, batch_size: int, name: str) -> dict[str, np.ndarray]:
+def features_of(model: Any, images: EvaluationImages, batch_size: int, name: str) -> dict[str, np.ndarray]:
     """Features (images, width) float32 of each pooling, from the last layer after its norm.
 
     Args:
@@ -29,7 +30,9 @@ def features_of(model, images: EvaluationImages, batch_size: int, name: str) -> 
     return {pooling: np.concatenate(parts) for pooling, parts in found.items()}
 
 
-def cached_features(model, images: EvaluationImages, paths: list[str], key: str, batch_size: int, name: str):
+def cached_features(
+    model: Any, images: EvaluationImages, paths: list[str], key: str, batch_size: int, name: str
+) -> dict[str, np.ndarray]:
     """`features_of`, kept while the files do not change.
 
     Args:
@@ -47,5 +50,9 @@ def cached_features(model, images: EvaluationImages, paths: list[str], key: str,
         f"features/{files_fingerprint(paths, '1', key)}.npz",
         make=lambda: features_of(model, images, batch_size, name),
         read=read,
-        write=lambda path, found: np.savez(path, **found),
+        write=_save,
     )
+
+
+def _save(path: Path, found: dict[str, np.ndarray]) -> None:
+    np.savez(path, **found)  # type: ignore[arg-type]  # a name is never one of its own arguments

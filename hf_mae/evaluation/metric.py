@@ -11,7 +11,7 @@ _DESCRIPTION = """Accuracy, balanced accuracy, macro and micro precision / recal
 coefficient, per-class scores and the confusion matrix, by scikit-learn's conventions."""
 
 
-class ClassificationMetrics(evaluate.Metric):
+class ClassificationMetrics(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
     """Metrics of single-label classification: `classification_scores` for whoever works with `evaluate`.
 
     ClassificationMetrics().compute(predictions=[0, 1], references=[0, 1], label_names=["polyp", "mucosa"])

@@ -67,7 +67,7 @@ def classification_scores(
     return scores
 
 
-def ranking_scores(class_scores: np.ndarray, references: np.ndarray, label_names: list[str]) -> dict:
+def ranking_scores(class_scores: np.ndarray, references: np.ndarray, label_names: list[str]) -> dict[str, Any]:
     """ROC AUC (each class against the rest) and average precision, macro averages as sklearn's.
 
     Args:
@@ -90,7 +90,7 @@ def ranking_scores(class_scores: np.ndarray, references: np.ndarray, label_names
     }
 
 
-def calibration(class_scores: np.ndarray, references: np.ndarray, bins: int = CALIBRATION_BINS) -> dict:
+def calibration(class_scores: np.ndarray, references: np.ndarray, bins: int = CALIBRATION_BINS) -> dict[str, Any]:
     """Expected calibration error of the predicted class, over equal bins of its score (Guo et al. 2017).
 
     Args:
@@ -107,19 +107,20 @@ def calibration(class_scores: np.ndarray, references: np.ndarray, bins: int = CA
     for index in range(bins):
         inside = which == index
         count = int(inside.sum())
-        score, accuracy = (float(best[inside].mean()), float(right[inside].mean())) if count else (None, None)
-        error += count / len(best) * abs(accuracy - score) if count else 0.0
-        edges = {"low": index / bins, "high": (index + 1) / bins}
-        rows.append(edges | {"images": count, "score": score, "accuracy": accuracy})
+        row: dict[str, Any] = {"low": index / bins, "high": (index + 1) / bins, "images": count}
+        if count:
+            row |= {"score": float(best[inside].mean()), "accuracy": float(right[inside].mean())}
+            error += count / len(best) * abs(row["accuracy"] - row["score"])
+        rows.append({"score": None, "accuracy": None} | row)
     return {"ece": error, "calibration": rows}
 
 
-def scalar_scores(scores: dict) -> dict[str, float]:
+def scalar_scores(scores: dict[str, Any]) -> dict[str, float]:
     """What a training log can hold: the numbers alone."""
     return {name: value for name, value in scores.items() if isinstance(value, float)}
 
 
-def zero_division_notes(scores: dict) -> list[str]:
+def zero_division_notes(scores: dict[str, Any]) -> list[str]:
     """Sentences on where a zero denominator was counted as 0, and which classes no macro average includes."""
     zero = scores["zero_division"]
     texts = {

@@ -4,21 +4,22 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from itertools import islice
+from typing import Any
 
 from ..data.inputs import prepare
 
 
 def predict_files(
-    model,
-    processor,
-    items: Iterable[tuple[str, Callable]],
+    model: Any,
+    processor: Any,
+    items: Iterable[tuple[str, Callable[[], Any]]],
     batch_size: int = 32,
     top_k: int = 5,
     num_workers: int = 2,
     *,
     temperature: float = 1.0,
     bf16: bool = False,
-) -> Iterator[dict]:
+) -> Iterator[dict[str, Any]]:
     """Yields, in order, `{"file_name", "predictions": [{"label", "score"}, ...]}` or `{"file_name", "error"}`.
 
     Args:
@@ -36,9 +37,9 @@ def predict_files(
     remaining = iter(items)
     kind = model.device.type
     with ThreadPoolExecutor(num_workers) as pool:
-        ahead = []  # batches whose images are being decoded while the model works
+        ahead: list[tuple[list[str], list[Any]]] = []  # batches whose images are being decoded while the model works
 
-        def submit():
+        def submit() -> None:
             batch = list(islice(remaining, batch_size))
             if batch:
                 prepared = [pool.submit(prepare, name, opener, processor) for name, opener in batch]

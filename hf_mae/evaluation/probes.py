@@ -5,7 +5,9 @@ parameters, then a linear layer, by SGD with momentum; here on features that are
 weight decays of a sweep at the same time.
 """
 
+from collections.abc import Callable, Container
 from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +24,9 @@ NEIGHBOURS = 20
 SWEEP_SHARE = 0.2  # of the training images, where there is no test split: they choose, the validation split judges
 
 
-def linear_probe(train: np.ndarray, labels: np.ndarray, num_classes: int, seed: int = 0, epochs: int = EPOCHS):
+def linear_probe(
+    train: np.ndarray, labels: np.ndarray, num_classes: int, seed: int = 0, epochs: int = EPOCHS
+) -> tuple[Callable[[np.ndarray], np.ndarray], list[tuple[float, float]]]:
     """Linear layers on normalised features, one for each learning rate and weight decay of the sweep.
 
     Args:
@@ -68,7 +72,7 @@ def linear_probe(train: np.ndarray, labels: np.ndarray, num_classes: int, seed: 
 
 def probe_features(
     features: dict[str, np.ndarray], labels: dict[str, np.ndarray], names: list[str], seed: int = 0
-) -> dict[str, dict]:
+) -> dict[str, dict[str, Any]]:
     """Scores of the linear probe and of k-NN on one pooling's features.
 
     Args:
@@ -89,7 +93,7 @@ def probe_features(
     }
 
 
-def parts_of(splits) -> dict[str, str]:
+def parts_of(splits: Container[str]) -> dict[str, str]:
     """Which split trains, chooses and judges the probe."""
     if "train" not in splits:
         raise UsageError("A probe needs training images.")

@@ -10,8 +10,9 @@ from .metrics import calibration, classification_scores, ranking_scores
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Scores (images, classes) in float64, as `pipeline("image-classification")` reports them."""
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    exponents = np.exp(shifted)
-    return exponents / exponents.sum(axis=-1, keepdims=True)
+    exponents: np.ndarray = np.exp(shifted)
+    scores: np.ndarray = exponents / exponents.sum(axis=-1, keepdims=True)
+    return scores
 
 
 def score_split(logits: np.ndarray, labels: np.ndarray, names: list[str]) -> dict[str, Any]:

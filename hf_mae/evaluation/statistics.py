@@ -57,7 +57,7 @@ def resampled_scores(data: Predictions, resamples: int = RESAMPLES, seed: int = 
         _, group = np.unique(data.groups, return_inverse=True)
         by_class = np.zeros((group.max() + 1, data.num_classes))
         np.add.at(by_class, (group, data.labels), 1)
-        strata, sizes = by_class.argmax(1), np.ones(len(by_class))
+        strata, sizes = by_class.argmax(1), np.ones(len(by_class), dtype=np.int64)
         matrices = _confusion(data, group, len(sizes))
     drawn = np.zeros((resamples, len(sizes)))
     for stratum in np.unique(strata):

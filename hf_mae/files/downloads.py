@@ -6,6 +6,7 @@ import urllib.request
 from html.parser import HTMLParser
 from http.client import HTTPException
 from pathlib import Path
+from urllib.parse import urlencode, urljoin
 
 from tqdm.auto import tqdm
 
@@ -84,7 +85,7 @@ def _open(url: str, headers: dict[str, str]):
     if not url.startswith("drive:"):
         return _request(url, headers)
     query = {"id": url.removeprefix("drive:"), "export": "download"}
-    answer = _request(f"{DRIVE}?{urllib.parse.urlencode(query)}", headers)
+    answer = _request(f"{DRIVE}?{urlencode(query)}", headers)
     if answer.headers.get_content_type() != "text/html":
         return answer
     with answer:
@@ -97,8 +98,8 @@ def _open(url: str, headers: dict[str, str]):
                 f"Google Drive says that the file {query['id']} was downloaded too often today: try later."
             )
         raise UsageError(f"Google Drive does not hand out the file {query['id']}: it is not public any more.")
-    action = urllib.parse.urljoin(DRIVE, form.action)
-    answer = _request(f"{action}?{urllib.parse.urlencode(form.fields)}", headers)
+    action = urljoin(DRIVE, form.action)
+    answer = _request(f"{action}?{urlencode(form.fields)}", headers)
     if answer.headers.get_content_type() == "text/html":
         raise UsageError(f"Google Drive does not hand out the file {query['id']}: it asks for confirmation twice.")
     return answer
@@ -126,5 +127,5 @@ class _ConfirmationForm(HTMLParser):
         values = dict(attrs)
         if tag == "form" and values.get("id") == "download-form":
             self.action = values.get("action")
-        elif tag == "input" and values.get("type") == "hidden" and values.get("name"):
-            self.fields[values["name"]] = values.get("value") or ""
+        elif tag == "input" and values.get("type") == "hidden" and (name := values.get("name")):
+            self.fields[name] = values.get("value") or ""

@@ -74,8 +74,8 @@ def _whole_rows(partial: Path, header: list[str] | None) -> tuple[list[str], set
         text = file.read()
     lines = text[: text.rfind("\n") + 1].splitlines(keepends=True)
     if header is None:
-        kept = [(line, row) for line in lines if "error" not in (row := json.loads(line))]
-        return [line for line, _ in kept], {row["file_name"] for _, row in kept}
+        good = [(line, row) for line in lines if "error" not in (row := json.loads(line))]
+        return [line for line, _ in good], {row["file_name"] for _, row in good}
     if lines and next(csv.reader(lines[:1])) != header:
         raise UsageError(f"{partial} has other columns than this run's (--top_k?): pass --overwrite, or another name.")
     kept, done = lines[:1], set()

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from ..compat.transformers import StockModel
 from ..conversion.architecture import Architecture, transformers_config
@@ -119,7 +120,7 @@ def build_pretrainer(
     """
     from ..compat.deepspeed import whole_weights
 
-    chosen = {"mask_ratio": mask_ratio, "norm_pix_loss": norm_pix_loss}
+    chosen: dict[str, Any] = {"mask_ratio": mask_ratio, "norm_pix_loss": norm_pix_loss}
     chosen = {name: value for name, value in chosen.items() if value is not None}
     if model_name_or_path is not None:
         with whole_weights():
@@ -140,19 +141,17 @@ def build_pretrainer(
     if size not in SIZES:
         raise UsageError(f"No size is called {size}: choose one of {', '.join(SIZES)}.")
     width, depth, heads, patch = SIZES[size]
-    architecture = Architecture(
-        **{
-            "hidden_size": width,
-            "num_hidden_layers": depth,
-            "num_attention_heads": num_attention_heads or heads,
-            "intermediate_size": 4 * width,
-            "image_size": image_size or 224,
-            "patch_size": patch,
-            "num_channels": 3,
-            "decoder_num_attention_heads": decoder_num_attention_heads or 16,
-        }
-        | sizes
-    )
-    model = ViTMAEForPreTraining(transformers_config(architecture, "pretraining", **chosen))
-    model.conversion_report = None
-    return initialize_as_reference(model, "pretraining")
+    given: dict[str, Any] = {
+        "hidden_size": width,
+        "num_hidden_layers": depth,
+        "num_attention_heads": num_attention_heads or heads,
+        "intermediate_size": 4 * width,
+        "image_size": image_size or 224,
+        "patch_size": patch,
+        "num_channels": 3,
+        "decoder_num_attention_heads": decoder_num_attention_heads or 16,
+    }
+    architecture = Architecture(**given | sizes)
+    fresh: Any = ViTMAEForPreTraining(transformers_config(architecture, "pretraining", **chosen))
+    fresh.conversion_report = None
+    return initialize_as_reference(fresh, "pretraining")

@@ -1,5 +1,7 @@
 """What a masked autoencoder makes of patches that are hidden."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -7,7 +9,7 @@ from ..data.draws import seeded_draws
 
 
 @torch.no_grad()  # inference mode would spoil what FSDP and DeepSpeed gather for it
-def reconstruct_patches(model, pixel_values: Tensor, noise: Tensor) -> dict[str, Tensor]:
+def reconstruct_patches(model: Any, pixel_values: Tensor, noise: Tensor) -> dict[str, Tensor]:
     """Pictures (batch, channels, height, width), in the units of `pixel_values`.
 
     Args:

@@ -31,6 +31,7 @@ def attention_rollout(model: StockModel, pixel_values: Tensor) -> Tensor:
         mixed = attention.float().mean(1)
         mixed = 0.5 * mixed + 0.5 * torch.eye(mixed.shape[-1], device=mixed.device)  # the residual connection
         rolled = mixed if rolled is None else mixed @ rolled
+    assert rolled is not None
     read = rolled[:, 1:].mean(1) if pools_patches(model) else rolled[:, 0]
     return _from_0_to_1(_as_grid(read[:, 1:]))
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ def overlay(image: Image.Image, relevance: np.ndarray) -> Image.Image:
     return Image.blend(image.convert("RGB"), colours, OPACITY)
 
 
-def seen_by(processor, pixel_values: Tensor) -> Image.Image:
+def seen_by(processor: Any, pixel_values: Tensor) -> Image.Image:
     """The image (3, height, width) as the model gets it, turned and cut and resized, as a picture."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (processor.image_mean, processor.image_std))
     pixels = (pixel_values.cpu() * std + mean).clamp(0, 1).permute(1, 2, 0).numpy()
@@ -47,7 +48,7 @@ class Explained:
 
 
 def explain_batch(
-    model, processor, pixel_values: Tensor, names: list[str], target: str | None = None
+    model: Any, processor: Any, pixel_values: Tensor, names: list[str], target: str | None = None
 ) -> list[Explained]:
     """Explains a batch.
 

@@ -66,7 +66,7 @@ def confusion_matrix(matrix: list[list[int]], names: list[str], path: Path, titl
     _save(figure, path)
 
 
-def per_class_f1(per_class: dict[str, dict], path: Path, title: str) -> None:
+def per_class_f1(per_class: dict[str, dict[str, Any]], path: Path, title: str) -> None:
     """F1 of every class, best first, with its number of images; precision and recall as marks."""
     order = sorted(per_class, key=lambda name: per_class[name]["f1"])
     figure = Figure(figsize=(7, 0.28 * len(order) + 1.6))
@@ -169,7 +169,7 @@ def reliability(bins: list[dict[str, float]], ece: float, path: Path, title: str
     _save(figure, path)
 
 
-def learning_curves(log_history: list[dict], path: Path) -> None:
+def learning_curves(log_history: list[dict[str, Any]], path: Path) -> None:
     """Training loss, evaluation loss and the headline scores over the epochs.
 
     Args:
@@ -244,8 +244,10 @@ def scatter(points: np.ndarray, labels: np.ndarray, names: list[str], path: Path
     for index, name in enumerate(names):
         chosen = labels == index
         if chosen.any():
+            x, y = points[chosen].T
             axes.scatter(
-                *points[chosen].T,
+                x,
+                y,
                 s=9,
                 color=colours(index % colours.N),
                 marker=markers[index // colours.N],

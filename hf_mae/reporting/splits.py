@@ -1,6 +1,7 @@
 """What the evaluation of a split leaves behind: its predictions, figures and scores."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,11 +13,11 @@ from . import figures
 def write_split(
     folder: Path,
     split: str,
-    images,
+    images: Any,
     logits: np.ndarray,
     labels: np.ndarray,
     names: list[str],
-) -> dict:
+) -> dict[str, Any]:
     """Writes `predictions_<split>.csv` and the figures; returns the split's scores.
 
     Args:

@@ -53,7 +53,7 @@ def published_rows(benchmark: str) -> list[dict[str, str]]:
 
 
 def _published(row: dict[str, str], protocol: str) -> Row:
-    scores = {}
+    scores: dict[str, dict[str, Any]] = {}
     for name in HEADLINE:
         if row[name]:
             mean, _, std = row[name].partition("±")

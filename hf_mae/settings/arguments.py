@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainingArguments
@@ -56,9 +57,14 @@ class ReferenceTraining(ReferenceFields, TrainingArguments):  # type: ignore[mis
         self.gradient_accumulation_steps = steps
 
     @property
+    def folder(self) -> Path:
+        """The output folder."""
+        return Path(self.output_dir or "")
+
+    @property
     def images_per_update(self) -> int:
         """The effective batch: batch per device x devices x processes x accumulation."""
-        return self.train_batch_size * self.gradient_accumulation_steps * self.world_size
+        return int(self.train_batch_size * self.gradient_accumulation_steps * self.world_size)
 
     @property
     def absolute_learning_rate(self) -> float:
@@ -77,7 +83,7 @@ def linear_scaled_lr(base_learning_rate: float, effective_batch_size: int) -> fl
 
 
 @dataclass
-class FinetuningArguments(FinetuningFields, ReferenceTraining):
+class FinetuningArguments(FinetuningFields, ReferenceTraining):  # type: ignore[misc]
     """`TrainingArguments` with the reference's fine-tuning options and defaults.
 
     Args:
@@ -135,7 +141,7 @@ def parse_class_weights(value: Any) -> str | list[float]:
 
 
 @dataclass
-class PretrainingArguments(PretrainingFields, ReferenceTraining):
+class PretrainingArguments(PretrainingFields, ReferenceTraining):  # type: ignore[misc]
     """The same for masked pre-training; defaults of the reference's main_pretrain.py.
 
     Args:

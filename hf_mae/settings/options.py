@@ -132,7 +132,7 @@ def options_of(kind: type) -> list[Option]:
     return [_option(item, hints[item.name]) for item in dataclasses.fields(kind) if item.init]
 
 
-def _option(item: dataclasses.Field, hint: Any) -> Option:
+def _option(item: dataclasses.Field[Any], hint: Any) -> Option:
     default = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
     value, many = _value_type(hint)
     known = {name: item.metadata[name] for name in ("help", "common", "group", "metavar") if name in item.metadata}

@@ -25,7 +25,7 @@ class Classifier:
         training: `EvaluationImages` that are looked through for similar ones; None: no such gallery.
     """
 
-    def __init__(self, model: StockModel, processor, training=None, batch_size: int = 32):
+    def __init__(self, model: StockModel, processor: Any, training=None, batch_size: int = 32):
         self.model, self.processor, self.training = model, processor, training
         self.features = None if training is None else self._features_of_all(batch_size)
 
@@ -126,7 +126,7 @@ def page(classifier: Classifier, title: str, known: str = "") -> Any:
             except UsageError as error:
                 rows.append([name, str(error), ""])
                 continue
-            best = max(scores, key=scores.get)
+            best = max(scores, key=lambda name: scores[name])
             rows.append([name, best, f"{scores[best]:.3f}"])
         if not rows:
             raise gradio.Error("Drop a folder, or some files, first.", title="Nothing to classify")
@@ -136,7 +136,7 @@ def page(classifier: Classifier, title: str, known: str = "") -> Any:
         gradio.Markdown("\n\n".join([f"## {title}\n{NOTE}", *([f"On its own data: {known}."] if known else [])]))
         with gradio.Tab("An image"):
             with gradio.Row():
-                given = gradio.Image(type="filepath", sources=["upload", "clipboard"], label="Drop an image")
+                given: Any = gradio.Image(type="filepath", sources=["upload", "clipboard"], label="Drop an image")
                 # The file as it came: gradio would open it before it is checked.
                 given.preprocess = lambda payload: payload.path if payload else None
                 answer = gradio.Label(num_top_classes=TOP, label="Classes")

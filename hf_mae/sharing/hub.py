@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import CommitOperationAdd, HfApi, constants
 from huggingface_hub.errors import (
@@ -97,7 +98,7 @@ def check_target(repo_id: str | None, update: bool = False, default_name: str = 
         user = api.whoami()["name"]
         name = name if "/" in name else f"{user}/{name}"
         try:
-            info = api.repo_info(name)
+            info: Any = api.repo_info(name)
         except RepositoryNotFoundError:
             return name, False
     files = [sibling.rfilename for sibling in info.siblings or [] if sibling.rfilename != ".gitattributes"]

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,7 +82,7 @@ def compare(logits: np.ndarray, expected: np.ndarray, labels: np.ndarray | None,
     return found
 
 
-def report(checked: dict, sizes: dict[str, float]) -> str:
+def report(checked: dict[str, Any], sizes: dict[str, float]) -> str:
     lines = [f"Checked on {checked['images']} images ({checked['of']}):"]
     for kind, file in (("float32", FLOAT32), ("int8", INT8)):
         if kind in checked:

@@ -5,6 +5,7 @@ import logging
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from accelerate import DistributedType
 
@@ -19,9 +20,8 @@ def is_complete(checkpoint: Path) -> bool:
     return (checkpoint / "trainer_state.json").is_file()
 
 
-def last_checkpoint(output_dir: str) -> Path | None:
+def last_checkpoint(folder: Path) -> Path | None:
     """The newest complete `checkpoint-N`; a half-written one is passed over, and said so."""
-    folder = Path(output_dir)
     if not folder.is_dir():
         return None
     found = [path for path in folder.iterdir() if path.is_dir() and re.fullmatch(r"checkpoint-\d+", path.name)]
@@ -32,7 +32,7 @@ def last_checkpoint(output_dir: str) -> Path | None:
     return None
 
 
-def refuse_another_model(checkpoint: str, config) -> None:
+def refuse_another_model(checkpoint: str, config: Any) -> None:
     """Says so, in a sentence, where a checkpoint to resume from is of another model than this run's.
 
     Args:

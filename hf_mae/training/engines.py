@@ -1,6 +1,7 @@
 """What the engines under `accelerate launch` (DDP, FSDP2, DeepSpeed ZeRO) need beyond the Trainer's own handling."""
 
 import math
+from typing import Any
 
 from torch import nn
 
@@ -9,7 +10,7 @@ from ..compat.deepspeed import parameters_and_groups
 from .layer_decay import plain_name
 
 
-def optimizer_settings(model: nn.Module, optimizer) -> dict[str, dict[str, float]]:
+def optimizer_settings(model: nn.Module, optimizer: Any) -> dict[str, dict[str, float]]:
     """What the prepared optimizer has for each parameter, by its name in the unwrapped model.
 
     Args:

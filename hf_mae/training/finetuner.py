@@ -107,7 +107,7 @@ class MaeFinetuner(ReferenceTrainer):
         with super().model_in_training() as model, patches_dropped(model, self.args.patch_dropout):
             yield model
 
-    def groups(self, model: StockModel, learning_rate: float) -> list[dict]:
+    def groups(self, model: StockModel, learning_rate: float) -> list[dict[str, Any]]:
         """One for each layer and weight decay."""
         return parameter_groups(model, learning_rate, self.args.weight_decay, self.args.layer_decay)
 
@@ -128,7 +128,7 @@ class MaeFinetuner(ReferenceTrainer):
             logger.info("class weights: %s", dict(zip(self.class_names, weights.round(3).tolist())))
         return torch.tensor(weights, dtype=torch.float32, device=self.args.device)
 
-    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> Any:
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
         """The micro-batches of an update, mixed where that is asked for, and their weight."""
         batches, weight = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self.mixup is None:
@@ -136,13 +136,14 @@ class MaeFinetuner(ReferenceTrainer):
         batches = [self._mix(batch, i) for i, batch in enumerate(batches)]
         return batches, self.loss_weight(batches, device)
 
-    def _mix(self, batch: dict, micro_batch: int) -> dict:
+    def _mix(self, batch: dict[str, Any], micro_batch: int) -> dict[str, Any]:
         """timm's Mixup / CutMix with soft targets; its draws depend on (seed, update, micro-batch, process) alone."""
+        assert self.mixup is not None
         with seeded_draws(self.args.seed, self.state.global_step, micro_batch, self.args.process_index):
             pixel_values, labels = self.mixup(batch["pixel_values"], batch["labels"])
         return batch | {"pixel_values": pixel_values, "labels": labels}
 
-    def loss_weight(self, batches: Sequence[dict], device: torch.device) -> torch.Tensor | None:
+    def loss_weight(self, batches: Sequence[dict[str, Any]], device: torch.device) -> torch.Tensor | None:
         """What the summed loss of an update is divided by: the images (or their class weights) of all its
         micro-batches and processes."""
         if not batches:
@@ -151,7 +152,7 @@ class MaeFinetuner(ReferenceTrainer):
         return self.accelerator.gather(weight).sum() if self.args.world_size > 1 else weight
 
     def compute_loss(
-        self, model: StockModel, inputs: dict, return_outputs: bool = False, num_items_in_batch: Any = None
+        self, model: StockModel, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """In training: the micro-batch's share of the mean over the effective batch, scaled so that the Trainer's
         division by the accumulation steps and DDP's mean over processes give that mean; for equal micro-batches it is
@@ -173,7 +174,7 @@ class MaeFinetuner(ReferenceTrainer):
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """The stock loop, with a loss over every image once: its own averages the processes' batches, the repeated
         images that fill the last one included."""
-        output = super().evaluation_loop(*args, **kwargs)
+        output: Any = super().evaluation_loop(*args, **kwargs)
         name = f"{kwargs.get('metric_key_prefix', 'eval')}_loss"
         if output.label_ids is not None and name in output.metrics:
             logits, labels = torch.from_numpy(output.predictions), torch.from_numpy(output.label_ids)

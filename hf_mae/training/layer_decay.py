@@ -5,6 +5,7 @@ absolute lr = base lr x effective batch / 256 (after Goyal et al., 2017, arXiv:1
 """
 
 import re
+from typing import Any
 
 from torch import nn
 
@@ -62,7 +63,7 @@ def decays(name: str, parameter: nn.Parameter) -> bool:
 
 def parameter_groups(
     model: nn.Module, learning_rate: float, weight_decay: float = 0.05, layer_decay: float = 0.75
-) -> list[dict]:
+) -> list[dict[str, Any]]:
     """Groups for `torch.optim.AdamW`, one for each layer and weight decay, in the order of the parameters.
 
     Args:
@@ -96,13 +97,13 @@ def parameter_groups(
     return list(groups.values())
 
 
-def pretraining_groups(model: nn.Module, learning_rate: float, weight_decay: float = 0.05) -> list[dict]:
+def pretraining_groups(model: nn.Module, learning_rate: float, weight_decay: float = 0.05) -> list[dict[str, Any]]:
     """Groups of pre-training: no layer decay; biases and norms do not decay, the class and mask tokens do.
 
     Source: `add_weight_decay` of timm as main_pretrain.py calls it (1-D parameters and biases are exempt). Position
     embeddings are fixed and in no group.
     """
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [], "lr": learning_rate, "lr_scale": 1.0, "weight_decay": 0.0},
         {"params": [], "lr": learning_rate, "lr_scale": 1.0, "weight_decay": weight_decay},
     ]

@@ -8,6 +8,7 @@ import logging
 import signal
 import threading
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import distributed
@@ -33,31 +34,32 @@ class StopAtSignal(TrainerCallback):
     its own, which leaves the others waiting.)
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.told: int | None = None  # the signal
         self.stopped = False
-        self._before = None
+        self._before: Any = None
         self._group: distributed.ProcessGroup | None = None
         self._sum: tuple[torch.Tensor, distributed.Work] | None = None
 
-    def _tell(self, number: int, frame) -> None:
+    def _tell(self, number: int, frame: Any) -> None:
         self.told = number
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.told, self.stopped, self._sum = None, False, None
         if args.world_size > 1:
-            self._group = distributed.new_group(backend="gloo")
+            group: Any = distributed.new_group(backend="gloo")
+            self._group = group
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, self._tell)
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self._anyone_was_told(args) and not control.should_training_stop:
             self.stopped = control.should_training_stop = control.should_save = True
             control.should_evaluate = False
             if args.process_index == 0:
                 logger.warning("Told to stop (SIGTERM): saving a checkpoint at update %d.", state.global_step)
 
-    def _anyone_was_told(self, args) -> bool:
+    def _anyone_was_told(self, args: Any) -> bool:
         if args.world_size == 1:
             return self.told is not None
         told = False
@@ -69,7 +71,7 @@ class StopAtSignal(TrainerCallback):
         self._sum = flags, distributed.all_reduce(flags, group=self._group, async_op=True)
         return told
 
-    def on_train_end(self, args, state, control, **kwargs):
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self._sum is not None:
             self._sum[1].wait()
             self._sum = None
@@ -80,7 +82,7 @@ class StopAtSignal(TrainerCallback):
             signal.signal(signal.SIGTERM, self._before)
             self._before = None
 
-    def leave(self, args, step: int) -> None:
+    def leave(self, args: Any, step: int) -> None:
         """Marks the output folder and ends the run, if it was stopped.
 
         Raises:
@@ -96,7 +98,7 @@ class StopAtSignal(TrainerCallback):
         )
 
 
-def clear_mark(args) -> None:
+def clear_mark(args: Any) -> None:
     """A run that begins, or goes on, is no stopped one."""
     if args.process_index == 0:
         (Path(args.output_dir) / MARK).unlink(missing_ok=True)

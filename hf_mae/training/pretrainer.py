@@ -49,16 +49,16 @@ class MaePretrainer(ReferenceTrainer):
                     setattr(model.config, name, value)
             yield model
 
-    def groups(self, model: StockModel, learning_rate: float) -> list[dict]:
+    def groups(self, model: StockModel, learning_rate: float) -> list[dict[str, Any]]:
         """What decays and what does not."""
         return pretraining_groups(model, learning_rate, self.args.weight_decay)
 
-    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> Any:
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
         """The micro-batches of an update, with the noise that masks them."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         return [self._with_noise(batch, i) for i, batch in enumerate(batches)], None
 
-    def _with_noise(self, batch: dict, micro_batch: int) -> dict:
+    def _with_noise(self, batch: dict[str, Any], micro_batch: int) -> dict[str, Any]:
         if "noise" in batch:
             return batch
         pixel_values = batch["pixel_values"]
@@ -68,7 +68,7 @@ class MaePretrainer(ReferenceTrainer):
         return batch | {"noise": noise.to(pixel_values.device)}
 
     def compute_loss(
-        self, model: StockModel, inputs: dict, return_outputs: bool = False, num_items_in_batch: Any = None
+        self, model: StockModel, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Mean squared error of the hidden patches (the model's own), a mean over each micro-batch as in the
         reference."""

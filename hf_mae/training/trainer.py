@@ -100,12 +100,12 @@ class ReferenceTrainer(HookedTrainer):
         """Whether a last, smaller batch is left out of training."""
         return self.args.dataloader_drop_last
 
-    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> Any:
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
         """The stock micro-batches, with the random part of the transform done on the device where it was put off."""
         batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
         return [self._with_pixel_values(batch) for batch in batches], count
 
-    def _with_pixel_values(self, batch: dict) -> dict:
+    def _with_pixel_values(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Of `TrainingImages(batched=True)`: the random part, on the device, for the whole batch at once."""
         if "pixels" not in batch:
             return batch
@@ -128,7 +128,9 @@ class ReferenceTrainer(HookedTrainer):
         """Names of parameters that this training leaves as they are, whatever their `requires_grad`."""
         return []
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+    def train(  # type: ignore[override]  # the rest of the arguments is passed on as it is
+        self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any
+    ) -> Any:
         """As the stock Trainer; a checkpoint that this launch cannot go on from is an error."""
         if isinstance(resume_from_checkpoint, str):
             check_resumable(Path(resume_from_checkpoint), self.launch)
@@ -137,7 +139,7 @@ class ReferenceTrainer(HookedTrainer):
 
     # Optimizer and schedule
 
-    def groups(self, model: StockModel, learning_rate: float) -> list[dict]:
+    def groups(self, model: StockModel, learning_rate: float) -> list[dict[str, Any]]:
         """Parameter groups of the optimizer: `params`, `lr`, `lr_scale`, `weight_decay`."""
         raise NotImplementedError
 
@@ -145,9 +147,10 @@ class ReferenceTrainer(HookedTrainer):
         """The caller's optimizer where there is one, else that of `args.optim` (or the caller's class) on `groups`."""
         if self.optimizer is None:
             model = self.model if model is None else model
+            assert model is not None
             optimizer_class, kwargs = self._optimizer_class(model)
             with frozen(model, self.fixed_parameters(model)):
-                groups = self.groups(model, kwargs.get("lr", self.args.learning_rate))
+                groups = self.groups(model, kwargs.get("lr", self.args.absolute_learning_rate))
             names = {id(parameter): plain_name(name) for name, parameter in model.named_parameters()}
             self._asked = {
                 names[id(parameter)]: {"lr": group["lr"], "weight_decay": group["weight_decay"]}
@@ -183,7 +186,7 @@ class ReferenceTrainer(HookedTrainer):
         """
         if not self._asked or not isinstance(self.lr_scheduler, LambdaLR):
             return
-        base, now = self.lr_scheduler.base_lrs[0], self.lr_scheduler.get_last_lr()[0]
+        base, now = float(self.lr_scheduler.base_lrs[0]), float(self.lr_scheduler.get_last_lr()[0])
         factor = now / base if base else 0.0  # of the schedule at this update
         found = optimizer_settings(self.accelerator.unwrap_model(self.model), self.optimizer)
         if wrong := differing_settings(self._asked, found, factor):
@@ -208,13 +211,14 @@ class ReferenceTrainer(HookedTrainer):
                 warmup,
                 num_training_steps,
             )
-        kwargs, rate = self.args.lr_scheduler_kwargs, self.args.learning_rate
+        kwargs: Any = self.args.lr_scheduler_kwargs
+        rate = self.args.absolute_learning_rate
         if self.args.lr_scheduler_type == COSINE and not kwargs:
             kwargs = {"min_lr_rate": self.args.min_learning_rate / rate if rate else 0.0}
         scheduler = get_scheduler(
             self.args.lr_scheduler_type,
             optimizer=self.optimizer if optimizer is None else optimizer,
-            num_warmup_steps=warmup,  # a fraction of an update, where the epochs say so
+            num_warmup_steps=warmup,  # type: ignore[arg-type]  # a fraction of an update, where the epochs say so
             num_training_steps=num_training_steps,
             scheduler_specific_kwargs=kwargs,
         )
@@ -235,7 +239,7 @@ class ReferenceTrainer(HookedTrainer):
 
     # Losses
 
-    def training_step(self, model: StockModel, inputs: dict, num_items_in_batch: Any = None) -> torch.Tensor:
+    def training_step(self, model: StockModel, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """The stock step, whose loss is looked at once it is there."""
         loss = super().training_step(model, inputs, num_items_in_batch)
         self._losses.append(_Loss.on_its_way(loss, inputs.get("index"), self.state.global_step + 1))
@@ -261,7 +265,7 @@ class ReferenceTrainer(HookedTrainer):
             names = [self.train_dataset.file_names[i] for i in index.tolist()]
         batch = f" The batch was: {', '.join(names)}." if names else ""
         advice = "use --bf16 instead of --fp16, or a lower" if self.args.fp16 else "use a lower"
-        last = last_checkpoint(self.args.output_dir)
+        last = last_checkpoint(self.args.folder)
         kept = f"The last checkpoint is {last}." if last else "No checkpoint was saved before that."
         raise UsageError(
             f"The loss became {loss} at update {found.update}, so training stopped: {advice} "
@@ -286,7 +290,7 @@ class ReferenceTrainer(HookedTrainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As the stock Trainer; who may read the folder may read the weights."""
         super().save_model(output_dir, _internal_call)
-        folder = Path(output_dir or self.args.output_dir)
+        folder = Path(output_dir) if output_dir else self.args.folder
         if self.args.should_save and folder.is_dir():
             open_to_the_umask(folder)
 

@@ -62,9 +62,9 @@ def crossval(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
     _run_all(runs, folds, settings)
     if args.process_index != 0:
         return None
-    record = _summarize(Path(args.output_dir), runs, folds[0]["train"].features["labels"].names, settings)
+    record = _summarize(args.folder, runs, folds[0]["train"].features["labels"].names, settings)
     if data_args.benchmark:
-        write_report([args.output_dir], Path(args.output_dir))
+        write_report([args.output_dir], args.folder)
     return record
 
 
@@ -85,7 +85,7 @@ def _run_all(runs: list[CrossvalRun], folds: list[DatasetDict], settings: Settin
     _, model_args, data_args, args = settings.parts
     seconds: list[float] = []
     for number, run in enumerate(runs, 1):
-        folder = Path(args.output_dir) / run.folder
+        folder = args.folder / run.folder
         given = _given_of(run, settings, folder)
         if (folder / ALL_RESULTS).is_file():
             _refuse_another_run(folder, given)

@@ -56,7 +56,7 @@ def evaluate(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
         images = EvaluationImages(splits[options.split], processor, cache=False)
         trainer = MaeFinetuner(model=model, args=args)
         with averaged_views(model, options.tta):
-            output = trainer.predict(images)
+            output: Any = trainer.predict(images)
     if not trainer.is_world_process_zero():
         return None
     return _scored(options, settings.given, splits, images, names, output.predictions, output.label_ids, scale)

@@ -106,6 +106,7 @@ def _explain_mistakes(model: Any, processor: Any, options: ExplainArguments, res
         raise UsageError(f"{options.data_dir} has no split {options.split}; it has {', '.join(splits)}.")
     images = EvaluationImages(splits[options.split], processor, num_workers=options.preprocessing_num_workers)
     scores = softmax(_logits(model, images, options))
+    assert images.labels is not None
     mistakes = confident_mistakes(scores, images.labels, options.mistakes_per_class)
     result.images, result.mistakes = len(images), 0
     if not mistakes:

@@ -68,7 +68,7 @@ def finetune(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
         splits = load_splits(data_args, args.seed, own_label_names(model_args.model_name_or_path))
     record = finetune_on(splits, model_args, data_args, args, settings.given)
     if record is not None and record.scores and data_args.benchmark:
-        write_report([args.output_dir], Path(args.output_dir))
+        write_report([args.output_dir], args.folder)
     push()
     return record
 
@@ -90,7 +90,7 @@ def finetune_on(
     Returns:
         The record; None on processes other than the main one.
     """
-    folder, checkpoint = Path(args.output_dir), settle_resume(args)
+    folder, checkpoint = args.folder, settle_resume(args)
     names = _class_names(splits, data_args)
     source = DataSource.of(data_args, args.seed, data_fingerprint(splits))
     args = _judged(args, judge_of(splits))
@@ -116,7 +116,7 @@ def finetune_on(
         model=model,
         args=args,
         train_dataset=training_images,
-        eval_dataset=held_out.get(judge_of(splits)),
+        eval_dataset=held_out.get(judge_of(splits) or ""),
         processing_class=processor,
     )
     with kept_open(trainer):
@@ -186,12 +186,12 @@ def _look_for_leakage(
     root = Path(trained_on.data.data_dir) if trained_on and trained_on.data.data_dir else None
     others = DatasetDict({split: splits[split] for split in HELD_OUT if split in splits})
     found = seen_in_pretraining(listed, root, others, data_args.preprocessing_num_workers)
-    return warn_of_seen(base, found, others, Path(args.output_dir))
+    return warn_of_seen(base, found, others, args.folder)
 
 
 def prepare_images(
     splits: DatasetDict, data_args: DataArguments, size: int, seed: int
-) -> tuple[TrainingImages, dict[str | None, EvaluationImages], Any]:
+) -> tuple[TrainingImages, dict[str, EvaluationImages], Any]:
     """The training images, the held-out images by split, and the image processor that goes with the model."""
     mean, std = parse_mean_std(data_args.mean_std, data_args.transforms, splits["train"], size)
     processor = image_processor(data_args.transforms, size, mean, std)
@@ -213,7 +213,7 @@ def prepare_images(
     workers = data_args.preprocessing_num_workers
     batched = torch.cuda.is_available()
     training_images = TrainingImages(splits["train"], transform, seed, data_args.cache, workers, batched=batched)
-    held_out: dict[str | None, EvaluationImages] = {
+    held_out: dict[str, EvaluationImages] = {
         split: EvaluationImages(splits[split], processor, data_args.cache, workers)
         for split in HELD_OUT
         if split in splits
@@ -222,15 +222,17 @@ def prepare_images(
 
 
 def _train_and_evaluate(
-    trainer: MaeFinetuner, checkpoint: str | None, held_out: dict[str | None, EvaluationImages], begun: RunRecord
+    trainer: MaeFinetuner, checkpoint: str | None, held_out: dict[str, EvaluationImages], begun: RunRecord
 ) -> RunRecord | None:
     """Trains, evaluates every held-out split, and writes what a finished run holds; the record comes last."""
-    folder = Path(trainer.args.output_dir)
+    folder = trainer.args.folder
     with trainer.model_in_training():  # as it was judged in training
         result, seconds = train(trainer, checkpoint)
         trainer.save_model()
         trainer.save_state()
-        outputs = {split: trainer.predict(images, metric_key_prefix=split) for split, images in held_out.items()}
+        outputs: dict[str, Any] = {
+            split: trainer.predict(images, metric_key_prefix=split) for split, images in held_out.items()
+        }
     if not trainer.is_world_process_zero():
         return None
     scores = {

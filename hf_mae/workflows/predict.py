@@ -72,7 +72,7 @@ def check(options: PredictionArguments) -> None:
 
 def _classifier_of(
     options: PredictionArguments, paths: list[str]
-) -> tuple[Callable[[set[str]], Iterator[dict]], list[str], dict[str, Any]]:
+) -> tuple[Callable[[set[str]], Iterator[dict[str, Any]]], list[str], dict[str, Any]]:
     """A function (names that are done -> rows), the columns of a CSV, and what all rows have in common."""
     import torch
     from tqdm.auto import tqdm
@@ -83,12 +83,12 @@ def _classifier_of(
     from ..runs.temperature import read_temperature
 
     temperature = read_temperature(options.temperature, options.tta) if options.temperature else 1.0
-    model, processor = load_classifier(options.model_name_or_path)
+    model, processor = load_classifier(str(options.model_name_or_path))
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     top_k = min(options.top_k, model.config.num_labels)
     total = expected(paths, options.fps)
 
-    def rows(done: set[str]) -> Iterator[dict]:
+    def rows(done: set[str]) -> Iterator[dict[str, Any]]:
         with ExitStack() as stack:
             stack.enter_context(averaged_views(model, options.tta))
             found = predict_files(
@@ -113,7 +113,7 @@ def _columns(top_k: int) -> list[str]:
     return ["file_name", *(c for rank in ranks for c in (f"label_{rank}", f"score_{rank}")), "error"]
 
 
-def _write_rows(rows: Iterator[dict], file: TextIO, as_jsonl: bool, width: int, result: Predicted) -> None:
+def _write_rows(rows: Iterator[dict[str, Any]], file: TextIO, as_jsonl: bool, width: int, result: Predicted) -> None:
     """Writes rows as they come, and counts them."""
     writer = csv.writer(file)
     for row in rows:

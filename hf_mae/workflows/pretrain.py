@@ -70,8 +70,8 @@ def pretrain(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
         excluded=len(excluded),
     )
     if trainer.is_world_process_zero():
-        begun.write_begun(Path(args.output_dir))
-        write_record(Path(args.output_dir), images, excluded)
+        begun.write_begun(args.folder)
+        write_record(args.folder, images, excluded)
     result, seconds = train(trainer, checkpoint)
     trainer.save_model()
     trainer.save_state()
@@ -138,7 +138,7 @@ def _finish(
     trainer: MaePretrainer, images: Dataset, begun: RunRecord, result: Any, seconds: float, workers: int | None
 ) -> RunRecord:
     """Writes what a finished pre-training holds; the record comes last."""
-    folder, args = Path(trainer.args.output_dir), trainer.args
+    folder, args = trainer.args.folder, trainer.args
     record_hashes(folder, images, workers)
     recipe = recipe_as_run(begun.settings, {"effective batch": args.images_per_update})
     write_text(folder / "recipe.yaml", recipe)

@@ -99,11 +99,12 @@ def _features(
     size = model.config.image_size
     mean, std = parse_mean_std(options.mean_std, options.transforms, splits["train"], size)
     processor = image_processor(options.transforms, size, mean, std)
-    features, labels = {}, {}
+    features: dict[str, dict[str, np.ndarray]] = {}
+    labels: dict[str, np.ndarray] = {}
     for part, split in parts.items():
         images = EvaluationImages(splits[split], processor, num_workers=options.preprocessing_num_workers)
         whole_key = f"{key} {processor.to_dict()}"
         paths = image_files(splits[split])
         features[part] = cached_features(model, images, paths, whole_key, options.batch_size, split)
-        labels[part] = images.labels
+        labels[part] = np.asarray(images.labels)
     return features, labels

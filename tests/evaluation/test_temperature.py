@@ -13,7 +13,7 @@ from hf_mae import build_classifier
 from hf_mae.cli.main import main
 from hf_mae.errors import UsageError
 from hf_mae.evaluation.calibration import before_and_after, fit_temperature
-from hf_mae.models.views import views
+from hf_mae.models.views import averaged_views, views
 from hf_mae.runs.temperature import read_temperature
 
 
