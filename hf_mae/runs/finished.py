@@ -1,0 +1,216 @@
+"""Finished runs, as they are read back: the folders of `finetune`, `crossval` and `evaluate`."""
+
+import numpy as np
+from ..data.benchmarks import BENCHMARKS
+from ..errors import UsageError
+from ..evaluation.metrics import HEADLINE
+from ..evaluation.statistics import Predictions, bootstrap_intervals, scores_of
+from .predictions import read_predictions
+from .record import ALL_RESULTS, CROSSVAL, DataSource, RunRecord, read_record
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+CHOSEN_ON_EVALUATED = "The epoch was chosen on the images that are evaluated: an optimistic figure."
+
+
+@dataclass
+class FinishedRun:
+    """A row of the report: one run, or the folds and seeds of a cross-validation.
+
+    Args:
+        data: the benchmark, or the name of the user's own data set.
+        split: that is evaluated.
+        protocol: of the published rows that it may stand beside (`Benchmark.protocol`); None: of none.
+        folds: the predictions, one entry for each fold.
+        file_names: of each fold.
+        chosen_on_evaluated: whether the best epoch was chosen on the images that are evaluated.
+        label_efficiency: points of `crossval`, where there are several.
+    """
+
+    name: str
+    folder: Path
+    data: str
+    split: str
+    protocol: str | None
+    initialisation: str
+    names: list[str]
+    folds: list[Predictions]
+    file_names: list[list[str]]
+    chosen_on_evaluated: bool
+    notes: list[str] = field(default_factory=list)
+    label_efficiency: list[dict[str, Any]] | None = None
+
+    def scores(self) -> dict[str, dict[str, Any]]:
+        """By headline score: `mean`, `std` (None for one run), `values` and the 95 % `interval` of the mean."""
+        by_fold = [scores_of(fold.confusion_matrices()) for fold in self.folds]
+        intervals = bootstrap_intervals(self.folds)
+        result = {}
+        for name in HEADLINE:
+            values = np.concatenate([scores[name] for scores in by_fold])
+            std = float(values.std()) if len(values) > 1 else None
+            result[name] = {"mean": float(values.mean()), "std": std, "values": values.tolist()}
+            result[name]["interval"] = intervals[name]
+        return result
+
+
+def read_run(path: str | Path, split: str | None = None) -> FinishedRun:
+    """A finished run from its folder.
+
+    Args:
+        split: to report; None: the test split where there is one, else validation.
+
+    Raises:
+        UsageError: the folder holds no finished run, or not that split.
+    """
+    folder = Path(path)
+    if (folder / CROSSVAL).is_file():
+        return _crossval(folder, read_record(folder, CROSSVAL))
+    if (folder / ALL_RESULTS).is_file():
+        return _finetune(folder, split)
+    if found := sorted(folder.glob("results_*.json")):
+        return _evaluate(folder, split, found)
+    raise UsageError(
+        f"{folder} holds no finished run: pass an output folder of hf-mae finetune, crossval or evaluate --output_dir."
+    )
+
+
+def _data_and_protocol(
+    source: DataSource, counts: list[dict[str, int]], folds: list[int]
+) -> tuple[str, str | None, list[str]]:
+    """The name of the data, the protocol that all folds follow, and what else is to be said of them."""
+    if not source.benchmark:
+        return source.name, None, []
+    entry, notes = BENCHMARKS[source.benchmark], []
+    whole = [_with_selection(count) for count in counts]
+    protocols = {entry.protocol(fold, count) for fold, count in zip(folds, whole)}
+    protocol = protocols.pop() if len(protocols) == 1 else None
+    if protocol is None:
+        notes.append("The images are not those of the published split.")
+    elif entry.folds and len(set(folds)) < entry.folds:
+        notes.append(f"Fold {folds[0]} alone.")
+    return source.benchmark, protocol, notes
+
+
+def _with_selection(counts: dict[str, int]) -> dict[str, int]:
+    """Images by split, as they were before a selection part was taken out of the training part."""
+    counts = dict(counts)
+    counts["train"] = counts.get("train", 0) + counts.pop("selection", 0)
+    return counts
+
+
+def _seen_note(record: RunRecord, split: str) -> list[str]:
+    """What is to be said where evaluated images were pre-trained on."""
+    count = (record.leakage or {}).get(split, 0)
+    return [f"{count} of the {record.images[split]} images were in the pre-training."] if count else []
+
+
+def _crossval(folder: Path, record: RunRecord) -> FinishedRun:
+    summary = record.crossval
+    assert summary is not None, "a record of crossval has its summary"
+    largest = max(run.fraction for run, _, _ in summary.runs)
+    runs = [(run, chosen_on) for run, _, chosen_on in summary.runs if run.fraction == largest]
+    numbers = sorted({run.fold for run, _ in runs})
+    folds, file_names, records = [], [], []
+    names: list[str] = []
+    for number in numbers:
+        same = [folder / run.folder for run, _ in runs if run.fold == number]
+        predictions, files, names = read_predictions([path / "predictions_validation.csv" for path in same])
+        folds.append(predictions)
+        file_names.append(files)
+        records.append(read_record(same[0]))
+    data, protocol, notes = record.data.name, None, [f"{len(numbers)} folds of our own."]
+    if summary.folds == "official":
+        data, protocol, notes = _data_and_protocol(record.data, [one.images for one in records], numbers)
+        if data in BENCHMARKS and not BENCHMARKS[data].folds:
+            protocol = None  # its published rows are of the test split
+    if largest < 1.0:
+        protocol = None
+        notes.append(f"Trained on {100 * largest:g} % of the labels.")
+    seeds = len({run.seed for run, _ in runs})
+    notes += _seen_note(records[0], "validation")
+    notes.append(f"Mean of {len(runs)} runs ({len(numbers)} folds, {seeds} seed{'s' if seeds > 1 else ''}).")
+    return FinishedRun(
+        name=folder.resolve().name,
+        folder=folder,
+        data=data,
+        split="validation",
+        protocol=protocol,
+        initialisation=_base_name(record.base),
+        names=names,
+        folds=folds,
+        file_names=file_names,
+        chosen_on_evaluated=any(chosen_on == "validation" for _, chosen_on in runs),
+        notes=notes,
+        label_efficiency=summary.label_efficiency if len(summary.label_efficiency) > 1 else None,
+    )
+
+
+def _finetune(folder: Path, split: str | None) -> FinishedRun:
+    record = read_record(folder)
+    present: list[str] = [name for name in ("test", "validation", "selection") if name in record.scores]
+    if not present:
+        raise UsageError(f"{folder} was never evaluated: it has no validation and no test split.")
+    return _single(folder, _choose(folder, split, present), record, trained_with=record)
+
+
+def _evaluate(folder: Path, split: str | None, found: list[Path]) -> FinishedRun:
+    present = [path.stem.removeprefix("results_") for path in found]
+    present.sort(key=lambda name: {"test": 0, "validation": 1}.get(name, 2))
+    split = _choose(folder, split, present)
+    record = read_record(folder, f"results_{split}.json")
+    model = Path(record.base)
+    return _single(folder, split, record, read_record(model) if (model / ALL_RESULTS).is_file() else None)
+
+
+def _choose(folder: Path, split: str | None, present: list[str]) -> str:
+    """The split that is asked for, or the first of those there are."""
+    if split and split not in present:
+        raise UsageError(f"{folder} has no scores of the split {split}; it has {', '.join(present)}.")
+    return split or present[0]
+
+
+def _single(folder: Path, split: str, record: RunRecord, trained_with: RunRecord | None) -> FinishedRun:
+    """One run's predictions of one split.
+
+    Args:
+        record: of what was evaluated.
+        trained_with: of the model; None: not known.
+    """
+    predictions, files, names = read_predictions([folder / f"predictions_{split}.csv"])
+    source, chosen_on_evaluated = record.data, False
+    data, protocol, notes = _data_and_protocol(source, [record.images], [source.fold])
+    if trained_with is None:
+        notes.append("How the epoch was chosen is not known.")
+    else:
+        trained = trained_with.data
+        same_data = trained.data_dir == source.data_dir
+        if same_data:
+            notes += _seen_note(trained_with, split)
+        chosen_on = trained_with.selection.chosen_on if trained_with.selection else None
+        chosen_on_evaluated = chosen_on == split and same_data
+        if trained.train_fraction < 1.0:
+            notes.append(f"Trained on {100 * trained.train_fraction:g} % of the labels.")
+            protocol = None
+        if source.benchmark and trained.benchmark == source.benchmark and trained.fold != source.fold:
+            notes.append(f"The model was trained on fold {trained.fold}, so on the images that are evaluated.")
+            protocol = None
+    if source.benchmark and split != ("validation" if BENCHMARKS[source.benchmark].folds else "test"):
+        protocol = None
+    return FinishedRun(
+        name=folder.resolve().name,
+        folder=folder,
+        data=data,
+        split=split,
+        protocol=protocol,
+        initialisation=_base_name(trained_with.base if trained_with else record.base),
+        names=names,
+        folds=[predictions],
+        file_names=[files],
+        chosen_on_evaluated=chosen_on_evaluated,
+        notes=notes,
+    )
+
+
+def _base_name(base: str) -> str:
+    return Path(base).name or base

@@ -1,0 +1,393 @@
+"""The record of a run: what `finetune`, `pretrain`, `crossval`, `evaluate` and `probe` have done.
+
+One typed dataclass, written once by the verb and read by report, card, push, demo and resume, and by nobody in another
+way. Its file has the name and the layout that it always had (`all_results.json`, `crossval.json`,
+`results_<split>.json`, `probe.json`), with `format` in it; files without one, of earlier versions, are read too.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError, one_line
+from ..evaluation.metrics import HEADLINE, scalar_scores
+from ..files.writing import write_json
+from ..settings.data import DataSourceArguments
+
+FORMAT = 2  # 1: what was written before a file said its format
+ALL_RESULTS, CROSSVAL, PROBE, BEGUN = "all_results.json", "crossval.json", "probe.json", "run_begun.json"
+KINDS = ("finetune", "pretrain", "crossval", "evaluate", "probe")
+SCORED = ("train", "selection", "validation", "test")
+
+Scores = dict[str, Any]  # of `evaluation.scores.score_split`
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Where the images of a run are from.
+
+    Args:
+        data_dir: as it was given; the next fields are the options of these names.
+        seed: of the shares that were held out; None: not known.
+        fingerprint: of `data.fingerprint.data_fingerprint`; None: not known.
+    """
+
+    data_dir: str
+    manifest: str | None = None
+    benchmark: str | None = None
+    fold: int = 1
+    exclude_pairs: str | None = None
+    val_fraction: float = 0.0
+    train_fraction: float = 1.0
+    select_on: float = 0.0
+    seed: int | None = None
+    fingerprint: str | None = None
+
+    @classmethod
+    def of(cls, settings: DataSourceArguments, seed: int | None = None, fingerprint: str | None = None) -> "DataSource":
+        """That of a verb's settings."""
+        own = {name: getattr(settings, name) for name in _names(cls) if hasattr(settings, name)}
+        return cls(**own | {"data_dir": str(settings.data_dir), "seed": seed, "fingerprint": fingerprint})
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "DataSource":
+        """From a file; what it does not know is left out."""
+        return cls(**{name: values[name] for name in _names(cls) if name in values})
+
+    @property
+    def name(self) -> str:
+        """The benchmark, or the name of the folder."""
+        return self.benchmark or Path(self.data_dir).name or self.data_dir
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How the weights of a run were chosen.
+
+    Args:
+        sentence: for whoever reads about the run.
+        chosen_on: split whose scores chose the epoch; None: none did, the last epoch is kept.
+        metric: by which.
+        checkpoint: folder of the chosen epoch.
+    """
+
+    sentence: str
+    chosen_on: str | None = None
+    metric: str | None = None
+    checkpoint: str | None = None
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What a run was made with, in words."""
+
+    hardware: str
+    versions: str
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training was.
+
+    Args:
+        seconds: of training, in the process that finished it.
+        updates: of the weights.
+        learning_rate: absolute, of the head.
+        effective_batch_size: images per update.
+        metrics: of the Trainer (`train_loss`, `train_runtime`...).
+    """
+
+    seconds: float
+    updates: int | None = None
+    learning_rate: float | None = None
+    effective_batch_size: int | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CrossvalRun:
+    """One of the runs of a cross-validation."""
+
+    fraction: float
+    seed: int
+    fold: int
+    several_fractions: bool
+
+    @property
+    def folder(self) -> str:
+        """What its folder is called."""
+        name = f"seed-{self.seed}_fold-{self.fold}"
+        return f"fraction-{self.fraction:g}_{name}" if self.several_fractions else name
+
+    def __str__(self) -> str:
+        name = f"seed {self.seed}, fold {self.fold}"
+        return f"{100 * self.fraction:g} % of the labels, {name}" if self.several_fractions else name
+
+
+@dataclass(frozen=True)
+class CrossvalSummary:
+    """What a cross-validation found.
+
+    Args:
+        folds: `official`, or their number.
+        runs: every run, with its headline scores (by name) and the split that chose its epoch.
+        mean_and_std: by headline score, `mean`, `std` and `values`, of the largest share of the labels.
+        label_efficiency: the same by share of the labels.
+        pooled: by seed, the scores of the predictions of all folds together.
+    """
+
+    folds: str
+    runs: list[tuple[CrossvalRun, dict[str, float], str | None]]
+    mean_and_std: dict[str, dict[str, Any]]
+    label_efficiency: list[dict[str, Any]]
+    pooled: dict[str, Scores]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run has done.
+
+    Args:
+        kind: the verb: one of `KINDS`.
+        base: what the weights come from; of `evaluate` and `probe` the model that they looked at.
+        data: where the images are from.
+        images: how many, by split (of `pretrain` under `train`; of `probe` by its parts).
+        environment: what it was made with.
+        settings: what recipe and flags gave.
+        classes: by class id.
+        scores: by split.
+        selection: how the weights were chosen.
+        training: what the training was.
+        calibration: of `evaluation.calibration`: `temperature`, `fitted_on`, `ece_before`, `ece_after`...
+        leakage: evaluated images that the base was pre-trained on, by split; None: not known.
+        averaged_views: whether scores are means over turned and mirrored views.
+        excluded: images that a pre-training left out on purpose.
+        crossval: what a cross-validation found.
+        probe: what a probe found: by pooling, `linear` and `knn`.
+        format: of the file that it was read from.
+    """
+
+    kind: str
+    base: str
+    data: DataSource
+    images: dict[str, int]
+    environment: Environment
+    settings: dict[str, Any] = field(default_factory=dict)
+    classes: list[str] = field(default_factory=list)
+    scores: dict[str, Scores] = field(default_factory=dict)
+    selection: Selection | None = None
+    training: Training | None = None
+    calibration: dict[str, Any] | None = None
+    leakage: dict[str, int] | None = None
+    averaged_views: bool = False
+    excluded: int = 0
+    crossval: CrossvalSummary | None = None
+    probe: dict[str, Any] | None = None
+    format: int = FORMAT
+
+    @property
+    def file_name(self) -> str:
+        """What its file is called."""
+        if self.kind == "evaluate":
+            return f"results_{next(iter(self.scores))}.json"
+        return {"crossval": CROSSVAL, "probe": PROBE}.get(self.kind, ALL_RESULTS)
+
+    def write(self, folder: Path) -> None:
+        """Writes it whole: a run that has its record is done."""
+        write_json(folder / self.file_name, _to_json(self))
+        (folder / BEGUN).unlink(missing_ok=True)
+
+    def write_begun(self, folder: Path) -> None:
+        """Writes what a run that begins is of, for whoever goes on with it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / BEGUN, _to_json(self))
+
+    def trainer_metrics(self) -> dict[str, float]:
+        """The scores under the names that the Trainer's users know: `eval_macro_f1`, `test_accuracy`, `train_loss`..."""
+        prefixes = {"validation": "eval"}
+        found = {
+            f"{prefixes.get(split, split)}_{name}": value
+            for split, scores in self.scores.items()
+            for name, value in scalar_scores(scores).items()
+        }
+        return found | (self.training.metrics if self.training else {})
+
+
+def read_record(folder: str | Path, file_name: str = ALL_RESULTS) -> RunRecord:
+    """The record of a finished run.
+
+    Raises:
+        UsageError: there is none, it is damaged, or it is a file of another tool that has the same name.
+    """
+    path = Path(folder) / file_name
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{folder} is no finished run: it has no {file_name}.") from None
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is damaged ({one_line(error)}): restore it, or run the verb again.") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} is no record of hf_mae: it holds a {type(values).__name__}.")
+    written = values.get("format", 1)
+    if not isinstance(written, int) or written > FORMAT:
+        raise UsageError(f"{path} is of format {written}, and this hf_mae reads up to {FORMAT}: use a newer one.")
+    try:
+        return _from_json(values, path.name)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        lacking = f"it lacks {error}" if isinstance(error, KeyError) else one_line(error)
+        raise UsageError(
+            f"{path} is no record of hf_mae ({lacking}): another tool's file of that name, or one that was edited."
+        ) from None
+
+
+def begun_record(folder: Path) -> RunRecord | None:
+    """The record of the run that a folder holds, finished or not; None where there is none that can be read."""
+    for name in (BEGUN, ALL_RESULTS):
+        if (folder / name).is_file():
+            try:
+                return read_record(folder, name)
+            except UsageError:
+                return None
+    return None
+
+
+def _names(kind: type) -> list[str]:
+    return [item.name for item in dataclasses.fields(kind)]
+
+
+def _to_json(record: RunRecord) -> dict[str, Any]:
+    """The layout of the file: the names that it always had, and `format`, `kind`, `settings`, `classes`."""
+    source = dataclasses.asdict(record.data)
+    head = {"format": FORMAT, "kind": record.kind, "classes": record.classes, "settings": record.settings}
+    made = dataclasses.asdict(record.environment)
+    if record.kind == "evaluate":
+        (scores,) = record.scores.values()
+        more = {"averaged_views": record.averaged_views, "temperature_scaling": record.calibration}
+        return scores | head | {"model": record.base, "source": source, "images": record.images} | more | made
+    if record.kind == "probe":
+        found = record.probe or {}
+        return found | head | {"model": record.base, "source": source, "images": record.images} | made
+    if record.kind == "crossval":
+        return head | {"base": record.base, "source": source} | _crossval_to_json(record.crossval) | made
+    values: dict[str, Any] = head | record.scores
+    if record.training:
+        training = dataclasses.asdict(record.training)
+        best = {"best_checkpoint": record.selection.checkpoint if record.selection else None}
+        values["train"] = training.pop("metrics") | training | best
+    values |= {"base": record.base, "seen_in_pretraining": record.leakage, "source": source, "images": record.images}
+    if record.kind == "pretrain":
+        values |= {"data_dir": str(Path(record.data.data_dir).resolve()), "excluded": record.excluded}
+    if record.selection:
+        chosen = record.selection
+        values |= {"weights": chosen.sentence, "chosen_on": chosen.chosen_on, "metric": chosen.metric}
+    return values | {"temperature_scaling": record.calibration} | made
+
+
+def _crossval_to_json(found: CrossvalSummary | None) -> dict[str, Any]:
+    assert found is not None, "a record of crossval has its summary"
+    return {
+        "folds": found.folds,
+        "runs": [
+            dataclasses.asdict(run) | {"folder": run.folder} | scores | {"chosen_on": chosen_on}
+            for run, scores, chosen_on in found.runs
+        ],
+        "mean_and_std": found.mean_and_std,
+        "label_efficiency": found.label_efficiency,
+        "pooled": found.pooled,
+    }
+
+
+def _from_json(values: dict[str, Any], file_name: str) -> RunRecord:
+    kind = values.get("kind") or _kind_of(values, file_name)
+    common = {
+        "kind": kind,
+        "settings": values.get("settings", {}),
+        "classes": values.get("classes", []),
+        "environment": Environment(str(values.get("hardware", "not known")), str(values.get("versions", "not known"))),
+        "format": values.get("format", 1),
+    }
+    if kind == "crossval":
+        return RunRecord(
+            base=values["base"],
+            data=DataSource.from_dict(values["source"]),
+            images={},
+            crossval=_crossval_from_json(values),
+            **common,
+        )
+    if kind == "probe":
+        found = {name: value for name, value in values.items() if name in ("cls", "mean", "parts")}
+        source = DataSource.from_dict(values.get("source", {"data_dir": ""}))
+        return RunRecord(base=values["model"], data=source, images=_counts(values["images"]), probe=found, **common)
+    source = DataSource.from_dict(values["source"] if "source" in values else {"data_dir": values["data_dir"]})
+    if kind == "evaluate":
+        split = file_name.removeprefix("results_").removesuffix(".json")
+        return RunRecord(
+            base=values["model"],
+            data=source,
+            images=_counts(values["images"]),
+            scores={split: _scores(values)} if "macro_f1" in values else {},
+            averaged_views=bool(values.get("averaged_views", False)),
+            calibration=values.get("temperature_scaling"),
+            **common,
+        )
+    images = values["images"]
+    return RunRecord(
+        base=values["base"],
+        data=source,
+        images=_counts(images if isinstance(images, dict) else {"train": images}),
+        scores={split: _scores(values[split]) for split in SCORED[1:] if split in values},
+        selection=_selection(values),
+        training=_training(values),
+        calibration=values.get("temperature_scaling"),
+        leakage=values.get("seen_in_pretraining"),
+        excluded=int(values.get("excluded", 0)),
+        **common,
+    )
+
+
+def _kind_of(values: dict[str, Any], file_name: str) -> str:
+    """Of a file that does not say its kind."""
+    if file_name in (CROSSVAL, PROBE):
+        return file_name.removesuffix(".json")
+    if file_name.startswith("results_"):
+        return "evaluate"
+    return "pretrain" if "data_dir" in values else "finetune"
+
+
+def _counts(images: Any) -> dict[str, int]:
+    return {str(split): int(count) for split, count in images.items()}
+
+
+def _scores(values: Any) -> Scores:
+    """The scores of a split, which has all headline scores as numbers."""
+    return dict(values) | {name: float(values[name]) for name in HEADLINE}
+
+
+def _selection(values: dict[str, Any]) -> Selection | None:
+    if "chosen_on" not in values:
+        return None
+    checkpoint = values.get("train", {}).get("best_checkpoint")
+    return Selection(values.get("weights", ""), values["chosen_on"], values.get("metric"), checkpoint)
+
+
+def _training(values: dict[str, Any]) -> Training | None:
+    if "train" not in values:
+        return None
+    found = dict(values["train"])
+    found.pop("best_checkpoint", None)
+    typed = {name: found.pop(name, None) for name in ("updates", "learning_rate", "effective_batch_size")}
+    seconds = found.pop("seconds", values.get("seconds", found.get("train_runtime", 0.0)))
+    return Training(float(seconds), metrics=found, **typed)
+
+
+def _crossval_from_json(values: dict[str, Any]) -> CrossvalSummary:
+    runs = []
+    for row in values["runs"]:
+        run = CrossvalRun(row["fraction"], row["seed"], row["fold"], row["several_fractions"])
+        runs.append((run, {name: float(row[name]) for name in HEADLINE}, row["chosen_on"]))
+    return CrossvalSummary(
+        str(values["folds"]), runs, values["mean_and_std"], values["label_efficiency"], values["pooled"]
+    )
