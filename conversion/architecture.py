@@ -35,6 +35,7 @@ class Architecture:
     num_labels: int | None = None
 
     def encoder_sizes(self) -> dict[str, int]:
+        """The encoder's fields of a transformers configuration."""
         names = (
             "hidden_size",
             "num_hidden_layers",
@@ -48,6 +49,7 @@ class Architecture:
 
 
 def count_blocks(state: dict[str, torch.Tensor], prefix: str) -> int:
+    """How many blocks there are under a prefix (`blocks`, `decoder_blocks`)."""
     return 1 + max((int(name.split(".")[1]) for name in state if name.startswith(f"{prefix}.")), default=-1)
 
 
@@ -70,6 +72,7 @@ def number_of_heads(
 
 
 def square_grid(num_patches: int, what: str) -> int:
+    """Patches along a side, of a number of patches; a ConversionError where that is no square."""
     side = math.isqrt(num_patches)
     if side * side != num_patches:
         raise ConversionError(f"{what} has {num_patches} patch positions, which is no square: only square images work.")
@@ -111,23 +114,14 @@ def read_architecture(
         ConversionError: a parameter is missing, a shape is wrong, or the number of heads is not known.
     """
     has_decoder = any(name.startswith("decoder_") for name in state)
-    depth, decoder_depth = count_blocks(state, "blocks"), count_blocks(state, "decoder_blocks")
+    depth = count_blocks(state, "blocks")
     if depth == 0:
         raise ConversionError(f"{source} has no transformer blocks (blocks.0...): it holds no ViT encoder.")
-    required = required_names(depth, decoder_depth if has_decoder else None)
-    for module in ("norm", "fc_norm", "head"):
-        pair = [f"{module}.weight", f"{module}.bias"]
-        if any(name in state for name in pair) or (module == "norm" and "fc_norm.weight" not in state):
-            required += pair
-    missing = [name for name in required if name not in state]
-    if missing:
-        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        raise ConversionError(
-            f"{source} lacks parameters of a ViT MAE of {depth} blocks: {', '.join(missing[:5])}{more}."
-        )
-
+    _refuse_missing(state, depth, has_decoder, source)
     width, channels, patch, patch_width = state["patch_embed.proj.weight"].shape
     grid = square_grid(state["pos_embed"].shape[1] - 1, f"pos_embed of {source}")
+    if patch != patch_width:
+        raise ConversionError(f"{source} has patches of {patch} x {patch_width}: only square patches work.")
     architecture = Architecture(
         hidden_size=width,
         num_hidden_layers=depth,
@@ -141,24 +135,37 @@ def read_architecture(
         has_decoder=has_decoder,
         num_labels=state["head.weight"].shape[0] if "head.weight" in state else None,
     )
-    if patch != patch_width:
-        raise ConversionError(f"{source} has patches of {patch} x {patch_width}: only square patches work.")
     if has_decoder:
-        decoder_width = state["decoder_embed.weight"].shape[0]
-        architecture.decoder_hidden_size = decoder_width
-        architecture.decoder_num_hidden_layers = decoder_depth
-        architecture.decoder_intermediate_size = state["decoder_blocks.0.mlp.fc1.weight"].shape[0]
-        architecture.decoder_num_attention_heads = number_of_heads(
-            decoder_width,
-            decoder_num_attention_heads,
-            args,
-            ARGS_DECODER_HEADS,
-            DECODER_HEADS,
-            "decoder_num_attention_heads",
-        )
+        _read_decoder(architecture, state, args, decoder_num_attention_heads)
     elif decoder_num_attention_heads is not None:
         architecture.decoder_num_attention_heads = decoder_num_attention_heads
     return architecture
+
+
+def _refuse_missing(state: dict[str, torch.Tensor], depth: int, has_decoder: bool, source: str) -> None:
+    """Names the parameters that a checkpoint of this depth lacks."""
+    required = required_names(depth, count_blocks(state, "decoder_blocks") if has_decoder else None)
+    for module in ("norm", "fc_norm", "head"):
+        pair = [f"{module}.weight", f"{module}.bias"]
+        if any(name in state for name in pair) or (module == "norm" and "fc_norm.weight" not in state):
+            required += pair
+    if missing := [name for name in required if name not in state]:
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise ConversionError(
+            f"{source} lacks parameters of a ViT MAE of {depth} blocks: {', '.join(missing[:5])}{more}."
+        )
+
+
+def _read_decoder(
+    architecture: Architecture, state: dict[str, torch.Tensor], args: dict[str, Any], heads: int | None
+) -> None:
+    width = state["decoder_embed.weight"].shape[0]
+    architecture.decoder_hidden_size = width
+    architecture.decoder_num_hidden_layers = count_blocks(state, "decoder_blocks")
+    architecture.decoder_intermediate_size = state["decoder_blocks.0.mlp.fc1.weight"].shape[0]
+    architecture.decoder_num_attention_heads = number_of_heads(
+        width, heads, args, ARGS_DECODER_HEADS, DECODER_HEADS, "decoder_num_attention_heads"
+    )
 
 
 def transformers_config(architecture: Architecture, target: str, **extra: Any) -> Any:

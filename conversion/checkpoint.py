@@ -62,6 +62,7 @@ class Checkpoint:
 
     @property
     def size(self) -> int | None:
+        """Bytes of the file."""
         return self.file.stat().st_size if self.file else None
 
     @property
@@ -70,6 +71,7 @@ class Checkpoint:
         return self._digest.result() if self._digest else None
 
     def start_digest(self) -> None:
+        """Begins to compute the digest of the file, in a thread."""
         if self.file:
             executor = ThreadPoolExecutor(1)
             self._digest = executor.submit(_sha256, self.file)
@@ -292,23 +294,24 @@ def read_pretrained(source: str) -> Checkpoint:
     if missing := sorted(info["missing_keys"]):
         raise ConversionError(f"{source} lacks parameters of a {class_name}: {', '.join(missing[:5])}.")
     state, unknown = to_reference(model.state_dict(), target)
-    checkpoint = Checkpoint(state, source, f"transformers {class_name}")
+    checkpoint = Checkpoint(state, source, f"transformers {class_name}", args=_known_of(config, target))
     checkpoint.left_out = [{"source": name, "reason": "not a parameter of the MAE ViT"} for name in unknown]
     checkpoint.left_out += [
         {"source": name, "reason": f"not loaded by {class_name}"} for name in sorted(info["unexpected_keys"])
     ]
-    checkpoint.args = {"num_attention_heads": config.num_attention_heads}
-    if target == "pretraining":
-        checkpoint.args |= {
-            "decoder_num_attention_heads": config.decoder_num_attention_heads,
-            "mask_ratio": config.mask_ratio,
-            "norm_pix_loss": config.norm_pix_loss,
-        }
-    elif target in ("cls", "mean"):
-        checkpoint.id2label = {int(index): label for index, label in config.id2label.items()}
+    if target in ("cls", "mean"):  # by number: as text, 10 comes before 2
+        checkpoint.id2label = dict(sorted((int(index), label) for index, label in config.id2label.items()))
     files = [folder / name for name in ("model.safetensors", "pytorch_model.bin")]
     checkpoint.file = next((file for file in files if file.is_file()), None)
     return checkpoint
+
+
+def _known_of(config: Any, target: str) -> dict[str, Any]:
+    """What a configuration tells that shapes do not, by the names of a run's arguments."""
+    names = ["num_attention_heads"]
+    if target == "pretraining":
+        names += ["decoder_num_attention_heads", "mask_ratio", "norm_pix_loss"]
+    return {name: getattr(config, name) for name in names}
 
 
 def _stock_class(config: Any, source: str) -> tuple[str, str]:

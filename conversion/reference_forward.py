@@ -14,10 +14,12 @@ State = dict[str, Tensor]
 
 
 def layer_norm(state: State, name: str, x: Tensor) -> Tensor:
+    """Layer norm over the last dimension, by the name of its parameters."""
     return F.layer_norm(x, x.shape[-1:], state[f"{name}.weight"], state[f"{name}.bias"], LAYER_NORM_EPS)
 
 
 def linear(state: State, name: str, x: Tensor) -> Tensor:
+    """A linear layer, by the name of its parameters."""
     return F.linear(x, state[f"{name}.weight"], state[f"{name}.bias"])
 
 
@@ -34,6 +36,7 @@ def block(state: State, name: str, x: Tensor, heads: int) -> Tensor:
 
 
 def patch_tokens(state: State, pixel_values: Tensor, patch_size: int) -> Tensor:
+    """Pixel values (batch, channels, height, width) -> embedded patches (batch, patches, width) with positions."""
     x = F.conv2d(pixel_values, state["patch_embed.proj.weight"], state["patch_embed.proj.bias"], stride=patch_size)
     return x.flatten(2).transpose(1, 2) + state["pos_embed"][:, 1:]
 

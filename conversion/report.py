@@ -18,6 +18,7 @@ class ConversionReport:
     versions: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
+        """As `conversion.json` holds it."""
         return asdict(self)
 
     def summary(self) -> str:

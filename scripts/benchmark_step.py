@@ -158,35 +158,50 @@ def main(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         made = ways((size, image_size, pixels, labels), folder, gpu)
         if options.memory_of:
-            step = made[options.memory_of]()
-            before = of_status("VmRSS")
-            for _ in range(2):
-                step()
-            print(of_status("VmHWM") - before)
+            print(memory_of_two_steps(made[options.memory_of]))
             return
         where = torch.cuda.get_device_name() if gpu else f"{os.cpu_count()} CPU cores ({platform.machine()})"
         names = ("torch", "transformers", "timm", "accelerate")
         print(f"{size}, {image_size} px, batch {batch}; {where}; {', '.join(f'{n} {version(n)}' for n in names)}")
-        steps = {name: make() for name, make in made.items()}
-        seconds = {name: [] for name in steps}
-        memory = dict.fromkeys(steps, 0.0)
-        for number in range(options.rounds + 2):
-            for name, step in steps.items():
-                step()  # the pages of a model that was not in use for a while are far away
-                if gpu:
-                    torch.cuda.synchronize()
-                    torch.cuda.reset_peak_memory_stats()
-                    there = torch.cuda.memory_allocated()
-                started = time.perf_counter()
-                step()
-                if gpu:
-                    torch.cuda.synchronize()
-                    memory[name] = (torch.cuda.max_memory_allocated() - there) / 1e9
-                if number > 1:  # the first are for warming up and compiling
-                    seconds[name].append(time.perf_counter() - started)
+        seconds, memory = timed({name: make() for name, make in made.items()}, options.rounds, gpu)
     if not gpu:
         memory = {name: added_on_cpu(name, options) for name in memory}
-    median = {name: statistics.median(times) for name, times in seconds.items()}
+    print_table({name: statistics.median(times) for name, times in seconds.items()}, memory, options, device)
+
+
+def memory_of_two_steps(make) -> float:
+    """GB that two steps of a way add to this process."""
+    step = make()
+    before = of_status("VmRSS")
+    for _ in range(2):
+        step()
+    return of_status("VmHWM") - before
+
+
+def timed(steps: dict, rounds: int, gpu: bool) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Seconds of every round, interleaved, and on a GPU the memory that a step adds, in GB."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    memory = dict.fromkeys(steps, 0.0)
+    for number in range(rounds + 2):
+        for name, step in steps.items():
+            step()  # the pages of a model that was not in use for a while are far away
+            if gpu:
+                torch.cuda.synchronize()
+                torch.cuda.reset_peak_memory_stats()
+                there = torch.cuda.memory_allocated()
+            started = time.perf_counter()
+            step()
+            if gpu:
+                torch.cuda.synchronize()
+                memory[name] = (torch.cuda.max_memory_allocated() - there) / 1e9
+            if number > 1:  # the first are for warming up and compiling
+                seconds[name].append(time.perf_counter() - started)
+    return seconds, memory
+
+
+def print_table(median: dict[str, float], memory: dict[str, float], options, device: torch.device) -> None:
+    """Images a second and ratios to the first two ways."""
+    gpu, batch = device.type == "cuda", options.batch
     first, second = list(median.values())[:2]
     peak = matrix_peak(device) if gpu else None
     print(
@@ -198,7 +213,7 @@ def main(options: argparse.Namespace) -> None:
         row = f"| {name:32} | {batch / value:8.1f} | {first / value:19.2f} | {second / value:16.2f} |"
         row += f" {memory[name]:7.2f} |"
         if gpu:
-            row += f" {300 * forward_flops(size, image_size) * batch / value / peak:16.1f} |"
+            row += f" {300 * forward_flops(options.size, options.image_size) * batch / value / peak:16.1f} |"
         print(row)
 
 

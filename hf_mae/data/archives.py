@@ -155,55 +155,90 @@ def load_benchmark(
     if benchmark.split_files:
         assigned = read_split(benchmark, split_files)
     else:
-        keys = [key for key in found if key[0] in benchmark.classes]
-        held_out = stratified_share([key[0] for key in keys], val_fraction, seed)
-        assigned = {key: (key[0], "validation" if out else "train") for key, out in zip(keys, held_out)}
+        assigned = _drawn_split(benchmark, found, val_fraction, seed)
     excluded = read_pairs(Path(exclude_pairs), benchmark.keyed_by_class) if exclude_pairs else set()
+    joined = _join(benchmark, root, found, assigned, excluded, fold)
+    if joined.missing and on_bad_image == "error":
+        raise UsageError(
+            f"{root} lacks {len(joined.missing)} images of {name} (--on_bad_image skip goes on without): "
+            f"{listed(sorted(joined.missing))}."
+        )
+    entries = drop_or_refuse(joined.entries, [], on_bad_image, num_workers, own_splits=False, check=check)
+    if not entries:
+        raise UsageError(f"{root} holds no image of {name}: --data_dir takes the archive of {benchmark.homepage}.")
+    by_split = {split: [entry for entry in entries if entry.split == split] for split in SPLITS}
+    return BenchmarkData(
+        splits=DatasetDict({s: to_dataset(part, list(benchmark.classes)) for s, part in by_split.items() if part}),
+        missing=joined.missing,
+        extra=_extra(root, found, entries),
+        excluded=joined.excluded,
+        as_published=not exclude_pairs and _counts(entries, benchmark) == benchmark.counts_of(fold),
+    )
 
-    entries, missing, ambiguous, left_out = [], [], [], 0
+
+def _drawn_split(
+    benchmark: Benchmark, found: dict[Key, list[str]], val_fraction: float, seed: int
+) -> dict[Key, tuple[str, str]]:
+    """Key -> (class, split), where there is no official split: a stratified, seeded share is held out."""
+    keys = [key for key in found if key[0] in benchmark.classes]
+    held_out = stratified_share([key[0] for key in keys], val_fraction, seed)
+    return {key: (key[0], "validation" if out else "train") for key, out in zip(keys, held_out)}
+
+
+@dataclass
+class _Joined:
+    """Images of an archive with their class and split."""
+
+    entries: list[Entry]
+    missing: list[str]  # images of the split that the archive lacks
+    excluded: int  # images that are left out on purpose
+
+
+def _join(
+    benchmark: Benchmark,
+    root: Path,
+    found: dict[Key, list[str]],
+    assigned: dict[Key, tuple[str, str]],
+    excluded: set[Key],
+    fold: int,
+) -> _Joined:
+    """The official split, with the files that the archive has for it.
+
+    Raises:
+        UsageError: some image is there twice, and nothing tells which is meant.
+    """
+    joined, ambiguous = _Joined([], [], 0), []
     for key, (label, where) in assigned.items():
         if label not in benchmark.classes:
             continue
         if key in excluded:
-            left_out += 1
+            joined.excluded += 1
             continue
-        split = where if where in SPLITS else ("train" if int(where) == fold - 1 else "validation")
         paths = found.get(key, [])
         if len(paths) > 1:  # the archive also holds copies (segmented images): take the labelled one
             paths = [path for path in paths if Path(path).parent.name == benchmark.folder_of(label)]
         if not paths:
-            missing.append(f"{benchmark.folder_of(label)}/{key if isinstance(key, str) else key[1]}")
-            continue
-        if len(paths) > 1:
+            joined.missing.append(f"{benchmark.folder_of(label)}/{key if isinstance(key, str) else key[1]}")
+        elif len(paths) > 1:
             ambiguous.append(", ".join(os.path.relpath(path, root) for path in paths))
-            continue
-        entries.append(Entry(paths[0], label, split, Path(os.path.relpath(paths[0], root)).as_posix()))
+        else:
+            split = where if where in SPLITS else ("train" if int(where) == fold - 1 else "validation")
+            file_name = Path(os.path.relpath(paths[0], root)).as_posix()
+            joined.entries.append(Entry(paths[0], label, split, file_name))
     if ambiguous:
         raise UsageError(f"{root} holds {len(ambiguous)} images twice: {listed(ambiguous)}.")
-    if missing and on_bad_image == "error":
-        raise UsageError(
-            f"{root} lacks {len(missing)} images of {name} (--on_bad_image skip goes on without): "
-            f"{listed(sorted(missing))}."
-        )
-    entries = drop_or_refuse(entries, [], on_bad_image, num_workers, own_splits=False, check=check)
-    if not entries:
-        raise UsageError(f"{root} holds no image of {name}: --data_dir takes the archive of {benchmark.homepage}.")
+    return joined
+
+
+def _extra(root: Path, found: dict[Key, list[str]], entries: list[Entry]) -> dict[str, int]:
+    """Folder -> how many of its images are not used."""
     used = {entry.path for entry in entries}
     extra = Counter(
         os.path.relpath(os.path.dirname(path), root) for paths in found.values() for path in paths if path not in used
     )
-    by_split = {split: [entry for entry in entries if entry.split == split] for split in SPLITS}
-    splits = DatasetDict({s: to_dataset(part, list(benchmark.classes)) for s, part in by_split.items() if part})
-    counts = dict(Counter(entry.split for entry in entries))
-    expected = dict(benchmark.counts)
-    if fold == 2:
-        expected = {"train": expected["validation"], "validation": expected["train"]}
-    if "all" in expected:
-        counts = {"all": sum(counts.values())}
-    return BenchmarkData(
-        splits=splits,
-        missing=missing,
-        extra=dict(sorted(extra.items())),
-        excluded=left_out,
-        as_published=not exclude_pairs and counts == expected,
-    )
+    return dict(sorted(extra.items()))
+
+
+def _counts(entries: list[Entry], benchmark: Benchmark) -> dict[str, int]:
+    """Images by split, or of all where the benchmark has no split."""
+    return {"all": len(entries)} if "all" in benchmark.counts else dict(Counter(entry.split for entry in entries))

@@ -38,6 +38,7 @@ class Benchmark:
     citation: str = ""
 
     def folder_of(self, name: str) -> str:
+        """The archive's folder of a class."""
         return self.folders.get(name, name)
 
     def protocol(self, fold: int, counts: dict[str, int]) -> str | None:
@@ -46,12 +47,20 @@ class Benchmark:
         Args:
             counts: images by split, `train` whole.
         """
-        for protocol, published in (("official", self.counts), ("official, quality exclusion", self.quality_counts)):
-            if fold == 2 and published:
-                published = {"train": published["validation"], "validation": published["train"]}
-            if published and counts == published:
-                return protocol
+        if counts == self.counts_of(fold):
+            return "official"
+        if self.quality_counts and counts == _of_fold(self.quality_counts, fold):
+            return "official, quality exclusion"
         return None
+
+    def counts_of(self, fold: int) -> dict[str, int]:
+        """Published images by split, of a fold."""
+        return _of_fold(self.counts, fold)
+
+
+def _of_fold(counts: dict[str, int], fold: int) -> dict[str, int]:
+    """Counts of fold 1 as those of another: the second trains on what the first validates on."""
+    return {"train": counts["validation"], "validation": counts["train"]} if fold == 2 else counts
 
 
 _HYPERKVASIR_FOLDERS = {
@@ -208,6 +217,7 @@ BENCHMARKS = {
 
 
 def find_benchmark(name: str) -> Benchmark:
+    """A benchmark of the catalogue; a UsageError where there is none of this name."""
     if name not in BENCHMARKS:
         raise UsageError(f"No benchmark is called {name}: choose one of {', '.join(BENCHMARKS)}.")
     return BENCHMARKS[name]

@@ -33,6 +33,7 @@ Check = Callable[[list[Entry]], dict[str, str]]  # path -> why it cannot be deco
 
 
 def to_dataset(entries: list[Entry], names: list[str]) -> Dataset:
+    """A data set of paths, with `image`, `labels`, `file_name`, and `group` where every image has one."""
     ids = {name: index for index, name in enumerate(names)}
     columns = {
         "image": [entry.path for entry in entries],
@@ -85,6 +86,7 @@ def image_files(dataset: Dataset) -> list[str]:
 
 
 def listed(names: list[str], whole: bool = False) -> str:
+    """Names for a sentence: all of them, or the first five."""
     return ", ".join(names) if whole or len(names) <= 5 else f"{', '.join(names[:5])}, ... {len(names)} in all"
 
 

@@ -63,6 +63,7 @@ class TrainingImages(torch.utils.data.Dataset):
             self.pixels = DecodedPixels(dataset, transform.resize)
 
     def set_epoch(self, epoch: int) -> None:
+        """From now on, random draws are those of this epoch (worker processes included)."""
         self._epoch.fill_(epoch)
 
     def __len__(self) -> int:
@@ -130,6 +131,7 @@ class ProcessorPrefix:
         self.processor = processor
 
     def __call__(self, image: Image.Image) -> Image.Image:
+        """RGB image -> RGB image as the model sees it."""
         cropped = self.processor(image, do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"][0]
         return Image.fromarray(cropped.to(torch.uint8).permute(1, 2, 0).numpy())
 

@@ -1,10 +1,11 @@
 """Hub data sets, parquet folders and saved data sets -> the columns that this package works with."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import ClassLabel, Dataset, DatasetDict, Image
 
-from ..errors import UsageError
+from ..errors import UsageError, first_line
 from .shares import groups_of
 from .splits import SPLIT_NAMES, SPLITS
 
@@ -26,6 +27,28 @@ def load_with_datasets(
     Raises:
         UsageError: it cannot be loaded, or its columns or splits are not understood.
     """
+    loaded = _named_splits(_load(source), source)
+    columns = _columns(loaded, source, group_column)
+    names = label_names or columns.names
+    if unknown := [name for name in columns.names if name not in names]:
+        raise UsageError(f"{source} has classes that the checkpoint does not know: {', '.join(unknown)}.")
+    return DatasetDict(
+        {split: _tidy(loaded[split], split, columns, names, group_pattern) for split in SPLITS if split in loaded}
+    )
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Which columns of a data set hold what."""
+
+    image: str
+    label: str
+    group: str | None
+    names: list[str]  # of the classes, by class id
+    by_id: bool  # whether labels are class ids, rather than names
+
+
+def _load(source: str) -> DatasetDict:
     from datasets import load_dataset, load_from_disk
 
     try:
@@ -34,16 +57,19 @@ def load_with_datasets(
         else:
             loaded = load_dataset(source)
     except Exception as error:  # datasets and huggingface_hub raise many kinds; one sentence serves them all
-        reason = str(error).strip().split("\n")[0]
-        raise UsageError(f"{source} is no folder here, and datasets cannot load it ({reason}).") from None
-    if isinstance(loaded, Dataset):
-        loaded = DatasetDict({"train": loaded})
-    unnamed = [split for split in loaded if split.lower() not in SPLIT_NAMES]
-    if unnamed:
+        raise UsageError(f"{source} is no folder here, and datasets cannot load it ({first_line(error)}).") from None
+    return DatasetDict({"train": loaded}) if isinstance(loaded, Dataset) else loaded
+
+
+def _named_splits(loaded: DatasetDict, source: str) -> DatasetDict:
+    if unnamed := [split for split in loaded if split.lower() not in SPLIT_NAMES]:
         raise UsageError(
             f"{source} has splits of unknown names ({', '.join(unnamed)}); known are {', '.join(SPLIT_NAMES)}."
         )
-    loaded = DatasetDict({SPLIT_NAMES[split.lower()]: dataset for split, dataset in loaded.items()})
+    return DatasetDict({SPLIT_NAMES[split.lower()]: dataset for split, dataset in loaded.items()})
+
+
+def _columns(loaded: DatasetDict, source: str, group_column: str | None) -> _Columns:
     features = next(iter(loaded.values())).features
     images = [name for name, feature in features.items() if isinstance(feature, Image)]
     labels = [name for name, feature in features.items() if isinstance(feature, ClassLabel)]
@@ -57,27 +83,24 @@ def load_with_datasets(
         raise UsageError(f"{source} has no column {group_column}; it has {', '.join(features)}.")
     own = features[labels[0]]
     if isinstance(own, ClassLabel):
-        own_names = list(own.names)
+        names = list(own.names)
     else:
-        own_names = sorted({str(value) for dataset in loaded.values() for value in dataset.unique(labels[0])})
-    names = label_names or own_names
-    if unknown := [name for name in own_names if name not in names]:
-        raise UsageError(f"{source} has classes that the checkpoint does not know: {', '.join(unknown)}.")
-    result = DatasetDict()
-    for split in SPLITS:
-        if split not in loaded:
-            continue
-        dataset = loaded[split]
-        values = dataset[labels[0]][:]
-        ids = [names.index(own_names[v] if isinstance(own, ClassLabel) else str(v)) for v in values]
-        paths = dataset.cast_column(images[0], Image(decode=False)).select_columns(images)
-        file_names = [row[images[0]].get("path") or f"{split}/{index}" for index, row in enumerate(paths)]
-        tidy = dataset.select_columns(images)
-        tidy = tidy if images == ["image"] else tidy.rename_column(images[0], "image")
-        tidy = tidy.add_column("labels", ids).add_column("file_name", [str(name) for name in file_names])
-        if group_pattern:
-            tidy = tidy.add_column("group", groups_of(tidy["file_name"][:], group_pattern))
-        elif (group_column or "group") in features:
-            tidy = tidy.add_column("group", [str(group) for group in dataset[group_column or "group"][:]])
-        result[split] = tidy.cast_column("labels", ClassLabel(names=names))
-    return result
+        names = sorted({str(value) for dataset in loaded.values() for value in dataset.unique(labels[0])})
+    group = group_column or ("group" if "group" in features else None)
+    return _Columns(images[0], labels[0], group, names, isinstance(own, ClassLabel))
+
+
+def _tidy(dataset: Dataset, split: str, columns: _Columns, names: list[str], group_pattern: str | None) -> Dataset:
+    """One split with the columns of this package."""
+    values = dataset[columns.label][:]
+    ids = [names.index(columns.names[value] if columns.by_id else str(value)) for value in values]
+    paths = dataset.cast_column(columns.image, Image(decode=False)).select_columns([columns.image])
+    files = [str(row[columns.image].get("path") or f"{split}/{index}") for index, row in enumerate(paths)]
+    tidy = dataset.select_columns([columns.image])
+    tidy = tidy if columns.image == "image" else tidy.rename_column(columns.image, "image")
+    tidy = tidy.add_column("labels", ids).add_column("file_name", files)
+    if group_pattern:
+        tidy = tidy.add_column("group", groups_of(files, group_pattern))
+    elif columns.group:
+        tidy = tidy.add_column("group", [str(group) for group in dataset[columns.group][:]])
+    return tidy.cast_column("labels", ClassLabel(names=names))

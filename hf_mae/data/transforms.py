@@ -44,6 +44,7 @@ class SquareResize:
     size: int
 
     def __call__(self, image: Image.Image) -> Image.Image:
+        """PIL image -> PIL image."""
         return image.resize((self.size, self.size), Image.Resampling.BILINEAR)
 
 
@@ -54,6 +55,7 @@ class BoundedResize:
     shortest_edge: int
 
     def __call__(self, image: Image.Image) -> Image.Image:
+        """PIL image -> PIL image."""
         if min(image.size) <= self.shortest_edge:
             return image
         scale = self.shortest_edge / min(image.size)

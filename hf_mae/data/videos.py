@@ -12,6 +12,7 @@ VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".mpg", ".mpeg", ".webm", ".m4
 
 
 def is_video(path: str) -> bool:
+    """Whether a file is a video, by its name."""
     return path.lower().endswith(VIDEO_SUFFIXES)
 
 

@@ -41,10 +41,12 @@ class PublicCheckpoint:
 
     @property
     def download_path(self) -> Path:
+        """Where the file is downloaded to."""
         return cache_folder() / "downloads" / self.name / self.file
 
     @property
     def converted_path(self) -> Path:
+        """Where the converted weights are kept."""
         return cache_folder() / "checkpoints" / self.name
 
     @property
@@ -57,6 +59,7 @@ class PublicCheckpoint:
 
 
 def catalogue() -> dict[str, PublicCheckpoint]:
+    """The public checkpoints by name."""
     with open(CATALOGUE, encoding="utf-8", newline="") as file:
         return {row["name"]: PublicCheckpoint(**row) for row in csv.DictReader(file)}
 

@@ -64,6 +64,7 @@ class ReconstructionSheets(TrainerCallback):
         self.noise = mask_noise(len(pixel_values), (config.image_size // config.patch_size) ** 2, seed=0)
 
     def on_step_end(self, args, state, control, **kwargs):
+        """Draws a sheet, where one is due."""
         due = state.global_step % self.steps == 0 or state.global_step == state.max_steps
         # Where the weights are shared out, every process has to take part.
         together = self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled
@@ -71,6 +72,7 @@ class ReconstructionSheets(TrainerCallback):
             self.draw(args, state.global_step)
 
     def draw(self, args, step: int) -> None:
+        """Draws the sheet of an update."""
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
         device = next(model.parameters()).device
         pixel_values = self.pixel_values.to(device)

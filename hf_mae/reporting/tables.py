@@ -120,6 +120,8 @@ def differences(runs: list[FinishedRun]) -> Iterable[dict[str, Any]]:
 
 
 def as_json(found: list[Table]) -> dict[str, Any]:
+    """The report as JSON."""
+
     def row(entry: Row) -> dict[str, Any]:
         return {key: getattr(entry, key) for key in ("method", "initialisation", "source", "ours", "ranked")} | {
             "scores": entry.scores,

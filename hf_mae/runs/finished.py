@@ -1,15 +1,17 @@
 """Finished runs, as they are read back: the folders of `finetune`, `crossval` and `evaluate`."""
 
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+
 from ..data.benchmarks import BENCHMARKS
 from ..errors import UsageError
 from ..evaluation.metrics import HEADLINE
 from ..evaluation.statistics import Predictions, bootstrap_intervals, scores_of
 from .predictions import read_predictions
 from .record import ALL_RESULTS, CROSSVAL, DataSource, RunRecord, read_record
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 CHOSEN_ON_EVALUATED = "The epoch was chosen on the images that are evaluated: an optimistic figure."
 

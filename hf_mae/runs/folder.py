@@ -2,12 +2,12 @@
 
 import logging
 import shutil
+from pathlib import Path
 
 from ..errors import UsageError
 from ..settings.arguments import ReferenceTraining
-from .record import DataSource, begun_record
 from ..training.checkpoints import is_complete, last_checkpoint
-from pathlib import Path
+from .record import DataSource, begun_record
 
 logger = logging.getLogger(__name__)
 

@@ -83,7 +83,7 @@ def _class_ids(found: list[str], names: list[str], path: Path) -> list[int]:
     ids = {name: index for index, name in enumerate(names)}
     if unknown := sorted({name for name in found if name not in ids}):
         raise UsageError(
-            f"{path} has the class {unknown[0]}, and no scores of it (it has those of {', '.join(names)}): a class that "
-            "was renamed by hand is renamed in its columns, too."
+            f"{path} has the class {unknown[0]}, and no scores of it (it has those of {', '.join(names)}): whoever "
+            "renames a class by hand renames its column, too."
         )
     return [ids[name] for name in found]

@@ -22,6 +22,12 @@ ALL_RESULTS, CROSSVAL, PROBE, BEGUN = "all_results.json", "crossval.json", "prob
 KINDS = ("finetune", "pretrain", "crossval", "evaluate", "probe")
 SCORED = ("train", "selection", "validation", "test")
 
+# What stands beside the scores in `results_<split>.json`.
+BESIDE_SCORES = {
+    *("format", "kind", "classes", "settings", "model", "source", "images", "averaged_views"),
+    *("temperature_scaling", "hardware", "versions"),
+}
+
 Scores = dict[str, Any]  # of `evaluation.scores.score_split`
 
 
@@ -206,7 +212,7 @@ class RunRecord:
         write_json(folder / BEGUN, _to_json(self))
 
     def trainer_metrics(self) -> dict[str, float]:
-        """The scores under the names that the Trainer's users know: `eval_macro_f1`, `test_accuracy`, `train_loss`..."""
+        """The scores under the names that the Trainer's users know: `eval_macro_f1`, `test_accuracy`, `train_loss`."""
         prefixes = {"validation": "eval"}
         found = {
             f"{prefixes.get(split, split)}_{name}": value
@@ -302,7 +308,7 @@ def _crossval_to_json(found: CrossvalSummary | None) -> dict[str, Any]:
 
 def _from_json(values: dict[str, Any], file_name: str) -> RunRecord:
     kind = values.get("kind") or _kind_of(values, file_name)
-    common = {
+    common: dict[str, Any] = {
         "kind": kind,
         "settings": values.get("settings", {}),
         "classes": values.get("classes", []),
@@ -310,34 +316,35 @@ def _from_json(values: dict[str, Any], file_name: str) -> RunRecord:
         "format": values.get("format", 1),
     }
     if kind == "crossval":
-        return RunRecord(
-            base=values["base"],
-            data=DataSource.from_dict(values["source"]),
-            images={},
-            crossval=_crossval_from_json(values),
-            **common,
-        )
+        found = _crossval_from_json(values)
+        return RunRecord(base=values["base"], data=_source(values), images={}, crossval=found, **common)
     if kind == "probe":
-        found = {name: value for name, value in values.items() if name in ("cls", "mean", "parts")}
-        source = DataSource.from_dict(values.get("source", {"data_dir": ""}))
-        return RunRecord(base=values["model"], data=source, images=_counts(values["images"]), probe=found, **common)
-    source = DataSource.from_dict(values["source"] if "source" in values else {"data_dir": values["data_dir"]})
+        parts = {name: value for name, value in values.items() if name in ("cls", "mean", "parts")}
+        return RunRecord(
+            base=values["model"], data=_source(values), images=_counts(values["images"]), probe=parts, **common
+        )
     if kind == "evaluate":
         split = file_name.removeprefix("results_").removesuffix(".json")
         return RunRecord(
             base=values["model"],
-            data=source,
+            data=_source(values),
             images=_counts(values["images"]),
-            scores={split: _scores(values)} if "macro_f1" in values else {},
+            scores={split: _own_scores(values)} if "macro_f1" in values else {},
             averaged_views=bool(values.get("averaged_views", False)),
             calibration=values.get("temperature_scaling"),
             **common,
         )
-    images = values["images"]
+    return _trained_from_json(values, common)
+
+
+def _trained_from_json(values: dict[str, Any], common: dict[str, Any]) -> RunRecord:
+    """Of finetune and pretrain."""
+    if "source" not in values and "data_dir" not in values:
+        raise KeyError("source")
     return RunRecord(
         base=values["base"],
-        data=source,
-        images=_counts(images if isinstance(images, dict) else {"train": images}),
+        data=_source(values),
+        images=_counts(values["images"]),
         scores={split: _scores(values[split]) for split in SCORED[1:] if split in values},
         selection=_selection(values),
         training=_training(values),
@@ -357,8 +364,21 @@ def _kind_of(values: dict[str, Any], file_name: str) -> str:
     return "pretrain" if "data_dir" in values else "finetune"
 
 
+def _source(values: dict[str, Any]) -> DataSource:
+    """Where the images are from; older files of pretrain hold the folder alone, and of probe nothing."""
+    return DataSource.from_dict(values.get("source", {"data_dir": values.get("data_dir", "")}))
+
+
 def _counts(images: Any) -> dict[str, int]:
+    """Images by split; older files of pretrain hold the number alone."""
+    if isinstance(images, int):
+        return {"train": images}
     return {str(split): int(count) for split, count in images.items()}
+
+
+def _own_scores(values: dict[str, Any]) -> Scores:
+    """The scores of a file of evaluate, which stand beside what else it holds."""
+    return _scores({name: value for name, value in values.items() if name not in BESIDE_SCORES})
 
 
 def _scores(values: Any) -> Scores:

@@ -1,17 +1,21 @@
 """The temperature of a run, in `temperature.json`."""
 
 import json
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+
 from ..errors import UsageError
 from ..evaluation.calibration import before_and_after, fit_temperature
 from ..files.writing import write_json
-from pathlib import Path
-from typing import Any
 
 NAME = "temperature.json"
 
 
-def fit_and_write(folder: Path, logits: np.ndarray, labels: np.ndarray, split: str, averaged_views: bool) -> dict[str, Any]:
+def fit_and_write(
+    folder: Path, logits: np.ndarray, labels: np.ndarray, split: str, averaged_views: bool
+) -> dict[str, Any]:
     """Fits on a split and writes `temperature.json`; returns what it holds."""
     temperature = fit_temperature(logits, labels)
     facts = {"temperature": temperature, "fitted_on": split, "images": len(labels), "averaged_views": averaged_views}

@@ -17,15 +17,7 @@ class ReferenceTraining(ReferenceFields, TrainingArguments):  # type: ignore[mis
     """What fine-tuning and pre-training share: linear lr scaling, warm-up in epochs, cosine to a minimum."""
 
     def __post_init__(self) -> None:
-        if self.num_train_epochs <= 0 and self.max_steps <= 0:
-            raise UsageError(f"num_train_epochs must be above 0, not {self.num_train_epochs}.")
-        if self.warmup_epochs < 0:
-            raise UsageError(f"warmup_epochs cannot be negative ({self.warmup_epochs}).")
-        for name in ("base_learning_rate", "min_learning_rate", "learning_rate"):
-            if (value := getattr(self, name)) is not None and value < 0:
-                raise UsageError(f"{name} cannot be negative ({value}).")
-        if not 0 <= self.seed < 2**32:
-            raise UsageError(f"seed must lie between 0 and 2^32 - 1, not {self.seed}.")
+        self._refuse_nonsense()
         if not (self.bf16 or self.fp16):  # as `accelerate launch` says: DeepSpeed wants the two to agree
             precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
             self.bf16, self.fp16 = precision == "bf16", precision == "fp16"
@@ -38,6 +30,15 @@ class ReferenceTraining(ReferenceFields, TrainingArguments):  # type: ignore[mis
         for tracker in self.report_to or []:
             if tracker not in get_available_reporting_integrations():
                 raise UsageError(f"--report_to {tracker} needs a package that is not installed: pip install {tracker}.")
+
+    def _refuse_nonsense(self) -> None:
+        if self.num_train_epochs <= 0 and self.max_steps <= 0:
+            raise UsageError(f"num_train_epochs must be above 0, not {self.num_train_epochs}.")
+        for name in ("warmup_epochs", "base_learning_rate", "min_learning_rate", "learning_rate"):
+            if (value := getattr(self, name)) is not None and value < 0:
+                raise UsageError(f"{name} cannot be negative ({value}).")
+        if not 0 <= self.seed < 2**32:
+            raise UsageError(f"seed must lie between 0 and 2^32 - 1, not {self.seed}.")
 
     def _derive_accumulation(self) -> None:
         """Accumulation steps from the effective batch size and the hardware."""

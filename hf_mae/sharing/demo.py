@@ -1,6 +1,7 @@
 """A fine-tuned model in the browser."""
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -101,15 +102,11 @@ class Classifier:
         return np.concatenate([self._features(batch["pixel_values"].to(self.model.device)) for batch in batches])
 
 
-def page(classifier: Classifier, title: str, known: str = "") -> Any:
-    """The page, of gradio.
-
-    Args:
-        known: how well the model does, for whoever reads the page.
-    """
+def _answers(classifier: Classifier) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """What the page answers to an image, and to many files."""
     import gradio
 
-    def one(path: str | None):
+    def one(path: str | None) -> tuple[Any, Any, Any]:
         try:
             image = classifier.read(path)
         except UsageError as error:
@@ -117,7 +114,7 @@ def page(classifier: Classifier, title: str, known: str = "") -> Any:
         (scores,) = classifier.scores([image])
         return scores, classifier.overlays(image), classifier.similar(image)
 
-    def many(paths: list[str] | None):
+    def many(paths: list[str] | None) -> list[list[str]]:
         rows = []
         for path in paths or []:
             name = os.path.basename(path)
@@ -132,6 +129,18 @@ def page(classifier: Classifier, title: str, known: str = "") -> Any:
             raise gradio.Error("Drop a folder, or some files, first.", title="Nothing to classify")
         return rows
 
+    return one, many
+
+
+def page(classifier: Classifier, title: str, known: str = "") -> Any:
+    """The page, of gradio.
+
+    Args:
+        known: how well the model does, for whoever reads the page.
+    """
+    import gradio
+
+    one, many = _answers(classifier)
     with gradio.Blocks(title=title, analytics_enabled=False) as blocks:
         gradio.Markdown("\n\n".join([f"## {title}\n{NOTE}", *([f"On its own data: {known}."] if known else [])]))
         with gradio.Tab("An image"):

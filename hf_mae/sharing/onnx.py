@@ -83,6 +83,7 @@ def compare(logits: np.ndarray, expected: np.ndarray, labels: np.ndarray | None,
 
 
 def report(checked: dict[str, Any], sizes: dict[str, float]) -> str:
+    """What the check found, a few lines."""
     lines = [f"Checked on {checked['images']} images ({checked['of']}):"]
     for kind, file in (("float32", FLOAT32), ("int8", INT8)):
         if kind in checked:

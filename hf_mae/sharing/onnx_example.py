@@ -15,6 +15,7 @@ model = onnxruntime.InferenceSession(here / (sys.argv.pop(1) if sys.argv[1].ends
 
 
 def pixels(path: str) -> np.ndarray:
+    """An image file as the model wants it: (1, 3, height, width) float32."""
     image, size = Image.open(path).convert("RGB"), prepare["size"]
     if edge := size.get("shortest_edge"):
         scale = edge / min(image.size)

@@ -68,6 +68,7 @@ class Launch:
 
 
 def write_launch(checkpoint: Path, launch: Launch) -> None:
+    """Says in a checkpoint how its run was launched."""
     write_json(checkpoint / LAUNCH_FILE, asdict(launch))
 
 

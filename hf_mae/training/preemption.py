@@ -45,6 +45,7 @@ class StopAtSignal(TrainerCallback):
         self.told = number
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Listens to the signal from now on."""
         self.told, self.stopped, self._sum = None, False, None
         if args.world_size > 1:
             group: Any = distributed.new_group(backend="gloo")
@@ -53,6 +54,7 @@ class StopAtSignal(TrainerCallback):
             self._before = signal.signal(signal.SIGTERM, self._tell)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Saves and stops, once any process was told to."""
         if self._anyone_was_told(args) and not control.should_training_stop:
             self.stopped = control.should_training_stop = control.should_save = True
             control.should_evaluate = False
@@ -72,6 +74,7 @@ class StopAtSignal(TrainerCallback):
         return told
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Listens no more."""
         if self._sum is not None:
             self._sum[1].wait()
             self._sum = None

@@ -166,7 +166,8 @@ class ReferenceTrainer(HookedTrainer):
         try:
             chosen, kwargs = self.get_optimizer_cls_and_kwargs(self.args, model)
         except (ImportError, ValueError, RuntimeError) as error:
-            raise UsageError(f"--optim {self.args.optim} cannot be used: {one_line(error)}") from None
+            name = getattr(self.args.optim, "value", self.args.optim)
+            raise UsageError(f"--optim {name} cannot be used: {one_line(error)}") from None
         self._refuse_optimizer_of_its_own_groups((chosen, kwargs))
         return chosen, kwargs
 

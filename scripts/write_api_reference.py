@@ -1,0 +1,52 @@
+"""Builds the API reference from the docstrings: `python scripts/write_api_reference.py [FOLDER]` (docs/api).
+
+Open docs/api/index.html. Every public name of the packages below has to be on its page, with a docstring.
+"""
+
+import importlib
+import inspect
+import sys
+from pathlib import Path
+
+import pdoc
+import pdoc.render
+
+PACKAGES = ("hf_mae", "hf_mae.conversion", "hf_mae.data")
+MODULES = (
+    *("hf_mae.runs.record", "hf_mae.settings.verbs", "hf_mae.settings.fill", "hf_mae.settings.options"),
+    *("hf_mae.evaluation.metrics", "hf_mae.evaluation.confusion", "hf_mae.evaluation.statistics"),
+    *("hf_mae.training.losses", "hf_mae.models.views", "hf_mae.models.stochastic_depth", "hf_mae.models.relevance"),
+)
+DEFAULT = Path(__file__).parents[1] / "docs" / "api"
+
+
+def public_names() -> dict[str, list[str]]:
+    """The names that each package exports."""
+    return {package: list(importlib.import_module(package).__all__) for package in PACKAGES}
+
+
+def missing(folder: Path) -> list[str]:
+    """Public names that are not on the page of their package, or have no docstring."""
+    faults = []
+    for package, names in public_names().items():
+        page = (folder / f"{package.replace('.', '/')}.html").read_text(encoding="utf-8")
+        module = importlib.import_module(package)
+        for name in names:
+            value = getattr(module, name)
+            if f'id="{name}"' not in page:
+                faults.append(f"{package}.{name} is not on its page")
+            if (inspect.isclass(value) or inspect.isroutine(value)) and not inspect.getdoc(value):
+                faults.append(f"{package}.{name} has no docstring")
+    return faults
+
+
+def main(folder: Path) -> int:
+    pdoc.render.configure(docformat="google", show_source=False)
+    pdoc.pdoc(*PACKAGES, *MODULES, output_directory=folder)
+    faults = missing(folder)
+    print("\n".join(faults) or f"{sum(map(len, public_names().values()))} public names: {folder / 'index.html'}")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT))

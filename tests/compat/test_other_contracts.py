@@ -1,0 +1,162 @@
+"""What `compat` relies on of accelerate, DeepSpeed's coupling, datasets, timm and torch."""
+
+import configparser
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from accelerate import Accelerator, DistributedType, PartialState
+from accelerate.utils import other
+from datasets import Dataset, Features, Value
+from packaging.requirements import Requirement
+from PIL import Image
+from support.paths import ROOT
+
+from hf_mae.compat.accelerate import bare_optimizer, fsdp_where_asked, without_importing_deepspeed
+from hf_mae.compat.datasets import ArrowWriter, fingerprint_of
+from hf_mae.compat.deepspeed import parameters_and_groups, whole_weights
+from hf_mae.compat.timm import mend_posterize, posterize
+from hf_mae.compat.torch import cpu_generator
+
+
+@pytest.fixture
+def cpus(monkeypatch):
+    """accelerate's state as of several processes on CPUs."""
+    state = PartialState(cpu=True)
+    before = state.distributed_type
+    state.distributed_type = DistributedType.MULTI_CPU
+    yield state
+    state.distributed_type = before
+
+
+def test_fsdp_is_found_on_cpus_within_the_block_alone(cpus, monkeypatch):
+    with fsdp_where_asked():  # nobody asked
+        assert PartialState().distributed_type == DistributedType.MULTI_CPU
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with fsdp_where_asked():
+        assert PartialState().distributed_type == DistributedType.MULTI_GPU
+    assert PartialState().distributed_type == DistributedType.MULTI_CPU
+    with pytest.raises(RuntimeError), fsdp_where_asked():
+        raise RuntimeError
+    assert PartialState().distributed_type == DistributedType.MULTI_CPU
+    with fsdp_where_asked():
+        cpus.distributed_type = DistributedType.FSDP  # as accelerate does when it finds it
+    assert PartialState().distributed_type == DistributedType.FSDP
+
+
+def test_accelerate_asks_for_deepspeed_where_it_is_hidden(monkeypatch):
+    assert "is_deepspeed_available()" in inspect.getsource(other.extract_model_from_parallel)
+    asked = []
+    monkeypatch.setattr(other, "is_deepspeed_available", lambda: asked.append(1) or False)
+    accelerator, model = Accelerator(cpu=True), torch.nn.Linear(1, 1)
+    assert accelerator.unwrap_model(model) is model and asked
+    asked.clear()
+    without_importing_deepspeed(accelerator)
+    assert accelerator.unwrap_model(model) is model and not asked
+    assert Accelerator(cpu=True).unwrap_model(model) is model and asked  # another accelerator is as it was
+
+
+def test_the_optimizer_beneath_accelerates_wrapper():
+    plain = torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), lr=0.1)
+    assert bare_optimizer(Accelerator(cpu=True).prepare(plain)) is plain and bare_optimizer(plain) is plain
+    ((parameters, group),) = parameters_and_groups(plain)
+    assert group is plain.param_groups[0] and parameters is group["params"]
+
+
+def test_the_groups_of_zeros_optimizers():
+    """ZeRO itself runs in tests/training/test_engines.py; here is what is read of it."""
+    inner = SimpleNamespace(param_groups=[{"lr": 1}, {"lr": 2}])
+    two = SimpleNamespace(bit16_groups=[["a"], ["b"]], optimizer=inner)
+    assert parameters_and_groups(two) == [(["a"], {"lr": 1}), (["b"], {"lr": 2})]
+    three = SimpleNamespace(sub_group_to_group_id={0: 1, 1: 0}, fp16_groups=[["a"], ["b"]], optimizer=inner)
+    assert parameters_and_groups(three) == [(["a"], {"lr": 2}), (["b"], {"lr": 1})]
+
+
+def test_whole_weights_hides_the_configuration_of_deepspeed_for_a_block():
+    integration = importlib.import_module("transformers.integrations.deepspeed")
+    assert integration._hf_deepspeed_config_weak_ref is None
+    integration._hf_deepspeed_config_weak_ref = held = object()
+    try:
+        with pytest.raises(RuntimeError), whole_weights():
+            assert integration._hf_deepspeed_config_weak_ref is None
+            raise RuntimeError
+        assert integration._hf_deepspeed_config_weak_ref is held
+    finally:
+        integration._hf_deepspeed_config_weak_ref = None
+
+
+def test_a_fingerprint_changes_with_the_data():
+    one, two = Dataset.from_dict({"a": [1, 2]}), Dataset.from_dict({"a": [1, 3]})
+    assert fingerprint_of(one) != fingerprint_of(two) != fingerprint_of(two.select([0]))
+
+
+def test_the_arrow_writer_writes_what_datasets_reads(tmp_path):
+    path = str(tmp_path / "x.arrow")
+    with ArrowWriter(features=Features({"b": Value("binary")}), path=path, writer_batch_size=2) as writer:
+        writer.write_batch({"b": [b"one", b"two", b"three"]})
+        count, _ = writer.finalize()
+    assert count == 3 and Dataset.from_file(path)["b"][:] == [b"one", b"two", b"three"]
+
+
+def test_posterize_of_timm_is_replaced_and_nothing_else():
+    from timm.data import auto_augment, create_transform
+
+    transform = create_transform(32, is_training=True, auto_augment="rand-m9-mstd0.5-inc1", color_jitter=None)
+    ops = [op for step in transform.transforms for op in getattr(step, "ops", [])]
+    before = [op.aug_fn for op in ops]
+    assert before.count(auto_augment.posterize) == 1
+    mend_posterize(transform)
+    after = [op.aug_fn for op in ops]
+    assert [new for old, new in zip(before, after) if old is not new] == [posterize]
+    image = Image.effect_noise((8, 8), 50).convert("RGB")
+    assert posterize(image, 0).getextrema() == ((0, 0),) * 3
+    assert posterize(image, 3).tobytes() == auto_augment.posterize(image, 3).tobytes()
+    assert posterize(image, 8) is image
+
+
+def test_the_generator_of_torch():
+    cpu_generator().manual_seed(7)
+    drawn = torch.rand(3)
+    torch.manual_seed(7)
+    assert torch.equal(torch.rand(3), drawn)
+
+
+def test_a_program_leaves_by_what_was_registered_for_exit(tmp_path):
+    """One process of a gloo group: it waits, runs what is registered, and ends with its own status."""
+    code = f"""
+import atexit, sys
+import torch.distributed as distributed
+from hf_mae.compat.torch import leave_together
+leave_together(3)  # there is no group yet: it goes on
+atexit.register(lambda: open({str(tmp_path / "left")!r}, "w").write("yes"))
+distributed.init_process_group("gloo", init_method="file://{tmp_path / "group"}", rank=0, world_size=1)
+print("last words")
+leave_together(5)
+print("never")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (5, "last words\n"), done.stderr
+    assert (tmp_path / "left").read_text() == "yes"
+
+
+def test_setup_cfg_says_the_versions_that_are_tested():
+    """The oldest of scripts/test_versions.sh are the floors of setup.cfg; what has a contract here has a ceiling."""
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    required = {
+        (found := Requirement(line)).name.lower(): found.specifier
+        for line in settings["options"]["install_requires"].split()
+    }
+    script = (ROOT / "scripts" / "test_versions.sh").read_text()
+    pinned = dict(re.findall(r"([\w-]+)==([\d.]+)", re.search(r"oldest=\((.*?)\)", script, flags=re.DOTALL).group(1)))
+    floors = {name: str(item.version) for name, spec in required.items() for item in spec if item.operator == ">="}
+    for name, version in pinned.items():
+        assert floors.get(name, version).rstrip(".0") == version.rstrip(".0"), name
+    assert {"torch", "transformers", "accelerate", "datasets", "timm"} <= set(pinned)
+    for name in ("transformers", "accelerate", "datasets", "timm"):
+        assert any(item.operator == "<" for item in required[name]), f"{name} needs a ceiling"

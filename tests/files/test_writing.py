@@ -1,0 +1,105 @@
+"""A file is written whole or not at all, with the permissions that the umask gives."""
+
+import os
+import stat
+
+import pytest
+
+from hf_mae.conversion import ConversionError
+from hf_mae.errors import UsageError
+from hf_mae.files.caches import file_key, files_fingerprint, kept
+from hf_mae.files.locks import locked
+from hf_mae.files.writing import open_to_the_umask, whole_file, whole_folder, write_csv, write_json, write_text
+
+
+def mode(path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.fixture(params=[0o022, 0o027, 0o077])
+def umask(request):
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def test_what_is_written_has_the_permissions_of_the_umask(umask, tmp_path):
+    write_json(tmp_path / "a.json", {"é": 1})
+    write_csv(tmp_path / "a.csv", ["a", "b"], [[1, 'x"y']])
+    with whole_folder(tmp_path / "folder", overwrite=False) as folder:
+        (folder / "weights").touch(mode=0o600)
+        open_to_the_umask(folder)
+    for path in (tmp_path / "a.json", tmp_path / "a.csv", tmp_path / "folder" / "weights"):
+        assert mode(path) == 0o666 & ~umask
+    assert mode(tmp_path / "folder") == 0o777 & ~umask
+    assert (tmp_path / "a.csv").read_bytes() == b'a,b\r\n1,"x""y"\r\n'
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_what_fails_leaves_what_was_there(tmp_path, error):
+    write_text(tmp_path / "file", "before")
+    (tmp_path / "folder").mkdir()
+    write_text(tmp_path / "folder" / "inside", "before")
+    with pytest.raises(error), whole_file(tmp_path / "file") as temporary:
+        temporary.write_text("half")
+        raise error
+    with pytest.raises(error), whole_folder(tmp_path / "folder", overwrite=True) as temporary:
+        (temporary / "inside").write_text("half")
+        raise error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+    assert (tmp_path / "file").read_text() == (tmp_path / "folder" / "inside").read_text() == "before"
+
+
+def test_what_may_not_be_replaced_is_said_in_the_callers_kind_of_error(tmp_path):
+    write_text(tmp_path / "file", "x")
+    for error in (UsageError, ConversionError):
+        with pytest.raises(error, match="exists: choose another name, or pass --overwrite"):
+            whole_file(tmp_path / "file", overwrite=False, error=error).__enter__()
+        with pytest.raises(error, match="is a file: name a folder"):
+            whole_folder(tmp_path / "file", overwrite=True, error=error).__enter__()
+        with pytest.raises(error, match="is a folder: name a file"):
+            whole_file(tmp_path, error=error).__enter__()
+        with pytest.raises(error, match="cannot be written"):
+            whole_file(tmp_path / "file" / "below", error=error).__enter__()
+
+
+def test_a_name_as_long_as_names_may_be(tmp_path):
+    write_text(tmp_path / ("n" * 255), "x")
+    assert (tmp_path / ("n" * 255)).read_text() == "x"
+
+
+def test_a_value_is_made_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_mae.files.caches.cache_folder", lambda: tmp_path)
+    made = []
+
+    def value():
+        return kept(
+            "kind/key.txt",
+            make=lambda: made.append(1) or "value",
+            read=lambda path: path.read_text(),
+            write=lambda path, text: path.write_text(text),
+        )
+
+    assert value() == value() == "value" and made == [1]
+    assert [path.name for path in (tmp_path / "kind").iterdir()] == ["key.txt"]
+
+
+def test_a_file_is_told_by_where_it_lies_and_by_its_state(tmp_path, monkeypatch):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "image.png").write_bytes(name.encode())
+        os.utime(tmp_path / name / "image.png", ns=(0, 0))
+    keys = []
+    for name in ("one", "two"):  # the same relative path, size and time
+        monkeypatch.chdir(tmp_path / name)
+        keys.append((file_key("image.png"), files_fingerprint(["image.png"])))
+    assert keys[0][0] != keys[1][0] and keys[0][1] != keys[1][1]
+    assert keys[1][0] == file_key(str(tmp_path / "two" / "image.png"))
+    os.utime("image.png", ns=(1, 1))
+    assert file_key("image.png") != keys[1][0]
+
+
+def test_a_lock_is_let_go(tmp_path):
+    for _ in range(2):
+        with pytest.raises(RuntimeError), locked(tmp_path / "below" / "lock"):
+            raise RuntimeError

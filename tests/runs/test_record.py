@@ -1,0 +1,158 @@
+"""The record of a run: typed, written whole, read back, older files too, and other tools' files told."""
+
+import dataclasses
+import json
+
+import pytest
+
+from hf_mae import read_record
+from hf_mae.errors import UsageError
+from hf_mae.evaluation.metrics import HEADLINE, classification_scores
+from hf_mae.runs.record import (
+    ALL_RESULTS,
+    BEGUN,
+    CROSSVAL,
+    FORMAT,
+    PROBE,
+    CrossvalRun,
+    CrossvalSummary,
+    DataSource,
+    Environment,
+    RunRecord,
+    Selection,
+    Training,
+    begun_record,
+)
+from hf_mae.settings.data import DataSourceArguments
+
+SCORES = classification_scores([0, 1, 1], [0, 1, 0], ["blob", "ring"])
+COMMON = {
+    "base": "mae.pth",
+    "data": DataSource("images", val_fraction=0.2, seed=3, fingerprint="abc"),
+    "environment": Environment("2 CPU cores", "torch 2"),
+    "settings": {"layer_decay": 0.5},
+    "classes": ["blob", "ring"],
+}
+POINT = {name: {"mean": 0.5, "std": 0.0, "values": [0.5]} for name in HEADLINE}
+RECORDS = {
+    "finetune": RunRecord(
+        kind="finetune",
+        images={"train": 9, "validation": 3},
+        scores={"validation": SCORES, "test": SCORES},
+        selection=Selection("Chosen.", "validation", "macro_f1", "checkpoint-3"),
+        training=Training(1.5, 12, 1e-3, 4, {"train_loss": 0.25}),
+        calibration={"temperature": 1.5, "fitted_on": "validation"},
+        leakage={"test": 1},
+        **COMMON,
+    ),
+    "pretrain": RunRecord(kind="pretrain", images={"train": 9}, training=Training(2.0), excluded=3, **COMMON),
+    "evaluate": RunRecord(
+        kind="evaluate", images={"test": 3}, scores={"test": SCORES}, averaged_views=True, calibration=None, **COMMON
+    ),
+    "probe": RunRecord(
+        kind="probe", images={"judge": 3}, probe={"cls": {"knn": {}}, "mean": {}, "parts": {"judge": "test"}}, **COMMON
+    ),
+    "crossval": RunRecord(
+        kind="crossval",
+        images={},
+        crossval=CrossvalSummary(
+            folds="2",
+            runs=[(CrossvalRun(1.0, 0, fold, False), dict.fromkeys(HEADLINE, 0.5), "validation") for fold in (1, 2)],
+            mean_and_std=POINT,
+            label_efficiency=[{"fraction": 1.0, "images": 9.0} | POINT],
+            pooled={"seed-0": SCORES},
+        ),
+        **COMMON,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+def test_a_record_comes_back_as_it_was_written(kind, tmp_path):
+    record = RECORDS[kind]
+    record.write_begun(tmp_path / "run") if kind in ("finetune", "pretrain") else (tmp_path / "run").mkdir()
+    record.write(tmp_path / "run")
+    files = [path.name for path in (tmp_path / "run").iterdir()]
+    expected = {"crossval": CROSSVAL, "probe": PROBE, "evaluate": "results_test.json"}.get(kind, ALL_RESULTS)
+    assert files == [expected] == [record.file_name]
+    again = read_record(tmp_path / "run", expected)
+    if kind == "pretrain":  # whose folder is written whole, too
+        assert json.loads((tmp_path / "run" / expected).read_text())["data_dir"].endswith("/images")
+    assert again == record and again.format == FORMAT
+
+
+def test_every_field_of_the_record_is_documented_and_survives(tmp_path):
+    documented = RunRecord.__doc__.split("Args:")[1]
+    for field in dataclasses.fields(RunRecord):
+        assert f"\n        {field.name}: " in documented, field.name
+        if field.name != "format":
+            assert any(getattr(record, field.name) not in (None, {}, [], 0, False) for record in RECORDS.values())
+
+
+def test_the_scores_under_the_names_of_the_trainers_users():
+    found = RECORDS["finetune"].trainer_metrics()
+    assert found["eval_macro_f1"] == SCORES["macro_f1"] and found["test_accuracy"] == SCORES["accuracy"]
+    assert found["train_loss"] == 0.25 and not any(name.startswith("validation_") for name in found)
+
+
+def test_the_source_of_a_verbs_settings():
+    settings = DataSourceArguments(data_dir="images", benchmark="kvasir-v2", select_on=0.1)
+    source = DataSource.of(settings, seed=7, fingerprint="x")
+    assert (source.data_dir, source.name, source.select_on, source.seed) == ("images", "kvasir-v2", 0.1, 7)
+
+
+OLD_SOURCE = {"data_dir": "images", "benchmark": None, "fold": 1, "train_fraction": 1.0, "select_on": 0.0}
+
+
+def test_files_of_the_first_version_are_read(tmp_path):
+    train = {"train_loss": 0.1, "seconds": 3.0, "updates": 4, "best_checkpoint": "checkpoint-2", "learning_rate": 1e-3}
+    old = {"validation": SCORES, "train": train, "base": "mae.pth", "seen_in_pretraining": None, "source": OLD_SOURCE}
+    old |= {"images": {"train": 9, "validation": 3}, "weights": "Chosen.", "chosen_on": "validation"}
+    old |= {"hardware": "here", "versions": "torch 2"}
+    (tmp_path / ALL_RESULTS).write_text(json.dumps(old))
+    record = read_record(tmp_path)
+    assert (record.kind, record.format, record.base, record.data.data_dir) == ("finetune", 1, "mae.pth", "images")
+    assert record.selection == Selection("Chosen.", "validation", None, "checkpoint-2")
+    assert record.training == Training(3.0, 4, 1e-3, None, {"train_loss": 0.1})
+    pretrained = {"train": {"train_loss": 1.0}, "base": "random weights", "data_dir": "/frames", "images": 40}
+    (tmp_path / ALL_RESULTS).write_text(json.dumps(pretrained | {"excluded": 2, "seconds": 5.0}))
+    record = read_record(tmp_path)
+    assert (record.kind, record.images, record.excluded) == ("pretrain", {"train": 40}, 2)
+    assert record.data.data_dir == "/frames" and record.training.seconds == 5.0
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("{", "is damaged"),
+        ("", "is damaged"),
+        ("[" * 100_000, "is damaged"),
+        ("[1]", "is no record of hf_mae: it holds a list"),
+        ('{"eval_accuracy": 0.9, "epoch": 3.0}', "is no record of hf_mae .*another tool's file"),
+        ('{"base": "x", "source": {"data_dir": "d"}, "images": {"train": "many"}}', "is no record of hf_mae"),
+        ('{"base": "x", "source": {"data_dir": "d"}, "images": {}, "validation": {"accuracy": 1}}', "no record of"),
+        ('{"base": "x", "source": [], "images": {}}', "is no record of hf_mae"),
+        (json.dumps({"format": FORMAT + 1}), "is of format 3, and this hf_mae reads up to 2"),
+        ('{"format": "new"}', "is of format new"),
+    ],
+)
+def test_a_file_that_is_no_record_is_one_sentence(tmp_path, text, message):
+    (tmp_path / ALL_RESULTS).write_text(text)
+    with pytest.raises(UsageError, match=message) as found:
+        read_record(tmp_path)
+    assert "\n" not in str(found.value) and str(tmp_path) in str(found.value)
+    assert begun_record(tmp_path) is None
+
+
+def test_a_folder_without_a_record(tmp_path):
+    with pytest.raises(UsageError, match=r"is no finished run: it has no all_results\.json"):
+        read_record(tmp_path)
+
+
+def test_a_run_that_begins_is_known_before_it_is_done(tmp_path):
+    begun = dataclasses.replace(RECORDS["finetune"], scores={}, selection=None, training=None, calibration=None)
+    begun.write_begun(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [BEGUN] and begun_record(tmp_path) == begun
+    RECORDS["finetune"].write(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [ALL_RESULTS]
+    assert begun_record(tmp_path) == RECORDS["finetune"]

@@ -1,0 +1,106 @@
+"""The house: what the layout promises, and no linter looks at."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.paths import ROOT
+
+from hf_mae.settings.verbs import VERBS
+
+PACKAGE = ROOT / "hf_mae"
+SOURCES = [path for folder in (PACKAGE, ROOT / "conversion") for path in folder.rglob("*.py")]
+LONGEST = 50  # lines of a function, without its docstring
+
+
+def module_of(verb: str) -> str:
+    return verb.replace("-", "_")
+
+
+def functions(path: Path) -> list[ast.FunctionDef]:
+    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+
+
+def test_no_function_is_longer_than_a_reader_can_hold():
+    long = []
+    for path in SOURCES:
+        for node in functions(path):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            if body and (lines := body[-1].end_lineno - body[0].lineno + 1) > LONGEST:
+                long.append(f"{path.relative_to(ROOT)}: {node.name} ({lines} lines)")
+    assert not long
+
+
+def test_nothing_but_the_command_line_prints():
+    found = [
+        str(path.relative_to(PACKAGE))
+        for path in SOURCES
+        if path.parent != PACKAGE / "cli"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "print"
+    ]
+    assert found == ["sharing/onnx_example.py"]  # a program of its own
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_of_the_command_line_is_a_parser_and_a_main(verb):
+    names = [node.name for node in functions(PACKAGE / "cli" / f"{module_of(verb)}.py") if node.name[0] != "_"]
+    assert names == ["parser", "main"]
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("configs", "recipes")])
+def test_every_verb_has_a_workflow(verb):
+    assert (PACKAGE / "workflows" / f"{module_of(verb)}.py").is_file()
+
+
+def test_workflows_parse_nothing():
+    for path in (PACKAGE / "workflows").glob("*.py"):
+        assert not re.search(r"\bargparse\b|sys\.argv", path.read_text()), path
+
+
+def test_private_names_of_other_libraries_are_in_compat_alone():
+    """An attribute that begins with an underscore, of anything but `self`, `cls`, or a module of this package."""
+    found = []
+    for path in SOURCES:
+        if path.parent == PACKAGE / "compat":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and re.match(r"_[a-z]", node.attr):
+                owner = node.value
+                ours = isinstance(owner, ast.Name) and owner.id in ("self", "cls")
+                ours |= isinstance(owner, ast.Attribute) and node.attr in ("_asked",)
+                if not ours:
+                    found.append(f"{path.relative_to(ROOT)}:{node.lineno} {ast.unparse(node)}")
+    assert not found
+
+
+def test_files_are_written_in_one_room():
+    """Elsewhere nothing opens a file to write, but libraries that write their own."""
+    writes = re.compile(r"open\([^)]*[\"'][wa]b?[\"']|\.write_text\(|\.write_bytes\(")
+    found = [
+        f"{path.relative_to(ROOT)}: {match.group(0)}"
+        for path in SOURCES
+        if path.parent != PACKAGE / "files"
+        for match in writes.finditer(path.read_text())
+    ]
+    assert found == ["hf_mae/data/check.py: .write_text("]  # what `kept` hands it
+
+
+def test_conversion_knows_errors_and_files_alone():
+    names = re.compile(r"from hf_mae(?:\.(\w+))?")
+    found = {
+        match.group(1) for path in (ROOT / "conversion").glob("*.py") for match in names.finditer(path.read_text())
+    }
+    assert found == {"errors", "files", "_lazy"}
+
+
+@pytest.mark.launch
+def test_the_api_reference_has_every_public_name(tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "write_api_reference.py", tmp_path], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "public names" in done.stdout and (tmp_path / "index.html").is_file()
