@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Style, the order of the rooms, and types: bash scripts/lint.sh. Sets up .venv on the first run.
-EXTRAS="${EXTRAS:-test}"
+EXTRAS=test
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 cd "$ROOT"
 ruff check .

@@ -28,13 +28,25 @@ from transformers.utils import logging as transformers_logging  # noqa: E402
 transformers_logging.disable_progress_bar()
 torch.set_num_threads(1)
 
-# Whole files that start processes, drive a browser or a scheduler, or train for minutes: what is left is `unit`.
+# What starts processes, drives a browser or a scheduler, or takes a minute: what is left is `unit`.
 NOT_UNIT = ("launch", "browser", "slurm", "gpu", "slow")
+# Fixtures that tell what a test is.
+MARKED_BY = {
+    "golden": "golden",
+    "golden_json": "golden",
+    "chromium": "browser",
+    "browser": "browser",
+    "wheel": "launch",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what is quick, and puts the slow files first, so that no worker is left alone with them at the end."""
+    """Marks tests by what they use, marks what is quick, and puts the slow files first, so that no worker is left alone
+    with them at the end."""
     for item in items:
+        for fixture, name in MARKED_BY.items():
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(name)
         if not any(item.get_closest_marker(name) for name in NOT_UNIT):
             item.add_marker("unit")
     slow = {item.path for item in items if item.get_closest_marker("slow")}

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from support.paths import ROOT
 
+pytestmark = pytest.mark.launch
+
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
@@ -55,7 +57,7 @@ def venv(wheel, tmp_path_factory) -> Path:
 def test_the_wheel_holds_code_and_recipes_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     for expected in (
-        "hf_mae/cli.py",
+        "hf_mae/cli/main.py",
         "hf_mae/data/folders.py",
         "hf_mae/conversion/names.py",
         "hf_mae/recipes/quickstart.yaml",

@@ -56,6 +56,7 @@ def place(tiny_pth, toy, tmp_path_factory):
         yield folder, hub_stand_in.environment(url, folder)
 
 
+@pytest.mark.launch
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_runs_in_the_order_of_the_page(place, page, tmp_path):
@@ -98,6 +99,7 @@ def test_links_between_the_pages_lead_somewhere():
             assert (ROOT / page).parent.joinpath(link).exists(), f"{page}: {link}"
 
 
+@pytest.mark.launch
 def test_the_quickstart_runs_to_its_end(tmp_path):
     """With the environment that runs the tests, in place of a new one."""
     copy = tmp_path / "clone"

@@ -6,7 +6,7 @@ from typing import Any
 from ..data.benchmarks import BENCHMARKS
 from ..evaluation.metrics import HEADLINE, TITLES, zero_division_notes
 from ..models.checkpoints import licence_of
-from ..runs.record import RunRecord, Scores
+from ..runs.record import RunRecord, Scores, run_name
 from ..settings.models import RANDOM_WEIGHTS
 
 TAGS = ["vision", "masked-autoencoder", "endoscopy", "hf_mae"]
@@ -118,7 +118,7 @@ def write_model_card(folder: Path, record: RunRecord, architecture: str, recipe:
     """
     from huggingface_hub import ModelCard
 
-    name = folder.resolve().name
+    name = run_name(folder)
     split = list(record.scores)[-1] if record.scores else ""  # the one that the card details
     benchmark = BENCHMARKS.get(record.data.benchmark or "")
     licence, known_from = licence_of(record.base)
@@ -218,7 +218,7 @@ def write_pretraining_card(folder: Path, record: RunRecord, model: Any, recipe: 
     excluded = record.excluded
     text = PRETRAINING_TEXT.format(
         metadata=ModelCardData(license=licence, library_name="transformers", tags=TAGS).to_yaml(),
-        name=folder.resolve().name,
+        name=run_name(folder),
         architecture=type(model).__name__,
         size=model.config.image_size,
         hidden=100 * model.config.mask_ratio,

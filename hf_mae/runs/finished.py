@@ -11,7 +11,7 @@ from ..errors import UsageError
 from ..evaluation.metrics import HEADLINE
 from ..evaluation.statistics import Predictions, bootstrap_intervals, scores_of
 from .predictions import read_predictions
-from .record import ALL_RESULTS, CROSSVAL, DataSource, RunRecord, read_record
+from .record import ALL_RESULTS, CROSSVAL, DataSource, RunRecord, read_record, run_name
 
 CHOSEN_ON_EVALUATED = "The epoch was chosen on the images that are evaluated: an optimistic figure."
 
@@ -133,7 +133,7 @@ def _crossval(folder: Path, record: RunRecord) -> FinishedRun:
     notes += _seen_note(records[0], "validation")
     notes.append(f"Mean of {len(runs)} runs ({len(numbers)} folds, {seeds} seed{'s' if seeds > 1 else ''}).")
     return FinishedRun(
-        name=folder.resolve().name,
+        name=run_name(folder),
         folder=folder,
         data=data,
         split="validation",
@@ -200,7 +200,7 @@ def _single(folder: Path, split: str, record: RunRecord, trained_with: RunRecord
     if source.benchmark and split != ("validation" if BENCHMARKS[source.benchmark].folds else "test"):
         protocol = None
     return FinishedRun(
-        name=folder.resolve().name,
+        name=run_name(folder),
         folder=folder,
         data=data,
         split=split,

@@ -222,6 +222,11 @@ class RunRecord:
         return found | (self.training.metrics if self.training else {})
 
 
+def run_name(folder: str | Path) -> str:
+    """What a run is called: the name of its folder."""
+    return Path(folder).resolve().name
+
+
 def read_record(folder: str | Path, file_name: str = ALL_RESULTS) -> RunRecord:
     """The record of a finished run.
 
@@ -286,6 +291,7 @@ def _to_json(record: RunRecord) -> dict[str, Any]:
     values |= {"base": record.base, "seen_in_pretraining": record.leakage, "source": source, "images": record.images}
     if record.kind == "pretrain":
         values |= {"data_dir": str(Path(record.data.data_dir).resolve()), "excluded": record.excluded}
+        values["images"] = record.images["train"]  # a number, as it always was
     if record.selection:
         chosen = record.selection
         values |= {"weights": chosen.sentence, "chosen_on": chosen.chosen_on, "metric": chosen.metric}

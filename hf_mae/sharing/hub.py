@@ -18,7 +18,7 @@ from huggingface_hub.errors import (
 )
 
 from ..errors import UsageError, one_line
-from ..runs.record import ALL_RESULTS, BEGUN, read_record
+from ..runs.record import ALL_RESULTS, BEGUN, read_record, run_name
 
 logger = logging.getLogger(__name__)
 # What a run needs to go on, or its tracker keeps, and nobody else can use.
@@ -134,7 +134,7 @@ def push(
     """
     folder = Path(run)
     files = files_of(folder, leave_out)
-    name, exists = check_target(repo_id, update, folder.resolve().name)
+    name, exists = check_target(repo_id, update, run_name(folder))
     operations = [
         CommitOperationAdd(path.as_posix(), _card(folder, name) if path.name == "README.md" else folder / path)
         for path in files
@@ -157,7 +157,7 @@ def push(
 def _card(folder: Path, repo_id: str) -> bytes:
     """The model card, its snippets with the name that the model has on the Hub."""
     text = (folder / "README.md").read_text(encoding="utf-8")
-    own = folder.resolve().name
+    own = run_name(folder)
     for before, after in (('model="{}"', 'model="{}"'), ("--model_name_or_path {} ", "--model_name_or_path {} ")):
         text = text.replace(before.format(own), after.format(repo_id))
     return text.encode()
@@ -178,7 +178,7 @@ def push_when_done(args) -> Callable[[], None]:
     if args.process_index != 0:
         return lambda: None
     resumed = bool(args.resume_from_checkpoint)
-    name, _ = check_target(args.hub_model_id, resumed, Path(args.output_dir).resolve().name)
+    name, _ = check_target(args.hub_model_id, resumed, run_name(args.output_dir))
     logger.info("The run will be pushed to %s when it is done.", name)
 
     def done() -> None:

@@ -10,7 +10,7 @@ from ..data.folders import load_image_folder
 from ..data.images import EvaluationImages
 from ..errors import UsageError
 from ..models.loading import class_names, load_classifier
-from ..runs.record import ALL_RESULTS, read_record
+from ..runs.record import ALL_RESULTS, read_record, run_name
 from ..settings.fill import fill
 from ..sharing.demo import LOOPBACK, MEGABYTES, Classifier, page
 
@@ -33,7 +33,7 @@ def open_demo(**flags: Any) -> Any:
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     classifier = Classifier(model, processor, training_images(options.data_dir, model, processor))
     run = Path(options.model_name_or_path)
-    blocks = page(classifier, run.resolve().name, _known_of(run))
+    blocks = page(classifier, run_name(run), _known_of(run))
     if options.host != LOOPBACK or options.share:
         logger.warning("The demo can be reached from other machines, and whatever they upload comes to this one.")
     try:

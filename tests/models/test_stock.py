@@ -9,6 +9,8 @@ import sysconfig
 
 import pytest
 
+pytestmark = pytest.mark.launch
+
 PROGRAM = """
 import importlib.util, json, sys, warnings
 assert importlib.util.find_spec("hf_mae") is None

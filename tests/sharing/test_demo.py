@@ -124,7 +124,7 @@ def test_what_is_uploaded_is_checked(finetuned, toy, tmp_path, monkeypatch):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UsageError, match=message):
             classifier.read(str(tmp_path / name))
-    monkeypatch.setattr("hf_mae.demo.PIXELS", 100)
+    monkeypatch.setattr("hf_mae.sharing.demo.PIXELS", 100)
     with pytest.raises(UsageError, match="million pixels"):
         classifier.read(str(good))
     with pytest.raises(UsageError, match="Drop an image first"):

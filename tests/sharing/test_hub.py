@@ -130,7 +130,7 @@ def test_push_to_hub_looks_first_and_pushes_the_whole_run(tiny_pth, toy, hub, tm
     done = run_cli(*argv, env=env | {"HF_TOKEN": "wrong"}, status=1)
     assert "does not accept the token" in done.stderr and not (tmp_path / "fresh").exists()
     done = run_cli(*argv, env=env)
-    assert f"Pushed to {env['HF_ENDPOINT']}/{USER}/fresh" in done.stdout
+    assert f"Pushed to {env['HF_ENDPOINT']}/{USER}/fresh" in done.stderr
     (files,) = server.repos[f"{USER}/fresh"]
     assert {"model.safetensors", "README.md", "learning_curves.png"} <= set(files)
 

@@ -63,7 +63,7 @@ def test_the_example_needs_no_torch_and_agrees_with_pipeline(exported, tmp_path,
 
 
 def test_mistakes_of_the_user(finetuned, tmp_path):
-    done = run_cli("export-onnx", finetuned(), tmp_path / "x", "--int8", status=1)
+    done = run_cli("export-onnx", finetuned(), tmp_path / "x", "--int8", status=2)
     assert "pass --data_dir" in done.stderr and not (tmp_path / "x").exists()
     run_cli("export-onnx", finetuned(), tmp_path / "x")
     done = run_cli("export-onnx", finetuned(), tmp_path / "x", status=1)

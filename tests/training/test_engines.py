@@ -26,7 +26,7 @@ from hf_mae import FinetuningArguments, MaeFinetuner, build_classifier, paramete
 from hf_mae.errors import UsageError
 from hf_mae.training.engines import differing_settings, optimizer_settings
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.launch]
 TOLERANCE = 1e-5
 # name: (accelerate config, processes, batch per process, accumulation)
 WAYS = {

@@ -76,7 +76,7 @@ def test_finetuning_equals_the_reference(golden, golden_json, tmp_path, name, wa
     data = TensorItems(pixel_values=given["train_pixel_values"], labels=given["train_labels"])
     trainer = recording(MaeFinetuner)(model=model, args=args, train_dataset=data)
     trainer.train()
-    assert args.learning_rate == pytest.approx(case["absolute_lr"])
+    assert trainer.args.learning_rate == pytest.approx(case["absolute_lr"])
     assert trainer.losses == pytest.approx(case["losses"], abs=TOLERANCE)
     assert len(trainer.rates) == len(case["lrs_per_update"])
     for ours, theirs in zip(trainer.rates, case["lrs_per_update"]):

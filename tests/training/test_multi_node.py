@@ -11,7 +11,7 @@ import pytest
 from support.launching import assert_same_weights, environment, flags, free_port, has_checkpoint, launch, run, wait_for
 from support.paths import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.launch]
 NAMES, ADDRESSES = ("hfmae0", "hfmae1"), ("10.77.0.1", "10.77.0.2")
 
 

@@ -10,7 +10,7 @@ from support.launching import assert_same_weights, environment, flags, has_check
 
 from hf_mae.training.preemption import MARK
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.launch]
 
 
 @pytest.fixture(scope="module")

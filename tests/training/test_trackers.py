@@ -53,5 +53,5 @@ def test_trackio(tiny_pth, toy, tmp_path):
 
 
 def test_a_tracker_that_is_not_installed(tiny_pth, toy, tmp_path):
-    done = run_cli(*flags(tiny_pth, toy, tmp_path / "run", ["--report_to", "comet_ml"]), status=1)
+    done = run_cli(*flags(tiny_pth, toy, tmp_path / "run", ["--report_to", "comet_ml"]), status=2)
     assert "comet_ml" in done.stderr and "pip install comet_ml" in done.stderr

@@ -155,7 +155,7 @@ def test_what_is_found_feeds_exclude_pairs(conflicting, tmp_path, capsys):
     ],
 )
 def test_mistakes_are_one_sentence(toy, tmp_path, capsys, argv, message):
-    assert main(["audit", "--data_dir", str(toy / "labelled"), "--output_dir", str(tmp_path / "out"), *argv]) == 1
+    assert main(["audit", "--data_dir", str(toy / "labelled"), "--output_dir", str(tmp_path / "out"), *argv]) in (1, 2)
     assert message in capsys.readouterr().err
 
 

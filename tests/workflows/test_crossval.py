@@ -57,21 +57,21 @@ def test_folds_are_stratified_and_keep_groups_together(toy):
 
 
 @pytest.mark.parametrize(
-    "options, message",
+    "options, message, status",
     [
-        (["--folds", "official"], "needs a validation split"),
-        (["--folds", "many"], "takes official or a number"),
-        (["--folds", "1"], "between 2 and the size of the smallest class, 20"),
-        (["--folds", "2", "--group_pattern", "patient"], "needs a group in parentheses"),
-        (["--folds", "2", "--group_pattern", "(patient)"], "does not match 60 files"),
-        (["--folds", "2", "--group_pattern", "("], "no regular expression"),
-        (["--folds", "9", "--group_pattern", r"_00([0-4])|_0([0-9])"], "does not match"),
-        (["--folds", "9", "--group_pattern", r"([a-z]+)_"], "more than there are patients or videos (3)"),
-        (["--folds", "2", "--group_column", "patient"], "is a column of a manifest"),
+        (["--folds", "official"], "needs a validation split", 1),
+        (["--folds", "many"], "takes official or a number", 2),
+        (["--folds", "1"], "between 2 and the size of the smallest class, 20", 1),
+        (["--folds", "2", "--group_pattern", "patient"], "needs a group in parentheses", 1),
+        (["--folds", "2", "--group_pattern", "(patient)"], "does not match 60 files", 1),
+        (["--folds", "2", "--group_pattern", "("], "no regular expression", 1),
+        (["--folds", "9", "--group_pattern", r"_00([0-4])|_0([0-9])"], "does not match", 1),
+        (["--folds", "9", "--group_pattern", r"([a-z]+)_"], "more than there are patients or videos (3)", 1),
+        (["--folds", "2", "--group_column", "patient"], "is a column of a manifest", 1),
     ],
 )
-def test_mistakes_are_one_sentence(tiny_pth, toy, tmp_path, capsys, options, message):
-    assert main(["crossval", *flags(tiny_pth, toy, tmp_path / "cv", *options)]) == 1
+def test_mistakes_are_one_sentence(tiny_pth, toy, tmp_path, capsys, options, message, status):
+    assert main(["crossval", *flags(tiny_pth, toy, tmp_path / "cv", *options)]) == status
     assert message in capsys.readouterr().err
 
 

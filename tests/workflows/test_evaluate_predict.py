@@ -132,18 +132,19 @@ def test_globs_folders_and_files(toy, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "argv, message",
+    "argv, message, status",
     [
-        (["predict", "x.jpg", "--model_name_or_path", "/absent/model"], "is no image classifier that can be loaded"),
-        (["predict", "/nothing/*.jpg", "--model_name_or_path", "m"], "Nothing matches /nothing/*.jpg"),
-        (["predict", "x.jpg", "--model_name_or_path", "m", "--output", "x.txt"], "ends in .csv or .jsonl"),
-        (["predict", "x.jpg", "--model_name_or_path", "m", "--top_k", "0"], "at least 1"),
-        (["evaluate", "--model_name_or_path", "m"], "missing: --data_dir"),
-        (["evaluate", "--model_name_or_path", "/absent/model", "--data_dir", "d"], "no image classifier"),
+        (["predict", "x.jpg", "--model_name_or_path", "/absent/model"], "/absent/model does not exist", 1),
+        (["predict", "x.jpg", "--model_name_or_path", "absent"], "is no image classifier that can be loaded", 1),
+        (["predict", "/nothing/*.jpg", "--model_name_or_path", "m"], "Nothing matches /nothing/*.jpg", 1),
+        (["predict", "x.jpg", "--model_name_or_path", "m", "--output", "x.txt"], "ends in .csv or .jsonl", 2),
+        (["predict", "x.jpg", "--model_name_or_path", "m", "--top_k", "0"], "at least 1", 2),
+        (["evaluate", "--model_name_or_path", "m"], "missing: --data_dir", 2),
+        (["evaluate", "--model_name_or_path", "/absent/model", "--data_dir", "d"], "does not exist", 1),
     ],
 )
-def test_mistakes_are_one_sentence(capsys, argv, message):
-    assert main(argv) == 1
+def test_mistakes_are_one_sentence(capsys, argv, message, status):
+    assert main(argv) == status
     assert message in capsys.readouterr().err
 
 

@@ -99,10 +99,10 @@ def test_the_verb_draws_overlays_and_the_sheet_of_mistakes(finetuned, toy, tmp_p
 
 def test_mistakes_of_the_user(finetuned, toy, tmp_path):
     paths, _ = patches_of(toy, 1)
-    for argv, message in (
-        (["--output_dir", tmp_path], "name images to explain, or a --data_dir"),
-        ([*paths, "--target", "polyp", "--output_dir", tmp_path], "is no class of"),
-        ([*paths], "missing: --output_dir"),
+    for argv, message, status in (
+        (["--output_dir", tmp_path], "name images to explain, or a --data_dir", 2),
+        ([*paths, "--target", "polyp", "--output_dir", tmp_path], "is no class of", 1),
+        ([*paths], "missing: --output_dir", 2),
     ):
-        done = run_cli("explain", finetuned(), *argv, status=1)
+        done = run_cli("explain", finetuned(), *argv, status=status)
         assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1

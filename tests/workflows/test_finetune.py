@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,14 @@ from support.models import TensorItems
 from support.paths import ROOT
 from transformers import AutoModelForImageClassification, pipeline
 
-from hf_mae import FinetuningArguments, MaeFinetuner, build_classifier, load_image_folder
+from hf_mae import (
+    FinetuningArguments,
+    MaeFinetuner,
+    build_classifier,
+    finetune,
+    load_image_folder,
+    read_record,
+)
 from hf_mae.cli.main import main
 from hf_mae.data import TrainingImages, image_processor, training_transform
 from hf_mae.errors import UsageError
@@ -235,36 +243,36 @@ def test_a_loss_that_is_not_finite_stops_with_the_files(tiny_pth, toy, tmp_path,
 
 
 @pytest.mark.parametrize(
-    "change, message",
+    "change, message, status",
     [
-        (["--model_name_or_path", "/absent.pth"], "/absent.pth does not exist"),
-        (["--data_dir", "/absent"], "/absent is no folder here"),
-        (["--layer_deacy", "0.5"], "no flag --layer_deacy (did you mean --layer_decay?)"),
-        (["--layer_decay", "2"], "layer_decay must be between 0 and 1"),
-        (["--num_train_epochs", "many"], "invalid float value: 'many'"),
-        (["--transforms", "imagenette"], "invalid choice: 'imagenette'"),
-        (["--mixup", "0.8", "--per_device_train_batch_size", "5"], "must be even"),
-        (["--class_weights", "1", "2"], "class_weights has 2 numbers, but the model has 3 classes"),
-        (["--class_weights", "blanced"], "class_weights takes none, balanced or one number"),
-        (["--recipe", "quickstrat"], "no recipe quickstrat (did you mean quickstart?)"),
-        (["--resume_from_checkpoint", "/absent"], "no complete checkpoint"),
-        (["--image_size", "33"], "no multiple of the patch size"),
-        (["--pooling", "cls", "--num_attention_heads", "7"], "does not divide"),
-        (["--num_train_epochs", "0"], "num_train_epochs must be above 0"),
-        (["--fp16", "--use_cpu"], "fp16 needs a GPU"),
-        (["--report_to", "swanlab"], "--report_to swanlab needs a package that is not installed"),
-        (["--output_dir", "/proc/nowhere"], "/proc/nowhere: No such file or directory"),
+        (["--model_name_or_path", "/absent.pth"], "/absent.pth does not exist", 1),
+        (["--data_dir", "/absent"], "/absent does not exist", 1),
+        (["--layer_deacy", "0.5"], "no flag --layer_deacy (did you mean --layer_decay?)", 2),
+        (["--layer_decay", "2"], "layer_decay must be between 0 and 1", 2),
+        (["--num_train_epochs", "many"], "'many', which it cannot take: it takes a number", 2),
+        (["--transforms", "imagenette"], "'imagenette'; it takes one of endoscopy, imagenet", 2),
+        (["--mixup", "0.8", "--per_device_train_batch_size", "5"], "must be even", 1),
+        (["--class_weights", "1", "2"], "class_weights has 2 numbers, but the model has 3 classes", 1),
+        (["--class_weights", "blanced"], "class_weights takes none, balanced or one number", 2),
+        (["--recipe", "quickstrat"], "no recipe quickstrat (did you mean quickstart?)", 2),
+        (["--resume_from_checkpoint", "/absent"], "no complete checkpoint", 1),
+        (["--image_size", "33"], "no multiple of the patch size", 1),
+        (["--pooling", "cls", "--num_attention_heads", "7"], "does not divide", 1),
+        (["--num_train_epochs", "0"], "num_train_epochs must be above 0", 2),
+        (["--fp16", "--use_cpu"], "fp16 needs a GPU", 2),
+        (["--report_to", "swanlab"], "--report_to swanlab needs a package that is not installed", 2),
+        (["--output_dir", "/proc/nowhere"], "/proc/nowhere: No such file or directory", 1),
     ],
 )
-def test_a_users_mistake_is_one_sentence(tiny_pth, toy, tmp_path, capsys, change, message):
-    assert main(["finetune", *flags(tiny_pth, toy, tmp_path / "run", *change)]) == 1
+def test_a_users_mistake_is_one_sentence(tiny_pth, toy, tmp_path, capsys, change, message, status):
+    assert main(["finetune", *flags(tiny_pth, toy, tmp_path / "run", *change)]) == status
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
 def test_what_is_missing_is_named(capsys):
-    assert main(["finetune", "--data_dir", "x"]) == 1
+    assert main(["finetune", "--data_dir", "x"]) == 2
     assert "missing: --model_name_or_path and --output_dir" in capsys.readouterr().err
 
 
@@ -326,6 +334,52 @@ def test_a_data_set_of_images_is_prepared_by_the_processor(tiny_pth, toy, tmp_pa
         MaeFinetuner(model=model, args=args, train_dataset=splits["train"])
 
 
+def test_a_notebook_gives_the_run_of_the_shell(tiny_pth, toy, tmp_path):
+    run_cli(
+        "finetune", *flags(tiny_pth, toy, tmp_path / "shell", "--num_train_epochs", 1, "--class_weights", "balanced")
+    )
+    record = finetune(
+        model_name_or_path=str(tiny_pth),
+        data_dir=str(toy / "labelled"),
+        output_dir=str(tmp_path / "notebook"),
+        per_device_train_batch_size=20,
+        warmup_epochs=1,
+        learning_rate=3e-3,
+        disable_tqdm=True,
+        num_train_epochs=1,
+        class_weights="balanced",
+    )
+    shell, notebook = (load_file(tmp_path / name / "model.safetensors") for name in ("shell", "notebook"))
+    assert all(torch.equal(shell[name], notebook[name]) for name in shell)
+    other = read_record(tmp_path / "shell")
+    assert record == read_record(tmp_path / "notebook") and record.scores == other.scores
+    assert record.settings | {"output_dir": ""} == other.settings | {"output_dir": ""}
+    assert record.data.fingerprint == other.data.fingerprint and record.classes == ["blob", "folds", "ring"]
+    files = [
+        sorted(path.name for path in (tmp_path / name).iterdir() if path.is_file()) for name in ("shell", "notebook")
+    ]
+    assert files[0] == files[1]
+    assert "deepspeed" not in sys.modules  # which is imported where it is the engine, and nowhere else
+
+
+def test_a_run_goes_on_with_the_images_that_it_began_with(tiny_pth, toy, tmp_path):
+    images, out = tmp_path / "images", tmp_path / "run"
+    shutil.copytree(toy / "labelled", images)
+    argv = flags(tiny_pth, tmp_path, out, "--num_train_epochs", 2, "--resume_from_checkpoint", "last")
+    argv[argv.index("--data_dir") + 1] = str(images)
+    run_cli("finetune", *argv)
+    moved = next((images / "train" / "blob").iterdir())
+    moved.rename(tmp_path / moved.name)
+    done = run_cli("finetune", *argv, status=1)
+    assert "holds a run on other images (images were added, removed, changed or given another class)" in done.stderr
+    done = run_cli("finetune", *argv, "--select_on", 0.2, status=1)
+    assert "holds a run on other images (select_on 0.0 then, 0.2 now)" in done.stderr
+    (tmp_path / moved.name).rename(moved)
+    run_cli("finetune", *argv)
+    assert not (out / "run_begun.json").exists() and read_record(out).images["train"] > 0
+
+
+@pytest.mark.launch
 def test_accelerate_launch_runs_the_script(tiny_pth, toy, tmp_path):
     done = subprocess.run(
         [
@@ -341,6 +395,7 @@ def test_accelerate_launch_runs_the_script(tiny_pth, toy, tmp_path):
     assert "macro F1" in done.stdout and (tmp_path / "run" / "model.safetensors").exists()
 
 
+@pytest.mark.launch
 def test_two_processes_give_the_weights_of_one(tiny_pth, toy, tmp_path):
     """DDP over gloo, without augmentation: 2 x 10 images an update equal 20, and every test image is counted once."""
     common = ["--num_train_epochs", 2, "--drop_path", 0, "--smoothing", 0, "--class_weights", "balanced"]

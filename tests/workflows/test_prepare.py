@@ -15,6 +15,7 @@ from hf_mae.data import (
     store,
     training_transform,
 )
+from hf_mae.files import caches
 
 
 @pytest.fixture
@@ -25,11 +26,11 @@ def decoded(monkeypatch, tmp_path) -> list[str]:
     def noted(function):
         return lambda path: found.append(path) or function(path)
 
-    for module in (store, check):
+    for module in (store, caches):
         monkeypatch.setattr(module, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setattr(check, "fault_of", noted(check.fault_of))
     monkeypatch.setattr(
-        images, "_open", lambda encoded, was=images._open: found.append(encoded["path"]) or was(encoded)
+        images, "open_encoded", lambda encoded, was=images.open_encoded: found.append(encoded["path"]) or was(encoded)
     )
     return found
 

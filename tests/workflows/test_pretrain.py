@@ -91,21 +91,21 @@ def test_every_process_draws_masks_of_its_own(tmp_path):
     batch = {"pixel_values": data.columns["pixel_values"]}
     noise = []
     for process in (0, 1, 0):
-        args.distributed_state = SimpleNamespace(process_index=process)
+        trainer.args.distributed_state = SimpleNamespace(process_index=process)
         noise.append(trainer._with_noise(batch, 0)["noise"])
     assert torch.equal(noise[0], noise[2]) and not torch.equal(noise[0], noise[1])
 
 
 @pytest.mark.parametrize(
-    "change, message",
+    "change, message, status",
     [
-        ({"data_dir": "/absent"}, "/absent is no folder"),
-        ({"mask_ratio": 1.5}, "mask_ratio must lie between 0 and 1"),
-        ({"size": "vit_giant", "hidden_size": 48}, "No size is called vit_giant"),
+        ({"data_dir": "/absent"}, "/absent does not exist", 1),
+        ({"mask_ratio": 1.5}, "mask_ratio must lie between 0 and 1", 2),
+        ({"size": "vit_giant", "hidden_size": 48}, "No size is called vit_giant", 1),
     ],
 )
-def test_mistakes_are_one_sentence(toy, tmp_path, capsys, change, message):
-    assert main(["pretrain", *flags(toy, tmp_path / "out", **change)]) == 1
+def test_mistakes_are_one_sentence(toy, tmp_path, capsys, change, message, status):
+    assert main(["pretrain", *flags(toy, tmp_path / "out", **change)]) == status
     assert message in capsys.readouterr().err
 
 

@@ -74,7 +74,7 @@ def test_the_verb(tiny_pth, toy, tmp_path, capsys):
     assert np.array_equal(pages[0], pages[1]) and not np.array_equal(pages[0], pages[2])
     assert main([*argv, "--output", str(tmp_path / "a.png")]) == 1
     assert "--overwrite" in capsys.readouterr().err
-    assert main([*argv, "--mask_ratio", "1.5"]) == 1 and "between 0 and 1" in capsys.readouterr().err
+    assert main([*argv, "--mask_ratio", "1.5"]) == 2 and "between 0 and 1" in capsys.readouterr().err
     (tmp_path / "bad.jpg").write_text("no image")
     assert (
         main(["reconstruct", "--model", str(tiny_pth), str(tmp_path / "bad.jpg"), "--output", str(tmp_path / "d.png")])
