@@ -35,7 +35,7 @@ __all__, __getattr__, __dir__ = exports(
         "pretrain": "workflows.pretrain",
         "probe": "workflows.probe",
         "push": "workflows.push",
-        "read_record": "runs.record",
+        "read_record": "runs.record_files",
         "reconstruct": "workflows.reconstruct",
         "report": "workflows.report",
     },

@@ -20,7 +20,7 @@ environment() { # name, constraints...
         rm -rf "$venv"
         "${PYTHON:-python3}" -m venv "$venv"
         "$venv/bin/python" -m pip install --quiet --upgrade pip
-        "$venv/bin/python" -m pip install --quiet --upgrade -e "$ROOT" pytest pytest-xdist hypothesis "${@:2}"
+        "$venv/bin/python" -m pip install --quiet --upgrade -e "$ROOT[test]" "${@:2}"
         echo "$stamp" > "$venv/.installed"
     fi
 }

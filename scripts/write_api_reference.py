@@ -13,7 +13,13 @@ import pdoc.render
 
 PACKAGES = ("hf_mae", "hf_mae.conversion", "hf_mae.data")
 MODULES = (
-    *("hf_mae.runs.record", "hf_mae.settings.verbs", "hf_mae.settings.fill", "hf_mae.settings.options"),
+    *(
+        "hf_mae.runs.record",
+        "hf_mae.runs.record_files",
+        "hf_mae.settings.verbs",
+        "hf_mae.settings.fill",
+        "hf_mae.settings.options",
+    ),
     *("hf_mae.evaluation.metrics", "hf_mae.evaluation.confusion", "hf_mae.evaluation.statistics"),
     *("hf_mae.training.losses", "hf_mae.models.views", "hf_mae.models.stochastic_depth", "hf_mae.models.relevance"),
 )

@@ -24,7 +24,6 @@ MEANT: dict[str, tuple[str, ...]] = {
     "dataset_dir": ("data_dir",),
     "dataset_name": ("data_dir",),
     "device": ("use_cpu",),
-    "do_eval": ("eval_strategy",),
     "drop_path_rate": ("drop_path",),
     "early_stopping": ("early_stopping_patience",),
     "epochs": ("num_train_epochs",),

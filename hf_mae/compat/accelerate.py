@@ -44,14 +44,15 @@ def without_importing_deepspeed(accelerator: Accelerator) -> None:
     unwrap = accelerator.unwrap_model
 
     def unwrap_model(model: Any, *args: Any, **kwargs: Any) -> Any:
-        with _deepspeed_unseen():
+        with deepspeed_unseen():
             return unwrap(model, *args, **kwargs)
 
     accelerator.unwrap_model = unwrap_model
 
 
 @contextmanager
-def _deepspeed_unseen() -> Iterator[None]:
+def deepspeed_unseen() -> Iterator[None]:
+    """Within the block, nobody imports DeepSpeed to unwrap a model; `save_pretrained` unwraps, too."""
     from accelerate.utils import other
 
     looks = other.is_deepspeed_available

@@ -4,7 +4,7 @@ Verified with transformers 5.17 to 5.24. Six of the methods below changed betwee
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import Trainer
 
-from .accelerate import fsdp_where_asked, without_importing_deepspeed
+from .accelerate import deepspeed_unseen, fsdp_where_asked, without_importing_deepspeed
 
 # A stock model: its attributes (`config`, `base_model.layers`, `classifier`...) are those of its class.
 StockModel: TypeAlias = Any
@@ -67,6 +67,11 @@ class HookedTrainer(Trainer):
             super().create_accelerator_and_postprocess()
         if not self.is_deepspeed_enabled:
             without_importing_deepspeed(self.accelerator)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As the stock Trainer, without DeepSpeed's import where it is not the engine."""
+        with nullcontext() if self.is_deepspeed_enabled else deepspeed_unseen():
+            super().save_model(output_dir, _internal_call)
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | int | None:
         return self.loss_weight(batch_samples, device)

@@ -80,7 +80,7 @@ def leave_out(
     return images.select(kept), [matches[index] for index in sorted(matches)]
 
 
-def write_record(folder: Path, images: Dataset, excluded: list[Match]) -> None:
+def write_image_list(folder: Path, images: Dataset, excluded: list[Match]) -> None:
     """Writes what a run is trained on, and what it leaves out."""
     write_csv(folder / RECORD, ("file_name", "phash"), [(name, "") for name in images["file_name"][:]])
     (folder / EXCLUDED).unlink(missing_ok=True)
@@ -90,7 +90,7 @@ def write_record(folder: Path, images: Dataset, excluded: list[Match]) -> None:
 
 
 def record_hashes(folder: Path, images: Dataset, num_workers: int | None = None) -> None:
-    """Adds the perceptual hashes to the record: by them copies of other names are found, wherever the model goes."""
+    """Adds the perceptual hashes to the list: by them copies of other names are found, wherever the model goes."""
     hashes = perceptual_hashes(image_files(images), num_workers)[:, 0].tolist()
     rows = [(name, f"{value:016x}") for name, value in zip(images["file_name"][:], hashes)]
     write_csv(folder / RECORD, ("file_name", "phash"), rows)

@@ -8,7 +8,8 @@ from datasets import Dataset
 
 from ..evaluation.metrics import HEADLINE, TITLES, zero_division_notes
 from ..models.checkpoints import PublicCheckpoint, catalogue
-from ..runs.record import RunRecord, Scores, read_record
+from ..runs.record import RunRecord, Scores
+from ..runs.record_files import read_record
 
 
 def table(scores_by_split: Mapping[str, Scores]) -> str:

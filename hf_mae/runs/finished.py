@@ -11,7 +11,8 @@ from ..errors import UsageError
 from ..evaluation.metrics import HEADLINE
 from ..evaluation.statistics import Predictions, bootstrap_intervals, scores_of
 from .predictions import read_predictions
-from .record import ALL_RESULTS, CROSSVAL, DataSource, RunRecord, read_record, run_name
+from .record import ALL_RESULTS, CROSSVAL, DataSource, RunRecord, run_name
+from .record_files import read_record
 
 CHOSEN_ON_EVALUATED = "The epoch was chosen on the images that are evaluated: an optimistic figure."
 

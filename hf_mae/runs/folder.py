@@ -7,7 +7,8 @@ from pathlib import Path
 from ..errors import UsageError
 from ..settings.arguments import ReferenceTraining
 from ..training.checkpoints import is_complete, last_checkpoint
-from .record import DataSource, begun_record
+from .record import DataSource
+from .record_files import begun_record
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,8 @@ from huggingface_hub.errors import (
 )
 
 from ..errors import UsageError, one_line
-from ..runs.record import ALL_RESULTS, BEGUN, read_record, run_name
+from ..runs.record import ALL_RESULTS, BEGUN, run_name
+from ..runs.record_files import read_record
 
 logger = logging.getLogger(__name__)
 # What a run needs to go on, or its tracker keeps, and nobody else can use.

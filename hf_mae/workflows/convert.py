@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ..compat.accelerate import deepspeed_unseen
 from ..conversion import ConversionReport, convert_checkpoint
 from ..models.checkpoints import resolve
 from ..settings.fill import fill
@@ -10,17 +11,18 @@ from ..settings.fill import fill
 def convert(**flags: Any) -> ConversionReport:
     """Converts a checkpoint; `flags` are those of `hf-mae convert`. The report is its certificate."""
     (options,) = fill("convert", None, **flags).parts
-    return convert_checkpoint(
-        resolve(options.source),
-        options.destination,
-        to=options.to,
-        pooling=options.pooling,
-        num_labels=options.num_labels,
-        labels=options.labels,
-        image_size=options.image_size,
-        num_attention_heads=options.num_attention_heads,
-        decoder_num_attention_heads=options.decoder_num_attention_heads,
-        norm_pix_loss=options.norm_pix_loss,
-        verify=options.verify,
-        overwrite=options.overwrite,
-    )
+    with deepspeed_unseen():
+        return convert_checkpoint(
+            resolve(options.source),
+            options.destination,
+            to=options.to,
+            pooling=options.pooling,
+            num_labels=options.num_labels,
+            labels=options.labels,
+            image_size=options.image_size,
+            num_attention_heads=options.num_attention_heads,
+            decoder_num_attention_heads=options.decoder_num_attention_heads,
+            norm_pix_loss=options.norm_pix_loss,
+            verify=options.verify,
+            overwrite=options.overwrite,
+        )

@@ -20,7 +20,8 @@ from ..reporting import figures
 from ..reporting.crossval import label_efficiency, pooled
 from ..reporting.report import write_report
 from ..runs.environment import environment
-from ..runs.record import ALL_RESULTS, CrossvalRun, CrossvalSummary, DataSource, RunRecord, Scores, read_record
+from ..runs.record import ALL_RESULTS, CrossvalRun, CrossvalSummary, DataSource, RunRecord, Scores
+from ..runs.record_files import read_record, write_record
 from ..settings.arguments import FinetuningArguments
 from ..settings.data import DataArguments
 from ..settings.fill import Settings, fill
@@ -152,7 +153,7 @@ def _summarize(root: Path, runs: list[CrossvalRun], names: list[str], settings: 
         classes=names,
         crossval=summary,
     )
-    record.write(root)
+    write_record(record, root)
     if len(points) > 1:
         figures.label_efficiency({Path(model_args.base).name: points}, root / "label_efficiency")
     return record

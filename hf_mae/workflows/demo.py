@@ -10,7 +10,8 @@ from ..data.folders import load_image_folder
 from ..data.images import EvaluationImages
 from ..errors import UsageError
 from ..models.loading import class_names, load_classifier
-from ..runs.record import ALL_RESULTS, read_record, run_name
+from ..runs.record import ALL_RESULTS, run_name
+from ..runs.record_files import read_record
 from ..settings.fill import fill
 from ..sharing.demo import LOOPBACK, MEGABYTES, Classifier, page
 

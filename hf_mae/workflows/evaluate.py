@@ -21,6 +21,7 @@ from ..models.views import averaged_views
 from ..reporting.splits import write_split
 from ..runs.environment import environment
 from ..runs.record import DataSource, RunRecord
+from ..runs.record_files import write_record
 from ..runs.temperature import fit_and_write, read_temperature
 from ..settings.arguments import FinetuningArguments
 from ..settings.evaluation import EvaluationArguments
@@ -121,5 +122,5 @@ def _scored(
         averaged_views=options.tta,
     )
     if folder:
-        record.write(folder)
+        write_record(record, folder)
     return record

@@ -30,7 +30,8 @@ from ..reporting.report import write_report
 from ..reporting.splits import write_split
 from ..runs.environment import environment
 from ..runs.folder import refuse_other_data, settle_resume
-from ..runs.record import DataSource, RunRecord, Selection, Training, begun_record
+from ..runs.record import DataSource, RunRecord, Selection, Training
+from ..runs.record_files import begun_record, write_begun, write_record
 from ..runs.temperature import fit_and_write
 from ..settings.arguments import FinetuningArguments
 from ..settings.data import DataArguments
@@ -111,7 +112,7 @@ def finetune_on(
         leakage=leakage,
     )
     if args.process_index == 0:
-        begun.write_begun(folder)
+        write_begun(begun, folder)
     trainer = MaeFinetuner(
         model=model,
         args=args,
@@ -259,7 +260,7 @@ def _train_and_evaluate(
     selection = _selection(trainer, judge)
     record = replace(begun, scores=scores, selection=selection, training=training, calibration=calibration)
     _write_recipe_and_card(folder, trainer, record)
-    record.write(folder)
+    write_record(record, folder)
     return record
 
 

@@ -12,7 +12,7 @@ from transformers import set_seed
 from ..compat.transformers import StockModel
 from ..data.fingerprint import data_fingerprint
 from ..data.images import EvaluationImages, TrainingImages
-from ..data.leakage import Match, leave_out, record_hashes, write_record
+from ..data.leakage import Match, leave_out, record_hashes, write_image_list
 from ..data.transforms import image_processor, parse_mean_std, pretraining_transform
 from ..data.unlabelled import load_unlabelled
 from ..files.writing import write_text
@@ -23,6 +23,7 @@ from ..reporting.reconstructions import ReconstructionSheets
 from ..runs.environment import environment
 from ..runs.folder import refuse_other_data, settle_resume
 from ..runs.record import DataSource, RunRecord, Training
+from ..runs.record_files import write_begun, write_record
 from ..settings.arguments import PretrainingArguments
 from ..settings.data import PretrainingDataArguments
 from ..settings.fill import fill
@@ -70,8 +71,8 @@ def pretrain(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
         excluded=len(excluded),
     )
     if trainer.is_world_process_zero():
-        begun.write_begun(args.folder)
-        write_record(args.folder, images, excluded)
+        write_begun(begun, args.folder)
+        write_image_list(args.folder, images, excluded)
     result, seconds = train(trainer, checkpoint)
     trainer.save_model()
     trainer.save_state()
@@ -151,5 +152,5 @@ def _finish(
     )
     record = replace(begun, training=training)
     write_pretraining_card(folder, record, trainer.accelerator.unwrap_model(trainer.model), recipe)
-    record.write(folder)
+    write_record(record, folder)
     return record

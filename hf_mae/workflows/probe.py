@@ -23,6 +23,7 @@ from ..models.checkpoints import resolve
 from ..reporting.feature_maps import draw
 from ..runs.environment import environment
 from ..runs.record import DataSource, RunRecord
+from ..runs.record_files import write_record
 from ..settings.evaluation import ProbeArguments
 from ..settings.fill import fill
 from ..settings.models import RANDOM_WEIGHTS
@@ -62,7 +63,7 @@ def probe(*, recipe: str | None = None, **flags: Any) -> RunRecord:
     )
     if options.output_dir:
         folder = Path(options.output_dir)
-        record.write(folder)
+        write_record(record, folder)
         draw(folder, features["judge"]["mean"], labels["judge"], names, options)
     return record
 

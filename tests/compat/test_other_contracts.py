@@ -15,9 +15,10 @@ from accelerate.utils import other
 from datasets import Dataset, Features, Value
 from packaging.requirements import Requirement
 from PIL import Image
+from support.models import tiny_pretrainer
 from support.paths import ROOT
 
-from hf_mae.compat.accelerate import bare_optimizer, fsdp_where_asked, without_importing_deepspeed
+from hf_mae.compat.accelerate import bare_optimizer, deepspeed_unseen, fsdp_where_asked, without_importing_deepspeed
 from hf_mae.compat.datasets import ArrowWriter, fingerprint_of
 from hf_mae.compat.deepspeed import parameters_and_groups, whole_weights
 from hf_mae.compat.timm import mend_posterize, posterize
@@ -59,6 +60,18 @@ def test_accelerate_asks_for_deepspeed_where_it_is_hidden(monkeypatch):
     without_importing_deepspeed(accelerator)
     assert accelerator.unwrap_model(model) is model and not asked
     assert Accelerator(cpu=True).unwrap_model(model) is model and asked  # another accelerator is as it was
+
+
+def test_weights_are_saved_without_looking_for_deepspeed(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(other, "is_deepspeed_available", lambda: asked.append(1) or False)
+    model = tiny_pretrainer()
+    model.save_pretrained(tmp_path)
+    assert asked
+    asked.clear()
+    with deepspeed_unseen():
+        model.save_pretrained(tmp_path)
+    assert not asked and other.is_deepspeed_available() is False and asked  # it is back
 
 
 def test_the_optimizer_beneath_accelerates_wrapper():

@@ -12,7 +12,7 @@ from support.training import flags
 from hf_mae.cli.main import main
 from hf_mae.data import load_image_folder
 from hf_mae.data.excluded import listed_names, read_excluded
-from hf_mae.data.leakage import BY_NAME, BY_SIGHT, leave_out, seen_in_pretraining
+from hf_mae.data.leakage import BY_NAME, BY_SIGHT, leave_out, pretraining_record, seen_in_pretraining
 from hf_mae.data.unlabelled import load_unlabelled
 from hf_mae.errors import UsageError
 
@@ -108,7 +108,8 @@ def test_finetuning_warns_of_what_its_base_has_seen(frames, tmp_path, gone):
     if gone:
         shutil.rmtree(tmp_path / "frames")
     splits = load_image_folder(root / "evaluated")
-    seen = seen_in_pretraining(tmp_path / "pre", splits)
+    listed = pretraining_record(tmp_path / "pre")
+    seen = seen_in_pretraining(listed, tmp_path / "frames", splits)
     found = {(match.file_name, match.why) for match in seen["validation"]}
     assert {(f"validation/polyp/{names[3]}", BY_NAME), ("validation/polyp/b.jpg", BY_SIGHT)} <= found
     assert not any(name.endswith("d.jpg") for name, _ in found)

@@ -21,8 +21,8 @@ from hf_mae.runs.record import (
     RunRecord,
     Selection,
     Training,
-    begun_record,
 )
+from hf_mae.runs.record_files import begun_record, write_begun, write_record
 from hf_mae.settings.data import DataSourceArguments
 
 SCORES = classification_scores([0, 1, 1], [0, 1, 0], ["blob", "ring"])
@@ -70,8 +70,8 @@ RECORDS = {
 @pytest.mark.parametrize("kind", RECORDS)
 def test_a_record_comes_back_as_it_was_written(kind, tmp_path):
     record = RECORDS[kind]
-    record.write_begun(tmp_path / "run") if kind in ("finetune", "pretrain") else (tmp_path / "run").mkdir()
-    record.write(tmp_path / "run")
+    write_begun(record, tmp_path / "run") if kind in ("finetune", "pretrain") else (tmp_path / "run").mkdir()
+    write_record(record, tmp_path / "run")
     files = [path.name for path in (tmp_path / "run").iterdir()]
     expected = {"crossval": CROSSVAL, "probe": PROBE, "evaluate": "results_test.json"}.get(kind, ALL_RESULTS)
     assert files == [expected] == [record.file_name]
@@ -151,8 +151,8 @@ def test_a_folder_without_a_record(tmp_path):
 
 def test_a_run_that_begins_is_known_before_it_is_done(tmp_path):
     begun = dataclasses.replace(RECORDS["finetune"], scores={}, selection=None, training=None, calibration=None)
-    begun.write_begun(tmp_path)
+    write_begun(begun, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [BEGUN] and begun_record(tmp_path) == begun
-    RECORDS["finetune"].write(tmp_path)
+    write_record(RECORDS["finetune"], tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [ALL_RESULTS]
     assert begun_record(tmp_path) == RECORDS["finetune"]

@@ -40,7 +40,7 @@ def forked_cli(argv: list[str], cwd: str, folder: str) -> None:
 def run_cli(
     *argv: str, status: int = 0, env: dict | None = None, cwd: Path | None = None
 ) -> subprocess.CompletedProcess:
-    """Runs `hf-mae ARGV` as a user would, and expects this exit status and never a traceback."""
+    """Runs `hf-mae ARGV` as a user would, and expects this exit status, never a traceback, and no word of DeepSpeed."""
     argv, cwd = [str(word) for word in argv], cwd or ROOT.parent
     if env:
         command, environment = [sys.executable, "-m", "hf_mae", *argv], os.environ | {"OMP_NUM_THREADS": "1"} | env
@@ -54,4 +54,5 @@ def run_cli(
         done = subprocess.CompletedProcess(argv, process.exitcode, *printed)
     assert done.returncode == status, done.stdout + done.stderr
     assert "Traceback" not in done.stderr, done.stderr
+    assert "real_accelerator" not in done.stdout + done.stderr, "DeepSpeed looks for a device, and is not asked for"
     return done

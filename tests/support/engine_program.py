@@ -2,21 +2,30 @@
 `engine_program.py OPTIONS.json`."""
 
 import json
+import os
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from transformers import TrainerCallback
 
-from hf_mae import FinetuningArguments, MaeFinetuner, build_classifier
+from hf_mae import FinetuningArguments, MaeFinetuner, build_classifier, pretrain
 from hf_mae.compat.torch import leave_together
 from hf_mae.training.engines import optimizer_settings
 from support.models import TINY, TensorItems
 
 
 def run(checkpoint: str, data: str, pooling: str, out: str, soft: bool = False, resume: str | None = None, **arguments):
-    """Trains, evaluates 13 images, and leaves the model, the logits and the optimizer's settings in `out`."""
+    """Trains, evaluates 13 images, and leaves the model, the logits and the optimizer's settings in `out`.
+
+    Args:
+        arguments: of `FinetuningArguments`, and `goes_on_with`, a checkpoint to go on with in `out`.
+    """
+    if (checkpoint_of_another := arguments.pop("goes_on_with", None)) is not None:
+        resume = copied(Path(checkpoint_of_another), Path(out))
     torch.manual_seed(0)
     model = build_classifier(checkpoint, pooling=pooling, num_labels=5, **TINY)
     given = load_file(data)
@@ -32,6 +41,8 @@ def run(checkpoint: str, data: str, pooling: str, out: str, soft: bool = False, 
     defaults |= {"class_weights": [1.0, 2.0, 0.5, 1.5, 3.0], "smoothing": 0.0, "disable_tqdm": True}
     args = FinetuningArguments(output_dir=out, **(defaults | {"save_strategy": "no"} | arguments))
     trainer = MaeFinetuner(model=model, args=args, train_dataset=items, eval_dataset=held_out)
+    counted = Counted()
+    trainer.add_callback(counted)
     trainer.train(resume_from_checkpoint=resume)
     settings = optimizer_settings(trainer.accelerator.unwrap_model(trainer.model), trainer.optimizer)
     predicted = trainer.predict(held_out)
@@ -41,10 +52,33 @@ def run(checkpoint: str, data: str, pooling: str, out: str, soft: bool = False, 
         np.save(Path(out) / "labels.npy", predicted.label_ids)
         facts = {"settings": settings, "engine": trainer.accelerator.distributed_type.value}
         facts |= {"updates": trainer.state.global_step, "best": trainer.state.best_model_checkpoint}
+        facts["updates_here"] = counted.updates
         (Path(out) / "facts.json").write_text(json.dumps(facts))
+
+
+class Counted(TrainerCallback):
+    """Counts the updates that this process makes."""
+
+    updates = 0
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.updates += 1
+
+
+def copied(checkpoint: Path, folder: Path) -> str:
+    """Copies a checkpoint into another folder, once for all processes."""
+    target = folder / checkpoint.name
+    if os.environ.get("RANK", "0") == "0":
+        shutil.copytree(checkpoint, target)
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+    return str(target)
 
 
 if __name__ == "__main__":
     for options in json.loads(Path(sys.argv[1]).read_text()):
-        run(**options)
+        if "pretrain" in options:
+            pretrain(**options["pretrain"], output_dir=options["out"])
+        else:
+            run(**options)
     leave_together(0)

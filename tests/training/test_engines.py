@@ -16,8 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from support.launching import free_port, run
-from support.launching import launch as command
+from support.launching import free_port
 from support.models import TINY
 from support.paths import ROOT
 from transformers import AutoModelForImageClassification, ViTMAEForPreTraining
@@ -53,7 +52,7 @@ def launch(
     """Runs `engine_program.py` under a config of the project, as a user would; returns what it printed.
 
     Args:
-        runs: output folder -> options; one after the other by the same processes.
+        runs: output folder -> options; one after the other by the same processes, whose start is what costs.
     """
     config, count, batch, accumulation = WAYS[way]
     count = processes or count
@@ -94,19 +93,30 @@ def start(golden):
 # Both best-model loading and resuming need checkpoints after each of the two epochs.
 SAVING = {"eval_strategy": "epoch", "save_strategy": "epoch", "metric_for_best_model": "loss"}
 SAVING |= {"greater_is_better": False, "load_best_model_at_end": True}
+HALFWAY = "checkpoint-5"
+
+# Four updates of pre-training, with masks of its own for each process.
+PRETRAINING = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 32, "patch_size": 8}
+PRETRAINING |= {"decoder_hidden_size": 32, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 4}
+PRETRAINING |= {"per_device_train_batch_size": 8, "learning_rate": 1e-3, "max_steps": 4, "report_to": "none"}
+PRETRAINING |= {"disable_tqdm": True, "reconstruction_steps": 2}
 
 
 @pytest.fixture(scope="module")
-def results(start, tmp_path_factory):
-    """Ten updates each way, class ids and soft targets, both with class weights, and once more with checkpoints:
-    {(targets, way): folder}."""
+def results(start, toy, tmp_path_factory):
+    """Ten updates each way, class ids and soft targets, both with class weights, once more with checkpoints, which is
+    resumed from its fifth update, and a pre-training: {(which, way): folder}."""
     root = tmp_path_factory.mktemp("engines")
     folders = {("ids", way): root / "ids" / way.replace(" ", "-") for way in WAYS}
-    for kind in ("soft", "saved"):
+    for kind in ("soft", "saved", "again", "pretrained"):
         folders |= {(kind, way): root / kind / way for way in ("one", *ENGINES)}
     for way in ("one", *ENGINES):
         runs = {folders[kind, way]: start[kind] for kind in ("ids", "soft")}
         runs[folders["saved", way]] = start["ids"] | SAVING
+        if way != "one":
+            halfway = {"goes_on_with": str(folders["saved", way] / HALFWAY)}
+            runs[folders["again", way]] = start["ids"] | SAVING | halfway
+            runs[folders["pretrained", way]] = {"pretrain": PRETRAINING | {"data_dir": str(toy / "unlabelled")}}
         for more, (config, processes, batch, accumulation) in WAYS.items():
             if more != way and (config, processes) == WAYS[way][:2]:
                 sizes = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
@@ -172,11 +182,9 @@ def test_bf16_as_the_configs_have_it(results, start, tmp_path, way):
 
 
 @pytest.mark.parametrize("way", [*ENGINES])
-def test_a_checkpoint_resumes_under_the_same_config(results, start, tmp_path, way):
-    shutil.copytree(results["saved", way] / "checkpoint-5", tmp_path / "again" / "checkpoint-5")
-    resume = {"resume": str(tmp_path / "again" / "checkpoint-5")}
-    launch(way, {tmp_path / "again": start["ids"] | SAVING | resume})
-    whole, again = (folder / "checkpoint-10" for folder in (results["saved", way], tmp_path / "again"))
+def test_a_checkpoint_resumes_under_the_same_config(results, way):
+    assert json.loads((results["again", way] / "facts.json").read_text())["updates_here"] == 5
+    whole, again = (results[which, way] / "checkpoint-10" for which in ("saved", "again"))
     tensors = load_file(whole / "model.safetensors"), load_file(again / "model.safetensors")
     assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0])
 
@@ -208,28 +216,15 @@ def test_resuming_on_another_number_of_processes(results, start, tmp_path):
     assert "2 processes under DEEPSPEED, and this is MULTI_CPU: resume it with the same accelerate config" in printed
 
 
-@pytest.fixture(scope="module")
-def pretrained(toy, tmp_path_factory):
-    """Four updates of pre-training under each engine, two processes with masks of their own."""
-    root = tmp_path_factory.mktemp("pretrained")
-    sizes = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 32, "patch_size": 8}
-    sizes |= {"decoder_hidden_size": 32, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 4}
-    argv = [word for name, value in sizes.items() for word in (f"--{name}", value)]
-    argv += ["--data_dir", toy / "unlabelled", "--per_device_train_batch_size", 8, "--learning_rate", 1e-3]
-    argv += ["--max_steps", 4, "--report_to", "none", "--disable_tqdm", "true", "--reconstruction_steps", 2]
-    for way in ENGINES:
-        run(command(way, 2, *argv, "--output_dir", root / way, verb="pretrain"), DS_ACCELERATOR="cpu")
-    return root
-
-
 @pytest.mark.parametrize("way", [*ENGINES])
-def test_pretraining_agrees_too(pretrained, way):
-    _, info = ViTMAEForPreTraining.from_pretrained(pretrained / way, output_loading_info=True)
+def test_pretraining_agrees_too(results, way):
+    folder, plain = results["pretrained", way], results["pretrained", "ddp"]
+    _, info = ViTMAEForPreTraining.from_pretrained(folder, output_loading_info=True)
     assert not any(info.values())
-    assert difference(pretrained / "ddp", pretrained / way) < TOLERANCE
+    assert difference(plain, folder) < TOLERANCE
     for step in (2, 4):  # what the model makes of hidden patches, drawn from weights that are shared out
         name = f"reconstructions/step-{step:07d}.png"
-        sheets = [np.asarray(Image.open(pretrained / which / name)) for which in ("ddp", way)]
+        sheets = [np.asarray(Image.open(which / name)) for which in (plain, folder)]
         assert np.abs(sheets[0].astype(int) - sheets[1]).max() <= 1
 
 
