@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tries every file of accelerate_configs/ on the CPU, two processes each: bash scripts/smoke_configs.sh
+# Tries every file of accelerate_configs/ on the CPU, two processes each: bash scripts/smoke_configs.sh [CONFIG ...]
 # A table of pass or fail with seconds; exit status 1 if any failed.
 EXTRAS=test # with deepspeed
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
@@ -11,8 +11,9 @@ hf-mae pretrain --recipe quickstart_pretrain --data_dir "$work/data/unlabelled" 
 
 failed=0
 printf '%-12s %-6s %s\n' config result seconds
-for path in "$ROOT"/accelerate_configs/*.yaml; do
-    name="$(basename "$path" .yaml)"
+[[ $# -gt 0 ]] || set -- $(basename -s .yaml "$ROOT"/accelerate_configs/*.yaml)
+for name in "$@"; do
+    path="$ROOT/accelerate_configs/$name.yaml"
     processes=2
     [[ "$name" == cpu || "$name" == single_gpu ]] && processes=1
     nodes=()
