@@ -28,8 +28,8 @@ from transformers.utils import logging as transformers_logging  # noqa: E402
 transformers_logging.disable_progress_bar()
 torch.set_num_threads(1)
 
-# What starts processes, drives a browser or a scheduler, or takes a minute: what is left is `unit`.
-NOT_UNIT = ("launch", "browser", "slurm", "gpu", "slow")
+# What starts processes, drives a browser or a scheduler, trains, or takes a minute: what is left is `unit`.
+NOT_UNIT = ("launch", "browser", "slurm", "gpu", "slow", "run")
 # Fixtures that tell what a test is.
 MARKED_BY = {
     "golden": "golden",
@@ -37,6 +37,10 @@ MARKED_BY = {
     "chromium": "browser",
     "browser": "browser",
     "wheel": "launch",
+    "tiny_pth": "run",
+    "finetuned": "run",
+    "hyperkvasir": "run",
+    "gastrovision": "run",
 }
 
 
@@ -47,6 +51,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for fixture, name in MARKED_BY.items():
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(name)
+        if "run_cli" in item.function.__code__.co_names:
+            item.add_marker("run")
         if not any(item.get_closest_marker(name) for name in NOT_UNIT):
             item.add_marker("unit")
     slow = {item.path for item in items if item.get_closest_marker("slow")}
