@@ -7,20 +7,22 @@ ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 cd "$ROOT"
 which="${1:-both}"
 [ $# -gt 0 ] && shift
-[ $# -gt 0 ] || set -- tests/compat
+# The contracts need no more than pytest; other tests need everything that tests need.
+wanted=("$ROOT[test]")
+[ $# -gt 0 ] || { set -- tests/compat; wanted=("$ROOT" pytest pytest-xdist hypothesis); }
 # What setup.cfg allows at least; the test of the same name compares.
 oldest=(torch==2.11.0 torchvision==0.26.0 transformers==5.17.0 datasets==4.0.0 accelerate==1.10.0 timm==1.0.20
     evaluate==0.4.3 huggingface_hub==1.5.0 safetensors==0.8.0 numpy==2.0.0)
 
 environment() { # name, constraints...
     local venv="$ROOT/.venv-$1" stamp
-    stamp="$(cksum < setup.cfg) ${*:2}"
+    stamp="$(cksum < setup.cfg) ${wanted[*]} ${*:2}"
     if [ "$(cat "$venv/.installed" 2>/dev/null || true)" != "$stamp" ]; then
         echo "Setting up $venv ..."
         rm -rf "$venv"
         "${PYTHON:-python3}" -m venv "$venv"
         "$venv/bin/python" -m pip install --quiet --upgrade pip
-        "$venv/bin/python" -m pip install --quiet --upgrade -e "$ROOT[test]" "${@:2}"
+        "$venv/bin/python" -m pip install --quiet --upgrade -e "${wanted[@]}" "${@:2}"
         echo "$stamp" > "$venv/.installed"
     fi
 }
