@@ -1,7 +1,6 @@
 """`hf-mae configs`: the accelerate configs that ship with the package."""
 
-from ..errors import CommandLineError, nearest
-from ..settings.launching import describe, launch_configs
+from ..settings.launching import describe, find_config, launch_configs
 from .flags import Parser
 
 
@@ -13,14 +12,10 @@ def parser() -> Parser:
 def main(argv: list[str]) -> int:
     """Runs it, and returns the exit status."""
     asked = parser().parse(argv)
-    known, name = launch_configs(), asked.flags.get("name")
-    if name:
-        if name not in known:
-            raise CommandLineError(
-                f"There is no config {name}{nearest(name, known)}: choose one of {', '.join(known)}."
-            )
-        print(known[name])
+    if asked.flags.get("name"):
+        print(find_config(asked.flags["name"]))
         return 0
+    known = launch_configs()
     print(next(iter(known.values())).parent)
     for name, path in known.items():
         print(f"  {name:12} {describe(path)}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from ..errors import CommandLineError, nearest
-from ..settings.fill import read_values, refuse_missing_paths
+from ..settings.fill import read_values, refuse_misfits, refuse_missing_paths
 from ..settings.options import FALSE, TRUE, Option
 from ..settings.verbs import RECIPE, find_verb, options_of_verb
 from .known_names import MEANT
@@ -65,9 +65,8 @@ class Parser:
         # What can be refused at once is, before anything heavy is imported.
         values = read_values(self.verb.name, recipe, flags)
         refuse_missing_paths(values)
-        options = options_of_verb(self.verb.name)
-        typed = {name: options[name].read(value, self.verb.name) for name, value in flags.items()}
-        return Parsed(recipe, typed)
+        refuse_misfits(self.verb.name, values)
+        return Parsed(recipe, {name: values[name] for name in flags})
 
     def _normalised(self, argv: list[str]) -> list[str]:
         """Flags by their own names, and booleans with a value: `--no-tta` -> `--tta=false`."""

@@ -2,7 +2,6 @@
 
 import sys
 
-from ..settings.evaluation import PredictionArguments
 from .flags import Parser
 
 
@@ -14,9 +13,7 @@ def parser() -> Parser:
 def main(argv: list[str]) -> int:
     """Runs it, and returns the exit status."""
     asked = parser().parse(argv)
-    from ..workflows.predict import check, predict
-
-    check(PredictionArguments(**asked.flags))
+    from ..workflows.predict import predict
     from .logs import show_logs
 
     show_logs()

@@ -12,6 +12,7 @@ from pathlib import Path
 from datasets import DatasetDict
 
 from ..errors import UsageError
+from ..settings.data import ON_BAD_IMAGE
 from .entries import Check, Entry, column, drop_or_refuse, listed, to_dataset
 from .files import IMAGE_SUFFIXES
 from .manifests import find_manifest, read_manifest
@@ -63,29 +64,42 @@ def load_image_folder(
     Raises:
         UsageError: what is wrong, with every file that has it.
     """
-    if on_bad_image not in ("error", "skip"):
+    if on_bad_image not in ON_BAD_IMAGE:
         raise UsageError(f"on_bad_image takes error or skip, not {on_bad_image}.")
     if not 0.0 <= val_fraction < 1.0:
         raise UsageError(f"val_fraction must be at least 0 and below 1, not {val_fraction}.")
     root = Path(data_dir)
     manifest = Path(manifest) if manifest else find_manifest(root)
-    empty: list[str] = []
-    if manifest is not None:
-        entries = read_manifest(manifest, root if root.is_dir() else manifest.parent, group_column)
-    elif root.is_dir() and not _is_datasets_folder(root):
-        entries, empty = scan_folder(root)
-    elif root.is_file():
-        raise UsageError(f"{root} is no folder and no CSV or JSONL manifest.")
-    else:
+    if manifest is None and not root.is_file() and (not root.is_dir() or _is_datasets_folder(root)):
         loaded = load_with_datasets(str(data_dir), label_names, group_column, group_pattern)
         return _finish(loaded, val_fraction, seed)
-
-    if group_column and not (entries and entries[0].group):
-        raise UsageError(f"--group_column {group_column} is a column of a manifest, and {root} has none.")
-    if group_pattern:
-        groups = groups_of([entry.file_name for entry in entries], group_pattern)
-        entries = [dataclasses.replace(entry, group=group) for entry, group in zip(entries, groups)]
+    entries, empty = _found(root, manifest, group_column)
+    entries = _grouped(entries, root, group_column, group_pattern)
     entries = drop_or_refuse(entries, empty, on_bad_image, num_workers, own_splits=not keep_repeated, check=check)
+    return _finish(_by_split(entries, label_names, root), val_fraction, seed)
+
+
+def _found(root: Path, manifest: Path | None, group_column: str | None) -> tuple[list[Entry], list[str]]:
+    """The entries of a manifest or of class folders, and the class folders without images."""
+    if manifest is not None:
+        return read_manifest(manifest, root if root.is_dir() else manifest.parent, group_column), []
+    if root.is_file():
+        raise UsageError(f"{root} is no folder and no CSV or JSONL manifest.")
+    return scan_folder(root)
+
+
+def _grouped(entries: list[Entry], root: Path, column_name: str | None, pattern: str | None) -> list[Entry]:
+    """The entries with the patient or video that a column or a pattern tells."""
+    if column_name and not (entries and entries[0].group):
+        raise UsageError(f"--group_column {column_name} is a column of a manifest, and {root} has none.")
+    if not pattern:
+        return entries
+    groups = groups_of([entry.file_name for entry in entries], pattern)
+    return [dataclasses.replace(entry, group=group) for entry, group in zip(entries, groups)]
+
+
+def _by_split(entries: list[Entry], label_names: list[str] | None, root: Path) -> DatasetDict:
+    """A data set for each split that has images, all with the same classes."""
     if not entries:
         raise UsageError(
             f"{root} has no images left to train on ({', '.join(IMAGE_SUFFIXES[:4])}... in class folders)."
@@ -95,11 +109,8 @@ def load_image_folder(
         raise UsageError(
             f"{root} has classes that the checkpoint does not know: {', '.join(unknown)}. It knows {', '.join(names)}."
         )
-    splits = {split: [entry for entry in entries if entry.split == split] for split in SPLITS}
-    splits = {split: found for split, found in splits.items() if found}
-    return _finish(
-        DatasetDict({split: to_dataset(found, names) for split, found in splits.items()}), val_fraction, seed
-    )
+    parts = {split: [entry for entry in entries if entry.split == split] for split in SPLITS}
+    return DatasetDict({split: to_dataset(found, names) for split, found in parts.items() if found})
 
 
 def _finish(splits: DatasetDict, val_fraction: float, seed: int) -> DatasetDict:

@@ -18,7 +18,7 @@ from ..compat.datasets import fingerprint_of
 from ..errors import UsageError
 from ..files.caches import file_key
 from .draws import seeded_draws
-from .entries import image_files
+from .entries import column, image_files
 from .opening import open_encoded, reason_of, to_rgb
 from .store import PixelStore
 from .transforms import TrainingTransform
@@ -106,7 +106,7 @@ class EvaluationImages(torch.utils.data.Dataset):
 
     def __init__(self, dataset: datasets.Dataset, processor: Any, cache: bool = True, num_workers: int | None = None):
         self.file_names = dataset["file_name"][:]
-        self.groups = dataset["group"][:] if "group" in dataset.column_names else None
+        self.groups = column(dataset, "group")
         self.labels = np.asarray(dataset["labels"][:]) if "labels" in dataset.column_names else None
         self.processor = processor
         prefix = ProcessorPrefix(processor)

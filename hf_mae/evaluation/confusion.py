@@ -21,13 +21,6 @@ HEADLINE = tuple(TITLES)
 Floats = NDArray[np.float64]
 
 
-def confusion_matrix(labels: ArrayLike, predictions: ArrayLike, num_classes: int) -> NDArray[np.int64]:
-    """Counts (classes, classes) of class ids (images,); row: label, column: prediction."""
-    matrix = np.zeros((num_classes, num_classes), dtype=np.int64)
-    np.add.at(matrix, (np.asarray(labels, dtype=int), np.asarray(predictions, dtype=int)), 1)
-    return matrix
-
-
 def ratio(above: Floats, below: Floats) -> Floats:
     """A quotient, 0 where the denominator is."""
     return np.divide(above, below, out=np.zeros(np.broadcast(above, below).shape), where=below > 0)

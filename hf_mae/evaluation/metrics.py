@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn import metrics as sk
 
-from .confusion import HEADLINE, TITLES, by_class, confusion_matrix, scores_of
+from .confusion import HEADLINE, TITLES, by_class, scores_of
 
 __all__ = ["HEADLINE", "TITLES", "calibration", "classification_scores", "ranking_scores", "scalar_scores"]
 
@@ -44,7 +44,7 @@ def classification_scores(
         raise ValueError(
             f"Class ids go from {occurring.min()} to {occurring.max()}, but there are {len(label_names)} classes."
         )
-    matrix = confusion_matrix(true_ids, predicted_ids, len(label_names))
+    matrix = sk.confusion_matrix(true_ids, predicted_ids, labels=range(len(label_names)))
     headline = {name: float(value) for name, value in scores_of(matrix).items()}
     values, support, predicted = by_class(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
     scores: dict[str, Any] = {"accuracy": headline["accuracy"]}

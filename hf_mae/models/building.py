@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from ..compat.deepspeed import whole_weights
 from ..compat.transformers import StockModel
 from ..conversion.architecture import Architecture, transformers_config
 from ..conversion.convert import ConversionReport, convert_to_model
@@ -53,8 +54,6 @@ def build_classifier(
     Raises:
         ConversionError: the checkpoint cannot be used; UsageError: the labels do not fit together.
     """
-    from ..compat.deepspeed import whole_weights
-
     labels = _label_names(num_labels, id2label, label2id)
     with whole_weights():
         model, report = convert_to_model(
@@ -66,7 +65,8 @@ def build_classifier(
             image_size=image_size,
             num_attention_heads=num_attention_heads,
         )
-    model = _ready(model, report, drop_path)
+    model = _with_own_memory(model, report)
+    set_drop_path(model, drop_path)
     if random_weights:
         initialize_as_reference(model, report.target["pooling"])
         logger.info("Random weights: of %s only the sizes are taken.", model_name_or_path)
@@ -89,11 +89,10 @@ def _label_names(num_labels, id2label, label2id) -> list[str] | None:
     return names
 
 
-def _ready(model: StockModel, report: ConversionReport | None, drop_path: float) -> StockModel:
+def _with_own_memory(model: StockModel, report: ConversionReport) -> StockModel:
+    """Views of a memory-mapped file become the model's own memory; the report goes along."""
     for parameter in model.parameters():
-        # Views of a memory-mapped file become the model's own memory.
         parameter.data = parameter.data.clone()
-    set_drop_path(model, drop_path)
     model.conversion_report = report
     return model
 
@@ -118,8 +117,6 @@ def build_pretrainer(
         mask_ratio, norm_pix_loss: kept in the configuration; not given: the checkpoint's, or 0.75 and False.
         sizes: from scratch: fields of `conversion.architecture.Architecture` that differ from `size`.
     """
-    from ..compat.deepspeed import whole_weights
-
     chosen: dict[str, Any] = {"mask_ratio": mask_ratio, "norm_pix_loss": norm_pix_loss}
     chosen = {name: value for name, value in chosen.items() if value is not None}
     if model_name_or_path is not None:
@@ -132,10 +129,7 @@ def build_pretrainer(
                 decoder_num_attention_heads=decoder_num_attention_heads,
                 **chosen,
             )
-        for parameter in model.parameters():
-            parameter.data = parameter.data.clone()
-        model.conversion_report = report
-        return model
+        return _with_own_memory(model, report)
     from transformers import ViTMAEForPreTraining
 
     if size not in SIZES:

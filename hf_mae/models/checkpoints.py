@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..conversion.convert import convert_checkpoint
 from ..conversion.errors import ConversionError
-from ..errors import UsageError
+from ..errors import UsageError, first_line
 from ..files.caches import cache_folder
 from ..files.downloads import download
 from ..files.locks import locked
@@ -114,8 +114,7 @@ def _fetch(checkpoint: PublicCheckpoint) -> None:
     try:
         hf_hub_download(checkpoint.url.removeprefix("hub:"), checkpoint.file, local_dir=path.parent)
     except Exception as error:  # huggingface_hub raises many kinds; one sentence serves them all
-        reason = str(error).strip().split("\n")[0]
-        raise UsageError(f"{checkpoint.file} cannot be downloaded ({reason}): {advice}") from None
+        raise UsageError(f"{checkpoint.file} cannot be downloaded ({first_line(error)}): {advice}") from None
 
 
 def _check_md5(checkpoint: PublicCheckpoint) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
-from ..errors import UsageError
+from ..errors import UsageError, first_line
 from .checkpoints import resolve
 
 
@@ -28,8 +28,9 @@ def load_classifier(model_name_or_path: str):
         )
         processor = AutoImageProcessor.from_pretrained(model_name_or_path)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise UsageError(f"{model_name_or_path} is no image classifier that can be loaded ({reason})") from None
+        raise UsageError(
+            f"{model_name_or_path} is no image classifier that can be loaded ({first_line(error)})"
+        ) from None
     if info["missing_keys"]:
         raise UsageError(
             f"{model_name_or_path} has no trained {', '.join(sorted(info['missing_keys'])[:3])}: fine-tune it first."

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UsageError
-from ..settings.verbs import ProbeArguments
+from ..settings.evaluation import ProbeArguments
 from . import figures
 
 

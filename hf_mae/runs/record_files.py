@@ -17,6 +17,7 @@ from .record import (
     BEGUN,
     CROSSVAL,
     FORMAT,
+    KINDS,
     PROBE,
     CrossvalRun,
     CrossvalSummary,
@@ -132,6 +133,8 @@ def _crossval_to_json(found: CrossvalSummary | None) -> dict[str, Any]:
 
 def _from_json(values: dict[str, Any], file_name: str) -> RunRecord:
     kind = values.get("kind") or _kind_of(values, file_name)
+    if kind not in KINDS:
+        raise ValueError(f"it is of the kind {kind}")
     common: dict[str, Any] = {
         "kind": kind,
         "settings": values.get("settings", {}),

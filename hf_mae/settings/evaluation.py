@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ..errors import UsageError
 from .data import FAMILIES, DataSourceArguments
 from .options import option
 
@@ -68,6 +69,16 @@ class PredictionArguments:
         False, "Go on with the output: predict what it lacks, and append.", common=True, group="Output"
     )
     overwrite: bool = option(False, "Replace the output file.", common=True, group="Output")
+
+    def __post_init__(self) -> None:
+        if min(self.top_k, self.batch_size, self.num_workers or 1) < 1:
+            raise UsageError("--top_k, --batch_size and --num_workers must be at least 1.")
+        if not self.fps > 0:
+            raise UsageError(f"--fps must be above 0, not {self.fps:g}.")
+        if self.output and not self.output.endswith((".csv", ".jsonl")):
+            raise UsageError(f"--output takes a name that ends in .csv or .jsonl, not {self.output}.")
+        if self.resume and not self.output:
+            raise UsageError("--resume goes on with a file: name it with --output.")
 
 
 @dataclass

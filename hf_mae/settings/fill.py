@@ -61,18 +61,29 @@ def fill(verb: str, recipe: str | None = None, **flags: Any) -> Settings:
         from .machine import machine_defaults
 
         defaults |= machine_defaults()
-    parts = []
-    for light in find_verb(verb).kinds:
-        kind = _whole_kind(light)
-        own = {field.name: field for field in fields(kind) if field.init}
-        chosen = {name: value for name, value in (defaults | values).items() if name in own}
-        try:
-            parts.append(kind(**chosen))
-        except UsageError as error:
-            raise CommandLineError(str(error)) from None
-        except (ValueError, ImportError, TypeError) as error:  # what transformers says of its own fields
-            raise CommandLineError(one_line(error)) from None
-    return Settings(verb, tuple(parts), _differing(verb, values, defaults))
+    parts = tuple(_filled(_whole_kind(light), defaults | values) for light in find_verb(verb).kinds)
+    return Settings(verb, parts, _differing(verb, values, defaults))
+
+
+def refuse_misfits(verb: str, values: Mapping[str, Any]) -> None:
+    """Refuses values that do not go together, as far as dataclasses tell that need no import.
+
+    Raises:
+        CommandLineError: they do not.
+    """
+    for kind in find_verb(verb).kinds:
+        if not issubclass(kind, ReferenceFields):
+            _filled(kind, values)
+
+
+def _filled(kind: type, values: Mapping[str, Any]) -> Any:
+    own = {field.name for field in fields(kind) if field.init}
+    try:
+        return kind(**{name: value for name, value in values.items() if name in own})
+    except UsageError as error:
+        raise CommandLineError(str(error)) from None
+    except (ValueError, ImportError, TypeError) as error:  # what transformers says of its own fields
+        raise CommandLineError(one_line(error)) from None
 
 
 def _whole_kind(light: type) -> type:

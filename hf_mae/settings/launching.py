@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ..errors import UsageError
+from ..errors import CommandLineError, UsageError, nearest
 
 PACKAGE = Path(__file__).parents[1]
 # In a wheel they lie inside the package; in a checkout beside it.
@@ -19,6 +19,18 @@ def launch_configs() -> dict[str, Path]:
         if found := sorted(folder.glob("*.yaml")):
             return {path.stem: path for path in found}
     raise UsageError(f"{FOLDERS[0]} is missing: install hf_mae again.")
+
+
+def find_config(name: str) -> Path:
+    """The file of a config.
+
+    Raises:
+        CommandLineError: there is none of this name.
+    """
+    known = launch_configs()
+    if name not in known:
+        raise CommandLineError(f"There is no config {name}{nearest(name, known)}: choose one of {', '.join(known)}.")
+    return known[name]
 
 
 def describe(path: Path) -> str:

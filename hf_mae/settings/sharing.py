@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ..errors import UsageError
 from .data import FAMILIES, DataSourceArguments
 from .evaluation import FINE_TUNED
 from .options import option
@@ -100,6 +101,12 @@ class ReconstructionArguments:
     num_attention_heads: int | None = option(None, "Where the width does not tell.", common=True)
     decoder_num_attention_heads: int | None = option(None, "Where the width does not tell.", common=True)
     overwrite: bool = option(False, "Replace the sheet.", common=True)
+
+    def __post_init__(self) -> None:
+        if self.mask_ratio is not None and not 0.0 < self.mask_ratio < 1.0:
+            raise UsageError(f"--mask_ratio must lie between 0 and 1, not {self.mask_ratio}.")
+        if not self.output.lower().endswith((".png", ".jpg", ".jpeg", ".webp")):
+            raise UsageError(f"--output takes the name of a picture (.png), not {self.output}.")
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ..errors import UsageError
 from .data import DataSourceArguments
 from .options import option
 
@@ -38,6 +39,11 @@ class AuditArguments(DataSourceArguments):
     )
     min_detail: float = option(0.5, "And correlation of the fine detail (0 to 1).", common=True, group="Audit")
     max_sheets: int = option(20, f"Contact sheets at most, of {PAIRS_A_SHEET} pairs each.", common=True, group="Output")
+
+    def __post_init__(self) -> None:
+        shares = self.min_similarity, self.min_detail
+        if min(shares) < 0.0 or max(shares) > 1.0 or not 0 <= self.max_hash_distance <= 64:
+            raise UsageError("min_similarity and min_detail lie between 0 and 1, max_hash_distance between 0 and 64.")
 
 
 @dataclass

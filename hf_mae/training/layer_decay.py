@@ -1,7 +1,6 @@
-"""Parameter groups with layer-wise learning rate decay, and linear learning rate scaling.
+"""Parameter groups with layer-wise learning rate decay.
 
-Sources: `param_groups_lrd` in util/lr_decay.py of facebookresearch/mae (after BEiT and ELECTRA), and its rule
-absolute lr = base lr x effective batch / 256 (after Goyal et al., 2017, arXiv:1706.02677).
+Source: `param_groups_lrd` in util/lr_decay.py of facebookresearch/mae (after BEiT and ELECTRA).
 """
 
 import re
@@ -32,11 +31,6 @@ def plain_name(name: str) -> str:
     return WRAPPERS.sub("", name)
 
 
-def linear_scaled_lr(base_learning_rate: float, effective_batch_size: int) -> float:
-    """Absolute learning rate of an effective batch (images per update)."""
-    return base_learning_rate * effective_batch_size / 256
-
-
 def layer_of(name: str, num_layers: int) -> int:
     """Layer of a parameter: 0 for tokens, positions and patches, i + 1 for block i, `num_layers` + 1 for the head.
 
@@ -52,7 +46,7 @@ def layer_of(name: str, num_layers: int) -> int:
             return {EMBEDDINGS: 0, HEAD: num_layers + 1}[kind] if kind != BLOCK else int(found.group(1)) + 1
     raise ValueError(
         f"No layer is known for the parameter '{name}': layer-wise lr decay needs a pattern for it in "
-        "hf_mae.optim.LAYERS (it is never put into the head's group silently)."
+        "hf_mae.training.layer_decay.LAYERS (it is never put into the head's group silently)."
     )
 
 

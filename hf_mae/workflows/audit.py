@@ -10,7 +10,6 @@ from ..data.audit import audited_images
 from ..data.duplicates import near_duplicates
 from ..data.sources import read_splits
 from ..data.unlabelled import load_unlabelled
-from ..errors import CommandLineError
 from ..reporting.audit import AuditFindings, write_audit
 from ..settings.fill import fill
 from ..settings.studies import AuditArguments
@@ -19,9 +18,6 @@ from ..settings.studies import AuditArguments
 def audit(*, recipe: str | None = None, **flags: Any) -> AuditFindings:
     """Finds near-duplicates, and writes CSVs and contact sheets; `flags` are those of `hf-mae audit`."""
     (options,) = fill("audit", recipe, **flags).parts
-    shares = options.min_similarity, options.min_detail
-    if min(shares) < 0.0 or max(shares) > 1.0 or not 0 <= options.max_hash_distance <= 64:
-        raise CommandLineError("min_similarity and min_detail lie between 0 and 1, max_hash_distance between 0 and 64.")
     images = audited_images(_splits(options))
     pairs = near_duplicates(
         [image.path for image in images],

@@ -13,6 +13,7 @@ from ..compat.deepspeed import whole_weights
 from ..data.fingerprint import data_fingerprint
 from ..data.images import EvaluationImages
 from ..data.sources import load_splits
+from ..data.splits import chosen_split
 from ..errors import UsageError
 from ..evaluation.calibration import before_and_after
 from ..evaluation.scores import score_split
@@ -54,7 +55,7 @@ def evaluate(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
         with args.main_process_first(desc="reading the images"):
             splits = load_splits(options, options.seed, label_names=names)
         _refuse_other_classes(options, splits, names)
-        images = EvaluationImages(splits[options.split], processor, cache=False)
+        images = EvaluationImages(chosen_split(splits, options.split, options.data_dir), processor, cache=False)
         trainer = MaeFinetuner(model=model, args=args)
         with averaged_views(model, options.tta):
             output: Any = trainer.predict(images)
@@ -82,8 +83,6 @@ def _refuse_other_classes(options: EvaluationArguments, splits: DatasetDict, nam
             f"{options.model_name_or_path} has other classes than {options.benchmark}, or in another order: "
             f"{', '.join(sorted(set(names) ^ set(classes))) or 'the order differs'}."
         )
-    if options.split not in splits:
-        raise UsageError(f"{options.data_dir} has no split {options.split}; it has {', '.join(splits)}.")
 
 
 def _scored(

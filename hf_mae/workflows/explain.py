@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from ..data.images import EvaluationImages, collate
 from ..data.inputs import find_images, prepare
 from ..data.sources import load_splits
+from ..data.splits import chosen_split
 from ..errors import CommandLineError, UsageError
 from ..evaluation.mistakes import confident_mistakes
 from ..evaluation.scores import softmax
@@ -102,9 +103,9 @@ def _explain_mistakes(model: Any, processor: Any, options: ExplainArguments, res
     """`mistakes_<split>.png`: of every true class the images that are most confidently taken for another."""
     names = class_names(model)
     splits = load_splits(options, 0, label_names=names)
-    if options.split not in splits:
-        raise UsageError(f"{options.data_dir} has no split {options.split}; it has {', '.join(splits)}.")
-    images = EvaluationImages(splits[options.split], processor, num_workers=options.preprocessing_num_workers)
+    images = EvaluationImages(
+        chosen_split(splits, options.split, options.data_dir), processor, num_workers=options.preprocessing_num_workers
+    )
     scores = softmax(_logits(model, images, options))
     assert images.labels is not None
     mistakes = confident_mistakes(scores, images.labels, options.mistakes_per_class)

@@ -11,6 +11,7 @@ import torch
 
 from ..data.images import EvaluationImages, collate
 from ..data.sources import load_splits
+from ..data.splits import chosen_split
 from ..errors import CommandLineError, UsageError
 from ..evaluation.metrics import classification_scores
 from ..files.writing import whole_folder, write_json
@@ -97,9 +98,9 @@ def _images_to_check_on(options: OnnxArguments, model: Any, processor: Any) -> _
         noise = torch.randn(onnx.RANDOM_IMAGES, 3, size, size, generator=generator)
         return _Images([noise.numpy()], None, "random noise (pass --data_dir to check on images)")
     splits = load_splits(options, 0, label_names=class_names(model))
-    if options.split not in splits:
-        raise UsageError(f"{options.data_dir} has no split {options.split}; it has {', '.join(splits)}.")
-    images = EvaluationImages(splits[options.split], processor, num_workers=options.preprocessing_num_workers)
+    images = EvaluationImages(
+        chosen_split(splits, options.split, options.data_dir), processor, num_workers=options.preprocessing_num_workers
+    )
     loader = torch.utils.data.DataLoader(images, options.batch_size, collate_fn=collate)
     batches = [batch["pixel_values"].numpy() for batch in loader]
     return _Images(batches, images.labels, f"{options.data_dir}, {options.split}")

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from ..data.inputs import expected, find_images, sources
-from ..errors import CommandLineError
 from ..settings.evaluation import PredictionArguments
 from ..settings.fill import fill
 
@@ -39,7 +38,6 @@ def predict(*, to: TextIO | None = None, **flags: Any) -> Predicted:
         flags: the flags of `hf-mae predict`.
     """
     (options,) = fill("predict", None, **flags).parts
-    check(options)
     paths = find_images(options.images, videos=True)
     rows, head, settings = _classifier_of(options, paths)
     result = Predicted(output=options.output)
@@ -56,18 +54,6 @@ def predict(*, to: TextIO | None = None, **flags: Any) -> Predicted:
         result.before = len(done)
         _write_rows(rows(done), file, as_jsonl, len(head), result)
     return result
-
-
-def check(options: PredictionArguments) -> None:
-    """Refuses settings that do not go together, before anything heavy is imported."""
-    if min(options.top_k, options.batch_size, options.num_workers or 1) < 1:
-        raise CommandLineError("--top_k, --batch_size and --num_workers must be at least 1.")
-    if not options.fps > 0:
-        raise CommandLineError(f"--fps must be above 0, not {options.fps:g}.")
-    if options.output and not options.output.endswith((".csv", ".jsonl")):
-        raise CommandLineError(f"--output takes a name that ends in .csv or .jsonl, not {options.output}.")
-    if options.resume and not options.output:
-        raise CommandLineError("--resume goes on with a file: name it with --output.")
 
 
 def _classifier_of(

@@ -11,14 +11,13 @@ from torch import Tensor
 from ..data.inputs import find_images
 from ..data.opening import to_rgb
 from ..data.transforms import image_processor, parse_mean_std
-from ..errors import CommandLineError, UsageError
+from ..errors import UsageError
 from ..files.writing import whole_file
 from ..models.building import build_pretrainer
 from ..models.checkpoints import resolve
 from ..models.reconstruction import mask_noise, reconstruct_patches
 from ..reporting.reconstructions import sheet
 from ..settings.fill import fill
-from ..settings.sharing import ReconstructionArguments
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,6 @@ class Reconstructed:
 def reconstruct(**flags: Any) -> Reconstructed:
     """Draws a sheet of reconstructions; `flags` are those of `hf-mae reconstruct`."""
     (options,) = fill("reconstruct", None, **flags).parts
-    _check(options)
     paths, source = find_images(options.images), resolve(options.model)
     model = build_pretrainer(
         source,
@@ -55,13 +53,6 @@ def reconstruct(**flags: Any) -> Reconstructed:
         suffix = Path(options.output).suffix.lower()
         page.save(temporary, format=Image.registered_extensions()[suffix])
     return Reconstructed(len(paths), model.config.mask_ratio, options.output)
-
-
-def _check(options: ReconstructionArguments) -> None:
-    if options.mask_ratio is not None and not 0.0 < options.mask_ratio < 1.0:
-        raise CommandLineError(f"--mask_ratio must lie between 0 and 1, not {options.mask_ratio}.")
-    if not options.output.lower().endswith((".png", ".jpg", ".jpeg", ".webp")):
-        raise CommandLineError(f"--output takes the name of a picture (.png), not {options.output}.")
 
 
 def _processor(source: str, family: str | None, image_size: int) -> Any:

@@ -134,6 +134,7 @@ def test_files_of_the_first_version_are_read(tmp_path):
         ('{"base": "x", "source": [], "images": {}}', "is no record of hf_mae"),
         (json.dumps({"format": FORMAT + 1}), "is of format 3, and this hf_mae reads up to 2"),
         ('{"format": "new"}', "is of format new"),
+        ('{"kind": "distil", "base": "x", "source": {"data_dir": "d"}, "images": {}}', "it is of the kind distil"),
     ],
 )
 def test_a_file_that_is_no_record_is_one_sentence(tmp_path, text, message):

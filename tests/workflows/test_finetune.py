@@ -13,21 +13,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.cli_process import run_cli
-from support.models import TensorItems
 from support.paths import ROOT
 from transformers import AutoModelForImageClassification, pipeline
 
 from hf_mae import (
-    FinetuningArguments,
-    MaeFinetuner,
     build_classifier,
     finetune,
-    load_image_folder,
     read_record,
 )
 from hf_mae.cli.main import main
-from hf_mae.data import TrainingImages, image_processor, training_transform
-from hf_mae.errors import UsageError
 from hf_mae.settings.verbs import VERBS
 
 QUICK = [
@@ -276,64 +270,6 @@ def test_what_is_missing_is_named(capsys):
     assert "missing: --model_name_or_path and --output_dir" in capsys.readouterr().err
 
 
-def test_mixup_draws_are_reproducible_and_soft(tiny_pth, tmp_path):
-    data = TensorItems(pixel_values=torch.randn(8, 3, 32, 32), labels=torch.arange(8) % 3)
-
-    def batches():
-        args = FinetuningArguments(
-            output_dir=tmp_path, per_device_train_batch_size=8, mixup=0.8, cutmix=1.0, use_cpu=True, learning_rate=0.1
-        )
-        trainer = MaeFinetuner(model=build_classifier(tiny_pth, num_labels=3), args=args, train_dataset=data)
-        return trainer.get_batch_samples(iter(trainer.get_train_dataloader()), 1, trainer.args.device)[0][0]
-
-    first, second = batches(), batches()
-    assert torch.equal(first["pixel_values"], second["pixel_values"])
-    assert first["labels"].shape == (8, 3)
-    torch.testing.assert_close(first["labels"].sum(-1), torch.ones(8))
-    assert not torch.equal(first["pixel_values"].sort(0).values, data.columns["pixel_values"].sort(0).values)
-
-
-def test_a_last_smaller_batch_is_dropped_in_training_only(tiny_pth, tmp_path):
-    """The stock Trainer's `dataloader_drop_last` takes the last images of an evaluation away too."""
-    data = TensorItems(pixel_values=torch.randn(11, 3, 32, 32), labels=torch.arange(11) % 3)
-    for more in ({"mixup": 0.8}, {"dataloader_drop_last": True}):
-        args = FinetuningArguments(
-            output_dir=tmp_path, per_device_train_batch_size=4, per_device_eval_batch_size=4, use_cpu=True, **more
-        )
-        trainer = MaeFinetuner(model=build_classifier(tiny_pth, num_labels=3), args=args, train_dataset=data)
-        assert len(trainer.get_train_dataloader()) == 2
-        assert len(trainer.predict(data).predictions) == 11
-        trainer.train_dataset = torch.utils.data.Subset(data, range(3))
-        with pytest.raises(UsageError, match="3 training images, fewer than a batch"):
-            trainer.get_train_dataloader()
-
-
-@pytest.mark.parametrize("family", ["endoscopy", "imagenet"])
-def test_a_data_set_of_images_is_prepared_by_the_processor(tiny_pth, toy, tmp_path, family):
-    splits = load_image_folder(toy / "labelled")
-    processor = image_processor(family, 32, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
-    args = FinetuningArguments(output_dir=tmp_path, max_steps=1, per_device_train_batch_size=8, use_cpu=True)
-    model = build_classifier(tiny_pth, num_labels=3)
-    trainer = MaeFinetuner(
-        model=model,
-        args=args,
-        train_dataset=splits["train"],
-        eval_dataset=splits["validation"],
-        processing_class=processor,
-    )
-    ours = TrainingImages(splits["train"], training_transform(family, 32, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)))
-    assert torch.equal(trainer.train_dataset[3]["pixel_values"], ours[3]["pixel_values"])
-    trainer.train()
-    assert trainer.evaluate()["eval_loss"] > 0
-    logits = trainer.predict(splits["test"]).predictions
-    first = processor(splits["test"][0]["image"], return_tensors="pt")["pixel_values"]
-    with torch.no_grad():
-        expected = model.eval()(pixel_values=first).logits[0]
-    torch.testing.assert_close(torch.tensor(logits[0]), expected, atol=1e-5, rtol=0)
-    with pytest.raises(UsageError, match="needs processing_class"):
-        MaeFinetuner(model=model, args=args, train_dataset=splits["train"])
-
-
 def test_a_notebook_gives_the_run_of_the_shell(tiny_pth, toy, tmp_path):
     run_cli(
         "finetune", *flags(tiny_pth, toy, tmp_path / "shell", "--num_train_epochs", 1, "--class_weights", "balanced")
@@ -403,7 +339,6 @@ def test_two_processes_give_the_weights_of_one(tiny_pth, toy, tmp_path):
 import sys
 from torchvision import transforms
 from hf_mae.data import transforms as ours
-plain = ours.training_transform
 def without_randomness(family, size, mean, std, **_):
     steps = [transforms.ToTensor(), transforms.Normalize(list(mean), list(std))]
     return ours.TrainingTransform("plain", ours.SquareResize(size), transforms.Compose(steps))
@@ -437,8 +372,3 @@ program(["finetune", *sys.argv[1:]])
 
 def test_the_verbs_defaults_evaluate_every_epoch():
     assert VERBS["finetune"].defaults["metric_for_best_model"] == "macro_f1"
-
-
-def test_arguments_reject_nonsense(tmp_path):
-    with pytest.raises(UsageError, match="warmup_epochs"):
-        FinetuningArguments(output_dir=tmp_path, warmup_epochs=-1)
