@@ -1,19 +1,15 @@
 """Sizes of a ViT MAE, read from the shapes of its parameters, and the transformers configurations of that size."""
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 
 from .errors import ConversionError
+from .known import ACTIVATION, DECODER_HEADS, ENCODER_HEADS, LAYER_NORM_EPS, Known
 
-# Number of heads by width, from the reference's constructors. A width that is not here has to be told.
-ENCODER_HEADS = {768: 12, 1024: 16, 1280: 16}
-DECODER_HEADS = {512: 16}
-LAYER_NORM_EPS = 1e-6  # models_mae.py, models_vit.py: partial(nn.LayerNorm, eps=1e-6)
-ARGS_HEADS = ("num_attention_heads", "num_heads", "heads")
-ARGS_DECODER_HEADS = ("decoder_num_attention_heads", "decoder_num_heads", "decoder_heads")
 
 
 @dataclass
@@ -24,17 +20,31 @@ class Architecture:
     num_hidden_layers: int
     num_attention_heads: int
     intermediate_size: int
-    image_size: int
+    image_size: int | tuple[int, int]  # pixels; height and width where they differ
     patch_size: int
     num_channels: int
+    hidden_act: str = ACTIVATION
+    layer_norm_eps: float = LAYER_NORM_EPS
     has_decoder: bool = False
     decoder_hidden_size: int = 512  # the reference's decoder, for a checkpoint that has none
     decoder_num_hidden_layers: int = 8
     decoder_num_attention_heads: int = 16
     decoder_intermediate_size: int = 2048
     num_labels: int | None = None
+    supposed: dict[str, Any] = field(default_factory=dict)  # what nothing tells, by the name of its flag
 
-    def encoder_sizes(self) -> dict[str, int]:
+    @property
+    def height_width(self) -> tuple[int, int]:
+        """Pixels of an image."""
+        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches down and across."""
+        height, width = self.height_width
+        return height // self.patch_size, width // self.patch_size
+
+    def encoder_sizes(self) -> dict[str, Any]:
         """The encoder's fields of a transformers configuration."""
         names = (
             "hidden_size",
@@ -44,8 +54,39 @@ class Architecture:
             "image_size",
             "patch_size",
             "num_channels",
+            "hidden_act",
+            "layer_norm_eps",
         )
         return {name: getattr(self, name) for name in names}
+
+
+class Grid(NamedTuple):
+    """What the rows of position embeddings are: patches down and across, and whether the class token has a row."""
+
+    height: int
+    width: int
+    has_class_row: bool
+
+
+def position_grid(rows: int, patch: Sequence[int], image_size: tuple[int, int] | None, source: str) -> Grid:
+    """Reads the rows of position embeddings: by the image size where it is known and fits, else as a square.
+
+    Raises:
+        ConversionError: they are neither the known size's nor those of a square.
+    """
+    if image_size is not None:
+        height, width = image_size[0] // patch[0], image_size[1] // patch[1]
+        if rows - height * width in (0, 1):
+            return Grid(height, width, rows > height * width)
+    for class_row in (1, 0):
+        side = math.isqrt(rows - class_row)
+        if side and side * side == rows - class_row:
+            return Grid(side, side, bool(class_row))
+    told = f" and the image size of its args, {image_size[0]} x {image_size[1]}, has others" if image_size else ""
+    raise ConversionError(
+        f"pos_embed of {source} has {rows} rows, which is no square of patches{told}: only with the image size in its "
+        "args (input_size = [height, width]) can it be read."
+    )
 
 
 def count_blocks(state: dict[str, torch.Tensor], prefix: str) -> int:
@@ -54,29 +95,27 @@ def count_blocks(state: dict[str, torch.Tensor], prefix: str) -> int:
 
 
 def number_of_heads(
-    width: int, given: int | None, args: dict[str, Any], args_names: tuple[str, ...], known: dict[int, int], flag: str
+    width: int, given: int | None, told: int | None, by_width: dict[int, int], flag: str, supposed: dict[str, Any]
 ) -> int:
-    """The flag, else the checkpoint's own args, else the known widths; a guess is an error."""
-    heads = (
-        given if given is not None else next((args[name] for name in args_names if args.get(name)), known.get(width))
-    )
+    """The checkpoint's own number, else the flag's, else that of a known width, which goes to `supposed`.
+
+    Raises:
+        ConversionError: flag and checkpoint contradict each other, it does not divide the width, or nothing tells.
+    """
+    if given is not None and told is not None and given != told:
+        raise ConversionError(f"--{flag} {given} contradicts the checkpoint, which says {told}: leave the flag out.")
+    heads = told if given is None else given
+    if heads is None and (heads := by_width.get(width)) is not None:
+        supposed[flag] = heads
     if heads is None:
         choices = [n for n in range(1, width + 1) if width % n == 0 and width // n >= 8]
         raise ConversionError(
             f"The number of attention heads of a width of {width} cannot be read from the weights and is not in the "
             f"checkpoint's args: pass --{flag} N (it divides {width}: one of {', '.join(map(str, choices))})."
         )
-    if width % heads:
+    if heads < 1 or width % heads:
         raise ConversionError(f"--{flag} {heads} does not divide the width of {width}.")
     return heads
-
-
-def square_grid(num_patches: int, what: str) -> int:
-    """Patches along a side, of a number of patches; a ConversionError where that is no square."""
-    side = math.isqrt(num_patches)
-    if side * side != num_patches:
-        raise ConversionError(f"{what} has {num_patches} patch positions, which is no square: only square images work.")
-    return side
 
 
 def required_names(depth: int, decoder_depth: int | None) -> list[str]:
@@ -97,7 +136,7 @@ def required_names(depth: int, decoder_depth: int | None) -> list[str]:
 
 def read_architecture(
     state: dict[str, torch.Tensor],
-    args: dict[str, Any],
+    known: Known,
     *,
     num_attention_heads: int | None = None,
     decoder_num_attention_heads: int | None = None,
@@ -108,7 +147,7 @@ def read_architecture(
     Args:
         state: parameters by the reference's names; `patch_embed.proj.weight` is (width, channels, patch, patch),
             `pos_embed` (1, 1 + patches, width).
-        args: the checkpoint's own arguments (`argparse.Namespace` of the run), for the number of heads.
+        known: what the checkpoint tells of itself beside its weights.
 
     Raises:
         ConversionError: a parameter is missing, a shape is wrong, or the number of heads is not known.
@@ -119,24 +158,29 @@ def read_architecture(
         raise ConversionError(f"{source} has no transformer blocks (blocks.0...): it holds no ViT encoder.")
     _refuse_missing(state, depth, has_decoder, source)
     width, channels, patch, patch_width = state["patch_embed.proj.weight"].shape
-    grid = square_grid(state["pos_embed"].shape[1] - 1, f"pos_embed of {source}")
     if patch != patch_width:
         raise ConversionError(f"{source} has patches of {patch} x {patch_width}: only square patches work.")
+    rows = state["pos_embed"].shape[1]
+    height, across, _ = position_grid(rows, (patch, patch), known.image_size, source)
+    supposed: dict[str, Any] = {}
     architecture = Architecture(
         hidden_size=width,
         num_hidden_layers=depth,
         num_attention_heads=number_of_heads(
-            width, num_attention_heads, args, ARGS_HEADS, ENCODER_HEADS, "num_attention_heads"
+            width, num_attention_heads, known.num_attention_heads, ENCODER_HEADS, "num_attention_heads", supposed
         ),
         intermediate_size=state["blocks.0.mlp.fc1.weight"].shape[0],
-        image_size=grid * patch,
+        image_size=height * patch if height == across else (height * patch, across * patch),
         patch_size=patch,
         num_channels=channels,
+        hidden_act=known.hidden_act or ACTIVATION,
+        layer_norm_eps=known.layer_norm_eps or LAYER_NORM_EPS,
         has_decoder=has_decoder,
         num_labels=state["head.weight"].shape[0] if "head.weight" in state else None,
+        supposed=supposed,
     )
     if has_decoder:
-        _read_decoder(architecture, state, args, decoder_num_attention_heads)
+        _read_decoder(architecture, state, known.decoder_num_attention_heads, decoder_num_attention_heads)
     elif decoder_num_attention_heads is not None:
         architecture.decoder_num_attention_heads = decoder_num_attention_heads
     return architecture
@@ -157,26 +201,26 @@ def _refuse_missing(state: dict[str, torch.Tensor], depth: int, has_decoder: boo
 
 
 def _read_decoder(
-    architecture: Architecture, state: dict[str, torch.Tensor], args: dict[str, Any], heads: int | None
+    architecture: Architecture, state: dict[str, torch.Tensor], told: int | None, given: int | None
 ) -> None:
     width = state["decoder_embed.weight"].shape[0]
     architecture.decoder_hidden_size = width
     architecture.decoder_num_hidden_layers = count_blocks(state, "decoder_blocks")
     architecture.decoder_intermediate_size = state["decoder_blocks.0.mlp.fc1.weight"].shape[0]
     architecture.decoder_num_attention_heads = number_of_heads(
-        width, heads, args, ARGS_DECODER_HEADS, DECODER_HEADS, "decoder_num_attention_heads"
+        width, given, told, DECODER_HEADS, "decoder_num_attention_heads", architecture.supposed
     )
 
 
 def transformers_config(architecture: Architecture, target: str, **extra: Any) -> Any:
-    """The configuration of the stock class for one of `names.TARGETS`, with the reference's layer norm epsilon.
+    """The configuration of the stock class for one of `names.TARGETS`.
 
     Mean pooling is BEiT without its own additions (no relative positions, no layer scale): the reference's
     `fc_norm(mean(patch tokens))`.
     """
     from transformers import BeitConfig, ViTConfig, ViTMAEConfig
 
-    sizes: dict[str, Any] = architecture.encoder_sizes() | {"layer_norm_eps": LAYER_NORM_EPS} | extra
+    sizes: dict[str, Any] = architecture.encoder_sizes() | extra
     if target == "pretraining":
         decoder = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
         return ViTMAEConfig(**sizes, **{f"decoder_{n}": getattr(architecture, f"decoder_{n}") for n in decoder})

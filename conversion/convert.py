@@ -10,36 +10,29 @@ from torch.nn import functional as F
 
 from hf_mae.files.writing import open_to_the_umask, whole_folder, write_json
 
-from .architecture import Architecture, read_architecture, square_grid, transformers_config
+from .architecture import Architecture, read_architecture, transformers_config
 from .checkpoint import Checkpoint, read_checkpoint
 from .errors import ConversionError
+from .heads import settle_head
 from .initialization import initial_value
 from .labels import read_labels
-from .names import Mapped, to_reference, to_transformers
-from .preprocessing import reference_image_processor
-from .reference_forward import reference_outputs
-from .report import ConversionReport
+from .layouts import WEIGHTS
+from .names import CLASSES, Mapped, is_reference_name, to_reference, to_transformers
+from .preprocessing import write_image_processor
+from .report import CERTIFICATE, ConversionReport
+from .verification import verify_against_source
 
 TO = ("auto", "pretraining", "classifier", "backbone")
 POOLING = ("auto", "mean", "cls")
-CLASSES = {
-    "pretraining": "ViTMAEForPreTraining",
-    "cls": "ViTForImageClassification",
-    "mean": "BeitForImageClassification",
-    "backbone": "ViTModel",
-}
-CERTIFICATE = "conversion.json"
-TOLERANCE = 1e-4  # of --verify, relative to the largest output
 
 
-def resize_positions(positions: torch.Tensor, grid: int) -> torch.Tensor:
-    """Bicubic resize of (1, 1 + n * n, width) position embeddings to `grid`; the class token's stays.
+def resize_positions(positions: torch.Tensor, grid: int, old: tuple[int, int]) -> torch.Tensor:
+    """Bicubic resize of (1, 1 + height * width, width) position embeddings from a grid `old` to a square one.
 
-    The reference's `interpolate_pos_embed` (util/pos_embed.py).
+    The class token's stays. The reference's `interpolate_pos_embed` (util/pos_embed.py).
     """
     token, patches = positions[:, :1], positions[:, 1:]
-    old = square_grid(patches.shape[1], "pos_embed")
-    patches = patches.reshape(1, old, old, -1).permute(0, 3, 1, 2)
+    patches = patches.reshape(1, *old, -1).permute(0, 3, 1, 2)
     patches = F.interpolate(patches, size=(grid, grid), mode="bicubic", align_corners=False)
     return torch.cat([token, patches.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
 
@@ -57,35 +50,6 @@ def _choose_target(checkpoint: Checkpoint, to: str, pooling: str, wants_labels: 
     if pooling == "auto":
         return "cls" if has_head and "fc_norm.weight" not in state else "mean"
     return pooling
-
-
-def _settle_head(
-    checkpoint: Checkpoint, target: str, names: list[str] | None, num_labels: int | None
-) -> tuple[int, list[str] | None, str]:
-    """Number and names of the labels, and why the head is new (empty if the checkpoint's is kept)."""
-    head = checkpoint.state.get("head.weight")
-    own = None if head is None else head.shape[0]
-    own_names = list(checkpoint.id2label.values()) if checkpoint.id2label and own else None
-    if own_names and own_names[0] == "LABEL_0":
-        own_names = None
-    wanted = len(names) if names else num_labels or own
-    if wanted is None:
-        raise ConversionError("A classifier needs its classes: pass --num_labels N, or --labels FILE.")
-    if names and num_labels and num_labels != len(names):
-        raise ConversionError(f"--num_labels {num_labels} and the {len(names)} names of --labels do not agree.")
-    if own is None:
-        return wanted, names, "the checkpoint has no head"
-    if own != wanted:
-        return wanted, names, f"the checkpoint's head is for {own} labels, not {wanted}"
-    if names and own_names and names != own_names:
-        return wanted, names, "the checkpoint's head is for classes of other names or in another order"
-    trained = "mean" if "fc_norm.weight" in checkpoint.state else "cls"
-    if trained != target:
-        raise ConversionError(
-            f"{checkpoint.source} was fine-tuned with --pooling {trained}, so its head does not fit {target}: "
-            f"use {trained}, or convert the pre-trained checkpoint instead."
-        )
-    return wanted, names or own_names, ""
 
 
 def _fill_new(
@@ -132,6 +96,7 @@ def convert_to_model(
     num_attention_heads: int | None = None,
     decoder_num_attention_heads: int | None = None,
     norm_pix_loss: bool | None = None,
+    weights: str | None = None,
     verify: bool = False,
     generator: torch.Generator | None = None,
     **config: Any,
@@ -146,21 +111,24 @@ def convert_to_model(
     """
     _check_choice("to", to, TO)
     _check_choice("pooling", pooling, POOLING)
-    checkpoint = read_checkpoint(source)
+    if weights is not None:
+        _check_choice("weights", weights, WEIGHTS)
+    checkpoint = read_checkpoint(source, weights=weights)
     names = read_labels(labels) if labels is not None else None
     target = _choose_target(checkpoint, to, pooling, bool(names or num_labels))
     architecture = _read_sizes(checkpoint, target, num_attention_heads, decoder_num_attention_heads)
-    plan = _Plan(checkpoint, target, architecture, dict(checkpoint.state), dict(config))
+    carried = checkpoint.known.config if checkpoint.known.pooling == target else None
+    plan = _Plan(checkpoint, target, architecture, dict(checkpoint.state), (carried or {}) | config)
     if target in ("cls", "mean"):
         _plan_head(plan, names, num_labels)
     _plan_pixel_loss(plan, norm_pix_loss)
-    if image_size and image_size != architecture.image_size:
+    if image_size and (image_size, image_size) != architecture.height_width:
         _resize(plan.state, architecture, image_size, checkpoint)
     model, mapped, new = _build(plan, generator)
     report = _certificate(plan, mapped, new)
     if verify:
         full = plan.state | _references_of_new(model, target, plan.state)
-        report.verification = _verify(model, full, architecture, target)
+        report.verification = verify_against_source(model, full, architecture, target, checkpoint)
     report.source |= {"size": checkpoint.size, "sha256": checkpoint.sha256}
     return model, report
 
@@ -171,41 +139,73 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def _read_sizes(checkpoint: Checkpoint, target: str, heads: int | None, decoder_heads: int | None) -> Architecture:
+    """The sizes of what is used, with a note on what was supposed."""
     needed = checkpoint.state
     if target != "pretraining":  # a decoder that is left out need not be understood
         needed = {n: t for n, t in needed.items() if not n.startswith(("decoder_", "mask_token"))}
-    return read_architecture(
+    else:
+        _refuse_another_decoder(checkpoint)
+    architecture = read_architecture(
         needed,
-        checkpoint.args,
+        checkpoint.known,
         num_attention_heads=heads,
         decoder_num_attention_heads=decoder_heads,
         source=checkpoint.source,
     )
+    for name, value in architecture.supposed.items():
+        checkpoint.notes.append(
+            f"{name} = {value} is supposed, as the reference's model of this width has; the file does not say"
+        )
+    return architecture
+
+
+def _refuse_another_decoder(checkpoint: Checkpoint) -> None:
+    unknown = [name for name in checkpoint.state if name.startswith("decoder") and not is_reference_name(name)]
+    if unknown:
+        raise ConversionError(
+            f"{checkpoint.source} has a decoder of another kind than facebookresearch/mae ({', '.join(unknown[:3])}): "
+            "--to backbone takes its encoder, and --num_labels N makes a classifier of that."
+        )
 
 
 def _plan_head(plan: _Plan, names: list[str] | None, num_labels: int | None) -> None:
     """The classes of a classifier, and whether its head is the checkpoint's or a fresh one."""
-    count, names, why = _settle_head(plan.checkpoint, plan.target, names, num_labels)
-    plan.reasons["head"] = f"{why}; truncated normal, std 2e-5"
-    if why and "head.weight" in plan.state:
-        reason = f"{why}; a fresh head takes its place"
+    head = settle_head(plan.checkpoint, plan.target, names, num_labels)
+    plan.reasons["head"] = f"{head.why_new}; truncated normal, std 2e-5"
+    if head.why_new and "head.weight" in plan.state:
+        reason = f"{head.why_new}; a fresh head takes its place"
         plan.dropped = [{"source": name, "reason": reason} for name in ("head.weight", "head.bias")]
         plan.state = {name: tensor for name, tensor in plan.state.items() if not name.startswith("head.")}
-        plan.checkpoint.notes.append(f"{why}: its head was dropped and a fresh one takes its place")
-    plan.config["num_labels"] = count
-    if names:
+        plan.checkpoint.notes.append(f"{head.why_new}: its head was dropped and a fresh one takes its place")
+    plan.checkpoint.notes += head.notes
+    plan.config["num_labels"] = head.num_labels
+    if names := head.names:
         plan.config |= {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
 
 
 def _plan_pixel_loss(plan: _Plan, norm_pix_loss: bool | None) -> None:
-    """Mask ratio and target of pre-training, as they were asked for or as the checkpoint's args say."""
-    args = plan.checkpoint.args
-    if plan.target == "pretraining":
-        chosen = args.get("norm_pix_loss", False) if norm_pix_loss is None else norm_pix_loss
-        plan.config.setdefault("norm_pix_loss", bool(chosen))
-        plan.config.setdefault("mask_ratio", float(args.get("mask_ratio") or 0.75))
-    elif norm_pix_loss:
-        raise ConversionError("--norm_pix_loss is for --to pretraining: a classifier or backbone has no pixel loss.")
+    """Mask ratio and target of pre-training, as they were asked for or as the checkpoint tells."""
+    known = plan.checkpoint.known
+    if plan.target != "pretraining":
+        if norm_pix_loss:
+            raise ConversionError(
+                "--norm_pix_loss is for --to pretraining: a classifier or backbone has no pixel loss."
+            )
+        return
+    if None not in (norm_pix_loss, known.norm_pix_loss) and norm_pix_loss != known.norm_pix_loss:
+        raise ConversionError(
+            f"--norm_pix_loss {str(norm_pix_loss).lower()} contradicts {plan.checkpoint.source}, which says "
+            f"{str(known.norm_pix_loss).lower()}: leave the flag out."
+        )
+    chosen = known.norm_pix_loss if norm_pix_loss is None else norm_pix_loss
+    if chosen is None and plan.architecture.has_decoder:
+        plan.architecture.supposed["norm_pix_loss"] = False
+        plan.checkpoint.notes.append(
+            "norm_pix_loss = false is supposed: the file does not say whether its decoder predicts normalised patches; "
+            "--norm_pix_loss says that it does"
+        )
+    plan.config.setdefault("norm_pix_loss", bool(chosen))
+    plan.config.setdefault("mask_ratio", 0.75 if known.mask_ratio is None else known.mask_ratio)
 
 
 def _build(plan: _Plan, generator: torch.Generator | None) -> tuple[Any, Mapped, list[dict[str, Any]]]:
@@ -226,10 +226,20 @@ def _build(plan: _Plan, generator: torch.Generator | None) -> tuple[Any, Mapped,
                 f"{tuple(tensor.shape)}."
             )
     fixed = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
-    model.load_state_dict(mapped.tensors, assign=True)
+    model.load_state_dict(_each_its_own(mapped.tensors), assign=True)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in fixed)
     return model, mapped, new
+
+
+def _each_its_own(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors that were tied in training become two: the stock classes tie none, and would not save them."""
+    seen: set[int] = set()
+    own = {}
+    for name, tensor in tensors.items():
+        own[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
+        seen.add(tensor.data_ptr())
+    return own
 
 
 def _certificate(plan: _Plan, mapped: Mapped, new: list[dict[str, Any]]) -> ConversionReport:
@@ -242,10 +252,12 @@ def _certificate(plan: _Plan, mapped: Mapped, new: list[dict[str, Any]]) -> Conv
             **plan.architecture.encoder_sizes(),
             "num_labels": plan.config.get("num_labels"),
         },
+        supposed=plan.architecture.supposed,
         ledger=mapped.ledger,
         left_out=plan.dropped + mapped.left_out + checkpoint.left_out,
         new=new,
         notes=checkpoint.notes,
+        image_processor=checkpoint.known.image_processor,
         versions={name: version(name) for name in ("torch", "transformers", "safetensors")},
     )
 
@@ -255,10 +267,9 @@ def _resize(
 ) -> None:
     if image_size % architecture.patch_size:
         raise ConversionError(f"--image_size {image_size} is no multiple of the patch size, {architecture.patch_size}.")
-    grid = image_size // architecture.patch_size
     for name in ("pos_embed", "decoder_pos_embed"):
         if name in state:
-            state[name] = resize_positions(state[name], grid)
+            state[name] = resize_positions(state[name], image_size // architecture.patch_size, architecture.grid)
     checkpoint.notes.append(
         f"position embeddings resized (bicubic) from {architecture.image_size} to {image_size} pixels"
     )
@@ -269,31 +280,6 @@ def _references_of_new(model: Any, target: str, state: dict[str, torch.Tensor]) 
     """Reference names of the parameters that the model has and the source lacks (a fresh head, fc_norm, decoder)."""
     references, _ = to_reference(model.state_dict(), target)
     return {name: tensor for name, tensor in references.items() if name not in state}
-
-
-@torch.no_grad()
-def _verify(model: Any, state: dict[str, torch.Tensor], architecture: Architecture, target: str) -> dict[str, Any]:
-    """Both sides on the same random input, in float32 and evaluation mode."""
-    generator = torch.Generator().manual_seed(0)
-    size, count = architecture.image_size, (architecture.image_size // architecture.patch_size) ** 2
-    pixel_values = torch.randn(2, architecture.num_channels, size, size, generator=generator)
-    noise = torch.rand(2, count, generator=generator)
-    was_training = model.training
-    model.eval()
-    if target == "pretraining":
-        ours, ratio = model(pixel_values=pixel_values, noise=noise).logits, model.config.mask_ratio
-    else:
-        outputs = model(pixel_values=pixel_values)
-        ours, ratio = outputs.last_hidden_state if target == "backbone" else outputs.logits, 0.0
-    model.train(was_training)
-    theirs = reference_outputs(state, architecture, target, pixel_values, noise, ratio)
-    difference, largest = (ours - theirs).abs().max().item(), theirs.abs().max().item()
-    if not difference <= TOLERANCE * largest:
-        raise ConversionError(
-            f"The conversion does not hold: outputs differ by {difference:.2g} (largest output {largest:.2g}), so "
-            "nothing was written. Weights that are not finite do this."
-        )
-    return {"input": "random normal, batch 2, seed 0", "max_abs_difference": difference, "max_abs_output": largest}
 
 
 def convert_checkpoint(
@@ -308,6 +294,7 @@ def convert_checkpoint(
     num_attention_heads: int | None = None,
     decoder_num_attention_heads: int | None = None,
     norm_pix_loss: bool | None = None,
+    weights: str | None = None,
     verify: bool = False,
     overwrite: bool = False,
 ) -> ConversionReport:
@@ -325,8 +312,10 @@ def convert_checkpoint(
             one is truncated normal with std 2e-5.
         image_size: pixels; position embeddings are resized (bicubic, as the reference does).
         num_attention_heads, decoder_num_attention_heads: where neither the width nor the checkpoint's args tell.
-        norm_pix_loss: for `pretraining`; else what the checkpoint's args say.
-        verify: run both sides on random input, and write nothing if they differ.
+        norm_pix_loss: for `pretraining`, where the checkpoint's args do not say.
+        weights: `plain` or `ema` (averaged), where a file holds both; None: the plain ones, with a note.
+        verify: run both sides on random input, and write nothing if they differ. The other side is the source's own
+            stock model where it has one (transformers, timm), and says so.
         overwrite: replace a non-empty destination.
 
     Raises:
@@ -343,11 +332,12 @@ def convert_checkpoint(
             num_attention_heads=num_attention_heads,
             decoder_num_attention_heads=decoder_num_attention_heads,
             norm_pix_loss=norm_pix_loss,
+            weights=weights,
             verify=verify,
             generator=torch.Generator().manual_seed(0),
         )
         model.save_pretrained(folder)
-        reference_image_processor(model.config.image_size).save_pretrained(folder)
+        report.notes += write_image_processor(folder, model.config, report.image_processor)
         write_json(folder / CERTIFICATE, report.to_dict())
         open_to_the_umask(folder)
     return report

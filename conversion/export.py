@@ -17,7 +17,8 @@ def export_checkpoint(source: str | Path, destination: str | Path, *, overwrite:
     """Writes `{"model": state_dict, "args": {...}}` under the reference's names.
 
     Bit-exact, except that BEiT's missing key biases come back as zeros. `args` holds what the shapes do not tell
-    (heads, mask ratio), so that the file converts again without flags.
+    (heads, epsilon, activation, mask ratio, class names, the image processor), so that the file converts again without
+    flags, into what gives the same scores.
 
     Args:
         source: a transformers folder (ViTMAE, ViT, mean-pooling BEiT), a Hub id, or any source of `convert_checkpoint`.
@@ -28,10 +29,8 @@ def export_checkpoint(source: str | Path, destination: str | Path, *, overwrite:
     """
     with whole_file(destination, overwrite, ConversionError) as file:
         checkpoint = read_checkpoint(source)
-        architecture = read_architecture(checkpoint.state, checkpoint.args, source=checkpoint.source)
-        kept = ("num_attention_heads", "decoder_num_attention_heads", "mask_ratio", "norm_pix_loss")
-        args = {name: checkpoint.args[name] for name in kept if name in checkpoint.args}
-        torch.save({"model": _own_storages(checkpoint.state), "args": args}, file)
+        architecture = read_architecture(checkpoint.state, checkpoint.known, source=checkpoint.source)
+        torch.save({"model": _own_storages(checkpoint.state), "args": checkpoint.known.to_args()}, file)
     return architecture
 
 

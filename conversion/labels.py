@@ -6,9 +6,14 @@ from typing import Any
 
 from .errors import ConversionError
 
+KEYS = ("id2label", "label2id", "class_to_idx", "classes", "class_names")  # under which JSON files keep them
+
 
 def read_labels(labels: str | Path | list[str]) -> list[str]:
-    """Class names from a list, a text file (one a line), or a JSON file (a list, or an id2label object).
+    """Class names from a list, a text file (one a line), or JSON.
+
+    JSON is a list of names, or an object that numbers them either way round: `id2label` (`{"0": "polyp"}`) or `label2id`
+    and torchvision's `class_to_idx` (`{"polyp": 0}`), also under one of these keys.
 
     Raises:
         ConversionError: there is no such file, or it does not name at least two classes, each once.
@@ -17,20 +22,52 @@ def read_labels(labels: str | Path | list[str]) -> list[str]:
         names, where = [str(name) for name in labels], "labels"
     else:
         names, where = _read_file(Path(labels)), str(labels)
-    if len(set(names)) < len(names) or len(names) < 2:
-        raise ConversionError(f"{where} must name at least two classes, each once; it has {len(names)} lines.")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice or len(names) < 2:
+        found = f"'{twice[0]}' stands there twice" if twice else f"it names {len(names)}"
+        raise ConversionError(f"{where} must name at least two classes, each once; {found}.")
     return names
 
 
 def _read_file(path: Path) -> list[str]:
     if not path.is_file():
         raise ConversionError(f"{path} does not exist: --labels takes a file with one class name a line, or JSON.")
-    text = path.read_text(encoding="utf-8")
+    text = _decode(path)
     if path.suffix != ".json":
         return [line.strip() for line in text.splitlines() if line.strip()]
     try:
         loaded: Any = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ConversionError(f"{path} is no JSON ({error}).") from None
-    loaded = loaded.get("id2label", loaded) if isinstance(loaded, dict) else loaded
-    return [loaded[key] for key in sorted(loaded, key=int)] if isinstance(loaded, dict) else loaded
+    if isinstance(loaded, dict):
+        key = next((key for key in KEYS if isinstance(loaded.get(key), (dict, list))), None)
+        loaded = loaded[key] if key else loaded
+    names = _by_number(loaded, path) if isinstance(loaded, dict) else loaded
+    if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
+        raise ConversionError(f"{path} is no list of class names, and no object that numbers them.")
+    return names
+
+
+def _decode(path: Path) -> str:
+    content = path.read_bytes()
+    encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"  # without its mark
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ConversionError(
+            f"{path} is not UTF-8 (byte {error.start}: {content[error.start : error.start + 1]!r}): save it as UTF-8, so "
+            "that the names come out as they are meant."
+        ) from None
+
+
+def _by_number(loaded: dict[str, Any], path: Path) -> list[str]:
+    """Names in the order of their numbers, which are the keys or the values."""
+    numbers = list(loaded) if all(str(key).strip().isdecimal() for key in loaded) else list(loaded.values())
+    names = list(loaded.values()) if numbers == list(loaded) else list(loaded)
+    try:
+        numbered = {int(number): name for number, name in zip(numbers, names)}
+    except (TypeError, ValueError):
+        numbered = {}
+    if sorted(numbered) != list(range(len(loaded))):
+        raise ConversionError(f"{path} does not number its {len(loaded)} classes from 0 without gaps.")
+    return [numbered[number] for number in range(len(loaded))]

@@ -50,6 +50,14 @@ TARGETS = {
     "backbone": _encoder("") + (("norm.{p}", "layernorm.{p}"),),
 }
 
+# The stock class of each.
+CLASSES = {
+    "pretraining": "ViTMAEForPreTraining",
+    "cls": "ViTForImageClassification",
+    "mean": "BeitForImageClassification",
+    "backbone": "ViTModel",
+}
+
 # Why a tensor of the source has no place in a target; the first pattern that matches gives the reason.
 LEFT_OUT = {
     "pretraining": (

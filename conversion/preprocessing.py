@@ -1,11 +1,17 @@
-"""The reference's evaluation preprocessing as a stock image processor."""
+"""Image processors: the source's own where it has one, else the reference's evaluation preprocessing as a stock one."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+from hf_mae.files.writing import write_json
+
+from .errors import ConversionError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 BILINEAR, BICUBIC = 2, 3  # PIL.Image.Resampling
+PROCESSOR_FILE = "preprocessor_config.json"
 
 
 def reference_image_processor(
@@ -13,13 +19,13 @@ def reference_image_processor(
 ) -> Any:
     """Resize(256) + CenterCrop(224), scaled to other image sizes as `build_transform` in the reference's datasets.py.
 
-    Every field is written out, because the defaults of `ViTImageProcessor` (mean and std of 0.5, bilinear, square
-    resize) are not those of these weights.
+    Every field is written out, because no defaults are those of these weights. The class is CLIP's, which reads a
+    shorter side and a centre crop in transformers 4 and 5 alike (`ViTImageProcessor` of 4 knows height and width alone).
     """
-    from transformers import ViTImageProcessor
+    from transformers import CLIPImageProcessor
 
     crop_share = 224 / 256 if image_size <= 224 else 1.0
-    return ViTImageProcessor(
+    return CLIPImageProcessor(
         do_convert_rgb=True,
         do_resize=True,
         size={"shortest_edge": int(image_size / crop_share)},
@@ -32,3 +38,80 @@ def reference_image_processor(
         image_mean=list(mean),
         image_std=list(std),
     )
+
+
+def write_image_processor(folder: Path, config: Any, source: dict[str, Any] | None) -> list[str]:
+    """Writes `preprocessor_config.json` for a model: the source's own, scaled to the image size, or the reference's.
+
+    Args:
+        folder: where the model is.
+        config: its configuration.
+        source: what the source's own file holds; None: it has none.
+
+    Returns:
+        Notes on what is not as one would suppose.
+
+    Raises:
+        ConversionError: the source's own cannot be read.
+    """
+    size, channels = config.image_size, config.num_channels
+    height_width = (size, size) if isinstance(size, int) else tuple(size)
+    if source is not None:
+        scaled = _scaled_to(source, height_width)
+        write_json(folder / PROCESSOR_FILE, scaled)
+        _refuse_unreadable(folder, source)
+        changed = [] if scaled == source else [f"its image processor was scaled to {height_width[0]} pixels"]
+        return ["the image processor is the source's own", *changed]
+    if channels != 3:
+        return [f"no image processor is written: there is none for images of {channels} channels"]
+    if height_width[0] != height_width[1]:
+        _squeezing(height_width).save_pretrained(folder)
+        return [f"the image processor resizes every image to {height_width[0]} x {height_width[1]}"]
+    reference_image_processor(height_width[0]).save_pretrained(folder)
+    return []
+
+
+def _squeezing(height_width: tuple[int, ...]) -> Any:
+    from transformers import ViTImageProcessor
+
+    return ViTImageProcessor(
+        do_convert_rgb=True,
+        size={"height": height_width[0], "width": height_width[1]},
+        resample=BICUBIC,
+        image_mean=list(IMAGENET_MEAN),
+        image_std=list(IMAGENET_STD),
+    )
+
+
+def _scaled_to(processor: dict[str, Any], height_width: tuple[int, ...]) -> dict[str, Any]:
+    """The same processor for another image size; itself where it gives that already, or its size is of another kind."""
+    cropped = processor.get("do_center_crop") and processor.get("crop_size")
+    made = processor.get("crop_size") if cropped else processor.get("size")
+    if isinstance(made, int):
+        made = {"height": made, "width": made}
+    if not isinstance(made, dict) or not isinstance(made.get("height"), int) or made["height"] < 1:
+        return processor
+    if (made["height"], made.get("width")) == height_width:
+        return processor
+    factor = height_width[0] / made["height"]
+    scaled = dict(processor)
+    if cropped:
+        scaled["crop_size"] = {"height": height_width[0], "width": height_width[1]}
+        if isinstance(size := processor.get("size"), dict):
+            scaled["size"] = {name: round(v * factor) if isinstance(v, int) else v for name, v in size.items()}
+        elif isinstance(size, int):
+            scaled["size"] = round(size * factor)
+    else:
+        scaled["size"] = {"height": height_width[0], "width": height_width[1]}
+    return scaled
+
+
+def _refuse_unreadable(folder: Path, source: dict[str, Any]) -> None:
+    from transformers import AutoImageProcessor
+
+    try:
+        AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # whatever a class makes of fields that it does not expect
+        kind = source.get("image_processor_type", "of no type")
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConversionError(f"The image processor of the source ({kind}) cannot be read: {reason}") from None

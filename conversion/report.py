@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+CERTIFICATE = "conversion.json"  # where it is kept, beside the weights
+
 
 @dataclass
 class ConversionReport:
@@ -13,13 +15,15 @@ class ConversionReport:
     ledger: list[dict[str, Any]]  # {"source", "target": [...]}: every tensor that was used
     left_out: list[dict[str, Any]]  # {"source", "reason"}: every tensor that was not
     new: list[dict[str, Any]]  # {"target", "reason"}: every parameter of the target that the source lacks
+    supposed: dict[str, Any] = field(default_factory=dict)  # what nothing told: norm_pix_loss, num_attention_heads
     notes: list[str] = field(default_factory=list)
-    verification: dict[str, Any] | None = None  # largest difference between both sides on random input
+    verification: dict[str, Any] | None = None  # largest difference between both sides on random input, and which
     versions: dict[str, str] = field(default_factory=dict)
+    image_processor: dict[str, Any] | None = None  # the source's own; it is no part of the certificate
 
     def to_dict(self) -> dict[str, Any]:
         """As `conversion.json` holds it."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "image_processor"}
 
     def summary(self) -> str:
         """What a person wants to know of it, a few lines."""
@@ -37,8 +41,9 @@ class ConversionReport:
         lines += [f"  note      {note}" for note in self.notes]
         if self.verification:
             lines.append(
-                f"  verified  largest difference {self.verification['max_abs_difference']:.2g} "
-                f"on outputs up to {self.verification['max_abs_output']:.2g}"
+                f"  verified  against {self.verification['against']}: largest difference "
+                f"{self.verification['max_abs_difference']:.2g} on outputs up to "
+                f"{self.verification['max_abs_output']:.2g}"
             )
         return "\n".join(lines)
 

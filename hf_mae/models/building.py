@@ -65,12 +65,27 @@ def build_classifier(
             image_size=image_size,
             num_attention_heads=num_attention_heads,
         )
+    refuse_other_images(model.config, model_name_or_path)
     model = _with_own_memory(model, report)
     set_drop_path(model, drop_path)
     if random_weights:
         initialize_as_reference(model, report.target["pooling"])
         logger.info("Random weights: of %s only the sizes are taken.", model_name_or_path)
     return model
+
+
+def refuse_other_images(config: Any, model_name_or_path: str | Path) -> None:
+    """Raises UsageError for a model whose images are not square ones of three channels, which is what all data are."""
+    if config.num_channels != 3:
+        raise UsageError(
+            f"{model_name_or_path} takes images of {config.num_channels} channels, and images are read as RGB, of three."
+        )
+    if not isinstance(config.image_size, int) and config.image_size[0] != config.image_size[1]:
+        height, width = config.image_size
+        raise UsageError(
+            f"{model_name_or_path} takes images of {height} x {width} pixels, and only square ones are trained on and "
+            "judged: pass --image_size N where there is such a flag, so that its positions are resized."
+        )
 
 
 def _label_names(num_labels, id2label, label2id) -> list[str] | None:
@@ -127,8 +142,9 @@ def build_pretrainer(
                 image_size=image_size,
                 num_attention_heads=num_attention_heads,
                 decoder_num_attention_heads=decoder_num_attention_heads,
-                **chosen,
             )
+        refuse_other_images(model.config, model_name_or_path)
+        model.config.update(chosen)  # for the training that comes: the checkpoint's own may have been others
         return _with_own_memory(model, report)
     from transformers import ViTMAEForPreTraining
 

@@ -35,6 +35,11 @@ class PublicCheckpoint:
     mean_std: str  # where it differs from ImageNet's
 
     @property
+    def norm_pix_loss(self) -> bool | None:
+        """Whether its decoder predicts normalised patches, where its page says."""
+        return False if "without norm_pix_loss" in self.stage else None
+
+    @property
     def licence_id(self) -> str:
         """The Hub's name of the licence."""
         return self.licence.lower().replace(" ", "-")
@@ -91,7 +96,7 @@ def resolve(model_name_or_path: str | Path) -> str:
             _fetch(checkpoint)
         _check_md5(checkpoint)
         try:
-            report = convert_checkpoint(path, folder, overwrite=True)
+            report = convert_checkpoint(path, folder, overwrite=True, norm_pix_loss=checkpoint.norm_pix_loss)
         except ConversionError as error:
             raise UsageError(f"{path} is no checkpoint that can be used ({error}): delete it and try again.") from None
         _write_card(checkpoint, folder)

@@ -6,7 +6,10 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
+from ..conversion.normal_form import is_fresh_head
+from ..conversion.opening import refuse_what_is_no_weights
 from ..errors import UsageError, first_line
+from .building import refuse_other_images
 from .checkpoints import resolve
 
 
@@ -17,24 +20,11 @@ def load_classifier(model_name_or_path: str):
         UsageError: it is not there, or has no trained head or no image processor.
     """
     from PIL import Image
-    from transformers import AutoImageProcessor, AutoModelForImageClassification
 
     path = Path(model_name_or_path := resolve(model_name_or_path))
     if path.is_file():
         raise UsageError(f"{path} is a file: convert it first (hf-mae convert {path} FOLDER) and pass the folder.")
-    try:
-        model, info = AutoModelForImageClassification.from_pretrained(
-            model_name_or_path, dtype=torch.float32, output_loading_info=True
-        )
-        processor = AutoImageProcessor.from_pretrained(model_name_or_path)
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"{model_name_or_path} is no image classifier that can be loaded ({first_line(error)})"
-        ) from None
-    if info["missing_keys"]:
-        raise UsageError(
-            f"{model_name_or_path} has no trained {', '.join(sorted(info['missing_keys'])[:3])}: fine-tune it first."
-        )
+    model, processor = _load_model(model_name_or_path), _load_processor(model_name_or_path)
     image = processor(Image.new("RGB", (64, 48)), return_tensors="pt")["pixel_values"]
     size = model.config.image_size
     if tuple(image.shape[-2:]) != (size, size):
@@ -43,6 +33,54 @@ def load_classifier(model_name_or_path: str):
             f"{image.shape[-1]} x {image.shape[-2]}: put the two in agreement."
         )
     return model.eval(), processor
+
+
+def _load_model(source: str) -> Any:
+    """A stock classifier in float32, with all of its weights."""
+    from transformers import AutoModelForImageClassification
+
+    if Path(source).is_dir():
+        for weights in sorted([*Path(source).glob("*.safetensors"), *Path(source).glob("*.bin")]):
+            refuse_what_is_no_weights(weights)
+    try:
+        model, info = AutoModelForImageClassification.from_pretrained(
+            source,
+            dtype=torch.float32,
+            output_loading_info=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # so that they are named below
+        )
+    except Exception as error:  # many kinds, from safetensors, torch and transformers
+        raise UsageError(f"{source} is no image classifier that can be loaded ({first_line(error)})") from None
+    if wrong := sorted(info["missing_keys"]) + sorted(name for name, *_ in info["mismatched_keys"]):
+        raise UsageError(
+            f"{source} has no trained {', '.join(wrong[:3])} of the size that its config.json asks for: fine-tune it "
+            "first, or fetch its files again."
+        )
+    _refuse_what_cannot_judge(model, source)
+    return model
+
+
+def _load_processor(source: str) -> Any:
+    from transformers import AutoImageProcessor
+
+    try:
+        return AutoImageProcessor.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:  # whatever a class makes of fields that it does not expect
+        raise UsageError(f"{source} has no image processor that can be read ({first_line(error)})") from None
+
+
+def _refuse_what_cannot_judge(model: Any, source: str) -> None:
+    """Refuses another kind of network, other images, and a head that was never trained."""
+    head = getattr(model, "classifier", None)
+    if not isinstance(head, torch.nn.Linear) or not hasattr(model.config, "image_size"):
+        raise UsageError(
+            f"{source} is a {model.config.model_type} model: only ViT and BEiT classifiers, as `convert` and `finetune` "
+            "write them, can be used."
+        )
+    refuse_other_images(model.config, source)
+    if is_fresh_head(head.weight, head.bias):
+        raise UsageError(f"{source} has a fresh head, which was never trained: fine-tune it first.")
 
 
 def class_names(model: Any) -> list[str]:
@@ -59,5 +97,5 @@ def own_label_names(model_name_or_path: str) -> list[str] | None:
         config = AutoConfig.from_pretrained(path)
     except (OSError, ValueError):
         return None  # whoever builds the model says what is wrong
-    names = [config.id2label[index] for index in sorted(config.id2label)]
+    names = [config.id2label[index] for index in sorted(config.id2label, key=int)]
     return None if not names or names[0] == "LABEL_0" else names

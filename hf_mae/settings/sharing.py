@@ -34,7 +34,15 @@ class ConversionArguments:
         None, "Where neither the width nor the checkpoint's args tell.", common=True
     )
     decoder_num_attention_heads: int | None = option(None, "The same for the decoder.", common=True)
-    norm_pix_loss: bool | None = option(None, "The pre-training target was normalised patches.", common=True)
+    norm_pix_loss: bool | None = option(
+        None, "The pre-training target was normalised patches, where the checkpoint does not say.", common=True
+    )
+    weights: str | None = option(
+        None,
+        "Where a file holds both: plain, or ema (averaged). Not given: plain, and what else there is, is said.",
+        choices=("plain", "ema"),
+        common=True,
+    )
     verify: bool = option(False, "Run both sides on random input and print the largest difference.", common=True)
     overwrite: bool = option(False, "Replace a destination that is not empty.", common=True)
 
@@ -98,6 +106,9 @@ class ReconstructionArguments:
     seed: int = option(0, "Of the masks.", common=True)
     output: str = option("reconstructions.png", "The sheet to write.", common=True)
     transforms: str | None = option(None, "Where the model has no image processor.", choices=FAMILIES, common=True)
+    norm_pix_loss: bool | None = option(
+        None, "Whether the decoder predicts normalised patches, where the checkpoint does not say.", common=True
+    )
     num_attention_heads: int | None = option(None, "Where the width does not tell.", common=True)
     decoder_num_attention_heads: int | None = option(None, "Where the width does not tell.", common=True)
     overwrite: bool = option(False, "Replace the sheet.", common=True)

@@ -23,6 +23,7 @@ def convert(**flags: Any) -> ConversionReport:
             num_attention_heads=options.num_attention_heads,
             decoder_num_attention_heads=options.decoder_num_attention_heads,
             norm_pix_loss=options.norm_pix_loss,
+            weights=options.weights,
             verify=options.verify,
             overwrite=options.overwrite,
         )

@@ -8,13 +8,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..conversion import ConversionReport
 from ..data.inputs import find_images
 from ..data.opening import to_rgb
 from ..data.transforms import image_processor, parse_mean_std
 from ..errors import UsageError
 from ..files.writing import whole_file
 from ..models.building import build_pretrainer
-from ..models.checkpoints import resolve
+from ..models.checkpoints import catalogue, resolve
 from ..models.reconstruction import mask_noise, reconstruct_patches
 from ..reporting.reconstructions import sheet
 from ..settings.fill import fill
@@ -36,9 +37,11 @@ def reconstruct(**flags: Any) -> Reconstructed:
     model = build_pretrainer(
         source,
         mask_ratio=options.mask_ratio,
+        norm_pix_loss=options.norm_pix_loss,
         num_attention_heads=options.num_attention_heads,
         decoder_num_attention_heads=options.decoder_num_attention_heads,
     )
+    _refuse_what_cannot_reconstruct(model.conversion_report, options)
     size = model.config.image_size
     processor = _processor(source, options.transforms, size)
     pixel_values = _prepared(paths, processor)
@@ -53,6 +56,21 @@ def reconstruct(**flags: Any) -> Reconstructed:
         suffix = Path(options.output).suffix.lower()
         page.save(temporary, format=Image.registered_extensions()[suffix])
     return Reconstructed(len(paths), model.config.mask_ratio, options.output)
+
+
+def _refuse_what_cannot_reconstruct(report: ConversionReport, options: Any) -> None:
+    """A decoder of random weights draws noise, and normalised patches that are taken for pixels draw another picture."""
+    if any(entry["target"].startswith("decoder.") for entry in report.new):
+        have_one = [name for name, public in catalogue().items() if "encoder only" not in public.layout]
+        raise UsageError(
+            f"{options.model} has no decoder, which is what reconstructs: take a checkpoint of the whole pre-training, "
+            f"such as {', '.join(have_one[:3])} (hf-mae checkpoints lists them)."
+        )
+    if "norm_pix_loss" in report.supposed and options.norm_pix_loss is None:
+        raise UsageError(
+            f"{options.model} does not say whether its decoder predicts normalised patches (norm_pix_loss), which "
+            "changes every picture: pass --norm_pix_loss true or --norm_pix_loss false."
+        )
 
 
 def _processor(source: str, family: str | None, image_size: int) -> Any:

@@ -1,0 +1,168 @@
+"""Reading transformers folders and Hub ids of ViTMAE, ViT, and a BEiT that is used for mean pooling."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .checkpoint import Checkpoint
+from .errors import ConversionError
+from .known import CARRIED, Known
+from .names import to_reference
+from .opening import refuse_what_is_no_weights
+from .report import CERTIFICATE
+
+
+def read_pretrained(source: str) -> Checkpoint:
+    """Reads a transformers folder or Hub id, and what its configuration and image processor tell.
+
+    Raises:
+        ConversionError: it is not there, damaged, or not this architecture.
+    """
+    folder = Path(source)
+    if not folder.exists() and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source):
+        raise ConversionError(f"{source} does not exist, and it cannot be a Hub id.")
+    if folder.exists() and not (folder / "config.json").is_file():
+        raise ConversionError(f"{source} is no transformers model: it has no config.json.")
+    files = _weight_files(folder)
+    config = _read_config(source)
+    class_name, target = stock_class(config, source)
+    model, info = load_stock(source, class_name)
+    if missing := sorted(info["missing_keys"]):
+        raise ConversionError(f"{source} lacks parameters of a {class_name}: {', '.join(missing[:5])}.")
+    state, unknown = to_reference(model.state_dict(), target)
+    checkpoint = Checkpoint(state, source, f"transformers {class_name}", stock_class=class_name)
+    checkpoint.left_out = [{"source": name, "reason": "not a parameter of the MAE ViT"} for name in unknown]
+    checkpoint.left_out += [
+        {"source": name, "reason": f"not loaded by {class_name}"} for name in sorted(info["unexpected_keys"])
+    ]
+    checkpoint.known = known_of_config(config, target, _supposed(folder))
+    checkpoint.known.image_processor = _processor_of(source)
+    checkpoint.file = files[0] if files else None
+    return checkpoint
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The files of weights of a local folder; what is no weights is refused by its name."""
+    if not folder.exists():
+        return []
+    files = sorted(
+        path for path in folder.iterdir() if re.fullmatch(r"(model|pytorch_model).*\.(safetensors|bin)", path.name)
+    )
+    if not files:
+        raise ConversionError(f"{folder} has a config.json and no weights (model.safetensors or pytorch_model.bin).")
+    for path in files:
+        refuse_what_is_no_weights(path)
+    return files
+
+
+def _read_config(source: str) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:  # transformers and huggingface_hub raise many kinds here; one sentence serves them all
+        raise ConversionError(
+            f"{source} is no file, no model folder and cannot be had from the Hub ({_first_line(error)})."
+        ) from None
+
+
+def load_stock(source: str, class_name: str) -> tuple[Any, dict[str, Any]]:
+    """A source in its own stock class, in float32, and what loading it says.
+
+    Raises:
+        ConversionError: weights and configuration do not fit together, or the weights are damaged.
+    """
+    import transformers
+
+    arguments = {"add_pooling_layer": False} if class_name == "ViTModel" else {}
+    try:
+        loaded, info = getattr(transformers, class_name).from_pretrained(
+            source,
+            dtype=torch.float32,
+            output_loading_info=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # so that they are named below
+            **arguments,
+        )
+    except Exception as error:  # many kinds, from safetensors, torch and transformers
+        raise ConversionError(f"{source} cannot be loaded as a {class_name} ({_first_line(error)}).") from None
+    if info["mismatched_keys"]:
+        name, weights, configured = sorted(info["mismatched_keys"])[0]
+        raise ConversionError(
+            f"{source} contradicts itself: {name} is {tuple(weights)} in its weights, and its config.json asks for "
+            f"{tuple(configured)}."
+        )
+    return loaded, info
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).split("\n") if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def known_of_config(config: Any, target: str, supposed: set[str]) -> Known:
+    """What a configuration tells; what its certificate calls supposed is not known."""
+    size = config.image_size
+    known = Known(
+        num_attention_heads=config.num_attention_heads,
+        image_size=(size, size) if isinstance(size, int) else (size[0], size[1]),
+        pooling=target if target in ("cls", "mean") else None,
+        hidden_act=config.hidden_act,
+        layer_norm_eps=config.layer_norm_eps,
+    )
+    if target == "pretraining":
+        known.decoder_num_attention_heads = config.decoder_num_attention_heads
+        known.mask_ratio, known.norm_pix_loss = config.mask_ratio, config.norm_pix_loss
+    if target in ("cls", "mean"):  # by number: as text, 10 comes before 2
+        names = [label for _, label in sorted((int(index), label) for index, label in config.id2label.items())]
+        known.class_names = None if names[:1] == ["LABEL_0"] else names
+        changed = config.to_diff_dict()
+        known.config = {name: changed[name] for name in CARRIED if changed.get(name) is not None} or None
+    for name in supposed & {"norm_pix_loss", "mask_ratio"}:
+        setattr(known, name, None)
+    return known
+
+
+def _supposed(folder: Path) -> set[str]:
+    """What the certificate of an earlier conversion says was supposed, since nothing told it."""
+    try:
+        return set(json.loads((folder / CERTIFICATE).read_text(encoding="utf-8")).get("supposed") or {})
+    except (OSError, ValueError, AttributeError):
+        return set()
+
+
+def _processor_of(source: str) -> dict[str, Any] | None:
+    """The image processor of a folder or Hub id, as its file holds it; None where there is none."""
+    from transformers.image_processing_base import ImageProcessingMixin
+
+    try:
+        processor, _ = ImageProcessingMixin.get_image_processor_dict(source)
+    except (OSError, ValueError):
+        return None
+    if not isinstance(processor, dict):
+        raise ConversionError(f"{source}: its preprocessor_config.json is no image processor ({type(processor).__name__}).")
+    return {name: value for name, value in processor.items() if name != "auto_map"}
+
+
+def stock_class(config: Any, source: str) -> tuple[str, str]:
+    """The class that loads a configuration, and its target in `names.TARGETS`; anything else is refused."""
+    architectures = " ".join(config.architectures or [])
+    if config.model_type == "vit_mae":
+        return ("ViTMAEModel", "backbone") if architectures == "ViTMAEModel" else ("ViTMAEForPreTraining", "pretraining")
+    if config.model_type == "vit":
+        return ("ViTForImageClassification", "cls") if "Classification" in architectures else ("ViTModel", "backbone")
+    if config.model_type == "beit":
+        plain = (
+            config.use_mean_pooling and config.use_absolute_position_embeddings and not config.layer_scale_init_value
+        )
+        if plain and not config.use_relative_position_bias and not config.use_shared_relative_position_bias:
+            return "BeitForImageClassification", "mean"
+        raise ConversionError(
+            f"{source} is a BEiT of Microsoft's kind (relative positions, layer scale), not an MAE ViT."
+        )
+    raise ConversionError(
+        f"{source} is a {config.model_type} model: only vit_mae, vit and mean-pooling beit can be read."
+    )

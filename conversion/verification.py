@@ -1,0 +1,119 @@
+"""`--verify`: the source and what it became on the same random input, in float32 and evaluation mode."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .architecture import Architecture
+from .checkpoint import Checkpoint
+from .errors import ConversionError
+from .names import CLASSES
+from .reference_forward import reference_outputs
+
+TOLERANCE = 1e-4  # relative to the largest output
+State = dict[str, Tensor]
+
+
+@torch.no_grad()
+def verify_against_source(
+    model: Any, state: State, architecture: Architecture, target: str, checkpoint: Checkpoint
+) -> dict[str, Any]:
+    """Compares a model with what it came from.
+
+    The other side is the source itself where that is a model of transformers of the same class and size, timm's
+    VisionTransformer for a file that it can load, and else the reference's arithmetic as `reference_forward` has it.
+
+    Args:
+        model: what was made.
+        state: its parameters by the reference's names.
+        target: a key of `names.TARGETS`.
+
+    Returns:
+        `against`, `input`, `max_abs_difference` and `max_abs_output`.
+
+    Raises:
+        ConversionError: they differ by more than `TOLERANCE` of the largest output.
+    """
+    generator = torch.Generator().manual_seed(0)
+    rows, columns = architecture.grid
+    pixel_values = torch.randn(2, architecture.num_channels, *architecture.height_width, generator=generator)
+    noise = torch.rand(2, rows * columns, generator=generator)
+    ours = _outputs(model, target, pixel_values, noise)
+    against, theirs = _of_the_source(checkpoint, state, architecture, target, pixel_values, noise)
+    if theirs is None:
+        against = "the arithmetic of facebookresearch/mae, written out"
+        ratio = model.config.mask_ratio if target == "pretraining" else 0.0
+        theirs = reference_outputs(state, architecture, target, pixel_values, noise, ratio)
+    difference, largest = (ours - theirs).abs().max().item(), theirs.abs().max().item()
+    if not difference <= TOLERANCE * largest:
+        raise ConversionError(
+            f"The conversion does not hold: outputs differ by {difference:.2g} (largest output {largest:.2g}) from "
+            f"{against}, so nothing was written. Weights that are not finite do this."
+        )
+    return {
+        "against": against,
+        "input": "random normal, batch 2, seed 0",
+        "max_abs_difference": difference,
+        "max_abs_output": largest,
+    }
+
+
+def _outputs(model: Any, target: str, pixel_values: Tensor, noise: Tensor) -> Tensor:
+    """Logits of a classifier, tokens of a backbone, predicted patches of pre-training."""
+    was_training = model.training
+    model.eval()
+    if target == "pretraining":
+        output = model(pixel_values=pixel_values, noise=noise).logits
+    else:
+        output = model(pixel_values=pixel_values)
+        output = output.last_hidden_state if target == "backbone" else output.logits
+    model.train(was_training)
+    return output
+
+
+def _of_the_source(
+    checkpoint: Checkpoint,
+    state: State,
+    architecture: Architecture,
+    target: str,
+    pixel_values: Tensor,
+    noise: Tensor,
+) -> tuple[str, Tensor | None]:
+    """What the source's own stock model gives, and its name; None where it has none of the same class and size."""
+    if checkpoint.stock_class is not None:
+        same = all(name in checkpoint.state and checkpoint.state[name].shape == t.shape for name, t in state.items())
+        if checkpoint.stock_class != CLASSES[target] or not same:
+            return "", None
+        from .pretrained import load_stock
+
+        source, _ = load_stock(checkpoint.source, checkpoint.stock_class)
+        return f"{checkpoint.source} in transformers", _outputs(source, target, pixel_values, noise)
+    if target == "pretraining":
+        return "", None
+    try:
+        theirs = _timm_outputs(state, architecture, target, pixel_values)
+    except ImportError:
+        return "", None
+    return "timm's VisionTransformer", theirs
+
+
+def _timm_outputs(state: State, architecture: Architecture, target: str, pixel_values: Tensor) -> Tensor:
+    from timm.models.vision_transformer import VisionTransformer
+
+    model = VisionTransformer(
+        img_size=architecture.height_width,
+        patch_size=architecture.patch_size,
+        in_chans=architecture.num_channels,
+        num_classes=0 if target == "backbone" else len(state["head.weight"]),
+        global_pool="avg" if target == "mean" else "token",
+        embed_dim=architecture.hidden_size,
+        depth=architecture.num_hidden_layers,
+        num_heads=architecture.num_attention_heads,
+        mlp_ratio=architecture.intermediate_size / architecture.hidden_size,
+        act_layer=architecture.hidden_act,
+        norm_layer=partial(nn.LayerNorm, eps=architecture.layer_norm_eps),
+    ).eval()
+    model.load_state_dict({name: state[name] for name in model.state_dict()})
+    return model.forward_features(pixel_values) if target == "backbone" else model(pixel_values)
