@@ -1,12 +1,18 @@
-"""Log lines on the terminal."""
+"""What a verb does when its packages are there: log lines on the terminal, and garbage collection."""
 
+import gc
 import logging
 import os
 import sys
 
 
 def show_logs() -> None:
-    """Our own log lines on the main process's stderr; of transformers only errors, and no bars for reading a file."""
+    """Our own log lines on the main process's stderr; of transformers only errors, and no bars for reading a file.
+
+    From here on garbage is collected, of what is not imported.
+    """
+    gc.freeze()
+    gc.enable()
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()

@@ -1,75 +1,137 @@
-"""Finding image files that cannot be decoded, in parallel, once for each state of the files."""
+"""Finding images that cannot be decoded, and telling images by their pixels, once for each state of the files."""
 
 import json
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import xxhash
 from PIL import Image
 from tqdm.auto import tqdm
 
 from ..files.caches import files_fingerprint, kept
-from .opening import reason_of
+from .opening import open_encoded, open_image, reason_of
 
 
-def fault_of(path: str) -> str | None:
-    """Why an image cannot be decoded, or None. JPEGs are read whole but decoded at an eighth of their size."""
+@dataclass(frozen=True)
+class Verdict:
+    """What was found of images, by their place."""
+
+    bad: dict[int, str]  # why an image cannot be decoded
+    digests: list[str]  # of the pixels; empty where there are none, or where nobody looked
+
+    def to_json(self) -> str:
+        """As it is kept."""
+        return json.dumps({"bad": self.bad, "digests": self.digests})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Verdict":
+        """What `to_json` wrote."""
+        found = json.loads(text)
+        return cls({int(place): reason for place, reason in found["bad"].items()}, found["digests"])
+
+
+def pixel_digest(pixels: np.ndarray | Image.Image) -> str:
+    """Of an image's pixels and shape: equal for equal pixels, whatever file holds them."""
+    array = np.ascontiguousarray(np.asarray(pixels))
+    return xxhash.xxh3_128(array, seed=0).hexdigest() + "x".join(map(str, array.shape))
+
+
+def look_whole(open_it: Callable[[], Image.Image]) -> tuple[str | None, str]:
+    """Why an image cannot be decoded (None: it can), and the digest of its pixels.
+
+    JPEGs are read whole but decoded at an eighth of their size, which equal ones share.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
+            with open_it() as image:
                 image.draft("RGB", (max(image.width // 8, 1), max(image.height // 8, 1)))
                 image.load()
+                return None, pixel_digest(image)
     except Exception as error:  # PIL raises whatever the format's plugin does
-        return reason_of(error, path)
-    return None
+        return reason_of(error), ""
 
 
 JPEG_END = b"\xff\xd9"
 
 
-def fault_at_the_ends(path: str) -> str | None:
-    """Why a file is no image or was cut off, as far as its head, and a JPEG's last bytes, tell; or None."""
+def look_at_the_ends(path: str) -> tuple[str | None, str]:
+    """Why a file is no image or was cut off, as far as its head, and a JPEG's last bytes, tell; or None. No digest."""
     try:
+        with open_image(path) as image:
+            is_jpeg = image.format == "JPEG"
         with open(path, "rb") as file:
-            with Image.open(file) as image:
-                is_jpeg = image.format == "JPEG"
             file.seek(0, os.SEEK_END)
             file.seek(max(0, file.tell() - 4096))
             if is_jpeg and JPEG_END not in file.read():  # some cameras write more behind it
-                return "its end is missing"
+                return "its end is missing", ""
     except Exception as error:  # PIL raises whatever the format's plugin does
-        return reason_of(error, path)
-    return None
+        return reason_of(error, path), ""
+    return None, ""
 
 
-def unreadable_images(
+def verdict_on_files(
     paths: list[str],
     num_workers: int | None = None,
     *,
     decode: bool = True,
-    find: Callable[[], dict[str, str]] | None = None,
-) -> dict[str, str]:
-    """The files that cannot be decoded, with the reason; the verdict is remembered while the files do not change.
+    find: Callable[[], Verdict] | None = None,
+) -> Verdict:
+    """What is to be said of image files; it is remembered while the files do not change.
 
     Args:
-        decode: try to; else look at the head and the end alone.
-        find: another way to find them, which tries to decode every one.
+        decode: try to decode them; else look at the head and the end alone, which gives no digests.
+        find: another way to find it, which tries to decode every one.
     """
-    if not paths:
-        return {}
-    kind = [] if decode else ["ends"]
-    fault = fault_of if decode else fault_at_the_ends
+
+    def make() -> Verdict:
+        if not decode:
+            return _look(look_at_the_ends, paths, num_workers)
+        return _look(lambda path: _named(path), paths, num_workers)
+
+    return _remembered(files_fingerprint(paths, *([] if decode else ["ends"])), find or make) if paths else Verdict({}, [])
+
+
+def _named(path: str) -> tuple[str | None, str]:
+    reason, digest = look_whole(lambda: open_image(path))
+    return reason and (reason.replace(path, "").strip() or reason), digest
+
+
+def verdict_on_rows(rows: Sequence[dict[str, Any]], fingerprint: str, num_workers: int | None = None) -> Verdict:
+    """What is to be said of images within a table (`{"bytes", "path"}`); it is remembered by the table's fingerprint."""
+
+    def look(place: int) -> tuple[str | None, str]:
+        return look_whole(lambda: open_encoded(rows[place]))
+
+    return _remembered(fingerprint, lambda: _look(look, range(len(rows)), num_workers)) if len(rows) else Verdict({}, [])
+
+
+def _remembered(fingerprint: str, make: Callable[[], Verdict]) -> Verdict:
+    def write(path: Path, verdict: Verdict) -> None:
+        path.write_text(verdict.to_json(), encoding="utf-8")
+
     return kept(
-        f"checked/{files_fingerprint(paths, *kind)}.json",
-        make=find or (lambda: _look_at(paths, num_workers, fault)),
-        read=lambda path: json.loads(path.read_text(encoding="utf-8")),
-        write=lambda path, bad: path.write_text(json.dumps(bad), encoding="utf-8"),
+        f"checked/{fingerprint}.v2.json",
+        make=make,
+        read=lambda path: Verdict.from_json(path.read_text(encoding="utf-8")),
+        write=write,
     )
 
 
-def _look_at(paths: list[str], num_workers: int | None, fault: Callable[[str], str | None]) -> dict[str, str]:
+def _look(look: Callable[[Any], tuple[str | None, str]], things: Sequence[Any], num_workers: int | None) -> Verdict:
+    bad, digests = {}, []
     with ThreadPoolExecutor(num_workers or os.cpu_count() or 1) as pool:
-        faults = tqdm(pool.map(fault, paths), total=len(paths), desc="Checking images", unit="image", delay=1)
-        return {path: found for path, found in zip(paths, faults) if found}
+        found: Iterator = tqdm(
+            pool.map(look, things), total=len(things), desc="Checking images", unit="image", delay=1
+        )
+        for place, (reason, digest) in enumerate(found):
+            digests.append(digest)
+            if reason is not None:
+                bad[place] = reason
+    return Verdict(bad, digests)

@@ -20,7 +20,7 @@ from skimage.metrics import structural_similarity
 from tqdm.auto import tqdm
 
 from ..files.caches import files_fingerprint, kept
-from .opening import to_rgb
+from .opening import open_image, to_rgb
 
 logger = logging.getLogger(__name__)
 HASHED_SIZE = 160  # pixels, square and grey, of what is hashed
@@ -61,7 +61,7 @@ def perceptual_hashes(paths: list[str], num_workers: int | None = None) -> np.nd
 def _grey(path: str, size: int) -> Image.Image:
     """A square grey thumbnail; black for a file that turns out unreadable."""
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             image.draft("RGB", (2 * HASHED_SIZE, 2 * HASHED_SIZE))  # a JPEG is decoded at a fraction of its size
             whole = to_rgb(image).convert("L").resize((HASHED_SIZE, HASHED_SIZE), Image.Resampling.BOX)
     except Exception as error:  # PIL raises whatever the format's plugin does

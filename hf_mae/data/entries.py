@@ -1,18 +1,16 @@
 """Labelled image files -> a `datasets.Dataset`, and what can be wrong with them."""
 
-import hashlib
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from datasets import ClassLabel, Dataset, Features, Image, Value
 
 from ..errors import UsageError
-from .check import unreadable_images
+from .check import Verdict, verdict_on_files
 from .splits import SPLITS
 
 logger = logging.getLogger(__name__)
@@ -29,7 +27,7 @@ class Entry:
     group: str | None = None  # patient or video
 
 
-Check = Callable[[list[Entry]], dict[str, str]]  # path -> why it cannot be decoded, of those that cannot
+Check = Callable[[list[Entry]], Verdict]  # what is to be said of the images, in their order
 
 
 def to_dataset(entries: list[Entry], names: list[str]) -> Dataset:
@@ -99,22 +97,40 @@ def drop_or_refuse(
     own_splits: bool = True,
     check: Check | None = None,
 ) -> list[Entry]:
-    """Finds unreadable files and files in two splits; all are listed, and either refused or left out.
+    """Finds unreadable files and images in two splits; all are listed, and either refused or left out.
 
     Args:
         own_splits: whether the splits are the user's own; official ones are taken as they are, repeated files and all.
         check: as of `load_image_folder`.
     """
+    verdict = verdict_on_files([entry.path for entry in entries], num_workers, find=check and (lambda: check(entries)))
+    names, splits = [entry.file_name for entry in entries], [entry.split for entry in entries]
+    keep = keep_or_refuse(names, splits, verdict, on_bad_image, empty=empty, own_splits=own_splits)
+    return [entry for entry, kept in zip(entries, keep) if kept]
+
+
+def keep_or_refuse(
+    names: list[str],
+    splits: list[str],
+    verdict: Verdict,
+    on_bad_image: str,
+    *,
+    empty: Sequence[str] = (),
+    own_splits: bool = True,
+) -> list[bool]:
+    """Which images are kept: those that can be decoded, and of equal ones in two splits those that are evaluated.
+
+    Raises:
+        UsageError: there are others, and `on_bad_image` is `error`; all are listed.
+    """
     problems = {}
     if empty:
-        problems["class folders without images"] = empty
-    paths = [entry.path for entry in entries]
-    bad = unreadable_images(paths, num_workers, find=check and (lambda: check(entries)))
-    if bad:
-        problems["unreadable images"] = [f"{e.file_name} ({bad[e.path]})" for e in entries if e.path in bad]
-    leave, repeated = _in_two_splits([e for e in entries if e.path not in bad]) if own_splits else (set(), [])
+        problems["class folders without images"] = list(empty)
+    if verdict.bad:
+        problems["unreadable images"] = [f"{names[place]} ({reason})" for place, reason in verdict.bad.items()]
+    leave, repeated = _in_two_splits(names, splits, verdict.digests) if own_splits else (set(), [])
     if repeated:
-        problems["files that stand in two splits"] = repeated
+        problems["images that stand in two splits"] = repeated
     if problems:
         text = "\n".join(
             f"{len(found)} {problem}:\n  " + "\n  ".join(sorted(found)) for problem, found in problems.items()
@@ -124,29 +140,20 @@ def drop_or_refuse(
                 f"The data set has faults; mend them, or pass --on_bad_image skip to leave them out.\n{text}"
             )
         logger.warning("Left out of the data set:\n%s", text)
-    return [entry for entry in entries if entry.path not in bad and entry not in leave]
+    return [place not in verdict.bad and place not in leave for place in range(len(names))]
 
 
-def _in_two_splits(entries: list[Entry]) -> tuple[set[Entry], list[str]]:
-    """Files of equal content in different splits: those to leave out to keep the evaluation clean, and all pairs.
-
-    Only files of equal size are read.
-    """
-    by_size = defaultdict(list)
-    for entry in entries:
-        by_size[os.path.getsize(entry.path)].append(entry)
+def _in_two_splits(names: list[str], splits: list[str], digests: list[str]) -> tuple[set[int], list[str]]:
+    """Images of equal pixels in different splits: places to leave out to keep the evaluation clean, and all of them."""
+    places = defaultdict(list)
+    for place, digest in enumerate(digests):
+        if digest:
+            places[digest].append(place)
     leave, repeated = set(), []
-    for same_size in by_size.values():
-        if len({entry.split for entry in same_size}) < 2:
-            continue
-        by_content = defaultdict(list)
-        for entry in same_size:
-            by_content[hashlib.sha1(Path(entry.path).read_bytes()).digest()].append(entry)
-        for same in by_content.values():
-            if len({entry.split for entry in same}) > 1:
-                ordered = sorted(same, key=lambda entry: (SPLITS.index(entry.split), entry.file_name))
-                repeated.append(" = ".join(f"{entry.split}: {entry.file_name}" for entry in ordered))
-                # The evaluation keeps its images: test before validation before train.
-                last = max(same, key=lambda entry: SPLITS.index(entry.split)).split
-                leave |= {entry for entry in same if entry.split != last}
+    for same in places.values():
+        if len({splits[place] for place in same}) > 1:
+            ordered = sorted(same, key=lambda place: (SPLITS.index(splits[place]), names[place]))
+            repeated.append(" = ".join(f"{splits[place]}: {names[place]}" for place in ordered))
+            # The evaluation keeps its images: test before validation before train.
+            leave |= {place for place in same if splits[place] != splits[ordered[-1]]}
     return leave, repeated

@@ -1,13 +1,12 @@
 """Images that `--exclude` names: files, folders, globs and lists."""
 
-import csv
 import glob
-import json
 import os
 from pathlib import Path
 
 from ..errors import UsageError
 from .files import IMAGE_SUFFIXES, image_files_below
+from .tables import TABLE_SUFFIXES, read_table, read_text
 
 _NAME_COLUMNS = ("file_name", "filename", "file", "file_stem", "stem", "image", "path")
 _SPLIT_COLUMNS = ("split", "split_index", "fold")
@@ -35,7 +34,7 @@ def read_excluded(words: list[str]) -> tuple[dict[str, str], list[str]]:
     files: list[str] = []
     for word in words:
         path, _, split = word.rpartition(":") if not os.path.exists(word) and ":" in word else (word, "", "")
-        if os.path.isfile(path) and path.lower().endswith((".csv", ".jsonl", ".txt")):
+        if os.path.isfile(path) and path.lower().endswith((*TABLE_SUFFIXES, ".txt")):
             names = listed_names(Path(path), split or None)
             beside = (os.path.join(os.path.dirname(path), name) for name in names)
             found = [file for file in beside if file.lower().endswith(IMAGE_SUFFIXES) and os.path.isfile(file)]
@@ -54,17 +53,10 @@ def read_excluded(words: list[str]) -> tuple[dict[str, str], list[str]]:
 
 def listed_names(path: Path, split: str | None) -> list[str]:
     """The file names of a list: lines of a .txt, or a column of a .csv (commas or semicolons) or .jsonl."""
-    text = path.read_text(encoding="utf-8-sig")
     if path.suffix.lower() == ".txt":
-        rows = [{"file_name": line.strip()} for line in text.splitlines() if line.strip()]
-    elif path.suffix.lower() == ".jsonl":
-        try:
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
-        except json.JSONDecodeError as error:
-            raise UsageError(f"{path} has a line that is no JSON ({error}).") from None
+        rows = [{"file_name": line.strip()} for line in read_text(path).splitlines() if line.strip()]
     else:
-        head = text.split("\n", 1)[0]
-        rows = list(csv.DictReader(text.splitlines(), delimiter=";" if head.count(";") > head.count(",") else ","))
+        rows = read_table(path)
     rows = [{str(key).strip().lower().replace("-", "_"): value for key, value in row.items()} for row in rows]
     known = list(rows[0]) if rows else []
     column = next((name for name in _NAME_COLUMNS if name in known), None)

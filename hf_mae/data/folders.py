@@ -11,10 +11,11 @@ from pathlib import Path
 
 from datasets import DatasetDict
 
-from ..errors import UsageError
-from ..settings.data import ON_BAD_IMAGE
+from ..errors import UsageError, nearest
+from ..settings.data import ON_BAD_IMAGE, ON_MISSING_CLASS
 from .entries import Check, Entry, column, drop_or_refuse, listed, to_dataset
 from .files import IMAGE_SUFFIXES
+from .layout import scan_folder
 from .manifests import find_manifest, read_manifest
 from .remote import load_with_datasets
 from .shares import groups_of, hold_out, warn_of_shared_groups
@@ -34,6 +35,8 @@ def load_image_folder(
     num_workers: int | None = None,
     group_column: str | None = None,
     group_pattern: str | None = None,
+    class_level: int | None = None,
+    on_missing_class: str = "error",
     keep_repeated: bool = False,
     check: Check | None = None,
 ) -> DatasetDict:
@@ -41,9 +44,9 @@ def load_image_folder(
 
     Args:
         data_dir: a folder of class folders, under `train/ val(idation)/ test/` or without splits (then all is `train`),
-            nested as deep as you like (the class is the image's own folder); a CSV or JSONL manifest with
-            `file_name,label[,split]`; a folder that holds one; or whatever `datasets.load_dataset` reads (a Hub id, a
-            parquet folder).
+            nested as deep as you like (the class is the image's own folder, or the one above folders that are patients);
+            a CSV, TSV or JSONL manifest with `file_name,label[,split]`; a folder that holds one; or whatever
+            `datasets.load_dataset` reads (a Hub id, a parquet folder).
         manifest: a manifest whose file names are relative to `data_dir`.
         val_fraction: share of the training images that is held out as `validation`, stratified by class and seeded.
         seed: of the held-out share.
@@ -54,6 +57,9 @@ def load_image_folder(
         group_column: manifest column with the patient or video, whose images are held out together; not given: `group`,
             where there is one.
         group_pattern: or a regular expression on `file_name`, whose first group it is.
+        class_level: which folder is the class, from 1 below the splits, where the folders can be read in two ways.
+        on_missing_class: `error` stops at a class that has images in one of several splits alone (a typo is one);
+            `keep` takes it as it is.
         keep_repeated: let files stand in two splits (for an audit that lists them).
         check: finds the files that cannot be decoded, in place of reading each of them for that alone.
 
@@ -66,26 +72,37 @@ def load_image_folder(
     """
     if on_bad_image not in ON_BAD_IMAGE:
         raise UsageError(f"on_bad_image takes error or skip, not {on_bad_image}.")
+    if on_missing_class not in ON_MISSING_CLASS:
+        raise UsageError(f"on_missing_class takes error or keep, not {on_missing_class}.")
     if not 0.0 <= val_fraction < 1.0:
         raise UsageError(f"val_fraction must be at least 0 and below 1, not {val_fraction}.")
     root = Path(data_dir)
     manifest = Path(manifest) if manifest else find_manifest(root)
     if manifest is None and not root.is_file() and (not root.is_dir() or _is_datasets_folder(root)):
-        loaded = load_with_datasets(str(data_dir), label_names, group_column, group_pattern)
-        return _finish(loaded, val_fraction, seed)
-    entries, empty = _found(root, manifest, group_column)
-    entries = _grouped(entries, root, group_column, group_pattern)
-    entries = drop_or_refuse(entries, empty, on_bad_image, num_workers, own_splits=not keep_repeated, check=check)
-    return _finish(_by_split(entries, label_names, root), val_fraction, seed)
+        loaded = load_with_datasets(
+            str(data_dir), label_names, group_column, group_pattern, on_bad_image, num_workers, not keep_repeated
+        )
+    else:
+        entries, empty = _found(root, manifest, group_column, class_level)
+        entries = _grouped(entries, root, group_column, group_pattern)
+        entries = drop_or_refuse(entries, empty, on_bad_image, num_workers, own_splits=not keep_repeated, check=check)
+        loaded = _by_split(entries, label_names, root)
+    if on_missing_class == "error":
+        _refuse_class_of_one_split(loaded, root)
+    return _finish(loaded, val_fraction, seed)
 
 
-def _found(root: Path, manifest: Path | None, group_column: str | None) -> tuple[list[Entry], list[str]]:
+def _found(
+    root: Path, manifest: Path | None, group_column: str | None, class_level: int | None
+) -> tuple[list[Entry], list[str]]:
     """The entries of a manifest or of class folders, and the class folders without images."""
     if manifest is not None:
+        if class_level is not None:
+            raise UsageError("--class_level is for folders of classes; a manifest says the class itself.")
         return read_manifest(manifest, root if root.is_dir() else manifest.parent, group_column), []
     if root.is_file():
-        raise UsageError(f"{root} is no folder and no CSV or JSONL manifest.")
-    return scan_folder(root)
+        raise UsageError(f"{root} is no folder and no CSV, TSV or JSONL manifest.")
+    return scan_folder(root, class_level)
 
 
 def _grouped(entries: list[Entry], root: Path, column_name: str | None, pattern: str | None) -> list[Entry]:
@@ -113,6 +130,24 @@ def _by_split(entries: list[Entry], label_names: list[str] | None, root: Path) -
     return DatasetDict({split: to_dataset(found, names) for split, found in parts.items() if found})
 
 
+def _refuse_class_of_one_split(splits: DatasetDict, root: Path) -> None:
+    """A class with images in one split alone is a typo, or can be trained on or judged, but not both."""
+    if len(splits) < 2:
+        return
+    names = next(iter(splits.values())).features["labels"].names
+    there = {split: {names[index] for index in set(dataset["labels"][:])} for split, dataset in splits.items()}
+    alone = {name: holding for name in names if len(holding := [s for s in there if name in there[s]]) == 1}
+    if alone:
+        told = [
+            f"{name} in {holding[0]} alone{nearest(name, [other for other in names if other not in alone])}"
+            for name, holding in alone.items()
+        ]
+        raise UsageError(
+            f"{root} has classes in one split only: {listed(told)}. Correct the name, or pass --on_missing_class keep "
+            "where this is meant."
+        )
+
+
 def _finish(splits: DatasetDict, val_fraction: float, seed: int) -> DatasetDict:
     """Holds a validation part out, and warns of what the splits lack or share."""
     if val_fraction:
@@ -136,38 +171,3 @@ def _is_datasets_folder(root: Path) -> bool:
     return any(next(root.glob(pattern), None) for pattern in ("*.parquet", "*/*.parquet", "*.arrow", "*/*.arrow"))
 
 
-def scan_folder(root: Path) -> tuple[list[Entry], list[str]]:
-    """Every image below `root`, and the class folders that hold none.
-
-    A first-level folder named like a split is that split, if any is; the class is the image's own folder.
-    """
-    first = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
-    has_splits = any(name.lower() in SPLIT_NAMES for name in first)
-    if has_splits and (other := [name for name in first if name.lower() not in SPLIT_NAMES]):
-        raise UsageError(
-            f"{root} has split folders and others beside them ({', '.join(other[:5])}): is one of them a class? "
-            "Move the class folders into train/, validation/ or test/."
-        )
-    entries, empty, homeless = [], [], []
-    for folder, children, files in os.walk(root, followlinks=True):
-        children[:] = sorted(name for name in children if not name.startswith("."))
-        relative = Path(folder).relative_to(root)
-        split = SPLIT_NAMES[relative.parts[0].lower()] if has_splits and relative.parts else "train"
-        depth = len(relative.parts) - has_splits
-        images = sorted(name for name in files if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."))
-        if depth < 1:
-            homeless += [str(relative / name) for name in images]
-            continue
-        if not images and not children:
-            empty.append(str(relative))
-        entries += [
-            Entry(os.path.join(folder, name), relative.name, split, (relative / name).as_posix()) for name in images
-        ]
-    if homeless:
-        raise UsageError(
-            f"{len(homeless)} images of {root} are in no class folder ({listed(homeless)}): an image's class is the "
-            "name of its own folder."
-        )
-    if not entries:
-        raise UsageError(f"{root} holds no images: put them into a folder for each class.")
-    return entries, empty

@@ -36,6 +36,12 @@ def stratified_folds(splits: DatasetDict, count: int) -> list[DatasetDict]:
         splits: `train`, and perhaps `validation` (which joins it) and `test` (which is left alone). Images of one
             `group` (patient or video), where there are groups, stay in one fold.
     """
+    if "test" in splits:
+        logger.info(
+            "The test split (%d images) is left out: folds are of the training and validation images alone. hf-mae evaluate "
+            "--split test scores a run on it.",
+            len(splits["test"]),
+        )
     whole = concatenate_datasets([splits[split] for split in ("train", "validation") if split in splits])
     labels = np.asarray(whole["labels"][:])
     smallest = np.bincount(labels)[np.unique(labels)].min()

@@ -19,7 +19,8 @@ from ..errors import UsageError
 from ..files.caches import file_key
 from .draws import seeded_draws
 from .entries import column, image_files
-from .opening import open_encoded, reason_of, to_rgb
+from .check import Verdict, pixel_digest
+from .opening import read_rgb, reason_of
 from .store import PixelStore
 from .transforms import TrainingTransform
 
@@ -145,10 +146,11 @@ class DecodedPixels:
     """RGB images, decoded (and resized) at every access."""
 
     def __init__(self, dataset: datasets.Dataset, resize: Callable | None):
-        self.dataset, self.resize = dataset.select_columns(["image"]), resize
+        self.dataset = dataset.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
+        self.resize = resize
 
     def __getitem__(self, index: int) -> Image.Image:
-        image = to_rgb(self.dataset[index]["image"])
+        image = read_rgb(self.dataset[index]["image"])
         return image if self.resize is None else self.resize(image)
 
 
@@ -165,7 +167,7 @@ class CachedPixels:
         if not files:  # images within a parquet file have no name of their own
             keys = [f"{fingerprint_of(dataset)}-{index}" for index in range(len(dataset))]
 
-        def decode(index: int) -> np.ndarray:
+        def decode(index: int) -> tuple[np.ndarray, str]:
             return _resized({"path": files[index]} if files else raw[index]["image"], resize)
 
         store = PixelStore(repr(resize))
@@ -181,27 +183,31 @@ class CachedPixels:
         return Image.fromarray(self.array(index))
 
 
-def keep_decoded(paths: list[str], resize: Callable, num_workers: int | None) -> dict[str, str]:
+def keep_decoded(paths: list[str], resize: Callable, num_workers: int | None) -> Verdict:
     """Decodes and resizes files into the store, for `CachedPixels` to find.
 
     Returns:
-        Those that cannot be decoded, with the reason.
+        Those that cannot be decoded, with the reason, and what tells the others by their pixels.
     """
-    bad: dict[str, str] = {}
+    bad: dict[int, str] = {}
 
-    def decode(index: int) -> np.ndarray | None:
+    def decode(index: int) -> tuple[np.ndarray, str] | None:
         try:
             return _resized({"path": paths[index]}, resize)
         except Exception as error:  # PIL raises whatever the format's plugin does
-            bad[paths[index]] = reason_of(error, paths[index])
+            bad[index] = reason_of(error, paths[index])
             return None
 
-    PixelStore(repr(resize)).add([file_key(path) for path in paths], decode, num_workers)
-    return bad
+    store, keys = PixelStore(repr(resize)), [file_key(path) for path in paths]
+    store.add(keys, decode, num_workers)
+    digests = store.digests()
+    return Verdict(bad, [digests.get(key, "") for key in keys])
 
 
-def _resized(encoded: dict[str, Any], resize: Callable) -> np.ndarray:
-    return np.asarray(resize(to_rgb(open_encoded(encoded))), dtype=np.uint8)
+def _resized(encoded: dict[str, Any], resize: Callable) -> tuple[np.ndarray, str]:
+    """uint8 (height, width, 3), and the digest of the whole image."""
+    image = read_rgb(encoded)
+    return np.asarray(resize(image), dtype=np.uint8), pixel_digest(image)
 
 
 def collate(items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:

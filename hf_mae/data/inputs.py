@@ -47,14 +47,13 @@ def sources(paths: list[str], fps: float, done: set[str]) -> Iterator[tuple[str,
         fps: frames a second that are taken of videos.
         done: names to pass over.
     """
-    from PIL import Image
-
+    from .opening import open_image
     from .videos import frame_name, frames, is_video
 
     for path in paths:
         if not is_video(path):
             if path not in done:
-                yield path, lambda path=path: Image.open(path)
+                yield path, lambda path=path: open_image(path)
             continue
         try:
             for seconds, image in frames(path, fps):

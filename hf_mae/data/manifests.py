@@ -1,94 +1,96 @@
-"""CSV and JSONL manifests: `file_name`, `label`, perhaps `split` and `group`."""
+"""CSV, TSV and JSON lines manifests: `file_name`, `label`, perhaps `split` and `group`."""
 
-import csv
-import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
 from .entries import Entry, listed
-from .splits import SPLIT_NAMES
+from .splits import SPLIT_NAMES, split_named
+from .tables import TABLE_SUFFIXES, label_text, read_table
 
-MANIFEST_NAMES = ("manifest.csv", "manifest.jsonl", "metadata.csv", "metadata.jsonl")
+logger = logging.getLogger(__name__)
+
+MANIFEST_NAMES = tuple(f"{name}{suffix}" for name in ("manifest", "metadata") for suffix in TABLE_SUFFIXES)
 
 
 def find_manifest(root: Path) -> Path | None:
     """The manifest that a path is, or that a folder holds."""
-    if root.is_file() and root.suffix.lower() in (".csv", ".jsonl"):
+    if root.is_file() and root.suffix.lower() in TABLE_SUFFIXES:
         return root
     return next((root / name for name in MANIFEST_NAMES if (root / name).is_file()), None)
 
 
 def read_manifest(manifest: Path, root: Path, group_column: str | None = None) -> list[Entry]:
-    """Rows of a CSV or JSONL with `file_name`, `label`, perhaps `split` and `group`; names are relative to `root`.
+    """Rows of a table with `file_name`, `label`, perhaps `split` and `group`; names are relative to `root`.
+
+    A file that stands in several rows, also under several spellings of its path, is one image.
 
     Raises:
-        UsageError: a column is missing, or rows are not understood; all of these are listed.
+        UsageError: a column is missing, or rows are not understood or contradict each other; all of these are listed.
     """
-    rows = _read_rows(manifest)
+    rows = read_table(manifest)
     needed = ("file_name", "label", *([group_column] if group_column else []))
     if missing := [column for column in needed if column not in rows[0]]:
         raise UsageError(f"{manifest} lacks the column {', '.join(missing)}; it has {', '.join(map(str, rows[0]))}.")
-    unknown = {_split_word(row) for row in rows} - SPLIT_NAMES.keys()
+    unknown = sorted({_split_word(row) for row in rows if split_named(_split_word(row)) is None})
     has_groups = (group_column or "group") in rows[0]
     entries = [
-        _entry(manifest, root, row, group_column or "group", has_groups)
-        for row in rows
+        _entry(f"{manifest}, row {number},", root, row, group_column or "group", has_groups)
+        for number, row in enumerate(rows, 1)
         if _split_word(row) not in unknown
     ]
     for problem, found in (
         ("files that do not exist", [entry.file_name for entry in entries if not os.path.isfile(entry.path)]),
-        (f"splits of unknown names (known: {', '.join(SPLIT_NAMES)})", sorted(unknown)),
-        ("files with two labels", _with_two_labels(entries)),
+        (f"splits of unknown names (known: {', '.join(SPLIT_NAMES)})", unknown),
     ):
         if found:
             raise UsageError(f"{manifest} names {len(found)} {problem}: {listed(found, whole=True)}.")
-    return entries
-
-
-def _read_rows(manifest: Path) -> list[dict[str, Any]]:
-    if not manifest.is_file():
-        raise UsageError(f"The manifest {manifest} does not exist.")
-    with open(manifest, encoding="utf-8-sig", newline="") as file:
-        if manifest.suffix.lower() == ".jsonl":
-            try:
-                rows = [json.loads(line) for line in file if line.strip()]
-            except json.JSONDecodeError as error:
-                raise UsageError(f"{manifest} has a line that is no JSON ({error}).") from None
-        else:
-            rows = list(csv.DictReader(file))
-    if not rows:
-        raise UsageError(f"{manifest} has no rows.")
-    return rows
+    return _each_once(entries, manifest)
 
 
 def _split_word(row: dict[str, Any]) -> str:
     return str(row.get("split") or "train").strip().lower()
 
 
-def _entry(manifest: Path, root: Path, row: dict[str, Any], group_column: str, has_groups: bool) -> Entry:
+def _entry(where: str, root: Path, row: dict[str, Any], group_column: str, has_groups: bool) -> Entry:
     """A row as an image."""
-    name, label, group = row["file_name"], row["label"], row.get(group_column)
-    if name is None or label is None or not str(label).strip():
-        raise UsageError(f"{manifest} has a row without file_name or label: {row}.")
+    name, group = row.get("file_name"), row.get(group_column)
+    if not isinstance(name, str) or not name.strip():
+        raise UsageError(f"{where} has no file_name: {row}.")
     if has_groups and group in (None, ""):
-        raise UsageError(f"{manifest} has a row without {group_column}: {row}.")
+        raise UsageError(f"{where} has no {group_column}: {row}.")
     return Entry(
-        path=os.path.join(root, str(name)),
-        label=str(label).strip(),
-        split=SPLIT_NAMES[_split_word(row)],
-        file_name=str(name),
-        group=None if group is None else str(group).strip(),
+        path=os.path.normpath(os.path.join(root, name)),
+        label=label_text(row.get("label"), where),
+        split=split_named(_split_word(row)) or "train",
+        file_name=Path(os.path.normpath(name)).as_posix(),
+        group=label_text(group, f"{where} as {group_column},") if has_groups else None,
     )
 
 
-def _with_two_labels(entries: list[Entry]) -> list[str]:
-    """Files that stand in two rows of different labels, with both."""
+def _each_once(entries: list[Entry], manifest: Path) -> list[Entry]:
+    """One entry for each file.
+
+    Raises:
+        UsageError: rows give a file two labels, splits or groups.
+    """
     first: dict[str, Entry] = {}
-    clashes = []
+    clashes: dict[str, list[str]] = {"labels": [], "splits": [], "groups": []}
     for entry in entries:
-        before = first.setdefault(entry.path, entry)
-        if before.label != entry.label:
-            clashes.append(f"{entry.file_name} ({before.label}, {entry.label})")
-    return clashes
+        before = first.setdefault(os.path.realpath(entry.path), entry)
+        for kind, one, other in (
+            ("labels", before.label, entry.label),
+            ("splits", before.split, entry.split),
+            ("groups", before.group, entry.group),
+        ):
+            if one != other:
+                clashes[kind].append(f"{entry.file_name} ({one}, {other})")
+    for kind, found in clashes.items():
+        if found:
+            raise UsageError(f"{manifest} names {len(found)} files with two {kind}: {listed(found, whole=True)}.")
+    if more := len(entries) - len(first):
+        again = [entry.file_name for entry in entries if first[os.path.realpath(entry.path)] is not entry]
+        logger.warning("%s names %d files twice (%s): each counts once.", manifest, more, listed(again))
+    return list(first.values())

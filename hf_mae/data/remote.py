@@ -5,9 +5,13 @@ from pathlib import Path
 
 from datasets import ClassLabel, Dataset, DatasetDict, Image
 
+from ..compat.datasets import fingerprint_of
 from ..errors import UsageError, first_line
+from .check import Verdict, verdict_on_rows
+from .entries import keep_or_refuse
 from .shares import groups_of
-from .splits import SPLIT_NAMES, SPLITS
+from .splits import SPLIT_NAMES, SPLITS, split_named
+from .tables import label_text
 
 LABEL_COLUMNS = ("labels", "label", "class", "category")
 
@@ -17,24 +21,33 @@ def load_with_datasets(
     label_names: list[str] | None = None,
     group_column: str | None = None,
     group_pattern: str | None = None,
+    on_bad_image: str = "error",
+    num_workers: int | None = None,
+    own_splits: bool = True,
 ) -> DatasetDict:
     """Splits with `image`, `labels`, `file_name`, and `group` where there are groups.
 
     Args:
         source: whatever `datasets` loads: a Hub id, a parquet folder, a folder of `save_to_disk`.
-        label_names, group_column, group_pattern: as of `load_image_folder`.
+        own_splits: refuse images that stand in two splits.
+        label_names, group_column, group_pattern, on_bad_image, num_workers: as of `load_image_folder`.
 
     Raises:
-        UsageError: it cannot be loaded, or its columns or splits are not understood.
+        UsageError: it cannot be loaded, its columns, splits or labels are not understood, or images are unreadable.
     """
     loaded = _named_splits(_load(source), source)
     columns = _columns(loaded, source, group_column)
-    names = label_names or columns.names
-    if unknown := [name for name in columns.names if name not in names]:
+    labels = {split: _label_texts(dataset, columns.label, f"{source}, {split}") for split, dataset in loaded.items()}
+    found = _in_order(loaded, columns.label) or sorted({text for texts in labels.values() for text in texts})
+    names = label_names or found
+    if unknown := [name for name in found if name not in names]:
         raise UsageError(f"{source} has classes that the checkpoint does not know: {', '.join(unknown)}.")
-    return DatasetDict(
-        {split: _tidy(loaded[split], split, columns, names, group_pattern) for split in SPLITS if split in loaded}
-    )
+    tidy = {
+        split: _tidy(loaded[split], split, columns, [names.index(text) for text in labels[split]], names, group_pattern)
+        for split in SPLITS
+        if split in loaded
+    }
+    return _checked(tidy, on_bad_image, num_workers, own_splits)
 
 
 @dataclass(frozen=True)
@@ -44,8 +57,6 @@ class _Columns:
     image: str
     label: str
     group: str | None
-    names: list[str]  # of the classes, by class id
-    by_id: bool  # whether labels are class ids, rather than names
 
 
 def _load(source: str) -> DatasetDict:
@@ -62,15 +73,23 @@ def _load(source: str) -> DatasetDict:
 
 
 def _named_splits(loaded: DatasetDict, source: str) -> DatasetDict:
-    if unnamed := [split for split in loaded if split.lower() not in SPLIT_NAMES]:
+    if unnamed := [split for split in loaded if split_named(split) is None]:
         raise UsageError(
             f"{source} has splits of unknown names ({', '.join(unnamed)}); known are {', '.join(SPLIT_NAMES)}."
         )
-    return DatasetDict({SPLIT_NAMES[split.lower()]: dataset for split, dataset in loaded.items()})
+    named = [split_named(split) for split in loaded]
+    if twice := sorted({str(split) for split in named if named.count(split) > 1}):
+        raise UsageError(f"{source} has several splits that are {', '.join(twice)} ({', '.join(loaded)}): leave one.")
+    return DatasetDict({str(split_named(split)): dataset for split, dataset in loaded.items()})
 
 
 def _columns(loaded: DatasetDict, source: str, group_column: str | None) -> _Columns:
     features = next(iter(loaded.values())).features
+    for split, dataset in loaded.items():
+        if set(dataset.features) != set(features):
+            raise UsageError(
+                f"{source} has other columns in {split} ({', '.join(dataset.features)}) than {', '.join(features)}."
+            )
     images = [name for name, feature in features.items() if isinstance(feature, Image)]
     labels = [name for name, feature in features.items() if isinstance(feature, ClassLabel)]
     labels = labels or [name for name in LABEL_COLUMNS if name in features]
@@ -81,26 +100,81 @@ def _columns(loaded: DatasetDict, source: str, group_column: str | None) -> _Col
         )
     if group_column and group_column not in features:
         raise UsageError(f"{source} has no column {group_column}; it has {', '.join(features)}.")
-    own = features[labels[0]]
-    if isinstance(own, ClassLabel):
-        names = list(own.names)
-    else:
-        names = sorted({str(value) for dataset in loaded.values() for value in dataset.unique(labels[0])})
-    group = group_column or ("group" if "group" in features else None)
-    return _Columns(images[0], labels[0], group, names, isinstance(own, ClassLabel))
+    return _Columns(images[0], labels[0], group_column or ("group" if "group" in features else None))
 
 
-def _tidy(dataset: Dataset, split: str, columns: _Columns, names: list[str], group_pattern: str | None) -> Dataset:
+def _in_order(loaded: DatasetDict, label: str) -> list[str] | None:
+    """The classes in the order of the first split that numbers them; others follow. None: the labels are no numbers."""
+    names: dict[str, None] = {}
+    for dataset in loaded.values():
+        if isinstance(feature := dataset.features[label], ClassLabel):
+            names |= dict.fromkeys(feature.names)
+    return list(names) or None
+
+
+def _label_texts(dataset: Dataset, label: str, where: str) -> list[str]:
+    """The class name of every row, by the split's own numbering.
+
+    Raises:
+        UsageError: a row has no label.
+    """
+    feature, values = dataset.features[label], dataset[label][:]
+    if isinstance(feature, ClassLabel):
+        odd = [place for place, value in enumerate(values) if value is None or not 0 <= value < len(feature.names)]
+        if odd:
+            raise UsageError(
+                f"{where} has {len(odd)} images without a label (row {odd[0]} has {values[odd[0]]}): take them out, with "
+                "`dataset.filter`, say."
+            )
+        return [feature.names[value] for value in values]
+    return [label_text(value, f"{where}, row {place},") for place, value in enumerate(values)]
+
+
+def _tidy(
+    dataset: Dataset, split: str, columns: _Columns, ids: list[int], names: list[str], group_pattern: str | None
+) -> Dataset:
     """One split with the columns of this package."""
-    values = dataset[columns.label][:]
-    ids = [names.index(columns.names[value] if columns.by_id else str(value)) for value in values]
     paths = dataset.cast_column(columns.image, Image(decode=False)).select_columns([columns.image])
-    files = [str(row[columns.image].get("path") or f"{split}/{index}") for index, row in enumerate(paths)]
+    files, empty = [], []
+    for index, row in enumerate(paths):  # one by one: bytes of all images would fill the memory
+        image = row[columns.image]
+        files.append(str((image or {}).get("path") or f"{split}/{index}"))
+        empty += [] if image else [index]
+    if empty:
+        raise UsageError(f"The {split} split has {len(empty)} rows without an image, row {empty[0]} among them.")
     tidy = dataset.select_columns([columns.image])
     tidy = tidy if columns.image == "image" else tidy.rename_column(columns.image, "image")
     tidy = tidy.add_column("labels", ids).add_column("file_name", files)
     if group_pattern:
         tidy = tidy.add_column("group", groups_of(files, group_pattern))
     elif columns.group:
-        tidy = tidy.add_column("group", [str(group) for group in dataset[columns.group][:]])
+        values = dataset[columns.group][:]
+        groups = [label_text(value, f"{split}, row {place}, {columns.group},") for place, value in enumerate(values)]
+        tidy = tidy.add_column("group", groups)
     return tidy.cast_column("labels", ClassLabel(names=names))
+
+
+def _checked(
+    splits: dict[str, Dataset], on_bad_image: str, num_workers: int | None, own_splits: bool
+) -> DatasetDict:
+    """The splits without images that cannot be decoded or stand in two of them; or a sentence that lists them."""
+    names: list[str] = []
+    of_split: list[str] = []
+    bad: dict[int, str] = {}
+    digests: list[str] = []
+    for split, dataset in splits.items():
+        rows = dataset.select_columns(["image"]).cast_column("image", Image(decode=False))["image"]
+        verdict = verdict_on_rows(rows, fingerprint_of(dataset), num_workers)
+        bad |= {len(names) + place: reason for place, reason in verdict.bad.items()}
+        names += dataset["file_name"][:]
+        of_split += [split] * len(dataset)
+        digests += verdict.digests
+    keep = keep_or_refuse(names, of_split, Verdict(bad, digests), on_bad_image, own_splits=own_splits)
+    if all(keep):
+        return DatasetDict(splits)
+    kept = DatasetDict()
+    for split, dataset in splits.items():
+        places = [place for place, here in enumerate(part for part, s in zip(keep, of_split) if s == split) if here]
+        if places:
+            kept[split] = dataset.select(places)
+    return kept

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from itertools import islice
 
 import numpy as np
 from datasets import DatasetDict
@@ -11,6 +12,9 @@ from ..errors import UsageError
 from .entries import column
 
 logger = logging.getLogger(__name__)
+
+NEAR = 0.02  # a share that is no further from what was asked for is it
+MOST_PARTS = 20  # into which groups are cut
 
 
 def stratified_share(labels: list, fraction: float, seed: int, *, leave_one: bool = True) -> np.ndarray:
@@ -36,22 +40,49 @@ def stratified_share(labels: list, fraction: float, seed: int, *, leave_one: boo
 def held_out_share(labels: list, groups: list[str] | None, fraction: float, seed: int) -> np.ndarray:
     """The same, for images that are held out: with `groups`, every group (patient, video) is in or out as a whole.
 
-    The share is then the nearest 1/n, and as well stratified as the groups allow.
+    The share is then made of whole parts of the groups, and as well stratified as they allow: 1/n of them where that is
+    near enough, else k/n. What it is in the end is logged.
 
     Raises:
         UsageError: there are fewer groups than that takes.
     """
     if groups is None:
         return stratified_share(labels, fraction, seed)
-    parts = max(2, round(1 / fraction))
-    if len(set(groups)) < parts:
-        raise UsageError(
-            f"A share of {fraction:g} cannot be held out: there are only {len(set(groups))} patients or videos."
-        )
+    count = len(set(groups))
+    parts, taken = _parts(fraction, count)
+    if count < parts:
+        raise UsageError(f"A share of {fraction:g} cannot be held out: there are only {count} patients or videos.")
     chosen = np.zeros(len(labels), dtype=bool)
     splitter = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
-    chosen[next(splitter.split(labels, labels, groups))[1]] = True
+    for _, inside in islice(splitter.split(labels, labels, groups), taken):
+        chosen[inside] = True
+    _say_share(chosen, groups, fraction)
     return chosen
+
+
+def _parts(fraction: float, groups: int) -> tuple[int, int]:
+    """Into how many parts the groups are cut, and how many of these are held out."""
+    whole = max(2, round(1 / fraction))
+    if abs(1 / whole - fraction) <= NEAR or groups < 3:
+        return whole, 1
+    choices = [(abs(k / n - fraction), n, k) for n in range(2, min(groups, MOST_PARTS) + 1) for k in range(1, n)]
+    near = [choice for choice in choices if choice[0] <= NEAR / 2]
+    _, parts, taken = min(near, key=lambda choice: choice[1]) if near else min(choices)
+    return parts, taken
+
+
+def _say_share(chosen: np.ndarray, groups: list[str], fraction: float) -> None:
+    """What is held out, in images and groups; a warning where it is far from what was asked for."""
+    of_groups = len({group for group, out in zip(groups, chosen) if out}), len(set(groups))
+    off = abs(chosen.mean() - fraction) > 2 * NEAR
+    (logger.warning if off else logger.info)(
+        "Held out are %d of %d images, %.1f %% (asked for: %g %%), of %d of %d patients or videos, which stay whole.",
+        chosen.sum(),
+        len(chosen),
+        100 * chosen.mean(),
+        100 * fraction,
+        *of_groups,
+    )
 
 
 def groups_of(file_names: list[str], pattern: str) -> list[str]:

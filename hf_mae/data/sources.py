@@ -65,6 +65,8 @@ def read_splits(
         "num_workers": source.preprocessing_num_workers,
         "group_column": source.group_column,
         "group_pattern": source.group_pattern,
+        "class_level": source.class_level,
+        "on_missing_class": source.on_missing_class,
         "keep_repeated": keep_repeated,
         "check": check,
     }

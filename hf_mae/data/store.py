@@ -1,6 +1,6 @@
 """Decoded images on disk, memory-mapped: what was decoded once is not decoded again, whatever the run, split or fold.
 
-A store is a folder of Arrow files (`key`, `pixels` as bytes, `shape`), one for each preparation of images. A file
+A store is a folder of Arrow files (`key`, `pixels` as bytes, `shape`, `digest`), one for each preparation of images. A file
 appears when it is whole, so that an interruption costs no more than the one that was being written.
 """
 
@@ -23,6 +23,7 @@ from ..files.locks import locked
 
 logger = logging.getLogger(__name__)
 
+RULE = 2  # of `opening`: what a file's levels become; another rule makes other stores
 FILE_IMAGES, BATCH_IMAGES = 512, 64  # in an Arrow file; in memory
 
 FEATURES = datasets.Features(
@@ -30,6 +31,7 @@ FEATURES = datasets.Features(
         "key": datasets.Value("string"),
         "pixels": datasets.Value("binary"),
         "shape": datasets.List(datasets.Value("int32")),
+        "digest": datasets.Value("string"),  # of the whole image, before it was resized
     }
 )
 
@@ -47,7 +49,7 @@ class PixelStore:
     """
 
     def __init__(self, preparation: str):
-        name = hashlib.sha256(preparation.encode()).hexdigest()[:32]
+        name = hashlib.sha256(f"{preparation} {RULE}".encode()).hexdigest()[:32]
         self.folder = cache_folder() / "images" / name
         self.folder.mkdir(parents=True, exist_ok=True)
 
@@ -55,18 +57,23 @@ class PixelStore:
         """Key -> file and row, of everything that is there."""
         return {key: (path, row) for path in self._files() for row, key in enumerate(_open(path)["key"][:])}
 
+    def digests(self) -> dict[str, str]:
+        """Key -> digest of the image's own pixels, of everything that is there."""
+        opened = [_open(path) for path in self._files()]
+        return {key: digest for part in opened for key, digest in zip(part["key"][:], part["digest"][:])}
+
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("*.arrow"))
 
     def add(
-        self, keys: Sequence[str], decode: Callable[[int], np.ndarray | None], num_workers: int | None = None
+        self, keys: Sequence[str], decode: Callable[[int], tuple[np.ndarray, str] | None], num_workers: int | None = None
     ) -> None:
         """Decodes, in threads, whatever is not there. (Forked processes would stand still: the threads that torch has
         started by then do not live on in a fork.)
 
         Args:
             keys: of the images.
-            decode: place among `keys` -> uint8 (height, width, 3), or None for one that is not to be kept.
+            decode: place among `keys` -> uint8 (height, width, 3) and a digest, or None for one that is not to be kept.
         """
         if not self._missing(keys):
             return
@@ -90,14 +97,15 @@ class PixelStore:
         partial = self.folder / f".{name}.partial"
         try:
             with ArrowWriter(features=FEATURES, path=str(partial), writer_batch_size=BATCH_IMAGES) as writer:
-                for batch, arrays in _a_batch_ahead(pool, decode, chosen):
-                    kept = [(keys[place], array) for place, array in zip(batch, arrays) if array is not None]
+                for batch, decoded in _a_batch_ahead(pool, decode, chosen):
+                    kept = [(keys[place], *found) for place, found in zip(batch, decoded) if found is not None]
                     if kept:
                         writer.write_batch(
                             {
-                                "key": [key for key, _ in kept],
-                                "pixels": [array.tobytes() for _, array in kept],
-                                "shape": [list(array.shape) for _, array in kept],
+                                "key": [key for key, _, _ in kept],
+                                "pixels": [array.tobytes() for _, array, _ in kept],
+                                "shape": [list(array.shape) for _, array, _ in kept],
+                                "digest": [digest for _, _, digest in kept],
                             }
                         )
                     bar.update(len(batch))

@@ -20,7 +20,7 @@ from ..compat.timm import mend_posterize
 from ..conversion.preprocessing import BILINEAR, IMAGENET_MEAN, IMAGENET_STD, reference_image_processor
 from ..errors import UsageError
 from .batches import FlipsAndRotation
-from .opening import to_rgb
+from .opening import read_rgb
 
 ENDOSCOPY_MEAN, ENDOSCOPY_STD = (0.5575, 0.3902, 0.3250), (0.2522, 0.1944, 0.1745)
 STATISTICS = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "endoscopy": (ENDOSCOPY_MEAN, ENDOSCOPY_STD)}
@@ -203,10 +203,13 @@ def parse_mean_std(value: list[str] | str | None, family: str, dataset: Any, ima
 
 def measure_mean_std(dataset: Any, image_size: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel over all pixels of the images resized to `image_size`, in [0, 1]."""
+    from datasets import Image as ImageColumn
+
     resize, count = SquareResize(image_size), 0
     total, squares = np.zeros(3), np.zeros(3)
-    for image in tqdm(dataset["image"], desc="Measuring mean and std", unit="image", delay=1):
-        pixels = np.asarray(resize(to_rgb(image)), dtype=np.float64).reshape(-1, 3) / 255
+    undecoded = dataset.select_columns(["image"]).cast_column("image", ImageColumn(decode=False))
+    for row in tqdm(undecoded, desc="Measuring mean and std", unit="image", delay=1):
+        pixels = np.asarray(resize(read_rgb(row["image"])), dtype=np.float64).reshape(-1, 3) / 255
         total, squares, count = total + pixels.sum(0), squares + (pixels**2).sum(0), count + len(pixels)
     if count == 0:
         raise UsageError("mean_std auto needs training images, and there are none.")

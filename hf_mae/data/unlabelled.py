@@ -7,8 +7,8 @@ from pathlib import Path
 from datasets import Dataset, Features, Image, Value
 
 from ..errors import UsageError
-from .check import unreadable_images
-from .files import image_files_below
+from .check import verdict_on_files
+from .files import walk_images
 
 logger = logging.getLogger(__name__)
 
@@ -26,17 +26,20 @@ def load_unlabelled(
     root = Path(data_dir)
     if not root.is_dir():
         raise UsageError(f"{root} is no folder.")
-    paths = image_files_below(root)
+    tree = walk_images(root)
+    if tree.left_out:
+        logger.info("Not read of %s: %s", root, tree.said())
+    paths = sorted(os.path.join(root, name) for name in tree.images)
     if not paths:
         raise UsageError(f"{root} holds no images.")
-    if bad := unreadable_images(paths, num_workers, decode=decode):
-        listed = "\n  ".join(f"{path} ({reason})" for path, reason in bad.items())
+    if bad := verdict_on_files(paths, num_workers, decode=decode).bad:
+        listed = "\n  ".join(f"{paths[place]} ({reason})" for place, reason in bad.items())
         if on_bad_image == "error":
             raise UsageError(
                 f"{len(bad)} images of {root} cannot be read (--on_bad_image skip leaves them out):\n  {listed}"
             )
         logger.warning("Left out, because they cannot be read:\n  %s", listed)
-        paths = [path for path in paths if path not in bad]
+        paths = [path for place, path in enumerate(paths) if place not in bad]
         if not paths:
             raise UsageError(f"{root} holds no image that can be read.")
     columns = {"image": paths, "file_name": [Path(os.path.relpath(path, root)).as_posix() for path in paths]}

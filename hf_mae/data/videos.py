@@ -47,15 +47,17 @@ def frames(path: str, fps: float) -> Iterator[tuple[float, Image.Image]]:
         rate = video.get(cv2.CAP_PROP_FPS)
         if not video.isOpened() or not rate > 0:
             raise OSError("no such file" if not Path(path).is_file() else "no video that can be read")
-        number = due = 0
+        number, due, before = 0, 0, -1 / rate
         while video.grab():
-            seconds = number / rate
-            if seconds + 0.5 / rate >= due / fps:
+            shown = video.get(cv2.CAP_PROP_POS_MSEC) / 1000  # true where the rate changes; 0 where nobody knows
+            seconds = shown if shown > 0 or number == 0 else number / rate
+            half = 0.5 * (seconds - before) + 1e-6  # of a frame: the nearest one counts
+            if seconds + half >= due / fps:
                 good, pixels = video.retrieve()
                 if good:
                     yield seconds, Image.fromarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
-                due = math.floor(seconds * fps + 0.5 * fps / rate) + 1
-            number += 1
+                due = math.floor((seconds + half) * fps) + 1
+            number, before = number + 1, seconds
         if number == 0:
             raise OSError("it holds no frame")
     finally:

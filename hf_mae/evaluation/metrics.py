@@ -11,6 +11,7 @@ from .confusion import HEADLINE, TITLES, by_class, scores_of
 __all__ = ["HEADLINE", "TITLES", "calibration", "classification_scores", "ranking_scores", "scalar_scores"]
 
 CALIBRATION_BINS = 15
+LOGGED = ("accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1", "mcc")  # after every epoch
 
 
 def classification_scores(

@@ -90,19 +90,28 @@ def bootstrap_intervals(
     return {name: interval(values) for name, values in mean_resampled(folds, resamples, seed).items()}
 
 
-def mcnemar(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> dict[str, float | int]:
+def mcnemar(
+    labels: np.ndarray, first: np.ndarray, second: np.ndarray, groups: np.ndarray | None = None
+) -> dict[str, float | int | str]:
     """McNemar's exact test on two runs' predictions (images,): do they err equally often?
 
+    Images of one patient or video say the same thing many times, so with `groups` (images,) each of these counts once,
+    for the run that is right on more of its images.
+
     Returns:
-        `only_first`, `only_second`: images that only one gets right; `p_value`, two-sided (binomial).
+        `only_first`, `only_second`: images, or groups, on which only that run is (more often) right; `p_value`,
+        two-sided (binomial); `units`: `images` or `groups`.
     """
-    right_first, right_second = first == labels, second == labels
-    only_first = int((right_first & ~right_second).sum())
-    only_second = int((right_second & ~right_first).sum())
+    better = (first == labels).astype(int) - (second == labels)
+    if groups is not None:
+        _, group = np.unique(groups, return_inverse=True)
+        better = np.bincount(group, weights=better)
+    only_first, only_second = int((better > 0).sum()), int((better < 0).sum())
     p_value = 1.0
     if only_first + only_second:
         p_value = float(binomtest(only_first, only_first + only_second, 0.5).pvalue)
-    return {"only_first": only_first, "only_second": only_second, "p_value": p_value}
+    units = "images" if groups is None else "groups"
+    return {"only_first": only_first, "only_second": only_second, "p_value": p_value, "units": units}
 
 
 def paired_bootstrap(

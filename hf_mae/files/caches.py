@@ -42,7 +42,10 @@ def kept(
 
 def _state(path: str) -> str:
     """What a file is, without reading it: where it lies, its size and its modification time."""
-    stat = os.stat(path)
+    try:
+        stat = os.stat(path)
+    except OSError as error:  # a broken link, say
+        return f"{os.path.abspath(path)}\0{error.errno}"
     return f"{os.path.abspath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}"
 
 

@@ -1,5 +1,6 @@
 """Fine-tuned stock classifiers, as they are read back."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ from ..errors import UsageError, first_line
 from .building import refuse_other_images
 from .checkpoints import resolve
 
+logger = logging.getLogger(__name__)
+
 
 def load_classifier(model_name_or_path: str):
     """A fine-tuned stock model in float32, and its image processor.
 
     Raises:
-        UsageError: it is not there, or has no trained head or no image processor.
+        UsageError: it is not there, is no classifier of images as they are read here, or has no image processor.
     """
     from PIL import Image
 
@@ -71,7 +74,7 @@ def _load_processor(source: str) -> Any:
 
 
 def _refuse_what_cannot_judge(model: Any, source: str) -> None:
-    """Refuses another kind of network, other images, and a head that was never trained."""
+    """Refuses another kind of network and other images, and says so of a head that was never trained."""
     head = getattr(model, "classifier", None)
     if not isinstance(head, torch.nn.Linear) or not hasattr(model.config, "image_size"):
         raise UsageError(
@@ -80,7 +83,10 @@ def _refuse_what_cannot_judge(model: Any, source: str) -> None:
         )
     refuse_other_images(model.config, source)
     if is_fresh_head(head.weight, head.bias):
-        raise UsageError(f"{source} has a fresh head, which was never trained: fine-tune it first.")
+        logger.warning(
+            "The head of %s is fresh: it was never trained, so what it says of an image is chance. Fine-tune it first.",
+            source,
+        )
 
 
 def class_names(model: Any) -> list[str]:

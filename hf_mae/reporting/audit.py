@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..data.audit import ACROSS, CONFLICTING, Audited, kind_of
 from ..data.duplicates import Pair
-from ..data.opening import to_rgb
+from ..data.opening import open_image, to_rgb
 from ..files.writing import write_csv
 from ..settings.studies import PAIRS_A_SHEET
 
@@ -37,7 +37,7 @@ def contact_sheet(path: Path, images: list[Audited], pairs: list[Pair]) -> None:
         left, top = place % columns * width + 8, place // columns * height + 6
         one, two = images[pair.first], images[pair.second]
         for offset, image in ((0, one), (TILE + 4, two)):
-            with Image.open(image.path) as opened:
+            with open_image(image.path) as opened:
                 opened.draft("RGB", (TILE, TILE))
                 tile = to_rgb(opened)
             tile.thumbnail((TILE, TILE))

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib import colormaps
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
 from ..evaluation.scores import softmax
 from ..models.relevance import attention_rollout, grad_cam
+from .figures import PlainFigure
 
 ROLLOUT, GRAD_CAM = "attention rollout", "Grad-CAM"
 COLOURS = "jet"
@@ -91,7 +91,7 @@ def contact_sheet(rows: list[tuple[str, list[Explained]]], path: Path, title: st
         rows: heading and images.
     """
     columns = 3 * max(len(found) for _, found in rows)
-    figure = Figure(figsize=(1.5 * columns, 1.85 * len(rows) + 0.6))
+    figure = PlainFigure(figsize=(1.5 * columns, 1.85 * len(rows) + 0.6))
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()

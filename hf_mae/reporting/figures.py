@@ -6,11 +6,30 @@ from typing import Any
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from ..evaluation.metrics import CALIBRATION_BINS
 
 MANY_CLASSES = 10  # curves of more are thin and grey, but for the worst
+
+
+class PlainFigure(Figure):
+    """A figure whose text is taken as it is: a class name with dollar signs is no mathematics."""
+
+    def _take_text_as_it_is(self) -> None:
+        for text in self.findobj(Text):
+            text.set_parse_math(False)
+
+    def tight_layout(self, **kwargs: Any) -> None:
+        """As matplotlib's."""
+        self._take_text_as_it_is()
+        super().tight_layout(**kwargs)
+
+    def savefig(self, *args: Any, **kwargs: Any) -> None:
+        """As matplotlib's."""
+        self._take_text_as_it_is()
+        super().savefig(*args, **kwargs)
 
 
 def _save(figure: Figure, path: Path) -> None:
@@ -51,7 +70,7 @@ def confusion_matrix(matrix: list[list[int]], names: list[str], path: Path, titl
     counts = np.asarray(matrix)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     size = max(4.0, 0.42 * len(names) + 2)
-    figure = Figure(figsize=(size + 1, size))
+    figure = PlainFigure(figsize=(size + 1, size))
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
@@ -69,7 +88,7 @@ def confusion_matrix(matrix: list[list[int]], names: list[str], path: Path, titl
 def per_class_f1(per_class: dict[str, dict[str, Any]], path: Path, title: str) -> None:
     """F1 of every class, best first, with its number of images; precision and recall as marks."""
     order = sorted(per_class, key=lambda name: per_class[name]["f1"])
-    figure = Figure(figsize=(7, 0.28 * len(order) + 1.6))
+    figure = PlainFigure(figsize=(7, 0.28 * len(order) + 1.6))
     axes = figure.subplots()
     rows = np.arange(len(order))
     axes.barh(rows, [100 * per_class[name]["f1"] for name in order], color="#9ecae1", label="F1")
@@ -126,7 +145,7 @@ def _macro(value: float | None) -> str:
 
 def _curves(curves: list[dict[str, Any]], curve: str, area: str, short: str, **style):
     """Curves with the worst first in the legend; of many classes, colour goes to the worst."""
-    figure = Figure(figsize=(5, 5))
+    figure = PlainFigure(figsize=(5, 5))
     axes = figure.subplots()
     worst_first = sorted(curves, key=lambda item: item[area])
     for rank, item in enumerate(worst_first):
@@ -152,7 +171,7 @@ def reliability(bins: list[dict[str, float]], ece: float, path: Path, title: str
     Args:
         bins: of `metrics.calibration`.
     """
-    figure = Figure(figsize=(5, 5.6))
+    figure = PlainFigure(figsize=(5, 5.6))
     axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     width = 1 / CALIBRATION_BINS
     filled = [item for item in bins if item["images"]]
@@ -185,7 +204,7 @@ def learning_curves(log_history: list[dict[str, Any]], path: Path) -> None:
         for name, label in (("macro_f1", "macro F1"), ("accuracy", "accuracy"), ("mcc", "MCC"))
     }
     panels = [curves, scores] if any(scores.values()) else [curves]
-    figure = Figure(figsize=(5.5 * len(panels), 3.6))
+    figure = PlainFigure(figsize=(5.5 * len(panels), 3.6))
     axes = figure.subplots(1, len(panels), squeeze=False)
     for panel, lines, label in zip(axes[0], panels, ("loss", "validation score (%)")):
         for name, points in lines.items():
@@ -206,7 +225,7 @@ def label_efficiency(curves: dict[str, list[dict[str, Any]]], path: Path) -> Non
         curves: name -> points of `crossval.label_efficiency`.
         path: file without its suffix.
     """
-    figure = Figure(figsize=(6, 4))
+    figure = PlainFigure(figsize=(6, 4))
     axes = figure.subplots()
     for number, (name, points) in enumerate(curves.items()):
         labels = [point["images"] for point in points]
@@ -237,7 +256,7 @@ def scatter(points: np.ndarray, labels: np.ndarray, names: list[str], path: Path
         labels: class ids (images,).
         path: file without its suffix.
     """
-    figure = Figure(figsize=(6, 6))
+    figure = PlainFigure(figsize=(6, 6))
     axes = figure.subplots()
     colours = colormaps["tab10" if len(names) <= 10 else "tab20"]
     markers = "osD"  # 20 colours do not tell 23 classes apart

@@ -8,6 +8,7 @@ from ..evaluation.metrics import HEADLINE, TITLES, zero_division_notes
 from ..models.checkpoints import licence_of
 from ..runs.record import RunRecord, Scores, run_name
 from ..settings.models import RANDOM_WEIGHTS
+from .text import cell
 
 TAGS = ["vision", "masked-autoencoder", "endoscopy", "hf_mae"]
 
@@ -28,7 +29,8 @@ print(classifier("image.jpg"))
 ```
 
 **Intended use and limits.** Research on endoscopy images like those it was trained on. It is not a medical device and
-its output is no diagnosis.
+its output is no diagnosis. Images are taken as 8-bit RGB: hf_mae scales 16-bit grey levels to 8 bits, `pipeline()` cuts
+them off, so convert such images first.
 
 **Licence.** {licence}{data_licence}
 
@@ -187,7 +189,7 @@ def _results_table(scores: dict[str, Scores]) -> list[str]:
 def _class_table(scores: Scores) -> list[str]:
     """Precision, recall and F1 in per cent, a row for each class."""
     return ["| class | precision | recall | F1 | images |", "|---|---|---|---|---|"] + [
-        f"| {label} | {100 * v['precision']:.1f} | {100 * v['recall']:.1f} | {100 * v['f1']:.1f} | {v['support']} |"
+        f"| {cell(label)} | {100 * v['precision']:.1f} | {100 * v['recall']:.1f} | {100 * v['f1']:.1f} | {v['support']} |"
         for label, v in scores.get("per_class", {}).items()
     ]
 

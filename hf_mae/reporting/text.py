@@ -64,25 +64,27 @@ def _markdown_table(rows: list[Row], notes: _Footnotes) -> str:
         for name in HEADLINE:
             text = _number(row.scores.get(name), " ± ")
             cells.append(f"**{text}**" if text and row.scores[name]["mean"] == best[name] else text)
-        method = f"**{_plain(row.method)}**" if row.ours else _plain(row.method)
+        method = f"**{cell(row.method)}**" if row.ours else cell(row.method)
         method += f" ({marks})" if marks else ""
-        lines.append(f"| {method} | {_plain(row.initialisation)} | " + " | ".join(cells) + f" | {_plain(row.source)} |")
+        lines.append(f"| {method} | {cell(row.initialisation)} | " + " | ".join(cells) + f" | {cell(row.source)} |")
     return "\n".join(lines)
 
 
-def _plain(text: str) -> str:
-    return text.replace("|", r"\|")
+def cell(text: str) -> str:
+    """Text for a cell of a Markdown table: one line, whose bars end no cell."""
+    return " ".join(text.split()).replace("|", r"\|")
 
 
 def _markdown_differences(found: list[dict[str, Any]]) -> str:
     lines = [
-        "Differences between our runs on the same images, second minus first (paired bootstrap; McNemar's exact test):",
+        "Differences between our runs on the same images, second minus first (paired bootstrap; McNemar's exact test, in "
+        "which each patient or video counts once where these are known):",
         "",
         "| first | second | macro F1 | p | accuracy | p | only first right | only second right | McNemar's p |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for pair in found:
-        names = f"| {_plain(pair['first'])} | {_plain(pair['second'])} |"
+        names = f"| {cell(pair['first'])} | {cell(pair['second'])} |"
         if "note" in pair:
             lines.append(f"{names} {pair['note']} |" + " |" * 6)
             continue
@@ -92,7 +94,8 @@ def _markdown_differences(found: list[dict[str, Any]]) -> str:
             low, high = 100 * score["low"], 100 * score["high"]
             cells += [f"{100 * score['difference']:+.2f} [{low:+.1f}, {high:+.1f}]", f"{score['p_value']:.3g}"]
         test = pair["mcnemar"]
-        cells += [str(test["only_first"]), str(test["only_second"]), f"{test['p_value']:.3g}"]
+        unit = "" if test["units"] == "images" else f" {test['units']}"
+        cells += [f"{test['only_first']}{unit}", f"{test['only_second']}{unit}", f"{test['p_value']:.3g}"]
         lines.append(f"{names} " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

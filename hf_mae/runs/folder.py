@@ -6,11 +6,21 @@ from pathlib import Path
 
 from ..errors import UsageError
 from ..settings.arguments import ReferenceTraining
-from ..training.checkpoints import is_complete, last_checkpoint
-from .record import DataSource
+from ..training.checkpoints import is_complete, last_checkpoint, refuse_without_optimizer
+from ..training.preemption import MARK
+from .record import ALL_RESULTS, BEGUN, CROSSVAL, DataSource
 from .record_files import begun_record
 
 logger = logging.getLogger(__name__)
+
+# What finetune, pretrain and what looks at their runs write into an output folder.
+WRITTEN = (
+    *("checkpoint-*", "model*.safetensors*", "config.json", "preprocessor_config.json", "training_args.bin"),
+    *("trainer_state.json", "temperature.json", "README.md", "recipe.yaml", "conversion.json"),
+    *(ALL_RESULTS, CROSSVAL, BEGUN, "results_*.json", "predictions_*.csv", "report.json", "report.md", "report.tex"),
+    *("learning_curves.*", "confusion_matrix_*", "per_class_f1_*", "precision_recall_*", "reliability_*", "roc_*"),
+    *("step-*.png", "pretraining_images.csv", "excluded_images.csv", "seen_in_pretraining.csv", MARK),
+)
 
 
 def settle_resume(args: ReferenceTraining) -> str | None:
@@ -24,11 +34,13 @@ def settle_resume(args: ReferenceTraining) -> str | None:
         if found is None:
             logger.info("%s holds no checkpoint to resume from: training starts anew.", args.output_dir)
             return None
+        refuse_without_optimizer(found)
         logger.info("Resuming from %s", found)
         return str(found)
     if asked and asked not in ("False", "false"):
         if not is_complete(Path(asked)):
             raise UsageError(f"{asked} is no complete checkpoint: pass a checkpoint-N folder, or `last`.")
+        refuse_without_optimizer(Path(asked))
         return asked
     folder = args.folder
     if folder.is_file():
@@ -40,10 +52,17 @@ def settle_resume(args: ReferenceTraining) -> str | None:
                 f"{folder} holds a run already ({marks[0].name}): pass --resume_from_checkpoint last to go on with it, "
                 "--overwrite_output_dir to start anew there, or another --output_dir."
             )
-    if args.overwrite_output_dir and args.process_index == 0:
-        for old in folder.glob("checkpoint-*"):
-            shutil.rmtree(old)
     return None
+
+
+def clear_old_run(folder: Path) -> None:
+    """Removes what a run before has left in a folder, once it is settled that another one begins there.
+
+    Else a run that fails would leave the old one's results beside its own settings. Other files stay.
+    """
+    for pattern in WRITTEN:
+        for old in folder.glob(pattern):
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
 
 
 def refuse_other_data(folder: Path, now: DataSource) -> None:

@@ -22,6 +22,9 @@ def write_predictions(
 ) -> None:
     """One row an image: its file, (group,) true and predicted class, the score of the latter, and every class's.
 
+    Scores have nine significant digits, which tell every float32 from every other: fewer make ties, and rank scores
+    (AUROC, average precision) computed from the file would come out otherwise.
+
     Args:
         scores: (images, classes), of `softmax`.
         labels: class ids (images,).
@@ -33,7 +36,7 @@ def write_predictions(
     for index, (name, row, label) in enumerate(zip(file_names, scores, labels)):
         best = int(row.argmax())
         first = [name, groups[index]] if groups else [name]
-        rows.append([*first, names[label], names[best], f"{row[best]:.6f}", *(f"{s:.6f}" for s in row)])
+        rows.append([*first, names[label], names[best], f"{row[best]:.9g}", *(f"{s:.9g}" for s in row)])
     write_csv(path, [*head, *(f"{SCORE}{name}" for name in names)], rows)
 
 

@@ -1,27 +1,48 @@
 """The temperature of a run, in `temperature.json`."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import UsageError
-from ..evaluation.calibration import before_and_after, fit_temperature
+from ..evaluation.calibration import RANGE, before_and_after, fit_temperature
 from ..files.writing import write_json
+
+logger = logging.getLogger(__name__)
 
 NAME = "temperature.json"
 
 
 def fit_and_write(
     folder: Path, logits: np.ndarray, labels: np.ndarray, split: str, averaged_views: bool
-) -> dict[str, Any]:
-    """Fits on a split and writes `temperature.json`; returns what it holds."""
+) -> dict[str, Any] | None:
+    """Fits on a split and writes `temperature.json`; returns what it holds.
+
+    A temperature at the bound of its range, or one that makes the calibration worse, is none: then nothing is written,
+    None is returned, and the reason is logged.
+    """
+    (folder / NAME).unlink(missing_ok=True)  # of an earlier run, or of other weights
     temperature = fit_temperature(logits, labels)
     facts = {"temperature": temperature, "fitted_on": split, "images": len(labels), "averaged_views": averaged_views}
     facts |= before_and_after(logits, labels, temperature)
+    if why := why_not(facts):
+        logger.warning("No temperature is kept: the one fitted on %s, %.3f, %s.", split, temperature, why)
+        return None
     write_json(folder / NAME, facts)
     return facts
+
+
+def why_not(facts: dict[str, Any]) -> str:
+    """Why a fitted temperature is of no use; empty where it is."""
+    low, high = RANGE
+    if not 1.02 * low < facts["temperature"] < high / 1.02:
+        return "is the bound of its range: the model has hardly learnt, or there are too few images"
+    if facts["ece_after"] > facts["ece_before"]:
+        return f"makes the calibration worse (error {facts['ece_before']:.4f} before, {facts['ece_after']:.4f} after)"
+    return ""
 
 
 def read_temperature(word: str, averaged_views: bool) -> float:

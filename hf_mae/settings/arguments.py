@@ -8,8 +8,20 @@ from typing import Any
 from transformers import TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 
-from ..errors import UsageError
+from ..errors import UsageError, first_line
+from .trainer_options import refuse_without_effect
 from .training import FinetuningFields, PretrainingFields, ReferenceFields
+
+
+def refuse_left_over_rank() -> None:
+    """Raises UsageError where the environment has a launcher's LOCAL_RANK and nothing else of it."""
+    needed = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    missing = [name for name in needed if name not in os.environ]
+    if os.environ.get("LOCAL_RANK", "-1") != "-1" and missing:
+        raise UsageError(
+            f"The environment has LOCAL_RANK, as a launcher sets it, and no {', '.join(missing)}: unset LOCAL_RANK, or "
+            "start with accelerate launch."
+        )
 
 
 @dataclass
@@ -18,10 +30,17 @@ class ReferenceTraining(ReferenceFields, TrainingArguments):  # type: ignore[mis
 
     def __post_init__(self) -> None:
         self._refuse_nonsense()
+        refuse_without_effect(self)
+        refuse_left_over_rank()
+        warmup_steps, self.warmup_steps = self.warmup_steps, self.warmup_steps or 0  # a number, as transformers wants
         if not (self.bf16 or self.fp16):  # as `accelerate launch` says: DeepSpeed wants the two to agree
             precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
             self.bf16, self.fp16 = precision == "bf16", precision == "fp16"
-        super().__post_init__()
+        try:
+            super().__post_init__()
+        except (ValueError, ImportError, TypeError, RuntimeError) as error:  # options that do not go together
+            raise UsageError(f"{first_line(error)}") from None
+        self.warmup_steps = warmup_steps
         device = self.device  # joins the other processes
         if self.effective_batch_size is not None:
             self._derive_accumulation()
@@ -39,6 +58,10 @@ class ReferenceTraining(ReferenceFields, TrainingArguments):  # type: ignore[mis
                 raise UsageError(f"{name} cannot be negative ({value}).")
         if not 0 <= self.seed < 2**32:
             raise UsageError(f"seed must lie between 0 and 2^32 - 1, not {self.seed}.")
+
+    def get_warmup_steps(self, num_training_steps: int) -> float:
+        """Of `warmup_steps`; 0 where it was not given."""
+        return 0 if self.warmup_steps is None else super().get_warmup_steps(num_training_steps)
 
     def _derive_accumulation(self) -> None:
         """Accumulation steps from the effective batch size and the hardware."""

@@ -6,6 +6,7 @@ from .options import option
 
 FAMILIES = ("endoscopy", "imagenet")  # of image transforms
 ON_BAD_IMAGE = ("error", "skip")
+ON_MISSING_CLASS = ("error", "keep")
 
 
 @dataclass
@@ -14,12 +15,12 @@ class DataSourceArguments:
 
     data_dir: str | None = option(
         None,
-        "Folder of class folders (with train/ val/ test/ or without), a CSV/JSONL manifest, or a Hub id.",
+        "Folder of class folders (with train/ val/ test/ or without), a CSV/TSV/JSONL manifest, or a Hub id.",
         common=True,
         group="Data",
     )
     manifest: str | None = option(
-        None, "CSV or JSONL with file_name,label[,split]; names are relative to data_dir.", group="Data"
+        None, "CSV, TSV or JSONL with file_name,label[,split]; names are relative to data_dir.", group="Data"
     )
     benchmark: str | None = option(
         None,
@@ -58,6 +59,17 @@ class DataSourceArguments:
     )
     on_bad_image: str = option(
         "error", "Stop at unreadable or duplicated files, or leave them out.", choices=ON_BAD_IMAGE, group="Data"
+    )
+    class_level: int | None = option(
+        None,
+        "Which folder is the class, from 1 below the splits. Not given: an image's own, or the one above patients.",
+        group="Data",
+    )
+    on_missing_class: str = option(
+        "error",
+        "Stop at a class that has images in one split only, or keep it.",
+        choices=ON_MISSING_CLASS,
+        group="Data",
     )
     preprocessing_num_workers: int | None = option(
         None, "Threads that decode images. Not given: one for each core.", group="Data"

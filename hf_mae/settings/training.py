@@ -30,6 +30,9 @@ class ReferenceFields:
         "Epochs of linear warm-up from 0, fractions too. warmup_steps, if given, comes first.",
         group="Training",
     )
+    warmup_steps: float | None = option(
+        None, "Updates of warm-up, or a share of all where below 1. Not given: warmup_epochs.", group="Training"
+    )
     num_train_epochs: float = option(50.0, "Passes over the training images.", common=True, group="Training")
     per_device_train_batch_size: int = option(64, "Images per process and forward pass.", common=True, group="Training")
     effective_batch_size: int | None = option(

@@ -39,7 +39,6 @@ KEEPS_THE_BEST = {
     "save_total_limit": 2,
     "load_best_model_at_end": True,
     "metric_for_best_model": "macro_f1",
-    "greater_is_better": True,
 }
 RECIPE = Option("recipe", str, help="A recipe of the package (hf-mae recipes) or a YAML file; flags win over it.")
 

@@ -32,18 +32,18 @@ class Classifier:
 
     def read(self, path: str | None) -> Image.Image:
         """An uploaded file as an upright RGB image, or a sentence on why not."""
-        from ..data.files import IMAGE_SUFFIXES
-        from ..data.opening import to_rgb
+        from ..data.files import readable_suffixes
+        from ..data.opening import open_image, to_rgb
 
         if not path:
             raise UsageError("Drop an image first.")
         name = os.path.basename(path)
-        if not name.lower().endswith(IMAGE_SUFFIXES):
-            raise UsageError(f"{name} is no image file ({', '.join(IMAGE_SUFFIXES)}).")
+        if not name.lower().endswith(readable_suffixes()):
+            raise UsageError(f"{name} is no image file ({', '.join(readable_suffixes())}).")
         if os.path.getsize(path) > MEGABYTES * 1e6:
             raise UsageError(f"{name} is larger than {MEGABYTES} MB.")
         try:
-            with Image.open(path) as image:
+            with open_image(path) as image:
                 if image.width * image.height > PIXELS:
                     raise UsageError(f"{name} has more than {PIXELS / 1e6:g} million pixels.")
                 return to_rgb(image)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
 here = Path(__file__).parent
 names = json.loads((here / "config.json").read_text())["id2label"]
@@ -14,12 +14,22 @@ prepare = json.loads((here / "preprocessor_config.json").read_text())
 model = onnxruntime.InferenceSession(here / (sys.argv.pop(1) if sys.argv[1].endswith(".onnx") else "model.onnx"))
 
 
+def eight_bits(image: Image.Image) -> Image.Image:
+    """Grey levels of 10 to 16 bits as 8, as hf_mae does in training."""
+    if image.mode == "F" or (image.mode.startswith("I") and np.min(image) < 0):
+        sys.exit("Fractions and negative numbers for grey levels: save the image with 8 or 16 bits.")
+    if not image.mode.startswith("I"):
+        return image
+    levels = np.asarray(image, dtype=float)
+    white = next((2**bits - 1 for bits in (8, 10, 12, 14, 16) if levels.max() < 2**bits), levels.max())
+    return Image.fromarray(np.rint(255 * levels / white).astype(np.uint8))
+
+
 def pixels(path: str) -> np.ndarray:
     """An image file as the model wants it: (1, 3, height, width) float32."""
-    image, size = Image.open(path).convert("RGB"), prepare["size"]
+    image, size = eight_bits(ImageOps.exif_transpose(Image.open(path))).convert("RGB"), prepare["size"]
     if edge := size.get("shortest_edge"):
-        scale = edge / min(image.size)
-        image = image.resize([round(side * scale) for side in image.size], prepare["resample"])
+        image = image.resize([edge * side // min(image.size) for side in image.size], prepare["resample"])
         left, top = ((side - prepare["crop_size"][name]) // 2 for side, name in zip(image.size, ("width", "height")))
         image = image.crop((left, top, left + prepare["crop_size"]["width"], top + prepare["crop_size"]["height"]))
     else:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +31,45 @@ def last_checkpoint(folder: Path) -> Path | None:
             return path
         logger.warning("%s was not written to its end (the run was killed while saving): it is passed over.", path)
     return None
+
+
+def refuse_without_optimizer(checkpoint: Path) -> None:
+    """Raises UsageError for a checkpoint of `--save_only_model`: a run that went on from it would be another one."""
+    kept = ("optimizer.pt", "optimizer.bin", "optimizer_*", "pytorch_model_fsdp_*", "global_step*", "optimizer*.safetensors")
+    if not any(any(checkpoint.glob(pattern)) for pattern in kept):
+        raise UsageError(
+            f"{checkpoint} was saved without its optimizer (--save_only_model), so no run can go on from it: begin a new "
+            f"one from its weights (--model_name_or_path {checkpoint}, another --output_dir)."
+        )
+
+
+def refuse_fewer_epochs(checkpoint: Path, epochs: float, max_steps: int) -> None:
+    """Refuses to go on with a run that is past the end that is asked for, and says so where the end has moved.
+
+    Args:
+        epochs, max_steps: of the run that goes on; `max_steps` counts where it is above 0.
+    """
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    done, then = float(state.get("epoch") or 0), float(state.get("num_train_epochs") or 0)
+    if max_steps > 0:
+        if int(state.get("global_step") or 0) > max_steps:
+            raise UsageError(
+                f"{checkpoint} has made {state['global_step']} updates, more than --max_steps {max_steps}: a run goes on to "
+                "the end that it began with, or to a later one."
+            )
+        return
+    if done > epochs or then > math.ceil(epochs):
+        raise UsageError(
+            f"{checkpoint} is of a run of {then:g} epochs ({done:g} are done), more than --num_train_epochs {epochs:g}: a "
+            "run goes on to the end that it began with, or to a later one."
+        )
+    if then and then < math.ceil(epochs):
+        logger.warning(
+            "The run was to end after %g epochs and ends after %g now: from here on the learning rate is that of the "
+            "longer run.",
+            then,
+            epochs,
+        )
 
 
 def refuse_another_model(checkpoint: str, config: Any) -> None:

@@ -16,8 +16,8 @@ from ..data.draws import seeded_draws
 from ..data.entries import holds_images, with_own_columns
 from ..data.images import EvaluationImages, TrainingImages
 from ..data.transforms import training_transform_of
-from ..errors import UsageError
-from ..evaluation.metrics import classification_scores, scalar_scores
+from ..errors import UsageError, nearest
+from ..evaluation.metrics import LOGGED, classification_scores
 from ..models.loading import class_names
 from ..models.stochastic_depth import drop_path_of, patches_dropped
 from ..settings.arguments import FinetuningArguments
@@ -51,6 +51,8 @@ class MaeFinetuner(ReferenceTrainer):
                 f"mixup and CutMix mix pairs of images: per_device_train_batch_size must be even, "
                 f"not {args.per_device_train_batch_size}."
             )
+        if kwargs.get("compute_metrics") is None:
+            refuse_unknown_metric(args)
         processor = kwargs.get("processing_class")
         if holds_images(kwargs.get("train_dataset")):
             transform = training_transform_of(_needed(processor))
@@ -186,7 +188,24 @@ class MaeFinetuner(ReferenceTrainer):
         labels = prediction.label_ids
         labels = labels.argmax(-1) if labels.ndim == 2 else labels
         scores = classification_scores(prediction.predictions.argmax(-1), labels, self.class_names)
-        return {name: value for name, value in scalar_scores(scores).items() if not name.startswith("micro_")}
+        return {name: scores[name] for name in LOGGED}
+
+
+def refuse_unknown_metric(args: FinetuningArguments) -> None:
+    """Raises UsageError for a metric that no evaluation here gives, or whose best is not what `greater_is_better` says."""
+    if args.metric_for_best_model is None:
+        return
+    name, known = args.metric_for_best_model.removeprefix("eval_"), (*LOGGED, "loss")
+    if name not in known:
+        raise UsageError(
+            f"--metric_for_best_model takes one of {', '.join(known)} (of the split that judges the epochs), not "
+            f"{args.metric_for_best_model}{nearest(name, known)}."
+        )
+    if args.greater_is_better is not None and args.greater_is_better != (name != "loss"):
+        raise UsageError(
+            f"--greater_is_better {str(args.greater_is_better).lower()} contradicts --metric_for_best_model {name}, of which "
+            f"the {'smallest' if name == 'loss' else 'greatest'} is the best: leave it out."
+        )
 
 
 def _evaluated(dataset: Any, processor: Any) -> Any:

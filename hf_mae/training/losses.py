@@ -29,12 +29,13 @@ def cross_entropy_sum(logits: Tensor, labels: Tensor, weight: Tensor | None = No
 def label_weight(labels: Tensor, weight: Tensor | None = None) -> Tensor:
     """What the sum is divided by: the number of images, or the sum of their class weights. A float32 scalar.
 
-    For class ids this is torch's weighted mean; soft targets count with the weights of their classes.
+    For class ids this is torch's weighted mean; soft targets count with the weights of their classes. Where all of them
+    are classes of weight 0 it is next to nothing, so that their loss, 0, stays 0.
     """
     if weight is None:
         return torch.tensor(float(len(labels)), device=labels.device)
     weight = weight.to(labels.device)
-    return (labels.float() @ weight if labels.ndim == 2 else weight[labels]).sum()
+    return (labels.float() @ weight if labels.ndim == 2 else weight[labels]).sum().clamp_min(1e-30)
 
 
 def balanced_class_weights(labels: np.ndarray, num_labels: int) -> np.ndarray:

@@ -21,7 +21,7 @@ from ..errors import UsageError, one_line
 from ..files.writing import open_to_the_umask
 from ..settings.arguments import ReferenceTraining
 from ..settings.training import COSINE
-from .checkpoints import Launch, check_resumable, last_checkpoint, write_launch
+from .checkpoints import Launch, check_resumable, last_checkpoint, refuse_fewer_epochs, write_launch
 from .engines import differing_settings, learning_rate_table, optimizer_settings
 from .layer_decay import plain_name
 
@@ -134,6 +134,7 @@ class ReferenceTrainer(HookedTrainer):
         """As the stock Trainer; a checkpoint that this launch cannot go on from is an error."""
         if isinstance(resume_from_checkpoint, str):
             check_resumable(Path(resume_from_checkpoint), self.launch)
+            refuse_fewer_epochs(Path(resume_from_checkpoint), self.args.num_train_epochs, self.args.max_steps)
         with self.model_in_training():
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
@@ -216,18 +217,24 @@ class ReferenceTrainer(HookedTrainer):
         rate = self.args.absolute_learning_rate
         if self.args.lr_scheduler_type == COSINE and not kwargs:
             kwargs = {"min_lr_rate": self.args.min_learning_rate / rate if rate else 0.0}
-        scheduler = get_scheduler(
-            self.args.lr_scheduler_type,
-            optimizer=self.optimizer if optimizer is None else optimizer,
-            num_warmup_steps=warmup,  # type: ignore[arg-type]  # a fraction of an update, where the epochs say so
-            num_training_steps=num_training_steps,
-            scheduler_specific_kwargs=kwargs,
-        )
+        try:
+            scheduler = get_scheduler(
+                self.args.lr_scheduler_type,
+                optimizer=self.optimizer if optimizer is None else optimizer,
+                num_warmup_steps=warmup,  # type: ignore[arg-type]  # a fraction of an update, where the epochs say so
+                num_training_steps=num_training_steps,
+                scheduler_specific_kwargs=kwargs,
+            )
+        except (TypeError, ValueError) as error:
+            name = getattr(self.args.lr_scheduler_type, "value", self.args.lr_scheduler_type)
+            raise UsageError(
+                f"--lr_scheduler_type {name} cannot be used with --lr_scheduler_kwargs {kwargs} ({one_line(error)})."
+            ) from None
         self.keep_scheduler(scheduler)
         return scheduler
 
     def _warmup_updates(self, num_training_steps: int) -> float:
-        if self.args.warmup_steps:
+        if self.args.warmup_steps is not None:
             return self.args.get_warmup_steps(num_training_steps)
         updates = math.ceil(len(self.get_train_dataloader()) / self.args.gradient_accumulation_steps)
         return self.args.warmup_epochs * updates

@@ -11,6 +11,7 @@ import numpy as np
 import yaml
 from datasets import DatasetDict
 
+from ..data.fingerprint import data_fingerprint
 from ..data.folds import check_folds, official_folds, stratified_folds
 from ..data.sources import read_splits, reduce_training
 from ..errors import CommandLineError, UsageError
@@ -20,6 +21,7 @@ from ..reporting import figures
 from ..reporting.crossval import label_efficiency, pooled
 from ..reporting.report import write_report
 from ..runs.environment import environment
+from ..runs.folder import refuse_other_data
 from ..runs.record import ALL_RESULTS, CrossvalRun, CrossvalSummary, DataSource, RunRecord, Scores
 from ..runs.record_files import read_record, write_record
 from ..settings.arguments import FinetuningArguments
@@ -88,16 +90,17 @@ def _run_all(runs: list[CrossvalRun], folds: list[DatasetDict], settings: Settin
     for number, run in enumerate(runs, 1):
         folder = args.folder / run.folder
         given = _given_of(run, settings, folder)
+        run_data = dataclasses.replace(data_args, train_fraction=run.fraction, fold=run.fold)
+        splits = reduce_training(folds[run.fold - 1], run_data, run.seed)
         if (folder / ALL_RESULTS).is_file():
             _refuse_another_run(folder, given)
+            refuse_other_data(folder, DataSource.of(run_data, run.seed, data_fingerprint(splits)))
             logger.info("Run %d of %d (%s) is done: %s", number, len(runs), run, folder)
             continue
         left = f", about {np.mean(seconds) * (len(runs) - number + 1) / 60:.0f} minutes left" if seconds else ""
         logger.info("Run %d of %d: %s -> %s%s", number, len(runs), run, folder, left)
         run_args = dataclasses.replace(args, output_dir=str(folder), seed=run.seed, resume_from_checkpoint="last")
-        run_data = dataclasses.replace(data_args, train_fraction=run.fraction, fold=run.fold)
         started = time.monotonic()
-        splits = reduce_training(folds[run.fold - 1], run_data, run.seed)
         finetune_on(splits, model_args, run_data, run_args, given)
         seconds.append(time.monotonic() - started)
 

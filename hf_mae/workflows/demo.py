@@ -1,6 +1,7 @@
 """`demo`: a fine-tuned model in the browser, on this machine alone unless told otherwise."""
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ def open_demo(**flags: Any) -> Any:
     blocks = page(classifier, run_name(run), _known_of(run))
     if options.host != LOOPBACK or options.share:
         logger.warning("The demo can be reached from other machines, and whatever they upload comes to this one.")
+    _reach_ourselves(options.host)
     try:
         blocks.launch(
             server_name=options.host,
@@ -50,6 +52,13 @@ def open_demo(**flags: Any) -> Any:
     except OSError:
         raise UsageError(f"Port {options.port} of {options.host} cannot be used: pass another --port.") from None
     return blocks
+
+
+def _reach_ourselves(host: str) -> None:
+    """Lets gradio's look at its own page go past a proxy of the environment, which does not know this machine."""
+    for name in ("no_proxy", "NO_PROXY"):
+        known = [part for part in os.environ.get(name, "").split(",") if part.strip()]
+        os.environ[name] = ",".join(dict.fromkeys([*known, host, LOOPBACK, "localhost"]))
 
 
 def _known_of(run: Path) -> str:

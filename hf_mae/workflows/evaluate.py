@@ -21,6 +21,7 @@ from ..models.loading import class_names, load_classifier
 from ..models.views import averaged_views
 from ..reporting.splits import write_split
 from ..runs.environment import environment
+from ..runs.own_splits import as_the_run_split
 from ..runs.record import DataSource, RunRecord
 from ..runs.record_files import write_record
 from ..runs.temperature import fit_and_write, read_temperature
@@ -43,7 +44,7 @@ def evaluate(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
         What was found; None on processes other than the main one.
     """
     settings = fill("evaluate", recipe, **flags)
-    (options,) = settings.parts
+    options = as_the_run_split(settings.parts[0], settings.given, settings.parts[0].model_name_or_path)
     if options.fit_temperature and (options.temperature or not options.output_dir):
         raise UsageError("--fit_temperature writes temperature.json into --output_dir, and goes without --temperature.")
     scale = read_temperature(options.temperature, options.tta) if options.temperature else None

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from tqdm.auto import tqdm
 
 from ..data.images import EvaluationImages, collate
@@ -79,7 +78,7 @@ def _explain_images(model: Any, processor: Any, options: ExplainArguments, resul
     paths = find_images(options.images or [])
     for start in tqdm(range(0, len(paths), options.batch_size), desc="Explaining", unit="batch", delay=1):
         batch = paths[start : start + options.batch_size]
-        prepared = [(path, prepare(path, lambda path=path: Image.open(path), processor)) for path in batch]
+        prepared = [(path, prepare(path, lambda path=path: open_image(path), processor)) for path in batch]
         result.faults += [f"{path}: {tensor}" for path, tensor in prepared if isinstance(tensor, str)]
         good = [(path, tensor) for path, tensor in prepared if not isinstance(tensor, str)]
         if good:

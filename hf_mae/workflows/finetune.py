@@ -29,7 +29,7 @@ from ..reporting.model_card import write_model_card
 from ..reporting.report import write_report
 from ..reporting.splits import write_split
 from ..runs.environment import environment
-from ..runs.folder import refuse_other_data, settle_resume
+from ..runs.folder import clear_old_run, refuse_other_data, settle_resume
 from ..runs.record import DataSource, RunRecord, Selection, Training
 from ..runs.record_files import begun_record, write_begun, write_record
 from ..runs.temperature import fit_and_write
@@ -111,8 +111,6 @@ def finetune_on(
         classes=names,
         leakage=leakage,
     )
-    if args.process_index == 0:
-        write_begun(begun, folder)
     trainer = MaeFinetuner(
         model=model,
         args=args,
@@ -120,6 +118,10 @@ def finetune_on(
         eval_dataset=held_out.get(judge_of(splits) or ""),
         processing_class=processor,
     )
+    if args.process_index == 0:
+        if not checkpoint:
+            clear_old_run(folder)
+        write_begun(begun, folder)
     with kept_open(trainer):
         return _train_and_evaluate(trainer, checkpoint, held_out, begun)
 
@@ -245,11 +247,12 @@ def _train_and_evaluate(
     calibration = None
     if judge:
         calibration = fit_and_write(folder, outputs[judge].predictions, outputs[judge].label_ids, judge, False)
-        logger.info(
-            "For scores that say how often they are right, --temperature %s: %s",
-            folder,
-            calibration_sentence(calibration, judge),
-        )
+        if calibration:
+            logger.info(
+                "For scores that say how often they are right, --temperature %s: %s",
+                folder,
+                calibration_sentence(calibration, judge),
+            )
     training = Training(
         seconds=round(seconds, 1),
         updates=result.global_step,

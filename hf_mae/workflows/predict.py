@@ -109,7 +109,7 @@ def _write_rows(rows: Iterator[dict[str, Any]], file: TextIO, as_jsonl: bool, wi
         if as_jsonl:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
         else:
-            cells = [cell for best in row.get("predictions", []) for cell in (best["label"], f"{best['score']:.6f}")]
+            cells = [cell for best in row.get("predictions", []) for cell in (best["label"], f"{best['score']:.9g}")]
             cells += [""] * (width - 2 - len(cells))
             writer.writerow([row["file_name"], *cells, row.get("error", "")])
         file.flush()  # what is done is kept, whatever comes

@@ -5,7 +5,7 @@ from typing import Any
 
 from datasets import DatasetDict
 
-from ..data.check import unreadable_images
+from ..data.check import Verdict, verdict_on_files
 from ..data.entries import Check, Entry
 from ..data.images import EvaluationImages, ProcessorPrefix, TrainingImages, keep_decoded
 from ..data.sources import load_splits
@@ -48,13 +48,19 @@ def decode_and_keep(options: PreparationArguments) -> Check:
     for_training = training_transform(options.transforms, size, cache_shortest_edge=edge).resize
     for_evaluation = ProcessorPrefix(image_processor(options.transforms, size))
 
-    def check(entries: list[Entry]) -> dict[str, str]:
-        training = [entry.path for entry in entries if entry.split == "train"]
-        held_out = [entry.path for entry in entries if entry.split != "train"]
-        if for_training is None:
-            bad = unreadable_images(training, workers)
-        else:
-            bad = keep_decoded(training, for_training, workers)
-        return bad | keep_decoded(held_out, for_evaluation, workers)
+    def check(entries: list[Entry]) -> Verdict:
+        paths = [entry.path for entry in entries]
+        held_out = [place for place, entry in enumerate(entries) if entry.split != "train"]
+        training = [place for place, entry in enumerate(entries) if entry.split == "train"]
+        later = keep_decoded([paths[place] for place in held_out], for_evaluation, workers)
+        if for_training is None:  # nothing of them is kept; digests of one kind are needed, to compare all
+            return verdict_on_files(paths, workers)
+        first = keep_decoded([paths[place] for place in training], for_training, workers)
+        bad, digests = {}, [""] * len(paths)
+        for places, verdict in ((training, first), (held_out, later)):
+            bad |= {places[place]: reason for place, reason in verdict.bad.items()}
+            for place, digest in zip(places, verdict.digests):
+                digests[place] = digest
+        return Verdict(dict(sorted(bad.items())), digests)
 
     return check

@@ -21,7 +21,7 @@ from ..models.checkpoints import resolve
 from ..reporting.model_card import write_pretraining_card
 from ..reporting.reconstructions import ReconstructionSheets
 from ..runs.environment import environment
-from ..runs.folder import refuse_other_data, settle_resume
+from ..runs.folder import clear_old_run, refuse_other_data, settle_resume
 from ..runs.record import DataSource, RunRecord, Training
 from ..runs.record_files import write_begun, write_record
 from ..settings.arguments import PretrainingArguments
@@ -71,6 +71,8 @@ def pretrain(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
         excluded=len(excluded),
     )
     if trainer.is_world_process_zero():
+        if not checkpoint:
+            clear_old_run(args.folder)
         write_begun(begun, args.folder)
         write_image_list(args.folder, images, excluded)
     result, seconds = train(trainer, checkpoint)

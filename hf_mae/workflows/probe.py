@@ -16,6 +16,7 @@ from ..data.fingerprint import data_fingerprint
 from ..data.images import EvaluationImages
 from ..data.sources import load_splits
 from ..data.transforms import image_processor, parse_mean_std
+from ..errors import UsageError
 from ..evaluation.features import POOLINGS, cached_features
 from ..evaluation.probes import SWEEP_SHARE, parts_of, probe_features
 from ..files.caches import files_fingerprint
@@ -71,6 +72,8 @@ def probe(*, recipe: str | None = None, **flags: Any) -> RunRecord:
 def _splits(options: ProbeArguments) -> DatasetDict:
     """The splits; where nothing else chooses the probe's settings, a share of the training images does."""
     splits = load_splits(options, options.seed)
+    if len(next(iter(splits.values())).features["labels"].names) < 2:
+        raise UsageError(f"{options.data_dir} has one class, and a probe tells two classes or more from each other.")
     if "test" not in splits and "selection" not in splits:
         splits = load_splits(replace(options, select_on=SWEEP_SHARE), options.seed)
     return splits

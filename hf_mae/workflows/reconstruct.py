@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..conversion import ConversionReport
 from ..data.inputs import find_images
-from ..data.opening import to_rgb
+from ..data.opening import read_rgb, reason_of
 from ..data.transforms import image_processor, parse_mean_std
 from ..errors import UsageError
 from ..files.writing import whole_file
@@ -88,8 +88,7 @@ def _prepared(paths: list[str], processor: Any) -> Tensor:
     tensors = []
     for path in paths:
         try:
-            with Image.open(path) as image:
-                tensors.append(processor(to_rgb(image), return_tensors="pt")["pixel_values"][0])
-        except OSError as error:
-            raise UsageError(f"{path} cannot be read ({error}).") from None
+            tensors.append(processor(read_rgb(path), return_tensors="pt")["pixel_values"][0])
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{path} cannot be read ({reason_of(error, path)}).") from None
     return torch.stack(tensors)

@@ -67,6 +67,6 @@ def assert_same_weights(one: Path, two: Path) -> None:
 
 
 def run(command: list[str], status: int = 0, **settings) -> subprocess.CompletedProcess:
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(**settings), timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(**settings), timeout=900)
     assert (done.returncode == 0) == (status == 0), done.stdout[-2000:] + done.stderr[-4000:]
     return done

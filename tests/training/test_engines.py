@@ -67,7 +67,7 @@ def launch(
         *(str(ROOT / "tests" / "support" / "engine_program.py"), str(path)),
     ]
     settings = {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(ROOT / "tests")}
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | settings, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | settings, timeout=900)
     assert (done.returncode == 0) == (status == 0), done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout + done.stderr
 

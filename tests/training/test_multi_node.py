@@ -67,12 +67,12 @@ def test_two_nodes(nodes, tiny_pth, toy, tmp_path):
     argv = [*flags(tiny_pth, toy), "--output_dir", tmp_path / "nodes", "--resume_from_checkpoint", "last"]
     port = free_port()
     first, second = (start(rank, port, argv, slow=0.3) for rank in (0, 1))
-    wait_for(has_checkpoint(tmp_path / "nodes", 5), 120, "a checkpoint")
+    wait_for(has_checkpoint(tmp_path / "nodes", 5), 300, "a checkpoint")
     pids = subprocess.run(["ip", "netns", "pids", NAMES[1]], capture_output=True, text=True).stdout.split()
     for pid in pids:
         os.kill(int(pid), signal.SIGKILL)
     second.communicate()
-    printed = first.communicate(timeout=90)[0]
+    printed = first.communicate(timeout=240)[0]
     assert first.returncode != 0
     assert re.search(r"Another process of this run is gone, or cannot be reached \(.+\); process 0 stopped", printed)
     assert "Go on with the same command and --resume_from_checkpoint last" in printed
@@ -80,7 +80,7 @@ def test_two_nodes(nodes, tiny_pth, toy, tmp_path):
     port = free_port()
     both = [start(rank, port, argv) for rank in (0, 1)]
     for node in both:
-        printed = node.communicate(timeout=200)[0]
+        printed = node.communicate(timeout=600)[0]
         assert node.returncode == 0, printed[-3000:]
     run(launch("ddp", 2, *flags(tiny_pth, toy), "--output_dir", tmp_path / "one-node"))
     assert_same_weights(tmp_path / "one-node", tmp_path / "nodes")

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -80,6 +81,14 @@ def finish(job: str, out: Path) -> None:
     wait_for(lambda: not _output("squeue", "-h", "-j", job).strip(), 60, "the job to end")
 
 
+def let_the_time_end(job: str) -> None:
+    """Gives a running job a limit that is near, however long it took to begin: it is warned a minute before."""
+    state, elapsed = _output("squeue", "-h", "-j", job, "-o", "%T %M").split()
+    assert state == "RUNNING", state
+    minutes = int(elapsed.split(":")[-2]) + 60 * int((elapsed.split(":")[-3:-2] or ["0"])[0])
+    subprocess.run(["scontrol", "update", f"jobid={job}", f"TimeLimit={minutes + 2}"], check=True)
+
+
 def restarts(job: str) -> int:
     found = [word for word in _output("scontrol", "show", "job", job).split() if word.startswith("Restarts=")]
     return int(found[0].split("=")[1])
@@ -87,15 +96,16 @@ def restarts(job: str) -> int:
 
 def test_a_job_that_meets_its_time_limit_goes_on_and_finishes(slurm, uninterrupted, tiny_pth, toy, tmp_path):
     """scripts/slurm_finetune.sbatch on two nodes: warned, saved, requeued by itself, resumed."""
-    out = tmp_path / "run"
+    out, warned = tmp_path / "run", tmp_path / "warned"
     settings = environment(
-        slow=0.8,
+        slow=1.0,
+        SLOW_UNTIL=str(warned),
         HF_MAE_HEAD="127.0.0.1",  # the nodes' names are no hosts' here
         HF_MAE_PORT=str(free_port()),
         HF_MAE_PROCESSES="1",
         HF_MAE_LAUNCH="--mixed_precision no",
     )
-    command = ["sbatch", "--parsable", "--nodes", "2", "--time", "2", "--signal", "B:USR1@60"]
+    command = ["sbatch", "--parsable", "--nodes", "2", "--time", "30", "--signal", "B:USR1@60"]
     command += ["-D", str(tmp_path), "-o", str(tmp_path / "job.out"), str(ROOT / "scripts" / "slurm_finetune.sbatch")]
     done = subprocess.run(
         [*command, *flags(tiny_pth, toy, epochs=24), "--output_dir", str(out)],
@@ -105,6 +115,11 @@ def test_a_job_that_meets_its_time_limit_goes_on_and_finishes(slurm, uninterrupt
         check=True,
     )
     job = done.stdout.strip()
+    wait_for(has_checkpoint(out, 5), 240, "a checkpoint")
+    let_the_time_end(job)
+    wait_for(lambda: "PENDING" in _output("squeue", "-h", "-j", job, "-o", "%T"), 240, "the job to be requeued")
+    warned.touch()
+    subprocess.run(["scontrol", "update", f"jobid={job}", "TimeLimit=30"], check=True)
     finish(job, out)
     printed = (tmp_path / "job.out").read_text()
     assert restarts(job) >= 1 and "back to the queue" in printed and f"Job {job} (start 1): 2 nodes" in printed
@@ -124,9 +139,9 @@ def test_a_preempted_job_goes_on_and_finishes(slurm, uninterrupted, tiny_pth, to
     ]
     done = subprocess.run(command, capture_output=True, text=True, env=environment(slow=0.3), check=True)
     job = done.stdout.split()[2].rstrip(":")
-    wait_for(has_checkpoint(out, 5), 120, "a checkpoint")
+    wait_for(has_checkpoint(out, 5), 300, "a checkpoint")
     subprocess.run(["sbatch", "-p", "high", "-N2", "-n2", "-o", "/dev/null", "--wrap", "sleep 2"], check=True)
-    wait_for(lambda: _output("squeue", "-h", "-j", job, "-o", "%T").strip() == "PENDING", 60, "the preemption")
+    wait_for(lambda: _output("squeue", "-h", "-j", job, "-o", "%T").strip() == "PENDING", 240, "the preemption")
     finish(job, out)
     assert restarts(job) == 1
     logs = "".join(path.read_text() for path in (out / "submitit").glob("*_0_log.*"))
@@ -140,19 +155,23 @@ def test_submitits_local_executor(uninterrupted, tiny_pth, toy, tmp_path):
 
     from hf_mae.settings.launching import launch_configs
 
-    script, out = load_script("submit_finetune"), tmp_path / "run"
+    script, out, warned = load_script("submit_finetune"), tmp_path / "run", tmp_path / "warned"
     sys.modules["submit_finetune"] = script  # where pickle looks for the class
-    executor = submitit.LocalExecutor(tmp_path / "submitit", max_num_timeout=9)
-    executor.update_parameters(timeout_min=1.0, signal_delay_s=20)  # warned after 40 s
+    executor = submitit.LocalExecutor(tmp_path / "submitit", max_num_timeout=3)
+    executor.update_parameters(timeout_min=9.0)  # whatever is stopped after no minute at all counts as timed out
     launching = ["--mixed_precision", "no"]
     work = script.Finetuning(
         flags(tiny_pth, toy, epochs=24), str(out), 2, str(launch_configs()["ddp"]), launching, free_port()
     )
     before = dict(os.environ)
-    os.environ |= environment(slow=0.6)
+    os.environ |= environment(slow=0.6, SLOW_UNTIL=str(warned))
     os.environ["PYTHONPATH"] += f":{ROOT / 'scripts'}"
     try:
         job = executor.submit(work)
+        wait_for(has_checkpoint(out, 5), 240, "a checkpoint")
+        _warn(tmp_path / "submitit")
+        wait_for(lambda: "Requeued job" in job.paths.stderr.read_text() + job.paths.stdout.read_text(), 240, "its end")
+        warned.touch()
         job.wait()
     finally:
         os.environ.clear()
@@ -161,6 +180,13 @@ def test_submitits_local_executor(uninterrupted, tiny_pth, toy, tmp_path):
     assert "Resuming from" in job.stderr() and "this job is timed-out" in job.stdout() + job.stderr()
     assert "Told to stop (SIGTERM)" in job.stderr()
     assert_same_weights(uninterrupted, out)
+
+
+def _warn(folder: Path) -> None:
+    """The signal by which submitit says that a job's time ends, to the process that runs it."""
+    pids = _output("pgrep", "-f", f"submitit.core._submit {folder}").split()
+    assert len(pids) == 1, pids
+    os.kill(int(pids[0]), signal.SIGUSR2)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,102 @@
+"""Reading tables of images (CSV, TSV, JSON lines), and what a label in one may be."""
+
+import csv
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
+NO_LABEL = ("nan", "none", "null", "<na>", "nat")  # how programs write that there is none
+MAX_CELL = 1 << 24  # characters
+
+
+def read_text(path: Path) -> str:
+    """A text file in UTF-8 or UTF-16 with a byte order mark, or in UTF-8 without one.
+
+    Raises:
+        UsageError: it is in another encoding, which cannot be known (Latin-1 and its kin look all alike).
+    """
+    content = path.read_bytes()
+    utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    try:
+        return content.decode("utf-16" if utf16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        shown = content[max(0, error.start - 20) : error.start + 20].decode("latin-1")
+        raise UsageError(
+            f"{path} is not in UTF-8: line {line} ('{shown.strip()}' as Latin-1). Save it as UTF-8 (spreadsheets call it "
+            "CSV UTF-8), so that names are read as they are meant."
+        ) from None
+
+
+def read_table(path: Path) -> list[dict[str, Any]]:
+    """The rows of a CSV (commas, semicolons or tabs) or JSON lines file; a CSV's values are text.
+
+    Raises:
+        UsageError: there is no such file, it has no rows, or a line cannot be understood.
+    """
+    if not path.is_file():
+        raise UsageError(f"The table {path} does not exist.")
+    text = read_text(path)
+    rows = _json_lines(path, text) if path.suffix.lower() in (".jsonl", ".ndjson") else _separated(path, text)
+    if not rows:
+        raise UsageError(f"{path} has no rows.")
+    return rows
+
+
+def _json_lines(path: Path, text: str) -> list[dict[str, Any]]:
+    rows = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise UsageError(f"{path} has a line that is no JSON ({error}): line {number}.") from None
+        if not isinstance(row, dict):
+            raise UsageError(f"{path} has a line that is no object of columns: line {number}.")
+        rows.append(row)
+    return rows
+
+
+def _separated(path: Path, text: str) -> list[dict[str, Any]]:
+    head = text.split("\n", 1)[0]
+    separator = max(",;\t", key=head.count)
+    before = csv.field_size_limit(MAX_CELL)
+    try:
+        rows = list(csv.DictReader(text.splitlines(keepends=True), delimiter=separator))
+    except csv.Error as error:
+        raise UsageError(f"{path} is no table that can be read ({error}).") from None
+    finally:
+        csv.field_size_limit(before)
+    if more := next((number for number, row in enumerate(rows, 2) if None in row), None):
+        raise UsageError(f"{path} has more cells in row {more} than its first line has columns.")
+    return rows
+
+
+def label_text(value: Any, where: str) -> str:
+    """A label as the name of a class: text as it is, and whole numbers without a fraction (1 and 1.0 are one class).
+
+    Args:
+        where: which row it stands in, for the sentence.
+
+    Raises:
+        UsageError: it is missing (empty, null, NaN, -1) or a list.
+    """
+    if isinstance(value, (list, tuple, dict, set)):
+        raise UsageError(f"{where} has the label {value!r}: one image has one class.")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = "" if value is None else str(value).strip()
+    if re.fullmatch(r"[+-]?\d+\.0*", text):
+        text = text.split(".")[0]
+    missing = isinstance(value, float) and math.isnan(value)
+    if missing or not text or text.lower() in NO_LABEL or text == "-1":
+        raise UsageError(
+            f"{where} has no label ({'nothing' if value is None or not text else text}): give it one, or take the row out."
+        )
+    return text
