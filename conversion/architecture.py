@@ -11,7 +11,6 @@ from .errors import ConversionError
 from .known import ACTIVATION, DECODER_HEADS, ENCODER_HEADS, LAYER_NORM_EPS, Known
 
 
-
 @dataclass
 class Architecture:
     """Sizes of the encoder, and of the decoder and head where the checkpoint has them."""

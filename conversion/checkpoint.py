@@ -1,6 +1,7 @@
 """Reading checkpoints: `.pth` pickles, `.safetensors`, and transformers folders or Hub ids.
 
-Whatever the source, what comes out is a state dict under the reference's names, in its form, and what is known beside it.
+Whatever the source, what comes out is a state dict under the reference's names, in its form, and what is known
+beside it.
 """
 
 import hashlib
@@ -98,7 +99,9 @@ def _read_file(path: Path, weights: str | None) -> Checkpoint:
     found = find_vit(loaded, str(path), weights)
     checkpoint = Checkpoint(found.state, str(path), "a bare state dict", found.left_out, found.notes, file=path)
     if found.where:
-        checkpoint.layout = "{" + ", ".join(str(key) for key in loaded if not isinstance(loaded[key], torch.Tensor)) + "}"
+        checkpoint.layout = (
+            "{" + ", ".join(str(key) for key in loaded if not isinstance(loaded[key], torch.Tensor)) + "}"
+        )
         used = found.where.split(":")[0].split(".")[0]
         said = {entry["source"].split(":")[0].split(".")[0] for entry in found.left_out} | {used}
         checkpoint.left_out += [

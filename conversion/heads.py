@@ -78,7 +78,8 @@ def _refuse_another_function(checkpoint: Checkpoint, target: str) -> None:
 
 
 def _trained_pooling(checkpoint: Checkpoint) -> str:
-    """`mean` or `cls`, by the norms that the checkpoint has and what it says; what no stock class computes is refused."""
+    """`mean` or `cls`, by the norms that the checkpoint has and what it says; what no stock class computes is
+    refused."""
     state, known, source = checkpoint.state, checkpoint.known, checkpoint.source
     instead = "convert it --to backbone, or fine-tune from its encoder"
     if "fc_norm.weight" in state:

@@ -189,7 +189,9 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _carried(value: Any) -> dict[str, Any]:
-    return {name: entry for name, entry in _mapping(value).items() if name in CARRIED and isinstance(entry, (str, float))}
+    return {
+        name: entry for name, entry in _mapping(value).items() if name in CARRIED and isinstance(entry, (str, float))
+    }
 
 
 def _heads_of_name(model: str | None) -> int | None:

@@ -12,8 +12,8 @@ KEYS = ("id2label", "label2id", "class_to_idx", "classes", "class_names")  # und
 def read_labels(labels: str | Path | list[str]) -> list[str]:
     """Class names from a list, a text file (one a line), or JSON.
 
-    JSON is a list of names, or an object that numbers them either way round: `id2label` (`{"0": "polyp"}`) or `label2id`
-    and torchvision's `class_to_idx` (`{"polyp": 0}`), also under one of these keys.
+    JSON is a list of names, or an object that numbers them either way round: `id2label` (`{"0": "polyp"}`) or
+    `label2id` and torchvision's `class_to_idx` (`{"polyp": 0}`), also under one of these keys.
 
     Raises:
         ConversionError: there is no such file, or it does not name at least two classes, each once.
@@ -55,7 +55,8 @@ def _decode(path: Path) -> str:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
         raise ConversionError(
-            f"{path} is not UTF-8 (byte {error.start}: {content[error.start : error.start + 1]!r}): save it as UTF-8, so "
+            f"{path} is not UTF-8 (byte {error.start}: {content[error.start : error.start + 1]!r}): save it as "
+            "UTF-8, so "
             "that the names come out as they are meant."
         ) from None
 

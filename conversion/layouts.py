@@ -1,8 +1,8 @@
 """Finding a ViT's parameters in a loaded object, whatever the object is wrapped in, under the reference's names.
 
-Training programs nest state dicts in each other (`{model}`, `{state_dict}`, `{module}`...), put wrappers' names into the
-parameters' (DDP, FSDP, compile, activation checkpointing), hold the ViT as a part of a larger module (a prefix), keep
-averaged weights beside the plain ones, and MMPretrain has names of its own.
+Training programs nest state dicts in each other (`{model}`, `{state_dict}`, `{module}`...), put wrappers' names into
+the parameters' (DDP, FSDP, compile, activation checkpointing), hold the ViT as a part of a larger module (a prefix),
+keep averaged weights beside the plain ones, and MMPretrain has names of its own.
 """
 
 import re

@@ -61,7 +61,8 @@ def _refuse_odd_tensors(state: State, source: str) -> None:
             raise ConversionError(f"{source}: {name} is {kind}, and only plain tensors of real numbers can be read.")
     if state[ANCHOR].ndim != 4:
         raise ConversionError(
-            f"{source}: {ANCHOR} is of {state[ANCHOR].ndim} dimensions {tuple(state[ANCHOR].shape)}, a linear layer over "
+            f"{source}: {ANCHOR} is of {state[ANCHOR].ndim} dimensions {tuple(state[ANCHOR].shape)}, a linear layer "
+            "over "
             "flattened patches; only a convolution (width, channels, patch, patch) tells the order of its pixels."
         )
 
@@ -114,5 +115,6 @@ def refuse_not_finite(state: State, source: str) -> None:
 
 
 def is_fresh_head(weight: torch.Tensor, bias: torch.Tensor | None) -> bool:
-    """Whether a head was drawn and never trained: zero bias, and weights of the reference's standard deviation, 2e-5."""
+    """Whether a head was drawn and never trained: zero bias, and weights of the reference's standard deviation,
+    2e-5."""
     return (bias is None or not bias.any()) and bool(weight.abs().max() < 10 * HEAD_STD)

@@ -8,7 +8,6 @@ import argparse
 import json
 import pickle
 import re
-from collections.abc import Callable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -25,7 +24,7 @@ def _plain_dict(*_: Any) -> dict[Any, Any]:
     return {}
 
 
-def _safe_globals() -> list[Callable | tuple[Callable, str]]:
+def _safe_globals() -> list[Any]:
     """What a pickle may name beside torch's own list; nothing of it does more than to build a value.
 
     Dicts of other kinds become plain ones, and paths pure ones, which touch no file.

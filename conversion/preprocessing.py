@@ -20,7 +20,8 @@ def reference_image_processor(
     """Resize(256) + CenterCrop(224), scaled to other image sizes as `build_transform` in the reference's datasets.py.
 
     Every field is written out, because no defaults are those of these weights. The class is CLIP's, which reads a
-    shorter side and a centre crop in transformers 4 and 5 alike (`ViTImageProcessor` of 4 knows height and width alone).
+    shorter side and a centre crop in transformers 4 and 5 alike (`ViTImageProcessor` of 4 knows height and width
+    alone).
     """
     from transformers import CLIPImageProcessor
 

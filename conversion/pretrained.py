@@ -143,7 +143,9 @@ def _processor_of(source: str) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     if not isinstance(processor, dict):
-        raise ConversionError(f"{source}: its preprocessor_config.json is no image processor ({type(processor).__name__}).")
+        raise ConversionError(
+            f"{source}: its preprocessor_config.json is no image processor ({type(processor).__name__})."
+        )
     return {name: value for name, value in processor.items() if name != "auto_map"}
 
 
@@ -151,7 +153,9 @@ def stock_class(config: Any, source: str) -> tuple[str, str]:
     """The class that loads a configuration, and its target in `names.TARGETS`; anything else is refused."""
     architectures = " ".join(config.architectures or [])
     if config.model_type == "vit_mae":
-        return ("ViTMAEModel", "backbone") if architectures == "ViTMAEModel" else ("ViTMAEForPreTraining", "pretraining")
+        return (
+            ("ViTMAEModel", "backbone") if architectures == "ViTMAEModel" else ("ViTMAEForPreTraining", "pretraining")
+        )
     if config.model_type == "vit":
         return ("ViTForImageClassification", "cls") if "Classification" in architectures else ("ViTModel", "backbone")
     if config.model_type == "beit":

@@ -1,7 +1,7 @@
 """A plain re-implementation of the reference's forward pass on its own parameter names, for `--verify`.
 
-It shares no code with transformers but the table of activations: fused qkv, explicit softmax, the order of operations of models_mae.py and
-models_vit.py. Slow and simple on purpose.
+It shares no code with transformers but the table of activations: fused qkv, explicit softmax, the order of
+operations of models_mae.py and models_vit.py. Slow and simple on purpose.
 """
 
 import torch

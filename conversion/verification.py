@@ -64,11 +64,12 @@ def _outputs(model: Any, target: str, pixel_values: Tensor, noise: Tensor) -> Te
     """Logits of a classifier, tokens of a backbone, predicted patches of pre-training."""
     was_training = model.training
     model.eval()
+    output: Tensor
     if target == "pretraining":
         output = model(pixel_values=pixel_values, noise=noise).logits
     else:
-        output = model(pixel_values=pixel_values)
-        output = output.last_hidden_state if target == "backbone" else output.logits
+        found = model(pixel_values=pixel_values)
+        output = found.last_hidden_state if target == "backbone" else found.logits
     model.train(was_training)
     return output
 
@@ -116,4 +117,5 @@ def _timm_outputs(state: State, architecture: Architecture, target: str, pixel_v
         norm_layer=partial(nn.LayerNorm, eps=architecture.layer_norm_eps),
     ).eval()
     model.load_state_dict({name: state[name] for name in model.state_dict()})
-    return model.forward_features(pixel_values) if target == "backbone" else model(pixel_values)
+    output: Tensor = model.forward_features(pixel_values) if target == "backbone" else model(pixel_values)
+    return output

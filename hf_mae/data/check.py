@@ -3,7 +3,7 @@
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,8 +38,8 @@ class Verdict:
 
 def pixel_digest(pixels: np.ndarray | Image.Image) -> str:
     """Of an image's pixels and shape: equal for equal pixels, whatever file holds them."""
-    array = np.ascontiguousarray(np.asarray(pixels))
-    return xxhash.xxh3_128(array, seed=0).hexdigest() + "x".join(map(str, array.shape))
+    array: Any = np.ascontiguousarray(np.asarray(pixels))
+    return xxhash.xxh3_128(array.data.cast("B")).hexdigest() + "x".join(map(str, array.shape))
 
 
 def look_whole(open_it: Callable[[], Image.Image]) -> tuple[str | None, str]:
@@ -95,7 +95,9 @@ def verdict_on_files(
             return _look(look_at_the_ends, paths, num_workers)
         return _look(lambda path: _named(path), paths, num_workers)
 
-    return _remembered(files_fingerprint(paths, *([] if decode else ["ends"])), find or make) if paths else Verdict({}, [])
+    return (
+        _remembered(files_fingerprint(paths, *([] if decode else ["ends"])), find or make) if paths else Verdict({}, [])
+    )
 
 
 def _named(path: str) -> tuple[str | None, str]:
@@ -104,12 +106,15 @@ def _named(path: str) -> tuple[str | None, str]:
 
 
 def verdict_on_rows(rows: Sequence[dict[str, Any]], fingerprint: str, num_workers: int | None = None) -> Verdict:
-    """What is to be said of images within a table (`{"bytes", "path"}`); it is remembered by the table's fingerprint."""
+    """What is to be said of images within a table (`{"bytes", "path"}`); it is remembered by the table's
+    fingerprint."""
 
     def look(place: int) -> tuple[str | None, str]:
         return look_whole(lambda: open_encoded(rows[place]))
 
-    return _remembered(fingerprint, lambda: _look(look, range(len(rows)), num_workers)) if len(rows) else Verdict({}, [])
+    return (
+        _remembered(fingerprint, lambda: _look(look, range(len(rows)), num_workers)) if len(rows) else Verdict({}, [])
+    )
 
 
 def _remembered(fingerprint: str, make: Callable[[], Verdict]) -> Verdict:
@@ -127,9 +132,7 @@ def _remembered(fingerprint: str, make: Callable[[], Verdict]) -> Verdict:
 def _look(look: Callable[[Any], tuple[str | None, str]], things: Sequence[Any], num_workers: int | None) -> Verdict:
     bad, digests = {}, []
     with ThreadPoolExecutor(num_workers or os.cpu_count() or 1) as pool:
-        found: Iterator = tqdm(
-            pool.map(look, things), total=len(things), desc="Checking images", unit="image", delay=1
-        )
+        found: Any = tqdm(pool.map(look, things), total=len(things), desc="Checking images", unit="image", delay=1)
         for place, (reason, digest) in enumerate(found):
             digests.append(digest)
             if reason is not None:

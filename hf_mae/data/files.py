@@ -64,7 +64,8 @@ def walk_images(root: str | Path) -> Tree:
 
 
 def _walk(root: Path, left_out: Counter[str]) -> Iterator[tuple[str, list[str], list[os.DirEntry[str]]]]:
-    """Every folder (relative, "" for the root) with its folders and files, sorted, without litter, none of them twice."""
+    """Every folder (relative, "" for the root) with its folders and files, sorted, without litter, none of them
+    twice."""
     seen: set[tuple[int, int]] = set()
     waiting = [""]
     while waiting:
@@ -122,7 +123,8 @@ def _refuse_odd_names(tree: Tree) -> None:
     odd = [name for name in tree.images if any("\udc80" <= letter <= "\udcff" for letter in name)]
     if odd:
         raise UsageError(
-            f"{len(odd)} images of {tree.root} have names that are no UTF-8 ({os.fsencode(odd[0])!r}), which no table can "
+            f"{len(odd)} images of {tree.root} have names that are no UTF-8 ({os.fsencode(odd[0])!r}), which no "
+            "table can "
             "hold: rename them."
         )
 

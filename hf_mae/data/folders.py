@@ -6,7 +6,6 @@ training, and listed whole.
 
 import dataclasses
 import logging
-import os
 from pathlib import Path
 
 from datasets import DatasetDict
@@ -19,7 +18,7 @@ from .layout import scan_folder
 from .manifests import find_manifest, read_manifest
 from .remote import load_with_datasets
 from .shares import groups_of, hold_out, warn_of_shared_groups
-from .splits import SPLIT_NAMES, SPLITS
+from .splits import SPLITS
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +43,8 @@ def load_image_folder(
 
     Args:
         data_dir: a folder of class folders, under `train/ val(idation)/ test/` or without splits (then all is `train`),
-            nested as deep as you like (the class is the image's own folder, or the one above folders that are patients);
-            a CSV, TSV or JSONL manifest with `file_name,label[,split]`; a folder that holds one; or whatever
+            nested as deep as you like (the class is the image's own folder, or the one above folders that are
+            patients); a CSV, TSV or JSONL manifest with `file_name,label[,split]`; a folder that holds one; or whatever
             `datasets.load_dataset` reads (a Hub id, a parquet folder).
         manifest: a manifest whose file names are relative to `data_dir`.
         val_fraction: share of the training images that is held out as `validation`, stratified by class and seeded.
@@ -169,5 +168,3 @@ def _finish(splits: DatasetDict, val_fraction: float, seed: int) -> DatasetDict:
 def _is_datasets_folder(root: Path) -> bool:
     """Whether `datasets` wrote or reads this folder (parquet, arrow), rather than image files in folders."""
     return any(next(root.glob(pattern), None) for pattern in ("*.parquet", "*/*.parquet", "*.arrow", "*/*.arrow"))
-
-

@@ -38,7 +38,8 @@ def stratified_folds(splits: DatasetDict, count: int) -> list[DatasetDict]:
     """
     if "test" in splits:
         logger.info(
-            "The test split (%d images) is left out: folds are of the training and validation images alone. hf-mae evaluate "
+            "The test split (%d images) is left out: folds are of the training and validation images alone. hf-mae "
+            "evaluate "
             "--split test scores a run on it.",
             len(splits["test"]),
         )

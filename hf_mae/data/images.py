@@ -17,9 +17,9 @@ from PIL import Image
 from ..compat.datasets import fingerprint_of
 from ..errors import UsageError
 from ..files.caches import file_key
+from .check import Verdict, pixel_digest
 from .draws import seeded_draws
 from .entries import column, image_files
-from .check import Verdict, pixel_digest
 from .opening import read_rgb, reason_of
 from .store import PixelStore
 from .transforms import TrainingTransform

@@ -95,7 +95,8 @@ def _split_level(root: Path, names: list[PurePosixPath], class_level: int | None
     if len(found) > 1:
         both = [sorted({name.parts[level] for name in names}) for level in found]
         raise UsageError(
-            f"{root} has folders named like splits at two levels ({', '.join(both[0])}; {', '.join(both[1])}): leave one."
+            f"{root} has folders named like splits at two levels ({', '.join(both[0])}; {', '.join(both[1])}): leave "
+            "one."
         )
     return found[0] if found else None
 
@@ -118,7 +119,8 @@ def _refuse_homeless(root: Path, images: list[_Image]) -> None:
 
 
 def _refuse_unknown_splits(root: Path, images: list[_Image], level: int | None, class_level: int | None) -> None:
-    """Two folders with the same classes in them may be splits whose names are not known: they are not thrown together."""
+    """Two folders with the same classes in them may be splits whose names are not known: they are not thrown
+    together."""
     if level is not None or class_level is not None:
         return
     tops: dict[str, set[str]] = defaultdict(set)
@@ -132,7 +134,8 @@ def _refuse_unknown_splits(root: Path, images: list[_Image], level: int | None, 
             if both:
                 depth = max(len(image.folders) for image in images)
                 raise UsageError(
-                    f"{root} has {', '.join(both[:3])} in {first}/ and in {second}/. If these are two splits, call them "
+                    f"{root} has {', '.join(both[:3])} in {first}/ and in {second}/. If these are two splits, call "
+                    "them "
                     f"train, validation or test; if {both[0]} ... are the classes, of one set, pass --class_level "
                     f"{depth}; if {first} is a class, with {both[0]} a patient or a part of it, pass --class_level 1."
                 )
@@ -155,7 +158,8 @@ def _class_of(root: Path, images: list[_Image], class_level: int | None) -> list
         depth = min(_first_patient(image.folders) for image in images)
         if depth < 1:
             raise UsageError(
-                f"{root} has folders of patients or videos ({nested[0].folders[0]}...) above all others: the class is to "
+                f"{root} has folders of patients or videos ({nested[0].folders[0]}...) above all others: the class "
+                "is to "
                 "be above them, or pass --class_level."
             )
         logger.info(
@@ -168,7 +172,9 @@ def _class_of(root: Path, images: list[_Image], class_level: int | None) -> list
         )
         return [(image.folders[depth - 1], image.folders[depth]) for image in images]
     if nested:
-        logger.info("The class of an image is the name of its own folder, as %s for %s.", nested[0].folders[-1], nested[0].name)
+        logger.info(
+            "The class of an image is the name of its own folder, as %s for %s.", nested[0].folders[-1], nested[0].name
+        )
     return [(image.folders[-1], None) for image in images]
 
 

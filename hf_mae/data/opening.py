@@ -30,7 +30,8 @@ def open_image(source: str | os.PathLike | bytes) -> Image.Image:
     """An image file, or its bytes, opened and not yet decoded.
 
     Raises:
-        ImageError: it is no regular file, of no format that is read, or has more pixels than `MAX_PIXELS`; FileNotFoundError.
+        ImageError: it is no regular file, of no format that is read, or has more pixels than `MAX_PIXELS`;
+        FileNotFoundError.
     """
     if isinstance(source, bytes):
         return _bounded(_pillow(io.BytesIO(source)))
@@ -48,7 +49,7 @@ def open_encoded(encoded: dict[str, Any]) -> Image.Image:
 
 
 def _pillow(source: Any) -> Image.Image:
-    formats = FORMATS
+    formats: tuple[str, ...] = FORMATS
     if isinstance(source, str) and source.lower().endswith(HEIC_SUFFIXES):
         try:
             from pillow_heif import register_heif_opener
@@ -95,7 +96,8 @@ def read_rgb(source: str | os.PathLike | bytes | dict[str, Any]) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Upright 8-bit RGB (from grey, palette, RGBA, CMYK, EXIF rotation), as transformers' `load_image` for `pipeline()`.
+    """Upright 8-bit RGB (from grey, palette, RGBA, CMYK, EXIF rotation), as transformers' `load_image` for
+    `pipeline()`.
 
     More than 8 bits become 8 by `to_eight_bits`, where `pipeline()` cuts off what is above 255. An image that is so
     already is given back, not copied: Pillow's copies take as long as decoding a JPEG.

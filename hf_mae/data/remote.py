@@ -123,7 +123,8 @@ def _label_texts(dataset: Dataset, label: str, where: str) -> list[str]:
         odd = [place for place, value in enumerate(values) if value is None or not 0 <= value < len(feature.names)]
         if odd:
             raise UsageError(
-                f"{where} has {len(odd)} images without a label (row {odd[0]} has {values[odd[0]]}): take them out, with "
+                f"{where} has {len(odd)} images without a label (row {odd[0]} has {values[odd[0]]}): take them out, "
+                "with "
                 "`dataset.filter`, say."
             )
         return [feature.names[value] for value in values]
@@ -154,9 +155,7 @@ def _tidy(
     return tidy.cast_column("labels", ClassLabel(names=names))
 
 
-def _checked(
-    splits: dict[str, Dataset], on_bad_image: str, num_workers: int | None, own_splits: bool
-) -> DatasetDict:
+def _checked(splits: dict[str, Dataset], on_bad_image: str, num_workers: int | None, own_splits: bool) -> DatasetDict:
     """The splits without images that cannot be decoded or stand in two of them; or a sentence that lists them."""
     names: list[str] = []
     of_split: list[str] = []

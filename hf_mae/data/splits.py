@@ -23,7 +23,21 @@ SPLIT_NAMES = {
     "holdout": "test",
 }
 # Words that stand beside them, and name nothing.
-BESIDE = {"set", "sets", "split", "splits", "data", "dataset", "subset", "images", "image", "imgs", "frames", "and", "the"}
+BESIDE = {
+    "set",
+    "sets",
+    "split",
+    "splits",
+    "data",
+    "dataset",
+    "subset",
+    "images",
+    "image",
+    "imgs",
+    "frames",
+    "and",
+    "the",
+}
 
 SPLITS = ("train", "validation", "test")
 HELD_OUT = ("selection", "validation", "test")

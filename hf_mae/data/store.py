@@ -1,7 +1,7 @@
 """Decoded images on disk, memory-mapped: what was decoded once is not decoded again, whatever the run, split or fold.
 
-A store is a folder of Arrow files (`key`, `pixels` as bytes, `shape`, `digest`), one for each preparation of images. A file
-appears when it is whole, so that an interruption costs no more than the one that was being written.
+A store is a folder of Arrow files (`key`, `pixels` as bytes, `shape`, `digest`), one for each preparation of images.
+A file appears when it is whole, so that an interruption costs no more than the one that was being written.
 """
 
 import hashlib
@@ -66,7 +66,10 @@ class PixelStore:
         return sorted(self.folder.glob("*.arrow"))
 
     def add(
-        self, keys: Sequence[str], decode: Callable[[int], tuple[np.ndarray, str] | None], num_workers: int | None = None
+        self,
+        keys: Sequence[str],
+        decode: Callable[[int], tuple[np.ndarray, str] | None],
+        num_workers: int | None = None,
     ) -> None:
         """Decodes, in threads, whatever is not there. (Forked processes would stand still: the threads that torch has
         started by then do not live on in a fork.)

@@ -28,7 +28,8 @@ def read_text(path: Path) -> str:
         line = content[: error.start].count(b"\n") + 1
         shown = content[max(0, error.start - 20) : error.start + 20].decode("latin-1")
         raise UsageError(
-            f"{path} is not in UTF-8: line {line} ('{shown.strip()}' as Latin-1). Save it as UTF-8 (spreadsheets call it "
+            f"{path} is not in UTF-8: line {line} ('{shown.strip()}' as Latin-1). Save it as UTF-8 (spreadsheets "
+            "call it "
             "CSV UTF-8), so that names are read as they are meant."
         ) from None
 
@@ -97,6 +98,7 @@ def label_text(value: Any, where: str) -> str:
     missing = isinstance(value, float) and math.isnan(value)
     if missing or not text or text.lower() in NO_LABEL or text == "-1":
         raise UsageError(
-            f"{where} has no label ({'nothing' if value is None or not text else text}): give it one, or take the row out."
+            f"{where} has no label ({'nothing' if value is None or not text else text}): give it one, or take the "
+            "row out."
         )
     return text

@@ -78,7 +78,8 @@ def refuse_other_images(config: Any, model_name_or_path: str | Path) -> None:
     """Raises UsageError for a model whose images are not square ones of three channels, which is what all data are."""
     if config.num_channels != 3:
         raise UsageError(
-            f"{model_name_or_path} takes images of {config.num_channels} channels, and images are read as RGB, of three."
+            f"{model_name_or_path} takes images of {config.num_channels} channels, and images are read as RGB, of "
+            "three."
         )
     if not isinstance(config.image_size, int) and config.image_size[0] != config.image_size[1]:
         height, width = config.image_size

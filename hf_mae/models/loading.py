@@ -78,7 +78,8 @@ def _refuse_what_cannot_judge(model: Any, source: str) -> None:
     head = getattr(model, "classifier", None)
     if not isinstance(head, torch.nn.Linear) or not hasattr(model.config, "image_size"):
         raise UsageError(
-            f"{source} is a {model.config.model_type} model: only ViT and BEiT classifiers, as `convert` and `finetune` "
+            f"{source} is a {model.config.model_type} model: only ViT and BEiT classifiers, as `convert` and "
+            "`finetune` "
             "write them, can be used."
         )
     refuse_other_images(model.config, source)

@@ -189,7 +189,8 @@ def _results_table(scores: dict[str, Scores]) -> list[str]:
 def _class_table(scores: Scores) -> list[str]:
     """Precision, recall and F1 in per cent, a row for each class."""
     return ["| class | precision | recall | F1 | images |", "|---|---|---|---|---|"] + [
-        f"| {cell(label)} | {100 * v['precision']:.1f} | {100 * v['recall']:.1f} | {100 * v['f1']:.1f} | {v['support']} |"
+        f"| {cell(label)} | {100 * v['precision']:.1f} | {100 * v['recall']:.1f} | {100 * v['f1']:.1f} | "
+        f"{v['support']} |"
         for label, v in scores.get("per_class", {}).items()
     ]
 

@@ -122,7 +122,9 @@ def differences(runs: list[FinishedRun]) -> Iterable[dict[str, Any]]:
 def _groups_of(run: FinishedRun) -> np.ndarray | None:
     """Patient or video of every image of a run; None where they are not known of all."""
     groups = [fold.groups for fold in run.folds]
-    return None if any(part is None for part in groups) else np.concatenate([part for part in groups if part is not None])
+    return (
+        None if any(part is None for part in groups) else np.concatenate([part for part in groups if part is not None])
+    )
 
 
 def as_json(found: list[Table]) -> dict[str, Any]:

@@ -3,16 +3,16 @@
 import dataclasses
 import logging
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from ..errors import UsageError
 from ..settings.data import DataSourceArguments
+from ..settings.evaluation import EvaluationArguments
 from .record import CROSSVAL, RunRecord
 from .record_files import begun_record, read_record
 
 logger = logging.getLogger(__name__)
 
-Options = TypeVar("Options", bound=DataSourceArguments)
 # What decides which training images are held out.
 OF_THE_SPLIT = (
     *("seed", "val_fraction", "select_on", "exclude_pairs", "group_column", "group_pattern", "class_level", "fold"),
@@ -20,7 +20,7 @@ OF_THE_SPLIT = (
 CARVED = ("val_fraction", "select_on")
 
 
-def as_the_run_split(options: Options, given: dict[str, Any], model: str | Path) -> Options:
+def as_the_run_split(options: EvaluationArguments, given: dict[str, Any], model: str) -> EvaluationArguments:
     """The options with the held-out shares of the run that trained a model, where it is the run's own data.
 
     A share that is drawn anew would hold training images, and be scored as if it had not been learnt by heart.
@@ -46,7 +46,8 @@ def as_the_run_split(options: Options, given: dict[str, Any], model: str | Path)
     if differing:
         told = "; ".join(f"{name} {own[name]} then, {given[name]} now" for name in differing)
         raise UsageError(
-            f"{model} was trained on these images, with other ones held out ({told}): what would be scored, it was trained "
+            f"{model} was trained on these images, with other ones held out ({told}): what would be scored, it was "
+            "trained "
             f"on. Leave --{' and --'.join(differing)} out, and the run's own split is used."
         )
     changed = {name: value for name, value in own.items() if getattr(options, name) != value}
@@ -69,8 +70,10 @@ def _refuse_drawn_fold(model: Path) -> None:
     path = model.parent / CROSSVAL
     if path.is_file() and (found := read_record(model.parent, CROSSVAL).crossval) and found.folds != "official":
         raise UsageError(
-            f"{model} is a run of a cross-validation of {found.folds} folds, whose validation images are its own fold: they "
-            f"are scored in {model / 'predictions_validation.csv'}, and any other share of this data holds training images."
+            f"{model} is a run of a cross-validation of {found.folds} folds, whose validation images are its own "
+            "fold: they "
+            f"are scored in {model / 'predictions_validation.csv'}, and any other share of this data holds training "
+            "images."
         )
 
 

@@ -1,7 +1,7 @@
 """`FinetuningArguments` and `PretrainingArguments`: transformers' `TrainingArguments` with the reference's options."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,14 @@ from transformers import TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 
 from ..errors import UsageError, first_line
-from .trainer_options import refuse_without_effect
+from .trainer_options import refuse_option
 from .training import FinetuningFields, PretrainingFields, ReferenceFields
+
+OUR_DEFAULTS = {"remove_unused_columns": False}  # where one of `trainer_options` differs from transformers' own
+
+
+def _default_of(item: "Field[Any]") -> Any:
+    return item.default if item.default_factory is MISSING else item.default_factory()
 
 
 def refuse_left_over_rank() -> None:
@@ -30,7 +36,9 @@ class ReferenceTraining(ReferenceFields, TrainingArguments):  # type: ignore[mis
 
     def __post_init__(self) -> None:
         self._refuse_nonsense()
-        refuse_without_effect(self)
+        for item in fields(TrainingArguments):
+            if item.init:
+                refuse_option(item.name, getattr(self, item.name), OUR_DEFAULTS.get(item.name, _default_of(item)))
         refuse_left_over_rank()
         warmup_steps, self.warmup_steps = self.warmup_steps, self.warmup_steps or 0  # a number, as transformers wants
         if not (self.bf16 or self.fp16):  # as `accelerate launch` says: DeepSpeed wants the two to agree

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import CommandLineError, UsageError, nearest, one_line
 from .recipes import NOT_PART_OF_A_RECIPE, read_recipe
+from .trainer_options import refuse_option, refuse_written_option
 from .training import FinetuningFields, PretrainingFields, ReferenceFields
 from .verbs import find_verb, options_of_verb
 
@@ -43,10 +44,21 @@ def read_values(verb: str, recipe: str | None, flags: Mapping[str, Any]) -> dict
         if name not in options:
             raise CommandLineError(f"{verb} takes no {name}{nearest(name, options)}.")
         values[name] = options[name].read(value, f"hf-mae {verb}")
+    if find_verb(verb).trains:
+        _refuse_trainer_options(values, options)
     missing = [f"--{name}" for name in find_verb(verb).required if values.get(name) in (None, "", [])]
     if missing:
         raise CommandLineError(f"missing: {' and '.join(missing)} (see hf-mae {verb} --help).")
     return values
+
+
+def _refuse_trainer_options(values: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        try:
+            refuse_option(name, value, options[name].default)
+            refuse_written_option(name, value)
+        except UsageError as error:
+            raise CommandLineError(str(error)) from None
 
 
 def fill(verb: str, recipe: str | None = None, **flags: Any) -> Settings:

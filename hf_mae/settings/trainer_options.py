@@ -1,12 +1,10 @@
 """The options of `transformers.TrainingArguments` that would be without effect here, or fail in the middle of a run.
 
-Every field that `finetune` and `pretrain` offer works, or is named here with the reason; a test goes through all of them.
+Every field that `finetune` and `pretrain` offer works, or is named here with the reason; a test goes through all of
+them.
 """
 
-from dataclasses import MISSING, fields
 from typing import Any
-
-from transformers import TrainingArguments
 
 from ..errors import UsageError
 
@@ -34,40 +32,29 @@ REFUSED = {
     "label_names": "has no effect here: the labels are `labels`",
     "parallelism_config": "is for models that no single device holds",
     "enable_jit_checkpoint": "is not needed: a run that gets SIGTERM saves a checkpoint by itself",
+    "local_rank": "is set by the launcher, in the environment: use accelerate launch",
+}
+# transformers sets these itself, so that only whoever writes them can be told.
+SET_BY_TRANSFORMERS = {
     "do_train": "has no effect here: the verb says what is done",
     "do_eval": "has no effect here: every held-out split is evaluated",
     "do_predict": "has no effect here: every held-out split is predicted",
-    "local_rank": "is set by the launcher, in the environment: use accelerate launch",
 }
 SAMPLING = ("random", "sequential")
-OUR_DEFAULTS = {"remove_unused_columns": False}  # where they differ from transformers'
 
 
-def refuse_without_effect(args: Any) -> None:
-    """Raises UsageError, with the reason, for an option that would do nothing, or what nobody wants.
-
-    Args:
-        args: of a training.
-    """
-    for name, default in _defaults().items():
-        value = getattr(args, name, default)
-        if name in REFUSED and value != default and value not in (None, False, [], ""):
-            raise UsageError(f"--{name} {value} {REFUSED[name]}.")
-        if name in REFUSED and default is True and value is False:
-            raise UsageError(f"--{name} false {REFUSED[name]}.")
-    if args.train_sampling_strategy not in SAMPLING:
-        raise UsageError(
-            f"--train_sampling_strategy takes {' or '.join(SAMPLING)}, not {args.train_sampling_strategy}: all images are "
-            "as long as each other."
-        )
-    config = args.accelerator_config
-    if isinstance(config, dict) and config.get("split_batches"):
-        raise UsageError("--accelerator_config split_batches would make the batch smaller than the learning rate's rule.")
+def refuse_option(name: str, value: Any, default: Any) -> None:
+    """Raises UsageError, with the reason, for a value of an option that would do nothing, or what nobody wants."""
+    reason = REFUSED.get(name)
+    if reason and value != default and (default is True or value not in (None, False, [], "", "None")):
+        raise UsageError(f"--{name} {str(value).lower()} {reason}.")
+    if name == "train_sampling_strategy" and value not in SAMPLING:
+        raise UsageError(f"--{name} takes {' or '.join(SAMPLING)}, not {value}: all images are as long as each other.")
+    if name == "accelerator_config" and isinstance(value, dict) and value.get("split_batches"):
+        raise UsageError(f"--{name} split_batches makes the batch smaller than the learning rate's rule says.")
 
 
-def _defaults() -> dict[str, Any]:
-    found = {}
-    for item in fields(TrainingArguments):
-        if item.init:
-            found[item.name] = item.default if item.default_factory is MISSING else item.default_factory()
-    return found | OUR_DEFAULTS
+def refuse_written_option(name: str, value: Any) -> None:
+    """The same for an option that somebody wrote, on a command line or in a recipe."""
+    if value and name in SET_BY_TRANSFORMERS:
+        raise UsageError(f"--{name} {SET_BY_TRANSFORMERS[name]}.")

@@ -16,11 +16,11 @@ model = onnxruntime.InferenceSession(here / (sys.argv.pop(1) if sys.argv[1].ends
 
 def eight_bits(image: Image.Image) -> Image.Image:
     """Grey levels of 10 to 16 bits as 8, as hf_mae does in training."""
-    if image.mode == "F" or (image.mode.startswith("I") and np.min(image) < 0):
-        sys.exit("Fractions and negative numbers for grey levels: save the image with 8 or 16 bits.")
-    if not image.mode.startswith("I"):
+    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
         return image
     levels = np.asarray(image, dtype=float)
+    if image.mode == "F" or levels.min() < 0:
+        sys.exit("Fractions and negative numbers for grey levels: save the image with 8 or 16 bits.")
     white = next((2**bits - 1 for bits in (8, 10, 12, 14, 16) if levels.max() < 2**bits), levels.max())
     return Image.fromarray(np.rint(255 * levels / white).astype(np.uint8))
 

@@ -192,7 +192,8 @@ class MaeFinetuner(ReferenceTrainer):
 
 
 def refuse_unknown_metric(args: FinetuningArguments) -> None:
-    """Raises UsageError for a metric that no evaluation here gives, or whose best is not what `greater_is_better` says."""
+    """Raises UsageError for a metric that no evaluation here gives, or whose best is not what `greater_is_better`
+    says."""
     if args.metric_for_best_model is None:
         return
     name, known = args.metric_for_best_model.removeprefix("eval_"), (*LOGGED, "loss")
@@ -203,7 +204,8 @@ def refuse_unknown_metric(args: FinetuningArguments) -> None:
         )
     if args.greater_is_better is not None and args.greater_is_better != (name != "loss"):
         raise UsageError(
-            f"--greater_is_better {str(args.greater_is_better).lower()} contradicts --metric_for_best_model {name}, of which "
+            f"--greater_is_better {str(args.greater_is_better).lower()} contradicts --metric_for_best_model {name}, "
+            "of which "
             f"the {'smallest' if name == 'loss' else 'greatest'} is the best: leave it out."
         )
 

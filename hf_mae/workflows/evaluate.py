@@ -44,12 +44,13 @@ def evaluate(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
         What was found; None on processes other than the main one.
     """
     settings = fill("evaluate", recipe, **flags)
-    options = as_the_run_split(settings.parts[0], settings.given, settings.parts[0].model_name_or_path)
+    (options,) = settings.parts
+    options = as_the_run_split(options, settings.given, str(options.model_name_or_path))
     if options.fit_temperature and (options.temperature or not options.output_dir):
         raise UsageError("--fit_temperature writes temperature.json into --output_dir, and goes without --temperature.")
     scale = read_temperature(options.temperature, options.tta) if options.temperature else None
     with whole_weights():
-        model, processor = load_classifier(options.model_name_or_path)
+        model, processor = load_classifier(str(options.model_name_or_path))
     names = class_names(model)
     with tempfile.TemporaryDirectory() as unused:  # the Trainer wants an output folder, and leaves nothing in it
         args = _trainer_arguments(options, unused)

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from ..data.images import EvaluationImages, collate
 from ..data.inputs import find_images, prepare
+from ..data.opening import open_image
 from ..data.sources import load_splits
 from ..data.splits import chosen_split
 from ..errors import CommandLineError, UsageError

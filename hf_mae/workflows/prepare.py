@@ -56,7 +56,8 @@ def decode_and_keep(options: PreparationArguments) -> Check:
         if for_training is None:  # nothing of them is kept; digests of one kind are needed, to compare all
             return verdict_on_files(paths, workers)
         first = keep_decoded([paths[place] for place in training], for_training, workers)
-        bad, digests = {}, [""] * len(paths)
+        bad: dict[int, str] = {}
+        digests = [""] * len(paths)
         for places, verdict in ((training, first), (held_out, later)):
             bad |= {places[place]: reason for place, reason in verdict.bad.items()}
             for place, digest in zip(places, verdict.digests):

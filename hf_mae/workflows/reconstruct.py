@@ -59,7 +59,8 @@ def reconstruct(**flags: Any) -> Reconstructed:
 
 
 def _refuse_what_cannot_reconstruct(report: ConversionReport, options: Any) -> None:
-    """A decoder of random weights draws noise, and normalised patches that are taken for pixels draw another picture."""
+    """A decoder of random weights draws noise, and normalised patches that are taken for pixels draw another
+    picture."""
     if any(entry["target"].startswith("decoder.") for entry in report.new):
         have_one = [name for name, public in catalogue().items() if "encoder only" not in public.layout]
         raise UsageError(

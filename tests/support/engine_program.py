@@ -1,14 +1,11 @@
 """Ten updates of `MaeFinetuner` on fixed data, to be launched under any engine, once for each of a list of options:
 `engine_program.py OPTIONS.json`."""
 
-import gc
-
-gc.disable()  # as `hf_mae.cli.main.program` does
-import json  # noqa: E402
-import os  # noqa: E402
-import shutil  # noqa: E402
-import sys  # noqa: E402
-from pathlib import Path  # noqa: E402
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
 
 import numpy as np
 import torch
