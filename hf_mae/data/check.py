@@ -93,14 +93,15 @@ def verdict_on_files(
     def make() -> Verdict:
         if not decode:
             return _look(look_at_the_ends, paths, num_workers)
-        return _look(lambda path: _named(path), paths, num_workers)
+        return _look(lambda path: look_at_file(path), paths, num_workers)
 
     return (
         _remembered(files_fingerprint(paths, *([] if decode else ["ends"])), find or make) if paths else Verdict({}, [])
     )
 
 
-def _named(path: str) -> tuple[str | None, str]:
+def look_at_file(path: str) -> tuple[str | None, str]:
+    """`look_whole` of a file; the reason does not repeat its name."""
     reason, digest = look_whole(lambda: open_image(path))
     return reason and (reason.replace(path, "").strip() or reason), digest
 

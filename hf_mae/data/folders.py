@@ -58,7 +58,7 @@ def load_image_folder(
         group_pattern: or a regular expression on `file_name`, whose first group it is.
         class_level: which folder is the class, from 1 below the splits, where the folders can be read in two ways.
         on_missing_class: `error` stops at a class that has images in one of several splits alone (a typo is one);
-            `keep` takes it as it is.
+            `keep` takes it as it is. With `label_names` it is not asked.
         keep_repeated: let files stand in two splits (for an audit that lists them).
         check: finds the files that cannot be decoded, in place of reading each of them for that alone.
 
@@ -86,7 +86,7 @@ def load_image_folder(
         entries = _grouped(entries, root, group_column, group_pattern)
         entries = drop_or_refuse(entries, empty, on_bad_image, num_workers, own_splits=not keep_repeated, check=check)
         loaded = _by_split(entries, label_names, root)
-    if on_missing_class == "error":
+    if on_missing_class == "error" and label_names is None:
         _refuse_class_of_one_split(loaded, root)
     return _finish(loaded, val_fraction, seed)
 

@@ -15,7 +15,10 @@ from transformers import (
 )
 
 from hf_mae.conversion import ConversionError, convert_checkpoint, convert_to_model, read_checkpoint
+from hf_mae.conversion.architecture import number_of_heads, read_architecture
 from hf_mae.conversion.convert import resize_positions
+from hf_mae.conversion.known import ENCODER_HEADS, Known
+from hf_mae.conversion.verification import verify_against_source
 
 HEADS = TINY | TINY_DECODER
 
@@ -166,7 +169,7 @@ def test_image_size_resizes_positions_bicubically(golden, state, tmp_path):
     torch.testing.assert_close(positions[:, 1:], expected.permute(0, 2, 3, 1).flatten(1, 2), atol=1e-7, rtol=0)
     assert torch.equal(positions[:, :1], old[:, :1])
     assert any("resized" in note for note in report.notes)
-    assert torch.equal(resize_positions(old, 4), old)
+    assert torch.equal(resize_positions(old, 4, (4, 4)), old)
     with pytest.raises(ConversionError, match="multiple of the patch size, 8"):
         convert_to_model(golden / "checkpoint-399.pth", num_labels=3, image_size=30, **TINY)
 
@@ -181,11 +184,16 @@ def test_the_processor_is_the_references_evaluation(golden, tmp_path):
 
 @pytest.mark.parametrize("width, heads", [(768, 12), (1024, 16), (1280, 16)])
 def test_heads_of_the_known_widths(width, heads):
-    from hf_mae.conversion.architecture import ARGS_HEADS, ENCODER_HEADS, number_of_heads
-
-    assert number_of_heads(width, None, {}, ARGS_HEADS, ENCODER_HEADS, "num_attention_heads") == heads
-    assert number_of_heads(width, None, {"num_heads": 8}, ARGS_HEADS, ENCODER_HEADS, "num_attention_heads") == 8
-    assert number_of_heads(width, 4, {"num_heads": 8}, ARGS_HEADS, ENCODER_HEADS, "num_attention_heads") == 4
+    """What the checkpoint says comes first, then the flag; a size of the reference's is supposed, and said."""
+    supposed = {}
+    assert number_of_heads(width, None, None, ENCODER_HEADS, "num_attention_heads", supposed) == heads
+    assert supposed == {"num_attention_heads": heads}
+    supposed.clear()
+    assert number_of_heads(width, None, 8, ENCODER_HEADS, "num_attention_heads", supposed) == 8
+    assert number_of_heads(width, 4, None, ENCODER_HEADS, "num_attention_heads", supposed) == 4
+    with pytest.raises(ConversionError, match="--num_attention_heads 4 contradicts the checkpoint, which says 8"):
+        number_of_heads(width, 4, 8, ENCODER_HEADS, "num_attention_heads", supposed)
+    assert not supposed
 
 
 def test_guessing_heads_is_an_error(golden, tmp_path):
@@ -200,14 +208,11 @@ def test_guessing_heads_is_an_error(golden, tmp_path):
 
 def test_wrong_number_of_heads_is_what_verify_sees(golden):
     """`--verify` compares with an independent forward pass: a model with other heads does not pass it."""
-    from hf_mae.conversion.architecture import read_architecture
-    from hf_mae.conversion.convert import _verify
-
     model, _ = convert_to_model(golden / "gap_smoothing_final.pth", **TINY)
     checkpoint = read_checkpoint(golden / "gap_smoothing_final.pth")
-    other = read_architecture(checkpoint.state, {}, num_attention_heads=6)
-    with pytest.raises(ConversionError, match="does not hold"):
-        _verify(model, checkpoint.state, other, "mean")
+    other = read_architecture(checkpoint.state, Known(), num_attention_heads=6)
+    with pytest.raises(ConversionError, match="does not hold.*timm's VisionTransformer"):
+        verify_against_source(model, checkpoint.state, other, "mean", checkpoint)
 
 
 def test_pretraining_from_an_encoder_alone_has_a_fresh_decoder(state, tmp_path):

@@ -104,7 +104,7 @@ def weight():
     [
         ({"encoder.blocks.0.attn.q_bias": weight(), "encoder.patch_embed.proj.weight": weight()}, "MAE-pytorch"),
         ({"blocks.0.attn.relative_position_bias_table": weight()}, "BEiT or Swin"),
-        ({"teacher": {"backbone.cls_token": weight()}, "student": {}}, "DINO"),
+        ({"teacher": {"backbone.cls_token": weight()}, "student": {}}, "no ViT MAE.*under teacher"),
         ({"blocks.0.ls1.gamma": weight(), "patch_embed.proj.weight": weight()}, "layer scale"),
         ({"conv1.weight": weight(), "layer1.0.conv1.weight": weight(), "fc.weight": weight()}, "ResNet"),
         ({"base_model.model.vit.layer.0.query.lora_A.weight": weight()}, "LoRA adapter"),

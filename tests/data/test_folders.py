@@ -33,7 +33,7 @@ def tree(tmp_path):
 
 def test_class_ids_are_sorted_names_over_all_splits(tree, caplog):
     with caplog.at_level(logging.WARNING):
-        splits = load_image_folder(tree)
+        splits = load_image_folder(tree, on_missing_class="keep")
     assert list(splits) == ["train", "validation", "test"]
     for split in splits.values():
         assert split.features["labels"] == ClassLabel(names=["a_cecum", "b_polyp", "c_zline"])
@@ -68,11 +68,14 @@ def test_manifests(tmp_path, suffix):
     else:
         lines = (json.dumps({"file_name": n, "label": c, "split": s}) for n, c, s in rows)
         manifest.write_text("\n".join(lines))
-    for splits in (load_image_folder(manifest), load_image_folder(tmp_path, manifest=manifest)):
+    with pytest.raises(UsageError, match="classes in one split only: cecum in train alone"):
+        load_image_folder(manifest)
+    options = {"on_missing_class": "keep"}
+    for splits in (load_image_folder(manifest, **options), load_image_folder(tmp_path, manifest=manifest, **options)):
         assert {split: len(dataset) for split, dataset in splits.items()} == {"train": 2, "validation": 1}
         assert splits["validation"].features["labels"].int2str(splits["validation"][0]["labels"]) == "polyp"
     manifest.rename(tmp_path / f"manifest.{suffix}")
-    assert len(load_image_folder(tmp_path)["train"]) == 2
+    assert len(load_image_folder(tmp_path, **options)["train"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -80,9 +83,9 @@ def test_manifests(tmp_path, suffix):
     [
         ("file_name,class\na/1.png,x\n", "lacks the column label"),
         ("file_name,label\na/absent.png,x\na/gone.png,y\n", "2 files that do not exist: a/absent.png, a/gone.png"),
-        ("file_name,label,split\na/1.png,x,holdout\n", "splits of unknown names.*holdout"),
+        ("file_name,label,split\na/1.png,x,somewhere\n", "splits of unknown names.*somewhere"),
         ("file_name,label\na/1.png,x\na/1.png,y\n", r"two labels: a/1.png \(x, y\)"),
-        ("file_name,label\na/1.png,\n", "row without file_name or label"),
+        ("file_name,label\na/1.png,\n", "row 1, has no label"),
         ("", "has no rows"),
     ],
 )
@@ -94,7 +97,7 @@ def test_faulty_manifests(tmp_path, text, message):
 
 
 def test_parquet_and_saved_data_sets(tree, tmp_path):
-    reference = load_image_folder(tree)["train"]
+    reference = load_image_folder(tree, on_missing_class="keep")["train"]
     images = Dataset.from_dict({"image": reference["image"], "label": reference["labels"]})
     images = images.cast_column("label", ClassLabel(names=reference.features["labels"].names))
     (tmp_path / "parquet").mkdir()
@@ -126,7 +129,7 @@ def test_skip_leaves_them_out_and_keeps_the_evaluation_clean(tree, caplog):
     (tree / "train" / "a_cecum" / "broken.jpg").write_bytes(b"not an image")
     shutil.copy(tree / "train" / "b_polyp" / "0.png", tree / "test" / "b_polyp" / "copy.png")
     with caplog.at_level(logging.WARNING):
-        splits = load_image_folder(tree, on_bad_image="skip")
+        splits = load_image_folder(tree, on_bad_image="skip", on_missing_class="keep")
     assert "train/b_polyp/0.png" not in splits["train"]["file_name"]
     assert "test/b_polyp/copy.png" in splits["test"]["file_name"]
     assert len(splits["train"]) == 5 and "broken.jpg" in caplog.text

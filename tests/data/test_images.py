@@ -32,7 +32,7 @@ def test_the_cache_changes_no_pixel(splits):
 def test_a_second_run_reads_the_cache(splits, monkeypatch):
     transform = training_transform("endoscopy", 40)
     first = TrainingImages(splits["train"], transform)
-    monkeypatch.setattr("hf_mae.data.images.to_rgb", lambda image: pytest.fail("decoded again"))
+    monkeypatch.setattr("hf_mae.data.images.read_rgb", lambda row: pytest.fail("decoded again"))
     second = TrainingImages(splits["train"], transform)
     assert torch.equal(first[5]["pixel_values"], second[5]["pixel_values"])
 

@@ -12,6 +12,7 @@ from support.paths import ROOT
 
 from hf_mae.data import TrainingImages, load_image_folder, store, training_transform
 from hf_mae.data.images import CachedPixels
+from hf_mae.data.opening import read_rgb
 from hf_mae.data.store import PixelStore
 from hf_mae.data.transforms import SquareResize
 from hf_mae.files.caches import file_key
@@ -40,7 +41,7 @@ def test_what_goes_in_comes_out_and_is_decoded_once(cache, monkeypatch):
 
     def decode(place):
         decoded.append(place)
-        return image_of(place)
+        return image_of(place), f"digest {place}"
 
     pixels.add(keys[:20], decode, 2)
     pixels.add(keys[10:40:2], lambda place: decode(10 + 2 * place), 2)  # another split, which overlaps
@@ -48,7 +49,7 @@ def test_what_goes_in_comes_out_and_is_decoded_once(cache, monkeypatch):
     order = [38, 3, 19, 20, 0]
     for found, place in zip(held(pixels, [keys[place] for place in order]), order):
         assert np.array_equal(found, image_of(place))
-    assert PixelStore("another resize").places() == {}
+    assert PixelStore("another resize").places() == {} and pixels.digests()["k20"] == "digest 20"
     pixels.add(["twice", "twice"], decode, 1)
     assert len(held(pixels, ["twice", "twice"])) == 2
 
@@ -60,7 +61,7 @@ def test_an_error_keeps_what_is_whole_and_leaves_nothing_half_written(cache, mon
     def decode(place):
         if place == 21:
             raise OSError("broken file")
-        return image_of(place)
+        return image_of(place), ""
 
     with pytest.raises(OSError, match="broken file"):
         pixels.add(keys, decode, 2)
@@ -70,7 +71,7 @@ def test_an_error_keeps_what_is_whole_and_leaves_nothing_half_written(cache, mon
 
 def test_what_is_not_to_be_kept_leaves_no_file(cache):
     pixels = PixelStore("a resize")
-    pixels.add(["a", "b"], lambda place: image_of(place) if place else None, 1)
+    pixels.add(["a", "b"], lambda place: (image_of(place), "") if place else None, 1)
     pixels.add(["a"], lambda place: None, 1)
     assert list(pixels.places()) == ["b"] and len(list(pixels.folder.glob("*arrow*"))) == 1
     assert not list(pixels.folder.glob(".*.partial"))
@@ -80,7 +81,7 @@ def test_folds_share_the_images(cache, toy, monkeypatch):
     whole = load_image_folder(toy / "labelled")["train"]
     decoded = []
     resize = SquareResize(24)
-    monkeypatch.setattr("hf_mae.data.images.to_rgb", lambda image: decoded.append(1) or image.convert("RGB"))
+    monkeypatch.setattr("hf_mae.data.images.read_rgb", lambda row: decoded.append(1) or read_rgb(row))
     CachedPixels(whole.select(range(40)), resize, 2)
     assert len(decoded) == 40
     pixels = CachedPixels(whole.select(range(20, 60)), resize, 2)
@@ -109,7 +110,7 @@ paths = sorted(map(str, Path({str(folder)!r}).iterdir()))
 done = []
 def decode(place):
     done.append(place)
-    return np.asarray(SquareResize(224)(Image.open(paths[place]).convert("RGB")))
+    return np.asarray(SquareResize(224)(Image.open(paths[place]).convert("RGB"))), ""
 PixelStore("x").add([file_key(path) for path in paths], decode, 2)
 print(len(done))
 """

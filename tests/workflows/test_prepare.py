@@ -28,9 +28,9 @@ def decoded(monkeypatch, tmp_path) -> list[str]:
 
     for module in (store, caches):
         monkeypatch.setattr(module, "cache_folder", lambda: tmp_path / "cache")
-    monkeypatch.setattr(check, "fault_of", noted(check.fault_of))
+    monkeypatch.setattr(check, "look_at_file", noted(check.look_at_file))
     monkeypatch.setattr(
-        images, "open_encoded", lambda encoded, was=images.open_encoded: found.append(encoded["path"]) or was(encoded)
+        images, "read_rgb", lambda encoded, was=images.read_rgb: found.append(encoded["path"]) or was(encoded)
     )
     return found
 
