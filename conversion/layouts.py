@@ -50,7 +50,7 @@ MMPRETRAIN = (
     (r"(^|\.)neck\.ln1\.", r"\1decoder_norm."),
     (r"(^|\.)neck\.", r"\1"),
     (r"(^|\.)backbone\.", r"\1"),
-    (r"(^|\.)layers\.(\d+)\.", r"\1blocks.\2."),
+    (r"(^|\.)layers\.(\d+)\.(?=ln|attn|ffn|gamma)", r"\1blocks.\2."),
     (r"(blocks\.\d+)\.ln([12])\.", r"\1.norm\2."),
     (r"(blocks\.\d+)\.ffn\.layers\.0\.0\.", r"\1.mlp.fc1."),
     (r"(blocks\.\d+)\.ffn\.layers\.1\.", r"\1.mlp.fc2."),
