@@ -1,0 +1,124 @@
+"""Every image becomes upright 8-bit RGB by one rule, and what is no image is named."""
+
+import io
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from hf_mae.data import opening
+from hf_mae.data.opening import ImageError, eight_bits_of, read_rgb, to_rgb
+from hf_mae.data.videos import frames
+
+
+def encoded(image, kind="PNG"):
+    buffer = io.BytesIO()
+    image.save(buffer, format=kind)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "levels, kind, low, high",
+    [
+        (np.linspace(0, 65535, 64), "uint16", 0, 255),
+        (np.linspace(0, 4095, 64), "uint16", 0, 255),
+        (np.linspace(260, 4095, 64), "int32", 16, 255),
+        (np.linspace(0, 255, 64), "int32", 0, 255),
+        (np.linspace(0, 100, 64), "int32", 0, 100),
+        (np.linspace(0, 70000, 64), "int32", 0, 255),
+        (np.linspace(-1000, 3000, 64), "int32", 0, 255),
+        (np.linspace(0, 1, 64), "float32", 0, 255),
+        (np.linspace(0.2, 0.4, 64), "float32", 51, 102),
+        (np.linspace(-1, 1, 64), "float32", 0, 255),
+        (np.linspace(5.5, 99.25, 64), "float32", 0, 255),
+    ],
+)
+def test_levels_of_any_range_become_eight_bits(levels, kind, low, high):
+    """A ramp stays a ramp, in a file as in memory."""
+    levels = np.tile(levels.astype(kind), (8, 1))
+    seen = np.asarray(to_rgb(Image.fromarray(levels)))
+    assert seen.shape == (8, 64, 3) and (seen.min(), seen.max()) == (low, high)
+    assert (np.diff(seen[..., 0].astype(int), axis=1) >= 0).all() and np.array_equal(seen[..., 0], seen[..., 2])
+    if kind != "uint16" or levels.max() > 255:
+        assert np.array_equal(np.asarray(read_rgb(encoded(Image.fromarray(levels), "TIFF"))), seen)
+
+
+@given(st.lists(st.integers(0, 65535), min_size=2, max_size=30))
+def test_the_order_of_levels_is_kept(levels):
+    seen = eight_bits_of(np.array(levels, dtype=np.uint16)).astype(int)
+    for one, a in zip(levels, seen):
+        for other, b in zip(levels, seen):
+            assert (one <= other) <= (a <= b)
+
+
+def test_levels_that_are_not_finite_are_no_image():
+    with pytest.raises(ImageError, match="not finite"):
+        to_rgb(Image.fromarray(np.array([[0.0, np.nan]], dtype=np.float32)))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGBA", "CMYK", "YCbCr", "RGB"])
+def test_other_modes_are_as_in_pipeline(mode):
+    from transformers.image_utils import load_image
+
+    pixels = np.random.default_rng(0).integers(0, 255, (6, 7, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels).convert("L" if mode in ("LA", "PA") else "RGB").convert(mode)
+    assert np.array_equal(np.asarray(to_rgb(image)), np.asarray(load_image(image)))
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda path: path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n"), "no image of a format"),
+        (lambda path: path.write_bytes(b""), "no image of a format"),
+        (lambda path: os.mkfifo(path), "no regular file"),
+        (lambda path: path.mkdir(), "no regular file"),
+    ],
+)
+def test_what_is_no_image_is_named(tmp_path, make, message):
+    make(tmp_path / "x.jpg")
+    with pytest.raises(OSError) as caught:
+        read_rgb(tmp_path / "x.jpg")
+    assert message in opening.reason_of(caught.value)
+
+
+def test_a_bound_on_pixels_comes_before_decoding(monkeypatch):
+    monkeypatch.setattr(opening, "MAX_PIXELS", 99)
+    with pytest.raises(ImageError, match="10 x 10 pixels, more than 99"):
+        read_rgb(encoded(Image.new("RGB", (10, 10))))
+
+
+def test_heic_and_dicom(tmp_path):
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    pydicom = pytest.importorskip("pydicom")
+    colours = np.zeros((64, 64, 3), dtype=np.uint8)
+    colours[:, 32:] = 200
+    Image.fromarray(colours).save(tmp_path / "x.heic", quality=90)
+    assert abs(np.asarray(read_rgb(tmp_path / "x.heic")).astype(int) - colours).mean() < 4
+
+    ramp = np.tile(np.linspace(0, 4095, 32), (16, 1)).astype(np.uint16)
+    meta = pydicom.dataset.FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = "1.2.840.10008.5.1.4.1.1.7", "1.2.3"
+    meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    dataset = pydicom.Dataset()
+    dataset.file_meta = meta
+    dataset.Rows, dataset.Columns, dataset.SamplesPerPixel, dataset.PixelRepresentation = 16, 32, 1, 0
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
+    dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    for kind, expected in (("MONOCHROME2", ramp), ("MONOCHROME1", 4095 - ramp)):
+        dataset.PhotometricInterpretation, dataset.PixelData = kind, ramp.tobytes()
+        dataset.save_as(tmp_path / "x.dcm", enforce_file_format=True)
+        seen = np.asarray(read_rgb(tmp_path / "x.dcm"))
+        assert np.array_equal(seen[..., 1], eight_bits_of(expected))
+
+
+def test_frames_of_a_steady_video_have_their_times(tmp_path):
+    cv2 = pytest.importorskip("cv2")
+    path = str(tmp_path / "x.avi")
+    writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"MJPG"), 25, (32, 32))
+    for number in range(60):
+        writer.write(np.full((32, 32, 3), number, dtype=np.uint8))
+    writer.release()
+    assert [round(seconds, 3) for seconds, _ in frames(path, 2.0)] == [0.0, 0.48, 1.0, 1.48, 2.0]
