@@ -49,6 +49,8 @@ class ReferenceTraining(ReferenceFields, TrainingArguments):  # type: ignore[mis
         except (ValueError, ImportError, TypeError, RuntimeError) as error:  # options that do not go together
             raise UsageError(f"{first_line(error)}") from None
         self.warmup_steps = warmup_steps
+        if self.load_best_model_at_end and self.eval_strategy == "no":
+            raise UsageError("load_best_model_at_end needs evaluations to choose by: --eval_strategy epoch.")
         device = self.device  # joins the other processes
         if self.effective_batch_size is not None:
             self._derive_accumulation()
@@ -64,6 +66,8 @@ class ReferenceTraining(ReferenceFields, TrainingArguments):  # type: ignore[mis
         for name in ("warmup_epochs", "base_learning_rate", "min_learning_rate", "learning_rate"):
             if (value := getattr(self, name)) is not None and value < 0:
                 raise UsageError(f"{name} cannot be negative ({value}).")
+        if self.ddp_backend and int(os.environ.get("WORLD_SIZE", "1")) < 2:
+            raise UsageError("ddp_backend is for several processes: start them with accelerate launch.")
         if not 0 <= self.seed < 2**32:
             raise UsageError(f"seed must lie between 0 and 2^32 - 1, not {self.seed}.")
 

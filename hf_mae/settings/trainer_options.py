@@ -45,8 +45,8 @@ SAMPLING = ("random", "sequential")
 
 def refuse_option(name: str, value: Any, default: Any) -> None:
     """Raises UsageError, with the reason, for a value of an option that would do nothing, or what nobody wants."""
-    reason = REFUSED.get(name)
-    if reason and value != default and (default is True or value not in (None, False, [], "", "None")):
+    reason, off = REFUSED.get(name), value is None or value is False or value in ([], "")
+    if reason and value != default and (default is True or not off):
         raise UsageError(f"--{name} {str(value).lower()} {reason}.")
     if name == "train_sampling_strategy" and value not in SAMPLING:
         raise UsageError(f"--{name} takes {' or '.join(SAMPLING)}, not {value}: all images are as long as each other.")

@@ -160,8 +160,10 @@ class MaeFinetuner(ReferenceTrainer):
         division by the accumulation steps and DDP's mean over processes give that mean; for equal micro-batches it is
         the micro-batch's own mean. In evaluation: the plain cross-entropy.
         """
-        labels = inputs["labels"]
-        outputs = model(pixel_values=inputs["pixel_values"])
+        labels, pixel_values = inputs["labels"], inputs["pixel_values"]
+        if not model.training and (self.args.bf16_full_eval or self.args.fp16_full_eval):
+            pixel_values = pixel_values.to(torch.bfloat16 if self.args.bf16_full_eval else torch.float16)
+        outputs = model(pixel_values=pixel_values)
         if not model.training:
             loss = cross_entropy_sum(outputs.logits, labels) / len(labels)
         else:
