@@ -129,7 +129,7 @@ def test_the_quickstart_runs_to_its_end(tmp_path):
         env=environment(),
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Setting up" not in done.stdout and "verified  largest difference" in done.stdout
+    assert "Setting up" not in done.stdout and "verified  against" in done.stdout
     predicted = re.findall(r"^(\w+)/\S+ +-> (\w+)", done.stdout, flags=re.MULTILINE)
     assert len(predicted) == 3
     scores = re.search(r"^test +\d+ +[\d.]+ +[\d.]+ +([\d.]+)", done.stdout, flags=re.MULTILINE)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UsageError
-from ..evaluation.calibration import RANGE, before_and_after, fit_temperature
+from ..evaluation.calibration import RANGE, before_and_after, fit_temperature, negative_log_likelihood
 from ..files.writing import write_json
 
 logger = logging.getLogger(__name__)
@@ -28,18 +28,21 @@ def fit_and_write(
     temperature = fit_temperature(logits, labels)
     facts = {"temperature": temperature, "fitted_on": split, "images": len(labels), "averaged_views": averaged_views}
     facts |= before_and_after(logits, labels, temperature)
-    if why := why_not(facts):
+    if why := why_not(facts, logits, labels):
         logger.warning("No temperature is kept: the one fitted on %s, %.3f, %s.", split, temperature, why)
         return None
     write_json(folder / NAME, facts)
     return facts
 
 
-def why_not(facts: dict[str, Any]) -> str:
+def why_not(facts: dict[str, Any], logits: np.ndarray, labels: np.ndarray) -> str:
     """Why a fitted temperature is of no use; empty where it is."""
     low, high = RANGE
-    if not 1.02 * low < facts["temperature"] < high / 1.02:
-        return "is the bound of its range: the model has hardly learnt, or there are too few images"
+    likelihood = facts["nll_after"] + 1e-9  # where every image is right, it is flat towards 0
+    if not 1.02 * low < facts["temperature"] < high / 1.02 or any(
+        negative_log_likelihood(logits, labels, bound) <= likelihood for bound in RANGE
+    ):
+        return "is the bound of its range, so these images tell none: too few, nearly all right, or all guessed"
     if facts["ece_after"] > facts["ece_before"]:
         return f"makes the calibration worse (error {facts['ece_before']:.4f} before, {facts['ece_after']:.4f} after)"
     return ""

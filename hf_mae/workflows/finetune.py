@@ -98,9 +98,17 @@ def finetune_on(
     model = _build(model_args, args, names, checkpoint)
     if checkpoint:
         refuse_other_data(Path(checkpoint).parent, source)
-    leakage = _look_for_leakage(model_args, data_args, args, splits)
     with args.main_process_first(desc="preparing the images"):
         training_images, held_out, processor = prepare_images(splits, data_args, model.config.image_size, args.seed)
+    trainer = MaeFinetuner(
+        model=model,
+        args=args,
+        train_dataset=training_images,
+        eval_dataset=held_out.get(judge_of(splits) or ""),
+        processing_class=processor,
+    )
+    if not checkpoint and args.process_index == 0:
+        clear_old_run(folder)
     begun = RunRecord(
         kind="finetune",
         base=model_args.base,
@@ -109,18 +117,9 @@ def finetune_on(
         environment=environment(),
         settings=given,
         classes=names,
-        leakage=leakage,
-    )
-    trainer = MaeFinetuner(
-        model=model,
-        args=args,
-        train_dataset=training_images,
-        eval_dataset=held_out.get(judge_of(splits) or ""),
-        processing_class=processor,
+        leakage=_look_for_leakage(model_args, data_args, args, splits),
     )
     if args.process_index == 0:
-        if not checkpoint:
-            clear_old_run(folder)
         write_begun(begun, folder)
     with kept_open(trainer):
         return _train_and_evaluate(trainer, checkpoint, held_out, begun)

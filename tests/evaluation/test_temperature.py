@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from hf_mae.cli.main import main
 from hf_mae.errors import UsageError
 from hf_mae.evaluation.calibration import before_and_after, fit_temperature
 from hf_mae.models.views import averaged_views, views
-from hf_mae.runs.temperature import read_temperature
+from hf_mae.runs.temperature import fit_and_write, read_temperature
 
 
 @pytest.mark.parametrize("sharpness", [0.4, 1.0, 3.0])
@@ -63,12 +64,23 @@ def model(finetuned):
     return finetuned()
 
 
+@pytest.fixture(scope="module")
+def mixed(toy, tmp_path_factory):
+    """The toy images with half of the validation labels wrong: nobody is right on all of them."""
+    data = shutil.copytree(toy / "labelled", tmp_path_factory.mktemp("mixed") / "labelled")
+    names = sorted(path.name for path in (data / "validation").iterdir())
+    for one, other in zip(names, names[1:] + names[:1]):
+        for path in sorted((data / "validation" / one).glob(f"{one}_*"))[:3]:
+            path.rename(data / "validation" / other / f"was_{path.name}")
+    return data
+
+
 def rows_of(path):
     return {row["file_name"]: row for row in csv.DictReader(open(path))}
 
 
-def test_fit_on_validation_then_use_on_test_and_in_predict(model, toy, tmp_path):
-    common = ["--model_name_or_path", model, "--data_dir", toy / "labelled"]
+def test_fit_on_validation_then_use_on_test_and_in_predict(model, toy, mixed, tmp_path):
+    common = ["--model_name_or_path", model, "--data_dir", mixed]
     fitted = tmp_path / "fitted"
     done = run_cli("evaluate", *common, "--fit_temperature", "true", "--tta", "true", "--output_dir", fitted)
     facts = json.loads((fitted / "temperature.json").read_text())
@@ -83,7 +95,7 @@ def test_fit_on_validation_then_use_on_test_and_in_predict(model, toy, tmp_path)
     assert scaling["temperature"] == facts["temperature"] and results["ece"] == pytest.approx(scaling["ece_after"])
     assert f"on test: expected calibration error {scaling['ece_before']:.4f} before" in done.stdout
     out = tmp_path / "out.csv"
-    folder = toy / "labelled" / "test"
+    folder = mixed / "test"
     run_cli("predict", "--model_name_or_path", model, folder, "--output", out, "--tta", "--temperature", fitted)
     predicted, evaluated = rows_of(out), rows_of(fitted / "predictions_test.csv")
     assert len(predicted) == len(evaluated) == 18
@@ -93,13 +105,31 @@ def test_fit_on_validation_then_use_on_test_and_in_predict(model, toy, tmp_path)
         assert float(row["score_1"]) == pytest.approx(float(same["score"]), abs=2e-6)
 
 
-def test_a_run_holds_the_temperature_of_its_validation_split(model, toy):
+def test_a_run_holds_the_temperature_of_its_validation_split(tiny_pth, mixed, tmp_path):
+    model = tmp_path / "run"
+    flags = ["--model_name_or_path", tiny_pth, "--data_dir", mixed, "--output_dir", model, "--num_train_epochs", 6]
+    flags += ["--learning_rate", 3e-3, "--warmup_epochs", 1, "--per_device_train_batch_size", 20, "--report_to", "none"]
+    run_cli("finetune", *flags)
     facts = json.loads((model / "temperature.json").read_text())
     assert facts["images"] == 18 and not facts["averaged_views"]
     assert f"temperature {facts['temperature']:.3f}" in (model / "README.md").read_text()
     assert read_temperature(str(model), averaged_views=False) == facts["temperature"]
     with pytest.raises(UsageError, match="was fitted without --tta, and this is with"):
         read_temperature(str(model), averaged_views=True)
+
+
+@pytest.mark.parametrize(
+    "logits, labels, why",
+    [
+        (np.eye(3)[[0, 1, 2] * 9] * 5, [0, 1, 2] * 9, "is the bound of its range"),
+        (np.eye(3)[[0, 1, 2] * 9] * 5, [1, 2, 0] * 9, "is the bound of its range"),
+        (np.array([[2.0, 0.0]] * 9 + [[0.5, 0.0]]), [0] * 8 + [1, 0], "makes the calibration worse"),
+    ],
+)
+def test_a_temperature_that_is_none_is_not_kept(tmp_path, caplog, logits, labels, why):
+    (tmp_path / "temperature.json").write_text("{}")  # of an earlier run
+    assert fit_and_write(tmp_path, logits, np.array(labels), "validation", False) is None
+    assert not (tmp_path / "temperature.json").exists() and why in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_push_in_one_commit_and_use_it_from_there(runs, hub, toy, pooling, tmp_p
     assert {"model.safetensors", "config.json", "preprocessor_config.json", "README.md", "all_results.json"} <= set(
         files
     )
-    assert {"confusion_matrix_validation.png", "recipe.yaml", "temperature.json"} <= set(files)
+    assert {"confusion_matrix_validation.png", "recipe.yaml", "per_class_f1_validation.png"} <= set(files)
     assert not any(path.startswith(("checkpoint-", "runs/")) or path.endswith(".bin") for path in files)
     assert files["model.safetensors"] == (run / "model.safetensors").read_bytes()
     card = ModelCard(files["README.md"].decode())

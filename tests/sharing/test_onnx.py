@@ -59,7 +59,7 @@ def test_the_example_needs_no_torch_and_agrees_with_pipeline(exported, tmp_path,
         best = pipeline("image-classification", model=str(run), device="cpu")(str(tmp_path / "x.png"))[0]
         assert words[1] == best["label"] and float(words[2]) == pytest.approx(best["score"], abs=0.02)
     lines = [line for line in (out / "example.py").read_text().splitlines() if line.strip()]
-    assert len(lines) <= 31
+    assert len(lines) <= 36
 
 
 def test_mistakes_of_the_user(finetuned, tmp_path):
