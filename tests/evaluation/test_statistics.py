@@ -100,3 +100,15 @@ def test_the_paired_difference():
     assert result["accuracy"]["low"] > 0 and result["accuracy"]["p_value"] < 0.01
     equal = paired_bootstrap([same], [same])["macro_f1"]
     assert equal["difference"] == equal["low"] == equal["high"] == 0.0 and equal["p_value"] == 1.0
+
+
+def test_mcnemar_counts_each_patient_once():
+    """40 patients of 25 images that say the same: without names 50 images are evidence; with them, two patients."""
+    groups = np.repeat(np.arange(40), 25)
+    labels = groups % 2
+    first, second = np.where(np.isin(groups, (3, 8)), 1 - labels, labels), labels.copy()
+    second[groups == 39] = np.where(np.arange(25) < 1, 1 - labels[groups == 39], labels[groups == 39])
+    by_image, by_patient = mcnemar(labels, first, second), mcnemar(labels, first, second, groups)
+    assert by_image["only_second"] == 50 and by_image["p_value"] < 1e-10 and by_image["units"] == "images"
+    assert (by_patient["only_first"], by_patient["only_second"], by_patient["units"]) == (1, 2, "groups")
+    assert by_patient["p_value"] == 1.0
