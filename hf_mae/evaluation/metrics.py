@@ -122,7 +122,7 @@ def scalar_scores(scores: dict[str, Any]) -> dict[str, float]:
 
 
 def zero_division_notes(scores: dict[str, Any]) -> list[str]:
-    """Sentences on where a zero denominator was counted as 0, and which classes no macro average includes."""
+    """Sentences on where a zero denominator was counted as 0, and over which classes averages are."""
     zero = scores["zero_division"]
     texts = {
         "precision": "never predicted, so their precision counts as 0",
@@ -134,4 +134,7 @@ def zero_division_notes(scores: dict[str, Any]) -> list[str]:
         notes.append(
             f"ROC AUC and average precision are undefined: no image, or every image, is {', '.join(undefined)}."
         )
+    names = list(scores.get("per_class", {}))
+    if scores.get("average_precision") is not None and len(names) == 2:
+        notes.append(f"Average precision is the mean of {names[0]}'s and {names[1]}'s: neither is the positive class.")
     return notes

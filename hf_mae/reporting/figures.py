@@ -126,7 +126,7 @@ def roc(curves: list[dict[str, Any]], macro: float | None, path: Path, title: st
     """Receiver operating characteristic, one curve a class; `macro`: their mean area, None where undefined."""
     figure, axes = _curves(curves, "roc", "auc", "AUC")
     axes.plot([0, 1], [0, 1], ":", color="grey", lw=1)
-    title = f"{title}: ROC, each class against the rest{_macro(macro)}"
+    title = f"{title}: ROC, each class against the rest{_macro(macro, len(curves))}"
     axes.set(xlabel="false positive rate", ylabel="true positive rate", title=title)
     _save(figure, path)
 
@@ -134,13 +134,14 @@ def roc(curves: list[dict[str, Any]], macro: float | None, path: Path, title: st
 def precision_recall(curves: list[dict[str, Any]], macro: float | None, path: Path, title: str) -> None:
     """Precision over recall, one curve a class; `macro`: the mean average precision, None where undefined."""
     figure, axes = _curves(curves, "pr", "ap", "AP", drawstyle="steps-post")
-    title = f"{title}: precision and recall, each class against the rest{_macro(macro)}"
+    title = f"{title}: precision and recall, each class against the rest{_macro(macro, len(curves))}"
     axes.set(xlabel="recall", ylabel="precision", title=title)
     _save(figure, path)
 
 
-def _macro(value: float | None) -> str:
-    return "" if value is None else f" (macro {value:.3f})"
+def _macro(value: float | None, classes: int) -> str:
+    over = "mean of both classes" if classes == 2 else "macro"
+    return "" if value is None else f" ({over} {value:.3f})"
 
 
 def _curves(curves: list[dict[str, Any]], curve: str, area: str, short: str, **style):

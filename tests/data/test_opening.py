@@ -2,6 +2,7 @@
 
 import io
 import os
+import struct
 
 import numpy as np
 import pytest
@@ -122,3 +123,43 @@ def test_frames_of_a_steady_video_have_their_times(tmp_path):
         writer.write(np.full((32, 32, 3), number, dtype=np.uint8))
     writer.release()
     assert [round(seconds, 3) for seconds, _ in frames(path, 2.0)] == [0.0, 0.48, 1.0, 1.48, 2.0]
+
+
+def boxes(data: bytes):
+    """The boxes of an MP4: name, start, end and where the content starts."""
+    at = 0
+    while at < len(data):
+        size, name = struct.unpack(">I4s", data[at : at + 8])
+        yield name, at, at + size
+        at += size
+
+
+def with_durations(
+    data: bytes, runs: list[tuple[int, int]], path=(b"moov", b"trak", b"mdia", b"minf", b"stbl")
+) -> bytes:
+    """An MP4 whose frames last other times: `runs` of (frames, factor of the first duration)."""
+    out = b""
+    for name, start, end in boxes(data):
+        body = data[start + 8 : end]
+        if path and name == path[0]:
+            body = with_durations(body, runs, path[1:])
+        elif not path and name == b"stts":
+            ticks = struct.unpack(">I", body[12:16])[0]
+            entries = b"".join(struct.pack(">II", frames, factor * ticks) for frames, factor in runs)
+            body = struct.pack(">II", 0, len(runs)) + entries
+        elif name == b"edts":
+            name = b"free"
+        out += struct.pack(">I4s", 8 + len(body), name) + body
+    return out
+
+
+def test_frames_of_changing_durations_have_their_true_times(tmp_path):
+    cv2 = pytest.importorskip("cv2")
+    path = tmp_path / "x.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 10, (64, 64))
+    for number in range(30):
+        writer.write(np.full((64, 64, 3), 8 * number, dtype=np.uint8))
+    writer.release()
+    path.write_bytes(with_durations(path.read_bytes(), [(20, 1), (10, 10)]))  # 2 s of ten a second, then one a second
+    times = [round(seconds, 2) for seconds, _ in frames(str(path), 1.0)]
+    assert times == [float(second) for second in range(12)]

@@ -1,6 +1,8 @@
 """ONNX: the same logits for any batch, and classes from onnxruntime, numpy and Pillow alone."""
 
 import json
+import runpy
+import shutil
 import subprocess
 import sys
 
@@ -10,7 +12,13 @@ import pytest
 import torch
 from PIL import Image
 from support.cli_process import run_cli
-from transformers import AutoModelForImageClassification, pipeline
+from support.paths import ROOT
+from transformers import AutoModelForImageClassification, ViTImageProcessor, pipeline
+
+from hf_mae.conversion import reference_image_processor
+from hf_mae.data.opening import read_rgb
+
+EXAMPLE = ROOT / "hf_mae" / "sharing" / "onnx_example.py"
 
 
 @pytest.fixture(scope="module", params=["mean", "cls"])
@@ -43,7 +51,7 @@ def test_what_the_check_found_is_kept(exported):
     assert "model_int8.onnx" in told and f"accuracy {100 * accuracy:.2f} %" in told
 
 
-@pytest.mark.parametrize("size", [(64, 64), (90, 70)])
+@pytest.mark.parametrize("size", [(64, 64), (345, 123)])
 def test_the_example_needs_no_torch_and_agrees_with_pipeline(exported, tmp_path, size):
     run, out, _ = exported
     rng = np.random.default_rng(0)
@@ -68,3 +76,30 @@ def test_mistakes_of_the_user(finetuned, tmp_path):
     run_cli("export-onnx", finetuned(), tmp_path / "x")
     done = run_cli("export-onnx", finetuned(), tmp_path / "x", status=1)
     assert "overwrite" in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["squeezed", "cropped"])
+@pytest.mark.parametrize(
+    "size, mode", [((345, 123), "RGB"), ((37, 64), "RGB"), ((61, 200), "I;16"), ((50, 40), "turned")]
+)
+def test_the_example_shows_the_model_the_pixels_of_the_pipeline(tmp_path, monkeypatch, kind, size, mode):
+    """Both kinds of processors, odd sizes, 16 bits, and a photograph on its side."""
+    if kind == "cropped":
+        processor = reference_image_processor(32)
+    else:
+        processor = ViTImageProcessor(size={"height": 32, "width": 32}, resample=2, do_convert_rgb=True)
+    processor.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"id2label": {"0": "a"}}')
+    shutil.copy(EXAMPLE, tmp_path / "example.py")
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda path: None)
+    monkeypatch.setattr(sys, "argv", ["example.py", "model.onnx"])
+    example = runpy.run_path(str(tmp_path / "example.py"))
+    pixels = np.random.default_rng(0).integers(0, 255, (*size[::-1], 3), dtype=np.uint8)
+    image, path = Image.fromarray(pixels), tmp_path / "x.png"
+    if mode == "I;16":
+        image = Image.fromarray(pixels[..., 0].astype(np.uint16) * 16)
+    exif = Image.Exif()
+    exif[0x0112] = 6 if mode == "turned" else 1
+    image.save(path, exif=exif)
+    seen = processor(read_rgb(path), return_tensors="np")["pixel_values"]
+    np.testing.assert_allclose(example["pixels"](str(path)), seen, atol=2e-2 if kind == "cropped" else 2e-2)

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import logging
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset, load_dataset
@@ -191,3 +192,23 @@ def test_a_data_set_with_a_transform_of_its_own_is_taken_as_it_is(tiny_pth, toy,
     trainer.train()
     assert trainer.state.global_step == 3 and "eval_accuracy" in trainer.evaluate()
     assert isinstance(trainer.train_dataset, Dataset)
+
+
+def test_a_stream_is_predicted(tiny_pth, toy, tmp_path):
+    """As the stock Trainer takes it: an iterable data set, prepared as it comes."""
+    processor = image_processor("endoscopy", 32)
+
+    def prepared(batch):
+        tensors = processor([image.convert("RGB") for image in batch["image"]], return_tensors="pt")
+        return {"pixel_values": tensors["pixel_values"], "labels": batch["label"]}
+
+    whole = load_dataset("imagefolder", data_dir=str(toy / "labelled"), split="test")
+    stream = load_dataset("imagefolder", data_dir=str(toy / "labelled"), split="test", streaming=True)
+    trainer = MaeFinetuner(model=classifier(tiny_pth), args=arguments(tmp_path), processing_class=processor)
+    torch.nn.init.normal_(trainer.model.classifier.weight, generator=torch.Generator().manual_seed(0))
+    expected = trainer.predict(whole)
+    found = trainer.predict(stream.map(prepared, batched=True, batch_size=5, remove_columns=["image", "label"]))
+    np.testing.assert_allclose(found.predictions, expected.predictions, atol=1e-5)
+    assert found.label_ids.tolist() == expected.label_ids.tolist()
+    whole.set_transform(prepared)
+    np.testing.assert_allclose(trainer.predict(whole).predictions, expected.predictions, atol=1e-5)

@@ -2,9 +2,11 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 from support.cli_process import run_cli
 
 from hf_mae import load_image_folder
@@ -122,3 +124,17 @@ def test_a_group_column_reaches_the_predictions(tiny_pth, toy, tmp_path):
         for k in (1, 2)
     ]
     assert folds[0] | folds[1] == {f"p{k}" for k in range(5)} and not folds[0] & folds[1]
+
+
+def test_runs_on_other_images_are_not_counted(tiny_pth, toy, tmp_path):
+    data = shutil.copytree(toy / "labelled", tmp_path / "data")
+    argv = flags(tiny_pth, toy, tmp_path / "cv", "--folds", 3, "--num_train_epochs", 1)
+    argv[argv.index("--data_dir") + 1] = str(data)
+    done = run_cli("crossval", *argv)
+    assert "The test split (18 images) is left out" in done.stderr
+    shutil.copytree(data, tmp_path / "moved")  # the same images in another place are the same
+    argv[argv.index("--data_dir") + 1] = str(tmp_path / "moved")
+    assert run_cli("crossval", *argv).stderr.count("is done") == 3
+    Image.effect_noise((64, 64), 50).convert("RGB").save(tmp_path / "moved" / "train" / "ring" / "new.jpg")
+    done = run_cli("crossval", *argv, status=1)
+    assert "holds a run on other images (images were added, removed, changed" in done.stderr.replace("data_dir", "")
