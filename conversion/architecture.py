@@ -155,6 +155,11 @@ def read_architecture(
     depth = count_blocks(state, "blocks")
     if depth == 0:
         raise ConversionError(f"{source} has no transformer blocks (blocks.0...): it holds no ViT encoder.")
+    for prefix in ("blocks", "decoder_blocks"):
+        if count_blocks(state, prefix) > len(state):  # a number that no list of names should be made of
+            raise ConversionError(
+                f"{source} has a block {count_blocks(state, prefix) - 1} of {prefix}, and lacks others."
+            )
     _refuse_missing(state, depth, has_decoder, source)
     width, channels, patch, patch_width = state["patch_embed.proj.weight"].shape
     if patch != patch_width:

@@ -8,6 +8,7 @@ import re
 import torch
 
 from .architecture import position_grid
+from .bounds import refuse_expanded_tensors
 from .errors import ConversionError
 from .known import Known
 from .layouts import ANCHOR
@@ -31,6 +32,7 @@ def to_normal_form(state: State, known: Known, source: str) -> tuple[State, list
     """
     notes: list[str] = []
     _refuse_odd_tensors(state, source)
+    refuse_expanded_tensors(state, source)
     _refuse_unknown_in_encoder(state, source)
     state = _fold_probe(state, source, notes)
     state = _with_class_position(state, known, source, notes)

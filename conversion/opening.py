@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from .bounds import refuse_inflating_archive
 from .errors import ConversionError
 
 WEIGHT_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
@@ -97,6 +98,7 @@ def read_pickle(path: Path) -> Any:
         ConversionError: the file is truncated, no checkpoint, or names something that is not on the safe list.
     """
     refuse_what_is_no_weights(path)
+    refuse_inflating_archive(path)
     try:
         return _load_pickle(path)
     except pickle.UnpicklingError as error:
@@ -110,7 +112,7 @@ def read_pickle(path: Path) -> Any:
         raise ConversionError(
             f"{path} is damaged, or no PyTorch checkpoint ({reason}): fetch or copy it again."
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError, MemoryError) as error:
         reason = str(error).split("\n")[0][:120] or type(error).__name__
         raise ConversionError(
             f"{path} is truncated or no PyTorch checkpoint ({reason}): fetch or copy it again."

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from .bounds import refuse_foreign_folder, refuse_huge_config, refuse_huge_processor
 from .checkpoint import Checkpoint
 from .errors import ConversionError
 from .known import CARRIED, Known
@@ -27,7 +28,7 @@ def read_pretrained(source: str) -> Checkpoint:
     if folder.exists() and not (folder / "config.json").is_file():
         raise ConversionError(f"{source} is no transformers model: it has no config.json.")
     files = _weight_files(folder)
-    config = _read_config(source)
+    config = read_config(source)
     class_name, target = stock_class(config, source)
     model, info = load_stock(source, class_name)
     if missing := sorted(info["missing_keys"]):
@@ -39,7 +40,7 @@ def read_pretrained(source: str) -> Checkpoint:
         {"source": name, "reason": f"not loaded by {class_name}"} for name in sorted(info["unexpected_keys"])
     ]
     checkpoint.known = known_of_config(config, target, _supposed(folder))
-    checkpoint.known.image_processor = _processor_of(source)
+    checkpoint.known.image_processor = processor_of(source)
     checkpoint.file = files[0] if files else None
     return checkpoint
 
@@ -58,15 +59,26 @@ def _weight_files(folder: Path) -> list[Path]:
     return files
 
 
-def _read_config(source: str) -> Any:
+def read_config(source: str) -> Any:
+    """The configuration of a folder or Hub id, within all bounds; no code of it is run.
+
+    Raises:
+        ConversionError: there is none, or it is of a model that is not read here.
+    """
     from transformers import AutoConfig
 
+    if Path(source).is_dir():
+        refuse_foreign_folder(Path(source))
     try:
-        return AutoConfig.from_pretrained(source, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # transformers and huggingface_hub raise many kinds here; one sentence serves them all
         raise ConversionError(
             f"{source} is no file, no model folder and cannot be had from the Hub ({_first_line(error)})."
         ) from None
+    if getattr(config, "auto_map", None) or getattr(config, "quantization_config", None):
+        raise ConversionError(f"{source} asks for code of its own, or is quantised: only stock models are read.")
+    refuse_huge_config(config, source)
+    return config
 
 
 def load_stock(source: str, class_name: str) -> tuple[Any, dict[str, Any]]:
@@ -134,8 +146,12 @@ def _supposed(folder: Path) -> set[str]:
         return set()
 
 
-def _processor_of(source: str) -> dict[str, Any] | None:
-    """The image processor of a folder or Hub id, as its file holds it; None where there is none."""
+def processor_of(source: str) -> dict[str, Any] | None:
+    """The image processor of a folder or Hub id, as its file holds it; None where there is none.
+
+    Raises:
+        ConversionError: it is no image processor, or one without bounds.
+    """
     from transformers.image_processing_base import ImageProcessingMixin
 
     try:
@@ -146,6 +162,7 @@ def _processor_of(source: str) -> dict[str, Any] | None:
         raise ConversionError(
             f"{source}: its preprocessor_config.json is no image processor ({type(processor).__name__})."
         )
+    refuse_huge_processor(processor, source)
     return {name: value for name, value in processor.items() if name != "auto_map"}
 
 

@@ -22,6 +22,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]}?)" if close else ""
 
 
+def printable(text: str) -> str:
+    """Text for a terminal: codes that would colour it, move the cursor or rename the window are shown, not obeyed."""
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape", "replace").decode() for c in text
+    )
+
+
 def one_line(error: BaseException) -> str:
     """What an exception says, on one line; its kind where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -5,6 +5,15 @@ import logging
 import os
 import sys
 
+from ..errors import printable
+
+
+class _Harmless(logging.Formatter):
+    """Lines whose names and values cannot command the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
 
 def show_logs() -> None:
     """Our own log lines on the main process's stderr; of transformers only errors, and no bars for reading a file.
@@ -17,6 +26,8 @@ def show_logs() -> None:
 
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
-    logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(_Harmless("%(message)s"))
     main_process = os.environ.get("RANK", "0") == "0"  # as a launcher says
     logging.getLogger("hf_mae").setLevel(logging.INFO if main_process else logging.ERROR)

@@ -9,7 +9,7 @@ import sys
 from importlib import import_module
 
 from .. import __version__
-from ..errors import UsageError
+from ..errors import UsageError, printable
 from ..settings.verbs import VERBS, find_verb
 
 
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         find_verb(verb)
     except UsageError as error:
-        print(f"hf-mae: {error}", file=sys.stderr)
+        print(printable(f"hf-mae: {error}"), file=sys.stderr)
         return error.status
     try:
         return run(verb, argv)
@@ -53,14 +53,14 @@ def run(verb: str, argv: list[str]) -> int:
         return int(left.code or 0)
     except UsageError as error:
         _show(error)
-        print(f"hf-mae {verb}: {error}", file=sys.stderr)
+        print(printable(f"hf-mae {verb}: {error}"), file=sys.stderr)
         return error.status
     except OSError as error:  # a folder that cannot be written, a full disk
         if error.strerror is None or isinstance(error, BrokenPipeError):
             raise
         _show(error)
         where = f"{error.filename}: " if error.filename else ""
-        print(f"hf-mae {verb}: {where}{error.strerror}.", file=sys.stderr)
+        print(printable(f"hf-mae {verb}: {where}{error.strerror}."), file=sys.stderr)
         return 1
 
 

@@ -2,6 +2,7 @@
 
 import sys
 
+from ..errors import printable
 from .flags import Parser
 
 
@@ -23,5 +24,5 @@ def main(argv: list[str]) -> int:
         good = done.total - len(done.faults)
         print(f"{good} of {done.total} images predicted: {done.output}{before}", file=sys.stderr)
     for fault in done.faults:
-        print(f"hf-mae predict: {fault}", file=sys.stderr)
+        print(printable(f"hf-mae predict: {fault}"), file=sys.stderr)
     return 1 if done.faults else 0

@@ -59,7 +59,7 @@ def walk_images(root: str | Path) -> Tree:
             else:
                 tree.images.append(name)
     _add_linked(tree, linked)
-    _refuse_odd_names(tree)
+    refuse_odd_names(tree.images, str(tree.root))
     return tree
 
 
@@ -119,12 +119,12 @@ def _add_linked(tree: Tree, linked: dict[tuple[int, int], str]) -> None:
     tree.images.sort()
 
 
-def _refuse_odd_names(tree: Tree) -> None:
-    odd = [name for name in tree.images if any("\udc80" <= letter <= "\udcff" for letter in name)]
+def refuse_odd_names(names: list[str], where: str) -> None:
+    """Raises UsageError for file names that are no UTF-8, which no table could hold."""
+    odd = [name for name in names if any("\udc80" <= letter <= "\udcff" for letter in name)]
     if odd:
         raise UsageError(
-            f"{len(odd)} images of {tree.root} have names that are no UTF-8 ({os.fsencode(odd[0])!r}), which no "
-            "table can "
+            f"{where} has {len(odd)} images with names that are no UTF-8 ({os.fsencode(odd[0])!r}), which no table can "
             "hold: rename them."
         )
 

@@ -17,7 +17,7 @@ def find_images(patterns: list[str], videos: bool = False) -> list[str]:
     Raises:
         UsageError: a pattern that stands for nothing.
     """
-    from .files import image_files_below
+    from .files import image_files_below, refuse_odd_names
 
     found = []
     for pattern in patterns:
@@ -37,6 +37,7 @@ def find_images(patterns: list[str], videos: bool = False) -> list[str]:
             found += inside
         else:
             found.append(pattern)  # a file that is missing is reported with the others, in its place
+    refuse_odd_names(found, "What is to be read")
     return found
 
 

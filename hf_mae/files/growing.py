@@ -49,7 +49,7 @@ def growing_file(
         shutil.copy(path, partial)
     rows, done = _whole_rows(partial, header) if partial.exists() else ([], set())
     write_json(record, settings)
-    write_text(partial, "".join(rows) or _head(header))
+    write_text(partial, "".join(rows) or (_line(header) if header else ""))
     with open(partial, "a", newline="", encoding="utf-8") as file:
         try:
             yield file, done
@@ -61,27 +61,42 @@ def growing_file(
     record.unlink()
 
 
-def _head(header: list[str] | None) -> str:
-    buffer = io.StringIO()
-    if header:
-        csv.writer(buffer).writerow(header)
-    return buffer.getvalue()
-
-
 def _whole_rows(partial: Path, header: list[str] | None) -> tuple[list[str], set[str]]:
-    """The lines that were written to their end, but for those with an error, and their names."""
+    """The rows that were written to their end, but for those with an error, and their names.
+
+    A name may hold line breaks of any kind: a CSV's rows are those of the csv module, and lines of JSON end with a line
+    feed alone.
+    """
     with open(partial, encoding="utf-8", newline="") as file:
         text = file.read()
-    lines = text[: text.rfind("\n") + 1].splitlines(keepends=True)
     if header is None:
-        good = [(line, row) for line in lines if "error" not in (row := json.loads(line))]
-        return [line for line, _ in good], {row["file_name"] for _, row in good}
-    if lines and next(csv.reader(lines[:1])) != header:
+        return _whole_lines(text, partial)
+    rows = list(csv.reader(io.StringIO(text, newline="")))
+    if not text.endswith("\r\n"):  # the last one was being written
+        rows = rows[:-1]
+    if rows and rows[0] != header:
         raise UsageError(f"{partial} has other columns than this run's (--top_k?): pass --overwrite, or another name.")
-    kept, done = lines[:1], set()
-    for line in lines[1:]:
-        cells = next(csv.reader([line]))
-        if len(cells) == len(header) and not cells[-1]:
-            kept.append(line)
-            done.add(cells[0])
+    good = [cells for cells in rows[1:] if len(cells) == len(header) and not cells[-1]]
+    return [_line(cells) for cells in [header, *good]], {cells[0] for cells in good}
+
+
+def _whole_lines(text: str, partial: Path) -> tuple[list[str], set[str]]:
+    kept, done = [], set()
+    for line in text.split("\n")[:-1]:
+        try:
+            row = json.loads(line)
+            name, failed = row["file_name"], "error" in row
+        except (ValueError, KeyError, TypeError):
+            raise UsageError(
+                f"{partial} has a line that is no row of predict: pass --overwrite, or another name."
+            ) from None
+        if not failed:
+            kept.append(f"{line}\n")
+            done.add(name)
     return kept, done
+
+
+def _line(cells: list[str]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer).writerow(cells)
+    return buffer.getvalue()

@@ -1,13 +1,22 @@
 """Locks between processes and runs."""
 
+import fcntl
+import json
 import logging
+import os
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from ..errors import UsageError
+
 logger = logging.getLogger(__name__)
+
+OWNER = ".lock"  # in a folder that one process writes
 
 
 @contextmanager
@@ -29,3 +38,64 @@ def locked(path: Path, waiting: str = "") -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Holds a folder for this process alone; the lock goes with the process, however that ends.
+
+    The folder is made where it is missing, and is gone again if nothing was written into it.
+
+    Raises:
+        UsageError: another process holds it; the sentence says which.
+    """
+    if folder.is_file():
+        raise UsageError(f"{folder} is a file: name a folder.")
+    missing = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / OWNER
+    held = _take(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # before the lock is let go: whoever waits looks whether the file is still there
+        os.close(held)
+        if missing and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _take(path: Path) -> int:
+    """The open, locked file."""
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            owner = _owner(file)
+            os.close(file)
+            raise UsageError(
+                f"{path.parent} is being written by another run{owner}: wait until it is done, or choose another folder."
+            ) from None
+        if _is_still(path, file):
+            break
+        os.close(file)
+    facts = {"host": socket.gethostname(), "process": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+    os.ftruncate(file, 0)
+    os.write(file, json.dumps(facts).encode())
+    return file
+
+
+def _owner(file: int) -> str:
+    try:
+        facts = json.loads(os.pread(file, 4096, 0))
+        return f" (process {facts['process']} on {facts['host']}, since {facts['since']})"
+    except (ValueError, KeyError, TypeError, OSError):
+        return ""
+
+
+def _is_still(path: Path, file: int) -> bool:
+    """Whether a path leads to the file that is open: who held it before may have removed it."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(file))
+    except FileNotFoundError:
+        return False

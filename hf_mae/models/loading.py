@@ -9,6 +9,7 @@ from transformers import AutoConfig
 
 from ..conversion.normal_form import is_fresh_head
 from ..conversion.opening import refuse_what_is_no_weights
+from ..conversion.pretrained import processor_of, read_config
 from ..errors import UsageError, first_line
 from .building import refuse_other_images
 from .checkpoints import resolve
@@ -42,6 +43,7 @@ def _load_model(source: str) -> Any:
     """A stock classifier in float32, with all of its weights."""
     from transformers import AutoModelForImageClassification
 
+    read_config(source)  # which refuses what would be built without bounds
     if Path(source).is_dir():
         for weights in sorted([*Path(source).glob("*.safetensors"), *Path(source).glob("*.bin")]):
             refuse_what_is_no_weights(weights)
@@ -67,6 +69,7 @@ def _load_model(source: str) -> Any:
 def _load_processor(source: str) -> Any:
     from transformers import AutoImageProcessor
 
+    processor_of(source)  # which refuses images without bounds
     try:
         return AutoImageProcessor.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # whatever a class makes of fields that it does not expect

@@ -138,7 +138,9 @@ def write_model_card(folder: Path, record: RunRecord, architecture: str, recipe:
         licence=_licence_text(licence, known_from, record.base),
         model=name,
         results="\n".join(_results_table(record.scores)) if record.scores else "No split was evaluated.",
-        notes="\n".join(f"- {part}: {note}" for part, v in record.scores.items() for note in zero_division_notes(v)),
+        notes="\n".join(
+            f"- {part}: {cell(note)}" for part, v in record.scores.items() for note in zero_division_notes(v)
+        ),
         split=split,
         per_class="\n".join(_class_table(record.scores.get(split, {}))),
         data=record.data.data_dir,

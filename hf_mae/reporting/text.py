@@ -71,8 +71,8 @@ def _markdown_table(rows: list[Row], notes: _Footnotes) -> str:
 
 
 def cell(text: str) -> str:
-    """Text for a cell of a Markdown table: one line, whose bars end no cell."""
-    return " ".join(text.split()).replace("|", r"\|")
+    """Text for a cell of a Markdown table: one line, whose bars end no cell, and without a tag that is alive."""
+    return " ".join(text.split()).replace("|", r"\|").replace("<", "&lt;")
 
 
 def _markdown_differences(found: list[dict[str, Any]]) -> str:

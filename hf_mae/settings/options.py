@@ -6,6 +6,7 @@ those that `VERB --help` shows.
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from collections.abc import Callable
@@ -60,7 +61,7 @@ class Option:
         try:
             value = _READERS[self.kind](value)
         except (TypeError, ValueError):
-            kind = {int: "a whole number", float: "a number", bool: "true or false", dict: "JSON"}.get(
+            kind = {int: "a whole number", float: "a finite number", bool: "true or false", dict: "JSON"}.get(
                 self.kind, "text"
             )
             raise CommandLineError(
@@ -96,7 +97,7 @@ def _read_int(value: Any) -> int:
 
 
 def _read_float(value: Any) -> float:
-    if isinstance(value, bool):
+    if isinstance(value, bool) or not math.isfinite(float(value)):
         raise ValueError(value)
     return float(value)
 

@@ -43,9 +43,13 @@ def read_recipe(name: str) -> dict[str, Any]:
 
     path = find_recipe(name)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8-sig")
+        repeats = any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader))
+        values = {} if repeats else yaml.safe_load(text) or {}
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise CommandLineError(f"{path} is no YAML ({one_line(error)}).") from None
+    if repeats:  # a few lines of which can stand for more than any memory holds
+        raise CommandLineError(f"{path} repeats values by reference (&name, *name): write them out.")
     if not isinstance(values, dict):
         raise CommandLineError(f"{path} must hold `name: value` lines.")
     return {str(key): value for key, value in values.items()}

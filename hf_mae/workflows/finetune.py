@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from ..data.splits import HELD_OUT, judge_of
 from ..data.transforms import image_processor, parse_mean_std, training_transform
 from ..errors import UsageError
 from ..evaluation.calibration import calibration_sentence
+from ..files.locks import sole_writer
 from ..files.writing import write_text
 from ..models.building import build_classifier
 from ..models.checkpoints import resolve
@@ -91,6 +93,18 @@ def finetune_on(
     Returns:
         The record; None on processes other than the main one.
     """
+    with sole_writer(args.folder) if args.process_index == 0 else nullcontext():
+        return _run(splits, model_args, data_args, args, given)
+
+
+def _run(
+    splits: DatasetDict,
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    args: FinetuningArguments,
+    given: dict[str, Any],
+) -> RunRecord | None:
+    """What `finetune_on` says, in a folder that nobody else writes."""
     folder, checkpoint = args.folder, settle_resume(args)
     names = _class_names(splits, data_args)
     source = DataSource.of(data_args, args.seed, data_fingerprint(splits))

@@ -1,6 +1,7 @@
 """`pretrain`: masked pre-training on unlabelled images, from scratch or from a checkpoint."""
 
 import logging
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from ..data.images import EvaluationImages, TrainingImages
 from ..data.leakage import Match, leave_out, record_hashes, write_image_list
 from ..data.transforms import image_processor, parse_mean_std, pretraining_transform
 from ..data.unlabelled import load_unlabelled
+from ..files.locks import sole_writer
 from ..files.writing import write_text
 from ..models.building import build_pretrainer
 from ..models.checkpoints import resolve
@@ -26,7 +28,7 @@ from ..runs.record import DataSource, RunRecord, Training
 from ..runs.record_files import write_begun, write_record
 from ..settings.arguments import PretrainingArguments
 from ..settings.data import PretrainingDataArguments
-from ..settings.fill import fill
+from ..settings.fill import Settings, fill
 from ..settings.models import PretrainingModelArguments
 from ..settings.recipes import recipe_as_run
 from ..sharing.hub import push_when_done
@@ -50,8 +52,19 @@ def pretrain(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
         What was done, as the output folder holds it; None on processes other than the main one.
     """
     settings = fill("pretrain", recipe, **flags)
+    args = settings.parts[-1]
+    push = push_when_done(args)
+    with sole_writer(args.folder) if args.process_index == 0 else nullcontext():
+        record = _run(settings)
+    if record is not None:
+        push()
+    return record
+
+
+def _run(settings: Settings) -> RunRecord | None:
+    """What `pretrain` says, in a folder that nobody else writes."""
     model_args, data_args, args = settings.parts
-    push, checkpoint = push_when_done(args), settle_resume(args)
+    checkpoint = settle_resume(args)
     with args.main_process_first(desc="reading the images"):
         images, excluded = _read_images(data_args)
     source = DataSource(str(data_args.data_dir), seed=args.seed, fingerprint=data_fingerprint({"train": images}))
@@ -80,9 +93,7 @@ def pretrain(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
     trainer.save_state()
     if not trainer.is_world_process_zero():
         return None
-    record = _finish(trainer, images, begun, result, seconds, data_args.preprocessing_num_workers)
-    push()
-    return record
+    return _finish(trainer, images, begun, result, seconds, data_args.preprocessing_num_workers)
 
 
 def _read_images(data_args: PretrainingDataArguments) -> tuple[Dataset, list[Match]]:

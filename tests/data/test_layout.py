@@ -179,7 +179,7 @@ def test_what_is_not_read_is_counted(tmp_path, caplog):
 def test_names_that_are_no_utf_8_are_refused(tmp_path):
     put(tmp_path, "a/1.png")
     os.rename(tmp_path / "a" / "1.png", os.fsencode(tmp_path / "a") + b"/gr\xfcn.png")
-    with pytest.raises(UsageError, match=r"no UTF-8 \(b'a/gr\\xfcn.png'\)"):
+    with pytest.raises(UsageError, match=r"names that are no UTF-8 \(b'a/gr\\xfcn.png'\)"):
         walk_images(tmp_path)
 
 

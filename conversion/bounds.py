@@ -1,0 +1,186 @@
+"""Bounds on what a file may make us spend, looked at before it is spent: sizes, depths, and code of its own."""
+
+import json
+import pickletools
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .errors import ConversionError
+
+MAX_LAYERS, MAX_WIDTH, MAX_PIXELS, MAX_CLASSES = 1_000, 65_536, 16_384, 1_000_000
+NEST = 50  # of tuples in tuples; checkpoints have two or three
+# Fields of a configuration, and the largest number that a ViT of this kind may have there.
+LIMITS = {
+    "num_hidden_layers": MAX_LAYERS,
+    "decoder_num_hidden_layers": MAX_LAYERS,
+    "num_attention_heads": MAX_WIDTH,
+    "decoder_num_attention_heads": MAX_WIDTH,
+    "hidden_size": MAX_WIDTH,
+    "decoder_hidden_size": MAX_WIDTH,
+    "intermediate_size": 16 * MAX_WIDTH,
+    "decoder_intermediate_size": 16 * MAX_WIDTH,
+    "image_size": MAX_PIXELS,
+    "patch_size": MAX_PIXELS,
+    "num_channels": 1_000,
+    "num_labels": MAX_CLASSES,
+}
+
+
+def refuse_inflating_archive(path: Path) -> None:
+    """Refuses a `.pth` that is compressed inside, which torch never writes, or whose pickle nests without end.
+
+    Raises:
+        ConversionError: it is such a file.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            packed = [entry for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
+            if packed:
+                size = sum(entry.file_size for entry in entries)
+                raise ConversionError(
+                    f"{path} is compressed inside (it would take {size / 1e9:.1f} GB), which torch.save never does: "
+                    "unpack it, and save its weights anew."
+                )
+            for entry in entries:
+                if entry.filename.endswith("/data.pkl"):
+                    refuse_deep_pickle(archive.read(entry), path)
+    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+        raise ConversionError(f"{path} is truncated or no PyTorch checkpoint ({error}): fetch it again.") from None
+
+
+def refuse_deep_pickle(content: bytes, path: Path) -> None:
+    """Refuses tuples nested in tuples beyond `NEST`: to hash one that holds the last one twice takes 2 ** depth steps.
+
+    Raises:
+        ConversionError: there is one, or it is no pickle.
+    """
+    stack: list[int] = []  # depth of each value
+    marks: list[int] = []
+    memo: dict[int, int] = {}
+    try:
+        for opcode, argument, _ in pickletools.genops(content):
+            name = opcode.name
+            if name == "MARK":
+                marks.append(len(stack))
+            elif name in ("BINGET", "LONG_BINGET", "GET"):
+                stack.append(memo.get(int(argument), 0))
+            elif name in ("BINPUT", "LONG_BINPUT", "PUT", "MEMOIZE"):
+                memo[len(memo) if name == "MEMOIZE" else int(argument)] = stack[-1] if stack else 0
+            else:
+                start = _popped(opcode, stack, marks)
+                taken = stack[start:]
+                del stack[start:]
+                depth = 1 + max(taken, default=0) if name.startswith("TUPLE") else max(taken, default=0)
+                stack += [depth] * len(opcode.stack_after)
+                if depth > NEST:
+                    raise ConversionError(f"{path} nests tuples more than {NEST} deep, which no checkpoint does.")
+    except (ValueError, IndexError) as error:
+        raise ConversionError(
+            f"{path} is damaged, or no PyTorch checkpoint ({error}): fetch or copy it again."
+        ) from None
+
+
+def _popped(opcode: Any, stack: list[int], marks: list[int]) -> int:
+    """From where on an opcode takes values off the stack."""
+    if pickletools.markobject in opcode.stack_before:
+        before_mark = opcode.stack_before.index(pickletools.markobject)
+        return max(0, (marks.pop() if marks else 0) - before_mark)
+    return max(0, len(stack) - len(opcode.stack_before))
+
+
+def refuse_expanded_tensors(state: dict[str, torch.Tensor], source: str) -> None:
+    """Refuses tensors that are larger than what they are stored in: a view without strides unfolds as it is copied."""
+    for name, tensor in state.items():
+        if tensor.numel() * tensor.element_size() > max(tensor.untyped_storage().nbytes(), 64):
+            raise ConversionError(
+                f"{source}: {name} is of shape {tuple(tensor.shape)}, more than the "
+                f"{tensor.untyped_storage().nbytes()} bytes that the file holds of it."
+            )
+
+
+def refuse_foreign_folder(folder: Path) -> None:
+    """Refuses a folder that brings code of its own, weights from elsewhere, or JSON that is none of a model's.
+
+    Nothing of it is ever run: `trust_remote_code` is False everywhere; here it is said in a sentence.
+
+    Raises:
+        ConversionError: it does.
+    """
+    for name in ("config.json", "preprocessor_config.json", "processor_config.json"):
+        values = read_json(folder / name)
+        if values and "auto_map" in values:
+            raise ConversionError(
+                f"{folder / name} asks for Python code of its own (auto_map), which is never run: only stock models of "
+                "transformers are read."
+            )
+        if values and values.get("quantization_config"):
+            raise ConversionError(
+                f"{folder / name} is of quantised weights (quantization_config): take the plain ones."
+            )
+    for path in sorted(folder.glob("*.index.json")):
+        weight_map = (read_json(path) or {}).get("weight_map")
+        names = set(weight_map.values()) if isinstance(weight_map, dict) else {None}
+        wrong = [name for name in names if not isinstance(name, str) or Path(name).name != name]
+        if wrong:
+            raise ConversionError(f"{path} names weights that are not beside it ({wrong[0]}): they are not read.")
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object; None where there is no such file.
+
+    Raises:
+        ConversionError: it is no JSON, or no object.
+    """
+    if not path.is_file():
+        return None
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, OSError) as error:
+        raise ConversionError(f"{path} is no JSON ({str(error)[:100]}).") from None
+    if not isinstance(values, dict):
+        raise ConversionError(f"{path} holds a {type(values).__name__}, and a model's has names and values.")
+    return values
+
+
+def refuse_huge_config(config: Any, source: str) -> None:
+    """Refuses a configuration whose model nobody could hold, before it is built.
+
+    Raises:
+        ConversionError: a size is out of all bounds, or none at all.
+    """
+    for name, largest in LIMITS.items():
+        value = getattr(config, name, None)
+        numbers = value if isinstance(value, (list, tuple)) else [value]
+        for number in numbers:
+            if number is None:
+                continue
+            if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= largest:
+                raise ConversionError(
+                    f"{source}: its config.json says {name} = {value!r}, and at most {largest:,} can be read."
+                )
+
+
+def refuse_huge_processor(processor: dict[str, Any], source: str) -> None:
+    """Refuses an image processor that would make images of unheard-of size.
+
+    Raises:
+        ConversionError: it would, or its sizes are no numbers.
+    """
+    for name in ("size", "crop_size", "pad_size"):
+        value = processor.get(name)
+        if value is None:
+            continue
+        for number in value.values() if isinstance(value, dict) else [value]:
+            if number is not None and (
+                isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MAX_PIXELS
+            ):
+                raise ConversionError(
+                    f"{source}: its preprocessor_config.json says {name} = {value!r}, and images of at most "
+                    f"{MAX_PIXELS:,} pixels a side are made."
+                )
