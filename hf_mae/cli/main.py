@@ -37,9 +37,9 @@ def main(argv: list[str] | None = None) -> int:
         return error.status
     try:
         return run(verb, argv)
-    except KeyboardInterrupt:
-        print(f"hf-mae {verb}: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as left:
+        print(printable(f"hf-mae {verb}: {left or 'interrupted'}"), file=sys.stderr)
+        return getattr(left, "status", 130)
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -74,7 +74,7 @@ def _take(path: Path) -> int:
             owner = _owner(file)
             os.close(file)
             raise UsageError(
-                f"{path.parent} is being written by another run{owner}: wait until it is done, or choose another folder."
+                f"{path.parent} is being written by another run{owner}: wait until that is done, or choose another."
             ) from None
         if _is_still(path, file):
             break

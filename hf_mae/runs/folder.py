@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..errors import UsageError
 from ..settings.arguments import ReferenceTraining
-from ..training.checkpoints import is_complete, last_checkpoint, refuse_without_optimizer
+from ..training.checkpoints import fault_of, last_checkpoint, refuse_without_optimizer
 from ..training.preemption import MARK
 from .record import ALL_RESULTS, BEGUN, CROSSVAL, DataSource
 from .record_files import begun_record
@@ -38,8 +38,8 @@ def settle_resume(args: ReferenceTraining) -> str | None:
         logger.info("Resuming from %s", found)
         return str(found)
     if asked and asked not in ("False", "false"):
-        if not is_complete(Path(asked)):
-            raise UsageError(f"{asked} is no complete checkpoint: pass a checkpoint-N folder, or `last`.")
+        if fault := fault_of(Path(asked)):
+            raise UsageError(f"{asked} {fault}: pass a whole checkpoint-N folder, or `last`.")
         refuse_without_optimizer(Path(asked))
         return asked
     folder = args.folder

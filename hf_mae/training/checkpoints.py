@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import re
+import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,56 @@ from ..files.writing import write_json
 logger = logging.getLogger(__name__)
 
 
-def is_complete(checkpoint: Path) -> bool:
-    """Whether a checkpoint was written to its end: the Trainer writes its state last."""
-    return (checkpoint / "trainer_state.json").is_file()
+LAUNCH_FILE = "launch.json"
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a run was launched; kept in every checkpoint."""
+
+    engine: str  # accelerate's name of it
+    processes: int
+    effective_batch: int
+
+
+def fault_of(checkpoint: Path) -> str | None:
+    """Why a checkpoint cannot be gone on from; None: it is whole.
+
+    The Trainer writes its state last. Files are looked at as far as their heads and lengths tell: a machine that goes
+    down leaves empty and short ones.
+    """
+    state, launch = checkpoint / "trainer_state.json", checkpoint / LAUNCH_FILE
+    if not state.is_file():
+        return "was not written to its end (the run was killed while saving)"
+    try:
+        update = json.loads(state.read_text(encoding="utf-8"))["global_step"]
+        if launch.is_file():
+            Launch(**json.loads(launch.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError):
+        return "is damaged (trainer_state.json or launch.json cannot be read)"
+    named = re.fullmatch(r"checkpoint-(\d+)", checkpoint.name)
+    if named and update != int(named.group(1)):
+        return f"is damaged (its trainer_state.json is of update {update})"
+    for path in sorted(checkpoint.iterdir()):
+        if path.suffix == ".safetensors" and not _is_whole_safetensors(path):
+            return f"is damaged ({path.name} is cut off)"
+        if path.suffix in (".pt", ".pth", ".bin") and not zipfile.is_zipfile(path):
+            return f"is damaged ({path.name} is cut off)"
+    return None
+
+
+def _is_whole_safetensors(path: Path) -> bool:
+    """Whether a file is as long as its head says."""
+    try:
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > path.stat().st_size:
+                return False
+            head = json.loads(file.read(length))
+        ends = [entry["data_offsets"][1] for name, entry in head.items() if name != "__metadata__"]
+        return path.stat().st_size == 8 + length + max(ends, default=0)
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return False
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -27,9 +75,10 @@ def last_checkpoint(folder: Path) -> Path | None:
         return None
     found = [path for path in folder.iterdir() if path.is_dir() and re.fullmatch(r"checkpoint-\d+", path.name)]
     for path in sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True):
-        if is_complete(path):
+        fault = fault_of(path)
+        if fault is None:
             return path
-        logger.warning("%s was not written to its end (the run was killed while saving): it is passed over.", path)
+        logger.warning("%s %s: it is passed over.", path, fault)
     return None
 
 
@@ -103,18 +152,6 @@ def refuse_another_model(checkpoint: str, config: Any) -> None:
         then, now = getattr(before, name), getattr(config, name)
         if then != now:
             raise UsageError(f"{checkpoint} has {name} {then}, this run has {now}: a run goes on as it began.")
-
-
-LAUNCH_FILE = "launch.json"
-
-
-@dataclass(frozen=True)
-class Launch:
-    """How a run was launched; kept in every checkpoint."""
-
-    engine: str  # accelerate's name of it
-    processes: int
-    effective_batch: int
 
 
 def write_launch(checkpoint: Path, launch: Launch) -> None:

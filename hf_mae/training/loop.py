@@ -7,7 +7,7 @@ from typing import Any
 from transformers.trainer_utils import TrainOutput
 
 from ..errors import UsageError, first_line
-from .preemption import StopAtSignal, clear_mark
+from .preemption import StopAtSignal, StoppedBeforeTraining, clear_mark
 from .trainer import ReferenceTrainer
 
 # What the backends say when the process at the other end is gone.
@@ -30,6 +30,8 @@ def train(trainer: ReferenceTrainer, checkpoint: str | None) -> tuple[TrainOutpu
     trainer.add_callback(stop)
     try:
         result: Any = trainer.train(resume_from_checkpoint=checkpoint)
+    except StoppedBeforeTraining:
+        raise
     except KeyboardInterrupt:
         raise UsageError(f"Interrupted at update {trainer.state.global_step}. {AGAIN}") from None
     except UsageError as error:  # of a worker that loads images, it comes with the worker's traceback in front

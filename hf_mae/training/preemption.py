@@ -7,6 +7,8 @@ different updates, or only some of them, so they agree on when to stop.
 import logging
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,37 @@ from ..errors import UsageError
 
 logger = logging.getLogger(__name__)
 MARK = "stopped_by_signal"  # in the output folder: the run was stopped, and is to be resumed
+
+
+# SIGTERM: a scheduler, or a closed terminal; SIGUSR1: SLURM's --signal, ahead of the time limit; SIGINT: Ctrl-C.
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+class StoppedBeforeTraining(KeyboardInterrupt):
+    """The run was told to stop before there was anything to save. Nobody takes it for a mistake of the images."""
+
+    status = 75
+
+
+@contextmanager
+def stops_with_a_word() -> Iterator[None]:
+    """Within the block, SIGTERM and SIGUSR1 end the run with a sentence wherever training does not listen to them."""
+
+    def leave(number: int, frame: Any) -> None:
+        raise StoppedBeforeTraining(
+            f"told to stop ({signal.Signals(number).name}) while it was not training: nothing was saved anew; the same "
+            "command begins, or goes on with --resume_from_checkpoint last"
+        )
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class StoppedBySignal(UsageError):
@@ -37,11 +70,13 @@ class StopAtSignal(TrainerCallback):
     def __init__(self) -> None:
         self.told: int | None = None  # the signal
         self.stopped = False
-        self._before: Any = None
+        self._before: dict[signal.Signals, Any] = {}
         self._group: distributed.ProcessGroup | None = None
         self._sum: tuple[torch.Tensor, distributed.Work] | None = None
 
     def _tell(self, number: int, frame: Any) -> None:
+        if number == signal.SIGINT and self.told is not None:  # a second Ctrl-C: at once
+            raise KeyboardInterrupt
         self.told = number
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -51,7 +86,7 @@ class StopAtSignal(TrainerCallback):
             group: Any = distributed.new_group(backend="gloo")
             self._group = group
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._tell)
+            self._before = {number: signal.signal(number, self._tell) for number in SIGNALS}
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Saves and stops, once any process was told to."""
@@ -59,7 +94,8 @@ class StopAtSignal(TrainerCallback):
             self.stopped = control.should_training_stop = control.should_save = True
             control.should_evaluate = False
             if args.process_index == 0:
-                logger.warning("Told to stop (SIGTERM): saving a checkpoint at update %d.", state.global_step)
+                by = signal.Signals(self.told).name if self.told else "another process"
+                logger.warning("Told to stop (%s): saving a checkpoint at update %d.", by, state.global_step)
 
     def _anyone_was_told(self, args: Any) -> bool:
         if args.world_size == 1:
@@ -81,9 +117,9 @@ class StopAtSignal(TrainerCallback):
         if self._group is not None:
             distributed.destroy_process_group(self._group)
             self._group = None
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
-            self._before = None
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
 
     def leave(self, args: Any, step: int) -> None:
         """Marks the output folder and ends the run, if it was stopped.

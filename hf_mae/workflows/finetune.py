@@ -37,13 +37,14 @@ from ..runs.record_files import begun_record, write_begun, write_record
 from ..runs.temperature import fit_and_write
 from ..settings.arguments import FinetuningArguments
 from ..settings.data import DataArguments
-from ..settings.fill import fill
+from ..settings.fill import Settings, fill
 from ..settings.models import ModelArguments
 from ..settings.recipes import recipe_as_run
 from ..sharing.hub import push_when_done
 from ..training.checkpoints import refuse_another_model
 from ..training.finetuner import MaeFinetuner
 from ..training.loop import train
+from ..training.preemption import stops_with_a_word
 from ..training.trackers import kept_open, log_picture
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,12 @@ def finetune(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
     Raises:
         UsageError: one sentence on what is wrong.
     """
-    settings = fill("finetune", recipe, **flags)
+    with stops_with_a_word():
+        return _finetune(fill("finetune", recipe, **flags))
+
+
+def _finetune(settings: Settings) -> RunRecord | None:
+    """The steps of `finetune`."""
     model_args, data_args, args = settings.parts
     push = push_when_done(args)
     with args.main_process_first(desc="reading the images"):

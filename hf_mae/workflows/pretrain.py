@@ -34,6 +34,7 @@ from ..settings.recipes import recipe_as_run
 from ..sharing.hub import push_when_done
 from ..training.checkpoints import refuse_another_model
 from ..training.loop import train
+from ..training.preemption import stops_with_a_word
 from ..training.pretrainer import MaePretrainer
 
 logger = logging.getLogger(__name__)
@@ -51,11 +52,12 @@ def pretrain(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
     Returns:
         What was done, as the output folder holds it; None on processes other than the main one.
     """
-    settings = fill("pretrain", recipe, **flags)
-    args = settings.parts[-1]
-    push = push_when_done(args)
-    with sole_writer(args.folder) if args.process_index == 0 else nullcontext():
-        record = _run(settings)
+    with stops_with_a_word():
+        settings = fill("pretrain", recipe, **flags)
+        args = settings.parts[-1]
+        push = push_when_done(args)
+        with sole_writer(args.folder) if args.process_index == 0 else nullcontext():
+            record = _run(settings)
     if record is not None:
         push()
     return record
