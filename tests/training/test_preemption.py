@@ -1,14 +1,17 @@
 """Stops by signals: SIGTERM saves and leaves, SIGKILL leaves the last checkpoint; either goes on bit for bit."""
 
+import importlib
 import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from support.launching import assert_same_weights, environment, flags, has_checkpoint, launch, run, wait_for
 
-from hf_mae.training.preemption import MARK
+from hf_mae.cli.main import main
+from hf_mae.training.preemption import MARK, SIGNALS, StopAtSignal
 
 pytestmark = [pytest.mark.slow, pytest.mark.launch]
 
@@ -92,3 +95,43 @@ def test_one_process_of_two_is_told(uninterrupted, tiny_pth, toy, tmp_path):
     assert (tmp_path / "run" / MARK).exists()
     run(launch("ddp", 2, *argv, "--resume_from_checkpoint", "last"))
     assert_same_weights(uninterrupted / "two", tmp_path / "run")
+
+
+def test_the_first_ctrl_c_saves_and_the_second_leaves():
+    """And SIGUSR1 is SLURM's word ahead of the time limit."""
+    stop = StopAtSignal()
+    args = SimpleNamespace(world_size=1, process_index=0)
+    before = [signal.getsignal(number) for number in SIGNALS]
+    stop.on_train_begin(args, None, None)
+    try:
+        for number in (signal.SIGUSR1, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+            assert stop.told == number
+        stop.told = None
+        os.kill(os.getpid(), signal.SIGINT)
+        control = SimpleNamespace(should_training_stop=False, should_save=False, should_evaluate=True)
+        stop.on_step_end(args, SimpleNamespace(global_step=3), control)
+        assert stop.stopped and control.should_save and control.should_training_stop and not control.should_evaluate
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        stop.on_train_end(args, None, None)
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_a_signal_before_training_is_a_sentence(capsys, monkeypatch, tmp_path):
+    def told(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("it went on")
+
+    monkeypatch.setattr(importlib.import_module("hf_mae.workflows.finetune"), "load_splits", told)
+    argv = [
+        "--model_name_or_path",
+        "mae_pretrain_vit_base",
+        "--data_dir",
+        str(tmp_path),
+        "--output_dir",
+        str(tmp_path / "o"),
+    ]
+    assert main(["finetune", *argv]) == 75
+    assert "told to stop (SIGTERM) while it was not training" in capsys.readouterr().err
