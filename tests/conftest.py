@@ -45,8 +45,8 @@ MARKED_BY = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks tests by what they use, marks what is quick, and puts the slow files first, so that no worker is left alone
-    with them at the end."""
+    """Marks tests by what they use, marks what is quick, and puts the long files first, so that no worker is left alone
+    with one at the end."""
     for item in items:
         for fixture, name in MARKED_BY.items():
             if fixture in getattr(item, "fixturenames", ()):
@@ -55,8 +55,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("run")
         if not any(item.get_closest_marker(name) for name in NOT_UNIT):
             item.add_marker("unit")
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    weights: dict[Path, int] = {}
+    for item in items:
+        heavy = 1000 if item.get_closest_marker("slow") else not item.get_closest_marker("unit")
+        weights[item.path] = weights.get(item.path, 0) + heavy
+    items.sort(key=lambda item: -weights[item.path])
 
 
 @pytest.fixture(scope="session")
@@ -90,6 +93,21 @@ def toy(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("toy")
     load_script("make_toy_data").make(folder, images=20)
     return folder
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(tiny_pth, toy, tmp_path_factory) -> Path:
+    """What two processes give when nothing stops them; trained once for all processes of the tests."""
+    from filelock import FileLock
+    from support.launching import flags, launch, run
+
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    out = root / "uninterrupted" / "run"
+    with FileLock(root / "uninterrupted.lock"):
+        if not (out / "all_results.json").is_file():
+            run(launch("ddp", 2, *flags(tiny_pth, toy), "--output_dir", out))
+    return out
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ..files.caches import files_fingerprint, kept
-from .opening import open_encoded, open_image, reason_of
+from .opening import open_encoded, open_image, read_rgb, reason_of
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,18 @@ def verdict_on_files(
     return (
         _remembered(files_fingerprint(paths, *([] if decode else ["ends"])), find or make) if paths else Verdict({}, [])
     )
+
+
+def whole_verdict(paths: list[str], num_workers: int | None = None) -> Verdict:
+    """The same with digests of the whole images, as RGB, to be compared with those of a `PixelStore`; not remembered."""
+
+    def look(path: str) -> tuple[str | None, str]:
+        try:
+            return None, pixel_digest(read_rgb(path))
+        except Exception as error:  # PIL raises whatever the format's plugin does
+            return reason_of(error, path), ""
+
+    return _look(look, paths, num_workers)
 
 
 def look_at_file(path: str) -> tuple[str | None, str]:

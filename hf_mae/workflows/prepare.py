@@ -5,7 +5,7 @@ from typing import Any
 
 from datasets import DatasetDict
 
-from ..data.check import Verdict, verdict_on_files
+from ..data.check import Verdict, whole_verdict
 from ..data.entries import Check, Entry
 from ..data.images import EvaluationImages, ProcessorPrefix, TrainingImages, keep_decoded
 from ..data.sources import load_splits
@@ -53,9 +53,8 @@ def decode_and_keep(options: PreparationArguments) -> Check:
         held_out = [place for place, entry in enumerate(entries) if entry.split != "train"]
         training = [place for place, entry in enumerate(entries) if entry.split == "train"]
         later = keep_decoded([paths[place] for place in held_out], for_evaluation, workers)
-        if for_training is None:  # nothing of them is kept; digests of one kind are needed, to compare all
-            return verdict_on_files(paths, workers)
-        first = keep_decoded([paths[place] for place in training], for_training, workers)
+        ours = [paths[place] for place in training]
+        first = whole_verdict(ours, workers) if for_training is None else keep_decoded(ours, for_training, workers)
         bad: dict[int, str] = {}
         digests = [""] * len(paths)
         for places, verdict in ((training, first), (held_out, later)):

@@ -93,12 +93,7 @@ TRIED = {
     "use_cpu": True,
     "accelerator_config": {"even_batches": True},
     "dataloader_drop_last": True,
-    "dataloader_num_workers": 1,
     "dataloader_pin_memory": False,
-    "dataloader_persistent_workers": True,
-    "dataloader_prefetch_factor": 3,
-    "dataloader_multiprocessing_context": "fork",
-    "dataloader_in_order": False,
     "train_sampling_strategy": "sequential",
     "ddp_find_unused_parameters": True,
     "ddp_bucket_cap_mb": 10,
@@ -114,14 +109,18 @@ TOGETHER = {
     "lr_scheduler_kwargs": {"lr_scheduler_type": "cosine_with_min_lr"},
     "load_best_model_at_end": {"eval_strategy": "epoch", "save_strategy": "epoch"},
     "greater_is_better": {"metric_for_best_model": "mcc"},
-    "dataloader_persistent_workers": {"dataloader_num_workers": 1},
-    "dataloader_prefetch_factor": {"dataloader_num_workers": 1},
-    "dataloader_multiprocessing_context": {"dataloader_num_workers": 1},
-    "dataloader_in_order": {"dataloader_num_workers": 1},
     "save_steps": {"save_strategy": "steps"},
     "save_only_model": {"save_strategy": "steps", "save_steps": 1},
     "gradient_checkpointing": {"gradient_checkpointing_kwargs": {"use_reentrant": False}},
     "activation_checkpointing": {"activation_checkpointing_kwargs": {"use_reentrant": False}},
+}
+# Options of the loader's workers, tried together: starting them is what takes time.
+OF_WORKERS = {
+    "dataloader_num_workers": 1,
+    "dataloader_persistent_workers": True,
+    "dataloader_prefetch_factor": 3,
+    "dataloader_multiprocessing_context": "fork",
+    "dataloader_in_order": False,
 }
 # What another test, or another machine, is for.
 ELSEWHERE = {
@@ -148,7 +147,7 @@ ELSEWHERE = {
 
 def test_every_field_has_its_place():
     """Of the newest transformers that is supported, and of the oldest: a new field is a decision."""
-    placed = [*REFUSED, *SET_BY_TRANSFORMERS, *TRIED, *ELSEWHERE, "train_sampling_strategy"]
+    placed = [*REFUSED, *SET_BY_TRANSFORMERS, *TRIED, *OF_WORKERS, *ELSEWHERE, "train_sampling_strategy"]
     assert not set(FIELDS) - set(placed), "decide on them in settings/trainer_options.py"
     assert set(OTHER) == set(REFUSED)
     assert not (set(REFUSED) & set(TRIED))
@@ -200,9 +199,10 @@ def trainer(checkpoint, items, folder, **options):
     return MaeFinetuner(model=model, args=args, train_dataset=items, eval_dataset=items)
 
 
-@pytest.mark.parametrize("name", [name for name in TRIED if TRIED[name] is not None and name in FIELDS])
+@pytest.mark.parametrize("name", [*(name for name in TRIED if TRIED[name] is not None and name in FIELDS), "workers"])
 def test_what_is_offered_works(checkpoint, items, tmp_path, name):
-    made = trainer(checkpoint, items, tmp_path, **(TOGETHER.get(name, {}) | {name: TRIED[name]}))
+    options = OF_WORKERS if name == "workers" else TOGETHER.get(name, {}) | {name: TRIED[name]}
+    made = trainer(checkpoint, items, tmp_path, **options)
     result = made.train()
     assert result.global_step >= 1
     scores = made.evaluate()

@@ -23,6 +23,7 @@ from transformers import AutoModelForImageClassification, ViTMAEForPreTraining
 
 from hf_mae import FinetuningArguments, MaeFinetuner, build_classifier, parameter_groups
 from hf_mae.errors import UsageError
+from hf_mae.training.checkpoints import Launch, check_resumable
 from hf_mae.training.engines import differing_settings, optimizer_settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.launch]
@@ -209,11 +210,11 @@ def test_resuming_on_another_number_of_processes(results, start, tmp_path):
         assert "2 processes under" in printed and "going on with 1" in printed
     # One process with a batch of 8 makes the same updates as two with 4.
     assert difference(results["saved", "ddp"] / "checkpoint-10", tmp_path / "ddp") < TOLERANCE
-    options = start["ids"] | {"resume": str(results["saved", "zero2"] / "checkpoint-5")}
-    printed = launch("zero2", {tmp_path / "zero2": options}, processes=1, status=1)
-    assert "DeepSpeed resumes on the same number of processes only" in printed
-    printed = launch("ddp", {tmp_path / "other": options}, status=1)
-    assert "2 processes under DEEPSPEED, and this is MULTI_CPU: resume it with the same accelerate config" in printed
+    saved = results["saved", "zero2"] / "checkpoint-5"
+    with pytest.raises(UsageError, match="DeepSpeed resumes on the same number of processes only"):
+        check_resumable(saved, Launch("DEEPSPEED", 1, 8))
+    with pytest.raises(UsageError, match="2 processes under DEEPSPEED, and this is MULTI_CPU: resume it with the same"):
+        check_resumable(saved, Launch("MULTI_CPU", 2, 8))
 
 
 @pytest.mark.parametrize("way", [*ENGINES])

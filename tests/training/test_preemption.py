@@ -22,12 +22,11 @@ def alone(tiny_pth, toy, out, *more) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tiny_pth, toy, tmp_path_factory):
-    """What one process and two give when nothing stops them."""
-    root = tmp_path_factory.mktemp("uninterrupted")
-    run(alone(tiny_pth, toy, root / "one"))
-    run(launch("ddp", 2, *flags(tiny_pth, toy), "--output_dir", root / "two"))
-    return root
+def by_one(tiny_pth, toy, tmp_path_factory):
+    """What one process gives when nothing stops it."""
+    out = tmp_path_factory.mktemp("by_one") / "run"
+    run(alone(tiny_pth, toy, out))
+    return out
 
 
 def start(command, **settings) -> subprocess.Popen:
@@ -44,7 +43,7 @@ def test_killed_between_checkpoints(uninterrupted, tiny_pth, toy, tmp_path):
     _kill_all(running, tmp_path)
     done = run(launch("ddp", 2, *argv, "--resume_from_checkpoint", "last"))
     assert "Resuming from" in done.stderr
-    assert_same_weights(uninterrupted / "two", tmp_path / "run")
+    assert_same_weights(uninterrupted, tmp_path / "run")
 
 
 def _update_after(out, step: int) -> bool:
@@ -70,7 +69,7 @@ def _kill_all(running: subprocess.Popen, mark) -> None:
     running.stdout.close()
 
 
-def test_sigterm_saves_and_leaves(uninterrupted, tiny_pth, toy, tmp_path):
+def test_sigterm_saves_and_leaves(by_one, tiny_pth, toy, tmp_path):
     """With a status of its own, which says: try again."""
     running = start(alone(tiny_pth, toy, tmp_path / "run"))
     wait_for(has_checkpoint(tmp_path / "run", 5), 300, "a checkpoint")
@@ -81,7 +80,7 @@ def test_sigterm_saves_and_leaves(uninterrupted, tiny_pth, toy, tmp_path):
     assert "go on with the same command and --resume_from_checkpoint last" in printed
     done = run(alone(tiny_pth, toy, tmp_path / "run", "--resume_from_checkpoint", "last"))
     assert "Resuming from" in done.stderr and not (tmp_path / "run" / MARK).exists()
-    assert_same_weights(uninterrupted / "one", tmp_path / "run")
+    assert_same_weights(by_one, tmp_path / "run")
 
 
 def test_one_process_of_two_is_told(uninterrupted, tiny_pth, toy, tmp_path):
@@ -94,7 +93,7 @@ def test_one_process_of_two_is_told(uninterrupted, tiny_pth, toy, tmp_path):
     running.communicate(timeout=240)
     assert (tmp_path / "run" / MARK).exists()
     run(launch("ddp", 2, *argv, "--resume_from_checkpoint", "last"))
-    assert_same_weights(uninterrupted / "two", tmp_path / "run")
+    assert_same_weights(uninterrupted, tmp_path / "run")
 
 
 def test_the_first_ctrl_c_saves_and_the_second_leaves():

@@ -56,13 +56,6 @@ def _output(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True).stdout
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tiny_pth, toy, tmp_path_factory):
-    out = tmp_path_factory.mktemp("uninterrupted") / "run"
-    run(launch("ddp", 2, *flags(tiny_pth, toy, epochs=24), "--output_dir", out))
-    return out
-
-
 def finish(job: str, out: Path) -> None:
     """Lets a requeued job begin sooner than SLURM would (two minutes), as often as that takes, until its run is done.
 
@@ -98,7 +91,7 @@ def test_a_job_that_meets_its_time_limit_goes_on_and_finishes(slurm, uninterrupt
     """scripts/slurm_finetune.sbatch on two nodes: warned, saved, requeued by itself, resumed."""
     out, warned = tmp_path / "run", tmp_path / "warned"
     settings = environment(
-        slow=1.0,
+        slow=4.0,  # longer than SLURM takes to see that the time ends
         SLOW_UNTIL=str(warned),
         HF_MAE_HEAD="127.0.0.1",  # the nodes' names are no hosts' here
         HF_MAE_PORT=str(free_port()),
@@ -108,7 +101,7 @@ def test_a_job_that_meets_its_time_limit_goes_on_and_finishes(slurm, uninterrupt
     command = ["sbatch", "--parsable", "--nodes", "2", "--time", "30", "--signal", "B:USR1@60"]
     command += ["-D", str(tmp_path), "-o", str(tmp_path / "job.out"), str(ROOT / "scripts" / "slurm_finetune.sbatch")]
     done = subprocess.run(
-        [*command, *flags(tiny_pth, toy, epochs=24), "--output_dir", str(out)],
+        [*command, *flags(tiny_pth, toy), "--output_dir", str(out)],
         capture_output=True,
         text=True,
         env=settings,
@@ -135,9 +128,9 @@ def test_a_preempted_job_goes_on_and_finishes(slurm, uninterrupted, tiny_pth, to
         *(sys.executable, str(ROOT / "scripts" / "submit_finetune.py"), "--nodes", "2", "--ngpus", "0"),
         *("--cpus_per_task", "1", "--timeout", "10", "--partition", "low", "--comment", "test", "--job_dir", str(out)),
         *("--port", str(free_port()), "--launch", "--mixed_precision no --main_process_ip 127.0.0.1"),
-        *flags(tiny_pth, toy, epochs=24),
+        *flags(tiny_pth, toy),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(slow=0.3), check=True)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(slow=1.0), check=True)
     job = done.stdout.split()[2].rstrip(":")
     wait_for(has_checkpoint(out, 5), 300, "a checkpoint")
     subprocess.run(["sbatch", "-p", "high", "-N2", "-n2", "-o", "/dev/null", "--wrap", "sleep 2"], check=True)
@@ -160,11 +153,9 @@ def test_submitits_local_executor(uninterrupted, tiny_pth, toy, tmp_path):
     executor = submitit.LocalExecutor(tmp_path / "submitit", max_num_timeout=3)
     executor.update_parameters(timeout_min=9.0)  # whatever is stopped after no minute at all counts as timed out
     launching = ["--mixed_precision", "no"]
-    work = script.Finetuning(
-        flags(tiny_pth, toy, epochs=24), str(out), 2, str(launch_configs()["ddp"]), launching, free_port()
-    )
+    work = script.Finetuning(flags(tiny_pth, toy), str(out), 2, str(launch_configs()["ddp"]), launching, free_port())
     before = dict(os.environ)
-    os.environ |= environment(slow=0.6, SLOW_UNTIL=str(warned))
+    os.environ |= environment(slow=1.0, SLOW_UNTIL=str(warned))
     os.environ["PYTHONPATH"] += f":{ROOT / 'scripts'}"
     try:
         job = executor.submit(work)

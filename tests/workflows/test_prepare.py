@@ -29,6 +29,7 @@ def decoded(monkeypatch, tmp_path) -> list[str]:
     for module in (store, caches):
         monkeypatch.setattr(module, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setattr(check, "look_at_file", noted(check.look_at_file))
+    monkeypatch.setattr(check, "read_rgb", noted(check.read_rgb))
     monkeypatch.setattr(
         images, "read_rgb", lambda encoded, was=images.read_rgb: found.append(encoded["path"]) or was(encoded)
     )
