@@ -101,7 +101,7 @@ def verdict_on_files(
 
 
 def whole_verdict(paths: list[str], num_workers: int | None = None) -> Verdict:
-    """The same with digests of the whole images, as RGB, to be compared with those of a `PixelStore`; not remembered."""
+    """The same with digests of the whole images, as RGB, which those of a `PixelStore` are too; not remembered."""
 
     def look(path: str) -> tuple[str | None, str]:
         try:

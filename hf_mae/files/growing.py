@@ -67,8 +67,11 @@ def _whole_rows(partial: Path, header: list[str] | None) -> tuple[list[str], set
     A name may hold line breaks of any kind: a CSV's rows are those of the csv module, and lines of JSON end with a line
     feed alone.
     """
-    with open(partial, encoding="utf-8", newline="") as file:
-        text = file.read()
+    content = partial.read_bytes()
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:  # a kill within a letter
+        text = content[: error.start].decode("utf-8")
     if header is None:
         return _whole_lines(text, partial)
     rows = list(csv.reader(io.StringIO(text, newline="")))

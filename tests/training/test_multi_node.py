@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from support.launching import assert_same_weights, environment, flags, free_port, has_checkpoint, launch, run, wait_for
+from support.launching import assert_same_weights, environment, flags, free_port, has_checkpoint, wait_for
 from support.paths import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.launch]

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support.launching import assert_same_weights, environment, flags, free_port, has_checkpoint, launch, run, wait_for
+from support.launching import assert_same_weights, environment, flags, free_port, has_checkpoint, wait_for
 from support.paths import ROOT, install, load_script, shared_folder
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
