@@ -63,8 +63,9 @@ def refuse_deep_pickle(content: bytes, path: Path) -> None:
     stack: list[int] = []  # depth of each value
     marks: list[int] = []
     memo: dict[int, int] = {}
+    operations: Any = pickletools.genops(content)
     try:
-        for opcode, argument, _ in pickletools.genops(content):
+        for opcode, argument, _ in operations:
             name = opcode.name
             if name == "MARK":
                 marks.append(len(stack))
@@ -79,17 +80,20 @@ def refuse_deep_pickle(content: bytes, path: Path) -> None:
                 depth = 1 + max(taken, default=0) if name.startswith("TUPLE") else max(taken, default=0)
                 stack += [depth] * len(opcode.stack_after)
                 if depth > NEST:
-                    raise ConversionError(f"{path} nests tuples more than {NEST} deep, which no checkpoint does.")
+                    break
+        else:
+            return
     except (ValueError, IndexError) as error:
         raise ConversionError(
             f"{path} is damaged, or no PyTorch checkpoint ({error}): fetch or copy it again."
         ) from None
+    raise ConversionError(f"{path} nests tuples more than {NEST} deep, which no checkpoint does.")
 
 
 def _popped(opcode: Any, stack: list[int], marks: list[int]) -> int:
     """From where on an opcode takes values off the stack."""
     if pickletools.markobject in opcode.stack_before:
-        before_mark = opcode.stack_before.index(pickletools.markobject)
+        before_mark: int = opcode.stack_before.index(pickletools.markobject)
         return max(0, (marks.pop() if marks else 0) - before_mark)
     return max(0, len(stack) - len(opcode.stack_before))
 
