@@ -23,6 +23,7 @@ LAYER_NORM_EPS = 1e-6  # models_mae.py, models_vit.py: partial(nn.LayerNorm, eps
 ACTIVATION = "gelu"
 ACTIVATIONS = {"gelu": "gelu", "relu": "relu", "quick_gelu": "quick_gelu", "silu": "silu", "swish": "silu"}
 CARRIED = ("problem_type", "hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate", "initializer_range")
+IMAGE_SIZES = ("input_size", "img_size", "image_size")
 ARGS = ("args", "hyper_parameters", "hparams", "config", "cfg", "opt")  # where files keep the arguments of their run
 
 
@@ -93,7 +94,7 @@ def known_of_args(args: dict[str, Any], source: str) -> Known:
             _count,
             "a number of attention heads: pass it as a flag",
         ),
-        image_size=read(("input_size", "img_size", "image_size"), _height_width, "an image size"),
+        image_size=next((size for name in IMAGE_SIZES if (size := _height_width_or_none(args.get(name)))), None),
         pooling=_pooling(args, source),
         model=model,
         hidden_act=read(("hidden_act", "act_layer"), _activation, f"one of {', '.join(sorted(set(ACTIVATIONS)))}"),
@@ -167,6 +168,14 @@ def _height_width(value: Any) -> tuple[int, int]:
         height, width = value[-2:]
         return _count(height), _count(width)
     return _count(value), _count(value)
+
+
+def _height_width_or_none(value: Any) -> tuple[int, int] | None:
+    """The same; None for what is no size, since the positions tell that of a square image anyway."""
+    try:
+        return None if value is None else _height_width(value)
+    except (TypeError, ValueError):
+        return None
 
 
 def _activation(value: Any) -> str:
