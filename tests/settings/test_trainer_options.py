@@ -199,6 +199,7 @@ def trainer(checkpoint, items, folder, **options):
     return MaeFinetuner(model=model, args=args, train_dataset=items, eval_dataset=items)
 
 
+@pytest.mark.run
 @pytest.mark.parametrize("name", [*(name for name in TRIED if TRIED[name] is not None and name in FIELDS), "workers"])
 def test_what_is_offered_works(checkpoint, items, tmp_path, name):
     options = OF_WORKERS if name == "workers" else TOGETHER.get(name, {}) | {name: TRIED[name]}
