@@ -36,6 +36,8 @@ def fault_of(checkpoint: Path) -> str | None:
     down leaves empty and short ones.
     """
     state, launch = checkpoint / "trainer_state.json", checkpoint / LAUNCH_FILE
+    if not checkpoint.is_dir():
+        return "is no checkpoint"
     if not state.is_file():
         return "was not written to its end (the run was killed while saving)"
     try:

@@ -126,7 +126,7 @@ def test_a_signal_before_training_is_a_sentence(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.import_module("hf_mae.workflows.finetune"), "load_splits", told)
     argv = [
         "--model_name_or_path",
-        "mae_pretrain_vit_base",
+        "somebody/a-model",
         "--data_dir",
         str(tmp_path),
         "--output_dir",

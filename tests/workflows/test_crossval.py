@@ -137,4 +137,4 @@ def test_runs_on_other_images_are_not_counted(tiny_pth, toy, tmp_path):
     assert run_cli("crossval", *argv).stderr.count("is done") == 3
     Image.effect_noise((64, 64), 50).convert("RGB").save(tmp_path / "moved" / "train" / "ring" / "new.jpg")
     done = run_cli("crossval", *argv, status=1)
-    assert "holds a run on other images (images were added, removed, changed" in done.stderr.replace("data_dir", "")
+    assert "holds a run on other images" in done.stderr

@@ -135,7 +135,11 @@ def test_globs_folders_and_files(toy, tmp_path):
     "argv, message, status",
     [
         (["predict", "x.jpg", "--model_name_or_path", "/absent/model"], "/absent/model does not exist", 1),
-        (["predict", "x.jpg", "--model_name_or_path", "absent"], "is no image classifier that can be loaded", 1),
+        (
+            ["predict", "x.jpg", "--model_name_or_path", "absent"],
+            "absent is no file, no model folder and cannot be had from the Hub",
+            1,
+        ),
         (["predict", "/nothing/*.jpg", "--model_name_or_path", "m"], "Nothing matches /nothing/*.jpg", 1),
         (["predict", "x.jpg", "--model_name_or_path", "m", "--output", "x.txt"], "ends in .csv or .jsonl", 2),
         (["predict", "x.jpg", "--model_name_or_path", "m", "--top_k", "0"], "at least 1", 2),
