@@ -87,7 +87,11 @@ def test_the_table_of_known_names_leads_to_flags_that_exist():
     [
         ("finetune", ["--data_dir", "x"], "missing: --model_name_or_path and --output_dir"),
         ("finetune", [*FINETUNE, "--pooling", "max"], "takes one of auto, mean, cls"),
-        ("finetune", [*FINETUNE, "--num_train_epochs", "many"], "'many', which it cannot take: it takes a number"),
+        (
+            "finetune",
+            [*FINETUNE, "--num_train_epochs", "many"],
+            "'many', which it cannot take: it takes a finite number",
+        ),
         ("finetune", [*FINETUNE, "--seed", "0.5"], "it takes a whole number"),
         ("finetune", [*FINETUNE, "--bf16=perhaps"], "it takes true or false"),
         ("finetune", [*FINETUNE, "--layer_decay"], "expected one argument"),

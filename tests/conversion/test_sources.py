@@ -34,6 +34,7 @@ from hf_mae.conversion import ConversionError, convert_checkpoint, convert_to_mo
 from hf_mae.conversion.labels import read_labels
 from hf_mae.conversion.layouts import find_vit
 
+pytestmark = pytest.mark.run  # half a minute of models
 CLASSES = 5
 
 

@@ -13,6 +13,7 @@ from hf_mae.errors import CommandLineError, UsageError
 from hf_mae.settings.fill import read_values
 from hf_mae.settings.trainer_options import REFUSED, SET_BY_TRANSFORMERS
 
+pytestmark = pytest.mark.run  # most of them train
 FIELDS = [item.name for item in dataclasses.fields(TrainingArguments) if item.init]
 # Another value than the default for each that is refused.
 OTHER = {
@@ -199,7 +200,6 @@ def trainer(checkpoint, items, folder, **options):
     return MaeFinetuner(model=model, args=args, train_dataset=items, eval_dataset=items)
 
 
-@pytest.mark.run
 @pytest.mark.parametrize("name", [*(name for name in TRIED if TRIED[name] is not None and name in FIELDS), "workers"])
 def test_what_is_offered_works(checkpoint, items, tmp_path, name):
     options = OF_WORKERS if name == "workers" else TOGETHER.get(name, {}) | {name: TRIED[name]}
