@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from hf_mae.files.reading import read_text
+
 from .errors import ConversionError
 
 KEYS = ("id2label", "label2id", "class_to_idx", "classes", "class_names")  # under which JSON files keep them
@@ -32,7 +34,7 @@ def read_labels(labels: str | Path | list[str]) -> list[str]:
 def _read_file(path: Path) -> list[str]:
     if not path.is_file():
         raise ConversionError(f"{path} does not exist: --labels takes a file with one class name a line, or JSON.")
-    text = _decode(path)
+    text = read_text(path, ConversionError)
     if path.suffix != ".json":
         return [line.strip() for line in text.splitlines() if line.strip()]
     try:
@@ -46,19 +48,6 @@ def _read_file(path: Path) -> list[str]:
     if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
         raise ConversionError(f"{path} is no list of class names, and no object that numbers them.")
     return names
-
-
-def _decode(path: Path) -> str:
-    content = path.read_bytes()
-    encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"  # without its mark
-    try:
-        return content.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise ConversionError(
-            f"{path} is not UTF-8 (byte {error.start}: {content[error.start : error.start + 1]!r}): save it as "
-            "UTF-8, so "
-            "that the names come out as they are meant."
-        ) from None
 
 
 def _by_number(loaded: dict[str, Any], path: Path) -> list[str]:

@@ -10,13 +10,13 @@ import torch
 from .architecture import position_grid
 from .bounds import refuse_expanded_tensors
 from .errors import ConversionError
+from .initialization import HEAD_STD
 from .known import Known
 from .layouts import ANCHOR
 from .names import is_reference_name
 
 State = dict[str, torch.Tensor]
 PROBE_EPS = 1e-6  # main_linprobe.py: BatchNorm1d(width, affine=False, eps=1e-6)
-HEAD_STD = 2e-5  # main_finetune.py: trunc_normal_(model.head.weight, std=2e-5)
 
 
 def to_normal_form(state: State, known: Known, source: str) -> tuple[State, list[str]]:
@@ -64,8 +64,8 @@ def _refuse_odd_tensors(state: State, source: str) -> None:
     if state[ANCHOR].ndim != 4:
         raise ConversionError(
             f"{source}: {ANCHOR} is of {state[ANCHOR].ndim} dimensions {tuple(state[ANCHOR].shape)}, a linear layer "
-            "over "
-            "flattened patches; only a convolution (width, channels, patch, patch) tells the order of its pixels."
+            "over flattened patches; only a convolution (width, channels, patch, patch) tells the order of its "
+            "pixels."
         )
 
 

@@ -82,12 +82,14 @@ def read_config(source: str) -> Any:
 
 
 def load_stock(source: str, class_name: str) -> tuple[Any, dict[str, Any]]:
-    """A source in its own stock class, in float32, and what loading it says.
+    """A source in its own stock class (or one of transformers' Auto classes), in float32, and what loading it says.
 
     Raises:
-        ConversionError: weights and configuration do not fit together, or the weights are damaged.
+        ConversionError: weights and configuration do not fit together, or the weights are missing or damaged.
     """
     import transformers
+
+    _weight_files(Path(source))
 
     arguments = {"add_pooling_layer": False} if class_name == "ViTModel" else {}
     try:
@@ -100,7 +102,7 @@ def load_stock(source: str, class_name: str) -> tuple[Any, dict[str, Any]]:
             **arguments,
         )
     except Exception as error:  # many kinds, from safetensors, torch and transformers
-        raise ConversionError(f"{source} cannot be loaded as a {class_name} ({_first_line(error)}).") from None
+        raise ConversionError(f"{source} cannot be loaded as {class_name} ({_first_line(error)}).") from None
     if info["mismatched_keys"]:
         name, weights, configured = sorted(info["mismatched_keys"])[0]
         raise ConversionError(

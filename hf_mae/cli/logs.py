@@ -26,8 +26,8 @@ def show_logs() -> None:
 
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
-    for handler in logging.getLogger().handlers:
-        handler.setFormatter(_Harmless("%(message)s"))
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Harmless("%(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     main_process = os.environ.get("RANK", "0") == "0"  # as a launcher says
     logging.getLogger("hf_mae").setLevel(logging.INFO if main_process else logging.ERROR)

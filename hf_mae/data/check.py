@@ -91,9 +91,7 @@ def verdict_on_files(
     """
 
     def make() -> Verdict:
-        if not decode:
-            return _look(look_at_the_ends, paths, num_workers)
-        return _look(lambda path: look_at_file(path), paths, num_workers)
+        return _look(look_at_file if decode else look_at_the_ends, paths, num_workers)
 
     return (
         _remembered(files_fingerprint(paths, *([] if decode else ["ends"])), find or make) if paths else Verdict({}, [])

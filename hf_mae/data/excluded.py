@@ -5,8 +5,9 @@ import os
 from pathlib import Path
 
 from ..errors import UsageError
+from ..files.reading import read_text
 from .files import IMAGE_SUFFIXES, image_files_below
-from .tables import TABLE_SUFFIXES, read_table, read_text
+from .tables import TABLE_SUFFIXES, read_table
 
 _NAME_COLUMNS = ("file_name", "filename", "file", "file_stem", "stem", "image", "path")
 _SPLIT_COLUMNS = ("split", "split_index", "fold")

@@ -39,8 +39,7 @@ def stratified_folds(splits: DatasetDict, count: int) -> list[DatasetDict]:
     if "test" in splits:
         logger.info(
             "The test split (%d images) is left out: folds are of the training and validation images alone. hf-mae "
-            "evaluate "
-            "--split test scores a run on it.",
+            "evaluate --split test scores a run on it.",
             len(splits["test"]),
         )
     whole = concatenate_datasets([splits[split] for split in ("train", "validation") if split in splits])

@@ -135,9 +135,9 @@ def _refuse_unknown_splits(root: Path, images: list[_Image], level: int | None, 
                 depth = max(len(image.folders) for image in images)
                 raise UsageError(
                     f"{root} has {', '.join(both[:3])} in {first}/ and in {second}/. If these are two splits, call "
-                    "them "
-                    f"train, validation or test; if {both[0]} ... are the classes, of one set, pass --class_level "
-                    f"{depth}; if {first} is a class, with {both[0]} a patient or a part of it, pass --class_level 1."
+                    f"them train, validation or test; if {both[0]} ... are the classes, of one set, pass "
+                    f"--class_level {depth}; if {first} is a class, with {both[0]} a patient or a part of it, pass "
+                    "--class_level 1."
                 )
 
 
@@ -158,9 +158,8 @@ def _class_of(root: Path, images: list[_Image], class_level: int | None) -> list
         depth = min(_first_patient(image.folders) for image in images)
         if depth < 1:
             raise UsageError(
-                f"{root} has folders of patients or videos ({nested[0].folders[0]}...) above all others: the class "
-                "is to "
-                "be above them, or pass --class_level."
+                f"{root} has folders of patients or videos ({nested[0].folders[0]}...) above all others: the class is "
+                "to be above them, or pass --class_level."
             )
         logger.info(
             "%s has a folder for each patient or video (%s...) below each class (%s...): these are the groups. "

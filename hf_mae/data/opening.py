@@ -10,7 +10,6 @@ Grey levels of more than 8 bits become 8 by a rule that keeps their order and de
 import io
 import os
 import stat
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -149,8 +148,3 @@ def reason_of(error: Exception, path: str = "") -> str:
     if "cannot identify image file" in said:
         return "it is no image of a format that is read"
     return said or type(error).__name__
-
-
-def suffix_of(path: str) -> str:
-    """A file's kind, in lower case."""
-    return Path(path).suffix.lower()

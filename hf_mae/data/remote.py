@@ -124,8 +124,7 @@ def _label_texts(dataset: Dataset, label: str, where: str) -> list[str]:
         if odd:
             raise UsageError(
                 f"{where} has {len(odd)} images without a label (row {odd[0]} has {values[odd[0]]}): take them out, "
-                "with "
-                "`dataset.filter`, say."
+                "with `dataset.filter`, say."
             )
         return [feature.names[value] for value in values]
     return [label_text(value, f"{where}, row {place},") for place, value in enumerate(values)]

@@ -8,30 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from ..files.reading import read_text
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
 NO_LABEL = ("nan", "none", "null", "<na>", "nat")  # how programs write that there is none
 MAX_CELL = 1 << 24  # characters
-
-
-def read_text(path: Path) -> str:
-    """A text file in UTF-8 or UTF-16 with a byte order mark, or in UTF-8 without one.
-
-    Raises:
-        UsageError: it is in another encoding, which cannot be known (Latin-1 and its kin look all alike).
-    """
-    content = path.read_bytes()
-    utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-    try:
-        return content.decode("utf-16" if utf16 else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        shown = content[max(0, error.start - 20) : error.start + 20].decode("latin-1")
-        raise UsageError(
-            f"{path} is not in UTF-8: line {line} ('{shown.strip()}' as Latin-1). Save it as UTF-8 (spreadsheets "
-            "call it "
-            "CSV UTF-8), so that names are read as they are meant."
-        ) from None
 
 
 def read_table(path: Path) -> list[dict[str, Any]]:

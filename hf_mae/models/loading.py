@@ -8,8 +8,7 @@ import torch
 from transformers import AutoConfig
 
 from ..conversion.normal_form import is_fresh_head
-from ..conversion.opening import refuse_what_is_no_weights
-from ..conversion.pretrained import processor_of, read_config
+from ..conversion.pretrained import load_stock, processor_of, read_config
 from ..errors import UsageError, first_line
 from .building import refuse_other_images
 from .checkpoints import resolve
@@ -41,27 +40,10 @@ def load_classifier(model_name_or_path: str):
 
 def _load_model(source: str) -> Any:
     """A stock classifier in float32, with all of its weights."""
-    from transformers import AutoModelForImageClassification
-
     read_config(source)  # which refuses what would be built without bounds
-    if Path(source).is_dir():
-        for weights in sorted([*Path(source).glob("*.safetensors"), *Path(source).glob("*.bin")]):
-            refuse_what_is_no_weights(weights)
-    try:
-        model, info = AutoModelForImageClassification.from_pretrained(
-            source,
-            dtype=torch.float32,
-            output_loading_info=True,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,  # so that they are named below
-        )
-    except Exception as error:  # many kinds, from safetensors, torch and transformers
-        raise UsageError(f"{source} is no image classifier that can be loaded ({first_line(error)})") from None
-    if wrong := sorted(info["missing_keys"]) + sorted(name for name, *_ in info["mismatched_keys"]):
-        raise UsageError(
-            f"{source} has no trained {', '.join(wrong[:3])} of the size that its config.json asks for: fine-tune it "
-            "first, or fetch its files again."
-        )
+    model, info = load_stock(source, "AutoModelForImageClassification")
+    if missing := sorted(info["missing_keys"]):
+        raise UsageError(f"{source} has no trained {', '.join(missing[:3])}: fine-tune it first.")
     _refuse_what_cannot_judge(model, source)
     return model
 
@@ -82,8 +64,7 @@ def _refuse_what_cannot_judge(model: Any, source: str) -> None:
     if not isinstance(head, torch.nn.Linear) or not hasattr(model.config, "image_size"):
         raise UsageError(
             f"{source} is a {model.config.model_type} model: only ViT and BEiT classifiers, as `convert` and "
-            "`finetune` "
-            "write them, can be used."
+            "`finetune` write them, can be used."
         )
     refuse_other_images(model.config, source)
     if is_fresh_head(head.weight, head.bias):

@@ -78,8 +78,7 @@ def cell(text: str) -> str:
 def _markdown_differences(found: list[dict[str, Any]]) -> str:
     lines = [
         "Differences between our runs on the same images, second minus first (paired bootstrap; McNemar's exact "
-        "test, in "
-        "which each patient or video counts once where these are known):",
+        "test, in which each patient or video counts once where these are known):",
         "",
         "| first | second | macro F1 | p | accuracy | p | only first right | only second right | McNemar's p |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",

@@ -2,9 +2,11 @@
 
 import logging
 import shutil
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from ..errors import UsageError
+from ..files.locks import sole_writer
 from ..settings.arguments import ReferenceTraining
 from ..training.checkpoints import fault_of, last_checkpoint, refuse_without_optimizer
 from ..training.preemption import MARK
@@ -55,14 +57,21 @@ def settle_resume(args: ReferenceTraining) -> str | None:
     return None
 
 
-def clear_old_run(folder: Path) -> None:
-    """Removes what a run before has left in a folder, once it is settled that another one begins there.
+def held(args: ReferenceTraining) -> AbstractContextManager[None]:
+    """The output folder for this run alone; the main process holds it for all."""
+    return sole_writer(args.folder) if args.process_index == 0 else nullcontext()
+
+
+def clear_old_run(args: ReferenceTraining) -> None:
+    """With `--overwrite_output_dir`, removes what a run before has left, once it is settled that this one begins.
 
     Else a run that fails would leave the old one's results beside its own settings. Other files stay.
     """
+    if not args.overwrite_output_dir or args.process_index != 0:
+        return
     for pattern in WRITTEN:
-        for old in folder.glob(pattern):
-            shutil.rmtree(old) if old.is_dir() else old.unlink()
+        for old in args.folder.glob(pattern):
+            shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
 
 
 def refuse_other_data(folder: Path, now: DataSource) -> None:

@@ -47,8 +47,7 @@ def as_the_run_split(options: EvaluationArguments, given: dict[str, Any], model:
         told = "; ".join(f"{name} {own[name]} then, {given[name]} now" for name in differing)
         raise UsageError(
             f"{model} was trained on these images, with other ones held out ({told}): what would be scored, it was "
-            "trained "
-            f"on. Leave --{' and --'.join(differing)} out, and the run's own split is used."
+            f"trained on. Leave --{' and --'.join(differing)} out, and the run's own split is used."
         )
     changed = {name: value for name, value in own.items() if getattr(options, name) != value}
     if changed:
@@ -71,9 +70,8 @@ def _refuse_drawn_fold(model: Path) -> None:
     if path.is_file() and (found := read_record(model.parent, CROSSVAL).crossval) and found.folds != "official":
         raise UsageError(
             f"{model} is a run of a cross-validation of {found.folds} folds, whose validation images are its own "
-            "fold: they "
-            f"are scored in {model / 'predictions_validation.csv'}, and any other share of this data holds training "
-            "images."
+            f"fold: they are scored in {model / 'predictions_validation.csv'}, and any other share of this data holds "
+            "training images."
         )
 
 

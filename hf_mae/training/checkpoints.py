@@ -97,8 +97,7 @@ def refuse_without_optimizer(checkpoint: Path) -> None:
     if not any(any(checkpoint.glob(pattern)) for pattern in kept):
         raise UsageError(
             f"{checkpoint} was saved without its optimizer (--save_only_model), so no run can go on from it: begin a "
-            "new "
-            f"one from its weights (--model_name_or_path {checkpoint}, another --output_dir)."
+            f"new one from its weights (--model_name_or_path {checkpoint}, another --output_dir)."
         )
 
 
@@ -113,16 +112,14 @@ def refuse_fewer_epochs(checkpoint: Path, epochs: float, max_steps: int) -> None
     if max_steps > 0:
         if int(state.get("global_step") or 0) > max_steps:
             raise UsageError(
-                f"{checkpoint} has made {state['global_step']} updates, more than --max_steps {max_steps}: a run "
-                "goes on to "
-                "the end that it began with, or to a later one."
+                f"{checkpoint} has made {state['global_step']} updates, more than --max_steps {max_steps}: a run goes "
+                "on to the end that it began with, or to a later one."
             )
         return
     if done > epochs or then > math.ceil(epochs):
         raise UsageError(
             f"{checkpoint} is of a run of {then:g} epochs ({done:g} are done), more than --num_train_epochs "
-            f"{epochs:g}: a "
-            "run goes on to the end that it began with, or to a later one."
+            f"{epochs:g}: a run goes on to the end that it began with, or to a later one."
         )
     if then and then < math.ceil(epochs):
         logger.warning(

@@ -207,8 +207,7 @@ def refuse_unknown_metric(args: FinetuningArguments) -> None:
     if args.greater_is_better is not None and args.greater_is_better != (name != "loss"):
         raise UsageError(
             f"--greater_is_better {str(args.greater_is_better).lower()} contradicts --metric_for_best_model {name}, "
-            "of which "
-            f"the {'smallest' if name == 'loss' else 'greatest'} is the best: leave it out."
+            f"of which the {'smallest' if name == 'loss' else 'greatest'} is the best: leave it out."
         )
 
 

@@ -21,7 +21,7 @@ from ..reporting import figures
 from ..reporting.crossval import label_efficiency, pooled
 from ..reporting.report import write_report
 from ..runs.environment import environment
-from ..runs.folder import refuse_other_data
+from ..runs.folder import held, refuse_other_data
 from ..runs.record import ALL_RESULTS, CrossvalRun, CrossvalSummary, DataSource, RunRecord, Scores
 from ..runs.record_files import read_record, write_record
 from ..settings.arguments import FinetuningArguments
@@ -101,7 +101,8 @@ def _run_all(runs: list[CrossvalRun], folds: list[DatasetDict], settings: Settin
         logger.info("Run %d of %d: %s -> %s%s", number, len(runs), run, folder, left)
         run_args = dataclasses.replace(args, output_dir=str(folder), seed=run.seed, resume_from_checkpoint="last")
         started = time.monotonic()
-        finetune_on(splits, model_args, run_data, run_args, given)
+        with held(run_args):
+            finetune_on(splits, model_args, run_data, run_args, given)
         seconds.append(time.monotonic() - started)
 
 

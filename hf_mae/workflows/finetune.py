@@ -2,7 +2,6 @@
 
 import copy
 import logging
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from ..data.splits import HELD_OUT, judge_of
 from ..data.transforms import image_processor, parse_mean_std, training_transform
 from ..errors import UsageError
 from ..evaluation.calibration import calibration_sentence
-from ..files.locks import sole_writer
 from ..files.writing import write_text
 from ..models.building import build_classifier
 from ..models.checkpoints import resolve
@@ -31,7 +29,7 @@ from ..reporting.model_card import write_model_card
 from ..reporting.report import write_report
 from ..reporting.splits import write_split
 from ..runs.environment import environment
-from ..runs.folder import clear_old_run, refuse_other_data, settle_resume
+from ..runs.folder import clear_old_run, held, refuse_other_data, settle_resume
 from ..runs.record import DataSource, RunRecord, Selection, Training
 from ..runs.record_files import begun_record, write_begun, write_record
 from ..runs.temperature import fit_and_write
@@ -75,7 +73,8 @@ def _finetune(settings: Settings) -> RunRecord | None:
     push = push_when_done(args)
     with args.main_process_first(desc="reading the images"):
         splits = load_splits(data_args, args.seed, own_label_names(model_args.model_name_or_path))
-    record = finetune_on(splits, model_args, data_args, args, settings.given)
+    with held(args):
+        record = finetune_on(splits, model_args, data_args, args, settings.given)
     if record is not None and record.scores and data_args.benchmark:
         write_report([args.output_dir], args.folder)
     push()
@@ -89,7 +88,7 @@ def finetune_on(
     args: FinetuningArguments,
     given: dict[str, Any],
 ) -> RunRecord | None:
-    """One run, from the splits to the output folder.
+    """One run, from the splits to the output folder, which the caller holds.
 
     Args:
         splits: `train`, and perhaps `selection` (which chooses the epoch), `validation` (which does where there is no
@@ -99,18 +98,6 @@ def finetune_on(
     Returns:
         The record; None on processes other than the main one.
     """
-    with sole_writer(args.folder) if args.process_index == 0 else nullcontext():
-        return _run(splits, model_args, data_args, args, given)
-
-
-def _run(
-    splits: DatasetDict,
-    model_args: ModelArguments,
-    data_args: DataArguments,
-    args: FinetuningArguments,
-    given: dict[str, Any],
-) -> RunRecord | None:
-    """What `finetune_on` says, in a folder that nobody else writes."""
     folder, checkpoint = args.folder, settle_resume(args)
     names = _class_names(splits, data_args)
     source = DataSource.of(data_args, args.seed, data_fingerprint(splits))
@@ -127,8 +114,8 @@ def _run(
         eval_dataset=held_out.get(judge_of(splits) or ""),
         processing_class=processor,
     )
-    if not checkpoint and args.process_index == 0:
-        clear_old_run(folder)
+    if not checkpoint:
+        clear_old_run(args)
     begun = RunRecord(
         kind="finetune",
         base=model_args.base,

@@ -1,7 +1,6 @@
 """`pretrain`: masked pre-training on unlabelled images, from scratch or from a checkpoint."""
 
 import logging
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,13 @@ from ..data.images import EvaluationImages, TrainingImages
 from ..data.leakage import Match, leave_out, record_hashes, write_image_list
 from ..data.transforms import image_processor, parse_mean_std, pretraining_transform
 from ..data.unlabelled import load_unlabelled
-from ..files.locks import sole_writer
 from ..files.writing import write_text
 from ..models.building import build_pretrainer
 from ..models.checkpoints import resolve
 from ..reporting.model_card import write_pretraining_card
 from ..reporting.reconstructions import ReconstructionSheets
 from ..runs.environment import environment
-from ..runs.folder import clear_old_run, refuse_other_data, settle_resume
+from ..runs.folder import clear_old_run, held, refuse_other_data, settle_resume
 from ..runs.record import DataSource, RunRecord, Training
 from ..runs.record_files import write_begun, write_record
 from ..settings.arguments import PretrainingArguments
@@ -56,7 +54,7 @@ def pretrain(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
         settings = fill("pretrain", recipe, **flags)
         args = settings.parts[-1]
         push = push_when_done(args)
-        with sole_writer(args.folder) if args.process_index == 0 else nullcontext():
+        with held(args):
             record = _run(settings)
     if record is not None:
         push()
@@ -87,7 +85,7 @@ def _run(settings: Settings) -> RunRecord | None:
     )
     if trainer.is_world_process_zero():
         if not checkpoint:
-            clear_old_run(args.folder)
+            clear_old_run(args)
         write_begun(begun, args.folder)
         write_image_list(args.folder, images, excluded)
     result, seconds = train(trainer, checkpoint)

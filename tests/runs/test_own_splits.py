@@ -1,6 +1,7 @@
 """A model is judged on what its own run held out, and an output folder holds one run at a time."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 
@@ -105,7 +106,9 @@ def test_a_run_that_begins_anew_leaves_nothing_of_the_old_one(tmp_path):
         (tmp_path / name).write_text("x")
     (tmp_path / "checkpoint-8").mkdir()
     (tmp_path / "checkpoint-8" / "trainer_state.json").write_text("{}")
-    clear_old_run(tmp_path)
+    clear_old_run(SimpleNamespace(folder=tmp_path, overwrite_output_dir=False, process_index=0))
+    assert (tmp_path / "report.md").exists()  # nobody said that it may go
+    clear_old_run(SimpleNamespace(folder=tmp_path, overwrite_output_dir=True, process_index=0))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["my_notes.txt", "photo.png"]
 
 
