@@ -11,7 +11,8 @@ import torch
 from .errors import ConversionError
 
 MAX_LAYERS, MAX_WIDTH, MAX_PIXELS, MAX_CLASSES = 1_000, 65_536, 16_384, 1_000_000
-NEST = 50  # of tuples in tuples; checkpoints have two or three
+WRITTEN_OUT = 20_000_000  # values of a pickle; a checkpoint of a ViT-H with its optimizer has some hundred thousand
+FILLS = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD")  # opcodes that put values into the first one
 # Fields of a configuration, and the largest number that a ViT of this kind may have there.
 LIMITS = {
     "num_hidden_layers": MAX_LAYERS,
@@ -30,7 +31,7 @@ LIMITS = {
 
 
 def refuse_inflating_archive(path: Path) -> None:
-    """Refuses a `.pth` that is compressed inside, which torch never writes, or whose pickle nests without end.
+    """Refuses a `.pth` that is compressed inside, which torch never writes, or whose pickle unfolds without end.
 
     Raises:
         ConversionError: it is such a file.
@@ -49,20 +50,23 @@ def refuse_inflating_archive(path: Path) -> None:
                 )
             for entry in entries:
                 if entry.filename.endswith("/data.pkl"):
-                    refuse_deep_pickle(archive.read(entry), path)
+                    refuse_unfolding_pickle(archive.read(entry), path)
     except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
         raise ConversionError(f"{path} is truncated or no PyTorch checkpoint ({error}): fetch it again.") from None
 
 
-def refuse_deep_pickle(content: bytes, path: Path) -> None:
-    """Refuses tuples nested in tuples beyond `NEST`: to hash one that holds the last one twice takes 2 ** depth steps.
+def refuse_unfolding_pickle(content: bytes, path: Path) -> None:
+    """Refuses values that a pickle builds of the same few by reference, again and again.
+
+    40 pairs, each of the last one twice, are a few hundred bytes; to hash, print or copy them takes 2 ** 40 steps. What
+    a value would be, written out, is counted as the pickle is read, without building it.
 
     Raises:
-        ConversionError: there is one, or it is no pickle.
+        ConversionError: it holds more than `WRITTEN_OUT` values, or is no pickle.
     """
-    stack: list[int] = []  # depth of each value
+    stack: list[_Value] = []
     marks: list[int] = []
-    memo: dict[int, int] = {}
+    memo: dict[int, _Value] = {}
     operations: Any = pickletools.genops(content)
     try:
         for opcode, argument, _ in operations:
@@ -70,16 +74,17 @@ def refuse_deep_pickle(content: bytes, path: Path) -> None:
             if name == "MARK":
                 marks.append(len(stack))
             elif name in ("BINGET", "LONG_BINGET", "GET"):
-                stack.append(memo.get(int(argument), 0))
+                stack.append(memo.get(int(argument)) or _Value())
             elif name in ("BINPUT", "LONG_BINPUT", "PUT", "MEMOIZE"):
-                memo[len(memo) if name == "MEMOIZE" else int(argument)] = stack[-1] if stack else 0
+                memo[len(memo) if name == "MEMOIZE" else int(argument)] = stack[-1] if stack else _Value()
             else:
                 start = _popped(opcode, stack, marks)
                 taken = stack[start:]
                 del stack[start:]
-                depth = 1 + max(taken, default=0) if name.startswith("TUPLE") else max(taken, default=0)
-                stack += [depth] * len(opcode.stack_after)
-                if depth > NEST:
+                value = taken[0] if name in FILLS and taken else _Value()
+                value.size += sum(part.size for part in taken if part is not value)
+                stack += [value] * len(opcode.stack_after)
+                if value.size > WRITTEN_OUT:
                     break
         else:
             return
@@ -87,10 +92,19 @@ def refuse_deep_pickle(content: bytes, path: Path) -> None:
         raise ConversionError(
             f"{path} is damaged, or no PyTorch checkpoint ({error}): fetch or copy it again."
         ) from None
-    raise ConversionError(f"{path} nests tuples more than {NEST} deep, which no checkpoint does.")
+    raise ConversionError(
+        f"{path} repeats values within values, beyond {WRITTEN_OUT:,} if written out, which no checkpoint does."
+    )
 
 
-def _popped(opcode: Any, stack: list[int], marks: list[int]) -> int:
+class _Value:
+    """A value of a pickle, as large as it would be if written out."""
+
+    def __init__(self) -> None:
+        self.size = 1
+
+
+def _popped(opcode: Any, stack: list[_Value], marks: list[int]) -> int:
     """From where on an opcode takes values off the stack."""
     if pickletools.markobject in opcode.stack_before:
         before_mark: int = opcode.stack_before.index(pickletools.markobject)

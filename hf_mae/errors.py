@@ -1,7 +1,11 @@
 """What every room may raise: a user's mistake, whose message is a sentence on what is wrong, where, and what to do."""
 
-from collections.abc import Iterable
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
+from typing import Any
 
 
 class UsageError(ValueError):
@@ -14,6 +18,35 @@ class CommandLineError(UsageError):
     """A command line (or recipe) that is wrong by itself, whatever the files are."""
 
     status = 2
+
+
+class Stopped(KeyboardInterrupt):
+    """The process was told to stop where there was nothing to save. Nobody takes it for a mistake of the images."""
+
+    status = 75  # EX_TEMPFAIL of sysexits.h: try again
+
+
+@contextmanager
+def stops_with_a_word(advice: str) -> Iterator[None]:
+    """Within the block, SIGTERM and SIGUSR1 (SLURM's `--signal`) raise `Stopped`, so that whatever was being written is
+    cleared away; within training they save a checkpoint (`training.preemption`).
+
+    Args:
+        advice: what the sentence says after "told to stop".
+    """
+
+    def leave(number: int, frame: Any) -> None:
+        raise Stopped(f"told to stop ({signal.Signals(number).name}){advice}")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

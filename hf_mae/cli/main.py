@@ -9,7 +9,8 @@ import sys
 from importlib import import_module
 
 from .. import __version__
-from ..errors import UsageError, printable
+from ..errors import UsageError, printable, stops_with_a_word
+from ..files.writing import says_disk_full
 from ..settings.verbs import VERBS, find_verb
 
 
@@ -48,20 +49,34 @@ def main(argv: list[str] | None = None) -> int:
 def run(verb: str, argv: list[str]) -> int:
     """Runs a verb; a user's mistake becomes one sentence on stderr and an exit status (HF_MAE_DEBUG=1: raises it)."""
     try:
-        return import_module(f".{verb.replace('-', '_')}", __package__).main(argv)
+        with stops_with_a_word(""):
+            return import_module(f".{verb.replace('-', '_')}", __package__).main(argv)
     except SystemExit as left:  # --help
         return int(left.code or 0)
     except UsageError as error:
         _show(error)
         print(printable(f"hf-mae {verb}: {error}"), file=sys.stderr)
         return error.status
-    except OSError as error:  # a folder that cannot be written, a full disk
-        if error.strerror is None or isinstance(error, BrokenPipeError):
+    except Exception as error:  # a folder that cannot be written, a full disk
+        sentence = _sentence_of(error)
+        if sentence is None:
             raise
         _show(error)
-        where = f"{error.filename}: " if error.filename else ""
-        print(printable(f"hf-mae {verb}: {where}{error.strerror}."), file=sys.stderr)
+        print(printable(f"hf-mae {verb}: {sentence}"), file=sys.stderr)
         return 1
+
+
+def _sentence_of(error: Exception) -> str | None:
+    """What a user is told of an error of the system; None: it is a fault of this package."""
+    where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+    if says_disk_full(error):
+        return (
+            f"{where}the disk is full. What stood there before still stands: make room, and give the same command "
+            "again (a training with --resume_from_checkpoint last, `predict` with --resume)."
+        )
+    if isinstance(error, OSError) and error.strerror and not isinstance(error, BrokenPipeError):
+        return f"{where}{error.strerror}."
+    return None
 
 
 def _show(error: Exception) -> None:

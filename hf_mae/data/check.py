@@ -15,7 +15,8 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ..files.caches import files_fingerprint, kept
-from .opening import open_encoded, open_image, read_rgb, reason_of
+from ..settings.data import MAX_PIXELS
+from .opening import max_pixels, open_encoded, open_image, read_rgb, reason_of
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,8 @@ def verdict_on_files(
     def make() -> Verdict:
         return _look(look_at_file if decode else look_at_the_ends, paths, num_workers)
 
-    return (
-        _remembered(files_fingerprint(paths, *([] if decode else ["ends"])), find or make) if paths else Verdict({}, [])
-    )
+    more = [*([] if decode else ["ends"]), *([] if max_pixels() == MAX_PIXELS else [str(max_pixels())])]
+    return _remembered(files_fingerprint(paths, *more), find or make) if paths else Verdict({}, [])
 
 
 def whole_verdict(paths: list[str], num_workers: int | None = None) -> Verdict:
@@ -123,9 +123,8 @@ def verdict_on_rows(rows: Sequence[dict[str, Any]], fingerprint: str, num_worker
     def look(place: int) -> tuple[str | None, str]:
         return look_whole(lambda: open_encoded(rows[place]))
 
-    return (
-        _remembered(fingerprint, lambda: _look(look, range(len(rows)), num_workers)) if len(rows) else Verdict({}, [])
-    )
+    key = fingerprint if max_pixels() == MAX_PIXELS else f"{fingerprint}-{max_pixels()}"
+    return _remembered(key, lambda: _look(look, range(len(rows)), num_workers)) if len(rows) else Verdict({}, [])
 
 
 def _remembered(fingerprint: str, make: Callable[[], Verdict]) -> Verdict:

@@ -10,14 +10,18 @@ Grey levels of more than 8 bits become 8 by a rule that keeps their order and de
 import io
 import os
 import stat
+import warnings
 from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from ..settings.data import MAX_PIXELS, MAX_PIXELS_VARIABLE
+
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `refuse_too_many_pixels` says it in a sentence
+
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
 HEIC_SUFFIXES, DICOM_SUFFIXES = (".heic", ".heif"), (".dcm", ".dicom")
-MAX_PIXELS = 178_956_970  # of an image, as Pillow's own limit
 BIT_DEPTHS = (8, 10, 12, 14, 16)  # of cameras and detectors
 
 
@@ -29,17 +33,34 @@ def open_image(source: str | os.PathLike | bytes) -> Image.Image:
     """An image file, or its bytes, opened and not yet decoded.
 
     Raises:
-        ImageError: it is no regular file, of no format that is read, or has more pixels than `MAX_PIXELS`;
+        ImageError: it is no regular file, of no format that is read, or has more pixels than `max_pixels()`;
         FileNotFoundError.
     """
     if isinstance(source, bytes):
         return _bounded(_pillow(io.BytesIO(source)))
     path = os.fspath(source)
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise ImageError("it is no regular file")
+    refuse_what_is_no_file(path)
     if path.lower().endswith(DICOM_SUFFIXES):
         return _bounded(_dicom(path))
     return _bounded(_pillow(path))
+
+
+def refuse_what_is_no_file(path: str) -> None:
+    """Raises `ImageError` for a folder, a pipe or a device, which would be waited for."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ImageError("it is no regular file")
+
+
+def max_pixels() -> int:
+    """The largest number of pixels that is decoded: of the environment (`--max_pixels`), or `MAX_PIXELS`."""
+    asked = os.environ.get(MAX_PIXELS_VARIABLE, "")
+    return int(asked) if asked.isdecimal() else MAX_PIXELS
+
+
+def refuse_too_many_pixels(width: int, height: int) -> None:
+    """Raises `ImageError` for an image that is larger than `max_pixels()`."""
+    if width * height > max_pixels():
+        raise ImageError(f"it has {width} x {height} pixels, more than {max_pixels():,}: --max_pixels raises that")
 
 
 def open_encoded(encoded: dict[str, Any]) -> Image.Image:
@@ -56,7 +77,12 @@ def _pillow(source: Any) -> Image.Image:
             raise ImageError("HEIC is read with pillow-heif: pip install 'hf_mae[formats]'") from None
         register_heif_opener()
         formats = ("HEIF",)
-    return Image.open(source, formats=formats)
+    if max_pixels() > MAX_PIXELS:
+        Image.MAX_IMAGE_PIXELS = None  # a person has raised the bound, which is ours from here on
+    try:
+        return Image.open(source, formats=formats)
+    except Image.DecompressionBombError:
+        raise ImageError(f"it has more than {max_pixels():,} pixels: --max_pixels raises that") from None
 
 
 def _dicom(path: str) -> Image.Image:
@@ -68,6 +94,7 @@ def _dicom(path: str) -> Image.Image:
         raise ImageError("DICOM is read with pydicom: pip install 'hf_mae[formats]'") from None
     try:
         dataset = dcmread(path)
+        refuse_too_many_pixels(int(dataset.get("Columns", 0)), int(dataset.get("Rows", 0)))
         pixels = dataset.pixel_array
         frames = int(dataset.get("NumberOfFrames", 1) or 1)
         pixels = pixels[0] if frames > 1 else pixels
@@ -83,8 +110,7 @@ def _dicom(path: str) -> Image.Image:
 
 
 def _bounded(image: Image.Image) -> Image.Image:
-    if image.width * image.height > MAX_PIXELS:
-        raise ImageError(f"it has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
+    refuse_too_many_pixels(image.width, image.height)
     return image
 
 

@@ -8,6 +8,9 @@ from pathlib import Path
 import cv2
 from PIL import Image
 
+from .opening import ImageError, refuse_too_many_pixels, refuse_what_is_no_file
+
+PLAYLISTS = (b"#EXTM3U", b"ffconcat")  # which would open other files, or addresses
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".mpg", ".mpeg", ".webm", ".m4v", ".wmv")
 
 
@@ -28,6 +31,8 @@ def frame_name(path: str, seconds: float) -> str:
 
 def number_of_frames(path: str, fps: float) -> int:
     """About how many frames `frames` gives; 0 for a file that cannot be read."""
+    if not Path(path).is_file():
+        return 0
     video = cv2.VideoCapture(path)
     try:
         rate, count = video.get(cv2.CAP_PROP_FPS), video.get(cv2.CAP_PROP_FRAME_COUNT)
@@ -40,13 +45,18 @@ def frames(path: str, fps: float) -> Iterator[tuple[float, Image.Image]]:
     """The first frame, and then the first of every 1 / fps seconds: (seconds, RGB image).
 
     Raises:
-        OSError: the file is no video that can be read.
+        OSError: the file is no video that can be read, or its frames are larger than `max_pixels()`.
     """
+    refuse_what_is_no_file(path)
+    with open(path, "rb") as file:
+        if file.read(16).lstrip(b"\xef\xbb\xbf \r\n").startswith(PLAYLISTS):
+            raise ImageError("it is a list of videos, not a video")
     video = cv2.VideoCapture(path)
     try:
         rate = video.get(cv2.CAP_PROP_FPS)
+        refuse_too_many_pixels(int(video.get(cv2.CAP_PROP_FRAME_WIDTH)), int(video.get(cv2.CAP_PROP_FRAME_HEIGHT)))
         if not video.isOpened() or not rate > 0:
-            raise OSError("no such file" if not Path(path).is_file() else "no video that can be read")
+            raise OSError("no video that can be read")
         number, due, before = 0, 0, -1 / rate
         while video.grab():
             shown = video.get(cv2.CAP_PROP_POS_MSEC) / 1000  # true where the rate changes; 0 where nobody knows

@@ -53,10 +53,9 @@ def growing_file(
     with open(partial, "a", newline="", encoding="utf-8") as file:
         try:
             yield file, done
-        except KeyboardInterrupt:
-            raise UsageError(
-                f"Interrupted. What is done is in {partial}: the same command and --resume go on."
-            ) from None
+        except KeyboardInterrupt as told:
+            why = str(told) or "interrupted"
+            raise type(told)(f"{why}: what is done is in {partial}; the same command and --resume go on") from None
     partial.replace(path)
     record.unlink()
 

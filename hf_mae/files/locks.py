@@ -40,6 +40,26 @@ def locked(path: Path, waiting: str = "") -> Iterator[None]:
         lock.release()
 
 
+def taken(path: Path) -> int | None:
+    """Holds a file or folder until `let_go`, or until the process ends; None: another holds it, or nobody can."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # another writer; or a file system without locks
+        os.close(file)
+        return None
+    return file
+
+
+def let_go(held: int | None) -> None:
+    """Ends what `taken` began."""
+    if held is not None:
+        os.close(held)
+
+
 @contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
     """Holds a folder for this process alone; the lock goes with the process, however that ends.

@@ -1,19 +1,28 @@
 """Writing that leaves either the whole result or nothing: a temporary sibling, flushed to the disk, then a rename.
 
-Every file that this package writes under its own name goes through here. Permissions are those of the umask.
+Every file that this package writes under its own name goes through here. Permissions are those of the umask. A writer
+holds its temporary sibling, so that the next one knows what a killed one has left behind, and clears it away.
 """
 
 import csv
+import errno
+import glob
 import json
 import os
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from .locks import let_go, taken
+
+SUFFIX, REPLACED = ".partial", ".replaced"  # of a temporary sibling; behind it, of what it takes the place of
+JUST_MADE = 2.0  # seconds in which a writer comes to hold its temporary sibling
 
 
 @contextmanager
@@ -24,22 +33,25 @@ def whole_folder(destination: str | Path, overwrite: bool, error: type[UsageErro
         error: `destination` is a file, holds something that may not be replaced, or cannot be written.
     """
     destination = Path(destination)
+    _clear_what_killed_writers_left(destination)
     if destination.is_file():
         raise error(f"{destination} is a file: name a folder to write to.")
     if destination.is_dir() and any(destination.iterdir()) and not overwrite:
         raise error(f"{destination} exists and is not empty: choose another folder, or pass --overwrite.")
     with _said_in_a_sentence(destination, error):
         temporary = Path(tempfile.mkdtemp(**_beside(destination)))
+    held = taken(temporary)
     try:
         yield temporary
         open_to_the_umask(temporary)
         replaced = None
         if destination.is_dir():
-            replaced = destination.rename(temporary.with_name(temporary.name + ".replaced"))
+            replaced = destination.rename(temporary.with_name(temporary.name + REPLACED))
         temporary.rename(destination)
         if replaced:
             shutil.rmtree(replaced)
     finally:
+        let_go(held)
         shutil.rmtree(temporary, ignore_errors=True)
 
 
@@ -51,6 +63,7 @@ def whole_file(destination: str | Path, overwrite: bool = True, error: type[Usag
         error: `destination` is a folder, exists and may not be replaced, or cannot be written.
     """
     destination = Path(destination)
+    _clear_what_killed_writers_left(destination)
     if destination.is_dir():
         raise error(f"{destination} is a folder: name a file to write to.")
     if destination.exists() and not overwrite:
@@ -59,12 +72,14 @@ def whole_file(destination: str | Path, overwrite: bool = True, error: type[Usag
         handle, name = tempfile.mkstemp(**_beside(destination))
     os.close(handle)
     temporary = Path(name)
+    held = taken(temporary)
     try:
         yield temporary
         _flush(temporary)
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(destination)
     finally:
+        let_go(held)
         temporary.unlink(missing_ok=True)
 
 
@@ -95,11 +110,50 @@ def open_to_the_umask(folder: Path) -> None:
             path.chmod(path.stat().st_mode & 0o777 | 0o666 & ~mask)
 
 
+def says_disk_full(error: BaseException | None) -> bool:
+    """Whether an exception, or what it came from, is a disk without room: an error of the system, or the words of a
+    library that writes on its own (safetensors, Arrow, torch's archives, which count bytes and find some missing)."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return True
+        if _WORDS_OF_A_FULL_DISK.search(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+_WORDS_OF_A_FULL_DISK = re.compile(
+    "|".join(re.escape(os.strerror(number)) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+    + r"|PytorchStreamWriter failed writing|unexpected pos \d+ vs \d+"
+)
+
+
 def _beside(destination: Path) -> dict[str, Any]:
     """Where a temporary sibling goes."""
-    folder = destination.absolute().parent
-    folder.mkdir(parents=True, exist_ok=True)
-    return {"prefix": f".{destination.name[:200]}.", "suffix": ".partial", "dir": folder}
+    destination.absolute().parent.mkdir(parents=True, exist_ok=True)
+    return {"prefix": _prefix(destination), "suffix": SUFFIX, "dir": destination.absolute().parent}
+
+
+def _prefix(destination: Path) -> str:
+    return f".{destination.name[:200]}."
+
+
+def _clear_what_killed_writers_left(destination: Path) -> None:
+    """Removes temporary siblings that nobody holds; what one was about to replace, and has taken away, comes back."""
+    for left in destination.absolute().parent.glob(f"{glob.escape(_prefix(destination))}????????{SUFFIX}*"):
+        writer = left.with_name(left.name[: left.name.rindex(SUFFIX)] + SUFFIX)
+        if time.time() - left.lstat().st_mtime < JUST_MADE:
+            continue
+        held = taken(writer)
+        if held is None and writer.exists():
+            continue
+        let_go(held)
+        if left.name.endswith(REPLACED) and not destination.exists():
+            left.rename(destination)
+        elif left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -4,13 +4,25 @@ from dataclasses import dataclass
 
 from .options import option
 
+MAX_PIXELS = 89_478_485  # of an image: where Pillow begins to warn of a decompression bomb
+MAX_PIXELS_VARIABLE = "HF_MAE_MAX_PIXELS"  # of the environment: the bound for every process that reads images
 FAMILIES = ("endoscopy", "imagenet")  # of image transforms
 ON_BAD_IMAGE = ("error", "skip")
 ON_MISSING_CLASS = ("error", "keep")
 
 
 @dataclass
-class DataSourceArguments:
+class ReadsImages:
+    """What is read as an image."""
+
+    max_pixels: int = option(
+        MAX_PIXELS, f"Larger images are not decoded. ({MAX_PIXELS_VARIABLE} in the environment says the same.)",
+        group="Data",
+    )
+
+
+@dataclass
+class DataSourceArguments(ReadsImages):
     """Where labelled images are."""
 
     data_dir: str | None = option(
@@ -112,7 +124,7 @@ class PreparationArguments(DataArguments):
 
 
 @dataclass
-class PretrainingDataArguments:
+class PretrainingDataArguments(ReadsImages):
     """Where the unlabelled images are."""
 
     data_dir: str | None = option(None, "A folder tree of images; labels are not needed.", common=True, group="Data")

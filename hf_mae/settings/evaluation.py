@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ..errors import UsageError
-from .data import FAMILIES, DataSourceArguments
+from .data import FAMILIES, DataSourceArguments, ReadsImages
 from .options import option
 
 FINE_TUNED = "A fine-tuned model: a folder or a Hub id."
@@ -37,7 +37,7 @@ class EvaluationArguments(DataSourceArguments):
 
 
 @dataclass
-class PredictionArguments:
+class PredictionArguments(ReadsImages):
     """Which images are classified by which model."""
 
     images: list[str] | None = option(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from ..errors import CommandLineError, UsageError, nearest, one_line
+from .data import MAX_PIXELS_VARIABLE
 from .recipes import NOT_PART_OF_A_RECIPE, read_recipe
 from .trainer_options import refuse_option, refuse_written_option
 from .training import FinetuningFields, PretrainingFields, ReferenceFields
@@ -73,8 +74,17 @@ def fill(verb: str, recipe: str | None = None, **flags: Any) -> Settings:
         from .machine import machine_defaults
 
         defaults |= machine_defaults()
+    if "max_pixels" in values:
+        _bound_pixels(values["max_pixels"])
     parts = tuple(_filled(_whole_kind(light), defaults | values) for light in find_verb(verb).kinds)
     return Settings(verb, parts, _differing(verb, values, defaults))
+
+
+def _bound_pixels(largest: int) -> None:
+    """The bound holds for the processes and threads that this one starts, too: so it stands in the environment."""
+    if largest < 1:
+        raise CommandLineError(f"--max_pixels must be at least 1, not {largest}.")
+    os.environ[MAX_PIXELS_VARIABLE] = str(largest)
 
 
 def refuse_misfits(verb: str, values: Mapping[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ..errors import UsageError
-from .data import FAMILIES, DataSourceArguments
+from .data import FAMILIES, DataSourceArguments, ReadsImages
 from .evaluation import FINE_TUNED
 from .options import option
 
@@ -86,7 +86,7 @@ class PushArguments:
 
 
 @dataclass
-class DemoArguments:
+class DemoArguments(ReadsImages):
     """Which model is shown, and to whom."""
 
     model_name_or_path: str | None = option(None, FINE_TUNED, common=True, metavar="RUN")
@@ -97,7 +97,7 @@ class DemoArguments:
 
 
 @dataclass
-class ReconstructionArguments:
+class ReconstructionArguments(ReadsImages):
     """Which images a masked autoencoder is to complete."""
 
     images: list[str] | None = option(None, "Files, folders and globs.", common=True, metavar="IMAGES")

@@ -6,8 +6,8 @@ from typing import Any
 
 from transformers.trainer_utils import TrainOutput
 
-from ..errors import UsageError, first_line
-from .preemption import StopAtSignal, StoppedBeforeTraining, clear_mark
+from ..errors import Stopped, UsageError, first_line
+from .preemption import StopAtSignal, clear_mark
 from .trainer import ReferenceTrainer
 
 # What the backends say when the process at the other end is gone.
@@ -30,7 +30,7 @@ def train(trainer: ReferenceTrainer, checkpoint: str | None) -> tuple[TrainOutpu
     trainer.add_callback(stop)
     try:
         result: Any = trainer.train(resume_from_checkpoint=checkpoint)
-    except StoppedBeforeTraining:
+    except Stopped:
         raise
     except KeyboardInterrupt:
         raise UsageError(f"Interrupted at update {trainer.state.global_step}. {AGAIN}") from None

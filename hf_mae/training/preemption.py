@@ -7,8 +7,6 @@ different updates, or only some of them, so they agree on when to stop.
 import logging
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ import torch
 from torch import distributed
 from transformers import TrainerCallback
 
-from ..errors import UsageError
+from ..errors import Stopped, UsageError
 
 logger = logging.getLogger(__name__)
 MARK = "stopped_by_signal"  # in the output folder: the run was stopped, and is to be resumed
@@ -26,37 +24,16 @@ MARK = "stopped_by_signal"  # in the output folder: the run was stopped, and is 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
-class StoppedBeforeTraining(KeyboardInterrupt):
-    """The run was told to stop before there was anything to save. Nobody takes it for a mistake of the images."""
-
-    status = 75
-
-
-@contextmanager
-def stops_with_a_word() -> Iterator[None]:
-    """Within the block, SIGTERM and SIGUSR1 end the run with a sentence wherever training does not listen to them."""
-
-    def leave(number: int, frame: Any) -> None:
-        raise StoppedBeforeTraining(
-            f"told to stop ({signal.Signals(number).name}) while it was not training: nothing was saved anew; the same "
-            "command begins, or goes on with --resume_from_checkpoint last"
-        )
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+BEFORE_TRAINING = (
+    " while it was not training: nothing was saved anew; the same command begins, or goes on with "
+    "--resume_from_checkpoint last"
+)
 
 
 class StoppedBySignal(UsageError):
     """The run was told to stop, and has saved what it had."""
 
-    status = 75  # EX_TEMPFAIL of sysexits.h: try again
+    status = Stopped.status
 
 
 class StopAtSignal(TrainerCallback):
@@ -89,13 +66,21 @@ class StopAtSignal(TrainerCallback):
             self._before = {number: signal.signal(number, self._tell) for number in SIGNALS}
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Saves and stops, once any process was told to."""
+        """Saves and stops, once any process was told to; an evaluation that is due is still made."""
         if self._anyone_was_told(args) and not control.should_training_stop:
-            self.stopped = control.should_training_stop = control.should_save = True
-            control.should_evaluate = False
+            self.stopped = control.should_training_stop = True
+            control.should_save = not _epoch_is_whole(state)  # at the end of an epoch its evaluation comes first
             if args.process_index == 0:
                 by = signal.Signals(self.told).name if self.told else "another process"
                 logger.warning("Told to stop (%s): saving a checkpoint at update %d.", by, state.global_step)
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The Trainer takes a stop for the end of an epoch, which is evaluated, and may be kept as the best one: one
+        that was broken off is not."""
+        if self.stopped and _epoch_is_whole(state):
+            control.should_save = True
+        elif self.stopped:
+            control.should_evaluate = control.should_save = False
 
     def _anyone_was_told(self, args: Any) -> bool:
         if args.world_size == 1:
@@ -135,6 +120,10 @@ class StopAtSignal(TrainerCallback):
             f"Stopped by a signal at update {step}, after saving a checkpoint: go on with the same command and "
             "--resume_from_checkpoint last."
         )
+
+
+def _epoch_is_whole(state: Any) -> bool:
+    return abs(state.epoch - round(state.epoch)) < 1e-9
 
 
 def clear_mark(args: Any) -> None:

@@ -24,6 +24,7 @@ from ..settings.training import COSINE
 from .checkpoints import Launch, check_resumable, last_checkpoint, refuse_fewer_epochs, write_launch
 from .engines import differing_settings, learning_rate_table, optimizer_settings
 from .layer_decay import plain_name
+from .workers import with_calm_workers
 
 logger = logging.getLogger(__name__)
 
@@ -82,18 +83,18 @@ class ReferenceTrainer(HookedTrainer):
                 "mixup and --dataloader_drop_last leave out a smaller batch, so use a smaller "
                 "per_device_train_batch_size."
             )
-        return loader
+        return with_calm_workers(loader)
 
     # The stock Trainer would leave out the last images of an evaluation too.
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """The stock loader, of every image."""
         with self._dropping_last_batch(False):
-            return super().get_eval_dataloader(eval_dataset)
+            return with_calm_workers(super().get_eval_dataloader(eval_dataset))
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
         """The stock loader, of every image."""
         with self._dropping_last_batch(False):
-            return super().get_test_dataloader(test_dataset)
+            return with_calm_workers(super().get_test_dataloader(test_dataset))
 
     @property
     def drops_last_batch(self) -> bool:

@@ -18,7 +18,7 @@ from ..data.leakage import pretraining_record, seen_in_pretraining, warn_of_seen
 from ..data.sources import load_splits
 from ..data.splits import HELD_OUT, judge_of
 from ..data.transforms import image_processor, parse_mean_std, training_transform
-from ..errors import UsageError
+from ..errors import UsageError, stops_with_a_word
 from ..evaluation.calibration import calibration_sentence
 from ..files.writing import write_text
 from ..models.building import build_classifier
@@ -42,7 +42,7 @@ from ..sharing.hub import push_when_done
 from ..training.checkpoints import refuse_another_model
 from ..training.finetuner import MaeFinetuner
 from ..training.loop import train
-from ..training.preemption import stops_with_a_word
+from ..training.preemption import BEFORE_TRAINING
 from ..training.trackers import kept_open, log_picture
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def finetune(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
     Raises:
         UsageError: one sentence on what is wrong.
     """
-    with stops_with_a_word():
+    with stops_with_a_word(BEFORE_TRAINING):
         return _finetune(fill("finetune", recipe, **flags))
 
 

@@ -32,7 +32,7 @@ from ..settings.recipes import recipe_as_run
 from ..sharing.hub import push_when_done
 from ..training.checkpoints import refuse_another_model
 from ..training.loop import train
-from ..training.preemption import stops_with_a_word
+from ..training.preemption import BEFORE_TRAINING
 from ..training.pretrainer import MaePretrainer
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def pretrain(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
     Returns:
         What was done, as the output folder holds it; None on processes other than the main one.
     """
-    with stops_with_a_word():
+    with stops_with_a_word(BEFORE_TRAINING):
         settings = fill("pretrain", recipe, **flags)
         args = settings.parts[-1]
         push = push_when_done(args)

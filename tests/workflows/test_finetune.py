@@ -2,6 +2,7 @@
 
 import csv
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -175,6 +176,39 @@ def test_a_killed_run_resumes(tiny_pth, toy, tmp_path):
     run_cli("finetune", *whole)
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "whole"))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("update", [4, 6])
+def test_a_stop_leaves_the_evaluations_as_they_would_have_been(tiny_pth, toy, tmp_path, monkeypatch, update):
+    """In an epoch of three updates, and at the end of one, with workers that are told to stop, too; what is kept as the
+    best epoch is the same."""
+    from transformers import DefaultFlowCallback
+
+    common = ["--num_train_epochs", 4, "--dataloader_num_workers", 1]
+    assert main(["finetune", *flags(tiny_pth, toy, tmp_path / "whole", *common)]) == 0
+    as_it_is = DefaultFlowCallback.on_step_begin
+    with monkeypatch.context() as patched:
+
+        def told(self, args, state, control, **kwargs):
+            if state.global_step == update - 1:
+                for process in (*multiprocessing.active_children(), multiprocessing.current_process()):
+                    os.kill(process.pid, signal.SIGTERM)
+            return as_it_is(self, args, state, control, **kwargs)
+
+        patched.setattr(DefaultFlowCallback, "on_step_begin", told)
+        assert main(["finetune", *flags(tiny_pth, toy, tmp_path / "cut", *common)]) == 75
+    assert (tmp_path / "cut" / f"checkpoint-{update}" / "trainer_state.json").is_file()
+    again = [*flags(tiny_pth, toy, tmp_path / "cut", *common), "--resume_from_checkpoint", "last"]
+    assert main(["finetune", *again]) == 0
+    whole, cut = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+    histories = [json.loads((tmp_path / name / "trainer_state.json").read_text()) for name in ("whole", "cut")]
+    evaluations = [
+        [(log["step"], log["eval_loss"]) for log in history["log_history"] if "eval_loss" in log]
+        for history in histories
+    ]
+    assert evaluations[0] == evaluations[1] and [step for step, _ in evaluations[0]] == [3, 6, 9, 12]
+    assert histories[0]["best_global_step"] == histories[1]["best_global_step"]
 
 
 def test_linear_probe_trains_the_head_alone(tiny_pth, toy, tmp_path):
