@@ -1,0 +1,55 @@
+"""Worker processes that load images, when the whole process group is told to stop.
+
+SLURM, a closed terminal and Ctrl-C send their signal to every process of a group. Workers go on then: they end with the
+process that they load for, which saves a checkpoint first and needs their batches until it has.
+"""
+
+import multiprocessing
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.context import ForkContext, ForkProcess
+
+from torch.utils.data import DataLoader
+
+from .preemption import SIGNALS
+
+
+def with_calm_workers(loader: DataLoader) -> DataLoader:
+    """The loader (or accelerate's, around another), whose workers leave the signals of a stop alone."""
+    own: DataLoader = getattr(loader, "base_dataloader", loader)
+    if own.num_workers and not isinstance(own.worker_init_fn, _Calm):
+        own.worker_init_fn = _Calm(own.worker_init_fn)
+        if own.multiprocessing_context is None and multiprocessing.get_start_method() == "fork":
+            own.multiprocessing_context = _CalmFork()
+    return loader
+
+
+class _CalmProcess(ForkProcess):
+    def start(self) -> None:
+        """The signals wait until the worker has said what it does with them."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _CalmFork(ForkContext):
+    Process = _CalmProcess
+
+
+@dataclass
+class _Calm:
+    """The beginning of a worker: as it was, and then signals are left alone, but for a second SIGTERM, with which the
+    process that it loads for ends what hangs."""
+
+    begin: Callable[[int], None] | None
+
+    def __call__(self, worker: int) -> None:
+        if self.begin is not None:
+            self.begin(worker)
+        for number in (signal.SIGUSR1, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
