@@ -1,23 +1,38 @@
-"""Downloading large files: with a bar, resumed where it broke off, and checked against the size announced."""
+"""Downloading large files: with a bar, resumed where it broke off, and checked against what the server announced.
 
+(pooch does not resume, and huggingface_hub's resumption is for the Hub alone.)
+"""
+
+import hashlib
+import json
 import logging
+import re
 import time
+import urllib.error
 import urllib.request
+from email.utils import parsedate_to_datetime
 from html.parser import HTMLParser
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode, urljoin
 
 from tqdm.auto import tqdm
 
 from ..errors import UsageError
+from .caches import cache_folder
 from .locks import locked
+from .writing import says_disk_full, write_json
 
 logger = logging.getLogger(__name__)
 CHUNK = 1 << 20
 ATTEMPTS = 5
 PAUSE = 1.0  # seconds before another attempt, growing
+PATIENCE = 600.0  # seconds that a server may ask for
 DRIVE = "https://drive.usercontent.google.com/download"
+PAGES = ("text/html", "application/xhtml+xml")
+HEADS_OF_PAGES = (b"<!doctype html", b"<html", b"<head")
+BUSY = (429, 503)  # statuses that come with Retry-After
 
 
 def download(url: str, path: Path, advice: str) -> Path:
@@ -29,7 +44,7 @@ def download(url: str, path: Path, advice: str) -> Path:
         advice: what to do where it cannot be downloaded, as the second half of a sentence.
 
     Raises:
-        UsageError: there is no network, the server refuses, or it breaks off again and again.
+        UsageError: there is no network, the server refuses, sends something else, or breaks off again and again.
     """
     partial = path.with_name(f"{path.name}.partial")
     with locked(path.with_name(f"{path.name}.lock")):
@@ -40,48 +55,128 @@ def download(url: str, path: Path, advice: str) -> Path:
                 _fetch(url, partial)
                 break
             except (OSError, HTTPException) as error:
-                refused = isinstance(error, urllib.error.HTTPError) and error.code < 500
-                unreachable = isinstance(error, urllib.error.URLError) and not isinstance(error, urllib.error.HTTPError)
-                if refused or unreachable or attempt == ATTEMPTS:
+                pause = PAUSE * attempt if attempt < ATTEMPTS else None
+                pause = None if pause is None or says_disk_full(error) else _pause_after(error, pause)
+                if pause is None:
                     kept = partial.stat().st_size if partial.exists() else 0
                     so_far = f"; {kept / 1e6:.0f} MB are kept, and the same command goes on from there" if kept else ""
                     reason = str(getattr(error, "reason", error)) or type(error).__name__
                     raise UsageError(f"{path.name} cannot be downloaded ({reason}{so_far}): {advice}") from None
-                logger.info("The download of %s broke off (%s): going on.", path.name, error)
-                time.sleep(PAUSE * attempt)
+                logger.info("The download of %s broke off (%s): going on in %.0f s.", path.name, error, pause)
+                time.sleep(pause)
         partial.replace(path)
         partial.with_suffix(".etag").unlink(missing_ok=True)
     return path
 
 
+def refuse_another_file(url: str, path: Path) -> None:
+    """Of a file whose publisher tells no digest: says so, remembers what came, and refuses another one next time.
+
+    Raises:
+        UsageError: the file is not the one that came from this address before.
+    """
+    memory = cache_folder() / "downloads" / "seen.json"
+    found = file_digest(path, "sha256")
+    with locked(memory.with_suffix(".lock")):
+        seen = json.loads(memory.read_text(encoding="utf-8")) if memory.is_file() else {}
+        before = seen.setdefault(url, found)
+        if before != found:
+            raise UsageError(
+                f"{path} is not the file that came from {url} before (SHA-256 {found[:12]}..., then {before[:12]}...): "
+                f"if it was changed on purpose, take that line out of {memory}."
+            )
+        write_json(memory, seen)
+    logger.info(
+        "No digest of %s is published: its SHA-256, %s, is remembered, and another file is refused.", path.name, found
+    )
+
+
+def file_digest(path: Path, kind: str) -> str:
+    """The hexadecimal digest of a file."""
+    digest = hashlib.new(kind, usedforsecurity=False)
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _pause_after(error: Exception, pause: float) -> float | None:
+    """Seconds until another attempt; None: there is no use in one."""
+    if isinstance(error, urllib.error.HTTPError):
+        if error.code in BUSY and (asked := error.headers.get("Retry-After")):
+            pause = max(pause, _seconds(asked))
+            return pause if pause <= PATIENCE else None
+        return pause if error.code >= 500 or error.code in BUSY else None
+    return None if isinstance(error, urllib.error.URLError) else pause
+
+
+def _seconds(retry_after: str) -> float:
+    """Of a `Retry-After`: a number of seconds, or a date."""
+    if retry_after.strip().isdecimal():
+        return float(retry_after)
+    try:
+        return parsedate_to_datetime(retry_after).timestamp() - time.time()
+    except (TypeError, ValueError):
+        return 0.0
+
+
 def _fetch(url: str, partial: Path) -> None:
     """Appends what is missing to `partial`; raises OSError where that ends early."""
     have, tag = partial.stat().st_size if partial.exists() else 0, partial.with_suffix(".etag")
+    known = tag.read_text(encoding="utf-8") if have and tag.exists() else None
     headers = {"Range": f"bytes={have}-"} if have else {}
-    if have and tag.exists():
-        headers["If-Range"] = tag.read_text()  # from the start if the file is another one by now
+    if known:
+        headers["If-Range"] = known  # from the start if the file is another one by now
     with _open(url, headers) as answer:
-        resumed = answer.status == 206
-        if mark := answer.headers.get("ETag") or answer.headers.get("Last-Modified"):
-            tag.write_text(mark)
+        if answer.headers.get_content_type() in PAGES:
+            raise _page_in_place_of(partial)
+        mark = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
+        start, total = _announced(answer)
+        if start not in (0, have) or (start and known and mark != known):
+            partial.unlink()
+            raise OSError("the server went on elsewhere, or with another file: it is fetched from the start")
+        if mark:
+            tag.write_text(mark, encoding="utf-8")
         else:
             tag.unlink(missing_ok=True)
-        have = have if resumed else 0
-        length = answer.headers.get("Content-Length")
-        total = have + int(length) if length else None
         bar = tqdm(
-            total=total, initial=have, unit="B", unit_scale=True, unit_divisor=1000, desc=partial.stem, delay=0.5
+            total=total, initial=start, unit="B", unit_scale=True, unit_divisor=1000, desc=partial.stem, delay=0.5
         )
-        with open(partial, "ab" if resumed else "wb") as file, bar:
+        with open(partial, "ab" if start else "wb") as file, bar:
             while chunk := answer.read(CHUNK):
+                if file.tell() == 0 and chunk.lstrip(b"\xef\xbb\xbf \t\r\n")[:14].lower().startswith(HEADS_OF_PAGES):
+                    raise _page_in_place_of(partial)
                 file.write(chunk)
                 bar.update(len(chunk))
     size = partial.stat().st_size
-    if total is not None and size != total:
-        raise OSError(f"{size:,} of {total:,} bytes came")
+    if size == 0 or total is not None and size != total:
+        raise OSError(f"{size:,} of {total or 'unknown':,} bytes came" if total else "nothing came")
 
 
-def _open(url: str, headers: dict[str, str]):
+def _announced(answer: Any) -> tuple[int, int | None]:
+    """From which byte on an answer goes, and how many the whole file has (None: it does not say)."""
+    encoding = answer.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise OSError(f"the server sends it encoded ({encoding}), which was not asked for")
+    if answer.status == 206:
+        found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", "").strip())
+        if found is None:
+            return -1, None
+        return int(found[1]), int(found[2]) if found[2] != "*" else None
+    if answer.status != 200:
+        raise OSError(f"the server answers with status {answer.status}")
+    length = answer.headers.get("Content-Length", "").strip()
+    return 0, int(length) if length.isdecimal() else None
+
+
+def _page_in_place_of(partial: Path) -> UsageError:
+    """Said of a page that comes with status 200: the sign-in page of a clinic or a hotel, say."""
+    return UsageError(
+        f"A web page came in place of {partial.stem}: the network may ask to sign in first, or the file has moved."
+    )
+
+
+def _open(url: str, headers: dict[str, str]) -> Any:
     if not url.startswith("drive:"):
         return _request(url, headers)
     query = {"id": url.removeprefix("drive:"), "export": "download"}
@@ -105,20 +200,20 @@ def _open(url: str, headers: dict[str, str]):
     return answer
 
 
-def _request(url: str, headers: dict[str, str]):
-    headers = {"User-Agent": "hf_mae"} | headers
+def _request(url: str, headers: dict[str, str]) -> Any:
+    own = {"User-Agent": "hf_mae", "Accept-Encoding": "identity"}
     try:
-        return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60)
+        return urllib.request.urlopen(urllib.request.Request(url, headers=own | headers), timeout=60)
     except urllib.error.HTTPError as error:
         if error.code == 416:  # there is nothing after what we have, or the file is another one by now
-            return urllib.request.urlopen(urllib.request.Request(url, headers={"User-Agent": "hf_mae"}), timeout=60)
+            return urllib.request.urlopen(urllib.request.Request(url, headers=own), timeout=60)
         raise
 
 
 class _ConfirmationForm(HTMLParser):
     """The form of Drive's confirmation page: where it goes, and its hidden fields."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.action: str | None = None
         self.fields: dict[str, str] = {}

@@ -100,6 +100,14 @@ def write_csv(destination: str | Path, head: Iterable[str], rows: Iterable[Itera
         csv.writer(file).writerows([head, *rows])
 
 
+def write_picture(destination: str | Path, picture: Any, overwrite: bool = True) -> None:
+    """A PIL image, in the format of the name."""
+    from PIL import Image
+
+    with whole_file(destination, overwrite) as temporary:
+        picture.save(temporary, format=Image.registered_extensions()[Path(destination).suffix.lower()])
+
+
 def open_to_the_umask(folder: Path) -> None:
     """Gives a folder and the files in it the permissions that the umask gives (safetensors makes files of 0600, which
     nobody else on a shared disk reads)."""

@@ -1,7 +1,6 @@
 """The catalogue of public checkpoints: `--model_name_or_path NAME` downloads one, and converts it once."""
 
 import csv
-import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,9 @@ from ..conversion.convert import convert_checkpoint
 from ..conversion.errors import ConversionError
 from ..errors import UsageError, first_line
 from ..files.caches import cache_folder
-from ..files.downloads import download
+from ..files.downloads import download, file_digest, refuse_another_file
 from ..files.locks import locked
+from ..files.writing import write_text
 from ..settings.models import RANDOM_WEIGHTS
 
 logger = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ def resolve(model_name_or_path: str | Path) -> str:
         put_there_by_a_person = path.is_file()
         if not put_there_by_a_person:
             _fetch(checkpoint)
-        _check_md5(checkpoint)
+        _check_digest(checkpoint)
         try:
             report = convert_checkpoint(path, folder, overwrite=True, norm_pix_loss=checkpoint.norm_pix_loss)
         except ConversionError as error:
@@ -122,15 +122,12 @@ def _fetch(checkpoint: PublicCheckpoint) -> None:
         raise UsageError(f"{checkpoint.file} cannot be downloaded ({first_line(error)}): {advice}") from None
 
 
-def _check_md5(checkpoint: PublicCheckpoint) -> None:
-    if not checkpoint.md5_prefix:
-        return
+def _check_digest(checkpoint: PublicCheckpoint) -> None:
     path = checkpoint.download_path
-    digest = hashlib.md5()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    found = digest.hexdigest()
+    if not checkpoint.md5_prefix:
+        refuse_another_file(checkpoint.url, path)
+        return
+    found = file_digest(path, "md5")
     if not found.startswith(checkpoint.md5_prefix):
         raise UsageError(
             f"{path} is not the published {checkpoint.file} (MD5 {found[:6]}, expected {checkpoint.md5_prefix}): "
@@ -147,7 +144,7 @@ def _write_card(checkpoint: PublicCheckpoint, folder: Path) -> None:
         f"---\n{metadata.to_yaml()}\n---\n\n# {checkpoint.name}\n\n{checkpoint.architecture}, {checkpoint.stage}; "
         f"converted by hf_mae from {checkpoint.where}. Licence of the weights: {checkpoint.licence}.\n"
     )
-    ModelCard(text).save(folder / "README.md")
+    write_text(folder / "README.md", str(ModelCard(text)))
 
 
 def licence_of(model_name_or_path: str | Path) -> tuple[str | None, str]:

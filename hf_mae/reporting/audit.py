@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ..data.audit import ACROSS, CONFLICTING, Audited, kind_of
 from ..data.duplicates import Pair
 from ..data.opening import open_image, to_rgb
-from ..files.writing import write_csv
+from ..files.writing import write_csv, write_picture
 from ..settings.studies import PAIRS_A_SHEET
 
 TILE = 200  # pixels of one image on a sheet
@@ -47,7 +47,7 @@ def contact_sheet(path: Path, images: list[Audited], pairs: list[Pair]) -> None:
         colour = "#b00000" if one.label != two.label else "#b06000" if one.split != two.split else "#404040"
         note = f"{pair.detail:.2f}  {kind_of(one, two)}"
         draw.text((left, top + TILE + 30), note, fill=colour, font=font)
-    sheet.save(path)
+    write_picture(path, sheet)
 
 
 def _short(text: str, length: int = 34) -> str:

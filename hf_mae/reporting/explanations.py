@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..evaluation.scores import softmax
 from ..models.relevance import attention_rollout, grad_cam
-from .figures import PlainFigure
+from .figures import PlainFigure, save_figure
 
 ROLLOUT, GRAD_CAM = "attention rollout", "Grad-CAM"
 COLOURS = "jet"
@@ -106,7 +106,7 @@ def contact_sheet(rows: list[tuple[str, list[Explained]]], path: Path, title: st
             panels[2].set_title(f"{GRAD_CAM}: {entry.target}", fontsize=6)
     figure.suptitle(f"{title}\nimage, {ROLLOUT}, {GRAD_CAM}", fontsize=10)
     figure.tight_layout()
-    figure.savefig(path, dpi=110, bbox_inches="tight")
+    save_figure(figure, path, dpi=110)
 
 
 def _short(text: str, length: int = 22) -> str:

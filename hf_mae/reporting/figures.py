@@ -1,25 +1,43 @@
 """Figures of a run, as PNG and SVG: drawn without pyplot, so without any state or display."""
 
+import logging
+import warnings
+from collections.abc import Callable
+from functools import cache, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 from matplotlib.text import Text
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
+from ..errors import one_line
 from ..evaluation.metrics import CALIBRATION_BINS
+from ..files.writing import says_disk_full, whole_file
 
+logger = logging.getLogger(__name__)
+P = ParamSpec("P")
+OTHER_SCRIPTS = (
+    *("Noto Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans", "WenQuanYi Zen Hei"),
+    *("Microsoft YaHei", "PingFang SC", "Hiragino Sans", "Noto Sans Arabic", "Noto Naskh Arabic", "Arial Unicode MS"),
+    *("Noto Sans Hebrew", "Noto Sans Devanagari", "Noto Sans Thai", "Noto Emoji", "Segoe UI Emoji", "Symbola"),
+)
 MANY_CLASSES = 10  # curves of more are thin and grey, but for the worst
+LEGIBLE = 60  # classes whose names, cells and marks can be read in one figure; of more, the worst are shown, or none
+POINTS = 500  # of a curve, at most: more than there are pixels to draw them
 
 
 class PlainFigure(Figure):
-    """A figure whose text is taken as it is: a class name with dollar signs is no mathematics."""
+    """A figure whose text is taken as it is: a class name with dollar signs is no mathematics, and one in another
+    script is looked up in the fonts that have it."""
 
     def _take_text_as_it_is(self) -> None:
         for text in self.findobj(Text):
             text.set_parse_math(False)
+            text.set_fontfamily(font_families())
 
     def tight_layout(self, **kwargs: Any) -> None:
         """As matplotlib's."""
@@ -32,11 +50,50 @@ class PlainFigure(Figure):
         super().savefig(*args, **kwargs)
 
 
+def save_figure(figure: Figure, path: Path, dpi: int) -> None:
+    """Writes a figure whole, in the format of the name; letters that no font has are said once."""
+    with warnings.catch_warnings(record=True) as said, whole_file(path) as temporary:
+        warnings.simplefilter("always")
+        figure.savefig(temporary, format=path.suffix[1:], dpi=dpi, bbox_inches="tight")
+    lacking = {str(entry.message) for entry in said if "missing from font" in str(entry.message)}
+    if lacking and path.suffix == ".png":
+        logger.warning(
+            "%s lacks %d letters, which no font of this machine has (boxes stand for them): install fonts for them, "
+            "such as Noto's.",
+            path.name,
+            len(lacking),
+        )
+
+
 def _save(figure: Figure, path: Path) -> None:
     for suffix in (".png", ".svg"):
-        figure.savefig(path.with_name(path.name + suffix), dpi=130, bbox_inches="tight")
+        save_figure(figure, path.with_name(path.name + suffix), dpi=130)
 
 
+@cache
+def font_families() -> list[str]:
+    """Fonts in the order in which they are asked for a letter: matplotlib's own, then those of this machine that have
+    the letters of other scripts."""
+    installed = {font.name for font in fontManager.ttflist}
+    return ["DejaVu Sans", *(name for name in OTHER_SCRIPTS if name in installed)]
+
+
+def said_if_it_fails(draw: Callable[P, None]) -> Callable[P, None]:
+    """A figure that cannot be drawn is said, and the results beside it are there all the same."""
+
+    @wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            draw(*args, **kwargs)
+        except Exception as error:  # matplotlib raises whatever its parts do
+            if says_disk_full(error):
+                raise
+            logger.warning("The figure %s could not be drawn (%s).", draw.__name__, one_line(error))
+
+    return drawn
+
+
+@said_if_it_fails
 def figures_of_split(
     folder: Path, split: str, class_scores: np.ndarray, labels: np.ndarray, names: list[str], scores: dict[str, Any]
 ) -> None:
@@ -59,8 +116,9 @@ def figures_of_split(
     reliability(scores["calibration"], scores["ece"], folder / f"reliability_{split}", split)
 
 
+@said_if_it_fails
 def confusion_matrix(matrix: list[list[int]], names: list[str], path: Path, title: str, normalised=False) -> None:
-    """Rows are the true classes, coloured by their share.
+    """Rows are the true classes, coloured by their share; of more than `LEGIBLE` classes without names and numbers.
 
     Args:
         matrix: counts (classes, classes).
@@ -69,25 +127,40 @@ def confusion_matrix(matrix: list[list[int]], names: list[str], path: Path, titl
     """
     counts = np.asarray(matrix)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    size = max(4.0, 0.42 * len(names) + 2)
+    legible = len(names) <= LEGIBLE
+    size = max(4.0, 0.42 * len(names) + 2) if legible else 10.0
     figure = PlainFigure(figsize=(size + 1, size))
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(names)), [f"{name} ({n})" for name, n in zip(names, counts.sum(axis=1))])
-    axes.set(xlabel="predicted", ylabel="true (images)", title=title)
-    for row, column in zip(*np.nonzero(counts)):
-        colour = "white" if shares[row, column] > 0.5 else "black"
-        text = f"{100 * shares[row, column]:.0f}" if normalised else str(counts[row, column])
-        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+    if legible:
+        axes.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(names)), [f"{name} ({n})" for name, n in zip(names, counts.sum(axis=1))])
+        axes.set(xlabel="predicted", ylabel="true (images)", title=title)
+        _write_cells(axes, counts, shares, normalised)
+    else:
+        many = f"{len(names)} classes, by number: too many for their names"
+        axes.set(xlabel=f"predicted ({many})", ylabel="true", title=title)
     label = "share of the true class" + (" (cells: %)" if normalised else "")
     figure.colorbar(image, label=label, fraction=0.046, pad=0.04)
     _save(figure, path)
 
 
+def _write_cells(axes: Any, counts: np.ndarray, shares: np.ndarray, normalised: bool) -> None:
+    for row, column in zip(*np.nonzero(counts)):
+        colour = "white" if shares[row, column] > 0.5 else "black"
+        text = f"{100 * shares[row, column]:.0f}" if normalised else str(counts[row, column])
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+
+
+@said_if_it_fails
 def per_class_f1(per_class: dict[str, dict[str, Any]], path: Path, title: str) -> None:
-    """F1 of every class, best first, with its number of images; precision and recall as marks."""
-    order = sorted(per_class, key=lambda name: per_class[name]["f1"])
+    """F1 of every class, best first, with its number of images; precision and recall as marks.
+
+    Of more than `LEGIBLE` classes the worst are shown.
+    """
+    order = sorted(per_class, key=lambda name: per_class[name]["f1"])[:LEGIBLE]
+    if len(order) < len(per_class):
+        title = f"{title}\nthe {len(order)} worst of {len(per_class)} classes"
     figure = PlainFigure(figsize=(7, 0.28 * len(order) + 1.6))
     axes = figure.subplots()
     rows = np.arange(len(order))
@@ -113,15 +186,24 @@ def one_vs_rest_curves(class_scores: np.ndarray, labels: np.ndarray, names: list
         curves.append(
             {
                 "name": name,
-                "roc": roc_curve(positive, values)[:2],
+                "roc": _thinned(*roc_curve(positive, values)[:2]),
                 "auc": roc_auc_score(positive, values),
-                "pr": (recall, precision),
+                "pr": _thinned(recall, precision),
                 "ap": average_precision_score(positive, values),
             }
         )
     return curves
 
 
+def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At most `POINTS` of a curve, with its ends."""
+    if len(x) > POINTS:
+        kept = np.unique(np.linspace(0, len(x) - 1, POINTS).round().astype(int))
+        x, y = x[kept], y[kept]
+    return x, y
+
+
+@said_if_it_fails
 def roc(curves: list[dict[str, Any]], macro: float | None, path: Path, title: str) -> None:
     """Receiver operating characteristic, one curve a class; `macro`: their mean area, None where undefined."""
     figure, axes = _curves(curves, "roc", "auc", "AUC")
@@ -131,6 +213,7 @@ def roc(curves: list[dict[str, Any]], macro: float | None, path: Path, title: st
     _save(figure, path)
 
 
+@said_if_it_fails
 def precision_recall(curves: list[dict[str, Any]], macro: float | None, path: Path, title: str) -> None:
     """Precision over recall, one curve a class; `macro`: the mean average precision, None where undefined."""
     figure, axes = _curves(curves, "pr", "ap", "AP", drawstyle="steps-post")
@@ -145,7 +228,8 @@ def _macro(value: float | None, classes: int) -> str:
 
 
 def _curves(curves: list[dict[str, Any]], curve: str, area: str, short: str, **style):
-    """Curves with the worst first in the legend; of many classes, colour goes to the worst."""
+    """Curves with the worst first in the legend; of many classes, colour goes to the worst, and of more than `LEGIBLE`
+    only those are named."""
     figure = PlainFigure(figsize=(5, 5))
     axes = figure.subplots()
     worst_first = sorted(curves, key=lambda item: item[area])
@@ -157,15 +241,18 @@ def _curves(curves: list[dict[str, Any]], curve: str, area: str, short: str, **s
             color=colour,
             lw=1.4 if coloured else 0.8,
             zorder=3 if coloured else 2,
-            label=f"{item['name']} ({short} {item[area]:.3f})",
+            label=f"{item['name']} ({short} {item[area]:.3f})" if coloured or len(curves) <= LEGIBLE else None,
             **style,
         )
+    if len(curves) > LEGIBLE:
+        axes.plot([], [], color="#bbbbbb", lw=0.8, label=f"{len(curves) - MANY_CLASSES} classes more")
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1.0))
     return figure, axes
 
 
+@said_if_it_fails
 def reliability(bins: list[dict[str, float]], ece: float, path: Path, title: str) -> None:
     """How often the predicted class is right, by its score; below, how many images there are at each score.
 
@@ -189,6 +276,7 @@ def reliability(bins: list[dict[str, float]], ece: float, path: Path, title: str
     _save(figure, path)
 
 
+@said_if_it_fails
 def learning_curves(log_history: list[dict[str, Any]], path: Path) -> None:
     """Training loss, evaluation loss and the headline scores over the epochs.
 
@@ -219,6 +307,7 @@ def learning_curves(log_history: list[dict[str, Any]], path: Path) -> None:
     _save(figure, path)
 
 
+@said_if_it_fails
 def label_efficiency(curves: dict[str, list[dict[str, Any]]], path: Path) -> None:
     """Macro F1 over the number of training labels, mean and spread over runs, a line for each initialisation.
 
@@ -249,6 +338,7 @@ def label_efficiency(curves: dict[str, list[dict[str, Any]]], path: Path) -> Non
     _save(figure, path)
 
 
+@said_if_it_fails
 def scatter(points: np.ndarray, labels: np.ndarray, names: list[str], path: Path, title: str) -> None:
     """A map of images, coloured by class.
 
@@ -270,11 +360,14 @@ def scatter(points: np.ndarray, labels: np.ndarray, names: list[str], path: Path
                 y,
                 s=9,
                 color=colours(index % colours.N),
-                marker=markers[index // colours.N],
-                label=f"{name} ({chosen.sum()})",
+                marker=markers[index // colours.N % len(markers)],
+                label=f"{name} ({chosen.sum()})" if len(names) <= LEGIBLE else None,
                 alpha=0.8,
                 lw=0,
             )
     axes.set(xticks=[], yticks=[], title=title)
-    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1.0), markerscale=2)
+    if len(names) <= LEGIBLE:
+        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1.0), markerscale=2)
+    else:
+        axes.set_xlabel(f"{len(names)} classes: too many to name; colours repeat")
     _save(figure, path)

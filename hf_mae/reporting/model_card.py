@@ -5,6 +5,7 @@ from typing import Any
 
 from ..data.benchmarks import BENCHMARKS
 from ..evaluation.metrics import HEADLINE, TITLES, zero_division_notes
+from ..files.writing import write_text
 from ..models.checkpoints import licence_of
 from ..runs.record import RunRecord, Scores, run_name
 from ..settings.models import RANDOM_WEIGHTS
@@ -149,7 +150,7 @@ def write_model_card(folder: Path, record: RunRecord, architecture: str, recipe:
         selection=record.selection.sentence if record.selection else "",
         recipe=recipe.strip(),
     )
-    ModelCard(text).save(folder / "README.md")
+    write_text(folder / "README.md", str(ModelCard(text)))
 
 
 def _metadata(name: str, record: RunRecord, licence: str | None) -> str:
@@ -235,4 +236,4 @@ def write_pretraining_card(folder: Path, record: RunRecord, model: Any, recipe: 
         training=_training_text(record),
         recipe=recipe.strip(),
     )
-    ModelCard(text).save(folder / "README.md")
+    write_text(folder / "README.md", str(ModelCard(text)))

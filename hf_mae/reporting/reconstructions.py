@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from transformers import TrainerCallback
 
+from ..files.writing import write_picture
 from ..models.reconstruction import mask_noise, reconstruct_patches
 from ..training.trackers import log_picture
 
@@ -82,6 +83,5 @@ class ReconstructionSheets(TrainerCallback):
             return
         page = sheet(self.pixel_values, pictures, self.mean, self.std)
         folder = Path(args.output_dir) / "reconstructions"
-        folder.mkdir(parents=True, exist_ok=True)
-        page.save(folder / f"step-{step:07d}.png")
+        write_picture(folder / f"step-{step:07d}.png", page)
         log_picture(self.trainer, "reconstructions", page, step)

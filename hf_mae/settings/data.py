@@ -16,7 +16,8 @@ class ReadsImages:
     """What is read as an image."""
 
     max_pixels: int = option(
-        MAX_PIXELS, f"Larger images are not decoded. ({MAX_PIXELS_VARIABLE} in the environment says the same.)",
+        MAX_PIXELS,
+        f"Larger images are not decoded. ({MAX_PIXELS_VARIABLE} in the environment says the same.)",
         group="Data",
     )
 

@@ -17,6 +17,7 @@ from ..data.splits import chosen_split
 from ..errors import CommandLineError, UsageError
 from ..evaluation.mistakes import confident_mistakes
 from ..evaluation.scores import softmax
+from ..files.writing import write_picture
 from ..models.loading import class_names, load_classifier
 from ..reporting.explanations import Explained, contact_sheet, explain_batch
 from ..settings.evaluation import ExplainArguments
@@ -86,9 +87,9 @@ def _explain_images(model: Any, processor: Any, options: ExplainArguments, resul
             tensors = torch.stack([tensor for _, tensor in good])
             found += explain_batch(model, processor, tensors, [path for path, _ in good], options.target)
     for number, entry in enumerate(found, 1):
-        name = f"{number:04d}_{Path(entry.name).stem}"
-        entry.rollout.save(result.folder / f"{name}_rollout.png")
-        entry.grad_cam.save(result.folder / f"{name}_grad_cam.png")
+        name = f"{number:04d}_{Path(entry.name).stem[:50]}"  # a name may have 255 bytes
+        write_picture(result.folder / f"{name}_rollout.png", entry.rollout)
+        write_picture(result.folder / f"{name}_grad_cam.png", entry.grad_cam)
     per_page = COLUMNS * ROWS
     pages = [found[start : start + per_page] for start in range(0, len(found), per_page)]
     for number, page in enumerate(pages, 1):

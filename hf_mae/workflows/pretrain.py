@@ -15,6 +15,7 @@ from ..data.images import EvaluationImages, TrainingImages
 from ..data.leakage import Match, leave_out, record_hashes, write_image_list
 from ..data.transforms import image_processor, parse_mean_std, pretraining_transform
 from ..data.unlabelled import load_unlabelled
+from ..errors import stops_with_a_word
 from ..files.writing import write_text
 from ..models.building import build_pretrainer
 from ..models.checkpoints import resolve

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ..conversion import ConversionReport
@@ -13,7 +12,7 @@ from ..data.inputs import find_images
 from ..data.opening import read_rgb, reason_of
 from ..data.transforms import image_processor, parse_mean_std
 from ..errors import UsageError
-from ..files.writing import whole_file
+from ..files.writing import write_picture
 from ..models.building import build_pretrainer
 from ..models.checkpoints import catalogue, resolve
 from ..models.reconstruction import mask_noise, reconstruct_patches
@@ -52,9 +51,7 @@ def reconstruct(**flags: Any) -> Reconstructed:
     noise = mask_noise(len(paths), (size // model.config.patch_size) ** 2, options.seed)
     pictures = reconstruct_patches(model, pixel_values, noise)
     page = sheet(pixel_values, pictures, processor.image_mean, processor.image_std)
-    with whole_file(options.output, options.overwrite) as temporary:
-        suffix = Path(options.output).suffix.lower()
-        page.save(temporary, format=Image.registered_extensions()[suffix])
+    write_picture(options.output, page, options.overwrite)
     return Reconstructed(len(paths), model.config.mask_ratio, options.output)
 
 

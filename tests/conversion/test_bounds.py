@@ -8,7 +8,7 @@ import torch
 from support.models import TINY, TINY_DECODER, tiny_pretrainer
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
-from hf_mae.conversion import ConversionError, convert_checkpoint, convert_to_model, export_model
+from hf_mae.conversion import ConversionError, bounds, convert_checkpoint, convert_to_model, export_model
 from hf_mae.errors import UsageError
 from hf_mae.models.loading import load_classifier
 from hf_mae.settings.fill import read_values
@@ -38,12 +38,32 @@ def test_a_file_that_is_compressed_inside(state, tmp_path):
         convert_to_model(bomb)
 
 
-def test_tuples_that_nest_without_end(tmp_path):
+@pytest.mark.parametrize(
+    "begin, step, levels",
+    [
+        (b"K\x00", lambda level: bytes([0x71, level, 0x68, level, 0x86]), 25),  # x = (x, x)
+        (b"K\x00", lambda level: bytes([0x71, level, *[0x68, level] * 9, 0x87]), 60),  # triples, and more beside them
+        (b"]", lambda level: bytes([0x71, level]) + b"]" + bytes([0x68, level, 0x61, 0x68, level, 0x61]), 40),  # lists
+    ],
+)
+def test_values_that_unfold_without_end(tmp_path, begin, step, levels):
     torch.save({"model": {}}, tmp_path / "x.pth")
-    key = b"K\x00" + b"".join(bytes([0x71, level, 0x68, level, 0x86]) for level in range(60))
-    pickle = b"\x80\x02}X\x05\x00\x00\x00model}" + key + b"K\x01ss."
-    with pytest.raises(ConversionError, match="nests tuples more than 50 deep"):
+    value = begin + b"".join(step(level) for level in range(levels))
+    pickle = b"\x80\x02}X\x05\x00\x00\x00model}X\x01\x00\x00\x00a" + value + b"ss."
+    with pytest.raises(ConversionError, match="repeats values within values, beyond 20,000,000 if written out"):
         convert_to_model(rewritten(tmp_path / "x.pth", tmp_path / "bomb.pth", pickle))
+
+
+def test_what_a_checkpoint_holds_is_far_below_that_bound(state, tmp_path, monkeypatch):
+    """A state dict and its optimizer's."""
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(tensor) for tensor in state.values()])
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    torch.save({"model": state, "optimizer": optimizer.state_dict(), "epoch": 3}, tmp_path / "x.pth")
+    monkeypatch.setattr(bounds, "WRITTEN_OUT", 20_000)
+    convert_to_model(tmp_path / "x.pth", **TINY, **TINY_DECODER)
 
 
 def test_a_tensor_that_is_larger_than_its_bytes(state, tmp_path):

@@ -4,6 +4,7 @@ import io
 import os
 import struct
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,8 +12,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hf_mae.data import opening
+from hf_mae.data.check import verdict_on_files
 from hf_mae.data.opening import ImageError, eight_bits_of, read_rgb, to_rgb
 from hf_mae.data.videos import frames
+from hf_mae.errors import UsageError
+from hf_mae.settings.data import MAX_PIXELS_VARIABLE
+from hf_mae.settings.fill import fill
 
 
 def encoded(image, kind="PNG"):
@@ -85,10 +90,49 @@ def test_what_is_no_image_is_named(tmp_path, make, message):
     assert message in opening.reason_of(caught.value)
 
 
-def test_a_bound_on_pixels_comes_before_decoding(monkeypatch):
-    monkeypatch.setattr(opening, "MAX_PIXELS", 99)
-    with pytest.raises(ImageError, match="10 x 10 pixels, more than 99"):
-        read_rgb(encoded(Image.new("RGB", (10, 10))))
+def test_a_bound_on_pixels_comes_before_decoding(monkeypatch, tmp_path):
+    """A flag sets it for this process and those that it starts, and a verdict of another bound counts no more."""
+    path = tmp_path / "x.png"
+    path.write_bytes(encoded(Image.new("RGB", (10, 10))))
+    monkeypatch.setenv(MAX_PIXELS_VARIABLE, "")
+    fill("predict", None, model_name_or_path="m", images=["x"], max_pixels=99)
+    with pytest.raises(ImageError, match="10 x 10 pixels, more than 99: --max_pixels raises that"):
+        read_rgb(path)
+    assert "more than 99" in verdict_on_files([str(path)]).bad[0]
+    with pytest.raises(ImageError, match="more than 99"):
+        list(frames(str(a_video(tmp_path / "x.mp4")), 1))
+    fill("predict", None, model_name_or_path="m", images=["x"], max_pixels=100)
+    assert read_rgb(path).size == (10, 10) and not verdict_on_files([str(path)]).bad
+    with pytest.raises(UsageError, match="--max_pixels must be at least 1"):
+        fill("predict", None, model_name_or_path="m", images=["x"], max_pixels=0)
+
+
+def test_the_bound_can_be_raised_above_pillows(monkeypatch, tmp_path):
+    """A PNG of a bilevel image: 200 million pixels in few bytes; the bound of this process alone."""
+    Image.new("1", (20_000, 10_000)).save(tmp_path / "x.png")
+    with pytest.raises(ImageError, match="more than 89,478,485"):
+        opening.open_image(tmp_path / "x.png")
+    monkeypatch.setenv(MAX_PIXELS_VARIABLE, "200000000")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+    with opening.open_image(tmp_path / "x.png") as image:
+        assert image.size == (20_000, 10_000)
+
+
+def a_video(path):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 1, (64, 64))
+    writer.write(np.zeros((64, 64, 3), dtype=np.uint8))
+    writer.release()
+    return path
+
+
+def test_a_video_is_a_regular_file_and_no_list_of_others(tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(ImageError, match="no regular file"):
+        list(frames(str(tmp_path / "pipe.mp4"), 1))
+    for text in ("#EXTM3U\nfile:///etc/passwd\n", "ffconcat version 1.0\nfile x.mp4\n"):
+        (tmp_path / "list.mp4").write_text(text)
+        with pytest.raises(ImageError, match="a list of videos, not a video"):
+            list(frames(str(tmp_path / "list.mp4"), 1))
 
 
 def test_heic_and_dicom(tmp_path):

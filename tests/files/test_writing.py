@@ -1,15 +1,27 @@
 """A file is written whole or not at all, with the permissions that the umask gives."""
 
+import errno
 import os
 import stat
+import subprocess
+import sys
 
 import pytest
 
 from hf_mae.conversion import ConversionError
 from hf_mae.errors import UsageError
+from hf_mae.files import writing
 from hf_mae.files.caches import file_key, files_fingerprint, kept
 from hf_mae.files.locks import locked
-from hf_mae.files.writing import open_to_the_umask, whole_file, whole_folder, write_csv, write_json, write_text
+from hf_mae.files.writing import (
+    open_to_the_umask,
+    says_disk_full,
+    whole_file,
+    whole_folder,
+    write_csv,
+    write_json,
+    write_text,
+)
 
 
 def mode(path) -> int:
@@ -48,6 +60,69 @@ def test_what_fails_leaves_what_was_there(tmp_path, error):
         raise error
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
     assert (tmp_path / "file").read_text() == (tmp_path / "folder" / "inside").read_text() == "before"
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from hf_mae.files.writing import whole_file, whole_folder
+folder = Path(sys.argv[1])
+with whole_file(folder / "file") as file, whole_folder(folder / "folder", overwrite=True) as inside:
+    file.write_text("half")
+    (inside / "half").write_text("half")
+    print("writing", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_a_killed_writer_leaves_is_cleared_by_the_next_and_a_living_ones_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "JUST_MADE", -1.0)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", KILLED, tmp_path], **pipes) as other:
+        assert other.stdout.readline() == "writing\n"
+        theirs = sorted(path.name for path in tmp_path.iterdir())
+        write_text(tmp_path / "file", "ours")
+        assert sorted(path.name for path in tmp_path.iterdir()) == [*theirs, "file"]
+        other.kill()
+    write_text(tmp_path / "file", "ours")
+    with whole_folder(tmp_path / "folder", overwrite=False) as folder:
+        write_text(folder / "inside", "ours")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["inside"]
+
+
+def test_a_folder_that_was_taken_away_for_another_comes_back(tmp_path, monkeypatch):
+    """A kill between the two renames."""
+    monkeypatch.setattr(writing, "JUST_MADE", -1.0)
+    replaced = tmp_path / ".folder.abcdefgh.partial.replaced"
+    replaced.mkdir()
+    write_text(replaced / "inside", "before")
+    with pytest.raises(UsageError, match="folder exists and is not empty"):
+        whole_folder(tmp_path / "folder", overwrite=False).__enter__()
+    assert (tmp_path / "folder" / "inside").read_text() == "before" and not replaced.exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),
+        RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"),
+    ],
+)
+def test_a_full_disk_is_known_in_the_words_of_every_library(error):
+    assert says_disk_full(error)
+    try:
+        try:
+            raise error
+        except Exception:
+            raise ValueError("something else") from None
+    except ValueError as later:
+        assert says_disk_full(later)
+    assert not says_disk_full(RuntimeError("PytorchStreamReader failed reading zip archive")) and not says_disk_full(
+        None
+    )
 
 
 def test_what_may_not_be_replaced_is_said_in_the_callers_kind_of_error(tmp_path):

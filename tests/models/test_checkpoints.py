@@ -5,6 +5,8 @@ import http.server
 import json
 import re
 import threading
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 from urllib.parse import parse_qs, urlparse
 
 import pytest
@@ -29,6 +31,7 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self, content: bytes):
         super().__init__(("127.0.0.1", 0), Handler)
         self.content, self.break_at, self.ranges, self.asked, self.etag = content, [], True, [], '"1"'
+        self.heads, self.statuses = [], []  # of the next answers: heads in place of the right ones; status, Retry-After
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
 
@@ -39,6 +42,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
         if url.path == "/absent":
             return self.send_error(404)
+        if self.server.statuses:
+            return self.put_off(*self.server.statuses.pop(0))
         if url.path == "/download" and query.get("confirm") != "t":
             page = "<html>Quota exceeded</html>" if query["id"] == "quota" else "<html>Sign in</html>"
             if query["id"] not in ("quota", "private"):
@@ -52,11 +57,23 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 return self.send_error(416)
         self.answer(content[start:], 206 if start else 200, "application/octet-stream")
 
-    def answer(self, content, status, kind):
+    def put_off(self, status, retry_after):
         self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("ETag", self.server.etag)
+        if retry_after:
+            self.send_header("Retry-After", retry_after)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def answer(self, content, status, kind):
+        heads = {"Content-Type": kind, "Content-Length": str(len(content)), "ETag": self.server.etag}
+        if status == 206:
+            end = len(self.server.content)
+            heads["Content-Range"] = f"bytes {end - len(content)}-{end - 1}/{end}"
+        heads |= self.server.heads.pop(0) if self.server.heads else {}
+        self.send_response(status)
+        for name, value in heads.items():
+            if value is not None:
+                self.send_header(name, value)
         self.end_headers()
         if kind.startswith("application") and self.server.break_at:
             content = content[: self.server.break_at.pop(0)]
@@ -110,6 +127,63 @@ def test_a_server_that_does_not_go_on_from_the_middle(server, tmp_path, how):
         partial.write_bytes(server.content)
     download.download(f"{server.url}/file", tmp_path / "file.pth", "")
     assert (tmp_path / "file.pth").read_bytes() == server.content
+
+
+def test_a_range_of_another_place_or_file_is_fetched_from_the_start(server, tmp_path):
+    for head in ({"Content-Range": "bytes 5-9/10"}, {"Content-Range": None}, {"ETag": '"3"'}):
+        (tmp_path / "file.pth.partial").write_bytes(server.content[:1000])
+        (tmp_path / "file.pth.etag").write_text(server.etag)
+        server.heads = [head]
+        download.download(f"{server.url}/file", tmp_path / "file.pth", "")
+        assert (tmp_path / "file.pth").read_bytes() == server.content
+        (tmp_path / "file.pth").unlink()
+
+
+def test_a_length_that_is_no_number_is_none(server, tmp_path):
+    server.heads = [{"Content-Length": "abc"}]
+    download.download(f"{server.url}/file", tmp_path / "file.pth", "")
+    assert (tmp_path / "file.pth").read_bytes() == server.content
+
+
+@pytest.mark.parametrize(
+    "head, content, message",
+    [
+        ({"Content-Type": "text/html; charset=utf-8"}, b"Sign in, please", "A web page came in place of file.pth"),
+        ({}, b"\xef\xbb\xbf\n<!DOCTYPE html><p>Sign in</p>", "A web page came in place of file.pth"),
+        ({"Content-Encoding": "gzip"}, b"\x1f\x8b", r"cannot be downloaded \(the server sends it encoded \(gzip\)"),
+        ({"Content-Length": None}, b"", r"cannot be downloaded \(nothing came\): get it from A"),
+    ],
+)
+def test_what_is_not_the_file_is_refused_and_not_kept(server, tmp_path, head, content, message):
+    server.heads, server.content = [head] * download.ATTEMPTS, content
+    with pytest.raises(UsageError, match=message):
+        download.download(f"{server.url}/file", tmp_path / "file.pth", "get it from A.")
+    assert not (tmp_path / "file.pth").exists()
+
+
+def test_a_server_that_asks_to_wait_is_waited_for(server, tmp_path, monkeypatch):
+    waited = []
+    monkeypatch.setattr(download.time, "sleep", waited.append)
+    soon = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=40))
+    server.statuses = [(429, "7"), (503, soon), (503, None)]
+    download.download(f"{server.url}/file", tmp_path / "file.pth", "")
+    assert (tmp_path / "file.pth").read_bytes() == server.content
+    assert waited[0] == 7 and 30 < waited[1] <= 40 and waited[2] == 0
+    server.statuses = [(429, "86400")]
+    with pytest.raises(UsageError, match=r"y cannot be downloaded \(Too Many Requests\)"):
+        download.download(f"{server.url}/file", tmp_path / "y", "")
+
+
+def test_a_file_without_a_published_digest_is_remembered(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(download, "cache_folder", lambda: tmp_path)
+    (tmp_path / "a.pth").write_bytes(b"one")
+    with caplog.at_level("INFO"):
+        download.refuse_another_file("https://x.org/a.pth", tmp_path / "a.pth")
+    assert f"No digest of a.pth is published: its SHA-256, {hashlib.sha256(b'one').hexdigest()}" in caplog.text
+    download.refuse_another_file("https://x.org/a.pth", tmp_path / "a.pth")
+    (tmp_path / "a.pth").write_bytes(b"two")
+    with pytest.raises(UsageError, match="is not the file that came from https://x.org/a.pth before"):
+        download.refuse_another_file("https://x.org/a.pth", tmp_path / "a.pth")
 
 
 def test_google_drives_confirmation_page(server, tmp_path):

@@ -1,6 +1,11 @@
 """What the figures draw, from the numbers that go in."""
 
+import errno
+import os
+import time
+import tracemalloc
 import xml.etree.ElementTree as ElementTree
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -58,6 +63,52 @@ def test_every_figure_is_written_whole(evaluated, tmp_path):
                 assert min(image.size) > 400 and image.convert("L").getextrema() != (255, 255), path
         else:
             assert ElementTree.parse(path).getroot().tag.endswith("svg")
+
+
+def test_a_thousand_classes_are_drawn_in_little_time_and_memory(tmp_path):
+    """What cannot be read is left out with a word."""
+    names = [f"finding {index:03d}" for index in range(1000)]
+    labels = np.repeat(np.arange(1000), 2)
+    logits = np.random.default_rng(0).normal(size=(2000, 1000)) + 3 * np.eye(1000)[labels]
+    tracemalloc.start()
+    started = time.process_time()
+    scores = score_split(logits, labels, names)
+    figures.figures_of_split(tmp_path, "test", softmax(logits), labels, names, scores)
+    seconds, (_, peak) = time.process_time() - started, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert seconds < 60 and peak < 0.6e9, "30 s without the tracing of memory"
+    assert len(list(tmp_path.iterdir())) == 12
+    for path in tmp_path.glob("*.png"):
+        with Image.open(path) as image:
+            assert max(image.size) < 3500, path
+    written = {path.stem: path.read_text() for path in tmp_path.glob("*.svg")}
+    assert "1000 classes, by number: too many for their names" in written["confusion_matrix_test"]
+    assert "the 60 worst of 1000 classes" in written["per_class_f1_test"]
+    assert "990 classes more" in written["roc_test"] and written["roc_test"].count("finding") <= 20
+
+
+ODD_NAMES = ["$x_1$", "a_b\\c", "100 %", "a|b", "<b>", '"quoted"', "سليلة", "息肉", "🙂", "{", "~^#&"]
+
+
+def test_class_names_of_any_letters(tmp_path, caplog):
+    """Names that matplotlib would take for mathematics, and letters that this machine may have no font for."""
+    labels = np.repeat(np.arange(len(ODD_NAMES)), 3)
+    logits = np.random.default_rng(0).normal(size=(len(labels), len(ODD_NAMES)))
+    scores = score_split(logits, labels, ODD_NAMES)
+    figures.figures_of_split(tmp_path, "test", softmax(logits), labels, ODD_NAMES, scores)
+    figures.scatter(np.random.default_rng(0).normal(size=(len(labels), 2)), labels, ODD_NAMES, tmp_path / "map", "$")
+    assert len(list(tmp_path.iterdir())) == 14 and "could not be drawn" not in caplog.text
+    for path in tmp_path.glob("*.svg"):
+        ElementTree.parse(path)
+
+
+def test_a_figure_that_fails_is_said_and_a_full_disk_is_not_a_figure_that_fails(tmp_path, caplog, monkeypatch):
+    figures.roc([{"name": "a", "auc": 0.5, "roc": ([0, 1], [0])}], None, tmp_path / "roc", "test")
+    assert "The figure roc could not be drawn" in caplog.text and not list(tmp_path.iterdir())
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(figures.PlainFigure, "savefig", Mock(side_effect=full))
+    with pytest.raises(OSError, match="No space left"):
+        figures.learning_curves([{"epoch": 1, "loss": 1.0}], tmp_path / "curves")
 
 
 def test_curves_are_only_of_classes_that_occur(evaluated):
