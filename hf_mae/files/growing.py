@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..errors import UsageError
-from .writing import write_json, write_text
+from .writing import csv_line, write_json, write_text
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def growing_file(
         shutil.copy(path, partial)
     rows, done = _whole_rows(partial, header) if partial.exists() else ([], set())
     write_json(record, settings)
-    write_text(partial, "".join(rows) or (_line(header) if header else ""))
+    write_text(partial, "".join(rows) or (csv_line(header) if header else ""))
     with open(partial, "a", newline="", encoding="utf-8") as file:
         try:
             yield file, done
@@ -79,7 +79,7 @@ def _whole_rows(partial: Path, header: list[str] | None) -> tuple[list[str], set
     if rows and rows[0] != header:
         raise UsageError(f"{partial} has other columns than this run's (--top_k?): pass --overwrite, or another name.")
     good = [cells for cells in rows[1:] if len(cells) == len(header) and not cells[-1]]
-    return [_line(cells) for cells in [header, *good]], {cells[0] for cells in good}
+    return [csv_line(cells) for cells in [header, *good]], {cells[0] for cells in good}
 
 
 def _whole_lines(text: str, partial: Path) -> tuple[list[str], set[str]]:
@@ -96,9 +96,3 @@ def _whole_lines(text: str, partial: Path) -> tuple[list[str], set[str]]:
             kept.append(f"{line}\n")
             done.add(name)
     return kept, done
-
-
-def _line(cells: list[str]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer).writerow(cells)
-    return buffer.getvalue()

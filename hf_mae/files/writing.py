@@ -4,7 +4,6 @@ Every file that this package writes under its own name goes through here. Permis
 holds its temporary sibling, so that the next one knows what a killed one has left behind, and clears it away.
 """
 
-import csv
 import errno
 import glob
 import json
@@ -22,6 +21,7 @@ from ..errors import UsageError
 from .locks import let_go, taken
 
 SUFFIX, REPLACED = ".partial", ".replaced"  # of a temporary sibling; behind it, of what it takes the place of
+FORMULA = ("=", "+", "-", "@", "\t")  # with which a cell begins that a spreadsheet runs
 JUST_MADE = 2.0  # seconds in which a writer comes to hold its temporary sibling
 
 
@@ -95,9 +95,28 @@ def write_json(destination: str | Path, values: Any) -> None:
 
 
 def write_csv(destination: str | Path, head: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
-    """A head and rows, as the csv module quotes them."""
+    """A head and rows of `csv_line`."""
     with whole_file(destination) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([head, *rows])
+        file.writelines(csv_line(cells) for cells in [head, *rows])
+
+
+def csv_line(cells: Iterable[Any]) -> str:
+    """A row as the csv module writes it; what a spreadsheet would take for a formula is quoted, too, and nothing is
+    changed: names are read back as they are."""
+    return ",".join(_csv_cell("" if cell is None else str(cell)) for cell in cells) + "\r\n"
+
+
+def _csv_cell(text: str) -> str:
+    needs = any(letter in text for letter in ',"\r\n') or (text[:1] in FORMULA and not _is_number(text))
+    return '"' + text.replace('"', '""') + '"' if text and needs else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def write_picture(destination: str | Path, picture: Any, overwrite: bool = True) -> None:

@@ -1,6 +1,5 @@
 """`predict`: top classes of images and of videos' frames, in the order given, as rows, CSV or JSONL."""
 
-import csv
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -9,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from ..data.inputs import expected, find_images, sources
+from ..files.writing import csv_line
 from ..settings.evaluation import PredictionArguments
 from ..settings.fill import fill
 
@@ -43,7 +43,7 @@ def predict(*, to: TextIO | None = None, **flags: Any) -> Predicted:
     result = Predicted(output=options.output)
     if not options.output:
         if to is not None:
-            csv.writer(to).writerow(head)
+            to.write(csv_line(head))
             _write_rows(rows(set()), to, False, len(head), result)
         return result
     from ..files.growing import growing_file
@@ -101,7 +101,6 @@ def _columns(top_k: int) -> list[str]:
 
 def _write_rows(rows: Iterator[dict[str, Any]], file: TextIO, as_jsonl: bool, width: int, result: Predicted) -> None:
     """Writes rows as they come, and counts them."""
-    writer = csv.writer(file)
     for row in rows:
         result.total += 1
         if "error" in row:
@@ -111,5 +110,5 @@ def _write_rows(rows: Iterator[dict[str, Any]], file: TextIO, as_jsonl: bool, wi
         else:
             cells = [cell for best in row.get("predictions", []) for cell in (best["label"], f"{best['score']:.9g}")]
             cells += [""] * (width - 2 - len(cells))
-            writer.writerow([row["file_name"], *cells, row.get("error", "")])
+            file.write(csv_line([row["file_name"], *cells, row.get("error", "")]))
         file.flush()  # what is done is kept, whatever comes

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hf_mae.errors import UsageError, printable
 from hf_mae.files.growing import growing_file
 from hf_mae.files.locks import OWNER, sole_writer
+from hf_mae.files.writing import csv_line
 
 HOLD = """
 import sys, time
@@ -91,6 +92,22 @@ def test_what_was_written_to_its_end_is_kept_whatever_the_names(tmp_path_factory
     else:
         found = [json.loads(line)["file_name"] for line in text.split("\n")[:-1]]
     assert sorted(found) == sorted(names)
+
+
+@given(st.lists(st.one_of(st.text(), st.floats(allow_nan=False), st.none()), min_size=2, max_size=5))
+def test_a_csv_line_is_the_csv_modules_but_for_formulas(cells):
+    plain = io.StringIO()
+    csv.writer(plain).writerow(cells)
+    ours = csv_line(cells)
+    assert next(csv.reader(io.StringIO(ours, newline=""))) == ["" if cell is None else str(cell) for cell in cells]
+    if not any(isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t")) for cell in cells):
+        assert ours == plain.getvalue()
+
+
+def test_what_a_spreadsheet_would_run_is_quoted():
+    cells = ["=1+1", "+cmd|'/c calc'!A1", "@SUM(1)", "-2+3", "-0.5", "-1e-9", "plain", 3, None]
+    line = """"=1+1","+cmd|'/c calc'!A1","@SUM(1)","-2+3",-0.5,-1e-9,plain,3,\r\n"""
+    assert csv_line(cells) == line
 
 
 def test_codes_in_names_are_shown_and_not_obeyed():
