@@ -1,6 +1,7 @@
 """A fine-tuned model in the browser."""
 
 import os
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,11 +11,16 @@ from PIL import Image
 
 from ..compat.transformers import StockModel
 from ..errors import UsageError
+from ..reporting.text import cell
 
 TOP, SIMILAR = 5, 6
 MEGABYTES = 20  # of an uploaded file, at most
 PIXELS = 50_000_000  # of a decoded one
+FILES, SECONDS = 500, 300  # of one folder: files, and time for all of them
+WAITING = 100  # requests, at most; who comes later is told so
+KEPT = 3600  # seconds that an upload is kept on this machine's disk
 LOOPBACK = "127.0.0.1"
+MANY = "Too many files"
 NOTE = "For research: not a medical device, and no diagnosis."
 
 
@@ -33,7 +39,7 @@ class Classifier:
     def read(self, path: str | None) -> Image.Image:
         """An uploaded file as an upright RGB image, or a sentence on why not."""
         from ..data.files import readable_suffixes
-        from ..data.opening import open_image, to_rgb
+        from ..data.opening import open_image, reason_of, to_rgb
 
         if not path:
             raise UsageError("Drop an image first.")
@@ -50,7 +56,7 @@ class Classifier:
         except UsageError:
             raise
         except Exception as error:  # PIL raises whatever the format's plugin does
-            raise UsageError(f"{name} cannot be read as an image ({' '.join(str(error).split())}).") from None
+            raise UsageError(f"{name} cannot be read as an image ({reason_of(error, path)}).") from None
 
     def scores(self, images: list[Image.Image]) -> list[dict[str, float]]:
         """Class -> score, of each image."""
@@ -102,22 +108,34 @@ class Classifier:
         return np.concatenate([self._features(batch["pixel_values"].to(self.model.device)) for batch in batches])
 
 
+def _told(sentence: str, title: str) -> Exception:
+    """What the page shows of a mistake; the terminal says nothing of it."""
+    import gradio
+
+    return gradio.Error(sentence, title=title, print_exception=False)
+
+
 def _answers(classifier: Classifier) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """What the page answers to an image, and to many files."""
-    import gradio
 
     def one(path: str | None) -> tuple[Any, Any, Any]:
         try:
             image = classifier.read(path)
         except UsageError as error:
-            raise gradio.Error(str(error), title="Not this file") from None
+            raise _told(str(error), "Not this file") from None
         (scores,) = classifier.scores([image])
         return scores, classifier.overlays(image), classifier.similar(image)
 
     def many(paths: list[str] | None) -> list[list[str]]:
-        rows = []
+        rows: list[list[str]] = []
+        started = time.monotonic()
+        if len(paths or []) > FILES:
+            raise _told(f"{len(paths or [])} files came, and {FILES} at most are classified: use hf-mae predict.", MANY)
         for path in paths or []:
             name = os.path.basename(path)
+            if time.monotonic() - started > SECONDS:
+                rows.append([name, "left out: the time is up", ""])
+                continue
             try:
                 (scores,) = classifier.scores([classifier.read(path)])
             except UsageError as error:
@@ -126,7 +144,7 @@ def _answers(classifier: Classifier) -> tuple[Callable[..., Any], Callable[..., 
             best = max(scores, key=lambda name: scores[name])
             rows.append([name, best, f"{scores[best]:.3f}"])
         if not rows:
-            raise gradio.Error("Drop a folder, or some files, first.", title="Nothing to classify")
+            raise _told("Drop a folder, or some files, first.", "Nothing to classify")
         return rows
 
     return one, many
@@ -141,7 +159,9 @@ def page(classifier: Classifier, title: str, known: str = "") -> Any:
     import gradio
 
     one, many = _answers(classifier)
-    with gradio.Blocks(title=title, analytics_enabled=False) as blocks:
+    cleaning = (KEPT // 6, KEPT)  # every so many seconds, of what is older
+    with gradio.Blocks(title=title, analytics_enabled=False, delete_cache=cleaning) as blocks:
+        title = cell(title)
         gradio.Markdown("\n\n".join([f"## {title}\n{NOTE}", *([f"On its own data: {known}."] if known else [])]))
         with gradio.Tab("An image"):
             with gradio.Row():
@@ -162,4 +182,4 @@ def page(classifier: Classifier, title: str, known: str = "") -> Any:
             files = gradio.File(file_count="directory", label="Drop a folder")
             table = gradio.Dataframe(headers=["file", "class", "score"], label="Classes", interactive=False)
             files.upload(many, files, table, api_name="classify_files")
-    return blocks
+    return blocks.queue(max_size=WAITING)

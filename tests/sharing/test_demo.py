@@ -6,8 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
+import gradio
 import pytest
 from support.cli_process import run_cli
 from support.launching import free_port
@@ -15,6 +18,7 @@ from support.paths import ROOT
 
 from hf_mae.errors import UsageError
 from hf_mae.models.loading import load_classifier
+from hf_mae.sharing import demo
 from hf_mae.sharing.demo import Classifier
 
 
@@ -32,19 +36,19 @@ def served(run, *argv):
     port = free_port()
     command = [sys.executable, "-m", "hf_mae", "demo", run, "--port", port, *argv]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "GRADIO_ANALYTICS_ENABLED": "False", "PYTHONUNBUFFERED": "1"}
-    demo = subprocess.Popen(
+    running = subprocess.Popen(
         list(map(str, command)), stdout=subprocess.PIPE, text=True, cwd=ROOT.parent, env=environment
     )
     try:
-        line = demo.stdout.readline()
+        line = running.stdout.readline()
         assert f"http://127.0.0.1:{port}" in line, line
-        yield f"http://127.0.0.1:{port}", port
+        yield f"http://127.0.0.1:{port}", port, running.pid
     finally:
-        demo.send_signal(signal.SIGINT)
+        running.send_signal(signal.SIGINT)
         try:
-            demo.wait(20)
+            running.wait(20)
         except subprocess.TimeoutExpired:
-            demo.kill()
+            running.kill()
 
 
 @pytest.fixture
@@ -85,7 +89,7 @@ def test_upload_and_see(finetuned, toy, browser, tmp_path):
     from selenium.webdriver.common.by import By
 
     image, expected = surest(finetuned(), toy)
-    with served(finetuned(), "--data_dir", toy / "labelled") as (url, port):
+    with served(finetuned(), "--data_dir", toy / "labelled") as (url, port, _):
         browser.get(url)
         wait_for(browser, "Drop an image")
         listeners = subprocess.run(["cat", "/proc/net/tcp", "/proc/net/tcp6"], capture_output=True, text=True).stdout
@@ -107,6 +111,57 @@ def test_upload_and_see(finetuned, toy, browser, tmp_path):
         wait_for(browser, "Drop an image")
         browser.find_elements(By.CSS_SELECTOR, "input[type=file]")[0].send_keys(str(tmp_path / "note.png"))
         wait_for(browser, "cannot be read as an image")
+
+
+@pytest.mark.launch
+def test_many_at_once_and_many_broken_ones(finetuned, toy):
+    """50 requests at a time and 200 uploads that are no images: each is answered, with a sentence that names no path,
+    and the process does not grow. Files of this machine are not handed out."""
+    import httpx
+
+    image, expected = surest(finetuned(), toy)
+    content = image.read_bytes()
+    broken = [("a.jpg", content[:900]), ("b.png", b"\x00" * 2000), ("c.exe", b"MZ"), ("<b>d</b>.png", content[-500:])]
+
+    with served(finetuned()) as (url, _, process), httpx.Client(base_url=f"{url}/gradio_api", timeout=120) as client:
+
+        def upload(name: str, content: bytes) -> str:
+            return client.post("/upload", files=[("files", (name, content))]).json()[0]
+
+        def answer(path: str) -> str:
+            asked = {"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}]}
+            event = client.post("/call/classify", json=asked).json()["event_id"]
+            return client.get(f"/call/classify/{event}").text
+
+        def held() -> float:
+            return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * 4096 / 1e6
+
+        path = upload("good.jpg", content)
+        assert f'"label": "{expected}"' in answer(path)
+        before = held()
+        with ThreadPoolExecutor(50) as pool:
+            assert all(f'"label": "{expected}"' in text for text in pool.map(answer, [path] * 50))
+            texts = list(pool.map(lambda number: answer(upload(*broken[number % 4])), range(200)))
+        for number, text in enumerate(texts):
+            message = "is no image file" if number % 4 == 2 else "cannot be read as an image"
+            assert text.startswith("event: error") and message in text, text
+            assert "/tmp" not in text and "Traceback" not in text and "<b>" not in text
+        assert held() < before + 150
+        assert client.post("/upload", files=[("files", ("big.png", b"x" * 21_000_000))]).status_code == 413
+        for elsewhere in ("/etc/passwd", "../../etc/passwd", "setup.cfg", f"{url}/x.png"):
+            assert answer(elsewhere).startswith("event: error")
+
+
+def test_the_files_of_a_folder_are_bounded(finetuned, toy, monkeypatch):
+    model, processor = load_classifier(str(finetuned()))
+    _, many = demo._answers(Classifier(model, processor))
+    paths = [str(path) for path in sorted((toy / "labelled" / "test").rglob("*.jpg"))[:3]]
+    assert [len(row) for row in many(paths)] == [3, 3, 3] and all(float(row[2]) > 0 for row in many(paths))
+    monkeypatch.setattr(demo, "SECONDS", -1)
+    assert [row[1:] for row in many(paths)] == [["left out: the time is up", ""]] * 3
+    monkeypatch.setattr(demo, "FILES", 2)
+    with pytest.raises(gradio.Error, match="3 files came, and 2 at most are classified"):
+        many(paths)
 
 
 def test_what_is_uploaded_is_checked(finetuned, toy, tmp_path, monkeypatch):
