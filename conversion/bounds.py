@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from hf_mae.errors import shown
+
 from .errors import ConversionError
 
 MAX_LAYERS, MAX_WIDTH, MAX_PIXELS, MAX_CLASSES = 1_000, 65_536, 16_384, 1_000_000
@@ -180,8 +182,28 @@ def refuse_huge_config(config: Any, source: str) -> None:
                 continue
             if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= largest:
                 raise ConversionError(
-                    f"{source}: its config.json says {name} = {value!r}, and at most {largest:,} can be read."
+                    f"{source}: its config.json says {name} = {shown(value)}, and at most {largest:,} can be read."
                 )
+
+
+def refuse_odd_config(config: Any, source: str) -> None:
+    """Refuses class names that are no text, and rates that are none.
+
+    Raises:
+        ConversionError: there is one.
+    """
+    names = getattr(config, "id2label", None) or {}
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise ConversionError(f"{source}: its config.json says id2label = {shown(names)}, which are no class names.")
+    rates = ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate", "mask_ratio")
+    for name, largest in (("layer_norm_eps", 1.0), ("initializer_range", 1e6), *((name, 1.0) for name in rates)):
+        value = getattr(config, name, None)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= largest:
+            raise ConversionError(
+                f"{source}: its config.json says {name} = {shown(value)}, which is no number from 0 to {largest:g}."
+            )
 
 
 def refuse_huge_processor(processor: dict[str, Any], source: str) -> None:
@@ -199,6 +221,6 @@ def refuse_huge_processor(processor: dict[str, Any], source: str) -> None:
                 isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MAX_PIXELS
             ):
                 raise ConversionError(
-                    f"{source}: its preprocessor_config.json says {name} = {value!r}, and images of at most "
+                    f"{source}: its preprocessor_config.json says {name} = {shown(value)}, and images of at most "
                     f"{MAX_PIXELS:,} pixels a side are made."
                 )

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
+from hf_mae.errors import shown
+
 from .errors import ConversionError
 
 T = TypeVar("T")
@@ -79,7 +81,7 @@ def known_of_args(args: dict[str, Any], source: str) -> Known:
                 return convert(args[name])
             except (TypeError, ValueError):
                 raise ConversionError(
-                    f"{source} says {name} = {args[name]!r} in its args, which cannot be read as {what}."
+                    f"{source} says {name} = {shown(args[name])} in its args, which cannot be read as {what}."
                 ) from None
         return None
 

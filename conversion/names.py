@@ -108,6 +108,17 @@ def is_reference_name(name: str) -> bool:
     return any(match(pattern, name) is not None for pattern in known)
 
 
+def dimensions_of(name: str) -> int | None:
+    """How many dimensions a parameter of the reference has; None: it is none of them."""
+    if not is_reference_name(name):
+        return None
+    if name == "patch_embed.proj.weight":
+        return 4
+    if name in ("cls_token", "mask_token", "pos_embed", "decoder_pos_embed"):
+        return 3
+    return 1 if name.endswith(".bias") or "norm" in name.rsplit(".", 2)[-2] else 2
+
+
 @dataclass
 class Mapped:
     """What became of the tensors of a source."""

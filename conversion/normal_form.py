@@ -13,7 +13,7 @@ from .errors import ConversionError
 from .initialization import HEAD_STD
 from .known import Known
 from .layouts import ANCHOR
-from .names import is_reference_name
+from .names import dimensions_of, is_reference_name
 
 State = dict[str, torch.Tensor]
 PROBE_EPS = 1e-6  # main_linprobe.py: BatchNorm1d(width, affine=False, eps=1e-6)
@@ -32,6 +32,7 @@ def to_normal_form(state: State, known: Known, source: str) -> tuple[State, list
     """
     notes: list[str] = []
     _refuse_odd_tensors(state, source)
+    _refuse_other_dimensions(state, source)
     refuse_expanded_tensors(state, source)
     _refuse_unknown_in_encoder(state, source)
     state = _fold_probe(state, source, notes)
@@ -57,6 +58,8 @@ def _refuse_odd_tensors(state: State, source: str) -> None:
             if tensor.is_complex()
             else "sparse"
             if tensor.layout != torch.strided
+            else f"of whole numbers ({str(tensor.dtype).removeprefix('torch.')})"
+            if not tensor.is_floating_point() and is_reference_name(name)
             else None
         )
         if kind:
@@ -67,6 +70,14 @@ def _refuse_odd_tensors(state: State, source: str) -> None:
             "over flattened patches; only a convolution (width, channels, patch, patch) tells the order of its "
             "pixels."
         )
+
+
+def _refuse_other_dimensions(state: State, source: str) -> None:
+    """Refuses a parameter of the reference that is empty, or of more or fewer dimensions than it has there."""
+    for name, tensor in state.items():
+        wanted = dimensions_of(name)
+        if wanted is not None and (tensor.ndim != wanted or not tensor.numel()):
+            raise ConversionError(f"{source}: {name} is of shape {tuple(tensor.shape)}, and has {wanted} dimensions.")
 
 
 def _refuse_unknown_in_encoder(state: State, source: str) -> None:

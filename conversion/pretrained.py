@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
-from .bounds import refuse_foreign_folder, refuse_huge_config, refuse_huge_processor
+from hf_mae.errors import first_line
+
+from .bounds import refuse_foreign_folder, refuse_huge_config, refuse_huge_processor, refuse_odd_config
 from .checkpoint import Checkpoint
 from .errors import ConversionError
 from .known import CARRIED, Known
@@ -73,11 +75,12 @@ def read_config(source: str) -> Any:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # transformers and huggingface_hub raise many kinds here; one sentence serves them all
         raise ConversionError(
-            f"{source} is no file, no model folder and cannot be had from the Hub ({_first_line(error)})."
+            f"{source} is no file, no model folder and cannot be had from the Hub ({first_line(error)})."
         ) from None
     if getattr(config, "auto_map", None) or getattr(config, "quantization_config", None):
         raise ConversionError(f"{source} asks for code of its own, or is quantised: only stock models are read.")
     refuse_huge_config(config, source)
+    refuse_odd_config(config, source)
     return config
 
 
@@ -102,7 +105,7 @@ def load_stock(source: str, class_name: str) -> tuple[Any, dict[str, Any]]:
             **arguments,
         )
     except Exception as error:  # many kinds, from safetensors, torch and transformers
-        raise ConversionError(f"{source} cannot be loaded as {class_name} ({_first_line(error)}).") from None
+        raise ConversionError(f"{source} cannot be loaded as {class_name} ({first_line(error)}).") from None
     if info["mismatched_keys"]:
         name, weights, configured = sorted(info["mismatched_keys"])[0]
         raise ConversionError(
@@ -110,11 +113,6 @@ def load_stock(source: str, class_name: str) -> tuple[Any, dict[str, Any]]:
             f"{tuple(configured)}."
         )
     return loaded, info
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).split("\n") if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 def known_of_config(config: Any, target: str, supposed: set[str]) -> Known:
@@ -170,7 +168,8 @@ def processor_of(source: str) -> dict[str, Any] | None:
 
 def stock_class(config: Any, source: str) -> tuple[str, str]:
     """The class that loads a configuration, and its target in `names.TARGETS`; anything else is refused."""
-    architectures = " ".join(config.architectures or [])
+    listed = config.architectures if isinstance(config.architectures, list) else []
+    architectures = " ".join(map(str, listed))
     if config.model_type == "vit_mae":
         return (
             ("ViTMAEModel", "backbone") if architectures == "ViTMAEModel" else ("ViTMAEForPreTraining", "pretraining")

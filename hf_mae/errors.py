@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
+LONGEST = 300  # letters of what another library says that are repeated
+
 
 class UsageError(ValueError):
     """Shown by the command line as it is, without a traceback, with a non-zero exit status."""
@@ -63,10 +65,19 @@ def printable(text: str) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """What an exception says, on one line; its kind where it says nothing."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """What an exception says, on one line and not too long for a sentence; its kind where it says nothing."""
+    return _bounded(" ".join(str(error).split()) or type(error).__name__)
+
+
+def shown(value: object) -> str:
+    """A value as Python writes it, if not too long for a sentence."""
+    return _bounded(repr(value))
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an exception says; its kind where it says nothing."""
-    return str(error).strip().split("\n")[0] or type(error).__name__
+    """The first line of what an exception says, if not too long for a sentence; its kind where it says nothing."""
+    return _bounded(str(error).strip().split("\n")[0] or type(error).__name__)
+
+
+def _bounded(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
+from ..errors import UsageError, shown
 from ..files.reading import read_text
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
@@ -70,7 +70,7 @@ def label_text(value: Any, where: str) -> str:
         UsageError: it is missing (empty, null, NaN, -1) or a list.
     """
     if isinstance(value, (list, tuple, dict, set)):
-        raise UsageError(f"{where} has the label {value!r}: one image has one class.")
+        raise UsageError(f"{where} has the label {shown(value)}: one image has one class.")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     text = "" if value is None else str(value).strip()

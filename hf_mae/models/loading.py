@@ -28,7 +28,12 @@ def load_classifier(model_name_or_path: str):
     if path.is_file():
         raise UsageError(f"{path} is a file: convert it first (hf-mae convert {path} FOLDER) and pass the folder.")
     model, processor = _load_model(model_name_or_path), _load_processor(model_name_or_path)
-    image = processor(Image.new("RGB", (64, 48)), return_tensors="pt")["pixel_values"]
+    try:
+        image = processor(Image.new("RGB", (64, 48)), return_tensors="pt")["pixel_values"]
+    except Exception as error:  # whatever a class makes of the values of its fields
+        raise UsageError(
+            f"The preprocessor_config.json of {model_name_or_path} makes no image ({first_line(error)})."
+        ) from None
     size = model.config.image_size
     if tuple(image.shape[-2:]) != (size, size):
         raise UsageError(

@@ -6,10 +6,12 @@ read too.
 
 import dataclasses
 import json
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from ..errors import UsageError, one_line
+from ..errors import UsageError, one_line, shown
 from ..evaluation.metrics import HEADLINE
 from ..files.writing import write_json
 from .record import (
@@ -69,8 +71,10 @@ def read_record(folder: str | Path, file_name: str = ALL_RESULTS) -> RunRecord:
     if not isinstance(written, int) or written > FORMAT:
         raise UsageError(f"{path} is of format {written}, and this hf_mae reads up to {FORMAT}: use a newer one.")
     try:
-        return _from_json(values, path.name)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        record = _from_json(values, path.name)
+        _refuse_other_types(record)
+        return record
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         lacking = f"it lacks {error}" if isinstance(error, KeyError) else one_line(error)
         raise UsageError(
             f"{path} is no record of hf_mae ({lacking}): another tool's file of that name, or one that was edited."
@@ -129,6 +133,31 @@ def _crossval_to_json(found: CrossvalSummary | None) -> dict[str, Any]:
         "label_efficiency": found.label_efficiency,
         "pooled": found.pooled,
     }
+
+
+def _refuse_other_types(record: Any) -> None:
+    """Raises TypeError for a field of a record, or of what it holds, that is not of its type."""
+    for name, hint in get_type_hints(type(record)).items():
+        value = getattr(record, name)
+        if not _is_of(value, hint):
+            raise TypeError(f"{name} is {shown(value)}")
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    kind, inside = get_origin(hint) or hint, get_args(hint)
+    if kind in (Union, UnionType):
+        return any(_is_of(value, part) for part in inside)
+    if isinstance(kind, type) and is_dataclass(kind) and isinstance(value, kind):
+        _refuse_other_types(value)
+        return True
+    if kind in (list, tuple) and inside:
+        parts = inside[:1] * len(value) if kind is list and isinstance(value, list) else inside
+        return isinstance(value, kind) and len(value) == len(parts) and all(map(_is_of, value, parts))
+    if kind is dict and inside:
+        return isinstance(value, dict) and all(_is_of(k, inside[0]) and _is_of(v, inside[1]) for k, v in value.items())
+    if kind in (int, float):
+        return isinstance(value, (int, kind)) and not isinstance(value, bool)
+    return kind is Any or isinstance(value, kind)
 
 
 def _from_json(values: dict[str, Any], file_name: str) -> RunRecord:

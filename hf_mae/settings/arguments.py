@@ -8,7 +8,7 @@ from typing import Any
 from transformers import TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 
-from ..errors import UsageError, first_line
+from ..errors import UsageError, first_line, shown
 from .trainer_options import refuse_option
 from .training import FinetuningFields, PretrainingFields, ReferenceFields
 
@@ -170,7 +170,9 @@ def parse_class_weights(value: Any) -> str | list[float]:
     try:
         weights = [float(word) for word in words]
     except (TypeError, ValueError):
-        raise UsageError(f"class_weights takes none, balanced or one number for each class, not {value!r}.") from None
+        raise UsageError(
+            f"class_weights takes none, balanced or one number for each class, not {shown(value)}."
+        ) from None
     if min(weights) < 0 or not sum(weights) < float("inf"):
         raise UsageError(f"class_weights must be finite numbers of at least 0, not {weights}.")
     return weights

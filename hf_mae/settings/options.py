@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import CommandLineError
+from ..errors import CommandLineError, shown
 
 TRUE, FALSE = ("true", "yes", "on", "t", "y", "1"), ("false", "no", "off", "f", "n", "0")
 
@@ -25,6 +25,7 @@ class Option:
     Args:
         kind: `str`, `int`, `float`, `bool` or `dict` (JSON), of the value or, with `many`, of each value.
         many: it takes one or more values.
+        mapping: of text, it takes names and values (JSON, or a mapping of YAML) as well.
         common: `VERB --help` shows it.
         group: heading under which it is shown.
         also: other spellings.
@@ -40,6 +41,7 @@ class Option:
     group: str = "Flags"
     metavar: str | None = None
     also: tuple[str, ...] = ()
+    mapping: bool = False
 
     def read(self, value: Any, where: str) -> Any:
         """A value as this option's type.
@@ -59,17 +61,20 @@ class Option:
 
     def _one(self, value: Any, where: str) -> Any:
         try:
+            if isinstance(value, (list, tuple, dict)) and not (self.kind is dict or self.mapping):
+                raise TypeError(value)
             value = _READERS[self.kind](value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             kind = {int: "a whole number", float: "a finite number", bool: "true or false", dict: "JSON"}.get(
                 self.kind, "text"
             )
             raise CommandLineError(
-                f"{where} gives {self.name} the value {value!r}, which it cannot take: it takes {kind}."
+                f"{where} gives {self.name} the value {shown(value)}, which it cannot take: it takes {kind}."
             ) from None
         if self.choices is not None and value not in self.choices:
             raise CommandLineError(
-                f"{where} gives {self.name} the value {value!r}; it takes one of {', '.join(map(str, self.choices))}."
+                f"{where} gives {self.name} the value {shown(value)}; it takes one of "
+                f"{', '.join(map(str, self.choices))}."
             )
         return value
 

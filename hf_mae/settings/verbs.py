@@ -261,4 +261,5 @@ def _of_transformers(item: Any) -> Option:
     kind, many = foreign_type(item.annotation)
     group, text = SHOWN_OF_TRANSFORMERS.get(item.name, ("Of transformers' TrainingArguments", item.help))
     shown = item.name in SHOWN_OF_TRANSFORMERS
-    return Option(item.name, kind, many, item.default, text, common=shown, group=group)
+    mapping = "dict" in item.annotation
+    return Option(item.name, kind, many, item.default, text, common=shown, group=group, mapping=mapping)

@@ -1,0 +1,495 @@
+"""Damages files and looks what becomes of them: `python scripts/fuzz.py [--count 10000] [--seed 0] [--only KIND]`.
+
+Real checkpoints, model folders, configurations, recipes, tables and images are changed at random, by bytes and by what
+they mean (a number becomes a text, a key is gone, a tensor has another shape or kind), and read by the verb that reads
+them. Each must end in a result or in one sentence, within bounds of time and memory, and leave nothing behind. The
+numbers are those of the seed: the same file is tried again with `--seed S --only KIND --case N`.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SECONDS, MEGABYTES, LETTERS = 30, 700, 1200  # of one case: time, memory beyond the packages', length of the sentence
+ODD = (
+    *(None, True, False, -1, 0, 1, 3, 7, 1.5, 10**6, 10**12, -(10**30), 1e308, float("nan"), float("inf")),
+    *("", " ", "0", "-1", "nan", "x" * 5000, "a/b", "../../etc/passwd", "/dev/zero", "\x00", "é\u2028\x1b[31m", "true"),
+    *([], {}, [1, 2], [[[]]], {"a": {"b": None}}, [None], ["x"] * 50),
+)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is damaged, and by what it is read.
+
+    Args:
+        make: writes a whole one into a folder, and returns the file that is damaged.
+        damage: changes that file.
+        read: reads it (folder, file); a result or an error.
+    """
+
+    make: Callable[[Path], Path]
+    damage: Callable[[random.Random, Path], None]
+    read: Callable[[Path, Path], Any]
+
+
+# Damage
+
+
+def damage_bytes(rng: random.Random, path: Path) -> None:
+    """Bytes that are changed, cut off, put in, taken out or doubled."""
+    content = bytearray(path.read_bytes())
+    place = rng.randrange(len(content) + 1)
+    how = rng.randrange(6)
+    if how == 0:
+        for _ in range(rng.choice((1, 2, 16, 200))):
+            content[rng.randrange(len(content))] = rng.randrange(256)
+    elif how == 1:
+        del content[place:]
+    elif how == 2:
+        content[place:place] = rng.randbytes(rng.choice((1, 8, 5000)))
+    elif how == 3:
+        del content[place : place + rng.choice((1, 8, 500))]
+    elif how == 4:
+        content[place:place] = content[place : place + rng.choice((4, 64, 4000))]
+    else:
+        end = min(len(content), place + rng.choice((4, 64, 4000)))
+        content[place:end] = bytes(end - place)
+    path.write_bytes(content)
+
+
+def changed(rng: random.Random, value: Any) -> Any:
+    """A tree of dicts and lists in which something is another, missing, or renamed."""
+    if isinstance(value, (dict, list)) and value and rng.random() < 0.8:
+        keys = list(value) if isinstance(value, dict) else list(range(len(value)))
+        key = rng.choice(keys)
+        copy = value.copy()
+        how = rng.random()
+        if how < 0.15:
+            copy.pop(key)
+        elif how < 0.25 and isinstance(copy, dict):
+            copy[rng.choice(("", "x", str(rng.choice(keys)), str(key) + " "))] = copy.pop(key)
+        else:
+            copy[key] = changed(rng, value[key])
+        return copy
+    return rng.choice(ODD)
+
+
+def damage_json(rng: random.Random, path: Path) -> None:
+    """What JSON says; or its bytes."""
+    if rng.random() < 0.25:
+        return damage_bytes(rng, path)
+    values = json.loads(path.read_text())
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        values = changed(rng, values)
+    path.write_text(json.dumps(values))
+
+
+def damage_yaml(rng: random.Random, path: Path) -> None:
+    """What YAML says; or its bytes."""
+    import yaml
+
+    if rng.random() < 0.3:
+        return damage_bytes(rng, path)
+    values = yaml.safe_load(path.read_text())
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        values = changed(rng, values)
+    path.write_text(yaml.safe_dump(values))
+
+
+def damage_table(rng: random.Random, path: Path) -> None:
+    """A cell, a line or the head of a table; or its bytes."""
+    if rng.random() < 0.3:
+        return damage_bytes(rng, path)
+    lines = path.read_text().splitlines()
+    place = rng.randrange(len(lines))
+    cells = lines[place].split(",")
+    how = rng.randrange(5)
+    if how == 0:
+        cells[rng.randrange(len(cells))] = str(rng.choice(ODD))
+    elif how == 1:
+        cells.append("x")
+    elif how == 2:
+        cells.pop()
+    lines[place] = ",".join(cells)
+    if how == 3:
+        del lines[place]
+    elif how == 4:
+        lines.insert(place, lines[rng.randrange(len(lines))])
+    path.write_text("\n".join(lines) + "\n")
+
+
+def damage_pth(rng: random.Random, path: Path) -> None:
+    """Tensors and arguments of a checkpoint; or its bytes."""
+    import torch
+
+    if rng.random() < 0.3:
+        return damage_bytes(rng, path)
+    found = torch.load(path, weights_only=False)
+    state = dict(found["model"])
+    for _ in range(rng.choice((1, 1, 3))):
+        if rng.random() < 0.25:
+            values = changed(rng, vars(found["args"]))
+            named = isinstance(values, dict) and all(isinstance(name, str) for name in values)
+            found["args"] = argparse.Namespace(**values) if named else values
+            break
+        name = rng.choice(sorted(state))
+        how = rng.random()
+        if how < 0.2:
+            del state[name]
+        elif how < 0.4:
+            other = rng.choice((f"module.{name}", name.replace("0", "9"), name.upper(), "blocks.77.x", "head.weight"))
+            state[other] = state.pop(name)
+        else:
+            state[name] = other_tensor(rng, state[name])
+    found["model"] = state
+    if rng.random() < 0.1:
+        found = rng.choice(
+            (state, {"state_dict": found}, [state], {"model": [state]}, state["cls_token"], found["args"])
+        )
+    torch.save(found, path)
+
+
+def other_tensor(rng: random.Random, tensor: Any) -> Any:
+    """A tensor of another shape, kind or content; or none."""
+    import torch
+
+    choices: tuple[Callable[[], Any], ...] = (
+        lambda: tensor.flatten(),
+        lambda: tensor[..., :-1],
+        lambda: tensor[None],
+        lambda: torch.cat([tensor, tensor]),
+        lambda: tensor.new_zeros(0),
+        lambda: tensor.new_zeros(()),
+        lambda: torch.full_like(tensor, float("nan")),
+        lambda: tensor.to(torch.complex64),
+        lambda: tensor.to(torch.int8),
+        lambda: tensor > 0,
+        lambda: tensor.to(torch.float64),
+        lambda: tensor.to(torch.bfloat16),
+        lambda: tensor.to_sparse(),
+        lambda: torch.quantize_per_tensor(tensor.float(), 0.1, 0, torch.qint8),
+        lambda: tensor.to("meta"),
+        lambda: torch.nested.nested_tensor([tensor, tensor]),
+        lambda: tensor[:1].expand(100_000, *tensor.shape[1:]),
+        lambda: tensor.tolist(),
+        lambda: rng.choice(ODD),
+    )
+    return rng.choice(choices)()
+
+
+# What is damaged, and by what it is read
+
+
+def make_pth(folder: Path) -> Path:
+    """A tiny MAE in the reference's layout."""
+    import torch
+
+    from hf_mae.conversion import export_model
+    from hf_mae.models.building import build_pretrainer
+
+    sizes = {"image_size": 32, "patch_size": 8, "hidden_size": 48, "num_hidden_layers": 2, "intermediate_size": 96}
+    decoder = {"decoder_hidden_size": 32, "decoder_num_hidden_layers": 1, "decoder_intermediate_size": 64}
+    torch.manual_seed(0)
+    heads = {"num_attention_heads": 3, "decoder_num_attention_heads": 4}
+    model = build_pretrainer(**sizes, **decoder, **heads, norm_pix_loss=True)
+    args = argparse.Namespace(model="mae_tiny", mask_ratio=0.75, norm_pix_loss=True, blr=1e-3, **heads)
+    path = folder / "x.pth"
+    torch.save({"model": export_model(model, "pretraining"), "epoch": 3, "args": args}, path)
+    return path
+
+
+def make_folder(folder: Path, damaged: str) -> Path:
+    """A tiny classifier with its image processor."""
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+    sizes = {"image_size": 32, "patch_size": 8, "hidden_size": 48, "num_hidden_layers": 1, "intermediate_size": 96}
+    names = {"id2label": {0: "a", 1: "b"}, "label2id": {"a": 0, "b": 1}}
+    model = ViTForImageClassification(ViTConfig(**sizes, num_attention_heads=3, layer_norm_eps=1e-6, **names))
+    model.save_pretrained(folder / "model")
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder / "model")
+    return folder / "model" / damaged
+
+
+def make_images(folder: Path) -> Path:
+    """Two classes of two images, with a manifest and a table of predictions."""
+    from PIL import Image
+
+    rng, lines = random.Random(0), ["file_name,label,split,patient"]
+    for label in ("a", "b"):
+        for number, split in enumerate(("train", "train", "validation", "validation")):
+            path = folder / "images" / f"{label}{number}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.frombytes("RGB", (16, 16), rng.randbytes(768)).save(path)
+            lines.append(f"{path.name},{label},{split},{label}{number}")
+    manifest = folder / "images" / "manifest.csv"
+    manifest.write_text("\n".join(lines) + "\n")
+    return manifest
+
+
+def make_image(folder: Path, suffix: str) -> Path:
+    """One image of a format."""
+    from PIL import Image
+
+    path = folder / f"x{suffix}"
+    Image.linear_gradient("L").resize((64, 64)).convert("RGB").save(path)
+    return path
+
+
+def make_recipe(folder: Path) -> Path:
+    """A recipe of the package."""
+    from hf_mae.settings.recipes import find_recipe
+
+    return Path(shutil.copy(find_recipe("hyperkvasir-23"), folder / "x.yaml"))
+
+
+def make_labels(folder: Path) -> Path:
+    """Class names by number."""
+    (folder / "x.json").write_text(json.dumps({"0": "polyp", "1": "ulcer", "2": "normal"}))
+    return folder / "x.json"
+
+
+def make_record(folder: Path) -> Path:
+    """What an evaluation leaves: a record, and predictions."""
+    import numpy as np
+
+    from hf_mae.evaluation.scores import score_split, softmax
+    from hf_mae.runs.environment import environment
+    from hf_mae.runs.predictions import write_predictions
+    from hf_mae.runs.record import DataSource, RunRecord
+    from hf_mae.runs.record_files import write_record
+
+    run, names, labels = folder / "run", ["a", "b", "c"], np.arange(30) % 3
+    run.mkdir()
+    logits = np.random.default_rng(0).normal(size=(30, 3))
+    write_predictions(
+        run / "predictions_test.csv", [f"{i}.png" for i in range(30)], softmax(logits), labels, names, None
+    )
+    record = RunRecord(
+        kind="evaluate",
+        base="x",
+        data=DataSource(data_dir="images"),
+        images={"test": 30},
+        environment=environment(),
+        settings={},
+        classes=names,
+        scores={"test": score_split(logits, labels, names)},
+    )
+    write_record(record, run)
+    return next(run.glob("*results*.json"))
+
+
+def read_by_convert(folder: Path, path: Path) -> None:
+    """As `hf-mae convert`, which leaves a folder or nothing."""
+    from hf_mae.conversion import convert_checkpoint
+
+    source = path if path.suffix == ".pth" else path.parent
+    try:
+        convert_checkpoint(source, folder / "out")
+    except Exception:
+        assert not (folder / "out").exists() and not list(folder.glob(".*")), "something was left behind"
+        raise
+
+
+def read_by_predict(folder: Path, path: Path) -> None:
+    """As `hf-mae predict`, of one image."""
+    from PIL import Image
+
+    from hf_mae.models.loading import load_classifier
+
+    model, processor = load_classifier(str(path.parent))
+    model(**processor([Image.new("RGB", (40, 30))], return_tensors="pt"))
+
+
+def read_by_splits(folder: Path, path: Path) -> None:
+    """As every verb that reads labelled images."""
+    from hf_mae.data.sources import load_splits
+    from hf_mae.settings.data import DataArguments
+
+    load_splits(DataArguments(data_dir=str(path.parent), manifest=str(path)), 0)
+
+
+def read_by_opening(folder: Path, path: Path) -> None:
+    """As every verb that reads images: a result, or `ImageError` and Pillow's kinds, which the verbs put in a row."""
+    from hf_mae.data.opening import read_rgb, reason_of
+    from hf_mae.errors import UsageError
+
+    try:
+        read_rgb(path)
+    except Exception as error:
+        raise UsageError(reason_of(error, str(path))) from None
+
+
+def read_by_recipe(folder: Path, path: Path) -> None:
+    """As every verb that takes recipes, as far as it settles its settings."""
+    from hf_mae.settings.fill import fill
+
+    paths = {"model_name_or_path": "x.pth", "data_dir": "images", "output_dir": str(folder / "out")}
+    fill("finetune", str(path), **paths)
+
+
+def read_by_labels(folder: Path, path: Path) -> None:
+    """As `--labels`."""
+    from hf_mae.conversion.labels import read_labels
+
+    read_labels(path)
+
+
+def read_by_report(folder: Path, path: Path) -> None:
+    """As `hf-mae report`."""
+    from hf_mae.workflows.report import report
+
+    report(runs=[str(path.parent)], output_dir=str(folder / "out"))
+
+
+KINDS = {
+    "checkpoint .pth": Kind(make_pth, damage_pth, read_by_convert),
+    "config.json, converted": Kind(lambda f: make_folder(f, "config.json"), damage_json, read_by_convert),
+    "config.json, predicting": Kind(lambda f: make_folder(f, "config.json"), damage_json, read_by_predict),
+    "preprocessor_config.json": Kind(
+        lambda f: make_folder(f, "preprocessor_config.json"), damage_json, read_by_predict
+    ),
+    "model.safetensors": Kind(lambda f: make_folder(f, "model.safetensors"), damage_bytes, read_by_convert),
+    "manifest": Kind(make_images, damage_table, read_by_splits),
+    "recipe": Kind(make_recipe, damage_yaml, read_by_recipe),
+    "labels": Kind(make_labels, damage_json, read_by_labels),
+    "record of a run": Kind(make_record, damage_json, read_by_report),
+    **{
+        f"image {suffix}": Kind(lambda f, suffix=suffix: make_image(f, suffix), damage_bytes, read_by_opening)
+        for suffix in (".jpg", ".png", ".tif", ".webp", ".gif", ".bmp", ".jp2", ".ppm")
+    },
+}
+
+
+# One case, in a process of its own
+
+
+def try_case(name: str, seed: int, number: int) -> tuple[str, str]:
+    """What became of one damaged file: (`result`, `sentence` or `fault`, what was said).
+
+    The packages are imported by the caller; the case runs in a fork, so that a crash is a fault and no end.
+    """
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        try:
+            outcome, said = _in_child(name, seed, number)
+        except BaseException:
+            outcome, said = "fault", f"the fuzzer itself: {traceback.format_exc()}"
+        os.write(writing, json.dumps([outcome, said[:3000]]).encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        answer = pipe.read()
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if not answer:
+        return "fault", f"the process ended with {status} ({'out of time' if status == -signal.SIGALRM else 'a crash'})"
+    outcome, said = json.loads(answer)
+    return outcome, said
+
+
+def _in_child(name: str, seed: int, number: int) -> tuple[str, str]:
+    kind, rng = KINDS[name], random.Random(f"{name}, {seed}, {number}")
+    signal.alarm(SECONDS)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    from hf_mae.errors import UsageError
+
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        path = kind.make(folder)
+        kind.damage(rng, path)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        try:
+            kind.read(folder, path)
+            outcome, said = "result", ""
+        except UsageError as error:
+            outcome, said = "sentence", str(error)
+            if len(said) > LETTERS or not said.strip():
+                outcome = "fault"
+        except BaseException:
+            outcome, said = "fault", traceback.format_exc()
+        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+        if grown > MEGABYTES:
+            outcome, said = "fault", f"{grown:.0f} MB more were held"
+    return outcome, said
+
+
+def warm_up() -> None:
+    """Imports what the cases need, once, and reads a whole file of each kind, which must give a result."""
+    import datasets
+    import torch
+    from transformers.utils import logging as transformers_logging
+
+    torch.set_num_threads(1)
+    datasets.disable_progress_bars()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    for name, kind in KINDS.items():
+        with tempfile.TemporaryDirectory() as place:
+            path = kind.make(Path(place))
+            try:
+                kind.read(Path(place), path)
+            except Exception as error:
+                raise AssertionError(f"a whole {name} gives no result") from error
+
+
+def fuzz(count: int, seed: int, names: list[str]) -> dict[str, Counter[str]]:
+    """Tries `count` cases, shared among the kinds; prints each fault, and returns the counts by kind.
+
+    A process a core, each of which forks for every case.
+    """
+    from tqdm.auto import tqdm
+
+    counts: dict[str, Counter[str]] = {name: Counter() for name in names}
+    cases = [(names[number % len(names)], seed, number) for number in range(count)]
+    with multiprocessing.get_context("spawn").Pool(os.cpu_count(), warm_up) as pool:
+        found = pool.imap_unordered(_one, cases, chunksize=10)
+        for name, number, outcome, said in tqdm(found, total=count, unit="file", disable=None):
+            counts[name][outcome] += 1
+            if outcome == "fault":
+                print(f"{name}, case {number} (--seed {seed} --only {name!r} --case {number}):\n{said}", flush=True)
+    return counts
+
+
+def _one(case: tuple[str, int, int]) -> tuple[str, int, str, str]:
+    name, seed, number = case
+    return (name, number, *try_case(name, seed, number))
+
+
+def main() -> int:
+    """Runs it, and returns 1 if there was a fault."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=KINDS, help="one kind of file")
+    parser.add_argument("--case", type=int, help="one case of that kind")
+    args = parser.parse_args()
+    if args.case is not None:
+        warm_up()
+        print(*try_case(args.only, args.seed, args.case), sep="\n")
+        return 0
+    counts = fuzz(args.count, args.seed, [args.only] if args.only else list(KINDS))
+    print("\n| damaged | files | a result | one sentence | faults |\n|---|---:|---:|---:|---:|")
+    for name, found in counts.items():
+        print(f"| {name} | {found.total():,} | {found['result']:,} | {found['sentence']:,} | {found['fault']:,} |")
+    faults = sum(found["fault"] for found in counts.values())
+    print(f"\n{args.count:,} files, {faults} faults")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
