@@ -53,7 +53,7 @@ def refuse_inflating_archive(path: Path) -> None:
             for entry in entries:
                 if entry.filename.endswith("/data.pkl"):
                     refuse_unfolding_pickle(archive.read(entry), path)
-    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
         raise ConversionError(f"{path} is truncated or no PyTorch checkpoint ({error}): fetch it again.") from None
 
 
@@ -133,22 +133,34 @@ def refuse_foreign_folder(folder: Path) -> None:
         ConversionError: it does.
     """
     for name in ("config.json", "preprocessor_config.json", "processor_config.json"):
-        values = read_json(folder / name)
-        if values and "auto_map" in values:
-            raise ConversionError(
-                f"{folder / name} asks for Python code of its own (auto_map), which is never run: only stock models of "
-                "transformers are read."
-            )
-        if values and values.get("quantization_config"):
-            raise ConversionError(
-                f"{folder / name} is of quantised weights (quantization_config): take the plain ones."
-            )
+        refuse_foreign_config(read_json(folder / name) or {}, str(folder / name))
     for path in sorted(folder.glob("*.index.json")):
         weight_map = (read_json(path) or {}).get("weight_map")
         names = set(weight_map.values()) if isinstance(weight_map, dict) else {None}
         wrong = [name for name in names if not isinstance(name, str) or Path(name).name != name]
         if wrong:
             raise ConversionError(f"{path} names weights that are not beside it ({wrong[0]}): they are not read.")
+
+
+def refuse_foreign_config(values: dict[str, Any], where: str) -> None:
+    """Refuses a configuration that asks for code of its own, for kernels to download, or for quantised weights.
+
+    Raises:
+        ConversionError: it does.
+    """
+    if "auto_map" in values:
+        raise ConversionError(
+            f"{where} asks for Python code of its own (auto_map), which is never run: only stock models of "
+            "transformers are read."
+        )
+    if values.get("quantization_config"):
+        raise ConversionError(f"{where} is of quantised weights (quantization_config): take the plain ones.")
+    for name, value in values.items():
+        if name.endswith("_implementation") and "/" in str(value):
+            raise ConversionError(
+                f"{where} asks for kernels from elsewhere ({name} = {shown(value)}), which are code and are never run: "
+                "take that line out."
+            )
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -108,10 +108,12 @@ def _scaled_to(processor: dict[str, Any], height_width: tuple[int, ...]) -> dict
 
 
 def _refuse_unreadable(folder: Path, source: dict[str, Any]) -> None:
+    from PIL import Image
     from transformers import AutoImageProcessor
 
     try:
-        AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+        processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+        processor(Image.new("RGB", (64, 48)), return_tensors="pt")
     except Exception as error:  # whatever a class makes of fields that it does not expect
         kind = source.get("image_processor_type", "of no type")
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -9,7 +9,13 @@ import torch
 
 from hf_mae.errors import first_line
 
-from .bounds import refuse_foreign_folder, refuse_huge_config, refuse_huge_processor, refuse_odd_config
+from .bounds import (
+    refuse_foreign_config,
+    refuse_foreign_folder,
+    refuse_huge_config,
+    refuse_huge_processor,
+    refuse_odd_config,
+)
 from .checkpoint import Checkpoint
 from .errors import ConversionError
 from .known import CARRIED, Known
@@ -67,18 +73,20 @@ def read_config(source: str) -> Any:
     Raises:
         ConversionError: there is none, or it is of a model that is not read here.
     """
-    from transformers import AutoConfig
+    from transformers import AutoConfig, PretrainedConfig
 
     if Path(source).is_dir():
         refuse_foreign_folder(Path(source))
     try:
+        values, _ = PretrainedConfig.get_config_dict(source)
+        refuse_foreign_config(values, f"The configuration of {source}")
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except ConversionError:
+        raise
     except Exception as error:  # transformers and huggingface_hub raise many kinds here; one sentence serves them all
         raise ConversionError(
             f"{source} is no file, no model folder and cannot be had from the Hub ({first_line(error)})."
         ) from None
-    if getattr(config, "auto_map", None) or getattr(config, "quantization_config", None):
-        raise ConversionError(f"{source} asks for code of its own, or is quantised: only stock models are read.")
     refuse_huge_config(config, source)
     refuse_odd_config(config, source)
     return config

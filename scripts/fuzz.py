@@ -146,7 +146,7 @@ def damage_pth(rng: random.Random, path: Path) -> None:
             named = isinstance(values, dict) and all(isinstance(name, str) for name in values)
             found["args"] = argparse.Namespace(**values) if named else values
             break
-        name = rng.choice(sorted(state))
+        name = rng.choice(sorted(name for name, value in state.items() if isinstance(value, torch.Tensor)))
         how = rng.random()
         if how < 0.2:
             del state[name]

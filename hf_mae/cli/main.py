@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return run(verb, argv)
     except KeyboardInterrupt as left:
-        print(printable(f"hf-mae {verb}: {left or 'interrupted'}"), file=sys.stderr)
+        print(printable(f"hf-mae {verb}: {str(left) or 'interrupted'}"), file=sys.stderr)
         return getattr(left, "status", 130)
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -9,7 +9,7 @@ from typing import Any
 
 from datasets import ClassLabel, Dataset, Features, Image, Value
 
-from ..errors import UsageError
+from ..errors import LONGEST, UsageError
 from .check import Verdict, verdict_on_files
 from .splits import SPLITS
 
@@ -85,6 +85,7 @@ def image_files(dataset: Dataset) -> list[str]:
 
 def listed(names: list[str], whole: bool = False) -> str:
     """Names for a sentence: all of them, or the first five."""
+    names = [name if len(name) <= LONGEST else f"{name[:LONGEST]}..." for name in names]
     return ", ".join(names) if whole or len(names) <= 5 else f"{', '.join(names[:5])}, ... {len(names)} in all"
 
 

@@ -1,5 +1,6 @@
 """Finished runs, as they are read back: the folders of `finetune`, `crossval` and `evaluate`."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -162,8 +163,8 @@ def _evaluate(folder: Path, split: str | None, found: list[Path]) -> FinishedRun
     present.sort(key=lambda name: {"test": 0, "validation": 1}.get(name, 2))
     split = _choose(folder, split, present)
     record = read_record(folder, f"results_{split}.json")
-    model = Path(record.base)
-    return _single(folder, split, record, read_record(model) if (model / ALL_RESULTS).is_file() else None)
+    trained = os.path.isfile(os.path.join(record.base, ALL_RESULTS))  # False for what can be no path
+    return _single(folder, split, record, read_record(record.base) if trained else None)
 
 
 def _choose(folder: Path, split: str | None, present: list[str]) -> str:

@@ -4,8 +4,11 @@ SLURM sends SIGTERM before it preempts a job or ends it for its time limit. The 
 different updates, or only some of them, so they agree on when to stop.
 """
 
+import ctypes
 import logging
+import os
 import signal
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -62,6 +65,7 @@ class StopAtSignal(TrainerCallback):
         if args.world_size > 1:
             group: Any = distributed.new_group(backend="gloo")
             self._group = group
+        _follow_the_launcher()
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._tell) for number in SIGNALS}
 
@@ -120,6 +124,14 @@ class StopAtSignal(TrainerCallback):
             f"Stopped by a signal at update {step}, after saving a checkpoint: go on with the same command and "
             "--resume_from_checkpoint last."
         )
+
+
+def _follow_the_launcher() -> None:
+    """A process of torch's launcher is told to stop when the launcher is gone, so that it saves, and does not go on
+    unseen. (A SIGUSR1 ends the launcher at once, and never comes to its processes.)"""
+    if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
+        pr_set_pdeathsig = 1  # of linux/prctl.h
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
 def _epoch_is_whole(state: Any) -> bool:

@@ -1,6 +1,9 @@
 """The command line itself: quick answers, verbs, exit statuses."""
 
+import importlib
+import os
 import resource
+import signal
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -104,3 +107,20 @@ def test_a_debug_run_shows_the_traceback(monkeypatch, capsys):
     monkeypatch.delenv("HF_MAE_DEBUG")
     assert main(["finetune", "--recipe", "no-such-recipe"]) == 2
     assert "There is no recipe no-such-recipe" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_verb_that_is_told_to_stop_leaves_nothing(number, tiny_pth, tmp_path, monkeypatch, capsys):
+    writing = importlib.import_module("hf_mae.conversion.convert")
+
+    def told(*args, **kwargs):
+        assert [path.name[:5] for path in tmp_path.iterdir()] == [".out."], "it is being written"
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(writing, "convert_to_model", told)
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)]
+    assert main(["convert", str(tiny_pth), str(tmp_path / "out")]) == (130 if number == signal.SIGINT else 75)
+    assert not list(tmp_path.iterdir())
+    said = "interrupted" if number == signal.SIGINT else f"told to stop ({number.name})"
+    assert capsys.readouterr().err.strip().endswith(f"hf-mae convert: {said}")
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)] == before

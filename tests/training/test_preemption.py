@@ -83,13 +83,17 @@ def test_sigterm_saves_and_leaves(by_one, tiny_pth, toy, tmp_path):
     assert_same_weights(by_one, tmp_path / "run")
 
 
-def test_one_process_of_two_is_told(uninterrupted, tiny_pth, toy, tmp_path):
-    """The other stops at the same update."""
+@pytest.mark.parametrize("told", ["one process", "the launcher"])
+def test_one_process_of_two_is_told(uninterrupted, tiny_pth, toy, tmp_path, told):
+    """The other stops at the same update; and both do when their launcher is gone, as SIGUSR1 ends it."""
     argv = [*flags(tiny_pth, toy), "--output_dir", tmp_path / "run"]
     running = start(launch("ddp", 2, *argv))
     wait_for(has_checkpoint(tmp_path / "run", 5), 300, "a checkpoint")
     workers = subprocess.run(["pgrep", "-P", str(running.pid)], capture_output=True, text=True).stdout.split()
-    os.kill(int(workers[-1]), signal.SIGTERM)
+    if told == "the launcher":
+        running.send_signal(signal.SIGUSR1)
+    else:
+        os.kill(int(workers[-1]), signal.SIGTERM)
     running.communicate(timeout=240)
     assert (tmp_path / "run" / MARK).exists()
     run(launch("ddp", 2, *argv, "--resume_from_checkpoint", "last"))
@@ -108,9 +112,9 @@ def test_the_first_ctrl_c_saves_and_the_second_leaves():
             assert stop.told == number
         stop.told = None
         os.kill(os.getpid(), signal.SIGINT)
-        control = SimpleNamespace(should_training_stop=False, should_save=False, should_evaluate=True)
-        stop.on_step_end(args, SimpleNamespace(global_step=3), control)
-        assert stop.stopped and control.should_save and control.should_training_stop and not control.should_evaluate
+        control = SimpleNamespace(should_training_stop=False, should_save=False)
+        stop.on_step_end(args, SimpleNamespace(global_step=3, epoch=0.5), control)
+        assert stop.stopped and control.should_save and control.should_training_stop
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     finally:
