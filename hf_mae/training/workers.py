@@ -5,10 +5,12 @@ process that they load for, which saves a checkpoint first and needs their batch
 """
 
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.context import ForkContext, ForkProcess
+from typing import Any
 
 from torch.utils.data import DataLoader
 
@@ -42,7 +44,7 @@ class _CalmFork(ForkContext):
 @dataclass
 class _Calm:
     """The beginning of a worker: as it was, and then signals are left alone, but for a second SIGTERM, with which the
-    process that it loads for ends what hangs."""
+    process that it loads for ends it."""
 
     begin: Callable[[int], None] | None
 
@@ -51,5 +53,13 @@ class _Calm:
             self.begin(worker)
         for number in (signal.SIGUSR1, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
+        signal.signal(signal.SIGTERM, _at_the_first)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def _at_the_first(number: int, frame: Any) -> None:
+    signal.signal(number, _at_the_second)
+
+
+def _at_the_second(number: int, frame: Any) -> None:
+    os._exit(0)  # a success, as torch's own handler has it: it takes anything else for a worker that died
