@@ -29,11 +29,16 @@ def label_efficiency(runs: list[CrossvalRun], results: list[dict[str, Any]]) -> 
     return points
 
 
-def pooled(folders: list[Path], names: list[str]) -> tuple[list[list[str]], dict[str, Any]]:
-    """Rows of every fold's `predictions_validation.csv` (of one seed), and their scores together."""
+def pooled(folders: list[Path], names: list[str]) -> tuple[list[list[str]], dict[str, Any] | None]:
+    """Rows of every fold's `predictions_validation.csv` (of one seed), and their scores together.
+
+    None in place of scores: an image stands in several folds, and must not count several times.
+    """
     rows: list[list[str]] = []
     for folder in folders:
         found, _ = read_rows(folder / "predictions_validation.csv")
         rows += [[row["file_name"], row["label"], row["prediction"], row["score"]] for row in found]
+    if len({row[0] for row in rows}) < len(rows):  # published folds may overlap
+        return rows, None
     ids = {name: index for index, name in enumerate(names)}
     return rows, classification_scores([ids[row[2]] for row in rows], [ids[row[1]] for row in rows], names)

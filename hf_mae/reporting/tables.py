@@ -10,16 +10,22 @@ from typing import Any
 import numpy as np
 
 from ..data.benchmarks import BENCHMARKS
+from ..evaluation.comparisons import compare_predictions, corrected_resampled_test, holm, mcnemar
+from ..evaluation.confusion import scores_of
 from ..evaluation.metrics import HEADLINE
-from ..evaluation.statistics import mcnemar, paired_bootstrap
 from ..runs.finished import CHOSEN_ON_EVALUATED, FinishedRun
 
 PUBLISHED = Path(__file__).parents[1] / "published" / "results.csv"
 
 EXPLANATION = (
-    "In per cent. ± is the standard deviation over runs, [ ] the 95 % bootstrap interval (stratified by class, 2,000 "
-    "resamples; whole patients or videos where they are known). Bold: our runs, and the best of each column."
+    "In per cent. ± is the standard deviation over runs, [ ] the 95 % interval (jackknife on the logit; whole patients "
+    "or videos are left out where they are known, else images). Bold: our runs, and the best of each column."
 )
+FOLDS = (
+    "Folds share training images, so ± over folds is no standard error, and a test that takes them for independent "
+    "finds too much: beside the test on all images stands the corrected resampled t test (Nadeau and Bengio, 2003)."
+)
+REPEATED = "Images stand in several folds, so their predictions are not pooled: scores are means over folds."
 
 
 @dataclass
@@ -37,12 +43,21 @@ class Row:
 
 @dataclass
 class Table:
-    """What may be compared with each other (`rows`, best macro F1 first), and what may not (`apart`)."""
+    """What may be compared with each other (`rows`, best macro F1 first), and what may not (`apart`).
+
+    Args:
+        comparisons: between our runs on the same images, by score: `first`, `second`, `units`, `images`, `score`,
+            `difference`, `low`, `high`, `p_value`, `p_adjusted`, `test`, and, between cross-validations,
+            `corrected_resampled`.
+        differences: by pair: McNemar's counts, or a `note` on why it is not compared.
+    """
 
     title: str
     rows: list[Row]
     apart: list[Row]
+    comparisons: list[dict[str, Any]]
     differences: list[dict[str, Any]]
+    notes: list[str] = field(default_factory=list)
 
 
 def published_rows(benchmark: str) -> list[dict[str, str]]:
@@ -72,7 +87,8 @@ def _ours(run: FinishedRun, ranked: bool) -> Row:
     scores = {}
     for name, values in run.scores().items():
         std = None if values["std"] is None else 100 * values["std"]
-        scores[name] = {"mean": 100 * values["mean"], "std": std, "interval": [100 * v for v in values["interval"]]}
+        interval = None if values["interval"] is None else [100 * v for v in values["interval"]]
+        scores[name] = {"mean": 100 * values["mean"], "std": std, "interval": interval}
     notes = run.notes + ([CHOSEN_ON_EVALUATED] if run.chosen_on_evaluated else [])
     return Row(run.name, run.initialisation, "this run", True, ranked, scores, notes)
 
@@ -98,15 +114,52 @@ def tables(runs: list[FinishedRun], benchmark: str | None = None) -> list[Table]
             title = f"{BENCHMARKS[data].title} ({protocol or 'official'})"
         rows.sort(key=lambda row: -row.scores.get("macro_f1", {"mean": 0.0})["mean"])
         apart = [row for row in [*ours, *published] if not row.ranked]
-        result.append(Table(title, rows, apart, list(differences(chosen))))
+        notes = [FOLDS] if any(run.is_cross_validated for run in chosen) else []
+        notes += [REPEATED] if any(run.repeats_images for run in chosen) else []
+        result.append(Table(title, rows, apart, comparisons(chosen), list(differences(chosen)), notes))
     return result
 
 
+def comparisons(runs: list[FinishedRun]) -> list[dict[str, Any]]:
+    """Tests between every two runs on the same images, by score; p values are adjusted for all of them together."""
+    found: list[dict[str, Any]] = []
+    for first, second in combinations(runs, 2):
+        if not _same_images(first, second):
+            continue
+        folds = None
+        if first.is_cross_validated and first.trained_on and second.trained_on:
+            folds = _by_fold(first, second)
+        for entry in compare_predictions(first.folds, second.folds):
+            low, high = entry.interval or (None, None)
+            facts = {"first": first.name, "second": second.name, "units": entry.units, "score": entry.score}
+            facts |= {"images": sum(len(fold.labels) for fold in first.folds), "difference": entry.difference}
+            facts |= {"low": low, "high": high, "p_value": entry.p_value, "test": entry.test}
+            found.append(facts | ({"corrected_resampled": folds[entry.score]} if folds else {}))
+    for entry_, adjusted in zip(found, holm([one["p_value"] for one in found])):
+        entry_["p_adjusted"] = adjusted
+    return found
+
+
+def _same_images(first: FinishedRun, second: FinishedRun) -> bool:
+    return first.file_names == second.file_names and first.names == second.names
+
+
+def _by_fold(first: FinishedRun, second: FinishedRun) -> dict[str, dict[str, float]]:
+    """The corrected resampled test over folds and seeds, by headline score."""
+    one, two = ([scores_of(fold.confusion_matrices()) for fold in run.folds] for run in (first, second))
+    tested = float(np.mean([len(fold.labels) for fold in first.folds]))
+    found = {}
+    for name in HEADLINE:
+        differences = [float(b - a) for left, right in zip(one, two) for a, b in zip(left[name], right[name])]
+        found[name] = corrected_resampled_test(differences, tested, float(first.trained_on or 0))
+    return found
+
+
 def differences(runs: list[FinishedRun]) -> Iterable[dict[str, Any]]:
-    """Paired tests between every two runs on the same images; a note where they are not the same."""
+    """How often every two runs on the same images err where the other does not; a note where these are not the same."""
     for first, second in combinations(runs, 2):
         pair = {"first": first.name, "second": second.name}
-        if first.file_names != second.file_names or first.names != second.names:
+        if not _same_images(first, second):
             yield pair | {"note": "not evaluated on the same images, so not compared"}
             continue
         labels = np.concatenate([fold.labels for fold in first.folds])
@@ -114,7 +167,6 @@ def differences(runs: list[FinishedRun]) -> Iterable[dict[str, Any]]:
         one, two = (np.concatenate([fold.predicted[0] for fold in run.folds]) for run in (first, second))
         yield pair | {
             "images": len(labels),
-            "scores": paired_bootstrap(first.folds, second.folds),
             "mcnemar": mcnemar(labels, one, two, _groups_of(first)),
         }
 
@@ -143,7 +195,9 @@ def as_json(found: list[Table]) -> dict[str, Any]:
                 "title": table.title,
                 "rows": [row(entry) for entry in table.rows],
                 "not_comparable": [row(entry) for entry in table.apart],
+                "comparisons": table.comparisons,
                 "differences": table.differences,
+                "notes": table.notes,
             }
             for table in found
         ],

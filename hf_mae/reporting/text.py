@@ -49,8 +49,8 @@ def markdown(found: list[Table]) -> str:
             heading = "Not comparable with the rows above (another split, other averages, or in doubt):"
             parts.append((f"{heading}\n\n" if table.rows else "") + _markdown_table(table.apart, notes))
         parts.append("\n".join(f"- ({letter}) {note}" for note, letter in notes.letters.items()))
-        if table.differences:
-            parts.append(_markdown_differences(table.differences))
+        parts += table.notes
+        parts.append(_markdown_comparisons(table))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -75,29 +75,47 @@ def cell(text: str) -> str:
     return " ".join(text.split()).replace("|", r"\|").replace("<", "&lt;")
 
 
-def _markdown_differences(found: list[dict[str, Any]]) -> str:
-    lines = [
-        "Differences between our runs on the same images, second minus first (paired bootstrap; McNemar's exact "
-        "test, in which each patient or video counts once where these are known):",
-        "",
-        "| first | second | macro F1 | p | accuracy | p | only first right | only second right | McNemar's p |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    for pair in found:
-        names = f"| {cell(pair['first'])} | {cell(pair['second'])} |"
-        if "note" in pair:
-            lines.append(f"{names} {pair['note']} |" + " |" * 6)
-            continue
-        cells = []
-        for name in ("macro_f1", "accuracy"):
-            score = pair["scores"][name]
-            low, high = 100 * score["low"], 100 * score["high"]
-            cells += [f"{100 * score['difference']:+.2f} [{low:+.1f}, {high:+.1f}]", f"{score['p_value']:.3g}"]
-        test = pair["mcnemar"]
-        unit = "" if test["units"] == "images" else f" {test['units']}"
-        cells += [f"{test['only_first']}{unit}", f"{test['only_second']}{unit}", f"{test['p_value']:.3g}"]
-        lines.append(f"{names} " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+HEADS = ("first", "second", "score", "difference", "p", "p adjusted", "test")
+
+
+def _compared(table: Table) -> list[list[str]]:
+    """Cells of the comparisons of a table, in per cent."""
+    rows = []
+    for entry in table.comparisons:
+        reach = "" if entry["low"] is None else f" [{100 * entry['low']:+.1f}, {100 * entry['high']:+.1f}]"
+        test = entry["test"]
+        if folds := entry.get("corrected_resampled"):
+            test += f"; over folds, corrected: p {folds['p_value']:.3g}"
+        difference = f"{100 * entry['difference']:+.2f}{reach}"
+        p_values = [f"{entry[name]:.3g}" for name in ("p_value", "p_adjusted")]
+        rows.append([entry["first"], entry["second"], TITLES[entry["score"]], difference, *p_values, test])
+    return rows
+
+
+UNITS = {
+    "groups": "Patients or videos are left out and exchanged as wholes.",
+    "images": "No patients or videos are known: images are taken for independent.",
+}
+
+
+def _about(table: Table) -> str:
+    """What is to be known of the comparisons of a table."""
+    units = " ".join(UNITS[name] for name in sorted({entry["units"] for entry in table.comparisons}))
+    return (
+        "Differences between our runs on the same images, second minus first, with 95 % intervals (jackknife) and "
+        f"tests of no difference. {units} p adjusted: for all comparisons of this table (Holm)."
+    )
+
+
+def _markdown_comparisons(table: Table) -> str:
+    parts = []
+    if table.comparisons:
+        lines = [_about(table), "", f"| {' | '.join(HEADS)} |", "|---|---|---|---:|---:|---:|---|"]
+        lines += [f"| {' | '.join(map(cell, row))} |" for row in _compared(table)]
+        parts.append("\n".join(lines))
+    apart = [pair for pair in table.differences if "note" in pair]
+    parts += [f"{cell(pair['first'])} and {cell(pair['second'])} are {pair['note']}." for pair in apart]
+    return "\n\n".join(parts)
 
 
 def latex(found: list[Table]) -> str:
@@ -124,8 +142,28 @@ def latex(found: list[Table]) -> str:
         if notes.letters:
             text = " ".join(rf"$^{{{letter}}}$ {_tex(note)}" for note, letter in notes.letters.items())
             lines.append(rf"\par\footnotesize {text}")
+        lines += [rf"\par\footnotesize {_tex(note)}" for note in table.notes]
         parts.append("\n".join([*lines, r"\end{table}"]))
+        if table.comparisons:
+            parts.append(_latex_comparisons(table))
     return "% \\usepackage{booktabs}\n" + "\n\n".join(parts) + "\n"
+
+
+def _latex_comparisons(table: Table) -> str:
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{_tex(table.title)}. {_tex(_about(table))}}}",
+        r"\begin{tabular}{lllrrrl}",
+        r"\toprule",
+        " & ".join(HEADS) + r" \\",
+        r"\midrule",
+        *(" & ".join(map(_tex, row)) + r" \\" for row in _compared(table)),
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines)
 
 
 def _latex_rows(rows: list[Row], notes: _Footnotes) -> list[str]:

@@ -9,8 +9,10 @@ import numpy as np
 
 from ..data.benchmarks import BENCHMARKS
 from ..errors import UsageError
+from ..evaluation.confusion import scores_of
+from ..evaluation.intervals import score_intervals
 from ..evaluation.metrics import HEADLINE
-from ..evaluation.statistics import Predictions, bootstrap_intervals, scores_of
+from ..evaluation.statistics import Predictions
 from .predictions import read_predictions
 from .record import ALL_RESULTS, CROSSVAL, DataSource, RunRecord, run_name
 from .record_files import read_record
@@ -30,6 +32,7 @@ class FinishedRun:
         file_names: of each fold.
         chosen_on_evaluated: whether the best epoch was chosen on the images that are evaluated.
         label_efficiency: points of `crossval`, where there are several.
+        trained_on: images of a fold that are trained on, of a cross-validation.
     """
 
     name: str
@@ -44,11 +47,24 @@ class FinishedRun:
     chosen_on_evaluated: bool
     notes: list[str] = field(default_factory=list)
     label_efficiency: list[dict[str, Any]] | None = None
+    trained_on: int | None = None
+
+    @property
+    def is_cross_validated(self) -> bool:
+        """Whether it has several folds, which share training images."""
+        return len(self.folds) > 1
+
+    @property
+    def repeats_images(self) -> bool:
+        """Whether an image is evaluated in several folds, so that their predictions are no sample of images."""
+        names = [name for fold in self.file_names for name in fold]
+        return len(set(names)) < len(names)
 
     def scores(self) -> dict[str, dict[str, Any]]:
-        """By headline score: `mean`, `std` (None for one run), `values` and the 95 % `interval` of the mean."""
+        """By headline score: `mean`, `std` (None for one run), `values` and the 95 % `interval` of the mean (None where
+        there are too few patients or images for one)."""
         by_fold = [scores_of(fold.confusion_matrices()) for fold in self.folds]
-        intervals = bootstrap_intervals(self.folds)
+        intervals = score_intervals(self.folds)
         result = {}
         for name in HEADLINE:
             values = np.concatenate([scores[name] for scores in by_fold])
@@ -147,6 +163,7 @@ def _crossval(folder: Path, record: RunRecord) -> FinishedRun:
         chosen_on_evaluated=any(chosen_on == "validation" for _, chosen_on in runs),
         notes=notes,
         label_efficiency=summary.label_efficiency if len(summary.label_efficiency) > 1 else None,
+        trained_on=round(float(np.mean([one.images["train"] for one in records]))),
     )
 
 

@@ -171,6 +171,9 @@ def _write_pooled(root: Path, runs: list[CrossvalRun], names: list[str]) -> dict
         rows, scores = pooled([root / run.folder for run in same], names)
         which = same[0].folder.removesuffix(f"_fold-{same[0].fold}")
         write_csv(root / f"predictions_pooled_{which}.csv", ["file_name", "label", "prediction", "score"], rows)
+        if scores is None:
+            logger.warning("Images stand in several folds of %s, so their predictions are not pooled.", root)
+            continue
         title = f"out of fold, {which}: macro F1 {100 * scores['macro_f1']:.1f} %"
         figures.confusion_matrix(scores["confusion_matrix"], names, root / f"confusion_matrix_{which}", title)
         found[which] = scores

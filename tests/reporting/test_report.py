@@ -52,8 +52,13 @@ def test_two_runs_on_the_same_images(tmp_path, capsys):
         low, high = best["scores"][name]["interval"]
         assert low <= 100 * scores[name] <= high and 1 < high - low < 30
     (pair,) = report["differences"]
-    assert pair["scores"]["macro_f1"]["low"] > 0 and pair["mcnemar"]["p_value"] < 0.001 and pair["images"] == 120
-    assert "| poor | good | +" in printed
+    assert pair["mcnemar"]["p_value"] < 0.001 and pair["images"] == 120
+    assert [entry["score"] for entry in report["comparisons"]] == ["macro_f1", "accuracy", "mcc"]
+    for entry in report["comparisons"]:
+        assert (entry["first"], entry["second"], entry["units"]) == ("poor", "good", "images")
+        assert entry["low"] > 0 and entry["p_value"] <= entry["p_adjusted"] < 0.001 * 3
+        assert entry["test"] == ("McNemar, exact" if entry["score"] == "accuracy" else "permutation within images")
+    assert "| poor | good | accuracy | +" in printed and "images are taken for independent" in printed
 
 
 def test_runs_on_other_images_are_not_compared(tmp_path):

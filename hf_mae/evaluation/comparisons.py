@@ -1,0 +1,198 @@
+"""Tests between two models on the same images, in the unit that is independent: images, or patients and videos.
+
+- `permutation_tests`: under the null the two models are exchangeable, so their predictions of each unit are exchanged
+  at random; exact for any score, and for any number of units.
+- `mcnemar`: on images alone, where these are independent.
+- `holm`: p values of many comparisons.
+- `corrected_resampled_test`: between the folds of a cross-validation, which share training images.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.stats import binomtest
+from scipy.stats import t as student
+
+from .confusion import HEADLINE, Floats, scores_of
+from .intervals import Interval, difference_interval, left_out
+from .statistics import Predictions, Units, units_of
+
+PERMUTATIONS = 9_999
+COMPARED = ("macro_f1", "accuracy", "mcc")
+PERMUTED, MCNEMAR = "permutation within {units}", "McNemar, exact"
+AT_ONCE = 500  # permutations whose confusion matrices are held
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The second model minus the first.
+
+    Args:
+        units: `images` or `groups`: what was left out, and exchanged.
+        interval: 95 %; None: there are too few units.
+        p_value: two-sided.
+    """
+
+    score: str
+    units: str
+    difference: float
+    interval: Interval
+    p_value: float
+    test: str
+
+
+def compare_predictions(first: list[Predictions], second: list[Predictions], seed: int = 0) -> list[Difference]:
+    """Differences of macro F1, accuracy and MCC (means over folds and runs), with intervals and tests.
+
+    Args:
+        first, second: one for each fold, of the same images in the same order; each may have several runs.
+
+    Raises:
+        ValueError: they are not of the same images.
+    """
+    units = units_of(_side_by_side(first, second))
+    value, without = left_out(units, lambda matrices: _differences(matrices, len(first[0].predicted)))
+    p_values = permutation_tests(first, second, seed=seed)
+    single = all(len(fold.predicted) == 1 for fold in [*first, *second])
+    found = []
+    for name in COMPARED:
+        p_value, test = p_values[name], PERMUTED.format(units=units.kind)
+        if name == "accuracy" and units.kind == "images" and single:
+            labels = np.concatenate([fold.labels for fold in first])
+            one, two = (np.concatenate([fold.predicted[0] for fold in folds]) for folds in (first, second))
+            p_value, test = float(mcnemar(labels, one, two)["p_value"]), MCNEMAR
+        reach = difference_interval(value[name], without[name], units)
+        found.append(Difference(name, units.kind, value[name], reach, p_value, test))
+    return found
+
+
+def _side_by_side(first: list[Predictions], second: list[Predictions]) -> list[Predictions]:
+    """The runs of both models in one, fold by fold."""
+    together = []
+    for one, two in zip(first, second, strict=True):
+        if not np.array_equal(one.labels, two.labels):
+            raise ValueError("The two models' labels differ.")
+        both = np.vstack([one.predicted, two.predicted])
+        together.append(Predictions(one.labels, both, one.num_classes, one.groups))
+    return together
+
+
+def _differences(matrices: Floats, firsts: int) -> dict[str, Floats]:
+    """Second minus first (1, ...), of matrices whose first `firsts` runs are the first model's."""
+    found = scores_of(matrices)
+    return {name: (found[name][firsts:].mean(0) - found[name][:firsts].mean(0))[None] for name in HEADLINE}
+
+
+def permutation_tests(
+    first: list[Predictions], second: list[Predictions], permutations: int = PERMUTATIONS, seed: int = 0
+) -> dict[str, float]:
+    """Two-sided p values of no difference, by headline score: the share of exchanges, the real one among them, that
+    differ at least as much.
+
+    A patient or video is exchanged as a whole, in every fold in which it stands. Of models with different numbers of
+    runs as many are compared as both have.
+    """
+    runs = min(min(len(fold.predicted) for fold in folds) for folds in (first, second))
+    first, second = ([_first_runs(fold, runs) for fold in folds] for folds in (first, second))
+    units = units_of(_side_by_side(first, second))
+    exchange = _Exchange(units, runs)
+    generator = np.random.default_rng(seed)
+    real = {name: float(values[0]) for name, values in exchange.differences(np.zeros((1, len(units.times)))).items()}
+    as_much = dict.fromkeys(HEADLINE, 0)
+    for start in range(0, permutations, AT_ONCE):
+        size = (min(AT_ONCE, permutations - start), len(units.times))
+        exchanged = generator.binomial(units.times, 0.5, size=size).astype(np.float64)
+        for name, values in exchange.differences(exchanged).items():
+            as_much[name] += int((np.abs(values) >= abs(real[name]) - 1e-12).sum())
+    return {name: (1 + count) / (1 + permutations) for name, count in as_much.items()}
+
+
+def _first_runs(fold: Predictions, runs: int) -> Predictions:
+    return Predictions(fold.labels, fold.predicted[:runs], fold.num_classes, fold.groups)
+
+
+class _Exchange:
+    """Two models whose predictions of units change sides.
+
+    An image changes two cells of a confusion matrix, and a patient some: what changes is kept sparse.
+    """
+
+    def __init__(self, units: Units, runs: int):
+        self._folds = []
+        for matrices, members in zip(units.matrices, units.members):
+            times = units.times[members].astype(float)
+            one, two = (np.einsum("rukl,u->rkl", part, times) for part in (matrices[:runs], matrices[runs:]))
+            change = matrices[runs:] - matrices[:runs]
+            self._folds.append((members, one, two, [csr_array(of_run.reshape(len(members), -1)) for of_run in change]))
+
+    def differences(self, exchanged: Floats) -> dict[str, Floats]:
+        """Second minus first (permutations,), by headline score.
+
+        Args:
+            exchanged: how many images, or whether a group, of each unit changed sides (permutations, units).
+        """
+        found = {name: np.zeros(len(exchanged)) for name in HEADLINE}
+        for members, one, two, changes in self._folds:
+            for run, change in enumerate(changes):
+                moved = (exchanged[:, members] @ change).reshape(len(exchanged), *one.shape[1:])
+                left, right = scores_of(one[run] + moved), scores_of(two[run] - moved)
+                for name in HEADLINE:
+                    found[name] += (right[name] - left[name]) / (len(changes) * len(self._folds))
+        return found
+
+
+def mcnemar(
+    labels: NDArray[Any], first: NDArray[Any], second: NDArray[Any], groups: NDArray[Any] | None = None
+) -> dict[str, float | int | str]:
+    """McNemar's exact test on two runs' predictions (images,): do they err equally often?
+
+    Images of one patient or video say the same thing many times, so with `groups` (images,) each of these counts once,
+    for the run that is right on more of its images.
+
+    Returns:
+        `only_first`, `only_second`: images, or groups, on which only that run is (more often) right; `p_value`,
+        two-sided (binomial); `units`: `images` or `groups`.
+    """
+    better = (first == labels).astype(int) - (second == labels)
+    if groups is not None:
+        _, group = np.unique(groups, return_inverse=True)
+        better = np.bincount(group, weights=better)
+    only_first, only_second = int((better > 0).sum()), int((better < 0).sum())
+    p_value = 1.0
+    if only_first + only_second:
+        p_value = float(binomtest(only_first, only_first + only_second, 0.5).pvalue)
+    units = "images" if groups is None else "groups"
+    return {"only_first": only_first, "only_second": only_second, "p_value": p_value, "units": units}
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """p values adjusted for their number, in their order: Holm, 1979 (`statsmodels`' multipletests, method `holm`)."""
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(np.argsort(p_values, kind="stable")):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[int(place)] = largest
+    return adjusted
+
+
+def corrected_resampled_test(differences: list[float], tested: float, trained: float) -> dict[str, float]:
+    """Student's test of no difference over the folds (and seeds) of a cross-validation, with a variance that knows that
+    folds share training images: (1 / n + tested / trained) s^2, after Nadeau and Bengio, 2003, Machine Learning 52.
+
+    Args:
+        differences: second minus first, of each fold and seed.
+        tested, trained: images of a fold that are evaluated, and that are trained on.
+
+    Returns:
+        `p_value` (two-sided), `t`, `df`.
+    """
+    values = np.asarray(differences, dtype=float)
+    count = len(values)
+    spread = float(values.var(ddof=1)) if count > 1 else float("nan")
+    error = ((1 / count + tested / trained) * spread) ** 0.5
+    if not error > 0:
+        return {"p_value": 1.0 if values.mean() == 0 else float("nan"), "t": float("nan"), "df": float(count - 1)}
+    statistic = float(values.mean() / error)
+    return {"p_value": float(2 * student.sf(abs(statistic), count - 1)), "t": statistic, "df": float(count - 1)}

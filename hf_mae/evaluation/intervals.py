@@ -1,0 +1,119 @@
+"""How sure a score is: 95 % intervals by the jackknife.
+
+Each unit (an image, or a patient or video with all its images) is left out in turn, which says how much the score
+depends on it (Efron and Stein, 1981); the interval is Student's, on the logit of the score, with as many degrees of
+freedom as the units are worth. A score that is a mean over classes is biased where classes are small, and of images the
+jackknife's estimate of that is taken off.
+
+Percentiles of bootstrap resamples, which stood here before, covered 90.0 % for macro precision on a long tail and 86 to
+90 % with 40 patients of unequal sizes, at nominal 95; these cover 94 to 97 % (scripts/simulate_statistics.py).
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit, logit
+from scipy.stats import t as student
+
+from .confusion import HEADLINE, Floats, scores_of
+from .statistics import Predictions, Units, units_of
+
+CONFIDENCE = 0.95
+FEWEST = 3.0  # units that an interval can be made of
+LOWEST = {"mcc": -1.0}  # where it is not 0
+Interval = tuple[float, float] | None
+
+
+def score_intervals(folds: list[Predictions]) -> dict[str, Interval]:
+    """95 % intervals of the headline scores, of their mean over folds and runs; None: there are too few units."""
+    units = units_of(folds)
+    value, without = left_out(units, scores_of)
+    return {name: interval(value[name], without[name], units, LOWEST.get(name, 0.0)) for name in HEADLINE}
+
+
+def left_out(
+    units: Units, scores: Callable[[Floats], dict[str, Floats]]
+) -> tuple[dict[str, float], dict[str, NDArray[np.float64]]]:
+    """The mean of scores over folds and runs, and the same without each unit (units,).
+
+    Args:
+        scores: of confusion matrices (..., classes, classes), by name.
+    """
+    value: dict[str, float] = {}
+    change: dict[str, NDArray[np.float64]] = {}
+    weight = 1.0 / len(units.matrices)
+    for matrices, members in zip(units.matrices, units.members):
+        total = np.einsum("rukl,u->rkl", matrices, units.times[members].astype(float))
+        whole, without = scores(total), scores(total[:, None] - matrices)
+        for name in whole:
+            value[name] = value.get(name, 0.0) + weight * float(whole[name].mean())
+            found = change.setdefault(name, np.zeros(len(units.times)))
+            found[members] += weight * (without[name] - whole[name][:, None]).mean(0)
+    return value, {name: value[name] + found for name, found in change.items()}
+
+
+def interval(
+    value: float,
+    without: NDArray[np.float64],
+    units: Units,
+    lowest: float = 0.0,
+    highest: float = 1.0,
+    confidence: float = CONFIDENCE,
+) -> Interval:
+    """The interval of a score that lies between `lowest` and `highest`.
+
+    At a bound the jackknife sees nothing: there it reaches as far as the exact binomial one of as many units.
+
+    Args:
+        without: the score without each unit (units,).
+
+    Returns:
+        None: the units are too few.
+    """
+    if units.effective < FEWEST or not np.isfinite(without).all():
+        return None
+    width = highest - lowest
+    share = (value - lowest) / width
+    if share <= 0 or share >= 1 or np.ptp(without) == 0:
+        reach = width * (1 - ((1 - confidence) / 2) ** (1 / units.effective))
+        return max(lowest, value - reach), min(highest, value + reach)
+    nearest = 1e-9
+    of_units = logit(np.clip((without - lowest) / width, nearest, 1 - nearest))
+    centre = float(logit(share))
+    error, bias = _error_and_bias(centre, of_units, units)
+    centre -= bias if units.kind == "images" else 0.0
+    reach = _quantile(units, confidence) * error
+    return tuple(float(lowest + width * expit(end)) for end in (centre - reach, centre + reach))  # type: ignore[return-value]
+
+
+def difference_interval(
+    value: float, without: NDArray[np.float64], units: Units, confidence: float = CONFIDENCE
+) -> Interval:
+    """The interval of a difference of scores, which has no bounds to respect.
+
+    Returns:
+        None: the units are too few.
+    """
+    if units.effective < FEWEST or not np.isfinite(without).all():
+        return None
+    error, _ = _error_and_bias(value, without, units)
+    reach = _quantile(units, confidence) * error
+    return value - reach, value + reach
+
+
+def _error_and_bias(value: float, without: NDArray[np.float64], units: Units) -> tuple[float, float]:
+    """The jackknife's standard error and bias, each stratum by itself."""
+    variance = bias = 0.0
+    for stratum in np.unique(units.strata):
+        inside = units.strata == stratum
+        times, values = units.times[inside], without[inside]
+        count = times.sum()
+        mean = float((times * values).sum() / count)
+        variance += float((count - 1) / count * (times * (values - mean) ** 2).sum())
+        bias += float((count - 1) * (mean - value))
+    return variance**0.5, bias
+
+
+def _quantile(units: Units, confidence: float) -> float:
+    return float(student.ppf((1 + confidence) / 2, units.effective - 1))

@@ -1,0 +1,212 @@
+"""What the intervals and tests of a report are worth: `python scripts/simulate_statistics.py [--simulations 1000]`.
+
+Coverage: of 95 % intervals, the share that holds the true score, which is known here: on a long tail of 22 classes and
+1,586 images (the class sizes of GastroVision's test split), and with 10 to 200 patients of equal and of skewed sizes.
+False positives: of tests at 5 % between two models that are equally good, the share that says otherwise; and power,
+where one is better by a few points. Beside each, what was used before: percentiles of the stratified bootstrap, and
+McNemar's test on images. Seeds are fixed; the tables are those of docs/statistics.md.
+"""
+
+import argparse
+import os
+from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
+
+import numpy as np
+from hf_mae.evaluation.comparisons import COMPARED, compare_predictions, mcnemar
+from hf_mae.evaluation.confusion import HEADLINE, scores_of
+from hf_mae.evaluation.intervals import score_intervals
+from hf_mae.evaluation.statistics import Predictions, units_of
+
+LONG_TAIL = (293, 253, 194, 169, 163, 78, 66, 49, 41, 40, 34, 28, 28, 28, 23, 22, 19, 19, 14, 13, 6, 6)
+CLASSES, IMAGES_A_PATIENT = 6, 25
+PATIENTS = (10, 20, 40, 200)
+RESAMPLES = 1000
+BETTER = 0.5  # on the logit of being right: about 8 points of accuracy
+
+
+# Worlds
+
+
+def long_tail(seed: int) -> np.ndarray:
+    """A model of 22 classes: how often each is taken for each (classes, classes)."""
+    rng, classes = np.random.default_rng(seed), len(LONG_TAIL)
+    right = np.clip(0.85 - 0.25 * np.arange(classes) / classes + rng.normal(0, 0.15, classes), 0.1, 0.98)
+    rows = np.zeros((classes, classes))
+    sizes = np.array(LONG_TAIL) / np.mean(LONG_TAIL)
+    for label in range(classes):
+        others = rng.dirichlet(0.15 * np.sqrt(sizes))
+        others[label] = 0.0
+        rows[label] = (1 - right[label]) * others / others.sum()
+        rows[label, label] = right[label]
+    return rows
+
+
+class Hospital:
+    """Patients of different classes, on whom a model errs more or less often, and in the same way on their images."""
+
+    def __init__(self, seed: int):
+        rng = np.random.default_rng(seed)
+        self.mixture = 6 * np.array([0.35, 0.25, 0.18, 0.12, 0.07, 0.03])
+        self.right = rng.normal(1.3, 0.6, CLASSES)
+        self.taken_for = rng.dirichlet(np.full(CLASSES, 0.5), CLASSES)
+        np.fill_diagonal(self.taken_for, 0.0)
+        self.taken_for /= self.taken_for.sum(1, keepdims=True)
+
+    def sizes(self, rng: np.random.Generator, patients: int, skewed: bool) -> np.ndarray:
+        """Images of each patient."""
+        if not skewed:
+            return np.full(patients, IMAGES_A_PATIENT)
+        weights = rng.lognormal(0, 1, patients)
+        return np.maximum(1, np.round(weights / weights.sum() * patients * IMAGES_A_PATIENT)).astype(int)
+
+    def draw(
+        self, rng: np.random.Generator, patients: int, skewed: bool, models: int, better: float = 0.0
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Labels (images,), predictions (models, images) and patients; the last model is better, on the logit."""
+        sizes = self.sizes(rng, patients, skewed)
+        mixtures = rng.dirichlet(self.mixture, patients)
+        groups = np.repeat(np.arange(patients), sizes)
+        labels = np.concatenate([rng.choice(CLASSES, size, p=mix) for size, mix in zip(sizes, mixtures)])
+        hard = rng.normal(0, 1, patients)  # for every model
+        predicted = np.empty((models, len(labels)), dtype=int)
+        for model in range(models):
+            own = hard + rng.normal(0, 0.7, patients)
+            logits = self.right[labels] + own[groups] + (better if model == models - 1 else 0.0)
+            right = rng.random(len(labels)) < 1 / (1 + np.exp(-logits))
+            others = (rng.random((len(labels), 1)) > self.taken_for[labels].cumsum(1)).sum(1).clip(max=CLASSES - 1)
+            predicted[model] = np.where(right, labels, others)
+        return labels, predicted, groups
+
+    def truth(self, skewed: bool) -> dict[str, float]:
+        """The scores of one model on very many patients."""
+        labels, predicted, _ = self.draw(np.random.default_rng(0), 20_000, skewed, 1)
+        return _scores(Predictions(labels, predicted, CLASSES))
+
+
+def _scores(data: Predictions) -> dict[str, float]:
+    return {name: float(values.mean()) for name, values in scores_of(data.confusion_matrices()).items()}
+
+
+# Methods of before
+
+
+def percentile_intervals(data: Predictions, rng: np.random.Generator) -> dict[str, tuple[float, float]]:
+    """Percentiles of resamples that are stratified by class (of groups: their most frequent one)."""
+    units = units_of([data])
+    (matrices,), times = units.matrices, units.times
+    strata = units.strata if units.kind == "images" else matrices[0].sum(2).argmax(1)
+    drawn = np.zeros((RESAMPLES, len(times)))
+    for stratum in np.unique(strata):
+        inside = np.flatnonzero(strata == stratum)
+        count = int(times[inside].sum())
+        drawn[:, inside] = rng.multinomial(count, times[inside] / count, size=RESAMPLES)
+    flat = matrices[0].reshape(len(times), -1)
+    values = scores_of((drawn @ flat).reshape(RESAMPLES, data.num_classes, data.num_classes))
+    return {name: tuple(np.percentile(values[name], [2.5, 97.5])) for name in HEADLINE}
+
+
+# Simulations
+
+
+def cover_long_tail(seed: int, simulations: int) -> dict[tuple[str, str], list[bool]]:
+    """Hits by method and score, on one model of the long tail."""
+    rows, rng = long_tail(seed), np.random.default_rng(1000 + seed)
+    sizes = np.array(LONG_TAIL)
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    truth = {name: float(value) for name, value in scores_of(rows * sizes[:, None]).items()}
+    hits = defaultdict(list)
+    for _ in range(simulations):
+        predicted = np.concatenate([rng.choice(len(sizes), size, p=row) for size, row in zip(sizes, rows)])
+        _note_hits(hits, Predictions(labels, predicted[None], len(sizes)), truth, rng)
+    return hits
+
+
+def cover_patients(seed: int, simulations: int, patients: int, skewed: bool) -> dict[tuple[str, str], list[bool]]:
+    """Hits by method and score, in one hospital."""
+    hospital, rng = Hospital(seed), np.random.default_rng(2000 + seed)
+    truth, hits = hospital.truth(skewed), defaultdict(list)
+    for _ in range(simulations):
+        labels, predicted, groups = hospital.draw(rng, patients, skewed, 1)
+        _note_hits(hits, Predictions(labels, predicted, CLASSES, groups), truth, rng)
+    return hits
+
+
+def _note_hits(hits, data: Predictions, truth: dict[str, float], rng: np.random.Generator) -> None:
+    for method, found in (("before", percentile_intervals(data, rng)), ("now", score_intervals([data]))):
+        for name in HEADLINE:
+            if (ends := found[name]) is not None:
+                hits[method, name].append(ends[0] <= truth[name] <= ends[1])
+
+
+def reject(
+    seed: int, simulations: int, patients: int, skewed: bool, better: float
+) -> dict[tuple[str, str], list[bool]]:
+    """How often a test at 5 % says that two models differ, by test and score."""
+    hospital, rng, found = Hospital(seed), np.random.default_rng(3000 + seed), defaultdict(list)
+    for _ in range(simulations):
+        labels, predicted, groups = hospital.draw(rng, patients, skewed, 2, better)
+        one, two = (Predictions(labels, predicted[[model]], CLASSES, groups) for model in (0, 1))
+        for entry in compare_predictions([one], [two], seed=int(rng.integers(2**31))):
+            found["now", entry.score].append(entry.p_value < 0.05)
+            if entry.interval is not None:
+                found["interval", entry.score].append(not entry.interval[0] <= 0 <= entry.interval[1])
+        found["before", "accuracy"].append(float(mcnemar(labels, *predicted)["p_value"]) < 0.05)
+    return found
+
+
+def shared(what, simulations: int, worlds: int, *more) -> dict[tuple[str, str], float]:
+    """Shares in per cent, over simulations that are divided among worlds and processes."""
+    together = defaultdict(list)
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        each = [pool.submit(what, seed, simulations // worlds, *more) for seed in range(worlds)]
+        for done in each:
+            for key, values in done.result().items():
+                together[key] += values
+    return {key: 100 * float(np.mean(values)) for key, values in together.items()}
+
+
+def print_coverage(simulations: int, worlds: int) -> None:
+    """The table of intervals."""
+    print("| images | method | " + " | ".join(HEADLINE) + " |\n|---|---|" + "---:|" * len(HEADLINE))
+    settings = [("22 classes, 1,586 images", cover_long_tail, ())]
+    settings += [
+        (f"{patients} patients, {'skewed' if skewed else 'equal'} sizes", cover_patients, (patients, skewed))
+        for patients in PATIENTS
+        for skewed in (False, True)
+    ]
+    for title, what, more in settings:
+        found = shared(what, simulations, worlds, *more)
+        for method in ("before", "now"):
+            cells = " | ".join(f"{found[method, name]:.1f}" for name in HEADLINE)
+            print(f"| {title} | {method} | {cells} |", flush=True)
+
+
+def print_tests(simulations: int, worlds: int) -> None:
+    """The table of tests."""
+    heads = [f"{name}: {what}" for name in COMPARED for what in ("false positives", "power")]
+    print("| images | " + " | ".join(heads) + " | McNemar on images: false positives |")
+    print("|---|" + "---:|" * (len(heads) + 1))
+    for patients in PATIENTS:
+        for skewed in (False, True):
+            null = shared(reject, simulations, worlds, patients, skewed, 0.0)
+            power = shared(reject, simulations // 2, worlds, patients, skewed, BETTER)
+            cells = [f"{found['now', name]:.1f}" for name in COMPARED for found in (null, power)]
+            title = f"{patients} patients, {'skewed' if skewed else 'equal'} sizes"
+            print(f"| {title} | {' | '.join(cells)} | {null['before', 'accuracy']:.1f} |", flush=True)
+
+
+def main() -> None:
+    """Prints both tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--simulations", type=int, default=1000, help="of each row")
+    parser.add_argument("--worlds", type=int, default=5, help="models and hospitals among which they are divided")
+    args = parser.parse_args()
+    print(f"Coverage of 95 % intervals, in per cent, of {args.simulations:,} simulations each.\n")
+    print_coverage(args.simulations, args.worlds)
+    print(f"\nRejections at 5 %, in per cent, of {args.simulations:,} simulations each (power: half as many).\n")
+    print_tests(args.simulations, args.worlds)
+
+
+if __name__ == "__main__":
+    main()
