@@ -51,7 +51,8 @@ class _Calm:
 
     def __call__(self, worker: int) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+        parent = multiprocessing.parent_process()  # not `getppid`, which is a fork server's where there is one
+        threading.Thread(target=_end_with, args=(parent.pid if parent else os.getppid(),), daemon=True).start()
         if self.begin is not None:
             self.begin(worker)
 
