@@ -8,7 +8,6 @@ import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
-FORMATS = ("JPEG", "PNG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")  # none of them starts a program
 here = Path(__file__).parent
 names = json.loads((here / "config.json").read_text())["id2label"]
 prepare = json.loads((here / "preprocessor_config.json").read_text())
@@ -28,8 +27,8 @@ def eight_bits(image: Image.Image) -> Image.Image:
 
 def pixels(path: str) -> np.ndarray:
     """An image file as the model wants it: (1, 3, height, width) float32."""
-    image = ImageOps.exif_transpose(Image.open(path, formats=FORMATS))
-    image, size = eight_bits(image).convert("RGB"), prepare["size"]
+    opened = Image.open(path, formats=("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM"))  # none starts a program
+    image, size = eight_bits(ImageOps.exif_transpose(opened)).convert("RGB"), prepare["size"]
     if edge := size.get("shortest_edge"):
         image = image.resize([edge * side // min(image.size) for side in image.size], prepare["resample"])
         left, top = ((side - prepare["crop_size"][name]) // 2 for side, name in zip(image.size, ("width", "height")))

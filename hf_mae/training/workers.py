@@ -7,20 +7,21 @@ process that they load for, which saves a checkpoint first and needs their batch
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.context import ForkContext, ForkProcess
-from typing import Any
 
 from torch.utils.data import DataLoader
 
+from ..compat.torch import end_worker
 from .preemption import SIGNALS
 
 
 def with_calm_workers(loader: DataLoader) -> DataLoader:
     """The loader (or accelerate's, around another), whose workers leave the signals of a stop alone."""
     own: DataLoader = getattr(loader, "base_dataloader", loader)
-    if own.num_workers and not isinstance(own.worker_init_fn, _Calm):
+    if own.num_workers and hasattr(signal, "sigwaitinfo") and not isinstance(own.worker_init_fn, _Calm):
         own.worker_init_fn = _Calm(own.worker_init_fn)
         if own.multiprocessing_context is None and multiprocessing.get_start_method() == "fork":
             own.multiprocessing_context = _CalmFork()
@@ -43,23 +44,21 @@ class _CalmFork(ForkContext):
 
 @dataclass
 class _Calm:
-    """The beginning of a worker: as it was, and then signals are left alone, but for a second SIGTERM, with which the
-    process that it loads for ends it."""
+    """The beginning of a worker: as it was, and then signals are left alone, but for a SIGTERM of the process that it
+    loads for, which ends it."""
 
     begin: Callable[[int], None] | None
 
     def __call__(self, worker: int) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        parent = multiprocessing.parent_process()  # not `getppid`, which is a fork server's where there is one
+        threading.Thread(target=_end_with, args=(parent.pid if parent else os.getppid(),), daemon=True).start()
         if self.begin is not None:
             self.begin(worker)
-        for number in (signal.SIGUSR1, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, _at_the_first)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
-def _at_the_first(number: int, frame: Any) -> None:
-    signal.signal(number, _at_the_second)
-
-
-def _at_the_second(number: int, frame: Any) -> None:
-    os._exit(0)  # a success, as torch's own handler has it: it takes anything else for a worker that died
+def _end_with(parent: int) -> None:
+    """Waits for a SIGTERM of the parent."""
+    while signal.sigwaitinfo(SIGNALS).si_pid != parent:
+        pass
+    end_worker()
