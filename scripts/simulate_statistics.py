@@ -21,7 +21,7 @@ from hf_mae.evaluation.statistics import Predictions, units_of
 LONG_TAIL = (293, 253, 194, 169, 163, 78, 66, 49, 41, 40, 34, 28, 28, 28, 23, 22, 19, 19, 14, 13, 6, 6)
 CLASSES, IMAGES_A_PATIENT = 6, 25
 PATIENTS = (10, 20, 40, 200)
-RESAMPLES = 1000
+RESAMPLES, PERMUTATIONS = 1000, 999
 BETTER = 0.5  # on the logit of being right: about 8 points of accuracy
 
 
@@ -147,7 +147,7 @@ def reject(
     for _ in range(simulations):
         labels, predicted, groups = hospital.draw(rng, patients, skewed, 2, better)
         one, two = (Predictions(labels, predicted[[model]], CLASSES, groups) for model in (0, 1))
-        for entry in compare_predictions([one], [two], seed=int(rng.integers(2**31))):
+        for entry in compare_predictions([one], [two], PERMUTATIONS, int(rng.integers(2**31))):
             found["now", entry.score].append(entry.p_value < 0.05)
             if entry.interval is not None:
                 found["interval", entry.score].append(not entry.interval[0] <= 0 <= entry.interval[1])

@@ -44,7 +44,9 @@ class Difference:
     test: str
 
 
-def compare_predictions(first: list[Predictions], second: list[Predictions], seed: int = 0) -> list[Difference]:
+def compare_predictions(
+    first: list[Predictions], second: list[Predictions], permutations: int = PERMUTATIONS, seed: int = 0
+) -> list[Difference]:
     """Differences of macro F1, accuracy and MCC (means over folds and runs), with intervals and tests.
 
     Args:
@@ -55,7 +57,7 @@ def compare_predictions(first: list[Predictions], second: list[Predictions], see
     """
     units = units_of(_side_by_side(first, second))
     value, without = left_out(units, lambda matrices: _differences(matrices, len(first[0].predicted)))
-    p_values = permutation_tests(first, second, seed=seed)
+    p_values = permutation_tests(first, second, permutations, seed)
     single = all(len(fold.predicted) == 1 for fold in [*first, *second])
     found = []
     for name in COMPARED:

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,13 +14,16 @@ from support.skeletons import official
 from hf_mae.cli.main import main
 from hf_mae.data import BENCHMARKS
 from hf_mae.errors import UsageError
+from hf_mae.evaluation.comparisons import corrected_resampled_test, holm
 from hf_mae.evaluation.metrics import HEADLINE
+from hf_mae.evaluation.statistics import Predictions
 from hf_mae.files.writing import write_json
+from hf_mae.reporting.crossval import pooled
 from hf_mae.reporting.report import write_report
 from hf_mae.reporting.splits import write_split
 from hf_mae.reporting.tables import published_rows, tables
 from hf_mae.reporting.text import latex, markdown
-from hf_mae.runs.finished import read_run
+from hf_mae.runs.finished import FinishedRun, read_run
 
 SOURCE = {"data_dir": "images", "benchmark": None, "fold": 1, "train_fraction": 1.0, "select_on": 0.0}
 
@@ -59,6 +63,58 @@ def test_two_runs_on_the_same_images(tmp_path, capsys):
         assert entry["low"] > 0 and entry["p_value"] <= entry["p_adjusted"] < 0.001 * 3
         assert entry["test"] == ("McNemar, exact" if entry["score"] == "accuracy" else "permutation within images")
     assert "| poor | good | accuracy | +" in printed and "images are taken for independent" in printed
+
+
+def test_runs_on_the_same_patients_are_compared_by_patient(tmp_path):
+    groups = [f"p{i // 12}" for i in range(120)]
+    for name, right in (("a", 0.6), ("b", 0.75), ("c & d", 0.9)):
+        finished(tmp_path / name, right, seed=len(name), groups=groups)
+    text = write_report([tmp_path / name for name in ("a", "b", "c & d")], tmp_path / "out")
+    (table,) = json.loads((tmp_path / "out" / "report.json").read_text())["tables"]
+    found = table["comparisons"]
+    assert len(found) == 9 and {(entry["units"], entry["test"]) for entry in found} == {
+        ("groups", "permutation within groups")
+    }
+    assert [entry["p_adjusted"] for entry in found] == holm([entry["p_value"] for entry in found])
+    assert "Patients or videos are left out and exchanged as wholes" in text and "McNemar" not in text
+    assert (tmp_path / "out" / "report.tex").read_text().count(r"c \& d & ") > 3
+
+
+def folds_of(name, seed, right, shift=0):
+    """A cross-validation of three folds and two seeds."""
+    rng = np.random.default_rng(seed)
+    folds = []
+    for _ in range(3):
+        labels = np.arange(60) % 3
+        folds.append(Predictions(labels, np.where(rng.random((2, 60)) < right, labels, (labels + 1) % 3), 3))
+    files = [[f"{60 * fold + i - shift * fold}.jpg" for i in range(60)] for fold in range(3)]
+    return FinishedRun(
+        name, Path(name), "mine", "validation", None, "x", ["a", "b", "c"], folds, files, False, trained_on=120
+    )
+
+
+def test_cross_validations_are_compared_by_fold_too():
+    runs = [folds_of("one", 1, 0.6), folds_of("two", 2, 0.8)]
+    (table,) = tables(runs)
+    by_score = {entry["score"]: entry for entry in table.comparisons}
+    right = [np.array([f.predicted == f.labels for f in run.folds]).mean(-1).ravel() for run in runs]
+    expected = corrected_resampled_test(list(right[1] - right[0]), 60, 120)
+    assert by_score["accuracy"]["corrected_resampled"] == pytest.approx(expected)
+    assert by_score["accuracy"]["test"] == "permutation within images"  # of two seeds, so not McNemar's
+    text = markdown([table])
+    assert "Folds share training images" in text and "over folds, corrected: p 0.0" in text
+    assert "Folds share training images" in latex([table]) and "Images stand in several folds" not in text
+
+
+def test_folds_that_share_images_are_not_pooled(tmp_path):
+    (table,) = tables([folds_of("one", 1, 0.6, shift=10)])
+    assert "Images stand in several folds, so their predictions are not pooled" in markdown([table])
+    for fold, names in enumerate((["a.jpg", "b.jpg"], ["b.jpg", "c.jpg"])):
+        lines = ["file_name,label,prediction,score,score:x,score:y", *(f"{name},x,x,0.9,0.9,0.1" for name in names)]
+        (tmp_path / str(fold)).mkdir()
+        (tmp_path / str(fold) / "predictions_validation.csv").write_text("\n".join(lines) + "\n")
+    rows, scores = pooled([tmp_path / "0", tmp_path / "1"], ["x", "y"])
+    assert len(rows) == 4 and scores is None
 
 
 def test_runs_on_other_images_are_not_compared(tmp_path):
