@@ -1,8 +1,8 @@
 """Scores of confusion matrices: the one place where macro averages, accuracy and MCC are computed.
 
 By scikit-learn's conventions, and equal to it to 1e-12 (tests): macro averages are over the classes that occur among
-the labels or the predictions, and a zero denominator counts as 0. For any number of matrices at once, as a bootstrap
-needs them.
+the labels or the predictions, and a zero denominator counts as 0. For any number of matrices at once, as
+intervals and tests need them.
 """
 
 import numpy as np
