@@ -13,6 +13,7 @@ from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
+
 from hf_mae.evaluation.comparisons import COMPARED, compare_predictions, mcnemar
 from hf_mae.evaluation.confusion import HEADLINE, scores_of
 from hf_mae.evaluation.intervals import score_intervals

@@ -131,7 +131,12 @@ def comparisons(runs: list[FinishedRun]) -> list[dict[str, Any]]:
             folds = _by_fold(first, second)
         for entry in compare_predictions(first.folds, second.folds):
             low, high = entry.interval or (None, None)
-            facts = {"first": first.name, "second": second.name, "units": entry.units, "score": entry.score}
+            facts: dict[str, Any] = {
+                "first": first.name,
+                "second": second.name,
+                "units": entry.units,
+                "score": entry.score,
+            }
             facts |= {"images": sum(len(fold.labels) for fold in first.folds), "difference": entry.difference}
             facts |= {"low": low, "high": high, "p_value": entry.p_value, "test": entry.test}
             found.append(facts | ({"corrected_resampled": folds[entry.score]} if folds else {}))
