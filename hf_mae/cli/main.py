@@ -7,6 +7,7 @@ import gc
 import os
 import sys
 from importlib import import_module
+from typing import Any, TextIO
 
 from .. import __version__
 from ..errors import UsageError, printable, stops_with_a_word
@@ -84,6 +85,23 @@ def _show(error: Exception) -> None:
         raise error
 
 
+class Terminal:
+    """A terminal to which names and values of any kind are printed: it is never told to do anything by them.
+
+    What goes into a file or another program is left as it is.
+    """
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """As of the stream; codes are shown, not obeyed."""
+        return self._stream.write(printable(text.replace("\r\n", "\n")))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 def program(argv: list[str] | None = None) -> None:
     """The program: runs a command line, and ends the process (together with the others of a distributed run).
 
@@ -91,6 +109,8 @@ def program(argv: list[str] | None = None) -> None:
     once more at the end, takes a third of a short command's time: it is left out (`cli.logs` turns it on between).
     """
     gc.disable()
+    if sys.stdout.isatty():
+        sys.stdout = Terminal(sys.stdout)  # type: ignore[assignment]  # whatever it lacks is the stream's
     status = main(argv)
     if "torch" in sys.modules:
         from ..compat.torch import leave_together

@@ -1,6 +1,8 @@
 """The command line itself: quick answers, verbs, exit statuses."""
 
+import gc
 import importlib
+import io
 import os
 import resource
 import signal
@@ -98,6 +100,21 @@ def test_recipes_are_listed_and_shown(capsys):
         assert main(["recipes", "show", name]) == 0
         shown = capsys.readouterr().out
         assert shown == (RECIPES / f"{name}.yaml").read_text() and f"--recipe {name}" in shown
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_names_cannot_command_the_terminal(terminal, monkeypatch):
+    """And a pipe gets them as they are."""
+    out = io.StringIO()
+    out.isatty = lambda: terminal
+    monkeypatch.setattr(sys, "stdout", out)
+    module = importlib.import_module("hf_mae.cli.main")
+    monkeypatch.setattr(module, "main", lambda argv: print("a\x1b[31m,b", end="\r\n") or 0)
+    with pytest.raises(SystemExit):
+        program([])
+    gc.unfreeze()
+    gc.enable()
+    assert out.getvalue() == ("a\\x1b[31m,b\n" if terminal else "a\x1b[31m,b\r\n")
 
 
 def test_a_debug_run_shows_the_traceback(monkeypatch, capsys):
