@@ -110,7 +110,7 @@ def program(argv: list[str] | None = None) -> None:
     """
     gc.disable()
     if sys.stdout.isatty():
-        sys.stdout = Terminal(sys.stdout)  # type: ignore[assignment]  # whatever it lacks is the stream's
+        sys.stdout = Terminal(sys.stdout)  # whatever it lacks is the stream's
     status = main(argv)
     if "torch" in sys.modules:
         from ..compat.torch import leave_together
