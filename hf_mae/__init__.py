@@ -20,6 +20,7 @@ __all__, __getattr__, __dir__ = exports(
         "audit": "workflows.audit",
         "build_classifier": "models.building",
         "build_pretrainer": "models.building",
+        "compare": "reporting.report",
         "convert": "workflows.convert",
         "crossval": "workflows.crossval",
         "evaluate": "workflows.evaluate",

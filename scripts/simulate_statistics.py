@@ -16,7 +16,7 @@ import numpy as np
 
 from hf_mae.evaluation.comparisons import COMPARED, compare_predictions, mcnemar
 from hf_mae.evaluation.confusion import HEADLINE, scores_of
-from hf_mae.evaluation.intervals import score_intervals
+from hf_mae.evaluation.intervals import RATES, rates_by_class, score_intervals
 from hf_mae.evaluation.statistics import Predictions, units_of
 
 LONG_TAIL = (293, 253, 194, 169, 163, 78, 66, 49, 41, 40, 34, 28, 28, 28, 23, 22, 19, 19, 14, 13, 6, 6)
@@ -133,6 +133,20 @@ def cover_patients(seed: int, simulations: int, patients: int, skewed: bool) -> 
     return hits
 
 
+def cover_rates(seed: int, simulations: int, patients: int) -> dict[tuple[str, str], list[bool]]:
+    """Hits of the intervals of each class's rates, in one hospital, by rate."""
+    hospital, rng, hits = Hospital(seed), np.random.default_rng(4000 + seed), defaultdict(list)
+    labels, predicted, _ = hospital.draw(np.random.default_rng(0), 20_000, False, 1)
+    truth = rates_by_class([Predictions(labels, predicted, CLASSES)])
+    for _ in range(simulations):
+        labels, predicted, groups = hospital.draw(rng, patients, False, 1)
+        for of_class, real in zip(rates_by_class([Predictions(labels, predicted, CLASSES, groups)]), truth):
+            for name, rate in of_class.items():
+                if rate.interval is not None:
+                    hits["now", name].append(rate.interval[0] <= real[name].value <= rate.interval[1])
+    return hits
+
+
 def _note_hits(hits, data: Predictions, truth: dict[str, float], rng: np.random.Generator) -> None:
     for method, found in (("before", percentile_intervals(data, rng)), ("now", score_intervals([data]))):
         for name in HEADLINE:
@@ -183,6 +197,15 @@ def print_coverage(simulations: int, worlds: int) -> None:
             print(f"| {title} | {method} | {cells} |", flush=True)
 
 
+def print_rates(simulations: int, worlds: int) -> None:
+    """The table of rates by class."""
+    print("| images | " + " | ".join(RATES) + " |\n|---|" + "---:|" * len(RATES))
+    for patients in PATIENTS:
+        found = shared(cover_rates, simulations, worlds, patients)
+        cells = " | ".join(f"{found['now', name]:.1f}" for name in RATES)
+        print(f"| {patients} patients | {cells} |", flush=True)
+
+
 def print_tests(simulations: int, worlds: int) -> None:
     """The table of tests."""
     heads = [f"{name}: {what}" for name in COMPARED for what in ("false positives", "power")]
@@ -205,6 +228,8 @@ def main() -> None:
     args = parser.parse_args()
     print(f"Coverage of 95 % intervals, in per cent, of {args.simulations:,} simulations each.\n")
     print_coverage(args.simulations, args.worlds)
+    print(f"\nCoverage of the intervals of rates by class, in per cent, of {args.simulations:,} simulations each.\n")
+    print_rates(args.simulations, args.worlds)
     print(f"\nRejections at 5 %, in per cent, of {args.simulations:,} simulations each (power: half as many).\n")
     print_tests(args.simulations, args.worlds)
 

@@ -21,6 +21,12 @@ MODULES = (
         "hf_mae.settings.options",
     ),
     *("hf_mae.evaluation.metrics", "hf_mae.evaluation.confusion", "hf_mae.evaluation.statistics"),
+    *(
+        "hf_mae.evaluation.intervals",
+        "hf_mae.evaluation.comparisons",
+        "hf_mae.reporting.report",
+        "hf_mae.reporting.tables",
+    ),
     *("hf_mae.training.losses", "hf_mae.models.views", "hf_mae.models.stochastic_depth", "hf_mae.models.relevance"),
 )
 DEFAULT = Path(__file__).parents[1] / "docs" / "api"

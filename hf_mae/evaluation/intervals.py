@@ -10,13 +10,15 @@ Percentiles of bootstrap resamples, which stood here before, covered 90.0 % for 
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
+from scipy.stats import norm
 from scipy.stats import t as student
 
-from .confusion import HEADLINE, Floats, scores_of
+from .confusion import HEADLINE, Floats, ratio, scores_of
 from .statistics import Predictions, Units, units_of
 
 CONFIDENCE = 0.95
@@ -30,6 +32,89 @@ def score_intervals(folds: list[Predictions]) -> dict[str, Interval]:
     units = units_of(folds)
     value, without = left_out(units, scores_of)
     return {name: interval(value[name], without[name], units, LOWEST.get(name, 0.0)) for name in HEADLINE}
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share of the images of a class, or of the others.
+
+    Args:
+        worth: the number of images, or of equally large groups, that it is told by.
+        interval: 95 %; None: these are too few.
+    """
+
+    value: float
+    worth: float
+    interval: Interval
+
+
+RATES = ("sensitivity", "specificity", "ppv", "npv")
+
+
+def rates_by_class(folds: list[Predictions]) -> list[dict[str, Rate]]:
+    """Sensitivity (recall), specificity, positive (precision) and negative predictive value of each class against the
+    rest, as means over folds and runs; the predictive values are at the prevalence of these images. Intervals are
+    Wilson's of independent images, and the jackknife's of patients and videos.
+
+    Returns:
+        By class, `RATES`; a rate of no image at all is left out.
+    """
+    units, classes = units_of(folds), folds[0].num_classes
+    value, without = left_out(units, lambda matrices: _flat(_shares(matrices)))
+    found: list[dict[str, Rate]] = []
+    for label in range(classes):
+        rates = {}
+        for name in RATES:
+            sizes = np.zeros(len(units.times))
+            for matrices, members in zip(units.matrices, units.members):
+                sizes[members] += _shares(matrices)[name][1][..., label].mean(0)
+            worth = _worth(sizes, units.times)
+            if worth > 0:
+                key = f"{name} {label}"
+                if units.kind == "images":
+                    reach = wilson(value[key], worth)
+                else:
+                    reach = interval(value[key], without[key], replace(units, effective=worth))
+                rates[name] = Rate(value[key], worth, reach)
+        found.append(rates)
+    return found
+
+
+def wilson(share: float, count: float, confidence: float = CONFIDENCE) -> Interval:
+    """Wilson's score interval of a share of independent images; None: these are too few.
+
+    As `scipy.stats.binomtest(...).proportion_ci(method="wilson")`, for means of shares too.
+    """
+    if count < FEWEST:
+        return None
+    z = float(norm.ppf((1 + confidence) / 2))
+    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    reach = z * (share * (1 - share) / count + z**2 / (4 * count**2)) ** 0.5 / (1 + z**2 / count)
+    return max(0.0, centre - reach), min(1.0, centre + reach)
+
+
+def _shares(matrices: Floats) -> dict[str, tuple[Floats, Floats]]:
+    """What is right, and of how many (..., classes), by rate."""
+    right = np.diagonal(matrices, axis1=-2, axis2=-1)
+    true, predicted, total = matrices.sum(-1), matrices.sum(-2), matrices.sum((-2, -1))[..., None]
+    other = total - true - predicted + right  # neither of the class nor taken for it
+    return {
+        "sensitivity": (right, true),
+        "specificity": (other, total - true),
+        "ppv": (right, predicted),
+        "npv": (other, total - predicted),
+    }
+
+
+def _flat(shares: dict[str, tuple[Floats, Floats]]) -> dict[str, Floats]:
+    values = {name: ratio(above, below) for name, (above, below) in shares.items()}
+    return {f"{name} {label}": of[..., label] for name, of in values.items() for label in range(of.shape[-1])}
+
+
+def _worth(sizes: NDArray[np.float64], times: NDArray[np.int64]) -> float:
+    """The number of equally large units that tell as much as units of these sizes, which come so many times."""
+    squares = float((times * sizes**2).sum())
+    return float((times * sizes).sum() ** 2 / squares) if squares else 0.0
 
 
 def left_out(
@@ -78,13 +163,11 @@ def interval(
     if share <= 0 or share >= 1 or np.ptp(without) == 0:
         reach = width * (1 - ((1 - confidence) / 2) ** (1 / units.effective))
         return max(lowest, value - reach), min(highest, value + reach)
-    nearest = 1e-9
-    of_units = logit(np.clip((without - lowest) / width, nearest, 1 - nearest))
-    centre = float(logit(share))
-    error, bias = _error_and_bias(centre, of_units, units)
-    centre -= bias if units.kind == "images" else 0.0
-    reach = _quantile(units, confidence) * error
-    return tuple(float(lowest + width * expit(end)) for end in (centre - reach, centre + reach))  # type: ignore[return-value]
+    error, bias = _error_and_bias(share, (without - lowest) / width, units)
+    if units.kind == "images" and 0 < share - bias < 1:
+        share -= bias
+    centre, reach = float(logit(share)), _quantile(units, confidence) * error / (share * (1 - share))
+    return lowest + width * float(expit(centre - reach)), lowest + width * float(expit(centre + reach))
 
 
 def difference_interval(

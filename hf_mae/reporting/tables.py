@@ -39,6 +39,7 @@ class Row:
     ranked: bool
     scores: dict[str, dict[str, Any]]  # `mean`, `std` and `interval`, in per cent; a score not published is absent
     notes: list[str] = field(default_factory=list)
+    by_class: dict[str, dict[str, Any]] = field(default_factory=dict)  # of our runs: rates in per cent, as `scores`
 
 
 @dataclass
@@ -90,7 +91,22 @@ def _ours(run: FinishedRun, ranked: bool) -> Row:
         interval = None if values["interval"] is None else [100 * v for v in values["interval"]]
         scores[name] = {"mean": 100 * values["mean"], "std": std, "interval": interval}
     notes = run.notes + ([CHOSEN_ON_EVALUATED] if run.chosen_on_evaluated else [])
-    return Row(run.name, run.initialisation, "this run", True, ranked, scores, notes)
+    return Row(run.name, run.initialisation, "this run", True, ranked, scores, notes, _rates(run))
+
+
+def _rates(run: FinishedRun) -> dict[str, dict[str, Any]]:
+    """Of every class, in per cent, with how many images (or equally large groups) tell them."""
+    return {
+        label: {
+            name: {
+                "mean": 100 * rate.value,
+                "interval": None if rate.interval is None else [100 * end for end in rate.interval],
+                "worth": round(rate.worth, 1),
+            }
+            for name, rate in rates.items()
+        }
+        for label, rates in run.by_class().items()
+    }
 
 
 def tables(runs: list[FinishedRun], benchmark: str | None = None) -> list[Table]:
@@ -188,10 +204,14 @@ def as_json(found: list[Table]) -> dict[str, Any]:
     """The report as JSON."""
 
     def row(entry: Row) -> dict[str, Any]:
-        return {key: getattr(entry, key) for key in ("method", "initialisation", "source", "ours", "ranked")} | {
-            "scores": entry.scores,
-            "notes": entry.notes,
-        }
+        return (
+            {key: getattr(entry, key) for key in ("method", "initialisation", "source", "ours", "ranked")}
+            | {
+                "scores": entry.scores,
+                "notes": entry.notes,
+            }
+            | ({"by_class": entry.by_class} if entry.ours else {})
+        )
 
     return {
         "explanation": EXPLANATION,

@@ -50,6 +50,7 @@ def markdown(found: list[Table]) -> str:
             parts.append((f"{heading}\n\n" if table.rows else "") + _markdown_table(table.apart, notes))
         parts.append("\n".join(f"- ({letter}) {note}" for note, letter in notes.letters.items()))
         parts += table.notes
+        parts += [_markdown_classes(row) for row in [*table.rows, *table.apart] if row.by_class]
         parts.append(_markdown_comparisons(table))
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -73,6 +74,29 @@ def _markdown_table(rows: list[Row], notes: _Footnotes) -> str:
 def cell(text: str) -> str:
     """Text for a cell of a Markdown table: one line, whose bars end no cell, and without a tag that is alive."""
     return " ".join(text.split()).replace("|", r"\|").replace("<", "&lt;")
+
+
+RATES = {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV"}
+
+
+def _markdown_classes(row: Row) -> str:
+    """Each class of a run against the rest."""
+    lines = [
+        f"Each class of {cell(row.method)} against the rest, in per cent (PPV and NPV at these images' prevalence):",
+        "",
+        "| class | " + " | ".join(RATES.values()) + " |",
+        "|---|" + "---:|" * len(RATES),
+    ]
+    for label, rates in row.by_class.items():
+        lines.append(f"| {cell(label)} | " + " | ".join(_rate(rates.get(name)) for name in RATES) + " |")
+    return "\n".join(lines)
+
+
+def _rate(rate: dict[str, Any] | None) -> str:
+    if rate is None:
+        return "no image"
+    reach = "too few for an interval" if rate["interval"] is None else "{:.1f} to {:.1f}".format(*rate["interval"])
+    return f"{rate['mean']:.1f} [{reach}]"
 
 
 HEADS = ("first", "second", "score", "difference", "p", "p adjusted", "test")

@@ -10,7 +10,7 @@ import numpy as np
 from ..data.benchmarks import BENCHMARKS
 from ..errors import UsageError
 from ..evaluation.confusion import scores_of
-from ..evaluation.intervals import score_intervals
+from ..evaluation.intervals import Rate, rates_by_class, score_intervals
 from ..evaluation.metrics import HEADLINE
 from ..evaluation.statistics import Predictions
 from .predictions import read_predictions
@@ -72,6 +72,10 @@ class FinishedRun:
             result[name] = {"mean": float(values.mean()), "std": std, "values": values.tolist()}
             result[name]["interval"] = intervals[name]
         return result
+
+    def by_class(self) -> dict[str, dict[str, Rate]]:
+        """Sensitivity, specificity and predictive values of each class against the rest, with 95 % intervals."""
+        return dict(zip(self.names, rates_by_class(self.folds)))
 
 
 def read_run(path: str | Path, split: str | None = None) -> FinishedRun:

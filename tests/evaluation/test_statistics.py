@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 from scipy.special import expit
-from sklearn.metrics import accuracy_score
+from sklearn.metrics import accuracy_score, recall_score
 
 from hf_mae.evaluation.comparisons import (
     compare_predictions,
@@ -17,7 +17,7 @@ from hf_mae.evaluation.comparisons import (
     permutation_tests,
 )
 from hf_mae.evaluation.confusion import scores_of
-from hf_mae.evaluation.intervals import left_out, score_intervals
+from hf_mae.evaluation.intervals import left_out, rates_by_class, score_intervals
 from hf_mae.evaluation.metrics import HEADLINE, classification_scores
 from hf_mae.evaluation.statistics import Predictions, units_of
 
@@ -92,7 +92,7 @@ def test_of_one_proportion_the_interval_is_that_of_its_logit():
     predicted = (np.arange(200) < 40).astype(int)
     low, high = score_intervals([Predictions(np.zeros(200, int), predicted[None], 2)])["accuracy"]
     reach = stats.t.ppf(0.975, 199) * (1 / (200 * 0.8 * 0.2)) ** 0.5
-    centre = np.log(0.8 / 0.2) - (0.8 - 0.2) / (2 * 200 * 0.8 * 0.2)  # less the bias of a logit
+    centre = np.log(0.8 / 0.2)
     assert [low, high] == pytest.approx(expit([centre - reach, centre + reach]), abs=1e-3)
 
 
@@ -136,6 +136,45 @@ def test_intervals_cover(grouped):
         low, high = score_intervals([data])["accuracy"]
         hits += low <= 0.8 <= high
     assert 274 <= hits <= 294
+
+
+def test_rates_of_each_class_are_sklearns_with_an_interval():
+    data = drawn(400, 4, 1, 0.7)
+    labels, predicted = data.labels, data.predicted[0]
+    for label, rates in enumerate(rates_by_class([data])):
+        positive, taken = labels == label, predicted == label
+        for name, one, two, wanted in (
+            ("sensitivity", positive, taken, 1),
+            ("specificity", positive, taken, 0),
+            ("ppv", taken, positive, 1),
+            ("npv", taken, positive, 0),
+        ):
+            count = int((one == wanted).sum())
+            if count == 0:
+                assert name not in rates
+                continue
+            value = recall_score(one, two, pos_label=wanted)
+            assert rates[name].value == pytest.approx(value) and rates[name].worth == pytest.approx(count)
+            if count < 3:
+                assert rates[name].interval is None
+                continue
+            low, high = rates[name].interval
+            wilson = stats.binomtest(round(value * count), count).proportion_ci(method="wilson")
+            assert [low, high] == pytest.approx([wilson.low, wilson.high])
+
+
+def test_a_class_too_small_for_an_interval_and_one_that_is_always_right():
+    labels = np.array([0] * 30 + [1] * 20 + [2] * 2)
+    predicted = labels.copy()
+    predicted[:9] = 1
+    zero, one, two = rates_by_class([Predictions(labels, predicted[None], 4)])[:3]
+    assert zero["sensitivity"].value == 0.7 and zero["sensitivity"].interval[0] < 0.7
+    assert one["sensitivity"].interval == pytest.approx((20 / (20 + stats.norm.ppf(0.975) ** 2), 1.0))
+    assert two["sensitivity"].interval is None and two["sensitivity"].worth == 2
+    absent = rates_by_class([Predictions(labels, predicted[None], 4)])[3]
+    assert set(absent) == {"specificity", "npv"}
+    grouped = Predictions(labels, predicted[None], 3, np.r_[np.arange(30) // 10, np.arange(20) // 2 + 3, 20, 21])
+    assert rates_by_class([grouped])[0]["sensitivity"].worth == pytest.approx(3)
 
 
 # Tests between two models

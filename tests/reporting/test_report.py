@@ -11,6 +11,7 @@ import pytest
 from support.cli_process import run_cli
 from support.skeletons import official
 
+import hf_mae
 from hf_mae.cli.main import main
 from hf_mae.data import BENCHMARKS
 from hf_mae.errors import UsageError
@@ -78,6 +79,21 @@ def test_runs_on_the_same_patients_are_compared_by_patient(tmp_path):
     assert [entry["p_adjusted"] for entry in found] == holm([entry["p_value"] for entry in found])
     assert "Patients or videos are left out and exchanged as wholes" in text and "McNemar" not in text
     assert (tmp_path / "out" / "report.tex").read_text().count(r"c \& d & ") > 3
+
+
+def test_every_number_of_a_report_is_an_attribute_first(tmp_path):
+    for name, right in (("a", 0.6), ("b", 0.9)):
+        finished(tmp_path / name, right)
+    found = hf_mae.compare([tmp_path / "a", tmp_path / "b"])
+    assert found.summary() == write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "report.json").read_text()) == json.loads(json.dumps(found.to_dict()))
+    assert found.to_latex() == (tmp_path / "out" / "report.tex").read_text()
+    (table,) = found.tables
+    best = table.rows[0]
+    assert best.method == "b" and best.scores["mcc"]["mean"] == 100 * found.runs[1].scores()["mcc"]["mean"]
+    assert table.comparisons[0]["difference"] == pytest.approx(
+        found.runs[1].scores()["macro_f1"]["mean"] - found.runs[0].scores()["macro_f1"]["mean"]
+    )
 
 
 def folds_of(name, seed, right, shift=0):
