@@ -2,8 +2,8 @@
 
 import errno
 import os
+import resource
 import time
-import tracemalloc
 import xml.etree.ElementTree as ElementTree
 from unittest.mock import Mock
 
@@ -70,13 +70,11 @@ def test_a_thousand_classes_are_drawn_in_little_time_and_memory(tmp_path):
     names = [f"finding {index:03d}" for index in range(1000)]
     labels = np.repeat(np.arange(1000), 2)
     logits = np.random.default_rng(0).normal(size=(2000, 1000)) + 3 * np.eye(1000)[labels]
-    tracemalloc.start()
-    started = time.process_time()
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     scores = score_split(logits, labels, names)
     figures.figures_of_split(tmp_path, "test", softmax(logits), labels, names, scores)
-    seconds, (_, peak) = time.process_time() - started, tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert seconds < 60 and peak < 0.6e9, "30 s without the tracing of memory"
+    seconds, grown = time.process_time() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert seconds < 60 and grown < 1e6, "1 GB, and twice the time that it may take on a machine of its own"
     assert len(list(tmp_path.iterdir())) == 12
     for path in tmp_path.glob("*.png"):
         with Image.open(path) as image:
