@@ -78,7 +78,10 @@ def refuse_another_file(url: str, path: Path) -> None:
     memory = cache_folder() / "downloads" / "seen.json"
     found = file_digest(path, "sha256")
     with locked(memory.with_suffix(".lock")):
-        seen = json.loads(memory.read_text(encoding="utf-8")) if memory.is_file() else {}
+        try:
+            seen = json.loads(memory.read_text(encoding="utf-8")) if memory.is_file() else {}
+        except ValueError:
+            raise UsageError(f"{memory} is damaged: delete it, and what came before is forgotten.") from None
         before = seen.setdefault(url, found)
         if before != found:
             raise UsageError(

@@ -169,7 +169,10 @@ def _clear_what_killed_writers_left(destination: Path) -> None:
     """Removes temporary siblings that nobody holds; what one was about to replace, and has taken away, comes back."""
     for left in destination.absolute().parent.glob(f"{glob.escape(_prefix(destination))}????????{SUFFIX}*"):
         writer = left.with_name(left.name[: left.name.rindex(SUFFIX)] + SUFFIX)
-        if time.time() - left.lstat().st_mtime < JUST_MADE:
+        try:
+            if time.time() - left.lstat().st_mtime < JUST_MADE:
+                continue
+        except FileNotFoundError:  # its writer is done meanwhile
             continue
         held = taken(writer)
         if held is None and writer.exists():
