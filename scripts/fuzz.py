@@ -93,10 +93,7 @@ def damage_json(rng: random.Random, path: Path) -> None:
     """What JSON says; or its bytes."""
     if rng.random() < 0.25:
         return damage_bytes(rng, path)
-    values = json.loads(path.read_text())
-    for _ in range(rng.choice((1, 1, 2, 4))):
-        values = changed(rng, values)
-    path.write_text(json.dumps(values))
+    path.write_text(json.dumps(some_times_changed(rng, json.loads(path.read_text()))))
 
 
 def damage_yaml(rng: random.Random, path: Path) -> None:
@@ -105,10 +102,14 @@ def damage_yaml(rng: random.Random, path: Path) -> None:
 
     if rng.random() < 0.3:
         return damage_bytes(rng, path)
-    values = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump(some_times_changed(rng, yaml.safe_load(path.read_text()))))
+
+
+def some_times_changed(rng: random.Random, values: Any) -> Any:
+    """`changed`, once to four times."""
     for _ in range(rng.choice((1, 1, 2, 4))):
         values = changed(rng, values)
-    path.write_text(yaml.safe_dump(values))
+    return values
 
 
 def damage_table(rng: random.Random, path: Path) -> None:

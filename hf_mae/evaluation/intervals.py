@@ -11,6 +11,7 @@ Percentiles of bootstrap resamples, which stood here before, covered 90.0 % for 
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from .confusion import HEADLINE, Floats, ratio, scores_of
-from .statistics import Predictions, Units, units_of
+from .statistics import Predictions, Units, units_of, worth_of
 
 CONFIDENCE = 0.95
 FEWEST = 3.0  # units that an interval can be made of
@@ -61,22 +62,20 @@ def rates_by_class(folds: list[Predictions]) -> list[dict[str, Rate]]:
     """
     units, classes = units_of(folds), folds[0].num_classes
     value, without = left_out(units, lambda matrices: _flat(_shares(matrices)))
-    found: list[dict[str, Rate]] = []
-    for label in range(classes):
-        rates = {}
-        for name in RATES:
-            sizes = np.zeros(len(units.times))
-            for matrices, members in zip(units.matrices, units.members):
-                sizes[members] += _shares(matrices)[name][1][..., label].mean(0)
-            worth = _worth(sizes, units.times)
-            if worth > 0:
-                key = f"{name} {label}"
-                if units.kind == "images":
-                    reach = wilson(value[key], worth)
-                else:
-                    reach = interval(value[key], without[key], replace(units, effective=worth))
-                rates[name] = Rate(value[key], worth, reach)
-        found.append(rates)
+    sizes = {name: np.zeros((len(units.times), classes)) for name in RATES}
+    for matrices, members in zip(units.matrices, units.members):
+        for name, (_, below) in _shares(matrices).items():
+            sizes[name][members] += below.mean(0)
+    found: list[dict[str, Rate]] = [{} for _ in range(classes)]
+    for label, name in product(range(classes), RATES):
+        key, worth = f"{name} {label}", worth_of(sizes[name][:, label], units.times)
+        if worth == 0:
+            continue
+        if units.kind == "images":
+            reach = wilson(value[key], worth)
+        else:
+            reach = interval(value[key], without[key], replace(units, effective=worth))
+        found[label][name] = Rate(value[key], worth, reach)
     return found
 
 
@@ -109,12 +108,6 @@ def _shares(matrices: Floats) -> dict[str, tuple[Floats, Floats]]:
 def _flat(shares: dict[str, tuple[Floats, Floats]]) -> dict[str, Floats]:
     values = {name: ratio(above, below) for name, (above, below) in shares.items()}
     return {f"{name} {label}": of[..., label] for name, of in values.items() for label in range(of.shape[-1])}
-
-
-def _worth(sizes: NDArray[np.float64], times: NDArray[np.int64]) -> float:
-    """The number of equally large units that tell as much as units of these sizes, which come so many times."""
-    squares = float((times * sizes**2).sum())
-    return float((times * sizes).sum() ** 2 / squares) if squares else 0.0
 
 
 def left_out(

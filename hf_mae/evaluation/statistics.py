@@ -79,7 +79,13 @@ def units_of(folds: list[Predictions]) -> Units:
         members.append(np.searchsorted(names, own))
         matrices.append(confusion(fold, unit.ravel(), len(own)))
     ones = np.ones(len(names), dtype=np.int64)
-    return Units("groups", matrices, members, ones, 0 * ones, float(sizes.sum() ** 2 / (sizes**2).sum()))
+    return Units("groups", matrices, members, ones, 0 * ones, worth_of(sizes, ones))
+
+
+def worth_of(sizes: NDArray[Any], times: NDArray[Any]) -> float:
+    """The number of equally large units that tell as much as units of these sizes, which come so many times."""
+    squares = float((times * sizes**2).sum())
+    return float((times * sizes).sum() ** 2 / squares) if squares else 0.0
 
 
 def _images(folds: list[Predictions]) -> Units:

@@ -22,7 +22,7 @@ def train(trainer: ReferenceTrainer, checkpoint: str | None) -> tuple[TrainOutpu
     """Trains (from a checkpoint, if given) and says how long it took, in seconds; an interruption says how to go on.
 
     Raises:
-        UsageError: it was interrupted, or another process is gone; StoppedBySignal: it was told to stop.
+        UsageError: another process is gone; StoppedBySignal: it was told to stop; KeyboardInterrupt: at once.
     """
     started = time.time()
     clear_mark(trainer.args)
@@ -33,7 +33,7 @@ def train(trainer: ReferenceTrainer, checkpoint: str | None) -> tuple[TrainOutpu
     except Stopped:
         raise
     except KeyboardInterrupt:
-        raise UsageError(f"Interrupted at update {trainer.state.global_step}. {AGAIN}") from None
+        raise KeyboardInterrupt(f"Interrupted at update {trainer.state.global_step}. {AGAIN}") from None
     except UsageError as error:  # of a worker that loads images, it comes with the worker's traceback in front
         raise UsageError(str(error).strip().rpartition(f"{UsageError.__name__}: ")[2]) from None
     except RuntimeError as error:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hf_mae.errors import UsageError, printable
+from hf_mae.errors import Stopped, UsageError, printable
 from hf_mae.files.growing import growing_file
 from hf_mae.files.locks import OWNER, sole_writer
 from hf_mae.files.writing import csv_line
@@ -108,6 +108,16 @@ def test_what_a_spreadsheet_would_run_is_quoted():
     cells = ["=1+1", "+cmd|'/c calc'!A1", "@SUM(1)", "-2+3", "-0.5", "-1e-9", "plain", 3, None]
     line = """"=1+1","+cmd|'/c calc'!A1","@SUM(1)","-2+3",-0.5,-1e-9,plain,3,\r\n"""
     assert csv_line(cells) == line
+
+
+@pytest.mark.parametrize("told", [KeyboardInterrupt(), Stopped("told to stop (SIGTERM)")])
+def test_an_interrupted_table_says_how_it_goes_on(tmp_path, told):
+    """With the status of what interrupted it."""
+    why = str(told) or "interrupted"
+    with pytest.raises(type(told)) as caught, growing_file(tmp_path / "rows.csv", ["file_name"], {}, False, False):
+        raise told
+    where = tmp_path / "rows.csv.partial"
+    assert str(caught.value) == f"{why}: what is done is in {where}; the same command and --resume go on"
 
 
 def test_codes_in_names_are_shown_and_not_obeyed():

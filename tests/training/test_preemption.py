@@ -122,6 +122,21 @@ def test_the_first_ctrl_c_saves_and_the_second_leaves():
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
+def test_a_second_ctrl_c_ends_the_run_with_its_own_status(tiny_pth, toy, tmp_path, monkeypatch, capsys):
+    from transformers import DefaultFlowCallback
+
+    def twice(self, args, state, control, **kwargs):
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+        return control
+
+    monkeypatch.setattr(DefaultFlowCallback, "on_step_begin", twice)
+    assert main(["finetune", *flags(tiny_pth, toy), "--output_dir", str(tmp_path / "run")]) == 130
+    said = capsys.readouterr().err
+    assert "hf-mae finetune: Interrupted at update 0. Go on with the same command and --resume" in said
+    assert not list((tmp_path / "run").glob("checkpoint-*"))
+
+
 def test_a_signal_before_training_is_a_sentence(capsys, monkeypatch, tmp_path):
     def told(*args, **kwargs):
         os.kill(os.getpid(), signal.SIGTERM)

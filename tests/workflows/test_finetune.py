@@ -178,24 +178,24 @@ def test_a_killed_run_resumes(tiny_pth, toy, tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("update", [4, 6])
-def test_a_stop_leaves_the_evaluations_as_they_would_have_been(tiny_pth, toy, tmp_path, monkeypatch, update):
-    """In an epoch of three updates, and at the end of one, with workers that are told to stop, too; what is kept as the
-    best epoch is the same."""
+@pytest.mark.parametrize("during, at, update", [("step_begin", 3, 4), ("step_begin", 5, 6), ("prediction_step", 6, 7)])
+def test_a_stop_leaves_the_evaluations_as_they_are(tiny_pth, toy, tmp_path, monkeypatch, during, at, update):
+    """In an epoch of three updates, at its end, and while it is evaluated (which is finished first), with workers that
+    are told to stop, too; what is kept as the best epoch is the same."""
     from transformers import DefaultFlowCallback
 
     common = ["--num_train_epochs", 4, "--dataloader_num_workers", 1]
     assert main(["finetune", *flags(tiny_pth, toy, tmp_path / "whole", *common)]) == 0
-    as_it_is = DefaultFlowCallback.on_step_begin
+    as_it_is = getattr(DefaultFlowCallback, f"on_{during}")
     with monkeypatch.context() as patched:
 
         def told(self, args, state, control, **kwargs):
-            if state.global_step == update - 1:
+            if state.global_step == at:
                 told = [*(child.pid for child in multiprocessing.active_children()), os.getpid()]
                 subprocess.run(["kill", "-TERM", *map(str, told)], check=True)  # of another process, as a scheduler's
             return as_it_is(self, args, state, control, **kwargs)
 
-        patched.setattr(DefaultFlowCallback, "on_step_begin", told)
+        patched.setattr(DefaultFlowCallback, f"on_{during}", told)
         assert main(["finetune", *flags(tiny_pth, toy, tmp_path / "cut", *common)]) == 75
     assert (tmp_path / "cut" / f"checkpoint-{update}" / "trainer_state.json").is_file()
     again = [*flags(tiny_pth, toy, tmp_path / "cut", *common), "--resume_from_checkpoint", "last"]
