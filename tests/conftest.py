@@ -6,12 +6,15 @@ The caches of Hugging Face libraries go to a temporary folder, and nothing asks 
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hf_mae_tests_")
 atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# A shell that starts the tests in the background lets all of them ignore SIGINT: here Ctrl-C is what a user has.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import argparse  # noqa: E402
 import functools  # noqa: E402
