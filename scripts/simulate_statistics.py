@@ -11,12 +11,15 @@ import argparse
 import os
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
 from hf_mae.evaluation.comparisons import COMPARED, compare_predictions, mcnemar
 from hf_mae.evaluation.confusion import HEADLINE, scores_of
 from hf_mae.evaluation.intervals import RATES, rates_by_class, score_intervals
+from hf_mae.evaluation.probabilities import PROBABILITY_TITLES, probability_scores
+from hf_mae.evaluation.scores import softmax
 from hf_mae.evaluation.statistics import Predictions, units_of
 
 LONG_TAIL = (293, 253, 194, 169, 163, 78, 66, 49, 41, 40, 34, 28, 28, 28, 23, 22, 19, 19, 14, 13, 6, 6)
@@ -147,6 +150,59 @@ def cover_rates(seed: int, simulations: int, patients: int) -> dict[tuple[str, s
     return hits
 
 
+class Scored:
+    """A model that gives every class a score, which is more or less sure of itself than it may be."""
+
+    def __init__(self, seed: int, frequencies: np.ndarray):
+        rng = np.random.default_rng(seed)
+        self.frequencies = frequencies / frequencies.sum()
+        self.sharpness = rng.normal(2.5, 0.5, len(frequencies))
+        self.temperature = (1.0, 0.85, 0.7, 0.5, 1.5)[seed % 5]
+        self.confused = rng.normal(0, 0.5, (len(frequencies), len(frequencies)))
+
+    def draw(self, rng: np.random.Generator, sizes: np.ndarray | int) -> Predictions:
+        """Predictions of patients of these sizes, or of so many images."""
+        classes, count = len(self.frequencies), int(np.sum(sizes))
+        groups = None
+        if isinstance(sizes, np.ndarray):
+            groups = np.repeat(np.arange(len(sizes)), sizes)
+            mixtures = rng.dirichlet(4 * self.frequencies, len(sizes)).cumsum(1)[groups]
+            labels = (rng.random((count, 1)) > mixtures).sum(1).clip(max=classes - 1)
+            ease = rng.normal(0, 0.7, len(sizes))[groups]
+        else:
+            labels, ease = rng.choice(classes, count, p=self.frequencies), np.zeros(count)
+        logits = rng.normal(0, 1, (count, classes)) + self.confused[labels]
+        logits[np.arange(count), labels] += np.maximum(0, self.sharpness[labels] + ease)
+        scores = softmax(logits / self.temperature)
+        return Predictions(labels, scores.argmax(1)[None], classes, groups, scores[None])
+
+    def truth(self, sizes) -> dict[str, float]:
+        """The scores on very many patients or images: the mean over draws, as their sizes are skewed."""
+        found = defaultdict(list)
+        for seed in range(8):
+            rng = np.random.default_rng(seed)
+            for name, score in probability_scores([replace(self.draw(rng, sizes(rng)), groups=None)]).items():
+                found[name].append(score.value)
+        return {name: float(np.mean(values)) for name, values in found.items()}
+
+
+def cover_probabilities(
+    seed: int, simulations: int, patients: int | None, skewed: bool
+) -> dict[tuple[str, str], list[bool]]:
+    """Hits of the intervals of AUROC, Brier score, log loss and calibration errors, of one model."""
+    model = Scored(seed, np.array(LONG_TAIL if patients is None else (35, 25, 18, 12, 7, 3), dtype=float))
+    rng, hospital, hits = np.random.default_rng(5000 + seed), Hospital(seed), defaultdict(list)
+    truth = model.truth(lambda draw: hospital.sizes(draw, 8_000, skewed) if patients else 100_000)
+    for _ in range(simulations):
+        sizes = hospital.sizes(rng, patients, skewed) if patients else sum(LONG_TAIL)
+        for name, found in probability_scores([model.draw(rng, sizes)]).items():
+            if found.interval is not None:
+                hit = found.interval[0] <= truth[name] <= found.interval[1]
+                hits["now", name].append(hit)
+                hits[f"temperature {model.temperature}", name].append(hit)
+    return hits
+
+
 def _note_hits(hits, data: Predictions, truth: dict[str, float], rng: np.random.Generator) -> None:
     for method, found in (("before", percentile_intervals(data, rng)), ("now", score_intervals([data]))):
         for name in HEADLINE:
@@ -206,6 +262,21 @@ def print_rates(simulations: int, worlds: int) -> None:
         print(f"| {patients} patients | {cells} |", flush=True)
 
 
+def print_probabilities(simulations: int, worlds: int) -> None:
+    """The table of the scores of probabilities."""
+    print("| images | " + " | ".join(PROBABILITY_TITLES.values()) + " |\n|---|" + "---:|" * len(PROBABILITY_TITLES))
+    settings = [("22 classes, 1,586 images", None, False)]
+    settings += [
+        (f"{patients} patients, {'skewed' if skewed else 'equal'} sizes", patients, skewed)
+        for patients in PATIENTS
+        for skewed in (False, True)
+    ]
+    for title, *setting in settings:
+        found = shared(cover_probabilities, simulations, worlds, *setting)
+        cells = " | ".join(f"{found['now', name]:.1f}" for name in PROBABILITY_TITLES)
+        print(f"| {title} | {cells} |", flush=True)
+
+
 def print_tests(simulations: int, worlds: int) -> None:
     """The table of tests."""
     heads = [f"{name}: {what}" for name in COMPARED for what in ("false positives", "power")]
@@ -230,6 +301,8 @@ def main() -> None:
     print_coverage(args.simulations, args.worlds)
     print(f"\nCoverage of the intervals of rates by class, in per cent, of {args.simulations:,} simulations each.\n")
     print_rates(args.simulations, args.worlds)
+    print(f"\nCoverage of the intervals of probabilities, in per cent, of {args.simulations:,} simulations each.\n")
+    print_probabilities(args.simulations, args.worlds)
     print(f"\nRejections at 5 %, in per cent, of {args.simulations:,} simulations each (power: half as many).\n")
     print_tests(args.simulations, args.worlds)
 

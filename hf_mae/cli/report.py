@@ -16,6 +16,6 @@ def main(argv: list[str]) -> int:
 
     show_logs()
     found = report(**asked.flags)
-    print(found.text, end="")
-    print(f"\nWritten to {found.folder}: report.md, report.tex, report.json")
+    print(found.summary(), end="")
+    print(f"\nWritten to {found.folder}: {', '.join(found.written)}")
     return 0

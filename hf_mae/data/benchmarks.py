@@ -33,6 +33,8 @@ class Benchmark:
     keyed_by_class: bool  # whether a file name alone does not tell the image
     quality_counts: dict[str, int] = field(default_factory=dict)  # the same after the published quality exclusion
     folders: dict[str, str] = field(default_factory=dict)  # class -> folder of the archive, where they differ
+    ordered: bool = False  # whether the classes are grades, in this order
+    positive: tuple[str, ...] = ()  # classes of its published two-sided task
     licence: str = ""
     homepage: str = ""
     citation: str = ""

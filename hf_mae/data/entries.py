@@ -11,6 +11,7 @@ from datasets import ClassLabel, Dataset, Features, Image, Value
 
 from ..errors import LONGEST, UsageError
 from .check import Verdict, verdict_on_files
+from .ledger import note_found, note_left_out
 from .splits import SPLITS
 
 logger = logging.getLogger(__name__)
@@ -129,6 +130,7 @@ def keep_or_refuse(
         problems["class folders without images"] = list(empty)
     if verdict.bad:
         problems["unreadable images"] = [f"{names[place]} ({reason})" for place, reason in verdict.bad.items()]
+    note_found(len(names))
     leave, repeated = _in_two_splits(names, splits, verdict.digests) if own_splits else (set(), [])
     if repeated:
         problems["images that stand in two splits"] = repeated
@@ -141,6 +143,9 @@ def keep_or_refuse(
                 f"The data set has faults; mend them, or pass --on_bad_image skip to leave them out.\n{text}"
             )
         logger.warning("Left out of the data set:\n%s", text)
+        note_left_out("unreadable", len(verdict.bad), [names[place] for place in verdict.bad])
+        again = sorted(names[place] for place in leave - set(verdict.bad))
+        note_left_out("the same image in another split", len(again), again)
     return [place not in verdict.bad and place not in leave for place in range(len(names))]
 
 

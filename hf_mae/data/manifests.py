@@ -22,6 +22,17 @@ def find_manifest(root: Path) -> Path | None:
     return next((root / name for name in MANIFEST_NAMES if (root / name).is_file()), None)
 
 
+def manifest_of(source: Any) -> Path | None:
+    """The manifest that images are of, given or found; None: there is none.
+
+    Args:
+        source: a verb's `DataSourceArguments`, or a record's `DataSource`.
+    """
+    if source.manifest:
+        return Path(source.manifest)
+    return find_manifest(Path(source.data_dir)) if source.data_dir and not source.benchmark else None
+
+
 def read_manifest(manifest: Path, root: Path, group_column: str | None = None) -> list[Entry]:
     """Rows of a table with `file_name`, `label`, perhaps `split` and `group`; names are relative to `root`.
 

@@ -1,6 +1,7 @@
 """What `--data_dir`, `--manifest` and `--benchmark` name -> a `DatasetDict`."""
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from .archives import load_benchmark
 from .benchmarks import find_benchmark
 from .entries import Check, listed
 from .folders import load_image_folder
+from .ledger import note_beside, note_left_out
 from .pairs import pair_rows
 from .shares import groups_of, hold_out, stratified_share
 
@@ -47,6 +49,8 @@ def read_splits(
 ) -> DatasetDict:
     """The splits as they are, the training part whole (and files that stand in two splits in both, if asked)."""
     if source.benchmark:
+        if source.class_order:
+            raise UsageError("--class_order is for data of your own: a --benchmark knows its own order.")
         if source.group_column:
             raise UsageError("--group_column is a column of a manifest; for a --benchmark use --group_pattern.")
         splits = _load_benchmark(source, seed, check)
@@ -72,9 +76,35 @@ def read_splits(
     }
     splits = load_image_folder(str(source.data_dir), **options, label_names=label_names)
     names = next(iter(splits.values())).features["labels"].names
+    if source.class_order and label_names is None:
+        own_names = grades_in_order(source.class_order, names, str(source.data_dir))
     if own_names and own_names != names and set(own_names) == set(names):
         splits = load_image_folder(str(source.data_dir), **options, label_names=own_names)
     return _without_pairs(splits, source.exclude_pairs) if source.exclude_pairs else splits
+
+
+def grades_in_order(asked: list[str], names: list[str], where: str) -> list[str]:
+    """The classes in the order that is asked for (`sorted`: by name, numbers by value).
+
+    Raises:
+        UsageError: it names other classes than there are.
+    """
+    if asked == ["sorted"] and "sorted" not in names:
+        return sorted(names, key=lambda name: [(not p.isdigit(), int(p) if p.isdigit() else p) for p in _parts(name)])
+    if sorted(asked) != sorted(names):
+        raise UsageError(
+            f"--class_order names {', '.join(asked)}, and {where} has the classes {', '.join(names)}: name each once."
+        )
+    return asked
+
+
+def _parts(name: str) -> list[str]:
+    return [part for part in re.split(r"(\d+)", name) if part]
+
+
+def is_ordered(source: DataSourceArguments) -> bool:
+    """Whether the classes are grades, in the order of their ids."""
+    return bool(source.class_order) or bool(source.benchmark and find_benchmark(source.benchmark).ordered)
 
 
 def reduce_training(splits: DatasetDict, source: DataSourceArguments, seed: int) -> DatasetDict:
@@ -88,6 +118,7 @@ def reduce_training(splits: DatasetDict, source: DataSourceArguments, seed: int)
     if source.train_fraction < 1.0 and "train" in splits:
         labels = splits["train"]["labels"][:]
         chosen = stratified_share(labels, source.train_fraction, seed, leave_one=False)
+        note_left_out(f"training images beyond train_fraction {source.train_fraction:g}", int((~chosen).sum()))
         splits["train"] = splits["train"].select(np.flatnonzero(chosen))
     if source.select_on:
         hold_out(splits, "selection", source.select_on, seed)
@@ -105,6 +136,7 @@ def _without_pairs(splits: DatasetDict, path: str) -> DatasetDict:
     if not left_out:
         raise UsageError(f"{path} names no image of the data set: its file names are relative to --data_dir.")
     logger.info("%d images of %s are left out.", left_out, path)
+    note_left_out(f"excluded by {Path(path).name}", left_out)
     return kept
 
 
@@ -138,6 +170,8 @@ def _load_benchmark(source: DataSourceArguments, seed: int, check: Check | None)
         len(data.missing),
         sum(data.extra.values()),
     )
+    note_beside("excluded as published", data.excluded)
+    note_beside("of the archive, not of the benchmark", sum(data.extra.values()))
     if data.extra:
         logger.info("Not of the split: %s", ", ".join(f"{count} in {folder}" for folder, count in data.extra.items()))
     if data.missing:

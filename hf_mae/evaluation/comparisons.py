@@ -7,7 +7,7 @@
 - `corrected_resampled_test`: between the folds of a cross-validation, which share training images.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,12 @@ from scipy.sparse import csr_array
 from scipy.stats import binomtest
 from scipy.stats import t as student
 
-from .confusion import HEADLINE, Floats, scores_of
+from .confusion import ORDINAL, Floats, score_names, scores_of
 from .intervals import Interval, difference_interval, left_out
 from .statistics import Predictions, Units, units_of
 
 PERMUTATIONS = 9_999
-COMPARED = ("macro_f1", "accuracy", "mcc")
+COMPARED = ("macro_f1", "accuracy", "mcc")  # and `ORDINAL` of grades
 PERMUTED, MCNEMAR = "permutation within {units}", "McNemar, exact"
 AT_ONCE = 500  # permutations whose confusion matrices are held
 
@@ -56,11 +56,12 @@ def compare_predictions(
         ValueError: they are not of the same images.
     """
     units = units_of(_side_by_side(first, second))
-    value, without = left_out(units, lambda matrices: _differences(matrices, len(first[0].predicted)))
+    ordered = first[0].ordered
+    value, without = left_out(units, lambda matrices: _differences(matrices, len(first[0].predicted), ordered))
     p_values = permutation_tests(first, second, permutations, seed)
     single = all(len(fold.predicted) == 1 for fold in [*first, *second])
     found = []
-    for name in COMPARED:
+    for name in (*COMPARED, *(ORDINAL if ordered else ())):
         p_value, test = p_values[name], PERMUTED.format(units=units.kind)
         if name == "accuracy" and units.kind == "images" and single:
             labels = np.concatenate([fold.labels for fold in first])
@@ -78,14 +79,14 @@ def _side_by_side(first: list[Predictions], second: list[Predictions]) -> list[P
         if not np.array_equal(one.labels, two.labels):
             raise ValueError("The two models' labels differ.")
         both = np.vstack([one.predicted, two.predicted])
-        together.append(Predictions(one.labels, both, one.num_classes, one.groups))
+        together.append(Predictions(one.labels, both, one.num_classes, one.groups, ordered=one.ordered))
     return together
 
 
-def _differences(matrices: Floats, firsts: int) -> dict[str, Floats]:
+def _differences(matrices: Floats, firsts: int, ordered: bool) -> dict[str, Floats]:
     """Second minus first (1, ...), of matrices whose first `firsts` runs are the first model's."""
-    found = scores_of(matrices)
-    return {name: (found[name][firsts:].mean(0) - found[name][:firsts].mean(0))[None] for name in HEADLINE}
+    found = scores_of(matrices, ordered)
+    return {name: (of[firsts:].mean(0) - of[:firsts].mean(0))[None] for name, of in found.items()}
 
 
 def permutation_tests(
@@ -100,10 +101,10 @@ def permutation_tests(
     runs = min(min(len(fold.predicted) for fold in folds) for folds in (first, second))
     first, second = ([_first_runs(fold, runs) for fold in folds] for folds in (first, second))
     units = units_of(_side_by_side(first, second))
-    exchange = _Exchange(units, runs)
+    exchange = _Exchange(units, runs, first[0].ordered)
     generator = np.random.default_rng(seed)
     real = {name: float(values[0]) for name, values in exchange.differences(np.zeros((1, len(units.times)))).items()}
-    as_much = dict.fromkeys(HEADLINE, 0)
+    as_much = dict.fromkeys(real, 0)
     for start in range(0, permutations, AT_ONCE):
         size = (min(AT_ONCE, permutations - start), len(units.times))
         exchanged = generator.binomial(units.times, 0.5, size=size).astype(np.float64)
@@ -113,7 +114,7 @@ def permutation_tests(
 
 
 def _first_runs(fold: Predictions, runs: int) -> Predictions:
-    return Predictions(fold.labels, fold.predicted[:runs], fold.num_classes, fold.groups)
+    return replace(fold, predicted=fold.predicted[:runs], class_scores=None)
 
 
 class _Exchange:
@@ -122,8 +123,8 @@ class _Exchange:
     An image changes two cells of a confusion matrix, and a patient some: what changes is kept sparse.
     """
 
-    def __init__(self, units: Units, runs: int):
-        self._folds = []
+    def __init__(self, units: Units, runs: int, ordered: bool):
+        self._folds, self._ordered = [], ordered
         for matrices, members in zip(units.matrices, units.members):
             times = units.times[members].astype(float)
             one, two = (np.einsum("rukl,u->rkl", part, times) for part in (matrices[:runs], matrices[runs:]))
@@ -136,12 +137,12 @@ class _Exchange:
         Args:
             exchanged: how many images, or whether a group, of each unit changed sides (permutations, units).
         """
-        found = {name: np.zeros(len(exchanged)) for name in HEADLINE}
+        found = {name: np.zeros(len(exchanged)) for name in score_names(self._ordered)}
         for members, one, two, changes in self._folds:
             for run, change in enumerate(changes):
                 moved = (exchanged[:, members] @ change).reshape(len(exchanged), *one.shape[1:])
-                left, right = scores_of(one[run] + moved), scores_of(two[run] - moved)
-                for name in HEADLINE:
+                left, right = (scores_of(part, self._ordered) for part in (one[run] + moved, two[run] - moved))
+                for name in found:
                     found[name] += (right[name] - left[name]) / (len(changes) * len(self._folds))
         return found
 

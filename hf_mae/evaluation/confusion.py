@@ -5,6 +5,9 @@ the labels or the predictions, and a zero denominator counts as 0. For any numbe
 intervals and tests need them.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -17,6 +20,10 @@ TITLES = {
     "mcc": "MCC",
 }
 HEADLINE = tuple(TITLES)
+# Beside them where classes are grades (Mayo score, retinopathy), in the order of their ids.
+ORDINAL = {"qwk": "QWK", "mae": "MAE", "one_off_accuracy": "one-off accuracy"}
+TITLES = TITLES | ORDINAL
+IN_GRADES = ("mae",)  # the others are shares, and shown in per cent
 
 Floats = NDArray[np.float64]
 
@@ -38,8 +45,27 @@ def by_class(matrices: ArrayLike) -> dict[str, Floats]:
     }
 
 
-def scores_of(matrices: ArrayLike) -> dict[str, Floats]:
-    """The headline scores (...) of confusion matrices (..., classes, classes)."""
+def score_names(ordered: bool) -> tuple[str, ...]:
+    """The scores of a table, in order; `ordered`: classes are grades."""
+    return (*HEADLINE, *ORDINAL) if ordered else HEADLINE
+
+
+def names_in(scores: Mapping[str, Any]) -> tuple[str, ...]:
+    """Those of a split's scores, or of a run's."""
+    return score_names("qwk" in scores)
+
+
+def shown_as(name: str) -> float:
+    """What a score is multiplied by to be shown: per cent, but for what is in grades."""
+    return 1.0 if name in IN_GRADES else 100.0
+
+
+def scores_of(matrices: ArrayLike, ordered: bool = False) -> dict[str, Floats]:
+    """The headline scores (...) of confusion matrices (..., classes, classes).
+
+    Args:
+        ordered: classes are grades: `ORDINAL` too.
+    """
     counts = np.asarray(matrices, dtype=np.float64)
     right = np.diagonal(counts, axis1=-2, axis2=-1).sum(-1)
     true, predicted, total = counts.sum(-1), counts.sum(-2), counts.sum((-2, -1))
@@ -49,4 +75,21 @@ def scores_of(matrices: ArrayLike) -> dict[str, Floats]:
     macro = {
         f"macro_{name}": (values * occurring).sum(-1) / occurring.sum(-1) for name, values in by_class(counts).items()
     }
-    return macro | {"accuracy": right / total, "mcc": ratio(right * total - expected, np.sqrt(spread))}
+    found = macro | {"accuracy": right / total, "mcc": ratio(right * total - expected, np.sqrt(spread))}
+    return found | ordinal_scores_of(counts) if ordered else found
+
+
+def ordinal_scores_of(matrices: ArrayLike) -> dict[str, Floats]:
+    """Quadratic weighted kappa (Cohen, 1968; 0 where it is undefined: one grade alone), mean absolute error in grades,
+    and the share that is at most one grade off (...), of confusion matrices (..., grades, grades)."""
+    counts = np.asarray(matrices, dtype=np.float64)
+    grades = np.arange(counts.shape[-1])
+    apart = np.abs(grades[:, None] - grades)
+    true, predicted, total = counts.sum(-1), counts.sum(-2), counts.sum((-2, -1))
+    by_chance = np.einsum("...k,...l,kl->...", true, predicted, apart**2)
+    seen = total * (counts * apart**2).sum((-2, -1))
+    return {
+        "qwk": np.where(by_chance > 0, 1 - ratio(seen, by_chance), 0.0),
+        "mae": (counts * apart).sum((-2, -1)) / total,
+        "one_off_accuracy": (counts * (apart <= 1)).sum((-2, -1)) / total,
+    }

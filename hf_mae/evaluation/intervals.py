@@ -11,6 +11,7 @@ Percentiles of bootstrap resamples, which stood here before, covered 90.0 % for 
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -19,20 +20,45 @@ from scipy.special import expit, logit
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from .confusion import HEADLINE, Floats, ratio, scores_of
+from .confusion import IN_GRADES, Floats, ratio, score_names, scores_of
 from .statistics import Predictions, Units, units_of, worth_of
 
 CONFIDENCE = 0.95
 FEWEST = 3.0  # units that an interval can be made of
-LOWEST = {"mcc": -1.0}  # where it is not 0
+LOWEST = {"mcc": -1.0, "qwk": -1.0}  # where it is not 0
 Interval = tuple[float, float] | None
 
 
 def score_intervals(folds: list[Predictions]) -> dict[str, Interval]:
     """95 % intervals of the headline scores, of their mean over folds and runs; None: there are too few units."""
     units = units_of(folds)
-    value, without = left_out(units, scores_of)
-    return {name: interval(value[name], without[name], units, LOWEST.get(name, 0.0)) for name in HEADLINE}
+    ordered, grades = folds[0].ordered, folds[0].num_classes - 1
+    value, without = left_out(units, partial(scores_of, ordered=ordered))
+    found = {}
+    for name in score_names(ordered):
+        highest = float(grades) if name in IN_GRADES else 1.0
+        found[name] = interval(value[name], without[name], units, LOWEST.get(name, 0.0), highest)
+    return found
+
+
+def mean_scores(folds: list[Predictions]) -> dict[str, float]:
+    """The headline scores, means over folds and runs."""
+    each = [scores_of(fold.confusion_matrices(), fold.ordered) for fold in folds]
+    return {name: float(np.mean([of_fold[name].mean() for of_fold in each])) for name in each[0]}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95 % interval; None: there are too few units for one."""
+
+    value: float
+    interval: Interval
+
+
+def estimates(folds: list[Predictions]) -> dict[str, Estimate]:
+    """The headline scores with their intervals."""
+    values = mean_scores(folds)
+    return {name: Estimate(values[name], reach) for name, reach in score_intervals(folds).items()}
 
 
 @dataclass(frozen=True)
@@ -139,7 +165,7 @@ def interval(
     highest: float = 1.0,
     confidence: float = CONFIDENCE,
 ) -> Interval:
-    """The interval of a score that lies between `lowest` and `highest`.
+    """The interval of a score that lies between `lowest` and `highest` (infinite: on the logarithm).
 
     At a bound the jackknife sees nothing: there it reaches as far as the exact binomial one of as many units.
 
@@ -151,6 +177,8 @@ def interval(
     """
     if units.effective < FEWEST or not np.isfinite(without).all():
         return None
+    if np.isinf(highest):
+        return _above(value, without, units, lowest, confidence)
     width = highest - lowest
     share = (value - lowest) / width
     if share <= 0 or share >= 1 or np.ptp(without) == 0:
@@ -161,6 +189,14 @@ def interval(
         share -= bias
     centre, reach = float(logit(share)), _quantile(units, confidence) * error / (share * (1 - share))
     return lowest + width * float(expit(centre - reach)), lowest + width * float(expit(centre + reach))
+
+
+def _above(value: float, without: NDArray[np.float64], units: Units, lowest: float, confidence: float) -> Interval:
+    if value <= lowest:
+        return None
+    error, _ = _error_and_bias(value, without, units)
+    reach = float(np.exp(_quantile(units, confidence) * error / (value - lowest)))
+    return lowest + (value - lowest) / reach, lowest + (value - lowest) * reach
 
 
 def difference_interval(

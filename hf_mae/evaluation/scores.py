@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from .confusion import ordinal_scores_of
 from .metrics import calibration, classification_scores, ranking_scores
 
 
@@ -15,8 +16,19 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return scores
 
 
-def score_split(logits: np.ndarray, labels: np.ndarray, names: list[str]) -> dict[str, Any]:
-    """`classification_scores`, `ranking_scores` and `calibration` of `metrics` together."""
+def score_split(logits: np.ndarray, labels: np.ndarray, names: list[str], ordered: bool = False) -> dict[str, Any]:
+    """`classification_scores`, `ranking_scores` and `calibration` of `metrics` together.
+
+    Args:
+        ordered: classes are grades, in the order of their ids: `qwk`, `mae` and `one_off_accuracy` too.
+    """
     scores = classification_scores(logits.argmax(-1), labels, names)
+    if ordered:
+        scores |= grade_scores(scores["confusion_matrix"])
     class_scores = softmax(logits)
     return scores | ranking_scores(class_scores, labels, names) | calibration(class_scores, labels)
+
+
+def grade_scores(matrix: Any) -> dict[str, float]:
+    """The scores of grades, of one confusion matrix (grades, grades)."""
+    return {name: float(value) for name, value in ordinal_scores_of(matrix).items()}

@@ -1,7 +1,7 @@
 """Predictions of the same images by several runs, and the units that are independent in them: images, or patients and
 videos where these are known."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,26 @@ class Predictions:
         predicted: (runs, images).
         num_classes: of the task.
         groups: patient or video of each image (images,), or None.
+        class_scores: of every class (runs, images, classes), each row summing to 1, or None: not known.
+        ordered: whether the classes are grades, in the order of their ids.
     """
 
     labels: NDArray[Any]
     predicted: NDArray[Any]
     num_classes: int
     groups: NDArray[Any] | None = None
+    class_scores: Floats | None = None
+    ordered: bool = False
+
+    def of_images(self, chosen: NDArray[Any]) -> "Predictions":
+        """Those of some of the images: their places, or whether each is one of them (images,)."""
+        return replace(
+            self,
+            labels=self.labels[chosen],
+            predicted=self.predicted[:, chosen],
+            groups=None if self.groups is None else self.groups[chosen],
+            class_scores=None if self.class_scores is None else self.class_scores[:, chosen],
+        )
 
     def confusion_matrices(self) -> Floats:
         """(runs, classes, classes), row: label, column: prediction."""
@@ -80,6 +94,27 @@ def units_of(folds: list[Predictions]) -> Units:
         matrices.append(confusion(fold, unit.ravel(), len(own)))
     ones = np.ones(len(names), dtype=np.int64)
     return Units("groups", matrices, members, ones, 0 * ones, worth_of(sizes, ones))
+
+
+def units_of_images(folds: list[Predictions]) -> tuple[Units, list[NDArray[Any]]]:
+    """The units of folds where each image is by itself, for what no confusion matrix tells.
+
+    Returns:
+        The units (without `matrices`), and by fold the place of each image's among those of its fold (images,).
+    """
+    if all(fold.groups is not None for fold in folds):
+        groups = [np.asarray(fold.groups).astype(str) for fold in folds]
+        names, sizes = np.unique(np.concatenate(groups), return_counts=True)
+        found = [np.unique(of_fold, return_inverse=True) for of_fold in groups]
+        members = [np.searchsorted(names, own) for own, _ in found]
+        ones = np.ones(len(names), dtype=np.int64)
+        return Units("groups", [], members, ones, 0 * ones, worth_of(sizes, ones)), [own.ravel() for _, own in found]
+    sizes = np.array([len(fold.labels) for fold in folds])
+    starts = np.cumsum(sizes) - sizes
+    strata = np.concatenate([number * fold.num_classes + fold.labels for number, fold in enumerate(folds)])
+    ones = np.ones(int(sizes.sum()), dtype=np.int64)
+    members = [start + np.arange(size) for start, size in zip(starts, sizes)]
+    return Units("images", [], members, ones, strata, float(sizes.sum())), [np.arange(size) for size in sizes]
 
 
 def worth_of(sizes: NDArray[Any], times: NDArray[Any]) -> float:

@@ -5,16 +5,18 @@ from typing import Any
 
 import numpy as np
 
-from ..evaluation.metrics import HEADLINE, classification_scores
+from ..evaluation.confusion import names_in
+from ..evaluation.metrics import classification_scores
 from ..runs.predictions import read_rows
 from ..runs.record import CrossvalRun
 
 
 def mean_and_std(runs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Mean and standard deviation (over n, as the published tables for two folds) of the headline scores."""
+    """Mean and standard deviation (over n, as the published tables for two folds) of the headline scores, and of those
+    of grades where every run has them."""
     return {
         name: {"mean": float(np.mean(values)), "std": float(np.std(values)), "values": values}
-        for name in HEADLINE
+        for name in names_in(runs[0])
         for values in [[run[name] for run in runs]]
     }
 

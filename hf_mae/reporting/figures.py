@@ -1,4 +1,8 @@
-"""Figures of a run, as PNG and SVG: drawn without pyplot, so without any state or display."""
+"""Figures of a run, as PNG (300 dpi) and PDF (vectors): drawn without pyplot, so without any state or display.
+
+One style for all (`STYLE`): colours that colour-blind readers tell apart (Okabe and Ito), with line styles and marks so
+that they are told apart in grey too, and letters of 6 to 8 points at the width of one column (85 mm) or two.
+"""
 
 import logging
 import warnings
@@ -8,7 +12,7 @@ from pathlib import Path
 from typing import Any, ParamSpec
 
 import numpy as np
-from matplotlib import colormaps
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.text import Text
@@ -28,6 +32,30 @@ OTHER_SCRIPTS = (
 MANY_CLASSES = 10  # curves of more are thin and grey, but for the worst
 LEGIBLE = 60  # classes whose names, cells and marks can be read in one figure; of more, the worst are shown, or none
 POINTS = 500  # of a curve, at most: more than there are pixels to draw them
+ONE_COLUMN, TWO_COLUMNS = 3.35, 7.0  # inches
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's
+LINES = ("-", "--", "-.", ":")
+MARKS = "osD^v<>P"
+DARK, LIGHT, GREY = "#0072B2", "#9fcbe6", "#b0b0b0"
+STYLE: Any = {
+    "font.size": 7,
+    "axes.titlesize": 7.5,
+    "axes.labelsize": 7,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "legend.fontsize": 6.5,
+    "legend.frameon": False,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": False,
+    "grid.linewidth": 0.4,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "lines.linewidth": 1.1,
+    "pdf.fonttype": 42,  # letters that an editor can change
+    "figure.dpi": 300,
+}
 
 
 class PlainFigure(Figure):
@@ -54,7 +82,8 @@ def save_figure(figure: Figure, path: Path, dpi: int) -> None:
     """Writes a figure whole, in the format of the name; letters that no font has are said once."""
     with warnings.catch_warnings(record=True) as said, whole_file(path) as temporary:
         warnings.simplefilter("always")
-        figure.savefig(temporary, format=path.suffix[1:], dpi=dpi, bbox_inches="tight")
+        dated: dict[str, Any] = {"metadata": {"CreationDate": None}} if path.suffix == ".pdf" else {}
+        figure.savefig(temporary, format=path.suffix[1:], dpi=dpi, bbox_inches="tight", **dated)
     lacking = {str(entry.message) for entry in said if "missing from font" in str(entry.message)}
     if lacking and path.suffix == ".png":
         logger.warning(
@@ -66,8 +95,17 @@ def save_figure(figure: Figure, path: Path, dpi: int) -> None:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    for suffix in (".png", ".svg"):
-        save_figure(figure, path.with_name(path.name + suffix), dpi=130)
+    for suffix in (".png", ".pdf"):
+        save_figure(figure, path.with_name(path.name + suffix), dpi=300)
+
+
+def _colour(number: int) -> str:
+    return COLOURS[number % len(COLOURS)]
+
+
+def _line(number: int) -> dict[str, Any]:
+    """Colour and line style of the so-many-eth line: 28 of them differ."""
+    return {"color": _colour(number), "linestyle": LINES[number // len(COLOURS) % len(LINES)]}
 
 
 @cache
@@ -79,12 +117,13 @@ def font_families() -> list[str]:
 
 
 def said_if_it_fails(draw: Callable[P, None]) -> Callable[P, None]:
-    """A figure that cannot be drawn is said, and the results beside it are there all the same."""
+    """A figure in the one style; one that cannot be drawn is said, and the results beside it are there all the same."""
 
     @wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            draw(*args, **kwargs)
+            with rc_context(STYLE):
+                draw(*args, **kwargs)
         except Exception as error:  # matplotlib raises whatever its parts do
             if says_disk_full(error):
                 raise
@@ -97,7 +136,7 @@ def said_if_it_fails(draw: Callable[P, None]) -> Callable[P, None]:
 def figures_of_split(
     folder: Path, split: str, class_scores: np.ndarray, labels: np.ndarray, names: list[str], scores: dict[str, Any]
 ) -> None:
-    """Everything that an evaluation shows: `<figure>_<split>.png` and `.svg`.
+    """Everything that an evaluation shows: `<figure>_<split>.png` and `.pdf`.
 
     Args:
         class_scores: (images, classes), each row summing to 1.
@@ -128,8 +167,8 @@ def confusion_matrix(matrix: list[list[int]], names: list[str], path: Path, titl
     counts = np.asarray(matrix)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     legible = len(names) <= LEGIBLE
-    size = max(4.0, 0.42 * len(names) + 2) if legible else 10.0
-    figure = PlainFigure(figsize=(size + 1, size))
+    size = min(2 * TWO_COLUMNS, max(2.2, 0.24 * len(names) + 1)) if legible else TWO_COLUMNS
+    figure = PlainFigure(figsize=(size + 0.5, size))
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     if legible:
@@ -149,7 +188,7 @@ def _write_cells(axes: Any, counts: np.ndarray, shares: np.ndarray, normalised: 
     for row, column in zip(*np.nonzero(counts)):
         colour = "white" if shares[row, column] > 0.5 else "black"
         text = f"{100 * shares[row, column]:.0f}" if normalised else str(counts[row, column])
-        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=6)
 
 
 @said_if_it_fails
@@ -161,17 +200,17 @@ def per_class_f1(per_class: dict[str, dict[str, Any]], path: Path, title: str) -
     order = sorted(per_class, key=lambda name: per_class[name]["f1"])[:LEGIBLE]
     if len(order) < len(per_class):
         title = f"{title}\nthe {len(order)} worst of {len(per_class)} classes"
-    figure = PlainFigure(figsize=(7, 0.28 * len(order) + 1.6))
+    figure = PlainFigure(figsize=(ONE_COLUMN, 0.15 * len(order) + 0.8))
     axes = figure.subplots()
     rows = np.arange(len(order))
-    axes.barh(rows, [100 * per_class[name]["f1"] for name in order], color="#9ecae1", label="F1")
+    axes.barh(rows, [100 * per_class[name]["f1"] for name in order], color=LIGHT, label="F1")
     for key, mark in (("precision", "|"), ("recall", "x")):
         values = [100 * per_class[name][key] for name in order]
-        axes.plot(values, rows, mark, color="#08306b", ms=7, label=key, clip_on=False)
+        axes.plot(values, rows, mark, color=COLOURS[-1], ms=5, label=key, clip_on=False)
     axes.set_yticks(rows, [f"{name} ({per_class[name]['support']})" for name in order])
     axes.set(xlim=(0, 100), ylim=(-0.6, len(order) - 0.4), xlabel="%", title=title)
     axes.grid(axis="x", alpha=0.3)
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     _save(figure, path)
 
 
@@ -230,25 +269,24 @@ def _macro(value: float | None, classes: int) -> str:
 def _curves(curves: list[dict[str, Any]], curve: str, area: str, short: str, **style):
     """Curves with the worst first in the legend; of many classes, colour goes to the worst, and of more than `LEGIBLE`
     only those are named."""
-    figure = PlainFigure(figsize=(5, 5))
+    figure = PlainFigure(figsize=(ONE_COLUMN, ONE_COLUMN))
     axes = figure.subplots()
     worst_first = sorted(curves, key=lambda item: item[area])
     for rank, item in enumerate(worst_first):
         coloured = rank < MANY_CLASSES
-        colour = colormaps["tab10"](rank) if coloured else "#bbbbbb"
         axes.plot(
             *item[curve],
-            color=colour,
-            lw=1.4 if coloured else 0.8,
+            **(_line(rank) if coloured else {"color": GREY}),
+            lw=1.1 if coloured else 0.6,
             zorder=3 if coloured else 2,
             label=f"{item['name']} ({short} {item[area]:.3f})" if coloured or len(curves) <= LEGIBLE else None,
             **style,
         )
     if len(curves) > LEGIBLE:
-        axes.plot([], [], color="#bbbbbb", lw=0.8, label=f"{len(curves) - MANY_CLASSES} classes more")
+        axes.plot([], [], color=GREY, lw=0.6, label=f"{len(curves) - MANY_CLASSES} classes more")
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1.0))
+    axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0))
     return figure, axes
 
 
@@ -259,19 +297,19 @@ def reliability(bins: list[dict[str, float]], ece: float, path: Path, title: str
     Args:
         bins: of `metrics.calibration`.
     """
-    figure = PlainFigure(figsize=(5, 5.6))
+    figure = PlainFigure(figsize=(ONE_COLUMN, 1.12 * ONE_COLUMN))
     axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     width = 1 / CALIBRATION_BINS
     filled = [item for item in bins if item["images"]]
     middles = [item["low"] + width / 2 for item in filled]
-    axes.bar(middles, [item["accuracy"] for item in filled], width * 0.94, color="#9ecae1", label="right")
+    axes.bar(middles, [item["accuracy"] for item in filled], width * 0.94, color=LIGHT, label="right")
     axes.plot([0, 1], [0, 1], ":", color="grey", lw=1)
     scores = [item["score"] for item in filled]
-    axes.plot(scores, [item["accuracy"] for item in filled], "o", color="#08306b", ms=4, label="mean score")
+    axes.plot(scores, [item["accuracy"] for item in filled], "o", color=COLOURS[-1], ms=2.5, label="mean score")
     axes.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="share that is right", title=f"{title}: calibration, ECE {ece:.3f}")
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False, loc="upper left")
-    counts.bar(middles, [item["images"] for item in filled], width * 0.94, color="#bbbbbb")
+    axes.legend(loc="upper left")
+    counts.bar(middles, [item["images"] for item in filled], width * 0.94, color=GREY)
     counts.set(xlabel="score of the predicted class", ylabel="images")
     _save(figure, path)
 
@@ -293,16 +331,17 @@ def learning_curves(log_history: list[dict[str, Any]], path: Path) -> None:
         for name, label in (("macro_f1", "macro F1"), ("accuracy", "accuracy"), ("mcc", "MCC"))
     }
     panels = [curves, scores] if any(scores.values()) else [curves]
-    figure = PlainFigure(figsize=(5.5 * len(panels), 3.6))
+    figure = PlainFigure(figsize=(ONE_COLUMN * len(panels), 2.3))
     axes = figure.subplots(1, len(panels), squeeze=False)
     for panel, lines, label in zip(axes[0], panels, ("loss", "validation score (%)")):
-        for name, points in lines.items():
+        for number, (name, points) in enumerate(lines.items()):
             if points:
-                panel.plot(*zip(*points), label=name, marker="o" if len(points) < 15 else None, ms=3)
+                mark = {"marker": MARKS[number], "ms": 2.5} if len(points) < 15 else {}
+                panel.plot(*zip(*points), label=name, color=_colour(number), linestyle=LINES[number], **mark)
         panel.set(xlabel="epoch", ylabel=label)
         panel.grid(alpha=0.3)
         if panel.lines:
-            panel.legend(frameon=False)
+            panel.legend()
     figure.tight_layout()
     _save(figure, path)
 
@@ -315,13 +354,13 @@ def label_efficiency(curves: dict[str, list[dict[str, Any]]], path: Path) -> Non
         curves: name -> points of `crossval.label_efficiency`.
         path: file without its suffix.
     """
-    figure = PlainFigure(figsize=(6, 4))
+    figure = PlainFigure(figsize=(ONE_COLUMN, 2.4))
     axes = figure.subplots()
     for number, (name, points) in enumerate(curves.items()):
         labels = [point["images"] for point in points]
         mean = np.array([100 * point["macro_f1"]["mean"] for point in points])
         std = np.array([100 * point["macro_f1"]["std"] for point in points])
-        (line,) = axes.plot(labels, mean, "o-", ms=4, color=colormaps["tab10"](number % 10), label=name)
+        (line,) = axes.plot(labels, mean, marker=MARKS[number % len(MARKS)], ms=3, label=name, **_line(number))
         axes.fill_between(labels, mean - std, mean + std, color=line.get_color(), alpha=0.15, lw=0)
         for point in points:
             values = [100 * value for value in point["macro_f1"]["values"]]
@@ -333,7 +372,7 @@ def label_efficiency(curves: dict[str, list[dict[str, Any]]], path: Path) -> Non
     axes.set(xlabel="training labels", ylabel="macro F1 (%)", title="mean, and standard deviation over the runs")
     axes.grid(alpha=0.3)
     if len(curves) > 1:
-        axes.legend(frameon=False)
+        axes.legend()
     figure.tight_layout()
     _save(figure, path)
 
@@ -347,10 +386,8 @@ def scatter(points: np.ndarray, labels: np.ndarray, names: list[str], path: Path
         labels: class ids (images,).
         path: file without its suffix.
     """
-    figure = PlainFigure(figsize=(6, 6))
+    figure = PlainFigure(figsize=(ONE_COLUMN, ONE_COLUMN))
     axes = figure.subplots()
-    colours = colormaps["tab10" if len(names) <= 10 else "tab20"]
-    markers = "osD"  # 20 colours do not tell 23 classes apart
     for index, name in enumerate(names):
         chosen = labels == index
         if chosen.any():
@@ -358,16 +395,86 @@ def scatter(points: np.ndarray, labels: np.ndarray, names: list[str], path: Path
             axes.scatter(
                 x,
                 y,
-                s=9,
-                color=colours(index % colours.N),
-                marker=markers[index // colours.N % len(markers)],
+                s=5,
+                color=_colour(index),
+                marker=MARKS[index // len(COLOURS) % len(MARKS)],  # colour and mark together tell 56 classes apart
                 label=f"{name} ({chosen.sum()})" if len(names) <= LEGIBLE else None,
                 alpha=0.8,
                 lw=0,
             )
     axes.set(xticks=[], yticks=[], title=title)
     if len(names) <= LEGIBLE:
-        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1.0), markerscale=2)
+        axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), markerscale=2)
     else:
         axes.set_xlabel(f"{len(names)} classes: too many to name; colours repeat")
     _save(figure, path)
+
+
+@said_if_it_fails
+def decision_curves(curves: dict[str, Any], path: Path, title: str) -> None:
+    """Net benefit over the threshold probability, a line for each run, beside treating all and treating none.
+
+    Args:
+        curves: name -> `evaluation.operating.DecisionCurve`, of the same images or at least the same prevalence.
+        path: file without its suffix.
+    """
+    figure = PlainFigure(figsize=(ONE_COLUMN, 2.5))
+    axes = figure.subplots()
+    for number, (name, curve) in enumerate(curves.items()):
+        (line,) = axes.plot(curve.thresholds, curve.net_benefit, label=name, **_line(number))
+        if all(ends is not None for ends in curve.intervals):
+            low, high = zip(*curve.intervals)
+            axes.fill_between(curve.thresholds, low, high, color=line.get_color(), alpha=0.15, lw=0)
+    first = next(iter(curves.values()))
+    axes.plot(first.thresholds, first.treat_all, color="#606060", lw=0.8, label="all positive")
+    axes.axhline(0, color="#000000", lw=0.6, label="none positive")
+    top = max(max(curve.net_benefit) for curve in curves.values())
+    axes.set(xlim=(0, 1), ylim=(-0.15 * max(top, 0.05), 1.15 * max(top, 0.05)))
+    axes.set(xlabel="threshold probability", ylabel="net benefit", title=title)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.tight_layout()
+    _save(figure, path)
+
+
+@said_if_it_fails
+def flow(study: dict[str, Any], path: Path) -> None:
+    """What became of the images: found, left out and why, and the splits.
+
+    Args:
+        study: of `data.study.study_of`.
+        path: file without its suffix.
+    """
+    left_out = study["left_out"]
+    rows = len(left_out) + 2
+    figure = PlainFigure(figsize=(TWO_COLUMNS, 0.62 * rows + 0.4))
+    axes = figure.subplots()
+    axes.set_axis_off()
+    axes.set(xlim=(0, 1), ylim=(0, rows))
+    found = study["found"] if study["found"] is not None else sum(one["images"] for one in study["splits"].values())
+    _box(axes, 0.3, rows - 0.5, f"found\n{found:,} images")
+    for number, step in enumerate(left_out):
+        height = rows - 1.5 - number
+        _arrow(axes, (0.3, height), (0.605, height))
+        _box(
+            axes, 0.62, height, f"left out: {step['why']}\n{step['images']:,} image{'s' * (step['images'] > 1)}", "left"
+        )
+    _arrow(axes, (0.3, rows - 0.72), (0.3, 1.06), head=False)
+    count = len(study["splits"])
+    places = [(number + 0.5) / count for number in range(count)]
+    axes.plot([min([0.3, *places]), max([0.3, *places])], [1.06, 1.06], color="black", lw=0.6)
+    for place, (name, held) in zip(places, study["splits"].items()):
+        groups = f"\n{held['groups']:,} patients or videos" if held["groups"] else ""
+        _arrow(axes, (place, 1.06), (place, 0.76))
+        _box(axes, place, 0.45, f"{name}\n{held['images']:,} images{groups}")
+    _save(figure, path)
+
+
+def _box(axes: Any, x: float, y: float, text: str, side: str = "center") -> None:
+    frame = {"boxstyle": "square,pad=0.4", "fc": "white", "ec": "black", "lw": 0.6}
+    axes.text(x, y, text, ha=side, va="center", bbox=frame)
+
+
+def _arrow(axes: Any, start: tuple[float, float], end: tuple[float, float], head: bool = True) -> None:
+    style = {"arrowstyle": "-|>" if head else "-", "lw": 0.6, "color": "black", "shrinkA": 0, "shrinkB": 0}
+    axes.annotate("", xy=end, xytext=start, arrowprops=style)

@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from ..data.benchmarks import BENCHMARKS
-from ..evaluation.metrics import HEADLINE, TITLES, zero_division_notes
+from ..evaluation.confusion import names_in, shown_as
+from ..evaluation.metrics import TITLES, zero_division_notes
 from ..files.writing import write_text
 from ..models.checkpoints import licence_of
 from ..runs.record import RunRecord, Scores, run_name
 from ..settings.models import RANDOM_WEIGHTS
-from .text import cell
+from .document import cell
 
 TAGS = ["vision", "masked-autoencoder", "endoscopy", "hf_mae"]
 
@@ -168,7 +169,7 @@ def _metadata(name: str, record: RunRecord, licence: str | None) -> str:
             metric_value=round(values[metric], 6),
         )
         for part, values in record.scores.items()
-        for metric in HEADLINE
+        for metric in names_in(values)
     ]
     return ModelCardData(
         license=licence,
@@ -182,9 +183,10 @@ def _metadata(name: str, record: RunRecord, licence: str | None) -> str:
 
 def _results_table(scores: dict[str, Scores]) -> list[str]:
     """The headline scores in per cent, a row for each split."""
-    head = "| split | images | " + " | ".join(TITLES[m] for m in HEADLINE) + " |"
-    return [head, "|---" * (2 + len(HEADLINE)) + "|"] + [
-        f"| {part} | {values['num_images']} | " + " | ".join(f"{100 * values[m]:.2f}" for m in HEADLINE) + " |"
+    names = names_in(next(iter(scores.values())))
+    head = "| split | images | " + " | ".join(TITLES[m] for m in names) + " |"
+    return [head, "|---" * (2 + len(names)) + "|"] + [
+        f"| {part} | {values['num_images']} | " + " | ".join(f"{shown_as(m) * values[m]:.2f}" for m in names) + " |"
         for part, values in scores.items()
     ]
 

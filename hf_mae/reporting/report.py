@@ -5,11 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..files.writing import write_json, write_text
+from ..errors import UsageError
+from ..evaluation.operating import Rule
+from ..files.writing import write_json
 from ..runs.finished import FinishedRun, read_run
 from . import figures
+from .clinical import FEWEST_IMAGES, Questions
+from .document import as_html, latex, markdown, write_document
 from .tables import Table, as_json, tables
-from .text import latex, markdown
+from .text import document
 
 
 @dataclass(frozen=True)
@@ -19,26 +23,46 @@ class Comparison:
     Args:
         runs: as they were read.
         tables: one for each data set, split and protocol among them. Of a table, `rows` have scores with intervals in
-            per cent, `comparisons` the differences and tests between its runs (see `reporting.tables.Table`).
+            per cent and what was asked of them beyond (`clinical`), `comparisons` the differences and tests between its
+            runs (see `reporting.tables.Table`).
     """
 
     runs: list[FinishedRun]
     tables: list[Table]
 
-    def summary(self) -> str:
-        """The report as Markdown."""
-        return markdown(self.tables)
+    def summary(self, details: bool = True) -> str:
+        """The report as Markdown.
+
+        Args:
+            details: also what is told of each run by itself: classes, patients, operating points, subgroups.
+        """
+        return markdown(document(self.tables, details))
 
     def to_latex(self) -> str:
-        """The report as LaTeX tables, which need booktabs."""
-        return latex(self.tables)
+        """The report as LaTeX tables, which need booktabs and longtable."""
+        return latex(document(self.tables))
 
     def to_dict(self) -> dict[str, Any]:
         """What `report.json` holds."""
         return as_json(self.tables)
 
+    def _repr_html_(self) -> str:
+        """As a notebook shows it."""
+        return as_html(document(self.tables))
 
-def compare(runs: Sequence[str | Path], *, benchmark: str | None = None, split: str | None = None) -> Comparison:
+
+def compare(
+    runs: Sequence[str | Path],
+    *,
+    benchmark: str | None = None,
+    split: str | None = None,
+    positive: Sequence[str] | None = None,
+    operating_points: Sequence[str] = (),
+    prevalence: float | None = None,
+    subgroups: Sequence[str] = (),
+    manifest: str | Path | None = None,
+    min_subgroup: int = FEWEST_IMAGES,
+) -> Comparison:
     """Sets finished runs beside each other and beside the published rows, with intervals and tests.
 
     docs/statistics.md tells what these are worth.
@@ -47,35 +71,69 @@ def compare(runs: Sequence[str | Path], *, benchmark: str | None = None, split: 
         runs: output folders of finetune, crossval or evaluate.
         benchmark: whose published rows to show even where no run is of it.
         split: to compare on; None: test where a run has it, else validation.
+        positive: classes that are positive, together, against the others.
+        operating_points: `sensitivity=0.95`, `specificity=0.9`, `threshold=0.5`, `youden`: chosen on the validation
+            split, applied to the one that is compared on; without `positive`, of each class against the rest.
+        prevalence: that PPV and NPV are at; None: that of the images.
+        subgroups: columns of the manifest (`age:50,65` makes bands of numbers).
+        manifest: with these columns and `file_name`; None: the runs' own.
+        min_subgroup: images that a part needs for scores to be shown.
 
     Raises:
-        UsageError: a folder holds no finished run.
+        UsageError: a folder holds no finished run, or what is asked is not in it.
     """
+    if prevalence is not None and not 0 < prevalence < 1:
+        raise UsageError(f"prevalence lies between 0 and 1, not {prevalence:g}.")
+    asked = Questions(
+        tuple(positive) if positive else None,
+        tuple(Rule.parse(text) for text in operating_points),
+        prevalence,
+        tuple(subgroups),
+        Path(manifest) if manifest else None,
+        min_subgroup,
+    )
     read = [read_run(path, split) for path in runs]
     for run in read:  # several folders of one name are told apart by their parents
         if sum(other.name == run.name for other in read) > 1:
             run.name = str(run.folder)
-    return Comparison(read, tables(read, benchmark))
+    return Comparison(read, tables(read, benchmark, asked))
 
 
-def write_report(
-    paths: Sequence[str | Path], folder: Path, benchmark: str | None = None, split: str | None = None
-) -> str:
-    """Writes `report.md`, `report.tex` and `report.json` (and a label-efficiency figure); returns the Markdown.
+def write_report(found: Comparison, folder: Path) -> list[str]:
+    """Writes a report: `report.md`, `.tex`, `.json`, with python-docx also `.docx`, and its figures.
 
     Args:
-        folder: where the report goes.
-        paths, benchmark, split: as of `compare`.
+        folder: where it goes.
 
-    Raises:
-        UsageError: a folder holds no finished run.
+    Returns:
+        The names of what was written.
     """
-    found = compare(paths, benchmark=benchmark, split=split)
-    text = found.summary()
-    write_text(folder / "report.md", text)
-    write_text(folder / "report.tex", found.to_latex())
+    blocks = document(found.tables)
     write_json(folder / "report.json", found.to_dict())
+    pictures = [f"{name}.png" for name in _draw(found, folder)]
+    return [*write_document(blocks, folder / "report", [folder / name for name in pictures]), "report.json", *pictures]
+
+
+def _draw(found: Comparison, folder: Path) -> list[str]:
+    """The figures of a report; their names without suffix."""
+    names = []
     curves = {run.name: run.label_efficiency for run in found.runs if run.label_efficiency}
     if curves:
         figures.label_efficiency(curves, folder / "label_efficiency")
-    return text
+        names.append("label_efficiency")
+    for number, table in enumerate(found.tables):
+        sides: dict[tuple[str, ...], dict[str, Any]] = {}
+        for row in [*table.rows, *table.apart]:
+            for side in row.clinical.sides if row.clinical else []:
+                sides.setdefault(tuple(side.classes), {})[row.method] = side.decision_curve
+        if len(sides) == 1:  # of each class by itself they are in report.json
+            ((classes, decisions),) = sides.items()
+            name = "decision_curve" if len(found.tables) == 1 else f"decision_curve_{number + 1}"
+            figures.decision_curves(decisions, folder / name, f"{' or '.join(classes)} against the rest")
+            names.append(name)
+    return [name for name in names if (folder / f"{name}.png").is_file()]
+
+
+def write_own_report(folder: Path) -> None:
+    """The report of a run by itself, in its own folder."""
+    write_report(compare([folder]), folder)

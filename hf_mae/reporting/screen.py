@@ -6,6 +6,7 @@ from dataclasses import fields
 import numpy as np
 from datasets import Dataset
 
+from ..evaluation.confusion import names_in, shown_as
 from ..evaluation.metrics import HEADLINE, TITLES, zero_division_notes
 from ..models.checkpoints import PublicCheckpoint, catalogue
 from ..runs.record import RunRecord, Scores
@@ -15,9 +16,10 @@ from ..runs.record_files import read_record
 def table(scores_by_split: Mapping[str, Scores]) -> str:
     """The headline scores in per cent, a row for each split, and what was counted as 0."""
     width = max(len("split"), *(len(split) for split in scores_by_split))
-    lines = [f"{'split':<{width}}  images  " + "  ".join(f"{TITLES[name]:>15}" for name in HEADLINE)]
+    names = names_in(next(iter(scores_by_split.values()), {}))
+    lines = [f"{'split':<{width}}  images  " + "  ".join(f"{TITLES[name]:>15}" for name in names)]
     for split, scores in scores_by_split.items():
-        cells = "  ".join(f"{100 * scores[name]:15.2f}" for name in HEADLINE)
+        cells = "  ".join(f"{shown_as(name) * scores[name]:15.2f}" for name in names)
         lines.append(f"{split:<{width}}  {scores['num_images']:6d}  {cells}")
     for split, scores in scores_by_split.items():
         lines += [f"{split}: {note}" for note in zero_division_notes(scores)]
@@ -48,7 +50,9 @@ def crossval_table(record: RunRecord, folder: str) -> str:
         if len(points) > 1:
             lines.append(f"{100 * point['fraction']:g} % of the labels ({point['images']:g} images):")
         lines += [
-            f"{TITLES[name]:>15}  {100 * point[name]['mean']:.2f} ± {100 * point[name]['std']:.2f}" for name in HEADLINE
+            f"{TITLES[name]:>15}  {shown_as(name) * point[name]['mean']:.2f} ± "
+            f"{shown_as(name) * point[name]['std']:.2f}"
+            for name in names_in(point)
         ]
     each = f" for each of {len(points)} shares of the labels" if len(points) > 1 else ""
     count = len(found.runs) // len(points)

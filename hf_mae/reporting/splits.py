@@ -17,13 +17,15 @@ def write_split(
     logits: np.ndarray,
     labels: np.ndarray,
     names: list[str],
+    ordered: bool = False,
 ) -> dict[str, Any]:
     """Writes `predictions_<split>.csv` and the figures; returns the split's scores.
 
     Args:
         images: `EvaluationImages`, whose `file_names` and `groups` go with the rows of `logits`.
+        ordered: as of `score_split`.
     """
-    scores, class_scores = score_split(logits, labels, names), softmax(logits)
+    scores, class_scores = score_split(logits, labels, names, ordered), softmax(logits)
     path = folder / f"predictions_{split}.csv"
     write_predictions(path, images.file_names, class_scores, labels, names, images.groups)
     figures.figures_of_split(folder, split, class_scores, labels, names, scores)

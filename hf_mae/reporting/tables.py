@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from ..data.benchmarks import BENCHMARKS
-from ..evaluation.comparisons import compare_predictions, corrected_resampled_test, holm, mcnemar
-from ..evaluation.confusion import scores_of
+from ..evaluation.comparisons import Difference, compare_predictions, corrected_resampled_test, holm, mcnemar
+from ..evaluation.confusion import scores_of, shown_as
 from ..evaluation.metrics import HEADLINE
+from ..evaluation.operating import Sided
 from ..runs.finished import CHOSEN_ON_EVALUATED, FinishedRun
+from .clinical import NOTHING_ASKED, Clinical, Questions, answers
 
 PUBLISHED = Path(__file__).parents[1] / "published" / "results.csv"
 
@@ -40,6 +42,7 @@ class Row:
     scores: dict[str, dict[str, Any]]  # `mean`, `std` and `interval`, in per cent; a score not published is absent
     notes: list[str] = field(default_factory=list)
     by_class: dict[str, dict[str, Any]] = field(default_factory=dict)  # of our runs: rates in per cent, as `scores`
+    clinical: Clinical | None = None  # of our runs
 
 
 @dataclass
@@ -84,14 +87,15 @@ def _published(row: dict[str, str], protocol: str) -> Row:
     return Row(row["method"], row["initialisation"], row["source"], False, ranked, scores, notes)
 
 
-def _ours(run: FinishedRun, ranked: bool) -> Row:
+def _ours(run: FinishedRun, ranked: bool, asked: Questions) -> Row:
     scores = {}
     for name, values in run.scores().items():
-        std = None if values["std"] is None else 100 * values["std"]
-        interval = None if values["interval"] is None else [100 * v for v in values["interval"]]
-        scores[name] = {"mean": 100 * values["mean"], "std": std, "interval": interval}
+        scale = shown_as(name)
+        std = None if values["std"] is None else scale * values["std"]
+        interval = None if values["interval"] is None else [scale * v for v in values["interval"]]
+        scores[name] = {"mean": scale * values["mean"], "std": std, "interval": interval}
     notes = run.notes + ([CHOSEN_ON_EVALUATED] if run.chosen_on_evaluated else [])
-    return Row(run.name, run.initialisation, "this run", True, ranked, scores, notes, _rates(run))
+    return Row(run.name, run.initialisation, "this run", True, ranked, scores, notes, _rates(run), answers(run, asked))
 
 
 def _rates(run: FinishedRun) -> dict[str, dict[str, Any]]:
@@ -109,11 +113,12 @@ def _rates(run: FinishedRun) -> dict[str, dict[str, Any]]:
     }
 
 
-def tables(runs: list[FinishedRun], benchmark: str | None = None) -> list[Table]:
+def tables(runs: list[FinishedRun], benchmark: str | None = None, asked: Questions = NOTHING_ASKED) -> list[Table]:
     """One table for each data set, split and protocol among the runs, with the published rows of it.
 
     Args:
         benchmark: also one of its official split, where no run has it.
+        asked: what is asked of each run; a benchmark's own two-sided task is, where no other is.
     """
     wanted: dict[tuple[str, str, str | None], list[FinishedRun]] = {}
     for run in runs:
@@ -123,7 +128,8 @@ def tables(runs: list[FinishedRun], benchmark: str | None = None) -> list[Table]
     result = []
     for (data, split, protocol), chosen in wanted.items():
         published = [_published(row, protocol or "official") for row in published_rows(data)]
-        ours = [_ours(run, protocol is not None or not published) for run in chosen]
+        own = _with_own_task(asked, data)
+        ours = [_ours(run, protocol is not None or not published, own) for run in chosen]
         rows = [row for row in [*ours, *published] if row.ranked]
         title = f"{data}: {protocol} split" if protocol else f"{data}: {split}"
         if data in BENCHMARKS:
@@ -132,11 +138,16 @@ def tables(runs: list[FinishedRun], benchmark: str | None = None) -> list[Table]
         apart = [row for row in [*ours, *published] if not row.ranked]
         notes = [FOLDS] if any(run.is_cross_validated for run in chosen) else []
         notes += [REPEATED] if any(run.repeats_images for run in chosen) else []
-        result.append(Table(title, rows, apart, comparisons(chosen), list(differences(chosen)), notes))
+        result.append(Table(title, rows, apart, comparisons(chosen, own), list(differences(chosen)), notes))
     return result
 
 
-def comparisons(runs: list[FinishedRun]) -> list[dict[str, Any]]:
+def _with_own_task(asked: Questions, data: str) -> Questions:
+    positive = BENCHMARKS[data].positive if data in BENCHMARKS else ()
+    return replace(asked, positive=positive) if positive and asked.positive is None else asked
+
+
+def comparisons(runs: list[FinishedRun], asked: Questions = NOTHING_ASKED) -> list[dict[str, Any]]:
     """Tests between every two runs on the same images, by score; p values are adjusted for all of them together."""
     found: list[dict[str, Any]] = []
     for first, second in combinations(runs, 2):
@@ -146,19 +157,23 @@ def comparisons(runs: list[FinishedRun]) -> list[dict[str, Any]]:
         if first.is_cross_validated and first.trained_on and second.trained_on:
             folds = _by_fold(first, second)
         for entry in compare_predictions(first.folds, second.folds):
-            low, high = entry.interval or (None, None)
-            facts: dict[str, Any] = {
-                "first": first.name,
-                "second": second.name,
-                "units": entry.units,
-                "score": entry.score,
-            }
-            facts |= {"images": sum(len(fold.labels) for fold in first.folds), "difference": entry.difference}
-            facts |= {"low": low, "high": high, "p_value": entry.p_value, "test": entry.test}
-            found.append(facts | ({"corrected_resampled": folds[entry.score]} if folds else {}))
+            more = {"corrected_resampled": folds[entry.score]} if folds else {}
+            found.append(_as_facts(first, second, entry) | more)
+        if asked.positive and set(asked.positive) <= set(first.names):
+            ids = [first.names.index(name) for name in asked.positive]
+            task = {"task": f"{' or '.join(asked.positive)} against the rest"}
+            one, two = (Sided.of(run.folds, ids).folds for run in (first, second))
+            found += [_as_facts(first, second, entry) | task for entry in compare_predictions(one, two)]
     for entry_, adjusted in zip(found, holm([one["p_value"] for one in found])):
         entry_["p_adjusted"] = adjusted
     return found
+
+
+def _as_facts(first: FinishedRun, second: FinishedRun, entry: Difference) -> dict[str, Any]:
+    low, high = entry.interval or (None, None)
+    facts: dict[str, Any] = {"first": first.name, "second": second.name, "units": entry.units, "score": entry.score}
+    facts |= {"images": sum(len(fold.labels) for fold in first.folds), "difference": entry.difference}
+    return facts | {"low": low, "high": high, "p_value": entry.p_value, "test": entry.test}
 
 
 def _same_images(first: FinishedRun, second: FinishedRun) -> bool:
@@ -167,10 +182,10 @@ def _same_images(first: FinishedRun, second: FinishedRun) -> bool:
 
 def _by_fold(first: FinishedRun, second: FinishedRun) -> dict[str, dict[str, float]]:
     """The corrected resampled test over folds and seeds, by headline score."""
-    one, two = ([scores_of(fold.confusion_matrices()) for fold in run.folds] for run in (first, second))
+    one, two = ([scores_of(fold.confusion_matrices(), fold.ordered) for fold in run.folds] for run in (first, second))
     tested = float(np.mean([len(fold.labels) for fold in first.folds]))
     found = {}
-    for name in HEADLINE:
+    for name in one[0]:
         differences = [float(b - a) for left, right in zip(one, two) for a, b in zip(left[name], right[name])]
         found[name] = corrected_resampled_test(differences, tested, float(first.trained_on or 0))
     return found
@@ -211,6 +226,7 @@ def as_json(found: list[Table]) -> dict[str, Any]:
                 "notes": entry.notes,
             }
             | ({"by_class": entry.by_class} if entry.ours else {})
+            | ({"clinical": entry.clinical.to_dict()} if entry.clinical else {})
         )
 
     return {

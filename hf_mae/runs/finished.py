@@ -1,17 +1,18 @@
 """Finished runs, as they are read back: the folders of `finetune`, `crossval` and `evaluate`."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..data.benchmarks import BENCHMARKS
+from ..data.class_map import read_class_map
 from ..errors import UsageError
 from ..evaluation.confusion import scores_of
 from ..evaluation.intervals import Rate, rates_by_class, score_intervals
-from ..evaluation.metrics import HEADLINE
+from ..evaluation.scores import softmax
 from ..evaluation.statistics import Predictions
 from .predictions import read_predictions
 from .record import ALL_RESULTS, CROSSVAL, DataSource, RunRecord, run_name
@@ -33,6 +34,11 @@ class FinishedRun:
         chosen_on_evaluated: whether the best epoch was chosen on the images that are evaluated.
         label_efficiency: points of `crossval`, where there are several.
         trained_on: images of a fold that are trained on, of a cross-validation.
+        chosen: predictions of the split on which operating points are chosen, for each fold; None: there is none.
+        chosen_split: its name.
+        why_none_chosen: where there is none.
+        source: where the images are from.
+        record: of the run (of a cross-validation: of its first).
     """
 
     name: str
@@ -48,6 +54,16 @@ class FinishedRun:
     notes: list[str] = field(default_factory=list)
     label_efficiency: list[dict[str, Any]] | None = None
     trained_on: int | None = None
+    chosen: list[Predictions] | None = None
+    chosen_split: str | None = None
+    why_none_chosen: str = "there are no predictions of another split than the one that is evaluated"
+    source: DataSource | None = None
+    record: RunRecord | None = None
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the classes are grades, in the order of their ids."""
+        return self.folds[0].ordered
 
     @property
     def is_cross_validated(self) -> bool:
@@ -63,10 +79,10 @@ class FinishedRun:
     def scores(self) -> dict[str, dict[str, Any]]:
         """By headline score: `mean`, `std` (None for one run), `values` and the 95 % `interval` of the mean (None where
         there are too few patients or images for one)."""
-        by_fold = [scores_of(fold.confusion_matrices()) for fold in self.folds]
+        by_fold = [scores_of(fold.confusion_matrices(), fold.ordered) for fold in self.folds]
         intervals = score_intervals(self.folds)
         result = {}
-        for name in HEADLINE:
+        for name in intervals:
             values = np.concatenate([scores[name] for scores in by_fold])
             std = float(values.std()) if len(values) > 1 else None
             result[name] = {"mean": float(values.mean()), "std": std, "values": values.tolist()}
@@ -135,14 +151,15 @@ def _crossval(folder: Path, record: RunRecord) -> FinishedRun:
     largest = max(run.fraction for run, _, _ in summary.runs)
     runs = [(run, chosen_on) for run, _, chosen_on in summary.runs if run.fraction == largest]
     numbers = sorted({run.fold for run, _ in runs})
-    folds, file_names, records = [], [], []
+    folds, file_names, records, chosen = [], [], [], []
     names: list[str] = []
     for number in numbers:
         same = [folder / run.folder for run, _ in runs if run.fold == number]
         predictions, files, names = read_predictions([path / "predictions_validation.csv" for path in same])
-        folds.append(predictions)
         file_names.append(files)
         records.append(read_record(same[0]))
+        folds.append(replace(predictions, ordered=records[-1].ordered))
+        chosen.append(_of_split(same, "selection"))
     data, protocol, notes = record.data.name, None, [f"{len(numbers)} folds of our own."]
     if summary.folds == "official":
         data, protocol, notes = _data_and_protocol(record.data, [one.images for one in records], numbers)
@@ -168,7 +185,19 @@ def _crossval(folder: Path, record: RunRecord) -> FinishedRun:
         notes=notes,
         label_efficiency=summary.label_efficiency if len(summary.label_efficiency) > 1 else None,
         trained_on=round(float(np.mean([one.images["train"] for one in records]))),
+        chosen=[one for one in chosen if one is not None] if None not in chosen else None,
+        chosen_split="selection",
+        why_none_chosen="these folds have no images beside those that are trained on and those that are evaluated "
+        "(train with --select_on 0.1 to have some)",
+        source=record.data,
+        record=records[0],
     )
+
+
+def _of_split(folders: list[Path], split: str) -> Predictions | None:
+    """The predictions of a split by runs of one fold; None where one has none."""
+    paths = [folder / f"predictions_{split}.csv" for folder in folders]
+    return read_predictions(paths)[0] if all(path.is_file() for path in paths) else None
 
 
 def _finetune(folder: Path, split: str | None) -> FinishedRun:
@@ -203,6 +232,8 @@ def _single(folder: Path, split: str, record: RunRecord, trained_with: RunRecord
         trained_with: of the model; None: not known.
     """
     predictions, files, names = read_predictions([folder / f"predictions_{split}.csv"])
+    predictions = replace(predictions, ordered=record.ordered)
+    chosen, chosen_split, why = _to_choose_on(folder, split, record, trained_with, names)
     source, chosen_on_evaluated = record.data, False
     data, protocol, notes = _data_and_protocol(source, [record.images], [source.fold])
     if trained_with is None:
@@ -233,8 +264,57 @@ def _single(folder: Path, split: str, record: RunRecord, trained_with: RunRecord
         folds=[predictions],
         file_names=[files],
         chosen_on_evaluated=chosen_on_evaluated,
-        notes=notes,
+        notes=[*notes, *_left_out_note(record)],
+        chosen=chosen,
+        chosen_split=chosen_split,
+        why_none_chosen=why,
+        source=source,
+        record=trained_with or record,
     )
+
+
+def _left_out_note(record: RunRecord) -> list[str]:
+    """What is to be said of an evaluation on another data set's classes."""
+    if not record.data.class_map:
+        return []
+    counts = ", ".join(f"{count} of {name}" for name, count in record.left_out.items()) or "none"
+    return [
+        f"External: classes joined by {Path(record.data.class_map).name}; images of other classes left out: {counts}."
+    ]
+
+
+def _to_choose_on(
+    folder: Path, split: str, record: RunRecord, trained_with: RunRecord | None, names: list[str]
+) -> tuple[list[Predictions] | None, str | None, str]:
+    """Predictions of the split on which operating points are chosen, its name, and why there are none.
+
+    Of a run that is its validation split where the test split is evaluated, else its selection split; of an evaluation
+    that of the run that trained the model, with the same temperature.
+    """
+    own = folder if record.kind == "finetune" else Path(record.base)
+    same_data = trained_with is not None and trained_with.data.data_dir == record.data.data_dir
+    splits = ["validation", "selection"] if not (same_data and split == "validation") else ["selection"]
+    found = [one for one in splits if (own / f"predictions_{one}.csv").is_file() and not (same_data and one == split)]
+    if not found or trained_with is None:
+        return None, None, f"{own} has no predictions of another split than {split}"
+    if record.averaged_views:
+        return None, None, "scores are averaged over views, and those that thresholds would be chosen on are not"
+    predictions, _, own_names = read_predictions([own / f"predictions_{found[0]}.csv"])
+    assert predictions.class_scores is not None, "a file has them"
+    with np.errstate(divide="ignore"):
+        logits = np.log(predictions.class_scores)
+    if record.kind == "evaluate" and record.calibration:
+        logits = logits / record.calibration["temperature"]
+    if record.data.class_map:
+        joined = read_class_map(record.data.class_map, own_names)
+        kept = np.isin(predictions.labels, [i for i, name in enumerate(own_names) if joined.of_model(name).data])
+        labels = [joined.names.index(joined.of_model(own_names[label]).name) for label in predictions.labels[kept]]
+        logits, own_names = joined.merge(logits[:, kept]), joined.names
+        groups = None if predictions.groups is None else predictions.groups[kept]
+        predictions = Predictions(np.array(labels), logits.argmax(-1), len(own_names), groups)
+    if own_names != names:
+        return None, None, f"{own} has other classes"
+    return [replace(predictions, class_scores=softmax(logits), ordered=record.ordered)], found[0], ""
 
 
 def _base_name(base: str) -> str:

@@ -55,6 +55,12 @@ def as_the_run_split(options: EvaluationArguments, given: dict[str, Any], model:
     return dataclasses.replace(options, **changed)
 
 
+def was_ordered(model: str) -> bool:
+    """Whether the classes of a model are grades, by the run that trained it."""
+    record = _run_of(Path(model))
+    return record is not None and record.ordered
+
+
 def _run_of(model: Path) -> RunRecord | None:
     """The record of the run that trained a model; None where there is none."""
     if not model.is_dir():

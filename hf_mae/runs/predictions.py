@@ -79,7 +79,22 @@ def read_predictions(paths: list[Path]) -> tuple[Predictions, list[str], list[st
         predicted.append(_class_ids([row["prediction"] for row in own], names, path))
     groups = np.array([row["group"] for row in rows]) if rows and "group" in rows[0] else None
     labels = np.array(_class_ids([label for _, label in images], names, paths[0]))
-    return Predictions(labels, np.array(predicted), len(names), groups), [name for name, _ in images], names
+    scores = np.array([_scores(own, names, path) for path, (own, _) in zip(paths, whole)])
+    found = Predictions(labels, np.array(predicted), len(names), groups, scores)
+    return found, [name for name, _ in images], names
+
+
+def _scores(rows: list[dict[str, str]], names: list[str], path: Path) -> np.ndarray:
+    """(images, classes), each row summing to 1 (what is written has nine digits)."""
+    try:
+        scores = np.array([[float(row[SCORE + name]) for name in names] for row in rows])
+    except (TypeError, ValueError):
+        scores = np.array([np.nan])
+    total = scores.sum(-1, keepdims=True)
+    if not (np.isfinite(scores).all() and (scores >= 0).all() and (abs(total - 1) < 1e-3).all()):
+        raise UsageError(f"{path} has scores that are no shares of 1: was it edited? Run the evaluation again.")
+    shares: np.ndarray = scores / total
+    return shares
 
 
 def _class_ids(found: list[str], names: list[str], path: Path) -> list[int]:

@@ -40,6 +40,8 @@ class DataSource:
     select_on: float = 0.0
     seed: int | None = None
     fingerprint: str | None = None
+    class_order: list[str] | None = None
+    class_map: str | None = None
 
     @classmethod
     def of(cls, settings: DataSourceArguments, seed: int | None = None, fingerprint: str | None = None) -> "DataSource":
@@ -161,6 +163,9 @@ class RunRecord:
         averaged_views: whether scores are means over turned and mirrored views.
         excluded: images that a pre-training left out on purpose.
         crossval: what a cross-validation found.
+        ordered: whether the classes are grades, in the order of their ids.
+        study: what became of the images that were found, of `data.study.Study.to_dict`; None: not known.
+        left_out: images of classes that `class_map` leaves out, by class.
         probe: what a probe found: by pooling, `linear` and `knn`.
         format: of the file that it was read from.
     """
@@ -181,6 +186,9 @@ class RunRecord:
     excluded: int = 0
     crossval: CrossvalSummary | None = None
     probe: dict[str, Any] | None = None
+    ordered: bool = False
+    study: dict[str, Any] | None = None
+    left_out: dict[str, int] = field(default_factory=dict)
     format: int = FORMAT
 
     @property

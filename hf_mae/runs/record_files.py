@@ -12,6 +12,7 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from ..errors import UsageError, one_line, shown
+from ..evaluation.confusion import names_in
 from ..evaluation.metrics import HEADLINE
 from ..files.writing import write_json
 from .record import (
@@ -36,7 +37,7 @@ SCORED = ("selection", "validation", "test")
 # What stands beside the scores in `results_<split>.json`.
 BESIDE_SCORES = {
     *("format", "kind", "classes", "settings", "model", "source", "images", "averaged_views"),
-    *("temperature_scaling", "hardware", "versions"),
+    *("temperature_scaling", "hardware", "versions", "ordered", "study", "left_out"),
 }
 
 
@@ -96,10 +97,12 @@ def _to_json(record: RunRecord) -> dict[str, Any]:
     """The layout of the file: the names that it always had, and `format`, `kind`, `settings`, `classes`."""
     source = dataclasses.asdict(record.data)
     head = {"format": FORMAT, "kind": record.kind, "classes": record.classes, "settings": record.settings}
+    head |= {"ordered": record.ordered, "study": record.study}
     made = dataclasses.asdict(record.environment)
     if record.kind == "evaluate":
         (scores,) = record.scores.values()
         more = {"averaged_views": record.averaged_views, "temperature_scaling": record.calibration}
+        more |= {"left_out": record.left_out}
         return scores | head | {"model": record.base, "source": source, "images": record.images} | more | made
     if record.kind == "probe":
         found = record.probe or {}
@@ -170,6 +173,9 @@ def _from_json(values: dict[str, Any], file_name: str) -> RunRecord:
         "classes": values.get("classes", []),
         "environment": Environment(str(values.get("hardware", "not known")), str(values.get("versions", "not known"))),
         "format": values.get("format", 1),
+        "ordered": values.get("ordered", False),
+        "study": values.get("study"),
+        "left_out": values.get("left_out", {}),
     }
     if kind == "crossval":
         found = _crossval_from_json(values)
@@ -263,7 +269,7 @@ def _crossval_from_json(values: dict[str, Any]) -> CrossvalSummary:
     runs = []
     for row in values["runs"]:
         run = CrossvalRun(row["fraction"], row["seed"], row["fold"], row["several_fractions"])
-        runs.append((run, {name: float(row[name]) for name in HEADLINE}, row["chosen_on"]))
+        runs.append((run, {name: float(row[name]) for name in names_in(row)}, row["chosen_on"]))
     return CrossvalSummary(
         str(values["folds"]), runs, values["mean_and_std"], values["label_efficiency"], values["pooled"]
     )

@@ -10,7 +10,7 @@ from transformers.integrations import get_available_reporting_integrations
 
 from ..errors import UsageError, first_line, shown
 from .trainer_options import refuse_option
-from .training import FinetuningFields, PretrainingFields, ReferenceFields
+from .training import LOSSES, FinetuningFields, PretrainingFields, ReferenceFields
 
 OUR_DEFAULTS = {"remove_unused_columns": False}  # where one of `trainer_options` differs from transformers' own
 
@@ -131,6 +131,8 @@ class FinetuningArguments(FinetuningFields, ReferenceTraining):  # type: ignore[
         mixup_prob, mixup_switch_prob, mixup_mode: timm's `prob`, `switch_prob` and `mode` (batch, pair, elem).
         smoothing: label smoothing.
         class_weights: `none`, `balanced` (n / (classes x count), as sklearn), or one float a class.
+        loss: `cross_entropy`, or of grades `cdw` or `emd` (see `training.losses.ordinal_sum`).
+        cdw_alpha: power of the distance between grades.
         drop_path: rate of stochastic depth of the last block; `hf-mae finetune` builds its model with it.
         patch_dropout: share of each image's patches that training leaves out, drawn anew every time.
         freeze_backbone: train the head alone (linear probe).
@@ -154,6 +156,10 @@ class FinetuningArguments(FinetuningFields, ReferenceTraining):  # type: ignore[
                 raise UsageError(
                     f"{name} must be {f'between {low:g} and {high:g}' if high else 'at least 0'}, not {value}."
                 )
+        if self.cdw_alpha <= 0 or self.loss not in LOSSES:
+            raise UsageError(f"loss is one of {', '.join(LOSSES)}, and cdw_alpha above 0.")
+        if (self.metric_for_best_model or "").removeprefix("eval_") == "mae" and self.greater_is_better is None:
+            self.greater_is_better = False  # transformers knows this of losses alone
         super().__post_init__()
 
     @property

@@ -78,6 +78,12 @@ class DataSourceArguments(ReadsImages):
         "Which folder is the class, from 1 below the splits. Not given: an image's own, or the one above patients.",
         group="Data",
     )
+    class_order: list[str] | None = option(
+        None,
+        "The classes are grades (Mayo score, ...), in this order; `sorted`: as their names sort. QWK, MAE and one-off "
+        "accuracy join the scores.",
+        group="Data",
+    )
     on_missing_class: str = option(
         "error",
         "Stop at a class that has images in one split only, or keep it.",

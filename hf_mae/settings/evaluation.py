@@ -15,6 +15,12 @@ class EvaluationArguments(DataSourceArguments):
 
     model_name_or_path: str | None = option(None, FINE_TUNED, common=True, group="Model")
     split: str = option("validation", "train, validation or test.", common=True, group="Data")
+    class_map: str | None = option(
+        None,
+        "External validation: a table with the columns data and model, which of the data's classes is which of the "
+        "model's (an empty model: left out).",
+        group="Data",
+    )
     output_dir: str | None = option(None, "Where scores, predictions and figures go.", common=True, group="Output")
     batch_size: int = option(64, "Images per process and forward pass.", common=True, group="Evaluation")
     bf16: bool = option(

@@ -134,6 +134,32 @@ class ReportArguments:
         choices=("validation", "test", "selection"),
         common=True,
     )
+    positive: list[str] | None = option(
+        None, "Classes that are positive, together (`--positive adenoma cancer`): against all others.", common=True
+    )
+    operating_point: list[str] | None = option(
+        None,
+        "sensitivity=0.95, specificity=0.9, threshold=0.5 or youden: chosen on the validation split, applied to the "
+        "reported one; without --positive, of each class against the rest.",
+        common=True,
+        metavar="RULE",
+    )
+    prevalence: float | None = option(None, "Of PPV and NPV; not given: that of the images.", common=True)
+    subgroups: list[str] | None = option(
+        None,
+        "Columns of the manifest (device, centre, sex; age:50,65 makes bands): scores of each part, and whether they "
+        "differ.",
+        common=True,
+        metavar="COLUMN",
+    )
+    manifest: str | None = option(None, "The table with these columns; not given: the run's own.", common=True)
+    min_subgroup: int = option(20, "Images that a subgroup needs for its scores to be shown.", common=True)
+    checklist: str | None = option(
+        None,
+        "Fill in a reporting checklist, as far as the run's record can answer.",
+        choices=("claim", "tripod-ai", "stard-ai"),
+        common=True,
+    )
     output_dir: str | None = option(
         None, "Where the report goes; not given: the run's folder, or ./report for several.", common=True
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from .options import option
 
+LOSSES = ("cross_entropy", "cdw", "emd")
 COSINE = "cosine_with_min_lr"
 
 
@@ -76,6 +77,14 @@ class FinetuningFields(ReferenceFields):
     class_weights: list[str] | None = option(
         None, "none, balanced, or one weight for each class.", common=True, group="Training"
     )
+    loss: str = option(
+        "cross_entropy",
+        "cross_entropy; of grades (--class_order) also cdw (class distance weighted cross-entropy; Polat et al., 2022) "
+        "or emd (squared earth mover's distance; Hou et al., 2016), which know no smoothing.",
+        choices=LOSSES,
+        group="Training",
+    )
+    cdw_alpha: float = option(5.0, "Power of the distance between grades in the loss cdw.", group="Training")
     drop_path: float = option(0.1, "Stochastic depth rate of the last block.", group="Training")
     patch_dropout: float = option(
         0.0, "Share of each image's patches that training leaves out, which is faster; 0: none.", group="Training"

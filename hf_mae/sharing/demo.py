@@ -11,7 +11,7 @@ from PIL import Image
 
 from ..compat.transformers import StockModel
 from ..errors import UsageError
-from ..reporting.text import cell
+from ..reporting.document import cell
 
 TOP, SIMILAR = 5, 6
 MEGABYTES = 20  # of an uploaded file, at most

@@ -17,12 +17,14 @@ from ..data.entries import holds_images, with_own_columns
 from ..data.images import EvaluationImages, TrainingImages
 from ..data.transforms import training_transform_of
 from ..errors import UsageError, nearest
+from ..evaluation.confusion import ORDINAL
 from ..evaluation.metrics import LOGGED, classification_scores
+from ..evaluation.scores import grade_scores
 from ..models.loading import class_names
 from ..models.stochastic_depth import drop_path_of, patches_dropped
 from ..settings.arguments import FinetuningArguments
 from .layer_decay import parameter_groups
-from .losses import balanced_class_weights, cross_entropy_sum, label_weight
+from .losses import balanced_class_weights, cross_entropy_sum, label_weight, ordinal_sum
 from .trainer import ReferenceTrainer
 
 logger = logging.getLogger(__name__)
@@ -40,19 +42,23 @@ class MaeFinetuner(ReferenceTrainer):
     Args:
         model: of `build_classifier`, or any stock ViT / mean-pooling BEiT classifier.
         args: `FinetuningArguments`.
+        ordered: whether the classes are grades, in the order of their ids.
         train_dataset, eval_dataset, processing_class, ...: as for `transformers.Trainer`.
     """
 
     args: FinetuningArguments
 
-    def __init__(self, model: StockModel, args: FinetuningArguments, **kwargs: Any):
+    def __init__(self, model: StockModel, args: FinetuningArguments, ordered: bool = False, **kwargs: Any):
+        self.ordered = ordered
+        if args.loss != "cross_entropy" and not ordered:
+            raise UsageError(f"--loss {args.loss} is for grades: tell their order with --class_order.")
         if args.mixes and args.per_device_train_batch_size % 2:
             raise UsageError(
                 f"mixup and CutMix mix pairs of images: per_device_train_batch_size must be even, "
                 f"not {args.per_device_train_batch_size}."
             )
         if kwargs.get("compute_metrics") is None:
-            refuse_unknown_metric(args)
+            refuse_unknown_metric(args, ordered)
         processor = kwargs.get("processing_class")
         if holds_images(kwargs.get("train_dataset")):
             transform = training_transform_of(_needed(processor))
@@ -80,7 +86,7 @@ class MaeFinetuner(ReferenceTrainer):
             prob=self.args.mixup_prob,
             switch_prob=self.args.mixup_switch_prob,
             mode=self.args.mixup_mode,
-            label_smoothing=self.args.smoothing,
+            label_smoothing=self.args.smoothing if self.args.loss == "cross_entropy" else 0.0,
             num_classes=len(self.class_names),
         )
 
@@ -167,13 +173,18 @@ class MaeFinetuner(ReferenceTrainer):
         if not model.training:
             loss = cross_entropy_sum(outputs.logits, labels) / len(labels)
         else:
-            loss = cross_entropy_sum(outputs.logits, labels, self.class_weights, self.args.smoothing)
+            loss = self._loss_sum(outputs.logits, labels)
             if num_items_in_batch is None:
                 loss = loss / label_weight(labels, self.class_weights)
             else:
                 parts = self.current_gradient_accumulation_steps * self.accelerator.num_processes
                 loss = loss * parts / num_items_in_batch
         return (loss, outputs) if return_outputs else loss
+
+    def _loss_sum(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        if self.args.loss == "cross_entropy":
+            return cross_entropy_sum(logits, labels, self.class_weights, self.args.smoothing)
+        return ordinal_sum(logits, labels, self.args.loss, self.args.cdw_alpha, self.class_weights)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """The stock loop, with a loss over every image once: its own averages the processes' batches, the repeated
@@ -190,24 +201,30 @@ class MaeFinetuner(ReferenceTrainer):
         labels = prediction.label_ids
         labels = labels.argmax(-1) if labels.ndim == 2 else labels
         scores = classification_scores(prediction.predictions.argmax(-1), labels, self.class_names)
-        return {name: scores[name] for name in LOGGED}
+        logged = {name: scores[name] for name in LOGGED}
+        return logged | grade_scores(scores["confusion_matrix"]) if self.ordered else logged
 
 
-def refuse_unknown_metric(args: FinetuningArguments) -> None:
+def refuse_unknown_metric(args: FinetuningArguments, ordered: bool = False) -> None:
     """Raises UsageError for a metric that no evaluation here gives, or whose best is not what `greater_is_better`
     says."""
     if args.metric_for_best_model is None:
         return
-    name, known = args.metric_for_best_model.removeprefix("eval_"), (*LOGGED, "loss")
+    name = args.metric_for_best_model.removeprefix("eval_")
+    known: tuple[str, ...] = (*LOGGED, "loss")
+    if name in ORDINAL and not ordered:
+        raise UsageError(f"--metric_for_best_model {name} is for grades: tell their order with --class_order.")
+    known += tuple(ORDINAL) if ordered else ()
     if name not in known:
         raise UsageError(
             f"--metric_for_best_model takes one of {', '.join(known)} (of the split that judges the epochs), not "
             f"{args.metric_for_best_model}{nearest(name, known)}."
         )
-    if args.greater_is_better is not None and args.greater_is_better != (name != "loss"):
+    smaller = name in ("loss", "mae")
+    if args.greater_is_better is not None and args.greater_is_better == smaller:
         raise UsageError(
             f"--greater_is_better {str(args.greater_is_better).lower()} contradicts --metric_for_best_model {name}, "
-            f"of which the {'smallest' if name == 'loss' else 'greatest'} is the best: leave it out."
+            f"of which the {'smallest' if smaller else 'greatest'} is the best: leave it out."
         )
 
 

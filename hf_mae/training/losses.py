@@ -26,6 +26,35 @@ def cross_entropy_sum(logits: Tensor, labels: Tensor, weight: Tensor | None = No
     return F.cross_entropy(logits.float(), labels, weight, reduction="sum", label_smoothing=smoothing)
 
 
+def ordinal_sum(logits: Tensor, labels: Tensor, loss: str, alpha: float, weight: Tensor | None = None) -> Tensor:
+    """Sum over the images of a loss that knows how far apart grades are, in float32.
+
+    - `cdw`: -sum_i |i - c|^alpha log(1 - p_i), of the true grade c (Polat et al., 2022, Class distance weighted
+      cross-entropy loss for ulcerative colitis severity estimation, equation 2).
+    - `emd`: sum_i (P_i - Y_i)^2 of the cumulative scores and labels (Hou et al., 2016, Squared earth mover's
+      distance-based loss for training deep neural networks; without its constant factor, as dlordinal's).
+
+    Args:
+        logits: (batch, grades).
+        labels: grades (batch,), or soft targets (batch, grades), over which `cdw` is the mean.
+        weight: one for each grade, (grades,).
+    """
+    grades = logits.shape[-1]
+    targets = labels.float() if labels.ndim == 2 else F.one_hot(labels, grades).float()
+    scores = logits.float().log_softmax(-1)
+    if loss == "emd":
+        each = (scores.exp().cumsum(-1) - targets.cumsum(-1)).square().sum(-1)
+    else:
+        places = torch.arange(grades, device=logits.device)
+        apart = (places[:, None] - places).abs().float() ** alpha  # 0 at the true grade, 1 next to it
+        others = logits.float()[:, None].masked_fill(
+            torch.eye(grades, dtype=torch.bool, device=logits.device), -torch.inf
+        )
+        not_this = others.logsumexp(-1) - logits.float().logsumexp(-1, keepdim=True)  # log(1 - p_i)
+        each = -(targets @ apart * not_this).sum(-1)
+    return (each if weight is None else each * (targets @ weight)).sum()
+
+
 def label_weight(labels: Tensor, weight: Tensor | None = None) -> Tensor:
     """What the sum is divided by: the number of images, or the sum of their class weights. A float32 scalar.
 

@@ -13,13 +13,14 @@ from datasets import DatasetDict
 
 from ..data.fingerprint import data_fingerprint
 from ..data.folds import check_folds, official_folds, stratified_folds
+from ..data.ledger import Ledger, followed
 from ..data.sources import read_splits, reduce_training
 from ..errors import CommandLineError, UsageError
 from ..files.writing import write_csv
 from ..models.loading import own_label_names
 from ..reporting import figures
 from ..reporting.crossval import label_efficiency, pooled
-from ..reporting.report import write_report
+from ..reporting.report import write_own_report
 from ..runs.environment import environment
 from ..runs.folder import held, refuse_other_data
 from ..runs.record import ALL_RESULTS, CrossvalRun, CrossvalSummary, DataSource, RunRecord, Scores
@@ -55,19 +56,20 @@ def crossval(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
     options, model_args, data_args, args = settings.parts
     if args.push_to_hub:
         raise CommandLineError("crossval makes many models: push one of them with hf-mae push.")
-    folds = _folds(options, model_args, data_args, args)
+    with followed() as ledger:
+        folds = _folds(options, model_args, data_args, args)
     check_folds(folds)
     fractions = sorted(set(options.train_fractions or [data_args.train_fraction]))
     runs = [
         CrossvalRun(fraction, seed, fold, options.train_fractions is not None)
         for fraction, seed, fold in product(fractions, options.seeds, range(1, len(folds) + 1))
     ]
-    _run_all(runs, folds, settings)
+    _run_all(runs, folds, settings, ledger)
     if args.process_index != 0:
         return None
     record = _summarize(args.folder, runs, folds[0]["train"].features["labels"].names, settings)
     if data_args.benchmark:
-        write_report([args.output_dir], args.folder)
+        write_own_report(args.folder)
     return record
 
 
@@ -83,7 +85,7 @@ def _folds(
     raise CommandLineError(f"--folds takes official or a number, not {options.folds}.")
 
 
-def _run_all(runs: list[CrossvalRun], folds: list[DatasetDict], settings: Settings) -> None:
+def _run_all(runs: list[CrossvalRun], folds: list[DatasetDict], settings: Settings, ledger: Ledger) -> None:
     """Trains what is not done yet, with a line before each run on how far it is and how long it will take."""
     _, model_args, data_args, args = settings.parts
     seconds: list[float] = []
@@ -102,7 +104,7 @@ def _run_all(runs: list[CrossvalRun], folds: list[DatasetDict], settings: Settin
         run_args = dataclasses.replace(args, output_dir=str(folder), seed=run.seed, resume_from_checkpoint="last")
         started = time.monotonic()
         with held(run_args):
-            finetune_on(splits, model_args, run_data, run_args, given)
+            finetune_on(splits, model_args, run_data, run_args, given, ledger)
         seconds.append(time.monotonic() - started)
 
 
@@ -156,6 +158,7 @@ def _summarize(root: Path, runs: list[CrossvalRun], names: list[str], settings: 
         settings=settings.given,
         classes=names,
         crossval=summary,
+        ordered=records[0].ordered,
     )
     write_record(record, root)
     if len(points) > 1:

@@ -2,6 +2,7 @@
 
 import logging
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,14 @@ import torch
 from datasets import DatasetDict
 
 from ..compat.deepspeed import whole_weights
+from ..data.class_map import read_class_map
 from ..data.fingerprint import data_fingerprint
 from ..data.images import EvaluationImages
-from ..data.sources import load_splits
+from ..data.ledger import followed
+from ..data.manifests import manifest_of
+from ..data.sources import is_ordered, load_splits
 from ..data.splits import chosen_split
+from ..data.study import study_of
 from ..errors import UsageError
 from ..evaluation.calibration import before_and_after
 from ..evaluation.scores import score_split
@@ -21,7 +26,7 @@ from ..models.loading import class_names, load_classifier
 from ..models.views import averaged_views
 from ..reporting.splits import write_split
 from ..runs.environment import environment
-from ..runs.own_splits import as_the_run_split
+from ..runs.own_splits import as_the_run_split, was_ordered
 from ..runs.record import DataSource, RunRecord
 from ..runs.record_files import write_record
 from ..runs.temperature import fit_and_write, read_temperature
@@ -52,10 +57,18 @@ def evaluate(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
     with whole_weights():
         model, processor = load_classifier(str(options.model_name_or_path))
     names = class_names(model)
-    with tempfile.TemporaryDirectory() as unused:  # the Trainer wants an output folder, and leaves nothing in it
+    joined = read_class_map(options.class_map, names) if options.class_map else None
+    left_out: dict[str, int] = {}
+    with (
+        tempfile.TemporaryDirectory() as unused,
+        followed() as ledger,
+    ):  # the Trainer wants an output folder, and leaves nothing in it
         args = _trainer_arguments(options, unused)
         with args.main_process_first(desc="reading the images"):
-            splits = load_splits(options, options.seed, label_names=names)
+            splits = load_splits(options, options.seed, label_names=None if joined else names)
+        if joined:
+            splits, left_out = joined.relabel(splits, str(options.data_dir))
+            names = joined.names
         _refuse_other_classes(options, splits, names)
         images = EvaluationImages(chosen_split(splits, options.split, options.data_dir), processor, cache=False)
         trainer = MaeFinetuner(model=model, args=args)
@@ -63,7 +76,21 @@ def evaluate(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
             output: Any = trainer.predict(images)
     if not trainer.is_world_process_zero():
         return None
-    return _scored(options, settings.given, splits, images, names, output.predictions, output.label_ids, scale)
+    logits = joined.merge(output.predictions) if joined else output.predictions
+    base = RunRecord(
+        kind="evaluate",
+        base=str(options.model_name_or_path),
+        data=DataSource.of(options, options.seed, data_fingerprint(splits)),
+        images={split: len(dataset) for split, dataset in splits.items()},
+        environment=environment(),
+        settings=settings.given,
+        classes=names,
+        averaged_views=options.tta,
+        ordered=is_ordered(options) or was_ordered(str(options.model_name_or_path)),
+        study=study_of(ledger, splits, manifest_of(options)),
+        left_out=left_out,
+    )
+    return _scored(options, base, images, logits, output.label_ids, scale)
 
 
 def _trainer_arguments(options: EvaluationArguments, output_dir: str) -> FinetuningArguments:
@@ -89,10 +116,8 @@ def _refuse_other_classes(options: EvaluationArguments, splits: DatasetDict, nam
 
 def _scored(
     options: EvaluationArguments,
-    given: dict[str, Any],
-    splits: DatasetDict,
+    base: RunRecord,
     images: EvaluationImages,
-    names: list[str],
     logits: np.ndarray,
     labels: np.ndarray,
     scale: float | None,
@@ -107,21 +132,10 @@ def _scored(
     if calibrated:
         logits = logits / calibrated["temperature"]
     if folder:
-        scores = write_split(folder, options.split, images, logits, labels, names)
+        scores = write_split(folder, options.split, images, logits, labels, base.classes, base.ordered)
     else:
-        scores = score_split(logits, labels, names)
-    record = RunRecord(
-        kind="evaluate",
-        base=str(options.model_name_or_path),
-        data=DataSource.of(options, options.seed, data_fingerprint(splits)),
-        images={split: len(dataset) for split, dataset in splits.items()},
-        environment=environment(),
-        settings=given,
-        classes=names,
-        scores={options.split: scores},
-        calibration=calibrated,
-        averaged_views=options.tta,
-    )
+        scores = score_split(logits, labels, base.classes, base.ordered)
+    record = replace(base, scores={options.split: scores}, calibration=calibrated)
     if folder:
         write_record(record, folder)
     return record

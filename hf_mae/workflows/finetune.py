@@ -15,8 +15,11 @@ from ..compat.transformers import StockModel
 from ..data.fingerprint import data_fingerprint
 from ..data.images import EvaluationImages, TrainingImages
 from ..data.leakage import pretraining_record, seen_in_pretraining, warn_of_seen
-from ..data.sources import load_splits
+from ..data.ledger import Ledger, followed
+from ..data.manifests import manifest_of
+from ..data.sources import is_ordered, load_splits
 from ..data.splits import HELD_OUT, judge_of
+from ..data.study import study_of
 from ..data.transforms import image_processor, parse_mean_std, training_transform
 from ..errors import UsageError, stops_with_a_word
 from ..evaluation.calibration import calibration_sentence
@@ -26,7 +29,7 @@ from ..models.checkpoints import resolve
 from ..models.loading import own_label_names
 from ..reporting import figures
 from ..reporting.model_card import write_model_card
-from ..reporting.report import write_report
+from ..reporting.report import write_own_report
 from ..reporting.splits import write_split
 from ..runs.environment import environment
 from ..runs.folder import clear_old_run, held, refuse_other_data, settle_resume
@@ -71,12 +74,12 @@ def _finetune(settings: Settings) -> RunRecord | None:
     """The steps of `finetune`."""
     model_args, data_args, args = settings.parts
     push = push_when_done(args)
-    with args.main_process_first(desc="reading the images"):
+    with args.main_process_first(desc="reading the images"), followed() as ledger:
         splits = load_splits(data_args, args.seed, own_label_names(model_args.model_name_or_path))
     with held(args):
-        record = finetune_on(splits, model_args, data_args, args, settings.given)
+        record = finetune_on(splits, model_args, data_args, args, settings.given, ledger)
     if record is not None and record.scores and data_args.benchmark:
-        write_report([args.output_dir], args.folder)
+        write_own_report(args.folder)
     push()
     return record
 
@@ -87,6 +90,7 @@ def finetune_on(
     data_args: DataArguments,
     args: FinetuningArguments,
     given: dict[str, Any],
+    ledger: Ledger,
 ) -> RunRecord | None:
     """One run, from the splits to the output folder, which the caller holds.
 
@@ -94,6 +98,7 @@ def finetune_on(
         splits: `train`, and perhaps `selection` (which chooses the epoch), `validation` (which does where there is no
             `selection`) and `test`.
         given: what recipe and flags gave, for `recipe.yaml`.
+        ledger: what was found and left out when the splits were read.
 
     Returns:
         The record; None on processes other than the main one.
@@ -113,6 +118,7 @@ def finetune_on(
         train_dataset=training_images,
         eval_dataset=held_out.get(judge_of(splits) or ""),
         processing_class=processor,
+        ordered=is_ordered(data_args),
     )
     if not checkpoint:
         clear_old_run(args)
@@ -124,6 +130,8 @@ def finetune_on(
         environment=environment(),
         settings=given,
         classes=names,
+        ordered=is_ordered(data_args),
+        study=study_of(ledger, splits, manifest_of(data_args)),
         leakage=_look_for_leakage(model_args, data_args, args, splits),
     )
     if args.process_index == 0:
@@ -245,7 +253,9 @@ def _train_and_evaluate(
     if not trainer.is_world_process_zero():
         return None
     scores = {
-        split: write_split(folder, split, held_out[split], output.predictions, output.label_ids, begun.classes)
+        split: write_split(
+            folder, split, held_out[split], output.predictions, output.label_ids, begun.classes, begun.ordered
+        )
         for split, output in outputs.items()
     }
     _draw(trainer, folder, result.global_step)

@@ -1,4 +1,4 @@
-"""`report`: runs beside the published rows, with intervals and tests."""
+"""`report`: runs beside the published rows, with intervals and tests, and the study that they are of."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,20 +6,36 @@ from typing import Any
 
 from ..data.benchmarks import BENCHMARKS
 from ..errors import CommandLineError, nearest
-from ..reporting.report import write_report
+from ..reporting.checklists import write_checklist
+from ..reporting.report import Comparison, compare, write_report
+from ..reporting.study import write_study
 from ..settings.fill import fill
 
 
 @dataclass(frozen=True)
 class Report:
-    """A report: its text as Markdown, and the folder that holds it in all forms."""
+    """A report.
 
-    text: str
+    Args:
+        found: every number of it.
+        folder: that holds it in all forms.
+        written: names of files there.
+    """
+
+    found: Comparison
     folder: Path
+    written: list[str]
+
+    def summary(self) -> str:
+        """What a screen shows: of several runs, the tables and comparisons alone."""
+        if len(self.found.runs) == 1:
+            return self.found.summary()
+        text = self.found.summary(details=False)
+        return f"{text}\nEach run by itself (classes, patients, operating points, subgroups): report.md.\n"
 
 
 def report(**flags: Any) -> Report:
-    """Writes `report.md`, `report.tex` and `report.json`; `flags` are those of `hf-mae report`."""
+    """Writes a report, and what a paper says of each run's images and methods; `flags` are those of `hf-mae report`."""
     (options,) = fill("report", None, **flags).parts
     runs = options.runs or []
     if not runs and not options.benchmark:
@@ -30,5 +46,24 @@ def report(**flags: Any) -> Report:
             f"there is no benchmark {options.benchmark}{nearest(options.benchmark, known)}: choose one of "
             f"{', '.join(known)}."
         )
+    if options.checklist and not runs:
+        raise CommandLineError("--checklist is of a run: pass its folder.")
+    found = compare(
+        runs,
+        benchmark=options.benchmark,
+        split=options.split,
+        positive=options.positive,
+        operating_points=options.operating_point or (),
+        prevalence=options.prevalence,
+        subgroups=options.subgroups or (),
+        manifest=options.manifest,
+        min_subgroup=options.min_subgroup,
+    )
     folder = Path(options.output_dir or (runs[0] if len(runs) == 1 else "report"))
-    return Report(write_report(runs, folder, options.benchmark, options.split), folder)
+    written = write_report(found, folder)
+    for number, run in enumerate(found.runs, 1):
+        which = "" if len(found.runs) == 1 else f"_{number}"
+        written += write_study(run, folder, which)
+        if options.checklist:
+            written += write_checklist(run, options.checklist, folder, which)
+    return Report(found, folder, written)

@@ -43,11 +43,18 @@ RECORDS = {
         training=Training(1.5, 12, 1e-3, 4, {"train_loss": 0.25}),
         calibration={"temperature": 1.5, "fitted_on": "validation"},
         leakage={"test": 1},
+        ordered=True,
+        study={"found": 9, "left_out": [], "splits": {"train": {"images": 9}}, "columns": {}},
         **COMMON,
     ),
     "pretrain": RunRecord(kind="pretrain", images={"train": 9}, training=Training(2.0), excluded=3, **COMMON),
     "evaluate": RunRecord(
-        kind="evaluate", images={"test": 3}, scores={"test": SCORES}, averaged_views=True, calibration=None, **COMMON
+        kind="evaluate",
+        images={"test": 3},
+        scores={"test": SCORES},
+        averaged_views=True,
+        left_out={"polyp": 3},
+        **COMMON,
     ),
     "probe": RunRecord(
         kind="probe", images={"judge": 3}, probe={"cls": {"knn": {}}, "mean": {}, "parts": {"judge": "test"}}, **COMMON

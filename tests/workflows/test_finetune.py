@@ -61,7 +61,7 @@ def test_the_output_folder_holds_what_the_contract_says(run):
         "predictions_test.csv",
         "recipe.yaml",
         "confusion_matrix_validation.png",
-        "confusion_matrix_test.svg",
+        "confusion_matrix_test.pdf",
         "learning_curves.png",
     }
     assert expected <= {path.name for path in run.iterdir()}

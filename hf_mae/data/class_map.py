@@ -1,0 +1,132 @@
+"""Classes of one data set as those of a model that was trained on another: external validation."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from datasets import ClassLabel, Dataset, DatasetDict
+from scipy.special import logsumexp
+
+from ..errors import UsageError, nearest
+from .ledger import note_left_out
+from .tables import read_table
+
+LEFT_OUT = ("", "-")
+
+
+@dataclass(frozen=True)
+class SharedClass:
+    """A class that both sides know, each perhaps as several of its own; a class of the model alone has no `data`."""
+
+    name: str
+    data: tuple[str, ...]
+    model: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """Which classes of the data are which of the model.
+
+    Args:
+        shared: in the order of the model's classes.
+        left_out: classes of the data that are none of the model's.
+    """
+
+    shared: tuple[SharedClass, ...]
+    left_out: tuple[str, ...]
+    model_names: tuple[str, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """Of the classes that are scored."""
+        return [one.name for one in self.shared]
+
+    def of_model(self, name: str) -> SharedClass:
+        """The class that one of the model's is scored as."""
+        return next(one for one in self.shared if name in one.model)
+
+    def merge(self, logits: np.ndarray) -> np.ndarray:
+        """Logits (..., model classes) as those of the shared classes, whose scores are the sums of their parts'."""
+        ids = {name: index for index, name in enumerate(self.model_names)}
+        return np.stack(
+            [logsumexp(logits[..., [ids[name] for name in one.model]].astype(float), axis=-1) for one in self.shared],
+            axis=-1,
+        )
+
+    def relabel(self, splits: DatasetDict, where: str) -> tuple[DatasetDict, dict[str, int]]:
+        """The splits with shared classes, and how many images of each class were left out.
+
+        Raises:
+            UsageError: the data has a class that the map does not name, or nothing is left.
+        """
+        ids = {name: index for index, one in enumerate(self.shared) for name in one.data}
+        own = next(iter(splits.values())).features["labels"].names
+        if unknown := [name for name in own if name not in ids and name not in self.left_out]:
+            raise UsageError(
+                f"{where} has classes that the class map does not name: {', '.join(unknown)}. Give each a row; an "
+                "empty `model` leaves it out."
+            )
+        counts: dict[str, int] = {}
+        found = DatasetDict()
+        for split, dataset in splits.items():
+            labels = [own[label] for label in dataset["labels"][:]]
+            kept = [index for index, name in enumerate(labels) if name in ids]
+            for name in labels:
+                if name not in ids:
+                    counts[name] = counts.get(name, 0) + 1
+            if kept:
+                found[split] = _with_labels(dataset.select(kept), [ids[labels[index]] for index in kept], self.names)
+        if not found:
+            raise UsageError(f"{where} has no image of a class that the model knows.")
+        for name, count in counts.items():
+            note_left_out(f"class {name}, which the model does not know", count)
+        return found, counts
+
+
+def _with_labels(dataset: Dataset, labels: list[int], names: list[str]) -> Dataset:
+    features = ClassLabel(names=names)
+    return dataset.remove_columns("labels").add_column("labels", labels).cast_column("labels", features)
+
+
+def read_class_map(path: str | Path, model_names: list[str]) -> ClassMap:
+    """A table with the columns `data` and `model`, a row for each pair of classes that are the same.
+
+    A class may stand in several rows: one of the model that the data splits into two, or the other way round; such ones
+    are scored as one class, called as the side that has one name for it.
+
+    Raises:
+        UsageError: a column is missing, or a class is none of the model's.
+    """
+    rows = read_table(Path(path))
+    if missing := [name for name in ("data", "model") if name not in rows[0]]:
+        raise UsageError(f"{path} lacks the column {', '.join(missing)}: a class map has data and model.")
+    pairs = [(str(row["data"] or "").strip(), str(row["model"] or "").strip()) for row in rows]
+    left_out = [data for data, model in pairs if model in LEFT_OUT]
+    joined = [(data, model) for data, model in pairs if model not in LEFT_OUT]
+    for _, model in joined:
+        if model not in model_names:
+            raise UsageError(f"{path}: the model has no class {model}{nearest(model, model_names)}.")
+    if both := {data for data, _ in joined} & set(left_out):
+        raise UsageError(f"{path} leaves {', '.join(sorted(both))} out, and maps it too.")
+    shared = []
+    seen: set[str] = set()
+    for name in model_names:
+        if name not in seen:
+            theirs, own = _joined(name, joined)
+            seen |= set(own)
+            names = own if len(own) == 1 or len(theirs) != 1 else theirs
+            shared.append(SharedClass(" + ".join(names), tuple(theirs), tuple(own)))
+    return ClassMap(tuple(shared), tuple(dict.fromkeys(left_out)), tuple(model_names))
+
+
+def _joined(name: str, pairs: list[tuple[str, str]]) -> tuple[list[str], list[str]]:
+    """Everything that is the same class as one of the model's, on both sides."""
+    data: list[str] = []
+    model = [name]
+    while True:
+        more_data = [one for one, other in pairs if other in model and one not in data]
+        data += dict.fromkeys(more_data)
+        more_model = [other for one, other in pairs if one in data and other not in model]
+        model += dict.fromkeys(more_model)
+        if not more_data and not more_model:
+            return data, model

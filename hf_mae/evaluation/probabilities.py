@@ -1,0 +1,242 @@
+"""How good the scores of the classes are, as probabilities: AUROC, Brier score, log loss and calibration errors, each
+with its 95 % interval.
+
+AUROC, Brier score and log loss change little where one unit (an image, or a patient or video) is left out: their
+intervals are the jackknife's, as those of the other scores. A calibration error is a sum of absolute values: it is
+above zero for a perfect model too, the more so the fewer images there are. Its interval is where the error lies of
+which what was seen is neither among the largest nor the smallest 2.5 %: the gaps of the bins are made larger or smaller
+together, and their noise, which patients have as a whole, is drawn (docs/statistics.md tells what that is worth).
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.stats import rankdata
+
+from .confusion import Floats
+from .intervals import CONFIDENCE, FEWEST, Estimate, Interval, interval
+from .metrics import CALIBRATION_BINS
+from .statistics import Predictions, Units, units_of_images
+
+# In the order in which they are shown; smaller is better but for the first.
+PROBABILITY_TITLES = {
+    "roc_auc": "AUROC",
+    "brier": "Brier score",
+    "log_loss": "log loss",
+    "ece": "ECE",
+    "classwise_ece": "class-wise ECE",
+    "adaptive_ece": "adaptive ECE",
+}
+DRAWS = 2000  # of a calibration error's noise
+MOST_CLASSES = 100  # whose class-wise error has an interval: its bins are 15 times as many
+
+
+def probability_scores(folds: list[Predictions]) -> dict[str, Estimate]:
+    """`PROBABILITY_TITLES`, as means over folds and runs; AUROC is left out where a class has no image, or all.
+
+    - `roc_auc`: each class against the rest, macro (scikit-learn's).
+    - `brier`: mean over images of the squared distance to the true class, summed over classes (0 to 2; Brier, 1950).
+    - `log_loss`: mean of -log of the true class's score (scikit-learn's, also its clipping).
+    - `ece`, `adaptive_ece`: of the predicted class, over 15 bins of equal width, or of equally many images.
+    - `classwise_ece`: of every class over 15 bins of its score, mean over classes (Kull et al., 2019).
+    """
+    units, places = units_of_images(folds)
+    found = {}
+    for name, of_images in (("brier", _brier), ("log_loss", _log_loss)):
+        value, without = _mean_without(folds, units, places, of_images)
+        highest = 2.0 if name == "brier" else np.inf
+        found[name] = Estimate(value, interval(value, without, units, highest=highest))
+    value, without = auroc_without(folds, units, places)
+    if np.isfinite(value):
+        found["roc_auc"] = Estimate(value, interval(value, without, units))
+    for name, bins, width in (
+        ("ece", _of_the_best, 1),
+        ("classwise_ece", _of_every_class, None),
+        ("adaptive_ece", _of_the_best_by_rank, 1),
+    ):
+        found[name] = _calibration_error(folds, units, places, bins, width)
+    return {name: found[name] for name in PROBABILITY_TITLES if name in found}
+
+
+def _scores_of(fold: Predictions) -> Floats:
+    if fold.class_scores is None:
+        raise ValueError("These predictions have no scores of the classes.")
+    return fold.class_scores
+
+
+def _brier(scores: Floats, labels: NDArray[np.int64]) -> Floats:
+    distances: Floats = ((scores - np.eye(scores.shape[-1])[labels]) ** 2).sum(-1)
+    return distances
+
+
+def _log_loss(scores: Floats, labels: NDArray[np.int64]) -> Floats:
+    own = scores[np.arange(len(labels)), labels]
+    return -np.log(np.clip(own, np.finfo(own.dtype).eps, None))
+
+
+def _mean_without(
+    folds: list[Predictions],
+    units: Units,
+    places: list[NDArray[np.int64]],
+    of_images: Callable[[Floats, NDArray[np.int64]], Floats],
+) -> tuple[float, Floats]:
+    """A mean over images, over folds and runs, and the same without each unit."""
+    value, change, weight = 0.0, np.zeros(len(units.times)), 1.0 / len(folds)
+    for fold, place, members in zip(folds, places, units.members):
+        values = np.mean([of_images(run, fold.labels) for run in _scores_of(fold)], axis=0)
+        mean, count = float(values.mean()), len(values)
+        sums, sizes = (np.bincount(place, part, len(members)) for part in (values, np.ones(count)))
+        with np.errstate(invalid="ignore"):  # a unit that is the whole fold leaves nothing
+            without = (mean * count - sums) / (count - sizes)
+        value += weight * mean
+        change[members] += weight * (without - mean)
+    return value, value + change
+
+
+def auroc_without(folds: list[Predictions], units: Units, places: list[NDArray[np.int64]]) -> tuple[float, Floats]:
+    """The macro AUROC over folds and runs, and the same without each unit; NaN where a class has no image, or all."""
+    value, change, weight = 0.0, np.zeros(len(units.times)), 1.0 / len(folds)
+    for fold, place, members in zip(folds, places, units.members):
+        parts = [
+            area_without(run[:, label], fold.labels == label, place, len(members))
+            for run in _scores_of(fold)
+            for label in range(fold.num_classes)
+        ]
+        area = float(np.mean([part[0] for part in parts]))
+        value += weight * area
+        change[members] += weight * (np.mean([part[1] for part in parts], axis=0) - area)
+    return value, value + change
+
+
+def area_without(
+    scores: Floats, positive: NDArray[np.bool_], place: NDArray[np.int64], units: int
+) -> tuple[float, Floats]:
+    """The area under a ROC curve, and the same without each unit; NaN where either side has no image.
+
+    It is the share of pairs (positive, negative) in order (Mann and Whitney), so that without a unit the pairs with its
+    images are taken off.
+
+    Args:
+        scores: (images,).
+        positive: which images are (images,).
+        place: the unit of each image (images,).
+        units: how many there are.
+    """
+    ahead = _pairs_in_order(scores, positive)
+    total = ahead[positive].sum()
+    counts = np.array([np.bincount(place[side], minlength=units) for side in (positive, ~positive)], dtype=float)
+    own = np.bincount(place, ahead, units)
+    within = np.zeros(units)
+    order = np.argsort(place, kind="stable")
+    for unit, images in zip(np.unique(place), np.split(order, np.flatnonzero(np.diff(place[order])) + 1)):
+        if 0 < positive[images].sum() < len(images):
+            within[unit] = _pairs_in_order(scores[images], positive[images])[positive[images]].sum()
+    sides = counts.sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return float(total / sides.prod()), (total - own + within) / (sides[:, None] - counts).prod(0)
+
+
+def _pairs_in_order(scores: Floats, positive: NDArray[np.bool_]) -> Floats:
+    """Of every image, the images of the other side with which it is in order (images,); ties count half."""
+    ranks = rankdata(scores)
+    found = np.zeros(len(scores))
+    found[positive] = ranks[positive] - rankdata(scores[positive])
+    negatives = ~positive
+    found[negatives] = positive.sum() - (ranks[negatives] - rankdata(scores[negatives]))
+    return found
+
+
+# Calibration errors
+
+
+def _equal_width(scores: Floats) -> NDArray[np.int64]:
+    bins: NDArray[np.int64] = np.ceil(scores * CALIBRATION_BINS).astype(int) - 1  # (low, high]
+    return np.clip(bins, 0, CALIBRATION_BINS - 1)
+
+
+def _of_the_best(scores: Floats, labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], Floats]:
+    """The bin of each image, and by how much it is right more than its score says (images, 1)."""
+    best = scores.max(-1)
+    return _equal_width(best)[:, None], ((scores.argmax(-1) == labels) - best)[:, None]
+
+
+def _of_the_best_by_rank(scores: Floats, labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], Floats]:
+    best = scores.max(-1)
+    bins = (rankdata(best, method="ordinal") - 1) * CALIBRATION_BINS // len(best)
+    return bins[:, None], ((scores.argmax(-1) == labels) - best)[:, None]
+
+
+def _of_every_class(scores: Floats, labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], Floats]:
+    """The same for every class (images, classes), the bins of a class after those of the one before."""
+    classes = scores.shape[-1]
+    return _equal_width(scores) + CALIBRATION_BINS * np.arange(classes), np.eye(classes)[labels] - scores
+
+
+def _calibration_error(
+    folds: list[Predictions],
+    units: Units,
+    places: list[NDArray[np.int64]],
+    bins: Callable[[Floats, NDArray[np.int64]], tuple[NDArray[np.int64], Floats]],
+    classes: int | None,
+) -> Estimate:
+    """The mean over folds, runs (and classes) of the bins' gaps, each with its share of the images.
+
+    Args:
+        bins: bin and gap of each image (images, classes or 1).
+        classes: over how many it is a mean; None: all.
+    """
+    gaps, noise, scale = [], [], []
+    for fold, place, members in zip(folds, places, units.members):
+        images = len(fold.labels)
+        sizes = np.bincount(place, minlength=len(members))
+        for run in _scores_of(fold):
+            which, gap = bins(run, fold.labels)
+            count = int(which.max()) + 1
+            flat = (place[:, None] * count + which).ravel()
+            of_units = np.bincount(flat, gap.ravel(), len(members) * count).reshape(len(members), count) / images
+            total = of_units.sum(0)
+            gaps.append(total)
+            if count <= MOST_CLASSES * CALIBRATION_BINS:
+                spread = np.zeros((len(units.times), count))
+                beyond_share = of_units - sizes[:, None] / images * total
+                spread[members] = beyond_share * (images / np.maximum(images - sizes, 1))[:, None]  # of leaving it out
+                noise.append(spread)
+            scale.append(np.full(count, 1 / (len(_scores_of(fold)) * len(folds) * (classes or fold.num_classes))))
+    gap, weight = np.concatenate(gaps), np.concatenate(scale)
+    value = float(weight @ np.abs(gap))
+    if not noise:
+        return Estimate(value, None)
+    return Estimate(value, _inverted(value, gap, np.concatenate(noise, axis=1), weight, units))
+
+
+def _inverted(value: float, gap: Floats, noise: Floats, weight: Floats, units: Units) -> Interval:
+    """The errors of which `value` is neither among the largest nor the smallest.
+
+    Args:
+        gap: of the bins, signed (bins,).
+        noise: what each unit has in them beyond its share (units, bins).
+        weight: of the bins (bins,).
+    """
+    if units.effective < FEWEST:
+        return None
+    generator, less = np.random.default_rng(0), (len(units.times) - 1) / len(units.times)
+    roots = np.linalg.svd(noise * less**0.5, full_matrices=False)
+    drawn = generator.standard_normal((DRAWS, len(roots.S))) @ (roots.S[:, None] * roots.Vh)
+    freedom = units.effective - 1
+    drawn *= (freedom / generator.chisquare(freedom, DRAWS))[:, None] ** 0.5
+
+    def beyond(times: float, share: float) -> float:
+        return float(np.quantile(np.abs(times * gap + drawn) @ weight, share)) - value
+
+    ends, tail = [], (1 - CONFIDENCE) / 2
+    for share in (1 - tail, tail):
+        if beyond(0.0, share) >= 0:
+            ends.append(0.0)
+            continue
+        most = 2.0
+        while beyond(most, share) < 0:
+            most *= 2
+        ends.append(float(brentq(beyond, 0.0, most, args=(share,), xtol=1e-4)) * value)
+    return ends[0], max(ends[1], value)

@@ -1,0 +1,333 @@
+"""Reporting checklists, filled in as far as the record of a run can answer.
+
+The items' topics are in our words, with the numbers of the guidelines (published/checklists.csv): CLAIM, 2024 update
+(Tejani et al., Radiology: Artificial Intelligence 6:e240300); TRIPOD+AI (Collins et al., BMJ 385:e078378, 2024);
+STARD-AI (Sounderajah et al., Nature Medicine, 2025), whose items beyond STARD 2015 are called `AI ...`. A journal wants
+its own form: what is here goes into it.
+"""
+
+import csv
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..data.benchmarks import BENCHMARKS
+from ..errors import UsageError
+from ..runs.finished import FinishedRun
+from ..runs.record import RunRecord
+from .document import Block, Grid, Heading, Paragraph, write_document
+from .study import SPLITS, setting
+
+FILE = Path(__file__).parents[1] / "published" / "checklists.csv"
+TITLES = {"claim": "CLAIM (2024)", "tripod-ai": "TRIPOD+AI", "stard-ai": "STARD-AI"}
+TO_SAY = "To be said by the authors."
+
+
+@dataclass(frozen=True)
+class Item:
+    """A line of a checklist.
+
+    Args:
+        answer: what the record says; None: the authors must.
+        source: where it is from.
+    """
+
+    number: str
+    section: str
+    topic: str
+    answer: str | None
+    source: str | None
+
+
+def checklist(run: FinishedRun, name: str) -> list[Item]:
+    """The items of a checklist (`TITLES`), answered as far as the record of a run can.
+
+    Raises:
+        UsageError: there is no such checklist, or the run was recorded by a version that did not note its images.
+    """
+    if name not in TITLES:
+        raise UsageError(f"There is no checklist {name}: choose one of {', '.join(TITLES)}.")
+    record = run.record
+    if record is None or record.study is None:
+        raise UsageError(f"{run.folder} was recorded by an earlier version, which did not note what a checklist asks.")
+    with open(FILE, encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["checklist"] == name]
+    items = []
+    for row in rows:
+        found = ANSWERS[row["answer"]](run, record) if row["answer"] != "author" else None
+        answer, source = found or (None, None)
+        items.append(Item(row["item"], row["section"], row["topic"], answer, source))
+    return items
+
+
+def write_checklist(run: FinishedRun, name: str, folder: Path, which: str = "") -> list[str]:
+    """Writes `checklist_<name>.md`, `.tex` (and `.docx`); returns their names."""
+    items = checklist(run, name)
+    answered = sum(item.answer is not None for item in items)
+    rows = [[item.number, item.section, item.topic, item.answer or TO_SAY, item.source or ""] for item in items]
+    blocks: list[Block] = [
+        Heading(f"{TITLES[name]} for {run.name}", 1),
+        Paragraph(
+            f"{answered} of {len(items)} items are answered from the record of the run, each with its source; "
+            "the others are for the authors. Topics are in the words of hf_mae: the guideline's own form has the "
+            "official ones."
+        ),
+        Grid(["item", "section", "topic", "answer", "source"], rows, "llppl"),
+    ]
+    return write_document(blocks, folder / f"checklist_{name}{which}")
+
+
+Answer = tuple[str, str] | None
+
+
+def _data(run: FinishedRun, record: RunRecord) -> Answer:
+    if record.data.benchmark in BENCHMARKS:
+        entry = BENCHMARKS[record.data.benchmark]
+        return f"{entry.title}; {entry.homepage}; licence: {entry.licence}.", "all_results.json: source"
+    return f"Images of {record.data.name} (say from where they are).", "all_results.json: source"
+
+
+def _steps(record: RunRecord) -> list[dict[str, Any]]:
+    study: dict[str, Any] = record.study or {}
+    found: list[dict[str, Any]] = study["left_out"]
+    return found
+
+
+def _excluded(run: FinishedRun, record: RunRecord) -> Answer:
+    steps = [f"{step['images']} images: {step['why']}" for step in _steps(record)]
+    return f"Left out by hf_mae: {'; '.join(steps) or 'none'}. Criteria before that are the authors'.", "study.md"
+
+
+def _preprocessing(run: FinishedRun, record: RunRecord) -> Answer:
+    return (
+        f"Family of transforms: {setting(record, 'transforms')}; the saved image processor is what evaluation and "
+        "deployment use.",
+        "preprocessor_config.json",
+    )
+
+
+def _subsets(run: FinishedRun, record: RunRecord) -> Answer:
+    share = record.data.train_fraction
+    return (f"{100 * share:g} % of the training images, stratified by class.", "recipe.yaml") if share < 1 else None
+
+
+def _missing(run: FinishedRun, record: RunRecord) -> Answer:
+    count = sum(step["images"] for step in _steps(record) if step["why"] == "unreadable")
+    what = f"{count} unreadable images were left out" if count else "no image was unreadable"
+    return f"Every image was decoded before training: {what}. There are no other inputs.", "study.md"
+
+
+def _devices(run: FinishedRun, record: RunRecord) -> Answer:
+    columns = list((record.study or {}).get("columns", {}))
+    return (f"Known by image: {', '.join(columns)}.", "study.md: images by split") if columns else None
+
+
+def _classes(run: FinishedRun, record: RunRecord) -> Answer:
+    order = " (grades, in this order)" if record.ordered else ""
+    return f"One of {len(record.classes)} classes{order}: {', '.join(record.classes)}.", "config.json: id2label"
+
+
+def _splits(record: RunRecord) -> str:
+    study: dict[str, Any] = record.study or {}
+    return ", ".join(f"{SPLITS.get(name, name)} {held['images']}" for name, held in study["splits"].items())
+
+
+def _split(run: FinishedRun, record: RunRecord) -> Answer:
+    own = record.data.val_fraction
+    if record.data.benchmark and BENCHMARKS[record.data.benchmark].split_files:
+        how = "The official split of the benchmark"
+    elif own:
+        how = f"{100 * own:g} % held out, stratified by class (seed {record.data.seed})"
+    else:
+        how = "The splits that the data came with"
+    return f"{how}: {_splits(record)}.", "all_results.json: source, images"
+
+
+def _level(run: FinishedRun, record: RunRecord) -> Answer:
+    study: dict[str, Any] = record.study or {}
+    if all(held["groups"] for held in study["splits"].values()):
+        return (
+            "Patients or videos are known: shares are held out by them, and a warning names those on both sides.",
+            "log",
+        )
+    return "No patients are known to hf_mae: splits share no image of equal pixels.", "study.md"
+
+
+def _model(run: FinishedRun, record: RunRecord) -> Answer:
+    return "A stock transformers classifier; every size is in its configuration.", "config.json"
+
+
+def _software(run: FinishedRun, record: RunRecord) -> Answer:
+    return f"hf_mae, {record.environment.versions}; {record.environment.hardware}.", "all_results.json: versions"
+
+
+def _initialisation(run: FinishedRun, record: RunRecord) -> Answer:
+    return f"{record.base}; a fresh head.", "all_results.json: base"
+
+
+def _training(run: FinishedRun, record: RunRecord) -> Answer:
+    if record.training is None:
+        return None
+    return (
+        f"{setting(record, 'num_train_epochs')} epochs, {record.training.updates} updates of "
+        f"{record.training.effective_batch_size} images, learning rate {record.training.learning_rate}; every setting "
+        "is in the recipe, which repeats the run.",
+        "recipe.yaml",
+    )
+
+
+def _selection(run: FinishedRun, record: RunRecord) -> Answer:
+    return (record.selection.sentence, "all_results.json: weights") if record.selection else None
+
+
+def _ensemble(run: FinishedRun, record: RunRecord) -> Answer:
+    return (
+        ("Scores are means over eight turned and mirrored views.", "results")
+        if record.averaged_views
+        else (
+            "None: one model.",
+            "model.safetensors",
+        )
+    )
+
+
+def _metrics(run: FinishedRun, record: RunRecord) -> Answer:
+    return (
+        "Macro precision, recall and F1, accuracy, MCC; AUROC, Brier score, log loss and calibration errors; "
+        "sensitivity, specificity and predictive values by class"
+        + ("; quadratic weighted kappa, mean absolute error, one-off accuracy." if run.ordered else "."),
+        "report.md",
+    )
+
+
+def _uncertainty(run: FinishedRun, record: RunRecord) -> Answer:
+    grouped = all(fold.groups is not None for fold in run.folds)
+    unit = "patients or videos" if grouped else "images, as no patients are known"
+    return f"95 % intervals (jackknife) and permutation tests over {unit}; p values adjusted after Holm.", "report.md"
+
+
+def _subgroups(run: FinishedRun, record: RunRecord) -> Answer:
+    columns = list((record.study or {}).get("columns", {}))
+    if not columns:
+        return None
+    return f"hf-mae report --subgroups tells scores and interaction by: {', '.join(columns)}.", "report.md"
+
+
+def _explanations(run: FinishedRun, record: RunRecord) -> Answer:
+    found = sorted(path.name for path in run.folder.glob("*explanation*"))
+    return (f"Relevance maps: {', '.join(found)}.", "hf-mae explain") if found else None
+
+
+def _internal(run: FinishedRun, record: RunRecord) -> Answer:
+    return f"Scores of the {run.split} split: {sum(len(fold.labels) for fold in run.folds)} images.", "report.md"
+
+
+def _external(run: FinishedRun, record: RunRecord) -> Answer:
+    if run.source is None or run.source.data_dir == record.data.data_dir:
+        return None
+    return f"Evaluated on {run.source.name}, trained on {record.data.name}.", "report.md"
+
+
+def _flow(run: FinishedRun, record: RunRecord) -> Answer:
+    study: dict[str, Any] = record.study or {}
+    return f"Found {study['found']}; {_splits(record)}.", "study.md, flow.png"
+
+
+def _table_one(run: FinishedRun, record: RunRecord) -> Answer:
+    return f"Images by split and class: {_splits(record)}.", "study.md"
+
+
+def _performance(run: FinishedRun, record: RunRecord) -> Answer:
+    found = run.scores()
+    parts = []
+    for name in ("macro_f1", "accuracy", "mcc"):
+        ends = found[name]["interval"]
+        reach = f" [{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]" if ends else ""
+        parts.append(f"{name.replace('_', ' ')} {100 * found[name]['mean']:.1f}{reach}")
+    return f"{run.split}: {', '.join(parts)} (per cent).", "report.md"
+
+
+def _rates(run: FinishedRun, record: RunRecord) -> Answer:
+    return "Sensitivity, specificity, PPV and NPV of each class, with intervals.", "report.md"
+
+
+def _failures(run: FinishedRun, record: RunRecord) -> Answer:
+    return "Confusion matrix; hf-mae explain shows the most confident mistakes.", f"confusion_matrix_{run.split}.png"
+
+
+def _crosstab(run: FinishedRun, record: RunRecord) -> Answer:
+    return "Confusion matrix of the predicted class.", f"confusion_matrix_{run.split}.png"
+
+
+def _availability(run: FinishedRun, record: RunRecord) -> Answer:
+    return "Weights, configuration and recipe of the run; say where they are published (hf-mae push).", "output folder"
+
+
+def _inputs(run: FinishedRun, record: RunRecord) -> Answer:
+    return "The image alone.", "preprocessor_config.json"
+
+
+def _imbalance(run: FinishedRun, record: RunRecord) -> Answer:
+    weights = setting(record, "class_weights")
+    return f"Class weights: {weights or 'none'}; macro averages count every class alike.", "recipe.yaml"
+
+
+def _calibration(run: FinishedRun, record: RunRecord) -> Answer:
+    if not record.calibration:
+        return None
+    facts = record.calibration
+    return (
+        f"Temperature {facts['temperature']:.3f}: calibration error {facts['ece_before']:.4f} before, "
+        f"{facts['ece_after']:.4f} after.",
+        "temperature.json",
+    )
+
+
+def _predictions(run: FinishedRun, record: RunRecord) -> Answer:
+    return "The model saw the image alone, through the saved image processor.", f"predictions_{run.split}.csv"
+
+
+def _output(run: FinishedRun, record: RunRecord) -> Answer:
+    return (
+        "A score for each class (softmax), and the class of the highest; thresholds of hf-mae report --operating_point "
+        "are chosen on another split than the reported one.",
+        f"predictions_{run.split}.csv",
+    )
+
+
+ANSWERS: dict[str, Callable[[FinishedRun, RunRecord], Answer]] = {
+    "availability": _availability,
+    "calibration": _calibration,
+    "classes": _classes,
+    "crosstab": _crosstab,
+    "data": _data,
+    "devices": _devices,
+    "ensemble": _ensemble,
+    "excluded": _excluded,
+    "explanations": _explanations,
+    "external": _external,
+    "failures": _failures,
+    "flow": _flow,
+    "imbalance": _imbalance,
+    "initialisation": _initialisation,
+    "inputs": _inputs,
+    "internal": _internal,
+    "level": _level,
+    "metrics": _metrics,
+    "missing": _missing,
+    "model": _model,
+    "output": _output,
+    "performance": _performance,
+    "predictions": _predictions,
+    "preprocessing": _preprocessing,
+    "rates": _rates,
+    "selection": _selection,
+    "software": _software,
+    "split": _split,
+    "subgroups": _subgroups,
+    "subsets": _subsets,
+    "table_one": _table_one,
+    "training": _training,
+    "uncertainty": _uncertainty,
+}
