@@ -21,6 +21,7 @@ from hf_mae.evaluation.intervals import RATES, rates_by_class, score_intervals
 from hf_mae.evaluation.probabilities import PROBABILITY_TITLES, probability_scores
 from hf_mae.evaluation.scores import softmax
 from hf_mae.evaluation.statistics import Predictions, units_of
+from hf_mae.evaluation.subgroups import interactions
 
 LONG_TAIL = (293, 253, 194, 169, 163, 78, 66, 49, 41, 40, 34, 28, 28, 28, 23, 22, 19, 19, 14, 13, 6, 6)
 CLASSES, IMAGES_A_PATIENT = 6, 25
@@ -181,7 +182,7 @@ class Scored:
         found = defaultdict(list)
         for seed in range(8):
             rng = np.random.default_rng(seed)
-            for name, score in probability_scores([replace(self.draw(rng, sizes(rng)), groups=None)]).items():
+            for name, score in probability_scores([replace(self.draw(rng, sizes(rng)), groups=None)], False).items():
                 found[name].append(score.value)
         return {name: float(np.mean(values)) for name, values in found.items()}
 
@@ -277,6 +278,39 @@ def print_probabilities(simulations: int, worlds: int) -> None:
         print(f"| {title} | {cells} |", flush=True)
 
 
+def differ(seed: int, simulations: int, patients: int, skewed: bool, within: bool) -> dict[tuple[str, str], list[bool]]:
+    """How often the test of interaction says that parts differ: three of patients, or two of their images."""
+    hospital, rng, found = Hospital(seed), np.random.default_rng(6000 + seed), defaultdict(list)
+    for _ in range(simulations):
+        labels, predicted, groups = hospital.draw(rng, patients, skewed, 1)
+        if within:
+            part = rng.choice(2, len(labels))
+        else:
+            part = rng.choice(3, patients, p=[0.5, 0.3, 0.2])[groups]
+        parts = [
+            [Predictions(labels[inside], predicted[:, inside], CLASSES, groups[inside])]
+            for inside in (part == value for value in np.unique(part))
+        ]
+        for test in interactions(parts, scores_of, ("macro_f1", "accuracy")):
+            found["now", test.score].append(test.p_value < 0.05)
+    return found
+
+
+def print_subgroups(simulations: int, worlds: int) -> None:
+    """The table of tests of interaction."""
+    print("| images | parts | macro_f1 | accuracy |\n|---|---|---:|---:|")
+    for patients in PATIENTS[1:]:
+        for skewed in (False, True):
+            for within in (False, True):
+                found = shared(differ, simulations, worlds, patients, skewed, within)
+                title = f"{patients} patients, {'skewed' if skewed else 'equal'} sizes"
+                parts = "two, of each patient's images" if within else "three, of patients"
+                print(
+                    f"| {title} | {parts} | {found['now', 'macro_f1']:.1f} | {found['now', 'accuracy']:.1f} |",
+                    flush=True,
+                )
+
+
 def print_tests(simulations: int, worlds: int) -> None:
     """The table of tests."""
     heads = [f"{name}: {what}" for name in COMPARED for what in ("false positives", "power")]
@@ -291,20 +325,26 @@ def print_tests(simulations: int, worlds: int) -> None:
             print(f"| {title} | {' | '.join(cells)} | {null['before', 'accuracy']:.1f} |", flush=True)
 
 
+TABLES = {
+    "scores": ("Coverage of 95 % intervals", print_coverage),
+    "rates": ("Coverage of the intervals of rates by class", print_rates),
+    "probabilities": ("Coverage of the intervals of probabilities", print_probabilities),
+    "subgroups": ("Tests at 5 % that find subgroups to differ which do not", print_subgroups),
+    "tests": ("Rejections at 5 % (power: of half as many)", print_tests),
+}
+
+
 def main() -> None:
-    """Prints both tables."""
+    """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--simulations", type=int, default=1000, help="of each row")
     parser.add_argument("--worlds", type=int, default=5, help="models and hospitals among which they are divided")
+    parser.add_argument("--only", nargs="+", choices=TABLES, default=list(TABLES), help="some of the tables")
     args = parser.parse_args()
-    print(f"Coverage of 95 % intervals, in per cent, of {args.simulations:,} simulations each.\n")
-    print_coverage(args.simulations, args.worlds)
-    print(f"\nCoverage of the intervals of rates by class, in per cent, of {args.simulations:,} simulations each.\n")
-    print_rates(args.simulations, args.worlds)
-    print(f"\nCoverage of the intervals of probabilities, in per cent, of {args.simulations:,} simulations each.\n")
-    print_probabilities(args.simulations, args.worlds)
-    print(f"\nRejections at 5 %, in per cent, of {args.simulations:,} simulations each (power: half as many).\n")
-    print_tests(args.simulations, args.worlds)
+    for name in args.only:
+        title, table = TABLES[name]
+        print(f"\n{title}, in per cent, of {args.simulations:,} simulations each.\n", flush=True)
+        table(args.simulations, args.worlds)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ DRAWS = 2000  # of a calibration error's noise
 MOST_CLASSES = 100  # whose class-wise error has an interval: its bins are 15 times as many
 
 
-def probability_scores(folds: list[Predictions]) -> dict[str, Estimate]:
+def probability_scores(folds: list[Predictions], noise: bool = True) -> dict[str, Estimate]:
     """`PROBABILITY_TITLES`, as means over folds and runs; AUROC is left out where a class has no image, or all.
 
     - `roc_auc`: each class against the rest, macro (scikit-learn's).
@@ -41,6 +41,9 @@ def probability_scores(folds: list[Predictions]) -> dict[str, Estimate]:
     - `log_loss`: mean of -log of the true class's score (scikit-learn's, also its clipping).
     - `ece`, `adaptive_ece`: of the predicted class, over 15 bins of equal width, or of equally many images.
     - `classwise_ece`: of every class over 15 bins of its score, mean over classes (Kull et al., 2019).
+
+    Args:
+        noise: False: calibration errors without intervals, which take time where there are very many images.
     """
     units, places = units_of_images(folds)
     found = {}
@@ -56,7 +59,7 @@ def probability_scores(folds: list[Predictions]) -> dict[str, Estimate]:
         ("classwise_ece", _of_every_class, None),
         ("adaptive_ece", _of_the_best_by_rank, 1),
     ):
-        found[name] = _calibration_error(folds, units, places, bins, width)
+        found[name] = _calibration_error(folds, units, places, bins, width, noise)
     return {name: found[name] for name in PROBABILITY_TITLES if name in found}
 
 
@@ -180,12 +183,14 @@ def _calibration_error(
     places: list[NDArray[np.int64]],
     bins: Callable[[Floats, NDArray[np.int64]], tuple[NDArray[np.int64], Floats]],
     classes: int | None,
+    draw: bool,
 ) -> Estimate:
     """The mean over folds, runs (and classes) of the bins' gaps, each with its share of the images.
 
     Args:
         bins: bin and gap of each image (images, classes or 1).
         classes: over how many it is a mean; None: all.
+        draw: whether it gets an interval.
     """
     gaps, noise, scale = [], [], []
     for fold, place, members in zip(folds, places, units.members):
@@ -198,7 +203,7 @@ def _calibration_error(
             of_units = np.bincount(flat, gap.ravel(), len(members) * count).reshape(len(members), count) / images
             total = of_units.sum(0)
             gaps.append(total)
-            if count <= MOST_CLASSES * CALIBRATION_BINS:
+            if draw and count <= MOST_CLASSES * CALIBRATION_BINS:
                 spread = np.zeros((len(units.times), count))
                 beyond_share = of_units - sizes[:, None] / images * total
                 spread[members] = beyond_share * (images / np.maximum(images - sizes, 1))[:, None]  # of leaving it out
@@ -225,7 +230,8 @@ def _inverted(value: float, gap: Floats, noise: Floats, weight: Floats, units: U
     roots = np.linalg.svd(noise * less**0.5, full_matrices=False)
     drawn = generator.standard_normal((DRAWS, len(roots.S))) @ (roots.S[:, None] * roots.Vh)
     freedom = units.effective - 1
-    drawn *= (freedom / generator.chisquare(freedom, DRAWS))[:, None] ** 0.5
+    # What is left of noise once its mean is taken off is less than there was: 1 / effective makes up for it.
+    drawn *= (freedom / generator.chisquare(freedom, DRAWS))[:, None] ** 0.5 * (1 + 1 / units.effective)
 
     def beyond(times: float, share: float) -> float:
         return float(np.quantile(np.abs(times * gap + drawn) @ weight, share)) - value

@@ -6,7 +6,7 @@ import torch
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import nn
 
-from hf_mae.training.losses import balanced_class_weights, cross_entropy_sum, label_weight
+from hf_mae.training.losses import balanced_class_weights, cross_entropy_sum, label_weight, ordinal_sum
 
 LOGITS = torch.randn(9, 5, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 1, 2, 3, 4, 0, 0, 1, 2])
@@ -45,3 +45,46 @@ def test_balanced_weights_are_sklearns():
     expected = compute_class_weight("balanced", classes=np.arange(5), y=labels)
     assert balanced_class_weights(labels, 5) == pytest.approx(expected)
     assert balanced_class_weights(labels, 6)[5] == 1.0
+
+
+@pytest.mark.parametrize("alpha", [1.0, 5.0])
+def test_class_distance_weighted_cross_entropy_is_the_papers_and_dlordinals(alpha):
+    from dlordinal.losses import CDWCELoss
+
+    scores = LOGITS.double().softmax(-1)
+    by_hand = -sum(
+        abs(grade - label) ** alpha * torch.log(1 - scores[image, grade])
+        for image, label in enumerate(LABELS.tolist())
+        for grade in range(5)
+    )
+    found = ordinal_sum(LOGITS, LABELS, "cdw", alpha)
+    torch.testing.assert_close(found.double(), by_hand, rtol=1e-5, atol=0)
+    torch.testing.assert_close(found / len(LABELS), CDWCELoss(5, alpha)(LOGITS, LABELS), rtol=1e-5, atol=0)
+    own = sum(ordinal_sum(LOGITS[[i]], LABELS[[i]], "cdw", alpha) * WEIGHT[LABELS[i]] for i in range(9))
+    torch.testing.assert_close(ordinal_sum(LOGITS, LABELS, "cdw", alpha, WEIGHT), own)
+
+
+def test_squared_earth_movers_distance_is_the_papers_and_dlordinals():
+    from dlordinal.losses import EMDLoss
+
+    found = ordinal_sum(LOGITS, LABELS, "emd", 0.0)
+    cumulative = LOGITS.softmax(-1).cumsum(-1)
+    steps = (torch.arange(5) >= LABELS[:, None]).float()
+    torch.testing.assert_close(found, ((cumulative - steps) ** 2).sum())
+    torch.testing.assert_close(found / len(LABELS), EMDLoss(5)(LOGITS, LABELS))
+
+
+@pytest.mark.parametrize("loss", ["cdw", "emd"])
+def test_losses_of_grades_are_finite_and_know_what_is_far(loss):
+    sure = torch.tensor([[200.0, 0.0, 0.0, 0.0]], requires_grad=True)
+    far = ordinal_sum(sure, torch.tensor([3]), loss, 2.0)
+    near = ordinal_sum(sure, torch.tensor([1]), loss, 2.0)
+    far.backward()
+    assert far > 2 * near > 0 and torch.isfinite(far) and torch.isfinite(sure.grad).all()
+    assert ordinal_sum(sure, torch.tensor([0]), loss, 2.0).item() == pytest.approx(0.0, abs=1e-6)
+    soft = torch.tensor([[0.0, 0.5, 0.5, 0.0]])
+    one_hot = torch.eye(4)[[1]]
+    torch.testing.assert_close(
+        ordinal_sum(LOGITS[:1, :4], one_hot, loss, 2.0), ordinal_sum(LOGITS[:1, :4], torch.tensor([1]), loss, 2.0)
+    )
+    assert ordinal_sum(LOGITS[:1, :4], soft, loss, 2.0) > 0
