@@ -1,4 +1,4 @@
-"""An unpacked benchmark archive and its official split -> a `DatasetDict`.
+"""A benchmark's archive and its official split -> a `DatasetDict`.
 
 Image files are found anywhere below the archive's folder, whatever their extension (people re-encode), and joined with
 the official split on the key that is unique: the file's stem for HyperKvasir, whose class names differ from its
@@ -7,9 +7,12 @@ folders', and class and stem for GastroVision, where 51 file names occur in two 
 
 import csv
 import hashlib
+import json
 import os
+import re
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets import DatasetDict
@@ -23,6 +26,7 @@ from .files import IMAGE_SUFFIXES
 from .pairs import Key, read_pairs
 from .shares import stratified_share
 from .splits import SPLITS
+from .unpacking import UNPACKED, unpacked
 
 
 def fetch_split_file(split_file: SplitFile) -> Path:
@@ -52,11 +56,35 @@ def _check_hash(split_file: SplitFile, content: bytes, where: str | Path) -> Non
         )
 
 
-def read_split(benchmark: Benchmark, given: list[str] | None) -> dict[Key, tuple[str, str]]:
-    """Key of an image -> (class, split or fold index) from the official CSVs.
+@dataclass
+class Assigned:
+    """What the official split says of an image.
+
+    Args:
+        label: its class.
+        where: its split, or the number of its half.
+        group: patient or video; None: not known.
+        more: columns that are kept.
+    """
+
+    label: str
+    where: str | int
+    group: str | None = None
+    more: dict[str, str] = field(default_factory=dict)
+
+
+def read_split(
+    benchmark: Benchmark, given: list[str] | None, fold: int = 1, agreement: str | None = None
+) -> tuple[dict[Key, Assigned], list[str]]:
+    """Key of an image -> what the official split says of it; and the names of images with two labels, left out.
 
     Args:
         given: the user's copies (`--split_file`), matched by their hash; None: downloaded.
+        fold: whose files are read, where folds have files of their own.
+        agreement: which of several labels.
+
+    Raises:
+        UsageError: a file is missing or another one, or images have two labels that no rule leaves out.
     """
     copies = {}
     for name in given or []:
@@ -64,20 +92,62 @@ def read_split(benchmark: Benchmark, given: list[str] | None) -> dict[Key, tuple
         if not path.is_file():
             raise UsageError(f"The split file {path} does not exist.")
         copies[hashlib.sha256(path.read_bytes()).hexdigest()] = path
-    assigned: dict[Key, tuple[str, str]] = {}
+    assigned: dict[Key, Assigned] = {}
+    twice: dict[Key, str] = {}
     for split_file in benchmark.split_files:
-        if given:
-            path = _own_copy(split_file, copies)
-        else:
-            path = fetch_split_file(split_file)
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = csv.reader(file, delimiter=";" if split_file.split is None else ",")
-            next(rows)
-            for row in rows:
-                stem, name = Path(row[0]).stem, row[1]
-                key = (name, stem) if benchmark.keyed_by_class else stem
-                assigned[key] = (name, split_file.split or row[2])
-    return assigned
+        if split_file.fold not in (None, fold):
+            continue
+        path = _own_copy(split_file, copies) if given else fetch_split_file(split_file)
+        for name, found in _rows(benchmark, split_file, path, agreement):
+            stem = Path(name).stem
+            key = (found.label, stem) if benchmark.keyed_by_class else stem
+            if key in assigned and assigned[key].label != found.label:
+                twice[key] = name
+            assigned[key] = found
+    if twice and benchmark.two_labels == "refused":
+        raise UsageError(f"{benchmark.title} gives {len(twice)} images two labels: {listed(sorted(twice.values()))}.")
+    return {key: found for key, found in assigned.items() if key not in twice}, sorted(twice.values())
+
+
+def _rows(
+    benchmark: Benchmark, split_file: SplitFile, path: Path, agreement: str | None
+) -> Iterator[tuple[str, Assigned]]:
+    """File name and assignment of every row that has a label."""
+    table, halves = benchmark.split_table, _halves(benchmark)
+    if table.format == "json by class":
+        for label, names in json.loads(path.read_text(encoding="utf-8")).items():
+            for name in names:
+                group = _group(benchmark, name)
+                yield name, Assigned(label, halves.get(group or "", split_file.where), group)
+        return
+    column = table.label_column(agreement)
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, delimiter=table.delimiter)
+        needed = [table.name, column, *([table.split] if table.split else []), *([table.group] if table.group else [])]
+        if lacking := [name for name in (*needed, *table.columns.values()) if name not in (reader.fieldnames or ())]:
+            raise UsageError(
+                f"{path} lacks the column {', '.join(lacking)}; it has {', '.join(reader.fieldnames or ())}."
+            )
+        for row in reader:
+            if not row[column]:
+                continue
+            group = row[table.group] if table.group else _group(benchmark, row[table.name])
+            where = table.splits.get(row[table.split], row[table.split]) if table.split else split_file.where
+            more = {name: row[theirs] for name, theirs in table.columns.items()}
+            yield row[table.name], Assigned(row[column], halves.get(group or "", where), group, more)
+
+
+def _group(benchmark: Benchmark, name: str) -> str | None:
+    if benchmark.group_pattern is None:
+        return None
+    found = re.search(benchmark.group_pattern, Path(name).stem)
+    if found is None:
+        raise UsageError(f"{benchmark.title}: {name} does not tell its patient or video ({benchmark.group_pattern}).")
+    return found[1]
+
+
+def _halves(benchmark: Benchmark) -> dict[str, int]:
+    return {group: number for number, groups in enumerate(benchmark.fold_of_group, 1) for group in groups}
 
 
 def _own_copy(split_file: SplitFile, copies: dict[str, Path]) -> Path:
@@ -91,21 +161,36 @@ def _own_copy(split_file: SplitFile, copies: dict[str, Path]) -> Path:
 
 
 def find_images(root: Path, benchmark: Benchmark) -> dict[Key, list[str]]:
-    """Every image below the archive's folder, by the key that the split knows it by."""
-    if not root.is_dir():
-        raise UsageError(f"{root} is no folder: --data_dir takes the unpacked archive.")
+    """Every image below the archive's folder, by the key that the split knows it by; archives there are unpacked.
+
+    Raises:
+        UsageError: there is none.
+    """
     found: dict[Key, list[str]] = defaultdict(list)
-    for folder, children, files in os.walk(root):
-        children.sort()
-        for name in sorted(files):
-            if name.lower().endswith(IMAGE_SUFFIXES):
-                stem = Path(name).stem
-                found[(Path(folder).name, stem) if benchmark.keyed_by_class else stem].append(
-                    os.path.join(folder, name)
-                )
+    for place in unpacked(root):
+        for folder, children, files in os.walk(place):
+            children.sort()
+            for name in sorted(files):
+                if name.lower().endswith(IMAGE_SUFFIXES):
+                    stem = Path(name).stem
+                    key = (_class_folder(benchmark, folder), stem) if benchmark.keyed_by_class else stem
+                    found[key].append(os.path.join(folder, name))
     if not found:
-        raise UsageError(f"{root} holds no images: --data_dir takes the unpacked archive of {benchmark.homepage}.")
-    return found
+        raise UsageError(f"{root} holds no images: --data_dir takes the archive of {benchmark.homepage}.")
+    return _of_those_folders(found, benchmark)
+
+
+def _class_folder(benchmark: Benchmark, folder: str) -> str:
+    """The class that a folder is of; of others its own name."""
+    name = Path(folder).name
+    return next((label for label, theirs in benchmark.folders.items() if theirs == name), name)
+
+
+def _of_those_folders(found: dict[Key, list[str]], benchmark: Benchmark) -> dict[Key, list[str]]:
+    """Without the copies that an archive holds elsewhere, where it names the folders of its images."""
+    wanted = set(benchmark.folders_of_images)
+    inside = {key: [path for path in paths if wanted & set(Path(path).parts)] for key, paths in found.items()}
+    return {key: paths for key, paths in inside.items() if paths} if wanted and any(inside.values()) else found
 
 
 @dataclass
@@ -116,7 +201,13 @@ class BenchmarkData:
     missing: list[str]  # images of the split that the archive lacks
     extra: dict[str, int]  # folder -> images that belong to no split (other classes, unlabelled frames, excluded)
     excluded: int  # images left out by --exclude_pairs
-    as_published: bool  # whether the counts are the published ones
+    protocol: str | None  # whose published counts these are; None: of none
+    two_labels: list[str] = field(default_factory=list)  # images that the split gives two labels, left out
+
+    @property
+    def as_published(self) -> bool:
+        """Whether the counts are the published ones of the main split, or of all images where there is none."""
+        return self.protocol is not None
 
 
 def load_benchmark(
@@ -130,18 +221,20 @@ def load_benchmark(
     exclude_pairs: str | Path | None = None,
     on_bad_image: str = "error",
     num_workers: int | None = None,
+    agreement: str | None = None,
     check: Check | None = None,
 ) -> BenchmarkData:
     """The official splits of a benchmark, from its unpacked archive.
 
     Args:
-        name: a key of `BENCHMARKS`.
-        data_dir: the archive's folder, or any folder above or inside it.
-        fold: 1 trains on split index 0 and validates on 1; 2 is the reverse (HyperKvasir).
+        name: a key of `BENCHMARKS`, or a YAML file.
+        data_dir: the archive's folder, or any folder above or inside it, or the archive as it was downloaded.
+        fold: of halves, 1 trains on the first and validates on the second, and 2 the reverse.
         val_fraction, seed: the held-out share where there is no official split (stratified, seeded).
         split_files: copies of the official CSVs; None: they are downloaded and cached.
         exclude_pairs: similarities CSV whose pairs with conflicting labels are left out, both images of each.
         on_bad_image: `error` stops at images that are missing or unreadable and lists them; `skip` goes on without.
+        agreement: of labels by several annotators, which of them have to agree; None: the benchmark's first.
         check: as of `load_image_folder`.
 
     Raises:
@@ -151,38 +244,95 @@ def load_benchmark(
     root = Path(data_dir)
     if benchmark.folds and not 1 <= fold <= benchmark.folds:
         raise UsageError(f"{name} has folds 1 to {benchmark.folds}, not {fold}.")
+    if agreement is not None and agreement not in benchmark.split_table.agreements:
+        known = ", ".join(benchmark.split_table.agreements)
+        told = f"has the agreements {known}" if known else "has one label an image"
+        raise UsageError(f"{name} {told}, not {agreement}.")
     found = find_images(root, benchmark)
+    two_labels: list[str] = []
     if benchmark.split_files:
-        assigned = read_split(benchmark, split_files)
+        assigned, two_labels = read_split(benchmark, split_files, fold, agreement)
+    elif benchmark.split_folders:
+        found, assigned = _split_by_folder(benchmark, found)
     else:
         assigned = _drawn_split(benchmark, found, val_fraction, seed)
+    if benchmark.test_folder:
+        assigned |= _in_test_folder(benchmark, found)
     excluded = read_pairs(Path(exclude_pairs), benchmark.keyed_by_class) if exclude_pairs else set()
     joined = _join(benchmark, root, found, assigned, excluded, fold)
     if joined.missing and on_bad_image == "error":
-        raise UsageError(
-            f"{root} lacks {len(joined.missing)} images of {name} (--on_bad_image skip goes on without): "
-            f"{listed(sorted(joined.missing))}."
-        )
+        raise UsageError(_what_is_missing(name, benchmark, root, joined))
     entries = drop_or_refuse(joined.entries, [], on_bad_image, num_workers, own_splits=False, check=check)
     if not entries:
         raise UsageError(f"{root} holds no image of {name}: --data_dir takes the archive of {benchmark.homepage}.")
     by_split = {split: [entry for entry in entries if entry.split == split] for split in SPLITS}
+    counts = Counter(entry.split for entry in entries)
+    whole = {"all": len(entries)} if not benchmark.has_split else dict(counts)
     return BenchmarkData(
         splits=DatasetDict({s: to_dataset(part, list(benchmark.classes)) for s, part in by_split.items() if part}),
-        missing=joined.missing,
+        missing=[name for names in joined.missing.values() for name in names],
         extra=_extra(root, found, entries),
         excluded=joined.excluded,
-        as_published=not exclude_pairs and _counts(entries, benchmark) == benchmark.counts_of(fold),
+        protocol=None
+        if exclude_pairs
+        else next((one for one in benchmark.protocols if benchmark.counts_of(fold, one) == whole), None),
+        two_labels=two_labels,
     )
+
+
+def _what_is_missing(name: str, benchmark: Benchmark, root: Path, joined: "_Joined") -> str:
+    """Which images an archive lacks, by class, and what that may mean."""
+    count = sum(map(len, joined.missing.values()))
+    by_class = "; ".join(f"{len(names)} of {label} ({names[0]})" for label, names in sorted(joined.missing.items())[:8])
+    more = "; ..." if len(joined.missing) > 8 else ""
+    whole = count + len(joined.entries)
+    other = f" Is it the archive of {benchmark.homepage}, whole and of that version?" if count > whole / 10 else ""
+    first = listed(sorted(entry for names in joined.missing.values() for entry in names))
+    return (
+        f"{root} lacks {count} images of {name} (--on_bad_image skip goes on without): {first}. By class: "
+        f"{by_class}{more}.{other}"
+    )
+
+
+def _split_by_folder(
+    benchmark: Benchmark, found: dict[Key, list[str]]
+) -> tuple[dict[Key, list[str]], dict[Key, Assigned]]:
+    """Images by their path and what their folders say of them: split and class."""
+    by_path: dict[Key, list[str]] = {}
+    assigned: dict[Key, Assigned] = {}
+    splits = {folder.lower(): split for folder, split in benchmark.split_folders.items()}
+    classes = {benchmark.folder_of(name).lower(): name for name in benchmark.classes}
+    for path in (path for paths in found.values() for path in paths):
+        parts = [part.lower() for part in Path(path).parts[:-1]]
+        split = next((splits[part] for part in parts if part in splits), None)
+        label = next((classes[part] for part in reversed(parts) if part in classes), None)
+        by_path[path] = [path]
+        if split and label:
+            assigned[path] = Assigned(label, split, more={"source": Path(path).parent.name})
+    return by_path, assigned
+
+
+def _in_test_folder(benchmark: Benchmark, found: dict[Key, list[str]]) -> dict[Key, Assigned]:
+    """Images of the folder that is the test split, in class folders."""
+    classes = {benchmark.folder_of(name): name for name in benchmark.classes}
+    assigned: dict[Key, Assigned] = {}
+    for key, paths in found.items():
+        for path in paths:
+            label = classes.get(Path(path).parent.name)
+            if label and benchmark.test_folder in Path(path).parts:
+                assigned[key] = Assigned(label, "test", _group(benchmark, path))
+    if not assigned:
+        raise UsageError(f"The archive lacks the folder {benchmark.test_folder}, whose images are the test split.")
+    return assigned
 
 
 def _drawn_split(
     benchmark: Benchmark, found: dict[Key, list[str]], val_fraction: float, seed: int
-) -> dict[Key, tuple[str, str]]:
-    """Key -> (class, split), where there is no official split: a stratified, seeded share is held out."""
+) -> dict[Key, Assigned]:
+    """Where there is no official split: a stratified, seeded share is held out."""
     keys = [key for key in found if key[0] in benchmark.classes]
     held_out = stratified_share([key[0] for key in keys], val_fraction, seed)
-    return {key: (key[0], "validation" if out else "train") for key, out in zip(keys, held_out)}
+    return {key: Assigned(key[0], "validation" if out else "train") for key, out in zip(keys, held_out)}
 
 
 @dataclass
@@ -190,7 +340,7 @@ class _Joined:
     """Images of an archive with their class and split."""
 
     entries: list[Entry]
-    missing: list[str]  # images of the split that the archive lacks
+    missing: dict[str, list[str]]  # images of the split that the archive lacks, by class
     excluded: int  # images that are left out on purpose
 
 
@@ -198,7 +348,7 @@ def _join(
     benchmark: Benchmark,
     root: Path,
     found: dict[Key, list[str]],
-    assigned: dict[Key, tuple[str, str]],
+    assigned: dict[Key, Assigned],
     excluded: set[Key],
     fold: int,
 ) -> _Joined:
@@ -207,8 +357,9 @@ def _join(
     Raises:
         UsageError: some image is there twice, and nothing tells which is meant.
     """
-    joined, ambiguous = _Joined([], [], 0), []
-    for key, (label, where) in assigned.items():
+    joined, ambiguous = _Joined([], {}, 0), []
+    for key, told in assigned.items():
+        label = told.label
         if label not in benchmark.classes:
             continue
         if key in excluded:
@@ -218,13 +369,13 @@ def _join(
         if len(paths) > 1:  # the archive also holds copies (segmented images): take the labelled one
             paths = [path for path in paths if Path(path).parent.name == benchmark.folder_of(label)]
         if not paths:
-            joined.missing.append(f"{benchmark.folder_of(label)}/{key if isinstance(key, str) else key[1]}")
+            name = f"{benchmark.folder_of(label)}/{key if isinstance(key, str) else key[1]}"
+            joined.missing.setdefault(label, []).append(name)
         elif len(paths) > 1:
             ambiguous.append(", ".join(os.path.relpath(path, root) for path in paths))
         else:
-            split = where if where in SPLITS else ("train" if int(where) == fold - 1 else "validation")
-            file_name = Path(os.path.relpath(paths[0], root)).as_posix()
-            joined.entries.append(Entry(paths[0], label, split, file_name))
+            split = told.where if isinstance(told.where, str) else ("train" if told.where == fold else "validation")
+            joined.entries.append(Entry(paths[0], label, split, _file_name(paths[0], root), told.group, told.more))
     if ambiguous:
         raise UsageError(f"{root} holds {len(ambiguous)} images twice: {listed(ambiguous)}.")
     return joined
@@ -239,6 +390,12 @@ def _extra(root: Path, found: dict[Key, list[str]], entries: list[Entry]) -> dic
     return dict(sorted(extra.items()))
 
 
-def _counts(entries: list[Entry], benchmark: Benchmark) -> dict[str, int]:
-    """Images by split, or of all where the benchmark has no split."""
-    return {"all": len(entries)} if "all" in benchmark.counts else dict(Counter(entry.split for entry in entries))
+def _file_name(path: str, root: Path) -> str:
+    """As a user knows it: below the folder, or below the archive's own top."""
+    name = Path(os.path.relpath(path, root)).as_posix()
+    return name if not name.startswith("../") else Path(path).relative_to(_top_of(Path(path))).as_posix()
+
+
+def _top_of(path: Path) -> Path:
+    """The folder that an image of an archive was unpacked to."""
+    return next(parent for parent in path.parents if parent.parent.name == UNPACKED)

@@ -1,225 +1,231 @@
-"""The catalogue of endoscopy benchmarks: classes, official splits, published counts, licences and citations.
+"""The catalogue of benchmarks: classes, official splits, published counts and figures, licences and citations.
 
-Data that can be checked line by line; `archives.py` makes data sets of it.
+A benchmark is a file (published/benchmarks/NAME.yaml, or one of the user's own): data that can be checked line by line;
+`archives` makes data sets of it.
 """
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cache
+from pathlib import Path
 
-from ..errors import UsageError
+from ..errors import UsageError, nearest
 
-_GITHUB = "https://raw.githubusercontent.com"
+FOLDER = Path(__file__).parents[1] / "published" / "benchmarks"
+BY_NAME, BY_CLASS_AND_NAME = "name", "class and name"
+Counts = dict[str, int]
 
 
 @dataclass(frozen=True)
 class SplitFile:
-    """A CSV of the official split, where it is published, and what it must hash to."""
+    """A table of the official split, where it is published, and what it must hash to.
+
+    Args:
+        split: that all its images belong to, or the number of their half (fold 1 trains on half 1, and validates on the
+            other); None: a column tells.
+        fold: that it is of; None: of all.
+    """
 
     name: str
     url: str
     sha256: str
-    split: str | None = None  # the split that all its rows belong to; None: the file has a column of indices
+    split: str | None = None
+    fold: int | None = None
+
+    @property
+    def where(self) -> str | int:
+        """The split, or the number of the half."""
+        return int(self.split) if self.split and self.split.isdigit() else self.split or "train"
+
+
+@dataclass(frozen=True)
+class SplitTable:
+    """How the split files are read.
+
+    Args:
+        format: `csv`, or `json by class` ({class: [file names]}).
+        name, label, split, group: columns; of `label` perhaps several, by `--agreement`, the first by default. Rows
+            without a label are left out.
+        splits: what the split column holds -> a split, or the number of a half.
+        columns: that are kept, by the name that they get.
+    """
+
+    format: str = "csv"
+    delimiter: str = ","
+    name: str = "file_name"
+    label: str | dict[str, str] = "label"
+    split: str | None = None
+    splits: dict[str, str | int] = field(default_factory=dict)
+    group: str | None = None
+    columns: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def agreements(self) -> list[str]:
+        """What `--agreement` takes."""
+        return list(self.label) if isinstance(self.label, dict) else []
+
+    def label_column(self, agreement: str | None) -> str:
+        """The column with the class."""
+        return self.label if isinstance(self.label, str) else self.label[agreement or self.agreements[0]]
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published row.
+
+    Args:
+        protocol: on which split; one that is `ranked` is among the benchmark's own.
+        scores: in per cent, as printed (`86.20±0.20`), by name.
+        chosen_on_evaluated: whether the epoch was chosen on the images that are evaluated; None: not said.
+        patients_apart: whether no patient is on both sides; None: not said.
+    """
+
+    method: str
+    protocol: str
+    scores: dict[str, str]
+    source: str
+    ranked: bool = False
+    initialisation: str = ""
+    chosen_on_evaluated: bool | None = None
+    patients_apart: bool | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One classification task on one archive."""
+    """One classification task on one archive.
+
+    Args:
+        classes: in the order of their ids; of grades from the lowest.
+        protocols: numbers of images by split, of every fold, by the name of the split; `all` where there is none.
+        images: in the whole archive.
+        folders: class -> folder of the archive, where they differ.
+        folders_of_images: only images below folders of these names are looked at, where there are any.
+        key: what tells an image: its name, or its class folder and name.
+        split_folders: folder -> split, where folders tell it.
+        test_folder: whose images are the test split, in class folders.
+        folds: 0: one official split, or none.
+        group_pattern: a regular expression on the file's name without its extension, whose first group is the patient
+            or video.
+        fold_of_group: patients or videos of each half, in place of the official ones.
+        two_labels: `refused`, or `left out`: images that the split files give two labels.
+        ordered: whether the classes are grades.
+        positive: classes of the published two-sided task.
+        guaranteed, not_guaranteed: what is to be known of the split.
+    """
 
     title: str
-    classes: tuple[str, ...]  # in the order of their ids
-    split_files: tuple[SplitFile, ...]
-    counts: dict[str, int]  # published images by split; of fold 1 where there are folds, of `all` without a split
-    folds: int  # 0: one official split, or none
-    keyed_by_class: bool  # whether a file name alone does not tell the image
-    quality_counts: dict[str, int] = field(default_factory=dict)  # the same after the published quality exclusion
-    folders: dict[str, str] = field(default_factory=dict)  # class -> folder of the archive, where they differ
-    ordered: bool = False  # whether the classes are grades, in this order
-    positive: tuple[str, ...] = ()  # classes of its published two-sided task
-    licence: str = ""
+    classes: tuple[str, ...]
+    protocols: dict[str, list[Counts]]
     homepage: str = ""
+    licence: str = ""
     citation: str = ""
+    images: int = 0
+    folders: dict[str, str] = field(default_factory=dict)
+    folders_of_images: tuple[str, ...] = ()
+    key: str = BY_NAME
+    split_files: tuple[SplitFile, ...] = ()
+    split_table: SplitTable = SplitTable()
+    split_folders: dict[str, str] = field(default_factory=dict)
+    test_folder: str | None = None
+    folds: int = 0
+    group_pattern: str | None = None
+    fold_of_group: tuple[tuple[str, ...], ...] = ()
+    two_labels: str = "refused"
+    ordered: bool = False
+    positive: tuple[str, ...] = ()
+    guaranteed: str = ""
+    not_guaranteed: str = ""
+    published: tuple[Published, ...] = ()
+
+    @property
+    def keyed_by_class(self) -> bool:
+        """Whether a file name alone does not tell the image."""
+        return self.key == BY_CLASS_AND_NAME
+
+    @property
+    def has_split(self) -> bool:
+        """Whether there is an official split."""
+        return bool(self.split_files or self.split_folders)
+
+    @property
+    def main_protocol(self) -> str:
+        """The first."""
+        return next(iter(self.protocols))
+
+    @property
+    def evaluated_split(self) -> str:
+        """The split that published figures are of: the test split where there is one."""
+        return "test" if "test" in self.counts_of(1) else "validation"
 
     def folder_of(self, name: str) -> str:
         """The archive's folder of a class."""
         return self.folders.get(name, name)
 
-    def protocol(self, fold: int, counts: dict[str, int]) -> str | None:
+    def protocol(self, fold: int, counts: Counts) -> str | None:
         """Which published split a run's numbers of images are those of; None: of none.
 
         Args:
             counts: images by split, `train` whole.
         """
-        if counts == self.counts_of(fold):
-            return "official"
-        if self.quality_counts and counts == _of_fold(self.quality_counts, fold):
-            return "official, quality exclusion"
-        return None
+        found = (name for name in self.protocols if self.counts_of(fold, name) == counts)
+        return next((name for name in found if "all" not in counts), None)
 
-    def counts_of(self, fold: int) -> dict[str, int]:
+    def counts_of(self, fold: int, protocol: str | None = None) -> Counts:
         """Published images by split, of a fold."""
-        return _of_fold(self.counts, fold)
+        counts = self.protocols[protocol or self.main_protocol]
+        return counts[fold - 1 if len(counts) > 1 else 0]
 
 
-def _of_fold(counts: dict[str, int], fold: int) -> dict[str, int]:
-    """Counts of fold 1 as those of another: the second trains on what the first validates on."""
-    return {"train": counts["validation"], "validation": counts["train"]} if fold == 2 else counts
+class Catalogue(Mapping[str, Benchmark]):
+    """The benchmarks of the package by name, each read when it is asked for."""
+
+    def __getitem__(self, name: str) -> Benchmark:
+        if name not in self._names():
+            raise KeyError(name)
+        return _read(FOLDER / f"{name}.yaml")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names())
+
+    def __len__(self) -> int:
+        return len(self._names())
+
+    @staticmethod
+    @cache
+    def _names() -> tuple[str, ...]:
+        return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
 
 
-_HYPERKVASIR_FOLDERS = {
-    "hemorroids": "hemorrhoids",
-    "normal-cecum": "cecum",
-    "normal-pylorus": "pylorus",
-    "normal-z-line": "z-line",
-    "oesophagitis-a": "esophagitis-a",
-    "oesophagitis-b-d": "esophagitis-b-d",
-    "polyp": "polyps",
-    "short-segment-barretts": "barretts-short-segment",
-}
-
-_HYPERKVASIR_16 = (
-    "bbps-0-1",
-    "bbps-2-3",
-    "dyed-lifted-polyps",
-    "dyed-resection-margins",
-    "impacted-stool",
-    "normal-cecum",
-    "normal-pylorus",
-    "normal-z-line",
-    "oesophagitis-a",
-    "oesophagitis-b-d",
-    "polyp",
-    "retroflex-rectum",
-    "retroflex-stomach",
-    "ulcerative-colitis-grade-1",
-    "ulcerative-colitis-grade-2",
-    "ulcerative-colitis-grade-3",
-)
-
-_HYPERKVASIR_RARE = (  # 100 images or fewer
-    "barretts",
-    "hemorroids",
-    "ileum",
-    "short-segment-barretts",
-    "ulcerative-colitis-grade-0-1",
-    "ulcerative-colitis-grade-1-2",
-    "ulcerative-colitis-grade-2-3",
-)
-
-_GASTROVISION_22 = (
-    "Accessory tools",
-    "Barrett's esophagus",
-    "Blood in lumen",
-    "Cecum",
-    "Colon diverticula",
-    "Colon polyps",
-    "Colorectal cancer",
-    "Duodenal bulb",
-    "Dyed-lifted-polyps",
-    "Dyed-resection-margins",
-    "Esophagitis",
-    "Gastric polyps",
-    "Gastroesophageal_junction_normal z-line",
-    "Ileocecal valve",
-    "Mucosal inflammation large bowel",
-    "Normal esophagus",
-    "Normal mucosa and vascular pattern in the large bowel",
-    "Normal stomach",
-    "Pylorus",
-    "Resected polyps",
-    "Retroflex rectum",
-    "Small bowel_terminal ileum",
-)
-
-_HYPERKVASIR: dict[str, Any] = {
-    "split_files": (
-        SplitFile(
-            "2_fold_split.csv",
-            f"{_GITHUB}/simula/hyper-kvasir/master/official_splits/2_fold_split.csv",
-            "e9bc264da8dd4ce5ebd6654080eb9ec8a00fd28c3d03a75a2c80b1eb5a096c06",
-        ),
-    ),
-    "folds": 2,
-    "keyed_by_class": False,
-    "folders": _HYPERKVASIR_FOLDERS,
-    "licence": "for research and education (its mirrors say CC BY 4.0)",
-    "homepage": "https://datasets.simula.no/hyper-kvasir/",
-    "citation": "Borgli et al., HyperKvasir, a comprehensive multi-class image and video dataset for gastrointestinal "
-    "endoscopy, Scientific Data 7:283, 2020, doi:10.1038/s41597-020-00622-y",
-}
-
-_GASTROVISION_RARE = ("Angiectasia", "Erythema", "Esophageal varices", "Resection margins", "Ulcer")
-
-_GASTROVISION: dict[str, Any] = {
-    "folds": 0,
-    "keyed_by_class": True,
-    "licence": "CC BY 4.0",
-    "homepage": "https://osf.io/84e7f/",
-    "citation": "Jha et al., GastroVision: a multi-class endoscopy image dataset for computer aided gastrointestinal "
-    "disease detection, ML4MHD at ICML 2023, doi:10.1007/978-3-031-47679-2_10",
-}
-
-BENCHMARKS = {
-    "hyperkvasir-23": Benchmark(
-        title="HyperKvasir, all 23 classes, official 2 folds",
-        classes=tuple(sorted(_HYPERKVASIR_16 + _HYPERKVASIR_RARE)),
-        counts={"train": 5324, "validation": 5338},
-        quality_counts={"train": 5200, "validation": 5219},
-        **_HYPERKVASIR,
-    ),
-    "hyperkvasir-16": Benchmark(
-        title="HyperKvasir, the 16 classes with more than 100 images, official 2 folds",
-        classes=_HYPERKVASIR_16,
-        counts={"train": 5235, "validation": 5244},
-        quality_counts={"train": 5111, "validation": 5126},
-        **_HYPERKVASIR,
-    ),
-    "gastrovision-22": Benchmark(
-        title="GastroVision, 22 classes, official split",
-        classes=_GASTROVISION_22,
-        split_files=tuple(
-            SplitFile(f"{name}.csv", f"{_GITHUB}/DebeshJha/GastroVision/main/Split/{name}.csv", sha256, split)
-            for name, split, sha256 in (
-                ("train", "train", "77f4a21393e5f4e50bed344d5d5f82fa128bbe4ddd0e173601c814e3963618ce"),
-                ("validate", "validation", "68a80d3390817edebab3446304dd34d22d511fcb8ae31834aabe4fb444c860ab"),
-                ("test", "test", "d8004c1970068d1451d1338cd4e785786ea3fc7a652a4f68edeae9561ea4f2d1"),
-            )
-        ),
-        counts={"train": 4757, "validation": 1587, "test": 1586},
-        **_GASTROVISION,
-    ),
-    "gastrovision-27": Benchmark(
-        title="GastroVision, all 27 classes, no official split",
-        classes=tuple(sorted(_GASTROVISION_22 + _GASTROVISION_RARE)),
-        split_files=(),
-        counts={"all": 8000},
-        **_GASTROVISION,
-    ),
-    "kvasir-v2": Benchmark(
-        title="Kvasir v2, 8 classes of 1,000 images, no official split",
-        classes=(
-            "dyed-lifted-polyps",
-            "dyed-resection-margins",
-            "esophagitis",
-            "normal-cecum",
-            "normal-pylorus",
-            "normal-z-line",
-            "polyps",
-            "ulcerative-colitis",
-        ),
-        split_files=(),
-        counts={"all": 8000},
-        folds=0,
-        keyed_by_class=True,
-        licence="for research and education",
-        homepage="https://datasets.simula.no/kvasir/",
-        citation="Pogorelov et al., KVASIR: a multi-class image dataset for computer aided gastrointestinal disease "
-        "detection, MMSys 2017, doi:10.1145/3083187.3083212",
-    ),
-}
+BENCHMARKS = Catalogue()
 
 
 def find_benchmark(name: str) -> Benchmark:
-    """A benchmark of the catalogue; a UsageError where there is none of this name."""
+    """A benchmark of the catalogue, or of a YAML file.
+
+    Raises:
+        UsageError: there is none of this name, or the file is none.
+    """
+    if name.endswith((".yaml", ".yml")):
+        return _read(Path(name))
     if name not in BENCHMARKS:
-        raise UsageError(f"No benchmark is called {name}: choose one of {', '.join(BENCHMARKS)}.")
+        raise UsageError(
+            f"No benchmark is called {name}{nearest(name, BENCHMARKS)}: choose one of {', '.join(BENCHMARKS)}, or pass "
+            "a file of your own (.yaml)."
+        )
     return BENCHMARKS[name]
+
+
+def known_benchmark(name: str | None) -> Benchmark | None:
+    """The benchmark that a run was of; None: of none, or of a file that is not there any more."""
+    try:
+        return find_benchmark(name) if name else None
+    except UsageError:
+        return None
+
+
+@cache
+def _read(path: Path) -> Benchmark:
+    from .benchmark_files import read_benchmark
+
+    return read_benchmark(path)

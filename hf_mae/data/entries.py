@@ -4,7 +4,7 @@ import logging
 import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from datasets import ClassLabel, Dataset, Features, Image, Value
@@ -26,6 +26,7 @@ class Entry:
     split: str
     file_name: str  # as the user knows it: relative to data_dir
     group: str | None = None  # patient or video
+    more: dict[str, str] = field(default_factory=dict)  # what else is known of it, by column
 
 
 Check = Callable[[list[Entry]], Verdict]  # what is to be said of the images, in their order
@@ -42,6 +43,8 @@ def to_dataset(entries: list[Entry], names: list[str]) -> Dataset:
     features = Features({"image": Image(), "labels": ClassLabel(names=names), "file_name": Value("string")})
     if groups := _groups(entries):
         columns["group"], features["group"] = groups, Value("string")
+    for name in entries[0].more if entries else ():
+        columns[name], features[name] = [entry.more.get(name, "") for entry in entries], Value("string")
     return Dataset.from_dict(columns, features=features)
 
 

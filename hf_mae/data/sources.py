@@ -54,6 +54,8 @@ def read_splits(
         if source.group_column:
             raise UsageError("--group_column is a column of a manifest; for a --benchmark use --group_pattern.")
         splits = _load_benchmark(source, seed, check)
+        if source.group_pattern and find_benchmark(source.benchmark).group_pattern:
+            raise UsageError(f"{source.benchmark} knows its patients or videos: leave out --group_pattern.")
         if source.group_pattern:
             for split, dataset in splits.items():
                 groups = groups_of(dataset["file_name"][:], source.group_pattern)
@@ -142,10 +144,10 @@ def _without_pairs(splits: DatasetDict, path: str) -> DatasetDict:
 
 def _load_benchmark(source: DataSourceArguments, seed: int, check: Check | None) -> DatasetDict:
     benchmark = find_benchmark(str(source.benchmark))
-    if benchmark.split_files and source.val_fraction:
+    if benchmark.has_split and source.val_fraction:
         raise UsageError(f"{source.benchmark} has official splits: leave out --val_fraction.")
     options: dict[str, Any] = (
-        {} if benchmark.split_files or not source.val_fraction else {"val_fraction": source.val_fraction}
+        {} if benchmark.has_split or not source.val_fraction else {"val_fraction": source.val_fraction}
     )
     data = load_benchmark(
         str(source.benchmark),
@@ -156,11 +158,12 @@ def _load_benchmark(source: DataSourceArguments, seed: int, check: Check | None)
         exclude_pairs=source.exclude_pairs,
         on_bad_image=source.on_bad_image,
         num_workers=source.preprocessing_num_workers,
+        agreement=source.agreement,
         check=check,
         **options,
     )
     counts = ", ".join(f"{split} {len(dataset)}" for split, dataset in data.splits.items())
-    published = "as published" if data.as_published else f"published: {benchmark.counts} (of fold 1)"
+    published = "as published" if data.as_published else f"published: {benchmark.counts_of(source.fold)}"
     logger.info(
         "%s: %s (%s); %d excluded, %d missing, %d other images in the archive",
         benchmark.title,
@@ -170,8 +173,12 @@ def _load_benchmark(source: DataSourceArguments, seed: int, check: Check | None)
         len(data.missing),
         sum(data.extra.values()),
     )
+    if data.two_labels:
+        logger.warning("%d images have two labels, and are left out: %s", len(data.two_labels), listed(data.two_labels))
+        note_beside("two labels", len(data.two_labels))
     note_beside("excluded as published", data.excluded)
-    note_beside("of the archive, not of the benchmark", sum(data.extra.values()))
+    others = sum(data.extra.values()) - data.excluded - len(data.two_labels)
+    note_beside("of the archive, not of the benchmark", max(0, others))
     if data.extra:
         logger.info("Not of the split: %s", ", ".join(f"{count} in {folder}" for folder, count in data.extra.items()))
     if data.missing:

@@ -11,7 +11,8 @@ from .confusion import HEADLINE, TITLES, by_class, scores_of
 __all__ = ["HEADLINE", "TITLES", "calibration", "classification_scores", "ranking_scores", "scalar_scores"]
 
 CALIBRATION_BINS = 15
-LOGGED = ("accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1", "mcc")  # after every epoch
+# After every epoch.
+LOGGED = ("accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1", "mcc", "kappa")
 
 
 def classification_scores(
@@ -29,8 +30,8 @@ def classification_scores(
 
     Returns:
         Shares between 0 and 1 (MCC: -1 to 1): `accuracy`, `balanced_accuracy`, `{macro,micro}_{precision,recall,f1}`,
-        `mcc`; `per_class` {name: {precision, recall, f1, support, predicted}}; `confusion_matrix` (row: reference,
-        column: prediction); `zero_division` {score: [names]}; `num_images`.
+        `mcc`; Cohen's `kappa`; `per_class` {name: {precision, recall, f1, support, predicted}}; `confusion_matrix` (row:
+        reference, column: prediction); `zero_division` {score: [names]}; `num_images`.
 
     Raises:
         ValueError: nothing to score, or a class id outside `label_names`.
@@ -53,6 +54,7 @@ def classification_scores(
     scores |= {name: headline[name] for name in ("macro_precision", "macro_recall", "macro_f1")}
     scores |= dict.fromkeys(("micro_precision", "micro_recall", "micro_f1"), headline["accuracy"])  # of single labels
     scores["mcc"] = headline["mcc"]
+    scores["kappa"] = cohen_kappa(matrix)
     scores["per_class"] = {
         name: {key: float(by_name[i]) for key, by_name in values.items()}
         | {"support": int(support[i]), "predicted": int(predicted[i])}
@@ -66,6 +68,14 @@ def classification_scores(
     }
     scores["num_images"] = len(true_ids)
     return scores
+
+
+def cohen_kappa(matrix: ArrayLike) -> float:
+    """Cohen's kappa (1960) of a confusion matrix (classes, classes), as scikit-learn's; 0 where it is undefined."""
+    counts = np.asarray(matrix, dtype=float)
+    total = counts.sum()
+    by_chance = float(counts.sum(0) @ counts.sum(1)) / total**2
+    return 0.0 if by_chance == 1 else float((np.trace(counts) / total - by_chance) / (1 - by_chance))
 
 
 def ranking_scores(class_scores: np.ndarray, references: np.ndarray, label_names: list[str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import numpy as np
 
 from .confusion import ordinal_scores_of
 from .metrics import calibration, classification_scores, ranking_scores
+from .retfound import retfound_scores
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -21,12 +22,17 @@ def score_split(logits: np.ndarray, labels: np.ndarray, names: list[str], ordere
 
     Args:
         ordered: classes are grades, in the order of their ids: `qwk`, `mae` and `one_off_accuracy` too.
+
+    Returns:
+        Their scores, and `retfound`: RETFound's, computed its way.
     """
     scores = classification_scores(logits.argmax(-1), labels, names)
     if ordered:
         scores |= grade_scores(scores["confusion_matrix"])
     class_scores = softmax(logits)
-    return scores | ranking_scores(class_scores, labels, names) | calibration(class_scores, labels)
+    ranking = ranking_scores(class_scores, labels, names)
+    scores["retfound"] = retfound_scores(scores["confusion_matrix"], ranking)
+    return scores | ranking | calibration(class_scores, labels)
 
 
 def grade_scores(matrix: Any) -> dict[str, float]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data.benchmarks import BENCHMARKS
+from ..data.benchmarks import known_benchmark
 from ..errors import UsageError
 from ..runs.finished import FinishedRun
 from ..runs.record import RunRecord
@@ -82,8 +82,7 @@ Answer = tuple[str, str] | None
 
 
 def _data(run: FinishedRun, record: RunRecord) -> Answer:
-    if record.data.benchmark in BENCHMARKS:
-        entry = BENCHMARKS[record.data.benchmark]
+    if entry := known_benchmark(record.data.benchmark):
         return f"{entry.title}; {entry.homepage}; licence: {entry.licence}.", "all_results.json: source"
     return f"Images of {record.data.name} (say from where they are).", "all_results.json: source"
 
@@ -135,7 +134,8 @@ def _splits(record: RunRecord) -> str:
 
 def _split(run: FinishedRun, record: RunRecord) -> Answer:
     own = record.data.val_fraction
-    if record.data.benchmark and BENCHMARKS[record.data.benchmark].split_files:
+    entry = known_benchmark(record.data.benchmark)
+    if entry and entry.has_split:
         how = "The official split of the benchmark"
     elif own:
         how = f"{100 * own:g} % held out, stratified by class (seed {record.data.seed})"

@@ -208,8 +208,10 @@ def _point(
         thresholds = [[rule.target] * len(fold.predicted) for fold in here.folds]
         achieved, chosen_on = {}, None
     else:
-        thresholds, chosen_on = there.thresholds(rule), split if rule.needs_images else None
-        achieved = {name: rate.value for name, rate in rates_at(there.at(thresholds)).items()}
+        own, chosen_on = there.thresholds(rule), split if rule.needs_images else None
+        achieved = {name: rate.value for name, rate in rates_at(there.at(own)).items()}
+        every = iter([value for of_fold in own for value in of_fold])
+        thresholds = [[next(every) for _ in fold.predicted] for fold in here.folds]  # of each run its own
         achieved = {name: achieved[name] for name in ("sensitivity", "specificity") if name in achieved}
     rates = rates_at(here.at(thresholds), prevalence)
     flat = [value for of_fold in thresholds for value in of_fold]

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ..data.benchmarks import BENCHMARKS
+from ..data.benchmarks import known_benchmark
 from ..evaluation.confusion import names_in, shown_as
 from ..evaluation.metrics import TITLES, zero_division_notes
 from ..files.writing import write_text
@@ -124,7 +124,7 @@ def write_model_card(folder: Path, record: RunRecord, architecture: str, recipe:
 
     name = run_name(folder)
     split = list(record.scores)[-1] if record.scores else ""  # the one that the card details
-    benchmark = BENCHMARKS.get(record.data.benchmark or "")
+    benchmark = known_benchmark(record.data.benchmark)
     licence, known_from = licence_of(record.base)
     text = TEXT.format(
         metadata=_metadata(name, record, licence),

@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from ..evaluation.metrics import scalar_scores
 from ..evaluation.scores import score_split, softmax
+from ..files.writing import write_csv
 from ..runs.predictions import write_predictions
 from . import figures
 
@@ -28,5 +30,14 @@ def write_split(
     scores, class_scores = score_split(logits, labels, names, ordered), softmax(logits)
     path = folder / f"predictions_{split}.csv"
     write_predictions(path, images.file_names, class_scores, labels, names, images.groups)
+    write_metrics_row(folder / f"metrics_{split}.csv", scores)
     figures.figures_of_split(folder, split, class_scores, labels, names, scores)
     return scores
+
+
+def write_metrics_row(path: Path, scores: dict[str, Any]) -> None:
+    """One row of an evaluation, ours and (`retfound_...`) as RETFound computes them, for whoever gathers rows."""
+    own = {name: scores[name] for name in ("num_images", *scalar_scores(scores))}
+    theirs = {f"retfound_{name}": value for name, value in scores["retfound"].items()}
+    row = own | theirs
+    write_csv(path, list(row), [["" if value is None else value for value in row.values()]])

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..data.benchmarks import BENCHMARKS
+from ..data.benchmarks import known_benchmark
 from ..files.writing import write_text
 from ..runs.finished import FinishedRun
 from ..runs.record import RunRecord
@@ -128,7 +128,8 @@ def _about_data(record: RunRecord) -> str:
     kind = "patient or video" if groups else "image"
     source = f"the benchmark {record.data.benchmark}" if record.data.benchmark else record.data.name
     text = f"Images of {source} in {len(record.classes)} classes were used: {held}."
-    if record.data.benchmark and BENCHMARKS[record.data.benchmark].split_files:
+    entry = known_benchmark(record.data.benchmark)
+    if entry and entry.has_split:
         text += " The split is the official one."
     elif record.data.val_fraction:
         text += (
@@ -228,4 +229,5 @@ def _about_evaluation(run: FinishedRun, record: RunRecord, cite: Any) -> str:
 
 
 def _data_citation(record: RunRecord) -> str:
-    return BENCHMARKS[record.data.benchmark].citation if record.data.benchmark in BENCHMARKS else ""
+    entry = known_benchmark(record.data.benchmark)
+    return entry.citation if entry else ""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.benchmarks import BENCHMARKS
+from ..data.benchmarks import Published, known_benchmark
 from ..evaluation.comparisons import Difference, compare_predictions, corrected_resampled_test, holm, mcnemar
 from ..evaluation.confusion import scores_of, shown_as
 from ..evaluation.metrics import HEADLINE
@@ -64,27 +64,41 @@ class Table:
     notes: list[str] = field(default_factory=list)
 
 
-def published_rows(benchmark: str) -> list[dict[str, str]]:
+def published_rows(benchmark: str) -> list[Published]:
     """The published rows of a benchmark, and those of its data set that do not say of which classes."""
+    entry = known_benchmark(benchmark)
     with open(PUBLISHED, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [row for row in rows if row["benchmark"] in (benchmark, benchmark.rsplit("-", 1)[0])]
+        rows = [row for row in csv.DictReader(file) if row["benchmark"] in (benchmark, benchmark.rsplit("-", 1)[0])]
+    own = list(entry.published) if entry else []
+    return own + [
+        Published(
+            method=row["method"],
+            protocol=row["protocol"],
+            scores={name: row[name] for name in HEADLINE if row[name]},
+            source=row["source"],
+            ranked=row["ranked"] == "yes",
+            initialisation=row["initialisation"],
+            chosen_on_evaluated={"yes": True, "no": False}.get(row["chosen_on_evaluated"]),
+            note=row["note"],
+        )
+        for row in rows
+    ]
 
 
-def _published(row: dict[str, str], protocol: str) -> Row:
+def _published(row: Published, protocol: str) -> Row:
     scores: dict[str, dict[str, Any]] = {}
-    for name in HEADLINE:
-        if row[name]:
-            mean, _, std = row[name].partition("±")
-            scores[name] = {"mean": float(mean), "std": float(std) if std else None, "interval": None}
-            scores[name]["printed"] = row[name]
-    notes = [f"{row['note'][0].upper()}{row['note'][1:]}."] if row["note"] else []
-    if row["protocol"] != protocol and not row["note"]:
-        notes.append(f"Split: {row['protocol']}.")
-    if row["chosen_on_evaluated"] == "yes":
+    for name, printed in row.scores.items():
+        mean, _, std = printed.partition("±")
+        scores[name] = {"mean": float(mean), "std": float(std) if std else None, "interval": None, "printed": printed}
+    notes = [f"{row.note[0].upper()}{row.note[1:]}."] if row.note else []
+    if row.protocol != protocol and not row.note:
+        notes.append(f"Split: {row.protocol}.")
+    if row.chosen_on_evaluated:
         notes.append(CHOSEN_ON_EVALUATED)
-    ranked = row["ranked"] == "yes" and row["protocol"] == protocol
-    return Row(row["method"], row["initialisation"], row["source"], False, ranked, scores, notes)
+    if row.patients_apart is False:
+        notes.append("Patients stand on both sides of the split.")
+    ranked = row.ranked and row.protocol == protocol
+    return Row(row.method, row.initialisation, row.source, False, ranked, scores, notes)
 
 
 def _ours(run: FinishedRun, ranked: bool, asked: Questions) -> Row:
@@ -127,13 +141,16 @@ def tables(runs: list[FinishedRun], benchmark: str | None = None, asked: Questio
         wanted[(benchmark, "", "official")] = []
     result = []
     for (data, split, protocol), chosen in wanted.items():
-        published = [_published(row, protocol or "official") for row in published_rows(data)]
+        entry = known_benchmark(data)
+        published = [
+            _published(row, protocol or (entry.main_protocol if entry else "official")) for row in published_rows(data)
+        ]
         own = _with_own_task(asked, data)
         ours = [_ours(run, protocol is not None or not published, own) for run in chosen]
         rows = [row for row in [*ours, *published] if row.ranked]
         title = f"{data}: {protocol} split" if protocol else f"{data}: {split}"
-        if data in BENCHMARKS:
-            title = f"{BENCHMARKS[data].title} ({protocol or 'official'})"
+        if entry:
+            title = f"{entry.title} ({protocol or entry.main_protocol})"
         rows.sort(key=lambda row: -row.scores.get("macro_f1", {"mean": 0.0})["mean"])
         apart = [row for row in [*ours, *published] if not row.ranked]
         notes = [FOLDS] if any(run.is_cross_validated for run in chosen) else []
@@ -143,7 +160,8 @@ def tables(runs: list[FinishedRun], benchmark: str | None = None, asked: Questio
 
 
 def _with_own_task(asked: Questions, data: str) -> Questions:
-    positive = BENCHMARKS[data].positive if data in BENCHMARKS else ()
+    entry = known_benchmark(data)
+    positive = entry.positive if entry else ()
     return replace(asked, positive=positive) if positive and asked.positive is None else asked
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.benchmarks import BENCHMARKS
+from ..data.benchmarks import known_benchmark
 from ..data.class_map import read_class_map
 from ..errors import UsageError
 from ..evaluation.confusion import scores_of
@@ -15,7 +15,7 @@ from ..evaluation.intervals import Rate, rates_by_class, score_intervals
 from ..evaluation.scores import softmax
 from ..evaluation.statistics import Predictions
 from .predictions import read_predictions
-from .record import ALL_RESULTS, CROSSVAL, DataSource, RunRecord, run_name
+from .record import ALL_RESULTS, CROSSVAL, CrossvalRun, DataSource, RunRecord, run_name
 from .record_files import read_record
 
 CHOSEN_ON_EVALUATED = "The epoch was chosen on the images that are evaluated: an optimistic figure."
@@ -34,7 +34,8 @@ class FinishedRun:
         chosen_on_evaluated: whether the best epoch was chosen on the images that are evaluated.
         label_efficiency: points of `crossval`, where there are several.
         trained_on: images of a fold that are trained on, of a cross-validation.
-        chosen: predictions of the split on which operating points are chosen, for each fold; None: there is none.
+        chosen: predictions of the split on which operating points are chosen, for each fold, or for each run where
+            these have images of their own; None: there is none.
         chosen_split: its name.
         why_none_chosen: where there is none.
         source: where the images are from.
@@ -105,7 +106,7 @@ def read_run(path: str | Path, split: str | None = None) -> FinishedRun:
     """
     folder = Path(path)
     if (folder / CROSSVAL).is_file():
-        return _crossval(folder, read_record(folder, CROSSVAL))
+        return _crossval(folder, read_record(folder, CROSSVAL), split)
     if (folder / ALL_RESULTS).is_file():
         return _finetune(folder, split)
     if found := sorted(folder.glob("results_*.json")):
@@ -119,9 +120,9 @@ def _data_and_protocol(
     source: DataSource, counts: list[dict[str, int]], folds: list[int]
 ) -> tuple[str, str | None, list[str]]:
     """The name of the data, the protocol that all folds follow, and what else is to be said of them."""
-    if not source.benchmark:
+    entry, notes = known_benchmark(source.benchmark), []
+    if not source.benchmark or entry is None:
         return source.name, None, []
-    entry, notes = BENCHMARKS[source.benchmark], []
     whole = [_with_selection(count) for count in counts]
     protocols = {entry.protocol(fold, count) for fold, count in zip(folds, whole)}
     protocol = protocols.pop() if len(protocols) == 1 else None
@@ -145,12 +146,14 @@ def _seen_note(record: RunRecord, split: str) -> list[str]:
     return [f"{count} of the {record.images[split]} images were in the pre-training."] if count else []
 
 
-def _crossval(folder: Path, record: RunRecord) -> FinishedRun:
+def _crossval(folder: Path, record: RunRecord, split: str | None) -> FinishedRun:
     summary = record.crossval
     assert summary is not None, "a record of crossval has its summary"
     largest = max(run.fraction for run, _, _ in summary.runs)
     runs = [(run, chosen_on) for run, _, chosen_on in summary.runs if run.fraction == largest]
     numbers = sorted({run.fold for run, _ in runs})
+    if (on_test := _on_one_test_split(folder, record, [run for run, _ in runs], split)) is not None:
+        return on_test
     folds, file_names, records, chosen = [], [], [], []
     names: list[str] = []
     for number in numbers:
@@ -163,7 +166,8 @@ def _crossval(folder: Path, record: RunRecord) -> FinishedRun:
     data, protocol, notes = record.data.name, None, [f"{len(numbers)} folds of our own."]
     if summary.folds == "official":
         data, protocol, notes = _data_and_protocol(record.data, [one.images for one in records], numbers)
-        if data in BENCHMARKS and not BENCHMARKS[data].folds:
+        entry = known_benchmark(data)
+        if entry and entry.evaluated_split != "validation":
             protocol = None  # its published rows are of the test split
     if largest < 1.0:
         protocol = None
@@ -189,6 +193,43 @@ def _crossval(folder: Path, record: RunRecord) -> FinishedRun:
         chosen_split="selection",
         why_none_chosen="these folds have no images beside those that are trained on and those that are evaluated "
         "(train with --select_on 0.1 to have some)",
+        source=record.data,
+        record=records[0],
+    )
+
+
+def _on_one_test_split(
+    folder: Path, record: RunRecord, runs: list[CrossvalRun], split: str | None
+) -> FinishedRun | None:
+    """A cross-validation over the official splits of a benchmark that has one test split for all of them (LIMUC): every
+    run's predictions of it. None: it is another one, or its validation parts are asked for."""
+    entry = known_benchmark(record.data.benchmark)
+    paths = [folder / run.folder / "predictions_test.csv" for run in runs]
+    if not (entry and entry.folds and entry.evaluated_split == "test" and split in (None, "test")):
+        return None
+    if not all(path.is_file() for path in paths):
+        return None
+    records = [read_record(path.parent) for path in paths]
+    predictions, files, names = read_predictions(paths)
+    data, protocol, notes = _data_and_protocol(record.data, [one.images for one in records], [run.fold for run in runs])
+    chosen = [_of_split([path.parent], "validation") for path in paths]
+    notes.append(
+        f"Mean of {len(runs)} runs of the {len({run.fold for run in runs})} official splits, on one test split."
+    )
+    return FinishedRun(
+        name=run_name(folder),
+        folder=folder,
+        data=data,
+        split="test",
+        protocol=protocol,
+        initialisation=_base_name(record.base),
+        names=names,
+        folds=[replace(predictions, ordered=record.ordered)],
+        file_names=[files],
+        chosen_on_evaluated=False,
+        notes=notes,
+        chosen=[one for one in chosen if one is not None] if None not in chosen else None,
+        chosen_split="validation",
         source=record.data,
         record=records[0],
     )
@@ -251,7 +292,8 @@ def _single(folder: Path, split: str, record: RunRecord, trained_with: RunRecord
         if source.benchmark and trained.benchmark == source.benchmark and trained.fold != source.fold:
             notes.append(f"The model was trained on fold {trained.fold}, so on the images that are evaluated.")
             protocol = None
-    if source.benchmark and split != ("validation" if BENCHMARKS[source.benchmark].folds else "test"):
+    entry = known_benchmark(source.benchmark)
+    if entry and split != entry.evaluated_split:
         protocol = None
     return FinishedRun(
         name=run_name(folder),

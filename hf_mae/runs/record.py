@@ -34,6 +34,7 @@ class DataSource:
     manifest: str | None = None
     benchmark: str | None = None
     fold: int = 1
+    agreement: str | None = None
     exclude_pairs: str | None = None
     val_fraction: float = 0.0
     train_fraction: float = 1.0

@@ -37,11 +37,14 @@ class DataSourceArguments(ReadsImages):
     )
     benchmark: str | None = option(
         None,
-        "An endoscopy benchmark (hyperkvasir-16, gastrovision-22, ...); data_dir is its archive.",
+        "A benchmark (hf-mae benchmarks lists them), or a YAML file of your own; data_dir is its archive.",
         common=True,
         group="Data",
     )
-    fold: int = option(1, "Official fold of a benchmark that has them: 1 or 2.", group="Data")
+    fold: int = option(1, "Official fold of a benchmark that has them, from 1.", group="Data")
+    agreement: str | None = option(
+        None, "Of a benchmark with several annotators, which of them agree: complete, triple, ...", group="Data"
+    )
     split_file: list[str] | None = option(
         None, "Copies of the benchmark's official CSVs; not given: downloaded once.", group="Data"
     )

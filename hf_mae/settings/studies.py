@@ -55,6 +55,25 @@ class RecipesArguments:
 
 
 @dataclass
+class BenchmarksArguments:
+    """Which benchmarks are listed."""
+
+    name: str | None = option(None, "Show this one (of the list, or a YAML file): what it is and expects.", common=True)
+
+
+@dataclass
+class TranslateArguments:
+    """Which command is translated."""
+
+    command: list[str] | None = option(
+        None,
+        "The command, in quotes: of facebookresearch/mae's or RETFound's main_finetune.py, or timm's train.py.",
+        common=True,
+        metavar="COMMAND",
+    )
+
+
+@dataclass
 class CheckpointsArguments:
     """Which public checkpoints are listed, shown or fetched."""
 

@@ -23,7 +23,15 @@ from .sharing import (
     ReconstructionArguments,
     ReportArguments,
 )
-from .studies import AuditArguments, CheckpointsArguments, ConfigsArguments, CrossvalArguments, RecipesArguments
+from .studies import (
+    AuditArguments,
+    BenchmarksArguments,
+    CheckpointsArguments,
+    ConfigsArguments,
+    CrossvalArguments,
+    RecipesArguments,
+    TranslateArguments,
+)
 from .training import FinetuningFields, PretrainingFields, ReferenceFields
 
 # Fields of `TrainingArguments` that `VERB --help` shows, with what they mean here.
@@ -213,6 +221,23 @@ VERBS = {
             (DemoArguments,),
             required=_MODEL,
             words=_MODEL,
+            reads_recipes=False,
+        ),
+        Verb(
+            "benchmarks",
+            "list the benchmarks, or show what one expects",
+            "List the benchmarks (sizes, licence, where to get them), or show one: splits, counts, what is to be on disk.",
+            (BenchmarksArguments,),
+            words=("name",),
+            reads_recipes=False,
+        ),
+        Verb(
+            "translate",
+            "a command of the reference, RETFound or timm -> the one here",
+            "Print the command here for one of main_finetune.py or train.py, and what has no counterpart.",
+            (TranslateArguments,),
+            required=("command",),
+            words=("command",),
             reads_recipes=False,
         ),
         Verb(

@@ -18,8 +18,9 @@ from ..data.images import EvaluationImages, TrainingImages
 from ..data.transforms import training_transform_of
 from ..errors import UsageError, nearest
 from ..evaluation.confusion import ORDINAL
-from ..evaluation.metrics import LOGGED, classification_scores
-from ..evaluation.scores import grade_scores
+from ..evaluation.metrics import LOGGED, classification_scores, ranking_scores
+from ..evaluation.retfound import f1_auroc_kappa
+from ..evaluation.scores import grade_scores, softmax
 from ..models.loading import class_names
 from ..models.stochastic_depth import drop_path_of, patches_dropped
 from ..settings.arguments import FinetuningArguments
@@ -28,6 +29,8 @@ from .losses import balanced_class_weights, cross_entropy_sum, label_weight, ord
 from .trainer import ReferenceTrainer
 
 logger = logging.getLogger(__name__)
+
+RETFOUND = "f1_auroc_kappa"  # the metric by which RETFound chooses the epoch
 
 
 class MaeFinetuner(ReferenceTrainer):
@@ -202,6 +205,9 @@ class MaeFinetuner(ReferenceTrainer):
         labels = labels.argmax(-1) if labels.ndim == 2 else labels
         scores = classification_scores(prediction.predictions.argmax(-1), labels, self.class_names)
         logged = {name: scores[name] for name in LOGGED}
+        if self.args.metric_for_best_model in (RETFOUND, f"eval_{RETFOUND}"):
+            ranking = ranking_scores(softmax(prediction.predictions), np.asarray(labels), self.class_names)
+            logged[RETFOUND] = f1_auroc_kappa(scores["macro_f1"], ranking["roc_auc"], scores["confusion_matrix"])
         return logged | grade_scores(scores["confusion_matrix"]) if self.ordered else logged
 
 
@@ -211,7 +217,7 @@ def refuse_unknown_metric(args: FinetuningArguments, ordered: bool = False) -> N
     if args.metric_for_best_model is None:
         return
     name = args.metric_for_best_model.removeprefix("eval_")
-    known: tuple[str, ...] = (*LOGGED, "loss")
+    known: tuple[str, ...] = (*LOGGED, RETFOUND, "loss")
     if name in ORDINAL and not ordered:
         raise UsageError(f"--metric_for_best_model {name} is for grades: tell their order with --class_order.")
     known += tuple(ORDINAL) if ordered else ()

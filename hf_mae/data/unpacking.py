@@ -1,0 +1,103 @@
+"""Archives as they were downloaded: a .zip or .tar is unpacked once, its images alone, into the cache."""
+
+import hashlib
+import logging
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from tqdm import tqdm
+
+from ..errors import UsageError, one_line
+from ..files.caches import cache_folder
+from ..files.writing import whole_folder
+from .files import IMAGE_SUFFIXES
+
+logger = logging.getLogger(__name__)
+
+UNPACKED = "unpacked"  # the folder of the cache that holds what was unpacked
+SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
+
+
+def unpacked(root: Path) -> list[Path]:
+    """Where the images of a path are: the path itself, and what archives it is or holds were unpacked to.
+
+    Raises:
+        UsageError: an archive is damaged, or does not fit on the disk.
+    """
+    if root.is_file():
+        if not root.name.lower().endswith(SUFFIXES):
+            raise UsageError(f"{root} is no folder and no archive ({', '.join(SUFFIXES)}).")
+        return [_unpack(root)]
+    if not root.is_dir():
+        raise UsageError(f"{root} does not exist: --data_dir takes the unpacked archive, or the archive itself.")
+    inside = sorted(path for path in root.rglob("*") if path.name.lower().endswith(SUFFIXES) and path.is_file())
+    # Whoever unpacked an archive beside itself has its images already.
+    packed = [path for path in inside if not _beside(path)]
+    return [root, *(_unpack(path) for path in packed)]
+
+
+def _beside(archive: Path) -> bool:
+    stem = archive.name[: -len(next(s for s in SUFFIXES if archive.name.lower().endswith(s)))]
+    return (archive.parent / stem).is_dir()
+
+
+def _unpack(archive: Path) -> Path:
+    facts = archive.stat()
+    key = f"{archive.resolve()} {facts.st_size} {facts.st_mtime_ns}"
+    folder = cache_folder() / UNPACKED / hashlib.sha256(key.encode()).hexdigest()[:16]
+    if folder.is_dir():
+        return folder
+    logger.info("Unpacking the images of %s into %s (once) ...", archive, folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with whole_folder(folder, overwrite=False) as fresh:
+            if archive.name.lower().endswith(".zip"):
+                with zipfile.ZipFile(archive) as opened:
+                    members = [info for info in opened.infolist() if _is_image(info.filename)]
+                    _room_for(sum(info.file_size for info in members), folder.parent, archive)
+                    for info in tqdm(members, desc="Unpacking", unit="image"):
+                        with opened.open(info) as source:
+                            _copy(source, fresh, info.filename)
+            else:
+                with tarfile.open(archive) as tar:
+                    for member, content in _images_of(tar):
+                        _copy(content, fresh, member)
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, RuntimeError, NotImplementedError) as error:
+        raise UsageError(f"{archive} cannot be unpacked ({one_line(error)}): is the download whole?") from None
+    return folder
+
+
+def _images_of(tar: tarfile.TarFile) -> Iterator[tuple[str, IO[bytes]]]:
+    for member in tqdm(tar, desc="Unpacking", unit="file"):
+        if member.isfile() and _is_image(member.name) and (content := tar.extractfile(member)) is not None:
+            yield member.name, content
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(IMAGE_SUFFIXES) and not PurePosixPath(name).name.startswith(".")
+
+
+def _copy(source: IO[bytes], folder: Path, name: str) -> None:
+    """Writes a member below the folder, whatever path it claims to have."""
+    parts = [
+        part
+        for part in PurePosixPath(name.replace("\\", "/")).parts
+        if part not in ("/", "..", ".") and ":" not in part
+    ]
+    path = folder.joinpath(*parts)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as target:
+        shutil.copyfileobj(source, target)
+
+
+def _room_for(size: int, folder: Path, archive: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise UsageError(
+            f"{archive} needs {size / 1e9:.1f} GB unpacked, and {folder} has {free / 1e9:.1f} GB: make room, or set "
+            "HF_HOME to a folder on another disk."
+        )
