@@ -112,6 +112,7 @@ class Benchmark:
         ordered: whether the classes are grades.
         positive: classes of the published two-sided task.
         guaranteed, not_guaranteed: what is to be known of the split.
+        beside: another benchmark of the same images, whose figures are to be read beside these.
     """
 
     title: str
@@ -136,6 +137,7 @@ class Benchmark:
     positive: tuple[str, ...] = ()
     guaranteed: str = ""
     not_guaranteed: str = ""
+    beside: str | None = None
     published: tuple[Published, ...] = ()
 
     @property

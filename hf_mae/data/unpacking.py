@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ..errors import UsageError, one_line
 from ..files.caches import cache_folder
-from ..files.writing import whole_folder
+from ..files.writing import copy_stream, whole_folder
 from .files import IMAGE_SUFFIXES
 
 logger = logging.getLogger(__name__)
@@ -88,10 +88,7 @@ def _copy(source: IO[bytes], folder: Path, name: str) -> None:
         for part in PurePosixPath(name.replace("\\", "/")).parts
         if part not in ("/", "..", ".") and ":" not in part
     ]
-    path = folder.joinpath(*parts)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "wb") as target:
-        shutil.copyfileobj(source, target)
+    copy_stream(source, folder.joinpath(*parts))
 
 
 def _room_for(size: int, folder: Path, archive: Path) -> None:

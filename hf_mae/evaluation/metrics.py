@@ -30,8 +30,8 @@ def classification_scores(
 
     Returns:
         Shares between 0 and 1 (MCC: -1 to 1): `accuracy`, `balanced_accuracy`, `{macro,micro}_{precision,recall,f1}`,
-        `mcc`; Cohen's `kappa`; `per_class` {name: {precision, recall, f1, support, predicted}}; `confusion_matrix` (row:
-        reference, column: prediction); `zero_division` {score: [names]}; `num_images`.
+        `mcc`; Cohen's `kappa`; `per_class` {name: {precision, recall, f1, support, predicted}}; `confusion_matrix`
+        (row: reference, column: prediction); `zero_division` {score: [names]}; `num_images`.
 
     Raises:
         ValueError: nothing to score, or a class id outside `label_names`.

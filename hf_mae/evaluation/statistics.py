@@ -100,7 +100,8 @@ def units_of_images(folds: list[Predictions]) -> tuple[Units, list[NDArray[Any]]
     """The units of folds where each image is by itself, for what no confusion matrix tells.
 
     Returns:
-        The units (without `matrices`), and by fold the place of each image's among those of its fold (images,).
+        The units (without `matrices`; images count within their fold, whatever their class), and by fold the place of
+        each image's among those of its fold (images,).
     """
     if all(fold.groups is not None for fold in folds):
         groups = [np.asarray(fold.groups).astype(str) for fold in folds]
@@ -111,7 +112,7 @@ def units_of_images(folds: list[Predictions]) -> tuple[Units, list[NDArray[Any]]
         return Units("groups", [], members, ones, 0 * ones, worth_of(sizes, ones)), [own.ravel() for _, own in found]
     sizes = np.array([len(fold.labels) for fold in folds])
     starts = np.cumsum(sizes) - sizes
-    strata = np.concatenate([number * fold.num_classes + fold.labels for number, fold in enumerate(folds)])
+    strata = np.repeat(np.arange(len(folds)), sizes)
     ones = np.ones(int(sizes.sum()), dtype=np.int64)
     members = [start + np.arange(size) for start, size in zip(starts, sizes)]
     return Units("images", [], members, ones, strata, float(sizes.sum())), [np.arange(size) for size in sizes]

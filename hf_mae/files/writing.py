@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ..errors import UsageError
 from .locks import let_go, taken
@@ -81,6 +81,13 @@ def whole_file(destination: str | Path, overwrite: bool = True, error: type[Usag
     finally:
         let_go(held)
         temporary.unlink(missing_ok=True)
+
+
+def copy_stream(source: IO[bytes], destination: Path) -> None:
+    """Writes what a stream holds into a file of a folder that is being written, whose folders are made."""
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with open(destination, "wb") as target:
+        shutil.copyfileobj(source, target)
 
 
 def write_text(destination: str | Path, text: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.benchmarks import Published, known_benchmark
+from ..data.benchmarks import Benchmark, Published, known_benchmark
 from ..evaluation.comparisons import Difference, compare_predictions, corrected_resampled_test, holm, mcnemar
 from ..evaluation.confusion import scores_of, shown_as
 from ..evaluation.metrics import HEADLINE
@@ -54,6 +54,8 @@ class Table:
             `difference`, `low`, `high`, `p_value`, `p_adjusted`, `test`, and, between cross-validations,
             `corrected_resampled`.
         differences: by pair: McNemar's counts, or a `note` on why it is not compared.
+        data: the benchmark, or the name of the data.
+        beside: another benchmark of the same images, whose figures are to be read beside these.
     """
 
     title: str
@@ -62,6 +64,8 @@ class Table:
     comparisons: list[dict[str, Any]]
     differences: list[dict[str, Any]]
     notes: list[str] = field(default_factory=list)
+    data: str = ""
+    beside: str | None = None
 
 
 def published_rows(benchmark: str) -> list[Published]:
@@ -155,8 +159,20 @@ def tables(runs: list[FinishedRun], benchmark: str | None = None, asked: Questio
         apart = [row for row in [*ours, *published] if not row.ranked]
         notes = [FOLDS] if any(run.is_cross_validated for run in chosen) else []
         notes += [REPEATED] if any(run.repeats_images for run in chosen) else []
-        result.append(Table(title, rows, apart, comparisons(chosen, own), list(differences(chosen)), notes))
+        notes += _of_the_split(entry) if entry else []
+        compared = comparisons(chosen, own)
+        result.append(
+            Table(title, rows, apart, compared, list(differences(chosen)), notes, data, entry.beside if entry else None)
+        )
     return result
+
+
+def _of_the_split(entry: Benchmark) -> list[str]:
+    """What a reader is to know of a benchmark's split."""
+    told = [f"What the split guarantees: {entry.guaranteed}."] if entry.guaranteed else []
+    told += [f"What it does not: {entry.not_guaranteed}."] if entry.not_guaranteed else []
+    told += [f"To be read beside {entry.beside}, of the same images."] if entry.beside else []
+    return told
 
 
 def _with_own_task(asked: Questions, data: str) -> Questions:

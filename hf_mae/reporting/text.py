@@ -27,9 +27,34 @@ def document(found: Iterable[Table], details: bool = True) -> list[Block]:
     Args:
         details: also what is told of each run by itself: classes, patients, operating points, subgroups.
     """
+    tables = list(found)
     blocks: list[Block] = [Paragraph(EXPLANATION)]
-    for table in found:
+    for table in tables:
         blocks += _table(table, details)
+    return blocks + _side_by_side(tables)
+
+
+def _side_by_side(tables: list[Table]) -> list[Block]:
+    """Our rows on two splits of the same images, where a benchmark says that these belong beside each other."""
+    by_data = {table.data: table for table in tables}
+    pairs = [(table, by_data[table.beside]) for table in tables if table.beside in by_data]
+    blocks: list[Block] = []
+    for first, second in pairs:
+        if first.data > second.data:
+            continue  # once
+        rows: list[list[Cell | str]] = []
+        for table in (first, second):
+            for row in [*table.rows, *table.apart]:
+                if row.ours:
+                    scores = [_number(row.scores.get(name), name) for name in names_in({})]
+                    rows.append([row.method, table.title, *scores])
+        caption = f"Side by side, on the same images. {first.title}: {' '.join(first.notes)} {second.title}: "
+        caption += " ".join(second.notes)
+        head = ["method", "split", *(TITLES[name] for name in names_in({}))]
+        blocks += [
+            Heading(f"{first.data} and {second.data}"),
+            Grid(head, rows, "ll" + "r" * len(names_in({})), caption),
+        ]
     return blocks
 
 

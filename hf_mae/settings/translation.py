@@ -167,11 +167,12 @@ def translate(words: list[str]) -> Translation:
     source = _source(PurePath(words[place]).name, given)
     found = Translation(source, _processes(words[:place]))
     table = _TIMM if source == "timm" else _MAE
-    for name, value in given.items():
-        _one_flag(found, table, name, value)
-    for name, value in _DEFAULTS.get(source, {}).items():
-        if name not in given and found.verb == "finetune":
-            found.flags.setdefault(table.get(name, name), value)
+    for name, words in given.items():
+        _one_flag(found, table, name, words)
+    if found.verb == "finetune":
+        for name, default in _DEFAULTS.get(source, {}).items():
+            if name not in given:
+                found.flags.setdefault(table.get(name, name), default)
     _finish(found, given)
     return found
 

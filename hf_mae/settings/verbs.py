@@ -226,7 +226,7 @@ VERBS = {
         Verb(
             "benchmarks",
             "list the benchmarks, or show what one expects",
-            "List the benchmarks (sizes, licence, where to get them), or show one: splits, counts, what is to be on disk.",
+            "List the benchmarks (sizes, licence, where to get them), or show one and what is to be on disk.",
             (BenchmarksArguments,),
             words=("name",),
             reads_recipes=False,

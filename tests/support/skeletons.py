@@ -2,6 +2,8 @@
 
 import csv
 import io
+import json
+import os
 from pathlib import Path
 
 from PIL import Image
@@ -57,5 +59,48 @@ def make_gastrovision(root: Path, splits: Path) -> Path:
 
 def official(shared_data: Path, name: str) -> list[str]:
     """Copies of a benchmark's official CSVs."""
-    folder = shared_data / "splits" / ("hyperkvasir" if name.startswith("hyper") else "gastrovision")
+    stem = name.split("-11")[0].rsplit("-", 1)[0] if "-11" not in name else "kvasir_capsule"
+    folder = shared_data / "splits" / stem.replace("-", "_")
     return [str(folder / file.name) for file in BENCHMARKS[name].split_files]
+
+
+def linked(root: Path, names: list[str]) -> Path:
+    """A tree of these files, which are all one small image."""
+    root.mkdir(parents=True, exist_ok=True)
+    image = root / "one_image"
+    image.write_bytes(jpeg())
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.link(image, path)
+    image.unlink()
+    return root
+
+
+def make_gastrohun(root: Path, splits: Path) -> Path:
+    with open(splits / "gastrohun/image_classification.csv", newline="") as file:
+        names = [f"Labeled Images/{row['num patient']}/{row['filename']}" for row in csv.DictReader(file)]
+    return linked(root, names)
+
+
+def make_kvasir_capsule(root: Path, splits: Path) -> Path:
+    """In the archive's folders, whose names differ from the table's, with images of classes that are in no fold."""
+    folders, names = BENCHMARKS["kvasir-capsule-11"].folders, {}
+    for half in "01":
+        with open(splits / f"kvasir_capsule/split_{half}.csv", newline="") as file:
+            for row in csv.DictReader(file):
+                names[row["filename"]] = folders.get(row["label"], row["label"])
+    others = [f"labelled_images/Polyp/{'0' * 16}_{number}.jpg" for number in range(55)]
+    return linked(root, [f"labelled_images/{folder}/{name}" for name, folder in names.items()] + others)
+
+
+def make_limuc(root: Path, splits: Path) -> Path:
+    """Also with the copies by patient, and 1,686 test images of other patients."""
+    names = []
+    for part in ("train", "val"):
+        for label, found in json.loads((splits / f"limuc/fold_0/{part}.json").read_text()).items():
+            names += [f"train_and_validation_sets/{label}/{name}" for name in found]
+    for number in range(1686):
+        names.append(f"test_set/Mayo {number % 4}/UC_patient_{1000 + number // 20}_{number}.bmp")
+    copies = [f"patient_based_classified_images/1/{Path(name).parent.name}/{Path(name).name}" for name in names]
+    return linked(root, names + copies)

@@ -1,0 +1,71 @@
+"""Two folds of a benchmark's images with no patient or video on both sides, every class on both, and as even as can be:
+`python scripts/draw_group_folds.py kvasir-capsule-11 --split_file split_0.csv split_1.csv`.
+
+Local search from 200 seeded starts: one group moves, or two change places, while that makes the shares of the classes
+and of all images more even. What it prints is `fold_of_group` of kvasir-capsule-11-by-video.
+"""
+
+import argparse
+from itertools import combinations
+
+import numpy as np
+
+from hf_mae.data.archives import read_split
+from hf_mae.data.benchmarks import find_benchmark
+
+
+def counts_of(name: str, split_files: list[str] | None) -> tuple[list[str], list[str], np.ndarray]:
+    """Groups, classes, and images of each group by class."""
+    benchmark = find_benchmark(name)
+    assigned, _ = read_split(benchmark, split_files)
+    groups = sorted({str(found.group) for found in assigned.values()})
+    counts = np.zeros((len(groups), len(benchmark.classes)))
+    for found in assigned.values():
+        counts[groups.index(str(found.group)), benchmark.classes.index(found.label)] += 1
+    return groups, list(benchmark.classes), counts
+
+
+def cost(second: np.ndarray, counts: np.ndarray) -> float:
+    """How uneven it is to have these groups in the second fold: classes that one fold lacks count most."""
+    inside, whole = second @ counts, counts.sum(0)
+    lacking = ((inside == 0) | (inside == whole)).sum()
+    return 1000.0 * lacking + ((inside / whole - 0.5) ** 2).sum() + (inside.sum() / whole.sum() - 0.5) ** 2
+
+
+def draw(counts: np.ndarray, starts: int = 200) -> np.ndarray:
+    """Which groups are in the second fold: the best of the local optima."""
+    best = None
+    for seed in range(starts):
+        now = np.random.default_rng(seed).integers(0, 2, len(counts))
+        value = cost(now, counts)
+        while True:
+            moves = [(i,) for i in range(len(counts))]
+            moves += [(i, j) for i, j in combinations(range(len(counts)), 2) if now[i] != now[j]]
+            tried = [(cost(np.where(np.isin(np.arange(len(now)), move), 1 - now, now), counts), move) for move in moves]
+            least, move = min(tried)
+            if least >= value - 1e-12:
+                break
+            value, now = least, np.where(np.isin(np.arange(len(now)), move), 1 - now, now)
+        if best is None or value < best[0]:
+            best = value, now
+    found = best[1]
+    return 1 - found if found[0] else found
+
+
+def main() -> None:
+    """Prints the folds, and how even they are."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("benchmark")
+    parser.add_argument("--split_file", nargs="+")
+    args = parser.parse_args()
+    groups, classes, counts = counts_of(args.benchmark, args.split_file)
+    second = draw(counts)
+    print("fold_of_group:")
+    for fold in (0, 1):
+        print(f"- [{', '.join(group for group, place in zip(groups, second) if place == fold)}]")
+    for name, inside, whole in zip(classes, second @ counts, counts.sum(0)):
+        print(f"# {name}: {int(whole - inside)} and {int(inside)}")
+
+
+if __name__ == "__main__":
+    main()
