@@ -149,7 +149,8 @@ def left_out(
     weight = 1.0 / len(units.matrices)
     for matrices, members in zip(units.matrices, units.members):
         total = np.einsum("rukl,u->rkl", matrices, units.times[members].astype(float))
-        whole, without = scores(total), scores(total[:, None] - matrices)
+        with np.errstate(invalid="ignore"):  # without a unit that is everything there is nothing
+            whole, without = scores(total), scores(total[:, None] - matrices)
         for name in whole:
             value[name] = value.get(name, 0.0) + weight * float(whole[name].mean())
             found = change.setdefault(name, np.zeros(len(units.times)))
