@@ -30,6 +30,7 @@ __all__, __getattr__, __dir__ = exports(
         "finetune": "workflows.finetune",
         "load_image_folder": "data.folders",
         "open_demo": "workflows.demo",
+        "plan": "workflows.plan",
         "parameter_groups": "training.layer_decay",
         "predict": "workflows.predict",
         "prepare": "workflows.prepare",

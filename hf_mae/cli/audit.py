@@ -14,7 +14,7 @@ def main(argv: list[str]) -> int:
     from ..workflows.audit import audit
     from .logs import show_logs
 
-    show_logs()
+    show_logs(asked.quiet)
     found = audit(recipe=asked.recipe, **asked.flags)
     print(f"{found.images} images: {found.pairs} pairs of near-duplicates, of {found.involved} images")
     for kind, count in found.kinds.items():

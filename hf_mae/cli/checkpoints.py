@@ -19,7 +19,7 @@ def main(argv: list[str]) -> int:
         from ..workflows.checkpoints import fetch_checkpoint
         from .logs import show_logs
 
-        show_logs()
+        show_logs(asked.quiet)
         print(fetch_checkpoint(name))
         return 0
     from ..reporting.screen import catalogue_table, checkpoint_table

@@ -14,7 +14,7 @@ def main(argv: list[str]) -> int:
     from ..workflows.convert import convert
     from .logs import show_logs
 
-    show_logs()
+    show_logs(asked.quiet)
     print(convert(**asked.flags).summary())
     print(f"Written to {asked.flags['destination']} (certificate: conversion.json)")
     return 0

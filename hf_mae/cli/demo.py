@@ -14,7 +14,7 @@ def main(argv: list[str]) -> int:
     from ..workflows.demo import open_demo
     from .logs import show_logs
 
-    show_logs()
+    show_logs(asked.quiet)
     page = open_demo(**asked.flags)
     print(f"The demo runs at {page.local_url} (Ctrl-C stops it)", flush=True)
     if asked.flags.get("share"):

@@ -14,7 +14,7 @@ def main(argv: list[str]) -> int:
     from ..workflows.explain import explain
     from .logs import show_logs
 
-    show_logs()
+    show_logs(asked.quiet)
     made = explain(recipe=asked.recipe, **asked.flags)
     if asked.flags.get("images"):
         sheets = f"overlays, and {made.sheets} sheets images_*.png, are in {made.folder}"

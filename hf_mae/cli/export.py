@@ -14,7 +14,7 @@ def main(argv: list[str]) -> int:
     from ..workflows.export import export
     from .logs import show_logs
 
-    show_logs()
+    show_logs(asked.quiet)
     made = export(**asked.flags)
     destination = asked.flags["destination"]
     print(f"Written to {destination}: width {made.hidden_size}, {made.num_hidden_layers} blocks")

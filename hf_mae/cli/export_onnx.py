@@ -15,7 +15,7 @@ def main(argv: list[str]) -> int:
     from ..workflows.export_onnx import export_onnx
     from .logs import show_logs
 
-    show_logs()
+    show_logs(asked.quiet)
     made = export_onnx(recipe=asked.recipe, **asked.flags)
     print(report(made.checked, made.sizes))
     print(f"The ONNX model, its labels, and example.py, which uses it without torch, are in {made.folder}")

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from ..errors import CommandLineError, nearest
 from ..settings.fill import read_values, refuse_misfits, refuse_missing_paths
 from ..settings.options import FALSE, TRUE, Option
-from ..settings.verbs import RECIPE, find_verb, options_of_verb
+from ..settings.verbs import JSON, QUIET, RECIPE, find_verb, options_of_verb
 from .known_names import MEANT
 
 HELP = ("-h", "--help")
@@ -25,6 +25,8 @@ class Parsed:
 
     recipe: str | None
     flags: dict[str, Any]
+    quiet: bool = False
+    json: bool = False
 
 
 class Parser:
@@ -35,6 +37,8 @@ class Parser:
         self.options = dict(options_of_verb(verb))
         if self.verb.reads_recipes:
             self.options[RECIPE.name] = RECIPE
+        for item in (QUIET, *([JSON] if self.verb.has_result else [])):
+            self.options.setdefault(item.name, item)
         self._spellings = {name: item.name for item in self.options.values() for name in (item.name, *item.also)}
 
     def parse(self, argv: list[str]) -> Parsed:
@@ -62,11 +66,12 @@ class Parser:
         self._refuse_unknown([word for word in unknown if word.startswith("--")])
         flags |= self._placed(words, flags)
         recipe = flags.pop(RECIPE.name, None) if self.verb.reads_recipes else None
+        quiet, as_json = (item.read(flags.pop(item.name, False), self.verb.name) for item in (QUIET, JSON))
         # What can be refused at once is, before anything heavy is imported.
         values = read_values(self.verb.name, recipe, flags)
         refuse_missing_paths(values)
         refuse_misfits(self.verb.name, values)
-        return Parsed(recipe, {name: values[name] for name in flags})
+        return Parsed(recipe, {name: values[name] for name in flags}, bool(quiet), bool(as_json))
 
     def _normalised(self, argv: list[str]) -> list[str]:
         """Flags by their own names, and booleans with a value: `--no-tta` -> `--tta=false`."""

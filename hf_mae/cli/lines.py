@@ -1,6 +1,10 @@
 """Lines that several verbs print."""
 
+import json
+import shutil
+import sys
 from pathlib import Path
+from typing import Any
 
 
 def print_report_of_benchmark(benchmark: str | None, folder: str) -> None:
@@ -8,3 +12,13 @@ def print_report_of_benchmark(benchmark: str | None, folder: str) -> None:
     report = Path(folder) / "report.md"
     if benchmark and report.is_file():
         print(f"\n{report.read_text(encoding='utf-8')}")
+
+
+def print_json(values: Any) -> None:
+    """A result for scripts: one JSON document."""
+    print(json.dumps(values, indent=2, default=str))
+
+
+def width() -> int | None:
+    """Columns of the terminal; None: the output is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None

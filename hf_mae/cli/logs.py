@@ -15,8 +15,11 @@ class _Harmless(logging.Formatter):
         return printable(super().format(record))
 
 
-def show_logs() -> None:
+def show_logs(quiet: bool = False) -> None:
     """Our own log lines on the main process's stderr; of transformers only errors, and no bars for reading a file.
+
+    Args:
+        quiet: errors alone, and no bars.
 
     From here on garbage is collected, of what is not imported.
     """
@@ -30,4 +33,6 @@ def show_logs() -> None:
     handler.setFormatter(_Harmless("%(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     main_process = os.environ.get("RANK", "0") == "0"  # as a launcher says
-    logging.getLogger("hf_mae").setLevel(logging.INFO if main_process else logging.ERROR)
+    logging.getLogger("hf_mae").setLevel(logging.INFO if main_process and not quiet else logging.ERROR)
+    if quiet:
+        os.environ["TQDM_DISABLE"] = "1"

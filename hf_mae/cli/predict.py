@@ -17,7 +17,7 @@ def main(argv: list[str]) -> int:
     from ..workflows.predict import predict
     from .logs import show_logs
 
-    show_logs()
+    show_logs(asked.quiet)
     done = predict(to=sys.stdout, **asked.flags)
     if done.output:
         before = f" ({done.before} were there before)" if done.before else ""

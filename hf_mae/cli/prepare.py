@@ -15,7 +15,7 @@ def main(argv: list[str]) -> int:
     from ..workflows.prepare import prepare
     from .logs import show_logs
 
-    show_logs()
+    show_logs(asked.quiet)
     found = prepare(recipe=asked.recipe, **asked.flags)
     print(class_table(found.splits))
     print(f"mean {_numbers(found.mean)}, std {_numbers(found.std)}")

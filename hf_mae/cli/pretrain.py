@@ -14,7 +14,7 @@ def main(argv: list[str]) -> int:
     from ..workflows.pretrain import pretrain
     from .logs import show_logs
 
-    show_logs()
+    show_logs(asked.quiet)
     record = pretrain(recipe=asked.recipe, **asked.flags)
     if record is not None:
         folder = record.settings["output_dir"]

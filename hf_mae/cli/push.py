@@ -14,6 +14,6 @@ def main(argv: list[str]) -> int:
     from ..workflows.push import push
     from .logs import show_logs
 
-    show_logs()
+    show_logs(asked.quiet)
     print(f"{asked.flags['run']} is at {push(**asked.flags)}")
     return 0

@@ -14,7 +14,7 @@ def main(argv: list[str]) -> int:
     from ..workflows.reconstruct import reconstruct
     from .logs import show_logs
 
-    show_logs()
+    show_logs(asked.quiet)
     made = reconstruct(**asked.flags)
     print(f"{made.images} images, {100 * made.mask_ratio:g} % of their patches hidden: {made.output}")
     return 0

@@ -1,6 +1,7 @@
 """`hf-mae report`: runs beside the published rows."""
 
 from .flags import Parser
+from .lines import print_json
 
 
 def parser() -> Parser:
@@ -14,8 +15,11 @@ def main(argv: list[str]) -> int:
     from ..workflows.report import report
     from .logs import show_logs
 
-    show_logs()
+    show_logs(asked.quiet)
     found = report(**asked.flags)
+    if asked.json:
+        print_json(found.found.to_dict())
+        return 0
     print(found.summary(), end="")
     print(f"\nWritten to {found.folder}: {', '.join(found.written)}")
     return 0

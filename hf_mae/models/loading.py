@@ -26,7 +26,10 @@ def load_classifier(model_name_or_path: str):
 
     path = Path(model_name_or_path := resolve(model_name_or_path))
     if path.is_file():
-        raise UsageError(f"{path} is a file: convert it first (hf-mae convert {path} FOLDER) and pass the folder.")
+        raise UsageError(
+            f"{path} is a file: convert it first (hf-mae convert {path} FOLDER) and pass the folder; one that is only "
+            f"pre-trained is fine-tuned before (hf-mae finetune {path} DATA)."
+        )
     model, processor = _load_model(model_name_or_path), _load_processor(model_name_or_path)
     try:
         image = processor(Image.new("RGB", (64, 48)), return_tensors="pt")["pixel_values"]

@@ -13,17 +13,33 @@ from ..runs.record import RunRecord, Scores
 from ..runs.record_files import read_record
 
 
-def table(scores_by_split: Mapping[str, Scores]) -> str:
-    """The headline scores in per cent, a row for each split, and what was counted as 0."""
+def table(scores_by_split: Mapping[str, Scores], columns: int | None = None) -> str:
+    """The headline scores in per cent, a row for each split, and what was counted as 0.
+
+    Args:
+        columns: that there are; where the table is wider, it has a row for each score. None: as many as it takes.
+    """
     width = max(len("split"), *(len(split) for split in scores_by_split))
     names = names_in(next(iter(scores_by_split.values()), {}))
     lines = [f"{'split':<{width}}  images  " + "  ".join(f"{TITLES[name]:>15}" for name in names)]
     for split, scores in scores_by_split.items():
         cells = "  ".join(f"{shown_as(name) * scores[name]:15.2f}" for name in names)
         lines.append(f"{split:<{width}}  {scores['num_images']:6d}  {cells}")
+    if columns is not None and max(map(len, lines)) > columns:
+        lines = _turned(scores_by_split, names)
     for split, scores in scores_by_split.items():
         lines += [f"{split}: {note}" for note in zero_division_notes(scores)]
     return "\n".join(lines)
+
+
+def _turned(scores_by_split: Mapping[str, Scores], names: tuple[str, ...]) -> list[str]:
+    """The same with a row for each score."""
+    lines = [f"{'':17}" + "".join(f"{split:>12}" for split in scores_by_split)]
+    lines.append(f"{'images':17}" + "".join(f"{scores['num_images']:12d}" for scores in scores_by_split.values()))
+    for name in names:
+        cells = (f"{shown_as(name) * scores[name]:12.2f}" for scores in scores_by_split.values())
+        lines.append(f"{TITLES[name]:17}" + "".join(cells))
+    return lines
 
 
 def class_table(splits: Mapping[str, Dataset]) -> str:

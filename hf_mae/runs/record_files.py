@@ -43,14 +43,14 @@ BESIDE_SCORES = {
 
 def write_record(record: RunRecord, folder: Path) -> None:
     """Writes it whole: a run that has its record is done."""
-    write_json(folder / record.file_name, _to_json(record))
+    write_json(folder / record.file_name, to_json(record))
     (folder / BEGUN).unlink(missing_ok=True)
 
 
 def write_begun(record: RunRecord, folder: Path) -> None:
     """Writes what a run that begins is of, for whoever goes on with it."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / BEGUN, _to_json(record))
+    write_json(folder / BEGUN, to_json(record))
 
 
 def read_record(folder: str | Path, file_name: str = ALL_RESULTS) -> RunRecord:
@@ -93,7 +93,7 @@ def begun_record(folder: Path) -> RunRecord | None:
     return None
 
 
-def _to_json(record: RunRecord) -> dict[str, Any]:
+def to_json(record: RunRecord) -> dict[str, Any]:
     """The layout of the file: the names that it always had, and `format`, `kind`, `settings`, `classes`."""
     source = dataclasses.asdict(record.data)
     head = {"format": FORMAT, "kind": record.kind, "classes": record.classes, "settings": record.settings}

@@ -44,6 +44,21 @@ class ModelArguments:
 
 
 @dataclass
+class HowArguments:
+    """How much a user wants to decide, and to see first."""
+
+    auto: bool = option(
+        False,
+        "Choose what is not given (precision, batch, epochs, class weights, a held-out share, ...) and say why.",
+        common=True,
+        group="Plan",
+    )
+    dry_run: bool = option(
+        False, "Say what would happen (hf-mae plan does the same), and train nothing.", common=True, group="Plan"
+    )
+
+
+@dataclass
 class PretrainingModelArguments:
     """What to start from: a checkpoint, or sizes for a model from scratch."""
 

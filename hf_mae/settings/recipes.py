@@ -8,7 +8,10 @@ from typing import Any
 from ..errors import CommandLineError, nearest, one_line
 
 # Flags of one launch, not of the result: never written into the recipe of a run.
-NOT_PART_OF_A_RECIPE = ("resume_from_checkpoint", "overwrite_output_dir", "local_rank", "hub_token")
+NOT_PART_OF_A_RECIPE = (
+    *("resume_from_checkpoint", "overwrite_output_dir", "local_rank", "hub_token"),
+    *("auto", "dry_run"),  # what was chosen stands there itself
+)
 
 RECIPES = Path(__file__).parents[1] / "recipes"  # found in a wheel and in an editable install alike
 

@@ -12,7 +12,7 @@ from ..compat.transformers_source import training_argument_fields
 from ..errors import CommandLineError, nearest
 from .data import DataArguments, PreparationArguments, PretrainingDataArguments
 from .evaluation import EvaluationArguments, ExplainArguments, PredictionArguments, ProbeArguments
-from .models import ModelArguments, PretrainingModelArguments
+from .models import HowArguments, ModelArguments, PretrainingModelArguments
 from .options import Option, foreign_type, options_of
 from .sharing import (
     ConversionArguments,
@@ -48,6 +48,10 @@ KEEPS_THE_BEST = {
     "load_best_model_at_end": True,
     "metric_for_best_model": "macro_f1",
 }
+QUIET = Option(
+    "quiet", bool, default=False, common=True, help="No log lines; errors and the result alone.", group="Output"
+)
+JSON = Option("json", bool, default=False, common=True, help="Print the result as JSON, for scripts.", group="Output")
 RECIPE = Option("recipe", str, help="A recipe of the package (hf-mae recipes) or a YAML file; flags win over it.")
 
 
@@ -74,6 +78,11 @@ class Verb:
     words: tuple[str, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
     reads_recipes: bool = True
+
+    @property
+    def has_result(self) -> bool:
+        """Whether it can print what it found as JSON (`--json`)."""
+        return self.name in ("finetune", "plan", "evaluate", "crossval", "probe", "report")
 
     @property
     def trains(self) -> bool:
@@ -109,13 +118,24 @@ VERBS = {
             "Check and cache a data set, and print its table.",
             (PreparationArguments,),
             required=("data_dir",),
+            words=("data_dir",),
         ),
         Verb(
             "finetune",
             "fine-tune a checkpoint on labelled images",
             "Fine-tune an MAE checkpoint on labelled images.",
-            (ModelArguments, DataArguments, FinetuningFields),
-            required=(*_SOURCE, "output_dir"),
+            (ModelArguments, DataArguments, FinetuningFields, HowArguments),
+            required=_SOURCE,
+            words=_SOURCE,
+            defaults=KEEPS_THE_BEST,
+        ),
+        Verb(
+            "plan",
+            "say what a fine-tuning would do: images, memory, time, what is unusual",
+            "Say what `finetune` with the same flags would do, from data, checkpoint and machine; train nothing.",
+            (ModelArguments, DataArguments, FinetuningFields, HowArguments),
+            required=_SOURCE,
+            words=_SOURCE,
             defaults=KEEPS_THE_BEST,
         ),
         Verb(
@@ -124,6 +144,7 @@ VERBS = {
             "Score a fine-tuned model on a split.",
             (EvaluationArguments,),
             required=_SOURCE,
+            words=_SOURCE,
         ),
         Verb(
             "predict",
@@ -140,6 +161,7 @@ VERBS = {
             "Train and evaluate every fold and seed; finished runs are skipped, interrupted ones go on.",
             (CrossvalArguments, ModelArguments, DataArguments, FinetuningFields),
             required=(*_SOURCE, "output_dir"),
+            words=_SOURCE,
             defaults=KEEPS_THE_BEST,
         ),
         Verb(
@@ -156,6 +178,7 @@ VERBS = {
             "Find near-duplicate images within and across labels and splits.",
             (AuditArguments,),
             required=("data_dir", "output_dir"),
+            words=("data_dir",),
         ),
         Verb(
             "checkpoints",
@@ -171,6 +194,7 @@ VERBS = {
             "Pre-train a masked autoencoder on unlabelled images.",
             (PretrainingModelArguments, PretrainingDataArguments, PretrainingFields),
             required=("data_dir", "output_dir"),
+            words=("data_dir",),
             defaults={"save_strategy": "steps", "save_steps": 0.05, "save_total_limit": 2},
         ),
         Verb(
@@ -179,6 +203,7 @@ VERBS = {
             "Linear probe and k-NN on the frozen features of a checkpoint.",
             (ProbeArguments,),
             required=_SOURCE,
+            words=_SOURCE,
         ),
         Verb(
             "reconstruct",

@@ -24,6 +24,7 @@ from ..settings.training import COSINE
 from .checkpoints import Launch, check_resumable, last_checkpoint, refuse_fewer_epochs, write_launch
 from .engines import differing_settings, learning_rate_table, optimizer_settings
 from .layer_decay import plain_name
+from .progress import REPLACED, Progress
 from .workers import with_calm_workers
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,9 @@ class ReferenceTrainer(HookedTrainer):
         self._losses: deque[_Loss] = deque()  # that have not been looked at yet
         self._asked: dict[str, dict[str, float]] = {}  # learning rate and weight decay of each parameter
         self.add_callback(_Watch(self))
+        for kind in REPLACED:  # a notebook's own stays
+            if self.pop_callback(kind) is not None:
+                self.add_callback(Progress(self.args.images_per_update))
         if self.train_dataset is not None and self.is_world_process_zero():
             self._log_batch_and_rate(by_rule=args.learning_rate is None)
 

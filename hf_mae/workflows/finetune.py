@@ -2,7 +2,9 @@
 
 import copy
 import logging
+import os
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +17,17 @@ from ..compat.transformers import StockModel
 from ..data.fingerprint import data_fingerprint
 from ..data.images import EvaluationImages, TrainingImages
 from ..data.leakage import pretraining_record, seen_in_pretraining, warn_of_seen
-from ..data.ledger import Ledger, followed
+from ..data.ledger import Ledger
 from ..data.manifests import manifest_of
-from ..data.sources import is_ordered, load_splits
+from ..data.sources import is_ordered
 from ..data.splits import HELD_OUT, judge_of
 from ..data.study import study_of
 from ..data.transforms import image_processor, parse_mean_std, training_transform
-from ..errors import UsageError, stops_with_a_word
+from ..errors import CommandLineError, UsageError, stops_with_a_word
 from ..evaluation.calibration import calibration_sentence
 from ..files.writing import write_text
 from ..models.building import build_classifier
 from ..models.checkpoints import resolve
-from ..models.loading import own_label_names
 from ..reporting import figures
 from ..reporting.model_card import write_model_card
 from ..reporting.report import write_own_report
@@ -38,15 +39,18 @@ from ..runs.record_files import begun_record, write_begun, write_record
 from ..runs.temperature import fit_and_write
 from ..settings.arguments import FinetuningArguments
 from ..settings.data import DataArguments
-from ..settings.fill import Settings, fill
+from ..settings.fill import Settings, read_values
 from ..settings.models import ModelArguments
 from ..settings.recipes import recipe_as_run
 from ..sharing.hub import push_when_done
 from ..training.checkpoints import refuse_another_model
+from ..training.choices import Choice, as_recipe
 from ..training.finetuner import MaeFinetuner
 from ..training.loop import train
+from ..training.planning import plan
 from ..training.preemption import BEFORE_TRAINING
 from ..training.trackers import kept_open, log_picture
+from .plan import read, settled
 
 logger = logging.getLogger(__name__)
 
@@ -67,16 +71,34 @@ def finetune(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
         UsageError: one sentence on what is wrong.
     """
     with stops_with_a_word(BEFORE_TRAINING):
-        return _finetune(fill("finetune", recipe, **flags))
+        return _finetune(*settled(recipe, with_a_folder(flags, recipe)))
 
 
-def _finetune(settings: Settings) -> RunRecord | None:
+def with_a_folder(flags: dict[str, Any], recipe: str | None) -> dict[str, Any]:
+    """The flags with an output folder, where none is given: runs/NAME of the data, or runs/NAME-2, ... that is free.
+
+    Raises:
+        CommandLineError: several processes would have to agree on one.
+    """
+    values = read_values("finetune", recipe, flags)
+    if values.get("output_dir"):
+        return flags
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise CommandLineError("missing: --output_dir (several processes write into one).")
+    name = values.get("benchmark") or Path(str(values["data_dir"])).resolve().name or "run"
+    free = (Path("runs") / (name if number == 1 else f"{name}-{number}") for number in count(1))
+    return flags | {"output_dir": str(next(folder for folder in free if not folder.exists()))}
+
+
+def _finetune(settings: Settings, chosen: list[Choice]) -> RunRecord | None:
     """The steps of `finetune`."""
-    model_args, data_args, args = settings.parts
+    model_args, data_args, args, _ = settings.parts
     push = push_when_done(args)
-    with args.main_process_first(desc="reading the images"), followed() as ledger:
-        splits = load_splits(data_args, args.seed, own_label_names(model_args.model_name_or_path))
+    with args.main_process_first(desc="reading the images"):
+        splits, ledger = read(model_args, data_args, args.seed)
     with held(args):
+        if chosen and args.process_index == 0:
+            write_text(args.folder / "auto.yaml", as_recipe(chosen))
         record = finetune_on(splits, model_args, data_args, args, settings.given, ledger)
     if record is not None and record.scores and data_args.benchmark:
         write_own_report(args.folder)
@@ -120,6 +142,9 @@ def finetune_on(
         processing_class=processor,
         ordered=is_ordered(data_args),
     )
+    made = plan(splits, ledger, model, data_args, args, measure=args.device.type == "cuda")
+    if args.process_index == 0:
+        logger.info("The plan:\n%s", "\n".join(made.lines()))
     if not checkpoint:
         clear_old_run(args)
     begun = RunRecord(
@@ -144,8 +169,6 @@ def _class_names(splits: DatasetDict, data_args: DataArguments) -> list[str]:
     if "train" not in splits:
         raise UsageError(f"{data_args.data_dir} has no training split; it has {', '.join(splits)}.")
     names = splits["train"].features["labels"].names
-    sizes = {split: len(dataset) for split, dataset in splits.items()}
-    logger.info("%d classes (%s); images: %s", len(names), ", ".join(names), sizes)
     return names
 
 
