@@ -1,5 +1,6 @@
 """The model card of a run: what it is, how well it does, and three lines that use it."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from ..evaluation.metrics import TITLES, zero_division_notes
 from ..files.writing import write_text
 from ..models.checkpoints import licence_of
 from ..runs.record import RunRecord, Scores, run_name
+from ..settings.fill import can_only_be_a_path
 from ..settings.models import RANDOM_WEIGHTS
 from .document import cell
 
@@ -67,6 +69,14 @@ CALIBRATION = (
     "Dividing the logits by the temperature {temperature:.3f} (fitted on the {fitted_on} split, in `temperature.json`) "
     "takes the expected calibration error there from {ece_before:.3f} to {ece_after:.3f}."
 )
+
+# The Hub's names of metrics; the macro average is in the metric's own name.
+METRIC_TYPES = {
+    "macro_precision": "precision",
+    "macro_recall": "recall",
+    "macro_f1": "f1",
+    "mcc": "matthews_correlation",
+}
 
 # What the card shows, where the run has drawn it.
 PICTURES = {
@@ -164,7 +174,7 @@ def _metadata(name: str, record: RunRecord, licence: str | None) -> str:
             dataset_type="imagefolder",
             dataset_name=Path(record.data.data_dir).name or record.data.data_dir,
             dataset_split=part,
-            metric_type={"accuracy": "accuracy", "mcc": "matthews_correlation"}.get(metric, metric),
+            metric_type=METRIC_TYPES.get(metric, metric),
             metric_name=TITLES[metric],
             metric_value=round(values[metric], 6),
         )
@@ -176,9 +186,17 @@ def _metadata(name: str, record: RunRecord, licence: str | None) -> str:
         library_name="transformers",
         pipeline_tag="image-classification",
         tags=TAGS,
+        base_model=on_hub(record.base),
+        datasets=[data] if (data := on_hub(record.data.data_dir)) else None,
         model_name=name if evaluations else None,
         eval_results=evaluations or None,
     ).to_yaml()
+
+
+def on_hub(name: str) -> str | None:
+    """A name of the Hub (OWNER/NAME); None: it is a path, or of something else."""
+    is_id = re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not can_only_be_a_path(name) and not Path(name).exists()
+    return name if is_id else None
 
 
 def _results_table(scores: dict[str, Scores]) -> list[str]:

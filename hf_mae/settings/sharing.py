@@ -64,7 +64,11 @@ class OnnxArguments(DataSourceArguments):
 
     model_name_or_path: str | None = option(None, FINE_TUNED, common=True, group="Model", metavar="RUN")
     output_dir: str | None = option(
-        None, "A new folder for model.onnx and what goes with it.", common=True, group="Output", metavar="OUT"
+        None,
+        "A new folder for it and what goes with it; not given: the run's own, as onnx/model.onnx.",
+        common=True,
+        group="Output",
+        metavar="OUT",
     )
     int8: bool = option(False, "Weights in int8 too (dynamic quantisation).", common=True, group="Output")
     split: str = option("validation", "Of data_dir, on which the exported model is checked.", common=True, group="Data")

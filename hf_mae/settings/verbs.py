@@ -234,9 +234,9 @@ VERBS = {
         Verb(
             "export-onnx",
             "a fine-tuned model -> ONNX, in float32 and int8",
-            "RUN OUT: a fine-tuned model for onnxruntime, checked beside PyTorch.",
+            "RUN [OUT]: a fine-tuned model for onnxruntime and transformers.js, checked beside PyTorch.",
             (OnnxArguments,),
-            required=("model_name_or_path", "output_dir"),
+            required=("model_name_or_path",),
             words=("model_name_or_path", "output_dir"),
         ),
         Verb(

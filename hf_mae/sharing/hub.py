@@ -2,12 +2,14 @@
 
 import fnmatch
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd, HfApi, constants
+import yaml
+from huggingface_hub import CommitOperationAdd, EvalResultEntry, HfApi, constants, eval_result_entries_to_yaml
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
@@ -18,11 +20,14 @@ from huggingface_hub.errors import (
 )
 
 from ..errors import UsageError, one_line
+from ..evaluation.confusion import TITLES, names_in
 from ..runs.record import ALL_RESULTS, BEGUN, run_name
 from ..runs.record_files import read_record
+from ..settings.fill import can_only_be_a_path
 
 logger = logging.getLogger(__name__)
 # What a run needs to go on, or its tracker keeps, and nobody else can use.
+PATHS = ("model_name_or_path", "data_dir", "output_dir", "manifest", "exclude_pairs", "class_map")
 NOT_PUBLISHED = (
     *("checkpoint-*", "runs", "*.bin", "*.pt", "*.pth", "trainer_state.json", ".*", "seed-*", "fold-*"),
     BEGUN,
@@ -136,10 +141,10 @@ def push(
     folder = Path(run)
     files = files_of(folder, leave_out)
     name, exists = check_target(repo_id, update, run_name(folder))
-    operations = [
-        CommitOperationAdd(path.as_posix(), _card(folder, name) if path.name == "README.md" else folder / path)
-        for path in files
-    ]
+    changed = {"README.md": _card(folder, name), "recipe.yaml": _portable(folder / "recipe.yaml")}
+    operations = [CommitOperationAdd(path.as_posix(), changed.get(path.as_posix()) or folder / path) for path in files]
+    if (results := _eval_results(folder)) is not None:
+        operations.append(CommitOperationAdd(f"{constants.EVAL_RESULTS_FOLDER}/hf_mae.yaml", results))
     api = HfApi()
     with _in_a_sentence(name):
         if not exists:
@@ -155,9 +160,41 @@ def push(
     return f"{constants.ENDPOINT}/{name}"
 
 
+def _portable(path: Path) -> bytes | None:
+    """A recipe that another machine can follow: names of folders and files of this one become comments."""
+    return _without_paths(path.read_text(encoding="utf-8")).encode() if path.is_file() else None
+
+
+def _without_paths(text: str) -> str:
+    """YAML lines of settings that are paths of this machine, as comments that say what to give."""
+
+    def line(found: re.Match[str]) -> str:
+        name, value = found[1], found[2].strip("'\" ")
+        may_be_an_id = name in ("model_name_or_path", "data_dir") and not can_only_be_a_path(value)
+        if may_be_an_id and not Path(value).exists():
+            return found[0]
+        return f"# {name}: yours (here it was {Path(value).name})"
+
+    return re.sub(rf"^({'|'.join(PATHS)}): (.*)$", line, text, flags=re.MULTILINE)
+
+
+def _eval_results(folder: Path) -> bytes | None:
+    """The scores on a data set of the Hub, in the Hub's format; None: the data is none."""
+    record = read_record(folder)
+    data = record.data.data_dir
+    if can_only_be_a_path(data) or "/" not in data or Path(data).exists():
+        return None
+    entries = [
+        EvalResultEntry(dataset_id=data, task_id=split, value=round(scores[name], 6), notes=f"{TITLES[name]}, {split}")
+        for split, scores in record.scores.items()
+        for name in names_in(scores)
+    ]
+    return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False).encode() if entries else None
+
+
 def _card(folder: Path, repo_id: str) -> bytes:
-    """The model card, its snippets with the name that the model has on the Hub."""
-    text = (folder / "README.md").read_text(encoding="utf-8")
+    """The model card, its snippets with the name that the model has on the Hub, its recipe without local paths."""
+    text = _without_paths((folder / "README.md").read_text(encoding="utf-8"))
     own = run_name(folder)
     for before, after in (('model="{}"', 'model="{}"'), ("--model_name_or_path {} ", "--model_name_or_path {} ")):
         text = text.replace(before.format(own), after.format(repo_id))

@@ -13,7 +13,8 @@ from ..evaluation.metrics import classification_scores
 
 TOLERANCE = 1e-4  # of the float32 logits
 RANDOM_IMAGES = 4
-FLOAT32, INT8 = "model.onnx", "model_int8.onnx"
+FOLDER = "onnx"  # where transformers.js looks for them, beside config.json
+FLOAT32, INT8 = f"{FOLDER}/model.onnx", f"{FOLDER}/model_quantized.onnx"
 EXAMPLE = Path(__file__).parent / "onnx_example.py"
 
 

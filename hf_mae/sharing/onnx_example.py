@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 here = Path(__file__).parent
 names = json.loads((here / "config.json").read_text())["id2label"]
 prepare = json.loads((here / "preprocessor_config.json").read_text())
-model = onnxruntime.InferenceSession(here / (sys.argv.pop(1) if sys.argv[1].endswith(".onnx") else "model.onnx"))
+model = onnxruntime.InferenceSession(here / (sys.argv.pop(1) if sys.argv[1].endswith(".onnx") else "onnx/model.onnx"))
 
 
 def eight_bits(image: Image.Image) -> Image.Image:

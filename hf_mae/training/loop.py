@@ -43,5 +43,7 @@ def train(trainer: ReferenceTrainer, checkpoint: str | None) -> tuple[TrainOutpu
             f"Another process of this run is gone, or cannot be reached ({first_line(error)}); process "
             f"{trainer.args.process_index} stopped at update {trainer.state.global_step}. {AGAIN}"
         ) from None
+    finally:
+        stop.listen_no_more()
     stop.leave(trainer.args, trainer.state.global_step)
     return result, time.time() - started

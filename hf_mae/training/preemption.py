@@ -106,6 +106,10 @@ class StopAtSignal(TrainerCallback):
         if self._group is not None:
             distributed.destroy_process_group(self._group)
             self._group = None
+        self.listen_no_more()
+
+    def listen_no_more(self) -> None:
+        """The signals are again what they were; also after a training that failed."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}

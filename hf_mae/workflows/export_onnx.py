@@ -53,19 +53,42 @@ def export_onnx(*, recipe: str | None = None, **flags: Any) -> OnnxExport:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     model, processor = load_classifier(options.model_name_or_path)
     images = _images_to_check_on(options, model, processor)
+    if options.output_dir is None:
+        return _into_the_run(options, model, images)
     with whole_folder(options.output_dir, options.overwrite) as folder:
         checked = _export_and_check(model, images, folder, options.int8)
         model.config.save_pretrained(folder)
         processor.save_pretrained(folder)
         shutil.copy(onnx.EXAMPLE, folder / "example.py")
         write_json(folder / "check.json", checked)
-        sizes = {path.name: path.stat().st_size / 1e6 for path in sorted(folder.glob("*.onnx"))}
-    return OnnxExport(checked, sizes, str(options.output_dir))
+        return OnnxExport(checked, _sizes(folder), str(options.output_dir))
+
+
+def _into_the_run(options: OnnxArguments, model: Any, images: _Images) -> OnnxExport:
+    """Into the run's own folder, whose configuration and processor go with it, so that one repository holds both."""
+    run = Path(options.model_name_or_path or "")
+    if not (run / "config.json").is_file():
+        raise CommandLineError(f"{run} is no folder of a run: name a folder to write to, OUT.")
+    with whole_folder(run / onnx.FOLDER, options.overwrite) as folder:
+        checked = _export_and_check(model, images, folder, options.int8)
+        for path in list((folder / onnx.FOLDER).iterdir()):
+            path.rename(folder / path.name)
+        (folder / onnx.FOLDER).rmdir()
+        write_json(folder / "check.json", checked)
+    return OnnxExport(checked, _sizes(run), str(run))
+
+
+def _sizes(folder: Path) -> dict[str, float]:
+    return {
+        path.relative_to(folder).as_posix(): path.stat().st_size / 1e6
+        for path in sorted((folder / onnx.FOLDER).glob("*.onnx"))
+    }
 
 
 def _export_and_check(model: Any, images: _Images, folder: Path, int8: bool) -> dict[str, Any]:
     """Writes the ONNX files, and compares their logits with PyTorch's."""
     names = class_names(model)
+    (folder / onnx.FOLDER).mkdir(parents=True, exist_ok=True)
     onnx.export(model, folder / onnx.FLOAT32)
     with torch.inference_mode():
         logits = [model(pixel_values=torch.from_numpy(batch)).logits.numpy() for batch in images.batches]

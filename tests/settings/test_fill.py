@@ -29,7 +29,7 @@ def test_flags_win_over_the_recipe(tmp_path):
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("layer_decay: 0.5\nlearning_rate: 1e-3\nclass_weights: balanced\nmean_std: [0, 0, 0, 1, 1, 1]\n")
     settings = finetuning(tmp_path, recipe=str(recipe), layer_decay=0.6)
-    _, data, args = settings.parts
+    _, data, args, _ = settings.parts
     assert (args.layer_decay, args.learning_rate, args.class_weights) == (0.6, 1e-3, "balanced")
     assert data.mean_std == ["0", "0", "0", "1", "1", "1"] and args.save_total_limit == 2
     assert settings.given["layer_decay"] == 0.6 and "save_total_limit" not in settings.given

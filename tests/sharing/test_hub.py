@@ -8,9 +8,11 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 from huggingface_hub import ModelCard
 from support.cli_process import run_cli
 from support.hub_stand_in import USER, environment, running
+from support.training import flags
 
 from hf_mae.cli.main import main
 
@@ -51,6 +53,11 @@ def test_push_in_one_commit_and_use_it_from_there(runs, hub, toy, pooling, tmp_p
     assert not any(path.startswith(("checkpoint-", "runs/")) or path.endswith(".bin") for path in files)
     assert files["model.safetensors"] == (run / "model.safetensors").read_bytes()
     card = ModelCard(files["README.md"].decode())
+    kinds = {result.metric_type for result in card.data.eval_results}
+    assert kinds == {"precision", "recall", "f1", "accuracy", "matthews_correlation"}
+    recipe = files["recipe.yaml"].decode()
+    assert "# data_dir: yours (here it was labelled)" in recipe and str(run.parent) not in recipe + card.text
+    assert ".eval_results/hf_mae.yaml" not in files, "the data is none of the Hub's"
     assert f'pipeline("image-classification", model="{name}")' in card.text
     assert f'model="{run.name}"' in (run / "README.md").read_text()  # the run's own card stays
     assert "POST /api/validate-yaml" in server.asked  # the Hub's own judgement of the card
@@ -67,6 +74,24 @@ def test_push_in_one_commit_and_use_it_from_there(runs, hub, toy, pooling, tmp_p
     )
     there, here = json.loads(python(code, name, run, env=env))
     assert there == here and len(there) == 3
+
+
+def test_scores_on_a_data_set_of_the_hub_are_told_in_its_format(small, tmp_path):
+    from huggingface_hub import parse_eval_result_entries
+
+    from hf_mae.reporting.model_card import on_hub
+    from hf_mae.sharing import hub as sharing
+
+    run = tmp_path / "run"
+    shutil.copytree(small, run)
+    values = json.loads((run / "all_results.json").read_text())
+    values["source"]["data_dir"] = "someone/polyps"
+    (run / "all_results.json").write_text(json.dumps(values))
+    entries = parse_eval_result_entries(yaml.safe_load(sharing._eval_results(run)))
+    found = {(entry.dataset_id, entry.task_id, entry.notes): entry.value for entry in entries}
+    assert found["someone/polyps", "test", "macro F1, test"] == round(values["test"]["macro_f1"], 6)
+    assert on_hub("facebook/vit-mae-base") == "facebook/vit-mae-base"
+    assert on_hub("./a/b") is on_hub("checkpoint.pth") is on_hub(str(run)) is None
 
 
 def python(code, *argv, env, cwd=None):
@@ -136,8 +161,6 @@ def test_push_to_hub_looks_first_and_pushes_the_whole_run(tiny_pth, toy, hub, tm
 
 
 def test_a_pretrained_model_is_pushed_and_fine_tuned_from_there(toy, hub, tmp_path):
-    from test_pretrain import flags
-
     server, env = hub
     run_cli("pretrain", *flags(toy, tmp_path / "mae", max_steps=1))
     run_cli("push", tmp_path / "mae", "--repo_id", f"{USER}/mae", env=env)

@@ -31,7 +31,7 @@ def exported(request, finetuned, toy, tmp_path_factory):
 def test_logits_for_any_batch(exported):
     run, out, _ = exported
     model = AutoModelForImageClassification.from_pretrained(run).eval()
-    session = onnxruntime.InferenceSession(out / "model.onnx")
+    session = onnxruntime.InferenceSession(out / "onnx" / "model.onnx")
     for batch in (1, 3, 8):
         pixel_values = torch.randn(batch, 3, 32, 32)
         with torch.no_grad():
@@ -47,8 +47,8 @@ def test_what_the_check_found_is_kept(exported):
     assert checked["images"] == 18 and checked["pytorch"]["accuracy"] == accuracy
     assert checked["float32"]["accuracy"] == accuracy and checked["float32"]["largest_difference"] < 1e-4
     assert checked["int8"]["agreement"] > 0.8 and checked["int8"]["largest_difference"] > 1e-4
-    assert (out / "model_int8.onnx").stat().st_size < 0.6 * (out / "model.onnx").stat().st_size
-    assert "model_int8.onnx" in told and f"accuracy {100 * accuracy:.2f} %" in told
+    assert (out / "onnx/model_quantized.onnx").stat().st_size < 0.6 * (out / "onnx/model.onnx").stat().st_size
+    assert "onnx/model_quantized.onnx" in told and f"accuracy {100 * accuracy:.2f} %" in told
 
 
 @pytest.mark.parametrize("size", [(64, 64), (345, 123)])
@@ -59,7 +59,7 @@ def test_the_example_needs_no_torch_and_agrees_with_pipeline(exported, tmp_path,
     coarse.resize(size, Image.Resampling.BICUBIC).save(tmp_path / "x.png")
     code = "import sys; sys.modules['torch'] = sys.modules['transformers'] = None; import runpy; "
     code += "del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
-    for model in ([], ["model_int8.onnx"]):
+    for model in ([], ["onnx/model_quantized.onnx"]):
         argv = [sys.executable, "-c", code, out / "example.py", *model, tmp_path / "x.png"]
         done = subprocess.run(list(map(str, argv)), capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
@@ -103,3 +103,54 @@ def test_the_example_shows_the_model_the_pixels_of_the_pipeline(tmp_path, monkey
     image.save(path, exif=exif)
     seen = processor(read_rgb(path), return_tensors="np")["pixel_values"]
     np.testing.assert_allclose(example["pixels"](str(path)), seen, atol=2e-2 if kind == "cropped" else 2e-2)
+
+
+def transformers_js(place):
+    """A folder with npm's @huggingface/transformers; a skipped test where it cannot be had."""
+    if shutil.which("npm") is None or shutil.which("node") is None:
+        pytest.skip("there is no node and npm")
+    argv = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "@huggingface/transformers"]
+    if subprocess.run(argv, cwd=place, capture_output=True).returncode:
+        pytest.skip("npm has no @huggingface/transformers here")
+    return place
+
+
+SCRIPT = """
+import { pipeline, env } from "@huggingface/transformers";
+env.localModelPath = process.argv[2] + "/";
+env.allowRemoteModels = false;
+const found = {};
+for (const dtype of ["fp32", "q8"]) {
+  const classify = await pipeline("image-classification", process.argv[3], { dtype });
+  found[dtype] = [];
+  for (const image of process.argv.slice(4)) found[dtype].push(await classify(image, { top_k: 3 }));
+}
+console.log(JSON.stringify(found));
+"""
+
+
+@pytest.mark.launch
+def test_the_same_folder_serves_transformers_js(finetuned, toy, tmp_path):
+    """Exported into the run itself: the same class on nearly every image; its resizing is its own."""
+    run = tmp_path / "models" / "run"
+    shutil.copytree(finetuned("mean"), run, ignore=shutil.ignore_patterns("checkpoint-*"))
+    done = run_cli("export-onnx", run, "--int8", "--data_dir", toy / "labelled")
+    assert "onnx/model.onnx" in done.stdout and (run / "onnx" / "check.json").is_file()
+    assert sorted(path.name for path in (run / "onnx").iterdir()) == [
+        "check.json",
+        "model.onnx",
+        "model_quantized.onnx",
+    ]
+    place = transformers_js(tmp_path)
+    (place / "classify.mjs").write_text(SCRIPT)
+    images = sorted((toy / "labelled" / "test").glob("*/*.jpg"))
+    argv = ["node", "classify.mjs", run.parent, run.name, *images]
+    done = subprocess.run([str(word) for word in argv], cwd=place, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    theirs = json.loads(done.stdout.splitlines()[-1])
+    ours = pipeline("image-classification", model=str(run), device="cpu")([str(path) for path in images])
+    same = [one[0]["label"] == other[0]["label"] for one, other in zip(theirs["fp32"], ours)]
+    assert np.mean(same) > 0.8 and len(theirs["q8"]) == len(images)
+    scores = [[{e["label"]: e["score"] for e in one} for one in side] for side in (theirs["fp32"], ours)]
+    apart = max(abs(one[name] - other[name]) for one, other in zip(*scores) for name in one)
+    assert apart < 0.3

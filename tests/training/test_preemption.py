@@ -130,11 +130,13 @@ def test_a_second_ctrl_c_ends_the_run_with_its_own_status(tiny_pth, toy, tmp_pat
             os.kill(os.getpid(), signal.SIGINT)
         return control
 
+    before = [signal.getsignal(number) for number in SIGNALS]
     monkeypatch.setattr(DefaultFlowCallback, "on_step_begin", twice)
     assert main(["finetune", *flags(tiny_pth, toy), "--output_dir", str(tmp_path / "run")]) == 130
     said = capsys.readouterr().err
     assert "hf-mae finetune: Interrupted at update 0. Go on with the same command and --resume" in said
     assert not list((tmp_path / "run").glob("checkpoint-*"))
+    assert [signal.getsignal(number) for number in SIGNALS] == before, "a training that broke off listens no more"
 
 
 def test_a_signal_before_training_is_a_sentence(capsys, monkeypatch, tmp_path):
@@ -142,7 +144,7 @@ def test_a_signal_before_training_is_a_sentence(capsys, monkeypatch, tmp_path):
         os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError("it went on")
 
-    monkeypatch.setattr(importlib.import_module("hf_mae.workflows.finetune"), "load_splits", told)
+    monkeypatch.setattr(importlib.import_module("hf_mae.workflows.plan"), "load_splits", told)
     argv = [
         "--model_name_or_path",
         "somebody/a-model",
