@@ -141,7 +141,8 @@ def plan(
         splits: as they are trained and judged on.
         ledger: what was found and left out when they were read.
         model: that is trained.
-        measure: run a step on made-up images.
+        measure: run a step on made-up images (not where training takes less memory than that: checkpointing, compiled
+            graphs, left out patches, a frozen backbone).
     """
     images = {split: _by_class(dataset) for split, dataset in splits.items()}
     count, per_update = sum(images["train"].values()), args.images_per_update
@@ -171,10 +172,15 @@ def plan(
         metric=(args.metric_for_best_model or "loss").removeprefix("eval_"),
         cache_bytes=_cache_bytes(images, data_args, size),
         device=_device(args),
-        cost=measured_step(model, args) if measure else None,
+        cost=measured_step(model, args) if measure and _is_plain(args) else None,
     )
     made.unusual.extend(_unusual(made, args))
     return made
+
+
+def _is_plain(args: FinetuningArguments) -> bool:
+    """Whether a step of the bare model needs what a step in training needs."""
+    return not (args.gradient_checkpointing or args.torch_compile or args.patch_dropout or args.freeze_backbone)
 
 
 def _by_class(dataset: Any) -> dict[str, int]:

@@ -142,7 +142,8 @@ def finetune_on(
         processing_class=processor,
         ordered=is_ordered(data_args),
     )
-    made = plan(splits, ledger, model, data_args, args, measure=args.device.type == "cuda")
+    shared = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled  # of a model no process holds as a whole
+    made = plan(splits, ledger, model, data_args, args, measure=args.device.type == "cuda" and not shared)
     if args.process_index == 0:
         logger.info("The plan:\n%s", "\n".join(made.lines()))
     if not checkpoint:
