@@ -22,6 +22,10 @@ class CommandLineError(UsageError):
     status = 2
 
 
+# SIGTERM: a scheduler, or a closed terminal; SIGUSR1 (not on Windows): SLURM's --signal, ahead of the time limit.
+STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
+
+
 class Stopped(KeyboardInterrupt):
     """The process was told to stop where there was nothing to save. Nobody takes it for a mistake of the images."""
 
@@ -43,12 +47,18 @@ def stops_with_a_word(advice: str) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    before = {number: signal.signal(number, leave) for number in STOP_SIGNALS}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def counted(number: int, what: str) -> str:
+    """`1 image`, `2 images`, `3 classes`."""
+    plural = f"{what}es" if what.endswith("s") else f"{what}s"
+    return f"{number} {what if number == 1 else plural}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -52,7 +52,7 @@ def test_a_verb_of_the_command_line_is_a_parser_and_a_main(verb):
 
 
 @pytest.mark.parametrize(
-    "verb", [verb for verb in VERBS if verb not in ("configs", "recipes", "benchmarks", "translate")]
+    "verb", [verb for verb in VERBS if verb not in ("configs", "recipes", "benchmarks", "translate", "completion")]
 )
 def test_every_verb_has_a_workflow(verb):
     assert (PACKAGE / "workflows" / f"{module_of(verb)}.py").is_file()
@@ -97,6 +97,18 @@ def test_conversion_knows_errors_and_files_alone():
         match.group(1) for path in (ROOT / "conversion").glob("*.py") for match in names.finditer(path.read_text())
     }
     assert found == {"errors", "files", "_lazy"}
+
+
+@pytest.mark.launch
+def test_nothing_that_only_posix_has_is_needed_to_begin(tmp_path):
+    """Every module is imported, and a folder locked, without `fcntl`, `resource`, SIGUSR1 and the like."""
+    program = ROOT / "tests" / "support" / "windows.py"
+    done = subprocess.run([sys.executable, program, tmp_path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    refused, kept, *_ = done.stdout.splitlines()
+    assert "is being written by another run (process " in refused
+    assert kept == "kept ['kept.txt']"
+    assert "imagenet-vit-base" in done.stdout
 
 
 @pytest.mark.launch

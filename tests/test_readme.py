@@ -18,6 +18,8 @@ PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").gl
 ELSEWHERE = ("scripts/test.sh", "scripts/quickstart.sh", "pip install", "hf-mae demo", "scripts/benchmark_")
 # Half an hour each: two updates of them are run.
 LONG = ("--recipe polyp_crops",)
+# 100 epochs of the few images here: two of them are run.
+CHOOSES_EPOCHS = "hf-mae finetune checkpoint.pth images --auto"
 
 
 def environment() -> dict:
@@ -33,6 +35,8 @@ def commands(page: str) -> list[tuple[str, str]]:
             continue
         for command in re.sub(r"\\\n\s*", "", block).splitlines():
             command = command.split(" #")[0].strip()
+            if command.startswith(CHOOSES_EPOCHS):
+                command += " --num_train_epochs 2"
             if command and not any(word in command for word in ELSEWHERE):
                 found.append((language, command))
     return found

@@ -1,5 +1,6 @@
 """`hf-mae audit`: near-duplicate images within and across labels and splits."""
 
+from ..errors import counted
 from .flags import Parser
 
 
@@ -16,7 +17,10 @@ def main(argv: list[str]) -> int:
 
     show_logs(asked.quiet)
     found = audit(recipe=asked.recipe, **asked.flags)
-    print(f"{found.images} images: {found.pairs} pairs of near-duplicates, of {found.involved} images")
+    print(
+        f"{counted(found.images, 'image')}: {counted(found.pairs, 'pair')} of near-duplicates, "
+        f"of {counted(found.involved, 'image')}"
+    )
     for kind, count in found.kinds.items():
         print(f"  {count:6d}  {kind}")
     if found.shown < found.pairs:

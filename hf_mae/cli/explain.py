@@ -1,5 +1,6 @@
 """`hf-mae explain`: where a classifier looks, and its most confident mistakes."""
 
+from ..errors import counted
 from .flags import Parser
 
 
@@ -18,10 +19,10 @@ def main(argv: list[str]) -> int:
     made = explain(recipe=asked.recipe, **asked.flags)
     if asked.flags.get("images"):
         sheets = f"overlays, and {made.sheets} sheets images_*.png, are in {made.folder}"
-        print(f"{made.explained} images explained: {sheets}")
+        print(f"{counted(made.explained, 'image')} explained: {sheets}")
     if made.mistakes is not None:
         if made.mistakes:
-            print(f"{made.mistakes} mistakes of {made.classes} classes: {made.mistakes_sheet}")
+            print(f"{counted(made.mistakes, 'mistake')} of {counted(made.classes, 'class')}: {made.mistakes_sheet}")
         else:
-            print(f"No mistake in the {made.images} images.")
+            print(f"No mistake in the {counted(made.images, 'image')}.")
     return 1 if made.faults else 0

@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
         print(table(record.scores, width()))
     print_report_of_benchmark(record.data.benchmark, folder)
     print(f"The model, its card, predictions and figures are in {folder}. Next:")
-    print(f"  hf-mae predict IMAGES --model_name_or_path {folder}    classify images")
+    print(f"  hf-mae predict {folder} IMAGES    classify images")
     print(f"  hf-mae report {folder}    scores with intervals, and the study in words")
     print(f"  hf-mae explain {folder} IMAGES --output_dir explained    see where it looks")
     return 0

@@ -2,7 +2,7 @@
 
 import sys
 
-from ..errors import printable
+from ..errors import counted, printable
 from .flags import Parser
 
 
@@ -22,7 +22,7 @@ def main(argv: list[str]) -> int:
     if done.output:
         before = f" ({done.before} were there before)" if done.before else ""
         good = done.total - len(done.faults)
-        print(f"{good} of {done.total} images predicted: {done.output}{before}", file=sys.stderr)
+        print(f"{good} of {counted(done.total, 'image')} predicted: {done.output}{before}", file=sys.stderr)
     for fault in done.faults:
         print(printable(f"hf-mae predict: {fault}"), file=sys.stderr)
     return 1 if done.faults else 0

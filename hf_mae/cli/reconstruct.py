@@ -1,5 +1,6 @@
 """`hf-mae reconstruct`: what a masked autoencoder makes of hidden patches."""
 
+from ..errors import counted
 from .flags import Parser
 
 
@@ -16,5 +17,5 @@ def main(argv: list[str]) -> int:
 
     show_logs(asked.quiet)
     made = reconstruct(**asked.flags)
-    print(f"{made.images} images, {100 * made.mask_ratio:g} % of their patches hidden: {made.output}")
+    print(f"{counted(made.images, 'image')}, {100 * made.mask_ratio:g} % of their patches hidden: {made.output}")
     return 0

@@ -1,6 +1,5 @@
 """Locks between processes and runs."""
 
-import fcntl
 import json
 import logging
 import os
@@ -14,9 +13,15 @@ from filelock import FileLock, Timeout
 
 from ..errors import UsageError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 logger = logging.getLogger(__name__)
 
 OWNER = ".lock"  # in a folder that one process writes
+OWNER_BYTES = 4096  # who it is, at most
 
 
 @contextmanager
@@ -41,7 +46,12 @@ def locked(path: Path, waiting: str = "") -> Iterator[None]:
 
 
 def taken(path: Path) -> int | None:
-    """Holds a file or folder until `let_go`, or until the process ends; None: another holds it, or nobody can."""
+    """Holds a file or folder until `let_go`, or until the process ends; None: another holds it, or nobody can.
+
+    On Windows nobody can: what is open there cannot be renamed.
+    """
+    if fcntl is None:
+        return None
     try:
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:
@@ -78,8 +88,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)  # before the lock is let go: whoever waits looks whether the file is still there
-        os.close(held)
+        _remove(path, held)
         if missing and not any(folder.iterdir()):
             folder.rmdir()
 
@@ -89,7 +98,7 @@ def _take(path: Path) -> int:
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file)
         except OSError:
             owner = _owner(file)
             os.close(file)
@@ -105,9 +114,31 @@ def _take(path: Path) -> int:
     return file
 
 
+def _lock(file: int) -> None:
+    """Raises OSError where another process has it."""
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    import msvcrt
+
+    os.lseek(file, OWNER_BYTES, os.SEEK_SET)  # there nobody reads what is locked: a byte behind the owner's facts
+    msvcrt.locking(file, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    os.lseek(file, 0, os.SEEK_SET)
+
+
+def _remove(path: Path, held: int) -> None:
+    if fcntl is None:  # nothing that is open is removed there
+        os.close(held)
+        path.unlink(missing_ok=True)
+        return
+    path.unlink(missing_ok=True)  # before the lock is let go: whoever waits looks whether the file is still there
+    os.close(held)
+
+
 def _owner(file: int) -> str:
     try:
-        facts = json.loads(os.pread(file, 4096, 0))
+        os.lseek(file, 0, os.SEEK_SET)
+        facts = json.loads(os.read(file, OWNER_BYTES))
         return f" (process {facts['process']} on {facts['host']}, since {facts['since']})"
     except (ValueError, KeyError, TypeError, OSError):
         return ""

@@ -225,7 +225,10 @@ def _pictures(folder: Path, split: str) -> list[str]:
 
 def _seen_text(record: RunRecord) -> str:
     seen = record.leakage or {}
-    return "".join(f" {count} of the {part} images were in the pre-training." for part, count in seen.items())
+    return "".join(
+        f" {count} of the {part} images {'was' if count == 1 else 'were'} in the pre-training."
+        for part, count in seen.items()
+    )
 
 
 def _training_text(record: RunRecord) -> str:

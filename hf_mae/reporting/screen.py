@@ -6,6 +6,7 @@ from dataclasses import fields
 import numpy as np
 from datasets import Dataset
 
+from ..errors import counted
 from ..evaluation.confusion import names_in, shown_as
 from ..evaluation.metrics import HEADLINE, TITLES, zero_division_notes
 from ..models.checkpoints import PublicCheckpoint, catalogue
@@ -72,7 +73,9 @@ def crossval_table(record: RunRecord, folder: str) -> str:
         ]
     each = f" for each of {len(points)} shares of the labels" if len(points) > 1 else ""
     count = len(found.runs) // len(points)
-    lines.append(f"Mean ± standard deviation over {count} runs{each}; every run, and crossval.json, are in {folder}")
+    lines.append(
+        f"Mean ± standard deviation over {counted(count, 'run')}{each}; every run, and crossval.json, are in {folder}"
+    )
     return "\n".join(lines)
 
 
@@ -80,7 +83,7 @@ def probe_table(record: RunRecord) -> str:
     """The scores of linear probe and k-NN, a row for each pooling and kind."""
     found = dict(record.probe or {})
     parts = found.pop("parts")
-    lines = ["; ".join(f"{part}: {record.images[part]} images ({split})" for part, split in parts.items())]
+    lines = ["; ".join(f"{part}: {counted(record.images[part], 'image')} ({split})" for part, split in parts.items())]
     lines.append(f"{'features':9} {'probe':7} " + "  ".join(f"{TITLES[name]:>15}" for name in HEADLINE))
     for pooling, kinds in found.items():
         for kind, scores in kinds.items():

@@ -41,7 +41,9 @@ def read_values(verb: str, recipe: str | None, flags: Mapping[str, Any]) -> dict
         if name not in options:
             raise CommandLineError(f"The recipe {recipe} has an unknown name: {name}{nearest(name, options)}.")
         values[name] = options[name].read(value, f"The recipe {recipe}")
+    spelled = {other: item.name for item in options.values() for other in item.also}
     for name, value in flags.items():
+        name = spelled.get(name, name)
         if name not in options:
             raise CommandLineError(f"{verb} takes no {name}{nearest(name, options)}.")
         values[name] = options[name].read(value, f"hf-mae {verb}")
@@ -133,7 +135,7 @@ def refuse_missing_paths(values: Mapping[str, Any]) -> None:
     Raises:
         UsageError: it does not exist.
     """
-    for name in ("data_dir", "model_name_or_path", "model", "source", "manifest"):
+    for name in ("data_dir", "model_name_or_path", "source", "manifest"):
         value = values.get(name)
         if isinstance(value, str) and can_only_be_a_path(value) and not os.path.exists(value):
             raise UsageError(f"{value} does not exist.")

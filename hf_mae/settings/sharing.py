@@ -105,7 +105,7 @@ class ReconstructionArguments(ReadsImages):
     """Which images a masked autoencoder is to complete."""
 
     images: list[str] | None = option(None, "Files, folders and globs.", common=True, metavar="IMAGES")
-    model: str | None = option(None, "An MAE .pth, a folder or a name.", common=True, also=("model_name_or_path",))
+    model_name_or_path: str | None = option(None, "An MAE .pth, a folder or a name.", common=True, also=("model",))
     mask_ratio: float | None = option(None, "Share of hidden patches; not given: the model's own.", common=True)
     seed: int = option(0, "Of the masks.", common=True)
     output: str = option("reconstructions.png", "The sheet to write.", common=True)

@@ -62,6 +62,13 @@ class BenchmarksArguments:
 
 
 @dataclass
+class CompletionArguments:
+    """For which shell completion is printed."""
+
+    shell: str | None = option(None, "The shell.", choices=("bash", "zsh"), common=True)
+
+
+@dataclass
 class TranslateArguments:
     """Which command is translated."""
 

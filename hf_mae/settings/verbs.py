@@ -27,6 +27,7 @@ from .studies import (
     AuditArguments,
     BenchmarksArguments,
     CheckpointsArguments,
+    CompletionArguments,
     ConfigsArguments,
     CrossvalArguments,
     RecipesArguments,
@@ -149,10 +150,10 @@ VERBS = {
         Verb(
             "predict",
             "classify image files",
-            "Top classes of images and of videos' frames, in the order given.",
+            "RUN IMAGES ...: top classes of images and of videos' frames, in the order given.",
             (PredictionArguments,),
-            required=("images", "model_name_or_path"),
-            words=("images",),
+            required=("model_name_or_path", "images"),
+            words=("model_name_or_path", "images"),
             reads_recipes=False,
         ),
         Verb(
@@ -210,8 +211,8 @@ VERBS = {
             "show what a pre-trained model makes of hidden patches",
             "Sheets of what a masked autoencoder makes of hidden patches.",
             (ReconstructionArguments,),
-            required=("images", "model"),
-            words=("images",),
+            required=("model_name_or_path", "images"),
+            words=("model_name_or_path", "images"),
             reads_recipes=False,
         ),
         Verb(
@@ -263,6 +264,15 @@ VERBS = {
             (TranslateArguments,),
             required=("command",),
             words=("command",),
+            reads_recipes=False,
+        ),
+        Verb(
+            "completion",
+            "what a shell needs to complete verbs and flags at TAB",
+            'Print what a shell completes at TAB; in ~/.bashrc or ~/.zshrc: eval "$(hf-mae completion bash)" (or zsh).',
+            (CompletionArguments,),
+            required=("shell",),
+            words=("shell",),
             reads_recipes=False,
         ),
         Verb(

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ..compat.transformers import StockModel
 from ..data.ledger import Ledger
 from ..data.splits import judge_of
-from ..errors import UsageError
+from ..errors import UsageError, counted
 from ..evaluation.confusion import TITLES
 from ..settings.arguments import FinetuningArguments
 from ..settings.data import DataArguments
@@ -92,12 +92,13 @@ class Plan:
 
     def lines(self) -> list[str]:
         """The plan in about ten lines."""
+        batch, updates = counted(self.images_per_update, "image"), counted(self.updates, "update")
         found = [
             f"model       {self.model}, {self.parameters / 1e6:.1f} M trained parameters, on {self.device}",
             *(f"{split:11} {self._of_split(split)}" for split in self.images),
             *([f"left out    {'; '.join(f'{count} {why}' for count, why in self.left_out)}"] if self.left_out else []),
-            f"update      {self.images_per_update} images, learning rate {self.learning_rate:.3g} of the head",
-            f"training    {self.epochs:g} epochs, {self.updates} updates, {self.warmup_updates} of them warm-up",
+            f"update      {batch}, learning rate {self.learning_rate:.3g} of the head",
+            f"training    {self.epochs:g} epochs, {updates}, {self.warmup_updates} of them warm-up",
             f"judge       {self._judged()}",
             *([f"cache       about {_size(self.cache_bytes)} of prepared images"] if self.cache_bytes else []),
         ]
@@ -114,7 +115,7 @@ class Plan:
         ranked = sorted(counts.items(), key=lambda item: -item[1])
         ends = ranked if len(ranked) <= 6 else ranked[:3] + ranked[-2:]
         shown = ", ".join(f"{name} {count}" for name, count in ends)
-        return f"{sum(counts.values())} images{groups} in {len(counts)} classes ({shown})"
+        return f"{counted(sum(counts.values()), 'image')}{groups} in {counted(len(counts), 'class')} ({shown})"
 
     def _judged(self) -> str:
         if self.judge is None:

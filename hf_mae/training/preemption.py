@@ -17,15 +17,11 @@ import torch
 from torch import distributed
 from transformers import TrainerCallback
 
-from ..errors import Stopped, UsageError
+from ..errors import STOP_SIGNALS, Stopped, UsageError
 
 logger = logging.getLogger(__name__)
 MARK = "stopped_by_signal"  # in the output folder: the run was stopped, and is to be resumed
-
-
-# SIGTERM: a scheduler, or a closed terminal; SIGUSR1: SLURM's --signal, ahead of the time limit; SIGINT: Ctrl-C.
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-
+SIGNALS = (*STOP_SIGNALS, signal.SIGINT)  # SIGINT: Ctrl-C
 
 BEFORE_TRAINING = (
     " while it was not training: nothing was saved anew; the same command begins, or goes on with "

@@ -10,7 +10,7 @@ import signal
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.context import ForkContext, ForkProcess
+from multiprocessing.context import BaseContext
 
 from torch.utils.data import DataLoader
 
@@ -24,22 +24,26 @@ def with_calm_workers(loader: DataLoader) -> DataLoader:
     if own.num_workers and hasattr(signal, "sigwaitinfo") and not isinstance(own.worker_init_fn, _Calm):
         own.worker_init_fn = _Calm(own.worker_init_fn)
         if own.multiprocessing_context is None and multiprocessing.get_start_method() == "fork":
-            own.multiprocessing_context = _CalmFork()
+            own.multiprocessing_context = _calm_fork()
     return loader
 
 
-class _CalmProcess(ForkProcess):
-    def start(self) -> None:
-        """The signals wait until the worker has said what it does with them."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        try:
-            super().start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+def _calm_fork() -> BaseContext:
+    from multiprocessing.context import ForkContext, ForkProcess  # Windows has none
 
+    class CalmProcess(ForkProcess):
+        def start(self) -> None:
+            """The signals wait until the worker has said what it does with them."""
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            try:
+                super().start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-class _CalmFork(ForkContext):
-    Process = _CalmProcess
+    class CalmFork(ForkContext):
+        Process = CalmProcess
+
+    return CalmFork()
 
 
 @dataclass

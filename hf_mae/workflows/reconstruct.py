@@ -32,7 +32,7 @@ class Reconstructed:
 def reconstruct(**flags: Any) -> Reconstructed:
     """Draws a sheet of reconstructions; `flags` are those of `hf-mae reconstruct`."""
     (options,) = fill("reconstruct", None, **flags).parts
-    paths, source = find_images(options.images), resolve(options.model)
+    paths, source = find_images(options.images), resolve(options.model_name_or_path)
     model = build_pretrainer(
         source,
         mask_ratio=options.mask_ratio,
@@ -46,7 +46,8 @@ def reconstruct(**flags: Any) -> Reconstructed:
     pixel_values = _prepared(paths, processor)
     if pixel_values.shape[-1] != size:
         raise UsageError(
-            f"{options.model} takes images of {size} pixels, its image processor makes them {pixel_values.shape[-1]}."
+            f"{options.model_name_or_path} takes images of {size} pixels, its image processor makes them "
+            f"{pixel_values.shape[-1]}."
         )
     noise = mask_noise(len(paths), (size // model.config.patch_size) ** 2, options.seed)
     pictures = reconstruct_patches(model, pixel_values, noise)
@@ -61,13 +62,13 @@ def _refuse_what_cannot_reconstruct(report: ConversionReport, options: Any) -> N
     if any(entry["target"].startswith("decoder.") for entry in report.new):
         have_one = [name for name, public in catalogue().items() if "encoder only" not in public.layout]
         raise UsageError(
-            f"{options.model} has no decoder, which is what reconstructs: take a checkpoint of the whole pre-training, "
-            f"such as {', '.join(have_one[:3])} (hf-mae checkpoints lists them)."
+            f"{options.model_name_or_path} has no decoder, which is what reconstructs: take a checkpoint of the whole "
+            f"pre-training, such as {', '.join(have_one[:3])} (hf-mae checkpoints lists them)."
         )
     if "norm_pix_loss" in report.supposed and options.norm_pix_loss is None:
         raise UsageError(
-            f"{options.model} does not say whether its decoder predicts normalised patches (norm_pix_loss), which "
-            "changes every picture: pass --norm_pix_loss true or --norm_pix_loss false."
+            f"{options.model_name_or_path} does not say whether its decoder predicts normalised patches "
+            "(norm_pix_loss), which changes every picture: pass --norm_pix_loss true or --norm_pix_loss false."
         )
 
 

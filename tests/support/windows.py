@@ -1,0 +1,81 @@
+"""Imports the whole package with what only POSIX has taken away, locks a folder, and lists the recipes.
+
+A program of its own: the libraries are imported first, as they are. `msvcrt` is a stand-in that keeps what is locked.
+"""
+
+import importlib
+import multiprocessing.context
+import os
+import pkgutil
+import signal
+import sys
+import types
+from pathlib import Path
+
+import hf_mae
+
+POSIX_MODULES = ("fcntl", "resource", "termios", "pwd", "grp", "pty", "tty", "syslog", "posix")
+POSIX_SIGNALS = ("SIGUSR1", "SIGUSR2", "SIGKILL", "SIGHUP", "SIGALRM", "SIGCHLD", "SIGQUIT", "SIGPIPE", "SIGCONT")
+POSIX_NAMES = {
+    signal: (*POSIX_SIGNALS, "sigwaitinfo", "sigwait", "pthread_sigmask", "pthread_kill", "SIG_BLOCK", "SIG_SETMASK"),
+    os: ("fork", "getuid", "geteuid", "getpgid", "killpg", "setsid", "pread", "O_NOFOLLOW", "sched_getaffinity"),
+    multiprocessing.context: ("ForkContext", "ForkProcess"),
+}
+
+
+def modules() -> list[str]:
+    """Every module of the package; the example for ONNX is a program."""
+    found = [item.name for item in pkgutil.walk_packages(hf_mae.__path__, "hf_mae.")]
+    return [name for name in found if not name.endswith(("__main__", "onnx_example"))]
+
+
+def import_all() -> list[str]:
+    names = modules()
+    for name in names:
+        importlib.import_module(name)
+    return names
+
+
+def take_posix_away() -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "hf_mae"]:
+        del sys.modules[name]
+    for name in POSIX_MODULES:
+        sys.modules[name] = None
+    for owner, names in POSIX_NAMES.items():
+        for name in names:
+            if hasattr(owner, name):
+                delattr(owner, name)
+    held: set[int] = set()
+
+    def locking(file: int, mode: int, count: int) -> None:
+        assert count == 1 and os.lseek(file, 0, os.SEEK_CUR) > 0
+        inode = os.fstat(file).st_ino
+        if inode in held:
+            raise PermissionError(13, "Permission denied")
+        held.add(inode)
+
+    sys.modules["msvcrt"] = types.SimpleNamespace(LK_NBLCK=2, locking=locking)
+
+
+def main(folder: Path) -> None:
+    import_all()
+    take_posix_away()
+    names = import_all()
+    from hf_mae.cli.main import main as command
+    from hf_mae.errors import UsageError
+    from hf_mae.files.locks import sole_writer
+    from hf_mae.files.writing import write_text
+
+    with sole_writer(folder):
+        try:
+            with sole_writer(folder):
+                pass
+        except UsageError as error:
+            print(error)
+        write_text(folder / "kept.txt", "kept")
+    print((folder / "kept.txt").read_text(), [path.name for path in folder.iterdir()])
+    assert names and command(["recipes", "list"]) == 0
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
