@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..evaluation.scores import softmax
 from ..models.relevance import attention_rollout, grad_cam
-from .figures import PlainFigure, save_figure
+from .figures import PlainFigure, save_figure, shortened
 
 ROLLOUT, GRAD_CAM = "attention rollout", "Grad-CAM"
 COLOURS = "jet"
@@ -101,13 +101,9 @@ def contact_sheet(rows: list[tuple[str, list[Explained]]], path: Path, title: st
             panels = line[3 * place : 3 * place + 3]
             for axes, picture in zip(panels, (entry.image, entry.rollout, entry.grad_cam)):
                 axes.imshow(picture)
-            panels[0].set_title(_short(Path(entry.name).name), fontsize=6, loc="left")
+            panels[0].set_title(shortened(Path(entry.name).name, 22), fontsize=6, loc="left")
             panels[1].set_title(f"{entry.prediction} {entry.score:.2f}", fontsize=7)
             panels[2].set_title(f"{GRAD_CAM}: {entry.target}", fontsize=6)
     figure.suptitle(f"{title}\nimage, {ROLLOUT}, {GRAD_CAM}", fontsize=10)
     figure.tight_layout()
     save_figure(figure, path, dpi=110)
-
-
-def _short(text: str, length: int = 22) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"

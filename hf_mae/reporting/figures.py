@@ -78,12 +78,21 @@ class PlainFigure(Figure):
         super().savefig(*args, **kwargs)
 
 
-def save_figure(figure: Figure, path: Path, dpi: int) -> None:
-    """Writes a figure whole, in the format of the name; letters that no font has are said once."""
+def shortened(text: str, length: int) -> str:
+    """Text of so many letters at most."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def save_figure(figure: Figure, path: Path, dpi: int, whole_page: bool = False) -> None:
+    """Writes a figure whole, in the format of the name; letters that no font has are said once.
+
+    Args:
+        whole_page: with its margins.
+    """
     with warnings.catch_warnings(record=True) as said, whole_file(path) as temporary:
         warnings.simplefilter("always")
         dated: dict[str, Any] = {"metadata": {"CreationDate": None}} if path.suffix == ".pdf" else {}
-        figure.savefig(temporary, format=path.suffix[1:], dpi=dpi, bbox_inches="tight", **dated)
+        figure.savefig(temporary, format=path.suffix[1:], dpi=dpi, bbox_inches=None if whole_page else "tight", **dated)
     lacking = {str(entry.message) for entry in said if "missing from font" in str(entry.message)}
     if lacking and path.suffix == ".png":
         logger.warning(

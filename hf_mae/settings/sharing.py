@@ -164,6 +164,9 @@ class ReportArguments:
         choices=("claim", "tripod-ai", "stard-ai"),
         common=True,
     )
+    pdf: bool = option(
+        False, "One page for each run, to hand out: what it is, how good, where it fails, mistakes.", common=True
+    )
     output_dir: str | None = option(
         None, "Where the report goes; not given: the run's folder, or ./report for several.", common=True
     )

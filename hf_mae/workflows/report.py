@@ -7,6 +7,7 @@ from typing import Any
 from ..data.benchmarks import find_benchmark
 from ..errors import CommandLineError
 from ..reporting.checklists import write_checklist
+from ..reporting.page import write_page
 from ..reporting.report import Comparison, compare, write_report
 from ..reporting.study import write_study
 from ..settings.fill import fill
@@ -62,6 +63,9 @@ def report(**flags: Any) -> Report:
     for number, run in enumerate(found.runs, 1):
         which = "" if len(found.runs) == 1 else f"_{number}"
         written += write_study(run, folder, which)
+        if options.pdf:
+            write_page(run, folder / f"page{which}.pdf")
+            written.append(f"page{which}.pdf")
         if options.checklist:
             written += write_checklist(run, options.checklist, folder, which)
     return Report(found, folder, written)

@@ -4,9 +4,12 @@ import csv
 import json
 import re
 import zipfile
+from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 from sklearn.metrics import confusion_matrix, roc_auc_score
 from support.cli_process import run_cli
@@ -14,6 +17,7 @@ from support.cli_process import run_cli
 import hf_mae
 from hf_mae.cli.main import main
 from hf_mae.errors import UsageError
+from hf_mae.reporting import page
 from hf_mae.reporting.checklists import ANSWERS, FILE, TITLES, checklist
 from hf_mae.reporting.document import Cell, Grid, Heading, Paragraph, Points, as_html, latex, markdown
 from hf_mae.reporting.references import bibtex
@@ -89,7 +93,7 @@ def test_grades_that_are_not_told(argv, message, tiny_pth, colitis, tmp_path, ca
 def asked(graded, tmp_path_factory):
     out = tmp_path_factory.mktemp("asked")
     argv = ["--positive", "Mayo 2", "Mayo 3", "--operating_point", "sensitivity=0.9", "threshold=0.5"]
-    argv += ["--prevalence", "0.2", "--subgroups", "device", "age:40,60", "sex", "--checklist", "claim"]
+    argv += ["--prevalence", "0.2", "--subgroups", "device", "age:40,60", "sex", "--checklist", "claim", "--pdf"]
     done = run_cli("report", graded, "--output_dir", out, *argv)
     return out, done.stdout, json.loads((out / "report.json").read_text())["tables"][0]
 
@@ -284,3 +288,42 @@ def test_references_are_whole():
     text = bibtex(["he2022mae", "he2022mae", "holm1979simple"], "A data set, 2020")
     assert text.count("@inproceedings{he2022mae,") == 1 and "note = {A data set, 2020}" in text
     assert text.count("{") == text.count("}")
+
+
+def test_one_page_to_hand_out(graded, asked, colitis, monkeypatch):
+    """Its numbers are those of the predictions, counted here by hand, and its pictures the mistakes in their order."""
+    out, text, table = asked
+    assert "page.pdf" in text
+    written = (out / "page.pdf").read_bytes()
+    assert written.startswith(b"%PDF") and b"/Count 1" in written
+    drawn = []
+    monkeypatch.setattr(page, "save_figure", lambda figure, path, **more: drawn.append(figure))
+    page.write_page(read_run(graded), out / "page.pdf")
+    said = [item.get_text() for item in drawn[0].findobj(Text)]
+    for score in (found for name, found in table["rows"][0]["scores"].items() if name not in ("mae",)):
+        low, high = score["interval"]
+        assert f"{score['mean']:.1f}   ({low:.1f} to {high:.1f})" in said
+    with open(graded / "predictions_test.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    wrong = sorted((row for row in rows if row["label"] != row["prediction"]), key=lambda row: -float(row["score"]))
+    titles = [f"{row['label']}\nfor {row['prediction']}, {100 * float(row['score']):.0f} % sure" for row in wrong]
+    pictures = [axes for axes in drawn[0].axes if axes.images]
+    assert [axes.get_title(loc="left") for axes in pictures] == titles[: page.EXAMPLES]
+    first = np.asarray(Image.open(colitis / wrong[0]["file_name"]))
+    assert np.array_equal(pictures[0].images[0].get_array(), first)
+    pair, count = Counter((row["label"], row["prediction"]) for row in wrong).most_common(1)[0]
+    of = sum(row["label"] == pair[0] for row in rows)
+    flat = " ".join(" ".join(said).split())
+    assert f"{count} of {of} {pair[0]} ({100 * count / of:.0f} %) for {pair[1]}" in flat
+    assert "90 images of the test split of 9 patients or videos" in flat
+
+
+def test_a_page_without_its_images_says_so(graded, monkeypatch):
+    run = read_run(graded)
+    drawn = []
+    monkeypatch.setattr(page, "save_figure", lambda figure, path, **more: drawn.append(figure))
+    moved = replace(run, source=replace(run.source, data_dir="/moved"), notes=["A long note. " * 200])
+    page.write_page(moved, graded / "page.pdf")
+    said = [item.get_text() for item in drawn[0].findobj(Text)]
+    assert "Their images are not in /moved." in said
+    assert any("the rest is in report.md" in text for text in said)
