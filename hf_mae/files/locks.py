@@ -7,16 +7,18 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from ..errors import UsageError
 
 try:
-    import fcntl
+    fcntl: Any = import_module("fcntl")
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None
 
 logger = logging.getLogger(__name__)
 
@@ -119,10 +121,9 @@ def _lock(file: int) -> None:
     if fcntl is not None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return
-    import msvcrt
-
+    msvcrt: Any = import_module("msvcrt")
     os.lseek(file, OWNER_BYTES, os.SEEK_SET)  # there nobody reads what is locked: a byte behind the owner's facts
-    msvcrt.locking(file, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
     os.lseek(file, 0, os.SEEK_SET)
 
 
