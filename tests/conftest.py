@@ -19,6 +19,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 import argparse  # noqa: E402
 import functools  # noqa: E402
 import json  # noqa: E402
+import logging  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
@@ -45,6 +46,17 @@ MARKED_BY = {
     "hyperkvasir": "run",
     "gastrovision": "run",
 }
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before():
+    """A verb that runs within the test's process leaves its log lines as it wants them: the next test has its own."""
+    ours = logging.getLogger("hf_mae")
+    level, bars = ours.level, os.environ.get("TQDM_DISABLE")
+    yield
+    ours.setLevel(level)
+    if bars is None:
+        os.environ.pop("TQDM_DISABLE", None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

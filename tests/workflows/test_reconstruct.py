@@ -69,7 +69,7 @@ def test_the_verb(tiny_pth, toy, tmp_path, capsys):
     argv = ["reconstruct", "--model", str(tiny_pth), str(toy / "unlabelled" / "frame_0000.jpg"), "--mask_ratio", "0.5"]
     for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
         assert main([*argv, "--seed", seed, "--output", str(tmp_path / f"{name}.png")]) == 0
-    assert "1 images, 50 % of their patches hidden" in capsys.readouterr().out
+    assert "1 image, 50 % of their patches hidden" in capsys.readouterr().out
     pages = [np.asarray(Image.open(tmp_path / f"{name}.png")) for name in "abc"]
     assert np.array_equal(pages[0], pages[1]) and not np.array_equal(pages[0], pages[2])
     assert main([*argv, "--output", str(tmp_path / "a.png")]) == 1
