@@ -1,7 +1,7 @@
 """`hf-mae finetune`: fine-tune a checkpoint on labelled images."""
 
 from .flags import Parser
-from .lines import print_json, print_report_of_benchmark, width
+from .lines import print_json, print_plan, print_report_of_benchmark, width
 
 
 def parser() -> Parser:
@@ -14,18 +14,16 @@ def main(argv: list[str]) -> int:
     asked = parser().parse(argv)
     from ..reporting.screen import table
     from ..runs.record_files import to_json
+    from ..training.planning import Plan
     from ..workflows.finetune import finetune
     from .logs import show_logs
 
     show_logs(asked.quiet)
-    if asked.flags.get("dry_run"):
-        from ..workflows.plan import plan
-
-        made = plan(recipe=asked.recipe, **asked.flags)
-        print_json(made.to_dict()) if asked.json else print("\n".join(made.lines()))
-        return 0
     record = finetune(recipe=asked.recipe, **asked.flags)
     if record is None:
+        return 0
+    if isinstance(record, Plan):
+        print_plan(record, asked.json)
         return 0
     if asked.json:
         print_json(to_json(record))

@@ -19,6 +19,11 @@ def print_json(values: Any) -> None:
     print(json.dumps(values, indent=2, default=str))
 
 
+def print_plan(made: Any, as_json: bool) -> None:
+    """A plan, for people or for scripts."""
+    print_json(made.to_dict()) if as_json else print("\n".join(made.lines()))
+
+
 def width() -> int | None:
     """Columns of the terminal; None: the output is none."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None

@@ -1,7 +1,7 @@
 """`hf-mae plan`: what a fine-tuning would do."""
 
 from .flags import Parser
-from .lines import print_json
+from .lines import print_plan
 
 
 def parser() -> Parser:
@@ -16,6 +16,5 @@ def main(argv: list[str]) -> int:
     from .logs import show_logs
 
     show_logs(asked.quiet)
-    made = plan(recipe=asked.recipe, **asked.flags)
-    print_json(made.to_dict()) if asked.json else print("\n".join(made.lines()))
+    print_plan(plan(recipe=asked.recipe, **asked.flags), asked.json)
     return 0

@@ -185,7 +185,7 @@ class Catalogue(Mapping[str, Benchmark]):
     def __getitem__(self, name: str) -> Benchmark:
         if name not in self._names():
             raise KeyError(name)
-        return _read(FOLDER / f"{name}.yaml")
+        return _of_package(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names())
@@ -227,6 +227,10 @@ def known_benchmark(name: str | None) -> Benchmark | None:
 
 
 @cache
+def _of_package(name: str) -> Benchmark:
+    return _read(FOLDER / f"{name}.yaml")
+
+
 def _read(path: Path) -> Benchmark:
     from .benchmark_files import read_benchmark
 

@@ -1,5 +1,6 @@
 """Classes of one data set as those of a model that was trained on another: external validation."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,14 +67,12 @@ class ClassMap:
                 f"{where} has classes that the class map does not name: {', '.join(unknown)}. Give each a row; an "
                 "empty `model` leaves it out."
             )
-        counts: dict[str, int] = {}
+        counts: Counter[str] = Counter()
         found = DatasetDict()
         for split, dataset in splits.items():
             labels = [own[label] for label in dataset["labels"][:]]
             kept = [index for index, name in enumerate(labels) if name in ids]
-            for name in labels:
-                if name not in ids:
-                    counts[name] = counts.get(name, 0) + 1
+            counts.update(name for name in labels if name not in ids)
             if kept:
                 found[split] = _with_labels(dataset.select(kept), [ids[labels[index]] for index in kept], self.names)
         if not found:

@@ -31,20 +31,7 @@ Interval = tuple[float, float] | None
 
 def score_intervals(folds: list[Predictions]) -> dict[str, Interval]:
     """95 % intervals of the headline scores, of their mean over folds and runs; None: there are too few units."""
-    units = units_of(folds)
-    ordered, grades = folds[0].ordered, folds[0].num_classes - 1
-    value, without = left_out(units, partial(scores_of, ordered=ordered))
-    found = {}
-    for name in score_names(ordered):
-        highest = float(grades) if name in IN_GRADES else 1.0
-        found[name] = interval(value[name], without[name], units, LOWEST.get(name, 0.0), highest)
-    return found
-
-
-def mean_scores(folds: list[Predictions]) -> dict[str, float]:
-    """The headline scores, means over folds and runs."""
-    each = [scores_of(fold.confusion_matrices(), fold.ordered) for fold in folds]
-    return {name: float(np.mean([of_fold[name].mean() for of_fold in each])) for name in each[0]}
+    return {name: found.interval for name, found in estimates(folds).items()}
 
 
 @dataclass(frozen=True)
@@ -56,9 +43,16 @@ class Estimate:
 
 
 def estimates(folds: list[Predictions]) -> dict[str, Estimate]:
-    """The headline scores with their intervals."""
-    values = mean_scores(folds)
-    return {name: Estimate(values[name], reach) for name, reach in score_intervals(folds).items()}
+    """The headline scores, means over folds and runs, with their intervals."""
+    units = units_of(folds)
+    ordered, grades = folds[0].ordered, folds[0].num_classes - 1
+    value, without = left_out(units, partial(scores_of, ordered=ordered))
+    found = {}
+    for name in score_names(ordered):
+        highest = float(grades) if name in IN_GRADES else 1.0
+        reach = interval(value[name], without[name], units, LOWEST.get(name, 0.0), highest)
+        found[name] = Estimate(value[name], reach)
+    return found
 
 
 @dataclass(frozen=True)

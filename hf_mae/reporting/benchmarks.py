@@ -49,11 +49,6 @@ def _protocols(entry: Benchmark) -> list[str]:
     return lines
 
 
-def _split_files(entry: Benchmark) -> str:
-    names = [file.name for file in entry.split_files]
-    return " ".join(names[:4]) + (f" ... ({len(names)} files)" if len(names) > 4 else "")
-
-
 def _on_disk(entry: Benchmark) -> str:
     archive = (
         f"--data_dir is the archive ({entry.images:,} images), unpacked or as downloaded, or a folder above or in it. "

@@ -14,7 +14,7 @@ from ..runs.finished import FinishedRun
 from .figures import DARK, GREY, STYLE, PlainFigure, save_figure, shortened
 
 A4 = (8.27, 11.69)  # inches
-LEFT, RIGHT = 0.09, 0.92  # margins, in shares of the page
+LEFT = 0.09  # margin, in shares of the page
 EXAMPLES = 8  # mistakes that are shown
 CONFUSIONS = 4  # that are told
 LINES = 8  # of text at the top

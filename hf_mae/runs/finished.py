@@ -189,7 +189,7 @@ def _crossval(folder: Path, record: RunRecord, split: str | None) -> FinishedRun
         notes=notes,
         label_efficiency=summary.label_efficiency if len(summary.label_efficiency) > 1 else None,
         trained_on=round(float(np.mean([one.images["train"] for one in records]))),
-        chosen=[one for one in chosen if one is not None] if None not in chosen else None,
+        chosen=_all_or_none(chosen),
         chosen_split="selection",
         why_none_chosen="these folds have no images beside those that are trained on and those that are evaluated "
         "(train with --select_on 0.1 to have some)",
@@ -228,11 +228,16 @@ def _on_one_test_split(
         file_names=[files],
         chosen_on_evaluated=False,
         notes=notes,
-        chosen=[one for one in chosen if one is not None] if None not in chosen else None,
+        chosen=_all_or_none(chosen),
         chosen_split="validation",
         source=record.data,
         record=records[0],
     )
+
+
+def _all_or_none(chosen: list[Predictions | None]) -> list[Predictions] | None:
+    known = [one for one in chosen if one is not None]
+    return known if len(known) == len(chosen) else None
 
 
 def _of_split(folders: list[Path], split: str) -> Predictions | None:

@@ -10,16 +10,13 @@ from pathlib import PurePath
 from ..errors import CommandLineError
 
 # Theirs -> ours, with the same values.
-_MAE = {
+_BOTH = {
     "batch_size": "per_device_train_batch_size",
     "epochs": "num_train_epochs",
-    "accum_iter": "gradient_accumulation_steps",
-    "input_size": "image_size",
     "drop_path": "drop_path",
     "clip_grad": "max_grad_norm",
     "weight_decay": "weight_decay",
     "lr": "learning_rate",
-    "blr": "base_learning_rate",
     "layer_decay": "layer_decay",
     "min_lr": "min_learning_rate",
     "warmup_epochs": "warmup_epochs",
@@ -31,57 +28,43 @@ _MAE = {
     "mixup_prob": "mixup_prob",
     "mixup_switch_prob": "mixup_switch_prob",
     "mixup_mode": "mixup_mode",
+    "seed": "seed",
+    "resume": "resume_from_checkpoint",
+}
+_MAE = _BOTH | {
+    "accum_iter": "gradient_accumulation_steps",
+    "input_size": "image_size",
+    "blr": "base_learning_rate",
     "finetune": "model_name_or_path",
     "data_path": "data_dir",
     "output_dir": "output_dir",
-    "seed": "seed",
     "num_workers": "dataloader_num_workers",
-    "resume": "resume_from_checkpoint",
 }
-_TIMM = {
+_TIMM = _BOTH | {
     "data_dir": "data_dir",
     "initial_checkpoint": "model_name_or_path",
     "model": "model_name_or_path",
-    "batch_size": "per_device_train_batch_size",
     "validation_batch_size": "per_device_eval_batch_size",
-    "epochs": "num_train_epochs",
     "grad_accum_steps": "gradient_accumulation_steps",
     "img_size": "image_size",
-    "drop_path": "drop_path",
-    "clip_grad": "max_grad_norm",
-    "weight_decay": "weight_decay",
-    "lr": "learning_rate",
     "lr_base": "base_learning_rate",
-    "layer_decay": "layer_decay",
-    "min_lr": "min_learning_rate",
-    "warmup_epochs": "warmup_epochs",
-    "aa": "auto_augment",
-    "smoothing": "smoothing",
-    "reprob": "random_erasing",
-    "mixup": "mixup",
-    "cutmix": "cutmix",
-    "mixup_prob": "mixup_prob",
-    "mixup_switch_prob": "mixup_switch_prob",
-    "mixup_mode": "mixup_mode",
-    "seed": "seed",
     "workers": "dataloader_num_workers",
     "output": "output_dir",
     "checkpoint_hist": "save_total_limit",
     "log_interval": "logging_steps",
-    "resume": "resume_from_checkpoint",
 }
 _TIMM_SHORT = {"b": "batch_size", "j": "workers", "vb": "validation_batch_size"}
 # Theirs that need no counterpart, and why.
 _NOT_NEEDED = {
     **dict.fromkeys(("nb_classes", "num_classes"), "the data tells"),
     "model": "the checkpoint tells",
-    **dict.fromkeys(("dist_eval",), "every image counts once, on any number of processes"),
+    "dist_eval": "every image counts once, on any number of processes",
     **dict.fromkeys(("world_size", "local_rank", "dist_url", "dist_on_itp", "device"), "accelerate launch tells"),
     **dict.fromkeys(("pin_mem", "no_pin_mem"), "images are pinned where there is a GPU"),
-    **dict.fromkeys(("start_epoch",), "the checkpoint tells"),
-    **dict.fromkeys(("savemodel",), "the best epoch is always saved"),
-    **dict.fromkeys(("adaptation",), "finetune; --freeze_backbone true trains the head alone"),
-    **dict.fromkeys(("model_arch",), "the checkpoint tells"),
+    "start_epoch": "the checkpoint tells",
+    "savemodel": "the best epoch is always saved",
+    "adaptation": "finetune; --freeze_backbone true trains the head alone",
+    "model_arch": "the checkpoint tells",
     **dict.fromkeys(("opt", "sched", "opt_betas"), "AdamW with a cosine, as the reference"),
     **dict.fromkeys(("channels_last", "fuser", "fast_norm"), "speed is ours to find"),
 }

@@ -196,7 +196,7 @@ def _groups(dataset: Any) -> int | None:
 def _device(args: FinetuningArguments) -> str:
     if args.device.type == "cuda":
         return f"{args.world_size} x {torch.cuda.get_device_name(args.device)}"
-    return f"{args.world_size} process{'es' * (args.world_size > 1)} of the {args.device.type.upper()}"
+    return f"{counted(args.world_size, 'process')} of the {args.device.type.upper()}"
 
 
 def _cache_bytes(images: dict[str, dict[str, int]], data_args: DataArguments, size: int) -> int:

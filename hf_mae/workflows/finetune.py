@@ -47,9 +47,10 @@ from ..training.checkpoints import refuse_another_model
 from ..training.choices import Choice, as_recipe
 from ..training.finetuner import MaeFinetuner
 from ..training.loop import train
-from ..training.planning import plan
+from ..training.planning import Plan, plan
 from ..training.preemption import BEFORE_TRAINING
 from ..training.trackers import kept_open, log_picture
+from .plan import plan as plan_alone
 from .plan import read, settled
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ logger = logging.getLogger(__name__)
 HUGE = 1280  # width of a ViT-H
 
 
-def finetune(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
+def finetune(*, recipe: str | None = None, **flags: Any) -> RunRecord | Plan | None:
     """Fine-tunes a checkpoint on labelled images.
 
     Args:
@@ -65,11 +66,14 @@ def finetune(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
         flags: the flags of `hf-mae finetune`.
 
     Returns:
-        What was done, as the output folder holds it; None on processes other than the main one.
+        What was done, as the output folder holds it; None on processes other than the main one; with `dry_run` what
+        would be done.
 
     Raises:
         UsageError: one sentence on what is wrong.
     """
+    if read_values("finetune", recipe, flags).get("dry_run"):
+        return plan_alone(recipe=recipe, **flags)
     with stops_with_a_word(BEFORE_TRAINING):
         return _finetune(*settled(recipe, with_a_folder(flags, recipe)))
 

@@ -10,10 +10,12 @@ import torch
 import yaml
 from support.cli_process import run_cli
 
+import hf_mae
 from hf_mae import FinetuningArguments, plan
 from hf_mae.cli.main import main
 from hf_mae.errors import CommandLineError, UsageError
 from hf_mae.training import choices, planning, progress
+from hf_mae.training.planning import Plan
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +122,8 @@ def test_a_plan_leaves_nothing_behind(tiny_pth, toy, tmp_path, capsys, monkeypat
         assert told.startswith("model ") and "time        about" in told and not list(tmp_path.iterdir())
     assert main(["plan", str(tiny_pth), str(toy / "labelled"), "--json", "--quiet"]) == 0
     assert json.loads(capsys.readouterr().out)["updates"] > 0
+    found = hf_mae.finetune(model_name_or_path=str(tiny_pth), data_dir=str(toy / "labelled"), dry_run=True)
+    assert isinstance(found, Plan) and found.updates > 0 and not list(tmp_path.iterdir())
 
 
 # What is chosen
