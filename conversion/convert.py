@@ -18,7 +18,7 @@ from .initialization import initial_value
 from .labels import read_labels
 from .layouts import WEIGHTS
 from .names import CLASSES, Mapped, is_reference_name, to_reference, to_transformers
-from .preprocessing import write_image_processor
+from .preprocessing import PROCESSORS, write_image_processor
 from .report import CERTIFICATE, ConversionReport
 from .verification import verify_against_source
 
@@ -295,6 +295,7 @@ def convert_checkpoint(
     decoder_num_attention_heads: int | None = None,
     norm_pix_loss: bool | None = None,
     weights: str | None = None,
+    processor: str = "auto",
     verify: bool = False,
     overwrite: bool = False,
 ) -> ConversionReport:
@@ -314,6 +315,8 @@ def convert_checkpoint(
         num_attention_heads, decoder_num_attention_heads: where neither the width nor the checkpoint's args tell.
         norm_pix_loss: for `pretraining`, where the checkpoint's args do not say.
         weights: `plain` or `ema` (averaged), where a file holds both; None: the plain ones, with a note.
+        processor: which image processor is written: `auto` (the source's own, else the reference's), `square` or
+            `reference` (`preprocessing.write_image_processor`).
         verify: run both sides on random input, and write nothing if they differ. The other side is the source's own
             stock model where it has one (transformers, timm), and says so.
         overwrite: replace a non-empty destination.
@@ -321,6 +324,7 @@ def convert_checkpoint(
     Raises:
         ConversionError: one sentence on what is wrong; nothing was written.
     """
+    _check_choice("processor", processor, PROCESSORS)
     with whole_folder(destination, overwrite, ConversionError) as folder:
         model, report = convert_to_model(
             source,
@@ -337,7 +341,7 @@ def convert_checkpoint(
             generator=torch.Generator().manual_seed(0),
         )
         model.save_pretrained(folder)
-        report.notes += write_image_processor(folder, model.config, report.image_processor)
+        report.notes += write_image_processor(folder, model.config, report.image_processor, processor)
         write_json(folder / CERTIFICATE, report.to_dict())
         open_to_the_umask(folder)
     return report

@@ -1,37 +1,85 @@
-"""transformers weights -> a reference checkpoint (`.pth`) that facebookresearch/mae and timm load."""
+"""transformers weights -> a reference checkpoint (`.pth`) that facebookresearch/mae and timm load, or a timm folder."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from hf_mae.files.writing import whole_file
+from hf_mae.files.writing import whole_file, whole_folder
 
 from .architecture import Architecture, read_architecture
-from .checkpoint import read_checkpoint
+from .checkpoint import Checkpoint, read_checkpoint
 from .errors import ConversionError
 from .names import to_reference
+from .timm_layout import CLASS_MAP, sorts_otherwise, validate_flags, write_timm_folder
+
+FORMATS = ("reference", "timm")
 
 
-def export_checkpoint(source: str | Path, destination: str | Path, *, overwrite: bool = False) -> Architecture:
-    """Writes `{"model": state_dict, "args": {...}}` under the reference's names.
+@dataclass
+class Exported:
+    """What was written, and how timm's `validate.py` evaluates it."""
 
-    Bit-exact, except that BEiT's missing key biases come back as zeros. `args` holds what the shapes do not tell
-    (heads, epsilon, activation, mask ratio, class names, the image processor), so that the file converts again without
-    flags, into what gives the same scores.
+    architecture: Architecture
+    validate_flags: str | None = None  # None: it is no classifier, or timm cannot evaluate it the same way
+    note: str = ""  # a sentence on why timm cannot, or what else it needs
+
+
+def export_checkpoint(
+    source: str | Path, destination: str | Path, *, to: str = "reference", overwrite: bool = False
+) -> Exported:
+    """Writes weights under the reference's names.
+
+    Bit-exact, except that BEiT's missing key biases come back as zeros. `to="reference"` writes a `.pth`,
+    `{"model": state_dict, "args": {...}}`; `args` holds what the shapes do not tell (heads, epsilon, activation, mask
+    ratio, class names, the image processor), so that the file converts again without flags, into what gives the same
+    scores. `to="timm"` writes the folder that `timm.create_model("local-dir:FOLDER", pretrained=True)` reads (and, once
+    it is on the Hub, `hf-hub:USER/NAME`); a decoder stays behind.
 
     Args:
         source: a transformers folder (ViTMAE, ViT, mean-pooling BEiT), a Hub id, or any source of `convert_checkpoint`.
-        destination: the `.pth` to write.
+        destination: the `.pth`, or the folder, to write.
 
     Raises:
         ConversionError: one sentence on what is wrong; nothing was written.
     """
+    if to not in FORMATS:
+        raise ConversionError(f"--to takes one of {', '.join(FORMATS)}, not {to}.")
+    if to == "timm":
+        return _export_to_timm(source, Path(destination), overwrite)
     with whole_file(destination, overwrite, ConversionError) as file:
         checkpoint = read_checkpoint(source)
         architecture = read_architecture(checkpoint.state, checkpoint.known, source=checkpoint.source)
         torch.save({"model": _own_storages(checkpoint.state), "args": checkpoint.known.to_args()}, file)
-    return architecture
+    return _with_flags(Path(destination), checkpoint, architecture)
+
+
+def _export_to_timm(source: str | Path, destination: Path, overwrite: bool) -> Exported:
+    with whole_folder(destination, overwrite, ConversionError) as folder:
+        checkpoint = read_checkpoint(source)
+        state = {n: t for n, t in checkpoint.state.items() if not n.startswith(("decoder_", "mask_token"))}
+        architecture = read_architecture(state, checkpoint.known, source=checkpoint.source)
+        write_timm_folder(folder, checkpoint.known, architecture, state)
+    if "head.weight" not in state:
+        return Exported(architecture)
+    class_map = f" --class-map {destination / CLASS_MAP}" if checkpoint.known.class_names else ""
+    return Exported(architecture, f"--model local-dir:{destination} --pretrained{class_map}")
+
+
+def _with_flags(destination: Path, checkpoint: Checkpoint, architecture: Architecture) -> Exported:
+    if "head.weight" not in checkpoint.state:
+        return Exported(architecture)
+    try:
+        flags = validate_flags(destination, checkpoint.known, architecture, checkpoint.state)
+    except ConversionError as error:
+        return Exported(architecture, note=str(error))
+    names = checkpoint.known.class_names
+    if names and sorts_otherwise(names):
+        return Exported(
+            architecture, flags, f"timm sorts these classes otherwise: --to timm writes a {CLASS_MAP} with their order."
+        )
+    return Exported(architecture, flags)
 
 
 def export_model(model: Any, target: str) -> dict[str, torch.Tensor]:

@@ -12,6 +12,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 BILINEAR, BICUBIC = 2, 3  # PIL.Image.Resampling
 PROCESSOR_FILE = "preprocessor_config.json"
+PROCESSORS = ("auto", "square", "reference")
 
 
 def reference_image_processor(
@@ -41,22 +42,28 @@ def reference_image_processor(
     )
 
 
-def write_image_processor(folder: Path, config: Any, source: dict[str, Any] | None) -> list[str]:
+def write_image_processor(folder: Path, config: Any, source: dict[str, Any] | None, kind: str = "auto") -> list[str]:
     """Writes `preprocessor_config.json` for a model: the source's own, scaled to the image size, or the reference's.
 
     Args:
         folder: where the model is.
         config: its configuration.
         source: what the source's own file holds; None: it has none.
+        kind: one of PROCESSORS. `auto`: the source's own, else the reference's. `square`: every image is resized to
+            the input size, as programs need that take `size` for the input size (transformers' example of image
+            classification). `reference`: shorter side, then centre crop. Mean and std are the source's own.
 
     Returns:
         Notes on what is not as one would suppose.
 
     Raises:
-        ConversionError: the source's own cannot be read.
+        ConversionError: the source's own cannot be read, or the kind is none for these images.
     """
     size, channels = config.image_size, config.num_channels
     height_width = (size, size) if isinstance(size, int) else tuple(size)
+    if kind != "auto":
+        _of_kind(kind, height_width, channels, source or {}).save_pretrained(folder)
+        return []
     if source is not None:
         scaled = _scaled_to(source, height_width)
         write_json(folder / PROCESSOR_FILE, scaled)
@@ -66,31 +73,57 @@ def write_image_processor(folder: Path, config: Any, source: dict[str, Any] | No
     if channels != 3:
         return [f"no image processor is written: there is none for images of {channels} channels"]
     if height_width[0] != height_width[1]:
-        _squeezing(height_width).save_pretrained(folder)
+        squeezing_image_processor(height_width).save_pretrained(folder)
         return [f"the image processor resizes every image to {height_width[0]} x {height_width[1]}"]
     reference_image_processor(height_width[0]).save_pretrained(folder)
     return []
 
 
-def _squeezing(height_width: tuple[int, ...]) -> Any:
+def _of_kind(kind: str, height_width: tuple[int, ...], channels: int, source: dict[str, Any]) -> Any:
+    """A fresh image processor that was asked for, with the mean and std of the source's own."""
+    if channels != 3:
+        raise ConversionError(f"--processor {kind} is for images of 3 channels, and these have {channels}.")
+    colours = source.get("image_mean", IMAGENET_MEAN), source.get("image_std", IMAGENET_STD)
+    if kind == "square":
+        return squeezing_image_processor(height_width, *colours, source.get("resample", BICUBIC))
+    if height_width[0] != height_width[1]:
+        raise ConversionError(
+            f"--processor reference cuts out squares, and this model takes images of {height_width[0]} x "
+            f"{height_width[1]}: pass --processor square."
+        )
+    return reference_image_processor(height_width[0], *colours)
+
+
+def squeezing_image_processor(
+    height_width: tuple[int, ...],
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    resample: int = BICUBIC,
+) -> Any:
+    """Resize to (height, width), whatever the shape of an image."""
     from transformers import ViTImageProcessor
 
     return ViTImageProcessor(
         do_convert_rgb=True,
         size={"height": height_width[0], "width": height_width[1]},
-        resample=BICUBIC,
-        image_mean=list(IMAGENET_MEAN),
-        image_std=list(IMAGENET_STD),
+        resample=resample,
+        image_mean=list(mean),
+        image_std=list(std),
     )
+
+
+def sides(size: Any) -> dict[str, Any] | None:
+    """A size of an image processor as a dict; a number is a square."""
+    if isinstance(size, int):
+        return {"height": size, "width": size}
+    return size if isinstance(size, dict) else None
 
 
 def _scaled_to(processor: dict[str, Any], height_width: tuple[int, ...]) -> dict[str, Any]:
     """The same processor for another image size; itself where it gives that already, or its size is of another kind."""
     cropped = processor.get("do_center_crop") and processor.get("crop_size")
-    made = processor.get("crop_size") if cropped else processor.get("size")
-    if isinstance(made, int):
-        made = {"height": made, "width": made}
-    if not isinstance(made, dict) or not isinstance(made.get("height"), int) or made["height"] < 1:
+    made = sides(processor.get("crop_size") if cropped else processor.get("size"))
+    if made is None or not isinstance(made.get("height"), int) or made["height"] < 1:
         return processor
     if (made["height"], made.get("width")) == height_width:
         return processor

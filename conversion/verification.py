@@ -11,6 +11,7 @@ from .checkpoint import Checkpoint
 from .errors import ConversionError
 from .names import CLASSES
 from .reference_forward import reference_outputs
+from .timm_layout import timm_sizes
 
 TOLERANCE = 1e-4  # relative to the largest output
 State = dict[str, Tensor]
@@ -104,16 +105,9 @@ def _timm_outputs(state: State, architecture: Architecture, target: str, pixel_v
     from timm.models.vision_transformer import VisionTransformer
 
     model = VisionTransformer(
-        img_size=architecture.height_width,
-        patch_size=architecture.patch_size,
-        in_chans=architecture.num_channels,
+        **timm_sizes(architecture),
         num_classes=0 if target == "backbone" else len(state["head.weight"]),
         global_pool="avg" if target == "mean" else "token",
-        embed_dim=architecture.hidden_size,
-        depth=architecture.num_hidden_layers,
-        num_heads=architecture.num_attention_heads,
-        mlp_ratio=architecture.intermediate_size / architecture.hidden_size,
-        act_layer=architecture.hidden_act,
         norm_layer=partial(nn.LayerNorm, eps=architecture.layer_norm_eps),
     ).eval()
     model.load_state_dict({name: state[name] for name in model.state_dict()})

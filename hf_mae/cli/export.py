@@ -1,4 +1,4 @@
-"""`hf-mae export`: transformers weights -> a reference checkpoint."""
+"""`hf-mae export`: transformers weights -> a reference checkpoint, or a timm folder."""
 
 from .flags import Parser
 
@@ -16,6 +16,10 @@ def main(argv: list[str]) -> int:
 
     show_logs(asked.quiet)
     made = export(**asked.flags)
-    destination = asked.flags["destination"]
-    print(f"Written to {destination}: width {made.hidden_size}, {made.num_hidden_layers} blocks")
+    sizes = made.architecture
+    print(f"Written to {asked.flags['destination']}: width {sizes.hidden_size}, {sizes.num_hidden_layers} blocks")
+    if made.validate_flags:
+        print(f"timm evaluates it with: validate.py --data-dir IMAGES {made.validate_flags}")
+    if made.note:
+        print(made.note)
     return 0

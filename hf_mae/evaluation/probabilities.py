@@ -167,7 +167,8 @@ def _of_the_best(scores: Floats, labels: NDArray[np.int64]) -> tuple[NDArray[np.
 
 def _of_the_best_by_rank(scores: Floats, labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], Floats]:
     best = scores.max(-1)
-    bins = (rankdata(best, method="ordinal") - 1) * CALIBRATION_BINS // len(best)
+    ranks = rankdata(best, method="ordinal").astype(np.int64)  # of scipy 1.18 they are floats
+    bins = (ranks - 1) * CALIBRATION_BINS // len(best)
     return bins[:, None], ((scores.argmax(-1) == labels) - best)[:, None]
 
 

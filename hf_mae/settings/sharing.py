@@ -43,19 +43,32 @@ class ConversionArguments:
         choices=("plain", "ema"),
         common=True,
     )
+    processor: str = option(
+        "auto",
+        "The source's image processor, or the reference's; square (every image resized to the input size, as "
+        "transformers' run_image_classification.py reads it), or reference (resize, centre crop).",
+        choices=("auto", "square", "reference"),
+        common=True,
+    )
     verify: bool = option(False, "Run both sides on random input and print the largest difference.", common=True)
     overwrite: bool = option(False, "Replace a destination that is not empty.", common=True)
 
 
 @dataclass
 class ExportArguments:
-    """What goes back to the reference's layout."""
+    """What goes back to the reference's layout, or to timm's."""
 
     source: str | None = option(
         None, "A transformers folder (ViTMAE, ViT, mean-pooling BEiT) or a Hub id.", common=True, metavar="SRC"
     )
-    destination: str | None = option(None, "The file to write.", common=True, metavar="DST.pth")
-    overwrite: bool = option(False, "Replace the file.", common=True)
+    destination: str | None = option(None, "The file (of timm: the folder) to write.", common=True, metavar="DST.pth")
+    to: str = option(
+        "reference",
+        "A .pth of facebookresearch/mae, or a folder for timm.create_model('local-dir:DST', pretrained=True).",
+        choices=("reference", "timm"),
+        common=True,
+    )
+    overwrite: bool = option(False, "Replace what is there.", common=True)
 
 
 @dataclass

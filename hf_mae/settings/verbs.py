@@ -106,8 +106,8 @@ VERBS = {
         ),
         Verb(
             "export",
-            "transformers weights -> a reference .pth",
-            "Turn transformers weights into a reference checkpoint.",
+            "transformers weights -> a reference .pth, or a timm folder",
+            "Turn transformers weights into a reference checkpoint, or a folder that timm loads.",
             (ExportArguments,),
             required=("source", "destination"),
             words=("source", "destination"),

@@ -24,6 +24,7 @@ def convert(**flags: Any) -> ConversionReport:
             decoder_num_attention_heads=options.decoder_num_attention_heads,
             norm_pix_loss=options.norm_pix_loss,
             weights=options.weights,
+            processor=options.processor,
             verify=options.verify,
             overwrite=options.overwrite,
         )

@@ -1,6 +1,7 @@
 """The record of a run: typed, written whole, read back, older files too, and other tools' files told."""
 
 import dataclasses
+import inspect
 import json
 
 import pytest
@@ -89,9 +90,9 @@ def test_a_record_comes_back_as_it_was_written(kind, tmp_path):
 
 
 def test_every_field_of_the_record_is_documented_and_survives(tmp_path):
-    documented = RunRecord.__doc__.split("Args:")[1]
+    documented = inspect.getdoc(RunRecord).split("Args:")[1]
     for field in dataclasses.fields(RunRecord):
-        assert f"\n        {field.name}: " in documented, field.name
+        assert f"\n    {field.name}: " in documented, field.name
         if field.name != "format":
             assert any(getattr(record, field.name) not in (None, {}, [], 0, False) for record in RECORDS.values())
 

@@ -1,0 +1,151 @@
+"""What is exported is what timm loads and evaluates, and timm's `validate.py` gets the flags that it needs."""
+
+import argparse
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from support.cli_process import run_cli
+from transformers import pipeline
+
+from hf_mae.conversion import ConversionError, convert_checkpoint, export_checkpoint
+from hf_mae.conversion.known import Known
+from hf_mae.conversion.timm_layout import data_config, sorts_otherwise
+
+
+def validated(flags: str, folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores and labels of a folder of class folders, through the calls of timm that its `validate.py` makes."""
+    from timm.data import create_dataset, create_loader, resolve_data_config
+    from timm.models import create_model, load_checkpoint
+    from timm.utils import ParseKwargs
+
+    parser = argparse.ArgumentParser()
+    for name in ("--model", "--checkpoint", "--gp", "--crop-mode", "--interpolation", "--class-map"):
+        parser.add_argument(name, default="")
+    for name, kind in (("--num-classes", int), ("--img-size", int), ("--crop-pct", float)):
+        parser.add_argument(name, type=kind)
+    for name in ("--mean", "--std"):
+        parser.add_argument(name, type=float, nargs="+")
+    parser.add_argument("--pretrained", action="store_true")
+    parser.add_argument("--model-kwargs", nargs="*", default={}, action=ParseKwargs)
+    args = parser.parse_args(shlex.split(flags))
+    model = create_model(
+        args.model,
+        pretrained=args.pretrained,
+        num_classes=args.num_classes,
+        global_pool=args.gp or None,
+        img_size=args.img_size,
+        **args.model_kwargs,
+    )
+    if args.checkpoint:
+        load_checkpoint(model, args.checkpoint)
+    given = {name: value for name, value in vars(args).items() if value not in (None, "")}
+    config = resolve_data_config(given, model=model, use_test_size=True)
+    dataset = create_dataset("", root=str(folder), class_map=args.class_map)
+    loader = create_loader(
+        dataset,
+        input_size=config["input_size"],
+        batch_size=8,
+        use_prefetcher=False,
+        interpolation=config["interpolation"],
+        mean=config["mean"],
+        std=config["std"],
+        crop_pct=config["crop_pct"],
+        crop_mode=config["crop_mode"],
+        num_workers=0,
+    )
+    model.eval()
+    with torch.inference_mode():
+        parts = [(model(images).softmax(-1), labels) for images, labels in loader]
+    return torch.cat([scores for scores, _ in parts]), torch.cat([labels for _, labels in parts])
+
+
+def test_timm_evaluates_a_run_as_the_pipeline_does(finetuned, toy, tmp_path):
+    """The endoscopy family: every image resized to a square."""
+    run, test = finetuned(), toy / "labelled" / "test"
+    pipe = pipeline("image-classification", model=str(run))
+    files = sorted(file for file in test.rglob("*") if file.is_file())
+    ours = [{row["label"]: row["score"] for row in pipe(str(file), top_k=None)} for file in files]
+    names = list(pipe.model.config.id2label.values())
+    for exported in (
+        export_checkpoint(run, tmp_path / "out.pth"),
+        export_checkpoint(run, tmp_path / "out", to="timm"),
+    ):
+        scores, labels = validated(exported.validate_flags, test)
+        assert [names[i] for i in labels] == [file.parent.name for file in files]
+        for row, expected in zip(scores, ours, strict=True):
+            assert {name: pytest.approx(float(row[i]), abs=0.02) for i, name in enumerate(names)} == expected
+
+
+def test_timm_evaluates_the_references_crop_and_pooling_of_the_class_token(golden, tmp_path):
+    from support.models import TINY
+
+    labels = ["a 10", "a 2", "b"]
+    convert_checkpoint(
+        golden / "checkpoint-399.pth", tmp_path / "model", to="classifier", pooling="cls", labels=labels, **TINY
+    )
+    folder = tmp_path / "images"
+    draw = np.random.default_rng(0)
+    for name in labels:
+        (folder / name).mkdir(parents=True)
+        pixels = draw.integers(0, 255, (5, 7, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((90, 70), Image.Resampling.BICUBIC).save(folder / name / "one.png")
+    pipe = pipeline("image-classification", model=str(tmp_path / "model"))
+    by_file = export_checkpoint(tmp_path / "model", tmp_path / "out.pth")
+    by_folder = export_checkpoint(tmp_path / "model", tmp_path / "out", to="timm")
+    assert "--gp token" in by_file.validate_flags and "--crop-mode center" in by_file.validate_flags
+    assert "sorts these classes otherwise" in by_file.note and not by_folder.note
+    scores, found = validated(by_folder.validate_flags, folder)
+    assert sorted(found.tolist()) == [0, 1, 2]
+    for row, label in zip(scores, found, strict=True):
+        told = {entry["label"]: entry["score"] for entry in pipe(str(folder / labels[label] / "one.png"), top_k=None)}
+        assert [told[name] for name in labels] == pytest.approx(row.tolist(), abs=1e-5)
+
+
+def test_an_encoder_becomes_a_timm_model_without_a_head(golden, tmp_path):
+    import timm
+    from support.models import TINY, TINY_DECODER
+
+    convert_checkpoint(golden / "checkpoint-399.pth", tmp_path / "model", **TINY, **TINY_DECODER)
+    exported = export_checkpoint(tmp_path / "model", tmp_path / "out", to="timm")
+    assert exported.validate_flags is None
+    model = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True)
+    before = torch.load(golden / "checkpoint-399.pth", weights_only=False)["model"]
+    assert model.num_classes == 0
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+@pytest.mark.parametrize("crop", range(16, 700, 4))
+def test_timm_computes_the_shorter_side_that_is_meant(crop):
+    import math
+
+    from hf_mae.conversion.architecture import Architecture
+    from hf_mae.conversion.preprocessing import reference_image_processor
+
+    processor = reference_image_processor(crop).to_dict()
+    sizes = Architecture(16, 1, 1, 64, crop, 4, 3)
+    share = data_config(Known(image_processor=processor), sizes)["crop_pct"]
+    assert math.floor(crop / share) == processor["size"]["shortest_edge"]
+
+
+def test_what_timm_does_not_do_is_said(tmp_path, golden):
+    from hf_mae.conversion.architecture import Architecture
+
+    sizes = Architecture(16, 1, 1, 64, 32, 4, 3)
+    odd = {"size": {"longest_edge": 32}, "resample": 3, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    with pytest.raises(ConversionError, match="does not prepare images as"):
+        data_config(Known(image_processor=odd), sizes)
+    assert sorts_otherwise(["a10", "a2"]) and not sorts_otherwise(["a2", "a10"])
+
+
+def test_the_command_prints_validates_flags(finetuned, tmp_path):
+    done = run_cli("export", finetuned(), tmp_path / "out.pth")
+    assert "validate.py --data-dir IMAGES --model vit_base_patch16_224" in done.stdout
+    done = run_cli("export", finetuned(), tmp_path / "out", "--to", "timm")
+    assert "--pretrained --class-map" in done.stdout
+    done = run_cli("export", finetuned(), tmp_path / "out", "--to", "timm", status=1)
+    assert "not empty" in done.stderr
