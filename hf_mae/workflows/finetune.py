@@ -49,7 +49,7 @@ from ..training.finetuner import MaeFinetuner
 from ..training.loop import train
 from ..training.planning import Plan, plan
 from ..training.preemption import BEFORE_TRAINING
-from ..training.trackers import kept_open, log_picture
+from ..training.trackers import kept_open, log_picture, log_record
 from .plan import plan as plan_alone
 from .plan import read, settled
 
@@ -308,6 +308,7 @@ def _train_and_evaluate(
     record = replace(begun, scores=scores, selection=selection, training=training, calibration=calibration)
     _write_recipe_and_card(folder, trainer, record)
     write_record(record, folder)
+    log_record(trainer, folder / record.file_name, record.trainer_metrics(), result.global_step)
     return record
 
 

@@ -35,6 +35,7 @@ from ..training.checkpoints import refuse_another_model
 from ..training.loop import train
 from ..training.preemption import BEFORE_TRAINING
 from ..training.pretrainer import MaePretrainer
+from ..training.trackers import kept_open, log_record
 
 logger = logging.getLogger(__name__)
 
@@ -89,12 +90,13 @@ def _run(settings: Settings) -> RunRecord | None:
             clear_old_run(args)
         write_begun(begun, args.folder)
         write_image_list(args.folder, images, excluded)
-    result, seconds = train(trainer, checkpoint)
-    trainer.save_model()
-    trainer.save_state()
-    if not trainer.is_world_process_zero():
-        return None
-    return _finish(trainer, images, begun, result, seconds, data_args.preprocessing_num_workers)
+    with kept_open(trainer):
+        result, seconds = train(trainer, checkpoint)
+        trainer.save_model()
+        trainer.save_state()
+        if not trainer.is_world_process_zero():
+            return None
+        return _finish(trainer, images, begun, result, seconds, data_args.preprocessing_num_workers)
 
 
 def _read_images(data_args: PretrainingDataArguments) -> tuple[Dataset, list[Match]]:
@@ -167,4 +169,5 @@ def _finish(
     record = replace(begun, training=training)
     write_pretraining_card(folder, record, trainer.accelerator.unwrap_model(trainer.model), recipe)
     write_record(record, folder)
+    log_record(trainer, folder / record.file_name, record.trainer_metrics(), result.global_step)
     return record

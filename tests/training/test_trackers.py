@@ -1,4 +1,4 @@
-"""Figures and scores reach the trackers."""
+"""Figures, scores and the record reach the trackers: each runs for real, without a network."""
 
 import json
 import sqlite3
@@ -7,51 +7,66 @@ from pathlib import Path
 import pytest
 from support.cli_process import run_cli
 
+from hf_mae import read_record
 
-def flags(tiny_pth, toy, out, tracker):
+
+def flags(tiny_pth, toy, out, *tracker):
     argv = ["finetune", "--model_name_or_path", tiny_pth, "--data_dir", toy / "labelled", "--output_dir", out]
-    return [
-        *argv,
-        "--max_steps",
-        2,
-        "--eval_strategy",
-        "steps",
-        "--eval_steps",
-        1,
-        "--save_strategy",
-        "steps",
-        "--save_steps",
-        1,
-        *tracker,
-    ]
+    steps = ["--eval_strategy", "steps", "--eval_steps", 1, "--save_strategy", "steps", "--save_steps", 1]
+    return [*argv, "--max_steps", 2, *steps, *tracker]
 
 
 def test_tensorboard_is_the_default_and_gets_the_figures(tiny_pth, toy, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run_cli(*flags(tiny_pth, toy, tmp_path / "run", []))
+    run_cli(*flags(tiny_pth, toy, tmp_path / "run"))
     (folder,) = (tmp_path / "run" / "runs").iterdir()
     events = EventAccumulator(str(folder), size_guidance={"images": 0})
     events.Reload()
     shown = events.Tags()
     assert {"confusion_matrix_validation", "confusion_matrix_test", "learning_curves"} <= set(shown["images"])
-    assert "eval/macro_f1" in shown["scalars"]
+    assert {"eval/macro_f1", "final/test_macro_f1"} <= set(shown["scalars"])
     (picture,) = events.Images("confusion_matrix_validation")
     assert picture.step == 2 and picture.encoded_image_string.startswith(b"\x89PNG")
+    (text,) = events.Tensors("record/text_summary")
+    assert json.loads(text.tensor_proto.string_val[0]) == json.loads(
+        (tmp_path / "run" / "all_results.json").read_text()
+    )
 
 
 def test_trackio(tiny_pth, toy, tmp_path):
-    pytest.importorskip("trackio")
     env = {"TRACKIO_DIR": str(tmp_path / "trackio")}
-    argv = flags(tiny_pth, toy, tmp_path / "run", ["--report_to", "trackio"])
-    run_cli(*argv, "--project", "polyps", env=env)
+    run_cli(*flags(tiny_pth, toy, tmp_path / "run", "--report_to", "trackio", "--project", "polyps"), env=env)
     (database,) = Path(env["TRACKIO_DIR"]).glob("polyps*.db")
     rows = sqlite3.connect(database).execute("select metrics from metrics").fetchall()
     logged = {name: value for (text,) in rows for name, value in json.loads(text).items()}
-    assert "eval/macro_f1" in logged
+    assert {"eval/macro_f1", "final/test_macro_f1"} <= set(logged)
     assert logged["confusion_matrix_validation"]["_type"] == "trackio.image"
+    record = (tmp_path / "run" / "all_results.json").read_bytes()
+    assert any(file.is_file() and file.read_bytes() == record for file in Path(env["TRACKIO_DIR"]).rglob("*"))
+
+
+def test_mlflow(tiny_pth, toy, tmp_path):
+    env = {"MLFLOW_TRACKING_URI": (tmp_path / "mlruns").as_uri(), "MLFLOW_ALLOW_FILE_STORE": "true"}
+    run_cli(*flags(tiny_pth, toy, tmp_path / "run", "--report_to", "mlflow"), env=env)
+    (kept,) = (tmp_path / "mlruns").rglob("artifacts/all_results.json")
+    assert kept.read_bytes() == (tmp_path / "run" / "all_results.json").read_bytes()
+    assert any("confusion_matrix_validation" in file.name for file in kept.parent.rglob("*.png"))
+    (final,) = (tmp_path / "mlruns").rglob("metrics/final/test_macro_f1")
+    macro_f1 = read_record(tmp_path / "run").scores["test"]["macro_f1"]
+    assert float(final.read_text().split()[1]) == pytest.approx(macro_f1)
+
+
+def test_weights_and_biases(tiny_pth, toy, tmp_path):
+    env = {"WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path), "WANDB_SILENT": "true"}
+    run_cli(*flags(tiny_pth, toy, tmp_path / "run", "--report_to", "wandb"), env=env)
+    (folder,) = (tmp_path / "wandb").glob("offline-run-*")
+    assert (folder / "files" / "all_results.json").read_bytes() == (tmp_path / "run" / "all_results.json").read_bytes()
+    assert list(folder.rglob("confusion_matrix_validation*.png"))
+    (written,) = folder.glob("*.wandb")
+    assert b"final/test_macro_f1" in written.read_bytes()
 
 
 def test_a_tracker_that_is_not_installed(tiny_pth, toy, tmp_path):
-    done = run_cli(*flags(tiny_pth, toy, tmp_path / "run", ["--report_to", "comet_ml"]), status=2)
+    done = run_cli(*flags(tiny_pth, toy, tmp_path / "run", "--report_to", "comet_ml"), status=2)
     assert "comet_ml" in done.stderr and "pip install comet_ml" in done.stderr
