@@ -29,9 +29,8 @@ def test_tensorboard_is_the_default_and_gets_the_figures(tiny_pth, toy, tmp_path
     (picture,) = events.Images("confusion_matrix_validation")
     assert picture.step == 2 and picture.encoded_image_string.startswith(b"\x89PNG")
     (text,) = events.Tensors("record/text_summary")
-    assert json.loads(text.tensor_proto.string_val[0]) == json.loads(
-        (tmp_path / "run" / "all_results.json").read_text()
-    )
+    record = json.loads((tmp_path / "run" / "all_results.json").read_text())
+    assert json.loads(text.tensor_proto.string_val[0]) == record
 
 
 def test_trackio(tiny_pth, toy, tmp_path):
