@@ -37,6 +37,7 @@ __all__, __getattr__, __dir__ = exports(
         "pretrain": "workflows.pretrain",
         "probe": "workflows.probe",
         "push": "workflows.push",
+        "push_dataset": "workflows.push_dataset",
         "read_record": "runs.record_files",
         "reconstruct": "workflows.reconstruct",
         "report": "workflows.report",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets import ClassLabel, Dataset, DatasetDict, Image
+from datasets import ClassLabel, Dataset, DatasetDict, Image, Value
 
 from ..compat.datasets import fingerprint_of
 from ..errors import UsageError, first_line
@@ -57,6 +57,7 @@ class _Columns:
     image: str
     label: str
     group: str | None
+    file_name: str | None  # else the images' own paths are their names
 
 
 def _load(source: str) -> DatasetDict:
@@ -100,7 +101,10 @@ def _columns(loaded: DatasetDict, source: str, group_column: str | None) -> _Col
         )
     if group_column and group_column not in features:
         raise UsageError(f"{source} has no column {group_column}; it has {', '.join(features)}.")
-    return _Columns(images[0], labels[0], group_column or ("group" if "group" in features else None))
+    group = group_column or ("group" if "group" in features else None)
+    named = all("file_name" in dataset.features and None not in dataset["file_name"][:] for dataset in loaded.values())
+    named = named and features["file_name"] == Value("string")
+    return _Columns(images[0], labels[0], group, "file_name" if named else None)
 
 
 def _in_order(loaded: DatasetDict, label: str) -> list[str] | None:
@@ -142,6 +146,8 @@ def _tidy(
         empty += [] if image else [index]
     if empty:
         raise UsageError(f"The {split} split has {len(empty)} rows without an image, row {empty[0]} among them.")
+    if columns.file_name:
+        files = dataset[columns.file_name][:]
     tidy = dataset.select_columns([columns.image])
     tidy = tidy if columns.image == "image" else tidy.rename_column(columns.image, "image")
     tidy = tidy.add_column("labels", ids).add_column("file_name", files)

@@ -1,4 +1,4 @@
-"""Settings of the verbs that hand something over: convert, export, export-onnx, push, demo, reconstruct, report."""
+"""Settings of the verbs that hand something over: convert, export, export-onnx, push, push-dataset, demo, ..."""
 
 from dataclasses import dataclass
 
@@ -100,6 +100,21 @@ class PushArguments:
     leave_out: list[str] | None = option(
         None, "Files that stay here, as 'predictions_*.csv'.", common=True, metavar="PATTERN"
     )
+
+
+@dataclass
+class DataSetArguments(DataSourceArguments):
+    """Which data set is pushed where."""
+
+    repo_id: str | None = option(None, "USER/NAME; not given: the folder's name, of the token's owner.", common=True)
+    private: bool = option(False, "A new repository is seen by its owner alone.", common=True)
+    license: str | None = option(None, "The Hub's name of the licence, as cc-by-4.0.", common=True)
+    update: bool = option(False, "Add a commit to a repository that has files already.", common=True)
+    output_dir: str | None = option(
+        None, "Keep what is written here; without --repo_id nothing is pushed.", common=True, group="Output"
+    )
+    overwrite: bool = option(False, "Replace the folder.", common=True, group="Output")
+    seed: int = option(0, "Of val_fraction, as in training.", group="Data")
 
 
 @dataclass

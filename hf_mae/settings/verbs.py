@@ -16,6 +16,7 @@ from .models import HowArguments, ModelArguments, PretrainingModelArguments
 from .options import Option, foreign_type, options_of
 from .sharing import (
     ConversionArguments,
+    DataSetArguments,
     DemoArguments,
     ExportArguments,
     OnnxArguments,
@@ -223,6 +224,14 @@ VERBS = {
             required=("run",),
             words=("run",),
             reads_recipes=False,
+        ),
+        Verb(
+            "push-dataset",
+            "push a labelled data set, with its splits and patients, to the Hub",
+            "Write a labelled data set as parquet, with its splits, classes and patients, and push it to the Hub.",
+            (DataSetArguments,),
+            required=("data_dir",),
+            words=("data_dir",),
         ),
         Verb(
             "explain",

@@ -3,7 +3,7 @@
 import fnmatch
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
-from ..errors import UsageError, one_line
+from ..errors import UsageError, counted, one_line
 from ..evaluation.confusion import TITLES, names_in
 from ..runs.record import ALL_RESULTS, BEGUN, run_name
 from ..runs.record_files import read_record
@@ -85,12 +85,15 @@ def _in_a_sentence(repo_id: str) -> Iterator[None]:
         ) from None
 
 
-def check_target(repo_id: str | None, update: bool = False, default_name: str = "") -> tuple[str, bool]:
+def check_target(
+    repo_id: str | None, update: bool = False, default_name: str = "", repo_type: str = "model"
+) -> tuple[str, bool]:
     """Who pushes, and whether there is room for it; nothing is written.
 
     Args:
         repo_id: `USER/NAME`, or `NAME` of one's own; None: `default_name`.
         update: a repository that has files already gets a commit more.
+        repo_type: `model`, `dataset` or `space`.
 
     Returns:
         The whole `USER/NAME`, and whether it exists.
@@ -104,7 +107,7 @@ def check_target(repo_id: str | None, update: bool = False, default_name: str = 
         user = api.whoami()["name"]
         name = name if "/" in name else f"{user}/{name}"
         try:
-            info: Any = api.repo_info(name)
+            info: Any = api.repo_info(name, repo_type=repo_type)
         except RepositoryNotFoundError:
             return name, False
     files = [sibling.rfilename for sibling in info.siblings or [] if sibling.rfilename != ".gitattributes"]
@@ -142,22 +145,48 @@ def push(
     files = files_of(folder, leave_out)
     name, exists = check_target(repo_id, update, run_name(folder))
     changed = {"README.md": _card(folder, name), "recipe.yaml": _portable(folder / "recipe.yaml")}
-    operations = [CommitOperationAdd(path.as_posix(), changed.get(path.as_posix()) or folder / path) for path in files]
+    contents = {path.as_posix(): changed.get(path.as_posix()) or folder / path for path in files}
     if (results := _eval_results(folder)) is not None:
-        operations.append(CommitOperationAdd(f"{constants.EVAL_RESULTS_FOLDER}/hf_mae.yaml", results))
-    api = HfApi()
-    with _in_a_sentence(name):
-        if not exists:
-            api.create_repo(name, private=private)
-        commit = api.create_commit(
-            name, operations, commit_message=f"Model, card, figures and results of {folder.name}"
-        )
-    megabytes = sum((folder / path).stat().st_size for path in files) / 1e6
-    logger.info("%d files (%.1f MB) in one commit: %s", len(files), megabytes, ", ".join(map(str, files)))
+        contents[f"{constants.EVAL_RESULTS_FOLDER}/hf_mae.yaml"] = results
+    message = f"Model, card, figures and results of {folder.name}"
     if named := [str(path) for path in files if path.suffix == ".csv"]:
         logger.info("%s name image files (--leave_out '*.csv' keeps them here).", " and ".join(named))
+    return push_files(contents, name, exists=exists, private=private, message=message)
+
+
+def push_files(
+    contents: Mapping[str, Path | bytes],
+    repo_id: str,
+    *,
+    exists: bool,
+    private: bool,
+    message: str,
+    repo_type: str = "model",
+    **space: str,
+) -> str:
+    """Uploads files in one commit: until it is whole, nothing of it is to be seen.
+
+    Args:
+        contents: by the path in the repository.
+        repo_id, exists: of `check_target`.
+        space: of a Space, `space_sdk`.
+
+    Returns:
+        The URL of the repository.
+
+    Raises:
+        UsageError: what the Hub or the network says, in one sentence.
+    """
+    api = HfApi()
+    operations = [CommitOperationAdd(path, content) for path, content in contents.items()]
+    with _in_a_sentence(repo_id):
+        if not exists:
+            api.create_repo(repo_id, private=private, repo_type=repo_type, **space)
+        commit = api.create_commit(repo_id, operations, commit_message=message, repo_type=repo_type)
+    megabytes = sum(operation.upload_info.size for operation in operations) / 1e6
+    logger.info("%s (%.1f MB) in one commit: %s", counted(len(contents), "file"), megabytes, ", ".join(contents))
     logger.info("Commit %s", commit.oid)
-    return f"{constants.ENDPOINT}/{name}"
+    return f"{constants.ENDPOINT}/{'' if repo_type == 'model' else f'{repo_type}s/'}{repo_id}"
 
 
 def _portable(path: Path) -> bytes | None:

@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 TOKEN = "hf_standin"
 USER = "endoscopist"
+OTHER_KINDS = ("datasets", "spaces")  # their names begin with it; those of models with nothing
+LARGE = (".safetensors", ".png", ".parquet")
 
 
 class StandIn:
@@ -20,6 +22,7 @@ class StandIn:
         self.private: set[str] = set()
         self.lfs: dict[str, bytes] = {}
         self.asked: list[str] = []
+        self.created: list[dict] = []
         self.uploads = 0
         self.break_after_uploads: int | None = None
         self.may_write = True
@@ -81,7 +84,9 @@ class Handler(BaseHTTPRequestHandler):
             asked = json.loads(self.body())
             if not self.authorized or not hub.may_write:
                 return self.refuse(403 if self.authorized else 401, "You don't have the rights to create a model")
-            name = f"{asked.get('organization') or USER}/{asked['name']}"
+            kind = asked.get("type") or "model"
+            name = f"{'' if kind == 'model' else kind + 's/'}{asked.get('organization') or USER}/{asked['name']}"
+            hub.created.append(asked)
             if name in hub.repos:
                 return self.refuse(409, "You already created this model repo")
             hub.repos[name] = []
@@ -90,7 +95,9 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(200, {"url": f"http://{self.headers['Host']}/{name}", "name": name, "id": "1"})
         if parts[:2] == ["api", "models"]:
             return self.repository("/".join(parts[2:4]), parts[4:])
-        if len(parts) >= 2 and parts[1].endswith(".git"):  # LFS batch
+        if parts[0] == "api" and parts[1] in OTHER_KINDS:
+            return self.repository("/".join(parts[1:4]), parts[4:])
+        if any(part.endswith(".git") for part in parts[1:3]):  # LFS batch
             asked = json.loads(self.body())
             objects = []
             for item in asked["objects"]:
@@ -117,7 +124,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.refuse(404 if self.authorized else 401, "Repository not found", X_Error_Code="RepoNotFound")
         if rest[:1] == ["preupload"]:
             files = json.loads(self.body())["files"]
-            modes = ("lfs" if item["path"].endswith((".safetensors", ".png")) else "regular" for item in files)
+            modes = ("lfs" if item["path"].endswith(LARGE) else "regular" for item in files)
             answer = [{"path": f["path"], "uploadMode": mode, "shouldIgnore": False} for f, mode in zip(files, modes)]
             return self.answer(200, {"files": answer})
         if rest[:1] == ["commit"]:

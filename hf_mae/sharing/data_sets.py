@@ -1,0 +1,130 @@
+"""A labelled data set as parquet, with its splits, classes and patients, as the Hub and `datasets` read it."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from datasets import Dataset, DatasetDict, Features, Image
+from tqdm.auto import tqdm
+
+from ..data.entries import listed
+from ..errors import UsageError, counted
+from ..files.writing import whole_folder, write_text
+from ..reporting.document import cell
+
+SHARD = 300_000_000  # bytes of images in a file, about: a file is built in memory
+NOT_OF_DATASETS = (".dcm", ".dicom", ".heic", ".heif")  # `datasets` hands files to Pillow alone
+
+
+def write_data_set(splits: DatasetDict, folder: Path, name: str, more: dict[str, Any], overwrite: bool) -> list[Path]:
+    """Writes `data/SPLIT-00000-of-00001.parquet` and a card; the images are the files' own bytes.
+
+    Columns: `image`, `label` (a ClassLabel), `file_name`, and what else is known of an image (`group`: its patient).
+
+    Args:
+        splits: of `data.sources.load_splits`.
+        name: what the data set is called on its card.
+        more: for the head of the card (`license`), and `about`, a sentence for its text.
+
+    Returns:
+        The files, relative to the folder.
+
+    Raises:
+        UsageError: images that `datasets` cannot decode, or a folder that cannot be written.
+    """
+    _refuse_other_formats(splits)
+    with whole_folder(folder, overwrite) as temporary:
+        (temporary / "data").mkdir()
+        for split, dataset in splits.items():
+            _write_split(split, dataset, temporary / "data")
+        write_text(temporary / "README.md", data_card(splits, name, more))
+    return sorted(file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
+
+
+def _refuse_other_formats(splits: DatasetDict) -> None:
+    names = [name for dataset in splits.values() for name in dataset["file_name"][:]]
+    if other := [name for name in names if name.lower().endswith(NOT_OF_DATASETS)]:
+        raise UsageError(
+            f"`datasets` does not decode {listed(other)}: convert {counted(len(other), 'file')} to PNG, with the "
+            "names of nobody in them, and push those."
+        )
+
+
+def _write_split(split: str, dataset: Dataset, folder: Path) -> None:
+    """The split in files of about SHARD bytes; their number is in their names, so they are named last."""
+    rows = dataset.cast_column("image", Image(decode=False))
+    names = [name for name in rows.column_names if name not in ("image", "labels")]
+    features = Features({"image": Image(), "label": rows.features["labels"]} | {n: rows.features[n] for n in names})
+    files = []
+    for shard in _shards(tqdm(rows, desc=f"Writing {split}", unit="image", delay=1)):
+        columns = {name: [row[name] for row in shard] for name in names}
+        columns |= {"image": [row["image"] for row in shard], "label": [row["labels"] for row in shard]}
+        files.append(folder / f"{split}-{len(files):05d}.parquet")
+        Dataset.from_dict({name: columns[name] for name in features}, features=features).to_parquet(files[-1])
+    for index, file in enumerate(files):
+        file.rename(folder / f"{split}-{index:05d}-of-{len(files):05d}.parquet")
+
+
+def _shards(rows: Any) -> Iterator[list[dict[str, Any]]]:
+    """Rows with the bytes of their images, as many as make a file."""
+    shard: list[dict[str, Any]] = []
+    size = 0
+    for row in rows:
+        image = row["image"]
+        content = image["bytes"] or Path(image["path"]).read_bytes()
+        path = os.path.basename(image["path"] or row["file_name"])
+        if shard and size + len(content) > SHARD:
+            yield shard
+            shard, size = [], 0
+        shard.append(row | {"image": {"bytes": content, "path": path}})
+        size += len(content)
+    yield shard
+
+
+def data_card(splits: DatasetDict, name: str, more: dict[str, Any]) -> str:
+    """The card: where the splits are, for `datasets`, and images by class, for people."""
+    head = {key: value for key, value in more.items() if key != "about" and value}
+    head |= {
+        "pretty_name": name,
+        "task_categories": ["image-classification"],
+        "size_categories": [_size_category(sum(map(len, splits.values())))],
+        "configs": [
+            {
+                "config_name": "default",
+                "data_files": [{"split": split, "path": f"data/{split}-*.parquet"} for split in splits],
+            }
+        ],
+    }
+    classes = next(iter(splits.values())).features["labels"].names
+    labels = {split: dataset["labels"][:] for split, dataset in splits.items()}
+    rows = [
+        "| " + " | ".join([cell(title), *(str(labels[split].count(index)) for split in splits)]) + " |"
+        for index, title in enumerate(classes)
+    ]
+    total = "| all | " + " | ".join(str(len(labels[split])) for split in splits) + " |"
+    table = [f"| | {' | '.join(splits)} |", "|---|" + "---|" * len(splits), *rows, total]
+    text = ["# " + name, *([more["about"]] if more.get("about") else []), "\n".join(table), *_patients(splits)]
+    text.append("Written by `hf-mae push-dataset`; `hf-mae finetune CHECKPOINT USER/NAME` trains on it.")
+    return f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---\n\n" + "\n\n".join(text) + "\n"
+
+
+def _patients(splits: DatasetDict) -> list[str]:
+    groups = {split: set(dataset["group"][:]) for split, dataset in splits.items() if "group" in dataset.column_names}
+    if not groups:
+        return []
+    counts = ", ".join(f"{split} {len(found)}" for split, found in groups.items())
+    seen: set[str] = set()
+    shared = set()
+    for found in groups.values():
+        shared |= seen & found
+        seen |= found
+    apart = f"{len(shared)} of them in several splits" if shared else "none in two splits"
+    return [f"`group` is the patient or video of an image: {counts}; {apart}."]
+
+
+def _size_category(images: int) -> str:
+    """The Hub's word for a number of rows."""
+    bounds = [(1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")]
+    return next((word for most, word in bounds if images < most), "1M<n<10M")

@@ -1,0 +1,56 @@
+"""`push-dataset`: a labelled data set, with its splits and patients, to the Hugging Face Hub as parquet."""
+
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ..data.benchmarks import find_benchmark
+from ..data.sources import read_splits
+from ..settings.fill import fill
+from ..settings.sharing import DataSetArguments
+from ..sharing import hub
+from ..sharing.data_sets import write_data_set
+
+logger = logging.getLogger(__name__)
+
+
+def push_dataset(*, recipe: str | None = None, **flags: Any) -> str:
+    """Writes a data set as `finetune` reads it as parquet, and pushes it; `flags` are those of `hf-mae push-dataset`.
+
+    Returns:
+        The URL of the repository, or the folder where nothing is pushed.
+    """
+    (options,) = fill("push-dataset", recipe, **flags).parts
+    name = Path(options.repo_id or options.output_dir or options.data_dir).name
+    if options.output_dir and not options.repo_id:
+        _write(options, Path(options.output_dir), name)
+        return str(options.output_dir)
+    repo_id, exists = hub.check_target(options.repo_id, options.update, name, "dataset")  # before anything is read
+    if options.output_dir:
+        return _push(options, Path(options.output_dir), repo_id, exists)
+    with tempfile.TemporaryDirectory(prefix="hf_mae-") as folder:
+        return _push(options, Path(folder), repo_id, exists)
+
+
+def _push(options: DataSetArguments, folder: Path, repo_id: str, exists: bool) -> str:
+    files = _write(options, folder, repo_id.partition("/")[2])
+    return hub.push_files(
+        {file.as_posix(): folder / file for file in files},
+        repo_id,
+        exists=exists,
+        private=options.private,
+        message="Images, labels, splits",
+        repo_type="dataset",
+    )
+
+
+def _write(options: DataSetArguments, folder: Path, name: str) -> list[Path]:
+    splits = read_splits(options, options.seed)
+    more: dict[str, Any] = {"license": options.license}
+    if options.benchmark:
+        benchmark = find_benchmark(options.benchmark)
+        more["about"] = f"{benchmark.title}. Licence: {benchmark.licence}. Please cite: {benchmark.citation}"
+    if "group" not in next(iter(splits.values())).column_names:
+        logger.warning("No patients are known (--group_column, --group_pattern): whoever splits this anew mixes them.")
+    return write_data_set(splits, folder, name, more, options.overwrite)

@@ -1,0 +1,83 @@
+"""A data set as parquet: what `datasets` and `finetune` read from it is what was there."""
+
+import csv
+
+import pytest
+import yaml
+from datasets import ClassLabel, load_dataset
+from support.cli_process import run_cli
+from support.hub_stand_in import USER, environment, running
+
+from hf_mae import load_image_folder, push_dataset
+from hf_mae.sharing import data_sets
+
+
+@pytest.fixture
+def patients(toy, tmp_path):
+    """The drawings, four of a patient."""
+    path = tmp_path / "patients.csv"
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file_name", "label", "split", "group"])
+        for index, image in enumerate(sorted((toy / "labelled").rglob("*.jpg"))):
+            split, label = image.parts[-3:-1]
+            writer.writerow([image.relative_to(toy / "labelled"), label, split, f"{split} {index // 4}"])
+    return path
+
+
+def rows_of(splits):
+    keep = ("labels", "file_name", "group")
+    return {
+        split: [tuple(row[name] for name in keep) for row in data.select_columns(keep)]
+        for split, data in splits.items()
+    }
+
+
+def test_what_is_written_is_what_was_read(toy, patients, tmp_path, monkeypatch):
+    monkeypatch.setattr(data_sets, "SHARD", 20_000)
+    out = tmp_path / "set"
+    where = push_dataset(data_dir=str(toy / "labelled"), manifest=str(patients), output_dir=str(out))
+    assert where == str(out) and len(list(out.glob("data/train-*-of-*.parquet"))) > 1
+    before = load_image_folder(str(toy / "labelled"), manifest=str(patients))
+    after = load_image_folder(str(out))
+    assert rows_of(before) == rows_of(after)
+    for split in before:
+        assert before[split].features["labels"] == after[split].features["labels"]
+        assert all(one["image"].tobytes() == two["image"].tobytes() for one, two in zip(before[split], after[split]))
+    stock = load_dataset(str(out), cache_dir=str(tmp_path / "cache"))
+    assert isinstance(stock["train"].features["label"], ClassLabel) and set(stock) == set(before)
+    files = [row["image"]["bytes"] for row in stock["test"].cast_column("image", data_sets.Image(decode=False))]
+    assert files == [(toy / "labelled" / name).read_bytes() for name in before["test"]["file_name"]]
+
+
+def test_the_card_counts_images_and_patients(toy, patients, tmp_path):
+    out = tmp_path / "polyps"
+    argv = ["--manifest", patients, "--output_dir", out, "--license", "cc-by-4.0"]
+    run_cli("push-dataset", toy / "labelled", *argv)
+    _, head, text = (out / "README.md").read_text().split("---\n", 2)
+    head = yaml.safe_load(head)
+    assert head["license"] == "cc-by-4.0" and head["task_categories"] == ["image-classification"]
+    assert head["configs"][0]["data_files"][0] == {"split": "train", "path": "data/train-*.parquet"}
+    assert "| all | 60 | 18 | 18 |" in text and "train 15, validation 5, test 5; none in two splits" in text
+    again = run_cli("push-dataset", toy / "labelled", *argv, status=1)
+    assert "not empty" in again.stderr
+
+
+def test_it_is_pushed_in_one_commit(toy, tmp_path):
+    with running() as (server, url):
+        env = environment(url, tmp_path)
+        done = run_cli("push-dataset", toy / "labelled", "--repo_id", f"{USER}/polyps", "--private", env=env)
+        assert f"is at {url}/datasets/{USER}/polyps" in done.stdout and "No patients are known" in done.stderr
+        (files,) = server.repos[f"datasets/{USER}/polyps"]
+        again = run_cli("push-dataset", toy / "labelled", "--repo_id", f"{USER}/polyps", status=1, env=env)
+    assert set(files) == {"README.md", *(f"data/{s}-00000-of-00001.parquet" for s in ("train", "validation", "test"))}
+    assert server.private == {f"datasets/{USER}/polyps"}
+    assert "exists already, with 4 files" in again.stderr
+
+
+def test_what_datasets_cannot_decode_is_not_pushed(toy, tmp_path):
+    splits = load_image_folder(str(toy / "labelled"))
+    splits["test"] = splits["test"].map(lambda row, i: {"file_name": f"{i}.dcm"}, with_indices=True)
+    with pytest.raises(data_sets.UsageError, match="does not decode 0.dcm"):
+        data_sets.write_data_set(splits, tmp_path / "out", "polyps", {}, overwrite=False)
+    assert not (tmp_path / "out").exists()
