@@ -15,12 +15,12 @@ from ..models.relevance import attention_rollout, grad_cam
 from .figures import PlainFigure, save_figure, shortened
 
 ROLLOUT, GRAD_CAM = "attention rollout", "Grad-CAM"
-COLOURS = "jet"
+COLOURS = "viridis"
 OPACITY = 0.45
 
 
 def overlay(image: Image.Image, relevance: np.ndarray) -> Image.Image:
-    """The image under the colours of a map (grid, grid) from 0 (blue) to 1 (red)."""
+    """The image under the colours of a map (grid, grid) from 0 (violet) to 1 (yellow)."""
     grey = Image.fromarray((255 * relevance).round().astype(np.uint8)).resize(image.size, Image.Resampling.BICUBIC)
     colours = Image.fromarray((255 * colormaps[COLOURS](np.asarray(grey))[..., :3]).round().astype(np.uint8))
     return Image.blend(image.convert("RGB"), colours, OPACITY)

@@ -58,7 +58,10 @@ def test_the_card_counts_images_and_patients(toy, patients, tmp_path):
     head = yaml.safe_load(head)
     assert head["license"] == "cc-by-4.0" and head["task_categories"] == ["image-classification"]
     assert head["configs"][0]["data_files"][0] == {"split": "train", "path": "data/train-*.parquet"}
-    assert "| all | 60 | 18 | 18 |" in text and "train 15, validation 5, test 5; none in two splits" in text
+    with open(patients, newline="") as file:
+        groups = {(row["split"], row["group"]) for row in csv.DictReader(file)}
+    counts = ", ".join(f"{s} {sum(split == s for split, _ in groups)}" for s in ("train", "validation", "test"))
+    assert "| all | 60 | 18 | 18 |" in text and f"{counts}; none in two splits" in text
     again = run_cli("push-dataset", toy / "labelled", *argv, status=1)
     assert "not empty" in again.stderr
 
