@@ -100,6 +100,9 @@ class PushArguments:
     leave_out: list[str] | None = option(
         None, "Files that stay here, as 'predictions_*.csv'.", common=True, metavar="PATTERN"
     )
+    demo: bool = option(
+        False, "A Space of the same name, too: the page of hf-mae demo, which needs transformers alone.", common=True
+    )
 
 
 @dataclass
@@ -123,6 +126,20 @@ class DemoArguments(ReadsImages):
 
     model_name_or_path: str | None = option(None, FINE_TUNED, common=True, metavar="RUN")
     data_dir: str | None = option(None, "Its training images, to show similar ones.", common=True)
+    positive: list[str] | None = option(
+        None,
+        "Classes that are positive, together: the page says on which side of the operating point an image is.",
+        common=True,
+    )
+    operating_point: str | None = option(
+        None,
+        "sensitivity=0.95, specificity=0.9, threshold=0.5 or youden (the default), chosen on the validation split.",
+        common=True,
+        metavar="RULE",
+    )
+    class_notes: str | None = option(
+        None, "CSV of class,note: what a class means, in your words.", common=True, metavar="FILE"
+    )
     host: str = option("127.0.0.1", "Address to listen on: this machine alone, unless told otherwise.", common=True)
     port: int = option(7860, "Port to listen on.", common=True)
     share: bool = option(False, "A public address through gradio's servers, for 72 hours.", common=True)

@@ -57,7 +57,7 @@ def _write_split(split: str, dataset: Dataset, folder: Path) -> None:
     rows = dataset.cast_column("image", Image(decode=False))
     names = [name for name in rows.column_names if name not in ("image", "labels")]
     features = Features({"image": Image(), "label": rows.features["labels"]} | {n: rows.features[n] for n in names})
-    files = []
+    files: list[Path] = []
     for shard in _shards(tqdm(rows, desc=f"Writing {split}", unit="image", delay=1)):
         columns = {name: [row[name] for row in shard] for name in names}
         columns |= {"image": [row["image"] for row in shard], "label": [row["labels"] for row in shard]}

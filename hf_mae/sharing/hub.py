@@ -162,14 +162,14 @@ def push_files(
     private: bool,
     message: str,
     repo_type: str = "model",
-    **space: str,
+    space_sdk: str | None = None,
 ) -> str:
     """Uploads files in one commit: until it is whole, nothing of it is to be seen.
 
     Args:
         contents: by the path in the repository.
         repo_id, exists: of `check_target`.
-        space: of a Space, `space_sdk`.
+        space_sdk: of a Space.
 
     Returns:
         The URL of the repository.
@@ -181,7 +181,7 @@ def push_files(
     operations = [CommitOperationAdd(path, content) for path, content in contents.items()]
     with _in_a_sentence(repo_id):
         if not exists:
-            api.create_repo(repo_id, private=private, repo_type=repo_type, **space)
+            api.create_repo(repo_id, private=private, repo_type=repo_type, space_sdk=space_sdk)
         commit = api.create_commit(repo_id, operations, commit_message=message, repo_type=repo_type)
     megabytes = sum(operation.upload_info.size for operation in operations) / 1e6
     logger.info("%s (%.1f MB) in one commit: %s", counted(len(contents), "file"), megabytes, ", ".join(contents))

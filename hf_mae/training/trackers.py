@@ -135,7 +135,7 @@ def log_record(trainer: Trainer, file: Path, scores: dict[str, float], step: int
 def kept_open(trainer: Trainer) -> Iterator[None]:
     """Trackers close at the end of the training; within this block only at the block's end, so that the figures, which
     are drawn after the training, still reach them."""
-    trackers = _callbacks(trainer)
+    trackers: list[Any] = list(_callbacks(trainer))
     closings = []
 
     def put_off(close):

@@ -1,0 +1,53 @@
+"""A Space with the page of a model: app.py, demo.json, requirements.txt and a card."""
+
+import json
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import yaml
+
+from . import hub
+from .space_app import Facts
+
+REQUIREMENTS = ("torch", "torchvision", "transformers", "pillow", "opencv-python-headless")
+
+
+def space_files(facts: Facts) -> dict[str, bytes]:
+    """The files of a Space: it runs without hf_mae.
+
+    Args:
+        facts: whose `model` is the USER/NAME that the page loads.
+    """
+    card = {
+        "title": facts.title[:30],
+        "sdk": "gradio",
+        "sdk_version": version("gradio"),
+        "python_version": "3.12",
+        "app_file": "app.py",
+        "models": [facts.model],
+        "pinned": False,
+        "short_description": "Image classification, for research",
+    }
+    head = yaml.safe_dump(card, sort_keys=False, allow_unicode=True)
+    where = f"[{facts.model}](https://huggingface.co/{facts.model})"
+    text = f"---\n{head}---\n\nThe page of {where}: for research, no medical device.\n"
+    return {
+        "app.py": Path(__file__).with_name("space_app.py").read_bytes(),
+        "demo.json": json.dumps(asdict(facts), indent=2, ensure_ascii=False).encode(),
+        "requirements.txt": "".join(f"{name}\n" for name in REQUIREMENTS).encode(),
+        "README.md": text.encode(),
+    }
+
+
+def push_space(facts: Facts, repo_id: str, *, exists: bool, private: bool) -> str:
+    """Uploads the Space in one commit; `repo_id` and `exists` are of `hub.check_target`. Returns its URL."""
+    return hub.push_files(
+        space_files(facts),
+        repo_id,
+        exists=exists,
+        private=private,
+        message=f"The page of {facts.model}",
+        repo_type="space",
+        space_sdk="gradio",
+    )
