@@ -1,5 +1,6 @@
 """The certificate of a conversion: what became of every tensor."""
 
+import html
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -46,6 +47,10 @@ class ConversionReport:
                 f"{self.verification['max_abs_output']:.2g}"
             )
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """For a notebook."""
+        return f"<pre>{html.escape(self.summary())}</pre>"
 
 
 def _some(names: list[str]) -> str:

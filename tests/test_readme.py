@@ -15,7 +15,10 @@ from support.paths import ROOT, SHARED, load_script
 
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 # Run elsewhere: by CI itself, by the tests below and of the demo, by whoever installs, and, as benchmarks, by hand.
-ELSEWHERE = ("scripts/test.sh", "scripts/quickstart.sh", "pip install", "hf-mae demo", "scripts/benchmark_")
+ELSEWHERE = (
+    *("scripts/test.sh", "scripts/quickstart.sh", "scripts/build_docs.sh", "scripts/benchmark_"),
+    *("pip install", "hf-mae demo"),
+)
 # Half an hour each: two updates of them are run.
 LONG = ("--recipe polyp_crops",)
 # 100 epochs of the few images here: two of them are run.
@@ -99,6 +102,25 @@ def run(language: str, command: str, folder: Path, env: dict | None) -> subproce
     return subprocess.run(argv, cwd=folder, capture_output=True, text=True, env=environment() | (env or {}))
 
 
+@pytest.mark.launch
+@pytest.mark.slow
+def test_the_notebook_runs_and_shows_its_results(place, tmp_path):
+    """Each cell in a kernel, as a user's; results are tables, and figures stand between them."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    folder = tmp_path / "project"
+    shutil.copytree(place[0], folder, symlinks=True)
+    notebook = nbformat.read(ROOT / "docs" / "first_model.ipynb", as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells), "it is kept without what it printed"
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
+    shown = [output.data for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
+    assert sum("image/png" in data for data in shown) == 4
+    pages = [data["text/html"] for data in shown if "text/html" in data]
+    for words in ("class", "judge", "<th>macro F1</th>", "95 % interval"):
+        assert any(words in page for page in pages), f"no result shows {words}"
+
+
 def test_the_page_of_flags_is_that_of_the_parsers():
     """`python scripts/write_flag_reference.py` writes it anew."""
     page = load_script("write_flag_reference").page()
@@ -108,7 +130,7 @@ def test_the_page_of_flags_is_that_of_the_parsers():
 
 def test_links_between_the_pages_lead_somewhere():
     for page in PAGES:
-        for link in re.findall(r"\]\((?!http)([^)#]+)", (ROOT / page).read_text()):
+        for link in re.findall(r"\]\((?!http|api/)([^)#]+)", (ROOT / page).read_text()):  # api/ is built
             assert (ROOT / page).parent.joinpath(link).exists(), f"{page}: {link}"
 
 

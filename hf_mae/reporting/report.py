@@ -46,9 +46,13 @@ class Comparison:
         """What `report.json` holds."""
         return as_json(self.tables)
 
+    def to_html(self) -> str:
+        """The report as HTML."""
+        return as_html(document(self.tables))
+
     def _repr_html_(self) -> str:
         """As a notebook shows it."""
-        return as_html(document(self.tables))
+        return self.to_html()
 
 
 def compare(

@@ -5,11 +5,13 @@ way. `record_files` has its files.
 """
 
 import dataclasses
+import html
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..evaluation.confusion import HEADLINE, TITLES
 from ..evaluation.metrics import scalar_scores
 from ..settings.data import DataSourceArguments
 
@@ -208,6 +210,20 @@ class RunRecord:
             for name, value in scalar_scores(scores).items()
         }
         return found | (self.training.metrics if self.training else {})
+
+    def _repr_html_(self) -> str:
+        """The scores by split, and how the weights were chosen, for a notebook."""
+        head = "".join(f"<th>{TITLES[name]}</th>" for name in HEADLINE)
+        rows = [
+            f"<tr><th>{html.escape(split)} ({self.images.get(split, 0)})</th>"
+            + "".join(f"<td>{100 * scores[name]:.1f}</td>" for name in HEADLINE)
+            + "</tr>"
+            for split, scores in self.scores.items()
+            if all(name in scores for name in HEADLINE)
+        ]
+        table = f"<table><tr><th>split (images)</th>{head}</tr>{''.join(rows)}</table>" if rows else ""
+        told = f"{self.kind} of {self.base} on {self.data.name}. {self.selection.sentence if self.selection else ''}"
+        return f"{table}<p>{html.escape(told.strip())}</p>"
 
 
 def run_name(folder: str | Path) -> str:

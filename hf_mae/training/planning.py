@@ -1,5 +1,6 @@
 """What a fine-tuning will do, before it does it: images, updates, learning rate, memory, time, and what is unusual."""
 
+import html
 import logging
 import math
 import time
@@ -108,6 +109,10 @@ class Plan:
             found.append(f"memory      about {_size(self.cost.peak_bytes)} of a step ({how})")
             found.append(f"time        about {_duration(self.seconds_an_epoch)} an epoch, {whole} in all")
         return [*found, *(f"look at     {text}" for text in self.unusual)]
+
+    def _repr_html_(self) -> str:
+        """For a notebook."""
+        return f"<pre>{html.escape(chr(10).join(self.lines()))}</pre>"
 
     def _of_split(self, split: str) -> str:
         counts = self.images[split]

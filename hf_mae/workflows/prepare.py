@@ -1,5 +1,6 @@
 """`prepare`: check a data set, and decode it once into the cache."""
 
+import html
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from ..data.entries import Check, Entry
 from ..data.images import EvaluationImages, ProcessorPrefix, TrainingImages, keep_decoded
 from ..data.sources import load_splits
 from ..data.transforms import image_processor, parse_mean_std, training_transform
+from ..reporting.screen import class_table
 from ..settings.data import PreparationArguments
 from ..settings.fill import fill
 
@@ -21,6 +23,10 @@ class Prepared:
     splits: DatasetDict
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    def _repr_html_(self) -> str:
+        """For a notebook."""
+        return f"<pre>{html.escape(class_table(self.splits))}</pre>"
 
 
 def prepare(*, recipe: str | None = None, **flags: Any) -> Prepared:

@@ -36,6 +36,10 @@ class Report:
         text = self.found.summary(details=False)
         return f"{text}\nEach run by itself (classes, patients, operating points, subgroups): report.md.\n"
 
+    def _repr_html_(self) -> str:
+        """As a notebook shows it."""
+        return self.found.to_html()
+
 
 def report(**flags: Any) -> Report:
     """Writes a report, and what a paper says of each run's images and methods; `flags` are those of `hf-mae report`."""
