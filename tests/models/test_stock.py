@@ -1,6 +1,7 @@
 """What comes out is stock: it loads in an environment without hf_mae, without a word, and gives the same scores."""
 
 import csv
+import functools
 import json
 import os
 import subprocess
@@ -9,49 +10,90 @@ import sysconfig
 
 import pytest
 
+from hf_mae.conversion import convert_checkpoint
+
 pytestmark = pytest.mark.launch
 
 PROGRAM = """
 import importlib.util, json, sys, warnings
 assert importlib.util.find_spec("hf_mae") is None
-warnings.simplefilter("error", UserWarning)
+if sys.argv.pop(1) == "installed":
+    warnings.simplefilter("error", UserWarning)
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
-run, *images = sys.argv[1:]
-model, told = AutoModelForImageClassification.from_pretrained(run, output_loading_info=True)
-assert not any(told.values()), told
-assert not type(model).__module__.startswith("transformers_modules")
-AutoImageProcessor.from_pretrained(run)
-classify = pipeline("image-classification", model=run, device="cpu", top_k=None)
-print(json.dumps([{row["label"]: row["score"] for row in found} for found in classify(images)]))
+asked, answers = json.loads(sys.argv[1]), {}
+for run, images in asked.items():
+    model, told = AutoModelForImageClassification.from_pretrained(run, output_loading_info=True)
+    assert not any(told.values()), told
+    assert not type(model).__module__.startswith("transformers_modules")
+    AutoImageProcessor.from_pretrained(run)
+    classify = pipeline("image-classification", model=run, device="cpu", top_k=None)
+    answers[run] = [{row["label"]: row["score"] for row in found} for found in classify(images)]
+print(json.dumps(answers))
 """
 
 
+# What earlier versions of transformers need of their own; torch and the rest are lent.
+OLDER = {
+    "4.57.6": ("tokenizers==0.22.1", "huggingface_hub==0.36.0"),
+    "4.44.2": ("tokenizers==0.19.1", "huggingface_hub==0.25.2", "safetensors==0.4.5", "numpy==1.26.4"),
+}
+VERSIONS = ("installed", *OLDER)
+TOLERANCES = {"installed": 2e-6, "4.57.6": 2e-3, "4.44.2": 2e-3}  # 4.x resizes with PIL, 5 with torchvision
+
+
 @pytest.fixture(scope="module")
-def stock_python(tmp_path_factory):
-    """A new environment that has torch and transformers (lent by path, not downloaded again), and no hf_mae."""
-    folder = tmp_path_factory.mktemp("stock")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-    own = folder / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
-    (own / "lent.pth").write_text(sysconfig.get_path("purelib"))
-    return folder / "bin" / "python"
+def runs(finetuned, tmp_path_factory):
+    """In either pooling mode, and one with the reference's processor: shorter side, then centre crop."""
+    cropped = tmp_path_factory.mktemp("cropped") / "model"
+    convert_checkpoint(finetuned("mean"), cropped, processor="reference")
+    return {"mean": finetuned("mean"), "cls": finetuned("cls"), "cropped": cropped}
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
-def test_it_loads_without_hf_mae_and_scores_as_in_training(stock_python, finetuned, toy, pooling):
-    run = finetuned(pooling)
-    with open(run / "predictions_test.csv") as file:
-        rows = list(csv.DictReader(file))
-    images = [toy / "labelled" / row["file_name"] for row in rows]
-    done = subprocess.run(
-        [stock_python, "-c", PROGRAM, run, *images],
-        capture_output=True,
-        text=True,
-        cwd=run,
-        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
-    )
-    assert done.returncode == 0, done.stderr
-    assert "newly initialized" not in done.stderr and "not used" not in done.stderr
-    assert "MISSING" not in done.stderr and "UNEXPECTED" not in done.stderr, done.stderr
-    for scores, row in zip(json.loads(done.stdout), rows):
-        for label, score in scores.items():
-            assert float(row[f"score:{label}"]) == pytest.approx(score, abs=2e-6)
+@pytest.fixture(scope="module")
+def classified(runs, toy, tmp_path_factory):
+    """version -> by run, class -> score of each test image, by `pipeline()` in a new environment that has torch (lent
+    by path, not downloaded again), transformers of that version, and no hf_mae."""
+
+    @functools.cache
+    def made(version: str):
+        folder = tmp_path_factory.mktemp("stock")
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+        own = folder / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+        (own / "lent.pth").write_text(sysconfig.get_path("purelib"))
+        if version in OLDER:
+            wanted = [f"transformers=={version}", *OLDER[version]]
+            command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", own, *wanted]
+            subprocess.run(command, check=True)
+        with open(runs["mean"] / "predictions_test.csv") as file:
+            images = [str(toy / "labelled" / row["file_name"]) for row in csv.DictReader(file)]
+        asked = {str(run): images for run in runs.values()}
+        done = subprocess.run(
+            [folder / "bin" / "python", "-c", PROGRAM, version, json.dumps(asked)],
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        )
+        assert done.returncode == 0, done.stderr
+        assert "newly initialized" not in done.stderr and "not used" not in done.stderr
+        assert "MISSING" not in done.stderr and "UNEXPECTED" not in done.stderr, done.stderr
+        answers = json.loads(done.stdout)
+        return {name: answers[str(run)] for name, run in runs.items()}
+
+    return made
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_it_loads_without_hf_mae_and_scores_as_in_training(classified, runs, version):
+    for pooling in ("mean", "cls"):
+        with open(runs[pooling] / "predictions_test.csv") as file:
+            rows = list(csv.DictReader(file))
+        for scores, row in zip(classified(version)[pooling], rows, strict=True):
+            for label, score in scores.items():
+                assert float(row[f"score:{label}"]) == pytest.approx(score, abs=TOLERANCES[version])
+
+
+@pytest.mark.parametrize("version", OLDER)
+def test_earlier_versions_crop_as_this_one(classified, version):
+    for one, two in zip(classified("installed")["cropped"], classified(version)["cropped"], strict=True):
+        assert one == {label: pytest.approx(score, abs=TOLERANCES[version]) for label, score in two.items()}
