@@ -55,10 +55,10 @@ def stops_with_a_word(advice: str) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def counted(number: int, what: str) -> str:
-    """`1 image`, `2 images`, `3 classes`."""
+def counted(number: int, what: str, one: str = "", many: str = "") -> str:
+    """`1 image`, `2 images`, `3 classes`; with what agrees with it: `1 image is`, `2 images are`."""
     plural = f"{what}es" if what.endswith("s") else f"{what}s"
-    return f"{number} {what if number == 1 else plural}"
+    return f"{number} {what} {one}".rstrip() if number == 1 else f"{number} {plural} {many}".rstrip()
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from datasets import DatasetDict
 
-from ..errors import UsageError
+from ..errors import UsageError, counted
 from ..files.caches import cache_folder
 from ..files.downloads import download
 from .benchmarks import Benchmark, SplitFile, find_benchmark
@@ -105,7 +105,9 @@ def read_split(
                 twice[key] = name
             assigned[key] = found
     if twice and benchmark.two_labels == "refused":
-        raise UsageError(f"{benchmark.title} gives {len(twice)} images two labels: {listed(sorted(twice.values()))}.")
+        raise UsageError(
+            f"{benchmark.title} gives {counted(len(twice), 'image')} two labels: {listed(sorted(twice.values()))}."
+        )
     return {key: found for key, found in assigned.items() if key not in twice}, sorted(twice.values())
 
 
@@ -289,7 +291,7 @@ def _what_is_missing(name: str, benchmark: Benchmark, root: Path, joined: "_Join
     other = f" Is it the archive of {benchmark.homepage}, whole and of that version?" if count > whole / 10 else ""
     first = listed(sorted(entry for names in joined.missing.values() for entry in names))
     return (
-        f"{root} lacks {count} images of {name} (--on_bad_image skip goes on without): {first}. By class: "
+        f"{root} lacks {counted(count, 'image')} of {name} (--on_bad_image skip goes on without): {first}. By class: "
         f"{by_class}{more}.{other}"
     )
 
@@ -377,7 +379,7 @@ def _join(
             split = told.where if isinstance(told.where, str) else ("train" if told.where == fold else "validation")
             joined.entries.append(Entry(paths[0], label, split, _file_name(paths[0], root), told.group, told.more))
     if ambiguous:
-        raise UsageError(f"{root} holds {len(ambiguous)} images twice: {listed(ambiguous)}.")
+        raise UsageError(f"{root} holds {counted(len(ambiguous), 'image')} twice: {listed(ambiguous)}.")
     return joined
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from datasets import ClassLabel, Dataset, Features, Image, Value
 
-from ..errors import LONGEST, UsageError
+from ..errors import LONGEST, UsageError, counted
 from .check import Verdict, verdict_on_files
 from .ledger import note_found, note_left_out
 from .splits import SPLITS
@@ -130,17 +130,17 @@ def keep_or_refuse(
     """
     problems = {}
     if empty:
-        problems["class folders without images"] = list(empty)
+        problems[counted(len(empty), "class folder", "without images", "without images")] = list(empty)
     if verdict.bad:
-        problems["unreadable images"] = [f"{names[place]} ({reason})" for place, reason in verdict.bad.items()]
+        unreadable = [f"{names[place]} ({reason})" for place, reason in verdict.bad.items()]
+        problems[counted(len(unreadable), "unreadable image")] = unreadable
     note_found(len(names))
     leave, repeated = _in_two_splits(names, splits, verdict.digests) if own_splits else (set(), [])
     if repeated:
-        problems["images that stand in two splits"] = repeated
+        told = counted(len(repeated), "image", "that stands in two splits", "that stand in two splits")
+        problems[told] = repeated
     if problems:
-        text = "\n".join(
-            f"{len(found)} {problem}:\n  " + "\n  ".join(sorted(found)) for problem, found in problems.items()
-        )
+        text = "\n".join(f"{problem}:\n  " + "\n  ".join(sorted(found)) for problem, found in problems.items())
         if on_bad_image == "error":
             raise UsageError(
                 f"The data set has faults; mend them, or pass --on_bad_image skip to leave them out.\n{text}"

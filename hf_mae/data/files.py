@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..errors import UsageError
+from ..errors import UsageError, counted
 from .opening import DICOM_SUFFIXES, HEIC_SUFFIXES
 
 IMAGE_SUFFIXES = (
@@ -124,8 +124,8 @@ def refuse_odd_names(names: list[str], where: str) -> None:
     odd = [name for name in names if any("\udc80" <= letter <= "\udcff" for letter in name)]
     if odd:
         raise UsageError(
-            f"{where} has {len(odd)} images with names that are no UTF-8 ({os.fsencode(odd[0])!r}), which no table can "
-            "hold: rename them."
+            f"{where} has {counted(len(odd), 'image')} whose name is no UTF-8 ({os.fsencode(odd[0])!r}), which no "
+            "table can hold: rename."
         )
 
 

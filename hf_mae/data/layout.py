@@ -11,7 +11,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from ..errors import UsageError
+from ..errors import UsageError, counted
 from .entries import Entry, listed
 from .files import walk_images
 from .splits import split_named
@@ -113,8 +113,8 @@ def _refuse_homeless(root: Path, images: list[_Image]) -> None:
     homeless = [image.name for image in images if not image.folders]
     if homeless:
         raise UsageError(
-            f"{len(homeless)} images of {root} are in no class folder ({listed(homeless)}): an image's class is the "
-            "name of its own folder."
+            f"{root} has {counted(len(homeless), 'image')} in no class folder ({listed(homeless)}): an image's class "
+            "is the name of its own folder."
         )
 
 

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
+from ..errors import UsageError, counted
 from .entries import Entry, listed
 from .splits import SPLIT_NAMES, split_named
 from .tables import TABLE_SUFFIXES, label_text, read_table
@@ -100,8 +100,10 @@ def _each_once(entries: list[Entry], manifest: Path) -> list[Entry]:
                 clashes[kind].append(f"{entry.file_name} ({one}, {other})")
     for kind, found in clashes.items():
         if found:
-            raise UsageError(f"{manifest} names {len(found)} files with two {kind}: {listed(found, whole=True)}.")
+            raise UsageError(
+                f"{manifest} names {counted(len(found), 'file')} with two {kind}: {listed(found, whole=True)}."
+            )
     if more := len(entries) - len(first):
         again = [entry.file_name for entry in entries if first[os.path.realpath(entry.path)] is not entry]
-        logger.warning("%s names %d files twice (%s): each counts once.", manifest, more, listed(again))
+        logger.warning("%s names %s twice (%s): each counts once.", manifest, counted(more, "file"), listed(again))
     return list(first.values())

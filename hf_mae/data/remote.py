@@ -6,7 +6,7 @@ from pathlib import Path
 from datasets import ClassLabel, Dataset, DatasetDict, Image, Value
 
 from ..compat.datasets import fingerprint_of
-from ..errors import UsageError, first_line
+from ..errors import UsageError, counted, first_line
 from .check import Verdict, verdict_on_rows
 from .entries import keep_or_refuse
 from .shares import groups_of
@@ -127,8 +127,8 @@ def _label_texts(dataset: Dataset, label: str, where: str) -> list[str]:
         odd = [place for place, value in enumerate(values) if value is None or not 0 <= value < len(feature.names)]
         if odd:
             raise UsageError(
-                f"{where} has {len(odd)} images without a label (row {odd[0]} has {values[odd[0]]}): take them out, "
-                "with `dataset.filter`, say."
+                f"{where} has {counted(len(odd), 'image')} without a label (row {odd[0]} has {values[odd[0]]}): take "
+                "them out, with `dataset.filter`, say."
             )
         return [feature.names[value] for value in values]
     return [label_text(value, f"{where}, row {place},") for place, value in enumerate(values)]
@@ -145,7 +145,9 @@ def _tidy(
         files.append(str((image or {}).get("path") or f"{split}/{index}"))
         empty += [] if image else [index]
     if empty:
-        raise UsageError(f"The {split} split has {len(empty)} rows without an image, row {empty[0]} among them.")
+        raise UsageError(
+            f"The {split} split has {counted(len(empty), 'row')} without an image, row {empty[0]} among them."
+        )
     if columns.file_name:
         files = dataset[columns.file_name][:]
     tidy = dataset.select_columns([columns.image])

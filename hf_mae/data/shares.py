@@ -8,7 +8,7 @@ import numpy as np
 from datasets import DatasetDict
 from sklearn.model_selection import StratifiedGroupKFold
 
-from ..errors import UsageError
+from ..errors import UsageError, counted
 from .entries import column
 
 logger = logging.getLogger(__name__)
@@ -99,7 +99,9 @@ def groups_of(file_names: list[str], pattern: str) -> list[str]:
         raise UsageError(f"--group_pattern {pattern} needs a group in parentheses: the patient or video.")
     found = [regex.search(name) for name in file_names]
     if unmatched := [name for name, match in zip(file_names, found) if match is None or match.group(1) is None]:
-        raise UsageError(f"--group_pattern {pattern} does not match {len(unmatched)} files, {unmatched[0]} among them.")
+        raise UsageError(
+            f"--group_pattern {pattern} does not match {counted(len(unmatched), 'file')}, {unmatched[0]} among them."
+        )
     return [match.group(1) for match in found if match is not None]
 
 

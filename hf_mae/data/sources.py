@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from datasets import DatasetDict
 
-from ..errors import UsageError
+from ..errors import UsageError, counted
 from ..settings.data import DataSourceArguments
 from .archives import load_benchmark
 from .benchmarks import find_benchmark
@@ -137,7 +137,7 @@ def _without_pairs(splits: DatasetDict, path: str) -> DatasetDict:
             kept[split] = dataset.select(keep)
     if not left_out:
         raise UsageError(f"{path} names no image of the data set: its file names are relative to --data_dir.")
-    logger.info("%d images of %s are left out.", left_out, path)
+    logger.info("Left out as %s says: %s.", path, counted(left_out, "image"))
     note_left_out(f"excluded by {Path(path).name}", left_out)
     return kept
 
@@ -174,7 +174,11 @@ def _load_benchmark(source: DataSourceArguments, seed: int, check: Check | None)
         sum(data.extra.values()),
     )
     if data.two_labels:
-        logger.warning("%d images have two labels, and are left out: %s", len(data.two_labels), listed(data.two_labels))
+        logger.warning(
+            "%s, and left out: %s",
+            counted(len(data.two_labels), "image", "has two labels", "have two labels"),
+            listed(data.two_labels),
+        )
         note_beside("two labels", len(data.two_labels))
     note_beside("excluded as published", data.excluded)
     others = sum(data.extra.values()) - data.excluded - len(data.two_labels)

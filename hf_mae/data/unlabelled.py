@@ -6,7 +6,7 @@ from pathlib import Path
 
 from datasets import Dataset, Features, Image, Value
 
-from ..errors import UsageError
+from ..errors import UsageError, counted
 from .check import verdict_on_files
 from .files import walk_images
 
@@ -36,7 +36,8 @@ def load_unlabelled(
         listed = "\n  ".join(f"{paths[place]} ({reason})" for place, reason in bad.items())
         if on_bad_image == "error":
             raise UsageError(
-                f"{len(bad)} images of {root} cannot be read (--on_bad_image skip leaves them out):\n  {listed}"
+                f"{counted(len(bad), 'image')} of {root} cannot be read (--on_bad_image skip leaves them out):"
+                f"\n  {listed}"
             )
         logger.warning("Left out, because they cannot be read:\n  %s", listed)
         paths = [path for place, path in enumerate(paths) if place not in bad]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.benchmarks import known_benchmark
-from ..errors import UsageError
+from ..errors import UsageError, counted
 from ..runs.finished import FinishedRun
 from ..runs.record import RunRecord
 from .document import Block, Grid, Heading, Paragraph, write_document
@@ -94,7 +94,7 @@ def _steps(record: RunRecord) -> list[dict[str, Any]]:
 
 
 def _excluded(run: FinishedRun, record: RunRecord) -> Answer:
-    steps = [f"{step['images']} images: {step['why']}" for step in _steps(record)]
+    steps = [f"{counted(step['images'], 'image')}: {step['why']}" for step in _steps(record)]
     return f"Left out by hf_mae: {'; '.join(steps) or 'none'}. Criteria before that are the authors'.", "study.md"
 
 

@@ -113,8 +113,8 @@ def check_target(
     files = [sibling.rfilename for sibling in info.siblings or [] if sibling.rfilename != ".gitattributes"]
     if files and not update:
         raise UsageError(
-            f"{name} exists already, with {len(files)} files: choose another --repo_id, or pass --update to add a "
-            "commit to it."
+            f"{name} exists already, with {counted(len(files), 'file')}: choose another --repo_id, or pass --update to "
+            "add a commit to it."
         )
     return name, True
 

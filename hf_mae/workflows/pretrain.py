@@ -15,7 +15,7 @@ from ..data.images import EvaluationImages, TrainingImages
 from ..data.leakage import Match, leave_out, record_hashes, write_image_list
 from ..data.transforms import image_processor, parse_mean_std, pretraining_transform
 from ..data.unlabelled import load_unlabelled
-from ..errors import stops_with_a_word
+from ..errors import counted, stops_with_a_word
 from ..files.writing import write_text
 from ..models.building import build_pretrainer
 from ..models.checkpoints import resolve
@@ -74,7 +74,7 @@ def _run(settings: Settings) -> RunRecord | None:
         refuse_other_data(Path(checkpoint).parent, source)
     model = _build(model_args, args, checkpoint)
     found = model.conversion_report
-    logger.info("%d images; %s", len(images), found.summary() if found else "from scratch")
+    logger.info("%s; %s", counted(len(images), "image"), found.summary() if found else "from scratch")
     trainer = _trainer(model, images, data_args, args)
     begun = RunRecord(
         kind="pretrain",

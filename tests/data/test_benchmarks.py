@@ -67,11 +67,11 @@ def test_missing_and_unreadable_images_are_named(hyperkvasir, shared_data):
     options = {"split_files": official(shared_data, "hyperkvasir-16")}
     try:
         gone.unlink()
-        with pytest.raises(UsageError, match=f"lacks 1 images of hyperkvasir-16.*cecum/{gone.stem}"):
+        with pytest.raises(UsageError, match=f"lacks 1 image of hyperkvasir-16.*cecum/{gone.stem}"):
             load_benchmark("hyperkvasir-16", hyperkvasir, **options)
         gone.write_bytes(content)
         broken.write_bytes(b"broken")
-        with pytest.raises(UsageError, match=f"(?s)1 unreadable images.*{broken.name}"):
+        with pytest.raises(UsageError, match=f"(?s)1 unreadable image.*{broken.name}"):
             load_benchmark("hyperkvasir-16", hyperkvasir, **options)
         assert (
             sum(sizes(load_benchmark("hyperkvasir-16", hyperkvasir, on_bad_image="skip", **options)).values()) == 10478

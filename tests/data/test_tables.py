@@ -116,7 +116,7 @@ def test_rows_that_contradict_each_other(files, column, one, other):
     rows += [rows[0] | {column: one}, rows[0] | {"file_name": "./files/0.png", column: other}]
     rows[0] |= {column: one}
     (files / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(UsageError, match=rf"names 1 files with two {column}s: files/0.png \({one}, {other}\)"):
+    with pytest.raises(UsageError, match=rf"names 1 file with two {column}s: files/0.png \({one}, {other}\)"):
         load_image_folder(files)
 
 
@@ -135,8 +135,8 @@ def saved(files, path, labels, feature=None, places=None, split=None):
 @pytest.mark.parametrize(
     "labels, feature, message",
     [
-        ([0, 1, -1, 0], None, "2 images without a label|1 images without a label .row 2 has -1"),
-        ([0, None, 1, 0], None, "1 images without a label .row 1 has None"),
+        ([0, 1, -1, 0], None, "2 images without a label|1 image without a label .row 2 has -1"),
+        ([0, None, 1, 0], None, "1 image without a label .row 1 has None"),
         (["a", "b", None, "a"], Value("string"), "row 2, has no label"),
         (["a", "b", "nan", "a"], Value("string"), "row 2, has no label"),
     ],
@@ -162,12 +162,12 @@ def test_faults_of_images_within_a_table(files):
     saved(files, files / "set", [0, 1, 0, 1], split="train")
     saved(files, files / "set", [0, 1], places=(4, 1), split="validation")
     with pytest.raises(
-        UsageError, match="1 images that stand in two splits:\n  train: train_1.png = validation: validation_1.png"
+        UsageError, match="1 image that stands in two splits:\n  train: train_1.png = validation: validation_1.png"
     ):
         load_image_folder(files / "set")
     kept = load_image_folder(files / "set", on_bad_image="skip")
     assert {split: len(part) for split, part in kept.items()} == {"train": 3, "validation": 2}
     (files / "files" / "2.png").write_bytes((files / "files" / "2.png").read_bytes()[:60])
     saved(files, files / "other", [0, 1, 0, 1], split="train")
-    with pytest.raises(UsageError, match="1 unreadable images:\n  train_2.png"):
+    with pytest.raises(UsageError, match="1 unreadable image:\n  train_2.png"):
         load_image_folder(files / "other")

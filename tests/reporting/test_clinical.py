@@ -237,7 +237,7 @@ def test_checklists_are_filled_in_as_far_as_the_record_goes(name, graded):
     assert len(answered) > 15 and all(item.source for item in answered)
     assert any(item.answer is None for item in items)
     told = " ".join(item.answer for item in answered)
-    assert "1 images: unreadable" in told and "device, sex" in told and "179" in told
+    assert "1 image: unreadable" in told and "device, sex" in told and "179" in told
 
 
 def test_every_answer_is_asked_for():
