@@ -18,6 +18,7 @@ __all__, __getattr__, __dir__ = exports(
         "RunRecord": "runs.record",
         "UsageError": "errors",
         "audit": "workflows.audit",
+        "cache": "workflows.cache",
         "build_classifier": "models.building",
         "build_pretrainer": "models.building",
         "compare": "reporting.report",

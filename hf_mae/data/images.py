@@ -5,6 +5,7 @@ interruption changes it.
 """
 
 import logging
+import os
 from collections.abc import Callable
 from itertools import chain
 from typing import Any
@@ -17,10 +18,11 @@ from PIL import Image
 from ..compat.datasets import fingerprint_of
 from ..errors import UsageError
 from ..files.caches import file_key
-from .check import Verdict, pixel_digest
+from .check import Verdict, pixel_digest, whole_verdict
 from .draws import seeded_draws
 from .entries import column, image_files
 from .opening import read_rgb, reason_of
+from .room import NoRoom
 from .store import PixelStore
 from .transforms import TrainingTransform
 
@@ -58,10 +60,7 @@ class TrainingImages(torch.utils.data.Dataset):
         self.batched = batched and cache and transform.batch is not None
         self._told: set[int] = set()  # of the unreadable images, those that were warned of
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # seen by persistent workers too
-        if cache and transform.resize is not None:
-            self.pixels: CachedPixels | DecodedPixels = CachedPixels(dataset, transform.resize, num_workers)
-        else:
-            self.pixels = DecodedPixels(dataset, transform.resize)
+        self.pixels = pixels_of(dataset, transform.resize, cache, num_workers)
 
     def set_epoch(self, epoch: int) -> None:
         """From now on, random draws are those of this epoch (worker processes included)."""
@@ -111,7 +110,7 @@ class EvaluationImages(torch.utils.data.Dataset):
         self.labels = np.asarray(dataset["labels"][:]) if "labels" in dataset.column_names else None
         self.processor = processor
         prefix = ProcessorPrefix(processor)
-        self.pixels = CachedPixels(dataset, prefix, num_workers) if cache else DecodedPixels(dataset, prefix)
+        self.pixels = pixels_of(dataset, prefix, cache, num_workers)
 
     def __len__(self) -> int:
         return len(self.file_names)
@@ -140,6 +139,18 @@ class ProcessorPrefix:
         kept = ("size", "resample", "do_resize", "do_center_crop", "crop_size")
         settings = self.processor.to_dict()
         return f"{type(self.processor).__name__}({', '.join(f'{name}={settings.get(name)}' for name in kept)})"
+
+
+def pixels_of(
+    dataset: datasets.Dataset, resize: Callable | None, cache: bool, num_workers: int | None
+) -> "CachedPixels | DecodedPixels":
+    """The images, kept decoded where that is wanted and there is room for it; else decoded at every access."""
+    if cache and resize is not None:
+        try:
+            return CachedPixels(dataset, resize, num_workers)
+        except NoRoom as error:
+            logger.warning("%s Images are decoded anew in every epoch, which is slower.", error)
+    return DecodedPixels(dataset, resize)
 
 
 class DecodedPixels:
@@ -171,7 +182,7 @@ class CachedPixels:
             return _resized({"path": files[index]} if files else raw[index]["image"], resize)
 
         store = PixelStore(repr(resize))
-        store.add(keys, decode, num_workers)
+        store.add(keys, decode, num_workers, _source_of(files))
         self.dataset, self.rows = store.rows(keys)
 
     def array(self, index: int) -> np.ndarray:
@@ -199,9 +210,18 @@ def keep_decoded(paths: list[str], resize: Callable, num_workers: int | None) ->
             return None
 
     store, keys = PixelStore(repr(resize)), [file_key(path) for path in paths]
-    store.add(keys, decode, num_workers)
+    try:
+        store.add(keys, decode, num_workers, _source_of(paths))
+    except NoRoom as error:
+        logger.warning("%s The images are checked, and not kept.", error)
+        return whole_verdict(paths, num_workers)
     digests = store.digests()
     return Verdict(bad, [digests.get(key, "") for key in keys])
+
+
+def _source_of(paths: list[str]) -> str:
+    """The folder that holds all of them."""
+    return os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths]) if paths else ""
 
 
 def _resized(encoded: dict[str, Any], resize: Callable) -> tuple[np.ndarray, str]:

@@ -2,13 +2,18 @@
 
 A store is a folder of Arrow files (`key`, `pixels` as bytes, `shape`, `digest`), one for each preparation of images.
 A file appears when it is whole, so that an interruption costs no more than the one that was being written.
+
+The stores know the disk: what they will take is estimated before the first byte is written. Files that were used
+longest ago go where there is no room (`room.make_room`); where that is not enough, nothing is kept, and the caller
+decodes anew.
 """
 
 import hashlib
+import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import lru_cache
 from pathlib import Path
 from uuid import uuid4
@@ -20,11 +25,16 @@ from tqdm.auto import tqdm
 from ..compat.datasets import ArrowWriter
 from ..files.caches import cache_folder
 from ..files.locks import locked
+from ..files.writing import write_json
+from .room import make_room
 
 logger = logging.getLogger(__name__)
 
 RULE = 2  # of `opening`: what a file's levels become; another rule makes other stores
 FILE_IMAGES, BATCH_IMAGES = 512, 64  # in an Arrow file; in memory
+ABOUT = "about.json"  # what a store is of
+Decoded = tuple[np.ndarray, str]  # uint8 (height, width, 3), and the digest of the whole image
+MEASURED = 8  # images that are decoded to tell what all will take
 
 FEATURES = datasets.Features(
     {
@@ -49,6 +59,7 @@ class PixelStore:
     """
 
     def __init__(self, preparation: str):
+        self.preparation = preparation
         name = hashlib.sha256(f"{preparation} {RULE}".encode()).hexdigest()[:32]
         self.folder = cache_folder() / "images" / name
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -70,6 +81,7 @@ class PixelStore:
         keys: Sequence[str],
         decode: Callable[[int], tuple[np.ndarray, str] | None],
         num_workers: int | None = None,
+        source: str = "",
     ) -> None:
         """Decodes, in threads, whatever is not there. (Forked processes would stand still: the threads that torch has
         started by then do not live on in a fork.)
@@ -77,6 +89,10 @@ class PixelStore:
         Args:
             keys: of the images.
             decode: place among `keys` -> uint8 (height, width, 3) and a digest, or None for one that is not to be kept.
+            source: the folder that the images are of, for `hf-mae cache`.
+
+        Raises:
+            NoRoom: the disk, or `--cache_limit`, has no room for them; nothing was written.
         """
         if not self._missing(keys):
             return
@@ -85,15 +101,29 @@ class PixelStore:
             for left_behind in self.folder.glob(".*.partial"):  # by a run that was killed
                 left_behind.unlink()
             missing = self._missing(keys)
+            early = _some_of(missing, decode, pool)
+            make_room(_bytes_of_all(len(missing), early), self.folder)
+            self._note(source)
+
+            def once(place: int) -> Decoded | None:
+                return early.pop(place) if place in early else decode(place)
+
             done = len(keys) - len(missing)
             with tqdm(total=len(keys), initial=done, desc="Decoding images", unit="image") as bar:
                 for start in range(0, len(missing), FILE_IMAGES):
-                    self._write(keys, missing[start : start + FILE_IMAGES], decode, pool, bar)
+                    self._write(keys, missing[start : start + FILE_IMAGES], once, pool, bar)
 
     def _missing(self, keys: Sequence[str]) -> list[int]:
         there = self.places()
         first = {key: place for place, key in reversed(list(enumerate(keys))) if key not in there}
         return sorted(first.values())
+
+    def _note(self, source: str) -> None:
+        """Adds to what the store is of."""
+        path = self.folder / ABOUT
+        about = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        sources = sorted({*about.get("sources", []), *([source] if source else [])})
+        write_json(path, {"preparation": self.preparation, "sources": sources})
 
     def _write(self, keys, chosen: list[int], decode, pool: ThreadPoolExecutor, bar: tqdm) -> None:
         name = uuid4().hex
@@ -123,9 +153,25 @@ class PixelStore:
         places = self.places()
         wanted = [places[key] for key in keys]
         files = sorted({path for path, _ in wanted})
+        for path in files:
+            os.utime(path)  # used now: those that were used longest ago make room for others
         starts = dict(zip(files, np.cumsum([0, *(len(_open(path)) for path in files)])))
         whole = datasets.concatenate_datasets([_open(path) for path in files]).with_format("arrow")
         return whole, np.array([starts[path] + row for path, row in wanted])
+
+
+def _some_of(missing: list[int], decode: Callable, pool: ThreadPoolExecutor) -> dict[int, Decoded]:
+    """Some images from all over the list, decoded ahead; those that cannot be are met again in their turn."""
+    some = missing[:: max(1, len(missing) // MEASURED)][:MEASURED]
+    begun = {place: pool.submit(decode, place) for place in some}
+    wait(begun.values())
+    found = {place: future.result() for place, future in begun.items() if future.exception() is None}
+    return {place: kept for place, kept in found.items() if kept is not None}
+
+
+def _bytes_of_all(count: int, some: dict[int, Decoded]) -> int:
+    """What so many images will take, told by some of them."""
+    return round(count * float(np.mean([array.nbytes for array, _ in some.values()]))) if some else 0
 
 
 def _a_batch_ahead(pool: ThreadPoolExecutor, decode: Callable, places: list[int]) -> Iterator[tuple[list[int], list]]:

@@ -2,13 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
+from datetime import date
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
 
+from ..data.room import in_words
 from ..errors import counted
 from ..evaluation.confusion import names_in, shown_as
 from ..evaluation.metrics import HEADLINE, TITLES, zero_division_notes
+from ..files.caches import cache_folder
 from ..models.checkpoints import PublicCheckpoint, catalogue
 from ..runs.record import RunRecord, Scores
 from ..runs.record_files import read_record
@@ -107,3 +111,18 @@ def checkpoint_table(entry: PublicCheckpoint) -> str:
     values = {item.name: getattr(entry, item.name) for item in fields(entry)}
     lines = [f"{name:13} {value}" for name, value in values.items() if value]
     return "\n".join([*lines, f"{'open':13} {entry.where}", f"{'kept at':13} {entry.converted_path}"])
+
+
+def cache_lines(action: str, found: Any) -> str:
+    """What `hf-mae cache` says: the parts of the cache, the damaged files, or what was freed."""
+    if action == "remove":
+        return f"{in_words(found)} are free again"
+    if action == "check":
+        return "\n".join([*found, f"{counted(len(found), 'damaged file')} removed" if found else "all is whole"])
+    if not found:
+        return f"nothing is kept in {cache_folder()}"
+    lines = [f"{'name':<12}  {'size':>9}  {'images':>9}  {'last used':<10}  what"]
+    for part in found:
+        used, images = date.fromtimestamp(part.used).isoformat(), "" if part.images is None else str(part.images)
+        lines.append(f"{part.name:<12}  {in_words(part.size):>9}  {images:>9}  {used}  {part.what}")
+    return "\n".join([*lines, f"{in_words(sum(part.size for part in found))} in {cache_folder()}"])

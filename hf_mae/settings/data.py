@@ -1,14 +1,31 @@
 """Which images a verb reads, and how they are prepared."""
 
+import re
 from dataclasses import dataclass
 
+from ..errors import CommandLineError
 from .options import option
 
 MAX_PIXELS = 89_478_485  # of an image: where Pillow begins to warn of a decompression bomb
 MAX_PIXELS_VARIABLE = "HF_MAE_MAX_PIXELS"  # of the environment: the bound for every process that reads images
+CACHE_LIMIT_VARIABLE = "HF_MAE_CACHE_LIMIT"  # of the environment: what prepared images may take on the disk
 FAMILIES = ("endoscopy", "imagenet")  # of image transforms
 ON_BAD_IMAGE = ("error", "skip")
 ON_MISSING_CLASS = ("error", "keep")
+
+
+def bytes_of(size: str) -> int | None:
+    """`200GB` in bytes (units of 1000); None: no size is given.
+
+    Raises:
+        CommandLineError: it is none.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", size.strip(), flags=re.IGNORECASE)
+    if not size.strip():
+        return None
+    if not found:
+        raise CommandLineError(f"--cache_limit is a size, as 200GB or 500MB, not {size}.")
+    return round(float(found[1]) * 1000 ** " KMGT".index(found[2].upper() or " "))
 
 
 @dataclass
@@ -111,6 +128,12 @@ class DataArguments(DataSourceArguments):
     )
     random_erasing: float = option(0.25, "imagenet family: probability of random erasing.", group="Data")
     cache: bool = option(True, "Keep decoded and resized images on disk, so that each is decoded once.", group="Data")
+    cache_limit: str | None = option(
+        None,
+        f"What all prepared images may take, as 200GB ({CACHE_LIMIT_VARIABLE} says the same): those used longest ago "
+        "go. Not given: what the disk has.",
+        group="Data",
+    )
     cache_shortest_edge: int | None = option(
         None,
         "imagenet family, whose crop comes first: images are kept with their shorter side at most this, "

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from ..errors import CommandLineError, UsageError, nearest, one_line
-from .data import MAX_PIXELS_VARIABLE
+from .data import CACHE_LIMIT_VARIABLE, MAX_PIXELS_VARIABLE, bytes_of
 from .recipes import NOT_PART_OF_A_RECIPE, read_recipe
 from .trainer_options import refuse_option, refuse_written_option
 from .training import FinetuningFields, PretrainingFields, ReferenceFields
@@ -78,6 +78,9 @@ def fill(verb: str, recipe: str | None = None, **flags: Any) -> Settings:
         defaults |= machine_defaults()
     if "max_pixels" in values:
         _bound_pixels(values["max_pixels"])
+    if values.get("cache_limit"):
+        bytes_of(values["cache_limit"])
+        os.environ[CACHE_LIMIT_VARIABLE] = values["cache_limit"]
     parts = tuple(_filled(_whole_kind(light), defaults | values) for light in find_verb(verb).kinds)
     return Settings(verb, parts, _differing(verb, values, defaults))
 

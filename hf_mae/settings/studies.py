@@ -89,6 +89,14 @@ class CheckpointsArguments:
 
 
 @dataclass
+class CacheArguments:
+    """What is done with what is kept."""
+
+    action: str = option("list", "What to do.", choices=("list", "check", "remove"), common=True)
+    name: str | None = option(None, "Of the part to remove, as the list has it; all: everything.", common=True)
+
+
+@dataclass
 class ConfigsArguments:
     """Which accelerate configs are listed."""
 

@@ -27,6 +27,7 @@ from .sharing import (
 from .studies import (
     AuditArguments,
     BenchmarksArguments,
+    CacheArguments,
     CheckpointsArguments,
     CompletionArguments,
     ConfigsArguments,
@@ -187,6 +188,14 @@ VERBS = {
             "list the public checkpoints, or fetch one",
             "List the public checkpoints, show one, or fetch (download and convert) one.",
             (CheckpointsArguments,),
+            words=("action", "name"),
+            reads_recipes=False,
+        ),
+        Verb(
+            "cache",
+            "list, check or remove what is kept between runs",
+            "List what is kept between runs (prepared images, downloads), look for damage, or remove a part.",
+            (CacheArguments,),
             words=("action", "name"),
             reads_recipes=False,
         ),

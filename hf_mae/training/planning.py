@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from ..compat.transformers import StockModel
 from ..data.ledger import Ledger
+from ..data.room import in_words, most_room
 from ..data.splits import judge_of
 from ..errors import UsageError, counted
 from ..evaluation.confusion import TITLES
@@ -101,12 +102,12 @@ class Plan:
             f"update      {batch}, learning rate {self.learning_rate:.3g} of the head",
             f"training    {self.epochs:g} epochs, {updates}, {self.warmup_updates} of them warm-up",
             f"judge       {self._judged()}",
-            *([f"cache       about {_size(self.cache_bytes)} of prepared images"] if self.cache_bytes else []),
+            *([f"cache       about {in_words(self.cache_bytes)} of prepared images"] if self.cache_bytes else []),
         ]
         if self.cost is not None and self.seconds_an_epoch is not None:
             how = "measured" if self.cost.measured else f"estimated from a step of {self.cost.images} images"
             whole = _duration(self.seconds_an_epoch * self.epochs)
-            found.append(f"memory      about {_size(self.cost.peak_bytes)} of a step ({how})")
+            found.append(f"memory      about {in_words(self.cost.peak_bytes)} of a step ({how})")
             found.append(f"time        about {_duration(self.seconds_an_epoch)} an epoch, {whole} in all")
         return [*found, *(f"look at     {text}" for text in self.unusual)]
 
@@ -227,6 +228,11 @@ def _unusual(made: Plan, args: FinetuningArguments) -> list[str]:
             f"a learning rate of {made.learning_rate:.3g}: what is published for these models lies between {low:g} and "
             f"{high:g}",
         ),
+        (
+            made.cache_bytes > most_room(),
+            f"prepared images would take {in_words(made.cache_bytes)}, and there is room for "
+            f"{in_words(max(0, most_room()))}: they are decoded anew in every epoch (--cache_limit, HF_HOME)",
+        ),
         (made.images_per_update > sum(there), f"an update of {made.images_per_update} images is more than there are"),
         (
             made.warmup_updates >= made.updates / 2,
@@ -345,10 +351,6 @@ def _state_bytes(model: StockModel) -> int:
     """Weights, and of those that are trained gradients and AdamW's moments."""
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return ADAM_BYTES * trained + sum(p.numel() * p.element_size() for p in model.parameters() if not p.requires_grad)
-
-
-def _size(count: float) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def _duration(seconds: float) -> str:

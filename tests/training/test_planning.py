@@ -13,6 +13,7 @@ from support.cli_process import run_cli
 import hf_mae
 from hf_mae import FinetuningArguments, plan
 from hf_mae.cli.main import main
+from hf_mae.data.room import in_words
 from hf_mae.errors import CommandLineError, UsageError
 from hf_mae.training import choices, planning, progress
 from hf_mae.training.planning import Plan
@@ -219,4 +220,10 @@ def test_a_terminal_has_a_bar_with_what_matters(monkeypatch):
 def test_times_are_read_at_a_glance():
     assert progress._clock(59) == "0:59" and progress._clock(3725) == "1:02:05"
     assert planning._duration(100) == "100 seconds" and planning._duration(7200) == "2.0 hours"
-    assert planning._size(2.5e9) == "2.5 GB" and planning._size(3e6) == "3 MB"
+    assert in_words(2.5e9) == "2.5 GB" and in_words(3e6) == "3.0 MB" and in_words(400) == "0 KB"
+
+
+def test_a_cache_that_has_no_room_is_told_before_training(tiny_pth, toy, monkeypatch):
+    monkeypatch.setenv("HF_MAE_CACHE_LIMIT", "1KB")
+    made = hf_mae.plan(model_name_or_path=str(tiny_pth), data_dir=str(toy / "labelled"))
+    assert any("there is room for 1 KB: they are decoded anew" in line for line in made.unusual)

@@ -1,0 +1,195 @@
+"""Room for decoded images: what the disk and `--cache_limit` allow, what goes to make room, and what is there."""
+
+import json
+import logging
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+import numpy as np
+
+from ..errors import UsageError
+from ..files.caches import cache_folder
+from ..files.locks import locked
+from ..settings.data import CACHE_LIMIT_VARIABLE, bytes_of
+
+logger = logging.getLogger(__name__)
+
+LEFT_FREE = 1_000_000_000  # bytes of the disk, for checkpoints and whoever else writes
+IN_USE = 3600  # seconds since a file was used, below which it may be of a run that goes on
+IMAGES = "images"  # the folder of stores
+
+OTHER = {
+    "downloads": "downloaded files",
+    "checkpoints": "public checkpoints, converted",
+    "splits": "official split files",
+    "unpacked": "unpacked archives",
+}
+
+
+class NoRoom(Exception):
+    """Decoded images would take more than there is; a sentence."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A part of the cache.
+
+    Args:
+        name: as `hf-mae cache remove` takes it.
+        what: it is.
+        size: in bytes.
+        images: in it; None: it is no store of images.
+        used: when it was last used (seconds since 1970).
+    """
+
+    name: str
+    what: str
+    size: int
+    images: int | None
+    used: float
+
+
+def make_room(needed: int, folder: Path) -> None:
+    """Removes the files of decoded images that were used longest ago, until `needed` bytes are free within the disk
+    and the limit; those of the last hour stay.
+
+    Args:
+        folder: on the disk that is written.
+
+    Raises:
+        NoRoom: that is not enough; nothing was removed.
+    """
+    files = _files()
+    size = {file: file.stat() for file in files}
+    limit, room = _limit(), _room(folder, sum(stat.st_size for stat in size.values()))
+    if needed <= room:
+        return
+    now, going = time.time(), []
+    for file in sorted(files, key=lambda file: size[file].st_mtime):
+        if room >= needed or now - size[file].st_mtime < IN_USE:
+            break
+        going.append(file)
+        room += size[file].st_size
+    if room < needed:
+        of = f"--cache_limit {in_words(limit)}" if limit is not None else f"the disk of {folder}"
+        raise NoRoom(
+            f"Prepared images would take about {in_words(needed)}, and {of} has room for {in_words(max(0, room))} "
+            "(hf-mae cache shows what is there)."
+        )
+    for file in going:
+        file.unlink(missing_ok=True)
+    freed = in_words(sum(size[file].st_size for file in going))
+    logger.info("%s of prepared images that were used longest ago made room.", freed)
+
+
+def _limit() -> int | None:
+    return bytes_of(os.environ.get(CACHE_LIMIT_VARIABLE, ""))
+
+
+def _room(folder: Path, taken: int) -> int:
+    """What the disk and the limit leave, with so much taken."""
+    room, limit = shutil.disk_usage(folder).free - LEFT_FREE, _limit()
+    return room if limit is None else min(room, limit - taken)
+
+
+def most_room() -> int:
+    """What prepared images may take if all others went."""
+    folder, taken = cache_folder(), sum(file.stat().st_size for file in _files())
+    while not folder.exists():
+        folder = folder.parent
+    return _room(folder, taken) + taken
+
+
+def in_words(size: float) -> str:
+    """A number of bytes for people."""
+    for unit, worth in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if size >= worth:
+            return f"{size / worth:.1f} {unit}"
+    return f"{size / 1e3:.0f} KB"
+
+
+def _files() -> list[Path]:
+    return sorted((cache_folder() / IMAGES).glob("*/*.arrow"))
+
+
+def parts() -> list[Kept]:
+    """What the cache holds, the largest first."""
+    root, found = cache_folder(), []
+    for folder in sorted(root.iterdir()) if root.is_dir() else []:
+        if folder.name == IMAGES:
+            found += [_store(store) for store in sorted(folder.iterdir()) if store.is_dir()]
+        elif folder.is_dir():
+            found.append(_folder(folder.name, OTHER.get(folder.name, "kept by name"), folder))
+    return sorted(found, key=lambda part: -part.size)
+
+
+def _store(folder: Path) -> Kept:
+    try:
+        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+        what = f"images of {', '.join(about['sources']) or 'parquet files'}"
+    except (OSError, ValueError, KeyError, TypeError):
+        what = "images (kept by an earlier version)"
+    part = _folder(folder.name[:12], what, folder)
+    images = sum(_rows(file) for file in folder.glob("*.arrow"))
+    return Kept(part.name, part.what, part.size, images, part.used)
+
+
+def _folder(name: str, what: str, folder: Path) -> Kept:
+    stats = [file.stat() for file in folder.rglob("*") if file.is_file()]
+    used = max((stat.st_mtime for stat in stats), default=folder.stat().st_mtime)
+    return Kept(name, what, sum(stat.st_size for stat in stats), None, used)
+
+
+def _rows(file: Path) -> int:
+    try:
+        return len(datasets.Dataset.from_file(str(file)))
+    except Exception:  # pyarrow raises many kinds for a damaged file; `damaged` names it
+        return 0
+
+
+def damaged() -> list[Path]:
+    """Files of decoded images that do not hold what they say; each is removed, and its images are decoded again."""
+    found = [file for file in _files() if not _is_whole(file)]
+    for file in found:
+        file.unlink(missing_ok=True)
+    return found
+
+
+def _is_whole(file: Path) -> bool:
+    try:
+        rows = datasets.Dataset.from_file(str(file)).with_format("arrow")
+        return all(
+            len(pixels.as_buffer()) == np.prod(shape.as_py())
+            for start in range(0, len(rows), 64)
+            for table in [rows[start : start + 64]]
+            for pixels, shape in zip(table["pixels"], table["shape"], strict=True)
+        )
+    except Exception:  # as of `_rows`
+        return False
+
+
+def remove(name: str) -> int:
+    """Removes a part of the cache, or `all` of it. Returns the bytes that are free now.
+
+    Raises:
+        UsageError: there is no part of this name, or images of it are being prepared.
+    """
+    root = cache_folder()
+    there = parts()
+    chosen = [part for part in there if name in (part.name, "all")]
+    if not chosen:
+        names = ", ".join(part.name for part in there) or "nothing"
+        raise UsageError(f"The cache holds no {name}; it holds {names}.")
+    for part in chosen:
+        stores = list((root / IMAGES).glob(f"{part.name}*")) if part.images is not None else [root / part.name]
+        for folder in stores:
+            if part.images is None:
+                shutil.rmtree(folder)
+                continue
+            with locked(folder / "lock", f"Another run is preparing images in {folder}: waiting for it."):
+                shutil.rmtree(folder, ignore_errors=True)
+    return sum(part.size for part in chosen)
