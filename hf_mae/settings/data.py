@@ -25,7 +25,7 @@ def bytes_of(size: str) -> int | None:
         return None
     if not found:
         raise CommandLineError(f"--cache_limit is a size, as 200GB or 500MB, not {size}.")
-    return round(float(found[1]) * 1000 ** " KMGT".index(found[2].upper() or " "))
+    return round(float(found[1]) * float(1000 ** " KMGT".index(found[2].upper() or " ")))
 
 
 @dataclass
