@@ -12,7 +12,7 @@ from hf_mae.files.writing import write_text
 
 from .architecture import Architecture
 from .errors import ConversionError
-from .known import LAYER_NORM_EPS, Known
+from .known import ACTIVATION, LAYER_NORM_EPS, Known
 from .preprocessing import reference_image_processor, sides
 
 INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # PIL.Image.Resampling
@@ -36,7 +36,8 @@ def timm_name(architecture: Architecture) -> str:
         architecture.num_hidden_layers,
         architecture.num_attention_heads,
     )
-    return NAMES.get(sizes, OTHER_SIZES)
+    usual = architecture.intermediate_size == 4 * architecture.hidden_size and architecture.hidden_act == ACTIVATION
+    return NAMES.get(sizes, OTHER_SIZES) if usual else OTHER_SIZES
 
 
 def timm_sizes(architecture: Architecture) -> dict[str, Any]:
@@ -68,8 +69,9 @@ def data_config(known: Known, architecture: Architecture) -> dict[str, Any]:
         ConversionError: the image processor does something that timm's evaluation does not.
     """
     processor = known.image_processor
-    if processor is None:
+    if processor is None and architecture.num_channels == 3:
         processor = reference_image_processor(max(architecture.height_width)).to_dict()
+    processor = processor or {}
     resized, crop = sides(processor.get("size")), None
     if processor.get("do_center_crop"):
         crop = sides(processor.get("crop_size"))
@@ -79,13 +81,15 @@ def data_config(known: Known, architecture: Architecture) -> dict[str, Any]:
         mode, share = "center", _share(shorter, crop["height"])
     given = (crop or resized or {}).get("height"), (crop or resized or {}).get("width")
     resampling = INTERPOLATIONS.get(processor.get("resample", -1))
+    normed = processor.get("do_normalize", True)
     plain = processor.get("do_resize", True) and processor.get("do_rescale", True) and resampling
+    if normed and not (processor.get("image_mean") and processor.get("image_std")):
+        plain = False
     if not plain or given != architecture.height_width or (mode == "squash" and crop and crop != resized):
         raise ConversionError(
             "timm's evaluation does not prepare images as this model's image processor does: use it through "
             "transformers, or convert with --processor reference or square first."
         )
-    normed = processor.get("do_normalize", True)
     return {
         "input_size": (architecture.num_channels, *architecture.height_width),
         "mean": tuple(processor["image_mean"]) if normed else (0.0,) * architecture.num_channels,
@@ -127,7 +131,7 @@ def validate_flags(destination: Path, known: Known, architecture: Architecture, 
     flags += ["--mean", *map(repr, data["mean"]), "--std", *map(repr, data["std"])]
     flags += ["--crop-pct", repr(data["crop_pct"]), "--crop-mode", data["crop_mode"]]
     flags += ["--interpolation", data["interpolation"]]
-    if name == OTHER_SIZES:
+    if name == OTHER_SIZES:  # ViT-B too: what it has already does no harm
         sizes = timm_sizes(architecture)
         names = ("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "act_layer")
         flags += ["--model-kwargs", *(f"{key}={sizes[key]}" for key in names)]

@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 LEFT_FREE = 1_000_000_000  # bytes of the disk, for checkpoints and whoever else writes
 IN_USE = 3600  # seconds since a file was used, below which it may be of a run that goes on
-IMAGES = "images"  # the folder of stores
+IMAGES, ABOUT = "images", "about.json"  # the folder of stores; in each, what it is of
 
 OTHER = {
     "downloads": "downloaded files",
@@ -63,13 +64,12 @@ def make_room(needed: int, folder: Path) -> None:
     Raises:
         NoRoom: that is not enough; nothing was removed.
     """
-    files = _files()
-    size = {file: file.stat() for file in files}
+    size = _files()
     limit, room = _limit(), _room(folder, sum(stat.st_size for stat in size.values()))
     if needed <= room:
         return
     now, going = time.time(), []
-    for file in sorted(files, key=lambda file: size[file].st_mtime):
+    for file in sorted(size, key=lambda file: size[file].st_mtime):
         if room >= needed or now - size[file].st_mtime < IN_USE:
             break
         going.append(file)
@@ -98,7 +98,7 @@ def _room(folder: Path, taken: int) -> int:
 
 def most_room() -> int:
     """What prepared images may take if all others went."""
-    folder, taken = cache_folder(), sum(file.stat().st_size for file in _files())
+    folder, taken = cache_folder(), sum(stat.st_size for stat in _files().values())
     while not folder.exists():
         folder = folder.parent
     return _room(folder, taken) + taken
@@ -112,8 +112,13 @@ def in_words(size: float) -> str:
     return f"{size / 1e3:.0f} KB"
 
 
-def _files() -> list[Path]:
-    return sorted((cache_folder() / IMAGES).glob("*/*.arrow"))
+def _files() -> dict[Path, os.stat_result]:
+    """The files of decoded images; one that another process removes meanwhile is none."""
+    found = {}
+    for file in sorted((cache_folder() / IMAGES).glob("*/*.arrow")):
+        with suppress(FileNotFoundError):
+            found[file] = file.stat()
+    return found
 
 
 def parts() -> list[Kept]:
@@ -129,7 +134,7 @@ def parts() -> list[Kept]:
 
 def _store(folder: Path) -> Kept:
     try:
-        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         what = f"images of {', '.join(about['sources']) or 'parquet files'}"
     except (OSError, ValueError, KeyError, TypeError):
         what = "images (kept by an earlier version)"

@@ -14,6 +14,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from uuid import uuid4
@@ -26,13 +27,12 @@ from ..compat.datasets import ArrowWriter
 from ..files.caches import cache_folder
 from ..files.locks import locked
 from ..files.writing import write_json
-from .room import make_room
+from .room import ABOUT, make_room
 
 logger = logging.getLogger(__name__)
 
 RULE = 2  # of `opening`: what a file's levels become; another rule makes other stores
 FILE_IMAGES, BATCH_IMAGES = 512, 64  # in an Arrow file; in memory
-ABOUT = "about.json"  # what a store is of
 Decoded = tuple[np.ndarray, str]  # uint8 (height, width, 3), and the digest of the whole image
 MEASURED = 8  # images that are decoded to tell what all will take
 
@@ -154,7 +154,8 @@ class PixelStore:
         wanted = [places[key] for key in keys]
         files = sorted({path for path, _ in wanted})
         for path in files:
-            os.utime(path)  # used now: those that were used longest ago make room for others
+            with suppress(OSError):  # of a cache that is shared and belongs to somebody else
+                os.utime(path)  # used now: those that were used longest ago make room for others
         starts = dict(zip(files, np.cumsum([0, *(len(_open(path)) for path in files)])))
         whole = datasets.concatenate_datasets([_open(path) for path in files]).with_format("arrow")
         return whole, np.array([starts[path] + row for path, row in wanted])

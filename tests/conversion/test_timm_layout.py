@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from transformers import pipeline
 
 from hf_mae.conversion import ConversionError, convert_checkpoint, export_checkpoint
 from hf_mae.conversion.known import Known
-from hf_mae.conversion.timm_layout import data_config, sorts_otherwise
+from hf_mae.conversion.timm_layout import data_config, sorts_otherwise, timm_name
 
 
 def validated(flags: str, folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
@@ -137,8 +138,17 @@ def test_what_timm_does_not_do_is_said(tmp_path, golden):
 
     sizes = Architecture(16, 1, 1, 64, 32, 4, 3)
     odd = {"size": {"longest_edge": 32}, "resample": 3, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    no_mean = {"size": {"height": 32, "width": 32}, "resample": 3}
+    for processor in (odd, no_mean, {}):
+        with pytest.raises(ConversionError, match="does not prepare images as"):
+            data_config(Known(image_processor=processor), sizes)
     with pytest.raises(ConversionError, match="does not prepare images as"):
-        data_config(Known(image_processor=odd), sizes)
+        data_config(Known(), Architecture(16, 1, 1, 64, 32, 4, 4))  # four channels, of which nothing is known
+    assert timm_name(Architecture(768, 12, 12, 3072, 224, 16, 3, hidden_act="relu")) == "vit_base_patch16_224"
+    relu = Architecture(384, 12, 6, 1536, 224, 16, 3, hidden_act="relu")
+    assert timm_name(relu) == "vit_base_patch16_224" and timm_name(replace(relu, hidden_act="gelu")).startswith(
+        "vit_small"
+    )
     assert sorts_otherwise(["a10", "a2"]) and not sorts_otherwise(["a2", "a10"])
 
 
