@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from hf_mae.compat.accelerate import deepspeed_unseen
 from hf_mae.files.writing import open_to_the_umask, whole_folder, write_json
 
 from .architecture import Architecture, read_architecture, transformers_config
@@ -340,7 +341,8 @@ def convert_checkpoint(
             verify=verify,
             generator=torch.Generator().manual_seed(0),
         )
-        model.save_pretrained(folder)
+        with deepspeed_unseen():
+            model.save_pretrained(folder)
         report.notes += write_image_processor(folder, model.config, report.image_processor, processor)
         write_json(folder / CERTIFICATE, report.to_dict())
         open_to_the_umask(folder)

@@ -18,7 +18,7 @@ from PIL import Image
 from ..compat.datasets import fingerprint_of
 from ..errors import UsageError
 from ..files.caches import file_key
-from .check import Verdict, pixel_digest, whole_verdict
+from .check import Verdict, pixel_digest
 from .draws import seeded_draws
 from .entries import column, image_files
 from .opening import read_rgb, reason_of
@@ -199,6 +199,9 @@ def keep_decoded(paths: list[str], resize: Callable, num_workers: int | None) ->
 
     Returns:
         Those that cannot be decoded, with the reason, and what tells the others by their pixels.
+
+    Raises:
+        NoRoom: the disk, or `--cache_limit`, has no room for them.
     """
     bad: dict[int, str] = {}
 
@@ -210,11 +213,7 @@ def keep_decoded(paths: list[str], resize: Callable, num_workers: int | None) ->
             return None
 
     store, keys = PixelStore(repr(resize)), [file_key(path) for path in paths]
-    try:
-        store.add(keys, decode, num_workers, _source_of(paths))
-    except NoRoom as error:
-        logger.warning("%s The images are checked, and not kept.", error)
-        return whole_verdict(paths, num_workers)
+    store.add(keys, decode, num_workers, _source_of(paths))
     digests = store.digests()
     return Verdict(bad, [digests.get(key, "") for key in keys])
 

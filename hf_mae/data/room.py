@@ -19,7 +19,7 @@ from ..settings.data import CACHE_LIMIT_VARIABLE, bytes_of
 
 logger = logging.getLogger(__name__)
 
-LEFT_FREE = 1_000_000_000  # bytes of the disk, for checkpoints and whoever else writes
+LEFT_FREE = 1_000_000_000  # bytes of a disk, for checkpoints and whoever else writes; of a small one its twentieth
 IN_USE = 3600  # seconds since a file was used, below which it may be of a run that goes on
 IMAGES, ABOUT = "images", "about.json"  # the folder of stores; in each, what it is of
 
@@ -31,8 +31,8 @@ OTHER = {
 }
 
 
-class NoRoom(Exception):
-    """Decoded images would take more than there is; a sentence."""
+class NoRoom(UsageError):
+    """Decoded images would take more than there is."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,8 @@ def _limit() -> int | None:
 
 def _room(folder: Path, taken: int) -> int:
     """What the disk and the limit leave, with so much taken."""
-    room, limit = shutil.disk_usage(folder).free - LEFT_FREE, _limit()
+    disk, limit = shutil.disk_usage(folder), _limit()
+    room = disk.free - min(LEFT_FREE, disk.total // 20)
     return room if limit is None else min(room, limit - taken)
 
 
@@ -133,14 +134,20 @@ def parts() -> list[Kept]:
 
 
 def _store(folder: Path) -> Kept:
-    try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        what = f"images of {', '.join(about['sources']) or 'parquet files'}"
-    except (OSError, ValueError, KeyError, TypeError):
-        what = "images (kept by an earlier version)"
+    sources = sources_of(folder)
+    known = "images (kept by an earlier version)"
+    what = known if sources is None else f"images of {', '.join(sources) or 'parquet files'}"
     part = _folder(folder.name[:12], what, folder)
     images = sum(_rows(file) for file in folder.glob("*.arrow"))
     return Kept(part.name, part.what, part.size, images, part.used)
+
+
+def sources_of(store: Path) -> list[str] | None:
+    """The folders whose images a store holds; None where it does not say."""
+    try:
+        return list(map(str, json.loads((store / ABOUT).read_text(encoding="utf-8"))["sources"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _folder(name: str, what: str, folder: Path) -> Kept:

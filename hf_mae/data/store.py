@@ -8,8 +8,8 @@ longest ago go where there is no room (`room.make_room`); where that is not enou
 decodes anew.
 """
 
+import errno
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +27,7 @@ from ..compat.datasets import ArrowWriter
 from ..files.caches import cache_folder
 from ..files.locks import locked
 from ..files.writing import write_json
-from .room import ABOUT, make_room
+from .room import ABOUT, NoRoom, make_room, sources_of
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class PixelStore:
             source: the folder that the images are of, for `hf-mae cache`.
 
         Raises:
-            NoRoom: the disk, or `--cache_limit`, has no room for them; nothing was written.
+            NoRoom: the disk, or `--cache_limit`, has no room for them.
         """
         if not self._missing(keys):
             return
@@ -120,10 +120,8 @@ class PixelStore:
 
     def _note(self, source: str) -> None:
         """Adds to what the store is of."""
-        path = self.folder / ABOUT
-        about = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        sources = sorted({*about.get("sources", []), *([source] if source else [])})
-        write_json(path, {"preparation": self.preparation, "sources": sources})
+        sources = sorted({*(sources_of(self.folder) or []), *([source] if source else [])})
+        write_json(self.folder / ABOUT, {"preparation": self.preparation, "sources": sources})
 
     def _write(self, keys, chosen: list[int], decode, pool: ThreadPoolExecutor, bar: tqdm) -> None:
         name = uuid4().hex
@@ -145,6 +143,10 @@ class PixelStore:
                 count, _ = writer.finalize()
             if count:
                 partial.replace(self.folder / f"{name}.arrow")
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise NoRoom(f"The disk of {self.folder} became full while prepared images were written.") from error
         finally:
             partial.unlink(missing_ok=True)
 

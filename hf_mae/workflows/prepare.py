@@ -8,9 +8,11 @@ from datasets import DatasetDict
 
 from ..data.check import Verdict, whole_verdict
 from ..data.entries import Check, Entry
-from ..data.images import EvaluationImages, ProcessorPrefix, TrainingImages, keep_decoded
+from ..data.images import CachedPixels, ProcessorPrefix, keep_decoded
+from ..data.room import NoRoom
 from ..data.sources import load_splits
 from ..data.transforms import image_processor, parse_mean_std, training_transform
+from ..errors import UsageError
 from ..reporting.screen import class_table
 from ..settings.data import PreparationArguments
 from ..settings.fill import fill
@@ -32,6 +34,15 @@ class Prepared:
 def prepare(*, recipe: str | None = None, **flags: Any) -> Prepared:
     """Checks and caches a data set, as `finetune` reads it; `flags` are those of `hf-mae prepare`."""
     (options,) = fill("prepare", recipe, **flags).parts
+    try:
+        return _prepare(options)
+    except NoRoom as error:
+        raise UsageError(
+            f"{error} Make room, or pass --cache false to check the images without keeping them."
+        ) from None
+
+
+def _prepare(options: PreparationArguments) -> Prepared:
     splits = load_splits(options, options.seed, check=decode_and_keep(options) if options.cache else None)
     mean, std = parse_mean_std(options.mean_std, options.transforms, splits.get("train"), options.image_size)
     if options.cache:
@@ -39,10 +50,9 @@ def prepare(*, recipe: str | None = None, **flags: Any) -> Prepared:
         transform = training_transform(options.transforms, options.image_size, mean, std, cache_shortest_edge=edge)
         processor = image_processor(options.transforms, options.image_size, mean, std)
         for split, dataset in splits.items():
-            if split == "train":
-                TrainingImages(dataset, transform, num_workers=options.preprocessing_num_workers)
-            else:
-                EvaluationImages(dataset, processor, num_workers=options.preprocessing_num_workers)
+            resize = transform.resize if split == "train" else ProcessorPrefix(processor)
+            if resize is not None:
+                CachedPixels(dataset, resize, options.preprocessing_num_workers)
     return Prepared(splits, mean, std)
 
 

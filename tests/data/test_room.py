@@ -9,7 +9,7 @@ from support.cli_process import run_cli
 
 from hf_mae.data import room
 from hf_mae.data.folders import load_image_folder
-from hf_mae.data.images import DecodedPixels, keep_decoded, pixels_of
+from hf_mae.data.images import DecodedPixels, pixels_of
 from hf_mae.data.store import PixelStore
 from hf_mae.data.transforms import training_transform
 from hf_mae.errors import CommandLineError
@@ -44,8 +44,28 @@ def test_what_does_not_fit_the_disk_is_refused_before_the_first_byte(monkeypatch
 
 
 class Disk:
+    total = 10**12
+
     def __init__(self, free):
         self.free = free
+
+
+def test_a_disk_that_becomes_full_meanwhile(monkeypatch):
+    def full(writer, batch):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("hf_mae.data.store.ArrowWriter.write_batch", full)
+    with pytest.raises(room.NoRoom, match="became full while prepared images were written"):
+        fill("meanwhile", 5)
+    assert {file.name for file in PixelStore("meanwhile").folder.iterdir()} == {"about.json", "lock"}
+
+
+def test_a_damaged_note_is_written_anew():
+    store = fill("noted", 3)
+    (store.folder / room.ABOUT).write_text("{")
+    assert [part.what for part in room.parts()] == ["images (kept by an earlier version)"]
+    store.add(["one more"], lambda index: (np.zeros((2, 2, 3), dtype=np.uint8), ""), 1, "/elsewhere")
+    assert [part.what for part in room.parts()] == ["images of /elsewhere"]
 
 
 def test_what_was_used_longest_ago_makes_room(monkeypatch):
@@ -68,9 +88,6 @@ def test_training_goes_on_without_a_cache(toy, monkeypatch, caplog):
     plain = pixels_of(splits["train"], transform.resize, True, 2)
     assert isinstance(plain, DecodedPixels) and "decoded anew in every epoch" in caplog.text
     assert not isinstance(kept, DecodedPixels)
-    paths = [row["path"] for row in splits["test"].cast_column("image", room.datasets.Image(decode=False))["image"]]
-    verdict = keep_decoded(paths, transform.resize, 2)
-    assert not verdict.bad and len(set(verdict.digests)) == len(paths) and "checked, and not kept" in caplog.text
 
 
 def test_used_files_are_the_last_to_go(toy):
@@ -114,5 +131,8 @@ def test_the_command_lists_checks_and_removes(toy, tmp_path):
     assert "needs the NAME" in run_cli("cache", "remove", env=env, status=2).stderr
     assert "are free again" in run_cli("cache", "remove", "all", env=env).stdout
     assert "nothing is kept" in run_cli("cache", env=env).stdout
+    small = ("prepare", toy / "labelled", "--image_size", 32, "--cache_limit", "10KB")
+    assert "has room for" in run_cli(*small, env=env, status=1).stderr
+    run_cli(*small, "--cache", "false", env=env)
     wrong = run_cli("prepare", toy / "labelled", "--cache_limit", "much", env=env, status=2)
     assert "--cache_limit is a size, as 200GB" in wrong.stderr
