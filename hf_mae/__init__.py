@@ -39,6 +39,7 @@ __all__, __getattr__, __dir__ = exports(
         "probe": "workflows.probe",
         "push": "workflows.push",
         "push_dataset": "workflows.push_dataset",
+        "shard": "workflows.shard",
         "read_record": "runs.record_files",
         "reconstruct": "workflows.reconstruct",
         "report": "workflows.report",

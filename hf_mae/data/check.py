@@ -1,5 +1,6 @@
 """Finding images that cannot be decoded, and telling images by their pixels, once for each state of the files."""
 
+import io
 import json
 import os
 import warnings
@@ -15,6 +16,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ..files.caches import files_fingerprint, kept
+from ..files.members import member_of, read_member
 from ..settings.data import MAX_PIXELS
 from .opening import max_pixels, open_encoded, open_image, read_rgb, reason_of
 
@@ -65,9 +67,11 @@ JPEG_END = b"\xff\xd9"
 def look_at_the_ends(path: str) -> tuple[str | None, str]:
     """Why a file is no image or was cut off, as far as its head, and a JPEG's last bytes, tell; or None. No digest."""
     try:
-        with open_image(path) as image:
+        member = member_of(path)
+        content = read_member(member) if member else None
+        with open_image(path if content is None else content) as image:
             is_jpeg = image.format == "JPEG"
-        with open(path, "rb") as file:
+        with open(path, "rb") if content is None else io.BytesIO(content) as file:
             file.seek(0, os.SEEK_END)
             file.seek(max(0, file.tell() - 4096))
             if is_jpeg and JPEG_END not in file.read():  # some cameras write more behind it

@@ -1,15 +1,16 @@
 """Labelled image files -> a `datasets.Dataset`, and what can be wrong with them."""
 
 import logging
-import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
 from datasets import ClassLabel, Dataset, Features, Image, Value
 
 from ..errors import LONGEST, UsageError, counted
+from ..files.members import all_there
 from .check import Verdict, verdict_on_files
 from .ledger import note_found, note_left_out
 from .splits import SPLITS
@@ -54,6 +55,12 @@ def _groups(entries: list[Entry]) -> list[str] | None:
     return known if len(known) == len(groups) else None
 
 
+def column_of(dataset: Dataset, name: str) -> pa.ChunkedArray:
+    """A column as Arrow holds it: of a data set on the disk, it takes no memory."""
+    whole = dataset.with_format("arrow").select_columns([name])[:]
+    return whole.column(name)
+
+
 def column(dataset: Dataset, name: str) -> list | None:
     """A column as a list; None where there is none."""
     return dataset[name][:] if name in dataset.column_names else None
@@ -81,10 +88,11 @@ def with_own_columns(dataset: Dataset) -> Dataset:
 
 
 def image_files(dataset: Dataset) -> list[str]:
-    """The paths of the images, where every one is a file of its own; else (a parquet file, a Hub data set) none."""
+    """The paths of the images, where every one is a file of its own or a member of an archive; else (a parquet file, a
+    Hub data set) none."""
     undecoded = dataset.select_columns(["image"]).cast_column("image", Image(decode=False))["image"][:]
     paths = [row["path"] for row in undecoded if row["path"] and not row["bytes"]]
-    return paths if len(paths) == len(dataset) and all(map(os.path.isfile, paths)) else []
+    return paths if len(paths) == len(dataset) and all_there(paths) else []
 
 
 def listed(names: list[str], whole: bool = False) -> str:

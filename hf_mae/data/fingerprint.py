@@ -1,11 +1,11 @@
 """What images, classes and splits a run has seen, in one short text."""
 
 import hashlib
-import os
 from collections.abc import Mapping
 
 from datasets import Dataset
 
+from ..files.members import sizes_of
 from .entries import column, image_files
 
 
@@ -18,7 +18,7 @@ def data_fingerprint(splits: Mapping[str, Dataset]) -> str:
     digest = hashlib.sha256()
     for split, dataset in sorted(splits.items()):
         names = dataset["file_name"][:]
-        sizes = [os.path.getsize(path) for path in image_files(dataset)] or [0] * len(names)
+        sizes = sizes_of(image_files(dataset)) or [0] * len(names)
         labels, groups = column(dataset, "labels"), column(dataset, "group")
         classes = dataset.features["labels"].names if labels is not None else []
         digest.update(f"{split}\0{classes}\n".encode())

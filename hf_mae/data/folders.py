@@ -17,6 +17,7 @@ from .files import IMAGE_SUFFIXES
 from .layout import scan_folder
 from .manifests import find_manifest, read_manifest
 from .remote import load_with_datasets
+from .shards import is_sharded
 from .shares import groups_of, hold_out, warn_of_shared_groups
 from .splits import SPLITS
 
@@ -44,8 +45,9 @@ def load_image_folder(
     Args:
         data_dir: a folder of class folders, under `train/ val(idation)/ test/` or without splits (then all is `train`),
             nested as deep as you like (the class is the image's own folder, or the one above folders that are
-            patients); a CSV, TSV or JSONL manifest with `file_name,label[,split]`; a folder that holds one; or whatever
-            `datasets.load_dataset` reads (a Hub id, a parquet folder).
+            patients); a CSV, TSV or JSONL manifest with `file_name,label[,split]`; a folder that holds one; tar and zip
+            archives, or a folder or URL of them (`shards`); or whatever `datasets.load_dataset` reads (a Hub id, a
+            parquet folder).
         manifest: a manifest whose file names are relative to `data_dir`.
         val_fraction: share of the training images that is held out as `validation`, stratified by class and seeded.
         seed: of the held-out share.
@@ -76,8 +78,9 @@ def load_image_folder(
     if not 0.0 <= val_fraction < 1.0:
         raise UsageError(f"val_fraction must be at least 0 and below 1, not {val_fraction}.")
     root = Path(data_dir)
-    manifest = Path(manifest) if manifest else find_manifest(root)
-    if manifest is None and not root.is_file() and (not root.is_dir() or _is_datasets_folder(root)):
+    sharded = not manifest and is_sharded(str(data_dir))
+    manifest = Path(manifest) if manifest else None if sharded else find_manifest(root)
+    if sharded or (manifest is None and not root.is_file() and (not root.is_dir() or _is_datasets_folder(root))):
         loaded = load_with_datasets(
             str(data_dir), label_names, group_column, group_pattern, on_bad_image, num_workers, not keep_repeated
         )

@@ -17,7 +17,8 @@ from PIL import Image
 
 from ..compat.datasets import fingerprint_of
 from ..errors import UsageError
-from ..files.caches import file_key
+from ..files.caches import file_keys
+from ..files.members import is_remote, member_of
 from .check import Verdict, pixel_digest
 from .draws import seeded_draws
 from .entries import column, image_files
@@ -174,7 +175,7 @@ class CachedPixels:
     def __init__(self, dataset: datasets.Dataset, resize: Callable, num_workers: int | None):
         raw = dataset.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
         files = image_files(dataset)
-        keys = [file_key(path) for path in files]
+        keys = file_keys(files)
         if not files:  # images within a parquet file have no name of their own
             keys = [f"{fingerprint_of(dataset)}-{index}" for index in range(len(dataset))]
 
@@ -212,7 +213,7 @@ def keep_decoded(paths: list[str], resize: Callable, num_workers: int | None) ->
             bad[index] = reason_of(error, paths[index])
             return None
 
-    store, keys = PixelStore(repr(resize)), [file_key(path) for path in paths]
+    store, keys = PixelStore(repr(resize)), file_keys(paths)
     store.add(keys, decode, num_workers, _source_of(paths))
     digests = store.digests()
     return Verdict(bad, [digests.get(key, "") for key in keys])
@@ -220,7 +221,10 @@ def keep_decoded(paths: list[str], resize: Callable, num_workers: int | None) ->
 
 def _source_of(paths: list[str]) -> str:
     """The folder that holds all of them."""
-    return os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths]) if paths else ""
+    places = {os.path.dirname(member.archive if (member := member_of(path)) else path) for path in paths}
+    if any(map(is_remote, places)):
+        return min(places)
+    return os.path.commonpath([os.path.abspath(place) for place in places]) if places else ""
 
 
 def _resized(encoded: dict[str, Any], resize: Callable) -> tuple[np.ndarray, str]:

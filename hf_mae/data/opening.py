@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from ..files.members import member_of, read_member
 from ..settings.data import MAX_PIXELS, MAX_PIXELS_VARIABLE
 
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `refuse_too_many_pixels` says it in a sentence
@@ -30,7 +31,7 @@ class ImageError(OSError):
 
 
 def open_image(source: str | os.PathLike | bytes) -> Image.Image:
-    """An image file, or its bytes, opened and not yet decoded.
+    """An image file (or a member of an archive), or its bytes, opened and not yet decoded.
 
     Raises:
         ImageError: it is no regular file, of no format that is read, or has more pixels than `max_pixels()`;
@@ -39,6 +40,8 @@ def open_image(source: str | os.PathLike | bytes) -> Image.Image:
     if isinstance(source, bytes):
         return _bounded(_pillow(io.BytesIO(source)))
     path = os.fspath(source)
+    if (member := member_of(path)) is not None:
+        return open_image(read_member(member))
     refuse_what_is_no_file(path)
     if path.lower().endswith(DICOM_SUFFIXES):
         return _bounded(_dicom(path))
@@ -61,6 +64,18 @@ def refuse_too_many_pixels(width: int, height: int) -> None:
     """Raises `ImageError` for an image that is larger than `max_pixels()`."""
     if width * height > max_pixels():
         raise ImageError(f"it has {width} x {height} pixels, more than {max_pixels():,}: --max_pixels raises that")
+
+
+def encoded_bytes(encoded: dict[str, Any]) -> bytes:
+    """What an image file holds, of an undecoded column: `{"bytes", "path"}`."""
+    if encoded.get("bytes"):
+        return bytes(encoded["bytes"])
+    path = encoded["path"]
+    if (member := member_of(path)) is not None:
+        return read_member(member)
+    refuse_what_is_no_file(path)
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def open_encoded(encoded: dict[str, Any]) -> Image.Image:

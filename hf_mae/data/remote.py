@@ -3,17 +3,20 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, DatasetDict, Image, Value
 
 from ..compat.datasets import fingerprint_of
 from ..errors import UsageError, counted, first_line
 from .check import Verdict, verdict_on_rows
-from .entries import keep_or_refuse
+from .entries import column_of, keep_or_refuse
+from .shards import DIGEST, is_sharded, load_shards
 from .shares import groups_of
 from .splits import SPLIT_NAMES, SPLITS, split_named
 from .tables import label_text
 
-LABEL_COLUMNS = ("labels", "label", "class", "category")
+LABEL_COLUMNS = ("labels", "label", "class", "category", "cls")  # the last is WebDataset's
 
 
 def load_with_datasets(
@@ -63,6 +66,8 @@ class _Columns:
 def _load(source: str) -> DatasetDict:
     from datasets import load_dataset, load_from_disk
 
+    if is_sharded(source):
+        return _with_labels(load_shards(source), source)
     try:
         if (Path(source) / "dataset_dict.json").is_file() or (Path(source) / "state.json").is_file():
             loaded = load_from_disk(source)
@@ -71,6 +76,15 @@ def _load(source: str) -> DatasetDict:
     except Exception as error:  # datasets and huggingface_hub raise many kinds; one sentence serves them all
         raise UsageError(f"{source} is no folder here, and datasets cannot load it ({first_line(error)}).") from None
     return DatasetDict({"train": loaded}) if isinstance(loaded, Dataset) else loaded
+
+
+def _with_labels(loaded: DatasetDict, source: str) -> DatasetDict:
+    if lacking := [split for split, dataset in loaded.items() if "label" not in dataset.column_names]:
+        raise UsageError(
+            f"{source} has images without a class ({', '.join(lacking)}): put them into a folder for each class, or a "
+            ".cls or .json file beside each (WebDataset's layout), and pack them again."
+        )
+    return loaded
 
 
 def _named_splits(loaded: DatasetDict, source: str) -> DatasetDict:
@@ -122,7 +136,7 @@ def _label_texts(dataset: Dataset, label: str, where: str) -> list[str]:
     Raises:
         UsageError: a row has no label.
     """
-    feature, values = dataset.features[label], dataset[label][:]
+    feature, values = dataset.features[label], column_of(dataset, label).to_pylist()
     if isinstance(feature, ClassLabel):
         odd = [place for place, value in enumerate(values) if value is None or not 0 <= value < len(feature.names)]
         if odd:
@@ -138,21 +152,19 @@ def _tidy(
     dataset: Dataset, split: str, columns: _Columns, ids: list[int], names: list[str], group_pattern: str | None
 ) -> Dataset:
     """One split with the columns of this package."""
-    paths = dataset.cast_column(columns.image, Image(decode=False)).select_columns([columns.image])
-    files, empty = [], []
-    for index, row in enumerate(paths):  # one by one: bytes of all images would fill the memory
-        image = row[columns.image]
-        files.append(str((image or {}).get("path") or f"{split}/{index}"))
-        empty += [] if image else [index]
-    if empty:
+    images = column_of(dataset, columns.image)
+    if empty := pc.indices_nonzero(pc.is_null(images)).to_pylist():
         raise UsageError(
             f"The {split} split has {counted(len(empty), 'row')} without an image, row {empty[0]} among them."
         )
     if columns.file_name:
-        files = dataset[columns.file_name][:]
-    tidy = dataset.select_columns([columns.image])
+        files = column_of(dataset, columns.file_name).to_pylist()
+    else:
+        paths = pc.struct_field(images, "path").to_pylist()
+        files = [str(path or f"{split}/{index}") for index, path in enumerate(paths)]
+    tidy = dataset.select_columns([columns.image, *({DIGEST} & set(dataset.column_names))])
     tidy = tidy if columns.image == "image" else tidy.rename_column(columns.image, "image")
-    tidy = tidy.add_column("labels", ids).add_column("file_name", files)
+    tidy = tidy.add_column("labels", np.asarray(ids)).add_column("file_name", files)
     if group_pattern:
         tidy = tidy.add_column("group", groups_of(files, group_pattern))
     elif columns.group:
@@ -169,13 +181,19 @@ def _checked(splits: dict[str, Dataset], on_bad_image: str, num_workers: int | N
     bad: dict[int, str] = {}
     digests: list[str] = []
     for split, dataset in splits.items():
-        rows = dataset.select_columns(["image"]).cast_column("image", Image(decode=False))["image"]
-        verdict = verdict_on_rows(rows, fingerprint_of(dataset), num_workers)
+        if DIGEST in dataset.column_names:  # whoever packed them has looked at every one
+            verdict = Verdict({}, column_of(dataset, DIGEST).to_pylist())
+        else:
+            rows = dataset.select_columns(["image"]).cast_column("image", Image(decode=False))["image"]
+            verdict = verdict_on_rows(rows, fingerprint_of(dataset), num_workers)
         bad |= {len(names) + place: reason for place, reason in verdict.bad.items()}
         names += dataset["file_name"][:]
         of_split += [split] * len(dataset)
         digests += verdict.digests
     keep = keep_or_refuse(names, of_split, Verdict(bad, digests), on_bad_image, own_splits=own_splits)
+    splits = {
+        split: part.remove_columns(DIGEST) if DIGEST in part.column_names else part for split, part in splits.items()
+    }
     if all(keep):
         return DatasetDict(splits)
     kept = DatasetDict()

@@ -2,10 +2,11 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
+from .members import is_remote, member_of, state_of_remote
 from .writing import whole_file
 
 Value = TypeVar("Value")
@@ -26,22 +27,41 @@ def kept(
     Args:
         name: of its file in the cache, which says all that it depends on (a fingerprint); its suffix is kept.
     """
+    made: list[Value] = []
+
+    def make_and_write(path: Path) -> None:
+        made.append(make())
+        write(path, made[0])
+
+    path = kept_file(name, make_and_write)
+    return made[0] if made else read(path)
+
+
+def kept_file(name: str, write: Callable[[Path], object]) -> Path:
+    """A file of the cache that is written once; its `name` as of `kept`."""
     path = cache_folder() / name
-    if path.is_file():
-        return read(path)
-    value = make()
-    with whole_file(path) as temporary:
-        named = temporary.with_name(f"{temporary.name}{path.suffix}")  # numpy adds the suffix where it is missing
-        try:
-            write(named, value)
-            named.replace(temporary)
-        finally:
-            named.unlink(missing_ok=True)
-    return value
+    if not path.is_file():
+        with whole_file(path) as temporary:
+            named = temporary.with_name(f"{temporary.name}{path.suffix}")  # numpy adds the suffix where it is missing
+            try:
+                write(named)
+                named.replace(temporary)
+            finally:
+                named.unlink(missing_ok=True)
+    return path
 
 
-def _state(path: str) -> str:
-    """What a file is, without reading it: where it lies, its size and its modification time."""
+def _state(path: str, archives: dict[str, str]) -> str:
+    """What a file is, without reading it: where it lies, its size and its modification time.
+
+    Args:
+        archives: what is known of archives already; added to.
+    """
+    if (member := member_of(path)) is not None:
+        if member.archive not in archives:
+            remote = is_remote(member.archive)
+            archives[member.archive] = state_of_remote(member.archive) if remote else _state(member.archive, {})
+        return f"{path}\0{archives[member.archive]}"
     try:
         stat = os.stat(path)
     except OSError as error:  # a broken link, say
@@ -51,12 +71,14 @@ def _state(path: str) -> str:
 
 def files_fingerprint(paths: list[str], *more: str) -> str:
     """Changes when any of the files does (path, size or modification time), or anything of `more`."""
-    digest = hashlib.sha256("\0".join(more).encode())
+    digest, archives = hashlib.sha256("\0".join(more).encode()), {}
     for path in paths:
-        digest.update(f"{_state(path)}\n".encode("utf-8", "surrogateescape"))
+        digest.update(f"{_state(path, archives)}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:32]
 
 
-def file_key(path: str) -> str:
-    """Changes when the file does (path, size or modification time)."""
-    return hashlib.blake2b(_state(path).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+def file_keys(paths: Iterable[str]) -> list[str]:
+    """A text for each, which changes when the file does (path, size or modification time)."""
+    archives: dict[str, str] = {}
+    states = (_state(path, archives).encode("utf-8", "surrogateescape") for path in paths)
+    return [hashlib.blake2b(state, digest_size=16).hexdigest() for state in states]

@@ -14,7 +14,7 @@ ON_BAD_IMAGE = ("error", "skip")
 ON_MISSING_CLASS = ("error", "keep")
 
 
-def bytes_of(size: str) -> int | None:
+def bytes_of(size: str, flag: str = "--cache_limit") -> int | None:
     """`200GB` in bytes (units of 1000); None: no size is given.
 
     Raises:
@@ -24,7 +24,7 @@ def bytes_of(size: str) -> int | None:
     if not size.strip():
         return None
     if not found:
-        raise CommandLineError(f"--cache_limit is a size, as 200GB or 500MB, not {size}.")
+        raise CommandLineError(f"{flag} is a size, as 200GB or 500MB, not {size}.")
     return round(float(found[1]) * float(1000 ** " KMGT".index(found[2].upper() or " ")))
 
 
@@ -45,7 +45,8 @@ class DataSourceArguments(ReadsImages):
 
     data_dir: str | None = option(
         None,
-        "Folder of class folders (with train/ val/ test/ or without), a CSV/TSV/JSONL manifest, or a Hub id.",
+        "Folder of class folders (with train/ val/ test/ or without), a CSV/TSV/JSONL manifest, tar or zip archives, "
+        "or a Hub id.",
         common=True,
         group="Data",
     )
@@ -160,7 +161,9 @@ class PreparationArguments(DataArguments):
 class PretrainingDataArguments(ReadsImages):
     """Where the unlabelled images are."""
 
-    data_dir: str | None = option(None, "A folder tree of images; labels are not needed.", common=True, group="Data")
+    data_dir: str | None = option(
+        None, "A folder tree of images, tar or zip archives; labels are not needed.", common=True, group="Data"
+    )
     transforms: str = option("endoscopy", "Family of transforms.", choices=FAMILIES, common=True, group="Data")
     mean_std: list[str] | None = option(None, "As for finetune.", group="Data")
     exclude: list[str] | None = option(

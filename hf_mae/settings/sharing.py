@@ -121,6 +121,19 @@ class DataSetArguments(DataSourceArguments):
 
 
 @dataclass
+class ShardArguments(DataSourceArguments):
+    """Which data set is packed, and how."""
+
+    output_dir: str | None = option(None, "The folder of the shards.", common=True, group="Output")
+    unlabelled: bool = option(
+        False, "Pack every image below the folder, without classes and splits: for pretrain.", common=True, group="Data"
+    )
+    shard_size: str = option("500MB", "Of a shard, about.", common=True, group="Output")
+    check: bool = option(False, "Read the shards of a folder again, and say whether they are whole.", common=True)
+    seed: int = option(0, "Of the order in which images lie in the shards, and of val_fraction.", group="Data")
+
+
+@dataclass
 class DemoArguments(ReadsImages):
     """Which model is shown, and to whom."""
 

@@ -23,6 +23,7 @@ from .sharing import (
     PushArguments,
     ReconstructionArguments,
     ReportArguments,
+    ShardArguments,
 )
 from .studies import (
     AuditArguments,
@@ -233,6 +234,14 @@ VERBS = {
             required=("run",),
             words=("run",),
             reads_recipes=False,
+        ),
+        Verb(
+            "shard",
+            "pack images into tar shards, for volumes that folders are too slow for",
+            "Pack a data set into tar shards (WebDataset's layout) with an index: FOLDER OUT, or FOLDER --check.",
+            (ShardArguments,),
+            required=("data_dir",),
+            words=("data_dir", "output_dir"),
         ),
         Verb(
             "push-dataset",

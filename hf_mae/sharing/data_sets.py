@@ -10,7 +10,9 @@ from datasets import Dataset, DatasetDict, Features, Image
 from tqdm.auto import tqdm
 
 from ..data.entries import listed
+from ..data.opening import encoded_bytes
 from ..errors import UsageError, counted
+from ..files.members import member_of
 from ..files.writing import whole_folder, write_text
 from ..reporting.document import cell
 
@@ -73,8 +75,10 @@ def _shards(rows: Any) -> Iterator[list[dict[str, Any]]]:
     size = 0
     for row in rows:
         image = row["image"]
-        content = image["bytes"] or Path(image["path"]).read_bytes()
-        path = os.path.basename(image["path"] or row["file_name"])
+        content = encoded_bytes(image)
+        path = os.path.basename(
+            row["file_name"] if image["path"] is None or member_of(image["path"]) else image["path"]
+        )
         if shard and size + len(content) > SHARD:
             yield shard
             shard, size = [], 0

@@ -15,7 +15,7 @@ from hf_mae.data.images import CachedPixels
 from hf_mae.data.opening import read_rgb
 from hf_mae.data.store import PixelStore
 from hf_mae.data.transforms import SquareResize
-from hf_mae.files.caches import file_key
+from hf_mae.files.caches import file_keys
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_a_killed_preparation_goes_on_and_two_at_once_do_the_work_once(tmp_path)
 import os; os.environ["HF_HOME"] = {str(tmp_path / "home")!r}
 from pathlib import Path
 from hf_mae.data.store import PixelStore
-from hf_mae.files.caches import file_key
+from hf_mae.files.caches import file_keys
 from hf_mae.data.transforms import SquareResize
 from PIL import Image
 import numpy as np
@@ -111,7 +111,7 @@ done = []
 def decode(place):
     done.append(place)
     return np.asarray(SquareResize(224)(Image.open(paths[place]).convert("RGB"))), ""
-PixelStore("x").add([file_key(path) for path in paths], decode, 2)
+PixelStore("x").add([file_keys([path])[0] for path in paths], decode, 2)
 print(len(done))
 """
     argv = [sys.executable, "-c", code]
@@ -131,10 +131,10 @@ print(len(done))
 def test_a_key_follows_the_file(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(b"one")
-    before = file_key(str(path))
-    assert file_key(str(path)) == before
+    before = file_keys([str(path)])[0]
+    assert file_keys([str(path)])[0] == before
     path.write_bytes(b"other")
-    assert file_key(str(path)) != before
+    assert file_keys([str(path)])[0] != before
 
 
 def test_workers_that_are_started_anew_read_it_too(cache, toy):

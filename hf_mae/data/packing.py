@@ -1,0 +1,242 @@
+"""A data set -> tar shards in WebDataset's layout, with an index beside them (`shards` reads both).
+
+The images are the files' own bytes. Where they lie is shuffled, so that whoever reads the shards one after the other
+meets no long row of one class; the index keeps the data set's order, so that a training through it draws the same
+images as from the folder.
+"""
+
+import io
+import json
+import logging
+import os
+import tarfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import xxhash
+from datasets import Dataset, DatasetDict, Image
+from tqdm.auto import tqdm
+
+from ..compat.datasets import fingerprint_of
+from ..errors import UsageError, counted
+from ..files.members import sizes_of
+from ..files.writing import whole_file, write_json, write_text
+from .check import verdict_on_files, verdict_on_rows
+from .entries import image_files, listed
+from .files import IMAGE_SUFFIXES
+from .fingerprint import data_fingerprint
+from .opening import encoded_bytes, open_image
+from .shards import INDEX, INDEX_SCHEMA, NAMES_BESIDE, ROWS, VERSION
+
+logger = logging.getLogger(__name__)
+
+PLAN, PARTS = "plan.json", ".parts"  # of shards that are not all written
+SUFFIX_OF = {"JPEG": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2", "DIB": ".bmp"}  # of images without a name
+ROW = pa.field("row", pa.int64())  # in the index to be
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Shards that were written.
+
+    Args:
+        folder: where they are.
+        shards: how many.
+        images: in them, by split.
+        size: in bytes.
+    """
+
+    folder: Path
+    shards: int
+    images: dict[str, int]
+    size: int
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """What one file will hold: rows of a split, by their place there."""
+
+    name: str
+    split: str
+    rows: np.ndarray
+
+
+def pack(splits: DatasetDict, folder: Path, shard_size: int, seed: int, num_workers: int | None) -> Packed:
+    """Writes the shards that are not there yet, and then the index.
+
+    Args:
+        splits: with `image`, `file_name`, and `labels` and `group` where they are known.
+        shard_size: bytes of images in a file, about.
+        seed: of the order in which images lie.
+
+    Raises:
+        UsageError: the folder holds something else, or shards of other images.
+    """
+    plan = {"data": data_fingerprint(splits), "shard_size": shard_size, "seed": seed, "version": VERSION}
+    _begin(folder, plan)
+    shards = [shard for split, dataset in splits.items() for shard in _planned(split, dataset, shard_size, seed)]
+    digests = {split: _digests(dataset, num_workers) for split, dataset in splits.items()}
+    starts = dict(zip(splits, np.cumsum([0, *map(len, splits.values())])))
+    total = sum(map(len, splits.values()))
+    with (
+        ThreadPoolExecutor(num_workers or os.cpu_count() or 1) as pool,
+        tqdm(total=total, unit="image", delay=1) as bar,
+    ):
+
+        def write(shard: _Shard) -> None:
+            if not (folder / PARTS / f"{shard.name}.parquet").is_file():
+                _write(shard, splits[shard.split], folder, digests[shard.split], int(starts[shard.split]))
+            bar.update(len(shard.rows))
+
+        list(pool.map(write, shards))
+    return _finish(folder, shards, splits, plan)
+
+
+def _begin(folder: Path, plan: dict[str, Any]) -> None:
+    """A folder that is new, or was begun for the same images."""
+    path = folder / PLAN
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if before is None and folder.is_dir() and any(folder.iterdir()):
+        raise UsageError(f"{folder} exists and is not empty: choose another folder.")
+    if before is not None and before != plan:
+        raise UsageError(
+            f"{folder} was begun for other images, or with another --shard_size or --seed: choose another folder."
+        )
+    (folder / PARTS).mkdir(parents=True, exist_ok=True)
+    if before is None:
+        write_json(path, plan)
+    elif there := len(list((folder / PARTS).glob("*.parquet"))):
+        logger.info("%s of %s are there already.", counted(there, "shard"), folder)
+
+
+def _planned(split: str, dataset: Dataset, shard_size: int, seed: int) -> list[_Shard]:
+    """Which images go where: in an order that is drawn, as many as make a file."""
+    sizes = np.asarray(sizes_of(image_files(dataset)) or _sizes_within(dataset))
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    numbers = (np.cumsum(sizes[order]) - sizes[order]) // shard_size  # by where an image begins
+    parts = [part for part in np.split(order, np.flatnonzero(np.diff(numbers)) + 1) if len(part)]
+    return [_Shard(f"{split}-{number:05d}.tar", split, part) for number, part in enumerate(parts)]
+
+
+def _undecoded(dataset: Dataset) -> Dataset:
+    return dataset.cast_column("image", Image(decode=False))
+
+
+def _sizes_within(dataset: Dataset) -> list[int]:
+    """Bytes of images that lie in a table."""
+    sizes: list[int] = []
+    for batch in dataset.with_format("arrow").select_columns(["image"]).iter(64):
+        sizes += pc.binary_length(pc.struct_field(batch.column("image"), "bytes")).to_pylist()
+    return sizes
+
+
+def _digests(dataset: Dataset, num_workers: int | None) -> list[str]:
+    """Of every image's pixels; whoever read the data set has looked already."""
+    if files := image_files(dataset):
+        return verdict_on_files(files, num_workers).digests
+    return verdict_on_rows(_undecoded(dataset)["image"], fingerprint_of(dataset), num_workers).digests
+
+
+def _write(shard: _Shard, dataset: Dataset, folder: Path, digests: Sequence[str], start: int) -> None:
+    """A shard and, when it is whole, what lies where in it."""
+    chosen = _undecoded(dataset.select(shard.rows))
+    names = dataset.features["labels"].names if "labels" in dataset.column_names else None
+    rows: list[dict[str, Any]] = []
+    with whole_file(folder / shard.name) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for place, image in zip(shard.rows, chosen):
+            number = start + int(place)
+            told = {"file_name": image["file_name"], "split": shard.split, "group": image.get("group")}
+            told["label"] = None if names is None else names[image["labels"]]
+            content = encoded_bytes(image["image"])
+            offset = _add(tar, f"{number:09d}{_suffix(image['file_name'], content)}", content)
+            if names is not None:
+                _add(tar, f"{number:09d}.cls", str(image["labels"]).encode())
+            about = {name: value for name, value in told.items() if value is not None}
+            _add(tar, f"{number:09d}.json", json.dumps(about, ensure_ascii=False).encode())
+            where = {"shard": shard.name, "offset": offset, "size": len(content), "digest": digests[place] or None}
+            rows.append(told | where | {"row": number})
+    table = pa.Table.from_pylist(rows, pa.schema([*INDEX_SCHEMA, ROW]))
+    with whole_file(folder / PARTS / f"{shard.name}.parquet") as temporary:
+        pq.write_table(table, temporary)
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> int:
+    """Adds a member, and returns where its bytes lie. The same bytes give the same archive, whoever packs them."""
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    tar.addfile(info, io.BytesIO(content))
+    return tar.offset - -(-len(content) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+
+
+def _suffix(name: str, content: bytes) -> str:
+    suffix = Path(name).suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return suffix
+    with open_image(content) as image:
+        kind = str(image.format)
+    return SUFFIX_OF.get(kind, f".{kind.lower()}")
+
+
+def _finish(folder: Path, shards: list[_Shard], splits: DatasetDict, plan: dict[str, Any]) -> Packed:
+    """Writes the index of all shards, and takes away what was needed until then."""
+    parts = [pq.read_table(folder / PARTS / f"{shard.name}.parquet") for shard in shards]
+    table = pa.concat_tables(parts).sort_by("row").drop_columns(["row"])
+    names = column_names(splits)
+    sizes = {shard.name: os.path.getsize(folder / shard.name) for shard in shards}
+    hashes = {shard.name: file_hash(folder / shard.name) for shard in shards}
+    about = plan | {"shards": sizes, "xxh3_128": hashes, "classes": names}
+    if names is not None:
+        write_text(folder / NAMES_BESIDE[0], "".join(f"{name}\n" for name in names))
+    with whole_file(folder / INDEX) as temporary:
+        rows = table.replace_schema_metadata({"hf_mae": json.dumps(about)})
+        pq.write_table(rows, temporary, row_group_size=ROWS * 10)
+    for shard in shards:
+        (folder / PARTS / f"{shard.name}.parquet").unlink()
+    (folder / PARTS).rmdir()
+    (folder / PLAN).unlink()
+    return Packed(folder, len(shards), {split: len(rows) for split, rows in splits.items()}, sum(sizes.values()))
+
+
+def column_names(splits: DatasetDict) -> list[str] | None:
+    """The classes in the order of their ids; None: there are none."""
+    feature = next(iter(splits.values())).features.get("labels")
+    return list(feature.names) if feature is not None else None
+
+
+def file_hash(path: Path) -> str:
+    """xxh3 of a file's bytes."""
+    digest = xxhash.xxh3_128()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def check(folder: Path) -> Packed:
+    """Reads every shard of a folder again, and compares it with what was written.
+
+    Raises:
+        UsageError: there is no index, or a shard is missing or holds other bytes.
+    """
+    try:
+        schema = pq.read_schema(folder / INDEX)
+        about = json.loads((schema.metadata or {})[b"hf_mae"])
+        hashes, sizes = about["xxh3_128"], about["shards"]
+    except (OSError, ValueError, KeyError, pa.ArrowException):
+        raise UsageError(f"{folder} holds no {INDEX} of `hf-mae shard`, or a damaged one.") from None
+    bar = tqdm(hashes.items(), unit="shard", delay=1)
+    wrong = [name for name, found in bar if not (folder / name).is_file() or file_hash(folder / name) != found]
+    if wrong:
+        raise UsageError(
+            f"{counted(len(wrong), 'shard')} of {folder} {'is' if len(wrong) == 1 else 'are'} missing or damaged: "
+            f"{listed(wrong)}. Copy them again, or make the shards again."
+        )
+    splits = pq.read_table(folder / INDEX, columns=["split"]).column("split").value_counts().to_pylist()
+    return Packed(folder, len(sizes), {row["values"]: row["counts"] for row in splits}, sum(sizes.values()))

@@ -1,0 +1,126 @@
+"""Files within tar and zip archives, read at their place: nothing is unpacked.
+
+A member is named by a text, as a file is by its path: `ARCHIVE::OFFSET+SIZE`, with a `z` behind it where its bytes are
+deflated. The archive is a path here, or whatever fsspec opens (`s3://...`, `https://...`).
+"""
+
+import os
+import re
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+NAMED = re.compile(r"(?P<archive>.+)::(?P<offset>\d{1,19})\+(?P<size>\d{1,19})(?P<deflated>z?)", re.DOTALL)
+LARGEST = 1_000_000_000  # bytes of a member, inflated
+
+
+@dataclass(frozen=True)
+class Member:
+    """Where the bytes of a file within an archive lie."""
+
+    archive: str
+    offset: int
+    size: int
+    deflated: bool
+
+    def __str__(self) -> str:
+        return f"{self.archive}::{self.offset}+{self.size}{'z' * self.deflated}"
+
+
+def member_of(name: str) -> Member | None:
+    """What a text names; None: it is the path of a file of its own."""
+    found = NAMED.fullmatch(name) if "::" in name else None
+    if found is None:
+        return None
+    return Member(found["archive"], int(found["offset"]), int(found["size"]), bool(found["deflated"]))
+
+
+def is_remote(name: str) -> bool:
+    """Whether fsspec opens it, rather than the file system here."""
+    return "://" in name
+
+
+def read_member(member: Member) -> bytes:
+    """Its bytes.
+
+    Raises:
+        OSError: the archive is not there, ends before the member does, or holds other bytes.
+    """
+    if member.size > LARGEST:
+        raise OSError(f"it is larger than {LARGEST:,} bytes")
+    if is_remote(member.archive):
+        system, path = file_system(member.archive)
+        content: bytes = system.cat_file(path, start=member.offset, end=member.offset + member.size)
+    else:
+        content = _pread(member)
+    if len(content) < member.size:
+        raise OSError(f"{os.path.basename(member.archive)} ends before it does")
+    return inflated(content) if member.deflated else content
+
+
+def _pread(member: Member) -> bytes:
+    status = os.stat(member.archive)
+    file = _opened(member.archive, status.st_ino, status.st_size, status.st_mtime_ns)
+    if hasattr(os, "pread"):
+        return os.pread(file.fileno(), member.size, member.offset)
+    with open(member.archive, "rb") as own:  # Windows
+        own.seek(member.offset)
+        return own.read(member.size)
+
+
+@lru_cache(maxsize=64)
+def _opened(archive: str, *state: int) -> Any:
+    """An archive in the state that it is in; closed when others take its place here and nobody reads it."""
+    return open(archive, "rb")
+
+
+def inflated(content: bytes) -> bytes:
+    """What was deflated.
+
+    Raises:
+        OSError: the bytes are damaged, or far too many.
+    """
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        found = inflate.decompress(content, LARGEST)
+    except zlib.error as error:
+        raise OSError(f"its archive is damaged ({error})") from None
+    if inflate.unconsumed_tail:
+        raise OSError(f"it is larger than {LARGEST:,} bytes")
+    return found
+
+
+@lru_cache(maxsize=4096)
+def file_system(url: str) -> tuple[Any, str]:
+    """fsspec's file system of a URL, and the path there."""
+    from fsspec.core import url_to_fs
+
+    return url_to_fs(url)
+
+
+def state_of_remote(url: str) -> str:
+    """What a file elsewhere is, without reading it, as far as its file system tells."""
+    system, path = file_system(url)
+    info = system.info(path)
+    told = [info.get(name) for name in ("size", "ETag", "etag", "mtime", "LastModified", "last_modified", "created")]
+    return "\0".join(map(str, told))
+
+
+def all_there(names: Iterable[str]) -> bool:
+    """Whether every one is a file, or a member of an archive that is."""
+    seen: dict[str, bool] = {}
+    for name in names:
+        member = member_of(name)
+        if member is None:
+            if not os.path.isfile(name):
+                return False
+        elif not seen.setdefault(member.archive, is_remote(member.archive) or os.path.isfile(member.archive)):
+            return False
+    return True
+
+
+def sizes_of(names: Iterable[str]) -> list[int]:
+    """Bytes of each, as they are stored."""
+    return [member.size if (member := member_of(name)) else os.path.getsize(name) for name in names]
