@@ -94,12 +94,12 @@ def test_files_are_written_in_one_room():
     assert found == ["hf_mae/data/check.py: .write_text(", 'hf_mae/sharing/space_app.py: open(path, "w"']
 
 
-def test_conversion_knows_errors_and_files_alone():
+def test_conversion_knows_errors_files_and_compat_alone():
     names = re.compile(r"from hf_mae(?:\.(\w+))?")
     found = {
         match.group(1) for path in (ROOT / "conversion").glob("*.py") for match in names.finditer(path.read_text())
     }
-    assert found == {"errors", "files", "_lazy"}
+    assert found == {"errors", "files", "compat", "_lazy"}
 
 
 @pytest.mark.launch

@@ -9,8 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from accelerate import Accelerator, DistributedType, PartialState
+from accelerate.data_loader import SeedableRandomSampler
 from accelerate.optimizer import AcceleratedOptimizer
+
+PART = 65_536  # numbers of images that are a list at a time
 
 
 @contextmanager
@@ -61,6 +65,31 @@ def deepspeed_unseen() -> Iterator[None]:
         yield
     finally:
         other.is_deepspeed_available = looks
+
+
+class _SmallSampler(SeedableRandomSampler):
+    """accelerate's order of images, without a list of all of them: of 4.8 million, that takes 190 MB in every
+    process."""
+
+    def __iter__(self) -> Iterator[int]:
+        if self.generator is None:
+            self.generator = torch.Generator()
+        self.generator.manual_seed(self.epoch + self.initial_seed)
+        for part in torch.randperm(len(self.data_source), generator=self.generator).split(PART):
+            yield from part.tolist()
+        self.set_epoch(self.epoch + 1)
+
+
+def with_small_sampler(loader: Any) -> Any:
+    """Lets a prepared loader that shuffles draw the same order in little memory."""
+    batches: Any = loader.batch_sampler
+    while batches is not None and not hasattr(batches, "sampler"):
+        batches = getattr(batches, "batch_sampler", None)
+    sampler = getattr(batches, "sampler", None)
+    if type(sampler) is SeedableRandomSampler and not sampler.replacement:
+        if sampler.num_samples == len(sampler.data_source):
+            sampler.__class__ = _SmallSampler
+    return loader
 
 
 def bare_optimizer(optimizer: Any) -> Any:

@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Features, Image, Value
 
 from ..errors import LONGEST, UsageError, counted
-from ..files.members import all_there
+from ..files.members import all_there, archives_and_sizes, are_there, member_of, sizes_of
 from .check import Verdict, verdict_on_files
 from .ledger import note_found, note_left_out
 from .splits import SPLITS
@@ -66,6 +68,11 @@ def column(dataset: Dataset, name: str) -> list | None:
     return dataset[name][:] if name in dataset.column_names else None
 
 
+def labels_of(dataset: Dataset) -> np.ndarray | None:
+    """The class ids; None where there are none."""
+    return column_of(dataset, "labels").to_numpy() if "labels" in dataset.column_names else None
+
+
 def holds_images(dataset: Any) -> bool:
     """Whether a data set is one of undecoded images with classes, rather than one that gives tensors."""
     if not isinstance(dataset, Dataset) or dataset.format["type"] not in (None, "python"):
@@ -90,9 +97,33 @@ def with_own_columns(dataset: Dataset) -> Dataset:
 def image_files(dataset: Dataset) -> list[str]:
     """The paths of the images, where every one is a file of its own or a member of an archive; else (a parquet file, a
     Hub data set) none."""
-    undecoded = dataset.select_columns(["image"]).cast_column("image", Image(decode=False))["image"][:]
-    paths = [row["path"] for row in undecoded if row["path"] and not row["bytes"]]
-    return paths if len(paths) == len(dataset) and all_there(paths) else []
+    paths = image_places(dataset)
+    return [] if paths is None else paths.to_pylist()
+
+
+def image_places(dataset: Dataset) -> pa.ChunkedArray | None:
+    """`image_files` as Arrow holds them; None: there are none."""
+    images = column_of(dataset, "image")
+    paths = pc.struct_field(images, "path")
+    if paths.null_count or pc.struct_field(images, "bytes").null_count < len(images) or not len(paths):
+        return None
+    within = archives_and_sizes(paths)
+    there = all_there(paths.to_pylist()) if within is None else are_there(within[0])
+    return paths if there else None
+
+
+def is_within_archives(dataset: Dataset) -> bool:
+    """Whether the images are members of archives."""
+    path = dataset.cast_column("image", Image(decode=False))[0]["image"]["path"] if len(dataset) else None
+    return path is not None and member_of(path) is not None
+
+
+def bytes_of_images(dataset: Dataset) -> pa.ChunkedArray | None:
+    """How large the file of every image is; None: they lie in a table."""
+    if within := archives_and_sizes(pc.struct_field(column_of(dataset, "image"), "path")):
+        return within[1]
+    paths = image_places(dataset)
+    return None if paths is None else pa.chunked_array([sizes_of(paths.to_pylist())], pa.int64())
 
 
 def listed(names: list[str], whole: bool = False) -> str:

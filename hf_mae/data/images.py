@@ -6,7 +6,7 @@ interruption changes it.
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -21,7 +21,7 @@ from ..files.caches import file_keys
 from ..files.members import is_remote, member_of
 from .check import Verdict, pixel_digest
 from .draws import seeded_draws
-from .entries import column, image_files
+from .entries import column, image_files, labels_of
 from .opening import read_rgb, reason_of
 from .room import NoRoom
 from .store import PixelStore
@@ -55,8 +55,8 @@ class TrainingImages(torch.utils.data.Dataset):
         on_bad_image: str = "error",
         batched: bool = False,
     ):
-        self.file_names = dataset["file_name"][:]
-        self.labels = np.asarray(dataset["labels"][:]) if "labels" in dataset.column_names else None
+        self.file_names: Sequence[str] = dataset["file_name"]  # where they lie: on the disk, if the data set does
+        self.labels = labels_of(dataset)
         self.transform, self.seed, self.on_bad_image = transform, seed, on_bad_image
         self.batched = batched and cache and transform.batch is not None
         self._told: set[int] = set()  # of the unreadable images, those that were warned of
@@ -106,9 +106,9 @@ class EvaluationImages(torch.utils.data.Dataset):
     """Items as of `TrainingImages`, prepared by the image processor that is saved with the model."""
 
     def __init__(self, dataset: datasets.Dataset, processor: Any, cache: bool = True, num_workers: int | None = None):
-        self.file_names = dataset["file_name"][:]
+        self.file_names: Sequence[str] = dataset["file_name"]
         self.groups = column(dataset, "group")
-        self.labels = np.asarray(dataset["labels"][:]) if "labels" in dataset.column_names else None
+        self.labels = labels_of(dataset)
         self.processor = processor
         prefix = ProcessorPrefix(processor)
         self.pixels = pixels_of(dataset, prefix, cache, num_workers)
@@ -215,8 +215,7 @@ def keep_decoded(paths: list[str], resize: Callable, num_workers: int | None) ->
 
     store, keys = PixelStore(repr(resize)), file_keys(paths)
     store.add(keys, decode, num_workers, _source_of(paths))
-    digests = store.digests()
-    return Verdict(bad, [digests.get(key, "") for key in keys])
+    return Verdict(bad, store.digests(keys))
 
 
 def _source_of(paths: list[str]) -> str:

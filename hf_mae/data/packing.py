@@ -196,7 +196,7 @@ def _finish(folder: Path, shards: list[_Shard], splits: DatasetDict, plan: dict[
         write_text(folder / NAMES_BESIDE[0], "".join(f"{name}\n" for name in names))
     with whole_file(folder / INDEX) as temporary:
         rows = table.replace_schema_metadata({"hf_mae": json.dumps(about)})
-        pq.write_table(rows, temporary, row_group_size=ROWS * 10)
+        pq.write_table(rows, temporary, row_group_size=ROWS)
     for shard in shards:
         (folder / PARTS / f"{shard.name}.parquet").unlink()
     (folder / PARTS).rmdir()

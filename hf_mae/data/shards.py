@@ -52,7 +52,7 @@ INDEX_SCHEMA = pa.schema(
 )
 LOCAL_HEADER, HEADER_SIZE = b"PK\x03\x04", 30  # of a zip's member
 ENCRYPTED = 0x1
-ROWS = 10_000  # of a table, written at a time
+ROWS = 50_000  # of a table, written at a time
 DIGEST = "digest"  # the column of what tells images by their pixels
 COLUMNS = ("file_name", "split", "label", "group")
 NAMES_BESIDE = ("classes.txt", "classnames.txt")  # beside archives whose classes are numbers
@@ -133,17 +133,16 @@ def _of_index(index: str, root: str) -> DatasetDict:
     """The splits that an index tells, from its memory-mapped form in the cache."""
     try:
         with _opened(index) as file:
-            table = pq.ParquetFile(file)
-            about = json.loads((table.schema_arrow.metadata or {}).get(b"hf_mae", b"null"))
-            rows = table.read() if about else None
+            schema = pq.read_schema(file)
+            about = json.loads((schema.metadata or {}).get(b"hf_mae", b"null"))
     except (OSError, ValueError, pa.ArrowException) as error:
         raise UsageError(f"{index} is damaged ({first_line(error)}): make the shards again.") from None
-    if about is None or rows is None or about.get("version") != VERSION or rows.schema.names != INDEX_SCHEMA.names:
+    if about is None or about.get("version") != VERSION or schema.names != INDEX_SCHEMA.names:
         raise UsageError(f"{index} is no index of `hf-mae shard` of this version: make the shards again.")
     archives = {name: f"{root}/{name}" for name in about["shards"]}
     _refuse_changed(archives, about["shards"], index)
     name = files_fingerprint([f"{archive}::0+0" for archive in archives.values()], index, json.dumps(about))
-    return _kept_splits(name, lambda: _table_of_index(rows, root))
+    return _kept_splits(name, lambda: _table_of_index(index, root))
 
 
 def _refuse_changed(archives: dict[str, str], sizes: dict[str, int], index: str) -> None:
@@ -165,8 +164,13 @@ def _size(archive: str) -> int:
         return -1
 
 
-def _table_of_index(rows: pa.Table, root: str) -> pa.Table:
+def _table_of_index(index: str, root: str) -> pa.Table:
     """Its rows with the images' places spelled out."""
+    try:
+        with _opened(index) as file:
+            rows = pq.read_table(file)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise UsageError(f"{index} is damaged ({first_line(error)}): make the shards again.") from None
     names = rows["shard"].combine_chunks().cast(pa.string())
     numbers = [rows[name].combine_chunks().cast(pa.string()) for name in ("offset", "size")]
     archives = pc.binary_join_element_wise(pa.scalar(root), names, "/")
@@ -188,7 +192,7 @@ def _kept_splits(name: str, make: Callable[[], pa.Table]) -> DatasetDict:
     def write(path: Path) -> None:
         table = make()
         features = {column: Image() if column == "image" else Value("string") for column in table.column_names}
-        with ArrowWriter(features=Features(features), path=str(path)) as writer:
+        with ArrowWriter(features=Features(features), path=str(path), writer_batch_size=ROWS) as writer:
             for batch in table.to_batches(max_chunksize=ROWS):
                 writer.write_table(pa.Table.from_batches([batch]))
             writer.finalize()

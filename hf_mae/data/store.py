@@ -21,6 +21,8 @@ from uuid import uuid4
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from tqdm.auto import tqdm
 
 from ..compat.datasets import ArrowWriter
@@ -32,7 +34,8 @@ from .room import ABOUT, NoRoom, make_room, sources_of
 logger = logging.getLogger(__name__)
 
 RULE = 2  # of `opening`: what a file's levels become; another rule makes other stores
-FILE_IMAGES, BATCH_IMAGES = 512, 64  # in an Arrow file; in memory
+FILE_IMAGES, BATCH_IMAGES = 512, 64  # in an Arrow file, at least; in memory
+FILES, LARGEST_FILE = 64, 8192  # of a large set, so that few are opened: about so many; images in one at most
 Decoded = tuple[np.ndarray, str]  # uint8 (height, width, 3), and the digest of the whole image
 MEASURED = 8  # images that are decoded to tell what all will take
 
@@ -51,6 +54,10 @@ def _open(path: Path) -> datasets.Dataset:
     return datasets.Dataset.from_file(str(path))
 
 
+def _column(path: Path, name: str) -> list[pa.Array]:
+    return _open(path).data.column(name).chunks
+
+
 class PixelStore:
     """Images by key.
 
@@ -64,14 +71,18 @@ class PixelStore:
         self.folder = cache_folder() / "images" / name
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def places(self) -> dict[str, tuple[Path, int]]:
-        """Key -> file and row, of everything that is there."""
-        return {key: (path, row) for path in self._files() for row, key in enumerate(_open(path)["key"][:])}
+    def digests(self, keys: Sequence[str]) -> list[str]:
+        """Of the images' own pixels; empty for one that is not there."""
+        files, places = self._files(), self._places(keys)
+        known = pa.chunked_array([[""], *(chunk for file in files for chunk in _column(file, "digest"))], pa.string())
+        return known.take(pa.array(places + 1)).to_pylist()
 
-    def digests(self) -> dict[str, str]:
-        """Key -> digest of the image's own pixels, of everything that is there."""
-        opened = [_open(path) for path in self._files()]
-        return {key: digest for part in opened for key, digest in zip(part["key"][:], part["digest"][:])}
+    def _places(self, keys: Sequence[str]) -> np.ndarray:
+        """The row of each key in all files, one after the other; -1 where it is not there. Arrow looks them up: of
+        millions, a dict would take a gigabyte."""
+        known = pa.chunked_array([chunk for file in self._files() for chunk in _column(file, "key")], pa.string())
+        places = pc.index_in(pa.array(keys, pa.string()), value_set=known.combine_chunks())
+        return places.fill_null(-1).to_numpy().astype(np.int64)
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("*.arrow"))
@@ -110,12 +121,13 @@ class PixelStore:
 
             done = len(keys) - len(missing)
             with tqdm(total=len(keys), initial=done, desc="Decoding images", unit="image") as bar:
-                for start in range(0, len(missing), FILE_IMAGES):
-                    self._write(keys, missing[start : start + FILE_IMAGES], once, pool, bar)
+                size = min(max(FILE_IMAGES, len(missing) // FILES), LARGEST_FILE)
+                for start in range(0, len(missing), size):
+                    self._write(keys, missing[start : start + size], once, pool, bar)
 
     def _missing(self, keys: Sequence[str]) -> list[int]:
-        there = self.places()
-        first = {key: place for place, key in reversed(list(enumerate(keys))) if key not in there}
+        missing = np.flatnonzero(self._places(keys) < 0).tolist()
+        first = {keys[place]: place for place in reversed(missing)}
         return sorted(first.values())
 
     def _note(self, source: str) -> None:
@@ -151,16 +163,19 @@ class PixelStore:
             partial.unlink(missing_ok=True)
 
     def rows(self, keys: Sequence[str]) -> tuple[datasets.Dataset, np.ndarray]:
-        """A data set that holds the images, in arrow format, and the row of each key in it."""
-        places = self.places()
-        wanted = [places[key] for key in keys]
-        files = sorted({path for path, _ in wanted})
-        for path in files:
+        """A data set that holds the images, in arrow format, and the row of each key in it.
+
+        Raises:
+            NoRoom: some are not there any more.
+        """
+        rows, files = self._places(keys), self._files()
+        if len(rows) and rows.min() < 0:
+            raise NoRoom(f"Prepared images of {self.folder} are gone again: another run made room for its own.")
+        ends = np.cumsum([len(_open(path)) for path in files])
+        for path in (files[place] for place in np.unique(np.searchsorted(ends, rows, side="right"))):
             with suppress(OSError):  # of a cache that is shared and belongs to somebody else
                 os.utime(path)  # used now: those that were used longest ago make room for others
-        starts = dict(zip(files, np.cumsum([0, *(len(_open(path)) for path in files)])))
-        whole = datasets.concatenate_datasets([_open(path) for path in files]).with_format("arrow")
-        return whole, np.array([starts[path] + row for path, row in wanted])
+        return datasets.concatenate_datasets([_open(path) for path in files]).with_format("arrow"), rows
 
 
 def _some_of(missing: list[int], decode: Callable, pool: ThreadPoolExecutor) -> dict[int, Decoded]:

@@ -110,17 +110,35 @@ def state_of_remote(url: str) -> str:
 
 def all_there(names: Iterable[str]) -> bool:
     """Whether every one is a file, or a member of an archive that is."""
-    seen: dict[str, bool] = {}
+    archives = set()
     for name in names:
-        member = member_of(name)
-        if member is None:
-            if not os.path.isfile(name):
-                return False
-        elif not seen.setdefault(member.archive, is_remote(member.archive) or os.path.isfile(member.archive)):
+        if (member := member_of(name)) is not None:
+            archives.add(member.archive)
+        elif not os.path.isfile(name):
             return False
-    return True
+    return are_there(archives)
+
+
+def are_there(archives: Iterable[str]) -> bool:
+    """Whether every archive is a file, or elsewhere."""
+    return all(is_remote(archive) or os.path.isfile(archive) for archive in archives)
 
 
 def sizes_of(names: Iterable[str]) -> list[int]:
     """Bytes of each, as they are stored."""
     return [member.size if (member := member_of(name)) else os.path.getsize(name) for name in names]
+
+
+def archives_and_sizes(names: Any) -> tuple[list[str], Any] | None:
+    """Of a column (Arrow) of members: the archives, and the bytes of each member; None: they are files.
+
+    Millions take seconds, and no memory of Python's.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not len(names) or member_of(names[0].as_py()) is None or not pc.all(pc.match_substring(names, "::")).as_py():
+        return None
+    archives = pc.unique(pc.list_element(pc.split_pattern(names, "::", max_splits=1, reverse=True), 0))
+    sizes = pc.list_element(pc.split_pattern(names, "+", max_splits=1, reverse=True), 1)
+    return archives.to_pylist(), pc.ascii_rtrim(sizes, "z").cast(pa.int64())

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback, get_scheduler
 
+from ..compat.accelerate import with_small_sampler
 from ..compat.transformers import HookedTrainer, StockModel, attention_of, attention_set_to
 from ..data.images import collate
 from ..errors import UsageError, one_line
@@ -87,7 +88,7 @@ class ReferenceTrainer(HookedTrainer):
                 "mixup and --dataloader_drop_last leave out a smaller batch, so use a smaller "
                 "per_device_train_batch_size."
             )
-        return with_calm_workers(loader)
+        return with_small_sampler(with_calm_workers(loader))
 
     # The stock Trainer would leave out the last images of an evaluation too.
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:

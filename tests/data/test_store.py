@@ -13,6 +13,7 @@ from support.paths import ROOT
 from hf_mae.data import TrainingImages, load_image_folder, store, training_transform
 from hf_mae.data.images import CachedPixels
 from hf_mae.data.opening import read_rgb
+from hf_mae.data.room import NoRoom
 from hf_mae.data.store import PixelStore
 from hf_mae.data.transforms import SquareResize
 from hf_mae.files.caches import file_keys
@@ -49,7 +50,7 @@ def test_what_goes_in_comes_out_and_is_decoded_once(cache, monkeypatch):
     order = [38, 3, 19, 20, 0]
     for found, place in zip(held(pixels, [keys[place] for place in order]), order):
         assert np.array_equal(found, image_of(place))
-    assert PixelStore("another resize").places() == {} and pixels.digests()["k20"] == "digest 20"
+    assert PixelStore("another resize").digests(["k20"]) == [""] and pixels.digests(["k20"]) == ["digest 20"]
     pixels.add(["twice", "twice"], decode, 1)
     assert len(held(pixels, ["twice", "twice"])) == 2
 
@@ -61,19 +62,21 @@ def test_an_error_keeps_what_is_whole_and_leaves_nothing_half_written(cache, mon
     def decode(place):
         if place == 21:
             raise OSError("broken file")
-        return image_of(place), ""
+        return image_of(place), f"digest {place}"
 
     with pytest.raises(OSError, match="broken file"):
         pixels.add(keys, decode, 2)
-    assert sorted(pixels.places()) == sorted(keys[:16])
+    assert [bool(found) for found in pixels.digests(keys)] == [True] * 16 + [False] * 14
     assert not list(pixels.folder.glob(".*.partial"))
 
 
 def test_what_is_not_to_be_kept_leaves_no_file(cache):
     pixels = PixelStore("a resize")
-    pixels.add(["a", "b"], lambda place: (image_of(place), "") if place else None, 1)
+    pixels.add(["a", "b"], lambda place: (image_of(place), "digest") if place else None, 1)
     pixels.add(["a"], lambda place: None, 1)
-    assert list(pixels.places()) == ["b"] and len(list(pixels.folder.glob("*arrow*"))) == 1
+    assert pixels.digests(["a", "b"]) == ["", "digest"] and len(list(pixels.folder.glob("*arrow*"))) == 1
+    with pytest.raises(NoRoom, match="are gone again"):
+        pixels.rows(["a", "b"])
     assert not list(pixels.folder.glob(".*.partial"))
 
 

@@ -1,0 +1,116 @@
+"""What a data set of millions of images costs a training process: `python scripts/benchmark_volume.py`.
+
+Shards with an index of so many images (the index's rows lie on the same few thousand tiny images, so that 4.8 million
+need no terabyte). For each size a process reads it for pre-training as `hf-mae pretrain` does, once with no index in
+the cache and once more with it, and then goes on in the middle of an epoch. The memory is what the process holds on top
+of what it holds with 1,000 images (anonymous pages; files that are mapped into memory are none), and what two workers
+hold of their own.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from hf_mae.data.packing import pack
+from hf_mae.data.shards import INDEX, INDEX_SCHEMA
+from hf_mae.data.unlabelled import load_unlabelled
+
+PROGRAM = """
+import json, os, sys, time
+import torch
+from accelerate import Accelerator
+from hf_mae.compat.accelerate import with_small_sampler
+from hf_mae.data.fingerprint import data_fingerprint
+from hf_mae.data.images import TrainingImages, collate
+from hf_mae.data.transforms import pretraining_transform
+from hf_mae.data.unlabelled import load_unlabelled
+from accelerate.utils import DataLoaderConfiguration
+
+def own(pid="self"):
+    with open(f"/proc/{pid}/smaps_rollup") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("Private_Dirty:")) / 1e3
+
+torch.set_num_threads(1)
+began = time.perf_counter()
+images = load_unlabelled(sys.argv[1], "error", decode=False)
+data_fingerprint({"train": images})
+data = TrainingImages(images, pretraining_transform("endoscopy", 32), cache=False)
+started = time.perf_counter() - began
+accelerator = Accelerator(dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True), cpu=True)
+loader = torch.utils.data.DataLoader(data, 64, shuffle=True, collate_fn=collate, num_workers=2)
+loader = with_small_sampler(accelerator.prepare(loader))
+began = time.perf_counter()
+steps = iter(accelerator.skip_first_batches(loader, len(loader) // 2))
+next(steps)
+resumed = time.perf_counter() - began
+workers = [int(pid) for pid in open(f"/proc/self/task/{os.getpid()}/children").read().split()]
+print(json.dumps([started, resumed, own(), max([own(pid) for pid in workers], default=0)]))
+"""
+
+
+def make(folder: Path, files: int) -> None:
+    """Shards of so many tiny images."""
+    (folder / "images").mkdir()
+    for number in range(files):
+        pixels = np.random.default_rng(number).integers(0, 255, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / f"{number:05d}.jpg")
+    from datasets import DatasetDict
+
+    pack(DatasetDict({"train": load_unlabelled(str(folder / "images"), "error")}), folder / "shards", 10**9, 0, None)
+
+
+def stretch(folder: Path, count: int) -> None:
+    """The same shards with an index of `count` images, each of another name."""
+    table = pq.read_table(folder / "shards" / INDEX)
+    rows = table.take(pa.array(np.arange(count) % len(table)))
+    names = pa.array((f"patient_{number // 100:06d}/frame_{number:08d}.jpg" for number in range(count)), pa.string())
+    rows = rows.set_column(rows.schema.get_field_index("file_name"), "file_name", names)
+    rows = rows.cast(INDEX_SCHEMA.with_metadata(table.schema.metadata))
+    about = json.loads(table.schema.metadata[b"hf_mae"]) | {"data": str(count)}
+    pq.write_table(rows.replace_schema_metadata({"hf_mae": json.dumps(about)}), folder / "shards" / INDEX)
+
+
+def measured(folder: Path, home: str) -> list[float]:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, folder / "shards"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"HF_HOME": home, "HF_HUB_OFFLINE": "1"},
+    )
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main(counts: list[int], files: int) -> None:
+    print("| images | first start | start again | a resumed epoch's first batch | memory | of a worker |")
+    print("|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        make(folder, files)
+        base: list[float] | None = None
+        for count in [1000, *counts]:
+            stretch(folder, count)
+            first, again = (measured(folder, f"{place}/home") for _ in range(2))
+            base = base or again
+            memory, worker = again[2] - base[2], again[3] - base[3]
+            cells = [f"{count:,}", f"{first[0]:.1f} s", f"{again[0]:.1f} s", f"{again[1]:.1f} s"]
+            cells += [f"{memory:.0f} MB", f"{worker:.0f} MB"]
+            print(f"| {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--counts", type=int, nargs="+", default=[10_000, 100_000, 1_000_000, 4_800_000])
+    parser.add_argument("--files", type=int, default=2000, help="images that the shards hold")
+    asked = parser.parse_args()
+    main(asked.counts, asked.files)
