@@ -90,8 +90,12 @@ def test_files_are_written_in_one_room():
         if path.parent != PACKAGE / "files"
         for match in writes.finditer(path.read_text())
     ]
-    # What `kept` hands it; and the app of a Space, which has nothing of the package.
-    assert found == ["hf_mae/data/check.py: .write_text(", 'hf_mae/sharing/space_app.py: open(path, "w"']
+    # What `kept` and `whole_file` hand out; and the app of a Space, which has nothing of the package.
+    assert found == [
+        "hf_mae/data/check.py: .write_text(",
+        'hf_mae/data/packing.py: open(temporary, "w"',
+        'hf_mae/sharing/space_app.py: open(path, "w"',
+    ]
 
 
 def test_conversion_knows_errors_files_and_compat_alone():

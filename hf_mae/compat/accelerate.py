@@ -71,6 +71,8 @@ class _SmallSampler(SeedableRandomSampler):
     """accelerate's order of images, without a list of all of them: of 4.8 million, that takes 190 MB in every
     process."""
 
+    generator: torch.Generator | None
+
     def __iter__(self) -> Iterator[int]:
         if self.generator is None:
             self.generator = torch.Generator()
@@ -85,7 +87,7 @@ def with_small_sampler(loader: Any) -> Any:
     batches: Any = loader.batch_sampler
     while batches is not None and not hasattr(batches, "sampler"):
         batches = getattr(batches, "batch_sampler", None)
-    sampler = getattr(batches, "sampler", None)
+    sampler: Any = getattr(batches, "sampler", None)
     if type(sampler) is SeedableRandomSampler and not sampler.replacement:
         if sampler.num_samples == len(sampler.data_source):
             sampler.__class__ = _SmallSampler

@@ -268,7 +268,7 @@ def _members_of_tar(archive: str, file: IO[bytes]) -> Iterator[tuple[str, Member
     try:
         with tarfile.open(fileobj=file, mode="r:", errors="surrogateescape") as opened:
             for member in opened:
-                opened.members = []  # else it keeps all of them
+                opened.members = []  # type: ignore[attr-defined]  # else it keeps all of them
                 if member.isreg() and not member.issparse():
                     yield member.name, Member(archive, member.offset_data, member.size, False)
             file.seek(opened.offset)

@@ -71,7 +71,8 @@ def _state(path: str, archives: dict[str, str]) -> str:
 
 def files_fingerprint(paths: list[str], *more: str) -> str:
     """Changes when any of the files does (path, size or modification time), or anything of `more`."""
-    digest, archives = hashlib.sha256("\0".join(more).encode()), {}
+    digest = hashlib.sha256("\0".join(more).encode())
+    archives: dict[str, str] = {}
     for path in paths:
         digest.update(f"{_state(path, archives)}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:32]
