@@ -22,7 +22,10 @@ def main(argv: list[str]) -> int:
     if done.output:
         before = f" ({done.before} were there before)" if done.before else ""
         good = done.total - len(done.faults)
-        print(f"{good} of {counted(done.total, 'image')} predicted: {done.output}{before}", file=sys.stderr)
+        print(f"{good} of {counted(done.total, 'image')} predicted: {done.own}{before}", file=sys.stderr)
+        if done.joined:
+            print(f"All {counted(done.part_of, 'part')} are together: {done.output}", file=sys.stderr)
     for fault in done.faults:
         print(printable(f"hf-mae predict: {fault}"), file=sys.stderr)
-    return 1 if done.faults else 0
+    # A launcher ends all processes where one has another status: of parts, the table tells what could not be read.
+    return 1 if done.faults and done.part_of == 1 else 0

@@ -1,18 +1,24 @@
-"""What `hf-mae predict` is given: files, folders, globs and videos -> images, one after the other."""
+"""What `hf-mae predict` is given: files, folders, globs, videos and archives -> images, one after the other."""
 
 import glob
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from ..errors import UsageError
+from ..files.members import is_remote
+
+ARCHIVE_SUFFIXES = (".tar", ".zip")
+TOGETHER = 1000  # members that are looked up at once
 
 
 def find_images(patterns: list[str], videos: bool = False) -> list[str]:
     """Files from files, folders (searched whole, sorted) and globs, in the order given.
 
     Args:
-        videos: look for them in folders too.
+        videos: look for them in folders too, and leave folders and URLs of archives as they are, for `sources`.
 
     Raises:
         UsageError: a pattern that stands for nothing.
@@ -21,7 +27,9 @@ def find_images(patterns: list[str], videos: bool = False) -> list[str]:
 
     found = []
     for pattern in patterns:
-        if os.path.isdir(pattern):
+        if videos and is_collection(pattern):
+            found.append(pattern)
+        elif os.path.isdir(pattern):
             inside = image_files_below(pattern)
             if videos:
                 from .videos import videos_below
@@ -41,27 +49,91 @@ def find_images(patterns: list[str], videos: bool = False) -> list[str]:
     return found
 
 
-def sources(paths: list[str], fps: float, done: set[str]) -> Iterator[tuple[str, Callable]]:
+def is_collection(path: str) -> bool:
+    """Whether it is an archive of images, or a folder or URL of them."""
+    if not (is_remote(path) or path.lower().endswith(ARCHIVE_SUFFIXES) or os.path.isdir(path)):
+        return False
+    from .shards import is_sharded
+
+    return is_sharded(path)
+
+
+@lru_cache(maxsize=4)
+def _collection(path: str) -> Any:
+    """Its images, as Arrow has them."""
+    from datasets import concatenate_datasets
+
+    from .shards import load_shards
+
+    splits = [part.select_columns(["image", "file_name"]) for part in load_shards(path).values()]
+    return (splits[0] if len(splits) == 1 else concatenate_datasets(splits)).with_format("arrow")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which of several processes this one is, from 0, and of how many: each takes images that follow each other."""
+
+    number: int = 0
+    of: int = 1
+
+    def bounds(self, count: int) -> tuple[int, int]:
+        """The first of `count` images that is its own, and the first that is the next one's."""
+        return self.number * count // self.of, (self.number + 1) * count // self.of
+
+
+def number_of(paths: list[str]) -> int:
+    """Files, and images in archives; a video counts once."""
+    return sum(len(_collection(path)) if is_collection(path) else 1 for path in paths)
+
+
+def sources(paths: list[str], fps: float, done: set[str], part: Part = Part()) -> Iterator[tuple[str, Callable]]:
     """Name and opener (-> a PIL image) of every image, and of the frames of every video, that is not done.
 
     Args:
         fps: frames a second that are taken of videos.
         done: names to pass over.
+        part: whose images, of several processes that share them.
     """
+    first, last = part.bounds(number_of(paths))
+    place = 0
+    for path in paths:
+        if is_collection(path):
+            inside = _collection(path)
+            rows = range(max(first - place, 0), max(min(last - place, len(inside)), 0))
+            yield from _members(path, inside, rows, done)
+            place += len(inside)
+            continue
+        if first <= place < last:
+            yield from _of_file(path, fps, done)
+        place += 1
+
+
+def _members(path: str, inside: Any, rows: range, done: set[str]) -> Iterator[tuple[str, Callable]]:
+    from .opening import open_image
+
+    for start in range(rows.start, rows.stop, TOGETHER):
+        table = inside[start : min(start + TOGETHER, rows.stop)]
+        places = table.column("image").combine_chunks().field("path").to_pylist()
+        for name, place in zip(table.column("file_name").to_pylist(), places):
+            if (whole := f"{path.rstrip('/')}/{name}") not in done:
+                yield whole, lambda place=place: open_image(place)
+
+
+def _of_file(path: str, fps: float, done: set[str]) -> Iterator[tuple[str, Callable]]:
+    """An image, or a video's frames."""
     from .opening import open_image
     from .videos import frame_name, frames, is_video
 
-    for path in paths:
-        if not is_video(path):
-            if path not in done:
-                yield path, lambda path=path: open_image(path)
-            continue
-        try:
-            for seconds, image in frames(path, fps):
-                if (name := frame_name(path, seconds)) not in done:
-                    yield name, lambda image=image: image
-        except OSError as error:
-            yield path, lambda error=error: _raise(error)
+    if not is_video(path):
+        if path not in done:
+            yield path, lambda: open_image(path)
+        return
+    try:
+        for seconds, image in frames(path, fps):
+            if (name := frame_name(path, seconds)) not in done:
+                yield name, lambda image=image: image
+    except OSError as error:
+        yield path, lambda error=error: _raise(error)
 
 
 def _raise(error: Exception):
@@ -81,8 +153,15 @@ def prepare(name: str, opener: Callable, processor: Any):
         return " ".join(str(error).replace(name, "the file").split()) or type(error).__name__
 
 
-def expected(paths: list[str], fps: float) -> int:
+def expected(paths: list[str], fps: float, part: Part = Part()) -> int:
     """How many rows there will be, about, where there are videos."""
     from .videos import is_video, number_of_frames
 
-    return sum(number_of_frames(path, fps) if is_video(path) else 1 for path in paths)
+    first, last = part.bounds(number_of(paths))
+    total, place = 0, 0
+    for path in paths:
+        units = len(_collection(path)) if is_collection(path) else 1
+        own = max(min(place + units, last) - max(place, first), 0)
+        total += number_of_frames(path, fps) if own and is_video(path) else own
+        place += units
+    return total

@@ -14,7 +14,7 @@ import warnings
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ..files.members import member_of, read_member
 from ..settings.data import MAX_PIXELS, MAX_PIXELS_VARIABLE
@@ -96,6 +96,10 @@ def _pillow(source: Any) -> Image.Image:
         Image.MAX_IMAGE_PIXELS = None  # a person has raised the bound, which is ours from here on
     try:
         return Image.open(source, formats=formats)
+    except UnidentifiedImageError:
+        if isinstance(source, str):
+            raise
+        raise ImageError("it is no image of a format that is read") from None  # Pillow would name a buffer's address
     except Image.DecompressionBombError:
         raise ImageError(f"it has more than {max_pixels():,} pixels: --max_pixels raises that") from None
 

@@ -31,11 +31,11 @@ from ..files.caches import files_fingerprint, kept_file
 from ..files.members import Member, file_system, inflated, is_remote
 from .entries import listed
 from .files import IMAGE_SUFFIXES, LITTER, refuse_odd_names, walk_images
+from .inputs import ARCHIVE_SUFFIXES
 from .splits import SPLITS, split_named
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = (".tar", ".zip")
 INDEX = "index.parquet"  # beside the shards of `hf-mae shard`
 VERSION = 1  # of the index
 INDEX_SCHEMA = pa.schema(
@@ -75,7 +75,7 @@ class _Found:
 class _Sample:
     """The members of one key."""
 
-    images: list[tuple[str, Member]] = field(default_factory=list)
+    images: dict[str, Member] = field(default_factory=dict)  # of one name, a tar's last holds
     metadata: dict[str, bytes] = field(default_factory=dict)
 
 
@@ -85,7 +85,7 @@ def is_sharded(source: str) -> bool:
         return True
     path = Path(source)
     if path.is_file():
-        return path.name.lower().endswith(SUFFIXES)
+        return path.name.lower().endswith(ARCHIVE_SUFFIXES)
     if not path.is_dir():
         return False
     return (path / INDEX).is_file() or (bool(_local_archives(path)) and not walk_images(path).images)
@@ -98,7 +98,7 @@ def _local_archives(root: Path) -> list[str]:
 
 
 def _is_archive(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+    return name.lower().endswith(ARCHIVE_SUFFIXES) and not name.startswith(".")
 
 
 def load_shards(source: str) -> DatasetDict:
@@ -122,7 +122,7 @@ def load_shards(source: str) -> DatasetDict:
     except (OSError, ValueError, ImportError) as error:
         raise UsageError(f"{source} cannot be reached ({first_line(error)}).") from None
     if not archives:
-        raise UsageError(f"{source} holds no {' or '.join(SUFFIXES)} and no {INDEX}: nothing to read.")
+        raise UsageError(f"{source} holds no {' or '.join(ARCHIVE_SUFFIXES)} and no {INDEX}: nothing to read.")
     return _of_archives(archives, source)
 
 
@@ -215,14 +215,20 @@ def _rows(whole: Dataset, places: np.ndarray) -> Dataset:
 
 
 def _of_archives(archives: list[str], root: str) -> DatasetDict:
-    name = files_fingerprint([f"{archive}::0+0" for archive in archives], root)
+    beside = [] if is_remote(root) else [os.path.join(root, name) for name in NAMES_BESIDE]
+    name = files_fingerprint([*(f"{archive}::0+0" for archive in archives), *beside], root, str(VERSION))
     return _kept_splits(name, lambda: _table_of_archives(archives, root))
 
 
 def _table_of_archives(archives: list[str], root: str) -> pa.Table:
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         bar = tqdm(pool.map(_images_of, archives), total=len(archives), desc="Reading archives", unit="file", delay=1)
-        found = [image for images in bar for image in images]
+        by_archive = dict(zip(archives, bar))
+    found = [image for images in by_archive.values() for image in images]
+    if len({image.file_name for image in found}) < len(found):  # each archive begins to count anew
+        for archive, images in by_archive.items():
+            for image in images:
+                image.file_name = f"{PurePosixPath(archive).name}/{image.file_name}"
     if not found:
         raise UsageError(f"{root} holds no images: {counted(len(archives), 'archive')} without one.")
     refuse_odd_names([image.file_name for image in found], root)
@@ -253,7 +259,7 @@ def _images_of(archive: str) -> list[_Found]:
     of_shard = split_named(re.sub(r"\d+", "", PurePosixPath(archive).stem)) or split_named(
         PurePosixPath(archive).parent.name
     )
-    return [_found(name, member, sample, of_shard) for sample in samples for name, member in sample.images]
+    return [_found(name, member, sample, of_shard) for sample in samples for name, member in sample.images.items()]
 
 
 def _opened(name: str) -> IO[bytes]:
@@ -310,7 +316,7 @@ def _samples(members: Iterator[tuple[str, Member]], file: IO[bytes]) -> list[_Sa
             continue
         key = str(path.with_name(path.name.partition(".")[0]))
         if path.name.lower().endswith(IMAGE_SUFFIXES):
-            samples.setdefault(key, _Sample()).images.append((str(path), member))
+            samples.setdefault(key, _Sample()).images[str(path)] = member
         elif path.suffix.lower() in METADATA and member.size <= LARGEST_METADATA:
             later.append((key, path.suffix.lower(), member))
     for key, kind, member in later:

@@ -1,16 +1,19 @@
 """A table that grows row by row, keeps what it has when it is interrupted, and goes on from there."""
 
 import csv
+import hashlib
 import io
 import json
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
 from ..errors import UsageError
-from .writing import csv_line, write_json, write_text
+from .locks import locked
+from .writing import csv_line, whole_file, write_json, write_text
 
 
 @contextmanager
@@ -96,3 +99,39 @@ def _whole_lines(text: str, partial: Path) -> tuple[list[str], set[str]]:
             kept.append(f"{line}\n")
             done.add(name)
     return kept, done
+
+
+def part_names(path: str | Path, count: int, settings: dict[str, Any]) -> list[str]:
+    """Where each of several processes writes its rows of a table. Rows of other settings have other names, so that
+    they never come together."""
+    path = Path(path)
+    key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    names = [f"{path.stem}.{key}.part-{number}-of-{count}{path.suffix}" for number in range(1, count + 1)]
+    return [str(path.with_name(name)) for name in names]
+
+
+def join_parts(parts: Sequence[str | Path], path: str | Path, head_rows: int) -> bool:
+    """Puts the parts of a table together and takes them away, where all of them are whole; whoever writes the last one
+    does.
+
+    Args:
+        head_rows: lines that each part begins with, and the table once.
+
+    Returns:
+        Whether it was done here and now.
+    """
+    path = Path(path)
+    lock = path.with_name(f".{path.name}.lock")
+    with locked(lock):
+        if not all(os.path.isfile(part) for part in parts):
+            return False
+        with whole_file(path) as temporary, open(temporary, "wb") as table:
+            for number, part in enumerate(parts):
+                with open(part, "rb") as file:
+                    for _ in range(head_rows if number else 0):
+                        file.readline()
+                    shutil.copyfileobj(file, table)
+        for part in parts:
+            os.unlink(part)
+        lock.unlink(missing_ok=True)
+    return True

@@ -1,8 +1,10 @@
 """Settings of the verbs that look at a finished model: evaluate, predict, probe, explain."""
 
+import os
+import re
 from dataclasses import dataclass
 
-from ..errors import UsageError
+from ..errors import CommandLineError, UsageError
 from .data import FAMILIES, DataSourceArguments, ReadsImages
 from .options import option
 
@@ -47,7 +49,11 @@ class PredictionArguments(ReadsImages):
     """Which images are classified by which model."""
 
     images: list[str] | None = option(
-        None, "Image and video files, folders and globs.", common=True, group="Data", metavar="IMAGES"
+        None,
+        "Image and video files, folders and globs; tar and zip archives, and folders and URLs of them.",
+        common=True,
+        group="Data",
+        metavar="IMAGES",
     )
     model_name_or_path: str | None = option(None, FINE_TUNED, common=True, group="Model")
     output: str | None = option(
@@ -75,8 +81,27 @@ class PredictionArguments(ReadsImages):
         False, "Go on with the output: predict what it lacks, and append.", common=True, group="Output"
     )
     overwrite: bool = option(False, "Replace the output file.", common=True, group="Output")
+    part: str | None = option(
+        None,
+        "2/8: predict the second eighth; the process that ends last puts all parts together. Not given: as "
+        "`accelerate launch` says, else all.",
+        group="Output",
+        metavar="I/N",
+    )
+
+    def part_of(self) -> tuple[int, int]:
+        """Which part, from 0, of how many: as asked for, or of the processes that were launched together."""
+        if self.part is None:
+            launched = "RANK" in os.environ and "WORLD_SIZE" in os.environ
+            return (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) if launched else (0, 1)
+        found = re.fullmatch(r"(\d+)/(\d+)", self.part)
+        if not found or not 1 <= int(found[1]) <= int(found[2]):
+            raise CommandLineError(f"--part takes I/N, as 2/8 for the second of eight, not {self.part}.")
+        return int(found[1]) - 1, int(found[2])
 
     def __post_init__(self) -> None:
+        if self.part_of()[1] > 1 and not self.output:
+            raise UsageError("Several processes that predict together need --output, a file on a disk of all of them.")
         if min(self.top_k, self.batch_size, self.num_workers or 1) < 1:
             raise UsageError("--top_k, --batch_size and --num_workers must be at least 1.")
         if not self.fps > 0:

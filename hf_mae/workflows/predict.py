@@ -7,7 +7,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
-from ..data.inputs import expected, find_images, sources
+from ..data.inputs import Part, expected, find_images, sources
+from ..errors import UsageError
+from ..files.growing import growing_file, join_parts, part_names
 from ..files.writing import csv_line
 from ..settings.evaluation import PredictionArguments
 from ..settings.fill import fill
@@ -21,13 +23,19 @@ class Predicted:
         total: rows that were written.
         before: rows that the output had already.
         faults: what was wrong with the images that could not be read.
-        output: the file; None: the rows went to `write`.
+        output: the file that was asked for; None: the rows went to `to`.
+        own: the file that the rows went to: `output`, or a part of it.
+        part_of: how many parts it has.
+        joined: whether the parts were put together here, since all are whole.
     """
 
     total: int = 0
     before: int = 0
     faults: list[str] = field(default_factory=list)
     output: str | None = None
+    own: str | None = None
+    part_of: int = 1
+    joined: bool = False
 
 
 def predict(*, to: TextIO | None = None, **flags: Any) -> Predicted:
@@ -38,26 +46,30 @@ def predict(*, to: TextIO | None = None, **flags: Any) -> Predicted:
         flags: the flags of `hf-mae predict`.
     """
     (options,) = fill("predict", None, **flags).parts
-    paths = find_images(options.images, videos=True)
-    rows, head, settings = _classifier_of(options, paths)
+    paths, part = find_images(options.images, videos=True), Part(*options.part_of())
+    if part.of > 1 and os.path.exists(options.output) and not options.overwrite:
+        raise UsageError(f"{options.output} exists: pass --overwrite, or another name.")
+    rows, head, settings = _classifier_of(options, paths, part)
     result = Predicted(output=options.output)
     if not options.output:
         if to is not None:
             to.write(csv_line(head))
             _write_rows(rows(set()), to, False, len(head), result)
         return result
-    from ..files.growing import growing_file
-
     as_jsonl = options.output.endswith(".jsonl")
-    table = growing_file(options.output, None if as_jsonl else head, settings, options.resume, options.overwrite)
+    images = {"images": options.images, "fps": options.fps}
+    parts = part_names(options.output, part.of, settings | images) if part.of > 1 else [options.output]
+    result.own, result.part_of = parts[part.number], part.of
+    table = growing_file(result.own, None if as_jsonl else head, settings, options.resume, options.overwrite)
     with table as (file, done):
         result.before = len(done)
         _write_rows(rows(done), file, as_jsonl, len(head), result)
+    result.joined = part.of > 1 and join_parts(parts, options.output, 0 if as_jsonl else 1)
     return result
 
 
 def _classifier_of(
-    options: PredictionArguments, paths: list[str]
+    options: PredictionArguments, paths: list[str], part: Part
 ) -> tuple[Callable[[set[str]], Iterator[dict[str, Any]]], list[str], dict[str, Any]]:
     """A function (names that are done -> rows), the columns of a CSV, and what all rows have in common."""
     import torch
@@ -70,9 +82,10 @@ def _classifier_of(
 
     temperature = read_temperature(options.temperature, options.tta) if options.temperature else 1.0
     model, processor = load_classifier(str(options.model_name_or_path))
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
     top_k = min(options.top_k, model.config.num_labels)
-    total = expected(paths, options.fps)
+    total = expected(paths, options.fps, part)
+    cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
     def rows(done: set[str]) -> Iterator[dict[str, Any]]:
         with ExitStack() as stack:
@@ -80,15 +93,17 @@ def _classifier_of(
             found = predict_files(
                 model,
                 processor,
-                sources(paths, options.fps, done),
+                sources(paths, options.fps, done, part),
                 options.batch_size,
                 top_k,
-                options.num_workers or os.cpu_count() or 1,
+                options.num_workers or max(cores, 1),
                 temperature=temperature,
                 bf16=options.bf16,
             )
             count = max(total, len(done))
-            yield from tqdm(found, total=count, initial=len(done), unit="image", desc="Predicting", delay=1)
+            silent = True if part.number else None
+            bar = tqdm(found, total=count, initial=len(done), unit="image", desc="Predicting", delay=1, disable=silent)
+            yield from bar
 
     settings = {"model": options.model_name_or_path, "top_k": top_k, "tta": options.tta, "bf16": options.bf16}
     return rows, _columns(top_k), settings | {"temperature": temperature}

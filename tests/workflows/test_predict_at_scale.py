@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.cli_process import run_cli
+from support.launching import environment, launch
 from support.paths import ROOT
 
+from hf_mae.data.inputs import Part, expected, find_images, sources
 from hf_mae.data.videos import frames, number_of_frames
 
 
@@ -110,3 +113,72 @@ def test_bf16_is_near_float32(model, toy):
     for one, two in zip(*scores):
         assert two == pytest.approx(one, abs=0.02)
     assert scores[0] != scores[1]
+
+
+@pytest.fixture(scope="module")
+def frames_of_all_kinds(tmp_path_factory):
+    """Images in a folder, in a tar and in a zip, a broken one, and a video."""
+    root = tmp_path_factory.mktemp("all")
+    (root / "folder").mkdir()
+    draws = np.random.default_rng(0)
+    for number in range(7):
+        Image.fromarray(draws.integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(root / "folder" / f"{number} é.png")
+    (root / "folder" / "6 é.png").write_text("broken")
+    (root / "in").mkdir()
+    shutil.make_archive(str(root / "in" / "a"), "tar", root / "folder")
+    shutil.make_archive(str(root / "in" / "b"), "zip", root / "folder")
+    make_video(root / "v.mp4", seconds=2)
+    return root
+
+
+def test_parts_are_all_images_once(frames_of_all_kinds):
+    paths = find_images([str(frames_of_all_kinds / name) for name in ("folder", "v.mp4", "in")], videos=True)
+    names = [name for name, _ in sources(paths, 1, set())]
+    assert len(names) == 7 + 2 + 14 and len(set(names)) == len(names)
+    for of in (2, 3, 5, 40):
+        parts = [[name for name, _ in sources(paths, 1, set(), Part(number, of))] for number in range(of)]
+        assert [name for part in parts for name in part] == names
+        assert [expected(paths, 1, Part(number, of)) for number in range(of)] == list(map(len, parts))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_parts_come_together_as_one_process_would_have_written_them(model, frames_of_all_kinds, tmp_path, suffix):
+    places = [frames_of_all_kinds / name for name in ("folder", "v.mp4", "in")]
+    argv = ["predict", "--model_name_or_path", model, *places, "--batch_size", 1, "--output"]
+    run_cli(*argv, tmp_path / f"one.{suffix}", status=1)
+    together = tmp_path / f"together.{suffix}"
+    for number in (3, 1):
+        assert "together" not in run_cli(*argv, together, "--part", f"{number}/3").stderr.split("predicted: ")[0]
+        assert not together.exists()
+    parts = sorted(tmp_path.glob("together.*.part-*"))
+    assert len(parts) == 2 and "pass --resume" in run_cli(*argv, together, "--part", "1/3", status=1).stderr
+    content = parts[0].read_bytes()
+    partial = parts[0].with_name(f"{parts[0].name}.partial")  # as a kill leaves it
+    partial.write_bytes(content[: len(content) * 2 // 3])
+    parts[0].unlink()
+    run_cli(*argv, together, "--part", "1/3", "--resume")
+    assert "All 3 parts are together" in run_cli(*argv, together, "--part", "2/3", "--resume").stderr
+    assert together.read_bytes() == (tmp_path / f"one.{suffix}").read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {f"one.{suffix}", f"together.{suffix}"}
+    assert "exists" in run_cli(*argv, together, "--part", "2/3", status=1).stderr
+    assert "--part takes I/N" in run_cli(*argv, together, "--part", "4/3", status=2).stderr
+    assert "need --output" in run_cli(*argv[:-1], "--part", "1/3", status=2).stderr
+
+
+@pytest.mark.launch
+def test_processes_that_are_launched_together_share_the_images(model, frames_of_all_kinds, tmp_path):
+    argv = ["--model_name_or_path", model, frames_of_all_kinds / "folder", frames_of_all_kinds / "in", "--output"]
+    run_cli("predict", *argv, tmp_path / "one.csv", status=1)
+    done = subprocess.run(
+        launch("ddp", 2, *argv, tmp_path / "two.csv", verb="predict"),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        cwd=ROOT.parent,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "All 2 parts are together" in done.stderr
+    one, two = (list(csv.reader((tmp_path / name).open(newline=""))) for name in ("one.csv", "two.csv"))
+    assert [[row[0], row[1]] for row in one] == [[row[0], row[1]] for row in two]
+    for first, second in zip(one[1:], two[1:]):
+        assert float(second[2] or 0) == pytest.approx(float(first[2] or 0), abs=1e-6)
