@@ -24,7 +24,7 @@ from .draws import seeded_draws
 from .entries import column, image_files, labels_of
 from .opening import read_rgb, reason_of
 from .room import NoRoom
-from .store import PixelStore
+from .store import PixelStore, pixels_within
 from .transforms import TrainingTransform
 
 logger = logging.getLogger(__name__)
@@ -43,6 +43,7 @@ class TrainingImages(torch.utils.data.Dataset):
             say) makes the very same `pixel_values` of them; only where the transform has it.
         on_bad_image: an image that turns out unreadable in training is an error that names it (`error`), or the next
             one takes its place (`skip`).
+        quality: keep them as JPEG of this quality; None: as they are, exactly.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class TrainingImages(torch.utils.data.Dataset):
         num_workers: int | None = None,
         on_bad_image: str = "error",
         batched: bool = False,
+        quality: int | None = None,
     ):
         self.file_names: Sequence[str] = dataset["file_name"]  # where they lie: on the disk, if the data set does
         self.labels = labels_of(dataset)
@@ -61,7 +63,7 @@ class TrainingImages(torch.utils.data.Dataset):
         self.batched = batched and cache and transform.batch is not None
         self._told: set[int] = set()  # of the unreadable images, those that were warned of
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # seen by persistent workers too
-        self.pixels = pixels_of(dataset, transform.resize, cache, num_workers)
+        self.pixels = pixels_of(dataset, transform.resize, cache, num_workers, quality)
 
     def set_epoch(self, epoch: int) -> None:
         """From now on, random draws are those of this epoch (worker processes included)."""
@@ -143,12 +145,16 @@ class ProcessorPrefix:
 
 
 def pixels_of(
-    dataset: datasets.Dataset, resize: Callable | None, cache: bool, num_workers: int | None
+    dataset: datasets.Dataset,
+    resize: Callable | None,
+    cache: bool,
+    num_workers: int | None,
+    quality: int | None = None,
 ) -> "CachedPixels | DecodedPixels":
     """The images, kept decoded where that is wanted and there is room for it; else decoded at every access."""
     if cache and resize is not None:
         try:
-            return CachedPixels(dataset, resize, num_workers)
+            return CachedPixels(dataset, resize, num_workers, quality)
         except NoRoom as error:
             logger.warning("%s Images are decoded anew in every epoch, which is slower.", error)
     return DecodedPixels(dataset, resize)
@@ -170,9 +176,14 @@ class CachedPixels:
     """RGB images, decoded and resized once into a `PixelStore`, which runs, processes, splits and folds share.
 
     A changed image is decoded again.
+
+    Args:
+        quality: kept as JPEG of this quality; None: as they are.
     """
 
-    def __init__(self, dataset: datasets.Dataset, resize: Callable, num_workers: int | None):
+    def __init__(
+        self, dataset: datasets.Dataset, resize: Callable, num_workers: int | None, quality: int | None = None
+    ):
         raw = dataset.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
         files = image_files(dataset)
         keys = file_keys(files)
@@ -182,20 +193,20 @@ class CachedPixels:
         def decode(index: int) -> tuple[np.ndarray, str]:
             return _resized({"path": files[index]} if files else raw[index]["image"], resize)
 
-        store = PixelStore(repr(resize))
+        store, self.quality = PixelStore(repr(resize), quality), quality
         store.add(keys, decode, num_workers, _source_of(files))
         self.dataset, self.rows = store.rows(keys)
 
     def array(self, index: int) -> np.ndarray:
         """uint8 (height, width, 3), read-only."""
         row = self.dataset[int(self.rows[index])]
-        return np.frombuffer(row["pixels"][0].as_buffer(), dtype=np.uint8).reshape(row["shape"][0].as_py())
+        return pixels_within(row["pixels"][0].as_buffer(), row["shape"][0].as_py(), self.quality)
 
     def __getitem__(self, index: int) -> Image.Image:
         return Image.fromarray(self.array(index))
 
 
-def keep_decoded(paths: list[str], resize: Callable, num_workers: int | None) -> Verdict:
+def keep_decoded(paths: list[str], resize: Callable, num_workers: int | None, quality: int | None = None) -> Verdict:
     """Decodes and resizes files into the store, for `CachedPixels` to find.
 
     Returns:
@@ -213,7 +224,7 @@ def keep_decoded(paths: list[str], resize: Callable, num_workers: int | None) ->
             bad[index] = reason_of(error, paths[index])
             return None
 
-    store, keys = PixelStore(repr(resize)), file_keys(paths)
+    store, keys = PixelStore(repr(resize), quality), file_keys(paths)
     store.add(keys, decode, num_workers, _source_of(paths))
     return Verdict(bad, store.digests(keys))
 

@@ -28,6 +28,12 @@ def bytes_of(size: str, flag: str = "--cache_limit") -> int | None:
     return round(float(found[1]) * float(1000 ** " KMGT".index(found[2].upper() or " ")))
 
 
+def refuse_odd_quality(quality: int | None) -> None:
+    """Raises CommandLineError for a number that is no quality of a JPEG."""
+    if quality is not None and not 1 <= quality <= 100:
+        raise CommandLineError(f"--cache_quality is from 1 to 100, not {quality}.")
+
+
 @dataclass
 class ReadsImages:
     """What is read as an image."""
@@ -135,12 +141,21 @@ class DataArguments(DataSourceArguments):
         "go. Not given: what the disk has.",
         group="Data",
     )
+    cache_quality: int | None = option(
+        None,
+        "Keep training images as JPEG of this quality (95, say), in about a fifth of the room; what is evaluated "
+        "stays exact. Not given: their pixels.",
+        group="Data",
+    )
     cache_shortest_edge: int | None = option(
         None,
         "imagenet family, whose crop comes first: images are kept with their shorter side at most this, "
         "and crops are cut from those. Not given: twice the image size; 0: crops are cut from the files themselves.",
         group="Data",
     )
+
+    def __post_init__(self) -> None:
+        refuse_odd_quality(self.cache_quality)
 
     def kept_shortest_edge(self, image_size: int) -> int | None:
         """`cache_shortest_edge` for images of a size; None: no image of the `imagenet` family is kept."""
@@ -180,6 +195,7 @@ class PretrainingDataArguments(ReadsImages):
         group="Data",
     )
     on_bad_image: str = option("error", "error or skip.", choices=ON_BAD_IMAGE, group="Data")
+    cache_quality: int | None = option(None, "Of the cache, as for finetune.", group="Data")
     cache_shortest_edge: int | None = option(
         None, "Keep images decoded on disk, their shorter side at most this; not given: no cache.", group="Data"
     )
@@ -187,3 +203,6 @@ class PretrainingDataArguments(ReadsImages):
     reconstruction_steps: int = option(
         500, "Updates between sheets of reconstructions in the output folder; 0: none.", group="Output"
     )
+
+    def __post_init__(self) -> None:
+        refuse_odd_quality(self.cache_quality)

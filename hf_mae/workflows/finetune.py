@@ -257,7 +257,15 @@ def prepare_images(
         )
     workers = data_args.preprocessing_num_workers
     batched = torch.cuda.is_available()
-    training_images = TrainingImages(splits["train"], transform, seed, data_args.cache, workers, batched=batched)
+    training_images = TrainingImages(
+        splits["train"],
+        transform,
+        seed,
+        data_args.cache,
+        workers,
+        batched=batched,
+        quality=data_args.cache_quality,
+    )
     held_out: dict[str, EvaluationImages] = {
         split: EvaluationImages(splits[split], processor, data_args.cache, workers)
         for split in HELD_OUT

@@ -52,7 +52,8 @@ def _prepare(options: PreparationArguments) -> Prepared:
         for split, dataset in splits.items():
             resize = transform.resize if split == "train" else ProcessorPrefix(processor)
             if resize is not None:
-                CachedPixels(dataset, resize, options.preprocessing_num_workers)
+                quality = options.cache_quality if split == "train" else None
+                CachedPixels(dataset, resize, options.preprocessing_num_workers, quality)
     return Prepared(splits, mean, std)
 
 
@@ -70,7 +71,10 @@ def decode_and_keep(options: PreparationArguments) -> Check:
         training = [place for place, entry in enumerate(entries) if entry.split == "train"]
         later = keep_decoded([paths[place] for place in held_out], for_evaluation, workers)
         ours = [paths[place] for place in training]
-        first = whole_verdict(ours, workers) if for_training is None else keep_decoded(ours, for_training, workers)
+        if for_training is None:
+            first = whole_verdict(ours, workers)
+        else:
+            first = keep_decoded(ours, for_training, workers, options.cache_quality)
         bad: dict[int, str] = {}
         digests = [""] * len(paths)
         for places, verdict in ((training, first), (held_out, later)):

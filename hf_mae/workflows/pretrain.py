@@ -140,6 +140,7 @@ def _trainer(
             args.seed,
             num_workers=data_args.preprocessing_num_workers,
             on_bad_image=data_args.on_bad_image,
+            quality=data_args.cache_quality,
         )
     processor = image_processor(family, size, mean, std)
     trainer = MaePretrainer(model=model, args=args, train_dataset=training_images, processing_class=processor)

@@ -1,6 +1,7 @@
 """The cache knows the disk: what it takes is estimated, bounded, listed, checked and removed."""
 
 import os
+import re
 import time
 
 import numpy as np
@@ -14,7 +15,7 @@ from hf_mae.data.store import PixelStore
 from hf_mae.data.transforms import training_transform
 from hf_mae.errors import CommandLineError
 from hf_mae.files.caches import cache_folder
-from hf_mae.settings.data import bytes_of
+from hf_mae.settings.data import DataArguments, bytes_of
 
 SIDE = 100
 
@@ -48,6 +49,23 @@ class Disk:
 
     def __init__(self, free):
         self.free = free
+
+
+def test_training_images_kept_as_jpeg(toy, caplog):
+    """They take less, are near the images, and what is said of that is so; held-out images are not touched."""
+    splits = load_image_folder(str(toy / "labelled"))
+    transform = training_transform("endoscopy", 64)
+    plain = pixels_of(splits["train"], transform.resize, True, 2)
+    with caplog.at_level("INFO", logger="hf_mae"):
+        jpeg = pixels_of(splits["train"], transform.resize, True, 2, quality=90)
+    off = [np.abs(jpeg.array(i).astype(int) - plain.array(i)).mean() for i in range(len(splits["train"]))]
+    said = re.search(r"quality 90: ([\d.]+) of the room .* differ by ([\d.]+) of 255", caplog.text)
+    assert 0 < np.mean(off) == pytest.approx(float(said[2]), abs=1.0)
+    sizes = [len(pixels.dataset[int(pixels.rows[0])]["pixels"][0].as_buffer()) for pixels in (jpeg, plain)]
+    assert sizes[0] < sizes[1] / 2 and float(said[1]) < 0.5
+    assert not room.damaged()
+    with pytest.raises(CommandLineError, match="from 1 to 100"):
+        DataArguments(cache_quality=0)
 
 
 def test_a_disk_that_becomes_full_meanwhile(monkeypatch):
