@@ -1,0 +1,105 @@
+"""Images per second from disk to tensors, by reader: `python scripts/benchmark_readers.py`.
+
+The same JPEGs (1280 x 1024), the same transform (to 224 x 224, flips, tensor), one process and one thread: from class
+folders with torchvision's ImageFolder and with `datasets`, from tar shards with WebDataset (`pip install webdataset`,
+left out where it is missing) and with `datasets`, and with hf_mae from folders, shards, and what it keeps of them. The
+readers take turns; medians of several rounds, from the second epoch on.
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+from benchmark_input import BATCH, SIZE, make_images
+
+PLAIN = "torchvision ImageFolder"
+
+
+def readers(data: Path, shards: Path) -> dict[str, Callable[[], Iterator[int]]]:
+    """name -> a function that begins an epoch and yields the number of images in each batch."""
+    import datasets
+    import torch
+    from torchvision.datasets import ImageFolder
+    from torchvision.transforms import Compose, Resize
+
+    from hf_mae.data import TrainingImages, load_image_folder, training_transform
+    from hf_mae.data.images import collate
+
+    ours = training_transform("endoscopy", SIZE)
+    whole = Compose([Resize((SIZE, SIZE)), *ours.augment.transforms])
+
+    def batches(dataset, collate_fn=None, shuffle=True):
+        loader = torch.utils.data.DataLoader(dataset, BATCH, shuffle=shuffle, collate_fn=collate_fn)
+        return lambda: (len(batch["pixel_values"] if isinstance(batch, dict) else batch[1]) for batch in loader)
+
+    def transformed(rows):
+        return {"pixel_values": [whole(image.convert("RGB")) for image in rows["image"]], "labels": rows["label"]}
+
+    folder = datasets.load_dataset("imagefolder", data_dir=str(data), split="train").with_transform(transformed)
+    tars = sorted(map(str, shards.glob("*.tar")))
+    streamed = datasets.load_dataset("webdataset", data_files=tars, split="train", streaming=True)
+    streamed = streamed.map(lambda row: {"pixel_values": whole(row["jpg"].convert("RGB"))})
+    streamed = streamed.select_columns(["pixel_values"]).with_format("torch")
+    found = {
+        PLAIN: batches(ImageFolder(data / "train", whole)),
+        "datasets imagefolder": batches(folder),
+        "hf_mae, folders, nothing kept": batches(
+            TrainingImages(load_image_folder(data)["train"], ours, cache=False), collate
+        ),
+        "datasets webdataset, streamed": batches(streamed, shuffle=False),
+    }
+    if find_spec("webdataset"):
+        import webdataset
+
+        stream = webdataset.WebDataset(tars, shardshuffle=len(tars)).shuffle(1000).decode("pil").to_tuple("jpg", "cls")
+        found["WebDataset"] = batches(stream.map_tuple(whole, int), shuffle=False)
+    packed = load_image_folder(shards)["train"]
+    return found | {
+        "hf_mae, shards, nothing kept": batches(TrainingImages(packed, ours, cache=False), collate),
+        "hf_mae, shards, kept as JPEG of quality 95": batches(TrainingImages(packed, ours, quality=95), collate),
+        "hf_mae, shards, kept as pixels": batches(TrainingImages(packed, ours), collate),
+    }
+
+
+def main(count: int, rounds: int) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    names = ("torch", "torchvision", "datasets", "pillow", *(["webdataset"] if find_spec("webdataset") else []))
+    print(f"{os.cpu_count()} cores ({platform.machine()}); {', '.join(f'{n} {version(n)}' for n in names)}\n")
+    with tempfile.TemporaryDirectory() as place:
+        os.environ["HF_HOME"] = f"{place}/home"
+        from hf_mae.workflows.shard import shard
+
+        data, shards = Path(place) / "data", Path(place) / "shards"
+        make_images(data, count)
+        shard(data_dir=str(data), output_dir=str(shards), shard_size="20MB")
+        found = readers(data, shards)
+        rates: dict[str, list[float]] = {name: [] for name in found}
+        for number in range(rounds + 1):
+            for name, begin in found.items():
+                started = time.perf_counter()
+                read = sum(begin())
+                assert read == count, (name, read)
+                if number:  # the first fills caches
+                    rates[name].append(count / (time.perf_counter() - started))
+    plain = statistics.median(rates[PLAIN])
+    print(f"| {count} images, one core | images/s | ratio to {PLAIN} |\n|---|---|---|")
+    for name, values in rates.items():
+        rate = statistics.median(values)
+        print(f"| {name} | {rate:.0f} | {rate / plain:.2f} |")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=400)
+    parser.add_argument("--rounds", type=int, default=3)
+    asked = parser.parse_args()
+    main(asked.images, asked.rounds)
