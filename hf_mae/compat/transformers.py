@@ -56,6 +56,9 @@ class HookedTrainer(Trainer):
     def before_checkpoint(self) -> None:
         """Called before a checkpoint is saved; may stop the training."""
 
+    def save_place(self, folder: Path) -> None:
+        """Called on every process while a checkpoint is saved: for where it is among the images."""
+
     def after_checkpoint(self, folder: Path) -> None:
         """Called on the main process when a checkpoint is saved."""
 
@@ -94,6 +97,7 @@ class HookedTrainer(Trainer):
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
+        self.save_place(Path(output_dir))
         # The main process's trainer_state.json, which comes next, says that the checkpoint is whole.
         self.accelerator.wait_for_everyone()
 

@@ -26,6 +26,26 @@ OWNER = ".lock"  # in a folder that one process writes
 OWNER_BYTES = 4096  # who it is, at most
 
 
+_held: set[int] = set()  # files by which this process holds something
+
+
+def _hold_nothing() -> None:
+    """In a process that was forked: else its workers would go on to hold what a killed process held."""
+    for file in _held:
+        os.close(file)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_hold_nothing)
+
+
+def _let_go(file: int) -> None:
+    if file in _held:
+        _held.discard(file)
+        os.close(file)
+
+
 @contextmanager
 def locked(path: Path, waiting: str = "") -> Iterator[None]:
     """Holds the lock file `path` for a block; whoever comes second waits.
@@ -63,13 +83,14 @@ def taken(path: Path) -> int | None:
     except OSError:  # another writer; or a file system without locks
         os.close(file)
         return None
+    _held.add(file)
     return file
 
 
 def let_go(held: int | None) -> None:
     """Ends what `taken` began."""
     if held is not None:
-        os.close(held)
+        _let_go(held)
 
 
 @contextmanager
@@ -113,6 +134,7 @@ def _take(path: Path) -> int:
     facts = {"host": socket.gethostname(), "process": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
     os.ftruncate(file, 0)
     os.write(file, json.dumps(facts).encode())
+    _held.add(file)
     return file
 
 
@@ -129,11 +151,11 @@ def _lock(file: int) -> None:
 
 def _remove(path: Path, held: int) -> None:
     if fcntl is None:  # nothing that is open is removed there
-        os.close(held)
+        _let_go(held)
         path.unlink(missing_ok=True)
         return
     path.unlink(missing_ok=True)  # before the lock is let go: whoever waits looks whether the file is still there
-    os.close(held)
+    _let_go(held)
 
 
 def _owner(file: int) -> str:

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from ..errors import CommandLineError
+from ..errors import CommandLineError, UsageError
 from .options import option
 
 MAX_PIXELS = 89_478_485  # of an image: where Pillow begins to warn of a decompression bomb
@@ -195,6 +195,12 @@ class PretrainingDataArguments(ReadsImages):
         group="Data",
     )
     on_bad_image: str = option("error", "error or skip.", choices=ON_BAD_IMAGE, group="Data")
+    streaming: bool = option(
+        False,
+        "Read tar or parquet files (a folder, a URL, a Hub id) one after the other as they come, without an index: for "
+        "what no disk holds.",
+        group="Data",
+    )
     cache_quality: int | None = option(None, "Of the cache, as for finetune.", group="Data")
     cache_shortest_edge: int | None = option(
         None, "Keep images decoded on disk, their shorter side at most this; not given: no cache.", group="Data"
@@ -206,3 +212,12 @@ class PretrainingDataArguments(ReadsImages):
 
     def __post_init__(self) -> None:
         refuse_odd_quality(self.cache_quality)
+        if self.streaming and self.cache_shortest_edge is not None:
+            raise UsageError("--streaming keeps nothing: leave out --cache_shortest_edge.")
+        if self.streaming and self.mean_std == ["auto"]:
+            raise UsageError("--mean_std auto looks at all images first, and --streaming at none: give six numbers.")
+        if self.streaming and self.exclude and "hash" in self.exclude_by:
+            raise UsageError(
+                "--exclude looks at all images first, and --streaming at none: pass --exclude_by name, or pack the "
+                "images with hf-mae shard and leave out --streaming."
+            )

@@ -18,6 +18,7 @@ from transformers import TrainerCallback, get_scheduler
 from ..compat.accelerate import with_small_sampler
 from ..compat.transformers import HookedTrainer, StockModel, attention_of, attention_set_to
 from ..data.images import collate
+from ..data.streams import ImageStream
 from ..errors import UsageError, one_line
 from ..files.writing import open_to_the_umask
 from ..settings.arguments import ReferenceTraining
@@ -26,6 +27,7 @@ from .checkpoints import Launch, check_resumable, last_checkpoint, refuse_fewer_
 from .engines import differing_settings, learning_rate_table, optimizer_settings
 from .layer_decay import plain_name
 from .progress import REPLACED, Progress
+from .streaming import StreamLoader
 from .workers import with_calm_workers
 
 logger = logging.getLogger(__name__)
@@ -46,6 +48,7 @@ class ReferenceTrainer(HookedTrainer):
         self._refuse_optimizer_of_its_own_groups(kwargs.get("optimizer_cls_and_kwargs"))
         kwargs.setdefault("data_collator", collate)
         super().__init__(model=model, args=_with_learning_rate(args), **kwargs)
+        self._stream: StreamLoader | None = None
         self._losses: deque[_Loss] = deque()  # that have not been looked at yet
         self._asked: dict[str, dict[str, float]] = {}  # learning rate and weight decay of each parameter
         self.add_callback(_Watch(self))
@@ -80,6 +83,9 @@ class ReferenceTrainer(HookedTrainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """The stock loader; a data set that gives no batch is an error."""
+        if isinstance(self.train_dataset, ImageStream):
+            self._stream = self._stream or StreamLoader(self.train_dataset, self.micro_batch, self.args)
+            return self._stream.batches
         with self._dropping_last_batch(self.drops_last_batch):
             loader = super().get_train_dataloader()
         if len(loader) == 0:
@@ -141,6 +147,10 @@ class ReferenceTrainer(HookedTrainer):
         if isinstance(resume_from_checkpoint, str):
             check_resumable(Path(resume_from_checkpoint), self.launch)
             refuse_fewer_epochs(Path(resume_from_checkpoint), self.args.num_train_epochs, self.args.max_steps)
+            if isinstance(self.train_dataset, ImageStream):
+                self.get_train_dataloader()
+            if self._stream is not None:
+                self._stream.go_on_from(Path(resume_from_checkpoint))
         with self.model_in_training():
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
@@ -296,6 +306,11 @@ class ReferenceTrainer(HookedTrainer):
     def before_checkpoint(self) -> None:
         """No checkpoint is saved after a loss that was not finite."""
         self.check_finite()
+
+    def save_place(self, folder: Path) -> None:
+        """Of a stream; what has an order is found again by counting."""
+        if self._stream is not None:
+            self._stream.save(folder)
 
     def after_checkpoint(self, folder: Path) -> None:
         """Says in the checkpoint how it was launched."""

@@ -1,21 +1,25 @@
 """`pretrain`: masked pre-training on unlabelled images, from scratch or from a checkpoint."""
 
 import logging
-from dataclasses import replace
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from transformers import set_seed
+from transformers.trainer_utils import SaveStrategy
 
 from ..compat.transformers import StockModel
+from ..data.excluded import read_excluded
 from ..data.fingerprint import data_fingerprint
 from ..data.images import EvaluationImages, TrainingImages
 from ..data.leakage import Match, leave_out, record_hashes, write_image_list
-from ..data.transforms import image_processor, parse_mean_std, pretraining_transform
+from ..data.streams import ImageStream, find_files, first_images, refuse_too_few_files, stream_fingerprint
+from ..data.transforms import TrainingTransform, image_processor, parse_mean_std, pretraining_transform
 from ..data.unlabelled import load_unlabelled
-from ..errors import counted, stops_with_a_word
+from ..errors import UsageError, counted, stops_with_a_word
 from ..files.writing import write_text
 from ..models.building import build_pretrainer
 from ..models.checkpoints import resolve
@@ -39,6 +43,7 @@ from ..training.trackers import kept_open, log_record
 
 logger = logging.getLogger(__name__)
 
+WARMUP_SHARE = 0.05  # of the updates, as the reference's 40 of 800 epochs, where nobody knows what an epoch is
 WATCHED = 8  # images on a sheet of reconstructions
 
 
@@ -67,36 +72,87 @@ def _run(settings: Settings) -> RunRecord | None:
     """What `pretrain` says, in a folder that nobody else writes."""
     model_args, data_args, args = settings.parts
     checkpoint = settle_resume(args)
-    with args.main_process_first(desc="reading the images"):
-        images, excluded = _read_images(data_args)
-    source = DataSource(str(data_args.data_dir), seed=args.seed, fingerprint=data_fingerprint({"train": images}))
+    found = _find_stream(data_args, args) if data_args.streaming else _find_images(data_args, args)
+    source = DataSource(str(data_args.data_dir), seed=args.seed, fingerprint=found.fingerprint)
     if checkpoint:
         refuse_other_data(Path(checkpoint).parent, source)
     model = _build(model_args, args, checkpoint)
-    found = model.conversion_report
-    logger.info("%s; %s", counted(len(images), "image"), found.summary() if found else "from scratch")
-    trainer = _trainer(model, images, data_args, args)
+    report = model.conversion_report
+    logger.info("%s; %s", found.said, report.summary() if report else "from scratch")
+    trainer = _trainer(model, found, data_args, args)
     begun = RunRecord(
         kind="pretrain",
         base=model_args.base,
         data=source,
-        images={"train": len(images)},
+        images={"train": found.count},
         environment=environment(),
         settings=settings.given,
-        excluded=len(excluded),
+        excluded=len(found.excluded),
     )
     if trainer.is_world_process_zero():
         if not checkpoint:
             clear_old_run(args)
         write_begun(begun, args.folder)
-        write_image_list(args.folder, images, excluded)
+        if found.images is not None:
+            write_image_list(args.folder, found.images, list(found.excluded))
     with kept_open(trainer):
         result, seconds = train(trainer, checkpoint)
         trainer.save_model()
         trainer.save_state()
         if not trainer.is_world_process_zero():
             return None
-        return _finish(trainer, images, begun, result, seconds, data_args.preprocessing_num_workers)
+        return _finish(trainer, found.images, begun, result, seconds, data_args.preprocessing_num_workers)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What is trained on.
+
+    Args:
+        said: of it, in words.
+        count: its images; 0: nobody knows.
+        fingerprint: of them.
+        images: all of them; None: they are a stream.
+        files: of the stream.
+        excluded: what is left out.
+        left_out: stems of names that a stream passes over.
+    """
+
+    said: str
+    count: int
+    fingerprint: str
+    images: Dataset | None = None
+    files: tuple[str, ...] = ()
+    excluded: tuple[Match, ...] = ()
+    left_out: frozenset[str] = frozenset()
+
+
+def _find_images(data_args: PretrainingDataArguments, args: PretrainingArguments) -> _Found:
+    with args.main_process_first(desc="reading the images"):
+        images, excluded = _read_images(data_args)
+        fingerprint = data_fingerprint({"train": images})
+    return _Found(counted(len(images), "image"), len(images), fingerprint, images, excluded=tuple(excluded))
+
+
+def _find_stream(data_args: PretrainingDataArguments, args: PretrainingArguments) -> _Found:
+    """The files of a stream; its length is that of the training, which is counted in updates."""
+    source = str(data_args.data_dir)
+    files, count = find_files(source)
+    refuse_too_few_files(files, args.world_size * max(args.dataloader_num_workers, 1), source)
+    if args.max_steps <= 0 and not count:
+        raise UsageError(f"{source} does not say how many images it has: tell the updates, --max_steps N.")
+    if count and args.max_steps <= 0:
+        args.max_steps = math.ceil(args.num_train_epochs * count / args.images_per_update)
+    if args.warmup_steps is None:
+        epoch = count / args.images_per_update if count else args.max_steps * WARMUP_SHARE / args.warmup_epochs
+        args.warmup_steps = round(args.warmup_epochs * epoch)
+    args.ignore_data_skip = True  # each loader's place is in the checkpoint
+    if args.save_strategy == "epoch":
+        args.save_strategy, args.save_steps = SaveStrategy.STEPS, max(1, args.max_steps // 20)
+    updates = f"{args.max_steps} updates, {args.warmup_steps} of warm-up"
+    said = f"{counted(len(files), 'file')} of images, as they come; {updates}"
+    stems = frozenset(read_excluded(data_args.exclude)[0]) if data_args.exclude else frozenset()
+    return _Found(said, count or 0, stream_fingerprint(files), files=tuple(files), left_out=stems)
 
 
 def _read_images(data_args: PretrainingDataArguments) -> tuple[Dataset, list[Match]]:
@@ -128,36 +184,54 @@ def _build(model_args: PretrainingModelArguments, args: PretrainingArguments, ch
 
 
 def _trainer(
-    model: StockModel, images: Dataset, data_args: PretrainingDataArguments, args: PretrainingArguments
+    model: StockModel, found: _Found, data_args: PretrainingDataArguments, args: PretrainingArguments
 ) -> MaePretrainer:
     size, family = model.config.image_size, data_args.transforms
-    mean, std = parse_mean_std(data_args.mean_std, family, images, size)
-    with args.main_process_first(desc="preparing the images"):
-        transform = pretraining_transform(family, size, mean, std, cache_shortest_edge=data_args.cache_shortest_edge)
-        training_images = TrainingImages(
-            images,
-            transform,
-            args.seed,
-            num_workers=data_args.preprocessing_num_workers,
-            on_bad_image=data_args.on_bad_image,
-            quality=data_args.cache_quality,
-        )
+    mean, std = parse_mean_std(data_args.mean_std, family, found.images, size)
+    transform = pretraining_transform(family, size, mean, std, cache_shortest_edge=data_args.cache_shortest_edge)
+    training_images = _training_images(found, transform, data_args, args)
     processor = image_processor(family, size, mean, std)
     trainer = MaePretrainer(model=model, args=args, train_dataset=training_images, processing_class=processor)
     if data_args.reconstruction_steps > 0:
-        watched = EvaluationImages(images.select(range(min(WATCHED, len(images)))), processor, cache=False)
+        shown = first_images(list(found.files), WATCHED) if found.images is None else found.images
+        watched = EvaluationImages(shown.select(range(min(WATCHED, len(shown)))), processor, cache=False)
         pixel_values = torch.stack([watched[index]["pixel_values"] for index in range(len(watched))])
         sheets = ReconstructionSheets(trainer, pixel_values, data_args.reconstruction_steps, mean=mean, std=std)
         trainer.add_callback(sheets)
     return trainer
 
 
+def _training_images(
+    found: _Found, transform: TrainingTransform, data_args: PretrainingDataArguments, args: PretrainingArguments
+) -> TrainingImages | ImageStream:
+    if found.images is None:
+        return ImageStream(
+            list(found.files),
+            transform,
+            args.seed,
+            args.process_index,
+            args.world_size,
+            data_args.on_bad_image,
+            found.left_out,
+        )
+    with args.main_process_first(desc="preparing the images"):
+        return TrainingImages(
+            found.images,
+            transform,
+            args.seed,
+            num_workers=data_args.preprocessing_num_workers,
+            on_bad_image=data_args.on_bad_image,
+            quality=data_args.cache_quality,
+        )
+
+
 def _finish(
-    trainer: MaePretrainer, images: Dataset, begun: RunRecord, result: Any, seconds: float, workers: int | None
+    trainer: MaePretrainer, images: Dataset | None, begun: RunRecord, result: Any, seconds: float, workers: int | None
 ) -> RunRecord:
     """Writes what a finished pre-training holds; the record comes last."""
     folder, args = trainer.args.folder, trainer.args
-    record_hashes(folder, images, workers)
+    if images is not None:
+        record_hashes(folder, images, workers)
     recipe = recipe_as_run(begun.settings, {"effective batch": args.images_per_update})
     write_text(folder / "recipe.yaml", recipe)
     training = Training(

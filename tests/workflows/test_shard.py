@@ -2,10 +2,15 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
+import time
 
 import pytest
 from safetensors.torch import load_file
 from support.cli_process import run_cli
+from support.paths import ROOT
 
 from hf_mae.cli.main import main
 from hf_mae.runs.record_files import read_record
@@ -78,3 +83,41 @@ def test_the_command_says_what_it_made_and_what_is_damaged(toy, tmp_path):
     assert "needs the folder to write to" in run_cli("shard", toy / "labelled", status=2).stderr
     assert "--shard_size is a size" in run_cli("shard", toy / "labelled", out, "--shard_size", "big", status=2).stderr
     assert "holds no index.parquet" in run_cli("shard", toy / "labelled", "--check", status=1).stderr
+
+
+@pytest.mark.parametrize("flags", [["--streaming"], []], ids=["streamed", "indexed"])
+def test_a_pretraining_that_is_killed_in_an_epoch_goes_on_bit_for_bit(flags, shards, tiny_pth, tmp_path):
+    """SIGKILL at an update that nobody chose, with two workers; epochs of 7 updates."""
+    argv = ["pretrain", "--model_name_or_path", tiny_pth, "--data_dir", shards / "unlabelled", *flags, *QUICK[2:]]
+    argv += ["--max_steps", 60, "--save_steps", 3, "--save_strategy", "steps", "--dataloader_num_workers", 2]
+    argv += ["--reconstruction_steps", 0, "--output_dir"]
+    run_cli(*argv, tmp_path / "whole")
+    running = subprocess.Popen(
+        [sys.executable, "-m", "hf_mae", *map(str, [*argv, tmp_path / "cut"])],
+        cwd=ROOT.parent,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stderr=subprocess.DEVNULL,
+    )
+    while not last_of(tmp_path / "cut"):
+        assert running.poll() is None
+        time.sleep(0.01)
+    running.kill()
+    running.wait()
+    assert 3 <= last_of(tmp_path / "cut") < 60
+    run_cli(*argv, tmp_path / "cut", "--resume_from_checkpoint", "last")
+    ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("cut", "whole"))
+    assert all(ours[name].equal(theirs[name]) for name in theirs)
+
+
+def last_of(folder):
+    """The update of the newest whole checkpoint; 0: there is none."""
+    found = [path.parent.name for path in folder.glob("checkpoint-*/trainer_state.json")]
+    return max((int(name.split("-")[1]) for name in found), default=0)
+
+
+def test_streams_say_what_they_need(shards, toy, tiny_pth, tmp_path):
+    argv = ["pretrain", "--model_name_or_path", tiny_pth, "--streaming", "--output_dir", tmp_path, "--data_dir"]
+    assert "tell the updates, --max_steps N" in run_cli(*argv, shards / "unlabelled", status=1).stderr
+    steps = ["--max_steps", 2, "--dataloader_num_workers", 50]
+    assert "for 50 loaders" in run_cli(*argv, shards / "unlabelled", *steps, status=1).stderr
+    assert "holds no .tar or .parquet" in run_cli(*argv, toy / "unlabelled", *steps, status=1).stderr
