@@ -1,5 +1,6 @@
 """The loader of a stream, whose place is kept in every checkpoint."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,9 @@ class StreamLoader:
         except ImportError:
             raise UsageError("--streaming needs torchdata: pip install 'hf_mae[streaming]'.") from None
         self.name = f"stream-{args.process_index}.pt"
-        self.loader: Any = with_calm_workers(
-            StatefulDataLoader(
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "'set_vital' is deprecated")  # torchdata 0.11 calls it, torch 2.14 tells
+            loader = StatefulDataLoader(
                 stream,
                 batch_size,
                 collate_fn=collate,
@@ -41,7 +43,7 @@ class StreamLoader:
                 prefetch_factor=args.dataloader_prefetch_factor,
                 drop_last=True,
             )
-        )
+        self.loader: Any = with_calm_workers(loader)
 
     @property
     def batches(self) -> DataLoader:

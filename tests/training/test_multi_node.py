@@ -83,3 +83,36 @@ def test_two_nodes(nodes, uninterrupted, tiny_pth, toy, tmp_path):
         printed = node.communicate(timeout=600)[0]
         assert node.returncode == 0, printed[-3000:]
     assert_same_weights(uninterrupted, tmp_path / "nodes")
+
+
+def test_an_elastic_launcher_starts_again_from_the_last_checkpoint(uninterrupted, tiny_pth, toy, tmp_path):
+    """torchrun with a rendezvous: a process is killed, all are started again, and the numbers are those of no kill."""
+    argv = [*flags(tiny_pth, toy), "--output_dir", str(tmp_path / "run"), "--resume_from_checkpoint", "last"]
+    slow = tmp_path / "killed"
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "1:2", "--nproc_per_node", "2"]
+    command += ["--max_restarts", "2", "--rdzv_backend", "c10d", "--rdzv_endpoint", f"127.0.0.1:{free_port()}"]
+    running = subprocess.Popen(
+        [*command, "-m", "hf_mae", "finetune", *argv, "--use_cpu", "true"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # Without it, torch 2.14's processes look for each other where those before the restart were.
+        env=environment(slow=0.3, SLOW_UNTIL=str(slow), TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1"),
+    )
+    wait_for(has_checkpoint(tmp_path / "run", 5), 300, "a checkpoint")
+    os.kill(process_of_rank("1", running.pid), signal.SIGKILL)
+    slow.touch()
+    printed = running.communicate(timeout=300)[0]
+    assert running.returncode == 0, printed[-3000:]
+    assert "Resuming from" in printed
+    assert_same_weights(uninterrupted, tmp_path / "run")
+
+
+def process_of_rank(rank: str, launcher: int) -> int:
+    """The process of a launcher's children whose environment says RANK=rank."""
+    with open(f"/proc/{launcher}/task/{launcher}/children") as file:
+        for pid in map(int, file.read().split()):
+            with open(f"/proc/{pid}/environ", "rb") as environ:
+                if f"RANK={rank}".encode() in environ.read().split(b"\0"):
+                    return pid
+    raise AssertionError(f"no process of rank {rank}")
