@@ -132,3 +132,29 @@ def test_the_docs_site_is_built_without_a_warning(tmp_path):
     assert {path.stem for path in (ROOT / "docs").glob("*.md")} - {"index"} <= built
     reference = (tmp_path / "api" / "hf_mae.html").read_text()
     assert all(f'id="{name}"' in reference for name in hf_mae.__all__)
+
+
+def test_the_kubernetes_job_of_the_docs_is_of_its_schema():
+    """The training operator's own classes read it whole: every field is theirs, and none that they need is missing."""
+    import json
+
+    import yaml
+    from kubeflow.training import models
+    from kubernetes import client
+
+    page = (ROOT / "docs" / "scale.md").read_text()
+    job = yaml.safe_load(re.search(r"```yaml\n(.*?)```", page, re.DOTALL)[1])
+    for name in dir(models):
+        if not hasattr(client, name):
+            setattr(client.models, name, getattr(models, name))  # where its reader looks for classes
+
+    class Answer:
+        data = json.dumps(job)
+
+    api = client.ApiClient()
+    read = api.deserialize(Answer, "KubeflowOrgV1PyTorchJob")
+    assert api.sanitize_for_serialization(read) == job
+    words = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]["args"]
+    from hf_mae.cli.finetune import parser
+
+    assert parser().parse(words).flags["resume_from_checkpoint"] == "last"
