@@ -137,12 +137,20 @@ def _of_index(index: str, root: str) -> DatasetDict:
             about = json.loads((schema.metadata or {}).get(b"hf_mae", b"null"))
     except (OSError, ValueError, pa.ArrowException) as error:
         raise UsageError(f"{index} is damaged ({first_line(error)}): make the shards again.") from None
-    if about is None or about.get("version") != VERSION or schema.names != INDEX_SCHEMA.names:
+    if not _is_ours(about) or schema.names != INDEX_SCHEMA.names:
         raise UsageError(f"{index} is no index of `hf-mae shard` of this version: make the shards again.")
     archives = {name: f"{root}/{name}" for name in about["shards"]}
     _refuse_changed(archives, about["shards"], index)
-    name = files_fingerprint([f"{archive}::0+0" for archive in archives.values()], index, json.dumps(about))
-    return _kept_splits(name, lambda: _table_of_index(index, root))
+    files = [index, *archives.values()]
+    name = files_fingerprint([f"{file}::0+0" for file in files], json.dumps(about))
+    return _kept_splits(name, lambda: _table_of_index(index, root, set(archives)))
+
+
+def _is_ours(about: Any) -> bool:
+    """Whether what an index says of itself is of this version, and of shards beside it."""
+    if not isinstance(about, dict) or about.get("version") != VERSION or not isinstance(about.get("shards"), dict):
+        return False
+    return all(name == os.path.basename(name) and _is_archive(name) for name in about["shards"])
 
 
 def _refuse_changed(archives: dict[str, str], sizes: dict[str, int], index: str) -> None:
@@ -164,13 +172,15 @@ def _size(archive: str) -> int:
         return -1
 
 
-def _table_of_index(index: str, root: str) -> pa.Table:
+def _table_of_index(index: str, root: str, shards: set[str]) -> pa.Table:
     """Its rows with the images' places spelled out."""
     try:
         with _opened(index) as file:
             rows = pq.read_table(file)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise UsageError(f"{index} is damaged ({first_line(error)}): make the shards again.") from None
+    if rows.schema.types != INDEX_SCHEMA.types or set(rows["shard"].unique().to_pylist()) - shards:
+        raise UsageError(f"{index} names other shards than it has: make the shards again.")
     names = rows["shard"].combine_chunks().cast(pa.string())
     numbers = [rows[name].combine_chunks().cast(pa.string()) for name in ("offset", "size")]
     archives = pc.binary_join_element_wise(pa.scalar(root), names, "/")

@@ -7,6 +7,7 @@ import zipfile
 
 import fsspec
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -217,10 +218,24 @@ def test_what_is_wrong_with_shards(folder, tmp_path):
     shard.write_bytes(content[:5000] + b"x" + content[5001:])
     with pytest.raises(UsageError, match="1 shard of .* is missing or damaged: test-00000.tar"):
         check(out)
+    for about in (b"[1]", b'{"version": 1, "shards": []}', b'{"version": 1, "shards": {"../a.tar": 1}}', b"{"):
+        table = pq.read_table(out / "index.parquet").replace_schema_metadata({"hf_mae": about})
+        pq.write_table(table, out / "index.parquet")
+        with pytest.raises(UsageError, match="make the shards again"):
+            load_image_folder(out)
     (out / "index.parquet").write_bytes(b"no parquet")
     for read in (load_image_folder, check):
         with pytest.raises(UsageError, match="damaged"):
             read(out)
+
+
+def test_an_index_that_reaches_out_of_its_folder(folder, tmp_path):
+    out = pack(load_image_folder(folder), tmp_path / "out", 10**6, 0, 1).folder
+    table = pq.read_table(out / "index.parquet")
+    shards = pa.array(["../../secret.tar"] * len(table)).dictionary_encode().cast(table.schema.field("shard").type)
+    pq.write_table(table.set_column(0, table.schema.field("shard"), shards), out / "index.parquet")
+    with pytest.raises(UsageError, match="names other shards than it has"):
+        load_image_folder(out)
 
 
 def test_a_damaged_image_in_an_archive_is_named(folder, tmp_path):
