@@ -36,6 +36,7 @@ VERBS = {
     "reconstruct": "reconstruct {frames} --model {pth} --output OUT.png --norm_pix_loss true",
     "report": "report {run} --output_dir OUT",
     "export-onnx": "export-onnx {run} OUT",
+    "shard": "shard {data} OUT --shard_size 20KB",
     "prepare": "prepare --data_dir {data} CACHE",
 }
 

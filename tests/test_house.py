@@ -93,7 +93,8 @@ def test_files_are_written_in_one_room():
     # What `kept` and `whole_file` hand out; and the app of a Space, which has nothing of the package.
     assert found == [
         "hf_mae/data/check.py: .write_text(",
-        'hf_mae/data/packing.py: open(temporary, "w"',
+        'hf_mae/data/packing.py: open(temporary, "wb"',
+        'hf_mae/data/packing.py: open(fileobj=hashed, mode="w"',
         'hf_mae/sharing/space_app.py: open(path, "w"',
     ]
 

@@ -10,11 +10,12 @@ import json
 import logging
 import os
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +27,7 @@ from tqdm.auto import tqdm
 
 from ..compat.datasets import fingerprint_of
 from ..errors import UsageError, counted
+from ..files.locks import OWNER
 from ..files.members import sizes_of
 from ..files.writing import whole_file, write_json, write_text
 from .check import verdict_on_files, verdict_on_rows
@@ -102,8 +104,11 @@ def pack(splits: DatasetDict, folder: Path, shard_size: int, seed: int, num_work
 def _begin(folder: Path, plan: dict[str, Any]) -> None:
     """A folder that is new, or was begun for the same images."""
     path = folder / PLAN
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    if before is None and folder.is_dir() and any(folder.iterdir()):
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # there is none, or it is no plan of this program
+        before = None
+    if before is None and folder.is_dir() and any(file.name != OWNER for file in folder.iterdir()):
         raise UsageError(f"{folder} exists and is not empty: choose another folder.")
     if before is not None and before != plan:
         raise UsageError(
@@ -149,7 +154,7 @@ def _write(shard: _Shard, dataset: Dataset, folder: Path, digests: Sequence[str]
     chosen = _undecoded(dataset.select(shard.rows))
     names = dataset.features["labels"].names if "labels" in dataset.column_names else None
     rows: list[dict[str, Any]] = []
-    with whole_file(folder / shard.name) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
+    with _new_tar(folder / shard.name) as (tar, hashed):
         for place, image in zip(shard.rows, chosen):
             number = start + int(place)
             told = {"file_name": image["file_name"], "split": shard.split, "group": image.get("group")}
@@ -162,9 +167,34 @@ def _write(shard: _Shard, dataset: Dataset, folder: Path, digests: Sequence[str]
             _add(tar, f"{number:09d}.json", json.dumps(about, ensure_ascii=False).encode())
             where = {"shard": shard.name, "offset": offset, "size": len(content), "digest": digests[place] or None}
             rows.append(told | where | {"row": number})
-    table = pa.Table.from_pylist(rows, pa.schema([*INDEX_SCHEMA, ROW]))
+    schema = pa.schema([*INDEX_SCHEMA, ROW], {"xxh3_128": hashed.digest.hexdigest()})
+    table = pa.Table.from_pylist(rows, schema)
     with whole_file(folder / PARTS / f"{shard.name}.parquet") as temporary:
         pq.write_table(table, temporary)
+
+
+class _Hashed:
+    """A file that is written, and the hash of what it holds."""
+
+    def __init__(self, file: IO[bytes]):
+        self.file, self.digest = file, xxhash.xxh3_128()
+
+    def write(self, content: bytes) -> int:
+        """As of a file."""
+        self.digest.update(content)
+        return self.file.write(content)
+
+    def tell(self) -> int:
+        """As of a file."""
+        return self.file.tell()
+
+
+@contextmanager
+def _new_tar(path: Path) -> Iterator[tuple[tarfile.TarFile, _Hashed]]:
+    with whole_file(path) as temporary, open(temporary, "wb") as file:
+        hashed = _Hashed(file)
+        with tarfile.open(fileobj=hashed, mode="w", format=tarfile.USTAR_FORMAT) as tar:  # type: ignore[call-overload]
+            yield tar, hashed
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> int:
@@ -187,10 +217,12 @@ def _suffix(name: str, content: bytes) -> str:
 def _finish(folder: Path, shards: list[_Shard], splits: DatasetDict, plan: dict[str, Any]) -> Packed:
     """Writes the index of all shards, and takes away what was needed until then."""
     parts = [pq.read_table(folder / PARTS / f"{shard.name}.parquet") for shard in shards]
-    table = pa.concat_tables(parts).sort_by("row").drop_columns(["row"])
+    table = (
+        pa.concat_tables([part.replace_schema_metadata(None) for part in parts]).sort_by("row").drop_columns(["row"])
+    )
     names = column_names(splits)
     sizes = {shard.name: os.path.getsize(folder / shard.name) for shard in shards}
-    hashes = {shard.name: file_hash(folder / shard.name) for shard in shards}
+    hashes = {shard.name: part.schema.metadata[b"xxh3_128"].decode() for shard, part in zip(shards, parts)}
     about = plan | {"shards": sizes, "xxh3_128": hashes, "classes": names}
     if names is not None:
         write_text(folder / NAMES_BESIDE[0], "".join(f"{name}\n" for name in names))

@@ -9,7 +9,7 @@ from ..data.packing import Packed, check, pack
 from ..data.sources import read_splits
 from ..data.unlabelled import load_unlabelled
 from ..errors import CommandLineError
-from ..files.locks import locked
+from ..files.locks import sole_writer
 from ..settings.data import bytes_of
 from ..settings.fill import fill
 from ..settings.sharing import ShardArguments
@@ -27,7 +27,7 @@ def shard(*, recipe: str | None = None, **flags: Any) -> Packed:
         raise CommandLineError(f"--shard_size is a size, as 500MB, not {options.shard_size}.")
     folder = Path(options.output_dir)
     splits = _read(options)
-    with locked(folder.with_name(f".{folder.name}.lock"), f"Another process is packing into {folder}: waiting for it."):
+    with sole_writer(folder):
         return pack(splits, folder, size, options.seed, options.preprocessing_num_workers)
 
 
