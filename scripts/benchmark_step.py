@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -32,6 +33,7 @@ from hf_mae.models.building import SIZES
 from hf_mae.models.stochastic_depth import set_drop_path
 
 CLASSES, DROP_PATH = 22, 0.1
+AS_TRAINED = ExitStack()  # what the models are while they train, to the end of the program
 FULL, HALF = "reference, float32", "reference, half"  # how the ways are called
 
 
@@ -92,6 +94,8 @@ def trainer_step(kind, size: str, image_size: int, pixels, labels, folder: str, 
     trainer = kind(model=model, args=args, train_dataset=[{"pixel_values": pixels[0], "labels": labels[0]}])
     if trainer.args.gradient_checkpointing:
         trainer.model.gradient_checkpointing_enable()
+    if kind is MaeFinetuner:
+        AS_TRAINED.enter_context(trainer.model_in_training())  # the attention and patch dropout of a training
     trainer.create_optimizer()
     model, optimizer = trainer.accelerator.prepare(trainer.model, trainer.optimizer)
     trainer.current_gradient_accumulation_steps = 1
