@@ -242,6 +242,16 @@ def make_images(folder: Path) -> Path:
     return manifest
 
 
+def make_archive(folder: Path, suffix: str) -> Path:
+    """Class folders of images in an archive."""
+    images = make_images(folder).parent
+    for path in list(images.glob("*.png")):
+        (images / path.stem[0]).mkdir(exist_ok=True)
+        path.rename(images / path.stem[0] / path.name)
+    (folder / "archives").mkdir()
+    return Path(shutil.make_archive(str(folder / "archives" / "x"), suffix[1:], images))
+
+
 def make_image(folder: Path, suffix: str) -> Path:
     """One image of a format."""
     from PIL import Image
@@ -324,6 +334,14 @@ def read_by_splits(folder: Path, path: Path) -> None:
     load_splits(DataArguments(data_dir=str(path.parent), manifest=str(path)), 0)
 
 
+def read_by_folder(folder: Path, path: Path) -> None:
+    """As every verb that reads labelled images, of the folder that holds the file."""
+    from hf_mae.data.sources import load_splits
+    from hf_mae.settings.data import DataArguments
+
+    load_splits(DataArguments(data_dir=str(path.parent)), 0)
+
+
 def read_by_opening(folder: Path, path: Path) -> None:
     """As every verb that reads images: a result, or `ImageError` and Pillow's kinds, which the verbs put in a row."""
     from hf_mae.data.opening import read_rgb, reason_of
@@ -366,6 +384,8 @@ KINDS = {
     ),
     "model.safetensors": Kind(lambda f: make_folder(f, "model.safetensors"), damage_bytes, read_by_convert),
     "manifest": Kind(make_images, damage_table, read_by_splits),
+    "archive .tar": Kind(lambda f: make_archive(f, ".tar"), damage_bytes, read_by_folder),
+    "archive .zip": Kind(lambda f: make_archive(f, ".zip"), damage_bytes, read_by_folder),
     "recipe": Kind(make_recipe, damage_yaml, read_by_recipe),
     "labels": Kind(make_labels, damage_json, read_by_labels),
     "record of a run": Kind(make_record, damage_json, read_by_report),

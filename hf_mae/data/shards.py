@@ -262,7 +262,7 @@ def _images_of(archive: str) -> list[_Found]:
             samples = _samples(_members_of_zip(archive, file) if zipped else _members_of_tar(archive, file), file)
     except UsageError:
         raise
-    except (OSError, EOFError, ValueError, struct.error, tarfile.TarError, zipfile.BadZipFile) as error:
+    except Exception as error:  # tarfile and zipfile raise many kinds
         raise UsageError(
             f"{archive} is damaged, or no archive of its kind ({first_line(error)}): fetch or copy it again."
         ) from None

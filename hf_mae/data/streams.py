@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 from datasets import Dataset, Image, load_dataset, load_dataset_builder
 from datasets.distributed import split_dataset_by_node
@@ -25,6 +26,7 @@ from ..files.members import file_system, is_remote
 from .draws import seeded_draws
 from .excluded import stem_of
 from .opening import read_rgb, reason_of
+from .shards import INDEX
 from .transforms import TrainingTransform
 
 logger = logging.getLogger(__name__)
@@ -33,7 +35,6 @@ BUILDERS = {".tar": "webdataset", ".parquet": "parquet"}
 WINDOW = 256  # rows that are drawn from at a time
 IMAGE = "image"  # the column
 BEGINNING = {"epoch": 0, "source": None, "window": 0, "row": 0, "given": 0}  # of an epoch
-INDEX = "index.parquet"  # of `hf-mae shard`, which holds no images
 Row = tuple[str, dict[str, Any]]  # a name, and an undecoded image
 
 
@@ -47,7 +48,7 @@ def find_files(source: str) -> tuple[list[str], int | None]:
         UsageError: it cannot be reached, or holds no such file.
     """
     try:
-        found = _hub_files(source) if _is_hub_id(source) else (_stored_files(source), None)
+        found = _hub_files(source) if _is_hub_id(source) else _stored_files(source)
     except Exception as error:  # fsspec, datasets and huggingface_hub raise many kinds
         raise UsageError(f"{source} cannot be reached ({first_line(error)}).") from None
     if not found[0]:
@@ -67,11 +68,16 @@ def _hub_files(source: str) -> tuple[list[str], int | None]:
     return sorted(files), known.num_examples if known else None
 
 
-def _stored_files(source: str) -> list[str]:
+def _stored_files(source: str) -> tuple[list[str], int | None]:
     system, path = file_system(source if is_remote(source) else os.path.abspath(source))
     found = system.glob(path) if "*" in path else [path] if system.isfile(path) else system.find(path)
     whole = [str(system.unstrip_protocol(name)) if is_remote(source) else name for name in found]
-    return sorted(name for name in whole if _kind(name) and os.path.basename(name) != INDEX)
+    index = next((name for name in found if os.path.basename(name) == INDEX), None)
+    files = sorted(name for name in whole if _kind(name) and os.path.basename(name) != INDEX)
+    if index is None:
+        return files, None
+    with system.open(index, "rb") as file:
+        return files, pq.read_metadata(file).num_rows
 
 
 def _kind(name: str) -> str | None:

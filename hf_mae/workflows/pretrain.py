@@ -139,13 +139,17 @@ def _find_stream(data_args: PretrainingDataArguments, args: PretrainingArguments
     source = str(data_args.data_dir)
     files, count = find_files(source)
     refuse_too_few_files(files, args.world_size * max(args.dataloader_num_workers, 1), source)
+    if len(files) % args.world_size:
+        logger.warning(
+            "%d files, %d processes: each reads all files, and keeps its share.", len(files), args.world_size
+        )
     if args.max_steps <= 0 and not count:
         raise UsageError(f"{source} does not say how many images it has: tell the updates, --max_steps N.")
     if count and args.max_steps <= 0:
         args.max_steps = math.ceil(args.num_train_epochs * count / args.images_per_update)
     if args.warmup_steps is None:
-        epoch = count / args.images_per_update if count else args.max_steps * WARMUP_SHARE / args.warmup_epochs
-        args.warmup_steps = round(args.warmup_epochs * epoch)
+        share = WARMUP_SHARE * args.max_steps if args.warmup_epochs else 0.0
+        args.warmup_steps = round(args.warmup_epochs * count / args.images_per_update if count else share)
     args.ignore_data_skip = True  # each loader's place is in the checkpoint
     if args.save_strategy == "epoch":
         args.save_strategy, args.save_steps = SaveStrategy.STEPS, max(1, args.max_steps // 20)

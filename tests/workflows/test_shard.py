@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -116,8 +117,9 @@ def last_of(folder):
 
 
 def test_streams_say_what_they_need(shards, toy, tiny_pth, tmp_path):
-    argv = ["pretrain", "--model_name_or_path", tiny_pth, "--streaming", "--output_dir", tmp_path, "--data_dir"]
-    assert "tell the updates, --max_steps N" in run_cli(*argv, shards / "unlabelled", status=1).stderr
+    argv = ["pretrain", "--model_name_or_path", tiny_pth, "--streaming", "--output_dir", tmp_path / "run", "--data_dir"]
+    shutil.copytree(shards / "unlabelled", tmp_path / "plain", ignore=shutil.ignore_patterns("index.parquet"))
+    assert "tell the updates, --max_steps N" in run_cli(*argv, tmp_path / "plain", status=1).stderr
     steps = ["--max_steps", 2, "--dataloader_num_workers", 50]
     assert "for 50 loaders" in run_cli(*argv, shards / "unlabelled", *steps, status=1).stderr
     assert "holds no .tar or .parquet" in run_cli(*argv, toy / "unlabelled", *steps, status=1).stderr
