@@ -8,9 +8,8 @@ from functools import lru_cache
 from typing import Any
 
 from ..errors import UsageError
-from ..files.members import is_remote
+from ..files.members import ARCHIVE_SUFFIXES, is_remote
 
-ARCHIVE_SUFFIXES = (".tar", ".zip")
 TOGETHER = 1000  # members that are looked up at once
 
 
@@ -81,9 +80,17 @@ class Part:
         return self.number * count // self.of, (self.number + 1) * count // self.of
 
 
-def number_of(paths: list[str]) -> int:
-    """Files, and images in archives; a video counts once."""
-    return sum(len(_collection(path)) if is_collection(path) else 1 for path in paths)
+def _shares(paths: list[str], part: Part) -> Iterator[tuple[str, Any, range]]:
+    """The paths that a process has to do with: path, the images within (None: it is a file), and which of these, or of
+    the one that a file is (a video counts as one), are its own."""
+    inside = [_collection(path) if is_collection(path) else None for path in paths]
+    sizes = [1 if images is None else len(images) for images in inside]
+    (first, last), place = part.bounds(sum(sizes)), 0
+    for path, images, size in zip(paths, inside, sizes):
+        own = range(max(first - place, 0), min(last - place, size))
+        if own:
+            yield path, images, own
+        place += size
 
 
 def sources(paths: list[str], fps: float, done: set[str], part: Part = Part()) -> Iterator[tuple[str, Callable]]:
@@ -94,18 +101,8 @@ def sources(paths: list[str], fps: float, done: set[str], part: Part = Part()) -
         done: names to pass over.
         part: whose images, of several processes that share them.
     """
-    first, last = part.bounds(number_of(paths))
-    place = 0
-    for path in paths:
-        if is_collection(path):
-            inside = _collection(path)
-            rows = range(max(first - place, 0), max(min(last - place, len(inside)), 0))
-            yield from _members(path, inside, rows, done)
-            place += len(inside)
-            continue
-        if first <= place < last:
-            yield from _of_file(path, fps, done)
-        place += 1
+    for path, images, own in _shares(paths, part):
+        yield from _of_file(path, fps, done) if images is None else _members(path, images, own, done)
 
 
 def _members(path: str, inside: Any, rows: range, done: set[str]) -> Iterator[tuple[str, Callable]]:
@@ -157,11 +154,7 @@ def expected(paths: list[str], fps: float, part: Part = Part()) -> int:
     """How many rows there will be, about, where there are videos."""
     from .videos import is_video, number_of_frames
 
-    first, last = part.bounds(number_of(paths))
-    total, place = 0, 0
-    for path in paths:
-        units = len(_collection(path)) if is_collection(path) else 1
-        own = max(min(place + units, last) - max(place, first), 0)
-        total += number_of_frames(path, fps) if own and is_video(path) else own
-        place += units
-    return total
+    return sum(
+        number_of_frames(path, fps) if images is None and is_video(path) else len(own)
+        for path, images, own in _shares(paths, part)
+    )

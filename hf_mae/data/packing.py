@@ -28,10 +28,9 @@ from tqdm.auto import tqdm
 from ..compat.datasets import fingerprint_of
 from ..errors import UsageError, counted
 from ..files.locks import OWNER
-from ..files.members import sizes_of
 from ..files.writing import whole_file, write_json, write_text
 from .check import verdict_on_files, verdict_on_rows
-from .entries import image_files, listed
+from .entries import bytes_of_images, image_files, listed
 from .files import IMAGE_SUFFIXES
 from .fingerprint import data_fingerprint
 from .opening import encoded_bytes, open_image
@@ -123,7 +122,8 @@ def _begin(folder: Path, plan: dict[str, Any]) -> None:
 
 def _planned(split: str, dataset: Dataset, shard_size: int, seed: int) -> list[_Shard]:
     """Which images go where: in an order that is drawn, as many as make a file."""
-    sizes = np.asarray(sizes_of(image_files(dataset)) or _sizes_within(dataset))
+    known = bytes_of_images(dataset)
+    sizes = np.asarray(_sizes_within(dataset) if known is None else known.to_numpy())
     order = np.random.default_rng(seed).permutation(len(sizes))
     numbers = (np.cumsum(sizes[order]) - sizes[order]) // shard_size  # by where an image begins
     parts = [part for part in np.split(order, np.flatnonzero(np.diff(numbers)) + 1) if len(part)]
@@ -220,7 +220,7 @@ def _finish(folder: Path, shards: list[_Shard], splits: DatasetDict, plan: dict[
     table = (
         pa.concat_tables([part.replace_schema_metadata(None) for part in parts]).sort_by("row").drop_columns(["row"])
     )
-    names = column_names(splits)
+    names = _class_names(splits)
     sizes = {shard.name: os.path.getsize(folder / shard.name) for shard in shards}
     hashes = {shard.name: part.schema.metadata[b"xxh3_128"].decode() for shard, part in zip(shards, parts)}
     about = plan | {"shards": sizes, "xxh3_128": hashes, "classes": names}
@@ -236,13 +236,13 @@ def _finish(folder: Path, shards: list[_Shard], splits: DatasetDict, plan: dict[
     return Packed(folder, len(shards), {split: len(rows) for split, rows in splits.items()}, sum(sizes.values()))
 
 
-def column_names(splits: DatasetDict) -> list[str] | None:
+def _class_names(splits: DatasetDict) -> list[str] | None:
     """The classes in the order of their ids; None: there are none."""
     feature = next(iter(splits.values())).features.get("labels")
     return list(feature.names) if feature is not None else None
 
 
-def file_hash(path: Path) -> str:
+def _file_hash(path: Path) -> str:
     """xxh3 of a file's bytes."""
     digest = xxhash.xxh3_128()
     with open(path, "rb") as file:
@@ -264,7 +264,7 @@ def check(folder: Path) -> Packed:
     except (OSError, ValueError, KeyError, pa.ArrowException):
         raise UsageError(f"{folder} holds no {INDEX} of `hf-mae shard`, or a damaged one.") from None
     bar = tqdm(hashes.items(), unit="shard", delay=1)
-    wrong = [name for name, found in bar if not (folder / name).is_file() or file_hash(folder / name) != found]
+    wrong = [name for name, found in bar if not (folder / name).is_file() or _file_hash(folder / name) != found]
     if wrong:
         raise UsageError(
             f"{counted(len(wrong), 'shard')} of {folder} {'is' if len(wrong) == 1 else 'are'} missing or damaged: "

@@ -28,10 +28,9 @@ from tqdm.auto import tqdm
 from ..compat.datasets import ArrowWriter
 from ..errors import UsageError, counted, first_line
 from ..files.caches import files_fingerprint, kept_file
-from ..files.members import Member, file_system, inflated, is_remote
+from ..files.members import ARCHIVE_SUFFIXES, Member, file_system, inflated, is_remote
 from .entries import listed
 from .files import IMAGE_SUFFIXES, LITTER, refuse_odd_names, walk_images
-from .inputs import ARCHIVE_SUFFIXES
 from .splits import SPLITS, split_named
 
 logger = logging.getLogger(__name__)
@@ -93,8 +92,15 @@ def is_sharded(source: str) -> bool:
 
 def _local_archives(root: Path) -> list[str]:
     """Archives in a folder, and in folders of it that are splits."""
-    places = [root, *(child for child in sorted(root.iterdir()) if child.is_dir() and split_named(child.name))]
-    return [str(file) for place in places for file in sorted(place.iterdir()) if _is_archive(file.name)]
+    entries = _entries(root)
+    for child in [entry for entry in entries if split_named(entry.name) and entry.is_dir()]:
+        entries += _entries(child.path)
+    return [entry.path for entry in entries if _is_archive(entry.name)]
+
+
+def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
 
 
 def _is_archive(name: str) -> bool:

@@ -124,12 +124,12 @@ class ImageStream(torch.utils.data.IterableDataset):
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         while True:
-            epoch, before = self._at["epoch"], self._at["given"]
+            epoch = self._at["epoch"]
             for name, image in self._rows(epoch):
                 if (item := self._item(name, image, epoch)) is not None:
                     self._at["given"] += 1
                     yield item
-            if self._at["given"] == before == 0:
+            if not self._at["given"]:
                 raise UsageError(f"{self.files[0]} and the others: not one image can be read.")
             self._at = BEGINNING | {"epoch": epoch + 1}
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 NAMED = re.compile(r"(?P<archive>.+)::(?P<offset>\d{1,19})\+(?P<size>\d{1,19})(?P<deflated>z?)", re.DOTALL)
+ARCHIVE_SUFFIXES = (".tar", ".zip")  # whose members can be reached
 LARGEST = 1_000_000_000  # bytes of a member, inflated
 
 

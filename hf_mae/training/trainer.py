@@ -84,8 +84,7 @@ class ReferenceTrainer(HookedTrainer):
     def get_train_dataloader(self) -> DataLoader:
         """The stock loader; a data set that gives no batch is an error."""
         if isinstance(self.train_dataset, ImageStream):
-            self._stream = self._stream or StreamLoader(self.train_dataset, self.micro_batch, self.args)
-            return self._stream.batches
+            return self._loader_of(self.train_dataset).batches
         with self._dropping_last_batch(self.drops_last_batch):
             loader = super().get_train_dataloader()
         if len(loader) == 0:
@@ -95,6 +94,11 @@ class ReferenceTrainer(HookedTrainer):
                 "per_device_train_batch_size."
             )
         return with_small_sampler(with_calm_workers(loader))
+
+    def _loader_of(self, stream: ImageStream) -> StreamLoader:
+        """The one loader of a stream, which knows where it is."""
+        self._stream = self._stream or StreamLoader(stream, self.micro_batch, self.args)
+        return self._stream
 
     # The stock Trainer would leave out the last images of an evaluation too.
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
@@ -148,9 +152,7 @@ class ReferenceTrainer(HookedTrainer):
             check_resumable(Path(resume_from_checkpoint), self.launch)
             refuse_fewer_epochs(Path(resume_from_checkpoint), self.args.num_train_epochs, self.args.max_steps)
             if isinstance(self.train_dataset, ImageStream):
-                self.get_train_dataloader()
-            if self._stream is not None:
-                self._stream.go_on_from(Path(resume_from_checkpoint))
+                self._loader_of(self.train_dataset).go_on_from(Path(resume_from_checkpoint))
         with self.model_in_training():
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 

@@ -10,16 +10,23 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from accelerate import Accelerator, DistributedType, PartialState
+from accelerate import Accelerator, DistributedType, PartialState, skip_first_batches
+from accelerate.data_loader import SeedableRandomSampler, prepare_data_loader
 from accelerate.utils import other
-from datasets import Dataset, Features, Value
+from datasets import Dataset, Features, IterableDataset, Value
 from packaging.requirements import Requirement
 from PIL import Image
 from support.models import tiny_pretrainer
 from support.paths import ROOT
 
-from hf_mae.compat.accelerate import bare_optimizer, deepspeed_unseen, fsdp_where_asked, without_importing_deepspeed
-from hf_mae.compat.datasets import ArrowWriter, fingerprint_of
+from hf_mae.compat.accelerate import (
+    bare_optimizer,
+    deepspeed_unseen,
+    fsdp_where_asked,
+    with_small_sampler,
+    without_importing_deepspeed,
+)
+from hf_mae.compat.datasets import ArrowWriter, features_of, fingerprint_of
 from hf_mae.compat.deepspeed import parameters_and_groups, whole_weights
 from hf_mae.compat.timm import mend_posterize, posterize
 from hf_mae.compat.torch import cpu_generator
@@ -74,6 +81,35 @@ def test_weights_are_saved_without_looking_for_deepspeed(monkeypatch, tmp_path):
     assert not asked and other.is_deepspeed_available() is False and asked  # it is back
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_order_of_images_is_accelerates_own(processes):
+    """Epoch by epoch, and by a loader that skips what was trained on."""
+
+    def loader():
+        images = torch.utils.data.TensorDataset(torch.arange(100_003))
+        plain = torch.utils.data.DataLoader(images, batch_size=1000, shuffle=True)
+        return prepare_data_loader(
+            plain,
+            num_processes=processes,
+            process_index=processes - 1,
+            use_seedable_sampler=True,
+            data_seed=7,
+            put_on_device=False,
+        )
+
+    def orders(prepared):
+        return [torch.cat([batch for (batch,) in prepared]) for _ in range(2)]
+
+    stock, ours = loader(), with_small_sampler(loader())
+    for theirs, order in zip(orders(stock), orders(ours)):
+        assert torch.equal(theirs, order)
+    assert not torch.equal(*orders(with_small_sampler(loader())))
+    skipping = skip_first_batches(with_small_sampler(loader()), 3)
+    assert torch.equal(torch.cat([batch for (batch,) in skipping]), orders(loader())[0][3000:])
+    sampler = ours.batch_sampler.sampler if processes == 1 else ours.batch_sampler.batch_sampler.sampler
+    assert type(sampler) is not SeedableRandomSampler and isinstance(sampler, SeedableRandomSampler)
+
+
 def test_the_optimizer_beneath_accelerates_wrapper():
     plain = torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), lr=0.1)
     assert bare_optimizer(Accelerator(cpu=True).prepare(plain)) is plain and bare_optimizer(plain) is plain
@@ -106,6 +142,19 @@ def test_whole_weights_hides_the_configuration_of_deepspeed_for_a_block():
 def test_a_fingerprint_changes_with_the_data():
     one, two = Dataset.from_dict({"a": [1, 2]}), Dataset.from_dict({"a": [1, 3]})
     assert fingerprint_of(one) != fingerprint_of(two) != fingerprint_of(two.select([0]))
+
+
+def test_the_columns_of_a_stream_that_does_not_tell_them():
+    def rows():
+        yield {"text": "a", "number": 1}
+
+    untold = IterableDataset.from_generator(rows)
+    assert untold.features is None and features_of(untold) == Features(
+        {"text": Value("string"), "number": Value("int64")}
+    )
+    assert list(untold) == list(rows())  # and it is read from its beginning
+    told = Features({"number": Value("int32")})
+    assert features_of(IterableDataset.from_generator(rows, features=told)) == told
 
 
 def test_the_arrow_writer_writes_what_datasets_reads(tmp_path):
