@@ -176,4 +176,8 @@ def test_the_fields_read_from_the_source_are_those_of_the_class():
 def test_trackers_have_the_names_by_which_they_are_known():
     for name in TRACKERS:
         assert issubclass(getattr(integration_utils, name), TrainerCallback), name
+
+
+@pytest.mark.skipif(not integration_utils.is_tensorboard_available(), reason="TensorBoard is not installed")
+def test_tensorboards_callback_keeps_the_writer_it_is_given():
     assert integration_utils.TensorBoardCallback(tb_writer="a writer").tb_writer == "a writer"
