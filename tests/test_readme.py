@@ -94,10 +94,10 @@ def test_every_command_runs_in_the_order_of_the_page(place, page, tmp_path):
 
 
 def run(language: str, command: str, folder: Path, env: dict | None) -> subprocess.CompletedProcess:
-    """As a user would; an `hf-mae` without an environment of its own in a fork of a process that has it imported."""
+    """As a user would; an `hf-mae` in a fork of a process that has it imported."""
     words = shlex.split(command) if language == "bash" else []
-    if words[:1] == ["hf-mae"] and env is None:
-        return run_cli(*words[1:], cwd=folder)
+    if words[:1] == ["hf-mae"]:
+        return run_cli(*words[1:], cwd=folder, env=env)
     argv = [sys.executable, "-c", command] if language == "python" else ["bash", "-c", command]
     return subprocess.run(argv, cwd=folder, capture_output=True, text=True, env=environment() | (env or {}))
 

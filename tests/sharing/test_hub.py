@@ -11,7 +11,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 from support.cli_process import run_cli
-from support.hub_stand_in import USER, environment, running
+from support.hub_stand_in import USER, StandIn, environment, running
 from support.training import flags
 
 from hf_mae.cli.main import main
@@ -32,11 +32,20 @@ def small(runs):
     return runs / "mean"
 
 
-@pytest.fixture
-def hub(tmp_path):
+@pytest.fixture(scope="module")
+def stand_in(tmp_path_factory):
     """The stand-in, and the environment of a user who is logged in to it."""
     with running() as (server, url):
-        yield server, environment(url, tmp_path)
+        yield server, environment(url, tmp_path_factory.mktemp("hub"))
+
+
+@pytest.fixture
+def hub(stand_in):
+    """The same, with nothing on the Hub and nothing downloaded from it."""
+    server, env = stand_in
+    vars(server).update(vars(StandIn()))
+    shutil.rmtree(env["HF_HOME"], ignore_errors=True)
+    return server, env
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
@@ -136,7 +145,8 @@ def test_what_stands_in_the_way_is_one_sentence_and_nothing_is_done(small, hub, 
         ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE is set"),
         ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "cannot be reached"),
     ):
-        done = run_cli("push", small, "--repo_id", f"{USER}/none", env=env | change, status=1)
+        once = "HF_TOKEN" not in change
+        done = run_cli("push", small, "--repo_id", f"{USER}/none", env=env | change, status=1, once=once)
         assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
     server.may_write = False
     done = run_cli("push", small, "--repo_id", f"{USER}/none", env=env, status=1)

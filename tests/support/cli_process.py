@@ -1,6 +1,8 @@
 """`hf-mae` as a user runs it: in a process that is forked from one which has imported its packages, and has done
-nothing else, or, with an environment of its own, in a new one."""
+nothing else (one for each environment that the packages read when they are imported)."""
 
+import atexit
+import json
 import multiprocessing
 import os
 import subprocess
@@ -37,22 +39,91 @@ def forked_cli(argv: list[str], cwd: str, folder: str) -> None:
     sys.exit(main(argv))
 
 
+class Parent:
+    """A process with an environment of its own that has imported what `hf-mae` imports, and forks a process for each
+    command, one after the other."""
+
+    running: "Parent | None" = None  # one is enough: tests of one environment follow each other
+
+    def __init__(self, env: dict[str, str]):
+        self.env = env
+        command = [sys.executable, "-c", "from support.cli_process import serve; serve()"]
+        settings = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "tests")} | env
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self.process = subprocess.Popen(command, **pipes, env=os.environ | settings, cwd=ROOT.parent, text=True)
+
+    @classmethod
+    def of(cls, env: dict[str, str]) -> "Parent":
+        if cls.running is None or cls.running.env != env:
+            cls.stop()
+            cls.running = cls(env)
+        return cls.running
+
+    @classmethod
+    def stop(cls) -> None:
+        if cls.running is not None:
+            cls.running.process.communicate()
+            cls.running = None
+
+    def run(self, argv: list[str], cwd: str, folder: str, env: dict[str, str]) -> int:
+        print(json.dumps([argv, cwd, folder, env]), file=self.process.stdin, flush=True)
+        return int(self.process.stdout.readline())
+
+
+atexit.register(Parent.stop)
+
+
+def serve() -> None:
+    """What a `Parent` does: lines of [argv, cwd, folder, env] from stdin, exit statuses to stdout."""
+    import importlib
+
+    for name in IMPORTS:
+        importlib.import_module(name)
+    answers = os.fdopen(os.dup(1), "w")
+    for line in sys.stdin:
+        argv, cwd, folder, env = json.loads(line)
+        os.environ |= env
+        os.environ.pop("PYTHONPATH", None)  # of this process alone
+        child = multiprocessing.get_context("fork").Process(target=forked_cli, args=(argv, cwd, folder))
+        child.start()
+        child.join()
+        print(child.exitcode, file=answers, flush=True)
+
+
+def in_parent_of(env: dict[str, str]) -> bool:
+    """Whether an environment is one that packages read, when they are imported or later: not of Python itself."""
+    return all(name.startswith("HF_") for name in env)
+
+
 def run_cli(
-    *argv: str, status: int = 0, env: dict | None = None, cwd: Path | None = None
+    *argv: str, status: int = 0, env: dict | None = None, cwd: Path | None = None, once: bool = False
 ) -> subprocess.CompletedProcess:
-    """Runs `hf-mae ARGV` as a user would, and expects this exit status, never a traceback, and no word of DeepSpeed."""
+    """Runs `hf-mae ARGV` as a user would, and expects this exit status, never a traceback, and no word of DeepSpeed.
+
+    Args:
+        once: no other command has this environment.
+    """
     argv, cwd = [str(word) for word in argv], cwd or ROOT.parent
-    if env:
+    if env and (once or not in_parent_of(env)):
         command, environment = [sys.executable, "-m", "hf_mae", *argv], os.environ | {"OMP_NUM_THREADS": "1"} | env
         done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
     else:
         with tempfile.TemporaryDirectory() as folder:
-            process = FORKS.Process(target=forked_cli, args=(argv, str(cwd), folder))
-            process.start()
-            process.join()
+            code = _forked(argv, str(cwd), folder, env or {})
             printed = [Path(folder, name).read_text() for name in ("stdout", "stderr")]
-        done = subprocess.CompletedProcess(argv, process.exitcode, *printed)
+        done = subprocess.CompletedProcess(argv, code, *printed)
     assert done.returncode == status, done.stdout + done.stderr
     assert "Traceback" not in done.stderr, done.stderr
     assert "real_accelerator" not in done.stdout + done.stderr, "DeepSpeed looks for a device, and is not asked for"
     return done
+
+
+def _forked(argv: list[str], cwd: str, folder: str, env: dict[str, str]) -> int:
+    """The exit status of `hf-mae ARGV` in a fork of the process that has its environment."""
+    if env:
+        of_imports = {name: value for name, value in env.items() if name != "HF_TOKEN"}
+        return Parent.of(of_imports).run(argv, cwd, folder, env)
+    process = FORKS.Process(target=forked_cli, args=(argv, cwd, folder))
+    process.start()
+    process.join()
+    return process.exitcode
