@@ -22,7 +22,7 @@ class HookedTrainer(Trainer):
     """transformers' `Trainer` with hooks in place of its private methods.
 
     A subclass overrides the hooks (`loss_weight`, `load_weights`, `wants_gradient_norm`, `before_checkpoint`,
-    `after_checkpoint`), and nothing that begins with an underscore.
+    `after_checkpoint`, ...), and nothing that begins with an underscore.
     """
 
     model: Any
@@ -58,6 +58,9 @@ class HookedTrainer(Trainer):
 
     def save_place(self, folder: Path) -> None:
         """Called on every process while a checkpoint is saved: for where it is among the images."""
+
+    def best_loaded(self, folder: Path) -> None:
+        """Called on every process when the weights of the best checkpoint are in the model."""
 
     def after_checkpoint(self, folder: Path) -> None:
         """Called on the main process when a checkpoint is saved."""
@@ -114,6 +117,7 @@ class HookedTrainer(Trainer):
             super()._load_best_model()
         else:
             self.load_weights(str(self.state.best_model_checkpoint))
+        self.best_loaded(Path(str(self.state.best_model_checkpoint)))
 
     # Private state
 

@@ -135,6 +135,7 @@ class FinetuningArguments(FinetuningFields, ReferenceTraining):  # type: ignore[
         cdw_alpha: power of the distance between grades.
         drop_path: rate of stochastic depth of the last block; `hf-mae finetune` builds its model with it.
         patch_dropout: share of each image's patches that training leaves out, drawn anew every time.
+        ema: decay of an exponential moving average of the weights, which is judged and saved in their place.
         freeze_backbone: train the head alone (linear probe).
         early_stopping_patience: stop after so many evaluations without a better `metric_for_best_model`.
     """
@@ -156,6 +157,10 @@ class FinetuningArguments(FinetuningFields, ReferenceTraining):  # type: ignore[
                 raise UsageError(
                     f"{name} must be {f'between {low:g} and {high:g}' if high else 'at least 0'}, not {value}."
                 )
+        if self.ema is not None and not 0.0 < self.ema < 1.0:
+            raise UsageError(f"ema must lie between 0 and 1, as 0.999, not {self.ema:g}.")
+        if self.ema is not None and self.save_only_model:
+            raise UsageError("--ema keeps its average in the checkpoints, which --save_only_model would leave out.")
         if self.cdw_alpha <= 0 or self.loss not in LOSSES:
             raise UsageError(f"loss is one of {', '.join(LOSSES)}, and cdw_alpha above 0.")
         if (self.metric_for_best_model or "").removeprefix("eval_") == "mae" and self.greater_is_better is None:

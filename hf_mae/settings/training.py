@@ -89,6 +89,11 @@ class FinetuningFields(ReferenceFields):
     patch_dropout: float = option(
         0.0, "Share of each image's patches that training leaves out, which is faster; 0: none.", group="Training"
     )
+    ema: float | None = option(
+        None,
+        "Average the weights over the updates with this decay, as 0.999; the average is judged and saved.",
+        group="Training",
+    )
     freeze_backbone: bool = option(False, "Train the head alone (linear probe).", group="Training")
     early_stopping_patience: int | None = option(
         None, "Evaluations without a better metric_for_best_model before training stops.", group="Training"

@@ -52,6 +52,7 @@ _TIMM = _BOTH | {
     "output": "output_dir",
     "checkpoint_hist": "save_total_limit",
     "log_interval": "logging_steps",
+    "model_ema_decay": "ema",
 }
 _TIMM_SHORT = {"b": "batch_size", "j": "workers", "vb": "validation_batch_size"}
 # Theirs that need no counterpart, and why.
@@ -74,6 +75,7 @@ _SWITCHES = {
     "cls_token": ("pooling", "cls"),
     "amp": ("fp16", "true"),
     "freeze_backbone": ("freeze_backbone", "true"),
+    "model_ema": ("ema", "0.9998"),
 }
 # Defaults of theirs that differ from ours, where they are not given.
 _DEFAULTS = {

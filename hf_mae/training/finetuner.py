@@ -2,14 +2,15 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from timm.data import Mixup
 from torch.utils.data import DataLoader
-from transformers import EarlyStoppingCallback
+from transformers import EarlyStoppingCallback, TrainerCallback
 
 from ..compat.transformers import StockModel
 from ..data.draws import seeded_draws
@@ -24,6 +25,8 @@ from ..evaluation.scores import grade_scores, softmax
 from ..models.loading import class_names
 from ..models.stochastic_depth import drop_path_of, patches_dropped
 from ..settings.arguments import FinetuningArguments
+from .averaging import WeightAverage, refuse_forgotten_average
+from .checkpoints import last_checkpoint
 from .layer_decay import parameter_groups
 from .losses import balanced_class_weights, cross_entropy_sum, label_weight, ordinal_sum
 from .trainer import ReferenceTrainer
@@ -77,6 +80,10 @@ class MaeFinetuner(ReferenceTrainer):
         self.label_names = ["labels"]
         self.class_weights = self._class_weights()
         self.mixup = self._mixup() if args.mixes else None
+        self.average: WeightAverage | None = None  # while it trains, with `args.ema`
+        self._begun_with: Path | None = None
+        if args.ema is not None:
+            self.add_callback(_Averaging(self))
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
         if self.train_dataset is not None and drop_path_of(model) != args.drop_path and not args.freeze_backbone:
@@ -117,6 +124,42 @@ class MaeFinetuner(ReferenceTrainer):
         """With patch dropout, where it is asked for."""
         with super().model_in_training() as model, patches_dropped(model, self.args.patch_dropout):
             yield model
+
+    # The average of the weights
+
+    def train(  # type: ignore[override]  # as the trainer above
+        self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any
+    ) -> Any:
+        """With `args.ema`, the model has the average for its weights when it is trained."""
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = str(last_checkpoint(self.args.folder) or "") or True
+        self._begun_with = Path(resume_from_checkpoint) if isinstance(resume_from_checkpoint, str) else None
+        if self._begun_with and self.args.ema is None:
+            refuse_forgotten_average(self._begun_with)
+        result = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        if self.average is not None:
+            self.average.stay()
+            self.average = None
+        return result
+
+    def begin_average(self) -> None:
+        """From the weights that training begins with, or from the checkpoint that it goes on from."""
+        assert self.args.ema is not None
+        model = self.accelerator.unwrap_model(self.model)
+        self.average = WeightAverage(model, self.args.ema, self.args.process_index, self.args.should_save)
+        if self._begun_with:
+            self.average.load(self._begun_with)
+
+    def save_place(self, folder: Path) -> None:
+        """With the average."""
+        super().save_place(folder)
+        if self.average is not None:
+            self.average.save(folder)
+
+    def best_loaded(self, folder: Path) -> None:
+        """With the average, which was the best."""
+        if self.average is not None:
+            self.average.load(folder)
 
     def groups(self, model: StockModel, learning_rate: float) -> list[dict[str, Any]]:
         """One for each layer and weight decay."""
@@ -191,8 +234,9 @@ class MaeFinetuner(ReferenceTrainer):
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """The stock loop, with a loss over every image once: its own averages the processes' batches, the repeated
-        images that fill the last one included."""
-        output: Any = super().evaluation_loop(*args, **kwargs)
+        images that fill the last one included. While training with `args.ema`, the average of the weights is judged."""
+        with self.average.in_use() if self.average is not None else nullcontext():
+            output: Any = super().evaluation_loop(*args, **kwargs)
         name = f"{kwargs.get('metric_key_prefix', 'eval')}_loss"
         if output.label_ids is not None and name in output.metrics:
             logits, labels = torch.from_numpy(output.predictions), torch.from_numpy(output.label_ids)
@@ -209,6 +253,20 @@ class MaeFinetuner(ReferenceTrainer):
             ranking = ranking_scores(softmax(prediction.predictions), np.asarray(labels), self.class_names)
             logged[RETFOUND] = f1_auroc_kappa(scores["macro_f1"], ranking["roc_auc"], scores["confusion_matrix"])
         return logged | grade_scores(scores["confusion_matrix"]) if self.ordered else logged
+
+
+class _Averaging(TrainerCallback):
+    """Takes every update into the average."""
+
+    def __init__(self, trainer: MaeFinetuner):
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.begin_average()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        assert self.trainer.average is not None
+        self.trainer.average.update()
 
 
 def refuse_unknown_metric(args: FinetuningArguments, ordered: bool = False) -> None:

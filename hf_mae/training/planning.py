@@ -289,7 +289,7 @@ def _on_cpu(model: StockModel, args: FinetuningArguments) -> StepCost:
     started = time.perf_counter()
     _step(model, images, args)
     seconds = time.perf_counter() - started
-    peak = _state_bytes(model) + kept * args.train_batch_size // images
+    peak = _state_bytes(model, args) + kept * args.train_batch_size // images
     return StepCost(images, seconds, peak, measured=False)
 
 
@@ -309,7 +309,7 @@ def _on_gpu(model: StockModel, args: FinetuningArguments) -> StepCost:
     _step(model, asked, args)
     torch.cuda.synchronize(args.device)
     seconds = time.perf_counter() - started
-    moments = _state_bytes(model) - 2 * sum(p.numel() * p.element_size() for p in model.parameters())
+    moments = _state_bytes(model, args) - 2 * sum(p.numel() * p.element_size() for p in model.parameters())
     return StepCost(asked, seconds, torch.cuda.max_memory_allocated(args.device) + moments, measured=True)
 
 
@@ -349,10 +349,11 @@ def _step(model: StockModel, images: int, args: FinetuningArguments) -> None:
     model.train(training)
 
 
-def _state_bytes(model: StockModel) -> int:
-    """Weights, and of those that are trained gradients and AdamW's moments."""
+def _state_bytes(model: StockModel, args: FinetuningArguments) -> int:
+    """Weights, and of those that are trained gradients, AdamW's moments and the average, if there is one."""
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return ADAM_BYTES * trained + sum(p.numel() * p.element_size() for p in model.parameters() if not p.requires_grad)
+    each = ADAM_BYTES + (4 if args.ema is not None else 0)
+    return each * trained + sum(p.numel() * p.element_size() for p in model.parameters() if not p.requires_grad)
 
 
 def _duration(seconds: float) -> str:

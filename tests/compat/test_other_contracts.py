@@ -6,6 +6,7 @@ import inspect
 import re
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -27,7 +28,7 @@ from hf_mae.compat.accelerate import (
     without_importing_deepspeed,
 )
 from hf_mae.compat.datasets import ArrowWriter, features_of, fingerprint_of
-from hf_mae.compat.deepspeed import parameters_and_groups, whole_weights
+from hf_mae.compat.deepspeed import forget_gathered, own_part, parameters_and_groups, whole_weights
 from hf_mae.compat.timm import mend_posterize, posterize
 from hf_mae.compat.torch import cpu_generator
 
@@ -124,6 +125,25 @@ def test_the_groups_of_zeros_optimizers():
     assert parameters_and_groups(two) == [(["a"], {"lr": 1}), (["b"], {"lr": 2})]
     three = SimpleNamespace(sub_group_to_group_id={0: 1, 1: 0}, fp16_groups=[["a"], ["b"]], optimizer=inner)
     assert parameters_and_groups(three) == [(["a"], {"lr": 2}), (["b"], {"lr": 1})]
+
+
+def test_what_zero_3_makes_of_a_parameter():
+    """By its names in DeepSpeed's source, which is not imported; tests/training/test_engines.py has the behaviour."""
+    if (found := importlib.util.find_spec("deepspeed")) is None:
+        pytest.skip("DeepSpeed is not installed")
+    zero = Path(found.submodule_search_locations[0]) / "runtime" / "zero"
+    source = (zero / "partition_parameters.py").read_text()
+    for words in ("param.ds_tensor = ", "param.ds_status = ", "param.partition = partition", "AVAILABLE = 1"):
+        assert words in source, words
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    assert own_part(parameter) is None
+    forget_gathered(parameter)
+    parameter.ds_tensor, parameter.ds_status = torch.ones(1), SimpleNamespace(name="AVAILABLE")
+    parameter.partition = lambda: setattr(parameter, "ds_status", SimpleNamespace(name="NOT_AVAILABLE"))
+    forget_gathered(parameter)
+    forget_gathered(parameter)
+    own_part(parameter).add_(1)
+    assert parameter.ds_status.name == "NOT_AVAILABLE" and parameter.ds_tensor.item() == 2
 
 
 def test_whole_weights_hides_the_configuration_of_deepspeed_for_a_block():

@@ -95,6 +95,7 @@ def start(golden):
 SAVING = {"eval_strategy": "epoch", "save_strategy": "epoch", "metric_for_best_model": "loss"}
 SAVING |= {"greater_is_better": False, "load_best_model_at_end": True}
 HALFWAY = "checkpoint-5"
+AVERAGE = ["average.safetensors"]
 
 # Four updates of pre-training, with masks of its own for each process.
 PRETRAINING = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 32, "patch_size": 8}
@@ -109,14 +110,16 @@ def results(start, toy, tmp_path_factory):
     resumed from its fifth update, and a pre-training: {(which, way): folder}."""
     root = tmp_path_factory.mktemp("engines")
     folders = {("ids", way): root / "ids" / way.replace(" ", "-") for way in WAYS}
-    for kind in ("soft", "saved", "again", "pretrained"):
+    for kind in ("soft", "saved", "again", "averaged", "averaged again", "pretrained"):
         folders |= {(kind, way): root / kind / way for way in ("one", *ENGINES)}
     for way in ("one", *ENGINES):
         runs = {folders[kind, way]: start[kind] for kind in ("ids", "soft")}
         runs[folders["saved", way]] = start["ids"] | SAVING
+        runs[folders["averaged", way]] = start["ids"] | SAVING | {"ema": 0.8}
+        for first, again in (("saved", "again"), ("averaged", "averaged again")):
+            halfway = {"goes_on_with": str(folders[first, way] / HALFWAY)}
+            runs[folders[again, way]] = runs[folders[first, way]] | halfway
         if way != "one":
-            halfway = {"goes_on_with": str(folders["saved", way] / HALFWAY)}
-            runs[folders["again", way]] = start["ids"] | SAVING | halfway
             runs[folders["pretrained", way]] = {"pretrain": PRETRAINING | {"data_dir": str(toy / "unlabelled")}}
         for more, (config, processes, batch, accumulation) in WAYS.items():
             if more != way and (config, processes) == WAYS[way][:2]:
@@ -188,6 +191,23 @@ def test_a_checkpoint_resumes_under_the_same_config(results, way):
     whole, again = (results[which, way] / "checkpoint-10" for which in ("saved", "again"))
     tensors = load_file(whole / "model.safetensors"), load_file(again / "model.safetensors")
     assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0])
+
+
+@pytest.mark.parametrize("way", ["one", *ENGINES])
+def test_the_average_of_the_weights_is_what_one_process_has_and_goes_on_from_a_checkpoint(results, way):
+    one, folder, again = results["averaged", "one"], results["averaged", way], results["averaged again", way]
+    assert difference(one, folder) < TOLERANCE and difference(folder, results["saved", way]) > 1e-4
+    assert difference(folder, again) == 0.0
+    for which in (folder, again):
+        averages = sorted(path.name for path in (which / "checkpoint-10").glob("average*"))
+        assert averages == (["average_0.safetensors", "average_1.safetensors"] if way == "zero3" else AVERAGE)
+    # The best checkpoint is of the average's scores, and its average is what is loaded and saved in the end.
+    facts = json.loads((folder / "facts.json").read_text())
+    if way != "zero3":
+        best = load_file(Path(facts["best"]) / "average.safetensors")
+        names = dict(AutoModelForImageClassification.from_pretrained(folder).named_parameters())
+        assert all(torch.equal(best[name], names[name]) for name in best)
+    np.testing.assert_allclose(np.load(folder / "logits.npy"), np.load(one / "logits.npy"), atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("way", [*ENGINES])

@@ -57,7 +57,7 @@ def test_a_step_costs_what_it_costs(made):
     assert made.cost.peak_bytes > planning.ADAM_BYTES * made.parameters
     larger = planning._on_cpu(*_model_and_args(40))
     smaller = planning._on_cpu(*_model_and_args(20))
-    state = planning._state_bytes(_model_and_args(1)[0])
+    state = planning._state_bytes(*_model_and_args(1))
     assert larger.peak_bytes - state == pytest.approx(2 * (smaller.peak_bytes - state))
     assert made.seconds_an_epoch > 0
 

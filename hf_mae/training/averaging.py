@@ -1,0 +1,149 @@
+"""An exponential moving average of the weights, which is evaluated and saved in their place."""
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from ..compat.deepspeed import forget_gathered, own_part
+from ..errors import UsageError
+from ..files.writing import whole_file
+from .layer_decay import plain_name
+
+logger = logging.getLogger(__name__)
+NAME = "average"
+
+
+class WeightAverage:
+    """An average of the trained parameters that forgets: after each update, average = d x average + (1 - d) x weights.
+
+    d grows from 2/11 to `decay` as (1 + updates) / (10 + updates), so that the weights that training began with are
+    soon forgotten (as TensorFlow's ExponentialMovingAverage with `num_updates`). Each process keeps the average, in
+    float32, of what it holds itself: the whole under DDP and ZeRO-2, its share under FSDP2 and ZeRO-3.
+
+    Args:
+        model: as it is trained, after the engine has prepared it, and unwrapped.
+        decay: between 0 and 1, as 0.999.
+        rank: of this process.
+        saves: whether this process writes what all have in common.
+    """
+
+    def __init__(self, model: nn.Module, decay: float, rank: int = 0, saves: bool = True):
+        self.decay, self.updates = decay, 0
+        self._rank, self._saves = rank, saves
+        self._model = model
+        self._parameters = {plain_name(name): p for name, p in model.named_parameters() if p.requires_grad}
+        with torch.no_grad():
+            self._average = {name: _held(p).float().clone() for name, p in self._parameters.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Takes in the weights of an update that was made."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        held = [_held(parameter).float() for parameter in self._parameters.values()]
+        get_ema_multi_avg_fn(decay)(list(self._average.values()), held, self.updates)
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Within the block, the model has the average for its weights."""
+        with torch.no_grad():
+            weights = {name: _held(parameter).clone() for name, parameter in self._parameters.items()}
+        self._put(self._average)
+        try:
+            yield
+        finally:
+            self._put(weights)
+
+    def stay(self) -> None:
+        """The model has the average for its weights from here on."""
+        self._put(self._average)
+
+    @torch.no_grad()
+    def _put(self, values: dict[str, Tensor]) -> None:
+        for module in self._model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+        for name, parameter in self._parameters.items():
+            forget_gathered(parameter)
+            _held(parameter).copy_(values[name])
+
+    # In checkpoints
+
+    @property
+    def _shared_out(self) -> bool:
+        """Whether each process writes its own share: ZeRO-3's, which goes on with as many processes as it began."""
+        return any(own_part(parameter) is not None for parameter in self._parameters.values())
+
+    def _file(self, folder: Path) -> Path:
+        return folder / (f"{NAME}_{self._rank}.safetensors" if self._shared_out else f"{NAME}.safetensors")
+
+    @torch.no_grad()
+    def save(self, folder: Path) -> None:
+        """Writes the average into a checkpoint; to be called on every process."""
+        values = {name: _whole(self._average[name], p).contiguous() for name, p in self._parameters.items()}
+        if self._saves or self._shared_out:
+            with whole_file(self._file(folder)) as temporary:
+                save_file(values, temporary, {"average": json.dumps({"updates": self.updates, "decay": self.decay})})
+
+    @torch.no_grad()
+    def load(self, folder: Path) -> None:
+        """Reads back what `save` wrote.
+
+        Raises:
+            UsageError: the checkpoint is of a training without an average, or of other parameters.
+        """
+        path = self._file(folder)
+        if not path.is_file():
+            raise UsageError(
+                f"{folder} was saved without --ema: a run goes on as it began (leave --ema out, or begin a new run "
+                f"from its weights: --model_name_or_path {folder}, another --output_dir)."
+            )
+        with safe_open(path, "pt") as file:
+            if set(file.keys()) != set(self._average):
+                raise UsageError(f"{path} is the average of other parameters than those that this run trains.")
+            facts = json.loads(file.metadata()["average"])
+            for name, parameter in self._parameters.items():
+                self._average[name].copy_(_share(file.get_tensor(name), parameter))
+        self.updates = facts["updates"]
+        if facts["decay"] != self.decay:
+            logger.warning("%s was averaged with --ema %g, and goes on with %g.", path, facts["decay"], self.decay)
+
+
+def refuse_forgotten_average(checkpoint: Path) -> None:
+    """Raises UsageError where a run that goes on without an average began with one."""
+    if any(checkpoint.glob(f"{NAME}*.safetensors")):
+        raise UsageError(f"{checkpoint} was saved with --ema: a run goes on as it began, so pass --ema, too.")
+
+
+def _held(parameter: Tensor) -> Tensor:
+    """What this process holds of a parameter: its own memory, in place."""
+    if isinstance(parameter, DTensor):
+        return parameter.to_local()
+    part = own_part(parameter)
+    return parameter.detach() if part is None else part
+
+
+def _whole(held: Tensor, parameter: Tensor) -> Tensor:
+    """What all processes hold of a parameter, put together; of ZeRO-3 this process's share."""
+    if not isinstance(parameter, DTensor):
+        return held
+    placed = (parameter.device_mesh, parameter.placements)
+    return DTensor.from_local(held, *placed, shape=parameter.shape, stride=parameter.stride()).full_tensor()
+
+
+def _share(whole: Tensor, parameter: Tensor) -> Tensor:
+    """What this process holds of a value of the whole parameter."""
+    if not isinstance(parameter, DTensor):
+        return whole
+    whole = whole.to(parameter.device)
+    return distribute_tensor(whole, parameter.device_mesh, parameter.placements).to_local()
