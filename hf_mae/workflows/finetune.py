@@ -330,11 +330,12 @@ def _draw(trainer: MaeFinetuner, folder: Path, step: int) -> None:
 
 def _selection(trainer: MaeFinetuner, judge: str | None) -> Selection:
     best, metric = trainer.state.best_model_checkpoint, trainer.args.metric_for_best_model
+    averaged = "" if trainer.args.ema is None else f" They are averages over its updates (--ema {trainer.args.ema:g})."
     if not (trainer.args.load_best_model_at_end and best):
-        return Selection("The weights are those of the last epoch.")
+        return Selection(f"The weights are those of the last epoch.{averaged}")
     sentence = (
         f"The weights are those of the epoch with the best {metric} on the {judge} split ({Path(best).name} of "
-        f"{trainer.state.max_steps} updates), so its own figures are optimistic."
+        f"{trainer.state.max_steps} updates), so its own figures are optimistic.{averaged}"
     )
     return Selection(sentence, chosen_on=judge, metric=metric, checkpoint=best)
 

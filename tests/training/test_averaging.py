@@ -115,3 +115,16 @@ def test_the_best_average_is_loaded(trainer_of):
 def test_mistakes_are_one_sentence(trainer_of, options, message):
     with pytest.raises(UsageError, match=message):
         trainer_of(**options)
+
+
+def test_a_run_says_that_its_weights_are_averages(tiny_pth, toy, tmp_path):
+    from hf_mae import finetune
+
+    flags = {
+        "model_name_or_path": str(tiny_pth),
+        "data_dir": str(toy / "labelled"),
+        "output_dir": str(tmp_path / "run"),
+    }
+    record = finetune(**flags, num_train_epochs=1, ema=0.99, per_device_train_batch_size=20, disable_tqdm=True)
+    assert record.selection.sentence.endswith("They are averages over its updates (--ema 0.99).")
+    assert "ema: 0.99" in (tmp_path / "run" / "recipe.yaml").read_text()
