@@ -25,7 +25,7 @@ from pathlib import Path  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from support.models import tiny_pretrainer  # noqa: E402
-from support.paths import install, load_script, shared_folder  # noqa: E402
+from support.paths import ROOT, install, load_script, shared_folder  # noqa: E402
 from support.skeletons import make_gastrovision, make_hyperkvasir  # noqa: E402
 from transformers.utils import logging as transformers_logging  # noqa: E402
 
@@ -46,6 +46,29 @@ MARKED_BY = {
     "hyperkvasir": "run",
     "gastrovision": "run",
 }
+
+
+# Files whose tests look at figures.
+LOOK_AT_FIGURES = ("reporting", "test_trackers.py", "test_full_disk.py")
+
+
+@pytest.fixture(autouse=True)
+def figures_where_they_are_looked_at(request):
+    """Runs draw their figures in those tests, and in those that ask for `pictures`; else these are empty."""
+    parts = request.path.relative_to(ROOT / "tests").parts
+    if "pictures" in request.fixturenames or any(part in LOOK_AT_FIGURES for part in parts):
+        yield
+        return
+    from support.sketches import sketched
+
+    sketched()
+    yield
+    sketched(False)
+
+
+@pytest.fixture
+def pictures():
+    """A test that asks for it looks at figures."""
 
 
 @pytest.fixture(autouse=True)
@@ -142,6 +165,8 @@ def tiny_pth(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def finetuned(tiny_pth, toy, tmp_path_factory):
     """pooling -> a run that has learned the toy set."""
+    from support.sketches import drawn
+
     from hf_mae.cli.main import main
 
     @functools.cache
@@ -149,7 +174,8 @@ def finetuned(tiny_pth, toy, tmp_path_factory):
         out = tmp_path_factory.mktemp("finetuned") / pooling
         argv = ["--model_name_or_path", tiny_pth, "--data_dir", toy / "labelled", "--output_dir", out]
         argv += ["--pooling", pooling, "--learning_rate", 3e-3, "--num_train_epochs", 10, "--warmup_epochs", 1]
-        assert main(["finetune", *map(str, argv), "--per_device_train_batch_size", "20"]) == 0
+        with drawn():  # for whichever test comes
+            assert main(["finetune", *map(str, argv), "--per_device_train_batch_size", "20"]) == 0
         return out
 
     return run

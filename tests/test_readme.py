@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 from support import hub_stand_in
-from support.cli_process import run_cli
+from support.cli_process import run_cli, run_python
 from support.paths import ROOT, SHARED, load_script
+from support.sketches import sketched
 
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 # Run elsewhere: by CI itself, by the tests below and of the demo, by whoever installs, and, as benchmarks, by hand.
@@ -69,7 +70,8 @@ def place(tiny_pth, toy, tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_runs_in_the_order_of_the_page(place, page, tmp_path):
-    """In a folder of its own for each page, but with the run that the README makes."""
+    """In a folder of its own for each page, but with the run that the README makes, and with figures that are drawn for
+    the README alone."""
     made, hub = place
     folder = tmp_path / "project"
     shutil.copytree(made, folder, symlinks=True)
@@ -78,6 +80,7 @@ def test_every_command_runs_in_the_order_of_the_page(place, page, tmp_path):
     if "runs/first" in (ROOT / page).read_text() and page not in ("README.md", "docs/quickstart.md"):
         first = next(command for _, command in commands("README.md") if "--output_dir runs/first" in command)
         subprocess.run(["bash", "-c", first], cwd=folder, check=True, capture_output=True, env=environment())
+    sketched(page != "README.md")
     for language, command in commands(page):
         if any(word in command for word in LONG):
             if not SHARED.is_dir():
@@ -98,8 +101,11 @@ def run(language: str, command: str, folder: Path, env: dict | None) -> subproce
     words = shlex.split(command) if language == "bash" else []
     if words[:1] == ["hf-mae"]:
         return run_cli(*words[1:], cwd=folder, env=env)
-    argv = [sys.executable, "-c", command] if language == "python" else ["bash", "-c", command]
-    return subprocess.run(argv, cwd=folder, capture_output=True, text=True, env=environment() | (env or {}))
+    if language == "python":
+        return run_python(command, folder)
+    return subprocess.run(
+        ["bash", "-c", command], cwd=folder, capture_output=True, text=True, env=environment() | (env or {})
+    )
 
 
 @pytest.mark.launch
@@ -132,31 +138,3 @@ def test_links_between_the_pages_lead_somewhere():
     for page in PAGES:
         for link in re.findall(r"\]\((?!http|api/)([^)#]+)", (ROOT / page).read_text()):  # api/ is built
             assert (ROOT / page).parent.joinpath(link).exists(), f"{page}: {link}"
-
-
-@pytest.mark.launch
-def test_the_quickstart_runs_to_its_end(tmp_path):
-    """With the environment that runs the tests, in place of a new one."""
-    copy = tmp_path / "clone"
-    for name in ("scripts", "setup.cfg"):
-        source = ROOT / name
-        shutil.copytree(source, copy / name) if source.is_dir() else shutil.copy(source, copy / name)
-    (copy / ".venv" / "bin").mkdir(parents=True)
-    for name in ("python", "hf-mae"):
-        (copy / ".venv" / "bin" / name).write_text(f'#!/bin/sh\nexec "{Path(sys.executable).parent / name}" "$@"\n')
-        (copy / ".venv" / "bin" / name).chmod(0o755)
-    stamp = subprocess.run(["cksum"], stdin=open(copy / "setup.cfg"), capture_output=True, text=True, check=True).stdout
-    (copy / ".venv" / ".installed").write_text(f"{stamp.strip()} test\n")
-    done = subprocess.run(
-        ["bash", copy / "scripts" / "quickstart.sh", tmp_path / "out"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        env=environment(),
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Setting up" not in done.stdout and "verified  against" in done.stdout
-    predicted = re.findall(r"^(\w+)/\S+ +-> (\w+)", done.stdout, flags=re.MULTILINE)
-    assert len(predicted) == 3
-    scores = re.search(r"^test +\d+ +[\d.]+ +[\d.]+ +([\d.]+)", done.stdout, flags=re.MULTILINE)
-    assert float(scores.group(1)) > 85, "macro F1 on the toy test split"

@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from support.paths import ROOT
+from support.sketches import are_sketched, sketched
 
 IMPORTS = [
     "support.cli_process",
@@ -25,17 +26,25 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(IMPORTS)
 
 
-def forked_cli(argv: list[str], cwd: str, folder: str) -> None:
-    """Runs it in `cwd`, with `stdout` and `stderr` in files of `folder`."""
+def forked_cli(argv: list[str] | str, cwd: str, folder: str, sketches: bool) -> None:
+    """Runs it, or a program in Python, in `cwd`, with `stdout` and `stderr` in files of `folder`.
+
+    Args:
+        sketches: whether figures are empty.
+    """
     for name, number in (("stdout", 1), ("stderr", 2)):
         os.dup2(os.open(Path(folder) / name, os.O_WRONLY | os.O_CREAT), number)
     os.chdir(cwd)
-    sys.argv = ["hf-mae", *argv]
     import torch
 
     from hf_mae.cli.main import main
 
     torch.set_num_threads(1)
+    sketched(sketches)
+    if isinstance(argv, str):
+        exec(argv, {"__name__": "__main__"})
+        sys.exit()
+    sys.argv = ["hf-mae", *argv]
     sys.exit(main(argv))
 
 
@@ -65,8 +74,9 @@ class Parent:
             cls.running.process.communicate()
             cls.running = None
 
-    def run(self, argv: list[str], cwd: str, folder: str, env: dict[str, str]) -> int:
-        print(json.dumps([argv, cwd, folder, env]), file=self.process.stdin, flush=True)
+    def run(self, command: tuple, env: dict[str, str]) -> int:
+        """The exit status of `forked_cli(*command)`, with these variables."""
+        print(json.dumps([command, env]), file=self.process.stdin, flush=True)
         return int(self.process.stdout.readline())
 
 
@@ -74,17 +84,17 @@ atexit.register(Parent.stop)
 
 
 def serve() -> None:
-    """What a `Parent` does: lines of [argv, cwd, folder, env] from stdin, exit statuses to stdout."""
+    """What a `Parent` does: lines of [command, env] from stdin, exit statuses to stdout."""
     import importlib
 
     for name in IMPORTS:
         importlib.import_module(name)
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
-        argv, cwd, folder, env = json.loads(line)
+        command, env = json.loads(line)
         os.environ |= env
         os.environ.pop("PYTHONPATH", None)  # of this process alone
-        child = multiprocessing.get_context("fork").Process(target=forked_cli, args=(argv, cwd, folder))
+        child = multiprocessing.get_context("fork").Process(target=forked_cli, args=command)
         child.start()
         child.join()
         print(child.exitcode, file=answers, flush=True)
@@ -108,22 +118,29 @@ def run_cli(
         command, environment = [sys.executable, "-m", "hf_mae", *argv], os.environ | {"OMP_NUM_THREADS": "1"} | env
         done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
     else:
-        with tempfile.TemporaryDirectory() as folder:
-            code = _forked(argv, str(cwd), folder, env or {})
-            printed = [Path(folder, name).read_text() for name in ("stdout", "stderr")]
-        done = subprocess.CompletedProcess(argv, code, *printed)
+        done = _forked(argv, cwd, env or {})
     assert done.returncode == status, done.stdout + done.stderr
     assert "Traceback" not in done.stderr, done.stderr
     assert "real_accelerator" not in done.stdout + done.stderr, "DeepSpeed looks for a device, and is not asked for"
     return done
 
 
-def _forked(argv: list[str], cwd: str, folder: str, env: dict[str, str]) -> int:
-    """The exit status of `hf-mae ARGV` in a fork of the process that has its environment."""
-    if env:
-        of_imports = {name: value for name, value in env.items() if name != "HF_TOKEN"}
-        return Parent.of(of_imports).run(argv, cwd, folder, env)
-    process = FORKS.Process(target=forked_cli, args=(argv, cwd, folder))
-    process.start()
-    process.join()
-    return process.exitcode
+def run_python(code: str, cwd: Path) -> subprocess.CompletedProcess:
+    """Runs a program in Python, as a user would who had imported what `hf-mae` imports."""
+    return _forked(code, cwd, {})
+
+
+def _forked(argv: list[str] | str, cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess:
+    """What becomes of `forked_cli` in a fork of the process that has this environment."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = (argv, str(cwd), folder, are_sketched())
+        if env:
+            of_imports = {name: value for name, value in env.items() if name != "HF_TOKEN"}
+            code = Parent.of(of_imports).run(command, env)
+        else:
+            process = FORKS.Process(target=forked_cli, args=command)
+            process.start()
+            process.join()
+            code = process.exitcode
+        printed = [Path(folder, name).read_text() for name in ("stdout", "stderr")]
+    return subprocess.CompletedProcess(argv, code, *printed)

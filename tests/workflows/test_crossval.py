@@ -91,7 +91,7 @@ def test_a_finished_run_of_other_settings_is_not_taken_for_this_one(tiny_pth, to
     assert "finished run of other settings (layer_decay: default then, 0.65 now)" in capsys.readouterr().err
 
 
-def test_the_curve_over_shares_of_the_labels(tiny_pth, toy, tmp_path):
+def test_the_curve_over_shares_of_the_labels(tiny_pth, toy, pictures, tmp_path):
     out = tmp_path / "cv"
     argv = flags(tiny_pth, toy, out, "--folds", 2, "--train_fractions", 0.2, 1.0, "--seeds", 0, 1)
     done = run_cli("crossval", *argv, "--max_steps", 2)

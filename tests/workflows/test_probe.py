@@ -57,7 +57,7 @@ def checkpoint(tmp_path_factory):
     return folder
 
 
-def test_the_verb(checkpoint, toy, tmp_path, capsys, monkeypatch):
+def test_the_verb(checkpoint, toy, pictures, tmp_path, capsys, monkeypatch):
     argv = ["probe", "--model_name_or_path", str(checkpoint), "--data_dir", str(toy / "labelled")]
     assert main([*argv, "--output_dir", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
