@@ -27,6 +27,7 @@ import torch  # noqa: E402
 from support.models import tiny_pretrainer  # noqa: E402
 from support.paths import ROOT, install, load_script, shared_folder  # noqa: E402
 from support.skeletons import make_gastrovision, make_hyperkvasir  # noqa: E402
+from support.sketches import drawn, sketched  # noqa: E402
 from transformers.utils import logging as transformers_logging  # noqa: E402
 
 transformers_logging.disable_progress_bar()
@@ -48,7 +49,7 @@ MARKED_BY = {
 }
 
 
-# Files whose tests look at figures.
+# Folders and files whose tests look at figures.
 LOOK_AT_FIGURES = ("reporting", "test_trackers.py", "test_full_disk.py")
 
 
@@ -59,8 +60,6 @@ def figures_where_they_are_looked_at(request):
     if "pictures" in request.fixturenames or any(part in LOOK_AT_FIGURES for part in parts):
         yield
         return
-    from support.sketches import sketched
-
     sketched()
     yield
     sketched(False)
@@ -165,8 +164,6 @@ def tiny_pth(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def finetuned(tiny_pth, toy, tmp_path_factory):
     """pooling -> a run that has learned the toy set."""
-    from support.sketches import drawn
-
     from hf_mae.cli.main import main
 
     @functools.cache

@@ -26,7 +26,6 @@ from ..models.loading import class_names
 from ..models.stochastic_depth import drop_path_of, patches_dropped
 from ..settings.arguments import FinetuningArguments
 from .averaging import WeightAverage, refuse_forgotten_average
-from .checkpoints import last_checkpoint
 from .layer_decay import parameter_groups
 from .losses import balanced_class_weights, cross_entropy_sum, label_weight, ordinal_sum
 from .trainer import ReferenceTrainer
@@ -81,7 +80,6 @@ class MaeFinetuner(ReferenceTrainer):
         self.class_weights = self._class_weights()
         self.mixup = self._mixup() if args.mixes else None
         self.average: WeightAverage | None = None  # while it trains, with `args.ema`
-        self._begun_with: Path | None = None
         if args.ema is not None:
             self.add_callback(_Averaging(self))
         if args.early_stopping_patience is not None:
@@ -127,28 +125,25 @@ class MaeFinetuner(ReferenceTrainer):
 
     # The average of the weights
 
-    def train(  # type: ignore[override]  # as the trainer above
-        self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any
-    ) -> Any:
-        """With `args.ema`, the model has the average for its weights when it is trained."""
-        if resume_from_checkpoint is True:
-            resume_from_checkpoint = str(last_checkpoint(self.args.folder) or "") or True
-        self._begun_with = Path(resume_from_checkpoint) if isinstance(resume_from_checkpoint, str) else None
-        if self._begun_with and self.args.ema is None:
-            refuse_forgotten_average(self._begun_with)
-        result = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
-        if self.average is not None:
-            self.average.stay()
-            self.average = None
-        return result
+    def go_on_from(self, checkpoint: Path) -> None:
+        """With the average, or without, as the run began."""
+        if self.args.ema is None:
+            refuse_forgotten_average(checkpoint)
+        super().go_on_from(checkpoint)
 
     def begin_average(self) -> None:
         """From the weights that training begins with, or from the checkpoint that it goes on from."""
         assert self.args.ema is not None
         model = self.accelerator.unwrap_model(self.model)
         self.average = WeightAverage(model, self.args.ema, self.args.process_index, self.args.should_save)
-        if self._begun_with:
-            self.average.load(self._begun_with)
+        if self.begun_with is not None:
+            self.average.load(self.begun_with)
+
+    def end_average(self) -> None:
+        """The model has the average for its weights from here on."""
+        assert self.average is not None
+        self.average.stay()
+        self.average = None
 
     def save_place(self, folder: Path) -> None:
         """With the average."""
@@ -267,6 +262,9 @@ class _Averaging(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         assert self.trainer.average is not None
         self.trainer.average.update()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.end_average()  # the best one, where that was loaded
 
 
 def refuse_unknown_metric(args: FinetuningArguments, ordered: bool = False) -> None:

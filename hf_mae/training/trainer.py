@@ -48,6 +48,7 @@ class ReferenceTrainer(HookedTrainer):
         self._refuse_optimizer_of_its_own_groups(kwargs.get("optimizer_cls_and_kwargs"))
         kwargs.setdefault("data_collator", collate)
         super().__init__(model=model, args=_with_learning_rate(args), **kwargs)
+        self.begun_with: Path | None = None  # the checkpoint that a training goes on from
         self._stream: StreamLoader | None = None
         self._losses: deque[_Loss] = deque()  # that have not been looked at yet
         self._asked: dict[str, dict[str, float]] = {}  # learning rate and weight decay of each parameter
@@ -148,13 +149,20 @@ class ReferenceTrainer(HookedTrainer):
         self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any
     ) -> Any:
         """As the stock Trainer; a checkpoint that this launch cannot go on from is an error."""
-        if isinstance(resume_from_checkpoint, str):
-            check_resumable(Path(resume_from_checkpoint), self.launch)
-            refuse_fewer_epochs(Path(resume_from_checkpoint), self.args.num_train_epochs, self.args.max_steps)
-            if isinstance(self.train_dataset, ImageStream):
-                self._loader_of(self.train_dataset).go_on_from(Path(resume_from_checkpoint))
+        if resume_from_checkpoint is True and (newest := last_checkpoint(self.args.folder)):
+            resume_from_checkpoint = str(newest)
+        self.begun_with = Path(resume_from_checkpoint) if isinstance(resume_from_checkpoint, str) else None
+        if self.begun_with is not None:
+            self.go_on_from(self.begun_with)
         with self.model_in_training():
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def go_on_from(self, checkpoint: Path) -> None:
+        """Called before a checkpoint is loaded: refuses one that this training cannot go on from."""
+        check_resumable(checkpoint, self.launch)
+        refuse_fewer_epochs(checkpoint, self.args.num_train_epochs, self.args.max_steps)
+        if isinstance(self.train_dataset, ImageStream):
+            self._loader_of(self.train_dataset).go_on_from(checkpoint)
 
     # Optimizer and schedule
 

@@ -330,7 +330,7 @@ def _draw(trainer: MaeFinetuner, folder: Path, step: int) -> None:
 
 def _selection(trainer: MaeFinetuner, judge: str | None) -> Selection:
     best, metric = trainer.state.best_model_checkpoint, trainer.args.metric_for_best_model
-    averaged = "" if trainer.args.ema is None else f" They are averages over its updates (--ema {trainer.args.ema:g})."
+    averaged = "" if trainer.args.ema is None else f" They are averages over the updates (--ema {trainer.args.ema:g})."
     if not (trainer.args.load_best_model_at_end and best):
         return Selection(f"The weights are those of the last epoch.{averaged}")
     sentence = (

@@ -51,8 +51,8 @@ def trainer_of(tiny_pth, tmp_path):
 class Followed(TrainerCallback):
     """The average as a loop would keep it, and the loss of each evaluation."""
 
-    def __init__(self, trainer):
-        self.trainer, self.updates, self.losses = trainer, 0, []
+    def __init__(self):
+        self.updates, self.losses = 0, []
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         self.average = {name: p.detach().clone() for name, p in model.named_parameters()}
@@ -69,7 +69,7 @@ class Followed(TrainerCallback):
 
 def test_the_average_is_judged_and_saved(trainer_of, tmp_path):
     trainer = trainer_of()
-    trainer.add_callback(followed := Followed(trainer))
+    trainer.add_callback(followed := Followed())
     trainer.train()
     assert followed.updates == 12 and trainer.average is None
     for name, parameter in trainer.model.named_parameters():
@@ -90,7 +90,7 @@ def test_going_on_from_any_checkpoint_is_bit_equal(trainer_of, tmp_path):
     whole = trainer_of()
     whole.train()
     for checkpoint in (tmp_path / "run" / "checkpoint-6", True):
-        again = trainer_of(ema=0.7)
+        again = trainer_of()
         again.train(resume_from_checkpoint=checkpoint if checkpoint is True else str(checkpoint))
         for one, two in zip(whole.model.parameters(), again.model.parameters()):
             assert torch.equal(one, two)
@@ -103,7 +103,7 @@ def test_going_on_from_any_checkpoint_is_bit_equal(trainer_of, tmp_path):
 
 def test_the_best_average_is_loaded(trainer_of):
     trainer = trainer_of(load_best_model_at_end=True, save_strategy="epoch", learning_rate=0.03, num_train_epochs=4)
-    trainer.add_callback(followed := Followed(trainer))
+    trainer.add_callback(followed := Followed())
     trainer.train()
     assert trainer.evaluate()["eval_loss"] == pytest.approx(min(followed.losses), abs=1e-6)
     assert np.argmin(followed.losses) + 1 == int(trainer.state.best_model_checkpoint.split("-")[-1]) // 4
@@ -126,5 +126,5 @@ def test_a_run_says_that_its_weights_are_averages(tiny_pth, toy, tmp_path):
         "output_dir": str(tmp_path / "run"),
     }
     record = finetune(**flags, num_train_epochs=1, ema=0.99, per_device_train_batch_size=20, disable_tqdm=True)
-    assert record.selection.sentence.endswith("They are averages over its updates (--ema 0.99).")
+    assert record.selection.sentence.endswith("They are averages over the updates (--ema 0.99).")
     assert "ema: 0.99" in (tmp_path / "run" / "recipe.yaml").read_text()
