@@ -169,6 +169,6 @@ def write_timm_folder(folder: Path, known: Known, architecture: Architecture, st
     names = known.class_names
     config: dict[str, Any] = {"label_names": names} if names else {}
     config["pretrained_cfg"] = {"tag": "hf_mae", "first_conv": "patch_embed.proj", "classifier": "head"} | data
-    save_for_hf(model, str(folder), model_config=config, safe_serialization=True, data_config=data)
+    save_for_hf(model, str(folder), model_config=config, safe_serialization=True)
     if names:
         write_text(folder / CLASS_MAP, "".join(f"{name}\n" for name in names))

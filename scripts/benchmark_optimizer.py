@@ -18,6 +18,7 @@ import torch
 from transformers import BeitConfig, BeitForImageClassification
 
 from hf_mae import parameter_groups
+from hf_mae.models.attention import plain_attention_for
 from hf_mae.models.building import SIZES
 from hf_mae.training.trainer import plain_attention_is_faster
 
@@ -32,7 +33,7 @@ def make_model(size: str, device: torch.device) -> BeitForImageClassification:
         )
     )  # fmt: skip
     if plain_attention_is_faster(model, device):
-        model.set_attn_implementation("eager")
+        model.set_attn_implementation(plain_attention_for(model))
     return model.train().to(device)
 
 

@@ -5,6 +5,10 @@ need no terabyte). For each size a process reads it for pre-training as `hf-mae 
 the cache and once more with it, and then goes on in the middle of an epoch. The memory is what the process holds on top
 of what it holds with 1,000 images (anonymous pages; files that are mapped into memory are none), and what two workers
 hold of their own.
+
+`--predict`: `hf-mae predict` on as many images with a tiny model: what the process holds when a tenth of the rows is
+written, and at the end; and images a second of one process with one core, and of two that share the images and have a
+core each (of the first 1 % of the largest size).
 """
 
 import argparse
@@ -56,6 +60,37 @@ workers = [int(pid) for pid in open(f"/proc/self/task/{os.getpid()}/children").r
 print(json.dumps([started, resumed, own(), max([own(pid) for pid in workers], default=0)]))
 """
 
+PREDICT = """
+import json, os, sys, time
+import torch
+from hf_mae.workflows.predict import predict
+
+def own():
+    with open("/proc/self/smaps_rollup") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("Private_Dirty:")) / 1e3
+
+class Measuring:  # stands where a CSV on the standard output does
+    rows, held, began = -1, 0.0, 0.0
+
+    def write(self, text):
+        self.rows += 1
+        self.began = self.began or time.perf_counter()
+        if self.rows == tenth:
+            self.held = own()
+
+    def flush(self):
+        pass
+
+shards, model, count, part = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
+torch.set_num_threads(1)
+tenth = count // 10
+to = Measuring()
+flags = {"part": part, "output": f"{model}/{part[0]}_of_{part[2]}.csv", "overwrite": True} if part != "1/1" else {}
+began = time.perf_counter()
+done = predict(to=to, images=[shards], model_name_or_path=model, num_workers=1, batch_size=64, top_k=1, quiet=True, **flags)
+print(json.dumps([done.total / (time.perf_counter() - (to.began or began)), to.held, own()]))
+"""
+
 
 def make(folder: Path, files: int) -> None:
     """Shards of so many tiny images."""
@@ -79,16 +114,25 @@ def stretch(folder: Path, count: int) -> None:
     pq.write_table(rows.replace_schema_metadata({"hf_mae": json.dumps(about)}), folder / "shards" / INDEX)
 
 
-def measured(folder: Path, home: str) -> list[float]:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, folder / "shards"],
-        capture_output=True,
+def started(home: str, *argv) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", *map(str, argv)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"HF_HOME": home, "HF_HUB_OFFLINE": "1"},
+        env=os.environ | {"HF_HOME": home, "HF_HUB_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"},
     )
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    return json.loads(done.stdout.splitlines()[-1])
+
+
+def answer(process: subprocess.Popen) -> list[float]:
+    output, errors = process.communicate()
+    if process.returncode:
+        raise SystemExit(errors)
+    return json.loads(output.splitlines()[-1])
+
+
+def measured(folder: Path, home: str) -> list[float]:
+    return answer(started(home, PROGRAM, folder / "shards"))
 
 
 def main(counts: list[int], files: int) -> None:
@@ -108,9 +152,39 @@ def main(counts: list[int], files: int) -> None:
             print(f"| {' | '.join(cells)} |", flush=True)
 
 
+def tiny_classifier(folder: Path) -> Path:
+    """A model so small that reading the images takes the time."""
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+    sizes = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=1, intermediate_size=16)
+    config = ViTConfig(**sizes, image_size=16, patch_size=16, id2label={0: "a", 1: "b"}, label2id={"a": 0, "b": 1})
+    ViTForImageClassification(config).save_pretrained(folder / "model")
+    ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(folder / "model")
+    return folder / "model"
+
+
+def predictions(counts: list[int], files: int) -> None:
+    print("| images predicted | images/s | memory at a tenth | at the end |")
+    print("|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as place:
+        folder, home = Path(place), f"{place}/home"
+        make(folder, files)
+        asked = PREDICT, folder / "shards", tiny_classifier(folder)
+        for count in counts:
+            stretch(folder, count)
+            speed, tenth, end = answer(started(home, *asked, count, "1/1"))
+            print(f"| {count:,} | {speed:.0f} | {tenth:.0f} MB | {end:.0f} MB |", flush=True)
+        stretch(folder, counts[-1] // 100)
+        alone = answer(started(home, *asked, 1, "1/1"))[0]
+        pair = [answer(process) for process in [started(home, *asked, 1, f"{number}/2") for number in (1, 2)]]
+        each = sum(speed for speed, *_ in pair) / 2
+        print(f"\nOne process: {alone:.0f} images/s; two that share them: {each:.0f} each ({each / alone:.2f} x).")
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--counts", type=int, nargs="+", default=[10_000, 100_000, 1_000_000, 4_800_000])
     parser.add_argument("--files", type=int, default=2000, help="images that the shards hold")
+    parser.add_argument("--predict", action="store_true", help="predict them")
     asked = parser.parse_args()
-    main(asked.counts, asked.files)
+    (predictions if asked.predict else main)(asked.counts, asked.files)

@@ -136,6 +136,7 @@ class FinetuningArguments(FinetuningFields, ReferenceTraining):  # type: ignore[
         drop_path: rate of stochastic depth of the last block; `hf-mae finetune` builds its model with it.
         patch_dropout: share of each image's patches that training leaves out, drawn anew every time.
         ema: decay of an exponential moving average of the weights, which is judged and saved in their place.
+        average_last: the mean of the weights at the ends of so many last epochs is judged and saved in their place.
         freeze_backbone: train the head alone (linear probe).
         early_stopping_patience: stop after so many evaluations without a better `metric_for_best_model`.
     """
@@ -157,15 +158,34 @@ class FinetuningArguments(FinetuningFields, ReferenceTraining):  # type: ignore[
                 raise UsageError(
                     f"{name} must be {f'between {low:g} and {high:g}' if high else 'at least 0'}, not {value}."
                 )
-        if self.ema is not None and not 0.0 < self.ema < 1.0:
-            raise UsageError(f"ema must lie between 0 and 1, as 0.999, not {self.ema:g}.")
-        if self.ema is not None and self.save_only_model:
-            raise UsageError("--ema keeps its average in the checkpoints, which --save_only_model would leave out.")
+        self._check_averages()
         if self.cdw_alpha <= 0 or self.loss not in LOSSES:
             raise UsageError(f"loss is one of {', '.join(LOSSES)}, and cdw_alpha above 0.")
         if (self.metric_for_best_model or "").removeprefix("eval_") == "mae" and self.greater_is_better is None:
             self.greater_is_better = False  # transformers knows this of losses alone
         super().__post_init__()
+
+    def _check_averages(self) -> None:
+        """Raises UsageError where an average of the weights cannot be what was asked for."""
+        if self.ema is not None and not 0.0 < self.ema < 1.0:
+            raise UsageError(f"ema must lie between 0 and 1, as 0.999, not {self.ema:g}.")
+        if self.average_last is None:
+            asked = "--ema"
+        elif self.average_last < 1:
+            raise UsageError(f"average_last is a number of epochs, 1 at least, not {self.average_last}.")
+        elif self.ema is not None:
+            raise UsageError("--ema and --average_last are two averages of the weights: choose one.")
+        elif self.early_stopping_patience is not None:
+            raise UsageError("--average_last needs to know the last epoch, which --early_stopping_patience leaves open.")
+        else:
+            asked = "--average_last"
+        if self.averages and self.save_only_model:
+            raise UsageError(f"{asked} keeps its average in the checkpoints, which --save_only_model would leave out.")
+
+    @property
+    def averages(self) -> bool:
+        """Whether an average of the weights is kept."""
+        return self.ema is not None or self.average_last is not None
 
     @property
     def mixes(self) -> bool:

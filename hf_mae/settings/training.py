@@ -94,6 +94,11 @@ class FinetuningFields(ReferenceFields):
         "Average the weights over the updates with this decay, as 0.999; the average is judged and saved.",
         group="Training",
     )
+    average_last: int | None = option(
+        None,
+        "Save the mean of the weights at the ends of so many last epochs, in place of the best epoch's.",
+        group="Training",
+    )
     freeze_backbone: bool = option(False, "Train the head alone (linear probe).", group="Training")
     early_stopping_patience: int | None = option(
         None, "Evaluations without a better metric_for_best_model before training stops.", group="Training"

@@ -1,10 +1,11 @@
-"""An exponential moving average of the weights, which is evaluated and saved in their place."""
+"""Averages of the weights, which are evaluated and saved in their place: a moving one, and one of the last epochs."""
 
 import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 from ..compat.deepspeed import forget_gathered, own_part
 from ..errors import UsageError
@@ -21,23 +22,26 @@ from .layer_decay import plain_name
 
 logger = logging.getLogger(__name__)
 NAME = "average"
+_FLAGS = {True: "--ema", False: "--average_last"}  # what asks for an average that forgets, and for one that does not
 
 
 class WeightAverage:
-    """An average of the trained parameters that forgets: after each update, average = d x average + (1 - d) x weights.
+    """An average of the trained parameters.
 
-    d grows from 2/11 to `decay` as (1 + updates) / (10 + updates), so that the weights that training began with are
-    soon forgotten (as TensorFlow's ExponentialMovingAverage with `num_updates`). Each process keeps the average, in
-    float32, of what it holds itself: the whole under DDP and ZeRO-2, its share under FSDP2 and ZeRO-3.
+    With a decay it forgets: after each update, average = d x average + (1 - d) x weights. d grows from 2/11 to `decay`
+    as (1 + updates) / (10 + updates), so that the weights that training began with are soon forgotten (as TensorFlow's
+    ExponentialMovingAverage with `num_updates`). Without, it is the mean of the weights that it was given; before the
+    first, the model has its own. Each process keeps the average, in float32, of what it holds itself: the whole under
+    DDP and ZeRO-2, its share under FSDP2 and ZeRO-3.
 
     Args:
         model: as it is trained, after the engine has prepared it, and unwrapped.
-        decay: between 0 and 1, as 0.999.
+        decay: between 0 and 1, as 0.999; None: the mean.
         rank: of this process.
         saves: whether this process writes what all have in common.
     """
 
-    def __init__(self, model: nn.Module, decay: float, rank: int = 0, saves: bool = True):
+    def __init__(self, model: nn.Module, decay: float | None, rank: int = 0, saves: bool = True):
         self.decay, self.updates = decay, 0
         self._rank, self._saves = rank, saves
         self._model = model
@@ -47,15 +51,25 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Takes in the weights of an update that was made."""
-        self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        """Takes in the weights as they are now."""
+        averages = list(self._average.values())
         held = [_held(parameter).float() for parameter in self._parameters.values()]
-        get_ema_multi_avg_fn(decay)(list(self._average.values()), held, self.updates)
+        self.updates += 1
+        if self.decay is not None:
+            decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+            get_ema_multi_avg_fn(decay)(averages, held, self.updates)
+        elif self.updates == 1:
+            for average, weights in zip(averages, held):
+                average.copy_(weights)
+        else:
+            get_swa_multi_avg_fn()(averages, held, self.updates - 1)
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """Within the block, the model has the average for its weights."""
+        if not self._stands:
+            yield
+            return
         with torch.no_grad():
             weights = {name: _held(parameter).clone() for name, parameter in self._parameters.items()}
         self._put(self._average)
@@ -66,7 +80,13 @@ class WeightAverage:
 
     def stay(self) -> None:
         """The model has the average for its weights from here on."""
-        self._put(self._average)
+        if self._stands:
+            self._put(self._average)
+
+    @property
+    def _stands(self) -> bool:
+        """Whether there is an average: a mean of nothing is none."""
+        return self.decay is not None or self.updates > 0
 
     @torch.no_grad()
     def _put(self, values: dict[str, Tensor]) -> None:
@@ -78,6 +98,10 @@ class WeightAverage:
             _held(parameter).copy_(values[name])
 
     # In checkpoints
+
+    @property
+    def _flag(self) -> str:
+        return _FLAGS[self.decay is not None]
 
     @property
     def _shared_out(self) -> bool:
@@ -105,24 +129,33 @@ class WeightAverage:
         path = self._file(folder)
         if not path.is_file():
             raise UsageError(
-                f"{folder} was saved without --ema: a run goes on as it began (leave --ema out, or begin a new run "
-                f"from its weights: --model_name_or_path {folder}, another --output_dir)."
+                f"{folder} was saved without {self._flag}: a run goes on as it began (leave {self._flag} out, or begin "
+                f"a new run from its weights: --model_name_or_path {folder}, another --output_dir)."
             )
         with safe_open(path, "pt") as file:
             if set(file.keys()) != set(self._average):
                 raise UsageError(f"{path} is the average of other parameters than those that this run trains.")
-            facts = json.loads(file.metadata()["average"])
+            facts = _facts(file)
+            if (facts["decay"] is None) != (self.decay is None):
+                raise UsageError(f"{folder} was saved with another average than {self._flag}: a run goes on as it began.")
             for name, parameter in self._parameters.items():
                 self._average[name].copy_(_share(file.get_tensor(name), parameter))
         self.updates = facts["updates"]
-        if facts["decay"] != self.decay:
+        if self.decay is not None and facts["decay"] != self.decay:
             logger.warning("%s was averaged with --ema %g, and goes on with %g.", path, facts["decay"], self.decay)
 
 
 def refuse_forgotten_average(checkpoint: Path) -> None:
     """Raises UsageError where a run that goes on without an average began with one."""
-    if any(checkpoint.glob(f"{NAME}*.safetensors")):
-        raise UsageError(f"{checkpoint} was saved with --ema: a run goes on as it began, so pass --ema, too.")
+    for path in checkpoint.glob(f"{NAME}*.safetensors"):
+        with safe_open(path, "pt") as file:
+            flag = _FLAGS[_facts(file)["decay"] is not None]
+        raise UsageError(f"{checkpoint} was saved with {flag}: a run goes on as it began, so pass {flag}, too.")
+
+
+def _facts(file: Any) -> dict[str, Any]:
+    """What a file of `save` says of its average: `updates`, `decay`."""
+    return json.loads(file.metadata()["average"])
 
 
 def _held(parameter: Tensor) -> Tensor:

@@ -79,9 +79,11 @@ class MaeFinetuner(ReferenceTrainer):
         self.label_names = ["labels"]
         self.class_weights = self._class_weights()
         self.mixup = self._mixup() if args.mixes else None
-        self.average: WeightAverage | None = None  # while it trains, with `args.ema`
-        if args.ema is not None:
+        self.average: WeightAverage | None = None  # while it trains, where `args` ask for one
+        if args.averages:
             self.add_callback(_Averaging(self))
+        if args.average_last is not None and args.load_best_model_at_end:
+            raise UsageError("average_last saves the mean of epochs, load_best_model_at_end one of them: choose one.")
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
         if self.train_dataset is not None and drop_path_of(model) != args.drop_path and not args.freeze_backbone:
@@ -127,17 +129,21 @@ class MaeFinetuner(ReferenceTrainer):
 
     def go_on_from(self, checkpoint: Path) -> None:
         """With the average, or without, as the run began."""
-        if self.args.ema is None:
+        if not self.args.averages:
             refuse_forgotten_average(checkpoint)
         super().go_on_from(checkpoint)
 
     def begin_average(self) -> None:
         """From the weights that training begins with, or from the checkpoint that it goes on from."""
-        assert self.args.ema is not None
         model = self.accelerator.unwrap_model(self.model)
         self.average = WeightAverage(model, self.args.ema, self.args.process_index, self.args.should_save)
         if self.begun_with is not None:
             self.average.load(self.begun_with)
+
+    def take_into_average(self) -> None:
+        """The weights as they are now."""
+        assert self.average is not None
+        self.average.update()
 
     def end_average(self) -> None:
         """The model has the average for its weights from here on."""
@@ -229,7 +235,7 @@ class MaeFinetuner(ReferenceTrainer):
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """The stock loop, with a loss over every image once: its own averages the processes' batches, the repeated
-        images that fill the last one included. While training with `args.ema`, the average of the weights is judged."""
+        images that fill the last one included. In a training that averages the weights, the average is judged."""
         with self.average.in_use() if self.average is not None else nullcontext():
             output: Any = super().evaluation_loop(*args, **kwargs)
         name = f"{kwargs.get('metric_key_prefix', 'eval')}_loss"
@@ -251,7 +257,7 @@ class MaeFinetuner(ReferenceTrainer):
 
 
 class _Averaging(TrainerCallback):
-    """Takes every update into the average."""
+    """Takes every update, or the last epochs, into the average."""
 
     def __init__(self, trainer: MaeFinetuner):
         self.trainer = trainer
@@ -260,8 +266,12 @@ class _Averaging(TrainerCallback):
         self.trainer.begin_average()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        assert self.trainer.average is not None
-        self.trainer.average.update()
+        if args.ema is not None:
+            self.trainer.take_into_average()
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if args.average_last is not None and round(state.epoch) > state.num_train_epochs - args.average_last:
+            self.trainer.take_into_average()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.end_average()  # the best one, where that was loaded

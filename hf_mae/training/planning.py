@@ -63,6 +63,7 @@ class Plan:
         metric: by which.
         cache_bytes: that prepared images take on the disk.
         device: that trains.
+        average_last: how many epochs' weights are averaged, in place of a choice.
         cost: of a step; None: it was not measured.
         unusual: what a person should look at.
     """
@@ -81,6 +82,7 @@ class Plan:
     metric: str
     cache_bytes: int
     device: str
+    average_last: int | None = None
     cost: StepCost | None = None
     unusual: list[str] = field(default_factory=list)
 
@@ -124,6 +126,9 @@ class Plan:
         return f"{counted(sum(counts.values()), 'image')}{groups} in {counted(len(counts), 'class')} ({shown})"
 
     def _judged(self) -> str:
+        if self.average_last is not None:
+            last = "the last epoch is" if self.average_last == 1 else f"the mean of the last {self.average_last} epochs is"
+            return f"nothing: {last} kept"
         if self.judge is None:
             return "nothing: the last epoch is kept (--val_fraction 0.2 holds a share out)"
         return f"{TITLES.get(self.metric, self.metric)} on the {self.judge} split chooses the epoch"
@@ -179,6 +184,7 @@ def plan(
         metric=(args.metric_for_best_model or "loss").removeprefix("eval_"),
         cache_bytes=_cache_bytes(images, data_args, size),
         device=_device(args),
+        average_last=args.average_last,
         cost=measured_step(model, args) if measure and _is_plain(args) else None,
     )
     made.unusual.extend(_unusual(made, args))
@@ -352,7 +358,7 @@ def _step(model: StockModel, images: int, args: FinetuningArguments) -> None:
 def _state_bytes(model: StockModel, args: FinetuningArguments) -> int:
     """Weights, and of those that are trained gradients, AdamW's moments and the average, if there is one."""
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    each = ADAM_BYTES + (4 if args.ema is not None else 0)
+    each = ADAM_BYTES + 4 * args.averages
     return each * trained + sum(p.numel() * p.element_size() for p in model.parameters() if not p.requires_grad)
 
 

@@ -21,6 +21,7 @@ from ..data.images import collate
 from ..data.streams import ImageStream
 from ..errors import UsageError, one_line
 from ..files.writing import open_to_the_umask
+from ..models.attention import plain_attention_for
 from ..settings.arguments import ReferenceTraining
 from ..settings.training import COSINE
 from .checkpoints import Launch, check_resumable, last_checkpoint, refuse_fewer_epochs, write_launch
@@ -137,7 +138,7 @@ class ReferenceTrainer(HookedTrainer):
         model = self.accelerator.unwrap_model(self.model)
         with ExitStack() as stack:
             if plain_attention_is_faster(model, self.args.device):
-                stack.enter_context(attention_set_to(model, "eager"))
+                stack.enter_context(attention_set_to(model, plain_attention_for(model)))
             stack.enter_context(frozen(model, self.fixed_parameters(model)))
             yield model
 

@@ -132,7 +132,7 @@ def finetune_on(
     folder, checkpoint = args.folder, settle_resume(args)
     names = _class_names(splits, data_args)
     source = DataSource.of(data_args, args.seed, data_fingerprint(splits))
-    args = _judged(args, judge_of(splits))
+    args = _judged(args, judge_of(splits), given)
     model = _build(model_args, args, names, checkpoint)
     if checkpoint:
         refuse_other_data(Path(checkpoint).parent, source)
@@ -177,14 +177,17 @@ def _class_names(splits: DatasetDict, data_args: DataArguments) -> list[str]:
     return names
 
 
-def _judged(args: FinetuningArguments, judge: str | None) -> FinetuningArguments:
-    """The arguments as they are where a split judges the epochs; without one, the last epoch is kept."""
+def _judged(args: FinetuningArguments, judge: str | None, given: dict[str, Any]) -> FinetuningArguments:
+    """The arguments as they are where a split chooses the epoch; without one, the last epoch is kept, and with
+    `average_last` the mean of the last ones."""
+    args = copy.copy(args)
+    if args.average_last is not None and "load_best_model_at_end" not in given:
+        args.load_best_model_at_end = False
     if judge is not None:
         return args
     logger.warning(
         "There is no validation split (pass --val_fraction 0.1 to hold one out): the last epoch is kept, unjudged."
     )
-    args = copy.copy(args)
     args.eval_strategy, args.load_best_model_at_end = type(args.eval_strategy)("no"), False
     args.early_stopping_patience = None
     return args
@@ -330,6 +333,9 @@ def _draw(trainer: MaeFinetuner, folder: Path, step: int) -> None:
 
 def _selection(trainer: MaeFinetuner, judge: str | None) -> Selection:
     best, metric = trainer.state.best_model_checkpoint, trainer.args.metric_for_best_model
+    if (last := trainer.args.average_last) is not None:
+        epochs = "the last epoch" if last == 1 else f"the last {last} epochs"
+        return Selection(f"The weights are the mean of those at the end of {epochs} (--average_last {last}).")
     averaged = "" if trainer.args.ema is None else f" They are averages over the updates (--ema {trainer.args.ema:g})."
     if not (trainer.args.load_best_model_at_end and best):
         return Selection(f"The weights are those of the last epoch.{averaged}")

@@ -1,4 +1,4 @@
-"""An average of the weights over the updates: its arithmetic, what is judged and saved, and going on from a
+"""Averages of the weights, over the updates and over the last epochs: their arithmetic, what is judged and saved, and going on from a
 checkpoint. (Under the engines: test_engines.py.)"""
 
 import numpy as np
@@ -109,8 +109,63 @@ def test_the_best_average_is_loaded(trainer_of):
     assert np.argmin(followed.losses) + 1 == int(trainer.state.best_model_checkpoint.split("-")[-1]) // 4
 
 
+class Last(TrainerCallback):
+    """The weights at the end of each epoch."""
+
+    def __init__(self):
+        self.weights = []
+
+    def on_epoch_end(self, args, state, control, model=None, **kwargs):
+        self.weights.append([p.detach().clone() for p in model.parameters()])
+
+
+def mean_of(weights):
+    return [torch.stack(same).mean(0) for same in zip(*weights)]
+
+
+LAST = {"ema": None, "average_last": 3, "num_train_epochs": 5, "save_strategy": "epoch"}
+
+
+def test_the_mean_of_the_last_epochs_is_judged_saved_and_gone_on_with(trainer_of, tmp_path):
+    trainer = trainer_of(**LAST)
+    trainer.add_callback(last := Last())
+    trainer.add_callback(followed := Followed())
+    followed.on_step_end = lambda *args, **kwargs: None
+    trainer.train()
+    for parameter, expected in zip(trainer.model.parameters(), mean_of(last.weights[2:]), strict=True):
+        torch.testing.assert_close(parameter.detach(), expected, atol=1e-7, rtol=1e-5)
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(followed.losses[-1], abs=1e-6)
+    plain = trainer_of("plain", **LAST | {"average_last": None})
+    plain.add_callback(unmoved := Last())
+    plain.train()
+    assert all(torch.equal(one, other) for one, other in zip(unmoved.weights[-1], last.weights[-1], strict=True))
+    for checkpoint in (4, 16):  # before the epochs that count, and among them
+        again = trainer_of(**LAST)
+        again.train(resume_from_checkpoint=str(tmp_path / "run" / f"checkpoint-{checkpoint}"))
+        for one, two in zip(trainer.model.parameters(), again.model.parameters(), strict=True):
+            assert torch.equal(one, two)
+    with pytest.raises(UsageError, match="was saved with --average_last: a run goes on as it began"):
+        trainer_of(ema=None).train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-16"))
+    with pytest.raises(UsageError, match="was saved with another average than --ema"):
+        trainer_of(num_train_epochs=5).train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-16"))
+
+
+def test_the_mean_of_one_epoch_is_its_weights(trainer_of):
+    ones, plain = trainer_of(**LAST | {"average_last": 1}), trainer_of("plain", ema=None, num_train_epochs=5)
+    ones.train()
+    plain.train()
+    for one, two in zip(ones.model.parameters(), plain.model.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
 @pytest.mark.parametrize(
     "options, message", [({"ema": 1.0}, "between 0 and 1"), ({"save_only_model": True}, "leave out")]
+    + [
+        ({"average_last": 0, "ema": None}, "1 at least"),
+        ({"average_last": 2}, "two averages"),
+        ({"average_last": 2, "ema": None, "early_stopping_patience": 1}, "needs to know the last epoch"),
+        (LAST | {"load_best_model_at_end": True}, "choose one"),
+    ],
 )
 def test_mistakes_are_one_sentence(trainer_of, options, message):
     with pytest.raises(UsageError, match=message):
@@ -128,3 +183,7 @@ def test_a_run_says_that_its_weights_are_averages(tiny_pth, toy, tmp_path):
     record = finetune(**flags, num_train_epochs=1, ema=0.99, per_device_train_batch_size=20, disable_tqdm=True)
     assert record.selection.sentence.endswith("They are averages over the updates (--ema 0.99).")
     assert "ema: 0.99" in (tmp_path / "run" / "recipe.yaml").read_text()
+    flags |= {"output_dir": str(tmp_path / "last")}
+    record = finetune(**flags, num_train_epochs=2, average_last=2, per_device_train_batch_size=20, disable_tqdm=True)
+    assert record.selection.sentence.endswith("the mean of those at the end of the last 2 epochs (--average_last 2).")
+    assert record.selection.chosen_on is None
