@@ -87,7 +87,8 @@ tenth = count // 10
 to = Measuring()
 flags = {"part": part, "output": f"{model}/{part[0]}_of_{part[2]}.csv", "overwrite": True} if part != "1/1" else {}
 began = time.perf_counter()
-done = predict(to=to, images=[shards], model_name_or_path=model, num_workers=1, batch_size=64, top_k=1, quiet=True, **flags)
+flags |= {"num_workers": 1, "batch_size": 64, "top_k": 1}
+done = predict(to=to, images=[shards], model_name_or_path=model, **flags)
 print(json.dumps([done.total / (time.perf_counter() - (to.began or began)), to.held, own()]))
 """
 

@@ -12,19 +12,33 @@ from ..conversion.pretrained import load_stock, processor_of, read_config
 from ..errors import UsageError, first_line
 from .building import refuse_other_images
 from .checkpoints import resolve
+from .ensemble import Ensemble, members_of
 
 logger = logging.getLogger(__name__)
 
 
 def load_classifier(model_name_or_path: str):
-    """A fine-tuned stock model in float32, and its image processor.
+    """A fine-tuned stock model in float32 (of an ensemble's folder, an `Ensemble`), and its image processor.
 
     Raises:
         UsageError: it is not there, is no classifier of images as they are read here, or has no image processor.
     """
+    if members := members_of(model_name_or_path := resolve(model_name_or_path)):
+        folders = [str(Path(model_name_or_path) / member.folder) for member in members]
+        models, processors = zip(*(load_stock_classifier(folder) for folder in folders), strict=True)
+        return Ensemble(list(models), list(processors)).eval(), processors[0]
+    return load_stock_classifier(model_name_or_path)
+
+
+def load_stock_classifier(model_name_or_path: str):
+    """`load_classifier` of one model.
+
+    Args:
+        model_name_or_path: resolved.
+    """
     from PIL import Image
 
-    path = Path(model_name_or_path := resolve(model_name_or_path))
+    path = Path(model_name_or_path)
     if path.is_file():
         raise UsageError(
             f"{path} is a file: convert it first (hf-mae convert {path} FOLDER) and pass the folder; one that is only "

@@ -1,6 +1,7 @@
 """The model card of a run: what it is, how well it does, and three lines that use it."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from ..evaluation.confusion import names_in, shown_as
 from ..evaluation.metrics import TITLES, zero_division_notes
 from ..files.writing import write_text
 from ..models.checkpoints import licence_of
+from ..models.ensemble import MemberFacts
 from ..runs.record import RunRecord, Scores, run_name
 from ..settings.fill import can_only_be_a_path
 from ..settings.models import RANDOM_WEIGHTS
@@ -64,6 +66,30 @@ The run can be repeated with `hf-mae finetune --recipe recipe.yaml`:
 {recipe}
 ```
 {citation}"""
+
+ENSEMBLE = """# {name}
+
+{count} image classifiers as one: its scores are the mean of theirs. Each member is a stock transformers model in a
+folder of its own; [hf_mae](https://pypi.org/project/hf-mae/) takes this folder as it takes a model (`hf-mae evaluate`,
+`predict`, `demo`, `export-onnx`), and without it, three lines do:
+
+```python
+from transformers import pipeline
+
+members = [pipeline("image-classification", model=f"{path}/{{name}}", top_k=None) for name in {folders}]
+found = [{{entry["label"]: entry["score"] for entry in member("image.jpg")}} for member in members]
+scores = {{label: sum(one[label] for one in found) / len(found) for label in found[0]}}
+```
+
+Classes: {classes}.
+
+| member | made of |
+|---|---|
+{rows}
+
+**Intended use and limits.** Research on endoscopy images like those it was trained on. It is not a medical device and
+its output is no diagnosis.
+"""
 
 CALIBRATION = (
     "Dividing the logits by the temperature {temperature:.3f} (fitted on the {fitted_on} split, in `temperature.json`) "
@@ -237,6 +263,22 @@ def _training_text(record: RunRecord) -> str:
     if training is None:
         return f"{made.hardware}; {made.versions}."
     return f"{training.updates} updates in {training.seconds / 60:.1f} minutes on {made.hardware}; {made.versions}."
+
+
+def ensemble_card(folder: Path, members: Sequence[MemberFacts], classes: list[str]) -> str:
+    """The card of an ensemble: what it is, and three lines that use it.
+
+    Args:
+        folder: where it will be.
+    """
+    return ENSEMBLE.format(
+        name=folder.resolve().name,
+        path=folder,
+        count=len(members),
+        folders=tuple(member.folder for member in members),
+        classes=", ".join(map(cell, classes)),
+        rows="\n".join(f"| `{member.folder}` | `{cell(member.source)}` |" for member in members),
+    )
 
 
 def write_pretraining_card(folder: Path, record: RunRecord, model: Any, recipe: str) -> None:

@@ -14,6 +14,7 @@ from ..evaluation.confusion import scores_of
 from ..evaluation.intervals import Rate, rates_by_class, score_intervals
 from ..evaluation.scores import softmax
 from ..evaluation.statistics import Predictions
+from ..models.ensemble import members_of
 from .predictions import read_predictions
 from .record import ALL_RESULTS, CROSSVAL, CrossvalRun, DataSource, RunRecord, run_name
 from .record_files import read_record
@@ -259,8 +260,18 @@ def _evaluate(folder: Path, split: str | None, found: list[Path]) -> FinishedRun
     present.sort(key=lambda name: {"test": 0, "validation": 1}.get(name, 2))
     split = _choose(folder, split, present)
     record = read_record(folder, f"results_{split}.json")
-    trained = os.path.isfile(os.path.join(record.base, ALL_RESULTS))  # False for what can be no path
-    return _single(folder, split, record, read_record(record.base) if trained else None)
+    folders = [os.path.join(record.base, member.folder) for member in members_of(record.base)] or [record.base]
+    known = all(os.path.isfile(os.path.join(path, ALL_RESULTS)) for path in folders)  # False for what can be no path
+    run = _single(folder, split, record, _trained_with([read_record(path) for path in folders] if known else [], split))
+    if len(folders) > 1:
+        run.notes.append(f"Mean of the scores of {len(folders)} models.")
+    return run
+
+
+def _trained_with(records: list[RunRecord], split: str) -> RunRecord | None:
+    """The run that trained a model; of an ensemble the first, or one whose epoch was chosen on the split."""
+    chosen = [one for one in records if one.selection and one.selection.chosen_on == split]
+    return next(iter(chosen or records), None)
 
 
 def _choose(folder: Path, split: str | None, present: list[str]) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from ..models.ensemble import members_of
 from ..settings.data import DataSourceArguments
 from ..settings.evaluation import EvaluationArguments
 from .record import CROSSVAL, RunRecord
@@ -33,15 +34,18 @@ def as_the_run_split(options: EvaluationArguments, given: dict[str, Any], model:
     Raises:
         UsageError: another share was asked for than the run's, or the run held none out.
     """
-    record = _run_of(Path(model))
-    if record is None or not _same_place(record, options):
+    records = [record for record in runs_of(model) if _same_place(record, options)]
+    if not records:
         return options
     if options.split not in ("validation", "selection") and not any(getattr(options, name) for name in CARVED):
         return options
     _refuse_drawn_fold(Path(model))
-    own = {name: record.settings.get(name, _default(options, name)) for name in OF_THE_SPLIT}
-    own["seed"] = record.data.seed if record.data.seed is not None else own["seed"]
-    own |= {name: getattr(record.data, name) for name in (*CARVED, "fold")}
+    own = _split_of(records[0], options)
+    if any(_split_of(record, options) != own for record in records):
+        raise UsageError(
+            f"The members of {model} had other images of this data held out, one from the other: what would be scored, "
+            "some were trained on. Evaluate it on a test split, or on other data."
+        )
     differing = [name for name in OF_THE_SPLIT if name in given and given[name] != own[name]]
     if differing:
         told = "; ".join(f"{name} {own[name]} then, {given[name]} now" for name in differing)
@@ -57,8 +61,20 @@ def as_the_run_split(options: EvaluationArguments, given: dict[str, Any], model:
 
 def was_ordered(model: str) -> bool:
     """Whether the classes of a model are grades, by the run that trained it."""
-    record = _run_of(Path(model))
-    return record is not None and record.ordered
+    return any(record.ordered for record in runs_of(model))
+
+
+def runs_of(model: str | Path) -> list[RunRecord]:
+    """The record of the run that trained a model, of an ensemble one for each member; those that are known."""
+    folders = [Path(model) / member.folder for member in members_of(model)] or [Path(model)]
+    return [record for record in map(_run_of, folders) if record is not None]
+
+
+def _split_of(record: RunRecord, options: EvaluationArguments) -> dict[str, Any]:
+    """What decided which images the run held out."""
+    own = {name: record.settings.get(name, _default(options, name)) for name in OF_THE_SPLIT}
+    own["seed"] = record.data.seed if record.data.seed is not None else own["seed"]
+    return own | {name: getattr(record.data, name) for name in (*CARVED, "fold")}
 
 
 def _run_of(model: Path) -> RunRecord | None:
@@ -72,13 +88,23 @@ def _run_of(model: Path) -> RunRecord | None:
 
 def _refuse_drawn_fold(model: Path) -> None:
     """Refuses a run of a cross-validation with folds of its own: no options draw its fold again."""
-    path = model.parent / CROSSVAL
-    if path.is_file() and (found := read_record(model.parent, CROSSVAL).crossval) and found.folds != "official":
+    if any(member.drawn_fold for member in members_of(model)):
         raise UsageError(
-            f"{model} is a run of a cross-validation of {found.folds} folds, whose validation images are its own "
+            f"{model} holds runs of a cross-validation, whose validation images are each run's own fold: of any share "
+            "of this data, some members were trained on. Evaluate it on a test split, or on other data."
+        )
+    if folds := drawn_folds(model.parent):
+        raise UsageError(
+            f"{model} is a run of a cross-validation of {folds} folds, whose validation images are its own "
             f"fold: they are scored in {model / 'predictions_validation.csv'}, and any other share of this data holds "
             "training images."
         )
+
+
+def drawn_folds(folder: Path) -> str | None:
+    """The number of folds, where a folder is that of a cross-validation that drew its folds itself."""
+    found = read_record(folder, CROSSVAL).crossval if (folder / CROSSVAL).is_file() else None
+    return found.folds if found is not None and found.folds != "official" else None
 
 
 def _same_place(record: RunRecord, options: DataSourceArguments) -> bool:

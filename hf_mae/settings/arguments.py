@@ -176,7 +176,9 @@ class FinetuningArguments(FinetuningFields, ReferenceTraining):  # type: ignore[
         elif self.ema is not None:
             raise UsageError("--ema and --average_last are two averages of the weights: choose one.")
         elif self.early_stopping_patience is not None:
-            raise UsageError("--average_last needs to know the last epoch, which --early_stopping_patience leaves open.")
+            raise UsageError(
+                "--average_last needs the last epoch to be known, but --early_stopping_patience leaves it open."
+            )
         else:
             asked = "--average_last"
         if self.averages and self.save_only_model:

@@ -26,6 +26,21 @@ class CrossvalArguments:
 
 
 @dataclass
+class EnsembleArguments:
+    """Which models become one."""
+
+    runs: list[str] | None = option(
+        None,
+        "Runs of finetune with the same classes, Hub ids, or a cross-validation, which stands for its runs.",
+        common=True,
+        group="Runs",
+        metavar="RUN",
+    )
+    output_dir: str | None = option(None, "The folder of the ensemble.", common=True, group="Output")
+    overwrite: bool = option(False, "Replace the folder.", common=True, group="Output")
+
+
+@dataclass
 class AuditArguments(DataSourceArguments):
     """What is audited, and how near a duplicate is."""
 

@@ -33,6 +33,7 @@ from .studies import (
     CompletionArguments,
     ConfigsArguments,
     CrossvalArguments,
+    EnsembleArguments,
     RecipesArguments,
     TranslateArguments,
 )
@@ -167,6 +168,15 @@ VERBS = {
             required=(*_SOURCE, "output_dir"),
             words=_SOURCE,
             defaults=KEEPS_THE_BEST,
+        ),
+        Verb(
+            "ensemble",
+            "several runs as one model, whose scores are the mean of theirs",
+            "RUN RUN ... --output_dir OUT: one model of several, for evaluate, predict, demo and export-onnx.",
+            (EnsembleArguments,),
+            required=("runs", "output_dir"),
+            words=("runs",),
+            reads_recipes=False,
         ),
         Verb(
             "report",

@@ -12,6 +12,7 @@ from PIL import Image
 from ..compat.transformers import StockModel
 from ..errors import UsageError
 from ..files.writing import write_csv
+from ..models.ensemble import first_member
 from .space_app import MEGABYTES, PIXELS, SIMILAR, VIDEO_MEGABYTES, Facts, Mistake, Shown
 
 LOOPBACK = "127.0.0.1"
@@ -64,10 +65,11 @@ class Classifier(Shown):
             raise Mistake(f"{name} cannot be read as a video ({reason_of(error, path)}).") from None
 
     def pictures(self, image: Image.Image) -> list[tuple[Image.Image, str]]:
-        """The image as the model sees it, under Grad-CAM and under attention rollout."""
+        """The image as the model sees it, under Grad-CAM and under attention rollout (of an ensemble, its first
+        member's)."""
         from ..reporting.explanations import GRAD_CAM, ROLLOUT, explain_batch
 
-        (found,) = explain_batch(self.model, self.processor, self.prepared(image), [""])
+        (found,) = explain_batch(first_member(self.model), self.processor, self.prepared(image), [""])
         return [
             (found.image, "as it is seen"),
             (found.grad_cam, f"{GRAD_CAM} of {found.target}"),
@@ -95,9 +97,11 @@ class Classifier(Shown):
 
     @torch.inference_mode()
     def _features(self, pixel_values: torch.Tensor) -> np.ndarray:
-        """What the head reads: (images, width)."""
+        """What the head (of an ensemble, its first member's) reads: (images, width)."""
         kept = []
-        hook = self.model.classifier.register_forward_pre_hook(lambda module, inputs: kept.append(inputs[0]))
+        hook = first_member(self.model).classifier.register_forward_pre_hook(
+            lambda module, inputs: kept.append(inputs[0])
+        )
         try:
             self.model(pixel_values=pixel_values)
         finally:

@@ -137,7 +137,7 @@ class WeightAverage:
                 raise UsageError(f"{path} is the average of other parameters than those that this run trains.")
             facts = _facts(file)
             if (facts["decay"] is None) != (self.decay is None):
-                raise UsageError(f"{folder} was saved with another average than {self._flag}: a run goes on as it began.")
+                raise UsageError(f"{folder} was saved with {_FLAGS[self.decay is None]}: a run goes on as it began.")
             for name, parameter in self._parameters.items():
                 self._average[name].copy_(_share(file.get_tensor(name), parameter))
         self.updates = facts["updates"]

@@ -127,8 +127,7 @@ class Plan:
 
     def _judged(self) -> str:
         if self.average_last is not None:
-            last = "the last epoch is" if self.average_last == 1 else f"the mean of the last {self.average_last} epochs is"
-            return f"nothing: {last} kept"
+            return f"nothing: the mean of the last {counted(self.average_last, 'epoch')} is kept"
         if self.judge is None:
             return "nothing: the last epoch is kept (--val_fraction 0.2 holds a share out)"
         return f"{TITLES.get(self.metric, self.metric)} on the {self.judge} split chooses the epoch"

@@ -18,6 +18,7 @@ from ..errors import CommandLineError, UsageError
 from ..evaluation.mistakes import confident_mistakes
 from ..evaluation.scores import softmax
 from ..files.writing import write_picture
+from ..models.ensemble import Ensemble, members_of
 from ..models.loading import class_names, load_classifier
 from ..reporting.explanations import Explained, contact_sheet, explain_batch
 from ..settings.evaluation import ExplainArguments
@@ -61,6 +62,11 @@ def explain(*, recipe: str | None = None, **flags: Any) -> Explanations:
     except ImportError:
         raise UsageError("explain needs a package that is not installed: pip install 'hf_mae[explain]'.") from None
     model, processor = load_classifier(options.model_name_or_path)
+    if isinstance(model, Ensemble):
+        raise UsageError(
+            f"{options.model_name_or_path} is an ensemble, whose members look each for itself: explain one of them "
+            f"({Path(str(options.model_name_or_path)) / members_of(str(options.model_name_or_path))[0].folder})."
+        )
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     if options.target is not None and options.target not in model.config.label2id:
         known = ", ".join(model.config.label2id)

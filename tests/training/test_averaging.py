@@ -1,5 +1,5 @@
-"""Averages of the weights, over the updates and over the last epochs: their arithmetic, what is judged and saved, and going on from a
-checkpoint. (Under the engines: test_engines.py.)"""
+"""Averages of the weights, over the updates and over the last epochs: what is judged, saved and gone on with. (Under
+the engines: test_engines.py.)"""
 
 import numpy as np
 import pytest
@@ -146,24 +146,24 @@ def test_the_mean_of_the_last_epochs_is_judged_saved_and_gone_on_with(trainer_of
             assert torch.equal(one, two)
     with pytest.raises(UsageError, match="was saved with --average_last: a run goes on as it began"):
         trainer_of(ema=None).train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-16"))
-    with pytest.raises(UsageError, match="was saved with another average than --ema"):
+    with pytest.raises(UsageError, match="was saved with --average_last: a run goes on as it began"):
         trainer_of(num_train_epochs=5).train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-16"))
 
 
 def test_the_mean_of_one_epoch_is_its_weights(trainer_of):
-    ones, plain = trainer_of(**LAST | {"average_last": 1}), trainer_of("plain", ema=None, num_train_epochs=5)
-    ones.train()
-    plain.train()
+    (ones := trainer_of(**LAST | {"average_last": 1})).train()
+    (plain := trainer_of("plain", ema=None, num_train_epochs=5)).train()
     for one, two in zip(ones.model.parameters(), plain.model.parameters(), strict=True):
         assert torch.equal(one, two)
 
 
 @pytest.mark.parametrize(
-    "options, message", [({"ema": 1.0}, "between 0 and 1"), ({"save_only_model": True}, "leave out")]
+    "options, message",
+    [({"ema": 1.0}, "between 0 and 1"), ({"save_only_model": True}, "leave out")]
     + [
         ({"average_last": 0, "ema": None}, "1 at least"),
         ({"average_last": 2}, "two averages"),
-        ({"average_last": 2, "ema": None, "early_stopping_patience": 1}, "needs to know the last epoch"),
+        ({"average_last": 2, "ema": None, "early_stopping_patience": 1}, "needs the last epoch to be known"),
         (LAST | {"load_best_model_at_end": True}, "choose one"),
     ],
 )

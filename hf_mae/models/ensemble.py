@@ -1,0 +1,164 @@
+"""Several classifiers as one: the mean of their scores."""
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_outputs import ImageClassifierOutput
+
+from ..errors import UsageError
+from ..files.writing import write_json
+
+NAME = "ensemble.json"  # what makes a folder an ensemble
+FORMAT = 1
+# Of an image processor: what `Member` makes up for, and what changes no pixel.
+NORMALISATION = ("image_mean", "image_std")
+NO_PIXEL = (*NORMALISATION, "image_processor_type", "processor_class", "_processor_class", "data_format", "device")
+
+
+class Member(nn.Module):
+    """A classifier that is given the images and asked for the classes of another.
+
+    Args:
+        model: a stock classifier.
+        scale, shift: of each channel, from the other's pixel values to this one's; None: they are the same.
+        order: this model's id of each of the other's classes.
+    """
+
+    scale: Tensor | None
+    shift: Tensor | None
+    order: Tensor
+
+    def __init__(self, model: Any, scale: Tensor | None, shift: Tensor | None, order: list[int]):
+        super().__init__()
+        self.model = model
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("shift", shift, persistent=False)
+        self.register_buffer("order", torch.tensor(order), persistent=False)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Scores (images, classes) that sum to 1, in float32."""
+        if self.scale is not None and self.shift is not None:
+            pixel_values = pixel_values * self.scale.to(pixel_values) + self.shift.to(pixel_values)
+        return self.model(pixel_values=pixel_values).logits.float().softmax(-1)[:, self.order]
+
+
+class Ensemble(nn.Module):
+    """The mean of several classifiers' scores, in the form of one.
+
+    `logits` are the logarithm of that mean: their softmax is it, so that whatever reads logits goes on as before.
+    Classes, input size and `id2label` are those of the first member, in `config`.
+
+    Args:
+        models: stock classifiers of the same classes, in any order.
+        processors: the image processor of each.
+
+    Raises:
+        UsageError: the classes differ, or images are read in ways that no scale of the pixel values makes up for.
+    """
+
+    main_input_name = "pixel_values"
+
+    def __init__(self, models: list[Any], processors: list[Any]):
+        super().__init__()
+        self.config = copy.deepcopy(models[0].config)
+        first = processors[0].to_dict()
+        orders = [_order(models[0], model, number) for number, model in enumerate(models, 1)]
+        scales = [_rescaled(first, processor.to_dict(), number) for number, processor in enumerate(processors, 1)]
+        self.members = nn.ModuleList(
+            Member(model, *scale, order) for model, scale, order in zip(models, scales, orders, strict=True)
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where its members are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its members' weights."""
+        return next(self.parameters()).dtype
+
+    def forward(self, pixel_values: Tensor, **_: Any) -> ImageClassifierOutput:
+        """Args: `pixel_values` (images, 3, height, width), of the first member's processor."""
+        scores = torch.stack([member(pixel_values) for member in self.members]).mean(0)
+        return ImageClassifierOutput(logits=scores.clamp_min(torch.finfo(torch.float32).tiny).log())
+
+
+def first_member(model: Any) -> Any:
+    """The stock classifier itself, or the first of an ensemble: what can be looked into."""
+    return model.members[0].model if isinstance(model, Ensemble) else model
+
+
+@dataclass(frozen=True)
+class MemberFacts:
+    """What an ensemble's folder says of a member.
+
+    Args:
+        folder: within the ensemble's.
+        source: what it was made of.
+        drawn_fold: whether it was trained on a fold of a cross-validation that drew its folds itself.
+    """
+
+    folder: str
+    source: str
+    drawn_fold: bool = False
+
+
+def members_of(folder: str | Path) -> list[MemberFacts]:
+    """The classifiers that an ensemble's folder holds; none where it is no ensemble's.
+
+    Raises:
+        UsageError: the folder says that it is one, but not of what.
+    """
+    path = Path(folder) / NAME
+    if not path.is_file():
+        return []
+    try:
+        found = [MemberFacts(**values) for values in json.loads(path.read_text(encoding="utf-8"))["members"]]
+        if not found or not all(Path(member.folder).name == member.folder for member in found):
+            raise ValueError
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise UsageError(f"{path} names no members: make the ensemble again (hf-mae ensemble RUN ...).") from None
+    return found
+
+
+def write_members(folder: Path, members: list[MemberFacts]) -> None:
+    """Makes a folder the ensemble of classifiers in it."""
+    values = {"format": FORMAT, "scores": "mean of the members' softmax", "members": [vars(one) for one in members]}
+    write_json(folder / NAME, values)
+
+
+def _order(first: Any, model: Any, number: int) -> list[int]:
+    wanted, ids = first.config.id2label, {name: index for index, name in model.config.id2label.items()}
+    if set(ids) != set(wanted.values()):
+        differing = sorted(set(ids) ^ set(wanted.values()))
+        raise UsageError(
+            f"model {number} has other classes than model 1 ({', '.join(differing[:4])}): an ensemble has the same."
+        )
+    return [ids[wanted[index]] for index in range(len(wanted))]
+
+
+def _rescaled(first: Mapping[str, Any], own: Mapping[str, Any], number: int) -> tuple[Tensor | None, Tensor | None]:
+    """From pixel values of the first processor to those of another: scale and shift (3, 1, 1)."""
+    differing = [
+        name for name in sorted({*first, *own} - {*NO_PIXEL}) if (first.get(name) or None) != (own.get(name) or None)
+    ]
+    if differing:
+        told = "; ".join(f"{name} {own.get(name)}, not {first.get(name)}" for name in differing[:3])
+        raise UsageError(
+            f"model {number} reads images otherwise than model 1 ({told}): only mean and standard deviation may differ."
+        )
+    mean, std, own_mean, own_std = (
+        torch.tensor(values[name], dtype=torch.float64).view(3, 1, 1)
+        for values in (first, own)
+        for name in NORMALISATION
+    )
+    if torch.equal(mean, own_mean) and torch.equal(std, own_std):
+        return None, None
+    return (std / own_std).float(), ((mean - own_mean) / own_std).float()
