@@ -126,6 +126,28 @@ def calibration(class_scores: np.ndarray, references: np.ndarray, bins: int = CA
     return {"ece": error, "calibration": rows}
 
 
+def risk_coverage(class_scores: np.ndarray, references: np.ndarray) -> dict[str, Any]:
+    """What is wrong among the images that are answered, where the least sure ones are left to a person.
+
+    Args:
+        class_scores: (images, classes); the highest of an image says how sure it is.
+        references: class ids (images,).
+
+    Returns:
+        `aurc`, the mean of the risk over all coverages (Geifman et al. 2019), and `risk_coverage`: for coverages in
+        steps of 5 %, the share that is wrong. Images of the same score are answered together or in any order: their
+        errors are spread evenly over them.
+    """
+    best, wrong = class_scores.max(axis=1), class_scores.argmax(axis=1) != references
+    order = np.argsort(-best, kind="stable")
+    _, group = np.unique(-best[order], return_inverse=True)
+    spread = (np.bincount(group, wrong[order]) / np.bincount(group))[group]
+    risks = np.cumsum(spread) / np.arange(1, len(best) + 1)
+    counts = [max(1, round(step / 20 * len(best))) for step in range(1, 21)]
+    rows = [{"coverage": count / len(best), "risk": float(risks[count - 1])} for count in counts]
+    return {"aurc": float(risks.mean()), "risk_coverage": rows}
+
+
 def scalar_scores(scores: dict[str, Any]) -> dict[str, float]:
     """What a training log can hold: the numbers alone."""
     return {name: value for name, value in scores.items() if isinstance(value, float)}

@@ -7,6 +7,8 @@ from itertools import islice
 from typing import Any
 
 from ..data.inputs import prepare
+from .doubt import Doubt, features_kept
+from .scores import softmax
 
 
 def predict_files(
@@ -19,8 +21,14 @@ def predict_files(
     *,
     temperature: float = 1.0,
     bf16: bool = False,
+    doubt: Doubt | None = None,
+    level: float | None = None,
+    outliers: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Yields, in order, `{"file_name", "predictions": [{"label", "score"}, ...]}` or `{"file_name", "error"}`.
+
+    With a `level`, also `set`: the names of the classes in the set of this level, the likeliest first; with `outliers`
+    also `outlier_p` (of `Outliers.p_values`) and `outlier` (whether the image is one).
 
     Args:
         model: a stock image classifier in evaluation mode, on the device to use.
@@ -29,6 +37,7 @@ def predict_files(
         num_workers: threads that decode.
         temperature: by which logits are divided.
         bf16: compute in bfloat16.
+        doubt: what the model does not know, for `level` and `outliers`.
     """
     import torch
 
@@ -36,7 +45,7 @@ def predict_files(
     top_k = min(top_k, model.config.num_labels)
     remaining = iter(items)
     kind = model.device.type
-    with ThreadPoolExecutor(num_workers) as pool:
+    with ThreadPoolExecutor(num_workers) as pool, features_kept(model) as features:
         ahead: list[tuple[list[str], list[Any]]] = []  # batches whose images are being decoded while the model works
 
         def submit() -> None:
@@ -57,10 +66,31 @@ def predict_files(
                     logits = model(pixel_values=pixel_values).logits
                 top = (logits.float() / temperature).softmax(-1).topk(top_k)
                 rows = iter(zip(top.values.tolist(), top.indices.tolist()))
+                doubts = _doubts(doubt, logits, features, level, outliers, names)
             for path, tensor in zip(batch, prepared):
                 if isinstance(tensor, str):
                     yield {"file_name": path, "error": tensor}
                 else:
                     scores, ids = next(rows)
                     best = [{"label": names[i], "score": score} for i, score in zip(ids, scores)]
-                    yield {"file_name": path, "predictions": best}
+                    yield {"file_name": path, "predictions": best} | next(doubts)
+
+
+def _doubts(
+    doubt: Doubt | None,
+    logits: Any,
+    features: Callable[[], Any],
+    level: float | None,
+    outliers: bool,
+    names: dict[int, str],
+) -> Iterator[dict[str, Any]]:
+    """What is added to the row of each image of a batch."""
+    scores = softmax(logits.float().cpu().numpy())
+    found: list[dict[str, Any]] = [{} for _ in scores]
+    if doubt is not None and level is not None:
+        for row, order, held in zip(found, (-scores).argsort(1), doubt.sets.sets(scores, level), strict=True):
+            row["set"] = [names[int(index)] for index in order if held[index]]
+    if doubt is not None and outliers and doubt.outliers is not None:
+        for row, value in zip(found, doubt.outliers.p_values(features()), strict=True):
+            row |= {"outlier_p": float(value), "outlier": bool(value <= doubt.outliers.bound)}
+    return iter(found)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from .confusion import ordinal_scores_of
-from .metrics import calibration, classification_scores, ranking_scores
+from .metrics import calibration, classification_scores, ranking_scores, risk_coverage
 from .retfound import retfound_scores
 
 
@@ -18,7 +18,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def score_split(logits: np.ndarray, labels: np.ndarray, names: list[str], ordered: bool = False) -> dict[str, Any]:
-    """`classification_scores`, `ranking_scores` and `calibration` of `metrics` together.
+    """`classification_scores`, `ranking_scores`, `calibration` and `risk_coverage` of `metrics` together.
 
     Args:
         ordered: classes are grades, in the order of their ids: `qwk`, `mae` and `one_off_accuracy` too.
@@ -32,7 +32,7 @@ def score_split(logits: np.ndarray, labels: np.ndarray, names: list[str], ordere
     class_scores = softmax(logits)
     ranking = ranking_scores(class_scores, labels, names)
     scores["retfound"] = retfound_scores(scores["confusion_matrix"], ranking)
-    return scores | ranking | calibration(class_scores, labels)
+    return scores | ranking | calibration(class_scores, labels) | risk_coverage(class_scores, labels)
 
 
 def grade_scores(matrix: Any) -> dict[str, float]:

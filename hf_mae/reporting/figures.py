@@ -162,6 +162,7 @@ def figures_of_split(
         roc(curves, scores["roc_auc"], folder / f"roc_{split}", split)
         precision_recall(curves, scores["average_precision"], folder / f"precision_recall_{split}", split)
     reliability(scores["calibration"], scores["ece"], folder / f"reliability_{split}", split)
+    risk_over_coverage(scores["risk_coverage"], scores["aurc"], folder / f"risk_coverage_{split}", split)
 
 
 @said_if_it_fails
@@ -320,6 +321,23 @@ def reliability(bins: list[dict[str, float]], ece: float, path: Path, title: str
     axes.legend(loc="upper left")
     counts.bar(middles, [item["images"] for item in filled], width * 0.94, color=GREY)
     counts.set(xlabel="score of the predicted class", ylabel="images")
+    _save(figure, path)
+
+
+@said_if_it_fails
+def risk_over_coverage(rows: list[dict[str, float]], aurc: float, path: Path, title: str) -> None:
+    """What is wrong among the images that are answered, if the least sure ones are left to a person.
+
+    Args:
+        rows: of `metrics.risk_coverage`.
+    """
+    figure = PlainFigure(figsize=(ONE_COLUMN, 0.8 * ONE_COLUMN))
+    axes = figure.subplots()
+    coverage, risk = ([100 * row[name] for row in rows] for name in ("coverage", "risk"))
+    axes.plot(coverage, risk, "o-", color=COLOURS[-1], ms=2.5, lw=1)
+    axes.set(xlim=(0, 102), ylim=(0, max(1.0, 1.1 * max(risk))), title=f"{title}: AURC {aurc:.3f}")
+    axes.set(xlabel="surest images that are answered, %", ylabel="wrong among them, %")
+    axes.grid(alpha=0.3)
     _save(figure, path)
 
 

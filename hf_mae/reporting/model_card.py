@@ -96,6 +96,12 @@ CALIBRATION = (
     "takes the expected calibration error there from {ece_before:.3f} to {ece_after:.3f}."
 )
 
+SETS = (
+    "Sets of classes that should hold the true one in {level:.0f} % of the images of each class (`hf-mae predict "
+    "--sets`, fitted on the {fitted_on} split, in `doubt.json`) hold it in {coverage:.1f} % of the {images} images of "
+    "the {split} split, with {size:.2f} classes on average."
+)
+
 # The Hub's names of metrics; the macro average is in the metric's own name.
 METRIC_TYPES = {
     "macro_precision": "precision",
@@ -109,6 +115,7 @@ PICTURES = {
     "Confusion matrix": "confusion_matrix_{split}.png",
     "F1 by class": "per_class_f1_{split}.png",
     "Calibration": "reliability_{split}.png",
+    "Risk and coverage": "risk_coverage_{split}.png",
     "Learning curves": "learning_curves.png",
 }
 
@@ -169,7 +176,7 @@ def write_model_card(folder: Path, record: RunRecord, architecture: str, recipe:
         citation=f"\n## Citation\n\n{benchmark.citation} ({benchmark.homepage})\n" if benchmark else "",
         seen=_seen_text(record),
         pictures="\n".join(_pictures(folder, split)),
-        calibration=CALIBRATION.format(**record.calibration) if record.calibration else "",
+        calibration=" ".join(_what_scores_are_worth(record)),
         architecture=architecture,
         count=len(record.classes),
         base=record.base,
@@ -223,6 +230,15 @@ def on_hub(name: str) -> str | None:
     """A name of the Hub (OWNER/NAME); None: it is a path, or of something else."""
     is_id = re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not can_only_be_a_path(name) and not Path(name).exists()
     return name if is_id else None
+
+
+def _what_scores_are_worth(record: RunRecord) -> list[str]:
+    """Sentences on temperature and sets of classes."""
+    found = [CALIBRATION.format(**record.calibration)] if record.calibration else []
+    if record.doubt:
+        facts = record.doubt | {name: 100 * record.doubt[name] for name in ("level", "coverage")}
+        found.append(SETS.format(**facts))
+    return found
 
 
 def _results_table(scores: dict[str, Scores]) -> list[str]:

@@ -21,6 +21,7 @@ WRITTEN = (
     *("trainer_state.json", "temperature.json", "README.md", "recipe.yaml", "conversion.json"),
     *(ALL_RESULTS, CROSSVAL, BEGUN, "results_*.json", "predictions_*.csv", "report.json", "report.md", "report.tex"),
     *("learning_curves.*", "confusion_matrix_*", "per_class_f1_*", "precision_recall_*", "reliability_*", "roc_*"),
+    *("risk_coverage_*", "doubt.json", "doubt.safetensors"),
     *("step-*.png", "pretraining_images.csv", "excluded_images.csv", "seen_in_pretraining.csv", MARK),
 )
 

@@ -162,6 +162,7 @@ class RunRecord:
         selection: how the weights were chosen.
         training: what the training was.
         calibration: of `evaluation.calibration`: `temperature`, `fitted_on`, `ece_before`, `ece_after`...
+        doubt: of `evaluation.doubt.judged`: how often sets of classes hold the true one; None: not known.
         leakage: evaluated images that the base was pre-trained on, by split; None: not known.
         averaged_views: whether scores are means over turned and mirrored views.
         excluded: images that a pre-training left out on purpose.
@@ -184,6 +185,7 @@ class RunRecord:
     selection: Selection | None = None
     training: Training | None = None
     calibration: dict[str, Any] | None = None
+    doubt: dict[str, Any] | None = None
     leakage: dict[str, int] | None = None
     averaged_views: bool = False
     excluded: int = 0

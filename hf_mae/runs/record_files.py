@@ -121,6 +121,7 @@ def to_json(record: RunRecord) -> dict[str, Any]:
     if record.selection:
         chosen = record.selection
         values |= {"weights": chosen.sentence, "chosen_on": chosen.chosen_on, "metric": chosen.metric}
+    values |= {"doubt": record.doubt} if record.doubt else {}
     return values | {"temperature_scaling": record.calibration} | made
 
 
@@ -211,6 +212,7 @@ def _trained_from_json(values: dict[str, Any], common: dict[str, Any]) -> RunRec
         selection=_selection(values),
         training=_training(values),
         calibration=values.get("temperature_scaling"),
+        doubt=values.get("doubt"),
         leakage=values.get("seen_in_pretraining"),
         excluded=int(values.get("excluded", 0)),
         **common,

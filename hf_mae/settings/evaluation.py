@@ -42,6 +42,11 @@ class EvaluationArguments(DataSourceArguments):
     fit_temperature: bool = option(
         False, "Fit the temperature on this split, and write it into the output folder.", group="Evaluation"
     )
+    fit_doubt: bool = option(
+        False,
+        "Fit on this split what `predict --sets` and `--outliers` need, and write it into the output folder.",
+        group="Evaluation",
+    )
 
 
 @dataclass
@@ -74,6 +79,19 @@ class PredictionArguments(ReadsImages):
         common=True,
         group="Prediction",
     )
+    sets: float | None = option(
+        None,
+        "Also the set of classes that holds the true one this often, as 0.9 (of each class, by held-out images).",
+        common=True,
+        group="Prediction",
+        metavar="LEVEL",
+    )
+    outliers: bool = option(
+        False, "Also whether an image is unlike the training images.", common=True, group="Prediction"
+    )
+    doubt: str | None = option(
+        None, "Where --sets and --outliers were fitted; not given: the model's folder.", group="Prediction"
+    )
     bf16: bool = option(
         False, "Compute in bfloat16; scores then differ in the third digit.", common=True, group="Prediction"
     )
@@ -104,6 +122,8 @@ class PredictionArguments(ReadsImages):
             raise UsageError("Several processes that predict together need --output, a file on a disk of all of them.")
         if min(self.top_k, self.batch_size, self.num_workers or 1) < 1:
             raise UsageError("--top_k, --batch_size and --num_workers must be at least 1.")
+        if self.sets is not None and not 0.0 < self.sets < 1.0:
+            raise UsageError(f"--sets is how often a set holds the true class, between 0 and 1, not {self.sets:g}.")
         if not self.fps > 0:
             raise UsageError(f"--fps must be above 0, not {self.fps:g}.")
         if self.output and not self.output.endswith((".csv", ".jsonl")):

@@ -11,11 +11,14 @@ from PIL import Image
 
 from ..compat.transformers import StockModel
 from ..errors import UsageError
+from ..evaluation.doubt import Doubt, features_kept
+from ..evaluation.scores import softmax
 from ..files.writing import write_csv
 from ..models.ensemble import first_member
 from .space_app import MEGABYTES, PIXELS, SIMILAR, VIDEO_MEGABYTES, Facts, Mistake, Shown
 
 LOOPBACK = "127.0.0.1"
+LEVEL = 0.9  # of the sets of classes
 
 
 class Classifier(Shown):
@@ -24,12 +27,20 @@ class Classifier(Shown):
     Args:
         model, processor: of `models.loading.load_classifier`.
         training: `EvaluationImages` that are looked through for similar ones; None: no such gallery.
+        doubt: what the model does not know; None: that is not known.
     """
 
     def __init__(
-        self, model: StockModel, processor: Any, facts: Facts | None = None, training=None, batch_size: int = 32
+        self,
+        model: StockModel,
+        processor: Any,
+        facts: Facts | None = None,
+        training: Any = None,
+        batch_size: int = 32,
+        doubt: Doubt | None = None,
     ):
         super().__init__(model, processor, facts or Facts("", ""))
+        self.doubt = doubt
         self.training = training
         self.has_similar = training is not None
         if training is not None:
@@ -63,6 +74,21 @@ class Classifier(Shown):
             yield from frames(path, 1.0)
         except OSError as error:
             raise Mistake(f"{name} cannot be read as a video ({reason_of(error, path)}).") from None
+
+    def remarks(self, image: Image.Image, logits: torch.Tensor) -> list[str]:
+        """The set of classes of level `LEVEL`, and whether the image is unlike the training images."""
+        if self.doubt is None:
+            return []
+        (held,) = self.doubt.sets.sets(softmax(logits[None].numpy()), LEVEL)
+        names = [name for name, inside in zip(self.names, held, strict=True) if inside]
+        found = [f"Set that holds the class of {100 * LEVEL:.0f} % of images: {', '.join(names) or 'none'}."]
+        if self.doubt.outliers is not None:
+            with torch.inference_mode(), features_kept(self.model) as features:
+                self.model(pixel_values=self.prepared(image))
+                (value,) = self.doubt.outliers.p_values(features())
+            if value <= self.doubt.outliers.bound:
+                found.append("**This image is unlike those that the model was trained on: its scores say nothing.**")
+        return found
 
     def pictures(self, image: Image.Image) -> list[tuple[Image.Image, str]]:
         """The image as the model sees it, under Grad-CAM and under attention rollout (of an ensemble, its first
@@ -98,15 +124,9 @@ class Classifier(Shown):
     @torch.inference_mode()
     def _features(self, pixel_values: torch.Tensor) -> np.ndarray:
         """What the head (of an ensemble, its first member's) reads: (images, width)."""
-        kept = []
-        hook = first_member(self.model).classifier.register_forward_pre_hook(
-            lambda module, inputs: kept.append(inputs[0])
-        )
-        try:
+        with features_kept(self.model) as features:
             self.model(pixel_values=pixel_values)
-        finally:
-            hook.remove()
-        return kept[0].float().cpu().numpy()
+            return features()[-1]
 
     def _remember(self, batch_size: int) -> None:
         """Keeps the features of all training images."""

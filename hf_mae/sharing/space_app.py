@@ -147,6 +147,10 @@ class Shown:
         score = sum(logits.softmax(-1)[self.names.index(name)].item() for name in self.facts.positive)
         return "positive" if score >= self.facts.threshold else "negative"
 
+    def remarks(self, image: Image.Image, logits: torch.Tensor) -> list[str]:
+        """Sentences on what the model does not know of an image."""
+        return []
+
     def pictures(self, image: Image.Image) -> list[tuple[Image.Image, str]]:
         """The image as the model sees it, and under what reaches its decision through the attention of all blocks
         (attention rollout, Abnar and Zuidema 2020)."""
@@ -217,7 +221,8 @@ class Answers:
             raise told(str(error), "Not this file") from None
         logits = self.shown.logits(image)
         scores = self.shown.scores(logits)
-        text = meaning(self.shown, scores, self.shown.verdict(logits))
+        said = [meaning(self.shown, scores, self.shown.verdict(logits)), *self.shown.remarks(image, logits)]
+        text = "\n\n".join(filter(None, said))
         return scores, text, self.shown.pictures(image), self.shown.similar(image)
 
     def many(self, paths: list[str] | None) -> tuple[list[list[str]], str]:

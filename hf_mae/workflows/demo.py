@@ -10,6 +10,8 @@ from ..data.folders import load_image_folder
 from ..data.images import EvaluationImages
 from ..errors import UsageError
 from ..models.loading import class_names, load_classifier
+from ..runs.doubt import NAME as DOUBT
+from ..runs.doubt import read_doubt
 from ..settings.fill import fill
 
 logger = logging.getLogger(__name__)
@@ -40,7 +42,10 @@ def open_demo(**flags: Any) -> Any:
         class_notes=options.class_notes,
     )
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    classifier = Classifier(model, processor, facts, training_images(options.data_dir, model, processor))
+    gallery = training_images(options.data_dir, model, processor)
+    known = (Path(options.model_name_or_path) / DOUBT).is_file()
+    doubt = read_doubt(options.model_name_or_path, class_names(model)) if known else None
+    classifier = Classifier(model, processor, facts, gallery, doubt=doubt)
     if options.host != LOOPBACK or options.share:
         logger.warning("The demo can be reached from other machines, and whatever they upload comes to this one.")
     reach_ourselves(options.host)

@@ -21,10 +21,12 @@ from ..data.splits import chosen_split
 from ..data.study import study_of
 from ..errors import UsageError
 from ..evaluation.calibration import before_and_after
+from ..evaluation.doubt import fit_doubt
 from ..evaluation.scores import score_split
 from ..models.loading import class_names, load_classifier
 from ..models.views import averaged_views
 from ..reporting.splits import write_split
+from ..runs.doubt import write_doubt
 from ..runs.environment import environment
 from ..runs.own_splits import as_the_run_split, was_ordered
 from ..runs.record import DataSource, RunRecord
@@ -53,6 +55,8 @@ def evaluate(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
     options = as_the_run_split(options, settings.given, str(options.model_name_or_path))
     if options.fit_temperature and (options.temperature or not options.output_dir):
         raise UsageError("--fit_temperature writes temperature.json into --output_dir, and goes without --temperature.")
+    if options.fit_doubt and (options.class_map or not options.output_dir):
+        raise UsageError("--fit_doubt writes doubt.json into --output_dir, and goes without --class_map.")
     scale = read_temperature(options.temperature, options.tta) if options.temperature else None
     with whole_weights():
         model, processor = load_classifier(str(options.model_name_or_path))
@@ -90,7 +94,23 @@ def evaluate(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
         study=study_of(ledger, splits, manifest_of(options)),
         left_out=left_out,
     )
+    if options.fit_doubt:
+        held_out = chosen_split(splits, options.split, options.data_dir)
+        with averaged_views(model, options.tta):
+            doubt = fit_doubt(
+                model, processor, _training(splits, options), held_out, logits, output.label_ids, names, options.split,
+                options.tta, options.batch_size,
+            )  # fmt: skip
+        write_doubt(Path(str(options.output_dir)), doubt)
     return _scored(options, base, images, logits, output.label_ids, scale)
+
+
+def _training(splits: DatasetDict, options: EvaluationArguments) -> Any:
+    """The training images of the data; None where there are none beside those that are evaluated."""
+    if "train" in splits and options.split != "train":
+        return splits["train"]
+    logger.warning("%s has no training images: no outliers will be told.", options.data_dir)
+    return None
 
 
 def _trainer_arguments(options: EvaluationArguments, output_dir: str) -> FinetuningArguments:

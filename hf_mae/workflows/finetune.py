@@ -25,13 +25,16 @@ from ..data.study import study_of
 from ..data.transforms import image_processor, parse_mean_std, training_transform
 from ..errors import CommandLineError, UsageError, stops_with_a_word
 from ..evaluation.calibration import calibration_sentence
+from ..evaluation.doubt import fit_doubt, judged
 from ..files.writing import write_text
 from ..models.building import build_classifier
 from ..models.checkpoints import resolve
+from ..models.loading import load_classifier
 from ..reporting import figures
 from ..reporting.model_card import write_model_card
 from ..reporting.report import write_own_report
 from ..reporting.splits import write_split
+from ..runs.doubt import write_doubt
 from ..runs.environment import environment
 from ..runs.folder import clear_old_run, held, refuse_other_data, settle_resume
 from ..runs.record import DataSource, RunRecord, Selection, Training
@@ -167,7 +170,7 @@ def finetune_on(
     if args.process_index == 0:
         write_begun(begun, folder)
     with kept_open(trainer):
-        return _train_and_evaluate(trainer, checkpoint, held_out, begun)
+        return _train_and_evaluate(trainer, checkpoint, splits, held_out, begun)
 
 
 def _class_names(splits: DatasetDict, data_args: DataArguments) -> list[str]:
@@ -278,7 +281,11 @@ def prepare_images(
 
 
 def _train_and_evaluate(
-    trainer: MaeFinetuner, checkpoint: str | None, held_out: dict[str, EvaluationImages], begun: RunRecord
+    trainer: MaeFinetuner,
+    checkpoint: str | None,
+    splits: DatasetDict,
+    held_out: dict[str, EvaluationImages],
+    begun: RunRecord,
 ) -> RunRecord | None:
     """Trains, evaluates every held-out split, and writes what a finished run holds; the record comes last."""
     folder = trainer.args.folder
@@ -308,6 +315,7 @@ def _train_and_evaluate(
                 folder,
                 calibration_sentence(calibration, judge),
             )
+    known = _fit_doubt(trainer, splits, outputs, begun.classes)
     training = Training(
         seconds=round(seconds, 1),
         updates=result.global_step,
@@ -316,11 +324,32 @@ def _train_and_evaluate(
         metrics=result.metrics,
     )
     selection = _selection(trainer, judge)
-    record = replace(begun, scores=scores, selection=selection, training=training, calibration=calibration)
+    record = replace(begun, scores=scores, selection=selection, training=training, calibration=calibration, doubt=known)
     _write_recipe_and_card(folder, trainer, record)
     write_record(record, folder)
     log_record(trainer, folder / record.file_name, record.trainer_metrics(), result.global_step)
     return record
+
+
+def _fit_doubt(
+    trainer: MaeFinetuner, splits: DatasetDict, outputs: dict[str, Any], classes: list[str]
+) -> dict[str, Any] | None:
+    """Writes what the model does not know; returns how well its sets do on the test split, where there is one."""
+    judge, folder = judge_of(outputs), trainer.args.folder
+    if judge is None:
+        return None
+    model, processor = trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:  # of which this process holds a share
+        model = load_classifier(str(folder))[0].to(trainer.args.device)
+    found, size = outputs[judge], trainer.args.per_device_eval_batch_size
+    doubt = fit_doubt(
+        model.eval(), processor, splits["train"], splits[judge], found.predictions, found.label_ids, classes, judge,
+        batch_size=size,
+    )  # fmt: skip
+    write_doubt(folder, doubt)
+    if "test" not in outputs:
+        return None
+    return judged(doubt, outputs["test"].predictions, outputs["test"].label_ids, "test")
 
 
 def _draw(trainer: MaeFinetuner, folder: Path, step: int) -> None:

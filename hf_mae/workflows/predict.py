@@ -1,11 +1,12 @@
 """`predict`: top classes of images and of videos' frames, in the order given, as rows, CSV or JSONL."""
 
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeAlias
 
 from ..data.inputs import Part, expected, find_images, sources
 from ..errors import UsageError
@@ -13,6 +14,10 @@ from ..files.growing import growing_file, join_parts, part_names
 from ..files.writing import csv_line
 from ..settings.evaluation import PredictionArguments
 from ..settings.fill import fill
+
+logger = logging.getLogger(__name__)
+
+Column: TypeAlias = tuple[str, Callable[[dict[str, Any]], str]]  # its name, and its cell of a row
 
 
 @dataclass
@@ -49,12 +54,13 @@ def predict(*, to: TextIO | None = None, **flags: Any) -> Predicted:
     paths, part = find_images(options.images, videos=True), Part(*options.part_of())
     if part.of > 1 and os.path.exists(options.output) and not options.overwrite:
         raise UsageError(f"{options.output} exists: pass --overwrite, or another name.")
-    rows, head, settings = _classifier_of(options, paths, part)
+    rows, columns, settings = _classifier_of(options, paths, part)
+    head = [name for name, _ in columns]
     result = Predicted(output=options.output)
     if not options.output:
         if to is not None:
             to.write(csv_line(head))
-            _write_rows(rows(set()), to, False, len(head), result)
+            _write_rows(rows(set()), to, False, columns, result)
         return result
     as_jsonl = options.output.endswith(".jsonl")
     images = {"images": options.images, "fps": options.fps}
@@ -63,25 +69,26 @@ def predict(*, to: TextIO | None = None, **flags: Any) -> Predicted:
     table = growing_file(result.own, None if as_jsonl else head, settings, options.resume, options.overwrite)
     with table as (file, done):
         result.before = len(done)
-        _write_rows(rows(done), file, as_jsonl, len(head), result)
+        _write_rows(rows(done), file, as_jsonl, columns, result)
     result.joined = part.of > 1 and join_parts(parts, options.output, 0 if as_jsonl else 1)
     return result
 
 
 def _classifier_of(
     options: PredictionArguments, paths: list[str], part: Part
-) -> tuple[Callable[[set[str]], Iterator[dict[str, Any]]], list[str], dict[str, Any]]:
+) -> tuple[Callable[[set[str]], Iterator[dict[str, Any]]], list[Column], dict[str, Any]]:
     """A function (names that are done -> rows), the columns of a CSV, and what all rows have in common."""
     import torch
     from tqdm.auto import tqdm
 
     from ..evaluation.prediction import predict_files
-    from ..models.loading import load_classifier
+    from ..models.loading import class_names, load_classifier
     from ..models.views import averaged_views
     from ..runs.temperature import read_temperature
 
     temperature = read_temperature(options.temperature, options.tta) if options.temperature else 1.0
     model, processor = load_classifier(str(options.model_name_or_path))
+    doubt = _doubt_of(options, class_names(model))
     model.to(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
     top_k = min(options.top_k, model.config.num_labels)
     total = expected(paths, options.fps, part)
@@ -99,6 +106,9 @@ def _classifier_of(
                 options.num_workers or max(cores, 1),
                 temperature=temperature,
                 bf16=options.bf16,
+                doubt=doubt,
+                level=options.sets,
+                outliers=options.outliers,
             )
             count = max(total, len(done))
             silent = True if part.number else None
@@ -106,15 +116,54 @@ def _classifier_of(
             yield from bar
 
     settings = {"model": options.model_name_or_path, "top_k": top_k, "tta": options.tta, "bf16": options.bf16}
-    return rows, _columns(top_k), settings | {"temperature": temperature}
+    settings |= {"sets": options.sets} if options.sets is not None else {}
+    settings |= {"outliers": True} if options.outliers else {}
+    return rows, _columns(options, top_k), settings | {"temperature": temperature}
 
 
-def _columns(top_k: int) -> list[str]:
-    ranks = range(1, top_k + 1)
-    return ["file_name", *(c for rank in ranks for c in (f"label_{rank}", f"score_{rank}")), "error"]
+def _doubt_of(options: PredictionArguments, names: list[str]) -> Any:
+    """What the model does not know, where that is asked for."""
+    if options.sets is None and not options.outliers:
+        return None
+    from ..runs.doubt import read_doubt
+
+    where = options.doubt or str(options.model_name_or_path)
+    doubt = read_doubt(where, names, options.tta)
+    if options.outliers and doubt.outliers is None:
+        raise UsageError(f"{where} knows no outliers: it was fitted without training images.")
+    if options.sets is not None and (few := doubt.sets.without_meaning(options.sets)):
+        logger.warning(
+            "Every set holds %s: too few held-out images tell how often a set without it would be wrong.",
+            ", ".join(names[index] for index in few),
+        )
+    return doubt
 
 
-def _write_rows(rows: Iterator[dict[str, Any]], file: TextIO, as_jsonl: bool, width: int, result: Predicted) -> None:
+def _columns(options: PredictionArguments, top_k: int) -> list[Column]:
+    """Name of each column, and its cell of a row."""
+
+    def of_rank(rank: int, key: str) -> Callable[[dict[str, Any]], str]:
+        def cell(row: dict[str, Any]) -> str:
+            best = row.get("predictions", [])
+            value = best[rank][key] if rank < len(best) else ""
+            return f"{value:.9g}" if isinstance(value, float) else value
+
+        return cell
+
+    found: list[Column] = [("file_name", lambda row: row["file_name"])]
+    for rank in range(top_k):
+        found += [(f"{key}_{rank + 1}", of_rank(rank, key)) for key in ("label", "score")]
+    if options.sets is not None:
+        found.append(("set", lambda row: " | ".join(row.get("set", []))))
+    if options.outliers:
+        found.append(("outlier_p", lambda row: f"{row['outlier_p']:.4g}" if "outlier_p" in row else ""))
+        found.append(("outlier", lambda row: ("no", "yes")[row["outlier"]] if "outlier" in row else ""))
+    return [*found, ("error", lambda row: row.get("error", ""))]
+
+
+def _write_rows(
+    rows: Iterator[dict[str, Any]], file: TextIO, as_jsonl: bool, columns: list[Column], result: Predicted
+) -> None:
     """Writes rows as they come, and counts them."""
     for row in rows:
         result.total += 1
@@ -123,7 +172,5 @@ def _write_rows(rows: Iterator[dict[str, Any]], file: TextIO, as_jsonl: bool, wi
         if as_jsonl:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
         else:
-            cells = [cell for best in row.get("predictions", []) for cell in (best["label"], f"{best['score']:.9g}")]
-            cells += [""] * (width - 2 - len(cells))
-            file.write(csv_line([row["file_name"], *cells, row.get("error", "")]))
+            file.write(csv_line([cell(row) for _, cell in columns]))
         file.flush()  # what is done is kept, whatever comes
