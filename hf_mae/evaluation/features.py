@@ -4,34 +4,58 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from tqdm.auto import tqdm
 
 from ..data.images import EvaluationImages, collate
 from ..files.caches import files_fingerprint, kept
+from ..files.writing import whole_file
 
 POOLINGS = ("cls", "mean")  # the class token, and the mean of the patch tokens, both of the normalised last layer
+QUARTERS = (1, 2, 3)  # of the depth, where earlier blocks are looked at, too
 
 
 @torch.inference_mode()
-def features_of(model: Any, images: EvaluationImages, batch_size: int, name: str) -> dict[str, np.ndarray]:
+def features_of(
+    model: Any, images: EvaluationImages, batch_size: int, name: str, layers: bool = False
+) -> dict[str, np.ndarray]:
     """Features (images, width) float32 of each pooling, from the last layer after its norm.
 
     Args:
         model: a `ViTModel`.
         name: for the progress bar.
+        layers: also `cls block N` and `mean block N`, of what earlier blocks give.
     """
+    blocks = earlier_blocks(model.config.num_hidden_layers) if layers else []
     loader = torch.utils.data.DataLoader(images, batch_size, collate_fn=collate)
-    found: dict[str, list[np.ndarray]] = {pooling: [] for pooling in POOLINGS}
+    found: dict[str, list[np.ndarray]] = {name: [] for name in names_of(blocks)}
     for batch in tqdm(loader, desc=f"Features of {name}", unit="batch", delay=1):
-        hidden = model(pixel_values=batch["pixel_values"].to(model.device)).last_hidden_state.float().cpu()
-        found["cls"].append(hidden[:, 0].numpy())
-        found["mean"].append(hidden[:, 1:].mean(1).numpy())
+        output = model(pixel_values=batch["pixel_values"].to(model.device), output_hidden_states=layers)
+        for suffix, hidden in [("", output.last_hidden_state), *((_of(n), output.hidden_states[n]) for n in blocks)]:
+            tokens = hidden.float().cpu()
+            found[f"cls{suffix}"].append(tokens[:, 0].numpy())
+            found[f"mean{suffix}"].append(tokens[:, 1:].mean(1).numpy())
     return {pooling: np.concatenate(parts) for pooling, parts in found.items()}
 
 
+def earlier_blocks(count: int) -> list[int]:
+    """The numbers, from 1, of the blocks at the quarters of a network's depth, but for the last."""
+    return sorted({number for quarter in QUARTERS if 0 < (number := round(quarter * count / 4)) < count})
+
+
+def names_of(blocks: list[int]) -> list[str]:
+    """What the features are called."""
+    return [f"{pooling}{suffix}" for suffix in ("", *map(_of, blocks)) for pooling in POOLINGS]
+
+
+def _of(block: int) -> str:
+    return f" block {block}"
+
+
 def cached_features(
-    model: Any, images: EvaluationImages, paths: list[str], key: str, batch_size: int, name: str
+    model: Any, images: EvaluationImages, paths: list[str], key: str, batch_size: int, name: str, layers: bool = False
 ) -> dict[str, np.ndarray]:
     """`features_of`, kept while the files do not change.
 
@@ -40,15 +64,15 @@ def cached_features(
         key: of the weights and the transform.
     """
     if not paths:
-        return features_of(model, images, batch_size, name)
+        return features_of(model, images, batch_size, name, layers)
 
     def read(path: Path) -> dict[str, np.ndarray]:
         with np.load(path) as arrays:
-            return {pooling: arrays[pooling] for pooling in POOLINGS}
+            return dict(arrays)
 
     return kept(
-        f"features/{files_fingerprint(paths, '1', key)}.npz",
-        make=lambda: features_of(model, images, batch_size, name),
+        f"features/{files_fingerprint(paths, '1', f'{key} layers' if layers else key)}.npz",
+        make=lambda: features_of(model, images, batch_size, name, layers),
         read=read,
         write=_save,
     )
@@ -56,3 +80,35 @@ def cached_features(
 
 def _save(path: Path, found: dict[str, np.ndarray]) -> None:
     np.savez(path, **found)  # type: ignore[arg-type]  # a name is never one of its own arguments
+
+
+def write_features(
+    path: Path,
+    features: dict[str, dict[str, np.ndarray]],
+    images: dict[str, EvaluationImages],
+    parts: dict[str, str],
+    names: list[str],
+) -> None:
+    """A row an image: `file_name`, `split`, `label`, (`group`,) and each kind of features, as .parquet or .npz.
+
+    Args:
+        features, images: by part.
+        parts: the split of each part.
+        names: of the classes.
+    """
+    columns: dict[str, Any] = {
+        "file_name": [name for own in images.values() for name in own.file_names],
+        "split": [parts[part] for part, own in images.items() for _ in own.file_names],
+        "label": [names[int(label)] for own in images.values() if own.labels is not None for label in own.labels],
+    }
+    if all(own.groups for own in images.values()):
+        columns["group"] = [group for own in images.values() for group in own.groups or []]
+    kinds = {kind: np.concatenate([features[part][kind] for part in images]) for kind in features["train"]}
+    with whole_file(path) as temporary:
+        if path.suffix == ".npz":
+            with temporary.open("r+b") as file:  # to a path, numpy adds a suffix
+                arrays = {name: np.array(values) for name, values in columns.items()} | kinds
+                np.savez(file, **arrays)  # type: ignore[arg-type]  # a name is never one of its own arguments
+        else:
+            lists = {kind: pa.FixedSizeListArray.from_arrays(v.ravel(), v.shape[1]) for kind, v in kinds.items()}
+            pq.write_table(pa.table(columns | lists), temporary)

@@ -78,19 +78,46 @@ def probe_features(
     Args:
         features, labels: by part: `train`, `sweep` (chooses learning rate and weight decay), `judge`.
     """
+    linear, _ = swept_linear(features, labels, names, seed)
+    neighbours = KNeighborsClassifier(min(NEIGHBOURS, len(labels["train"])), weights="distance", metric="cosine")
+    neighbours.fit(features["train"], labels["train"])
+    nearest = classification_scores(neighbours.predict(features["judge"]), labels["judge"], names)
+    return {
+        "linear": linear,
+        "knn": {name: nearest[name] for name in HEADLINE} | {"neighbours": neighbours.n_neighbors},
+    }
+
+
+def best_of_layers(
+    features: dict[str, dict[str, np.ndarray]], labels: dict[str, np.ndarray], names: list[str], seed: int = 0
+) -> dict[str, Any]:
+    """Scores of the linear probe on the features, of several layers and poolings, that do best on `sweep`.
+
+    Args:
+        features: by part, by what they are called.
+
+    Returns:
+        As `linear` of `probe_features`, and `features`: what was chosen.
+    """
+    found = {}
+    for kind in features["train"]:
+        found[kind] = swept_linear({part: own[kind] for part, own in features.items()}, labels, names, seed)
+    chosen = max(found, key=lambda kind: found[kind][1])
+    return found[chosen][0] | {"features": chosen}
+
+
+def swept_linear(
+    features: dict[str, np.ndarray], labels: dict[str, np.ndarray], names: list[str], seed: int = 0
+) -> tuple[dict[str, float], float]:
+    """Scores of the linear probe on `judge`, with the settings that do best on `sweep`, and how well they do there."""
     logits_of, settings = linear_probe(features["train"], labels["train"], len(names), seed)
     swept = logits_of(features["sweep"]).argmax(-1)
     scores = [classification_scores(predicted, labels["sweep"], names)["macro_f1"] for predicted in swept]
     best = int(np.argmax(scores))
     linear = classification_scores(logits_of(features["judge"])[best].argmax(-1), labels["judge"], names)
-    neighbours = KNeighborsClassifier(min(NEIGHBOURS, len(labels["train"])), weights="distance", metric="cosine")
-    neighbours.fit(features["train"], labels["train"])
-    nearest = classification_scores(neighbours.predict(features["judge"]), labels["judge"], names)
-    return {
-        "linear": {name: linear[name] for name in HEADLINE}
-        | {"learning_rate": settings[best][0], "weight_decay": settings[best][1]},
-        "knn": {name: nearest[name] for name in HEADLINE} | {"neighbours": neighbours.n_neighbors},
-    }
+    rate, decay = settings[best]
+    told = {name: linear[name] for name in HEADLINE} | {"learning_rate": rate, "weight_decay": decay}
+    return told, scores[best]
 
 
 def parts_of(splits: Container[str]) -> dict[str, str]:

@@ -84,14 +84,17 @@ def crossval_table(record: RunRecord, folder: str) -> str:
 
 
 def probe_table(record: RunRecord) -> str:
-    """The scores of linear probe and k-NN, a row for each pooling and kind."""
+    """The scores of the probes, a row for each pooling and kind."""
     found = dict(record.probe or {})
     parts = found.pop("parts")
     lines = ["; ".join(f"{part}: {counted(record.images[part], 'image')} ({split})" for part, split in parts.items())]
-    lines.append(f"{'features':9} {'probe':7} " + "  ".join(f"{TITLES[name]:>15}" for name in HEADLINE))
-    for pooling, kinds in found.items():
-        for kind, scores in kinds.items():
-            lines.append(f"{pooling:9} {kind:7} " + "  ".join(f"{100 * scores[name]:15.2f}" for name in HEADLINE))
+    rows = [(pooling, kind, scores) for pooling, kinds in found.items() for kind, scores in kinds.items()]
+    width = max(len(kind) for _, kind, _ in [*rows, ("", "probe  ", {})])
+    lines.append(f"{'features':9} {'probe':{width}} " + "  ".join(f"{TITLES[name]:>15}" for name in HEADLINE))
+    for pooling, kind, scores in rows:
+        lines.append(f"{pooling:9} {kind:{width}} " + "  ".join(f"{100 * scores[name]:15.2f}" for name in HEADLINE))
+    if "chosen" in found:
+        lines.append(f"chosen: {found['chosen']['linear']['features']}")
     return "\n".join(lines)
 
 

@@ -34,6 +34,8 @@ from .record import (
 
 SCORED = ("selection", "validation", "test")
 
+PROBED = ("cls", "mean", "chosen", "tokens", "parts")
+
 # What stands beside the scores in `results_<split>.json`.
 BESIDE_SCORES = {
     *("format", "kind", "classes", "settings", "model", "source", "images", "averaged_views"),
@@ -182,7 +184,7 @@ def _from_json(values: dict[str, Any], file_name: str) -> RunRecord:
         found = _crossval_from_json(values)
         return RunRecord(base=values["base"], data=_source(values), images={}, crossval=found, **common)
     if kind == "probe":
-        parts = {name: value for name, value in values.items() if name in ("cls", "mean", "parts")}
+        parts = {name: value for name, value in values.items() if name in PROBED}
         return RunRecord(
             base=values["model"], data=_source(values), images=_counts(values["images"]), probe=parts, **common
         )

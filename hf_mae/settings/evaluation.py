@@ -151,8 +151,27 @@ class ProbeArguments(DataSourceArguments):
     )
     batch_size: int = option(64, "Images per forward pass.", common=True, group="Probe")
     seed: int = option(0, "Of held-out shares and of the probe.", common=True, group="Probe")
+    attentive: bool = option(
+        False,
+        "Also an attentive probe: a learned query that looks at the tokens (slower: it trains on turned images).",
+        common=True,
+        group="Probe",
+    )
+    layers: bool = option(
+        False,
+        "Also features of earlier blocks; layer and pooling are chosen where the linear probe's rate is.",
+        common=True,
+        group="Probe",
+    )
+    features: str | None = option(
+        None, "FILE.parquet or FILE.npz: the features of every image.", common=True, group="Output"
+    )
     tsne: bool = option(True, "Draw a t-SNE of the features, coloured by class.", common=True, group="Output")
     umap: bool = option(False, "Draw a UMAP too (pip install 'hf_mae[umap]').", common=True, group="Output")
+
+    def __post_init__(self) -> None:
+        if self.features and not self.features.endswith((".parquet", ".npz")):
+            raise UsageError(f"--features takes a name that ends in .parquet or .npz, not {self.features}.")
 
 
 @dataclass

@@ -53,10 +53,7 @@ def evaluate(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
     settings = fill("evaluate", recipe, **flags)
     (options,) = settings.parts
     options = as_the_run_split(options, settings.given, str(options.model_name_or_path))
-    if options.fit_temperature and (options.temperature or not options.output_dir):
-        raise UsageError("--fit_temperature writes temperature.json into --output_dir, and goes without --temperature.")
-    if options.fit_doubt and (options.class_map or not options.output_dir):
-        raise UsageError("--fit_doubt writes doubt.json into --output_dir, and goes without --class_map.")
+    _refuse_what_cannot_be_fitted(options)
     scale = read_temperature(options.temperature, options.tta) if options.temperature else None
     with whole_weights():
         model, processor = load_classifier(str(options.model_name_or_path))
@@ -95,22 +92,36 @@ def evaluate(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
         left_out=left_out,
     )
     if options.fit_doubt:
-        held_out = chosen_split(splits, options.split, options.data_dir)
-        with averaged_views(model, options.tta):
-            doubt = fit_doubt(
-                model, processor, _training(splits, options), held_out, logits, output.label_ids, names, options.split,
-                options.tta, options.batch_size,
-            )  # fmt: skip
-        write_doubt(Path(str(options.output_dir)), doubt)
+        _fit_doubt(options, model, processor, splits, logits, output.label_ids)
     return _scored(options, base, images, logits, output.label_ids, scale)
 
 
-def _training(splits: DatasetDict, options: EvaluationArguments) -> Any:
-    """The training images of the data; None where there are none beside those that are evaluated."""
-    if "train" in splits and options.split != "train":
-        return splits["train"]
-    logger.warning("%s has no training images: no outliers will be told.", options.data_dir)
-    return None
+def _refuse_what_cannot_be_fitted(options: EvaluationArguments) -> None:
+    if options.fit_temperature and (options.temperature or not options.output_dir):
+        raise UsageError("--fit_temperature writes temperature.json into --output_dir, and goes without --temperature.")
+    if options.fit_doubt and (options.class_map or not options.output_dir):
+        raise UsageError("--fit_doubt writes doubt.json into --output_dir, and goes without --class_map.")
+
+
+def _fit_doubt(
+    options: EvaluationArguments,
+    model: Any,
+    processor: Any,
+    splits: DatasetDict,
+    logits: np.ndarray,
+    labels: np.ndarray,
+) -> None:
+    """Writes what the model does not know; without training images beside those that are evaluated, no outliers."""
+    training = splits["train"] if "train" in splits and options.split != "train" else None
+    if training is None:
+        logger.warning("%s has no training images: no outliers will be told.", options.data_dir)
+    held_out = chosen_split(splits, options.split, options.data_dir)
+    with averaged_views(model, options.tta):
+        doubt = fit_doubt(
+            model, processor, training, held_out, logits, labels, class_names(model), options.split, options.tta,
+            options.batch_size,
+        )  # fmt: skip
+    write_doubt(Path(str(options.output_dir)), doubt)
 
 
 def _trainer_arguments(options: EvaluationArguments, output_dir: str) -> FinetuningArguments:

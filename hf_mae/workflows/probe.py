@@ -17,8 +17,9 @@ from ..data.images import EvaluationImages
 from ..data.sources import load_splits
 from ..data.transforms import image_processor, parse_mean_std
 from ..errors import UsageError
-from ..evaluation.features import POOLINGS, cached_features
-from ..evaluation.probes import SWEEP_SHARE, parts_of, probe_features
+from ..evaluation.attentive import attentive_probe
+from ..evaluation.features import POOLINGS, cached_features, write_features
+from ..evaluation.probes import SWEEP_SHARE, best_of_layers, parts_of, probe_features
 from ..files.caches import files_fingerprint
 from ..models.checkpoints import resolve
 from ..reporting.feature_maps import draw
@@ -38,20 +39,30 @@ def probe(*, recipe: str | None = None, **flags: Any) -> RunRecord:
         flags: the flags of `hf-mae probe`.
 
     Returns:
-        What was found: `record.probe` has, by pooling, the scores of `linear` and `knn`, and under `parts` which split
-        trained, chose and judged.
+        What was found: `record.probe` has, by pooling, the scores of `linear` and `knn` (where asked for, also of
+        `chosen` layers and of `tokens`), and under `parts` which split trained, chose and judged.
     """
     settings = fill("probe", recipe, **flags)
     (options,) = settings.parts
     splits = _splits(options)
     parts = parts_of(splits)
     model, key = _backbone(options)
-    features, labels = _features(options, splits, parts, model, key)
+    images = _images(options, splits, parts, model.config.image_size)
+    features = {
+        part: _features(options, splits[split], images[part], model, key, split) for part, split in parts.items()
+    }
+    labels = {part: np.asarray(own.labels) for part, own in images.items()}
     names = splits["train"].features["labels"].names
     found: dict[str, Any] = {
         pooling: probe_features({part: f[pooling] for part, f in features.items()}, labels, names, options.seed)
         for pooling in POOLINGS
     }
+    if options.layers:
+        found["chosen"] = {"linear": best_of_layers(features, labels, names, options.seed)}
+    if options.attentive:
+        found["tokens"] = {"attentive": attentive_probe(model, images, labels, names, options.seed)}
+    if options.features:
+        write_features(Path(options.features), features, images, parts, names)
     record = RunRecord(
         kind="probe",
         base=str(options.model_name_or_path),
@@ -96,19 +107,19 @@ def _backbone(options: ProbeArguments) -> tuple[StockModel, str]:
     return model, f"{key} {options.image_size}"
 
 
-def _features(
-    options: ProbeArguments, splits: DatasetDict, parts: dict[str, str], model: Any, key: str
-) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, np.ndarray]]:
-    """Features by part and pooling, and labels by part."""
-    size = model.config.image_size
+def _images(
+    options: ProbeArguments, splits: DatasetDict, parts: dict[str, str], size: int
+) -> dict[str, EvaluationImages]:
+    """The images by part, as they are seen."""
     mean, std = parse_mean_std(options.mean_std, options.transforms, splits["train"], size)
     processor = image_processor(options.transforms, size, mean, std)
-    features: dict[str, dict[str, np.ndarray]] = {}
-    labels: dict[str, np.ndarray] = {}
-    for part, split in parts.items():
-        images = EvaluationImages(splits[split], processor, num_workers=options.preprocessing_num_workers)
-        whole_key = f"{key} {processor.to_dict()}"
-        paths = image_files(splits[split])
-        features[part] = cached_features(model, images, paths, whole_key, options.batch_size, split)
-        labels[part] = np.asarray(images.labels)
-    return features, labels
+    workers = options.preprocessing_num_workers
+    return {part: EvaluationImages(splits[split], processor, num_workers=workers) for part, split in parts.items()}
+
+
+def _features(
+    options: ProbeArguments, dataset: Any, images: EvaluationImages, model: Any, key: str, split: str
+) -> dict[str, np.ndarray]:
+    """Features by what they are called."""
+    whole_key = f"{key} {images.processor.to_dict()}"
+    return cached_features(model, images, image_files(dataset), whole_key, options.batch_size, split, options.layers)

@@ -56,6 +56,7 @@ def test_every_figure_is_written_whole(evaluated, tmp_path):
         "roc",
         "precision_recall",
         "reliability",
+        "risk_coverage",
     )
     assert stems == {f"{kind}_test" for kind in kinds}
     for path in tmp_path.iterdir():
@@ -95,7 +96,7 @@ def test_a_thousand_classes_are_drawn_in_little_time_and_memory(tmp_path, monkey
     figures.figures_of_split(tmp_path, "test", softmax(logits), labels, names, scores)
     seconds, grown = time.process_time() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert seconds < 60 and grown < 1e6, "1 GB, and twice the time that it may take on a machine of its own"
-    assert len(list(tmp_path.iterdir())) == 12
+    assert len(list(tmp_path.iterdir())) == 14
     for path in tmp_path.glob("*.png"):
         with Image.open(path) as image:
             assert max(image.size) < 3500, path
@@ -114,7 +115,7 @@ def test_class_names_of_any_letters(tmp_path, caplog):
     scores = score_split(logits, labels, ODD_NAMES)
     figures.figures_of_split(tmp_path, "test", softmax(logits), labels, ODD_NAMES, scores)
     figures.scatter(np.random.default_rng(0).normal(size=(len(labels), 2)), labels, ODD_NAMES, tmp_path / "map", "$")
-    assert len(list(tmp_path.iterdir())) == 14 and "could not be drawn" not in caplog.text
+    assert len(list(tmp_path.iterdir())) == 16 and "could not be drawn" not in caplog.text
     assert all(path.stat().st_size > 3000 for path in tmp_path.glob("*.pdf"))
 
 

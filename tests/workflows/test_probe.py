@@ -1,14 +1,17 @@
 """Probes of frozen features: better for better features, honest in what chooses and what judges, and quick again."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from support.cli_process import run_cli
 from support.models import tiny_pretrainer
 
 from hf_mae.cli.main import main
 from hf_mae.evaluation import features as module
+from hf_mae.evaluation.attentive import DECAYS, RATES, attentive_probe
 from hf_mae.evaluation.probes import linear_probe
 from hf_mae.evaluation.probes import probe_features as probe
 
@@ -91,3 +94,85 @@ def test_a_pth_and_its_converted_folder_give_the_same(tiny_pth, toy, tmp_path):
         run_cli("probe", *argv, "--num_attention_heads", 3)
         outputs.append(json.loads((tmp_path / "out" / "probe.json").read_text())["mean"])
     assert outputs[0] == outputs[1]
+
+
+class Pixels(torch.nn.Module):
+    """A backbone whose tokens are the pixels, mixed."""
+
+    config = SimpleNamespace(hidden_size=8)
+    device = torch.device("cpu")
+
+    def __init__(self):
+        super().__init__()
+        self.mix = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
+
+    def forward(self, pixel_values):
+        return SimpleNamespace(last_hidden_state=pixel_values.flatten(2).mT @ self.mix)
+
+
+def test_a_query_reads_what_a_mean_loses():
+    """One bright pixel, wherever it is, is red or green; the others are so at random, and their mean drowns it."""
+
+    def made(count, seed):
+        draw = torch.Generator().manual_seed(seed)
+        pixels = torch.randn(count, 3, 16, generator=draw)
+        labels, places = torch.arange(count) % 2, torch.randint(16, (count,), generator=draw)
+        pixels[:, 2] = 0
+        pixels[torch.arange(count), 2, places] = 4.0
+        pixels[torch.arange(count), 0, places] = 2.0 * labels - 1
+        items = [{"pixel_values": p.view(3, 4, 4), "labels": int(y)} for p, y in zip(pixels, labels)]
+        return items, labels.numpy(), (pixels.mT @ Pixels().mix).mean(1).numpy()
+
+    counts = {"train": 600, "sweep": 150, "judge": 300}
+    parts = {part: made(count, seed) for seed, (part, count) in enumerate(counts.items())}
+    images, labels, means = ({part: own[i] for part, own in parts.items()} for i in (0, 1, 2))
+    state = torch.random.get_rng_state()
+    found = attentive_probe(Pixels(), images, labels, ["a", "b"], epochs=25)
+    assert probe(means, labels, ["a", "b"])["linear"]["accuracy"] < 0.75 < 0.9 < found["accuracy"]
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert found["learning_rate"] in RATES and found["weight_decay"] in DECAYS
+
+
+def test_the_attentive_probe_is_the_same_again():
+    items = [{"pixel_values": torch.full((3, 4, 4), float(n % 2)), "labels": n % 2} for n in range(12)]
+    images, labels = dict.fromkeys(("train", "sweep", "judge"), items), dict.fromkeys(("train", "sweep", "judge"), ROWS)
+    one, two = (attentive_probe(Pixels(), images, labels, ["a", "b"], epochs=3) for _ in range(2))
+    assert one == two
+
+
+ROWS = np.arange(12) % 2
+
+
+def test_layers_are_chosen_and_features_written(checkpoint, toy, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("hf_mae.evaluation.attentive.EPOCHS", 2)
+    argv = ["probe", str(checkpoint), str(toy / "labelled"), "--tsne", "false", "--layers", "--attentive"]
+    assert main([*argv, "--features", str(tmp_path / "f.npz"), "--output_dir", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    results = json.loads((tmp_path / "out" / "probe.json").read_text())
+    chosen = results["chosen"]["linear"]
+    assert f"chosen: {chosen['features']}" in printed and "tokens    attentive" in printed
+    assert chosen["features"] in ("cls", "mean", "cls block 1", "mean block 1", "cls block 2", "mean block 2")
+    assert main([*argv[:3], "--tsne", "false", "--features", str(tmp_path / "f.parquet")]) == 0
+    import pyarrow.parquet as pq
+
+    arrays, table = np.load(tmp_path / "f.npz"), pq.read_table(tmp_path / "f.parquet")
+    assert set(arrays) - set(table.column_names) == {f"{p} block {n}" for p in ("cls", "mean") for n in (1, 2)}
+    assert arrays["mean"].shape == (96, 48) and len(table) == 96
+    np.testing.assert_array_equal(np.array(table["mean"].to_pylist(), dtype=np.float32), arrays["mean"])
+    assert table["file_name"].to_pylist() == arrays["file_name"].tolist()
+    assert set(table["split"].to_pylist()) == {"train", "validation", "test"}
+    assert all(label in name for name, label in zip(table["file_name"].to_pylist(), table["label"].to_pylist()))
+    assert run_cli(*argv[:3], "--features", "f.csv", status=2).stderr.count("ends in .parquet or .npz") == 1
+
+
+def test_the_best_of_layers_is_chosen_without_the_judge():
+    from hf_mae.evaluation.probes import best_of_layers
+
+    parts = {part: blobs(150, 0.3, seed) for seed, part in enumerate(("train", "sweep", "judge"))}
+    noise = {part: np.random.default_rng(7).normal(size=(150, 16)).astype(np.float32) for part in parts}
+    labels = {part: own[1] for part, own in parts.items()}
+    features = {part: {"noise": noise[part], "good": own[0]} for part, own in parts.items()}
+    assert best_of_layers(features, labels, ["a", "b", "c"])["features"] == "good"
+    features["judge"] = {"noise": parts["judge"][0], "good": noise["judge"]}  # which no choice looks at
+    found = best_of_layers(features, labels, ["a", "b", "c"])
+    assert found["features"] == "good" and found["accuracy"] < 0.6

@@ -1,0 +1,132 @@
+"""Attentive probe: a learned query that looks at the frozen tokens, in place of their mean.
+
+A masked autoencoder keeps what it knows of an image in the tokens of its parts; their mean loses where it is. One
+block of cross-attention with a learned query (Bardes et al. 2024, V-JEPA; Darcet et al. 2025, CAPI) reads them, and a
+linear layer classifies what it read. The backbone stays as it is; images are turned and mirrored, since an endoscope
+has no up.
+"""
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+from timm.layers import AttentionPoolLatent
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from ..data.images import EvaluationImages, collate
+from ..models.views import views
+from .metrics import HEADLINE, classification_scores
+
+RATES, DECAYS = (3e-4, 1e-3, 3e-3), (0.05, 0.3)
+EPOCHS, BATCH, SMOOTHING, DROPOUT = 60, 64, 0.1, 0.1
+HEAD = 64  # channels of a head of the attention
+
+
+class AttentiveHead(nn.Module):
+    """Tokens (images, tokens, width) -> logits (images, classes)."""
+
+    def __init__(self, width: int, classes: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.pool = AttentionPoolLatent(width, num_heads=max(1, width // HEAD), norm_layer=nn.LayerNorm, drop=DROPOUT)
+        self.drop = nn.Dropout(DROPOUT)
+        self.linear = nn.Linear(width, classes)
+        nn.init.zeros_(self.linear.bias)
+        nn.init.trunc_normal_(self.linear.weight, std=0.01)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """As the class says."""
+        logits: Tensor = self.linear(self.drop(self.pool(self.norm(tokens))))
+        return logits
+
+
+def attentive_probe(
+    model: Any,
+    images: dict[str, EvaluationImages],
+    labels: dict[str, np.ndarray],
+    names: list[str],
+    seed: int = 0,
+    epochs: int = EPOCHS,
+) -> dict[str, float]:
+    """Scores of the best of a sweep of learning rates and weight decays, all trained at once on the same tokens.
+
+    Args:
+        model: a frozen `ViTModel` in evaluation mode.
+        images, labels: by part: `train`, `sweep` (chooses), `judge`.
+
+    Returns:
+        The headline scores on `judge`, `learning_rate` and `weight_decay`.
+    """
+    settings = list(product(RATES, DECAYS))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        heads = nn.ModuleList(AttentiveHead(model.config.hidden_size, len(names)) for _ in settings).to(model.device)
+        _train(heads, settings, model, images["train"], labels["train"], epochs, seed)
+        predicted = {part: _predicted(heads.eval(), model, images[part]) for part in ("sweep", "judge")}
+    swept = [classification_scores(row, labels["sweep"], names)["macro_f1"] for row in predicted["sweep"]]
+    best = int(np.argmax(swept))
+    scores = classification_scores(predicted["judge"][best], labels["judge"], names)
+    rate, decay = settings[best]
+    return {name: scores[name] for name in HEADLINE} | {"learning_rate": rate, "weight_decay": decay}
+
+
+def _train(
+    heads: nn.ModuleList,
+    settings: list[tuple[float, float]],
+    model: Any,
+    images: EvaluationImages,
+    labels: np.ndarray,
+    epochs: int,
+    seed: int,
+) -> None:
+    groups = [
+        {"params": list(head.parameters()), "lr": rate, "weight_decay": decay}
+        for head, (rate, decay) in zip(heads, settings, strict=True)
+    ]
+    optimizer = torch.optim.AdamW(groups)
+    steps = epochs * -(-len(images) // BATCH)
+    warmup = max(1, steps // 10)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / warmup, 0.5 * (1 + np.cos(np.pi * step / steps)))
+    )
+    targets = torch.as_tensor(labels)
+    heads.train()
+    for indices, tokens in tqdm(_turned(model, images, epochs, seed), total=steps, desc="Attentive probe", delay=1):
+        wanted = targets[indices].to(tokens.device)
+        losses = [F.cross_entropy(head(tokens), wanted, label_smoothing=SMOOTHING) for head in heads]
+        optimizer.zero_grad()
+        torch.stack(losses).sum().backward()
+        optimizer.step()
+        schedule.step()
+
+
+def _turned(model: Any, images: EvaluationImages, epochs: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Places of images and the tokens of one of their eight views each, drawn anew in every epoch."""
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(epochs):
+        order = torch.randperm(len(images), generator=generator).tolist()
+        loader = torch.utils.data.DataLoader(images, BATCH, sampler=order, collate_fn=collate)
+        for start, batch in zip(range(0, len(images), BATCH), loader, strict=True):
+            pixels = torch.stack(views(batch["pixel_values"]))  # (views, images, 3, side, side)
+            which = torch.randint(len(pixels), (pixels.shape[1],), generator=generator)
+            yield torch.tensor(order[start : start + BATCH]), _tokens(model, pixels[which, torch.arange(len(which))])
+
+
+@torch.no_grad()
+def _tokens(model: Any, pixel_values: Tensor) -> Tensor:
+    tokens: Tensor = model(pixel_values=pixel_values.to(model.device)).last_hidden_state
+    return tokens.float()
+
+
+@torch.no_grad()
+def _predicted(heads: nn.ModuleList, model: Any, images: EvaluationImages) -> np.ndarray:
+    """Class ids (settings, images)."""
+    found = []
+    for batch in torch.utils.data.DataLoader(images, BATCH, collate_fn=collate):
+        tokens = _tokens(model, batch["pixel_values"])
+        found.append(torch.stack([head(tokens).argmax(-1) for head in heads]).cpu().numpy())
+    return np.concatenate(found, axis=1)
