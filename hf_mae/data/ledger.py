@@ -39,6 +39,12 @@ def note_left_out(why: str, images: int, names: Sequence[str] = ()) -> None:
         ledger["left_out"].append({"why": why, "images": images, "examples": list(names[:EXAMPLES])})
 
 
+def note_relabelled(by: str, images: int) -> None:
+    """Images that have another label than they came with, as a file says."""
+    if images and (ledger := _open.get()) is not None:
+        ledger["relabelled"] = {"by": by, "images": images}
+
+
 def note_beside(why: str, images: int) -> None:
     """Images that were found beside those that are read, and are not used."""
     if images and (ledger := _open.get()) is not None:

@@ -12,6 +12,7 @@ from ..errors import UsageError, counted
 from ..settings.data import DataSourceArguments
 from .archives import load_benchmark
 from .benchmarks import find_benchmark
+from .corrections import corrected
 from .entries import Check, listed
 from .folders import load_image_folder
 from .ledger import note_beside, note_left_out
@@ -47,7 +48,20 @@ def read_splits(
     keep_repeated: bool = False,
     check: Check | None = None,
 ) -> DatasetDict:
-    """The splits as they are, the training part whole (and files that stand in two splits in both, if asked)."""
+    """The splits as they are, the training part whole (and files that stand in two splits in both, if asked), with the
+    labels that a person decided on."""
+    splits = _as_they_came(source, seed, own_names, label_names, keep_repeated, check)
+    return corrected(splits, source.corrections) if source.corrections else splits
+
+
+def _as_they_came(
+    source: DataSourceArguments,
+    seed: int,
+    own_names: list[str] | None,
+    label_names: list[str] | None,
+    keep_repeated: bool,
+    check: Check | None,
+) -> DatasetDict:
     if source.benchmark:
         if source.class_order:
             raise UsageError("--class_order is for data of your own: a --benchmark knows its own order.")

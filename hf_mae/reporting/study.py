@@ -67,6 +67,8 @@ def _flow(found: dict[str, Any]) -> Grid:
     rows += [
         [f"left out: {step['why']}", str(step["images"]), ", ".join(step["examples"])] for step in found["left_out"]
     ]
+    if relabelled := found.get("relabelled"):
+        rows.append(["another label", str(relabelled["images"]), f"as {relabelled['by']} says"])
     for split, held in found["splits"].items():
         groups = f"{held['groups']} patients or videos" if held["groups"] else "patients not known"
         rows.append([SPLITS.get(split, split), str(held["images"]), groups])
@@ -142,6 +144,9 @@ def _about_data(record: RunRecord) -> str:
             "the validation images were not looked at before the end."
         )
     left_out = [f"{step['images']} ({step['why']})" for step in study["left_out"]]
+    relabelled = study.get("relabelled")
+    if relabelled:
+        text += f" {relabelled['images']} labels were corrected after a review ({relabelled['by']})."
     return text + (f" Left out were {', '.join(left_out)}." if left_out else "")
 
 

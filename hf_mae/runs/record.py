@@ -38,6 +38,7 @@ class DataSource:
     fold: int = 1
     agreement: str | None = None
     exclude_pairs: str | None = None
+    corrections: str | None = None
     val_fraction: float = 0.0
     train_fraction: float = 1.0
     select_on: float = 0.0

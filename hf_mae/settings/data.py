@@ -75,6 +75,12 @@ class DataSourceArguments(ReadsImages):
     exclude_pairs: str | None = option(
         None, "CSV of image pairs (of hf-mae audit, or published); both images of each are left out.", group="Data"
     )
+    corrections: str | None = option(
+        None,
+        "CSV of labels that were looked through (of hf-mae audit --labels, with the column decision filled).",
+        group="Data",
+        metavar="FILE",
+    )
     group_column: str | None = option(
         None,
         "Manifest column with the patient or video of an image. Not given: group, if there is one.",

@@ -46,6 +46,13 @@ class AuditArguments(DataSourceArguments):
 
     output_dir: str | None = option(None, "Where the CSVs and the contact sheets go.", common=True, group="Output")
     unlabelled: bool = option(False, "data_dir is any tree of images, without classes.", common=True, group="Data")
+    labels: list[str] | None = option(
+        None,
+        "Runs, or a cross-validation: which labels may be wrong, by models that were not trained on the image.",
+        common=True,
+        group="Audit",
+        metavar="RUN",
+    )
     max_hash_distance: int = option(
         8, "Bits of 64 by which the hashes of a candidate may differ.", common=True, group="Audit"
     )
@@ -53,7 +60,9 @@ class AuditArguments(DataSourceArguments):
         0.6, "Structural similarity (0 to 1) that confirms a candidate.", common=True, group="Audit"
     )
     min_detail: float = option(0.5, "And correlation of the fine detail (0 to 1).", common=True, group="Audit")
-    max_sheets: int = option(20, f"Contact sheets at most, of {PAIRS_A_SHEET} pairs each.", common=True, group="Output")
+    max_sheets: int = option(
+        20, f"Contact sheets at most, of {PAIRS_A_SHEET} pairs or images each.", common=True, group="Output"
+    )
 
     def __post_init__(self) -> None:
         shares = self.min_similarity, self.min_detail

@@ -188,10 +188,10 @@ VERBS = {
         ),
         Verb(
             "audit",
-            "find near-duplicate images within and across labels and splits",
-            "Find near-duplicate images within and across labels and splits.",
+            "find near-duplicate images, and labels that may be wrong",
+            "Find near-duplicate images within and across labels and splits, or with --labels RUN wrong labels.",
             (AuditArguments,),
-            required=("data_dir", "output_dir"),
+            required=("output_dir",),
             words=("data_dir",),
         ),
         Verb(

@@ -1,23 +1,43 @@
-"""`audit`: near-duplicate images within and across labels and splits."""
+"""`audit`: near-duplicate images within and across labels and splits, and labels that may be wrong."""
 
+import dataclasses
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
 
-from ..data.audit import audited_images
+from ..data.audit import Audited, audited_images
 from ..data.duplicates import near_duplicates
 from ..data.sources import read_splits
 from ..data.unlabelled import load_unlabelled
+from ..errors import CommandLineError, UsageError
+from ..evaluation.labels import label_issues
 from ..reporting.audit import AuditFindings, write_audit
+from ..reporting.labels import LabelFindings, Suspected, write_label_issues
+from ..runs.out_of_fold import OutOfFold, out_of_fold
 from ..settings.fill import fill
 from ..settings.studies import AuditArguments
 
+logger = logging.getLogger(__name__)
 
-def audit(*, recipe: str | None = None, **flags: Any) -> AuditFindings:
-    """Finds near-duplicates, and writes CSVs and contact sheets; `flags` are those of `hf-mae audit`."""
+OF_THE_SOURCE = ("data_dir", "manifest", "benchmark", "fold", "agreement", "corrections", "class_order")
+
+
+def audit(*, recipe: str | None = None, **flags: Any) -> AuditFindings | LabelFindings:
+    """Finds near-duplicates, or with `labels` labels that may be wrong, and writes CSVs and contact sheets.
+
+    Args:
+        recipe: a YAML file of flags; `flags` win over it.
+        flags: the flags of `hf-mae audit`.
+    """
     (options,) = fill("audit", recipe, **flags).parts
+    if options.labels:
+        return _audit_labels(options)
+    if not options.data_dir:
+        raise CommandLineError("missing: --data_dir (see hf-mae audit --help).")
     images = audited_images(_splits(options))
     pairs = near_duplicates(
         [image.path for image in images],
@@ -33,3 +53,41 @@ def _splits(options: AuditArguments) -> Mapping[str, Dataset]:
     if not options.unlabelled:
         return read_splits(options, keep_repeated=True)
     return {"all": load_unlabelled(str(options.data_dir), options.on_bad_image, options.preprocessing_num_workers)}
+
+
+def _audit_labels(options: AuditArguments) -> LabelFindings:
+    """Labels that may be wrong; nothing is changed or left out."""
+    said = out_of_fold(options.labels or [])
+    if not options.data_dir:
+        known = {name: getattr(said.record.data, name) for name in OF_THE_SOURCE}
+        options = dataclasses.replace(options, **known)
+        logger.info("The images are those of the runs: %s", options.data_dir)
+    images = {image.file_name: image for image in audited_images(read_splits(options, label_names=said.names))}
+    judged = [images[name] for name in said.scores if name in images]
+    _refuse_other_images(options, said, judged)
+    scores = np.array([said.scores[image.file_name] for image in judged])
+    labels = np.array([said.names.index(image.label) for image in judged])
+    found = [
+        Suspected(
+            image=judged[issue.index],
+            quality=issue.quality,
+            suggested=said.names[issue.suggested],
+            score_of_label=float(scores[issue.index, labels[issue.index]]),
+            score_of_suggested=float(scores[issue.index, issue.suggested]),
+        )
+        for issue in label_issues(scores, labels)
+    ]
+    folder = Path(str(options.output_dir))
+    shown = write_label_issues(folder, found, options.max_sheets)
+    return LabelFindings(folder, len(judged), len(images), found, shown)
+
+
+def _refuse_other_images(options: AuditArguments, said: OutOfFold, judged: list[Audited]) -> None:
+    if not judged:
+        raise UsageError(f"{options.data_dir} has none of the images that the runs judged: is it another data set?")
+    for image in judged:
+        if said.labels[image.file_name] != image.label:
+            raise UsageError(
+                f"{image.file_name} was {said.labels[image.file_name]} when the runs judged it, and is {image.label} "
+                f"in {options.data_dir}: pass the --corrections that they were trained with, or train them again."
+            )

@@ -13,9 +13,9 @@ from ..models.checkpoints import resolve
 from ..models.ensemble import Ensemble, MemberFacts, members_of, write_members
 from ..models.loading import class_names, load_stock_classifier
 from ..reporting.model_card import ensemble_card
+from ..runs.out_of_fold import runs_of_crossval
 from ..runs.own_splits import drawn_folds
-from ..runs.record import ALL_RESULTS, CROSSVAL
-from ..runs.record_files import read_record
+from ..runs.record import ALL_RESULTS
 from ..settings.fill import fill
 
 logger = logging.getLogger(__name__)
@@ -66,9 +66,4 @@ def _models_of(run: str) -> list[str]:
     folder = Path(run)
     if members := members_of(folder):
         return [str(folder / member.folder) for member in members]
-    if not (folder / CROSSVAL).is_file():
-        return [run]
-    found = read_record(folder, CROSSVAL).crossval
-    assert found is not None, "a record of crossval has its summary"
-    largest = max(one.fraction for one, _, _ in found.runs)
-    return [str(folder / one.folder) for one, _, _ in found.runs if one.fraction == largest]
+    return [str(one) for one in runs_of_crossval(folder)] or [run]

@@ -3,6 +3,7 @@
 import copy
 import logging
 import os
+import shutil
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -59,6 +60,7 @@ from .plan import read, settled
 logger = logging.getLogger(__name__)
 
 HUGE = 1280  # width of a ViT-H
+CORRECTIONS = "corrections.csv"  # a run's own copy of what it was given
 
 
 def finetune(*, recipe: str | None = None, **flags: Any) -> RunRecord | Plan | None:
@@ -169,6 +171,8 @@ def finetune_on(
     )
     if args.process_index == 0:
         write_begun(begun, folder)
+        if data_args.corrections:
+            shutil.copy(data_args.corrections, folder / CORRECTIONS)
     with kept_open(trainer):
         return _train_and_evaluate(trainer, checkpoint, splits, held_out, begun)
 
