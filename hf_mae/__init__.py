@@ -24,6 +24,7 @@ __all__, __getattr__, __dir__ = exports(
         "compare": "reporting.report",
         "convert": "workflows.convert",
         "crossval": "workflows.crossval",
+        "distill": "workflows.distill",
         "ensemble": "workflows.ensemble",
         "evaluate": "workflows.evaluate",
         "explain": "workflows.explain",

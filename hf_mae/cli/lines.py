@@ -27,3 +27,27 @@ def print_plan(made: Any, as_json: bool) -> None:
 def width() -> int | None:
     """Columns of the terminal; None: the output is none."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def print_finetuned(record: Any, as_json: bool) -> None:
+    """The record of a fine-tuning and what comes next, or its plan; nothing on processes other than the main one."""
+    from ..reporting.screen import table
+    from ..runs.record_files import to_json
+    from ..training.planning import Plan
+
+    if record is None:
+        return
+    if isinstance(record, Plan):
+        print_plan(record, as_json)
+        return
+    if as_json:
+        print_json(to_json(record))
+        return
+    folder = record.settings["output_dir"]
+    if record.scores:
+        print(table(record.scores, width()))
+    print_report_of_benchmark(record.data.benchmark, folder)
+    print(f"The model, its card, predictions and figures are in {folder}. Next:")
+    print(f"  hf-mae predict {folder} IMAGES    classify images")
+    print(f"  hf-mae report {folder}    scores with intervals, and the study in words")
+    print(f"  hf-mae explain {folder} IMAGES --output_dir explained    see where it looks")

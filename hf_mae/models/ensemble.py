@@ -67,11 +67,9 @@ class Ensemble(nn.Module):
     def __init__(self, models: list[Any], processors: list[Any]):
         super().__init__()
         self.config = copy.deepcopy(models[0].config)
-        first = processors[0].to_dict()
-        orders = [_order(models[0], model, number) for number, model in enumerate(models, 1)]
-        scales = [_rescaled(first, processor.to_dict(), number) for number, processor in enumerate(processors, 1)]
         self.members = nn.ModuleList(
-            Member(model, *scale, order) for model, scale, order in zip(models, scales, orders, strict=True)
+            as_seen_by(models[0], processors[0], model, processor, number)
+            for number, (model, processor) in enumerate(zip(models, processors, strict=True), 1)
         )
 
     @property
@@ -88,6 +86,19 @@ class Ensemble(nn.Module):
         """Args: `pixel_values` (images, 3, height, width), of the first member's processor."""
         scores = torch.stack([member(pixel_values) for member in self.members]).mean(0)
         return ImageClassifierOutput(logits=scores.clamp_min(torch.finfo(torch.float32).tiny).log())
+
+
+def as_seen_by(model: Any, processor: Any, other: Any, others_processor: Any, number: int = 2) -> Member:
+    """Another classifier, given the pixel values and asked for the classes of a model.
+
+    Args:
+        number: what the other is called in an error.
+
+    Raises:
+        UsageError: as of `Ensemble`.
+    """
+    order = _order(model, other, number)
+    return Member(other, *_rescaled(processor.to_dict(), others_processor.to_dict(), number), order)
 
 
 def first_member(model: Any) -> Any:

@@ -9,7 +9,7 @@ from ..errors import UsageError
 from ..models.ensemble import members_of
 from ..settings.data import DataSourceArguments
 from ..settings.evaluation import EvaluationArguments
-from .record import CROSSVAL, RunRecord
+from .record import CROSSVAL, DataSource, RunRecord
 from .record_files import begun_record, read_record
 
 logger = logging.getLogger(__name__)
@@ -70,6 +70,23 @@ def runs_of(model: str | Path) -> list[RunRecord]:
     return [record for record in map(_run_of, folders) if record is not None]
 
 
+def held_out_otherwise(model: str, source: DataSource) -> bool:
+    """Whether a model, or a member of an ensemble, was trained on the same data with other images held out, as far as
+    that is known.
+
+    Args:
+        source: of the data.
+    """
+    own = [record.data for record in runs_of(model) if _is_of(record.data, source)]
+    drawn = any(member.drawn_fold for member in members_of(model)) or drawn_folds(Path(model).parent) is not None
+    return bool(own) and (drawn or any(_share_of(one) != _share_of(source) for one in own))
+
+
+def _share_of(source: DataSource) -> tuple[Any, ...]:
+    """What decides which images are held out."""
+    return source.fold, source.val_fraction, source.select_on, source.seed if source.val_fraction else None
+
+
 def _split_of(record: RunRecord, options: EvaluationArguments) -> dict[str, Any]:
     """What decided which images the run held out."""
     own = {name: record.settings.get(name, _default(options, name)) for name in OF_THE_SPLIT}
@@ -108,11 +125,16 @@ def drawn_folds(folder: Path) -> str | None:
 
 
 def _same_place(record: RunRecord, options: DataSourceArguments) -> bool:
-    if record.data.benchmark or options.benchmark:
-        return record.data.benchmark == options.benchmark
-    if not options.data_dir or not record.data.data_dir:
+    return _is_of(record.data, options)
+
+
+def _is_of(source: DataSource, other_source: DataSourceArguments | DataSource) -> bool:
+    """Whether both are the same data."""
+    if source.benchmark or other_source.benchmark:
+        return source.benchmark == other_source.benchmark
+    if not other_source.data_dir or not source.data_dir:
         return False
-    one, other = Path(record.data.data_dir), Path(options.data_dir)
+    one, other = Path(source.data_dir), Path(other_source.data_dir)
     return one.resolve() == other.resolve() if one.exists() and other.exists() else str(one) == str(other)
 
 

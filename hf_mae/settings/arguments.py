@@ -137,6 +137,9 @@ class FinetuningArguments(FinetuningFields, ReferenceTraining):  # type: ignore[
         patch_dropout: share of each image's patches that training leaves out, drawn anew every time.
         ema: decay of an exponential moving average of the weights, which is judged and saved in their place.
         average_last: the mean of the weights at the ends of so many last epochs is judged and saved in their place.
+        teacher: folder or Hub id of a model whose scores are learnt too; `hf-mae finetune` loads it.
+        teacher_weight: of its scores in the loss, from 0 to 1; the labels have the rest.
+        teacher_temperature: by which the logits of both are divided.
         freeze_backbone: train the head alone (linear probe).
         early_stopping_patience: stop after so many evaluations without a better `metric_for_best_model`.
     """
@@ -150,6 +153,7 @@ class FinetuningArguments(FinetuningFields, ReferenceTraining):  # type: ignore[
             ("mixup_prob", 0.0, 1.0),
             ("mixup_switch_prob", 0.0, 1.0),
             ("patch_dropout", 0.0, 0.95),
+            ("teacher_weight", 0.0, 1.0),
             ("mixup", 0.0, None),
             ("cutmix", 0.0, None),
         ):
@@ -159,6 +163,10 @@ class FinetuningArguments(FinetuningFields, ReferenceTraining):  # type: ignore[
                     f"{name} must be {f'between {low:g} and {high:g}' if high else 'at least 0'}, not {value}."
                 )
         self._check_averages()
+        if self.teacher and (self.class_weights != "none" or self.loss != "cross_entropy"):
+            raise UsageError("A teacher's scores go with --loss cross_entropy, and without --class_weights.")
+        if not self.teacher_temperature > 0:
+            raise UsageError(f"teacher_temperature must be above 0, not {self.teacher_temperature:g}.")
         if self.cdw_alpha <= 0 or self.loss not in LOSSES:
             raise UsageError(f"loss is one of {', '.join(LOSSES)}, and cdw_alpha above 0.")
         if (self.metric_for_best_model or "").removeprefix("eval_") == "mae" and self.greater_is_better is None:

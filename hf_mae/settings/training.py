@@ -99,6 +99,17 @@ class FinetuningFields(ReferenceFields):
         "Save the mean of the weights at the ends of so many last epochs, in place of the best epoch's.",
         group="Training",
     )
+    teacher: str | None = option(
+        None,
+        "A fine-tuned model or an ensemble with the same classes, whose scores are learnt too (hf-mae distill).",
+        group="Distillation",
+    )
+    teacher_weight: float = option(
+        0.5, "Of the teacher's scores in the loss; the labels have the rest.", group="Distillation"
+    )
+    teacher_temperature: float = option(
+        2.0, "Softens the scores of both, so that small ones count.", group="Distillation"
+    )
     freeze_backbone: bool = option(False, "Train the head alone (linear probe).", group="Training")
     early_stopping_patience: int | None = option(
         None, "Evaluations without a better metric_for_best_model before training stops.", group="Training"

@@ -87,7 +87,7 @@ class Verb:
     @property
     def has_result(self) -> bool:
         """Whether it can print what it found as JSON (`--json`)."""
-        return self.name in ("finetune", "plan", "evaluate", "crossval", "probe", "report")
+        return self.name in ("finetune", "distill", "plan", "evaluate", "crossval", "probe", "report")
 
     @property
     def trains(self) -> bool:
@@ -141,6 +141,15 @@ VERBS = {
             (ModelArguments, DataArguments, FinetuningFields, HowArguments),
             required=_SOURCE,
             words=_SOURCE,
+            defaults=KEEPS_THE_BEST,
+        ),
+        Verb(
+            "distill",
+            "teach one stock model what an ensemble knows",
+            "TEACHER MODEL DATA: `finetune` of MODEL on DATA, which learns from the scores of TEACHER, too.",
+            (ModelArguments, DataArguments, FinetuningFields, HowArguments),
+            required=("teacher", *_SOURCE),
+            words=("teacher", *_SOURCE),
             defaults=KEEPS_THE_BEST,
         ),
         Verb(

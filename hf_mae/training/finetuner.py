@@ -26,6 +26,7 @@ from ..models.loading import class_names
 from ..models.stochastic_depth import drop_path_of, patches_dropped
 from ..settings.arguments import FinetuningArguments
 from .averaging import WeightAverage, refuse_forgotten_average
+from .distillation import Teacher
 from .layer_decay import parameter_groups
 from .losses import balanced_class_weights, cross_entropy_sum, label_weight, ordinal_sum
 from .trainer import ReferenceTrainer
@@ -48,12 +49,20 @@ class MaeFinetuner(ReferenceTrainer):
         model: of `build_classifier`, or any stock ViT / mean-pooling BEiT classifier.
         args: `FinetuningArguments`.
         ordered: whether the classes are grades, in the order of their ids.
+        teacher: whose scores are learnt too, with `args.teacher_weight`; None: the labels alone.
         train_dataset, eval_dataset, processing_class, ...: as for `transformers.Trainer`.
     """
 
     args: FinetuningArguments
 
-    def __init__(self, model: StockModel, args: FinetuningArguments, ordered: bool = False, **kwargs: Any):
+    def __init__(
+        self,
+        model: StockModel,
+        args: FinetuningArguments,
+        ordered: bool = False,
+        teacher: Teacher | None = None,
+        **kwargs: Any,
+    ):
         self.ordered = ordered
         if args.loss != "cross_entropy" and not ordered:
             raise UsageError(f"--loss {args.loss} is for grades: tell their order with --class_order.")
@@ -78,6 +87,7 @@ class MaeFinetuner(ReferenceTrainer):
         super().__init__(model, args, **kwargs)
         self.label_names = ["labels"]
         self.class_weights = self._class_weights()
+        self.teacher = None if teacher is None else teacher.to(self.args.device)
         self.mixup = self._mixup() if args.mixes else None
         self.average: WeightAverage | None = None  # while it trains, where `args` ask for one
         if args.averages:
@@ -221,6 +231,9 @@ class MaeFinetuner(ReferenceTrainer):
             loss = cross_entropy_sum(outputs.logits, labels) / len(labels)
         else:
             loss = self._loss_sum(outputs.logits, labels)
+            if self.teacher is not None:
+                share = self.args.teacher_weight
+                loss = (1 - share) * loss + share * self.teacher.loss_sum(outputs.logits, pixel_values)
             if num_items_in_batch is None:
                 loss = loss / label_weight(labels, self.class_weights)
             else:

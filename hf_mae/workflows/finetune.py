@@ -14,6 +14,7 @@ from datasets import DatasetDict
 from PIL import Image
 from transformers import set_seed
 
+from ..compat.deepspeed import whole_weights
 from ..compat.transformers import StockModel
 from ..data.fingerprint import data_fingerprint
 from ..data.images import EvaluationImages, TrainingImages
@@ -38,6 +39,7 @@ from ..reporting.splits import write_split
 from ..runs.doubt import write_doubt
 from ..runs.environment import environment
 from ..runs.folder import clear_old_run, held, refuse_other_data, settle_resume
+from ..runs.own_splits import held_out_otherwise
 from ..runs.record import DataSource, RunRecord, Selection, Training
 from ..runs.record_files import begun_record, write_begun, write_record
 from ..runs.temperature import fit_and_write
@@ -49,6 +51,7 @@ from ..settings.recipes import recipe_as_run
 from ..sharing.hub import push_when_done
 from ..training.checkpoints import refuse_another_model
 from ..training.choices import Choice, as_recipe
+from ..training.distillation import Teacher
 from ..training.finetuner import MaeFinetuner
 from ..training.loop import train
 from ..training.planning import Plan, plan
@@ -150,6 +153,7 @@ def finetune_on(
         eval_dataset=held_out.get(judge_of(splits) or ""),
         processing_class=processor,
         ordered=is_ordered(data_args),
+        teacher=_teacher(args, model, processor),
     )
     shared = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled  # of a model no process holds as a whole
     made = plan(splits, ledger, model, data_args, args, measure=args.device.type == "cuda" and not shared)
@@ -157,6 +161,8 @@ def finetune_on(
         logger.info("The plan:\n%s", "\n".join(made.lines()))
     if not checkpoint:
         clear_old_run(args)
+    if args.teacher:
+        _warn_of_a_teacher_that_knows(args.teacher, source)
     begun = RunRecord(
         kind="finetune",
         base=model_args.base,
@@ -221,10 +227,29 @@ def _build(
     return model
 
 
+def _teacher(args: FinetuningArguments, model: StockModel, processor: Any) -> Teacher | None:
+    """What is learnt from beside the labels."""
+    if not args.teacher:
+        return None
+    with whole_weights():
+        theirs, their_processor = load_classifier(args.teacher)
+    return Teacher(theirs, their_processor, model, processor, args.teacher_temperature)
+
+
 def warn_of_fp16(fp16: bool, hidden_size: int) -> None:
     """Says what is known of a ViT-H in fp16."""
     if fp16 and hidden_size >= HUGE:
         logger.warning("fp16 is known to give NaN with a ViT-H: use --bf16.")
+
+
+def _warn_of_a_teacher_that_knows(teacher: str, source: DataSource) -> None:
+    """Says so where a teacher was trained on images that judge what it teaches."""
+    if held_out_otherwise(teacher, source):
+        logger.warning(
+            "%s was trained on images that judge this model: its scores on them will be too good. Hold the same images "
+            "out for both, or judge it on other data.",
+            teacher,
+        )
 
 
 def _look_for_leakage(
@@ -365,6 +390,15 @@ def _draw(trainer: MaeFinetuner, folder: Path, step: int) -> None:
 
 
 def _selection(trainer: MaeFinetuner, judge: str | None) -> Selection:
+    """How the weights were chosen, and what taught them."""
+    chosen, args = _chosen(trainer, judge), trainer.args
+    if not args.teacher:
+        return chosen
+    taught = f" It learnt from the scores of {args.teacher}, too (weight {args.teacher_weight:g})."
+    return replace(chosen, sentence=chosen.sentence + taught)
+
+
+def _chosen(trainer: MaeFinetuner, judge: str | None) -> Selection:
     best, metric = trainer.state.best_model_checkpoint, trainer.args.metric_for_best_model
     if (last := trainer.args.average_last) is not None:
         epochs = "the last epoch" if last == 1 else f"the last {last} epochs"
