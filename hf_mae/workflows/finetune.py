@@ -367,14 +367,13 @@ def _fit_doubt(
     judge, folder = judge_of(outputs), trainer.args.folder
     if judge is None:
         return None
-    model, processor = trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class
-    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:  # of which this process holds a share
-        model = load_classifier(str(folder))[0].to(trainer.args.device)
-    found, size = outputs[judge], trainer.args.per_device_eval_batch_size
-    doubt = fit_doubt(
-        model.eval(), processor, splits["train"], splits[judge], found.predictions, found.label_ids, classes, judge,
-        batch_size=size,
-    )  # fmt: skip
+    with whole_weights():
+        model, processor = load_classifier(str(folder))  # as it will be used, whatever engine trained it
+    model.to(trainer.args.device)
+    logits, labels = outputs[judge].predictions, outputs[judge].label_ids
+    size = trainer.args.per_device_eval_batch_size
+    data = splits["train"], splits[judge]
+    doubt = fit_doubt(model, processor, *data, logits, labels, classes, judge, batch_size=size)
     write_doubt(folder, doubt)
     if "test" not in outputs:
         return None
