@@ -45,7 +45,8 @@ def predict_files(
     top_k = min(top_k, model.config.num_labels)
     remaining = iter(items)
     kind = model.device.type
-    with ThreadPoolExecutor(num_workers) as pool, features_kept(model) as features:
+    looked_into = features_kept(model) if doubt is not None and outliers else nullcontext(None)
+    with ThreadPoolExecutor(num_workers) as pool, looked_into as features:
         ahead: list[tuple[list[str], list[Any]]] = []  # batches whose images are being decoded while the model works
 
         def submit() -> None:
@@ -66,7 +67,7 @@ def predict_files(
                     logits = model(pixel_values=pixel_values).logits
                 top = (logits.float() / temperature).softmax(-1).topk(top_k)
                 rows = iter(zip(top.values.tolist(), top.indices.tolist()))
-                doubts = _doubts(doubt, logits, features, level, outliers, names)
+                doubts = _doubts(doubt, logits, features, level, names)
             for path, tensor in zip(batch, prepared):
                 if isinstance(tensor, str):
                     yield {"file_name": path, "error": tensor}
@@ -79,18 +80,17 @@ def predict_files(
 def _doubts(
     doubt: Doubt | None,
     logits: Any,
-    features: Callable[[], Any],
+    features: Callable[[], Any] | None,
     level: float | None,
-    outliers: bool,
     names: dict[int, str],
 ) -> Iterator[dict[str, Any]]:
     """What is added to the row of each image of a batch."""
-    scores = softmax(logits.float().cpu().numpy())
-    found: list[dict[str, Any]] = [{} for _ in scores]
+    found: list[dict[str, Any]] = [{} for _ in logits]
     if doubt is not None and level is not None:
+        scores = softmax(logits.float().cpu().numpy())
         for row, order, held in zip(found, (-scores).argsort(1), doubt.sets.sets(scores, level), strict=True):
             row["set"] = [names[int(index)] for index in order if held[index]]
-    if doubt is not None and outliers and doubt.outliers is not None:
+    if doubt is not None and doubt.outliers is not None and features is not None:
         for row, value in zip(found, doubt.outliers.p_values(features()), strict=True):
             row |= {"outlier_p": float(value), "outlier": bool(value <= doubt.outliers.bound)}
     return iter(found)

@@ -46,7 +46,8 @@ def growing_file(
     if not resume:
         partial.unlink(missing_ok=True)
     elif partial.exists() and record.exists() and (before := json.loads(record.read_text())) != settings:
-        other = ", ".join(f"{name} {before.get(name)} then, {settings[name]} now" for name in settings)
+        differing = [name for name in {**before, **settings} if before.get(name) != settings.get(name)]
+        other = ", ".join(f"{name} {before.get(name)} then, {settings.get(name)} now" for name in differing)
         raise UsageError(f"{partial} was begun with other settings ({other}): repeat those, or pass --overwrite.")
     elif not partial.exists() and path.exists():
         shutil.copy(path, partial)

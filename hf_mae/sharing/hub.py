@@ -27,7 +27,16 @@ from ..settings.fill import can_only_be_a_path
 
 logger = logging.getLogger(__name__)
 # What a run needs to go on, or its tracker keeps, and nobody else can use.
-PATHS = ("model_name_or_path", "data_dir", "output_dir", "manifest", "exclude_pairs", "corrections", "class_map")
+PATHS = (
+    "model_name_or_path",
+    "data_dir",
+    "output_dir",
+    "manifest",
+    "exclude_pairs",
+    "corrections",
+    "class_map",
+    "teacher",
+)
 NOT_PUBLISHED = (
     *("checkpoint-*", "runs", "*.bin", "*.pt", "*.pth", "trainer_state.json", ".*", "seed-*", "fold-*"),
     BEGUN,

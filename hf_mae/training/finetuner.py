@@ -1,6 +1,7 @@
 """Fine-tuning as the reference does it: its losses, class weights and mixup, on transformers' own loop."""
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -283,7 +284,7 @@ class _Averaging(TrainerCallback):
             self.trainer.take_into_average()
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if args.average_last is not None and round(state.epoch) > state.num_train_epochs - args.average_last:
+        if args.average_last is not None and math.ceil(state.epoch - 1e-6) > state.num_train_epochs - args.average_last:
             self.trainer.take_into_average()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -40,7 +40,7 @@ from ..runs.doubt import write_doubt
 from ..runs.environment import environment
 from ..runs.folder import clear_old_run, held, refuse_other_data, settle_resume
 from ..runs.own_splits import held_out_otherwise
-from ..runs.record import DataSource, RunRecord, Selection, Training
+from ..runs.record import DataSource, RunRecord, Selection, Training, run_name
 from ..runs.record_files import begun_record, write_begun, write_record
 from ..runs.temperature import fit_and_write
 from ..settings.arguments import FinetuningArguments
@@ -393,7 +393,7 @@ def _selection(trainer: MaeFinetuner, judge: str | None) -> Selection:
     chosen, args = _chosen(trainer, judge), trainer.args
     if not args.teacher:
         return chosen
-    taught = f" It learnt from the scores of {args.teacher}, too (weight {args.teacher_weight:g})."
+    taught = f" It learnt from the scores of {run_name(args.teacher)}, too (weight {args.teacher_weight:g})."
     return replace(chosen, sentence=chosen.sentence + taught)
 
 
