@@ -41,7 +41,7 @@ def as_the_run_split(options: EvaluationArguments, given: dict[str, Any], model:
         return options
     _refuse_drawn_fold(Path(model))
     own = _split_of(records[0], options)
-    if any(_split_of(record, options) != own for record in records):
+    if any(_held_out_by(_split_of(record, options)) != _held_out_by(own) for record in records):
         raise UsageError(
             f"The members of {model} had other images of this data held out, one from the other: what would be scored, "
             "some were trained on. Evaluate it on a test split, or on other data."
@@ -70,6 +70,11 @@ def runs_of(model: str | Path) -> list[RunRecord]:
     return [record for record in map(_run_of, folders) if record is not None]
 
 
+def _held_out_by(split: dict[str, Any]) -> dict[str, Any]:
+    """What of `_split_of` matters: the seed draws shares alone."""
+    return split if any(split[name] for name in CARVED) else split | {"seed": None}
+
+
 def held_out_otherwise(model: str, source: DataSource) -> bool:
     """Whether a model, or a member of an ensemble, was trained on the same data with other images held out, as far as
     that is known.
@@ -84,7 +89,8 @@ def held_out_otherwise(model: str, source: DataSource) -> bool:
 
 def _share_of(source: DataSource) -> tuple[Any, ...]:
     """What decides which images are held out."""
-    return source.fold, source.val_fraction, source.select_on, source.seed if source.val_fraction else None
+    drawn = source.val_fraction or source.select_on
+    return source.fold, source.val_fraction, source.select_on, source.seed if drawn else None
 
 
 def _split_of(record: RunRecord, options: EvaluationArguments) -> dict[str, Any]:

@@ -164,10 +164,13 @@ def test_members_that_held_out_other_images_are_not_scored_on_them(members, made
         evaluate(**flags, split="validation")
     same = evaluate(**flags | {"model_name_or_path": str(made)}, split="test").scores
     assert evaluate(**flags, split="test").scores == same
-    # Runs of one split, but with other shares held out.
+    # Runs of other seeds on the data's own split held out the same images.
+    record = tmp_path / "folds" / "member_2" / "all_results.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"source": facts["source"] | {"seed": 7}}))
     path = tmp_path / "folds" / "ensemble.json"
     path.write_text(path.read_text().replace("true", "false"))
-    record = tmp_path / "folds" / "member_2" / "all_results.json"
+    assert evaluate(**flags, split="validation").images["validation"] == 18
+    # Runs of one split, but with other shares held out.
     values = json.loads(record.read_text())
     values["source"]["val_fraction"] = 0.3
     record.write_text(json.dumps(values))
