@@ -43,6 +43,7 @@ RECORDS = {
         selection=Selection("Chosen.", "validation", "macro_f1", "checkpoint-3"),
         training=Training(1.5, 12, 1e-3, 4, {"train_loss": 0.25}),
         calibration={"temperature": 1.5, "fitted_on": "validation"},
+        doubt={"level": 0.9, "split": "test", "fitted_on": "validation", "images": 3, "coverage": 1.0, "size": 1.5},
         leakage={"test": 1},
         ordered=True,
         study={"found": 9, "left_out": [], "splits": {"train": {"images": 9}}, "columns": {}},

@@ -71,7 +71,6 @@ def test_arguments_and_model_stay_as_they_were(tiny_pth, data, tmp_path, more, p
 def test_an_interrupted_training_leaves_the_model_as_it_was(tiny_pth, data, tmp_path):
     class Failing(MaeFinetuner):
         def training_step(self, *args, **kwargs):
-            self.save_model(str(tmp_path / "meanwhile"))
             raise RuntimeError("here")
 
     model = classifier(tiny_pth)
@@ -80,7 +79,16 @@ def test_an_interrupted_training_leaves_the_model_as_it_was(tiny_pth, data, tmp_
     with pytest.raises(RuntimeError, match="here"):
         trainer.train()
     assert state_of(model) == before
-    # What is saved in training does not say how a CPU trains.
+
+
+def test_what_is_saved_in_training_does_not_say_how_a_cpu_trains(tiny_pth, data, tmp_path):
+    class Saving(MaeFinetuner):
+        def training_step(self, *args, **kwargs):
+            assert self.model.config._attn_implementation == "hf_mae_plain"
+            self.save_model(str(tmp_path / "meanwhile"))
+            return super().training_step(*args, **kwargs)
+
+    Saving(model=classifier(tiny_pth), args=arguments(tmp_path), train_dataset=data).train()
     assert "hf_mae" not in (tmp_path / "meanwhile" / "config.json").read_text()
 
 
