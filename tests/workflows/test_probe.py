@@ -60,6 +60,7 @@ def checkpoint(tmp_path_factory):
     return folder
 
 
+@pytest.mark.run
 def test_the_verb(checkpoint, toy, pictures, tmp_path, capsys, monkeypatch):
     argv = ["probe", "--model_name_or_path", str(checkpoint), "--data_dir", str(toy / "labelled")]
     assert main([*argv, "--output_dir", str(tmp_path / "out")]) == 0
@@ -110,6 +111,7 @@ class Pixels(torch.nn.Module):
         return SimpleNamespace(last_hidden_state=pixel_values.flatten(2).mT @ self.mix)
 
 
+@pytest.mark.run
 def test_a_query_reads_what_a_mean_loses():
     """One bright pixel, wherever it is, is red or green; the others are so at random, and their mean drowns it."""
 
@@ -143,6 +145,7 @@ def test_the_attentive_probe_is_the_same_again():
 ROWS = np.arange(12) % 2
 
 
+@pytest.mark.run
 def test_layers_are_chosen_and_features_written(checkpoint, toy, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("hf_mae.evaluation.attentive.EPOCHS", 2)
     argv = ["probe", str(checkpoint), str(toy / "labelled"), "--tsne", "false", "--layers", "--attentive"]
