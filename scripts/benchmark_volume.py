@@ -8,7 +8,7 @@ hold of their own.
 
 `--predict`: `hf-mae predict` on as many images with a tiny model: what the process holds when a tenth of the rows is
 written, and at the end; and images a second of one process with one core, and of two that share the images and have a
-core each (of the first 1 % of the largest size).
+core each (of a tenth of the largest size).
 """
 
 import argparse
@@ -83,6 +83,8 @@ class Measuring:  # stands where a CSV on the standard output does
 
 shards, model, count, part = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
 torch.set_num_threads(1)
+if len(sys.argv) > 5:  # a core of its own
+    os.sched_setaffinity(0, {int(part[0]) - 1})
 tenth = count // 10
 to = Measuring()
 flags = {"part": part, "output": f"{model}/{part[0]}_of_{part[2]}.csv", "overwrite": True} if part != "1/1" else {}
@@ -175,9 +177,9 @@ def predictions(counts: list[int], files: int) -> None:
             stretch(folder, count)
             speed, tenth, end = answer(started(home, *asked, count, "1/1"))
             print(f"| {count:,} | {speed:.0f} | {tenth:.0f} MB | {end:.0f} MB |", flush=True)
-        stretch(folder, counts[-1] // 100)
-        alone = answer(started(home, *asked, 1, "1/1"))[0]
-        pair = [answer(process) for process in [started(home, *asked, 1, f"{number}/2") for number in (1, 2)]]
+        stretch(folder, counts[-1] // 10)
+        alone = answer(started(home, *asked, 1, "1/1", "pinned"))[0]
+        pair = [answer(process) for process in [started(home, *asked, 1, f"{number}/2", "pinned") for number in (1, 2)]]
         each = sum(speed for speed, *_ in pair) / 2
         print(f"\nOne process: {alone:.0f} images/s; two that share them: {each:.0f} each ({each / alone:.2f} x).")
 
