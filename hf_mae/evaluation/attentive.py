@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from ..data.images import EvaluationImages, collate
-from ..models.views import views
+from ..models.views import VIEWS, view
 from .metrics import HEADLINE, classification_scores
 
 RATES, DECAYS = (3e-4, 1e-3, 3e-3), (0.05, 0.3)
@@ -111,9 +111,9 @@ def _turned(model: Any, images: EvaluationImages, epochs: int, seed: int) -> Ite
         order = torch.randperm(len(images), generator=generator).tolist()
         loader = torch.utils.data.DataLoader(images, BATCH, sampler=order, collate_fn=collate)
         for start, batch in zip(range(0, len(images), BATCH), loader, strict=True):
-            pixels = torch.stack(views(batch["pixel_values"]))  # (views, images, 3, side, side)
-            which = torch.randint(len(pixels), (pixels.shape[1],), generator=generator)
-            yield torch.tensor(order[start : start + BATCH]), _tokens(model, pixels[which, torch.arange(len(which))])
+            which = torch.randint(VIEWS, (len(batch["pixel_values"]),), generator=generator).tolist()
+            turned = [view(image, number) for image, number in zip(batch["pixel_values"], which, strict=True)]
+            yield torch.tensor(order[start : start + BATCH]), _tokens(model, torch.stack(turned))
 
 
 @torch.no_grad()

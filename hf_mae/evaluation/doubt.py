@@ -1,7 +1,7 @@
 """What a classifier does not know: sets of classes that hold the true one as often as is asked for, and images that are
 unlike those that it was trained on."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -200,7 +200,7 @@ def fit_doubt(
     model: Any,
     processor: Any,
     training: Any,
-    held_out: Any,
+    held_out: EvaluationImages,
     logits: np.ndarray,
     labels: np.ndarray,
     classes: list[str],
@@ -213,12 +213,13 @@ def fit_doubt(
     Args:
         model: in evaluation mode, on its device.
         training: the data set that it was trained on; None: no outliers are known.
-        held_out: the data set that `logits` (images, classes) and `labels` are of.
+        held_out: the images that `logits` (images, classes) and `labels` are of.
     """
     outliers = None
     if training is not None and len(held_out):
-        seen, others = (EvaluationImages(_some_of(part), processor, cache=False) for part in (training, held_out))
+        seen = EvaluationImages(training.select(_some_of(training)), processor, cache=False)
         assert seen.labels is not None
+        others = torch.utils.data.Subset(held_out, _some_of(held_out))
         features, apart = (features_of_images(model, images, batch_size) for images in (seen, others))
         if all(np.isfinite(depth).all() for depth in (*features, *apart)):
             outliers = Outliers.of(features, np.asarray(seen.labels), apart)
@@ -239,8 +240,7 @@ def judged(doubt: Doubt, logits: np.ndarray, labels: np.ndarray, split: str, lev
     }
 
 
-def _some_of(dataset: Any) -> Any:
-    """At most `MOST` of the images, drawn once."""
-    if len(dataset) <= MOST:
-        return dataset
-    return dataset.select(np.sort(np.random.default_rng(0).permutation(len(dataset))[:MOST]))
+def _some_of(images: Sized) -> list[int]:
+    """Places of at most `MOST` of the images, drawn once."""
+    chosen: list[int] = np.sort(np.random.default_rng(0).permutation(len(images))[:MOST]).tolist()
+    return chosen

@@ -30,7 +30,7 @@ def label_issues(class_scores: np.ndarray, labels: np.ndarray) -> list[LabelIssu
         labels: class ids (images,) as they are given.
 
     Raises:
-        UsageError: cleanlab is not installed, or a class has no image.
+        UsageError: cleanlab is not installed.
     """
     try:
         from cleanlab.filter import find_label_issues

@@ -65,16 +65,23 @@ def predict_files(
                 pixel_values = torch.stack(good).to(model.device, model.dtype, non_blocking=True)
                 with torch.inference_mode(), torch.autocast(kind, torch.bfloat16) if bf16 else nullcontext():
                     logits = model(pixel_values=pixel_values).logits
-                top = (logits.float() / temperature).softmax(-1).topk(top_k)
-                rows = iter(zip(top.values.tolist(), top.indices.tolist()))
-                doubts = _doubts(doubt, logits, features, level, names)
+                rows = map(
+                    dict.__or__,
+                    _best(logits, temperature, top_k, names),
+                    _doubts(doubt, logits, features, level, names),
+                )
             for path, tensor in zip(batch, prepared):
                 if isinstance(tensor, str):
                     yield {"file_name": path, "error": tensor}
                 else:
-                    scores, ids = next(rows)
-                    best = [{"label": names[i], "score": score} for i, score in zip(ids, scores)]
-                    yield {"file_name": path, "predictions": best} | next(doubts)
+                    yield {"file_name": path} | next(rows)
+
+
+def _best(logits: Any, temperature: float, top_k: int, names: dict[int, str]) -> Iterator[dict[str, Any]]:
+    """`predictions` of each image of a batch."""
+    top = (logits.float() / temperature).softmax(-1).topk(top_k)
+    for scores, ids in zip(top.values.tolist(), top.indices.tolist(), strict=True):
+        yield {"predictions": [{"label": names[i], "score": score} for i, score in zip(ids, scores, strict=True)]}
 
 
 def _doubts(
@@ -83,7 +90,7 @@ def _doubts(
     features: Callable[[], Any] | None,
     level: float | None,
     names: dict[int, str],
-) -> Iterator[dict[str, Any]]:
+) -> list[dict[str, Any]]:
     """What is added to the row of each image of a batch."""
     found: list[dict[str, Any]] = [{} for _ in logits]
     if doubt is not None and level is not None:
@@ -93,4 +100,4 @@ def _doubts(
     if doubt is not None and doubt.outliers is not None and features is not None:
         for row, value in zip(found, doubt.outliers.p_values(features()), strict=True):
             row |= {"outlier_p": float(value), "outlier": bool(value <= doubt.outliers.bound)}
-    return iter(found)
+    return found

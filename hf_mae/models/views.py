@@ -9,11 +9,18 @@ from torch import Tensor
 
 from ..compat.transformers import StockModel
 
+VIEWS = 8
+
 
 def views(pixel_values: Tensor) -> list[Tensor]:
     """The eight views of square images (batch, channels, side, side): four quarter turns, each also mirrored."""
-    turned = [torch.rot90(pixel_values, quarter, dims=(-2, -1)) for quarter in range(4)]
-    return turned + [view.flip(-1) for view in turned]
+    return [view(pixel_values, number) for number in range(VIEWS)]
+
+
+def view(pixel_values: Tensor, number: int) -> Tensor:
+    """One of the eight views of square images (..., side, side)."""
+    turned = torch.rot90(pixel_values, number % 4, dims=(-2, -1))
+    return turned.flip(-1) if number >= 4 else turned
 
 
 @contextmanager
@@ -32,11 +39,11 @@ def averaged_views(model: StockModel, wanted: bool = True) -> Iterator[StockMode
 
     def forward(pixel_values: Tensor, **kwargs: Any) -> Any:
         scores, output = torch.zeros(()), None
-        for view in views(pixel_values):
-            output = one_view(pixel_values=view, **kwargs)
+        for seen in views(pixel_values):
+            output = one_view(pixel_values=seen, **kwargs)
             scores = scores.to(output.logits.device) + output.logits.float().softmax(-1)
         assert output is not None
-        output.logits = (scores / 8).clamp_min(torch.finfo(torch.float32).tiny).log()
+        output.logits = (scores / VIEWS).clamp_min(torch.finfo(torch.float32).tiny).log()
         return output
 
     model.forward = forward

@@ -37,12 +37,8 @@ def contact_sheet(path: Path, images: list[Audited], pairs: list[Pair]) -> None:
         left, top = place % columns * width + 8, place // columns * height + 6
         one, two = images[pair.first], images[pair.second]
         for offset, image in ((0, one), (TILE + 4, two)):
-            with open_image(image.path) as opened:
-                opened.draft("RGB", (TILE, TILE))
-                tile = to_rgb(opened)
-            tile.thumbnail((TILE, TILE))
-            sheet.paste(tile, (left + offset, top))
-            lines = [_short(Path(image.file_name).name), _short(f"{image.split}: {image.label}")]
+            sheet.paste(tile_of(image), (left + offset, top))
+            lines = [short(Path(image.file_name).name), short(f"{image.split}: {image.label}")]
             draw.text((left + offset, top + TILE + 1), "\n".join(lines), fill="black", font=font, spacing=2)
         colour = "#b00000" if one.label != two.label else "#b06000" if one.split != two.split else "#404040"
         note = f"{pair.detail:.2f}  {kind_of(one, two)}"
@@ -50,7 +46,17 @@ def contact_sheet(path: Path, images: list[Audited], pairs: list[Pair]) -> None:
     write_picture(path, sheet)
 
 
-def _short(text: str, length: int = 34) -> str:
+def tile_of(image: Audited) -> Image.Image:
+    """An image, small, for a sheet."""
+    with open_image(image.path) as opened:
+        opened.draft("RGB", (TILE, TILE))
+        tile = to_rgb(opened)
+    tile.thumbnail((TILE, TILE))
+    return tile
+
+
+def short(text: str, length: int = 34) -> str:
+    """A text without its middle, where it is long."""
     return text if len(text) <= length else f"{text[: length // 2 - 1]}…{text[-length // 2 :]}"
 
 

@@ -8,12 +8,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..data.audit import Audited
 from ..data.corrections import COLUMNS
-from ..data.opening import open_image, to_rgb
 from ..files.writing import write_csv, write_picture
+from .audit import TILE, short, tile_of
 
 NAME = "label_issues.csv"
 SHEET = "label_issues_{}.png"
-TILE, ACROSS, A_SHEET = 200, 6, 24  # pixels of an image; images in a row, on a sheet
+ACROSS, A_SHEET = 6, 24  # images in a row, on a sheet
+LETTERS = 32  # of a line below an image
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,11 @@ class LabelFindings:
     found: list[Suspected]
     shown: int
 
+    @property
+    def table(self) -> Path:
+        """The CSV to decide in."""
+        return self.folder / NAME
+
 
 def write_label_issues(folder: Path, found: Sequence[Suspected], max_sheets: int) -> int:
     """Writes the CSV, whose column `decision` is for a person to fill, and the sheets; returns how many are shown."""
@@ -71,19 +77,11 @@ def _sheet(path: Path, found: Sequence[Suspected], start: int) -> None:
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
     for place, one in enumerate(found):
         left, top = place % ACROSS * width + 6, place // ACROSS * height + 4
-        with open_image(one.image.path) as opened:
-            opened.draft("RGB", (TILE, TILE))
-            tile = to_rgb(opened)
-        tile.thumbnail((TILE, TILE))
-        sheet.paste(tile, (left, top))
+        sheet.paste(tile_of(one.image), (left, top))
         lines = [
-            f"{start + place + 1}  {_short(Path(one.image.file_name).name)}",
-            _short(f"label: {one.image.label} ({one.score_of_label:.2f})"),
-            _short(f"models: {one.suggested} ({one.score_of_suggested:.2f})"),
+            f"{start + place + 1}  {short(Path(one.image.file_name).name, LETTERS)}",
+            short(f"label: {one.image.label} ({one.score_of_label:.2f})", LETTERS),
+            short(f"models: {one.suggested} ({one.score_of_suggested:.2f})", LETTERS),
         ]
         draw.text((left, top + TILE + 1), "\n".join(lines), fill="black", font=font, spacing=2)
     write_picture(path, sheet)
-
-
-def _short(text: str, length: int = 32) -> str:
-    return text if len(text) <= length else f"{text[: length // 2 - 1]}…{text[-length // 2 :]}"

@@ -16,6 +16,7 @@ from ..files.caches import cache_folder
 from ..models.checkpoints import PublicCheckpoint, catalogue
 from ..runs.record import RunRecord, Scores
 from ..runs.record_files import read_record
+from .labels import SHEET, LabelFindings
 
 
 def table(scores_by_split: Mapping[str, Scores], columns: int | None = None) -> str:
@@ -89,12 +90,30 @@ def probe_table(record: RunRecord) -> str:
     parts = found.pop("parts")
     lines = ["; ".join(f"{part}: {counted(record.images[part], 'image')} ({split})" for part, split in parts.items())]
     rows = [(pooling, kind, scores) for pooling, kinds in found.items() for kind, scores in kinds.items()]
-    width = max(len(kind) for _, kind, _ in [*rows, ("", "probe  ", {})])
+    width = max(7, *(len(kind) for _, kind, _ in rows))
     lines.append(f"{'features':9} {'probe':{width}} " + "  ".join(f"{TITLES[name]:>15}" for name in HEADLINE))
     for pooling, kind, scores in rows:
         lines.append(f"{pooling:9} {kind:{width}} " + "  ".join(f"{100 * scores[name]:15.2f}" for name in HEADLINE))
     if "chosen" in found:
         lines.append(f"chosen: {found['chosen']['linear']['features']}")
+    return "\n".join(lines)
+
+
+def label_lines(found: LabelFindings) -> str:
+    """What an audit of labels found, and what to do with it."""
+    lines = [
+        f"{found.images} of {counted(found.of, 'image')} were judged by models that were not trained on them: "
+        f"{counted(len(found.found), 'label')} may be wrong"
+    ]
+    for one in found.found[:5]:
+        said = f"the models say {one.suggested} ({one.score_of_suggested:.2f})"
+        lines.append(f"  {one.image.file_name}: {one.image.label}, {said}")
+    if found.shown < len(found.found):
+        lines.append(f"The contact sheets show the first {found.shown} of them (--max_sheets).")
+    lines.append(
+        f"Look through {SHEET.format('*')} in {found.folder}, fill the column decision of {found.table} (keep, remove, "
+        f"or the class that it is), and train with --corrections {found.table}."
+    )
     return "\n".join(lines)
 
 

@@ -34,14 +34,14 @@ def as_the_run_split(options: EvaluationArguments, given: dict[str, Any], model:
     Raises:
         UsageError: another share was asked for than the run's, or the run held none out.
     """
-    records = [record for record in runs_of(model) if _same_place(record, options)]
+    records = [record for record in runs_of(model) if _is_of(record.data, options)]
     if not records:
         return options
     if options.split not in ("validation", "selection") and not any(getattr(options, name) for name in CARVED):
         return options
     _refuse_drawn_fold(Path(model))
-    own = _split_of(records[0], options)
-    if any(_held_out_by(_split_of(record, options)) != _held_out_by(own) for record in records):
+    own = _split_of(records[0])
+    if any(_held_out_by(record) != _held_out_by(records[0]) for record in records):
         raise UsageError(
             f"The members of {model} had other images of this data held out, one from the other: what would be scored, "
             "some were trained on. Evaluate it on a test split, or on other data."
@@ -70,32 +70,23 @@ def runs_of(model: str | Path) -> list[RunRecord]:
     return [record for record in map(_run_of, folders) if record is not None]
 
 
-def _held_out_by(split: dict[str, Any]) -> dict[str, Any]:
-    """What of `_split_of` matters: the seed draws shares alone."""
+def held_out_otherwise(model: str, run: RunRecord) -> bool:
+    """Whether a model, or a member of an ensemble, was trained on the data of a run with other images held out, as far
+    as that is known."""
+    own = [record for record in runs_of(model) if _is_of(record.data, run.data)]
+    drawn = any(member.drawn_fold for member in members_of(model)) or drawn_folds(Path(model).parent) is not None
+    return bool(own) and (drawn or any(_held_out_by(record) != _held_out_by(run) for record in own))
+
+
+def _held_out_by(record: RunRecord) -> dict[str, Any]:
+    """`_split_of`, as far as it matters: the seed draws shares alone."""
+    split = _split_of(record)
     return split if any(split[name] for name in CARVED) else split | {"seed": None}
 
 
-def held_out_otherwise(model: str, source: DataSource) -> bool:
-    """Whether a model, or a member of an ensemble, was trained on the same data with other images held out, as far as
-    that is known.
-
-    Args:
-        source: of the data.
-    """
-    own = [record.data for record in runs_of(model) if _is_of(record.data, source)]
-    drawn = any(member.drawn_fold for member in members_of(model)) or drawn_folds(Path(model).parent) is not None
-    return bool(own) and (drawn or any(_share_of(one) != _share_of(source) for one in own))
-
-
-def _share_of(source: DataSource) -> tuple[Any, ...]:
-    """What decides which images are held out."""
-    drawn = source.val_fraction or source.select_on
-    return source.fold, source.val_fraction, source.select_on, source.seed if drawn else None
-
-
-def _split_of(record: RunRecord, options: EvaluationArguments) -> dict[str, Any]:
+def _split_of(record: RunRecord) -> dict[str, Any]:
     """What decided which images the run held out."""
-    own = {name: record.settings.get(name, _default(options, name)) for name in OF_THE_SPLIT}
+    own = {name: record.settings.get(name, _default(name)) for name in OF_THE_SPLIT}
     own["seed"] = record.data.seed if record.data.seed is not None else own["seed"]
     return own | {name: getattr(record.data, name) for name in (*CARVED, "fold")}
 
@@ -130,10 +121,6 @@ def drawn_folds(folder: Path) -> str | None:
     return found.folds if found is not None and found.folds != "official" else None
 
 
-def _same_place(record: RunRecord, options: DataSourceArguments) -> bool:
-    return _is_of(record.data, options)
-
-
 def _is_of(source: DataSource, other_source: DataSourceArguments | DataSource) -> bool:
     """Whether both are the same data."""
     if source.benchmark or other_source.benchmark:
@@ -144,5 +131,5 @@ def _is_of(source: DataSource, other_source: DataSourceArguments | DataSource) -
     return one.resolve() == other.resolve() if one.exists() and other.exists() else str(one) == str(other)
 
 
-def _default(options: DataSourceArguments, name: str) -> Any:
-    return next(item.default for item in dataclasses.fields(options) if item.name == name)
+def _default(name: str) -> Any:
+    return next(item.default for item in dataclasses.fields(EvaluationArguments) if item.name == name)

@@ -177,19 +177,16 @@ class FinetuningArguments(FinetuningFields, ReferenceTraining):  # type: ignore[
         """Raises UsageError where an average of the weights cannot be what was asked for."""
         if self.ema is not None and not 0.0 < self.ema < 1.0:
             raise UsageError(f"ema must lie between 0 and 1, as 0.999, not {self.ema:g}.")
-        if self.average_last is None:
-            asked = "--ema"
-        elif self.average_last < 1:
+        if self.average_last is not None and self.average_last < 1:
             raise UsageError(f"average_last is a number of epochs, 1 at least, not {self.average_last}.")
-        elif self.ema is not None:
+        if self.average_last is not None and self.ema is not None:
             raise UsageError("--ema and --average_last are two averages of the weights: choose one.")
-        elif self.early_stopping_patience is not None:
+        if self.average_last is not None and self.early_stopping_patience is not None:
             raise UsageError(
                 "--average_last needs the last epoch to be known, but --early_stopping_patience leaves it open."
             )
-        else:
-            asked = "--average_last"
         if self.averages and self.save_only_model:
+            asked = "--average_last" if self.ema is None else "--ema"
             raise UsageError(f"{asked} keeps its average in the checkpoints, which --save_only_model would leave out.")
 
     @property

@@ -92,7 +92,7 @@ def evaluate(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
         left_out=left_out,
     )
     if options.fit_doubt:
-        _fit_doubt(options, model, processor, splits, logits, output.label_ids)
+        _fit_doubt(options, model, splits, images, logits, output.label_ids)
     return _scored(options, base, images, logits, output.label_ids, scale)
 
 
@@ -106,8 +106,8 @@ def _refuse_what_cannot_be_fitted(options: EvaluationArguments) -> None:
 def _fit_doubt(
     options: EvaluationArguments,
     model: Any,
-    processor: Any,
     splits: DatasetDict,
+    images: EvaluationImages,
     logits: np.ndarray,
     labels: np.ndarray,
 ) -> None:
@@ -115,12 +115,9 @@ def _fit_doubt(
     training = splits["train"] if "train" in splits and options.split != "train" else None
     if training is None:
         logger.warning("%s has no training images: no outliers will be told.", options.data_dir)
-    held_out = chosen_split(splits, options.split, options.data_dir)
+    data = images.processor, training, images, logits, labels
     with averaged_views(model, options.tta):
-        doubt = fit_doubt(
-            model, processor, training, held_out, logits, labels, class_names(model), options.split, options.tta,
-            options.batch_size,
-        )  # fmt: skip
+        doubt = fit_doubt(model, *data, class_names(model), options.split, options.tta, options.batch_size)
     write_doubt(Path(str(options.output_dir)), doubt)
 
 

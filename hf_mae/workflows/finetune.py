@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 from PIL import Image
 from transformers import set_seed
 
@@ -28,7 +28,7 @@ from ..data.transforms import image_processor, parse_mean_std, training_transfor
 from ..errors import CommandLineError, UsageError, stops_with_a_word
 from ..evaluation.calibration import calibration_sentence
 from ..evaluation.doubt import fit_doubt, judged
-from ..files.writing import write_text
+from ..files.writing import whole_file, write_text
 from ..models.building import build_classifier
 from ..models.checkpoints import resolve
 from ..models.loading import load_classifier
@@ -161,8 +161,6 @@ def finetune_on(
         logger.info("The plan:\n%s", "\n".join(made.lines()))
     if not checkpoint:
         clear_old_run(args)
-    if args.teacher:
-        _warn_of_a_teacher_that_knows(args.teacher, source)
     begun = RunRecord(
         kind="finetune",
         base=model_args.base,
@@ -175,12 +173,20 @@ def finetune_on(
         study=study_of(ledger, splits, manifest_of(data_args)),
         leakage=_look_for_leakage(model_args, data_args, args, splits),
     )
+    if args.teacher:
+        _warn_of_a_teacher_that_knows(args.teacher, begun)
     if args.process_index == 0:
         write_begun(begun, folder)
-        if data_args.corrections:
-            shutil.copy(data_args.corrections, folder / CORRECTIONS)
+        _keep_corrections(data_args.corrections, folder)
     with kept_open(trainer):
         return _train_and_evaluate(trainer, checkpoint, splits, held_out, begun)
+
+
+def _keep_corrections(path: str | None, folder: Path) -> None:
+    """A run's own copy of the labels that it was trained on, which may be the file itself."""
+    if path:
+        with whole_file(folder / CORRECTIONS) as temporary:
+            shutil.copyfile(path, temporary)
 
 
 def _class_names(splits: DatasetDict, data_args: DataArguments) -> list[str]:
@@ -242,9 +248,9 @@ def warn_of_fp16(fp16: bool, hidden_size: int) -> None:
         logger.warning("fp16 is known to give NaN with a ViT-H: use --bf16.")
 
 
-def _warn_of_a_teacher_that_knows(teacher: str, source: DataSource) -> None:
+def _warn_of_a_teacher_that_knows(teacher: str, begun: RunRecord) -> None:
     """Says so where a teacher was trained on images that judge what it teaches."""
-    if held_out_otherwise(teacher, source):
+    if held_out_otherwise(teacher, begun):
         logger.warning(
             "%s was trained on images that judge this model: its scores on them will be too good. Hold the same images "
             "out for both, or judge it on other data.",
@@ -344,7 +350,7 @@ def _train_and_evaluate(
                 folder,
                 calibration_sentence(calibration, judge),
             )
-    known = _fit_doubt(trainer, splits, outputs, begun.classes)
+    known = _fit_doubt(trainer, splits["train"], held_out, outputs, begun.classes)
     training = Training(
         seconds=round(seconds, 1),
         updates=result.global_step,
@@ -361,7 +367,11 @@ def _train_and_evaluate(
 
 
 def _fit_doubt(
-    trainer: MaeFinetuner, splits: DatasetDict, outputs: dict[str, Any], classes: list[str]
+    trainer: MaeFinetuner,
+    training: Dataset,
+    held_out: dict[str, EvaluationImages],
+    outputs: dict[str, Any],
+    classes: list[str],
 ) -> dict[str, Any] | None:
     """Writes what the model does not know; returns how well its sets do on the test split, where there is one."""
     judge, folder = judge_of(outputs), trainer.args.folder
@@ -372,8 +382,8 @@ def _fit_doubt(
     model.to(trainer.args.device)
     logits, labels = outputs[judge].predictions, outputs[judge].label_ids
     size = trainer.args.per_device_eval_batch_size
-    data = splits["train"], splits[judge]
-    doubt = fit_doubt(model, processor, *data, logits, labels, classes, judge, batch_size=size)
+    data = training, held_out[judge], logits, labels
+    doubt = fit_doubt(model, processor, *data, classes, judge, batch_size=size)
     write_doubt(folder, doubt)
     if "test" not in outputs:
         return None

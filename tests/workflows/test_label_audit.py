@@ -89,6 +89,9 @@ def test_they_are_found_shown_and_given_back(mislabelled, tiny_pth, tmp_path):
     assert record.images["validation"] == 17 and record.data.corrections == str(path)
     assert record.study["relabelled"] == {"by": "label_issues.csv", "images": 1}
     assert (tmp_path / "run" / "corrections.csv").read_bytes() == path.read_bytes()
+    own = tmp_path / "run" / "corrections.csv"  # which the run may be begun anew with
+    finetune(**flags, corrections=str(own), overwrite_output_dir=True)
+    assert own.read_bytes() == path.read_bytes()
     found = {row["file_name"]: row["label"] for row in rows_of(tmp_path / "run" / "predictions_validation.csv")}
     assert found[rows[0]["file_name"]] == names[0] and rows[1]["file_name"] not in found
 
