@@ -2,6 +2,7 @@
 
 import json
 import pickletools
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,33 @@ def refuse_foreign_config(values: dict[str, Any], where: str) -> None:
             raise ConversionError(
                 f"{where} asks for kernels from elsewhere ({name} = {shown(value)}), which are code and are never run: "
                 "take that line out."
+            )
+
+
+def refuse_foreign_timm(values: dict[str, Any], where: str) -> None:
+    """Refuses a configuration of a timm model that names files or repositories, which timm would read by itself.
+
+    Raises:
+        ConversionError: it does, or asks for a size out of all bounds.
+    """
+    architecture = values.get("architecture")
+    if not isinstance(architecture, str) or not re.fullmatch(r"\w+", architecture):
+        raise ConversionError(f"{where} asks for architecture = {shown(architecture)}, which is no model of timm's.")
+    made = values.get("pretrained_cfg") or {}
+    sides = made.get("input_size", [1]) if isinstance(made, dict) else None
+    if not isinstance(sides, (list, tuple)) or not all(isinstance(s, int) and 0 < s <= MAX_PIXELS for s in sides):
+        raise ConversionError(f"{where} asks for input_size = {shown(sides)}, which are no images that can be made.")
+    share = made.get("crop_pct", 1.0)
+    if share is not None and not (isinstance(share, (int, float)) and 0.1 <= share <= 10):
+        raise ConversionError(f"{where} asks for crop_pct = {shown(share)}, which is no share of an image.")
+    arguments = values.get("model_args") or {}
+    if not isinstance(arguments, dict):
+        raise ConversionError(f"{where} has model_args = {shown(arguments)}, and not names with numbers.")
+    for name, value in arguments.items():
+        numbers = value if isinstance(value, (list, tuple)) else [value]
+        if not all(isinstance(number, (int, float)) and abs(number) <= MAX_WIDTH for number in numbers):
+            raise ConversionError(
+                f"{where} asks for model_args with {name} = {shown(value)}: only numbers up to {MAX_WIDTH:,} are read."
             )
 
 

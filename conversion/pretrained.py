@@ -12,6 +12,7 @@ from hf_mae.errors import first_line
 from .bounds import (
     refuse_foreign_config,
     refuse_foreign_folder,
+    refuse_foreign_timm,
     refuse_huge_config,
     refuse_huge_processor,
     refuse_odd_config,
@@ -89,11 +90,16 @@ def read_config(source: str) -> Any:
         ) from None
     refuse_huge_config(config, source)
     refuse_odd_config(config, source)
+    if config.model_type == "timm_wrapper":
+        refuse_foreign_timm(config.to_dict(), f"The configuration of {source}")
     return config
 
 
-def load_stock(source: str, class_name: str) -> tuple[Any, dict[str, Any]]:
+def load_stock(source: str, class_name: str, config: Any = None) -> tuple[Any, dict[str, Any]]:
     """A source in its own stock class (or one of transformers' Auto classes), in float32, and what loading it says.
+
+    Args:
+        config: another configuration than its own; what then does not fit is left to the caller.
 
     Raises:
         ConversionError: weights and configuration do not fit together, or the weights are missing or damaged.
@@ -102,7 +108,9 @@ def load_stock(source: str, class_name: str) -> tuple[Any, dict[str, Any]]:
 
     _weight_files(Path(source))
 
-    arguments = {"add_pooling_layer": False} if class_name == "ViTModel" else {}
+    arguments: dict[str, Any] = {"add_pooling_layer": False} if class_name == "ViTModel" else {}
+    if config is not None:
+        arguments["config"] = config
     try:
         loaded, info = getattr(transformers, class_name).from_pretrained(
             source,
@@ -114,7 +122,7 @@ def load_stock(source: str, class_name: str) -> tuple[Any, dict[str, Any]]:
         )
     except Exception as error:  # many kinds, from safetensors, torch and transformers
         raise ConversionError(f"{source} cannot be loaded as {class_name} ({first_line(error)}).") from None
-    if info["mismatched_keys"]:
+    if info["mismatched_keys"] and config is None:
         name, weights, configured = sorted(info["mismatched_keys"])[0]
         raise ConversionError(
             f"{source} contradicts itself: {name} is {tuple(weights)} in its weights, and its config.json asks for "
@@ -172,6 +180,15 @@ def processor_of(source: str) -> dict[str, Any] | None:
         )
     refuse_huge_processor(processor, source)
     return {name: value for name, value in processor.items() if name != "auto_map"}
+
+
+def is_of_the_reference(config: Any, source: str) -> bool:
+    """Whether a configuration is of the MAE ViT, in one of its stock classes."""
+    try:
+        stock_class(config, source)
+    except ConversionError:
+        return False
+    return True
 
 
 def stock_class(config: Any, source: str) -> tuple[str, str]:

@@ -29,6 +29,12 @@ def width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
+def _is_vit(folder: str) -> bool:
+    """Whether a saved model is one that `explain` looks into."""
+    config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    return config["model_type"] in ("vit", "beit")
+
+
 def print_finetuned(record: Any, as_json: bool) -> None:
     """The record of a fine-tuning and what comes next, or its plan; nothing on processes other than the main one."""
     from ..reporting.screen import table
@@ -50,4 +56,5 @@ def print_finetuned(record: Any, as_json: bool) -> None:
     print(f"The model, its card, predictions and figures are in {folder}. Next:")
     print(f"  hf-mae predict {folder} IMAGES    classify images")
     print(f"  hf-mae report {folder}    scores with intervals, and the study in words")
-    print(f"  hf-mae explain {folder} IMAGES --output_dir explained    see where it looks")
+    if _is_vit(folder):
+        print(f"  hf-mae explain {folder} IMAGES --output_dir explained    see where it looks")

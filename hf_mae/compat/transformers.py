@@ -37,9 +37,13 @@ class HookedTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
         self.can_return_loss = True
         if self.is_fsdp_enabled:
-            split_by_blocks(self.model)
+            split_by_blocks(self.model, self.blocks(self.model))
 
     # Hooks
+
+    def blocks(self, model: StockModel) -> Sequence[nn.Module]:
+        """Its residual blocks, by which FSDP shares it out."""
+        raise NotImplementedError
 
     def loss_weight(self, batches: Sequence[dict[str, Any]], device: torch.device) -> torch.Tensor | None:
         """What the summed loss of an update is divided by; None: each micro-batch by its own."""
@@ -132,13 +136,13 @@ class HookedTrainer(Trainer):
         self._created_lr_scheduler = True
 
 
-def split_by_blocks(model: StockModel) -> None:
+def split_by_blocks(model: StockModel, blocks: Sequence[nn.Module]) -> None:
     """Lets FSDP2 share out a model block by block.
 
     Of ViT, transformers also names the embeddings, whose patch embeddings accelerate then tries to share out a second
     time, and fails.
     """
-    model._no_split_modules = {type(layer).__name__ for layer in model.base_model.layers[:1]}
+    model._no_split_modules = {type(block).__name__ for block in blocks}
 
 
 def attention_of(model: StockModel) -> str:

@@ -23,6 +23,7 @@ from .check import Verdict, pixel_digest
 from .draws import seeded_draws
 from .entries import column, image_files, labels_of
 from .opening import read_rgb, reason_of
+from .processors import arithmetic, geometry, settings_of
 from .room import NoRoom
 from .store import PixelStore, pixels_within
 from .transforms import TrainingTransform
@@ -112,6 +113,7 @@ class EvaluationImages(torch.utils.data.Dataset):
         self.groups = column(dataset, "group")
         self.labels = labels_of(dataset)
         self.processor = processor
+        self._arithmetic = arithmetic(processor)
         prefix = ProcessorPrefix(processor)
         self.pixels = pixels_of(dataset, prefix, cache, num_workers)
 
@@ -119,9 +121,7 @@ class EvaluationImages(torch.utils.data.Dataset):
         return len(self.file_names)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        tensor = torch.from_numpy(np.array(self.pixels[index])).permute(2, 0, 1)
-        prepared = self.processor(tensor, do_resize=False, do_center_crop=False, return_tensors="pt")
-        item = {"pixel_values": prepared["pixel_values"][0], "index": index}
+        item = {"pixel_values": self._arithmetic(np.array(self.pixels[index])), "index": index}
         if self.labels is not None:
             item["labels"] = int(self.labels[index])
         return item
@@ -135,12 +135,11 @@ class ProcessorPrefix:
 
     def __call__(self, image: Image.Image) -> Image.Image:
         """RGB image -> RGB image as the model sees it."""
-        cropped = self.processor(image, do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"][0]
-        return Image.fromarray(cropped.to(torch.uint8).permute(1, 2, 0).numpy())
+        return geometry(self.processor)(image)
 
     def __repr__(self) -> str:
         kept = ("size", "resample", "do_resize", "do_center_crop", "crop_size")
-        settings = self.processor.to_dict()
+        settings = settings_of(self.processor)
         return f"{type(self.processor).__name__}({', '.join(f'{name}={settings.get(name)}' for name in kept)})"
 
 

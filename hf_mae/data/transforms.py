@@ -21,6 +21,7 @@ from ..conversion.preprocessing import BILINEAR, IMAGENET_MEAN, IMAGENET_STD, re
 from ..errors import UsageError
 from .batches import FlipsAndRotation
 from .opening import read_rgb
+from .processors import settings_of
 
 ENDOSCOPY_MEAN, ENDOSCOPY_STD = (0.5575, 0.3902, 0.3250), (0.2522, 0.1944, 0.1745)
 STATISTICS = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "endoscopy": (ENDOSCOPY_MEAN, ENDOSCOPY_STD)}
@@ -167,7 +168,7 @@ def image_processor(family: str, image_size: int, mean=None, std=None):
 def training_transform_of(processor: Any) -> TrainingTransform:
     """The training transform that goes with an image processor: `imagenet` where it crops the centre, else
     `endoscopy`; size, mean and std are the processor's."""
-    settings = processor.to_dict()
+    settings = settings_of(processor)
     family = "imagenet" if settings.get("do_center_crop") else "endoscopy"
     size = settings["crop_size"]["height"] if family == "imagenet" else settings["size"]["height"]
     return training_transform(family, size, settings["image_mean"], settings["image_std"])

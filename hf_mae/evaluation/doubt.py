@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..data.images import EvaluationImages, collate
 from ..models.ensemble import first_member
+from ..models.parts import blocks_of, head_of, mean_of_places
 from .scores import softmax
 
 RARE = 0.01  # an image that fewer than this share of the held-out ones are as unlike as is an outlier
@@ -156,26 +157,26 @@ class Doubt:
 @contextmanager
 def features_kept(model: Any) -> Iterator[Callable[[], list[np.ndarray]]]:
     """Within the block, a function gives what the last forward pass made of each image (of an ensemble, its first
-    member's): the mean of the tokens after the embedding and after half of the blocks, and what the head read, each
+    member's): the mean of the tokens before and after the first half of the blocks, and what the head read, each
     (images, width)."""
     stock = first_member(model)
-    blocks = stock.base_model.layers
+    blocks = blocks_of(stock)
     kept: dict[int, Tensor] = {}
 
-    def keeps(depth: int) -> Callable[..., None]:
-        def keep(module: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
-            tokens = output[0] if isinstance(output, tuple) else output
-            kept[depth] = tokens.detach().float().mean(1)
+    def keeps_read(depth: int) -> Callable[..., None]:
+        def keep(module: Any, inputs: tuple[Tensor, ...]) -> None:
+            kept[depth] = mean_of_places(inputs[0].detach().float())
 
         return keep
 
-    def keep_what_is_read(module: Any, inputs: tuple[Tensor, ...]) -> None:
-        kept[2] = inputs[0].detach().float()
+    def keep_half(module: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
+        tokens = output[0] if isinstance(output, tuple) else output
+        kept[1] = mean_of_places(tokens.detach().float())
 
     hooks = [
-        stock.base_model.embeddings.register_forward_hook(keeps(0)),
-        blocks[(len(blocks) - 1) // 2].register_forward_hook(keeps(1)),
-        stock.classifier.register_forward_pre_hook(keep_what_is_read),
+        blocks[0].register_forward_pre_hook(keeps_read(0)),
+        blocks[(len(blocks) - 1) // 2].register_forward_hook(keep_half),
+        head_of(stock)[1].register_forward_pre_hook(keeps_read(2)),
     ]
     try:
         yield lambda: [kept[depth].cpu().numpy() for depth in sorted(kept)]

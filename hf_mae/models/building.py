@@ -10,6 +10,7 @@ from ..conversion.architecture import Architecture, transformers_config
 from ..conversion.convert import ConversionReport, convert_to_model
 from ..conversion.initialization import initialize_as_reference
 from ..errors import UsageError
+from .comparators import build_comparator, is_comparator
 from .stochastic_depth import set_drop_path
 
 logger = logging.getLogger(__name__)
@@ -36,10 +37,12 @@ def build_classifier(
     num_attention_heads: int | None = None,
     random_weights: bool = False,
 ) -> StockModel:
-    """A `BeitForImageClassification` (mean pooling) or `ViTForImageClassification` (class token), ready to train.
+    """A `BeitForImageClassification` (mean pooling) or `ViTForImageClassification` (class token), ready to train; of
+    another network than the reference's, its own stock classifier.
 
     Args:
-        model_name_or_path: an MAE `.pth` (pre-trained or fine-tuned), a transformers folder, or a Hub id.
+        model_name_or_path: an MAE `.pth` (pre-trained or fine-tuned), a transformers folder, or a Hub id; also any
+            image classifier of transformers or timm (`timm/NAME`).
         pooling: `mean`, `cls`, or `auto` (as a fine-tuned checkpoint was trained, else mean).
         num_labels: classes; may be left out where `id2label` or the checkpoint's head tells.
         id2label, label2id: names of the classes, kept in the configuration.
@@ -55,6 +58,17 @@ def build_classifier(
         ConversionError: the checkpoint cannot be used; UsageError: the labels do not fit together.
     """
     labels = _label_names(num_labels, id2label, label2id)
+    if is_comparator(model_name_or_path, random_weights):
+        _refuse_what_is_for_others(model_name_or_path, pooling, num_attention_heads)
+        with whole_weights():
+            return build_comparator(
+                model_name_or_path,
+                names=labels,
+                num_labels=num_labels,
+                image_size=image_size,
+                drop_path=drop_path,
+                random_weights=random_weights,
+            )
     with whole_weights():
         model, report = convert_to_model(
             model_name_or_path,
@@ -72,6 +86,13 @@ def build_classifier(
         initialize_as_reference(model, report.target["pooling"])
         logger.info("Random weights: of %s only the sizes are taken.", model_name_or_path)
     return model
+
+
+def _refuse_what_is_for_others(source: str | Path, pooling: str, num_attention_heads: int | None) -> None:
+    if pooling == "cls":
+        raise UsageError(f"--pooling is for an MAE ViT, and {source} pools in its own way: leave it out.")
+    if num_attention_heads is not None:
+        raise UsageError(f"--num_attention_heads is for an MAE ViT, and {source} says its own: leave it out.")
 
 
 def refuse_other_images(config: Any, model_name_or_path: str | Path) -> None:

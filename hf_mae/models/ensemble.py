@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import ImageClassifierOutput
 
+from ..data.processors import settings_of
 from ..errors import UsageError
 from ..files.writing import write_json
 
@@ -98,7 +99,7 @@ def as_seen_by(model: Any, processor: Any, other: Any, others_processor: Any, nu
         UsageError: as of `Ensemble`.
     """
     order = _order(model, other, number)
-    return Member(other, *_rescaled(processor.to_dict(), others_processor.to_dict(), number), order)
+    return Member(other, *_rescaled(settings_of(processor), settings_of(others_processor), number), order)
 
 
 def first_member(model: Any) -> Any:

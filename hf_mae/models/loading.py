@@ -4,15 +4,15 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import AutoConfig
 
 from ..conversion.normal_form import is_fresh_head
-from ..conversion.pretrained import load_stock, processor_of, read_config
+from ..conversion.pretrained import is_of_the_reference, load_stock, processor_of, read_config
 from ..errors import UsageError, first_line
-from .building import refuse_other_images
 from .checkpoints import resolve
+from .comparators import set_input_size
 from .ensemble import Ensemble, members_of
+from .parts import head_of, input_size, own_size
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +51,13 @@ def load_stock_classifier(model_name_or_path: str):
         raise UsageError(
             f"The preprocessor_config.json of {model_name_or_path} makes no image ({first_line(error)})."
         ) from None
-    size = model.config.image_size
-    if tuple(image.shape[-2:]) != (size, size):
+    height, width = image.shape[-2:]
+    if not is_of_the_reference(model.config, model_name_or_path) and height == width:
+        set_input_size(model, height, model_name_or_path)
+    elif (height, width) != (size := input_size(model), size):
         raise UsageError(
             f"{model_name_or_path} takes images of {size} pixels, but its preprocessor_config.json makes them "
-            f"{image.shape[-1]} x {image.shape[-2]}: put the two in agreement."
+            f"{width} x {height}: put the two in agreement."
         )
     return model.eval(), processor
 
@@ -81,14 +83,12 @@ def _load_processor(source: str) -> Any:
 
 
 def _refuse_what_cannot_judge(model: Any, source: str) -> None:
-    """Refuses another kind of network and other images, and says so of a head that was never trained."""
-    head = getattr(model, "classifier", None)
-    if not isinstance(head, torch.nn.Linear) or not hasattr(model.config, "image_size"):
-        raise UsageError(
-            f"{source} is a {model.config.model_type} model: only ViT and BEiT classifiers, as `convert` and "
-            "`finetune` write them, can be used."
-        )
-    refuse_other_images(model.config, source)
+    """Refuses what has no head of its own and other images, and says so of a head that was never trained."""
+    try:
+        _, head = head_of(model)
+        own_size(model.config)
+    except UsageError as error:
+        raise UsageError(f"{source} cannot be used: {error}") from None
     if is_fresh_head(head.weight, head.bias):
         logger.warning(
             "The head of %s is fresh: it was never trained, so what it says of an image is chance. Fine-tune it first.",

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from torch import nn
 
 from ..compat.transformers import StockModel, beit_drop_path
+from ..errors import UsageError
+from .parts import describe, is_vit
 
 
 def set_drop_path(model: StockModel, rate: float) -> None:
@@ -39,17 +41,32 @@ def set_patch_dropout(model: StockModel, rate: float) -> None:
     """
     from timm.layers import PatchDropout
 
-    embeddings = model.base_model.embeddings
+    embeddings = patch_embeddings(model)
     if rate > 0:
         embeddings.dropout = PatchDropout(rate).train(embeddings.training)
     elif isinstance(embeddings.dropout, PatchDropout):
         embeddings.dropout = nn.Dropout(model.config.hidden_dropout_prob)
 
 
+def patch_embeddings(model: StockModel) -> nn.Module:
+    """What makes tokens of an image, whose `dropout` sees them all.
+
+    Raises:
+        UsageError: the network has no such part.
+    """
+    if not is_vit(model.config):
+        raise UsageError(f"--patch_dropout is for an MAE ViT, and a {describe(model)} drops no patches.")
+    embeddings: nn.Module = model.base_model.embeddings
+    return embeddings
+
+
 @contextmanager
 def patches_dropped(model: StockModel, rate: float) -> Iterator[None]:
-    """`set_patch_dropout` for a block."""
-    embeddings = model.base_model.embeddings
+    """`set_patch_dropout` for a block; 0 changes nothing."""
+    if not rate:
+        yield
+        return
+    embeddings = patch_embeddings(model)
     before = embeddings.dropout
     set_patch_dropout(model, rate)
     try:
@@ -60,5 +77,8 @@ def patches_dropped(model: StockModel, rate: float) -> Iterator[None]:
 
 def drop_path_of(model: StockModel) -> float:
     """The rate of the last block; 0 where there is none."""
+    if not is_vit(model.config):
+        rates = (getattr(module, "drop_prob", 0.0) for module in model.modules())
+        return max((float(rate) for rate in rates if isinstance(rate, (int, float))), default=0.0)
     layer = model.base_model.layers[-1]
     return float(getattr(getattr(layer, "drop_path", layer.dropout), "drop_prob", 0.0))

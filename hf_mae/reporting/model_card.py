@@ -16,7 +16,9 @@ from ..settings.fill import can_only_be_a_path
 from ..settings.models import RANDOM_WEIGHTS
 from .document import cell
 
-TAGS = ["vision", "masked-autoencoder", "endoscopy", "hf_mae"]
+MAE = "masked-autoencoder"
+OF_MAE = ("ViTForImageClassification", "BeitForImageClassification")  # what its encoders become
+TAGS = ["vision", MAE, "endoscopy", "hf_mae"]
 
 TEXT = """---
 {metadata}
@@ -170,7 +172,7 @@ def write_model_card(folder: Path, record: RunRecord, architecture: str, recipe:
     benchmark = known_benchmark(record.data.benchmark)
     licence, known_from = licence_of(record.base)
     text = TEXT.format(
-        metadata=_metadata(name, record, licence),
+        metadata=_metadata(name, record, licence, architecture),
         name=name,
         data_licence=f" The data, {benchmark.title}: {benchmark.licence}." if benchmark else "",
         citation=f"\n## Citation\n\n{benchmark.citation} ({benchmark.homepage})\n" if benchmark else "",
@@ -197,7 +199,7 @@ def write_model_card(folder: Path, record: RunRecord, architecture: str, recipe:
     write_text(folder / "README.md", str(ModelCard(text)))
 
 
-def _metadata(name: str, record: RunRecord, licence: str | None) -> str:
+def _metadata(name: str, record: RunRecord, licence: str | None, architecture: str) -> str:
     """The card's YAML head."""
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -218,7 +220,7 @@ def _metadata(name: str, record: RunRecord, licence: str | None) -> str:
         license=licence,
         library_name="transformers",
         pipeline_tag="image-classification",
-        tags=TAGS,
+        tags=[tag for tag in TAGS if tag != MAE or architecture in OF_MAE],
         base_model=on_hub(record.base),
         datasets=[data] if (data := on_hub(record.data.data_dir)) else None,
         model_name=name if evaluations else None,

@@ -15,7 +15,8 @@ from ..evaluation.doubt import Doubt, features_kept
 from ..evaluation.scores import softmax
 from ..files.writing import write_csv
 from ..models.ensemble import first_member
-from .space_app import MEGABYTES, PIXELS, SIMILAR, VIDEO_MEGABYTES, Facts, Mistake, Shown
+from ..models.parts import is_vit
+from .space_app import MEGABYTES, PIXELS, SEEN, SIMILAR, VIDEO_MEGABYTES, Facts, Mistake, Shown
 
 LOOPBACK = "127.0.0.1"
 LEVEL = 0.9  # of the sets of classes
@@ -95,9 +96,11 @@ class Classifier(Shown):
         member's)."""
         from ..reporting.explanations import GRAD_CAM, ROLLOUT, explain_batch
 
+        if not is_vit(self.model.config):
+            return [(self.seen(self.prepared(image)[0]), SEEN)]
         (found,) = explain_batch(first_member(self.model), self.processor, self.prepared(image), [""])
         return [
-            (found.image, "as it is seen"),
+            (found.image, SEEN),
             (found.grad_cam, f"{GRAD_CAM} of {found.target}"),
             (found.rollout, ROLLOUT),
         ]

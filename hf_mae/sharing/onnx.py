@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..compat.transformers import StockModel
 from ..evaluation.metrics import classification_scores
+from ..models.parts import CHANNELS, input_size
 
 TOLERANCE = 1e-4  # of the float32 logits
 RANDOM_IMAGES = 4
@@ -35,10 +36,10 @@ def export(model: StockModel, path: Path) -> None:
     Args:
         model: a stock classifier in evaluation mode, in float32.
     """
-    size = model.config.image_size
+    size = input_size(model)
     torch.onnx.export(
         _Logits(model).eval(),
-        (torch.zeros(2, model.config.num_channels, size, size),),
+        (torch.zeros(2, CHANNELS, size, size),),
         path,
         input_names=["pixel_values"],
         output_names=["logits"],

@@ -28,6 +28,7 @@ KEPT = 3600  # seconds that an upload is kept on this machine's disk
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 MANY = "Too many files"
+SEEN = "as it is seen"
 NOTE = "For research: not a medical device, and no diagnosis."
 PHONE = """
 @media (max-width: 600px) {
@@ -155,6 +156,8 @@ class Shown:
         """The image as the model sees it, and under what reaches its decision through the attention of all blocks
         (attention rollout, Abnar and Zuidema 2020)."""
         values = self.prepared(image)
+        if self.model.config.model_type not in ("vit", "beit"):
+            return [(self.seen(values[0]), SEEN)]
         self.model.set_attn_implementation("eager")
         with torch.inference_mode():
             attentions = self.model(pixel_values=values, output_attentions=True).attentions
@@ -168,11 +171,13 @@ class Shown:
         seen = self.seen(values[0])
         map_ = Image.fromarray(grey.astype(np.uint8)).resize(seen.size, Image.Resampling.BICUBIC)
         bright = ImageOps.colorize(map_, (68, 1, 84), (253, 231, 37), mid=(33, 145, 140))
-        return [(seen, "as it is seen"), (Image.blend(seen, bright, 0.45), "attention rollout")]
+        return [(seen, SEEN), (Image.blend(seen, bright, 0.45), "attention rollout")]
 
     def seen(self, values: torch.Tensor) -> Image.Image:
         """(3, height, width) of the processor, as a picture."""
-        mean, std = (torch.tensor(of).view(3, 1, 1) for of in (self.processor.image_mean, self.processor.image_std))
+        timms = getattr(self.processor, "data_config", None)
+        made = (timms["mean"], timms["std"]) if timms else (self.processor.image_mean, self.processor.image_std)
+        mean, std = (torch.tensor(of).view(3, 1, 1) for of in made)
         pixels = (values.cpu() * std + mean).clamp(0, 1).permute(1, 2, 0).numpy()
         return Image.fromarray((255 * pixels).round().astype(np.uint8))
 

@@ -147,8 +147,8 @@ def refuse_another_model(checkpoint: str, config: Any) -> None:
             f"{checkpoint} knows the classes {', '.join(before.id2label.values())}, the data has "
             f"{', '.join(config.id2label.values())}: a run goes on with the classes that it began with."
         )
-    for name in ("model_type", "image_size", "patch_size", "hidden_size", "num_hidden_layers"):
-        then, now = getattr(before, name), getattr(config, name)
+    for name in ("model_type", "architecture", "image_size", "patch_size", "hidden_size", "num_hidden_layers"):
+        then, now = getattr(before, name, None), getattr(config, name, None)
         if then != now:
             raise UsageError(f"{checkpoint} has {name} {then}, this run has {now}: a run goes on as it began.")
 

@@ -51,7 +51,7 @@ def choose(splits: Mapping[str, Any], hidden_size: int, image_size: int) -> list
         Choice(
             "drop_path",
             0.2 if hidden_size >= LARGE else 0.1,
-            "as the reference trains " + ("large models" if hidden_size >= LARGE else "models of this size"),
+            "the reference does for " + ("large models" if hidden_size >= LARGE else "models of this size"),
         ),
     ]
 

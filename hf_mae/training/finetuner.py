@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from timm.data import Mixup
+from torch import nn
 from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, TrainerCallback
 
@@ -24,7 +25,8 @@ from ..evaluation.metrics import LOGGED, classification_scores, ranking_scores
 from ..evaluation.retfound import f1_auroc_kappa
 from ..evaluation.scores import grade_scores, softmax
 from ..models.loading import class_names
-from ..models.stochastic_depth import drop_path_of, patches_dropped
+from ..models.parts import describe, head_of
+from ..models.stochastic_depth import drop_path_of, patch_embeddings, patches_dropped
 from ..settings.arguments import FinetuningArguments
 from .averaging import WeightAverage, refuse_forgotten_average
 from .distillation import Teacher
@@ -65,13 +67,7 @@ class MaeFinetuner(ReferenceTrainer):
         **kwargs: Any,
     ):
         self.ordered = ordered
-        if args.loss != "cross_entropy" and not ordered:
-            raise UsageError(f"--loss {args.loss} is for grades: tell their order with --class_order.")
-        if args.mixes and args.per_device_train_batch_size % 2:
-            raise UsageError(
-                f"mixup and CutMix mix pairs of images: per_device_train_batch_size must be even, "
-                f"not {args.per_device_train_batch_size}."
-            )
+        _refuse_what_does_not_go_together(model, args, ordered)
         if kwargs.get("compute_metrics") is None:
             refuse_unknown_metric(args, ordered)
         processor = kwargs.get("processing_class")
@@ -93,12 +89,11 @@ class MaeFinetuner(ReferenceTrainer):
         self.average: WeightAverage | None = None  # while it trains, where `args` ask for one
         if args.averages:
             self.add_callback(_Averaging(self))
-        if args.average_last is not None and args.load_best_model_at_end:
-            raise UsageError("average_last saves the mean of epochs, load_best_model_at_end one of them: choose one.")
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
-        if self.train_dataset is not None and drop_path_of(model) != args.drop_path and not args.freeze_backbone:
-            logger.info("drop path of the model is %g (args.drop_path is %g)", drop_path_of(model), args.drop_path)
+        rate, expected = drop_path_of(model), 0.0 if args.freeze_backbone else args.drop_path
+        if self.train_dataset is not None and not math.isclose(rate, expected, rel_tol=1e-6):
+            logger.info("drop path of the model is %g (args.drop_path is %g)", rate, args.drop_path)
 
     def _mixup(self) -> Mixup:
         return Mixup(
@@ -128,7 +123,8 @@ class MaeFinetuner(ReferenceTrainer):
         """Everything but the head, where that alone is trained."""
         if not self.args.freeze_backbone:
             return []
-        return [name for name, _ in model.named_parameters() if not name.startswith("classifier.")]
+        head, _ = head_of(model)
+        return [name for name, _ in model.named_parameters() if not name.startswith(f"{head}.")]
 
     @contextmanager
     def model_in_training(self) -> Iterator[StockModel]:
@@ -289,6 +285,30 @@ class _Averaging(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.end_average()  # the best one, where that was loaded
+
+
+def _refuse_what_does_not_go_together(model: StockModel, args: FinetuningArguments, ordered: bool) -> None:
+    """Of the settings, the classes and the network."""
+    if args.loss != "cross_entropy" and not ordered:
+        raise UsageError(f"--loss {args.loss} is for grades: tell their order with --class_order.")
+    if args.mixes and args.per_device_train_batch_size % 2:
+        raise UsageError(
+            f"mixup and CutMix mix pairs of images: per_device_train_batch_size must be even, "
+            f"not {args.per_device_train_batch_size}."
+        )
+    if args.average_last is not None and args.load_best_model_at_end:
+        raise UsageError("average_last saves the mean of epochs, load_best_model_at_end one of them: choose one.")
+    if args.patch_dropout:
+        patch_embeddings(model)
+    if args.averages or args.freeze_backbone:
+        _refuse_moving_statistics(model, args)
+
+
+def _refuse_moving_statistics(model: StockModel, args: FinetuningArguments) -> None:
+    """Refuses what would leave the statistics of batch norms, which move in training, as they are in no model."""
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+        flag = "--freeze_backbone" if args.freeze_backbone else "--ema" if args.ema is not None else "--average_last"
+        raise UsageError(f"{flag} is for networks without batch norm, and a {describe(model)} has some: leave it out.")
 
 
 def refuse_unknown_metric(args: FinetuningArguments, ordered: bool = False) -> None:

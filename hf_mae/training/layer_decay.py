@@ -8,6 +8,9 @@ from typing import Any
 
 from torch import nn
 
+from ..conversion.pretrained import is_of_the_reference
+from ..models.parts import layers_of
+
 # Which layer a parameter belongs to, first match wins: (pattern, layer). A block is its number plus one; the head
 # and the last norms come after the last block, at scale 1. A parameter that no pattern matches is an error.
 EMBEDDINGS, BLOCK, HEAD = "embeddings", "block", "head"
@@ -23,6 +26,8 @@ LAYERS = (
 
 # Never decayed, whatever their shape (models_vit.py inherits timm's no_weight_decay: pos_embed and cls_token).
 NO_WEIGHT_DECAY = re.compile(r".*embeddings\.(?:cls_token|position_embeddings)")
+TOKENS_AND_POSITIONS = r"(?:token|tokens|class_embedding|position_embeddings?|bias_table)(?:\.weight)?$"
+NOTHING = re.compile(r"$^")
 WRAPPERS = re.compile(r"(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 
 
@@ -61,7 +66,8 @@ def parameter_groups(
     """Groups for `torch.optim.AdamW`, one for each layer and weight decay, in the order of the parameters.
 
     Args:
-        model: a ViT or BEiT classifier of transformers.
+        model: a ViT or BEiT classifier of transformers; the layers of another network are those of
+            `models.parts.layers_of`.
         learning_rate: absolute learning rate of the head.
         weight_decay: for the parameters that decay.
         layer_decay: lr of layer i is learning_rate x layer_decay ** (num_layers + 1 - i).
@@ -74,13 +80,13 @@ def parameter_groups(
         ValueError: a parameter that no layer is known for.
     """
     named = [(plain_name(name), p) for name, p in model.named_parameters() if p.requires_grad]
-    blocks = (re.fullmatch(LAYERS[2][0], plain_name(name)) for name, _ in model.named_parameters())
-    num_layers = 1 + max((int(found.group(1)) for found in blocks if found), default=-1)
+    layers, last = _layers(model, [name for name, _ in named])
+    spared = _never_decayed(model)
     groups: dict[tuple[int, bool], dict] = {}
     for name, parameter in named:
-        layer, decay = layer_of(name, num_layers), decays(name, parameter)
+        layer, decay = layers[name], decays(name, parameter) and not spared.search(name)
         if (layer, decay) not in groups:
-            scale = layer_decay ** (num_layers + 1 - layer)
+            scale = layer_decay ** (last - layer)
             groups[layer, decay] = {
                 "params": [],
                 "lr": learning_rate * scale,
@@ -89,6 +95,29 @@ def parameter_groups(
             }
         groups[layer, decay]["params"].append(parameter)
     return list(groups.values())
+
+
+def _layers(model: nn.Module, names: list[str]) -> tuple[dict[str, int], int]:
+    """The layer of each parameter, and that of the head."""
+    if _is_another_network(model):
+        layers, last = layers_of(model)
+        return {plain_name(name): layer for name, layer in layers.items()}, last
+    blocks = (re.fullmatch(LAYERS[2][0], plain_name(name)) for name, _ in model.named_parameters())
+    num_layers = 1 + max((int(found.group(1)) for found in blocks if found), default=-1)
+    return {name: layer_of(name, num_layers) for name in names}, num_layers + 1
+
+
+def _is_another_network(model: nn.Module) -> bool:
+    config = getattr(model, "config", None)
+    return config is not None and not is_of_the_reference(config, "")
+
+
+def _never_decayed(model: nn.Module) -> re.Pattern[str]:
+    """Of another network: its tokens and positions, as timm says or as transformers calls them."""
+    if not _is_another_network(model):
+        return NOTHING
+    own: set[str] = getattr(getattr(model, "timm_model", None), "no_weight_decay", set)()
+    return re.compile("|".join([TOKENS_AND_POSITIONS, *(rf"^timm_model\.{re.escape(name)}$" for name in own)]))
 
 
 def pretraining_groups(model: nn.Module, learning_rate: float, weight_decay: float = 0.05) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from ..data.room import in_words, most_room
 from ..data.splits import judge_of
 from ..errors import UsageError, counted
 from ..evaluation.confusion import TITLES
+from ..models.parts import CHANNELS, describe, input_size
 from ..settings.arguments import FinetuningArguments
 from ..settings.data import DataArguments
 
@@ -166,13 +167,13 @@ def plan(
     updates = args.max_steps if args.max_steps > 0 else math.ceil(per_epoch * args.num_train_epochs)
     epochs = args.num_train_epochs if args.max_steps <= 0 else args.max_steps / per_epoch
     warmup = args.warmup_steps if args.warmup_steps is not None else args.warmup_epochs * per_epoch
-    judge, size = judge_of(splits), model.config.image_size
+    judge, size = judge_of(splits), input_size(model)
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     made = Plan(
         images=images,
         groups={split: _groups(dataset) for split, dataset in splits.items()},
         left_out=[(step["images"], step["why"]) for step in ledger["left_out"]],
-        model=f"ViT of {model.config.num_hidden_layers} blocks of {model.config.hidden_size}, {size} pixels",
+        model=f"{describe(model)}, {size} pixels",
         parameters=parameters,
         images_per_update=per_update,
         learning_rate=args.absolute_learning_rate,
@@ -341,8 +342,8 @@ def fitting_batch_size(step: Callable[[int], object], asked: int) -> int:
 
 
 def _step(model: StockModel, images: int, args: FinetuningArguments) -> None:
-    size, channels = model.config.image_size, model.config.num_channels
-    pixels = torch.rand(images, channels, size, size, device=args.device)
+    size = input_size(model)
+    pixels = torch.rand(images, CHANNELS, size, size, device=args.device)
     labels = torch.zeros(images, dtype=torch.long, device=args.device)
     half = torch.bfloat16 if args.bf16 else torch.float16
     training = model.training

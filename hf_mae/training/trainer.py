@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback, get_scheduler
@@ -22,6 +23,7 @@ from ..data.streams import ImageStream
 from ..errors import UsageError, one_line
 from ..files.writing import open_to_the_umask
 from ..models.attention import plain_attention_for
+from ..models.parts import blocks_of, is_timm
 from ..settings.arguments import ReferenceTraining
 from ..settings.training import COSINE
 from .checkpoints import Launch, check_resumable, last_checkpoint, refuse_fewer_epochs, write_launch
@@ -141,6 +143,10 @@ class ReferenceTrainer(HookedTrainer):
                 stack.enter_context(attention_set_to(model, plain_attention_for(model)))
             stack.enter_context(frozen(model, self.fixed_parameters(model)))
             yield model
+
+    def blocks(self, model: StockModel) -> Sequence[nn.Module]:
+        """Of any network of transformers or timm."""
+        return blocks_of(model)
 
     def fixed_parameters(self, model: StockModel) -> list[str]:
         """Names of parameters that this training leaves as they are, whatever their `requires_grad`."""
@@ -351,7 +357,7 @@ def _with_learning_rate(args: ReferenceTraining) -> ReferenceTraining:
 def plain_attention_is_faster(model: StockModel, device: torch.device) -> bool:
     """Whether training is faster with plain attention: on a CPU the backward pass of torch's fused one takes longer
     than all matrix products (1.15 to 1.5 x the images a second: scripts/benchmark_attention.py)."""
-    return device.type == "cpu" and attention_of(model) == "sdpa"
+    return device.type == "cpu" and attention_of(model) == "sdpa" and not is_timm(model.config)
 
 
 @contextmanager

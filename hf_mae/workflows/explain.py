@@ -20,6 +20,7 @@ from ..evaluation.scores import softmax
 from ..files.writing import write_picture
 from ..models.ensemble import Ensemble, members_of
 from ..models.loading import class_names, load_classifier
+from ..models.parts import describe, is_vit
 from ..reporting.explanations import Explained, contact_sheet, explain_batch
 from ..settings.evaluation import ExplainArguments
 from ..settings.fill import fill
@@ -67,6 +68,8 @@ def explain(*, recipe: str | None = None, **flags: Any) -> Explanations:
             f"{options.model_name_or_path} is an ensemble, whose members look each for itself: explain one of them "
             f"({Path(str(options.model_name_or_path)) / members_of(str(options.model_name_or_path))[0].folder})."
         )
+    if not is_vit(model.config):
+        raise UsageError(f"{options.model_name_or_path} is a {describe(model)}: explain is for ViTs.")
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     if options.target is not None and options.target not in model.config.label2id:
         known = ", ".join(model.config.label2id)

@@ -10,12 +10,14 @@ import numpy as np
 import torch
 
 from ..data.images import EvaluationImages, collate
+from ..data.processors import of_transformers
 from ..data.sources import load_splits
 from ..data.splits import chosen_split
 from ..errors import CommandLineError, UsageError
 from ..evaluation.metrics import classification_scores
 from ..files.writing import whole_folder, write_json
 from ..models.loading import class_names, load_classifier
+from ..models.parts import input_size
 from ..settings.fill import fill
 from ..settings.sharing import OnnxArguments
 from ..sharing import onnx
@@ -58,7 +60,7 @@ def export_onnx(*, recipe: str | None = None, **flags: Any) -> OnnxExport:
     with whole_folder(options.output_dir, options.overwrite) as folder:
         checked = _export_and_check(model, images, folder, options.int8)
         model.config.save_pretrained(folder)
-        processor.save_pretrained(folder)
+        of_transformers(processor).save_pretrained(folder)
         shutil.copy(onnx.EXAMPLE, folder / "example.py")
         write_json(folder / "check.json", checked)
         return OnnxExport(checked, _sizes(folder), str(options.output_dir))
@@ -69,6 +71,8 @@ def _into_the_run(options: OnnxArguments, model: Any, images: _Images) -> OnnxEx
     run = Path(options.model_name_or_path or "")
     if not (run / "config.json").is_file():
         raise CommandLineError(f"{run} is no folder of a run: name a folder to write to, OUT.")
+    if not (run / "preprocessor_config.json").is_file():
+        raise CommandLineError(f"{run} keeps its preprocessing as timm does: name a folder to write to, OUT.")
     with whole_folder(run / onnx.FOLDER, options.overwrite) as folder:
         checked = _export_and_check(model, images, folder, options.int8)
         for path in list((folder / onnx.FOLDER).iterdir()):
@@ -116,7 +120,7 @@ def _export_and_check(model: Any, images: _Images, folder: Path, int8: bool) -> 
 
 def _images_to_check_on(options: OnnxArguments, model: Any, processor: Any) -> _Images:
     if not options.data_dir:
-        size = model.config.image_size
+        size = input_size(model)
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(onnx.RANDOM_IMAGES, 3, size, size, generator=generator)
         return _Images([noise.numpy()], None, "random noise (pass --data_dir to check on images)")

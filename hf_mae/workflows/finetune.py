@@ -21,6 +21,7 @@ from ..data.images import EvaluationImages, TrainingImages
 from ..data.leakage import pretraining_record, seen_in_pretraining, warn_of_seen
 from ..data.ledger import Ledger
 from ..data.manifests import manifest_of
+from ..data.processors import as_timms
 from ..data.sources import is_ordered
 from ..data.splits import HELD_OUT, judge_of
 from ..data.study import study_of
@@ -32,6 +33,7 @@ from ..files.writing import whole_file, write_text
 from ..models.building import build_classifier
 from ..models.checkpoints import resolve
 from ..models.loading import load_classifier
+from ..models.parts import input_size, is_timm, width_of
 from ..reporting import figures
 from ..reporting.model_card import write_model_card
 from ..reporting.report import write_own_report
@@ -145,7 +147,7 @@ def finetune_on(
     if checkpoint:
         refuse_other_data(Path(checkpoint).parent, source)
     with args.main_process_first(desc="preparing the images"):
-        training_images, held_out, processor = prepare_images(splits, data_args, model.config.image_size, args.seed)
+        training_images, held_out, processor = prepare_images(splits, data_args, model, args.seed)
     trainer = MaeFinetuner(
         model=model,
         args=args,
@@ -229,7 +231,7 @@ def _build(
     logger.info(model.conversion_report.summary())
     if checkpoint:
         refuse_another_model(checkpoint, model.config)
-    warn_of_fp16(args.fp16, model.config.hidden_size)
+    warn_of_fp16(args.fp16, width_of(model))
     return model
 
 
@@ -276,11 +278,14 @@ def _look_for_leakage(
 
 
 def prepare_images(
-    splits: DatasetDict, data_args: DataArguments, size: int, seed: int
+    splits: DatasetDict, data_args: DataArguments, model: StockModel, seed: int
 ) -> tuple[TrainingImages, dict[str, EvaluationImages], Any]:
     """The training images, the held-out images by split, and the image processor that goes with the model."""
+    size = input_size(model)
     mean, std = parse_mean_std(data_args.mean_std, data_args.transforms, splits["train"], size)
     processor = image_processor(data_args.transforms, size, mean, std)
+    if is_timm(model.config):
+        processor = as_timms(processor, model.config)
     transform = training_transform(
         data_args.transforms,
         size,

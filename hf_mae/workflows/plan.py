@@ -11,6 +11,7 @@ from ..data.sources import load_splits
 from ..models.building import build_classifier
 from ..models.checkpoints import resolve
 from ..models.loading import own_label_names
+from ..models.parts import input_size, width_of
 from ..settings.data import DataArguments
 from ..settings.fill import Settings, fill, read_values
 from ..settings.models import ModelArguments
@@ -40,6 +41,7 @@ def plan(*, recipe: str | None = None, **flags: Any) -> Plan:
         id2label=dict(enumerate(splits["train"].features["labels"].names)),
         image_size=model_args.image_size,
         num_attention_heads=model_args.num_attention_heads,
+        random_weights=model_args.random_weights,
     )
     return plan_of(splits, ledger, model, data_args, args, measure=True)
 
@@ -62,8 +64,13 @@ def settled(recipe: str | None, flags: Mapping[str, Any]) -> tuple[Settings, lis
     if chosen:
         settings = _with(recipe, flags, chosen)
         splits, _ = read(model_args, settings.parts[1], args.seed)
-    config = build_classifier(resolve(model_args.model_name_or_path or ""), pooling="auto", num_labels=2).config
-    chosen += [one for one in choose(splits, config.hidden_size, config.image_size) if one.name not in given]
+    model = build_classifier(
+        resolve(model_args.model_name_or_path or ""),
+        pooling="auto",
+        num_labels=2,
+        random_weights=model_args.random_weights,
+    )
+    chosen += [one for one in choose(splits, width_of(model), input_size(model)) if one.name not in given]
     for one in chosen:
         logger.info("chosen: %s %s, as %s", one.name, one.value, one.reason)
     return _with(recipe, flags, chosen), chosen

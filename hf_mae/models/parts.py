@@ -1,0 +1,139 @@
+"""The parts that image classifiers of transformers and timm have in common, whatever they are called there."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..compat.transformers import StockModel
+from ..errors import UsageError
+
+CHANNELS = 3  # of every image that is read
+
+
+def is_vit(config: Any) -> bool:
+    """Whether a configuration is of transformers' ViT or BEiT, of which fine-tuned MAE encoders are."""
+    return config.model_type in ("vit", "beit")
+
+
+def is_timm(config: Any) -> bool:
+    """Whether a configuration is of a timm model, in the wrapper of transformers."""
+    return bool(config.model_type == "timm_wrapper")
+
+
+def input_size(model: StockModel) -> int:
+    """Pixels a side that a model is used with."""
+    return int(getattr(model, "input_size", None) or own_size(model.config) or model.config.image_size)
+
+
+def own_size(config: Any) -> int | None:
+    """Pixels a side that a configuration says; None where it says nothing (as a ResNet's).
+
+    Raises:
+        UsageError: they are not square, or of other than three channels.
+    """
+    timm = (getattr(config, "pretrained_cfg", None) or {}).get("input_size") if is_timm(config) else None
+    own = getattr(config, "vision_config", config)
+    channels, *sides = timm or (getattr(own, "num_channels", CHANNELS), getattr(own, "image_size", None))
+    if channels != CHANNELS:
+        raise UsageError(f"it takes images of {channels} channels, and images are read as RGB, of three.")
+    sides = [side for part in sides for side in (part if isinstance(part, (list, tuple)) else [part])]
+    if len(set(sides)) != 1:
+        raise UsageError(f"it takes images of {' x '.join(map(str, sides))} pixels, and only square ones are used.")
+    return sides[0]
+
+
+def width_of(model: StockModel) -> int:
+    """Channels of what the head reads."""
+    return int(head_of(model)[1].in_features)
+
+
+def head_of(model: StockModel) -> tuple[str, nn.Linear]:
+    """The last linear layer, which gives the logits, and its name.
+
+    Raises:
+        UsageError: the logits come from something else.
+    """
+    classes = model.config.num_labels
+    linear = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if not linear or linear[-1][1].out_features != classes:
+        raise UsageError(f"a {describe(model)} has no single linear head of {classes} classes, as is needed here.")
+    return linear[-1]
+
+
+def describe(model: StockModel) -> str:
+    """The kind of network, and its size, in a few words."""
+    blocks = len(blocks_of(model))
+    config = model.config
+    if is_vit(config):
+        return f"ViT of {blocks} blocks of {config.hidden_size}"
+    kind = config.architecture if is_timm(config) else config.model_type
+    return f"{kind} of {blocks} blocks"
+
+
+def blocks_of(model: nn.Module) -> list[nn.Module]:
+    """The residual blocks of a network, in the order in which an image passes them.
+
+    They are the members of its lists of modules of one class, or where these are stages, of the lists within them.
+    """
+    return list(_members(model, levels=2))
+
+
+def _members(module: nn.Module, levels: int) -> Iterator[nn.Module]:
+    for child in module.children():
+        if not _lists_one_kind(child):
+            yield from _members(child, levels)
+        elif levels > 1:
+            for member in child.children():
+                lists = (
+                    [member] if _lists_one_kind(member) else [one for one in member.children() if _lists_one_kind(one)]
+                )
+                yield from (block for one in lists for block in one.children()) if lists else [member]
+        else:
+            yield from child.children()
+
+
+def _lists_one_kind(module: nn.Module) -> bool:
+    """Whether it is a list of modules of one class of its own (or of lists), not of torch's layers."""
+    kinds = {type(member) for member in module.children()}
+    if not isinstance(module, (nn.ModuleList, nn.Sequential)) or len(kinds) != 1:
+        return False
+    (kind,) = kinds
+    return issubclass(kind, (nn.ModuleList, nn.Sequential)) or not kind.__module__.startswith("torch.")
+
+
+def layers_of(model: StockModel) -> tuple[dict[str, int], int]:
+    """The layer of each parameter, for layer-wise lr decay, and that of the head.
+
+    Of timm models timm's own `group_matcher` says it. Of others, the stem is layer 0 and block i layer i + 1; what is
+    between two blocks (a downsampling) belongs to the one that comes, and what comes after all of them to the head.
+
+    Raises:
+        UsageError: no blocks are known of it.
+    """
+    if is_timm(model.config) and hasattr(model.timm_model, "group_matcher"):
+        from timm.models import group_parameters
+
+        grouped = group_parameters(model.timm_model, model.timm_model.group_matcher(coarse=False), reverse=True)
+        return {f"timm_model.{name}": layer for name, layer in grouped.items()}, max(grouped.values())
+    names = {id(module): name for name, module in model.named_modules()}
+    prefixes = [f"{names[id(block)]}." for block in blocks_of(model)]
+    if not prefixes:
+        raise UsageError(f"no blocks are known of a {describe(model)}: train it with --layer_decay 1.")
+    layers, passed = {}, 0
+    within = {prefix: number for number, prefix in enumerate(prefixes, 1)}
+    last = len(prefixes) + 1
+    own = [next((within[p] for p in prefixes if name.startswith(p)), None) for name, _ in model.named_parameters()]
+    for (name, _), number in zip(model.named_parameters(), own, strict=True):
+        passed = number or passed
+        following = 0 if passed == 0 else passed + 1
+        layers[name] = number if number is not None else min(following, last)
+    return layers, last
+
+
+def mean_of_places(features: Tensor) -> Tensor:
+    """What a network makes of images, tokens or a square map of them, as (images, channels)."""
+    if features.ndim == 4:
+        _, first, second, third = features.shape
+        return features.mean((1, 2) if first == second != third else (2, 3))
+    return features.mean(1) if features.ndim == 3 else features

@@ -1,0 +1,277 @@
+"""Other networks than the reference's: built, read back, and trained layer by layer like it."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from timm.optim import param_groups_layer_decay
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    CLIPConfig,
+    ConvNextConfig,
+    Dinov2Config,
+    EfficientNetConfig,
+    ResNetConfig,
+    SiglipConfig,
+    Swinv2Config,
+)
+
+from hf_mae import build_classifier
+from hf_mae.conversion.errors import ConversionError
+from hf_mae.data.processors import arithmetic, as_timms, geometry, of_transformers, settings_of
+from hf_mae.data.transforms import image_processor
+from hf_mae.errors import UsageError
+from hf_mae.evaluation.doubt import features_kept
+from hf_mae.models.ensemble import Ensemble
+from hf_mae.models.loading import load_classifier
+from hf_mae.models.parts import blocks_of, head_of, input_size, is_timm, layers_of
+from hf_mae.models.stochastic_depth import drop_path_of
+from hf_mae.training.layer_decay import layer_of, parameter_groups
+
+NAMES = ["adenoma", "mucosa", "polyp"]
+LABELS = dict(enumerate(NAMES))
+TOWER = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
+TWO_TOWERS = {"vision_config": TOWER | {"image_size": 64, "patch_size": 16}, "text_config": TOWER | {"vocab_size": 32}}
+# Of transformers: configuration, blocks, and the layer of a parameter that shows how layers are counted.
+STOCK = {
+    "convnext": (
+        ConvNextConfig(hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 2, 1], image_size=64),
+        5,
+        {
+            "convnext.embeddings.patch_embeddings.weight": 0,
+            "convnext.encoder.stages.1.downsampling_layer.1.weight": 2,
+            "convnext.encoder.stages.2.layers.1.pwconv1.weight": 4,
+            "convnext.layernorm.weight": 6,
+        },
+    ),
+    "swinv2": (
+        Swinv2Config(image_size=64, patch_size=4, embed_dim=8, depths=[1, 2], num_heads=[1, 2], window_size=4),
+        3,
+        {"swinv2.encoder.layers.0.downsample.reduction.weight": 2, "swinv2.layernorm.weight": 4},
+    ),
+    "efficientnet": (
+        EfficientNetConfig(width_coefficient=0.1, depth_coefficient=0.3, image_size=64, hidden_dim=128),
+        8,
+        {"efficientnet.encoder.top_conv.weight": 9},
+    ),
+    "dinov2": (
+        Dinov2Config(hidden_size=16, num_hidden_layers=3, num_attention_heads=2, image_size=70, patch_size=14),
+        3,
+        {"dinov2.embeddings.cls_token": 0, "dinov2.encoder.layer.2.mlp.fc1.weight": 3},
+    ),
+    "clip": (
+        CLIPConfig(**TWO_TOWERS),
+        3,
+        {"vision_model.pre_layrnorm.weight": 0, "vision_model.post_layernorm.bias": 4},
+    ),
+    "siglip": (SiglipConfig(**TWO_TOWERS), 3, {"vision_model.embeddings.position_embedding.weight": 0}),
+    "resnet": (
+        ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 2]),
+        3,
+        {"resnet.encoder.stages.1.layers.0.layer.2.convolution.weight": 2, "classifier.1.weight": 4},
+    ),
+}
+TIMM = ("test_vit", "test_convnext", "test_efficientnet", "test_resnet")
+
+
+@pytest.fixture(scope="module")
+def stock(tmp_path_factory):
+    """kind -> a folder of a transformers classifier of two classes, with its own weights."""
+    root = tmp_path_factory.mktemp("stock")
+
+    def folder(kind: str):
+        if not (root / kind).exists():
+            torch.manual_seed(0)
+            AutoModelForImageClassification.from_config(STOCK[kind][0]).save_pretrained(root / kind)
+        return root / kind
+
+    return folder
+
+
+@pytest.mark.parametrize("kind", STOCK)
+def test_a_classifier_of_transformers_is_built_and_read_back(stock, kind, tmp_path):
+    size = 64 if kind == "resnet" else None
+    model = build_classifier(stock(kind), id2label=LABELS, image_size=size, drop_path=0.1)
+    _, blocks, expected = STOCK[kind]
+    layers, last = layers_of(model)
+    assert len(blocks_of(model)) == blocks == last - 1
+    assert {name: layers[name] for name in expected} == expected
+    head, linear = head_of(model)
+    assert layers[f"{head}.bias"] == last and linear.out_features == 3
+    groups = parameter_groups(model, 1.0, layer_decay=0.5)
+    assert sum(len(group["params"]) for group in groups) == len(layers) == len(list(model.parameters()))
+    assert {group["lr"] for group in groups} == {0.5 ** (last - layer) for layer in {*layers.values()}}
+    assert all(group["weight_decay"] == 0 for group in groups for p in group["params"] if p.ndim == 1)
+    assert model.training and model.conversion_report.new[0]["target"] == head
+    if kind in ("convnext", "swinv2", "dinov2"):
+        assert drop_path_of(model) == pytest.approx(0.1)
+    _reads_back(model, tmp_path)
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_a_model_of_timm_has_timms_own_layers_and_is_read_back(name, tmp_path):
+    torch.manual_seed(0)
+    model = build_classifier(f"timm/{name}", id2label=LABELS, image_size=64, drop_path=0.1, random_weights=True)
+    theirs = (
+        param_groups_layer_decay(model.timm_model, 0.05, model.timm_model.no_weight_decay(), layer_decay=0.75)
+        if hasattr(model.timm_model, "no_weight_decay")
+        else param_groups_layer_decay(model.timm_model, 0.05)
+    )
+    expected = {id(p): (group["lr_scale"], group["weight_decay"]) for group in theirs for p in group["params"]}
+    groups = parameter_groups(model, 2.0, weight_decay=0.05, layer_decay=0.75)
+    found = {id(p): (group["lr"] / 2, group["weight_decay"]) for group in groups for p in group["params"]}
+    assert found.keys() == expected.keys() and all(found[p] == pytest.approx(expected[p]) for p in found)
+    _reads_back(model, tmp_path)
+
+
+def _reads_back(model, folder):
+    """Saved, read back by the product and by stock code: the same logits, classes and pixels."""
+    size = input_size(model)
+    pixels = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
+    processor = image_processor("endoscopy", size)
+    if is_timm(model.config):
+        processor = as_timms(processor, model.config)
+    model.eval().save_pretrained(folder)
+    processor.save_pretrained(folder)
+    again, read = load_classifier(str(folder))
+    with torch.no_grad(), features_kept(again) as features:
+        logits = again(pixel_values=pixels).logits
+        kept = features()
+        assert torch.equal(logits, model(pixel_values=pixels).logits)
+    assert [depth.shape for depth in kept] == [(2, depth.shape[1]) for depth in kept] and len(kept) == 3
+    assert kept[2].shape[1] == head_of(model)[1].in_features
+    assert again.config.id2label == LABELS and input_size(again) == size
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8))
+    stock = AutoImageProcessor.from_pretrained(folder)
+    expected = stock(image, return_tensors="pt")["pixel_values"][0]
+    for one in (processor, read):
+        torch.testing.assert_close(arithmetic(one)(np.array(geometry(one)(image))), expected, rtol=0, atol=0)
+
+
+def test_the_layers_that_are_seen_are_those_of_the_reference(tiny_pth):
+    for pooling in ("mean", "cls"):
+        model = build_classifier(tiny_pth, pooling=pooling, num_labels=3)
+        layers, last = layers_of(model)
+        assert layers == {name: layer_of(name, last - 1) for name in layers}
+
+
+def test_a_head_stays_where_it_knows_the_classes_and_is_fresh_where_it_does_not(stock, tmp_path):
+    first = build_classifier(stock("convnext"), id2label=LABELS)
+    first.save_pretrained(tmp_path / "first")
+    same = build_classifier(tmp_path / "first", id2label=LABELS)
+    assert torch.equal(same.classifier.weight, first.classifier.weight) and not same.conversion_report.new
+    other = build_classifier(tmp_path / "first", id2label={0: "a", 1: "b", 2: "c"})
+    assert not torch.equal(other.classifier.weight, first.classifier.weight) and not other.classifier.bias.any()
+    assert "knows other classes (adenoma, mucosa, polyp)" in other.conversion_report.summary()
+    fewer = build_classifier(tmp_path / "first", num_labels=2)
+    assert fewer.config.num_labels == 2 and "no head of 2 classes" in fewer.conversion_report.summary()
+    for one in (same, other, fewer):
+        assert torch.equal(one.convnext.layernorm.weight, first.convnext.layernorm.weight)
+
+
+def test_an_encoder_without_a_head_gets_one(stock, tmp_path):
+    full = AutoModelForImageClassification.from_pretrained(stock("dinov2"))
+    full.dinov2.save_pretrained(tmp_path)
+    model = build_classifier(tmp_path, id2label=LABELS)
+    assert torch.equal(model.dinov2.embeddings.cls_token, full.dinov2.embeddings.cls_token)
+    assert "no head of 3 classes" in model.conversion_report.summary()
+
+
+def test_images_of_another_size(stock, tmp_path):
+    assert input_size(build_classifier(stock("dinov2"), id2label=LABELS, image_size=42)) == 42
+    with pytest.raises(UsageError, match="cannot take images of 96 pixels"):
+        build_classifier(stock("clip"), id2label=LABELS, image_size=96)
+    with pytest.raises(UsageError, match="cannot take images of 70 pixels"):
+        build_classifier("timm/test_vit", id2label=LABELS, image_size=70, random_weights=True)
+    model = build_classifier("timm/test_vit", id2label=LABELS, image_size=96, random_weights=True)
+    assert model.timm_model.pos_embed.shape[1] == 36 + 1 and model.config.model_args["img_size"] == 96
+    _reads_back(model, tmp_path)
+
+
+def test_what_is_for_the_reference_alone_is_refused(stock):
+    with pytest.raises(UsageError, match="--pooling is for an MAE ViT"):
+        build_classifier(stock("convnext"), id2label=LABELS, pooling="cls")
+    with pytest.raises(UsageError, match="--num_attention_heads is for an MAE ViT"):
+        build_classifier(stock("convnext"), id2label=LABELS, num_attention_heads=4)
+
+
+def test_missing_and_broken_weights_are_told(stock, tmp_path):
+    model = AutoModelForImageClassification.from_pretrained(stock("convnext"))
+    state = model.state_dict()
+    model.save_pretrained(tmp_path / "few", state_dict={n: t for n, t in state.items() if "stages.2" not in n})
+    with pytest.raises(UsageError, match=r"lacks weights of a ConvNextForImageClassification.*stages\.2"):
+        build_classifier(tmp_path / "few", id2label=LABELS)
+    model.convnext.layernorm.weight.data[0] = math.nan
+    model.save_pretrained(tmp_path / "nan")
+    with pytest.raises(ConversionError, match="not finite"):
+        build_classifier(tmp_path / "nan", id2label=LABELS)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"model_args": {"checkpoint_path": "/tmp/weights.pth"}}, "checkpoint_path"),
+        ({"model_args": {"depth": 10**9}}, "depth"),
+        ({"model_args": "depth"}, "model_args"),
+        ({"architecture": "local-dir:/tmp/model"}, "architecture"),
+        ({"architecture": None}, "architecture"),
+        ({"pretrained_cfg": {"input_size": [3, 10**6, 10**6]}}, "input_size"),
+        ({"pretrained_cfg": {"input_size": [3, 64, 64], "crop_pct": 1e-6}}, "crop_pct"),
+    ],
+)
+def test_a_configuration_of_timm_reads_nothing_by_itself(tmp_path, change, told):
+    model = build_classifier("timm/test_convnext", id2label=LABELS, random_weights=True)
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
+    for read in (lambda: load_classifier(str(tmp_path)), lambda: build_classifier(tmp_path, id2label=LABELS)):
+        with pytest.raises((ConversionError, UsageError), match=told):
+            read()
+
+
+@pytest.mark.parametrize("family", ["endoscopy", "imagenet"])
+@pytest.mark.parametrize("size", [64, 192, 224, 336])
+def test_timms_preprocessing_is_that_of_the_family(family, size):
+    model = build_classifier("timm/test_convnext", id2label=LABELS, random_weights=True)
+    own = image_processor(family, size)
+    timms = as_timms(own, model.config)
+    back = settings_of(of_transformers(timms))
+    same = ("size", "crop_size", "do_center_crop", "resample", "image_mean", "image_std")
+    wanted = own.to_dict()
+    assert {name: back.get(name) for name in same if wanted.get(name)} == {
+        name: wanted[name] for name in same if wanted.get(name)
+    }
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)).resize((900, 700))
+    if size == 192:
+        return  # half of the margin of 27 pixels is no whole pixel, and the two crop one pixel apart
+    one, two = (np.asarray(geometry(p)(image)).astype(int) for p in (own, timms))
+    assert np.abs(one - two).max() <= 1  # Pillow and torchvision round differently
+
+
+def test_other_networks_join_an_ensemble(tiny_pth):
+    models = [
+        build_classifier(tiny_pth, id2label=LABELS).eval(),
+        build_classifier("timm/test_convnext", id2label=LABELS, image_size=64, random_weights=True).eval(),
+    ]
+    size = input_size(models[0])
+    processors = [image_processor("endoscopy", size), None]
+    processors[1] = as_timms(image_processor("endoscopy", size, (0.5,) * 3, (0.5,) * 3), models[1].config)
+    pixels = torch.randn(2, 3, size, size)
+    both = Ensemble(models, processors).eval()
+    mean, std = (torch.tensor(processors[0].to_dict()[name]).view(3, 1, 1) for name in ("image_mean", "image_std"))
+    with torch.no_grad():
+        scores = [models[0](pixel_values=pixels).logits.softmax(-1)]
+        scores.append(models[1](pixel_values=(pixels * std + mean - 0.5) / 0.5).logits.softmax(-1))
+        torch.testing.assert_close(both(pixels).logits.softmax(-1), torch.stack(scores).mean(0))
+
+
+def test_a_name_that_timm_does_not_know_is_told(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ConversionError, match="timm/no_such_network"):
+        build_classifier("timm/no_such_network", id2label=LABELS, random_weights=True)
+    assert timm.is_model("test_vit")
