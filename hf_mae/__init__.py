@@ -45,5 +45,6 @@ __all__, __getattr__, __dir__ = exports(
         "read_record": "runs.record_files",
         "reconstruct": "workflows.reconstruct",
         "report": "workflows.report",
+        "search": "workflows.search",
     },
 )

@@ -19,6 +19,7 @@ from matplotlib.text import Text
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from ..errors import one_line
+from ..evaluation.confusion import TITLES
 from ..evaluation.metrics import CALIBRATION_BINS
 from ..files.writing import says_disk_full, whole_file
 
@@ -338,6 +339,40 @@ def risk_over_coverage(rows: list[dict[str, float]], aurc: float, path: Path, ti
     axes.set(xlim=(0, 102), ylim=(0, max(1.0, 1.1 * max(risk))), title=f"{title}: AURC {aurc:.3f}")
     axes.set(xlabel="surest images that are answered, %", ylabel="wrong among them, %")
     axes.grid(alpha=0.3)
+    _save(figure, path)
+
+
+@said_if_it_fails
+def searched(
+    points: dict[str, list[tuple[float, float, bool]]], scales: dict[str, bool], best: int, metric: str, path: Path
+) -> None:
+    """The scores of the trials of a search over each setting.
+
+    Args:
+        points: by setting, of each trial its value, its score in per cent, and whether it was stopped early.
+        scales: by setting, whether its axis is logarithmic.
+        best: place of the best trial.
+        metric: what the score is.
+    """
+    columns = 2 if len(points) == 4 else min(len(points), 3)
+    lines = -(-len(points) // columns)
+    figure = PlainFigure(figsize=(ONE_COLUMN * columns * 0.75, 2.2 * lines))
+    axes = figure.subplots(lines, columns, squeeze=False, sharey=True)
+    for panel, (name, trials) in zip(axes.flat, points.items()):
+        for stopped, label, style in ((False, "whole", {"marker": "o"}), (True, "stopped early", {"marker": "x"})):
+            chosen = [(value, score) for value, score, early in trials if early == stopped]
+            if chosen:
+                panel.plot(*zip(*chosen), ls="", ms=3.5, color=_colour(int(stopped)), label=label, **style)
+        panel.plot(*trials[best][:2], "*", ms=9, color=COLOURS[-1], label="best", zorder=3)
+        panel.set(xlabel=name.replace("_", " "), xscale="log" if scales[name] else "linear")
+        panel.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        panel.grid(alpha=0.3)
+    for row in axes:
+        row[0].set_ylabel(f"{TITLES.get(metric, metric)} (%)")
+    for panel in list(axes.flat)[len(points) :]:
+        panel.set_axis_off()
+    axes.flat[0].legend()
+    figure.tight_layout()
     _save(figure, path)
 
 

@@ -25,6 +25,26 @@ class CrossvalArguments:
     )
 
 
+SEARCHED = ("learning_rate", "layer_decay", "drop_path", "weight_decay")  # where --search does not say
+
+
+@dataclass
+class SearchArguments:
+    """How much is tried."""
+
+    trials: int = option(
+        20, "Trials, with those of an interrupted search in the same folder.", common=True, group="Search"
+    )
+    search: list[str] | None = option(
+        None,
+        f"What is searched: learning_rate, layer_decay, drop_path, weight_decay, smoothing, warmup_epochs. Not given: "
+        f"{', '.join(SEARCHED)}.",
+        common=True,
+        group="Search",
+        metavar="NAME",
+    )
+
+
 @dataclass
 class EnsembleArguments:
     """Which models become one."""

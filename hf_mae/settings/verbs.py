@@ -35,6 +35,7 @@ from .studies import (
     CrossvalArguments,
     EnsembleArguments,
     RecipesArguments,
+    SearchArguments,
     TranslateArguments,
 )
 from .training import FinetuningFields, PretrainingFields, ReferenceFields
@@ -87,7 +88,7 @@ class Verb:
     @property
     def has_result(self) -> bool:
         """Whether it can print what it found as JSON (`--json`)."""
-        return self.name in ("finetune", "distill", "plan", "evaluate", "crossval", "probe", "report")
+        return self.name in ("finetune", "distill", "plan", "evaluate", "crossval", "search", "probe", "report")
 
     @property
     def trains(self) -> bool:
@@ -174,6 +175,15 @@ VERBS = {
             "train and evaluate every fold and seed",
             "Train and evaluate every fold and seed; finished runs are skipped, interrupted ones go on.",
             (CrossvalArguments, ModelArguments, DataArguments, FinetuningFields),
+            required=(*_SOURCE, "output_dir"),
+            words=_SOURCE,
+            defaults=KEEPS_THE_BEST,
+        ),
+        Verb(
+            "search",
+            "choose hyper-parameters on a split of their own, and train with the best",
+            "Try settings, judged on a share of the training images (--select_on), and train with the best of them.",
+            (SearchArguments, ModelArguments, DataArguments, FinetuningFields),
             required=(*_SOURCE, "output_dir"),
             words=_SOURCE,
             defaults=KEEPS_THE_BEST,

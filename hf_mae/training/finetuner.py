@@ -127,9 +127,9 @@ class MaeFinetuner(ReferenceTrainer):
         return [name for name, _ in model.named_parameters() if not name.startswith(f"{head}.")]
 
     @contextmanager
-    def model_in_training(self) -> Iterator[StockModel]:
+    def as_in_training(self, model: StockModel) -> Iterator[StockModel]:
         """With patch dropout, where it is asked for."""
-        with super().model_in_training() as model, patches_dropped(model, self.args.patch_dropout):
+        with super().as_in_training(model), patches_dropped(model, self.args.patch_dropout):
             yield model
 
     # The average of the weights

@@ -5,7 +5,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
-from transformers import TrainerCallback, get_scheduler
+from transformers import TrainerCallback, get_scheduler, set_seed
 
 from ..compat.accelerate import with_small_sampler
 from ..compat.transformers import HookedTrainer, StockModel, attention_of, attention_set_to
@@ -36,6 +36,10 @@ from .workers import with_calm_workers
 logger = logging.getLogger(__name__)
 
 
+class NotFinite(UsageError):
+    """A loss was not finite."""
+
+
 class ReferenceTrainer(HookedTrainer):
     """What both trainings share: linear lr rule, warm-up in epochs, a stop at losses that are not finite.
 
@@ -51,6 +55,7 @@ class ReferenceTrainer(HookedTrainer):
         self._refuse_optimizer_of_its_own_groups(kwargs.get("optimizer_cls_and_kwargs"))
         kwargs.setdefault("data_collator", collate)
         super().__init__(model=model, args=_with_learning_rate(args), **kwargs)
+        self.own_model = ExitStack()  # of what `model_init` made
         self.begun_with: Path | None = None  # the checkpoint that a training goes on from
         self._stream: StreamLoader | None = None
         self._losses: deque[_Loss] = deque()  # that have not been looked at yet
@@ -138,6 +143,12 @@ class ReferenceTrainer(HookedTrainer):
     def model_in_training(self) -> Iterator[StockModel]:
         """The model as it is trained; afterwards it is as the caller gave it, but for its weights."""
         model = self.accelerator.unwrap_model(self.model)
+        with self.as_in_training(model):
+            yield model
+
+    @contextmanager
+    def as_in_training(self, model: StockModel) -> Iterator[StockModel]:
+        """A model as it is trained."""
         with ExitStack() as stack:
             if plain_attention_is_faster(model, self.args.device):
                 stack.enter_context(attention_set_to(model, plain_attention_for(model)))
@@ -161,8 +172,16 @@ class ReferenceTrainer(HookedTrainer):
         self.begun_with = Path(resume_from_checkpoint) if isinstance(resume_from_checkpoint, str) else None
         if self.begun_with is not None:
             self.go_on_from(self.begun_with)
-        with self.model_in_training():
+        with nullcontext() if self.model_init is not None else self.model_in_training():
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def call_model_init(self, trial: Any = None) -> StockModel:
+        """A fresh model, which is this trainer's own, as it is trained, with the draws of a training of its own."""
+        model: StockModel = super().call_model_init(trial)
+        set_seed(self.args.seed)
+        self.own_model.close()
+        self.own_model.enter_context(self.as_in_training(model))
+        return model
 
     def go_on_from(self, checkpoint: Path) -> None:
         """Called before a checkpoint is loaded: refuses one that this training cannot go on from."""
@@ -308,7 +327,7 @@ class ReferenceTrainer(HookedTrainer):
         advice = "use --bf16 instead of --fp16, or a lower" if self.args.fp16 else "use a lower"
         last = last_checkpoint(self.args.folder)
         kept = f"The last checkpoint is {last}." if last else "No checkpoint was saved before that."
-        raise UsageError(
+        raise NotFinite(
             f"The loss became {loss} at update {found.update}, so training stopped: {advice} "
             f"learning rate.{batch} {kept}"
         )

@@ -143,7 +143,7 @@ def finetune_on(
     names = _class_names(splits, data_args)
     source = DataSource.of(data_args, args.seed, data_fingerprint(splits))
     args = _judged(args, judge_of(splits), given)
-    model = _build(model_args, args, names, checkpoint)
+    model = build_model(model_args, args, names, checkpoint)
     if checkpoint:
         refuse_other_data(Path(checkpoint).parent, source)
     with args.main_process_first(desc="preparing the images"):
@@ -214,9 +214,19 @@ def _judged(args: FinetuningArguments, judge: str | None, given: dict[str, Any])
     return args
 
 
-def _build(
-    model_args: ModelArguments, args: FinetuningArguments, names: list[str], checkpoint: str | None
+def build_model(
+    model_args: ModelArguments,
+    args: FinetuningArguments,
+    names: list[str],
+    checkpoint: str | None = None,
+    again: bool = False,
 ) -> StockModel:
+    """The model that is trained.
+
+    Args:
+        checkpoint: what the run goes on from.
+        again: nothing is said of it, as it was said before.
+    """
     set_seed(args.seed)  # of the fresh head
     model = build_classifier(
         resolve(model_args.model_name_or_path or ""),
@@ -228,7 +238,8 @@ def _build(
         num_attention_heads=model_args.num_attention_heads,
         random_weights=model_args.random_weights,
     )
-    logger.info(model.conversion_report.summary())
+    if not again:
+        logger.info(model.conversion_report.summary())
     if checkpoint:
         refuse_another_model(checkpoint, model.config)
     warn_of_fp16(args.fp16, width_of(model))

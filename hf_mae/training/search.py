@@ -1,0 +1,146 @@
+"""Searching hyper-parameters with transformers' own `Trainer.hyperparameter_search` and optuna.
+
+Trials are trained without a share of the training images, the selection split, and judged on it; nothing that is
+reported later is looked at. The study is kept in a file, so that a search that was stopped goes on.
+"""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..compat.transformers import StockModel
+from ..errors import UsageError
+from .finetuner import MaeFinetuner
+from .trainer import NotFinite
+
+logger = logging.getLogger(__name__)
+STUDY, STORE = "search", "search.db"
+STARTUP = 5  # trials before one is stopped early
+ATTRIBUTE = "settings"  # what a study was begun with
+# What is searched, and how: (smallest, largest, step); without a step on a logarithmic scale. The learning rate is a
+# factor of what the rule gives, since its size depends on the batch.
+SPACE: dict[str, tuple[float, float, float | None]] = {
+    "learning_rate": (0.1, 10.0, None),
+    "layer_decay": (0.5, 1.0, 0.05),
+    "drop_path": (0.0, 0.4, 0.1),
+    "weight_decay": (0.005, 0.5, None),
+    "smoothing": (0.0, 0.2, 0.05),
+    "warmup_epochs": (0.0, 10.0, 1.0),
+}
+
+
+class Search:
+    """Trials of one trainer.
+
+    Args:
+        trainer: with the selection split as its evaluation images; it saves nothing.
+        build: a fresh model with this rate of drop path.
+        names: what of `SPACE` is searched.
+        folder: where the study is kept.
+        settings: what it is begun with; a study of other settings is not gone on with.
+    """
+
+    def __init__(
+        self,
+        trainer: MaeFinetuner,
+        build: Callable[[float], StockModel],
+        names: list[str],
+        folder: Path,
+        settings: dict[str, Any],
+    ):
+        self.trainer, self.build = trainer, build
+        args = trainer.args
+        self.own = {name: float(getattr(args, name)) for name in names}  # what the first trial takes
+        self.metric = f"eval_{(args.metric_for_best_model or 'loss').removeprefix('eval_')}"
+        self.largest = bool(args.greater_is_better)
+        self._best: float | None = None  # of the trial that runs
+        self._trial = -1
+        trainer.model_init = self._fresh_model
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._where: dict[str, Any] = {"study_name": STUDY, "storage": f"sqlite:///{folder / STORE}", "load_if_exists": True}
+        self.study = optuna.create_study(direction=self._direction, **self._where)
+        self._begin(settings)
+
+    @property
+    def _direction(self) -> str:
+        return "maximize" if self.largest else "minimize"
+
+    def _begin(self, settings: dict[str, Any]) -> None:
+        """A study with its settings, whose first trial is the recipe as it is."""
+        from optuna.trial import TrialState
+
+        before = self.study.user_attrs.get(ATTRIBUTE)
+        if before is None:
+            self.study.set_user_attr(ATTRIBUTE, settings)
+            self.study.enqueue_trial(dict(self.own))
+        elif before != settings:
+            differing = sorted(name for name in {*before, *settings} if before.get(name) != settings.get(name))
+            raise UsageError(
+                f"the search in this folder was begun with other settings ({', '.join(differing)}): choose another "
+                "--output_dir."
+            )
+        for trial in self.study.get_trials(states=(TrialState.RUNNING,)):  # of a process that was killed
+            self.study.tell(trial.number, state=TrialState.FAIL)
+            self.study.enqueue_trial(trial.params)
+
+    def run(self, trials: int) -> None:
+        """Trains what is left of so many trials.
+
+        Raises:
+            UsageError: in none of them the losses stayed finite.
+        """
+        import optuna
+
+        done = self.study.get_trials(states=(optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED))
+        if left := trials - len(done):
+            logger.info("%d of %d trials are done.", len(done), trials) if done else None
+            self.trainer.hyperparameter_search(
+                hp_space=self.space,
+                compute_objective=self._objective,
+                n_trials=max(left, 0),
+                direction=self._direction,
+                backend="optuna",
+                sampler=optuna.samplers.TPESampler(seed=self.trainer.args.seed + len(done)),
+                pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=self._a_third()),
+                catch=(NotFinite,),
+                **self._where,
+            )
+        if not self.study.get_trials(states=(optuna.trial.TrialState.COMPLETE,)):
+            raise UsageError("no trial came to an end with a finite loss: search around a lower --learning_rate.")
+
+    def space(self, trial: Any) -> dict[str, float]:
+        """The values of a trial, by the names of the settings."""
+        values = {}
+        for name, own in self.own.items():
+            low, high, step = SPACE[name]
+            if name == "learning_rate":
+                low, high = low * own, high * own
+            values[name] = trial.suggest_float(name, low, high, step=step, log=step is None)
+        return values
+
+    def _a_third(self) -> int:
+        """Updates before which no trial is stopped."""
+        args, images = self.trainer.args, len(self.trainer.train_dataset)
+        updates = args.max_steps if args.max_steps > 0 else args.num_train_epochs * images / args.images_per_update
+        return int(updates / 3)
+
+    def _fresh_model(self, trial: Any) -> StockModel:
+        """Called by the Trainer at the start of a trial."""
+        values = self.space(trial)
+        self._best, self._trial = None, trial.number
+        logger.info("Trial %d: %s", trial.number + 1, shown(values))
+        return self.build(values.get("drop_path", self.trainer.args.drop_path))
+
+    def _objective(self, metrics: dict[str, float]) -> float:
+        """The best epoch so far, since that is the one that a fine-tuning keeps."""
+        value, choose = float(metrics[self.metric]), max if self.largest else min
+        self._best = value if self._best is None else choose(self._best, value)
+        return self._best
+
+
+def shown(values: dict[str, float]) -> str:
+    """Settings in a line."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in values.items())

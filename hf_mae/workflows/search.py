@@ -1,0 +1,221 @@
+"""`search`: hyper-parameters are chosen on images that judge nothing else, and the best model is trained with them."""
+
+import dataclasses
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import DatasetDict
+
+from ..data.fingerprint import data_fingerprint
+from ..data.ledger import Ledger
+from ..data.sources import is_ordered
+from ..errors import CommandLineError, UsageError
+from ..files.writing import write_csv, write_json
+from ..reporting import figures
+from ..reporting.model_card import write_model_card
+from ..runs.folder import held
+from ..runs.record import ALL_RESULTS, DataSource, RunRecord
+from ..runs.record_files import read_record, write_record
+from ..settings.arguments import FinetuningArguments
+from ..settings.data import DataArguments
+from ..settings.fill import Settings, fill
+from ..settings.models import ModelArguments
+from ..settings.studies import SEARCHED, SearchArguments
+from ..training.finetuner import MaeFinetuner
+from ..training.search import SPACE, Search, shown
+from .finetune import build_model, finetune_on, prepare_images
+from .plan import read
+
+logger = logging.getLogger(__name__)
+SHARE = 0.2  # of the training images, that judge the trials where --select_on does not say
+BEST = "best"  # the folder of the model that is trained with what was found
+NOT_OF_THE_SEARCH = {"output_dir", "trials", "disable_tqdm", "preprocessing_num_workers", "dataloader_num_workers"}
+
+
+@dataclass
+class Trial:
+    """A trial that came to an end, or was stopped as it was worse than most."""
+
+    number: int
+    values: dict[str, float]
+    score: float
+    stopped: bool = False
+
+
+@dataclass
+class SearchResult:
+    """What was found.
+
+    Args:
+        trials: in their order.
+        best: the best of them.
+        metric: that they were judged by, on the selection split.
+        largest: whether its greatest value is the best.
+        record: of the model that was trained with the best values.
+    """
+
+    trials: list[Trial]
+    best: Trial
+    metric: str
+    largest: bool
+    record: RunRecord | None
+
+
+def search(*, recipe: str | None = None, **flags: Any) -> SearchResult:
+    """Searches hyper-parameters, and fine-tunes with the best; a search that was stopped goes on.
+
+    Args:
+        recipe: a recipe of the package, or a YAML file; `flags` win over it.
+        flags: the flags of `hf-mae search`.
+
+    Raises:
+        UsageError: one sentence on what is wrong.
+    """
+    settings = fill("search", recipe, **flags)
+    options, model_args, data_args, args = settings.parts
+    _refuse_what_is_not_for_searches(options, args)
+    if not data_args.select_on:
+        data_args = dataclasses.replace(data_args, select_on=SHARE)
+        settings.given["select_on"] = SHARE
+        logger.info("%.0f %% of the training images judge the trials (--select_on).", 100 * SHARE)
+    splits, ledger = read(model_args, data_args, args.seed)
+    args.folder.mkdir(parents=True, exist_ok=True)
+    with held(args):
+        found = _searched(options, settings, splits, model_args, data_args, args)
+        study, metric = found.study, found.metric.removeprefix("eval_")
+        trials = _trials(study)
+        best = next(trial for trial in trials if trial.number == study.best_trial.number)
+        _write(args.folder, trials, best, metric)
+    logger.info("The best of %d trials: %s %.4f with %s", len(trials), metric, best.score, shown(best.values))
+    record = _train_best(settings, splits, ledger, model_args, data_args, args, best, len(trials))
+    return SearchResult(trials, best, metric, found.largest, record)
+
+
+def _refuse_what_is_not_for_searches(options: SearchArguments, args: FinetuningArguments) -> None:
+    try:
+        import optuna  # noqa: F401
+    except ImportError:
+        raise UsageError("search needs a package that is not installed: pip install 'hf_mae[search]'.") from None
+    if options.trials < 1:
+        raise CommandLineError(f"--trials must be at least 1, not {options.trials}.")
+    if unknown := sorted(set(options.search or SEARCHED) - SPACE.keys()):
+        raise CommandLineError(f"--search knows {', '.join(SPACE)}, not {', '.join(unknown)}.")
+    if args.world_size > 1:
+        raise CommandLineError("search trains on one process: start it without accelerate launch.")
+    if args.push_to_hub:
+        raise CommandLineError("search makes several models: push the best with hf-mae push OUT/best.")
+
+
+def _searched(
+    options: SearchArguments,
+    settings: Settings,
+    splits: DatasetDict,
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    args: FinetuningArguments,
+) -> Search:
+    """The study, with as many trials as were asked for."""
+    names = splits["train"].features["labels"].names
+
+    def build(drop_path: float) -> Any:
+        return build_model(model_args, dataclasses.replace(args, drop_path=drop_path), names, again=True)
+
+    model = build_model(model_args, args, names)
+    training_images, held_out, processor = prepare_images(splits, data_args, model, args.seed)
+    trainer = MaeFinetuner(
+        model=model,
+        args=_of_trials(args),
+        train_dataset=training_images,
+        eval_dataset=held_out["selection"],
+        processing_class=processor,
+        ordered=is_ordered(data_args),
+    )
+    begun = {name: value for name, value in settings.given.items() if name not in NOT_OF_THE_SEARCH}
+    begun |= {"images": DataSource.of(data_args, args.seed, data_fingerprint(splits)).fingerprint}
+    made = Search(trainer, build, list(options.search or SEARCHED), args.folder, json.loads(json.dumps(begun)))
+    made.run(options.trials)
+    return made
+
+
+def _of_trials(args: FinetuningArguments) -> FinetuningArguments:
+    """The arguments of trials, which are judged after each epoch, and saved never."""
+    return dataclasses.replace(
+        args,
+        eval_strategy="epoch",
+        save_strategy="no",
+        load_best_model_at_end=False,
+        early_stopping_patience=None,
+        report_to="none",
+        resume_from_checkpoint=None,
+    )
+
+
+def _trials(study: Any) -> list[Trial]:
+    """Those that have a score, in their order."""
+    from optuna.trial import TrialState
+
+    found = []
+    for trial in study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED)):
+        reached = list(trial.intermediate_values.values())
+        score = trial.value if trial.value is not None else reached[-1]
+        found.append(Trial(trial.number, dict(trial.params), float(score), trial.state == TrialState.PRUNED))
+    return found
+
+
+def _write(folder: Path, trials: list[Trial], best: Trial, metric: str) -> None:
+    """`search.csv`, `search.json` and the figure."""
+    names = list(best.values)
+    head = ["trial", metric, *names, "stopped"]
+    rows = [
+        [str(one.number + 1), f"{one.score:.6f}", *(f"{one.values[name]:.6g}" for name in names), str(one.stopped)]
+        for one in trials
+    ]
+    write_csv(folder / "search.csv", head, rows)
+    facts = {"metric": metric, "split": "selection", "best": vars(best), "trials": [vars(one) for one in trials]}
+    write_json(folder / "search.json", facts)
+    points = {name: [(one.values[name], 100 * one.score, one.stopped) for one in trials] for name in names}
+    scales = {name: SPACE[name][2] is None for name in names}
+    figures.searched(points, scales, trials.index(best), metric, folder / "search")
+
+
+def _train_best(
+    settings: Settings,
+    splits: DatasetDict,
+    ledger: Ledger,
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    args: FinetuningArguments,
+    best: Trial,
+    trials: int,
+) -> RunRecord | None:
+    """The model with the best values, in a folder of its own; one that is there with these values is not trained
+    again."""
+    folder = args.folder / BEST
+    own = {item.name for item in dataclasses.fields(SearchArguments)}
+    given = {name: value for name, value in settings.given.items() if name not in own}
+    given |= best.values | {"output_dir": str(folder)}
+    if (folder / ALL_RESULTS).is_file():
+        record = read_record(folder)
+        if all(record.settings.get(name) == value for name, value in best.values.items()):
+            return _told(record, folder, trials)
+    changed: dict[str, Any] = {"output_dir": str(folder), "overwrite_output_dir": True, "resume_from_checkpoint": None}
+    run_args = dataclasses.replace(args, **best.values | changed)
+    with held(run_args):
+        made = finetune_on(splits, model_args, data_args, run_args, given, ledger)
+    return made and _told(made, folder, trials)
+
+
+def _told(record: RunRecord, folder: Path, trials: int) -> RunRecord:
+    """The record and the card say how the settings were chosen."""
+    assert record.selection is not None
+    known = record.selection.sentence.split(" Its settings are the best of ")[0]
+    told = f"{known} Its settings are the best of {trials} trials on the selection split (hf-mae search)."
+    record = dataclasses.replace(record, selection=dataclasses.replace(record.selection, sentence=told))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    recipe = (folder / "recipe.yaml").read_text(encoding="utf-8")
+    write_model_card(folder, record, config["architectures"][0], recipe)
+    write_record(record, folder)
+    return record
