@@ -15,7 +15,7 @@ import torch
 
 from .errors import ConversionError
 from .known import Known, find_args, known_of_args
-from .layouts import find_vit
+from .layouts import find_vit, is_beit
 from .normal_form import to_normal_form
 from .opening import INDEX, WEIGHT_SUFFIXES, open_weights
 
@@ -69,7 +69,8 @@ def read_checkpoint(source: str | Path, *, weights: str | None = None) -> Checkp
         weights: `plain` or `ema`, where a file holds both; None: as `layouts.find_vit` chooses, and says.
 
     Returns:
-        Parameters under the reference's names, in float32 (memory-mapped where they are that already).
+        Parameters under the reference's names, in float32 (memory-mapped where they are that already); of BEiT as the
+        file has them.
 
     Raises:
         ConversionError: the source is missing, damaged, hostile or not this architecture.
@@ -83,8 +84,9 @@ def read_checkpoint(source: str | Path, *, weights: str | None = None) -> Checkp
         from .pretrained import read_pretrained
 
         checkpoint = read_pretrained(str(source))
-    checkpoint.state, notes = to_normal_form(checkpoint.state, checkpoint.known, checkpoint.source)
-    checkpoint.notes += notes
+    if not is_beit(checkpoint.state):
+        checkpoint.state, notes = to_normal_form(checkpoint.state, checkpoint.known, checkpoint.source)
+        checkpoint.notes += notes
     checkpoint.start_digest()
     return checkpoint
 

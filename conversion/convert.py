@@ -12,12 +12,13 @@ from hf_mae.compat.accelerate import deepspeed_unseen
 from hf_mae.files.writing import open_to_the_umask, whole_folder, write_json
 
 from .architecture import Architecture, read_architecture, transformers_config
+from .beit import beit_to_model
 from .checkpoint import Checkpoint, read_checkpoint
 from .errors import ConversionError
 from .heads import settle_head
 from .initialization import initial_value
 from .labels import read_labels
-from .layouts import WEIGHTS
+from .layouts import WEIGHTS, is_beit
 from .names import CLASSES, Mapped, is_reference_name, to_reference, to_transformers
 from .preprocessing import PROCESSORS, write_image_processor
 from .report import CERTIFICATE, ConversionReport
@@ -116,6 +117,9 @@ def convert_to_model(
         _check_choice("weights", weights, WEIGHTS)
     checkpoint = read_checkpoint(source, weights=weights)
     names = read_labels(labels) if labels is not None else None
+    if is_beit(checkpoint.state):
+        _refuse_what_is_no_beit(checkpoint.source, to, pooling)
+        return beit_to_model(checkpoint, names, num_labels, image_size, verify)
     target = _choose_target(checkpoint, to, pooling, bool(names or num_labels))
     architecture = _read_sizes(checkpoint, target, num_attention_heads, decoder_num_attention_heads)
     carried = checkpoint.known.config if checkpoint.known.pooling == target else None
@@ -132,6 +136,14 @@ def convert_to_model(
         report.verification = verify_against_source(model, full, architecture, target, checkpoint)
     report.source |= {"size": checkpoint.size, "sha256": checkpoint.sha256}
     return model, report
+
+
+def _refuse_what_is_no_beit(source: str, to: str, pooling: str) -> None:
+    if to not in ("auto", "classifier") or pooling == "cls":
+        raise ConversionError(
+            f"{source} is a BEiT (or data2vec), of which a classifier with mean pooling is made: leave out --to and "
+            "--pooling, and pass --num_labels N."
+        )
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -303,8 +315,8 @@ def convert_checkpoint(
     """Writes a folder that transformers loads: weights, config, image processor and `conversion.json`.
 
     Args:
-        source: a `.pth` of facebookresearch/mae or timm's ViT, a `.safetensors` of the same names, a transformers
-            folder (ViTMAE, ViT, mean-pooling BEiT) or a Hub id.
+        source: a `.pth` of facebookresearch/mae, DINO, iBOT, BEiT, data2vec or timm's ViT, a `.safetensors` of the same
+            names, a transformers folder (ViTMAE, ViT, mean-pooling BEiT) or a Hub id.
         destination: the folder to write.
         to: `pretraining` (ViTMAEForPreTraining), `classifier`, `backbone` (ViTModel), or `auto`: a classifier where
             there is a head or labels are given, else pre-training where there is a decoder, else the backbone.

@@ -32,6 +32,18 @@ def settle_head(checkpoint: Checkpoint, target: str, names: list[str] | None, nu
         ConversionError: there are no classes, they contradict each other, or the head that would be kept was trained
             on something that the target does not compute.
     """
+    kept = settle_classes(checkpoint, names, num_labels)
+    if not kept.why_new:
+        _refuse_another_function(checkpoint, target)
+    return kept
+
+
+def settle_classes(checkpoint: Checkpoint, names: list[str] | None, num_labels: int | None) -> Head:
+    """Decides between the checkpoint's head and a fresh one by the classes alone.
+
+    Raises:
+        ConversionError: there are no classes, or they contradict each other.
+    """
     head = checkpoint.state.get("head.weight")
     own, own_names = (None if head is None else head.shape[0]), checkpoint.known.class_names
     wanted = len(names) if names else num_labels or own
@@ -47,7 +59,6 @@ def settle_head(checkpoint: Checkpoint, target: str, names: list[str] | None, nu
         return Head(wanted, names, f"the checkpoint's head is for {own} labels, not {wanted}")
     if names and own_names and names != own_names:
         return Head(wanted, names, "the checkpoint's head is for classes of other names or in another order")
-    _refuse_another_function(checkpoint, target)
     kept = Head(wanted, names or own_names, "")
     if names and own_names is None:
         kept.notes.append(

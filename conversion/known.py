@@ -44,6 +44,7 @@ class Known:
     mask_ratio: float | None = None
     class_names: list[str] | None = None
     image_processor: dict[str, Any] | None = None  # as preprocessor_config.json holds it
+    imagenet_mean_and_std: bool | None = None  # of BEiT: whether its images have ImageNet's, not 0.5
     config: dict[str, Any] | None = None  # of CARRIED: what else a classifier's configuration says
 
     def to_args(self) -> dict[str, Any]:
@@ -105,6 +106,7 @@ def known_of_args(args: dict[str, Any], source: str) -> Known:
         mask_ratio=read(("mask_ratio",), _share, "a share between 0 and 1"),
         class_names=read(("class_names",), _names, "class names"),
         image_processor=read(("image_processor",), _mapping, "an image processor"),
+        imagenet_mean_and_std=read(("imagenet_default_mean_and_std",), _flag, "true or false"),
         config=read(("transformers_config",), _carried, "a configuration"),
     )
 

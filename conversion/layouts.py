@@ -100,8 +100,15 @@ def find_vit(loaded: Any, source: str, weights: str | None = None) -> Found:
     if not found:
         _refuse_without_vit(states, source)
     chosen = _choose(found, source, weights)
-    refuse_foreign(chosen.state, source)
+    if not is_beit(chosen.state):
+        refuse_foreign(chosen.state, source)
     return chosen
+
+
+def is_beit(state: Mapping[str, Any]) -> bool:
+    """Whether a state dict is of BEiT or data2vec, which `conversion.beit` reads, by names that only they have."""
+    tables = any(name.endswith("relative_position_bias_table") for name in state)
+    return tables and "cls_token" in state and "blocks.0.attn.q_bias" in state
 
 
 def _state_dicts(loaded: Mapping[Any, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -4,6 +4,7 @@ Whatever changes here is exact, and noted; what would change the function is ref
 """
 
 import re
+from collections.abc import Callable
 
 import torch
 
@@ -31,21 +32,34 @@ def to_normal_form(state: State, known: Known, source: str) -> tuple[State, list
             does not have.
     """
     notes: list[str] = []
-    _refuse_odd_tensors(state, source)
+    refuse_odd_tensors(state, source, is_reference_name)
+    if state[ANCHOR].ndim != 4:
+        raise ConversionError(
+            f"{source}: {ANCHOR} is of {state[ANCHOR].ndim} dimensions {tuple(state[ANCHOR].shape)}, a linear layer "
+            "over flattened patches; only a convolution (width, channels, patch, patch) tells the order of its "
+            "pixels."
+        )
     _refuse_other_dimensions(state, source)
     refuse_expanded_tensors(state, source)
     _refuse_unknown_in_encoder(state, source)
     state = _fold_probe(state, source, notes)
     state = _with_class_position(state, known, source, notes)
-    lower = {str(t.dtype) for t in state.values() if t.is_floating_point() and t.dtype != torch.float32}
-    if lower:
-        notes.append(f"{', '.join(sorted(lower))} weights were widened or narrowed to float32")
-        state = {n: t.float() if t.is_floating_point() else t for n, t in state.items()}
+    state = as_float32(state, notes)
     refuse_not_finite(state, source)
     return state, notes
 
 
-def _refuse_odd_tensors(state: State, source: str) -> None:
+def as_float32(state: State, notes: list[str]) -> State:
+    """Parameters in float32, with a note where they were not."""
+    lower = {str(t.dtype) for t in state.values() if t.is_floating_point() and t.dtype != torch.float32}
+    if not lower:
+        return state
+    notes.append(f"{', '.join(sorted(lower))} weights were widened or narrowed to float32")
+    return {n: t.float() if t.is_floating_point() else t for n, t in state.items()}
+
+
+def refuse_odd_tensors(state: State, source: str, is_parameter: Callable[[str], bool]) -> None:
+    """Refuses tensors that hold no plain real numbers; of whole numbers may be what is no parameter."""
     for name, tensor in state.items():
         kind = (
             "a meta tensor, which holds no numbers"
@@ -59,17 +73,11 @@ def _refuse_odd_tensors(state: State, source: str) -> None:
             else "sparse"
             if tensor.layout != torch.strided
             else f"of whole numbers ({str(tensor.dtype).removeprefix('torch.')})"
-            if not tensor.is_floating_point() and is_reference_name(name)
+            if not tensor.is_floating_point() and is_parameter(name)
             else None
         )
         if kind:
             raise ConversionError(f"{source}: {name} is {kind}, and only plain tensors of real numbers can be read.")
-    if state[ANCHOR].ndim != 4:
-        raise ConversionError(
-            f"{source}: {ANCHOR} is of {state[ANCHOR].ndim} dimensions {tuple(state[ANCHOR].shape)}, a linear layer "
-            "over flattened patches; only a convolution (width, channels, patch, patch) tells the order of its "
-            "pixels."
-        )
 
 
 def _refuse_other_dimensions(state: State, source: str) -> None:

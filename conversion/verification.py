@@ -47,6 +47,15 @@ def verify_against_source(
         against = "the arithmetic of facebookresearch/mae, written out"
         ratio = model.config.mask_ratio if target == "pretraining" else 0.0
         theirs = reference_outputs(state, architecture, target, pixel_values, noise, ratio)
+    return compared(ours, theirs, against)
+
+
+def compared(ours: Tensor, theirs: Tensor, against: str) -> dict[str, Any]:
+    """What a certificate says of two outputs for the same input.
+
+    Raises:
+        ConversionError: they differ by more than `TOLERANCE` of the largest.
+    """
     difference, largest = (ours - theirs).abs().max().item(), theirs.abs().max().item()
     if not difference <= TOLERANCE * largest:
         raise ConversionError(

@@ -226,6 +226,33 @@ def make_folder(folder: Path, damaged: str) -> Path:
     return folder / "model" / damaged
 
 
+def make_beit(folder: Path) -> Path:
+    """A tiny BEiT, as microsoft/unilm saves it."""
+    import torch
+    from timm.models.beit import Beit
+
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "num_heads": 3, "depth": 2, "num_classes": 2}
+    model = Beit(**sizes, use_rel_pos_bias=True, init_values=0.1)
+    torch.save({"model": model.state_dict(), "epoch": 3, "args": argparse.Namespace(model="beit")}, folder / "x.pth")
+    return folder / "x.pth"
+
+
+def make_other_network(folder: Path, kind: str) -> Path:
+    """A tiny classifier of timm, or a ConvNeXt of transformers, with its image processor."""
+    from transformers import ConvNextConfig, ConvNextForImageClassification, ViTImageProcessor
+
+    from hf_mae.models.building import build_classifier
+
+    if kind == "timm":
+        model = build_classifier("timm/test_convnext3", id2label={0: "a", 1: "b"}, image_size=32, random_weights=True)
+    else:
+        sizes = {"hidden_sizes": [8, 12, 16, 20], "depths": [1, 1, 1, 1], "image_size": 32}
+        model = ConvNextForImageClassification(ConvNextConfig(**sizes, id2label={0: "a", 1: "b"}))
+    model.save_pretrained(folder / "model")
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder / "model")
+    return folder / "model" / "config.json"
+
+
 def make_images(folder: Path) -> Path:
     """Two classes of two images, with a manifest and a table of predictions."""
     from PIL import Image
@@ -316,6 +343,13 @@ def read_by_convert(folder: Path, path: Path) -> None:
         raise
 
 
+def read_by_finetune(folder: Path, path: Path) -> None:
+    """As `hf-mae finetune` builds its model, of the folder that holds the file."""
+    from hf_mae.models.building import build_classifier
+
+    build_classifier(path.parent, id2label={0: "a", 1: "b", 2: "c"})
+
+
 def read_by_predict(folder: Path, path: Path) -> None:
     """As `hf-mae predict`, of one image."""
     from PIL import Image
@@ -377,6 +411,12 @@ def read_by_report(folder: Path, path: Path) -> None:
 
 KINDS = {
     "checkpoint .pth": Kind(make_pth, damage_pth, read_by_convert),
+    "BEiT .pth": Kind(make_beit, damage_pth, read_by_convert),
+    **{
+        f"config.json of {name}, {said}": Kind(lambda f, kind=kind: make_other_network(f, kind), damage_json, read)
+        for kind, name in (("timm", "timm"), ("convnext", "a ConvNeXt"))
+        for said, read in (("predicting", read_by_predict), ("fine-tuned", read_by_finetune))
+    },
     "config.json, converted": Kind(lambda f: make_folder(f, "config.json"), damage_json, read_by_convert),
     "config.json, predicting": Kind(lambda f: make_folder(f, "config.json"), damage_json, read_by_predict),
     "preprocessor_config.json": Kind(

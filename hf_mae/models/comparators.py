@@ -72,7 +72,7 @@ def build_comparator(
         size = image_size or own_size(own) or USUAL_SIZE
     except UsageError as error:
         raise UsageError(f"{source} cannot be used: {error}") from None
-    set_rate(config, drop_path)
+    set_rate(config, drop_path, source)
     if random_weights:
         model, fresh = AutoModelForImageClassification.from_config(config), "random weights were asked for"
         report = _report(source, model, [])
@@ -122,11 +122,11 @@ def _configurations(
     return own, config
 
 
-def set_rate(config: Any, rate: float) -> None:
+def set_rate(config: Any, rate: float, source: str) -> None:
     """Stochastic depth in a configuration, where its network has it; else says that there is none."""
     if is_timm(config):
         config.model_args = dict(config.model_args or {}) | {DROP_PATH[0]: float(rate)}
-        if _builds(config):
+        if _builds(config, source):
             return
         del config.model_args[DROP_PATH[0]]
     elif known := [name for name in DROP_PATH if hasattr(config, name)]:
@@ -136,13 +136,19 @@ def set_rate(config: Any, rate: float) -> None:
         logger.info("%s has no stochastic depth: drop path %g is left out.", config.model_type, rate)
 
 
-def _builds(config: Any) -> bool:
-    """Whether timm knows the arguments of a model."""
+def _builds(config: Any, source: str) -> bool:
+    """Whether timm knows the arguments of a model.
+
+    Raises:
+        UsageError: it cannot build it for another reason.
+    """
     try:
         with torch.device("meta"):
             AutoModelForImageClassification.from_config(config)
     except TypeError:
         return False
+    except Exception as error:  # whatever transformers and timm make of values that they do not expect
+        raise UsageError(f"{source} cannot be built ({first_line(error)}).") from None
     return True
 
 

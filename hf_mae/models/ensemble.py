@@ -132,11 +132,16 @@ def members_of(folder: str | Path) -> list[MemberFacts]:
     if not path.is_file():
         return []
     try:
-        found = [MemberFacts(**values) for values in json.loads(path.read_text(encoding="utf-8"))["members"]]
+        values = json.loads(path.read_text(encoding="utf-8"))
+        found = [MemberFacts(**member) for member in values["members"]]
         if not found or not all(Path(member.folder).name == member.folder for member in found):
             raise ValueError
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UsageError(f"{path} names no members: make the ensemble again (hf-mae ensemble RUN ...).") from None
+    if values.get("format") != FORMAT:
+        raise UsageError(
+            f"{path} is of format {values.get('format')}, and this hf_mae reads {FORMAT}: make the ensemble again."
+        )
     return found
 
 

@@ -61,8 +61,11 @@ def read_doubt(folder: str | Path, classes: list[str], averaged_views: bool = Fa
             ]
             outliers = Outliers(depths, np.array(values["distances"], dtype=np.float64))
         doubt = Doubt(sets, outliers, list(scores), str(values["fitted_on"]), bool(values["averaged_views"]))
+        written = values["format"]
     except Exception as error:  # whatever a file that was cut off or edited makes of it
         raise UsageError(f"{path} is damaged ({type(error).__name__}): fit it again (--fit_doubt).") from None
+    if written != FORMAT:
+        raise UsageError(f"{path} is of format {written}, and this hf_mae reads {FORMAT}: fit it again (--fit_doubt).")
     if doubt.classes != classes:
         raise UsageError(f"{path} is of a model with other classes: {', '.join(doubt.classes[:5])}.")
     if doubt.averaged_views != averaged_views:

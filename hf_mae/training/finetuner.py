@@ -91,9 +91,13 @@ class MaeFinetuner(ReferenceTrainer):
             self.add_callback(_Averaging(self))
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
-        rate, expected = drop_path_of(model), 0.0 if args.freeze_backbone else args.drop_path
-        if self.train_dataset is not None and not math.isclose(rate, expected, rel_tol=1e-6):
-            logger.info("drop path of the model is %g (args.drop_path is %g)", rate, args.drop_path)
+        if self.train_dataset is not None:
+            self._tell_of_another_drop_path(model)
+
+    def _tell_of_another_drop_path(self, model: StockModel) -> None:
+        rate, asked = drop_path_of(model), self.args.drop_path
+        if not math.isclose(rate, asked, rel_tol=1e-6) and not self.args.freeze_backbone:
+            logger.info("drop path of the model is %g (args.drop_path is %g)", rate, asked)
 
     def _mixup(self) -> Mixup:
         return Mixup(

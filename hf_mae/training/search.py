@@ -7,10 +7,10 @@ reported later is looked at. The study is kept in a file, so that a search that 
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..compat.transformers import StockModel
-from ..errors import UsageError
+from ..errors import UsageError, first_line
 from .finetuner import MaeFinetuner
 from .trainer import NotFinite
 
@@ -60,12 +60,22 @@ class Search:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._where: dict[str, Any] = {"study_name": STUDY, "storage": f"sqlite:///{folder / STORE}", "load_if_exists": True}
-        self.study = optuna.create_study(direction=self._direction, **self._where)
+        self._where: dict[str, Any] = {
+            "study_name": STUDY,
+            "storage": f"sqlite:///{folder / STORE}",
+            "load_if_exists": True,
+        }
+        try:
+            self.study = optuna.create_study(direction=self._direction, **self._where)
+        except Exception as error:  # of sqlite, sqlalchemy and optuna
+            raise UsageError(
+                f"{folder / STORE} cannot be read as the study of a search ({first_line(error)}): move it away, and "
+                "the search begins anew."
+            ) from None
         self._begin(settings)
 
     @property
-    def _direction(self) -> str:
+    def _direction(self) -> Literal["maximize", "minimize"]:
         return "maximize" if self.largest else "minimize"
 
     def _begin(self, settings: dict[str, Any]) -> None:

@@ -82,6 +82,11 @@ def search(*, recipe: str | None = None, **flags: Any) -> SearchResult:
         settings.given["select_on"] = SHARE
         logger.info("%.0f %% of the training images judge the trials (--select_on).", 100 * SHARE)
     splits, ledger = read(model_args, data_args, args.seed)
+    if not {"validation", "test"} & splits.keys():
+        logger.warning(
+            "There is neither a validation nor a test split: the best model has only the figures that chose it, which "
+            "are too good. --val_fraction 0.2 holds images out."
+        )
     args.folder.mkdir(parents=True, exist_ok=True)
     with held(args):
         found = _searched(options, settings, splits, model_args, data_args, args)

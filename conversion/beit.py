@@ -1,0 +1,273 @@
+"""Checkpoints of BEiT, BEiT v2 and data2vec (vision) -> transformers' `BeitForImageClassification`.
+
+They are ViTs with relative position biases, layer scale, and no bias of the keys, which that class computes exactly.
+Sources: modeling_finetune.py of microsoft/unilm (beit, beit2), and the modules of transformers' BEiT.
+"""
+
+import math
+import re
+from typing import Any
+
+import torch
+
+from .bounds import MAX_LAYERS, refuse_expanded_tensors
+from .checkpoint import Checkpoint
+from .errors import ConversionError
+from .heads import Head, settle_classes
+from .initialization import HEAD_STD
+from .normal_form import as_float32, refuse_not_finite, refuse_odd_tensors
+from .report import ConversionReport
+
+TABLE = "relative_position_bias_table"
+INCEPTION = (
+    0.5,
+    0.5,
+    0.5,
+)  # mean and std of the images, where args.imagenet_default_mean_and_std does not say otherwise
+QKV = ("q_proj", "k_proj", "v_proj")
+# Names of the source -> of transformers; `{i}` is the number of a block, `{p}` is `weight` or `bias`.
+NAMES = (
+    ("cls_token", "beit.embeddings.cls_token"),
+    ("pos_embed", "beit.embeddings.position_embeddings"),
+    ("patch_embed.proj.{p}", "beit.embeddings.patch_embeddings.projection.{p}"),
+    (f"rel_pos_bias.{TABLE}", f"beit.shared_position_bias.{TABLE}"),
+    ("blocks.{i}.gamma_1", "beit.layers.{i}.lambda_1"),
+    ("blocks.{i}.gamma_2", "beit.layers.{i}.lambda_2"),
+    ("blocks.{i}.norm1.{p}", "beit.layers.{i}.layernorm_before.{p}"),
+    ("blocks.{i}.norm2.{p}", "beit.layers.{i}.layernorm_after.{p}"),
+    ("blocks.{i}.attn.q_bias", "beit.layers.{i}.attention.q_proj.bias"),
+    ("blocks.{i}.attn.v_bias", "beit.layers.{i}.attention.v_proj.bias"),
+    (f"blocks.{{i}}.attn.{TABLE}", f"beit.layers.{{i}}.relative_position_bias.{TABLE}"),
+    ("blocks.{i}.attn.proj.{p}", "beit.layers.{i}.attention.o_proj.{p}"),
+    ("blocks.{i}.mlp.fc1.{p}", "beit.layers.{i}.mlp.fc1.{p}"),
+    ("blocks.{i}.mlp.fc2.{p}", "beit.layers.{i}.mlp.fc2.{p}"),
+    ("fc_norm.{p}", "beit.pooler.layernorm.{p}"),
+    ("head.{p}", "classifier.{p}"),
+)
+LEFT_OUT = (
+    (r"norm\.", "mean pooling normalises the pooled patches (fc_norm) instead"),
+    (r"mask_token|lm_head\.|cls_pt_layers\.|decoder\.|regressor\.", "of pre-training"),
+    (r".*relative_position_index", "follows from the size of the images"),
+)
+State = dict[str, torch.Tensor]
+
+
+def beit_to_model(
+    checkpoint: Checkpoint, names: list[str] | None, num_labels: int | None, image_size: int | None, verify: bool
+) -> tuple[Any, ConversionReport]:
+    """A `BeitForImageClassification` with mean pooling, and its certificate.
+
+    Args:
+        checkpoint: whose state `layouts.is_beit`.
+        names, num_labels: of the classes; a head of other ones is replaced by a fresh one.
+        image_size: pixels, which has to be the checkpoint's.
+        verify: compare it with timm's Beit on random input.
+
+    Raises:
+        ConversionError: it is damaged, of other parameters than these, or asked for another image size.
+    """
+    from transformers import BeitConfig, BeitForImageClassification
+
+    source = checkpoint.source
+    state = _usable(checkpoint)
+    sizes = _sizes(state, source)
+    if image_size not in (None, sizes["image_size"]):
+        raise ConversionError(
+            f"{source} takes images of {sizes['image_size']} pixels, to which its relative positions belong: leave "
+            "--image_size out."
+        )
+    head = settle_classes(checkpoint, names, num_labels)
+    if head.why_new:
+        state = {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
+    labels = (
+        {"id2label": dict(enumerate(head.names)), "label2id": {n: i for i, n in enumerate(head.names)}}
+        if head.names
+        else {"num_labels": head.num_labels}
+    )
+    with torch.device("meta"):
+        model = BeitForImageClassification(BeitConfig(**sizes, **labels))
+    tensors, ledger = _mapped(state, source)
+    new = _fill(tensors, model, head, source)
+    model.load_state_dict(tensors, assign=True)
+    checkpoint.known.image_processor = _processor(checkpoint, sizes["image_size"])
+    report = _certificate(checkpoint, sizes, head, ledger, new)
+    if verify:
+        report.verification = _verified(model, sizes, state, head.num_labels)
+    return model.requires_grad_(True), report
+
+
+def _usable(checkpoint: Checkpoint) -> State:
+    """The parameters in float32, without what is of pre-training, which is told."""
+    state = {}
+    for name, tensor in checkpoint.state.items():
+        reasons = (reason for pattern, reason in LEFT_OUT if re.match(pattern, name))
+        if reason := next(reasons, None):
+            checkpoint.left_out.append({"source": name, "reason": reason})
+        else:
+            state[name] = tensor
+    refuse_odd_tensors(state, checkpoint.source, lambda _: True)
+    refuse_expanded_tensors(state, checkpoint.source)
+    refuse_not_finite(state, checkpoint.source)
+    if unknown := [name for name in state if _target(name) is None and not name.endswith("attn.qkv.weight")]:
+        raise ConversionError(
+            f"{checkpoint.source} has parameters that BEiT does not have ({', '.join(sorted(unknown)[:3])}): no stock "
+            "class is known that computes it."
+        )
+    return as_float32(state, checkpoint.notes)
+
+
+def _target(name: str) -> str | None:
+    """The name in transformers; None: there is none."""
+    for ours, theirs in NAMES:
+        pattern = re.escape(ours).replace(r"\{i\}", r"(?P<i>\d+)").replace(r"\{p\}", "(?P<p>weight|bias)")
+        if found := re.fullmatch(pattern, name):
+            return theirs.format(**found.groupdict())
+    return None
+
+
+def _sizes(state: State, source: str) -> dict[str, Any]:
+    """The configuration, from the shapes."""
+    width, channels, patch, other = _shape(state, "patch_embed.proj.weight", 4, source)
+    depth = 1 + max(int(found.group(1)) for name in state if (found := re.match(r"blocks\.(\d+)\.", name)))
+    shared = f"rel_pos_bias.{TABLE}" in state
+    rows, heads = _shape(state, f"rel_pos_bias.{TABLE}" if shared else f"blocks.0.attn.{TABLE}", 2, source)
+    (inner,) = _shape(state, "blocks.0.mlp.fc1.bias", 1, source)
+    side = (math.isqrt(max(rows - 3, 0)) + 1) // 2  # (2 side - 1)^2 distances, and three of the class token
+    if (2 * side - 1) ** 2 + 3 != rows or patch != other or width % heads or channels != 3 or depth > MAX_LAYERS:
+        raise ConversionError(f"{source} is a BEiT of other than square images and patches of three channels.")
+    scaled = "blocks.0.gamma_1" in state
+    return {
+        "hidden_size": width,
+        "num_hidden_layers": depth,
+        "num_attention_heads": heads,
+        "intermediate_size": inner,
+        "patch_size": patch,
+        "image_size": side * patch,
+        "layer_norm_eps": 1e-6,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "use_relative_position_bias": not shared,
+        "use_shared_relative_position_bias": shared,
+        "use_absolute_position_embeddings": "pos_embed" in state,
+        "use_mean_pooling": True,
+        "use_mask_token": False,
+        "layer_scale_init_value": 0.1 if scaled else 0.0,  # whether there is one; the values are the checkpoint's
+    }
+
+
+def _shape(state: State, name: str, dimensions: int, source: str) -> tuple[int, ...]:
+    """The shape of a parameter that has to be there, with so many dimensions, and not empty."""
+    if name not in state or state[name].ndim != dimensions or not state[name].numel():
+        found = tuple(state[name].shape) if name in state else "not there"
+        raise ConversionError(f"{source}: {name} of a BEiT has {dimensions} dimensions, and is {found}.")
+    return tuple(state[name].shape)
+
+
+def _mapped(state: State, source: str) -> tuple[State, list[dict[str, Any]]]:
+    tensors: State = {}
+    ledger = []
+    for name, tensor in state.items():
+        if name.endswith("attn.qkv.weight"):
+            block = name.split(".")[1]
+            targets = [f"beit.layers.{block}.attention.{part}.weight" for part in QKV]
+            rows, _ = _shape(state, name, 2, source)
+            if rows % 3:
+                raise ConversionError(f"{source}: {name} has {rows} rows, no three projections of the same width.")
+            tensors |= {target: part.clone() for target, part in zip(targets, tensor.chunk(3), strict=True)}
+        else:
+            targets = [str(_target(name))]
+            tensors[targets[0]] = tensor
+        ledger.append({"source": name, "target": targets})
+    return tensors, ledger
+
+
+def _fill(tensors: State, model: Any, head: Head, source: str) -> list[dict[str, Any]]:
+    """Initial values of a fresh head and of the norm of mean pooling; whatever else is missing is an error."""
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    if wrong := [name for name, tensor in tensors.items() if name not in shapes or tensor.shape != shapes[name]]:
+        raise ConversionError(f"{source} contradicts itself: {wrong[0]} is {tuple(tensors[wrong[0]].shape)}.")
+    new = []
+    for name in sorted(shapes.keys() - tensors.keys()):
+        if name.startswith("classifier."):
+            fresh, reason = torch.zeros(shapes[name]), f"{head.why_new}; truncated normal, std 2e-5"
+            if name.endswith("weight"):
+                torch.nn.init.trunc_normal_(fresh, std=HEAD_STD)
+        elif name.startswith("beit.pooler.layernorm."):
+            fresh = torch.ones(shapes[name]) if name.endswith("weight") else torch.zeros(shapes[name])
+            reason = "the norm of mean pooling starts at one and zero"
+        else:
+            raise ConversionError(f"{source} lacks parameters of a BEiT: {name}.")
+        tensors[name] = fresh
+        new.append({"target": name, "reason": reason})
+    return new
+
+
+def _processor(checkpoint: Checkpoint, size: int) -> dict[str, Any]:
+    """As BEiT evaluates: the shorter side to 256 / 224 of the size, bicubic, and the centre."""
+    from .preprocessing import IMAGENET_MEAN, IMAGENET_STD, reference_image_processor
+
+    imagenet = checkpoint.known.imagenet_mean_and_std
+    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if imagenet else (INCEPTION, INCEPTION)
+    if not imagenet:
+        checkpoint.notes.append("its images have mean and std 0.5, as BEiT's own (--mean_std 0.5 0.5 0.5 0.5 0.5 0.5)")
+    found: dict[str, Any] = reference_image_processor(size, mean, std).to_dict()
+    return found
+
+
+def _certificate(
+    checkpoint: Checkpoint, sizes: dict[str, Any], head: Head, ledger: list[dict[str, Any]], new: list[dict[str, Any]]
+) -> ConversionReport:
+    from importlib.metadata import version
+
+    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "patch_size", "image_size")
+    dropped = [
+        {"source": name, "reason": f"{head.why_new}; a fresh head takes its place"}
+        for name in ("head.weight", "head.bias")
+        if head.why_new and name in checkpoint.state
+    ]
+    return ConversionReport(
+        source={"name": checkpoint.source, "layout": f"{checkpoint.layout}, of BEiT"}
+        | {"size": checkpoint.size, "sha256": checkpoint.sha256},
+        target={"class": "BeitForImageClassification", "pooling": "mean"}
+        | {name: sizes[name] for name in names}
+        | {"num_labels": head.num_labels},
+        ledger=ledger,
+        left_out=dropped + checkpoint.left_out,
+        new=new,
+        notes=checkpoint.notes + head.notes,
+        image_processor=checkpoint.known.image_processor,
+        versions={name: version(name) for name in ("torch", "transformers", "safetensors")},
+    )
+
+
+@torch.no_grad()
+def _verified(model: Any, sizes: dict[str, Any], state: State, classes: int) -> dict[str, Any]:
+    """The largest difference from timm's Beit with the same parameters, on random input."""
+    from timm.models.beit import Beit
+
+    from .verification import compared
+
+    theirs = Beit(
+        img_size=sizes["image_size"],
+        patch_size=sizes["patch_size"],
+        embed_dim=sizes["hidden_size"],
+        depth=sizes["num_hidden_layers"],
+        num_heads=sizes["num_attention_heads"],
+        mlp_ratio=sizes["intermediate_size"] / sizes["hidden_size"],
+        use_abs_pos_emb=sizes["use_absolute_position_embeddings"],
+        use_rel_pos_bias=sizes["use_relative_position_bias"],
+        use_shared_rel_pos_bias=sizes["use_shared_relative_position_bias"],
+        init_values=0.1 if sizes["layer_scale_init_value"] else None,
+        num_classes=classes,
+    ).eval()
+    own = model.state_dict()
+    fresh = {
+        name: own[str(_target(name))] for name in theirs.state_dict() if name not in state and _target(name) is not None
+    }
+    theirs.load_state_dict(state | fresh)
+    size = sizes["image_size"]
+    pixels = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    training = model.training
+    ours = model.eval()(pixel_values=pixels).logits
+    model.train(training)
+    return compared(ours, theirs(pixels), "timm's Beit")
