@@ -30,7 +30,17 @@ LIMITS = {
     "patch_size": MAX_PIXELS,
     "num_channels": 1_000,
     "num_labels": MAX_CLASSES,
+    # of other networks
+    "depths": MAX_LAYERS,
+    "hidden_sizes": MAX_WIDTH,
+    "embed_dim": MAX_WIDTH,
+    "embedding_size": MAX_WIDTH,
+    "hidden_dim": MAX_WIDTH,
+    "window_size": MAX_PIXELS,
 }
+FACTORS = ("depth_coefficient", "width_coefficient", "mlp_ratio")  # of configurations, which are at most MAX_FACTOR
+MAX_FACTOR = 100
+PARTS = ("vision_config", "text_config")  # configurations within configurations
 
 
 def refuse_inflating_archive(path: Path) -> None:
@@ -214,6 +224,15 @@ def refuse_huge_config(config: Any, source: str) -> None:
     Raises:
         ConversionError: a size is out of all bounds, or none at all.
     """
+    for part in PARTS:
+        if (own := getattr(config, part, None)) is not None:
+            refuse_huge_config(own, source)
+    for name in FACTORS:
+        factor = getattr(config, name, None)
+        if factor is not None and not (isinstance(factor, (int, float)) and 0 < factor <= MAX_FACTOR):
+            raise ConversionError(
+                f"{source}: its config.json says {name} = {shown(factor)}, which is no factor up to {MAX_FACTOR}."
+            )
     for name, largest in LIMITS.items():
         value = getattr(config, name, None)
         numbers = value if isinstance(value, (list, tuple)) else [value]

@@ -24,6 +24,8 @@ from .names import to_reference
 from .opening import refuse_what_is_no_weights
 from .report import CERTIFICATE
 
+SPARE = 50_000_000  # parameters of a fresh head and the like, which the weights need not hold
+
 
 def read_pretrained(source: str) -> Checkpoint:
     """Reads a transformers folder or Hub id, and what its configuration and image processor tell.
@@ -106,11 +108,12 @@ def load_stock(source: str, class_name: str, config: Any = None) -> tuple[Any, d
     """
     import transformers
 
-    _weight_files(Path(source))
-
+    files = _weight_files(Path(source))
     arguments: dict[str, Any] = {"add_pooling_layer": False} if class_name == "ViTModel" else {}
     if config is not None:
         arguments["config"] = config
+    if files:
+        _refuse_more_than_there_is(source, getattr(transformers, class_name), config or read_config(source), files)
     try:
         loaded, info = getattr(transformers, class_name).from_pretrained(
             source,
@@ -129,6 +132,26 @@ def load_stock(source: str, class_name: str, config: Any = None) -> tuple[Any, d
             f"{tuple(configured)}."
         )
     return loaded, info
+
+
+def _refuse_more_than_there_is(source: str, kind: Any, config: Any, files: list[Path]) -> None:
+    """Refuses a configuration of many more parameters than the files can hold: what is missing would be made up, and
+    memory taken for it.
+
+    Raises:
+        ConversionError: it is one, or no model can be built of it.
+    """
+    try:
+        with torch.device("meta"):
+            model = kind.from_config(config) if hasattr(kind, "from_config") else kind(config)
+    except Exception as error:  # whatever a class makes of values that it does not expect
+        raise ConversionError(f"{source} cannot be built as its config.json says ({first_line(error)}).") from None
+    asked, held = sum(p.numel() for p in model.parameters()), sum(path.stat().st_size for path in files)
+    if asked > held + SPARE:  # a byte for each at least
+        raise ConversionError(
+            f"{source} contradicts itself: its config.json asks for {asked / 1e6:,.0f} million parameters, and its "
+            f"weights are of {held / 1e6:,.0f} MB."
+        )
 
 
 def known_of_config(config: Any, target: str, supposed: set[str]) -> Known:

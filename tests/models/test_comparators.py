@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -232,6 +233,23 @@ def test_a_configuration_of_timm_reads_nothing_by_itself(tmp_path, change, told)
     for read in (lambda: load_classifier(str(tmp_path)), lambda: build_classifier(tmp_path, id2label=LABELS)):
         with pytest.raises((ConversionError, UsageError), match=told):
             read()
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "told"),
+    [
+        ("convnext", {"hidden_sizes": [8, 16, 24, 60_000]}, r"asks for 28,\d\d\d million parameters"),
+        ("convnext", {"depths": [1, 1, 1, 10**9]}, "depths"),
+        ("efficientnet", {"depth_coefficient": 1e9}, "depth_coefficient"),
+        ("clip", {"vision_config": TOWER | {"num_hidden_layers": 10**6}}, "num_hidden_layers"),
+    ],
+)
+def test_a_configuration_of_more_than_there_is_takes_no_memory(stock, tmp_path, kind, change, told):
+    shutil.copytree(stock(kind), tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ConversionError, match=told):
+        build_classifier(tmp_path / "model", id2label=LABELS)
 
 
 @pytest.mark.parametrize("family", ["endoscopy", "imagenet"])
