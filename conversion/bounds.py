@@ -40,6 +40,8 @@ LIMITS = {
 }
 FACTORS = ("depth_coefficient", "width_coefficient", "mlp_ratio")  # of configurations, which are at most MAX_FACTOR
 MAX_FACTOR = 100
+# Arguments of timm's `create_model` by which it would read something itself.
+OF_FILES = ("checkpoint_path", "cache_dir", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
 PARTS = ("vision_config", "text_config")  # configurations within configurations
 
 
@@ -194,11 +196,19 @@ def refuse_foreign_timm(values: dict[str, Any], where: str) -> None:
     if not isinstance(arguments, dict):
         raise ConversionError(f"{where} has model_args = {shown(arguments)}, and not names with numbers.")
     for name, value in arguments.items():
-        numbers = value if isinstance(value, (list, tuple)) else [value]
-        if not all(isinstance(number, (int, float)) and abs(number) <= MAX_WIDTH for number in numbers):
+        values_of = value if isinstance(value, (list, tuple)) else [value]
+        if name in OF_FILES or not all(_is_plain(one) for one in values_of):
             raise ConversionError(
-                f"{where} asks for model_args with {name} = {shown(value)}: only numbers up to {MAX_WIDTH:,} are read."
+                f"{where} asks for model_args with {name} = {shown(value)}: only sizes up to {MAX_WIDTH:,} and words "
+                "are read."
             )
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether an argument of a model is a size, a switch, or a word that names no file."""
+    if isinstance(value, str):
+        return bool(re.fullmatch(r"\w{,40}", value))
+    return value is None or (isinstance(value, (int, float)) and abs(value) <= MAX_WIDTH)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -237,8 +247,8 @@ def refuse_huge_config(config: Any, source: str) -> None:
         value = getattr(config, name, None)
         numbers = value if isinstance(value, (list, tuple)) else [value]
         for number in numbers:
-            if number is None:
-                continue
+            if number is None or (name == "num_labels" and number == 0 and config.model_type == "timm_wrapper"):
+                continue  # an encoder without a head, as timm calls it
             if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= largest:
                 raise ConversionError(
                     f"{source}: its config.json says {name} = {shown(value)}, and at most {largest:,} can be read."

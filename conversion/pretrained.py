@@ -94,7 +94,15 @@ def read_config(source: str) -> Any:
     refuse_odd_config(config, source)
     if config.model_type == "timm_wrapper":
         refuse_foreign_timm(config.to_dict(), f"The configuration of {source}")
+        drop_what_the_wrapper_says(config)
     return config
+
+
+def drop_what_the_wrapper_says(config: Any) -> None:
+    """Of a configuration that timm wrote: its class count and channels, which transformers passes on a second time."""
+    config.model_args = {
+        name: value for name, value in (config.model_args or {}).items() if name not in ("num_classes", "in_chans")
+    }
 
 
 def load_stock(source: str, class_name: str, config: Any = None) -> tuple[Any, dict[str, Any]]:
@@ -110,13 +118,13 @@ def load_stock(source: str, class_name: str, config: Any = None) -> tuple[Any, d
 
     files = _weight_files(Path(source))
     arguments: dict[str, Any] = {"add_pooling_layer": False} if class_name == "ViTModel" else {}
-    if config is not None:
-        arguments["config"] = config
+    used = read_config(source) if config is None else config
     if files:
-        _refuse_more_than_there_is(source, getattr(transformers, class_name), config or read_config(source), files)
+        _refuse_more_than_there_is(source, getattr(transformers, class_name), used, files)
     try:
         loaded, info = getattr(transformers, class_name).from_pretrained(
             source,
+            config=used,
             dtype=torch.float32,
             output_loading_info=True,
             trust_remote_code=False,

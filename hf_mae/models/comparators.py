@@ -15,7 +15,7 @@ from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, AutoConfig, Aut
 from ..compat.transformers import StockModel
 from ..conversion.errors import ConversionError
 from ..conversion.normal_form import refuse_not_finite
-from ..conversion.pretrained import is_of_the_reference, load_stock, read_config
+from ..conversion.pretrained import drop_what_the_wrapper_says, is_of_the_reference, load_stock, read_config
 from ..conversion.report import ConversionReport
 from ..errors import UsageError, first_line
 from .parts import CHANNELS, describe, head_of, is_timm, own_size
@@ -117,6 +117,8 @@ def _configurations(
         return TimmWrapperConfig.from_dict(values), TimmWrapperConfig.from_dict(values, **labels)
     own = read_config(source)
     config = AutoConfig.from_pretrained(source, trust_remote_code=False, **labels)
+    if is_timm(config):
+        drop_what_the_wrapper_says(config)
     if not labels and is_timm(config) and not config.num_labels:
         raise UsageError(f"{source} has no head: say how many classes it is to have.")
     return own, config

@@ -12,7 +12,7 @@ from ..errors import UsageError, first_line
 from .checkpoints import resolve
 from .comparators import set_input_size
 from .ensemble import Ensemble, members_of
-from .parts import head_of, input_size, own_size
+from .parts import head_of, input_size, is_timm, own_size
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,9 @@ def load_stock_classifier(model_name_or_path: str):
 
 def _load_model(source: str) -> Any:
     """A stock classifier in float32, with all of its weights."""
-    read_config(source)  # which refuses what would be built without bounds
+    config = read_config(source)  # which refuses what would be built without bounds
+    if is_timm(config) and not config.num_labels:
+        raise UsageError(f"{source} has no head: fine-tune it first (hf-mae finetune {source} DATA).")
     model, info = load_stock(source, "AutoModelForImageClassification")
     if missing := sorted(info["missing_keys"]):
         raise UsageError(f"{source} has no trained {', '.join(missing[:3])}: fine-tune it first.")

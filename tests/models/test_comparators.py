@@ -288,6 +288,29 @@ def test_other_networks_join_an_ensemble(tiny_pth):
         torch.testing.assert_close(both(pixels).logits.softmax(-1), torch.stack(scores).mean(0))
 
 
+@pytest.mark.parametrize("classes", [1000, 0])
+@pytest.mark.parametrize("name", ["test_convnext3", "test_vit"])
+def test_a_folder_in_timms_own_layout_is_read(tmp_path, name, classes):
+    """Names without the wrapper's prefix, and a configuration that says the class count once more; towers such as those
+    of DINOv3, CLIP and SigLIP have no head."""
+    torch.manual_seed(0)
+    theirs = timm.create_model(name, num_classes=classes).eval()
+    timm.models.save_for_hf(theirs, tmp_path, safe_serialization=True)
+    model = build_classifier(tmp_path, id2label=LABELS).eval()
+    assert "the source has no head of 3 classes" in model.conversion_report.summary()
+    size = theirs.pretrained_cfg["input_size"][-1]
+    pixels = torch.randn(1, 3, size, size)
+    with torch.no_grad():
+        expected = theirs.forward_features(pixels)
+        assert torch.equal(model.timm_model.forward_features(pixels), expected) and input_size(model) == size
+        if classes:
+            assert torch.equal(load_classifier(str(tmp_path))[0](pixels).logits, theirs(pixels))
+        else:
+            with pytest.raises(UsageError, match="has no head: fine-tune it first"):
+                load_classifier(str(tmp_path))
+    assert input_size(build_classifier(tmp_path, id2label=LABELS, image_size=96)) == 96
+
+
 def test_a_name_that_timm_does_not_know_is_told(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ConversionError, match="timm/no_such_network"):

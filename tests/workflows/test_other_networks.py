@@ -5,8 +5,10 @@ import json
 
 import numpy as np
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file
+from support import hub_stand_in
 from support.cli_process import run_cli
 from transformers import AutoModelForImageClassification, ConvNextConfig, pipeline
 
@@ -56,6 +58,21 @@ def test_the_pipeline_says_what_the_run_says(timms, toy):
         assert answer == pytest.approx({label: float(row[f"score:{label}"]) for label in answer}, abs=1e-5)
     card = (timms / "README.md").read_text()
     assert "TimmWrapperForImageClassification" in card and "masked-autoencoder" not in card
+
+
+def test_a_network_is_fetched_from_the_hub_by_its_name(toy, tmp_path):
+    torch.manual_seed(0)
+    timm.models.save_for_hf(timm.create_model("test_vit", num_classes=0), tmp_path / "repo", safe_serialization=True)
+    with hub_stand_in.running() as (hub, url):
+        hub.repos["timm/test_vit.of_ours"] = [{path.name: path.read_bytes() for path in (tmp_path / "repo").iterdir()}]
+        env = hub_stand_in.environment(url, tmp_path)
+        flags = ["--image_size", 64, "--num_train_epochs", 1, "--warmup_epochs", 0, "--output_dir", tmp_path / "run"]
+        done = run_cli("finetune", "timm/test_vit.of_ours", toy / "labelled", *flags, env=env)
+    assert "test_vit of 6 blocks, 64 pixels" in done.stderr and "no head of 3 classes" in done.stderr
+    assert "base_model: timm/test_vit.of_ours" in (tmp_path / "run" / "README.md").read_text()
+    with torch.no_grad():
+        model = AutoModelForImageClassification.from_pretrained(tmp_path / "run").eval()
+        assert model(torch.zeros(1, 3, 64, 64)).logits.shape == (1, 3)
 
 
 def test_it_is_evaluated_and_predicts_like_any_other(timms, toy, tmp_path):
