@@ -264,7 +264,7 @@ def _verified(model: Any, sizes: dict[str, Any], state: State, classes: int) -> 
     fresh = {
         name: own[str(_target(name))] for name in theirs.state_dict() if name not in state and _target(name) is not None
     }
-    theirs.load_state_dict(state | fresh)
+    theirs.load_state_dict(theirs.state_dict() | state | fresh)
     size = sizes["image_size"]
     pixels = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     training = model.training

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from hf_mae.compat.timm import refuse_old_networks
 from hf_mae.errors import first_line
 
 from .bounds import (
@@ -93,6 +94,7 @@ def read_config(source: str) -> Any:
     refuse_huge_config(config, source)
     refuse_odd_config(config, source)
     if config.model_type == "timm_wrapper":
+        refuse_old_networks()
         refuse_foreign_timm(config.to_dict(), f"The configuration of {source}")
         drop_what_the_wrapper_says(config)
     return config

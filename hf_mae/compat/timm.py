@@ -1,8 +1,28 @@
-"""timm: RandAugment's posterize. Verified with timm 1.0.20 to 1.0.31."""
+"""timm: RandAugment's posterize, verified with timm 1.0.20 to 1.0.31; and its networks, which need 1.0.31.
 
+transformers builds a network of timm without memory before it reads the weights. Of what is not saved (tables of
+relative positions, say) timm before 1.0.31 then leaves whatever the memory held: a Swin V2 that is read back gives other
+logits, or none, and nothing tells.
+"""
+
+from importlib.metadata import version
 from typing import Any
 
+from packaging.version import Version
 from PIL import Image, ImageOps
+
+from ..errors import UsageError
+
+NETWORKS_SINCE = "1.0.31"
+
+
+def refuse_old_networks() -> None:
+    """Raises UsageError where networks of timm are not what they were when they are read back."""
+    if Version(found := version("timm")) < Version(NETWORKS_SINCE):
+        raise UsageError(
+            f"networks of timm need timm {NETWORKS_SINCE} or newer, as older ones lose parts when they are read back, "
+            f"and here is {found}: pip install -U timm."
+        )
 
 
 def mend_posterize(transform: Any) -> None:

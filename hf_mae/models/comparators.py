@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, AutoConfig, AutoModelForImageClassification
 
+from ..compat.timm import refuse_old_networks
 from ..compat.transformers import StockModel
 from ..conversion.errors import ConversionError
 from ..conversion.normal_form import refuse_not_finite
@@ -112,6 +113,7 @@ def _configurations(
         from timm import get_pretrained_cfg
         from transformers import TimmWrapperConfig
 
+        refuse_old_networks()
         values = {"architecture": name.split(".")[0], "num_classes": 2, "model_args": {}}
         values["pretrained_cfg"] = getattr(get_pretrained_cfg(name), "to_dict", dict)()
         return TimmWrapperConfig.from_dict(values), TimmWrapperConfig.from_dict(values, **labels)

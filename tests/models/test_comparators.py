@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from packaging.version import Version
 from PIL import Image
 from timm.optim import param_groups_layer_decay
 from transformers import (
@@ -23,6 +24,8 @@ from transformers import (
 )
 
 from hf_mae import build_classifier
+from hf_mae.compat import timm as compat
+from hf_mae.compat.timm import NETWORKS_SINCE
 from hf_mae.conversion.errors import ConversionError
 from hf_mae.data.processors import arithmetic, as_timms, geometry, of_transformers, settings_of
 from hf_mae.data.transforms import image_processor
@@ -77,6 +80,9 @@ STOCK = {
         {"resnet.encoder.stages.1.layers.0.layer.2.convolution.weight": 2, "classifier.1.weight": 4},
     ),
 }
+timms = pytest.mark.skipif(
+    Version(timm.__version__) < Version(NETWORKS_SINCE), reason=f"networks of timm need timm {NETWORKS_SINCE}"
+)
 TIMM = ("test_vit", "test_convnext", "test_efficientnet", "test_resnet")
 
 
@@ -114,6 +120,7 @@ def test_a_classifier_of_transformers_is_built_and_read_back(stock, kind, tmp_pa
     _reads_back(model, tmp_path)
 
 
+@timms
 @pytest.mark.parametrize("name", TIMM)
 def test_a_model_of_timm_has_timms_own_layers_and_is_read_back(name, tmp_path):
     torch.manual_seed(0)
@@ -183,6 +190,7 @@ def test_an_encoder_without_a_head_gets_one(stock, tmp_path):
     assert "no head of 3 classes" in model.conversion_report.summary()
 
 
+@timms
 def test_images_of_another_size(stock, tmp_path):
     assert input_size(build_classifier(stock("dinov2"), id2label=LABELS, image_size=42)) == 42
     with pytest.raises(UsageError, match="cannot take images of 96 pixels"):
@@ -213,6 +221,7 @@ def test_missing_and_broken_weights_are_told(stock, tmp_path):
         build_classifier(tmp_path / "nan", id2label=LABELS)
 
 
+@timms
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -252,6 +261,7 @@ def test_a_configuration_of_more_than_there_is_takes_no_memory(stock, tmp_path, 
         build_classifier(tmp_path / "model", id2label=LABELS)
 
 
+@timms
 @pytest.mark.parametrize("family", ["endoscopy", "imagenet"])
 @pytest.mark.parametrize("size", [64, 192, 224, 336])
 def test_timms_preprocessing_is_that_of_the_family(family, size):
@@ -271,6 +281,7 @@ def test_timms_preprocessing_is_that_of_the_family(family, size):
     assert np.abs(one - two).max() <= 1  # Pillow and torchvision round differently
 
 
+@timms
 def test_other_networks_join_an_ensemble(tiny_pth):
     models = [
         build_classifier(tiny_pth, id2label=LABELS).eval(),
@@ -288,6 +299,7 @@ def test_other_networks_join_an_ensemble(tiny_pth):
         torch.testing.assert_close(both(pixels).logits.softmax(-1), torch.stack(scores).mean(0))
 
 
+@timms
 @pytest.mark.parametrize("classes", [1000, 0])
 @pytest.mark.parametrize("name", ["test_convnext3", "test_vit"])
 def test_a_folder_in_timms_own_layout_is_read(tmp_path, name, classes):
@@ -316,3 +328,16 @@ def test_a_name_that_timm_does_not_know_is_told(monkeypatch):
     with pytest.raises(ConversionError, match="timm/no_such_network"):
         build_classifier("timm/no_such_network", id2label=LABELS, random_weights=True)
     assert timm.is_model("test_vit")
+
+
+def test_an_older_timm_is_refused_as_its_networks_lose_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(compat, "version", lambda package: "1.0.26")
+    with pytest.raises(UsageError, match=r"need timm 1\.0\.31 or newer.*here is 1\.0\.26: pip install -U timm"):
+        build_classifier("timm/test_convnext3", id2label=LABELS, random_weights=True)
+
+
+@timms
+def test_what_timm_does_not_save_is_there_when_a_network_is_read_back(tmp_path):
+    torch.manual_seed(0)
+    model = build_classifier("timm/swinv2_tiny_window8_256", id2label=LABELS, image_size=64, random_weights=True)
+    _reads_back(model, tmp_path)

@@ -7,13 +7,19 @@ import numpy as np
 import pytest
 import timm
 import torch
+from packaging.version import Version
 from safetensors.torch import load_file
 from support import hub_stand_in
 from support.cli_process import run_cli
 from transformers import AutoModelForImageClassification, ConvNextConfig, pipeline
 
 from hf_mae import crossval, evaluate, explain, finetune, predict, report
+from hf_mae.compat.timm import NETWORKS_SINCE
 from hf_mae.errors import UsageError
+
+pytestmark = pytest.mark.skipif(
+    Version(timm.__version__) < Version(NETWORKS_SINCE), reason=f"networks of timm need timm {NETWORKS_SINCE}"
+)
 
 
 @pytest.fixture(scope="module")
