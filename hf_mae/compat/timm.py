@@ -1,8 +1,8 @@
 """timm: RandAugment's posterize, verified with timm 1.0.20 to 1.0.31; and its networks, which need 1.0.31.
 
 transformers builds a network of timm without memory before it reads the weights. Of what is not saved (tables of
-relative positions, say) timm before 1.0.31 then leaves whatever the memory held: a Swin V2 that is read back gives other
-logits, or none, and nothing tells.
+relative positions, say) timm before 1.0.31 then leaves whatever the memory held: a Swin V2 that is read back gives
+other logits, or none, and nothing tells.
 """
 
 from importlib.metadata import version

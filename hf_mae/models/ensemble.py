@@ -14,6 +14,7 @@ from transformers.modeling_outputs import ImageClassifierOutput
 from ..data.processors import settings_of
 from ..errors import UsageError
 from ..files.writing import write_json
+from .parts import input_size
 
 NAME = "ensemble.json"  # what makes a folder an ensemble
 FORMAT = 1
@@ -68,6 +69,7 @@ class Ensemble(nn.Module):
     def __init__(self, models: list[Any], processors: list[Any]):
         super().__init__()
         self.config = copy.deepcopy(models[0].config)
+        self.input_size = input_size(models[0])
         self.members = nn.ModuleList(
             as_seen_by(models[0], processors[0], model, processor, number)
             for number, (model, processor) in enumerate(zip(models, processors, strict=True), 1)

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..compat.transformers import StockModel
+from ..conversion.pretrained import is_of_the_reference
 from ..errors import UsageError
 
 CHANNELS = 3  # of every image that is read
@@ -66,9 +67,19 @@ def describe(model: StockModel) -> str:
     blocks = len(blocks_of(model))
     config = model.config
     if is_vit(config):
-        return f"ViT of {blocks} blocks of {config.hidden_size}"
+        kind = "ViT" if is_of_the_reference(config, "") else "BEiT"
+        return f"{kind} of {blocks} blocks of {config.hidden_size}"
     kind = config.architecture if is_timm(config) else config.model_type
     return f"{kind} of {blocks} blocks"
+
+
+def other_network(model: StockModel) -> str:
+    """What a model is, in words, where it is not the vision transformer of a masked autoencoder; else nothing."""
+    report = getattr(model, "conversion_report", None)
+    distilled = report is not None and any("teacher" in note for note in report.notes)
+    if is_of_the_reference(model.config, "") and not distilled:
+        return ""
+    return describe(model)
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:

@@ -102,8 +102,14 @@ def _preprocessing(run: FinishedRun, record: RunRecord) -> Answer:
     return (
         f"Family of transforms: {setting(record, 'transforms')}; the saved image processor is what evaluation and "
         "deployment use.",
-        "preprocessor_config.json",
+        _processor_file(run),
     )
+
+
+def _processor_file(run: FinishedRun) -> str:
+    """Where a run keeps its preprocessing; networks of timm have it in their configuration."""
+    own = "preprocessor_config.json"
+    return own if (run.folder / own).is_file() or not (run.folder / "config.json").is_file() else "config.json"
 
 
 def _subsets(run: FinishedRun, record: RunRecord) -> Answer:
@@ -265,7 +271,7 @@ def _availability(run: FinishedRun, record: RunRecord) -> Answer:
 
 
 def _inputs(run: FinishedRun, record: RunRecord) -> Answer:
-    return "The image alone.", "preprocessor_config.json"
+    return "The image alone.", _processor_file(run)
 
 
 def _imbalance(run: FinishedRun, record: RunRecord) -> Answer:

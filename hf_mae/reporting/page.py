@@ -51,8 +51,9 @@ def _what_it_is(figure: Any, run: FinishedRun) -> None:
     classes = counted(len(run.names), "class")
     figure.text(LEFT, 0.945, shortened(f"{run.data}: {classes}", 60), fontsize=16, weight="bold")
     how = run.record.selection.sentence if run.record and run.record.selection else ""
+    kind = f"a {run.record.network}" if run.record and run.record.network else "a vision transformer"
     sentences = (
-        f"{run.name}: a vision transformer for {classes} of images, fine-tuned from {run.initialisation}.",
+        f"{run.name}: {kind} for {classes} of images, fine-tuned from {run.initialisation}.",
         f"What stands below was found on {counted(images, 'image')} of the {run.split} split{of}.",
         " ".join([how, *run.notes]),
     )

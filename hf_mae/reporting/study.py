@@ -152,9 +152,12 @@ def _about_data(record: RunRecord) -> str:
 
 def _about_model(run: FinishedRun, record: RunRecord, cite: Any) -> str:
     pooling, size = _pooling_and_size(run, record)
-    text = f"A vision transformer {cite('dosovitskiy2021vit')} "
+    other = record.network
+    text = f"The network {other} " if other else f"A vision transformer {cite('dosovitskiy2021vit')} "
     if record.base == RANDOM_WEIGHTS:
         text += "was trained from random weights"
+    elif other:
+        text += f"was fine-tuned from {Path(record.base).name}"
     else:
         text += f"was fine-tuned from {Path(record.base).name}, pre-trained as a masked autoencoder {cite('he2022mae')}"
     text += f"; it classifies from {pooling}" if pooling else ""
@@ -168,6 +171,8 @@ def _about_model(run: FinishedRun, record: RunRecord, cite: Any) -> str:
 def _pooling_and_size(run: FinishedRun, record: RunRecord) -> tuple[str, int | None]:
     """What the class is told from, and pixels: by the run's own configuration where it has one."""
     words = {"mean": "the mean of the patch tokens", "cls": "the class token"}
+    if record.network:
+        return "", setting(record, "image_size")
     try:
         config = json.loads((run.folder / "config.json").read_text(encoding="utf-8"))
         mean = "BeitForImageClassification" in config["architectures"]

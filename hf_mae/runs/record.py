@@ -171,6 +171,7 @@ class RunRecord:
         ordered: whether the classes are grades, in the order of their ids.
         study: what became of the images that were found, of `data.study.Study.to_dict`; None: not known.
         left_out: images of classes that `class_map` leaves out, by class.
+        network: what was trained, in words, where it is no MAE's vision transformer; empty: it is one.
         probe: what a probe found: by pooling, `linear` and `knn`.
         format: of the file that it was read from.
     """
@@ -195,6 +196,7 @@ class RunRecord:
     ordered: bool = False
     study: dict[str, Any] | None = None
     left_out: dict[str, int] = field(default_factory=dict)
+    network: str = ""
     format: int = FORMAT
 
     @property

@@ -39,7 +39,7 @@ PROBED = ("cls", "mean", "chosen", "tokens", "parts")
 # What stands beside the scores in `results_<split>.json`.
 BESIDE_SCORES = {
     *("format", "kind", "classes", "settings", "model", "source", "images", "averaged_views"),
-    *("temperature_scaling", "hardware", "versions", "ordered", "study", "left_out"),
+    *("temperature_scaling", "hardware", "versions", "ordered", "study", "left_out", "network"),
 }
 
 
@@ -100,6 +100,7 @@ def to_json(record: RunRecord) -> dict[str, Any]:
     source = dataclasses.asdict(record.data)
     head = {"format": FORMAT, "kind": record.kind, "classes": record.classes, "settings": record.settings}
     head |= {"ordered": record.ordered, "study": record.study}
+    head |= {"network": record.network} if record.network else {}
     made = dataclasses.asdict(record.environment)
     if record.kind == "evaluate":
         (scores,) = record.scores.values()
@@ -179,6 +180,7 @@ def _from_json(values: dict[str, Any], file_name: str) -> RunRecord:
         "ordered": values.get("ordered", False),
         "study": values.get("study"),
         "left_out": values.get("left_out", {}),
+        "network": values.get("network", ""),
     }
     if kind == "crossval":
         found = _crossval_from_json(values)

@@ -159,6 +159,7 @@ def _summarize(root: Path, runs: list[CrossvalRun], names: list[str], settings: 
         classes=names,
         crossval=summary,
         ordered=records[0].ordered,
+        network=records[0].network,
     )
     write_record(record, root)
     if len(points) > 1:

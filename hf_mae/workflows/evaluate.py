@@ -23,7 +23,9 @@ from ..errors import UsageError
 from ..evaluation.calibration import before_and_after
 from ..evaluation.doubt import fit_doubt
 from ..evaluation.scores import score_split
+from ..models.ensemble import first_member
 from ..models.loading import class_names, load_classifier
+from ..models.parts import other_network
 from ..models.views import averaged_views
 from ..reporting.splits import write_split
 from ..runs.doubt import write_doubt
@@ -90,6 +92,7 @@ def evaluate(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
         ordered=is_ordered(options) or was_ordered(str(options.model_name_or_path)),
         study=study_of(ledger, splits, manifest_of(options)),
         left_out=left_out,
+        network=other_network(first_member(model)),
     )
     if options.fit_doubt:
         _fit_doubt(options, model, splits, images, logits, output.label_ids)

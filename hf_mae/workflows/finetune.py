@@ -33,7 +33,7 @@ from ..files.writing import whole_file, write_text
 from ..models.building import build_classifier
 from ..models.checkpoints import resolve
 from ..models.loading import load_classifier
-from ..models.parts import input_size, is_timm, width_of
+from ..models.parts import input_size, is_timm, other_network, width_of
 from ..reporting import figures
 from ..reporting.model_card import write_model_card
 from ..reporting.report import write_own_report
@@ -174,6 +174,7 @@ def finetune_on(
         ordered=is_ordered(data_args),
         study=study_of(ledger, splits, manifest_of(data_args)),
         leakage=_look_for_leakage(model_args, data_args, args, splits),
+        network=other_network(model),
     )
     if args.teacher:
         _warn_of_a_teacher_that_knows(args.teacher, begun)

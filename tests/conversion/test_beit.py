@@ -13,6 +13,7 @@ from hf_mae.compat.transformers import attention_set_to
 from hf_mae.conversion import convert_checkpoint
 from hf_mae.conversion.errors import ConversionError
 from hf_mae.models.attention import plain_attention_for
+from hf_mae.models.parts import other_network
 from hf_mae.models.stochastic_depth import drop_path_of
 from hf_mae.training.layer_decay import parameter_groups
 
@@ -65,6 +66,7 @@ def test_a_pre_trained_one_is_fine_tuned(tmp_path):
     said = model.conversion_report.summary()
     assert "mean and std 0.5" in said and "the checkpoint has no head" in said and "of pre-training" in said
     assert model.config.id2label == {0: "a", 1: "b"} and drop_path_of(model) == pytest.approx(0.2)
+    assert other_network(model) == "BEiT of 3 blocks of 24"
     assert torch.equal(model.beit.layers[1].attention.v_proj.bias, state["blocks.1.attn.v_bias"])
     groups = parameter_groups(model, 1.0, layer_decay=0.5)
     assert {group["lr"] for group in groups} == {0.5**power for power in range(5)}
@@ -115,6 +117,6 @@ def test_dino_and_ibot_hand_on_their_teacher(tmp_path, method):
     assert "teacher" in report.summary() and report.verification["max_abs_difference"] < 1e-5
     model = build_classifier(tmp_path / "checkpoint.pth", pooling="cls", num_labels=3, num_attention_heads=3)
     found = model.state_dict()["vit.layernorm.weight"]
-    assert torch.equal(found, teacher.norm.weight)
+    assert torch.equal(found, teacher.norm.weight) and other_network(model) == "ViT of 2 blocks of 24"
     query = teacher.blocks[1].attn.qkv.weight[:24]
     assert torch.equal(model.vit.layers[1].attention.q_proj.weight, query)

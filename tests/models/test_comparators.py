@@ -292,6 +292,7 @@ def test_other_networks_join_an_ensemble(tiny_pth):
     processors[1] = as_timms(image_processor("endoscopy", size, (0.5,) * 3, (0.5,) * 3), models[1].config)
     pixels = torch.randn(2, 3, size, size)
     both = Ensemble(models, processors).eval()
+    assert input_size(both) == size
     mean, std = (torch.tensor(processors[0].to_dict()[name]).view(3, 1, 1) for name in ("image_mean", "image_std"))
     with torch.no_grad():
         scores = [models[0](pixel_values=pixels).logits.softmax(-1)]

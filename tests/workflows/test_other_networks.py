@@ -93,10 +93,18 @@ def test_it_is_evaluated_and_predicts_like_any_other(timms, toy, tmp_path):
         explain(model_name_or_path=str(timms), images=images, output_dir=str(tmp_path / "explained"))
 
 
-def test_it_stands_beside_ours_in_one_report(timms, finetuned, tmp_path):
-    made = report(runs=[str(finetuned("mean")), str(timms)], output_dir=str(tmp_path))
-    text = (tmp_path / "report.md").read_text()
+def test_it_stands_beside_ours_in_one_report_that_calls_each_what_it_is(timms, finetuned, toy, tmp_path):
+    made = report(runs=[str(finetuned("mean")), str(timms)], output_dir=str(tmp_path / "both"))
+    text = (tmp_path / "both" / "report.md").read_text()
     assert made and "McNemar" in text and finetuned("mean").name in text
+    evaluate(model_name_or_path=str(timms), data_dir=str(toy / "labelled"), output_dir=str(tmp_path / "scores"))
+    for run in (timms, tmp_path / "scores"):
+        report(runs=[str(run)], output_dir=str(tmp_path / "own"))
+        study = (tmp_path / "own" / "study.md").read_text()
+        assert "The network test_convnext3 of 4 blocks was" in study
+        assert "masked autoencoder" not in study and "vision transformer" not in study
+    report(runs=[str(finetuned("mean"))], output_dir=str(tmp_path / "ours"))
+    assert "pre-trained as a masked autoencoder" in (tmp_path / "ours" / "study.md").read_text()
 
 
 def test_an_interrupted_training_goes_on_to_the_bit(convnext, settings, tmp_path):
