@@ -14,17 +14,15 @@ from .bounds import MAX_LAYERS, refuse_expanded_tensors
 from .checkpoint import Checkpoint
 from .errors import ConversionError
 from .heads import Head, settle_classes
-from .initialization import HEAD_STD
+from .initialization import initial_value
+from .names import QKV
 from .normal_form import as_float32, refuse_not_finite, refuse_odd_tensors
 from .report import ConversionReport
 
 TABLE = "relative_position_bias_table"
-INCEPTION = (
-    0.5,
-    0.5,
-    0.5,
-)  # mean and std of the images, where args.imagenet_default_mean_and_std does not say otherwise
-QKV = ("q_proj", "k_proj", "v_proj")
+# Mean and std of the images, where args.imagenet_default_mean_and_std does not say otherwise.
+INCEPTION = (0.5, 0.5, 0.5)
+PARTS = ("weight", "bias")
 # Names of the source -> of transformers; `{i}` is the number of a block, `{p}` is `weight` or `bias`.
 NAMES = (
     ("cls_token", "beit.embeddings.cls_token"),
@@ -53,7 +51,12 @@ State = dict[str, torch.Tensor]
 
 
 def beit_to_model(
-    checkpoint: Checkpoint, names: list[str] | None, num_labels: int | None, image_size: int | None, verify: bool
+    checkpoint: Checkpoint,
+    names: list[str] | None,
+    num_labels: int | None,
+    image_size: int | None,
+    verify: bool,
+    generator: torch.Generator | None = None,
 ) -> tuple[Any, ConversionReport]:
     """A `BeitForImageClassification` with mean pooling, and its certificate.
 
@@ -62,6 +65,7 @@ def beit_to_model(
         names, num_labels: of the classes; a head of other ones is replaced by a fresh one.
         image_size: pixels, which has to be the checkpoint's.
         verify: compare it with timm's Beit on random input.
+        generator: draws a fresh head.
 
     Raises:
         ConversionError: it is damaged, of other parameters than these, or asked for another image size.
@@ -87,7 +91,7 @@ def beit_to_model(
     with torch.device("meta"):
         model = BeitForImageClassification(BeitConfig(**sizes, **labels))
     tensors, ledger = _mapped(state, source)
-    new = _fill(tensors, model, head, source)
+    new = _fill(tensors, model, head, source, generator)
     model.load_state_dict(tensors, assign=True)
     checkpoint.known.image_processor = _processor(checkpoint, sizes["image_size"])
     report = _certificate(checkpoint, sizes, head, ledger, new)
@@ -181,23 +185,24 @@ def _mapped(state: State, source: str) -> tuple[State, list[dict[str, Any]]]:
     return tensors, ledger
 
 
-def _fill(tensors: State, model: Any, head: Head, source: str) -> list[dict[str, Any]]:
+def _fill(
+    tensors: State, model: Any, head: Head, source: str, generator: torch.Generator | None
+) -> list[dict[str, Any]]:
     """Initial values of a fresh head and of the norm of mean pooling; whatever else is missing is an error."""
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     if wrong := [name for name, tensor in tensors.items() if name not in shapes or tensor.shape != shapes[name]]:
         raise ConversionError(f"{source} contradicts itself: {wrong[0]} is {tuple(tensors[wrong[0]].shape)}.")
+    reasons = {
+        "head": f"{head.why_new}; truncated normal, std 2e-5",
+        "fc_norm": "the norm of mean pooling starts at one and zero",
+    }
+    fresh = {_target(f"{part}.{p}"): (f"{part}.{p}", reason) for part, reason in reasons.items() for p in PARTS}
     new = []
     for name in sorted(shapes.keys() - tensors.keys()):
-        if name.startswith("classifier."):
-            fresh, reason = torch.zeros(shapes[name]), f"{head.why_new}; truncated normal, std 2e-5"
-            if name.endswith("weight"):
-                torch.nn.init.trunc_normal_(fresh, std=HEAD_STD)
-        elif name.startswith("beit.pooler.layernorm."):
-            fresh = torch.ones(shapes[name]) if name.endswith("weight") else torch.zeros(shapes[name])
-            reason = "the norm of mean pooling starts at one and zero"
-        else:
+        if name not in fresh:
             raise ConversionError(f"{source} lacks parameters of a BEiT: {name}.")
-        tensors[name] = fresh
+        ours, reason = fresh[name]
+        tensors[name] = initial_value(ours, tuple(shapes[name]), generator)
         new.append({"target": name, "reason": reason})
     return new
 
@@ -245,7 +250,7 @@ def _verified(model: Any, sizes: dict[str, Any], state: State, classes: int) -> 
     """The largest difference from timm's Beit with the same parameters, on random input."""
     from timm.models.beit import Beit
 
-    from .verification import compared
+    from .verification import compared, outputs
 
     theirs = Beit(
         img_size=sizes["image_size"],
@@ -267,7 +272,4 @@ def _verified(model: Any, sizes: dict[str, Any], state: State, classes: int) -> 
     theirs.load_state_dict(theirs.state_dict() | state | fresh)
     size = sizes["image_size"]
     pixels = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
-    training = model.training
-    ours = model.eval()(pixel_values=pixels).logits
-    model.train(training)
-    return compared(ours, theirs(pixels), "timm's Beit")
+    return compared(outputs(model, "mean", pixels), theirs(pixels), "timm's Beit")

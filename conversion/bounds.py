@@ -176,6 +176,11 @@ def refuse_foreign_config(values: dict[str, Any], where: str) -> None:
             )
 
 
+def is_timm(config: Any) -> bool:
+    """Whether a configuration is of a timm model, in the wrapper of transformers."""
+    return bool(config.model_type == "timm_wrapper")
+
+
 def refuse_foreign_timm(values: dict[str, Any], where: str) -> None:
     """Refuses a configuration of a timm model that names files or repositories, which timm would read by itself.
 
@@ -247,7 +252,7 @@ def refuse_huge_config(config: Any, source: str) -> None:
         value = getattr(config, name, None)
         numbers = value if isinstance(value, (list, tuple)) else [value]
         for number in numbers:
-            if number is None or (name == "num_labels" and number == 0 and config.model_type == "timm_wrapper"):
+            if number is None or (name == "num_labels" and number == 0 and is_timm(config)):
                 continue  # an encoder without a head, as timm calls it
             if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= largest:
                 raise ConversionError(

@@ -118,8 +118,8 @@ def convert_to_model(
     checkpoint = read_checkpoint(source, weights=weights)
     names = read_labels(labels) if labels is not None else None
     if is_beit(checkpoint.state):
-        _refuse_what_is_no_beit(checkpoint.source, to, pooling)
-        return beit_to_model(checkpoint, names, num_labels, image_size, verify)
+        _refuse_what_is_no_beit(checkpoint.source, to, pooling, num_attention_heads, norm_pix_loss)
+        return beit_to_model(checkpoint, names, num_labels, image_size, verify, generator)
     target = _choose_target(checkpoint, to, pooling, bool(names or num_labels))
     architecture = _read_sizes(checkpoint, target, num_attention_heads, decoder_num_attention_heads)
     carried = checkpoint.known.config if checkpoint.known.pooling == target else None
@@ -138,7 +138,12 @@ def convert_to_model(
     return model, report
 
 
-def _refuse_what_is_no_beit(source: str, to: str, pooling: str) -> None:
+def _refuse_what_is_no_beit(
+    source: str, to: str, pooling: str, num_attention_heads: int | None, norm_pix_loss: bool | None
+) -> None:
+    if num_attention_heads is not None or norm_pix_loss:
+        flag = "--norm_pix_loss" if norm_pix_loss else "--num_attention_heads"
+        raise ConversionError(f"{flag} is for an MAE, and {source} is a BEiT (or data2vec): leave it out.")
     if to not in ("auto", "classifier") or pooling == "cls":
         raise ConversionError(
             f"{source} is a BEiT (or data2vec), of which a classifier with mean pooling is made: leave out --to and "

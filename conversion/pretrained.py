@@ -11,6 +11,7 @@ from hf_mae.compat.timm import refuse_old_networks
 from hf_mae.errors import first_line
 
 from .bounds import (
+    is_timm,
     refuse_foreign_config,
     refuse_foreign_folder,
     refuse_foreign_timm,
@@ -93,14 +94,14 @@ def read_config(source: str) -> Any:
         ) from None
     refuse_huge_config(config, source)
     refuse_odd_config(config, source)
-    if config.model_type == "timm_wrapper":
+    if is_timm(config):
         refuse_old_networks()
         refuse_foreign_timm(config.to_dict(), f"The configuration of {source}")
-        drop_what_the_wrapper_says(config)
+        _drop_what_the_wrapper_says(config)
     return config
 
 
-def drop_what_the_wrapper_says(config: Any) -> None:
+def _drop_what_the_wrapper_says(config: Any) -> None:
     """Of a configuration that timm wrote: its class count and channels, which transformers passes on a second time."""
     config.model_args = {
         name: value for name, value in (config.model_args or {}).items() if name not in ("num_classes", "in_chans")

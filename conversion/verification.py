@@ -41,7 +41,7 @@ def verify_against_source(
     rows, columns = architecture.grid
     pixel_values = torch.randn(2, architecture.num_channels, *architecture.height_width, generator=generator)
     noise = torch.rand(2, rows * columns, generator=generator)
-    ours = _outputs(model, target, pixel_values, noise)
+    ours = outputs(model, target, pixel_values, noise)
     against, theirs = _of_the_source(checkpoint, state, architecture, target, pixel_values, noise)
     if theirs is None:
         against = "the arithmetic of facebookresearch/mae, written out"
@@ -70,7 +70,7 @@ def compared(ours: Tensor, theirs: Tensor, against: str) -> dict[str, Any]:
     }
 
 
-def _outputs(model: Any, target: str, pixel_values: Tensor, noise: Tensor) -> Tensor:
+def outputs(model: Any, target: str, pixel_values: Tensor, noise: Tensor | None = None) -> Tensor:
     """Logits of a classifier, tokens of a backbone, predicted patches of pre-training."""
     was_training = model.training
     model.eval()
@@ -100,7 +100,7 @@ def _of_the_source(
         from .pretrained import load_stock
 
         source, _ = load_stock(checkpoint.source, checkpoint.stock_class)
-        return f"{checkpoint.source} in transformers", _outputs(source, target, pixel_values, noise)
+        return f"{checkpoint.source} in transformers", outputs(source, target, pixel_values, noise)
     if target == "pretraining":
         return "", None
     try:

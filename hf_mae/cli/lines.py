@@ -31,8 +31,11 @@ def width() -> int | None:
 
 def _is_vit(folder: str) -> bool:
     """Whether a saved model is one that `explain` looks into."""
-    config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
-    return config["model_type"] in ("vit", "beit")
+    from transformers import AutoConfig
+
+    from ..models.parts import is_vit
+
+    return is_vit(AutoConfig.from_pretrained(folder))
 
 
 def print_finetuned(record: Any, as_json: bool) -> None:

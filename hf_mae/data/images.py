@@ -23,7 +23,7 @@ from .check import Verdict, pixel_digest
 from .draws import seeded_draws
 from .entries import column, image_files, labels_of
 from .opening import read_rgb, reason_of
-from .processors import arithmetic, geometry, settings_of
+from .processors import cut, normalised, settings_of
 from .room import NoRoom
 from .store import PixelStore, pixels_within
 from .transforms import TrainingTransform
@@ -113,7 +113,6 @@ class EvaluationImages(torch.utils.data.Dataset):
         self.groups = column(dataset, "group")
         self.labels = labels_of(dataset)
         self.processor = processor
-        self._arithmetic = arithmetic(processor)
         prefix = ProcessorPrefix(processor)
         self.pixels = pixels_of(dataset, prefix, cache, num_workers)
 
@@ -121,7 +120,7 @@ class EvaluationImages(torch.utils.data.Dataset):
         return len(self.file_names)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        item = {"pixel_values": self._arithmetic(np.array(self.pixels[index])), "index": index}
+        item = {"pixel_values": normalised(self.processor, np.array(self.pixels[index])), "index": index}
         if self.labels is not None:
             item["labels"] = int(self.labels[index])
         return item
@@ -135,7 +134,7 @@ class ProcessorPrefix:
 
     def __call__(self, image: Image.Image) -> Image.Image:
         """RGB image -> RGB image as the model sees it."""
-        return geometry(self.processor)(image)
+        return cut(self.processor, image)
 
     def __repr__(self) -> str:
         kept = ("size", "resample", "do_resize", "do_center_crop", "crop_size")

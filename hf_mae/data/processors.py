@@ -5,8 +5,7 @@ the preprocessing that a run chose is written there, and `pipeline()` does what 
 """
 
 import math
-from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,8 +14,6 @@ from PIL import Image
 from ..conversion.preprocessing import BICUBIC, BILINEAR
 
 NAMES = {BILINEAR: "bilinear", BICUBIC: "bicubic"}  # timm's, of what Pillow numbers
-ARITHMETIC = {"do_resize": False, "do_center_crop": False}
-GEOMETRY = {"do_rescale": False, "do_normalize": False}
 
 
 def is_timms(processor: Any) -> bool:
@@ -87,31 +84,23 @@ def _share(size: int, edge: int) -> float:
     return next(share for share in (0.875, exact, math.nextafter(exact, 0)) if math.floor(size / share) == edge)
 
 
-def geometry(processor: Any) -> Callable[[Image.Image], Image.Image]:
+def cut(processor: Any, image: Image.Image) -> Image.Image:
     """The part of a processor that comes before the arithmetic, resize and crop: RGB image -> RGB image."""
     if is_timms(processor):
         steps, _ = _halves(processor)
-        return lambda image: _through(steps, image)
-
-    def prepared(image: Image.Image) -> Image.Image:
-        cropped = processor(image, **GEOMETRY, return_tensors="pt")["pixel_values"][0]
-        return Image.fromarray(cropped.to(torch.uint8).permute(1, 2, 0).numpy())
-
-    return prepared
+        return cast(Image.Image, _through(steps, image))
+    pixels = processor(image, do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"][0]
+    return Image.fromarray(pixels.to(torch.uint8).permute(1, 2, 0).numpy())
 
 
-def arithmetic(processor: Any) -> Callable[[np.ndarray], torch.Tensor]:
-    """The other part: uint8 (height, width, 3) -> float32 (3, height, width), normalised."""
+def normalised(processor: Any, pixels: np.ndarray) -> torch.Tensor:
+    """The other part: uint8 (height, width, 3) -> float32 (3, height, width)."""
     if is_timms(processor):
         _, steps = _halves(processor)
-        return lambda pixels: _through(steps, pixels)
-
-    def computed(pixels: np.ndarray) -> torch.Tensor:
-        tensor = torch.from_numpy(pixels).permute(2, 0, 1)
-        values: torch.Tensor = processor(tensor, **ARITHMETIC, return_tensors="pt")["pixel_values"][0]
-        return values
-
-    return computed
+        return cast(torch.Tensor, _through(steps, pixels))
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1)
+    prepared = processor(tensor, do_resize=False, do_center_crop=False, return_tensors="pt")
+    return cast(torch.Tensor, prepared["pixel_values"][0])
 
 
 def _halves(processor: Any) -> tuple[list[Any], list[Any]]:

@@ -61,14 +61,7 @@ def build_classifier(
     if is_comparator(model_name_or_path, random_weights):
         _refuse_what_is_for_others(model_name_or_path, pooling, num_attention_heads)
         with whole_weights():
-            return build_comparator(
-                model_name_or_path,
-                names=labels,
-                num_labels=num_labels,
-                image_size=image_size,
-                drop_path=drop_path,
-                random_weights=random_weights,
-            )
+            return build_comparator(model_name_or_path, labels, num_labels, image_size, drop_path, random_weights)
     with whole_weights():
         model, report = convert_to_model(
             model_name_or_path,

@@ -4,22 +4,24 @@ So that "better than a ConvNeXt" is one cross-validation and one report. The wei
 and what is trained and saved is its stock class: `pipeline("image-classification")` runs it.
 """
 
+import copy
 import logging
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, AutoConfig, AutoModelForImageClassification
+from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, AutoModelForImageClassification
 
 from ..compat.timm import refuse_old_networks
 from ..compat.transformers import StockModel
+from ..conversion.bounds import is_timm
 from ..conversion.errors import ConversionError
 from ..conversion.normal_form import refuse_not_finite
-from ..conversion.pretrained import drop_what_the_wrapper_says, is_of_the_reference, load_stock, read_config
+from ..conversion.pretrained import is_of_the_reference, load_stock, read_config
 from ..conversion.report import ConversionReport
 from ..errors import UsageError, first_line
-from .parts import CHANNELS, describe, head_of, is_timm, own_size
+from .parts import CHANNELS, describe, head_of, own_size
 
 logger = logging.getLogger(__name__)
 TIMM = "timm/"  # what timm's models are called on the Hub
@@ -44,7 +46,6 @@ def is_comparator(model_name_or_path: str | Path, random_weights: bool = False) 
 
 def build_comparator(
     model_name_or_path: str | Path,
-    *,
     names: list[str] | None = None,
     num_labels: int | None = None,
     image_size: int | None = None,
@@ -106,24 +107,30 @@ def _configurations(
     source: str, names: list[str] | None, num_labels: int | None, random_weights: bool
 ) -> tuple[Any, Any]:
     """The source's own configuration, and the same with the classes that are asked for."""
-    labels: dict[str, Any] = {"num_labels": len(names) if names else num_labels} if names or num_labels else {}
+    name = _timm_name(source) if random_weights else None
+    own = _of_a_name(name) if name else read_config(source)
+    config = copy.deepcopy(own)
     if names:
-        labels |= {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
-    if random_weights and (name := _timm_name(source)):
-        from timm import get_pretrained_cfg
-        from transformers import TimmWrapperConfig
-
-        refuse_old_networks()
-        values = {"architecture": name.split(".")[0], "num_classes": 2, "model_args": {}}
-        values["pretrained_cfg"] = getattr(get_pretrained_cfg(name), "to_dict", dict)()
-        return TimmWrapperConfig.from_dict(values), TimmWrapperConfig.from_dict(values, **labels)
-    own = read_config(source)
-    config = AutoConfig.from_pretrained(source, trust_remote_code=False, **labels)
-    if is_timm(config):
-        drop_what_the_wrapper_says(config)
-    if not labels and is_timm(config) and not config.num_labels:
+        config.id2label, config.label2id = dict(enumerate(names)), {label: i for i, label in enumerate(names)}
+    elif num_labels:
+        config.num_labels = num_labels
+    if not config.num_labels:
         raise UsageError(f"{source} has no head: say how many classes it is to have.")
+    if hasattr(config, "label_names"):  # in a file of timm's wrapper; saved, they would win over `id2label`
+        del config.label_names
     return own, config
+
+
+def _of_a_name(name: str) -> Any:
+    """The configuration of a model that timm knows, of two classes."""
+    from timm import get_pretrained_cfg
+    from transformers import TimmWrapperConfig
+
+    refuse_old_networks()
+    values = {"architecture": name.split(".")[0], "num_classes": 2, "model_args": {}}
+    return TimmWrapperConfig.from_dict(
+        values | {"pretrained_cfg": getattr(get_pretrained_cfg(name), "to_dict", dict)()}
+    )
 
 
 def set_rate(config: Any, rate: float, source: str) -> None:

@@ -6,13 +6,14 @@ from typing import Any
 
 from transformers import AutoConfig
 
+from ..conversion.bounds import is_timm
 from ..conversion.normal_form import is_fresh_head
 from ..conversion.pretrained import is_of_the_reference, load_stock, processor_of, read_config
 from ..errors import UsageError, first_line
 from .checkpoints import resolve
 from .comparators import set_input_size
 from .ensemble import Ensemble, members_of
-from .parts import head_of, input_size, is_timm, own_size
+from .parts import head_of, input_size, own_size
 
 logger = logging.getLogger(__name__)
 

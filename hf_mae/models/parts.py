@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..compat.transformers import StockModel
+from ..conversion.bounds import is_timm
 from ..conversion.pretrained import is_of_the_reference
 from ..errors import UsageError
 
@@ -15,11 +16,6 @@ CHANNELS = 3  # of every image that is read
 def is_vit(config: Any) -> bool:
     """Whether a configuration is of transformers' ViT or BEiT, of which fine-tuned MAE encoders are."""
     return config.model_type in ("vit", "beit")
-
-
-def is_timm(config: Any) -> bool:
-    """Whether a configuration is of a timm model, in the wrapper of transformers."""
-    return bool(config.model_type == "timm_wrapper")
 
 
 def input_size(model: StockModel) -> int:
@@ -86,22 +82,24 @@ def blocks_of(model: nn.Module) -> list[nn.Module]:
     """The residual blocks of a network, in the order in which an image passes them.
 
     They are the members of its lists of modules of one class, or where these are stages, of the lists within them.
+
+    Raises:
+        UsageError: it has none.
     """
-    return list(_members(model, levels=2))
+    found = list(_members(model))
+    if not found:
+        raise UsageError(f"no residual blocks are known of a {type(model).__name__}, so it cannot be used here.")
+    return found
 
 
-def _members(module: nn.Module, levels: int) -> Iterator[nn.Module]:
+def _members(module: nn.Module) -> Iterator[nn.Module]:
     for child in module.children():
         if not _lists_one_kind(child):
-            yield from _members(child, levels)
-        elif levels > 1:
-            for member in child.children():
-                lists = (
-                    [member] if _lists_one_kind(member) else [one for one in member.children() if _lists_one_kind(one)]
-                )
-                yield from (block for one in lists for block in one.children()) if lists else [member]
-        else:
-            yield from child.children()
+            yield from _members(child)
+            continue
+        for member in child.children():
+            lists = [one for one in (member, *member.children()) if _lists_one_kind(one)]
+            yield from (block for one in lists for block in one.children()) if lists else [member]
 
 
 def _lists_one_kind(module: nn.Module) -> bool:
@@ -118,9 +116,6 @@ def layers_of(model: StockModel) -> tuple[dict[str, int], int]:
 
     Of timm models timm's own `group_matcher` says it. Of others, the stem is layer 0 and block i layer i + 1; what is
     between two blocks (a downsampling) belongs to the one that comes, and what comes after all of them to the head.
-
-    Raises:
-        UsageError: no blocks are known of it.
     """
     if is_timm(model.config) and hasattr(model.timm_model, "group_matcher"):
         from timm.models import group_parameters
@@ -129,16 +124,11 @@ def layers_of(model: StockModel) -> tuple[dict[str, int], int]:
         return {f"timm_model.{name}": layer for name, layer in grouped.items()}, max(grouped.values())
     names = {id(module): name for name, module in model.named_modules()}
     prefixes = [f"{names[id(block)]}." for block in blocks_of(model)]
-    if not prefixes:
-        raise UsageError(f"no blocks are known of a {describe(model)}: train it with --layer_decay 1.")
-    layers, passed = {}, 0
-    within = {prefix: number for number, prefix in enumerate(prefixes, 1)}
-    last = len(prefixes) + 1
-    own = [next((within[p] for p in prefixes if name.startswith(p)), None) for name, _ in model.named_parameters()]
-    for (name, _), number in zip(model.named_parameters(), own, strict=True):
-        passed = number or passed
-        following = 0 if passed == 0 else passed + 1
-        layers[name] = number if number is not None else min(following, last)
+    layers, passed, last = {}, 0, len(prefixes) + 1
+    for name, _ in model.named_parameters():
+        within = next((number for number, prefix in enumerate(prefixes, 1) if name.startswith(prefix)), None)
+        passed = within or passed
+        layers[name] = within or (passed + 1 if passed else 0)
     return layers, last
 
 

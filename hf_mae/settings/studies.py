@@ -25,6 +25,16 @@ class CrossvalArguments:
     )
 
 
+# What may be searched, and how: (smallest, largest, step); without a step on a logarithmic scale. The learning rate is
+# a factor of what is asked for, since its size depends on the batch.
+SPACE: dict[str, tuple[float, float, float | None]] = {
+    "learning_rate": (0.1, 10.0, None),
+    "layer_decay": (0.5, 1.0, 0.05),
+    "drop_path": (0.0, 0.4, 0.1),
+    "weight_decay": (0.005, 0.5, None),
+    "smoothing": (0.0, 0.2, 0.05),
+    "warmup_epochs": (0.0, 10.0, 1.0),
+}
 SEARCHED = ("learning_rate", "layer_decay", "drop_path", "weight_decay")  # where --search does not say
 
 
@@ -37,8 +47,7 @@ class SearchArguments:
     )
     search: list[str] | None = option(
         None,
-        f"What is searched: learning_rate, layer_decay, drop_path, weight_decay, smoothing, warmup_epochs. Not given: "
-        f"{', '.join(SEARCHED)}.",
+        f"What is searched: {', '.join(SPACE)}. Not given: {', '.join(SEARCHED)}.",
         common=True,
         group="Search",
         metavar="NAME",

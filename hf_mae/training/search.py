@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from ..compat.transformers import StockModel
 from ..errors import UsageError, first_line
+from ..settings.studies import SPACE
 from .finetuner import MaeFinetuner
 from .trainer import NotFinite
 
@@ -18,16 +19,6 @@ logger = logging.getLogger(__name__)
 STUDY, STORE = "search", "search.db"
 STARTUP = 5  # trials before one is stopped early
 ATTRIBUTE = "settings"  # what a study was begun with
-# What is searched, and how: (smallest, largest, step); without a step on a logarithmic scale. The learning rate is a
-# factor of what the rule gives, since its size depends on the batch.
-SPACE: dict[str, tuple[float, float, float | None]] = {
-    "learning_rate": (0.1, 10.0, None),
-    "layer_decay": (0.5, 1.0, 0.05),
-    "drop_path": (0.0, 0.4, 0.1),
-    "weight_decay": (0.005, 0.5, None),
-    "smoothing": (0.0, 0.2, 0.05),
-    "warmup_epochs": (0.0, 10.0, 1.0),
-}
 
 
 class Search:
@@ -55,7 +46,6 @@ class Search:
         self.metric = f"eval_{(args.metric_for_best_model or 'loss').removeprefix('eval_')}"
         self.largest = bool(args.greater_is_better)
         self._best: float | None = None  # of the trial that runs
-        self._trial = -1
         trainer.model_init = self._fresh_model
         import optuna
 
@@ -105,12 +95,15 @@ class Search:
         import optuna
 
         done = self.study.get_trials(states=(optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED))
-        if left := trials - len(done):
-            logger.info("%d of %d trials are done.", len(done), trials) if done else None
+        if done:
+            logger.info("%d of %d trials are done.", len(done), trials)
+        if len(done) >= trials:
+            return
+        try:
             self.trainer.hyperparameter_search(
                 hp_space=self.space,
                 compute_objective=self._objective,
-                n_trials=max(left, 0),
+                n_trials=trials - len(done),
                 direction=self._direction,
                 backend="optuna",
                 sampler=optuna.samplers.TPESampler(seed=self.trainer.args.seed + len(done)),
@@ -118,8 +111,12 @@ class Search:
                 catch=(NotFinite,),
                 **self._where,
             )
-        if not self.study.get_trials(states=(optuna.trial.TrialState.COMPLETE,)):
-            raise UsageError("no trial came to an end with a finite loss: search around a lower --learning_rate.")
+        except ValueError:
+            if self.study.get_trials(states=(optuna.trial.TrialState.COMPLETE,)):
+                raise
+            raise UsageError(
+                "no trial came to an end with a finite loss: search around a lower --learning_rate."
+            ) from None
 
     def space(self, trial: Any) -> dict[str, float]:
         """The values of a trial, by the names of the settings."""
@@ -140,7 +137,7 @@ class Search:
     def _fresh_model(self, trial: Any) -> StockModel:
         """Called by the Trainer at the start of a trial."""
         values = self.space(trial)
-        self._best, self._trial = None, trial.number
+        self._best = None
         logger.info("Trial %d: %s", trial.number + 1, shown(values))
         return self.build(values.get("drop_path", self.trainer.args.drop_path))
 

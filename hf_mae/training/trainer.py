@@ -18,12 +18,13 @@ from transformers import TrainerCallback, get_scheduler, set_seed
 
 from ..compat.accelerate import with_small_sampler
 from ..compat.transformers import HookedTrainer, StockModel, attention_of, attention_set_to
+from ..conversion.bounds import is_timm
 from ..data.images import collate
 from ..data.streams import ImageStream
 from ..errors import UsageError, one_line
 from ..files.writing import open_to_the_umask
 from ..models.attention import plain_attention_for
-from ..models.parts import blocks_of, is_timm
+from ..models.parts import blocks_of
 from ..settings.arguments import ReferenceTraining
 from ..settings.training import COSINE
 from .checkpoints import Launch, check_resumable, last_checkpoint, refuse_fewer_epochs, write_launch

@@ -16,6 +16,7 @@ from transformers import set_seed
 
 from ..compat.deepspeed import whole_weights
 from ..compat.transformers import StockModel
+from ..conversion.bounds import is_timm
 from ..data.fingerprint import data_fingerprint
 from ..data.images import EvaluationImages, TrainingImages
 from ..data.leakage import pretraining_record, seen_in_pretraining, warn_of_seen
@@ -33,7 +34,7 @@ from ..files.writing import whole_file, write_text
 from ..models.building import build_classifier
 from ..models.checkpoints import resolve
 from ..models.loading import load_classifier
-from ..models.parts import input_size, is_timm, other_network, width_of
+from ..models.parts import input_size, other_network, width_of
 from ..reporting import figures
 from ..reporting.model_card import write_model_card
 from ..reporting.report import write_own_report

@@ -23,15 +23,16 @@ from ..settings.arguments import FinetuningArguments
 from ..settings.data import DataArguments
 from ..settings.fill import Settings, fill
 from ..settings.models import ModelArguments
-from ..settings.studies import SEARCHED, SearchArguments
+from ..settings.studies import SEARCHED, SPACE, SearchArguments
 from ..training.finetuner import MaeFinetuner
-from ..training.search import SPACE, Search, shown
+from ..training.search import Search, shown
 from .finetune import build_model, finetune_on, prepare_images
 from .plan import read
 
 logger = logging.getLogger(__name__)
 SHARE = 0.2  # of the training images, that judge the trials where --select_on does not say
 BEST = "best"  # the folder of the model that is trained with what was found
+CHOSEN = " Its settings are the best of"  # begins what a record says of the search
 NOT_OF_THE_SEARCH = {"output_dir", "trials", "disable_tqdm", "preprocessing_num_workers", "dataloader_num_workers"}
 
 
@@ -216,8 +217,8 @@ def _train_best(
 def _told(record: RunRecord, folder: Path, trials: int) -> RunRecord:
     """The record and the card say how the settings were chosen."""
     assert record.selection is not None
-    known = record.selection.sentence.split(" Its settings are the best of ")[0]
-    told = f"{known} Its settings are the best of {trials} trials on the selection split (hf-mae search)."
+    before, _, _ = record.selection.sentence.partition(CHOSEN)
+    told = f"{before}{CHOSEN} {trials} trials on the selection split (hf-mae search)."
     record = dataclasses.replace(record, selection=dataclasses.replace(record.selection, sentence=told))
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     recipe = (folder / "recipe.yaml").read_text(encoding="utf-8")

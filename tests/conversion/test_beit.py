@@ -4,6 +4,7 @@ import argparse
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from timm.models.beit import Beit
 from timm.models.vision_transformer import VisionTransformer
 from transformers import AutoImageProcessor, AutoModelForImageClassification
@@ -72,6 +73,11 @@ def test_a_pre_trained_one_is_fine_tuned(tmp_path):
     assert {group["lr"] for group in groups} == {0.5**power for power in range(5)}
     with pytest.raises(ConversionError, match="takes images of 32 pixels"):
         build_classifier(tmp_path / "pre.pth", num_labels=2, image_size=64)
+    heads = [convert_checkpoint(tmp_path / "pre.pth", tmp_path / name, num_labels=2) and name for name in "ab"]
+    one, two = (load_file(tmp_path / name / "model.safetensors")["classifier.weight"] for name in heads)
+    assert torch.equal(one, two) and 0 < one.abs().max() < 1e-3  # drawn anew, the same each time
+    with pytest.raises(ConversionError, match="--num_attention_heads is for an MAE"):
+        convert_checkpoint(tmp_path / "pre.pth", tmp_path / "out", num_labels=2, num_attention_heads=3)
     for asked in ({"to": "backbone"}, {"to": "pretraining"}, {"pooling": "cls"}):
         with pytest.raises(ConversionError, match=r"a BEiT \(or data2vec\)"):
             convert_checkpoint(tmp_path / "pre.pth", tmp_path / "out", num_labels=2, **asked)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import pickle
 import shutil
 
 import numpy as np
@@ -23,17 +24,19 @@ from transformers import (
     Swinv2Config,
 )
 
-from hf_mae import build_classifier
+from hf_mae import build_classifier, load_image_folder
 from hf_mae.compat import timm as compat
 from hf_mae.compat.timm import NETWORKS_SINCE
+from hf_mae.conversion.bounds import is_timm
 from hf_mae.conversion.errors import ConversionError
-from hf_mae.data.processors import arithmetic, as_timms, geometry, of_transformers, settings_of
+from hf_mae.data.images import EvaluationImages
+from hf_mae.data.processors import as_timms, cut, normalised, of_transformers, settings_of
 from hf_mae.data.transforms import image_processor
 from hf_mae.errors import UsageError
 from hf_mae.evaluation.doubt import features_kept
 from hf_mae.models.ensemble import Ensemble
 from hf_mae.models.loading import load_classifier
-from hf_mae.models.parts import blocks_of, head_of, input_size, is_timm, layers_of
+from hf_mae.models.parts import blocks_of, head_of, input_size, layers_of
 from hf_mae.models.stochastic_depth import drop_path_of
 from hf_mae.training.layer_decay import layer_of, parameter_groups
 
@@ -158,7 +161,7 @@ def _reads_back(model, folder):
     stock = AutoImageProcessor.from_pretrained(folder)
     expected = stock(image, return_tensors="pt")["pixel_values"][0]
     for one in (processor, read):
-        torch.testing.assert_close(arithmetic(one)(np.array(geometry(one)(image))), expected, rtol=0, atol=0)
+        torch.testing.assert_close(normalised(one, np.array(cut(one, image))), expected, rtol=0, atol=0)
 
 
 def test_the_layers_that_are_seen_are_those_of_the_reference(tiny_pth):
@@ -180,6 +183,28 @@ def test_a_head_stays_where_it_knows_the_classes_and_is_fresh_where_it_does_not(
     assert fewer.config.num_labels == 2 and "no head of 2 classes" in fewer.conversion_report.summary()
     for one in (same, other, fewer):
         assert torch.equal(one.convnext.layernorm.weight, first.convnext.layernorm.weight)
+
+
+@timms
+def test_a_network_of_timm_forgets_the_classes_of_its_source(tmp_path):
+    first = build_classifier("timm/test_convnext3", id2label=LABELS, random_weights=True)
+    first.save_pretrained(tmp_path / "first")
+    for names in (["x", "y", "z"], ["x", "y"]):
+        build_classifier(tmp_path / "first", id2label=dict(enumerate(names))).save_pretrained(tmp_path / "other")
+        saved = AutoModelForImageClassification.from_pretrained(tmp_path / "other").config
+        assert saved.id2label == dict(enumerate(names)) and saved.num_labels == len(names)
+
+
+def test_a_network_without_blocks_is_refused():
+    with pytest.raises(UsageError, match="no residual blocks are known of a Linear"):
+        blocks_of(torch.nn.Linear(2, 2))
+
+
+def test_images_go_to_worker_processes_with_their_processor(toy):
+    split = load_image_folder(str(toy / "labelled"))["validation"]
+    images = EvaluationImages(split, image_processor("endoscopy", 32), cache=False)
+    again = pickle.loads(pickle.dumps(images))
+    assert torch.equal(again[0]["pixel_values"], images[0]["pixel_values"])
 
 
 def test_an_encoder_without_a_head_gets_one(stock, tmp_path):
@@ -277,7 +302,7 @@ def test_timms_preprocessing_is_that_of_the_family(family, size):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)).resize((900, 700))
     if size == 192:
         return  # half of the margin of 27 pixels is no whole pixel, and the two crop one pixel apart
-    one, two = (np.asarray(geometry(p)(image)).astype(int) for p in (own, timms))
+    one, two = (np.asarray(cut(p, image)).astype(int) for p in (own, timms))
     assert np.abs(one - two).max() <= 1  # Pillow and torchvision round differently
 
 

@@ -88,7 +88,7 @@ def test_a_search_that_was_killed_goes_on_with_the_trial_that_it_was_at(settings
     calls, objective = [], searching.Search._objective
 
     def stopped(self, metrics):
-        calls.append(self._trial)
+        calls.append(self.study.trials[-1].number)
         if len(calls) == 3:
             raise SystemExit(137)
         return objective(self, metrics)
@@ -107,13 +107,22 @@ def test_a_trial_that_diverges_is_left_behind(settings, monkeypatch):
     objective = searching.Search._objective
 
     def diverges(self, metrics):
-        if self._trial == 0:
+        if len(self.study.trials) == 1:
             raise NotFinite("The loss became nan")
         return objective(self, metrics)
 
     monkeypatch.setattr(searching.Search, "_objective", diverges)
     found = search(**settings | {"trials": 2, "num_train_epochs": 1})
     assert [trial.number for trial in found.trials] == [1]
+
+
+def test_where_all_diverge_it_is_said(settings, monkeypatch):
+    def diverges(self, metrics):
+        raise NotFinite("The loss became nan")
+
+    monkeypatch.setattr(searching.Search, "_objective", diverges)
+    with pytest.raises(UsageError, match="no trial came to an end with a finite loss"):
+        search(**settings | {"trials": 2, "num_train_epochs": 1})
 
 
 def test_mistakes_are_told(settings, monkeypatch):
