@@ -19,12 +19,14 @@ from ..compat.datasets import fingerprint_of
 from ..errors import UsageError
 from ..files.caches import file_keys
 from ..files.members import is_remote, member_of
+from ..settings.training import AS_THEY_ARE, SAMPLINGS
 from .check import Verdict, pixel_digest
 from .draws import seeded_draws
 from .entries import column, image_files, labels_of
 from .opening import read_rgb, reason_of
 from .processors import cut, normalised, settings_of
 from .room import NoRoom
+from .sampling import ClassSampling
 from .store import PixelStore, pixels_within
 from .transforms import TrainingTransform
 
@@ -45,6 +47,7 @@ class TrainingImages(torch.utils.data.Dataset):
         on_bad_image: an image that turns out unreadable in training is an error that names it (`error`), or the next
             one takes its place (`skip`).
         quality: keep them as JPEG of this quality; None: as they are, exactly.
+        sampling: a key of `SAMPLINGS`: the share that each class has of an epoch.
     """
 
     def __init__(
@@ -57,11 +60,15 @@ class TrainingImages(torch.utils.data.Dataset):
         on_bad_image: str = "error",
         batched: bool = False,
         quality: int | None = None,
+        sampling: str = AS_THEY_ARE,
     ):
         self.file_names: Sequence[str] = dataset["file_name"]  # where they lie: on the disk, if the data set does
         self.labels = labels_of(dataset)
         self.transform, self.seed, self.on_bad_image = transform, seed, on_bad_image
         self.batched = batched and cache and transform.batch is not None
+        self.sampling: ClassSampling | None = None
+        if sampling != AS_THEY_ARE:
+            self.sampling = ClassSampling(self.labels, SAMPLINGS[sampling], seed)
         self._told: set[int] = set()  # of the unreadable images, those that were warned of
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # seen by persistent workers too
         self.pixels = pixels_of(dataset, transform.resize, cache, num_workers, quality)
@@ -74,8 +81,10 @@ class TrainingImages(torch.utils.data.Dataset):
         return len(self.file_names)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        index, image = self._readable(index)
-        with seeded_draws(self.seed, int(self._epoch), index):
+        epoch = int(self._epoch)
+        row = index if self.sampling is None else self.sampling.row(index, epoch)
+        row, image = self._readable(row)
+        with seeded_draws(self.seed, epoch, row if self.sampling is None else index):  # an image may come twice
             if self.batched and self.transform.batch is not None:
                 item: dict[str, Any] = {
                     "pixels": torch.from_numpy(np.array(image)),
@@ -83,9 +92,9 @@ class TrainingImages(torch.utils.data.Dataset):
                 }
             else:
                 item = {"pixel_values": self.transform.augment(image)}
-        item["index"] = index
+        item["index"] = row
         if self.labels is not None:
-            item["labels"] = int(self.labels[index])
+            item["labels"] = int(self.labels[row])
         return item
 
     def _readable(self, index: int) -> tuple[int, Image.Image]:

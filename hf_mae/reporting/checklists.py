@@ -275,8 +275,12 @@ def _inputs(run: FinishedRun, record: RunRecord) -> Answer:
 
 
 def _imbalance(run: FinishedRun, record: RunRecord) -> Answer:
-    weights = setting(record, "class_weights")
-    return f"Class weights: {weights or 'none'}; macro averages count every class alike.", "recipe.yaml"
+    weights, sampling, tau = (setting(record, name) for name in ("class_weights", "sampling", "logit_adjustment"))
+    return (
+        f"Class weights: {weights or 'none'}; sampling: {sampling}; logit adjustment: {float(tau):g}; macro "
+        "averages count every class alike.",
+        "recipe.yaml",
+    )
 
 
 def _calibration(run: FinishedRun, record: RunRecord) -> Answer:

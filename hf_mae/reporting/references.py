@@ -63,6 +63,26 @@ _ENTRIES = {
         "Squared earth mover's distance-based loss for training deep neural networks",
         {"journal": "arXiv:1611.05916", "year": "2016"},
     ),
+    "lin2017focal": (
+        "inproceedings",
+        "Lin, Tsung-Yi and Goyal, Priya and Girshick, Ross and He, Kaiming and Dollar, Piotr",
+        "Focal loss for dense object detection",
+        {"booktitle": "ICCV", "year": "2017", "doi": "10.1109/ICCV.2017.324"},
+    ),
+    "menon2021logit": (
+        "inproceedings",
+        "Menon, Aditya Krishna and Jayasumana, Sadeep and Rawat, Ankit Singh and Jain, Himanshu and Veit, Andreas and "
+        "Kumar, Sanjiv",
+        "Long-tail learning via logit adjustment",
+        {"booktitle": "ICLR", "year": "2021"},
+    ),
+    "kang2020decoupling": (
+        "inproceedings",
+        "Kang, Bingyi and Xie, Saining and Rohrbach, Marcus and Yan, Zhicheng and Gordo, Albert and Feng, Jiashi and "
+        "Kalantidis, Yannis",
+        "Decoupling representation and classifier for long-tailed recognition",
+        {"booktitle": "ICLR", "year": "2020"},
+    ),
     "efron1981jackknife": (
         "article",
         "Efron, Bradley and Stein, Charles",

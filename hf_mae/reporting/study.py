@@ -12,6 +12,7 @@ from ..files.writing import write_text
 from ..runs.finished import FinishedRun
 from ..runs.record import RunRecord
 from ..settings.models import RANDOM_WEIGHTS
+from ..settings.training import AS_THEY_ARE, SMOOTHED
 from ..settings.verbs import options_of_verb
 from . import figures
 from .document import Block, Grid, Heading, Paragraph, write_document
@@ -200,17 +201,38 @@ def _about_training(record: RunRecord, cite: Any) -> str:
         text += f", layer-wise learning rate decay of {decay:g} {cite('clark2020electra')}"
     if (drop := float(setting(record, "drop_path"))) > 0:
         text += f", stochastic depth of {drop:g} {cite('huang2016stochastic')}"
-    loss = setting(record, "loss")
-    if loss == "cdw":
-        text += f"; the loss was class distance weighted cross-entropy {cite('polat2022cdw')}"
-    elif loss == "emd":
-        text += f"; the loss was the squared earth mover's distance {cite('hou2016emd')}"
-    elif (smoothing := float(setting(record, "smoothing"))) > 0:
-        text += f"; the loss was cross-entropy with label smoothing of {smoothing:g}"
-    if (weights := setting(record, "class_weights")) not in (None, "none", ["none"]):
-        text += f", with class weights ({' '.join(map(str, weights)) if isinstance(weights, list) else weights})"
+    text += _about_loss(record, cite)
     text += f" (seed {setting(record, 'seed')})."
     return text + (f" {record.selection.sentence}" if record.selection else "")
+
+
+def _about_loss(record: RunRecord, cite: Any) -> str:
+    """The loss, and what was done to it."""
+    loss, smoothing = setting(record, "loss"), float(setting(record, "smoothing"))
+    smoothed = f" with label smoothing of {smoothing:g}" if smoothing and loss in SMOOTHED else ""
+    text = ""
+    if loss == "cdw":
+        text = f"; the loss was class distance weighted cross-entropy {cite('polat2022cdw')}"
+    elif loss == "emd":
+        text = f"; the loss was the squared earth mover's distance {cite('hou2016emd')}"
+    elif loss == "focal":
+        gamma = float(setting(record, "focal_gamma"))
+        text = f"; the loss was the focal loss {cite('lin2017focal')} with a gamma of {gamma:g}{smoothed}"
+    elif smoothed:
+        text = f"; the loss was cross-entropy{smoothed}"
+    return text + _about_balance(record, cite)
+
+
+def _about_balance(record: RunRecord, cite: Any) -> str:
+    """What made rare classes count more."""
+    text = ""
+    if (weights := setting(record, "class_weights")) not in (None, "none", ["none"]):
+        text = f", with class weights ({' '.join(map(str, weights)) if isinstance(weights, list) else weights})"
+    if (tau := float(setting(record, "logit_adjustment"))) > 0:
+        text += f", with logits adjusted by the classes' shares {cite('menon2021logit')} (tau {tau:g})"
+    if (sampling := setting(record, "sampling")) != AS_THEY_ARE:
+        text += f", in epochs of {sampling.replace('_', '-')} sampling {cite('kang2020decoupling')}"
+    return text
 
 
 def _about_evaluation(run: FinishedRun, record: RunRecord, cite: Any) -> str:

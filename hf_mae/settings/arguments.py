@@ -10,7 +10,7 @@ from transformers.integrations import get_available_reporting_integrations
 
 from ..errors import UsageError, first_line, shown
 from .trainer_options import refuse_option
-from .training import LOSSES, FinetuningFields, PretrainingFields, ReferenceFields
+from .training import AS_THEY_ARE, LOSSES, SAMPLINGS, SMOOTHED, FinetuningFields, PretrainingFields, ReferenceFields
 
 OUR_DEFAULTS = {"remove_unused_columns": False}  # where one of `trainer_options` differs from transformers' own
 
@@ -131,7 +131,11 @@ class FinetuningArguments(FinetuningFields, ReferenceTraining):  # type: ignore[
         mixup_prob, mixup_switch_prob, mixup_mode: timm's `prob`, `switch_prob` and `mode` (batch, pair, elem).
         smoothing: label smoothing.
         class_weights: `none`, `balanced` (n / (classes x count), as sklearn), or one float a class.
-        loss: `cross_entropy`, or of grades `cdw` or `emd` (see `training.losses.ordinal_sum`).
+        sampling: share of an epoch that a class has (see `data.sampling.ClassSampling`).
+        logit_adjustment: tau of the logit-adjusted loss (see `training.losses.log_prior`); 0: off.
+        loss: `cross_entropy`, `focal` (see `training.losses.focal_sum`), or of grades `cdw` or `emd` (see
+            `training.losses.ordinal_sum`).
+        focal_gamma: power of 1 - p in the loss `focal`.
         cdw_alpha: power of the distance between grades.
         drop_path: rate of stochastic depth of the last block; `hf-mae finetune` builds its model with it.
         patch_dropout: share of each image's patches that training leaves out, drawn anew every time.
@@ -156,6 +160,8 @@ class FinetuningArguments(FinetuningFields, ReferenceTraining):  # type: ignore[
             ("teacher_weight", 0.0, 1.0),
             ("mixup", 0.0, None),
             ("cutmix", 0.0, None),
+            ("logit_adjustment", 0.0, None),
+            ("focal_gamma", 0.0, None),
         ):
             value = getattr(self, name)
             if value < low or (high is not None and value > high):
@@ -163,8 +169,7 @@ class FinetuningArguments(FinetuningFields, ReferenceTraining):  # type: ignore[
                     f"{name} must be {f'between {low:g} and {high:g}' if high else 'at least 0'}, not {value}."
                 )
         self._check_averages()
-        if self.teacher and (self.class_weights != "none" or self.loss != "cross_entropy"):
-            raise UsageError("A teacher's scores go with --loss cross_entropy, and without --class_weights.")
+        self._check_balance()
         if not self.teacher_temperature > 0:
             raise UsageError(f"teacher_temperature must be above 0, not {self.teacher_temperature:g}.")
         if self.cdw_alpha <= 0 or self.loss not in LOSSES:
@@ -172,6 +177,26 @@ class FinetuningArguments(FinetuningFields, ReferenceTraining):  # type: ignore[
         if (self.metric_for_best_model or "").removeprefix("eval_") == "mae" and self.greater_is_better is None:
             self.greater_is_better = False  # transformers knows this of losses alone
         super().__post_init__()
+
+    def _check_balance(self) -> None:
+        """Raises UsageError where classes would be balanced twice, or the loss knows nothing of what was asked for."""
+        balances = {
+            "--class_weights balanced": self.class_weights == "balanced",
+            f"--sampling {self.sampling}": self.sampling != AS_THEY_ARE,
+            f"--logit_adjustment {self.logit_adjustment:g}": self.logit_adjustment > 0,
+        }
+        asked = [flag for flag, given in balances.items() if given]
+        if len(asked) > 1:
+            raise UsageError(f"{' and '.join(asked)} would make rare classes count twice: choose one.")
+        if self.sampling not in SAMPLINGS:
+            raise UsageError(f"sampling is one of {', '.join(SAMPLINGS)}, not {self.sampling}.")
+        if self.logit_adjustment and self.loss not in SMOOTHED:
+            raise UsageError(f"--logit_adjustment goes with --loss {' or '.join(SMOOTHED)}, not {self.loss}.")
+        plain = self.class_weights == "none" and self.loss == "cross_entropy" and not self.logit_adjustment
+        if self.teacher and not plain:
+            raise UsageError(
+                "A teacher's scores go with --loss cross_entropy, without --class_weights and --logit_adjustment."
+            )
 
     def _check_averages(self) -> None:
         """Raises UsageError where an average of the weights cannot be what was asked for."""

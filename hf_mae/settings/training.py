@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 from .options import option
 
-LOSSES = ("cross_entropy", "cdw", "emd")
+LOSSES = ("cross_entropy", "focal", "cdw", "emd")
+SMOOTHED = LOSSES[:2]  # those that know label smoothing
+SAMPLINGS = {"instance_balanced": 1.0, "square_root": 0.5, "class_balanced": 0.0}  # exponents of a class's images
+AS_THEY_ARE = "instance_balanced"
 COSINE = "cosine_with_min_lr"
 
 
@@ -77,13 +80,27 @@ class FinetuningFields(ReferenceFields):
     class_weights: list[str] | None = option(
         None, "none, balanced, or one weight for each class.", common=True, group="Training"
     )
+    sampling: str = option(
+        AS_THEY_ARE,
+        "Share of an epoch that a class of n images has: in proportion to n (instance_balanced), to its square root "
+        "(square_root), or as every other class (class_balanced; Kang et al., 2020).",
+        choices=tuple(SAMPLINGS),
+        group="Training",
+    )
+    logit_adjustment: float = option(
+        0.0,
+        "Tau of the logit-adjusted loss for long tails (Menon et al., 2021), as 1; 0: off.",
+        group="Training",
+    )
     loss: str = option(
         "cross_entropy",
-        "cross_entropy; of grades (--class_order) also cdw (class distance weighted cross-entropy; Polat et al., 2022) "
-        "or emd (squared earth mover's distance; Hou et al., 2016), which know no smoothing.",
+        "cross_entropy or focal (Lin et al., 2017); of grades (--class_order) also cdw (class distance weighted "
+        "cross-entropy; Polat et al., 2022) or emd (squared earth mover's distance; Hou et al., 2016), which know no "
+        "smoothing.",
         choices=LOSSES,
         group="Training",
     )
+    focal_gamma: float = option(2.0, "Power by which the loss focal turns to what is not learnt yet.", group="Training")
     cdw_alpha: float = option(5.0, "Power of the distance between grades in the loss cdw.", group="Training")
     drop_path: float = option(0.1, "Stochastic depth rate of the last block.", group="Training")
     patch_dropout: float = option(

@@ -28,10 +28,11 @@ from ..models.loading import class_names
 from ..models.parts import describe, head_of
 from ..models.stochastic_depth import drop_path_of, patch_embeddings, patches_dropped
 from ..settings.arguments import FinetuningArguments
+from ..settings.training import SAMPLINGS, SMOOTHED
 from .averaging import WeightAverage, refuse_forgotten_average
 from .distillation import Teacher
 from .layer_decay import parameter_groups
-from .losses import balanced_class_weights, cross_entropy_sum, label_weight, ordinal_sum
+from .losses import balanced_class_weights, cross_entropy_sum, focal_sum, label_weight, log_prior, ordinal_sum
 from .trainer import ReferenceTrainer
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,8 @@ class MaeFinetuner(ReferenceTrainer):
         if holds_images(kwargs.get("train_dataset")):
             transform = training_transform_of(_needed(processor))
             images = with_own_columns(kwargs["train_dataset"])
-            kwargs["train_dataset"] = TrainingImages(images, transform, args.seed)
+            kwargs["train_dataset"] = TrainingImages(images, transform, args.seed, sampling=args.sampling)
+        _refuse_another_sampling(kwargs.get("train_dataset"), args.sampling)
         if isinstance(held_out := kwargs.get("eval_dataset"), dict):
             kwargs["eval_dataset"] = {name: _evaluated(part, processor) for name, part in held_out.items()}
         else:
@@ -84,6 +86,7 @@ class MaeFinetuner(ReferenceTrainer):
         super().__init__(model, args, **kwargs)
         self.label_names = ["labels"]
         self.class_weights = self._class_weights()
+        self.log_prior = self._log_prior()
         self.teacher = None if teacher is None else teacher.to(self.args.device)
         self.mixup = self._mixup() if args.mixes else None
         self.average: WeightAverage | None = None  # while it trains, where `args` ask for one
@@ -106,7 +109,7 @@ class MaeFinetuner(ReferenceTrainer):
             prob=self.args.mixup_prob,
             switch_prob=self.args.mixup_switch_prob,
             mode=self.args.mixup_mode,
-            label_smoothing=self.args.smoothing if self.args.loss == "cross_entropy" else 0.0,
+            label_smoothing=self.args.smoothing if self.args.loss in SMOOTHED else 0.0,
             num_classes=len(self.class_names),
         )
 
@@ -186,13 +189,23 @@ class MaeFinetuner(ReferenceTrainer):
             if len(asked) != count:
                 raise UsageError(f"class_weights has {len(asked)} numbers, but the model has {count} classes.")
             return torch.tensor(asked, device=self.args.device)
-        labels = getattr(self.train_dataset, "labels", None)
-        if labels is None:
-            labels = [item["labels"] for item in self.train_dataset]
-        weights = balanced_class_weights(np.asarray(labels), count)
+        weights = balanced_class_weights(self._training_labels(), count)
         if self.is_world_process_zero():
             logger.info("class weights: %s", dict(zip(self.class_names, weights.round(3).tolist())))
         return torch.tensor(weights, dtype=torch.float32, device=self.args.device)
+
+    def _log_prior(self) -> torch.Tensor | None:
+        """Of the logit-adjusted loss."""
+        if not self.args.logit_adjustment or self.train_dataset is None:
+            return None
+        return log_prior(self._training_labels(), len(self.class_names)).to(self.args.device)
+
+    def _training_labels(self) -> np.ndarray:
+        """Class ids (images,), or soft targets (images, classes)."""
+        labels = getattr(self.train_dataset, "labels", None)
+        if labels is None:
+            labels = [item["labels"] for item in self.train_dataset]
+        return np.asarray(labels)
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
         """The micro-batches of an update, mixed where that is asked for, and their weight."""
@@ -243,6 +256,10 @@ class MaeFinetuner(ReferenceTrainer):
         return (loss, outputs) if return_outputs else loss
 
     def _loss_sum(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        if self.log_prior is not None:
+            logits = logits.float() + self.args.logit_adjustment * self.log_prior
+        if self.args.loss == "focal":
+            return focal_sum(logits, labels, self.args.focal_gamma, self.class_weights, self.args.smoothing)
         if self.args.loss == "cross_entropy":
             return cross_entropy_sum(logits, labels, self.class_weights, self.args.smoothing)
         return ordinal_sum(logits, labels, self.args.loss, self.args.cdw_alpha, self.class_weights)
@@ -293,7 +310,7 @@ class _Averaging(TrainerCallback):
 
 def _refuse_what_does_not_go_together(model: StockModel, args: FinetuningArguments, ordered: bool) -> None:
     """Of the settings, the classes and the network."""
-    if args.loss != "cross_entropy" and not ordered:
+    if args.loss not in SMOOTHED and not ordered:
         raise UsageError(f"--loss {args.loss} is for grades: tell their order with --class_order.")
     if args.mixes and args.per_device_train_batch_size % 2:
         raise UsageError(
@@ -306,6 +323,16 @@ def _refuse_what_does_not_go_together(model: StockModel, args: FinetuningArgumen
         patch_embeddings(model)
     if args.averages or args.freeze_backbone:
         _refuse_moving_statistics(model, args)
+
+
+def _refuse_another_sampling(dataset: Any, asked: str) -> None:
+    """Refuses a data set whose epochs have other images than the settings say."""
+    sampling = getattr(dataset, "sampling", None)
+    if dataset is not None and SAMPLINGS[asked] != (1.0 if sampling is None else sampling.exponent):
+        raise UsageError(
+            f"--sampling {asked} is of training images, and this data set draws others: give a datasets.Dataset of "
+            "images, or hf_mae's TrainingImages with the same sampling."
+        )
 
 
 def _refuse_moving_statistics(model: StockModel, args: FinetuningArguments) -> None:

@@ -26,6 +26,28 @@ def cross_entropy_sum(logits: Tensor, labels: Tensor, weight: Tensor | None = No
     return F.cross_entropy(logits.float(), labels, weight, reduction="sum", label_smoothing=smoothing)
 
 
+def focal_sum(
+    logits: Tensor, labels: Tensor, gamma: float, weight: Tensor | None = None, smoothing: float = 0.0
+) -> Tensor:
+    """Sum over the images of the focal loss of their classes, in float32: -sum_k y_k (1 - p_k)^gamma log p_k.
+
+    With gamma 0 this is `cross_entropy_sum`. Source: Lin et al., 2017, Focal loss for dense object detection,
+    equation 4, with a softmax and a weight (alpha) for each class.
+
+    Args:
+        logits: (batch, classes).
+        labels: class ids (batch,), or soft targets (batch, classes), which are never smoothed again.
+        weight: one for each class, (classes,).
+    """
+    classes = logits.shape[-1]
+    targets = labels.float()
+    if labels.ndim == 1:
+        targets = F.one_hot(labels, classes) * (1 - smoothing) + smoothing / classes
+    scores = logits.float().log_softmax(-1)
+    each = -targets * (1 - scores.exp()).clamp_min(0) ** gamma * scores
+    return (each if weight is None else each * weight).sum()
+
+
 def ordinal_sum(logits: Tensor, labels: Tensor, loss: str, alpha: float, weight: Tensor | None = None) -> Tensor:
     """Sum over the images of a loss that knows how far apart grades are, in float32.
 
@@ -67,11 +89,31 @@ def label_weight(labels: Tensor, weight: Tensor | None = None) -> Tensor:
     return (labels.float() @ weight if labels.ndim == 2 else weight[labels]).sum().clamp_min(1e-30)
 
 
+def log_prior(labels: np.ndarray, num_labels: int) -> Tensor:
+    """Logarithms of the classes' shares of the training images, float32 (classes,); a class without images counts as
+    having one.
+
+    Added to the logits in training, times tau, they give the logit-adjusted loss of Menon et al., 2021, Long-tail
+    learning via logit adjustment, equation 10: the model's own logits are then those of equally frequent classes.
+    """
+    counts = torch.tensor(class_counts(labels, num_labels), dtype=torch.float32).clamp_min(1)
+    return (counts / counts.sum()).log()
+
+
+def class_counts(labels: np.ndarray, num_labels: int) -> np.ndarray:
+    """Images of each class, (classes,).
+
+    Raises:
+        UsageError: the labels are soft targets.
+    """
+    if labels.ndim == 2:
+        raise UsageError("Soft targets have no counts of classes, so give class_weights as numbers.")
+    return np.bincount(labels, minlength=num_labels)
+
+
 def balanced_class_weights(labels: np.ndarray, num_labels: int) -> np.ndarray:
     """n / (classes x count), as sklearn's `compute_class_weight("balanced")`; 1 for a class without images."""
-    if labels.ndim == 2:
-        raise UsageError("class_weights balanced needs class ids, and the labels are soft targets: give the weights.")
-    counts = np.bincount(labels, minlength=num_labels)
+    counts = class_counts(labels, num_labels)
     weights = np.ones(num_labels)
     weights[counts > 0] = len(labels) / ((counts > 0).sum() * counts[counts > 0])
     return weights

@@ -148,7 +148,7 @@ def finetune_on(
     if checkpoint:
         refuse_other_data(Path(checkpoint).parent, source)
     with args.main_process_first(desc="preparing the images"):
-        training_images, held_out, processor = prepare_images(splits, data_args, model, args.seed)
+        training_images, held_out, processor = prepare_images(splits, data_args, model, args)
     trainer = MaeFinetuner(
         model=model,
         args=args,
@@ -291,7 +291,7 @@ def _look_for_leakage(
 
 
 def prepare_images(
-    splits: DatasetDict, data_args: DataArguments, model: StockModel, seed: int
+    splits: DatasetDict, data_args: DataArguments, model: StockModel, args: FinetuningArguments
 ) -> tuple[TrainingImages, dict[str, EvaluationImages], Any]:
     """The training images, the held-out images by split, and the image processor that goes with the model."""
     size = input_size(model)
@@ -319,11 +319,12 @@ def prepare_images(
     training_images = TrainingImages(
         splits["train"],
         transform,
-        seed,
+        args.seed,
         data_args.cache,
         workers,
         batched=batched,
         quality=data_args.cache_quality,
+        sampling=args.sampling,
     )
     held_out: dict[str, EvaluationImages] = {
         split: EvaluationImages(splits[split], processor, data_args.cache, workers)

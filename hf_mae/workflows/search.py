@@ -130,7 +130,7 @@ def _searched(
         return build_model(model_args, dataclasses.replace(args, drop_path=drop_path), names, again=True)
 
     model = build_model(model_args, args, names)
-    training_images, held_out, processor = prepare_images(splits, data_args, model, args.seed)
+    training_images, held_out, processor = prepare_images(splits, data_args, model, args)
     trainer = MaeFinetuner(
         model=model,
         args=_of_trials(args),

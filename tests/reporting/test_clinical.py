@@ -21,6 +21,7 @@ from hf_mae.reporting import page
 from hf_mae.reporting.checklists import ANSWERS, FILE, TITLES, checklist
 from hf_mae.reporting.document import Cell, Grid, Heading, Paragraph, Points, as_html, latex, markdown
 from hf_mae.reporting.references import bibtex
+from hf_mae.reporting.study import study
 from hf_mae.runs.finished import read_run
 from hf_mae.runs.record_files import read_record
 
@@ -80,7 +81,7 @@ def test_grades_are_trained_chosen_and_scored_as_such(graded):
             ["--class_order", "Mayo 0", "Mayo 1"],
             "--class_order names Mayo 0, Mayo 1, and .* has the classes Mayo 0, Mayo",
         ),
-        (["--class_order", "sorted", "--loss", "focal"], "it takes one of cross_entropy, cdw, emd"),
+        (["--class_order", "sorted", "--loss", "hinge"], "it takes one of cross_entropy, focal, cdw, emd"),
     ],
 )
 def test_grades_that_are_not_told(argv, message, tiny_pth, colitis, tmp_path, capsys):
@@ -214,6 +215,34 @@ def test_a_study_writes_itself_down(graded, asked):
     assert tex.count("{") == tex.count("}") and "[@" not in tex
     for name in ("flow.png", "flow.pdf", "decision_curve.png", "decision_curve.pdf"):
         assert (out / name).stat().st_size > 3000
+
+
+@pytest.mark.parametrize(
+    "settings, sentence, cited",
+    [
+        (
+            {"loss": "focal", "focal_gamma": 1.5},
+            "; the loss was the focal loss [@lin2017focal] with a gamma of 1.5 with label smoothing of 0.1 (seed",
+            "lin2017focal",
+        ),
+        (
+            {"loss": "cross_entropy", "smoothing": 0, "logit_adjustment": 1.0},
+            ", with logits adjusted by the classes' shares [@menon2021logit] (tau 1) (seed",
+            "menon2021logit",
+        ),
+        (
+            {"loss": "cross_entropy", "sampling": "square_root", "class_weights": [1.0, 2.0]},
+            ", with class weights (1.0 2.0), in epochs of square-root sampling [@kang2020decoupling]",
+            "kang2020decoupling",
+        ),
+    ],
+)
+def test_a_study_says_what_was_done_for_rare_classes(graded, settings, sentence, cited):
+    run = read_run(graded)
+    record = replace(run.record, settings={**run.record.settings, **settings})
+    blocks, keys = study(replace(run, record=record))
+    assert any(sentence in block.text for block in blocks if isinstance(block, Paragraph)) and cited in keys
+    assert all(f"{{{key}," in bibtex(keys, None) for key in keys)
 
 
 def test_documents_open_elsewhere(asked):

@@ -70,3 +70,61 @@ def test_a_data_set_of_images_is_prepared_by_the_processor(tiny_pth, toy, tmp_pa
 def test_arguments_reject_nonsense(tmp_path):
     with pytest.raises(UsageError, match="warmup_epochs"):
         FinetuningArguments(output_dir=tmp_path, warmup_epochs=-1)
+
+
+@pytest.mark.parametrize(
+    "settings, sentence",
+    [
+        ({"class_weights": "balanced", "logit_adjustment": 1.0}, "rare classes count twice: choose one"),
+        (
+            {"sampling": "class_balanced", "class_weights": "balanced"},
+            "--class_weights balanced and --sampling class_b",
+        ),
+        ({"sampling": "sometimes"}, "sampling is one of instance_balanced, square_root"),
+        ({"logit_adjustment": -1.0}, "logit_adjustment must be at least 0"),
+        ({"logit_adjustment": 1.0, "loss": "emd"}, "goes with --loss cross_entropy or focal, not emd"),
+        ({"logit_adjustment": 1.0, "teacher": "there"}, "A teacher's scores go with --loss cross_entropy, without"),
+        ({"loss": "focal", "focal_gamma": -2.0}, "focal_gamma must be at least 0"),
+    ],
+)
+def test_classes_are_balanced_once(tmp_path, settings, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        FinetuningArguments(output_dir=tmp_path, **settings)
+
+
+def uneven(count=24):
+    return TensorItems(pixel_values=torch.randn(count, 3, 32, 32), labels=(torch.arange(count) % 6 == 5).long())
+
+
+def test_the_adjusted_and_the_focal_loss_are_trained_on(tiny_pth, tmp_path):
+    data = uneven()
+    batch = {name: column[:8] for name, column in data.columns.items()}
+    for settings in ({"logit_adjustment": 1.5}, {"loss": "focal"}, {"loss": "focal", "logit_adjustment": 1.5}):
+        args = FinetuningArguments(output_dir=tmp_path, use_cpu=True, drop_path=0.0, **settings)
+        trainer = MaeFinetuner(model=build_classifier(tiny_pth, num_labels=2), args=args, train_dataset=data)
+        model = trainer.model.train()
+        logits = model(pixel_values=batch["pixel_values"]).logits
+        if "logit_adjustment" in settings:
+            logits = logits + 1.5 * torch.tensor([20 / 24, 4 / 24]).log()
+        targets = torch.nn.functional.one_hot(batch["labels"], 2) * 0.9 + 0.05
+        each = -targets * logits.log_softmax(-1)
+        expected = each if "loss" not in settings else each * (1 - logits.softmax(-1)) ** 2
+        torch.testing.assert_close(trainer.compute_loss(model, dict(batch)), expected.sum() / 8)
+        plain = torch.nn.functional.cross_entropy(
+            model.eval()(pixel_values=batch["pixel_values"]).logits, batch["labels"]
+        )
+        torch.testing.assert_close(trainer.compute_loss(model, dict(batch)), plain)  # what is judged is not adjusted
+
+
+def test_a_data_set_that_cannot_be_sampled_so_is_refused(tiny_pth, toy, tmp_path):
+    model = build_classifier(tiny_pth, num_labels=3)
+    args = FinetuningArguments(output_dir=tmp_path, use_cpu=True, sampling="square_root")
+    with pytest.raises(UsageError, match="--sampling square_root is of training images"):
+        MaeFinetuner(model=model, args=args, train_dataset=uneven())
+    train = load_image_folder(toy / "labelled")["train"]
+    processor = image_processor("endoscopy", 32)
+    trainer = MaeFinetuner(model=model, args=args, train_dataset=train, processing_class=processor)
+    assert trainer.train_dataset.sampling.exponent == 0.5
+    plain = FinetuningArguments(output_dir=tmp_path, use_cpu=True)
+    with pytest.raises(UsageError, match="this data set draws others"):
+        MaeFinetuner(model=model, args=plain, train_dataset=trainer.train_dataset)

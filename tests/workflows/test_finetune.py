@@ -130,6 +130,7 @@ def test_the_recipe_of_a_run_repeats_it(run, tmp_path):
 def test_resume_is_bit_exact(tiny_pth, toy, tmp_path, save):
     """Augmentation, mixup, drop path, accumulation: stopped and resumed gives the weights of an uninterrupted run."""
     every = ["--save_strategy", "epoch"] if save == "epoch" else ["--save_strategy", "steps", "--save_steps", "4"]
+    every += ["--sampling", "square_root"] if save == "mid-epoch" else []
     common = [
         *("--num_train_epochs", 4, "--transforms", "imagenet", "--mixup", 0.8, "--cutmix", 1.0, "--drop_path", 0.3),
         *("--per_device_train_batch_size", 8, "--gradient_accumulation_steps", 2, "--pooling", "cls"),

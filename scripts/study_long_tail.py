@@ -1,0 +1,164 @@
+"""What helps where one class is rare: fine-tunings with one thing changed, over seeds, judged on images of which none
+chose anything.
+
+A cut keeps every image of the first class of the training images, and one in RATIO of the second (another draw for each
+seed); the held-out images are all judged, once, by the last epoch. Each setting differs from the recipe in what is said
+of it. Runs that are there already are not made again, so that the study can be stopped and gone on with.
+
+    python scripts/study_long_tail.py --model runs/frames --data ../shared/data/polyp_crops --out runs/long_tail
+
+OUT/table.md has one line for each setting, with the number of its seeds: the mean and standard deviation over them, and
+of the difference to the recipe on the same seeds the mean and its 95 % interval (Student's t).
+
+- macro recall: the mean over the classes; it does not depend on how frequent they are among the judged images.
+- macro F1: where the classes of the judged images are as frequent as those of the training images.
+- rare: recall of the rare class.
+"""
+
+import argparse
+import csv
+import json
+import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import stats
+
+import hf_mae
+
+SETTINGS: dict[str, dict[str, str]] = {
+    "recipe": {},
+    "class weights": {"class_weights": "balanced"},
+    "class weights, no smoothing": {"class_weights": "balanced", "smoothing": "0"},
+    "logit adjustment": {"logit_adjustment": "1"},
+    "logit adjustment, no smoothing": {"logit_adjustment": "1", "smoothing": "0"},
+    "class-balanced sampling": {"sampling": "class_balanced"},
+    "square-root sampling": {"sampling": "square_root"},
+    "focal loss": {"loss": "focal"},
+    "no smoothing": {"smoothing": "0"},
+    "mixup and CutMix": {"mixup": "0.8", "cutmix": "1.0"},
+    "patch dropout": {"patch_dropout": "0.5"},
+    "layer decay 0.75": {"layer_decay": "0.75"},
+    "layer decay 1": {"layer_decay": "1"},
+    "twice as long": {"num_train_epochs": "80"},
+    "160 pixels": {"image_size": "160"},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="what is fine-tuned")
+    parser.add_argument("--data", required=True, type=Path, help="train/CLASS/... and validation/CLASS/...")
+    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--recipe", default="polyp_crops")
+    parser.add_argument("--ratio", type=int, default=10, help="1: the images as they are")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
+    parser.add_argument("--jobs", type=int, default=1, help="fine-tunings at a time, which share the cores")
+    args = parser.parse_args()
+    for seed in args.seeds:
+        write_cut(args.data, args.out / f"cut_{seed}.csv", args.ratio, seed)
+    threads = max(1, (os.cpu_count() or 1) // args.jobs)
+    wanted = [(args, setting, seed) for seed in args.seeds for setting in args.settings]
+    processes = get_context("spawn")
+    with ProcessPoolExecutor(args.jobs, processes, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+        for folder in pool.map(fine_tune, *zip(*wanted, strict=True)):
+            print(folder.name, {name: round(score, 1) for name, score in scores_of(folder).items()}, flush=True)
+    table = table_of(args.out)
+    (args.out / "table.md").write_text(table)
+    print(table)
+
+
+def write_cut(data: Path, manifest: Path, ratio: int, seed: int) -> None:
+    """The manifest of a cut: `file,class,split`, of which the held-out images are the test split."""
+    random = np.random.default_rng(seed)
+    rows: list[tuple[str, str, str]] = []
+    classes = sorted(folder.name for folder in (data / "train").iterdir())
+    for place, name in enumerate(classes):
+        images = sorted((data / "train" / name).iterdir())
+        if place == 1:
+            kept = random.choice(len(images), max(1, round(len(images) / ratio)), replace=False)
+            images = [images[i] for i in sorted(kept)]
+        rows += [(str(path.relative_to(data)), name, "train") for path in images]
+        rows += [(str(path.relative_to(data)), name, "test") for path in sorted((data / "validation" / name).iterdir())]
+    manifest.parent.mkdir(parents=True, exist_ok=True)
+    with manifest.open("w", newline="") as file:
+        csv.writer(file).writerows([("file_name", "label", "split"), *rows])
+
+
+def fine_tune(args: argparse.Namespace, setting: str, seed: int) -> Path:
+    """The folder of a run, which is made unless it is there."""
+    folder: Path = args.out / f"{name_of(setting)}-{seed}"
+    if not (folder / "all_results.json").is_file():
+        hf_mae.finetune(
+            recipe=args.recipe,
+            model_name_or_path=args.model,
+            data_dir=str(args.data),
+            manifest=str(args.out / f"cut_{seed}.csv"),
+            output_dir=str(folder),
+            overwrite_output_dir=True,
+            seed=seed,
+            save_strategy="no",
+            **SETTINGS[setting],
+        )
+    return folder
+
+
+def name_of(setting: str) -> str:
+    """Of the folders of its runs."""
+    return setting.replace(" ", "_").replace(",", "")
+
+
+def scores_of(folder: Path) -> dict[str, float]:
+    """Scores of a run, in percent."""
+    results = json.loads((folder / "all_results.json").read_text())
+    confusion = np.array(results["test"]["confusion_matrix"], dtype=float)
+    rates = confusion / confusion.sum(1, keepdims=True)
+    trained = np.array(list(results["study"]["splits"]["train"]["classes"].values()))
+    expected = rates * trained[:, None]
+    f1 = 2 * np.diag(expected) / (expected.sum(0) + expected.sum(1))
+    return {
+        "macro recall": 100 * np.diag(rates).mean(),
+        "macro F1": 100 * f1.mean(),
+        "rare": 100 * np.diag(rates)[trained.argmin()],
+    }
+
+
+def table_of(out: Path) -> str:
+    """Every setting of which there are runs, in Markdown."""
+    lines = ["| | macro recall | difference | macro F1 | difference | rare |", "|---|---|---|---|---|---|"]
+    plain = runs_of(out, "recipe")
+    for setting in SETTINGS:
+        if found := runs_of(out, setting):
+            cells = [spread(found, "macro recall"), difference(found, plain, "macro recall")]
+            cells += [spread(found, "macro F1"), difference(found, plain, "macro F1"), spread(found, "rare")]
+            lines.append(f"| {setting} ({len(found)}) | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def runs_of(out: Path, setting: str) -> dict[int, dict[str, float]]:
+    """Scores by seed."""
+    folders = [file.parent for file in out.glob(f"{name_of(setting)}-*/all_results.json")]
+    return {int(folder.name.rpartition("-")[2]): scores_of(folder) for folder in folders}
+
+
+def spread(found: dict[int, dict[str, float]], score: str) -> str:
+    """Mean and standard deviation over the seeds."""
+    values = [scores[score] for scores in found.values()]
+    return f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
+
+
+def difference(found: dict[int, dict[str, float]], plain: dict[int, dict[str, float]], score: str) -> str:
+    """Mean and 95 % interval over the seeds that both have."""
+    apart = [found[seed][score] - plain[seed][score] for seed in found.keys() & plain.keys()]
+    if found == plain or len(apart) < 2:
+        return ""
+    low, high = stats.t.interval(0.95, len(apart) - 1, np.mean(apart), stats.sem(apart))
+    return f"{np.mean(apart):+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+if __name__ == "__main__":
+    main()
