@@ -134,6 +134,32 @@ def damage_table(rng: random.Random, path: Path) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
+def damage_parquet(rng: random.Random, path: Path) -> None:
+    """Cells, columns or what is said of them; or the bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if rng.random() < 0.25:
+        return damage_bytes(rng, path)
+    table = pq.read_table(path)
+    columns, about = table.to_pydict(), {key.decode(): json.loads(text) for key, text in table.schema.metadata.items()}
+    if rng.random() < 0.4:
+        about = some_times_changed(rng, about)
+    elif rng.random() < 0.3:
+        columns = some_times_changed(rng, columns)
+    else:  # a table of the same kinds
+        field = rng.choice([field for field in table.schema if columns[field.name]])
+        numbers = pa.types.is_integer(field.type)
+        odd = [one for one in ODD if one is None or type(one) is (int if numbers else str)] + ([-1, 2**62] * numbers)
+        columns[field.name][rng.randrange(len(table))] = rng.choice(odd)
+    try:
+        damaged = pa.table(columns, schema=table.schema if columns.keys() == set(table.column_names) else None)
+        told = {str(key): json.dumps(value) for key, value in about.items()}
+        pq.write_table(damaged.replace_schema_metadata(told), path)
+    except (pa.ArrowException, AttributeError, TypeError, ValueError, OverflowError):  # no table any more
+        path.write_bytes(repr(columns).encode())
+
+
 def damage_pth(rng: random.Random, path: Path) -> None:
     """Tensors and arguments of a checkpoint; or its bytes."""
     import torch
@@ -279,6 +305,15 @@ def make_archive(folder: Path, suffix: str) -> Path:
     return Path(shutil.make_archive(str(folder / "archives" / "x"), suffix[1:], images))
 
 
+def make_shards(folder: Path) -> Path:
+    """Class folders of images in shards, with their index."""
+    from hf_mae.workflows.shard import shard
+
+    archive = make_archive(folder, ".zip")
+    shard(data_dir=str(archive.parent), output_dir=str(folder / "shards"))
+    return folder / "shards" / "index.parquet"
+
+
 def make_image(folder: Path, suffix: str) -> Path:
     """One image of a format."""
     from PIL import Image
@@ -376,6 +411,23 @@ def read_by_folder(folder: Path, path: Path) -> None:
     load_splits(DataArguments(data_dir=str(path.parent)), 0)
 
 
+def read_by_shards(folder: Path, path: Path) -> None:
+    """As every verb that reads labelled images, of the folder that holds the file, and every image."""
+    from hf_mae.data.images import DecodedPixels
+    from hf_mae.data.opening import reason_of
+    from hf_mae.data.sources import load_splits
+    from hf_mae.errors import UsageError
+    from hf_mae.settings.data import DataArguments
+
+    for split in load_splits(DataArguments(data_dir=str(path.parent)), 0).values():
+        pixels = DecodedPixels(split, None)
+        for row in range(len(split)):
+            try:
+                pixels[row]
+            except Exception as error:
+                raise UsageError(reason_of(error, str(path))) from None
+
+
 def read_by_opening(folder: Path, path: Path) -> None:
     """As every verb that reads images: a result, or `ImageError` and Pillow's kinds, which the verbs put in a row."""
     from hf_mae.data.opening import read_rgb, reason_of
@@ -426,6 +478,7 @@ KINDS = {
     "manifest": Kind(make_images, damage_table, read_by_splits),
     "archive .tar": Kind(lambda f: make_archive(f, ".tar"), damage_bytes, read_by_folder),
     "archive .zip": Kind(lambda f: make_archive(f, ".zip"), damage_bytes, read_by_folder),
+    "index of shards": Kind(make_shards, damage_parquet, read_by_shards),
     "recipe": Kind(make_recipe, damage_yaml, read_by_recipe),
     "labels": Kind(make_labels, damage_json, read_by_labels),
     "record of a run": Kind(make_record, damage_json, read_by_report),
