@@ -32,6 +32,7 @@ class Checkpoint:
     known: Known = field(default_factory=Known)
     file: Path | None = None
     stock_class: str | None = None  # of transformers, that the source itself is loaded by
+    distilled: bool = False  # the weights are those that a self-distillation hands on, not a masked autoencoder's
     _digest: Future[str] | None = None
 
     @property
@@ -100,6 +101,7 @@ def _read_file(path: Path, weights: str | None) -> Checkpoint:
             )
     found = find_vit(loaded, str(path), weights)
     checkpoint = Checkpoint(found.state, str(path), "a bare state dict", found.left_out, found.notes, file=path)
+    checkpoint.distilled = found.distilled
     if found.where:
         checkpoint.layout = (
             "{" + ", ".join(str(key) for key in loaded if not isinstance(loaded[key], torch.Tensor)) + "}"

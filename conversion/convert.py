@@ -263,7 +263,7 @@ def _each_its_own(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def _certificate(plan: _Plan, mapped: Mapped, new: list[dict[str, Any]]) -> ConversionReport:
     checkpoint, target = plan.checkpoint, plan.target
     return ConversionReport(
-        source={"name": checkpoint.source, "layout": checkpoint.layout},
+        source={"name": checkpoint.source, "layout": checkpoint.layout, "distilled": checkpoint.distilled},
         target={
             "class": CLASSES[target],
             "pooling": target if target in ("cls", "mean") else None,

@@ -70,6 +70,11 @@ class Found:
     notes: list[str] = field(default_factory=list)
 
     @property
+    def distilled(self) -> bool:
+        """Whether its name says that these are what a self-distillation hands on."""
+        return bool(DISTILLED & _words(self.where))
+
+    @property
     def averaged(self) -> bool:
         """Whether its name says that these are averaged weights."""
         return bool(AVERAGED & _words(self.where))
@@ -185,7 +190,7 @@ def _choose(found: list[Found], source: str, weights: str | None) -> Found:
         raise ConversionError(f"{source} holds no averaged weights: leave --weights ema out.")
     if weights == "plain" and not plain:
         raise ConversionError(f"{source} holds averaged weights alone ({averaged[0].where}): leave --weights out.")
-    distilled = [vit for vit in averaged if DISTILLED & _words(vit.where)]
+    distilled = [vit for vit in averaged if vit.distilled]
     group = {"ema": averaged, "plain": plain, None: distilled or plain or averaged}[weights]
     if len(group) > 1:
         names = ", ".join(vit.where or "(the top)" for vit in group)

@@ -52,7 +52,9 @@ def read_pretrained(source: str) -> Checkpoint:
     checkpoint.left_out += [
         {"source": name, "reason": f"not loaded by {class_name}"} for name in sorted(info["unexpected_keys"])
     ]
-    checkpoint.known = known_of_config(config, target, _supposed(folder))
+    certificate = _certificate_of(folder)
+    checkpoint.known = known_of_config(config, target, set(certificate.get("supposed", {})))
+    checkpoint.distilled = certificate.get("source", {}).get("distilled") is True
     checkpoint.known.image_processor = processor_of(source)
     checkpoint.file = files[0] if files else None
     return checkpoint
@@ -188,12 +190,14 @@ def known_of_config(config: Any, target: str, supposed: set[str]) -> Known:
     return known
 
 
-def _supposed(folder: Path) -> set[str]:
-    """What the certificate of an earlier conversion says was supposed, since nothing told it."""
+def _certificate_of(folder: Path) -> dict[str, Any]:
+    """What an earlier conversion says of itself; nothing where there was none, or its file is damaged."""
     try:
-        return set(json.loads((folder / CERTIFICATE).read_text(encoding="utf-8")).get("supposed") or {})
-    except (OSError, ValueError, AttributeError):
-        return set()
+        told = json.loads((folder / CERTIFICATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    parts = ("supposed", "source")
+    return {part: told[part] for part in parts if isinstance(told.get(part), dict)} if isinstance(told, dict) else {}
 
 
 def processor_of(source: str) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ CERTIFICATE = "conversion.json"  # where it is kept, beside the weights
 class ConversionReport:
     """The certificate of a conversion, kept beside the weights as `conversion.json`."""
 
-    source: dict[str, Any]  # name, size in bytes, sha256, layout
+    source: dict[str, Any]  # name, size in bytes, sha256, layout, whether self-distillation made it
     target: dict[str, Any]  # class, pooling, architecture
     ledger: list[dict[str, Any]]  # {"source", "target": [...]}: every tensor that was used
     left_out: list[dict[str, Any]]  # {"source", "reason"}: every tensor that was not

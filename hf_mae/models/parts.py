@@ -72,7 +72,7 @@ def describe(model: StockModel) -> str:
 def other_network(model: StockModel) -> str:
     """What a model is, in words, where it is not the vision transformer of a masked autoencoder; else nothing."""
     report = getattr(model, "conversion_report", None)
-    distilled = report is not None and any("teacher" in note for note in report.notes)
+    distilled = report is not None and report.source.get("distilled")
     if is_of_the_reference(model.config, "") and not distilled:
         return ""
     return describe(model)

@@ -120,6 +120,7 @@ def test_dino_and_ibot_hand_on_their_teacher(tmp_path, method):
     report = convert_checkpoint(
         tmp_path / "checkpoint.pth", tmp_path / "out", to="backbone", num_attention_heads=3, verify=True
     )
+    assert other_network(build_classifier(tmp_path / "out", pooling="cls", num_labels=3)) == "ViT of 2 blocks of 24"
     assert "teacher" in report.summary() and report.verification["max_abs_difference"] < 1e-5
     model = build_classifier(tmp_path / "checkpoint.pth", pooling="cls", num_labels=3, num_attention_heads=3)
     found = model.state_dict()["vit.layernorm.weight"]
