@@ -66,7 +66,7 @@ def main() -> None:
     processes = get_context("spawn")
     with ProcessPoolExecutor(args.jobs, processes, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
         for folder in pool.map(fine_tune, *zip(*wanted, strict=True)):
-            print(folder.name, {name: round(score, 1) for name, score in scores_of(folder).items()}, flush=True)
+            print(folder.name, {name: f"{score:.1f}" for name, score in scores_of(folder).items()}, flush=True)
     table = table_of(args.out)
     (args.out / "table.md").write_text(table)
     print(table)
@@ -101,6 +101,8 @@ def fine_tune(args: argparse.Namespace, setting: str, seed: int) -> Path:
             output_dir=str(folder),
             overwrite_output_dir=True,
             seed=seed,
+            load_best_model_at_end=False,
+            eval_strategy="no",
             save_strategy="no",
             **SETTINGS[setting],
         )

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 
-from ..errors import UsageError, first_line, shown
+from ..errors import UsageError, one_line, shown
 from .trainer_options import refuse_option
 from .training import AS_THEY_ARE, LOSSES, SAMPLINGS, SMOOTHED, FinetuningFields, PretrainingFields, ReferenceFields
 
@@ -40,6 +40,7 @@ class ReferenceTraining(ReferenceFields, TrainingArguments):  # type: ignore[mis
             if item.init:
                 refuse_option(item.name, getattr(self, item.name), OUR_DEFAULTS.get(item.name, _default_of(item)))
         refuse_left_over_rank()
+        self._refuse_best_of_none()
         warmup_steps, self.warmup_steps = self.warmup_steps, self.warmup_steps or 0  # a number, as transformers wants
         if not (self.bf16 or self.fp16):  # as `accelerate launch` says: DeepSpeed wants the two to agree
             precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
@@ -47,10 +48,8 @@ class ReferenceTraining(ReferenceFields, TrainingArguments):  # type: ignore[mis
         try:
             super().__post_init__()
         except (ValueError, ImportError, TypeError, RuntimeError) as error:  # options that do not go together
-            raise UsageError(f"{first_line(error)}") from None
+            raise UsageError(one_line(error)) from None
         self.warmup_steps = warmup_steps
-        if self.load_best_model_at_end and self.eval_strategy == "no":
-            raise UsageError("load_best_model_at_end needs evaluations to choose by: --eval_strategy epoch.")
         device = self.device  # joins the other processes
         if self.effective_batch_size is not None:
             self._derive_accumulation()
@@ -70,6 +69,20 @@ class ReferenceTraining(ReferenceFields, TrainingArguments):  # type: ignore[mis
             raise UsageError("ddp_backend is for several processes: start them with accelerate launch.")
         if not 0 <= self.seed < 2**32:
             raise UsageError(f"seed must lie between 0 and 2^32 - 1, not {self.seed}.")
+
+    def _refuse_best_of_none(self) -> None:
+        """Refuses to load the best of epochs that nothing judges, or keeps."""
+        judged, kept = (getattr(asked, "value", asked) for asked in (self.eval_strategy, self.save_strategy))
+        if not self.load_best_model_at_end or kept == "best":
+            return
+        if judged == "no":
+            raise UsageError("load_best_model_at_end needs evaluations to choose by: --eval_strategy epoch.")
+        if kept != judged:
+            why = "no checkpoint is kept to load" if kept == "no" else f"saved is by {kept}, judged by {judged}"
+            raise UsageError(
+                f"The best epoch cannot be loaded at the end with --save_strategy {kept} ({why}): pass --save_strategy "
+                f"{judged}, or --load_best_model_at_end false to keep the last epoch."
+            )
 
     def get_warmup_steps(self, num_training_steps: int) -> float:
         """Of `warmup_steps`; 0 where it was not given."""

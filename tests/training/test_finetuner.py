@@ -128,3 +128,22 @@ def test_a_data_set_that_cannot_be_sampled_so_is_refused(tiny_pth, toy, tmp_path
     plain = FinetuningArguments(output_dir=tmp_path, use_cpu=True)
     with pytest.raises(UsageError, match="this data set draws others"):
         MaeFinetuner(model=model, args=plain, train_dataset=trainer.train_dataset)
+
+
+@pytest.mark.parametrize(
+    "settings, sentence",
+    [
+        ({"eval_strategy": "no"}, "needs evaluations to choose by"),
+        (
+            {"eval_strategy": "epoch", "save_strategy": "no"},
+            "with --save_strategy no .no checkpoint is kept to load.: pass",
+        ),
+        (
+            {"eval_strategy": "epoch", "save_strategy": "steps"},
+            "saved is by steps, judged by epoch.: pass --save_strategy",
+        ),
+    ],
+)
+def test_a_best_epoch_that_nothing_judges_or_keeps_is_one_sentence(tmp_path, settings, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        FinetuningArguments(output_dir=tmp_path, load_best_model_at_end=True, **settings)
