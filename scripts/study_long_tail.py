@@ -13,6 +13,7 @@ of the difference to the recipe on the same seeds the mean and its 95 % interval
 - macro recall: the mean over the classes; it does not depend on how frequent they are among the judged images.
 - macro F1: where the classes of the judged images are as frequent as those of the training images.
 - rare: recall of the rare class.
+- AUROC: how well the scores tell the classes apart, wherever the line between them is drawn.
 """
 
 import argparse
@@ -65,7 +66,8 @@ def main() -> None:
     wanted = [(args, setting, seed) for seed in args.seeds for setting in args.settings]
     processes = get_context("spawn")
     with ProcessPoolExecutor(args.jobs, processes, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
-        for folder in pool.map(fine_tune, *zip(*wanted, strict=True)):
+        made = (map if args.jobs == 1 else pool.map)(fine_tune, *zip(*wanted, strict=True))
+        for folder in made:
             print(folder.name, {name: f"{score:.1f}" for name, score in scores_of(folder).items()}, flush=True)
     table = table_of(args.out)
     (args.out / "table.md").write_text(table)
@@ -126,17 +128,20 @@ def scores_of(folder: Path) -> dict[str, float]:
         "macro recall": 100 * np.diag(rates).mean(),
         "macro F1": 100 * f1.mean(),
         "rare": 100 * np.diag(rates)[trained.argmin()],
+        "AUROC": 100 * results["test"]["roc_auc"],
     }
 
 
 def table_of(out: Path) -> str:
     """Every setting of which there are runs, in Markdown."""
-    lines = ["| | macro recall | difference | macro F1 | difference | rare |", "|---|---|---|---|---|---|"]
+    head = "| | macro recall | difference | macro F1 | difference | rare | AUROC | difference |"
+    lines = [head, "|---" * head.count(" | ") + "|---|"]
     plain = runs_of(out, "recipe")
     for setting in SETTINGS:
         if found := runs_of(out, setting):
             cells = [spread(found, "macro recall"), difference(found, plain, "macro recall")]
             cells += [spread(found, "macro F1"), difference(found, plain, "macro F1"), spread(found, "rare")]
+            cells += [spread(found, "AUROC"), difference(found, plain, "AUROC")]
             lines.append(f"| {setting} ({len(found)}) | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -15,9 +15,9 @@ from support.paths import ROOT, SHARED, load_script
 from support.sketches import sketched
 
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
-# Run elsewhere: by CI itself, by the tests below and of the demo, by whoever installs, and, as benchmarks, by hand.
+# Run elsewhere: by CI itself, by tests of their own, by whoever installs, and, as benchmarks, by hand.
 ELSEWHERE = (
-    *("scripts/test.sh", "scripts/quickstart.sh", "scripts/build_docs.sh", "scripts/benchmark_"),
+    *("scripts/test.sh", "scripts/quickstart.sh", "scripts/build_docs.sh", "scripts/benchmark_", "scripts/study_"),
     *("pip install", "hf-mae demo"),
 )
 # Half an hour each: two updates of them are run.

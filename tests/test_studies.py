@@ -1,0 +1,58 @@
+"""The studies behind docs/measured.md, on the few images here."""
+
+import csv
+import shutil
+import sys
+
+import pytest
+from support.paths import load_script
+
+
+@pytest.fixture
+def two_classes(toy, tmp_path):
+    """Twenty images of each of two classes to train on, nine to judge by."""
+    for split in ("train", "validation"):
+        for folder in sorted((toy / "labelled" / split).iterdir())[:2]:
+            shutil.copytree(folder, tmp_path / "data" / split / folder.name)
+    (tmp_path / "tiny.yaml").write_text("num_train_epochs: 1\nwarmup_epochs: 0\nper_device_train_batch_size: 8\n")
+    return tmp_path
+
+
+def run(name, monkeypatch, *argv):
+    study = load_script(name)
+    monkeypatch.setattr(sys, "argv", [name, *map(str, argv)])
+    study.main()
+    return study
+
+
+@pytest.mark.run
+def test_a_study_of_a_long_tail(two_classes, tiny_pth, monkeypatch, capsys):
+    out = two_classes / "out"
+    argv = ["--model", tiny_pth, "--data", two_classes / "data", "--out", out, "--recipe", two_classes / "tiny.yaml"]
+    argv += ["--ratio", 5, "--seeds", 0, 1, "--settings", "recipe", "class-balanced sampling"]
+    study = run("study_long_tail", monkeypatch, *argv)
+    with (out / "cut_1.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    counts = [sum(row["split"] == split for row in rows) for split in ("train", "test")]
+    assert counts == [24, 2 * len(list((two_classes / "data" / "validation" / rows[0]["label"]).iterdir()))]
+    lines = (out / "table.md").read_text().splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["recipe (2)", "class-balanced sampling (2)"]
+    first = study.scores_of(out / "recipe-0")
+    assert (
+        0 <= first["rare"] <= 100 and f"{study.runs_of(out, 'recipe')[0]['macro F1']:.6f}" == f"{first['macro F1']:.6f}"
+    )
+    kept = (out / "recipe-0" / "all_results.json").stat().st_mtime_ns
+    run("study_long_tail", monkeypatch, *argv)  # nothing is made again
+    assert (out / "recipe-0" / "all_results.json").stat().st_mtime_ns == kept
+
+
+@pytest.mark.run
+def test_a_study_of_the_audit_of_labels(two_classes, tiny_pth, monkeypatch, capsys):
+    out = two_classes / "out"
+    argv = ["--model", tiny_pth, "--data", two_classes / "data", "--out", out, "--recipe", two_classes / "tiny.yaml"]
+    run("study_label_audit", monkeypatch, *argv, "--folds", 2, "--share", 0.1)
+    images = sorted((two_classes / "data").glob("*/*/*"))
+    with (out / "manifest.csv").open(newline="") as file:
+        wrong = [row for row in csv.DictReader(file) if row["label"] != row["file_name"].split("/")[1]]
+    assert len(wrong) == round(0.1 * len(images))
+    assert f"{len(wrong)} of {len(images)} labels were made wrong" in capsys.readouterr().out
