@@ -245,7 +245,7 @@ def _(make):
 
 @happens("A temperature says nothing")
 def _(make):
-    fit_and_write(make.folder, 5 * np.eye(3), np.arange(3), "validation", False)
+    fit_and_write(make.folder, 5 * np.eye(3), np.arange(3), "validation", False, ["a", "b", "c"])
 
 
 @happens("A launcher's LOCAL_RANK is left over")

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 from ..data.inputs import prepare
+from .calibration import NONE, Temperature
 from .doubt import Doubt, features_kept
 from .scores import softmax
 
@@ -19,7 +20,7 @@ def predict_files(
     top_k: int = 5,
     num_workers: int = 2,
     *,
-    temperature: float = 1.0,
+    temperature: Temperature = NONE,
     bf16: bool = False,
     doubt: Doubt | None = None,
     level: float | None = None,
@@ -35,7 +36,7 @@ def predict_files(
         items: of `sources`.
         top_k: how many classes, best first.
         num_workers: threads that decode.
-        temperature: by which logits are divided.
+        temperature: what divides the logits.
         bf16: compute in bfloat16.
         doubt: what the model does not know, for `level` and `outliers`.
     """
@@ -77,9 +78,12 @@ def predict_files(
                     yield {"file_name": path} | next(rows)
 
 
-def _best(logits: Any, temperature: float, top_k: int, names: dict[int, str]) -> Iterator[dict[str, Any]]:
+def _best(logits: Any, temperature: Temperature, top_k: int, names: dict[int, str]) -> Iterator[dict[str, Any]]:
     """`predictions` of each image of a batch."""
-    top = (logits.float() / temperature).softmax(-1).topk(top_k)
+    import torch
+
+    divisor = torch.as_tensor(temperature.divisor(logits.argmax(-1).cpu().numpy())).to(logits.device, torch.float32)
+    top = (logits.float() / divisor).softmax(-1).topk(top_k)
     for scores, ids in zip(top.values.tolist(), top.indices.tolist(), strict=True):
         yield {"predictions": [{"label": names[i], "score": score} for i, score in zip(ids, scores, strict=True)]}
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..data.benchmarks import known_benchmark
 from ..errors import UsageError, counted
+from ..evaluation.calibration import in_words
 from ..runs.finished import FinishedRun
 from ..runs.record import RunRecord
 from .document import Block, Grid, Heading, Paragraph, write_document
@@ -288,7 +289,7 @@ def _calibration(run: FinishedRun, record: RunRecord) -> Answer:
         return None
     facts = record.calibration
     return (
-        f"Temperature {facts['temperature']:.3f}: calibration error {facts['ece_before']:.4f} before, "
+        f"{in_words(facts).capitalize()}: calibration error {facts['ece_before']:.4f} before, "
         f"{facts['ece_after']:.4f} after.",
         "temperature.json",
     )

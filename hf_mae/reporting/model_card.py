@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.benchmarks import known_benchmark
+from ..evaluation.calibration import in_words
 from ..evaluation.confusion import names_in, shown_as
 from ..evaluation.metrics import TITLES, zero_division_notes
 from ..files.writing import write_text
@@ -94,7 +95,7 @@ its output is no diagnosis.
 """
 
 CALIBRATION = (
-    "Dividing the logits by the temperature {temperature:.3f} (fitted on the {fitted_on} split, in `temperature.json`) "
+    "Dividing the logits by the {words} (fitted on the {fitted_on} split, in `temperature.json`) "
     "takes the expected calibration error there from {ece_before:.3f} to {ece_after:.3f}."
 )
 
@@ -236,7 +237,7 @@ def on_hub(name: str) -> str | None:
 
 def _what_scores_are_worth(record: RunRecord) -> list[str]:
     """Sentences on temperature and sets of classes."""
-    found = [CALIBRATION.format(**record.calibration)] if record.calibration else []
+    found = [CALIBRATION.format(words=in_words(record.calibration), **record.calibration)] if record.calibration else []
     if record.doubt:
         facts = record.doubt | {name: 100 * record.doubt[name] for name in ("level", "coverage")}
         found.append(SETS.format(**facts))

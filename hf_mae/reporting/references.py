@@ -83,6 +83,12 @@ _ENTRIES = {
         "Decoupling representation and classifier for long-tailed recognition",
         {"booktitle": "ICLR", "year": "2020"},
     ),
+    "islam2021class": (
+        "article",
+        "Islam, Mobarakol and Seenivasan, Lalithkumar and Ren, Hongliang and Glocker, Ben",
+        "Class-distribution-aware calibration for long-tailed visual recognition",
+        {"journal": "arXiv:2109.05263", "year": "2021"},
+    ),
     "efron1981jackknife": (
         "article",
         "Efron, Bradley and Stein, Charles",

@@ -255,7 +255,9 @@ def _about_evaluation(run: FinishedRun, record: RunRecord, cite: Any) -> str:
         )
     if record.calibration:
         fitted_on = record.calibration.get("fitted_on")
-        text += f" A temperature was fitted on the {fitted_on} split {cite('guo2017calibration')}."
+        text += f" A temperature was fitted on the {fitted_on} split {cite('guo2017calibration')}"
+        by_class = record.calibration.get("class_temperatures")
+        text += f", for each class by its number of images {cite('islam2021class')}." if by_class else "."
     text += f" Where one positive side is reported, net benefit is too {cite('vickers2006decision')}."
     return text
 

@@ -10,6 +10,7 @@ import numpy as np
 from ..data.benchmarks import known_benchmark
 from ..data.class_map import read_class_map
 from ..errors import UsageError
+from ..evaluation.calibration import Temperature
 from ..evaluation.confusion import scores_of
 from ..evaluation.intervals import Rate, rates_by_class, score_intervals
 from ..evaluation.scores import softmax
@@ -362,7 +363,7 @@ def _to_choose_on(
     with np.errstate(divide="ignore"):
         logits = np.log(predictions.class_scores)
     if record.kind == "evaluate" and record.calibration:
-        logits = logits / record.calibration["temperature"]
+        logits = Temperature.of_facts(record.calibration, own_names).scaled(logits)
     if record.data.class_map:
         joined = read_class_map(record.data.class_map, own_names)
         kept = np.isin(predictions.labels, [i for i, name in enumerate(own_names) if joined.of_model(name).data])

@@ -5,6 +5,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import UsageError
 from ..models.ensemble import members_of
 from ..settings.data import DataSourceArguments
@@ -62,6 +64,15 @@ def as_the_run_split(options: EvaluationArguments, given: dict[str, Any], model:
 def was_ordered(model: str) -> bool:
     """Whether the classes of a model are grades, by the run that trained it."""
     return any(record.ordered for record in runs_of(model))
+
+
+def training_counts(model: str, names: list[str]) -> np.ndarray | None:
+    """The images of each class that a model was trained on, (classes,); None where that is not known."""
+    for record in runs_of(model):
+        counts = ((record.study or {}).get("splits", {}).get("train") or {}).get("classes", {})
+        if set(counts) == set(names):
+            return np.array([counts[name] for name in names])
+    return None
 
 
 def runs_of(model: str | Path) -> list[RunRecord]:

@@ -1,14 +1,23 @@
-"""The temperature of a run, in `temperature.json`."""
+"""The temperature of a run, or those of its classes, in `temperature.json`."""
 
 import json
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import UsageError
-from ..evaluation.calibration import RANGE, before_and_after, fit_temperature, negative_log_likelihood
+from ..evaluation.calibration import (
+    RANGE,
+    Temperature,
+    before_and_after,
+    fit_class_temperatures,
+    fit_temperature,
+    negative_log_likelihood,
+)
 from ..files.writing import write_json
 
 logger = logging.getLogger(__name__)
@@ -17,30 +26,43 @@ NAME = "temperature.json"
 
 
 def fit_and_write(
-    folder: Path, logits: np.ndarray, labels: np.ndarray, split: str, averaged_views: bool
+    folder: Path,
+    logits: np.ndarray,
+    labels: np.ndarray,
+    split: str,
+    averaged_views: bool,
+    names: Sequence[str],
+    counts: np.ndarray | None = None,
 ) -> dict[str, Any] | None:
     """Fits on a split and writes `temperature.json`; returns what it holds.
 
     A temperature at the bound of its range, or one that makes the calibration worse, is none: then nothing is written,
     None is returned, and the reason is logged.
+
+    Args:
+        names: of the classes.
+        counts: their training images, by which there may be a temperature for each class; None: they are not known.
     """
     (folder / NAME).unlink(missing_ok=True)  # of an earlier run, or of other weights
-    temperature = fit_temperature(logits, labels)
-    facts = {"temperature": temperature, "fitted_on": split, "images": len(labels), "averaged_views": averaged_views}
-    facts |= before_and_after(logits, labels, temperature)
-    if why := why_not(facts, logits, labels):
-        logger.warning("No temperature is kept: the one fitted on %s, %.3f, %s.", split, temperature, why)
-        return None
-    write_json(folder / NAME, facts)
-    return facts
+    single = Temperature(fit_temperature(logits, labels))
+    by_class = () if counts is None else fit_class_temperatures(logits, labels, counts)
+    for temperature in [replace(single, by_class=by_class), single] if by_class else [single]:
+        facts = temperature.facts(names) | {"fitted_on": split, "images": len(labels), "averaged_views": averaged_views}
+        facts |= before_and_after(logits, labels, temperature)
+        why = why_not(facts, logits, labels)
+        if not why:
+            write_json(folder / NAME, facts)
+            return facts
+    logger.warning("No temperature is kept: the one fitted on %s, %.3f, %s.", split, single.value, why)
+    return None
 
 
 def why_not(facts: dict[str, Any], logits: np.ndarray, labels: np.ndarray) -> str:
     """Why a fitted temperature is of no use; empty where it is."""
     low, high = RANGE
-    likelihood = facts["nll_after"] + 1e-9  # where every image is right, it is flat towards 0
+    single = negative_log_likelihood(logits, labels, Temperature(facts["temperature"])) + 1e-9  # flat, if all are right
     if not 1.02 * low < facts["temperature"] < high / 1.02 or any(
-        negative_log_likelihood(logits, labels, bound) <= likelihood for bound in RANGE
+        negative_log_likelihood(logits, labels, Temperature(bound)) <= single for bound in RANGE
     ):
         return "is the bound of its range, so these images tell none: too few, nearly all right, or all guessed"
     if facts["ece_after"] > facts["ece_before"]:
@@ -48,23 +70,24 @@ def why_not(facts: dict[str, Any], logits: np.ndarray, labels: np.ndarray) -> st
     return ""
 
 
-def read_temperature(word: str, averaged_views: bool) -> float:
+def read_temperature(word: str, averaged_views: bool, names: Sequence[str]) -> Temperature:
     """A temperature from a number, a `temperature.json`, or a folder that holds one.
 
     Args:
         averaged_views: whether it is for scores averaged over views (`--tta`).
+        names: of the classes whose logits it is for.
 
     Raises:
         UsageError: there is none, or it was fitted the other way.
     """
     try:
-        value = float(word)
+        found = Temperature(float(word))
     except ValueError:
         path = Path(word) / NAME if Path(word).is_dir() else Path(word)
         try:
             facts = json.loads(path.read_text(encoding="utf-8"))
-            value = float(facts["temperature"])
-        except (OSError, ValueError, KeyError, TypeError):
+            found = Temperature.of_facts(facts, names)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise UsageError(
                 f"--temperature takes a number, a {NAME}, or a folder with one; {path} is none of these (hf-mae "
                 "evaluate --fit_temperature --output_dir FOLDER makes one)."
@@ -74,6 +97,7 @@ def read_temperature(word: str, averaged_views: bool) -> float:
             raise UsageError(
                 f"{path} was fitted {with_tta} --tta, and this is {without}: fit it the same way."
             ) from None
-    if not 0 < value < float("inf"):
-        raise UsageError(f"--temperature must be above 0, not {value}.")
-    return value
+    for value in (found.value, *found.by_class):
+        if not 0 < value < float("inf"):
+            raise UsageError(f"--temperature must be above 0, not {value}.")
+    return found

@@ -38,7 +38,8 @@ def facts_of(
     facts = Facts(run_name(folder), str(folder), classes=dict(notes))
     if (folder / NAME).is_file():
         try:
-            facts.temperature = read_temperature(str(folder), averaged_views=False)
+            found = read_temperature(str(folder), averaged_views=False, names=names).facts(names)
+            facts.temperature, facts.class_temperatures = found["temperature"], found.get("class_temperatures", {})
         except UsageError:
             pass  # it was fitted to averaged views, which the page does not take
     run = read_run(folder) if (folder / ALL_RESULTS).is_file() and list(folder.glob("predictions_*.csv")) else None
@@ -69,7 +70,8 @@ def _read_notes(path: str, names: list[str]) -> dict[str, str]:
 def _about(run: FinishedRun, facts: Facts) -> list[str]:
     """What it is, what it was trained on, how good it is, and what its scores are worth."""
     record = run.record
-    lines = [f"A vision transformer, fine-tuned from {plain(run.initialisation)}."]
+    kind = record.network if record and record.network else "vision transformer"
+    lines = [f"A {kind}, fine-tuned from {plain(run.initialisation)}."]
     if record:
         counts = ", ".join(f"{split} {count}" for split, count in record.images.items())
         lines.append(f"Images of {plain(run.data)}: {counts}.")
@@ -81,7 +83,13 @@ def _about(run: FinishedRun, facts: Facts) -> list[str]:
     images = sum(len(fold.labels) for fold in run.folds)
     lines.append(f"On {counted(images, 'image')} of the {run.split} split: {', '.join(told)}.")
     lines += [plain(note) for note in run.notes]
-    if facts.temperature != 1.0:
+    if facts.class_temperatures:
+        by_class = ", ".join(f"{plain(name)} {value:.3g}" for name, value in facts.class_temperatures.items())
+        lines.append(
+            f"Scores are calibrated: logits are divided by that of the predicted class ({by_class}), fitted on images "
+            "held out."
+        )
+    elif facts.temperature != 1.0:
         lines.append(
             f"Scores are calibrated: logits are divided by {facts.temperature:.3g}, fitted on images held out."
         )

@@ -51,6 +51,7 @@ class Facts:
         model: a folder, or USER/NAME.
         about: sentences: what it is, what it was trained on, how good it is.
         temperature: by which logits are divided, so that scores say how often they are right.
+        class_temperatures: in its place, those of the class that is predicted.
         classes: by class, what it means when the model says it.
         positive: the classes that the operating point is of.
         threshold: on their summed score (of the model, at temperature 1), from which on an image is positive.
@@ -61,6 +62,7 @@ class Facts:
     model: str
     about: list[str] = field(default_factory=list)
     temperature: float = 1.0
+    class_temperatures: dict[str, float] = field(default_factory=dict)
     classes: dict[str, str] = field(default_factory=dict)
     positive: list[str] = field(default_factory=list)
     threshold: float | None = None
@@ -139,7 +141,9 @@ class Shown:
 
     def scores(self, logits: torch.Tensor) -> dict[str, float]:
         """Class -> calibrated score."""
-        return dict(zip(self.names, (logits / self.facts.temperature).softmax(-1).tolist(), strict=True))
+        predicted = self.names[int(logits.argmax())]
+        temperature = self.facts.class_temperatures.get(predicted, self.facts.temperature)
+        return dict(zip(self.names, (logits / temperature).softmax(-1).tolist(), strict=True))
 
     def verdict(self, logits: torch.Tensor) -> str:
         """On which side of the operating point it is; empty where there is none."""

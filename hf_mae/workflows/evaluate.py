@@ -20,7 +20,7 @@ from ..data.sources import is_ordered, load_splits
 from ..data.splits import chosen_split
 from ..data.study import study_of
 from ..errors import UsageError
-from ..evaluation.calibration import before_and_after
+from ..evaluation.calibration import Temperature, before_and_after
 from ..evaluation.doubt import fit_doubt
 from ..evaluation.scores import score_split
 from ..models.ensemble import first_member
@@ -30,7 +30,7 @@ from ..models.views import averaged_views
 from ..reporting.splits import write_split
 from ..runs.doubt import write_doubt
 from ..runs.environment import environment
-from ..runs.own_splits import as_the_run_split, was_ordered
+from ..runs.own_splits import as_the_run_split, training_counts, was_ordered
 from ..runs.record import DataSource, RunRecord
 from ..runs.record_files import write_record
 from ..runs.temperature import fit_and_write, read_temperature
@@ -56,11 +56,12 @@ def evaluate(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
     (options,) = settings.parts
     options = as_the_run_split(options, settings.given, str(options.model_name_or_path))
     _refuse_what_cannot_be_fitted(options)
-    scale = read_temperature(options.temperature, options.tta) if options.temperature else None
     with whole_weights():
         model, processor = load_classifier(str(options.model_name_or_path))
     names = class_names(model)
     joined = read_class_map(options.class_map, names) if options.class_map else None
+    shown = joined.names if joined else names
+    scale = read_temperature(options.temperature, options.tta, shown) if options.temperature else None
     left_out: dict[str, int] = {}
     with (
         tempfile.TemporaryDirectory() as unused,
@@ -151,17 +152,18 @@ def _scored(
     images: EvaluationImages,
     logits: np.ndarray,
     labels: np.ndarray,
-    scale: float | None,
+    scale: Temperature | None,
 ) -> RunRecord:
     """Scores, with the temperature that was asked for, and what an output folder holds of them."""
     folder = Path(options.output_dir) if options.output_dir else None
     calibrated: dict[str, Any] | None = None
     if options.fit_temperature and folder:
-        calibrated = fit_and_write(folder, logits, labels, options.split, options.tta)
+        counts = training_counts(base.base, base.classes)
+        calibrated = fit_and_write(folder, logits, labels, options.split, options.tta, base.classes, counts)
     elif scale is not None:
-        calibrated = {"temperature": scale} | before_and_after(logits, labels, scale)
+        calibrated = scale.facts(base.classes) | before_and_after(logits, labels, scale)
     if calibrated:
-        logits = logits / calibrated["temperature"]
+        logits = Temperature.of_facts(calibrated, base.classes).scaled(logits)
     if folder:
         scores = write_split(folder, options.split, images, logits, labels, base.classes, base.ordered)
     else:

@@ -9,6 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
 from PIL import Image
@@ -362,7 +363,9 @@ def _train_and_evaluate(
     judge = judge_of(outputs)
     calibration = None
     if judge:
-        calibration = fit_and_write(folder, outputs[judge].predictions, outputs[judge].label_ids, judge, False)
+        logits, labels = outputs[judge].predictions, outputs[judge].label_ids
+        counts = np.bincount(splits["train"]["labels"], minlength=len(begun.classes))
+        calibration = fit_and_write(folder, logits, labels, judge, False, begun.classes, counts)
         if calibration:
             logger.info(
                 "For scores that say how often they are right, --temperature %s: %s",

@@ -86,9 +86,10 @@ def _classifier_of(
     from ..models.views import averaged_views
     from ..runs.temperature import read_temperature
 
-    temperature = read_temperature(options.temperature, options.tta) if options.temperature else 1.0
     model, processor = load_classifier(str(options.model_name_or_path))
-    doubt = _doubt_of(options, class_names(model))
+    names = class_names(model)
+    temperature = read_temperature(options.temperature or "1", options.tta, names)
+    doubt = _doubt_of(options, names)
     model.to(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
     top_k = min(options.top_k, model.config.num_labels)
     total = expected(paths, options.fps, part)
@@ -118,7 +119,7 @@ def _classifier_of(
     settings = {"model": options.model_name_or_path, "top_k": top_k, "tta": options.tta, "bf16": options.bf16}
     settings |= {"sets": options.sets} if options.sets is not None else {}
     settings |= {"outliers": True} if options.outliers else {}
-    return rows, _columns(options, top_k), settings | {"temperature": temperature}
+    return rows, _columns(options, top_k), settings | temperature.facts(names)
 
 
 def _doubt_of(options: PredictionArguments, names: list[str]) -> Any:

@@ -13,7 +13,7 @@ from support.cli_process import run_cli
 from hf_mae import build_classifier
 from hf_mae.cli.main import main
 from hf_mae.errors import UsageError
-from hf_mae.evaluation.calibration import before_and_after, fit_temperature
+from hf_mae.evaluation.calibration import Temperature, before_and_after, fit_class_temperatures, fit_temperature
 from hf_mae.models.views import averaged_views, views
 from hf_mae.runs.temperature import fit_and_write, read_temperature
 
@@ -26,9 +26,65 @@ def test_the_temperature_is_found_and_calibrates(sharpness):
     labels = np.array([rng.choice(4, p=row) for row in softmax(logits, axis=-1)])
     temperature = fit_temperature(sharpness * logits, labels)
     assert temperature == pytest.approx(sharpness, rel=0.03)
-    found = before_and_after(sharpness * logits, labels, temperature)
+    found = before_and_after(sharpness * logits, labels, Temperature(temperature))
     assert found["ece_after"] < 0.02 and found["nll_after"] <= found["nll_before"] + 1e-9
     assert found["ece_before"] > 0.05 or sharpness == 1.0
+
+
+COUNTS = np.array([900, 90, 9])
+APART = np.log(COUNTS) - np.log(COUNTS).mean()
+
+
+def drawn(images, random=0):
+    """Logits that favour the classes with many images, and labels drawn from their scores."""
+    rng = np.random.default_rng(random)
+    logits = 1.5 * rng.normal(size=(images, 3)) + np.array([1.0, 0.0, -1.0])
+    return logits, np.array([rng.choice(3, p=row) for row in softmax(logits, axis=-1)])
+
+
+def test_temperatures_by_class_are_found_and_calibrate():
+    """Logits are sharpened by the class that they predict; the fit takes just that back, and predicts the same."""
+    logits, labels = drawn(20_000)
+    sharpened = np.exp(0.3 + 0.25 * APART)
+    given = logits * sharpened[logits.argmax(-1)][:, None]
+    found = fit_class_temperatures(given, labels, COUNTS)
+    assert found == pytest.approx(sharpened, rel=0.05)
+    scaled = Temperature(1.0, found).scaled(given)
+    np.testing.assert_allclose(scaled, given / np.take(found, given.argmax(-1))[:, None])
+    assert (scaled.argmax(-1) == given.argmax(-1)).all()
+    one, several = Temperature(fit_temperature(given, labels)), Temperature(1.0, found)
+    assert before_and_after(given, labels, several)["nll_after"] < before_and_after(given, labels, one)["nll_after"]
+    assert before_and_after(given, labels, several)["ece_after"] < 0.01
+
+
+def test_one_temperature_is_kept_where_several_tell_no_more():
+    logits, labels = drawn(600)
+    assert fit_class_temperatures(2 * logits, labels, COUNTS) == ()
+    sharpened = logits * np.exp(0.5 * APART)[logits.argmax(-1)][:, None]
+    assert fit_class_temperatures(sharpened, labels, COUNTS)
+    assert fit_class_temperatures(sharpened, labels, np.array([90, 80, 70])) == ()  # the classes are alike
+    assert fit_class_temperatures(sharpened[:4], labels[:4], COUNTS) == ()
+    assert len(fit_class_temperatures(sharpened, labels, np.array([900, 90, 0]))) == 3
+
+
+def test_temperatures_by_class_are_written_and_read_for_their_classes_alone(tmp_path):
+    logits, labels = drawn(600)
+    logits *= np.exp(0.5 * APART)[logits.argmax(-1)][:, None]
+    names = ["a", "b", "c"]
+    facts = fit_and_write(tmp_path, logits, labels, "validation", False, names, COUNTS)
+    assert facts == json.loads((tmp_path / "temperature.json").read_text())
+    assert list(facts["class_temperatures"]) == names
+    read = read_temperature(str(tmp_path), False, names)
+    assert read.by_class == tuple(facts["class_temperatures"].values()) and read.value == facts["temperature"]
+    assert read_temperature(str(tmp_path), False, names[::-1]).by_class == read.by_class[::-1]
+    assert read_temperature(str(tmp_path), False, ["a", "b"]) == Temperature(facts["temperature"])
+    assert facts["nll_after"] == before_and_after(logits, labels, read)["nll_after"] < facts["nll_before"]
+    without = fit_and_write(tmp_path, logits, labels, "validation", False, names)
+    assert "class_temperatures" not in without and without["nll_after"] > facts["nll_after"]
+    for damaged in ({"a": 0, "b": 1, "c": 1}, {"a": "x", "b": 1, "c": 1}, ["a"]):
+        (tmp_path / "temperature.json").write_text(json.dumps(facts | {"class_temperatures": damaged}))
+        with pytest.raises(UsageError, match="must be above 0|is none of these"):
+            read_temperature(str(tmp_path), False, names)
 
 
 def test_eight_different_views_that_undo_each_other():
@@ -94,8 +150,23 @@ def test_fit_on_validation_then_use_on_test_and_in_predict(model, toy, mixed, tm
     scaling = results["temperature_scaling"]
     assert scaling["temperature"] == facts["temperature"] and results["ece"] == pytest.approx(scaling["ece_after"])
     assert f"on test: expected calibration error {scaling['ece_before']:.4f} before" in done.stdout
-    out = tmp_path / "out.csv"
-    folder = mixed / "test"
+    predicts_the_same(model, mixed / "test", fitted, tmp_path / "out.csv")
+    names = sorted(path.name for path in (mixed / "test").iterdir())
+    own = dict(zip(names, (0.5, 1.0, 3.0), strict=True))  # by class
+    (fitted / "temperature.json").write_text(json.dumps(facts | {"class_temperatures": own}))
+    plain = rows_of(fitted / "predictions_test.csv")
+    argv = ["--split", "test", "--tta", "true", "--temperature", fitted, "--output_dir", fitted]
+    done = run_cli("evaluate", *common, *argv)
+    assert f"temperatures by class from 0.500 ({names[0]}) to 3.000 ({names[2]}) on test" in done.stdout
+    predicts_the_same(model, mixed / "test", fitted, tmp_path / "by_class.csv")
+    for path, row in rows_of(fitted / "predictions_test.csv").items():
+        logits = np.log([float(plain[path][f"score:{name}"]) for name in names]) * facts["temperature"]
+        expected = softmax(logits / own[row["prediction"]])
+        assert [float(row[f"score:{name}"]) for name in names] == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def predicts_the_same(model, folder, fitted, out):
+    """What `predict` says of a folder is what `evaluate` has just written."""
     run_cli("predict", "--model_name_or_path", model, folder, "--output", out, "--tta", "--temperature", fitted)
     predicted, evaluated = rows_of(out), rows_of(fitted / "predictions_test.csv")
     assert len(predicted) == len(evaluated) == 18
@@ -113,9 +184,10 @@ def test_a_run_holds_the_temperature_of_its_validation_split(tiny_pth, mixed, tm
     facts = json.loads((model / "temperature.json").read_text())
     assert facts["images"] == 18 and not facts["averaged_views"]
     assert f"temperature {facts['temperature']:.3f}" in (model / "README.md").read_text()
-    assert read_temperature(str(model), averaged_views=False) == facts["temperature"]
+    names = sorted(path.name for path in (mixed / "validation").iterdir())
+    assert read_temperature(str(model), False, names) == Temperature(facts["temperature"])
     with pytest.raises(UsageError, match="was fitted without --tta, and this is with"):
-        read_temperature(str(model), averaged_views=True)
+        read_temperature(str(model), True, names)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +200,7 @@ def test_a_run_holds_the_temperature_of_its_validation_split(tiny_pth, mixed, tm
 )
 def test_a_temperature_that_is_none_is_not_kept(tmp_path, caplog, logits, labels, why):
     (tmp_path / "temperature.json").write_text("{}")  # of an earlier run
-    assert fit_and_write(tmp_path, logits, np.array(labels), "validation", False) is None
+    assert fit_and_write(tmp_path, logits, np.array(labels), "validation", False, ["a", "b", "c"]) is None
     assert not (tmp_path / "temperature.json").exists() and why in caplog.text
 
 

@@ -260,8 +260,11 @@ def test_the_scores_of_the_page_are_calibrated_and_those_of_predict(finetuned, c
             (row,) = csv.DictReader(file)
         scores = classifier.scores(logits)
         assert float(row["score_1"]) == pytest.approx(max(scores.values()), abs=1e-5)
+        classifier.facts.class_temperatures = dict.fromkeys(classifier.names, 7.0) | {row["label_1"]: 2.0}
+        assert classifier.scores(logits) == scores  # of the predicted class
     finally:
         classifier.facts.temperature = 1.0
+        classifier.facts.class_temperatures = {}
     stock = Shown(classifier.model, classifier.processor, classifier.facts)
     opened = stock.read(str(image))
     (seen, _), (looked, title) = stock.pictures(opened)
