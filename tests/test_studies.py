@@ -1,11 +1,12 @@
 """The studies behind docs/measured.md, on the few images here."""
 
 import csv
+import re
 import shutil
 import sys
 
 import pytest
-from support.paths import load_script
+from support.paths import ROOT, load_script
 
 
 @pytest.fixture
@@ -41,6 +42,15 @@ def test_a_study_of_a_long_tail(two_classes, tiny_pth, monkeypatch, capsys):
     assert (
         0 <= first["rare"] <= 100 and f"{study.runs_of(out, 'recipe')[0]['macro F1']:.6f}" == f"{first['macro F1']:.6f}"
     )
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    calibrated = load_script("study_temperature")
+    monkeypatch.setattr(calibrated, "HALVES", 2)
+    monkeypatch.setattr(sys, "argv", ["study_temperature", str(out)])
+    capsys.readouterr()
+    calibrated.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["recipe (2)", "class-balanced sampling (2)"]
+    assert all(re.fullmatch(r"[\d.]+ %, [\d.]+", cell.strip()) for line in lines[2:] for cell in line.split("|")[2:5])
     kept = (out / "recipe-0" / "all_results.json").stat().st_mtime_ns
     run("study_long_tail", monkeypatch, *argv)  # nothing is made again
     assert (out / "recipe-0" / "all_results.json").stat().st_mtime_ns == kept

@@ -16,6 +16,7 @@ from .metrics import calibration
 
 RANGE = 0.05, 20.0
 TIMES = 2  # the images of the smallest class that the largest has, for their number to tell anything
+DEVIATION = 0.5  # of the prior of how much their logarithm changes that of a temperature
 FOLDS = 5  # in which temperatures by class are tried
 
 
@@ -50,7 +51,8 @@ class Temperature:
 
     def scaled(self, logits: np.ndarray) -> np.ndarray:
         """Logits (images, classes), divided."""
-        return logits / self.divisor(logits.argmax(-1))
+        scaled: np.ndarray = logits / self.divisor(logits.argmax(-1))
+        return scaled
 
 
 NONE = Temperature()  # which leaves logits as they are
@@ -77,7 +79,7 @@ def fit_class_temperatures(logits: np.ndarray, labels: np.ndarray, counts: np.nd
     """Temperatures of the classes, by the number of their training images; empty where one for all does as well.
 
     Log T_k = a + b (log n_k - mean log n) of the most likely a and b, where b has a normal prior of mean 0 and
-    deviation 1, as rare classes have few images to fit to. They are kept where, over five folds, images that did not
+    deviation 1/2, as rare classes have few images to fit to. They are kept where, over five folds, images that did not
     fit them are likelier with them than with one temperature. After Islam et al., 2021, Class-distribution-aware
     calibration for long-tailed visual recognition, whose temperatures divide the logit of each class, and so may change
     what is predicted; these divide all logits of an image by the temperature of the class that is predicted.
@@ -114,8 +116,8 @@ def _by_counts(logits: np.ndarray, labels: np.ndarray, apart: np.ndarray) -> Tem
         scores = log_softmax(scaled, axis=-1)
         own = scores[np.arange(len(labels)), labels]
         slopes = true * np.exp(-values[0] - values[1] * each) - (np.exp(scores) * scaled).sum(-1)  # by log T
-        gradient = np.array([slopes.sum(), (slopes * each).sum() + values[1]])
-        return float(-own.sum() + values[1] ** 2 / 2), gradient
+        gradient = np.array([slopes.sum(), (slopes * each).sum() + values[1] / DEVIATION**2])
+        return float(-own.sum() + (values[1] / DEVIATION) ** 2 / 2), gradient
 
     low, high = np.log(RANGE)
     found = minimize(loss, np.zeros(2), jac=True, method="L-BFGS-B", bounds=[(low, high), (-3.0, 3.0)]).x

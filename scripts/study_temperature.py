@@ -1,0 +1,61 @@
+"""What temperatures do to the scores of the runs of `study_long_tail.py`, where one class is rare.
+
+    python scripts/study_temperature.py runs/long_tail
+
+The held-out images of each run are halved by patients (here: source frames, the files' stems), and of the rare class as
+many are kept in each half as its share of the training images says: one half fits the temperatures, the other judges
+them. The table has means over the halves and seeds of the expected calibration error (in percent) and the negative
+log-likelihood without a temperature, with one, and as the product does it: by class where that does better.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from study_long_tail import SETTINGS, name_of
+
+from hf_mae import read_record
+from hf_mae.evaluation.calibration import Temperature, before_and_after, fit_class_temperatures, fit_temperature
+from hf_mae.runs.predictions import read_predictions
+
+HALVES = 50
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, help="--out of study_long_tail.py")
+    args = parser.parse_args()
+    lines = ["| | none | one | by class where better | by class, of halves |", "|---|---|---|---|---|"]
+    for setting in SETTINGS:
+        folders = sorted(file.parent for file in args.runs.glob(f"{name_of(setting)}-*/all_results.json"))
+        if folders:
+            found = np.array([half for folder in folders for half in halves_of(folder)])
+            cells = [f"{100 * ece:.1f} %, {nll:.3f}" for ece, nll in found.mean(0)[:6].reshape(3, 2)]
+            lines.append(f"| {setting} ({len(folders)}) | {' | '.join(cells)} | {found[:, 6].mean():.0%} |")
+    print("\n".join(lines))
+
+
+def halves_of(folder: Path) -> list[list[float]]:
+    """Calibration error and negative log-likelihood with each kind of temperature, and whether it was by class."""
+    predictions, files, names = read_predictions([folder / "predictions_test.csv"])
+    logits, labels = np.log(predictions.class_scores[0]), predictions.labels
+    counts = np.array([read_record(folder).study["splits"]["train"]["classes"][name] for name in names])
+    frames = np.array([Path(file).stem for file in files])
+    random, found = np.random.default_rng(0), []
+    for _ in range(HALVES):
+        own = np.isin(frames, random.permutation(np.unique(frames))[::2])
+        kept = random.random(len(labels)) < (counts / counts.max())[labels]
+        fitting, judging = own & kept, ~own & kept
+        single = Temperature(fit_temperature(logits[fitting], labels[fitting]))
+        by_class = fit_class_temperatures(logits[fitting], labels[fitting], counts)
+        one, several = (
+            before_and_after(logits[judging], labels[judging], temperature)
+            for temperature in (single, Temperature(single.value, by_class))
+        )
+        errors = [one["ece_before"], one["nll_before"], one["ece_after"], one["nll_after"]]
+        found.append([*errors, several["ece_after"], several["nll_after"], bool(by_class)])
+    return found
+
+
+if __name__ == "__main__":
+    main()
