@@ -8,11 +8,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from tqdm.auto import tqdm
+from transformers import ViTModel
 
 from ..data.images import EvaluationImages, collate
 from ..files.caches import files_fingerprint, kept
 from ..files.writing import whole_file
+from .doubt import features_of_images
 
+POOLED = "pooled"  # of other networks than MAE's: what their head reads
 POOLINGS = ("cls", "mean")  # the class token, and the mean of the patch tokens, both of the normalised last layer
 QUARTERS = (1, 2, 3)  # of the depth, where earlier blocks are looked at, too
 
@@ -24,10 +27,12 @@ def features_of(
     """Features (images, width) float32 of each pooling, from the last layer after its norm.
 
     Args:
-        model: a `ViTModel`.
+        model: a `ViTModel`; or the classifier of another network, of which there is what its head reads.
         name: for the progress bar.
         layers: also `cls block N` and `mean block N`, of what earlier blocks give.
     """
+    if not isinstance(model, ViTModel):
+        return {POOLED: features_of_images(model, images, batch_size)[-1]}
     blocks = earlier_blocks(model.config.num_hidden_layers) if layers else []
     loader = torch.utils.data.DataLoader(images, batch_size, collate_fn=collate)
     found: dict[str, list[np.ndarray]] = {name: [] for name in names_of(blocks)}

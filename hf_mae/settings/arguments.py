@@ -193,14 +193,8 @@ class FinetuningArguments(FinetuningFields, ReferenceTraining):  # type: ignore[
 
     def _check_balance(self) -> None:
         """Raises UsageError where classes would be balanced twice, or the loss knows nothing of what was asked for."""
-        balances = {
-            "--class_weights balanced": self.class_weights == "balanced",
-            f"--sampling {self.sampling}": self.sampling != AS_THEY_ARE,
-            f"--logit_adjustment {self.logit_adjustment:g}": self.logit_adjustment > 0,
-        }
-        asked = [flag for flag, given in balances.items() if given]
-        if len(asked) > 1:
-            raise UsageError(f"{' and '.join(asked)} would make rare classes count twice: choose one.")
+        if len(self.balances) > 1:
+            raise UsageError(f"{' and '.join(self.balances)} would make rare classes count twice: choose one.")
         if self.sampling not in SAMPLINGS:
             raise UsageError(f"sampling is one of {', '.join(SAMPLINGS)}, not {self.sampling}.")
         if self.logit_adjustment and self.loss not in SMOOTHED:
@@ -231,6 +225,16 @@ class FinetuningArguments(FinetuningFields, ReferenceTraining):  # type: ignore[
     def averages(self) -> bool:
         """Whether an average of the weights is kept."""
         return self.ema is not None or self.average_last is not None
+
+    @property
+    def balances(self) -> list[str]:
+        """The flags that make rare classes count more."""
+        flags = {
+            "--class_weights balanced": self.class_weights == "balanced",
+            f"--sampling {self.sampling}": self.sampling != AS_THEY_ARE,
+            f"--logit_adjustment {self.logit_adjustment:g}": self.logit_adjustment > 0,
+        }
+        return [flag for flag, given in flags.items() if given]
 
     @property
     def mixes(self) -> bool:

@@ -18,10 +18,12 @@ from ..data.sources import load_splits
 from ..data.transforms import image_processor, parse_mean_std
 from ..errors import UsageError
 from ..evaluation.attentive import attentive_probe
-from ..evaluation.features import POOLINGS, cached_features, write_features
+from ..evaluation.features import POOLED, POOLINGS, cached_features, write_features
 from ..evaluation.probes import SWEEP_SHARE, best_of_layers, parts_of, probe_features
 from ..files.caches import files_fingerprint
 from ..models.checkpoints import resolve
+from ..models.comparators import build_comparator, is_comparator
+from ..models.parts import input_size, other_network
 from ..reporting.feature_maps import draw
 from ..runs.environment import environment
 from ..runs.record import DataSource, RunRecord
@@ -47,7 +49,7 @@ def probe(*, recipe: str | None = None, **flags: Any) -> RunRecord:
     splits = _splits(options)
     parts = parts_of(splits)
     model, key = _backbone(options)
-    images = _images(options, splits, parts, model.config.image_size)
+    images = _images(options, splits, parts, input_size(model))
     features = {
         part: _features(options, splits[split], images[part], model, key, split) for part, split in parts.items()
     }
@@ -55,7 +57,8 @@ def probe(*, recipe: str | None = None, **flags: Any) -> RunRecord:
     names = splits["train"].features["labels"].names
     found: dict[str, Any] = {
         pooling: probe_features({part: f[pooling] for part, f in features.items()}, labels, names, options.seed)
-        for pooling in POOLINGS
+        for pooling in (POOLED, *POOLINGS)
+        if pooling in features["judge"]
     }
     if options.layers:
         found["chosen"] = {"linear": best_of_layers(features, labels, names, options.seed)}
@@ -72,11 +75,12 @@ def probe(*, recipe: str | None = None, **flags: Any) -> RunRecord:
         settings=settings.given,
         classes=names,
         probe=found | {"parts": parts},
+        network="" if POOLED not in found else other_network(model),
     )
     if options.output_dir:
         folder = Path(options.output_dir)
         write_record(record, folder)
-        draw(folder, features["judge"]["mean"], labels["judge"], names, options)
+        draw(folder, features["judge"].get("mean", features["judge"].get(POOLED)), labels["judge"], names, options)
     return record
 
 
@@ -91,20 +95,35 @@ def _splits(options: ProbeArguments) -> DatasetDict:
 
 
 def _backbone(options: ProbeArguments) -> tuple[StockModel, str]:
-    """The frozen encoder, and a text that tells its weights."""
+    """The frozen encoder (of another network than MAE's, its classifier), and a text that tells its weights."""
     source = resolve(options.model_name_or_path or "")
-    model, _ = convert_to_model(
-        source, to="backbone", image_size=options.image_size, num_attention_heads=options.num_attention_heads
-    )
-    if options.random_weights:  # of which the seed says all
-        set_seed(options.seed)
-        initialize_as_reference(model, "backbone")
+    if is_comparator(source, options.random_weights):
+        _refuse_what_is_of_tokens(options, source)
+        set_seed(options.seed)  # which says all of random weights
+        model = build_comparator(
+            source, num_labels=2, image_size=options.image_size, random_weights=options.random_weights
+        )
+    else:
+        model, _ = convert_to_model(
+            source, to="backbone", image_size=options.image_size, num_attention_heads=options.num_attention_heads
+        )
+        if options.random_weights:
+            set_seed(options.seed)
+            initialize_as_reference(model, "backbone")
+    if options.random_weights:
         key = f"{RANDOM_WEIGHTS} {model.config.to_json_string()} {options.seed}"
     else:
         weights = [source] if Path(source).is_file() else sorted(map(str, Path(source).glob("*.safetensors")))
         key = files_fingerprint(weights) if weights else source
     model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     return model, f"{key} {options.image_size}"
+
+
+def _refuse_what_is_of_tokens(options: ProbeArguments, source: str) -> None:
+    """Of another network there is what its head reads, and nothing else."""
+    for flag in ("layers", "attentive", "num_attention_heads"):
+        if getattr(options, flag):
+            raise UsageError(f"--{flag} is for an MAE ViT, and {source} is another network: leave it out.")
 
 
 def _images(

@@ -8,14 +8,17 @@ import pytest
 import timm
 import torch
 from packaging.version import Version
+from PIL import Image
 from safetensors.torch import load_file
 from support import hub_stand_in
 from support.cli_process import run_cli
 from transformers import AutoModelForImageClassification, ConvNextConfig, pipeline
 
-from hf_mae import crossval, evaluate, explain, finetune, predict, report
+from hf_mae import crossval, evaluate, explain, finetune, predict, probe, report
 from hf_mae.compat.timm import NETWORKS_SINCE
+from hf_mae.data import image_processor
 from hf_mae.errors import UsageError
+from hf_mae.reporting.screen import probe_table
 
 pytestmark = pytest.mark.skipif(
     Version(timm.__version__) < Version(NETWORKS_SINCE), reason=f"networks of timm need timm {NETWORKS_SINCE}"
@@ -142,3 +145,25 @@ def test_what_batch_norms_and_other_networks_cannot_do_is_refused(settings, tmp_
     with pytest.raises(UsageError, match="--patch_dropout is for an MAE ViT"):
         finetune(**given, model_name_or_path="timm/test_convnext3", patch_dropout=0.5)
     assert not np.any([path.suffix == ".safetensors" for path in tmp_path.rglob("*")])
+
+
+def test_a_probe_reads_what_the_head_reads(convnext, settings, tmp_path, capsys):
+    """Frozen, of a folder and of timm's own; the head makes the network's own logits of these features."""
+    data = {"data_dir": settings["data_dir"], "image_size": 64}
+    found = probe(model_name_or_path=str(convnext), **data, output_dir=str(tmp_path), features=str(tmp_path / "x.npz"))
+    assert found.network == "convnext of 5 blocks" and set(found.probe) == {"pooled", "parts"}
+    assert 0 <= found.probe["pooled"]["linear"]["macro_f1"] <= 1 and "pooled    linear" in probe_table(found)
+    assert (tmp_path / "probe.json").is_file() and list(tmp_path.glob("*.png"))
+    model = AutoModelForImageClassification.from_pretrained(convnext).eval()
+    written = np.load(tmp_path / "x.npz")
+    opened = Image.open(f"{data['data_dir']}/{written['file_name'][0]}").convert("RGB")
+    pixels = image_processor("endoscopy", 64)([opened], return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        expected, logits = model(pixels).logits, model.classifier(torch.from_numpy(written["pooled"][:1]))
+    torch.testing.assert_close(logits, expected)
+    random = {"model_name_or_path": "timm/test_vit", "random_weights": True}
+    seeds = [probe(**random, **data, seed=seed).probe["pooled"]["knn"] for seed in (0, 0, 1)]
+    assert seeds[0] == seeds[1] != seeds[2]
+    for flag in ("layers", "attentive"):
+        with pytest.raises(UsageError, match=f"--{flag} is for an MAE ViT, and timm/test_vit is another network"):
+            probe(**random, **data, **{flag: True})
