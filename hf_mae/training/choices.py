@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..settings.arguments import FinetuningArguments
 from .planning import UNEVEN
 
 MEMORY = "what should fit into the memory at once (a step is tried before the first epoch)"
@@ -15,6 +16,7 @@ LARGE = 1024  # width of a ViT-L
 UPDATES_AN_EPOCH = 40  # at least, if the batch can be that small
 EPOCHS = ((500, 100), (10_000, 50), (50_000, 30), (200_000, 15))  # of fewer images than
 MANY_IMAGES = 8  # epochs of more
+OF_RECALL = ("macro_recall", "balanced_accuracy")  # metrics that count what is found of each class, and nothing else
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,13 @@ def choose_split(splits: Mapping[str, Any]) -> list[Choice]:
     return [Choice("val_fraction", 0.2, "there is no validation split, and something has to judge the epochs")]
 
 
-def choose(splits: Mapping[str, Any], hidden_size: int, image_size: int) -> list[Choice]:
+def choose(splits: Mapping[str, Any], hidden_size: int, image_size: int, args: FinetuningArguments) -> list[Choice]:
     """Everything else.
 
     Args:
         splits: as they are trained and judged on.
         hidden_size, image_size: of the checkpoint.
+        args: what was given, and defaults.
     """
     labels = np.asarray(splits["train"]["labels"][:])
     counts = np.unique(labels, return_counts=True)[1]
@@ -47,7 +50,7 @@ def choose(splits: Mapping[str, Any], hidden_size: int, image_size: int) -> list
         *_of_the_machine(hidden_size),
         *_of_the_batch(len(labels), hidden_size),
         *_of_the_length(len(labels)),
-        *_of_the_balance(counts),
+        *_of_the_balance(counts, args),
         Choice(
             "drop_path",
             0.2 if hidden_size >= LARGE else 0.1,
@@ -99,13 +102,18 @@ def _of_the_length(images: int) -> list[Choice]:
     ]
 
 
-def _of_the_balance(counts: np.ndarray) -> list[Choice]:
-    times = counts.max() / counts.min()
+def _of_the_balance(counts: np.ndarray, args: FinetuningArguments) -> list[Choice]:
+    """By what scripts/study_long_tail.py found (docs/measured.md): weights find the most of a rare class, and call many
+    others by its name; square-root sampling finds nearly as much without that."""
+    if args.balances:
+        return []
+    times, metric = counts.max() / counts.min(), (args.metric_for_best_model or "").removeprefix("eval_")
     reason = f"the largest class has {times:.1f} times the images of the smallest"
     if times < UNEVEN:
         return [Choice("class_weights", ["none"], reason)]
-    smoothing = Choice("smoothing", 0.0, "smoothing takes from rare classes what their weights give")
-    return [Choice("class_weights", ["balanced"], reason), smoothing]
+    if metric in OF_RECALL:
+        return [Choice("class_weights", ["balanced"], f"{reason}, and {metric} is of recall alone")]
+    return [Choice("sampling", "square_root", f"{reason}, and weights would cost precision")]
 
 
 def as_recipe(choices: list[Choice]) -> str:

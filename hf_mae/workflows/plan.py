@@ -70,7 +70,8 @@ def settled(recipe: str | None, flags: Mapping[str, Any]) -> tuple[Settings, lis
         num_labels=2,
         random_weights=model_args.random_weights,
     )
-    chosen += [one for one in choose(splits, width_of(model), input_size(model)) if one.name not in given]
+    choices = choose(splits, width_of(model), input_size(model), args)
+    chosen += [one for one in choices if one.name not in given]
     for one in chosen:
         logger.info("chosen: %s %s, as %s", one.name, one.value, one.reason)
     return _with(recipe, flags, chosen), chosen

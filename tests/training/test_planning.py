@@ -135,8 +135,9 @@ def counted(*counts, validation=True):
     return {"train": {"labels": labels}} | ({"validation": {"labels": labels}} if validation else {})
 
 
-def by_name(splits, hidden_size=768):
-    return {choice.name: choice.value for choice in choices.choose(splits, hidden_size, 224)}
+def by_name(splits, hidden_size=768, metric_for_best_model="macro_f1", balances=()):
+    args = SimpleNamespace(metric_for_best_model=metric_for_best_model, balances=balances)
+    return {choice.name: choice.value for choice in choices.choose(splits, hidden_size, 224, args)}
 
 
 def test_choices_follow_from_the_data_and_the_model(monkeypatch):
@@ -145,10 +146,24 @@ def test_choices_follow_from_the_data_and_the_model(monkeypatch):
     assert few["num_train_epochs"] == 100 and many["num_train_epochs"] == 15 and few["bf16"] is False
     assert few["per_device_train_batch_size"] == 8 and "effective_batch_size" not in few
     assert many["per_device_train_batch_size"] == 16 and many["effective_batch_size"] == 64
-    assert few["class_weights"] == ["none"] and by_name(counted(1000, 20))["class_weights"] == ["balanced"]
+    assert few["class_weights"] == ["none"]
     assert by_name(counted(100, 90), 1024)["drop_path"] == 0.2
     assert choices.choose_split(counted(5, 5)) == []
     assert choices.choose_split(counted(5, 5, validation=False))[0].value == 0.2
+
+
+def test_rare_classes_are_made_to_count_as_what_is_reported_asks(tmp_path):
+    uneven, even = counted(1000, 100), counted(1000, 101)
+    chosen = by_name(uneven)
+    assert chosen["sampling"] == "square_root" and not {"class_weights", "smoothing"} & chosen.keys()
+    for metric in ("macro_recall", "eval_balanced_accuracy"):
+        chosen = by_name(uneven, metric_for_best_model=metric)
+        assert chosen["class_weights"] == ["balanced"] and "sampling" not in chosen
+        assert by_name(even, metric_for_best_model=metric)["class_weights"] == ["none"]
+    given = FinetuningArguments(output_dir=str(tmp_path), use_cpu=True, logit_adjustment=1.0)
+    assert given.balances == ["--logit_adjustment 1"]
+    chosen = by_name(uneven, balances=given.balances)  # what is given is not balanced once more
+    assert not {"class_weights", "sampling"} & chosen.keys()
 
 
 def test_choices_follow_from_the_machine(monkeypatch):
