@@ -249,8 +249,8 @@ def _unusual(made: Plan, args: FinetuningArguments) -> list[str]:
         (bool(few), f"classes with fewer than {FEW_IMAGES} training images: {', '.join(few[:5])}"),
         (
             max(there) >= UNEVEN * min(there) and args.class_weights == "none" and not args.balances,
-            f"the largest class has {max(there) / min(there):.0f} times the images of the smallest (--class_weights "
-            "balanced)",
+            f"the largest class has {max(there) / min(there):.0f} times the images of the smallest (--sampling "
+            "square_root)",
         ),
         (
             0 < judged < FEW_JUDGED,
