@@ -80,7 +80,13 @@ def probe(*, recipe: str | None = None, **flags: Any) -> RunRecord:
     if options.output_dir:
         folder = Path(options.output_dir)
         write_record(record, folder)
-        draw(folder, features["judge"].get("mean", features["judge"].get(POOLED)), labels["judge"], names, options)
+        draw(
+            folder,
+            features["judge"]["mean" if "mean" in features["judge"] else POOLED],
+            labels["judge"],
+            names,
+            options,
+        )
     return record
 
 
