@@ -18,6 +18,7 @@ from transformers import set_seed
 from ..compat.deepspeed import whole_weights
 from ..compat.transformers import StockModel
 from ..conversion.bounds import is_timm
+from ..data.entries import labels_of
 from ..data.fingerprint import data_fingerprint
 from ..data.images import EvaluationImages, TrainingImages
 from ..data.leakage import pretraining_record, seen_in_pretraining, warn_of_seen
@@ -364,7 +365,7 @@ def _train_and_evaluate(
     calibration = None
     if judge:
         logits, labels = outputs[judge].predictions, outputs[judge].label_ids
-        counts = np.bincount(splits["train"]["labels"], minlength=len(begun.classes))
+        counts = np.bincount(labels_of(splits["train"]), minlength=len(begun.classes))
         calibration = fit_and_write(folder, logits, labels, judge, False, begun.classes, counts)
         if calibration:
             logger.info(
