@@ -67,12 +67,8 @@ def was_ordered(model: str) -> bool:
 
 
 def training_counts(model: str, names: list[str]) -> np.ndarray | None:
-    """The images of each class that a model was trained on, (classes,); None where that is not known."""
-    for record in runs_of(model):
-        counts = ((record.study or {}).get("splits", {}).get("train") or {}).get("classes", {})
-        if set(counts) == set(names):
-            return np.array([counts[name] for name in names])
-    return None
+    """The images of each of these classes that a model was trained on, (classes,); None where that is not known."""
+    return next((record.training_counts() for record in runs_of(model) if record.classes == names), None)
 
 
 def runs_of(model: str | Path) -> list[RunRecord]:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..evaluation.confusion import HEADLINE, TITLES
 from ..evaluation.metrics import scalar_scores
 from ..settings.data import DataSourceArguments
@@ -205,6 +207,11 @@ class RunRecord:
         if self.kind == "evaluate":
             return f"results_{next(iter(self.scores))}.json"
         return {"crossval": CROSSVAL, "probe": PROBE}.get(self.kind, ALL_RESULTS)
+
+    def training_counts(self) -> np.ndarray | None:
+        """The training images of each class, (classes,); None where they are not known."""
+        train = ((self.study or {}).get("splits", {}).get("train") or {}).get("classes", {})
+        return np.array([train[name] for name in self.classes]) if set(train) == set(self.classes) else None
 
     def trainer_metrics(self) -> dict[str, float]:
         """The scores under the names that the Trainer's users know: `eval_macro_f1`, `test_accuracy`, `train_loss`."""

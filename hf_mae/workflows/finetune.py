@@ -9,7 +9,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
 from PIL import Image
@@ -18,7 +17,6 @@ from transformers import set_seed
 from ..compat.deepspeed import whole_weights
 from ..compat.transformers import StockModel
 from ..conversion.bounds import is_timm
-from ..data.entries import labels_of
 from ..data.fingerprint import data_fingerprint
 from ..data.images import EvaluationImages, TrainingImages
 from ..data.leakage import pretraining_record, seen_in_pretraining, warn_of_seen
@@ -365,8 +363,7 @@ def _train_and_evaluate(
     calibration = None
     if judge:
         logits, labels = outputs[judge].predictions, outputs[judge].label_ids
-        counts = np.bincount(labels_of(splits["train"]), minlength=len(begun.classes))
-        calibration = fit_and_write(folder, logits, labels, judge, False, begun.classes, counts)
+        calibration = fit_and_write(folder, logits, labels, judge, False, begun.classes, begun.training_counts())
         if calibration:
             logger.info(
                 "For scores that say how often they are right, --temperature %s: %s",
