@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from .options import option
 
-LOSSES = ("cross_entropy", "focal", "cdw", "emd")
-SMOOTHED = LOSSES[:2]  # those that know label smoothing
+SMOOTHED = ("cross_entropy", "focal")  # losses that know label smoothing
+LOSSES = (*SMOOTHED, "cdw", "emd")
 SAMPLINGS = {"instance_balanced": 1.0, "square_root": 0.5, "class_balanced": 0.0}  # exponents of a class's images
 AS_THEY_ARE = "instance_balanced"
 COSINE = "cosine_with_min_lr"

@@ -53,7 +53,7 @@ def probe(*, recipe: str | None = None, **flags: Any) -> RunRecord:
     features = {
         part: _features(options, splits[split], images[part], model, key, split) for part, split in parts.items()
     }
-    labels = {part: np.asarray(own.labels) for part, own in images.items()}
+    labels = {part: np.array(own.labels) for part, own in images.items()}
     names = splits["train"].features["labels"].names
     found: dict[str, Any] = {
         pooling: probe_features({part: f[pooling] for part, f in features.items()}, labels, names, options.seed)
