@@ -1,6 +1,8 @@
 """`hf-mae explain`: where a classifier looks, and its most confident mistakes."""
 
-from ..errors import counted
+import sys
+
+from ..errors import counted, printable
 from .flags import Parser
 
 
@@ -25,4 +27,6 @@ def main(argv: list[str]) -> int:
             print(f"{counted(made.mistakes, 'mistake')} of {counted(made.classes, 'class')}: {made.mistakes_sheet}")
         else:
             print(f"No mistake in the {counted(made.images, 'image')}.")
+    for fault in made.faults:
+        print(printable(f"hf-mae explain: {fault}"), file=sys.stderr)
     return 1 if made.faults else 0

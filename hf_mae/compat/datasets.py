@@ -1,10 +1,13 @@
-"""datasets: the fingerprint of a data set, the columns of a stream, and its writer of Arrow files. Verified with
-datasets 4.0 to 5.2."""
+"""datasets: the fingerprint of a data set, the columns of a stream, its writer of Arrow files, and streams from S3.
+Verified with datasets 4.0 to 5.2."""
+
+from typing import Any
 
 from datasets import Dataset, Features, IterableDataset
 from datasets.arrow_writer import ArrowWriter
+from fsspec import register_implementation
 
-__all__ = ["ArrowWriter", "features_of", "fingerprint_of"]
+__all__ = ["ArrowWriter", "features_of", "fingerprint_of", "let_s3_stream"]
 
 
 def fingerprint_of(dataset: Dataset) -> str:
@@ -15,3 +18,19 @@ def fingerprint_of(dataset: Dataset) -> str:
 def features_of(stream: IterableDataset) -> Features:
     """The columns of a stream; of files that do not tell (parquet without a head of `datasets`), its first row does."""
     return stream.features or stream._resolve_features().features
+
+
+def let_s3_stream() -> None:
+    """Streams of tar files from S3: datasets opens every store with `block_size=0`, which s3fs takes for a word to its
+    sessions, and these refuse it."""
+    try:
+        from s3fs import S3FileSystem
+    except ImportError:
+        return  # whoever opens a URL says so
+
+    class StreamedS3(S3FileSystem):  # type: ignore[misc]
+        def __init__(self, *args: Any, block_size: int | None = None, **kwargs: Any):
+            super().__init__(*args, **kwargs)
+
+    for protocol in ("s3", "s3a"):
+        register_implementation(protocol, StreamedS3, clobber=True)

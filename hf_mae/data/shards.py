@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 from ..compat.datasets import ArrowWriter
 from ..errors import UsageError, counted, first_line
 from ..files.caches import files_fingerprint, kept_file
-from ..files.members import ARCHIVE_SUFFIXES, Member, file_system, inflated, is_remote
+from ..files.members import ARCHIVE_SUFFIXES, Member, errors_of_remote, file_system, inflated, is_remote
 from .entries import listed
 from .files import IMAGE_SUFFIXES, LITTER, refuse_odd_names, walk_images
 from .splits import SPLITS, split_named
@@ -113,20 +113,25 @@ def load_shards(source: str) -> DatasetDict:
     Raises:
         UsageError: an archive is missing, damaged or of a kind whose members cannot be reached, or there is no image.
     """
+    if is_remote(source):
+        try:
+            with errors_of_remote():
+                return _of_remote(source)
+        except OSError as error:
+            raise UsageError(f"{source} cannot be reached ({first_line(error)}).") from None
+    root = Path(source).resolve()
+    if (root / INDEX).is_file():
+        return _of_index(str(root / INDEX), str(root))
+    return _of_archives([str(root)] if root.is_file() else _local_archives(root), str(root))
+
+
+def _of_remote(source: str) -> DatasetDict:
     index = f"{source.rstrip('/')}/{INDEX}"
-    if not is_remote(source):
-        root = Path(source).resolve()
-        if (root / INDEX).is_file():
-            return _of_index(str(root / INDEX), str(root))
-        return _of_archives([str(root)] if root.is_file() else _local_archives(root), str(root))
-    try:
-        system, path = file_system(source)
-        if not _is_archive(path) and system.exists(file_system(index)[1]):
-            return _of_index(index, source.rstrip("/"))
-        found = [path] if system.isfile(path) else sorted(system.glob(path) if "*" in path else system.find(path))
-        archives = [system.unstrip_protocol(name) for name in found if _is_archive(os.path.basename(name))]
-    except (OSError, ValueError, ImportError) as error:
-        raise UsageError(f"{source} cannot be reached ({first_line(error)}).") from None
+    system, path = file_system(source)
+    if not _is_archive(path) and system.exists(file_system(index)[1]):
+        return _of_index(index, source.rstrip("/"))
+    found = [path] if system.isfile(path) else sorted(system.glob(path) if "*" in path else system.find(path))
+    archives = [system.unstrip_protocol(name) for name in found if _is_archive(os.path.basename(name))]
     if not archives:
         raise UsageError(f"{source} holds no {' or '.join(ARCHIVE_SUFFIXES)} and no {INDEX}: nothing to read.")
     return _of_archives(archives, source)

@@ -62,11 +62,8 @@ def _as_they_came(
     keep_repeated: bool,
     check: Check | None,
 ) -> DatasetDict:
+    _refuse_of_the_other_kind(source)
     if source.benchmark:
-        if source.class_order:
-            raise UsageError("--class_order is for data of your own: a --benchmark knows its own order.")
-        if source.group_column:
-            raise UsageError("--group_column is a column of a manifest; for a --benchmark use --group_pattern.")
         splits = _load_benchmark(source, seed, check)
         if source.group_pattern and find_benchmark(source.benchmark).group_pattern:
             raise UsageError(f"{source.benchmark} knows its patients or videos: leave out --group_pattern.")
@@ -75,8 +72,6 @@ def _as_they_came(
                 groups = groups_of(dataset["file_name"][:], source.group_pattern)
                 splits[split] = dataset.add_column("group", groups)
         return splits
-    if source.split_file:
-        raise UsageError("--split_file belongs to a --benchmark.")
     options: dict[str, Any] = {
         "manifest": source.manifest,
         "val_fraction": source.val_fraction,
@@ -97,6 +92,19 @@ def _as_they_came(
     if own_names and own_names != names and set(own_names) == set(names):
         splits = load_image_folder(str(source.data_dir), **options, label_names=own_names)
     return _without_pairs(splits, source.exclude_pairs) if source.exclude_pairs else splits
+
+
+def _refuse_of_the_other_kind(source: DataSourceArguments) -> None:
+    """Refuses what would say nothing: of a benchmark, or of data that is none."""
+    if source.benchmark:
+        if source.class_order:
+            raise UsageError("--class_order is for data of your own: a --benchmark knows its own order.")
+        if source.group_column:
+            raise UsageError("--group_column is a column of a manifest; for a --benchmark use --group_pattern.")
+        if source.manifest or source.class_level:
+            raise UsageError("--manifest and --class_level are for data of your own: a --benchmark knows its classes.")
+    elif source.split_file or source.agreement or source.fold != 1:
+        raise UsageError("--split_file, --fold and --agreement belong to a --benchmark.")
 
 
 def grades_in_order(asked: list[str], names: list[str], where: str) -> list[str]:

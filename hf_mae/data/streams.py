@@ -20,7 +20,7 @@ import torch
 from datasets import Dataset, Image, load_dataset, load_dataset_builder
 from datasets.distributed import split_dataset_by_node
 
-from ..compat.datasets import features_of
+from ..compat.datasets import features_of, let_s3_stream
 from ..errors import UsageError, counted, first_line
 from ..files.members import file_system, is_remote
 from .draws import seeded_draws
@@ -172,6 +172,8 @@ class ImageStream(torch.utils.data.IterableDataset):
 
 def _opened(files: list[str]) -> Any:
     """Rows of files, whose images are not decoded."""
+    if files[0].startswith(("s3://", "s3a://")):
+        let_s3_stream()
     try:
         rows = load_dataset(_kind(files[0]), data_files=files, split="train", streaming=True)
         features = features_of(rows)

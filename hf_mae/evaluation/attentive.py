@@ -2,8 +2,8 @@
 
 A masked autoencoder keeps what it knows of an image in the tokens of its parts; their mean loses where it is. One
 block of cross-attention with a learned query (Bardes et al. 2024, V-JEPA; Darcet et al. 2025, CAPI) reads them, and a
-linear layer classifies what it read. The backbone stays as it is; images are turned and mirrored, since an endoscope
-has no up.
+linear layer classifies what it read. The backbone stays as it is. An endoscope has no up, so images are turned and
+mirrored in training, and scores are the mean over these views.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from ..data.images import EvaluationImages, collate
-from ..models.views import VIEWS, view
+from ..models.views import VIEWS, view, views
 from .metrics import HEADLINE, classification_scores
 
 RATES, DECAYS = (3e-4, 1e-3, 3e-3), (0.05, 0.3)
@@ -124,9 +124,12 @@ def _tokens(model: Any, pixel_values: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _predicted(heads: nn.ModuleList, model: Any, images: EvaluationImages) -> np.ndarray:
-    """Class ids (settings, images)."""
+    """Class ids (settings, images), by the scores' mean over the eight views."""
     found = []
     for batch in torch.utils.data.DataLoader(images, BATCH, collate_fn=collate):
-        tokens = _tokens(model, batch["pixel_values"])
-        found.append(torch.stack([head(tokens).argmax(-1) for head in heads]).cpu().numpy())
+        scores = torch.zeros(())
+        for seen in views(batch["pixel_values"]):
+            tokens = _tokens(model, seen)
+            scores = scores + torch.stack([head(tokens).softmax(-1) for head in heads]).cpu()
+        found.append(scores.argmax(-1).numpy())
     return np.concatenate(found, axis=1)

@@ -7,10 +7,13 @@ deflated. The archive is a path here, or whatever fsspec opens (`s3://...`, `htt
 import os
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+
+from ..errors import UsageError, one_line
 
 NAMED = re.compile(r"(?P<archive>.+)::(?P<offset>\d{1,19})\+(?P<size>\d{1,19})(?P<deflated>z?)", re.DOTALL)
 ARCHIVE_SUFFIXES = (".tar", ".zip")  # whose members can be reached
@@ -52,8 +55,9 @@ def read_member(member: Member) -> bytes:
     if member.size > LARGEST:
         raise OSError(f"it is larger than {LARGEST:,} bytes")
     if is_remote(member.archive):
-        system, path = file_system(member.archive)
-        content: bytes = system.cat_file(path, start=member.offset, end=member.offset + member.size)
+        with errors_of_remote():
+            system, path = file_system(member.archive)
+            content: bytes = system.cat_file(path, start=member.offset, end=member.offset + member.size)
     else:
         content = _pread(member)
     if len(content) < member.size:
@@ -101,10 +105,30 @@ def file_system(url: str) -> tuple[Any, str]:
     return url_to_fs(url)
 
 
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=file_system.cache_clear)  # a loader's process has connections of its own
+
+
+@contextmanager
+def errors_of_remote() -> Iterator[None]:
+    """Within the block, what a remote file system raises (each client library has kinds of its own) is an OSError."""
+    try:
+        yield
+    except (OSError, UsageError):
+        raise
+    except Exception as error:
+        raise OSError(one_line(error)) from error
+
+
 def state_of_remote(url: str) -> str:
-    """What a file elsewhere is, without reading it, as far as its file system tells."""
-    system, path = file_system(url)
-    info = system.info(path)
+    """What a file elsewhere is, without reading it, as far as its file system tells.
+
+    Raises:
+        OSError: it cannot be reached.
+    """
+    with errors_of_remote():
+        system, path = file_system(url)
+        info = system.info(path)
     told = [info.get(name) for name in ("size", "ETag", "etag", "mtime", "LastModified", "last_modified", "created")]
     return "\0".join(map(str, told))
 

@@ -42,6 +42,7 @@ class ReadsImages:
         MAX_PIXELS,
         f"Larger images are not decoded. ({MAX_PIXELS_VARIABLE} in the environment says the same.)",
         group="Data",
+        ge=1,
     )
 
 
@@ -51,8 +52,8 @@ class DataSourceArguments(ReadsImages):
 
     data_dir: str | None = option(
         None,
-        "Folder of class folders (with train/ val/ test/ or without), a CSV/TSV/JSONL manifest, tar or zip archives, "
-        "or a Hub id.",
+        "Folder of class folders (with train/ val/ test/ or without), a CSV/TSV/JSONL manifest, tar or zip archives "
+        "(or a URL of them), or a Hub id.",
         common=True,
         group="Data",
     )
@@ -65,7 +66,7 @@ class DataSourceArguments(ReadsImages):
         common=True,
         group="Data",
     )
-    fold: int = option(1, "Official fold of a benchmark that has them, from 1.", group="Data")
+    fold: int = option(1, "Official fold of a benchmark that has them, from 1.", group="Data", ge=1)
     agreement: str | None = option(
         None, "Of a benchmark with several annotators, which of them agree: complete, triple, ...", group="Data"
     )
@@ -94,14 +95,22 @@ class DataSourceArguments(ReadsImages):
         "Held-out share of the training images (stratified by class, whole groups, seeded).",
         common=True,
         group="Data",
+        ge=0,
+        lt=1,
     )
     train_fraction: float = option(
         1.0,
         "Share of the training images to use (stratified, seeded; a smaller share lies within a larger).",
         group="Data",
+        gt=0,
+        le=1,
     )
     select_on: float = option(
-        0.0, "Share of the training images that chooses the epoch, in place of the validation split.", group="Data"
+        0.0,
+        "Share of the training images that chooses the epoch, in place of the validation split.",
+        group="Data",
+        ge=0,
+        lt=1,
     )
     on_bad_image: str = option(
         "error", "Stop at unreadable or duplicated files, or leave them out.", choices=ON_BAD_IMAGE, group="Data"
@@ -110,6 +119,7 @@ class DataSourceArguments(ReadsImages):
         None,
         "Which folder is the class, from 1 below the splits. Not given: an image's own, or the one above patients.",
         group="Data",
+        ge=1,
     )
     class_order: list[str] | None = option(
         None,
@@ -124,7 +134,7 @@ class DataSourceArguments(ReadsImages):
         group="Data",
     )
     preprocessing_num_workers: int | None = option(
-        None, "Threads that decode images. Not given: one for each core.", group="Data"
+        None, "Threads that decode images. Not given: one for each core.", group="Data", ge=0
     )
 
 
@@ -139,7 +149,7 @@ class DataArguments(DataSourceArguments):
     auto_augment: str = option(
         "rand-m9-mstd0.5-inc1", "imagenet family: timm's RandAugment policy; none: off.", group="Data"
     )
-    random_erasing: float = option(0.25, "imagenet family: probability of random erasing.", group="Data")
+    random_erasing: float = option(0.25, "imagenet family: probability of random erasing.", group="Data", ge=0, le=1)
     cache: bool = option(True, "Keep decoded and resized images on disk, so that each is decoded once.", group="Data")
     cache_limit: str | None = option(
         None,
@@ -158,6 +168,7 @@ class DataArguments(DataSourceArguments):
         "imagenet family, whose crop comes first: images are kept with their shorter side at most this, "
         "and crops are cut from those. Not given: twice the image size; 0: crops are cut from the files themselves.",
         group="Data",
+        ge=0,
     )
 
     def __post_init__(self) -> None:
@@ -174,8 +185,8 @@ class DataArguments(DataSourceArguments):
 class PreparationArguments(DataArguments):
     """The data arguments of `finetune`, and the two of its others that the cache depends on."""
 
-    image_size: int = option(224, "Pixels.", common=True, group="Data")
-    seed: int = option(0, "Of held-out shares, as in training.", group="Data")
+    image_size: int = option(224, "Pixels.", common=True, group="Data", ge=1)
+    seed: int = option(0, "Of held-out shares, as in training.", group="Data", ge=0, le=2**32 - 1)
 
 
 @dataclass
@@ -209,11 +220,11 @@ class PretrainingDataArguments(ReadsImages):
     )
     cache_quality: int | None = option(None, "Of the cache, as for finetune.", group="Data")
     cache_shortest_edge: int | None = option(
-        None, "Keep images decoded on disk, their shorter side at most this; not given: no cache.", group="Data"
+        None, "Keep images decoded on disk, their shorter side at most this; not given: no cache.", group="Data", ge=0
     )
-    preprocessing_num_workers: int | None = option(None, "Threads that check the images.", group="Data")
+    preprocessing_num_workers: int | None = option(None, "Threads that check the images.", group="Data", ge=0)
     reconstruction_steps: int = option(
-        500, "Updates between sheets of reconstructions in the output folder; 0: none.", group="Output"
+        500, "Updates between sheets of reconstructions in the output folder; 0: none.", group="Output", ge=0
     )
 
     def __post_init__(self) -> None:

@@ -24,12 +24,12 @@ class EvaluationArguments(DataSourceArguments):
         group="Data",
     )
     output_dir: str | None = option(None, "Where scores, predictions and figures go.", common=True, group="Output")
-    batch_size: int = option(64, "Images per process and forward pass.", common=True, group="Evaluation")
+    batch_size: int = option(64, "Images per process and forward pass.", common=True, group="Evaluation", ge=1)
     bf16: bool = option(
         False, "Compute in bfloat16; scores then differ in the third digit.", common=True, group="Evaluation"
     )
-    seed: int = option(0, "Of val_fraction, as in training.", group="Data")
-    num_workers: int = option(0, "Processes that load images.", group="Evaluation")
+    seed: int = option(0, "Of val_fraction, as in training.", group="Data", ge=0, le=2**32 - 1)
+    num_workers: int = option(0, "Processes that load images.", group="Evaluation", ge=0)
     tta: bool = option(
         False, "Average the scores over eight turned and mirrored views.", common=True, group="Evaluation"
     )
@@ -50,8 +50,8 @@ class EvaluationArguments(DataSourceArguments):
 
 
 @dataclass
-class PredictionArguments(ReadsImages):
-    """Which images are classified by which model."""
+class ReadsAnything(ReadsImages):
+    """Images that nothing needs to be known of."""
 
     images: list[str] | None = option(
         None,
@@ -60,16 +60,22 @@ class PredictionArguments(ReadsImages):
         group="Data",
         metavar="IMAGES",
     )
+    fps: float = option(1.0, "Frames a second that are taken of videos.", common=True, group="Data", gt=0)
+
+
+@dataclass
+class PredictionArguments(ReadsAnything):
+    """Which images are classified by which model."""
+
     model_name_or_path: str | None = option(None, FINE_TUNED, common=True, group="Model")
     output: str | None = option(
         None, "FILE.csv or FILE.jsonl; not given: CSV on the standard output.", common=True, group="Output"
     )
-    top_k: int = option(5, "Classes for each image.", common=True, group="Output")
-    batch_size: int = option(32, "Images per forward pass.", common=True, group="Prediction")
+    top_k: int = option(5, "Classes for each image.", common=True, group="Output", ge=1)
+    batch_size: int = option(32, "Images per forward pass.", common=True, group="Prediction", ge=1)
     num_workers: int | None = option(
-        None, "Threads that decode; not given: one for each core.", common=True, group="Prediction"
+        None, "Threads that decode; not given: one for each core.", common=True, group="Prediction", ge=0
     )
-    fps: float = option(1.0, "Frames a second that are taken of videos.", common=True, group="Prediction")
     tta: bool = option(
         False, "Average the scores over eight turned and mirrored views.", common=True, group="Prediction"
     )
@@ -85,6 +91,8 @@ class PredictionArguments(ReadsImages):
         common=True,
         group="Prediction",
         metavar="LEVEL",
+        gt=0,
+        lt=1,
     )
     outliers: bool = option(
         False, "Also whether an image is unlike the training images.", common=True, group="Prediction"
@@ -120,12 +128,6 @@ class PredictionArguments(ReadsImages):
     def __post_init__(self) -> None:
         if self.part_of()[1] > 1 and not self.output:
             raise UsageError("Several processes that predict together need --output, a file on a disk of all of them.")
-        if min(self.top_k, self.batch_size, self.num_workers or 1) < 1:
-            raise UsageError("--top_k, --batch_size and --num_workers must be at least 1.")
-        if self.sets is not None and not 0.0 < self.sets < 1.0:
-            raise UsageError(f"--sets is how often a set holds the true class, between 0 and 1, not {self.sets:g}.")
-        if not self.fps > 0:
-            raise UsageError(f"--fps must be above 0, not {self.fps:g}.")
         if self.output and not self.output.endswith((".csv", ".jsonl")):
             raise UsageError(f"--output takes a name that ends in .csv or .jsonl, not {self.output}.")
         if self.resume and not self.output:
@@ -144,13 +146,13 @@ class ProbeArguments(DataSourceArguments):
         "endoscopy", "Family of the evaluation's transform.", choices=FAMILIES, common=True, group="Data"
     )
     mean_std: list[str] | None = option(None, "As for finetune.", group="Data")
-    image_size: int | None = option(None, "Pixels; not given: the checkpoint's.", common=True, group="Model")
-    num_attention_heads: int | None = option(None, "Where the width does not tell.", group="Model")
+    image_size: int | None = option(None, "Pixels; not given: the checkpoint's.", common=True, group="Model", ge=1)
+    num_attention_heads: int | None = option(None, "Where the width does not tell.", group="Model", ge=1)
     random_weights: bool = option(
         False, "Take the checkpoint's sizes alone, and fresh weights (of the seed).", common=True, group="Model"
     )
-    batch_size: int = option(64, "Images per forward pass.", common=True, group="Probe")
-    seed: int = option(0, "Of held-out shares and of the probe.", common=True, group="Probe")
+    batch_size: int = option(64, "Images per forward pass.", common=True, group="Probe", ge=1)
+    seed: int = option(0, "Of held-out shares and of the probe.", common=True, group="Probe", ge=0, le=2**32 - 1)
     attentive: bool = option(
         False,
         "Also an attentive probe: a learned query that looks at the tokens (slower: it trains on turned images).",
@@ -175,13 +177,10 @@ class ProbeArguments(DataSourceArguments):
 
 
 @dataclass
-class ExplainArguments(DataSourceArguments):
+class ExplainArguments(DataSourceArguments, ReadsAnything):
     """What is explained."""
 
     model_name_or_path: str | None = option(None, FINE_TUNED, common=True, group="Model", metavar="RUN")
-    images: list[str] | None = option(
-        None, "Image files, folders and globs to look at.", common=True, group="Data", metavar="IMAGES"
-    )
     split: str = option("validation", "Of data_dir, whose mistakes are shown.", common=True, group="Data")
     output_dir: str | None = option(None, "Where the pictures go.", common=True, group="Output")
     target: str | None = option(
@@ -190,5 +189,7 @@ class ExplainArguments(DataSourceArguments):
         common=True,
         group="Explanation",
     )
-    mistakes_per_class: int = option(4, "Most confident mistakes of each true class.", common=True, group="Explanation")
-    batch_size: int = option(16, "Images per forward pass.", common=True, group="Explanation")
+    mistakes_per_class: int = option(
+        4, "Most confident mistakes of each true class.", common=True, group="Explanation", ge=1
+    )
+    batch_size: int = option(16, "Images per forward pass.", common=True, group="Explanation", ge=1)

@@ -6,12 +6,17 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from ..errors import CommandLineError, UsageError, nearest, one_line
+from ..files.members import is_remote
 from .data import CACHE_LIMIT_VARIABLE, MAX_PIXELS_VARIABLE, bytes_of
 from .recipes import NOT_PART_OF_A_RECIPE, read_recipe
 from .trainer_options import refuse_option, refuse_written_option
 from .training import FinetuningFields, PretrainingFields, ReferenceFields
 from .verbs import find_verb, options_of_verb
 
+PLACES_HERE = (
+    *("output_dir", "output", "destination", "features", "source", "model_name_or_path", "teacher"),
+    *("manifest", "exclude_pairs", "corrections", "class_map"),
+)
 WEIGHT_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
 
 
@@ -49,10 +54,20 @@ def read_values(verb: str, recipe: str | None, flags: Mapping[str, Any]) -> dict
         values[name] = options[name].read(value, f"hf-mae {verb}")
     if find_verb(verb).trains:
         _refuse_trainer_options(values, options)
+    _refuse_urls(values)
     missing = [f"--{name}" for name in find_verb(verb).required if values.get(name) in (None, "", [])]
     if missing:
         raise CommandLineError(f"missing: {' and '.join(missing)} (see hf-mae {verb} --help).")
     return values
+
+
+def _refuse_urls(values: Mapping[str, Any]) -> None:
+    for name in PLACES_HERE:
+        if is_remote(str(values.get(name) or "")):
+            raise CommandLineError(
+                f"--{name} {values[name]} is a URL, and only data (--data_dir, IMAGES) is read from URLs: name a place "
+                "on this machine."
+            )
 
 
 def _refuse_trainer_options(values: Mapping[str, Any], options: Mapping[str, Any]) -> None:
@@ -87,8 +102,6 @@ def fill(verb: str, recipe: str | None = None, **flags: Any) -> Settings:
 
 def _bound_pixels(largest: int) -> None:
     """The bound holds for the processes and threads that this one starts, too: so it stands in the environment."""
-    if largest < 1:
-        raise CommandLineError(f"--max_pixels must be at least 1, not {largest}.")
     os.environ[MAX_PIXELS_VARIABLE] = str(largest)
 
 
@@ -140,7 +153,7 @@ def refuse_missing_paths(values: Mapping[str, Any]) -> None:
     """
     for name in ("data_dir", "model_name_or_path", "source", "manifest"):
         value = values.get(name)
-        if isinstance(value, str) and can_only_be_a_path(value) and not os.path.exists(value):
+        if isinstance(value, str) and can_only_be_a_path(value) and not (is_remote(value) or os.path.exists(value)):
             raise UsageError(f"{value} does not exist.")
 
 

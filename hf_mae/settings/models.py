@@ -23,13 +23,10 @@ class ModelArguments:
         group="Model",
     )
     image_size: int | None = option(
-        None,
-        "Pixels; position embeddings are resized. Not given: the checkpoint's.",
-        common=True,
-        group="Model",
+        None, "Pixels; position embeddings are resized. Not given: the checkpoint's.", common=True, group="Model", ge=1
     )
     num_attention_heads: int | None = option(
-        None, "Where neither the width nor the checkpoint's args tell.", group="Model"
+        None, "Where neither the width nor the checkpoint's args tell.", group="Model", ge=1
     )
     random_weights: bool = option(
         False,
@@ -71,14 +68,14 @@ class PretrainingModelArguments:
         common=True,
         group="Model",
     )
-    image_size: int | None = option(None, "Pixels; from scratch 224.", common=True, group="Model")
-    patch_size: int | None = option(None, "From scratch.", group="Model")
-    hidden_size: int | None = option(None, "From scratch: width of the encoder.", group="Model")
-    num_hidden_layers: int | None = option(None, "From scratch: blocks of the encoder.", group="Model")
-    num_attention_heads: int | None = option(None, "Where the width does not tell.", group="Model")
-    decoder_hidden_size: int | None = option(None, "From scratch.", group="Model")
-    decoder_num_hidden_layers: int | None = option(None, "From scratch.", group="Model")
-    decoder_num_attention_heads: int | None = option(None, "Where the width does not tell.", group="Model")
+    image_size: int | None = option(None, "Pixels; from scratch 224.", common=True, group="Model", ge=1)
+    patch_size: int | None = option(None, "From scratch.", group="Model", ge=1)
+    hidden_size: int | None = option(None, "From scratch: width of the encoder.", group="Model", ge=1)
+    num_hidden_layers: int | None = option(None, "From scratch: blocks of the encoder.", group="Model", ge=1)
+    num_attention_heads: int | None = option(None, "Where the width does not tell.", group="Model", ge=1)
+    decoder_hidden_size: int | None = option(None, "From scratch.", group="Model", ge=1)
+    decoder_num_hidden_layers: int | None = option(None, "From scratch.", group="Model", ge=1)
+    decoder_num_attention_heads: int | None = option(None, "Where the width does not tell.", group="Model", ge=1)
 
     @property
     def base(self) -> str:

@@ -7,14 +7,21 @@ those that `VERB --help` shows.
 import dataclasses
 import json
 import math
+import operator
 import types
 import typing
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import CommandLineError, shown
 
+_COMPARISONS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
+    "ge": (operator.ge, "at least"),
+    "gt": (operator.gt, "above"),
+    "le": (operator.le, "at most"),
+    "lt": (operator.lt, "below"),
+}
 TRUE, FALSE = ("true", "yes", "on", "t", "y", "1"), ("false", "no", "off", "f", "n", "0")
 
 
@@ -26,6 +33,7 @@ class Option:
         kind: `str`, `int`, `float`, `bool` or `dict` (JSON), of the value or, with `many`, of each value.
         many: it takes one or more values.
         mapping: of text, it takes names and values (JSON, or a mapping of YAML) as well.
+        bounds: of a number, by `ge`, `gt`, `le` and `lt` (at least, more than, at most, less than).
         common: `VERB --help` shows it.
         group: heading under which it is shown.
         also: other spellings.
@@ -42,6 +50,7 @@ class Option:
     metavar: str | None = None
     also: tuple[str, ...] = ()
     mapping: bool = False
+    bounds: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     def read(self, value: Any, where: str) -> Any:
         """A value as this option's type.
@@ -76,6 +85,9 @@ class Option:
                 f"{where} gives {self.name} the value {shown(value)}; it takes one of "
                 f"{', '.join(map(str, self.choices))}."
             )
+        if not all(_COMPARISONS[name][0](value, bound) for name, bound in self.bounds.items()):
+            words = " and ".join(f"{_COMPARISONS[name][1]} {bound}" for name, bound in self.bounds.items())
+            raise CommandLineError(f"--{self.name} must be {words}, not {shown(value)}.")
         return value
 
 
@@ -124,7 +136,7 @@ def option(default: Any = None, help: str = "", **more: Any) -> Any:
     """A dataclass field that is an option.
 
     Args:
-        more: `choices`, `common`, `group`, `metavar` and `also` of `Option`.
+        more: `choices`, `common`, `group`, `metavar` and `also` of `Option`, and its bounds by name: `ge=1`.
     """
     metadata = {"help": help, **more}
     if isinstance(default, list):
@@ -145,6 +157,7 @@ def _option(item: dataclasses.Field[Any], hint: Any) -> Option:
     for name in ("choices", "also"):
         if name in item.metadata:
             known[name] = tuple(item.metadata[name])
+    known["bounds"] = {name: item.metadata[name] for name in _COMPARISONS if name in item.metadata}
     return Option(item.name, value, many, None if default is dataclasses.MISSING else default, **known)
 
 

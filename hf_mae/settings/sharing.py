@@ -27,13 +27,13 @@ class ConversionArguments:
         common=True,
     )
     pooling: str = option("auto", "Of a classifier.", choices=("auto", "mean", "cls"), common=True)
-    num_labels: int | None = option(None, "Classes of a fresh head.", common=True)
+    num_labels: int | None = option(None, "Classes of a fresh head.", common=True, ge=1)
     labels: str | None = option(None, "Class names, one a line, or JSON.", common=True, metavar="FILE")
-    image_size: int | None = option(None, "Pixels; position embeddings are resized (bicubic).", common=True)
+    image_size: int | None = option(None, "Pixels; position embeddings are resized (bicubic).", common=True, ge=1)
     num_attention_heads: int | None = option(
-        None, "Where neither the width nor the checkpoint's args tell.", common=True
+        None, "Where neither the width nor the checkpoint's args tell.", common=True, ge=1
     )
-    decoder_num_attention_heads: int | None = option(None, "The same for the decoder.", common=True)
+    decoder_num_attention_heads: int | None = option(None, "The same for the decoder.", common=True, ge=1)
     norm_pix_loss: bool | None = option(
         None, "The pre-training target was normalised patches, where the checkpoint does not say.", common=True
     )
@@ -86,7 +86,7 @@ class OnnxArguments(DataSourceArguments):
     int8: bool = option(False, "Weights in int8 too (dynamic quantisation).", common=True, group="Output")
     split: str = option("validation", "Of data_dir, on which the exported model is checked.", common=True, group="Data")
     overwrite: bool = option(False, "Replace the folder.", common=True, group="Output")
-    batch_size: int = option(16, "Images per forward pass of the check.", common=True, group="Data")
+    batch_size: int = option(16, "Images per forward pass of the check.", common=True, group="Data", ge=1)
 
 
 @dataclass
@@ -117,7 +117,7 @@ class DataSetArguments(DataSourceArguments):
         None, "Keep what is written here; without --repo_id nothing is pushed.", common=True, group="Output"
     )
     overwrite: bool = option(False, "Replace the folder.", common=True, group="Output")
-    seed: int = option(0, "Of val_fraction, as in training.", group="Data")
+    seed: int = option(0, "Of val_fraction, as in training.", group="Data", ge=0, le=2**32 - 1)
 
 
 @dataclass
@@ -130,7 +130,9 @@ class ShardArguments(DataSourceArguments):
     )
     shard_size: str = option("500MB", "Of a shard, about.", common=True, group="Output")
     check: bool = option(False, "Read the shards of a folder again, and say whether they are whole.", common=True)
-    seed: int = option(0, "Of the order in which images lie in the shards, and of val_fraction.", group="Data")
+    seed: int = option(
+        0, "Of the order in which images lie in the shards, and of val_fraction.", group="Data", ge=0, le=2**32 - 1
+    )
 
 
 @dataclass
@@ -154,7 +156,7 @@ class DemoArguments(ReadsImages):
         None, "CSV of class,note: what a class means, in your words.", common=True, metavar="FILE"
     )
     host: str = option("127.0.0.1", "Address to listen on: this machine alone, unless told otherwise.", common=True)
-    port: int = option(7860, "Port to listen on.", common=True)
+    port: int = option(7860, "Port to listen on.", common=True, ge=0, le=65535)
     share: bool = option(False, "A public address through gradio's servers, for 72 hours.", common=True)
 
 
@@ -165,14 +167,14 @@ class ReconstructionArguments(ReadsImages):
     images: list[str] | None = option(None, "Files, folders and globs.", common=True, metavar="IMAGES")
     model_name_or_path: str | None = option(None, "An MAE .pth, a folder or a name.", common=True, also=("model",))
     mask_ratio: float | None = option(None, "Share of hidden patches; not given: the model's own.", common=True)
-    seed: int = option(0, "Of the masks.", common=True)
+    seed: int = option(0, "Of the masks.", common=True, ge=0, le=2**32 - 1)
     output: str = option("reconstructions.png", "The sheet to write.", common=True)
     transforms: str | None = option(None, "Where the model has no image processor.", choices=FAMILIES, common=True)
     norm_pix_loss: bool | None = option(
         None, "Whether the decoder predicts normalised patches, where the checkpoint does not say.", common=True
     )
-    num_attention_heads: int | None = option(None, "Where the width does not tell.", common=True)
-    decoder_num_attention_heads: int | None = option(None, "Where the width does not tell.", common=True)
+    num_attention_heads: int | None = option(None, "Where the width does not tell.", common=True, ge=1)
+    decoder_num_attention_heads: int | None = option(None, "Where the width does not tell.", common=True, ge=1)
     overwrite: bool = option(False, "Replace the sheet.", common=True)
 
     def __post_init__(self) -> None:
@@ -206,7 +208,7 @@ class ReportArguments:
         common=True,
         metavar="RULE",
     )
-    prevalence: float | None = option(None, "Of PPV and NPV; not given: that of the images.", common=True)
+    prevalence: float | None = option(None, "Of PPV and NPV; not given: that of the images.", common=True, gt=0, lt=1)
     subgroups: list[str] | None = option(
         None,
         "Columns of the manifest (device, centre, sex; age:50,65 makes bands): scores of each part, and whether they "
@@ -215,7 +217,7 @@ class ReportArguments:
         metavar="COLUMN",
     )
     manifest: str | None = option(None, "The table with these columns; not given: the run's own.", common=True)
-    min_subgroup: int = option(20, "Images that a subgroup needs for its scores to be shown.", common=True)
+    min_subgroup: int = option(20, "Images that a subgroup needs for its scores to be shown.", common=True, ge=1)
     checklist: str | None = option(
         None,
         "Fill in a reporting checklist, as far as the run's record can answer.",

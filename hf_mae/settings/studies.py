@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from ..errors import UsageError
 from .data import DataSourceArguments
 from .options import option
 
@@ -19,9 +18,9 @@ class CrossvalArguments:
         common=True,
         group="Runs",
     )
-    seeds: list[int] = option([0], "Seeds, each a run of every fold.", common=True, group="Runs")
+    seeds: list[int] = option([0], "Seeds, each a run of every fold.", common=True, group="Runs", ge=0, le=2**32 - 1)
     train_fractions: list[float] | None = option(
-        None, "Shares of the training labels, each a run of every fold and seed.", common=True, group="Runs"
+        None, "Shares of the training labels, each a run of every fold and seed.", common=True, group="Runs", gt=0, le=1
     )
 
 
@@ -43,7 +42,7 @@ class SearchArguments:
     """How much is tried."""
 
     trials: int = option(
-        20, "Trials, with those of an interrupted search in the same folder.", common=True, group="Search"
+        20, "Trials, with those of an interrupted search in the same folder.", common=True, group="Search", ge=1
     )
     search: list[str] | None = option(
         None,
@@ -83,20 +82,17 @@ class AuditArguments(DataSourceArguments):
         metavar="RUN",
     )
     max_hash_distance: int = option(
-        8, "Bits of 64 by which the hashes of a candidate may differ.", common=True, group="Audit"
+        8, "Bits of 64 by which the hashes of a candidate may differ.", common=True, group="Audit", ge=0, le=64
     )
     min_similarity: float = option(
-        0.6, "Structural similarity (0 to 1) that confirms a candidate.", common=True, group="Audit"
+        0.6, "Structural similarity (0 to 1) that confirms a candidate.", common=True, group="Audit", ge=0, le=1
     )
-    min_detail: float = option(0.5, "And correlation of the fine detail (0 to 1).", common=True, group="Audit")
+    min_detail: float = option(
+        0.5, "And correlation of the fine detail (0 to 1).", common=True, group="Audit", ge=0, le=1
+    )
     max_sheets: int = option(
-        20, f"Contact sheets at most, of {PAIRS_A_SHEET} pairs or images each.", common=True, group="Output"
+        20, f"Contact sheets at most, of {PAIRS_A_SHEET} pairs or images each.", common=True, group="Output", ge=0
     )
-
-    def __post_init__(self) -> None:
-        shares = self.min_similarity, self.min_detail
-        if min(shares) < 0.0 or max(shares) > 1.0 or not 0 <= self.max_hash_distance <= 64:
-            raise UsageError("min_similarity and min_detail lie between 0 and 1, max_hash_distance between 0 and 64.")
 
 
 @dataclass

@@ -40,6 +40,19 @@ SET_BY_TRANSFORMERS = {
     "do_eval": "has no effect here: every held-out split is evaluated",
     "do_predict": "has no effect here: every held-out split is predicted",
 }
+# Of numbers, in the words of `options.Option`.
+BOUNDS: dict[str, dict[str, float]] = {
+    **dict.fromkeys(("adam_beta1", "adam_beta2"), {"ge": 0, "lt": 1}),
+    **dict.fromkeys(("adam_epsilon", "eval_delay", "dataloader_num_workers"), {"ge": 0}),
+    **dict.fromkeys(
+        (
+            *("gradient_accumulation_steps", "eval_accumulation_steps", "torch_empty_cache_steps"),
+            *("save_total_limit", "dataloader_prefetch_factor", "ddp_bucket_cap_mb", "ddp_timeout"),
+        ),
+        {"ge": 1},
+    ),
+    **dict.fromkeys(("eval_steps", "save_steps"), {"gt": 0}),
+}
 SAMPLING = ("random", "sequential")
 
 

@@ -38,16 +38,21 @@ class ReferenceFields:
         None, "Updates of warm-up, or a share of all where below 1. Not given: warmup_epochs.", group="Training"
     )
     num_train_epochs: float = option(50.0, "Passes over the training images.", common=True, group="Training")
-    per_device_train_batch_size: int = option(64, "Images per process and forward pass.", common=True, group="Training")
-    effective_batch_size: int | None = option(
-        None, "Images per update; the accumulation follows from it and from the processes there are.", group="Training"
+    per_device_train_batch_size: int = option(
+        64, "Images per process and forward pass.", common=True, group="Training", ge=1
     )
-    per_device_eval_batch_size: int = option(64, "The same for evaluation.", group="Training")
+    effective_batch_size: int | None = option(
+        None,
+        "Images per update; the accumulation follows from it and from the processes there are.",
+        group="Training",
+        ge=1,
+    )
+    per_device_eval_batch_size: int = option(64, "The same for evaluation.", group="Training", ge=1)
     lr_scheduler_type: str = option(COSINE, "transformers' name of the schedule.", group="Training")
-    weight_decay: float = option(0.05, "AdamW's weight decay (not on 1-D parameters).", group="Training")
-    max_grad_norm: float = option(0.0, "Clip the gradient norm at this; 0: no clipping.", group="Training")
+    weight_decay: float = option(0.05, "AdamW's weight decay (not on 1-D parameters).", group="Training", ge=0)
+    max_grad_norm: float = option(0.0, "Clip the gradient norm at this; 0: no clipping.", group="Training", ge=0)
     seed: int = option(0, "Seed of everything that is random.", common=True, group="Training")
-    logging_steps: float = option(20, "Log every so many updates.", group="Output")
+    logging_steps: float = option(20, "Log every so many updates.", group="Output", gt=0)
     logging_nan_inf_filter: bool = option(
         False, "Hide losses that are not finite from the log; training stops on them anyway.", group="Output"
     )
@@ -129,7 +134,7 @@ class FinetuningFields(ReferenceFields):
     )
     freeze_backbone: bool = option(False, "Train the head alone (linear probe).", group="Training")
     early_stopping_patience: int | None = option(
-        None, "Evaluations without a better metric_for_best_model before training stops.", group="Training"
+        None, "Evaluations without a better metric_for_best_model before training stops.", group="Training", ge=1
     )
 
 
@@ -143,7 +148,7 @@ class PretrainingFields(ReferenceFields):
     min_learning_rate: float = option(0.0, "Where the cosine ends.", group="Training")
     warmup_epochs: float = option(40.0, "Epochs of linear warm-up from 0.", common=True, group="Training")
     num_train_epochs: float = option(400.0, "Passes over the training images.", common=True, group="Training")
-    adam_beta2: float = option(0.95, "AdamW's beta2.", group="Training")
+    adam_beta2: float = option(0.95, "AdamW's beta2.", group="Training", ge=0, lt=1)
     mask_ratio: float | None = option(
         None,
         "Share of hidden patches, between 0 and 1; not given: the checkpoint's, or 0.75.",

@@ -38,6 +38,7 @@ from .studies import (
     SearchArguments,
     TranslateArguments,
 )
+from .trainer_options import BOUNDS
 from .training import FinetuningFields, PretrainingFields, ReferenceFields
 
 # Fields of `TrainingArguments` that `VERB --help` shows, with what they mean here.
@@ -378,4 +379,5 @@ def _of_transformers(item: Any) -> Option:
     group, text = SHOWN_OF_TRANSFORMERS.get(item.name, ("Of transformers' TrainingArguments", item.help))
     shown = item.name in SHOWN_OF_TRANSFORMERS
     mapping = "dict" in item.annotation
-    return Option(item.name, kind, many, item.default, text, common=shown, group=group, mapping=mapping)
+    bounds = BOUNDS.get(item.name, {})
+    return Option(item.name, kind, many, item.default, text, common=shown, group=group, mapping=mapping, bounds=bounds)

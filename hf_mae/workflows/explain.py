@@ -1,7 +1,7 @@
 """`explain`: where a classifier looks, and its most confident mistakes."""
 
-import logging
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..data.images import EvaluationImages, collate
-from ..data.inputs import find_images, prepare
-from ..data.opening import open_image
+from ..data.inputs import expected, find_images, prepare, sources
 from ..data.sources import load_splits
 from ..data.splits import chosen_split
 from ..errors import CommandLineError, UsageError
@@ -24,8 +23,6 @@ from ..models.parts import describe, is_vit
 from ..reporting.explanations import Explained, contact_sheet, explain_batch
 from ..settings.evaluation import ExplainArguments
 from ..settings.fill import fill
-
-logger = logging.getLogger(__name__)
 
 COLUMNS, ROWS = 3, 4  # images of a row, rows of a sheet
 
@@ -86,10 +83,17 @@ def explain(*, recipe: str | None = None, **flags: Any) -> Explanations:
 def _explain_images(model: Any, processor: Any, options: ExplainArguments, result: Explanations) -> None:
     """Overlays of every image, and sheets of all."""
     found: list[Explained] = []
-    paths = find_images(options.images or [])
-    for start in tqdm(range(0, len(paths), options.batch_size), desc="Explaining", unit="batch", delay=1):
-        batch = paths[start : start + options.batch_size]
-        prepared = [(path, prepare(path, lambda path=path: open_image(path), processor)) for path in batch]
+    paths = find_images(options.images or [], videos=True)
+    bar = tqdm(
+        sources(paths, options.fps, set()),
+        total=expected(paths, options.fps),
+        desc="Explaining",
+        unit="image",
+        delay=1,
+    )
+    images = iter(bar)
+    while batch := list(islice(images, options.batch_size)):
+        prepared = [(name, prepare(name, opener, processor)) for name, opener in batch]
         result.faults += [f"{path}: {tensor}" for path, tensor in prepared if isinstance(tensor, str)]
         good = [(path, tensor) for path, tensor in prepared if not isinstance(tensor, str)]
         if good:
@@ -104,8 +108,6 @@ def _explain_images(model: Any, processor: Any, options: ExplainArguments, resul
     for number, page in enumerate(pages, 1):
         rows = [("", page[start : start + COLUMNS]) for start in range(0, len(page), COLUMNS)]
         contact_sheet(rows, result.folder / f"images_{number}.png", Path(str(options.model_name_or_path)).name)
-    for fault in result.faults:
-        logger.warning("Left out: %s", fault)
     result.explained, result.sheets = len(found), len(pages)
 
 

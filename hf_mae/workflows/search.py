@@ -105,8 +105,6 @@ def _refuse_what_is_not_for_searches(options: SearchArguments, args: FinetuningA
         import optuna  # noqa: F401
     except ImportError:
         raise UsageError("search needs a package that is not installed: pip install 'hf_mae[search]'.") from None
-    if options.trials < 1:
-        raise CommandLineError(f"--trials must be at least 1, not {options.trials}.")
     if unknown := sorted(set(options.search or SEARCHED) - SPACE.keys()):
         raise CommandLineError(f"--search knows {', '.join(SPACE)}, not {', '.join(unknown)}.")
     if args.world_size > 1:

@@ -175,7 +175,9 @@ def test_a_row_is_one_command(gastrovision, shared_data, tiny_pth, tmp_path):
     [
         (["--benchmark", "hyperkvasir-17"], "No benchmark is called hyperkvasir-17"),
         (["--benchmark", "kvasir-v2", "--data_dir", "/absent"], "/absent does not exist"),
-        (["--split_file", "x.csv"], "belongs to a --benchmark"),
+        (["--split_file", "x.csv"], "belong to a --benchmark"),
+        (["--fold", "2"], "belong to a --benchmark"),
+        (["--agreement", "triple"], "belong to a --benchmark"),
         (["--benchmark", "hyperkvasir-16", "--group_column", "patient"], "use --group_pattern"),
         (["--benchmark", "hyperkvasir-16", "--val_fraction", "0.1"], "has official splits"),
     ],

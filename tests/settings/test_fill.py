@@ -3,9 +3,10 @@
 import pytest
 import yaml
 
-from hf_mae.errors import CommandLineError
-from hf_mae.settings.fill import fill
+from hf_mae.errors import CommandLineError, UsageError
+from hf_mae.settings.fill import fill, read_values, refuse_missing_paths
 from hf_mae.settings.recipes import RECIPES, recipe_as_run, recipe_names
+from hf_mae.settings.verbs import VERBS, options_of_verb
 
 FINETUNE = {"model_name_or_path": "a.pth", "data_dir": "images"}
 
@@ -68,3 +69,51 @@ def test_a_notebook_is_told_as_the_shell_is(tmp_path):
         finetuning(tmp_path, seed=-1)
     with pytest.raises(CommandLineError, match="load_best_model_at_end|strategy"):
         finetuning(tmp_path, eval_strategy="no")
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_numbers_beyond_their_bounds_are_refused_and_every_default_is_within_them(name):
+    options = options_of_verb(name)
+    for option in (one for one in options.values() if one.bounds):
+        option.read(option.default, "a test")
+        beyond = {"ge": -1, "gt": 0, "le": 1, "lt": 0}
+        for word, bound in option.bounds.items():
+            with pytest.raises(CommandLineError, match=f"--{option.name} must be .*{bound}"):
+                option.read(bound + beyond[word], "a test")
+
+
+@pytest.mark.parametrize(
+    "verb, name, value",
+    [
+        ("evaluate", "batch_size", 0),
+        ("evaluate", "num_workers", -1),
+        ("probe", "batch_size", -2),
+        ("explain", "mistakes_per_class", 0),
+        ("convert", "num_labels", 0),
+        ("prepare", "image_size", 0),
+        ("prepare", "random_erasing", 2),
+        ("shard", "preprocessing_num_workers", -1),
+        ("finetune", "per_device_train_batch_size", 0),
+        ("finetune", "gradient_accumulation_steps", 0),
+        ("finetune", "weight_decay", -1),
+        ("finetune", "adam_beta2", 1),
+        ("pretrain", "dataloader_num_workers", -1),
+        ("pretrain", "cache_shortest_edge", -1),
+        ("crossval", "train_fractions", [0.5, 1.5]),
+    ],
+)
+def test_numbers_that_would_fail_late_or_do_nothing_are_refused_at_once(verb, name, value):
+    with pytest.raises(CommandLineError, match=f"--{name} must be (at least|below|at most)"):
+        read_values(verb, None, {name: value})
+
+
+@pytest.mark.parametrize("name", ["output_dir", "model_name_or_path", "manifest", "teacher"])
+def test_a_url_where_only_this_machine_will_do(name):
+    with pytest.raises(CommandLineError, match=f"--{name} s3://a/b is a URL.*name a place on this machine"):
+        read_values("finetune", None, FINETUNE | {"output_dir": "out"} | {name: "s3://a/b"})
+
+
+def test_data_may_lie_behind_a_url():
+    refuse_missing_paths({"data_dir": "s3://bucket/deep/in/it"})
+    with pytest.raises(UsageError, match="deep/in/it does not exist"):
+        refuse_missing_paths({"data_dir": "bucket/deep/in/it"})

@@ -1,5 +1,7 @@
 """Where a classifier looks: relevance that is computed, not drawn, in both pooling modes, and the pictures of it."""
 
+import tarfile
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from PIL import Image
 from support.cli_process import run_cli
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
+from hf_mae.cli.main import main
 from hf_mae.evaluation.mistakes import confident_mistakes
 from hf_mae.models.relevance import attention_rollout, grad_cam
 from hf_mae.reporting.explanations import explain_batch as explain
@@ -95,6 +98,21 @@ def test_the_verb_draws_overlays_and_the_sheet_of_mistakes(finetuned, toy, tmp_p
     sheet = Image.open(out / "mistakes_validation.png")
     assert sheet.width > 600 and sheet.height > 400
     assert np.asarray(sheet.convert("L")).std() > 20
+
+
+@pytest.mark.run
+def test_archives_are_looked_through_whole(finetuned, toy, tmp_path, capsys):
+    """More images than a batch holds, from a tar file and from files, and one that is not there."""
+    with tarfile.open(tmp_path / "all.tar", "w") as archive:
+        archive.add(toy / "labelled" / "test", "test")
+    count = len(list((toy / "labelled" / "test").rglob("*.jpg")))
+    paths, _ = patches_of(toy, 1)
+    argv = ["explain", str(finetuned()), str(tmp_path / "all.tar"), str(paths[0]), str(tmp_path / "none.jpg")]
+    assert main([*argv, "--output_dir", str(tmp_path / "out"), "--batch_size", str(count // 2), "--quiet"]) == 1
+    printed = capsys.readouterr()
+    assert f"{count + 1} images explained" in printed.out
+    assert f"hf-mae explain: {tmp_path}/none.jpg: no such file" in printed.err
+    assert len(list((tmp_path / "out").glob("*_rollout.png"))) == count + 1
 
 
 def test_mistakes_of_the_user(finetuned, toy, tmp_path):

@@ -14,6 +14,7 @@ from hf_mae.evaluation import features as module
 from hf_mae.evaluation.attentive import DECAYS, RATES, attentive_probe
 from hf_mae.evaluation.probes import linear_probe
 from hf_mae.evaluation.probes import probe_features as probe
+from hf_mae.models.views import view
 
 
 def blobs(images: int, spread: float, seed: int = 0):
@@ -143,6 +144,29 @@ def test_the_attentive_probe_is_the_same_again():
 
 
 ROWS = np.arange(12) % 2
+
+
+class PlacedPixels(Pixels):
+    """Whose tokens tell their place, as those of a ViT."""
+
+    places = torch.randn(16, 8, generator=torch.Generator().manual_seed(1))
+
+    def forward(self, pixel_values):
+        return SimpleNamespace(last_hidden_state=super().forward(pixel_values).last_hidden_state + 2 * self.places)
+
+
+def test_the_attentive_probe_takes_an_image_for_the_same_however_it_is_turned():
+    pixels = torch.randn(40, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    labels = dict.fromkeys(("train", "sweep", "judge"), np.arange(40) % 3)
+
+    def scores(number):
+        items = [{"pixel_values": view(image, number), "labels": n % 3} for n, image in enumerate(pixels)]
+        images = {"train": straight, "sweep": straight, "judge": items}
+        return attentive_probe(PlacedPixels(), images, labels, ["a", "b", "c"], epochs=3)
+
+    straight = [{"pixel_values": image, "labels": n % 3} for n, image in enumerate(pixels)]
+    assert scores(0) == scores(5) == scores(2)
+    assert 0.3 < scores(0)["accuracy"] < 1.0  # which would be another of other views
 
 
 @pytest.mark.run
