@@ -1,4 +1,4 @@
-"""Shards in S3 are read as those here: by an index, from archives, streamed, and in the processes of a loader; a store that
+"""Shards in S3 are read as those here: by an index, from archives, streamed, and in a loader's processes; a store that
 cannot be had is one sentence."""
 
 import datasets
