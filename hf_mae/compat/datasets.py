@@ -7,12 +7,17 @@ from datasets import Dataset, Features, IterableDataset
 from datasets.arrow_writer import ArrowWriter
 from fsspec import register_implementation
 
-__all__ = ["ArrowWriter", "features_of", "fingerprint_of", "let_s3_stream"]
+__all__ = ["ArrowWriter", "features_of", "fingerprint_of", "is_as_stored", "let_s3_stream"]
 
 
 def fingerprint_of(dataset: Dataset) -> str:
     """Changes with the data set's content and with what was done to it."""
     return dataset._fingerprint
+
+
+def is_as_stored(dataset: Dataset) -> bool:
+    """Whether its rows are those of its files, in their order: none was selected or shuffled."""
+    return dataset._indices is None
 
 
 def features_of(stream: IterableDataset) -> Features:
@@ -28,7 +33,7 @@ def let_s3_stream() -> None:
     except ImportError:
         return  # whoever opens a URL says so
 
-    class StreamedS3(S3FileSystem):  # type: ignore[misc]
+    class StreamedS3(S3FileSystem):
         def __init__(self, *args: Any, block_size: int | None = None, **kwargs: Any):
             super().__init__(*args, **kwargs)
 

@@ -64,11 +64,12 @@ def look_whole(open_it: Callable[[], Image.Image]) -> tuple[str | None, str]:
 JPEG_END = b"\xff\xd9"
 
 
-def look_at_the_ends(path: str) -> tuple[str | None, str]:
-    """Why a file is no image or was cut off, as far as its head, and a JPEG's last bytes, tell; or None. No digest."""
+def look_at_the_ends(path: str, content: bytes | None = None) -> tuple[str | None, str]:
+    """Why an image (its bytes, or a file, or a member of an archive) is none or was cut off, as far as its head, and a
+    JPEG's last bytes, tell; or None. No digest."""
     try:
-        member = member_of(path)
-        content = read_member(member) if member else None
+        member = member_of(path) if content is None else None
+        content = read_member(member) if member else content
         with open_image(path if content is None else content) as image:
             is_jpeg = image.format == "JPEG"
         with open(path, "rb") if content is None else io.BytesIO(content) as file:
@@ -120,14 +121,24 @@ def look_at_file(path: str) -> tuple[str | None, str]:
     return reason and (reason.replace(path, "").strip() or reason), digest
 
 
-def verdict_on_rows(rows: Sequence[dict[str, Any]], fingerprint: str, num_workers: int | None = None) -> Verdict:
+def verdict_on_rows(
+    rows: Sequence[dict[str, Any]], fingerprint: str, num_workers: int | None = None, *, decode: bool = True
+) -> Verdict:
     """What is to be said of images within a table (`{"bytes", "path"}`); it is remembered by the table's
-    fingerprint."""
+    fingerprint.
+
+    Args:
+        decode: as of `verdict_on_files`.
+    """
 
     def look(place: int) -> tuple[str | None, str]:
+        if not decode:
+            row = rows[place]
+            return look_at_the_ends(row["path"] or "", row["bytes"])
         return look_whole(lambda: open_encoded(rows[place]))
 
-    key = fingerprint if max_pixels() == MAX_PIXELS else f"{fingerprint}-{max_pixels()}"
+    more = [*([] if decode else ["ends"]), *([] if max_pixels() == MAX_PIXELS else [str(max_pixels())])]
+    key = "-".join([fingerprint, *more])
     return _remembered(key, lambda: _look(look, range(len(rows)), num_workers)) if len(rows) else Verdict({}, [])
 
 

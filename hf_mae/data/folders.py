@@ -16,7 +16,7 @@ from .entries import Check, Entry, column, drop_or_refuse, listed, to_dataset
 from .files import IMAGE_SUFFIXES
 from .layout import scan_folder
 from .manifests import find_manifest, read_manifest
-from .remote import load_with_datasets
+from .remote import is_data_set, load_with_datasets
 from .shards import is_sharded
 from .shares import groups_of, hold_out, warn_of_shared_groups
 from .splits import SPLITS
@@ -80,7 +80,7 @@ def load_image_folder(
     root = Path(data_dir)
     sharded = not manifest and is_sharded(str(data_dir))
     manifest = Path(manifest) if manifest else None if sharded else find_manifest(root)
-    if sharded or (manifest is None and not root.is_file() and (not root.is_dir() or _is_datasets_folder(root))):
+    if sharded or (manifest is None and (not root.exists() or is_data_set(str(data_dir)))):
         loaded = load_with_datasets(
             str(data_dir), label_names, group_column, group_pattern, on_bad_image, num_workers, not keep_repeated
         )
@@ -166,8 +166,3 @@ def _finish(splits: DatasetDict, val_fraction: float, seed: int) -> DatasetDict:
             )
     warn_of_shared_groups({split: column(dataset, "group") or [] for split, dataset in splits.items()})
     return splits
-
-
-def _is_datasets_folder(root: Path) -> bool:
-    """Whether `datasets` wrote or reads this folder (parquet, arrow), rather than image files in folders."""
-    return any(next(root.glob(pattern), None) for pattern in ("*.parquet", "*/*.parquet", "*.arrow", "*/*.arrow"))

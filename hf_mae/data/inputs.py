@@ -17,7 +17,7 @@ def find_images(patterns: list[str], videos: bool = False) -> list[str]:
     """Files from files, folders (searched whole, sorted) and globs, in the order given.
 
     Args:
-        videos: look for them in folders too, and leave folders and URLs of archives as they are, for `sources`.
+        videos: look for them in folders too, and leave what images lie within as it is, for `sources`.
 
     Raises:
         UsageError: a pattern that stands for nothing.
@@ -49,12 +49,12 @@ def find_images(patterns: list[str], videos: bool = False) -> list[str]:
 
 
 def is_collection(path: str) -> bool:
-    """Whether it is an archive of images, or a folder or URL of them."""
-    if not (is_remote(path) or path.lower().endswith(ARCHIVE_SUFFIXES) or os.path.isdir(path)):
+    """Whether it is an archive or a table of images, or a folder or URL of them."""
+    if not (is_remote(path) or path.lower().endswith((*ARCHIVE_SUFFIXES, ".parquet")) or os.path.isdir(path)):
         return False
-    from .shards import is_sharded
+    from .remote import holds_images
 
-    return is_sharded(path)
+    return holds_images(path)
 
 
 @lru_cache(maxsize=4)
@@ -62,9 +62,9 @@ def _collection(path: str) -> Any:
     """Its images, as Arrow has them."""
     from datasets import concatenate_datasets
 
-    from .shards import load_shards
+    from .remote import load_images
 
-    splits = [part.select_columns(["image", "file_name"]) for part in load_shards(path).values()]
+    splits = [part.select_columns(["image", "file_name"]) for part in load_images(path).values()]
     return (splits[0] if len(splits) == 1 else concatenate_datasets(splits)).with_format("arrow")
 
 
@@ -106,14 +106,13 @@ def sources(paths: list[str], fps: float, done: set[str], part: Part = Part()) -
 
 
 def _members(path: str, inside: Any, rows: range, done: set[str]) -> Iterator[tuple[str, Callable]]:
-    from .opening import open_image
+    from .opening import open_encoded
 
     for start in range(rows.start, rows.stop, TOGETHER):
         table = inside[start : min(start + TOGETHER, rows.stop)]
-        places = table.column("image").combine_chunks().field("path").to_pylist()
-        for name, place in zip(table.column("file_name").to_pylist(), places):
+        for name, image in zip(table.column("file_name").to_pylist(), table.column("image")):
             if (whole := f"{path.rstrip('/')}/{name}") not in done:
-                yield whole, lambda place=place: open_image(place)
+                yield whole, lambda image=image: open_encoded(image.as_py())
 
 
 def _of_file(path: str, fps: float, done: set[str]) -> Iterator[tuple[str, Callable]]:

@@ -1,21 +1,30 @@
 """Hub data sets, parquet folders and saved data sets -> the columns that this package works with."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import ClassLabel, Dataset, DatasetDict, Image, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 
 from ..compat.datasets import fingerprint_of
 from ..errors import UsageError, counted, first_line
+from ..files.members import ARCHIVE_SUFFIXES, errors_of_remote, file_system, is_remote
 from .check import Verdict, verdict_on_rows
+from .embedded import places_of
 from .entries import column_of, keep_or_refuse
+from .files import walk_images
 from .shards import DIGEST, is_sharded, load_shards
 from .shares import groups_of
 from .splits import SPLIT_NAMES, SPLITS, split_named
 from .tables import label_text
 
+PARQUET = ".parquet"
+SAVED_NAMES = ("dataset_dict.json", "state.json")  # of `save_to_disk`
+ARCHIVES, SAVED, OTHER = "archives", "saved", "other"  # kinds of sources, with `PARQUET`
 LABEL_COLUMNS = ("labels", "label", "class", "category", "cls")  # the last is WebDataset's
 
 
@@ -38,7 +47,7 @@ def load_with_datasets(
     Raises:
         UsageError: it cannot be loaded, its columns, splits or labels are not understood, or images are unreadable.
     """
-    loaded = _named_splits(_load(source), source)
+    loaded = _named_splits(_load(source, labelled=True), source)
     columns = _columns(loaded, source, group_column)
     labels = {split: _label_texts(dataset, columns.label, f"{source}, {split}") for split, dataset in loaded.items()}
     found = _in_order(loaded, columns.label) or sorted({text for texts in labels.values() for text in texts})
@@ -63,19 +72,138 @@ class _Columns:
     file_name: str | None  # else the images' own paths are their names
 
 
-def _load(source: str) -> DatasetDict:
+def is_data_set(source: str) -> bool:
+    """Whether it is what `datasets` wrote or reads (parquet, a saved data set): a folder, a parquet file, or a URL."""
+    if is_remote(source):
+        return _kind_there(source) != ARCHIVES
+    path = Path(source)
+    if path.is_file():
+        return path.suffix.lower() == PARQUET
+    return any(next(path.glob(pattern), None) for pattern in ("*.parquet", "*/*.parquet", "*.arrow", "*/*.arrow"))
+
+
+def holds_images(source: str) -> bool:
+    """Whether images lie within it (archives, parquet, a saved data set; a folder or URL of these), not in files."""
+    if is_sharded(source):
+        return True
+    return is_data_set(source) and not (os.path.isdir(source) and walk_images(Path(source)).images)
+
+
+def load_images(source: str) -> DatasetDict:
+    """Images of archives or of what `datasets` loads, whether they have classes or not.
+
+    Returns:
+        Splits, as they are called there, with `image`, `file_name` (which tells each image), and `digest` where it is
+        known.
+
+    Raises:
+        UsageError: as of `load_with_datasets`.
+    """
+    found = DatasetDict()
+    for split, dataset in _load(source, labelled=False).items():
+        columns = dataset.column_names
+        images = [name for name, feature in dataset.features.items() if isinstance(feature, Image)]
+        if len(images) != 1:
+            raise UsageError(f"{source} needs one image column; it has {images or 'none'} among {', '.join(columns)}.")
+        found[split] = _unlabelled(dataset, images[0], split)
+    names = [name for dataset in found.values() for name in column_of(dataset, "file_name").to_pylist()]
+    if len(set(names)) == len(names):
+        return found
+    return DatasetDict({split: _with_places(dataset, split) for split, dataset in found.items()})
+
+
+def _unlabelled(dataset: Dataset, image: str, split: str) -> Dataset:
+    """`image`, `file_name` and `digest`; images are where they lie, rather than in the table, if that can be told."""
+    named = "file_name" in dataset.column_names and column_of(dataset, "file_name").null_count == 0
+    images = column_of(dataset, image)
+    if named and pc.struct_field(images, "bytes").null_count == len(images):
+        kept = dataset.select_columns([image, "file_name", *({DIGEST} & set(dataset.column_names))])
+        return kept.rename_columns({image: "image"}) if image != "image" else kept
+    names = [str(name) for name in dataset["file_name"][:]] if named else _own_names(images, split)
+    if (places := places_of(dataset, image)) is not None:
+        features = Features({"image": Image(), "file_name": Value("string")})
+        return Dataset.from_dict({"image": places, "file_name": names}, features=features)
+    return dataset.select_columns([image]).rename_columns({image: "image"}).add_column("file_name", names)
+
+
+def _with_places(dataset: Dataset, split: str) -> Dataset:
+    """Names that are not an image's alone get its place before them."""
+    names = [f"{split}/{place}/{name}" for place, name in enumerate(column_of(dataset, "file_name").to_pylist())]
+    return dataset.remove_columns("file_name").add_column("file_name", names)
+
+
+def _own_names(images: pa.ChunkedArray, split: str) -> list[str]:
+    """The paths that images were saved with (`datasets` keeps whole ones), or their places."""
+    paths = pc.struct_field(images, "path").to_pylist()
+    return [str(path or f"{split}/{place}").lstrip("/") for place, path in enumerate(paths)]
+
+
+def _load(source: str, labelled: bool) -> DatasetDict:
+    """The splits of archives, or those that `datasets` loads, with their columns as they are."""
     from datasets import load_dataset, load_from_disk
 
-    if is_sharded(source):
-        return _with_labels(load_shards(source), source)
+    kind = _kind_there(source) if is_remote(source) else _kind_here(Path(source))
+    if kind == ARCHIVES:
+        shards = load_shards(source)
+        return _with_labels(shards, source) if labelled else shards
     try:
-        if (Path(source) / "dataset_dict.json").is_file() or (Path(source) / "state.json").is_file():
+        if kind == SAVED:
             loaded = load_from_disk(source)
+        elif kind == PARQUET:
+            loaded = load_dataset("parquet", data_files=_by_split(source))
         else:
             loaded = load_dataset(source)
     except Exception as error:  # datasets and huggingface_hub raise many kinds; one sentence serves them all
         raise UsageError(f"{source} is no folder here, and datasets cannot load it ({first_line(error)}).") from None
-    return DatasetDict({"train": loaded}) if isinstance(loaded, Dataset) else loaded
+    splits = DatasetDict({"train": loaded}) if isinstance(loaded, Dataset) else loaded
+    return DatasetDict({split: _with_image_columns(dataset) for split, dataset in splits.items()})
+
+
+def _by_split(source: str) -> str | dict[str, list[str]]:
+    """A file, or those of a folder behind a URL by the split that their names tell, as `datasets` has it."""
+    from datasets.data_files import get_data_patterns
+
+    if "*" in source or source.lower().endswith(PARQUET):
+        return source
+    patterns = get_data_patterns(source.rstrip("/"))
+    return {split: [f"{source.rstrip('/')}/{pattern}" for pattern in found] for split, found in patterns.items()}
+
+
+def _kind_here(path: Path) -> str:
+    if is_sharded(str(path)):
+        return ARCHIVES
+    if any((path / name).is_file() for name in SAVED_NAMES):
+        return SAVED
+    return PARQUET if path.is_file() else OTHER
+
+
+def _kind_there(url: str) -> str:
+    """What lies behind a URL; archives, where there is nothing that is understood."""
+    try:
+        with errors_of_remote():
+            system, path = file_system(url)
+            names = [path] if system.isfile(path) else system.glob(path) if "*" in path else system.find(path)
+    except OSError as error:
+        raise UsageError(f"{url} cannot be reached ({first_line(error)}).") from None
+    own = {os.path.basename(name).lower() for name in names}
+    if any(name.endswith(ARCHIVE_SUFFIXES) for name in own):
+        return ARCHIVES
+    if own & set(SAVED_NAMES):
+        return SAVED
+    return PARQUET if any(name.endswith(PARQUET) for name in own) else ARCHIVES
+
+
+def _with_image_columns(dataset: Dataset) -> Dataset:
+    """A column of bytes, or of `{"bytes", "path"}`, that no tool called images, is one where there is no other."""
+    if any(isinstance(feature, Image) for feature in dataset.features.values()):
+        return dataset
+    encoded = [name for name, feature in dataset.features.items() if _is_encoded(feature)]
+    return dataset.cast_column(encoded[0], Image()) if len(encoded) == 1 else dataset
+
+
+def _is_encoded(feature: Any) -> bool:
+    bytes_of_any = (Value("binary"), Value("large_binary"))
+    return feature in bytes_of_any or isinstance(feature, dict) and feature.get("bytes") in bytes_of_any
 
 
 def _with_labels(loaded: DatasetDict, source: str) -> DatasetDict:
@@ -160,8 +288,7 @@ def _tidy(
     if columns.file_name:
         files = column_of(dataset, columns.file_name).to_pylist()
     else:
-        paths = pc.struct_field(images, "path").to_pylist()
-        files = [str(path or f"{split}/{index}") for index, path in enumerate(paths)]
+        files = _own_names(images, split)
     tidy = dataset.select_columns([columns.image, *({DIGEST} & set(dataset.column_names))])
     tidy = tidy if columns.image == "image" else tidy.rename_column(columns.image, "image")
     tidy = tidy.add_column("labels", np.asarray(ids)).add_column("file_name", files)

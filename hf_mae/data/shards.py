@@ -133,7 +133,7 @@ def _of_remote(source: str) -> DatasetDict:
     found = [path] if system.isfile(path) else sorted(system.glob(path) if "*" in path else system.find(path))
     archives = [system.unstrip_protocol(name) for name in found if _is_archive(os.path.basename(name))]
     if not archives:
-        raise UsageError(f"{source} holds no {' or '.join(ARCHIVE_SUFFIXES)} and no {INDEX}: nothing to read.")
+        raise UsageError(f"{source} holds no {' or '.join(ARCHIVE_SUFFIXES)}, no parquet and no saved data set.")
     return _of_archives(archives, source)
 
 

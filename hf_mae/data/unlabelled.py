@@ -1,4 +1,4 @@
-"""Folder trees and archives of images without labels."""
+"""Folder trees, archives and data sets of images without labels."""
 
 import logging
 import os
@@ -7,11 +7,14 @@ from pathlib import Path
 import pyarrow.compute as pc
 from datasets import Dataset, Features, Image, Value, concatenate_datasets
 
+from ..compat.datasets import fingerprint_of
 from ..errors import UsageError, counted
-from .check import verdict_on_files
-from .entries import column_of
+from ..settings.fill import can_only_be_a_path
+from .check import Verdict, verdict_on_files, verdict_on_rows
+from .entries import column_of, image_files
 from .files import walk_images
-from .shards import DIGEST, is_sharded, load_shards
+from .remote import holds_images, load_images
+from .shards import DIGEST
 
 logger = logging.getLogger(__name__)
 
@@ -19,16 +22,17 @@ logger = logging.getLogger(__name__)
 def load_unlabelled(
     data_dir: str, on_bad_image: str, num_workers: int | None = None, *, decode: bool = True
 ) -> Dataset:
-    """Every image below a folder, or in archives (`shards`), as `image` and `file_name`; nothing is copied.
+    """Every image below a folder, in archives (`shards`), or in what `datasets` loads, as `image` and `file_name`; of
+    folders and archives nothing is copied.
 
     Args:
         on_bad_image: `error` stops at files that cannot be read, and lists them; `skip` leaves them out.
         decode: check that every image can be decoded, rather than its head and its end alone (which takes seconds for
             100,000 images, and finds what is no image and what was cut off).
     """
-    if is_sharded(data_dir):
-        return _of_shards(data_dir, on_bad_image, num_workers, decode)
     root = Path(data_dir)
+    if holds_images(data_dir) or not (root.exists() or can_only_be_a_path(data_dir)):
+        return _from_within(data_dir, on_bad_image, num_workers, decode)
     if not root.is_dir():
         raise UsageError(f"{root} is no folder, archive or URL.")
     tree = walk_images(root)
@@ -37,22 +41,26 @@ def load_unlabelled(
     paths = sorted(os.path.join(root, name) for name in tree.images)
     if not paths:
         raise UsageError(f"{root} holds no images.")
-    if bad := _bad(paths, paths, data_dir, on_bad_image, num_workers, decode):
+    verdict = verdict_on_files(paths, num_workers, decode=decode)
+    if bad := _left_out(verdict, paths, data_dir, on_bad_image):
         paths = [path for place, path in enumerate(paths) if place not in bad]
     columns = {"image": paths, "file_name": [Path(os.path.relpath(path, root)).as_posix() for path in paths]}
     return Dataset.from_dict(columns, features=Features({"image": Image(), "file_name": Value("string")}))
 
 
-def _of_shards(source: str, on_bad_image: str, num_workers: int | None, decode: bool) -> Dataset:
-    """All images of archives; those of `hf-mae shard` were looked at when they were packed."""
-    splits = list(load_shards(source).values())
+def _from_within(source: str, on_bad_image: str, num_workers: int | None, decode: bool) -> Dataset:
+    """All images of archives or of a data set; those of `hf-mae shard` were looked at when they were packed."""
+    splits = list(load_images(source).values())
     whole = splits[0] if len(splits) == 1 else concatenate_datasets(splits)
     images = _by_name(whole)
     if DIGEST in whole.column_names:
         return images.remove_columns(DIGEST)
-    paths = pc.struct_field(column_of(images, "image"), "path").to_pylist()
-    names = column_of(images, "file_name").to_pylist()
-    bad = _bad(paths, names, source, on_bad_image, num_workers, decode)
+    if paths := image_files(images):
+        verdict = verdict_on_files(paths, num_workers, decode=decode)
+    else:
+        rows = images.cast_column("image", Image(decode=False))["image"]
+        verdict = verdict_on_rows(rows, fingerprint_of(images), num_workers, decode=decode)
+    bad = _left_out(verdict, column_of(images, "file_name").to_pylist(), source, on_bad_image)
     return images.select([place for place in range(len(images)) if place not in bad]) if bad else images
 
 
@@ -64,11 +72,9 @@ def _by_name(images: Dataset) -> Dataset:
     return rows.select_columns(["image", "file_name", *({DIGEST} & set(rows.column_names))])
 
 
-def _bad(
-    paths: list[str], names: list[str], source: str, on_bad_image: str, num_workers: int | None, decode: bool
-) -> dict[int, str]:
+def _left_out(verdict: Verdict, names: list[str], source: str, on_bad_image: str) -> dict[int, str]:
     """Images that cannot be read, by place, with the reason; they are left out, or refused."""
-    bad = verdict_on_files(paths, num_workers, decode=decode).bad
+    bad = verdict.bad
     if not bad:
         return {}
     listed = "\n  ".join(f"{names[place]} ({reason})" for place, reason in bad.items())
@@ -78,6 +84,6 @@ def _bad(
             f"\n  {listed}"
         )
     logger.warning("Left out, because they cannot be read:\n  %s", listed)
-    if len(bad) == len(paths):
+    if len(bad) == len(names):
         raise UsageError(f"{source} holds no image that can be read.")
     return bad

@@ -162,7 +162,9 @@ def archives_and_sizes(names: Any) -> tuple[list[str], Any] | None:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if not len(names) or member_of(names[0].as_py()) is None or not pc.all(pc.match_substring(names, "::")).as_py():
+    if not len(names) or names.null_count or member_of(names[0].as_py()) is None:
+        return None
+    if not pc.all(pc.match_substring(names, "::")).as_py():
         return None
     archives = pc.unique(pc.list_element(pc.split_pattern(names, "::", max_splits=1, reverse=True), 0))
     sizes = pc.list_element(pc.split_pattern(names, "+", max_splits=1, reverse=True), 1)

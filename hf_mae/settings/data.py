@@ -194,7 +194,11 @@ class PretrainingDataArguments(ReadsImages):
     """Where the unlabelled images are."""
 
     data_dir: str | None = option(
-        None, "A folder tree of images, tar or zip archives; labels are not needed.", common=True, group="Data"
+        None,
+        "A folder tree of images, tar or zip archives, parquet files (or a URL of these), or a Hub id; labels are not "
+        "needed.",
+        common=True,
+        group="Data",
     )
     transforms: str = option("endoscopy", "Family of transforms.", choices=FAMILIES, common=True, group="Data")
     mean_std: list[str] | None = option(None, "As for finetune.", group="Data")

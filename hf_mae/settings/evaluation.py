@@ -55,7 +55,7 @@ class ReadsAnything(ReadsImages):
 
     images: list[str] | None = option(
         None,
-        "Image and video files, folders and globs; tar and zip archives, and folders and URLs of them.",
+        "Image and video files, folders and globs; tar and zip archives, parquet files, and folders and URLs of them.",
         common=True,
         group="Data",
         metavar="IMAGES",

@@ -2,12 +2,11 @@
 cannot be had is one sentence."""
 
 import datasets
-import fsspec
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.s3_stand_in import put_folder, s3_stand_in
+from support.s3_stand_in import forget_connections, put_folder, s3_stand_in
 
 from hf_mae.cli.main import main
 from hf_mae.data.folders import load_image_folder
@@ -16,14 +15,8 @@ from hf_mae.data.packing import pack
 from hf_mae.data.streams import ImageStream, find_files
 from hf_mae.data.unlabelled import load_unlabelled
 from hf_mae.errors import UsageError
-from hf_mae.files.members import file_system
 
 pytest.importorskip("s3fs", reason="s3fs is not installed here")
-
-
-def forget_connections():
-    file_system.cache_clear()
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
 @pytest.fixture
@@ -109,7 +102,7 @@ def test_tar_files_are_streamed(store, folder, tmp_path):
 def test_a_store_that_is_not_there_is_one_sentence(store, monkeypatch, capsys):
     objects, _ = store
     assert main(["prepare", "s3://bucket/nothing"]) == 1
-    assert "s3://bucket/nothing holds no .tar or .zip and no index.parquet" in capsys.readouterr().err
+    assert "s3://bucket/nothing holds no .tar or .zip, no parquet and no saved data set." in capsys.readouterr().err
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     forget_connections()
     for call in (lambda: load_image_folder("s3://bucket/set"), lambda: find_files("s3://bucket/set")):

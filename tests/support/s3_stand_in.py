@@ -89,3 +89,13 @@ def put_folder(objects, folder, place):
             path = os.path.join(root, name)
             with open(path, "rb") as file:
                 objects[f"{place}/{os.path.relpath(path, folder)}"] = file.read()
+
+
+def forget_connections():
+    """Those of this process, to other servers."""
+    import fsspec
+
+    from hf_mae.files.members import file_system
+
+    file_system.cache_clear()
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
