@@ -47,7 +47,8 @@ def load_with_datasets(
     Raises:
         UsageError: it cannot be loaded, its columns, splits or labels are not understood, or images are unreadable.
     """
-    loaded = _named_splits(_load(source, labelled=True), source)
+    archives = _kind_of(source) == ARCHIVES
+    loaded = _named_splits(_with_labels(load_shards(source), source) if archives else _load(source), source)
     columns = _columns(loaded, source, group_column)
     labels = {split: _label_texts(dataset, columns.label, f"{source}, {split}") for split, dataset in loaded.items()}
     found = _in_order(loaded, columns.label) or sorted({text for texts in labels.values() for text in texts})
@@ -99,8 +100,15 @@ def load_images(source: str) -> DatasetDict:
     Raises:
         UsageError: as of `load_with_datasets`.
     """
+    if _kind_of(source) == ARCHIVES:  # millions, perhaps, whose names are their own
+        shards = load_shards(source)
+        found = {
+            split: part.select_columns([name for name in ("image", "file_name", DIGEST) if name in part.column_names])
+            for split, part in shards.items()
+        }
+        return DatasetDict(found)
     found = DatasetDict()
-    for split, dataset in _load(source, labelled=False).items():
+    for split, dataset in _load(source).items():
         columns = dataset.column_names
         images = [name for name, feature in dataset.features.items() if isinstance(feature, Image)]
         if len(images) != 1:
@@ -113,12 +121,9 @@ def load_images(source: str) -> DatasetDict:
 
 
 def _unlabelled(dataset: Dataset, image: str, split: str) -> Dataset:
-    """`image`, `file_name` and `digest`; images are where they lie, rather than in the table, if that can be told."""
+    """`image` and `file_name`; images are where they lie, rather than in the table, if that can be told."""
     named = "file_name" in dataset.column_names and column_of(dataset, "file_name").null_count == 0
     images = column_of(dataset, image)
-    if named and pc.struct_field(images, "bytes").null_count == len(images):
-        kept = dataset.select_columns([image, "file_name", *({DIGEST} & set(dataset.column_names))])
-        return kept.rename_columns({image: "image"}) if image != "image" else kept
     names = [str(name) for name in dataset["file_name"][:]] if named else _own_names(images, split)
     if (places := places_of(dataset, image)) is not None:
         features = Features({"image": Image(), "file_name": Value("string")})
@@ -138,14 +143,11 @@ def _own_names(images: pa.ChunkedArray, split: str) -> list[str]:
     return [str(path or f"{split}/{place}").lstrip("/") for place, path in enumerate(paths)]
 
 
-def _load(source: str, labelled: bool) -> DatasetDict:
-    """The splits of archives, or those that `datasets` loads, with their columns as they are."""
+def _load(source: str) -> DatasetDict:
+    """The splits that `datasets` loads, with their columns as they are."""
     from datasets import load_dataset, load_from_disk
 
-    kind = _kind_there(source) if is_remote(source) else _kind_here(Path(source))
-    if kind == ARCHIVES:
-        shards = load_shards(source)
-        return _with_labels(shards, source) if labelled else shards
+    kind = _kind_of(source)
     try:
         if kind == SAVED:
             loaded = load_from_disk(source)
@@ -169,9 +171,13 @@ def _by_split(source: str) -> str | dict[str, list[str]]:
     return {split: [f"{source.rstrip('/')}/{pattern}" for pattern in found] for split, found in patterns.items()}
 
 
-def _kind_here(path: Path) -> str:
-    if is_sharded(str(path)):
+def _kind_of(source: str) -> str:
+    """Of what kind a source is; `OTHER` is a folder of parquet files, a Hub id, or nothing."""
+    if is_remote(source):
+        return _kind_there(source)
+    if is_sharded(source):
         return ARCHIVES
+    path = Path(source)
     if any((path / name).is_file() for name in SAVED_NAMES):
         return SAVED
     return PARQUET if path.is_file() else OTHER

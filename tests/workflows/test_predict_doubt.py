@@ -91,7 +91,7 @@ def test_it_is_fitted_for_another_model_on_other_images(finetuned, images, toy, 
 def test_mistakes_are_one_sentence(finetuned, images, toy, tmp_path):
     run = str(finetuned("mean"))
     flags = {"model_name_or_path": run, "images": images[:1], "output": str(tmp_path / "scores.csv")}
-    with pytest.raises(UsageError, match="between 0 and 1, not 90"):
+    with pytest.raises(UsageError, match="must be above 0 and below 1, not 90"):
         predict(**flags, sets=90)
     with pytest.raises(UsageError, match="does not say what its model does not know"):
         predict(**flags, sets=0.9, doubt=str(tmp_path))
