@@ -86,9 +86,13 @@ class Option:
                 f"{', '.join(map(str, self.choices))}."
             )
         if not all(_COMPARISONS[name][0](value, bound) for name, bound in self.bounds.items()):
-            words = " and ".join(f"{_COMPARISONS[name][1]} {bound}" for name, bound in self.bounds.items())
-            raise CommandLineError(f"--{self.name} must be {words}, not {shown(value)}.")
+            raise CommandLineError(f"--{self.name} must {self._bounds_in_words()}, not {shown(value)}.")
         return value
+
+    def _bounds_in_words(self) -> str:
+        if self.bounds.keys() == {"ge", "le"}:
+            return f"lie between {self.bounds['ge']} and {self.bounds['le']}"
+        return "be " + " and ".join(f"{_COMPARISONS[name][1]} {bound}" for name, bound in self.bounds.items())
 
 
 def read_bool(value: Any) -> bool:

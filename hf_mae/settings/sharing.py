@@ -208,7 +208,7 @@ class ReportArguments:
         common=True,
         metavar="RULE",
     )
-    prevalence: float | None = option(None, "Of PPV and NPV; not given: that of the images.", common=True, gt=0, lt=1)
+    prevalence: float | None = option(None, "Of PPV and NPV; not given: that of the images.", common=True)
     subgroups: list[str] | None = option(
         None,
         "Columns of the manifest (device, centre, sex; age:50,65 makes bands): scores of each part, and whether they "

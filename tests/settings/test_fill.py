@@ -78,7 +78,7 @@ def test_numbers_beyond_their_bounds_are_refused_and_every_default_is_within_the
         option.read(option.default, "a test")
         beyond = {"ge": -1, "gt": 0, "le": 1, "lt": 0}
         for word, bound in option.bounds.items():
-            with pytest.raises(CommandLineError, match=f"--{option.name} must be .*{bound}"):
+            with pytest.raises(CommandLineError, match=f"--{option.name} must .*{bound}"):
                 option.read(bound + beyond[word], "a test")
 
 
@@ -103,7 +103,7 @@ def test_numbers_beyond_their_bounds_are_refused_and_every_default_is_within_the
     ],
 )
 def test_numbers_that_would_fail_late_or_do_nothing_are_refused_at_once(verb, name, value):
-    with pytest.raises(CommandLineError, match=f"--{name} must be (at least|above)"):
+    with pytest.raises(CommandLineError, match=f"--{name} must (be at least|be above|lie between)"):
         read_values(verb, None, {name: value})
 
 
