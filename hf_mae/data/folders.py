@@ -80,7 +80,8 @@ def load_image_folder(
     root = Path(data_dir)
     sharded = not manifest and is_sharded(str(data_dir))
     manifest = Path(manifest) if manifest else None if sharded else find_manifest(root)
-    if sharded or (manifest is None and (not root.exists() or is_data_set(str(data_dir)))):
+    nothing_here = not root.is_file() and not root.is_dir()
+    if sharded or (manifest is None and (nothing_here or is_data_set(str(data_dir)))):
         loaded = load_with_datasets(
             str(data_dir), label_names, group_column, group_pattern, on_bad_image, num_workers, not keep_repeated
         )

@@ -125,6 +125,7 @@ def _unlabelled(dataset: Dataset, image: str, split: str) -> Dataset:
     named = "file_name" in dataset.column_names and column_of(dataset, "file_name").null_count == 0
     images = column_of(dataset, image)
     names = [str(name) for name in dataset["file_name"][:]] if named else _own_names(images, split)
+    names = [name.lstrip("/") for name in names]  # `datasets` keeps whole paths
     if (places := places_of(dataset, image)) is not None:
         features = Features({"image": Image(), "file_name": Value("string")})
         return Dataset.from_dict({"image": places, "file_name": names}, features=features)
@@ -138,9 +139,9 @@ def _with_places(dataset: Dataset, split: str) -> Dataset:
 
 
 def _own_names(images: pa.ChunkedArray, split: str) -> list[str]:
-    """The paths that images were saved with (`datasets` keeps whole ones), or their places."""
+    """The paths that images were saved with, or their places."""
     paths = pc.struct_field(images, "path").to_pylist()
-    return [str(path or f"{split}/{place}").lstrip("/") for place, path in enumerate(paths)]
+    return [str(path or f"{split}/{place}") for place, path in enumerate(paths)]
 
 
 def _load(source: str) -> DatasetDict:
