@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import fsspec
 import pytest
 import torch
 from accelerate import Accelerator, DistributedType, PartialState, skip_first_batches
@@ -27,7 +28,7 @@ from hf_mae.compat.accelerate import (
     with_small_sampler,
     without_importing_deepspeed,
 )
-from hf_mae.compat.datasets import ArrowWriter, features_of, fingerprint_of
+from hf_mae.compat.datasets import ArrowWriter, features_of, fingerprint_of, is_as_stored, let_s3_stream
 from hf_mae.compat.deepspeed import forget_gathered, own_part, parameters_and_groups, whole_weights
 from hf_mae.compat.timm import mend_posterize, posterize
 from hf_mae.compat.torch import cpu_generator
@@ -175,6 +176,20 @@ def test_the_columns_of_a_stream_that_does_not_tell_them():
     assert list(untold) == list(rows())  # and it is read from its beginning
     told = Features({"number": Value("int32")})
     assert features_of(IterableDataset.from_generator(rows, features=told)) == told
+
+
+def test_rows_that_were_chosen_are_not_as_stored():
+    rows = Dataset.from_dict({"a": [1, 2, 3]})
+    assert is_as_stored(rows) and is_as_stored(rows.select_columns(["a"]))
+    assert not is_as_stored(rows.select([2, 0])) and not is_as_stored(rows.shuffle(seed=0))
+
+
+def test_s3_takes_the_word_that_datasets_hands_to_every_store():
+    s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed here")
+    let_s3_stream()
+    opened = fsspec.filesystem("s3", block_size=0, anon=True)
+    assert isinstance(opened, s3fs.S3FileSystem) and "block_size" not in opened.kwargs
+    assert "block_size=0" in inspect.getsource(importlib.import_module("datasets.utils.file_utils"))  # else: not needed
 
 
 def test_the_arrow_writer_writes_what_datasets_reads(tmp_path):
