@@ -1,5 +1,6 @@
 """What is chosen for a user who has no opinion (`--auto`), each with its reason."""
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from .planning import UNEVEN
 MEMORY = "what should fit into the memory at once (a step is tried before the first epoch)"
 LARGE = 1024  # width of a ViT-L
 UPDATES_AN_EPOCH = 40  # at least, if the batch can be that small
+BASE_LEARNING_RATE, BASE_BATCH = 1e-3, 256  # of the reference
 EPOCHS = ((500, 100), (10_000, 50), (50_000, 30), (200_000, 15))  # of fewer images than
 MANY_IMAGES = 8  # epochs of more
 OF_RECALL = ("macro_recall", "balanced_accuracy")  # metrics that count what is found of each class, and nothing else
@@ -35,13 +37,22 @@ def choose_split(splits: Mapping[str, Any]) -> list[Choice]:
     return [Choice("val_fraction", 0.2, "there is no validation split, and something has to judge the epochs")]
 
 
-def choose(splits: Mapping[str, Any], hidden_size: int, image_size: int, args: FinetuningArguments) -> list[Choice]:
+def choose(
+    splits: Mapping[str, Any],
+    hidden_size: int,
+    image_size: int,
+    args: FinetuningArguments,
+    batch: int | None = None,
+    processes: int = 1,
+) -> list[Choice]:
     """Everything else.
 
     Args:
         splits: as they are trained and judged on.
         hidden_size, image_size: of the checkpoint.
         args: what was given, and defaults.
+        batch: images of an update, where these were given.
+        processes: that train together.
     """
     labels = np.asarray(splits["train"]["labels"][:])
     counts = np.unique(labels, return_counts=True)[1]
@@ -49,6 +60,7 @@ def choose(splits: Mapping[str, Any], hidden_size: int, image_size: int, args: F
         Choice("image_size", image_size, "the checkpoint's own"),
         *_of_the_machine(hidden_size),
         *_of_the_batch(len(labels), hidden_size),
+        _of_the_rate(batch or _images_of_an_update(len(labels), hidden_size, processes)),
         *_of_the_length(len(labels)),
         *_of_the_balance(counts, args),
         Choice(
@@ -74,9 +86,28 @@ def _fp16(hidden_size: int) -> Choice:
     return Choice("fp16", True, "the GPU has no bfloat16")
 
 
+def _wanted_batch(images: int) -> int:
+    """A power of two, of which an epoch has some dozens of updates."""
+    return int(2 ** np.clip(np.floor(np.log2(max(images / UPDATES_AN_EPOCH, 1))), 3, 6))
+
+
+def _images_of_an_update(images: int, hidden_size: int, processes: int) -> int:
+    """With the batch that is chosen: each process takes one, or all of them share one that has to be taken in parts."""
+    wanted = _wanted_batch(images)
+    return wanted if _fits(hidden_size) < wanted else wanted * processes
+
+
+def _of_the_rate(batch: int) -> Choice:
+    """The reference's rate at its 256 images, by the square root of the batch: the linear rule, which was made for SGD,
+    leaves the small batches of small data sets with rates at which nothing is learnt (docs/measured.md)."""
+    base = BASE_LEARNING_RATE * math.sqrt(BASE_BATCH / batch)
+    reason = f"AdamW's rate follows the square root of the batch, and {batch} images are few"
+    return Choice("base_learning_rate", float(f"{base:.2g}"), reason)
+
+
 def _of_the_batch(images: int, hidden_size: int) -> list[Choice]:
-    """A power of two, of which an epoch has some dozens of updates; in parts that fit into the memory."""
-    wanted = 2 ** int(np.clip(np.floor(np.log2(max(images / UPDATES_AN_EPOCH, 1))), 3, 6))
+    """The batch, in parts that fit into the memory."""
+    wanted = _wanted_batch(images)
     at_once = min(wanted, _fits(hidden_size))
     reason = f"an epoch of {images} images then has {images // wanted} updates"
     parts = [Choice("effective_batch_size", wanted, reason)] if at_once < wanted else []

@@ -70,7 +70,10 @@ def settled(recipe: str | None, flags: Mapping[str, Any]) -> tuple[Settings, lis
         num_labels=2,
         random_weights=model_args.random_weights,
     )
-    choices = choose(splits, width_of(model), input_size(model), args)
+    batch = args.images_per_update if given & {"per_device_train_batch_size", "effective_batch_size"} else None
+    choices = choose(splits, width_of(model), input_size(model), args, batch, args.world_size)
+    if "learning_rate" in given:
+        given.add("base_learning_rate")  # which it would follow from
     chosen += [one for one in choices if one.name not in given]
     for one in chosen:
         logger.info("chosen: %s %s, as %s", one.name, one.value, one.reason)

@@ -15,6 +15,7 @@ from hf_mae import FinetuningArguments, plan
 from hf_mae.cli.main import main
 from hf_mae.data.room import in_words
 from hf_mae.errors import CommandLineError, UsageError
+from hf_mae.settings.arguments import linear_scaled_lr
 from hf_mae.training import choices, planning, progress
 from hf_mae.training.planning import Plan
 
@@ -150,6 +151,23 @@ def test_choices_follow_from_the_data_and_the_model(monkeypatch):
     assert by_name(counted(100, 90), 1024)["drop_path"] == 0.2
     assert choices.choose_split(counted(5, 5)) == []
     assert choices.choose_split(counted(5, 5, validation=False))[0].value == 0.2
+
+
+def test_the_rate_follows_the_square_root_of_the_batch(monkeypatch):
+    """As the reference's at 256 images, whatever was chosen or given, and however many processes share it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    args = SimpleNamespace(metric_for_best_model="macro_f1", balances=())
+
+    def rate(images, batch=None, processes=1):
+        """The absolute rate, by the linear rule that training has, at the images of an update."""
+        made = {one.name: one.value for one in choices.choose(counted(images), 768, 224, args, batch, processes)}
+        whole = made.get("effective_batch_size", made["per_device_train_batch_size"] * processes)
+        return linear_scaled_lr(made["base_learning_rate"], batch or whole)
+
+    assert rate(954) == pytest.approx(1e-3 / 4) and rate(100_000) == pytest.approx(1e-3 / 2)
+    assert rate(954, batch=256) == pytest.approx(1e-3) and rate(954, batch=64) == pytest.approx(1e-3 / 2)
+    assert rate(954, processes=4) == pytest.approx(1e-3 / 2)  # four times 16 images
+    assert rate(100_000, processes=4) == pytest.approx(1e-3 / 2)  # 64 images, of all
 
 
 def test_rare_classes_are_made_to_count_as_what_is_reported_asks(tmp_path):
