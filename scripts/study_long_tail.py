@@ -45,7 +45,6 @@ SETTINGS: dict[str, dict[str, str]] = {
     "layer decay 0.75": {"layer_decay": "0.75"},
     "layer decay 1": {"layer_decay": "1"},
     "twice as long": {"num_train_epochs": "80"},
-    "four times as long": {"num_train_epochs": "160"},
     "160 pixels": {"image_size": "160"},
 }
 

@@ -1,6 +1,7 @@
 """datasets: the fingerprint of a data set, the columns of a stream, its writer of Arrow files, and streams from S3.
 Verified with datasets 4.0 to 5.2."""
 
+from functools import cache
 from typing import Any
 
 from datasets import Dataset, Features, IterableDataset
@@ -25,6 +26,7 @@ def features_of(stream: IterableDataset) -> Features:
     return stream.features or stream._resolve_features().features
 
 
+@cache
 def let_s3_stream() -> None:
     """Streams of tar files from S3: datasets opens every store with `block_size=0`, which s3fs takes for a word to its
     sessions, and these refuse it."""

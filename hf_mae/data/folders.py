@@ -14,9 +14,10 @@ from ..errors import UsageError, nearest
 from ..settings.data import ON_BAD_IMAGE, ON_MISSING_CLASS
 from .entries import Check, Entry, column, drop_or_refuse, listed, to_dataset
 from .files import IMAGE_SUFFIXES
+from .kinds import is_data_set
 from .layout import scan_folder
 from .manifests import find_manifest, read_manifest
-from .remote import is_data_set, load_with_datasets
+from .remote import load_with_datasets
 from .shards import is_sharded
 from .shares import groups_of, hold_out, warn_of_shared_groups
 from .splits import SPLITS

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from ..errors import UsageError
-from ..files.members import ARCHIVE_SUFFIXES, is_remote
+from ..files.members import ARCHIVE_SUFFIXES, TABLE_SUFFIX, is_remote
 
 TOGETHER = 1000  # members that are looked up at once
 
@@ -50,9 +50,9 @@ def find_images(patterns: list[str], videos: bool = False) -> list[str]:
 
 def is_collection(path: str) -> bool:
     """Whether it is an archive or a table of images, or a folder or URL of them."""
-    if not (is_remote(path) or path.lower().endswith((*ARCHIVE_SUFFIXES, ".parquet")) or os.path.isdir(path)):
+    if not (is_remote(path) or path.lower().endswith((*ARCHIVE_SUFFIXES, TABLE_SUFFIX)) or os.path.isdir(path)):
         return False
-    from .remote import holds_images
+    from .kinds import holds_images
 
     return holds_images(path)
 

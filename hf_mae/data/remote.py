@@ -1,8 +1,6 @@
 """Hub data sets, parquet folders and saved data sets -> the columns that this package works with."""
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,19 +10,16 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 
 from ..compat.datasets import fingerprint_of
 from ..errors import UsageError, counted, first_line
-from ..files.members import ARCHIVE_SUFFIXES, errors_of_remote, file_system, is_remote
+from ..files.members import TABLE_SUFFIX
 from .check import Verdict, verdict_on_rows
 from .embedded import places_of
 from .entries import column_of, keep_or_refuse
-from .files import walk_images
-from .shards import DIGEST, is_sharded, load_shards
+from .kinds import ARCHIVES, SAVED, TABLES, kind_of
+from .shards import DIGEST, load_shards
 from .shares import groups_of
 from .splits import SPLIT_NAMES, SPLITS, split_named
 from .tables import label_text
 
-PARQUET = ".parquet"
-SAVED_NAMES = ("dataset_dict.json", "state.json")  # of `save_to_disk`
-ARCHIVES, SAVED, OTHER = "archives", "saved", "other"  # kinds of sources, with `PARQUET`
 LABEL_COLUMNS = ("labels", "label", "class", "category", "cls")  # the last is WebDataset's
 
 
@@ -47,7 +42,7 @@ def load_with_datasets(
     Raises:
         UsageError: it cannot be loaded, its columns, splits or labels are not understood, or images are unreadable.
     """
-    archives = _kind_of(source) == ARCHIVES
+    archives = kind_of(source) == ARCHIVES
     loaded = _named_splits(_with_labels(load_shards(source), source) if archives else _load(source), source)
     columns = _columns(loaded, source, group_column)
     labels = {split: _label_texts(dataset, columns.label, f"{source}, {split}") for split, dataset in loaded.items()}
@@ -73,23 +68,6 @@ class _Columns:
     file_name: str | None  # else the images' own paths are their names
 
 
-def is_data_set(source: str) -> bool:
-    """Whether it is what `datasets` wrote or reads (parquet, a saved data set): a folder, a parquet file, or a URL."""
-    if is_remote(source):
-        return _kind_there(source) != ARCHIVES
-    path = Path(source)
-    if path.is_file():
-        return path.suffix.lower() == PARQUET
-    return any(next(path.glob(pattern), None) for pattern in ("*.parquet", "*/*.parquet", "*.arrow", "*/*.arrow"))
-
-
-def holds_images(source: str) -> bool:
-    """Whether images lie within it (archives, parquet, a saved data set; a folder or URL of these), not in files."""
-    if is_sharded(source):
-        return True
-    return is_data_set(source) and not (os.path.isdir(source) and walk_images(Path(source)).images)
-
-
 def load_images(source: str) -> DatasetDict:
     """Images of archives or of what `datasets` loads, whether they have classes or not.
 
@@ -100,7 +78,7 @@ def load_images(source: str) -> DatasetDict:
     Raises:
         UsageError: as of `load_with_datasets`.
     """
-    if _kind_of(source) == ARCHIVES:  # millions, perhaps, whose names are their own
+    if kind_of(source) == ARCHIVES:  # millions, perhaps, whose names are their own
         shards = load_shards(source)
         found = {
             split: part.select_columns([name for name in ("image", "file_name", DIGEST) if name in part.column_names])
@@ -148,11 +126,11 @@ def _load(source: str) -> DatasetDict:
     """The splits that `datasets` loads, with their columns as they are."""
     from datasets import load_dataset, load_from_disk
 
-    kind = _kind_of(source)
+    kind = kind_of(source)
     try:
         if kind == SAVED:
             loaded = load_from_disk(source)
-        elif kind == PARQUET:
+        elif kind == TABLES:
             loaded = load_dataset("parquet", data_files=_by_split(source))
         else:
             loaded = load_dataset(source)
@@ -166,38 +144,10 @@ def _by_split(source: str) -> str | dict[str, list[str]]:
     """A file, or those of a folder behind a URL by the split that their names tell, as `datasets` has it."""
     from datasets.data_files import get_data_patterns
 
-    if "*" in source or source.lower().endswith(PARQUET):
+    if "*" in source or source.lower().endswith(TABLE_SUFFIX):
         return source
     patterns = get_data_patterns(source.rstrip("/"))
     return {split: [f"{source.rstrip('/')}/{pattern}" for pattern in found] for split, found in patterns.items()}
-
-
-def _kind_of(source: str) -> str:
-    """Of what kind a source is; `OTHER` is a folder of parquet files, a Hub id, or nothing."""
-    if is_remote(source):
-        return _kind_there(source)
-    if is_sharded(source):
-        return ARCHIVES
-    path = Path(source)
-    if any((path / name).is_file() for name in SAVED_NAMES):
-        return SAVED
-    return PARQUET if path.is_file() else OTHER
-
-
-def _kind_there(url: str) -> str:
-    """What lies behind a URL; archives, where there is nothing that is understood."""
-    try:
-        with errors_of_remote():
-            system, path = file_system(url)
-            names = [path] if system.isfile(path) else system.glob(path) if "*" in path else system.find(path)
-    except OSError as error:
-        raise UsageError(f"{url} cannot be reached ({first_line(error)}).") from None
-    own = {os.path.basename(name).lower() for name in names}
-    if any(name.endswith(ARCHIVE_SUFFIXES) for name in own):
-        return ARCHIVES
-    if own & set(SAVED_NAMES):
-        return SAVED
-    return PARQUET if any(name.endswith(PARQUET) for name in own) else ARCHIVES
 
 
 def _with_image_columns(dataset: Dataset) -> Dataset:

@@ -13,7 +13,8 @@ from ..settings.fill import can_only_be_a_path
 from .check import Verdict, verdict_on_files, verdict_on_rows
 from .entries import column_of, image_files
 from .files import walk_images
-from .remote import holds_images, load_images
+from .kinds import holds_images
+from .remote import load_images
 from .shards import DIGEST
 
 logger = logging.getLogger(__name__)

@@ -17,6 +17,7 @@ from ..errors import UsageError, one_line
 
 NAMED = re.compile(r"(?P<archive>.+)::(?P<offset>\d{1,19})\+(?P<size>\d{1,19})(?P<deflated>z?)", re.DOTALL)
 ARCHIVE_SUFFIXES = (".tar", ".zip")  # whose members can be reached
+TABLE_SUFFIX = ".parquet"  # of tables whose images can be
 LARGEST = 1_000_000_000  # bytes of a member, inflated
 
 

@@ -123,12 +123,15 @@ class ReferenceTraining(ReferenceFields, TrainingArguments):  # type: ignore[mis
         return linear_scaled_lr(self.base_learning_rate, self.images_per_update)
 
 
+BASE_BATCH = 256  # images of an update, for which base learning rates are given
+
+
 def linear_scaled_lr(base_learning_rate: float, effective_batch_size: int) -> float:
     """Absolute learning rate of an effective batch (images per update): base lr x effective batch / 256.
 
     Source: facebookresearch/mae, after Goyal et al., 2017, arXiv:1706.02677.
     """
-    return base_learning_rate * effective_batch_size / 256
+    return base_learning_rate * effective_batch_size / BASE_BATCH
 
 
 @dataclass

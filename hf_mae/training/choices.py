@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..settings.arguments import FinetuningArguments
+from ..settings.arguments import BASE_BATCH, FinetuningArguments
+from ..settings.training import FinetuningFields
 from .planning import UNEVEN
 
 MEMORY = "what should fit into the memory at once (a step is tried before the first epoch)"
+BATCH_SIZES = ("per_device_train_batch_size", "effective_batch_size")
 LARGE = 1024  # width of a ViT-L
 UPDATES_AN_EPOCH = 40  # at least, if the batch can be that small
-BASE_LEARNING_RATE, BASE_BATCH = 1e-3, 256  # of the reference
 EPOCHS = ((500, 100), (10_000, 50), (50_000, 30), (200_000, 15))  # of fewer images than
 MANY_IMAGES = 8  # epochs of more
 OF_RECALL = ("macro_recall", "balanced_accuracy")  # metrics that count what is found of each class, and nothing else
@@ -42,8 +43,8 @@ def choose(
     hidden_size: int,
     image_size: int,
     args: FinetuningArguments,
-    batch: int | None = None,
-    processes: int = 1,
+    asked: Mapping[str, int] | None = None,
+    parts: int = 1,
 ) -> list[Choice]:
     """Everything else.
 
@@ -51,16 +52,17 @@ def choose(
         splits: as they are trained and judged on.
         hidden_size, image_size: of the checkpoint.
         args: what was given, and defaults.
-        batch: images of an update, where these were given.
-        processes: that train together.
+        asked: the batch sizes that were given, by name.
+        parts: how often the batch of a step is taken for an update: processes x accumulation.
     """
     labels = np.asarray(splits["train"]["labels"][:])
     counts = np.unique(labels, return_counts=True)[1]
+    batches = _of_the_batch(len(labels), hidden_size)
     return [
         Choice("image_size", image_size, "the checkpoint's own"),
         *_of_the_machine(hidden_size),
-        *_of_the_batch(len(labels), hidden_size),
-        _of_the_rate(batch or _images_of_an_update(len(labels), hidden_size, processes)),
+        *batches,
+        _of_the_rate(_images_of_an_update(batches, asked or {}, parts)),
         *_of_the_length(len(labels)),
         *_of_the_balance(counts, args),
         Choice(
@@ -86,32 +88,29 @@ def _fp16(hidden_size: int) -> Choice:
     return Choice("fp16", True, "the GPU has no bfloat16")
 
 
-def _wanted_batch(images: int) -> int:
-    """A power of two, of which an epoch has some dozens of updates."""
-    return int(2 ** np.clip(np.floor(np.log2(max(images / UPDATES_AN_EPOCH, 1))), 3, 6))
-
-
-def _images_of_an_update(images: int, hidden_size: int, processes: int) -> int:
-    """With the batch that is chosen: each process takes one, or all of them share one that has to be taken in parts."""
-    wanted = _wanted_batch(images)
-    return wanted if _fits(hidden_size) < wanted else wanted * processes
-
-
-def _of_the_rate(batch: int) -> Choice:
-    """The reference's rate at its 256 images, by the square root of the batch: the linear rule, which was made for SGD,
-    leaves the small batches of small data sets with rates at which nothing is learnt (docs/measured.md)."""
-    base = BASE_LEARNING_RATE * math.sqrt(BASE_BATCH / batch)
-    reason = f"AdamW's rate follows the square root of the batch, and {batch} images are few"
-    return Choice("base_learning_rate", float(f"{base:.2g}"), reason)
-
-
 def _of_the_batch(images: int, hidden_size: int) -> list[Choice]:
-    """The batch, in parts that fit into the memory."""
-    wanted = _wanted_batch(images)
+    """A power of two, of which an epoch has some dozens of updates; in parts that fit into the memory."""
+    wanted = 2 ** int(np.clip(np.floor(np.log2(max(images / UPDATES_AN_EPOCH, 1))), 3, 6))
     at_once = min(wanted, _fits(hidden_size))
     reason = f"an epoch of {images} images then has {images // wanted} updates"
     parts = [Choice("effective_batch_size", wanted, reason)] if at_once < wanted else []
     return [Choice("per_device_train_batch_size", at_once, MEMORY if at_once < wanted else reason), *parts]
+
+
+def _images_of_an_update(batches: list[Choice], asked: Mapping[str, int], parts: int) -> int:
+    """With the batch sizes that were chosen, or given: of all processes together, or of each."""
+    chosen = {one.name: int(one.value) for one in batches} | dict(asked)
+    return chosen.get("effective_batch_size") or chosen["per_device_train_batch_size"] * parts
+
+
+def _of_the_rate(batch: int) -> Choice:
+    """The reference's rate at its 256 images, by the square root of the batch (Malladi et al., 2022): in proportion, as
+    for SGD, the small batches of small data sets get rates at which little is learnt (docs/choices.md)."""
+    base = FinetuningFields.base_learning_rate * math.sqrt(BASE_BATCH / batch)
+    reason = (
+        f"AdamW's rate follows the square root of the batch ({batch}), and the rule that takes this is in proportion"
+    )
+    return Choice("base_learning_rate", float(f"{base:.2g}"), reason)
 
 
 def _fits(hidden_size: int) -> int:

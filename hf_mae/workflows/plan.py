@@ -15,7 +15,7 @@ from ..models.parts import input_size, width_of
 from ..settings.data import DataArguments
 from ..settings.fill import Settings, fill, read_values
 from ..settings.models import ModelArguments
-from ..training.choices import Choice, choose, choose_split
+from ..training.choices import BATCH_SIZES, Choice, choose, choose_split
 from ..training.planning import Plan
 from ..training.planning import plan as plan_of
 
@@ -70,8 +70,9 @@ def settled(recipe: str | None, flags: Mapping[str, Any]) -> tuple[Settings, lis
         num_labels=2,
         random_weights=model_args.random_weights,
     )
-    batch = args.images_per_update if given & {"per_device_train_batch_size", "effective_batch_size"} else None
-    choices = choose(splits, width_of(model), input_size(model), args, batch, args.world_size)
+    asked = {name: getattr(args, name) for name in BATCH_SIZES if name in given}
+    parts = args.world_size * args.gradient_accumulation_steps
+    choices = choose(splits, width_of(model), input_size(model), args, asked, parts)
     if "learning_rate" in given:
         given.add("base_learning_rate")  # which it would follow from
     chosen += [one for one in choices if one.name not in given]

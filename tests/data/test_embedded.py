@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from support.s3_stand_in import forget_connections, put_folder, s3_stand_in
+from support.s3_stand_in import put_folder, s3_stand_in
 
 from hf_mae.cli.main import main
 from hf_mae.data.embedded import places_of
@@ -102,8 +102,8 @@ def test_what_cannot_be_read_is_named(tmp_path):
 
 
 @pytest.mark.run
-def test_the_verbs_read_them(finetuned, toy, tmp_path, capsys):
-    """`predict` and `pretrain` as of the folder; `evaluate` with images that have no name."""
+def test_the_verbs_read_them(finetuned, tiny_pth, toy, tmp_path, capsys):
+    """`predict` and `evaluate` as of the folder, though the images have no names; `pretrain`, too, looks at all."""
     run, folder = finetuned(), toy / "labelled" / "test"
     loaded = datasets.load_dataset("imagefolder", data_dir=str(folder), split="train")
     encoded = loaded.cast_column("image", datasets.Image(decode=False))
@@ -124,16 +124,17 @@ def test_the_verbs_read_them(finetuned, toy, tmp_path, capsys):
         assert main(["evaluate", str(run), str(source), "--split", "test", "--quiet"]) == 0
         results.append(capsys.readouterr().out)
     assert results[0] == results[1]
+    argv = ["pretrain", str(tmp_path / "data"), "--model_name_or_path", str(tiny_pth)]
+    argv += ["--output_dir", str(tmp_path / "pretrained"), "--reconstruction_steps", "0"]
+    assert main([*argv, "--max_steps", "1", "--warmup_epochs", "0", "--quiet"]) == 0
+    listed = (tmp_path / "pretrained" / "pretraining_images.csv").read_text().splitlines()
+    assert len(listed) == 1 + len(nameless) and len({line.split(",")[1] for line in listed}) > len(nameless) // 2
 
 
 def test_tables_in_a_store(tmp_path, monkeypatch):
     pytest.importorskip("s3fs", reason="s3fs is not installed here")
-    with s3_stand_in() as (objects, url, _):
-        for name, value in {"ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "ENDPOINT_URL": url}.items():
-            monkeypatch.setenv(f"AWS_{name}", value)
-        monkeypatch.setenv("AWS_DEFAULT_REGION", "here")
-        monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)  # which it takes for any store, not the Hub alone
-        forget_connections()
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)  # which it takes for any store, not the Hub alone
+    with s3_stand_in(monkeypatch) as (objects, _):
         for way in ("parquet", "saved"):
             put_folder(objects, written(way, tmp_path / way), f"tables/{way}")
             splits = load_images(f"s3://tables/{way}")

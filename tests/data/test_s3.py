@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.s3_stand_in import forget_connections, put_folder, s3_stand_in
+from support.s3_stand_in import forget_connections, put_folder, s3_stand_in, stand_in
 
 from hf_mae.cli.main import main
 from hf_mae.data.folders import load_image_folder
@@ -22,15 +22,9 @@ pytest.importorskip("s3fs", reason="s3fs is not installed here")
 @pytest.fixture
 def store(tmp_path, monkeypatch):
     """Objects by BUCKET/KEY, and the keys that were read."""
-    with s3_stand_in() as (objects, url, asked):
-        for name, value in {"ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "DEFAULT_REGION": "here"}.items():
-            monkeypatch.setenv(f"AWS_{name}", value)
-        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-        monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-        forget_connections()
-        yield objects, asked
-        forget_connections()
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    with s3_stand_in(monkeypatch) as found:
+        yield found
 
 
 @pytest.fixture
@@ -108,3 +102,14 @@ def test_a_store_that_is_not_there_is_one_sentence(store, monkeypatch, capsys):
     for call in (lambda: load_image_folder("s3://bucket/set"), lambda: find_files("s3://bucket/set")):
         with pytest.raises(UsageError, match="^s3://bucket/set cannot be reached .Could not connect to the endpoint"):
             call()
+
+
+def test_a_server_that_lists_nothing_is_read_by_the_index(folder, tmp_path, monkeypatch):
+    """As most servers of files are: what is asked for by its name is there, and no folder is."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    packed = pack(load_image_folder(folder), tmp_path / "packed", 2_000, 0, 1).folder
+    with stand_in() as (objects, url, _):
+        put_folder(objects, packed, "files/set")
+        for source in (f"{url}/files/set", f"{url}/files/set/train-00000.tar"):
+            found = load_image_folder(source)["train"]
+            assert [Reds(found)[n] for n in (0, 11)] == [20 * int(found["file_name"][n][-6:-4]) for n in (0, 11)]

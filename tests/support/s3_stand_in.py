@@ -73,13 +73,26 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def s3_stand_in():
+def stand_in():
     """(objects by BUCKET/KEY, URL, keys that were read)."""
     handler = type("Here", (Handler,), {"objects": {}, "asked": []})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield handler.objects, f"http://127.0.0.1:{server.server_port}", handler.asked
         server.shutdown()
+
+
+@contextmanager
+def s3_stand_in(monkeypatch):
+    """(objects by BUCKET/KEY, keys that were read) of the store that `s3://` leads to."""
+    with stand_in() as (objects, url, asked):
+        for name, value in {"ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "DEFAULT_REGION": "here"}.items():
+            monkeypatch.setenv(f"AWS_{name}", value)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+        forget_connections()
+        yield objects, asked
+        forget_connections()
 
 
 def put_folder(objects, folder, place):

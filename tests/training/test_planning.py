@@ -154,20 +154,23 @@ def test_choices_follow_from_the_data_and_the_model(monkeypatch):
 
 
 def test_the_rate_follows_the_square_root_of_the_batch(monkeypatch):
-    """As the reference's at 256 images, whatever was chosen or given, and however many processes share it."""
+    """As the reference's at 256 images, whatever was chosen or given, and in however many parts it is taken."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     args = SimpleNamespace(metric_for_best_model="macro_f1", balances=())
 
-    def rate(images, batch=None, processes=1):
+    def rate(images, parts=1, **asked):
         """The absolute rate, by the linear rule that training has, at the images of an update."""
-        made = {one.name: one.value for one in choices.choose(counted(images), 768, 224, args, batch, processes)}
-        whole = made.get("effective_batch_size", made["per_device_train_batch_size"] * processes)
-        return linear_scaled_lr(made["base_learning_rate"], batch or whole)
+        made = {one.name: one.value for one in choices.choose(counted(images), 768, 224, args, asked, parts)}
+        made |= asked
+        whole = made.get("effective_batch_size", made["per_device_train_batch_size"] * parts)
+        return linear_scaled_lr(made["base_learning_rate"], whole)
 
     assert rate(954) == pytest.approx(1e-3 / 4) and rate(100_000) == pytest.approx(1e-3 / 2)
-    assert rate(954, batch=256) == pytest.approx(1e-3) and rate(954, batch=64) == pytest.approx(1e-3 / 2)
-    assert rate(954, processes=4) == pytest.approx(1e-3 / 2)  # four times 16 images
-    assert rate(100_000, processes=4) == pytest.approx(1e-3 / 2)  # 64 images, of all
+    assert rate(954, effective_batch_size=256) == pytest.approx(1e-3)
+    assert rate(954, per_device_train_batch_size=64) == pytest.approx(1e-3 / 2)
+    assert rate(100_000, per_device_train_batch_size=4) == pytest.approx(1e-3 / 2)  # 16 times for an update of 64
+    assert rate(954, parts=4) == pytest.approx(1e-3 / 2)  # four times 16 images
+    assert rate(100_000, parts=4) == pytest.approx(1e-3 / 2)  # 64 images, of all
 
 
 def test_rare_classes_are_made_to_count_as_what_is_reported_asks(tmp_path):
