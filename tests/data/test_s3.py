@@ -105,10 +105,10 @@ def test_a_store_that_is_not_there_is_one_sentence(store, monkeypatch, capsys):
 
 
 def test_a_server_that_lists_nothing_is_read_by_the_index(folder, tmp_path, monkeypatch):
-    """As most servers of files are: what is asked for by its name is there, and no folder is."""
+    """As many servers of files are: what is asked for by its name is there, and folders are forbidden."""
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     packed = pack(load_image_folder(folder), tmp_path / "packed", 2_000, 0, 1).folder
-    with stand_in() as (objects, url, _):
+    with stand_in(missing=403) as (objects, url, _):
         put_folder(objects, packed, "files/set")
         for source in (f"{url}/files/set", f"{url}/files/set/train-00000.tar"):
             found = load_image_folder(source)["train"]

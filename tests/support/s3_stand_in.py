@@ -18,6 +18,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     objects: dict[str, bytes]
     asked: list[str]
+    missing: int  # the status of what is not there
 
     def log_message(self, *args):
         pass
@@ -32,7 +33,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.list(bucket, parse_qs(url.query, keep_blank_values=True))
         content = self.objects.get(f"{bucket}/{key}")
         if content is None:
-            return self.answer(404, b"<Error><Code>NoSuchKey</Code><Message>no such key</Message></Error>")
+            return self.answer(self.missing, b"<Error><Code>NoSuchKey</Code><Message>no such key</Message></Error>")
         self.asked.append(key)
         if wanted := self.headers.get("Range"):
             first, last = (int(end) for end in wanted.removeprefix("bytes=").split("-"))
@@ -73,9 +74,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def stand_in():
+def stand_in(missing=404):
     """(objects by BUCKET/KEY, URL, keys that were read)."""
-    handler = type("Here", (Handler,), {"objects": {}, "asked": []})
+    handler = type("Here", (Handler,), {"objects": {}, "asked": [], "missing": missing})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield handler.objects, f"http://127.0.0.1:{server.server_port}", handler.asked
