@@ -15,8 +15,8 @@ __all__, __getattr__, __dir__ = exports(
         "convert_to_model": "convert",
         "export_checkpoint": "export",
         "export_model": "export",
-        "initialize_as_reference": "initialization",
+        "initialize_mae_weights": "initialization",
         "read_checkpoint": "checkpoint",
-        "reference_image_processor": "preprocessing",
+        "mae_image_processor": "preprocessing",
     },
 )

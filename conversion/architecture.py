@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .errors import ConversionError
-from .known import ACTIVATION, DECODER_HEADS, ENCODER_HEADS, LAYER_NORM_EPS, Known
+from .metadata import ACTIVATION, DECODER_HEADS, ENCODER_HEADS, LAYER_NORM_EPS, CheckpointMetadata
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Architecture:
     decoder_num_attention_heads: int = 16
     decoder_intermediate_size: int = 2048
     num_labels: int | None = None
-    supposed: dict[str, Any] = field(default_factory=dict)  # what nothing tells, by the name of its flag
+    assumed: dict[str, Any] = field(default_factory=dict)  # what nothing tells, by the name of its flag
 
     @property
     def height_width(self) -> tuple[int, int]:
@@ -38,12 +38,12 @@ class Architecture:
         return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
 
     @property
-    def grid(self) -> tuple[int, int]:
+    def grid_size(self) -> tuple[int, int]:
         """Patches down and across."""
         height, width = self.height_width
         return height // self.patch_size, width // self.patch_size
 
-    def encoder_sizes(self) -> dict[str, Any]:
+    def encoder_config_kwargs(self) -> dict[str, Any]:
         """The encoder's fields of a transformers configuration."""
         names = (
             "hidden_size",
@@ -59,15 +59,15 @@ class Architecture:
         return {name: getattr(self, name) for name in names}
 
 
-class Grid(NamedTuple):
+class PatchGrid(NamedTuple):
     """What the rows of position embeddings are: patches down and across, and whether the class token has a row."""
 
     height: int
     width: int
-    has_class_row: bool
+    has_class_token: bool
 
 
-def position_grid(rows: int, patch: Sequence[int], image_size: tuple[int, int] | None, source: str) -> Grid:
+def infer_patch_grid(rows: int, patch: Sequence[int], image_size: tuple[int, int] | None, source: str) -> PatchGrid:
     """Reads the rows of position embeddings: by the image size where it is known and fits, else as a square.
 
     Raises:
@@ -76,11 +76,11 @@ def position_grid(rows: int, patch: Sequence[int], image_size: tuple[int, int] |
     if image_size is not None:
         height, width = image_size[0] // patch[0], image_size[1] // patch[1]
         if rows - height * width in (0, 1):
-            return Grid(height, width, rows > height * width)
+            return PatchGrid(height, width, rows > height * width)
     for class_row in (1, 0):
         side = math.isqrt(rows - class_row)
         if side and side * side == rows - class_row:
-            return Grid(side, side, bool(class_row))
+            return PatchGrid(side, side, bool(class_row))
     told = f" and the image size of its args, {image_size[0]} x {image_size[1]}, has others" if image_size else ""
     raise ConversionError(
         f"pos_embed of {source} has {rows} rows, which is no square of patches{told}: only with the image size in its "
@@ -93,19 +93,26 @@ def count_blocks(state: dict[str, torch.Tensor], prefix: str) -> int:
     return 1 + max((int(name.split(".")[1]) for name in state if name.startswith(f"{prefix}.")), default=-1)
 
 
-def number_of_heads(
-    width: int, given: int | None, told: int | None, by_width: dict[int, int], flag: str, supposed: dict[str, Any]
+def resolve_num_heads(
+    width: int,
+    flag_value: int | None,
+    checkpoint_value: int | None,
+    by_width: dict[int, int],
+    flag: str,
+    assumed: dict[str, Any],
 ) -> int:
-    """The checkpoint's own number, else the flag's, else that of a known width, which goes to `supposed`.
+    """The checkpoint's own number, else the flag's, else that of a known width, which goes to `assumed`.
 
     Raises:
         ConversionError: flag and checkpoint contradict each other, it does not divide the width, or nothing tells.
     """
-    if given is not None and told is not None and given != told:
-        raise ConversionError(f"--{flag} {given} contradicts the checkpoint, which says {told}: leave the flag out.")
-    heads = told if given is None else given
+    if flag_value is not None and checkpoint_value is not None and flag_value != checkpoint_value:
+        raise ConversionError(
+            f"--{flag} {flag_value} contradicts the checkpoint, which says {checkpoint_value}: leave the flag out."
+        )
+    heads = checkpoint_value if flag_value is None else flag_value
     if heads is None and (heads := by_width.get(width)) is not None:
-        supposed[flag] = heads
+        assumed[flag] = heads
     if heads is None:
         choices = [n for n in range(1, width + 1) if width % n == 0 and width // n >= 8]
         raise ConversionError(
@@ -117,7 +124,7 @@ def number_of_heads(
     return heads
 
 
-def required_names(depth: int, decoder_depth: int | None) -> list[str]:
+def required_keys(depth: int, decoder_depth: int | None) -> list[str]:
     """Every encoder (and decoder) parameter that a checkpoint of this depth must hold; norms and heads vary."""
     block = [
         f"{m}.{p}"
@@ -135,7 +142,7 @@ def required_names(depth: int, decoder_depth: int | None) -> list[str]:
 
 def read_architecture(
     state: dict[str, torch.Tensor],
-    known: Known,
+    metadata: CheckpointMetadata,
     *,
     num_attention_heads: int | None = None,
     decoder_num_attention_heads: int | None = None,
@@ -146,7 +153,7 @@ def read_architecture(
     Args:
         state: parameters by the reference's names; `patch_embed.proj.weight` is (width, channels, patch, patch),
             `pos_embed` (1, 1 + patches, width).
-        known: what the checkpoint tells of itself beside its weights.
+        metadata: what the checkpoint tells of itself beside its weights.
 
     Raises:
         ConversionError: a parameter is missing, a shape is wrong, or the number of heads is not known.
@@ -160,39 +167,39 @@ def read_architecture(
             raise ConversionError(
                 f"{source} has a block {count_blocks(state, prefix) - 1} of {prefix}, and lacks others."
             )
-    _refuse_missing(state, depth, has_decoder, source)
+    _check_required_keys(state, depth, has_decoder, source)
     width, channels, patch, patch_width = state["patch_embed.proj.weight"].shape
     if patch != patch_width:
         raise ConversionError(f"{source} has patches of {patch} x {patch_width}: only square patches work.")
     rows = state["pos_embed"].shape[1]
-    height, across, _ = position_grid(rows, (patch, patch), known.image_size, source)
+    height, across, _ = infer_patch_grid(rows, (patch, patch), metadata.image_size, source)
     supposed: dict[str, Any] = {}
     architecture = Architecture(
         hidden_size=width,
         num_hidden_layers=depth,
-        num_attention_heads=number_of_heads(
-            width, num_attention_heads, known.num_attention_heads, ENCODER_HEADS, "num_attention_heads", supposed
+        num_attention_heads=resolve_num_heads(
+            width, num_attention_heads, metadata.num_attention_heads, ENCODER_HEADS, "num_attention_heads", supposed
         ),
         intermediate_size=state["blocks.0.mlp.fc1.weight"].shape[0],
         image_size=height * patch if height == across else (height * patch, across * patch),
         patch_size=patch,
         num_channels=channels,
-        hidden_act=known.hidden_act or ACTIVATION,
-        layer_norm_eps=known.layer_norm_eps or LAYER_NORM_EPS,
+        hidden_act=metadata.hidden_act or ACTIVATION,
+        layer_norm_eps=metadata.layer_norm_eps or LAYER_NORM_EPS,
         has_decoder=has_decoder,
         num_labels=state["head.weight"].shape[0] if "head.weight" in state else None,
-        supposed=supposed,
+        assumed=supposed,
     )
     if has_decoder:
-        _read_decoder(architecture, state, known.decoder_num_attention_heads, decoder_num_attention_heads)
+        _read_decoder(architecture, state, metadata.decoder_num_attention_heads, decoder_num_attention_heads)
     elif decoder_num_attention_heads is not None:
         architecture.decoder_num_attention_heads = decoder_num_attention_heads
     return architecture
 
 
-def _refuse_missing(state: dict[str, torch.Tensor], depth: int, has_decoder: bool, source: str) -> None:
+def _check_required_keys(state: dict[str, torch.Tensor], depth: int, has_decoder: bool, source: str) -> None:
     """Names the parameters that a checkpoint of this depth lacks."""
-    required = required_names(depth, count_blocks(state, "decoder_blocks") if has_decoder else None)
+    required = required_keys(depth, count_blocks(state, "decoder_blocks") if has_decoder else None)
     for module in ("norm", "fc_norm", "head"):
         pair = [f"{module}.weight", f"{module}.bias"]
         if any(name in state for name in pair) or (module == "norm" and "fc_norm.weight" not in state):
@@ -205,14 +212,14 @@ def _refuse_missing(state: dict[str, torch.Tensor], depth: int, has_decoder: boo
 
 
 def _read_decoder(
-    architecture: Architecture, state: dict[str, torch.Tensor], told: int | None, given: int | None
+    architecture: Architecture, state: dict[str, torch.Tensor], checkpoint_value: int | None, flag_value: int | None
 ) -> None:
     width = state["decoder_embed.weight"].shape[0]
     architecture.decoder_hidden_size = width
     architecture.decoder_num_hidden_layers = count_blocks(state, "decoder_blocks")
     architecture.decoder_intermediate_size = state["decoder_blocks.0.mlp.fc1.weight"].shape[0]
-    architecture.decoder_num_attention_heads = number_of_heads(
-        width, given, told, DECODER_HEADS, "decoder_num_attention_heads", architecture.supposed
+    architecture.decoder_num_attention_heads = resolve_num_heads(
+        width, flag_value, checkpoint_value, DECODER_HEADS, "decoder_num_attention_heads", architecture.assumed
     )
 
 
@@ -224,7 +231,7 @@ def transformers_config(architecture: Architecture, target: str, **extra: Any) -
     """
     from transformers import BeitConfig, ViTConfig, ViTMAEConfig
 
-    sizes: dict[str, Any] = architecture.encoder_sizes() | extra
+    sizes: dict[str, Any] = architecture.encoder_config_kwargs() | extra
     if target == "pretraining":
         decoder = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
         return ViTMAEConfig(**sizes, **{f"decoder_{n}": getattr(architecture, f"decoder_{n}") for n in decoder})

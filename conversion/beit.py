@@ -10,39 +10,39 @@ from typing import Any
 
 import torch
 
-from .bounds import MAX_LAYERS, refuse_expanded_tensors
+from .canonicalize import cast_to_float32, check_tensor_types, check_weights_finite
 from .checkpoint import Checkpoint
 from .errors import ConversionError
-from .heads import Head, settle_classes
+from .heads import Head, resolve_classes
 from .initialization import initial_value
-from .names import QKV
-from .normal_form import as_float32, refuse_not_finite, refuse_odd_tensors
+from .key_mapping import QKV
 from .report import ConversionReport
+from .safety import MAX_LAYERS, check_tensor_storage
 
-TABLE = "relative_position_bias_table"
+BIAS_TABLE = "relative_position_bias_table"
 # Mean and std of the images, where args.imagenet_default_mean_and_std does not say otherwise.
-INCEPTION = (0.5, 0.5, 0.5)
-PARTS = ("weight", "bias")
+INCEPTION_MEAN_STD = (0.5, 0.5, 0.5)
+PARAMETER_SUFFIXES = ("weight", "bias")
 # Names of the source -> of transformers; `{i}` is the number of a block, `{p}` is `weight` or `bias`.
-NAMES = (
+BEIT_KEY_MAPPING = (
     ("cls_token", "beit.embeddings.cls_token"),
     ("pos_embed", "beit.embeddings.position_embeddings"),
     ("patch_embed.proj.{p}", "beit.embeddings.patch_embeddings.projection.{p}"),
-    (f"rel_pos_bias.{TABLE}", f"beit.shared_position_bias.{TABLE}"),
+    (f"rel_pos_bias.{BIAS_TABLE}", f"beit.shared_position_bias.{BIAS_TABLE}"),
     ("blocks.{i}.gamma_1", "beit.layers.{i}.lambda_1"),
     ("blocks.{i}.gamma_2", "beit.layers.{i}.lambda_2"),
     ("blocks.{i}.norm1.{p}", "beit.layers.{i}.layernorm_before.{p}"),
     ("blocks.{i}.norm2.{p}", "beit.layers.{i}.layernorm_after.{p}"),
     ("blocks.{i}.attn.q_bias", "beit.layers.{i}.attention.q_proj.bias"),
     ("blocks.{i}.attn.v_bias", "beit.layers.{i}.attention.v_proj.bias"),
-    (f"blocks.{{i}}.attn.{TABLE}", f"beit.layers.{{i}}.relative_position_bias.{TABLE}"),
+    (f"blocks.{{i}}.attn.{BIAS_TABLE}", f"beit.layers.{{i}}.relative_position_bias.{BIAS_TABLE}"),
     ("blocks.{i}.attn.proj.{p}", "beit.layers.{i}.attention.o_proj.{p}"),
     ("blocks.{i}.mlp.fc1.{p}", "beit.layers.{i}.mlp.fc1.{p}"),
     ("blocks.{i}.mlp.fc2.{p}", "beit.layers.{i}.mlp.fc2.{p}"),
     ("fc_norm.{p}", "beit.pooler.layernorm.{p}"),
     ("head.{p}", "classifier.{p}"),
 )
-LEFT_OUT = (
+UNUSED_KEY_PATTERNS = (
     (r"norm\.", "mean pooling normalises the pooled patches (fc_norm) instead"),
     (r"mask_token|lm_head\.|cls_pt_layers\.|decoder\.|regressor\.", "of pre-training"),
     (r".*relative_position_index", "follows from the size of the images"),
@@ -50,7 +50,7 @@ LEFT_OUT = (
 State = dict[str, torch.Tensor]
 
 
-def beit_to_model(
+def convert_beit_to_model(
     checkpoint: Checkpoint,
     names: list[str] | None,
     num_labels: int | None,
@@ -73,15 +73,15 @@ def beit_to_model(
     from transformers import BeitConfig, BeitForImageClassification
 
     source = checkpoint.source
-    state = _usable(checkpoint)
-    sizes = _sizes(state, source)
+    state = _select_parameters(checkpoint)
+    sizes = _infer_config_kwargs(state, source)
     if image_size not in (None, sizes["image_size"]):
         raise ConversionError(
             f"{source} takes images of {sizes['image_size']} pixels, to which its relative positions belong: leave "
             "--image_size out."
         )
-    head = settle_classes(checkpoint, names, num_labels)
-    if head.why_new:
+    head = resolve_classes(checkpoint, names, num_labels)
+    if head.reset_reason:
         state = {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
     labels = (
         {"id2label": dict(enumerate(head.names)), "label2id": {n: i for i, n in enumerate(head.names)}}
@@ -90,52 +90,54 @@ def beit_to_model(
     )
     with torch.device("meta"):
         model = BeitForImageClassification(BeitConfig(**sizes, **labels))
-    tensors, ledger = _mapped(state, source)
-    new = _fill(tensors, model, head, source, generator)
+    tensors, ledger = _map_parameters(state, source)
+    new = _initialize_missing(tensors, model, head, source, generator)
     model.load_state_dict(tensors, assign=True)
-    checkpoint.known.image_processor = _processor(checkpoint, sizes["image_size"])
-    report = _certificate(checkpoint, sizes, head, ledger, new)
+    checkpoint.metadata.image_processor = _build_image_processor(checkpoint, sizes["image_size"])
+    report = _build_report(checkpoint, sizes, head, ledger, new)
     if verify:
-        report.verification = _verified(model, sizes, state, head.num_labels)
+        report.verification = _verify_against_timm(model, sizes, state, head.num_labels)
     return model.requires_grad_(True), report
 
 
-def _usable(checkpoint: Checkpoint) -> State:
+def _select_parameters(checkpoint: Checkpoint) -> State:
     """The parameters in float32, without what is of pre-training, which is told."""
     state = {}
     for name, tensor in checkpoint.state.items():
-        reasons = (reason for pattern, reason in LEFT_OUT if re.match(pattern, name))
+        reasons = (reason for pattern, reason in UNUSED_KEY_PATTERNS if re.match(pattern, name))
         if reason := next(reasons, None):
-            checkpoint.left_out.append({"source": name, "reason": reason})
+            checkpoint.unused.append({"source": name, "reason": reason})
         else:
             state[name] = tensor
-    refuse_odd_tensors(state, checkpoint.source, lambda _: True)
-    refuse_expanded_tensors(state, checkpoint.source)
-    refuse_not_finite(state, checkpoint.source)
-    if unknown := [name for name in state if _target(name) is None and not name.endswith("attn.qkv.weight")]:
+    check_tensor_types(state, checkpoint.source, lambda _: True)
+    check_tensor_storage(state, checkpoint.source)
+    check_weights_finite(state, checkpoint.source)
+    if unknown := [name for name in state if _transformers_key(name) is None and not name.endswith("attn.qkv.weight")]:
         raise ConversionError(
             f"{checkpoint.source} has parameters that BEiT does not have ({', '.join(sorted(unknown)[:3])}): no stock "
             "class is known that computes it."
         )
-    return as_float32(state, checkpoint.notes)
+    return cast_to_float32(state, checkpoint.notes)
 
 
-def _target(name: str) -> str | None:
+def _transformers_key(name: str) -> str | None:
     """The name in transformers; None: there is none."""
-    for ours, theirs in NAMES:
+    for ours, theirs in BEIT_KEY_MAPPING:
         pattern = re.escape(ours).replace(r"\{i\}", r"(?P<i>\d+)").replace(r"\{p\}", "(?P<p>weight|bias)")
         if found := re.fullmatch(pattern, name):
             return theirs.format(**found.groupdict())
     return None
 
 
-def _sizes(state: State, source: str) -> dict[str, Any]:
+def _infer_config_kwargs(state: State, source: str) -> dict[str, Any]:
     """The configuration, from the shapes."""
-    width, channels, patch, other = _shape(state, "patch_embed.proj.weight", 4, source)
+    width, channels, patch, other = _get_shape(state, "patch_embed.proj.weight", 4, source)
     depth = 1 + max(int(found.group(1)) for name in state if (found := re.match(r"blocks\.(\d+)\.", name)))
-    shared = f"rel_pos_bias.{TABLE}" in state
-    rows, heads = _shape(state, f"rel_pos_bias.{TABLE}" if shared else f"blocks.0.attn.{TABLE}", 2, source)
-    (inner,) = _shape(state, "blocks.0.mlp.fc1.bias", 1, source)
+    shared = f"rel_pos_bias.{BIAS_TABLE}" in state
+    rows, heads = _get_shape(
+        state, f"rel_pos_bias.{BIAS_TABLE}" if shared else f"blocks.0.attn.{BIAS_TABLE}", 2, source
+    )
+    (inner,) = _get_shape(state, "blocks.0.mlp.fc1.bias", 1, source)
     side = (math.isqrt(max(rows - 3, 0)) + 1) // 2  # (2 side - 1)^2 distances, and three of the class token
     if (2 * side - 1) ** 2 + 3 != rows or patch != other or width % heads or channels != 3 or depth > MAX_LAYERS:
         raise ConversionError(f"{source} is a BEiT of other than square images and patches of three channels.")
@@ -159,7 +161,7 @@ def _sizes(state: State, source: str) -> dict[str, Any]:
     }
 
 
-def _shape(state: State, name: str, dimensions: int, source: str) -> tuple[int, ...]:
+def _get_shape(state: State, name: str, dimensions: int, source: str) -> tuple[int, ...]:
     """The shape of a parameter that has to be there, with so many dimensions, and not empty."""
     if name not in state or state[name].ndim != dimensions or not state[name].numel():
         found = tuple(state[name].shape) if name in state else "not there"
@@ -167,25 +169,25 @@ def _shape(state: State, name: str, dimensions: int, source: str) -> tuple[int, 
     return tuple(state[name].shape)
 
 
-def _mapped(state: State, source: str) -> tuple[State, list[dict[str, Any]]]:
+def _map_parameters(state: State, source: str) -> tuple[State, list[dict[str, Any]]]:
     tensors: State = {}
     ledger = []
     for name, tensor in state.items():
         if name.endswith("attn.qkv.weight"):
             block = name.split(".")[1]
             targets = [f"beit.layers.{block}.attention.{part}.weight" for part in QKV]
-            rows, _ = _shape(state, name, 2, source)
+            rows, _ = _get_shape(state, name, 2, source)
             if rows % 3:
                 raise ConversionError(f"{source}: {name} has {rows} rows, no three projections of the same width.")
             tensors |= {target: part.clone() for target, part in zip(targets, tensor.chunk(3), strict=True)}
         else:
-            targets = [str(_target(name))]
+            targets = [str(_transformers_key(name))]
             tensors[targets[0]] = tensor
         ledger.append({"source": name, "target": targets})
     return tensors, ledger
 
 
-def _fill(
+def _initialize_missing(
     tensors: State, model: Any, head: Head, source: str, generator: torch.Generator | None
 ) -> list[dict[str, Any]]:
     """Initial values of a fresh head and of the norm of mean pooling; whatever else is missing is an error."""
@@ -193,10 +195,14 @@ def _fill(
     if wrong := [name for name, tensor in tensors.items() if name not in shapes or tensor.shape != shapes[name]]:
         raise ConversionError(f"{source} contradicts itself: {wrong[0]} is {tuple(tensors[wrong[0]].shape)}.")
     reasons = {
-        "head": f"{head.why_new}; truncated normal, std 2e-5",
+        "head": f"{head.reset_reason}; truncated normal, std 2e-5",
         "fc_norm": "the norm of mean pooling starts at one and zero",
     }
-    fresh = {_target(f"{part}.{p}"): (f"{part}.{p}", reason) for part, reason in reasons.items() for p in PARTS}
+    fresh = {
+        _transformers_key(f"{part}.{p}"): (f"{part}.{p}", reason)
+        for part, reason in reasons.items()
+        for p in PARAMETER_SUFFIXES
+    }
     new = []
     for name in sorted(shapes.keys() - tensors.keys()):
         if name not in fresh:
@@ -207,69 +213,75 @@ def _fill(
     return new
 
 
-def _processor(checkpoint: Checkpoint, size: int) -> dict[str, Any]:
+def _build_image_processor(checkpoint: Checkpoint, image_size: int) -> dict[str, Any]:
     """As BEiT evaluates: the shorter side to 256 / 224 of the size, bicubic, and the centre."""
-    from .preprocessing import IMAGENET_MEAN, IMAGENET_STD, reference_image_processor
+    from .preprocessing import IMAGENET_MEAN, IMAGENET_STD, mae_image_processor
 
-    imagenet = checkpoint.known.imagenet_mean_and_std
-    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if imagenet else (INCEPTION, INCEPTION)
+    imagenet = checkpoint.metadata.imagenet_mean_and_std
+    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if imagenet else (INCEPTION_MEAN_STD, INCEPTION_MEAN_STD)
     if not imagenet:
         checkpoint.notes.append("its images have mean and std 0.5, as BEiT's own (--mean_std 0.5 0.5 0.5 0.5 0.5 0.5)")
-    found: dict[str, Any] = reference_image_processor(size, mean, std).to_dict()
+    found: dict[str, Any] = mae_image_processor(image_size, mean, std).to_dict()
     return found
 
 
-def _certificate(
-    checkpoint: Checkpoint, sizes: dict[str, Any], head: Head, ledger: list[dict[str, Any]], new: list[dict[str, Any]]
+def _build_report(
+    checkpoint: Checkpoint,
+    config_kwargs: dict[str, Any],
+    head: Head,
+    mapping: list[dict[str, Any]],
+    initialized: list[dict[str, Any]],
 ) -> ConversionReport:
     from importlib.metadata import version
 
     names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "patch_size", "image_size")
     dropped = [
-        {"source": name, "reason": f"{head.why_new}; a fresh head takes its place"}
+        {"source": name, "reason": f"{head.reset_reason}; a fresh head takes its place"}
         for name in ("head.weight", "head.bias")
-        if head.why_new and name in checkpoint.state
+        if head.reset_reason and name in checkpoint.state
     ]
     return ConversionReport(
         source={"name": checkpoint.source, "layout": f"{checkpoint.layout}, of BEiT"}
         | {"size": checkpoint.size, "sha256": checkpoint.sha256},
         target={"class": "BeitForImageClassification", "pooling": "mean"}
-        | {name: sizes[name] for name in names}
+        | {name: config_kwargs[name] for name in names}
         | {"num_labels": head.num_labels},
-        ledger=ledger,
-        left_out=dropped + checkpoint.left_out,
-        new=new,
+        mapping=mapping,
+        unused=dropped + checkpoint.unused,
+        initialized=initialized,
         notes=checkpoint.notes + head.notes,
-        image_processor=checkpoint.known.image_processor,
+        image_processor=checkpoint.metadata.image_processor,
         versions={name: version(name) for name in ("torch", "transformers", "safetensors")},
     )
 
 
 @torch.no_grad()
-def _verified(model: Any, sizes: dict[str, Any], state: State, classes: int) -> dict[str, Any]:
+def _verify_against_timm(model: Any, config_kwargs: dict[str, Any], state: State, num_labels: int) -> dict[str, Any]:
     """The largest difference from timm's Beit with the same parameters, on random input."""
     from timm.models.beit import Beit
 
-    from .verification import compared, outputs
+    from .verification import compare_outputs, compute_outputs
 
     theirs = Beit(
-        img_size=sizes["image_size"],
-        patch_size=sizes["patch_size"],
-        embed_dim=sizes["hidden_size"],
-        depth=sizes["num_hidden_layers"],
-        num_heads=sizes["num_attention_heads"],
-        mlp_ratio=sizes["intermediate_size"] / sizes["hidden_size"],
-        use_abs_pos_emb=sizes["use_absolute_position_embeddings"],
-        use_rel_pos_bias=sizes["use_relative_position_bias"],
-        use_shared_rel_pos_bias=sizes["use_shared_relative_position_bias"],
-        init_values=0.1 if sizes["layer_scale_init_value"] else None,
-        num_classes=classes,
+        img_size=config_kwargs["image_size"],
+        patch_size=config_kwargs["patch_size"],
+        embed_dim=config_kwargs["hidden_size"],
+        depth=config_kwargs["num_hidden_layers"],
+        num_heads=config_kwargs["num_attention_heads"],
+        mlp_ratio=config_kwargs["intermediate_size"] / config_kwargs["hidden_size"],
+        use_abs_pos_emb=config_kwargs["use_absolute_position_embeddings"],
+        use_rel_pos_bias=config_kwargs["use_relative_position_bias"],
+        use_shared_rel_pos_bias=config_kwargs["use_shared_relative_position_bias"],
+        init_values=0.1 if config_kwargs["layer_scale_init_value"] else None,
+        num_classes=num_labels,
     ).eval()
     own = model.state_dict()
     fresh = {
-        name: own[str(_target(name))] for name in theirs.state_dict() if name not in state and _target(name) is not None
+        name: own[str(_transformers_key(name))]
+        for name in theirs.state_dict()
+        if name not in state and _transformers_key(name) is not None
     }
     theirs.load_state_dict(theirs.state_dict() | state | fresh)
-    size = sizes["image_size"]
+    size = config_kwargs["image_size"]
     pixels = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
-    return compared(outputs(model, "mean", pixels), theirs(pixels), "timm's Beit")
+    return compare_outputs(compute_outputs(model, "mean", pixels), theirs(pixels), "timm's Beit")

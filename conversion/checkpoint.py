@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
+from .canonicalize import canonicalize_state_dict
 from .errors import ConversionError
-from .known import Known, find_args, known_of_args
-from .layouts import find_vit, is_beit
-from .normal_form import to_normal_form
-from .opening import INDEX, WEIGHT_SUFFIXES, open_weights
+from .layouts import find_vit_state_dict, is_beit
+from .metadata import CheckpointMetadata, find_args, metadata_from_args
+from .weights_io import INDEX_SUFFIX, WEIGHT_SUFFIXES, read_weights_file
 
 
 @dataclass
@@ -27,12 +27,14 @@ class Checkpoint:
     state: dict[str, torch.Tensor]
     source: str
     layout: str  # in words, e.g. "{model, optimizer, epoch, scaler, args}"
-    left_out: list[dict[str, Any]] = field(default_factory=list)  # {"source", "reason"}: what is no parameter
+    unused: list[dict[str, Any]] = field(default_factory=list)  # {"source", "reason"}: what is no parameter
     notes: list[str] = field(default_factory=list)
-    known: Known = field(default_factory=Known)
+    metadata: CheckpointMetadata = field(default_factory=CheckpointMetadata)
     file: Path | None = None
     stock_class: str | None = None  # of transformers, that the source itself is loaded by
-    distilled: bool = False  # the weights are those that a self-distillation hands on, not a masked autoencoder's
+    is_self_distilled: bool = (
+        False  # the weights are those that a self-distillation hands on, not a masked autoencoder's
+    )
     _digest: Future[str] | None = None
 
     @property
@@ -79,39 +81,39 @@ def read_checkpoint(source: str | Path, *, weights: str | None = None) -> Checkp
     path = Path(source)
     if path.is_file():
         checkpoint = _read_file(path, weights)
-    elif path.name.endswith((*WEIGHT_SUFFIXES, INDEX)):
+    elif path.name.endswith((*WEIGHT_SUFFIXES, INDEX_SUFFIX)):
         raise ConversionError(f"{path} does not exist.")
     else:
         from .pretrained import read_pretrained
 
         checkpoint = read_pretrained(str(source))
     if not is_beit(checkpoint.state):
-        checkpoint.state, notes = to_normal_form(checkpoint.state, checkpoint.known, checkpoint.source)
+        checkpoint.state, notes = canonicalize_state_dict(checkpoint.state, checkpoint.metadata, checkpoint.source)
         checkpoint.notes += notes
     checkpoint.start_digest()
     return checkpoint
 
 
 def _read_file(path: Path, weights: str | None) -> Checkpoint:
-    loaded = open_weights(path)
+    loaded = read_weights_file(path)
     if isinstance(loaded, Mapping) and any(str(n).startswith(("vit.", "beit.", "embeddings.")) for n in loaded):
         if (path.parent / "config.json").is_file():
             raise ConversionError(
                 f"{path} is the weights file of a transformers model: pass its folder, {path.parent}."
             )
-    found = find_vit(loaded, str(path), weights)
-    checkpoint = Checkpoint(found.state, str(path), "a bare state dict", found.left_out, found.notes, file=path)
-    checkpoint.distilled = found.distilled
-    if found.where:
+    found = find_vit_state_dict(loaded, str(path), weights)
+    checkpoint = Checkpoint(found.state, str(path), "a bare state dict", found.unused, found.notes, file=path)
+    checkpoint.is_self_distilled = found.is_self_distilled
+    if found.location:
         checkpoint.layout = (
             "{" + ", ".join(str(key) for key in loaded if not isinstance(loaded[key], torch.Tensor)) + "}"
         )
-        used = found.where.split(":")[0].split(".")[0]
-        said = {entry["source"].split(":")[0].split(".")[0] for entry in found.left_out} | {used}
-        checkpoint.left_out += [
+        used = found.location.split(":")[0].split(".")[0]
+        said = {entry["source"].split(":")[0].split(".")[0] for entry in found.unused} | {used}
+        checkpoint.unused += [
             {"source": str(key), "reason": "state of the training run, no weights of the model"}
             for key, value in loaded.items()
             if str(key) not in said and not isinstance(value, torch.Tensor)
         ]
-    checkpoint.known = known_of_args(find_args(loaded), str(path))
+    checkpoint.metadata = metadata_from_args(find_args(loaded), str(path))
     return checkpoint

@@ -6,29 +6,29 @@ from typing import Any
 
 import torch
 
-from hf_mae.files.writing import whole_file, whole_folder
+from hf_mae.files.atomic import atomic_write_dir, atomic_write_file
 
 from .architecture import Architecture, read_architecture
 from .checkpoint import Checkpoint, read_checkpoint
 from .errors import ConversionError
-from .names import to_reference
-from .timm_layout import CLASS_MAP, sorts_otherwise, validate_flags, write_timm_folder
+from .key_mapping import to_mae_state_dict
+from .timm_layout import CLASS_MAP_FILE, has_different_timm_order, timm_validate_args, write_timm_folder
 
-FORMATS = ("reference", "timm")
+EXPORT_FORMATS = ("reference", "timm")
 
 
 @dataclass
-class Exported:
+class ExportResult:
     """What was written, and how timm's `validate.py` evaluates it."""
 
     architecture: Architecture
-    validate_flags: str | None = None  # None: it is no classifier, or timm cannot evaluate it the same way
+    timm_validate_args: str | None = None  # None: it is no classifier, or timm cannot evaluate it the same way
     note: str = ""  # a sentence on why timm cannot, or what else it needs
 
 
 def export_checkpoint(
     source: str | Path, destination: str | Path, *, to: str = "reference", overwrite: bool = False
-) -> Exported:
+) -> ExportResult:
     """Writes weights under the reference's names.
 
     Bit-exact, except that BEiT's missing key biases come back as zeros. `to="reference"` writes a `.pth`,
@@ -44,53 +44,55 @@ def export_checkpoint(
     Raises:
         ConversionError: one sentence on what is wrong; nothing was written.
     """
-    if to not in FORMATS:
-        raise ConversionError(f"--to takes one of {', '.join(FORMATS)}, not {to}.")
+    if to not in EXPORT_FORMATS:
+        raise ConversionError(f"--to takes one of {', '.join(EXPORT_FORMATS)}, not {to}.")
     if to == "timm":
         return _export_to_timm(source, Path(destination), overwrite)
-    with whole_file(destination, overwrite, ConversionError) as file:
+    with atomic_write_file(destination, overwrite, ConversionError) as file:
         checkpoint = read_checkpoint(source)
-        architecture = read_architecture(checkpoint.state, checkpoint.known, source=checkpoint.source)
-        torch.save({"model": _own_storages(checkpoint.state), "args": checkpoint.known.to_args()}, file)
-    return _with_flags(Path(destination), checkpoint, architecture)
+        architecture = read_architecture(checkpoint.state, checkpoint.metadata, source=checkpoint.source)
+        torch.save({"model": _clone_views(checkpoint.state), "args": checkpoint.metadata.to_args()}, file)
+    return _build_result(Path(destination), checkpoint, architecture)
 
 
-def _export_to_timm(source: str | Path, destination: Path, overwrite: bool) -> Exported:
-    with whole_folder(destination, overwrite, ConversionError) as folder:
+def _export_to_timm(source: str | Path, destination: Path, overwrite: bool) -> ExportResult:
+    with atomic_write_dir(destination, overwrite, ConversionError) as folder:
         checkpoint = read_checkpoint(source)
         state = {n: t for n, t in checkpoint.state.items() if not n.startswith(("decoder_", "mask_token"))}
-        architecture = read_architecture(state, checkpoint.known, source=checkpoint.source)
-        write_timm_folder(folder, checkpoint.known, architecture, state)
+        architecture = read_architecture(state, checkpoint.metadata, source=checkpoint.source)
+        write_timm_folder(folder, checkpoint.metadata, architecture, state)
     if "head.weight" not in state:
-        return Exported(architecture)
-    class_map = f" --class-map {destination / CLASS_MAP}" if checkpoint.known.class_names else ""
-    return Exported(architecture, f"--model local-dir:{destination} --pretrained{class_map}")
+        return ExportResult(architecture)
+    class_map = f" --class-map {destination / CLASS_MAP_FILE}" if checkpoint.metadata.class_names else ""
+    return ExportResult(architecture, f"--model local-dir:{destination} --pretrained{class_map}")
 
 
-def _with_flags(destination: Path, checkpoint: Checkpoint, architecture: Architecture) -> Exported:
+def _build_result(destination: Path, checkpoint: Checkpoint, architecture: Architecture) -> ExportResult:
     if "head.weight" not in checkpoint.state:
-        return Exported(architecture)
+        return ExportResult(architecture)
     try:
-        flags = validate_flags(destination, checkpoint.known, architecture, checkpoint.state)
+        flags = timm_validate_args(destination, checkpoint.metadata, architecture, checkpoint.state)
     except ConversionError as error:
-        return Exported(architecture, note=str(error))
-    names = checkpoint.known.class_names
-    if names and sorts_otherwise(names):
-        return Exported(
-            architecture, flags, f"timm sorts these classes otherwise: --to timm writes a {CLASS_MAP} with their order."
+        return ExportResult(architecture, note=str(error))
+    names = checkpoint.metadata.class_names
+    if names and has_different_timm_order(names):
+        return ExportResult(
+            architecture,
+            flags,
+            f"timm sorts these classes otherwise: --to timm writes a {CLASS_MAP_FILE} with their order.",
         )
-    return Exported(architecture, flags)
+    return ExportResult(architecture, flags)
 
 
 def export_model(model: Any, target: str) -> dict[str, torch.Tensor]:
     """The reference's state dict of a stock model in memory; `target` is a key of `names.TARGETS`."""
-    state, unknown = to_reference(model.state_dict(), target)
+    state, unknown = to_mae_state_dict(model.state_dict(), target)
     if unknown:
         raise ValueError(f"not a {target} model of this architecture: unknown parameters {', '.join(unknown[:5])}")
-    return _own_storages(state)
+    return _clone_views(state)
 
 
-def _own_storages(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _clone_views(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """`torch.save` writes whole storages: a view must not take the rest of its storage with it."""
     return {
         name: tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()

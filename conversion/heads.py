@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 from .checkpoint import Checkpoint
 from .errors import ConversionError
-from .names import is_reference_name
+from .key_mapping import is_mae_key
 
 # Modules of a training program, beside the model in one state dict, that take no part in its function.
-BESIDE_THE_MODEL = r"(criterion|loss\w*|\w*metrics?|\w*(acc|auroc|f1|accuracy))\."
+TRAINING_MODULES = r"(criterion|loss\w*|\w*metrics?|\w*(acc|auroc|f1|accuracy))\."
 
 
 @dataclass
@@ -17,11 +17,11 @@ class Head:
 
     num_labels: int
     names: list[str] | None
-    why_new: str
+    reset_reason: str
     notes: list[str] = field(default_factory=list)
 
 
-def settle_head(checkpoint: Checkpoint, target: str, names: list[str] | None, num_labels: int | None) -> Head:
+def resolve_head(checkpoint: Checkpoint, target: str, names: list[str] | None, num_labels: int | None) -> Head:
     """Decides between the checkpoint's head and a fresh one.
 
     Args:
@@ -32,20 +32,20 @@ def settle_head(checkpoint: Checkpoint, target: str, names: list[str] | None, nu
         ConversionError: there are no classes, they contradict each other, or the head that would be kept was trained
             on something that the target does not compute.
     """
-    kept = settle_classes(checkpoint, names, num_labels)
-    if not kept.why_new:
-        _refuse_another_function(checkpoint, target)
+    kept = resolve_classes(checkpoint, names, num_labels)
+    if not kept.reset_reason:
+        _check_head_function(checkpoint, target)
     return kept
 
 
-def settle_classes(checkpoint: Checkpoint, names: list[str] | None, num_labels: int | None) -> Head:
+def resolve_classes(checkpoint: Checkpoint, names: list[str] | None, num_labels: int | None) -> Head:
     """Decides between the checkpoint's head and a fresh one by the classes alone.
 
     Raises:
         ConversionError: there are no classes, or they contradict each other.
     """
     head = checkpoint.state.get("head.weight")
-    own, own_names = (None if head is None else head.shape[0]), checkpoint.known.class_names
+    own, own_names = (None if head is None else head.shape[0]), checkpoint.metadata.class_names
     wanted = len(names) if names else num_labels or own
     if wanted is None:
         raise ConversionError("A classifier needs its classes: pass --num_labels N, or --labels FILE.")
@@ -68,9 +68,9 @@ def settle_classes(checkpoint: Checkpoint, names: list[str] | None, num_labels: 
     return kept
 
 
-def _refuse_another_function(checkpoint: Checkpoint, target: str) -> None:
+def _check_head_function(checkpoint: Checkpoint, target: str) -> None:
     """Refuses to keep a head whose input the target's pooling does not compute."""
-    trained, source = _trained_pooling(checkpoint), checkpoint.source
+    trained, source = _infer_pooling(checkpoint), checkpoint.source
     if trained != target:
         raise ConversionError(
             f"{source} was fine-tuned with --pooling {trained}, so its head does not fit {target}: "
@@ -79,7 +79,7 @@ def _refuse_another_function(checkpoint: Checkpoint, target: str) -> None:
     unknown = [
         name
         for name in checkpoint.state
-        if not (is_reference_name(name) or name.startswith("decoder") or re.match(BESIDE_THE_MODEL, name))
+        if not (is_mae_key(name) or name.startswith("decoder") or re.match(TRAINING_MODULES, name))
     ]
     if unknown:
         raise ConversionError(
@@ -88,10 +88,10 @@ def _refuse_another_function(checkpoint: Checkpoint, target: str) -> None:
         )
 
 
-def _trained_pooling(checkpoint: Checkpoint) -> str:
+def _infer_pooling(checkpoint: Checkpoint) -> str:
     """`mean` or `cls`, by the norms that the checkpoint has and what it says; what no stock class computes is
     refused."""
-    state, known, source = checkpoint.state, checkpoint.known, checkpoint.source
+    state, known, source = checkpoint.state, checkpoint.metadata, checkpoint.source
     instead = "convert it --to backbone, or fine-tune from its encoder"
     if "fc_norm.weight" in state:
         if (known.model or "").lower().startswith("retfound"):

@@ -45,7 +45,7 @@ def initial_value(name: str, shape: tuple[int, ...], generator: torch.Generator 
 
 
 @torch.no_grad()
-def initialize_as_reference(model: nn.Module, target: str, generator: torch.Generator | None = None) -> nn.Module:
+def initialize_mae_weights(model: nn.Module, target: str, generator: torch.Generator | None = None) -> nn.Module:
     """Sets every parameter of a stock model as the reference initialises it, in place.
 
     transformers' own initialisation leaves the position embeddings of ViTMAE at zero (encoder and decoder), which the
@@ -55,12 +55,12 @@ def initialize_as_reference(model: nn.Module, target: str, generator: torch.Gene
         model: a stock model whose parameters are those of `names.TARGETS[target]`.
         target: `pretraining`, `cls`, `mean` or `backbone`.
     """
-    from .names import to_reference, to_transformers
+    from .key_mapping import to_mae_state_dict, to_transformers_state_dict
 
-    fresh, unknown = to_reference(model.state_dict(), target)
+    fresh, unknown = to_mae_state_dict(model.state_dict(), target)
     if unknown:
         raise ValueError(f"not a {target} model of this architecture: unknown parameters {', '.join(unknown[:5])}")
     # The fused projection is initialised as one matrix, as in the reference.
     fresh = {name: initial_value(name, tuple(tensor.shape), generator) for name, tensor in fresh.items()}
-    model.load_state_dict(to_transformers(fresh, target).tensors)
+    model.load_state_dict(to_transformers_state_dict(fresh, target).tensors)
     return model

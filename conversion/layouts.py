@@ -13,17 +13,17 @@ from typing import Any
 import torch
 
 from .errors import ConversionError
-from .names import is_reference_name
+from .key_mapping import is_mae_key
 
-WEIGHTS = ("plain", "ema")  # of `--weights`
-ANCHOR = "patch_embed.proj.weight"  # the parameter by which a ViT is recognised
-DEPTH = 6  # of dicts in dicts that are looked into
-WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"}
-AVERAGED = {"ema", "teacher", "momentum", "averaged", "swa", "shadow", "target"}  # words in names of averaged weights
-DISTILLED = {"teacher", "momentum"}  # averaged weights that their method hands on: DINO, iBOT, MoCo
+WEIGHTS_CHOICES = ("plain", "ema")  # of `--weights`
+PATCH_EMBED_KEY = "patch_embed.proj.weight"  # the parameter by which a ViT is recognised
+MAX_NESTING = 6  # of dicts in dicts that are looked into
+WRAPPER_PREFIXES = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"}
+EMA_WORDS = {"ema", "teacher", "momentum", "averaged", "swa", "shadow", "target"}  # words in names of averaged weights
+TEACHER_WORDS = {"teacher", "momentum"}  # averaged weights that their method hands on: DINO, iBOT, MoCo
 
 # Layouts that are not this architecture, by a name that only they have: (pattern, what it is).
-FOREIGN_LAYOUTS = (
+UNSUPPORTED_LAYOUTS = (
     (
         r"lora_[AB]\b|lora_(down|up)\b",
         "a LoRA adapter, which holds no full weights: merge it into its base model first",
@@ -44,7 +44,7 @@ FOREIGN_LAYOUTS = (
 )
 
 # MMPretrain's names, as far as they differ: (pattern, the reference's).
-MMPRETRAIN = (
+MMPRETRAIN_KEY_MAPPING = (
     (r"patch_embed\.projection\.", "patch_embed.proj."),
     (r"(^|\.)neck\.decoder_blocks\.", r"\1decoder_blocks."),
     (r"(^|\.)neck\.ln1\.", r"\1decoder_norm."),
@@ -61,52 +61,52 @@ MMPRETRAIN = (
 
 
 @dataclass
-class Found:
+class ViTStateDict:
     """A ViT in a loaded object."""
 
-    where: str  # keys and prefix that lead to it, as `state_dict: model.`; empty at the top
+    location: str  # keys and prefix that lead to it, as `state_dict: model.`; empty at the top
     state: dict[str, torch.Tensor]
-    left_out: list[dict[str, Any]] = field(default_factory=list)
+    unused: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
-    def distilled(self) -> bool:
+    def is_self_distilled(self) -> bool:
         """Whether its name says that these are what a self-distillation hands on."""
-        return bool(DISTILLED & _words(self.where))
+        return bool(TEACHER_WORDS & _split_words(self.location))
 
     @property
-    def averaged(self) -> bool:
+    def is_averaged(self) -> bool:
         """Whether its name says that these are averaged weights."""
-        return bool(AVERAGED & _words(self.where))
+        return bool(EMA_WORDS & _split_words(self.location))
 
 
-def _words(where: str) -> set[str]:
-    return {word for word in re.split(r"[^a-z0-9]+", where.lower()) if word}
+def _split_words(location: str) -> set[str]:
+    return {word for word in re.split(r"[^a-z0-9]+", location.lower()) if word}
 
 
-def find_vit(loaded: Any, source: str, weights: str | None = None) -> Found:
+def find_vit_state_dict(content: Any, source: str, weights: str | None = None) -> ViTStateDict:
     """The ViT of a loaded checkpoint.
 
     Args:
-        loaded: what the file held.
+        content: what the file held.
         weights: `plain` or `ema`, where both may be there; None: the plain ones, or the only ones, or those that
             self-distillation hands on (the teacher's); what else there is, is said.
 
     Raises:
         ConversionError: there is none, or it cannot be known which is meant; it names what is there.
     """
-    if not isinstance(loaded, Mapping):
-        raise ConversionError(f"{source} holds a {type(loaded).__name__}, not the dict of a checkpoint or state dict.")
-    states = list(_state_dicts(loaded))
+    if not isinstance(content, Mapping):
+        raise ConversionError(f"{source} holds a {type(content).__name__}, not the dict of a checkpoint or state dict.")
+    states = list(_iter_state_dicts(content))
     if not states:
-        keys = [str(key) for key in loaded]
+        keys = [str(key) for key in content]
         raise ConversionError(f"{source} holds no tensors: its keys are {', '.join(keys[:6]) or '(none)'}.")
-    found = [vit for where, state in states for vit in _vits_of(where, state, source)]
+    found = [vit for where, state in states for vit in _find_vits(where, state, source)]
     if not found:
-        _refuse_without_vit(states, source)
-    chosen = _choose(found, source, weights)
+        _raise_vit_not_found(states, source)
+    chosen = _select_vit(found, source, weights)
     if not is_beit(chosen.state):
-        refuse_foreign(chosen.state, source)
+        check_supported_layout(chosen.state, source)
     return chosen
 
 
@@ -116,34 +116,38 @@ def is_beit(state: Mapping[str, Any]) -> bool:
     return tables and "cls_token" in state and "blocks.0.attn.q_bias" in state
 
 
-def _state_dicts(loaded: Mapping[Any, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+def _iter_state_dicts(content: Mapping[Any, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every dict that holds tensors by name, with the keys that lead to it."""
-    if any(isinstance(value, torch.Tensor) and isinstance(name, str) for name, value in loaded.items()):
-        yield ".".join(path), {str(name): value for name, value in loaded.items()}
-    if len(path) < DEPTH:
-        for key, value in loaded.items():
+    if any(isinstance(value, torch.Tensor) and isinstance(name, str) for name, value in content.items()):
+        yield ".".join(path), {str(name): value for name, value in content.items()}
+    if len(path) < MAX_NESTING:
+        for key, value in content.items():
             if isinstance(value, Mapping):
-                yield from _state_dicts(value, (*path, str(key)))
+                yield from _iter_state_dicts(value, (*path, str(key)))
 
 
-def _vits_of(where: str, state: dict[str, Any], source: str) -> list[Found]:
+def _find_vits(location: str, state: dict[str, Any], source: str) -> list[ViTStateDict]:
     """The ViTs of a state dict: one for each prefix of the patch embedding."""
     odd = [
         {"source": name, "reason": f"no tensor ({type(value).__name__})"}
         for name, value in state.items()
         if not isinstance(value, (torch.Tensor, Mapping))
     ]
-    names, notes = _tidy_names([name for name, value in state.items() if isinstance(value, torch.Tensor)], source)
-    prefixes = sorted({new.removesuffix(ANCHOR) for new in names.values() if re.search(rf"(^|\.){ANCHOR}$", new)})
+    names, notes = _normalize_keys([name for name, value in state.items() if isinstance(value, torch.Tensor)], source)
+    prefixes = sorted(
+        {new.removesuffix(PATCH_EMBED_KEY) for new in names.values() if re.search(rf"(^|\.){PATCH_EMBED_KEY}$", new)}
+    )
     found = []
     for prefix in prefixes:
-        vit = Found(f"{where}: {prefix}" if where and prefix else where or prefix, {}, list(odd), list(notes))
+        vit = ViTStateDict(
+            f"{location}: {prefix}" if location and prefix else location or prefix, {}, list(odd), list(notes)
+        )
         for old, new in names.items():
             inside = new.startswith(prefix)
             others = any(new.startswith(other) for other in prefixes if other != prefix and len(other) > len(prefix))
             name = new.removeprefix(prefix) if inside else new
-            if others or not (inside or (len(prefixes) == 1 and is_reference_name(name))):
-                vit.left_out.append({"source": old, "reason": f"outside the part '{prefix.rstrip('.')}'"})
+            if others or not (inside or (len(prefixes) == 1 and is_mae_key(name))):
+                vit.unused.append({"source": old, "reason": f"outside the part '{prefix.rstrip('.')}'"})
                 continue
             if name in vit.state:
                 raise ConversionError(f"{source} holds some parameters both with and without the prefix '{prefix}'.")
@@ -154,63 +158,63 @@ def _vits_of(where: str, state: dict[str, Any], source: str) -> list[Found]:
     return found
 
 
-def _tidy_names(names: list[str], source: str) -> tuple[dict[str, str], list[str]]:
+def _normalize_keys(names: list[str], source: str) -> tuple[dict[str, str], list[str]]:
     """Names without what wrappers put into them, and those of MMPretrain under the reference's."""
-    tidy = {name: ".".join(part for part in name.split(".") if part not in WRAPPERS) for name in names}
-    wrappers = sorted({part for name in names for part in name.split(".")} & WRAPPERS)
+    tidy = {name: ".".join(part for part in name.split(".") if part not in WRAPPER_PREFIXES) for name in names}
+    wrappers = sorted({part for name in names for part in name.split(".")} & WRAPPER_PREFIXES)
     notes = [f"wrappers' names were taken out of the parameters' ({', '.join(wrappers)})"] if wrappers else []
     if any(name.endswith("patch_embed.projection.weight") for name in tidy.values()):
-        tidy = {old: _of_mmpretrain(name) for old, name in tidy.items()}
+        tidy = {old: _mmpretrain_to_mae_key(name) for old, name in tidy.items()}
         notes.append("the names are MMPretrain's")
     if len(set(tidy.values())) < len(tidy):
         raise ConversionError(f"{source} holds some parameters twice, with and without {', '.join(wrappers)}.")
     return tidy, notes
 
 
-def _of_mmpretrain(name: str) -> str:
-    for pattern, ours in MMPRETRAIN:
+def _mmpretrain_to_mae_key(name: str) -> str:
+    for pattern, ours in MMPRETRAIN_KEY_MAPPING:
         name = re.sub(pattern, ours, name)
     return name
 
 
-def _refuse_without_vit(states: list[tuple[str, dict[str, Any]]], source: str) -> None:
+def _raise_vit_not_found(states: list[tuple[str, dict[str, Any]]], source: str) -> None:
     for _, state in states:
-        refuse_foreign(state, source)
+        check_supported_layout(state, source)
     where, state = max(states, key=lambda pair: len(pair[1]))
     names = ", ".join(list(state)[:4])
     inside = f" under {where}" if where else ""
-    raise ConversionError(f"{source} is no ViT MAE: it has no {ANCHOR}; its first names{inside} are {names}.")
+    raise ConversionError(f"{source} is no ViT MAE: it has no {PATCH_EMBED_KEY}; its first names{inside} are {names}.")
 
 
-def _choose(found: list[Found], source: str, weights: str | None) -> Found:
+def _select_vit(candidates: list[ViTStateDict], source: str, weights: str | None) -> ViTStateDict:
     """The one that is meant, with a word on what else there is."""
-    averaged = [vit for vit in found if vit.averaged]
-    plain = [vit for vit in found if not vit.averaged]
+    averaged = [vit for vit in candidates if vit.is_averaged]
+    plain = [vit for vit in candidates if not vit.is_averaged]
     if weights == "ema" and not averaged:
         raise ConversionError(f"{source} holds no averaged weights: leave --weights ema out.")
     if weights == "plain" and not plain:
-        raise ConversionError(f"{source} holds averaged weights alone ({averaged[0].where}): leave --weights out.")
-    distilled = [vit for vit in averaged if vit.distilled]
+        raise ConversionError(f"{source} holds averaged weights alone ({averaged[0].location}): leave --weights out.")
+    distilled = [vit for vit in averaged if vit.is_self_distilled]
     group = {"ema": averaged, "plain": plain, None: distilled or plain or averaged}[weights]
     if len(group) > 1:
-        names = ", ".join(vit.where or "(the top)" for vit in group)
+        names = ", ".join(vit.location or "(the top)" for vit in group)
         raise ConversionError(
             f"{source} holds {len(group)} ViTs ({names}), and nothing says which is meant: save the one alone."
         )
     chosen = group[0]
-    if chosen.averaged:
-        chosen.notes.append(f"these are the averaged weights ({chosen.where})")
-    for other in found:
+    if chosen.is_averaged:
+        chosen.notes.append(f"these are the averaged weights ({chosen.location})")
+    for other in candidates:
         if other is not chosen:
-            kind, flag = ("averaged", "ema") if other.averaged else ("plain", "plain")
-            said = f"it holds {kind} weights too ({other.where}): --weights {flag} takes them"
+            kind, flag = ("averaged", "ema") if other.is_averaged else ("plain", "plain")
+            said = f"it holds {kind} weights too ({other.location}): --weights {flag} takes them"
             chosen.notes.append(said)
-            chosen.left_out.append({"source": other.where, "reason": f"{kind} weights: --weights {flag} takes them"})
+            chosen.unused.append({"source": other.location, "reason": f"{kind} weights: --weights {flag} takes them"})
     return chosen
 
 
-def refuse_foreign(state: Mapping[str, Any], source: str) -> None:
+def check_supported_layout(state: Mapping[str, Any], source: str) -> None:
     """Refuses, by name, layouts that are not this architecture."""
-    for pattern, what in FOREIGN_LAYOUTS:
+    for pattern, what in UNSUPPORTED_LAYOUTS:
         if found := next((name for name in state if re.search(pattern, name)), None):
             raise ConversionError(f"{source} is {what} (it has {found}).")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_mae.files.writing import write_json
+from hf_mae.files.atomic import write_json
 
 from .errors import ConversionError
 
@@ -12,10 +12,10 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 BILINEAR, BICUBIC = 2, 3  # PIL.Image.Resampling
 PROCESSOR_FILE = "preprocessor_config.json"
-PROCESSORS = ("auto", "square", "reference")
+PROCESSOR_CHOICES = ("auto", "square", "reference")
 
 
-def reference_image_processor(
+def mae_image_processor(
     image_size: int, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
 ) -> Any:
     """Resize(256) + CenterCrop(224), scaled to other image sizes as `build_transform` in the reference's datasets.py.
@@ -62,39 +62,39 @@ def write_image_processor(folder: Path, config: Any, source: dict[str, Any] | No
     size, channels = config.image_size, config.num_channels
     height_width = (size, size) if isinstance(size, int) else tuple(size)
     if kind != "auto":
-        _of_kind(kind, height_width, channels, source or {}).save_pretrained(folder)
+        _build_image_processor(kind, height_width, channels, source or {}).save_pretrained(folder)
         return []
     if source is not None:
-        scaled = _scaled_to(source, height_width)
+        scaled = _scale_processor(source, height_width)
         write_json(folder / PROCESSOR_FILE, scaled)
-        _refuse_unreadable(folder, source)
+        _check_processor_loads(folder, source)
         changed = [] if scaled == source else [f"its image processor was scaled to {height_width[0]} pixels"]
         return ["the image processor is the source's own", *changed]
     if channels != 3:
         return [f"no image processor is written: there is none for images of {channels} channels"]
     if height_width[0] != height_width[1]:
-        squeezing_image_processor(height_width).save_pretrained(folder)
+        square_resize_processor(height_width).save_pretrained(folder)
         return [f"the image processor resizes every image to {height_width[0]} x {height_width[1]}"]
-    reference_image_processor(height_width[0]).save_pretrained(folder)
+    mae_image_processor(height_width[0]).save_pretrained(folder)
     return []
 
 
-def _of_kind(kind: str, height_width: tuple[int, ...], channels: int, source: dict[str, Any]) -> Any:
+def _build_image_processor(kind: str, height_width: tuple[int, ...], channels: int, source: dict[str, Any]) -> Any:
     """A fresh image processor that was asked for, with the mean and std of the source's own."""
     if channels != 3:
         raise ConversionError(f"--processor {kind} is for images of 3 channels, and these have {channels}.")
     colours = source.get("image_mean", IMAGENET_MEAN), source.get("image_std", IMAGENET_STD)
     if kind == "square":
-        return squeezing_image_processor(height_width, *colours, source.get("resample", BICUBIC))
+        return square_resize_processor(height_width, *colours, source.get("resample", BICUBIC))
     if height_width[0] != height_width[1]:
         raise ConversionError(
             f"--processor reference cuts out squares, and this model takes images of {height_width[0]} x "
             f"{height_width[1]}: pass --processor square."
         )
-    return reference_image_processor(height_width[0], *colours)
+    return mae_image_processor(height_width[0], *colours)
 
 
-def squeezing_image_processor(
+def square_resize_processor(
     height_width: tuple[int, ...],
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
@@ -112,17 +112,17 @@ def squeezing_image_processor(
     )
 
 
-def sides(size: Any) -> dict[str, Any] | None:
+def size_to_dict(size: Any) -> dict[str, Any] | None:
     """A size of an image processor as a dict; a number is a square."""
     if isinstance(size, int):
         return {"height": size, "width": size}
     return size if isinstance(size, dict) else None
 
 
-def _scaled_to(processor: dict[str, Any], height_width: tuple[int, ...]) -> dict[str, Any]:
+def _scale_processor(processor: dict[str, Any], height_width: tuple[int, ...]) -> dict[str, Any]:
     """The same processor for another image size; itself where it gives that already, or its size is of another kind."""
     cropped = processor.get("do_center_crop") and processor.get("crop_size")
-    made = sides(processor.get("crop_size") if cropped else processor.get("size"))
+    made = size_to_dict(processor.get("crop_size") if cropped else processor.get("size"))
     if made is None or not isinstance(made.get("height"), int) or made["height"] < 1:
         return processor
     if (made["height"], made.get("width")) == height_width:
@@ -140,7 +140,7 @@ def _scaled_to(processor: dict[str, Any], height_width: tuple[int, ...]) -> dict
     return scaled
 
 
-def _refuse_unreadable(folder: Path, source: dict[str, Any]) -> None:
+def _check_processor_loads(folder: Path, source: dict[str, Any]) -> None:
     from PIL import Image
     from transformers import AutoImageProcessor
 

@@ -7,26 +7,26 @@ from typing import Any
 
 import torch
 
-from hf_mae.compat.timm import refuse_old_networks
-from hf_mae.errors import first_line
+from hf_mae.compat.timm import check_timm_version
+from hf_mae.errors import first_error_line
 
-from .bounds import (
-    is_timm,
-    refuse_foreign_config,
-    refuse_foreign_folder,
-    refuse_foreign_timm,
-    refuse_huge_config,
-    refuse_huge_processor,
-    refuse_odd_config,
-)
 from .checkpoint import Checkpoint
 from .errors import ConversionError
-from .known import CARRIED, Known
-from .names import to_reference
-from .opening import refuse_what_is_no_weights
-from .report import CERTIFICATE
+from .key_mapping import to_mae_state_dict
+from .metadata import COPIED_CONFIG_FIELDS, CheckpointMetadata
+from .report import REPORT_FILE
+from .safety import (
+    check_config_dict,
+    check_config_sizes,
+    check_config_values,
+    check_model_folder,
+    check_processor_sizes,
+    check_timm_config,
+    is_timm,
+)
+from .weights_io import check_weights_file
 
-SPARE = 50_000_000  # parameters of a fresh head and the like, which the weights need not hold
+MAX_MISSING_PARAMETERS = 50_000_000  # parameters of a fresh head and the like, which the weights need not hold
 
 
 def read_pretrained(source: str) -> Checkpoint:
@@ -40,27 +40,27 @@ def read_pretrained(source: str) -> Checkpoint:
         raise ConversionError(f"{source} does not exist, and it cannot be a Hub id.")
     if folder.exists() and not (folder / "config.json").is_file():
         raise ConversionError(f"{source} is no transformers model: it has no config.json.")
-    files = _weight_files(folder)
+    files = _find_weight_files(folder)
     config = read_config(source)
-    class_name, target = stock_class(config, source)
-    model, info = load_stock(source, class_name)
+    class_name, target = find_stock_class(config, source)
+    model, info = load_stock_model(source, class_name)
     if missing := sorted(info["missing_keys"]):
         raise ConversionError(f"{source} lacks parameters of a {class_name}: {', '.join(missing[:5])}.")
-    state, unknown = to_reference(model.state_dict(), target)
+    state, unknown = to_mae_state_dict(model.state_dict(), target)
     checkpoint = Checkpoint(state, source, f"transformers {class_name}", stock_class=class_name)
-    checkpoint.left_out = [{"source": name, "reason": "not a parameter of the MAE ViT"} for name in unknown]
-    checkpoint.left_out += [
+    checkpoint.unused = [{"source": name, "reason": "not a parameter of the MAE ViT"} for name in unknown]
+    checkpoint.unused += [
         {"source": name, "reason": f"not loaded by {class_name}"} for name in sorted(info["unexpected_keys"])
     ]
-    certificate = _certificate_of(folder)
-    checkpoint.known = known_of_config(config, target, set(certificate.get("supposed", {})))
-    checkpoint.distilled = certificate.get("source", {}).get("distilled") is True
-    checkpoint.known.image_processor = processor_of(source)
+    certificate = _read_conversion_report(folder)
+    checkpoint.metadata = metadata_from_config(config, target, set(certificate.get("assumed", {})))
+    checkpoint.is_self_distilled = certificate.get("source", {}).get("distilled") is True
+    checkpoint.metadata.image_processor = read_processor_config(source)
     checkpoint.file = files[0] if files else None
     return checkpoint
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def _find_weight_files(folder: Path) -> list[Path]:
     """The files of weights of a local folder; what is no weights is refused by its name."""
     if not folder.exists():
         return []
@@ -70,7 +70,7 @@ def _weight_files(folder: Path) -> list[Path]:
     if not files:
         raise ConversionError(f"{folder} has a config.json and no weights (model.safetensors or pytorch_model.bin).")
     for path in files:
-        refuse_what_is_no_weights(path)
+        check_weights_file(path)
     return files
 
 
@@ -83,34 +83,34 @@ def read_config(source: str) -> Any:
     from transformers import AutoConfig, PretrainedConfig
 
     if Path(source).is_dir():
-        refuse_foreign_folder(Path(source))
+        check_model_folder(Path(source))
     try:
         values, _ = PretrainedConfig.get_config_dict(source)
-        refuse_foreign_config(values, f"The configuration of {source}")
+        check_config_dict(values, f"The configuration of {source}")
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except ConversionError:
         raise
     except Exception as error:  # transformers and huggingface_hub raise many kinds here; one sentence serves them all
         raise ConversionError(
-            f"{source} is no file, no model folder and cannot be had from the Hub ({first_line(error)})."
+            f"{source} is no file, no model folder and cannot be had from the Hub ({first_error_line(error)})."
         ) from None
-    refuse_huge_config(config, source)
-    refuse_odd_config(config, source)
+    check_config_sizes(config, source)
+    check_config_values(config, source)
     if is_timm(config):
-        refuse_old_networks()
-        refuse_foreign_timm(config.to_dict(), f"The configuration of {source}")
-        _drop_what_the_wrapper_says(config)
+        check_timm_version()
+        check_timm_config(config.to_dict(), f"The configuration of {source}")
+        _drop_wrapper_arguments(config)
     return config
 
 
-def _drop_what_the_wrapper_says(config: Any) -> None:
+def _drop_wrapper_arguments(config: Any) -> None:
     """Of a configuration that timm wrote: its class count and channels, which transformers passes on a second time."""
     config.model_args = {
         name: value for name, value in (config.model_args or {}).items() if name not in ("num_classes", "in_chans")
     }
 
 
-def load_stock(source: str, class_name: str, config: Any = None) -> tuple[Any, dict[str, Any]]:
+def load_stock_model(source: str, class_name: str, config: Any = None) -> tuple[Any, dict[str, Any]]:
     """A source in its own stock class (or one of transformers' Auto classes), in float32, and what loading it says.
 
     Args:
@@ -121,11 +121,11 @@ def load_stock(source: str, class_name: str, config: Any = None) -> tuple[Any, d
     """
     import transformers
 
-    files = _weight_files(Path(source))
+    files = _find_weight_files(Path(source))
     arguments: dict[str, Any] = {"add_pooling_layer": False} if class_name == "ViTModel" else {}
     used = read_config(source) if config is None else config
     if files:
-        _refuse_more_than_there_is(source, getattr(transformers, class_name), used, files)
+        _check_parameter_count(source, getattr(transformers, class_name), used, files)
     try:
         loaded, info = getattr(transformers, class_name).from_pretrained(
             source,
@@ -137,7 +137,7 @@ def load_stock(source: str, class_name: str, config: Any = None) -> tuple[Any, d
             **arguments,
         )
     except Exception as error:  # many kinds, from safetensors, torch and transformers
-        raise ConversionError(f"{source} cannot be loaded as {class_name} ({first_line(error)}).") from None
+        raise ConversionError(f"{source} cannot be loaded as {class_name} ({first_error_line(error)}).") from None
     if info["mismatched_keys"] and config is None:
         name, weights, configured = sorted(info["mismatched_keys"])[0]
         raise ConversionError(
@@ -147,7 +147,7 @@ def load_stock(source: str, class_name: str, config: Any = None) -> tuple[Any, d
     return loaded, info
 
 
-def _refuse_more_than_there_is(source: str, kind: Any, config: Any, files: list[Path]) -> None:
+def _check_parameter_count(source: str, model_class: Any, config: Any, files: list[Path]) -> None:
     """Refuses a configuration of many more parameters than the files can hold: what is missing would be made up, and
     memory taken for it.
 
@@ -156,21 +156,23 @@ def _refuse_more_than_there_is(source: str, kind: Any, config: Any, files: list[
     """
     try:
         with torch.device("meta"):
-            model = kind.from_config(config) if hasattr(kind, "from_config") else kind(config)
+            model = model_class.from_config(config) if hasattr(model_class, "from_config") else model_class(config)
     except Exception as error:  # whatever a class makes of values that it does not expect
-        raise ConversionError(f"{source} cannot be built as its config.json says ({first_line(error)}).") from None
+        raise ConversionError(
+            f"{source} cannot be built as its config.json says ({first_error_line(error)})."
+        ) from None
     asked, held = sum(p.numel() for p in model.parameters()), sum(path.stat().st_size for path in files)
-    if asked > held + SPARE:  # a byte for each at least
+    if asked > held + MAX_MISSING_PARAMETERS:  # a byte for each at least
         raise ConversionError(
             f"{source} contradicts itself: its config.json asks for {asked / 1e6:,.0f} million parameters, and its "
             f"weights are of {held / 1e6:,.0f} MB."
         )
 
 
-def known_of_config(config: Any, target: str, supposed: set[str]) -> Known:
+def metadata_from_config(config: Any, target: str, assumed: set[str]) -> CheckpointMetadata:
     """What a configuration tells; what its certificate calls supposed is not known."""
     size = config.image_size
-    known = Known(
+    known = CheckpointMetadata(
         num_attention_heads=config.num_attention_heads,
         image_size=(size, size) if isinstance(size, int) else (size[0], size[1]),
         pooling=target if target in ("cls", "mean") else None,
@@ -184,23 +186,23 @@ def known_of_config(config: Any, target: str, supposed: set[str]) -> Known:
         names = [label for _, label in sorted((int(index), label) for index, label in config.id2label.items())]
         known.class_names = None if names[:1] == ["LABEL_0"] else names
         changed = config.to_diff_dict()
-        known.config = {name: changed[name] for name in CARRIED if changed.get(name) is not None} or None
-    for name in supposed & {"norm_pix_loss", "mask_ratio"}:
+        known.config = {name: changed[name] for name in COPIED_CONFIG_FIELDS if changed.get(name) is not None} or None
+    for name in assumed & {"norm_pix_loss", "mask_ratio"}:
         setattr(known, name, None)
     return known
 
 
-def _certificate_of(folder: Path) -> dict[str, Any]:
+def _read_conversion_report(folder: Path) -> dict[str, Any]:
     """What an earlier conversion says of itself; nothing where there was none, or its file is damaged."""
     try:
-        told = json.loads((folder / CERTIFICATE).read_text(encoding="utf-8"))
+        told = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    parts = ("supposed", "source")
+    parts = ("assumed", "source")
     return {part: told[part] for part in parts if isinstance(told.get(part), dict)} if isinstance(told, dict) else {}
 
 
-def processor_of(source: str) -> dict[str, Any] | None:
+def read_processor_config(source: str) -> dict[str, Any] | None:
     """The image processor of a folder or Hub id, as its file holds it; None where there is none.
 
     Raises:
@@ -216,20 +218,20 @@ def processor_of(source: str) -> dict[str, Any] | None:
         raise ConversionError(
             f"{source}: its preprocessor_config.json is no image processor ({type(processor).__name__})."
         )
-    refuse_huge_processor(processor, source)
+    check_processor_sizes(processor, source)
     return {name: value for name, value in processor.items() if name != "auto_map"}
 
 
-def is_of_the_reference(config: Any, source: str) -> bool:
+def is_mae_vit(config: Any, source: str) -> bool:
     """Whether a configuration is of the MAE ViT, in one of its stock classes."""
     try:
-        stock_class(config, source)
+        find_stock_class(config, source)
     except ConversionError:
         return False
     return True
 
 
-def stock_class(config: Any, source: str) -> tuple[str, str]:
+def find_stock_class(config: Any, source: str) -> tuple[str, str]:
     """The class that loads a configuration, and its target in `names.TARGETS`; anything else is refused."""
     listed = config.architectures if isinstance(config.architectures, list) else []
     architectures = " ".join(map(str, listed))

@@ -4,7 +4,7 @@ import html
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-CERTIFICATE = "conversion.json"  # where it is kept, beside the weights
+REPORT_FILE = "conversion.json"  # where it is kept, beside the weights
 
 
 @dataclass
@@ -13,10 +13,10 @@ class ConversionReport:
 
     source: dict[str, Any]  # name, size in bytes, sha256, layout, whether self-distillation made it
     target: dict[str, Any]  # class, pooling, architecture
-    ledger: list[dict[str, Any]]  # {"source", "target": [...]}: every tensor that was used
-    left_out: list[dict[str, Any]]  # {"source", "reason"}: every tensor that was not
-    new: list[dict[str, Any]]  # {"target", "reason"}: every parameter of the target that the source lacks
-    supposed: dict[str, Any] = field(default_factory=dict)  # what nothing told: norm_pix_loss, num_attention_heads
+    mapping: list[dict[str, Any]]  # {"source", "target": [...]}: every tensor that was used
+    unused: list[dict[str, Any]]  # {"source", "reason"}: every tensor that was not
+    initialized: list[dict[str, Any]]  # {"target", "reason"}: every parameter of the target that the source lacks
+    assumed: dict[str, Any] = field(default_factory=dict)  # what nothing told: norm_pix_loss, num_attention_heads
     notes: list[str] = field(default_factory=list)
     verification: dict[str, Any] | None = None  # largest difference between both sides on random input, and which
     versions: dict[str, str] = field(default_factory=dict)
@@ -30,14 +30,14 @@ class ConversionReport:
         """What a person wants to know of it, a few lines."""
         lines = [
             f"{self.source['name']} ({self.source['layout']}) -> {self.target['class']}",
-            f"  used      {len(self.ledger)} tensors of the source",
+            f"  used      {len(self.mapping)} tensors of the source",
         ]
         reasons: dict[str, list[str]] = {}
-        for entry in self.left_out:
+        for entry in self.unused:
             reasons.setdefault(entry["reason"], []).append(entry["source"])
         for reason, names in reasons.items():
-            lines.append(f"  left out  {_some(names)}: {reason}")
-        for entry in self.new:
+            lines.append(f"  left out  {_abbreviate(names)}: {reason}")
+        for entry in self.initialized:
             lines.append(f"  new       {entry['target']}: {entry['reason']}")
         lines += [f"  note      {note}" for note in self.notes]
         if self.verification:
@@ -53,5 +53,5 @@ class ConversionReport:
         return f"<pre>{html.escape(self.summary())}</pre>"
 
 
-def _some(names: list[str]) -> str:
+def _abbreviate(names: list[str]) -> str:
     return ", ".join(names) if len(names) <= 3 else f"{', '.join(names[:2])} and {len(names) - 2} more"

@@ -8,24 +8,26 @@ from typing import Any
 
 from torch import Tensor
 
-from hf_mae.files.writing import write_text
+from hf_mae.files.atomic import write_text
 
 from .architecture import Architecture
 from .errors import ConversionError
-from .known import ACTIVATION, LAYER_NORM_EPS, Known
-from .preprocessing import reference_image_processor, sides
+from .metadata import ACTIVATION, LAYER_NORM_EPS, CheckpointMetadata
+from .preprocessing import mae_image_processor, size_to_dict
 
 INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # PIL.Image.Resampling
 # (patch size, width, blocks, heads) of the models that timm has under a name.
-NAMES = {
+TIMM_MODEL_NAMES = {
     (16, 192, 12, 3): "vit_tiny_patch16_224",
     (16, 384, 12, 6): "vit_small_patch16_224",
     (16, 768, 12, 12): "vit_base_patch16_224",
     (16, 1024, 24, 16): "vit_large_patch16_224",
     (14, 1280, 32, 16): "vit_huge_patch14_224",
 }
-OTHER_SIZES = "vit_base_patch16_224"  # the name under which a model of other sizes is built, every argument given
-CLASS_MAP = "class_map.txt"
+FALLBACK_MODEL_NAME = (
+    "vit_base_patch16_224"  # the name under which a model of other sizes is built, every argument given
+)
+CLASS_MAP_FILE = "class_map.txt"
 
 
 def timm_name(architecture: Architecture) -> str:
@@ -37,10 +39,10 @@ def timm_name(architecture: Architecture) -> str:
         architecture.num_attention_heads,
     )
     usual = architecture.intermediate_size == 4 * architecture.hidden_size and architecture.hidden_act == ACTIVATION
-    return NAMES.get(sizes, OTHER_SIZES) if usual else OTHER_SIZES
+    return TIMM_MODEL_NAMES.get(sizes, FALLBACK_MODEL_NAME) if usual else FALLBACK_MODEL_NAME
 
 
-def timm_sizes(architecture: Architecture) -> dict[str, Any]:
+def timm_model_args(architecture: Architecture) -> dict[str, Any]:
     """The arguments of timm's `VisionTransformer` of these sizes; images are (height, width) of `img_size`."""
     return {
         "img_size": architecture.height_width,
@@ -54,12 +56,12 @@ def timm_sizes(architecture: Architecture) -> dict[str, Any]:
     }
 
 
-def global_pool(state: Mapping[str, Tensor]) -> str:
+def timm_global_pool(state: Mapping[str, Tensor]) -> str:
     """timm's name for the pooling of a model with this state dict: patches are averaged where `fc_norm` norms them."""
     return "avg" if "fc_norm.weight" in state else "token"
 
 
-def data_config(known: Known, architecture: Architecture) -> dict[str, Any]:
+def data_config(metadata: CheckpointMetadata, architecture: Architecture) -> dict[str, Any]:
     """How timm prepares images as the image processor does: input size, crop, interpolation, mean, std.
 
     The resizing itself is torchvision's on PIL images in timm; transformers 5 resizes tensors, so that pixels differ
@@ -68,17 +70,17 @@ def data_config(known: Known, architecture: Architecture) -> dict[str, Any]:
     Raises:
         ConversionError: the image processor does something that timm's evaluation does not.
     """
-    processor = known.image_processor
+    processor = metadata.image_processor
     if processor is None and architecture.num_channels == 3:
-        processor = reference_image_processor(max(architecture.height_width)).to_dict()
+        processor = mae_image_processor(max(architecture.height_width)).to_dict()
     processor = processor or {}
-    resized, crop = sides(processor.get("size")), None
+    resized, crop = size_to_dict(processor.get("size")), None
     if processor.get("do_center_crop"):
-        crop = sides(processor.get("crop_size"))
+        crop = size_to_dict(processor.get("crop_size"))
     mode, share = "squash", 1.0
     shorter = resized.get("shortest_edge") if resized else None
     if isinstance(shorter, int) and crop and crop.get("height") == crop.get("width"):
-        mode, share = "center", _share(shorter, crop["height"])
+        mode, share = "center", _compute_crop_pct(shorter, crop["height"])
     given = (crop or resized or {}).get("height"), (crop or resized or {}).get("width")
     resampling = INTERPOLATIONS.get(processor.get("resample", -1))
     normed = processor.get("do_normalize", True)
@@ -100,7 +102,7 @@ def data_config(known: Known, architecture: Architecture) -> dict[str, Any]:
     }
 
 
-def _share(shorter: int, crop: int) -> float:
+def _compute_crop_pct(shorter: int, crop: int) -> float:
     """The `crop_pct` from which timm computes this shorter side: floor(crop / crop_pct)."""
     share = crop / shorter
     while math.floor(crop / share) < shorter:
@@ -108,7 +110,7 @@ def _share(shorter: int, crop: int) -> float:
     return share
 
 
-def refuse_for_timm(architecture: Architecture) -> None:
+def check_timm_compatible(architecture: Architecture) -> None:
     """Raises ConversionError where timm's ViT computes something else."""
     if architecture.layer_norm_eps != LAYER_NORM_EPS:
         raise ConversionError(
@@ -117,35 +119,39 @@ def refuse_for_timm(architecture: Architecture) -> None:
         )
 
 
-def validate_flags(destination: Path, known: Known, architecture: Architecture, state: Mapping[str, Tensor]) -> str:
+def timm_validate_args(
+    destination: Path, metadata: CheckpointMetadata, architecture: Architecture, state: Mapping[str, Tensor]
+) -> str:
     """The flags with which timm's `validate.py` evaluates an exported checkpoint as it was evaluated here.
 
     Raises:
         ConversionError: as of `data_config` and `refuse_for_timm`.
     """
-    refuse_for_timm(architecture)
-    data = data_config(known, architecture)
+    check_timm_compatible(architecture)
+    data = data_config(metadata, architecture)
     name = timm_name(architecture)
     flags = ["--model", name, "--checkpoint", str(destination), "--num-classes", str(len(state["head.weight"]))]
-    flags += ["--gp", global_pool(state), "--img-size", str(architecture.height_width[0])]
+    flags += ["--gp", timm_global_pool(state), "--img-size", str(architecture.height_width[0])]
     flags += ["--mean", *map(repr, data["mean"]), "--std", *map(repr, data["std"])]
     flags += ["--crop-pct", repr(data["crop_pct"]), "--crop-mode", data["crop_mode"]]
     flags += ["--interpolation", data["interpolation"]]
-    if name == OTHER_SIZES:  # ViT-B too: what it has already does no harm
-        sizes = timm_sizes(architecture)
+    if name == FALLBACK_MODEL_NAME:  # ViT-B too: what it has already does no harm
+        sizes = timm_model_args(architecture)
         names = ("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "act_layer")
         flags += ["--model-kwargs", *(f"{key}={sizes[key]}" for key in names)]
     return shlex.join(flags)
 
 
-def sorts_otherwise(names: list[str]) -> bool:
+def has_different_timm_order(names: list[str]) -> bool:
     """Whether timm, which sorts class folders as people count (2 before 10), would number these otherwise."""
     from timm.utils import natural_key
 
     return sorted(names, key=natural_key) != names
 
 
-def write_timm_folder(folder: Path, known: Known, architecture: Architecture, state: Mapping[str, Tensor]) -> None:
+def write_timm_folder(
+    folder: Path, metadata: CheckpointMetadata, architecture: Architecture, state: Mapping[str, Tensor]
+) -> None:
     """Writes what `timm.create_model("local-dir:FOLDER", pretrained=True)`, or `hf-hub:USER/NAME`, reads.
 
     `model.safetensors`, `config.json` with the way to prepare images, and `class_map.txt` with the classes in their
@@ -157,18 +163,18 @@ def write_timm_folder(folder: Path, known: Known, architecture: Architecture, st
     import timm
     from timm.models import save_for_hf
 
-    refuse_for_timm(architecture)
+    check_timm_compatible(architecture)
     head = state.get("head.weight")
     classes = 0 if head is None else len(head)
-    pooling = global_pool(state) if classes else "token"
-    data = data_config(known, architecture)
+    pooling = timm_global_pool(state) if classes else "token"
+    data = data_config(metadata, architecture)
     model = timm.create_model(
-        timm_name(architecture), num_classes=classes, global_pool=pooling, **timm_sizes(architecture)
+        timm_name(architecture), num_classes=classes, global_pool=pooling, **timm_model_args(architecture)
     )
     model.load_state_dict({name: state[name] for name in model.state_dict()})
-    names = known.class_names
+    names = metadata.class_names
     config: dict[str, Any] = {"label_names": names} if names else {}
     config["pretrained_cfg"] = {"tag": "hf_mae", "first_conv": "patch_embed.proj", "classifier": "head"} | data
     save_for_hf(model, str(folder), model_config=config, safe_serialization=True)
     if names:
-        write_text(folder / CLASS_MAP, "".join(f"{name}\n" for name in names))
+        write_text(folder / CLASS_MAP_FILE, "".join(f"{name}\n" for name in names))

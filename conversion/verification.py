@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from .architecture import Architecture
 from .checkpoint import Checkpoint
 from .errors import ConversionError
-from .names import CLASSES
-from .reference_forward import reference_outputs
-from .timm_layout import timm_sizes
+from .key_mapping import MODEL_CLASSES
+from .mae_forward import mae_outputs
+from .timm_layout import timm_model_args
 
 TOLERANCE = 1e-4  # relative to the largest output
 State = dict[str, Tensor]
@@ -38,39 +38,39 @@ def verify_against_source(
         ConversionError: they differ by more than `TOLERANCE` of the largest output.
     """
     generator = torch.Generator().manual_seed(0)
-    rows, columns = architecture.grid
+    rows, columns = architecture.grid_size
     pixel_values = torch.randn(2, architecture.num_channels, *architecture.height_width, generator=generator)
     noise = torch.rand(2, rows * columns, generator=generator)
-    ours = outputs(model, target, pixel_values, noise)
-    against, theirs = _of_the_source(checkpoint, state, architecture, target, pixel_values, noise)
+    ours = compute_outputs(model, target, pixel_values, noise)
+    against, theirs = _compute_source_outputs(checkpoint, state, architecture, target, pixel_values, noise)
     if theirs is None:
         against = "the arithmetic of facebookresearch/mae, written out"
         ratio = model.config.mask_ratio if target == "pretraining" else 0.0
-        theirs = reference_outputs(state, architecture, target, pixel_values, noise, ratio)
-    return compared(ours, theirs, against)
+        theirs = mae_outputs(state, architecture, target, pixel_values, noise, ratio)
+    return compare_outputs(ours, theirs, against)
 
 
-def compared(ours: Tensor, theirs: Tensor, against: str) -> dict[str, Any]:
+def compare_outputs(actual: Tensor, expected: Tensor, baseline: str) -> dict[str, Any]:
     """What a certificate says of two outputs for the same input.
 
     Raises:
         ConversionError: they differ by more than `TOLERANCE` of the largest.
     """
-    difference, largest = (ours - theirs).abs().max().item(), theirs.abs().max().item()
+    difference, largest = (actual - expected).abs().max().item(), expected.abs().max().item()
     if not difference <= TOLERANCE * largest:
         raise ConversionError(
             f"The conversion does not hold: outputs differ by {difference:.2g} (largest output {largest:.2g}) from "
-            f"{against}, so nothing was written. Weights that are not finite do this."
+            f"{baseline}, so nothing was written. Weights that are not finite do this."
         )
     return {
-        "against": against,
+        "against": baseline,
         "input": "random normal, batch 2, seed 0",
         "max_abs_difference": difference,
         "max_abs_output": largest,
     }
 
 
-def outputs(model: Any, target: str, pixel_values: Tensor, noise: Tensor | None = None) -> Tensor:
+def compute_outputs(model: Any, target: str, pixel_values: Tensor, noise: Tensor | None = None) -> Tensor:
     """Logits of a classifier, tokens of a backbone, predicted patches of pre-training."""
     was_training = model.training
     model.eval()
@@ -84,7 +84,7 @@ def outputs(model: Any, target: str, pixel_values: Tensor, noise: Tensor | None 
     return output
 
 
-def _of_the_source(
+def _compute_source_outputs(
     checkpoint: Checkpoint,
     state: State,
     architecture: Architecture,
@@ -95,26 +95,26 @@ def _of_the_source(
     """What the source's own stock model gives, and its name; None where it has none of the same class and size."""
     if checkpoint.stock_class is not None:
         same = all(name in checkpoint.state and checkpoint.state[name].shape == t.shape for name, t in state.items())
-        if checkpoint.stock_class != CLASSES[target] or not same:
+        if checkpoint.stock_class != MODEL_CLASSES[target] or not same:
             return "", None
-        from .pretrained import load_stock
+        from .pretrained import load_stock_model
 
-        source, _ = load_stock(checkpoint.source, checkpoint.stock_class)
-        return f"{checkpoint.source} in transformers", outputs(source, target, pixel_values, noise)
+        source, _ = load_stock_model(checkpoint.source, checkpoint.stock_class)
+        return f"{checkpoint.source} in transformers", compute_outputs(source, target, pixel_values, noise)
     if target == "pretraining":
         return "", None
     try:
-        theirs = _timm_outputs(state, architecture, target, pixel_values)
+        theirs = _compute_timm_outputs(state, architecture, target, pixel_values)
     except ImportError:
         return "", None
     return "timm's VisionTransformer", theirs
 
 
-def _timm_outputs(state: State, architecture: Architecture, target: str, pixel_values: Tensor) -> Tensor:
+def _compute_timm_outputs(state: State, architecture: Architecture, target: str, pixel_values: Tensor) -> Tensor:
     from timm.models.vision_transformer import VisionTransformer
 
     model = VisionTransformer(
-        **timm_sizes(architecture),
+        **timm_model_args(architecture),
         num_classes=0 if target == "backbone" else len(state["head.weight"]),
         global_pool="avg" if target == "mean" else "token",
         norm_layer=partial(nn.LayerNorm, eps=architecture.layer_norm_eps),

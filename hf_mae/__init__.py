@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 __all__, __getattr__, __dir__ = exports(
     __name__,
     {
-        "ClassificationMetrics": "evaluation.metric",
+        "ClassificationMetrics": "evaluation.hf_evaluate",
         "FinetuningArguments": "settings.arguments",
         "MaeFinetuner": "training.finetuner",
         "MaePretrainer": "training.pretrainer",
@@ -42,7 +42,7 @@ __all__, __getattr__, __dir__ = exports(
         "push": "workflows.push",
         "push_dataset": "workflows.push_dataset",
         "shard": "workflows.shard",
-        "read_record": "runs.record_files",
+        "read_record": "runs.record_io",
         "reconstruct": "workflows.reconstruct",
         "report": "workflows.report",
         "search": "workflows.search",

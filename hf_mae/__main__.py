@@ -1,5 +1,5 @@
 """`python -m hf_mae VERB` is `hf-mae VERB`."""
 
-from .cli.main import program
+from .cli.main import console_main
 
-program()
+console_main()

@@ -1,93 +1,158 @@
-"""What every room may raise: a user's mistake, whose message is a sentence on what is wrong, where, and what to do."""
+"""Errors of hf_mae: message catalogues, the exceptions that carry them, and signals that stop a process.
 
+Each package has a module `messages` with a subclass of `Message`: one member per cause and fix. A user's mistake raises
+`UsageError(SomeMessage.MEMBER, attribute=value, ...)`; a warning is logged with `warn(logger, SomeMessage.MEMBER, ...)`.
+"""
+
+import logging
 import signal
+import string
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from enum import Enum
 from typing import Any
 
-LONGEST = 300  # letters of what another library says that are repeated
+MAX_MESSAGE_LENGTH = 300  # characters of a value or of another library's message that are repeated
+
+
+class Message(Enum):
+    """Base of the message catalogues. The value of a member is a template for `str.format`.
+
+    Two format specs are added: `{names:list}` joins the items with commas, and `{n:count image}` gives `1 image` or
+    `3 images` (with a verb: `{n:count image|is|are}`). `!r` shortens a long value.
+    """
+
+    def render(self, **attributes: object) -> str:
+        """The message with its attributes filled in; a missing attribute stays as `{name}`."""
+        return _MessageFormatter().vformat(self.value, (), attributes)
+
+
+class _MessageFormatter(string.Formatter):
+    def get_value(self, key: int | str, args: Any, kwargs: Any) -> Any:
+        return kwargs.get(str(key), f"{{{key}}}")
+
+    def convert_field(self, value: Any, conversion: Any) -> Any:
+        return short_repr(value) if conversion == "r" else super().convert_field(value, conversion)
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        if format_spec == "list":
+            return ", ".join(map(str, value))
+        if format_spec.startswith("count "):
+            noun, *verbs = format_spec.removeprefix("count ").split("|")
+            return pluralize(value, noun, *verbs)
+        return str(super().format_field(value, format_spec))
 
 
 class UsageError(ValueError):
-    """Shown by the command line as it is, without a traceback, with a non-zero exit status."""
+    """A user's mistake. The command line prints the message without a traceback.
 
-    status = 1  # a run that failed
+    Args:
+        message: a member of a message catalogue; text only if another process rendered it.
+        attributes: values of the fields of the message.
+
+    Attributes:
+        code: the member of the catalogue (None for text).
+        attributes: as given.
+    """
+
+    status = 1  # exit status of a failed run
+
+    def __init__(self, message: Message | str, **attributes: Any):
+        self.code = message if isinstance(message, Message) else None
+        self.attributes = attributes
+        super().__init__(message.render(**attributes) if isinstance(message, Message) else message)
 
 
 class CommandLineError(UsageError):
-    """A command line (or recipe) that is wrong by itself, whatever the files are."""
+    """A wrong command line, recipe or setting; no file was read yet."""
 
     status = 2
 
 
-# SIGTERM: a scheduler, or a closed terminal; SIGUSR1 (not on Windows): SLURM's --signal, ahead of the time limit.
+def warn(logger: logging.Logger, message: Message, **attributes: Any) -> None:
+    """Logs a warning; the log record has the attributes `code` and `attributes`."""
+    _log(logger, logging.WARNING, message, attributes)
+
+
+def inform(logger: logging.Logger, message: Message, **attributes: Any) -> None:
+    """Logs a line of information; the log record has the attributes `code` and `attributes`."""
+    _log(logger, logging.INFO, message, attributes)
+
+
+def _log(logger: logging.Logger, level: int, message: Message, attributes: dict[str, Any]) -> None:
+    if logger.isEnabledFor(level):
+        text = message.render(**attributes)
+        logger.log(level, "%s", text, extra={"code": message, "attributes": attributes}, stacklevel=3)
+
+
+# SIGTERM: a scheduler or a closed terminal. SIGUSR1 (not on Windows): SLURM's --signal, before the time limit.
 STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 
-class Stopped(KeyboardInterrupt):
-    """The process was told to stop where there was nothing to save. Nobody takes it for a mistake of the images."""
+class Interrupted(KeyboardInterrupt):
+    """The process was interrupted by a signal. Not an `Exception`, so that it is not taken for a bad-image error."""
 
     status = 75  # EX_TEMPFAIL of sysexits.h: try again
 
 
 @contextmanager
-def stops_with_a_word(advice: str) -> Iterator[None]:
-    """Within the block, SIGTERM and SIGUSR1 (SLURM's `--signal`) raise `Stopped`, so that whatever was being written is
-    cleared away; within training they save a checkpoint (`training.preemption`).
+def raise_on_stop_signal(hint: str) -> Iterator[None]:
+    """Within the block, SIGTERM and SIGUSR1 (SLURM's `--signal`) raise `Interrupted`, so that partial output is removed.
+    During training they save a checkpoint instead (`training.preemption`).
 
     Args:
-        advice: what the sentence says after "told to stop".
+        hint: text that follows "interrupted by SIGTERM".
     """
 
-    def leave(number: int, frame: Any) -> None:
-        raise Stopped(f"told to stop ({signal.Signals(number).name}){advice}")
+    def handle_signal(number: int, frame: Any) -> None:
+        raise Interrupted(f"interrupted by {signal.Signals(number).name}{hint}")
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, leave) for number in STOP_SIGNALS}
+    previous = {number: signal.signal(number, handle_signal) for number in STOP_SIGNALS}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
-def counted(number: int, what: str, one: str = "", many: str = "") -> str:
-    """`1 image`, `2 images`, `3 classes`; with what agrees with it: `1 image is`, `2 images are`."""
-    plural = f"{what}es" if what.endswith("s") else f"{what}s"
-    return f"{number} {what} {one}".rstrip() if number == 1 else f"{number} {plural} {many}".rstrip()
+def pluralize(number: int, noun: str, singular_verb: str = "", plural_verb: str = "") -> str:
+    """`1 image`, `2 images`, `3 classes`; with a verb that agrees: `1 image is`, `2 images are`."""
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{number} {noun} {singular_verb}".rstrip() if number == 1 else f"{number} {plural} {plural_verb}".rstrip()
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """` (did you mean X?)`, where a known name is near a mistyped one; else nothing."""
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """` (did you mean X?)` if a known name is similar to `name`; otherwise an empty string."""
     close = get_close_matches(name, list(known), n=1)
     return f" (did you mean {close[0]}?)" if close else ""
 
 
-def printable(text: str) -> str:
-    """Text for a terminal: codes that would colour it, move the cursor or rename the window are shown, not obeyed."""
+def escape_control_characters(text: str) -> str:
+    """Text for a terminal: control codes (colours, cursor, window title) are escaped, not executed."""
     return "".join(
         c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape", "replace").decode() for c in text
     )
 
 
-def one_line(error: BaseException) -> str:
-    """What an exception says, on one line and not too long for a sentence; its kind where it says nothing."""
-    return _bounded(" ".join(str(error).split()) or type(error).__name__)
+def summarize_exception(error: BaseException) -> str:
+    """The message of an exception on one line, shortened; its class name if it has no message."""
+    return _shorten(" ".join(str(error).split()) or type(error).__name__)
 
 
-def shown(value: object) -> str:
-    """A value as Python writes it, if not too long for a sentence."""
-    return _bounded(repr(value))
+def short_repr(value: object) -> str:
+    """`repr(value)`, shortened."""
+    return _shorten(repr(value))
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of what an exception says, if not too long for a sentence; its kind where it says nothing."""
-    return _bounded(str(error).strip().split("\n")[0] or type(error).__name__)
+def first_error_line(error: BaseException) -> str:
+    """The first line of an exception's message, shortened; its class name if it has no message."""
+    return _shorten(str(error).strip().split("\n")[0] or type(error).__name__)
 
 
-def _bounded(text: str) -> str:
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+def _shorten(text: str) -> str:
+    return text if len(text) <= MAX_MESSAGE_LENGTH else f"{text[:MAX_QUOTED_LENGTH]}..."

@@ -13,7 +13,7 @@ import time
 import torch
 from transformers import BeitConfig, BeitForImageClassification
 
-from hf_mae.models.attention import plain_attention_for
+from hf_mae.models.attention import register_plain_attention
 
 # name: (width, blocks, heads, image size, batch)
 MODELS = {
@@ -38,7 +38,7 @@ def make_step(attention: str, width: int, blocks: int, heads: int, size: int, ba
     )
     model = BeitForImageClassification(config).train()
     if attention == "plain":
-        model.set_attn_implementation(plain_attention_for(model))
+        model.set_attn_implementation(register_plain_attention(model))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     pixel_values, labels = torch.randn(batch, 3, size, size), torch.randint(0, 22, (batch,))
 
@@ -52,7 +52,7 @@ def make_step(attention: str, width: int, blocks: int, heads: int, size: int, ba
     return step
 
 
-def patch_embedding(rounds: int) -> None:
+def benchmark_patch_embedding(rounds: int) -> None:
     """Milliseconds of the convolution that makes tokens of 16 images, channels first and channels last."""
     for width in (384, 1024):
         formats = {"first": torch.contiguous_format, "last": torch.channels_last}
@@ -86,7 +86,7 @@ def main(rounds: int) -> None:
                     seconds[attention].append(time.perf_counter() - started)
         fused, plain = (sizes[-1] / statistics.median(seconds[attention]) for attention in ("sdpa", "plain"))
         print(f"{name:30} {fused:14.1f} {plain:14.1f} {plain / fused:7.2f}")
-    patch_embedding(rounds)
+    benchmark_patch_embedding(rounds)
 
 
 if __name__ == "__main__":

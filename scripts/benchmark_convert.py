@@ -31,7 +31,7 @@ print(seconds, re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status").read()).gr
 """
 
 
-def copy(source: Path, target: Path) -> float:
+def time_copy(source: Path, target: Path) -> float:
     """Seconds to read a file and to write its bytes, in the pieces that any program would use."""
     started = time.perf_counter()
     with open(source, "rb") as reading, open(target, "wb") as writing:
@@ -48,7 +48,7 @@ def main(size: str, rounds: int) -> None:
         torch.save({"model": export_model(build_pretrainer(size=size), "pretraining")}, path)
         copies, conversions, memory = [], [], []
         for number in range(rounds):
-            copies.append(copy(path, Path(folder) / "copy"))
+            copies.append(time_copy(path, Path(folder) / "copy"))
             target = Path(folder) / f"converted-{number}"
             done = subprocess.run(
                 [sys.executable, "-c", CONVERT, path, target], capture_output=True, text=True, check=True

@@ -19,10 +19,10 @@ from transformers import BeitConfig, BeitForImageClassification
 
 from hf_mae.conversion.architecture import LAYER_NORM_EPS
 from hf_mae.models.building import SIZES
-from hf_mae.sharing.onnx import FLOAT32, INT8, export, quantize, session
+from hf_mae.sharing.onnx import FLOAT32, INT8, create_session, export_to_onnx, quantize_to_int8
 
 
-def build(size: str, image_size: int) -> torch.nn.Module:
+def build_model(size: str, image_size: int) -> torch.nn.Module:
     width, blocks, heads, patch = SIZES[size]
     config = BeitConfig(
         hidden_size=width,
@@ -40,11 +40,11 @@ def build(size: str, image_size: int) -> torch.nn.Module:
     return BeitForImageClassification(config).eval()
 
 
-def ways_of(model: torch.nn.Module, folder: Path) -> dict:
+def build_variants(model: torch.nn.Module, folder: Path) -> dict:
     """name -> function of a batch."""
-    export(model, folder / FLOAT32)
-    quantize(folder / FLOAT32, folder / INT8)
-    sessions = {name: session(folder / file) for name, file in (("ONNX float32", FLOAT32), ("ONNX int8", INT8))}
+    export_to_onnx(model, folder / FLOAT32)
+    quantize_to_int8(folder / FLOAT32, folder / INT8)
+    sessions = {name: create_session(folder / file) for name, file in (("ONNX float32", FLOAT32), ("ONNX int8", INT8))}
     warnings.simplefilter("ignore")  # torch.ao is on its way to another package
     eight_bit = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
     compiled = torch.compile(model)
@@ -81,7 +81,7 @@ def main(size: str, image_size: int, batch: int, rounds: int) -> None:
     torch.manual_seed(0)
     pixel_values = torch.randn(batch, 3, image_size, image_size)
     with tempfile.TemporaryDirectory() as folder:
-        ways = ways_of(build(size, image_size), Path(folder))
+        ways = build_variants(build_model(size, image_size), Path(folder))
         seconds = {name: [] for name in ways}
         for number in range(rounds + 2):
             for name, way in ways.items():

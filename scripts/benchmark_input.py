@@ -35,14 +35,14 @@ def make_images(folder: Path, count: int) -> None:
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, quality=90)
 
 
-def loaders(data: Path) -> dict:
+def build_loaders(data: Path) -> dict:
     """name -> data loader."""
     import torch
     from timm.data import create_transform
     from torchvision import datasets, transforms
 
-    from hf_mae.data import TrainingImages, load_image_folder, training_transform
-    from hf_mae.data.images import collate
+    from hf_mae.data import TrainDataset, load_image_folder, training_transform
+    from hf_mae.data.torch_datasets import collate
 
     train = load_image_folder(data)["train"]
     endoscopy, imagenet = (training_transform(family, SIZE) for family in ("endoscopy", "imagenet"))
@@ -56,38 +56,38 @@ def loaders(data: Path) -> dict:
 
     return {
         "endoscopy: plain (PIL, torchvision)": loader(datasets.ImageFolder(data / "train", plain)),
-        "endoscopy: hf_mae, cached": loader(TrainingImages(train, endoscopy), collate),
-        "endoscopy: hf_mae, not cached": loader(TrainingImages(train, endoscopy, cache=False), collate),
+        "endoscopy: hf_mae, cached": loader(TrainDataset(train, endoscopy), collate),
+        "endoscopy: hf_mae, not cached": loader(TrainDataset(train, endoscopy, cache=False), collate),
         "imagenet: plain (ImageFolder, timm)": loader(datasets.ImageFolder(data / "train", of_timm)),
-        "imagenet: hf_mae, kept at 448": loader(TrainingImages(train, kept), collate),
-        "imagenet: hf_mae, not cached": loader(TrainingImages(train, imagenet), collate),
+        "imagenet: hf_mae, kept at 448": loader(TrainDataset(train, kept), collate),
+        "imagenet: hf_mae, not cached": loader(TrainDataset(train, imagenet), collate),
     }
 
 
-def same_tensors(data: Path) -> bool:
+def has_same_tensors(data: Path) -> bool:
     """Whether the cached path gives the very tensors of the plain path, for the same random draws."""
     import torch
     from torchvision import transforms
 
-    from hf_mae.data import TrainingImages, load_image_folder, training_transform
-    from hf_mae.data.draws import seeded_draws
+    from hf_mae.data import TrainDataset, load_image_folder, training_transform
+    from hf_mae.data.seeding import seed_all
 
     train, endoscopy = load_image_folder(data)["train"], training_transform("endoscopy", SIZE)
     plain = transforms.Compose([transforms.Resize((SIZE, SIZE)), *endoscopy.augment.transforms])
-    images = TrainingImages(train, endoscopy, seed=7)
+    images = TrainDataset(train, endoscopy, seed=7)
     for index in range(len(images)):
-        with seeded_draws(7, 0, index):
+        with seed_all(7, 0, index):
             expected = plain(train[index]["image"].convert("RGB"))
         if not torch.equal(images[index]["pixel_values"], expected):
             return False
     return True
 
 
-def measure(data: Path, rounds: int) -> None:
+def benchmark_loaders(data: Path, rounds: int) -> None:
     import torch
 
     torch.set_num_threads(1)
-    found = loaders(data)
+    found = build_loaders(data)
     rates = {name: [] for name in found}
     for number in range(rounds + 1):
         for name, loader in found.items():
@@ -102,10 +102,10 @@ def measure(data: Path, rounds: int) -> None:
         rate = statistics.median(values)
         plain = rate if ": plain" in name else plain
         print(f"| {name} | {rate:.0f} | {rate / plain:.2f} |")
-    print(f"\nendoscopy, cached: the very tensors of the plain path: {same_tensors(data)}")
+    print(f"\nendoscopy, cached: the very tensors of the plain path: {has_same_tensors(data)}")
 
 
-def cold_start(data: Path, count: int) -> None:
+def benchmark_cold_start(data: Path, count: int) -> None:
     """`hf-mae prepare`, in a process of its own, beside decoding and resizing the same files and nothing else; its
     imports are done before, and its memory is said."""
     files, paths = sorted(data.rglob("*.jpg")), []
@@ -149,7 +149,7 @@ def cold_start(data: Path, count: int) -> None:
     )
 
 
-def effect_of_keeping(frames: Path) -> None:
+def measure_cache_resize_error(frames: Path) -> None:
     """Mean difference of pixels between a random crop of the file and the same crop of the kept image.
 
     The frames have 224 pixels on their shorter side: an image size of 56 shrinks them as 224 shrinks 896.
@@ -186,10 +186,10 @@ def main(count: int, rounds: int, cold: int, frames: Path) -> None:
         os.environ["HF_HOME"] = f"{folder}/home"
         data = Path(folder) / "data"
         make_images(data, count)
-        measure(data, rounds)
-        cold_start(data, cold)
+        benchmark_loaders(data, rounds)
+        benchmark_cold_start(data, cold)
     if frames.is_dir():
-        effect_of_keeping(frames)
+        measure_cache_resize_error(frames)
 
 
 if __name__ == "__main__":

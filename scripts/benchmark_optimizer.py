@@ -18,9 +18,9 @@ import torch
 from transformers import BeitConfig, BeitForImageClassification
 
 from hf_mae import parameter_groups
-from hf_mae.models.attention import plain_attention_for
+from hf_mae.models.attention import register_plain_attention
 from hf_mae.models.building import SIZES
-from hf_mae.training.trainer import plain_attention_is_faster
+from hf_mae.training.trainer import is_plain_attention_faster
 
 
 def make_model(size: str, device: torch.device) -> BeitForImageClassification:
@@ -32,12 +32,12 @@ def make_model(size: str, device: torch.device) -> BeitForImageClassification:
             layer_scale_init_value=0.0, num_labels=22,
         )
     )  # fmt: skip
-    if plain_attention_is_faster(model, device):
-        model.set_attn_implementation(plain_attention_for(model))
+    if is_plain_attention_faster(model, device):
+        model.set_attn_implementation(register_plain_attention(model))
     return model.train().to(device)
 
 
-def merged(groups: list[dict]) -> list[dict]:
+def merge_groups(groups: list[dict]) -> list[dict]:
     """Without layer-wise decay: what decays and what does not."""
     by_decay: dict[float, dict] = {}
     for group in groups:
@@ -46,7 +46,7 @@ def merged(groups: list[dict]) -> list[dict]:
     return list(by_decay.values())
 
 
-def timed(function, device: torch.device) -> float:
+def time_call(function, device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize()
     started = time.perf_counter()
@@ -56,7 +56,7 @@ def timed(function, device: torch.device) -> float:
     return time.perf_counter() - started
 
 
-def passes(model, batch: int, device: torch.device):
+def make_forward_backward(model, batch: int, device: torch.device):
     """A function that computes gradients of one batch."""
     size = model.config.image_size
     pixels, labels = torch.randn(batch, 3, size, size, device=device), torch.randint(0, 22, (batch,), device=device)
@@ -70,39 +70,39 @@ def passes(model, batch: int, device: torch.device):
     return run
 
 
-def compare(size: str, batch: int, rounds: int, device: torch.device) -> None:
+def compare_optimizers(size: str, batch: int, rounds: int, device: torch.device) -> None:
     model = make_model(size, device)
-    forward_and_backward = passes(model, batch, device)
-    step = statistics.median(timed(forward_and_backward, device) for _ in range(3))
+    forward_and_backward = make_forward_backward(model, batch, device)
+    step = statistics.median(time_call(forward_and_backward, device) for _ in range(3))
     layered = parameter_groups(model, 1e-4)
     print(f"\nForward and backward pass of {batch} images: {step:.3f} s")
     print("| AdamW | | s | share of a step | ratio |\n|---|---|---|---|---|")
     optimizers = {
         (name, len(groups)): torch.optim.AdamW([dict(group) for group in groups], lr=1e-4, fused=fused)
         for name, fused in (("torch's own choice", None), ("fused", True))
-        for groups in (merged(layered), layered)
+        for groups in (merge_groups(layered), layered)
     }
-    seconds = interleaved({key: optimizer.step for key, optimizer in optimizers.items()}, rounds, device)
+    seconds = time_interleaved({key: optimizer.step for key, optimizer in optimizers.items()}, rounds, device)
     first = next(iter(seconds.values()))
     for (name, count), value in seconds.items():
         print(f"| {name} | {count} groups | {value:.3f} | {100 * value / (step + value):.1f} % | {value / first:.2f} |")
 
 
-def interleaved(ways: dict, rounds: int, device: torch.device) -> dict:
+def time_interleaved(functions: dict, rounds: int, device: torch.device) -> dict:
     """Median seconds of each way; one is run after the other in every round, and the first round does not count."""
-    taken = {name: [] for name in ways}
+    taken = {name: [] for name in functions}
     for _ in range(rounds + 1):
-        for name, way in ways.items():
-            taken[name].append(timed(way, device))
+        for name, way in functions.items():
+            taken[name].append(time_call(way, device))
     return {name: statistics.median(times[1:]) for name, times in taken.items()}
 
 
-def engine_passes(engine, device: torch.device) -> None:
+def run_engine_pass(engine, device: torch.device) -> None:
     pixels = torch.randn(1, 3, 224, 224, device=device, dtype=torch.bfloat16)
     engine.backward(engine(pixel_values=pixels).logits.float().square().mean())
 
 
-def deepspeed_steps(size: str, rounds: int, device: torch.device, stage: int) -> None:
+def benchmark_deepspeed(size: str, rounds: int, device: torch.device, stage: int) -> None:
     """Prints the seconds of DeepSpeed's update with 2 groups and with one for each layer and weight decay."""
     import deepspeed
 
@@ -110,7 +110,7 @@ def deepspeed_steps(size: str, rounds: int, device: torch.device, stage: int) ->
     for layered in (False, True):
         model = make_model(size, device)
         groups = parameter_groups(model, 1e-4)
-        groups = groups if layered else merged(groups)
+        groups = groups if layered else merge_groups(groups)
         settings = {
             "train_micro_batch_size_per_gpu": 1,
             "bf16": {"enabled": True},
@@ -122,9 +122,9 @@ def deepspeed_steps(size: str, rounds: int, device: torch.device, stage: int) ->
         engines[len(groups)], *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
     steps = {}
     for count, engine in engines.items():
-        steps["passes", count] = partial(engine_passes, engine, device)
+        steps["passes", count] = partial(run_engine_pass, engine, device)
         steps["update", count] = engine.step
-    seconds = interleaved(steps, rounds, device)
+    seconds = time_interleaved(steps, rounds, device)
     two = min(engines)
     for count in engines:
         update, passing = seconds["update", count], seconds["passes", count]
@@ -137,11 +137,11 @@ def deepspeed_steps(size: str, rounds: int, device: torch.device, stage: int) ->
 def main(options: argparse.Namespace) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if options.deepspeed:
-        deepspeed_steps(options.size, options.rounds, device, options.deepspeed)
+        benchmark_deepspeed(options.size, options.rounds, device, options.deepspeed)
         return
     where = torch.cuda.get_device_name() if device.type == "cuda" else f"{os.cpu_count()} CPU cores"
     print(f"{options.size}; {where} ({platform.machine()}); torch {version('torch')}", flush=True)
-    compare(options.size, options.batch, options.rounds, device)
+    compare_optimizers(options.size, options.batch, options.rounds, device)
     print(f"\nDeepSpeed {version('deepspeed')}, one process, a batch of one image")
     print("| | | update, s | ratio | forward and backward, s | ratio |\n|---|---|---|---|---|---|", flush=True)
     for stage in (2, 3):

@@ -19,18 +19,18 @@ from pathlib import Path
 
 from benchmark_input import BATCH, SIZE, make_images
 
-PLAIN = "torchvision ImageFolder"
+BASELINE = "torchvision ImageFolder"
 
 
-def readers(data: Path, shards: Path) -> dict[str, Callable[[], Iterator[int]]]:
+def build_readers(data: Path, shards: Path) -> dict[str, Callable[[], Iterator[int]]]:
     """name -> a function that begins an epoch and yields the number of images in each batch."""
     import datasets
     import torch
     from torchvision.datasets import ImageFolder
     from torchvision.transforms import Compose, Resize
 
-    from hf_mae.data import TrainingImages, load_image_folder, training_transform
-    from hf_mae.data.images import collate
+    from hf_mae.data import TrainDataset, load_image_folder, training_transform
+    from hf_mae.data.torch_datasets import collate
 
     ours = training_transform("endoscopy", SIZE)
     whole = Compose([Resize((SIZE, SIZE)), *ours.augment.transforms])
@@ -48,10 +48,10 @@ def readers(data: Path, shards: Path) -> dict[str, Callable[[], Iterator[int]]]:
     streamed = streamed.map(lambda row: {"pixel_values": whole(row["jpg"].convert("RGB"))})
     streamed = streamed.select_columns(["pixel_values"]).with_format("torch")
     found = {
-        PLAIN: batches(ImageFolder(data / "train", whole)),
+        BASELINE: batches(ImageFolder(data / "train", whole)),
         "datasets imagefolder": batches(folder),
         "hf_mae, folders, nothing kept": batches(
-            TrainingImages(load_image_folder(data)["train"], ours, cache=False), collate
+            TrainDataset(load_image_folder(data)["train"], ours, cache=False), collate
         ),
         "datasets webdataset, streamed": batches(streamed, shuffle=False),
     }
@@ -62,9 +62,9 @@ def readers(data: Path, shards: Path) -> dict[str, Callable[[], Iterator[int]]]:
         found["WebDataset"] = batches(stream.map_tuple(whole, int), shuffle=False)
     packed = load_image_folder(shards)["train"]
     return found | {
-        "hf_mae, shards, nothing kept": batches(TrainingImages(packed, ours, cache=False), collate),
-        "hf_mae, shards, kept as JPEG of quality 95": batches(TrainingImages(packed, ours, quality=95), collate),
-        "hf_mae, shards, kept as pixels": batches(TrainingImages(packed, ours), collate),
+        "hf_mae, shards, nothing kept": batches(TrainDataset(packed, ours, cache=False), collate),
+        "hf_mae, shards, kept as JPEG of quality 95": batches(TrainDataset(packed, ours, quality=95), collate),
+        "hf_mae, shards, kept as pixels": batches(TrainDataset(packed, ours), collate),
     }
 
 
@@ -81,7 +81,7 @@ def main(count: int, rounds: int) -> None:
         data, shards = Path(place) / "data", Path(place) / "shards"
         make_images(data, count)
         shard(data_dir=str(data), output_dir=str(shards), shard_size="20MB")
-        found = readers(data, shards)
+        found = build_readers(data, shards)
         rates: dict[str, list[float]] = {name: [] for name in found}
         for number in range(rounds + 1):
             for name, begin in found.items():
@@ -90,8 +90,8 @@ def main(count: int, rounds: int) -> None:
                 assert read == count, (name, read)
                 if number:  # the first fills caches
                     rates[name].append(count / (time.perf_counter() - started))
-    plain = statistics.median(rates[PLAIN])
-    print(f"| {count} images, one core | images/s | ratio to {PLAIN} |\n|---|---|---|")
+    plain = statistics.median(rates[BASELINE])
+    print(f"| {count} images, one core | images/s | ratio to {BASELINE} |\n|---|---|---|")
     for name, values in rates.items():
         rate = statistics.median(values)
         print(f"| {name} | {rate:.0f} | {rate / plain:.2f} |")

@@ -21,7 +21,7 @@ PROGRAM = """
 import resource, sys, time
 import torch
 from hf_mae.data import TrainingImages, load_image_folder, training_transform
-from hf_mae.data.images import collate
+from hf_mae.data.torch_datasets import collate
 torch.set_num_threads(1)
 started = time.perf_counter()
 images = TrainingImages(load_image_folder(sys.argv[1])["train"], training_transform("endoscopy", 64))
@@ -36,7 +36,7 @@ print(ready - started, epoch - ready, own)
 """
 
 
-def make(folder: Path, count: int) -> None:
+def make_images(folder: Path, count: int) -> None:
     """Files of ten classes; the content is one of fifty images."""
     contents = []
     for number in range(50):
@@ -60,7 +60,7 @@ def main(counts: list[int]) -> None:
     before = (0, 0.0, 0.0, 0.0, 0.0)
     for count in counts:
         with tempfile.TemporaryDirectory() as folder:
-            make(Path(folder) / "data", count)
+            make_images(Path(folder) / "data", count)
             found = {}
             for when in ("first", "again"):
                 done = subprocess.run(

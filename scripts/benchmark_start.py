@@ -26,7 +26,7 @@ COMMANDS = {
 }
 
 
-def cpu_seconds(argv: list[str], cwd: str) -> float:
+def measure_cpu_seconds(argv: list[str], cwd: str) -> float:
     """Of one process and its children."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, *argv], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=cwd)
@@ -40,7 +40,7 @@ def main(rounds: int) -> None:
     with tempfile.TemporaryDirectory() as cwd:
         for number in range(rounds + 1):
             for name, argv in COMMANDS.items():
-                taken = cpu_seconds(argv, cwd)
+                taken = measure_cpu_seconds(argv, cwd)
                 if number:  # the first fills the page cache
                     seconds[name].append(taken)
     print("| | CPU seconds | of `import torch` |\n|---|---|---|")

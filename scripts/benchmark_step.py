@@ -33,11 +33,11 @@ from hf_mae.models.building import SIZES
 from hf_mae.models.stochastic_depth import set_drop_path
 
 CLASSES, DROP_PATH = 22, 0.1
-AS_TRAINED = ExitStack()  # what the models are while they train, to the end of the program
-FULL, HALF = "reference, float32", "reference, half"  # how the ways are called
+TRAINING_CONTEXTS = ExitStack()  # what the models are while they train, to the end of the program
+ORIGINAL_FLOAT32, ORIGINAL_HALF = "reference, float32", "reference, half"  # how the ways are called
 
 
-def reference_groups(model: nn.Module, blocks: int) -> list[dict]:
+def original_parameter_groups(model: nn.Module, blocks: int) -> list[dict]:
     """One group for each layer and weight decay, of timm's names."""
     groups: dict[tuple, dict] = {}
     for name, parameter in model.named_parameters():
@@ -51,7 +51,7 @@ def reference_groups(model: nn.Module, blocks: int) -> list[dict]:
     return list(groups.values())
 
 
-def timm_step(size: str, image_size: int, pixels, labels, precision, compiled=False, fused=False, plain=False):
+def make_timm_step(size: str, image_size: int, pixels, labels, precision, compiled=False, fused=False, plain=False):
     width, blocks, heads, patch = SIZES[size]
     model = VisionTransformer(
         image_size, patch, embed_dim=width, depth=blocks, num_heads=heads, num_classes=CLASSES, global_pool="avg",
@@ -60,7 +60,7 @@ def timm_step(size: str, image_size: int, pixels, labels, precision, compiled=Fa
     for block in model.blocks:
         block.attn.fused_attn = not plain
     forward = torch.compile(model) if compiled else model
-    optimizer = torch.optim.AdamW(reference_groups(model, blocks), lr=1e-4, fused=fused or None)
+    optimizer = torch.optim.AdamW(original_parameter_groups(model, blocks), lr=1e-4, fused=fused or None)
     scaler = torch.amp.GradScaler(pixels.device.type, enabled=precision == torch.float16)
 
     def step():
@@ -76,7 +76,7 @@ def timm_step(size: str, image_size: int, pixels, labels, precision, compiled=Fa
     return step
 
 
-def trainer_step(kind, size: str, image_size: int, pixels, labels, folder: str, **kwargs):
+def make_trainer_step(kind, size: str, image_size: int, pixels, labels, folder: str, **kwargs):
     """A step of `Trainer` or `MaeFinetuner`, without its loop."""
     width, blocks, heads, patch = SIZES[size]
     config = BeitConfig(
@@ -95,7 +95,7 @@ def trainer_step(kind, size: str, image_size: int, pixels, labels, folder: str, 
     if trainer.args.gradient_checkpointing:
         trainer.model.gradient_checkpointing_enable()
     if kind is MaeFinetuner:
-        AS_TRAINED.enter_context(trainer.model_in_training())  # the attention and patch dropout of a training
+        TRAINING_CONTEXTS.enter_context(trainer.configure_model())  # the attention and patch dropout of a training
     trainer.create_optimizer()
     model, optimizer = trainer.accelerator.prepare(trainer.model, trainer.optimizer)
     trainer.current_gradient_accumulation_steps = 1
@@ -116,7 +116,7 @@ def forward_flops(size: str, image_size: int) -> float:
     return 2 * (blocks * (12 * tokens * width**2 + 2 * tokens**2 * width) + tokens * width * 3 * patch**2)
 
 
-def matrix_peak(device) -> float:
+def measure_matmul_peak(device) -> float:
     """FLOP/s of a large bf16 matrix product."""
     a, b = (torch.randn(8192, 8192, device=device, dtype=torch.bfloat16) for _ in range(2))
     times = []
@@ -129,24 +129,24 @@ def matrix_peak(device) -> float:
     return 2 * 8192**3 / statistics.median(times)
 
 
-def ways(shared: tuple, folder: str, gpu: bool) -> dict:
+def build_variants(shared: tuple, folder: str, gpu: bool) -> dict:
     """name -> function that makes the step."""
     half = torch.float16 if gpu else torch.bfloat16
-    ours = partial(trainer_step, MaeFinetuner, *shared, folder, bf16=True)
+    ours = partial(make_trainer_step, MaeFinetuner, *shared, folder, bf16=True)
     name = "fp16" if gpu else "bf16"
     return {
-        f"{FULL}, plain attention": partial(timm_step, *shared, None, plain=True),
-        f"{FULL}, fused attention": partial(timm_step, *shared, None),
-        f"{HALF} ({name}), plain attention": partial(timm_step, *shared, half, plain=True),
-        f"{HALF} ({name}), fused attention": partial(timm_step, *shared, half),
+        f"{ORIGINAL_FLOAT32}, plain attention": partial(make_timm_step, *shared, None, plain=True),
+        f"{ORIGINAL_FLOAT32}, fused attention": partial(make_timm_step, *shared, None),
+        f"{ORIGINAL_HALF} ({name}), plain attention": partial(make_timm_step, *shared, half, plain=True),
+        f"{ORIGINAL_HALF} ({name}), fused attention": partial(make_timm_step, *shared, half),
         "timm, bf16, fused AdamW, compiled, plain attention": partial(
-            timm_step, *shared, torch.bfloat16, compiled=True, fused=True, plain=True
+            make_timm_step, *shared, torch.bfloat16, compiled=True, fused=True, plain=True
         ),
         "timm, bf16, fused AdamW, compiled, fused attention": partial(
-            timm_step, *shared, torch.bfloat16, compiled=True, fused=True
+            make_timm_step, *shared, torch.bfloat16, compiled=True, fused=True
         ),
-        "hf_mae, float32": partial(trainer_step, MaeFinetuner, *shared, folder),
-        "stock Trainer, bf16": partial(trainer_step, Trainer, *shared, folder, bf16=True),
+        "hf_mae, float32": partial(make_trainer_step, MaeFinetuner, *shared, folder),
+        "stock Trainer, bf16": partial(make_trainer_step, Trainer, *shared, folder, bf16=True),
         "hf_mae, bf16": ours,
         "hf_mae, bf16, compiled": partial(ours, torch_compile=True),
         "hf_mae, bf16, checkpointing": partial(ours, gradient_checkpointing=True),
@@ -154,12 +154,12 @@ def ways(shared: tuple, folder: str, gpu: bool) -> dict:
     }
 
 
-def of_status(name: str) -> float:
+def read_process_status(name: str) -> float:
     """A line of /proc/self/status, in GB."""
     return int(re.search(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text()).group(1)) * 1024 / 1e9
 
 
-def added_on_cpu(name: str, options: argparse.Namespace) -> float:
+def measure_added_cpu_memory(name: str, options: argparse.Namespace) -> float:
     """Peak memory that the training adds to a process of its own, in GB: gradients, moments, activations."""
     argv = ["--memory_of", name, "--size", options.size, "--image_size", options.image_size, "--batch", options.batch]
     done = subprocess.run([sys.executable, __file__, *map(str, argv)], capture_output=True, text=True, check=True)
@@ -174,29 +174,29 @@ def main(options: argparse.Namespace) -> None:
     pixels = torch.randn(batch, 3, image_size, image_size, device=device)
     labels = torch.randint(0, CLASSES, (batch,), device=device)
     with tempfile.TemporaryDirectory() as folder:
-        made = ways((size, image_size, pixels, labels), folder, gpu)
+        made = build_variants((size, image_size, pixels, labels), folder, gpu)
         if options.memory_of:
-            print(memory_of_two_steps(made[options.memory_of]))
+            print(measure_two_step_memory(made[options.memory_of]))
             return
         where = torch.cuda.get_device_name() if gpu else f"{os.cpu_count()} CPU cores ({platform.machine()})"
         names = ("torch", "transformers", "timm", "accelerate")
         print(f"{size}, {image_size} px, batch {batch}; {where}; {', '.join(f'{n} {version(n)}' for n in names)}")
-        seconds, memory = timed({name: make() for name, make in made.items()}, options.rounds, gpu)
+        seconds, memory = time_steps({name: make() for name, make in made.items()}, options.rounds, gpu)
     if not gpu:
-        memory = {name: added_on_cpu(name, options) for name in memory}
+        memory = {name: measure_added_cpu_memory(name, options) for name in memory}
     print_table(seconds, memory, options, device)
 
 
-def memory_of_two_steps(make) -> float:
+def measure_two_step_memory(make) -> float:
     """GB that two steps of a way add to this process."""
     step = make()
-    before = of_status("VmRSS")
+    before = read_process_status("VmRSS")
     for _ in range(2):
         step()
-    return of_status("VmHWM") - before
+    return read_process_status("VmHWM") - before
 
 
-def timed(steps: dict, rounds: int, gpu: bool) -> tuple[dict[str, list[float]], dict[str, float]]:
+def time_steps(steps: dict, rounds: int, gpu: bool) -> tuple[dict[str, list[float]], dict[str, float]]:
     """Seconds of every round, interleaved, and on a GPU the memory that a step adds, in GB."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     memory = dict.fromkeys(steps, 0.0)
@@ -217,21 +217,21 @@ def timed(steps: dict, rounds: int, gpu: bool) -> tuple[dict[str, list[float]], 
     return seconds, memory
 
 
-def faster(seconds: dict[str, list[float]], kind: str) -> list[float]:
+def get_fastest_times(seconds: dict[str, list[float]], kind: str) -> list[float]:
     """The rounds of the faster way of a kind."""
     return min((times for name, times in seconds.items() if name.startswith(kind)), key=statistics.median)
 
 
-def ratio(reference: list[float], times: list[float]) -> float:
+def get_median_speedup(baseline: list[float], times: list[float]) -> float:
     """How much faster than the reference: the median over the rounds, each of which has both."""
-    return statistics.median(one / other for one, other in zip(reference, times, strict=True))
+    return statistics.median(one / other for one, other in zip(baseline, times, strict=True))
 
 
 def print_table(seconds: dict[str, list[float]], memory: dict[str, float], options, device: torch.device) -> None:
     """Images a second and ratios to the two references."""
     gpu, batch = device.type == "cuda", options.batch
-    first, second = faster(seconds, FULL), faster(seconds, HALF)
-    peak = matrix_peak(device) if gpu else None
+    first, second = get_fastest_times(seconds, ORIGINAL_FLOAT32), get_fastest_times(seconds, ORIGINAL_HALF)
+    peak = measure_matmul_peak(device) if gpu else None
     print(
         f"| {'way':50} | images/s | x reference float32 | x reference {'fp16' if gpu else 'bf16'} | GB more |"
         + " % of matrix peak |" * gpu
@@ -239,7 +239,7 @@ def print_table(seconds: dict[str, list[float]], memory: dict[str, float], optio
     print("|---" * (5 + gpu) + "|")
     for name, times in seconds.items():
         value = statistics.median(times)
-        row = f"| {name:50} | {batch / value:8.1f} | {ratio(first, times):19.2f} | {ratio(second, times):16.2f} |"
+        row = f"| {name:50} | {batch / value:8.1f} | {get_median_speedup(first, times):19.2f} | {get_median_speedup(second, times):16.2f} |"
         row += f" {memory[name]:7.2f} |"
         if gpu:
             row += f" {300 * forward_flops(options.size, options.image_size) * batch / value / peak:16.1f} |"

@@ -24,8 +24,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from hf_mae.data.packing import pack
-from hf_mae.data.shards import INDEX, INDEX_SCHEMA
+from hf_mae.data.archive_index import INDEX_FILE, INDEX_SCHEMA
+from hf_mae.data.shard_writer import write_shards
 from hf_mae.data.unlabelled import load_unlabelled
 
 PROGRAM = """
@@ -34,7 +34,7 @@ import torch
 from accelerate import Accelerator
 from hf_mae.compat.accelerate import with_small_sampler
 from hf_mae.data.fingerprint import data_fingerprint
-from hf_mae.data.images import TrainingImages, collate
+from hf_mae.data.torch_datasets import TrainingImages, collate
 from hf_mae.data.transforms import pretraining_transform
 from hf_mae.data.unlabelled import load_unlabelled
 from accelerate.utils import DataLoaderConfiguration
@@ -103,7 +103,7 @@ print(json.dumps([done.total / (time.perf_counter() - began), to.held, own()]))
 """
 
 
-def make(folder: Path, files: int) -> None:
+def make_shards(folder: Path, files: int) -> None:
     """Shards of so many tiny images."""
     (folder / "images").mkdir()
     for number in range(files):
@@ -111,21 +111,23 @@ def make(folder: Path, files: int) -> None:
         Image.fromarray(pixels).save(folder / "images" / f"{number:05d}.jpg")
     from datasets import DatasetDict
 
-    pack(DatasetDict({"train": load_unlabelled(str(folder / "images"), "error")}), folder / "shards", 10**9, 0, None)
+    write_shards(
+        DatasetDict({"train": load_unlabelled(str(folder / "images"), "error")}), folder / "shards", 10**9, 0, None
+    )
 
 
-def stretch(folder: Path, count: int) -> None:
+def replicate_index(folder: Path, count: int) -> None:
     """The same shards with an index of `count` images, each of another name."""
-    table = pq.read_table(folder / "shards" / INDEX)
+    table = pq.read_table(folder / "shards" / INDEX_FILE)
     rows = table.take(pa.array(np.arange(count) % len(table)))
     names = pa.array((f"patient_{number // 100:06d}/frame_{number:08d}.jpg" for number in range(count)), pa.string())
     rows = rows.set_column(rows.schema.get_field_index("file_name"), "file_name", names)
     rows = rows.cast(INDEX_SCHEMA.with_metadata(table.schema.metadata))
     about = json.loads(table.schema.metadata[b"hf_mae"]) | {"data": str(count)}
-    pq.write_table(rows.replace_schema_metadata({"hf_mae": json.dumps(about)}), folder / "shards" / INDEX)
+    pq.write_table(rows.replace_schema_metadata({"hf_mae": json.dumps(about)}), folder / "shards" / INDEX_FILE)
 
 
-def started(home: str, *argv) -> subprocess.Popen:
+def start_process(home: str, *argv) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-c", *map(str, argv)],
         stdout=subprocess.PIPE,
@@ -135,15 +137,15 @@ def started(home: str, *argv) -> subprocess.Popen:
     )
 
 
-def answer(process: subprocess.Popen) -> list[float]:
+def read_result(process: subprocess.Popen) -> list[float]:
     output, errors = process.communicate()
     if process.returncode:
         raise SystemExit(errors)
     return json.loads(output.splitlines()[-1])
 
 
-def measured(folder: Path, home: str) -> list[float]:
-    return answer(started(home, PROGRAM, folder / "shards"))
+def measure_start(folder: Path, home: str) -> list[float]:
+    return read_result(start_process(home, PROGRAM, folder / "shards"))
 
 
 def main(counts: list[int], files: int) -> None:
@@ -151,11 +153,11 @@ def main(counts: list[int], files: int) -> None:
     print("|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        make(folder, files)
+        make_shards(folder, files)
         base: list[float] | None = None
         for count in [1000, *counts]:
-            stretch(folder, count)
-            first, again = (measured(folder, f"{place}/home") for _ in range(2))
+            replicate_index(folder, count)
+            first, again = (measure_start(folder, f"{place}/home") for _ in range(2))
             base = base or again
             memory, worker = again[2] - base[2], again[3] - base[3]
             cells = [f"{count:,}", f"{first[0]:.1f} s", f"{again[0]:.1f} s", f"{again[1]:.1f} s"]
@@ -163,7 +165,7 @@ def main(counts: list[int], files: int) -> None:
             print(f"| {' | '.join(cells)} |", flush=True)
 
 
-def tiny_classifier(folder: Path) -> Path:
+def make_tiny_classifier(folder: Path) -> Path:
     """A model so small that reading the images takes the time."""
     from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
@@ -174,20 +176,23 @@ def tiny_classifier(folder: Path) -> Path:
     return folder / "model"
 
 
-def predictions(counts: list[int], files: int) -> None:
+def benchmark_predict(counts: list[int], files: int) -> None:
     print("| images predicted | images/s | memory at a tenth | at the end |")
     print("|---|---|---|---|")
     with tempfile.TemporaryDirectory() as place:
         folder, home = Path(place), f"{place}/home"
-        make(folder, files)
-        asked = PREDICT, folder / "shards", tiny_classifier(folder)
+        make_shards(folder, files)
+        asked = PREDICT, folder / "shards", make_tiny_classifier(folder)
         for count in counts:
-            stretch(folder, count)
-            speed, tenth, end = answer(started(home, *asked, count, "1/1"))
+            replicate_index(folder, count)
+            speed, tenth, end = read_result(start_process(home, *asked, count, "1/1"))
             print(f"| {count:,} | {speed:.0f} | {tenth:.0f} MB | {end:.0f} MB |", flush=True)
-        stretch(folder, counts[-1] // 10)
-        alone = answer(started(home, *asked, 1, "1/1", "pinned"))[0]
-        pair = [answer(process) for process in [started(home, *asked, 1, f"{number}/2", "pinned") for number in (1, 2)]]
+        replicate_index(folder, counts[-1] // 10)
+        alone = read_result(start_process(home, *asked, 1, "1/1", "pinned"))[0]
+        pair = [
+            read_result(process)
+            for process in [start_process(home, *asked, 1, f"{number}/2", "pinned") for number in (1, 2)]
+        ]
         each = sum(speed for speed, *_ in pair) / 2
         print(f"\nOne process: {alone:.0f} images/s; two that share them: {each:.0f} each ({each / alone:.2f} x).")
 
@@ -198,4 +203,4 @@ if __name__ == "__main__":
     parser.add_argument("--files", type=int, default=2000, help="images that the shards hold")
     parser.add_argument("--predict", action="store_true", help="predict them")
     asked = parser.parse_args()
-    (predictions if asked.predict else main)(asked.counts, asked.files)
+    (benchmark_predict if asked.predict else main)(asked.counts, asked.files)

@@ -10,14 +10,14 @@ from itertools import combinations
 
 import numpy as np
 
-from hf_mae.data.archives import read_split
+from hf_mae.data.benchmark_loading import read_split_assignments
 from hf_mae.data.benchmarks import find_benchmark
 
 
-def counts_of(name: str, split_files: list[str] | None) -> tuple[list[str], list[str], np.ndarray]:
+def count_by_group(name: str, split_files: list[str] | None) -> tuple[list[str], list[str], np.ndarray]:
     """Groups, classes, and images of each group by class."""
     benchmark = find_benchmark(name)
-    assigned, _ = read_split(benchmark, split_files)
+    assigned, _ = read_split_assignments(benchmark, split_files)
     groups = sorted({str(found.group) for found in assigned.values()})
     counts = np.zeros((len(groups), len(benchmark.classes)))
     for found in assigned.values():
@@ -25,23 +25,26 @@ def counts_of(name: str, split_files: list[str] | None) -> tuple[list[str], list
     return groups, list(benchmark.classes), counts
 
 
-def cost(second: np.ndarray, counts: np.ndarray) -> float:
+def compute_imbalance(second: np.ndarray, counts: np.ndarray) -> float:
     """How uneven it is to have these groups in the second fold: classes that one fold lacks count most."""
     inside, whole = second @ counts, counts.sum(0)
     lacking = ((inside == 0) | (inside == whole)).sum()
     return 1000.0 * lacking + ((inside / whole - 0.5) ** 2).sum() + (inside.sum() / whole.sum() - 0.5) ** 2
 
 
-def draw(counts: np.ndarray, starts: int = 200) -> np.ndarray:
+def search_folds(counts: np.ndarray, starts: int = 200) -> np.ndarray:
     """Which groups are in the second fold: the best of the local optima."""
     best = None
     for seed in range(starts):
         now = np.random.default_rng(seed).integers(0, 2, len(counts))
-        value = cost(now, counts)
+        value = compute_imbalance(now, counts)
         while True:
             moves = [(i,) for i in range(len(counts))]
             moves += [(i, j) for i, j in combinations(range(len(counts)), 2) if now[i] != now[j]]
-            tried = [(cost(np.where(np.isin(np.arange(len(now)), move), 1 - now, now), counts), move) for move in moves]
+            tried = [
+                (compute_imbalance(np.where(np.isin(np.arange(len(now)), move), 1 - now, now), counts), move)
+                for move in moves
+            ]
             least, move = min(tried)
             if least >= value - 1e-12:
                 break
@@ -58,8 +61,8 @@ def main() -> None:
     parser.add_argument("benchmark")
     parser.add_argument("--split_file", nargs="+")
     args = parser.parse_args()
-    groups, classes, counts = counts_of(args.benchmark, args.split_file)
-    second = draw(counts)
+    groups, classes, counts = count_by_group(args.benchmark, args.split_file)
+    second = search_folds(counts)
     print("fold_of_group:")
     for fold in (0, 1):
         print(f"- [{', '.join(group for group, place in zip(groups, second) if place == fold)}]")

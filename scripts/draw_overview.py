@@ -13,11 +13,11 @@ from PIL import Image
 
 from hf_mae import read_record
 
-PICTURE = Path(__file__).parents[1] / "docs" / "overview.png"
+OUTPUT_FILE = Path(__file__).parents[1] / "docs" / "overview.png"
 INK, PALE = "#1f2937", "#f3f4f6"
 
 
-def panel(figure: Figure, left: float, width: float, title: str) -> None:
+def draw_panel(figure: Figure, left: float, width: float, title: str) -> None:
     """A grey card with a title; all is in shares of the figure."""
     card = FancyBboxPatch(
         (left, 0.04), width, 0.84, boxstyle="round,pad=0,rounding_size=0.015", fc=PALE, ec="none", mutation_aspect=3,
@@ -27,7 +27,7 @@ def panel(figure: Figure, left: float, width: float, title: str) -> None:
     figure.text(left, 0.93, title, fontsize=11, weight="bold", color=INK)
 
 
-def what_goes_in(figure: Figure, images: Path) -> None:
+def draw_inputs(figure: Figure, images: Path) -> None:
     """The checkpoint, and two images of each class."""
     figure.text(0.025, 0.80, "checkpoint.pth", family="monospace", fontsize=9, color=INK)
     figure.text(0.025, 0.725, "pre-trained with facebookresearch/mae", fontsize=7.5, color=INK)
@@ -41,7 +41,7 @@ def what_goes_in(figure: Figure, images: Path) -> None:
             axes.set_axis_off()
 
 
-def what_is_done(figure: Figure) -> None:
+def draw_command(figure: Figure) -> None:
     """The command, between two arrows."""
     for start, end in ((0.275, 0.295), (0.585, 0.605)):
         figure.add_artist(
@@ -60,7 +60,7 @@ def what_is_done(figure: Figure) -> None:
         figure.text(0.31, 0.53 - 0.09 * number, f"•  {step}", fontsize=7.5, color=INK, va="center")
 
 
-def what_comes_out(figure: Figure, run: Path) -> None:
+def draw_outputs(figure: Figure, run: Path) -> None:
     """The confusion matrix and the scores of the run, and what is beside them."""
     record = read_record(run)
     scores = record.scores["test" if "test" in record.scores else "validation"]
@@ -95,13 +95,13 @@ def what_comes_out(figure: Figure, run: Path) -> None:
 def main(run: Path, images: Path) -> None:
     """Draws it."""
     figure = Figure(figsize=(11, 3.4), facecolor="white")
-    panel(figure, 0.01, 0.255, "What you have")
-    panel(figure, 0.30, 0.28, "One command")
-    panel(figure, 0.615, 0.375, "What you get")
-    what_goes_in(figure, images)
-    what_is_done(figure)
-    what_comes_out(figure, run)
-    figure.savefig(PICTURE, dpi=150, metadata={"Software": None})
+    draw_panel(figure, 0.01, 0.255, "What you have")
+    draw_panel(figure, 0.30, 0.28, "One command")
+    draw_panel(figure, 0.615, 0.375, "What you get")
+    draw_inputs(figure, images)
+    draw_command(figure)
+    draw_outputs(figure, run)
+    figure.savefig(OUTPUT_FILE, dpi=150, metadata={"Software": None})
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ The way through it (load data, build the model, train, evaluate, save) is `hf_ma
 
 import sys
 
-from hf_mae.cli.main import program
+from hf_mae.cli.main import console_main
 
 if __name__ == "__main__":
-    program(["finetune", *sys.argv[1:]])
+    console_main(["finetune", *sys.argv[1:]])

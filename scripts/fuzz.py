@@ -24,8 +24,12 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a damaged name is looked for nowhere
-SECONDS, MEGABYTES, LETTERS = 60, 700, 1200  # of one case: time, memory beyond the packages', length of the sentence
-ODD = (
+MAX_SECONDS, MAX_MEGABYTES, MAX_LETTERS = (
+    60,
+    700,
+    1200,
+)  # of one case: time, memory beyond the packages', length of the sentence
+ODD_VALUES = (
     *(None, True, False, -1, 0, 1, 3, 7, 1.5, 10**6, 10**12, -(10**30), 1e308, float("nan"), float("inf")),
     *("", " ", "0", "-1", "nan", "x" * 5000, "a/b", "../../etc/passwd", "/dev/zero", "\x00", "é\u2028\x1b[31m", "true"),
     *([], {}, [1, 2], [[[]]], {"a": {"b": None}}, [None], ["x"] * 50),
@@ -33,7 +37,7 @@ ODD = (
 
 
 @dataclass(frozen=True)
-class Kind:
+class FuzzTarget:
     """What is damaged, and by what it is read.
 
     Args:
@@ -72,7 +76,7 @@ def damage_bytes(rng: random.Random, path: Path) -> None:
     path.write_bytes(content)
 
 
-def changed(rng: random.Random, value: Any) -> Any:
+def mutate(rng: random.Random, value: Any) -> Any:
     """A tree of dicts and lists in which something is another, missing, or renamed."""
     if isinstance(value, (dict, list)) and value and rng.random() < 0.8:
         keys = list(value) if isinstance(value, dict) else list(range(len(value)))
@@ -84,16 +88,16 @@ def changed(rng: random.Random, value: Any) -> Any:
         elif how < 0.25 and isinstance(copy, dict):
             copy[rng.choice(("", "x", str(rng.choice(keys)), str(key) + " "))] = copy.pop(key)
         else:
-            copy[key] = changed(rng, value[key])
+            copy[key] = mutate(rng, value[key])
         return copy
-    return rng.choice(ODD)
+    return rng.choice(ODD_VALUES)
 
 
 def damage_json(rng: random.Random, path: Path) -> None:
     """What JSON says; or its bytes."""
     if rng.random() < 0.25:
         return damage_bytes(rng, path)
-    path.write_text(json.dumps(some_times_changed(rng, json.loads(path.read_text()))))
+    path.write_text(json.dumps(mutate_repeatedly(rng, json.loads(path.read_text()))))
 
 
 def damage_yaml(rng: random.Random, path: Path) -> None:
@@ -102,13 +106,13 @@ def damage_yaml(rng: random.Random, path: Path) -> None:
 
     if rng.random() < 0.3:
         return damage_bytes(rng, path)
-    path.write_text(yaml.safe_dump(some_times_changed(rng, yaml.safe_load(path.read_text()))))
+    path.write_text(yaml.safe_dump(mutate_repeatedly(rng, yaml.safe_load(path.read_text()))))
 
 
-def some_times_changed(rng: random.Random, values: Any) -> Any:
+def mutate_repeatedly(rng: random.Random, values: Any) -> Any:
     """`changed`, once to four times."""
     for _ in range(rng.choice((1, 1, 2, 4))):
-        values = changed(rng, values)
+        values = mutate(rng, values)
     return values
 
 
@@ -121,7 +125,7 @@ def damage_table(rng: random.Random, path: Path) -> None:
     cells = lines[place].split(",")
     how = rng.randrange(5)
     if how == 0:
-        cells[rng.randrange(len(cells))] = str(rng.choice(ODD))
+        cells[rng.randrange(len(cells))] = str(rng.choice(ODD_VALUES))
     elif how == 1:
         cells.append("x")
     elif how == 2:
@@ -144,13 +148,15 @@ def damage_parquet(rng: random.Random, path: Path) -> None:
     table = pq.read_table(path)
     columns, about = table.to_pydict(), {key.decode(): json.loads(text) for key, text in table.schema.metadata.items()}
     if rng.random() < 0.4:
-        about = some_times_changed(rng, about)
+        about = mutate_repeatedly(rng, about)
     elif rng.random() < 0.3:
-        columns = some_times_changed(rng, columns)
+        columns = mutate_repeatedly(rng, columns)
     else:  # a table of the same kinds
         field = rng.choice([field for field in table.schema if columns[field.name]])
         numbers = pa.types.is_integer(field.type)
-        odd = [one for one in ODD if one is None or type(one) is (int if numbers else str)] + ([-1, 2**62] * numbers)
+        odd = [one for one in ODD_VALUES if one is None or type(one) is (int if numbers else str)] + (
+            [-1, 2**62] * numbers
+        )
         columns[field.name][rng.randrange(len(table))] = rng.choice(odd)
     try:
         damaged = pa.table(columns, schema=table.schema if columns.keys() == set(table.column_names) else None)
@@ -170,7 +176,7 @@ def damage_pth(rng: random.Random, path: Path) -> None:
     state = dict(found["model"])
     for _ in range(rng.choice((1, 1, 3))):
         if rng.random() < 0.25:
-            values = changed(rng, vars(found["args"]))
+            values = mutate(rng, vars(found["args"]))
             named = isinstance(values, dict) and all(isinstance(name, str) for name in values)
             found["args"] = argparse.Namespace(**values) if named else values
             break
@@ -182,7 +188,7 @@ def damage_pth(rng: random.Random, path: Path) -> None:
             other = rng.choice((f"module.{name}", name.replace("0", "9"), name.upper(), "blocks.77.x", "head.weight"))
             state[other] = state.pop(name)
         else:
-            state[name] = other_tensor(rng, state[name])
+            state[name] = mutate_tensor(rng, state[name])
     found["model"] = state
     if rng.random() < 0.1:
         found = rng.choice(
@@ -191,7 +197,7 @@ def damage_pth(rng: random.Random, path: Path) -> None:
     torch.save(found, path)
 
 
-def other_tensor(rng: random.Random, tensor: Any) -> Any:
+def mutate_tensor(rng: random.Random, tensor: Any) -> Any:
     """A tensor of another shape, kind or content; or none."""
     import torch
 
@@ -214,7 +220,7 @@ def other_tensor(rng: random.Random, tensor: Any) -> Any:
         lambda: torch.nested.nested_tensor([tensor, tensor]),
         lambda: tensor[:1].expand(100_000, *tensor.shape[1:]),
         lambda: tensor.tolist(),
-        lambda: rng.choice(ODD),
+        lambda: rng.choice(ODD_VALUES),
     )
     return rng.choice(choices)()
 
@@ -341,10 +347,10 @@ def make_record(folder: Path) -> Path:
     import numpy as np
 
     from hf_mae.evaluation.scores import score_split, softmax
-    from hf_mae.runs.environment import environment
+    from hf_mae.runs.environment import get_environment
     from hf_mae.runs.predictions import write_predictions
     from hf_mae.runs.record import DataSource, RunRecord
-    from hf_mae.runs.record_files import write_record
+    from hf_mae.runs.record_io import write_record
 
     run, names, labels = folder / "run", ["a", "b", "c"], np.arange(30) % 3
     run.mkdir()
@@ -357,7 +363,7 @@ def make_record(folder: Path) -> Path:
         base="x",
         data=DataSource(data_dir="images"),
         images={"test": 30},
-        environment=environment(),
+        environment=get_environment(),
         settings={},
         classes=names,
         scores={"test": score_split(logits, labels, names)},
@@ -397,7 +403,7 @@ def read_by_predict(folder: Path, path: Path) -> None:
 
 def read_by_splits(folder: Path, path: Path) -> None:
     """As every verb that reads labelled images."""
-    from hf_mae.data.sources import load_splits
+    from hf_mae.data.split_loading import load_splits
     from hf_mae.settings.data import DataArguments
 
     load_splits(DataArguments(data_dir=str(path.parent), manifest=str(path)), 0)
@@ -405,7 +411,7 @@ def read_by_splits(folder: Path, path: Path) -> None:
 
 def read_by_folder(folder: Path, path: Path) -> None:
     """As every verb that reads labelled images, of the folder that holds the file."""
-    from hf_mae.data.sources import load_splits
+    from hf_mae.data.split_loading import load_splits
     from hf_mae.settings.data import DataArguments
 
     load_splits(DataArguments(data_dir=str(path.parent)), 0)
@@ -413,38 +419,38 @@ def read_by_folder(folder: Path, path: Path) -> None:
 
 def read_by_shards(folder: Path, path: Path) -> None:
     """As every verb that reads labelled images, of the folder that holds the file, and every image."""
-    from hf_mae.data.images import DecodedPixels
-    from hf_mae.data.opening import reason_of
-    from hf_mae.data.sources import load_splits
+    from hf_mae.data.image_io import summarize_image_error
+    from hf_mae.data.split_loading import load_splits
+    from hf_mae.data.torch_datasets import PixelReader
     from hf_mae.errors import UsageError
     from hf_mae.settings.data import DataArguments
 
     for split in load_splits(DataArguments(data_dir=str(path.parent)), 0).values():
-        pixels = DecodedPixels(split, None)
+        pixels = PixelReader(split, None)
         for row in range(len(split)):
             try:
                 pixels[row]
             except Exception as error:
-                raise UsageError(reason_of(error, str(path))) from None
+                raise UsageError(summarize_image_error(error, str(path))) from None
 
 
-def read_by_opening(folder: Path, path: Path) -> None:
+def read_by_image_io(folder: Path, path: Path) -> None:
     """As every verb that reads images: a result, or `ImageError` and Pillow's kinds, which the verbs put in a row."""
-    from hf_mae.data.opening import read_rgb, reason_of
+    from hf_mae.data.image_io import read_rgb, summarize_image_error
     from hf_mae.errors import UsageError
 
     try:
         read_rgb(path)
     except Exception as error:
-        raise UsageError(reason_of(error, str(path))) from None
+        raise UsageError(summarize_image_error(error, str(path))) from None
 
 
 def read_by_recipe(folder: Path, path: Path) -> None:
     """As every verb that takes recipes, as far as it settles its settings."""
-    from hf_mae.settings.fill import fill
+    from hf_mae.settings.parse import parse_settings
 
     paths = {"model_name_or_path": "x.pth", "data_dir": "images", "output_dir": str(folder / "out")}
-    fill("finetune", str(path), **paths)
+    parse_settings("finetune", str(path), **paths)
 
 
 def read_by_labels(folder: Path, path: Path) -> None:
@@ -461,29 +467,31 @@ def read_by_report(folder: Path, path: Path) -> None:
     report(runs=[str(path.parent)], output_dir=str(folder / "out"))
 
 
-KINDS = {
-    "checkpoint .pth": Kind(make_pth, damage_pth, read_by_convert),
-    "BEiT .pth": Kind(make_beit, damage_pth, read_by_convert),
+FUZZ_TARGETS = {
+    "checkpoint .pth": FuzzTarget(make_pth, damage_pth, read_by_convert),
+    "BEiT .pth": FuzzTarget(make_beit, damage_pth, read_by_convert),
     **{
-        f"config.json of {name}, {said}": Kind(lambda f, kind=kind: make_other_network(f, kind), damage_json, read)
+        f"config.json of {name}, {said}": FuzzTarget(
+            lambda f, kind=kind: make_other_network(f, kind), damage_json, read
+        )
         for kind, name in (("timm", "timm"), ("convnext", "a ConvNeXt"))
         for said, read in (("predicting", read_by_predict), ("fine-tuned", read_by_finetune))
     },
-    "config.json, converted": Kind(lambda f: make_folder(f, "config.json"), damage_json, read_by_convert),
-    "config.json, predicting": Kind(lambda f: make_folder(f, "config.json"), damage_json, read_by_predict),
-    "preprocessor_config.json": Kind(
+    "config.json, converted": FuzzTarget(lambda f: make_folder(f, "config.json"), damage_json, read_by_convert),
+    "config.json, predicting": FuzzTarget(lambda f: make_folder(f, "config.json"), damage_json, read_by_predict),
+    "preprocessor_config.json": FuzzTarget(
         lambda f: make_folder(f, "preprocessor_config.json"), damage_json, read_by_predict
     ),
-    "model.safetensors": Kind(lambda f: make_folder(f, "model.safetensors"), damage_bytes, read_by_convert),
-    "manifest": Kind(make_images, damage_table, read_by_splits),
-    "archive .tar": Kind(lambda f: make_archive(f, ".tar"), damage_bytes, read_by_folder),
-    "archive .zip": Kind(lambda f: make_archive(f, ".zip"), damage_bytes, read_by_folder),
-    "index of shards": Kind(make_shards, damage_parquet, read_by_shards),
-    "recipe": Kind(make_recipe, damage_yaml, read_by_recipe),
-    "labels": Kind(make_labels, damage_json, read_by_labels),
-    "record of a run": Kind(make_record, damage_json, read_by_report),
+    "model.safetensors": FuzzTarget(lambda f: make_folder(f, "model.safetensors"), damage_bytes, read_by_convert),
+    "manifest": FuzzTarget(make_images, damage_table, read_by_splits),
+    "archive .tar": FuzzTarget(lambda f: make_archive(f, ".tar"), damage_bytes, read_by_folder),
+    "archive .zip": FuzzTarget(lambda f: make_archive(f, ".zip"), damage_bytes, read_by_folder),
+    "index of shards": FuzzTarget(make_shards, damage_parquet, read_by_shards),
+    "recipe": FuzzTarget(make_recipe, damage_yaml, read_by_recipe),
+    "labels": FuzzTarget(make_labels, damage_json, read_by_labels),
+    "record of a run": FuzzTarget(make_record, damage_json, read_by_report),
     **{
-        f"image {suffix}": Kind(lambda f, suffix=suffix: make_image(f, suffix), damage_bytes, read_by_opening)
+        f"image {suffix}": FuzzTarget(lambda f, suffix=suffix: make_image(f, suffix), damage_bytes, read_by_image_io)
         for suffix in (".jpg", ".png", ".tif", ".webp", ".gif", ".bmp", ".jp2", ".ppm")
     },
 }
@@ -502,7 +510,7 @@ def try_case(name: str, seed: int, number: int) -> tuple[str, str]:
     if child == 0:
         os.close(reading)
         try:
-            outcome, said = _in_child(name, seed, number)
+            outcome, said = _run_in_child(name, seed, number)
         except BaseException:
             outcome, said = "fault", f"the fuzzer itself: {traceback.format_exc()}"
         os.write(writing, json.dumps([outcome, said[:3000]]).encode())
@@ -517,9 +525,9 @@ def try_case(name: str, seed: int, number: int) -> tuple[str, str]:
     return outcome, said
 
 
-def _in_child(name: str, seed: int, number: int) -> tuple[str, str]:
-    kind, rng = KINDS[name], random.Random(f"{name}, {seed}, {number}")
-    signal.alarm(SECONDS)
+def _run_in_child(name: str, seed: int, number: int) -> tuple[str, str]:
+    kind, rng = FUZZ_TARGETS[name], random.Random(f"{name}, {seed}, {number}")
+    signal.alarm(MAX_SECONDS)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     from hf_mae.errors import UsageError
 
@@ -533,12 +541,12 @@ def _in_child(name: str, seed: int, number: int) -> tuple[str, str]:
             outcome, said = "result", ""
         except UsageError as error:
             outcome, said = "sentence", str(error)
-            if len(said) > LETTERS or not said.strip():
+            if len(said) > MAX_LETTERS or not said.strip():
                 outcome = "fault"
         except BaseException:
             outcome, said = "fault", traceback.format_exc()
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-        if grown > MEGABYTES:
+        if grown > MAX_MEGABYTES:
             outcome, said = "fault", f"{grown:.0f} MB more were held"
     return outcome, said
 
@@ -553,7 +561,7 @@ def warm_up() -> None:
     datasets.disable_progress_bars()
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
-    for name, kind in KINDS.items():
+    for name, kind in FUZZ_TARGETS.items():
         with tempfile.TemporaryDirectory() as place:
             path = kind.make(Path(place))
             try:
@@ -572,7 +580,7 @@ def fuzz(count: int, seed: int, names: list[str]) -> dict[str, Counter[str]]:
     counts: dict[str, Counter[str]] = {name: Counter() for name in names}
     cases = [(names[number % len(names)], seed, number) for number in range(count)]
     with multiprocessing.get_context("spawn").Pool(os.cpu_count(), warm_up) as pool:
-        found = pool.imap_unordered(_one, cases, chunksize=10)
+        found = pool.imap_unordered(_run_pooled_case, cases, chunksize=10)
         for name, number, outcome, said in tqdm(found, total=count, unit="file", disable=None):
             counts[name][outcome] += 1
             if outcome == "fault":
@@ -580,7 +588,7 @@ def fuzz(count: int, seed: int, names: list[str]) -> dict[str, Counter[str]]:
     return counts
 
 
-def _one(case: tuple[str, int, int]) -> tuple[str, int, str, str]:
+def _run_pooled_case(case: tuple[str, int, int]) -> tuple[str, int, str, str]:
     name, seed, number = case
     return (name, number, *try_case(name, seed, number))
 
@@ -590,14 +598,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=KINDS, help="one kind of file")
+    parser.add_argument("--only", choices=FUZZ_TARGETS, help="one kind of file")
     parser.add_argument("--case", type=int, help="one case of that kind")
     args = parser.parse_args()
     if args.case is not None:
         warm_up()
         print(*try_case(args.only, args.seed, args.case), sep="\n")
         return 0
-    counts = fuzz(args.count, args.seed, [args.only] if args.only else list(KINDS))
+    counts = fuzz(args.count, args.seed, [args.only] if args.only else list(FUZZ_TARGETS))
     print("\n| damaged | files | a result | one sentence | faults |\n|---|---:|---:|---:|---:|")
     for name, found in counts.items():
         print(f"| {name} | {found.total():,} | {found['result']:,} | {found['sentence']:,} | {found['fault']:,} |")

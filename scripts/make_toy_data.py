@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFilter
 CLASSES = ("blob", "folds", "ring")
 
 
-def texture(size: int, generator: np.random.Generator) -> np.ndarray:
+def make_texture(size: int, generator: np.random.Generator) -> np.ndarray:
     """Light and shade (size, size, 1), other in every image: else two drawings of a class pass for one image."""
     shade = np.zeros((size, size))
     for cells, strength in ((5, 14.0), (16, 12.0)):
@@ -22,10 +22,10 @@ def texture(size: int, generator: np.random.Generator) -> np.ndarray:
     return shade[..., None]
 
 
-def draw(kind: str, size: int, generator: np.random.Generator) -> Image.Image:
+def draw_image(kind: str, size: int, generator: np.random.Generator) -> Image.Image:
     """One RGB image of a class, at a random place, scale, angle and brightness."""
     ground = np.array([190, 105, 85]) + generator.normal(0, 12, 3)
-    pixels = ground + texture(size, generator) + generator.normal(0, 6, (size, size, 3))
+    pixels = ground + make_texture(size, generator) + generator.normal(0, 6, (size, size, 3))
     image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
     pen = ImageDraw.Draw(image)
     colour = tuple(int(c) for c in (np.array([120, 40, 45]) + generator.normal(0, 10, 3)).clip(0, 255))
@@ -48,7 +48,7 @@ def draw(kind: str, size: int, generator: np.random.Generator) -> Image.Image:
     )
 
 
-def make(folder: Path, images: int = 60, size: int = 64, seed: int = 0) -> None:
+def make_toy_data(folder: Path, images: int = 60, size: int = 64, seed: int = 0) -> None:
     """Writes `images` training images a class, a third as many for validation and test, and as many unlabelled."""
     generator = np.random.default_rng(seed)
     for split, count in (("train", images), ("validation", images // 3), ("test", images // 3)):
@@ -56,11 +56,11 @@ def make(folder: Path, images: int = 60, size: int = 64, seed: int = 0) -> None:
             target = folder / "labelled" / split / kind
             target.mkdir(parents=True, exist_ok=True)
             for number in range(count):
-                draw(kind, size, generator).save(target / f"{kind}_{number:03d}.jpg", quality=90)
+                draw_image(kind, size, generator).save(target / f"{kind}_{number:03d}.jpg", quality=90)
     target = folder / "unlabelled"
     target.mkdir(parents=True, exist_ok=True)
     for number in range(3 * images):
-        draw(CLASSES[number % 3], size, generator).save(target / f"frame_{number:04d}.jpg", quality=90)
+        draw_image(CLASSES[number % 3], size, generator).save(target / f"frame_{number:04d}.jpg", quality=90)
 
 
 if __name__ == "__main__":
@@ -70,4 +70,4 @@ if __name__ == "__main__":
     parser.add_argument("--size", type=int, default=64, help="pixels")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    make(options.folder, options.images, options.size, options.seed)
+    make_toy_data(options.folder, options.images, options.size, options.seed)

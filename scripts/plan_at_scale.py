@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 # Measured here (docs/measured.md, docs/scale.md), on one CPU core each, from 1280 x 1024 JPEGs of 280 KB.
 DECODED_PER_CORE = 70  # images/s from the files, random crop and flip
-KEPT_PER_CORE = 258  # images/s from images kept at 448 pixels
-FILE_BYTES, KEPT_BYTES, JPEG_SHARE = 280e3, 448 * 560 * 3, 0.11
+CACHED_PER_CORE = 258  # images/s from images kept at 448 pixels
+FILE_BYTES, CACHED_BYTES, JPEG_FRACTION = 280e3, 448 * 560 * 3, 0.11
 START_SECONDS = 17  # imports, a warm index of 4.8 million images, weights
 # Computed: ViT-L with its decoder, torch's FlopCounterMode, 75 % masked; times 3 with the backward pass.
 FLOPS_PER_IMAGE, PARAMETERS = 3 * 41.5e9, 329.5e6
@@ -30,7 +30,7 @@ class Machine:
     price: float  # of a GPU and hour
 
 
-def rates(machine: Machine, gpus: int, batch: int) -> dict[str, float]:
+def compute_rates(machine: Machine, gpus: int, batch: int) -> dict[str, float]:
     """Images a second that each part allows."""
     compute = machine.flops / FLOPS_PER_IMAGE * gpus
     nodes = max(gpus // 8, 1)
@@ -38,17 +38,19 @@ def rates(machine: Machine, gpus: int, batch: int) -> dict[str, float]:
     return {
         "GPUs": compute,
         "decoding the files": DECODED_PER_CORE * machine.cores * gpus,
-        "decoding what is kept": KEPT_PER_CORE * machine.cores * gpus,
+        "decoding what is kept": CACHED_PER_CORE * machine.cores * gpus,
         "disk, the files": machine.disk * nodes / FILE_BYTES,
-        "disk, kept as pixels": machine.disk * nodes / KEPT_BYTES,
-        "disk, kept as JPEG": machine.disk * nodes / (KEPT_BYTES * JPEG_SHARE),
+        "disk, kept as pixels": machine.disk * nodes / CACHED_BYTES,
+        "disk, kept as JPEG": machine.disk * nodes / (CACHED_BYTES * JPEG_FRACTION),
         "gradients": batch / (sent / machine.network) if gpus > 8 else float("inf"),
     }
 
 
-def plan(machine: Machine, gpus: int, images: float, epochs: int, batch: int, save_every: float) -> dict[str, str]:
+def plan_column(
+    machine: Machine, gpus: int, images: float, epochs: int, batch: int, save_every: float
+) -> dict[str, str]:
     """A column of the table."""
-    found = rates(machine, gpus, batch)
+    found = compute_rates(machine, gpus, batch)
     plain = min(found["GPUs"], found["decoding the files"], found["disk, the files"], found["gradients"])
     kept = min(found["GPUs"], found["decoding what is kept"], found["disk, kept as JPEG"], found["gradients"])
     slow = min(("GPUs", "decoding the files", "disk, the files", "gradients"), key=found.__getitem__)
@@ -59,9 +61,9 @@ def plan(machine: Machine, gpus: int, images: float, epochs: int, batch: int, sa
     return {
         "the GPUs could do": f"{found['GPUs']:,.0f} images/s",
         "cores to decode the files": f"{found['GPUs'] / DECODED_PER_CORE:,.0f} (there are {machine.cores * gpus:,})",
-        "cores with `--cache_shortest_edge 448`": f"{found['GPUs'] / KEPT_PER_CORE:,.0f}",
+        "cores with `--cache_shortest_edge 448`": f"{found['GPUs'] / CACHED_PER_CORE:,.0f}",
         "read: files, pixels, JPEG": ", ".join(
-            f"{found['GPUs'] * size / 1e9:,.1f}" for size in (FILE_BYTES, KEPT_BYTES, KEPT_BYTES * JPEG_SHARE)
+            f"{found['GPUs'] * size / 1e9:,.1f}" for size in (FILE_BYTES, CACHED_BYTES, CACHED_BYTES * JPEG_FRACTION)
         )
         + " GB/s",
         "an update's gradients take": "within a node" if gpus <= 8 else f"{1e3 * batch / found['gradients']:,.0f} ms",
@@ -75,17 +77,27 @@ def plan(machine: Machine, gpus: int, images: float, epochs: int, batch: int, sa
     }
 
 
-def main(asked: argparse.Namespace) -> None:
+def main(options: argparse.Namespace) -> None:
     machine = Machine(
-        asked.flops * 1e12, asked.cores, asked.disk * 1e9, asked.network * 1e9, asked.shared * 1e9, asked.price
+        options.flops * 1e12,
+        options.cores,
+        options.disk * 1e9,
+        options.network * 1e9,
+        options.shared * 1e9,
+        options.price,
     )
-    print(f"{asked.images / 1e6:g} million frames, {asked.epochs} epochs of ViT-L, {asked.batch} images an update")
-    files, kept = FILE_BYTES * asked.images, KEPT_BYTES * asked.images
-    jpeg = JPEG_SHARE * kept
+    print(
+        f"{options.images / 1e6:g} million frames, {options.epochs} epochs of ViT-L, {options.batch} images an update"
+    )
+    files, kept = FILE_BYTES * options.images, CACHED_BYTES * options.images
+    jpeg = JPEG_FRACTION * kept
     sizes = f"files {files / 1e12:.1f} TB; kept {kept / 1e12:.1f} TB as pixels, {jpeg / 1e12:.2f} TB as JPEG"
     print(f"On the disk: {sizes}\n")
-    columns = [plan(machine, gpus, asked.images, asked.epochs, asked.batch, asked.save_every) for gpus in asked.gpus]
-    print("| | " + " | ".join(f"{gpus} GPUs" for gpus in asked.gpus) + " |\n|---|" + "---|" * len(columns))
+    columns = [
+        plan_column(machine, gpus, options.images, options.epochs, options.batch, options.save_every)
+        for gpus in options.gpus
+    ]
+    print("| | " + " | ".join(f"{gpus} GPUs" for gpus in options.gpus) + " |\n|---|" + "---|" * len(columns))
     for name in columns[0]:
         print(f"| {name} | " + " | ".join(column[name] for column in columns) + " |")
 

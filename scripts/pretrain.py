@@ -8,7 +8,7 @@ The way through it is `hf_mae/workflows/pretrain.py`.
 
 import sys
 
-from hf_mae.cli.main import program
+from hf_mae.cli.main import console_main
 
 if __name__ == "__main__":
-    program(["pretrain", *sys.argv[1:]])
+    console_main(["pretrain", *sys.argv[1:]])

@@ -15,25 +15,25 @@ from dataclasses import replace
 
 import numpy as np
 
-from hf_mae.evaluation.comparisons import COMPARED, compare_predictions, mcnemar
-from hf_mae.evaluation.confusion import HEADLINE, scores_of
-from hf_mae.evaluation.intervals import RATES, rates_by_class, score_intervals
-from hf_mae.evaluation.probabilities import PROBABILITY_TITLES, probability_scores
+from hf_mae.evaluation.confusion import HEADLINE, headline_metrics
+from hf_mae.evaluation.intervals import RATES, estimate_rates_by_class, headline_metric_intervals
+from hf_mae.evaluation.prediction_table import Predictions, clusters_from_predictions
+from hf_mae.evaluation.probability_metrics import PROBABILITY_TITLES, estimate_probability_metrics
 from hf_mae.evaluation.scores import softmax
-from hf_mae.evaluation.statistics import Predictions, units_of
-from hf_mae.evaluation.subgroups import interactions
+from hf_mae.evaluation.significance import COMPARED_METRICS, compare_predictions, mcnemar
+from hf_mae.evaluation.subgroups import interaction_tests
 
 LONG_TAIL = (293, 253, 194, 169, 163, 78, 66, 49, 41, 40, 34, 28, 28, 28, 23, 22, 19, 19, 14, 13, 6, 6)
 CLASSES, IMAGES_A_PATIENT = 6, 25
 PATIENTS = (10, 20, 40, 200)
 RESAMPLES, PERMUTATIONS = 1000, 999
-BETTER = 0.5  # on the logit of being right: about 8 points of accuracy
+LOGIT_ADVANTAGE = 0.5  # on the logit of being right: about 8 points of accuracy
 
 
 # Worlds
 
 
-def long_tail(seed: int) -> np.ndarray:
+def make_long_tail_model(seed: int) -> np.ndarray:
     """A model of 22 classes: how often each is taken for each (classes, classes)."""
     rng, classes = np.random.default_rng(seed), len(LONG_TAIL)
     right = np.clip(0.85 - 0.25 * np.arange(classes) / classes + rng.normal(0, 0.15, classes), 0.1, 0.98)
@@ -53,10 +53,10 @@ class Hospital:
     def __init__(self, seed: int):
         rng = np.random.default_rng(seed)
         self.mixture = 6 * np.array([0.35, 0.25, 0.18, 0.12, 0.07, 0.03])
-        self.right = rng.normal(1.3, 0.6, CLASSES)
-        self.taken_for = rng.dirichlet(np.full(CLASSES, 0.5), CLASSES)
-        np.fill_diagonal(self.taken_for, 0.0)
-        self.taken_for /= self.taken_for.sum(1, keepdims=True)
+        self.accuracy_logits = rng.normal(1.3, 0.6, CLASSES)
+        self.error_distribution = rng.dirichlet(np.full(CLASSES, 0.5), CLASSES)
+        np.fill_diagonal(self.error_distribution, 0.0)
+        self.error_distribution /= self.error_distribution.sum(1, keepdims=True)
 
     def sizes(self, rng: np.random.Generator, patients: int, skewed: bool) -> np.ndarray:
         """Images of each patient."""
@@ -65,8 +65,8 @@ class Hospital:
         weights = rng.lognormal(0, 1, patients)
         return np.maximum(1, np.round(weights / weights.sum() * patients * IMAGES_A_PATIENT)).astype(int)
 
-    def draw(
-        self, rng: np.random.Generator, patients: int, skewed: bool, models: int, better: float = 0.0
+    def sample(
+        self, rng: np.random.Generator, patients: int, skewed: bool, models: int, advantage: float = 0.0
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Labels (images,), predictions (models, images) and patients; the last model is better, on the logit."""
         sizes = self.sizes(rng, patients, skewed)
@@ -77,20 +77,22 @@ class Hospital:
         predicted = np.empty((models, len(labels)), dtype=int)
         for model in range(models):
             own = hard + rng.normal(0, 0.7, patients)
-            logits = self.right[labels] + own[groups] + (better if model == models - 1 else 0.0)
+            logits = self.accuracy_logits[labels] + own[groups] + (advantage if model == models - 1 else 0.0)
             right = rng.random(len(labels)) < 1 / (1 + np.exp(-logits))
-            others = (rng.random((len(labels), 1)) > self.taken_for[labels].cumsum(1)).sum(1).clip(max=CLASSES - 1)
+            others = (
+                (rng.random((len(labels), 1)) > self.error_distribution[labels].cumsum(1)).sum(1).clip(max=CLASSES - 1)
+            )
             predicted[model] = np.where(right, labels, others)
         return labels, predicted, groups
 
-    def truth(self, skewed: bool) -> dict[str, float]:
+    def get_true_scores(self, skewed: bool) -> dict[str, float]:
         """The scores of one model on very many patients."""
-        labels, predicted, _ = self.draw(np.random.default_rng(0), 20_000, skewed, 1)
-        return _scores(Predictions(labels, predicted, CLASSES))
+        labels, predicted, _ = self.sample(np.random.default_rng(0), 20_000, skewed, 1)
+        return _get_mean_scores(Predictions(labels, predicted, CLASSES))
 
 
-def _scores(data: Predictions) -> dict[str, float]:
-    return {name: float(values.mean()) for name, values in scores_of(data.confusion_matrices()).items()}
+def _get_mean_scores(data: Predictions) -> dict[str, float]:
+    return {name: float(values.mean()) for name, values in headline_metrics(data.confusion_matrices()).items()}
 
 
 # Methods of before
@@ -98,8 +100,8 @@ def _scores(data: Predictions) -> dict[str, float]:
 
 def percentile_intervals(data: Predictions, rng: np.random.Generator) -> dict[str, tuple[float, float]]:
     """Percentiles of resamples that are stratified by class (of groups: their most frequent one)."""
-    units = units_of([data])
-    (matrices,), times = units.matrices, units.times
+    units = clusters_from_predictions([data])
+    (matrices,), times = units.matrices, units.counts
     strata = units.strata if units.kind == "images" else matrices[0].sum(2).argmax(1)
     drawn = np.zeros((RESAMPLES, len(times)))
     for stratum in np.unique(strata):
@@ -107,7 +109,7 @@ def percentile_intervals(data: Predictions, rng: np.random.Generator) -> dict[st
         count = int(times[inside].sum())
         drawn[:, inside] = rng.multinomial(count, times[inside] / count, size=RESAMPLES)
     flat = matrices[0].reshape(len(times), -1)
-    values = scores_of((drawn @ flat).reshape(RESAMPLES, data.num_classes, data.num_classes))
+    values = headline_metrics((drawn @ flat).reshape(RESAMPLES, data.num_classes, data.num_classes))
     return {name: tuple(np.percentile(values[name], [2.5, 97.5])) for name in HEADLINE}
 
 
@@ -116,42 +118,42 @@ def percentile_intervals(data: Predictions, rng: np.random.Generator) -> dict[st
 
 def cover_long_tail(seed: int, simulations: int) -> dict[tuple[str, str], list[bool]]:
     """Hits by method and score, on one model of the long tail."""
-    rows, rng = long_tail(seed), np.random.default_rng(1000 + seed)
+    rows, rng = make_long_tail_model(seed), np.random.default_rng(1000 + seed)
     sizes = np.array(LONG_TAIL)
     labels = np.repeat(np.arange(len(sizes)), sizes)
-    truth = {name: float(value) for name, value in scores_of(rows * sizes[:, None]).items()}
+    truth = {name: float(value) for name, value in headline_metrics(rows * sizes[:, None]).items()}
     hits = defaultdict(list)
     for _ in range(simulations):
         predicted = np.concatenate([rng.choice(len(sizes), size, p=row) for size, row in zip(sizes, rows)])
-        _note_hits(hits, Predictions(labels, predicted[None], len(sizes)), truth, rng)
+        _record_hits(hits, Predictions(labels, predicted[None], len(sizes)), truth, rng)
     return hits
 
 
 def cover_patients(seed: int, simulations: int, patients: int, skewed: bool) -> dict[tuple[str, str], list[bool]]:
     """Hits by method and score, in one hospital."""
     hospital, rng = Hospital(seed), np.random.default_rng(2000 + seed)
-    truth, hits = hospital.truth(skewed), defaultdict(list)
+    truth, hits = hospital.get_true_scores(skewed), defaultdict(list)
     for _ in range(simulations):
-        labels, predicted, groups = hospital.draw(rng, patients, skewed, 1)
-        _note_hits(hits, Predictions(labels, predicted, CLASSES, groups), truth, rng)
+        labels, predicted, groups = hospital.sample(rng, patients, skewed, 1)
+        _record_hits(hits, Predictions(labels, predicted, CLASSES, groups), truth, rng)
     return hits
 
 
 def cover_rates(seed: int, simulations: int, patients: int) -> dict[tuple[str, str], list[bool]]:
     """Hits of the intervals of each class's rates, in one hospital, by rate."""
     hospital, rng, hits = Hospital(seed), np.random.default_rng(4000 + seed), defaultdict(list)
-    labels, predicted, _ = hospital.draw(np.random.default_rng(0), 20_000, False, 1)
-    truth = rates_by_class([Predictions(labels, predicted, CLASSES)])
+    labels, predicted, _ = hospital.sample(np.random.default_rng(0), 20_000, False, 1)
+    truth = estimate_rates_by_class([Predictions(labels, predicted, CLASSES)])
     for _ in range(simulations):
-        labels, predicted, groups = hospital.draw(rng, patients, False, 1)
-        for of_class, real in zip(rates_by_class([Predictions(labels, predicted, CLASSES, groups)]), truth):
+        labels, predicted, groups = hospital.sample(rng, patients, False, 1)
+        for of_class, real in zip(estimate_rates_by_class([Predictions(labels, predicted, CLASSES, groups)]), truth):
             for name, rate in of_class.items():
                 if rate.interval is not None:
                     hits["now", name].append(rate.interval[0] <= real[name].value <= rate.interval[1])
     return hits
 
 
-class Scored:
+class ProbabilisticModel:
     """A model that gives every class a score, which is more or less sure of itself than it may be."""
 
     def __init__(self, seed: int, frequencies: np.ndarray):
@@ -159,9 +161,9 @@ class Scored:
         self.frequencies = frequencies / frequencies.sum()
         self.sharpness = rng.normal(2.5, 0.5, len(frequencies))
         self.temperature = (1.0, 0.85, 0.7, 0.5, 1.5)[seed % 5]
-        self.confused = rng.normal(0, 0.5, (len(frequencies), len(frequencies)))
+        self.class_confusion = rng.normal(0, 0.5, (len(frequencies), len(frequencies)))
 
-    def draw(self, rng: np.random.Generator, sizes: np.ndarray | int) -> Predictions:
+    def sample(self, rng: np.random.Generator, sizes: np.ndarray | int) -> Predictions:
         """Predictions of patients of these sizes, or of so many images."""
         classes, count = len(self.frequencies), int(np.sum(sizes))
         groups = None
@@ -172,17 +174,19 @@ class Scored:
             ease = rng.normal(0, 0.7, len(sizes))[groups]
         else:
             labels, ease = rng.choice(classes, count, p=self.frequencies), np.zeros(count)
-        logits = rng.normal(0, 1, (count, classes)) + self.confused[labels]
+        logits = rng.normal(0, 1, (count, classes)) + self.class_confusion[labels]
         logits[np.arange(count), labels] += np.maximum(0, self.sharpness[labels] + ease)
         scores = softmax(logits / self.temperature)
         return Predictions(labels, scores.argmax(1)[None], classes, groups, scores[None])
 
-    def truth(self, sizes) -> dict[str, float]:
+    def get_true_scores(self, sizes) -> dict[str, float]:
         """The scores on very many patients or images: the mean over draws, as their sizes are skewed."""
         found = defaultdict(list)
         for seed in range(8):
             rng = np.random.default_rng(seed)
-            for name, score in probability_scores([replace(self.draw(rng, sizes(rng)), groups=None)], False).items():
+            for name, score in estimate_probability_metrics(
+                [replace(self.sample(rng, sizes(rng)), groups=None)], False
+            ).items():
                 found[name].append(score.value)
         return {name: float(np.mean(values)) for name, values in found.items()}
 
@@ -191,12 +195,12 @@ def cover_probabilities(
     seed: int, simulations: int, patients: int | None, skewed: bool
 ) -> dict[tuple[str, str], list[bool]]:
     """Hits of the intervals of AUROC, Brier score, log loss and calibration errors, of one model."""
-    model = Scored(seed, np.array(LONG_TAIL if patients is None else (35, 25, 18, 12, 7, 3), dtype=float))
+    model = ProbabilisticModel(seed, np.array(LONG_TAIL if patients is None else (35, 25, 18, 12, 7, 3), dtype=float))
     rng, hospital, hits = np.random.default_rng(5000 + seed), Hospital(seed), defaultdict(list)
-    truth = model.truth(lambda draw: hospital.sizes(draw, 8_000, skewed) if patients else 100_000)
+    truth = model.get_true_scores(lambda draw: hospital.sizes(draw, 8_000, skewed) if patients else 100_000)
     for _ in range(simulations):
         sizes = hospital.sizes(rng, patients, skewed) if patients else sum(LONG_TAIL)
-        for name, found in probability_scores([model.draw(rng, sizes)]).items():
+        for name, found in estimate_probability_metrics([model.sample(rng, sizes)]).items():
             if found.interval is not None:
                 hit = found.interval[0] <= truth[name] <= found.interval[1]
                 hits["now", name].append(hit)
@@ -204,20 +208,20 @@ def cover_probabilities(
     return hits
 
 
-def _note_hits(hits, data: Predictions, truth: dict[str, float], rng: np.random.Generator) -> None:
-    for method, found in (("before", percentile_intervals(data, rng)), ("now", score_intervals([data]))):
+def _record_hits(hits, data: Predictions, truth: dict[str, float], rng: np.random.Generator) -> None:
+    for method, found in (("before", percentile_intervals(data, rng)), ("now", headline_metric_intervals([data]))):
         for name in HEADLINE:
             if (ends := found[name]) is not None:
                 hits[method, name].append(ends[0] <= truth[name] <= ends[1])
 
 
-def reject(
-    seed: int, simulations: int, patients: int, skewed: bool, better: float
+def simulate_rejections(
+    seed: int, simulations: int, patients: int, skewed: bool, advantage: float
 ) -> dict[tuple[str, str], list[bool]]:
     """How often a test at 5 % says that two models differ, by test and score."""
     hospital, rng, found = Hospital(seed), np.random.default_rng(3000 + seed), defaultdict(list)
     for _ in range(simulations):
-        labels, predicted, groups = hospital.draw(rng, patients, skewed, 2, better)
+        labels, predicted, groups = hospital.sample(rng, patients, skewed, 2, advantage)
         one, two = (Predictions(labels, predicted[[model]], CLASSES, groups) for model in (0, 1))
         for entry in compare_predictions([one], [two], PERMUTATIONS, int(rng.integers(2**31))):
             found["now", entry.score].append(entry.p_value < 0.05)
@@ -227,11 +231,11 @@ def reject(
     return found
 
 
-def shared(what, simulations: int, worlds: int, *more) -> dict[tuple[str, str], float]:
+def run_in_parallel(simulate, simulations: int, num_worlds: int, *more) -> dict[tuple[str, str], float]:
     """Shares in per cent, over simulations that are divided among worlds and processes."""
     together = defaultdict(list)
     with ProcessPoolExecutor(os.cpu_count()) as pool:
-        each = [pool.submit(what, seed, simulations // worlds, *more) for seed in range(worlds)]
+        each = [pool.submit(simulate, seed, simulations // num_worlds, *more) for seed in range(num_worlds)]
         for done in each:
             for key, values in done.result().items():
                 together[key] += values
@@ -248,7 +252,7 @@ def print_coverage(simulations: int, worlds: int) -> None:
         for skewed in (False, True)
     ]
     for title, what, more in settings:
-        found = shared(what, simulations, worlds, *more)
+        found = run_in_parallel(what, simulations, worlds, *more)
         for method in ("before", "now"):
             cells = " | ".join(f"{found[method, name]:.1f}" for name in HEADLINE)
             print(f"| {title} | {method} | {cells} |", flush=True)
@@ -258,7 +262,7 @@ def print_rates(simulations: int, worlds: int) -> None:
     """The table of rates by class."""
     print("| images | " + " | ".join(RATES) + " |\n|---|" + "---:|" * len(RATES))
     for patients in PATIENTS:
-        found = shared(cover_rates, simulations, worlds, patients)
+        found = run_in_parallel(cover_rates, simulations, worlds, patients)
         cells = " | ".join(f"{found['now', name]:.1f}" for name in RATES)
         print(f"| {patients} patients | {cells} |", flush=True)
 
@@ -273,16 +277,18 @@ def print_probabilities(simulations: int, worlds: int) -> None:
         for skewed in (False, True)
     ]
     for title, *setting in settings:
-        found = shared(cover_probabilities, simulations, worlds, *setting)
+        found = run_in_parallel(cover_probabilities, simulations, worlds, *setting)
         cells = " | ".join(f"{found['now', name]:.1f}" for name in PROBABILITY_TITLES)
         print(f"| {title} | {cells} |", flush=True)
 
 
-def differ(seed: int, simulations: int, patients: int, skewed: bool, within: bool) -> dict[tuple[str, str], list[bool]]:
+def simulate_interaction_tests(
+    seed: int, simulations: int, patients: int, skewed: bool, within: bool
+) -> dict[tuple[str, str], list[bool]]:
     """How often the test of interaction says that parts differ: three of patients, or two of their images."""
     hospital, rng, found = Hospital(seed), np.random.default_rng(6000 + seed), defaultdict(list)
     for _ in range(simulations):
-        labels, predicted, groups = hospital.draw(rng, patients, skewed, 1)
+        labels, predicted, groups = hospital.sample(rng, patients, skewed, 1)
         if within:
             part = rng.choice(2, len(labels))
         else:
@@ -291,7 +297,7 @@ def differ(seed: int, simulations: int, patients: int, skewed: bool, within: boo
             [Predictions(labels[inside], predicted[:, inside], CLASSES, groups[inside])]
             for inside in (part == value for value in np.unique(part))
         ]
-        for test in interactions(parts, scores_of, ("macro_f1", "accuracy")):
+        for test in interaction_tests(parts, headline_metrics, ("macro_f1", "accuracy")):
             found["now", test.score].append(test.p_value < 0.05)
     return found
 
@@ -302,7 +308,7 @@ def print_subgroups(simulations: int, worlds: int) -> None:
     for patients in PATIENTS[1:]:
         for skewed in (False, True):
             for within in (False, True):
-                found = shared(differ, simulations, worlds, patients, skewed, within)
+                found = run_in_parallel(simulate_interaction_tests, simulations, worlds, patients, skewed, within)
                 title = f"{patients} patients, {'skewed' if skewed else 'equal'} sizes"
                 parts = "two, of each patient's images" if within else "three, of patients"
                 print(
@@ -313,14 +319,14 @@ def print_subgroups(simulations: int, worlds: int) -> None:
 
 def print_tests(simulations: int, worlds: int) -> None:
     """The table of tests."""
-    heads = [f"{name}: {what}" for name in COMPARED for what in ("false positives", "power")]
+    heads = [f"{name}: {what}" for name in COMPARED_METRICS for what in ("false positives", "power")]
     print("| images | " + " | ".join(heads) + " | McNemar on images: false positives |")
     print("|---|" + "---:|" * (len(heads) + 1))
     for patients in PATIENTS:
         for skewed in (False, True):
-            null = shared(reject, simulations, worlds, patients, skewed, 0.0)
-            power = shared(reject, simulations // 2, worlds, patients, skewed, BETTER)
-            cells = [f"{found['now', name]:.1f}" for name in COMPARED for found in (null, power)]
+            null = run_in_parallel(simulate_rejections, simulations, worlds, patients, skewed, 0.0)
+            power = run_in_parallel(simulate_rejections, simulations // 2, worlds, patients, skewed, LOGIT_ADVANTAGE)
+            cells = [f"{found['now', name]:.1f}" for name in COMPARED_METRICS for found in (null, power)]
             title = f"{patients} patients, {'skewed' if skewed else 'equal'} sizes"
             print(f"| {title} | {' | '.join(cells)} | {null['before', 'accuracy']:.1f} |", flush=True)
 

@@ -43,7 +43,7 @@ def main() -> None:
         save_strategy="no",
     )
     found = hf_mae.audit(labels=[str(args.out / "crossval")], output_dir=str(args.out / "audit"))
-    hits = np.cumsum([issue.image.file_name in wrong for issue in found.found])
+    hits = np.cumsum([issue.image.file_name in wrong for issue in found.issues])
     print(f"{len(wrong)} of {images} labels were made wrong; {len(hits)} are suspected.")
     for looked in sorted({20, 50, len(wrong), 100, len(hits)}):
         if looked <= len(hits):
@@ -51,12 +51,12 @@ def main() -> None:
             print(f"  the first {looked:4}: precision {of / looked:.0%}, recall {of / len(wrong):.0%}")
 
 
-def write_manifest(data: Path, path: Path, share: float) -> tuple[set[str], int]:
+def write_manifest(data: Path, path: Path, fraction: float) -> tuple[set[str], int]:
     """Writes `file_name,label,group`; returns the files whose labels are wrong, and the number of all."""
     files = sorted(data.glob("*/*/*.*"))
     names = sorted({file.parent.name for file in files})
     random = np.random.default_rng(0)
-    wrong = {files[place] for place in random.choice(len(files), round(share * len(files)), replace=False)}
+    wrong = {files[place] for place in random.choice(len(files), round(fraction * len(files)), replace=False)}
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as out:
         writer = csv.writer(out)

@@ -61,20 +61,20 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="fine-tunings at a time, which share the cores")
     args = parser.parse_args()
     for seed in args.seeds:
-        write_cut(args.data, args.out / f"cut_{seed}.csv", args.ratio, seed)
+        write_subsample_manifest(args.data, args.out / f"cut_{seed}.csv", args.ratio, seed)
     threads = max(1, (os.cpu_count() or 1) // args.jobs)
     wanted = [(args, setting, seed) for seed in args.seeds for setting in args.settings]
     processes = get_context("spawn")
     with ProcessPoolExecutor(args.jobs, processes, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
-        made = (map if args.jobs == 1 else pool.map)(fine_tune, *zip(*wanted, strict=True))
+        made = (map if args.jobs == 1 else pool.map)(finetune_setting, *zip(*wanted, strict=True))
         for folder in made:
-            print(folder.name, {name: f"{score:.1f}" for name, score in scores_of(folder).items()}, flush=True)
-    table = table_of(args.out)
+            print(folder.name, {name: f"{score:.1f}" for name, score in read_scores(folder).items()}, flush=True)
+    table = render_table(args.out)
     (args.out / "table.md").write_text(table)
     print(table)
 
 
-def write_cut(data: Path, manifest: Path, ratio: int, seed: int) -> None:
+def write_subsample_manifest(data: Path, manifest: Path, ratio: int, seed: int) -> None:
     """The manifest of a cut: `file,class,split`, of which the held-out images are the test split."""
     random = np.random.default_rng(seed)
     rows: list[tuple[str, str, str]] = []
@@ -91,9 +91,9 @@ def write_cut(data: Path, manifest: Path, ratio: int, seed: int) -> None:
         csv.writer(file).writerows([("file_name", "label", "split"), *rows])
 
 
-def fine_tune(args: argparse.Namespace, setting: str, seed: int) -> Path:
+def finetune_setting(args: argparse.Namespace, setting: str, seed: int) -> Path:
     """The folder of a run, which is made unless it is there."""
-    folder: Path = args.out / f"{name_of(setting)}-{seed}"
+    folder: Path = args.out / f"{get_folder_name(setting)}-{seed}"
     if not (folder / "all_results.json").is_file():
         hf_mae.finetune(
             recipe=args.recipe,
@@ -111,12 +111,12 @@ def fine_tune(args: argparse.Namespace, setting: str, seed: int) -> Path:
     return folder
 
 
-def name_of(setting: str) -> str:
+def get_folder_name(setting: str) -> str:
     """Of the folders of its runs."""
     return setting.replace(" ", "_").replace(",", "")
 
 
-def scores_of(folder: Path) -> dict[str, float]:
+def read_scores(folder: Path) -> dict[str, float]:
     """Scores of a run, in percent."""
     results = json.loads((folder / "all_results.json").read_text())
     confusion = np.array(results["test"]["confusion_matrix"], dtype=float)
@@ -132,36 +132,40 @@ def scores_of(folder: Path) -> dict[str, float]:
     }
 
 
-def table_of(out: Path) -> str:
+def render_table(out: Path) -> str:
     """Every setting of which there are runs, in Markdown."""
     head = "| | macro recall | difference | macro F1 | difference | rare | AUROC | difference |"
     lines = [head, "|---" * head.count(" | ") + "|---|"]
-    plain = runs_of(out, "recipe")
+    plain = read_runs(out, "recipe")
     for setting in SETTINGS:
-        if found := runs_of(out, setting):
-            cells = [spread(found, "macro recall"), difference(found, plain, "macro recall")]
-            cells += [spread(found, "macro F1"), difference(found, plain, "macro F1"), spread(found, "rare")]
-            cells += [spread(found, "AUROC"), difference(found, plain, "AUROC")]
+        if found := read_runs(out, setting):
+            cells = [format_mean_std(found, "macro recall"), format_difference(found, plain, "macro recall")]
+            cells += [
+                format_mean_std(found, "macro F1"),
+                format_difference(found, plain, "macro F1"),
+                format_mean_std(found, "rare"),
+            ]
+            cells += [format_mean_std(found, "AUROC"), format_difference(found, plain, "AUROC")]
             lines.append(f"| {setting} ({len(found)}) | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def runs_of(out: Path, setting: str) -> dict[int, dict[str, float]]:
+def read_runs(out: Path, setting: str) -> dict[int, dict[str, float]]:
     """Scores by seed."""
-    folders = [file.parent for file in out.glob(f"{name_of(setting)}-*/all_results.json")]
-    return {int(folder.name.rpartition("-")[2]): scores_of(folder) for folder in folders}
+    folders = [file.parent for file in out.glob(f"{get_folder_name(setting)}-*/all_results.json")]
+    return {int(folder.name.rpartition("-")[2]): read_scores(folder) for folder in folders}
 
 
-def spread(found: dict[int, dict[str, float]], score: str) -> str:
+def format_mean_std(found: dict[int, dict[str, float]], score: str) -> str:
     """Mean and standard deviation over the seeds."""
     values = [scores[score] for scores in found.values()]
     return f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
 
 
-def difference(found: dict[int, dict[str, float]], plain: dict[int, dict[str, float]], score: str) -> str:
+def format_difference(found: dict[int, dict[str, float]], baseline: dict[int, dict[str, float]], score: str) -> str:
     """Mean and 95 % interval over the seeds that both have."""
-    apart = [found[seed][score] - plain[seed][score] for seed in found.keys() & plain.keys()]
-    if found == plain or len(apart) < 2:
+    apart = [found[seed][score] - baseline[seed][score] for seed in found.keys() & baseline.keys()]
+    if found == baseline or len(apart) < 2:
         return ""
     low, high = stats.t.interval(0.95, len(apart) - 1, np.mean(apart), stats.sem(apart))
     return f"{np.mean(apart):+.1f} ({low:+.1f} to {high:+.1f})"

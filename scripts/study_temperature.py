@@ -15,10 +15,10 @@ import numpy as np
 from study_long_tail import SETTINGS, name_of
 
 from hf_mae import read_record
-from hf_mae.evaluation.calibration import Temperature, before_and_after, fit_class_temperatures, fit_temperature
+from hf_mae.evaluation.calibration import Temperature, calibration_gain, fit_class_temperatures, fit_temperature
 from hf_mae.runs.predictions import read_predictions
 
-HALVES = 50
+NUM_REPEATS = 50
 
 
 def main() -> None:
@@ -29,27 +29,27 @@ def main() -> None:
     for setting in SETTINGS:
         folders = sorted(file.parent for file in args.runs.glob(f"{name_of(setting)}-*/all_results.json"))
         if folders:
-            found = np.array([half for folder in folders for half in halves_of(folder)])
+            found = np.array([half for folder in folders for half in evaluate_halves(folder)])
             cells = [f"{100 * ece:.1f} %, {nll:.3f}" for ece, nll in found.mean(0)[:6].reshape(3, 2)]
             lines.append(f"| {setting} ({len(folders)}) | {' | '.join(cells)} | {found[:, 6].mean():.0%} |")
     print("\n".join(lines))
 
 
-def halves_of(folder: Path) -> list[list[float]]:
+def evaluate_halves(folder: Path) -> list[list[float]]:
     """Calibration error and negative log-likelihood with each kind of temperature, and whether it was by class."""
     predictions, files, names = read_predictions([folder / "predictions_test.csv"])
     logits, labels = np.log(predictions.class_scores[0]), predictions.labels
     counts = np.array([read_record(folder).study["splits"]["train"]["classes"][name] for name in names])
     frames = np.array([Path(file).stem for file in files])
     random, found = np.random.default_rng(0), []
-    for _ in range(HALVES):
+    for _ in range(NUM_REPEATS):
         own = np.isin(frames, random.permutation(np.unique(frames))[::2])
         kept = random.random(len(labels)) < (counts / counts.max())[labels]
         fitting, judging = own & kept, ~own & kept
         single = Temperature(fit_temperature(logits[fitting], labels[fitting]))
         by_class = fit_class_temperatures(logits[fitting], labels[fitting], counts)
         one, several = (
-            before_and_after(logits[judging], labels[judging], temperature)
+            calibration_gain(logits[judging], labels[judging], temperature)
             for temperature in (single, Temperature(single.value, by_class))
         )
         errors = [one["ece_before"], one["nll_before"], one["ece_after"], one["nll_after"]]

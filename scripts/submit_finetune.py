@@ -17,8 +17,8 @@ from pathlib import Path
 
 import submitit
 
-from hf_mae.settings.launching import launch_configs
-from hf_mae.training.preemption import MARK
+from hf_mae.settings.accelerate_configs import list_launch_configs
+from hf_mae.training.preemption import STOPPED_FILE
 
 
 class Finetuning:
@@ -49,7 +49,7 @@ class Finetuning:
         # Not `wait()`: submitit calls `checkpoint` from a signal handler, in the midst of it, with its lock held.
         while (status := self._running.poll()) is None:
             time.sleep(0.5)
-        if status and not (Path(self.job_dir) / MARK).exists():
+        if status and not (Path(self.job_dir) / STOPPED_FILE).exists():
             raise RuntimeError(f"The run ended with status {status}: see the log above.")
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
@@ -63,7 +63,7 @@ class Finetuning:
         )
 
 
-def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+def parse_arguments(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser("submit_finetune.py", description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("--nodes", type=int, default=1, help="machines (default: %(default)s)")
     parser.add_argument("--ngpus", type=int, default=8, help="GPUs of each (default: %(default)s)")
@@ -85,11 +85,11 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def main(argv: list[str]) -> int:
-    options, flags = parse(argv)
+    options, flags = parse_arguments(argv)
     if any(flag.split("=")[0].replace("-", "_") == "__output_dir" for flag in flags):
         print("submit_finetune.py: the output folder is --job_dir: leave --output_dir out.", file=sys.stderr)
         return 1
-    known = launch_configs()
+    known = list_launch_configs()
     if options.config not in known:
         print(f"submit_finetune.py: --config takes one of {', '.join(known)}, not {options.config}.", file=sys.stderr)
         return 1

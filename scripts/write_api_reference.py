@@ -15,32 +15,32 @@ PACKAGES = ("hf_mae", "hf_mae.conversion", "hf_mae.data")
 MODULES = (
     *(
         "hf_mae.runs.record",
-        "hf_mae.runs.record_files",
-        "hf_mae.settings.verbs",
-        "hf_mae.settings.fill",
+        "hf_mae.runs.record_io",
+        "hf_mae.settings.commands",
+        "hf_mae.settings.parse",
         "hf_mae.settings.options",
     ),
-    *("hf_mae.evaluation.metrics", "hf_mae.evaluation.confusion", "hf_mae.evaluation.statistics"),
+    *("hf_mae.evaluation.metrics", "hf_mae.evaluation.confusion", "hf_mae.evaluation.prediction_table"),
     *(
         "hf_mae.evaluation.intervals",
-        "hf_mae.evaluation.comparisons",
+        "hf_mae.evaluation.significance",
         "hf_mae.reporting.report",
-        "hf_mae.reporting.tables",
+        "hf_mae.reporting.results_tables",
     ),
-    *("hf_mae.training.losses", "hf_mae.models.views", "hf_mae.models.stochastic_depth", "hf_mae.models.relevance"),
+    *("hf_mae.training.losses", "hf_mae.models.tta", "hf_mae.models.stochastic_depth", "hf_mae.models.saliency"),
 )
-DEFAULT = Path(__file__).parents[1] / "docs" / "api"
+DEFAULT_DIR = Path(__file__).parents[1] / "docs" / "api"
 
 
-def public_names() -> dict[str, list[str]]:
+def list_public_names() -> dict[str, list[str]]:
     """The names that each package exports."""
     return {package: list(importlib.import_module(package).__all__) for package in PACKAGES}
 
 
-def missing(folder: Path) -> list[str]:
+def find_undocumented(folder: Path) -> list[str]:
     """Public names that are not on the page of their package, or have no docstring."""
     faults = []
-    for package, names in public_names().items():
+    for package, names in list_public_names().items():
         page = (folder / f"{package.replace('.', '/')}.html").read_text(encoding="utf-8")
         module = importlib.import_module(package)
         for name in names:
@@ -55,10 +55,10 @@ def missing(folder: Path) -> list[str]:
 def main(folder: Path) -> int:
     pdoc.render.configure(docformat="google", show_source=False)
     pdoc.pdoc(*PACKAGES, *MODULES, output_directory=folder)
-    faults = missing(folder)
-    print("\n".join(faults) or f"{sum(map(len, public_names().values()))} public names: {folder / 'index.html'}")
+    faults = find_undocumented(folder)
+    print("\n".join(faults) or f"{sum(map(len, list_public_names().values()))} public names: {folder / 'index.html'}")
     return 1 if faults else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT))
+    sys.exit(main(Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT_DIR))

@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
+from hf_mae.settings.commands import COMMANDS, RECIPE, Command, command_options
 from hf_mae.settings.options import Option
-from hf_mae.settings.training import ReferenceFields
-from hf_mae.settings.verbs import RECIPE, VERBS, Verb, options_of_verb
+from hf_mae.settings.training import MaeTrainingFields
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
 HEAD = """# Flags
@@ -18,19 +18,19 @@ take every field of [transformers' TrainingArguments](https://huggingface.co/doc
 """
 
 
-def own_options(verb: Verb) -> list[Option]:
+def list_own_options(command: Command) -> list[Option]:
     """The options that this package declares, and what it shows of transformers'."""
-    options = options_of_verb(verb.name)
-    own = {name for kind in verb.kinds for name in kind.__dataclass_fields__}
-    if verb.trains:
-        own |= set(ReferenceFields.__dataclass_fields__) | set(verb.defaults)
-    found = [item for name, item in options.items() if name in own or item.common]
-    return [*found, *([RECIPE] if verb.reads_recipes else [])]
+    options = command_options(command.name)
+    own = {name for kind in command.arg_classes for name in kind.__dataclass_fields__}
+    if command.is_training:
+        own |= set(MaeTrainingFields.__dataclass_fields__) | set(command.defaults)
+    found = [item for name, item in options.items() if name in own or item.show_in_help]
+    return [*found, *([RECIPE] if command.reads_recipes else [])]
 
 
-def row(verb: Verb, item: Option) -> str:
+def render_row(command: Command, item: Option) -> str:
     """A line of a verb's table."""
-    name = item.metavar or item.name.upper() if item.name in verb.words else f"--{item.name}"
+    name = item.metavar or item.name.upper() if item.name in command.positionals else f"--{item.name}"
     choices = f" ({', '.join(map(str, item.choices))})" if item.choices else ""
     default = " ".join(map(str, item.default)) if isinstance(item.default, list) else item.default
     unset = default is None or default is False or default == ""
@@ -38,16 +38,16 @@ def row(verb: Verb, item: Option) -> str:
     return f"| `{name}` | {'' if unset else f'`{default}`'} | {text}{choices} |"
 
 
-def page() -> str:
+def render_page() -> str:
     """The whole page."""
     parts = [HEAD]
-    for verb in VERBS.values():
-        rows = ["| flag | default | |", "|---|---|---|", *(row(verb, item) for item in own_options(verb))]
+    for verb in COMMANDS.values():
+        rows = ["| flag | default | |", "|---|---|---|", *(render_row(verb, item) for item in list_own_options(verb))]
         title = f"\n## hf-mae {verb.name}\n\n{verb.summary[0].upper()}{verb.summary[1:]}.\n\n"
         parts.append(title + "\n".join(rows) + "\n")
     return "".join(parts)
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    PAGE.write_text(render_page(), encoding="utf-8")
     print(PAGE, file=sys.stderr)

@@ -25,9 +25,9 @@ from pathlib import Path  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from support.models import tiny_pretrainer  # noqa: E402
-from support.paths import ROOT, install, load_script, shared_folder  # noqa: E402
+from support.paths import ROOT, install_debian_packages, load_script, shared_folder  # noqa: E402
 from support.skeletons import make_gastrovision, make_hyperkvasir  # noqa: E402
-from support.sketches import drawn, sketched  # noqa: E402
+from support.stub_figures import draw_real_figures, use_stub_figures  # noqa: E402
 from transformers.utils import logging as transformers_logging  # noqa: E402
 
 transformers_logging.disable_progress_bar()
@@ -36,7 +36,7 @@ torch.set_num_threads(1)
 # What starts processes, drives a browser or a scheduler, trains, or takes a minute: what is left is `unit`.
 NOT_UNIT = ("launch", "browser", "slurm", "gpu", "slow", "run")
 # Fixtures that tell what a test is.
-MARKED_BY = {
+MARKER_BY_FIXTURE = {
     "golden": "golden",
     "golden_json": "golden",
     "chromium": "browser",
@@ -50,28 +50,28 @@ MARKED_BY = {
 
 
 # Folders and files whose tests look at figures.
-LOOK_AT_FIGURES = ("reporting", "test_trackers.py", "test_full_disk.py")
+TESTS_OF_FIGURES = ("reporting", "test_trackers.py", "test_full_disk.py")
 
 
 @pytest.fixture(autouse=True)
-def figures_where_they_are_looked_at(request):
+def stub_figures_unless_inspected(request):
     """Runs draw their figures in those tests, and in those that ask for `pictures`; else these are empty."""
     parts = request.path.relative_to(ROOT / "tests").parts
-    if "pictures" in request.fixturenames or any(part in LOOK_AT_FIGURES for part in parts):
+    if "pictures" in request.fixturenames or any(part in TESTS_OF_FIGURES for part in parts):
         yield
         return
-    sketched()
+    use_stub_figures()
     yield
-    sketched(False)
+    use_stub_figures(False)
 
 
 @pytest.fixture
-def pictures():
+def real_figures():
     """A test that asks for it looks at figures."""
 
 
 @pytest.fixture(autouse=True)
-def logs_as_before():
+def restore_logging():
     """A verb that runs within the test's process leaves its log lines as it wants them: the next test has its own."""
     ours = logging.getLogger("hf_mae")
     level, bars = ours.level, os.environ.get("TQDM_DISABLE")
@@ -85,7 +85,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks tests by what they use, marks what is quick, and puts the long files first, so that no worker is left alone
     with one at the end."""
     for item in items:
-        for fixture, name in MARKED_BY.items():
+        for fixture, name in MARKER_BY_FIXTURE.items():
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(name)
         if "run_cli" in item.function.__code__.co_names:
@@ -128,7 +128,7 @@ def gastrovision(shared_data, tmp_path_factory) -> Path:
 def toy(tmp_path_factory) -> Path:
     """Three classes of drawings: labelled/{train,validation,test} and unlabelled/, 64 pixels."""
     folder = tmp_path_factory.mktemp("toy")
-    load_script("make_toy_data").make(folder, images=20)
+    load_script("make_toy_data").make_toy_data(folder, images=20)
     return folder
 
 
@@ -136,14 +136,14 @@ def toy(tmp_path_factory) -> Path:
 def uninterrupted(tiny_pth, toy, tmp_path_factory) -> Path:
     """What two processes give when nothing stops them; trained once for all processes of the tests."""
     from filelock import FileLock
-    from support.launching import flags, launch, run
+    from support.distributed_runs import build_launch_command, finetune_flags, run_command
 
     root = tmp_path_factory.getbasetemp()
     root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
     out = root / "uninterrupted" / "run"
     with FileLock(root / "uninterrupted.lock"):
         if not (out / "all_results.json").is_file():
-            run(launch("ddp", 2, *flags(tiny_pth, toy), "--output_dir", out))
+            run_command(build_launch_command("ddp", 2, *finetune_flags(tiny_pth, toy), "--output_dir", out))
     return out
 
 
@@ -171,7 +171,7 @@ def finetuned(tiny_pth, toy, tmp_path_factory):
         out = tmp_path_factory.mktemp("finetuned") / pooling
         argv = ["--model_name_or_path", tiny_pth, "--data_dir", toy / "labelled", "--output_dir", out]
         argv += ["--pooling", pooling, "--learning_rate", 3e-3, "--num_train_epochs", 10, "--warmup_epochs", 1]
-        with drawn():  # for whichever test comes
+        with draw_real_figures():  # for whichever test comes
             assert main(["finetune", *map(str, argv), "--per_device_train_batch_size", "20"]) == 0
         return out
 
@@ -182,5 +182,5 @@ def finetuned(tiny_pth, toy, tmp_path_factory):
 def chromium() -> Path:
     """Chromium's driver, installed where it is missing."""
     if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
-        install("chromium", "chromium-driver")
+        install_debian_packages("chromium", "chromium-driver")
     return Path(shutil.which("chromedriver"))

@@ -74,7 +74,7 @@ def test_a_verb_on_a_full_disk(verb, finetuned, tiny_pth, toy, tmp_path, capsys,
     argv += TRAINING if verb in ("finetune", "pretrain", "crossval") else []
     if "CACHE" in line:
         monkeypatch.setattr("hf_mae.files.caches.cache_folder", lambda: place / "cache")
-        monkeypatch.setattr("hf_mae.data.store.cache_folder", lambda: place / "cache")
+        monkeypatch.setattr("hf_mae.data.pixel_cache.cache_folder", lambda: place / "cache")
     with disk(place, AMPLE):
         before = used(place)
         assert main(argv) == 0

@@ -19,7 +19,7 @@ def test_damaged_files():
     """In forks of this process, so that a crash is a fault too."""
     fuzz = load_script("fuzz")
     fuzz.warm_up()
-    names, faults = list(fuzz.KINDS), []
+    names, faults = list(fuzz.FUZZ_TARGETS), []
     for number in range(COUNT):
         name = names[number % len(names)]
         outcome, said = fuzz.try_case(name, SEED, number)
@@ -37,8 +37,8 @@ def test_a_fault_is_found(monkeypatch):
         (lambda folder, path: os.kill(os.getpid(), signal.SIGKILL), "a crash"),
         (lambda folder, path: bytearray(900_000_000), "MB more were held"),
     ):
-        kind = fuzz.Kind(fuzz.make_labels, fuzz.damage_bytes, read)
-        monkeypatch.setattr(fuzz, "KINDS", {"labels": kind})
-        monkeypatch.setattr(fuzz, "SECONDS", 1 if message == "out of time" else 60)
+        kind = fuzz.FuzzTarget(fuzz.make_labels, fuzz.damage_bytes, read)
+        monkeypatch.setattr(fuzz, "FUZZ_TARGETS", {"labels": kind})
+        monkeypatch.setattr(fuzz, "MAX_SECONDS", 1 if message == "out of time" else 60)
         outcome, said = fuzz.try_case("labels", 0, 0)
         assert outcome == "fault" and message in said

@@ -11,7 +11,7 @@ import pytest
 from support.paths import ROOT
 
 import hf_mae
-from hf_mae.settings.verbs import VERBS
+from hf_mae.settings.commands import COMMANDS
 
 PACKAGE = ROOT / "hf_mae"
 SOURCES = [path for folder in (PACKAGE, ROOT / "conversion") for path in folder.rglob("*.py")]
@@ -47,14 +47,14 @@ def test_nothing_but_the_command_line_prints():
     assert found == ["sharing/onnx_example.py"]  # a program of its own
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", COMMANDS)
 def test_a_verb_of_the_command_line_is_a_parser_and_a_main(verb):
     names = [node.name for node in functions(PACKAGE / "cli" / f"{module_of(verb)}.py") if node.name[0] != "_"]
     assert names == ["parser", "main"]
 
 
 @pytest.mark.parametrize(
-    "verb", [verb for verb in VERBS if verb not in ("configs", "recipes", "benchmarks", "translate", "completion")]
+    "verb", [verb for verb in COMMANDS if verb not in ("configs", "recipes", "benchmarks", "translate", "completion")]
 )
 def test_every_verb_has_a_workflow(verb):
     assert (PACKAGE / "workflows" / f"{module_of(verb)}.py").is_file()

@@ -78,7 +78,7 @@ def test_the_installed_command_works_outside_the_checkout(venv, tiny_pth, tmp_pa
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    where = run("python", "-c", "import hf_mae.conversion.names as names; print(names.__file__)")
+    where = run("python", "-c", "import hf_mae.conversion.key_mapping as names; print(names.__file__)")
     assert where.startswith(str(venv))
     assert "quickstart" in run("hf-mae", "recipes")
     assert "ssl_endoscopy_vit_large" in run("hf-mae", "checkpoints")

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import hub_stand_in
+from support import fake_hub
 from support.cli_process import run_cli, run_python
 from support.paths import ROOT, SHARED, load_script
-from support.sketches import sketched
+from support.stub_figures import use_stub_figures
 
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 # Run elsewhere: by CI itself, by tests of their own, by whoever installs, and, as benchmarks, by hand.
@@ -62,8 +62,8 @@ def place(tiny_pth, toy, tmp_path_factory):
         (folder / name).symlink_to(ROOT / name)
     if SHARED.is_dir():
         (folder.parent / "shared").symlink_to(SHARED)
-    with hub_stand_in.running() as (_, url):
-        yield folder, hub_stand_in.environment(url, folder)
+    with fake_hub.run_fake_hub() as (_, url):
+        yield folder, fake_hub.hub_environment(url, folder)
 
 
 @pytest.mark.launch
@@ -80,7 +80,7 @@ def test_every_command_runs_in_the_order_of_the_page(place, page, tmp_path):
     if "runs/first" in (ROOT / page).read_text() and page not in ("README.md", "docs/quickstart.md"):
         first = next(command for _, command in commands("README.md") if "--output_dir runs/first" in command)
         subprocess.run(["bash", "-c", first], cwd=folder, check=True, capture_output=True, env=environment())
-    sketched(page != "README.md")
+    use_stub_figures(page != "README.md")
     for language, command in commands(page):
         if any(word in command for word in LONG):
             if not SHARED.is_dir():
@@ -129,7 +129,7 @@ def test_the_notebook_runs_and_shows_its_results(place, tmp_path):
 
 def test_the_page_of_flags_is_that_of_the_parsers():
     """`python scripts/write_flag_reference.py` writes it anew."""
-    page = load_script("write_flag_reference").page()
+    page = load_script("write_flag_reference").render_page()
     assert page == (ROOT / "docs" / "reference.md").read_text()
     assert "`--layer_decay`" in page and "`--mask_ratio`" in page and "`--tta`" in page
 

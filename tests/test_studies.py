@@ -38,13 +38,14 @@ def test_a_study_of_a_long_tail(two_classes, tiny_pth, monkeypatch, capsys):
     assert counts == [24, 2 * len(list((two_classes / "data" / "validation" / rows[0]["label"]).iterdir()))]
     lines = (out / "table.md").read_text().splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["recipe (2)", "class-balanced sampling (2)"]
-    first = study.scores_of(out / "recipe-0")
+    first = study.read_scores(out / "recipe-0")
     assert (
-        0 <= first["rare"] <= 100 and f"{study.runs_of(out, 'recipe')[0]['macro F1']:.6f}" == f"{first['macro F1']:.6f}"
+        0 <= first["rare"] <= 100
+        and f"{study.read_runs(out, 'recipe')[0]['macro F1']:.6f}" == f"{first['macro F1']:.6f}"
     )
     monkeypatch.syspath_prepend(ROOT / "scripts")
     calibrated = load_script("study_temperature")
-    monkeypatch.setattr(calibrated, "HALVES", 2)
+    monkeypatch.setattr(calibrated, "NUM_REPEATS", 2)
     monkeypatch.setattr(sys, "argv", ["study_temperature", str(out)])
     capsys.readouterr()
     calibrated.main()

@@ -14,16 +14,16 @@ from support.paths import ROOT
 
 from hf_mae import FinetuningArguments, load_image_folder
 from hf_mae.conversion import convert_checkpoint, convert_to_model, export_model, read_checkpoint
-from hf_mae.data.shares import held_out_share
+from hf_mae.data.splitting import holdout_mask
 from hf_mae.errors import UsageError
 from hf_mae.models.loading import load_classifier
-from hf_mae.runs.own_splits import as_the_run_split
 from hf_mae.runs.record import DataSource, Environment, RunRecord
-from hf_mae.runs.record_files import write_record
-from hf_mae.runs.temperature import fit_and_write
+from hf_mae.runs.record_io import write_record
+from hf_mae.runs.split_consistency import align_with_training_split
+from hf_mae.runs.temperature import fit_and_write_temperature
 from hf_mae.settings.evaluation import EvaluationArguments
-from hf_mae.training.checkpoints import refuse_fewer_epochs, refuse_without_optimizer
-from hf_mae.training.finetuner import refuse_unknown_metric
+from hf_mae.training.finetuner import check_metric_for_best_model
+from hf_mae.training.resume import check_training_length, require_optimizer_state
 
 PAGE = ROOT / "docs" / "what_is_checked.md"
 ROWS = dict(re.findall(r"^\| ([^|`]+?) \| `(.+)` \|$", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE))
@@ -210,12 +210,14 @@ def _(make):
 
 @happens("A share of patients cannot be what was asked for")
 def _(make):
-    held_out_share([0] * 90 + [1] * 10, ["one"] * 90 + [f"p{number}" for number in range(10)], 0.2, 0)
+    holdout_mask([0] * 90 + [1] * 10, ["one"] * 90 + [f"p{number}" for number in range(10)], 0.2, 0)
 
 
 @happens("The epoch is to be chosen by a metric that is not there")
 def _(make):
-    refuse_unknown_metric(FinetuningArguments(output_dir=str(make.folder), use_cpu=True, metric_for_best_model="f1"))
+    check_metric_for_best_model(
+        FinetuningArguments(output_dir=str(make.folder), use_cpu=True, metric_for_best_model="f1")
+    )
 
 
 @happens("An option of the Trainer would do nothing")
@@ -225,14 +227,14 @@ def _(make):
 
 @happens("A run goes on without its optimizer")
 def _(make):
-    refuse_without_optimizer(make.folder)
+    require_optimizer_state(make.folder)
 
 
 @happens("A run goes on to an earlier end")
 def _(make):
     state = {"epoch": 2.0, "num_train_epochs": 2, "global_step": 8}
     (make.folder / "trainer_state.json").write_text(json.dumps(state))
-    refuse_fewer_epochs(make.folder, 1.0, -1)
+    check_training_length(make.folder, 1.0, -1)
 
 
 @happens("A model is judged on a share that it was trained on")
@@ -240,12 +242,12 @@ def _(make):
     data, made = DataSource(str(make.folder), val_fraction=0.5, seed=3), Environment("a CPU", "torch")
     write_record(RunRecord("finetune", "mae.pth", data, {"train": 8}, made, {"val_fraction": 0.5}), make.folder)
     options = EvaluationArguments(data_dir=str(make.folder), val_fraction=0.5, seed=1)
-    as_the_run_split(options, {"val_fraction": 0.5, "seed": 1}, str(make.folder))
+    align_with_training_split(options, {"val_fraction": 0.5, "seed": 1}, str(make.folder))
 
 
 @happens("A temperature says nothing")
 def _(make):
-    fit_and_write(make.folder, 5 * np.eye(3), np.arange(3), "validation", False, ["a", "b", "c"])
+    fit_and_write_temperature(make.folder, 5 * np.eye(3), np.arange(3), "validation", False, ["a", "b", "c"])
 
 
 @happens("A launcher's LOCAL_RANK is left over")

@@ -1,6 +1,6 @@
 """`hf-mae benchmarks`: the benchmarks that there are, and what one expects."""
 
-from .flags import Parser
+from .parser import Parser
 
 
 def parser() -> Parser:
@@ -12,8 +12,8 @@ def main(argv: list[str]) -> int:
     """Runs it, and returns the exit status."""
     asked = parser().parse(argv)
     from ..data.benchmarks import find_benchmark
-    from ..reporting.benchmarks import benchmark_table, catalogue
+    from ..reporting.benchmark_tables import format_benchmark, format_benchmark_list
 
     name = asked.flags.get("name")
-    print(benchmark_table(name, find_benchmark(name)) if name else catalogue())
+    print(format_benchmark(name, find_benchmark(name)) if name else format_benchmark_list())
     return 0

@@ -1,6 +1,6 @@
 """`hf-mae cache`: what is kept between runs."""
 
-from .flags import Parser
+from .parser import Parser
 
 
 def parser() -> Parser:
@@ -11,10 +11,10 @@ def parser() -> Parser:
 def main(argv: list[str]) -> int:
     """Runs it, and returns the exit status."""
     asked = parser().parse(argv)
-    from ..reporting.screen import cache_lines
+    from ..reporting.console import format_cache_result
     from ..workflows.cache import cache
-    from .logs import show_logs
+    from .logs import configure_logging
 
-    show_logs(asked.quiet)
-    print(cache_lines(asked.flags.get("action", "list"), cache(**asked.flags)))
+    configure_logging(asked.quiet)
+    print(format_cache_result(asked.flags.get("action", "list"), cache(**asked.flags)))
     return 0

@@ -1,7 +1,7 @@
 """`hf-mae checkpoints`: the public checkpoints."""
 
 from ..errors import CommandLineError
-from .flags import Parser
+from .parser import Parser
 
 
 def parser() -> Parser:
@@ -17,13 +17,13 @@ def main(argv: list[str]) -> int:
         raise CommandLineError(f"{action} needs the NAME of a checkpoint (see hf-mae checkpoints).")
     if action == "fetch":
         from ..workflows.checkpoints import fetch_checkpoint
-        from .logs import show_logs
+        from .logs import configure_logging
 
-        show_logs(asked.quiet)
+        configure_logging(asked.quiet)
         print(fetch_checkpoint(name))
         return 0
-    from ..reporting.screen import catalogue_table, checkpoint_table
+    from ..reporting.console import format_checkpoint, format_model_zoo
     from ..workflows.checkpoints import find_checkpoint
 
-    print(catalogue_table() if action == "list" else checkpoint_table(find_checkpoint(name)))
+    print(format_model_zoo() if action == "list" else format_checkpoint(find_checkpoint(name)))
     return 0

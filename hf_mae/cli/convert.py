@@ -1,6 +1,6 @@
 """`hf-mae convert`: an MAE checkpoint -> transformers weights."""
 
-from .flags import Parser
+from .parser import Parser
 
 
 def parser() -> Parser:
@@ -12,9 +12,9 @@ def main(argv: list[str]) -> int:
     """Runs it, and returns the exit status."""
     asked = parser().parse(argv)
     from ..workflows.convert import convert
-    from .logs import show_logs
+    from .logs import configure_logging
 
-    show_logs(asked.quiet)
+    configure_logging(asked.quiet)
     print(convert(**asked.flags).summary())
     print(f"Written to {asked.flags['destination']} (certificate: conversion.json)")
     return 0

@@ -1,7 +1,7 @@
 """`hf-mae crossval`: train and evaluate every fold and seed."""
 
-from .flags import Parser
-from .lines import print_json, print_report_of_benchmark
+from .output import print_benchmark_report, print_json
+from .parser import Parser
 
 
 def parser() -> Parser:
@@ -12,19 +12,19 @@ def parser() -> Parser:
 def main(argv: list[str]) -> int:
     """Runs it, and returns the exit status."""
     asked = parser().parse(argv)
-    from ..reporting.screen import crossval_table
-    from ..runs.record_files import to_json
+    from ..reporting.console import format_crossval_table
+    from ..runs.record_io import record_to_dict
     from ..workflows.crossval import crossval
-    from .logs import show_logs
+    from .logs import configure_logging
 
-    show_logs(asked.quiet)
+    configure_logging(asked.quiet)
     record = crossval(recipe=asked.recipe, **asked.flags)
     if record is None:
         return 0
     if asked.json:
-        print_json(to_json(record))
+        print_json(record_to_dict(record))
         return 0
     folder = record.settings["output_dir"]
-    print(crossval_table(record, folder))
-    print_report_of_benchmark(record.data.benchmark, folder)
+    print(format_crossval_table(record, folder))
+    print_benchmark_report(record.data.benchmark, folder)
     return 0

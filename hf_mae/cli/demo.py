@@ -1,6 +1,6 @@
 """`hf-mae demo`: a fine-tuned model in the browser."""
 
-from .flags import Parser
+from .parser import Parser
 
 
 def parser() -> Parser:
@@ -12,9 +12,9 @@ def main(argv: list[str]) -> int:
     """Runs it, and returns the exit status."""
     asked = parser().parse(argv)
     from ..workflows.demo import open_demo
-    from .logs import show_logs
+    from .logs import configure_logging
 
-    show_logs(asked.quiet)
+    configure_logging(asked.quiet)
     page = open_demo(**asked.flags)
     print(f"The demo runs at {page.local_url} (Ctrl-C stops it)", flush=True)
     if asked.flags.get("share"):

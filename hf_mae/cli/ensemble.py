@@ -1,7 +1,7 @@
 """`hf-mae ensemble`: several fine-tuned models as one."""
 
-from ..errors import counted
-from .flags import Parser
+from ..errors import pluralize
+from .parser import Parser
 
 
 def parser() -> Parser:
@@ -13,12 +13,14 @@ def main(argv: list[str]) -> int:
     """Runs it, and returns the exit status."""
     asked = parser().parse(argv)
     from ..workflows.ensemble import ensemble
-    from .logs import show_logs
+    from .logs import configure_logging
 
-    show_logs(asked.quiet)
+    configure_logging(asked.quiet)
     made = ensemble(**asked.flags)
     for number, source in enumerate(made.sources, 1):
         print(f"member {number}: {source}")
-    print(f"An ensemble of {counted(len(made.sources), 'model')}, {counted(len(made.classes), 'class')}: {made.folder}")
+    print(
+        f"An ensemble of {pluralize(len(made.sources), 'model')}, {pluralize(len(made.classes), 'class')}: {made.folder}"
+    )
     print(f"Next: hf-mae evaluate {made.folder} DATA --split test --output_dir SCORES")
     return 0

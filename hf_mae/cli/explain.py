@@ -2,8 +2,8 @@
 
 import sys
 
-from ..errors import counted, printable
-from .flags import Parser
+from ..errors import escape_control_characters, pluralize
+from .parser import Parser
 
 
 def parser() -> Parser:
@@ -15,18 +15,18 @@ def main(argv: list[str]) -> int:
     """Runs it, and returns the exit status."""
     asked = parser().parse(argv)
     from ..workflows.explain import explain
-    from .logs import show_logs
+    from .logs import configure_logging
 
-    show_logs(asked.quiet)
+    configure_logging(asked.quiet)
     made = explain(recipe=asked.recipe, **asked.flags)
     if asked.flags.get("images"):
         sheets = f"overlays, and {made.sheets} sheets images_*.png, are in {made.folder}"
-        print(f"{counted(made.explained, 'image')} explained: {sheets}")
+        print(f"{pluralize(made.num_explained, 'image')} explained: {sheets}")
     if made.mistakes is not None:
         if made.mistakes:
-            print(f"{counted(made.mistakes, 'mistake')} of {counted(made.classes, 'class')}: {made.mistakes_sheet}")
+            print(f"{pluralize(made.mistakes, 'mistake')} of {pluralize(made.classes, 'class')}: {made.mistakes_sheet}")
         else:
-            print(f"No mistake in the {counted(made.images, 'image')}.")
-    for fault in made.faults:
-        print(printable(f"hf-mae explain: {fault}"), file=sys.stderr)
-    return 1 if made.faults else 0
+            print(f"No mistake in the {pluralize(made.images, 'image')}.")
+    for fault in made.errors:
+        print(escape_control_characters(f"hf-mae explain: {fault}"), file=sys.stderr)
+    return 1 if made.errors else 0

@@ -1,6 +1,6 @@
 """`hf-mae export`: transformers weights -> a reference checkpoint, or a timm folder."""
 
-from .flags import Parser
+from .parser import Parser
 
 
 def parser() -> Parser:
@@ -12,14 +12,14 @@ def main(argv: list[str]) -> int:
     """Runs it, and returns the exit status."""
     asked = parser().parse(argv)
     from ..workflows.export import export
-    from .logs import show_logs
+    from .logs import configure_logging
 
-    show_logs(asked.quiet)
+    configure_logging(asked.quiet)
     made = export(**asked.flags)
     sizes = made.architecture
     print(f"Written to {asked.flags['destination']}: width {sizes.hidden_size}, {sizes.num_hidden_layers} blocks")
-    if made.validate_flags:
-        print(f"timm evaluates it with: validate.py --data-dir IMAGES {made.validate_flags}")
+    if made.timm_validate_args:
+        print(f"timm evaluates it with: validate.py --data-dir IMAGES {made.timm_validate_args}")
     if made.note:
         print(made.note)
     return 0

@@ -1,6 +1,6 @@
 """`hf-mae export-onnx`: a fine-tuned model for onnxruntime."""
 
-from .flags import Parser
+from .parser import Parser
 
 
 def parser() -> Parser:
@@ -11,12 +11,12 @@ def parser() -> Parser:
 def main(argv: list[str]) -> int:
     """Runs it, and returns the exit status."""
     asked = parser().parse(argv)
-    from ..sharing.onnx import report
+    from ..sharing.onnx import format_onnx_report
     from ..workflows.export_onnx import export_onnx
-    from .logs import show_logs
+    from .logs import configure_logging
 
-    show_logs(asked.quiet)
+    configure_logging(asked.quiet)
     made = export_onnx(recipe=asked.recipe, **asked.flags)
-    print(report(made.checked, made.sizes))
+    print(format_onnx_report(made.check_results, made.sizes_mb))
     print(f"The ONNX model, its labels, and example.py, which uses it without torch, are in {made.folder}")
     return 0

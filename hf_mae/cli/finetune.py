@@ -1,7 +1,7 @@
 """`hf-mae finetune`: fine-tune a checkpoint on labelled images."""
 
-from .flags import Parser
-from .lines import print_finetuned
+from .output import print_finetune_result
+from .parser import Parser
 
 
 def parser() -> Parser:
@@ -13,8 +13,8 @@ def main(argv: list[str]) -> int:
     """Runs it, and returns the exit status."""
     asked = parser().parse(argv)
     from ..workflows.finetune import finetune
-    from .logs import show_logs
+    from .logs import configure_logging
 
-    show_logs(asked.quiet)
-    print_finetuned(finetune(recipe=asked.recipe, **asked.flags), asked.json)
+    configure_logging(asked.quiet)
+    print_finetune_result(finetune(recipe=asked.recipe, **asked.flags), asked.json)
     return 0

@@ -5,17 +5,17 @@ import logging
 import os
 import sys
 
-from ..errors import printable
+from ..errors import escape_control_characters
 
 
-class _Harmless(logging.Formatter):
+class _EscapingFormatter(logging.Formatter):
     """Lines whose names and values cannot command the terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
+        return escape_control_characters(super().format(record))
 
 
-def show_logs(quiet: bool = False) -> None:
+def configure_logging(quiet: bool = False) -> None:
     """Our own log lines on the main process's stderr; of transformers only errors, and no bars for reading a file.
 
     Args:
@@ -30,7 +30,7 @@ def show_logs(quiet: bool = False) -> None:
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Harmless("%(message)s"))
+    handler.setFormatter(_EscapingFormatter("%(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     main_process = os.environ.get("RANK", "0") == "0"  # as a launcher says
     logging.getLogger("hf_mae").setLevel(logging.INFO if main_process and not quiet else logging.ERROR)

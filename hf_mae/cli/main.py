@@ -10,15 +10,15 @@ from importlib import import_module
 from typing import Any, TextIO
 
 from .. import __version__
-from ..errors import UsageError, printable, stops_with_a_word
-from ..files.writing import says_disk_full
-from ..settings.verbs import VERBS, find_verb
+from ..errors import UsageError, escape_control_characters, raise_on_stop_signal
+from ..files.atomic import is_disk_full_error
+from ..settings.commands import COMMANDS, find_command
 
 
 def usage() -> str:
     """What `hf-mae --help` prints."""
     lines = ["usage: hf-mae VERB ... (hf-mae VERB --help tells its flags)", "", "verbs:"]
-    lines += [f"  {verb.name:11} {verb.summary}" for verb in VERBS.values()]
+    lines += [f"  {verb.name:11} {verb.summary}" for verb in COMMANDS.values()]
     return "\n".join(lines)
 
 
@@ -33,44 +33,44 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     verb = argv.pop(0)
     try:
-        find_verb(verb)
+        find_command(verb)
     except UsageError as error:
-        print(printable(f"hf-mae: {error}"), file=sys.stderr)
+        print(escape_control_characters(f"hf-mae: {error}"), file=sys.stderr)
         return error.status
     try:
-        return run(verb, argv)
+        return run_command(verb, argv)
     except KeyboardInterrupt as left:
-        print(printable(f"hf-mae {verb}: {str(left) or 'interrupted'}"), file=sys.stderr)
+        print(escape_control_characters(f"hf-mae {verb}: {str(left) or 'interrupted'}"), file=sys.stderr)
         return getattr(left, "status", 130)
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 
-def run(verb: str, argv: list[str]) -> int:
+def run_command(command: str, argv: list[str]) -> int:
     """Runs a verb; a user's mistake becomes one sentence on stderr and an exit status (HF_MAE_DEBUG=1: raises it)."""
     try:
-        with stops_with_a_word(""):
-            return import_module(f".{verb.replace('-', '_')}", __package__).main(argv)
+        with raise_on_stop_signal(""):
+            return import_module(f".{command.replace('-', '_')}", __package__).main(argv)
     except SystemExit as left:  # --help
         return int(left.code or 0)
     except UsageError as error:
-        _show(error)
-        print(printable(f"hf-mae {verb}: {error}"), file=sys.stderr)
+        _reraise_when_debugging(error)
+        print(escape_control_characters(f"hf-mae {command}: {error}"), file=sys.stderr)
         return error.status
     except Exception as error:  # a folder that cannot be written, a full disk
-        sentence = _sentence_of(error)
+        sentence = _describe_system_error(error)
         if sentence is None:
             raise
-        _show(error)
-        print(printable(f"hf-mae {verb}: {sentence}"), file=sys.stderr)
+        _reraise_when_debugging(error)
+        print(escape_control_characters(f"hf-mae {command}: {sentence}"), file=sys.stderr)
         return 1
 
 
-def _sentence_of(error: Exception) -> str | None:
+def _describe_system_error(error: Exception) -> str | None:
     """What a user is told of an error of the system; None: it is a fault of this package."""
     where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
-    if says_disk_full(error):
+    if is_disk_full_error(error):
         return (
             f"{where}the disk is full. What stood there before still stands: make room, and give the same command "
             "again (a training with --resume_from_checkpoint last, `predict` with --resume)."
@@ -80,12 +80,12 @@ def _sentence_of(error: Exception) -> str | None:
     return None
 
 
-def _show(error: Exception) -> None:
+def _reraise_when_debugging(error: Exception) -> None:
     if os.environ.get("HF_MAE_DEBUG") == "1":
         raise error
 
 
-class Terminal:
+class EscapingStream:
     """A terminal to which names and values of any kind are printed: it is never told to do anything by them.
 
     What goes into a file or another program is left as it is.
@@ -96,13 +96,13 @@ class Terminal:
 
     def write(self, text: str) -> int:
         """As of the stream; codes are shown, not obeyed."""
-        return self._stream.write(printable(text.replace("\r\n", "\n")))
+        return self._stream.write(escape_control_characters(text.replace("\r\n", "\n")))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
 
-def program(argv: list[str] | None = None) -> None:
+def console_main(argv: list[str] | None = None) -> None:
     """The program: runs a command line, and ends the process (together with the others of a distributed run).
 
     Packages make half a million objects that stay. To look through them again and again while they are imported, and
@@ -110,11 +110,11 @@ def program(argv: list[str] | None = None) -> None:
     """
     gc.disable()
     if sys.stdout.isatty():
-        sys.stdout = Terminal(sys.stdout)  # whatever it lacks is the stream's
+        sys.stdout = EscapingStream(sys.stdout)  # whatever it lacks is the stream's
     status = main(argv)
     if "torch" in sys.modules:
-        from ..compat.torch import leave_together
+        from ..compat.torch import exit_all_ranks
 
-        leave_together(status)
+        exit_all_ranks(status)
     gc.freeze()
     sys.exit(status)

@@ -1,7 +1,7 @@
 """`hf-mae plan`: what a fine-tuning would do."""
 
-from .flags import Parser
-from .lines import print_plan
+from .output import print_plan
+from .parser import Parser
 
 
 def parser() -> Parser:
@@ -13,8 +13,8 @@ def main(argv: list[str]) -> int:
     """Runs it, and returns the exit status."""
     asked = parser().parse(argv)
     from ..workflows.plan import plan
-    from .logs import show_logs
+    from .logs import configure_logging
 
-    show_logs(asked.quiet)
+    configure_logging(asked.quiet)
     print_plan(plan(recipe=asked.recipe, **asked.flags), asked.json)
     return 0

@@ -2,8 +2,8 @@
 
 import sys
 
-from ..errors import counted, printable
-from .flags import Parser
+from ..errors import escape_control_characters, pluralize
+from .parser import Parser
 
 
 def parser() -> Parser:
@@ -15,17 +15,17 @@ def main(argv: list[str]) -> int:
     """Runs it, and returns the exit status."""
     asked = parser().parse(argv)
     from ..workflows.predict import predict
-    from .logs import show_logs
+    from .logs import configure_logging
 
-    show_logs(asked.quiet)
-    done = predict(to=sys.stdout, **asked.flags)
+    configure_logging(asked.quiet)
+    done = predict(stream=sys.stdout, **asked.flags)
     if done.output:
-        before = f" ({done.before} were there before)" if done.before else ""
-        good = done.total - len(done.faults)
-        print(f"{good} of {counted(done.total, 'image')} predicted: {done.own}{before}", file=sys.stderr)
-        if done.joined:
-            print(f"All {counted(done.part_of, 'part')} are together: {done.output}", file=sys.stderr)
-    for fault in done.faults:
-        print(printable(f"hf-mae predict: {fault}"), file=sys.stderr)
+        before = f" ({done.num_existing} were there before)" if done.num_existing else ""
+        good = done.total - len(done.errors)
+        print(f"{good} of {pluralize(done.total, 'image')} predicted: {done.written_path}{before}", file=sys.stderr)
+        if done.is_merged:
+            print(f"All {pluralize(done.num_shards, 'part')} are together: {done.output}", file=sys.stderr)
+    for fault in done.errors:
+        print(escape_control_characters(f"hf-mae predict: {fault}"), file=sys.stderr)
     # A launcher ends all processes where one has another status: of parts, the table tells what could not be read.
-    return 1 if done.faults and done.part_of == 1 else 0
+    return 1 if done.errors and done.num_shards == 1 else 0

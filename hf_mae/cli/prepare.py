@@ -1,6 +1,6 @@
 """`hf-mae prepare`: check and cache a data set, and print its table."""
 
-from .flags import Parser
+from .parser import Parser
 
 
 def parser() -> Parser:
@@ -11,16 +11,16 @@ def parser() -> Parser:
 def main(argv: list[str]) -> int:
     """Runs it, and returns the exit status."""
     asked = parser().parse(argv)
-    from ..reporting.screen import class_table
+    from ..reporting.console import format_class_table
     from ..workflows.prepare import prepare
-    from .logs import show_logs
+    from .logs import configure_logging
 
-    show_logs(asked.quiet)
+    configure_logging(asked.quiet)
     found = prepare(recipe=asked.recipe, **asked.flags)
-    print(class_table(found.splits))
-    print(f"mean {_numbers(found.mean)}, std {_numbers(found.std)}")
+    print(format_class_table(found.splits))
+    print(f"mean {_format_numbers(found.mean)}, std {_format_numbers(found.std)}")
     return 0
 
 
-def _numbers(values: tuple[float, ...]) -> str:
+def _format_numbers(values: tuple[float, ...]) -> str:
     return " ".join(f"{value:.4f}" for value in values)

@@ -1,6 +1,6 @@
 """`hf-mae pretrain`: masked pre-training on unlabelled images."""
 
-from .flags import Parser
+from .parser import Parser
 
 
 def parser() -> Parser:
@@ -12,9 +12,9 @@ def main(argv: list[str]) -> int:
     """Runs it, and returns the exit status."""
     asked = parser().parse(argv)
     from ..workflows.pretrain import pretrain
-    from .logs import show_logs
+    from .logs import configure_logging
 
-    show_logs(asked.quiet)
+    configure_logging(asked.quiet)
     record = pretrain(recipe=asked.recipe, **asked.flags)
     if record is not None:
         folder = record.settings["output_dir"]

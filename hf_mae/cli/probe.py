@@ -1,7 +1,7 @@
 """`hf-mae probe`: linear probe and k-NN on a checkpoint's frozen features."""
 
-from .flags import Parser
-from .lines import print_json
+from .output import print_json
+from .parser import Parser
 
 
 def parser() -> Parser:
@@ -12,12 +12,12 @@ def parser() -> Parser:
 def main(argv: list[str]) -> int:
     """Runs it, and returns the exit status."""
     asked = parser().parse(argv)
-    from ..reporting.screen import probe_table
-    from ..runs.record_files import to_json
+    from ..reporting.console import format_probe_table
+    from ..runs.record_io import record_to_dict
     from ..workflows.probe import probe
-    from .logs import show_logs
+    from .logs import configure_logging
 
-    show_logs(asked.quiet)
+    configure_logging(asked.quiet)
     record = probe(recipe=asked.recipe, **asked.flags)
-    print_json(to_json(record)) if asked.json else print(probe_table(record))
+    print_json(record_to_dict(record)) if asked.json else print(format_probe_table(record))
     return 0

@@ -1,6 +1,6 @@
 """`hf-mae push`: a finished run to the Hugging Face Hub."""
 
-from .flags import Parser
+from .parser import Parser
 
 
 def parser() -> Parser:
@@ -12,8 +12,8 @@ def main(argv: list[str]) -> int:
     """Runs it, and returns the exit status."""
     asked = parser().parse(argv)
     from ..workflows.push import push
-    from .logs import show_logs
+    from .logs import configure_logging
 
-    show_logs(asked.quiet)
+    configure_logging(asked.quiet)
     print(f"{asked.flags['run']} is at {push(**asked.flags)}")
     return 0

@@ -1,6 +1,6 @@
 """`hf-mae push-dataset`: a labelled data set to the Hugging Face Hub."""
 
-from .flags import Parser
+from .parser import Parser
 
 
 def parser() -> Parser:
@@ -12,9 +12,9 @@ def main(argv: list[str]) -> int:
     """Runs it, and returns the exit status."""
     asked = parser().parse(argv)
     from ..workflows.push_dataset import push_dataset
-    from .logs import show_logs
+    from .logs import configure_logging
 
-    show_logs(asked.quiet)
+    configure_logging(asked.quiet)
     where = push_dataset(recipe=asked.recipe, **asked.flags)
     print(f"{asked.flags['data_dir']} is at {where}")
     return 0

@@ -1,8 +1,8 @@
 """`hf-mae recipes`: the recipes of the package."""
 
 from ..errors import CommandLineError
-from ..settings.recipes import RECIPES, find_recipe, recipe_names
-from .flags import Parser
+from ..settings.recipes import RECIPES_DIR, find_recipe, recipe_names
+from .parser import Parser
 
 
 def parser() -> Parser:
@@ -20,6 +20,6 @@ def main(argv: list[str]) -> int:
         print(find_recipe(name).read_text(encoding="utf-8"), end="")
         return 0
     for name in recipe_names():
-        first = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+        first = (RECIPES_DIR / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
         print(f"{name:28} {first}")
     return 0

@@ -1,7 +1,7 @@
 """`hf-mae reconstruct`: what a masked autoencoder makes of hidden patches."""
 
-from ..errors import counted
-from .flags import Parser
+from ..errors import pluralize
+from .parser import Parser
 
 
 def parser() -> Parser:
@@ -13,9 +13,9 @@ def main(argv: list[str]) -> int:
     """Runs it, and returns the exit status."""
     asked = parser().parse(argv)
     from ..workflows.reconstruct import reconstruct
-    from .logs import show_logs
+    from .logs import configure_logging
 
-    show_logs(asked.quiet)
+    configure_logging(asked.quiet)
     made = reconstruct(**asked.flags)
-    print(f"{counted(made.images, 'image')}, {100 * made.mask_ratio:g} % of their patches hidden: {made.output}")
+    print(f"{pluralize(made.images, 'image')}, {100 * made.mask_ratio:g} % of their patches hidden: {made.output}")
     return 0

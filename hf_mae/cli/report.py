@@ -1,7 +1,7 @@
 """`hf-mae report`: runs beside the published rows."""
 
-from .flags import Parser
-from .lines import print_json
+from .output import print_json
+from .parser import Parser
 
 
 def parser() -> Parser:
@@ -13,13 +13,13 @@ def main(argv: list[str]) -> int:
     """Runs it, and returns the exit status."""
     asked = parser().parse(argv)
     from ..workflows.report import report
-    from .logs import show_logs
+    from .logs import configure_logging
 
-    show_logs(asked.quiet)
+    configure_logging(asked.quiet)
     found = report(**asked.flags)
     if asked.json:
-        print_json(found.found.to_dict())
+        print_json(found.comparison.to_dict())
         return 0
     print(found.summary(), end="")
-    print(f"\nWritten to {found.folder}: {', '.join(found.written)}")
+    print(f"\nWritten to {found.folder}: {', '.join(found.files)}")
     return 0

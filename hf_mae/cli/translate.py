@@ -1,6 +1,6 @@
 """`hf-mae translate`: a command of the reference, RETFound or timm as the one here."""
 
-from .flags import Parser
+from .parser import Parser
 
 
 def parser() -> Parser:

@@ -14,11 +14,11 @@ from accelerate import Accelerator, DistributedType, PartialState
 from accelerate.data_loader import SeedableRandomSampler
 from accelerate.optimizer import AcceleratedOptimizer
 
-PART = 65_536  # numbers of images that are a list at a time
+CHUNK_SIZE = 65_536  # numbers of images that are a list at a time
 
 
 @contextmanager
-def fsdp_where_asked() -> Iterator[None]:
+def enable_fsdp_on_cpu() -> Iterator[None]:
     """Within the block, an `Accelerator` that is made uses FSDP on CPUs too, where the launcher asked for it.
 
     accelerate takes DDP there instead, without a word: it looks for FSDP only among several devices of an accelerator.
@@ -40,7 +40,7 @@ def fsdp_where_asked() -> Iterator[None]:
             state.distributed_type = before
 
 
-def without_importing_deepspeed(accelerator: Accelerator) -> None:
+def unwrap_without_deepspeed_import(accelerator: Accelerator) -> None:
     """Lets one accelerator unwrap models without importing DeepSpeed, which takes seconds and prints.
 
     accelerate imports it at every `unwrap_model` where it is installed, to see whether the model is an engine of it.
@@ -48,14 +48,14 @@ def without_importing_deepspeed(accelerator: Accelerator) -> None:
     unwrap = accelerator.unwrap_model
 
     def unwrap_model(model: Any, *args: Any, **kwargs: Any) -> Any:
-        with deepspeed_unseen():
+        with skip_deepspeed_import():
             return unwrap(model, *args, **kwargs)
 
     accelerator.unwrap_model = unwrap_model
 
 
 @contextmanager
-def deepspeed_unseen() -> Iterator[None]:
+def skip_deepspeed_import() -> Iterator[None]:
     """Within the block, nobody imports DeepSpeed to unwrap a model; `save_pretrained` unwraps, too."""
     from accelerate.utils import other
 
@@ -67,7 +67,7 @@ def deepspeed_unseen() -> Iterator[None]:
         other.is_deepspeed_available = looks
 
 
-class _SmallSampler(SeedableRandomSampler):
+class _LowMemorySampler(SeedableRandomSampler):
     """accelerate's order of images, without a list of all of them: of 4.8 million, that takes 190 MB in every
     process."""
 
@@ -77,12 +77,12 @@ class _SmallSampler(SeedableRandomSampler):
         if self.generator is None:
             self.generator = torch.Generator()
         self.generator.manual_seed(self.epoch + self.initial_seed)
-        for part in torch.randperm(len(self.data_source), generator=self.generator).split(PART):
+        for part in torch.randperm(len(self.data_source), generator=self.generator).split(CHUNK_SIZE):
             yield from part.tolist()
         self.set_epoch(self.epoch + 1)
 
 
-def with_small_sampler(loader: Any) -> Any:
+def use_low_memory_sampler(loader: Any) -> Any:
     """Lets a prepared loader that shuffles draw the same order in little memory."""
     batches: Any = loader.batch_sampler
     while batches is not None and not hasattr(batches, "sampler"):
@@ -90,11 +90,11 @@ def with_small_sampler(loader: Any) -> Any:
     sampler: Any = getattr(batches, "sampler", None)
     if type(sampler) is SeedableRandomSampler and not sampler.replacement:
         if sampler.num_samples == len(sampler.data_source):
-            sampler.__class__ = _SmallSampler
+            sampler.__class__ = _LowMemorySampler
     return loader
 
 
-def bare_optimizer(optimizer: Any) -> Any:
+def unwrap_optimizer(optimizer: Any) -> Any:
     """What accelerate's wrapper holds: torch's optimizer, or an engine's."""
     while isinstance(optimizer, AcceleratedOptimizer):
         optimizer = optimizer.optimizer

@@ -8,26 +8,26 @@ from datasets import Dataset, Features, IterableDataset
 from datasets.arrow_writer import ArrowWriter
 from fsspec import register_implementation
 
-__all__ = ["ArrowWriter", "features_of", "fingerprint_of", "is_as_stored", "let_s3_stream"]
+__all__ = ["ArrowWriter", "get_fingerprint", "get_stream_features", "has_no_indices_mapping", "patch_s3fs_streaming"]
 
 
-def fingerprint_of(dataset: Dataset) -> str:
+def get_fingerprint(dataset: Dataset) -> str:
     """Changes with the data set's content and with what was done to it."""
     return dataset._fingerprint
 
 
-def is_as_stored(dataset: Dataset) -> bool:
+def has_no_indices_mapping(dataset: Dataset) -> bool:
     """Whether its rows are those of its files, in their order: none was selected or shuffled."""
     return dataset._indices is None
 
 
-def features_of(stream: IterableDataset) -> Features:
+def get_stream_features(stream: IterableDataset) -> Features:
     """The columns of a stream; of files that do not tell (parquet without a head of `datasets`), its first row does."""
     return stream.features or stream._resolve_features().features
 
 
 @cache
-def let_s3_stream() -> None:
+def patch_s3fs_streaming() -> None:
     """Streams of tar files from S3: datasets opens every store with `block_size=0`, which s3fs takes for a word to its
     sessions, and these refuse it."""
     try:

@@ -10,7 +10,7 @@ from typing import Any
 
 
 @contextmanager
-def whole_weights() -> Iterator[None]:
+def disable_zero3_init() -> Iterator[None]:
     """Lets `from_pretrained` load whole weights under ZeRO-3 too, where transformers would share them out at once.
 
     DeepSpeed shares them out when the model is prepared; until then they are read, converted and compared.
@@ -28,20 +28,20 @@ def whole_weights() -> Iterator[None]:
         integration._hf_deepspeed_config_weak_ref = held
 
 
-def own_part(parameter: Any) -> Any:
+def zero3_shard(parameter: Any) -> Any:
     """This process's share of a parameter under ZeRO-3, in place; None: no parameter of ZeRO-3."""
     part = getattr(parameter, "ds_tensor", None)
     return None if part is None else part.detach()
 
 
-def forget_gathered(parameter: Any) -> None:
+def repartition(parameter: Any) -> None:
     """Under ZeRO-3, lets the next pass gather a parameter anew: small ones stay gathered, whatever becomes of the
     shares."""
     if hasattr(parameter, "ds_tensor") and parameter.ds_status.name == "AVAILABLE":
         parameter.partition()
 
 
-def parameters_and_groups(optimizer: Any) -> list[tuple[list, dict[str, Any]]]:
+def get_params_with_groups(optimizer: Any) -> list[tuple[list, dict[str, Any]]]:
     """The model's own parameters beside the group that updates them, of torch's and of ZeRO's optimizers.
 
     Args:

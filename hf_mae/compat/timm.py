@@ -13,19 +13,19 @@ from PIL import Image, ImageOps
 
 from ..errors import UsageError
 
-NETWORKS_SINCE = "1.0.31"
+MIN_TIMM_VERSION = "1.0.31"
 
 
-def refuse_old_networks() -> None:
+def check_timm_version() -> None:
     """Raises UsageError where networks of timm are not what they were when they are read back."""
-    if Version(found := version("timm")) < Version(NETWORKS_SINCE):
+    if Version(found := version("timm")) < Version(MIN_TIMM_VERSION):
         raise UsageError(
-            f"networks of timm need timm {NETWORKS_SINCE} or newer, as older ones lose parts when they are read back, "
+            f"networks of timm need timm {MIN_TIMM_VERSION} or newer, as older ones lose parts when they are read back, "
             f"and here is {found}: pip install -U timm."
         )
 
 
-def mend_posterize(transform: Any) -> None:
+def patch_posterize(transform: Any) -> None:
     """Lets RandAugment posterize to 0 bits, which it does at magnitude 10 and which Pillow 13 refuses.
 
     Earlier Pillow versions made such an image black, and so does this; no random draw changes.

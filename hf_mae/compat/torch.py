@@ -11,19 +11,19 @@ from typing import Any
 import torch
 
 
-def cpu_generator() -> torch.Generator:
+def get_cpu_generator() -> torch.Generator:
     """The generator behind `torch.rand`. (`torch.manual_seed` would look at every accelerator first, 0.1 ms an
     image.)"""
     return torch.default_generator
 
 
-def end_worker() -> None:
+def exit_worker() -> None:
     """Ends a worker of a DataLoader at once, as torch's own handler of a parent's SIGTERM does: any other status than 0
     is taken for a worker that died."""
     os._exit(0)
 
 
-def leave_together(status: int) -> None:
+def exit_all_ranks(status: int) -> None:
     """Ends this process of a distributed run, together with the others; does nothing where there are no others.
 
     A gloo thread that still lets go of a tensor while Python exits aborts the process, and the launcher then ends the

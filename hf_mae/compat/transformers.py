@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import Trainer
 
-from .accelerate import deepspeed_unseen, fsdp_where_asked, without_importing_deepspeed
+from .accelerate import enable_fsdp_on_cpu, skip_deepspeed_import, unwrap_without_deepspeed_import
 
 # A stock model: its attributes (`config`, `base_model.layers`, `classifier`...) are those of its class.
 StockModel: TypeAlias = Any
@@ -21,7 +21,7 @@ StockModel: TypeAlias = Any
 class HookedTrainer(Trainer):
     """transformers' `Trainer` with hooks in place of its private methods.
 
-    A subclass overrides the hooks (`loss_weight`, `load_weights`, `wants_gradient_norm`, `before_checkpoint`,
+    A subclass overrides the hooks (`loss_normalizer`, `load_weights`, `wants_gradient_norm`, `before_checkpoint`,
     `after_checkpoint`, ...), and nothing that begins with an underscore.
     """
 
@@ -37,7 +37,7 @@ class HookedTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
         self.can_return_loss = True
         if self.is_fsdp_enabled:
-            split_by_blocks(self.model, self.blocks(self.model))
+            set_no_split_modules(self.model, self.blocks(self.model))
 
     # Hooks
 
@@ -45,7 +45,7 @@ class HookedTrainer(Trainer):
         """Its residual blocks, by which FSDP shares it out."""
         raise NotImplementedError
 
-    def loss_weight(self, batches: Sequence[dict[str, Any]], device: torch.device) -> torch.Tensor | None:
+    def loss_normalizer(self, batches: Sequence[dict[str, Any]], device: torch.device) -> torch.Tensor | None:
         """What the summed loss of an update is divided by; None: each micro-batch by its own."""
         return None
 
@@ -60,10 +60,10 @@ class HookedTrainer(Trainer):
     def before_checkpoint(self) -> None:
         """Called before a checkpoint is saved; may stop the training."""
 
-    def save_place(self, folder: Path) -> None:
+    def save_extra_state(self, folder: Path) -> None:
         """Called on every process while a checkpoint is saved: for where it is among the images."""
 
-    def best_loaded(self, folder: Path) -> None:
+    def on_best_model_loaded(self, folder: Path) -> None:
         """Called on every process when the weights of the best checkpoint are in the model."""
 
     def after_checkpoint(self, folder: Path) -> None:
@@ -73,18 +73,18 @@ class HookedTrainer(Trainer):
 
     def create_accelerator_and_postprocess(self) -> None:
         """With FSDP on CPUs too, and without DeepSpeed's import where it is not the engine."""
-        with fsdp_where_asked():
+        with enable_fsdp_on_cpu():
             super().create_accelerator_and_postprocess()
         if not self.is_deepspeed_enabled:
-            without_importing_deepspeed(self.accelerator)
+            unwrap_without_deepspeed_import(self.accelerator)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As the stock Trainer, without DeepSpeed's import where it is not the engine."""
-        with nullcontext() if self.is_deepspeed_enabled else deepspeed_unseen():
+        with nullcontext() if self.is_deepspeed_enabled else skip_deepspeed_import():
             super().save_model(output_dir, _internal_call)
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | int | None:
-        return self.loss_weight(batch_samples, device)
+        return self.loss_normalizer(batch_samples, device)
 
     def _get_grad_norm(self, model: StockModel, grad_norm: Any = None) -> Any:
         # The stock one passes over all gradients in every update, to clip them at infinity.
@@ -104,7 +104,7 @@ class HookedTrainer(Trainer):
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
-        self.save_place(Path(output_dir))
+        self.save_extra_state(Path(output_dir))
         # The main process's trainer_state.json, which comes next, says that the checkpoint is whole.
         self.accelerator.wait_for_everyone()
 
@@ -121,22 +121,22 @@ class HookedTrainer(Trainer):
             super()._load_best_model()
         else:
             self.load_weights(str(self.state.best_model_checkpoint))
-        self.best_loaded(Path(str(self.state.best_model_checkpoint)))
+        self.on_best_model_loaded(Path(str(self.state.best_model_checkpoint)))
 
     # Private state
 
     @property
-    def micro_batch(self) -> int:
+    def micro_batch_size(self) -> int:
         """Images of a training batch on one process."""
         return self._train_batch_size
 
-    def keep_scheduler(self, scheduler: Any) -> None:
+    def set_scheduler(self, scheduler: Any) -> None:
         """Makes a learning rate schedule the Trainer's own, which saves and loads it."""
         self.lr_scheduler = scheduler
         self._created_lr_scheduler = True
 
 
-def split_by_blocks(model: StockModel, blocks: Sequence[nn.Module]) -> None:
+def set_no_split_modules(model: StockModel, blocks: Sequence[nn.Module]) -> None:
     """Lets FSDP2 share out a model block by block.
 
     Of ViT, transformers also names the embeddings, whose patch embeddings accelerate then tries to share out a second
@@ -145,26 +145,26 @@ def split_by_blocks(model: StockModel, blocks: Sequence[nn.Module]) -> None:
     model._no_split_modules = {type(block).__name__ for block in blocks}
 
 
-def attention_of(model: StockModel) -> str:
+def get_attn_implementation(model: StockModel) -> str:
     """`sdpa`, `eager`...: how a model computes its attention."""
     return model.config._attn_implementation
 
 
 @contextmanager
-def attention_set_to(model: StockModel, kind: str) -> Iterator[None]:
+def use_attn_implementation(model: StockModel, implementation: str) -> Iterator[None]:
     """Another way to compute attention, for a block."""
-    before = attention_of(model)
-    if before == kind:
+    before = get_attn_implementation(model)
+    if before == implementation:
         yield
         return
-    model.set_attn_implementation(kind)
+    model.set_attn_implementation(implementation)
     try:
         yield
     finally:
         model.set_attn_implementation(before)
 
 
-def beit_drop_path(rate: float) -> nn.Module:
+def build_beit_drop_path(rate: float) -> nn.Module:
     """transformers' own drop path of BEiT, which its blocks already know how to call."""
     from transformers.models.beit.modeling_beit import BeitDropPath
 

@@ -34,35 +34,35 @@ def training_argument_fields() -> tuple[SourceField, ...]:
         found
         for node in definition.body
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
-        if (found := _read(node.target.id, node)) is not None
+        if (found := _parse_field(node.target.id, node)) is not None
     )
 
 
-def _read(name: str, node: ast.AnnAssign) -> SourceField | None:
+def _parse_field(name: str, node: ast.AnnAssign) -> SourceField | None:
     annotation = ast.unparse(node.annotation)
     if annotation.startswith("ClassVar"):
         return None
     default, text = None, ""
     if isinstance(node.value, ast.Call):
         given = {word.arg: word.value for word in node.value.keywords}
-        if "init" in given and _literal(given["init"]) is False:
+        if "init" in given and _eval_literal(given["init"]) is False:
             return None
-        default = _literal(given["default"]) if "default" in given else None
+        default = _eval_literal(given["default"]) if "default" in given else None
         metadata = given.get("metadata")
-        text = _help_of(metadata) if isinstance(metadata, ast.Dict) else ""
+        text = _get_help_text(metadata) if isinstance(metadata, ast.Dict) else ""
     elif node.value is not None:
-        default = _literal(node.value)
+        default = _eval_literal(node.value)
     return SourceField(name, annotation, default, " ".join(text.split()))
 
 
-def _help_of(metadata: ast.Dict) -> str:
+def _get_help_text(metadata: ast.Dict) -> str:
     for key, value in zip(metadata.keys, metadata.values):
         if isinstance(key, ast.Constant) and key.value == "help":
-            return str(_literal(value))
+            return str(_eval_literal(value))
     return ""
 
 
-def _literal(node: ast.expr) -> Any:
+def _eval_literal(node: ast.expr) -> Any:
     try:
         return ast.literal_eval(node)
     except ValueError:

@@ -7,12 +7,12 @@ __all__, __getattr__, __dir__ = exports(
     {
         "BENCHMARKS": "benchmarks",
         "FAMILIES": "transforms",
-        "EvaluationImages": "images",
-        "TrainingImages": "images",
+        "EvalDataset": "torch_datasets",
+        "TrainDataset": "torch_datasets",
         "image_processor": "transforms",
-        "load_benchmark": "archives",
+        "load_benchmark": "benchmark_loading",
         "load_image_folder": "folders",
-        "load_splits": "sources",
+        "load_splits": "split_loading",
         "training_transform": "transforms",
     },
 )

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from datasets import Dataset, DatasetDict
 
 from ..errors import UsageError
-from .entries import image_files
+from .samples import get_image_paths
 
-CONFLICTING, ACROSS, SAME = "conflicting labels", "across splits", "same label"
+CONFLICTING_LABELS, ACROSS_SPLITS, SAME_LABEL = "conflicting labels", "across splits", "same label"
 
 
 @dataclass(frozen=True)
-class Audited:
+class AuditImage:
     """An image of the audit."""
 
     path: str
@@ -20,7 +20,7 @@ class Audited:
     split: str
 
 
-def audited_images(splits: DatasetDict | dict[str, Dataset]) -> list[Audited]:
+def list_audit_images(splits: DatasetDict | dict[str, Dataset]) -> list[AuditImage]:
     """Every image of the splits, with its label ("" where there are none).
 
     Raises:
@@ -28,18 +28,18 @@ def audited_images(splits: DatasetDict | dict[str, Dataset]) -> list[Audited]:
     """
     images = []
     for split, dataset in splits.items():
-        paths = image_files(dataset)
+        paths = get_image_paths(dataset)
         if len(dataset) and not paths:
             raise UsageError("The images are not files of their own (a parquet file or a Hub data set): unpack them.")
         labels = [""] * len(paths)
         if "labels" in dataset.column_names:
             labels = [dataset.features["labels"].names[index] for index in dataset["labels"][:]]
-        images += [Audited(*image, split) for image in zip(paths, dataset["file_name"][:], labels)]
+        images += [AuditImage(*image, split) for image in zip(paths, dataset["file_name"][:], labels)]
     return images
 
 
-def kind_of(first: Audited, second: Audited) -> str:
+def classify_duplicate_pair(first: AuditImage, second: AuditImage) -> str:
     """What is the matter with a pair: `conflicting labels`, `across splits`, both, or `same label`."""
-    kinds = [CONFLICTING] if first.label != second.label else []
-    kinds += [ACROSS] if first.split != second.split else []
-    return "; ".join(kinds) or SAME
+    kinds = [CONFLICTING_LABELS] if first.label != second.label else []
+    kinds += [ACROSS_SPLITS] if first.split != second.split else []
+    return "; ".join(kinds) or SAME_LABEL

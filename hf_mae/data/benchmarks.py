@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from ..errors import UsageError, nearest
+from ..errors import UsageError, did_you_mean
 
-FOLDER = Path(__file__).parents[1] / "published" / "benchmarks"
-BY_NAME, BY_CLASS_AND_NAME = "name", "class and name"
-Counts = dict[str, int]
+BENCHMARKS_DIR = Path(__file__).parents[1] / "published" / "benchmarks"
+KEY_BY_NAME, KEY_BY_CLASS_AND_NAME = "name", "class and name"
+SplitCounts = dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class SplitFile:
     fold: int | None = None
 
     @property
-    def where(self) -> str | int:
+    def split_or_half(self) -> str | int:
         """The split, or the number of the half."""
         return int(self.split) if self.split and self.split.isdigit() else self.split or "train"
 
@@ -70,14 +70,14 @@ class SplitTable:
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedResult:
     """A published row.
 
     Args:
         protocol: on which split; one that is `ranked` is among the benchmark's own.
         scores: in per cent, as printed (`86.20±0.20`), by name.
-        chosen_on_evaluated: whether the epoch was chosen on the images that are evaluated; None: not said.
-        patients_apart: whether no patient is on both sides; None: not said.
+        selected_on_eval_split: whether the epoch was chosen on the images that are evaluated; None: not said.
+        patients_disjoint: whether no patient is on both sides; None: not said.
     """
 
     method: str
@@ -86,8 +86,8 @@ class Published:
     source: str
     ranked: bool = False
     initialisation: str = ""
-    chosen_on_evaluated: bool | None = None
-    patients_apart: bool | None = None
+    selected_on_eval_split: bool | None = None
+    patients_disjoint: bool | None = None
     note: str = ""
 
 
@@ -100,50 +100,50 @@ class Benchmark:
         protocols: numbers of images by split, of every fold, by the name of the split; `all` where there is none.
         images: in the whole archive.
         folders: class -> folder of the archive, where they differ.
-        folders_of_images: only images below folders of these names are looked at, where there are any.
+        image_folders: only images below folders of these names are looked at, where there are any.
         key: what tells an image: its name, or its class folder and name.
         split_folders: folder -> split, where folders tell it.
         test_folder: whose images are the test split, in class folders.
         folds: 0: one official split, or none.
         group_pattern: a regular expression on the file's name without its extension, whose first group is the patient
             or video.
-        fold_of_group: patients or videos of each half, in place of the official ones.
-        two_labels: `refused`, or `left out`: images that the split files give two labels.
+        groups_by_half: patients or videos of each half, in place of the official ones.
+        conflicting_labels: `refused`, or `left out`: images that the split files give two labels.
         ordered: whether the classes are grades.
         positive: classes of the published two-sided task.
         guaranteed, not_guaranteed: what is to be known of the split.
-        beside: another benchmark of the same images, whose figures are to be read beside these.
+        see_also: another benchmark of the same images, whose figures are to be read beside these.
     """
 
     title: str
     classes: tuple[str, ...]
-    protocols: dict[str, list[Counts]]
+    protocols: dict[str, list[SplitCounts]]
     homepage: str = ""
     licence: str = ""
     citation: str = ""
     images: int = 0
     folders: dict[str, str] = field(default_factory=dict)
-    folders_of_images: tuple[str, ...] = ()
-    key: str = BY_NAME
+    image_folders: tuple[str, ...] = ()
+    key: str = KEY_BY_NAME
     split_files: tuple[SplitFile, ...] = ()
     split_table: SplitTable = SplitTable()
     split_folders: dict[str, str] = field(default_factory=dict)
     test_folder: str | None = None
     folds: int = 0
     group_pattern: str | None = None
-    fold_of_group: tuple[tuple[str, ...], ...] = ()
-    two_labels: str = "refused"
+    groups_by_half: tuple[tuple[str, ...], ...] = ()
+    conflicting_labels: str = "error"
     ordered: bool = False
     positive: tuple[str, ...] = ()
-    guaranteed: str = ""
-    not_guaranteed: str = ""
-    beside: str | None = None
-    published: tuple[Published, ...] = ()
+    guarantees: str = ""
+    limitations: str = ""
+    see_also: str | None = None
+    published_results: tuple[PublishedResult, ...] = ()
 
     @property
     def keyed_by_class(self) -> bool:
         """Whether a file name alone does not tell the image."""
-        return self.key == BY_CLASS_AND_NAME
+        return self.key == KEY_BY_CLASS_AND_NAME
 
     @property
     def has_split(self) -> bool:
@@ -156,24 +156,24 @@ class Benchmark:
         return next(iter(self.protocols))
 
     @property
-    def evaluated_split(self) -> str:
+    def eval_split(self) -> str:
         """The split that published figures are of: the test split where there is one."""
-        return "test" if "test" in self.counts_of(1) else "validation"
+        return "test" if "test" in self.split_counts(1) else "validation"
 
-    def folder_of(self, name: str) -> str:
+    def class_folder(self, class_name: str) -> str:
         """The archive's folder of a class."""
-        return self.folders.get(name, name)
+        return self.folders.get(class_name, class_name)
 
-    def protocol(self, fold: int, counts: Counts) -> str | None:
+    def match_protocol(self, fold: int, counts: SplitCounts) -> str | None:
         """Which published split a run's numbers of images are those of; None: of none.
 
         Args:
             counts: images by split, `train` whole.
         """
-        found = (name for name in self.protocols if self.counts_of(fold, name) == counts)
+        found = (name for name in self.protocols if self.split_counts(fold, name) == counts)
         return next((name for name in found if "all" not in counts), None)
 
-    def counts_of(self, fold: int, protocol: str | None = None) -> Counts:
+    def split_counts(self, fold: int, protocol: str | None = None) -> SplitCounts:
         """Published images by split, of a fold."""
         counts = self.protocols[protocol or self.main_protocol]
         return counts[fold - 1 if len(counts) > 1 else 0]
@@ -185,7 +185,7 @@ class Catalogue(Mapping[str, Benchmark]):
     def __getitem__(self, name: str) -> Benchmark:
         if name not in self._names():
             raise KeyError(name)
-        return _of_package(name)
+        return _read_packaged(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names())
@@ -196,7 +196,7 @@ class Catalogue(Mapping[str, Benchmark]):
     @staticmethod
     @cache
     def _names() -> tuple[str, ...]:
-        return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
+        return tuple(sorted(path.stem for path in BENCHMARKS_DIR.glob("*.yaml")))
 
 
 BENCHMARKS = Catalogue()
@@ -209,16 +209,16 @@ def find_benchmark(name: str) -> Benchmark:
         UsageError: there is none of this name, or the file is none.
     """
     if name.endswith((".yaml", ".yml")):
-        return _read(Path(name))
+        return _read_file(Path(name))
     if name not in BENCHMARKS:
         raise UsageError(
-            f"No benchmark is called {name}{nearest(name, BENCHMARKS)}: choose one of {', '.join(BENCHMARKS)}, or pass "
+            f"No benchmark is called {name}{did_you_mean(name, BENCHMARKS)}: choose one of {', '.join(BENCHMARKS)}, or pass "
             "a file of your own (.yaml)."
         )
     return BENCHMARKS[name]
 
 
-def known_benchmark(name: str | None) -> Benchmark | None:
+def find_benchmark_or_none(name: str | None) -> Benchmark | None:
     """The benchmark that a run was of; None: of none, or of a file that is not there any more."""
     try:
         return find_benchmark(name) if name else None
@@ -227,11 +227,11 @@ def known_benchmark(name: str | None) -> Benchmark | None:
 
 
 @cache
-def _of_package(name: str) -> Benchmark:
-    return _read(FOLDER / f"{name}.yaml")
+def _read_packaged(name: str) -> Benchmark:
+    return _read_file(BENCHMARKS_DIR / f"{name}.yaml")
 
 
-def _read(path: Path) -> Benchmark:
+def _read_file(path: Path) -> Benchmark:
     from .benchmark_files import read_benchmark
 
     return read_benchmark(path)

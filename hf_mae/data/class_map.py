@@ -8,20 +8,20 @@ import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict
 from scipy.special import logsumexp
 
-from ..errors import UsageError, nearest
-from .ledger import note_left_out
+from ..errors import UsageError, did_you_mean
+from .exclusion_log import record_excluded
 from .tables import read_table
 
-LEFT_OUT = ("", "-")
+IGNORED_VALUES = ("", "-")
 
 
 @dataclass(frozen=True)
 class SharedClass:
-    """A class that both sides know, each perhaps as several of its own; a class of the model alone has no `data`."""
+    """A class that both sides know, each perhaps as several of its own; a class of the model alone has no `data_classes`."""
 
     name: str
-    data: tuple[str, ...]
-    model: tuple[str, ...]
+    data_classes: tuple[str, ...]
+    model_classes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -30,41 +30,44 @@ class ClassMap:
 
     Args:
         shared: in the order of the model's classes.
-        left_out: classes of the data that are none of the model's.
+        excluded_classes: classes of the data that are none of the model's.
     """
 
     shared: tuple[SharedClass, ...]
-    left_out: tuple[str, ...]
-    model_names: tuple[str, ...]
+    excluded_classes: tuple[str, ...]
+    model_classes: tuple[str, ...]
 
     @property
-    def names(self) -> list[str]:
+    def class_names(self) -> list[str]:
         """Of the classes that are scored."""
         return [one.name for one in self.shared]
 
-    def of_model(self, name: str) -> SharedClass:
+    def map_class(self, name: str) -> SharedClass:
         """The class that one of the model's is scored as."""
-        return next(one for one in self.shared if name in one.model)
+        return next(one for one in self.shared if name in one.model_classes)
 
-    def merge(self, logits: np.ndarray) -> np.ndarray:
+    def merge_logits(self, logits: np.ndarray) -> np.ndarray:
         """Logits (..., model classes) as those of the shared classes, whose scores are the sums of their parts'."""
-        ids = {name: index for index, name in enumerate(self.model_names)}
+        ids = {name: index for index, name in enumerate(self.model_classes)}
         return np.stack(
-            [logsumexp(logits[..., [ids[name] for name in one.model]].astype(float), axis=-1) for one in self.shared],
+            [
+                logsumexp(logits[..., [ids[name] for name in one.model_classes]].astype(float), axis=-1)
+                for one in self.shared
+            ],
             axis=-1,
         )
 
-    def relabel(self, splits: DatasetDict, where: str) -> tuple[DatasetDict, dict[str, int]]:
+    def relabel(self, splits: DatasetDict, source_name: str) -> tuple[DatasetDict, dict[str, int]]:
         """The splits with shared classes, and how many images of each class were left out.
 
         Raises:
             UsageError: the data has a class that the map does not name, or nothing is left.
         """
-        ids = {name: index for index, one in enumerate(self.shared) for name in one.data}
+        ids = {name: index for index, one in enumerate(self.shared) for name in one.data_classes}
         own = next(iter(splits.values())).features["labels"].names
-        if unknown := [name for name in own if name not in ids and name not in self.left_out]:
+        if unknown := [name for name in own if name not in ids and name not in self.excluded_classes]:
             raise UsageError(
-                f"{where} has classes that the class map does not name: {', '.join(unknown)}. Give each a row; an "
+                f"{source_name} has classes that the class map does not name: {', '.join(unknown)}. Give each a row; an "
                 "empty `model` leaves it out."
             )
         counts: Counter[str] = Counter()
@@ -74,20 +77,22 @@ class ClassMap:
             kept = [index for index, name in enumerate(labels) if name in ids]
             counts.update(name for name in labels if name not in ids)
             if kept:
-                found[split] = _with_labels(dataset.select(kept), [ids[labels[index]] for index in kept], self.names)
+                found[split] = _replace_labels(
+                    dataset.select(kept), [ids[labels[index]] for index in kept], self.class_names
+                )
         if not found:
-            raise UsageError(f"{where} has no image of a class that the model knows.")
+            raise UsageError(f"{source_name} has no image of a class that the model knows.")
         for name, count in counts.items():
-            note_left_out(f"class {name}, which the model does not know", count)
+            record_excluded(f"class {name}, which the model does not know", count)
         return found, counts
 
 
-def _with_labels(dataset: Dataset, labels: list[int], names: list[str]) -> Dataset:
+def _replace_labels(dataset: Dataset, labels: list[int], names: list[str]) -> Dataset:
     features = ClassLabel(names=names)
     return dataset.remove_columns("labels").add_column("labels", labels).cast_column("labels", features)
 
 
-def read_class_map(path: str | Path, model_names: list[str]) -> ClassMap:
+def read_class_map(path: str | Path, model_classes: list[str]) -> ClassMap:
     """A table with the columns `data` and `model`, a row for each pair of classes that are the same.
 
     A class may stand in several rows: one of the model that the data splits into two, or the other way round; such ones
@@ -100,32 +105,32 @@ def read_class_map(path: str | Path, model_names: list[str]) -> ClassMap:
     if missing := [name for name in ("data", "model") if name not in rows[0]]:
         raise UsageError(f"{path} lacks the column {', '.join(missing)}: a class map has data and model.")
     pairs = [(str(row["data"] or "").strip(), str(row["model"] or "").strip()) for row in rows]
-    left_out = [data for data, model in pairs if model in LEFT_OUT]
-    joined = [(data, model) for data, model in pairs if model not in LEFT_OUT]
+    left_out = [data for data, model in pairs if model in IGNORED_VALUES]
+    joined = [(data, model) for data, model in pairs if model not in IGNORED_VALUES]
     for _, model in joined:
-        if model not in model_names:
-            raise UsageError(f"{path}: the model has no class {model}{nearest(model, model_names)}.")
+        if model not in model_classes:
+            raise UsageError(f"{path}: the model has no class {model}{did_you_mean(model, model_classes)}.")
     if both := {data for data, _ in joined} & set(left_out):
         raise UsageError(f"{path} leaves {', '.join(sorted(both))} out, and maps it too.")
     shared = []
     seen: set[str] = set()
-    for name in model_names:
+    for name in model_classes:
         if name not in seen:
-            theirs, own = _joined(name, joined)
+            theirs, own = _merge_linked_classes(name, joined)
             seen |= set(own)
             names = own if len(own) == 1 or len(theirs) != 1 else theirs
             shared.append(SharedClass(" + ".join(names), tuple(theirs), tuple(own)))
-    return ClassMap(tuple(shared), tuple(dict.fromkeys(left_out)), tuple(model_names))
+    return ClassMap(tuple(shared), tuple(dict.fromkeys(left_out)), tuple(model_classes))
 
 
-def _joined(name: str, pairs: list[tuple[str, str]]) -> tuple[list[str], list[str]]:
+def _merge_linked_classes(name: str, class_pairs: list[tuple[str, str]]) -> tuple[list[str], list[str]]:
     """Everything that is the same class as one of the model's, on both sides."""
     data: list[str] = []
     model = [name]
     while True:
-        more_data = [one for one, other in pairs if other in model and one not in data]
+        more_data = [one for one, other in class_pairs if other in model and one not in data]
         data += dict.fromkeys(more_data)
-        more_model = [other for one, other in pairs if one in data and other not in model]
+        more_model = [other for one, other in class_pairs if one in data and other not in model]
         model += dict.fromkeys(more_model)
         if not more_data and not more_model:
             return data, model

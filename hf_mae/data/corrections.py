@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from datasets import DatasetDict
 
-from ..errors import UsageError, counted, nearest
-from .ledger import note_left_out, note_relabelled
+from ..errors import UsageError, did_you_mean, pluralize
+from .exclusion_log import record_excluded, record_relabelled
 
 logger = logging.getLogger(__name__)
 
@@ -25,11 +25,11 @@ class Correction:
     decision: str
 
 
-def read_corrections(path: Path, names: list[str]) -> dict[str, Correction]:
+def read_corrections(path: Path, class_names: list[str]) -> dict[str, Correction]:
     """Decisions by file name; rows without one, or with `keep`, are none.
 
     Args:
-        names: of the classes.
+        class_names: of the classes.
 
     Raises:
         UsageError: it is no such file, or a decision is no class.
@@ -52,19 +52,19 @@ def read_corrections(path: Path, names: list[str]) -> dict[str, Correction]:
         decision = (row["decision"] or "").strip()
         if decision.lower() in ("", KEEP):
             continue
-        if decision not in names and decision.lower() != REMOVE:
+        if decision not in class_names and decision.lower() != REMOVE:
             raise UsageError(
-                f"Line {number} of {path} decides {decision}, which is no class{nearest(decision, names)}: write the "
+                f"Line {number} of {path} decides {decision}, which is no class{did_you_mean(decision, class_names)}: write the "
                 f"name of a class, {KEEP}, or {REMOVE}."
             )
-        wanted = Correction(row["label"] or "", decision if decision in names else REMOVE)
+        wanted = Correction(row["label"] or "", decision if decision in class_names else REMOVE)
         if found.get(row["file_name"], wanted) != wanted:
             raise UsageError(f"Line {number} of {path} decides on {row['file_name']} again, and otherwise.")
         found[row["file_name"]] = wanted
     return found
 
 
-def corrected(splits: DatasetDict, path: str) -> DatasetDict:
+def apply_label_corrections(splits: DatasetDict, path: str) -> DatasetDict:
     """The splits with the labels that a person decided on, without the images that were taken out.
 
     Raises:
@@ -80,7 +80,7 @@ def corrected(splits: DatasetDict, path: str) -> DatasetDict:
             if (decision := decisions.get(file_name)) is None:
                 continue
             left.pop(file_name, None)
-            _refuse_another_label(path, file_name, decision, names[labels[index]])
+            _check_current_label(path, file_name, decision, names[labels[index]])
             if decision.decision == REMOVE:
                 keep[index] = False
             else:
@@ -93,18 +93,18 @@ def corrected(splits: DatasetDict, path: str) -> DatasetDict:
             result[split] = relabelled.select(np.flatnonzero(keep))
     if left:
         raise UsageError(
-            f"{path} decides on {counted(len(left), 'image')} that the data does not have, {next(iter(left))} among "
+            f"{path} decides on {pluralize(len(left), 'image')} that the data does not have, {next(iter(left))} among "
             "them: is it of another data set, or are its file names others?"
         )
-    logger.info("As %s says: %s another label, %s left out.", path, counted(changed, "image", "has", "have"), removed)
-    note_relabelled(Path(path).name, changed)
-    note_left_out(f"left out by {Path(path).name}", removed)
+    logger.info("As %s says: %s another label, %s left out.", path, pluralize(changed, "image", "has", "have"), removed)
+    record_relabelled(Path(path).name, changed)
+    record_excluded(f"left out by {Path(path).name}", removed)
     return result
 
 
-def _refuse_another_label(path: str, file_name: str, decision: Correction, now: str) -> None:
-    if decision.label not in (now, "") and decision.decision != now:
+def _check_current_label(path: str, file_name: str, correction: Correction, current_label: str) -> None:
+    if correction.label not in (current_label, "") and correction.decision != current_label:
         raise UsageError(
-            f"{path} was decided when {file_name} was {decision.label}, and it is {now} now: look through the labels "
+            f"{path} was decided when {file_name} was {correction.label}, and it is {current_label} now: look through the labels "
             "again (hf-mae audit --labels)."
         )

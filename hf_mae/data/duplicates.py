@@ -19,8 +19,8 @@ from PIL import Image
 from skimage.metrics import structural_similarity
 from tqdm.auto import tqdm
 
-from ..files.caches import files_fingerprint, kept
-from .opening import open_image, to_rgb
+from ..files.caches import cached, files_fingerprint
+from .image_io import open_image, to_rgb
 
 logger = logging.getLogger(__name__)
 HASHED_SIZE = 160  # pixels, square and grey, of what is hashed
@@ -31,12 +31,12 @@ MIN_SIMILARITY = 0.6
 MIN_DETAIL = 0.5
 MAX_WARP = 0.2  # of an alignment: scale, shear, and shift as a share of the side; any two blobs fit with more
 DARK, BRIGHT = 16, 250  # grey levels outside of which there is no detail: borders, and reflections of the lamp
-_PLACES = ((0.5, 0.5), (0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))
+_CROP_ANCHORS = ((0.5, 0.5), (0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))
 _ALIGNMENT_STEPS: Any = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 40, 1e-4)
 
 
 @dataclass(frozen=True)
-class Pair:
+class DuplicatePair:
     """Two images, by their places in the list, `first` < `second`."""
 
     first: int
@@ -52,13 +52,13 @@ def perceptual_hashes(paths: list[str], num_workers: int | None = None) -> np.nd
 
     def make() -> np.ndarray:
         with ThreadPoolExecutor(num_workers or os.cpu_count() or 1) as pool:
-            bar = tqdm(pool.map(_hashes_of, paths), total=len(paths), desc="Hashing", unit="image", delay=1)
+            bar = tqdm(pool.map(_compute_hashes, paths), total=len(paths), desc="Hashing", unit="image", delay=1)
             return np.stack(list(bar))
 
-    return kept(f"hashes/{files_fingerprint(paths, '2')}.npy", make, read=np.load, write=np.save)
+    return cached(f"hashes/{files_fingerprint(paths, '2')}.npy", make, read=np.load, write=np.save)
 
 
-def _grey(path: str, size: int) -> Image.Image:
+def _load_grey(path: str, size: int) -> Image.Image:
     """A square grey thumbnail; black for a file that turns out unreadable."""
     try:
         with open_image(path) as image:
@@ -72,29 +72,29 @@ def _grey(path: str, size: int) -> Image.Image:
 
 def _thumbnail(path: str) -> np.ndarray:
     """Grey (96, 96) uint8, of which similarities are."""
-    return np.asarray(_grey(path, COMPARED_SIZE))
+    return np.asarray(_load_grey(path, COMPARED_SIZE))
 
 
-def _hashes_of(path: str) -> np.ndarray:
-    grey = _grey(path, HASHED_SIZE)
+def _compute_hashes(path: str) -> np.ndarray:
+    grey = _load_grey(path, HASHED_SIZE)
     views = [grey]
     for side in CROPS:
         margin = HASHED_SIZE * (1 - side)
-        for x, y in _PLACES:
+        for x, y in _CROP_ANCHORS:
             corner = np.array([x * margin, y * margin])
             views.append(grey.crop(tuple(np.round([*corner, *(corner + HASHED_SIZE * side)]).astype(int))))
     bits = np.stack([imagehash.phash(view).hash.ravel() for view in views])
     return np.packbits(bits, axis=-1).view(np.uint64)[:, 0]
 
 
-def candidates(
-    hashes: np.ndarray, max_distance: int = MAX_DISTANCE, against: np.ndarray | None = None
+def find_candidate_pairs(
+    hashes: np.ndarray, max_distance: int = MAX_DISTANCE, other_hashes: np.ndarray | None = None
 ) -> list[tuple[int, int, int]]:
     """Pairs (first, second, distance) whose hashes differ in at most `max_distance` bits.
 
     Args:
         hashes: of `perceptual_hashes`.
-        against: hashes of other images: then pairs are of one of these (second) with one of those (first).
+        other_hashes: hashes of other images: then pairs are of one of these (second) with one of those (first).
     """
     best: dict[tuple[int, int], int] = {}
 
@@ -106,22 +106,22 @@ def candidates(
                 np.minimum(distance, np.bitwise_count(block[:, column, None] ^ whole[None]), out=distance)
             for row, other in np.argwhere(distance <= max_distance).tolist():
                 one, two = (other, start + row) if swapped else (start + row, other)
-                if against is None:
+                if other_hashes is None:
                     if one == two:
                         continue
                     one, two = min(one, two), max(one, two)
                 value = int(distance[row, other])
                 best[one, two] = min(value, best.get((one, two), 64))
 
-    if against is None:
+    if other_hashes is None:
         search(hashes, hashes[:, 0], swapped=False)
     else:
-        search(hashes, against[:, 0], swapped=False)
-        search(against, hashes[:, 0], swapped=True)
+        search(hashes, other_hashes[:, 0], swapped=False)
+        search(other_hashes, hashes[:, 0], swapped=True)
     return [(one, two, value) for (one, two), value in sorted(best.items())]
 
 
-def similarity(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+def compute_similarity(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
     """How alike two grey thumbnails (H, W) are after alignment, where they overlap.
 
     Returns:
@@ -154,34 +154,36 @@ def similarity(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
     return float(values[inside].mean()), _detail_correlation(one, evened, textured)
 
 
-def _detail_correlation(one: np.ndarray, two: np.ndarray, where: np.ndarray) -> float:
+def _detail_correlation(one: np.ndarray, two: np.ndarray, mask: np.ndarray) -> float:
     """Correlation of what a blur takes away, large deviations (edges, reflections) clipped."""
-    details = [(image - cv2.GaussianBlur(image, (0, 0), 2.0))[where] for image in (one, two)]
+    details = [(image - cv2.GaussianBlur(image, (0, 0), 2.0))[mask] for image in (one, two)]
     first, second = (np.clip(detail - detail.mean(), -8, 8) for detail in details)
     return float((first * second).sum() / max(np.sqrt((first**2).sum() * (second**2).sum()), 1e-6))
 
 
-def near_duplicates(
+def find_near_duplicates(
     paths: list[str],
-    against: list[str] | None = None,
+    other_paths: list[str] | None = None,
     *,
     max_distance: int = MAX_DISTANCE,
     min_similarity: float = MIN_SIMILARITY,
     min_detail: float = MIN_DETAIL,
     num_workers: int | None = None,
-) -> list[Pair]:
+) -> list[DuplicatePair]:
     """Pairs of near-duplicates among image files, the surest first.
 
     Args:
         paths: files that can be decoded.
-        against: other files: then pairs are of one of `paths` (first) with one of these (second).
+        other_paths: other files: then pairs are of one of `paths` (first) with one of these (second).
         max_distance: bits of 64 by which the hashes of a candidate may differ.
         min_similarity, min_detail: structural similarity and correlation of the fine detail that confirm a candidate.
     """
     cv2.setNumThreads(1)  # our own threads share the cores
-    others = paths if against is None else against
+    others = paths if other_paths is None else other_paths
     hashes = perceptual_hashes(paths, num_workers)
-    found = candidates(hashes, max_distance, None if against is None else perceptual_hashes(against, num_workers))
+    found = find_candidate_pairs(
+        hashes, max_distance, None if other_paths is None else perceptual_hashes(other_paths, num_workers)
+    )
     logger.info("%d pairs have similar hashes", len(found))
     involved = sorted({paths[pair[0]] for pair in found} | {others[pair[1]] for pair in found})
 
@@ -189,9 +191,9 @@ def near_duplicates(
         thumbnails = dict(zip(involved, pool.map(_thumbnail, involved)))
 
         def confirm(pair: tuple[int, int, int]) -> tuple[float, float]:
-            return similarity(thumbnails[paths[pair[0]]], thumbnails[others[pair[1]]])
+            return compute_similarity(thumbnails[paths[pair[0]]], thumbnails[others[pair[1]]])
 
         values = list(tqdm(pool.map(confirm, found), total=len(found), desc="Comparing", unit="pair", delay=1))
-    pairs = [Pair(*pair, *value) for pair, value in zip(found, values)]
+    pairs = [DuplicatePair(*pair, *value) for pair, value in zip(found, values)]
     pairs = [pair for pair in pairs if pair.similarity >= min_similarity and pair.detail >= min_detail]
     return sorted(pairs, key=lambda pair: (-pair.detail, pair.first, pair.second))

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 
-from ..compat.datasets import fingerprint_of
-from ..files.caches import kept
-from .entries import bytes_of_images, column_of, is_within_archives
+from ..compat.datasets import get_fingerprint
+from ..files.caches import cached
+from .samples import arrow_column, has_archived_images, image_byte_sizes
 
-ROWS = 10_000  # that are texts at a time
+CHUNK_ROWS = 10_000  # that are texts at a time
 
 
 def data_fingerprint(splits: Mapping[str, Dataset]) -> str:
@@ -21,24 +21,24 @@ def data_fingerprint(splits: Mapping[str, Dataset]) -> str:
     Args:
         splits: with `file_name`, and `labels` unless there are none.
     """
-    if all(is_within_archives(dataset) for dataset in splits.values()):  # then `datasets` knows whether they changed
-        own = hashlib.sha256(repr([(split, fingerprint_of(part)) for split, part in sorted(splits.items())]).encode())
+    if all(has_archived_images(dataset) for dataset in splits.values()):  # then `datasets` knows whether they changed
+        own = hashlib.sha256(repr([(split, get_fingerprint(part)) for split, part in sorted(splits.items())]).encode())
         name = f"fingerprints/{own.hexdigest()[:32]}.txt"
-        return kept(name, lambda: _fingerprint(splits), Path.read_text, Path.write_text)
-    return _fingerprint(splits)
+        return cached(name, lambda: _compute_fingerprint(splits), Path.read_text, Path.write_text)
+    return _compute_fingerprint(splits)
 
 
-def _fingerprint(splits: Mapping[str, Dataset]) -> str:
+def _compute_fingerprint(splits: Mapping[str, Dataset]) -> str:
     digest = hashlib.sha256()
     for split, dataset in sorted(splits.items()):
         classes = dataset.features["labels"].names if "labels" in dataset.column_names else []
         digest.update(f"{split}\0{classes}\n".encode())
-        sizes = bytes_of_images(dataset)
-        columns = [column_of(dataset, "file_name"), pa.scalar(0) if sizes is None else sizes]
-        columns += [column_of(dataset, name) if name in dataset.column_names else "" for name in ("labels", "group")]
+        sizes = image_byte_sizes(dataset)
+        columns = [arrow_column(dataset, "file_name"), pa.scalar(0) if sizes is None else sizes]
+        columns += [arrow_column(dataset, name) if name in dataset.column_names else "" for name in ("labels", "group")]
         texts = [pc.cast(values, pa.string()) if not isinstance(values, str) else values for values in columns]
         rows = pc.binary_join_element_wise(*texts, "\0", null_handling="replace", null_replacement="None")
         for part in rows.take(pc.sort_indices(rows)).chunks:
-            for start in range(0, len(part), ROWS):
-                digest.update("".join(f"{row}\n" for row in part[start : start + ROWS].to_pylist()).encode())
+            for start in range(0, len(part), CHUNK_ROWS):
+                digest.update("".join(f"{row}\n" for row in part[start : start + CHUNK_ROWS].to_pylist()).encode())
     return digest.hexdigest()[:32]

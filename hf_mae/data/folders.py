@@ -10,17 +10,17 @@ from pathlib import Path
 
 from datasets import DatasetDict
 
-from ..errors import UsageError, nearest
-from ..settings.data import ON_BAD_IMAGE, ON_MISSING_CLASS
-from .entries import Check, Entry, column, drop_or_refuse, listed, to_dataset
-from .files import IMAGE_SUFFIXES
-from .kinds import is_data_set
-from .layout import scan_folder
+from ..errors import UsageError, did_you_mean
+from ..settings.data import ON_BAD_IMAGE_CHOICES, ON_MISSING_CLASS_CHOICES
+from .archive_index import is_archive_source
+from .folder_layout import scan_folder
+from .hf_datasets import load_with_datasets
+from .image_files import IMAGE_SUFFIXES
 from .manifests import find_manifest, read_manifest
-from .remote import load_with_datasets
-from .shards import is_sharded
-from .shares import groups_of, hold_out, warn_of_shared_groups
+from .samples import ImageCheckFn, Sample, filter_valid_samples, get_column, join_names, samples_to_dataset
+from .source_type import is_datasets_source
 from .splits import SPLITS
+from .splitting import extract_groups, hold_out, warn_group_overlap
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +38,8 @@ def load_image_folder(
     group_pattern: str | None = None,
     class_level: int | None = None,
     on_missing_class: str = "error",
-    keep_repeated: bool = False,
-    check: Check | None = None,
+    allow_split_overlap: bool = False,
+    check: ImageCheckFn | None = None,
 ) -> DatasetDict:
     """Reads a labelled image data set of any usual layout.
 
@@ -62,7 +62,7 @@ def load_image_folder(
         class_level: which folder is the class, from 1 below the splits, where the folders can be read in two ways.
         on_missing_class: `error` stops at a class that has images in one of several splits alone (a typo is one);
             `keep` takes it as it is. With `label_names` it is not asked.
-        keep_repeated: let files stand in two splits (for an audit that lists them).
+        allow_split_overlap: let files stand in two splits (for an audit that lists them).
         check: finds the files that cannot be decoded, in place of reading each of them for that alone.
 
     Returns:
@@ -72,33 +72,35 @@ def load_image_folder(
     Raises:
         UsageError: what is wrong, with every file that has it.
     """
-    if on_bad_image not in ON_BAD_IMAGE:
+    if on_bad_image not in ON_BAD_IMAGE_CHOICES:
         raise UsageError(f"on_bad_image takes error or skip, not {on_bad_image}.")
-    if on_missing_class not in ON_MISSING_CLASS:
+    if on_missing_class not in ON_MISSING_CLASS_CHOICES:
         raise UsageError(f"on_missing_class takes error or keep, not {on_missing_class}.")
     if not 0.0 <= val_fraction < 1.0:
         raise UsageError(f"val_fraction must be at least 0 and below 1, not {val_fraction}.")
     root = Path(data_dir)
-    sharded = not manifest and is_sharded(str(data_dir))
+    sharded = not manifest and is_archive_source(str(data_dir))
     manifest = Path(manifest) if manifest else None if sharded else find_manifest(root)
     nothing_here = not root.is_file() and not root.is_dir()
-    if sharded or (manifest is None and (nothing_here or is_data_set(str(data_dir)))):
+    if sharded or (manifest is None and (nothing_here or is_datasets_source(str(data_dir)))):
         loaded = load_with_datasets(
-            str(data_dir), label_names, group_column, group_pattern, on_bad_image, num_workers, not keep_repeated
+            str(data_dir), label_names, group_column, group_pattern, on_bad_image, num_workers, not allow_split_overlap
         )
     else:
-        entries, empty = _found(root, manifest, group_column, class_level)
-        entries = _grouped(entries, root, group_column, group_pattern)
-        entries = drop_or_refuse(entries, empty, on_bad_image, num_workers, own_splits=not keep_repeated, check=check)
-        loaded = _by_split(entries, label_names, root)
+        entries, empty = _read_samples(root, manifest, group_column, class_level)
+        entries = _assign_groups(entries, root, group_column, group_pattern)
+        entries = filter_valid_samples(
+            entries, empty, on_bad_image, num_workers, check_overlap=not allow_split_overlap, check=check
+        )
+        loaded = _build_splits(entries, label_names, root)
     if on_missing_class == "error" and label_names is None:
-        _refuse_class_of_one_split(loaded, root)
-    return _finish(loaded, val_fraction, seed)
+        _check_classes_span_splits(loaded, root)
+    return _finalize_splits(loaded, val_fraction, seed)
 
 
-def _found(
+def _read_samples(
     root: Path, manifest: Path | None, group_column: str | None, class_level: int | None
-) -> tuple[list[Entry], list[str]]:
+) -> tuple[list[Sample], list[str]]:
     """The entries of a manifest or of class folders, and the class folders without images."""
     if manifest is not None:
         if class_level is not None:
@@ -109,32 +111,34 @@ def _found(
     return scan_folder(root, class_level)
 
 
-def _grouped(entries: list[Entry], root: Path, column_name: str | None, pattern: str | None) -> list[Entry]:
+def _assign_groups(
+    samples: list[Sample], root: Path, group_column: str | None, group_pattern: str | None
+) -> list[Sample]:
     """The entries with the patient or video that a column or a pattern tells."""
-    if column_name and not (entries and entries[0].group):
-        raise UsageError(f"--group_column {column_name} is a column of a manifest, and {root} has none.")
-    if not pattern:
-        return entries
-    groups = groups_of([entry.file_name for entry in entries], pattern)
-    return [dataclasses.replace(entry, group=group) for entry, group in zip(entries, groups)]
+    if group_column and not (samples and samples[0].group):
+        raise UsageError(f"--group_column {group_column} is a column of a manifest, and {root} has none.")
+    if not group_pattern:
+        return samples
+    groups = extract_groups([entry.file_name for entry in samples], group_pattern)
+    return [dataclasses.replace(entry, group=group) for entry, group in zip(samples, groups)]
 
 
-def _by_split(entries: list[Entry], label_names: list[str] | None, root: Path) -> DatasetDict:
+def _build_splits(samples: list[Sample], label_names: list[str] | None, root: Path) -> DatasetDict:
     """A data set for each split that has images, all with the same classes."""
-    if not entries:
+    if not samples:
         raise UsageError(
             f"{root} has no images left to train on ({', '.join(IMAGE_SUFFIXES[:4])}... in class folders)."
         )
-    names = label_names or sorted({entry.label for entry in entries})
-    if unknown := sorted({entry.label for entry in entries} - set(names)):
+    names = label_names or sorted({entry.label for entry in samples})
+    if unknown := sorted({entry.label for entry in samples} - set(names)):
         raise UsageError(
             f"{root} has classes that the checkpoint does not know: {', '.join(unknown)}. It knows {', '.join(names)}."
         )
-    parts = {split: [entry for entry in entries if entry.split == split] for split in SPLITS}
-    return DatasetDict({split: to_dataset(found, names) for split, found in parts.items() if found})
+    parts = {split: [entry for entry in samples if entry.split == split] for split in SPLITS}
+    return DatasetDict({split: samples_to_dataset(found, names) for split, found in parts.items() if found})
 
 
-def _refuse_class_of_one_split(splits: DatasetDict, root: Path) -> None:
+def _check_classes_span_splits(splits: DatasetDict, root: Path) -> None:
     """A class with images in one split alone is a typo, or can be trained on or judged, but not both."""
     if len(splits) < 2:
         return
@@ -143,16 +147,16 @@ def _refuse_class_of_one_split(splits: DatasetDict, root: Path) -> None:
     alone = {name: holding for name in names if len(holding := [s for s in there if name in there[s]]) == 1}
     if alone:
         told = [
-            f"{name} in {holding[0]} alone{nearest(name, [other for other in names if other not in alone])}"
+            f"{name} in {holding[0]} alone{did_you_mean(name, [other for other in names if other not in alone])}"
             for name, holding in alone.items()
         ]
         raise UsageError(
-            f"{root} has classes in one split only: {listed(told)}. Correct the name, or pass --on_missing_class keep "
+            f"{root} has classes in one split only: {join_names(told)}. Correct the name, or pass --on_missing_class keep "
             "where this is meant."
         )
 
 
-def _finish(splits: DatasetDict, val_fraction: float, seed: int) -> DatasetDict:
+def _finalize_splits(splits: DatasetDict, val_fraction: float, seed: int) -> DatasetDict:
     """Holds a validation part out, and warns of what the splits lack or share."""
     if val_fraction:
         if "validation" in splits:
@@ -166,5 +170,5 @@ def _finish(splits: DatasetDict, val_fraction: float, seed: int) -> DatasetDict:
             logger.warning(
                 "The %s split has no image of: %s. Class ids are not changed by that.", split, ", ".join(missing)
             )
-    warn_of_shared_groups({split: column(dataset, "group") or [] for split, dataset in splits.items()})
+    warn_group_overlap({split: get_column(dataset, "group") or [] for split, dataset in splits.items()})
     return splits

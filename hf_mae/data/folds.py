@@ -10,27 +10,29 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from ..errors import UsageError
 from ..settings.data import DataArguments
 from .benchmarks import find_benchmark
-from .sources import read_splits
+from .split_loading import read_splits
 
 logger = logging.getLogger(__name__)
 
 
-def official_folds(data_args: DataArguments, seed: int, own_names: list[str] | None) -> list[DatasetDict]:
+def load_official_folds(data_args: DataArguments, seed: int, model_class_names: list[str] | None) -> list[DatasetDict]:
     """The official folds of a benchmark that has them, or the one split that the data comes with."""
     count = find_benchmark(data_args.benchmark).folds if data_args.benchmark else 0
     if not count:
-        splits = read_splits(data_args, seed, own_names)
+        splits = read_splits(data_args, seed, model_class_names)
         if not {"train", "validation"} <= splits.keys():
             raise UsageError(
                 f"--folds official needs a validation split, and {data_args.data_dir} has {', '.join(splits)}: "
                 "pass a number of --folds."
             )
         return [splits]
-    return [read_splits(dataclasses.replace(data_args, fold=fold), seed, own_names) for fold in range(1, count + 1)]
+    return [
+        read_splits(dataclasses.replace(data_args, fold=fold), seed, model_class_names) for fold in range(1, count + 1)
+    ]
 
 
-def stratified_folds(splits: DatasetDict, count: int) -> list[DatasetDict]:
-    """`count` folds of the training and validation images together, stratified by class, always the same ones.
+def make_stratified_folds(splits: DatasetDict, num_folds: int) -> list[DatasetDict]:
+    """`num_folds` folds of the training and validation images together, stratified by class, always the same ones.
 
     Args:
         splits: `train`, and perhaps `validation` (which joins it) and `test` (which is left alone). Images of one
@@ -45,13 +47,15 @@ def stratified_folds(splits: DatasetDict, count: int) -> list[DatasetDict]:
     whole = concatenate_datasets([splits[split] for split in ("train", "validation") if split in splits])
     labels = np.asarray(whole["labels"][:])
     smallest = np.bincount(labels)[np.unique(labels)].min()
-    if not 2 <= count <= smallest:
-        raise UsageError(f"--folds must lie between 2 and the size of the smallest class, {smallest}; it is {count}.")
-    groups, splitter = None, StratifiedKFold(count, shuffle=True, random_state=0)
+    if not 2 <= num_folds <= smallest:
+        raise UsageError(
+            f"--folds must lie between 2 and the size of the smallest class, {smallest}; it is {num_folds}."
+        )
+    groups, splitter = None, StratifiedKFold(num_folds, shuffle=True, random_state=0)
     if "group" in whole.column_names:
-        groups, splitter = whole["group"][:], StratifiedGroupKFold(count, shuffle=True, random_state=0)
-        if len(set(groups)) < count:
-            raise UsageError(f"--folds {count} are more than there are patients or videos ({len(set(groups))}).")
+        groups, splitter = whole["group"][:], StratifiedGroupKFold(num_folds, shuffle=True, random_state=0)
+        if len(set(groups)) < num_folds:
+            raise UsageError(f"--folds {num_folds} are more than there are patients or videos ({len(set(groups))}).")
     return [
         DatasetDict({"train": whole.select(train), "validation": whole.select(held_out)})
         for train, held_out in splitter.split(labels, labels, groups)

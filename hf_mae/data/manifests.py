@@ -5,10 +5,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError, counted
-from .entries import Entry, listed
-from .splits import SPLIT_NAMES, split_named
-from .tables import TABLE_SUFFIXES, label_text, read_table
+from ..errors import UsageError, pluralize
+from .samples import Sample, join_names
+from .splits import SPLIT_NAMES, parse_split_name
+from .tables import TABLE_SUFFIXES, parse_label, read_table
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ def find_manifest(root: Path) -> Path | None:
     return next((root / name for name in MANIFEST_NAMES if (root / name).is_file()), None)
 
 
-def manifest_of(source: Any) -> Path | None:
+def resolve_manifest(source: Any) -> Path | None:
     """The manifest that images are of, given or found; None: there is none.
 
     Args:
@@ -33,7 +33,7 @@ def manifest_of(source: Any) -> Path | None:
     return find_manifest(Path(source.data_dir)) if source.data_dir and not source.benchmark else None
 
 
-def read_manifest(manifest: Path, root: Path, group_column: str | None = None) -> list[Entry]:
+def read_manifest(manifest: Path, root: Path, group_column: str | None = None) -> list[Sample]:
     """Rows of a table with `file_name`, `label`, perhaps `split` and `group`; names are relative to `root`.
 
     A file that stands in several rows, also under several spellings of its path, is one image.
@@ -45,51 +45,51 @@ def read_manifest(manifest: Path, root: Path, group_column: str | None = None) -
     needed = ("file_name", "label", *([group_column] if group_column else []))
     if missing := [column for column in needed if column not in rows[0]]:
         raise UsageError(f"{manifest} lacks the column {', '.join(missing)}; it has {', '.join(map(str, rows[0]))}.")
-    unknown = sorted({_split_word(row) for row in rows if split_named(_split_word(row)) is None})
+    unknown = sorted({_get_split_text(row) for row in rows if parse_split_name(_get_split_text(row)) is None})
     has_groups = (group_column or "group") in rows[0]
     entries = [
-        _entry(f"{manifest}, row {number},", root, row, group_column or "group", has_groups)
+        _make_sample(f"{manifest}, row {number},", root, row, group_column or "group", has_groups)
         for number, row in enumerate(rows, 1)
-        if _split_word(row) not in unknown
+        if _get_split_text(row) not in unknown
     ]
     for problem, found in (
         ("files that do not exist", [entry.file_name for entry in entries if not os.path.isfile(entry.path)]),
         (f"splits of unknown names (known: {', '.join(SPLIT_NAMES)})", unknown),
     ):
         if found:
-            raise UsageError(f"{manifest} names {len(found)} {problem}: {listed(found, whole=True)}.")
-    return _each_once(entries, manifest)
+            raise UsageError(f"{manifest} names {len(found)} {problem}: {join_names(found, show_all=True)}.")
+    return _deduplicate(entries, manifest)
 
 
-def _split_word(row: dict[str, Any]) -> str:
+def _get_split_text(row: dict[str, Any]) -> str:
     return str(row.get("split") or "train").strip().lower()
 
 
-def _entry(where: str, root: Path, row: dict[str, Any], group_column: str, has_groups: bool) -> Entry:
+def _make_sample(location: str, root: Path, row: dict[str, Any], group_column: str, has_groups: bool) -> Sample:
     """A row as an image."""
     name, group = row.get("file_name"), row.get(group_column)
     if not isinstance(name, str) or not name.strip():
-        raise UsageError(f"{where} has no file_name: {row}.")
+        raise UsageError(f"{location} has no file_name: {row}.")
     if has_groups and group in (None, ""):
-        raise UsageError(f"{where} has no {group_column}: {row}.")
-    return Entry(
+        raise UsageError(f"{location} has no {group_column}: {row}.")
+    return Sample(
         path=os.path.normpath(os.path.join(root, name)),
-        label=label_text(row.get("label"), where),
-        split=split_named(_split_word(row)) or "train",
+        label=parse_label(row.get("label"), location),
+        split=parse_split_name(_get_split_text(row)) or "train",
         file_name=Path(os.path.normpath(name)).as_posix(),
-        group=label_text(group, f"{where} as {group_column},") if has_groups else None,
+        group=parse_label(group, f"{location} as {group_column},") if has_groups else None,
     )
 
 
-def _each_once(entries: list[Entry], manifest: Path) -> list[Entry]:
+def _deduplicate(samples: list[Sample], manifest: Path) -> list[Sample]:
     """One entry for each file.
 
     Raises:
         UsageError: rows give a file two labels, splits or groups.
     """
-    first: dict[str, Entry] = {}
+    first: dict[str, Sample] = {}
     clashes: dict[str, list[str]] = {"labels": [], "splits": [], "groups": []}
-    for entry in entries:
+    for entry in samples:
         before = first.setdefault(os.path.realpath(entry.path), entry)
         for kind, one, other in (
             ("labels", before.label, entry.label),
@@ -101,9 +101,11 @@ def _each_once(entries: list[Entry], manifest: Path) -> list[Entry]:
     for kind, found in clashes.items():
         if found:
             raise UsageError(
-                f"{manifest} names {counted(len(found), 'file')} with two {kind}: {listed(found, whole=True)}."
+                f"{manifest} names {pluralize(len(found), 'file')} with two {kind}: {join_names(found, show_all=True)}."
             )
-    if more := len(entries) - len(first):
-        again = [entry.file_name for entry in entries if first[os.path.realpath(entry.path)] is not entry]
-        logger.warning("%s names %s twice (%s): each counts once.", manifest, counted(more, "file"), listed(again))
+    if more := len(samples) - len(first):
+        again = [entry.file_name for entry in samples if first[os.path.realpath(entry.path)] is not entry]
+        logger.warning(
+            "%s names %s twice (%s): each counts once.", manifest, pluralize(more, "file"), join_names(again)
+        )
     return list(first.values())

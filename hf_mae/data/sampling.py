@@ -5,7 +5,7 @@ import numpy as np
 from ..errors import UsageError
 
 
-class ClassSampling:
+class ClassBalancedSampler:
     """Which images an epoch has, where classes have other shares of it than of the data.
 
     An epoch stays as long as it is. A class of n images has a share of it in proportion to n ** exponent; within a
@@ -27,13 +27,13 @@ class ClassSampling:
         if labels is None or np.ndim(labels) != 1:
             raise UsageError("sampling needs one class for each image: leave it out, or give class ids.")
         self.labels, self.exponent, self.seed = np.asarray(labels), exponent, seed
-        self._drawn: tuple[int, np.ndarray] | None = None
+        self._cached_rows: tuple[int, np.ndarray] | None = None
 
-    def row(self, place: int, epoch: int) -> int:
+    def row(self, position: int, epoch: int) -> int:
         """The image at a place of an epoch."""
-        if self._drawn is None or self._drawn[0] != epoch:
-            self._drawn = epoch, self.rows(epoch)
-        return int(self._drawn[1][place])
+        if self._cached_rows is None or self._cached_rows[0] != epoch:
+            self._cached_rows = epoch, self.rows(epoch)
+        return int(self._cached_rows[1][position])
 
     def rows(self, epoch: int) -> np.ndarray:
         """Images of an epoch, class by class: int64 (images,)."""
@@ -43,13 +43,13 @@ class ClassSampling:
         ends = np.rint(shares / shares[-1] * len(self.labels)).astype(int)
         return np.concatenate(
             [
-                _in_turns(np.flatnonzero(self.labels == name), count, random)
+                _cycle(np.flatnonzero(self.labels == name), count, random)
                 for name, count in zip(classes, np.diff(ends, prepend=0), strict=True)
             ]
         )
 
 
-def _in_turns(images: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
+def _cycle(images: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
     """So many of the images; each once before one comes again."""
     rounds = -(-count // len(images))
     return np.concatenate([random.permutation(images) for _ in range(rounds)] or [images[:0]])[:count]

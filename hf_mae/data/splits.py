@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from ..errors import UsageError
 
-Part = TypeVar("Part")
+SplitT = TypeVar("SplitT")
 
 # Words that name splits, by the split they name.
 SPLIT_NAMES = {
@@ -23,7 +23,7 @@ SPLIT_NAMES = {
     "holdout": "test",
 }
 # Words that stand beside them, and name nothing.
-BESIDE = {
+STOPWORDS = {
     "set",
     "sets",
     "split",
@@ -40,27 +40,27 @@ BESIDE = {
 }
 
 SPLITS = ("train", "validation", "test")
-HELD_OUT = ("selection", "validation", "test")
+EVAL_SPLITS = ("selection", "validation", "test")
 
 
-def split_named(name: str) -> str | None:
+def parse_split_name(name: str) -> str | None:
     """The split that a folder or a word names: `Test`, `test_set`, `train_and_validation_sets`; None: it names none.
 
     Training images that are meant for validation too are training images.
     """
-    words = [word for word in re.split(r"[^a-z]+", name.lower()) if word and word not in BESIDE]
+    words = [word for word in re.split(r"[^a-z]+", name.lower()) if word and word not in STOPWORDS]
     found = {SPLIT_NAMES.get(word) for word in words}
     if len(found) == 1:
         return found.pop()
     return "train" if found == {"train", "validation"} else None
 
 
-def judge_of(splits: Container[str]) -> str | None:
+def selection_split(splits: Container[str]) -> str | None:
     """The split whose scores choose the epoch: `selection` where there is one, else `validation`; None: neither is."""
     return next((split for split in ("selection", "validation") if split in splits), None)
 
 
-def chosen_split(splits: Mapping[str, Part], split: str, data_dir: str | None) -> Part:
+def get_split(splits: Mapping[str, SplitT], split: str, data_dir: str | None) -> SplitT:
     """The split that was asked for.
 
     Raises:

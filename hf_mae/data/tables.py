@@ -7,12 +7,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError, shown
-from ..files.reading import read_text
+from ..errors import UsageError, short_repr
+from ..files.text_io import read_text
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
-NO_LABEL = ("nan", "none", "null", "<na>", "nat")  # how programs write that there is none
-MAX_CELL = 1 << 24  # characters
+MISSING_LABELS = ("nan", "none", "null", "<na>", "nat")  # how programs write that there is none
+MAX_CELL_CHARS = 1 << 24  # characters
 
 
 def read_table(path: Path) -> list[dict[str, Any]]:
@@ -24,13 +24,15 @@ def read_table(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise UsageError(f"The table {path} does not exist.")
     text = read_text(path)
-    rows = _json_lines(path, text) if path.suffix.lower() in (".jsonl", ".ndjson") else _separated(path, text)
+    rows = (
+        _parse_json_lines(path, text) if path.suffix.lower() in (".jsonl", ".ndjson") else _parse_delimited(path, text)
+    )
     if not rows:
         raise UsageError(f"{path} has no rows.")
     return rows
 
 
-def _json_lines(path: Path, text: str) -> list[dict[str, Any]]:
+def _parse_json_lines(path: Path, text: str) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
@@ -45,10 +47,10 @@ def _json_lines(path: Path, text: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _separated(path: Path, text: str) -> list[dict[str, Any]]:
+def _parse_delimited(path: Path, text: str) -> list[dict[str, Any]]:
     head = text.split("\n", 1)[0]
     separator = max(",;\t", key=head.count)
-    before = csv.field_size_limit(MAX_CELL)
+    before = csv.field_size_limit(MAX_CELL_CHARS)
     try:
         rows = list(csv.DictReader(text.splitlines(keepends=True), delimiter=separator))
     except csv.Error as error:
@@ -60,26 +62,26 @@ def _separated(path: Path, text: str) -> list[dict[str, Any]]:
     return rows
 
 
-def label_text(value: Any, where: str) -> str:
+def parse_label(value: Any, location: str) -> str:
     """A label as the name of a class: text as it is, and whole numbers without a fraction (1 and 1.0 are one class).
 
     Args:
-        where: which row it stands in, for the sentence.
+        location: which row it stands in, for the sentence.
 
     Raises:
         UsageError: it is missing (empty, null, NaN, -1) or a list.
     """
     if isinstance(value, (list, tuple, dict, set)):
-        raise UsageError(f"{where} has the label {shown(value)}: one image has one class.")
+        raise UsageError(f"{location} has the label {short_repr(value)}: one image has one class.")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     text = "" if value is None else str(value).strip()
     if re.fullmatch(r"[+-]?\d+\.0*", text):
         text = text.split(".")[0]
     missing = isinstance(value, float) and math.isnan(value)
-    if missing or not text or text.lower() in NO_LABEL or text == "-1":
+    if missing or not text or text.lower() in MISSING_LABELS or text == "-1":
         raise UsageError(
-            f"{where} has no label ({'nothing' if value is None or not text else text}): give it one, or take the "
+            f"{location} has no label ({'nothing' if value is None or not text else text}): give it one, or take the "
             "row out."
         )
     return text

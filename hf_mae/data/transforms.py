@@ -16,12 +16,12 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..compat.timm import mend_posterize
-from ..conversion.preprocessing import BILINEAR, IMAGENET_MEAN, IMAGENET_STD, reference_image_processor
+from ..compat.timm import patch_posterize
+from ..conversion.preprocessing import BILINEAR, IMAGENET_MEAN, IMAGENET_STD, mae_image_processor
 from ..errors import UsageError
-from .batches import FlipsAndRotation
-from .opening import read_rgb
-from .processors import settings_of
+from .gpu_augment import FlipsAndRotation
+from .image_io import read_rgb
+from .processors import get_processor_settings
 
 ENDOSCOPY_MEAN, ENDOSCOPY_STD = (0.5575, 0.3902, 0.3250), (0.2522, 0.1944, 0.1745)
 STATISTICS = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "endoscopy": (ENDOSCOPY_MEAN, ENDOSCOPY_STD)}
@@ -35,7 +35,7 @@ class TrainingTransform:
     name: str
     resize: Any  # PIL image -> PIL image, or None
     augment: Callable[[Image.Image], Any]  # -> float32 (3, size, size)
-    batch: FlipsAndRotation | None = None  # the same as `augment`, of uint8 batches
+    batch_augment: FlipsAndRotation | None = None  # the same as `augment`, of uint8 batches
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def training_transform(
     """
     from torchvision import transforms
 
-    mean, std = (mean, std) if mean is not None else STATISTICS[_known(family)]
+    mean, std = (mean, std) if mean is not None else STATISTICS[_check_family(family)]
     if family == "endoscopy":
         augment = transforms.Compose(
             [
@@ -111,7 +111,7 @@ def training_transform(
         mean=tuple(mean),
         std=tuple(std),
     )
-    mend_posterize(augment)
+    patch_posterize(augment)
     return TrainingTransform(family, BoundedResize(cache_shortest_edge) if cache_shortest_edge else None, augment)
 
 
@@ -127,7 +127,7 @@ def pretraining_transform(
     """
     from torchvision import transforms
 
-    mean, std = (mean, std) if mean is not None else STATISTICS[_known(family)]
+    mean, std = (mean, std) if mean is not None else STATISTICS[_check_family(family)]
     bicubic = transforms.InterpolationMode.BICUBIC
     if family == "endoscopy":
         steps = [
@@ -148,9 +148,9 @@ def image_processor(family: str, image_size: int, mean=None, std=None):
     """The family's evaluation preprocessing as a `ViTImageProcessor`; what it does is what `pipeline()` does."""
     from transformers import ViTImageProcessor
 
-    mean, std = (mean, std) if mean is not None else STATISTICS[_known(family)]
+    mean, std = (mean, std) if mean is not None else STATISTICS[_check_family(family)]
     if family == "imagenet":
-        return reference_image_processor(image_size, mean, std)
+        return mae_image_processor(image_size, mean, std)
     return ViTImageProcessor(
         do_convert_rgb=True,
         do_resize=True,
@@ -165,16 +165,16 @@ def image_processor(family: str, image_size: int, mean=None, std=None):
     )
 
 
-def training_transform_of(processor: Any) -> TrainingTransform:
+def training_transform_from_processor(processor: Any) -> TrainingTransform:
     """The training transform that goes with an image processor: `imagenet` where it crops the centre, else
     `endoscopy`; size, mean and std are the processor's."""
-    settings = settings_of(processor)
+    settings = get_processor_settings(processor)
     family = "imagenet" if settings.get("do_center_crop") else "endoscopy"
     size = settings["crop_size"]["height"] if family == "imagenet" else settings["size"]["height"]
     return training_transform(family, size, settings["image_mean"], settings["image_std"])
 
 
-def _known(family: str) -> str:
+def _check_family(family: str) -> str:
     if family not in FAMILIES:
         raise UsageError(f"No transforms are called {family}: choose one of {', '.join(FAMILIES)}.")
     return family

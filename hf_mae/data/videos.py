@@ -8,9 +8,9 @@ from pathlib import Path
 import cv2
 from PIL import Image
 
-from .opening import ImageError, refuse_too_many_pixels, refuse_what_is_no_file
+from .image_io import ImageError, check_pixel_count, check_regular_file
 
-PLAYLISTS = (b"#EXTM3U", b"ffconcat")  # which would open other files, or addresses
+PLAYLIST_SIGNATURES = (b"#EXTM3U", b"ffconcat")  # which would open other files, or addresses
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".mpg", ".mpeg", ".webm", ".m4v", ".wmv")
 
 
@@ -19,7 +19,7 @@ def is_video(path: str) -> bool:
     return path.lower().endswith(VIDEO_SUFFIXES)
 
 
-def videos_below(folder: str) -> list[str]:
+def find_videos(folder: str) -> list[str]:
     """Every video file of a folder tree, sorted."""
     return sorted(str(path) for path in Path(glob.escape(folder)).rglob("*") if is_video(path.name) and path.is_file())
 
@@ -29,7 +29,7 @@ def frame_name(path: str, seconds: float) -> str:
     return f"{path}#t={seconds:.3f}"
 
 
-def number_of_frames(path: str, fps: float) -> int:
+def estimate_num_frames(path: str, fps: float) -> int:
     """About how many frames `frames` gives; 0 for a file that cannot be read."""
     if not Path(path).is_file():
         return 0
@@ -41,20 +41,20 @@ def number_of_frames(path: str, fps: float) -> int:
         video.release()
 
 
-def frames(path: str, fps: float) -> Iterator[tuple[float, Image.Image]]:
+def iter_frames(path: str, fps: float) -> Iterator[tuple[float, Image.Image]]:
     """The first frame, and then the first of every 1 / fps seconds: (seconds, RGB image).
 
     Raises:
         OSError: the file is no video that can be read, or its frames are larger than `max_pixels()`.
     """
-    refuse_what_is_no_file(path)
+    check_regular_file(path)
     with open(path, "rb") as file:
-        if file.read(16).lstrip(b"\xef\xbb\xbf \r\n").startswith(PLAYLISTS):
+        if file.read(16).lstrip(b"\xef\xbb\xbf \r\n").startswith(PLAYLIST_SIGNATURES):
             raise ImageError("it is a list of videos, not a video")
     video = cv2.VideoCapture(path)
     try:
         rate = video.get(cv2.CAP_PROP_FPS)
-        refuse_too_many_pixels(int(video.get(cv2.CAP_PROP_FRAME_WIDTH)), int(video.get(cv2.CAP_PROP_FRAME_HEIGHT)))
+        check_pixel_count(int(video.get(cv2.CAP_PROP_FRAME_WIDTH)), int(video.get(cv2.CAP_PROP_FRAME_HEIGHT)))
         if not video.isOpened() or not rate > 0:
             raise OSError("no video that can be read")
         number, due, before = 0, 0, -1 / rate

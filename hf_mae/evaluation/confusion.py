@@ -23,44 +23,46 @@ HEADLINE = tuple(TITLES)
 # Beside them where classes are grades (Mayo score, retinopathy), in the order of their ids.
 ORDINAL = {"qwk": "QWK", "mae": "MAE", "one_off_accuracy": "one-off accuracy"}
 TITLES = TITLES | ORDINAL
-IN_GRADES = ("mae",)  # the others are shares, and shown in per cent
+NON_PERCENT = ("mae",)  # the others are shares, and shown in per cent
 
 Floats = NDArray[np.float64]
 
 
-def ratio(above: Floats, below: Floats) -> Floats:
+def safe_divide(numerator: Floats, denominator: Floats) -> Floats:
     """A quotient, 0 where the denominator is."""
-    return np.divide(above, below, out=np.zeros(np.broadcast(above, below).shape), where=below > 0)
+    return np.divide(
+        numerator, denominator, out=np.zeros(np.broadcast(numerator, denominator).shape), where=denominator > 0
+    )
 
 
-def by_class(matrices: ArrayLike) -> dict[str, Floats]:
+def per_class_prf(matrices: ArrayLike) -> dict[str, Floats]:
     """`precision`, `recall` and `f1` of every class (..., classes), of matrices (..., classes, classes)."""
     counts = np.asarray(matrices, dtype=np.float64)
     right = np.diagonal(counts, axis1=-2, axis2=-1)
     true, predicted = counts.sum(-1), counts.sum(-2)
     return {
-        "precision": ratio(right, predicted),
-        "recall": ratio(right, true),
-        "f1": ratio(2 * right, true + predicted),
+        "precision": safe_divide(right, predicted),
+        "recall": safe_divide(right, true),
+        "f1": safe_divide(2 * right, true + predicted),
     }
 
 
-def score_names(ordered: bool) -> tuple[str, ...]:
+def headline_metric_names(ordered: bool) -> tuple[str, ...]:
     """The scores of a table, in order; `ordered`: classes are grades."""
     return (*HEADLINE, *ORDINAL) if ordered else HEADLINE
 
 
-def names_in(scores: Mapping[str, Any]) -> tuple[str, ...]:
+def available_metric_names(scores: Mapping[str, Any]) -> tuple[str, ...]:
     """Those of a split's scores, or of a run's."""
-    return score_names("qwk" in scores)
+    return headline_metric_names("qwk" in scores)
 
 
-def shown_as(name: str) -> float:
+def display_scale(name: str) -> float:
     """What a score is multiplied by to be shown: per cent, but for what is in grades."""
-    return 1.0 if name in IN_GRADES else 100.0
+    return 1.0 if name in NON_PERCENT else 100.0
 
 
-def scores_of(matrices: ArrayLike, ordered: bool = False) -> dict[str, Floats]:
+def headline_metrics(matrices: ArrayLike, ordered: bool = False) -> dict[str, Floats]:
     """The headline scores (...) of confusion matrices (..., classes, classes).
 
     Args:
@@ -73,13 +75,14 @@ def scores_of(matrices: ArrayLike, ordered: bool = False) -> dict[str, Floats]:
     expected = (true * predicted).sum(-1)
     spread = (total**2 - (true**2).sum(-1)) * (total**2 - (predicted**2).sum(-1))
     macro = {
-        f"macro_{name}": (values * occurring).sum(-1) / occurring.sum(-1) for name, values in by_class(counts).items()
+        f"macro_{name}": (values * occurring).sum(-1) / occurring.sum(-1)
+        for name, values in per_class_prf(counts).items()
     }
-    found = macro | {"accuracy": right / total, "mcc": ratio(right * total - expected, np.sqrt(spread))}
-    return found | ordinal_scores_of(counts) if ordered else found
+    found = macro | {"accuracy": right / total, "mcc": safe_divide(right * total - expected, np.sqrt(spread))}
+    return found | ordinal_metrics(counts) if ordered else found
 
 
-def ordinal_scores_of(matrices: ArrayLike) -> dict[str, Floats]:
+def ordinal_metrics(matrices: ArrayLike) -> dict[str, Floats]:
     """Quadratic weighted kappa (Cohen, 1968; 0 where it is undefined: one grade alone), mean absolute error in grades,
     and the share that is at most one grade off (...), of confusion matrices (..., grades, grades)."""
     counts = np.asarray(matrices, dtype=np.float64)
@@ -89,7 +92,7 @@ def ordinal_scores_of(matrices: ArrayLike) -> dict[str, Floats]:
     by_chance = np.einsum("...k,...l,kl->...", true, predicted, apart**2)
     seen = total * (counts * apart**2).sum((-2, -1))
     return {
-        "qwk": np.where(by_chance > 0, 1 - ratio(seen, by_chance), 0.0),
+        "qwk": np.where(by_chance > 0, 1 - safe_divide(seen, by_chance), 0.0),
         "mae": (counts * apart).sum((-2, -1)) / total,
         "one_off_accuracy": (counts * (apart <= 1)).sum((-2, -1)) / total,
     }

@@ -6,13 +6,20 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn import metrics as sk
 
-from .confusion import HEADLINE, TITLES, by_class, scores_of
+from .confusion import HEADLINE, TITLES, headline_metrics, per_class_prf
 
-__all__ = ["HEADLINE", "TITLES", "calibration", "classification_scores", "ranking_scores", "scalar_scores"]
+__all__ = [
+    "HEADLINE",
+    "TITLES",
+    "classification_scores",
+    "expected_calibration_error",
+    "ranking_scores",
+    "scalar_scores",
+]
 
 CALIBRATION_BINS = 15
 # After every epoch.
-LOGGED = ("accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1", "mcc", "kappa")
+LOGGED_METRICS = ("accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1", "mcc", "kappa")
 
 
 def classification_scores(
@@ -47,8 +54,8 @@ def classification_scores(
             f"Class ids go from {occurring.min()} to {occurring.max()}, but there are {len(label_names)} classes."
         )
     matrix = sk.confusion_matrix(true_ids, predicted_ids, labels=range(len(label_names)))
-    headline = {name: float(value) for name, value in scores_of(matrix).items()}
-    values, support, predicted = by_class(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
+    headline = {name: float(value) for name, value in headline_metrics(matrix).items()}
+    values, support, predicted = per_class_prf(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
     scores: dict[str, Any] = {"accuracy": headline["accuracy"]}
     scores["balanced_accuracy"] = float(values["recall"][support > 0].mean())
     scores |= {name: headline[name] for name in ("macro_precision", "macro_recall", "macro_f1")}
@@ -101,7 +108,9 @@ def ranking_scores(class_scores: np.ndarray, references: np.ndarray, label_names
     }
 
 
-def calibration(class_scores: np.ndarray, references: np.ndarray, bins: int = CALIBRATION_BINS) -> dict[str, Any]:
+def expected_calibration_error(
+    class_scores: np.ndarray, references: np.ndarray, bins: int = CALIBRATION_BINS
+) -> dict[str, Any]:
     """Expected calibration error of the predicted class, over equal bins of its score (Guo et al. 2017).
 
     Args:

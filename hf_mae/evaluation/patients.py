@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from .intervals import Estimate, estimates
-from .statistics import Predictions
+from .intervals import Estimate, estimate_headline_metrics
+from .prediction_table import Predictions
 
 
-def by_patient(folds: list[Predictions]) -> dict[str, dict[str, Estimate]]:
+def estimate_by_patient(folds: list[Predictions]) -> dict[str, dict[str, Estimate]]:
     """Headline scores of patients, by how their images become one.
 
     Returns:
@@ -16,30 +16,32 @@ def by_patient(folds: list[Predictions]) -> dict[str, dict[str, Estimate]]:
     if any(fold.groups is None for fold in folds):
         return {}
     found = {}
-    if all(_is_of_one_class(fold) for fold in folds) and all(fold.class_scores is not None for fold in folds):
-        found["mean"] = [_by_mean(fold) for fold in folds]
+    if all(_has_one_label_per_patient(fold) for fold in folds) and all(fold.class_scores is not None for fold in folds):
+        found["mean"] = [_aggregate_mean(fold) for fold in folds]
     if folds[0].ordered:
-        found["worst"] = [_by_worst(fold) for fold in folds]
-    return {way: estimates(patients) for way, patients in found.items()}
+        found["worst"] = [_aggregate_worst(fold) for fold in folds]
+    return {way: estimate_headline_metrics(patients) for way, patients in found.items()}
 
 
-def _is_of_one_class(fold: Predictions) -> bool:
-    _, place = np.unique(np.asarray(fold.groups), return_inverse=True)
-    return bool(np.unique(np.stack([place.ravel(), fold.labels]), axis=1).shape[1] == place.max() + 1)
+def _has_one_label_per_patient(predictions: Predictions) -> bool:
+    _, place = np.unique(np.asarray(predictions.groups), return_inverse=True)
+    return bool(np.unique(np.stack([place.ravel(), predictions.labels]), axis=1).shape[1] == place.max() + 1)
 
 
-def _by_mean(fold: Predictions) -> Predictions:
-    assert fold.class_scores is not None, "they are known"
-    names, first, place = np.unique(np.asarray(fold.groups), return_index=True, return_inverse=True)
-    scores = np.zeros((len(fold.predicted), len(names), fold.num_classes))
-    for run, own in enumerate(fold.class_scores):
+def _aggregate_mean(predictions: Predictions) -> Predictions:
+    assert predictions.class_scores is not None, "they are known"
+    names, first, place = np.unique(np.asarray(predictions.groups), return_index=True, return_inverse=True)
+    scores = np.zeros((len(predictions.predicted), len(names), predictions.num_classes))
+    for run, own in enumerate(predictions.class_scores):
         np.add.at(scores[run], place.ravel(), own)
-    return Predictions(fold.labels[first], scores.argmax(-1), fold.num_classes, names, ordered=fold.ordered)
+    return Predictions(
+        predictions.labels[first], scores.argmax(-1), predictions.num_classes, names, ordered=predictions.ordered
+    )
 
 
-def _by_worst(fold: Predictions) -> Predictions:
-    names, place = np.unique(np.asarray(fold.groups), return_inverse=True)
-    grades = np.zeros((1 + len(fold.predicted), len(names)), dtype=int)
-    for worst, own in zip(grades, [fold.labels, *fold.predicted]):
+def _aggregate_worst(predictions: Predictions) -> Predictions:
+    names, place = np.unique(np.asarray(predictions.groups), return_inverse=True)
+    grades = np.zeros((1 + len(predictions.predicted), len(names)), dtype=int)
+    for worst, own in zip(grades, [predictions.labels, *predictions.predicted]):
         np.maximum.at(worst, place.ravel(), own)
-    return Predictions(grades[0], grades[1:], fold.num_classes, names, ordered=fold.ordered)
+    return Predictions(grades[0], grades[1:], predictions.num_classes, names, ordered=predictions.ordered)

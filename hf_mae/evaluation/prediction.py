@@ -6,10 +6,10 @@ from contextlib import nullcontext
 from itertools import islice
 from typing import Any
 
-from ..data.inputs import prepare
-from .calibration import NONE, Temperature
-from .doubt import Doubt, features_kept
+from ..data.predict_inputs import load_pixel_values
+from .calibration import IDENTITY_TEMPERATURE, Temperature
 from .scores import softmax
+from .uncertainty import Uncertainty, capture_features
 
 
 def predict_files(
@@ -20,15 +20,15 @@ def predict_files(
     top_k: int = 5,
     num_workers: int = 2,
     *,
-    temperature: Temperature = NONE,
+    temperature: Temperature = IDENTITY_TEMPERATURE,
     bf16: bool = False,
-    doubt: Doubt | None = None,
+    uncertainty: Uncertainty | None = None,
     level: float | None = None,
-    outliers: bool = False,
+    ood: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Yields, in order, `{"file_name", "predictions": [{"label", "score"}, ...]}` or `{"file_name", "error"}`.
 
-    With a `level`, also `set`: the names of the classes in the set of this level, the likeliest first; with `outliers`
+    With a `level`, also `set`: the names of the classes in the set of this level, the likeliest first; with `ood`
     also `outlier_p` (of `Outliers.p_values`) and `outlier` (whether the image is one).
 
     Args:
@@ -38,7 +38,7 @@ def predict_files(
         num_workers: threads that decode.
         temperature: what divides the logits.
         bf16: compute in bfloat16.
-        doubt: what the model does not know, for `level` and `outliers`.
+        uncertainty: what the model does not know, for `level` and `ood`.
     """
     import torch
 
@@ -46,14 +46,14 @@ def predict_files(
     top_k = min(top_k, model.config.num_labels)
     remaining = iter(items)
     kind = model.device.type
-    looked_into = features_kept(model) if doubt is not None and outliers else nullcontext(None)
+    looked_into = capture_features(model) if uncertainty is not None and ood else nullcontext(None)
     with ThreadPoolExecutor(num_workers) as pool, looked_into as features:
         ahead: list[tuple[list[str], list[Any]]] = []  # batches whose images are being decoded while the model works
 
         def submit() -> None:
             batch = list(islice(remaining, batch_size))
             if batch:
-                prepared = [pool.submit(prepare, name, opener, processor) for name, opener in batch]
+                prepared = [pool.submit(load_pixel_values, name, opener, processor) for name, opener in batch]
                 ahead.append(([name for name, _ in batch], prepared))
 
         submit()
@@ -68,8 +68,8 @@ def predict_files(
                     logits = model(pixel_values=pixel_values).logits
                 rows = map(
                     dict.__or__,
-                    _best(logits, temperature, top_k, names),
-                    _doubts(doubt, logits, features, level, names),
+                    _top_k_predictions(logits, temperature, top_k, names),
+                    _uncertainty_fields(uncertainty, logits, features, level, names),
                 )
             for path, tensor in zip(batch, prepared):
                 if isinstance(tensor, str):
@@ -78,7 +78,9 @@ def predict_files(
                     yield {"file_name": path} | next(rows)
 
 
-def _best(logits: Any, temperature: Temperature, top_k: int, names: dict[int, str]) -> Iterator[dict[str, Any]]:
+def _top_k_predictions(
+    logits: Any, temperature: Temperature, top_k: int, names: dict[int, str]
+) -> Iterator[dict[str, Any]]:
     """`predictions` of each image of a batch."""
     import torch
 
@@ -88,8 +90,8 @@ def _best(logits: Any, temperature: Temperature, top_k: int, names: dict[int, st
         yield {"predictions": [{"label": names[i], "score": score} for i, score in zip(ids, scores, strict=True)]}
 
 
-def _doubts(
-    doubt: Doubt | None,
+def _uncertainty_fields(
+    uncertainty: Uncertainty | None,
     logits: Any,
     features: Callable[[], Any] | None,
     level: float | None,
@@ -97,11 +99,13 @@ def _doubts(
 ) -> list[dict[str, Any]]:
     """What is added to the row of each image of a batch."""
     found: list[dict[str, Any]] = [{} for _ in logits]
-    if doubt is not None and level is not None:
+    if uncertainty is not None and level is not None:
         scores = softmax(logits.float().cpu().numpy())
-        for row, order, held in zip(found, (-scores).argsort(1), doubt.sets.sets(scores, level), strict=True):
+        for row, order, held in zip(
+            found, (-scores).argsort(1), uncertainty.conformal_sets.predict_sets(scores, level), strict=True
+        ):
             row["set"] = [names[int(index)] for index in order if held[index]]
-    if doubt is not None and doubt.outliers is not None and features is not None:
-        for row, value in zip(found, doubt.outliers.p_values(features()), strict=True):
-            row |= {"outlier_p": float(value), "outlier": bool(value <= doubt.outliers.bound)}
+    if uncertainty is not None and uncertainty.ood is not None and features is not None:
+        for row, value in zip(found, uncertainty.ood.p_values(features()), strict=True):
+            row |= {"outlier_p": float(value), "outlier": bool(value <= uncertainty.ood.p_value_threshold)}
     return found

@@ -17,41 +17,43 @@ from torch.nn import functional as F
 from ..errors import UsageError
 from .metrics import HEADLINE, classification_scores
 
-RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-DECAYS = (0.0, 1e-4, 1e-3, 1e-2)
-EPOCHS, BATCH, MOMENTUM = 100, 256, 0.9
-NEIGHBOURS = 20
-SWEEP_SHARE = 0.2  # of the training images, where there is no test split: they choose, the validation split judges
+LEARNING_RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+WEIGHT_DECAYS = (0.0, 1e-4, 1e-3, 1e-2)
+EPOCHS, BATCH_SIZE, MOMENTUM = 100, 256, 0.9
+NUM_NEIGHBOURS = 20
+SELECTION_FRACTION = (
+    0.2  # of the training images, where there is no test split: they choose, the validation split judges
+)
 
 
-def linear_probe(
-    train: np.ndarray, labels: np.ndarray, num_classes: int, seed: int = 0, epochs: int = EPOCHS
+def fit_linear_probe(
+    train_features: np.ndarray, train_labels: np.ndarray, num_classes: int, seed: int = 0, epochs: int = EPOCHS
 ) -> tuple[Callable[[np.ndarray], np.ndarray], list[tuple[float, float]]]:
     """Linear layers on normalised features, one for each learning rate and weight decay of the sweep.
 
     Args:
-        train: features (images, width).
-        labels: class ids (images,).
+        train_features: features (images, width).
+        train_labels: class ids (images,).
 
     Returns:
         A function features -> logits (settings, images, classes), and the settings (lr, weight decay).
     """
-    mean, std = train.mean(0), np.sqrt(train.var(0) + 1e-6)
-    settings = list(product(RATES, DECAYS))
-    values = torch.from_numpy((train - mean) / std).float()
-    targets = torch.from_numpy(labels).long()
+    mean, std = train_features.mean(0), np.sqrt(train_features.var(0) + 1e-6)
+    settings = list(product(LEARNING_RATES, WEIGHT_DECAYS))
+    values = torch.from_numpy((train_features - mean) / std).float()
+    targets = torch.from_numpy(train_labels).long()
     generator = torch.Generator().manual_seed(seed)
-    weight = torch.zeros(len(settings), train.shape[1], num_classes, requires_grad=True)
+    weight = torch.zeros(len(settings), train_features.shape[1], num_classes, requires_grad=True)
     weight.data += 0.01 * torch.randn(weight.shape[1:], generator=generator)
     bias = torch.zeros(len(settings), 1, num_classes, requires_grad=True)
     rates = torch.tensor([rate for rate, _ in settings]).view(-1, 1, 1)
     decays = torch.tensor([decay for _, decay in settings]).view(-1, 1, 1)
     speed = [torch.zeros_like(weight), torch.zeros_like(bias)]
-    batches = max(1, -(-len(values) // BATCH))
+    batches = max(1, -(-len(values) // BATCH_SIZE))
     for step in range(epochs * batches):
         if step % batches == 0:
             order = torch.randperm(len(values), generator=generator)
-        chosen = order[step % batches * BATCH : (step % batches + 1) * BATCH]
+        chosen = order[step % batches * BATCH_SIZE : (step % batches + 1) * BATCH_SIZE]
         logits = values[chosen] @ weight + bias
         loss = F.cross_entropy(logits.flatten(0, 1), targets[chosen].repeat(len(settings)), reduction="sum") / len(
             chosen
@@ -78,8 +80,8 @@ def probe_features(
     Args:
         features, labels: by part: `train`, `sweep` (chooses learning rate and weight decay), `judge`.
     """
-    linear, _ = swept_linear(features, labels, names, seed)
-    neighbours = KNeighborsClassifier(min(NEIGHBOURS, len(labels["train"])), weights="distance", metric="cosine")
+    linear, _ = sweep_linear_probe(features, labels, names, seed)
+    neighbours = KNeighborsClassifier(min(NUM_NEIGHBOURS, len(labels["train"])), weights="distance", metric="cosine")
     neighbours.fit(features["train"], labels["train"])
     nearest = classification_scores(neighbours.predict(features["judge"]), labels["judge"], names)
     return {
@@ -88,7 +90,7 @@ def probe_features(
     }
 
 
-def best_of_layers(
+def probe_best_layer(
     features: dict[str, dict[str, np.ndarray]], labels: dict[str, np.ndarray], names: list[str], seed: int = 0
 ) -> dict[str, Any]:
     """Scores of the linear probe on the features, of several layers and poolings, that do best on `sweep`.
@@ -101,16 +103,16 @@ def best_of_layers(
     """
     found = {}
     for kind in features["train"]:
-        found[kind] = swept_linear({part: own[kind] for part, own in features.items()}, labels, names, seed)
+        found[kind] = sweep_linear_probe({part: own[kind] for part, own in features.items()}, labels, names, seed)
     chosen = max(found, key=lambda kind: found[kind][1])
     return found[chosen][0] | {"features": chosen}
 
 
-def swept_linear(
+def sweep_linear_probe(
     features: dict[str, np.ndarray], labels: dict[str, np.ndarray], names: list[str], seed: int = 0
 ) -> tuple[dict[str, float], float]:
     """Scores of the linear probe on `judge`, with the settings that do best on `sweep`, and how well they do there."""
-    logits_of, settings = linear_probe(features["train"], labels["train"], len(names), seed)
+    logits_of, settings = fit_linear_probe(features["train"], labels["train"], len(names), seed)
     swept = logits_of(features["sweep"]).argmax(-1)
     scores = [classification_scores(predicted, labels["sweep"], names)["macro_f1"] for predicted in swept]
     best = int(np.argmax(scores))
@@ -120,12 +122,16 @@ def swept_linear(
     return told, scores[best]
 
 
-def parts_of(splits: Container[str]) -> dict[str, str]:
+def probe_splits(available_splits: Container[str]) -> dict[str, str]:
     """Which split trains, chooses and judges the probe."""
-    if "train" not in splits:
+    if "train" not in available_splits:
         raise UsageError("A probe needs training images.")
-    if "test" in splits and ("validation" in splits or "selection" in splits):
-        return {"train": "train", "sweep": "selection" if "selection" in splits else "validation", "judge": "test"}
-    if "validation" in splits and "selection" in splits:
+    if "test" in available_splits and ("validation" in available_splits or "selection" in available_splits):
+        return {
+            "train": "train",
+            "sweep": "selection" if "selection" in available_splits else "validation",
+            "judge": "test",
+        }
+    if "validation" in available_splits and "selection" in available_splits:
         return {"train": "train", "sweep": "selection", "judge": "validation"}
     raise UsageError("A probe needs a split that judges it: pass --val_fraction 0.2.")

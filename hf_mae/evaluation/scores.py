@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from .confusion import ordinal_scores_of
-from .metrics import calibration, classification_scores, ranking_scores, risk_coverage
+from .confusion import ordinal_metrics
+from .metrics import classification_scores, expected_calibration_error, ranking_scores, risk_coverage
 from .retfound import retfound_scores
 
 
@@ -28,13 +28,13 @@ def score_split(logits: np.ndarray, labels: np.ndarray, names: list[str], ordere
     """
     scores = classification_scores(logits.argmax(-1), labels, names)
     if ordered:
-        scores |= grade_scores(scores["confusion_matrix"])
+        scores |= ordinal_scores(scores["confusion_matrix"])
     class_scores = softmax(logits)
     ranking = ranking_scores(class_scores, labels, names)
     scores["retfound"] = retfound_scores(scores["confusion_matrix"], ranking)
-    return scores | ranking | calibration(class_scores, labels) | risk_coverage(class_scores, labels)
+    return scores | ranking | expected_calibration_error(class_scores, labels) | risk_coverage(class_scores, labels)
 
 
-def grade_scores(matrix: Any) -> dict[str, float]:
+def ordinal_scores(matrix: Any) -> dict[str, float]:
     """The scores of grades, of one confusion matrix (grades, grades)."""
-    return {name: float(value) for name, value in ordinal_scores_of(matrix).items()}
+    return {name: float(value) for name, value in ordinal_metrics(matrix).items()}

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
-from .members import is_remote, member_of, state_of_remote
-from .writing import whole_file
+from .archive_members import get_remote_file_state, is_remote, parse_member
+from .atomic import atomic_write_file
 
 Value = TypeVar("Value")
 
@@ -19,7 +19,7 @@ def cache_folder() -> Path:
     return Path(HF_HOME) / "hf_mae"
 
 
-def kept(
+def cached(
     name: str, make: Callable[[], Value], read: Callable[[Path], Value], write: Callable[[Path, Value], object]
 ) -> Value:
     """A value that is made once, and read back from the cache afterwards.
@@ -33,15 +33,15 @@ def kept(
         made.append(make())
         write(path, made[0])
 
-    path = kept_file(name, make_and_write)
+    path = cached_file(name, make_and_write)
     return made[0] if made else read(path)
 
 
-def kept_file(name: str, write: Callable[[Path], object]) -> Path:
+def cached_file(name: str, write: Callable[[Path], object]) -> Path:
     """A file of the cache that is written once; its `name` as of `kept`."""
     path = cache_folder() / name
     if not path.is_file():
-        with whole_file(path) as temporary:
+        with atomic_write_file(path) as temporary:
             named = temporary.with_name(f"{temporary.name}{path.suffix}")  # numpy adds the suffix where it is missing
             try:
                 write(named)
@@ -51,16 +51,18 @@ def kept_file(name: str, write: Callable[[Path], object]) -> Path:
     return path
 
 
-def _state(path: str, archives: dict[str, str]) -> str:
+def _file_state(path: str, archives: dict[str, str]) -> str:
     """What a file is, without reading it: where it lies, its size and its modification time.
 
     Args:
         archives: what is known of archives already; added to.
     """
-    if (member := member_of(path)) is not None:
+    if (member := parse_member(path)) is not None:
         if member.archive not in archives:
             remote = is_remote(member.archive)
-            archives[member.archive] = state_of_remote(member.archive) if remote else _state(member.archive, {})
+            archives[member.archive] = (
+                get_remote_file_state(member.archive) if remote else _file_state(member.archive, {})
+            )
         return f"{path}\0{archives[member.archive]}"
     try:
         stat = os.stat(path)
@@ -69,17 +71,17 @@ def _state(path: str, archives: dict[str, str]) -> str:
     return f"{os.path.abspath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}"
 
 
-def files_fingerprint(paths: list[str], *more: str) -> str:
-    """Changes when any of the files does (path, size or modification time), or anything of `more`."""
-    digest = hashlib.sha256("\0".join(more).encode())
+def files_fingerprint(paths: list[str], *extra_keys: str) -> str:
+    """Changes when any of the files does (path, size or modification time), or anything of `extra_keys`."""
+    digest = hashlib.sha256("\0".join(extra_keys).encode())
     archives: dict[str, str] = {}
     for path in paths:
-        digest.update(f"{_state(path, archives)}\n".encode("utf-8", "surrogateescape"))
+        digest.update(f"{_file_state(path, archives)}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:32]
 
 
 def file_keys(paths: Iterable[str]) -> list[str]:
     """A text for each, which changes when the file does (path, size or modification time)."""
     archives: dict[str, str] = {}
-    states = (_state(path, archives).encode("utf-8", "surrogateescape") for path in paths)
+    states = (_file_state(path, archives).encode("utf-8", "surrogateescape") for path in paths)
     return [hashlib.blake2b(state, digest_size=16).hexdigest() for state in states]

@@ -20,48 +20,48 @@ from urllib.parse import urlencode, urljoin
 from tqdm.auto import tqdm
 
 from ..errors import UsageError
+from .atomic import is_disk_full_error, write_json
 from .caches import cache_folder
-from .locks import locked
-from .writing import says_disk_full, write_json
+from .locks import wait_for_lock
 
 logger = logging.getLogger(__name__)
-CHUNK = 1 << 20
-ATTEMPTS = 5
-PAUSE = 1.0  # seconds before another attempt, growing
-PATIENCE = 600.0  # seconds that a server may ask for
-DRIVE = "https://drive.usercontent.google.com/download"
-PAGES = ("text/html", "application/xhtml+xml")
-HEADS_OF_PAGES = (b"<!doctype html", b"<html", b"<head")
-BUSY = (429, 503)  # statuses that come with Retry-After
+CHUNK_SIZE = 1 << 20
+MAX_ATTEMPTS = 5
+RETRY_DELAY = 1.0  # seconds before another attempt, growing
+MAX_RETRY_AFTER = 600.0  # seconds that a server may ask for
+GOOGLE_DRIVE_URL = "https://drive.usercontent.google.com/download"
+HTML_CONTENT_TYPES = ("text/html", "application/xhtml+xml")
+HTML_PREFIXES = (b"<!doctype html", b"<html", b"<head")
+RETRY_AFTER_STATUSES = (429, 503)  # statuses that come with Retry-After
 
 
-def download(url: str, path: Path, advice: str) -> Path:
+def download(url: str, path: Path, hint: str) -> Path:
     """Downloads to `path`, which appears only when it is whole; what came of a broken download is kept and resumed.
 
     Args:
         url: http(s), or `drive:ID` for a public file of Google Drive.
         path: the file to make; nothing is done where it is there.
-        advice: what to do where it cannot be downloaded, as the second half of a sentence.
+        hint: what to do where it cannot be downloaded, as the second half of a sentence.
 
     Raises:
         UsageError: there is no network, the server refuses, sends something else, or breaks off again and again.
     """
     partial = path.with_name(f"{path.name}.partial")
-    with locked(path.with_name(f"{path.name}.lock")):
+    with wait_for_lock(path.with_name(f"{path.name}.lock")):
         if path.is_file():
             return path
-        for attempt in range(1, ATTEMPTS + 1):
+        for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
                 _fetch(url, partial)
                 break
             except (OSError, HTTPException) as error:
-                pause = PAUSE * attempt if attempt < ATTEMPTS else None
-                pause = None if pause is None or says_disk_full(error) else _pause_after(error, pause)
+                pause = RETRY_DELAY * attempt if attempt < MAX_ATTEMPTS else None
+                pause = None if pause is None or is_disk_full_error(error) else _retry_delay(error, pause)
                 if pause is None:
                     kept = partial.stat().st_size if partial.exists() else 0
                     so_far = f"; {kept / 1e6:.0f} MB are kept, and the same command goes on from there" if kept else ""
                     reason = str(getattr(error, "reason", error)) or type(error).__name__
-                    raise UsageError(f"{path.name} cannot be downloaded ({reason}{so_far}): {advice}") from None
+                    raise UsageError(f"{path.name} cannot be downloaded ({reason}{so_far}): {hint}") from None
                 logger.info("The download of %s broke off (%s): going on in %.0f s.", path.name, error, pause)
                 time.sleep(pause)
         partial.replace(path)
@@ -69,7 +69,7 @@ def download(url: str, path: Path, advice: str) -> Path:
     return path
 
 
-def refuse_another_file(url: str, path: Path) -> None:
+def check_download_unchanged(url: str, path: Path) -> None:
     """Of a file whose publisher tells no digest: says so, remembers what came, and refuses another one next time.
 
     Raises:
@@ -77,7 +77,7 @@ def refuse_another_file(url: str, path: Path) -> None:
     """
     memory = cache_folder() / "downloads" / "seen.json"
     found = file_digest(path, "sha256")
-    with locked(memory.with_suffix(".lock")):
+    with wait_for_lock(memory.with_suffix(".lock")):
         try:
             seen = json.loads(memory.read_text(encoding="utf-8")) if memory.is_file() else {}
         except ValueError:
@@ -94,26 +94,26 @@ def refuse_another_file(url: str, path: Path) -> None:
     )
 
 
-def file_digest(path: Path, kind: str) -> str:
+def file_digest(path: Path, algorithm: str) -> str:
     """The hexadecimal digest of a file."""
-    digest = hashlib.new(kind, usedforsecurity=False)
+    digest = hashlib.new(algorithm, usedforsecurity=False)
     with open(path, "rb") as file:
-        while chunk := file.read(CHUNK):
+        while chunk := file.read(CHUNK_SIZE):
             digest.update(chunk)
     return digest.hexdigest()
 
 
-def _pause_after(error: Exception, pause: float) -> float | None:
+def _retry_delay(error: Exception, delay: float) -> float | None:
     """Seconds until another attempt; None: there is no use in one."""
     if isinstance(error, urllib.error.HTTPError):
-        if error.code in BUSY and (asked := error.headers.get("Retry-After")):
-            pause = max(pause, _seconds(asked))
-            return pause if pause <= PATIENCE else None
-        return pause if error.code >= 500 or error.code in BUSY else None
-    return None if isinstance(error, urllib.error.URLError) else pause
+        if error.code in RETRY_AFTER_STATUSES and (asked := error.headers.get("Retry-After")):
+            delay = max(delay, _parse_retry_after(asked))
+            return delay if delay <= MAX_RETRY_AFTER else None
+        return delay if error.code >= 500 or error.code in RETRY_AFTER_STATUSES else None
+    return None if isinstance(error, urllib.error.URLError) else delay
 
 
-def _seconds(retry_after: str) -> float:
+def _parse_retry_after(retry_after: str) -> float:
     """Of a `Retry-After`: a number of seconds, or a date."""
     if retry_after.strip().isdecimal():
         return float(retry_after)
@@ -130,11 +130,11 @@ def _fetch(url: str, partial: Path) -> None:
     headers = {"Range": f"bytes={have}-"} if have else {}
     if known:
         headers["If-Range"] = known  # from the start if the file is another one by now
-    with _open(url, headers) as answer:
-        if answer.headers.get_content_type() in PAGES:
-            raise _page_in_place_of(partial)
+    with _open_url(url, headers) as answer:
+        if answer.headers.get_content_type() in HTML_CONTENT_TYPES:
+            raise _html_page_error(partial)
         mark = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
-        start, total = _announced(answer)
+        start, total = _parse_range_headers(answer)
         if start not in (0, have) or (start and known and mark != known):
             partial.unlink()
             raise OSError("the server went on elsewhere, or with another file: it is fetched from the start")
@@ -146,9 +146,9 @@ def _fetch(url: str, partial: Path) -> None:
             total=total, initial=start, unit="B", unit_scale=True, unit_divisor=1000, desc=partial.stem, delay=0.5
         )
         with open(partial, "ab" if start else "wb") as file, bar:
-            while chunk := answer.read(CHUNK):
-                if file.tell() == 0 and chunk.lstrip(b"\xef\xbb\xbf \t\r\n")[:14].lower().startswith(HEADS_OF_PAGES):
-                    raise _page_in_place_of(partial)
+            while chunk := answer.read(CHUNK_SIZE):
+                if file.tell() == 0 and chunk.lstrip(b"\xef\xbb\xbf \t\r\n")[:14].lower().startswith(HTML_PREFIXES):
+                    raise _html_page_error(partial)
                 file.write(chunk)
                 bar.update(len(chunk))
     size = partial.stat().st_size
@@ -156,34 +156,34 @@ def _fetch(url: str, partial: Path) -> None:
         raise OSError(f"{size:,} of {total or 'unknown':,} bytes came" if total else "nothing came")
 
 
-def _announced(answer: Any) -> tuple[int, int | None]:
+def _parse_range_headers(response: Any) -> tuple[int, int | None]:
     """From which byte on an answer goes, and how many the whole file has (None: it does not say)."""
-    encoding = answer.headers.get("Content-Encoding", "identity").strip().lower()
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
         raise OSError(f"the server sends it encoded ({encoding}), which was not asked for")
-    if answer.status == 206:
-        found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", "").strip())
+    if response.status == 206:
+        found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip())
         if found is None:
             return -1, None
         return int(found[1]), int(found[2]) if found[2] != "*" else None
-    if answer.status != 200:
-        raise OSError(f"the server answers with status {answer.status}")
-    length = answer.headers.get("Content-Length", "").strip()
+    if response.status != 200:
+        raise OSError(f"the server answers with status {response.status}")
+    length = response.headers.get("Content-Length", "").strip()
     return 0, int(length) if length.isdecimal() else None
 
 
-def _page_in_place_of(partial: Path) -> UsageError:
+def _html_page_error(partial: Path) -> UsageError:
     """Said of a page that comes with status 200: the sign-in page of a clinic or a hotel, say."""
     return UsageError(
         f"A web page came in place of {partial.stem}: the network may ask to sign in first, or the file has moved."
     )
 
 
-def _open(url: str, headers: dict[str, str]) -> Any:
+def _open_url(url: str, headers: dict[str, str]) -> Any:
     if not url.startswith("drive:"):
         return _request(url, headers)
     query = {"id": url.removeprefix("drive:"), "export": "download"}
-    answer = _request(f"{DRIVE}?{urlencode(query)}", headers)
+    answer = _request(f"{GOOGLE_DRIVE_URL}?{urlencode(query)}", headers)
     if answer.headers.get_content_type() != "text/html":
         return answer
     with answer:
@@ -196,7 +196,7 @@ def _open(url: str, headers: dict[str, str]) -> Any:
                 f"Google Drive says that the file {query['id']} was downloaded too often today: try later."
             )
         raise UsageError(f"Google Drive does not hand out the file {query['id']}: it is not public any more.")
-    action = urljoin(DRIVE, form.action)
+    action = urljoin(GOOGLE_DRIVE_URL, form.action)
     answer = _request(f"{action}?{urlencode(form.fields)}", headers)
     if answer.headers.get_content_type() == "text/html":
         raise UsageError(f"Google Drive does not hand out the file {query['id']}: it asks for confirmation twice.")

@@ -7,16 +7,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AttentionInterface, PreTrainedModel
 
-PLAIN = "hf_mae_plain"  # its name for `set_attn_implementation`
-COMPUTES_AS_IT = ("vit", "vit_mae", "beit")  # types of models whose own eager attention is this arithmetic
+PLAIN_ATTENTION = "hf_mae_plain"  # its name for `set_attn_implementation`
+SUPPORTED_MODEL_TYPES = ("vit", "vit_mae", "beit")  # types of models whose own eager attention is this arithmetic
 
 
-def plain_attention_for(model: PreTrainedModel) -> str:
+def register_plain_attention(model: PreTrainedModel) -> str:
     """What `set_attn_implementation` calls plain attention: this one where a model computes as it, else its own."""
-    if model.config.model_type not in COMPUTES_AS_IT:
+    if model.config.model_type not in SUPPORTED_MODEL_TYPES:
         return "eager"
-    AttentionInterface.register(PLAIN, plain_attention)
-    return PLAIN
+    AttentionInterface.register(PLAIN_ATTENTION, plain_attention)
+    return PLAIN_ATTENTION
 
 
 def plain_attention(

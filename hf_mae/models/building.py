@@ -4,13 +4,13 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from ..compat.deepspeed import whole_weights
+from ..compat.deepspeed import disable_zero3_init
 from ..compat.transformers import StockModel
 from ..conversion.architecture import Architecture, transformers_config
 from ..conversion.convert import ConversionReport, convert_to_model
-from ..conversion.initialization import initialize_as_reference
+from ..conversion.initialization import initialize_mae_weights
 from ..errors import UsageError
-from .comparators import build_comparator, is_comparator
+from .auto_classifier import build_comparator, is_comparator
 from .stochastic_depth import set_drop_path
 
 logger = logging.getLogger(__name__)
@@ -57,12 +57,12 @@ def build_classifier(
     Raises:
         ConversionError: the checkpoint cannot be used; UsageError: the labels do not fit together.
     """
-    labels = _label_names(num_labels, id2label, label2id)
+    labels = _resolve_label_names(num_labels, id2label, label2id)
     if is_comparator(model_name_or_path, random_weights):
-        _refuse_what_is_for_others(model_name_or_path, pooling, num_attention_heads)
-        with whole_weights():
+        _check_mae_only_options(model_name_or_path, pooling, num_attention_heads)
+        with disable_zero3_init():
             return build_comparator(model_name_or_path, labels, num_labels, image_size, drop_path, random_weights)
-    with whole_weights():
+    with disable_zero3_init():
         model, report = convert_to_model(
             model_name_or_path,
             to="classifier",
@@ -72,23 +72,23 @@ def build_classifier(
             image_size=image_size,
             num_attention_heads=num_attention_heads,
         )
-    refuse_other_images(model.config, model_name_or_path)
-    model = _with_own_memory(model, report)
+    check_square_rgb_input(model.config, model_name_or_path)
+    model = _detach_from_mmap(model, report)
     set_drop_path(model, drop_path)
     if random_weights:
-        initialize_as_reference(model, report.target["pooling"])
+        initialize_mae_weights(model, report.target["pooling"])
         logger.info("Random weights: of %s only the sizes are taken.", model_name_or_path)
     return model
 
 
-def _refuse_what_is_for_others(source: str | Path, pooling: str, num_attention_heads: int | None) -> None:
+def _check_mae_only_options(source: str | Path, pooling: str, num_attention_heads: int | None) -> None:
     if pooling == "cls":
         raise UsageError(f"--pooling is for an MAE ViT, and {source} pools in its own way: leave it out.")
     if num_attention_heads is not None:
         raise UsageError(f"--num_attention_heads is for an MAE ViT, and {source} says its own: leave it out.")
 
 
-def refuse_other_images(config: Any, model_name_or_path: str | Path) -> None:
+def check_square_rgb_input(config: Any, model_name_or_path: str | Path) -> None:
     """Raises UsageError for a model whose images are not square ones of three channels, which is what all data are."""
     if config.num_channels != 3:
         raise UsageError(
@@ -103,7 +103,7 @@ def refuse_other_images(config: Any, model_name_or_path: str | Path) -> None:
         )
 
 
-def _label_names(num_labels, id2label, label2id) -> list[str] | None:
+def _resolve_label_names(num_labels, id2label, label2id) -> list[str] | None:
     if id2label is None and label2id is not None:
         id2label = {index: name for name, index in label2id.items()}
     if id2label is None:
@@ -119,7 +119,7 @@ def _label_names(num_labels, id2label, label2id) -> list[str] | None:
     return names
 
 
-def _with_own_memory(model: StockModel, report: ConversionReport) -> StockModel:
+def _detach_from_mmap(model: StockModel, report: ConversionReport) -> StockModel:
     """Views of a memory-mapped file become the model's own memory; the report goes along."""
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()
@@ -150,7 +150,7 @@ def build_pretrainer(
     chosen: dict[str, Any] = {"mask_ratio": mask_ratio, "norm_pix_loss": norm_pix_loss}
     chosen = {name: value for name, value in chosen.items() if value is not None}
     if model_name_or_path is not None:
-        with whole_weights():
+        with disable_zero3_init():
             model, report = convert_to_model(
                 model_name_or_path,
                 to="pretraining",
@@ -158,9 +158,9 @@ def build_pretrainer(
                 num_attention_heads=num_attention_heads,
                 decoder_num_attention_heads=decoder_num_attention_heads,
             )
-        refuse_other_images(model.config, model_name_or_path)
+        check_square_rgb_input(model.config, model_name_or_path)
         model.config.update(chosen)  # for the training that comes: the checkpoint's own may have been others
-        return _with_own_memory(model, report)
+        return _detach_from_mmap(model, report)
     from transformers import ViTMAEForPreTraining
 
     if size not in SIZES:
@@ -179,4 +179,4 @@ def build_pretrainer(
     architecture = Architecture(**given | sizes)
     fresh: Any = ViTMAEForPreTraining(transformers_config(architecture, "pretraining", **chosen))
     fresh.conversion_report = None
-    return initialize_as_reference(fresh, "pretraining")
+    return initialize_mae_weights(fresh, "pretraining")

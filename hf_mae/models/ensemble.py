@@ -11,19 +11,26 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import ImageClassifierOutput
 
-from ..data.processors import settings_of
+from ..data.processors import get_processor_settings
 from ..errors import UsageError
-from ..files.writing import write_json
-from .parts import input_size
+from ..files.atomic import write_json
+from .introspection import input_size
 
-NAME = "ensemble.json"  # what makes a folder an ensemble
-FORMAT = 1
+ENSEMBLE_FILE = "ensemble.json"  # what makes a folder an ensemble
+FORMAT_VERSION = 1
 # Of an image processor: what `Member` makes up for, and what changes no pixel.
-NORMALISATION = ("image_mean", "image_std")
-NO_PIXEL = (*NORMALISATION, "image_processor_type", "processor_class", "_processor_class", "data_format", "device")
+NORMALIZATION_FIELDS = ("image_mean", "image_std")
+IGNORED_PROCESSOR_FIELDS = (
+    *NORMALIZATION_FIELDS,
+    "image_processor_type",
+    "processor_class",
+    "_processor_class",
+    "data_format",
+    "device",
+)
 
 
-class Member(nn.Module):
+class EnsembleMember(nn.Module):
     """A classifier that is given the images and asked for the classes of another.
 
     Args:
@@ -71,7 +78,7 @@ class Ensemble(nn.Module):
         self.config = copy.deepcopy(models[0].config)
         self.input_size = input_size(models[0])
         self.members = nn.ModuleList(
-            as_seen_by(models[0], processors[0], model, processor, number)
+            adapt_classifier(models[0], processors[0], model, processor, number)
             for number, (model, processor) in enumerate(zip(models, processors, strict=True), 1)
         )
 
@@ -91,7 +98,7 @@ class Ensemble(nn.Module):
         return ImageClassifierOutput(logits=scores.clamp_min(torch.finfo(torch.float32).tiny).log())
 
 
-def as_seen_by(model: Any, processor: Any, other: Any, others_processor: Any, number: int = 2) -> Member:
+def adapt_classifier(model: Any, processor: Any, other: Any, other_processor: Any, number: int = 2) -> EnsembleMember:
     """Another classifier, given the pixel values and asked for the classes of a model.
 
     Args:
@@ -100,8 +107,12 @@ def as_seen_by(model: Any, processor: Any, other: Any, others_processor: Any, nu
     Raises:
         UsageError: as of `Ensemble`.
     """
-    order = _order(model, other, number)
-    return Member(other, *_rescaled(settings_of(processor), settings_of(others_processor), number), order)
+    order = _class_order(model, other, number)
+    return EnsembleMember(
+        other,
+        *_pixel_rescaling(get_processor_settings(processor), get_processor_settings(other_processor), number),
+        order,
+    )
 
 
 def first_member(model: Any) -> Any:
@@ -110,50 +121,54 @@ def first_member(model: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class MemberFacts:
+class MemberInfo:
     """What an ensemble's folder says of a member.
 
     Args:
         folder: within the ensemble's.
         source: what it was made of.
-        drawn_fold: whether it was trained on a fold of a cross-validation that drew its folds itself.
+        random_fold: whether it was trained on a fold of a cross-validation that drew its folds itself.
     """
 
     folder: str
     source: str
-    drawn_fold: bool = False
+    random_fold: bool = False
 
 
-def members_of(folder: str | Path) -> list[MemberFacts]:
+def read_ensemble_members(folder: str | Path) -> list[MemberInfo]:
     """The classifiers that an ensemble's folder holds; none where it is no ensemble's.
 
     Raises:
         UsageError: the folder says that it is one, but not of what.
     """
-    path = Path(folder) / NAME
+    path = Path(folder) / ENSEMBLE_FILE
     if not path.is_file():
         return []
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        found = [MemberFacts(**member) for member in values["members"]]
+        found = [MemberInfo(**member) for member in values["members"]]
         if not found or not all(Path(member.folder).name == member.folder for member in found):
             raise ValueError
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UsageError(f"{path} names no members: make the ensemble again (hf-mae ensemble RUN ...).") from None
-    if values.get("format") != FORMAT:
+    if values.get("format") != FORMAT_VERSION:
         raise UsageError(
-            f"{path} is of format {values.get('format')}, and this hf_mae reads {FORMAT}: make the ensemble again."
+            f"{path} is of format {values.get('format')}, and this hf_mae reads {FORMAT_VERSION}: make the ensemble again."
         )
     return found
 
 
-def write_members(folder: Path, members: list[MemberFacts]) -> None:
+def write_ensemble_members(folder: Path, members: list[MemberInfo]) -> None:
     """Makes a folder the ensemble of classifiers in it."""
-    values = {"format": FORMAT, "scores": "mean of the members' softmax", "members": [vars(one) for one in members]}
-    write_json(folder / NAME, values)
+    values = {
+        "format": FORMAT_VERSION,
+        "scores": "mean of the members' softmax",
+        "members": [vars(one) for one in members],
+    }
+    write_json(folder / ENSEMBLE_FILE, values)
 
 
-def _order(first: Any, model: Any, number: int) -> list[int]:
+def _class_order(first: Any, model: Any, number: int) -> list[int]:
     wanted, ids = first.config.id2label, {name: index for index, name in model.config.id2label.items()}
     if set(ids) != set(wanted.values()):
         differing = sorted(set(ids) ^ set(wanted.values()))
@@ -163,20 +178,24 @@ def _order(first: Any, model: Any, number: int) -> list[int]:
     return [ids[wanted[index]] for index in range(len(wanted))]
 
 
-def _rescaled(first: Mapping[str, Any], own: Mapping[str, Any], number: int) -> tuple[Tensor | None, Tensor | None]:
+def _pixel_rescaling(
+    first: Mapping[str, Any], other: Mapping[str, Any], number: int
+) -> tuple[Tensor | None, Tensor | None]:
     """From pixel values of the first processor to those of another: scale and shift (3, 1, 1)."""
     differing = [
-        name for name in sorted({*first, *own} - {*NO_PIXEL}) if (first.get(name) or None) != (own.get(name) or None)
+        name
+        for name in sorted({*first, *other} - {*IGNORED_PROCESSOR_FIELDS})
+        if (first.get(name) or None) != (other.get(name) or None)
     ]
     if differing:
-        told = "; ".join(f"{name} {own.get(name)}, not {first.get(name)}" for name in differing[:3])
+        told = "; ".join(f"{name} {other.get(name)}, not {first.get(name)}" for name in differing[:3])
         raise UsageError(
             f"model {number} reads images otherwise than model 1 ({told}): only mean and standard deviation may differ."
         )
     mean, std, own_mean, own_std = (
         torch.tensor(values[name], dtype=torch.float64).view(3, 1, 1)
-        for values in (first, own)
-        for name in NORMALISATION
+        for values in (first, other)
+        for name in NORMALIZATION_FIELDS
     )
     if torch.equal(mean, own_mean) and torch.equal(std, own_std):
         return None, None

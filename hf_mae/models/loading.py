@@ -6,14 +6,14 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from ..conversion.bounds import is_timm
-from ..conversion.normal_form import is_fresh_head
-from ..conversion.pretrained import is_of_the_reference, load_stock, processor_of, read_config
-from ..errors import UsageError, first_line
-from .checkpoints import resolve
-from .comparators import set_input_size
-from .ensemble import Ensemble, members_of
-from .parts import head_of, input_size, own_size
+from ..conversion.canonicalize import is_untrained_head
+from ..conversion.pretrained import is_mae_vit, load_stock_model, read_config, read_processor_config
+from ..conversion.safety import is_timm
+from ..errors import UsageError, first_error_line
+from .auto_classifier import set_input_size
+from .ensemble import Ensemble, read_ensemble_members
+from .introspection import config_image_size, find_head, input_size
+from .model_zoo import resolve_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ def load_classifier(model_name_or_path: str):
     Raises:
         UsageError: it is not there, is no classifier of images as they are read here, or has no image processor.
     """
-    if members := members_of(model_name_or_path := resolve(model_name_or_path)):
+    if members := read_ensemble_members(model_name_or_path := resolve_checkpoint(model_name_or_path)):
         folders = [str(Path(model_name_or_path) / member.folder) for member in members]
         models, processors = zip(*(load_stock_classifier(folder) for folder in folders), strict=True)
         return Ensemble(list(models), list(processors)).eval(), processors[0]
@@ -50,10 +50,10 @@ def load_stock_classifier(model_name_or_path: str):
         image = processor(Image.new("RGB", (64, 48)), return_tensors="pt")["pixel_values"]
     except Exception as error:  # whatever a class makes of the values of its fields
         raise UsageError(
-            f"The preprocessor_config.json of {model_name_or_path} makes no image ({first_line(error)})."
+            f"The preprocessor_config.json of {model_name_or_path} makes no image ({first_error_line(error)})."
         ) from None
     height, width = image.shape[-2:]
-    if not is_of_the_reference(model.config, model_name_or_path) and height == width:
+    if not is_mae_vit(model.config, model_name_or_path) and height == width:
         set_input_size(model, height, model_name_or_path)
     elif (height, width) != (size := input_size(model), size):
         raise UsageError(
@@ -68,31 +68,31 @@ def _load_model(source: str) -> Any:
     config = read_config(source)  # which refuses what would be built without bounds
     if is_timm(config) and not config.num_labels:
         raise UsageError(f"{source} has no head: fine-tune it first (hf-mae finetune {source} DATA).")
-    model, info = load_stock(source, "AutoModelForImageClassification")
+    model, info = load_stock_model(source, "AutoModelForImageClassification")
     if missing := sorted(info["missing_keys"]):
         raise UsageError(f"{source} has no trained {', '.join(missing[:3])}: fine-tune it first.")
-    _refuse_what_cannot_judge(model, source)
+    _validate_classifier(model, source)
     return model
 
 
 def _load_processor(source: str) -> Any:
     from transformers import AutoImageProcessor
 
-    processor_of(source)  # which refuses images without bounds
+    read_processor_config(source)  # which refuses images without bounds
     try:
         return AutoImageProcessor.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # whatever a class makes of fields that it does not expect
-        raise UsageError(f"{source} has no image processor that can be read ({first_line(error)})") from None
+        raise UsageError(f"{source} has no image processor that can be read ({first_error_line(error)})") from None
 
 
-def _refuse_what_cannot_judge(model: Any, source: str) -> None:
+def _validate_classifier(model: Any, source: str) -> None:
     """Refuses what has no head of its own and other images, and says so of a head that was never trained."""
     try:
-        _, head = head_of(model)
-        own_size(model.config)
+        _, head = find_head(model)
+        config_image_size(model.config)
     except UsageError as error:
         raise UsageError(f"{source} cannot be used: {error}") from None
-    if is_fresh_head(head.weight, head.bias):
+    if is_untrained_head(head.weight, head.bias):
         logger.warning(
             "The head of %s is fresh: it was never trained, so what it says of an image is chance. Fine-tune it first.",
             source,
@@ -104,9 +104,9 @@ def class_names(model: Any) -> list[str]:
     return [model.config.id2label[index] for index in range(model.config.num_labels)]
 
 
-def own_label_names(model_name_or_path: str) -> list[str] | None:
+def read_class_names(model_name_or_path: str) -> list[str] | None:
     """The class names of a saved classifier, in the order of its head; None where there are none."""
-    path = resolve(model_name_or_path)
+    path = resolve_checkpoint(model_name_or_path)
     if Path(path).is_file():
         return None
     try:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..data.draws import seeded_draws
+from ..data.seeding import seed_all
 
 
 @torch.no_grad()  # inference mode would spoil what FSDP and DeepSpeed gather for it
@@ -37,7 +37,7 @@ def reconstruct_patches(model: Any, pixel_values: Tensor, noise: Tensor) -> dict
     return {"mask": mask, "reconstruction": picture, "pasted": picture * mask + pixel_values.float() * (1 - mask)}
 
 
-def mask_noise(count: int, patches: int, seed: int) -> Tensor:
+def sample_mask_noise(num_images: int, num_patches: int, seed: int) -> Tensor:
     """The noise (count, patches) that decides which patches are hidden."""
-    with seeded_draws(seed):
-        return torch.rand(count, patches)
+    with seed_all(seed):
+        return torch.rand(num_images, num_patches)

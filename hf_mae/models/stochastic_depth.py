@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from ..compat.transformers import StockModel, beit_drop_path
+from ..compat.transformers import StockModel, build_beit_drop_path
 from ..errors import UsageError
-from .parts import describe, is_vit
+from .introspection import describe_model, is_vit
 
 
 def set_drop_path(model: StockModel, rate: float) -> None:
@@ -22,7 +22,7 @@ def set_drop_path(model: StockModel, rate: float) -> None:
     for index, layer in enumerate(layers):
         share = rate * index / max(len(layers) - 1, 1)
         if hasattr(layer, "drop_path"):
-            layer.drop_path = beit_drop_path(share).train(layer.training) if share > 0 else nn.Identity()
+            layer.drop_path = build_beit_drop_path(share).train(layer.training) if share > 0 else nn.Identity()
         else:
             dropped = DropPath(share) if share > 0 else nn.Dropout(model.config.hidden_dropout_prob)
             layer.dropout = dropped.train(layer.training)
@@ -41,32 +41,32 @@ def set_patch_dropout(model: StockModel, rate: float) -> None:
     """
     from timm.layers import PatchDropout
 
-    embeddings = patch_embeddings(model)
+    embeddings = get_patch_embeddings(model)
     if rate > 0:
         embeddings.dropout = PatchDropout(rate).train(embeddings.training)
     elif isinstance(embeddings.dropout, PatchDropout):
         embeddings.dropout = nn.Dropout(model.config.hidden_dropout_prob)
 
 
-def patch_embeddings(model: StockModel) -> nn.Module:
+def get_patch_embeddings(model: StockModel) -> nn.Module:
     """What makes tokens of an image, whose `dropout` sees them all.
 
     Raises:
         UsageError: the network has no such part.
     """
     if not is_vit(model.config):
-        raise UsageError(f"--patch_dropout is for an MAE ViT, and a {describe(model)} drops no patches.")
+        raise UsageError(f"--patch_dropout is for an MAE ViT, and a {describe_model(model)} drops no patches.")
     embeddings: nn.Module = model.base_model.embeddings
     return embeddings
 
 
 @contextmanager
-def patches_dropped(model: StockModel, rate: float) -> Iterator[None]:
+def apply_patch_dropout(model: StockModel, rate: float) -> Iterator[None]:
     """`set_patch_dropout` for a block; 0 changes nothing."""
     if not rate:
         yield
         return
-    embeddings = patch_embeddings(model)
+    embeddings = get_patch_embeddings(model)
     before = embeddings.dropout
     set_patch_dropout(model, rate)
     try:
@@ -75,7 +75,7 @@ def patches_dropped(model: StockModel, rate: float) -> Iterator[None]:
         embeddings.dropout = before
 
 
-def drop_path_of(model: StockModel) -> float:
+def get_drop_path_rate(model: StockModel) -> float:
     """The rate of the last block; 0 where there is none."""
     if not is_vit(model.config):
         rates = (getattr(module, "drop_prob", 0.0) for module in model.modules())

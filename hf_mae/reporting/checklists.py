@@ -12,21 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data.benchmarks import known_benchmark
-from ..errors import UsageError, counted
-from ..evaluation.calibration import in_words
-from ..runs.finished import FinishedRun
+from ..data.benchmarks import find_benchmark_or_none
+from ..errors import UsageError, pluralize
+from ..evaluation.calibration import format_temperature
+from ..runs.load_run import FinishedRun
 from ..runs.record import RunRecord
-from .document import Block, Grid, Heading, Paragraph, write_document
-from .study import SPLITS, setting
+from .render import Block, Heading, Paragraph, TableBlock, write_document
+from .study_description import SPLIT_TITLES, get_setting
 
-FILE = Path(__file__).parents[1] / "published" / "checklists.csv"
-TITLES = {"claim": "CLAIM (2024)", "tripod-ai": "TRIPOD+AI", "stard-ai": "STARD-AI"}
-TO_SAY = "To be said by the authors."
+CHECKLISTS_CSV = Path(__file__).parents[1] / "published" / "checklists.csv"
+CHECKLIST_TITLES = {"claim": "CLAIM (2024)", "tripod-ai": "TRIPOD+AI", "stard-ai": "STARD-AI"}
+AUTHOR_ITEM_TEXT = "To be said by the authors."
 
 
 @dataclass(frozen=True)
-class Item:
+class ChecklistItem:
     """A line of a checklist.
 
     Args:
@@ -41,67 +41,69 @@ class Item:
     source: str | None
 
 
-def checklist(run: FinishedRun, name: str) -> list[Item]:
+def build_checklist(run: FinishedRun, name: str) -> list[ChecklistItem]:
     """The items of a checklist (`TITLES`), answered as far as the record of a run can.
 
     Raises:
         UsageError: there is no such checklist, or the run was recorded by a version that did not note its images.
     """
-    if name not in TITLES:
-        raise UsageError(f"There is no checklist {name}: choose one of {', '.join(TITLES)}.")
+    if name not in CHECKLIST_TITLES:
+        raise UsageError(f"There is no checklist {name}: choose one of {', '.join(CHECKLIST_TITLES)}.")
     record = run.record
     if record is None or record.study is None:
         raise UsageError(f"{run.folder} was recorded by an earlier version, which did not note what a checklist asks.")
-    with open(FILE, encoding="utf-8", newline="") as file:
+    with open(CHECKLISTS_CSV, encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["checklist"] == name]
     items = []
     for row in rows:
-        found = ANSWERS[row["answer"]](run, record) if row["answer"] != "author" else None
+        found = ANSWER_FUNCTIONS[row["answer"]](run, record) if row["answer"] != "author" else None
         answer, source = found or (None, None)
-        items.append(Item(row["item"], row["section"], row["topic"], answer, source))
+        items.append(ChecklistItem(row["item"], row["section"], row["topic"], answer, source))
     return items
 
 
-def write_checklist(run: FinishedRun, name: str, folder: Path, which: str = "") -> list[str]:
+def write_checklist(run: FinishedRun, name: str, folder: Path, suffix: str = "") -> list[str]:
     """Writes `checklist_<name>.md`, `.tex` (and `.docx`); returns their names."""
-    items = checklist(run, name)
+    items = build_checklist(run, name)
     answered = sum(item.answer is not None for item in items)
-    rows = [[item.number, item.section, item.topic, item.answer or TO_SAY, item.source or ""] for item in items]
+    rows = [
+        [item.number, item.section, item.topic, item.answer or AUTHOR_ITEM_TEXT, item.source or ""] for item in items
+    ]
     blocks: list[Block] = [
-        Heading(f"{TITLES[name]} for {run.name}", 1),
+        Heading(f"{CHECKLIST_TITLES[name]} for {run.name}", 1),
         Paragraph(
             f"{answered} of {len(items)} items are answered from the record of the run, each with its source; "
             "the others are for the authors. Topics are in the words of hf_mae: the guideline's own form has the "
             "official ones."
         ),
-        Grid(["item", "section", "topic", "answer", "source"], rows, "llppl"),
+        TableBlock(["item", "section", "topic", "answer", "source"], rows, "llppl"),
     ]
-    return write_document(blocks, folder / f"checklist_{name}{which}")
+    return write_document(blocks, folder / f"checklist_{name}{suffix}")
 
 
 Answer = tuple[str, str] | None
 
 
 def _data(run: FinishedRun, record: RunRecord) -> Answer:
-    if entry := known_benchmark(record.data.benchmark):
+    if entry := find_benchmark_or_none(record.data.benchmark):
         return f"{entry.title}; {entry.homepage}; licence: {entry.licence}.", "all_results.json: source"
     return f"Images of {record.data.name} (say from where they are).", "all_results.json: source"
 
 
-def _steps(record: RunRecord) -> list[dict[str, Any]]:
+def _exclusion_steps(record: RunRecord) -> list[dict[str, Any]]:
     study: dict[str, Any] = record.study or {}
-    found: list[dict[str, Any]] = study["left_out"]
+    found: list[dict[str, Any]] = study["excluded"]
     return found
 
 
-def _excluded(run: FinishedRun, record: RunRecord) -> Answer:
-    steps = [f"{counted(step['images'], 'image')}: {step['why']}" for step in _steps(record)]
+def _exclusions(run: FinishedRun, record: RunRecord) -> Answer:
+    steps = [f"{pluralize(step['images'], 'image')}: {step['why']}" for step in _exclusion_steps(record)]
     return f"Left out by hf_mae: {'; '.join(steps) or 'none'}. Criteria before that are the authors'.", "study.md"
 
 
 def _preprocessing(run: FinishedRun, record: RunRecord) -> Answer:
     return (
-        f"Family of transforms: {setting(record, 'transforms')}; the saved image processor is what evaluation and "
+        f"Family of transforms: {get_setting(record, 'transforms')}; the saved image processor is what evaluation and "
         "deployment use.",
         _processor_file(run),
     )
@@ -118,8 +120,8 @@ def _subsets(run: FinishedRun, record: RunRecord) -> Answer:
     return (f"{100 * share:g} % of the training images, stratified by class.", "recipe.yaml") if share < 1 else None
 
 
-def _missing(run: FinishedRun, record: RunRecord) -> Answer:
-    count = sum(step["images"] for step in _steps(record) if step["why"] == "unreadable")
+def _missing_data(run: FinishedRun, record: RunRecord) -> Answer:
+    count = sum(step["images"] for step in _exclusion_steps(record) if step["reason"] == "unreadable")
     what = f"{count} unreadable images were left out" if count else "no image was unreadable"
     return f"Every image was decoded before training: {what}. There are no other inputs.", "study.md"
 
@@ -134,24 +136,24 @@ def _classes(run: FinishedRun, record: RunRecord) -> Answer:
     return f"One of {len(record.classes)} classes{order}: {', '.join(record.classes)}.", "config.json: id2label"
 
 
-def _splits(record: RunRecord) -> str:
+def _split_sizes(record: RunRecord) -> str:
     study: dict[str, Any] = record.study or {}
-    return ", ".join(f"{SPLITS.get(name, name)} {held['images']}" for name, held in study["splits"].items())
+    return ", ".join(f"{SPLIT_TITLES.get(name, name)} {held['images']}" for name, held in study["splits"].items())
 
 
 def _split(run: FinishedRun, record: RunRecord) -> Answer:
     own = record.data.val_fraction
-    entry = known_benchmark(record.data.benchmark)
+    entry = find_benchmark_or_none(record.data.benchmark)
     if entry and entry.has_split:
         how = "The official split of the benchmark"
     elif own:
         how = f"{100 * own:g} % held out, stratified by class (seed {record.data.seed})"
     else:
         how = "The splits that the data came with"
-    return f"{how}: {_splits(record)}.", "all_results.json: source, images"
+    return f"{how}: {_split_sizes(record)}.", "all_results.json: source, images"
 
 
-def _level(run: FinishedRun, record: RunRecord) -> Answer:
+def _split_level(run: FinishedRun, record: RunRecord) -> Answer:
     study: dict[str, Any] = record.study or {}
     if all(held["groups"] for held in study["splits"].values()):
         return (
@@ -177,7 +179,7 @@ def _training(run: FinishedRun, record: RunRecord) -> Answer:
     if record.training is None:
         return None
     return (
-        f"{setting(record, 'num_train_epochs')} epochs, {record.training.updates} updates of "
+        f"{get_setting(record, 'num_train_epochs')} epochs, {record.training.updates} updates of "
         f"{record.training.effective_batch_size} images, learning rate {record.training.learning_rate}; every setting "
         "is in the recipe, which repeats the run.",
         "recipe.yaml",
@@ -238,11 +240,11 @@ def _external(run: FinishedRun, record: RunRecord) -> Answer:
 
 def _flow(run: FinishedRun, record: RunRecord) -> Answer:
     study: dict[str, Any] = record.study or {}
-    return f"Found {study['found']}; {_splits(record)}.", "study.md, flow.png"
+    return f"Found {study['found']}; {_split_sizes(record)}.", "study.md, flow.png"
 
 
 def _table_one(run: FinishedRun, record: RunRecord) -> Answer:
-    return f"Images by split and class: {_splits(record)}.", "study.md"
+    return f"Images by split and class: {_split_sizes(record)}.", "study.md"
 
 
 def _performance(run: FinishedRun, record: RunRecord) -> Answer:
@@ -276,7 +278,7 @@ def _inputs(run: FinishedRun, record: RunRecord) -> Answer:
 
 
 def _imbalance(run: FinishedRun, record: RunRecord) -> Answer:
-    weights, sampling, tau = (setting(record, name) for name in ("class_weights", "sampling", "logit_adjustment"))
+    weights, sampling, tau = (get_setting(record, name) for name in ("class_weights", "sampling", "logit_adjustment"))
     return (
         f"Class weights: {weights or 'none'}; sampling: {sampling}; logit adjustment: {float(tau):g}; macro "
         "averages count every class alike.",
@@ -289,7 +291,7 @@ def _calibration(run: FinishedRun, record: RunRecord) -> Answer:
         return None
     facts = record.calibration
     return (
-        f"{in_words(facts).capitalize()}: calibration error {facts['ece_before']:.4f} before, "
+        f"{format_temperature(facts).capitalize()}: calibration error {facts['ece_before']:.4f} before, "
         f"{facts['ece_after']:.4f} after.",
         "temperature.json",
     )
@@ -307,7 +309,7 @@ def _output(run: FinishedRun, record: RunRecord) -> Answer:
     )
 
 
-ANSWERS: dict[str, Callable[[FinishedRun, RunRecord], Answer]] = {
+ANSWER_FUNCTIONS: dict[str, Callable[[FinishedRun, RunRecord], Answer]] = {
     "availability": _availability,
     "calibration": _calibration,
     "classes": _classes,
@@ -315,7 +317,7 @@ ANSWERS: dict[str, Callable[[FinishedRun, RunRecord], Answer]] = {
     "data": _data,
     "devices": _devices,
     "ensemble": _ensemble,
-    "excluded": _excluded,
+    "excluded": _exclusions,
     "explanations": _explanations,
     "external": _external,
     "failures": _failures,
@@ -324,9 +326,9 @@ ANSWERS: dict[str, Callable[[FinishedRun, RunRecord], Answer]] = {
     "initialisation": _initialisation,
     "inputs": _inputs,
     "internal": _internal,
-    "level": _level,
+    "level": _split_level,
     "metrics": _metrics,
-    "missing": _missing,
+    "missing": _missing_data,
     "model": _model,
     "output": _output,
     "performance": _performance,

@@ -11,22 +11,22 @@ from PIL import Image
 from torch import Tensor
 
 from ..evaluation.scores import softmax
-from ..models.relevance import attention_rollout, grad_cam
-from .figures import PlainFigure, save_figure, shortened
+from ..models.saliency import attention_rollout, grad_cam
+from .figures import PlainTextFigure, save_figure, truncate_text
 
 ROLLOUT, GRAD_CAM = "attention rollout", "Grad-CAM"
-COLOURS = "viridis"
+COLORMAP = "viridis"
 OPACITY = 0.45
 
 
-def overlay(image: Image.Image, relevance: np.ndarray) -> Image.Image:
+def overlay_heatmap(image: Image.Image, relevance: np.ndarray) -> Image.Image:
     """The image under the colours of a map (grid, grid) from 0 (violet) to 1 (yellow)."""
     grey = Image.fromarray((255 * relevance).round().astype(np.uint8)).resize(image.size, Image.Resampling.BICUBIC)
-    colours = Image.fromarray((255 * colormaps[COLOURS](np.asarray(grey))[..., :3]).round().astype(np.uint8))
+    colours = Image.fromarray((255 * colormaps[COLORMAP](np.asarray(grey))[..., :3]).round().astype(np.uint8))
     return Image.blend(image.convert("RGB"), colours, OPACITY)
 
 
-def seen_by(processor: Any, pixel_values: Tensor) -> Image.Image:
+def denormalize_image(processor: Any, pixel_values: Tensor) -> Image.Image:
     """The image (3, height, width) as the model gets it, turned and cut and resized, as a picture."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (processor.image_mean, processor.image_std))
     pixels = (pixel_values.cpu() * std + mean).clamp(0, 1).permute(1, 2, 0).numpy()
@@ -34,7 +34,7 @@ def seen_by(processor: Any, pixel_values: Tensor) -> Image.Image:
 
 
 @dataclass
-class Explained:
+class Explanation:
     """An image with what the model makes of it."""
 
     name: str
@@ -49,7 +49,7 @@ class Explained:
 
 def explain_batch(
     model: Any, processor: Any, pixel_values: Tensor, names: list[str], target: str | None = None
-) -> list[Explained]:
+) -> list[Explanation]:
     """Explains a batch.
 
     Args:
@@ -69,13 +69,13 @@ def explain_batch(
     )
     found = []
     for index, (rollout, relevance) in enumerate(maps):
-        image = seen_by(processor, pixel_values[index])
+        image = denormalize_image(processor, pixel_values[index])
         found.append(
-            Explained(
+            Explanation(
                 name=names[index],
                 image=image,
-                rollout=overlay(image, rollout),
-                grad_cam=overlay(image, relevance),
+                rollout=overlay_heatmap(image, rollout),
+                grad_cam=overlay_heatmap(image, relevance),
                 prediction=model.config.id2label[int(best[index])],
                 score=float(scores[index, best[index]]),
                 target=model.config.id2label[int(targets[index])],
@@ -84,14 +84,14 @@ def explain_batch(
     return found
 
 
-def contact_sheet(rows: list[tuple[str, list[Explained]]], path: Path, title: str) -> None:
+def write_explanation_sheet(rows: list[tuple[str, list[Explanation]]], path: Path, title: str) -> None:
     """A row of images for each heading, each beside its rollout and its Grad-CAM.
 
     Args:
         rows: heading and images.
     """
     columns = 3 * max(len(found) for _, found in rows)
-    figure = PlainFigure(figsize=(1.5 * columns, 1.85 * len(rows) + 0.6))
+    figure = PlainTextFigure(figsize=(1.5 * columns, 1.85 * len(rows) + 0.6))
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
@@ -101,7 +101,7 @@ def contact_sheet(rows: list[tuple[str, list[Explained]]], path: Path, title: st
             panels = line[3 * place : 3 * place + 3]
             for axes, picture in zip(panels, (entry.image, entry.rollout, entry.grad_cam)):
                 axes.imshow(picture)
-            panels[0].set_title(shortened(Path(entry.name).name, 22), fontsize=6, loc="left")
+            panels[0].set_title(truncate_text(Path(entry.name).name, 22), fontsize=6, loc="left")
             panels[1].set_title(f"{entry.prediction} {entry.score:.2f}", fontsize=7)
             panels[2].set_title(f"{GRAD_CAM}: {entry.target}", fontsize=6)
     figure.suptitle(f"{title}\nimage, {ROLLOUT}, {GRAD_CAM}", fontsize=10)

@@ -5,23 +5,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.benchmarks import known_benchmark
-from ..evaluation.calibration import in_words
-from ..evaluation.confusion import names_in, shown_as
+from ..data.benchmarks import find_benchmark_or_none
+from ..evaluation.calibration import format_temperature
+from ..evaluation.confusion import available_metric_names, display_scale
 from ..evaluation.metrics import TITLES, zero_division_notes
-from ..files.writing import write_text
-from ..models.checkpoints import licence_of
-from ..models.ensemble import MemberFacts
+from ..files.atomic import write_text
+from ..models.ensemble import MemberInfo
+from ..models.model_zoo import find_licence
 from ..runs.record import RunRecord, Scores, run_name
-from ..settings.fill import can_only_be_a_path
 from ..settings.models import RANDOM_WEIGHTS
-from .document import cell
+from ..settings.parse import looks_like_path
+from .render import escape_markdown_cell
 
-MAE = "masked-autoencoder"
-OF_MAE = ("ViTForImageClassification", "BeitForImageClassification")  # what its encoders become
-TAGS = ["vision", MAE, "endoscopy", "hf_mae"]
+MAE_TAG = "masked-autoencoder"
+MAE_CLASSIFIER_CLASSES = ("ViTForImageClassification", "BeitForImageClassification")  # what its encoders become
+TAGS = ["vision", MAE_TAG, "endoscopy", "hf_mae"]
 
-TEXT = """---
+FINETUNED_CARD_TEMPLATE = """---
 {metadata}
 ---
 
@@ -70,7 +70,7 @@ The run can be repeated with `hf-mae finetune --recipe recipe.yaml`:
 ```
 {citation}"""
 
-ENSEMBLE = """# {name}
+ENSEMBLE_CARD_TEMPLATE = """# {name}
 
 {count} image classifiers as one: its scores are the mean of theirs. Each member is a stock transformers model in a
 folder of its own; [hf_mae](https://pypi.org/project/hf-mae/) takes this folder as it takes a model (`hf-mae evaluate`,
@@ -94,14 +94,14 @@ Classes: {classes}.
 its output is no diagnosis.
 """
 
-CALIBRATION = (
+CALIBRATION_SENTENCE = (
     "Dividing the logits by the {words} (fitted on the {fitted_on} split, in `temperature.json`) "
     "takes the expected calibration error there from {ece_before:.3f} to {ece_after:.3f}."
 )
 
-SETS = (
+PREDICTION_SETS_SENTENCE = (
     "Sets of classes that should hold the true one in {level:.0f} % of the images of each class (`hf-mae predict "
-    "--sets`, fitted on the {fitted_on} split, in `doubt.json`) hold it in {coverage:.1f} % of the {images} images of "
+    "--prediction_sets`, fitted on the {fitted_on} split, in `doubt.json`) hold it in {coverage:.1f} % of the {images} images of "
     "the {split} split, with {size:.2f} classes on average."
 )
 
@@ -114,7 +114,7 @@ METRIC_TYPES = {
 }
 
 # What the card shows, where the run has drawn it.
-PICTURES = {
+CARD_FIGURES = {
     "Confusion matrix": "confusion_matrix_{split}.png",
     "F1 by class": "per_class_f1_{split}.png",
     "Calibration": "reliability_{split}.png",
@@ -122,7 +122,7 @@ PICTURES = {
     "Learning curves": "learning_curves.png",
 }
 
-PRETRAINING_TEXT = """---
+PRETRAINED_CARD_TEMPLATE = """---
 {metadata}
 ---
 
@@ -146,16 +146,16 @@ warns where images that it evaluates are among them. {excluded}
 """
 
 
-def _licence_text(licence: str | None, known_from: str, base: str) -> str:
+def _licence_text(licence: str | None, licence_source: str, base: str) -> str:
     if base == RANDOM_WEIGHTS:
         return "Started from random weights: yours to choose."
     if licence is None:
         return (
-            f"That of the checkpoint it started from, `{base}`, which is not known here ({known_from}). The public "
+            f"That of the checkpoint it started from, `{base}`, which is not known here ({licence_source}). The public "
             "ImageNet MAE weights, and what was made from them, are CC BY-NC 4.0 (non-commercial)."
         )
     only = " Non-commercial use only." if "-nc" in licence else ""
-    return f"`{licence}`, inherited from the checkpoint it started from, `{base}` (by {known_from}).{only}"
+    return f"`{licence}`, inherited from the checkpoint it started from, `{base}` (by {licence_source}).{only}"
 
 
 def write_model_card(folder: Path, record: RunRecord, architecture: str, recipe: str) -> None:
@@ -170,16 +170,16 @@ def write_model_card(folder: Path, record: RunRecord, architecture: str, recipe:
 
     name = run_name(folder)
     split = list(record.scores)[-1] if record.scores else ""  # the one that the card details
-    benchmark = known_benchmark(record.data.benchmark)
-    licence, known_from = licence_of(record.base)
-    text = TEXT.format(
+    benchmark = find_benchmark_or_none(record.data.benchmark)
+    licence, known_from = find_licence(record.base)
+    text = FINETUNED_CARD_TEMPLATE.format(
         metadata=_metadata(name, record, licence, architecture),
         name=name,
         data_licence=f" The data, {benchmark.title}: {benchmark.licence}." if benchmark else "",
         citation=f"\n## Citation\n\n{benchmark.citation} ({benchmark.homepage})\n" if benchmark else "",
-        seen=_seen_text(record),
-        pictures="\n".join(_pictures(folder, split)),
-        calibration=" ".join(_what_scores_are_worth(record)),
+        seen=_contamination_text(record),
+        pictures="\n".join(_figure_links(folder, split)),
+        calibration=" ".join(_calibration_sentences(record)),
         architecture=architecture,
         count=len(record.classes),
         base=record.base,
@@ -187,7 +187,9 @@ def write_model_card(folder: Path, record: RunRecord, architecture: str, recipe:
         model=name,
         results="\n".join(_results_table(record.scores)) if record.scores else "No split was evaluated.",
         notes="\n".join(
-            f"- {part}: {cell(note)}" for part, v in record.scores.items() for note in zero_division_notes(v)
+            f"- {part}: {escape_markdown_cell(note)}"
+            for part, v in record.scores.items()
+            for note in zero_division_notes(v)
         ),
         split=split,
         per_class="\n".join(_class_table(record.scores.get(split, {}))),
@@ -215,41 +217,47 @@ def _metadata(name: str, record: RunRecord, licence: str | None, architecture: s
             metric_value=round(values[metric], 6),
         )
         for part, values in record.scores.items()
-        for metric in names_in(values)
+        for metric in available_metric_names(values)
     ]
     return ModelCardData(
         license=licence,
         library_name="transformers",
         pipeline_tag="image-classification",
-        tags=[tag for tag in TAGS if tag != MAE or architecture in OF_MAE],
-        base_model=on_hub(record.base),
-        datasets=[data] if (data := on_hub(record.data.data_dir)) else None,
+        tags=[tag for tag in TAGS if tag != MAE_TAG or architecture in MAE_CLASSIFIER_CLASSES],
+        base_model=parse_hub_id(record.base),
+        datasets=[data] if (data := parse_hub_id(record.data.data_dir)) else None,
         model_name=name if evaluations else None,
         eval_results=evaluations or None,
     ).to_yaml()
 
 
-def on_hub(name: str) -> str | None:
+def parse_hub_id(name: str) -> str | None:
     """A name of the Hub (OWNER/NAME); None: it is a path, or of something else."""
-    is_id = re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not can_only_be_a_path(name) and not Path(name).exists()
+    is_id = re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not looks_like_path(name) and not Path(name).exists()
     return name if is_id else None
 
 
-def _what_scores_are_worth(record: RunRecord) -> list[str]:
+def _calibration_sentences(record: RunRecord) -> list[str]:
     """Sentences on temperature and sets of classes."""
-    found = [CALIBRATION.format(words=in_words(record.calibration), **record.calibration)] if record.calibration else []
-    if record.doubt:
-        facts = record.doubt | {name: 100 * record.doubt[name] for name in ("level", "coverage")}
-        found.append(SETS.format(**facts))
+    found = (
+        [CALIBRATION_SENTENCE.format(words=format_temperature(record.calibration), **record.calibration)]
+        if record.calibration
+        else []
+    )
+    if record.uncertainty:
+        facts = record.uncertainty | {name: 100 * record.uncertainty[name] for name in ("level", "coverage")}
+        found.append(PREDICTION_SETS_SENTENCE.format(**facts))
     return found
 
 
 def _results_table(scores: dict[str, Scores]) -> list[str]:
     """The headline scores in per cent, a row for each split."""
-    names = names_in(next(iter(scores.values())))
+    names = available_metric_names(next(iter(scores.values())))
     head = "| split | images | " + " | ".join(TITLES[m] for m in names) + " |"
     return [head, "|---" * (2 + len(names)) + "|"] + [
-        f"| {part} | {values['num_images']} | " + " | ".join(f"{shown_as(m) * values[m]:.2f}" for m in names) + " |"
+        f"| {part} | {values['num_images']} | "
+        + " | ".join(f"{display_scale(m) * values[m]:.2f}" for m in names)
+        + " |"
         for part, values in scores.items()
     ]
 
@@ -257,18 +265,18 @@ def _results_table(scores: dict[str, Scores]) -> list[str]:
 def _class_table(scores: Scores) -> list[str]:
     """Precision, recall and F1 in per cent, a row for each class."""
     return ["| class | precision | recall | F1 | images |", "|---|---|---|---|---|"] + [
-        f"| {cell(label)} | {100 * v['precision']:.1f} | {100 * v['recall']:.1f} | {100 * v['f1']:.1f} | "
+        f"| {escape_markdown_cell(label)} | {100 * v['precision']:.1f} | {100 * v['recall']:.1f} | {100 * v['f1']:.1f} | "
         f"{v['support']} |"
         for label, v in scores.get("per_class", {}).items()
     ]
 
 
-def _pictures(folder: Path, split: str) -> list[str]:
-    files = {title: file.format(split=split) for title, file in PICTURES.items()}
+def _figure_links(folder: Path, split: str) -> list[str]:
+    files = {title: file.format(split=split) for title, file in CARD_FIGURES.items()}
     return [f"![{title}]({file})" for title, file in files.items() if (folder / file).is_file()]
 
 
-def _seen_text(record: RunRecord) -> str:
+def _contamination_text(record: RunRecord) -> str:
     seen = record.leakage or {}
     return "".join(
         f" {count} of the {part} images {'was' if count == 1 else 'were'} in the pre-training."
@@ -284,19 +292,19 @@ def _training_text(record: RunRecord) -> str:
     return f"{training.updates} updates in {training.seconds / 60:.1f} minutes on {made.hardware}; {made.versions}."
 
 
-def ensemble_card(folder: Path, members: Sequence[MemberFacts], classes: list[str]) -> str:
+def build_ensemble_card(folder: Path, members: Sequence[MemberInfo], classes: list[str]) -> str:
     """The card of an ensemble: what it is, and three lines that use it.
 
     Args:
         folder: where it will be.
     """
-    return ENSEMBLE.format(
+    return ENSEMBLE_CARD_TEMPLATE.format(
         name=folder.resolve().name,
         path=folder,
         count=len(members),
         folders=tuple(member.folder for member in members),
-        classes=", ".join(map(cell, classes)),
-        rows="\n".join(f"| `{member.folder}` | `{cell(member.source)}` |" for member in members),
+        classes=", ".join(map(escape_markdown_cell, classes)),
+        rows="\n".join(f"| `{member.folder}` | `{escape_markdown_cell(member.source)}` |" for member in members),
     )
 
 
@@ -304,9 +312,9 @@ def write_pretraining_card(folder: Path, record: RunRecord, model: Any, recipe: 
     """Writes the `README.md` of a pre-trained model; the arguments are those of `write_model_card`."""
     from huggingface_hub import ModelCard, ModelCardData
 
-    licence, known_from = licence_of(record.base)
+    licence, known_from = find_licence(record.base)
     excluded = record.excluded
-    text = PRETRAINING_TEXT.format(
+    text = PRETRAINED_CARD_TEMPLATE.format(
         metadata=ModelCardData(license=licence, library_name="transformers", tags=TAGS).to_yaml(),
         name=run_name(folder),
         architecture=type(model).__name__,

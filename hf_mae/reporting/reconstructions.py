@@ -8,20 +8,20 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from transformers import TrainerCallback
 
-from ..files.writing import write_picture
-from ..models.reconstruction import mask_noise, reconstruct_patches
-from ..training.trackers import log_picture
+from ..files.atomic import write_image
+from ..models.reconstruction import reconstruct_patches, sample_mask_noise
+from ..training.trackers import log_image
 
-COLUMNS = ("original", "masked", "reconstruction", "reconstruction + visible")
-GREY = 0.5  # of a hidden patch
+COLUMN_TITLES = ("original", "masked", "reconstruction", "reconstruction + visible")
+MASK_GREY = 0.5  # of a hidden patch
 
 
-def sheet(pixel_values: Tensor, pictures: dict[str, Tensor], mean, std) -> Image.Image:
+def make_reconstruction_sheet(pixel_values: Tensor, reconstructions: dict[str, Tensor], mean, std) -> Image.Image:
     """A row for each image: original, masked, reconstruction, and reconstruction with the visible patches.
 
     Args:
         pixel_values: (images, 3, height, width), normalised.
-        pictures: of `reconstruct_patches`.
+        reconstructions: of `reconstruct_patches`.
         mean, std: by which the pixels were normalised.
     """
 
@@ -29,18 +29,18 @@ def sheet(pixel_values: Tensor, pictures: dict[str, Tensor], mean, std) -> Image
         scale, shift = torch.tensor(std).view(3, 1, 1), torch.tensor(mean).view(3, 1, 1)
         return (values.float().cpu() * scale + shift).clamp(0, 1).permute(0, 2, 3, 1).numpy()
 
-    original, mask = shown(pixel_values), pictures["mask"].cpu().permute(0, 2, 3, 1).numpy()
+    original, mask = shown(pixel_values), reconstructions["mask"].cpu().permute(0, 2, 3, 1).numpy()
     columns = [
         original,
-        original * (1 - mask) + GREY * mask,
-        shown(pictures["reconstruction"]),
-        shown(pictures["pasted"]),
+        original * (1 - mask) + MASK_GREY * mask,
+        shown(reconstructions["reconstruction"]),
+        shown(reconstructions["pasted"]),
     ]
     height, width = original.shape[1:3]
     gap, head = 4, 18
     page = Image.new("RGB", (4 * (width + gap) + gap, len(original) * (height + gap) + head), "white")
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(11)
-    for column, (title, images) in enumerate(zip(COLUMNS, columns)):
+    for column, (title, images) in enumerate(zip(COLUMN_TITLES, columns)):
         left = gap + column * (width + gap)
         draw.text((left, 3), title, fill="black", font=font)
         for row, image in enumerate(images):
@@ -49,7 +49,7 @@ def sheet(pixel_values: Tensor, pictures: dict[str, Tensor], mean, std) -> Image
     return page
 
 
-class ReconstructionSheets(TrainerCallback):
+class ReconstructionCallback(TrainerCallback):
     """Every so many updates a sheet of the same images, under the same masks, into `reconstructions/` and the tracker.
 
     Args:
@@ -62,7 +62,7 @@ class ReconstructionSheets(TrainerCallback):
     def __init__(self, trainer, pixel_values: Tensor, steps: int, mean, std):
         self.trainer, self.pixel_values, self.steps, self.mean, self.std = trainer, pixel_values, steps, mean, std
         config = trainer.model.config
-        self.noise = mask_noise(len(pixel_values), (config.image_size // config.patch_size) ** 2, seed=0)
+        self.noise = sample_mask_noise(len(pixel_values), (config.image_size // config.patch_size) ** 2, seed=0)
 
     def on_step_end(self, args, state, control, **kwargs):
         """Draws a sheet, where one is due."""
@@ -70,9 +70,9 @@ class ReconstructionSheets(TrainerCallback):
         # Where the weights are shared out, every process has to take part.
         together = self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled
         if due and (together or self.trainer.is_world_process_zero()):
-            self.draw(args, state.global_step)
+            self.save_sheet(args, state.global_step)
 
-    def draw(self, args, step: int) -> None:
+    def save_sheet(self, args, step: int) -> None:
         """Draws the sheet of an update."""
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
         device = next(model.parameters()).device
@@ -81,7 +81,7 @@ class ReconstructionSheets(TrainerCallback):
             pictures = reconstruct_patches(model, pixel_values, self.noise.to(device))
         if not self.trainer.is_world_process_zero():
             return
-        page = sheet(self.pixel_values, pictures, self.mean, self.std)
+        page = make_reconstruction_sheet(self.pixel_values, pictures, self.mean, self.std)
         folder = Path(args.output_dir) / "reconstructions"
-        write_picture(folder / f"step-{step:07d}.png", page)
-        log_picture(self.trainer, "reconstructions", page, step)
+        write_image(folder / f"step-{step:07d}.png", page)
+        log_image(self.trainer, "reconstructions", page, step)

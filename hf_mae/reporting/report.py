@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from ..evaluation.operating import Rule
-from ..files.writing import write_json
-from ..runs.finished import FinishedRun, read_run
+from ..evaluation.operating_points import ThresholdRule
+from ..files.atomic import write_json
+from ..runs.load_run import FinishedRun, load_run
 from . import figures
-from .clinical import FEWEST_IMAGES, Questions
-from .document import as_html, latex, markdown, write_document
-from .tables import Table, as_json, tables
-from .text import document
+from .build_report import build_report_document
+from .diagnostic_accuracy import MIN_SUBGROUP_IMAGES, ReportOptions
+from .render import render_html, render_latex, render_markdown, write_document
+from .results_tables import ResultsTable, build_results_tables, report_to_dict
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Comparison:
     """
 
     runs: list[FinishedRun]
-    tables: list[Table]
+    tables: list[ResultsTable]
 
     def summary(self, details: bool = True) -> str:
         """The report as Markdown.
@@ -36,19 +36,19 @@ class Comparison:
         Args:
             details: also what is told of each run by itself: classes, patients, operating points, subgroups.
         """
-        return markdown(document(self.tables, details))
+        return render_markdown(build_report_document(self.tables, details))
 
     def to_latex(self) -> str:
         """The report as LaTeX tables, which need booktabs and longtable."""
-        return latex(document(self.tables))
+        return render_latex(build_report_document(self.tables))
 
     def to_dict(self) -> dict[str, Any]:
         """What `report.json` holds."""
-        return as_json(self.tables)
+        return report_to_dict(self.tables)
 
     def to_html(self) -> str:
         """The report as HTML."""
-        return as_html(document(self.tables))
+        return render_html(build_report_document(self.tables))
 
     def _repr_html_(self) -> str:
         """As a notebook shows it."""
@@ -65,7 +65,7 @@ def compare(
     prevalence: float | None = None,
     subgroups: Sequence[str] = (),
     manifest: str | Path | None = None,
-    min_subgroup: int = FEWEST_IMAGES,
+    min_subgroup: int = MIN_SUBGROUP_IMAGES,
 ) -> Comparison:
     """Sets finished runs beside each other and beside the published rows, with intervals and tests.
 
@@ -88,22 +88,22 @@ def compare(
     """
     if prevalence is not None and not 0 < prevalence < 1:
         raise UsageError(f"prevalence lies between 0 and 1, not {prevalence:g}.")
-    asked = Questions(
+    asked = ReportOptions(
         tuple(positive) if positive else None,
-        tuple(Rule.parse(text) for text in operating_points),
+        tuple(ThresholdRule.parse(text) for text in operating_points),
         prevalence,
         tuple(subgroups),
         Path(manifest) if manifest else None,
         min_subgroup,
     )
-    read = [read_run(path, split) for path in runs]
+    read = [load_run(path, split) for path in runs]
     for run in read:  # several folders of one name are told apart by their parents
         if sum(other.name == run.name for other in read) > 1:
             run.name = str(run.folder)
-    return Comparison(read, tables(read, benchmark, asked))
+    return Comparison(read, build_results_tables(read, benchmark, asked))
 
 
-def write_report(found: Comparison, folder: Path) -> list[str]:
+def write_report(comparison: Comparison, folder: Path) -> list[str]:
     """Writes a report: `report.md`, `.tex`, `.json`, with python-docx also `.docx`, and its figures.
 
     Args:
@@ -112,32 +112,32 @@ def write_report(found: Comparison, folder: Path) -> list[str]:
     Returns:
         The names of what was written.
     """
-    blocks = document(found.tables)
-    write_json(folder / "report.json", found.to_dict())
-    pictures = [f"{name}.png" for name in _draw(found, folder)]
+    blocks = build_report_document(comparison.tables)
+    write_json(folder / "report.json", comparison.to_dict())
+    pictures = [f"{name}.png" for name in _plot_figures(comparison, folder)]
     return [*write_document(blocks, folder / "report", [folder / name for name in pictures]), "report.json", *pictures]
 
 
-def _draw(found: Comparison, folder: Path) -> list[str]:
+def _plot_figures(comparison: Comparison, folder: Path) -> list[str]:
     """The figures of a report; their names without suffix."""
     names = []
-    curves = {run.name: run.label_efficiency for run in found.runs if run.label_efficiency}
+    curves = {run.name: run.label_efficiency for run in comparison.runs if run.label_efficiency}
     if curves:
-        figures.label_efficiency(curves, folder / "label_efficiency")
+        figures.plot_label_efficiency(curves, folder / "label_efficiency")
         names.append("label_efficiency")
-    for number, table in enumerate(found.tables):
+    for number, table in enumerate(comparison.tables):
         sides: dict[tuple[str, ...], dict[str, Any]] = {}
-        for row in [*table.rows, *table.apart]:
-            for side in row.clinical.sides if row.clinical else []:
+        for row in [*table.rows, *table.not_comparable]:
+            for side in row.diagnostic_accuracy.one_vs_rest if row.diagnostic_accuracy else []:
                 sides.setdefault(tuple(side.classes), {})[row.method] = side.decision_curve
         if len(sides) == 1:  # of each class by itself they are in report.json
             ((classes, decisions),) = sides.items()
-            name = "decision_curve" if len(found.tables) == 1 else f"decision_curve_{number + 1}"
-            figures.decision_curves(decisions, folder / name, f"{' or '.join(classes)} against the rest")
+            name = "decision_curve" if len(comparison.tables) == 1 else f"decision_curve_{number + 1}"
+            figures.plot_decision_curves(decisions, folder / name, f"{' or '.join(classes)} against the rest")
             names.append(name)
     return [name for name in names if (folder / f"{name}.png").is_file()]
 
 
-def write_own_report(folder: Path) -> None:
+def write_single_run_report(folder: Path) -> None:
     """The report of a run by itself, in its own folder."""
     write_report(compare([folder]), folder)

@@ -7,13 +7,13 @@ from importlib.metadata import version
 from .record import Environment
 
 
-def environment() -> Environment:
+def get_environment() -> Environment:
     """This machine and the versions of what computes."""
     names = ("torch", "transformers", "timm", "datasets", "accelerate")
-    return Environment(hardware(), ", ".join(f"{name} {version(name)}" for name in names))
+    return Environment(describe_hardware(), ", ".join(f"{name} {version(name)}" for name in names))
 
 
-def hardware() -> str:
+def describe_hardware() -> str:
     """The GPUs, or the cores, in words."""
     import torch
 

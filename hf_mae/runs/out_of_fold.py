@@ -9,13 +9,13 @@ import numpy as np
 from ..errors import UsageError
 from .predictions import read_predictions
 from .record import ALL_RESULTS, CROSSVAL, RunRecord
-from .record_files import read_record
+from .record_io import read_record
 
 SPLITS = ("validation", "test")
 
 
 @dataclass(frozen=True)
-class OutOfFold:
+class OutOfFoldPredictions:
     """Mean scores of images, by file name: the label that they had, and (classes,) of every run that judged them."""
 
     names: list[str]
@@ -24,13 +24,13 @@ class OutOfFold:
     record: RunRecord
 
 
-def out_of_fold(runs: list[str]) -> OutOfFold:
+def read_out_of_fold_predictions(runs: list[str]) -> OutOfFoldPredictions:
     """The held-out predictions of runs, and of every run of a cross-validation; scores of the same image are averaged.
 
     Raises:
         UsageError: there are none, their classes differ, or an image has one label here and another there.
     """
-    folders = [folder for run in runs for folder in _run_folders(Path(run))]
+    folders = [folder for run in runs for folder in _list_run_folders(Path(run))]
     names: list[str] = []
     labels: dict[str, str] = {}
     scores: dict[str, list[np.ndarray]] = defaultdict(list)
@@ -50,10 +50,10 @@ def out_of_fold(runs: list[str]) -> OutOfFold:
             f"{runs[0]} has no predictions of held-out images: pass a folder of hf-mae crossval or finetune."
         )
     means = {file_name: np.mean(rows, axis=0) for file_name, rows in scores.items()}
-    return OutOfFold(names, labels, means, read_record(folders[0]))
+    return OutOfFoldPredictions(names, labels, means, read_record(folders[0]))
 
 
-def runs_of_crossval(folder: Path) -> list[Path]:
+def list_crossval_runs(folder: Path) -> list[Path]:
     """The runs of a cross-validation on its largest share of the labels; none where the folder is another's."""
     if not (folder / CROSSVAL).is_file():
         return []
@@ -63,8 +63,8 @@ def runs_of_crossval(folder: Path) -> list[Path]:
     return [folder / run.folder for run, _, _ in summary.runs if run.fraction == largest]
 
 
-def _run_folders(folder: Path) -> list[Path]:
-    if found := runs_of_crossval(folder):
+def _list_run_folders(folder: Path) -> list[Path]:
+    if found := list_crossval_runs(folder):
         return found
     if (folder / ALL_RESULTS).is_file():
         return [folder]

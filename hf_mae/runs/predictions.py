@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UsageError
-from ..evaluation.statistics import Predictions
-from ..files.writing import write_csv
+from ..evaluation.prediction_table import Predictions
+from ..files.atomic import write_csv
 
-SCORE = "score:"  # before the name of a class, in the head
+SCORE_PREFIX = "score:"  # before the name of a class, in the head
 
 
 def write_predictions(
@@ -37,10 +37,10 @@ def write_predictions(
         best = int(row.argmax())
         first = [name, groups[index]] if groups else [name]
         rows.append([*first, names[label], names[best], f"{row[best]:.9g}", *(f"{s:.9g}" for s in row)])
-    write_csv(path, [*head, *(f"{SCORE}{name}" for name in names)], rows)
+    write_csv(path, [*head, *(f"{SCORE_PREFIX}{name}" for name in names)], rows)
 
 
-def read_rows(path: Path) -> tuple[list[dict[str, str]], list[str]]:
+def read_prediction_rows(path: Path) -> tuple[list[dict[str, str]], list[str]]:
     """The rows of a file of predictions, and the names of its classes.
 
     Raises:
@@ -51,7 +51,7 @@ def read_rows(path: Path) -> tuple[list[dict[str, str]], list[str]]:
     with open(path, encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
         rows, columns = list(reader), reader.fieldnames or []
-    names = [column.removeprefix(SCORE) for column in columns if column.startswith(SCORE)]
+    names = [column.removeprefix(SCORE_PREFIX) for column in columns if column.startswith(SCORE_PREFIX)]
     lacking = [name for name in ("file_name", "label", "prediction") if name not in columns]
     if lacking or not names:
         raise UsageError(
@@ -69,25 +69,25 @@ def read_predictions(paths: list[Path]) -> tuple[Predictions, list[str], list[st
     Raises:
         UsageError: a file is missing or another tool's, or the files are not of the same images.
     """
-    whole = [read_rows(path) for path in paths]
+    whole = [read_prediction_rows(path) for path in paths]
     rows, names = whole[0]
     images = [(row["file_name"], row["label"]) for row in rows]
     predicted = []
     for path, (own, own_names) in zip(paths, whole):
         if own_names != names or [(row["file_name"], row["label"]) for row in own] != images:
             raise UsageError(f"{path} and {paths[0]} are not of the same images.")
-        predicted.append(_class_ids([row["prediction"] for row in own], names, path))
+        predicted.append(_parse_class_ids([row["prediction"] for row in own], names, path))
     groups = np.array([row["group"] for row in rows]) if rows and "group" in rows[0] else None
-    labels = np.array(_class_ids([label for _, label in images], names, paths[0]))
-    scores = np.array([_scores(own, names, path) for path, (own, _) in zip(paths, whole)])
+    labels = np.array(_parse_class_ids([label for _, label in images], names, paths[0]))
+    scores = np.array([_parse_scores(own, names, path) for path, (own, _) in zip(paths, whole)])
     found = Predictions(labels, np.array(predicted), len(names), groups, scores)
     return found, [name for name, _ in images], names
 
 
-def _scores(rows: list[dict[str, str]], names: list[str], path: Path) -> np.ndarray:
+def _parse_scores(rows: list[dict[str, str]], names: list[str], path: Path) -> np.ndarray:
     """(images, classes), each row summing to 1 (what is written has nine digits)."""
     try:
-        scores = np.array([[float(row[SCORE + name]) for name in names] for row in rows])
+        scores = np.array([[float(row[SCORE_PREFIX + name]) for name in names] for row in rows])
     except (TypeError, ValueError):
         scores = np.array([np.nan])
     total = scores.sum(-1, keepdims=True)
@@ -97,11 +97,11 @@ def _scores(rows: list[dict[str, str]], names: list[str], path: Path) -> np.ndar
     return shares
 
 
-def _class_ids(found: list[str], names: list[str], path: Path) -> list[int]:
-    ids = {name: index for index, name in enumerate(names)}
-    if unknown := sorted({name for name in found if name not in ids}):
+def _parse_class_ids(class_names: list[str], known_names: list[str], path: Path) -> list[int]:
+    ids = {name: index for index, name in enumerate(known_names)}
+    if unknown := sorted({name for name in class_names if name not in ids}):
         raise UsageError(
-            f"{path} has the class {unknown[0]}, and no scores of it (it has those of {', '.join(names)}): whoever "
+            f"{path} has the class {unknown[0]}, and no scores of it (it has those of {', '.join(known_names)}): whoever "
             "renames a class by hand renames its column, too."
         )
-    return [ids[name] for name in found]
+    return [ids[name] for name in class_names]

@@ -18,7 +18,7 @@ from ..evaluation.metrics import scalar_scores
 from ..settings.data import DataSourceArguments
 
 FORMAT = 2  # 1: what was written before a file said its format
-ALL_RESULTS, CROSSVAL, PROBE, BEGUN = "all_results.json", "crossval.json", "probe.json", "run_begun.json"
+ALL_RESULTS, CROSSVAL, PROBE, RUN_STARTED = "all_results.json", "crossval.json", "probe.json", "run_begun.json"
 KINDS = ("finetune", "pretrain", "crossval", "evaluate", "probe")
 
 Scores = dict[str, Any]  # of `evaluation.scores.score_split`
@@ -43,22 +43,24 @@ class DataSource:
     corrections: str | None = None
     val_fraction: float = 0.0
     train_fraction: float = 1.0
-    select_on: float = 0.0
+    selection_fraction: float = 0.0
     seed: int | None = None
     fingerprint: str | None = None
     class_order: list[str] | None = None
     class_map: str | None = None
 
     @classmethod
-    def of(cls, settings: DataSourceArguments, seed: int | None = None, fingerprint: str | None = None) -> "DataSource":
+    def from_settings(
+        cls, settings: DataSourceArguments, seed: int | None = None, fingerprint: str | None = None
+    ) -> "DataSource":
         """That of a verb's settings."""
-        own = {name: getattr(settings, name) for name in _names(cls) if hasattr(settings, name)}
+        own = {name: getattr(settings, name) for name in _field_names(cls) if hasattr(settings, name)}
         return cls(**own | {"data_dir": str(settings.data_dir), "seed": seed, "fingerprint": fingerprint})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "DataSource":
         """From a file; what it does not know is left out."""
-        return cls(**{name: values[name] for name in _names(cls) if name in values})
+        return cls(**{name: values[name] for name in _field_names(cls) if name in values})
 
     @property
     def name(self) -> str:
@@ -72,13 +74,13 @@ class Selection:
 
     Args:
         sentence: for whoever reads about the run.
-        chosen_on: split whose scores chose the epoch; None: none did, the last epoch is kept.
+        selection_split: split whose scores chose the epoch; None: none did, the last epoch is kept.
         metric: by which.
         checkpoint: folder of the chosen epoch.
     """
 
     sentence: str
-    chosen_on: str | None = None
+    selection_split: str | None = None
     metric: str | None = None
     checkpoint: str | None = None
 
@@ -165,14 +167,14 @@ class RunRecord:
         selection: how the weights were chosen.
         training: what the training was.
         calibration: of `evaluation.calibration`: `temperature`, `fitted_on`, `ece_before`, `ece_after`...
-        doubt: of `evaluation.doubt.judged`: how often sets of classes hold the true one; None: not known.
+        uncertainty: of `evaluation.doubt.judged`: how often sets of classes hold the true one; None: not known.
         leakage: evaluated images that the base was pre-trained on, by split; None: not known.
         averaged_views: whether scores are means over turned and mirrored views.
         excluded: images that a pre-training left out on purpose.
         crossval: what a cross-validation found.
         ordered: whether the classes are grades, in the order of their ids.
         study: what became of the images that were found, of `data.study.Study.to_dict`; None: not known.
-        left_out: images of classes that `class_map` leaves out, by class.
+        unmapped_images: images of classes that `class_map` leaves out, by class.
         network: what was trained, in words, where it is no MAE's vision transformer; empty: it is one.
         probe: what a probe found: by pooling, `linear` and `knn`.
         format: of the file that it was read from.
@@ -189,7 +191,7 @@ class RunRecord:
     selection: Selection | None = None
     training: Training | None = None
     calibration: dict[str, Any] | None = None
-    doubt: dict[str, Any] | None = None
+    uncertainty: dict[str, Any] | None = None
     leakage: dict[str, int] | None = None
     averaged_views: bool = False
     excluded: int = 0
@@ -197,7 +199,7 @@ class RunRecord:
     probe: dict[str, Any] | None = None
     ordered: bool = False
     study: dict[str, Any] | None = None
-    left_out: dict[str, int] = field(default_factory=dict)
+    unmapped_images: dict[str, int] = field(default_factory=dict)
     network: str = ""
     format: int = FORMAT
 
@@ -243,5 +245,5 @@ def run_name(folder: str | Path) -> str:
     return Path(folder).resolve().name
 
 
-def _names(kind: type) -> list[str]:
-    return [item.name for item in dataclasses.fields(kind)]
+def _field_names(cls: type) -> list[str]:
+    return [item.name for item in dataclasses.fields(cls)]

@@ -8,18 +8,28 @@ from typing import Any
 from transformers import TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 
-from ..errors import UsageError, one_line, shown
-from .trainer_options import refuse_option
-from .training import AS_THEY_ARE, LOSSES, SAMPLINGS, SMOOTHED, FinetuningFields, PretrainingFields, ReferenceFields
+from ..errors import UsageError, short_repr, summarize_exception
+from .trainer_options import check_trainer_option
+from .training import (
+    INSTANCE_BALANCED,
+    LOSSES,
+    SAMPLING_EXPONENTS,
+    SUPPORTS_LABEL_SMOOTHING,
+    FinetuningFields,
+    MaeTrainingFields,
+    PretrainingFields,
+)
 
-OUR_DEFAULTS = {"remove_unused_columns": False}  # where one of `trainer_options` differs from transformers' own
+CHANGED_TRAINER_DEFAULTS = {
+    "remove_unused_columns": False
+}  # where one of `trainer_options` differs from transformers' own
 
 
-def _default_of(item: "Field[Any]") -> Any:
+def _get_field_default(item: "Field[Any]") -> Any:
     return item.default if item.default_factory is MISSING else item.default_factory()
 
 
-def refuse_left_over_rank() -> None:
+def check_launcher_environment() -> None:
     """Raises UsageError where the environment has a launcher's LOCAL_RANK and nothing else of it."""
     needed = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     missing = [name for name in needed if name not in os.environ]
@@ -31,16 +41,20 @@ def refuse_left_over_rank() -> None:
 
 
 @dataclass
-class ReferenceTraining(ReferenceFields, TrainingArguments):  # type: ignore[misc]  # optional where transformers' is not
+class MaeTrainingArguments(MaeTrainingFields, TrainingArguments):  # type: ignore[misc]  # optional where transformers' is not
     """What fine-tuning and pre-training share: linear lr scaling, warm-up in epochs, cosine to a minimum."""
 
     def __post_init__(self) -> None:
-        self._refuse_nonsense()
+        self._check_ranges()
         for item in fields(TrainingArguments):
             if item.init:
-                refuse_option(item.name, getattr(self, item.name), OUR_DEFAULTS.get(item.name, _default_of(item)))
-        refuse_left_over_rank()
-        self._refuse_best_of_none()
+                check_trainer_option(
+                    item.name,
+                    getattr(self, item.name),
+                    CHANGED_TRAINER_DEFAULTS.get(item.name, _get_field_default(item)),
+                )
+        check_launcher_environment()
+        self._check_best_model_selection()
         warmup_steps, self.warmup_steps = self.warmup_steps, self.warmup_steps or 0  # a number, as transformers wants
         if not (self.bf16 or self.fp16):  # as `accelerate launch` says: DeepSpeed wants the two to agree
             precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
@@ -48,18 +62,18 @@ class ReferenceTraining(ReferenceFields, TrainingArguments):  # type: ignore[mis
         try:
             super().__post_init__()
         except (ValueError, ImportError, TypeError, RuntimeError) as error:  # options that do not go together
-            raise UsageError(one_line(error)) from None
+            raise UsageError(summarize_exception(error)) from None
         self.warmup_steps = warmup_steps
         device = self.device  # joins the other processes
         if self.effective_batch_size is not None:
-            self._derive_accumulation()
+            self._derive_gradient_accumulation()
         if self.fp16 and device.type == "cpu":
             raise UsageError("fp16 needs a GPU: on a CPU use --bf16, or neither.")
         for tracker in self.report_to or []:
             if tracker not in get_available_reporting_integrations():
                 raise UsageError(f"--report_to {tracker} needs a package that is not installed: pip install {tracker}.")
 
-    def _refuse_nonsense(self) -> None:
+    def _check_ranges(self) -> None:
         if self.num_train_epochs <= 0 and self.max_steps <= 0:
             raise UsageError(f"num_train_epochs must be above 0, not {self.num_train_epochs}.")
         for name in ("warmup_epochs", "base_learning_rate", "min_learning_rate", "learning_rate"):
@@ -70,7 +84,7 @@ class ReferenceTraining(ReferenceFields, TrainingArguments):  # type: ignore[mis
         if not 0 <= self.seed < 2**32:
             raise UsageError(f"seed must lie between 0 and 2^32 - 1, not {self.seed}.")
 
-    def _refuse_best_of_none(self) -> None:
+    def _check_best_model_selection(self) -> None:
         """Refuses to load the best of epochs that nothing judges, or keeps."""
         judged, kept = (getattr(asked, "value", asked) for asked in (self.eval_strategy, self.save_strategy))
         if not self.load_best_model_at_end or kept == "best":
@@ -88,7 +102,7 @@ class ReferenceTraining(ReferenceFields, TrainingArguments):  # type: ignore[mis
         """Of `warmup_steps`; 0 where it was not given."""
         return 0 if self.warmup_steps is None else super().get_warmup_steps(num_training_steps)
 
-    def _derive_accumulation(self) -> None:
+    def _derive_gradient_accumulation(self) -> None:
         """Accumulation steps from the effective batch size and the hardware."""
         asked, at_once = self.effective_batch_size or 0, self.train_batch_size * self.world_size
         steps, rest = divmod(asked, at_once)
@@ -123,7 +137,7 @@ class ReferenceTraining(ReferenceFields, TrainingArguments):  # type: ignore[mis
         return linear_scaled_lr(self.base_learning_rate, self.images_per_update)
 
 
-BASE_BATCH = 256  # images of an update, for which base learning rates are given
+BASE_BATCH_SIZE = 256  # images of an update, for which base learning rates are given
 
 
 def linear_scaled_lr(base_learning_rate: float, effective_batch_size: int) -> float:
@@ -131,11 +145,11 @@ def linear_scaled_lr(base_learning_rate: float, effective_batch_size: int) -> fl
 
     Source: facebookresearch/mae, after Goyal et al., 2017, arXiv:1706.02677.
     """
-    return base_learning_rate * effective_batch_size / BASE_BATCH
+    return base_learning_rate * effective_batch_size / BASE_BATCH_SIZE
 
 
 @dataclass
-class FinetuningArguments(FinetuningFields, ReferenceTraining):  # type: ignore[misc]
+class FinetuningArguments(FinetuningFields, MaeTrainingArguments):  # type: ignore[misc]
     """`TrainingArguments` with the reference's fine-tuning options and defaults.
 
     Args:
@@ -184,8 +198,8 @@ class FinetuningArguments(FinetuningFields, ReferenceTraining):  # type: ignore[
                 raise UsageError(
                     f"{name} must be {f'between {low:g} and {high:g}' if high else 'at least 0'}, not {value}."
                 )
-        self._check_averages()
-        self._check_balance()
+        self._check_weight_averaging()
+        self._check_rebalancing()
         if not self.teacher_temperature > 0:
             raise UsageError(f"teacher_temperature must be above 0, not {self.teacher_temperature:g}.")
         if self.cdw_alpha <= 0 or self.loss not in LOSSES:
@@ -194,53 +208,57 @@ class FinetuningArguments(FinetuningFields, ReferenceTraining):  # type: ignore[
             self.greater_is_better = False  # transformers knows this of losses alone
         super().__post_init__()
 
-    def _check_balance(self) -> None:
+    def _check_rebalancing(self) -> None:
         """Raises UsageError where classes would be balanced twice, or the loss knows nothing of what was asked for."""
-        if len(self.balances) > 1:
-            raise UsageError(f"{' and '.join(self.balances)} would make rare classes count twice: choose one.")
-        if self.sampling not in SAMPLINGS:
-            raise UsageError(f"sampling is one of {', '.join(SAMPLINGS)}, not {self.sampling}.")
-        if self.logit_adjustment and self.loss not in SMOOTHED:
-            raise UsageError(f"--logit_adjustment goes with --loss {' or '.join(SMOOTHED)}, not {self.loss}.")
+        if len(self.active_rebalancing) > 1:
+            raise UsageError(
+                f"{' and '.join(self.active_rebalancing)} would make rare classes count twice: choose one."
+            )
+        if self.sampling not in SAMPLING_EXPONENTS:
+            raise UsageError(f"sampling is one of {', '.join(SAMPLING_EXPONENTS)}, not {self.sampling}.")
+        if self.logit_adjustment and self.loss not in SUPPORTS_LABEL_SMOOTHING:
+            raise UsageError(
+                f"--logit_adjustment goes with --loss {' or '.join(SUPPORTS_LABEL_SMOOTHING)}, not {self.loss}."
+            )
         plain = self.class_weights == "none" and self.loss == "cross_entropy" and not self.logit_adjustment
         if self.teacher and not plain:
             raise UsageError(
                 "A teacher's scores go with --loss cross_entropy, without --class_weights and --logit_adjustment."
             )
 
-    def _check_averages(self) -> None:
+    def _check_weight_averaging(self) -> None:
         """Raises UsageError where an average of the weights cannot be what was asked for."""
-        if self.ema is not None and not 0.0 < self.ema < 1.0:
-            raise UsageError(f"ema must lie between 0 and 1, as 0.999, not {self.ema:g}.")
+        if self.ema_decay is not None and not 0.0 < self.ema_decay < 1.0:
+            raise UsageError(f"ema must lie between 0 and 1, as 0.999, not {self.ema_decay:g}.")
         if self.average_last is not None and self.average_last < 1:
             raise UsageError(f"average_last is a number of epochs, 1 at least, not {self.average_last}.")
-        if self.average_last is not None and self.ema is not None:
-            raise UsageError("--ema and --average_last are two averages of the weights: choose one.")
+        if self.average_last is not None and self.ema_decay is not None:
+            raise UsageError("--ema_decay and --average_last are two averages of the weights: choose one.")
         if self.average_last is not None and self.early_stopping_patience is not None:
             raise UsageError(
                 "--average_last needs the last epoch to be known, but --early_stopping_patience leaves it open."
             )
-        if self.averages and self.save_only_model:
-            asked = "--average_last" if self.ema is None else "--ema"
+        if self.uses_weight_averaging and self.save_only_model:
+            asked = "--average_last" if self.ema_decay is None else "--ema_decay"
             raise UsageError(f"{asked} keeps its average in the checkpoints, which --save_only_model would leave out.")
 
     @property
-    def averages(self) -> bool:
+    def uses_weight_averaging(self) -> bool:
         """Whether an average of the weights is kept."""
-        return self.ema is not None or self.average_last is not None
+        return self.ema_decay is not None or self.average_last is not None
 
     @property
-    def balances(self) -> list[str]:
+    def active_rebalancing(self) -> list[str]:
         """The flags that make rare classes count more."""
         flags = {
             "--class_weights balanced": self.class_weights == "balanced",
-            f"--sampling {self.sampling}": self.sampling != AS_THEY_ARE,
+            f"--sampling {self.sampling}": self.sampling != INSTANCE_BALANCED,
             f"--logit_adjustment {self.logit_adjustment:g}": self.logit_adjustment > 0,
         }
         return [flag for flag, given in flags.items() if given]
 
     @property
-    def mixes(self) -> bool:
+    def uses_mixup(self) -> bool:
         """Whether mixup or CutMix is on."""
         return self.mixup > 0 or self.cutmix > 0
 
@@ -254,7 +272,7 @@ def parse_class_weights(value: Any) -> str | list[float]:
         weights = [float(word) for word in words]
     except (TypeError, ValueError):
         raise UsageError(
-            f"class_weights takes none, balanced or one number for each class, not {shown(value)}."
+            f"class_weights takes none, balanced or one number for each class, not {short_repr(value)}."
         ) from None
     if min(weights) < 0 or not sum(weights) < float("inf"):
         raise UsageError(f"class_weights must be finite numbers of at least 0, not {weights}.")
@@ -262,7 +280,7 @@ def parse_class_weights(value: Any) -> str | list[float]:
 
 
 @dataclass
-class PretrainingArguments(PretrainingFields, ReferenceTraining):  # type: ignore[misc]
+class PretrainingArguments(PretrainingFields, MaeTrainingArguments):  # type: ignore[misc]
     """The same for masked pre-training; defaults of the reference's main_pretrain.py.
 
     Args:

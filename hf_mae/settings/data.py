@@ -7,14 +7,14 @@ from ..errors import CommandLineError, UsageError
 from .options import option
 
 MAX_PIXELS = 89_478_485  # of an image: where Pillow begins to warn of a decompression bomb
-MAX_PIXELS_VARIABLE = "HF_MAE_MAX_PIXELS"  # of the environment: the bound for every process that reads images
-CACHE_LIMIT_VARIABLE = "HF_MAE_CACHE_LIMIT"  # of the environment: what prepared images may take on the disk
-FAMILIES = ("endoscopy", "imagenet")  # of image transforms
-ON_BAD_IMAGE = ("error", "skip")
-ON_MISSING_CLASS = ("error", "keep")
+MAX_PIXELS_ENV = "HF_MAE_MAX_PIXELS"  # of the environment: the bound for every process that reads images
+CACHE_LIMIT_ENV = "HF_MAE_CACHE_LIMIT"  # of the environment: what prepared images may take on the disk
+TRANSFORM_FAMILIES = ("endoscopy", "imagenet")  # of image transforms
+ON_BAD_IMAGE_CHOICES = ("error", "skip")
+ON_MISSING_CLASS_CHOICES = ("error", "keep")
 
 
-def bytes_of(size: str, flag: str = "--cache_limit") -> int | None:
+def parse_byte_size(size: str, flag: str = "--cache_limit") -> int | None:
     """`200GB` in bytes (units of 1000); None: no size is given.
 
     Raises:
@@ -28,33 +28,33 @@ def bytes_of(size: str, flag: str = "--cache_limit") -> int | None:
     return round(float(found[1]) * float(1000 ** " KMGT".index(found[2].upper() or " ")))
 
 
-def refuse_odd_quality(quality: int | None) -> None:
+def check_jpeg_quality(quality: int | None) -> None:
     """Raises CommandLineError for a number that is no quality of a JPEG."""
     if quality is not None and not 1 <= quality <= 100:
         raise CommandLineError(f"--cache_quality is from 1 to 100, not {quality}.")
 
 
 @dataclass
-class ReadsImages:
+class ImageLimitsArguments:
     """What is read as an image."""
 
     max_pixels: int = option(
         MAX_PIXELS,
-        f"Larger images are not decoded. ({MAX_PIXELS_VARIABLE} in the environment says the same.)",
+        f"Larger images are not decoded. ({MAX_PIXELS_ENV} in the environment says the same.)",
         group="Data",
         ge=1,
     )
 
 
 @dataclass
-class DataSourceArguments(ReadsImages):
+class DataSourceArguments(ImageLimitsArguments):
     """Where labelled images are."""
 
     data_dir: str | None = option(
         None,
         "Folder of class folders (with train/ val/ test/ or without), a CSV/TSV/JSONL manifest, tar or zip archives "
         "(or a URL of them), or a Hub id.",
-        common=True,
+        show_in_help=True,
         group="Data",
     )
     manifest: str | None = option(
@@ -63,7 +63,7 @@ class DataSourceArguments(ReadsImages):
     benchmark: str | None = option(
         None,
         "A benchmark (hf-mae benchmarks lists them), or a YAML file of your own; data_dir is its archive.",
-        common=True,
+        show_in_help=True,
         group="Data",
     )
     fold: int = option(1, "Official fold of a benchmark that has them, from 1.", group="Data", ge=1)
@@ -93,7 +93,7 @@ class DataSourceArguments(ReadsImages):
     val_fraction: float = option(
         0.0,
         "Held-out share of the training images (stratified by class, whole groups, seeded).",
-        common=True,
+        show_in_help=True,
         group="Data",
         ge=0,
         lt=1,
@@ -105,7 +105,7 @@ class DataSourceArguments(ReadsImages):
         gt=0,
         le=1,
     )
-    select_on: float = option(
+    selection_fraction: float = option(
         0.0,
         "Share of the training images that chooses the epoch, in place of the validation split.",
         group="Data",
@@ -113,7 +113,10 @@ class DataSourceArguments(ReadsImages):
         lt=1,
     )
     on_bad_image: str = option(
-        "error", "Stop at unreadable or duplicated files, or leave them out.", choices=ON_BAD_IMAGE, group="Data"
+        "error",
+        "Stop at unreadable or duplicated files, or leave them out.",
+        choices=ON_BAD_IMAGE_CHOICES,
+        group="Data",
     )
     class_level: int | None = option(
         None,
@@ -130,7 +133,7 @@ class DataSourceArguments(ReadsImages):
     on_missing_class: str = option(
         "error",
         "Stop at a class that has images in one split only, or keep it.",
-        choices=ON_MISSING_CLASS,
+        choices=ON_MISSING_CLASS_CHOICES,
         group="Data",
     )
     preprocessing_num_workers: int | None = option(
@@ -142,7 +145,9 @@ class DataSourceArguments(ReadsImages):
 class DataArguments(DataSourceArguments):
     """Where the images are and how they are prepared."""
 
-    transforms: str = option("endoscopy", "Family of image transforms.", choices=FAMILIES, common=True, group="Data")
+    transforms: str = option(
+        "endoscopy", "Family of image transforms.", choices=TRANSFORM_FAMILIES, show_in_help=True, group="Data"
+    )
     mean_std: list[str] | None = option(
         None, "auto (of the training images), imagenet, endoscopy, or six numbers: mean then std.", group="Data"
     )
@@ -153,7 +158,7 @@ class DataArguments(DataSourceArguments):
     cache: bool = option(True, "Keep decoded and resized images on disk, so that each is decoded once.", group="Data")
     cache_limit: str | None = option(
         None,
-        f"What all prepared images may take, as 200GB ({CACHE_LIMIT_VARIABLE} says the same): those used longest ago "
+        f"What all prepared images may take, as 200GB ({CACHE_LIMIT_ENV} says the same): those used longest ago "
         "go. Not given: what the disk has.",
         group="Data",
     )
@@ -172,9 +177,9 @@ class DataArguments(DataSourceArguments):
     )
 
     def __post_init__(self) -> None:
-        refuse_odd_quality(self.cache_quality)
+        check_jpeg_quality(self.cache_quality)
 
-    def kept_shortest_edge(self, image_size: int) -> int | None:
+    def resolve_cache_shortest_edge(self, image_size: int) -> int | None:
         """`cache_shortest_edge` for images of a size; None: no image of the `imagenet` family is kept."""
         if not self.cache:
             return None
@@ -185,28 +190,30 @@ class DataArguments(DataSourceArguments):
 class PreparationArguments(DataArguments):
     """The data arguments of `finetune`, and the two of its others that the cache depends on."""
 
-    image_size: int = option(224, "Pixels.", common=True, group="Data", ge=1)
+    image_size: int = option(224, "Pixels.", show_in_help=True, group="Data", ge=1)
     seed: int = option(0, "Of held-out shares, as in training.", group="Data", ge=0, le=2**32 - 1)
 
 
 @dataclass
-class PretrainingDataArguments(ReadsImages):
+class PretrainingDataArguments(ImageLimitsArguments):
     """Where the unlabelled images are."""
 
     data_dir: str | None = option(
         None,
         "A folder tree of images, tar or zip archives, parquet files (or a URL of these), or a Hub id; labels are not "
         "needed.",
-        common=True,
+        show_in_help=True,
         group="Data",
     )
-    transforms: str = option("endoscopy", "Family of transforms.", choices=FAMILIES, common=True, group="Data")
+    transforms: str = option(
+        "endoscopy", "Family of transforms.", choices=TRANSFORM_FAMILIES, show_in_help=True, group="Data"
+    )
     mean_std: list[str] | None = option(None, "As for finetune.", group="Data")
     exclude: list[str] | None = option(
         None,
         "What will be evaluated later, and so is left out: image files, folders, globs, and lists of file "
         "names (CSV, JSONL, TXT; LIST:SPLIT for one split, as in 2_fold_split.csv:1).",
-        common=True,
+        show_in_help=True,
         group="Data",
     )
     exclude_by: list[str] = option(
@@ -215,7 +222,7 @@ class PretrainingDataArguments(ReadsImages):
         choices=("name", "hash"),
         group="Data",
     )
-    on_bad_image: str = option("error", "error or skip.", choices=ON_BAD_IMAGE, group="Data")
+    on_bad_image: str = option("error", "error or skip.", choices=ON_BAD_IMAGE_CHOICES, group="Data")
     streaming: bool = option(
         False,
         "Read tar or parquet files (a folder, a URL, a Hub id) one after the other as they come, without an index: for "
@@ -232,7 +239,7 @@ class PretrainingDataArguments(ReadsImages):
     )
 
     def __post_init__(self) -> None:
-        refuse_odd_quality(self.cache_quality)
+        check_jpeg_quality(self.cache_quality)
         if self.streaming and self.cache_shortest_edge is not None:
             raise UsageError("--streaming keeps nothing: leave out --cache_shortest_edge.")
         if self.streaming and self.mean_std == ["auto"]:

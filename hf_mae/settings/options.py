@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import CommandLineError, shown
+from ..errors import CommandLineError, short_repr
 
 _COMPARISONS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
     "ge": (operator.ge, "at least"),
@@ -22,7 +22,7 @@ _COMPARISONS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
     "le": (operator.le, "at most"),
     "lt": (operator.lt, "below"),
 }
-TRUE, FALSE = ("true", "yes", "on", "t", "y", "1"), ("false", "no", "off", "f", "n", "0")
+TRUE_STRINGS, FALSE_STRINGS = ("true", "yes", "on", "t", "y", "1"), ("false", "no", "off", "f", "n", "0")
 
 
 @dataclass(frozen=True)
@@ -30,66 +30,68 @@ class Option:
     """One option of a verb.
 
     Args:
-        kind: `str`, `int`, `float`, `bool` or `dict` (JSON), of the value or, with `many`, of each value.
-        many: it takes one or more values.
+        value_type: `str`, `int`, `float`, `bool` or `dict` (JSON), of the value or, with `multiple`, of each value.
+        multiple: it takes one or more values.
         mapping: of text, it takes names and values (JSON, or a mapping of YAML) as well.
         bounds: of a number, by `ge`, `gt`, `le` and `lt` (at least, more than, at most, less than).
-        common: `VERB --help` shows it.
+        show_in_help: `VERB --help` shows it.
         group: heading under which it is shown.
-        also: other spellings.
+        aliases: other spellings.
     """
 
     name: str
-    kind: type
-    many: bool = False
+    value_type: type
+    multiple: bool = False
     default: Any = None
     help: str = ""
     choices: tuple[str, ...] | None = None
-    common: bool = False
+    show_in_help: bool = False
     group: str = "Flags"
     metavar: str | None = None
-    also: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
     mapping: bool = False
     bounds: Mapping[str, float] = field(default_factory=dict, hash=False)
 
-    def read(self, value: Any, where: str) -> Any:
+    def read(self, value: Any, source: str) -> Any:
         """A value as this option's type.
 
         Args:
             value: text of a flag, what YAML made of a recipe's line (it reads `1e-3` as text), or a Python value.
-            where: who gave it, the subject of the sentence.
+            source: who gave it, the subject of the sentence.
 
         Raises:
             CommandLineError: it is no such value.
         """
         if value is None:
             return None
-        if self.many:
-            return [self._one(item, where) for item in (value if isinstance(value, (list, tuple)) else [value])]
-        return self._one(value, where)
+        if self.multiple:
+            return [
+                self._parse_value(item, source) for item in (value if isinstance(value, (list, tuple)) else [value])
+            ]
+        return self._parse_value(value, source)
 
-    def _one(self, value: Any, where: str) -> Any:
+    def _parse_value(self, value: Any, source: str) -> Any:
         try:
-            if isinstance(value, (list, tuple, dict)) and not (self.kind is dict or self.mapping):
+            if isinstance(value, (list, tuple, dict)) and not (self.value_type is dict or self.mapping):
                 raise TypeError(value)
-            value = _READERS[self.kind](value)
+            value = _CONVERTERS[self.value_type](value)
         except (TypeError, ValueError, OverflowError):
             kind = {int: "a whole number", float: "a finite number", bool: "true or false", dict: "JSON"}.get(
-                self.kind, "text"
+                self.value_type, "text"
             )
             raise CommandLineError(
-                f"{where} gives {self.name} the value {shown(value)}, which it cannot take: it takes {kind}."
+                f"{source} gives {self.name} the value {short_repr(value)}, which it cannot take: it takes {kind}."
             ) from None
         if self.choices is not None and value not in self.choices:
             raise CommandLineError(
-                f"{where} gives {self.name} the value {shown(value)}; it takes one of "
+                f"{source} gives {self.name} the value {short_repr(value)}; it takes one of "
                 f"{', '.join(map(str, self.choices))}."
             )
         if not all(_COMPARISONS[name][0](value, bound) for name, bound in self.bounds.items()):
-            raise CommandLineError(f"--{self.name} must {self._bounds_in_words()}, not {shown(value)}.")
+            raise CommandLineError(f"--{self.name} must {self._format_bounds()}, not {short_repr(value)}.")
         return value
 
-    def _bounds_in_words(self) -> str:
+    def _format_bounds(self) -> str:
         if self.bounds.keys() == {"ge", "le"}:
             return f"lie between {self.bounds['ge']} and {self.bounds['le']}"
         return "be " + " and ".join(f"{_COMPARISONS[name][1]} {bound}" for name, bound in self.bounds.items())
@@ -100,9 +102,9 @@ def read_bool(value: Any) -> bool:
     if isinstance(value, bool):
         return value
     word = str(value).lower()
-    if word not in TRUE + FALSE:
+    if word not in TRUE_STRINGS + FALSE_STRINGS:
         raise ValueError(value)
-    return word in TRUE
+    return word in TRUE_STRINGS
 
 
 def _read_text(value: Any) -> Any:
@@ -127,7 +129,7 @@ def _read_json(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str) else dict(value)
 
 
-_READERS: dict[type, Callable[[Any], Any]] = {
+_CONVERTERS: dict[type, Callable[[Any], Any]] = {
     str: _read_text,
     int: _read_int,
     float: _read_float,
@@ -136,33 +138,43 @@ _READERS: dict[type, Callable[[Any], Any]] = {
 }
 
 
-def option(default: Any = None, help: str = "", **more: Any) -> Any:
+def option(default: Any = None, help: str = "", **attributes: Any) -> Any:
     """A dataclass field that is an option.
 
     Args:
-        more: `choices`, `common`, `group`, `metavar` and `also` of `Option`, and its bounds by name: `ge=1`.
+        attributes: `choices`, `show_in_help`, `group`, `metavar` and `aliases` of `Option`, and its bounds by name: `ge=1`.
     """
-    metadata = {"help": help, **more}
+    metadata = {"help": help, **attributes}
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def options_of(kind: type) -> list[Option]:
+def dataclass_options(cls: type) -> list[Option]:
     """The options that a dataclass declares, its own and inherited ones."""
-    hints = typing.get_type_hints(kind)
-    return [_option(item, hints[item.name]) for item in dataclasses.fields(kind) if item.init]
+    hints = typing.get_type_hints(cls)
+    return [_option_from_field(item, hints[item.name]) for item in dataclasses.fields(cls) if item.init]
 
 
-def _option(item: dataclasses.Field[Any], hint: Any) -> Option:
-    default = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
+def _option_from_field(dataclass_field: dataclasses.Field[Any], hint: Any) -> Option:
+    default = (
+        dataclass_field.default
+        if dataclass_field.default_factory is dataclasses.MISSING
+        else dataclass_field.default_factory()
+    )
     value, many = _value_type(hint)
-    known = {name: item.metadata[name] for name in ("help", "common", "group", "metavar") if name in item.metadata}
-    for name in ("choices", "also"):
-        if name in item.metadata:
-            known[name] = tuple(item.metadata[name])
-    known["bounds"] = {name: item.metadata[name] for name in _COMPARISONS if name in item.metadata}
-    return Option(item.name, value, many, None if default is dataclasses.MISSING else default, **known)
+    known = {
+        name: dataclass_field.metadata[name]
+        for name in ("help", "show_in_help", "group", "metavar")
+        if name in dataclass_field.metadata
+    }
+    for name in ("choices", "aliases"):
+        if name in dataclass_field.metadata:
+            known[name] = tuple(dataclass_field.metadata[name])
+    known["bounds"] = {
+        name: dataclass_field.metadata[name] for name in _COMPARISONS if name in dataclass_field.metadata
+    }
+    return Option(dataclass_field.name, value, many, None if default is dataclasses.MISSING else default, **known)
 
 
 def _value_type(hint: Any) -> tuple[type, bool]:
@@ -174,7 +186,7 @@ def _value_type(hint: Any) -> tuple[type, bool]:
     return hint, False
 
 
-def foreign_type(annotation: str) -> tuple[type, bool]:
+def type_from_annotation(annotation: str) -> tuple[type, bool]:
     """The same, of an annotation that is text: `IntervalStrategy | str` -> (str, False)."""
     parts = [part.strip() for part in annotation.split("|")]
     parts = [part for part in parts if part != "None"]

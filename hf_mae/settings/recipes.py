@@ -5,20 +5,20 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from ..errors import CommandLineError, nearest, one_line
+from ..errors import CommandLineError, did_you_mean, summarize_exception
 
 # Flags of one launch, not of the result: never written into the recipe of a run.
-NOT_PART_OF_A_RECIPE = (
+EXCLUDED_FROM_RECIPES = (
     *("resume_from_checkpoint", "overwrite_output_dir", "local_rank", "hub_token"),
     *("auto", "dry_run"),  # what was chosen stands there itself
 )
 
-RECIPES = Path(__file__).parents[1] / "recipes"  # found in a wheel and in an editable install alike
+RECIPES_DIR = Path(__file__).parents[1] / "recipes"  # found in a wheel and in an editable install alike
 
 
 def recipe_names() -> list[str]:
     """The recipes of the package."""
-    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+    return sorted(path.stem for path in RECIPES_DIR.glob("*.yaml"))
 
 
 def find_recipe(name: str) -> Path:
@@ -27,12 +27,12 @@ def find_recipe(name: str) -> Path:
     Raises:
         CommandLineError: there is none.
     """
-    for path in (Path(name), RECIPES / f"{name}.yaml"):
+    for path in (Path(name), RECIPES_DIR / f"{name}.yaml"):
         if path.is_file():
             return path
     known = recipe_names()
     raise CommandLineError(
-        f"There is no recipe {name}{nearest(name, known)}: it is a file, or one of {', '.join(known)}."
+        f"There is no recipe {name}{did_you_mean(name, known)}: it is a file, or one of {', '.join(known)}."
     )
 
 
@@ -50,7 +50,7 @@ def read_recipe(name: str) -> dict[str, Any]:
         repeats = any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader))
         values = {} if repeats else yaml.safe_load(text) or {}
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise CommandLineError(f"{path} is no YAML ({one_line(error)}).") from None
+        raise CommandLineError(f"{path} is no YAML ({summarize_exception(error)}).") from None
     if repeats:  # a few lines of which can stand for more than any memory holds
         raise CommandLineError(f"{path} repeats values by reference (&name, *name): write them out.")
     if not isinstance(values, dict):
@@ -58,15 +58,15 @@ def read_recipe(name: str) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
-def recipe_as_run(given: Mapping[str, Any], comments: Mapping[str, Any]) -> str:
+def render_recipe(overrides: Mapping[str, Any], comments: Mapping[str, Any]) -> str:
     """YAML of what recipe and flags gave, so that `--recipe` of it repeats the run.
 
     Args:
-        given: of `fill.Settings`.
+        overrides: of `fill.Settings`.
         comments: facts of the run (effective batch, versions...) for the header.
     """
     import yaml
 
     header = "".join(f"# {name}: {value}\n" for name, value in comments.items())
-    values = {name: value.value if isinstance(value, Enum) else value for name, value in given.items()}
+    values = {name: value.value if isinstance(value, Enum) else value for name, value in overrides.items()}
     return header + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from ..errors import UsageError
-from .data import FAMILIES, DataSourceArguments, ReadsImages
-from .evaluation import FINE_TUNED
+from .data import TRANSFORM_FAMILIES, DataSourceArguments, ImageLimitsArguments
+from .evaluation import MODEL_HELP
 from .options import option
 
 
@@ -15,43 +15,43 @@ class ConversionArguments:
     source: str | None = option(
         None,
         ".pth, .safetensors, a transformers folder, a Hub id, or a name of hf-mae checkpoints.",
-        common=True,
+        show_in_help=True,
         metavar="SRC",
     )
-    destination: str | None = option(None, "The folder to write.", common=True, metavar="DST")
+    destination: str | None = option(None, "The folder to write.", show_in_help=True, metavar="DST")
     to: str = option(
         "auto",
         "A classifier where there is a head or labels are given, else pre-training where there is a decoder, else "
         "the backbone; or one of these.",
         choices=("auto", "pretraining", "classifier", "backbone"),
-        common=True,
+        show_in_help=True,
     )
-    pooling: str = option("auto", "Of a classifier.", choices=("auto", "mean", "cls"), common=True)
-    num_labels: int | None = option(None, "Classes of a fresh head.", common=True, ge=1)
-    labels: str | None = option(None, "Class names, one a line, or JSON.", common=True, metavar="FILE")
-    image_size: int | None = option(None, "Pixels; position embeddings are resized (bicubic).", common=True, ge=1)
+    pooling: str = option("auto", "Of a classifier.", choices=("auto", "mean", "cls"), show_in_help=True)
+    num_labels: int | None = option(None, "Classes of a fresh head.", show_in_help=True, ge=1)
+    labels: str | None = option(None, "Class names, one a line, or JSON.", show_in_help=True, metavar="FILE")
+    image_size: int | None = option(None, "Pixels; position embeddings are resized (bicubic).", show_in_help=True, ge=1)
     num_attention_heads: int | None = option(
-        None, "Where neither the width nor the checkpoint's args tell.", common=True, ge=1
+        None, "Where neither the width nor the checkpoint's args tell.", show_in_help=True, ge=1
     )
-    decoder_num_attention_heads: int | None = option(None, "The same for the decoder.", common=True, ge=1)
+    decoder_num_attention_heads: int | None = option(None, "The same for the decoder.", show_in_help=True, ge=1)
     norm_pix_loss: bool | None = option(
-        None, "The pre-training target was normalised patches, where the checkpoint does not say.", common=True
+        None, "The pre-training target was normalised patches, where the checkpoint does not say.", show_in_help=True
     )
     weights: str | None = option(
         None,
         "Where a file holds both: plain, or ema (averaged). Not given: plain, and what else there is, is said.",
         choices=("plain", "ema"),
-        common=True,
+        show_in_help=True,
     )
     processor: str = option(
         "auto",
         "The source's image processor, or the reference's; square (every image resized to the input size, as "
         "transformers' run_image_classification.py reads it), or reference (resize, centre crop).",
         choices=("auto", "square", "reference"),
-        common=True,
+        show_in_help=True,
     )
-    verify: bool = option(False, "Run both sides on random input and print the largest difference.", common=True)
-    overwrite: bool = option(False, "Replace a destination that is not empty.", common=True)
+    verify: bool = option(False, "Run both sides on random input and print the largest difference.", show_in_help=True)
+    overwrite: bool = option(False, "Replace a destination that is not empty.", show_in_help=True)
 
 
 @dataclass
@@ -59,64 +59,74 @@ class ExportArguments:
     """What goes back to the reference's layout, or to timm's."""
 
     source: str | None = option(
-        None, "A transformers folder (ViTMAE, ViT, mean-pooling BEiT) or a Hub id.", common=True, metavar="SRC"
+        None, "A transformers folder (ViTMAE, ViT, mean-pooling BEiT) or a Hub id.", show_in_help=True, metavar="SRC"
     )
-    destination: str | None = option(None, "The file (of timm: the folder) to write.", common=True, metavar="DST.pth")
+    destination: str | None = option(
+        None, "The file (of timm: the folder) to write.", show_in_help=True, metavar="DST.pth"
+    )
     to: str = option(
         "reference",
         "A .pth of facebookresearch/mae, or a folder for timm.create_model('local-dir:DST', pretrained=True).",
         choices=("reference", "timm"),
-        common=True,
+        show_in_help=True,
     )
-    overwrite: bool = option(False, "Replace what is there.", common=True)
+    overwrite: bool = option(False, "Replace what is there.", show_in_help=True)
 
 
 @dataclass
 class OnnxArguments(DataSourceArguments):
     """What is exported, and on which images it is checked."""
 
-    model_name_or_path: str | None = option(None, FINE_TUNED, common=True, group="Model", metavar="RUN")
+    model_name_or_path: str | None = option(None, MODEL_HELP, show_in_help=True, group="Model", metavar="RUN")
     output_dir: str | None = option(
         None,
         "A new folder for it and what goes with it; not given: the run's own, as onnx/model.onnx.",
-        common=True,
+        show_in_help=True,
         group="Output",
         metavar="OUT",
     )
-    int8: bool = option(False, "Weights in int8 too (dynamic quantisation).", common=True, group="Output")
-    split: str = option("validation", "Of data_dir, on which the exported model is checked.", common=True, group="Data")
-    overwrite: bool = option(False, "Replace the folder.", common=True, group="Output")
-    batch_size: int = option(16, "Images per forward pass of the check.", common=True, group="Data", ge=1)
+    int8: bool = option(False, "Weights in int8 too (dynamic quantisation).", show_in_help=True, group="Output")
+    split: str = option(
+        "validation", "Of data_dir, on which the exported model is checked.", show_in_help=True, group="Data"
+    )
+    overwrite: bool = option(False, "Replace the folder.", show_in_help=True, group="Output")
+    batch_size: int = option(16, "Images per forward pass of the check.", show_in_help=True, group="Data", ge=1)
 
 
 @dataclass
 class PushArguments:
     """What is pushed where."""
 
-    run: str | None = option(None, "An output folder of finetune or pretrain.", common=True, metavar="RUN")
-    repo_id: str | None = option(None, "USER/NAME; not given: the folder's name, of the token's owner.", common=True)
-    private: bool = option(False, "A new repository is seen by its owner alone.", common=True)
-    update: bool = option(False, "Add a commit to a repository that has files already.", common=True)
-    leave_out: list[str] | None = option(
-        None, "Files that stay here, as 'predictions_*.csv'.", common=True, metavar="PATTERN"
+    run: str | None = option(None, "An output folder of finetune or pretrain.", show_in_help=True, metavar="RUN")
+    repo_id: str | None = option(
+        None, "USER/NAME; not given: the folder's name, of the token's owner.", show_in_help=True
+    )
+    private: bool = option(False, "A new repository is seen by its owner alone.", show_in_help=True)
+    update: bool = option(False, "Add a commit to a repository that has files already.", show_in_help=True)
+    ignore_patterns: list[str] | None = option(
+        None, "Files that stay here, as 'predictions_*.csv'.", show_in_help=True, metavar="PATTERN"
     )
     demo: bool = option(
-        False, "A Space of the same name, too: the page of hf-mae demo, which needs transformers alone.", common=True
+        False,
+        "A Space of the same name, too: the page of hf-mae demo, which needs transformers alone.",
+        show_in_help=True,
     )
 
 
 @dataclass
-class DataSetArguments(DataSourceArguments):
+class PushDatasetArguments(DataSourceArguments):
     """Which data set is pushed where."""
 
-    repo_id: str | None = option(None, "USER/NAME; not given: the folder's name, of the token's owner.", common=True)
-    private: bool = option(False, "A new repository is seen by its owner alone.", common=True)
-    license: str | None = option(None, "The Hub's name of the licence, as cc-by-4.0.", common=True)
-    update: bool = option(False, "Add a commit to a repository that has files already.", common=True)
-    output_dir: str | None = option(
-        None, "Keep what is written here; without --repo_id nothing is pushed.", common=True, group="Output"
+    repo_id: str | None = option(
+        None, "USER/NAME; not given: the folder's name, of the token's owner.", show_in_help=True
     )
-    overwrite: bool = option(False, "Replace the folder.", common=True, group="Output")
+    private: bool = option(False, "A new repository is seen by its owner alone.", show_in_help=True)
+    license: str | None = option(None, "The Hub's name of the licence, as cc-by-4.0.", show_in_help=True)
+    update: bool = option(False, "Add a commit to a repository that has files already.", show_in_help=True)
+    output_dir: str | None = option(
+        None, "Keep what is written here; without --repo_id nothing is pushed.", show_in_help=True, group="Output"
+    )
+    overwrite: bool = option(False, "Replace the folder.", show_in_help=True, group="Output")
     seed: int = option(0, "Of val_fraction, as in training.", group="Data", ge=0, le=2**32 - 1)
 
 
@@ -124,58 +134,67 @@ class DataSetArguments(DataSourceArguments):
 class ShardArguments(DataSourceArguments):
     """Which data set is packed, and how."""
 
-    output_dir: str | None = option(None, "The folder of the shards.", common=True, group="Output")
+    output_dir: str | None = option(None, "The folder of the shards.", show_in_help=True, group="Output")
     unlabelled: bool = option(
-        False, "Pack every image below the folder, without classes and splits: for pretrain.", common=True, group="Data"
+        False,
+        "Pack every image below the folder, without classes and splits: for pretrain.",
+        show_in_help=True,
+        group="Data",
     )
-    shard_size: str = option("500MB", "Of a shard, about.", common=True, group="Output")
-    check: bool = option(False, "Read the shards of a folder again, and say whether they are whole.", common=True)
+    shard_size: str = option("500MB", "Of a shard, about.", show_in_help=True, group="Output")
+    check: bool = option(False, "Read the shards of a folder again, and say whether they are whole.", show_in_help=True)
     seed: int = option(
         0, "Of the order in which images lie in the shards, and of val_fraction.", group="Data", ge=0, le=2**32 - 1
     )
 
 
 @dataclass
-class DemoArguments(ReadsImages):
+class DemoArguments(ImageLimitsArguments):
     """Which model is shown, and to whom."""
 
-    model_name_or_path: str | None = option(None, FINE_TUNED, common=True, metavar="RUN")
-    data_dir: str | None = option(None, "Its training images, to show similar ones.", common=True)
+    model_name_or_path: str | None = option(None, MODEL_HELP, show_in_help=True, metavar="RUN")
+    data_dir: str | None = option(None, "Its training images, to show similar ones.", show_in_help=True)
     positive: list[str] | None = option(
         None,
         "Classes that are positive, together: the page says on which side of the operating point an image is.",
-        common=True,
+        show_in_help=True,
     )
     operating_point: str | None = option(
         None,
         "sensitivity=0.95, specificity=0.9, threshold=0.5 or youden (the default), chosen on the validation split.",
-        common=True,
+        show_in_help=True,
         metavar="RULE",
     )
     class_notes: str | None = option(
-        None, "CSV of class,note: what a class means, in your words.", common=True, metavar="FILE"
+        None, "CSV of class,note: what a class means, in your words.", show_in_help=True, metavar="FILE"
     )
-    host: str = option("127.0.0.1", "Address to listen on: this machine alone, unless told otherwise.", common=True)
-    port: int = option(7860, "Port to listen on.", common=True, ge=0, le=65535)
-    share: bool = option(False, "A public address through gradio's servers, for 72 hours.", common=True)
+    host: str = option(
+        "127.0.0.1", "Address to listen on: this machine alone, unless told otherwise.", show_in_help=True
+    )
+    port: int = option(7860, "Port to listen on.", show_in_help=True, ge=0, le=65535)
+    share: bool = option(False, "A public address through gradio's servers, for 72 hours.", show_in_help=True)
 
 
 @dataclass
-class ReconstructionArguments(ReadsImages):
+class ReconstructionArguments(ImageLimitsArguments):
     """Which images a masked autoencoder is to complete."""
 
-    images: list[str] | None = option(None, "Files, folders and globs.", common=True, metavar="IMAGES")
-    model_name_or_path: str | None = option(None, "An MAE .pth, a folder or a name.", common=True, also=("model",))
-    mask_ratio: float | None = option(None, "Share of hidden patches; not given: the model's own.", common=True)
-    seed: int = option(0, "Of the masks.", common=True, ge=0, le=2**32 - 1)
-    output: str = option("reconstructions.png", "The sheet to write.", common=True)
-    transforms: str | None = option(None, "Where the model has no image processor.", choices=FAMILIES, common=True)
-    norm_pix_loss: bool | None = option(
-        None, "Whether the decoder predicts normalised patches, where the checkpoint does not say.", common=True
+    images: list[str] | None = option(None, "Files, folders and globs.", show_in_help=True, metavar="IMAGES")
+    model_name_or_path: str | None = option(
+        None, "An MAE .pth, a folder or a name.", show_in_help=True, aliases=("model",)
     )
-    num_attention_heads: int | None = option(None, "Where the width does not tell.", common=True, ge=1)
-    decoder_num_attention_heads: int | None = option(None, "Where the width does not tell.", common=True, ge=1)
-    overwrite: bool = option(False, "Replace the sheet.", common=True)
+    mask_ratio: float | None = option(None, "Share of hidden patches; not given: the model's own.", show_in_help=True)
+    seed: int = option(0, "Of the masks.", show_in_help=True, ge=0, le=2**32 - 1)
+    output: str = option("reconstructions.png", "The sheet to write.", show_in_help=True)
+    transforms: str | None = option(
+        None, "Where the model has no image processor.", choices=TRANSFORM_FAMILIES, show_in_help=True
+    )
+    norm_pix_loss: bool | None = option(
+        None, "Whether the decoder predicts normalised patches, where the checkpoint does not say.", show_in_help=True
+    )
+    num_attention_heads: int | None = option(None, "Where the width does not tell.", show_in_help=True, ge=1)
+    decoder_num_attention_heads: int | None = option(None, "Where the width does not tell.", show_in_help=True, ge=1)
+    overwrite: bool = option(False, "Replace the sheet.", show_in_help=True)
 
     def __post_init__(self) -> None:
         if self.mask_ratio is not None and not 0.0 < self.mask_ratio < 1.0:
@@ -189,44 +208,46 @@ class ReportArguments:
     """Which runs are reported."""
 
     runs: list[str] | None = option(
-        None, "Output folders of finetune, crossval and evaluate.", common=True, metavar="RUN"
+        None, "Output folders of finetune, crossval and evaluate.", show_in_help=True, metavar="RUN"
     )
-    benchmark: str | None = option(None, "Show its published rows, also without a run.", common=True)
+    benchmark: str | None = option(None, "Show its published rows, also without a run.", show_in_help=True)
     split: str | None = option(
         None,
         "Not given: test where a run has it.",
         choices=("validation", "test", "selection"),
-        common=True,
+        show_in_help=True,
     )
     positive: list[str] | None = option(
-        None, "Classes that are positive, together (`--positive adenoma cancer`): against all others.", common=True
+        None,
+        "Classes that are positive, together (`--positive adenoma cancer`): against all others.",
+        show_in_help=True,
     )
     operating_point: list[str] | None = option(
         None,
         "sensitivity=0.95, specificity=0.9, threshold=0.5 or youden: chosen on the validation split, applied to the "
         "reported one; without --positive, of each class against the rest.",
-        common=True,
+        show_in_help=True,
         metavar="RULE",
     )
-    prevalence: float | None = option(None, "Of PPV and NPV; not given: that of the images.", common=True)
+    prevalence: float | None = option(None, "Of PPV and NPV; not given: that of the images.", show_in_help=True)
     subgroups: list[str] | None = option(
         None,
         "Columns of the manifest (device, centre, sex; age:50,65 makes bands): scores of each part, and whether they "
         "differ.",
-        common=True,
+        show_in_help=True,
         metavar="COLUMN",
     )
-    manifest: str | None = option(None, "The table with these columns; not given: the run's own.", common=True)
-    min_subgroup: int = option(20, "Images that a subgroup needs for its scores to be shown.", common=True, ge=1)
+    manifest: str | None = option(None, "The table with these columns; not given: the run's own.", show_in_help=True)
+    min_subgroup: int = option(20, "Images that a subgroup needs for its scores to be shown.", show_in_help=True, ge=1)
     checklist: str | None = option(
         None,
         "Fill in a reporting checklist, as far as the run's record can answer.",
         choices=("claim", "tripod-ai", "stard-ai"),
-        common=True,
+        show_in_help=True,
     )
     pdf: bool = option(
-        False, "One page for each run, to hand out: what it is, how good, where it fails, mistakes.", common=True
+        False, "One page for each run, to hand out: what it is, how good, where it fails, mistakes.", show_in_help=True
     )
     output_dir: str | None = option(
-        None, "Where the report goes; not given: the run's folder, or ./report for several.", common=True
+        None, "Where the report goes; not given: the run's folder, or ./report for several.", show_in_help=True
     )

@@ -8,18 +8,18 @@ from typing import Any
 
 from ..errors import UsageError
 
-TEXT = "is for language models"
+LANGUAGE_MODELS_ONLY = "is for language models"
 # Field -> why another value than its default is refused.
-REFUSED = {
+UNSUPPORTED_OPTIONS = {
     "label_smoothing_factor": "has no effect here: --smoothing is what smooths the labels",
     "optim_target_modules": "makes optimizer groups of its own, and layer-wise lr decay makes others",
     "average_tokens_across_devices": "counts tokens; losses are averaged over the images of all processes anyway",
-    "use_liger_kernel": TEXT,
-    "liger_kernel_config": TEXT,
-    "use_cache": TEXT,
-    "neftune_noise_alpha": TEXT,
-    "include_num_input_tokens_seen": TEXT,
-    "length_column_name": TEXT,
+    "use_liger_kernel": LANGUAGE_MODELS_ONLY,
+    "liger_kernel_config": LANGUAGE_MODELS_ONLY,
+    "use_cache": LANGUAGE_MODELS_ONLY,
+    "neftune_noise_alpha": LANGUAGE_MODELS_ONLY,
+    "include_num_input_tokens_seen": LANGUAGE_MODELS_ONLY,
+    "length_column_name": LANGUAGE_MODELS_ONLY,
     "auto_find_batch_size": (
         "would train with another batch than the record and the learning rate say: pass a smaller "
         "--per_device_train_batch_size, with --effective_batch_size to keep the updates"
@@ -53,21 +53,23 @@ BOUNDS: dict[str, dict[str, float]] = {
     ),
     **dict.fromkeys(("eval_steps", "save_steps"), {"gt": 0}),
 }
-SAMPLING = ("random", "sequential")
+SAMPLING_STRATEGIES = ("random", "sequential")
 
 
-def refuse_option(name: str, value: Any, default: Any) -> None:
+def check_trainer_option(name: str, value: Any, default: Any) -> None:
     """Raises UsageError, with the reason, for a value of an option that would do nothing, or what nobody wants."""
-    reason, off = REFUSED.get(name), value is None or value is False or value in ([], "")
+    reason, off = UNSUPPORTED_OPTIONS.get(name), value is None or value is False or value in ([], "")
     if reason and value != default and (default is True or not off):
         raise UsageError(f"--{name} {str(value).lower()} {reason}.")
-    if name == "train_sampling_strategy" and value not in SAMPLING:
-        raise UsageError(f"--{name} takes {' or '.join(SAMPLING)}, not {value}: all images are as long as each other.")
+    if name == "train_sampling_strategy" and value not in SAMPLING_STRATEGIES:
+        raise UsageError(
+            f"--{name} takes {' or '.join(SAMPLING_STRATEGIES)}, not {value}: all images are as long as each other."
+        )
     if name == "accelerator_config" and isinstance(value, dict) and value.get("split_batches"):
         raise UsageError(f"--{name} split_batches makes the batch smaller than the learning rate's rule says.")
 
 
-def refuse_written_option(name: str, value: Any) -> None:
+def check_explicit_trainer_option(name: str, value: Any) -> None:
     """The same for an option that somebody wrote, on a command line or in a recipe."""
     if value and name in SET_BY_TRANSFORMERS:
         raise UsageError(f"--{name} {SET_BY_TRANSFORMERS[name]}.")

@@ -8,21 +8,25 @@ from dataclasses import dataclass
 
 from .options import option
 
-SMOOTHED = ("cross_entropy", "focal")  # losses that know label smoothing
-LOSSES = (*SMOOTHED, "cdw", "emd")
-SAMPLINGS = {"instance_balanced": 1.0, "square_root": 0.5, "class_balanced": 0.0}  # exponents of a class's images
-AS_THEY_ARE = "instance_balanced"
-COSINE = "cosine_with_min_lr"
+SUPPORTS_LABEL_SMOOTHING = ("cross_entropy", "focal")  # losses that know label smoothing
+LOSSES = (*SUPPORTS_LABEL_SMOOTHING, "cdw", "emd")
+SAMPLING_EXPONENTS = {
+    "instance_balanced": 1.0,
+    "square_root": 0.5,
+    "class_balanced": 0.0,
+}  # exponents of a class's images
+INSTANCE_BALANCED = "instance_balanced"
+DEFAULT_LR_SCHEDULER = "cosine_with_min_lr"
 
 
 @dataclass
-class ReferenceFields:
+class MaeTrainingFields:
     """What both trainings share: linear lr scaling, warm-up in epochs, cosine to a minimum."""
 
     learning_rate: float | None = option(
         None,
         "Absolute learning rate. Not given: base_learning_rate x effective batch / 256.",
-        common=True,
+        show_in_help=True,
         group="Training",
     )
     base_learning_rate: float = option(
@@ -37,9 +41,9 @@ class ReferenceFields:
     warmup_steps: float | None = option(
         None, "Updates of warm-up, or a share of all where below 1. Not given: warmup_epochs.", group="Training"
     )
-    num_train_epochs: float = option(50.0, "Passes over the training images.", common=True, group="Training")
+    num_train_epochs: float = option(50.0, "Passes over the training images.", show_in_help=True, group="Training")
     per_device_train_batch_size: int = option(
-        64, "Images per process and forward pass.", common=True, group="Training", ge=1
+        64, "Images per process and forward pass.", show_in_help=True, group="Training", ge=1
     )
     effective_batch_size: int | None = option(
         None,
@@ -48,10 +52,10 @@ class ReferenceFields:
         ge=1,
     )
     per_device_eval_batch_size: int = option(64, "The same for evaluation.", group="Training", ge=1)
-    lr_scheduler_type: str = option(COSINE, "transformers' name of the schedule.", group="Training")
+    lr_scheduler_type: str = option(DEFAULT_LR_SCHEDULER, "transformers' name of the schedule.", group="Training")
     weight_decay: float = option(0.05, "AdamW's weight decay (not on 1-D parameters).", group="Training", ge=0)
     max_grad_norm: float = option(0.0, "Clip the gradient norm at this; 0: no clipping.", group="Training", ge=0)
-    seed: int = option(0, "Seed of everything that is random.", common=True, group="Training")
+    seed: int = option(0, "Seed of everything that is random.", show_in_help=True, group="Training")
     logging_steps: float = option(20, "Log every so many updates.", group="Output", gt=0)
     logging_nan_inf_filter: bool = option(
         False, "Hide losses that are not finite from the log; training stops on them anyway.", group="Output"
@@ -70,10 +74,12 @@ class ReferenceFields:
 
 
 @dataclass
-class FinetuningFields(ReferenceFields):
+class FinetuningFields(MaeTrainingFields):
     """The reference's fine-tuning options."""
 
-    layer_decay: float = option(0.75, "Layer-wise learning rate decay; 1 turns it off.", common=True, group="Training")
+    layer_decay: float = option(
+        0.75, "Layer-wise learning rate decay; 1 turns it off.", show_in_help=True, group="Training"
+    )
     mixup: float = option(0.0, "Alpha of mixup; 0: off.", group="Training")
     cutmix: float = option(0.0, "Alpha of CutMix; 0: off.", group="Training")
     mixup_prob: float = option(1.0, "Share of batches that are mixed.", group="Training")
@@ -81,15 +87,15 @@ class FinetuningFields(ReferenceFields):
     mixup_mode: str = option(
         "batch", "Mix per batch, pair or elem.", choices=("batch", "pair", "elem"), group="Training"
     )
-    smoothing: float = option(0.1, "Label smoothing.", common=True, group="Training")
+    smoothing: float = option(0.1, "Label smoothing.", show_in_help=True, group="Training")
     class_weights: list[str] | None = option(
-        None, "none, balanced, or one weight for each class.", common=True, group="Training"
+        None, "none, balanced, or one weight for each class.", show_in_help=True, group="Training"
     )
     sampling: str = option(
-        AS_THEY_ARE,
+        INSTANCE_BALANCED,
         "Share of an epoch that a class of n images has: in proportion to n (instance_balanced), to its square root "
         "(square_root), or as every other class (class_balanced; Kang et al., 2020).",
-        choices=tuple(SAMPLINGS),
+        choices=tuple(SAMPLING_EXPONENTS),
         group="Training",
     )
     logit_adjustment: float = option(
@@ -111,7 +117,7 @@ class FinetuningFields(ReferenceFields):
     patch_dropout: float = option(
         0.0, "Share of each image's patches that training leaves out, which is faster; 0: none.", group="Training"
     )
-    ema: float | None = option(
+    ema_decay: float | None = option(
         None,
         "Average the weights over the updates with this decay, as 0.999; the average is judged and saved.",
         group="Training",
@@ -139,22 +145,22 @@ class FinetuningFields(ReferenceFields):
 
 
 @dataclass
-class PretrainingFields(ReferenceFields):
+class PretrainingFields(MaeTrainingFields):
     """The reference's pre-training options."""
 
     base_learning_rate: float = option(
-        1.5e-4, "Learning rate for an effective batch of 256.", common=True, group="Training"
+        1.5e-4, "Learning rate for an effective batch of 256.", show_in_help=True, group="Training"
     )
     min_learning_rate: float = option(0.0, "Where the cosine ends.", group="Training")
-    warmup_epochs: float = option(40.0, "Epochs of linear warm-up from 0.", common=True, group="Training")
-    num_train_epochs: float = option(400.0, "Passes over the training images.", common=True, group="Training")
+    warmup_epochs: float = option(40.0, "Epochs of linear warm-up from 0.", show_in_help=True, group="Training")
+    num_train_epochs: float = option(400.0, "Passes over the training images.", show_in_help=True, group="Training")
     adam_beta2: float = option(0.95, "AdamW's beta2.", group="Training", ge=0, lt=1)
     mask_ratio: float | None = option(
         None,
         "Share of hidden patches, between 0 and 1; not given: the checkpoint's, or 0.75.",
-        common=True,
+        show_in_help=True,
         group="Training",
     )
     norm_pix_loss: bool | None = option(
-        None, "Predict normalised patches; not given: the checkpoint's, or false.", common=True, group="Training"
+        None, "Predict normalised patches; not given: the checkpoint's, or false.", show_in_help=True, group="Training"
     )

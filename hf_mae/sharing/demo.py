@@ -11,101 +11,110 @@ from PIL import Image
 
 from ..compat.transformers import StockModel
 from ..errors import UsageError
-from ..evaluation.doubt import Doubt, features_kept
 from ..evaluation.scores import softmax
-from ..files.writing import write_csv
+from ..evaluation.uncertainty import Uncertainty, capture_features
+from ..files.atomic import write_csv
 from ..models.ensemble import first_member
-from ..models.parts import is_vit
-from .space_app import MEGABYTES, PIXELS, SEEN, SIMILAR, VIDEO_MEGABYTES, Facts, Mistake, Shown
+from ..models.introspection import is_vit
+from .space_app import (
+    INPUT_CAPTION,
+    MAX_IMAGE_MB,
+    MAX_PIXELS,
+    MAX_VIDEO_MB,
+    NUM_SIMILAR,
+    DemoMetadata,
+    DemoModel,
+    UserError,
+)
 
 LOOPBACK = "127.0.0.1"
-LEVEL = 0.9  # of the sets of classes
+COVERAGE = 0.9  # of the sets of classes
 
 
-class Classifier(Shown):
+class Classifier(DemoModel):
     """A model with what the page shows of it.
 
     Args:
         model, processor: of `models.loading.load_classifier`.
         training: `EvaluationImages` that are looked through for similar ones; None: no such gallery.
-        doubt: what the model does not know; None: that is not known.
+        uncertainty: what the model does not know; None: that is not known.
     """
 
     def __init__(
         self,
         model: StockModel,
         processor: Any,
-        facts: Facts | None = None,
+        metadata: DemoMetadata | None = None,
         training: Any = None,
         batch_size: int = 32,
-        doubt: Doubt | None = None,
+        uncertainty: Uncertainty | None = None,
     ):
-        super().__init__(model, processor, facts or Facts("", ""))
-        self.doubt = doubt
+        super().__init__(model, processor, metadata or DemoMetadata("", ""))
+        self.uncertainty = uncertainty
         self.training = training
         self.has_similar = training is not None
         if training is not None:
-            self._remember(batch_size)
+            self._index_training_images(batch_size)
 
     def read(self, path: str) -> Image.Image:
         """As `Shown.read`, of every format that the package reads, and with its rule for grey levels."""
-        from ..data.files import readable_suffixes
-        from ..data.opening import open_image, reason_of, to_rgb
+        from ..data.image_files import readable_suffixes
+        from ..data.image_io import open_image, summarize_image_error, to_rgb
 
-        name = self.checked(path, readable_suffixes(), MEGABYTES)
+        name = self.check_upload(path, readable_suffixes(), MAX_IMAGE_MB)
         try:
             with open_image(path) as image:
-                if image.width * image.height > PIXELS:
-                    raise Mistake(f"{name} has more than {PIXELS / 1e6:g} million pixels.")
+                if image.width * image.height > MAX_PIXELS:
+                    raise UserError(f"{name} has more than {MAX_PIXELS / 1e6:g} million pixels.")
                 return to_rgb(image)
-        except Mistake:
+        except UserError:
             raise
         except UsageError as error:
-            raise Mistake(str(error)) from None
+            raise UserError(str(error)) from None
         except Exception as error:  # PIL raises whatever the format's plugin does
-            raise Mistake(f"{name} cannot be read as an image ({reason_of(error, path)}).") from None
+            raise UserError(f"{name} cannot be read as an image ({summarize_image_error(error, path)}).") from None
 
-    def frames(self, path: str) -> Iterator[tuple[float, Image.Image]]:
+    def iter_frames(self, path: str) -> Iterator[tuple[float, Image.Image]]:
         """As `Shown.frames`, with the package's bounds and true times where the rate changes."""
-        from ..data.opening import reason_of
-        from ..data.videos import VIDEO_SUFFIXES, frames
+        from ..data.image_io import summarize_image_error
+        from ..data.videos import VIDEO_SUFFIXES, iter_frames
 
-        name = self.checked(path, VIDEO_SUFFIXES, VIDEO_MEGABYTES)
+        name = self.check_upload(path, VIDEO_SUFFIXES, MAX_VIDEO_MB)
         try:
-            yield from frames(path, 1.0)
+            yield from iter_frames(path, 1.0)
         except OSError as error:
-            raise Mistake(f"{name} cannot be read as a video ({reason_of(error, path)}).") from None
+            raise UserError(f"{name} cannot be read as a video ({summarize_image_error(error, path)}).") from None
 
     def remarks(self, image: Image.Image, logits: torch.Tensor) -> list[str]:
         """The set of classes of level `LEVEL`, and whether the image is unlike the training images."""
-        if self.doubt is None:
+        if self.uncertainty is None:
             return []
-        (held,) = self.doubt.sets.sets(softmax(logits[None].numpy()), LEVEL)
+        (held,) = self.uncertainty.conformal_sets.predict_sets(softmax(logits[None].numpy()), COVERAGE)
         names = [name for name, inside in zip(self.names, held, strict=True) if inside]
-        found = [f"Set that holds the class of {100 * LEVEL:.0f} % of images: {', '.join(names) or 'none'}."]
-        if self.doubt.outliers is not None:
-            with torch.inference_mode(), features_kept(self.model) as features:
-                self.model(pixel_values=self.prepared(image))
-                (value,) = self.doubt.outliers.p_values(features())
-            if value <= self.doubt.outliers.bound:
+        found = [f"Set that holds the class of {100 * COVERAGE:.0f} % of images: {', '.join(names) or 'none'}."]
+        if self.uncertainty.ood is not None:
+            with torch.inference_mode(), capture_features(self.model) as features:
+                self.model(pixel_values=self.preprocess(image))
+                (value,) = self.uncertainty.ood.p_values(features())
+            if value <= self.uncertainty.ood.p_value_threshold:
                 found.append("**This image is unlike those that the model was trained on: its scores say nothing.**")
         return found
 
-    def pictures(self, image: Image.Image) -> list[tuple[Image.Image, str]]:
+    def visualizations(self, image: Image.Image) -> list[tuple[Image.Image, str]]:
         """The image as the model sees it, under Grad-CAM and under attention rollout (of an ensemble, its first
         member's)."""
         from ..reporting.explanations import GRAD_CAM, ROLLOUT, explain_batch
 
         if not is_vit(self.model.config):
-            return [(self.seen(self.prepared(image)[0]), SEEN)]
-        (found,) = explain_batch(first_member(self.model), self.processor, self.prepared(image), [""])
+            return [(self.denormalize(self.preprocess(image)[0]), INPUT_CAPTION)]
+        (found,) = explain_batch(first_member(self.model), self.processor, self.preprocess(image), [""])
         return [
-            (found.image, SEEN),
+            (found.image, INPUT_CAPTION),
             (found.grad_cam, f"{GRAD_CAM} of {found.target}"),
             (found.rollout, ROLLOUT),
         ]
 
-    def similar(self, image: Image.Image) -> list[tuple[Image.Image, str]]:
+    def similar_images(self, image: Image.Image) -> list[tuple[Image.Image, str]]:
         """The training images whose features are nearest, with their class.
 
         Nearness is the cosine of features less the training set's mean: without that, all features point the same way,
@@ -113,8 +122,10 @@ class Classifier(Shown):
         """
         if self.training is None:
             return []
-        nearness = self.features @ _unit(self._features(self.prepared(image)) - self.centre)[0]
-        chosen = np.argsort(-nearness)[:SIMILAR]
+        nearness = (
+            self.features @ _normalize_rows(self._extract_features(self.preprocess(image)) - self.mean_features)[0]
+        )
+        chosen = np.argsort(-nearness)[:NUM_SIMILAR]
         return [
             (self.training.pixels[int(i)], f"{self.names[int(self.training.labels[i])]} ({nearness[i]:.2f})")
             for i in chosen
@@ -125,31 +136,33 @@ class Classifier(Shown):
         write_csv(path, head, rows)
 
     @torch.inference_mode()
-    def _features(self, pixel_values: torch.Tensor) -> np.ndarray:
+    def _extract_features(self, pixel_values: torch.Tensor) -> np.ndarray:
         """What the head (of an ensemble, its first member's) reads: (images, width)."""
-        with features_kept(self.model) as features:
+        with capture_features(self.model) as features:
             self.model(pixel_values=pixel_values)
             return features()[-1]
 
-    def _remember(self, batch_size: int) -> None:
+    def _index_training_images(self, batch_size: int) -> None:
         """Keeps the features of all training images."""
         from tqdm.auto import tqdm
 
-        from ..data.images import collate
+        from ..data.torch_datasets import collate
 
         loader = torch.utils.data.DataLoader(self.training, batch_size, collate_fn=collate)
         batches = tqdm(loader, desc="Looking at the training images", unit="batch", delay=1)
-        found = np.concatenate([self._features(batch["pixel_values"].to(self.model.device)) for batch in batches])
-        self.centre = found.mean(0)
-        self.features = _unit(found - self.centre)
+        found = np.concatenate(
+            [self._extract_features(batch["pixel_values"].to(self.model.device)) for batch in batches]
+        )
+        self.mean_features = found.mean(0)
+        self.features = _normalize_rows(found - self.mean_features)
 
 
-def _unit(features: np.ndarray) -> np.ndarray:
+def _normalize_rows(features: np.ndarray) -> np.ndarray:
     """Rows of length 1; one that is nothing stays nothing."""
     return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
 
 
-def reach_ourselves(host: str) -> None:
+def bypass_proxy_for_localhost(host: str) -> None:
     """Lets gradio's look at its own page go past a proxy of the environment, which does not know this machine."""
     for name in ("no_proxy", "NO_PROXY"):
         known = [part for part in os.environ.get(name, "").split(",") if part.strip()]

@@ -19,15 +19,15 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
-from ..errors import UsageError, counted, one_line
-from ..evaluation.confusion import TITLES, names_in
-from ..runs.record import ALL_RESULTS, BEGUN, run_name
-from ..runs.record_files import read_record
-from ..settings.fill import can_only_be_a_path
+from ..errors import UsageError, pluralize, summarize_exception
+from ..evaluation.confusion import TITLES, available_metric_names
+from ..runs.record import ALL_RESULTS, RUN_STARTED, run_name
+from ..runs.record_io import read_record
+from ..settings.parse import looks_like_path
 
 logger = logging.getLogger(__name__)
 # What a run needs to go on, or its tracker keeps, and nobody else can use.
-PATHS = (
+LOCAL_PATH_SETTINGS = (
     "model_name_or_path",
     "data_dir",
     "output_dir",
@@ -37,17 +37,17 @@ PATHS = (
     "class_map",
     "teacher",
 )
-NOT_PUBLISHED = (
+UNPUBLISHED_PATTERNS = (
     *("checkpoint-*", "runs", "*.bin", "*.pt", "*.pth", "trainer_state.json", ".*", "seed-*", "fold-*"),
-    BEGUN,
+    RUN_STARTED,
 )
 
 
-def files_of(run: Path, leave_out: list[str] | None = None) -> list[Path]:
+def list_published_files(run: Path, ignore_patterns: list[str] | None = None) -> list[Path]:
     """The files of a run that are published, relative to it.
 
     Args:
-        leave_out: patterns of others that are not, as `predictions_*.csv`.
+        ignore_patterns: patterns of others that are not, as `predictions_*.csv`.
 
     Raises:
         UsageError: the folder holds no finished run.
@@ -56,7 +56,7 @@ def files_of(run: Path, leave_out: list[str] | None = None) -> list[Path]:
         if not (run / name).is_file():
             raise UsageError(f"{run} is no finished run: it has no {name}.")
     read_record(run)  # of a damaged one, or another tool's, a sentence
-    patterns = [*NOT_PUBLISHED, *(leave_out or [])]
+    patterns = [*UNPUBLISHED_PATTERNS, *(ignore_patterns or [])]
 
     def published(path: Path) -> bool:
         return not any(fnmatch.fnmatch(part, pattern) for part in path.parts for pattern in patterns)
@@ -65,7 +65,7 @@ def files_of(run: Path, leave_out: list[str] | None = None) -> list[Path]:
 
 
 @contextmanager
-def _in_a_sentence(repo_id: str) -> Iterator[None]:
+def _reraise_as_usage_error(repo_id: str) -> Iterator[None]:
     """Turns what the Hub and the network say into one sentence."""
     try:
         yield
@@ -77,7 +77,7 @@ def _in_a_sentence(repo_id: str) -> Iterator[None]:
         raise UsageError(f"{repo_id} is no name of a repository: it is USER/NAME ({error}).") from None
     except HfHubHTTPError as error:
         status = error.response.status_code
-        reason = " ".join(error.server_message.split()) if error.server_message else one_line(error)
+        reason = " ".join(error.server_message.split()) if error.server_message else summarize_exception(error)
         if status == 401:
             raise UsageError(f"The Hub does not accept the token ({reason}): run `hf auth login` again.") from None
         if status == 403:
@@ -112,7 +112,7 @@ def check_target(
     """
     api = HfApi()
     name = repo_id or default_name
-    with _in_a_sentence(name):
+    with _reraise_as_usage_error(name):
         user = api.whoami()["name"]
         name = name if "/" in name else f"{user}/{name}"
         try:
@@ -122,19 +122,19 @@ def check_target(
     files = [sibling.rfilename for sibling in info.siblings or [] if sibling.rfilename != ".gitattributes"]
     if files and not update:
         raise UsageError(
-            f"{name} exists already, with {counted(len(files), 'file')}: choose another --repo_id, or pass --update to "
+            f"{name} exists already, with {pluralize(len(files), 'file')}: choose another --repo_id, or pass --update to "
             "add a commit to it."
         )
     return name, True
 
 
-def push(
+def push_run(
     run: str | Path,
     repo_id: str | None = None,
     *,
     private: bool = False,
     update: bool = False,
-    leave_out: list[str] | None = None,
+    ignore_patterns: list[str] | None = None,
 ) -> str:
     """Uploads a finished run in one commit; weights that an interrupted push has sent are not sent again.
 
@@ -142,7 +142,7 @@ def push(
         run: an output folder of finetune or pretrain.
         repo_id: `USER/NAME`; not given: the folder's name, of the token's owner.
         update: add a commit to a repository that has files already.
-        leave_out: patterns of files that stay here.
+        ignore_patterns: patterns of files that stay here.
 
     Returns:
         The URL of the repository.
@@ -151,15 +151,15 @@ def push(
         UsageError: as of `files_of` and `check_target`.
     """
     folder = Path(run)
-    files = files_of(folder, leave_out)
+    files = list_published_files(folder, ignore_patterns)
     name, exists = check_target(repo_id, update, run_name(folder))
-    changed = {"README.md": _card(folder, name), "recipe.yaml": _portable(folder / "recipe.yaml")}
+    changed = {"README.md": _make_hub_card(folder, name), "recipe.yaml": _make_portable_recipe(folder / "recipe.yaml")}
     contents = {path.as_posix(): changed.get(path.as_posix()) or folder / path for path in files}
     if (results := _eval_results(folder)) is not None:
         contents[f"{constants.EVAL_RESULTS_FOLDER}/hf_mae.yaml"] = results
     message = f"Model, card, figures and results of {folder.name}"
     if named := [str(path) for path in files if path.suffix == ".csv"]:
-        logger.info("%s name image files (--leave_out '*.csv' keeps them here).", " and ".join(named))
+        logger.info("%s name image files (--ignore_patterns '*.csv' keeps them here).", " and ".join(named))
     return push_files(contents, name, exists=exists, private=private, message=message)
 
 
@@ -188,58 +188,58 @@ def push_files(
     """
     api = HfApi()
     operations = [CommitOperationAdd(path, content) for path, content in contents.items()]
-    with _in_a_sentence(repo_id):
+    with _reraise_as_usage_error(repo_id):
         if not exists:
             api.create_repo(repo_id, private=private, repo_type=repo_type, space_sdk=space_sdk)
         commit = api.create_commit(repo_id, operations, commit_message=message, repo_type=repo_type)
     megabytes = sum(operation.upload_info.size for operation in operations) / 1e6
-    logger.info("%s (%.1f MB) in one commit: %s", counted(len(contents), "file"), megabytes, ", ".join(contents))
+    logger.info("%s (%.1f MB) in one commit: %s", pluralize(len(contents), "file"), megabytes, ", ".join(contents))
     logger.info("Commit %s", commit.oid)
     return f"{constants.ENDPOINT}/{'' if repo_type == 'model' else f'{repo_type}s/'}{repo_id}"
 
 
-def _portable(path: Path) -> bytes | None:
+def _make_portable_recipe(path: Path) -> bytes | None:
     """A recipe that another machine can follow: names of folders and files of this one become comments."""
-    return _without_paths(path.read_text(encoding="utf-8")).encode() if path.is_file() else None
+    return _comment_out_local_paths(path.read_text(encoding="utf-8")).encode() if path.is_file() else None
 
 
-def _without_paths(text: str) -> str:
+def _comment_out_local_paths(text: str) -> str:
     """YAML lines of settings that are paths of this machine, as comments that say what to give."""
 
     def line(found: re.Match[str]) -> str:
         name, value = found[1], found[2].strip("'\" ")
-        may_be_an_id = name in ("model_name_or_path", "data_dir") and not can_only_be_a_path(value)
+        may_be_an_id = name in ("model_name_or_path", "data_dir") and not looks_like_path(value)
         if may_be_an_id and not Path(value).exists():
             return found[0]
         return f"# {name}: yours (here it was {Path(value).name})"
 
-    return re.sub(rf"^({'|'.join(PATHS)}): (.*)$", line, text, flags=re.MULTILINE)
+    return re.sub(rf"^({'|'.join(LOCAL_PATH_SETTINGS)}): (.*)$", line, text, flags=re.MULTILINE)
 
 
 def _eval_results(folder: Path) -> bytes | None:
     """The scores on a data set of the Hub, in the Hub's format; None: the data is none."""
     record = read_record(folder)
     data = record.data.data_dir
-    if can_only_be_a_path(data) or "/" not in data or Path(data).exists():
+    if looks_like_path(data) or "/" not in data or Path(data).exists():
         return None
     entries = [
         EvalResultEntry(dataset_id=data, task_id=split, value=round(scores[name], 6), notes=f"{TITLES[name]}, {split}")
         for split, scores in record.scores.items()
-        for name in names_in(scores)
+        for name in available_metric_names(scores)
     ]
     return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False).encode() if entries else None
 
 
-def _card(folder: Path, repo_id: str) -> bytes:
+def _make_hub_card(folder: Path, repo_id: str) -> bytes:
     """The model card, its snippets with the name that the model has on the Hub, its recipe without local paths."""
-    text = _without_paths((folder / "README.md").read_text(encoding="utf-8"))
+    text = _comment_out_local_paths((folder / "README.md").read_text(encoding="utf-8"))
     own = run_name(folder)
     for before, after in (('model="{}"', 'model="{}"'), ("--model_name_or_path {} ", "--model_name_or_path {} ")):
         text = text.replace(before.format(own), after.format(repo_id))
     return text.encode()
 
 
-def push_when_done(args) -> Callable[[], None]:
+def schedule_push(args) -> Callable[[], None]:
     """What `--push_to_hub` asks of a training: looks before it starts whether the push can be done, and returns what
     does it at the end.
 
@@ -259,7 +259,7 @@ def push_when_done(args) -> Callable[[], None]:
 
     def done() -> None:
         try:
-            url = push(args.output_dir, name, private=bool(args.hub_private_repo), update=resumed)
+            url = push_run(args.output_dir, name, private=bool(args.hub_private_repo), update=resumed)
         except UsageError as error:
             raise UsageError(
                 f"The run is done, but not pushed. {error} Then: hf-mae push {args.output_dir} --repo_id {name}"

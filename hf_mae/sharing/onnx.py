@@ -10,16 +10,16 @@ from torch import Tensor, nn
 
 from ..compat.transformers import StockModel
 from ..evaluation.metrics import classification_scores
-from ..models.parts import CHANNELS, input_size
+from ..models.introspection import NUM_CHANNELS, input_size
 
 TOLERANCE = 1e-4  # of the float32 logits
-RANDOM_IMAGES = 4
-FOLDER = "onnx"  # where transformers.js looks for them, beside config.json
-FLOAT32, INT8 = f"{FOLDER}/model.onnx", f"{FOLDER}/model_quantized.onnx"
-EXAMPLE = Path(__file__).parent / "onnx_example.py"
+NUM_RANDOM_IMAGES = 4
+ONNX_DIR = "onnx"  # where transformers.js looks for them, beside config.json
+FLOAT32, INT8 = f"{ONNX_DIR}/model.onnx", f"{ONNX_DIR}/model_quantized.onnx"
+EXAMPLE_SCRIPT = Path(__file__).parent / "onnx_example.py"
 
 
-class _Logits(nn.Module):
+class _LogitsOnly(nn.Module):
     """A classifier that gives its logits alone."""
 
     def __init__(self, model: StockModel):
@@ -30,7 +30,7 @@ class _Logits(nn.Module):
         return self.model(pixel_values=pixel_values).logits
 
 
-def export(model: StockModel, path: Path) -> None:
+def export_to_onnx(model: StockModel, path: Path) -> None:
     """Writes ONNX: `pixel_values` (batch, 3, height, width) float32 -> `logits` (batch, classes), for any batch.
 
     Args:
@@ -38,8 +38,8 @@ def export(model: StockModel, path: Path) -> None:
     """
     size = input_size(model)
     torch.onnx.export(
-        _Logits(model).eval(),
-        (torch.zeros(2, CHANNELS, size, size),),
+        _LogitsOnly(model).eval(),
+        (torch.zeros(2, NUM_CHANNELS, size, size),),
         path,
         input_names=["pixel_values"],
         output_names=["logits"],
@@ -50,7 +50,7 @@ def export(model: StockModel, path: Path) -> None:
     )
 
 
-def quantize(source: Path, destination: Path) -> None:
+def quantize_to_int8(source: Path, destination: Path) -> None:
     """Weights in int8, one scale for each output channel; activations are scaled as they come."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -61,19 +61,21 @@ def quantize(source: Path, destination: Path) -> None:
         logging.getLogger().disabled = False
 
 
-def session(path: Path):
+def create_session(path: Path):
     """An onnxruntime session on the CPU."""
     import onnxruntime
 
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
-def logits_of(onnx_session, batches: list[np.ndarray]) -> np.ndarray:
+def compute_onnx_logits(onnx_session, batches: list[np.ndarray]) -> np.ndarray:
     """Logits (images, classes)."""
     return np.concatenate([onnx_session.run(["logits"], {"pixel_values": batch})[0] for batch in batches])
 
 
-def compare(logits: np.ndarray, expected: np.ndarray, labels: np.ndarray | None, names: list[str]) -> dict[str, float]:
+def compare_logits(
+    logits: np.ndarray, expected: np.ndarray, labels: np.ndarray | None, names: list[str]
+) -> dict[str, float]:
     """How an exported model's logits compare with PyTorch's."""
     found = {
         "largest_difference": float(np.abs(logits - expected).max()),
@@ -84,17 +86,17 @@ def compare(logits: np.ndarray, expected: np.ndarray, labels: np.ndarray | None,
     return found
 
 
-def report(checked: dict[str, Any], sizes: dict[str, float]) -> str:
+def format_onnx_report(check_results: dict[str, Any], sizes_mb: dict[str, float]) -> str:
     """What the check found, a few lines."""
-    lines = [f"Checked on {checked['images']} images ({checked['of']}):"]
+    lines = [f"Checked on {check_results['images']} images ({check_results['of']}):"]
     for kind, file in (("float32", FLOAT32), ("int8", INT8)):
-        if kind in checked:
-            row = checked[kind]
+        if kind in check_results:
+            row = check_results[kind]
             accuracy = f", accuracy {100 * row['accuracy']:.2f} %" if "accuracy" in row else ""
             lines.append(
-                f"  {file:16} {sizes[file]:8.1f} MB  largest difference of a logit {row['largest_difference']:.2g}, "
+                f"  {file:16} {sizes_mb[file]:8.1f} MB  largest difference of a logit {row['largest_difference']:.2g}, "
                 f"same class {100 * row['agreement']:.2f} %{accuracy}"
             )
-    if "pytorch" in checked:
-        lines.append(f"  {'PyTorch':28}  accuracy {100 * checked['pytorch']['accuracy']:.2f} %")
+    if "pytorch" in check_results:
+        lines.append(f"  {'PyTorch':28}  accuracy {100 * check_results['pytorch']['accuracy']:.2f} %")
     return "\n".join(lines)

@@ -8,13 +8,13 @@ import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
-here = Path(__file__).parent
-names = json.loads((here / "config.json").read_text())["id2label"]
-prepare = json.loads((here / "preprocessor_config.json").read_text())
-model = onnxruntime.InferenceSession(here / (sys.argv.pop(1) if sys.argv[1].endswith(".onnx") else "onnx/model.onnx"))
+folder = Path(__file__).parent
+names = json.loads((folder / "config.json").read_text())["id2label"]
+preprocessing = json.loads((folder / "preprocessor_config.json").read_text())
+model = onnxruntime.InferenceSession(folder / (sys.argv.pop(1) if sys.argv[1].endswith(".onnx") else "onnx/model.onnx"))
 
 
-def eight_bits(image: Image.Image) -> Image.Image:
+def to_8bit(image: Image.Image) -> Image.Image:
     """Grey levels of 10 to 16 bits as 8, as hf_mae does in training."""
     if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
         return image
@@ -25,21 +25,25 @@ def eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint(255 * levels / white).astype(np.uint8))
 
 
-def pixels(path: str) -> np.ndarray:
+def load_pixels(path: str) -> np.ndarray:
     """An image file as the model wants it: (1, 3, height, width) float32."""
     opened = Image.open(path, formats=("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM"))  # none starts a program
-    image, size = eight_bits(ImageOps.exif_transpose(opened)).convert("RGB"), prepare["size"]
+    image, size = to_8bit(ImageOps.exif_transpose(opened)).convert("RGB"), preprocessing["size"]
     if edge := size.get("shortest_edge"):
-        image = image.resize([edge * side // min(image.size) for side in image.size], prepare["resample"])
-        left, top = ((side - prepare["crop_size"][name]) // 2 for side, name in zip(image.size, ("width", "height")))
-        image = image.crop((left, top, left + prepare["crop_size"]["width"], top + prepare["crop_size"]["height"]))
+        image = image.resize([edge * side // min(image.size) for side in image.size], preprocessing["resample"])
+        left, top = (
+            (side - preprocessing["crop_size"][name]) // 2 for side, name in zip(image.size, ("width", "height"))
+        )
+        image = image.crop(
+            (left, top, left + preprocessing["crop_size"]["width"], top + preprocessing["crop_size"]["height"])
+        )
     else:
-        image = image.resize((size["width"], size["height"]), prepare["resample"])
-    values = (np.asarray(image) / 255 - prepare["image_mean"]) / prepare["image_std"]
+        image = image.resize((size["width"], size["height"]), preprocessing["resample"])
+    values = (np.asarray(image) / 255 - preprocessing["image_mean"]) / preprocessing["image_std"]
     return values.astype(np.float32).transpose(2, 0, 1)[None]
 
 
 for path in sys.argv[1:]:
-    logits = model.run(None, {"pixel_values": pixels(path)})[0][0]
+    logits = model.run(None, {"pixel_values": load_pixels(path)})[0][0]
     scores = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
     print(path, *(f"{names[str(i)]} {scores[i]:.3f}" for i in scores.argsort()[::-1][:3]))

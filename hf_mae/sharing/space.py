@@ -8,46 +8,46 @@ from pathlib import Path
 import yaml
 
 from . import hub
-from .space_app import Facts
+from .space_app import DemoMetadata
 
 REQUIREMENTS = ("torch", "torchvision", "transformers", "pillow", "opencv-python-headless")
 
 
-def space_files(facts: Facts) -> dict[str, bytes]:
+def build_space_files(metadata: DemoMetadata) -> dict[str, bytes]:
     """The files of a Space: it runs without hf_mae.
 
     Args:
-        facts: whose `model` is the USER/NAME that the page loads.
+        metadata: whose `model` is the USER/NAME that the page loads.
     """
     card = {
-        "title": facts.title[:30],
+        "title": metadata.title[:30],
         "sdk": "gradio",
         "sdk_version": version("gradio"),
         "python_version": "3.12",
         "app_file": "app.py",
-        "models": [facts.model],
+        "models": [metadata.model],
         "pinned": False,
         "short_description": "Image classification, for research",
     }
     head = yaml.safe_dump(card, sort_keys=False, allow_unicode=True)
-    where = f"[{facts.model}](https://huggingface.co/{facts.model})"
+    where = f"[{metadata.model}](https://huggingface.co/{metadata.model})"
     text = f"---\n{head}---\n\nThe page of {where}: for research, no medical device.\n"
     return {
         "app.py": Path(__file__).with_name("space_app.py").read_bytes(),
-        "demo.json": json.dumps(asdict(facts), indent=2, ensure_ascii=False).encode(),
+        "demo.json": json.dumps(asdict(metadata), indent=2, ensure_ascii=False).encode(),
         "requirements.txt": "".join(f"{name}\n" for name in REQUIREMENTS).encode(),
         "README.md": text.encode(),
     }
 
 
-def push_space(facts: Facts, repo_id: str, *, exists: bool, private: bool) -> str:
+def push_space(metadata: DemoMetadata, repo_id: str, *, exists: bool, private: bool) -> str:
     """Uploads the Space in one commit; `repo_id` and `exists` are of `hub.check_target`. Returns its URL."""
     return hub.push_files(
-        space_files(facts),
+        build_space_files(metadata),
         repo_id,
         exists=exists,
         private=private,
-        message=f"The page of {facts.model}",
+        message=f"The page of {metadata.model}",
         repo_type="space",
         space_sdk="gradio",
     )

@@ -18,19 +18,19 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-TOP, SIMILAR = 5, 6
-MEGABYTES = 20  # of an uploaded image, at most
-VIDEO_MEGABYTES = 100
-PIXELS = 50_000_000  # of a decoded one
-FILES, FRAMES, SECONDS = 500, 600, 300  # of one folder or video: files, frames, and time for all of them
-WAITING = 100  # requests, at most; who comes later is told so
-KEPT = 3600  # seconds that an upload is kept on this machine's disk
+TOP_K, NUM_SIMILAR = 5, 6
+MAX_IMAGE_MB = 20  # of an uploaded image, at most
+MAX_VIDEO_MB = 100
+MAX_PIXELS = 50_000_000  # of a decoded one
+MAX_FILES, MAX_FRAMES, MAX_SECONDS = 500, 600, 300  # of one folder or video: files, frames, and time for all of them
+MAX_QUEUE_SIZE = 100  # requests, at most; who comes later is told so
+UPLOAD_LIFETIME_SECONDS = 3600  # seconds that an upload is kept on this machine's disk
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-MANY = "Too many files"
-SEEN = "as it is seen"
-NOTE = "For research: not a medical device, and no diagnosis."
-PHONE = """
+TOO_MANY_FILES = "Too many files"
+INPUT_CAPTION = "as it is seen"
+DISCLAIMER = "For research: not a medical device, and no diagnosis."
+MOBILE_CSS = """
 @media (max-width: 600px) {
   .pictures .grid-container { grid-template-columns: repeat(2, minmax(0, 1fr)) !important; }
   .gradio-container { padding: 4px !important; }
@@ -38,18 +38,18 @@ PHONE = """
 """
 
 
-class Mistake(ValueError):
+class UserError(ValueError):
     """What a visitor is told, in a sentence."""
 
 
 @dataclass
-class Facts:
+class DemoMetadata:
     """What the page says of the model.
 
     Args:
         title: of the page.
         model: a folder, or USER/NAME.
-        about: sentences: what it is, what it was trained on, how good it is.
+        description: sentences: what it is, what it was trained on, how good it is.
         temperature: by which logits are divided, so that scores say how often they are right.
         class_temperatures: in its place, those of the class that is predicted.
         classes: by class, what it means when the model says it.
@@ -60,7 +60,7 @@ class Facts:
 
     title: str
     model: str
-    about: list[str] = field(default_factory=list)
+    description: list[str] = field(default_factory=list)
     temperature: float = 1.0
     class_temperatures: dict[str, float] = field(default_factory=dict)
     classes: dict[str, str] = field(default_factory=dict)
@@ -69,7 +69,7 @@ class Facts:
     operating_point: str = ""
 
 
-class Shown:
+class DemoModel:
     """A stock classifier, and what the page shows of an image.
 
     Args:
@@ -78,8 +78,8 @@ class Shown:
 
     has_similar = False
 
-    def __init__(self, model: Any, processor: Any, facts: Facts):
-        self.model, self.processor, self.facts = model, processor, facts
+    def __init__(self, model: Any, processor: Any, metadata: DemoMetadata):
+        self.model, self.processor, self.metadata = model, processor, metadata
         self.names = [model.config.id2label[index] for index in range(len(model.config.id2label))]
 
     def read(self, path: str) -> Image.Image:
@@ -88,29 +88,29 @@ class Shown:
         Raises:
             Mistake: it is none.
         """
-        name = self.checked(path, SUFFIXES, MEGABYTES)
+        name = self.check_upload(path, SUFFIXES, MAX_IMAGE_MB)
         try:
             with Image.open(path, formats=FORMATS) as image:
-                if image.width * image.height > PIXELS:
-                    raise Mistake(f"{name} has more than {PIXELS / 1e6:g} million pixels.")
+                if image.width * image.height > MAX_PIXELS:
+                    raise UserError(f"{name} has more than {MAX_PIXELS / 1e6:g} million pixels.")
                 if image.mode.startswith(("I", "F")):
-                    raise Mistake(f"{name} has more than 256 levels: save it with 8 bits.")
+                    raise UserError(f"{name} has more than 256 levels: save it with 8 bits.")
                 return ImageOps.exif_transpose(image).convert("RGB")
-        except Mistake:
+        except UserError:
             raise
         except Exception:  # PIL raises whatever the format's plugin does
-            raise Mistake(f"{name} cannot be read as an image.") from None
+            raise UserError(f"{name} cannot be read as an image.") from None
 
-    def checked(self, path: str, suffixes: tuple[str, ...], megabytes: int) -> str:
+    def check_upload(self, path: str, suffixes: tuple[str, ...], megabytes: int) -> str:
         """The name of an uploaded file that may be opened."""
         name = os.path.basename(path)
         if not name.lower().endswith(suffixes):
-            raise Mistake(f"{name} is no image file ({', '.join(suffixes)}).")
+            raise UserError(f"{name} is no image file ({', '.join(suffixes)}).")
         if os.path.getsize(path) > megabytes * 1e6:
-            raise Mistake(f"{name} is larger than {megabytes} MB.")
+            raise UserError(f"{name} is larger than {megabytes} MB.")
         return name
 
-    def frames(self, path: str) -> Iterator[tuple[float, Image.Image]]:
+    def iter_frames(self, path: str) -> Iterator[tuple[float, Image.Image]]:
         """The frame of every second of a video.
 
         Raises:
@@ -121,7 +121,7 @@ class Shown:
         video = cv2.VideoCapture(path)
         rate, number = video.get(cv2.CAP_PROP_FPS), 0
         if not video.isOpened() or not rate > 0:
-            raise Mistake(f"{os.path.basename(path)} cannot be read as a video.")
+            raise UserError(f"{os.path.basename(path)} cannot be read as a video.")
         while video.grab():
             if number % max(1, round(rate)) == 0:
                 good, pixels = video.retrieve()
@@ -130,38 +130,38 @@ class Shown:
             number += 1
         video.release()
 
-    def prepared(self, image: Image.Image) -> torch.Tensor:
+    def preprocess(self, image: Image.Image) -> torch.Tensor:
         """(1, 3, height, width)."""
         return self.processor([image], return_tensors="pt")["pixel_values"].to(self.model.device)
 
     @torch.inference_mode()
     def logits(self, image: Image.Image) -> torch.Tensor:
         """(classes,)."""
-        return self.model(pixel_values=self.prepared(image)).logits[0].float().cpu()
+        return self.model(pixel_values=self.preprocess(image)).logits[0].float().cpu()
 
     def scores(self, logits: torch.Tensor) -> dict[str, float]:
         """Class -> calibrated score."""
         predicted = self.names[int(logits.argmax())]
-        temperature = self.facts.class_temperatures.get(predicted, self.facts.temperature)
+        temperature = self.metadata.class_temperatures.get(predicted, self.metadata.temperature)
         return dict(zip(self.names, (logits / temperature).softmax(-1).tolist(), strict=True))
 
-    def verdict(self, logits: torch.Tensor) -> str:
+    def apply_operating_point(self, logits: torch.Tensor) -> str:
         """On which side of the operating point it is; empty where there is none."""
-        if self.facts.threshold is None:
+        if self.metadata.threshold is None:
             return ""
-        score = sum(logits.softmax(-1)[self.names.index(name)].item() for name in self.facts.positive)
-        return "positive" if score >= self.facts.threshold else "negative"
+        score = sum(logits.softmax(-1)[self.names.index(name)].item() for name in self.metadata.positive)
+        return "positive" if score >= self.metadata.threshold else "negative"
 
     def remarks(self, image: Image.Image, logits: torch.Tensor) -> list[str]:
         """Sentences on what the model does not know of an image."""
         return []
 
-    def pictures(self, image: Image.Image) -> list[tuple[Image.Image, str]]:
+    def visualizations(self, image: Image.Image) -> list[tuple[Image.Image, str]]:
         """The image as the model sees it, and under what reaches its decision through the attention of all blocks
         (attention rollout, Abnar and Zuidema 2020)."""
-        values = self.prepared(image)
+        values = self.preprocess(image)
         if self.model.config.model_type not in ("vit", "beit"):
-            return [(self.seen(values[0]), SEEN)]
+            return [(self.denormalize(values[0]), INPUT_CAPTION)]
         self.model.set_attn_implementation("eager")
         with torch.inference_mode():
             attentions = self.model(pixel_values=values, output_attentions=True).attentions
@@ -172,12 +172,12 @@ class Shown:
         side = round((len(read) - 1) ** 0.5)
         found = read[1:].view(side, side).cpu().numpy()
         grey = 255 * (found - found.min()) / max(float(np.ptp(found)), 1e-12)
-        seen = self.seen(values[0])
+        seen = self.denormalize(values[0])
         map_ = Image.fromarray(grey.astype(np.uint8)).resize(seen.size, Image.Resampling.BICUBIC)
         bright = ImageOps.colorize(map_, (68, 1, 84), (253, 231, 37), mid=(33, 145, 140))
-        return [(seen, SEEN), (Image.blend(seen, bright, 0.45), "attention rollout")]
+        return [(seen, INPUT_CAPTION), (Image.blend(seen, bright, 0.45), "attention rollout")]
 
-    def seen(self, values: torch.Tensor) -> Image.Image:
+    def denormalize(self, values: torch.Tensor) -> Image.Image:
         """(3, height, width) of the processor, as a picture."""
         timms = getattr(self.processor, "data_config", None)
         made = (timms["mean"], timms["std"]) if timms else (self.processor.image_mean, self.processor.image_std)
@@ -185,7 +185,7 @@ class Shown:
         pixels = (values.cpu() * std + mean).clamp(0, 1).permute(1, 2, 0).numpy()
         return Image.fromarray((255 * pixels).round().astype(np.uint8))
 
-    def similar(self, image: Image.Image) -> list[tuple[Image.Image, str]]:
+    def similar_images(self, image: Image.Image) -> list[tuple[Image.Image, str]]:
         """Similar training images: a Space has none."""
         return []
 
@@ -195,7 +195,7 @@ class Shown:
             csv.writer(file, quoting=csv.QUOTE_NONNUMERIC).writerows([head, *rows])
 
 
-def told(sentence: str, title: str) -> Exception:
+def gradio_error(sentence: str, title: str) -> Exception:
     """What the page shows of a mistake; the terminal says nothing of it."""
 
     import gradio
@@ -203,118 +203,135 @@ def told(sentence: str, title: str) -> Exception:
     return gradio.Error(sentence, title=title, print_exception=False)
 
 
-def meaning(shown: Shown, scores: dict[str, float], verdict: str) -> str:
+def describe_prediction(demo_model: DemoModel, scores: dict[str, float], outcome: str) -> str:
     """What is said of an image, in words."""
     best = max(scores, key=lambda name: scores[name])
-    lines = [f"**{best}**: {shown.facts.classes[best]}"] if best in shown.facts.classes else []
-    if verdict:
-        lines.append(f"**{' or '.join(shown.facts.positive)}: {verdict}.** {shown.facts.operating_point}")
+    lines = [f"**{best}**: {demo_model.metadata.classes[best]}"] if best in demo_model.metadata.classes else []
+    if outcome:
+        lines.append(
+            f"**{' or '.join(demo_model.metadata.positive)}: {outcome}.** {demo_model.metadata.operating_point}"
+        )
     return "\n\n".join(lines)
 
 
-class Answers:
+class Handlers:
     """What the page answers to an image, to many files, and to a video."""
 
-    def __init__(self, shown: Shown):
-        self.shown = shown
+    def __init__(self, demo_model: DemoModel):
+        self.demo_model = demo_model
         self.tables = tempfile.TemporaryDirectory(prefix="tables-")
-        self.columns = ["class", "score", *([" or ".join(shown.facts.positive)] if shown.facts.positive else [])]
+        self.columns = [
+            "class",
+            "score",
+            *([" or ".join(demo_model.metadata.positive)] if demo_model.metadata.positive else []),
+        ]
 
-    def one(self, path: str | None) -> tuple[Any, ...]:
+    def classify_image(self, path: str | None) -> tuple[Any, ...]:
         """Classes, what they mean, where it looks, similar images."""
         if not path:
             return None, "", [], []
         try:
-            image = self.shown.read(path)
-        except Mistake as error:
-            raise told(str(error), "Not this file") from None
-        logits = self.shown.logits(image)
-        scores = self.shown.scores(logits)
-        said = [meaning(self.shown, scores, self.shown.verdict(logits)), *self.shown.remarks(image, logits)]
+            image = self.demo_model.read(path)
+        except UserError as error:
+            raise gradio_error(str(error), "Not this file") from None
+        logits = self.demo_model.logits(image)
+        scores = self.demo_model.scores(logits)
+        said = [
+            describe_prediction(self.demo_model, scores, self.demo_model.apply_operating_point(logits)),
+            *self.demo_model.remarks(image, logits),
+        ]
         text = "\n\n".join(filter(None, said))
-        return scores, text, self.shown.pictures(image), self.shown.similar(image)
+        return scores, text, self.demo_model.visualizations(image), self.demo_model.similar_images(image)
 
-    def many(self, paths: list[str] | None) -> tuple[list[list[str]], str]:
+    def classify_files(self, paths: list[str] | None) -> tuple[list[list[str]], str]:
         """A row for each file, and the same as CSV."""
         if not paths:
-            raise told("Drop a folder, or some files, first.", "Nothing to classify")
-        if len(paths) > FILES:
-            raise told(f"{len(paths)} files came, and {FILES} at most are classified: use hf-mae predict.", MANY)
+            raise gradio_error("Drop a folder, or some files, first.", "Nothing to classify")
+        if len(paths) > MAX_FILES:
+            raise gradio_error(
+                f"{len(paths)} files came, and {MAX_FILES} at most are classified: use hf-mae predict.", TOO_MANY_FILES
+            )
         rows: list[list[str]] = []
         started = time.monotonic()
         for path in paths:
             name = os.path.basename(path)
-            if time.monotonic() - started > SECONDS:
+            if time.monotonic() - started > MAX_SECONDS:
                 rows.append(self._row(name, "left out: the time is up"))
                 continue
             try:
-                rows.append(self._row(name, self.shown.read(path)))
-            except Mistake as error:
+                rows.append(self._row(name, self.demo_model.read(path)))
+            except UserError as error:
                 rows.append(self._row(name, str(error)))
         return rows, self._csv("file", rows)
 
-    def video(self, path: str | None) -> tuple[list[list[str]], str]:
+    def classify_video(self, path: str | None) -> tuple[list[list[str]], str]:
         """A row for the frame of each second, and the same as CSV."""
         import gradio
 
         if not path:
-            raise told("Drop a video first.", "Nothing to classify")
+            raise gradio_error("Drop a video first.", "Nothing to classify")
         rows: list[list[str]] = []
         started = time.monotonic()
         try:
-            for seconds, image in self.shown.frames(path):
-                if len(rows) == FRAMES or time.monotonic() - started > SECONDS:
+            for seconds, image in self.demo_model.iter_frames(path):
+                if len(rows) == MAX_FRAMES or time.monotonic() - started > MAX_SECONDS:
                     gradio.Warning(f"The first {len(rows)} seconds were classified: use hf-mae predict for the rest.")
                     break
                 rows.append(self._row(f"{seconds:.1f}", image))
-        except Mistake as error:
-            raise told(str(error), "Not this file") from None
+        except UserError as error:
+            raise gradio_error(str(error), "Not this file") from None
         return rows, self._csv("second", rows)
 
     def _row(self, name: str, image: Image.Image | str) -> list[str]:
         blank = [""] * (len(self.columns) - 1)
         if isinstance(image, str):
             return [name, image, *blank]
-        logits = self.shown.logits(image)
-        scores = self.shown.scores(logits)
+        logits = self.demo_model.logits(image)
+        scores = self.demo_model.scores(logits)
         best = max(scores, key=lambda name: scores[name])
-        return [name, best, f"{scores[best]:.3f}", self.shown.verdict(logits)][: 1 + len(self.columns)]
+        return [name, best, f"{scores[best]:.3f}", self.demo_model.apply_operating_point(logits)][
+            : 1 + len(self.columns)
+        ]
 
     def _csv(self, first: str, rows: list[list[str]]) -> str:
         path = Path(tempfile.mkdtemp(dir=self.tables.name)) / "predictions.csv"
-        self.shown.write_csv(path, [first, *self.columns], rows)
+        self.demo_model.write_csv(path, [first, *self.columns], rows)
         return str(path)
 
 
-def page(shown: Shown) -> Any:
+def build_page(demo_model: DemoModel) -> Any:
     """The page, to be launched with `launch(shown, ...)`."""
 
     import gradio
 
-    facts, answers = shown.facts, Answers(shown)
-    cleaning = (KEPT // 6, KEPT)  # every so many seconds, of what is older
+    facts, answers = demo_model.metadata, Handlers(demo_model)
+    cleaning = (UPLOAD_LIFETIME_SECONDS // 6, UPLOAD_LIFETIME_SECONDS)  # every so many seconds, of what is older
     with gradio.Blocks(title=facts.title, analytics_enabled=False, delete_cache=cleaning) as blocks:
-        gradio.Markdown("\n\n".join([f"## {plain(facts.title)}", NOTE]))
+        gradio.Markdown("\n\n".join([f"## {escape_markdown(facts.title)}", DISCLAIMER]))
         with gradio.Tab("Image"):
-            _image_tab(shown, answers)
+            _image_tab(demo_model, answers)
         with gradio.Tab("Folder"):
             files = gradio.File(file_count="directory", label="Drop a folder")
-            _table_tab(files, answers.many, ["file", *answers.columns], "classify_files")
+            _table_tab(files, answers.classify_files, ["file", *answers.columns], "classify_files")
         with gradio.Tab("Video"):
             video = gradio.File(file_types=["video"], label="Drop a video: the frame of every second is classified")
-            _table_tab(video, answers.video, ["second", *answers.columns], "classify_video")
+            _table_tab(video, answers.classify_video, ["second", *answers.columns], "classify_video")
         with gradio.Tab("Model"):
-            gradio.Markdown("\n\n".join(facts.about) or "Nothing is known of it.")
+            gradio.Markdown("\n\n".join(facts.description) or "Nothing is known of it.")
             if facts.operating_point:
                 gradio.Markdown(
-                    f"**Operating point, {' or '.join(map(plain, facts.positive))}.** {facts.operating_point}"
+                    f"**Operating point, {' or '.join(map(escape_markdown, facts.positive))}.** {facts.operating_point}"
                 )
-            told = [f"- **{plain(name)}**: {facts.classes[name]}" for name in shown.names if name in facts.classes]
+            told = [
+                f"- **{escape_markdown(name)}**: {facts.classes[name]}"
+                for name in demo_model.names
+                if name in facts.classes
+            ]
             gradio.Markdown("\n".join(told))
-    return blocks.queue(max_size=WAITING)
+    return blocks.queue(max_size=MAX_QUEUE_SIZE)
 
 
-def _image_tab(shown: Shown, answers: Answers) -> None:
+def _image_tab(demo_model: DemoModel, handlers: Handlers) -> None:
     import gradio
 
     with gradio.Row():
@@ -324,39 +341,39 @@ def _image_tab(shown: Shown, answers: Answers) -> None:
         # The file as it came: gradio would open it before it is checked.
         given.preprocess = lambda payload: payload.path if payload else None
         with gradio.Column():
-            answer = gradio.Label(num_top_classes=TOP, label="Classes")
+            answer = gradio.Label(num_top_classes=TOP_K, label="Classes")
             words = gradio.Markdown()
     where = _gallery("Where it looks", 3)
-    like = _gallery("Similar training images", SIMILAR, visible=shown.has_similar)
-    given.change(answers.one, given, [answer, words, where, like], api_name="classify")
+    like = _gallery("Similar training images", NUM_SIMILAR, visible=demo_model.has_similar)
+    given.change(handlers.classify_image, given, [answer, words, where, like], api_name="classify")
 
 
-def _gallery(label: str, columns: int, **more: Any) -> Any:
+def _gallery(label: str, columns: int, **options: Any) -> Any:
     import gradio
 
     return gradio.Gallery(
-        label=label, columns=columns, height="auto", object_fit="contain", elem_classes="pictures", **more
+        label=label, columns=columns, height="auto", object_fit="contain", elem_classes="pictures", **options
     )
 
 
-def _table_tab(given: Any, answer: Callable[..., Any], head: list[str], api_name: str) -> None:
+def _table_tab(upload: Any, handler: Callable[..., Any], head: list[str], api_name: str) -> None:
     import gradio
 
     table = gradio.Dataframe(headers=head, label="Classes", interactive=False, wrap=True)
     csv_file = gradio.DownloadButton("Download as CSV")
-    given.upload(answer, given, [table, csv_file], api_name=api_name)
+    upload.upload(handler, upload, [table, csv_file], api_name=api_name)
 
 
-def plain(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Text that Markdown and HTML leave as it is."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return "".join(f"\\{letter}" if letter in "\\`*_{}[]()#|!" else letter for letter in text)
 
 
-def launch(shown: Shown, **where: Any) -> Any:
-    """Opens the page; `where` goes to gradio's `launch`."""
-    blocks = page(shown)
-    blocks.launch(max_file_size=f"{VIDEO_MEGABYTES}mb", css=PHONE, **where)
+def launch_demo(demo_model: DemoModel, **launch_options: Any) -> Any:
+    """Opens the page; `launch_options` goes to gradio's `launch`."""
+    blocks = build_page(demo_model)
+    blocks.launch(max_file_size=f"{MAX_VIDEO_MB}mb", css=MOBILE_CSS, **launch_options)
     return blocks
 
 
@@ -364,9 +381,9 @@ def main() -> None:
     """The Space: the model of demo.json."""
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-    facts = Facts(**json.loads(Path(__file__).with_name("demo.json").read_text(encoding="utf-8")))
+    facts = DemoMetadata(**json.loads(Path(__file__).with_name("demo.json").read_text(encoding="utf-8")))
     model = AutoModelForImageClassification.from_pretrained(facts.model).eval()
-    launch(Shown(model, AutoImageProcessor.from_pretrained(facts.model), facts))
+    launch_demo(DemoModel(model, AutoImageProcessor.from_pretrained(facts.model), facts))
 
 
 if __name__ == "__main__":

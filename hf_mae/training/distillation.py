@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..models.ensemble import Member, as_seen_by
+from ..models.ensemble import EnsembleMember, adapt_classifier
 
 
 class Teacher(nn.Module):
@@ -22,10 +22,10 @@ class Teacher(nn.Module):
         UsageError: the classes differ, or the images are read otherwise.
     """
 
-    def __init__(self, model: Any, processor: Any, student: Any, students_processor: Any, temperature: float):
+    def __init__(self, model: Any, processor: Any, student: Any, student_processor: Any, temperature: float):
         super().__init__()
         self.temperature = temperature
-        self.member: Member = as_seen_by(student, students_processor, model, processor)
+        self.member: EnsembleMember = adapt_classifier(student, student_processor, model, processor)
         self.requires_grad_(False).eval()
 
     @torch.no_grad()

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from ..conversion.pretrained import is_of_the_reference
-from ..models.parts import layers_of
+from ..conversion.pretrained import is_mae_vit
+from ..models.introspection import get_layer_ids
 
 # Which layer a parameter belongs to, first match wins: (pattern, layer). A block is its number plus one; the head
 # and the last norms come after the last block, at scale 1. A parameter that no pattern matches is an error.
@@ -27,16 +27,16 @@ LAYERS = (
 # Never decayed, whatever their shape (models_vit.py inherits timm's no_weight_decay: pos_embed and cls_token).
 NO_WEIGHT_DECAY = re.compile(r".*embeddings\.(?:cls_token|position_embeddings)")
 TOKENS_AND_POSITIONS = r"(?:token|tokens|class_embedding|position_embeddings?|bias_table)(?:\.weight)?$"
-NOTHING = re.compile(r"$^")
-WRAPPERS = re.compile(r"(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+MATCH_NOTHING = re.compile(r"$^")
+WRAPPER_PREFIX = re.compile(r"(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 
 
-def plain_name(name: str) -> str:
+def strip_wrapper_prefixes(name: str) -> str:
     """A parameter's name without what DDP, FSDP, torch.compile and checkpointing put before it."""
-    return WRAPPERS.sub("", name)
+    return WRAPPER_PREFIX.sub("", name)
 
 
-def layer_of(name: str, num_layers: int) -> int:
+def get_layer_id(name: str, num_layers: int) -> int:
     """Layer of a parameter: 0 for tokens, positions and patches, i + 1 for block i, `num_layers` + 1 for the head.
 
     Args:
@@ -55,7 +55,7 @@ def layer_of(name: str, num_layers: int) -> int:
     )
 
 
-def decays(name: str, parameter: nn.Parameter) -> bool:
+def has_weight_decay(name: str, parameter: nn.Parameter) -> bool:
     """Whether weight decay applies: not to 1-D parameters (biases, norms), class token and position embeddings."""
     return parameter.ndim > 1 and not NO_WEIGHT_DECAY.fullmatch(name)
 
@@ -79,12 +79,12 @@ def parameter_groups(
     Raises:
         ValueError: a parameter that no layer is known for.
     """
-    named = [(plain_name(name), p) for name, p in model.named_parameters() if p.requires_grad]
-    layers, last = _layers(model, [name for name, _ in named])
-    spared = _never_decayed(model)
+    named = [(strip_wrapper_prefixes(name), p) for name, p in model.named_parameters() if p.requires_grad]
+    layers, last = _get_layer_ids(model, [name for name, _ in named])
+    spared = _no_weight_decay_pattern(model)
     groups: dict[tuple[int, bool], dict] = {}
     for name, parameter in named:
-        layer, decay = layers[name], decays(name, parameter) and not spared.search(name)
+        layer, decay = layers[name], has_weight_decay(name, parameter) and not spared.search(name)
         if (layer, decay) not in groups:
             scale = layer_decay ** (last - layer)
             groups[layer, decay] = {
@@ -97,30 +97,32 @@ def parameter_groups(
     return list(groups.values())
 
 
-def _layers(model: nn.Module, names: list[str]) -> tuple[dict[str, int], int]:
+def _get_layer_ids(model: nn.Module, names: list[str]) -> tuple[dict[str, int], int]:
     """The layer of each parameter, and that of the head."""
-    if _is_another_network(model):
-        layers, last = layers_of(model)
-        return {plain_name(name): layer for name, layer in layers.items()}, last
-    blocks = (re.fullmatch(LAYERS[2][0], plain_name(name)) for name, _ in model.named_parameters())
+    if _is_other_architecture(model):
+        layers, last = get_layer_ids(model)
+        return {strip_wrapper_prefixes(name): layer for name, layer in layers.items()}, last
+    blocks = (re.fullmatch(LAYERS[2][0], strip_wrapper_prefixes(name)) for name, _ in model.named_parameters())
     num_layers = 1 + max((int(found.group(1)) for found in blocks if found), default=-1)
-    return {name: layer_of(name, num_layers) for name in names}, num_layers + 1
+    return {name: get_layer_id(name, num_layers) for name in names}, num_layers + 1
 
 
-def _is_another_network(model: nn.Module) -> bool:
+def _is_other_architecture(model: nn.Module) -> bool:
     config = getattr(model, "config", None)
-    return config is not None and not is_of_the_reference(config, "")
+    return config is not None and not is_mae_vit(config, "")
 
 
-def _never_decayed(model: nn.Module) -> re.Pattern[str]:
+def _no_weight_decay_pattern(model: nn.Module) -> re.Pattern[str]:
     """Of another network: its tokens and positions, as timm says or as transformers calls them."""
-    if not _is_another_network(model):
-        return NOTHING
+    if not _is_other_architecture(model):
+        return MATCH_NOTHING
     own: set[str] = getattr(getattr(model, "timm_model", None), "no_weight_decay", set)()
     return re.compile("|".join([TOKENS_AND_POSITIONS, *(rf"^timm_model\.{re.escape(name)}$" for name in own)]))
 
 
-def pretraining_groups(model: nn.Module, learning_rate: float, weight_decay: float = 0.05) -> list[dict[str, Any]]:
+def pretraining_parameter_groups(
+    model: nn.Module, learning_rate: float, weight_decay: float = 0.05
+) -> list[dict[str, Any]]:
     """Groups of pre-training: no layer decay; biases and norms do not decay, the class and mask tokens do.
 
     Source: `add_weight_decay` of timm as main_pretrain.py calls it (1-D parameters and biases are exempt). Position

@@ -77,7 +77,7 @@ def ordinal_sum(logits: Tensor, labels: Tensor, loss: str, alpha: float, weight:
     return (each if weight is None else each * (targets @ weight)).sum()
 
 
-def label_weight(labels: Tensor, weight: Tensor | None = None) -> Tensor:
+def label_weight_sum(labels: Tensor, weight: Tensor | None = None) -> Tensor:
     """What the sum is divided by: the number of images, or the sum of their class weights. A float32 scalar.
 
     For class ids this is torch's weighted mean; soft targets count with the weights of their classes. Where all of them

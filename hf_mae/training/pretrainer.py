@@ -7,15 +7,15 @@ from typing import Any
 import torch
 
 from ..compat.transformers import StockModel
-from ..data.draws import seeded_draws
+from ..data.seeding import seed_all
 from ..settings.arguments import PretrainingArguments
-from .layer_decay import pretraining_groups
-from .trainer import ReferenceTrainer
+from .layer_decay import pretraining_parameter_groups
+from .trainer import MaeTrainerBase
 
-FIXED_POSITIONS = ("vit.embeddings.position_embeddings", "decoder.decoder_pos_embed")
+FIXED_POSITION_EMBEDDINGS = ("vit.embeddings.position_embeddings", "decoder.decoder_pos_embed")
 
 
-class MaePretrainer(ReferenceTrainer):
+class MaePretrainer(MaeTrainerBase):
     """Pre-trains a `ViTMAEForPreTraining` as the reference does.
 
     A data set of `{"pixel_values": FloatTensor (C, H, W)}` trains as it is; it may carry `noise` (num_patches,), which
@@ -36,34 +36,34 @@ class MaePretrainer(ReferenceTrainer):
         super().__init__(model, args, **kwargs)
         self.label_names = []
 
-    def fixed_parameters(self, model: StockModel) -> list[str]:
+    def frozen_parameter_names(self, model: StockModel) -> list[str]:
         """The sine and cosine positions of encoder and decoder."""
-        return list(FIXED_POSITIONS)
+        return list(FIXED_POSITION_EMBEDDINGS)
 
     @contextmanager
-    def model_in_training(self) -> Iterator[StockModel]:
+    def configure_model(self) -> Iterator[StockModel]:
         """With the mask ratio and the target of `args`, which stay in the configuration: the weights are made so."""
-        with super().model_in_training() as model:
+        with super().configure_model() as model:
             for name in ("mask_ratio", "norm_pix_loss"):
                 if (value := getattr(self.args, name)) is not None:
                     setattr(model.config, name, value)
             yield model
 
-    def groups(self, model: StockModel, learning_rate: float) -> list[dict[str, Any]]:
+    def get_param_groups(self, model: StockModel, learning_rate: float) -> list[dict[str, Any]]:
         """What decays and what does not."""
-        return pretraining_groups(model, learning_rate, self.args.weight_decay)
+        return pretraining_parameter_groups(model, learning_rate, self.args.weight_decay)
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
         """The micro-batches of an update, with the noise that masks them."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        return [self._with_noise(batch, i) for i, batch in enumerate(batches)], None
+        return [self._add_noise(batch, i) for i, batch in enumerate(batches)], None
 
-    def _with_noise(self, batch: dict[str, Any], micro_batch: int) -> dict[str, Any]:
+    def _add_noise(self, batch: dict[str, Any], micro_batch: int) -> dict[str, Any]:
         if "noise" in batch:
             return batch
         pixel_values = batch["pixel_values"]
         patches = (pixel_values.shape[-1] // self.accelerator.unwrap_model(self.model).config.patch_size) ** 2
-        with seeded_draws(self.args.seed, self.state.global_step, micro_batch, self.args.process_index):
+        with seed_all(self.args.seed, self.state.global_step, micro_batch, self.args.process_index):
             noise = torch.rand(len(pixel_values), patches)
         return batch | {"noise": noise.to(pixel_values.device)}
 

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from ..data.images import collate
-from ..data.streams import ImageStream
+from ..data.streaming import ImageStream
+from ..data.torch_datasets import collate
 from ..errors import UsageError
-from ..files.writing import whole_file
-from .workers import with_calm_workers
+from ..files.atomic import atomic_write_file
+from .dataloader_signals import make_workers_signal_safe
 
 
 class StreamLoader:
@@ -31,7 +31,7 @@ class StreamLoader:
             from torchdata.stateful_dataloader import StatefulDataLoader
         except ImportError:
             raise UsageError("--streaming needs torchdata: pip install 'hf_mae[streaming]'.") from None
-        self.name = f"stream-{args.process_index}.pt"
+        self.file_name = f"stream-{args.process_index}.pt"
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "'set_vital' is deprecated")  # torchdata 0.11 calls it, torch 2.14 tells
             loader = StatefulDataLoader(
@@ -43,10 +43,10 @@ class StreamLoader:
                 prefetch_factor=args.dataloader_prefetch_factor,
                 drop_last=True,
             )
-        self.loader: Any = with_calm_workers(loader)
+        self.loader: Any = make_workers_signal_safe(loader)
 
     @property
-    def batches(self) -> DataLoader:
+    def dataloader(self) -> DataLoader:
         """What the Trainer reads."""
         loader: DataLoader = self.loader
         return loader
@@ -54,16 +54,16 @@ class StreamLoader:
     def save(self, checkpoint: Path) -> None:
         """Keeps the place of every worker."""
         state = {"workers": self.loader.num_workers, "loader": self.loader.state_dict()}
-        with whole_file(checkpoint / self.name) as temporary:
+        with atomic_write_file(checkpoint / self.file_name) as temporary:
             torch.save(state, temporary)
 
-    def go_on_from(self, checkpoint: Path) -> None:
+    def load(self, checkpoint: Path) -> None:
         """Takes up the places that a checkpoint has.
 
         Raises:
             UsageError: it has none for this process, or for another number of workers.
         """
-        path = checkpoint / self.name
+        path = checkpoint / self.file_name
         if not path.is_file():
             raise UsageError(f"{checkpoint} was not saved by a run with --streaming: leave the flag as it was.")
         state = torch.load(path, weights_only=True)

@@ -19,12 +19,12 @@ class TensorBoard:
     def __init__(self, callback: Any):
         self.writer = callback.tb_writer
 
-    def picture(self, name: str, picture: Image.Image, step: int) -> None:
+    def log_image(self, name: str, image: Image.Image, step: int) -> None:
         """Shows a picture at an update."""
         if self.writer is not None:
-            self.writer.add_image(name, np.asarray(picture), step, dataformats="HWC")
+            self.writer.add_image(name, np.asarray(image), step, dataformats="HWC")
 
-    def record(self, file: Path, scores: dict[str, float], step: int) -> None:
+    def log_results(self, file: Path, scores: dict[str, float], step: int) -> None:
         """Keeps the record and the final scores."""
         if self.writer is not None:
             text = file.read_text(encoding="utf-8")
@@ -41,12 +41,12 @@ class WeightsAndBiases:
 
         self.wandb = wandb
 
-    def picture(self, name: str, picture: Image.Image, step: int) -> None:
+    def log_image(self, name: str, image: Image.Image, step: int) -> None:
         """Shows a picture at an update."""
         if self.wandb.run is not None:
-            self.wandb.run.log({name: self.wandb.Image(picture), "train/global_step": step})
+            self.wandb.run.log({name: self.wandb.Image(image), "train/global_step": step})
 
-    def record(self, file: Path, scores: dict[str, float], step: int) -> None:
+    def log_results(self, file: Path, scores: dict[str, float], step: int) -> None:
         """Keeps the record and the final scores."""
         if self.wandb.run is not None:
             self.wandb.run.summary.update({f"final/{name}": value for name, value in scores.items()})
@@ -61,11 +61,11 @@ class Trackio:
 
         self.trackio = trackio
 
-    def picture(self, name: str, picture: Image.Image, step: int) -> None:
+    def log_image(self, name: str, image: Image.Image, step: int) -> None:
         """Shows a picture at an update."""
-        self.trackio.log({name: self.trackio.Image(picture), "train/global_step": step})
+        self.trackio.log({name: self.trackio.Image(image), "train/global_step": step})
 
-    def record(self, file: Path, scores: dict[str, float], step: int) -> None:
+    def log_results(self, file: Path, scores: dict[str, float], step: int) -> None:
         """Keeps the record and the final scores."""
         self.trackio.log({f"final/{name}": value for name, value in scores.items()} | {"train/global_step": step})
         self.trackio.log_artifact(file, type="record")
@@ -79,12 +79,12 @@ class MLflow:
 
         self.mlflow = mlflow
 
-    def picture(self, name: str, picture: Image.Image, step: int) -> None:
+    def log_image(self, name: str, image: Image.Image, step: int) -> None:
         """Shows a picture at an update."""
         if self.mlflow.active_run() is not None:
-            self.mlflow.log_image(picture, key=name, step=step)
+            self.mlflow.log_image(image, key=name, step=step)
 
-    def record(self, file: Path, scores: dict[str, float], step: int) -> None:
+    def log_results(self, file: Path, scores: dict[str, float], step: int) -> None:
         """Keeps the record and the final scores."""
         if self.mlflow.active_run() is not None:
             self.mlflow.log_metrics({f"final/{name}": value for name, value in scores.items()}, step=step)
@@ -100,15 +100,15 @@ TRACKERS: dict[str, type[TensorBoard] | type[WeightsAndBiases] | type[Trackio] |
 }
 
 
-def _callbacks(trainer: Trainer) -> list[TrainerCallback]:
+def _tracker_callbacks(trainer: Trainer) -> list[TrainerCallback]:
     return [item for item in trainer.callback_handler.callbacks if type(item).__name__ in TRACKERS]
 
 
 def _trackers(trainer: Trainer) -> list[TensorBoard | WeightsAndBiases | Trackio | MLflow]:
-    return [TRACKERS[type(callback).__name__](callback) for callback in _callbacks(trainer)]
+    return [TRACKERS[type(callback).__name__](callback) for callback in _tracker_callbacks(trainer)]
 
 
-def log_picture(trainer: Trainer, name: str, picture: Image.Image, step: int) -> None:
+def log_image(trainer: Trainer, name: str, image: Image.Image, step: int) -> None:
     """Hands a picture to every tracker of a running training; call it on the main process.
 
     Args:
@@ -116,7 +116,7 @@ def log_picture(trainer: Trainer, name: str, picture: Image.Image, step: int) ->
         step: updates done.
     """
     for tracker in _trackers(trainer):
-        tracker.picture(name, picture, step)
+        tracker.log_image(name, image, step)
 
 
 def log_record(trainer: Trainer, file: Path, scores: dict[str, float], step: int) -> None:
@@ -128,14 +128,14 @@ def log_record(trainer: Trainer, file: Path, scores: dict[str, float], step: int
         step: updates done.
     """
     for tracker in _trackers(trainer):
-        tracker.record(file, scores, step)
+        tracker.log_results(file, scores, step)
 
 
 @contextmanager
-def kept_open(trainer: Trainer) -> Iterator[None]:
+def defer_tracker_close(trainer: Trainer) -> Iterator[None]:
     """Trackers close at the end of the training; within this block only at the block's end, so that the figures, which
     are drawn after the training, still reach them."""
-    trackers: list[Any] = list(_callbacks(trainer))
+    trackers: list[Any] = list(_tracker_callbacks(trainer))
     closings = []
 
     def put_off(close):

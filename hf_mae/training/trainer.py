@@ -16,32 +16,32 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback, get_scheduler, set_seed
 
-from ..compat.accelerate import with_small_sampler
-from ..compat.transformers import HookedTrainer, StockModel, attention_of, attention_set_to
-from ..conversion.bounds import is_timm
-from ..data.images import collate
-from ..data.streams import ImageStream
-from ..errors import UsageError, one_line
-from ..files.writing import open_to_the_umask
-from ..models.attention import plain_attention_for
-from ..models.parts import blocks_of
-from ..settings.arguments import ReferenceTraining
-from ..settings.training import COSINE
-from .checkpoints import Launch, check_resumable, last_checkpoint, refuse_fewer_epochs, write_launch
-from .engines import differing_settings, learning_rate_table, optimizer_settings
-from .layer_decay import plain_name
-from .progress import REPLACED, Progress
+from ..compat.accelerate import use_low_memory_sampler
+from ..compat.transformers import HookedTrainer, StockModel, get_attn_implementation, use_attn_implementation
+from ..conversion.safety import is_timm
+from ..data.streaming import ImageStream
+from ..data.torch_datasets import collate
+from ..errors import UsageError, summarize_exception
+from ..files.atomic import apply_umask
+from ..models.attention import register_plain_attention
+from ..models.introspection import find_blocks
+from ..settings.arguments import MaeTrainingArguments
+from ..settings.training import DEFAULT_LR_SCHEDULER
+from .dataloader_signals import make_workers_signal_safe
+from .layer_decay import strip_wrapper_prefixes
+from .optimizer_check import find_optimizer_mismatches, format_learning_rates, read_optimizer_settings
+from .progress import REPLACED_CALLBACKS, Progress
+from .resume import Launch, check_resumable, check_training_length, find_last_checkpoint, write_launch
 from .streaming import StreamLoader
-from .workers import with_calm_workers
 
 logger = logging.getLogger(__name__)
 
 
-class NotFinite(UsageError):
+class NonFiniteLossError(UsageError):
     """A loss was not finite."""
 
 
-class ReferenceTrainer(HookedTrainer):
+class MaeTrainerBase(HookedTrainer):
     """What both trainings share: linear lr rule, warm-up in epochs, a stop at losses that are not finite.
 
     The caller's `args` and `model` stay as they were: the trainer works on a copy of `args` with the learning rate that
@@ -50,27 +50,27 @@ class ReferenceTrainer(HookedTrainer):
     A subclass has `groups(model, learning_rate)`: the parameter groups of the optimizer.
     """
 
-    args: ReferenceTraining
+    args: MaeTrainingArguments
 
-    def __init__(self, model: StockModel, args: ReferenceTraining, **kwargs: Any):
-        self._refuse_optimizer_of_its_own_groups(kwargs.get("optimizer_cls_and_kwargs"))
+    def __init__(self, model: StockModel, args: MaeTrainingArguments, **kwargs: Any):
+        self._check_optimizer_param_groups(kwargs.get("optimizer_cls_and_kwargs"))
         kwargs.setdefault("data_collator", collate)
-        super().__init__(model=model, args=_with_learning_rate(args), **kwargs)
-        self.own_model = ExitStack()  # of what `model_init` made
-        self.begun_with: Path | None = None  # the checkpoint that a training goes on from
+        super().__init__(model=model, args=_resolve_learning_rate(args), **kwargs)
+        self._model_init_stack = ExitStack()  # of what `model_init` made
+        self.resumed_from: Path | None = None  # the checkpoint that a training goes on from
         self._stream: StreamLoader | None = None
-        self._losses: deque[_Loss] = deque()  # that have not been looked at yet
-        self._asked: dict[str, dict[str, float]] = {}  # learning rate and weight decay of each parameter
-        self.add_callback(_Watch(self))
-        for kind in REPLACED:  # a notebook's own stays
+        self._pending_losses: deque[_PendingLoss] = deque()  # that have not been looked at yet
+        self._requested_settings: dict[str, dict[str, float]] = {}  # learning rate and weight decay of each parameter
+        self.add_callback(_SanityCallback(self))
+        for kind in REPLACED_CALLBACKS:  # a notebook's own stays
             if self.pop_callback(kind) is not None:
                 self.add_callback(Progress(self.args.images_per_update))
         if self.train_dataset is not None and self.is_world_process_zero():
-            self._log_batch_and_rate(by_rule=args.learning_rate is None)
+            self._log_batch_and_rate(uses_linear_rule=args.learning_rate is None)
 
-    def _log_batch_and_rate(self, by_rule: bool) -> None:
+    def _log_batch_and_rate(self, uses_linear_rule: bool) -> None:
         args = self.args
-        rule = f" = {args.base_learning_rate:g} x {args.images_per_update} / 256" if by_rule else ""
+        rule = f" = {args.base_learning_rate:g} x {args.images_per_update} / 256" if uses_linear_rule else ""
         logger.info(
             "learning rate %g%s; effective batch %d = %d per device x %d accumulated x %d processes",
             args.learning_rate,
@@ -84,8 +84,8 @@ class ReferenceTrainer(HookedTrainer):
     # Data
 
     @contextmanager
-    def _dropping_last_batch(self, drop: bool) -> Iterator[None]:
-        asked, self.args.dataloader_drop_last = self.args.dataloader_drop_last, drop
+    def _override_drop_last(self, drop_last: bool) -> Iterator[None]:
+        asked, self.args.dataloader_drop_last = self.args.dataloader_drop_last, drop_last
         try:
             yield
         finally:
@@ -94,73 +94,75 @@ class ReferenceTrainer(HookedTrainer):
     def get_train_dataloader(self) -> DataLoader:
         """The stock loader; a data set that gives no batch is an error."""
         if isinstance(self.train_dataset, ImageStream):
-            return self._loader_of(self.train_dataset).batches
-        with self._dropping_last_batch(self.drops_last_batch):
+            return self._get_stream_loader(self.train_dataset).dataloader
+        with self._override_drop_last(self.drop_last):
             loader = super().get_train_dataloader()
         if len(loader) == 0:
             raise UsageError(
-                f"There are {len(self.train_dataset)} training images, fewer than a batch of {self.micro_batch}: "
+                f"There are {len(self.train_dataset)} training images, fewer than a batch of {self.micro_batch_size}: "
                 "mixup and --dataloader_drop_last leave out a smaller batch, so use a smaller "
                 "per_device_train_batch_size."
             )
-        return with_small_sampler(with_calm_workers(loader))
+        return use_low_memory_sampler(make_workers_signal_safe(loader))
 
-    def _loader_of(self, stream: ImageStream) -> StreamLoader:
+    def _get_stream_loader(self, stream: ImageStream) -> StreamLoader:
         """The one loader of a stream, which knows where it is."""
-        self._stream = self._stream or StreamLoader(stream, self.micro_batch, self.args)
+        self._stream = self._stream or StreamLoader(stream, self.micro_batch_size, self.args)
         return self._stream
 
     # The stock Trainer would leave out the last images of an evaluation too.
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """The stock loader, of every image."""
-        with self._dropping_last_batch(False):
-            return with_calm_workers(super().get_eval_dataloader(eval_dataset))
+        with self._override_drop_last(False):
+            return make_workers_signal_safe(super().get_eval_dataloader(eval_dataset))
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
         """The stock loader, of every image."""
-        with self._dropping_last_batch(False):
-            return with_calm_workers(super().get_test_dataloader(test_dataset))
+        with self._override_drop_last(False):
+            return make_workers_signal_safe(super().get_test_dataloader(test_dataset))
 
     @property
-    def drops_last_batch(self) -> bool:
+    def drop_last(self) -> bool:
         """Whether a last, smaller batch is left out of training."""
         return self.args.dataloader_drop_last
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
         """The stock micro-batches, with the random part of the transform done on the device where it was put off."""
         batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
-        return [self._with_pixel_values(batch) for batch in batches], count
+        return [self._augment_on_device(batch) for batch in batches], count
 
-    def _with_pixel_values(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def _augment_on_device(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Of `TrainingImages(batched=True)`: the random part, on the device, for the whole batch at once."""
         if "pixels" not in batch:
             return batch
-        pixels, drawn = (batch.pop(name).to(self.args.device, non_blocking=True) for name in ("pixels", "drawn"))
-        return batch | {"pixel_values": self.train_dataset.transform.batch(pixels, drawn)}
+        pixels, drawn = (
+            batch.pop(name).to(self.args.device, non_blocking=True) for name in ("pixels", "augment_params")
+        )
+        return batch | {"pixel_values": self.train_dataset.transform.batch_augment(pixels, drawn)}
 
     # The model in training
 
     @contextmanager
-    def model_in_training(self) -> Iterator[StockModel]:
+    def configure_model(self) -> Iterator[StockModel]:
         """The model as it is trained; afterwards it is as the caller gave it, but for its weights."""
         model = self.accelerator.unwrap_model(self.model)
-        with self.as_in_training(model):
+        with self.configure_for_training(model):
             yield model
 
     @contextmanager
-    def as_in_training(self, model: StockModel) -> Iterator[StockModel]:
+    def configure_for_training(self, model: StockModel) -> Iterator[StockModel]:
         """A model as it is trained."""
         with ExitStack() as stack:
-            if plain_attention_is_faster(model, self.args.device):
-                stack.enter_context(attention_set_to(model, plain_attention_for(model)))
-            stack.enter_context(frozen(model, self.fixed_parameters(model)))
+            if is_plain_attention_faster(model, self.args.device):
+                stack.enter_context(use_attn_implementation(model, register_plain_attention(model)))
+            stack.enter_context(freeze_parameters(model, self.frozen_parameter_names(model)))
             yield model
 
     def blocks(self, model: StockModel) -> Sequence[nn.Module]:
         """Of any network of transformers or timm."""
-        return blocks_of(model)
+        return find_blocks(model)
 
-    def fixed_parameters(self, model: StockModel) -> list[str]:
+    def frozen_parameter_names(self, model: StockModel) -> list[str]:
         """Names of parameters that this training leaves as they are, whatever their `requires_grad`."""
         return []
 
@@ -168,32 +170,32 @@ class ReferenceTrainer(HookedTrainer):
         self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any
     ) -> Any:
         """As the stock Trainer; a checkpoint that this launch cannot go on from is an error."""
-        if resume_from_checkpoint is True and (newest := last_checkpoint(self.args.folder)):
+        if resume_from_checkpoint is True and (newest := find_last_checkpoint(self.args.folder)):
             resume_from_checkpoint = str(newest)
-        self.begun_with = Path(resume_from_checkpoint) if isinstance(resume_from_checkpoint, str) else None
-        if self.begun_with is not None:
-            self.go_on_from(self.begun_with)
-        with nullcontext() if self.model_init is not None else self.model_in_training():
+        self.resumed_from = Path(resume_from_checkpoint) if isinstance(resume_from_checkpoint, str) else None
+        if self.resumed_from is not None:
+            self.on_resume(self.resumed_from)
+        with nullcontext() if self.model_init is not None else self.configure_model():
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def call_model_init(self, trial: Any = None) -> StockModel:
         """A fresh model, which is this trainer's own, as it is trained, with the draws of a training of its own."""
         model: StockModel = super().call_model_init(trial)
         set_seed(self.args.seed)
-        self.own_model.close()
-        self.own_model.enter_context(self.as_in_training(model))
+        self._model_init_stack.close()
+        self._model_init_stack.enter_context(self.configure_for_training(model))
         return model
 
-    def go_on_from(self, checkpoint: Path) -> None:
+    def on_resume(self, checkpoint: Path) -> None:
         """Called before a checkpoint is loaded: refuses one that this training cannot go on from."""
         check_resumable(checkpoint, self.launch)
-        refuse_fewer_epochs(checkpoint, self.args.num_train_epochs, self.args.max_steps)
+        check_training_length(checkpoint, self.args.num_train_epochs, self.args.max_steps)
         if isinstance(self.train_dataset, ImageStream):
-            self._loader_of(self.train_dataset).go_on_from(checkpoint)
+            self._get_stream_loader(self.train_dataset).load(checkpoint)
 
     # Optimizer and schedule
 
-    def groups(self, model: StockModel, learning_rate: float) -> list[dict[str, Any]]:
+    def get_param_groups(self, model: StockModel, learning_rate: float) -> list[dict[str, Any]]:
         """Parameter groups of the optimizer: `params`, `lr`, `lr_scale`, `weight_decay`."""
         raise NotImplementedError
 
@@ -202,11 +204,11 @@ class ReferenceTrainer(HookedTrainer):
         if self.optimizer is None:
             model = self.model if model is None else model
             assert model is not None
-            optimizer_class, kwargs = self._optimizer_class(model)
-            with frozen(model, self.fixed_parameters(model)):
-                groups = self.groups(model, kwargs.get("lr", self.args.absolute_learning_rate))
-            names = {id(parameter): plain_name(name) for name, parameter in model.named_parameters()}
-            self._asked = {
+            optimizer_class, kwargs = self._get_optimizer_class(model)
+            with freeze_parameters(model, self.frozen_parameter_names(model)):
+                groups = self.get_param_groups(model, kwargs.get("lr", self.args.absolute_learning_rate))
+            names = {id(parameter): strip_wrapper_prefixes(name) for name, parameter in model.named_parameters()}
+            self._requested_settings = {
                 names[id(parameter)]: {"lr": group["lr"], "weight_decay": group["weight_decay"]}
                 for group in groups
                 for parameter in group["params"]
@@ -214,22 +216,24 @@ class ReferenceTrainer(HookedTrainer):
             self.optimizer = optimizer_class(groups, **kwargs)
         return self.optimizer
 
-    def _optimizer_class(self, model: StockModel) -> tuple[Any, dict[str, Any]]:
+    def _get_optimizer_class(self, model: StockModel) -> tuple[Any, dict[str, Any]]:
         if self.optimizer_cls_and_kwargs is not None:
             return self.optimizer_cls_and_kwargs
         try:
             chosen, kwargs = self.get_optimizer_cls_and_kwargs(self.args, model)
         except (ImportError, ValueError, RuntimeError) as error:
             name = getattr(self.args.optim, "value", self.args.optim)
-            raise UsageError(f"--optim {name} cannot be used: {one_line(error)}") from None
-        self._refuse_optimizer_of_its_own_groups((chosen, kwargs))
+            raise UsageError(f"--optim {name} cannot be used: {summarize_exception(error)}") from None
+        self._check_optimizer_param_groups((chosen, kwargs))
         return chosen, kwargs
 
     @staticmethod
-    def _refuse_optimizer_of_its_own_groups(given: tuple[Any, dict[str, Any]] | None) -> None:
-        if given and (own := {"params", "model", "optimizer_dict"} & given[1].keys()):
+    def _check_optimizer_param_groups(optimizer_cls_and_kwargs: tuple[Any, dict[str, Any]] | None) -> None:
+        if optimizer_cls_and_kwargs and (
+            own := {"params", "model", "optimizer_dict"} & optimizer_cls_and_kwargs[1].keys()
+        ):
             raise UsageError(
-                f"The optimizer {getattr(given[0], '__name__', given[0])} makes its own parameter groups "
+                f"The optimizer {getattr(optimizer_cls_and_kwargs[0], '__name__', optimizer_cls_and_kwargs[0])} makes its own parameter groups "
                 f"({', '.join(sorted(own))}), and layer-wise lr decay makes others: choose another optimizer."
             )
 
@@ -239,12 +243,12 @@ class ReferenceTrainer(HookedTrainer):
         Raises:
             UsageError: the engine has lost or mixed up some of them.
         """
-        if not self._asked or not isinstance(self.lr_scheduler, LambdaLR):
+        if not self._requested_settings or not isinstance(self.lr_scheduler, LambdaLR):
             return
         base, now = float(self.lr_scheduler.base_lrs[0]), float(self.lr_scheduler.get_last_lr()[0])
         factor = now / base if base else 0.0  # of the schedule at this update
-        found = optimizer_settings(self.accelerator.unwrap_model(self.model), self.optimizer)
-        if wrong := differing_settings(self._asked, found, factor):
+        found = read_optimizer_settings(self.accelerator.unwrap_model(self.model), self.optimizer)
+        if wrong := find_optimizer_mismatches(self._requested_settings, found, factor):
             raise UsageError(
                 f"{self.accelerator.distributed_type.value} did not keep the learning rates and weight decays of "
                 f"{len(wrong)} parameters ({'; '.join(wrong[:3])}): use another of accelerate_configs/, and tell us."
@@ -252,8 +256,8 @@ class ReferenceTrainer(HookedTrainer):
 
     def print_learning_rates(self) -> None:
         """Logs every parameter's learning rate and weight decay."""
-        if self._asked:
-            logger.info(learning_rate_table(self._asked))
+        if self._requested_settings:
+            logger.info(format_learning_rates(self._requested_settings))
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         """The cosine with warm-up of util/lr_sched.py, on groups whose lr already carries the layer's scale."""
@@ -268,7 +272,7 @@ class ReferenceTrainer(HookedTrainer):
             )
         kwargs: Any = self.args.lr_scheduler_kwargs
         rate = self.args.absolute_learning_rate
-        if self.args.lr_scheduler_type == COSINE and not kwargs:
+        if self.args.lr_scheduler_type == DEFAULT_LR_SCHEDULER and not kwargs:
             kwargs = {"min_lr_rate": self.args.min_learning_rate / rate if rate else 0.0}
         try:
             scheduler = get_scheduler(
@@ -281,9 +285,9 @@ class ReferenceTrainer(HookedTrainer):
         except (TypeError, ValueError) as error:
             name = getattr(self.args.lr_scheduler_type, "value", self.args.lr_scheduler_type)
             raise UsageError(
-                f"--lr_scheduler_type {name} cannot be used with --lr_scheduler_kwargs {kwargs} ({one_line(error)})."
+                f"--lr_scheduler_type {name} cannot be used with --lr_scheduler_kwargs {kwargs} ({summarize_exception(error)})."
             ) from None
-        self.keep_scheduler(scheduler)
+        self.set_scheduler(scheduler)
         return scheduler
 
     def _warmup_updates(self, num_training_steps: int) -> float:
@@ -303,7 +307,7 @@ class ReferenceTrainer(HookedTrainer):
     def training_step(self, model: StockModel, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """The stock step, whose loss is looked at once it is there."""
         loss = super().training_step(model, inputs, num_items_in_batch)
-        self._losses.append(_Loss.on_its_way(loss, inputs.get("index"), self.state.global_step + 1))
+        self._pending_losses.append(_PendingLoss.copy_async(loss, inputs.get("index"), self.state.global_step + 1))
         self.check_finite(wait=False)
         return loss
 
@@ -314,11 +318,11 @@ class ReferenceTrainer(HookedTrainer):
             wait: for losses that an accelerator is still computing; else they are looked at later, so that no step
                 waits for them.
         """
-        while self._losses and (wait or self._losses[0].is_there()):
-            self._refuse_if_not_finite(self._losses.popleft())
+        while self._pending_losses and (wait or self._pending_losses[0].is_ready()):
+            self._check_loss_finite(self._pending_losses.popleft())
 
-    def _refuse_if_not_finite(self, found: "_Loss") -> None:
-        loss, index = found.number(), found.index
+    def _check_loss_finite(self, pending_loss: "_PendingLoss") -> None:
+        loss, index = pending_loss.item(), pending_loss.index
         if math.isfinite(loss):
             return
         names: Sequence[str] = []
@@ -326,10 +330,10 @@ class ReferenceTrainer(HookedTrainer):
             names = [self.train_dataset.file_names[i] for i in index.tolist()]
         batch = f" The batch was: {', '.join(names)}." if names else ""
         advice = "use --bf16 instead of --fp16, or a lower" if self.args.fp16 else "use a lower"
-        last = last_checkpoint(self.args.folder)
+        last = find_last_checkpoint(self.args.folder)
         kept = f"The last checkpoint is {last}." if last else "No checkpoint was saved before that."
-        raise NotFinite(
-            f"The loss became {loss} at update {found.update}, so training stopped: {advice} "
+        raise NonFiniteLossError(
+            f"The loss became {loss} at update {pending_loss.update}, so training stopped: {advice} "
             f"learning rate.{batch} {kept}"
         )
 
@@ -344,7 +348,7 @@ class ReferenceTrainer(HookedTrainer):
         """No checkpoint is saved after a loss that was not finite."""
         self.check_finite()
 
-    def save_place(self, folder: Path) -> None:
+    def save_extra_state(self, folder: Path) -> None:
         """Of a stream; what has an order is found again by counting."""
         if self._stream is not None:
             self._stream.save(folder)
@@ -358,7 +362,7 @@ class ReferenceTrainer(HookedTrainer):
         super().save_model(output_dir, _internal_call)
         folder = Path(output_dir) if output_dir else self.args.folder
         if self.args.should_save and folder.is_dir():
-            open_to_the_umask(folder)
+            apply_umask(folder)
 
     def load_weights(self, folder: str) -> None:
         """Every weight of a saved model into the one in training, or an error."""
@@ -367,27 +371,27 @@ class ReferenceTrainer(HookedTrainer):
         model.load_state_dict(saved.state_dict())
 
 
-def _with_learning_rate(args: ReferenceTraining) -> ReferenceTraining:
+def _resolve_learning_rate(args: MaeTrainingArguments) -> MaeTrainingArguments:
     """A copy of the arguments with the absolute learning rate: the caller's may serve another trainer."""
     own = copy.copy(args)
     own.learning_rate = args.absolute_learning_rate
     return own
 
 
-def plain_attention_is_faster(model: StockModel, device: torch.device) -> bool:
+def is_plain_attention_faster(model: StockModel, device: torch.device) -> bool:
     """Whether training is faster with plain attention: on a CPU the backward pass of torch's fused one takes longer
     than all matrix products (1.15 to 1.5 x the images a second: scripts/benchmark_attention.py)."""
-    return device.type == "cpu" and attention_of(model) == "sdpa" and not is_timm(model.config)
+    return device.type == "cpu" and get_attn_implementation(model) == "sdpa" and not is_timm(model.config)
 
 
 @contextmanager
-def frozen(model: StockModel, names: list[str]) -> Iterator[None]:
+def freeze_parameters(model: StockModel, names: list[str]) -> Iterator[None]:
     """Parameters of these names get no gradient within the block."""
     fixed = set(names)
     held = [
         parameter
         for name, parameter in model.named_parameters()
-        if parameter.requires_grad and plain_name(name) in fixed
+        if parameter.requires_grad and strip_wrapper_prefixes(name) in fixed
     ]
     for parameter in held:
         parameter.requires_grad_(False)
@@ -399,16 +403,16 @@ def frozen(model: StockModel, names: list[str]) -> Iterator[None]:
 
 
 @dataclass
-class _Loss:
+class _PendingLoss:
     """A loss on its way from the accelerator to the host."""
 
     value: torch.Tensor  # on the CPU
     index: torch.Tensor | None  # places of the batch's images
     update: int
-    copied: "torch.cuda.Event | None" = None
+    copy_event: "torch.cuda.Event | None" = None
 
     @classmethod
-    def on_its_way(cls, loss: torch.Tensor, index: torch.Tensor | None, update: int) -> "_Loss":
+    def copy_async(cls, loss: torch.Tensor, index: torch.Tensor | None, update: int) -> "_PendingLoss":
         if loss.device.type != "cuda":
             return cls(loss.detach(), index, update)
         value = torch.empty((), dtype=loss.dtype, pin_memory=True)
@@ -417,20 +421,20 @@ class _Loss:
         copied.record()
         return cls(value, index, update, copied)
 
-    def is_there(self) -> bool:
-        return self.copied is None or self.copied.query()
+    def is_ready(self) -> bool:
+        return self.copy_event is None or self.copy_event.query()
 
-    def number(self) -> float:
-        if self.copied is not None:
-            self.copied.synchronize()
+    def item(self) -> float:
+        if self.copy_event is not None:
+            self.copy_event.synchronize()
         return self.value.item()
 
 
-class _Watch(TrainerCallback):
+class _SanityCallback(TrainerCallback):
     """Tells the training images which epoch it is (accelerate does so for one process only), reads the learning rates
     back from the optimizer at the start, and looks at the last loss when the training ends."""
 
-    def __init__(self, trainer: ReferenceTrainer):
+    def __init__(self, trainer: MaeTrainerBase):
         self.trainer = trainer
         self._updates = 0
 

@@ -9,21 +9,21 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from ..data.audit import Audited, audited_images
-from ..data.duplicates import near_duplicates
-from ..data.sources import read_splits
+from ..data.audit import AuditImage, list_audit_images
+from ..data.duplicates import find_near_duplicates
+from ..data.split_loading import read_splits
 from ..data.unlabelled import load_unlabelled
 from ..errors import CommandLineError, UsageError
-from ..evaluation.labels import label_issues
+from ..evaluation.confident_learning import label_issues
 from ..reporting.audit import AuditFindings, write_audit
-from ..reporting.labels import LabelFindings, Suspected, write_label_issues
-from ..runs.out_of_fold import OutOfFold, out_of_fold
-from ..settings.fill import fill
+from ..reporting.label_issues import LabelFindings, LabelIssueRow, write_label_issues
+from ..runs.out_of_fold import OutOfFoldPredictions, read_out_of_fold_predictions
+from ..settings.parse import parse_settings
 from ..settings.studies import AuditArguments
 
 logger = logging.getLogger(__name__)
 
-OF_THE_SOURCE = ("data_dir", "manifest", "benchmark", "fold", "agreement", "corrections", "class_order")
+DATA_SOURCE_FIELDS = ("data_dir", "manifest", "benchmark", "fold", "agreement", "corrections", "class_order")
 
 
 def audit(*, recipe: str | None = None, **flags: Any) -> AuditFindings | LabelFindings:
@@ -33,13 +33,13 @@ def audit(*, recipe: str | None = None, **flags: Any) -> AuditFindings | LabelFi
         recipe: a YAML file of flags; `flags` win over it.
         flags: the flags of `hf-mae audit`.
     """
-    (options,) = fill("audit", recipe, **flags).parts
+    (options,) = parse_settings("audit", recipe, **flags).arguments
     if options.labels:
         return _audit_labels(options)
     if not options.data_dir:
         raise CommandLineError("missing: --data_dir (see hf-mae audit --help).")
-    images = audited_images(_splits(options))
-    pairs = near_duplicates(
+    images = list_audit_images(_load_splits(options))
+    pairs = find_near_duplicates(
         [image.path for image in images],
         max_distance=options.max_hash_distance,
         min_similarity=options.min_similarity,
@@ -49,31 +49,31 @@ def audit(*, recipe: str | None = None, **flags: Any) -> AuditFindings | LabelFi
     return write_audit(Path(options.output_dir), images, pairs, options.max_sheets)
 
 
-def _splits(options: AuditArguments) -> Mapping[str, Dataset]:
+def _load_splits(options: AuditArguments) -> Mapping[str, Dataset]:
     if not options.unlabelled:
-        return read_splits(options, keep_repeated=True)
+        return read_splits(options, allow_split_overlap=True)
     return {"all": load_unlabelled(str(options.data_dir), options.on_bad_image, options.preprocessing_num_workers)}
 
 
 def _audit_labels(options: AuditArguments) -> LabelFindings:
     """Labels that may be wrong; nothing is changed or left out."""
-    said = out_of_fold(options.labels or [])
+    said = read_out_of_fold_predictions(options.labels or [])
     if not options.data_dir:
-        known = {name: getattr(said.record.data, name) for name in OF_THE_SOURCE}
+        known = {name: getattr(said.record.data, name) for name in DATA_SOURCE_FIELDS}
         options = dataclasses.replace(options, **known)
         logger.info("The images are those of the runs: %s", options.data_dir)
-    images = {image.file_name: image for image in audited_images(read_splits(options, label_names=said.names))}
+    images = {image.file_name: image for image in list_audit_images(read_splits(options, label_names=said.names))}
     judged = [images[name] for name in said.scores if name in images]
-    _refuse_other_images(options, said, judged)
+    _check_same_images(options, said, judged)
     scores = np.array([said.scores[image.file_name] for image in judged])
     labels = np.array([said.names.index(image.label) for image in judged])
     found = [
-        Suspected(
+        LabelIssueRow(
             image=judged[issue.index],
             quality=issue.quality,
-            suggested=said.names[issue.suggested],
-            score_of_label=float(scores[issue.index, labels[issue.index]]),
-            score_of_suggested=float(scores[issue.index, issue.suggested]),
+            suggested_label=said.names[issue.suggested],
+            label_score=float(scores[issue.index, labels[issue.index]]),
+            suggested_label_score=float(scores[issue.index, issue.suggested]),
         )
         for issue in label_issues(scores, labels)
     ]
@@ -82,12 +82,14 @@ def _audit_labels(options: AuditArguments) -> LabelFindings:
     return LabelFindings(folder, len(judged), len(images), found, shown)
 
 
-def _refuse_other_images(options: AuditArguments, said: OutOfFold, judged: list[Audited]) -> None:
-    if not judged:
+def _check_same_images(
+    options: AuditArguments, out_of_fold_predictions: OutOfFoldPredictions, evaluated: list[AuditImage]
+) -> None:
+    if not evaluated:
         raise UsageError(f"{options.data_dir} has none of the images that the runs judged: is it another data set?")
-    for image in judged:
-        if said.labels[image.file_name] != image.label:
+    for image in evaluated:
+        if out_of_fold_predictions.labels[image.file_name] != image.label:
             raise UsageError(
-                f"{image.file_name} was {said.labels[image.file_name]} when the runs judged it, and is {image.label} "
+                f"{image.file_name} was {out_of_fold_predictions.labels[image.file_name]} when the runs judged it, and is {image.label} "
                 f"in {options.data_dir}: pass the --corrections that they were trained with, or train them again."
             )

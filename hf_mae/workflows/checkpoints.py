@@ -1,7 +1,7 @@
 """`checkpoints fetch`: a public checkpoint, downloaded and converted once."""
 
-from ..errors import CommandLineError, nearest
-from ..models.checkpoints import PublicCheckpoint, catalogue, resolve
+from ..errors import CommandLineError, did_you_mean
+from ..models.model_zoo import PublicCheckpoint, load_checkpoint_catalogue, resolve_checkpoint
 
 
 def find_checkpoint(name: str) -> PublicCheckpoint:
@@ -10,12 +10,12 @@ def find_checkpoint(name: str) -> PublicCheckpoint:
     Raises:
         CommandLineError: there is none of this name.
     """
-    entries = catalogue()
+    entries = load_checkpoint_catalogue()
     if name not in entries:
-        raise CommandLineError(f"There is no checkpoint {name}{nearest(name, entries)}.")
+        raise CommandLineError(f"There is no checkpoint {name}{did_you_mean(name, entries)}.")
     return entries[name]
 
 
 def fetch_checkpoint(name: str) -> str:
     """The folder of a public checkpoint's converted weights."""
-    return resolve(find_checkpoint(name).name)
+    return resolve_checkpoint(find_checkpoint(name).name)

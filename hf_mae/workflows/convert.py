@@ -2,18 +2,18 @@
 
 from typing import Any
 
-from ..compat.accelerate import deepspeed_unseen
+from ..compat.accelerate import skip_deepspeed_import
 from ..conversion import ConversionReport, convert_checkpoint
-from ..models.checkpoints import resolve
-from ..settings.fill import fill
+from ..models.model_zoo import resolve_checkpoint
+from ..settings.parse import parse_settings
 
 
 def convert(**flags: Any) -> ConversionReport:
     """Converts a checkpoint; `flags` are those of `hf-mae convert`. The report is its certificate."""
-    (options,) = fill("convert", None, **flags).parts
-    with deepspeed_unseen():
+    (options,) = parse_settings("convert", None, **flags).arguments
+    with skip_deepspeed_import():
         return convert_checkpoint(
-            resolve(options.source),
+            resolve_checkpoint(options.source),
             options.destination,
             to=options.to,
             pooling=options.pooling,

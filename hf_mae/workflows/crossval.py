@@ -11,32 +11,32 @@ import numpy as np
 import yaml
 from datasets import DatasetDict
 
+from ..data.exclusion_log import ExclusionLog, track_exclusions
 from ..data.fingerprint import data_fingerprint
-from ..data.folds import check_folds, official_folds, stratified_folds
-from ..data.ledger import Ledger, followed
-from ..data.sources import read_splits, reduce_training
+from ..data.folds import check_folds, load_official_folds, make_stratified_folds
+from ..data.split_loading import read_splits, reduce_training
 from ..errors import CommandLineError, UsageError
-from ..files.writing import write_csv
-from ..models.loading import own_label_names
+from ..files.atomic import write_csv
+from ..models.loading import read_class_names
 from ..reporting import figures
-from ..reporting.crossval import label_efficiency, pooled
-from ..reporting.report import write_own_report
-from ..runs.environment import environment
-from ..runs.folder import held, refuse_other_data
+from ..reporting.crossval import label_efficiency_curve, pool_predictions
+from ..reporting.report import write_single_run_report
+from ..runs.environment import get_environment
+from ..runs.output_dir import check_same_data, lock_output_dir
 from ..runs.record import ALL_RESULTS, CrossvalRun, CrossvalSummary, DataSource, RunRecord, Scores
-from ..runs.record_files import read_record, write_record
+from ..runs.record_io import read_record, write_record
 from ..settings.arguments import FinetuningArguments
 from ..settings.data import DataArguments
-from ..settings.fill import Settings, fill
 from ..settings.models import ModelArguments
-from ..settings.recipes import recipe_as_run
+from ..settings.parse import Settings, parse_settings
+from ..settings.recipes import render_recipe
 from ..settings.studies import CrossvalArguments
-from .finetune import finetune_on
+from .finetune import finetune_splits
 
 logger = logging.getLogger(__name__)
 
 # What may differ between a finished run and what is asked for now without making it another run.
-NO_OTHER_RUN = {
+SETTINGS_ALLOWED_TO_DIFFER = {
     *("output_dir", "cache", "preprocessing_num_workers", "dataloader_num_workers", "dataloader_pin_memory"),
     *("disable_tqdm", "report_to", "logging_steps", "save_total_limit", "use_cpu", "data_dir", "split_file"),
 }
@@ -52,12 +52,12 @@ def crossval(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
     Returns:
         The record of all runs together; None on processes other than the main one.
     """
-    settings = fill("crossval", recipe, **flags)
-    options, model_args, data_args, args = settings.parts
+    settings = parse_settings("crossval", recipe, **flags)
+    options, model_args, data_args, args = settings.arguments
     if args.push_to_hub:
         raise CommandLineError("crossval makes many models: push one of them with hf-mae push.")
-    with followed() as ledger:
-        folds = _folds(options, model_args, data_args, args)
+    with track_exclusions() as ledger:
+        folds = _load_folds(options, model_args, data_args, args)
     check_folds(folds)
     fractions = sorted(set(options.train_fractions or [data_args.train_fraction]))
     runs = [
@@ -69,61 +69,63 @@ def crossval(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
         return None
     record = _summarize(args.folder, runs, folds[0]["train"].features["labels"].names, settings)
     if data_args.benchmark:
-        write_own_report(args.folder)
+        write_single_run_report(args.folder)
     return record
 
 
-def _folds(
+def _load_folds(
     options: CrossvalArguments, model_args: ModelArguments, data_args: DataArguments, args: FinetuningArguments
 ) -> list[DatasetDict]:
-    own_names = own_label_names(str(model_args.model_name_or_path))
+    own_names = read_class_names(str(model_args.model_name_or_path))
     with args.main_process_first(desc="reading the images"):
         if options.folds == "official":
-            return official_folds(data_args, args.seed, own_names)
+            return load_official_folds(data_args, args.seed, own_names)
         if options.folds.isdigit():
-            return stratified_folds(read_splits(data_args, args.seed, own_names), int(options.folds))
+            return make_stratified_folds(read_splits(data_args, args.seed, own_names), int(options.folds))
     raise CommandLineError(f"--folds takes official or a number, not {options.folds}.")
 
 
-def _run_all(runs: list[CrossvalRun], folds: list[DatasetDict], settings: Settings, ledger: Ledger) -> None:
+def _run_all(
+    runs: list[CrossvalRun], folds: list[DatasetDict], settings: Settings, exclusion_log: ExclusionLog
+) -> None:
     """Trains what is not done yet, with a line before each run on how far it is and how long it will take."""
-    _, model_args, data_args, args = settings.parts
+    _, model_args, data_args, args = settings.arguments
     seconds: list[float] = []
     for number, run in enumerate(runs, 1):
         folder = args.folder / run.folder
-        given = _given_of(run, settings, folder)
+        given = _get_run_settings(run, settings, folder)
         run_data = dataclasses.replace(data_args, train_fraction=run.fraction, fold=run.fold)
         splits = reduce_training(folds[run.fold - 1], run_data, run.seed)
         if (folder / ALL_RESULTS).is_file():
-            _refuse_another_run(folder, given)
-            refuse_other_data(folder, DataSource.of(run_data, run.seed, data_fingerprint(splits)))
+            _check_same_settings(folder, given)
+            check_same_data(folder, DataSource.from_settings(run_data, run.seed, data_fingerprint(splits)))
             logger.info("Run %d of %d (%s) is done: %s", number, len(runs), run, folder)
             continue
         left = f", about {np.mean(seconds) * (len(runs) - number + 1) / 60:.0f} minutes left" if seconds else ""
         logger.info("Run %d of %d: %s -> %s%s", number, len(runs), run, folder, left)
         run_args = dataclasses.replace(args, output_dir=str(folder), seed=run.seed, resume_from_checkpoint="last")
         started = time.monotonic()
-        with held(run_args):
-            finetune_on(splits, model_args, run_data, run_args, given, ledger)
+        with lock_output_dir(run_args):
+            finetune_splits(splits, model_args, run_data, run_args, given, exclusion_log)
         seconds.append(time.monotonic() - started)
 
 
-def _given_of(run: CrossvalRun, settings: Settings, folder: Path) -> dict[str, Any]:
+def _get_run_settings(run: CrossvalRun, settings: Settings, folder: Path) -> dict[str, Any]:
     """What a run of its own would have been given."""
     own = {item.name for item in dataclasses.fields(CrossvalArguments)}
-    given = {name: value for name, value in settings.given.items() if name not in own}
+    given = {name: value for name, value in settings.overrides.items() if name not in own}
     given |= {"seed": run.seed, "output_dir": str(folder)}
-    given |= {"fold": run.fold} if settings.parts[2].benchmark else {}
+    given |= {"fold": run.fold} if settings.arguments[2].benchmark else {}
     return given | ({"train_fraction": run.fraction} if run.fraction < 1.0 else {})
 
 
-def _refuse_another_run(folder: Path, given: dict[str, Any]) -> None:
+def _check_same_settings(folder: Path, run_settings: dict[str, Any]) -> None:
     """Refuses to count a finished run of other settings as one of these."""
     before = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")) or {}
-    now = yaml.safe_load(recipe_as_run(given, {})) or {}
+    now = yaml.safe_load(render_recipe(run_settings, {})) or {}
     differing = [
         f"{name}: {before.get(name, 'default')} then, {now.get(name, 'default')} now"
-        for name in sorted((before.keys() | now.keys()) - NO_OTHER_RUN)
+        for name in sorted((before.keys() | now.keys()) - SETTINGS_ALLOWED_TO_DIFFER)
         if before.get(name) != now.get(name)
     ]
     if differing:
@@ -134,12 +136,12 @@ def _refuse_another_run(folder: Path, given: dict[str, Any]) -> None:
 
 def _summarize(root: Path, runs: list[CrossvalRun], names: list[str], settings: Settings) -> RunRecord:
     """Writes `crossval.json`, the pooled predictions and confusion matrix of each seed."""
-    options, model_args, data_args, args = settings.parts
+    options, model_args, data_args, args = settings.arguments
     records = [read_record(root / run.folder) for run in runs]
     results = [record.scores["validation"] | {"training_images": record.images["train"]} for record in records]
-    points = label_efficiency(runs, results)
+    points = label_efficiency_curve(runs, results)
     headline = {name: value for name, value in points[-1].items() if name not in ("fraction", "images")}
-    chosen_on = [record.selection.chosen_on if record.selection else None for record in records]
+    chosen_on = [record.selection.selection_split if record.selection else None for record in records]
     summary = CrossvalSummary(
         folds=options.folds,
         runs=[
@@ -147,15 +149,15 @@ def _summarize(root: Path, runs: list[CrossvalRun], names: list[str], settings: 
         ],
         mean_and_std=headline,
         label_efficiency=points,
-        pooled=_write_pooled(root, runs, names),
+        pooled=_write_pooled_predictions(root, runs, names),
     )
     record = RunRecord(
         kind="crossval",
         base=model_args.base,
-        data=DataSource.of(data_args, args.seed),
+        data=DataSource.from_settings(data_args, args.seed),
         images={},
-        environment=environment(),
-        settings=settings.given,
+        environment=get_environment(),
+        settings=settings.overrides,
         classes=names,
         crossval=summary,
         ordered=records[0].ordered,
@@ -163,22 +165,22 @@ def _summarize(root: Path, runs: list[CrossvalRun], names: list[str], settings: 
     )
     write_record(record, root)
     if len(points) > 1:
-        figures.label_efficiency({Path(model_args.base).name: points}, root / "label_efficiency")
+        figures.plot_label_efficiency({Path(model_args.base).name: points}, root / "label_efficiency")
     return record
 
 
-def _write_pooled(root: Path, runs: list[CrossvalRun], names: list[str]) -> dict[str, Scores]:
+def _write_pooled_predictions(root: Path, runs: list[CrossvalRun], names: list[str]) -> dict[str, Scores]:
     """Predictions and confusion matrix of all folds of a seed together; returns their scores."""
     found = {}
     for fraction, seed in dict.fromkeys((run.fraction, run.seed) for run in runs):
         same = [run for run in runs if (run.fraction, run.seed) == (fraction, seed)]
-        rows, scores = pooled([root / run.folder for run in same], names)
+        rows, scores = pool_predictions([root / run.folder for run in same], names)
         which = same[0].folder.removesuffix(f"_fold-{same[0].fold}")
         write_csv(root / f"predictions_pooled_{which}.csv", ["file_name", "label", "prediction", "score"], rows)
         if scores is None:
             logger.warning("Images stand in several folds of %s, so their predictions are not pooled.", root)
             continue
         title = f"out of fold, {which}: macro F1 {100 * scores['macro_f1']:.1f} %"
-        figures.confusion_matrix(scores["confusion_matrix"], names, root / f"confusion_matrix_{which}", title)
+        figures.plot_confusion_matrix(scores["confusion_matrix"], names, root / f"confusion_matrix_{which}", title)
         found[which] = scores
     return found

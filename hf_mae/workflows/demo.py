@@ -7,12 +7,12 @@ from typing import Any
 import torch
 
 from ..data.folders import load_image_folder
-from ..data.images import EvaluationImages
+from ..data.torch_datasets import EvalDataset
 from ..errors import UsageError
 from ..models.loading import class_names, load_classifier
-from ..runs.doubt import NAME as DOUBT
-from ..runs.doubt import read_doubt
-from ..settings.fill import fill
+from ..runs.uncertainty_io import UNCERTAINTY_FILE as DOUBT
+from ..runs.uncertainty_io import read_uncertainty
+from ..settings.parse import parse_settings
 
 logger = logging.getLogger(__name__)
 
@@ -23,18 +23,18 @@ def open_demo(**flags: Any) -> Any:
     Returns:
         gradio's `Blocks`, running (`local_url`, `share_url`, `block_thread()`, `close()`).
     """
-    (options,) = fill("demo", None, **flags).parts
+    (options,) = parse_settings("demo", None, **flags).arguments
     try:
         import captum  # noqa: F401
         import gradio  # noqa: F401
     except ImportError as error:
         raise UsageError(f"{error.name} is not installed: pip install 'hf_mae[demo]'.") from None
-    from ..sharing.demo import LOOPBACK, Classifier, reach_ourselves
-    from ..sharing.facts import facts_of
-    from ..sharing.space_app import launch
+    from ..sharing.demo import LOOPBACK, Classifier, bypass_proxy_for_localhost
+    from ..sharing.demo_metadata import build_demo_metadata
+    from ..sharing.space_app import launch_demo
 
     model, processor = load_classifier(options.model_name_or_path)
-    facts = facts_of(
+    facts = build_demo_metadata(
         Path(options.model_name_or_path),
         class_names(model),
         positive=options.positive,
@@ -42,15 +42,15 @@ def open_demo(**flags: Any) -> Any:
         class_notes=options.class_notes,
     )
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    gallery = training_images(options.data_dir, model, processor)
+    gallery = load_training_images(options.data_dir, model, processor)
     known = (Path(options.model_name_or_path) / DOUBT).is_file()
-    doubt = read_doubt(options.model_name_or_path, class_names(model)) if known else None
-    classifier = Classifier(model, processor, facts, gallery, doubt=doubt)
+    doubt = read_uncertainty(options.model_name_or_path, class_names(model)) if known else None
+    classifier = Classifier(model, processor, facts, gallery, uncertainty=doubt)
     if options.host != LOOPBACK or options.share:
         logger.warning("The demo can be reached from other machines, and whatever they upload comes to this one.")
-    reach_ourselves(options.host)
+    bypass_proxy_for_localhost(options.host)
     try:
-        return launch(
+        return launch_demo(
             classifier,
             server_name=options.host,
             server_port=options.port,
@@ -63,9 +63,9 @@ def open_demo(**flags: Any) -> Any:
         raise UsageError(f"Port {options.port} of {options.host} cannot be used: pass another --port.") from None
 
 
-def training_images(data_dir: str | None, model: Any, processor: Any) -> EvaluationImages | None:
+def load_training_images(data_dir: str | None, model: Any, processor: Any) -> EvalDataset | None:
     """The training images of a data set, prepared as the model wants them; None without a data set."""
     if not data_dir:
         return None
     splits = load_image_folder(data_dir, label_names=class_names(model))
-    return EvaluationImages(splits["train" if "train" in splits else next(iter(splits))], processor)
+    return EvalDataset(splits["train" if "train" in splits else next(iter(splits))], processor)

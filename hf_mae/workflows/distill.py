@@ -4,8 +4,8 @@ from typing import Any
 
 from ..errors import CommandLineError
 from ..runs.record import RunRecord
-from ..settings.fill import read_values
-from ..training.planning import Plan
+from ..settings.parse import read_values
+from ..training.training_plan import Plan
 from .finetune import finetune
 
 

@@ -9,20 +9,20 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ..data.images import EvaluationImages, collate
-from ..data.inputs import expected, find_images, prepare, sources
-from ..data.sources import load_splits
-from ..data.splits import chosen_split
+from ..data.predict_inputs import estimate_total, find_input_paths, iter_inputs, load_pixel_values
+from ..data.split_loading import load_splits
+from ..data.splits import get_split
+from ..data.torch_datasets import EvalDataset, collate
 from ..errors import CommandLineError, UsageError
 from ..evaluation.mistakes import confident_mistakes
 from ..evaluation.scores import softmax
-from ..files.writing import write_picture
-from ..models.ensemble import Ensemble, members_of
+from ..files.atomic import write_image
+from ..models.ensemble import Ensemble, read_ensemble_members
+from ..models.introspection import describe_model, is_vit
 from ..models.loading import class_names, load_classifier
-from ..models.parts import describe, is_vit
-from ..reporting.explanations import Explained, contact_sheet, explain_batch
+from ..reporting.explanations import Explanation, explain_batch, write_explanation_sheet
 from ..settings.evaluation import ExplainArguments
-from ..settings.fill import fill
+from ..settings.parse import parse_settings
 
 COLUMNS, ROWS = 3, 4  # images of a row, rows of a sheet
 
@@ -32,18 +32,18 @@ class Explanations:
     """What was drawn.
 
     Args:
-        explained: images with overlays of their own.
+        num_explained: images with overlays of their own.
         sheets: contact sheets of these.
-        faults: images that cannot be read, with the reason.
+        errors: images that cannot be read, with the reason.
         mistakes: mistakes on the sheet `mistakes_sheet`; None: no data set was given.
         classes: true classes among them.
         images: images of the split that was looked through.
     """
 
     folder: Path
-    explained: int = 0
+    num_explained: int = 0
     sheets: int = 0
-    faults: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
     mistakes: int | None = None
     classes: int = 0
     images: int = 0
@@ -52,7 +52,7 @@ class Explanations:
 
 def explain(*, recipe: str | None = None, **flags: Any) -> Explanations:
     """Draws where a classifier looks; `flags` are those of `hf-mae explain`."""
-    (options,) = fill("explain", recipe, **flags).parts
+    (options,) = parse_settings("explain", recipe, **flags).arguments
     if not options.images and not options.data_dir:
         raise CommandLineError("name images to explain, or a --data_dir whose mistakes are shown.")
     try:
@@ -63,10 +63,10 @@ def explain(*, recipe: str | None = None, **flags: Any) -> Explanations:
     if isinstance(model, Ensemble):
         raise UsageError(
             f"{options.model_name_or_path} is an ensemble, whose members look each for itself: explain one of them "
-            f"({Path(str(options.model_name_or_path)) / members_of(str(options.model_name_or_path))[0].folder})."
+            f"({Path(str(options.model_name_or_path)) / read_ensemble_members(str(options.model_name_or_path))[0].folder})."
         )
     if not is_vit(model.config):
-        raise UsageError(f"{options.model_name_or_path} is a {describe(model)}: explain is for ViTs.")
+        raise UsageError(f"{options.model_name_or_path} is a {describe_model(model)}: explain is for ViTs.")
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     if options.target is not None and options.target not in model.config.label2id:
         known = ", ".join(model.config.label2id)
@@ -82,61 +82,63 @@ def explain(*, recipe: str | None = None, **flags: Any) -> Explanations:
 
 def _explain_images(model: Any, processor: Any, options: ExplainArguments, result: Explanations) -> None:
     """Overlays of every image, and sheets of all."""
-    found: list[Explained] = []
-    paths = find_images(options.images or [], videos=True)
+    found: list[Explanation] = []
+    paths = find_input_paths(options.images or [], include_videos=True)
     bar = tqdm(
-        sources(paths, options.fps, set()),
-        total=expected(paths, options.fps),
+        iter_inputs(paths, options.fps, set()),
+        total=estimate_total(paths, options.fps),
         desc="Explaining",
         unit="image",
         delay=1,
     )
     images = iter(bar)
     while batch := list(islice(images, options.batch_size)):
-        prepared = [(name, prepare(name, opener, processor)) for name, opener in batch]
-        result.faults += [f"{path}: {tensor}" for path, tensor in prepared if isinstance(tensor, str)]
+        prepared = [(name, load_pixel_values(name, opener, processor)) for name, opener in batch]
+        result.errors += [f"{path}: {tensor}" for path, tensor in prepared if isinstance(tensor, str)]
         good = [(path, tensor) for path, tensor in prepared if not isinstance(tensor, str)]
         if good:
             tensors = torch.stack([tensor for _, tensor in good])
             found += explain_batch(model, processor, tensors, [path for path, _ in good], options.target)
     for number, entry in enumerate(found, 1):
         name = f"{number:04d}_{Path(entry.name).stem[:50]}"  # a name may have 255 bytes
-        write_picture(result.folder / f"{name}_rollout.png", entry.rollout)
-        write_picture(result.folder / f"{name}_grad_cam.png", entry.grad_cam)
+        write_image(result.folder / f"{name}_rollout.png", entry.rollout)
+        write_image(result.folder / f"{name}_grad_cam.png", entry.grad_cam)
     per_page = COLUMNS * ROWS
     pages = [found[start : start + per_page] for start in range(0, len(found), per_page)]
     for number, page in enumerate(pages, 1):
         rows = [("", page[start : start + COLUMNS]) for start in range(0, len(page), COLUMNS)]
-        contact_sheet(rows, result.folder / f"images_{number}.png", Path(str(options.model_name_or_path)).name)
-    result.explained, result.sheets = len(found), len(pages)
+        write_explanation_sheet(
+            rows, result.folder / f"images_{number}.png", Path(str(options.model_name_or_path)).name
+        )
+    result.num_explained, result.sheets = len(found), len(pages)
 
 
 def _explain_mistakes(model: Any, processor: Any, options: ExplainArguments, result: Explanations) -> None:
     """`mistakes_<split>.png`: of every true class the images that are most confidently taken for another."""
     names = class_names(model)
     splits = load_splits(options, 0, label_names=names)
-    images = EvaluationImages(
-        chosen_split(splits, options.split, options.data_dir), processor, num_workers=options.preprocessing_num_workers
+    images = EvalDataset(
+        get_split(splits, options.split, options.data_dir), processor, num_workers=options.preprocessing_num_workers
     )
-    scores = softmax(_logits(model, images, options))
+    scores = softmax(_predict_logits(model, images, options))
     assert images.labels is not None
     mistakes = confident_mistakes(scores, images.labels, options.mistakes_per_class)
     result.images, result.mistakes = len(images), 0
     if not mistakes:
         return
-    rows: list[tuple[str, list[Explained]]] = []
+    rows: list[tuple[str, list[Explanation]]] = []
     for label, chosen in mistakes.items():
         tensors = torch.stack([images[index]["pixel_values"] for index in chosen])
         files = [images.file_names[index] for index in chosen]
         rows.append((f"true: {names[label]}", explain_batch(model, processor, tensors, files, options.target)))
     result.mistakes_sheet = result.folder / f"mistakes_{options.split}.png"
     title = f"{options.split}: the most confident mistakes of each true class"
-    contact_sheet(rows, result.mistakes_sheet, title)
+    write_explanation_sheet(rows, result.mistakes_sheet, title)
     result.mistakes, result.classes = sum(len(found) for _, found in rows), len(rows)
 
 
 @torch.inference_mode()
-def _logits(model: Any, images: EvaluationImages, options: ExplainArguments) -> np.ndarray:
+def _predict_logits(model: Any, images: EvalDataset, options: ExplainArguments) -> np.ndarray:
     loader = torch.utils.data.DataLoader(images, options.batch_size, collate_fn=collate)
     bar = tqdm(loader, desc=f"Classifying {options.split}", unit="batch", delay=1)
     return np.concatenate(

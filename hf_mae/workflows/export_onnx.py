@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data.images import EvaluationImages, collate
-from ..data.processors import of_transformers
-from ..data.sources import load_splits
-from ..data.splits import chosen_split
+from ..data.processors import to_transformers_processor
+from ..data.split_loading import load_splits
+from ..data.splits import get_split
+from ..data.torch_datasets import EvalDataset, collate
 from ..errors import CommandLineError, UsageError
 from ..evaluation.metrics import classification_scores
-from ..files.writing import whole_folder, write_json
+from ..files.atomic import atomic_write_dir, write_json
+from ..models.introspection import input_size
 from ..models.loading import class_names, load_classifier
-from ..models.parts import input_size
-from ..settings.fill import fill
+from ..settings.parse import parse_settings
 from ..settings.sharing import OnnxArguments
 from ..sharing import onnx
 
@@ -27,23 +27,23 @@ from ..sharing import onnx
 class OnnxExport:
     """What was exported: the check beside PyTorch, and the size of each file in MB."""
 
-    checked: dict[str, Any]
-    sizes: dict[str, float]
+    check_results: dict[str, Any]
+    sizes_mb: dict[str, float]
     folder: str
 
 
 @dataclass(frozen=True)
-class _Images:
+class _CheckImages:
     """What the exported model is checked on: batches (images, 3, height, width) float32, and class ids or None."""
 
     batches: list[np.ndarray]
     labels: np.ndarray | None
-    of: str
+    description: str
 
 
 def export_onnx(*, recipe: str | None = None, **flags: Any) -> OnnxExport:
     """Exports a fine-tuned model; `flags` are those of `hf-mae export-onnx`."""
-    (options,) = fill("export-onnx", recipe, **flags).parts
+    (options,) = parse_settings("export-onnx", recipe, **flags).arguments
     try:
         import onnx as _onnx  # noqa: F401
         import onnxruntime  # noqa: F401
@@ -54,55 +54,55 @@ def export_onnx(*, recipe: str | None = None, **flags: Any) -> OnnxExport:
         raise CommandLineError("--int8 changes scores: pass --data_dir, so that what it costs is measured.")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     model, processor = load_classifier(options.model_name_or_path)
-    images = _images_to_check_on(options, model, processor)
+    images = _load_check_images(options, model, processor)
     if options.output_dir is None:
-        return _into_the_run(options, model, images)
-    with whole_folder(options.output_dir, options.overwrite) as folder:
+        return _export_into_run(options, model, images)
+    with atomic_write_dir(options.output_dir, options.overwrite) as folder:
         checked = _export_and_check(model, images, folder, options.int8)
         model.config.save_pretrained(folder)
-        of_transformers(processor).save_pretrained(folder)
-        shutil.copy(onnx.EXAMPLE, folder / "example.py")
+        to_transformers_processor(processor).save_pretrained(folder)
+        shutil.copy(onnx.EXAMPLE_SCRIPT, folder / "example.py")
         write_json(folder / "check.json", checked)
-        return OnnxExport(checked, _sizes(folder), str(options.output_dir))
+        return OnnxExport(checked, _get_file_sizes_mb(folder), str(options.output_dir))
 
 
-def _into_the_run(options: OnnxArguments, model: Any, images: _Images) -> OnnxExport:
+def _export_into_run(options: OnnxArguments, model: Any, images: _CheckImages) -> OnnxExport:
     """Into the run's own folder, whose configuration and processor go with it, so that one repository holds both."""
     run = Path(options.model_name_or_path or "")
     if not (run / "config.json").is_file():
         raise CommandLineError(f"{run} is no folder of a run: name a folder to write to, OUT.")
     if not (run / "preprocessor_config.json").is_file():
         raise CommandLineError(f"{run} keeps its preprocessing as timm does: name a folder to write to, OUT.")
-    with whole_folder(run / onnx.FOLDER, options.overwrite) as folder:
+    with atomic_write_dir(run / onnx.ONNX_DIR, options.overwrite) as folder:
         checked = _export_and_check(model, images, folder, options.int8)
-        for path in list((folder / onnx.FOLDER).iterdir()):
+        for path in list((folder / onnx.ONNX_DIR).iterdir()):
             path.rename(folder / path.name)
-        (folder / onnx.FOLDER).rmdir()
+        (folder / onnx.ONNX_DIR).rmdir()
         write_json(folder / "check.json", checked)
-    return OnnxExport(checked, _sizes(run), str(run))
+    return OnnxExport(checked, _get_file_sizes_mb(run), str(run))
 
 
-def _sizes(folder: Path) -> dict[str, float]:
+def _get_file_sizes_mb(folder: Path) -> dict[str, float]:
     return {
         path.relative_to(folder).as_posix(): path.stat().st_size / 1e6
-        for path in sorted((folder / onnx.FOLDER).glob("*.onnx"))
+        for path in sorted((folder / onnx.ONNX_DIR).glob("*.onnx"))
     }
 
 
-def _export_and_check(model: Any, images: _Images, folder: Path, int8: bool) -> dict[str, Any]:
+def _export_and_check(model: Any, images: _CheckImages, folder: Path, int8: bool) -> dict[str, Any]:
     """Writes the ONNX files, and compares their logits with PyTorch's."""
     names = class_names(model)
-    (folder / onnx.FOLDER).mkdir(parents=True, exist_ok=True)
-    onnx.export(model, folder / onnx.FLOAT32)
+    (folder / onnx.ONNX_DIR).mkdir(parents=True, exist_ok=True)
+    onnx.export_to_onnx(model, folder / onnx.FLOAT32)
     with torch.inference_mode():
         logits = [model(pixel_values=torch.from_numpy(batch)).logits.numpy() for batch in images.batches]
     expected = np.concatenate(logits)
 
     def compared(file: str) -> dict[str, float]:
-        found = onnx.logits_of(onnx.session(folder / file), images.batches)
-        return onnx.compare(found, expected, images.labels, names)
+        found = onnx.compute_onnx_logits(onnx.create_session(folder / file), images.batches)
+        return onnx.compare_logits(found, expected, images.labels, names)
 
-    checked: dict[str, Any] = {"images": len(expected), "of": images.of, "float32": compared(onnx.FLOAT32)}
+    checked: dict[str, Any] = {"images": len(expected), "of": images.description, "float32": compared(onnx.FLOAT32)}
     difference = checked["float32"]["largest_difference"]
     if not difference <= onnx.TOLERANCE:
         raise UsageError(
@@ -110,7 +110,7 @@ def _export_and_check(model: Any, images: _Images, folder: Path, int8: bool) -> 
             "nothing was written. Please tell us, with the versions of torch and onnxruntime."
         )
     if int8:
-        onnx.quantize(folder / onnx.FLOAT32, folder / onnx.INT8)
+        onnx.quantize_to_int8(folder / onnx.FLOAT32, folder / onnx.INT8)
         checked["int8"] = compared(onnx.INT8)
     if images.labels is not None:
         scores = classification_scores(expected.argmax(-1), images.labels, names)
@@ -118,16 +118,16 @@ def _export_and_check(model: Any, images: _Images, folder: Path, int8: bool) -> 
     return checked
 
 
-def _images_to_check_on(options: OnnxArguments, model: Any, processor: Any) -> _Images:
+def _load_check_images(options: OnnxArguments, model: Any, processor: Any) -> _CheckImages:
     if not options.data_dir:
         size = input_size(model)
         generator = torch.Generator().manual_seed(0)
-        noise = torch.randn(onnx.RANDOM_IMAGES, 3, size, size, generator=generator)
-        return _Images([noise.numpy()], None, "random noise (pass --data_dir to check on images)")
+        noise = torch.randn(onnx.NUM_RANDOM_IMAGES, 3, size, size, generator=generator)
+        return _CheckImages([noise.numpy()], None, "random noise (pass --data_dir to check on images)")
     splits = load_splits(options, 0, label_names=class_names(model))
-    images = EvaluationImages(
-        chosen_split(splits, options.split, options.data_dir), processor, num_workers=options.preprocessing_num_workers
+    images = EvalDataset(
+        get_split(splits, options.split, options.data_dir), processor, num_workers=options.preprocessing_num_workers
     )
     loader = torch.utils.data.DataLoader(images, options.batch_size, collate_fn=collate)
     batches = [batch["pixel_values"].numpy() for batch in loader]
-    return _Images(batches, images.labels, f"{options.data_dir}, {options.split}")
+    return _CheckImages(batches, images.labels, f"{options.data_dir}, {options.split}")

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from ..models.loading import own_label_names
+from ..models.loading import read_class_names
 from ..runs.record import run_name
-from ..settings.fill import fill
+from ..settings.parse import parse_settings
 from ..sharing import hub
-from ..sharing.facts import facts_of
+from ..sharing.demo_metadata import build_demo_metadata
 from ..sharing.space import push_space
 
 logger = logging.getLogger(__name__)
@@ -19,10 +19,12 @@ logger = logging.getLogger(__name__)
 
 def push(**flags: Any) -> str:
     """Pushes a finished run in one commit; `flags` are those of `hf-mae push`. Returns the URL of the repository."""
-    (options,) = fill("push", None, **flags).parts
+    (options,) = parse_settings("push", None, **flags).arguments
     folder = Path(options.run)
-    space = _prepared_space(folder, options.repo_id, options.update) if options.demo else None
-    url = hub.push(folder, options.repo_id, private=options.private, update=options.update, leave_out=options.leave_out)
+    space = _prepare_space(folder, options.repo_id, options.update) if options.demo else None
+    url = hub.push_run(
+        folder, options.repo_id, private=options.private, update=options.update, ignore_patterns=options.ignore_patterns
+    )
     if space is not None:
         facts, name, exists = space
         where = push_space(facts, name, exists=exists, private=options.private)
@@ -32,13 +34,13 @@ def push(**flags: Any) -> str:
     return url
 
 
-def _prepared_space(folder: Path, repo_id: str | None, update: bool) -> tuple[Any, str, bool]:
+def _prepare_space(folder: Path, repo_id: str | None, update: bool) -> tuple[Any, str, bool]:
     """What the page says, and where it goes; asked before anything is pushed."""
     if importlib.util.find_spec("gradio") is None:  # its version is the Space's
         raise UsageError("gradio is not installed: pip install 'hf_mae[demo]'.")
-    hub.files_of(folder)  # of an unfinished run, a sentence
-    names = own_label_names(str(folder))
+    hub.list_published_files(folder)  # of an unfinished run, a sentence
+    names = read_class_names(str(folder))
     if names is None:
         raise UsageError(f"{folder} is no classifier: there is no page of it.")
     name, exists = hub.check_target(repo_id, update, run_name(folder), "space")
-    return replace(facts_of(folder, names), model=name, title=run_name(folder)), name, exists
+    return replace(build_demo_metadata(folder, names), model=name, title=run_name(folder)), name, exists

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from ..data.benchmarks import find_benchmark
-from ..data.sources import read_splits
-from ..settings.fill import fill
-from ..settings.sharing import DataSetArguments
+from ..data.split_loading import read_splits
+from ..settings.parse import parse_settings
+from ..settings.sharing import PushDatasetArguments
 from ..sharing import hub
-from ..sharing.data_sets import write_data_set
+from ..sharing.dataset_export import write_parquet_dataset
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ def push_dataset(*, recipe: str | None = None, **flags: Any) -> str:
     Returns:
         The URL of the repository, or the folder where nothing is pushed.
     """
-    (options,) = fill("push-dataset", recipe, **flags).parts
+    (options,) = parse_settings("push-dataset", recipe, **flags).arguments
     name = Path(options.repo_id or options.output_dir or options.data_dir).name
     if options.output_dir and not options.repo_id:
         _write(options, Path(options.output_dir), name)
@@ -33,7 +33,7 @@ def push_dataset(*, recipe: str | None = None, **flags: Any) -> str:
         return _push(options, Path(folder), repo_id, exists)
 
 
-def _push(options: DataSetArguments, folder: Path, repo_id: str, exists: bool) -> str:
+def _push(options: PushDatasetArguments, folder: Path, repo_id: str, exists: bool) -> str:
     files = _write(options, folder, repo_id.partition("/")[2])
     return hub.push_files(
         {file.as_posix(): folder / file for file in files},
@@ -45,7 +45,7 @@ def _push(options: DataSetArguments, folder: Path, repo_id: str, exists: bool) -
     )
 
 
-def _write(options: DataSetArguments, folder: Path, name: str) -> list[Path]:
+def _write(options: PushDatasetArguments, folder: Path, name: str) -> list[Path]:
     splits = read_splits(options, options.seed)
     more: dict[str, Any] = {"license": options.license}
     if options.benchmark:
@@ -53,4 +53,4 @@ def _write(options: DataSetArguments, folder: Path, name: str) -> list[Path]:
         more["about"] = f"{benchmark.title}. Licence: {benchmark.licence}. Please cite: {benchmark.citation}"
     if "group" not in next(iter(splits.values())).column_names:
         logger.warning("No patients are known (--group_column, --group_pattern): whoever splits this anew mixes them.")
-    return write_data_set(splits, folder, name, more, options.overwrite)
+    return write_parquet_dataset(splits, folder, name, more, options.overwrite)

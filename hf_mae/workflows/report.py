@@ -7,12 +7,12 @@ from typing import Any
 from ..data.benchmarks import find_benchmark
 from ..errors import CommandLineError
 from ..reporting.checklists import write_checklist
-from ..reporting.page import write_page
+from ..reporting.pdf_summary import write_pdf_summary
 from ..reporting.report import Comparison, compare, write_report
-from ..reporting.study import write_study
-from ..settings.fill import fill
+from ..reporting.study_description import write_study_description
+from ..settings.parse import parse_settings
 
-OTHER_TABLES = ("imagenet-1k",)  # published rows without a benchmark of their own
+PUBLISHED_ONLY_TABLES = ("imagenet-1k",)  # published rows without a benchmark of their own
 
 
 @dataclass(frozen=True)
@@ -20,34 +20,34 @@ class Report:
     """A report.
 
     Args:
-        found: every number of it.
+        comparison: every number of it.
         folder: that holds it in all forms.
-        written: names of files there.
+        files: names of files there.
     """
 
-    found: Comparison
+    comparison: Comparison
     folder: Path
-    written: list[str]
+    files: list[str]
 
     def summary(self) -> str:
         """What a screen shows: of several runs, the tables and comparisons alone."""
-        if len(self.found.runs) == 1:
-            return self.found.summary()
-        text = self.found.summary(details=False)
+        if len(self.comparison.runs) == 1:
+            return self.comparison.summary()
+        text = self.comparison.summary(details=False)
         return f"{text}\nEach run by itself (classes, patients, operating points, subgroups): report.md.\n"
 
     def _repr_html_(self) -> str:
         """As a notebook shows it."""
-        return self.found.to_html()
+        return self.comparison.to_html()
 
 
 def report(**flags: Any) -> Report:
     """Writes a report, and what a paper says of each run's images and methods; `flags` are those of `hf-mae report`."""
-    (options,) = fill("report", None, **flags).parts
+    (options,) = parse_settings("report", None, **flags).arguments
     runs = options.runs or []
     if not runs and not options.benchmark:
         raise CommandLineError("pass the folders of finished runs, or --benchmark for the published rows alone.")
-    if options.benchmark and options.benchmark not in OTHER_TABLES:
+    if options.benchmark and options.benchmark not in PUBLISHED_ONLY_TABLES:
         find_benchmark(options.benchmark)
     if options.checklist and not runs:
         raise CommandLineError("--checklist is of a run: pass its folder.")
@@ -66,9 +66,9 @@ def report(**flags: Any) -> Report:
     written = write_report(found, folder)
     for number, run in enumerate(found.runs, 1):
         which = "" if len(found.runs) == 1 else f"_{number}"
-        written += write_study(run, folder, which)
+        written += write_study_description(run, folder, which)
         if options.pdf:
-            write_page(run, folder / f"page{which}.pdf")
+            write_pdf_summary(run, folder / f"page{which}.pdf")
             written.append(f"page{which}.pdf")
         if options.checklist:
             written += write_checklist(run, options.checklist, folder, which)

@@ -5,33 +5,33 @@ from typing import Any
 
 from datasets import DatasetDict
 
-from ..data.packing import Packed, check, pack
-from ..data.sources import read_splits
+from ..data.shard_writer import ShardSummary, verify_shards, write_shards
+from ..data.split_loading import read_splits
 from ..data.unlabelled import load_unlabelled
 from ..errors import CommandLineError
-from ..files.locks import sole_writer
-from ..settings.data import bytes_of
-from ..settings.fill import fill
+from ..files.locks import exclusive_lock
+from ..settings.data import parse_byte_size
+from ..settings.parse import parse_settings
 from ..settings.sharing import ShardArguments
 
 
-def shard(*, recipe: str | None = None, **flags: Any) -> Packed:
+def shard(*, recipe: str | None = None, **flags: Any) -> ShardSummary:
     """Packs a data set into shards, or checks shards; `flags` are those of `hf-mae shard`."""
-    (options,) = fill("shard", recipe, **flags).parts
+    (options,) = parse_settings("shard", recipe, **flags).arguments
     if options.check:
-        return check(Path(str(options.data_dir)))
+        return verify_shards(Path(str(options.data_dir)))
     if not options.output_dir:
         raise CommandLineError("hf-mae shard needs the folder to write to, or --check for shards that are there.")
-    size = bytes_of(options.shard_size, "--shard_size")
+    size = parse_byte_size(options.shard_size, "--shard_size")
     if not size:
         raise CommandLineError(f"--shard_size is a size, as 500MB, not {options.shard_size}.")
     folder = Path(options.output_dir)
-    splits = _read(options)
-    with sole_writer(folder):
-        return pack(splits, folder, size, options.seed, options.preprocessing_num_workers)
+    splits = _load_splits_to_pack(options)
+    with exclusive_lock(folder):
+        return write_shards(splits, folder, size, options.seed, options.preprocessing_num_workers)
 
 
-def _read(options: ShardArguments) -> DatasetDict:
+def _load_splits_to_pack(options: ShardArguments) -> DatasetDict:
     if not options.unlabelled:
         return read_splits(options, options.seed)
     images = load_unlabelled(str(options.data_dir), options.on_bad_image, options.preprocessing_num_workers)

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from hf_mae.cli.main import main
-from hf_mae.settings.verbs import VERBS
+from hf_mae.settings.commands import COMMANDS
 
 
 @pytest.fixture()
@@ -40,7 +40,7 @@ def test_bash_completes_verbs_flags_choices_and_files(scripts, tmp_path):
     assert answers[:2] == ["finetune", "--layer_decay"]
     assert {"cls", "mean"} <= set(answers[2].split())
     assert answers[3] == "images"
-    assert set(VERBS) <= set(answers[4].split())
+    assert set(COMMANDS) <= set(answers[4].split())
 
 
 def test_zsh_takes_its_script(scripts):

@@ -5,17 +5,17 @@ import subprocess
 import pytest
 import yaml
 from support.cli_process import run_cli
-from support.launching import environment
+from support.distributed_runs import launch_environment
 from support.paths import ROOT
 
 from hf_mae import FinetuningArguments
 from hf_mae.cli.main import main
 from hf_mae.errors import UsageError
-from hf_mae.settings.launching import launch_configs
+from hf_mae.settings.accelerate_configs import list_launch_configs
 
 
 def test_every_way_has_a_config_that_says_when_to_use_it(capsys):
-    known = launch_configs()
+    known = list_launch_configs()
     assert list(known) == ["cpu", "ddp", "fsdp2", "multi_node", "single_gpu", "zero2", "zero3"]
     for name, path in known.items():
         text = path.read_text()
@@ -85,7 +85,7 @@ def test_the_smoke_test_of_configs():
         ["bash", ROOT / "scripts" / "smoke_configs.sh", "cpu", "single_gpu"],
         capture_output=True,
         text=True,
-        env=environment(),
+        env=launch_environment(),
     )
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [line.split() for line in done.stdout.splitlines() if len(line.split()) == 3]

@@ -6,10 +6,10 @@ import pytest
 from transformers import TrainingArguments
 
 from hf_mae import FinetuningArguments, PretrainingArguments
-from hf_mae.cli.flags import Parser
-from hf_mae.cli.known_names import MEANT
+from hf_mae.cli.flag_aliases import FLAG_ALIASES
+from hf_mae.cli.parser import Parser
 from hf_mae.errors import CommandLineError, UsageError
-from hf_mae.settings.verbs import VERBS, options_of_verb
+from hf_mae.settings.commands import COMMANDS, command_options
 
 FINETUNE = ["--model_name_or_path", "owner/model", "--data_dir", "owner/data", "--output_dir", "out"]
 
@@ -76,10 +76,10 @@ def test_all_unknown_flags_are_named_at_once_with_the_right_name():
 
 
 def test_the_table_of_known_names_leads_to_flags_that_exist():
-    every = {name for verb in VERBS for name in options_of_verb(verb)}
-    for name, meant in MEANT.items():
+    every = {name for verb in COMMANDS for name in command_options(verb)}
+    for name, meant in FLAG_ALIASES.items():
         assert set(meant) & every, name  # of a name that transformers has changed, one is enough
-    assert set(MEANT) & set(options_of_verb("finetune")) == {"output_dir"}  # which other verbs call output
+    assert set(FLAG_ALIASES) & set(command_options("finetune")) == {"output_dir"}  # which other verbs call output
 
 
 @pytest.mark.parametrize(
@@ -116,15 +116,15 @@ def test_what_is_missing_on_the_disk_is_said_before_anything_is_imported(tmp_pat
         flags("finetune", "--model_name_or_path", "checkpoint.pth", "--data_dir", str(tmp_path), "--output_dir", "out")
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", COMMANDS)
 def test_help_shows_what_people_use_with_defaults_and_help_all_the_rest(verb, capsys):
-    short, whole = Parser(verb).help_text(), Parser(verb).help_text(everything=True)
-    options = options_of_verb(verb)
-    common = [name for name, item in options.items() if item.common]
+    short, whole = Parser(verb).help_text(), Parser(verb).help_text(show_all=True)
+    options = command_options(verb)
+    common = [name for name, item in options.items() if item.show_in_help]
     assert 1 <= len(common) <= 22
     for name, item in options.items():
-        assert f"--{name}" in whole or name in VERBS[verb].words
-        assert (f"--{name} " in f"{short} " or name in VERBS[verb].words) or not item.common
+        assert f"--{name}" in whole or name in COMMANDS[verb].positionals
+        assert (f"--{name} " in f"{short} " or name in COMMANDS[verb].positionals) or not item.show_in_help
     with pytest.raises(SystemExit):
         Parser(verb).parse(["--help"])
     assert capsys.readouterr().out.rstrip("\n") == short
@@ -138,10 +138,14 @@ def test_help_tells_defaults():
 
 @pytest.mark.parametrize("verb, kind", [("finetune", FinetuningArguments), ("pretrain", PretrainingArguments)])
 def test_every_field_of_training_arguments_is_a_flag_with_its_own_default(verb, kind):
-    options = options_of_verb(verb)
+    options = command_options(verb)
     ours = {field.name: field for field in dataclasses.fields(kind) if field.init}
     assert set(ours) <= set(options)
     for field in dataclasses.fields(TrainingArguments):
-        if field.init and field.name not in VERBS[verb].defaults and isinstance(field.default, (int, float, str, bool)):
+        if (
+            field.init
+            and field.name not in COMMANDS[verb].defaults
+            and isinstance(field.default, (int, float, str, bool))
+        ):
             if options[field.name].default is not None:  # of those that are no literal nothing is known
                 assert options[field.name].default == ours[field.name].default, field.name

@@ -13,15 +13,15 @@ from importlib.metadata import entry_points
 import pytest
 from support.cli_process import run_cli
 
-from hf_mae.cli.main import main, program
-from hf_mae.settings.recipes import RECIPES, recipe_names
-from hf_mae.settings.verbs import VERBS
+from hf_mae.cli.main import console_main, main
+from hf_mae.settings.commands import COMMANDS
+from hf_mae.settings.recipes import RECIPES_DIR, recipe_names
 
 HEAVY = ("torch", "transformers", "numpy", "datasets", "sklearn", "evaluate", "matplotlib")
 QUICK = [
     ["--help"],
     ["--version"],
-    *([verb, "--help"] for verb in VERBS),
+    *([verb, "--help"] for verb in COMMANDS),
     ["finetune", "--help_all"],
     ["finetune", "--lr", "1e-3"],
     ["evaluate", "--model_nam", "x"],
@@ -34,7 +34,7 @@ QUICK = [
 def test_help_names_every_verb(capsys):
     assert main(["--help"]) == 0
     printed = capsys.readouterr().out
-    assert all(verb in printed for verb in VERBS)
+    assert all(verb in printed for verb in COMMANDS)
     assert main([]) == 2
 
 
@@ -77,7 +77,7 @@ def test_a_mistyped_verb_names_the_nearest():
 
 def test_the_console_command_is_installed():
     (command,) = entry_points(group="console_scripts", name="hf-mae")
-    assert command.load() is program
+    assert command.load() is console_main
 
 
 def test_public_names_are_there():
@@ -99,7 +99,7 @@ def test_recipes_are_listed_and_shown(capsys):
         assert name in listed
         assert main(["recipes", "show", name]) == 0
         shown = capsys.readouterr().out
-        assert shown == (RECIPES / f"{name}.yaml").read_text() and f"--recipe {name}" in shown
+        assert shown == (RECIPES_DIR / f"{name}.yaml").read_text() and f"--recipe {name}" in shown
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -111,7 +111,7 @@ def test_names_cannot_command_the_terminal(terminal, monkeypatch):
     module = importlib.import_module("hf_mae.cli.main")
     monkeypatch.setattr(module, "main", lambda argv: print("a\x1b[31m,b", end="\r\n") or 0)
     with pytest.raises(SystemExit):
-        program([])
+        console_main([])
     gc.unfreeze()
     gc.enable()
     assert out.getvalue() == ("a\\x1b[31m,b\n" if terminal else "a\x1b[31m,b\r\n")

@@ -22,16 +22,22 @@ from support.models import tiny_pretrainer
 from support.paths import ROOT
 
 from hf_mae.compat.accelerate import (
-    bare_optimizer,
-    deepspeed_unseen,
-    fsdp_where_asked,
-    with_small_sampler,
-    without_importing_deepspeed,
+    enable_fsdp_on_cpu,
+    skip_deepspeed_import,
+    unwrap_optimizer,
+    unwrap_without_deepspeed_import,
+    use_low_memory_sampler,
 )
-from hf_mae.compat.datasets import ArrowWriter, features_of, fingerprint_of, is_as_stored, let_s3_stream
-from hf_mae.compat.deepspeed import forget_gathered, own_part, parameters_and_groups, whole_weights
-from hf_mae.compat.timm import mend_posterize, posterize
-from hf_mae.compat.torch import cpu_generator
+from hf_mae.compat.datasets import (
+    ArrowWriter,
+    get_fingerprint,
+    get_stream_features,
+    has_no_indices_mapping,
+    patch_s3fs_streaming,
+)
+from hf_mae.compat.deepspeed import disable_zero3_init, get_params_with_groups, repartition, zero3_shard
+from hf_mae.compat.timm import patch_posterize, posterize
+from hf_mae.compat.torch import get_cpu_generator
 
 
 @pytest.fixture
@@ -45,16 +51,16 @@ def cpus(monkeypatch):
 
 
 def test_fsdp_is_found_on_cpus_within_the_block_alone(cpus, monkeypatch):
-    with fsdp_where_asked():  # nobody asked
+    with enable_fsdp_on_cpu():  # nobody asked
         assert PartialState().distributed_type == DistributedType.MULTI_CPU
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with fsdp_where_asked():
+    with enable_fsdp_on_cpu():
         assert PartialState().distributed_type == DistributedType.MULTI_GPU
     assert PartialState().distributed_type == DistributedType.MULTI_CPU
-    with pytest.raises(RuntimeError), fsdp_where_asked():
+    with pytest.raises(RuntimeError), enable_fsdp_on_cpu():
         raise RuntimeError
     assert PartialState().distributed_type == DistributedType.MULTI_CPU
-    with fsdp_where_asked():
+    with enable_fsdp_on_cpu():
         cpus.distributed_type = DistributedType.FSDP  # as accelerate does when it finds it
     assert PartialState().distributed_type == DistributedType.FSDP
 
@@ -66,7 +72,7 @@ def test_accelerate_asks_for_deepspeed_where_it_is_hidden(monkeypatch):
     accelerator, model = Accelerator(cpu=True), torch.nn.Linear(1, 1)
     assert accelerator.unwrap_model(model) is model and asked
     asked.clear()
-    without_importing_deepspeed(accelerator)
+    unwrap_without_deepspeed_import(accelerator)
     assert accelerator.unwrap_model(model) is model and not asked
     assert Accelerator(cpu=True).unwrap_model(model) is model and asked  # another accelerator is as it was
 
@@ -78,7 +84,7 @@ def test_weights_are_saved_without_looking_for_deepspeed(monkeypatch, tmp_path):
     model.save_pretrained(tmp_path)
     assert asked
     asked.clear()
-    with deepspeed_unseen():
+    with skip_deepspeed_import():
         model.save_pretrained(tmp_path)
     assert not asked and other.is_deepspeed_available() is False and asked  # it is back
 
@@ -102,11 +108,11 @@ def test_the_order_of_images_is_accelerates_own(processes):
     def orders(prepared):
         return [torch.cat([batch for (batch,) in prepared]) for _ in range(2)]
 
-    stock, ours = loader(), with_small_sampler(loader())
+    stock, ours = loader(), use_low_memory_sampler(loader())
     for theirs, order in zip(orders(stock), orders(ours)):
         assert torch.equal(theirs, order)
-    assert not torch.equal(*orders(with_small_sampler(loader())))
-    skipping = skip_first_batches(with_small_sampler(loader()), 3)
+    assert not torch.equal(*orders(use_low_memory_sampler(loader())))
+    skipping = skip_first_batches(use_low_memory_sampler(loader()), 3)
     assert torch.equal(torch.cat([batch for (batch,) in skipping]), orders(loader())[0][3000:])
     sampler = ours.batch_sampler.sampler if processes == 1 else ours.batch_sampler.batch_sampler.sampler
     assert type(sampler) is not SeedableRandomSampler and isinstance(sampler, SeedableRandomSampler)
@@ -114,8 +120,8 @@ def test_the_order_of_images_is_accelerates_own(processes):
 
 def test_the_optimizer_beneath_accelerates_wrapper():
     plain = torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), lr=0.1)
-    assert bare_optimizer(Accelerator(cpu=True).prepare(plain)) is plain and bare_optimizer(plain) is plain
-    ((parameters, group),) = parameters_and_groups(plain)
+    assert unwrap_optimizer(Accelerator(cpu=True).prepare(plain)) is plain and unwrap_optimizer(plain) is plain
+    ((parameters, group),) = get_params_with_groups(plain)
     assert group is plain.param_groups[0] and parameters is group["params"]
 
 
@@ -123,9 +129,9 @@ def test_the_groups_of_zeros_optimizers():
     """ZeRO itself runs in tests/training/test_engines.py; here is what is read of it."""
     inner = SimpleNamespace(param_groups=[{"lr": 1}, {"lr": 2}])
     two = SimpleNamespace(bit16_groups=[["a"], ["b"]], optimizer=inner)
-    assert parameters_and_groups(two) == [(["a"], {"lr": 1}), (["b"], {"lr": 2})]
+    assert get_params_with_groups(two) == [(["a"], {"lr": 1}), (["b"], {"lr": 2})]
     three = SimpleNamespace(sub_group_to_group_id={0: 1, 1: 0}, fp16_groups=[["a"], ["b"]], optimizer=inner)
-    assert parameters_and_groups(three) == [(["a"], {"lr": 2}), (["b"], {"lr": 1})]
+    assert get_params_with_groups(three) == [(["a"], {"lr": 2}), (["b"], {"lr": 1})]
 
 
 def test_what_zero_3_makes_of_a_parameter():
@@ -137,13 +143,13 @@ def test_what_zero_3_makes_of_a_parameter():
     for words in ("param.ds_tensor = ", "param.ds_status = ", "param.partition = partition", "AVAILABLE = 1"):
         assert words in source, words
     parameter = torch.nn.Parameter(torch.zeros(2))
-    assert own_part(parameter) is None
-    forget_gathered(parameter)
+    assert zero3_shard(parameter) is None
+    repartition(parameter)
     parameter.ds_tensor, parameter.ds_status = torch.ones(1), SimpleNamespace(name="AVAILABLE")
     parameter.partition = lambda: setattr(parameter, "ds_status", SimpleNamespace(name="NOT_AVAILABLE"))
-    forget_gathered(parameter)
-    forget_gathered(parameter)
-    own_part(parameter).add_(1)
+    repartition(parameter)
+    repartition(parameter)
+    zero3_shard(parameter).add_(1)
     assert parameter.ds_status.name == "NOT_AVAILABLE" and parameter.ds_tensor.item() == 2
 
 
@@ -152,7 +158,7 @@ def test_whole_weights_hides_the_configuration_of_deepspeed_for_a_block():
     assert integration._hf_deepspeed_config_weak_ref is None
     integration._hf_deepspeed_config_weak_ref = held = object()
     try:
-        with pytest.raises(RuntimeError), whole_weights():
+        with pytest.raises(RuntimeError), disable_zero3_init():
             assert integration._hf_deepspeed_config_weak_ref is None
             raise RuntimeError
         assert integration._hf_deepspeed_config_weak_ref is held
@@ -162,7 +168,7 @@ def test_whole_weights_hides_the_configuration_of_deepspeed_for_a_block():
 
 def test_a_fingerprint_changes_with_the_data():
     one, two = Dataset.from_dict({"a": [1, 2]}), Dataset.from_dict({"a": [1, 3]})
-    assert fingerprint_of(one) != fingerprint_of(two) != fingerprint_of(two.select([0]))
+    assert get_fingerprint(one) != get_fingerprint(two) != get_fingerprint(two.select([0]))
 
 
 def test_the_columns_of_a_stream_that_does_not_tell_them():
@@ -170,23 +176,23 @@ def test_the_columns_of_a_stream_that_does_not_tell_them():
         yield {"text": "a", "number": 1}
 
     untold = IterableDataset.from_generator(rows)
-    assert untold.features is None and features_of(untold) == Features(
+    assert untold.features is None and get_stream_features(untold) == Features(
         {"text": Value("string"), "number": Value("int64")}
     )
     assert list(untold) == list(rows())  # and it is read from its beginning
     told = Features({"number": Value("int32")})
-    assert features_of(IterableDataset.from_generator(rows, features=told)) == told
+    assert get_stream_features(IterableDataset.from_generator(rows, features=told)) == told
 
 
 def test_rows_that_were_chosen_are_not_as_stored():
     rows = Dataset.from_dict({"a": [1, 2, 3]})
-    assert is_as_stored(rows) and is_as_stored(rows.select_columns(["a"]))
-    assert not is_as_stored(rows.select([2, 0])) and not is_as_stored(rows.shuffle(seed=0))
+    assert has_no_indices_mapping(rows) and has_no_indices_mapping(rows.select_columns(["a"]))
+    assert not has_no_indices_mapping(rows.select([2, 0])) and not has_no_indices_mapping(rows.shuffle(seed=0))
 
 
 def test_s3_takes_the_word_that_datasets_hands_to_every_store():
     s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed here")
-    let_s3_stream()
+    patch_s3fs_streaming()
     opened = fsspec.filesystem("s3", block_size=0, anon=True)
     assert isinstance(opened, s3fs.S3FileSystem) and "block_size" not in opened.kwargs
     assert "block_size=0" in inspect.getsource(importlib.import_module("datasets.utils.file_utils"))  # else: not needed
@@ -207,7 +213,7 @@ def test_posterize_of_timm_is_replaced_and_nothing_else():
     ops = [op for step in transform.transforms for op in getattr(step, "ops", [])]
     before = [op.aug_fn for op in ops]
     assert before.count(auto_augment.posterize) == 1
-    mend_posterize(transform)
+    patch_posterize(transform)
     after = [op.aug_fn for op in ops]
     assert [new for old, new in zip(before, after) if old is not new] == [posterize]
     image = Image.effect_noise((8, 8), 50).convert("RGB")
@@ -217,7 +223,7 @@ def test_posterize_of_timm_is_replaced_and_nothing_else():
 
 
 def test_the_generator_of_torch():
-    cpu_generator().manual_seed(7)
+    get_cpu_generator().manual_seed(7)
     drawn = torch.rand(3)
     torch.manual_seed(7)
     assert torch.equal(torch.rand(3), drawn)
@@ -228,12 +234,12 @@ def test_a_program_leaves_by_what_was_registered_for_exit(tmp_path):
     code = f"""
 import atexit, sys
 import torch.distributed as distributed
-from hf_mae.compat.torch import leave_together
-leave_together(3)  # there is no group yet: it goes on
+from hf_mae.compat.torch import exit_all_ranks
+exit_all_ranks(3)  # there is no group yet: it goes on
 atexit.register(lambda: open({str(tmp_path / "left")!r}, "w").write("yes"))
 distributed.init_process_group("gloo", init_method="file://{tmp_path / "group"}", rank=0, world_size=1)
 print("last words")
-leave_together(5)
+exit_all_ranks(5)
 print("never")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

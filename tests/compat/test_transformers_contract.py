@@ -16,7 +16,12 @@ from transformers import (
 from transformers.integrations import integration_utils
 
 from hf_mae import FinetuningArguments, MaeFinetuner, build_classifier
-from hf_mae.compat.transformers import HookedTrainer, attention_of, attention_set_to, beit_drop_path
+from hf_mae.compat.transformers import (
+    HookedTrainer,
+    build_beit_drop_path,
+    get_attn_implementation,
+    use_attn_implementation,
+)
 from hf_mae.compat.transformers_source import training_argument_fields
 from hf_mae.training.trackers import TRACKERS
 
@@ -74,7 +79,7 @@ def test_the_loss_is_divided_by_what_loss_weight_says(tiny_pth, data, tmp_path):
     class Asking(MaeFinetuner):
         def loss_weight(self, batches, device):
             asked.append(len(batches))
-            return super().loss_weight(batches, device)
+            return super().loss_normalizer(batches, device)
 
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
             if model.training:
@@ -129,7 +134,7 @@ def test_the_gradient_norm_is_asked_for_in_logged_updates_alone(tiny_pth, data, 
 
 def test_private_state_of_the_trainer(tiny_pth, data, tmp_path):
     trainer = finetuner(tiny_pth, data, tmp_path)
-    assert trainer.micro_batch == 4 and trainer.model_accepts_loss_kwargs is False
+    assert trainer.micro_batch_size == 4 and trainer.model_accepts_loss_kwargs is False
     trainer.create_optimizer()
     scheduler = trainer.create_scheduler(4)
     assert trainer.lr_scheduler is scheduler and trainer._created_lr_scheduler
@@ -139,15 +144,15 @@ def test_private_state_of_the_trainer(tiny_pth, data, tmp_path):
 def test_attention_is_another_for_a_block(tiny_pth, pooling):
     model = build_classifier(tiny_pth, pooling=pooling, num_labels=3, **TINY).eval()
     kind = BeitForImageClassification if pooling == "mean" else ViTForImageClassification
-    assert isinstance(model, kind) and attention_of(model) == "sdpa"
+    assert isinstance(model, kind) and get_attn_implementation(model) == "sdpa"
     pixel_values = torch.randn(1, 3, 32, 32)
     with torch.no_grad():
         before = model(pixel_values=pixel_values).logits
-        with attention_set_to(model, "eager"):
-            assert attention_of(model) == "eager"
+        with use_attn_implementation(model, "eager"):
+            assert get_attn_implementation(model) == "eager"
             output = model(pixel_values=pixel_values, output_attentions=True)
             assert output.attentions[0].shape == (1, 3, 17, 17)
-        assert attention_of(model) == "sdpa"
+        assert get_attn_implementation(model) == "sdpa"
     torch.testing.assert_close(output.logits, before, atol=1e-5, rtol=1e-5)
 
 
@@ -157,7 +162,7 @@ def test_the_blocks_of_stock_models_have_the_parts_that_are_replaced(tiny_pth):
     for model in (mean, cls):
         assert isinstance(model.base_model.embeddings.dropout, torch.nn.Dropout)
         assert hasattr(model.base_model.layers[-1], "layernorm_before")
-    dropped = beit_drop_path(0.5).train()
+    dropped = build_beit_drop_path(0.5).train()
     torch.manual_seed(0)
     rows = dropped(torch.ones(64, 2, 2))
     assert sorted(rows.unique().tolist()) == [0.0, 2.0]

@@ -10,12 +10,12 @@ from timm.models.vision_transformer import VisionTransformer
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from hf_mae import build_classifier
-from hf_mae.compat.transformers import attention_set_to
+from hf_mae.compat.transformers import use_attn_implementation
 from hf_mae.conversion import convert_checkpoint
 from hf_mae.conversion.errors import ConversionError
-from hf_mae.models.attention import plain_attention_for
-from hf_mae.models.parts import other_network
-from hf_mae.models.stochastic_depth import drop_path_of
+from hf_mae.models.attention import register_plain_attention
+from hf_mae.models.introspection import describe_non_mae_model
+from hf_mae.models.stochastic_depth import get_drop_path_rate
 from hf_mae.training.layer_decay import parameter_groups
 
 SIZES = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "num_heads": 3}
@@ -47,13 +47,13 @@ def test_a_fine_tuned_one_computes_what_timms_does(tmp_path, shared, positions, 
     torch.save({"model": state, "args": argparse.Namespace(imagenet_default_mean_and_std=True)}, path)
     report = convert_checkpoint(path, tmp_path / "out", labels=["a", "b", "c"], verify=True)
     assert report.verification["against"] == "timm's Beit" and report.verification["max_abs_difference"] < 1e-5
-    assert not report.new and [entry["source"] for entry in report.left_out if "index" in entry["source"]]
+    assert not report.initialized and [entry["source"] for entry in report.unused if "index" in entry["source"]]
     model = AutoModelForImageClassification.from_pretrained(tmp_path / "out").eval()
     pixels = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         expected = theirs(pixels)
         torch.testing.assert_close(model(pixels).logits, expected, rtol=1e-5, atol=1e-5)
-        with attention_set_to(model, plain_attention_for(model)):  # as it is trained on a CPU
+        with use_attn_implementation(model, register_plain_attention(model)):  # as it is trained on a CPU
             torch.testing.assert_close(model(pixels).logits, expected, rtol=1e-5, atol=1e-5)
     assert list(AutoImageProcessor.from_pretrained(tmp_path / "out").image_mean) == [0.485, 0.456, 0.406]
 
@@ -66,8 +66,8 @@ def test_a_pre_trained_one_is_fine_tuned(tmp_path):
     model = build_classifier(tmp_path / "pre.pth", id2label={0: "a", 1: "b"}, drop_path=0.2)
     said = model.conversion_report.summary()
     assert "mean and std 0.5" in said and "the checkpoint has no head" in said and "of pre-training" in said
-    assert model.config.id2label == {0: "a", 1: "b"} and drop_path_of(model) == pytest.approx(0.2)
-    assert other_network(model) == "BEiT of 3 blocks of 24"
+    assert model.config.id2label == {0: "a", 1: "b"} and get_drop_path_rate(model) == pytest.approx(0.2)
+    assert describe_non_mae_model(model) == "BEiT of 3 blocks of 24"
     assert torch.equal(model.beit.layers[1].attention.v_proj.bias, state["blocks.1.attn.v_bias"])
     groups = parameter_groups(model, 1.0, layer_decay=0.5)
     assert {group["lr"] for group in groups} == {0.5**power for power in range(5)}
@@ -120,10 +120,13 @@ def test_dino_and_ibot_hand_on_their_teacher(tmp_path, method):
     report = convert_checkpoint(
         tmp_path / "checkpoint.pth", tmp_path / "out", to="backbone", num_attention_heads=3, verify=True
     )
-    assert other_network(build_classifier(tmp_path / "out", pooling="cls", num_labels=3)) == "ViT of 2 blocks of 24"
+    assert (
+        describe_non_mae_model(build_classifier(tmp_path / "out", pooling="cls", num_labels=3))
+        == "ViT of 2 blocks of 24"
+    )
     assert "teacher" in report.summary() and report.verification["max_abs_difference"] < 1e-5
     model = build_classifier(tmp_path / "checkpoint.pth", pooling="cls", num_labels=3, num_attention_heads=3)
     found = model.state_dict()["vit.layernorm.weight"]
-    assert torch.equal(found, teacher.norm.weight) and other_network(model) == "ViT of 2 blocks of 24"
+    assert torch.equal(found, teacher.norm.weight) and describe_non_mae_model(model) == "ViT of 2 blocks of 24"
     query = teacher.blocks[1].attn.qkv.weight[:24]
     assert torch.equal(model.vit.layers[1].attention.q_proj.weight, query)

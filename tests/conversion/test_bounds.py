@@ -8,10 +8,10 @@ import torch
 from support.models import TINY, TINY_DECODER, tiny_pretrainer
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
-from hf_mae.conversion import ConversionError, bounds, convert_checkpoint, convert_to_model, export_model
+from hf_mae.conversion import ConversionError, convert_checkpoint, convert_to_model, export_model, safety
 from hf_mae.errors import UsageError
 from hf_mae.models.loading import load_classifier
-from hf_mae.settings.fill import read_values
+from hf_mae.settings.parse import read_values
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_what_a_checkpoint_holds_is_far_below_that_bound(state, tmp_path, monkey
             parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     torch.save({"model": state, "optimizer": optimizer.state_dict(), "epoch": 3}, tmp_path / "x.pth")
-    monkeypatch.setattr(bounds, "WRITTEN_OUT", 20_000)
+    monkeypatch.setattr(safety, "MAX_PICKLE_VALUES", 20_000)
     convert_to_model(tmp_path / "x.pth", **TINY, **TINY_DECODER)
 
 

@@ -15,9 +15,9 @@ from transformers import (
 )
 
 from hf_mae.conversion import ConversionError, convert_checkpoint, convert_to_model, read_checkpoint
-from hf_mae.conversion.architecture import number_of_heads, read_architecture
-from hf_mae.conversion.convert import resize_positions
-from hf_mae.conversion.known import ENCODER_HEADS, Known
+from hf_mae.conversion.architecture import read_architecture, resolve_num_heads
+from hf_mae.conversion.convert import resize_position_embeddings
+from hf_mae.conversion.metadata import ENCODER_HEADS, CheckpointMetadata
 from hf_mae.conversion.verification import verify_against_source
 
 HEADS = TINY | TINY_DECODER
@@ -86,7 +86,7 @@ def test_every_layout_in_the_wild(state, tmp_path, name):
     model = ViTModel.from_pretrained(tmp_path / "out", add_pooling_layer=False)
     assert torch.equal(model.layernorm.weight, state["norm.weight"])
     assert torch.equal(model.layers[2].mlp.fc2.weight, state["blocks.2.mlp.fc2.weight"])
-    assert not report.new
+    assert not report.initialized
 
 
 def test_safetensors_and_transformers_folders_read_alike(state, tmp_path):
@@ -108,7 +108,7 @@ def test_a_fresh_head_is_drawn_as_the_reference_does(golden, tmp_path, pooling):
     model = AutoModelForImageClassification.from_pretrained(tmp_path / "out")
     head = model.classifier
     assert 1.9e-5 < head.weight.std() < 2.1e-5 and not head.bias.any()
-    new = {entry["target"] for entry in report.new}
+    new = {entry["target"] for entry in report.initialized}
     assert {"classifier.weight", "classifier.bias"} <= new
     assert ("beit.pooler.layernorm.weight" in new) == (pooling == "mean")
     if pooling == "mean":
@@ -119,15 +119,15 @@ def test_every_tensor_is_accounted_for(golden, tmp_path):
     convert_checkpoint(golden / "checkpoint-399.pth", tmp_path / "out", num_labels=3, **TINY, verify=True)
     certificate = json.loads((tmp_path / "out" / "conversion.json").read_text())
     loaded = torch.load(golden / "checkpoint-399.pth", weights_only=False)
-    left_out = {entry["source"]: entry["reason"] for entry in certificate["left_out"]}
-    used = {entry["source"] for entry in certificate["ledger"]}
+    left_out = {entry["source"]: entry["reason"] for entry in certificate["unused"]}
+    used = {entry["source"] for entry in certificate["mapping"]}
     assert used | set(left_out) == set(loaded["model"]) | (set(loaded) - {"model"})
     assert not used & set(left_out) and all(left_out.values())
-    filled = [name for entry in certificate["ledger"] for name in entry["target"]]
-    new = [entry["target"] for entry in certificate["new"]]
+    filled = [name for entry in certificate["mapping"] for name in entry["target"]]
+    new = [entry["target"] for entry in certificate["initialized"]]
     model = AutoModelForImageClassification.from_pretrained(tmp_path / "out")
     assert sorted(filled + new) == sorted(name for name, _ in model.named_parameters())
-    key_biases = [entry for entry in certificate["ledger"] if entry["source"].endswith("qkv.bias")]
+    key_biases = [entry for entry in certificate["mapping"] if entry["source"].endswith("qkv.bias")]
     assert len(key_biases) == 3 and all("key bias" in entry["note"] for entry in key_biases)
     file = golden / "checkpoint-399.pth"
     assert certificate["source"]["size"] == file.stat().st_size
@@ -141,9 +141,9 @@ def test_every_tensor_is_accounted_for(golden, tmp_path):
 def test_head_of_another_number_of_labels_is_dropped_with_a_note(golden, tmp_path):
     report = convert_checkpoint(golden / "gap_smoothing_final.pth", tmp_path / "a", num_labels=7, **TINY)
     assert any("for 5 labels, not 7" in note for note in report.notes)
-    assert {"head.weight", "head.bias"} <= {entry["source"] for entry in report.left_out}
+    assert {"head.weight", "head.bias"} <= {entry["source"] for entry in report.unused}
     kept = convert_checkpoint(golden / "gap_smoothing_final.pth", tmp_path / "b", num_labels=5, **TINY)
-    assert not kept.new and not kept.notes
+    assert not kept.initialized and not kept.notes
 
 
 def test_labels_from_a_file(golden, tmp_path):
@@ -169,7 +169,7 @@ def test_image_size_resizes_positions_bicubically(golden, state, tmp_path):
     torch.testing.assert_close(positions[:, 1:], expected.permute(0, 2, 3, 1).flatten(1, 2), atol=1e-7, rtol=0)
     assert torch.equal(positions[:, :1], old[:, :1])
     assert any("resized" in note for note in report.notes)
-    assert torch.equal(resize_positions(old, 4, (4, 4)), old)
+    assert torch.equal(resize_position_embeddings(old, 4, (4, 4)), old)
     with pytest.raises(ConversionError, match="multiple of the patch size, 8"):
         convert_to_model(golden / "checkpoint-399.pth", num_labels=3, image_size=30, **TINY)
 
@@ -186,13 +186,13 @@ def test_the_processor_is_the_references_evaluation(golden, tmp_path):
 def test_heads_of_the_known_widths(width, heads):
     """What the checkpoint says comes first, then the flag; a size of the reference's is supposed, and said."""
     supposed = {}
-    assert number_of_heads(width, None, None, ENCODER_HEADS, "num_attention_heads", supposed) == heads
+    assert resolve_num_heads(width, None, None, ENCODER_HEADS, "num_attention_heads", supposed) == heads
     assert supposed == {"num_attention_heads": heads}
     supposed.clear()
-    assert number_of_heads(width, None, 8, ENCODER_HEADS, "num_attention_heads", supposed) == 8
-    assert number_of_heads(width, 4, None, ENCODER_HEADS, "num_attention_heads", supposed) == 4
+    assert resolve_num_heads(width, None, 8, ENCODER_HEADS, "num_attention_heads", supposed) == 8
+    assert resolve_num_heads(width, 4, None, ENCODER_HEADS, "num_attention_heads", supposed) == 4
     with pytest.raises(ConversionError, match="--num_attention_heads 4 contradicts the checkpoint, which says 8"):
-        number_of_heads(width, 4, 8, ENCODER_HEADS, "num_attention_heads", supposed)
+        resolve_num_heads(width, 4, 8, ENCODER_HEADS, "num_attention_heads", supposed)
     assert not supposed
 
 
@@ -210,7 +210,7 @@ def test_wrong_number_of_heads_is_what_verify_sees(golden):
     """`--verify` compares with an independent forward pass: a model with other heads does not pass it."""
     model, _ = convert_to_model(golden / "gap_smoothing_final.pth", **TINY)
     checkpoint = read_checkpoint(golden / "gap_smoothing_final.pth")
-    other = read_architecture(checkpoint.state, Known(), num_attention_heads=6)
+    other = read_architecture(checkpoint.state, CheckpointMetadata(), num_attention_heads=6)
     with pytest.raises(ConversionError, match="does not hold.*timm's VisionTransformer"):
         verify_against_source(model, checkpoint.state, other, "mean", checkpoint)
 
@@ -221,7 +221,7 @@ def test_pretraining_from_an_encoder_alone_has_a_fresh_decoder(state, tmp_path):
     model = ViTMAEForPreTraining.from_pretrained(tmp_path / "out")
     assert model.config.decoder_hidden_size == 512 and model.config.decoder_num_hidden_layers == 8
     assert model.decoder.decoder_pos_embed[:, 1:].abs().sum() > 0
-    assert all(entry["target"].startswith("decoder.") for entry in report.new) and report.new
+    assert all(entry["target"].startswith("decoder.") for entry in report.initialized) and report.initialized
 
 
 def test_pooling_must_fit_the_fine_tuned_head(golden, tmp_path):

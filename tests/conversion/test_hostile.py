@@ -53,7 +53,7 @@ def test_numpy_scalars_and_namespaces_are_read(tiny_pth, tmp_path):
     loaded |= {"max_accuracy": np.float64(83.6), "step": np.int64(7), "loss": np.float32(0.4)}
     loaded["args"] = argparse.Namespace(**vars(loaded["args"]), lr=np.float64(1e-3), ok=np.bool_(True))
     torch.save(loaded, tmp_path / "in.pth")
-    assert read_checkpoint(tmp_path / "in.pth").known.num_attention_heads == 3
+    assert read_checkpoint(tmp_path / "in.pth").metadata.num_attention_heads == 3
 
 
 def test_the_format_before_torch_1_6_is_read(tiny_pth, tmp_path):

@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from hf_mae.conversion import ConversionError, convert_checkpoint, convert_to_model, export_model
-from hf_mae.conversion.layouts import find_vit
+from hf_mae.conversion.layouts import find_vit_state_dict
 
 pytestmark = pytest.mark.run  # half a minute of models
 CLASSES = 5
@@ -119,7 +119,7 @@ def test_any_nest_of_wrappers_and_prefixes(state, before, within, prefix, keys):
     nested = names
     for key in keys:
         nested = {key: nested, "epoch": 1}
-    found = find_vit(nested, "x.pth")
+    found = find_vit_state_dict(nested, "x.pth")
     assert found.state.keys() == state.keys() and all(found.state[name] is state[name] for name in state)
 
 
@@ -163,7 +163,7 @@ def test_averaged_weights_beside_the_plain_ones(state, tmp_path):
     logits, report = logits_of(source)
     torch.testing.assert_close(logits, timm_logits(state), atol=1e-5, rtol=1e-5)
     assert any("--weights ema takes them" in note for note in report.notes)
-    assert [entry["reason"] for entry in report.left_out if entry["source"] == "model_ema"][0].startswith("averaged")
+    assert [entry["reason"] for entry in report.unused if entry["source"] == "model_ema"][0].startswith("averaged")
     torch.testing.assert_close(logits_of(source, weights="ema")[0], timm_logits(averaged), atol=1e-5, rtol=1e-5)
     with pytest.raises(ConversionError, match="holds no averaged weights"):
         convert_to_model(saved({"model": state}, tmp_path / "y.pth"), weights="ema", **TINY)
@@ -242,13 +242,13 @@ def test_epsilon_and_activation_of_the_args(state, tmp_path):
 def test_what_nothing_tells_is_said(whole, tmp_path):
     source = saved({"model": whole}, tmp_path / "x.pth")
     report = convert_checkpoint(source, tmp_path / "out", to="pretraining", **TINY, **TINY_DECODER)
-    assert report.supposed == {"norm_pix_loss": False}
-    assert json.loads((tmp_path / "out" / "conversion.json").read_text())["supposed"] == report.supposed
+    assert report.assumed == {"norm_pix_loss": False}
+    assert json.loads((tmp_path / "out" / "conversion.json").read_text())["assumed"] == report.assumed
     # It stays unknown: a converted folder is not taken for one that says it.
     _, again = convert_to_model(tmp_path / "out", to="pretraining")
-    assert again.supposed == {"norm_pix_loss": False}
+    assert again.assumed == {"norm_pix_loss": False}
     _, told = convert_to_model(source, to="pretraining", norm_pix_loss=True, **TINY, **TINY_DECODER)
-    assert told.supposed == {}
+    assert told.assumed == {}
     saved({"model": whole, "args": {"norm_pix_loss": "False"}}, source)
     with pytest.raises(ConversionError, match="--norm_pix_loss true contradicts .* which says false"):
         convert_to_model(source, to="pretraining", norm_pix_loss=True, **TINY, **TINY_DECODER)

@@ -14,8 +14,8 @@ from support.cli_process import run_cli
 from transformers import pipeline
 
 from hf_mae.conversion import ConversionError, convert_checkpoint, export_checkpoint
-from hf_mae.conversion.known import Known
-from hf_mae.conversion.timm_layout import data_config, sorts_otherwise, timm_name
+from hf_mae.conversion.metadata import CheckpointMetadata
+from hf_mae.conversion.timm_layout import data_config, has_different_timm_order, timm_name
 
 reads_folders = pytest.mark.skipif(
     tuple(map(int, version("timm").split(".")[:3])) < (1, 0, 26),
@@ -82,7 +82,7 @@ def test_timm_evaluates_a_run_as_the_pipeline_does(finetuned, toy, tmp_path):
         export_checkpoint(run, tmp_path / "out.pth"),
         export_checkpoint(run, tmp_path / "out", to="timm"),
     ):
-        scores, labels = validated(exported.validate_flags, test)
+        scores, labels = validated(exported.timm_validate_args, test)
         assert [names[i] for i in labels] == [file.parent.name for file in files]
         for row, expected in zip(scores, ours, strict=True):
             assert {name: pytest.approx(float(row[i]), abs=0.02) for i, name in enumerate(names)} == expected
@@ -105,9 +105,9 @@ def test_timm_evaluates_the_references_crop_and_pooling_of_the_class_token(golde
     pipe = pipeline("image-classification", model=str(tmp_path / "model"))
     by_file = export_checkpoint(tmp_path / "model", tmp_path / "out.pth")
     by_folder = export_checkpoint(tmp_path / "model", tmp_path / "out", to="timm")
-    assert "--gp token" in by_file.validate_flags and "--crop-mode center" in by_file.validate_flags
+    assert "--gp token" in by_file.timm_validate_args and "--crop-mode center" in by_file.timm_validate_args
     assert "sorts these classes otherwise" in by_file.note and not by_folder.note
-    scores, found = validated(by_folder.validate_flags, folder)
+    scores, found = validated(by_folder.timm_validate_args, folder)
     assert sorted(found.tolist()) == [0, 1, 2]
     for row, label in zip(scores, found, strict=True):
         told = {entry["label"]: entry["score"] for entry in pipe(str(folder / labels[label] / "one.png"), top_k=None)}
@@ -121,7 +121,7 @@ def test_an_encoder_becomes_a_timm_model_without_a_head(golden, tmp_path):
 
     convert_checkpoint(golden / "checkpoint-399.pth", tmp_path / "model", **TINY, **TINY_DECODER)
     exported = export_checkpoint(tmp_path / "model", tmp_path / "out", to="timm")
-    assert exported.validate_flags is None
+    assert exported.timm_validate_args is None
     model = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True)
     before = torch.load(golden / "checkpoint-399.pth", weights_only=False)["model"]
     assert model.num_classes == 0
@@ -134,11 +134,11 @@ def test_timm_computes_the_shorter_side_that_is_meant(crop):
     import math
 
     from hf_mae.conversion.architecture import Architecture
-    from hf_mae.conversion.preprocessing import reference_image_processor
+    from hf_mae.conversion.preprocessing import mae_image_processor
 
-    processor = reference_image_processor(crop).to_dict()
+    processor = mae_image_processor(crop).to_dict()
     sizes = Architecture(16, 1, 1, 64, crop, 4, 3)
-    share = data_config(Known(image_processor=processor), sizes)["crop_pct"]
+    share = data_config(CheckpointMetadata(image_processor=processor), sizes)["crop_pct"]
     assert math.floor(crop / share) == processor["size"]["shortest_edge"]
 
 
@@ -150,15 +150,17 @@ def test_what_timm_does_not_do_is_said(tmp_path, golden):
     no_mean = {"size": {"height": 32, "width": 32}, "resample": 3}
     for processor in (odd, no_mean, {}):
         with pytest.raises(ConversionError, match="does not prepare images as"):
-            data_config(Known(image_processor=processor), sizes)
+            data_config(CheckpointMetadata(image_processor=processor), sizes)
     with pytest.raises(ConversionError, match="does not prepare images as"):
-        data_config(Known(), Architecture(16, 1, 1, 64, 32, 4, 4))  # four channels, of which nothing is known
+        data_config(
+            CheckpointMetadata(), Architecture(16, 1, 1, 64, 32, 4, 4)
+        )  # four channels, of which nothing is known
     assert timm_name(Architecture(768, 12, 12, 3072, 224, 16, 3, hidden_act="relu")) == "vit_base_patch16_224"
     relu = Architecture(384, 12, 6, 1536, 224, 16, 3, hidden_act="relu")
     assert timm_name(relu) == "vit_base_patch16_224" and timm_name(replace(relu, hidden_act="gelu")).startswith(
         "vit_small"
     )
-    assert sorts_otherwise(["a10", "a2"]) and not sorts_otherwise(["a2", "a10"])
+    assert has_different_timm_order(["a10", "a2"]) and not has_different_timm_order(["a2", "a10"])
 
 
 def test_the_command_prints_validates_flags(finetuned, tmp_path):

@@ -7,9 +7,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from hf_mae import FinetuningArguments, MaeFinetuner, build_classifier
-from hf_mae.data import TrainingImages, load_image_folder, training_transform
-from hf_mae.data.batches import mapping
-from hf_mae.data.images import collate
+from hf_mae.data import TrainDataset, load_image_folder, training_transform
+from hf_mae.data.gpu_augment import flip_rotation_params
+from hf_mae.data.torch_datasets import collate
 
 
 @pytest.mark.parametrize("size", [32, 57, 224])
@@ -22,8 +22,8 @@ def test_equal_to_torchvision_on_pil_images(size):
         torch.manual_seed(number)
         expected.append(transform.augment(Image.fromarray(image)))
         torch.manual_seed(number)
-        drawn.append(transform.batch.draw(size, size))
-    found = transform.batch(torch.from_numpy(images), torch.stack(drawn))
+        drawn.append(transform.batch_augment.sample_params(size, size))
+    found = transform.batch_augment(torch.from_numpy(images), torch.stack(drawn))
     assert found.dtype == torch.float32 and found.is_contiguous()
     assert torch.equal(found, torch.stack(expected))
     assert len({(bool(h), bool(v)) for h, v, *_ in torch.stack(drawn)}) == 4
@@ -33,7 +33,7 @@ def test_equal_to_torchvision_on_pil_images(size):
 def test_angles_that_pillow_treats_apart(angle):
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 255, (1, 33, 33, 3), dtype=np.uint8))
     transform = training_transform("endoscopy", 33, (0, 0, 0), (1, 1, 1))
-    found = transform.batch(pixels, mapping(False, False, angle, 33, 33)[None])
+    found = transform.batch_augment(pixels, flip_rotation_params(False, False, angle, 33, 33)[None])
     expected = np.asarray(Image.fromarray(pixels[0].numpy()).rotate(angle))
     assert np.array_equal((found[0] * 255).round().permute(1, 2, 0).numpy(), expected)
 
@@ -42,7 +42,7 @@ def test_training_does_not_depend_on_it(tiny_pth, toy, tmp_path):
     train = load_image_folder(toy / "labelled")["train"]
     losses = []
     for batched in (False, True):
-        images = TrainingImages(train, training_transform("endoscopy", 32), seed=1, batched=batched)
+        images = TrainDataset(train, training_transform("endoscopy", 32), seed=1, batched=batched)
         assert ("pixels" in images[0]) == batched
         args = FinetuningArguments(
             output_dir=str(tmp_path / str(batched)),
@@ -65,11 +65,11 @@ def test_training_does_not_depend_on_it(tiny_pth, toy, tmp_path):
 
 
 def test_workers_hand_on_batches_of_bytes(toy):
-    images = TrainingImages(
+    images = TrainDataset(
         load_image_folder(toy / "labelled")["train"], training_transform("endoscopy", 32), batched=True
     )
     batch = next(iter(DataLoader(images, 8, collate_fn=collate, num_workers=1)))
     assert batch["pixels"].dtype == torch.uint8 and batch["pixels"].shape == (8, 32, 32, 3)
-    one_by_one = TrainingImages(load_image_folder(toy / "labelled")["train"], training_transform("endoscopy", 32))
+    one_by_one = TrainDataset(load_image_folder(toy / "labelled")["train"], training_transform("endoscopy", 32))
     expected = torch.stack([one_by_one[index]["pixel_values"] for index in range(8)])
-    assert torch.equal(images.transform.batch(batch["pixels"], batch["drawn"]), expected)
+    assert torch.equal(images.transform.batch_augment(batch["pixels"], batch["augment_params"]), expected)

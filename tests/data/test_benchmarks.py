@@ -9,10 +9,10 @@ import time
 import pytest
 from PIL import Image
 from support.cli_process import run_cli
-from support.skeletons import official
+from support.skeletons import list_official_split_files
 
 from hf_mae.cli.main import main
-from hf_mae.data import BENCHMARKS, archives, load_benchmark
+from hf_mae.data import BENCHMARKS, benchmark_loading, load_benchmark
 from hf_mae.errors import UsageError
 
 
@@ -23,26 +23,33 @@ def sizes(data):
 @pytest.mark.parametrize("name, first, second", [("hyperkvasir-23", 5324, 5338), ("hyperkvasir-16", 5235, 5244)])
 def test_hyperkvasir_counts_are_the_published_ones(hyperkvasir, shared_data, name, first, second):
     for fold, expected in ((1, (first, second)), (2, (second, first))):
-        data = load_benchmark(name, hyperkvasir, fold=fold, split_files=official(shared_data, name))
-        assert sizes(data) == {"train": expected[0], "validation": expected[1]} and data.as_published
+        data = load_benchmark(name, hyperkvasir, fold=fold, split_files=list_official_split_files(shared_data, name))
+        assert sizes(data) == {"train": expected[0], "validation": expected[1]} and data.matches_published
         assert data.splits["train"].features["labels"].names == list(BENCHMARKS[name].classes)
 
 
 def test_gastrovision_counts_are_the_published_ones(gastrovision, shared_data):
-    data = load_benchmark("gastrovision-22", gastrovision, split_files=official(shared_data, "gastrovision-22"))
-    assert sizes(data) == {"train": 4757, "validation": 1587, "test": 1586} and data.as_published
-    assert sum(data.extra.values()) == 8000 - 7930 and set(data.extra) >= {"Angiectasia", "Ulcer"}
+    data = load_benchmark(
+        "gastrovision-22", gastrovision, split_files=list_official_split_files(shared_data, "gastrovision-22")
+    )
+    assert sizes(data) == {"train": 4757, "validation": 1587, "test": 1586} and data.matches_published
+    assert sum(data.unused.values()) == 8000 - 7930 and set(data.unused) >= {"Angiectasia", "Ulcer"}
     every = load_benchmark("gastrovision-27", gastrovision)
-    assert sum(sizes(every).values()) == 8000 and every.as_published
+    assert sum(sizes(every).values()) == 8000 and every.matches_published
     assert len(every.splits["train"].features["labels"].names) == 27
 
 
 def test_the_quality_exclusion_leaves_out_both_images_of_every_pair(hyperkvasir, shared_data):
     pairs = shared_data / "splits/hyperkvasir/similarities.csv"
     data = load_benchmark(
-        "hyperkvasir-16", hyperkvasir, split_files=official(shared_data, "hyperkvasir-16"), exclude_pairs=pairs
+        "hyperkvasir-16",
+        hyperkvasir,
+        split_files=list_official_split_files(shared_data, "hyperkvasir-16"),
+        exclude_pairs=pairs,
     )
-    assert sizes(data) == {"train": 5111, "validation": 5126} and data.excluded == 242 and not data.as_published
+    assert (
+        sizes(data) == {"train": 5111, "validation": 5126} and data.num_excluded == 242 and not data.matches_published
+    )
     excluded = {row[0] for row in csv.reader(open(shared_data / "splits/hyperkvasir/quality_excluded_16_classes.csv"))}
     kept = {name.rsplit("/", 1)[1].removesuffix(".jpg") for d in data.splits.values() for name in d["file_name"]}
     assert not kept & excluded and len(kept) == 10237
@@ -55,16 +62,21 @@ def test_any_extension_and_any_folder_inside_or_above(hyperkvasir, shared_data, 
     for path in first:
         Image.open(path).save(tmp_path / "ileum" / f"{path.stem}.png")
     data = load_benchmark(
-        "hyperkvasir-23", tmp_path, split_files=official(shared_data, "hyperkvasir-23"), on_bad_image="skip"
+        "hyperkvasir-23",
+        tmp_path,
+        split_files=list_official_split_files(shared_data, "hyperkvasir-23"),
+        on_bad_image="skip",
     )
-    assert sizes(data) == {"train": 4, "validation": 5} and len(data.missing) == 10662 - 9 and not data.as_published
+    assert (
+        sizes(data) == {"train": 4, "validation": 5} and len(data.missing) == 10662 - 9 and not data.matches_published
+    )
 
 
 def test_missing_and_unreadable_images_are_named(hyperkvasir, shared_data):
     folder = hyperkvasir / "labeled-images/lower-gi-tract/anatomical-landmarks/cecum"
     gone, broken = sorted(folder.iterdir())[:2]
     content = gone.read_bytes()
-    options = {"split_files": official(shared_data, "hyperkvasir-16")}
+    options = {"split_files": list_official_split_files(shared_data, "hyperkvasir-16")}
     try:
         gone.unlink()
         with pytest.raises(UsageError, match=f"lacks 1 image of hyperkvasir-16.*cecum/{gone.stem}"):
@@ -87,9 +99,13 @@ def test_an_edited_split_is_refused(hyperkvasir, shared_data, tmp_path):
     with pytest.raises(UsageError, match="not the official 2_fold_split.csv.*edited"):
         load_benchmark("hyperkvasir-16", hyperkvasir, split_files=[str(copy)])
     with pytest.raises(UsageError, match="lacks validate.csv"):
-        load_benchmark("gastrovision-22", hyperkvasir, split_files=official(shared_data, "gastrovision-22")[:1])
+        load_benchmark(
+            "gastrovision-22", hyperkvasir, split_files=list_official_split_files(shared_data, "gastrovision-22")[:1]
+        )
     with pytest.raises(UsageError, match="folds 1 to 2"):
-        load_benchmark("hyperkvasir-16", hyperkvasir, fold=3, split_files=official(shared_data, "hyperkvasir-16"))
+        load_benchmark(
+            "hyperkvasir-16", hyperkvasir, fold=3, split_files=list_official_split_files(shared_data, "hyperkvasir-16")
+        )
 
 
 @pytest.fixture
@@ -114,13 +130,13 @@ def server(shared_data):
 
 def test_the_official_split_is_downloaded_once_and_checked(hyperkvasir, server, monkeypatch, tmp_path):
     url, requests = server
-    monkeypatch.setattr(archives, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(benchmark_loading, "cache_folder", lambda: tmp_path)
     entry = BENCHMARKS["hyperkvasir-16"]
     file = entry.split_files[0]
 
     def at(address):
         changed = entry.__class__(**{**vars(entry), "split_files": (file.__class__(**{**vars(file), "url": address}),)})
-        monkeypatch.setattr(archives, "find_benchmark", lambda name: changed)
+        monkeypatch.setattr(benchmark_loading, "find_benchmark", lambda name: changed)
 
     at(f"{url}/hyperkvasir/5_fold_split.csv")
     with pytest.raises(UsageError, match="not the official"):
@@ -130,13 +146,13 @@ def test_the_official_split_is_downloaded_once_and_checked(hyperkvasir, server, 
         load_benchmark("hyperkvasir-16", hyperkvasir)
     at(f"{url}/hyperkvasir/2_fold_split.csv")
     for _ in range(2):
-        assert load_benchmark("hyperkvasir-16", hyperkvasir).as_published
+        assert load_benchmark("hyperkvasir-16", hyperkvasir).matches_published
     assert requests == ["/hyperkvasir/5_fold_split.csv", "/hyperkvasir/2_fold_split.csv"]
 
 
 def test_preparing_takes_seconds_twice(hyperkvasir, shared_data, capsys):
     argv = ["prepare", "--benchmark", "hyperkvasir-16", "--data_dir", str(hyperkvasir), "--image_size", "16"]
-    argv += ["--split_file", *official(shared_data, "hyperkvasir-16")]
+    argv += ["--split_file", *list_official_split_files(shared_data, "hyperkvasir-16")]
     started = time.time()
     assert main(argv) == 0
     first = time.time() - started
@@ -151,7 +167,7 @@ def test_a_row_is_one_command(gastrovision, shared_data, tiny_pth, tmp_path):
     """The published recipe, on a skeleton, for one update."""
     done = run_cli(
         *("finetune", "--recipe", "gastrovision-22", "--model_name_or_path", tiny_pth, "--data_dir", gastrovision),
-        *("--split_file", *official(shared_data, "gastrovision-22"), "--output_dir", tmp_path / "run"),
+        *("--split_file", *list_official_split_files(shared_data, "gastrovision-22"), "--output_dir", tmp_path / "run"),
         *("--max_steps", 1, "--image_size", 16, "--eval_strategy", "no", "--load_best_model_at_end", "false"),
         *("--per_device_eval_batch_size", 400, "--bf16", "false"),
     )
@@ -164,7 +180,7 @@ def test_a_row_is_one_command(gastrovision, shared_data, tiny_pth, tmp_path):
     assert "| ViT-L MAE | endoscopy MAE | 74.01 | 79.20 | 75.72 | 84.44 | 82.78 |" in done.stdout
     done = run_cli(
         *("evaluate", "--model_name_or_path", tmp_path / "run", "--benchmark", "hyperkvasir-16"),
-        *("--data_dir", gastrovision, "--split_file", *official(shared_data, "hyperkvasir-16")),
+        *("--data_dir", gastrovision, "--split_file", *list_official_split_files(shared_data, "hyperkvasir-16")),
         status=1,
     )
     assert "lacks 10479 images of hyperkvasir-16" in done.stderr
@@ -193,6 +209,6 @@ def test_the_catalogue_is_consistent():
     assert all(name.split("-by-video")[0].endswith(f"-{size}") for name, size in sizes.items() if name != "kvasir-v2")
     assert len(sizes) == 10 and sizes["kvasir-v2"] == 8
     for entry in BENCHMARKS.values():
-        assert entry.guaranteed and entry.not_guaranteed and entry.images
+        assert entry.guarantees and entry.limitations and entry.images
         assert len(set(entry.classes)) == len(entry.classes) and entry.citation and entry.licence and entry.homepage
         assert set(entry.folders) <= set(entry.classes)

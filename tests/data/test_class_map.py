@@ -5,7 +5,7 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from hf_mae.data.class_map import read_class_map
-from hf_mae.data.ledger import followed
+from hf_mae.data.exclusion_log import track_exclusions
 from hf_mae.errors import UsageError
 from hf_mae.evaluation.scores import softmax
 
@@ -27,24 +27,24 @@ def labelled(names):
 
 
 def test_classes_that_either_side_splits_are_one(joined):
-    assert joined.names == ["cecum", "Esophagitis", "polyp", "ulcer"] and joined.left_out == ("Blood",)
-    assert joined.of_model("oesophagitis-b-d").data == ("Esophagitis",)
-    assert joined.of_model("ulcer").data == (), "a class of the model alone can still be predicted, and is then wrong"
+    assert joined.class_names == ["cecum", "Esophagitis", "polyp", "ulcer"] and joined.excluded_classes == ("Blood",)
+    assert joined.map_class("oesophagitis-b-d").data == ("Esophagitis",)
+    assert joined.map_class("ulcer").data == (), "a class of the model alone can still be predicted, and is then wrong"
 
 
 def test_scores_of_parts_are_added(joined):
     logits = np.random.default_rng(0).normal(size=(2, 6, 5))
-    whole, merged = softmax(logits), softmax(joined.merge(logits))
+    whole, merged = softmax(logits), softmax(joined.merge_logits(logits))
     np.testing.assert_allclose(merged[..., 1], whole[..., 1] + whole[..., 2], rtol=1e-12)
     np.testing.assert_allclose(merged[..., [0, 2, 3]], whole[..., [0, 3, 4]], rtol=1e-12)
 
 
 def test_images_are_relabelled_and_what_is_left_out_is_counted(joined):
-    with followed() as ledger:
+    with track_exclusions() as ledger:
         found, counts = joined.relabel(labelled(["Adenoma", "Blood", "Esophagitis", "Serrated", "Blood"]), "there")
     assert found["test"]["labels"][:] == [2, 1, 2] and found["test"]["file_name"][:] == ["0.jpg", "2.jpg", "3.jpg"]
-    assert found["test"].features["labels"].names == joined.names and counts == {"Blood": 2}
-    assert ledger["left_out"][0]["why"] == "class Blood, which the model does not know"
+    assert found["test"].features["labels"].names == joined.class_names and counts == {"Blood": 2}
+    assert ledger["excluded"][0]["reason"] == "class Blood, which the model does not know"
 
 
 @pytest.mark.parametrize(

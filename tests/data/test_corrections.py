@@ -3,8 +3,8 @@
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
-from hf_mae.data.corrections import Correction, corrected, read_corrections
-from hf_mae.data.ledger import followed
+from hf_mae.data.corrections import Correction, apply_label_corrections, read_corrections
+from hf_mae.data.exclusion_log import track_exclusions
 from hf_mae.errors import UsageError
 
 NAMES = ["lymph", "polyp", "ulcer"]
@@ -33,18 +33,18 @@ def test_labels_are_changed_and_images_taken_out(tmp_path):
         "validation_0.jpg,lymph, remove ,polyp",
         "train_3.jpg,polyp,polyp,ulcer",  # as it was
     )
-    with followed() as ledger:
-        found = corrected(splits_of(train=[1, 0, 2, 1], validation=[0, 1]), path)
+    with track_exclusions() as ledger:
+        found = apply_label_corrections(splits_of(train=[1, 0, 2, 1], validation=[0, 1]), path)
     assert found["train"]["labels"] == [2, 0, 2, 1] and found["validation"]["file_name"] == ["validation_1.jpg"]
     assert found["train"].features["labels"].names == NAMES and found["train"]["group"] == ["p"] * 4
     assert ledger["relabelled"] == {"by": "reviewed.csv", "images": 1}
-    assert ledger["left_out"] == [{"why": "left out by reviewed.csv", "images": 1, "examples": []}]
+    assert ledger["excluded"] == [{"reason": "left out by reviewed.csv", "images": 1, "examples": []}]
 
 
 def test_an_image_that_has_the_label_already_may_be_decided_on(tmp_path):
     path = written(tmp_path / "reviewed.csv", "train_0.jpg,polyp,ulcer,")
-    once = corrected(splits_of(train=[1, 0]), path)
-    assert corrected(once, path)["train"]["labels"] == [2, 0]
+    once = apply_label_corrections(splits_of(train=[1, 0]), path)
+    assert apply_label_corrections(once, path)["train"]["labels"] == [2, 0]
 
 
 def test_a_class_may_be_called_as_a_decision_is(tmp_path):
@@ -66,7 +66,7 @@ def test_a_class_may_be_called_as_a_decision_is(tmp_path):
 def test_what_is_no_such_list_is_one_sentence(tmp_path, rows, head, sentence):
     path = written(tmp_path / "reviewed.csv", *rows, **({"head": head} if head else {}))
     with pytest.raises(UsageError, match=sentence):
-        corrected(splits_of(train=[1, 0]), path)
+        apply_label_corrections(splits_of(train=[1, 0]), path)
 
 
 def test_a_missing_or_binary_file_is_one_sentence(tmp_path):

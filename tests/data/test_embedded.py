@@ -8,13 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from support.s3_stand_in import put_folder, s3_stand_in
+from support.fake_s3 import put_folder, use_fake_s3
 
 from hf_mae.cli.main import main
-from hf_mae.data.embedded import places_of
-from hf_mae.data.inputs import find_images, sources
-from hf_mae.data.opening import open_image, read_rgb
-from hf_mae.data.remote import load_images
+from hf_mae.data.arrow_offsets import locate_embedded_images
+from hf_mae.data.hf_datasets import load_images
+from hf_mae.data.image_io import open_image, read_rgb
+from hf_mae.data.predict_inputs import find_input_paths, iter_inputs
 from hf_mae.data.unlabelled import load_unlabelled
 from hf_mae.errors import UsageError
 
@@ -69,11 +69,11 @@ def test_images_are_found_and_told_apart_in_every_table(way, tmp_path):
     unlabelled = load_unlabelled(str(source), "error", decode=False)
     assert sorted(reds_of(unlabelled)) == wanted
     assert len(set(unlabelled["file_name"])) == len(wanted)
-    found = list(sources(find_images([str(source)], videos=True), 1.0, set()))
+    found = list(iter_inputs(find_input_paths([str(source)], include_videos=True), 1.0, set()))
     assert [red(opener()) for _, opener in found] == wanted
     assert len({name for name, _ in found}) == len(wanted) and all(name.startswith(str(source)) for name, _ in found)
     done = {name for name, _ in found[:5]}
-    assert [red(opener()) for _, opener in sources([str(source)], 1.0, done)] == wanted[5:]
+    assert [red(opener()) for _, opener in iter_inputs([str(source)], 1.0, done)] == wanted[5:]
 
 
 def test_they_are_read_where_they_lie(tmp_path):
@@ -81,10 +81,10 @@ def test_they_are_read_where_they_lie(tmp_path):
     reds = list(range(40))
     rows(reds, True).save_to_disk(str(tmp_path / "saved"), num_shards=3)
     dataset = datasets.load_from_disk(str(tmp_path / "saved"))
-    places = places_of(dataset, "image")
+    places = locate_embedded_images(dataset, "image")
     assert [red(open_image(place)) for place in places] == reds and all("::" in place for place in places)
-    assert places_of(dataset.select([3, 1]), "image") is None
-    assert places_of(rows(reds, True), "image") is None  # in memory
+    assert locate_embedded_images(dataset.select([3, 1]), "image") is None
+    assert locate_embedded_images(rows(reds, True), "image") is None  # in memory
     within = load_images(str(tmp_path / "saved"))["train"].cast_column("image", datasets.Image(decode=False))
     assert [row["path"] for row in within["image"]] == places and within[0]["image"]["bytes"] is None
 
@@ -134,7 +134,7 @@ def test_the_verbs_read_them(finetuned, tiny_pth, toy, tmp_path, capsys):
 def test_tables_in_a_store(tmp_path, monkeypatch):
     pytest.importorskip("s3fs", reason="s3fs is not installed here")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)  # which it takes for any store, not the Hub alone
-    with s3_stand_in(monkeypatch) as (objects, _):
+    with use_fake_s3(monkeypatch) as (objects, _):
         for way in ("parquet", "saved"):
             put_folder(objects, written(way, tmp_path / way), f"tables/{way}")
             splits = load_images(f"s3://tables/{way}")

@@ -10,7 +10,7 @@ from datasets import ClassLabel, Dataset
 from PIL import Image
 
 from hf_mae import load_image_folder
-from hf_mae.data.shares import stratified_share
+from hf_mae.data.splitting import stratified_mask
 from hf_mae.errors import UsageError
 
 
@@ -198,5 +198,5 @@ def test_training_shares_are_nested_and_keep_every_class(toy):
 
 def test_small_classes_keep_an_image_on_either_side():
     labels = ["a"] * 2 + ["b"] + ["c"] * 100
-    chosen = stratified_share(labels, 0.1, seed=0)
+    chosen = stratified_mask(labels, 0.1, seed=0)
     assert chosen[:2].sum() == 1 and not chosen[2] and chosen[3:].sum() == 10

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from hf_mae.data import EvaluationImages, TrainingImages, image_processor, load_image_folder, training_transform
-from hf_mae.data.images import collate
+from hf_mae.data import EvalDataset, TrainDataset, image_processor, load_image_folder, training_transform
+from hf_mae.data.torch_datasets import collate
 from hf_mae.errors import UsageError
 
 
@@ -21,7 +21,7 @@ def splits(toy):
 
 def test_the_cache_changes_no_pixel(splits):
     transform = training_transform("endoscopy", 48)
-    cached, plain = (TrainingImages(splits["train"], transform, seed=3, cache=cache) for cache in (True, False))
+    cached, plain = (TrainDataset(splits["train"], transform, seed=3, cache=cache) for cache in (True, False))
     for epoch in (0, 1):
         cached.set_epoch(epoch), plain.set_epoch(epoch)
         for index in (0, 7, 59):
@@ -31,9 +31,9 @@ def test_the_cache_changes_no_pixel(splits):
 
 def test_a_second_run_reads_the_cache(splits, monkeypatch):
     transform = training_transform("endoscopy", 40)
-    first = TrainingImages(splits["train"], transform)
-    monkeypatch.setattr("hf_mae.data.images.read_rgb", lambda row: pytest.fail("decoded again"))
-    second = TrainingImages(splits["train"], transform)
+    first = TrainDataset(splits["train"], transform)
+    monkeypatch.setattr("hf_mae.data.torch_datasets.read_rgb", lambda row: pytest.fail("decoded again"))
+    second = TrainDataset(splits["train"], transform)
     assert torch.equal(first[5]["pixel_values"], second[5]["pixel_values"])
 
 
@@ -44,9 +44,9 @@ def test_a_changed_image_is_decoded_again(tmp_path):
         (tmp_path / name).parent.mkdir()
         Image.new("RGB", (8, 8), (colour,) * 3).save(tmp_path / name)
     transform = training_transform("endoscopy", 8, (0, 0, 0), (1, 1, 1))
-    before = TrainingImages(load_image_folder(tmp_path)["train"], transform)[0]["pixel_values"]
+    before = TrainDataset(load_image_folder(tmp_path)["train"], transform)[0]["pixel_values"]
     Image.new("RGB", (8, 8), (90,) * 3).save(tmp_path / "a/1.png")
-    after = TrainingImages(load_image_folder(tmp_path)["train"], transform)[0]["pixel_values"]
+    after = TrainDataset(load_image_folder(tmp_path)["train"], transform)[0]["pixel_values"]
     assert before.max() == pytest.approx(10 / 255) and after.max() == pytest.approx(90 / 255)
 
 
@@ -54,7 +54,7 @@ def test_a_changed_image_is_decoded_again(tmp_path):
 def test_evaluation_images_equal_the_processor(splits, family):
     processor = image_processor(family, 48)
     for cache in (True, False):
-        images = EvaluationImages(splits["test"], processor, cache=cache)
+        images = EvalDataset(splits["test"], processor, cache=cache)
         for index in (0, 11):
             expected = processor(splits["test"][index]["image"], return_tensors="pt")["pixel_values"][0]
             assert torch.equal(images[index]["pixel_values"], expected)
@@ -67,9 +67,9 @@ def test_augmentation_does_not_depend_on_workers(splits, workers, persistent):
         return torch.cat([batch["pixel_values"] for batch in loader])
 
     transform = training_transform("imagenet", 32)
-    images = TrainingImages(splits["train"], transform, seed=5)
+    images = TrainDataset(splits["train"], transform, seed=5)
     loader = DataLoader(images, 16, collate_fn=collate, num_workers=workers, persistent_workers=persistent)
-    reference = TrainingImages(splits["train"], transform, seed=5)
+    reference = TrainDataset(splits["train"], transform, seed=5)
     plain = DataLoader(reference, 16, collate_fn=collate)
     first = epoch_of(images, loader, 0)
     assert torch.equal(first, epoch_of(reference, plain, 0))
@@ -80,12 +80,12 @@ def test_augmentation_does_not_depend_on_workers(splits, workers, persistent):
 def test_crops_of_kept_images_are_bounded_and_can_be_turned_off(splits):
     from hf_mae.settings.data import DataArguments
 
-    assert DataArguments(transforms="imagenet").kept_shortest_edge(224) == 448
-    assert DataArguments(transforms="imagenet", cache_shortest_edge=0).kept_shortest_edge(224) is None
-    assert DataArguments(transforms="imagenet", cache=False).kept_shortest_edge(224) is None
+    assert DataArguments(transforms="imagenet").resolve_cache_shortest_edge(224) == 448
+    assert DataArguments(transforms="imagenet", cache_shortest_edge=0).resolve_cache_shortest_edge(224) is None
+    assert DataArguments(transforms="imagenet", cache=False).resolve_cache_shortest_edge(224) is None
     train = splits["train"]
     files, large, small = (
-        TrainingImages(train, training_transform("imagenet", 32, cache_shortest_edge=edge), seed=1)
+        TrainDataset(train, training_transform("imagenet", 32, cache_shortest_edge=edge), seed=1)
         for edge in (None, 64, 40)
     )
     for index in range(6):  # the images have 64 pixels: nothing is lost at that
@@ -109,7 +109,7 @@ import torch
 torch.set_num_threads(2)
 torch.randn(1000, 1000) @ torch.randn(1000, 1000)
 from hf_mae.data import *
-from hf_mae.data.images import collate
+from hf_mae.data.torch_datasets import collate
 train = load_image_folder({str(toy / "unlabelled" / "..")!r} + "/labelled")["train"]
 TrainingImages(train, training_transform("endoscopy", 48), num_workers=2)
 EvaluationImages(train, image_processor("imagenet", 48), num_workers=2)
@@ -123,7 +123,7 @@ print(sum(len(batch["labels"]) for batch in torch.utils.data.DataLoader(images, 
 
 
 def test_reading_an_image_does_not_depend_on_how_many_there_are(toy, monkeypatch):
-    images = TrainingImages(load_image_folder(toy / "labelled")["train"], training_transform("endoscopy", 24))
+    images = TrainDataset(load_image_folder(toy / "labelled")["train"], training_transform("endoscopy", 24))
     expected = images[3]["pixel_values"]
-    monkeypatch.setattr(TrainingImages, "__len__", lambda self: 10**12)  # a list of them would fill the memory
+    monkeypatch.setattr(TrainDataset, "__len__", lambda self: 10**12)  # a list of them would fill the memory
     assert torch.equal(images[3]["pixel_values"], expected)

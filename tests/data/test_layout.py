@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hf_mae import load_image_folder
-from hf_mae.data.files import walk_images
-from hf_mae.data.layout import scan_folder
-from hf_mae.data.shares import held_out_share
-from hf_mae.data.splits import split_named
+from hf_mae.data.folder_layout import scan_folder
+from hf_mae.data.image_files import walk_images
+from hf_mae.data.splits import parse_split_name
+from hf_mae.data.splitting import holdout_mask
 from hf_mae.errors import UsageError
 
 
@@ -52,7 +52,7 @@ def read(root, **options):
     ],
 )
 def test_names_of_splits(name, split):
-    assert split_named(name) == split
+    assert parse_split_name(name) == split
 
 
 def test_splits_at_any_depth(tmp_path):
@@ -86,7 +86,7 @@ def test_any_usual_tree(tmp_path_factory, labels, splits, above, swap):
             path.write_bytes(b"x")
     entries, empty = scan_folder(root)
     assert not empty and {entry.label for entry in entries} == set(labels)
-    assert {entry.split for entry in entries} == {split_named(split) for split in splits} or (
+    assert {entry.split for entry in entries} == {parse_split_name(split) for split in splits} or (
         not splits and {entry.split for entry in entries} == {"train"}
     )
     assert len(entries) == len(labels) * max(1, len(splits))
@@ -161,7 +161,7 @@ def test_what_is_not_read_is_counted(tmp_path, caplog):
         (tmp_path / "b" / name).symlink_to(elsewhere)
     tree = walk_images(tmp_path)
     assert sorted(tree.images) == ["a/1.png", "a/2.jfif", "b/3.png", "b/once.png"]
-    assert tree.left_out == {
+    assert tree.ignored_counts == {
         ".txt": 1,
         ".zip (unpack them first)": 1,
         "files without a suffix": 1,
@@ -219,7 +219,7 @@ def test_shares_of_patients_are_near_what_was_asked(groups, fraction, share, cap
     names = [f"p{number}" for number in range(groups) for _ in range(4)]
     labels = [number % 2 for number in range(groups) for _ in range(4)]
     with caplog.at_level("INFO", logger="hf_mae"):
-        out = held_out_share(labels, names, fraction, 0)
+        out = holdout_mask(labels, names, fraction, 0)
     assert abs(out.mean() - share) < 1.01 / groups
     held = {name for name, here in zip(names, out) if here}
     assert not held & {name for name, here in zip(names, out) if not here}
@@ -229,5 +229,5 @@ def test_shares_of_patients_are_near_what_was_asked(groups, fraction, share, cap
 def test_a_share_that_is_far_off_is_a_warning(caplog):
     labels, names = [0] * 90 + [1] * 10, ["one"] * 90 + [f"p{number}" for number in range(10)]
     with caplog.at_level("WARNING", logger="hf_mae"):
-        held_out_share(labels, names, 0.2, 0)
+        holdout_mask(labels, names, 0.2, 0)
     assert "asked for: 20 %" in caplog.text

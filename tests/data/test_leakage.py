@@ -7,12 +7,18 @@ import shutil
 import pytest
 from PIL import Image, ImageEnhance
 from support.cli_process import run_cli
-from support.training import flags
+from support.training import pretrain_flags
 
 from hf_mae.cli.main import main
 from hf_mae.data import load_image_folder
-from hf_mae.data.excluded import listed_names, read_excluded
-from hf_mae.data.leakage import BY_NAME, BY_SIGHT, leave_out, pretraining_record, seen_in_pretraining
+from hf_mae.data.contamination import (
+    NEAR_DUPLICATE,
+    SAME_NAME,
+    exclude_images,
+    find_pretraining_image_list,
+    find_seen_in_pretraining,
+)
+from hf_mae.data.exclude_list import read_file_names, resolve_exclude_patterns
 from hf_mae.data.unlabelled import load_unlabelled
 from hf_mae.errors import UsageError
 
@@ -46,18 +52,18 @@ def frames(shared_data, tmp_path_factory):
 def test_excluded_by_name_and_by_sight(frames):
     root, names = frames
     images = load_unlabelled(str(root / "frames"), "error")
-    kept, left = leave_out(images, [str(root / "evaluated" / "validation")], BOTH)
-    assert {(match.file_name, match.why) for match in left} == {
-        (names[3], BY_NAME),
-        (names[7], BY_SIGHT),
-        (names[9], BY_SIGHT),
+    kept, left = exclude_images(images, [str(root / "evaluated" / "validation")], BOTH)
+    assert {(match.file_name, match.reason) for match in left} == {
+        (names[3], SAME_NAME),
+        (names[7], NEAR_DUPLICATE),
+        (names[9], NEAR_DUPLICATE),
     }
     assert len(kept) == 57 and not {match.file_name for match in left} & set(kept["file_name"][:])
-    _, by_name = leave_out(images, [str(root / "evaluated" / "validation")], ["name"])
-    _, by_sight = leave_out(images, [str(root / "evaluated" / "validation")], ["hash"])
+    _, by_name = exclude_images(images, [str(root / "evaluated" / "validation")], ["name"])
+    _, by_sight = exclude_images(images, [str(root / "evaluated" / "validation")], ["hash"])
     assert [match.file_name for match in by_name] == [names[3]]
     assert {match.file_name for match in by_sight} == {names[3], names[7], names[9]}
-    assert {match.why for match in by_sight} == {BY_SIGHT}
+    assert {match.reason for match in by_sight} == {NEAR_DUPLICATE}
 
 
 def test_a_list_that_names_a_frame_also_excludes_its_copies(frames, tmp_path):
@@ -66,16 +72,16 @@ def test_a_list_that_names_a_frame_also_excludes_its_copies(frames, tmp_path):
     Image.open(tmp_path / "frames" / names[5]).save(tmp_path / "frames" / "copy.png")
     (tmp_path / "folds.csv").write_text(f"file-name;class-name;split-index\n{names[5]};polyp;1\n{names[6]};polyp;0\n")
     images = load_unlabelled(str(tmp_path / "frames"), "error")
-    _, left = leave_out(images, [f"{tmp_path / 'folds.csv'}:1"], BOTH)
-    assert {(match.file_name, match.why) for match in left} == {(names[5], BY_NAME), ("copy.png", BY_SIGHT)}
-    assert "folds.csv:1" in next(match.like for match in left if match.why == BY_NAME)
+    _, left = exclude_images(images, [f"{tmp_path / 'folds.csv'}:1"], BOTH)
+    assert {(match.file_name, match.reason) for match in left} == {(names[5], SAME_NAME), ("copy.png", NEAR_DUPLICATE)}
+    assert "folds.csv:1" in next(match.matched_file for match in left if match.reason == SAME_NAME)
 
 
 def test_the_official_lists_are_read(shared_data):
     folds = shared_data / "splits" / "hyperkvasir" / "2_fold_split.csv"
-    assert [len(listed_names(folds, split)) for split in (None, "0", "1")] == [10662, 5324, 5338]
-    assert len(listed_names(shared_data / "splits" / "gastrovision" / "test.csv", None)) == 1586
-    assert len(listed_names(shared_data / "splits" / "hyperkvasir" / "quality_excluded_16_classes.csv", None)) == 242
+    assert [len(read_file_names(folds, split)) for split in (None, "0", "1")] == [10662, 5324, 5338]
+    assert len(read_file_names(shared_data / "splits" / "gastrovision" / "test.csv", None)) == 1586
+    assert len(read_file_names(shared_data / "splits" / "hyperkvasir" / "quality_excluded_16_classes.csv", None)) == 242
 
 
 @pytest.mark.parametrize(
@@ -90,12 +96,12 @@ def test_the_official_lists_are_read(shared_data):
 def test_lists_that_cannot_be_read(tmp_path, name, text, split, message):
     (tmp_path / name).write_text(text)
     with pytest.raises(UsageError, match=message):
-        listed_names(tmp_path / name, split)
+        read_file_names(tmp_path / name, split)
 
 
 def test_a_word_that_stands_for_nothing(tmp_path):
     with pytest.raises(UsageError, match="names no image"):
-        read_excluded([str(tmp_path / "absent")])
+        resolve_exclude_patterns([str(tmp_path / "absent")])
 
 
 @pytest.mark.parametrize("gone", [False, True])
@@ -103,24 +109,24 @@ def test_finetuning_warns_of_what_its_base_has_seen(frames, tmp_path, gone):
     """Also where the frames themselves are gone, or on another machine: by name and hash."""
     root, names = frames
     shutil.copytree(root / "frames", tmp_path / "frames")
-    argv = flags(tmp_path, tmp_path / "pre", data_dir=tmp_path / "frames", max_steps=1, reconstruction_steps=0)
+    argv = pretrain_flags(tmp_path, tmp_path / "pre", data_dir=tmp_path / "frames", max_steps=1, reconstruction_steps=0)
     run_cli("pretrain", *argv)
     if gone:
         shutil.rmtree(tmp_path / "frames")
     splits = load_image_folder(root / "evaluated")
-    listed = pretraining_record(tmp_path / "pre")
-    seen = seen_in_pretraining(listed, tmp_path / "frames", splits)
-    found = {(match.file_name, match.why) for match in seen["validation"]}
-    assert {(f"validation/polyp/{names[3]}", BY_NAME), ("validation/polyp/b.jpg", BY_SIGHT)} <= found
+    listed = find_pretraining_image_list(tmp_path / "pre")
+    seen = find_seen_in_pretraining(listed, tmp_path / "frames", splits)
+    found = {(match.file_name, match.reason) for match in seen["validation"]}
+    assert {(f"validation/polyp/{names[3]}", SAME_NAME), ("validation/polyp/b.jpg", NEAR_DUPLICATE)} <= found
     assert not any(name.endswith("d.jpg") for name, _ in found)
     if not gone:
-        assert ("validation/mucosa/c.png", BY_SIGHT) in found
+        assert ("validation/mucosa/c.png", NEAR_DUPLICATE) in found
     out = tmp_path / "ft"
     common = ["--data_dir", root / "evaluated", "--max_steps", 1, "--report_to", "none", "--output_dir", out]
     done = run_cli("finetune", "--model_name_or_path", tmp_path / "pre", *common)
     assert f"was pre-trained on {len(found)} of the 4 validation images" in done.stderr
     rows = list(csv.DictReader(open(out / "seen_in_pretraining.csv")))
-    assert {(row["file_name"], row["why"]) for row in rows if row["split"] == "validation"} == found
+    assert {(row["file_name"], row["reason"]) for row in rows if row["split"] == "validation"} == found
     assert json.loads((out / "all_results.json").read_text())["seen_in_pretraining"]["validation"] == len(found)
     assert (
         f"{len(found)} of the 4 images were in the pre-training"
@@ -130,7 +136,7 @@ def test_finetuning_warns_of_what_its_base_has_seen(frames, tmp_path, gone):
 
 def test_what_was_excluded_is_recorded_and_gives_no_warning(frames, tmp_path):
     root, names = frames
-    argv = flags(tmp_path, tmp_path / "pre", data_dir=root / "frames", max_steps=1, reconstruction_steps=0)
+    argv = pretrain_flags(tmp_path, tmp_path / "pre", data_dir=root / "frames", max_steps=1, reconstruction_steps=0)
     assert main(["pretrain", *argv, "--exclude", str(root / "evaluated" / "validation")]) == 0
     results = json.loads((tmp_path / "pre" / "all_results.json").read_text())
     assert (results["images"], results["excluded"]) == (57, 3)

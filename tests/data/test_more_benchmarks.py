@@ -9,30 +9,37 @@ import numpy as np
 import pytest
 import yaml
 from support.cli_process import run_cli
-from support.skeletons import jpeg, linked, make_gastrohun, make_kvasir_capsule, make_limuc, official
+from support.skeletons import (
+    list_official_split_files,
+    make_gastrohun,
+    make_jpeg,
+    make_kvasir_capsule,
+    make_limuc,
+    make_linked_tree,
+)
 
 from hf_mae.cli.main import main
 from hf_mae.data import BENCHMARKS, load_benchmark
-from hf_mae.data.archives import read_split
+from hf_mae.data.benchmark_loading import read_split_assignments
 from hf_mae.data.benchmarks import find_benchmark
-from hf_mae.data.check import Verdict
+from hf_mae.data.image_check import ImageCheck
 from hf_mae.errors import CommandLineError, UsageError
 from hf_mae.evaluation.metrics import HEADLINE, ranking_scores
 from hf_mae.evaluation.retfound import f1_auroc_kappa, retfound_scores
 from hf_mae.evaluation.scores import score_split
-from hf_mae.reporting.benchmarks import guarantees
+from hf_mae.reporting.benchmark_tables import format_split_guarantees
 from hf_mae.reporting.report import compare
-from hf_mae.runs.finished import read_run
+from hf_mae.runs.load_run import load_run
 from hf_mae.runs.predictions import write_predictions
 from hf_mae.runs.record import CrossvalRun, CrossvalSummary, DataSource, Environment, RunRecord
-from hf_mae.runs.record_files import write_record
+from hf_mae.runs.record_io import write_record
 from hf_mae.settings.recipes import find_recipe
 from hf_mae.settings.translation import translate
 
 
 def all_good(entries):
     """What a check of links to one good image would say."""
-    return Verdict({}, [str(number) for number in range(len(entries))])
+    return ImageCheck({}, [str(number) for number in range(len(entries))])
 
 
 def sizes(data):
@@ -63,7 +70,7 @@ def limuc(shared_data, tmp_path_factory):
     [(None, (3722, 793, 803)), ("triple", (5228, 1103, 1145)), ("fg", (4244, 918, 964)), ("g", (5028, 1078, 1064))],
 )
 def test_gastrohun_by_agreement(agreement, expected, gastrohun, shared_data):
-    files = official(shared_data, "gastrohun-23")
+    files = list_official_split_files(shared_data, "gastrohun-23")
     data = load_benchmark("gastrohun-23", gastrohun, split_files=files, agreement=agreement, check=all_good)
     assert sizes(data) == dict(zip(("train", "validation", "test"), expected))
     assert data.protocol == ("official" if agreement is None else f"official, {agreement} agreement")
@@ -80,7 +87,7 @@ def test_gastrohun_by_agreement(agreement, expected, gastrohun, shared_data):
 def test_gastrohun_trains_with_its_patients(gastrohun, shared_data, tiny_pth, tmp_path):
     done = run_cli(
         *("finetune", "--benchmark", "gastrohun-23", "--data_dir", gastrohun, "--output_dir", tmp_path / "run"),
-        *("--split_file", *official(shared_data, "gastrohun-23"), "--model_name_or_path", tiny_pth),
+        *("--split_file", *list_official_split_files(shared_data, "gastrohun-23"), "--model_name_or_path", tiny_pth),
         *("--max_steps", 1, "--image_size", 16, "--eval_strategy", "no", "--load_best_model_at_end", "false"),
         *("--per_device_eval_batch_size", 400, "--cache", "false"),
     )
@@ -97,11 +104,11 @@ def test_gastrohun_trains_with_its_patients(gastrohun, shared_data, tiny_pth, tm
 
 
 def test_kvasir_capsule_as_published_and_by_video(capsule, shared_data):
-    files = official(shared_data, "kvasir-capsule-11")
+    files = list_official_split_files(shared_data, "kvasir-capsule-11")
     for fold, expected in ((1, (23061, 24084)), (2, (24084, 23061))):
         data = load_benchmark("kvasir-capsule-11", capsule, fold=fold, split_files=files, check=all_good)
         assert tuple(sizes(data).values()) == expected and data.protocol == "official"
-        assert len(data.two_labels) == 8 and data.extra["labelled_images/Polyp"] == 55
+        assert len(data.conflicting_labels) == 8 and data.unused["labelled_images/Polyp"] == 55
     groups = groups_of(data)
     shared = groups["train"] & groups["validation"]
     assert len(shared) == 7 and [len(group) for group in groups.values()] == [25, 25]
@@ -120,7 +127,7 @@ def test_limuc_is_ten_splits_and_one_test_set(limuc, shared_data):
     validation = Counter()
     for fold in range(1, 11):
         data = load_benchmark("limuc-4", limuc, fold=fold, split_files=files, check=all_good)
-        assert sizes(data) == BENCHMARKS["limuc-4"].counts_of(fold) and data.protocol == "official"
+        assert sizes(data) == BENCHMARKS["limuc-4"].split_counts(fold) and data.protocol == "official"
         groups = list(groups_of(data).values())
         assert not groups[0] & groups[1] and not groups[2] & (groups[0] | groups[1])
         validation.update(data.splits["validation"]["file_name"][:])
@@ -153,7 +160,7 @@ def test_ten_splits_are_reported_on_their_test_set(tmp_path):
             )
         found = score_split(np.log(scores), labels, names, ordered=True)
         source = DataSource("LIMUC", benchmark="limuc-4", fold=fold)
-        record = RunRecord("finetune", data=source, images=entry.counts_of(fold), scores={"test": found}, **common)
+        record = RunRecord("finetune", data=source, images=entry.split_counts(fold), scores={"test": found}, **common)
         write_record(record, folder)
         runs.append((run, {name: 0.5 for name in HEADLINE}, "validation"))
     point = {name: {"mean": 0.5, "std": 0.0, "values": [0.5]} for name in HEADLINE}
@@ -164,12 +171,12 @@ def test_ten_splits_are_reported_on_their_test_set(tmp_path):
     (row,) = [row for row in table.rows if row.ours]
     assert "Mean of 10 runs of the 10 official splits, on one test split." in row.notes and table.rows[0] is row
     assert {"qwk", "mae", "one_off_accuracy"} <= set(row.scores) and len(found.runs[0].folds[0].predicted) == 10
-    (side,) = row.clinical.sides
-    assert side.classes == ["Mayo 2", "Mayo 3"] and "kappa" in side.agreement
-    point = next(one for one in side.points if (one.rule, one.of) == ("sensitivity=0.9", "images"))
-    assert len(set(point.thresholds)) == 10 and point.chosen_on == "validation"
+    (side,) = row.diagnostic_accuracy.one_vs_rest
+    assert side.classes == ["Mayo 2", "Mayo 3"] and "kappa" in side.estimate_agreement
+    point = next(one for one in side.operating_points if (one.rule, one.aggregation) == ("sensitivity=0.9", "images"))
+    assert len(set(point.thresholds)) == 10 and point.threshold_split == "validation"
     assert "their predictions are never pooled" in found.summary() and "QWK" in found.summary()
-    assert read_run(tmp_path, "validation").split == "validation"
+    assert load_run(tmp_path, "validation").split == "validation"
 
 
 def test_capsule_vision_by_its_folders(tmp_path):
@@ -181,26 +188,26 @@ def test_capsule_vision_by_its_folders(tmp_path):
         for source in ("KID", "AIIMS")
         for number in range(2)
     ]
-    data = load_benchmark("capsule-vision-2024-10", linked(tmp_path / "cv", names), check=all_good)
+    data = load_benchmark("capsule-vision-2024-10", make_linked_tree(tmp_path / "cv", names), check=all_good)
     assert sizes(data) == {"train": 40, "validation": 40} and data.protocol is None
     assert set(data.splits["train"]["source"][:]) == {"KID", "AIIMS"}
 
 
 def test_archives_as_they_were_downloaded(shared_data, tmp_path, monkeypatch):
     """A zip, a folder with a zip, and what such archives may try."""
-    monkeypatch.setattr("hf_mae.data.unpacking.cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr("hf_mae.data.extraction.cache_folder", lambda: tmp_path / "cache")
     with open(shared_data / "splits/gastrohun/image_classification.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["Complete agreement"]]
     archive = tmp_path / "down" / "Labeled Images.zip"
     archive.parent.mkdir()
     with zipfile.ZipFile(archive, "w") as packed:
         for row in rows:
-            packed.writestr(f"../../Labeled Images/{row['num patient']}/{row['filename']}", jpeg())
+            packed.writestr(f"../../Labeled Images/{row['num patient']}/{row['filename']}", make_jpeg())
         packed.writestr("Labeled Images/readme.txt", "x")
-    files = official(shared_data, "gastrohun-23")
+    files = list_official_split_files(shared_data, "gastrohun-23")
     for place in (archive, archive.parent):
         data = load_benchmark("gastrohun-23", place, split_files=files, check=all_good)
-        assert data.as_published and data.splits["test"]["file_name"][0].startswith("Labeled Images/")
+        assert data.matches_published and data.splits["test"]["file_name"][0].startswith("Labeled Images/")
     unpacked = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
     assert len(unpacked) == len(rows), "the images alone, once, and nothing outside"
     archive.write_bytes(archive.read_bytes()[:5000])
@@ -211,11 +218,11 @@ def test_archives_as_they_were_downloaded(shared_data, tmp_path, monkeypatch):
 
 
 def test_what_is_missing_is_told_by_class(gastrohun, shared_data, tmp_path):
-    files = official(shared_data, "gastrohun-23")
+    files = list_official_split_files(shared_data, "gastrohun-23")
     part = tmp_path / "Labeled Images"
     part.mkdir()
     (part / "1").symlink_to(gastrohun / "Labeled Images" / "1")
-    few = linked(tmp_path / "few", ["9f8514ab-3839-439e-ad8b-67ee6a6947b0.jpg"])
+    few = make_linked_tree(tmp_path / "few", ["9f8514ab-3839-439e-ad8b-67ee6a6947b0.jpg"])
     with pytest.raises(UsageError) as told:
         load_benchmark("gastrohun-23", few, split_files=files)
     text = str(told.value)
@@ -246,7 +253,7 @@ def test_a_benchmark_of_ones_own_is_a_file(tmp_path, tiny_pth):
     own = tmp_path / "mine.yaml"
     own.write_text(yaml.safe_dump(OWN))
     names = [f"{part}/{label}/p{number}_{number}.jpg" for part in ("tr", "te") for label in "ab" for number in range(2)]
-    root = linked(tmp_path / "images", names)
+    root = make_linked_tree(tmp_path / "images", names)
     done = run_cli(
         *("finetune", "--benchmark", own, "--data_dir", root, "--output_dir", tmp_path / "run"),
         *("--model_name_or_path", tiny_pth, "--max_steps", 1, "--image_size", 16),
@@ -306,15 +313,15 @@ def test_the_lists(capsys):
         assert main(["benchmarks", name]) == 0
         shown = capsys.readouterr().out
         assert "on disk" in shown and "please cite" in shown and f"--benchmark {name}" in shown
-    assert guarantees().count("\n| ") == len(BENCHMARKS)
+    assert format_split_guarantees().count("\n| ") == len(BENCHMARKS)
 
 
 def test_two_labels_are_refused_where_no_rule_leaves_them_out(shared_data):
     from dataclasses import replace
 
-    benchmark = replace(BENCHMARKS["kvasir-capsule-11"], two_labels="refused")
+    benchmark = replace(BENCHMARKS["kvasir-capsule-11"], conflicting_labels="error")
     with pytest.raises(UsageError, match="gives 8 images two labels: eb0203196e284797_1125.jpg"):
-        read_split(benchmark, official(shared_data, "kvasir-capsule-11"))
+        read_split_assignments(benchmark, list_official_split_files(shared_data, "kvasir-capsule-11"))
 
 
 # RETFound's way, and translations
@@ -421,4 +428,4 @@ def test_what_is_translated_is_understood_here(tiny_pth, toy, tmp_path, capsys):
 def test_the_docs_tell_what_splits_guarantee():
     from support.paths import ROOT
 
-    assert guarantees() in (ROOT / "docs" / "benchmarks.md").read_text()
+    assert format_split_guarantees() in (ROOT / "docs" / "benchmarks.md").read_text()

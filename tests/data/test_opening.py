@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from hf_mae.data import opening
-from hf_mae.data.check import verdict_on_files
-from hf_mae.data.opening import ImageError, eight_bits_of, read_rgb, to_rgb
-from hf_mae.data.videos import frames
+from hf_mae.data import image_io
+from hf_mae.data.image_check import check_image_files
+from hf_mae.data.image_io import ImageError, read_rgb, scale_to_uint8, to_rgb
+from hf_mae.data.videos import iter_frames
 from hf_mae.errors import UsageError
-from hf_mae.settings.data import MAX_PIXELS_VARIABLE
-from hf_mae.settings.fill import fill
+from hf_mae.settings.data import MAX_PIXELS_ENV
+from hf_mae.settings.parse import parse_settings
 
 
 def encoded(image, kind="PNG"):
@@ -54,7 +54,7 @@ def test_levels_of_any_range_become_eight_bits(levels, kind, low, high):
 
 @given(st.lists(st.integers(0, 65535), min_size=2, max_size=30))
 def test_the_order_of_levels_is_kept(levels):
-    seen = eight_bits_of(np.array(levels, dtype=np.uint16)).astype(int)
+    seen = scale_to_uint8(np.array(levels, dtype=np.uint16)).astype(int)
     for one, a in zip(levels, seen):
         for other, b in zip(levels, seen):
             assert (one <= other) <= (a <= b)
@@ -87,34 +87,34 @@ def test_what_is_no_image_is_named(tmp_path, make, message):
     make(tmp_path / "x.jpg")
     with pytest.raises(OSError) as caught:
         read_rgb(tmp_path / "x.jpg")
-    assert message in opening.reason_of(caught.value)
+    assert message in image_io.summarize_image_error(caught.value)
 
 
 def test_a_bound_on_pixels_comes_before_decoding(monkeypatch, tmp_path):
     """A flag sets it for this process and those that it starts, and a verdict of another bound counts no more."""
     path = tmp_path / "x.png"
     path.write_bytes(encoded(Image.new("RGB", (10, 10))))
-    monkeypatch.setenv(MAX_PIXELS_VARIABLE, "")
-    fill("predict", None, model_name_or_path="m", images=["x"], max_pixels=99)
+    monkeypatch.setenv(MAX_PIXELS_ENV, "")
+    parse_settings("predict", None, model_name_or_path="m", images=["x"], max_pixels=99)
     with pytest.raises(ImageError, match="10 x 10 pixels, more than 99: --max_pixels raises that"):
         read_rgb(path)
-    assert "more than 99" in verdict_on_files([str(path)]).bad[0]
+    assert "more than 99" in check_image_files([str(path)]).bad[0]
     with pytest.raises(ImageError, match="more than 99"):
-        list(frames(str(a_video(tmp_path / "x.mp4")), 1))
-    fill("predict", None, model_name_or_path="m", images=["x"], max_pixels=100)
-    assert read_rgb(path).size == (10, 10) and not verdict_on_files([str(path)]).bad
+        list(iter_frames(str(a_video(tmp_path / "x.mp4")), 1))
+    parse_settings("predict", None, model_name_or_path="m", images=["x"], max_pixels=100)
+    assert read_rgb(path).size == (10, 10) and not check_image_files([str(path)]).bad
     with pytest.raises(UsageError, match="--max_pixels must be at least 1"):
-        fill("predict", None, model_name_or_path="m", images=["x"], max_pixels=0)
+        parse_settings("predict", None, model_name_or_path="m", images=["x"], max_pixels=0)
 
 
 def test_the_bound_can_be_raised_above_pillows(monkeypatch, tmp_path):
     """A PNG of a bilevel image: 200 million pixels in few bytes; the bound of this process alone."""
     Image.new("1", (20_000, 10_000)).save(tmp_path / "x.png")
     with pytest.raises(ImageError, match="more than 89,478,485"):
-        opening.open_image(tmp_path / "x.png")
-    monkeypatch.setenv(MAX_PIXELS_VARIABLE, "200000000")
+        image_io.open_image(tmp_path / "x.png")
+    monkeypatch.setenv(MAX_PIXELS_ENV, "200000000")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
-    with opening.open_image(tmp_path / "x.png") as image:
+    with image_io.open_image(tmp_path / "x.png") as image:
         assert image.size == (20_000, 10_000)
 
 
@@ -128,11 +128,11 @@ def a_video(path):
 def test_a_video_is_a_regular_file_and_no_list_of_others(tmp_path):
     os.mkfifo(tmp_path / "pipe.mp4")
     with pytest.raises(ImageError, match="no regular file"):
-        list(frames(str(tmp_path / "pipe.mp4"), 1))
+        list(iter_frames(str(tmp_path / "pipe.mp4"), 1))
     for text in ("#EXTM3U\nfile:///etc/passwd\n", "ffconcat version 1.0\nfile x.mp4\n"):
         (tmp_path / "list.mp4").write_text(text)
         with pytest.raises(ImageError, match="a list of videos, not a video"):
-            list(frames(str(tmp_path / "list.mp4"), 1))
+            list(iter_frames(str(tmp_path / "list.mp4"), 1))
 
 
 def test_heic_and_dicom(tmp_path):
@@ -156,7 +156,7 @@ def test_heic_and_dicom(tmp_path):
         dataset.PhotometricInterpretation, dataset.PixelData = kind, ramp.tobytes()
         dataset.save_as(tmp_path / "x.dcm", enforce_file_format=True)
         seen = np.asarray(read_rgb(tmp_path / "x.dcm"))
-        assert np.array_equal(seen[..., 1], eight_bits_of(expected))
+        assert np.array_equal(seen[..., 1], scale_to_uint8(expected))
 
 
 def test_frames_of_a_steady_video_have_their_times(tmp_path):
@@ -166,7 +166,7 @@ def test_frames_of_a_steady_video_have_their_times(tmp_path):
     for number in range(60):
         writer.write(np.full((32, 32, 3), number, dtype=np.uint8))
     writer.release()
-    assert [round(seconds, 3) for seconds, _ in frames(path, 2.0)] == [0.0, 0.48, 1.0, 1.48, 2.0]
+    assert [round(seconds, 3) for seconds, _ in iter_frames(path, 2.0)] == [0.0, 0.48, 1.0, 1.48, 2.0]
 
 
 def boxes(data: bytes):
@@ -205,5 +205,5 @@ def test_frames_of_changing_durations_have_their_true_times(tmp_path):
         writer.write(np.full((64, 64, 3), 8 * number, dtype=np.uint8))
     writer.release()
     path.write_bytes(with_durations(path.read_bytes(), [(20, 1), (10, 10)]))  # 2 s of ten a second, then one a second
-    times = [round(seconds, 2) for seconds, _ in frames(str(path), 1.0)]
+    times = [round(seconds, 2) for seconds, _ in iter_frames(str(path), 1.0)]
     assert times == [float(second) for second in range(12)]

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from support.cli_process import run_cli
 
-from hf_mae.data import room
+from hf_mae.data import cache_eviction
 from hf_mae.data.folders import load_image_folder
-from hf_mae.data.images import DecodedPixels, pixels_of
-from hf_mae.data.store import PixelStore
+from hf_mae.data.pixel_cache import PixelCache
+from hf_mae.data.torch_datasets import PixelReader, make_pixel_reader
 from hf_mae.data.transforms import training_transform
 from hf_mae.errors import CommandLineError
 from hf_mae.files.caches import cache_folder
-from hf_mae.settings.data import DataArguments, bytes_of
+from hf_mae.settings.data import DataArguments, parse_byte_size
 
 SIDE = 100
 
@@ -26,9 +26,9 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.delenv("HF_MAE_CACHE_LIMIT", raising=False)
 
 
-def fill(preparation: str, images: int, hours_ago: float = 0.0) -> PixelStore:
+def fill(preparation: str, images: int, hours_ago: float = 0.0) -> PixelCache:
     """A store of images of 30,000 bytes, used so long ago."""
-    store = PixelStore(preparation)
+    store = PixelCache(preparation)
     pixels = np.zeros((SIDE, SIDE, 3), dtype=np.uint8)
     store.add([f"{preparation} {index}" for index in range(images)], lambda index: (pixels, "digest"), 2, "/somewhere")
     for file in store.folder.glob("*.arrow"):
@@ -37,11 +37,15 @@ def fill(preparation: str, images: int, hours_ago: float = 0.0) -> PixelStore:
 
 
 def test_what_does_not_fit_the_disk_is_refused_before_the_first_byte(monkeypatch):
-    monkeypatch.setattr(room.shutil, "disk_usage", lambda path: Disk(room.LEFT_FREE + 1_000_000))
+    monkeypatch.setattr(
+        cache_eviction.shutil, "disk_usage", lambda path: Disk(cache_eviction.MIN_FREE_BYTES + 1_000_000)
+    )
     fill("fits", 30)
-    with pytest.raises(room.NoRoom, match=r"would take about 12.0 MB, and the disk of .* has room for 1.0 MB"):
+    with pytest.raises(
+        cache_eviction.CacheFullError, match=r"would take about 12.0 MB, and the disk of .* has room for 1.0 MB"
+    ):
         fill("does not", 400)
-    assert not list(PixelStore("does not").folder.glob("*.arrow"))
+    assert not list(PixelCache("does not").folder.glob("*.arrow"))
 
 
 class Disk:
@@ -55,15 +59,15 @@ def test_training_images_kept_as_jpeg(toy, caplog):
     """They take less, are near the images, and what is said of that is so; held-out images are not touched."""
     splits = load_image_folder(str(toy / "labelled"))
     transform = training_transform("endoscopy", 64)
-    plain = pixels_of(splits["train"], transform.resize, True, 2)
+    plain = make_pixel_reader(splits["train"], transform.resize, True, 2)
     with caplog.at_level("INFO", logger="hf_mae"):
-        jpeg = pixels_of(splits["train"], transform.resize, True, 2, quality=90)
+        jpeg = make_pixel_reader(splits["train"], transform.resize, True, 2, quality=90)
     off = [np.abs(jpeg.array(i).astype(int) - plain.array(i)).mean() for i in range(len(splits["train"]))]
     said = re.search(r"quality 90: ([\d.]+) of the room .* differ by ([\d.]+) of 255", caplog.text)
     assert 0 < np.mean(off) == pytest.approx(float(said[2]), abs=1.0)
     sizes = [len(pixels.dataset[int(pixels.rows[0])]["pixels"][0].as_buffer()) for pixels in (jpeg, plain)]
     assert sizes[0] < sizes[1] / 2 and float(said[1]) < 0.5
-    assert not room.damaged()
+    assert not cache_eviction.remove_damaged_files()
     with pytest.raises(CommandLineError, match="from 1 to 100"):
         DataArguments(cache_quality=0)
 
@@ -72,18 +76,18 @@ def test_a_disk_that_becomes_full_meanwhile(monkeypatch):
     def full(writer, batch):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("hf_mae.data.store.ArrowWriter.write_batch", full)
-    with pytest.raises(room.NoRoom, match="became full while prepared images were written"):
+    monkeypatch.setattr("hf_mae.data.pixel_cache.ArrowWriter.write_batch", full)
+    with pytest.raises(cache_eviction.CacheFullError, match="became full while prepared images were written"):
         fill("meanwhile", 5)
-    assert {file.name for file in PixelStore("meanwhile").folder.iterdir()} == {"about.json", "lock"}
+    assert {file.name for file in PixelCache("meanwhile").folder.iterdir()} == {"about.json", "lock"}
 
 
 def test_a_damaged_note_is_written_anew():
     store = fill("noted", 3)
-    (store.folder / room.ABOUT).write_text("{")
-    assert [part.what for part in room.parts()] == ["images (kept by an earlier version)"]
+    (store.folder / cache_eviction.METADATA_FILE).write_text("{")
+    assert [part.description for part in cache_eviction.list_cache_entries()] == ["images (kept by an earlier version)"]
     store.add(["one more"], lambda index: (np.zeros((2, 2, 3), dtype=np.uint8), ""), 1, "/elsewhere")
-    assert [part.what for part in room.parts()] == ["images of /elsewhere"]
+    assert [part.description for part in cache_eviction.list_cache_entries()] == ["images of /elsewhere"]
 
 
 def test_what_was_used_longest_ago_makes_room(monkeypatch):
@@ -92,7 +96,7 @@ def test_what_was_used_longest_ago_makes_room(monkeypatch):
     fill("more", 20)
     left = {store.preparation: bool(list(store.folder.glob("*.arrow"))) for store in (old, middle, new)}
     assert left == {"old": False, "middle": True, "new": True}
-    with pytest.raises(room.NoRoom, match="--cache_limit 2.0 MB has room for"):
+    with pytest.raises(cache_eviction.CacheFullError, match="--cache_limit 2.0 MB has room for"):
         fill("too much", 60)  # the new ones are of the last hour, and stay
     assert list(middle.folder.glob("*.arrow")), "nothing goes where it would not help"
 
@@ -100,21 +104,21 @@ def test_what_was_used_longest_ago_makes_room(monkeypatch):
 def test_training_goes_on_without_a_cache(toy, monkeypatch, caplog):
     splits = load_image_folder(str(toy / "labelled"))
     transform = training_transform("endoscopy", 32)
-    kept = pixels_of(splits["train"], transform.resize, True, 2)
+    kept = make_pixel_reader(splits["train"], transform.resize, True, 2)
     monkeypatch.setenv("HF_MAE_CACHE_LIMIT", "10KB")
     transform = training_transform("endoscopy", 48)
-    plain = pixels_of(splits["train"], transform.resize, True, 2)
-    assert isinstance(plain, DecodedPixels) and "decoded anew in every epoch" in caplog.text
-    assert not isinstance(kept, DecodedPixels)
+    plain = make_pixel_reader(splits["train"], transform.resize, True, 2)
+    assert isinstance(plain, PixelReader) and "decoded anew in every epoch" in caplog.text
+    assert not isinstance(kept, PixelReader)
 
 
 def test_used_files_are_the_last_to_go(toy):
     splits = load_image_folder(str(toy / "labelled"))
     transform = training_transform("endoscopy", 32)
-    store = pixels_of(splits["train"], transform.resize, True, 2)
-    file = next((cache_folder() / room.IMAGES).glob("*/*.arrow"))
+    store = make_pixel_reader(splits["train"], transform.resize, True, 2)
+    file = next((cache_folder() / cache_eviction.IMAGES_DIR).glob("*/*.arrow"))
     os.utime(file, (0, 0))
-    again = pixels_of(splits["train"], transform.resize, True, 2)
+    again = make_pixel_reader(splits["train"], transform.resize, True, 2)
     assert time.time() - file.stat().st_mtime < 60
     assert np.array_equal(store.array(3), again.array(3))
 
@@ -123,13 +127,13 @@ def test_used_files_are_the_last_to_go(toy):
     "text, size", [("200GB", 200_000_000_000), ("1.5 tb", 1_500_000_000_000), ("10K", 10_000), ("7", 7), ("", None)]
 )
 def test_sizes(text, size):
-    assert bytes_of(text) == size
+    assert parse_byte_size(text) == size
 
 
 @pytest.mark.parametrize("text", ["much", "-1GB", "GB"])
 def test_what_is_no_size(text):
     with pytest.raises(CommandLineError, match="is a size, as 200GB"):
-        bytes_of(text)
+        parse_byte_size(text)
 
 
 def test_the_command_lists_checks_and_removes(toy, tmp_path):

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.s3_stand_in import forget_connections, put_folder, s3_stand_in, stand_in
+from support.fake_s3 import clear_connections, put_folder, run_fake_s3, use_fake_s3
 
 from hf_mae.cli.main import main
 from hf_mae.data.folders import load_image_folder
-from hf_mae.data.opening import open_image
-from hf_mae.data.packing import pack
-from hf_mae.data.streams import ImageStream, find_files
+from hf_mae.data.image_io import open_image
+from hf_mae.data.shard_writer import write_shards
+from hf_mae.data.streaming import ImageStream, find_stream_files
 from hf_mae.data.unlabelled import load_unlabelled
 from hf_mae.errors import UsageError
 
@@ -23,7 +23,7 @@ pytest.importorskip("s3fs", reason="s3fs is not installed here")
 def store(tmp_path, monkeypatch):
     """Objects by BUCKET/KEY, and the keys that were read."""
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    with s3_stand_in(monkeypatch) as found:
+    with use_fake_s3(monkeypatch) as found:
         yield found
 
 
@@ -54,7 +54,7 @@ class Reds(torch.utils.data.Dataset):
 def test_shards_are_read_where_they_lie(store, folder, tmp_path, capsys):
     objects, asked = store
     here = load_image_folder(folder)
-    put_folder(objects, pack(here, tmp_path / "packed", 2_000, 0, 1).folder, "bucket/set")
+    put_folder(objects, write_shards(here, tmp_path / "packed", 2_000, 0, 1).folder, "bucket/set")
     there = load_image_folder("s3://bucket/set")
     assert there["train"]["file_name"][:] == here["train"]["file_name"][:]
     assert there["train"]["labels"][:] == here["train"]["labels"][:]
@@ -68,14 +68,14 @@ def test_shards_are_read_where_they_lie(store, folder, tmp_path, capsys):
     assert any(key.endswith(".tar") for key in asked)
     # Others' archives, without an index.
     del objects["bucket/set/index.parquet"]
-    forget_connections()
+    clear_connections()
     assert load_image_folder("s3://bucket/set")["train"]["file_name"][:] == here["train"]["file_name"][:]
 
 
 def test_tar_files_are_streamed(store, folder, tmp_path):
     objects, _ = store
     images = datasets.DatasetDict({"train": load_unlabelled(str(folder), "error")})
-    put_folder(objects, pack(images, tmp_path / "packed", 200, 0, 1).folder, "bucket/frames")
+    put_folder(objects, write_shards(images, tmp_path / "packed", 200, 0, 1).folder, "bucket/frames")
 
     class Plain:
         resize = None
@@ -86,7 +86,7 @@ def test_tar_files_are_streamed(store, folder, tmp_path):
 
     orders = []
     for source in ("s3://bucket/frames", str(tmp_path / "packed")):
-        files, count = find_files(source)
+        files, count = find_stream_files(source)
         assert len(files) > 1 and count == 12
         stream = iter(ImageStream(files, Plain))
         orders.append([int(next(stream)["pixel_values"][0, 0, 0]) // 20 for _ in range(count)])
@@ -98,8 +98,8 @@ def test_a_store_that_is_not_there_is_one_sentence(store, monkeypatch, capsys):
     assert main(["prepare", "s3://bucket/nothing"]) == 1
     assert "s3://bucket/nothing holds no .tar or .zip, no parquet and no saved data set." in capsys.readouterr().err
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    forget_connections()
-    for call in (lambda: load_image_folder("s3://bucket/set"), lambda: find_files("s3://bucket/set")):
+    clear_connections()
+    for call in (lambda: load_image_folder("s3://bucket/set"), lambda: find_stream_files("s3://bucket/set")):
         with pytest.raises(UsageError, match="^s3://bucket/set cannot be reached .Could not connect to the endpoint"):
             call()
 
@@ -107,8 +107,8 @@ def test_a_store_that_is_not_there_is_one_sentence(store, monkeypatch, capsys):
 def test_a_server_that_lists_nothing_is_read_by_the_index(folder, tmp_path, monkeypatch):
     """As many servers of files are: what is asked for by its name is there, and folders are forbidden."""
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    packed = pack(load_image_folder(folder), tmp_path / "packed", 2_000, 0, 1).folder
-    with stand_in(missing=403) as (objects, url, _):
+    packed = write_shards(load_image_folder(folder), tmp_path / "packed", 2_000, 0, 1).folder
+    with run_fake_s3(missing_status=403) as (objects, url, _):
         put_folder(objects, packed, "files/set")
         for source in (f"{url}/files/set", f"{url}/files/set/train-00000.tar"):
             found = load_image_folder(source)["train"]

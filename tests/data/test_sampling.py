@@ -6,8 +6,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from hf_mae import load_image_folder
-from hf_mae.data.images import TrainingImages, collate
-from hf_mae.data.sampling import ClassSampling
+from hf_mae.data.sampling import ClassBalancedSampler
+from hf_mae.data.torch_datasets import TrainDataset, collate
 from hf_mae.data.transforms import training_transform
 from hf_mae.errors import UsageError
 
@@ -16,7 +16,7 @@ LABELS = np.repeat([0, 1, 2], [160, 40, 10])
 
 @pytest.mark.parametrize("exponent, shares", [(1.0, [160, 40, 10]), (0.5, [120, 60, 30]), (0.0, [70, 70, 70])])
 def test_classes_have_the_papers_shares_and_images_take_turns(exponent, shares):
-    rows = ClassSampling(LABELS, exponent, seed=3).rows(0)
+    rows = ClassBalancedSampler(LABELS, exponent, seed=3).rows(0)
     assert np.bincount(LABELS[rows]).tolist() == shares
     times = np.bincount(rows, minlength=len(LABELS))
     for name in range(3):
@@ -24,24 +24,24 @@ def test_classes_have_the_papers_shares_and_images_take_turns(exponent, shares):
 
 
 def test_an_epoch_depends_on_seed_and_epoch_alone():
-    first, again = ClassSampling(LABELS, 0.0, seed=3), ClassSampling(LABELS, 0.0, seed=3)
+    first, again = ClassBalancedSampler(LABELS, 0.0, seed=3), ClassBalancedSampler(LABELS, 0.0, seed=3)
     of_epoch_1 = [first.row(place, 1) for place in range(len(LABELS))]
     again.row(0, 0)
     assert of_epoch_1 == [again.row(place, 1) for place in range(len(LABELS))] == first.rows(1).tolist()
     assert of_epoch_1 != first.rows(0).tolist()
-    assert of_epoch_1 != ClassSampling(LABELS, 0.0, seed=4).rows(1).tolist()
+    assert of_epoch_1 != ClassBalancedSampler(LABELS, 0.0, seed=4).rows(1).tolist()
 
 
 def test_shares_that_are_no_whole_numbers_fill_the_epoch():
     labels = np.repeat([0, 3, 4], [5, 1, 1])  # two classes have no image
-    rows = ClassSampling(labels, 0.0, seed=0).rows(0)
+    rows = ClassBalancedSampler(labels, 0.0, seed=0).rows(0)
     assert len(rows) == 7 and set(np.bincount(labels[rows], minlength=5).tolist()) == {0, 2, 3}
 
 
 def test_it_needs_class_ids():
     for labels in (None, np.eye(3)):
         with pytest.raises(UsageError, match="one class for each image"):
-            ClassSampling(labels, 0.0, seed=0)
+            ClassBalancedSampler(labels, 0.0, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def uneven(toy):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_image_that_comes_again_is_augmented_anew_and_named(uneven, workers):
-    images = TrainingImages(uneven, training_transform("imagenet", 32), seed=5, sampling="class_balanced")
+    images = TrainDataset(uneven, training_transform("imagenet", 32), seed=5, sampling="class_balanced")
     epochs = []
     for epoch in (0, 1):
         images.set_epoch(epoch)

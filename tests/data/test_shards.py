@@ -14,12 +14,12 @@ from PIL import Image
 
 from hf_mae.data.fingerprint import data_fingerprint
 from hf_mae.data.folders import load_image_folder
-from hf_mae.data.images import TrainingImages
-from hf_mae.data.packing import check, pack
+from hf_mae.data.shard_writer import verify_shards, write_shards
+from hf_mae.data.torch_datasets import TrainDataset
 from hf_mae.data.transforms import training_transform
 from hf_mae.data.unlabelled import load_unlabelled
 from hf_mae.errors import UsageError
-from hf_mae.files.members import Member, member_of, read_member
+from hf_mae.files.archive_members import Member, parse_member, read_member
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def as_zip(folder, path, compression=zipfile.ZIP_DEFLATED):
 
 
 def pixels(dataset):
-    images = TrainingImages(dataset, training_transform("endoscopy", 32), cache=False)
+    images = TrainDataset(dataset, training_transform("endoscopy", 32), cache=False)
     return [np.asarray(images.pixels[place]).tolist() for place in range(len(images))]
 
 
@@ -74,13 +74,13 @@ def test_an_archive_is_the_folder(folder, tmp_path, make):
 
 def test_shards_are_the_folder(folder, tmp_path):
     splits = load_image_folder(folder, group_pattern=r"(\d+) ä")
-    packed = pack(splits, tmp_path / "out", 8_000, 0, 2)
-    assert packed.images == {"train": 12, "test": 12} and packed.shards > 4
+    packed = write_shards(splits, tmp_path / "out", 8_000, 0, 2)
+    assert packed.images_by_split == {"train": 12, "test": 12} and packed.num_shards > 4
     ours = load_image_folder(tmp_path / "out")
     assert_same(ours, splits)
     assert ours["train"]["group"][:] == splits["train"]["group"][:]
     assert data_fingerprint(ours) == data_fingerprint(splits)
-    assert check(tmp_path / "out") == packed
+    assert verify_shards(tmp_path / "out") == packed
     lying = [row["file_name"] for row in sorted(pq.read_table(packed.folder / "index.parquet").to_pylist(), key=place)]
     assert lying != sorted(lying), "where they lie is shuffled"
     for split in ("train", "test"):  # anybody's reader of WebDataset's layout, by its rules
@@ -96,7 +96,7 @@ def test_shards_are_the_folder(folder, tmp_path):
                         labels[key] = int(content)
         by_name = {names[key]: labels[key] for key in names}
         assert by_name == dict(zip(splits[split]["file_name"][:], splits[split]["labels"][:]))
-    pack(splits, tmp_path / "again", 8_000, 0, 1)
+    write_shards(splits, tmp_path / "again", 8_000, 0, 1)
     for file in (tmp_path / "out").glob("*.tar"):
         assert file.read_bytes() == (tmp_path / "again" / file.name).read_bytes()
 
@@ -107,7 +107,7 @@ def place(row):
 
 def test_without_an_index_the_metadata_beside_the_images_tells(folder, tmp_path):
     splits = load_image_folder(folder, group_pattern=r"(\d+) ä")
-    pack(splits, tmp_path / "out", 8_000, 0, 2)
+    write_shards(splits, tmp_path / "out", 8_000, 0, 2)
     (tmp_path / "out" / "index.parquet").unlink()
     ours = load_image_folder(tmp_path / "out")
     assert_same(ours, splits)
@@ -127,17 +127,17 @@ def test_packing_goes_on_where_it_was_broken_off(folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr(tarfile.TarFile, "addfile", breaks)
     with pytest.raises(KeyboardInterrupt):
-        pack(splits, out, 8_000, 0, 1)
+        write_shards(splits, out, 8_000, 0, 1)
     there = {file.name: file.stat().st_ino for file in out.glob("*.tar")}
     assert there and not (out / "index.parquet").exists()
     with pytest.raises(UsageError, match="begun for other images, or with another"):
-        pack(splits, out, 9_000, 0, 1)
-    pack(splits, out, 8_000, 0, 1)
+        write_shards(splits, out, 9_000, 0, 1)
+    write_shards(splits, out, 8_000, 0, 1)
     assert all((out / name).stat().st_ino == inode for name, inode in there.items())
     assert_same(load_image_folder(out), splits)
     assert not (out / "plan.json").exists() and not (out / ".parts").exists()
     with pytest.raises(UsageError, match="exists and is not empty"):
-        pack(splits, out, 8_000, 0, 1)
+        write_shards(splits, out, 8_000, 0, 1)
 
 
 def test_archives_that_use_the_same_names(folder, tmp_path):
@@ -170,7 +170,7 @@ def add(archive, name, content):
 def test_shards_elsewhere(folder, tmp_path):
     """As of S3: whatever fsspec opens; its file system in memory stands for it."""
     splits = load_image_folder(folder)
-    pack(splits, tmp_path / "out", 8_000, 0, 2)
+    write_shards(splits, tmp_path / "out", 8_000, 0, 2)
     memory = fsspec.filesystem("memory")
     memory.put(str(tmp_path / "out") + "/", "/bucket/set", recursive=True)
     memory.put(str(as_zip(folder, tmp_path / "all.zip")), "/bucket/other/all.zip")
@@ -209,7 +209,7 @@ def test_what_is_no_tar(folder, tmp_path, harm, sentence):
 
 def test_what_is_wrong_with_shards(folder, tmp_path):
     out = tmp_path / "out"
-    pack(load_image_folder(folder), out, 8_000, 0, 2)
+    write_shards(load_image_folder(folder), out, 8_000, 0, 2)
     shard = sorted(out.glob("*.tar"))[0]
     content = shard.read_bytes()
     shard.write_bytes(content[:-1])
@@ -217,20 +217,20 @@ def test_what_is_wrong_with_shards(folder, tmp_path):
         load_image_folder(out)
     shard.write_bytes(content[:5000] + b"x" + content[5001:])
     with pytest.raises(UsageError, match="1 shard of .* is missing or damaged: test-00000.tar"):
-        check(out)
+        verify_shards(out)
     for about in (b"[1]", b'{"version": 1, "shards": []}', b'{"version": 1, "shards": {"../a.tar": 1}}', b"{"):
         table = pq.read_table(out / "index.parquet").replace_schema_metadata({"hf_mae": about})
         pq.write_table(table, out / "index.parquet")
         with pytest.raises(UsageError, match="make the shards again"):
             load_image_folder(out)
     (out / "index.parquet").write_bytes(b"no parquet")
-    for read in (load_image_folder, check):
+    for read in (load_image_folder, verify_shards):
         with pytest.raises(UsageError, match="damaged"):
             read(out)
 
 
 def test_an_index_that_reaches_out_of_its_folder(folder, tmp_path):
-    out = pack(load_image_folder(folder), tmp_path / "out", 10**6, 0, 1).folder
+    out = write_shards(load_image_folder(folder), tmp_path / "out", 10**6, 0, 1).folder
     table = pq.read_table(out / "index.parquet")
     shards = pa.array(["../../secret.tar"] * len(table)).dictionary_encode().cast(table.schema.field("shard").type)
     pq.write_table(table.set_column(0, table.schema.field("shard"), shards), out / "index.parquet")
@@ -250,7 +250,7 @@ def test_a_damaged_image_in_an_archive_is_named(folder, tmp_path):
 
 
 def test_images_without_a_class_are_refused_where_classes_are_needed(folder, tmp_path):
-    pack(load_image_folder(folder), tmp_path / "labelled", 10**6, 0, 1)
+    write_shards(load_image_folder(folder), tmp_path / "labelled", 10**6, 0, 1)
     with tarfile.open(tmp_path / "all.tar", "w") as archive:
         add(archive, "1.jpg", next(folder.rglob("*.jpg")).read_bytes())
     with pytest.raises(UsageError, match="has images without a class"):
@@ -269,5 +269,5 @@ def test_members_that_are_not_there(tmp_path, monkeypatch, member, reason):
 
 def test_members_are_told_from_files():
     member = Member("/a b/c::d.tar", 3, 4, True)
-    assert member_of(str(member)) == member
-    assert member_of("/a/b.jpg") is None and member_of("/a::3+4/b.jpg") is None
+    assert parse_member(str(member)) == member
+    assert parse_member("/a/b.jpg") is None and parse_member("/a::3+4/b.jpg") is None

@@ -10,18 +10,18 @@ import pytest
 from PIL import Image
 from support.paths import ROOT
 
-from hf_mae.data import TrainingImages, load_image_folder, store, training_transform
-from hf_mae.data.images import CachedPixels
-from hf_mae.data.opening import read_rgb
-from hf_mae.data.room import NoRoom
-from hf_mae.data.store import PixelStore
+from hf_mae.data import TrainDataset, load_image_folder, pixel_cache, training_transform
+from hf_mae.data.cache_eviction import CacheFullError
+from hf_mae.data.image_io import read_rgb
+from hf_mae.data.pixel_cache import PixelCache
+from hf_mae.data.torch_datasets import CachedPixelReader
 from hf_mae.data.transforms import SquareResize
 from hf_mae.files.caches import file_keys
 
 
 @pytest.fixture
 def cache(monkeypatch, tmp_path):
-    monkeypatch.setattr(store, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(pixel_cache, "cache_folder", lambda: tmp_path / "cache")
     return tmp_path / "cache"
 
 
@@ -29,16 +29,16 @@ def image_of(place: int) -> np.ndarray:
     return np.random.default_rng(place).integers(0, 255, (5 + place % 3, 4, 3), dtype=np.uint8)
 
 
-def held(pixels: PixelStore, keys: list[str]) -> list[np.ndarray]:
+def held(pixels: PixelCache, keys: list[str]) -> list[np.ndarray]:
     whole, rows = pixels.rows(keys)
     found = [whole[int(row)] for row in rows]
     return [np.frombuffer(r["pixels"][0].as_buffer(), np.uint8).reshape(r["shape"][0].as_py()) for r in found]
 
 
 def test_what_goes_in_comes_out_and_is_decoded_once(cache, monkeypatch):
-    monkeypatch.setattr(store, "FILE_IMAGES", 7)
+    monkeypatch.setattr(pixel_cache, "MIN_IMAGES_PER_FILE", 7)
     keys = [f"k{place}" for place in range(40)]
-    pixels, decoded = PixelStore("a resize"), []
+    pixels, decoded = PixelCache("a resize"), []
 
     def decode(place):
         decoded.append(place)
@@ -50,14 +50,14 @@ def test_what_goes_in_comes_out_and_is_decoded_once(cache, monkeypatch):
     order = [38, 3, 19, 20, 0]
     for found, place in zip(held(pixels, [keys[place] for place in order]), order):
         assert np.array_equal(found, image_of(place))
-    assert PixelStore("another resize").digests(["k20"]) == [""] and pixels.digests(["k20"]) == ["digest 20"]
+    assert PixelCache("another resize").digests(["k20"]) == [""] and pixels.digests(["k20"]) == ["digest 20"]
     pixels.add(["twice", "twice"], decode, 1)
     assert len(held(pixels, ["twice", "twice"])) == 2
 
 
 def test_an_error_keeps_what_is_whole_and_leaves_nothing_half_written(cache, monkeypatch):
-    monkeypatch.setattr(store, "FILE_IMAGES", 8)
-    keys, pixels = [f"k{place}" for place in range(30)], PixelStore("a resize")
+    monkeypatch.setattr(pixel_cache, "MIN_IMAGES_PER_FILE", 8)
+    keys, pixels = [f"k{place}" for place in range(30)], PixelCache("a resize")
 
     def decode(place):
         if place == 21:
@@ -71,11 +71,11 @@ def test_an_error_keeps_what_is_whole_and_leaves_nothing_half_written(cache, mon
 
 
 def test_what_is_not_to_be_kept_leaves_no_file(cache):
-    pixels = PixelStore("a resize")
+    pixels = PixelCache("a resize")
     pixels.add(["a", "b"], lambda place: (image_of(place), "digest") if place else None, 1)
     pixels.add(["a"], lambda place: None, 1)
     assert pixels.digests(["a", "b"]) == ["", "digest"] and len(list(pixels.folder.glob("*arrow*"))) == 1
-    with pytest.raises(NoRoom, match="are gone again"):
+    with pytest.raises(CacheFullError, match="are gone again"):
         pixels.rows(["a", "b"])
     assert not list(pixels.folder.glob(".*.partial"))
 
@@ -84,10 +84,10 @@ def test_folds_share_the_images(cache, toy, monkeypatch):
     whole = load_image_folder(toy / "labelled")["train"]
     decoded = []
     resize = SquareResize(24)
-    monkeypatch.setattr("hf_mae.data.images.read_rgb", lambda row: decoded.append(1) or read_rgb(row))
-    CachedPixels(whole.select(range(40)), resize, 2)
+    monkeypatch.setattr("hf_mae.data.torch_datasets.read_rgb", lambda row: decoded.append(1) or read_rgb(row))
+    CachedPixelReader(whole.select(range(40)), resize, 2)
     assert len(decoded) == 40
-    pixels = CachedPixels(whole.select(range(20, 60)), resize, 2)
+    pixels = CachedPixelReader(whole.select(range(20, 60)), resize, 2)
     assert len(decoded) == 60
     expected = resize(Image.open(whole[25]["image"].filename).convert("RGB"))
     assert np.array_equal(np.asarray(pixels[5]), np.asarray(expected))
@@ -104,7 +104,7 @@ def test_a_killed_preparation_goes_on_and_two_at_once_do_the_work_once(tmp_path)
     code = f"""
 import os; os.environ["HF_HOME"] = {str(tmp_path / "home")!r}
 from pathlib import Path
-from hf_mae.data.store import PixelStore
+from hf_mae.data.pixel_cache import PixelStore
 from hf_mae.files.caches import file_keys
 from hf_mae.data.transforms import SquareResize
 from PIL import Image
@@ -144,7 +144,7 @@ def test_workers_that_are_started_anew_read_it_too(cache, toy):
     """Spawned processes get the data set pickled; the pixels stay on disk."""
     import pickle
 
-    images = TrainingImages(load_image_folder(toy / "labelled")["train"], training_transform("endoscopy", 24))
+    images = TrainDataset(load_image_folder(toy / "labelled")["train"], training_transform("endoscopy", 24))
     handed = pickle.dumps(images.pixels)
     assert len(handed) < 100_000
     assert np.array_equal(np.asarray(pickle.loads(handed)[3]), np.asarray(images.pixels[3]))

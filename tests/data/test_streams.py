@@ -11,9 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_mae.data import streams
-from hf_mae.data.packing import pack
-from hf_mae.data.streams import ImageStream, find_files, first_images, refuse_too_few_files, stream_fingerprint
+from hf_mae.data import streaming
+from hf_mae.data.shard_writer import write_shards
+from hf_mae.data.streaming import (
+    ImageStream,
+    check_enough_stream_files,
+    find_stream_files,
+    load_first_images,
+    stream_fingerprint,
+)
 from hf_mae.data.transforms import pretraining_transform
 from hf_mae.data.unlabelled import load_unlabelled
 from hf_mae.errors import UsageError
@@ -31,12 +37,12 @@ def shards(tmp_path_factory):
     for number in range(IMAGES):
         Image.new("RGB", (32, 32), (6 * number, 0, 0)).save(root / "images" / f"{number:02d}.png")
     images = datasets.DatasetDict({"train": load_unlabelled(str(root / "images"), "error")})
-    return pack(images, root / "shards", 400, 0, 1).folder
+    return write_shards(images, root / "shards", 400, 0, 1).folder
 
 
 @pytest.fixture(autouse=True)
 def small_windows(monkeypatch):
-    monkeypatch.setattr(streams, "WINDOW", 3)
+    monkeypatch.setattr(streaming, "SHUFFLE_WINDOW", 3)
 
 
 class Plain:
@@ -54,12 +60,12 @@ def numbers(items):
 
 
 def test_an_epoch_is_every_image_once_whoever_shares_it(shards):
-    files, count = find_files(str(shards))
+    files, count = find_stream_files(str(shards))
     assert len(files) >= 8 and count == IMAGES
     one = numbers(islice(ImageStream(files, Plain), 2 * IMAGES))
     first, second = one[:IMAGES], one[IMAGES:]
     assert sorted(first) == sorted(second) == list(range(IMAGES)) and first != second
-    shares = [set(numbers(islice(ImageStream(files, Plain, process=process, processes=2), 15))) for process in (0, 1)]
+    shares = [set(numbers(islice(ImageStream(files, Plain, rank=process, world_size=2), 15))) for process in (0, 1)]
     assert not shares[0] & shares[1]
     again = numbers(islice(ImageStream(files, Plain), IMAGES))
     assert again == first != numbers(islice(ImageStream(files, Plain, seed=1), IMAGES))
@@ -67,7 +73,7 @@ def test_an_epoch_is_every_image_once_whoever_shares_it(shards):
 
 @pytest.mark.parametrize("done", [0, 1, 2, 7, IMAGES - 1, IMAGES, IMAGES + 5])
 def test_it_goes_on_at_any_place(shards, done):
-    files, _ = find_files(str(shards))
+    files, _ = find_stream_files(str(shards))
     whole = numbers(islice(ImageStream(files, Plain), 2 * IMAGES))
     cut, rest = ImageStream(files, Plain), ImageStream(files, Plain)
     assert numbers(islice(cut, done)) == whole[:done]
@@ -79,7 +85,7 @@ def test_files_that_are_done_are_not_opened_again(shards, tmp_path):
     """They are taken away: whoever goes on in the last file needs no other."""
     copies = tmp_path / "copies"
     shutil.copytree(shards, copies)
-    files, _ = find_files(str(copies))
+    files, _ = find_stream_files(str(copies))
     cut = ImageStream(files, Plain)
     whole = numbers(islice(ImageStream(files, Plain), IMAGES))
     assert numbers(islice(cut, IMAGES - 1)) == whole[:-1]
@@ -100,25 +106,25 @@ class Arguments:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_loaders_go_on_from_a_checkpoint(shards, tmp_path, workers):
-    files, _ = find_files(str(shards))
+    files, _ = find_stream_files(str(shards))
     transform = pretraining_transform("endoscopy", 32)
 
     def loader():
         return StreamLoader(ImageStream(files, transform), 3, Arguments(workers))
 
-    whole = [batch["pixel_values"] for batch in islice(loader().batches, 12)]
+    whole = [batch["pixel_values"] for batch in islice(loader().dataloader, 12)]
     cut = loader()
-    for _ in islice(cut.batches, 5):
+    for _ in islice(cut.dataloader, 5):
         pass
     cut.save(tmp_path)
     rest = loader()
-    rest.go_on_from(tmp_path)
-    found = [batch["pixel_values"] for batch in islice(rest.batches, 7)]
+    rest.load(tmp_path)
+    found = [batch["pixel_values"] for batch in islice(rest.dataloader, 7)]
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, whole[5:], strict=True))
     with pytest.raises(UsageError, match="go on with that number"):
-        StreamLoader(ImageStream(files, transform), 3, Arguments(1)).go_on_from(tmp_path)
+        StreamLoader(ImageStream(files, transform), 3, Arguments(1)).load(tmp_path)
     with pytest.raises(UsageError, match="was not saved by a run with --streaming"):
-        rest.go_on_from(tmp_path / "another")
+        rest.load(tmp_path / "another")
 
 
 def encoded(number):
@@ -132,13 +138,13 @@ def test_parquet_and_stores_elsewhere(shards, tmp_path):
     for part in range(2):
         rows = [encoded(number) for number in range(10 * part, 10 * part + 10)]
         datasets.Dataset.from_dict({"image": rows}, features=features).to_parquet(tmp_path / f"{part}.parquet")
-    files, _ = find_files(str(tmp_path))
+    files, _ = find_stream_files(str(tmp_path))
     assert sorted(numbers(islice(ImageStream(files, Plain), 20))) == list(range(20))
-    assert len(first_images(files, 4)) == 4
+    assert len(load_first_images(files, 4)) == 4
     memory = fsspec.filesystem("memory")
     memory.put(f"{shards}/", "/bucket/streamed", recursive=True)
-    there, _ = find_files("memory://bucket/streamed")
-    assert stream_fingerprint(there) == stream_fingerprint(find_files(str(shards))[0])
+    there, _ = find_stream_files("memory://bucket/streamed")
+    assert stream_fingerprint(there) == stream_fingerprint(find_stream_files(str(shards))[0])
     assert sorted(numbers(islice(ImageStream(there, Plain), IMAGES))) == list(range(IMAGES))
 
 
@@ -146,13 +152,13 @@ def test_what_is_left_out_and_what_is_broken(tmp_path, caplog):
     features = datasets.Features({"image": datasets.Image()})
     rows = [encoded(1), encoded(2), {"bytes": b"broken", "path": "3.png"}]
     datasets.Dataset.from_dict({"image": rows}, features=features).to_parquet(tmp_path / "a.parquet")
-    files, _ = find_files(str(tmp_path))
+    files, _ = find_stream_files(str(tmp_path))
     with pytest.raises(UsageError, match="3.png cannot be read .it is no image"):
         list(islice(ImageStream(files, Plain), 3))
-    stream = ImageStream(files, Plain, on_bad_image="skip", left_out=frozenset({"1"}))
+    stream = ImageStream(files, Plain, on_bad_image="skip", excluded_stems=frozenset({"1"}))
     assert numbers(islice(stream, 3)) == [2, 2, 2] and "3.png cannot be read" in caplog.text
     with pytest.raises(UsageError, match="not one image can be read"):
-        next(iter(ImageStream(files, Plain, on_bad_image="skip", left_out=frozenset({"1", "2"}))))
+        next(iter(ImageStream(files, Plain, on_bad_image="skip", excluded_stems=frozenset({"1", "2"}))))
     datasets.Dataset.from_dict({"text": ["a"]}).to_parquet(tmp_path / "b.parquet")
     with pytest.raises(UsageError, match="b.parquet has no column of images; it has text"):
         next(iter(ImageStream([str(tmp_path / "b.parquet")], Plain)))
@@ -163,11 +169,11 @@ def test_what_is_left_out_and_what_is_broken(tmp_path, caplog):
 
 def test_what_cannot_be_streamed(tmp_path):
     with pytest.raises(UsageError, match="holds no .tar or .parquet files to stream"):
-        find_files(str(tmp_path))
+        find_stream_files(str(tmp_path))
     with pytest.raises(UsageError, match="cannot be reached"):
-        find_files("nosuchprotocol://bucket")
+        find_stream_files("nosuchprotocol://bucket")
     with pytest.raises(UsageError, match="has 1 file for 2 loaders"):
-        refuse_too_few_files(["a.tar"], 2, "here")
+        check_enough_stream_files(["a.tar"], 2, "here")
     for flags in ({"cache_shortest_edge": 448}, {"mean_std": ["auto"]}, {"exclude": ["a.csv"]}):
         with pytest.raises(UsageError, match="--streaming"):
             PretrainingDataArguments(streaming=True, **flags)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hf_mae import load_image_folder
-from hf_mae.data.tables import label_text, read_table
+from hf_mae.data.tables import parse_label, read_table
 from hf_mae.errors import UsageError
 
 
@@ -72,12 +72,12 @@ TEXT = st.text(min_size=1).filter(
 @given(NONE)
 def test_what_is_no_label_is_refused_with_its_row(value):
     with pytest.raises(UsageError, match="row 7, has (no|the) label"):
-        label_text(value, "row 7,")
+        parse_label(value, "row 7,")
 
 
 @given(st.integers(0, 10**9))
 def test_one_and_one_point_zero_are_one_class(number):
-    assert {label_text(value, "") for value in (number, float(number), str(number), f"{number}.0", f" {number} ")} == {
+    assert {parse_label(value, "") for value in (number, float(number), str(number), f"{number}.0", f" {number} ")} == {
         str(number)
     }
 
@@ -85,11 +85,11 @@ def test_one_and_one_point_zero_are_one_class(number):
 @given(TEXT)
 def test_text_is_a_class_as_it_stands(text):
     try:
-        assert label_text(text, "") == text.strip()
+        assert parse_label(text, "") == text.strip()
     except UsageError:
         assert text.strip() == "-1"
     except AssertionError:
-        assert math.isfinite(float(text)) and label_text(text, "") == text.strip().split(".")[0]
+        assert math.isfinite(float(text)) and parse_label(text, "") == text.strip().split(".")[0]
 
 
 def test_an_image_that_is_listed_twice_is_one_image(files, caplog):

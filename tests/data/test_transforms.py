@@ -10,8 +10,8 @@ from timm.data import create_transform
 from torchvision import transforms
 
 from hf_mae.data import image_processor, load_image_folder, training_transform
-from hf_mae.data.draws import seeded_draws
-from hf_mae.data.opening import to_rgb
+from hf_mae.data.image_io import to_rgb
+from hf_mae.data.seeding import seed_all
 from hf_mae.data.transforms import BoundedResize, measure_mean_std, parse_mean_std, pretraining_transform
 from hf_mae.errors import UsageError
 
@@ -28,7 +28,7 @@ def photo() -> Image.Image:
 
 
 def same_draws(transform, image, seed):
-    with seeded_draws(seed):
+    with seed_all(seed):
         return transform(image)
 
 
@@ -187,8 +187,8 @@ def test_seeded_draws_leave_the_callers_state_alone():
     random.seed(1), np.random.seed(1), torch.manual_seed(1)
     expected = random.random(), np.random.rand(), torch.rand(1).item()
     random.seed(1), np.random.seed(1), torch.manual_seed(1)
-    with seeded_draws(3, 4):
+    with seed_all(3, 4):
         inside = random.random(), np.random.rand(), torch.rand(1).item()
     assert (random.random(), np.random.rand(), torch.rand(1).item()) == expected
-    with seeded_draws(3, 4):
+    with seed_all(3, 4):
         assert (random.random(), np.random.rand(), torch.rand(1).item()) == inside

@@ -7,10 +7,10 @@ import pytest
 from sklearn.covariance import LedoitWolf
 
 from hf_mae.errors import UsageError
-from hf_mae.evaluation.doubt import Doubt, Gaussian, Outliers, PredictionSets, judged
 from hf_mae.evaluation.metrics import risk_coverage
 from hf_mae.evaluation.scores import softmax
-from hf_mae.runs.doubt import read_doubt, write_doubt
+from hf_mae.evaluation.uncertainty import ConformalSets, Gaussian, MahalanobisOOD, Uncertainty, evaluate_coverage
+from hf_mae.runs.uncertainty_io import read_uncertainty, write_uncertainty
 
 
 def long_tailed(draw: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -24,7 +24,7 @@ def test_sets_hold_the_true_class_of_every_class_as_often_as_asked(level):
     draw, held = np.random.default_rng(0), [[] for _ in range(4)]
     for _ in range(60):
         logits, labels = long_tailed(draw, 2000)
-        sets = PredictionSets.of(softmax(logits[:1000]), labels[:1000]).sets(softmax(logits[1000:]), level)
+        sets = ConformalSets.fit(softmax(logits[:1000]), labels[:1000]).predict_sets(softmax(logits[1000:]), level)
         for index in range(4):
             rows = labels[1000:] == index
             held[index].append(sets[rows, index].mean())
@@ -34,19 +34,19 @@ def test_sets_hold_the_true_class_of_every_class_as_often_as_asked(level):
 
 def test_a_p_value_is_a_rank_among_the_images_of_the_class():
     scores = np.array([[0.9, 0.1], [0.6, 0.4], [0.6, 0.4], [0.2, 0.8]])
-    sets = PredictionSets.of(scores, np.array([0, 0, 0, 1]))
+    sets = ConformalSets.fit(scores, np.array([0, 0, 0, 1]))
     new = np.array([[0.6, 0.4], [0.95, 0.05], [0.1, 0.9]])
     np.testing.assert_allclose(sets.p_values(new), [[3 / 4, 1 / 2], [1, 1 / 2], [1 / 4, 1]])
-    assert sets.sets(new, 0.75).tolist() == [[True, True], [True, True], [False, True]]
-    assert sets.without_meaning(0.75) == [1] and sets.without_meaning(0.9) == [0, 1]
-    assert PredictionSets.of(scores, np.zeros(4, int)).p_values(new)[:, 1].tolist() == [1, 1, 1]  # a class without any
+    assert sets.predict_sets(new, 0.75).tolist() == [[True, True], [True, True], [False, True]]
+    assert sets.uninformative_classes(0.75) == [1] and sets.uninformative_classes(0.9) == [0, 1]
+    assert ConformalSets.fit(scores, np.zeros(4, int)).p_values(new)[:, 1].tolist() == [1, 1, 1]  # a class without any
 
 
 def test_how_well_sets_do_is_counted():
     logits, labels = long_tailed(np.random.default_rng(1), 600)
-    doubt = Doubt(PredictionSets.of(softmax(logits[:300]), labels[:300]), None, list("abcd"), "validation")
-    facts = judged(doubt, logits[300:], labels[300:], "test")
-    held = doubt.sets.sets(softmax(logits[300:]), 0.9)
+    doubt = Uncertainty(ConformalSets.fit(softmax(logits[:300]), labels[:300]), None, list("abcd"), "validation")
+    facts = evaluate_coverage(doubt, logits[300:], labels[300:], "test")
+    held = doubt.conformal_sets.predict_sets(softmax(logits[300:]), 0.9)
     assert facts["coverage"] == np.mean([row[label] for row, label in zip(held, labels[300:])])
     assert facts["size"] == held.sum() / 300 and facts["images"] == 300 and facts["split"] == "test"
 
@@ -73,55 +73,58 @@ MIX = np.random.default_rng(5).normal(size=(8, 8))
 def test_outliers_are_far_in_the_metric_of_the_training_images():
     draw = np.random.default_rng(0)
     training, labels = features(draw, 500)
-    found = Gaussian.of(training, labels)
+    found = Gaussian.fit(training, labels)
     means = np.stack([training[labels == index].mean(0) for index in range(3)])
     theirs = LedoitWolf(assume_centered=True).fit(training - means[labels])
     new, _ = features(draw, 300)
     expected = np.sqrt(np.min([theirs.mahalanobis(new - mean) for mean in means], axis=0))
-    np.testing.assert_allclose(found.distances(new) * found.scale + found.centre, expected, rtol=1e-4)
+    np.testing.assert_allclose(found.distances(new) * found.distance_std + found.distance_mean, expected, rtol=1e-4)
 
 
 def test_outliers_are_as_rare_as_they_say_and_far_at_one_depth_is_far():
     draw = np.random.default_rng(0)
     training, labels = features(draw, 500)
-    found = Outliers.of([training, -training], labels, [part := features(draw, 400)[0], -part])
+    found = MahalanobisOOD.fit([training, -training], labels, [part := features(draw, 400)[0], -part])
     new, _ = features(draw, 300)
     assert abs((found.p_values([new, -new]) <= 0.1).mean() - 0.1) < 0.05
-    assert (found.p_values([new, -new]) <= found.bound).mean() < 0.03
+    assert (found.p_values([new, -new]) <= found.p_value_threshold).mean() < 0.03
     far = draw.normal(size=(300, 8)) * 30
-    assert (found.p_values([far, -new]) <= found.bound).all() and (found.p_values([new, far]) <= found.bound).all()
+    assert (found.p_values([far, -new]) <= found.p_value_threshold).all() and (
+        found.p_values([new, far]) <= found.p_value_threshold
+    ).all()
 
 
 def test_few_held_out_images_still_know_an_outlier():
     draw = np.random.default_rng(0)
     training, labels = features(draw, 200)
-    found = Outliers.of([training], labels, [features(draw, 12)[0]])
-    assert found.bound == pytest.approx(1 / 13)
-    assert found.p_values([100 * np.ones((1, 8))])[0] <= found.bound
+    found = MahalanobisOOD.fit([training], labels, [features(draw, 12)[0]])
+    assert found.p_value_threshold == pytest.approx(1 / 13)
+    assert found.p_values([100 * np.ones((1, 8))])[0] <= found.p_value_threshold
 
 
-def a_doubt(**more) -> Doubt:
+def a_doubt(**more) -> Uncertainty:
     draw = np.random.default_rng(0)
     logits, labels = long_tailed(draw, 100)
     seen, kinds = features(draw, 60)
-    outliers = Outliers.of([seen, seen[:, :4]], kinds, [part := features(draw, 40)[0], part[:, :4]])
-    return Doubt(PredictionSets.of(softmax(logits), labels), outliers, list("abcd"), "validation", **more)
+    outliers = MahalanobisOOD.fit([seen, seen[:, :4]], kinds, [part := features(draw, 40)[0], part[:, :4]])
+    return Uncertainty(ConformalSets.fit(softmax(logits), labels), outliers, list("abcd"), "validation", **more)
 
 
 def test_it_is_read_back_as_it_was(tmp_path):
     doubt = a_doubt()
-    write_doubt(tmp_path, doubt)
-    again = read_doubt(tmp_path, list("abcd"))
+    write_uncertainty(tmp_path, doubt)
+    again = read_uncertainty(tmp_path, list("abcd"))
     draw = np.random.default_rng(9)
     logits, _ = long_tailed(draw, 50)
-    assert (again.sets.sets(softmax(logits), 0.9) == doubt.sets.sets(softmax(logits), 0.9)).all()
+    assert (
+        again.conformal_sets.predict_sets(softmax(logits), 0.9)
+        == doubt.conformal_sets.predict_sets(softmax(logits), 0.9)
+    ).all()
     new, _ = features(draw, 50)
-    np.testing.assert_allclose(
-        again.outliers.p_values([new, new[:, :4]]), doubt.outliers.p_values([new, new[:, :4]]), atol=0.03
-    )
+    np.testing.assert_allclose(again.ood.p_values([new, new[:, :4]]), doubt.ood.p_values([new, new[:, :4]]), atol=0.03)
     assert again.fitted_on == "validation" and again.classes == list("abcd")
-    write_doubt(tmp_path, Doubt(doubt.sets, None, doubt.classes, "test"))
-    assert read_doubt(tmp_path, list("abcd")).outliers is None and not (tmp_path / "doubt.safetensors").exists()
+    write_uncertainty(tmp_path, Uncertainty(doubt.conformal_sets, None, doubt.classes, "test"))
+    assert read_uncertainty(tmp_path, list("abcd")).ood is None and not (tmp_path / "doubt.safetensors").exists()
 
 
 @pytest.mark.parametrize(
@@ -134,19 +137,19 @@ def test_it_is_read_back_as_it_was(tmp_path):
     ],
 )
 def test_what_cannot_be_used_is_one_sentence(tmp_path, damage, sentence):
-    write_doubt(tmp_path, a_doubt())
+    write_uncertainty(tmp_path, a_doubt())
     values = json.loads((tmp_path / "doubt.json").read_text())
     damage(values)
     (tmp_path / "doubt.json").write_text(json.dumps(values))
     with pytest.raises(UsageError, match=sentence):
-        read_doubt(tmp_path, list("abcd"))
+        read_uncertainty(tmp_path, list("abcd"))
 
 
 def test_a_missing_or_cut_off_file_is_one_sentence(tmp_path):
-    with pytest.raises(UsageError, match="--fit_doubt"):
-        read_doubt(tmp_path, list("abcd"))
-    write_doubt(tmp_path, a_doubt())
+    with pytest.raises(UsageError, match="--fit_uncertainty"):
+        read_uncertainty(tmp_path, list("abcd"))
+    write_uncertainty(tmp_path, a_doubt())
     tensors = tmp_path / "doubt.safetensors"
     tensors.write_bytes(tensors.read_bytes()[:50])
     with pytest.raises(UsageError, match="is damaged"):
-        read_doubt(tmp_path, list("abcd"))
+        read_uncertainty(tmp_path, list("abcd"))

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score, mean_absolute_error
 
-from hf_mae.evaluation.comparisons import compare_predictions, permutation_tests
-from hf_mae.evaluation.confusion import names_in, ordinal_scores_of, scores_of
-from hf_mae.evaluation.intervals import estimates, score_intervals
-from hf_mae.evaluation.statistics import Predictions
+from hf_mae.evaluation.confusion import available_metric_names, headline_metrics, ordinal_metrics
+from hf_mae.evaluation.intervals import estimate_headline_metrics, headline_metric_intervals
+from hf_mae.evaluation.prediction_table import Predictions
+from hf_mae.evaluation.significance import compare_predictions, permutation_tests
 
 
 def graded(images=400, seed=0, right=0.7, groups=None):
@@ -22,7 +22,7 @@ def graded(images=400, seed=0, right=0.7, groups=None):
 def test_values_are_sklearns():
     data = graded()
     for run, predicted in enumerate(data.predicted):
-        found = ordinal_scores_of(data.confusion_matrices()[run])
+        found = ordinal_metrics(data.confusion_matrices()[run])
         assert found["qwk"] == pytest.approx(cohen_kappa_score(data.labels, predicted, weights="quadratic"))
         assert found["mae"] == pytest.approx(mean_absolute_error(data.labels, predicted))
         assert found["one_off_accuracy"] == pytest.approx((abs(data.labels - predicted) <= 1).mean())
@@ -30,17 +30,19 @@ def test_values_are_sklearns():
 
 def test_cohens_own_kind_of_example():
     """Perfect agreement is 1, that of chance 0, and one grade alone says nothing."""
-    assert ordinal_scores_of(np.diag([3, 4, 5]))["qwk"] == 1.0
-    assert ordinal_scores_of(np.outer([6, 4], [5, 5]))["qwk"] == pytest.approx(0.0)
-    assert ordinal_scores_of([[7, 0], [0, 0]])["qwk"] == 0.0
+    assert ordinal_metrics(np.diag([3, 4, 5]))["qwk"] == 1.0
+    assert ordinal_metrics(np.outer([6, 4], [5, 5]))["qwk"] == pytest.approx(0.0)
+    assert ordinal_metrics([[7, 0], [0, 0]])["qwk"] == 0.0
 
 
 def test_they_join_the_scores_of_grades_alone():
     data = graded()
     names = {"qwk", "mae", "one_off_accuracy"}
-    assert names <= set(score_intervals([data])) and not names & set(score_intervals([replace(data, ordered=False)]))
-    assert names_in(scores_of(np.eye(3), ordered=True))[-3:] == ("qwk", "mae", "one_off_accuracy")
-    found = estimates([data])
+    assert names <= set(headline_metric_intervals([data])) and not names & set(
+        headline_metric_intervals([replace(data, ordered=False)])
+    )
+    assert available_metric_names(headline_metrics(np.eye(3), ordered=True))[-3:] == ("qwk", "mae", "one_off_accuracy")
+    found = estimate_headline_metrics([data])
     for name in names:
         low, high = found[name].interval
         assert low < found[name].value < high
@@ -49,11 +51,11 @@ def test_they_join_the_scores_of_grades_alone():
 
 @pytest.mark.parametrize("grouped", [False, True])
 def test_their_intervals_cover(grouped):
-    truth = {name: float(v.mean()) for name, v in scores_of(graded(200_000).confusion_matrices(), True).items()}
+    truth = {name: float(v.mean()) for name, v in headline_metrics(graded(200_000).confusion_matrices(), True).items()}
     hits = {name: [] for name in ("qwk", "mae", "one_off_accuracy")}
     for seed in range(60):
         groups = np.arange(400) // 10 if grouped else None
-        for name, ends in score_intervals([graded(seed=1 + seed, groups=groups)]).items():
+        for name, ends in headline_metric_intervals([graded(seed=1 + seed, groups=groups)]).items():
             if name in hits:
                 hits[name].append(ends[0] <= truth[name] <= ends[1])
     assert all(np.mean(of) > 0.85 for of in hits.values()), {name: np.mean(of) for name, of in hits.items()}

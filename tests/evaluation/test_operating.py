@@ -7,14 +7,14 @@ import pytest
 from sklearn.metrics import average_precision_score, cohen_kappa_score, f1_score, roc_auc_score, roc_curve
 
 from hf_mae.errors import UsageError
-from hf_mae.evaluation.operating import Rule, Sided, rates_at
-from hf_mae.evaluation.patients import by_patient
-from hf_mae.evaluation.statistics import Predictions
+from hf_mae.evaluation.operating_points import OneVsRest, ThresholdRule, estimate_binary_rates
+from hf_mae.evaluation.patients import estimate_by_patient
+from hf_mae.evaluation.prediction_table import Predictions
 
 
-def two_sided(scores, labels, groups=None) -> Sided:
+def two_sided(scores, labels, groups=None) -> OneVsRest:
     scores = np.atleast_2d(scores)
-    return Sided(
+    return OneVsRest(
         [Predictions(np.asarray(labels), (scores >= 0.5).astype(int), 2, groups, np.stack([1 - scores, scores], -1))]
     )
 
@@ -37,9 +37,9 @@ LABELS = np.array([1, 1, 0, 1, 0, 1, 0, 0, 1, 0])
 )
 def test_rules(rule, threshold, sensitivity, specificity):
     side = two_sided(SCORES, LABELS)
-    parsed = Rule.parse(rule)
-    assert str(parsed) == rule and side.thresholds(parsed) == [[threshold]]
-    rates = rates_at(side.at([[threshold]]))
+    parsed = ThresholdRule.parse(rule)
+    assert str(parsed) == rule and side.choose_thresholds(parsed) == [[threshold]]
+    rates = estimate_binary_rates(side.apply_thresholds([[threshold]]))
     assert rates["sensitivity"].value == pytest.approx(sensitivity)
     assert rates["specificity"].value == pytest.approx(specificity)
 
@@ -53,10 +53,14 @@ def test_no_other_threshold_is_better(seed):
     fpr, tpr, _ = roc_curve(labels, scores, drop_intermediate=False)
     for target in (0.5, 0.9, 0.95):
         side = two_sided(scores, labels)
-        rates = rates_at(side.at(side.thresholds(Rule.parse(f"sensitivity={target}"))))
+        rates = estimate_binary_rates(
+            side.apply_thresholds(side.choose_thresholds(ThresholdRule.parse(f"sensitivity={target}")))
+        )
         assert rates["sensitivity"].value >= target
         assert rates["specificity"].value == pytest.approx(1 - fpr[tpr >= target - 1e-12].min())
-        rates = rates_at(side.at(side.thresholds(Rule.parse(f"specificity={target}"))))
+        rates = estimate_binary_rates(
+            side.apply_thresholds(side.choose_thresholds(ThresholdRule.parse(f"specificity={target}")))
+        )
         assert rates["specificity"].value >= target
         assert rates["sensitivity"].value == pytest.approx(tpr[1 - fpr >= target - 1e-12].max())
 
@@ -64,39 +68,39 @@ def test_no_other_threshold_is_better(seed):
 @pytest.mark.parametrize("text", ["sensitivity", "sensitivity=95", "recall=0.9", "threshold=x", "specificity=nan"])
 def test_what_is_no_rule(text):
     with pytest.raises(UsageError, match=f"an operating point is .* not {text}"):
-        Rule.parse(text)
+        ThresholdRule.parse(text)
 
 
 def test_no_threshold_where_there_is_one_side_alone():
     with pytest.raises(UsageError, match="of 10 images there 0 are positive"):
-        two_sided(SCORES, 0 * LABELS).thresholds(Rule.parse("sensitivity=0.9"))
-    assert two_sided(SCORES, 0 * LABELS).area() is None
+        two_sided(SCORES, 0 * LABELS).choose_thresholds(ThresholdRule.parse("sensitivity=0.9"))
+    assert two_sided(SCORES, 0 * LABELS).auroc() is None
 
 
 def test_predictive_values_at_another_prevalence_are_bayes():
     labels = np.repeat([1, 0], [50, 50])
     predicted = np.r_[np.repeat([1, 0], [45, 5]), np.repeat([1, 0], [10, 40])]
     folds = [Predictions(labels, predicted[None], 2)]
-    at = rates_at(folds, 0.1)
+    at = estimate_binary_rates(folds, 0.1)
     assert at["sensitivity"].value == 0.9 and at["specificity"].value == 0.8
     assert at["ppv"].value == pytest.approx(0.9 * 0.1 / (0.9 * 0.1 + 0.2 * 0.9))
     assert at["npv"].value == pytest.approx(0.8 * 0.9 / (0.8 * 0.9 + 0.1 * 0.1))
     assert at["ppv"].interval[0] < at["ppv"].value < at["ppv"].interval[1]
-    same = rates_at(folds, 0.5)
-    assert same["ppv"].value == pytest.approx(rates_at(folds)["ppv"].value)
+    same = estimate_binary_rates(folds, 0.5)
+    assert same["ppv"].value == pytest.approx(estimate_binary_rates(folds)["ppv"].value)
 
 
 def test_classes_that_are_positive_together():
     rng = np.random.default_rng(0)
     labels, scores = rng.integers(0, 4, 200), rng.dirichlet(np.ones(4), (2, 200))
-    side = Sided.of([Predictions(labels, scores.argmax(-1), 4, None, scores)], [1, 3])
+    side = OneVsRest.from_predictions([Predictions(labels, scores.argmax(-1), 4, None, scores)], [1, 3])
     positive = np.isin(labels, [1, 3])
     assert side.prevalence == positive.mean()
-    assert side.area().value == pytest.approx(np.mean([roc_auc_score(positive, s[:, [1, 3]].sum(1)) for s in scores]))
+    assert side.auroc().value == pytest.approx(np.mean([roc_auc_score(positive, s[:, [1, 3]].sum(1)) for s in scores]))
     assert side.average_precision() == pytest.approx(
         np.mean([average_precision_score(positive, s[:, [1, 3]].sum(1)) for s in scores])
     )
-    agreement = side.agreement()
+    agreement = side.estimate_agreement()
     called = [np.isin(s.argmax(1), [1, 3]) for s in scores]
     assert agreement["kappa"].value == pytest.approx(np.mean([cohen_kappa_score(positive, c) for c in called]))
     assert agreement["F1"].value == pytest.approx(np.mean([f1_score(positive, c) for c in called]))
@@ -107,21 +111,21 @@ def test_net_benefit_is_dcurves():
     rng = np.random.default_rng(7)
     labels = (np.arange(40) % 5 < 2).astype(int)
     scores = np.round(np.clip(0.35 * labels + rng.uniform(0, 0.6, 40), 0.01, 0.99), 3)
-    curve = two_sided(scores, labels).net_benefit()
+    curve = two_sided(scores, labels).decision_curve()
     places = [curve.thresholds.index(value) for value in (0.1, 0.2, 0.35, 0.5, 0.7)]
     theirs = [0.347222, 0.306250, 0.251923, 0.225000, 0.100000]
     assert [curve.net_benefit[place] for place in places] == pytest.approx(theirs, abs=1e-6)
     assert [curve.treat_all[place] for place in places] == pytest.approx([1 / 3, 0.25, 0.0769231, -0.2, -1.0], abs=1e-6)
     low, high = curve.intervals[places[0]]
     assert low < theirs[0] < high
-    by_patient = two_sided(scores, labels, np.arange(40) // 10).net_benefit()
+    by_patient = two_sided(scores, labels, np.arange(40) // 10).decision_curve()
     assert by_patient.net_benefit == pytest.approx(curve.net_benefit)
 
 
 def test_a_patient_is_the_mean_or_the_worst_of_their_images():
     groups = np.array(["b", "b", "a", "a", "a"])
     side = two_sided([0.2, 0.6, 0.1, 0.2, 0.3], [0, 1, 0, 0, 0], groups)
-    mean, worst = side.by_patient("mean").folds[0], side.by_patient("worst").folds[0]
+    mean, worst = side.aggregate_by_patient("mean").folds[0], side.aggregate_by_patient("worst").folds[0]
     assert list(mean.groups) == ["a", "b"] and mean.labels.tolist() == [0, 1] == worst.labels.tolist()
     assert mean.class_scores[0, :, 1] == pytest.approx([0.2, 0.4])
     assert worst.class_scores[0, :, 1] == pytest.approx([0.3, 0.6])
@@ -136,13 +140,13 @@ def test_scores_by_patient():
     data = Predictions(labels, scores.argmax(-1), 3, groups, scores)
     means = np.array([scores[0, groups == name].mean(0) for name in np.unique(groups)])
     truth = np.array([labels[groups == name][0] for name in np.unique(groups)])
-    found = by_patient([data])
+    found = estimate_by_patient([data])
     assert set(found) == {"mean"} and found["mean"]["accuracy"].value == pytest.approx(
         (means.argmax(1) == truth).mean()
     )
     mixed = replace(data, labels=rng.integers(0, 3, 48))
-    assert by_patient([mixed]) == {}, "their images are of several classes"
-    grades = by_patient([replace(mixed, ordered=True)])["worst"]
+    assert estimate_by_patient([mixed]) == {}, "their images are of several classes"
+    grades = estimate_by_patient([replace(mixed, ordered=True)])["worst"]
     worst = [(mixed.labels[groups == n].max(), data.predicted[0, groups == n].max()) for n in np.unique(groups)]
     assert grades["accuracy"].value == pytest.approx(np.mean([a == b for a, b in worst])) and "qwk" in grades
-    assert by_patient([replace(data, groups=None)]) == {}
+    assert estimate_by_patient([replace(data, groups=None)]) == {}

@@ -9,17 +9,17 @@ from scipy import stats
 from scipy.special import expit
 from sklearn.metrics import accuracy_score, recall_score
 
-from hf_mae.evaluation.comparisons import (
+from hf_mae.evaluation.confusion import headline_metrics
+from hf_mae.evaluation.intervals import estimate_rates_by_class, headline_metric_intervals, jackknife_replicates
+from hf_mae.evaluation.metrics import HEADLINE, classification_scores
+from hf_mae.evaluation.prediction_table import Predictions, clusters_from_predictions
+from hf_mae.evaluation.significance import (
     compare_predictions,
     corrected_resampled_test,
     holm,
     mcnemar,
     permutation_tests,
 )
-from hf_mae.evaluation.confusion import scores_of
-from hf_mae.evaluation.intervals import left_out, rates_by_class, score_intervals
-from hf_mae.evaluation.metrics import HEADLINE, classification_scores
-from hf_mae.evaluation.statistics import Predictions, units_of
 
 
 def drawn(images: int, classes: int, runs: int, right: float, seed: int = 0) -> Predictions:
@@ -34,14 +34,14 @@ def test_scores_from_a_confusion_matrix_are_sklearns(classes):
     data = drawn(300, classes + 2, 3, 0.6)  # two classes may be absent
     for run, matrix in enumerate(data.confusion_matrices()):
         expected = classification_scores(data.predicted[run], data.labels, [str(i) for i in range(classes + 2)])
-        found = scores_of(matrix)
+        found = headline_metrics(matrix)
         for name in HEADLINE:
             assert found[name] == pytest.approx(expected[name], abs=1e-12)
 
 
 def test_a_constant_prediction_has_no_correlation():
     data = Predictions(np.array([0, 0, 1]), np.zeros((1, 3), dtype=int), 2)
-    assert scores_of(data.confusion_matrices())["mcc"][0] == 0.0
+    assert headline_metrics(data.confusion_matrices())["mcc"][0] == 0.0
 
 
 # Units
@@ -53,35 +53,37 @@ def test_a_score_without_a_unit_is_that_of_the_other_images(grouped):
     groups = [np.arange(60) // 7, 5 + np.arange(60) // 7]  # 5 to 8 stand in both folds
     if grouped:
         folds = [Predictions(f.labels, f.predicted, 3, g) for f, g in zip(folds, groups)]
-    units = units_of(folds)
-    value, without = left_out(units, scores_of)
+    units = clusters_from_predictions(folds)
+    value, without = jackknife_replicates(units, headline_metrics)
     assert value["macro_f1"] == pytest.approx(
-        np.mean([scores_of(fold.confusion_matrices())["macro_f1"].mean() for fold in folds])
+        np.mean([headline_metrics(fold.confusion_matrices())["macro_f1"].mean() for fold in folds])
     )
     if not grouped:
-        assert units.kind == "images" and units.times.sum() == 120
+        assert units.kind == "images" and units.counts.sum() == 120
         image = folds[1].predicted[:, 0]
         kept = Predictions(folds[1].labels[1:], folds[1].predicted[:, 1:], 3)
-        expected = np.mean([scores_of(f.confusion_matrices())["mcc"].mean() for f in (folds[0], kept)])
+        expected = np.mean([headline_metrics(f.confusion_matrices())["mcc"].mean() for f in (folds[0], kept)])
         kinds = np.unique(np.vstack([folds[1].labels, folds[1].predicted]), axis=1)
         place = np.flatnonzero((kinds == np.r_[folds[1].labels[0], image][:, None]).all(0))[0]
         assert without["mcc"][units.members[1][place]] == pytest.approx(expected)
         return
-    assert units.kind == "groups" and len(units.times) == 14
+    assert units.kind == "groups" and len(units.counts) == 14
     names = sorted({str(g) for fold in groups for g in fold})
     for group in (0, 6, 12):
         kept = [
             Predictions(f.labels[g != group], f.predicted[:, g != group], 3).confusion_matrices()
             for f, g in zip(folds, groups)
         ]
-        expected = np.mean([scores_of(matrices)["accuracy"].mean() for matrices in kept])
+        expected = np.mean([headline_metrics(matrices)["accuracy"].mean() for matrices in kept])
         assert without["accuracy"][names.index(str(group))] == pytest.approx(expected)
 
 
 def test_groups_of_unequal_sizes_are_worth_fewer():
     even = Predictions(np.zeros(40, int), np.zeros((1, 40), int), 2, np.arange(40) // 4)
     uneven = Predictions(np.zeros(40, int), np.zeros((1, 40), int), 2, np.minimum(np.arange(40), 9))
-    assert units_of([even]).effective == 10 and units_of([uneven]).effective == pytest.approx(1600 / (31**2 + 9))
+    assert clusters_from_predictions([even]).n_eff == 10 and clusters_from_predictions([uneven]).n_eff == pytest.approx(
+        1600 / (31**2 + 9)
+    )
 
 
 # Intervals
@@ -90,7 +92,7 @@ def test_groups_of_unequal_sizes_are_worth_fewer():
 def test_of_one_proportion_the_interval_is_that_of_its_logit():
     """The jackknife's error of a share of n is sqrt(p (1 - p) / (n - 1)); on the logit, over p (1 - p)."""
     predicted = (np.arange(200) < 40).astype(int)
-    low, high = score_intervals([Predictions(np.zeros(200, int), predicted[None], 2)])["accuracy"]
+    low, high = headline_metric_intervals([Predictions(np.zeros(200, int), predicted[None], 2)])["accuracy"]
     reach = stats.t.ppf(0.975, 199) * (1 / (200 * 0.8 * 0.2)) ** 0.5
     centre = np.log(0.8 / 0.2)
     assert [low, high] == pytest.approx(expit([centre - reach, centre + reach]), abs=1e-3)
@@ -98,16 +100,16 @@ def test_of_one_proportion_the_interval_is_that_of_its_logit():
 
 def test_where_nothing_is_wrong_the_interval_is_the_exact_one():
     labels = np.arange(60) % 3
-    low, high = score_intervals([Predictions(labels, labels[None], 3)])["accuracy"]
+    low, high = headline_metric_intervals([Predictions(labels, labels[None], 3)])["accuracy"]
     assert high == 1.0 and low == pytest.approx(stats.binomtest(60, 60).proportion_ci(0.95, "exact").low)
     grouped = Predictions(labels, labels[None], 3, np.arange(60) // 6)
-    assert score_intervals([grouped])["macro_f1"] == pytest.approx((stats.beta.ppf(0.025, 10, 1), 1.0))
+    assert headline_metric_intervals([grouped])["macro_f1"] == pytest.approx((stats.beta.ppf(0.025, 10, 1), 1.0))
 
 
 def test_too_few_patients_for_an_interval():
     labels = np.arange(40) % 2
     two = Predictions(labels, (labels * (np.arange(40) > 5))[None], 2, np.arange(40) // 20)
-    assert set(score_intervals([two]).values()) == {None}
+    assert set(headline_metric_intervals([two]).values()) == {None}
 
 
 def test_an_interval_is_that_of_patients_not_of_images():
@@ -116,9 +118,9 @@ def test_an_interval_is_that_of_patients_not_of_images():
     groups, labels = np.repeat(np.arange(20), 30), np.repeat(np.arange(20) % 2, 30)
     right = np.repeat(rng.random(20) < 0.7, 30)
     predicted = np.where(right, labels, 1 - labels)[None]
-    by_image = score_intervals([Predictions(labels, predicted, 2)])["accuracy"]
-    by_group = score_intervals([Predictions(labels, predicted, 2, groups)])["accuracy"]
-    videos = score_intervals([Predictions(labels[::30], predicted[:, ::30], 2)])["accuracy"]
+    by_image = headline_metric_intervals([Predictions(labels, predicted, 2)])["accuracy"]
+    by_group = headline_metric_intervals([Predictions(labels, predicted, 2, groups)])["accuracy"]
+    videos = headline_metric_intervals([Predictions(labels[::30], predicted[:, ::30], 2)])["accuracy"]
     assert np.ptp(by_group) > 3 * np.ptp(by_image)
     assert by_group == pytest.approx(videos, abs=0.02)
 
@@ -133,7 +135,7 @@ def test_intervals_cover(grouped):
         data = Predictions(np.zeros(300, int), (~right).astype(int).reshape(1, -1), 2, np.repeat(np.arange(30), 10))
         if not grouped:
             data = Predictions(data.labels, data.predicted, 2)
-        low, high = score_intervals([data])["accuracy"]
+        low, high = headline_metric_intervals([data])["accuracy"]
         hits += low <= 0.8 <= high
     assert 274 <= hits <= 294
 
@@ -141,7 +143,7 @@ def test_intervals_cover(grouped):
 def test_rates_of_each_class_are_sklearns_with_an_interval():
     data = drawn(400, 4, 1, 0.7)
     labels, predicted = data.labels, data.predicted[0]
-    for label, rates in enumerate(rates_by_class([data])):
+    for label, rates in enumerate(estimate_rates_by_class([data])):
         positive, taken = labels == label, predicted == label
         for name, one, two, wanted in (
             ("sensitivity", positive, taken, 1),
@@ -154,7 +156,7 @@ def test_rates_of_each_class_are_sklearns_with_an_interval():
                 assert name not in rates
                 continue
             value = recall_score(one, two, pos_label=wanted)
-            assert rates[name].value == pytest.approx(value) and rates[name].worth == pytest.approx(count)
+            assert rates[name].value == pytest.approx(value) and rates[name].n_eff == pytest.approx(count)
             if count < 3:
                 assert rates[name].interval is None
                 continue
@@ -167,14 +169,14 @@ def test_a_class_too_small_for_an_interval_and_one_that_is_always_right():
     labels = np.array([0] * 30 + [1] * 20 + [2] * 2)
     predicted = labels.copy()
     predicted[:9] = 1
-    zero, one, two = rates_by_class([Predictions(labels, predicted[None], 4)])[:3]
+    zero, one, two = estimate_rates_by_class([Predictions(labels, predicted[None], 4)])[:3]
     assert zero["sensitivity"].value == 0.7 and zero["sensitivity"].interval[0] < 0.7
     assert one["sensitivity"].interval == pytest.approx((20 / (20 + stats.norm.ppf(0.975) ** 2), 1.0))
-    assert two["sensitivity"].interval is None and two["sensitivity"].worth == 2
-    absent = rates_by_class([Predictions(labels, predicted[None], 4)])[3]
+    assert two["sensitivity"].interval is None and two["sensitivity"].n_eff == 2
+    absent = estimate_rates_by_class([Predictions(labels, predicted[None], 4)])[3]
     assert set(absent) == {"specificity", "npv"}
     grouped = Predictions(labels, predicted[None], 3, np.r_[np.arange(30) // 10, np.arange(20) // 2 + 3, 20, 21])
-    assert rates_by_class([grouped])[0]["sensitivity"].worth == pytest.approx(3)
+    assert estimate_rates_by_class([grouped])[0]["sensitivity"].n_eff == pytest.approx(3)
 
 
 # Tests between two models

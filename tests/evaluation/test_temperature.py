@@ -13,9 +13,9 @@ from support.cli_process import run_cli
 from hf_mae import build_classifier
 from hf_mae.cli.main import main
 from hf_mae.errors import UsageError
-from hf_mae.evaluation.calibration import Temperature, before_and_after, fit_class_temperatures, fit_temperature
-from hf_mae.models.views import averaged_views, views
-from hf_mae.runs.temperature import fit_and_write, read_temperature
+from hf_mae.evaluation.calibration import Temperature, calibration_gain, fit_class_temperatures, fit_temperature
+from hf_mae.models.tta import apply_tta, make_views
+from hf_mae.runs.temperature import fit_and_write_temperature, read_temperature
 
 
 @pytest.mark.parametrize("sharpness", [0.4, 1.0, 3.0])
@@ -26,7 +26,7 @@ def test_the_temperature_is_found_and_calibrates(sharpness):
     labels = np.array([rng.choice(4, p=row) for row in softmax(logits, axis=-1)])
     temperature = fit_temperature(sharpness * logits, labels)
     assert temperature == pytest.approx(sharpness, rel=0.03)
-    found = before_and_after(sharpness * logits, labels, Temperature(temperature))
+    found = calibration_gain(sharpness * logits, labels, Temperature(temperature))
     assert found["ece_after"] < 0.02 and found["nll_after"] <= found["nll_before"] + 1e-9
     assert found["ece_before"] > 0.05 or sharpness == 1.0
 
@@ -49,12 +49,12 @@ def test_temperatures_by_class_are_found_and_calibrate():
     given = logits * sharpened[logits.argmax(-1)][:, None]
     found = fit_class_temperatures(given, labels, COUNTS)
     assert found == pytest.approx(sharpened, rel=0.05)
-    scaled = Temperature(1.0, found).scaled(given)
+    scaled = Temperature(1.0, found).scale_logits(given)
     np.testing.assert_allclose(scaled, given / np.take(found, given.argmax(-1))[:, None])
     assert (scaled.argmax(-1) == given.argmax(-1)).all()
     one, several = Temperature(fit_temperature(given, labels)), Temperature(1.0, found)
-    assert before_and_after(given, labels, several)["nll_after"] < before_and_after(given, labels, one)["nll_after"]
-    assert before_and_after(given, labels, several)["ece_after"] < 0.01
+    assert calibration_gain(given, labels, several)["nll_after"] < calibration_gain(given, labels, one)["nll_after"]
+    assert calibration_gain(given, labels, several)["ece_after"] < 0.01
 
 
 def test_one_temperature_is_kept_where_several_tell_no_more():
@@ -71,15 +71,15 @@ def test_temperatures_by_class_are_written_and_read_for_their_classes_alone(tmp_
     logits, labels = drawn(600)
     logits *= np.exp(0.5 * APART)[logits.argmax(-1)][:, None]
     names = ["a", "b", "c"]
-    facts = fit_and_write(tmp_path, logits, labels, "validation", False, names, COUNTS)
+    facts = fit_and_write_temperature(tmp_path, logits, labels, "validation", False, names, COUNTS)
     assert facts == json.loads((tmp_path / "temperature.json").read_text())
     assert list(facts["class_temperatures"]) == names
     read = read_temperature(str(tmp_path), False, names)
     assert read.by_class == tuple(facts["class_temperatures"].values()) and read.value == facts["temperature"]
     assert read_temperature(str(tmp_path), False, names[::-1]).by_class == read.by_class[::-1]
     assert read_temperature(str(tmp_path), False, ["a", "b"]) == Temperature(facts["temperature"])
-    assert facts["nll_after"] == before_and_after(logits, labels, read)["nll_after"] < facts["nll_before"]
-    without = fit_and_write(tmp_path, logits, labels, "validation", False, names)
+    assert facts["nll_after"] == calibration_gain(logits, labels, read)["nll_after"] < facts["nll_before"]
+    without = fit_and_write_temperature(tmp_path, logits, labels, "validation", False, names)
     assert "class_temperatures" not in without and without["nll_after"] > facts["nll_after"]
     for damaged in ({"a": 0, "b": 1, "c": 1}, {"a": "x", "b": 1, "c": 1}, ["a"]):
         (tmp_path / "temperature.json").write_text(json.dumps(facts | {"class_temperatures": damaged}))
@@ -89,7 +89,7 @@ def test_temperatures_by_class_are_written_and_read_for_their_classes_alone(tmp_
 
 def test_eight_different_views_that_undo_each_other():
     image = torch.arange(2 * 3 * 4 * 4.0).view(2, 3, 4, 4)
-    seen = views(image)
+    seen = make_views(image)
     assert len({tuple(view.flatten().tolist()) for view in seen}) == 8 and torch.equal(seen[0], image)
     for quarter, view in enumerate(seen[:4]):
         assert torch.equal(torch.rot90(view, -quarter, dims=(-2, -1)), image)
@@ -103,9 +103,9 @@ def test_averaged_scores_are_the_mean_and_do_not_turn_with_the_image(tiny_pth, p
     torch.nn.init.normal_(model.classifier.weight)
     image = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
-        mean = torch.stack([model(pixel_values=view).logits.softmax(-1) for view in views(image)]).mean(0)
+        mean = torch.stack([model(pixel_values=view).logits.softmax(-1) for view in make_views(image)]).mean(0)
         plain = model(pixel_values=image).logits.softmax(-1)
-        with averaged_views(model):
+        with apply_tta(model):
             averaged = model(pixel_values=image).logits.softmax(-1)
             turned = model(pixel_values=torch.rot90(image, 1, dims=(-2, -1))).logits.softmax(-1)
         again = model(pixel_values=image).logits.softmax(-1)
@@ -200,7 +200,7 @@ def test_a_run_holds_the_temperature_of_its_validation_split(tiny_pth, mixed, tm
 )
 def test_a_temperature_that_is_none_is_not_kept(tmp_path, caplog, logits, labels, why):
     (tmp_path / "temperature.json").write_text("{}")  # of an earlier run
-    assert fit_and_write(tmp_path, logits, np.array(labels), "validation", False, ["a", "b", "c"]) is None
+    assert fit_and_write_temperature(tmp_path, logits, np.array(labels), "validation", False, ["a", "b", "c"]) is None
     assert not (tmp_path / "temperature.json").exists() and why in caplog.text
 
 

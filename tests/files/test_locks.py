@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hf_mae.errors import Stopped, UsageError, printable
-from hf_mae.files.growing import growing_file
-from hf_mae.files.locks import OWNER, sole_writer
-from hf_mae.files.writing import csv_line
+from hf_mae.errors import Interrupted, UsageError, escape_control_characters
+from hf_mae.files.atomic import csv_line
+from hf_mae.files.locks import LOCK_FILE, exclusive_lock
+from hf_mae.files.resumable_table import open_resumable_table
 
 HOLD = """
 import sys, time
@@ -33,23 +33,23 @@ def test_a_second_writer_is_refused_with_the_first_ones_name(tmp_path):
         assert first.stdout.readline() == "held\n"
         with (
             pytest.raises(UsageError, match=rf"by another run \(process {first.pid} on .*, since "),
-            sole_writer(folder),
+            exclusive_lock(folder),
         ):
             pytest.fail("held twice")
         first.send_signal(signal.SIGKILL)
         first.wait()
-    assert (folder / OWNER).is_file()  # left behind, and worth nothing
-    with sole_writer(folder):
+    assert (folder / LOCK_FILE).is_file()  # left behind, and worth nothing
+    with exclusive_lock(folder):
         (folder / "result").write_text("x")
     assert [path.name for path in folder.iterdir()] == ["result"]
 
 
 def test_a_folder_into_which_nothing_was_written_is_gone_again(tmp_path):
-    with pytest.raises(KeyError), sole_writer(tmp_path / "a" / "run"):
+    with pytest.raises(KeyError), exclusive_lock(tmp_path / "a" / "run"):
         raise KeyError
     assert not (tmp_path / "a" / "run").exists()
     (tmp_path / "file").write_text("x")
-    with pytest.raises(UsageError, match="is a file"), sole_writer(tmp_path / "file"):
+    with pytest.raises(UsageError, match="is a file"), exclusive_lock(tmp_path / "file"):
         pass
 
 
@@ -74,14 +74,14 @@ def test_what_was_written_to_its_end_is_kept_whatever_the_names(tmp_path_factory
         else:
             file.write(json.dumps({"file_name": name}, ensure_ascii=False) + "\n")
 
-    with growing_file(path, header, {}, False, False) as (file, done):
+    with open_resumable_table(path, header, {}, False, False) as (file, done):
         for name in names:
             write(file, name)
     whole = path.read_bytes()
     start = len(b"file_name,label_1,error\r\n") if header else 0
     path.with_name(f"{path.name}.partial").write_bytes(whole[: max(start, len(whole) - cut)])
     path.unlink()
-    with growing_file(path, header, {}, True, False) as (file, done):
+    with open_resumable_table(path, header, {}, True, False) as (file, done):
         assert done <= set(names)
         for name in names:
             if name not in done:
@@ -110,17 +110,20 @@ def test_what_a_spreadsheet_would_run_is_quoted():
     assert csv_line(cells) == line
 
 
-@pytest.mark.parametrize("told", [KeyboardInterrupt(), Stopped("told to stop (SIGTERM)")])
+@pytest.mark.parametrize("told", [KeyboardInterrupt(), Interrupted("told to stop (SIGTERM)")])
 def test_an_interrupted_table_says_how_it_goes_on(tmp_path, told):
     """With the status of what interrupted it."""
     why = str(told) or "interrupted"
-    with pytest.raises(type(told)) as caught, growing_file(tmp_path / "rows.csv", ["file_name"], {}, False, False):
+    with (
+        pytest.raises(type(told)) as caught,
+        open_resumable_table(tmp_path / "rows.csv", ["file_name"], {}, False, False),
+    ):
         raise told
     where = tmp_path / "rows.csv.partial"
     assert str(caught.value) == f"{why}: what is done is in {where}; the same command and --resume go on"
 
 
 def test_codes_in_names_are_shown_and_not_obeyed():
-    assert printable("\x1b[31m\x1b]0;owned\x07réd.png\n") == "\\x1b[31m\\x1b]0;owned\\x07réd.png\n"
-    assert printable("a\u202eb\x9b2Jc") == "a\\u202eb\\x9b2Jc"
-    assert os.linesep in printable("a\nb")
+    assert escape_control_characters("\x1b[31m\x1b]0;owned\x07réd.png\n") == "\\x1b[31m\\x1b]0;owned\\x07réd.png\n"
+    assert escape_control_characters("a\u202eb\x9b2Jc") == "a\\u202eb\\x9b2Jc"
+    assert os.linesep in escape_control_characters("a\nb")

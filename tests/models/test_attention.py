@@ -13,8 +13,8 @@ from transformers import (
     ViTMAEForPreTraining,
 )
 
-from hf_mae.compat.transformers import attention_set_to
-from hf_mae.models.attention import PLAIN, plain_attention, plain_attention_for
+from hf_mae.compat.transformers import use_attn_implementation
+from hf_mae.models.attention import PLAIN_ATTENTION, plain_attention, register_plain_attention
 
 SIZES = dict(hidden_size=128, num_hidden_layers=2, intermediate_size=64, image_size=32, patch_size=8)
 MODELS = {
@@ -33,7 +33,7 @@ def gradients(model, kind: str) -> list[torch.Tensor]:
     model.zero_grad()
     torch.manual_seed(0)
     pixel_values = torch.randn(3, 3, 32, 32)
-    with attention_set_to(model, kind):
+    with use_attn_implementation(model, kind):
         torch.manual_seed(1)
         output = model(pixel_values=pixel_values)
         result = output.loss if "loss" in output else output.logits
@@ -46,8 +46,8 @@ def gradients(model, kind: str) -> list[torch.Tensor]:
 def test_in_float32_it_is_the_stock_plain_attention_to_the_bit(name, heads):
     torch.manual_seed(0)
     model = MODELS[name](heads).eval()
-    assert plain_attention_for(model) == PLAIN
-    before, after = gradients(model, "eager"), gradients(model, PLAIN)
+    assert register_plain_attention(model) == PLAIN_ATTENTION
+    before, after = gradients(model, "eager"), gradients(model, PLAIN_ATTENTION)
     assert len(before) == len(after) > 30
     assert all(torch.equal(one, other) for one, other in zip(before, after))
 
@@ -91,4 +91,4 @@ def test_another_model_has_its_own_plain_attention():
     model = Dinov2ForImageClassification(
         Dinov2Config(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14)
     )
-    assert plain_attention_for(model) == "eager"
+    assert register_plain_attention(model) == "eager"

@@ -7,7 +7,7 @@ from support.models import tiny_pretrainer
 
 from hf_mae import build_classifier, build_pretrainer
 from hf_mae.errors import UsageError
-from hf_mae.models.stochastic_depth import drop_path_of, set_drop_path, set_patch_dropout
+from hf_mae.models.stochastic_depth import get_drop_path_rate, set_drop_path, set_patch_dropout
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
@@ -31,7 +31,7 @@ def test_drop_path_rates_grow_linearly_and_leave_the_saved_model_stock(tiny_pth,
     layers = model.base_model.layers
     modules = [layer.drop_path if pooling == "mean" else layer.dropout for layer in layers]
     assert [getattr(m, "drop_prob", 0.0) for m in modules] == pytest.approx([0.0, 0.2, 0.4])
-    assert drop_path_of(model) == pytest.approx(0.4)
+    assert get_drop_path_rate(model) == pytest.approx(0.4)
     model.save_pretrained(tmp_path / "a")
     build_classifier(tiny_pth, pooling=pooling, num_labels=3).save_pretrained(tmp_path / "b")
     assert set(load_file(tmp_path / "a" / "model.safetensors")) == set(load_file(tmp_path / "b" / "model.safetensors"))
@@ -61,7 +61,7 @@ def test_drop_path_drops_whole_branches_of_single_images(tiny_pth, pooling):
         base = model.eval().base_model(pixels).last_hidden_state
         torch.testing.assert_close(base, plain.eval().base_model(pixels).last_hidden_state)
     set_drop_path(model, 0.0)
-    assert drop_path_of(model) == 0.0
+    assert get_drop_path_rate(model) == 0.0
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])

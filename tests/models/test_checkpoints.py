@@ -17,8 +17,8 @@ from transformers import AutoModelForImageClassification
 from hf_mae.cli.main import main
 from hf_mae.errors import UsageError
 from hf_mae.files import downloads as download
-from hf_mae.models import checkpoints
-from hf_mae.models.checkpoints import PublicCheckpoint, catalogue, licence_of, resolve
+from hf_mae.models import model_zoo
+from hf_mae.models.model_zoo import PublicCheckpoint, find_licence, load_checkpoint_catalogue, resolve_checkpoint
 
 PAGE = """<html><body><form id="download-form" action="{action}" method="get">
 <input type="submit" value="Download anyway"/><input type="hidden" name="id" value="{id}">
@@ -38,7 +38,7 @@ class Server(http.server.ThreadingHTTPServer):
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         url, asked = urlparse(self.path), self.headers.get("Range")
-        self.server.asked.append((url.path, asked))
+        self.server.requests.append((url.path, asked))
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
         if url.path == "/absent":
             return self.send_error(404)
@@ -85,10 +85,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(tiny_pth, monkeypatch):
-    monkeypatch.setattr(download, "PAUSE", 0.0)
+    monkeypatch.setattr(download, "RETRY_DELAY", 0.0)
     with Server(tiny_pth.read_bytes()) as served:
         threading.Thread(target=served.serve_forever, daemon=True).start()
-        monkeypatch.setattr(download, "DRIVE", f"{served.url}/download")
+        monkeypatch.setattr(download, "GOOGLE_DRIVE_URL", f"{served.url}/download")
         yield served
         served.shutdown()
 
@@ -97,11 +97,11 @@ def test_a_broken_download_goes_on_where_it_broke(server, tmp_path):
     size = len(server.content)
     server.break_at = [size // 3, size // 4]
     path = download.download(f"{server.url}/file", tmp_path / "file.pth", "get it elsewhere.")
-    assert path.read_bytes() == server.content and len(server.asked) == 3
-    assert [asked for _, asked in server.asked] == [None, f"bytes={size // 3}-", f"bytes={size // 3 + size // 4}-"]
+    assert path.read_bytes() == server.content and len(server.requests) == 3
+    assert [asked for _, asked in server.requests] == [None, f"bytes={size // 3}-", f"bytes={size // 3 + size // 4}-"]
     assert sorted(p.name for p in tmp_path.iterdir() if p.suffix != ".lock") == ["file.pth"]
     download.download(f"{server.url}/file", path, "")
-    assert len(server.asked) == 3  # it is there
+    assert len(server.requests) == 3  # it is there
 
 
 def test_what_came_is_kept_for_the_next_command(server, tmp_path):
@@ -111,7 +111,7 @@ def test_what_came_is_kept_for_the_next_command(server, tmp_path):
     assert not (tmp_path / "file.pth").exists()
     assert (tmp_path / "file.pth.partial").stat().st_size == 504_000
     download.download(f"{server.url}/file", tmp_path / "file.pth", "")
-    assert (tmp_path / "file.pth").read_bytes() == server.content and server.asked[-1][1] == "bytes=504000-"
+    assert (tmp_path / "file.pth").read_bytes() == server.content and server.requests[-1][1] == "bytes=504000-"
 
 
 @pytest.mark.parametrize("how", ["no ranges", "another file by now", "already whole"])
@@ -155,7 +155,7 @@ def test_a_length_that_is_no_number_is_none(server, tmp_path):
     ],
 )
 def test_what_is_not_the_file_is_refused_and_not_kept(server, tmp_path, head, content, message):
-    server.heads, server.content = [head] * download.ATTEMPTS, content
+    server.heads, server.content = [head] * download.MAX_ATTEMPTS, content
     with pytest.raises(UsageError, match=message):
         download.download(f"{server.url}/file", tmp_path / "file.pth", "get it from A.")
     assert not (tmp_path / "file.pth").exists()
@@ -178,12 +178,12 @@ def test_a_file_without_a_published_digest_is_remembered(tmp_path, monkeypatch, 
     monkeypatch.setattr(download, "cache_folder", lambda: tmp_path)
     (tmp_path / "a.pth").write_bytes(b"one")
     with caplog.at_level("INFO"):
-        download.refuse_another_file("https://x.org/a.pth", tmp_path / "a.pth")
+        download.check_download_unchanged("https://x.org/a.pth", tmp_path / "a.pth")
     assert f"No digest of a.pth is published: its SHA-256, {hashlib.sha256(b'one').hexdigest()}" in caplog.text
-    download.refuse_another_file("https://x.org/a.pth", tmp_path / "a.pth")
+    download.check_download_unchanged("https://x.org/a.pth", tmp_path / "a.pth")
     (tmp_path / "a.pth").write_bytes(b"two")
     with pytest.raises(UsageError, match="is not the file that came from https://x.org/a.pth before"):
-        download.refuse_another_file("https://x.org/a.pth", tmp_path / "a.pth")
+        download.check_download_unchanged("https://x.org/a.pth", tmp_path / "a.pth")
 
 
 def test_google_drives_confirmation_page(server, tmp_path):
@@ -198,7 +198,7 @@ def test_google_drives_confirmation_page(server, tmp_path):
 def test_refusals_and_no_network_say_what_to_do(server, tmp_path):
     with pytest.raises(UsageError, match=r"x cannot be downloaded \(Not Found\): get it from A"):
         download.download(f"{server.url}/absent", tmp_path / "x", "get it from A.")
-    assert len(server.asked) == 1  # a refusal is not asked again
+    assert len(server.requests) == 1  # a refusal is not asked again
     with pytest.raises(UsageError, match="cannot be downloaded .*: get it from A"):
         download.download("http://127.0.0.1:9/x", tmp_path / "x", "get it from A.")
 
@@ -219,8 +219,8 @@ def entry(server, tiny_pth, tmp_path, monkeypatch):
         licence="CC BY-NC 4.0",
         mean_std="",
     )
-    monkeypatch.setattr(checkpoints, "cache_folder", lambda: tmp_path / "cache")
-    monkeypatch.setattr(checkpoints, "catalogue", lambda: {"tiny_mae": line})
+    monkeypatch.setattr(model_zoo, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(model_zoo, "load_checkpoint_catalogue", lambda: {"tiny_mae": line})
     return line
 
 
@@ -228,52 +228,52 @@ def test_a_name_is_downloaded_and_converted_once_and_its_licence_goes_with_it(en
     argv = ["finetune", "--model_name_or_path", "tiny_mae", "--data_dir", toy / "labelled", "--output_dir"]
     argv += [tmp_path / "run", "--max_steps", 1, "--eval_strategy", "no", "--load_best_model_at_end", "false"]
     assert main([*map(str, argv), "--disable_tqdm", "true"]) == 0
-    asked = len(server.asked)
+    asked = len(server.requests)
     assert asked == 2 and not entry.download_path.exists()
-    assert resolve("tiny_mae") == str(entry.converted_path) and len(server.asked) == asked
+    assert resolve_checkpoint("tiny_mae") == str(entry.converted_path) and len(server.requests) == asked
     card = ModelCard.load(tmp_path / "run" / "README.md")
     assert card.data.license == "cc-by-nc-4.0" and "Non-commercial use only" in card.text
     assert "from `tiny_mae`" in card.text
     AutoModelForImageClassification.from_pretrained(tmp_path / "run")
     assert json.loads((tmp_path / "run" / "all_results.json").read_text())["base"] == "tiny_mae"
     # A model that is fine-tuned further inherits it again.
-    assert licence_of(tmp_path / "run") == ("cc-by-nc-4.0", "its model card")
+    assert find_licence(tmp_path / "run") == ("cc-by-nc-4.0", "its model card")
     assert main(["convert", "tiny_mae", str(tmp_path / "converted")]) == 0
     assert "ViTMAEForPreTraining" in capsys.readouterr().out
 
 
 def test_a_file_that_a_person_put_there_is_taken(entry, server, tiny_pth, monkeypatch):
-    monkeypatch.setattr(download, "DRIVE", "http://127.0.0.1:9")
+    monkeypatch.setattr(download, "GOOGLE_DRIVE_URL", "http://127.0.0.1:9")
     with pytest.raises(UsageError) as caught:
-        resolve("tiny_mae")
-    message = f"get checkpoint-399.pth from {entry.where} and put it at {entry.download_path}."
+        resolve_checkpoint("tiny_mae")
+    message = f"get checkpoint-399.pth from {entry.location} and put it at {entry.download_path}."
     assert str(caught.value).endswith(message) and "drive.google.com/file/d/1abc" in message
     entry.download_path.parent.mkdir(parents=True, exist_ok=True)
     entry.download_path.write_bytes(server.content)
-    assert (resolve("tiny_mae"), server.asked) == (str(entry.converted_path), [])
+    assert (resolve_checkpoint("tiny_mae"), server.requests) == (str(entry.converted_path), [])
     assert entry.download_path.read_bytes() == server.content  # it stays that person's file
 
 
 def test_another_file_than_the_published_one(entry, server):
     server.content = server.content[:-1] + b"x"
     with pytest.raises(UsageError, match=r"not the published checkpoint-399.pth \(MD5 \w{6}, expected \w{6}\)"):
-        resolve("tiny_mae")
+        resolve_checkpoint("tiny_mae")
     assert not entry.converted_path.exists()
 
 
 def test_licences_of_other_bases(tiny_pth, tmp_path):
-    assert licence_of(tiny_pth)[0] is None
+    assert find_licence(tiny_pth)[0] is None
     named = tmp_path / "mae_pretrain_vit_base.pth"
     named.write_bytes(tiny_pth.read_bytes())
-    assert licence_of(named) == ("cc-by-nc-4.0", "the catalogue's mae_pretrain_vit_base, by the name of the file")
-    assert licence_of("some/hub-id")[0] is None  # offline
+    assert find_licence(named) == ("cc-by-nc-4.0", "the catalogue's mae_pretrain_vit_base, by the name of the file")
+    assert find_licence("some/hub-id")[0] is None  # offline
 
 
 def test_the_catalogue_is_the_published_one(shared_data):
     import csv
 
     published = list(csv.DictReader(open(shared_data.parent / "published" / "checkpoints.csv")))
-    ours = catalogue()
+    ours = load_checkpoint_catalogue()
     assert [row["name"] for row in published] == list(ours)
     for row in published:
         entry = ours[row["name"]]

@@ -26,19 +26,25 @@ from transformers import (
 
 from hf_mae import build_classifier, load_image_folder
 from hf_mae.compat import timm as compat
-from hf_mae.compat.timm import NETWORKS_SINCE
-from hf_mae.conversion.bounds import is_timm
+from hf_mae.compat.timm import MIN_TIMM_VERSION
 from hf_mae.conversion.errors import ConversionError
-from hf_mae.data.images import EvaluationImages
-from hf_mae.data.processors import as_timms, cut, normalised, of_transformers, settings_of
+from hf_mae.conversion.safety import is_timm
+from hf_mae.data.processors import (
+    get_processor_settings,
+    rescale_and_normalize,
+    resize_and_crop,
+    to_timm_processor,
+    to_transformers_processor,
+)
+from hf_mae.data.torch_datasets import EvalDataset
 from hf_mae.data.transforms import image_processor
 from hf_mae.errors import UsageError
-from hf_mae.evaluation.doubt import features_kept
+from hf_mae.evaluation.uncertainty import capture_features
 from hf_mae.models.ensemble import Ensemble
+from hf_mae.models.introspection import find_blocks, find_head, get_layer_ids, input_size
 from hf_mae.models.loading import load_classifier
-from hf_mae.models.parts import blocks_of, head_of, input_size, layers_of
-from hf_mae.models.stochastic_depth import drop_path_of
-from hf_mae.training.layer_decay import layer_of, parameter_groups
+from hf_mae.models.stochastic_depth import get_drop_path_rate
+from hf_mae.training.layer_decay import get_layer_id, parameter_groups
 
 NAMES = ["adenoma", "mucosa", "polyp"]
 LABELS = dict(enumerate(NAMES))
@@ -84,7 +90,7 @@ STOCK = {
     ),
 }
 timms = pytest.mark.skipif(
-    Version(timm.__version__) < Version(NETWORKS_SINCE), reason=f"networks of timm need timm {NETWORKS_SINCE}"
+    Version(timm.__version__) < Version(MIN_TIMM_VERSION), reason=f"networks of timm need timm {MIN_TIMM_VERSION}"
 )
 TIMM = ("test_vit", "test_convnext", "test_efficientnet", "test_resnet")
 
@@ -108,18 +114,18 @@ def test_a_classifier_of_transformers_is_built_and_read_back(stock, kind, tmp_pa
     size = 64 if kind == "resnet" else None
     model = build_classifier(stock(kind), id2label=LABELS, image_size=size, drop_path=0.1)
     _, blocks, expected = STOCK[kind]
-    layers, last = layers_of(model)
-    assert len(blocks_of(model)) == blocks == last - 1
+    layers, last = get_layer_ids(model)
+    assert len(find_blocks(model)) == blocks == last - 1
     assert {name: layers[name] for name in expected} == expected
-    head, linear = head_of(model)
+    head, linear = find_head(model)
     assert layers[f"{head}.bias"] == last and linear.out_features == 3
     groups = parameter_groups(model, 1.0, layer_decay=0.5)
     assert sum(len(group["params"]) for group in groups) == len(layers) == len(list(model.parameters()))
     assert {group["lr"] for group in groups} == {0.5 ** (last - layer) for layer in {*layers.values()}}
     assert all(group["weight_decay"] == 0 for group in groups for p in group["params"] if p.ndim == 1)
-    assert model.training and model.conversion_report.new[0]["target"] == head
+    assert model.training and model.conversion_report.initialized[0]["target"] == head
     if kind in ("convnext", "swinv2", "dinov2"):
-        assert drop_path_of(model) == pytest.approx(0.1)
+        assert get_drop_path_rate(model) == pytest.approx(0.1)
     _reads_back(model, tmp_path)
 
 
@@ -146,36 +152,38 @@ def _reads_back(model, folder):
     pixels = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
     processor = image_processor("endoscopy", size)
     if is_timm(model.config):
-        processor = as_timms(processor, model.config)
+        processor = to_timm_processor(processor, model.config)
     model.eval().save_pretrained(folder)
     processor.save_pretrained(folder)
     again, read = load_classifier(str(folder))
-    with torch.no_grad(), features_kept(again) as features:
+    with torch.no_grad(), capture_features(again) as features:
         logits = again(pixel_values=pixels).logits
         kept = features()
         assert torch.equal(logits, model(pixel_values=pixels).logits)
     assert [depth.shape for depth in kept] == [(2, depth.shape[1]) for depth in kept] and len(kept) == 3
-    assert kept[2].shape[1] == head_of(model)[1].in_features
+    assert kept[2].shape[1] == find_head(model)[1].in_features
     assert again.config.id2label == LABELS and input_size(again) == size
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8))
     stock = AutoImageProcessor.from_pretrained(folder)
     expected = stock(image, return_tensors="pt")["pixel_values"][0]
     for one in (processor, read):
-        torch.testing.assert_close(normalised(one, np.array(cut(one, image))), expected, rtol=0, atol=0)
+        torch.testing.assert_close(
+            rescale_and_normalize(one, np.array(resize_and_crop(one, image))), expected, rtol=0, atol=0
+        )
 
 
 def test_the_layers_that_are_seen_are_those_of_the_reference(tiny_pth):
     for pooling in ("mean", "cls"):
         model = build_classifier(tiny_pth, pooling=pooling, num_labels=3)
-        layers, last = layers_of(model)
-        assert layers == {name: layer_of(name, last - 1) for name in layers}
+        layers, last = get_layer_ids(model)
+        assert layers == {name: get_layer_id(name, last - 1) for name in layers}
 
 
 def test_a_head_stays_where_it_knows_the_classes_and_is_fresh_where_it_does_not(stock, tmp_path):
     first = build_classifier(stock("convnext"), id2label=LABELS)
     first.save_pretrained(tmp_path / "first")
     same = build_classifier(tmp_path / "first", id2label=LABELS)
-    assert torch.equal(same.classifier.weight, first.classifier.weight) and not same.conversion_report.new
+    assert torch.equal(same.classifier.weight, first.classifier.weight) and not same.conversion_report.initialized
     other = build_classifier(tmp_path / "first", id2label={0: "a", 1: "b", 2: "c"})
     assert not torch.equal(other.classifier.weight, first.classifier.weight) and not other.classifier.bias.any()
     assert "knows other classes (adenoma, mucosa, polyp)" in other.conversion_report.summary()
@@ -197,12 +205,12 @@ def test_a_network_of_timm_forgets_the_classes_of_its_source(tmp_path):
 
 def test_a_network_without_blocks_is_refused():
     with pytest.raises(UsageError, match="no residual blocks are known of a Linear"):
-        blocks_of(torch.nn.Linear(2, 2))
+        find_blocks(torch.nn.Linear(2, 2))
 
 
 def test_images_go_to_worker_processes_with_their_processor(toy):
     split = load_image_folder(str(toy / "labelled"))["validation"]
-    images = EvaluationImages(split, image_processor("endoscopy", 32), cache=False)
+    images = EvalDataset(split, image_processor("endoscopy", 32), cache=False)
     again = pickle.loads(pickle.dumps(images))
     assert torch.equal(again[0]["pixel_values"], images[0]["pixel_values"])
 
@@ -292,8 +300,8 @@ def test_a_configuration_of_more_than_there_is_takes_no_memory(stock, tmp_path, 
 def test_timms_preprocessing_is_that_of_the_family(family, size):
     model = build_classifier("timm/test_convnext", id2label=LABELS, random_weights=True)
     own = image_processor(family, size)
-    timms = as_timms(own, model.config)
-    back = settings_of(of_transformers(timms))
+    timms = to_timm_processor(own, model.config)
+    back = get_processor_settings(to_transformers_processor(timms))
     same = ("size", "crop_size", "do_center_crop", "resample", "image_mean", "image_std")
     wanted = own.to_dict()
     assert {name: back.get(name) for name in same if wanted.get(name)} == {
@@ -302,7 +310,7 @@ def test_timms_preprocessing_is_that_of_the_family(family, size):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)).resize((900, 700))
     if size == 192:
         return  # half of the margin of 27 pixels is no whole pixel, and the two crop one pixel apart
-    one, two = (np.asarray(cut(p, image)).astype(int) for p in (own, timms))
+    one, two = (np.asarray(resize_and_crop(p, image)).astype(int) for p in (own, timms))
     assert np.abs(one - two).max() <= 1  # Pillow and torchvision round differently
 
 
@@ -314,7 +322,7 @@ def test_other_networks_join_an_ensemble(tiny_pth):
     ]
     size = input_size(models[0])
     processors = [image_processor("endoscopy", size), None]
-    processors[1] = as_timms(image_processor("endoscopy", size, (0.5,) * 3, (0.5,) * 3), models[1].config)
+    processors[1] = to_timm_processor(image_processor("endoscopy", size, (0.5,) * 3, (0.5,) * 3), models[1].config)
     pixels = torch.randn(2, 3, size, size)
     both = Ensemble(models, processors).eval()
     assert input_size(both) == size

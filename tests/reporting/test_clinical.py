@@ -17,13 +17,22 @@ from support.cli_process import run_cli
 import hf_mae
 from hf_mae.cli.main import main
 from hf_mae.errors import UsageError
-from hf_mae.reporting import page
-from hf_mae.reporting.checklists import ANSWERS, FILE, TITLES, checklist
-from hf_mae.reporting.document import Cell, Grid, Heading, Paragraph, Points, as_html, latex, markdown
-from hf_mae.reporting.references import bibtex
-from hf_mae.reporting.study import study
-from hf_mae.runs.finished import read_run
-from hf_mae.runs.record_files import read_record
+from hf_mae.reporting import pdf_summary
+from hf_mae.reporting.bibliography import format_bibtex
+from hf_mae.reporting.checklists import ANSWER_FUNCTIONS, CHECKLIST_TITLES, CHECKLISTS_CSV, build_checklist
+from hf_mae.reporting.render import (
+    BulletList,
+    Cell,
+    Heading,
+    Paragraph,
+    TableBlock,
+    render_html,
+    render_latex,
+    render_markdown,
+)
+from hf_mae.reporting.study_description import build_study_description
+from hf_mae.runs.load_run import load_run
+from hf_mae.runs.record_io import read_record
 
 GRADES = [f"Mayo {grade}" for grade in range(4)]
 MORE = ("device", "age", "sex")
@@ -138,7 +147,7 @@ def test_subgroups_are_told_with_their_patients(asked):
 
 def test_a_subgroup_that_is_too_small_has_no_scores(graded):
     found = hf_mae.compare([graded], subgroups=["device"], min_subgroup=60)
-    parts = found.tables[0].rows[0].clinical.subgroups[0].parts
+    parts = found.tables[0].rows[0].diagnostic_accuracy.subgroups[0].levels
     assert [part.scores is None for part in parts] == [part.images < 60 for part in parts]
     assert any(part.images < 60 for part in parts) and "too few" in found.summary()
 
@@ -163,10 +172,13 @@ def test_what_cannot_be_asked(more, message, graded):
 
 def test_without_another_split_there_is_no_operating_point(graded):
     found = hf_mae.compare([graded], split="validation", operating_points=["sensitivity=0.9", "threshold=0.5"])
-    clinical = found.tables[0].rows[0].clinical
+    clinical = found.tables[0].rows[0].diagnostic_accuracy
     assert any("No operating point" in note for note in clinical.notes)
-    assert {point.rule for side in clinical.sides for point in side.points} == {"predicted class", "threshold=0.5"}
-    assert len(clinical.sides) == 4, "each class against the rest"
+    assert {point.rule for side in clinical.one_vs_rest for point in side.operating_points} == {
+        "predicted class",
+        "threshold=0.5",
+    }
+    assert len(clinical.one_vs_rest) == 4, "each class against the rest"
 
 
 def test_external_validation(graded, colitis, tmp_path):
@@ -184,17 +196,17 @@ def test_external_validation(graded, colitis, tmp_path):
     argv = ["--model_name_or_path", graded, "--data_dir", tmp_path, "--split", "test", "--output_dir", tmp_path / "out"]
     run_cli("evaluate", *argv, "--class_map", tmp_path / "map.csv")
     record = read_record(tmp_path / "out", "results_test.json")
-    assert record.classes == ["remission", "Mayo 2", "Mayo 3"] and record.left_out == {"unclear": 1}
+    assert record.classes == ["remission", "Mayo 2", "Mayo 3"] and record.unmapped_images == {"unclear": 1}
     assert record.ordered and record.images == {"test": 89}
     found = hf_mae.compare(
         [tmp_path / "out"], positive=["Mayo 2", "Mayo 3"], operating_points=["sensitivity=0.9"], split="test"
     )
     (row,) = found.tables[0].rows
     assert any("images of other classes left out: 1 of unclear" in note for note in row.notes)
-    point = row.clinical.sides[0].points[1]
+    point = row.diagnostic_accuracy.one_vs_rest[0].operating_points[1]
     own = hf_mae.compare([graded], positive=["Mayo 2", "Mayo 3"], operating_points=["sensitivity=0.9"])
-    same = own.tables[0].rows[0].clinical.sides[0].points[1]
-    assert point.chosen_on == "validation" and point.thresholds == pytest.approx(same.thresholds, abs=1e-7)
+    same = own.tables[0].rows[0].diagnostic_accuracy.one_vs_rest[0].operating_points[1]
+    assert point.threshold_split == "validation" and point.thresholds == pytest.approx(same.thresholds, abs=1e-7)
     done = run_cli("evaluate", *argv[:-1], tmp_path / "no", "--temperature", "1.5", status=1)
     assert "classes that the checkpoint does not know: active, remission" in done.stderr
 
@@ -238,11 +250,11 @@ def test_a_study_writes_itself_down(graded, asked):
     ],
 )
 def test_a_study_says_what_was_done_for_rare_classes(graded, settings, sentence, cited):
-    run = read_run(graded)
+    run = load_run(graded)
     record = replace(run.record, settings={**run.record.settings, **settings})
-    blocks, keys = study(replace(run, record=record))
+    blocks, keys = build_study_description(replace(run, record=record))
     assert any(sentence in block.text for block in blocks if isinstance(block, Paragraph)) and cited in keys
-    assert all(f"{{{key}," in bibtex(keys, None) for key in keys)
+    assert all(f"{{{key}," in format_bibtex(keys, None) for key in keys)
 
 
 def test_documents_open_elsewhere(asked):
@@ -257,9 +269,9 @@ def test_documents_open_elsewhere(asked):
         assert archive.testzip() is None
 
 
-@pytest.mark.parametrize("name", TITLES)
+@pytest.mark.parametrize("name", CHECKLIST_TITLES)
 def test_checklists_are_filled_in_as_far_as_the_record_goes(name, graded):
-    items = checklist(read_run(graded), name)
+    items = build_checklist(load_run(graded), name)
     assert len(items) == {"claim": 44, "tripod-ai": 52, "stard-ai": 42}[name]
     assert len({item.number for item in items}) == len(items)
     answered = [item for item in items if item.answer]
@@ -270,10 +282,10 @@ def test_checklists_are_filled_in_as_far_as_the_record_goes(name, graded):
 
 
 def test_every_answer_is_asked_for():
-    with open(FILE, encoding="utf-8", newline="") as file:
+    with open(CHECKLISTS_CSV, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert {row["answer"] for row in rows} - {"author"} == set(ANSWERS)
-    assert {row["checklist"] for row in rows} == set(TITLES)
+    assert {row["answer"] for row in rows} - {"author"} == set(ANSWER_FUNCTIONS)
+    assert {row["checklist"] for row in rows} == set(CHECKLIST_TITLES)
 
 
 def test_a_run_of_before_has_no_study(graded, tmp_path):
@@ -286,25 +298,29 @@ def test_a_run_of_before_has_no_study(graded, tmp_path):
     assert main(["report", str(tmp_path), "--output_dir", str(tmp_path / "out")]) == 0
     assert not (tmp_path / "out" / "study.md").exists()
     with pytest.raises(UsageError, match="was recorded by an earlier version"):
-        checklist(read_run(tmp_path), "claim")
+        build_checklist(load_run(tmp_path), "claim")
 
 
 # Documents
 
 
 def test_a_document_is_the_same_in_every_form():
-    table = Grid(
-        ["a|b", "n"], [[Cell("x_1", bold=True, marks="a"), "50 %"], ["<i>", "2"]], "lr", "50 % of A & B:", {"a": "N"}
+    table = TableBlock(
+        ["a|b", "n"],
+        [[Cell("x_1", bold=True, footnote_marks="a"), "50 %"], ["<i>", "2"]],
+        "lr",
+        "50 % of A & B:",
+        {"a": "N"},
     )
-    blocks = [Heading("H & M"), Paragraph("See [@holm1979simple; @he2022mae]."), Points(["one"]), table]
-    text = markdown(blocks)
+    blocks = [Heading("H & M"), Paragraph("See [@holm1979simple; @he2022mae]."), BulletList(["one"]), table]
+    text = render_markdown(blocks)
     assert "## H & M" in text and r"| a\|b | n |" in text and "| **x_1** (a) | 50 % |" in text and "&lt;i>" in text
-    tex = latex(blocks)
+    tex = render_latex(blocks)
     assert r"\cite{holm1979simple,he2022mae}" in tex and r"\textbf{x\_1}$^{\mathrm{a}}$ & 50 \% \\" in tex
     assert r"\caption{50 \% of A \& B:}" in tex
-    page = as_html(blocks)
+    page = render_html(blocks)
     assert "<td><b>x_1</b><sup>a</sup></td><td>50 %</td>" in page and "&lt;i&gt;" in page
-    long = latex([Grid(["n"], [[str(i)] for i in range(40)], "l")])
+    long = render_latex([TableBlock(["n"], [[str(i)] for i in range(40)], "l")])
     assert "longtable" in long and "tabular" not in long
 
 
@@ -314,7 +330,7 @@ def test_a_notebook_shows_a_comparison(graded):
 
 
 def test_references_are_whole():
-    text = bibtex(["he2022mae", "he2022mae", "holm1979simple"], "A data set, 2020")
+    text = format_bibtex(["he2022mae", "he2022mae", "holm1979simple"], "A data set, 2020")
     assert text.count("@inproceedings{he2022mae,") == 1 and "note = {A data set, 2020}" in text
     assert text.count("{") == text.count("}")
 
@@ -326,8 +342,8 @@ def test_one_page_to_hand_out(graded, asked, colitis, monkeypatch):
     written = (out / "page.pdf").read_bytes()
     assert written.startswith(b"%PDF") and b"/Count 1" in written
     drawn = []
-    monkeypatch.setattr(page, "save_figure", lambda figure, path, **more: drawn.append(figure))
-    page.write_page(read_run(graded), out / "page.pdf")
+    monkeypatch.setattr(pdf_summary, "save_figure", lambda figure, path, **more: drawn.append(figure))
+    pdf_summary.write_pdf_summary(load_run(graded), out / "page.pdf")
     said = [item.get_text() for item in drawn[0].findobj(Text)]
     for score in (found for name, found in table["rows"][0]["scores"].items() if name not in ("mae",)):
         low, high = score["interval"]
@@ -337,7 +353,7 @@ def test_one_page_to_hand_out(graded, asked, colitis, monkeypatch):
     wrong = sorted((row for row in rows if row["label"] != row["prediction"]), key=lambda row: -float(row["score"]))
     titles = [f"{row['label']}\nfor {row['prediction']}, {100 * float(row['score']):.0f} % sure" for row in wrong]
     pictures = [axes for axes in drawn[0].axes if axes.images]
-    assert [axes.get_title(loc="left") for axes in pictures] == titles[: page.EXAMPLES]
+    assert [axes.get_title(loc="left") for axes in pictures] == titles[: pdf_summary.MAX_ERROR_EXAMPLES]
     first = np.asarray(Image.open(colitis / wrong[0]["file_name"]))
     assert np.array_equal(pictures[0].images[0].get_array(), first)
     pair, count = Counter((row["label"], row["prediction"]) for row in wrong).most_common(1)[0]
@@ -348,11 +364,11 @@ def test_one_page_to_hand_out(graded, asked, colitis, monkeypatch):
 
 
 def test_a_page_without_its_images_says_so(graded, monkeypatch):
-    run = read_run(graded)
+    run = load_run(graded)
     drawn = []
-    monkeypatch.setattr(page, "save_figure", lambda figure, path, **more: drawn.append(figure))
+    monkeypatch.setattr(pdf_summary, "save_figure", lambda figure, path, **more: drawn.append(figure))
     moved = replace(run, source=replace(run.source, data_dir="/moved"), notes=["A long note. " * 200])
-    page.write_page(moved, graded / "page.pdf")
+    pdf_summary.write_pdf_summary(moved, graded / "page.pdf")
     said = [item.get_text() for item in drawn[0].findobj(Text)]
     assert "Their images are not in /moved." in said
     assert any("the rest is in report.md" in text for text in said)

@@ -13,7 +13,7 @@ from matplotlib.text import Text
 from PIL import Image
 from sklearn.calibration import calibration_curve
 
-from hf_mae.evaluation.metrics import CALIBRATION_BINS, calibration
+from hf_mae.evaluation.metrics import CALIBRATION_BINS, expected_calibration_error
 from hf_mae.evaluation.scores import score_split, softmax
 from hf_mae.reporting import figures
 
@@ -40,14 +40,14 @@ def test_calibration_is_sklearns(evaluated):
 
 
 def test_sure_and_always_right_is_perfectly_calibrated():
-    scores = calibration(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([0, 1]))
+    scores = expected_calibration_error(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([0, 1]))
     assert scores["ece"] == 0.0 and [item["images"] for item in scores["calibration"]] == [0] * 14 + [2]
-    assert calibration(np.array([[1.0, 0.0]]), np.array([1]))["ece"] == 1.0
+    assert expected_calibration_error(np.array([[1.0, 0.0]]), np.array([1]))["ece"] == 1.0
 
 
 def test_every_figure_is_written_whole(evaluated, tmp_path):
     names, labels, logits, scores = evaluated
-    figures.figures_of_split(tmp_path, "test", softmax(logits), labels, names, scores)
+    figures.plot_split_figures(tmp_path, "test", softmax(logits), labels, names, scores)
     stems = {path.stem for path in tmp_path.iterdir()}
     kinds = (
         "confusion_matrix",
@@ -72,7 +72,7 @@ def test_every_figure_is_written_whole(evaluated, tmp_path):
 
 def test_colours_are_told_apart_by_everyone():
     """Also in grey: lines of one luminance have another line style, and no map is jet."""
-    styles = [(figures._line(number)["color"], figures._line(number)["linestyle"]) for number in range(28)]
+    styles = [(figures._line_style(number)["color"], figures._line_style(number)["linestyle"]) for number in range(28)]
     assert len(set(styles)) == 28
     grey = [round(float(np.dot(to_rgb(colour), (0.299, 0.587, 0.114))), 2) for colour in figures.COLOURS]
     assert len(set(grey)) == len(grey)
@@ -93,7 +93,7 @@ def test_a_thousand_classes_are_drawn_in_little_time_and_memory(tmp_path, monkey
     monkeypatch.setattr(figures, "save_figure", noted)
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     scores = score_split(logits, labels, names)
-    figures.figures_of_split(tmp_path, "test", softmax(logits), labels, names, scores)
+    figures.plot_split_figures(tmp_path, "test", softmax(logits), labels, names, scores)
     seconds, grown = time.process_time() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert seconds < 60 and grown < 1e6, "1 GB, and twice the time that it may take on a machine of its own"
     assert len(list(tmp_path.iterdir())) == 14
@@ -113,24 +113,26 @@ def test_class_names_of_any_letters(tmp_path, caplog):
     labels = np.repeat(np.arange(len(ODD_NAMES)), 3)
     logits = np.random.default_rng(0).normal(size=(len(labels), len(ODD_NAMES)))
     scores = score_split(logits, labels, ODD_NAMES)
-    figures.figures_of_split(tmp_path, "test", softmax(logits), labels, ODD_NAMES, scores)
-    figures.scatter(np.random.default_rng(0).normal(size=(len(labels), 2)), labels, ODD_NAMES, tmp_path / "map", "$")
+    figures.plot_split_figures(tmp_path, "test", softmax(logits), labels, ODD_NAMES, scores)
+    figures.plot_scatter(
+        np.random.default_rng(0).normal(size=(len(labels), 2)), labels, ODD_NAMES, tmp_path / "map", "$"
+    )
     assert len(list(tmp_path.iterdir())) == 16 and "could not be drawn" not in caplog.text
     assert all(path.stat().st_size > 3000 for path in tmp_path.glob("*.pdf"))
 
 
 def test_a_figure_that_fails_is_said_and_a_full_disk_is_not_a_figure_that_fails(tmp_path, caplog, monkeypatch):
-    figures.roc([{"name": "a", "auc": 0.5, "roc": ([0, 1], [0])}], None, tmp_path / "roc", "test")
+    figures.plot_roc([{"name": "a", "auc": 0.5, "roc": ([0, 1], [0])}], None, tmp_path / "roc", "test")
     assert "The figure roc could not be drawn" in caplog.text and not list(tmp_path.iterdir())
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    monkeypatch.setattr(figures.PlainFigure, "savefig", Mock(side_effect=full))
+    monkeypatch.setattr(figures.PlainTextFigure, "savefig", Mock(side_effect=full))
     with pytest.raises(OSError, match="No space left"):
-        figures.learning_curves([{"epoch": 1, "loss": 1.0}], tmp_path / "curves")
+        figures.plot_learning_curves([{"epoch": 1, "loss": 1.0}], tmp_path / "curves")
 
 
 def test_curves_are_only_of_classes_that_occur(evaluated):
     names, labels, logits, scores = evaluated
-    curves = figures.one_vs_rest_curves(softmax(logits), labels, names)
+    curves = figures.compute_one_vs_rest_curves(softmax(logits), labels, names)
     present = {names[index] for index in np.unique(labels)}
     assert {curve["name"] for curve in curves} == present < set(names)
     assert scores["roc_auc"] is None and set(scores["undefined_ranking"]) == set(names) - present
@@ -139,5 +141,5 @@ def test_curves_are_only_of_classes_that_occur(evaluated):
 def test_one_class_alone_has_no_curves(tmp_path):
     labels, logits = np.zeros(5, dtype=int), np.array([[2.0, 1.0]] * 5)
     scores = score_split(logits, labels, ["a", "b"])
-    figures.figures_of_split(tmp_path, "test", softmax(logits), labels, ["a", "b"], scores)
+    figures.plot_split_figures(tmp_path, "test", softmax(logits), labels, ["a", "b"], scores)
     assert not list(tmp_path.glob("roc*")) and (tmp_path / "reliability_test.png").is_file()

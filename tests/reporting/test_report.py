@@ -9,25 +9,25 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from support.cli_process import run_cli
-from support.skeletons import official
+from support.skeletons import list_official_split_files
 
 import hf_mae
 from hf_mae.cli.main import main
 from hf_mae.data import BENCHMARKS
 from hf_mae.errors import UsageError
-from hf_mae.evaluation.comparisons import corrected_resampled_test, holm
 from hf_mae.evaluation.metrics import HEADLINE
-from hf_mae.evaluation.statistics import Predictions
-from hf_mae.files.writing import write_json
-from hf_mae.reporting.crossval import pooled
-from hf_mae.reporting.document import latex, markdown
+from hf_mae.evaluation.prediction_table import Predictions
+from hf_mae.evaluation.significance import corrected_resampled_test, holm
+from hf_mae.files.atomic import write_json
+from hf_mae.reporting.build_report import build_report_document
+from hf_mae.reporting.crossval import pool_predictions
+from hf_mae.reporting.render import render_latex, render_markdown
 from hf_mae.reporting.report import compare, write_report
-from hf_mae.reporting.splits import write_split
-from hf_mae.reporting.tables import published_rows, tables
-from hf_mae.reporting.text import document
-from hf_mae.runs.finished import FinishedRun, read_run
+from hf_mae.reporting.results_tables import build_results_tables, read_published_rows
+from hf_mae.reporting.split_results import write_split_results
+from hf_mae.runs.load_run import FinishedRun, load_run
 
-SOURCE = {"data_dir": "images", "benchmark": None, "fold": 1, "train_fraction": 1.0, "select_on": 0.0}
+SOURCE = {"data_dir": "images", "benchmark": None, "fold": 1, "train_fraction": 1.0, "selection_fraction": 0.0}
 
 
 def reported(paths, folder, **asked):
@@ -43,7 +43,7 @@ def finished(folder, right, *, seed=0, images=120, groups=None, chosen_on="valid
     predicted = np.where(rng.random(images) < right, labels, (labels + 1) % 3)
     logits = np.eye(3)[predicted] * 2 + rng.normal(0, 0.1, (images, 3))
     files = SimpleNamespace(file_names=[f"{i}.jpg" for i in range(images)], groups=groups)
-    scores = write_split(folder, "validation", files, logits, labels, names)
+    scores = write_split_results(folder, "validation", files, logits, labels, names)
     facts = {"base": "mae.pth", "source": source, "images": sizes or {"train": 9, "validation": images}}
     write_json(folder / "all_results.json", {"validation": scores} | facts | {"chosen_on": chosen_on})
     return scores
@@ -112,21 +112,24 @@ def folds_of(name, seed, right, shift=0):
         folds.append(Predictions(labels, np.where(rng.random((2, 60)) < right, labels, (labels + 1) % 3), 3))
     files = [[f"{60 * fold + i - shift * fold}.jpg" for i in range(60)] for fold in range(3)]
     return FinishedRun(
-        name, Path(name), "mine", "validation", None, "x", ["a", "b", "c"], folds, files, False, trained_on=120
+        name, Path(name), "mine", "validation", None, "x", ["a", "b", "c"], folds, files, False, num_training_images=120
     )
 
 
 def test_cross_validations_are_compared_by_fold_too():
     runs = [folds_of("one", 1, 0.6), folds_of("two", 2, 0.8)]
-    (table,) = tables(runs)
+    (table,) = build_results_tables(runs)
     by_score = {entry["score"]: entry for entry in table.comparisons}
     right = [np.array([f.predicted == f.labels for f in run.folds]).mean(-1).ravel() for run in runs]
     expected = corrected_resampled_test(list(right[1] - right[0]), 60, 120)
     assert by_score["accuracy"]["corrected_resampled"] == pytest.approx(expected)
     assert by_score["accuracy"]["test"] == "permutation within images"  # of two seeds, so not McNemar's
-    text = markdown(document([table]))
+    text = render_markdown(build_report_document([table]))
     assert "Folds share training images" in text and "over folds, corrected: p 0.0" in text
-    assert "Folds share training images" in latex(document([table])) and "Images stand in several folds" not in text
+    assert (
+        "Folds share training images" in render_latex(build_report_document([table]))
+        and "Images stand in several folds" not in text
+    )
 
 
 def test_two_splits_of_the_same_images_are_set_side_by_side():
@@ -136,22 +139,26 @@ def test_two_splits_of_the_same_images_are_set_side_by_side():
         run = folds_of(f"run {number}", number, 0.6)
         run.data = data
         runs.append(run)
-    text = markdown(document(tables(runs)))
+    text = render_markdown(build_report_document(build_results_tables(runs)))
     beside = text.split("## kvasir-capsule-11 and kvasir-capsule-11-by-video")[1]
     assert "7 of 43 stand in both halves" in beside and "no video on both sides" in beside
     rows = [line for line in beside.splitlines() if line.startswith("| run")]
     assert len(rows) == 2 and "official 2 folds" in rows[0] and "by video" in rows[1]
-    assert "and kvasir-capsule-11-by-video" not in markdown(document(tables(runs[:1])))
+    assert "and kvasir-capsule-11-by-video" not in render_markdown(
+        build_report_document(build_results_tables(runs[:1]))
+    )
 
 
 def test_folds_that_share_images_are_not_pooled(tmp_path):
-    (table,) = tables([folds_of("one", 1, 0.6, shift=10)])
-    assert "Images stand in several folds, so their predictions are not pooled" in markdown(document([table]))
+    (table,) = build_results_tables([folds_of("one", 1, 0.6, shift=10)])
+    assert "Images stand in several folds, so their predictions are not pooled" in render_markdown(
+        build_report_document([table])
+    )
     for fold, names in enumerate((["a.jpg", "b.jpg"], ["b.jpg", "c.jpg"])):
         lines = ["file_name,label,prediction,score,score:x,score:y", *(f"{name},x,x,0.9,0.9,0.1" for name in names)]
         (tmp_path / str(fold)).mkdir()
         (tmp_path / str(fold) / "predictions_validation.csv").write_text("\n".join(lines) + "\n")
-    rows, scores = pooled([tmp_path / "0", tmp_path / "1"], ["x", "y"])
+    rows, scores = pool_predictions([tmp_path / "0", tmp_path / "1"], ["x", "y"])
     assert len(rows) == 4 and scores is None
 
 
@@ -165,7 +172,7 @@ def test_runs_on_other_images_are_not_compared(tmp_path):
 def test_intervals_are_of_whole_patients_where_they_are_known(tmp_path):
     finished(tmp_path / "images", 0.8)
     finished(tmp_path / "patients", 0.8, groups=[f"p{i // 12}" for i in range(120)])
-    by_image, by_patient = (read_run(tmp_path / name) for name in ("images", "patients"))
+    by_image, by_patient = (load_run(tmp_path / name) for name in ("images", "patients"))
     assert by_patient.folds[0].groups is not None and by_image.folds[0].groups is None
     assert by_patient.scores()["accuracy"]["mean"] == by_image.scores()["accuracy"]["mean"]
     assert by_patient.scores()["accuracy"]["interval"] != by_image.scores()["accuracy"]["interval"]
@@ -183,28 +190,33 @@ def test_intervals_are_of_whole_patients_where_they_are_known(tmp_path):
 )
 def test_what_may_stand_beside_the_published_rows(tmp_path, source, sizes, ranked, note):
     finished(tmp_path / "run", 0.8, source=SOURCE | {"benchmark": "hyperkvasir-16"} | source, sizes=sizes)
-    (table,) = tables([read_run(tmp_path / "run")])
+    (table,) = build_results_tables([load_run(tmp_path / "run")])
     ours = [row for row in table.rows if row.ours]
     assert bool(ours) == ranked
-    assert any(note in found for row in [*table.rows, *table.apart] if row.ours for found in row.notes)
-    assert any(row.ours for row in table.apart) != ranked
+    assert any(note in found for row in [*table.rows, *table.not_comparable] if row.ours for found in row.notes)
+    assert any(row.ours for row in table.not_comparable) != ranked
 
 
 def test_the_quality_exclusion_has_its_own_table(tmp_path):
     source = SOURCE | {"benchmark": "hyperkvasir-16", "exclude_pairs": "similarities.csv"}
     finished(tmp_path / "run", 0.8, source=source, sizes={"train": 5111, "validation": 5126})
-    (table,) = tables([read_run(tmp_path / "run")])
+    (table,) = build_results_tables([load_run(tmp_path / "run")])
     assert [row.method for row in table.rows] == ["ViT-L MAE + quality", "run"]
 
 
 def test_published_rows_that_cannot_be_ranked_stand_apart():
-    (gastrovision,), (hyperkvasir,) = tables([], "gastrovision-22"), tables([], "hyperkvasir-23")
+    (gastrovision,), (hyperkvasir,) = (
+        build_results_tables([], "gastrovision-22"),
+        build_results_tables([], "hyperkvasir-23"),
+    )
     assert [row.scores["macro_f1"]["mean"] for row in gastrovision.rows] == [77.40, 75.72, 70.32, 65.04, 38.65]
-    first = next(row for row in gastrovision.apart if row.method == "ViT-L MAE (first printed)")
+    first = next(row for row in gastrovision.not_comparable if row.method == "ViT-L MAE (first printed)")
     assert "a macro F1 cannot exceed the mean of macro precision and macro recall" in first.notes[0]
-    assert {"DenseNet-201 + Swin"} < {row.method for row in gastrovision.apart}
-    assert {"MobileViT ensemble", "ViT-B/16-384 + TTA", "ViT-L MAE + quality"} == {r.method for r in hyperkvasir.apart}
-    text = markdown(document([hyperkvasir]))
+    assert {"DenseNet-201 + Swin"} < {row.method for row in gastrovision.not_comparable}
+    assert {"MobileViT ensemble", "ViT-B/16-384 + TTA", "ViT-L MAE + quality"} == {
+        r.method for r in hyperkvasir.not_comparable
+    }
+    text = render_markdown(build_report_document([hyperkvasir]))
     best = next(line for line in text.splitlines() if line.startswith("| ViT-L MAE (a) | endoscopy MAE"))
     assert "| 67.96 ± 2.93 | **66.41 ± 0.41** | **65.73 ± 0.39** | **91.00 ± 0.04** |" in best
     assert "| 69 | 63 | 64 | 91.98 |  |" in text  # as printed, with its decimals
@@ -214,7 +226,7 @@ def test_the_data_file_is_the_published_one(shared_data):
     published = list(csv.DictReader(open(shared_data.parent / "published" / "results.csv")))
     known = [*BENCHMARKS, *(name.rsplit("-", 1)[0] for name in BENCHMARKS), "imagenet-1k"]
     for row in (row for row in published if row["benchmark"] in known):
-        ours = [one for name in [*BENCHMARKS, "imagenet-1k"] for one in published_rows(name)]
+        ours = [one for name in [*BENCHMARKS, "imagenet-1k"] for one in read_published_rows(name)]
         keys = ("method", "source", "initialisation")
         same = [one for one in ours if [getattr(one, key) for key in keys] == [row[key] for key in keys]]
         headline = [row[name] for name in HEADLINE]
@@ -224,7 +236,9 @@ def test_the_data_file_is_the_published_one(shared_data):
 
 def test_latex_is_well_formed(tmp_path):
     finished(tmp_path / "my_run & more", 0.8)
-    text = latex(document(tables([read_run(tmp_path / "my_run & more")], "gastrovision-22")))
+    text = render_latex(
+        build_report_document(build_results_tables([load_run(tmp_path / "my_run & more")], "gastrovision-22"))
+    )
     assert text.count("{") == text.count("}") and r"\textbf{my\_run \& more}" in text and "±" not in text
     tabulars = re.findall(r"\\begin\{tabular\}\{(\w+)\}(.*?)\\end\{tabular\}", text, flags=re.DOTALL)
     assert len(tabulars) == 5 and "begin{longtable}" not in text
@@ -234,7 +248,7 @@ def test_latex_is_well_formed(tmp_path):
 
 
 def test_the_honest_figure_beside_the_optimistic_one(tiny_pth, toy, tmp_path):
-    """--select_on: a part of the training images chooses the epoch, and the validation images only judge."""
+    """--selection_fraction: a part of the training images chooses the epoch, and the validation images only judge."""
     argv = ["finetune", "--model_name_or_path", tiny_pth, "--data_dir", toy / "labelled", "--num_train_epochs", 2]
     argv += [
         "--warmup_epochs",
@@ -246,7 +260,7 @@ def test_the_honest_figure_beside_the_optimistic_one(tiny_pth, toy, tmp_path):
         "--learning_rate",
         3e-3,
     ]
-    for name, more in (("usual", []), ("honest", ["--select_on", 0.2])):
+    for name, more in (("usual", []), ("honest", ["--selection_fraction", 0.2])):
         assert main([*map(str, [*argv, "--output_dir", tmp_path / name, *more])]) == 0
     results = json.loads((tmp_path / "honest" / "all_results.json").read_text())
     assert results["images"] == {"train": 48, "validation": 18, "test": 18, "selection": 12}
@@ -263,7 +277,14 @@ def crossval(hyperkvasir, shared_data, tiny_pth, tmp_path_factory):
     out = tmp_path_factory.mktemp("rows") / "hyperkvasir"
     done = run_cli(
         *("crossval", "--recipe", "hyperkvasir-16", "--folds", "official", "--model_name_or_path", tiny_pth),
-        *("--data_dir", hyperkvasir, "--split_file", *official(shared_data, "hyperkvasir-16"), "--output_dir", out),
+        *(
+            "--data_dir",
+            hyperkvasir,
+            "--split_file",
+            *list_official_split_files(shared_data, "hyperkvasir-16"),
+            "--output_dir",
+            out,
+        ),
         *("--max_steps", 1, "--image_size", 16, "--per_device_eval_batch_size", 500, "--bf16", "false"),
     )
     return out, done.stdout
@@ -282,16 +303,16 @@ def test_a_published_row_is_one_command(crossval):
 
 def test_runs_that_cannot_be_read(crossval, tmp_path):
     with pytest.raises(UsageError, match="holds no finished run"):
-        read_run(tmp_path)
+        load_run(tmp_path)
     finished(tmp_path / "run", 0.8)
     with pytest.raises(UsageError, match="has no scores of the split test; it has validation"):
-        read_run(tmp_path / "run", "test")
+        load_run(tmp_path / "run", "test")
     (tmp_path / "run" / "predictions_validation.csv").unlink()
     with pytest.raises(UsageError, match="predictions_validation.csv is missing"):
-        read_run(tmp_path / "run")
+        load_run(tmp_path / "run")
     (tmp_path / "run" / "all_results.json").write_text("{")
     with pytest.raises(UsageError, match="is damaged"):
-        read_run(tmp_path / "run")
+        load_run(tmp_path / "run")
     assert main(["report"]) == 2
 
 
@@ -300,8 +321,8 @@ def test_an_evaluation_is_reported_too(tiny_pth, toy, tmp_path):
     assert main([*map(str, [*argv, "--output_dir", tmp_path / "run", "--disable_tqdm", "true"])]) == 0
     argv = ["evaluate", "--model_name_or_path", tmp_path / "run", "--data_dir", toy / "labelled", "--output_dir"]
     assert main([*map(str, [*argv, tmp_path / "again", "--split", "validation"])]) == 0
-    run = read_run(tmp_path / "again")
-    assert (run.chosen_on_evaluated, run.initialisation, run.split) == (True, "checkpoint-399.pth", "validation")
+    run = load_run(tmp_path / "again")
+    assert (run.selected_on_eval_split, run.initialisation, run.split) == (True, "checkpoint-399.pth", "validation")
     names = {path.name for path in (tmp_path / "again").iterdir()}
     for figure in (
         "confusion_matrix",
@@ -321,5 +342,5 @@ def test_a_model_of_the_other_fold_was_trained_on_these_images(tmp_path):
     (tmp_path / "out" / "all_results.json").unlink()
     facts = {"model": str(tmp_path / "model"), "source": source | {"fold": 2}}
     write_json(tmp_path / "out" / "results_validation.json", facts | {"images": {"train": 5244, "validation": 5235}})
-    run = read_run(tmp_path / "out")
+    run = load_run(tmp_path / "out")
     assert run.protocol is None and "trained on fold 1, so on the images that are evaluated" in " ".join(run.notes)

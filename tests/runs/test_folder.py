@@ -3,7 +3,7 @@
 import pytest
 from support.cli_process import run_cli
 
-from hf_mae.workflows.finetune import warn_of_fp16
+from hf_mae.workflows.finetune import warn_about_fp16
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +41,8 @@ def test_resuming_another_model(interrupted, more, message):
 
 
 def test_fp16_with_a_huge_model_is_warned_of(caplog):
-    warn_of_fp16(True, 1024)
-    warn_of_fp16(False, 1280)
+    warn_about_fp16(True, 1024)
+    warn_about_fp16(False, 1280)
     assert not caplog.records
-    warn_of_fp16(True, 1280)
+    warn_about_fp16(True, 1280)
     assert "fp16 is known to give NaN with a ViT-H: use --bf16" in caplog.text

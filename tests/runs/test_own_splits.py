@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import pytest
 
 from hf_mae.errors import UsageError
-from hf_mae.runs.folder import clear_old_run
-from hf_mae.runs.own_splits import as_the_run_split
+from hf_mae.runs.output_dir import remove_old_run
 from hf_mae.runs.record import CrossvalSummary, DataSource, Environment, RunRecord
-from hf_mae.runs.record_files import write_record
+from hf_mae.runs.record_io import write_record
+from hf_mae.runs.split_consistency import align_with_training_split
 from hf_mae.settings.evaluation import EvaluationArguments
-from hf_mae.training.checkpoints import refuse_fewer_epochs, refuse_without_optimizer
+from hf_mae.training.resume import check_training_length, require_optimizer_state
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def run_on(folder, images, **source):
 
 def asked(images, model, split="validation", **given):
     options = EvaluationArguments(data_dir=str(images), model_name_or_path=str(model), split=split, **given)
-    return as_the_run_split(options, given, str(model))
+    return align_with_training_split(options, given, str(model))
 
 
 def test_the_runs_own_share_is_used(tmp_path, images, caplog):
@@ -57,7 +57,7 @@ def test_the_runs_own_share_is_used(tmp_path, images, caplog):
     [
         ({"seed": 1}, "seed 3 then, 1 now.*Leave --seed out"),
         ({"val_fraction": 0.2}, "val_fraction 0.5 then, 0.2 now"),
-        ({"select_on": 0.1}, "select_on 0.0 then, 0.1 now"),
+        ({"selection_fraction": 0.1}, "select_on 0.0 then, 0.1 now"),
         ({"group_pattern": "(p.)"}, "group_pattern None then"),
     ],
 )
@@ -106,20 +106,20 @@ def test_a_run_that_begins_anew_leaves_nothing_of_the_old_one(tmp_path):
         (tmp_path / name).write_text("x")
     (tmp_path / "checkpoint-8").mkdir()
     (tmp_path / "checkpoint-8" / "trainer_state.json").write_text("{}")
-    clear_old_run(SimpleNamespace(folder=tmp_path, overwrite_output_dir=False, process_index=0))
+    remove_old_run(SimpleNamespace(folder=tmp_path, overwrite_output_dir=False, process_index=0))
     assert (tmp_path / "report.md").exists()  # nobody said that it may go
-    clear_old_run(SimpleNamespace(folder=tmp_path, overwrite_output_dir=True, process_index=0))
+    remove_old_run(SimpleNamespace(folder=tmp_path, overwrite_output_dir=True, process_index=0))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["my_notes.txt", "photo.png"]
 
 
 def test_a_checkpoint_without_its_optimizer_is_not_gone_on_from(tmp_path):
     with pytest.raises(UsageError, match="saved without its optimizer"):
-        refuse_without_optimizer(tmp_path)
+        require_optimizer_state(tmp_path)
     for name in ("optimizer.pt", "optimizer.bin", "global_step5", "pytorch_model_fsdp_0", "optimizer_0"):
         folder = tmp_path / f"with {name}"
         folder.mkdir()
         (folder / name).write_text("x")
-        refuse_without_optimizer(folder)
+        require_optimizer_state(folder)
 
 
 @pytest.mark.parametrize(
@@ -133,6 +133,6 @@ def test_a_checkpoint_without_its_optimizer_is_not_gone_on_from(tmp_path):
 def test_a_run_does_not_go_on_to_an_earlier_end(tmp_path, caplog, state, epochs, max_steps, message):
     (tmp_path / "trainer_state.json").write_text(state)
     with pytest.raises(UsageError, match=message):
-        refuse_fewer_epochs(tmp_path, epochs, max_steps)
-    refuse_fewer_epochs(tmp_path, 9.0, -1)
+        check_training_length(tmp_path, epochs, max_steps)
+    check_training_length(tmp_path, 9.0, -1)
     assert "ends after 9 now" in caplog.text

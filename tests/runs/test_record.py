@@ -11,10 +11,10 @@ from hf_mae.errors import UsageError
 from hf_mae.evaluation.metrics import HEADLINE, classification_scores
 from hf_mae.runs.record import (
     ALL_RESULTS,
-    BEGUN,
     CROSSVAL,
     FORMAT,
     PROBE,
+    RUN_STARTED,
     CrossvalRun,
     CrossvalSummary,
     DataSource,
@@ -23,7 +23,7 @@ from hf_mae.runs.record import (
     Selection,
     Training,
 )
-from hf_mae.runs.record_files import begun_record, write_begun, write_record
+from hf_mae.runs.record_io import find_run_record, write_record, write_started_record
 from hf_mae.settings.data import DataSourceArguments
 
 SCORES = classification_scores([0, 1, 1], [0, 1, 0], ["blob", "ring"])
@@ -43,10 +43,17 @@ RECORDS = {
         selection=Selection("Chosen.", "validation", "macro_f1", "checkpoint-3"),
         training=Training(1.5, 12, 1e-3, 4, {"train_loss": 0.25}),
         calibration={"temperature": 1.5, "fitted_on": "validation"},
-        doubt={"level": 0.9, "split": "test", "fitted_on": "validation", "images": 3, "coverage": 1.0, "size": 1.5},
+        uncertainty={
+            "level": 0.9,
+            "split": "test",
+            "fitted_on": "validation",
+            "images": 3,
+            "coverage": 1.0,
+            "size": 1.5,
+        },
         leakage={"test": 1},
         ordered=True,
-        study={"found": 9, "left_out": [], "splits": {"train": {"images": 9}}, "columns": {}},
+        study={"total": 9, "excluded": [], "splits": {"train": {"images": 9}}, "columns": {}},
         **COMMON,
     ),
     "pretrain": RunRecord(kind="pretrain", images={"train": 9}, training=Training(2.0), excluded=3, **COMMON),
@@ -55,7 +62,7 @@ RECORDS = {
         images={"test": 3},
         scores={"test": SCORES},
         averaged_views=True,
-        left_out={"polyp": 3},
+        unmapped_images={"polyp": 3},
         **COMMON,
     ),
     "probe": RunRecord(
@@ -79,7 +86,7 @@ RECORDS = {
 @pytest.mark.parametrize("kind", RECORDS)
 def test_a_record_comes_back_as_it_was_written(kind, tmp_path):
     record = RECORDS[kind]
-    write_begun(record, tmp_path / "run") if kind in ("finetune", "pretrain") else (tmp_path / "run").mkdir()
+    write_started_record(record, tmp_path / "run") if kind in ("finetune", "pretrain") else (tmp_path / "run").mkdir()
     write_record(record, tmp_path / "run")
     files = [path.name for path in (tmp_path / "run").iterdir()]
     expected = {"crossval": CROSSVAL, "probe": PROBE, "evaluate": "results_test.json"}.get(kind, ALL_RESULTS)
@@ -105,12 +112,12 @@ def test_the_scores_under_the_names_of_the_trainers_users():
 
 
 def test_the_source_of_a_verbs_settings():
-    settings = DataSourceArguments(data_dir="images", benchmark="kvasir-v2", select_on=0.1)
-    source = DataSource.of(settings, seed=7, fingerprint="x")
-    assert (source.data_dir, source.name, source.select_on, source.seed) == ("images", "kvasir-v2", 0.1, 7)
+    settings = DataSourceArguments(data_dir="images", benchmark="kvasir-v2", selection_fraction=0.1)
+    source = DataSource.from_settings(settings, seed=7, fingerprint="x")
+    assert (source.data_dir, source.name, source.selection_fraction, source.seed) == ("images", "kvasir-v2", 0.1, 7)
 
 
-OLD_SOURCE = {"data_dir": "images", "benchmark": None, "fold": 1, "train_fraction": 1.0, "select_on": 0.0}
+OLD_SOURCE = {"data_dir": "images", "benchmark": None, "fold": 1, "train_fraction": 1.0, "selection_fraction": 0.0}
 
 
 def test_files_of_the_first_version_are_read(tmp_path):
@@ -151,7 +158,7 @@ def test_a_file_that_is_no_record_is_one_sentence(tmp_path, text, message):
     with pytest.raises(UsageError, match=message) as found:
         read_record(tmp_path)
     assert "\n" not in str(found.value) and str(tmp_path) in str(found.value)
-    assert begun_record(tmp_path) is None
+    assert find_run_record(tmp_path) is None
 
 
 def test_a_folder_without_a_record(tmp_path):
@@ -161,8 +168,8 @@ def test_a_folder_without_a_record(tmp_path):
 
 def test_a_run_that_begins_is_known_before_it_is_done(tmp_path):
     begun = dataclasses.replace(RECORDS["finetune"], scores={}, selection=None, training=None, calibration=None)
-    write_begun(begun, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [BEGUN] and begun_record(tmp_path) == begun
+    write_started_record(begun, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [RUN_STARTED] and find_run_record(tmp_path) == begun
     write_record(RECORDS["finetune"], tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [ALL_RESULTS]
-    assert begun_record(tmp_path) == RECORDS["finetune"]
+    assert find_run_record(tmp_path) == RECORDS["finetune"]

@@ -4,23 +4,23 @@ import pytest
 import yaml
 
 from hf_mae.errors import CommandLineError, UsageError
-from hf_mae.settings.fill import fill, read_values, refuse_missing_paths
-from hf_mae.settings.recipes import RECIPES, recipe_as_run, recipe_names
-from hf_mae.settings.verbs import VERBS, options_of_verb
+from hf_mae.settings.commands import COMMANDS, command_options
+from hf_mae.settings.parse import check_paths_exist, parse_settings, read_values
+from hf_mae.settings.recipes import RECIPES_DIR, recipe_names, render_recipe
 
 FINETUNE = {"model_name_or_path": "a.pth", "data_dir": "images"}
 
 
 def finetuning(tmp_path, **flags):
-    return fill("finetune", output_dir=str(tmp_path), **FINETUNE | flags)
+    return parse_settings("finetune", output_dir=str(tmp_path), **FINETUNE | flags)
 
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_fills_the_dataclasses(name, tmp_path):
     verb = "pretrain" if "pretrain" in name else "finetune"
-    settings = fill(verb, recipe=name, output_dir=str(tmp_path), **FINETUNE)
-    for key, value in yaml.safe_load((RECIPES / f"{name}.yaml").read_text()).items():
-        holder = next(part for part in settings.parts if hasattr(part, key))
+    settings = parse_settings(verb, recipe=name, output_dir=str(tmp_path), **FINETUNE)
+    for key, value in yaml.safe_load((RECIPES_DIR / f"{name}.yaml").read_text()).items():
+        holder = next(part for part in settings.arguments if hasattr(part, key))
         filled = getattr(holder, key)
         expected = value if isinstance(value, list) or not isinstance(filled, list) else [value]
         assert filled == type(filled)(expected), key
@@ -30,19 +30,19 @@ def test_flags_win_over_the_recipe(tmp_path):
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("layer_decay: 0.5\nlearning_rate: 1e-3\nclass_weights: balanced\nmean_std: [0, 0, 0, 1, 1, 1]\n")
     settings = finetuning(tmp_path, recipe=str(recipe), layer_decay=0.6)
-    _, data, args, _ = settings.parts
+    _, data, args, _ = settings.arguments
     assert (args.layer_decay, args.learning_rate, args.class_weights) == (0.6, 1e-3, "balanced")
     assert data.mean_std == ["0", "0", "0", "1", "1", "1"] and args.save_total_limit == 2
-    assert settings.given["layer_decay"] == 0.6 and "save_total_limit" not in settings.given
+    assert settings.overrides["layer_decay"] == 0.6 and "save_total_limit" not in settings.overrides
 
 
 def test_the_recipe_of_a_run_repeats_it(tmp_path):
     first = finetuning(tmp_path, layer_decay=0.6, class_weights=["1", "2"], bf16=True, resume_from_checkpoint="last")
-    assert "resume_from_checkpoint" not in first.given
+    assert "resume_from_checkpoint" not in first.overrides
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(recipe_as_run(first.given, {"versions": "x"}))
-    again = fill("finetune", recipe=str(recipe))
-    assert again.given == first.given and again.parts[:2] == first.parts[:2]
+    recipe.write_text(render_recipe(first.overrides, {"versions": "x"}))
+    again = parse_settings("finetune", recipe=str(recipe))
+    assert again.overrides == first.overrides and again.arguments[:2] == first.arguments[:2]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_the_recipe_of_a_run_repeats_it(tmp_path):
 def test_faulty_recipes(tmp_path, text, message):
     (tmp_path / "bad.yaml").write_text(text)
     with pytest.raises(CommandLineError, match=message):
-        fill("finetune", recipe=str(tmp_path / "bad.yaml"))
+        parse_settings("finetune", recipe=str(tmp_path / "bad.yaml"))
 
 
 def test_a_notebook_is_told_as_the_shell_is(tmp_path):
@@ -71,9 +71,9 @@ def test_a_notebook_is_told_as_the_shell_is(tmp_path):
         finetuning(tmp_path, eval_strategy="no")
 
 
-@pytest.mark.parametrize("name", VERBS)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_numbers_beyond_their_bounds_are_refused_and_every_default_is_within_them(name):
-    options = options_of_verb(name)
+    options = command_options(name)
     for option in (one for one in options.values() if one.bounds):
         option.read(option.default, "a test")
         beyond = {"ge": -1, "gt": 0, "le": 1, "lt": 0}
@@ -114,6 +114,6 @@ def test_a_url_where_only_this_machine_will_do(name):
 
 
 def test_data_may_lie_behind_a_url():
-    refuse_missing_paths({"data_dir": "s3://bucket/deep/in/it"})
+    check_paths_exist({"data_dir": "s3://bucket/deep/in/it"})
     with pytest.raises(UsageError, match="deep/in/it does not exist"):
-        refuse_missing_paths({"data_dir": "bucket/deep/in/it"})
+        check_paths_exist({"data_dir": "bucket/deep/in/it"})

@@ -10,8 +10,8 @@ from transformers import TrainingArguments
 from hf_mae import FinetuningArguments, MaeFinetuner, build_classifier
 from hf_mae.conversion import export_model
 from hf_mae.errors import CommandLineError, UsageError
-from hf_mae.settings.fill import read_values
-from hf_mae.settings.trainer_options import REFUSED, SET_BY_TRANSFORMERS
+from hf_mae.settings.parse import read_values
+from hf_mae.settings.trainer_options import SET_BY_TRANSFORMERS, UNSUPPORTED_OPTIONS
 
 pytestmark = pytest.mark.run  # most of them train
 FIELDS = [item.name for item in dataclasses.fields(TrainingArguments) if item.init]
@@ -148,15 +148,15 @@ ELSEWHERE = {
 
 def test_every_field_has_its_place():
     """Of the newest transformers that is supported, and of the oldest: a new field is a decision."""
-    placed = [*REFUSED, *SET_BY_TRANSFORMERS, *TRIED, *OF_WORKERS, *ELSEWHERE, "train_sampling_strategy"]
+    placed = [*UNSUPPORTED_OPTIONS, *SET_BY_TRANSFORMERS, *TRIED, *OF_WORKERS, *ELSEWHERE, "train_sampling_strategy"]
     assert not set(FIELDS) - set(placed), "decide on them in settings/trainer_options.py"
-    assert set(OTHER) == set(REFUSED)
-    assert not (set(REFUSED) & set(TRIED))
+    assert set(OTHER) == set(UNSUPPORTED_OPTIONS)
+    assert not (set(UNSUPPORTED_OPTIONS) & set(TRIED))
 
 
 @pytest.mark.parametrize("name", [name for name in OTHER if name in FIELDS])
 def test_what_would_have_no_effect_is_refused(tmp_path, name):
-    with pytest.raises(UsageError, match=f"--{name} .*{REFUSED[name][:20]}"):
+    with pytest.raises(UsageError, match=f"--{name} .*{UNSUPPORTED_OPTIONS[name][:20]}"):
         FinetuningArguments(output_dir=str(tmp_path), use_cpu=True, **{name: OTHER[name]})
 
 

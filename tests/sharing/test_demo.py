@@ -13,19 +13,19 @@ from pathlib import Path
 import gradio
 import numpy as np
 import pytest
-from support import hub_stand_in
+from support import fake_hub
 from support.cli_process import run_cli
-from support.launching import free_port
-from support.launching import wait_for as wait_until
+from support.distributed_runs import free_port
+from support.distributed_runs import wait_for as wait_until
 from support.paths import ROOT
 
 from hf_mae.errors import UsageError
 from hf_mae.models.loading import class_names, load_classifier
 from hf_mae.sharing import space_app
 from hf_mae.sharing.demo import Classifier
-from hf_mae.sharing.facts import facts_of
-from hf_mae.sharing.space_app import Answers, Mistake, Shown
-from hf_mae.workflows.demo import training_images
+from hf_mae.sharing.demo_metadata import build_demo_metadata
+from hf_mae.sharing.space_app import DemoModel, Handlers, UserError
+from hf_mae.workflows.demo import load_training_images
 
 
 def surest(run, toy):
@@ -180,23 +180,23 @@ def test_many_at_once_and_many_broken_ones(finetuned, toy):
 def classifier(finetuned):
     """The model of a run, with what its folder tells."""
     model, processor = load_classifier(str(finetuned()))
-    return Classifier(model, processor, facts_of(finetuned(), class_names(model)))
+    return Classifier(model, processor, build_demo_metadata(finetuned(), class_names(model)))
 
 
 def test_the_files_of_a_folder_are_bounded(classifier, toy, monkeypatch):
-    answers = Answers(classifier)
+    answers = Handlers(classifier)
     paths = [str(path) for path in sorted((toy / "labelled" / "test").rglob("*.jpg"))[:3]]
-    rows, table = answers.many(paths)
+    rows, table = answers.classify_files(paths)
     assert [len(row) for row in rows] == [3, 3, 3] and all(float(row[2]) > 0 for row in rows)
     with open(table, newline="") as file:
         assert list(csv.reader(file)) == [["file", "class", "score"], *rows]
-    monkeypatch.setattr(space_app, "SECONDS", -1)
-    assert [row[1:] for row in answers.many(paths)[0]] == [["left out: the time is up", ""]] * 3
-    monkeypatch.setattr(space_app, "FILES", 2)
+    monkeypatch.setattr(space_app, "MAX_SECONDS", -1)
+    assert [row[1:] for row in answers.classify_files(paths)[0]] == [["left out: the time is up", ""]] * 3
+    monkeypatch.setattr(space_app, "MAX_FILES", 2)
     with pytest.raises(gradio.Error, match="3 files came, and 2 at most are classified"):
-        answers.many(paths)
+        answers.classify_files(paths)
     with pytest.raises(gradio.Error, match="Drop a folder"):
-        answers.many([])
+        answers.classify_files([])
 
 
 def test_a_video_is_classified_second_by_second(classifier, toy, tmp_path, monkeypatch):
@@ -208,25 +208,25 @@ def test_a_video_is_classified_second_by_second(classifier, toy, tmp_path, monke
         for _ in range(5):
             video.write(picture)
     video.release()
-    answers = Answers(classifier)
-    rows, table = answers.video(str(tmp_path / "a.avi"))
+    answers = Handlers(classifier)
+    rows, table = answers.classify_video(str(tmp_path / "a.avi"))
     assert [row[0] for row in rows] == ["0.0", "1.0", "2.0"]
     assert Path(table).read_text().splitlines()[0] == "second,class,score"
-    stock = Shown(classifier.model, classifier.processor, classifier.facts)
-    assert Answers(stock).video(str(tmp_path / "a.avi"))[0] == rows
+    stock = DemoModel(classifier.model, classifier.processor, classifier.metadata)
+    assert Handlers(stock).classify_video(str(tmp_path / "a.avi"))[0] == rows
     (tmp_path / "b.mp4").write_bytes(b"no video")
     for shown in (classifier, stock):
         with pytest.raises(gradio.Error, match="b.mp4 cannot be read as a video"):
-            Answers(shown).video(str(tmp_path / "b.mp4"))
+            Handlers(shown).classify_video(str(tmp_path / "b.mp4"))
     warned = []
-    monkeypatch.setattr(space_app, "FRAMES", 2)
+    monkeypatch.setattr(space_app, "MAX_FRAMES", 2)
     monkeypatch.setattr(gradio, "Warning", warned.append)
-    assert len(answers.video(str(tmp_path / "a.avi"))[0]) == 2 and "The first 2 seconds" in warned[0]
+    assert len(answers.classify_video(str(tmp_path / "a.avi"))[0]) == 2 and "The first 2 seconds" in warned[0]
 
 
 def test_what_is_uploaded_is_checked(classifier, finetuned, toy, tmp_path, monkeypatch):
     good, label = surest(finetuned(), toy)
-    scores, words, pictures, similar = Answers(classifier).one(str(good))
+    scores, words, pictures, similar = Handlers(classifier).classify_image(str(good))
     assert max(scores, key=scores.get) == label and sum(scores.values()) == pytest.approx(1)
     assert similar == [] and [title for _, title in pictures] == [
         "as it is seen",
@@ -240,44 +240,44 @@ def test_what_is_uploaded_is_checked(classifier, finetuned, toy, tmp_path, monke
         ("big.jpg", b"x" * 20_000_001, "is larger than 20 MB"),
     ):
         (tmp_path / name).write_bytes(content)
-        for shown in (classifier, Shown(classifier.model, classifier.processor, classifier.facts)):
-            with pytest.raises(Mistake, match=message):
+        for shown in (classifier, DemoModel(classifier.model, classifier.processor, classifier.metadata)):
+            with pytest.raises(UserError, match=message):
                 shown.read(str(tmp_path / name))
-    monkeypatch.setattr("hf_mae.sharing.demo.PIXELS", 100)
-    with pytest.raises(Mistake, match="million pixels"):
+    monkeypatch.setattr("hf_mae.sharing.demo.MAX_PIXELS", 100)
+    with pytest.raises(UserError, match="million pixels"):
         classifier.read(str(good))
-    assert Answers(classifier).one(None) == (None, "", [], [])
+    assert Handlers(classifier).classify_image(None) == (None, "", [], [])
 
 
 def test_the_scores_of_the_page_are_calibrated_and_those_of_predict(finetuned, classifier, toy, tmp_path):
     """The temperature of the run is used; the map of attention is the same with transformers alone."""
     image, _ = surest(finetuned(), toy)
     logits = classifier.logits(classifier.read(str(image)))
-    classifier.facts.temperature = 2.0
+    classifier.metadata.temperature = 2.0
     try:
         run_cli("predict", finetuned(), image, "--temperature", 2, "--output", tmp_path / "out.csv")
         with open(tmp_path / "out.csv") as file:
             (row,) = csv.DictReader(file)
         scores = classifier.scores(logits)
         assert float(row["score_1"]) == pytest.approx(max(scores.values()), abs=1e-5)
-        classifier.facts.class_temperatures = dict.fromkeys(classifier.names, 7.0) | {row["label_1"]: 2.0}
+        classifier.metadata.class_temperatures = dict.fromkeys(classifier.class_names, 7.0) | {row["label_1"]: 2.0}
         assert classifier.scores(logits) == scores  # of the predicted class
     finally:
-        classifier.facts.temperature = 1.0
-        classifier.facts.class_temperatures = {}
-    stock = Shown(classifier.model, classifier.processor, classifier.facts)
+        classifier.metadata.temperature = 1.0
+        classifier.metadata.class_temperatures = {}
+    stock = DemoModel(classifier.model, classifier.processor, classifier.metadata)
     opened = stock.read(str(image))
-    (seen, _), (looked, title) = stock.pictures(opened)
-    (ours, _), _, (rollout, _) = classifier.pictures(opened)
+    (seen, _), (looked, title) = stock.visualizations(opened)
+    (ours, _), _, (rollout, _) = classifier.visualizations(opened)
     assert title == "attention rollout" and seen.tobytes() == ours.tobytes()
     assert np.corrcoef(np.asarray(looked, float).ravel(), np.asarray(rollout, float).ravel())[0, 1] > 0.95
 
 
 def test_similar_images_are_the_nearest_of_the_training_set(classifier, toy):
     model, processor = classifier.model, classifier.processor
-    shown = Classifier(model, processor, training=training_images(str(toy / "labelled"), model, processor))
+    shown = Classifier(model, processor, training=load_training_images(str(toy / "labelled"), model, processor))
     path = toy / "labelled" / "train" / "ring" / "ring_003.jpg"
-    found = [title for _, title in shown.similar(shown.read(str(path)))]
+    found = [title for _, title in shown.similar_images(shown.read(str(path)))]
     assert found[0] == "ring (1.00)" and len(found) == 6  # itself comes first
     nearness = [float(title[-5:-1]) for title in found]
     assert nearness == sorted(nearness, reverse=True)
@@ -290,15 +290,17 @@ def test_the_operating_point_is_chosen_on_validation_and_told(finetuned, tmp_pat
     names = ["blob", "folds", "ring"]
     notes = tmp_path / "notes.csv"
     notes.write_text("class,note\nblob,Something round.\n")
-    facts = facts_of(run, names, positive=["blob"], operating_point="sensitivity=0.9", class_notes=str(notes))
+    facts = build_demo_metadata(
+        run, names, positive=["blob"], operating_point="sensitivity=0.9", class_notes=str(notes)
+    )
     with open(run / "predictions_validation.csv") as file:
         rows = list(csv.DictReader(file))
     scores = sorted((float(row["score:blob"]) for row in rows if row["label"] == "blob"), reverse=True)
     assert facts.threshold == pytest.approx(scores[int(np.ceil(0.9 * len(scores))) - 1], abs=1e-6)
     assert "chosen on validation" in facts.operating_point and "sensitivity" in facts.operating_point
     assert facts.classes["blob"].startswith("Something round. Of ")
-    assert any(line.startswith("Images of labelled: train 60") for line in facts.about)
-    assert any("of the test split: macro F1" in line for line in facts.about)
+    assert any(line.startswith("Images of labelled: train 60") for line in facts.description)
+    assert any("of the test split: macro F1" in line for line in facts.description)
     for given, message in (
         ({"positive": ["blop"]}, "no class blop .did you mean blob"),
         ({"positive": names}, "names every class"),
@@ -306,7 +308,7 @@ def test_the_operating_point_is_chosen_on_validation_and_told(finetuned, tmp_pat
         ({"class_notes": str(tmp_path / "none.csv")}, "takes a CSV with the columns"),
     ):
         with pytest.raises(UsageError, match=message):
-            facts_of(run, names, **given)
+            build_demo_metadata(run, names, **given)
 
 
 def test_a_space_runs_without_hf_mae(finetuned, toy, tmp_path):
@@ -315,9 +317,9 @@ def test_a_space_runs_without_hf_mae(finetuned, toy, tmp_path):
 
     image, expected = surest(finetuned(), toy)
     port = free_port()
-    with hub_stand_in.running() as (server, url):
-        env = hub_stand_in.environment(url, tmp_path)
-        name = f"{hub_stand_in.USER}/polyps"
+    with fake_hub.run_fake_hub() as (server, url):
+        env = fake_hub.hub_environment(url, tmp_path)
+        name = f"{fake_hub.USER}/polyps"
         done = run_cli("push", finetuned(), "--repo_id", name, "--demo", env=env)
         assert f"The page is at {url}/spaces/{name}" in done.stderr
         (files,) = server.repos[f"spaces/{name}"]

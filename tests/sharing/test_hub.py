@@ -11,8 +11,8 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 from support.cli_process import run_cli
-from support.hub_stand_in import USER, StandIn, environment, running
-from support.training import flags
+from support.fake_hub import USER, FakeHub, hub_environment, run_fake_hub
+from support.training import pretrain_flags
 
 from hf_mae.cli.main import main
 
@@ -35,15 +35,15 @@ def small(runs):
 @pytest.fixture(scope="module")
 def stand_in(tmp_path_factory):
     """The stand-in, and the environment of a user who is logged in to it."""
-    with running() as (server, url):
-        yield server, environment(url, tmp_path_factory.mktemp("hub"))
+    with run_fake_hub() as (server, url):
+        yield server, hub_environment(url, tmp_path_factory.mktemp("hub"))
 
 
 @pytest.fixture
 def hub(stand_in):
     """The same, with nothing on the Hub and nothing downloaded from it."""
     server, env = stand_in
-    vars(server).update(vars(StandIn()))
+    vars(server).update(vars(FakeHub()))
     shutil.rmtree(env["HF_HOME"], ignore_errors=True)
     return server, env
 
@@ -69,7 +69,7 @@ def test_push_in_one_commit_and_use_it_from_there(runs, hub, toy, pooling, tmp_p
     assert ".eval_results/hf_mae.yaml" not in files, "the data is none of the Hub's"
     assert f'pipeline("image-classification", model="{name}")' in card.text
     assert f'model="{run.name}"' in (run / "README.md").read_text()  # the run's own card stays
-    assert "POST /api/validate-yaml" in server.asked  # the Hub's own judgement of the card
+    assert "POST /api/validate-yaml" in server.requests  # the Hub's own judgement of the card
     image = toy / "labelled" / "test" / "ring" / "ring_000.jpg"
     # The card's own snippet, as somebody copies it.
     (snippet,) = re.findall(r"```python\n(.*?)```", card.text, flags=re.DOTALL)
@@ -88,7 +88,7 @@ def test_push_in_one_commit_and_use_it_from_there(runs, hub, toy, pooling, tmp_p
 def test_scores_on_a_data_set_of_the_hub_are_told_in_its_format(small, tmp_path):
     from huggingface_hub import parse_eval_result_entries
 
-    from hf_mae.reporting.model_card import on_hub
+    from hf_mae.reporting.model_card import parse_hub_id
     from hf_mae.sharing import hub as sharing
 
     run = tmp_path / "run"
@@ -99,8 +99,8 @@ def test_scores_on_a_data_set_of_the_hub_are_told_in_its_format(small, tmp_path)
     entries = parse_eval_result_entries(yaml.safe_load(sharing._eval_results(run)))
     found = {(entry.dataset_id, entry.task_id, entry.notes): entry.value for entry in entries}
     assert found["someone/polyps", "test", "macro F1, test"] == round(values["test"]["macro_f1"], 6)
-    assert on_hub("facebook/vit-mae-base") == "facebook/vit-mae-base"
-    assert on_hub("./a/b") is on_hub("checkpoint.pth") is on_hub(str(run)) is None
+    assert parse_hub_id("facebook/vit-mae-base") == "facebook/vit-mae-base"
+    assert parse_hub_id("./a/b") is parse_hub_id("checkpoint.pth") is parse_hub_id(str(run)) is None
 
 
 def python(code, *argv, env, cwd=None):
@@ -120,7 +120,7 @@ def test_an_existing_repository_is_left_alone_unless_asked(small, hub):
     done = run_cli("push", small, "--repo_id", name, env=env, status=1)
     assert f"{name} exists already, with {len(before)} files" in done.stderr and len(server.repos[name]) == 1
     (small / "all_results.json").write_text((small / "all_results.json").read_text() + "\n")
-    run_cli("push", small, "--repo_id", name, "--update", "--leave_out", "predictions_*.csv", env=env)
+    run_cli("push", small, "--repo_id", name, "--update", "--ignore_patterns", "predictions_*.csv", env=env)
     assert len(server.repos[name]) == 2 and server.files(name)["all_results.json"].endswith(b"\n\n")
 
 
@@ -146,9 +146,9 @@ def test_what_stands_in_the_way_is_one_sentence_and_nothing_is_done(small, hub, 
         ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "cannot be reached"),
     ):
         once = "HF_TOKEN" not in change
-        done = run_cli("push", small, "--repo_id", f"{USER}/none", env=env | change, status=1, once=once)
+        done = run_cli("push", small, "--repo_id", f"{USER}/none", env=env | change, status=1, unique_env=once)
         assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
-    server.may_write = False
+    server.has_write_access = False
     done = run_cli("push", small, "--repo_id", f"{USER}/none", env=env, status=1)
     assert f"may not write to {USER}/none" in done.stderr
     done = run_cli("push", toy, "--repo_id", f"{USER}/none", env=env, status=1)
@@ -172,7 +172,7 @@ def test_push_to_hub_looks_first_and_pushes_the_whole_run(tiny_pth, toy, hub, tm
 
 def test_a_pretrained_model_is_pushed_and_fine_tuned_from_there(toy, hub, tmp_path):
     server, env = hub
-    run_cli("pretrain", *flags(toy, tmp_path / "mae", max_steps=1))
+    run_cli("pretrain", *pretrain_flags(toy, tmp_path / "mae", max_steps=1))
     run_cli("push", tmp_path / "mae", "--repo_id", f"{USER}/mae", env=env)
     shutil.rmtree(tmp_path / "mae")
     data = shutil.copytree(toy / "labelled", tmp_path / "data")

@@ -15,8 +15,8 @@ from support.cli_process import run_cli
 from support.paths import ROOT
 from transformers import AutoModelForImageClassification, ViTImageProcessor, pipeline
 
-from hf_mae.conversion import reference_image_processor
-from hf_mae.data.opening import read_rgb
+from hf_mae.conversion import mae_image_processor
+from hf_mae.data.image_io import read_rgb
 
 EXAMPLE = ROOT / "hf_mae" / "sharing" / "onnx_example.py"
 
@@ -85,7 +85,7 @@ def test_mistakes_of_the_user(finetuned, tmp_path):
 def test_the_example_shows_the_model_the_pixels_of_the_pipeline(tmp_path, monkeypatch, kind, size, mode):
     """Both kinds of processors, odd sizes, 16 bits, and a photograph on its side."""
     if kind == "cropped":
-        processor = reference_image_processor(32)
+        processor = mae_image_processor(32)
     else:
         processor = ViTImageProcessor(size={"height": 32, "width": 32}, resample=2, do_convert_rgb=True)
     processor.save_pretrained(tmp_path)

@@ -6,10 +6,10 @@ import pytest
 import yaml
 from datasets import ClassLabel, load_dataset
 from support.cli_process import run_cli
-from support.hub_stand_in import USER, environment, running
+from support.fake_hub import USER, hub_environment, run_fake_hub
 
 from hf_mae import load_image_folder, push_dataset
-from hf_mae.sharing import data_sets
+from hf_mae.sharing import dataset_export
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def rows_of(splits):
 
 
 def test_what_is_written_is_what_was_read(toy, patients, tmp_path, monkeypatch):
-    monkeypatch.setattr(data_sets, "SHARD", 20_000)
+    monkeypatch.setattr(dataset_export, "SHARD_BYTES", 20_000)
     out = tmp_path / "set"
     where = push_dataset(data_dir=str(toy / "labelled"), manifest=str(patients), output_dir=str(out))
     assert where == str(out) and len(list(out.glob("data/train-*-of-*.parquet"))) > 1
@@ -46,7 +46,7 @@ def test_what_is_written_is_what_was_read(toy, patients, tmp_path, monkeypatch):
         assert all(one["image"].tobytes() == two["image"].tobytes() for one, two in zip(before[split], after[split]))
     stock = load_dataset(str(out), cache_dir=str(tmp_path / "cache"))
     assert isinstance(stock["train"].features["label"], ClassLabel) and set(stock) == set(before)
-    files = [row["image"]["bytes"] for row in stock["test"].cast_column("image", data_sets.Image(decode=False))]
+    files = [row["image"]["bytes"] for row in stock["test"].cast_column("image", dataset_export.Image(decode=False))]
     assert files == [(toy / "labelled" / name).read_bytes() for name in before["test"]["file_name"]]
 
 
@@ -67,8 +67,8 @@ def test_the_card_counts_images_and_patients(toy, patients, tmp_path):
 
 
 def test_it_is_pushed_in_one_commit(toy, tmp_path):
-    with running() as (server, url):
-        env = environment(url, tmp_path)
+    with run_fake_hub() as (server, url):
+        env = hub_environment(url, tmp_path)
         done = run_cli("push-dataset", toy / "labelled", "--repo_id", f"{USER}/polyps", "--private", env=env)
         assert f"is at {url}/datasets/{USER}/polyps" in done.stdout and "No patients are known" in done.stderr
         (files,) = server.repos[f"datasets/{USER}/polyps"]
@@ -81,6 +81,6 @@ def test_it_is_pushed_in_one_commit(toy, tmp_path):
 def test_what_datasets_cannot_decode_is_not_pushed(toy, tmp_path):
     splits = load_image_folder(str(toy / "labelled"))
     splits["test"] = splits["test"].map(lambda row, i: {"file_name": f"{i}.dcm"}, with_indices=True)
-    with pytest.raises(data_sets.UsageError, match="does not decode 0.dcm"):
-        data_sets.write_data_set(splits, tmp_path / "out", "polyps", {}, overwrite=False)
+    with pytest.raises(dataset_export.UsageError, match="does not decode 0.dcm"):
+        dataset_export.write_parquet_dataset(splits, tmp_path / "out", "polyps", {}, overwrite=False)
     assert not (tmp_path / "out").exists()

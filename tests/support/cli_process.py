@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from support.paths import ROOT
-from support.sketches import are_sketched, sketched
+from support.stub_figures import is_using_stub_figures, use_stub_figures
 
 IMPORTS = [
     "support.cli_process",
@@ -22,15 +22,15 @@ IMPORTS = [
     "hf_mae.workflows.finetune",
     "hf_mae.workflows.evaluate",
 ]
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(IMPORTS)
+FORK_CONTEXT = multiprocessing.get_context("forkserver")
+FORK_CONTEXT.set_forkserver_preload(IMPORTS)
 
 
-def forked_cli(argv: list[str] | str, cwd: str, folder: str, sketches: bool) -> None:
+def run_in_fork(argv: list[str] | str, cwd: str, folder: str, stub_figures: bool) -> None:
     """Runs it, or a program in Python, in `cwd`, with `stdout` and `stderr` in files of `folder`.
 
     Args:
-        sketches: whether figures are empty.
+        stub_figures: whether figures are empty.
     """
     for name, number in (("stdout", 1), ("stderr", 2)):
         os.dup2(os.open(Path(folder) / name, os.O_WRONLY | os.O_CREAT), number)
@@ -40,7 +40,7 @@ def forked_cli(argv: list[str] | str, cwd: str, folder: str, sketches: bool) -> 
     from hf_mae.cli.main import main
 
     torch.set_num_threads(1)
-    sketched(sketches)
+    use_stub_figures(stub_figures)
     if isinstance(argv, str):
         exec(argv, {"__name__": "__main__"})
         sys.exit()
@@ -48,11 +48,11 @@ def forked_cli(argv: list[str] | str, cwd: str, folder: str, sketches: bool) -> 
     sys.exit(main(argv))
 
 
-class Parent:
+class PreloadedProcess:
     """A process with an environment of its own that has imported what `hf-mae` imports, and forks a process for each
     command, one after the other."""
 
-    running: "Parent | None" = None  # one is enough: tests of one environment follow each other
+    running: "PreloadedProcess | None" = None  # one is enough: tests of one environment follow each other
 
     def __init__(self, env: dict[str, str]):
         self.env = env
@@ -62,7 +62,7 @@ class Parent:
         self.process = subprocess.Popen(command, **pipes, env=os.environ | settings, cwd=ROOT.parent, text=True)
 
     @classmethod
-    def of(cls, env: dict[str, str]) -> "Parent":
+    def get(cls, env: dict[str, str]) -> "PreloadedProcess":
         if cls.running is None or cls.running.env != env:
             cls.stop()
             cls.running = cls(env)
@@ -80,11 +80,11 @@ class Parent:
         return int(self.process.stdout.readline())
 
 
-atexit.register(Parent.stop)
+atexit.register(PreloadedProcess.stop)
 
 
 def serve() -> None:
-    """What a `Parent` does: lines of [command, env] from stdin, exit statuses to stdout."""
+    """What a `PreloadedProcess` does: lines of [command, env] from stdin, exit statuses to stdout."""
     import importlib
 
     for name in IMPORTS:
@@ -94,31 +94,31 @@ def serve() -> None:
         command, env = json.loads(line)
         os.environ |= env
         os.environ.pop("PYTHONPATH", None)  # of this process alone
-        child = multiprocessing.get_context("fork").Process(target=forked_cli, args=command)
+        child = multiprocessing.get_context("fork").Process(target=run_in_fork, args=command)
         child.start()
         child.join()
         print(child.exitcode, file=answers, flush=True)
 
 
-def in_parent_of(env: dict[str, str]) -> bool:
+def can_preload(env: dict[str, str]) -> bool:
     """Whether an environment is one that packages read, when they are imported or later: not of Python itself."""
     return all(name.startswith("HF_") for name in env)
 
 
 def run_cli(
-    *argv: str, status: int = 0, env: dict | None = None, cwd: Path | None = None, once: bool = False
+    *argv: str, status: int = 0, env: dict | None = None, cwd: Path | None = None, unique_env: bool = False
 ) -> subprocess.CompletedProcess:
     """Runs `hf-mae ARGV` as a user would, and expects this exit status, never a traceback, and no word of DeepSpeed.
 
     Args:
-        once: no other command has this environment.
+        unique_env: no other command has this environment.
     """
     argv, cwd = [str(word) for word in argv], cwd or ROOT.parent
-    if env and (once or not in_parent_of(env)):
+    if env and (unique_env or not can_preload(env)):
         command, environment = [sys.executable, "-m", "hf_mae", *argv], os.environ | {"OMP_NUM_THREADS": "1"} | env
         done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
     else:
-        done = _forked(argv, cwd, env or {})
+        done = _run_forked(argv, cwd, env or {})
     assert done.returncode == status, done.stdout + done.stderr
     assert "Traceback" not in done.stderr, done.stderr
     assert "real_accelerator" not in done.stdout + done.stderr, "DeepSpeed looks for a device, and is not asked for"
@@ -127,18 +127,18 @@ def run_cli(
 
 def run_python(code: str, cwd: Path) -> subprocess.CompletedProcess:
     """Runs a program in Python, as a user would who had imported what `hf-mae` imports."""
-    return _forked(code, cwd, {})
+    return _run_forked(code, cwd, {})
 
 
-def _forked(argv: list[str] | str, cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess:
+def _run_forked(argv: list[str] | str, cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess:
     """What becomes of `forked_cli` in a fork of the process that has this environment."""
     with tempfile.TemporaryDirectory() as folder:
-        command = (argv, str(cwd), folder, are_sketched())
+        command = (argv, str(cwd), folder, is_using_stub_figures())
         if env:
             of_imports = {name: value for name, value in env.items() if name != "HF_TOKEN"}
-            code = Parent.of(of_imports).run(command, env)
+            code = PreloadedProcess.get(of_imports).run(command, env)
         else:
-            process = FORKS.Process(target=forked_cli, args=command)
+            process = FORK_CONTEXT.Process(target=run_in_fork, args=command)
             process.start()
             process.join()
             code = process.exitcode

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from hf_mae import FinetuningArguments, MaeFinetuner, build_classifier, pretrain
-from hf_mae.compat.torch import leave_together
-from hf_mae.training.engines import optimizer_settings
+from hf_mae.compat.torch import exit_all_ranks
+from hf_mae.training.optimizer_check import read_optimizer_settings
 from support.models import TINY, TensorItems
 
 
@@ -25,7 +25,7 @@ def run(checkpoint: str, data: str, pooling: str, out: str, soft: bool = False, 
         arguments: of `FinetuningArguments`, and `goes_on_with`, a checkpoint to go on with in `out`.
     """
     if (checkpoint_of_another := arguments.pop("goes_on_with", None)) is not None:
-        resume = copied(Path(checkpoint_of_another), Path(out))
+        resume = copy_checkpoint(Path(checkpoint_of_another), Path(out))
     torch.manual_seed(0)
     model = build_classifier(checkpoint, pooling=pooling, num_labels=5, **TINY)
     given = load_file(data)
@@ -41,10 +41,10 @@ def run(checkpoint: str, data: str, pooling: str, out: str, soft: bool = False, 
     defaults |= {"class_weights": [1.0, 2.0, 0.5, 1.5, 3.0], "smoothing": 0.0, "disable_tqdm": True}
     args = FinetuningArguments(output_dir=out, **(defaults | {"save_strategy": "no"} | arguments))
     trainer = MaeFinetuner(model=model, args=args, train_dataset=items, eval_dataset=held_out)
-    counted = Counted()
+    counted = UpdateCounter()
     trainer.add_callback(counted)
     trainer.train(resume_from_checkpoint=resume)
-    settings = optimizer_settings(trainer.accelerator.unwrap_model(trainer.model), trainer.optimizer)
+    settings = read_optimizer_settings(trainer.accelerator.unwrap_model(trainer.model), trainer.optimizer)
     predicted = trainer.predict(held_out)
     trainer.save_model()
     if trainer.is_world_process_zero():
@@ -56,7 +56,7 @@ def run(checkpoint: str, data: str, pooling: str, out: str, soft: bool = False, 
         (Path(out) / "facts.json").write_text(json.dumps(facts))
 
 
-class Counted(TrainerCallback):
+class UpdateCounter(TrainerCallback):
     """Counts the updates that this process makes."""
 
     updates = 0
@@ -65,7 +65,7 @@ class Counted(TrainerCallback):
         self.updates += 1
 
 
-def copied(checkpoint: Path, folder: Path) -> str:
+def copy_checkpoint(checkpoint: Path, folder: Path) -> str:
     """Copies a checkpoint into another folder, once for all processes."""
     target = folder / checkpoint.name
     if os.environ.get("RANK", "0") == "0":
@@ -81,4 +81,4 @@ if __name__ == "__main__":
             pretrain(**options["pretrain"], output_dir=options["out"])
         else:
             run(**options)
-    leave_together(0)
+    exit_all_ranks(0)

@@ -31,7 +31,7 @@ def load_script(name: str) -> ModuleType:
     return module
 
 
-def install(*packages: str) -> None:
+def install_debian_packages(*packages: str) -> None:
     """Debian's packages, or a skipped test."""
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         pytest.skip(f"{', '.join(packages)} can only be installed by root on Debian")

@@ -26,7 +26,7 @@ HYPERKVASIR_TREE = {
 }
 
 
-def jpeg() -> bytes:
+def make_jpeg() -> bytes:
     content = io.BytesIO()
     Image.new("RGB", (8, 8), (150, 60, 60)).save(content, "JPEG")
     return content.getvalue()
@@ -35,7 +35,7 @@ def jpeg() -> bytes:
 def make_hyperkvasir(root: Path, splits: Path) -> Path:
     where = {name: f"labeled-images/{tree}/{name}" for tree, names in HYPERKVASIR_TREE.items() for name in names}
     folders = BENCHMARKS["hyperkvasir-23"].folders
-    content = jpeg()
+    content = make_jpeg()
     for row in csv.DictReader(open(splits / "hyperkvasir/2_fold_split.csv"), delimiter=";"):
         name = row["class-name"]
         path = root / where[folders.get(name, name)] / row["file-name"]
@@ -49,7 +49,7 @@ def make_hyperkvasir(root: Path, splits: Path) -> Path:
 
 
 def make_gastrovision(root: Path, splits: Path) -> Path:
-    content = jpeg()
+    content = make_jpeg()
     for row in csv.DictReader(open(splits / "gastrovision/GastroVision_metadata.csv")):
         path = root / row["Class"] / row["Filename"]
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,18 +57,18 @@ def make_gastrovision(root: Path, splits: Path) -> Path:
     return root
 
 
-def official(shared_data: Path, name: str) -> list[str]:
+def list_official_split_files(shared_data: Path, name: str) -> list[str]:
     """Copies of a benchmark's official CSVs."""
     stem = name.split("-11")[0].rsplit("-", 1)[0] if "-11" not in name else "kvasir_capsule"
     folder = shared_data / "splits" / stem.replace("-", "_")
     return [str(folder / file.name) for file in BENCHMARKS[name].split_files]
 
 
-def linked(root: Path, names: list[str]) -> Path:
+def make_linked_tree(root: Path, names: list[str]) -> Path:
     """A tree of these files, which are all one small image."""
     root.mkdir(parents=True, exist_ok=True)
     image = root / "one_image"
-    image.write_bytes(jpeg())
+    image.write_bytes(make_jpeg())
     for name in names:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def linked(root: Path, names: list[str]) -> Path:
 def make_gastrohun(root: Path, splits: Path) -> Path:
     with open(splits / "gastrohun/image_classification.csv", newline="") as file:
         names = [f"Labeled Images/{row['num patient']}/{row['filename']}" for row in csv.DictReader(file)]
-    return linked(root, names)
+    return make_linked_tree(root, names)
 
 
 def make_kvasir_capsule(root: Path, splits: Path) -> Path:
@@ -91,7 +91,7 @@ def make_kvasir_capsule(root: Path, splits: Path) -> Path:
             for row in csv.DictReader(file):
                 names[row["filename"]] = folders.get(row["label"], row["label"])
     others = [f"labelled_images/Polyp/{'0' * 16}_{number}.jpg" for number in range(55)]
-    return linked(root, [f"labelled_images/{folder}/{name}" for name, folder in names.items()] + others)
+    return make_linked_tree(root, [f"labelled_images/{folder}/{name}" for name, folder in names.items()] + others)
 
 
 def make_limuc(root: Path, splits: Path) -> Path:
@@ -103,4 +103,4 @@ def make_limuc(root: Path, splits: Path) -> Path:
     for number in range(1686):
         names.append(f"test_set/Mayo {number % 4}/UC_patient_{1000 + number // 20}_{number}.bmp")
     copies = [f"patient_based_classified_images/1/{Path(name).parent.name}/{Path(name).name}" for name in names]
-    return linked(root, names + copies)
+    return make_linked_tree(root, names + copies)

@@ -1,6 +1,6 @@
 """Flags of tiny trainings."""
 
-TINY = {
+TINY_SETTINGS = {
     "hidden_size": 48,
     "num_hidden_layers": 2,
     "num_attention_heads": 3,
@@ -15,7 +15,7 @@ TINY = {
 }
 
 
-def flags(toy, out, **more):
+def pretrain_flags(toy, out, **more):
     """Of `hf-mae pretrain`, from scratch."""
-    settings = {"data_dir": toy / "unlabelled", "output_dir": out} | TINY | more
+    settings = {"data_dir": toy / "unlabelled", "output_dir": out} | TINY_SETTINGS | more
     return [word for name, value in settings.items() for word in (f"--{name}", str(value))]

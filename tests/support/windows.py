@@ -23,20 +23,20 @@ POSIX_NAMES = {
 }
 
 
-def modules() -> list[str]:
+def list_modules() -> list[str]:
     """Every module of the package; the example for ONNX is a program."""
     found = [item.name for item in pkgutil.walk_packages(hf_mae.__path__, "hf_mae.")]
     return [name for name in found if not name.endswith(("__main__", "onnx_example"))]
 
 
 def import_all() -> list[str]:
-    names = modules()
+    names = list_modules()
     for name in names:
         importlib.import_module(name)
     return names
 
 
-def take_posix_away() -> None:
+def remove_posix_names() -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "hf_mae"]:
         del sys.modules[name]
     for name in POSIX_MODULES:
@@ -59,16 +59,16 @@ def take_posix_away() -> None:
 
 def main(folder: Path) -> None:
     import_all()
-    take_posix_away()
+    remove_posix_names()
     names = import_all()
     from hf_mae.cli.main import main as command
     from hf_mae.errors import UsageError
-    from hf_mae.files.locks import sole_writer
-    from hf_mae.files.writing import write_text
+    from hf_mae.files.atomic import write_text
+    from hf_mae.files.locks import exclusive_lock
 
-    with sole_writer(folder):
+    with exclusive_lock(folder):
         try:
-            with sole_writer(folder):
+            with exclusive_lock(folder):
                 pass
         except UsageError as error:
             print(error)

@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 
 from hf_mae import FinetuningArguments, MaeFinetuner, build_classifier
 from hf_mae.errors import UsageError
-from hf_mae.training.averaging import WeightAverage
+from hf_mae.training.weight_averaging import WeightAverage
 
 
 def test_the_arithmetic():
@@ -25,10 +25,10 @@ def test_the_arithmetic():
         expected = steps[-1] * expected + (1 - steps[-1]) * model.weight.detach()
     assert steps[0] == 2 / 11 and steps[-1] == 0.5
     trained = model.weight.detach().clone()
-    with average.in_use():
+    with average.swap_in():
         torch.testing.assert_close(model.weight.detach(), expected)
     assert torch.equal(model.weight, trained)
-    average.stay()
+    average.copy_to_model()
     torch.testing.assert_close(model.weight.detach(), expected)
 
 
@@ -59,7 +59,7 @@ class Followed(TrainerCallback):
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
         self.updates += 1
-        decay = min(args.ema, (1 + self.updates) / (10 + self.updates))
+        decay = min(args.ema_decay, (1 + self.updates) / (10 + self.updates))
         for name, parameter in model.named_parameters():
             self.average[name] = decay * self.average[name] + (1 - decay) * parameter.detach()
 
@@ -94,10 +94,10 @@ def test_going_on_from_any_checkpoint_is_bit_equal(trainer_of, tmp_path):
         again.train(resume_from_checkpoint=checkpoint if checkpoint is True else str(checkpoint))
         for one, two in zip(whole.model.parameters(), again.model.parameters()):
             assert torch.equal(one, two)
-    with pytest.raises(UsageError, match="was saved with --ema: a run goes on as it began"):
+    with pytest.raises(UsageError, match="was saved with --ema_decay: a run goes on as it began"):
         trainer_of(ema=None).train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-6"))
     (tmp_path / "run" / "checkpoint-6" / "average.safetensors").unlink()
-    with pytest.raises(UsageError, match="was saved without --ema"):
+    with pytest.raises(UsageError, match="was saved without --ema_decay"):
         trainer_of().train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-6"))
 
 
@@ -181,9 +181,9 @@ def test_a_run_says_that_its_weights_are_averages(tiny_pth, toy, tmp_path):
         "output_dir": str(tmp_path / "run"),
     }
     record = finetune(**flags, num_train_epochs=1, ema=0.99, per_device_train_batch_size=20, disable_tqdm=True)
-    assert record.selection.sentence.endswith("They are averages over the updates (--ema 0.99).")
+    assert record.selection.sentence.endswith("They are averages over the updates (--ema_decay 0.99).")
     assert "ema: 0.99" in (tmp_path / "run" / "recipe.yaml").read_text()
     flags |= {"output_dir": str(tmp_path / "last")}
     record = finetune(**flags, num_train_epochs=2, average_last=2, per_device_train_batch_size=20, disable_tqdm=True)
     assert record.selection.sentence.endswith("the mean of those at the end of the last 2 epochs (--average_last 2).")
-    assert record.selection.chosen_on is None
+    assert record.selection.selection_split is None

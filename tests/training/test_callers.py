@@ -12,10 +12,10 @@ from support.models import TINY, TensorItems, tiny_pretrainer
 from transformers import ViTMAEForPreTraining
 
 from hf_mae import FinetuningArguments, MaeFinetuner, MaePretrainer, PretrainingArguments, build_classifier
-from hf_mae.compat.transformers import attention_of
+from hf_mae.compat.transformers import get_attn_implementation
 from hf_mae.data import image_processor
 from hf_mae.errors import UsageError
-from hf_mae.training.pretrainer import FIXED_POSITIONS
+from hf_mae.training.pretrainer import FIXED_POSITION_EMBEDDINGS
 
 QUIET = {"use_cpu": True, "report_to": "none", "disable_tqdm": True, "save_strategy": "no", "warmup_epochs": 0}
 
@@ -39,7 +39,7 @@ def state_of(model) -> dict:
     """Everything of a model but its weights: configuration, modules, what is trained, attention."""
     return {
         "config": model.config.to_dict() | {"use_cache": None},  # which the stock Trainer sets
-        "attention": attention_of(model),
+        "attention": get_attn_implementation(model),
         "trained": {name: parameter.requires_grad for name, parameter in model.named_parameters()},
         "modules": {name: type(module) for name, module in model.named_modules()},
         "own": sorted(key for key in vars(model) if not key.startswith("_")),
@@ -142,14 +142,14 @@ def pretraining(out, **more):
 def test_fixed_positions_stay_fixed_whatever_made_them_trainable(data, tmp_path):
     tiny_pretrainer().save_pretrained(tmp_path / "source")
     model = ViTMAEForPreTraining.from_pretrained(tmp_path / "source")
-    for name in FIXED_POSITIONS:  # as from_pretrained of transformers 5.24 leaves them
+    for name in FIXED_POSITION_EMBEDDINGS:  # as from_pretrained of transformers 5.24 leaves them
         model.get_parameter(name).requires_grad_(True)
     before, state = {name: value.clone() for name, value in model.state_dict().items()}, copy.deepcopy(state_of(model))
     trainer = MaePretrainer(model=model, args=pretraining(tmp_path), train_dataset=data)
     assert state_of(model) == state
     trainer.train()
     moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
-    assert not moved & set(FIXED_POSITIONS) and "decoder.decoder_pred.weight" in moved
+    assert not moved & set(FIXED_POSITION_EMBEDDINGS) and "decoder.decoder_pred.weight" in moved
     assert state_of(model)["trained"] == state["trained"]
 
 

@@ -122,7 +122,7 @@ def test_an_ensemble_becomes_one_stock_model(finetuned, tiny_pth, toy, tmp_path,
     assert "missing: teacher" in run_cli("distill", status=2).stderr.replace("--", "")
     # With another share held out, the teacher has seen what judges the student.
     flags = {"model_name_or_path": str(tiny_pth), "data_dir": str(toy / "labelled"), "teacher": str(tmp_path / "both")}
-    flags |= {"per_device_train_batch_size": 20, "num_train_epochs": 1, "disable_tqdm": True, "select_on": 0.2}
+    flags |= {"per_device_train_batch_size": 20, "num_train_epochs": 1, "disable_tqdm": True, "selection_fraction": 0.2}
     with caplog.at_level(logging.WARNING):
         finetune(**flags, output_dir=str(tmp_path / "other"))
     assert "was trained on images that judge this model" in caplog.text

@@ -16,15 +16,15 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from support.launching import free_port
+from support.distributed_runs import free_port
 from support.models import TINY
 from support.paths import ROOT
 from transformers import AutoModelForImageClassification, ViTMAEForPreTraining
 
 from hf_mae import FinetuningArguments, MaeFinetuner, build_classifier, parameter_groups
 from hf_mae.errors import UsageError
-from hf_mae.training.checkpoints import Launch, check_resumable
-from hf_mae.training.engines import differing_settings, optimizer_settings
+from hf_mae.training.optimizer_check import find_optimizer_mismatches, read_optimizer_settings
+from hf_mae.training.resume import Launch, check_resumable
 
 pytestmark = [pytest.mark.slow, pytest.mark.launch]
 TOLERANCE = 1e-5
@@ -267,11 +267,11 @@ def test_an_optimizer_that_lost_its_groups_is_an_error(start, tmp_path):
 def test_settings_that_differ_are_named():
     asked = {"a": {"lr": 1e-3, "weight_decay": 0.05}, "b": {"lr": 5e-4, "weight_decay": 0.0}}
     found = {name: row | {"lr": row["lr"] / 2, "initial_lr": row["lr"]} for name, row in asked.items()}
-    assert differing_settings(asked, found, 0.5) == []
-    assert differing_settings(asked, found, 1.0)[0] == "a has lr 0.0005 in place of 0.001"
+    assert find_optimizer_mismatches(asked, found, 0.5) == []
+    assert find_optimizer_mismatches(asked, found, 1.0)[0] == "a has lr 0.0005 in place of 0.001"
     found["b"]["weight_decay"] = 0.05
-    assert differing_settings(asked, found, 0.5) == ["b has weight_decay 0.05 in place of 0"]
-    assert differing_settings(asked, {"a": found["a"]}, 0.5) == ["b is not in the optimizer"]
+    assert find_optimizer_mismatches(asked, found, 0.5) == ["b has weight_decay 0.05 in place of 0"]
+    assert find_optimizer_mismatches(asked, {"a": found["a"]}, 0.5) == ["b is not in the optimizer"]
 
 
 def test_zero_groups_are_read_by_name():
@@ -284,4 +284,4 @@ def test_zero_groups_are_read_by_name():
         fp16_groups=[[model.bias], [model.weight]], sub_group_to_group_id={0: 1, 1: 0}, optimizer=inner
     )
     for optimizer in (two, three):
-        assert optimizer_settings(model, optimizer) == {"weight": groups[0], "bias": groups[1]}
+        assert read_optimizer_settings(model, optimizer) == {"weight": groups[0], "bias": groups[1]}

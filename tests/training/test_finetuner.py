@@ -5,7 +5,7 @@ import torch
 from support.models import TensorItems
 
 from hf_mae import FinetuningArguments, MaeFinetuner, build_classifier, load_image_folder
-from hf_mae.data import TrainingImages, image_processor, training_transform
+from hf_mae.data import TrainDataset, image_processor, training_transform
 from hf_mae.errors import UsageError
 
 
@@ -54,7 +54,7 @@ def test_a_data_set_of_images_is_prepared_by_the_processor(tiny_pth, toy, tmp_pa
         eval_dataset=splits["validation"],
         processing_class=processor,
     )
-    ours = TrainingImages(splits["train"], training_transform(family, 32, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)))
+    ours = TrainDataset(splits["train"], training_transform(family, 32, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)))
     assert torch.equal(trainer.train_dataset[3]["pixel_values"], ours[3]["pixel_values"])
     trainer.train()
     assert trainer.evaluate()["eval_loss"] > 0

@@ -14,7 +14,7 @@ from hf_mae import (
     build_pretrainer,
     parameter_groups,
 )
-from hf_mae.conversion.names import to_transformers
+from hf_mae.conversion.key_mapping import to_transformers_state_dict
 
 TOLERANCE = 1e-5
 CASES = ["gap_smoothing", "cls_weighted"]
@@ -99,7 +99,9 @@ def test_parameter_groups_equal_the_reference(golden, golden_json, name):
     theirs = {}
     for group in case["groups"]:
         shapes = {key: torch.zeros(144 if "qkv" in key else 1) for key in group["params"]}
-        theirs[round(group["lr_scale"], 12), group["weight_decay"]] = set(to_transformers(shapes, target).tensors)
+        theirs[round(group["lr_scale"], 12), group["weight_decay"]] = set(
+            to_transformers_state_dict(shapes, target).tensors
+        )
     assert ours == theirs
 
 
@@ -126,15 +128,18 @@ def test_pretraining_equals_the_reference(golden, golden_json, tmp_path):
 
 
 def test_pretraining_decays_what_the_reference_decays(golden, golden_json):
-    from hf_mae.training.layer_decay import pretraining_groups
+    from hf_mae.training.layer_decay import pretraining_parameter_groups
 
     case = golden_json["pretrain_cases"]["pretrain_normpix"]
     model = build_pretrainer(golden / "checkpoint-399.pth", **TINY, **TINY_DECODER)
     names = {id(parameter): key for key, parameter in model.named_parameters()}
-    ours = {g["weight_decay"] > 0: {names[id(p)] for p in g["params"]} for g in pretraining_groups(model, 1.0, 0.05)}
+    ours = {
+        g["weight_decay"] > 0: {names[id(p)] for p in g["params"]}
+        for g in pretraining_parameter_groups(model, 1.0, 0.05)
+    }
     for decays, key in ((True, "weight_decay"), (False, "no_weight_decay")):
         shapes = {n: torch.zeros(144 if "qkv" in n else 1) for n in case[key]}
-        assert ours[decays] == set(to_transformers(shapes, "pretraining").tensors)
+        assert ours[decays] == set(to_transformers_state_dict(shapes, "pretraining").tensors)
 
 
 @pytest.mark.parametrize("batch, accumulation", [(4, 2), (2, 4)])

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from support.launching import free_port
+from support.distributed_runs import free_port
 from support.paths import ROOT
 
 pytestmark = [

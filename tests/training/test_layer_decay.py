@@ -6,7 +6,7 @@ from support.models import TINY, TensorItems
 from torch import nn
 
 from hf_mae import FinetuningArguments, MaeFinetuner, build_classifier, parameter_groups
-from hf_mae.training.layer_decay import layer_of
+from hf_mae.training.layer_decay import get_layer_id
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
@@ -35,10 +35,10 @@ def test_frozen_parameters_are_in_no_group(tiny_pth):
 
 
 def test_layers_of_backbone_and_classifier_names():
-    assert layer_of("vit.embeddings.cls_token", 12) == 0
-    assert layer_of("beit.layers.11.mlp.fc2.bias", 12) == 12
-    assert layer_of("layers.3.attention.q_proj.weight", 12) == 4
-    assert layer_of("beit.pooler.layernorm.weight", 12) == layer_of("classifier.bias", 12) == 13
+    assert get_layer_id("vit.embeddings.cls_token", 12) == 0
+    assert get_layer_id("beit.layers.11.mlp.fc2.bias", 12) == 12
+    assert get_layer_id("layers.3.attention.q_proj.weight", 12) == 4
+    assert get_layer_id("beit.pooler.layernorm.weight", 12) == get_layer_id("classifier.bias", 12) == 13
 
 
 @pytest.mark.parametrize("warmup", [0.0, 0.5, 1.3])

@@ -11,7 +11,7 @@ from hf_mae.training.losses import (
     balanced_class_weights,
     cross_entropy_sum,
     focal_sum,
-    label_weight,
+    label_weight_sum,
     log_prior,
     ordinal_sum,
 )
@@ -22,7 +22,7 @@ WEIGHT = torch.tensor([0.2, 1.0, 3.0, 0.5, 2.0])
 
 
 def mean(labels, weight=None, smoothing=0.0):
-    return cross_entropy_sum(LOGITS, labels, weight, smoothing) / label_weight(labels, weight)
+    return cross_entropy_sum(LOGITS, labels, weight, smoothing) / label_weight_sum(labels, weight)
 
 
 def test_smoothing_is_timms():

@@ -8,7 +8,14 @@ import subprocess
 import sys
 
 import pytest
-from support.launching import assert_same_weights, environment, flags, free_port, has_checkpoint, wait_for
+from support.distributed_runs import (
+    assert_same_weights,
+    finetune_flags,
+    free_port,
+    has_checkpoint,
+    launch_environment,
+    wait_for,
+)
 from support.paths import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.launch]
@@ -58,13 +65,13 @@ def start(rank: int, port: int, argv: list, slow: float = 0.0) -> subprocess.Pop
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=environment(slow=slow, GLOO_SOCKET_IFNAME=f"hfv{rank}"),
+        env=launch_environment(step_delay=slow, GLOO_SOCKET_IFNAME=f"hfv{rank}"),
     )
 
 
 def test_two_nodes(nodes, uninterrupted, tiny_pth, toy, tmp_path):
     """The numbers of two processes on one node; a node that dies ends the other, and a new start resumes."""
-    argv = [*flags(tiny_pth, toy), "--output_dir", tmp_path / "nodes", "--resume_from_checkpoint", "last"]
+    argv = [*finetune_flags(tiny_pth, toy), "--output_dir", tmp_path / "nodes", "--resume_from_checkpoint", "last"]
     port = free_port()
     first, second = (start(rank, port, argv, slow=0.3) for rank in (0, 1))
     wait_for(has_checkpoint(tmp_path / "nodes", 5), 300, "a checkpoint")
@@ -87,7 +94,7 @@ def test_two_nodes(nodes, uninterrupted, tiny_pth, toy, tmp_path):
 
 def test_an_elastic_launcher_starts_again_from_the_last_checkpoint(uninterrupted, tiny_pth, toy, tmp_path):
     """torchrun with a rendezvous: a process is killed, all are started again, and the numbers are those of no kill."""
-    argv = [*flags(tiny_pth, toy), "--output_dir", str(tmp_path / "run"), "--resume_from_checkpoint", "last"]
+    argv = [*finetune_flags(tiny_pth, toy), "--output_dir", str(tmp_path / "run"), "--resume_from_checkpoint", "last"]
     slow = tmp_path / "killed"
     command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "1:2", "--nproc_per_node", "2"]
     command += ["--max_restarts", "2", "--rdzv_backend", "c10d", "--rdzv_endpoint", f"127.0.0.1:{free_port()}"]
@@ -97,7 +104,7 @@ def test_an_elastic_launcher_starts_again_from_the_last_checkpoint(uninterrupted
         stderr=subprocess.STDOUT,
         text=True,
         # Without it, torch 2.14's processes look for each other where those before the restart were.
-        env=environment(slow=0.3, SLOW_UNTIL=str(slow), TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1"),
+        env=launch_environment(step_delay=0.3, SLOW_UNTIL=str(slow), TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1"),
     )
     wait_for(has_checkpoint(tmp_path / "run", 5), 300, "a checkpoint")
     os.kill(process_of_rank("1", running.pid), signal.SIGKILL)

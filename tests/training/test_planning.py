@@ -13,11 +13,11 @@ from support.cli_process import run_cli
 import hf_mae
 from hf_mae import FinetuningArguments, plan
 from hf_mae.cli.main import main
-from hf_mae.data.room import in_words
+from hf_mae.data.cache_eviction import format_bytes
 from hf_mae.errors import CommandLineError, UsageError
 from hf_mae.settings.arguments import linear_scaled_lr
-from hf_mae.training import choices, planning, progress
-from hf_mae.training.planning import Plan
+from hf_mae.training import autoconfig, progress, training_plan
+from hf_mae.training.training_plan import Plan
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_the_numbers_are_those_of_the_run(made, tiny_pth, toy, tmp_path):
     assert made.images_per_update == record["train"]["effective_batch_size"] == 20
     assert {split: sum(counts.values()) for split, counts in made.images.items()} == record["images"]
     assert made.warmup_updates == made.updates / 4
-    assert made.judge == "validation" and made.metric == "macro_f1"
+    assert made.selection_split == "validation" and made.metric == "macro_f1"
     told = done.stderr
     assert "The plan:\nmodel       ViT of 3 blocks of 48, 32 pixels" in told and "memory" not in told, (
         "nothing was measured"
@@ -54,13 +54,13 @@ def test_the_numbers_are_those_of_the_run(made, tiny_pth, toy, tmp_path):
 
 def test_a_step_costs_what_it_costs(made):
     """Memory: of the weights, their gradients and moments, and of what autograd keeps for the asked batch."""
-    assert not made.cost.measured and made.cost.images == 2 and made.cost.seconds > 0
-    assert made.cost.peak_bytes > planning.ADAM_BYTES * made.parameters
-    larger = planning._on_cpu(*_model_and_args(40))
-    smaller = planning._on_cpu(*_model_and_args(20))
-    state = planning._state_bytes(*_model_and_args(1))
+    assert not made.step_profile.measured and made.step_profile.images == 2 and made.step_profile.seconds > 0
+    assert made.step_profile.peak_bytes > training_plan.ADAM_BYTES * made.parameters
+    larger = training_plan._profile_on_cpu(*_model_and_args(40))
+    smaller = training_plan._profile_on_cpu(*_model_and_args(20))
+    state = training_plan._state_bytes(*_model_and_args(1))
     assert larger.peak_bytes - state == pytest.approx(2 * (smaller.peak_bytes - state))
-    assert made.seconds_an_epoch > 0
+    assert made.seconds_per_epoch > 0
 
 
 def _model_and_args(batch):
@@ -76,7 +76,7 @@ def test_measuring_changes_nothing():
     model, args = _model_and_args(4)
     before, state = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
     model.eval()
-    planning.measured_step(model, args)
+    training_plan.profile_step(model, args)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert torch.equal(state, torch.get_rng_state()) and not model.training
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -89,14 +89,14 @@ def test_a_batch_that_does_not_fit_is_found_before_the_first_epoch(monkeypatch):
         if images > 10:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
-    assert planning.fitting_batch_size(lambda images: step(None, images, None), 64) <= 10
+    assert training_plan.find_max_batch_size(lambda images: step(None, images, None), 64) <= 10
     with pytest.raises(UsageError, match="Not even one image fits"):
-        planning.fitting_batch_size(lambda images: step(None, 11, None), 4)
-    monkeypatch.setattr(planning, "_step", step)
-    monkeypatch.setattr(planning, "_device", lambda args: "1 x Small GPU")
+        training_plan.find_max_batch_size(lambda images: step(None, 11, None), 4)
+    monkeypatch.setattr(training_plan, "_run_step", step)
+    monkeypatch.setattr(training_plan, "_describe_device", lambda args: "1 x Small GPU")
     model, args = _model_and_args(64)
     with pytest.raises(UsageError) as told:
-        planning._on_gpu(model, args)
+        training_plan._profile_on_gpu(model, args)
     fits = int(re.search(r"one of (\d+) does", str(told.value))[1])
     assert fits <= 10 and f"--per_device_train_batch_size {fits} --effective_batch_size 64" in str(told.value)
 
@@ -112,8 +112,8 @@ def test_a_batch_that_does_not_fit_is_found_before_the_first_epoch(monkeypatch):
 )
 def test_what_is_unusual_is_said(more, message, tiny_pth, toy):
     found = plan(model_name_or_path=str(tiny_pth), data_dir=str(toy / "labelled"), **more)
-    assert any(text.startswith(message) for text in found.unusual), found.unusual
-    assert sum(line.startswith("look at") for line in found.lines()) == len(found.unusual)
+    assert any(text.startswith(message) for text in found.warnings), found.warnings
+    assert sum(line.startswith("look at") for line in found.lines()) == len(found.warnings)
 
 
 def test_a_plan_leaves_nothing_behind(tiny_pth, toy, tmp_path, capsys, monkeypatch):
@@ -136,9 +136,9 @@ def counted(*counts, validation=True):
     return {"train": {"labels": labels}} | ({"validation": {"labels": labels}} if validation else {})
 
 
-def by_name(splits, hidden_size=768, metric_for_best_model="macro_f1", balances=()):
-    args = SimpleNamespace(metric_for_best_model=metric_for_best_model, balances=balances)
-    return {choice.name: choice.value for choice in choices.choose(splits, hidden_size, 224, args)}
+def by_name(splits, hidden_size=768, metric_for_best_model="macro_f1", active_rebalancing=()):
+    args = SimpleNamespace(metric_for_best_model=metric_for_best_model, active_rebalancing=balances)
+    return {choice.name: choice.value for choice in autoconfig.choose_settings(splits, hidden_size, 224, args)}
 
 
 def test_choices_follow_from_the_data_and_the_model(monkeypatch):
@@ -149,18 +149,20 @@ def test_choices_follow_from_the_data_and_the_model(monkeypatch):
     assert many["per_device_train_batch_size"] == 16 and many["effective_batch_size"] == 64
     assert few["class_weights"] == ["none"]
     assert by_name(counted(100, 90), 1024)["drop_path"] == 0.2
-    assert choices.choose_split(counted(5, 5)) == []
-    assert choices.choose_split(counted(5, 5, validation=False))[0].value == 0.2
+    assert autoconfig.choose_split_settings(counted(5, 5)) == []
+    assert autoconfig.choose_split_settings(counted(5, 5, validation=False))[0].value == 0.2
 
 
 def test_the_rate_follows_the_square_root_of_the_batch(monkeypatch):
     """As the reference's at 256 images, whatever was chosen or given, and in however many parts it is taken."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    args = SimpleNamespace(metric_for_best_model="macro_f1", balances=())
+    args = SimpleNamespace(metric_for_best_model="macro_f1", active_rebalancing=())
 
     def rate(images, parts=1, **asked):
         """The absolute rate, by the linear rule that training has, at the images of an update."""
-        made = {one.name: one.value for one in choices.choose(counted(images), 768, 224, args, asked, parts)}
+        made = {
+            one.name: one.value for one in autoconfig.choose_settings(counted(images), 768, 224, args, asked, parts)
+        }
         made |= asked
         whole = made.get("effective_batch_size", made["per_device_train_batch_size"] * parts)
         return linear_scaled_lr(made["base_learning_rate"], whole)
@@ -182,8 +184,8 @@ def test_rare_classes_are_made_to_count_as_what_is_reported_asks(tmp_path):
         assert chosen["class_weights"] == ["balanced"] and "sampling" not in chosen
         assert by_name(even, metric_for_best_model=metric)["class_weights"] == ["none"]
     given = FinetuningArguments(output_dir=str(tmp_path), use_cpu=True, logit_adjustment=1.0)
-    assert given.balances == ["--logit_adjustment 1"]
-    chosen = by_name(uneven, balances=given.balances)  # what is given is not balanced once more
+    assert given.active_rebalancing == ["--logit_adjustment 1"]
+    chosen = by_name(uneven, active_rebalancing=given.active_rebalancing)  # what is given is not balanced once more
     assert not {"class_weights", "sampling"} & chosen.keys()
 
 
@@ -219,17 +221,17 @@ def test_one_command_for_a_user_without_opinions(tiny_pth, toy, tmp_path):
 
 
 def test_a_free_folder_is_found(monkeypatch, tmp_path):
-    from hf_mae.workflows.finetune import with_a_folder
+    from hf_mae.workflows.finetune import add_default_output_dir
 
     monkeypatch.chdir(tmp_path)
     flags = {"model_name_or_path": "m", "data_dir": "some/polyps"}
-    assert with_a_folder(flags, None)["output_dir"] == "runs/polyps"
+    assert add_default_output_dir(flags, None)["output_dir"] == "runs/polyps"
     (tmp_path / "runs" / "polyps").mkdir(parents=True)
-    assert with_a_folder(flags, None)["output_dir"] == "runs/polyps-2"
-    assert with_a_folder(flags | {"output_dir": "x"}, None)["output_dir"] == "x"
+    assert add_default_output_dir(flags, None)["output_dir"] == "runs/polyps-2"
+    assert add_default_output_dir(flags | {"output_dir": "x"}, None)["output_dir"] == "x"
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(CommandLineError, match="missing: --output_dir"):
-        with_a_folder(flags, None)
+        add_default_output_dir(flags, None)
 
 
 # On the way
@@ -254,12 +256,12 @@ def test_a_terminal_has_a_bar_with_what_matters(monkeypatch):
 
 
 def test_times_are_read_at_a_glance():
-    assert progress._clock(59) == "0:59" and progress._clock(3725) == "1:02:05"
-    assert planning._duration(100) == "100 seconds" and planning._duration(7200) == "2.0 hours"
-    assert in_words(2.5e9) == "2.5 GB" and in_words(3e6) == "3.0 MB" and in_words(400) == "0 KB"
+    assert progress._format_clock(59) == "0:59" and progress._format_clock(3725) == "1:02:05"
+    assert training_plan._format_duration(100) == "100 seconds" and training_plan._format_duration(7200) == "2.0 hours"
+    assert format_bytes(2.5e9) == "2.5 GB" and format_bytes(3e6) == "3.0 MB" and format_bytes(400) == "0 KB"
 
 
 def test_a_cache_that_has_no_room_is_told_before_training(tiny_pth, toy, monkeypatch):
     monkeypatch.setenv("HF_MAE_CACHE_LIMIT", "1KB")
     made = hf_mae.plan(model_name_or_path=str(tiny_pth), data_dir=str(toy / "labelled"))
-    assert any("there is room for 1 KB: they are decoded anew" in line for line in made.unusual)
+    assert any("there is room for 1 KB: they are decoded anew" in line for line in made.warnings)

@@ -10,8 +10,15 @@ import time
 from pathlib import Path
 
 import pytest
-from support.launching import assert_same_weights, environment, flags, free_port, has_checkpoint, wait_for
-from support.paths import ROOT, install, load_script, shared_folder
+from support.distributed_runs import (
+    assert_same_weights,
+    finetune_flags,
+    free_port,
+    has_checkpoint,
+    launch_environment,
+    wait_for,
+)
+from support.paths import ROOT, install_debian_packages, load_script, shared_folder
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 
@@ -21,7 +28,7 @@ def slurm(tmp_path_factory):
     """The controller and two node daemons, with the configuration of ../shared/slurm; yields what jobs need."""
     template = shared_folder("slurm") / "slurm.conf.in"
     if shutil.which("slurmctld") is None or shutil.which("munged") is None:
-        install("slurm-wlm", "munge")
+        install_debian_packages("slurm-wlm", "munge")
     elif os.geteuid() != 0:
         pytest.skip("starting SLURM's daemons needs root")
     folder = tmp_path_factory.mktemp("slurm")
@@ -90,8 +97,8 @@ def restarts(job: str) -> int:
 def test_a_job_that_meets_its_time_limit_goes_on_and_finishes(slurm, uninterrupted, tiny_pth, toy, tmp_path):
     """scripts/slurm_finetune.sbatch on two nodes: warned, saved, requeued by itself, resumed."""
     out, warned = tmp_path / "run", tmp_path / "warned"
-    settings = environment(
-        slow=4.0,  # longer than SLURM takes to see that the time ends
+    settings = launch_environment(
+        step_delay=4.0,  # longer than SLURM takes to see that the time ends
         SLOW_UNTIL=str(warned),
         HF_MAE_HEAD="127.0.0.1",  # the nodes' names are no hosts' here
         HF_MAE_PORT=str(free_port()),
@@ -101,7 +108,7 @@ def test_a_job_that_meets_its_time_limit_goes_on_and_finishes(slurm, uninterrupt
     command = ["sbatch", "--parsable", "--nodes", "2", "--time", "30", "--signal", "B:USR1@60"]
     command += ["-D", str(tmp_path), "-o", str(tmp_path / "job.out"), str(ROOT / "scripts" / "slurm_finetune.sbatch")]
     done = subprocess.run(
-        [*command, *flags(tiny_pth, toy), "--output_dir", str(out)],
+        [*command, *finetune_flags(tiny_pth, toy), "--output_dir", str(out)],
         capture_output=True,
         text=True,
         env=settings,
@@ -128,9 +135,9 @@ def test_a_preempted_job_goes_on_and_finishes(slurm, uninterrupted, tiny_pth, to
         *(sys.executable, str(ROOT / "scripts" / "submit_finetune.py"), "--nodes", "2", "--ngpus", "0"),
         *("--cpus_per_task", "1", "--timeout", "10", "--partition", "low", "--comment", "test", "--job_dir", str(out)),
         *("--port", str(free_port()), "--launch", "--mixed_precision no --main_process_ip 127.0.0.1"),
-        *flags(tiny_pth, toy),
+        *finetune_flags(tiny_pth, toy),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(slow=1.0), check=True)
+    done = subprocess.run(command, capture_output=True, text=True, env=launch_environment(step_delay=1.0), check=True)
     job = done.stdout.split()[2].rstrip(":")
     wait_for(has_checkpoint(out, 5), 300, "a checkpoint")
     subprocess.run(["sbatch", "-p", "high", "-N2", "-n2", "-o", "/dev/null", "--wrap", "sleep 2"], check=True)
@@ -146,16 +153,18 @@ def test_submitits_local_executor(uninterrupted, tiny_pth, toy, tmp_path):
     """The same on this machine alone: stopped for its time limit, it saves, is started again, and finishes."""
     import submitit
 
-    from hf_mae.settings.launching import launch_configs
+    from hf_mae.settings.accelerate_configs import list_launch_configs
 
     script, out, warned = load_script("submit_finetune"), tmp_path / "run", tmp_path / "warned"
     sys.modules["submit_finetune"] = script  # where pickle looks for the class
     executor = submitit.LocalExecutor(tmp_path / "submitit", max_num_timeout=3)
     executor.update_parameters(timeout_min=9.0)  # whatever is stopped after no minute at all counts as timed out
     launching = ["--mixed_precision", "no"]
-    work = script.Finetuning(flags(tiny_pth, toy), str(out), 2, str(launch_configs()["ddp"]), launching, free_port())
+    work = script.Finetuning(
+        finetune_flags(tiny_pth, toy), str(out), 2, str(list_launch_configs()["ddp"]), launching, free_port()
+    )
     before = dict(os.environ)
-    os.environ |= environment(slow=1.0, SLOW_UNTIL=str(warned))
+    os.environ |= launch_environment(step_delay=1.0, SLOW_UNTIL=str(warned))
     os.environ["PYTHONPATH"] += f":{ROOT / 'scripts'}"
     try:
         job = executor.submit(work)

@@ -74,17 +74,17 @@ def test_losses_that_are_still_on_their_way_are_waited_for_at_the_end_alone(tiny
         def synchronize(self):
             self.waited = True
 
-    from hf_mae.training.trainer import _Loss
+    from hf_mae.training.trainer import _PendingLoss
 
     trainer = trainer_of(tiny_pth, tmp_path)
     events = [Event() for _ in range(3)]
-    trainer._losses.extend(
-        _Loss(torch.tensor(value), None, update, event)
+    trainer._pending_losses.extend(
+        _PendingLoss(torch.tensor(value), None, update, event)
         for update, (value, event) in enumerate(zip((0.5, math.nan, 0.7), events), 1)
     )
     for _ in range(3):
         trainer.check_finite(wait=False)
-    assert len(trainer._losses) == 3 and not any(event.waited for event in events)
+    assert len(trainer._pending_losses) == 3 and not any(event.waited for event in events)
     with pytest.raises(UsageError, match="became nan at update 2"):
         trainer.check_finite()
     assert events[1].waited

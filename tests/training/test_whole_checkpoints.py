@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hf_mae.training.checkpoints import LAUNCH_FILE, fault_of, last_checkpoint
+from hf_mae.training.resume import LAUNCH_FILE, find_checkpoint_defect, find_last_checkpoint
 
 
 def made(folder, update):
@@ -41,7 +41,7 @@ def cut(path):
 )
 def test_the_newest_whole_one(tmp_path, caplog, spoil, why):
     whole, newest = made(tmp_path, 4), made(tmp_path, 12)
-    assert last_checkpoint(tmp_path) == newest and fault_of(whole) is None
+    assert find_last_checkpoint(tmp_path) == newest and find_checkpoint_defect(whole) is None
     spoil(newest)
-    assert last_checkpoint(tmp_path) == whole
+    assert find_last_checkpoint(tmp_path) == whole
     assert f"{newest} " in caplog.text and why in caplog.text and "it is passed over" in caplog.text

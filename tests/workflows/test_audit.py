@@ -13,7 +13,7 @@ from support.cli_process import run_cli
 
 from hf_mae.cli.main import main
 from hf_mae.data import duplicates
-from hf_mae.data.duplicates import candidates, near_duplicates, similarity
+from hf_mae.data.duplicates import compute_similarity, find_candidate_pairs, find_near_duplicates
 
 KINDS = ("re-encoded", "resized", "cropped", "brightness", "all of it")
 
@@ -73,8 +73,8 @@ def test_look_alikes_are_no_duplicates(shared_data):
     """Smooth mucosa and black corners: similar hashes, high structural similarity, and other images all the same."""
     paths = sorted(map(str, (shared_data / "polyp_crops" / "validation").rglob("*.jpg")))
     hashes = duplicates.perceptual_hashes(paths)
-    assert len(candidates(hashes, 10)) > 10
-    assert near_duplicates(paths, max_distance=10) == []
+    assert len(find_candidate_pairs(hashes, 10)) > 10
+    assert find_near_duplicates(paths, max_distance=10) == []
 
 
 def test_against_other_images(planted):
@@ -83,7 +83,7 @@ def test_against_other_images(planted):
     copies = sorted(str(path) for path in root.glob("copy_*.png"))[:50]
     found = {
         frozenset((Path(frames[pair.first]).name, Path(copies[pair.second]).name))
-        for pair in near_duplicates(frames, copies)
+        for pair in find_near_duplicates(frames, copies)
     }
     expected = {pair for pair in pairs if pair <= {Path(path).name for path in [*frames, *copies]}}
     assert len(expected) == 50 and found == expected
@@ -93,7 +93,7 @@ def test_hashes_are_kept(planted, monkeypatch):
     root, _ = planted
     paths = sorted(map(str, root.glob("copy_*.png")))[:20]
     hashes = duplicates.perceptual_hashes(paths)
-    monkeypatch.setattr(duplicates, "_hashes_of", None)  # the second time nothing is read
+    monkeypatch.setattr(duplicates, "_compute_hashes", None)  # the second time nothing is read
     assert np.array_equal(duplicates.perceptual_hashes(paths), hashes)
 
 
@@ -107,13 +107,15 @@ def test_candidates_are_all_pairs_within_the_distance():
             bits += [(int(hashes[two, v]) ^ int(hashes[one, 0])).bit_count() for v in range(3)]
             if min(bits) <= 22:
                 expected[one, two] = min(bits)
-    assert {(one, two): distance for one, two, distance in candidates(hashes, 22)} == expected and len(expected) > 100
+    assert {(one, two): distance for one, two, distance in find_candidate_pairs(hashes, 22)} == expected and len(
+        expected
+    ) > 100
 
 
 def test_empty_images():
     grey, noise = np.full((96, 96), 40, np.uint8), np.random.default_rng(0).integers(0, 255, (96, 96)).astype(np.uint8)
-    assert similarity(grey, grey) == (1.0, 1.0) and similarity(grey, noise) == (0.0, 0.0)
-    assert min(similarity(noise, noise)) > 0.99
+    assert compute_similarity(grey, grey) == (1.0, 1.0) and compute_similarity(grey, noise) == (0.0, 0.0)
+    assert min(compute_similarity(noise, noise)) > 0.99
 
 
 @pytest.fixture

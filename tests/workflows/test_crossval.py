@@ -11,7 +11,7 @@ from support.cli_process import run_cli
 
 from hf_mae import load_image_folder
 from hf_mae.cli.main import main
-from hf_mae.data.folds import check_folds, stratified_folds
+from hf_mae.data.folds import check_folds, make_stratified_folds
 from hf_mae.errors import UsageError
 
 
@@ -46,14 +46,14 @@ def test_every_fold_and_seed_once(tiny_pth, toy, tmp_path):
 
 def test_folds_are_stratified_and_keep_groups_together(toy):
     splits = load_image_folder(toy / "labelled")
-    folds = stratified_folds(splits, 3)
+    folds = make_stratified_folds(splits, 3)
     names = [set(fold["validation"]["file_name"]) for fold in folds]
     assert sum(map(len, names)) == len(set().union(*names)) == 78
     for fold in folds:
         assert np.ptp(np.bincount(fold["validation"]["labels"][:])) <= 1
         assert not set(fold["train"]["file_name"]) & set(fold["validation"]["file_name"])
     grouped = load_image_folder(toy / "labelled", group_pattern=r"_(\d+)\.")  # blob_003 and ring_003 are one "patient"
-    for fold in stratified_folds(grouped, 3):
+    for fold in make_stratified_folds(grouped, 3):
         train, held_out = (set(fold[split]["group"]) for split in fold)
         assert train and held_out and not train & held_out
 
@@ -80,7 +80,7 @@ def test_mistakes_are_one_sentence(tiny_pth, toy, tmp_path, capsys, options, mes
 def test_a_class_of_one_patient_cannot_be_learnt_in_every_fold(toy):
     splits = load_image_folder(toy / "labelled", group_pattern=r"(ring|blob_\d+|folds_\d+)")
     with pytest.raises(UsageError, match="has no training image of ring: all its images are held out together"):
-        check_folds(stratified_folds(splits, 2))
+        check_folds(make_stratified_folds(splits, 2))
 
 
 def test_a_finished_run_of_other_settings_is_not_taken_for_this_one(tiny_pth, toy, tmp_path, capsys):

@@ -181,15 +181,15 @@ def test_members_that_held_out_other_images_are_not_scored_on_them(members, made
 def test_it_is_exported_shown_and_not_looked_into(made, images, tmp_path):
     pytest.importorskip("onnxscript")
     exported = export_onnx(model_name_or_path=str(made), output_dir=str(tmp_path / "onnx"))
-    assert exported.checked["float32"]["largest_difference"] < 1e-4
+    assert exported.check_results["float32"]["largest_difference"] < 1e-4
     done = run_cli("explain", made, images[0], "--output_dir", tmp_path / "explained", status=1)
     assert "member_1" in done.stderr
     from PIL import Image
 
     from hf_mae.sharing.demo import Classifier
-    from hf_mae.sharing.facts import facts_of
+    from hf_mae.sharing.demo_metadata import build_demo_metadata
 
     model, processor = load_classifier(str(made))
-    page = Classifier(model, processor, facts_of(made, ["a", "b", "c"]))
+    page = Classifier(model, processor, build_demo_metadata(made, ["a", "b", "c"]))
     with Image.open(images[0]) as image:
-        assert len(page.pictures(image.convert("RGB"))) == 3
+        assert len(page.visualizations(image.convert("RGB"))) == 3

@@ -10,7 +10,7 @@ from support.cli_process import run_cli
 from transformers import pipeline
 
 from hf_mae.cli.main import main
-from hf_mae.data.inputs import find_images
+from hf_mae.data.predict_inputs import find_input_paths
 
 
 @pytest.fixture(scope="module", params=["mean", "cls"])
@@ -123,8 +123,8 @@ def test_predict_writes_to_the_standard_output(model, toy):
 
 def test_globs_folders_and_files(toy, tmp_path):
     folder = toy / "labelled" / "test" / "ring"
-    assert find_images([str(folder)]) == sorted(str(path) for path in folder.iterdir())
-    assert find_images([f"{folder}/*_00[01].jpg", "x.jpg"]) == [
+    assert find_input_paths([str(folder)]) == sorted(str(path) for path in folder.iterdir())
+    assert find_input_paths([f"{folder}/*_00[01].jpg", "x.jpg"]) == [
         f"{folder}/ring_000.jpg",
         f"{folder}/ring_001.jpg",
         "x.jpg",

@@ -11,7 +11,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from hf_mae.cli.main import main
 from hf_mae.evaluation.mistakes import confident_mistakes
-from hf_mae.models.relevance import attention_rollout, grad_cam
+from hf_mae.models.saliency import attention_rollout, grad_cam
 from hf_mae.reporting.explanations import explain_batch as explain
 
 

@@ -23,7 +23,7 @@ from hf_mae import (
     read_record,
 )
 from hf_mae.cli.main import main
-from hf_mae.settings.verbs import VERBS
+from hf_mae.settings.commands import COMMANDS
 
 QUICK = [
     "--per_device_train_batch_size",
@@ -253,9 +253,9 @@ def test_without_validation_the_last_epoch_is_kept_and_said(tiny_pth, toy, tmp_p
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_files(tiny_pth, toy, tmp_path, capsys, monkeypatch):
-    from hf_mae.data.images import TrainingImages
+    from hf_mae.data.torch_datasets import TrainDataset
 
-    plain = TrainingImages.__getitem__
+    plain = TrainDataset.__getitem__
 
     def poisoned(self, index):
         item = plain(self, index)
@@ -263,7 +263,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_files(tiny_pth, toy, tmp_path,
             item["pixel_values"][0, 0, 0] = float("nan")
         return item
 
-    monkeypatch.setattr(TrainingImages, "__getitem__", poisoned)
+    monkeypatch.setattr(TrainDataset, "__getitem__", poisoned)
     more = ["--num_train_epochs", 2, "--transforms", "imagenet"]
     assert main(["finetune", *flags(tiny_pth, toy, tmp_path / "run", *more)]) == 1
     message = capsys.readouterr().err.strip().splitlines()[-1]
@@ -342,7 +342,7 @@ def test_a_run_goes_on_with_the_images_that_it_began_with(tiny_pth, toy, tmp_pat
     moved.rename(tmp_path / moved.name)
     done = run_cli("finetune", *argv, status=1)
     assert "holds a run on other images (images were added, removed, changed or given another class)" in done.stderr
-    done = run_cli("finetune", *argv, "--select_on", 0.2, status=1)
+    done = run_cli("finetune", *argv, "--selection_fraction", 0.2, status=1)
     assert "holds a run on other images (select_on 0.0 then, 0.2 now)" in done.stderr
     (tmp_path / moved.name).rename(moved)
     run_cli("finetune", *argv)
@@ -405,4 +405,4 @@ program(["finetune", *sys.argv[1:]])
 
 
 def test_the_verbs_defaults_evaluate_every_epoch():
-    assert VERBS["finetune"].defaults["metric_for_best_model"] == "macro_f1"
+    assert COMMANDS["finetune"].defaults["metric_for_best_model"] == "macro_f1"

@@ -11,8 +11,8 @@ from support.cli_process import run_cli
 
 from hf_mae import audit, finetune
 from hf_mae.errors import UsageError
-from hf_mae.evaluation.labels import label_issues
-from hf_mae.runs.out_of_fold import out_of_fold
+from hf_mae.evaluation.confident_learning import label_issues
+from hf_mae.runs.out_of_fold import read_out_of_fold_predictions
 
 
 def rows_of(path) -> list[dict[str, str]]:
@@ -106,7 +106,7 @@ def test_scores_of_several_runs_are_averaged(mislabelled, tmp_path):
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    found = out_of_fold([str(run), str(other)])
+    found = read_out_of_fold_predictions([str(run), str(other)])
     assert len(found.scores) == 18
     for scores in found.scores.values():
         assert sorted(scores) == pytest.approx([(0.02 + 1 / 3) / 2] * 2 + [(0.96 + 1 / 3) / 2])

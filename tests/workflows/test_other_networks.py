@@ -10,18 +10,18 @@ import torch
 from packaging.version import Version
 from PIL import Image
 from safetensors.torch import load_file
-from support import hub_stand_in
+from support import fake_hub
 from support.cli_process import run_cli
 from transformers import AutoModelForImageClassification, ConvNextConfig, pipeline
 
 from hf_mae import crossval, evaluate, explain, finetune, predict, probe, report
-from hf_mae.compat.timm import NETWORKS_SINCE
+from hf_mae.compat.timm import MIN_TIMM_VERSION
 from hf_mae.data import image_processor
 from hf_mae.errors import UsageError
-from hf_mae.reporting.screen import probe_table
+from hf_mae.reporting.console import format_probe_table
 
 pytestmark = pytest.mark.skipif(
-    Version(timm.__version__) < Version(NETWORKS_SINCE), reason=f"networks of timm need timm {NETWORKS_SINCE}"
+    Version(timm.__version__) < Version(MIN_TIMM_VERSION), reason=f"networks of timm need timm {MIN_TIMM_VERSION}"
 )
 
 
@@ -72,9 +72,9 @@ def test_the_pipeline_says_what_the_run_says(timms, toy):
 def test_a_network_is_fetched_from_the_hub_by_its_name(toy, tmp_path):
     torch.manual_seed(0)
     timm.models.save_for_hf(timm.create_model("test_vit", num_classes=0), tmp_path / "repo", safe_serialization=True)
-    with hub_stand_in.running() as (hub, url):
+    with fake_hub.run_fake_hub() as (hub, url):
         hub.repos["timm/test_vit.of_ours"] = [{path.name: path.read_bytes() for path in (tmp_path / "repo").iterdir()}]
-        env = hub_stand_in.environment(url, tmp_path)
+        env = fake_hub.hub_environment(url, tmp_path)
         flags = ["--image_size", 64, "--num_train_epochs", 1, "--warmup_epochs", 0, "--output_dir", tmp_path / "run"]
         done = run_cli("finetune", "timm/test_vit.of_ours", toy / "labelled", *flags, env=env)
     assert "test_vit of 6 blocks, 64 pixels" in done.stderr and "no head of 3 classes" in done.stderr
@@ -152,7 +152,7 @@ def test_a_probe_reads_what_the_head_reads(convnext, settings, tmp_path, capsys)
     data = {"data_dir": settings["data_dir"], "image_size": 64}
     found = probe(model_name_or_path=str(convnext), **data, output_dir=str(tmp_path), features=str(tmp_path / "x.npz"))
     assert found.network == "convnext of 5 blocks" and set(found.probe) == {"pooled", "parts"}
-    assert 0 <= found.probe["pooled"]["linear"]["macro_f1"] <= 1 and "pooled    linear" in probe_table(found)
+    assert 0 <= found.probe["pooled"]["linear"]["macro_f1"] <= 1 and "pooled    linear" in format_probe_table(found)
     assert (tmp_path / "probe.json").is_file() and list(tmp_path.glob("*.png"))
     model = AutoModelForImageClassification.from_pretrained(convnext).eval()
     written = np.load(tmp_path / "x.npz")

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.cli_process import run_cli
-from support.launching import environment, launch
+from support.distributed_runs import build_launch_command, launch_environment
 from support.paths import ROOT
 
-from hf_mae.data.inputs import Part, expected, find_images, sources
-from hf_mae.data.videos import frames, number_of_frames
+from hf_mae.data.predict_inputs import Shard, estimate_total, find_input_paths, iter_inputs
+from hf_mae.data.videos import estimate_num_frames, iter_frames
 
 
 @pytest.fixture
@@ -38,9 +38,9 @@ def make_video(path, seconds=3, rate=25):
 @pytest.mark.parametrize("fps, times", [(1, [0, 1, 2]), (2, [0, 0.5, 1, 1.5, 2, 2.5]), (0.5, [0, 2])])
 def test_frames_at_a_given_rate(tmp_path, fps, times):
     video = make_video(tmp_path / "v.mp4")
-    found = list(frames(str(video), fps))
+    found = list(iter_frames(str(video), fps))
     assert [seconds for seconds, _ in found] == pytest.approx(times, abs=0.04)
-    assert number_of_frames(str(video), fps) == len(times)
+    assert estimate_num_frames(str(video), fps) == len(times)
     for seconds, image in found:
         assert image.mode == "RGB" and image.size == (64, 48)
         assert np.asarray(image).mean() == pytest.approx(50 + 50 * int(seconds + 0.02), abs=4)
@@ -132,13 +132,15 @@ def frames_of_all_kinds(tmp_path_factory):
 
 
 def test_parts_are_all_images_once(frames_of_all_kinds):
-    paths = find_images([str(frames_of_all_kinds / name) for name in ("folder", "v.mp4", "in")], videos=True)
-    names = [name for name, _ in sources(paths, 1, set())]
+    paths = find_input_paths(
+        [str(frames_of_all_kinds / name) for name in ("folder", "v.mp4", "in")], include_videos=True
+    )
+    names = [name for name, _ in iter_inputs(paths, 1, set())]
     assert len(names) == 7 + 2 + 14 and len(set(names)) == len(names)
     for of in (2, 3, 5, 40):
-        parts = [[name for name, _ in sources(paths, 1, set(), Part(number, of))] for number in range(of)]
+        parts = [[name for name, _ in iter_inputs(paths, 1, set(), Shard(number, of))] for number in range(of)]
         assert [name for part in parts for name in part] == names
-        assert [expected(paths, 1, Part(number, of)) for number in range(of)] == list(map(len, parts))
+        assert [estimate_total(paths, 1, Shard(number, of)) for number in range(of)] == list(map(len, parts))
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
@@ -170,8 +172,8 @@ def test_processes_that_are_launched_together_share_the_images(model, frames_of_
     argv = ["--model_name_or_path", model, frames_of_all_kinds / "folder", frames_of_all_kinds / "in", "--output"]
     run_cli("predict", *argv, tmp_path / "one.csv", status=1)
     done = subprocess.run(
-        launch("ddp", 2, *argv, tmp_path / "two.csv", verb="predict"),
-        env=environment(),
+        build_launch_command("ddp", 2, *argv, tmp_path / "two.csv", command="predict"),
+        env=launch_environment(),
         capture_output=True,
         text=True,
         cwd=ROOT.parent,

@@ -11,8 +11,8 @@ from support.cli_process import run_cli
 from hf_mae import evaluate, predict
 from hf_mae.errors import UsageError
 from hf_mae.models.loading import load_classifier
-from hf_mae.runs.doubt import read_doubt
-from hf_mae.runs.predictions import read_rows
+from hf_mae.runs.predictions import read_prediction_rows
+from hf_mae.runs.uncertainty_io import read_uncertainty
 
 
 def rows_of(path) -> list[dict[str, str]]:
@@ -36,25 +36,27 @@ def strange(tmp_path_factory):
 
 def test_a_run_says_what_it_does_not_know(finetuned, images, strange, tmp_path):
     run = finetuned("mean")
-    rows, names = read_rows(run / "predictions_validation.csv")
+    rows, names = read_prediction_rows(run / "predictions_validation.csv")
     values = json.loads((run / "doubt.json").read_text())["scores_of_the_true_class"]
     for name in names:
         own = sorted(float(row[f"score:{name}"]) for row in rows if row["label"] == name)
         assert values[name] == pytest.approx(own, rel=1e-5)
-    done = run_cli("predict", run, *images, strange, "--sets", 0.8, "--outliers", "--output", tmp_path / "scores.csv")
+    done = run_cli(
+        "predict", run, *images, strange, "--prediction_sets", 0.8, "--ood", "--output", tmp_path / "scores.csv"
+    )
     assert f"{len(images) + 1} of {len(images) + 1} images predicted" in done.stderr
     found = rows_of(tmp_path / "scores.csv")
     assert list(found[0])[-4:] == ["set", "outlier_p", "outlier", "error"]
     assert found[-1]["outlier"] == "yes"
     assert sum(row["outlier"] == "yes" for row in found[:-1]) < len(images) / 2
     # The sets are those of the scores, the likeliest class first.
-    plain = read_doubt(run, names)
+    plain = read_uncertainty(run, names)
     for row in found:
         scores = np.array([[float(row[f"score_{rank}"]) for rank in (1, 2, 3)]])
         order = [names.index(row[f"label_{rank}"]) for rank in (1, 2, 3)]
         by_class = np.empty((1, 3))
         by_class[0, order] = scores[0]
-        held = plain.sets.sets(by_class, 0.8)[0]
+        held = plain.conformal_sets.predict_sets(by_class, 0.8)[0]
         assert row["set"] == " | ".join(names[index] for index in order if held[index])
     card = (run / "README.md").read_text()
     assert "Sets of classes that should hold the true one in 90 % of the images of each class" in card
@@ -77,11 +79,13 @@ def test_it_is_fitted_for_another_model_on_other_images(finetuned, images, toy, 
     run = finetuned("cls")
     flags = {"model_name_or_path": str(run), "data_dir": str(toy / "labelled"), "output_dir": str(tmp_path / "fitted")}
     evaluate(**flags, split="validation", fit_doubt=True)
-    _, names = read_rows(run / "predictions_validation.csv")
-    ours, theirs = read_doubt(tmp_path / "fitted", names), read_doubt(run, names)
-    for one, other in zip(ours.sets.scores, theirs.sets.scores, strict=True):
+    _, names = read_prediction_rows(run / "predictions_validation.csv")
+    ours, theirs = read_uncertainty(tmp_path / "fitted", names), read_uncertainty(run, names)
+    for one, other in zip(
+        ours.conformal_sets.calibration_scores, theirs.conformal_sets.calibration_scores, strict=True
+    ):
         np.testing.assert_allclose(one, other, atol=1e-5)
-    np.testing.assert_allclose(ours.outliers.held_out, theirs.outliers.held_out, rtol=1e-3)
+    np.testing.assert_allclose(ours.ood.calibration_distances, theirs.ood.calibration_distances, rtol=1e-3)
     flags = {"model_name_or_path": str(run), "images": images[:2], "output": str(tmp_path / "scores.csv")}
     predict(**flags, sets=0.9, doubt=str(tmp_path / "fitted"))
     with pytest.raises(UsageError, match="fitted without --tta"):
@@ -106,7 +110,7 @@ def test_the_page_says_so_of_an_image(finetuned, images, strange):
     run = finetuned("mean")
     model, processor = load_classifier(str(run))
     names = [model.config.id2label[index] for index in range(3)]
-    page = Classifier(model, processor, doubt=read_doubt(run, names))
+    page = Classifier(model, processor, uncertainty=read_uncertainty(run, names))
     for path, flagged in ((strange, True), (images[0], False)):
         image = page.read(path)
         told = page.remarks(image, page.logits(image))

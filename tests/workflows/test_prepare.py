@@ -6,13 +6,13 @@ import pytest
 
 from hf_mae.cli.main import main
 from hf_mae.data import (
-    EvaluationImages,
-    TrainingImages,
-    check,
+    EvalDataset,
+    TrainDataset,
+    image_check,
     image_processor,
-    images,
     load_image_folder,
-    store,
+    pixel_cache,
+    torch_datasets,
     training_transform,
 )
 from hf_mae.files import caches
@@ -26,12 +26,14 @@ def decoded(monkeypatch, tmp_path) -> list[str]:
     def noted(function):
         return lambda path: found.append(path) or function(path)
 
-    for module in (store, caches):
+    for module in (pixel_cache, caches):
         monkeypatch.setattr(module, "cache_folder", lambda: tmp_path / "cache")
-    monkeypatch.setattr(check, "look_at_file", noted(check.look_at_file))
-    monkeypatch.setattr(check, "read_rgb", noted(check.read_rgb))
+    monkeypatch.setattr(image_check, "check_file_decoding", noted(image_check.check_file_decoding))
+    monkeypatch.setattr(image_check, "read_rgb", noted(image_check.read_rgb))
     monkeypatch.setattr(
-        images, "read_rgb", lambda encoded, was=images.read_rgb: found.append(encoded["path"]) or was(encoded)
+        torch_datasets,
+        "read_rgb",
+        lambda encoded, was=torch_datasets.read_rgb: found.append(encoded["path"]) or was(encoded),
     )
     return found
 
@@ -52,8 +54,8 @@ def test_each_file_is_decoded_once_and_training_decodes_none(decoded, data, fami
     assert sorted(decoded) == files
     decoded.clear()
     splits = load_image_folder(data)
-    TrainingImages(splits["train"], training_transform(family, 32, cache_shortest_edge=64))
-    EvaluationImages(splits["test"], image_processor(family, 32))
+    TrainDataset(splits["train"], training_transform(family, 32, cache_shortest_edge=64))
+    EvalDataset(splits["test"], image_processor(family, 32))
     assert decoded == []
     assert prepare(data, family=family) == 0 and decoded == []
 
@@ -85,5 +87,5 @@ def test_a_share_that_is_held_out_is_prepared_for_both(decoded, data, tmp_path):
     assert prepare(data, "--val_fraction", 0.2) == 0
     assert len(list(data.rglob("*.jpg"))) < len(decoded) < 1.3 * len(list(data.rglob("*.jpg")))
     decoded.clear()
-    EvaluationImages(load_image_folder(data, val_fraction=0.2)["validation"], image_processor("endoscopy", 32))
+    EvalDataset(load_image_folder(data, val_fraction=0.2)["validation"], image_processor("endoscopy", 32))
     assert decoded == []

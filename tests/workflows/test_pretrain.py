@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from support.cli_process import run_cli
 from support.models import TensorItems, tiny_pretrainer
-from support.training import flags
+from support.training import pretrain_flags
 from transformers import ViTMAEForPreTraining
 
 from hf_mae import MaePretrainer, PretrainingArguments
@@ -21,7 +21,7 @@ from hf_mae.data.unlabelled import load_unlabelled
 
 
 def test_from_scratch_to_a_fine_tuned_model(toy, tmp_path):
-    argv = flags(toy, tmp_path / "pre", num_train_epochs=3, mask_ratio=0.5, logging_steps=1)
+    argv = pretrain_flags(toy, tmp_path / "pre", num_train_epochs=3, mask_ratio=0.5, logging_steps=1)
     assert main(["pretrain", *argv, "--norm_pix_loss"]) == 0
     model, info = ViTMAEForPreTraining.from_pretrained(tmp_path / "pre", output_loading_info=True)
     assert not any(info.values()) and model.config.mask_ratio == 0.5 and model.config.norm_pix_loss
@@ -38,7 +38,9 @@ def test_from_scratch_to_a_fine_tuned_model(toy, tmp_path):
 
 def test_resume_is_bit_exact_masks_included(toy, tmp_path):
     for name in ("whole", "cut"):
-        argv = flags(toy, tmp_path / name, num_train_epochs=4, save_strategy="steps", save_steps=4, save_total_limit=9)
+        argv = pretrain_flags(
+            toy, tmp_path / name, num_train_epochs=4, save_strategy="steps", save_steps=4, save_total_limit=9
+        )
         assert main(["pretrain", *argv]) == 0
     import shutil
 
@@ -51,7 +53,7 @@ def test_resume_is_bit_exact_masks_included(toy, tmp_path):
 
 def test_a_cache_of_decoded_images_changes_nothing_when_they_are_small(toy, tmp_path):
     for name, more in (("plain", {}), ("cached", {"cache_shortest_edge": 64})):
-        assert main(["pretrain", *flags(toy, tmp_path / name, num_train_epochs=1, **more)]) == 0
+        assert main(["pretrain", *pretrain_flags(toy, tmp_path / name, num_train_epochs=1, **more)]) == 0
     plain, cached = (load_file(tmp_path / name / "model.safetensors") for name in ("plain", "cached"))
     assert all(torch.equal(plain[name], cached[name]) for name in plain)
 
@@ -92,7 +94,7 @@ def test_every_process_draws_masks_of_its_own(tmp_path):
     noise = []
     for process in (0, 1, 0):
         trainer.args.distributed_state = SimpleNamespace(process_index=process)
-        noise.append(trainer._with_noise(batch, 0)["noise"])
+        noise.append(trainer._add_noise(batch, 0)["noise"])
     assert torch.equal(noise[0], noise[2]) and not torch.equal(noise[0], noise[1])
 
 
@@ -105,7 +107,7 @@ def test_every_process_draws_masks_of_its_own(tmp_path):
     ],
 )
 def test_mistakes_are_one_sentence(toy, tmp_path, capsys, change, message, status):
-    assert main(["pretrain", *flags(toy, tmp_path / "out", **change)]) == status
+    assert main(["pretrain", *pretrain_flags(toy, tmp_path / "out", **change)]) == status
     assert message in capsys.readouterr().err
 
 
@@ -114,7 +116,7 @@ def test_an_unreadable_frame_is_named(toy, tmp_path, capsys):
     folder.mkdir()
     (folder / "ok.jpg").write_bytes((toy / "unlabelled" / "frame_0000.jpg").read_bytes())
     (folder / "bad.jpg").write_bytes(b"broken")
-    argv = flags(toy, tmp_path / "out", data_dir=folder, num_train_epochs=1)
+    argv = pretrain_flags(toy, tmp_path / "out", data_dir=folder, num_train_epochs=1)
     assert main(["pretrain", *argv]) == 1
     assert "bad.jpg" in capsys.readouterr().err
     assert main(["pretrain", *argv, "--on_bad_image", "skip"]) == 0
@@ -130,7 +132,7 @@ def test_a_frame_that_turns_out_unreadable_in_training(toy, tmp_path, workers):
         (folder / name).write_bytes((toy / "unlabelled" / name).read_bytes())
     Image.open(folder / "frame_0001.jpg").save(folder / "bad.png")
     (folder / "bad.png").write_bytes((folder / "bad.png").read_bytes()[:900])
-    argv = flags(toy, tmp_path / "out", data_dir=folder, num_train_epochs=1, per_device_train_batch_size=4)
+    argv = pretrain_flags(toy, tmp_path / "out", data_dir=folder, num_train_epochs=1, per_device_train_batch_size=4)
     argv += ["--dataloader_num_workers", str(workers), "--reconstruction_steps", "0"]
     done = run_cli("pretrain", *argv, status=1)
     assert "hf-mae pretrain: bad.png cannot be read (" in done.stderr and "--on_bad_image skip" in done.stderr
@@ -156,7 +158,7 @@ def test_a_large_tree_starts_in_seconds_and_is_not_copied(toy, tmp_path):
 
 
 def test_it_records_what_it_saw_and_starts_a_card(toy, tiny_pth, tmp_path):
-    argv = flags(toy, tmp_path / "out", max_steps=1)
+    argv = pretrain_flags(toy, tmp_path / "out", max_steps=1)
     assert main(["pretrain", *argv]) == 0
     rows = list(csv.DictReader(open(tmp_path / "out" / "pretraining_images.csv")))
     files = sorted(path.name for path in (toy / "unlabelled").iterdir())

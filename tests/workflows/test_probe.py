@@ -11,10 +11,10 @@ from support.models import tiny_pretrainer
 
 from hf_mae.cli.main import main
 from hf_mae.evaluation import features as module
-from hf_mae.evaluation.attentive import DECAYS, RATES, attentive_probe
-from hf_mae.evaluation.probes import linear_probe
+from hf_mae.evaluation.attentive_probe import LEARNING_RATES, WEIGHT_DECAYS, attentive_probe
+from hf_mae.evaluation.probes import fit_linear_probe
 from hf_mae.evaluation.probes import probe_features as probe
-from hf_mae.models.views import view
+from hf_mae.models.tta import make_view
 
 
 def blobs(images: int, spread: float, seed: int = 0):
@@ -39,7 +39,7 @@ def test_the_linear_probe_finds_what_logistic_regression_finds():
 
     train, labels = blobs(300, 1.2)
     held_out, truth = blobs(300, 1.2, seed=1)
-    logits_of, settings = linear_probe(train, labels, 3)
+    logits_of, settings = fit_linear_probe(train, labels, 3)
     ours = (logits_of(held_out).argmax(-1) == truth).mean(-1)
     scaler = StandardScaler().fit(train)
     theirs = LogisticRegression(max_iter=1000).fit(scaler.transform(train), labels)
@@ -50,7 +50,7 @@ def test_the_linear_probe_finds_what_logistic_regression_finds():
 def test_features_do_not_depend_on_their_scale():
     """Batch normalisation without affine parameters comes first."""
     train, labels = blobs(150, 0.8)
-    one, two = (linear_probe(train * scale + shift, labels, 3)[0] for scale, shift in ((1, 0), (100, 7)))
+    one, two = (fit_linear_probe(train * scale + shift, labels, 3)[0] for scale, shift in ((1, 0), (100, 7)))
     np.testing.assert_allclose(one(train), two(train * 100 + 7), atol=1e-2)
 
 
@@ -73,7 +73,7 @@ def test_the_verb(checkpoint, toy, pictures, tmp_path, capsys, monkeypatch):
             row = next(line for line in printed.splitlines() if line.split()[:2] == [pooling, kind])
             assert float(row.split()[2 + 3]) == pytest.approx(100 * results[pooling][kind]["accuracy"], abs=0.01)
     assert (tmp_path / "out" / "tsne.png").stat().st_size > 5000
-    monkeypatch.setattr(module, "features_of", None)  # the second time they are read from the cache
+    monkeypatch.setattr(module, "extract_pooled_features", None)  # the second time they are read from the cache
     assert main([*argv, "--tsne", "false", "--umap", "true", "--output_dir", str(tmp_path / "again")]) == 0
     assert capsys.readouterr().out == printed
     assert (tmp_path / "again" / "umap.png").stat().st_size > 5000 and not (tmp_path / "again" / "tsne.png").exists()
@@ -133,7 +133,7 @@ def test_a_query_reads_what_a_mean_loses():
     found = attentive_probe(Pixels(), images, labels, ["a", "b"], epochs=25)
     assert probe(means, labels, ["a", "b"])["linear"]["accuracy"] < 0.75 < 0.9 < found["accuracy"]
     assert torch.equal(state, torch.random.get_rng_state())
-    assert found["learning_rate"] in RATES and found["weight_decay"] in DECAYS
+    assert found["learning_rate"] in LEARNING_RATES and found["weight_decay"] in WEIGHT_DECAYS
 
 
 def test_the_attentive_probe_is_the_same_again():
@@ -160,7 +160,7 @@ def test_the_attentive_probe_takes_an_image_for_the_same_however_it_is_turned():
     labels = dict.fromkeys(("train", "sweep", "judge"), np.arange(40) % 3)
 
     def scores(number):
-        items = [{"pixel_values": view(image, number), "labels": n % 3} for n, image in enumerate(pixels)]
+        items = [{"pixel_values": make_view(image, number), "labels": n % 3} for n, image in enumerate(pixels)]
         images = {"train": straight, "sweep": straight, "judge": items}
         return attentive_probe(PlacedPixels(), images, labels, ["a", "b", "c"], epochs=3)
 
@@ -171,7 +171,7 @@ def test_the_attentive_probe_takes_an_image_for_the_same_however_it_is_turned():
 
 @pytest.mark.run
 def test_layers_are_chosen_and_features_written(checkpoint, toy, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("hf_mae.evaluation.attentive.EPOCHS", 2)
+    monkeypatch.setattr("hf_mae.evaluation.attentive_probe.EPOCHS", 2)
     argv = ["probe", str(checkpoint), str(toy / "labelled"), "--tsne", "false", "--layers", "--attentive"]
     assert main([*argv, "--features", str(tmp_path / "f.npz"), "--output_dir", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
@@ -193,13 +193,13 @@ def test_layers_are_chosen_and_features_written(checkpoint, toy, tmp_path, capsy
 
 
 def test_the_best_of_layers_is_chosen_without_the_judge():
-    from hf_mae.evaluation.probes import best_of_layers
+    from hf_mae.evaluation.probes import probe_best_layer
 
     parts = {part: blobs(150, 0.3, seed) for seed, part in enumerate(("train", "sweep", "judge"))}
     noise = {part: np.random.default_rng(7).normal(size=(150, 16)).astype(np.float32) for part in parts}
     labels = {part: own[1] for part, own in parts.items()}
     features = {part: {"noise": noise[part], "good": own[0]} for part, own in parts.items()}
-    assert best_of_layers(features, labels, ["a", "b", "c"])["features"] == "good"
+    assert probe_best_layer(features, labels, ["a", "b", "c"])["features"] == "good"
     features["judge"] = {"noise": parts["judge"][0], "good": noise["judge"]}  # which no choice looks at
-    found = best_of_layers(features, labels, ["a", "b", "c"])
+    found = probe_best_layer(features, labels, ["a", "b", "c"])
     assert found["features"] == "good" and found["accuracy"] < 0.6

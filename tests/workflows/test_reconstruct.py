@@ -12,9 +12,9 @@ from support.models import TINY, TINY_DECODER, tiny_pretrainer
 
 from hf_mae import build_pretrainer
 from hf_mae.cli.main import main
-from hf_mae.models.reconstruction import mask_noise
 from hf_mae.models.reconstruction import reconstruct_patches as reconstruct
-from hf_mae.reporting.reconstructions import sheet
+from hf_mae.models.reconstruction import sample_mask_noise
+from hf_mae.reporting.reconstructions import make_reconstruction_sheet
 
 
 def test_the_golden_predictions_are_what_is_shown(golden):
@@ -47,7 +47,7 @@ def test_normalised_patches_get_their_own_mean_and_variance_again():
         return output
 
     model.forward = perfect
-    pictures = reconstruct(model, pixel_values, mask_noise(2, 16, seed=0))
+    pictures = reconstruct(model, pixel_values, sample_mask_noise(2, 16, seed=0))
     torch.testing.assert_close(pictures["reconstruction"], pixel_values, atol=1e-5, rtol=1e-5)
 
 
@@ -56,7 +56,7 @@ def test_the_sheet_shows_grey_where_patches_are_hidden():
     mask = torch.zeros(2, 1, 32, 32)
     mask[:, :, :16] = 1
     pictures = {"mask": mask, "reconstruction": torch.ones(2, 3, 32, 32), "pasted": mask.expand(2, 3, 32, 32)}
-    page = np.asarray(sheet(pixel_values, pictures, [0.2] * 3, [0.5] * 3))
+    page = np.asarray(make_reconstruction_sheet(pixel_values, pictures, [0.2] * 3, [0.5] * 3))
     assert page.shape == (2 * 36 + 18, 4 * 36 + 4, 3)
     row = (
         page[18 + 8, [4 + column * 36 + 16 for column in range(4)], 0],

@@ -9,10 +9,10 @@ from support.cli_process import run_cli
 
 from hf_mae import UsageError, search
 from hf_mae.errors import CommandLineError
-from hf_mae.models.attention import PLAIN
+from hf_mae.models.attention import PLAIN_ATTENTION
 from hf_mae.training import search as searching
 from hf_mae.training.finetuner import MaeFinetuner
-from hf_mae.training.trainer import NotFinite
+from hf_mae.training.trainer import NonFiniteLossError
 
 pytestmark = pytest.mark.run
 
@@ -49,7 +49,7 @@ def test_the_best_trial_is_trained_again_and_judged_on_what_no_trial_saw(setting
 
     def remembered(self, trial=None):
         made.append(fresh(self, trial))
-        assert made[-1].config._attn_implementation == PLAIN
+        assert made[-1].config._attn_implementation == PLAIN_ATTENTION
         return made[-1]
 
     monkeypatch.setattr(MaeFinetuner, "call_model_init", remembered)
@@ -62,7 +62,7 @@ def test_the_best_trial_is_trained_again_and_judged_on_what_no_trial_saw(setting
         "drop_path": 0.1,
         "weight_decay": 0.05,
     }
-    assert found.best.score == max(trial.score for trial in found.trials) and found.largest
+    assert found.best.score == max(trial.score for trial in found.trials) and found.greater_is_better
     rows = rows_of(out)
     assert [float(row["macro_f1"]) for row in rows] == pytest.approx([t.score for t in found.trials], abs=1e-6)
     assert (out / "search.png").stat().st_size > 5_000
@@ -85,7 +85,7 @@ def test_the_best_trial_is_trained_again_and_judged_on_what_no_trial_saw(setting
 
 
 def test_a_search_that_was_killed_goes_on_with_the_trial_that_it_was_at(settings, tmp_path, monkeypatch):
-    calls, objective = [], searching.Search._objective
+    calls, objective = [], searching.HyperparameterSearch._objective
 
     def stopped(self, metrics):
         calls.append(self.study.trials[-1].number)
@@ -93,8 +93,8 @@ def test_a_search_that_was_killed_goes_on_with_the_trial_that_it_was_at(settings
             raise SystemExit(137)
         return objective(self, metrics)
 
-    monkeypatch.setattr(searching.Search, "_objective", stopped)
-    settings |= {"search": ["learning_rate", "smoothing"], "select_on": 0.3}
+    monkeypatch.setattr(searching.HyperparameterSearch, "_objective", stopped)
+    settings |= {"search": ["learning_rate", "smoothing"], "selection_fraction": 0.3}
     with pytest.raises(SystemExit):
         search(**settings)
     found = search(**settings)
@@ -104,23 +104,23 @@ def test_a_search_that_was_killed_goes_on_with_the_trial_that_it_was_at(settings
 
 
 def test_a_trial_that_diverges_is_left_behind(settings, monkeypatch):
-    objective = searching.Search._objective
+    objective = searching.HyperparameterSearch._objective
 
     def diverges(self, metrics):
         if len(self.study.trials) == 1:
-            raise NotFinite("The loss became nan")
+            raise NonFiniteLossError("The loss became nan")
         return objective(self, metrics)
 
-    monkeypatch.setattr(searching.Search, "_objective", diverges)
+    monkeypatch.setattr(searching.HyperparameterSearch, "_objective", diverges)
     found = search(**settings | {"trials": 2, "num_train_epochs": 1})
     assert [trial.number for trial in found.trials] == [1]
 
 
 def test_where_all_diverge_it_is_said(settings, monkeypatch):
     def diverges(self, metrics):
-        raise NotFinite("The loss became nan")
+        raise NonFiniteLossError("The loss became nan")
 
-    monkeypatch.setattr(searching.Search, "_objective", diverges)
+    monkeypatch.setattr(searching.HyperparameterSearch, "_objective", diverges)
     with pytest.raises(UsageError, match="no trial came to an end with a finite loss"):
         search(**settings | {"trials": 2, "num_train_epochs": 1})
 

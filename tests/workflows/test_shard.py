@@ -14,7 +14,7 @@ from support.cli_process import run_cli
 from support.paths import ROOT
 
 from hf_mae.cli.main import main
-from hf_mae.runs.record_files import read_record
+from hf_mae.runs.record_io import read_record
 
 QUICK = ["--num_train_epochs", "1", "--per_device_train_batch_size", "10", "--report_to", "none", "--disable_tqdm", "1"]
 

@@ -1,0 +1,249 @@
+"""What a checkpoint tells of itself beside its weights: the arguments of its run, or a transformers configuration.
+
+Files hold the same fact as a number, as text, or as a list of one number; what cannot be read as the fact is refused in
+a sentence, never passed over.
+"""
+
+import argparse
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+from hf_mae.errors import short_repr
+
+from .errors import ConversionError
+
+T = TypeVar("T")
+
+# The reference's and DeiT's constructors, by the part of `args.model` that names the size: heads.
+HEADS_BY_MODEL_SIZE = {"tiny": 3, "small": 6, "base": 12, "large": 16, "huge": 16}
+# By width, from the reference's constructors: a size that is supposed where nothing tells, and said.
+ENCODER_HEADS = {768: 12, 1024: 16, 1280: 16}
+DECODER_HEADS = {512: 16}
+LAYER_NORM_EPS = 1e-6  # models_mae.py, models_vit.py: partial(nn.LayerNorm, eps=1e-6)
+ACTIVATION = "gelu"
+ACTIVATIONS = {"gelu": "gelu", "relu": "relu", "quick_gelu": "quick_gelu", "silu": "silu", "swish": "silu"}
+COPIED_CONFIG_FIELDS = (
+    "problem_type",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "drop_path_rate",
+    "initializer_range",
+)
+IMAGE_SIZE_KEYS = ("input_size", "img_size", "image_size")
+ARGS_KEYS = (
+    "args",
+    "hyper_parameters",
+    "hparams",
+    "config",
+    "cfg",
+    "opt",
+)  # where files keep the arguments of their run
+
+
+@dataclass
+class CheckpointMetadata:
+    """What is known of a model beside its weights; None: it does not say."""
+
+    num_attention_heads: int | None = None
+    decoder_num_attention_heads: int | None = None
+    image_size: tuple[int, int] | None = None  # height, width
+    pooling: str | None = None  # mean, cls, or another kind that no class computes
+    model: str | None = None  # the constructor that made it, as vit_large_patch16 or RETFound_mae
+    hidden_act: str | None = None
+    layer_norm_eps: float | None = None
+    norm_pix_loss: bool | None = None
+    mask_ratio: float | None = None
+    class_names: list[str] | None = None
+    image_processor: dict[str, Any] | None = None  # as preprocessor_config.json holds it
+    imagenet_mean_and_std: bool | None = None  # of BEiT: whether its images have ImageNet's, not 0.5
+    config: dict[str, Any] | None = None  # of CARRIED: what else a classifier's configuration says
+
+    def to_args(self) -> dict[str, Any]:
+        """As `args` of a reference checkpoint, from which `known_of_args` reads it again."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.image_size is not None:
+            given["image_size"] = list(self.image_size)
+        given["transformers_config"] = given.pop("config", None)
+        return {name: value for name, value in given.items() if value is not None}
+
+
+def args_to_dict(args: Any) -> dict[str, Any]:
+    """The arguments of a run, whatever holds them; empty where it is nothing of the kind."""
+    values = vars(args) if isinstance(args, argparse.Namespace) else args
+    return {str(name): value for name, value in values.items()} if isinstance(values, Mapping) else {}
+
+
+def find_args(content: Mapping[Any, Any]) -> dict[str, Any]:
+    """The arguments of the run in a loaded checkpoint; empty where it keeps none."""
+    return next((found for name in ARGS_KEYS if (found := args_to_dict(content.get(name)))), {})
+
+
+def metadata_from_args(args: dict[str, Any], source: str) -> CheckpointMetadata:
+    """Reads the arguments of a run.
+
+    Raises:
+        ConversionError: one of them is there and cannot be read as what it is.
+    """
+
+    def read(names: Iterable[str], convert: Callable[[Any], T], what: str) -> T | None:
+        for name in names:
+            if args.get(name) is None or args[name] == "":
+                continue
+            try:
+                return convert(args[name])
+            except (TypeError, ValueError):
+                raise ConversionError(
+                    f"{source} says {name} = {short_repr(args[name])} in its args, which cannot be read as {what}."
+                ) from None
+        return None
+
+    model = read(("model", "arch", "model_name"), str, "a name")
+    return CheckpointMetadata(
+        num_attention_heads=read(
+            ("num_attention_heads", "num_heads", "heads"),
+            _parse_positive_int,
+            "a number of attention heads: pass it as a flag",
+        )
+        or _heads_from_model_name(model),
+        decoder_num_attention_heads=read(
+            ("decoder_num_attention_heads", "decoder_num_heads", "decoder_heads"),
+            _parse_positive_int,
+            "a number of attention heads: pass it as a flag",
+        ),
+        image_size=next((size for name in IMAGE_SIZE_KEYS if (size := _try_parse_height_width(args.get(name)))), None),
+        pooling=_parse_pooling(args, source),
+        model=model,
+        hidden_act=read(
+            ("hidden_act", "act_layer"), _parse_activation, f"one of {', '.join(sorted(set(ACTIVATIONS)))}"
+        ),
+        layer_norm_eps=read(("layer_norm_eps", "norm_eps"), _parse_positive_float, "an epsilon"),
+        norm_pix_loss=read(("norm_pix_loss",), _parse_bool, "true or false"),
+        mask_ratio=read(("mask_ratio",), _parse_fraction, "a share between 0 and 1"),
+        class_names=read(("class_names",), _parse_class_names, "class names"),
+        image_processor=read(("image_processor",), _parse_mapping, "an image processor"),
+        imagenet_mean_and_std=read(("imagenet_default_mean_and_std",), _parse_bool, "true or false"),
+        config=read(("transformers_config",), _parse_config_fields, "a configuration"),
+    )
+
+
+def _unwrap_single(value: Any) -> Any:
+    """The one value of a list, tuple or array of one; whatever else it is, itself."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    while isinstance(value, (list, tuple)) and len(value) == 1:
+        value = value[0]
+    return value
+
+
+def _parse_number(value: Any) -> float:
+    value = _unwrap_single(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ValueError
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
+
+
+def _parse_positive_int(value: Any) -> int:
+    number = _parse_number(value)
+    if number != int(number) or number < 1:
+        raise ValueError
+    return int(number)
+
+
+def _parse_positive_float(value: Any) -> float:
+    number = _parse_number(value)
+    if number <= 0:
+        raise ValueError
+    return number
+
+
+def _parse_fraction(value: Any) -> float:
+    number = _parse_number(value)
+    if not 0 <= number < 1:
+        raise ValueError
+    return number
+
+
+def _parse_bool(value: Any) -> bool:
+    value = _unwrap_single(value)
+    if isinstance(value, str):
+        words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+        return words[value.strip().lower()] if value.strip().lower() in words else _parse_bool(None)
+    if value in (0, 1):  # True and False among them
+        return bool(value)
+    raise ValueError
+
+
+def _parse_height_width(value: Any) -> tuple[int, int]:
+    """A size of an image: a number, or height and width; a third number before them is the channels."""
+    value = _unwrap_single(value)
+    if isinstance(value, str) and "," in value:
+        value = value.strip("()[] ").split(",")
+    if isinstance(value, (list, tuple)):
+        if len(value) not in (2, 3):
+            raise ValueError
+        height, width = value[-2:]
+        return _parse_positive_int(height), _parse_positive_int(width)
+    return _parse_positive_int(value), _parse_positive_int(value)
+
+
+def _try_parse_height_width(value: Any) -> tuple[int, int] | None:
+    """The same; None for what is no size, since the positions tell that of a square image anyway."""
+    try:
+        return None if value is None else _parse_height_width(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _parse_activation(value: Any) -> str:
+    name = str(_unwrap_single(value)).lower()
+    if name not in ACTIVATIONS:
+        raise ValueError
+    return ACTIVATIONS[name]
+
+
+def _parse_class_names(value: Any) -> list[str]:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) for name in value):
+        raise ValueError
+    return list(value)
+
+
+def _parse_mapping(value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError
+    return {str(name): entry for name, entry in value.items()}
+
+
+def _parse_config_fields(value: Any) -> dict[str, Any]:
+    return {
+        name: entry
+        for name, entry in _parse_mapping(value).items()
+        if name in COPIED_CONFIG_FIELDS and isinstance(entry, (str, float))
+    }
+
+
+def _heads_from_model_name(model_name: str | None) -> int | None:
+    """Heads of the reference's and DeiT's constructors (`vit_large_patch16`, `mae_vit_base_patch16_dec512d8b`)."""
+    words = (model_name or "").lower().split("_")
+    if "vit" not in words or len(words) <= words.index("vit") + 1:
+        return None
+    return HEADS_BY_MODEL_SIZE.get(words[words.index("vit") + 1])
+
+
+def _parse_pooling(args: dict[str, Any], source: str) -> str | None:
+    """`mean`, `cls`, or the name of another kind: the reference's `global_pool` is true or false, timm's a word."""
+    value = _unwrap_single(args.get("pooling") or args.get("global_pool"))
+    if args.get("pooling") is None and args.get("global_pool") is None:
+        return None
+    if value in ("avg", "mean"):
+        return "mean"
+    if value in ("token", "cls", "", None):
+        return "cls"
+    try:
+        return "mean" if _parse_bool(value) else "cls"
+    except ValueError:
+        return str(value)

@@ -1,0 +1,26 @@
+"""Random draws that depend on a seed alone."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from ..compat.torch import get_cpu_generator
+
+
+@contextmanager
+def seed_all(*seed: int) -> Iterator[None]:
+    """Seeds `random`, numpy and torch (CPU) for a block, and puts their states back afterwards."""
+    generator = get_cpu_generator()
+    states = random.getstate(), np.random.get_state(legacy=False), generator.get_state()
+    number = int(np.random.SeedSequence(seed).generate_state(1)[0])
+    random.seed(number)
+    np.random.seed(number)
+    generator.manual_seed(number)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        generator.set_state(states[2])

@@ -1,0 +1,141 @@
+"""A labelled data set as parquet, with its splits, classes and patients, as the Hub and `datasets` read it."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from datasets import Dataset, DatasetDict, Features, Image
+from tqdm.auto import tqdm
+
+from ..data.image_io import encoded_bytes
+from ..data.samples import join_names
+from ..errors import UsageError, pluralize
+from ..files.archive_members import parse_member
+from ..files.atomic import atomic_write_dir, write_text
+from ..reporting.render import escape_markdown_cell
+
+SHARD_BYTES = 300_000_000  # bytes of images in a file, about: a file is built in memory
+UNSUPPORTED_SUFFIXES = (".dcm", ".dicom", ".heic", ".heif")  # `datasets` hands files to Pillow alone
+
+
+def write_parquet_dataset(
+    splits: DatasetDict, folder: Path, name: str, metadata: dict[str, Any], overwrite: bool
+) -> list[Path]:
+    """Writes `data/SPLIT-00000-of-00001.parquet` and a card; the images are the files' own bytes.
+
+    Columns: `image`, `label` (a ClassLabel), `file_name`, and what else is known of an image (`group`: its patient).
+
+    Args:
+        splits: of `data.sources.load_splits`.
+        name: what the data set is called on its card.
+        metadata: for the head of the card (`license`), and `about`, a sentence for its text.
+
+    Returns:
+        The files, relative to the folder.
+
+    Raises:
+        UsageError: images that `datasets` cannot decode, or a folder that cannot be written.
+    """
+    _check_decodable(splits)
+    with atomic_write_dir(folder, overwrite) as temporary:
+        (temporary / "data").mkdir()
+        for split, dataset in splits.items():
+            _write_split(split, dataset, temporary / "data")
+        write_text(temporary / "README.md", render_dataset_card(splits, name, metadata))
+    return sorted(file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
+
+
+def _check_decodable(splits: DatasetDict) -> None:
+    names = [name for dataset in splits.values() for name in dataset["file_name"][:]]
+    if other := [name for name in names if name.lower().endswith(UNSUPPORTED_SUFFIXES)]:
+        raise UsageError(
+            f"`datasets` does not decode {join_names(other)}: convert {pluralize(len(other), 'file')} to PNG, with the "
+            "names of nobody in them, and push those."
+        )
+
+
+def _write_split(split: str, dataset: Dataset, folder: Path) -> None:
+    """The split in files of about SHARD bytes; their number is in their names, so they are named last."""
+    rows = dataset.cast_column("image", Image(decode=False))
+    names = [name for name in rows.column_names if name not in ("image", "labels")]
+    features = Features({"image": Image(), "label": rows.features["labels"]} | {n: rows.features[n] for n in names})
+    files: list[Path] = []
+    for shard in _iter_shards(tqdm(rows, desc=f"Writing {split}", unit="image", delay=1)):
+        columns = {name: [row[name] for row in shard] for name in names}
+        columns |= {"image": [row["image"] for row in shard], "label": [row["labels"] for row in shard]}
+        files.append(folder / f"{split}-{len(files):05d}.parquet")
+        Dataset.from_dict({name: columns[name] for name in features}, features=features).to_parquet(files[-1])
+    for index, file in enumerate(files):
+        file.rename(folder / f"{split}-{index:05d}-of-{len(files):05d}.parquet")
+
+
+def _iter_shards(rows: Any) -> Iterator[list[dict[str, Any]]]:
+    """Rows with the bytes of their images, as many as make a file."""
+    shard: list[dict[str, Any]] = []
+    size = 0
+    for row in rows:
+        image = row["image"]
+        content = encoded_bytes(image)
+        path = os.path.basename(
+            row["file_name"] if image["path"] is None or parse_member(image["path"]) else image["path"]
+        )
+        if shard and size + len(content) > SHARD_BYTES:
+            yield shard
+            shard, size = [], 0
+        shard.append(row | {"image": {"bytes": content, "path": path}})
+        size += len(content)
+    yield shard
+
+
+def render_dataset_card(splits: DatasetDict, name: str, metadata: dict[str, Any]) -> str:
+    """The card: where the splits are, for `datasets`, and images by class, for people."""
+    head = {key: value for key, value in metadata.items() if key != "about" and value}
+    head |= {
+        "pretty_name": name,
+        "task_categories": ["image-classification"],
+        "size_categories": [_size_category(sum(map(len, splits.values())))],
+        "configs": [
+            {
+                "config_name": "default",
+                "data_files": [{"split": split, "path": f"data/{split}-*.parquet"} for split in splits],
+            }
+        ],
+    }
+    classes = next(iter(splits.values())).features["labels"].names
+    labels = {split: dataset["labels"][:] for split, dataset in splits.items()}
+    rows = [
+        "| " + " | ".join([escape_markdown_cell(title), *(str(labels[split].count(index)) for split in splits)]) + " |"
+        for index, title in enumerate(classes)
+    ]
+    total = "| all | " + " | ".join(str(len(labels[split])) for split in splits) + " |"
+    table = [f"| | {' | '.join(splits)} |", "|---|" + "---|" * len(splits), *rows, total]
+    text = [
+        "# " + name,
+        *([metadata["about"]] if metadata.get("about") else []),
+        "\n".join(table),
+        *_describe_groups(splits),
+    ]
+    text.append("Written by `hf-mae push-dataset`; `hf-mae finetune CHECKPOINT USER/NAME` trains on it.")
+    return f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---\n\n" + "\n\n".join(text) + "\n"
+
+
+def _describe_groups(splits: DatasetDict) -> list[str]:
+    groups = {split: set(dataset["group"][:]) for split, dataset in splits.items() if "group" in dataset.column_names}
+    if not groups:
+        return []
+    counts = ", ".join(f"{split} {len(found)}" for split, found in groups.items())
+    seen: set[str] = set()
+    shared = set()
+    for found in groups.values():
+        shared |= seen & found
+        seen |= found
+    apart = f"{len(shared)} of them in several splits" if shared else "none in two splits"
+    return [f"`group` is the patient or video of an image: {counts}; {apart}."]
+
+
+def _size_category(images: int) -> str:
+    """The Hub's word for a number of rows."""
+    bounds = [(1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")]
+    return next((word for most, word in bounds if images < most), "1M<n<10M")
