@@ -1,7 +1,7 @@
-"""Reference MAE checkpoints (facebookresearch/mae `.pth`) <-> stock transformers weights.
+"""Conversion between original MAE checkpoints (`.pth` of facebookresearch/mae) and stock transformers weights.
 
-Installed as `hf_mae.conversion`. Needs torch, safetensors and transformers, and knows nothing of training: of hf_mae it
-uses `errors` and `files` alone. Nothing heavy is imported until one of these names is used.
+Installed as `hf_mae.conversion`. It needs torch, safetensors and transformers, and is independent of training. These
+libraries are imported when one of the names below is used.
 """
 
 from hf_mae._lazy import exports

@@ -1,4 +1,4 @@
-"""Sizes of a ViT MAE, read from the shapes of its parameters, and the transformers configurations of that size."""
+"""The architecture of a ViT MAE: read from parameter shapes, written as a transformers configuration."""
 
 import math
 from collections.abc import Sequence
@@ -8,43 +8,44 @@ from typing import Any, NamedTuple
 import torch
 
 from .errors import ConversionError
+from .messages import ConversionMessage
 from .metadata import ACTIVATION, DECODER_HEADS, ENCODER_HEADS, LAYER_NORM_EPS, CheckpointMetadata
 
 
 @dataclass
 class Architecture:
-    """Sizes of the encoder, and of the decoder and head where the checkpoint has them."""
+    """Sizes of the encoder, and of the decoder and head if the checkpoint contains them."""
 
     hidden_size: int
     num_hidden_layers: int
     num_attention_heads: int
     intermediate_size: int
-    image_size: int | tuple[int, int]  # pixels; height and width where they differ
+    image_size: int | tuple[int, int]  # pixels; (height, width) if they differ
     patch_size: int
     num_channels: int
     hidden_act: str = ACTIVATION
     layer_norm_eps: float = LAYER_NORM_EPS
     has_decoder: bool = False
-    decoder_hidden_size: int = 512  # the reference's decoder, for a checkpoint that has none
+    decoder_hidden_size: int = 512  # the decoder of the original code, for a checkpoint without one
     decoder_num_hidden_layers: int = 8
     decoder_num_attention_heads: int = 16
     decoder_intermediate_size: int = 2048
     num_labels: int | None = None
-    assumed: dict[str, Any] = field(default_factory=dict)  # what nothing tells, by the name of its flag
+    assumed: dict[str, Any] = field(default_factory=dict)  # flag -> default that was used for an unknown value
 
     @property
     def height_width(self) -> tuple[int, int]:
-        """Pixels of an image."""
+        """Image size in pixels."""
         return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
 
     @property
     def grid_size(self) -> tuple[int, int]:
-        """Patches down and across."""
+        """Number of patches (vertical, horizontal)."""
         height, width = self.height_width
         return height // self.patch_size, width // self.patch_size
 
     def encoder_config_kwargs(self) -> dict[str, Any]:
-        """The encoder's fields of a transformers configuration."""
+        """Returns the fields of the encoder in a transformers configuration."""
         names = (
             "hidden_size",
             "num_hidden_layers",
@@ -60,7 +61,7 @@ class Architecture:
 
 
 class PatchGrid(NamedTuple):
-    """What the rows of position embeddings are: patches down and across, and whether the class token has a row."""
+    """Meaning of the rows of position embeddings: the patch grid, and whether the class token has a row."""
 
     height: int
     width: int
@@ -68,10 +69,12 @@ class PatchGrid(NamedTuple):
 
 
 def infer_patch_grid(rows: int, patch: Sequence[int], image_size: tuple[int, int] | None, source: str) -> PatchGrid:
-    """Reads the rows of position embeddings: by the image size where it is known and fits, else as a square.
+    """Infers the patch grid from the number of position embeddings.
+
+    A grid that matches `image_size` has priority over a square grid.
 
     Raises:
-        ConversionError: they are neither the known size's nor those of a square.
+        ConversionError: If the rows form neither the grid of `image_size` nor a square grid.
     """
     if image_size is not None:
         height, width = image_size[0] // patch[0], image_size[1] // patch[1]
@@ -81,15 +84,19 @@ def infer_patch_grid(rows: int, patch: Sequence[int], image_size: tuple[int, int
         side = math.isqrt(rows - class_row)
         if side and side * side == rows - class_row:
             return PatchGrid(side, side, bool(class_row))
-    told = f" and the image size of its args, {image_size[0]} x {image_size[1]}, has others" if image_size else ""
+    if image_size is None:
+        raise ConversionError(ConversionMessage.POSITIONS_NOT_SQUARE, source=source, rows=rows)
     raise ConversionError(
-        f"pos_embed of {source} has {rows} rows, which is no square of patches{told}: only with the image size in its "
-        "args (input_size = [height, width]) can it be read."
+        ConversionMessage.POSITIONS_CONTRADICT_IMAGE_SIZE,
+        source=source,
+        rows=rows,
+        height=image_size[0],
+        width=image_size[1],
     )
 
 
 def count_blocks(state: dict[str, torch.Tensor], prefix: str) -> int:
-    """How many blocks there are under a prefix (`blocks`, `decoder_blocks`)."""
+    """Returns the number of blocks with a prefix (`blocks`, `decoder_blocks`)."""
     return 1 + max((int(name.split(".")[1]) for name in state if name.startswith(f"{prefix}.")), default=-1)
 
 
@@ -101,31 +108,28 @@ def resolve_num_heads(
     flag: str,
     assumed: dict[str, Any],
 ) -> int:
-    """The checkpoint's own number, else the flag's, else that of a known width, which goes to `assumed`.
+    """Returns the number of heads from the checkpoint, the flag, or the default for the width (added to `assumed`).
 
     Raises:
-        ConversionError: flag and checkpoint contradict each other, it does not divide the width, or nothing tells.
+        ConversionError: If flag and checkpoint differ, the number does not divide the width, or it is unknown.
     """
     if flag_value is not None and checkpoint_value is not None and flag_value != checkpoint_value:
         raise ConversionError(
-            f"--{flag} {flag_value} contradicts the checkpoint, which says {checkpoint_value}: leave the flag out."
+            ConversionMessage.HEADS_CONTRADICT, flag=flag, value=flag_value, recorded=checkpoint_value
         )
     heads = checkpoint_value if flag_value is None else flag_value
     if heads is None and (heads := by_width.get(width)) is not None:
         assumed[flag] = heads
     if heads is None:
         choices = [n for n in range(1, width + 1) if width % n == 0 and width // n >= 8]
-        raise ConversionError(
-            f"The number of attention heads of a width of {width} cannot be read from the weights and is not in the "
-            f"checkpoint's args: pass --{flag} N (it divides {width}: one of {', '.join(map(str, choices))})."
-        )
+        raise ConversionError(ConversionMessage.HEADS_UNKNOWN, width=width, flag=flag, choices=choices)
     if heads < 1 or width % heads:
-        raise ConversionError(f"--{flag} {heads} does not divide the width of {width}.")
+        raise ConversionError(ConversionMessage.HEADS_DO_NOT_DIVIDE_WIDTH, flag=flag, value=heads, width=width)
     return heads
 
 
 def required_keys(depth: int, decoder_depth: int | None) -> list[str]:
-    """Every encoder (and decoder) parameter that a checkpoint of this depth must hold; norms and heads vary."""
+    """Returns the encoder (and decoder) parameters that a checkpoint of this depth requires, without norms and head."""
     block = [
         f"{m}.{p}"
         for m in ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
@@ -148,47 +152,47 @@ def read_architecture(
     decoder_num_attention_heads: int | None = None,
     source: str = "the checkpoint",
 ) -> Architecture:
-    """Reads the sizes from the shapes, checks that nothing is missing and that the shapes fit together.
+    """Reads the architecture from the parameter shapes and checks that no parameter is missing.
 
     Args:
-        state: parameters by the reference's names; `patch_embed.proj.weight` is (width, channels, patch, patch),
-            `pos_embed` (1, 1 + patches, width).
-        metadata: what the checkpoint tells of itself beside its weights.
+        state: parameters under their original names; `patch_embed.proj.weight` is (width, channels, patch, patch),
+            `pos_embed` is (1, 1 + patches, width).
+        metadata: facts that the checkpoint stores in addition to its weights.
 
     Raises:
-        ConversionError: a parameter is missing, a shape is wrong, or the number of heads is not known.
+        ConversionError: If a parameter is missing, a shape is wrong, or the number of heads is unknown.
     """
     has_decoder = any(name.startswith("decoder_") for name in state)
     depth = count_blocks(state, "blocks")
     if depth == 0:
-        raise ConversionError(f"{source} has no transformer blocks (blocks.0...): it holds no ViT encoder.")
+        raise ConversionError(ConversionMessage.NO_ENCODER, source=source)
     for prefix in ("blocks", "decoder_blocks"):
-        if count_blocks(state, prefix) > len(state):  # a number that no list of names should be made of
+        if (count := count_blocks(state, prefix)) > len(state):  # before a list of that length is built
             raise ConversionError(
-                f"{source} has a block {count_blocks(state, prefix) - 1} of {prefix}, and lacks others."
+                ConversionMessage.BLOCK_NUMBER_TOO_LARGE, source=source, number=count - 1, prefix=prefix
             )
     _check_required_keys(state, depth, has_decoder, source)
     width, channels, patch, patch_width = state["patch_embed.proj.weight"].shape
     if patch != patch_width:
-        raise ConversionError(f"{source} has patches of {patch} x {patch_width}: only square patches work.")
-    rows = state["pos_embed"].shape[1]
-    height, across, _ = infer_patch_grid(rows, (patch, patch), metadata.image_size, source)
-    supposed: dict[str, Any] = {}
+        raise ConversionError(ConversionMessage.PATCHES_NOT_SQUARE, source=source, height=patch, width=patch_width)
+    positions = state["pos_embed"].shape[1]
+    rows, columns, _ = infer_patch_grid(positions, (patch, patch), metadata.image_size, source)
+    assumed: dict[str, Any] = {}
     architecture = Architecture(
         hidden_size=width,
         num_hidden_layers=depth,
         num_attention_heads=resolve_num_heads(
-            width, num_attention_heads, metadata.num_attention_heads, ENCODER_HEADS, "num_attention_heads", supposed
+            width, num_attention_heads, metadata.num_attention_heads, ENCODER_HEADS, "num_attention_heads", assumed
         ),
         intermediate_size=state["blocks.0.mlp.fc1.weight"].shape[0],
-        image_size=height * patch if height == across else (height * patch, across * patch),
+        image_size=rows * patch if rows == columns else (rows * patch, columns * patch),
         patch_size=patch,
         num_channels=channels,
         hidden_act=metadata.hidden_act or ACTIVATION,
         layer_norm_eps=metadata.layer_norm_eps or LAYER_NORM_EPS,
         has_decoder=has_decoder,
         num_labels=state["head.weight"].shape[0] if "head.weight" in state else None,
-        assumed=supposed,
+        assumed=assumed,
     )
     if has_decoder:
         _read_decoder(architecture, state, metadata.decoder_num_attention_heads, decoder_num_attention_heads)
@@ -198,16 +202,15 @@ def read_architecture(
 
 
 def _check_required_keys(state: dict[str, torch.Tensor], depth: int, has_decoder: bool, source: str) -> None:
-    """Names the parameters that a checkpoint of this depth lacks."""
+    """Raises ConversionError if a checkpoint of this depth lacks parameters."""
     required = required_keys(depth, count_blocks(state, "decoder_blocks") if has_decoder else None)
     for module in ("norm", "fc_norm", "head"):
         pair = [f"{module}.weight", f"{module}.bias"]
         if any(name in state for name in pair) or (module == "norm" and "fc_norm.weight" not in state):
             required += pair
     if missing := [name for name in required if name not in state]:
-        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise ConversionError(
-            f"{source} lacks parameters of a ViT MAE of {depth} blocks: {', '.join(missing[:5])}{more}."
+            ConversionMessage.PARAMETERS_MISSING, source=source, blocks=depth, count=len(missing), names=missing[:5]
         )
 
 
@@ -224,10 +227,10 @@ def _read_decoder(
 
 
 def transformers_config(architecture: Architecture, target: str, **extra: Any) -> Any:
-    """The configuration of the stock class for one of `names.TARGETS`.
+    """Builds the configuration of the stock class for a target (a key of `key_mapping.KEY_MAPPINGS`).
 
-    Mean pooling is BEiT without its own additions (no relative positions, no layer scale): the reference's
-    `fc_norm(mean(patch tokens))`.
+    Mean pooling, `fc_norm(mean(patch tokens))` in the original code, is a BEiT without relative position biases and
+    without layer scale.
     """
     from transformers import BeitConfig, ViTConfig, ViTMAEConfig
 

@@ -1,6 +1,6 @@
-"""Bringing a state dict to the reference's form: real finite float32 tensors, one linear head, a row for each position.
+"""Converts a state dict to its canonical form: finite float32 tensors, one linear head, one row per position.
 
-Whatever changes here is exact, and noted; what would change the function is refused.
+Every change is exact and noted. A checkpoint that would compute a different function afterwards is rejected.
 """
 
 import re
@@ -13,6 +13,7 @@ from .errors import ConversionError
 from .initialization import HEAD_STD
 from .key_mapping import expected_ndim, is_mae_key
 from .layouts import PATCH_EMBED_KEY
+from .messages import ConversionMessage
 from .metadata import CheckpointMetadata
 from .safety import check_tensor_storage
 
@@ -21,23 +22,24 @@ PROBE_EPS = 1e-6  # main_linprobe.py: BatchNorm1d(width, affine=False, eps=1e-6)
 
 
 def canonicalize_state_dict(state: State, metadata: CheckpointMetadata, source: str) -> tuple[State, list[str]]:
-    """The same function in the reference's form, and notes on what was changed.
+    """Returns the canonical state dict of the same function, and notes on the changes.
 
     Args:
-        state: parameters by the reference's names.
-        metadata: what the checkpoint tells of itself; its image size tells what the rows of the positions are.
+        state: parameters under their original names.
+        metadata: facts that the checkpoint states; its image size defines the grid of the position embeddings.
 
     Raises:
-        ConversionError: a tensor is of an odd kind or not finite, or the encoder has parameters that the reference
-            does not have.
+        ConversionError: If a tensor has an unsupported type or is not finite, or the encoder has parameters that the
+            original code does not have.
     """
     notes: list[str] = []
     check_tensor_types(state, source, is_mae_key)
     if state[PATCH_EMBED_KEY].ndim != 4:
         raise ConversionError(
-            f"{source}: {PATCH_EMBED_KEY} is of {state[PATCH_EMBED_KEY].ndim} dimensions {tuple(state[PATCH_EMBED_KEY].shape)}, a linear layer "
-            "over flattened patches; only a convolution (width, channels, patch, patch) tells the order of its "
-            "pixels."
+            ConversionMessage.PATCH_EMBEDDING_NOT_A_CONVOLUTION,
+            source=source,
+            name=PATCH_EMBED_KEY,
+            shape=tuple(state[PATCH_EMBED_KEY].shape),
         )
     _check_ndim(state, source)
     check_tensor_storage(state, source)
@@ -50,21 +52,21 @@ def canonicalize_state_dict(state: State, metadata: CheckpointMetadata, source: 
 
 
 def cast_to_float32(state: State, notes: list[str]) -> State:
-    """Parameters in float32, with a note where they were not."""
+    """Casts the parameters to float32 and notes their previous types."""
     lower = {str(t.dtype) for t in state.values() if t.is_floating_point() and t.dtype != torch.float32}
     if not lower:
         return state
-    notes.append(f"{', '.join(sorted(lower))} weights were widened or narrowed to float32")
+    notes.append(f"{', '.join(sorted(lower))} weights were converted to float32")
     return {n: t.float() if t.is_floating_point() else t for n, t in state.items()}
 
 
 def check_tensor_types(state: State, source: str, is_parameter: Callable[[str], bool]) -> None:
-    """Refuses tensors that hold no plain real numbers; of whole numbers may be what is no parameter."""
+    """Raises ConversionError for tensors that are not dense and real; only parameters have to be floating-point."""
     for name, tensor in state.items():
-        kind = (
-            "a meta tensor, which holds no numbers"
+        tensor_type = (
+            "a meta tensor"
             if tensor.is_meta
-            else "quantised"
+            else "quantized"
             if tensor.is_quantized
             else "nested"
             if tensor.is_nested
@@ -72,37 +74,42 @@ def check_tensor_types(state: State, source: str, is_parameter: Callable[[str], 
             if tensor.is_complex()
             else "sparse"
             if tensor.layout != torch.strided
-            else f"of whole numbers ({str(tensor.dtype).removeprefix('torch.')})"
+            else str(tensor.dtype).removeprefix("torch.")
             if not tensor.is_floating_point() and is_parameter(name)
             else None
         )
-        if kind:
-            raise ConversionError(f"{source}: {name} is {kind}, and only plain tensors of real numbers can be read.")
+        if tensor_type:
+            raise ConversionError(
+                ConversionMessage.TENSOR_TYPE_UNSUPPORTED, source=source, name=name, tensor_type=tensor_type
+            )
 
 
 def _check_ndim(state: State, source: str) -> None:
-    """Refuses a parameter of the reference that is empty, or of more or fewer dimensions than it has there."""
+    """Raises ConversionError for an MAE parameter that is empty or has the wrong number of dimensions."""
     for name, tensor in state.items():
-        wanted = expected_ndim(name)
-        if wanted is not None and (tensor.ndim != wanted or not tensor.numel()):
-            raise ConversionError(f"{source}: {name} is of shape {tuple(tensor.shape)}, and has {wanted} dimensions.")
+        ndim = expected_ndim(name)
+        if ndim is not None and (tensor.ndim != ndim or not tensor.numel()):
+            raise ConversionError(
+                ConversionMessage.DIMENSIONS_WRONG,
+                source=source,
+                name=name,
+                shape=tuple(tensor.shape),
+                expected=ndim,
+            )
 
 
 def _check_encoder_keys(state: State, source: str) -> None:
-    inside = [name for name in state if re.match(r"(blocks|patch_embed)\.", name) and not is_mae_key(name)]
-    if inside:
-        raise ConversionError(
-            f"{source} has parameters inside the encoder that facebookresearch/mae does not have, so it "
-            f"computes something else: {', '.join(inside[:4])}."
-        )
+    unknown = [name for name in state if re.match(r"(blocks|patch_embed)\.", name) and not is_mae_key(name)]
+    if unknown:
+        raise ConversionError(ConversionMessage.ENCODER_UNSUPPORTED, source=source, names=unknown[:4])
 
 
 def _fold_batch_norm(state: State, source: str, notes: list[str]) -> State:
-    """The reference's linear probe, a batch norm without weights and a linear layer, as the one linear layer it is."""
+    """Folds the batch norm (without weights) of a linear probe into its linear layer."""
     if "head.0.running_mean" not in state or "head.1.weight" not in state:
         return state
     if "head.0.weight" in state:
-        raise ConversionError(f"{source} has a head of a batch norm with weights (head.0.weight), which is not read.")
+        raise ConversionError(ConversionMessage.BATCH_NORM_UNSUPPORTED, source=source)
     probe = {name: tensor for name, tensor in state.items() if name.startswith("head.")}
     mean, variance = probe["head.0.running_mean"].double(), probe["head.0.running_var"].double()
     weight = probe["head.1.weight"].double() / (variance + PROBE_EPS).sqrt()
@@ -113,31 +120,27 @@ def _fold_batch_norm(state: State, source: str, notes: list[str]) -> State:
 
 
 def _add_class_token_position(state: State, metadata: CheckpointMetadata, source: str, notes: list[str]) -> State:
-    """Position embeddings with a row for the class token: zeros where there is none (timm's `no_embed_class`)."""
+    """Adds a row of zeros for the class token to position embeddings without one (timm's `no_embed_class`)."""
     positions = state.get("pos_embed")
-    if positions is None or positions.ndim != 3:  # whoever reads the sizes says what is missing
+    if positions is None or positions.ndim != 3:  # read_architecture reports missing parameters
         return state
-    if infer_patch_grid(
-        positions.shape[1], state[PATCH_EMBED_KEY].shape[-2:], metadata.image_size, source
-    ).has_class_token:
+    patch_size = state[PATCH_EMBED_KEY].shape[-2:]
+    if infer_patch_grid(positions.shape[1], patch_size, metadata.image_size, source).has_class_token:
         return state
-    notes.append("the position embeddings have no row for the class token (timm's no_embed_class): it is zero")
+    notes.append(
+        "a row of zeros was added to the position embeddings for the class token (the model uses timm's no_embed_class)"
+    )
     return state | {"pos_embed": torch.cat([torch.zeros_like(positions[:, :1]), positions], dim=1)}
 
 
 def check_weights_finite(state: State, source: str) -> None:
-    """Raises ConversionError by the name of a parameter that holds NaN or an infinity."""
+    """Raises ConversionError for a parameter that contains NaN or infinity."""
     for name, tensor in state.items():
-        # A sum costs no memory; it may overflow where all is finite, so that is looked at more closely.
+        # The sum needs no memory. It may overflow although all values are finite, so they are checked in that case.
         if tensor.is_floating_point() and not tensor.sum().isfinite() and not (finite := tensor.isfinite()).all():
-            count = int((~finite).sum())
-            raise ConversionError(
-                f"{source}: {name} holds {count} numbers that are not finite (NaN or infinite): the training diverged, "
-                "or the file is damaged; take an earlier checkpoint."
-            )
+            raise ConversionError(ConversionMessage.NOT_FINITE, source=source, name=name, count=int((~finite).sum()))
 
 
 def is_untrained_head(weight: torch.Tensor, bias: torch.Tensor | None) -> bool:
-    """Whether a head was drawn and never trained: zero bias, and weights of the reference's standard deviation,
-    2e-5."""
+    """Whether a head has initial values: zero bias, and weights with the original standard deviation, 2e-5."""
     return (bias is None or not bias.any()) and bool(weight.abs().max() < 10 * HEAD_STD)

@@ -1,7 +1,6 @@
-"""Reading checkpoints: `.pth` pickles, `.safetensors`, and transformers folders or Hub ids.
+"""Reads checkpoints: `.pth` pickles, `.safetensors` files, and transformers folders or Hub ids.
 
-Whatever the source, what comes out is a state dict under the reference's names, in its form, and what is known
-beside it.
+The result is always a canonical state dict under the original names, with its metadata.
 """
 
 import hashlib
@@ -16,39 +15,38 @@ import torch
 from .canonicalize import canonicalize_state_dict
 from .errors import ConversionError
 from .layouts import find_vit_state_dict, is_beit
+from .messages import ConversionMessage
 from .metadata import CheckpointMetadata, find_args, metadata_from_args
 from .weights_io import INDEX_SUFFIX, WEIGHT_SUFFIXES, read_weights_file
 
 
 @dataclass
 class Checkpoint:
-    """A source of weights: parameters by the reference's names, and what is known about where they come from."""
+    """Parameters under their original names, and facts about their source."""
 
     state: dict[str, torch.Tensor]
     source: str
-    layout: str  # in words, e.g. "{model, optimizer, epoch, scaler, args}"
-    unused: list[dict[str, Any]] = field(default_factory=list)  # {"source", "reason"}: what is no parameter
+    layout: str  # description, e.g. "{model, optimizer, epoch, scaler, args}"
+    unused: list[dict[str, Any]] = field(default_factory=list)  # {"source", "reason"} of entries that are not used
     notes: list[str] = field(default_factory=list)
     metadata: CheckpointMetadata = field(default_factory=CheckpointMetadata)
     file: Path | None = None
-    stock_class: str | None = None  # of transformers, that the source itself is loaded by
-    is_self_distilled: bool = (
-        False  # the weights are those that a self-distillation hands on, not a masked autoencoder's
-    )
+    stock_class: str | None = None  # the transformers class that loads the source
+    is_self_distilled: bool = False  # teacher weights of a self-distillation, not a masked autoencoder
     _digest: Future[str] | None = None
 
     @property
     def size(self) -> int | None:
-        """Bytes of the file."""
+        """Size of the file in bytes."""
         return self.file.stat().st_size if self.file else None
 
     @property
     def sha256(self) -> str | None:
-        """Of the file; computed beside the conversion, and waited for here."""
+        """Digest of the file; waits until the background thread has computed it."""
         return self._digest.result() if self._digest else None
 
     def start_digest(self) -> None:
-        """Begins to compute the digest of the file, in a thread."""
+        """Computes the digest of the file in a background thread."""
         if self.file:
             executor = ThreadPoolExecutor(1)
             self._digest = executor.submit(_sha256, self.file)
@@ -67,22 +65,22 @@ def read_checkpoint(source: str | Path, *, weights: str | None = None) -> Checkp
     """Reads any supported source.
 
     Args:
-        source: a `.pth`/`.pt`/`.bin`/`.ckpt` or `.safetensors` file (or its `.safetensors.index.json`), a folder that
-            transformers saved, or a Hub id.
-        weights: `plain` or `ema`, where a file holds both; None: as `layouts.find_vit` chooses, and says.
+        source: a `.pth`/`.pt`/`.bin`/`.ckpt` or `.safetensors` file (or its `.safetensors.index.json`), a folder saved
+            by transformers, or a Hub id.
+        weights: `plain` or `ema`, if a file contains both; None: the choice of `layouts.find_vit_state_dict`.
 
     Returns:
-        Parameters under the reference's names, in float32 (memory-mapped where they are that already); of BEiT as the
-        file has them.
+        Parameters under their original names, in float32 (memory-mapped if no conversion is needed); BEiT parameters
+        are returned as stored.
 
     Raises:
-        ConversionError: the source is missing, damaged, hostile or not this architecture.
+        ConversionError: If the source is missing, damaged, unsafe or of an unsupported architecture.
     """
     path = Path(source)
     if path.is_file():
         checkpoint = _read_file(path, weights)
     elif path.name.endswith((*WEIGHT_SUFFIXES, INDEX_SUFFIX)):
-        raise ConversionError(f"{path} does not exist.")
+        raise ConversionError(ConversionMessage.NOT_FOUND, path=path)
     else:
         from .pretrained import read_pretrained
 
@@ -95,25 +93,23 @@ def read_checkpoint(source: str | Path, *, weights: str | None = None) -> Checkp
 
 
 def _read_file(path: Path, weights: str | None) -> Checkpoint:
-    loaded = read_weights_file(path)
-    if isinstance(loaded, Mapping) and any(str(n).startswith(("vit.", "beit.", "embeddings.")) for n in loaded):
+    content = read_weights_file(path)
+    if isinstance(content, Mapping) and any(str(n).startswith(("vit.", "beit.", "embeddings.")) for n in content):
         if (path.parent / "config.json").is_file():
-            raise ConversionError(
-                f"{path} is the weights file of a transformers model: pass its folder, {path.parent}."
-            )
-    found = find_vit_state_dict(loaded, str(path), weights)
-    checkpoint = Checkpoint(found.state, str(path), "a bare state dict", found.unused, found.notes, file=path)
-    checkpoint.is_self_distilled = found.is_self_distilled
-    if found.location:
+            raise ConversionError(ConversionMessage.IS_TRANSFORMERS_WEIGHTS_FILE, path=path, folder=path.parent)
+    vit = find_vit_state_dict(content, str(path), weights)
+    checkpoint = Checkpoint(vit.state, str(path), "a bare state dict", vit.unused, vit.notes, file=path)
+    checkpoint.is_self_distilled = vit.is_self_distilled
+    if vit.location:
         checkpoint.layout = (
-            "{" + ", ".join(str(key) for key in loaded if not isinstance(loaded[key], torch.Tensor)) + "}"
+            "{" + ", ".join(str(key) for key in content if not isinstance(content[key], torch.Tensor)) + "}"
         )
-        used = found.location.split(":")[0].split(".")[0]
-        said = {entry["source"].split(":")[0].split(".")[0] for entry in found.unused} | {used}
+        used = vit.location.split(":")[0].split(".")[0]
+        reported = {entry["source"].split(":")[0].split(".")[0] for entry in vit.unused} | {used}
         checkpoint.unused += [
-            {"source": str(key), "reason": "state of the training run, no weights of the model"}
-            for key, value in loaded.items()
-            if str(key) not in said and not isinstance(value, torch.Tensor)
+            {"source": str(key), "reason": "state of the training run, not model weights"}
+            for key, value in content.items()
+            if str(key) not in reported and not isinstance(value, torch.Tensor)
         ]
-    checkpoint.metadata = metadata_from_args(find_args(loaded), str(path))
+    checkpoint.metadata = metadata_from_args(find_args(content), str(path))
     return checkpoint

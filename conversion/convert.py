@@ -1,4 +1,4 @@
-"""Checkpoint -> stock transformers model, with a certificate of what became of every tensor."""
+"""Converts a checkpoint to a stock transformers model, with a report on every tensor."""
 
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -20,6 +20,7 @@ from .initialization import initial_value
 from .key_mapping import MODEL_CLASSES, MappedStateDict, is_mae_key, to_mae_state_dict, to_transformers_state_dict
 from .labels import read_labels
 from .layouts import WEIGHTS_CHOICES, is_beit
+from .messages import ConversionMessage
 from .preprocessing import PROCESSOR_CHOICES, write_image_processor
 from .report import REPORT_FILE, ConversionReport
 from .verification import verify_against_source
@@ -31,9 +32,9 @@ POOLING_CHOICES = ("auto", "mean", "cls")
 def resize_position_embeddings(
     positions: torch.Tensor, new_grid_size: int, old_grid_size: tuple[int, int]
 ) -> torch.Tensor:
-    """Bicubic resize of (1, 1 + height * width, width) position embeddings from a grid `old_grid_size` to a square one.
+    """Resizes (1, 1 + patches, width) position embeddings from `old_grid_size` to a square grid (bicubic).
 
-    The class token's stays. The reference's `interpolate_pos_embed` (util/pos_embed.py).
+    The row of the class token is unchanged. Equals `interpolate_pos_embed` of the original code (util/pos_embed.py).
     """
     token, patches = positions[:, :1], positions[:, 1:]
     patches = patches.reshape(1, *old_grid_size, -1).permute(0, 3, 1, 2)
@@ -42,14 +43,14 @@ def resize_position_embeddings(
 
 
 def _choose_target(checkpoint: Checkpoint, to: str, pooling: str, has_labels: bool) -> str:
-    """The key of `names.TARGETS` for what was asked, from what the checkpoint holds."""
+    """Returns the target (a key of `key_mapping.KEY_MAPPINGS`) for the requested and the available parts."""
     state = checkpoint.state
     has_head, has_decoder = "head.weight" in state, "decoder_pred.weight" in state
     if to == "auto":
         to = "classifier" if has_labels or has_head else "pretraining" if has_decoder else "backbone"
     if to != "classifier":
         if pooling != "auto":
-            raise ConversionError(f"--pooling {pooling} is for a classifier, and this becomes a {to}: leave it out.")
+            raise ConversionError(ConversionMessage.POOLING_WITHOUT_CLASSIFIER, pooling=pooling, target=to)
         return to
     if pooling == "auto":
         return "cls" if has_head and "fc_norm.weight" not in state else "mean"
@@ -63,38 +64,37 @@ def _initialize_missing(
     init_reasons: dict[str, str],
     generator: Any,
 ) -> list[dict[str, Any]]:
-    """Adds initial values for the parameters that the source lacks; each is reported."""
+    """Adds initial values for the parameters that the source lacks, and returns an entry of the report for each."""
     missing = {
         name: torch.empty(shape, device="meta") for name, shape in shapes.items() if name not in mapped_state.tensors
     }
-    references, _ = to_mae_state_dict(missing, target)
-    fresh = {name: initial_value(name, tuple(tensor.shape), generator) for name, tensor in references.items()}
-    filled = to_transformers_state_dict(fresh, target)
-    mapped_state.tensors.update(filled.tensors)
+    mae_state, _ = to_mae_state_dict(missing, target)
+    values = {name: initial_value(name, tuple(tensor.shape), generator) for name, tensor in mae_state.items()}
+    initialized = to_transformers_state_dict(values, target)
+    mapped_state.tensors.update(initialized.tensors)
     init_reasons = {
-        "fc_norm": "the norm of mean pooling starts at one and zero, as in the reference",
-        "norm": "the checkpoint was fine-tuned with mean pooling and has none; it starts at one and zero",
+        "fc_norm": "the norm of mean pooling is initialized with weight 1 and bias 0, as in the original code",
+        "norm": "the checkpoint was fine-tuned with mean pooling and lacks it; initialized with weight 1 and bias 0",
     } | init_reasons
     return [
         {"target": name, "reason": init_reasons.get(entry["source"].split(".")[0], "the checkpoint has no decoder")}
-        for entry in filled.mapping
+        for entry in initialized.mapping
         for name in entry["target"]
     ]
 
 
 @dataclass
 class _ConversionPlan:
-    """What a checkpoint becomes, before a model is built."""
+    """The decisions of a conversion, before the model is built."""
 
     checkpoint: Checkpoint
-    target: str  # a key of `names.TARGETS`
+    target: str  # a key of `key_mapping.KEY_MAPPINGS`
     architecture: Architecture
-    state: dict[str, torch.Tensor]  # by the reference's names, as far as it is used
-    config: dict[str, Any]  # what the model's configuration gets beside the sizes
-    dropped_tensors: list[dict[str, Any]] = field(
-        default_factory=list
-    )  # {"source", "reason"} of tensors that are replaced
-    init_reasons: dict[str, str] = field(default_factory=dict)  # why a module starts fresh
+    state: dict[str, torch.Tensor]  # the parameters to use, under their original names
+    config: dict[str, Any]  # fields of the model's configuration, without the sizes
+    # {"source", "reason"} of tensors that are replaced
+    dropped_tensors: list[dict[str, Any]] = field(default_factory=list)
+    init_reasons: dict[str, str] = field(default_factory=dict)  # module -> reason for its initial values
 
 
 def convert_to_model(
@@ -113,13 +113,16 @@ def convert_to_model(
     generator: torch.Generator | None = None,
     **config: Any,
 ) -> tuple[Any, ConversionReport]:
-    """A stock transformers model in memory from any source of `read_checkpoint`.
+    """Builds a stock transformers model in memory from any source of `read_checkpoint`.
 
-    The parameters are views of the memory-mapped source where nothing had to change; `convert_checkpoint` documents
-    the arguments. `generator` draws the fresh head, and `config` goes to the model's configuration.
+    Unchanged parameters are views of the memory-mapped source. `convert_checkpoint` documents the other arguments.
+
+    Args:
+        generator: random numbers for a new head.
+        config: additional fields of the model's configuration.
 
     Returns:
-        The model (in training mode as built, on the CPU, float32) and its `ConversionReport`.
+        The model (training mode, CPU, float32) and its `ConversionReport`.
     """
     _check_choice("to", to, TARGET_CHOICES)
     _check_choice("pooling", pooling, POOLING_CHOICES)
@@ -132,18 +135,18 @@ def convert_to_model(
         return convert_beit_to_model(checkpoint, names, num_labels, image_size, verify, generator)
     target = _choose_target(checkpoint, to, pooling, bool(names or num_labels))
     architecture = _read_target_architecture(checkpoint, target, num_attention_heads, decoder_num_attention_heads)
-    carried = checkpoint.metadata.config if checkpoint.metadata.pooling == target else None
-    plan = _ConversionPlan(checkpoint, target, architecture, dict(checkpoint.state), (carried or {}) | config)
+    source_config = checkpoint.metadata.config if checkpoint.metadata.pooling == target else None
+    plan = _ConversionPlan(checkpoint, target, architecture, dict(checkpoint.state), (source_config or {}) | config)
     if target in ("cls", "mean"):
         _plan_head(plan, names, num_labels)
     _plan_pixel_loss(plan, norm_pix_loss)
     if image_size and (image_size, image_size) != architecture.height_width:
         _set_image_size(plan.state, architecture, image_size, checkpoint)
-    model, mapped, new = _build_model(plan, generator)
-    report = _build_report(plan, mapped, new)
+    model, mapped_state, initialized = _build_model(plan, generator)
+    report = _build_report(plan, mapped_state, initialized)
     if verify:
-        full = plan.state | _initialized_mae_parameters(model, target, plan.state)
-        report.verification = verify_against_source(model, full, architecture, target, checkpoint)
+        state = plan.state | _initialized_mae_parameters(model, target, plan.state)
+        report.verification = verify_against_source(model, state, architecture, target, checkpoint)
     report.source |= {"size": checkpoint.size, "sha256": checkpoint.sha256}
     return model, report
 
@@ -153,30 +156,27 @@ def _check_beit_options(
 ) -> None:
     if num_attention_heads is not None or norm_pix_loss:
         flag = "--norm_pix_loss" if norm_pix_loss else "--num_attention_heads"
-        raise ConversionError(f"{flag} is for an MAE, and {source} is a BEiT (or data2vec): leave it out.")
+        raise ConversionError(ConversionMessage.BEIT_FLAG, flag=flag, source=source)
     if to not in ("auto", "classifier") or pooling == "cls":
-        raise ConversionError(
-            f"{source} is a BEiT (or data2vec), of which a classifier with mean pooling is made: leave out --to and "
-            "--pooling, and pass --num_labels N."
-        )
+        raise ConversionError(ConversionMessage.BEIT_TARGET, source=source)
 
 
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+def _check_choice(flag: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise ConversionError(f"--{name} takes one of {', '.join(choices)}, not {value}.")
+        raise ConversionError(ConversionMessage.NOT_A_CHOICE, flag=flag, value=value, choices=choices)
 
 
 def _read_target_architecture(
     checkpoint: Checkpoint, target: str, heads: int | None, decoder_heads: int | None
 ) -> Architecture:
-    """The sizes of what is used, with a note on what was supposed."""
-    needed = checkpoint.state
-    if target != "pretraining":  # a decoder that is left out need not be understood
-        needed = {n: t for n, t in needed.items() if not n.startswith(("decoder_", "mask_token"))}
+    """Reads the architecture of the parameters that the target uses, and notes assumed values."""
+    state = checkpoint.state
+    if target != "pretraining":  # an unused decoder may have any architecture
+        state = {n: t for n, t in state.items() if not n.startswith(("decoder_", "mask_token"))}
     else:
         _check_decoder_keys(checkpoint)
     architecture = read_architecture(
-        needed,
+        state,
         checkpoint.metadata,
         num_attention_heads=heads,
         decoder_num_attention_heads=decoder_heads,
@@ -184,7 +184,7 @@ def _read_target_architecture(
     )
     for name, value in architecture.assumed.items():
         checkpoint.notes.append(
-            f"{name} = {value} is supposed, as the reference's model of this width has; the file does not say"
+            f"{name} = {value} is assumed, the original default for this width; the file does not contain it"
         )
     return architecture
 
@@ -192,21 +192,18 @@ def _read_target_architecture(
 def _check_decoder_keys(checkpoint: Checkpoint) -> None:
     unknown = [name for name in checkpoint.state if name.startswith("decoder") and not is_mae_key(name)]
     if unknown:
-        raise ConversionError(
-            f"{checkpoint.source} has a decoder of another kind than facebookresearch/mae ({', '.join(unknown[:3])}): "
-            "--to backbone takes its encoder, and --num_labels N makes a classifier of that."
-        )
+        raise ConversionError(ConversionMessage.DECODER_UNSUPPORTED, source=checkpoint.source, names=unknown[:3])
 
 
 def _plan_head(plan: _ConversionPlan, names: list[str] | None, num_labels: int | None) -> None:
-    """The classes of a classifier, and whether its head is the checkpoint's or a fresh one."""
+    """Plans the classes of a classifier, and whether the head of the checkpoint is kept or replaced."""
     head = resolve_head(plan.checkpoint, plan.target, names, num_labels)
     plan.init_reasons["head"] = f"{head.reset_reason}; truncated normal, std 2e-5"
     if head.reset_reason and "head.weight" in plan.state:
-        reason = f"{head.reset_reason}; a fresh head takes its place"
+        reason = f"{head.reset_reason}; replaced by a new head"
         plan.dropped_tensors = [{"source": name, "reason": reason} for name in ("head.weight", "head.bias")]
         plan.state = {name: tensor for name, tensor in plan.state.items() if not name.startswith("head.")}
-        plan.checkpoint.notes.append(f"{head.reset_reason}: its head was dropped and a fresh one takes its place")
+        plan.checkpoint.notes.append(f"{head.reset_reason}; it was replaced by a new head")
     plan.checkpoint.notes += head.notes
     plan.config["num_labels"] = head.num_labels
     if names := head.names:
@@ -214,34 +211,36 @@ def _plan_head(plan: _ConversionPlan, names: list[str] | None, num_labels: int |
 
 
 def _plan_pixel_loss(plan: _ConversionPlan, norm_pix_loss: bool | None) -> None:
-    """Mask ratio and target of pre-training, as they were asked for or as the checkpoint tells."""
-    known = plan.checkpoint.metadata
+    """Plans the mask ratio and the pixel loss of pre-training, from the flag or the checkpoint."""
+    metadata = plan.checkpoint.metadata
     if plan.target != "pretraining":
         if norm_pix_loss:
-            raise ConversionError(
-                "--norm_pix_loss is for --to pretraining: a classifier or backbone has no pixel loss."
-            )
+            raise ConversionError(ConversionMessage.NORM_PIX_LOSS_WITHOUT_DECODER)
         return
-    if None not in (norm_pix_loss, known.norm_pix_loss) and norm_pix_loss != known.norm_pix_loss:
+    recorded = metadata.norm_pix_loss
+    if None not in (norm_pix_loss, recorded) and norm_pix_loss != recorded:
         raise ConversionError(
-            f"--norm_pix_loss {str(norm_pix_loss).lower()} contradicts {plan.checkpoint.source}, which says "
-            f"{str(known.norm_pix_loss).lower()}: leave the flag out."
+            ConversionMessage.NORM_PIX_LOSS_CONTRADICTS,
+            value=str(norm_pix_loss).lower(),
+            source=plan.checkpoint.source,
+            recorded=str(recorded).lower(),
         )
-    chosen = known.norm_pix_loss if norm_pix_loss is None else norm_pix_loss
-    if chosen is None and plan.architecture.has_decoder:
+    if norm_pix_loss is None:
+        norm_pix_loss = recorded
+    if norm_pix_loss is None and plan.architecture.has_decoder:
         plan.architecture.assumed["norm_pix_loss"] = False
         plan.checkpoint.notes.append(
-            "norm_pix_loss = false is supposed: the file does not say whether its decoder predicts normalised patches; "
-            "--norm_pix_loss says that it does"
+            "norm_pix_loss = false is assumed; the file does not contain it; pass --norm_pix_loss if the decoder "
+            "predicts normalized patches"
         )
-    plan.config.setdefault("norm_pix_loss", bool(chosen))
-    plan.config.setdefault("mask_ratio", 0.75 if known.mask_ratio is None else known.mask_ratio)
+    plan.config.setdefault("norm_pix_loss", bool(norm_pix_loss))
+    plan.config.setdefault("mask_ratio", 0.75 if metadata.mask_ratio is None else metadata.mask_ratio)
 
 
 def _build_model(
     plan: _ConversionPlan, generator: torch.Generator | None
 ) -> tuple[Any, MappedStateDict, list[dict[str, Any]]]:
-    """The model with the checkpoint's tensors, how they were mapped, and what is new."""
+    """Builds the model; returns it with the mapping of the tensors and the report entries of initialized parameters."""
     import transformers
 
     arguments = {"add_pooling_layer": False} if plan.target == "backbone" else {}
@@ -249,29 +248,32 @@ def _build_model(
     with torch.device("meta"):
         model = getattr(transformers, MODEL_CLASSES[plan.target])(configuration, **arguments)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    mapped = to_transformers_state_dict(plan.state, plan.target)
-    new = _initialize_missing(mapped, plan.target, shapes, plan.init_reasons, generator)
-    for name, tensor in mapped.tensors.items():
+    mapped_state = to_transformers_state_dict(plan.state, plan.target)
+    initialized = _initialize_missing(mapped_state, plan.target, shapes, plan.init_reasons, generator)
+    for name, tensor in mapped_state.tensors.items():
         if name in shapes and tensor.shape != shapes[name]:
             raise ConversionError(
-                f"{plan.checkpoint.source}: {name} should be of shape {tuple(shapes[name])} and is "
-                f"{tuple(tensor.shape)}."
+                ConversionMessage.SHAPE_WRONG,
+                source=plan.checkpoint.source,
+                name=name,
+                shape=tuple(tensor.shape),
+                expected=tuple(shapes[name]),
             )
-    fixed = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
-    model.load_state_dict(_clone_tied_tensors(mapped.tensors), assign=True)
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    model.load_state_dict(_clone_tied_tensors(mapped_state.tensors), assign=True)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name not in fixed)
-    return model, mapped, new
+        parameter.requires_grad_(name not in frozen)
+    return model, mapped_state, initialized
 
 
 def _clone_tied_tensors(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors that were tied in training become two: the stock classes tie none, and would not save them."""
-    seen: set[int] = set()
-    own = {}
+    """Clones tensors that share their storage: the stock classes have no tied weights and would not save them."""
+    pointers: set[int] = set()
+    cloned = {}
     for name, tensor in tensors.items():
-        own[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
-        seen.add(tensor.data_ptr())
-    return own
+        cloned[name] = tensor.clone() if tensor.data_ptr() in pointers else tensor
+        pointers.add(tensor.data_ptr())
+    return cloned
 
 
 def _build_report(
@@ -300,7 +302,9 @@ def _set_image_size(
     state: dict[str, torch.Tensor], architecture: Architecture, image_size: int, checkpoint: Checkpoint
 ) -> None:
     if image_size % architecture.patch_size:
-        raise ConversionError(f"--image_size {image_size} is no multiple of the patch size, {architecture.patch_size}.")
+        raise ConversionError(
+            ConversionMessage.IMAGE_SIZE_NOT_DIVISIBLE, image_size=image_size, patch_size=architecture.patch_size
+        )
     for name in ("pos_embed", "decoder_pos_embed"):
         if name in state:
             state[name] = resize_position_embeddings(
@@ -313,9 +317,9 @@ def _set_image_size(
 
 
 def _initialized_mae_parameters(model: Any, target: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Reference names of the parameters that the model has and the source lacks (a fresh head, fc_norm, decoder)."""
-    references, _ = to_mae_state_dict(model.state_dict(), target)
-    return {name: tensor for name, tensor in references.items() if name not in state}
+    """Returns the initialized parameters (head, fc_norm, decoder) under their original names."""
+    mae_state, _ = to_mae_state_dict(model.state_dict(), target)
+    return {name: tensor for name, tensor in mae_state.items() if name not in state}
 
 
 def convert_checkpoint(
@@ -335,30 +339,31 @@ def convert_checkpoint(
     verify: bool = False,
     overwrite: bool = False,
 ) -> ConversionReport:
-    """Writes a folder that transformers loads: weights, config, image processor and `conversion.json`.
+    """Converts a checkpoint to a folder for transformers: weights, config, image processor and `conversion.json`.
 
     Args:
-        source: a `.pth` of facebookresearch/mae, DINO, iBOT, BEiT, data2vec or timm's ViT, a `.safetensors` of the same
-            names, a transformers folder (ViTMAE, ViT, mean-pooling BEiT) or a Hub id.
+        source: a `.pth` of facebookresearch/mae, DINO, iBOT, BEiT, data2vec or timm's ViT, a `.safetensors` with the
+            same keys, a transformers folder (ViTMAE, ViT, BEiT with mean pooling) or a Hub id.
         destination: the folder to write.
-        to: `pretraining` (ViTMAEForPreTraining), `classifier`, `backbone` (ViTModel), or `auto`: a classifier where
-            there is a head or labels are given, else pre-training where there is a decoder, else the backbone.
-        pooling: `mean` (BeitForImageClassification, the reference's default), `cls` (ViTForImageClassification), or
-            `auto`: as a fine-tuned checkpoint was trained, else `mean`.
-        num_labels, labels: the classes; a head for another number of labels is dropped with a note, and the fresh
-            one is truncated normal with std 2e-5.
-        image_size: pixels; position embeddings are resized (bicubic, as the reference does).
-        num_attention_heads, decoder_num_attention_heads: where neither the width nor the checkpoint's args tell.
-        norm_pix_loss: for `pretraining`, where the checkpoint's args do not say.
-        weights: `plain` or `ema` (averaged), where a file holds both; None: the plain ones, with a note.
-        processor: which image processor is written: `auto` (the source's own, else the reference's), `square` or
-            `reference` (`preprocessing.write_image_processor`).
-        verify: run both sides on random input, and write nothing if they differ. The other side is the source's own
-            stock model where it has one (transformers, timm), and says so.
+        to: `pretraining` (ViTMAEForPreTraining), `classifier`, `backbone` (ViTModel), or `auto`: a classifier if the
+            checkpoint has a head or labels are given, else pre-training if it has a decoder, else the backbone.
+        pooling: `mean` (BeitForImageClassification, the default of the original code), `cls`
+            (ViTForImageClassification), or `auto`: the pooling of a fine-tuned checkpoint, else `mean`.
+        num_labels, labels: the classes; a head for a different number of labels is replaced by a new one (truncated
+            normal, std 2e-5).
+        image_size: pixels; position embeddings are resized (bicubic, as in the original code).
+        num_attention_heads, decoder_num_attention_heads: required if neither the width nor the args of the checkpoint
+            define them.
+        norm_pix_loss: for `pretraining`, if the args of the checkpoint do not contain it.
+        weights: `plain` or `ema` (averaged), if a file contains both; None: the plain weights, with a note.
+        processor: the image processor to write: `auto` (that of the source, else `mae`), `square` or `mae`
+            (`preprocessing.write_image_processor`).
+        verify: compare the outputs on random input with the model of the source (transformers or timm if they can load
+            it), and write nothing if they differ.
         overwrite: replace a non-empty destination.
 
     Raises:
-        ConversionError: one sentence on what is wrong; nothing was written.
+        ConversionError: If the conversion fails; nothing was written.
     """
     _check_choice("processor", processor, PROCESSOR_CHOICES)
     with atomic_write_dir(destination, overwrite, ConversionError) as folder:

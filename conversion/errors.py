@@ -1,7 +1,7 @@
-"""The one exception that a user's mistake raises here: its message is a sentence that says what to do."""
+"""The exception of the checkpoint conversion."""
 
 from hf_mae.errors import UsageError
 
 
 class ConversionError(UsageError):
-    """A checkpoint that cannot be read, is not this architecture, or cannot be written where it was asked for."""
+    """A checkpoint cannot be read, has an unsupported architecture, or cannot be written to its destination."""

@@ -1,4 +1,4 @@
-"""transformers weights -> a reference checkpoint (`.pth`) that facebookresearch/mae and timm load, or a timm folder."""
+"""Exports transformers weights to a `.pth` in the format of facebookresearch/mae, or to a folder for timm."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,40 +12,42 @@ from .architecture import Architecture, read_architecture
 from .checkpoint import Checkpoint, read_checkpoint
 from .errors import ConversionError
 from .key_mapping import to_mae_state_dict
+from .messages import ConversionMessage
 from .timm_layout import CLASS_MAP_FILE, has_different_timm_order, timm_validate_args, write_timm_folder
 
-EXPORT_FORMATS = ("reference", "timm")
+EXPORT_FORMATS = ("mae", "timm")
 
 
 @dataclass
 class ExportResult:
-    """What was written, and how timm's `validate.py` evaluates it."""
+    """Architecture of an exported model, and the arguments with which timm's `validate.py` evaluates it."""
 
     architecture: Architecture
-    timm_validate_args: str | None = None  # None: it is no classifier, or timm cannot evaluate it the same way
-    note: str = ""  # a sentence on why timm cannot, or what else it needs
+    timm_validate_args: str | None = None  # None: not a classifier, or timm cannot evaluate it identically
+    note: str = ""  # why timm cannot evaluate it, or what to consider
 
 
 def export_checkpoint(
-    source: str | Path, destination: str | Path, *, to: str = "reference", overwrite: bool = False
+    source: str | Path, destination: str | Path, *, to: str = "mae", overwrite: bool = False
 ) -> ExportResult:
-    """Writes weights under the reference's names.
+    """Writes weights under their original names.
 
-    Bit-exact, except that BEiT's missing key biases come back as zeros. `to="reference"` writes a `.pth`,
-    `{"model": state_dict, "args": {...}}`; `args` holds what the shapes do not tell (heads, epsilon, activation, mask
-    ratio, class names, the image processor), so that the file converts again without flags, into what gives the same
-    scores. `to="timm"` writes the folder that `timm.create_model("local-dir:FOLDER", pretrained=True)` reads (and, once
-    it is on the Hub, `hf-hub:USER/NAME`); a decoder stays behind.
+    The export is bit-exact, except that the missing key biases of BEiT become zeros.
 
     Args:
-        source: a transformers folder (ViTMAE, ViT, mean-pooling BEiT), a Hub id, or any source of `convert_checkpoint`.
-        destination: the `.pth`, or the folder, to write.
+        source: a transformers folder (ViTMAE, ViT, BEiT with mean pooling), a Hub id, or any source of
+            `convert_checkpoint`.
+        destination: the `.pth` or the folder to write.
+        to: `mae` writes a `.pth`, `{"model": state_dict, "args": {...}}`. `args` contains the facts that the shapes do
+            not define (heads, epsilon, activation, mask ratio, class names, image processor), so that the file can be
+            converted back without flags, with the same scores. `timm` writes a folder without decoder for
+            `timm.create_model("local-dir:FOLDER", pretrained=True)` (on the Hub: `hf-hub:USER/NAME`).
 
     Raises:
-        ConversionError: one sentence on what is wrong; nothing was written.
+        ConversionError: If the export fails; nothing was written.
     """
     if to not in EXPORT_FORMATS:
-        raise ConversionError(f"--to takes one of {', '.join(EXPORT_FORMATS)}, not {to}.")
+        raise ConversionError(ConversionMessage.NOT_A_CHOICE, flag="to", value=to, choices=EXPORT_FORMATS)
     if to == "timm":
         return _export_to_timm(source, Path(destination), overwrite)
     with atomic_write_file(destination, overwrite, ConversionError) as file:
@@ -76,16 +78,16 @@ def _build_result(destination: Path, checkpoint: Checkpoint, architecture: Archi
         return ExportResult(architecture, note=str(error))
     names = checkpoint.metadata.class_names
     if names and has_different_timm_order(names):
-        return ExportResult(
-            architecture,
-            flags,
-            f"timm sorts these classes otherwise: --to timm writes a {CLASS_MAP_FILE} with their order.",
-        )
+        return ExportResult(architecture, flags, ConversionMessage.TIMM_CLASS_ORDER.render(file=CLASS_MAP_FILE))
     return ExportResult(architecture, flags)
 
 
 def export_model(model: Any, target: str) -> dict[str, torch.Tensor]:
-    """The reference's state dict of a stock model in memory; `target` is a key of `names.TARGETS`."""
+    """Returns the parameters of a stock model under their original names.
+
+    Args:
+        target: a key of `key_mapping.KEY_MAPPINGS`.
+    """
     state, unknown = to_mae_state_dict(model.state_dict(), target)
     if unknown:
         raise ValueError(f"not a {target} model of this architecture: unknown parameters {', '.join(unknown[:5])}")
@@ -93,7 +95,7 @@ def export_model(model: Any, target: str) -> dict[str, torch.Tensor]:
 
 
 def _clone_views(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """`torch.save` writes whole storages: a view must not take the rest of its storage with it."""
+    """Clones tensors that are views of a larger storage, because `torch.save` writes complete storages."""
     return {
         name: tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
         for name, tensor in state.items()

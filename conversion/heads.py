@@ -1,4 +1,4 @@
-"""Whose head a converted classifier gets, and whether it computes there what it was trained to."""
+"""Decides whether a converted classifier keeps the head of the checkpoint or gets a new one."""
 
 import re
 from dataclasses import dataclass, field
@@ -6,14 +6,15 @@ from dataclasses import dataclass, field
 from .checkpoint import Checkpoint
 from .errors import ConversionError
 from .key_mapping import is_mae_key
+from .messages import ConversionMessage
 
-# Modules of a training program, beside the model in one state dict, that take no part in its function.
+# Modules of a training program that are stored in the state dict of the model, but are not part of its function.
 TRAINING_MODULES = r"(criterion|loss\w*|\w*metrics?|\w*(acc|auroc|f1|accuracy))\."
 
 
 @dataclass
 class Head:
-    """The classes of a classifier, and why its head is new (empty if the checkpoint's is kept)."""
+    """The classes of a classifier, and why its head is new (empty if the head of the checkpoint is kept)."""
 
     num_labels: int
     names: list[str] | None
@@ -22,59 +23,63 @@ class Head:
 
 
 def resolve_head(checkpoint: Checkpoint, target: str, names: list[str] | None, num_labels: int | None) -> Head:
-    """Decides between the checkpoint's head and a fresh one.
+    """Decides between the head of the checkpoint and a new one.
 
     Args:
         target: `cls` or `mean`.
-        names, num_labels: what was asked for.
+        names, num_labels: the requested classes.
 
     Raises:
-        ConversionError: there are no classes, they contradict each other, or the head that would be kept was trained
-            on something that the target does not compute.
+        ConversionError: If the classes are unknown or inconsistent, or the head of the checkpoint was trained on an
+            input that the target does not compute.
     """
-    kept = resolve_classes(checkpoint, names, num_labels)
-    if not kept.reset_reason:
+    head = resolve_classes(checkpoint, names, num_labels)
+    if not head.reset_reason:
         _check_head_function(checkpoint, target)
-    return kept
+    return head
 
 
 def resolve_classes(checkpoint: Checkpoint, names: list[str] | None, num_labels: int | None) -> Head:
-    """Decides between the checkpoint's head and a fresh one by the classes alone.
+    """Decides between the head of the checkpoint and a new one, based on the classes only.
 
     Raises:
-        ConversionError: there are no classes, or they contradict each other.
+        ConversionError: If the classes are unknown or inconsistent.
     """
-    head = checkpoint.state.get("head.weight")
-    own, own_names = (None if head is None else head.shape[0]), checkpoint.metadata.class_names
-    wanted = len(names) if names else num_labels or own
-    if wanted is None:
-        raise ConversionError("A classifier needs its classes: pass --num_labels N, or --labels FILE.")
+    weight, head_names = checkpoint.state.get("head.weight"), checkpoint.metadata.class_names
+    head_size = None if weight is None else weight.shape[0]
+    size = len(names) if names else num_labels or head_size
+    if size is None:
+        raise ConversionError(ConversionMessage.CLASSES_UNKNOWN)
     if names and num_labels and num_labels != len(names):
-        raise ConversionError(f"--num_labels {num_labels} and the {len(names)} names of --labels do not agree.")
-    if own is None:
-        return Head(wanted, names, "the checkpoint has no head")
-    if own_names is not None and len(own_names) != own:
-        raise ConversionError(f"{checkpoint.source} names {len(own_names)} classes, and its head is for {own}.")
-    if own != wanted:
-        return Head(wanted, names, f"the checkpoint's head is for {own} labels, not {wanted}")
-    if names and own_names and names != own_names:
-        return Head(wanted, names, "the checkpoint's head is for classes of other names or in another order")
-    kept = Head(wanted, names or own_names, "")
-    if names and own_names is None:
-        kept.notes.append(
-            f"the head of the checkpoint's {own} classes is kept; it does not name them: that they are these, in this "
-            "order, is what the labels say"
+        raise ConversionError(ConversionMessage.NUM_LABELS_CONTRADICTS, num_labels=num_labels, count=len(names))
+    if head_size is None:
+        return Head(size, names, "the checkpoint has no head")
+    if head_names is not None and len(head_names) != head_size:
+        raise ConversionError(
+            ConversionMessage.CLASS_NAMES_CONTRADICT_HEAD,
+            source=checkpoint.source,
+            names=len(head_names),
+            head=head_size,
         )
-    return kept
+    if head_size != size:
+        return Head(size, names, f"the head of the checkpoint has {head_size} labels, not {size}")
+    if names and head_names and names != head_names:
+        return Head(size, names, "the head of the checkpoint has different class names or another order of classes")
+    head = Head(size, names or head_names, "")
+    if names and head_names is None:
+        head.notes.append(
+            f"the head of the checkpoint is kept; the names and the order of its {head_size} classes are taken from "
+            "--labels, because the checkpoint does not contain them"
+        )
+    return head
 
 
 def _check_head_function(checkpoint: Checkpoint, target: str) -> None:
-    """Refuses to keep a head whose input the target's pooling does not compute."""
-    trained, source = _infer_pooling(checkpoint), checkpoint.source
-    if trained != target:
+    """Raises ConversionError if the pooling of the target does not compute the input of the head."""
+    pooling, source = _infer_pooling(checkpoint), checkpoint.source
+    if pooling != target:
         raise ConversionError(
-            f"{source} was fine-tuned with --pooling {trained}, so its head does not fit {target}: "
-            f"use {trained}, or convert the pre-trained checkpoint instead."
+            ConversionMessage.POOLING_CONTRADICTS_HEAD, source=source, pooling=pooling, requested=target
         )
     unknown = [
         name
@@ -82,35 +87,24 @@ def _check_head_function(checkpoint: Checkpoint, target: str) -> None:
         if not (is_mae_key(name) or name.startswith("decoder") or re.match(TRAINING_MODULES, name))
     ]
     if unknown:
-        raise ConversionError(
-            f"{source} has parameters that facebookresearch/mae does not have ({', '.join(unknown[:3])}), so its head "
-            "was trained on something else: --to backbone takes its encoder, --num_labels N of another N a fresh head."
-        )
+        raise ConversionError(ConversionMessage.HEAD_UNSUPPORTED, source=source, names=unknown[:3])
 
 
 def _infer_pooling(checkpoint: Checkpoint) -> str:
-    """`mean` or `cls`, by the norms that the checkpoint has and what it says; what no stock class computes is
-    refused."""
-    state, known, source = checkpoint.state, checkpoint.metadata, checkpoint.source
-    instead = "convert it --to backbone, or fine-tune from its encoder"
+    """Infers `mean` or `cls` from the norms and the metadata of a checkpoint.
+
+    Raises:
+        ConversionError: If no stock class computes the pooling of the checkpoint.
+    """
+    state, metadata, source = checkpoint.state, checkpoint.metadata, checkpoint.source
     if "fc_norm.weight" in state:
-        if (known.model or "").lower().startswith("retfound"):
-            raise ConversionError(
-                f"{source} is RETFound's classifier with mean pooling (args.model is {known.model}), which applies its "
-                f"last norm twice under its timm 0.9; no stock class computes that: {instead}."
-            )
+        if (metadata.model or "").lower().startswith("retfound"):
+            raise ConversionError(ConversionMessage.RETFOUND_MEAN_POOLING, source=source, model=metadata.model)
         if "norm.weight" in state:
-            raise ConversionError(
-                f"{source} norms before its pooling and after it (norm, fc_norm), and no stock class does: {instead}."
-            )
-        if known.pooling not in (None, "mean"):
-            raise ConversionError(
-                f"{source} contradicts itself: its args say --pooling {known.pooling}, and fc_norm is of mean pooling."
-            )
+            raise ConversionError(ConversionMessage.NORM_BEFORE_AND_AFTER_POOLING, source=source)
+        if metadata.pooling not in (None, "mean"):
+            raise ConversionError(ConversionMessage.POOLING_CONTRADICTS_NORM, source=source, pooling=metadata.pooling)
         return "mean"
-    if known.pooling not in (None, "cls"):
-        raise ConversionError(
-            f"{source} was fine-tuned with pooling '{known.pooling}' and has no fc_norm, so it pools after its norm; "
-            f"no stock class computes that: {instead}."
-        )
+    if metadata.pooling not in (None, "cls"):
+        raise ConversionError(ConversionMessage.POOLING_UNSUPPORTED, source=source, pooling=metadata.pooling)
     return "cls"

@@ -1,4 +1,4 @@
-"""Initial values as the reference sets them (`initialize_weights` in models_mae.py, main_finetune.py for the head)."""
+"""Initial values of the original code (`initialize_weights` in models_mae.py, main_finetune.py for the head)."""
 
 import math
 
@@ -10,10 +10,10 @@ TOKEN_STD = 0.02
 
 
 def sincos_position_embedding(width: int, grid: int) -> torch.Tensor:
-    """Fixed 2-D sine-cosine position embedding, class token first (zeros): float32 (1, 1 + grid * grid, width).
+    """Computes the fixed 2-D sine-cosine position embedding: float32 (1, 1 + grid * grid, width), class token first.
 
-    The first half of the width encodes the column and the second half the row, each as sines then cosines: the
-    reference's `get_2d_sincos_pos_embed` (pos_embed.py) hands its grid over with the column first.
+    The first half of the width encodes the column and the second half the row, each as sines followed by cosines, as
+    in `get_2d_sincos_pos_embed` of the original code (pos_embed.py). The row of the class token is zero.
     """
     frequencies = 1.0 / 10000 ** (torch.arange(width // 4, dtype=torch.float64) / (width / 4))
     angles = torch.arange(grid, dtype=torch.float64)[:, None] * frequencies  # (grid, width / 4)
@@ -24,10 +24,11 @@ def sincos_position_embedding(width: int, grid: int) -> torch.Tensor:
 
 
 def initial_value(name: str, shape: tuple[int, ...], generator: torch.Generator | None = None) -> torch.Tensor:
-    """A fresh float32 parameter, by its reference name.
+    """Draws the initial float32 value of a parameter with this original name.
 
-    Linear layers and the patch embedding (as a linear layer) are Xavier-uniform with zero bias, norms are one and
-    zero, tokens normal(0.02), positions sine-cosine, and the classification head truncated normal(2e-5).
+    Linear layers and the patch embedding (as a linear layer) are Xavier uniform with zero bias. Norms have weight 1
+    and bias 0. Tokens are normal with std 0.02, positions sine-cosine, and the classification head truncated normal
+    with std 2e-5.
     """
     tensor = torch.empty(shape)
     if name in ("pos_embed", "decoder_pos_embed"):
@@ -46,21 +47,21 @@ def initial_value(name: str, shape: tuple[int, ...], generator: torch.Generator 
 
 @torch.no_grad()
 def initialize_mae_weights(model: nn.Module, target: str, generator: torch.Generator | None = None) -> nn.Module:
-    """Sets every parameter of a stock model as the reference initialises it, in place.
+    """Initializes every parameter of a stock model as in the original code, in place.
 
-    transformers' own initialisation leaves the position embeddings of ViTMAE at zero (encoder and decoder), which the
-    reference never trains: a model trained from that state does not know where a patch is.
+    The initialization of transformers leaves the position embeddings of ViTMAE (encoder and decoder) at zero. They are
+    not trained, so a model trained from that state has no position information.
 
     Args:
-        model: a stock model whose parameters are those of `names.TARGETS[target]`.
+        model: a stock model with the parameters of `key_mapping.KEY_MAPPINGS[target]`.
         target: `pretraining`, `cls`, `mean` or `backbone`.
     """
     from .key_mapping import to_mae_state_dict, to_transformers_state_dict
 
-    fresh, unknown = to_mae_state_dict(model.state_dict(), target)
+    state, unknown = to_mae_state_dict(model.state_dict(), target)
     if unknown:
         raise ValueError(f"not a {target} model of this architecture: unknown parameters {', '.join(unknown[:5])}")
-    # The fused projection is initialised as one matrix, as in the reference.
-    fresh = {name: initial_value(name, tuple(tensor.shape), generator) for name, tensor in fresh.items()}
-    model.load_state_dict(to_transformers_state_dict(fresh, target).tensors)
+    # The fused qkv projection is initialized as one matrix, as in the original code.
+    state = {name: initial_value(name, tuple(tensor.shape), generator) for name, tensor in state.items()}
+    model.load_state_dict(to_transformers_state_dict(state, target).tensors)
     return model

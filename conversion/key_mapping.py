@@ -1,8 +1,8 @@
-"""The table of parameter names: the reference's (and timm's ViT) on the left, transformers' in memory on the right.
+"""State-dict keys of facebookresearch/mae (and timm's ViT) and of the stock transformers models.
 
 Sources: `models_mae.py` and `models_vit.py` of facebookresearch/mae, and the modules of transformers' ViT, BEiT and
-ViTMAE. `{i}` is the number of a block, `{p}` is `weight` or `bias`. The one tensor that changes shape is the fused
-`qkv`, which transformers holds as three projections.
+ViTMAE. `{i}` is a block number, `{p}` is `weight` or `bias`. Only the fused `qkv` changes its shape: transformers has
+three projections.
 """
 
 import re
@@ -31,18 +31,18 @@ DECODER_KEYS = (
     ("mask_token", "decoder.mask_token"),
     ("decoder_pos_embed", "decoder.decoder_pos_embed"),
     ("decoder_embed.{p}", "decoder.decoder_embed.{p}"),
-    *((f"decoder_blocks.{ours}", f"decoder.decoder_layers.{theirs}") for ours, theirs in BLOCK_KEYS),
+    *((f"decoder_blocks.{mae_key}", f"decoder.decoder_layers.{hf_key}") for mae_key, hf_key in BLOCK_KEYS),
     ("decoder_norm.{p}", "decoder.decoder_norm.{p}"),
     ("decoder_pred.{p}", "decoder.decoder_pred.{p}"),
 )
 
 
 def _encoder_keys(prefix: str) -> tuple[tuple[str, str], ...]:
-    names = EMBEDDING_KEYS + tuple((f"blocks.{ours}", f"layers.{theirs}") for ours, theirs in BLOCK_KEYS)
-    return tuple((ours, prefix + theirs) for ours, theirs in names)
+    keys = EMBEDDING_KEYS + tuple((f"blocks.{mae_key}", f"layers.{hf_key}") for mae_key, hf_key in BLOCK_KEYS)
+    return tuple((mae_key, prefix + hf_key) for mae_key, hf_key in keys)
 
 
-# One table for each kind of target.
+# Target -> (original key, transformers key in memory).
 KEY_MAPPINGS = {
     "pretraining": _encoder_keys("vit.") + (("norm.{p}", "vit.layernorm.{p}"),) + DECODER_KEYS,
     "cls": _encoder_keys("vit.") + (("norm.{p}", "vit.layernorm.{p}"), ("head.{p}", "classifier.{p}")),
@@ -50,7 +50,7 @@ KEY_MAPPINGS = {
     "backbone": _encoder_keys("") + (("norm.{p}", "layernorm.{p}"),),
 }
 
-# The stock class of each.
+# Target -> stock class of transformers.
 MODEL_CLASSES = {
     "pretraining": "ViTMAEForPreTraining",
     "cls": "ViTForImageClassification",
@@ -58,29 +58,29 @@ MODEL_CLASSES = {
     "backbone": "ViTModel",
 }
 
-# Why a tensor of the source has no place in a target; the first pattern that matches gives the reason.
+# Target -> (original key, reason why the target does not use it); the first matching pattern counts.
 UNUSED_REASONS = {
     "pretraining": (
-        ("fc_norm.{p}", "pooling norm of a classifier; pre-training has none"),
-        ("head.{p}", "classification head; pre-training has none"),
+        ("fc_norm.{p}", "pooling norm of a classifier; not used in pre-training"),
+        ("head.{p}", "classification head; not used in pre-training"),
     ),
     "cls": (
-        ("fc_norm.{p}", "norm of mean pooling; the class token is normalised by `norm`"),
-        *((ours, "decoder: used in pre-training only") for ours, _ in DECODER_KEYS),
+        ("fc_norm.{p}", "norm of mean pooling; the class token is normalized by `norm`"),
+        *((key, "decoder: used in pre-training only") for key, _ in DECODER_KEYS),
     ),
     "mean": (
-        ("norm.{p}", "mean pooling normalises the pooled patches (fc_norm) instead; the reference leaves it out too"),
-        *((ours, "decoder: used in pre-training only") for ours, _ in DECODER_KEYS),
+        ("norm.{p}", "mean pooling normalizes the pooled patches (fc_norm) instead, as in the original code"),
+        *((key, "decoder: used in pre-training only") for key, _ in DECODER_KEYS),
     ),
     "backbone": (
         ("fc_norm.{p}", "pooling norm of a classifier; not part of the backbone"),
         ("head.{p}", "classification head; not part of the backbone"),
-        *((ours, "decoder: used in pre-training only") for ours, _ in DECODER_KEYS),
+        *((key, "decoder: used in pre-training only") for key, _ in DECODER_KEYS),
     ),
 }
 KEY_BIAS_NOTE = (
-    "the key bias (middle third) is left out: BEiT has none, and it adds the same number to every score of a query, "
-    "which the softmax cancels"
+    "the key bias (middle third) is omitted: BEiT has no key bias, and it adds the same number to every score of a "
+    "query, which the softmax cancels"
 )
 
 
@@ -97,19 +97,19 @@ def _compile_pattern(pattern: str) -> re.Pattern[str]:
 
 
 def match_key(pattern: str, key: str) -> dict[str, str] | None:
-    """The values of `{i}`, `{p}` and `{qkv}` when `key` is of the form `pattern`, else None."""
-    found = _compile_pattern(pattern).fullmatch(key)
-    return found.groupdict() if found else None
+    """Returns the values of `{i}`, `{p}` and `{qkv}` if `key` matches `pattern`, else None."""
+    match = _compile_pattern(pattern).fullmatch(key)
+    return match.groupdict() if match else None
 
 
 def is_mae_key(key: str) -> bool:
-    """Whether any table knows this parameter of the reference."""
-    known = [ours for table in KEY_MAPPINGS.values() for ours, _ in table] + ["fc_norm.{p}", "head.{p}"]
-    return any(match_key(pattern, key) is not None for pattern in known)
+    """Whether a key is a parameter of the original code."""
+    patterns = [mae_key for table in KEY_MAPPINGS.values() for mae_key, _ in table] + ["fc_norm.{p}", "head.{p}"]
+    return any(match_key(pattern, key) is not None for pattern in patterns)
 
 
 def expected_ndim(key: str) -> int | None:
-    """How many dimensions a parameter of the reference has; None: it is none of them."""
+    """Returns the number of dimensions of a parameter of the original code, or None for other keys."""
     if not is_mae_key(key):
         return None
     if key == "patch_embed.proj.weight":
@@ -121,63 +121,63 @@ def expected_ndim(key: str) -> int | None:
 
 @dataclass
 class MappedStateDict:
-    """What became of the tensors of a source."""
+    """A state dict with transformers keys, and the origin of each tensor."""
 
-    tensors: dict[str, torch.Tensor]  # by transformers' name
-    mapping: list[dict[str, Any]]  # {"source", "target": [names], "note"?} for every tensor that is used
-    unused: list[dict[str, Any]]  # {"source", "reason"} for every tensor that is not
+    tensors: dict[str, torch.Tensor]  # transformers key -> tensor
+    mapping: list[dict[str, Any]]  # {"source", "target": [keys], "note"?} for every used tensor
+    unused: list[dict[str, Any]]  # {"source", "reason"} for every unused tensor
 
 
 def to_transformers_state_dict(state: dict[str, torch.Tensor], target: str) -> MappedStateDict:
-    """Renames reference tensors for one of `TARGETS`; views, no copies.
+    """Renames parameters for a target; the tensors are views, not copies.
 
     Args:
-        state: parameters by the reference's names; `qkv.weight` is (3 * width, width), `qkv.bias` (3 * width,).
+        state: parameters under their original names; `qkv.weight` is (3 * width, width), `qkv.bias` is (3 * width,).
         target: `pretraining`, `cls`, `mean` or `backbone`.
     """
-    mapped = MappedStateDict({}, [], [])
+    mapped_state = MappedStateDict({}, [], [])
     for name, tensor in state.items():
-        for ours, theirs in KEY_MAPPINGS[target]:
-            if (fields := match_key(ours, name)) is None:
+        for mae_key, hf_key in KEY_MAPPINGS[target]:
+            if (fields := match_key(mae_key, name)) is None:
                 continue
-            entry = {"source": name, "target": [theirs.format(**fields)]} if "{qkv}" not in theirs else None
+            entry = {"source": name, "target": [hf_key.format(**fields)]} if "{qkv}" not in hf_key else None
             if entry:
-                mapped.tensors[entry["target"][0]] = tensor
+                mapped_state.tensors[entry["target"][0]] = tensor
             else:
                 parts = dict(zip(QKV, tensor.chunk(3)))
                 entry = {"source": name}
                 if target == "mean" and fields["p"] == "bias":
                     del parts["k_proj"]
                     entry["note"] = KEY_BIAS_NOTE
-                renamed = {theirs.format(qkv=qkv, **fields): part for qkv, part in parts.items()}
+                renamed = {hf_key.format(qkv=qkv, **fields): part for qkv, part in parts.items()}
                 entry["target"] = list(renamed)
-                mapped.tensors.update(renamed)
-            mapped.mapping.append(entry)
+                mapped_state.tensors.update(renamed)
+            mapped_state.mapping.append(entry)
             break
         else:
-            reasons = (why for ours, why in UNUSED_REASONS[target] if match_key(ours, name) is not None)
-            mapped.unused.append({"source": name, "reason": next(reasons, "not a parameter of the MAE ViT")})
-    return mapped
+            reasons = (reason for mae_key, reason in UNUSED_REASONS[target] if match_key(mae_key, name) is not None)
+            mapped_state.unused.append({"source": name, "reason": next(reasons, "not a parameter of the MAE ViT")})
+    return mapped_state
 
 
 def to_mae_state_dict(state: dict[str, torch.Tensor], target: str) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """The way back: reference names from transformers' names in memory, and the names that no table knows.
+    """Renames transformers parameters (keys in memory) to their original names; also returns the unknown keys.
 
-    The three projections are fused again; BEiT's missing key bias comes back as zeros.
+    The three projections are fused; the missing key bias of BEiT becomes zeros.
     """
-    reference: dict[str, torch.Tensor] = {}
+    mae_state: dict[str, torch.Tensor] = {}
     unknown: list[str] = []
     for name, tensor in state.items():
-        for ours, theirs in KEY_MAPPINGS[target]:
-            if (fields := match_key(theirs, name)) is None:
+        for mae_key, hf_key in KEY_MAPPINGS[target]:
+            if (fields := match_key(hf_key, name)) is None:
                 continue
-            key = ours.format(**fields)
+            key = mae_key.format(**fields)
             if "qkv" not in fields:
-                reference[key] = tensor
-            elif key not in reference:
-                parts = [state.get(theirs.format(**(fields | {"qkv": qkv}))) for qkv in QKV]
-                reference[key] = torch.cat([torch.zeros_like(tensor) if part is None else part for part in parts])
+                mae_state[key] = tensor
+            elif key not in mae_state:
+                parts = [state.get(hf_key.format(**(fields | {"qkv": qkv}))) for qkv in QKV]
+                mae_state[key] = torch.cat([torch.zeros_like(tensor) if part is None else part for part in parts])
             break
         else:
             unknown.append(name)
-    return reference, unknown
+    return mae_state, unknown

@@ -1,57 +1,58 @@
-"""Class names for a converted classifier."""
+"""Reads the class names of a converted classifier."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from hf_mae.files.text_io import read_text
+from hf_mae.files.atomic import read_text
 
 from .errors import ConversionError
+from .messages import ConversionMessage
 
-LABEL_KEYS = ("id2label", "label2id", "class_to_idx", "classes", "class_names")  # under which JSON files keep them
+LABEL_KEYS = ("id2label", "label2id", "class_to_idx", "classes", "class_names")  # keys of JSON files
 
 
 def read_labels(labels: str | Path | list[str]) -> list[str]:
-    """Class names from a list, a text file (one a line), or JSON.
+    """Reads class names from a list, a text file (one name per line), or a JSON file.
 
-    JSON is a list of names, or an object that numbers them either way round: `id2label` (`{"0": "polyp"}`) or
-    `label2id` and torchvision's `class_to_idx` (`{"polyp": 0}`), also under one of these keys.
+    The JSON is a list of names, or an object that numbers them: `id2label` (`{"0": "polyp"}`), or `label2id` and
+    torchvision's `class_to_idx` (`{"polyp": 0}`). The list or object can also be the value of one of `LABEL_KEYS`.
 
     Raises:
-        ConversionError: there is no such file, or it does not name at least two classes, each once.
+        ConversionError: If the file does not exist or is invalid, or it does not contain at least two unique names.
     """
     if isinstance(labels, (list, tuple)):
-        names, where = [str(name) for name in labels], "labels"
+        names, source = [str(name) for name in labels], "labels"
     else:
-        names, where = _read_label_file(Path(labels)), str(labels)
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice or len(names) < 2:
-        found = f"'{twice[0]}' stands there twice" if twice else f"it names {len(names)}"
-        raise ConversionError(f"{where} must name at least two classes, each once; {found}.")
+        names, source = _read_label_file(Path(labels)), str(labels)
+    if duplicates := sorted({name for name in names if names.count(name) > 1}):
+        raise ConversionError(ConversionMessage.LABELS_DUPLICATE, source=source, name=duplicates[0])
+    if len(names) < 2:
+        raise ConversionError(ConversionMessage.LABELS_TOO_FEW, source=source, count=len(names))
     return names
 
 
 def _read_label_file(path: Path) -> list[str]:
     if not path.is_file():
-        raise ConversionError(f"{path} does not exist: --labels takes a file with one class name a line, or JSON.")
+        raise ConversionError(ConversionMessage.LABELS_NOT_FOUND, path=path)
     text = read_text(path, ConversionError)
     if path.suffix != ".json":
         return [line.strip() for line in text.splitlines() if line.strip()]
     try:
-        loaded: Any = json.loads(text)
+        content: Any = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise ConversionError(f"{path} is no JSON ({error}).") from None
-    if isinstance(loaded, dict):
-        key = next((key for key in LABEL_KEYS if isinstance(loaded.get(key), (dict, list))), None)
-        loaded = loaded[key] if key else loaded
-    names = _order_by_index(loaded, path) if isinstance(loaded, dict) else loaded
+        raise ConversionError(ConversionMessage.JSON_INVALID, path=path, reason=error) from None
+    if isinstance(content, dict):
+        key = next((key for key in LABEL_KEYS if isinstance(content.get(key), (dict, list))), None)
+        content = content[key] if key else content
+    names = _order_by_index(content, path) if isinstance(content, dict) else content
     if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
-        raise ConversionError(f"{path} is no list of class names, and no object that numbers them.")
+        raise ConversionError(ConversionMessage.LABELS_INVALID, path=path)
     return names
 
 
 def _order_by_index(content: dict[str, Any], path: Path) -> list[str]:
-    """Names in the order of their numbers, which are the keys or the values."""
+    """Returns the names in the order of their numbers, which are either the keys or the values."""
     numbers = list(content) if all(str(key).strip().isdecimal() for key in content) else list(content.values())
     names = list(content.values()) if numbers == list(content) else list(content)
     try:
@@ -59,5 +60,5 @@ def _order_by_index(content: dict[str, Any], path: Path) -> list[str]:
     except (TypeError, ValueError):
         numbered = {}
     if sorted(numbered) != list(range(len(content))):
-        raise ConversionError(f"{path} does not number its {len(content)} classes from 0 without gaps.")
+        raise ConversionError(ConversionMessage.LABELS_NOT_NUMBERED, path=path, count=len(content))
     return [numbered[number] for number in range(len(content))]

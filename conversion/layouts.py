@@ -1,8 +1,8 @@
-"""Finding a ViT's parameters in a loaded object, whatever the object is wrapped in, under the reference's names.
+"""Finds the parameters of a ViT in a loaded checkpoint and renames them to their original names.
 
-Training programs nest state dicts in each other (`{model}`, `{state_dict}`, `{module}`...), put wrappers' names into
-the parameters' (DDP, FSDP, compile, activation checkpointing), hold the ViT as a part of a larger module (a prefix),
-keep averaged weights beside the plain ones, and MMPretrain has names of its own.
+Training programs nest state dicts (`{model}`, `{state_dict}`, `{module}`...), add the names of wrappers to the keys
+(DDP, FSDP, torch.compile, activation checkpointing), store the ViT as a part of a larger module (a prefix), and save
+averaged weights in addition to the plain ones. MMPretrain has its own keys.
 """
 
 import re
@@ -14,36 +14,31 @@ import torch
 
 from .errors import ConversionError
 from .key_mapping import is_mae_key
+from .messages import ConversionMessage
 
-WEIGHTS_CHOICES = ("plain", "ema")  # of `--weights`
-PATCH_EMBED_KEY = "patch_embed.proj.weight"  # the parameter by which a ViT is recognised
-MAX_NESTING = 6  # of dicts in dicts that are looked into
+WEIGHTS_CHOICES = ("plain", "ema")  # choices of `--weights`
+PATCH_EMBED_KEY = "patch_embed.proj.weight"  # identifies a ViT
+MAX_NESTING = 6  # depth of nested dicts that are searched
 WRAPPER_PREFIXES = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"}
-EMA_WORDS = {"ema", "teacher", "momentum", "averaged", "swa", "shadow", "target"}  # words in names of averaged weights
-TEACHER_WORDS = {"teacher", "momentum"}  # averaged weights that their method hands on: DINO, iBOT, MoCo
+EMA_WORDS = {"ema", "teacher", "momentum", "averaged", "swa", "shadow", "target"}  # in names of averaged weights
+TEACHER_WORDS = {"teacher", "momentum"}  # in names of the averaged weights of DINO, iBOT and MoCo
+LORA_PATTERN = r"lora_[AB]\b|lora_(down|up)\b"
 
-# Layouts that are not this architecture, by a name that only they have: (pattern, what it is).
+# Unsupported architectures: (pattern of a key that only they have, name).
 UNSUPPORTED_LAYOUTS = (
-    (
-        r"lora_[AB]\b|lora_(down|up)\b",
-        "a LoRA adapter, which holds no full weights: merge it into its base model first",
-    ),
-    (r"attn\.(q_bias|v_bias)$", "MAE-pytorch or BEiT (separate q_bias and v_bias), not facebookresearch/mae"),
-    (r"relative_position_(bias_table|index)$", "BEiT or Swin (relative position biases), not facebookresearch/mae"),
-    (
-        r"\.ls[12]\.gamma$|\.gamma_[12]$|lambda_[12]$",
-        "a ViT with layer scale (DINOv2, CaiT, BEiT), not facebookresearch/mae",
-    ),
-    (r"register_tokens$|reg_token$", "a ViT with register tokens (DINOv2), not facebookresearch/mae"),
-    (r"dist_token$", "a distilled DeiT, not facebookresearch/mae"),
-    (r"(^|\.)norm_pre\.|attn\.[qk]_norm\.", "a ViT with extra norms, not facebookresearch/mae"),
-    (r"mlp\.w12\.|mlp\.fc1_g\.", "a ViT with a gated MLP (SwiGLU), not facebookresearch/mae"),
-    (r"(^|\.)layer[1-4]\.\d+\.conv[12]\.weight$", "a ResNet, not a Vision Transformer"),
-    (r"(^|\.)stages\.\d+\.", "a convolutional or hierarchical network (ConvNeXt, Swin), not a plain ViT"),
-    (r"(^|\.)visual\.(transformer|conv1)", "a CLIP model, not facebookresearch/mae"),
+    (r"attn\.(q_bias|v_bias)$", "an MAE-pytorch or BEiT model (separate q_bias and v_bias)"),
+    (r"relative_position_(bias_table|index)$", "a BEiT or Swin model (relative position biases)"),
+    (r"\.ls[12]\.gamma$|\.gamma_[12]$|lambda_[12]$", "a ViT with layer scale (DINOv2, CaiT, BEiT)"),
+    (r"register_tokens$|reg_token$", "a ViT with register tokens (DINOv2)"),
+    (r"dist_token$", "a distilled DeiT"),
+    (r"(^|\.)norm_pre\.|attn\.[qk]_norm\.", "a ViT with additional norms"),
+    (r"mlp\.w12\.|mlp\.fc1_g\.", "a ViT with a gated MLP (SwiGLU)"),
+    (r"(^|\.)layer[1-4]\.\d+\.conv[12]\.weight$", "a ResNet"),
+    (r"(^|\.)stages\.\d+\.", "a convolutional or hierarchical network (ConvNeXt, Swin)"),
+    (r"(^|\.)visual\.(transformer|conv1)", "a CLIP model"),
 )
 
-# MMPretrain's names, as far as they differ: (pattern, the reference's).
+# Keys of MMPretrain that differ: (pattern, original key).
 MMPRETRAIN_KEY_MAPPING = (
     (r"patch_embed\.projection\.", "patch_embed.proj."),
     (r"(^|\.)neck\.decoder_blocks\.", r"\1decoder_blocks."),
@@ -62,21 +57,21 @@ MMPRETRAIN_KEY_MAPPING = (
 
 @dataclass
 class ViTStateDict:
-    """A ViT in a loaded object."""
+    """A ViT in a loaded checkpoint."""
 
-    location: str  # keys and prefix that lead to it, as `state_dict: model.`; empty at the top
+    location: str  # path of keys and prefix, e.g. `state_dict: model.`; empty at the top level
     state: dict[str, torch.Tensor]
     unused: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
     def is_self_distilled(self) -> bool:
-        """Whether its name says that these are what a self-distillation hands on."""
+        """Whether the name indicates teacher weights of a self-distillation."""
         return bool(TEACHER_WORDS & _split_words(self.location))
 
     @property
     def is_averaged(self) -> bool:
-        """Whether its name says that these are averaged weights."""
+        """Whether the name indicates averaged weights."""
         return bool(EMA_WORDS & _split_words(self.location))
 
 
@@ -85,39 +80,39 @@ def _split_words(location: str) -> set[str]:
 
 
 def find_vit_state_dict(content: Any, source: str, weights: str | None = None) -> ViTStateDict:
-    """The ViT of a loaded checkpoint.
+    """Finds the ViT in a loaded checkpoint.
 
     Args:
-        content: what the file held.
-        weights: `plain` or `ema`, where both may be there; None: the plain ones, or the only ones, or those that
-            self-distillation hands on (the teacher's); what else there is, is said.
+        content: the object in the file.
+        weights: `plain` or `ema`; None: the teacher's weights of a self-distillation, else the plain weights, else
+            the averaged weights. Weights that are not selected are noted.
 
     Raises:
-        ConversionError: there is none, or it cannot be known which is meant; it names what is there.
+        ConversionError: If the checkpoint contains no ViT, or several that cannot be distinguished.
     """
     if not isinstance(content, Mapping):
-        raise ConversionError(f"{source} holds a {type(content).__name__}, not the dict of a checkpoint or state dict.")
+        raise ConversionError(ConversionMessage.NOT_A_STATE_DICT, source=source, type=type(content).__name__)
     states = list(_iter_state_dicts(content))
     if not states:
         keys = [str(key) for key in content]
-        raise ConversionError(f"{source} holds no tensors: its keys are {', '.join(keys[:6]) or '(none)'}.")
-    found = [vit for where, state in states for vit in _find_vits(where, state, source)]
-    if not found:
+        raise ConversionError(ConversionMessage.NO_TENSORS, source=source, keys=keys[:6] or ["(none)"])
+    candidates = [vit for location, state in states for vit in _find_vits(location, state, source)]
+    if not candidates:
         _raise_vit_not_found(states, source)
-    chosen = _select_vit(found, source, weights)
-    if not is_beit(chosen.state):
-        check_supported_layout(chosen.state, source)
-    return chosen
+    vit = _select_vit(candidates, source, weights)
+    if not is_beit(vit.state):
+        check_supported_layout(vit.state, source)
+    return vit
 
 
 def is_beit(state: Mapping[str, Any]) -> bool:
-    """Whether a state dict is of BEiT or data2vec, which `conversion.beit` reads, by names that only they have."""
-    tables = any(name.endswith("relative_position_bias_table") for name in state)
-    return tables and "cls_token" in state and "blocks.0.attn.q_bias" in state
+    """Whether a state dict has the keys of BEiT or data2vec, which `conversion.beit` reads."""
+    has_bias_table = any(name.endswith("relative_position_bias_table") for name in state)
+    return has_bias_table and "cls_token" in state and "blocks.0.attn.q_bias" in state
 
 
 def _iter_state_dicts(content: Mapping[Any, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every dict that holds tensors by name, with the keys that lead to it."""
+    """Yields every dict that contains named tensors, with the path of keys to it."""
     if any(isinstance(value, torch.Tensor) and isinstance(name, str) for name, value in content.items()):
         yield ".".join(path), {str(name): value for name, value in content.items()}
     if len(path) < MAX_NESTING:
@@ -127,9 +122,9 @@ def _iter_state_dicts(content: Mapping[Any, Any], path: tuple[str, ...] = ()) ->
 
 
 def _find_vits(location: str, state: dict[str, Any], source: str) -> list[ViTStateDict]:
-    """The ViTs of a state dict: one for each prefix of the patch embedding."""
-    odd = [
-        {"source": name, "reason": f"no tensor ({type(value).__name__})"}
+    """Finds the ViTs of a state dict: one for each prefix of the patch embedding."""
+    not_tensors = [
+        {"source": name, "reason": f"not a tensor ({type(value).__name__})"}
         for name, value in state.items()
         if not isinstance(value, (torch.Tensor, Mapping))
     ]
@@ -137,84 +132,91 @@ def _find_vits(location: str, state: dict[str, Any], source: str) -> list[ViTSta
     prefixes = sorted(
         {new.removesuffix(PATCH_EMBED_KEY) for new in names.values() if re.search(rf"(^|\.){PATCH_EMBED_KEY}$", new)}
     )
-    found = []
+    vits = []
     for prefix in prefixes:
         vit = ViTStateDict(
-            f"{location}: {prefix}" if location and prefix else location or prefix, {}, list(odd), list(notes)
+            f"{location}: {prefix}" if location and prefix else location or prefix, {}, list(not_tensors), list(notes)
         )
         for old, new in names.items():
             inside = new.startswith(prefix)
-            others = any(new.startswith(other) for other in prefixes if other != prefix and len(other) > len(prefix))
+            in_other = any(new.startswith(other) for other in prefixes if other != prefix and len(other) > len(prefix))
             name = new.removeprefix(prefix) if inside else new
-            if others or not (inside or (len(prefixes) == 1 and is_mae_key(name))):
-                vit.unused.append({"source": old, "reason": f"outside the part '{prefix.rstrip('.')}'"})
+            if in_other or not (inside or (len(prefixes) == 1 and is_mae_key(name))):
+                vit.unused.append({"source": old, "reason": f"outside the module '{prefix.rstrip('.')}'"})
                 continue
             if name in vit.state:
-                raise ConversionError(f"{source} holds some parameters both with and without the prefix '{prefix}'.")
+                raise ConversionError(ConversionMessage.PREFIX_AMBIGUOUS, source=source, prefix=prefix)
             vit.state[name] = state[old]
         if prefix:
-            vit.notes.append(f"the prefix '{prefix}' was taken off the names")
-        found.append(vit)
-    return found
+            vit.notes.append(f"the prefix '{prefix}' was removed from the keys")
+        vits.append(vit)
+    return vits
 
 
 def _normalize_keys(names: list[str], source: str) -> tuple[dict[str, str], list[str]]:
-    """Names without what wrappers put into them, and those of MMPretrain under the reference's."""
-    tidy = {name: ".".join(part for part in name.split(".") if part not in WRAPPER_PREFIXES) for name in names}
+    """Removes wrapper prefixes from keys and renames MMPretrain keys; returns old key -> new key, and notes."""
+    new_keys = {name: ".".join(part for part in name.split(".") if part not in WRAPPER_PREFIXES) for name in names}
     wrappers = sorted({part for name in names for part in name.split(".")} & WRAPPER_PREFIXES)
-    notes = [f"wrappers' names were taken out of the parameters' ({', '.join(wrappers)})"] if wrappers else []
-    if any(name.endswith("patch_embed.projection.weight") for name in tidy.values()):
-        tidy = {old: _mmpretrain_to_mae_key(name) for old, name in tidy.items()}
-        notes.append("the names are MMPretrain's")
-    if len(set(tidy.values())) < len(tidy):
-        raise ConversionError(f"{source} holds some parameters twice, with and without {', '.join(wrappers)}.")
-    return tidy, notes
+    notes = [f"the names of wrappers were removed from the keys ({', '.join(wrappers)})"] if wrappers else []
+    if any(name.endswith("patch_embed.projection.weight") for name in new_keys.values()):
+        new_keys = {old: _mmpretrain_to_mae_key(name) for old, name in new_keys.items()}
+        notes.append("the keys of MMPretrain were renamed")
+    if len(set(new_keys.values())) < len(new_keys):
+        raise ConversionError(ConversionMessage.WRAPPER_AMBIGUOUS, source=source, wrappers=wrappers)
+    return new_keys, notes
 
 
 def _mmpretrain_to_mae_key(name: str) -> str:
-    for pattern, ours in MMPRETRAIN_KEY_MAPPING:
-        name = re.sub(pattern, ours, name)
+    for pattern, mae_key in MMPRETRAIN_KEY_MAPPING:
+        name = re.sub(pattern, mae_key, name)
     return name
 
 
 def _raise_vit_not_found(states: list[tuple[str, dict[str, Any]]], source: str) -> None:
     for _, state in states:
         check_supported_layout(state, source)
-    where, state = max(states, key=lambda pair: len(pair[1]))
-    names = ", ".join(list(state)[:4])
-    inside = f" under {where}" if where else ""
-    raise ConversionError(f"{source} is no ViT MAE: it has no {PATCH_EMBED_KEY}; its first names{inside} are {names}.")
+    location, state = max(states, key=lambda pair: len(pair[1]))
+    attributes: dict[str, Any] = {"source": source, "missing_key": PATCH_EMBED_KEY, "keys": list(state)[:4]}
+    if location:
+        raise ConversionError(ConversionMessage.NOT_A_VIT_BELOW, location=location, **attributes)
+    raise ConversionError(ConversionMessage.NOT_A_VIT, **attributes)
 
 
 def _select_vit(candidates: list[ViTStateDict], source: str, weights: str | None) -> ViTStateDict:
-    """The one that is meant, with a word on what else there is."""
+    """Selects a ViT and notes the others."""
     averaged = [vit for vit in candidates if vit.is_averaged]
     plain = [vit for vit in candidates if not vit.is_averaged]
     if weights == "ema" and not averaged:
-        raise ConversionError(f"{source} holds no averaged weights: leave --weights ema out.")
+        raise ConversionError(ConversionMessage.NO_AVERAGED_WEIGHTS, source=source)
     if weights == "plain" and not plain:
-        raise ConversionError(f"{source} holds averaged weights alone ({averaged[0].location}): leave --weights out.")
+        raise ConversionError(ConversionMessage.ONLY_AVERAGED_WEIGHTS, source=source, location=averaged[0].location)
     distilled = [vit for vit in averaged if vit.is_self_distilled]
     group = {"ema": averaged, "plain": plain, None: distilled or plain or averaged}[weights]
     if len(group) > 1:
-        names = ", ".join(vit.location or "(the top)" for vit in group)
-        raise ConversionError(
-            f"{source} holds {len(group)} ViTs ({names}), and nothing says which is meant: save the one alone."
-        )
-    chosen = group[0]
-    if chosen.is_averaged:
-        chosen.notes.append(f"these are the averaged weights ({chosen.location})")
+        locations = [vit.location or "(top level)" for vit in group]
+        raise ConversionError(ConversionMessage.SEVERAL_VITS, source=source, count=len(group), locations=locations)
+    selected = group[0]
+    if selected.is_averaged:
+        selected.notes.append(f"these are the averaged weights ({selected.location})")
     for other in candidates:
-        if other is not chosen:
+        if other is not selected:
             kind, flag = ("averaged", "ema") if other.is_averaged else ("plain", "plain")
-            said = f"it holds {kind} weights too ({other.location}): --weights {flag} takes them"
-            chosen.notes.append(said)
-            chosen.unused.append({"source": other.location, "reason": f"{kind} weights: --weights {flag} takes them"})
-    return chosen
+            selected.notes.append(
+                f"the file also contains {kind} weights ({other.location}); pass --weights {flag} to convert them"
+            )
+            reason = f"{kind} weights; pass --weights {flag} to convert them"
+            selected.unused.append({"source": other.location, "reason": reason})
+    return selected
 
 
 def check_supported_layout(state: Mapping[str, Any], source: str) -> None:
-    """Refuses, by name, layouts that are not this architecture."""
-    for pattern, what in UNSUPPORTED_LAYOUTS:
-        if found := next((name for name in state if re.search(pattern, name)), None):
-            raise ConversionError(f"{source} is {what} (it has {found}).")
+    """Raises ConversionError for the keys of an unsupported architecture."""
+    if key := _find_key(LORA_PATTERN, state):
+        raise ConversionError(ConversionMessage.LORA_ADAPTER, source=source, key=key)
+    for pattern, layout in UNSUPPORTED_LAYOUTS:
+        if key := _find_key(pattern, state):
+            raise ConversionError(ConversionMessage.UNSUPPORTED_LAYOUT, source=source, layout=layout, key=key)
+
+
+def _find_key(pattern: str, state: Mapping[str, Any]) -> str | None:
+    return next((key for key in state if re.search(pattern, key)), None)

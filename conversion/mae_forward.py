@@ -1,7 +1,7 @@
-"""A plain re-implementation of the reference's forward pass on its own parameter names, for `--verify`.
+"""A simple implementation of the original forward pass on the original keys, for `--verify`.
 
-It shares no code with transformers but the table of activations: fused qkv, explicit softmax, the order of
-operations of models_mae.py and models_vit.py. Slow and simple on purpose.
+It follows the order of operations in models_mae.py and models_vit.py, with fused qkv and explicit softmax. The table
+of activations is the only code shared with transformers. It is not optimized for speed.
 """
 
 import torch
@@ -14,17 +14,17 @@ State = dict[str, Tensor]
 
 
 def layer_norm(state: State, name: str, x: Tensor, eps: float) -> Tensor:
-    """Layer norm over the last dimension, by the name of its parameters."""
+    """Applies the layer norm `name` to the last dimension."""
     return F.layer_norm(x, x.shape[-1:], state[f"{name}.weight"], state[f"{name}.bias"], eps)
 
 
 def linear(state: State, name: str, x: Tensor) -> Tensor:
-    """A linear layer, by the name of its parameters."""
+    """Applies the linear layer `name`."""
     return F.linear(x, state[f"{name}.weight"], state[f"{name}.bias"])
 
 
 def block(state: State, name: str, x: Tensor, heads: int, architecture: Architecture) -> Tensor:
-    """One pre-norm transformer block of so many heads; `x` is (batch, tokens, width)."""
+    """Applies the pre-norm transformer block `name`; `x` is (batch, tokens, width)."""
     from transformers.activations import ACT2FN
 
     eps, activation = architecture.layer_norm_eps, ACT2FN[architecture.hidden_act]
@@ -39,13 +39,13 @@ def block(state: State, name: str, x: Tensor, heads: int, architecture: Architec
 
 
 def embed_patches(state: State, pixel_values: Tensor, patch_size: int) -> Tensor:
-    """Pixel values (batch, channels, height, width) -> embedded patches (batch, patches, width) with positions."""
+    """Embeds pixel values (batch, channels, height, width) as patches with positions (batch, patches, width)."""
     x = F.conv2d(pixel_values, state["patch_embed.proj.weight"], state["patch_embed.proj.bias"], stride=patch_size)
     return x.flatten(2).transpose(1, 2) + state["pos_embed"][:, 1:]
 
 
 def encode(state: State, patches: Tensor, architecture: Architecture) -> Tensor:
-    """Tokens after the last block and before the final norm: (batch, 1 + patches, width)."""
+    """Computes the tokens after the last block, before the final norm: (batch, 1 + patches, width)."""
     token = (state["cls_token"] + state["pos_embed"][:, :1]).expand(len(patches), -1, -1)
     x = torch.cat([token, patches], dim=1)
     for i in range(count_blocks(state, "blocks")):
@@ -57,11 +57,11 @@ def encode(state: State, patches: Tensor, architecture: Architecture) -> Tensor:
 def mae_outputs(
     state: State, architecture: Architecture, target: str, pixel_values: Tensor, noise: Tensor, mask_ratio: float
 ) -> Tensor:
-    """What the source computes: logits of a classifier, tokens of a backbone, predicted patches of pre-training.
+    """Computes the logits of a classifier, the tokens of a backbone, or the predicted patches of pre-training.
 
     Args:
         pixel_values: (batch, channels, height, width).
-        noise: (batch, patches), which decides the mask in pre-training.
+        noise: (batch, patches); defines the mask in pre-training.
     """
     eps = architecture.layer_norm_eps
     patches = embed_patches(state, pixel_values, architecture.patch_size)

@@ -1,7 +1,7 @@
-"""What a checkpoint tells of itself beside its weights: the arguments of its run, or a transformers configuration.
+"""Reads the facts that a checkpoint stores in addition to its weights: the arguments of its run.
 
-Files hold the same fact as a number, as text, or as a list of one number; what cannot be read as the fact is refused in
-a sentence, never passed over.
+Files store the same fact as a number, as text, or as a list with one number. A value that cannot be parsed is an
+error; it is never ignored.
 """
 
 import argparse
@@ -10,15 +10,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
-from hf_mae.errors import short_repr
-
 from .errors import ConversionError
+from .messages import ConversionMessage
 
 T = TypeVar("T")
 
-# The reference's and DeiT's constructors, by the part of `args.model` that names the size: heads.
+# Size in `args.model` -> number of heads, from the constructors of the original code and DeiT.
 HEADS_BY_MODEL_SIZE = {"tiny": 3, "small": 6, "base": 12, "large": 16, "huge": 16}
-# By width, from the reference's constructors: a size that is supposed where nothing tells, and said.
+# Width -> number of heads of the original code; assumed, with a note, if a checkpoint does not contain it.
 ENCODER_HEADS = {768: 12, 1024: 16, 1280: 16}
 DECODER_HEADS = {512: 16}
 LAYER_NORM_EPS = 1e-6  # models_mae.py, models_vit.py: partial(nn.LayerNorm, eps=1e-6)
@@ -32,70 +31,68 @@ COPIED_CONFIG_FIELDS = (
     "initializer_range",
 )
 IMAGE_SIZE_KEYS = ("input_size", "img_size", "image_size")
-ARGS_KEYS = (
-    "args",
-    "hyper_parameters",
-    "hparams",
-    "config",
-    "cfg",
-    "opt",
-)  # where files keep the arguments of their run
+# Keys under which checkpoints store the arguments of their run.
+ARGS_KEYS = ("args", "hyper_parameters", "hparams", "config", "cfg", "opt")
 
 
 @dataclass
 class CheckpointMetadata:
-    """What is known of a model beside its weights; None: it does not say."""
+    """Facts about a model in addition to its weights; None: unknown."""
 
     num_attention_heads: int | None = None
     decoder_num_attention_heads: int | None = None
     image_size: tuple[int, int] | None = None  # height, width
-    pooling: str | None = None  # mean, cls, or another kind that no class computes
-    model: str | None = None  # the constructor that made it, as vit_large_patch16 or RETFound_mae
+    pooling: str | None = None  # mean, cls, or another pooling that no stock class computes
+    model: str | None = None  # constructor, e.g. vit_large_patch16 or RETFound_mae
     hidden_act: str | None = None
     layer_norm_eps: float | None = None
     norm_pix_loss: bool | None = None
     mask_ratio: float | None = None
     class_names: list[str] | None = None
-    image_processor: dict[str, Any] | None = None  # as preprocessor_config.json holds it
-    imagenet_mean_and_std: bool | None = None  # of BEiT: whether its images have ImageNet's, not 0.5
-    config: dict[str, Any] | None = None  # of CARRIED: what else a classifier's configuration says
+    image_processor: dict[str, Any] | None = None  # content of preprocessor_config.json
+    imagenet_mean_and_std: bool | None = None  # BEiT: normalized with the values of ImageNet instead of 0.5
+    config: dict[str, Any] | None = None  # the COPIED_CONFIG_FIELDS of a classifier's configuration
 
     def to_args(self) -> dict[str, Any]:
-        """As `args` of a reference checkpoint, from which `known_of_args` reads it again."""
-        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        """Returns the `args` of an exported checkpoint, which `metadata_from_args` reads."""
+        args = {field.name: getattr(self, field.name) for field in fields(self)}
         if self.image_size is not None:
-            given["image_size"] = list(self.image_size)
-        given["transformers_config"] = given.pop("config", None)
-        return {name: value for name, value in given.items() if value is not None}
+            args["image_size"] = list(self.image_size)
+        args["transformers_config"] = args.pop("config", None)
+        return {name: value for name, value in args.items() if value is not None}
 
 
 def args_to_dict(args: Any) -> dict[str, Any]:
-    """The arguments of a run, whatever holds them; empty where it is nothing of the kind."""
+    """Returns the arguments of a run as a dict; an empty dict for any other object."""
     values = vars(args) if isinstance(args, argparse.Namespace) else args
     return {str(name): value for name, value in values.items()} if isinstance(values, Mapping) else {}
 
 
 def find_args(content: Mapping[Any, Any]) -> dict[str, Any]:
-    """The arguments of the run in a loaded checkpoint; empty where it keeps none."""
-    return next((found for name in ARGS_KEYS if (found := args_to_dict(content.get(name)))), {})
+    """Returns the arguments of the run in a loaded checkpoint, or an empty dict."""
+    return next((args for name in ARGS_KEYS if (args := args_to_dict(content.get(name)))), {})
 
 
 def metadata_from_args(args: dict[str, Any], source: str) -> CheckpointMetadata:
-    """Reads the arguments of a run.
+    """Reads the metadata from the arguments of a run.
 
     Raises:
-        ConversionError: one of them is there and cannot be read as what it is.
+        ConversionError: If a value cannot be parsed.
     """
 
-    def read(names: Iterable[str], convert: Callable[[Any], T], what: str) -> T | None:
+    def read(names: Iterable[str], parse: Callable[[Any], T], expected: str) -> T | None:
         for name in names:
             if args.get(name) is None or args[name] == "":
                 continue
             try:
-                return convert(args[name])
+                return parse(args[name])
             except (TypeError, ValueError):
                 raise ConversionError(
-                    f"{source} says {name} = {short_repr(args[name])} in its args, which cannot be read as {what}."
+                    ConversionMessage.ARGS_VALUE_INVALID,
+                    source=source,
+                    name=name,
+                    value=args[name],
+                    expected=expected,
                 ) from None
         return None
 
@@ -104,13 +101,13 @@ def metadata_from_args(args: dict[str, Any], source: str) -> CheckpointMetadata:
         num_attention_heads=read(
             ("num_attention_heads", "num_heads", "heads"),
             _parse_positive_int,
-            "a number of attention heads: pass it as a flag",
+            "a positive number of attention heads",
         )
         or _heads_from_model_name(model),
         decoder_num_attention_heads=read(
             ("decoder_num_attention_heads", "decoder_num_heads", "decoder_heads"),
             _parse_positive_int,
-            "a number of attention heads: pass it as a flag",
+            "a positive number of attention heads",
         ),
         image_size=next((size for name in IMAGE_SIZE_KEYS if (size := _try_parse_height_width(args.get(name)))), None),
         pooling=_parse_pooling(args, source),
@@ -118,10 +115,10 @@ def metadata_from_args(args: dict[str, Any], source: str) -> CheckpointMetadata:
         hidden_act=read(
             ("hidden_act", "act_layer"), _parse_activation, f"one of {', '.join(sorted(set(ACTIVATIONS)))}"
         ),
-        layer_norm_eps=read(("layer_norm_eps", "norm_eps"), _parse_positive_float, "an epsilon"),
+        layer_norm_eps=read(("layer_norm_eps", "norm_eps"), _parse_positive_float, "a positive number"),
         norm_pix_loss=read(("norm_pix_loss",), _parse_bool, "true or false"),
-        mask_ratio=read(("mask_ratio",), _parse_fraction, "a share between 0 and 1"),
-        class_names=read(("class_names",), _parse_class_names, "class names"),
+        mask_ratio=read(("mask_ratio",), _parse_fraction, "at least 0 and less than 1"),
+        class_names=read(("class_names",), _parse_class_names, "a list of class names"),
         image_processor=read(("image_processor",), _parse_mapping, "an image processor"),
         imagenet_mean_and_std=read(("imagenet_default_mean_and_std",), _parse_bool, "true or false"),
         config=read(("transformers_config",), _parse_config_fields, "a configuration"),
@@ -129,7 +126,7 @@ def metadata_from_args(args: dict[str, Any], source: str) -> CheckpointMetadata:
 
 
 def _unwrap_single(value: Any) -> Any:
-    """The one value of a list, tuple or array of one; whatever else it is, itself."""
+    """Returns the value in a list, tuple or array of length 1; any other value is returned unchanged."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     while isinstance(value, (list, tuple)) and len(value) == 1:
@@ -171,15 +168,15 @@ def _parse_fraction(value: Any) -> float:
 def _parse_bool(value: Any) -> bool:
     value = _unwrap_single(value)
     if isinstance(value, str):
-        words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-        return words[value.strip().lower()] if value.strip().lower() in words else _parse_bool(None)
-    if value in (0, 1):  # True and False among them
+        booleans = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+        return booleans[value.strip().lower()] if value.strip().lower() in booleans else _parse_bool(None)
+    if value in (0, 1):  # includes True and False
         return bool(value)
     raise ValueError
 
 
 def _parse_height_width(value: Any) -> tuple[int, int]:
-    """A size of an image: a number, or height and width; a third number before them is the channels."""
+    """Parses an image size: one number, (height, width), or (channels, height, width)."""
     value = _unwrap_single(value)
     if isinstance(value, str) and "," in value:
         value = value.strip("()[] ").split(",")
@@ -192,7 +189,7 @@ def _parse_height_width(value: Any) -> tuple[int, int]:
 
 
 def _try_parse_height_width(value: Any) -> tuple[int, int] | None:
-    """The same; None for what is no size, since the positions tell that of a square image anyway."""
+    """Parses an image size; None if that fails, because the position embeddings define the size of square images."""
     try:
         return None if value is None else _parse_height_width(value)
     except (TypeError, ValueError):
@@ -227,7 +224,7 @@ def _parse_config_fields(value: Any) -> dict[str, Any]:
 
 
 def _heads_from_model_name(model_name: str | None) -> int | None:
-    """Heads of the reference's and DeiT's constructors (`vit_large_patch16`, `mae_vit_base_patch16_dec512d8b`)."""
+    """Returns the heads of an original or DeiT constructor (`vit_large_patch16`, `mae_vit_base_patch16_dec512d8b`)."""
     words = (model_name or "").lower().split("_")
     if "vit" not in words or len(words) <= words.index("vit") + 1:
         return None
@@ -235,7 +232,10 @@ def _heads_from_model_name(model_name: str | None) -> int | None:
 
 
 def _parse_pooling(args: dict[str, Any], source: str) -> str | None:
-    """`mean`, `cls`, or the name of another kind: the reference's `global_pool` is true or false, timm's a word."""
+    """Returns `mean`, `cls`, or the name of another pooling.
+
+    `global_pool` is a boolean in the original code and a name in timm.
+    """
     value = _unwrap_single(args.get("pooling") or args.get("global_pool"))
     if args.get("pooling") is None and args.get("global_pool") is None:
         return None

@@ -1,36 +1,38 @@
-"""Image processors: the source's own where it has one, else the reference's evaluation preprocessing as a stock one."""
+"""Stock image processors: that of the source, or the evaluation preprocessing of the original code."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hf_mae.errors import first_error_line
 from hf_mae.files.atomic import write_json
 
 from .errors import ConversionError
+from .messages import ConversionMessage
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 BILINEAR, BICUBIC = 2, 3  # PIL.Image.Resampling
 PROCESSOR_FILE = "preprocessor_config.json"
-PROCESSOR_CHOICES = ("auto", "square", "reference")
+PROCESSOR_CHOICES = ("auto", "square", "mae")
 
 
 def mae_image_processor(
     image_size: int, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
 ) -> Any:
-    """Resize(256) + CenterCrop(224), scaled to other image sizes as `build_transform` in the reference's datasets.py.
+    """Builds Resize(256) and CenterCrop(224), scaled to other image sizes like `build_transform` of the original code.
 
-    Every field is written out, because no defaults are those of these weights. The class is CLIP's, which reads a
-    shorter side and a centre crop in transformers 4 and 5 alike (`ViTImageProcessor` of 4 knows height and width
-    alone).
+    Every field is set, because the defaults are wrong for these weights. The class is that of CLIP, which supports
+    `shortest_edge` and a centre crop in transformers 4 and 5 (`ViTImageProcessor` of version 4 supports only height and
+    width).
     """
     from transformers import CLIPImageProcessor
 
-    crop_share = 224 / 256 if image_size <= 224 else 1.0
+    crop_fraction = 224 / 256 if image_size <= 224 else 1.0
     return CLIPImageProcessor(
         do_convert_rgb=True,
         do_resize=True,
-        size={"shortest_edge": int(image_size / crop_share)},
+        size={"shortest_edge": int(image_size / crop_fraction)},
         resample=BICUBIC,
         do_center_crop=True,
         crop_size={"height": image_size, "width": image_size},
@@ -43,21 +45,22 @@ def mae_image_processor(
 
 
 def write_image_processor(folder: Path, config: Any, source: dict[str, Any] | None, kind: str = "auto") -> list[str]:
-    """Writes `preprocessor_config.json` for a model: the source's own, scaled to the image size, or the reference's.
+    """Writes `preprocessor_config.json` for a model.
 
     Args:
-        folder: where the model is.
-        config: its configuration.
-        source: what the source's own file holds; None: it has none.
-        kind: one of PROCESSORS. `auto`: the source's own, else the reference's. `square`: every image is resized to
-            the input size, as programs need that take `size` for the input size (transformers' example of image
-            classification). `reference`: shorter side, then centre crop. Mean and std are the source's own.
+        folder: the folder of the model.
+        config: the configuration of the model.
+        source: the content of the source's preprocessor_config.json; None if it has no image processor.
+        kind: one of PROCESSOR_CHOICES. `auto`: that of the source, scaled to the image size, else `mae`. `square`:
+            every image is resized to the input size; programs that use `size` as the input size need this (the image
+            classification example of transformers). `mae`: the shorter side is resized, then the centre is cropped.
+            Mean and std are those of the source.
 
     Returns:
-        Notes on what is not as one would suppose.
+        Notes for the report.
 
     Raises:
-        ConversionError: the source's own cannot be read, or the kind is none for these images.
+        ConversionError: If the image processor of the source cannot be loaded, or `kind` does not fit these images.
     """
     size, channels = config.image_size, config.num_channels
     height_width = (size, size) if isinstance(size, int) else tuple(size)
@@ -68,30 +71,27 @@ def write_image_processor(folder: Path, config: Any, source: dict[str, Any] | No
         scaled = _scale_processor(source, height_width)
         write_json(folder / PROCESSOR_FILE, scaled)
         _check_processor_loads(folder, source)
-        changed = [] if scaled == source else [f"its image processor was scaled to {height_width[0]} pixels"]
-        return ["the image processor is the source's own", *changed]
+        changes = [] if scaled == source else [f"the image processor was scaled to {height_width[0]} pixels"]
+        return ["the image processor is that of the source", *changes]
     if channels != 3:
-        return [f"no image processor is written: there is none for images of {channels} channels"]
+        return [f"no image processor was written, because transformers supports no images with {channels} channels"]
     if height_width[0] != height_width[1]:
         square_resize_processor(height_width).save_pretrained(folder)
-        return [f"the image processor resizes every image to {height_width[0]} x {height_width[1]}"]
+        return [f"the image processor resizes every image to {height_width[0]} x {height_width[1]} pixels"]
     mae_image_processor(height_width[0]).save_pretrained(folder)
     return []
 
 
 def _build_image_processor(kind: str, height_width: tuple[int, ...], channels: int, source: dict[str, Any]) -> Any:
-    """A fresh image processor that was asked for, with the mean and std of the source's own."""
+    """Builds a new image processor with the mean and std of the source."""
     if channels != 3:
-        raise ConversionError(f"--processor {kind} is for images of 3 channels, and these have {channels}.")
-    colours = source.get("image_mean", IMAGENET_MEAN), source.get("image_std", IMAGENET_STD)
+        raise ConversionError(ConversionMessage.PROCESSOR_CHANNELS, processor=kind, channels=channels)
+    mean_std = source.get("image_mean", IMAGENET_MEAN), source.get("image_std", IMAGENET_STD)
     if kind == "square":
-        return square_resize_processor(height_width, *colours, source.get("resample", BICUBIC))
+        return square_resize_processor(height_width, *mean_std, source.get("resample", BICUBIC))
     if height_width[0] != height_width[1]:
-        raise ConversionError(
-            f"--processor reference cuts out squares, and this model takes images of {height_width[0]} x "
-            f"{height_width[1]}: pass --processor square."
-        )
-    return mae_image_processor(height_width[0], *colours)
+        raise ConversionError(ConversionMessage.PROCESSOR_NOT_SQUARE, height=height_width[0], width=height_width[1])
+    return mae_image_processor(height_width[0], *mean_std)
 
 
 def square_resize_processor(
@@ -100,7 +100,7 @@ def square_resize_processor(
     std: Sequence[float] = IMAGENET_STD,
     resample: int = BICUBIC,
 ) -> Any:
-    """Resize to (height, width), whatever the shape of an image."""
+    """Builds an image processor that resizes every image to (height, width) without cropping."""
     from transformers import ViTImageProcessor
 
     return ViTImageProcessor(
@@ -113,21 +113,21 @@ def square_resize_processor(
 
 
 def size_to_dict(size: Any) -> dict[str, Any] | None:
-    """A size of an image processor as a dict; a number is a square."""
+    """Returns the size of an image processor as a dict; a number means a square."""
     if isinstance(size, int):
         return {"height": size, "width": size}
     return size if isinstance(size, dict) else None
 
 
 def _scale_processor(processor: dict[str, Any], height_width: tuple[int, ...]) -> dict[str, Any]:
-    """The same processor for another image size; itself where it gives that already, or its size is of another kind."""
+    """Scales an image processor to another image size; returns it unchanged if it fits or has no height and width."""
     cropped = processor.get("do_center_crop") and processor.get("crop_size")
-    made = size_to_dict(processor.get("crop_size") if cropped else processor.get("size"))
-    if made is None or not isinstance(made.get("height"), int) or made["height"] < 1:
+    output_size = size_to_dict(processor.get("crop_size") if cropped else processor.get("size"))
+    if output_size is None or not isinstance(output_size.get("height"), int) or output_size["height"] < 1:
         return processor
-    if (made["height"], made.get("width")) == height_width:
+    if (output_size["height"], output_size.get("width")) == height_width:
         return processor
-    factor = height_width[0] / made["height"]
+    factor = height_width[0] / output_size["height"]
     scaled = dict(processor)
     if cropped:
         scaled["crop_size"] = {"height": height_width[0], "width": height_width[1]}
@@ -147,7 +147,9 @@ def _check_processor_loads(folder: Path, source: dict[str, Any]) -> None:
     try:
         processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
         processor(Image.new("RGB", (64, 48)), return_tensors="pt")
-    except Exception as error:  # whatever a class makes of fields that it does not expect
-        kind = source.get("image_processor_type", "of no type")
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ConversionError(f"The image processor of the source ({kind}) cannot be read: {reason}") from None
+    except Exception as error:  # any error that unexpected fields can cause
+        raise ConversionError(
+            ConversionMessage.CANNOT_LOAD_PROCESSOR,
+            type=source.get("image_processor_type", "without a type"),
+            reason=first_error_line(error),
+        ) from None

@@ -1,55 +1,57 @@
-"""The certificate of a conversion: what became of every tensor."""
+"""The report of a conversion, with an entry for every tensor."""
 
 import html
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-REPORT_FILE = "conversion.json"  # where it is kept, beside the weights
+from hf_mae.errors import pluralize
+
+REPORT_FILE = "conversion.json"  # in the folder of the weights
 
 
 @dataclass
 class ConversionReport:
-    """The certificate of a conversion, kept beside the weights as `conversion.json`."""
+    """Source, target and tensors of a conversion, saved with the weights as `conversion.json`."""
 
-    source: dict[str, Any]  # name, size in bytes, sha256, layout, whether self-distillation made it
+    source: dict[str, Any]  # name, size in bytes, sha256, layout, whether it is self-distilled
     target: dict[str, Any]  # class, pooling, architecture
-    mapping: list[dict[str, Any]]  # {"source", "target": [...]}: every tensor that was used
-    unused: list[dict[str, Any]]  # {"source", "reason"}: every tensor that was not
-    initialized: list[dict[str, Any]]  # {"target", "reason"}: every parameter of the target that the source lacks
-    assumed: dict[str, Any] = field(default_factory=dict)  # what nothing told: norm_pix_loss, num_attention_heads
+    mapping: list[dict[str, Any]]  # {"source", "target": [...]} for every used tensor
+    unused: list[dict[str, Any]]  # {"source", "reason"} for every unused tensor
+    initialized: list[dict[str, Any]]  # {"target", "reason"} for every parameter that the source lacks
+    assumed: dict[str, Any] = field(default_factory=dict)  # defaults for unknown values, e.g. num_attention_heads
     notes: list[str] = field(default_factory=list)
-    verification: dict[str, Any] | None = None  # largest difference between both sides on random input, and which
+    verification: dict[str, Any] | None = None  # baseline, and the largest difference of the outputs on random input
     versions: dict[str, str] = field(default_factory=dict)
-    image_processor: dict[str, Any] | None = None  # the source's own; it is no part of the certificate
+    image_processor: dict[str, Any] | None = None  # that of the source; not saved in the report
 
     def to_dict(self) -> dict[str, Any]:
-        """As `conversion.json` holds it."""
+        """Returns the content of `conversion.json`."""
         return {name: value for name, value in asdict(self).items() if name != "image_processor"}
 
     def summary(self) -> str:
-        """What a person wants to know of it, a few lines."""
+        """Returns a summary of a few lines."""
         lines = [
             f"{self.source['name']} ({self.source['layout']}) -> {self.target['class']}",
-            f"  used      {len(self.mapping)} tensors of the source",
+            f"  used         {pluralize(len(self.mapping), 'tensor')} of the source",
         ]
         reasons: dict[str, list[str]] = {}
         for entry in self.unused:
             reasons.setdefault(entry["reason"], []).append(entry["source"])
         for reason, names in reasons.items():
-            lines.append(f"  left out  {_abbreviate(names)}: {reason}")
+            lines.append(f"  unused       {_abbreviate(names)}: {reason}")
         for entry in self.initialized:
-            lines.append(f"  new       {entry['target']}: {entry['reason']}")
-        lines += [f"  note      {note}" for note in self.notes]
+            lines.append(f"  initialized  {entry['target']}: {entry['reason']}")
+        lines += [f"  note         {note}" for note in self.notes]
         if self.verification:
             lines.append(
-                f"  verified  against {self.verification['against']}: largest difference "
-                f"{self.verification['max_abs_difference']:.2g} on outputs up to "
-                f"{self.verification['max_abs_output']:.2g}"
+                f"  verified     against {self.verification['against']}: largest difference "
+                f"{self.verification['max_abs_difference']:.2g} (largest output "
+                f"{self.verification['max_abs_output']:.2g})"
             )
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        """For a notebook."""
+        """Renders the summary in a notebook."""
         return f"<pre>{html.escape(self.summary())}</pre>"
 
 

@@ -1,4 +1,4 @@
-"""`--verify`: the source and what it became on the same random input, in float32 and evaluation mode."""
+"""`--verify`: compares the converted model with its source on random input, in float32 and evaluation mode."""
 
 from functools import partial
 from typing import Any
@@ -11,6 +11,7 @@ from .checkpoint import Checkpoint
 from .errors import ConversionError
 from .key_mapping import MODEL_CLASSES
 from .mae_forward import mae_outputs
+from .messages import ConversionMessage
 from .timm_layout import timm_model_args
 
 TOLERANCE = 1e-4  # relative to the largest output
@@ -21,46 +22,45 @@ State = dict[str, Tensor]
 def verify_against_source(
     model: Any, state: State, architecture: Architecture, target: str, checkpoint: Checkpoint
 ) -> dict[str, Any]:
-    """Compares a model with what it came from.
+    """Compares a converted model with its source.
 
-    The other side is the source itself where that is a model of transformers of the same class and size, timm's
-    VisionTransformer for a file that it can load, and else the reference's arithmetic as `reference_forward` has it.
+    The baseline is the source itself if it is a transformers model of the same class and size, timm's
+    VisionTransformer if timm can load the weights, and otherwise `mae_forward.mae_outputs`.
 
     Args:
-        model: what was made.
-        state: its parameters by the reference's names.
-        target: a key of `names.TARGETS`.
+        model: the converted model.
+        state: its parameters under their original names.
+        target: a key of `key_mapping.KEY_MAPPINGS`.
 
     Returns:
         `against`, `input`, `max_abs_difference` and `max_abs_output`.
 
     Raises:
-        ConversionError: they differ by more than `TOLERANCE` of the largest output.
+        ConversionError: If the outputs differ by more than `TOLERANCE` of the largest output.
     """
     generator = torch.Generator().manual_seed(0)
     rows, columns = architecture.grid_size
     pixel_values = torch.randn(2, architecture.num_channels, *architecture.height_width, generator=generator)
     noise = torch.rand(2, rows * columns, generator=generator)
-    ours = compute_outputs(model, target, pixel_values, noise)
-    against, theirs = _compute_source_outputs(checkpoint, state, architecture, target, pixel_values, noise)
-    if theirs is None:
-        against = "the arithmetic of facebookresearch/mae, written out"
+    actual = compute_outputs(model, target, pixel_values, noise)
+    baseline, expected = _compute_source_outputs(checkpoint, state, architecture, target, pixel_values, noise)
+    if expected is None:
+        baseline = "a reimplementation of facebookresearch/mae"
         ratio = model.config.mask_ratio if target == "pretraining" else 0.0
-        theirs = mae_outputs(state, architecture, target, pixel_values, noise, ratio)
-    return compare_outputs(ours, theirs, against)
+        expected = mae_outputs(state, architecture, target, pixel_values, noise, ratio)
+    return compare_outputs(actual, expected, baseline)
 
 
 def compare_outputs(actual: Tensor, expected: Tensor, baseline: str) -> dict[str, Any]:
-    """What a certificate says of two outputs for the same input.
+    """Compares two outputs for the same input, for the report.
 
     Raises:
-        ConversionError: they differ by more than `TOLERANCE` of the largest.
+        ConversionError: If they differ by more than `TOLERANCE` of the largest output.
     """
     difference, largest = (actual - expected).abs().max().item(), expected.abs().max().item()
     if not difference <= TOLERANCE * largest:
         raise ConversionError(
-            f"The conversion does not hold: outputs differ by {difference:.2g} (largest output {largest:.2g}) from "
-            f"{baseline}, so nothing was written. Weights that are not finite do this."
+            ConversionMessage.VERIFICATION_FAILED, difference=difference, largest=largest, baseline=baseline
         )
     return {
         "against": baseline,
@@ -71,15 +71,15 @@ def compare_outputs(actual: Tensor, expected: Tensor, baseline: str) -> dict[str
 
 
 def compute_outputs(model: Any, target: str, pixel_values: Tensor, noise: Tensor | None = None) -> Tensor:
-    """Logits of a classifier, tokens of a backbone, predicted patches of pre-training."""
+    """Computes the logits of a classifier, the tokens of a backbone, or the predicted patches of pre-training."""
     was_training = model.training
     model.eval()
     output: Tensor
     if target == "pretraining":
         output = model(pixel_values=pixel_values, noise=noise).logits
     else:
-        found = model(pixel_values=pixel_values)
-        output = found.last_hidden_state if target == "backbone" else found.logits
+        outputs = model(pixel_values=pixel_values)
+        output = outputs.last_hidden_state if target == "backbone" else outputs.logits
     model.train(was_training)
     return output
 
@@ -92,10 +92,12 @@ def _compute_source_outputs(
     pixel_values: Tensor,
     noise: Tensor,
 ) -> tuple[str, Tensor | None]:
-    """What the source's own stock model gives, and its name; None where it has none of the same class and size."""
+    """Returns the name and the outputs of the model of the source; None if its class or size differs."""
     if checkpoint.stock_class is not None:
-        same = all(name in checkpoint.state and checkpoint.state[name].shape == t.shape for name, t in state.items())
-        if checkpoint.stock_class != MODEL_CLASSES[target] or not same:
+        same_shapes = all(
+            name in checkpoint.state and checkpoint.state[name].shape == tensor.shape for name, tensor in state.items()
+        )
+        if checkpoint.stock_class != MODEL_CLASSES[target] or not same_shapes:
             return "", None
         from .pretrained import load_stock_model
 
@@ -104,10 +106,9 @@ def _compute_source_outputs(
     if target == "pretraining":
         return "", None
     try:
-        theirs = _compute_timm_outputs(state, architecture, target, pixel_values)
+        return "timm's VisionTransformer", _compute_timm_outputs(state, architecture, target, pixel_values)
     except ImportError:
         return "", None
-    return "timm's VisionTransformer", theirs
 
 
 def _compute_timm_outputs(state: State, architecture: Architecture, target: str, pixel_values: Tensor) -> Tensor:

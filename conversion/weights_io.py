@@ -1,7 +1,7 @@
-"""Opening files of weights: `.pth` pickles without executing them, and `.safetensors`.
+"""Reads weights files: `.pth` pickles without executing them, and `.safetensors`.
 
-A pickle may hold tensors, plain Python values, numpy scalars and arrays, paths, and `argparse.Namespace`; anything else
-is refused before it is built. Files that are no weights are called what they are.
+A pickle may contain tensors, plain Python values, numpy scalars and arrays, paths, and `argparse.Namespace`. Any other
+object is rejected before it is built.
 """
 
 import argparse
@@ -14,21 +14,22 @@ from typing import Any
 import torch
 
 from .errors import ConversionError
+from .messages import ConversionMessage
 from .safety import check_zip_checkpoint
 
 WEIGHT_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
-INDEX_SUFFIX = ".safetensors.index.json"  # of weights in several files
+INDEX_SUFFIX = ".safetensors.index.json"  # index of weights in several files
 
 
 def _plain_dict(*_: Any) -> dict[Any, Any]:
-    """An empty dict in place of a defaultdict or another kind of dict, whose items follow in the pickle."""
+    """Replaces the constructor of a defaultdict or similar class; the items follow in the pickle."""
     return {}
 
 
 def _safe_globals() -> list[Any]:
-    """What a pickle may name beside torch's own list; nothing of it does more than to build a value.
+    """Returns the objects that a pickle may name in addition to torch's own list; all of them only build values.
 
-    Dicts of other kinds become plain ones, and paths pure ones, which touch no file.
+    Subclasses of dict become plain dicts, and paths become pure paths without file access.
     """
     allowed: list[Any] = [argparse.Namespace]
     for name in ("collections.defaultdict", *(f"{m}.AttributeDict" for m in _LIGHTNING_MODULES)):
@@ -50,7 +51,7 @@ _LIGHTNING_MODULES = (
 
 
 def _numpy_globals() -> list[Any]:
-    """numpy scalars (loss, accuracy) and arrays, under their old and new module names."""
+    """Returns the constructors of numpy scalars (loss, accuracy) and arrays, under their old and new module names."""
     try:
         import numpy
         from numpy.dtypes import BoolDType, Float16DType, Float32DType, Float64DType, Int32DType, Int64DType
@@ -65,7 +66,7 @@ def _numpy_globals() -> list[Any]:
 
 
 def _load_pickle(path: Path) -> Any:
-    """`torch.load` with the short safe list, memory-mapped where the format allows it."""
+    """Calls `torch.load` with the safe list, memory-mapped if the format allows it."""
     with torch.serialization.safe_globals(_safe_globals()):
         try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -76,54 +77,46 @@ def _load_pickle(path: Path) -> Any:
 
 
 def check_weights_file(path: Path) -> None:
-    """Names a file that is something else altogether: empty, a web page, a Git LFS pointer.
+    """Checks that a file is not empty, a web page or a Git LFS pointer.
 
     Raises:
-        ConversionError: it is one of these.
+        ConversionError: If it is one of these.
     """
     with open(path, "rb") as file:
         head = file.read(256).lstrip(b"\xef\xbb\xbf \t\r\n")
     if not head:
-        raise ConversionError(f"{path} is empty: fetch or copy it again.")
+        raise ConversionError(ConversionMessage.FILE_EMPTY, path=path)
     if head.startswith(b"version https://git-lfs"):
-        raise ConversionError(f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull` where it is from.")
+        raise ConversionError(ConversionMessage.FILE_IS_LFS_POINTER, path=path)
     if head.startswith(b"<"):
-        raise ConversionError(f"{path} is a web page, not a checkpoint: the download did not fetch the file itself.")
+        raise ConversionError(ConversionMessage.FILE_IS_WEB_PAGE, path=path)
 
 
 def read_pickle(path: Path) -> Any:
-    """The object in a `.pth`; nothing in the file is executed.
+    """Reads the object in a `.pth` without executing anything in the file.
 
     Raises:
-        ConversionError: the file is truncated, no checkpoint, or names something that is not on the safe list.
+        ConversionError: If the file is damaged, is not a checkpoint, or names an object that is not on the safe list.
     """
     check_weights_file(path)
     check_zip_checkpoint(path)
     try:
         return _load_pickle(path)
     except pickle.UnpicklingError as error:
-        if found := re.search(r"GLOBAL (\S+) (?:was not|whose module)", str(error)):
-            name = found.group(1)
-            raise ConversionError(
-                f"{path} was refused, and nothing in it was executed: it is a pickle that asks for {name}, and a "
-                "checkpoint needs only tensors, numpy scalars and argparse.Namespace."
-            ) from None
+        if match := re.search(r"GLOBAL (\S+) (?:was not|whose module)", str(error)):
+            raise ConversionError(ConversionMessage.PICKLE_FORBIDDEN_NAME, path=path, name=match.group(1)) from None
         reason = str(error).split("WeightsUnpickler error:")[-1].strip().split("\n")[0]
-        raise ConversionError(
-            f"{path} is damaged, or no PyTorch checkpoint ({reason}): fetch or copy it again."
-        ) from None
+        raise ConversionError(ConversionMessage.FILE_DAMAGED, path=path, reason=reason) from None
     except (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError, MemoryError) as error:
         reason = str(error).split("\n")[0][:120] or type(error).__name__
-        raise ConversionError(
-            f"{path} is truncated or no PyTorch checkpoint ({reason}): fetch or copy it again."
-        ) from None
+        raise ConversionError(ConversionMessage.FILE_DAMAGED, path=path, reason=reason) from None
 
 
 def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a `.safetensors` file, or of all files of a `.safetensors.index.json`.
+    """Reads the tensors of a `.safetensors` file, or of all files of a `.safetensors.index.json`.
 
     Raises:
-        ConversionError: a file is damaged, or missing.
+        ConversionError: If a file is damaged or missing.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -134,7 +127,7 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
         try:
             tensors |= load_file(file)
         except (SafetensorError, OSError) as error:
-            raise ConversionError(f"{file} is damaged, or no safetensors file ({error}).") from None
+            raise ConversionError(ConversionMessage.SAFETENSORS_DAMAGED, path=file, reason=error) from None
     return tensors
 
 
@@ -144,13 +137,13 @@ def _list_shards(path: Path) -> list[Path]:
     try:
         names = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ConversionError(f"{path} is no index of safetensors files ({type(error).__name__}).") from None
+        raise ConversionError(ConversionMessage.INDEX_INVALID, path=path, reason=type(error).__name__) from None
     files = [path.parent / str(name) for name in names]
-    if wrong := next((file for file in files if file.name not in names or not file.is_file()), None):
-        raise ConversionError(f"{path} names {wrong.name}, and there is no such file beside it.")
+    if missing := next((file for file in files if file.name not in names or not file.is_file()), None):
+        raise ConversionError(ConversionMessage.SHARD_MISSING, path=path, file=missing.name)
     return files
 
 
 def read_weights_file(path: Path) -> Any:
-    """What a file of weights holds: the object of a pickle, or the dict of a safetensors file."""
+    """Reads a weights file: the object of a pickle, or the dict of a safetensors file."""
     return read_safetensors(path) if path.name.endswith((".safetensors", INDEX_SUFFIX)) else read_pickle(path)

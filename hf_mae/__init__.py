@@ -1,6 +1,6 @@
-"""Fine-tune masked-autoencoder checkpoints for image classification with stock transformers.
+"""Fine-tune masked autoencoder (MAE) checkpoints for image classification with stock transformers models.
 
-`import hf_mae` imports nothing heavy; torch and transformers come with the first name that needs them.
+`import hf_mae` imports neither torch nor transformers; they are imported with the first name that needs them.
 """
 
 from ._lazy import exports

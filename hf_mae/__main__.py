@@ -1,4 +1,4 @@
-"""`python -m hf_mae VERB` is `hf-mae VERB`."""
+"""Runs `hf-mae` as `python -m hf_mae COMMAND`."""
 
 from .cli.main import console_main
 

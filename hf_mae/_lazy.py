@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are used, so that importing the package is quick."""
+"""Lazy exports of a package: a name is imported at its first use, so that importing the package is fast."""
 
 import sys
 from collections.abc import Callable
@@ -7,10 +7,11 @@ from typing import Any
 
 
 def exports(package: str, modules: dict[str, str]) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
-    """`__all__`, `__getattr__` and `__dir__` of a package.
+    """Returns `__all__`, `__getattr__` and `__dir__` of a package.
 
     Args:
-        modules: public name -> module of the package that has it.
+        package: name of the package.
+        modules: public name -> module of the package that defines it.
     """
     names = sorted(modules)
 
@@ -18,7 +19,7 @@ def exports(package: str, modules: dict[str, str]) -> tuple[list[str], Callable[
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         value = getattr(import_module(f".{modules[name]}", package), name)
-        setattr(sys.modules[package], name, value)  # also where a module of the package has the same name
+        setattr(sys.modules[package], name, value)  # replaces a module of the same name
         return value
 
     return names, __getattr__, lambda: names

@@ -1,7 +1,8 @@
 """Errors of hf_mae: message catalogues, the exceptions that carry them, and signals that stop a process.
 
-Each package has a module `messages` with a subclass of `Message`: one member per cause and fix. A user's mistake raises
-`UsageError(SomeMessage.MEMBER, attribute=value, ...)`; a warning is logged with `warn(logger, SomeMessage.MEMBER, ...)`.
+Each package has a module `messages` with a subclass of `Message`: one member per cause and fix. A user's mistake
+raises `UsageError(SomeMessage.MEMBER, attribute=value, ...)`; a warning is logged with `warn(logger,
+SomeMessage.MEMBER, ...)`.
 """
 
 import logging
@@ -21,11 +22,11 @@ class Message(Enum):
     """Base of the message catalogues. The value of a member is a template for `str.format`.
 
     Two format specs are added: `{names:list}` joins the items with commas, and `{n:count image}` gives `1 image` or
-    `3 images` (with a verb: `{n:count image|is|are}`). `!r` shortens a long value.
+    `3 images` (with agreement: `{n:count image|is|are}`). `!r` shortens a long value.
     """
 
     def render(self, **attributes: object) -> str:
-        """The message with its attributes filled in; a missing attribute stays as `{name}`."""
+        """Fills in the attributes of the message; a missing attribute stays as `{name}`."""
         return _MessageFormatter().vformat(self.value, (), attributes)
 
 
@@ -40,8 +41,8 @@ class _MessageFormatter(string.Formatter):
         if format_spec == "list":
             return ", ".join(map(str, value))
         if format_spec.startswith("count "):
-            noun, *verbs = format_spec.removeprefix("count ").split("|")
-            return pluralize(value, noun, *verbs)
+            noun, *forms = format_spec.removeprefix("count ").split("|")
+            return pluralize(value, noun, *forms)
         return str(super().format_field(value, format_spec))
 
 
@@ -99,8 +100,8 @@ class Interrupted(KeyboardInterrupt):
 
 @contextmanager
 def raise_on_stop_signal(hint: str) -> Iterator[None]:
-    """Within the block, SIGTERM and SIGUSR1 (SLURM's `--signal`) raise `Interrupted`, so that partial output is removed.
-    During training they save a checkpoint instead (`training.preemption`).
+    """Within the block, SIGTERM and SIGUSR1 (SLURM's `--signal`) raise `Interrupted`, so that partial output is
+    removed. During training they save a checkpoint instead (`training.preemption`).
 
     Args:
         hint: text that follows "interrupted by SIGTERM".
@@ -120,39 +121,41 @@ def raise_on_stop_signal(hint: str) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def pluralize(number: int, noun: str, singular_verb: str = "", plural_verb: str = "") -> str:
-    """`1 image`, `2 images`, `3 classes`; with a verb that agrees: `1 image is`, `2 images are`."""
-    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
-    return f"{number} {noun} {singular_verb}".rstrip() if number == 1 else f"{number} {plural} {plural_verb}".rstrip()
+def pluralize(number: int, noun: str, singular: str = "", plural: str = "") -> str:
+    """Formats a count with its noun: `1 image`, `2 images`, `3 classes`; with agreement: `1 image is`, `2 images are`.
+    """
+    if number == 1:
+        return f"{number} {noun} {singular}".rstrip()
+    return f"{number} {noun}{'es' if noun.endswith('s') else 's'} {plural}".rstrip()
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """` (did you mean X?)` if a known name is similar to `name`; otherwise an empty string."""
-    close = get_close_matches(name, list(known), n=1)
+def did_you_mean(name: str, candidates: Iterable[str]) -> str:
+    """Returns ` (did you mean X?)` if a candidate is similar to `name`; otherwise an empty string."""
+    close = get_close_matches(name, list(candidates), n=1)
     return f" (did you mean {close[0]}?)" if close else ""
 
 
 def escape_control_characters(text: str) -> str:
-    """Text for a terminal: control codes (colours, cursor, window title) are escaped, not executed."""
+    """Escapes control codes (colours, cursor, window title), so that a terminal does not execute them."""
     return "".join(
         c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape", "replace").decode() for c in text
     )
 
 
 def summarize_exception(error: BaseException) -> str:
-    """The message of an exception on one line, shortened; its class name if it has no message."""
+    """Returns the message of an exception on one line, shortened; its class name if it has no message."""
     return _shorten(" ".join(str(error).split()) or type(error).__name__)
 
 
 def short_repr(value: object) -> str:
-    """`repr(value)`, shortened."""
+    """Returns `repr(value)`, shortened."""
     return _shorten(repr(value))
 
 
 def first_error_line(error: BaseException) -> str:
-    """The first line of an exception's message, shortened; its class name if it has no message."""
+    """Returns the first line of an exception's message, shortened; its class name if it has no message."""
     return _shorten(str(error).strip().split("\n")[0] or type(error).__name__)
 
 
 def _shorten(text: str) -> str:
-    return text if len(text) <= MAX_MESSAGE_LENGTH else f"{text[:MAX_QUOTED_LENGTH]}..."
+    return text if len(text) <= MAX_MESSAGE_LENGTH else f"{text[:MAX_MESSAGE_LENGTH]}..."

@@ -1,8 +1,8 @@
 """Training step on a CPU with plain and with torch's fused attention: `python scripts/benchmark_attention.py`.
 
-Prints images per second for both, interleaved in one run, medians over the rounds, and their ratio: the reason why
-`MaeFinetuner` and `MaePretrainer` train with plain attention on a CPU. Then the patch embedding alone, forward and
-backward, in both memory formats: the reason why it stays as it is.
+Prints images per second for both (interleaved, median over the rounds) and their ratio. `MaeFinetuner` and
+`MaePretrainer` use plain attention on a CPU because of this result. The second table compares the memory formats of the
+patch embedding (forward and backward); the default format is kept because of it.
 """
 
 import argparse
@@ -24,7 +24,7 @@ MODELS = {
 
 
 def make_step(attention: str, width: int, blocks: int, heads: int, size: int, batch: int):
-    """A function that makes one bf16 training step."""
+    """Returns a function that runs one bf16 training step."""
     config = BeitConfig(
         hidden_size=width,
         num_hidden_layers=blocks,
@@ -53,7 +53,7 @@ def make_step(attention: str, width: int, blocks: int, heads: int, size: int, ba
 
 
 def benchmark_patch_embedding(rounds: int) -> None:
-    """Milliseconds of the convolution that makes tokens of 16 images, channels first and channels last."""
+    """Prints milliseconds of the patch convolution for 16 images, channels first and channels last."""
     for width in (384, 1024):
         formats = {"first": torch.contiguous_format, "last": torch.channels_last}
         layers = {name: torch.nn.Conv2d(3, width, 16, 16).to(memory_format=order) for name, order in formats.items()}

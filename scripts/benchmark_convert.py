@@ -1,6 +1,7 @@
-"""ViT-L `.pth` -> safetensors, beside reading and writing as many bytes: `python scripts/benchmark_convert.py`.
+"""Time to convert a ViT-L `.pth`, relative to a copy of the file: `python scripts/benchmark_convert.py`.
 
-Random weights in the reference's layout; every conversion is a process of its own, interleaved with the copies.
+The checkpoint has random weights in the layout of facebookresearch/mae. Each conversion runs in its own process,
+interleaved with the copies.
 """
 
 import argparse
@@ -32,7 +33,7 @@ print(seconds, re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status").read()).gr
 
 
 def time_copy(source: Path, target: Path) -> float:
-    """Seconds to read a file and to write its bytes, in the pieces that any program would use."""
+    """Seconds to copy a file in chunks of 16 MiB."""
     started = time.perf_counter()
     with open(source, "rb") as reading, open(target, "wb") as writing:
         while piece := reading.read(1 << 24):

@@ -1,7 +1,7 @@
 """Images per second of a classifier on a CPU: PyTorch, ONNX and int8: `python scripts/benchmark_inference.py`.
 
-A ViT of random weights (the speed does not depend on them) goes through what `hf-mae predict` and `hf-mae export-onnx`
-use; rounds are interleaved, medians are shown, and ratios to PyTorch in float32.
+A ViT with random weights (the speed does not depend on them) runs through the code of `hf-mae predict` and
+`hf-mae export-onnx`. Rounds are interleaved. The table shows medians and ratios to PyTorch in float32.
 """
 
 import argparse
@@ -41,11 +41,11 @@ def build_model(size: str, image_size: int) -> torch.nn.Module:
 
 
 def build_variants(model: torch.nn.Module, folder: Path) -> dict:
-    """name -> function of a batch."""
+    """Name of each variant -> function of a batch."""
     export_to_onnx(model, folder / FLOAT32)
     quantize_to_int8(folder / FLOAT32, folder / INT8)
     sessions = {name: create_session(folder / file) for name, file in (("ONNX float32", FLOAT32), ("ONNX int8", INT8))}
-    warnings.simplefilter("ignore")  # torch.ao is on its way to another package
+    warnings.simplefilter("ignore")  # torch.ao is deprecated in favour of torchao
     eight_bit = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
     compiled = torch.compile(model)
 
@@ -81,16 +81,16 @@ def main(size: str, image_size: int, batch: int, rounds: int) -> None:
     torch.manual_seed(0)
     pixel_values = torch.randn(batch, 3, image_size, image_size)
     with tempfile.TemporaryDirectory() as folder:
-        ways = build_variants(build_model(size, image_size), Path(folder))
-        seconds = {name: [] for name in ways}
+        variants = build_variants(build_model(size, image_size), Path(folder))
+        seconds = {name: [] for name in variants}
         for number in range(rounds + 2):
-            for name, way in ways.items():
+            for name, variant in variants.items():
                 started = time.perf_counter()
-                way(pixel_values)
-                if number > 1:  # the first are for warming up and compiling
+                variant(pixel_values)
+                if number > 1:  # the first two rounds warm up and compile
                     seconds[name].append(time.perf_counter() - started)
     first = statistics.median(seconds["PyTorch float32"])
-    print(f"| {'way':26} | images/s | ratio |\n|---|---|---|")
+    print(f"| {'variant':26} | images/s | ratio |\n|---|---|---|")
     for name, times in seconds.items():
         middle = statistics.median(times)
         print(f"| {name:26} | {batch / middle:8.1f} | {first / middle:5.2f} |")

@@ -1,8 +1,8 @@
 """Images per second and core from 1280 x 1024 JPEGs to tensors: `python scripts/benchmark_input.py`.
 
-One process, one thread, batches through a `DataLoader`, as a training reads them, beside the plain paths; rounds are
-interleaved, medians shown. Then the cold start on all cores beside nothing but decoding and resizing, with its memory;
-and what keeping images at twice the image size does to the pixels of the imagenet family.
+One process, one thread, batches from a `DataLoader` as in training, compared with plain torchvision and timm. Rounds
+are interleaved; the table shows medians. Then: the cold start on all cores compared with decoding and resizing alone,
+with its peak memory; and the pixel error of the imagenet transform if images are cached at twice the image size.
 """
 
 import argparse
@@ -24,7 +24,7 @@ SIZE, BATCH = 224, 16
 
 
 def make_images(folder: Path, count: int) -> None:
-    """Two classes of smooth colour with fine grain, about 280 KB each, as endoscopes save them."""
+    """Two classes of smooth colours with fine grain; a file has about 280 KB, like an endoscopy frame."""
     for number in range(count):
         generator = np.random.default_rng(number)
         coarse = Image.fromarray(generator.integers(40, 220, (40, 50, 3), dtype=np.uint8))
@@ -36,7 +36,7 @@ def make_images(folder: Path, count: int) -> None:
 
 
 def build_loaders(data: Path) -> dict:
-    """name -> data loader."""
+    """Name of each variant -> data loader."""
     import torch
     from timm.data import create_transform
     from torchvision import datasets, transforms
@@ -46,7 +46,7 @@ def build_loaders(data: Path) -> dict:
 
     train = load_image_folder(data)["train"]
     endoscopy, imagenet = (training_transform(family, SIZE) for family in ("endoscopy", "imagenet"))
-    kept = training_transform("imagenet", SIZE, cache_shortest_edge=2 * SIZE)
+    cached = training_transform("imagenet", SIZE, cache_shortest_edge=2 * SIZE)
     plain = transforms.Compose([transforms.Resize((SIZE, SIZE)), *endoscopy.augment.transforms])
     of_timm = create_transform(SIZE, is_training=True, color_jitter=None, auto_augment="rand-m9-mstd0.5-inc1",
                                interpolation="bicubic", re_prob=0.25, re_mode="pixel")  # fmt: skip
@@ -59,13 +59,13 @@ def build_loaders(data: Path) -> dict:
         "endoscopy: hf_mae, cached": loader(TrainDataset(train, endoscopy), collate),
         "endoscopy: hf_mae, not cached": loader(TrainDataset(train, endoscopy, cache=False), collate),
         "imagenet: plain (ImageFolder, timm)": loader(datasets.ImageFolder(data / "train", of_timm)),
-        "imagenet: hf_mae, kept at 448": loader(TrainDataset(train, kept), collate),
+        "imagenet: hf_mae, cached at 448": loader(TrainDataset(train, cached), collate),
         "imagenet: hf_mae, not cached": loader(TrainDataset(train, imagenet), collate),
     }
 
 
 def has_same_tensors(data: Path) -> bool:
-    """Whether the cached path gives the very tensors of the plain path, for the same random draws."""
+    """Whether the cached path gives exactly the tensors of the plain path, for the same random draws."""
     import torch
     from torchvision import transforms
 
@@ -102,14 +102,16 @@ def benchmark_loaders(data: Path, rounds: int) -> None:
         rate = statistics.median(values)
         plain = rate if ": plain" in name else plain
         print(f"| {name} | {rate:.0f} | {rate / plain:.2f} |")
-    print(f"\nendoscopy, cached: the very tensors of the plain path: {has_same_tensors(data)}")
+    print(f"\nendoscopy, cached: identical to the tensors of the plain path: {has_same_tensors(data)}")
 
 
 def benchmark_cold_start(data: Path, count: int) -> None:
-    """`hf-mae prepare`, in a process of its own, beside decoding and resizing the same files and nothing else; its
-    imports are done before, and its memory is said."""
+    """Compares `hf-mae prepare` in its own process with decoding and resizing alone; prints time and peak memory.
+
+    Imports are not counted.
+    """
     files, paths = sorted(data.rglob("*.jpg")), []
-    for number in range(count):  # links: as many files as a benchmark has, without their making
+    for number in range(count):  # hard links: many files without the time to create them
         file = files[number % len(files)]
         paths.append(data.parent / "cold" / file.parent.name / f"{number:05d}.jpg")
         paths[-1].parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +126,7 @@ def benchmark_cold_start(data: Path, count: int) -> None:
     bare = count / (time.perf_counter() - started)
     code = (
         "import re, time\n"
-        "from hf_mae.data import TrainingImages, image_processor\n"
+        "from hf_mae.data import TrainDataset, image_processor\n"
         "from hf_mae.workflows.prepare import prepare\n"
         "image_processor('endoscopy', 32)\n"
         "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read()).group(1))\n"
@@ -144,15 +146,15 @@ def benchmark_cold_start(data: Path, count: int) -> None:
     rate = count / seconds
     print(
         f"Cold start (hf-mae prepare), {count} images, {os.cpu_count()} cores: {rate:.0f} images/s, {rate / bare:.2f} x"
-        f" of decoding and resizing alone ({bare:.0f}/s); peak memory {peak / 1e6:.2f} GB, of which {before / 1e6:.2f} "
-        "GB are torch and the other packages."
+        f" of decoding and resizing alone ({bare:.0f}/s); peak memory {peak / 1e6:.2f} GB "
+        f"(imports: {before / 1e6:.2f} GB)."
     )
 
 
 def measure_cache_resize_error(frames: Path) -> None:
-    """Mean difference of pixels between a random crop of the file and the same crop of the kept image.
+    """Prints the mean pixel difference between a random crop of the file and the same crop of the cached image.
 
-    The frames have 224 pixels on their shorter side: an image size of 56 shrinks them as 224 shrinks 896.
+    The shorter side of the frames has 224 pixels, so an image size of 56 reduces them like 224 reduces 896.
     """
     import torch
     from torchvision.transforms import InterpolationMode, RandomResizedCrop
@@ -164,18 +166,18 @@ def measure_cache_resize_error(frames: Path) -> None:
     keep, differences = BoundedResize(2 * 56), []
     for path in sorted(frames.glob("*.jpg"))[:200]:
         image = Image.open(path).convert("RGB")
-        kept = keep(image)
+        cached = keep(image)
         box = RandomResizedCrop.get_params(image, (0.08, 1.0), (3 / 4, 4 / 3))
-        scale = kept.height / image.height
+        scale = cached.height / image.height
         same_box = [max(round(value * scale), least) for value, least in zip(box, (0, 0, 1, 1))]
         crops = [
             np.asarray(resized_crop(picture, *where, [56, 56], InterpolationMode.BICUBIC), dtype=np.float32)
-            for picture, where in ((image, box), (kept, same_box))
+            for picture, where in ((image, box), (cached, same_box))
         ]
         differences.append(np.abs(crops[0] - crops[1]).mean())
     print(
-        f"imagenet, kept at twice the image size, real frames of four times the image size: pixels of a crop differ "
-        f"by {statistics.mean(map(float, differences)):.2f} grey levels of 255 on average."
+        f"imagenet, cached at twice the image size, real frames of four times the image size: pixels of a crop "
+        f"differ by {statistics.mean(map(float, differences)):.2f} grey levels of 255 on average."
     )
 
 
@@ -196,7 +198,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cold", type=int, default=2000, help="files that the cold start prepares")
+    parser.add_argument("--cold", type=int, default=2000, help="number of files of the cold start")
     parser.add_argument("--frames", type=Path, default=Path(__file__).parents[2] / "shared/data/colonoscopy_frames")
     options = parser.parse_args()
     main(options.images, options.rounds, options.cold, options.frames)

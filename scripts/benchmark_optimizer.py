@@ -1,7 +1,8 @@
-"""What AdamW takes of a step, with the 52 groups of layer-wise lr decay: `python scripts/benchmark_optimizer.py`.
+"""Time of AdamW with the 52 parameter groups of layer-wise lr decay: `python scripts/benchmark_optimizer.py`.
 
-A ViT-L in bf16. Each way of updating is timed on the same gradients (interleaved, medians) and set beside the forward
-and backward pass of a batch. Then DeepSpeed (ZeRO-2 and ZeRO-3, one process), which keeps flat buffers for each group.
+A ViT-L in bf16. Each optimizer variant is timed on the same gradients (interleaved, medians) and compared with the
+forward and backward pass of a batch. Then DeepSpeed (ZeRO-2 and ZeRO-3, one process), which has one flat buffer per
+group.
 """
 
 import argparse
@@ -38,7 +39,7 @@ def make_model(size: str, device: torch.device) -> BeitForImageClassification:
 
 
 def merge_groups(groups: list[dict]) -> list[dict]:
-    """Without layer-wise decay: what decays and what does not."""
+    """Merges the groups into two: with and without weight decay."""
     by_decay: dict[float, dict] = {}
     for group in groups:
         into = by_decay.setdefault(group["weight_decay"], {**group, "params": []})
@@ -57,7 +58,7 @@ def time_call(function, device: torch.device) -> float:
 
 
 def make_forward_backward(model, batch: int, device: torch.device):
-    """A function that computes gradients of one batch."""
+    """Returns a function that computes the gradients of one batch."""
     size = model.config.image_size
     pixels, labels = torch.randn(batch, 3, size, size, device=device), torch.randint(0, 22, (batch,), device=device)
 
@@ -76,10 +77,10 @@ def compare_optimizers(size: str, batch: int, rounds: int, device: torch.device)
     step = statistics.median(time_call(forward_and_backward, device) for _ in range(3))
     layered = parameter_groups(model, 1e-4)
     print(f"\nForward and backward pass of {batch} images: {step:.3f} s")
-    print("| AdamW | | s | share of a step | ratio |\n|---|---|---|---|---|")
+    print("| AdamW | | s | % of a step | ratio |\n|---|---|---|---|---|")
     optimizers = {
         (name, len(groups)): torch.optim.AdamW([dict(group) for group in groups], lr=1e-4, fused=fused)
-        for name, fused in (("torch's own choice", None), ("fused", True))
+        for name, fused in (("default of torch", None), ("fused", True))
         for groups in (merge_groups(layered), layered)
     }
     seconds = time_interleaved({key: optimizer.step for key, optimizer in optimizers.items()}, rounds, device)
@@ -89,12 +90,12 @@ def compare_optimizers(size: str, batch: int, rounds: int, device: torch.device)
 
 
 def time_interleaved(functions: dict, rounds: int, device: torch.device) -> dict:
-    """Median seconds of each way; one is run after the other in every round, and the first round does not count."""
-    taken = {name: [] for name in functions}
+    """Median seconds of each function. Rounds are interleaved; the first round does not count."""
+    seconds = {name: [] for name in functions}
     for _ in range(rounds + 1):
-        for name, way in functions.items():
-            taken[name].append(time_call(way, device))
-    return {name: statistics.median(times[1:]) for name, times in taken.items()}
+        for name, function in functions.items():
+            seconds[name].append(time_call(function, device))
+    return {name: statistics.median(times[1:]) for name, times in seconds.items()}
 
 
 def run_engine_pass(engine, device: torch.device) -> None:
@@ -103,7 +104,7 @@ def run_engine_pass(engine, device: torch.device) -> None:
 
 
 def benchmark_deepspeed(size: str, rounds: int, device: torch.device, stage: int) -> None:
-    """Prints the seconds of DeepSpeed's update with 2 groups and with one for each layer and weight decay."""
+    """Prints the seconds of an update of DeepSpeed with 2 groups and with one group per layer and weight decay."""
     import deepspeed
 
     engines = {}
@@ -139,8 +140,8 @@ def main(options: argparse.Namespace) -> None:
     if options.deepspeed:
         benchmark_deepspeed(options.size, options.rounds, device, options.deepspeed)
         return
-    where = torch.cuda.get_device_name() if device.type == "cuda" else f"{os.cpu_count()} CPU cores"
-    print(f"{options.size}; {where} ({platform.machine()}); torch {version('torch')}", flush=True)
+    device_name = torch.cuda.get_device_name() if device.type == "cuda" else f"{os.cpu_count()} CPU cores"
+    print(f"{options.size}; {device_name} ({platform.machine()}); torch {version('torch')}", flush=True)
     compare_optimizers(options.size, options.batch, options.rounds, device)
     print(f"\nDeepSpeed {version('deepspeed')}, one process, a batch of one image")
     print("| | | update, s | ratio | forward and backward, s | ratio |\n|---|---|---|---|---|---|", flush=True)

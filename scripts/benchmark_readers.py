@@ -1,9 +1,9 @@
 """Images per second from disk to tensors, by reader: `python scripts/benchmark_readers.py`.
 
 The same JPEGs (1280 x 1024), the same transform (to 224 x 224, flips, tensor), one process and one thread: from class
-folders with torchvision's ImageFolder and with `datasets`, from tar shards with WebDataset (`pip install webdataset`,
-left out where it is missing) and with `datasets`, and with hf_mae from folders, shards, and what it keeps of them. The
-readers take turns; medians of several rounds, from the second epoch on.
+folders with torchvision's ImageFolder and with `datasets`; from tar shards with WebDataset (`pip install webdataset`;
+skipped if it is missing) and with `datasets`; with hf_mae from folders, shards, and its cache. Rounds are interleaved;
+the table shows medians from the second epoch on.
 """
 
 import argparse
@@ -23,7 +23,7 @@ BASELINE = "torchvision ImageFolder"
 
 
 def build_readers(data: Path, shards: Path) -> dict[str, Callable[[], Iterator[int]]]:
-    """name -> a function that begins an epoch and yields the number of images in each batch."""
+    """Name of each reader -> function that starts an epoch and yields the number of images of each batch."""
     import datasets
     import torch
     from torchvision.datasets import ImageFolder
@@ -33,24 +33,24 @@ def build_readers(data: Path, shards: Path) -> dict[str, Callable[[], Iterator[i
     from hf_mae.data.torch_datasets import collate
 
     ours = training_transform("endoscopy", SIZE)
-    whole = Compose([Resize((SIZE, SIZE)), *ours.augment.transforms])
+    plain = Compose([Resize((SIZE, SIZE)), *ours.augment.transforms])
 
     def batches(dataset, collate_fn=None, shuffle=True):
         loader = torch.utils.data.DataLoader(dataset, BATCH, shuffle=shuffle, collate_fn=collate_fn)
         return lambda: (len(batch["pixel_values"] if isinstance(batch, dict) else batch[1]) for batch in loader)
 
     def transformed(rows):
-        return {"pixel_values": [whole(image.convert("RGB")) for image in rows["image"]], "labels": rows["label"]}
+        return {"pixel_values": [plain(image.convert("RGB")) for image in rows["image"]], "labels": rows["label"]}
 
     folder = datasets.load_dataset("imagefolder", data_dir=str(data), split="train").with_transform(transformed)
     tars = sorted(map(str, shards.glob("*.tar")))
     streamed = datasets.load_dataset("webdataset", data_files=tars, split="train", streaming=True)
-    streamed = streamed.map(lambda row: {"pixel_values": whole(row["jpg"].convert("RGB"))})
+    streamed = streamed.map(lambda row: {"pixel_values": plain(row["jpg"].convert("RGB"))})
     streamed = streamed.select_columns(["pixel_values"]).with_format("torch")
-    found = {
-        BASELINE: batches(ImageFolder(data / "train", whole)),
+    readers = {
+        BASELINE: batches(ImageFolder(data / "train", plain)),
         "datasets imagefolder": batches(folder),
-        "hf_mae, folders, nothing kept": batches(
+        "hf_mae, folders, no cache": batches(
             TrainDataset(load_image_folder(data)["train"], ours, cache=False), collate
         ),
         "datasets webdataset, streamed": batches(streamed, shuffle=False),
@@ -59,12 +59,12 @@ def build_readers(data: Path, shards: Path) -> dict[str, Callable[[], Iterator[i
         import webdataset
 
         stream = webdataset.WebDataset(tars, shardshuffle=len(tars)).shuffle(1000).decode("pil").to_tuple("jpg", "cls")
-        found["WebDataset"] = batches(stream.map_tuple(whole, int), shuffle=False)
+        readers["WebDataset"] = batches(stream.map_tuple(plain, int), shuffle=False)
     packed = load_image_folder(shards)["train"]
-    return found | {
-        "hf_mae, shards, nothing kept": batches(TrainDataset(packed, ours, cache=False), collate),
-        "hf_mae, shards, kept as JPEG of quality 95": batches(TrainDataset(packed, ours, quality=95), collate),
-        "hf_mae, shards, kept as pixels": batches(TrainDataset(packed, ours), collate),
+    return readers | {
+        "hf_mae, shards, no cache": batches(TrainDataset(packed, ours, cache=False), collate),
+        "hf_mae, shards, cached as JPEG of quality 95": batches(TrainDataset(packed, ours, quality=95), collate),
+        "hf_mae, shards, cached as pixels": batches(TrainDataset(packed, ours), collate),
     }
 
 
@@ -81,14 +81,14 @@ def main(count: int, rounds: int) -> None:
         data, shards = Path(place) / "data", Path(place) / "shards"
         make_images(data, count)
         shard(data_dir=str(data), output_dir=str(shards), shard_size="20MB")
-        found = build_readers(data, shards)
-        rates: dict[str, list[float]] = {name: [] for name in found}
+        readers = build_readers(data, shards)
+        rates: dict[str, list[float]] = {name: [] for name in readers}
         for number in range(rounds + 1):
-            for name, begin in found.items():
+            for name, start_epoch in readers.items():
                 started = time.perf_counter()
-                read = sum(begin())
+                read = sum(start_epoch())
                 assert read == count, (name, read)
-                if number:  # the first fills caches
+                if number:  # the first round fills the caches
                     rates[name].append(count / (time.perf_counter() - started))
     plain = statistics.median(rates[BASELINE])
     print(f"| {count} images, one core | images/s | ratio to {BASELINE} |\n|---|---|---|")
@@ -101,5 +101,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=3)
-    asked = parser.parse_args()
-    main(asked.images, asked.rounds)
+    options = parser.parse_args()
+    main(options.images, options.rounds)

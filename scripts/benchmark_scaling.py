@@ -1,8 +1,8 @@
 """Cost per image from 1,000 to 100,000 images: `python scripts/benchmark_scaling.py`.
 
-Generated folders of small JPEGs; for each size a process of its own prepares them, and another one starts from the
-cache and reads an epoch of training batches. In brackets: what each image more than in the row above costs. The memory
-is the process's own (anonymous pages; the memory-mapped images are none).
+Generated folders of small JPEGs. For each size, one process prepares them, and another starts from the cache and
+reads one epoch of training batches. In brackets: the cost per image in addition to the row above. Memory counts
+anonymous pages of the process, not memory-mapped images.
 """
 
 import argparse
@@ -20,11 +20,11 @@ from PIL import Image
 PROGRAM = """
 import resource, sys, time
 import torch
-from hf_mae.data import TrainingImages, load_image_folder, training_transform
+from hf_mae.data import TrainDataset, load_image_folder, training_transform
 from hf_mae.data.torch_datasets import collate
 torch.set_num_threads(1)
 started = time.perf_counter()
-images = TrainingImages(load_image_folder(sys.argv[1])["train"], training_transform("endoscopy", 64))
+images = TrainDataset(load_image_folder(sys.argv[1])["train"], training_transform("endoscopy", 64))
 ready = time.perf_counter()
 if sys.argv[2] == "again":
     count = sum(len(batch["labels"]) for batch in torch.utils.data.DataLoader(images, 64, collate_fn=collate))
@@ -37,7 +37,7 @@ print(ready - started, epoch - ready, own)
 
 
 def make_images(folder: Path, count: int) -> None:
-    """Files of ten classes; the content is one of fifty images."""
+    """Writes files of ten classes with the content of fifty images."""
     contents = []
     for number in range(50):
         pixels = np.random.default_rng(number).integers(0, 255, (12, 12, 3), dtype=np.uint8)
@@ -47,7 +47,7 @@ def make_images(folder: Path, count: int) -> None:
     for label in range(10):
         (folder / "train" / f"class_{label}").mkdir(parents=True)
     for number in range(count):
-        # Every file has a tail of its own: the loader refuses copies of one image under two labels.
+        # Each file has a unique tail, because the loader rejects copies of one image with two labels.
         (folder / "train" / f"class_{number % 10}" / f"{number:06d}.jpg").write_bytes(
             contents[number % 50] + number.to_bytes(4, "big")
         )
@@ -55,7 +55,7 @@ def make_images(folder: Path, count: int) -> None:
 
 def main(counts: list[int]) -> None:
     print(f"{os.cpu_count()} cores ({platform.machine()})")
-    print("| images | prepare | start again | an epoch | memory of the process |")
+    print("| images | prepare | second start | one epoch | memory of the process |")
     print("|---|---|---|---|---|")
     before = (0, 0.0, 0.0, 0.0, 0.0)
     for count in counts:

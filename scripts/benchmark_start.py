@@ -1,6 +1,6 @@
-"""How long the command line takes to answer, in CPU seconds: `python scripts/benchmark_start.py`.
+"""Start-up time of the command line in CPU seconds: `python scripts/benchmark_start.py`.
 
-Each command is a process of its own; the median of several. Beside it what a bare `import torch` takes.
+Each command runs in its own process. The table shows medians, and ratios to `import torch`.
 """
 
 import argparse
@@ -27,7 +27,7 @@ COMMANDS = {
 
 
 def measure_cpu_seconds(argv: list[str], cwd: str) -> float:
-    """Of one process and its children."""
+    """CPU seconds of one process and its children."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, *argv], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=cwd)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -40,10 +40,10 @@ def main(rounds: int) -> None:
     with tempfile.TemporaryDirectory() as cwd:
         for number in range(rounds + 1):
             for name, argv in COMMANDS.items():
-                taken = measure_cpu_seconds(argv, cwd)
-                if number:  # the first fills the page cache
-                    seconds[name].append(taken)
-    print("| | CPU seconds | of `import torch` |\n|---|---|---|")
+                used = measure_cpu_seconds(argv, cwd)
+                if number:  # the first round fills the page cache
+                    seconds[name].append(used)
+    print("| | CPU seconds | ratio to `import torch` |\n|---|---|---|")
     torch = statistics.median(seconds["import torch"])
     for name, values in seconds.items():
         middle = statistics.median(values)

@@ -1,11 +1,11 @@
-"""Training steps of the reference's loop, stock transformers and hf_mae: `python scripts/benchmark_step.py`.
+"""Training steps of the original code, stock transformers and hf_mae: `python scripts/benchmark_step.py`.
 
-One ViT, mean pooling, layer-wise lr decay, drop path 0.1, the same batch; rounds are interleaved, medians are shown.
-The reference's loop is timm's ViT with torch's plain AdamW, as facebookresearch/mae runs it: with timm's fused
-attention, and with the plain attention of the timm 0.3.2 that it asks for. The ratios are to the faster of the two. On
-a GPU it uses fp16 with a scaler, and the share of the measured matrix-product peak is shown, too (3 x forward FLOPs).
-"GB more": what a step adds to the memory at its peak (on a CPU: two steps to a process of its own, so gradients and
-moments are in it).
+One ViT, mean pooling, layer-wise lr decay, drop path 0.1, the same batch. Rounds are interleaved; the table shows
+medians. The loop of the original code (facebookresearch/mae) is timm's ViT with torch's plain AdamW: with timm's
+fused attention, and with the plain attention of timm 0.3.2, which the original code requires. Ratios are to the
+faster of the two. On a GPU the original loop uses fp16 with a gradient scaler, and the table shows the fraction of
+the measured peak of matrix products (3 x forward FLOPs). "GB more" is the peak memory that a step adds (on a CPU: two
+steps in a separate process, including gradients and optimizer moments).
 """
 
 import argparse
@@ -33,12 +33,12 @@ from hf_mae.models.building import SIZES
 from hf_mae.models.stochastic_depth import set_drop_path
 
 CLASSES, DROP_PATH = 22, 0.1
-TRAINING_CONTEXTS = ExitStack()  # what the models are while they train, to the end of the program
-ORIGINAL_FLOAT32, ORIGINAL_HALF = "reference, float32", "reference, half"  # how the ways are called
+TRAINING_CONTEXTS = ExitStack()  # open until the program ends: models in training configuration
+ORIGINAL_FLOAT32, ORIGINAL_HALF = "original, float32", "original, half precision"  # names of the variants
 
 
 def original_parameter_groups(model: nn.Module, blocks: int) -> list[dict]:
-    """One group for each layer and weight decay, of timm's names."""
+    """One group per layer and weight decay, by timm's parameter names."""
     groups: dict[tuple, dict] = {}
     for name, parameter in model.named_parameters():
         layer = int(name.split(".")[1]) + 1 if name.startswith("blocks.") else 0 if "embed" in name else blocks + 1
@@ -67,7 +67,7 @@ def make_timm_step(size: str, image_size: int, pixels, labels, precision, compil
         with torch.autocast(pixels.device.type, precision or torch.bfloat16, enabled=precision is not None):
             loss = F.cross_entropy(forward(pixels), labels, label_smoothing=0.1)
         if not fused:
-            loss.item()  # as the reference does, in every step
+            loss.item()  # as in the original code, in every step
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
@@ -77,7 +77,7 @@ def make_timm_step(size: str, image_size: int, pixels, labels, precision, compil
 
 
 def make_trainer_step(kind, size: str, image_size: int, pixels, labels, folder: str, **kwargs):
-    """A step of `Trainer` or `MaeFinetuner`, without its loop."""
+    """Returns one step of `Trainer` or `MaeFinetuner`, without the loop."""
     width, blocks, heads, patch = SIZES[size]
     config = BeitConfig(
         hidden_size=width, num_hidden_layers=blocks, num_attention_heads=heads, intermediate_size=4 * width,
@@ -95,7 +95,7 @@ def make_trainer_step(kind, size: str, image_size: int, pixels, labels, folder: 
     if trainer.args.gradient_checkpointing:
         trainer.model.gradient_checkpointing_enable()
     if kind is MaeFinetuner:
-        TRAINING_CONTEXTS.enter_context(trainer.configure_model())  # the attention and patch dropout of a training
+        TRAINING_CONTEXTS.enter_context(trainer.configure_model())  # attention and patch dropout as in training
     trainer.create_optimizer()
     model, optimizer = trainer.accelerator.prepare(trainer.model, trainer.optimizer)
     trainer.current_gradient_accumulation_steps = 1
@@ -110,14 +110,14 @@ def make_trainer_step(kind, size: str, image_size: int, pixels, labels, folder: 
 
 
 def forward_flops(size: str, image_size: int) -> float:
-    """Multiply-adds x 2 of one image's forward pass."""
+    """FLOPs (2 x multiply-adds) of the forward pass of one image."""
     width, blocks, _, patch = SIZES[size]
     tokens = (image_size // patch) ** 2 + 1
     return 2 * (blocks * (12 * tokens * width**2 + 2 * tokens**2 * width) + tokens * width * 3 * patch**2)
 
 
 def measure_matmul_peak(device) -> float:
-    """FLOP/s of a large bf16 matrix product."""
+    """Measured FLOP/s of a large bf16 matrix product."""
     a, b = (torch.randn(8192, 8192, device=device, dtype=torch.bfloat16) for _ in range(2))
     times = []
     for _ in range(20):
@@ -130,7 +130,7 @@ def measure_matmul_peak(device) -> float:
 
 
 def build_variants(shared: tuple, folder: str, gpu: bool) -> dict:
-    """name -> function that makes the step."""
+    """Name of each variant -> function that runs one step."""
     half = torch.float16 if gpu else torch.bfloat16
     ours = partial(make_trainer_step, MaeFinetuner, *shared, folder, bf16=True)
     name = "fp16" if gpu else "bf16"
@@ -155,12 +155,12 @@ def build_variants(shared: tuple, folder: str, gpu: bool) -> dict:
 
 
 def read_process_status(name: str) -> float:
-    """A line of /proc/self/status, in GB."""
+    """Reads a line of /proc/self/status, in GB."""
     return int(re.search(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text()).group(1)) * 1024 / 1e9
 
 
 def measure_added_cpu_memory(name: str, options: argparse.Namespace) -> float:
-    """Peak memory that the training adds to a process of its own, in GB: gradients, moments, activations."""
+    """Peak memory of training in a separate process, in GB: gradients, moments, activations."""
     argv = ["--memory_of", name, "--size", options.size, "--image_size", options.image_size, "--batch", options.batch]
     done = subprocess.run([sys.executable, __file__, *map(str, argv)], capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])
@@ -174,21 +174,21 @@ def main(options: argparse.Namespace) -> None:
     pixels = torch.randn(batch, 3, image_size, image_size, device=device)
     labels = torch.randint(0, CLASSES, (batch,), device=device)
     with tempfile.TemporaryDirectory() as folder:
-        made = build_variants((size, image_size, pixels, labels), folder, gpu)
+        built = build_variants((size, image_size, pixels, labels), folder, gpu)
         if options.memory_of:
-            print(measure_two_step_memory(made[options.memory_of]))
+            print(measure_two_step_memory(built[options.memory_of]))
             return
-        where = torch.cuda.get_device_name() if gpu else f"{os.cpu_count()} CPU cores ({platform.machine()})"
+        device_name = torch.cuda.get_device_name() if gpu else f"{os.cpu_count()} CPU cores ({platform.machine()})"
         names = ("torch", "transformers", "timm", "accelerate")
-        print(f"{size}, {image_size} px, batch {batch}; {where}; {', '.join(f'{n} {version(n)}' for n in names)}")
-        seconds, memory = time_steps({name: make() for name, make in made.items()}, options.rounds, gpu)
+        print(f"{size}, {image_size} px, batch {batch}; {device_name}; {', '.join(f'{n} {version(n)}' for n in names)}")
+        seconds, memory = time_steps({name: make() for name, make in built.items()}, options.rounds, gpu)
     if not gpu:
         memory = {name: measure_added_cpu_memory(name, options) for name in memory}
     print_table(seconds, memory, options, device)
 
 
 def measure_two_step_memory(make) -> float:
-    """GB that two steps of a way add to this process."""
+    """GB that two steps of a variant add to this process."""
     step = make()
     before = read_process_status("VmRSS")
     for _ in range(2):
@@ -197,50 +197,50 @@ def measure_two_step_memory(make) -> float:
 
 
 def time_steps(steps: dict, rounds: int, gpu: bool) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """Seconds of every round, interleaved, and on a GPU the memory that a step adds, in GB."""
+    """Seconds of each round (interleaved), and on a GPU the memory that a step adds, in GB."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     memory = dict.fromkeys(steps, 0.0)
     for number in range(rounds + 2):
         for name, step in steps.items():
-            step()  # the pages of a model that was not in use for a while are far away
+            step()  # touch the pages of a model that was idle
             if gpu:
                 torch.cuda.synchronize()
                 torch.cuda.reset_peak_memory_stats()
-                there = torch.cuda.memory_allocated()
+                loaded = torch.cuda.memory_allocated()
             started = time.perf_counter()
             step()
             if gpu:
                 torch.cuda.synchronize()
-                memory[name] = (torch.cuda.max_memory_allocated() - there) / 1e9
-            if number > 1:  # the first are for warming up and compiling
+                memory[name] = (torch.cuda.max_memory_allocated() - loaded) / 1e9
+            if number > 1:  # the first rounds warm up and compile
                 seconds[name].append(time.perf_counter() - started)
     return seconds, memory
 
 
 def get_fastest_times(seconds: dict[str, list[float]], kind: str) -> list[float]:
-    """The rounds of the faster way of a kind."""
+    """Rounds of the faster variant with this prefix."""
     return min((times for name, times in seconds.items() if name.startswith(kind)), key=statistics.median)
 
 
 def get_median_speedup(baseline: list[float], times: list[float]) -> float:
-    """How much faster than the reference: the median over the rounds, each of which has both."""
+    """Speed-up over the original code: median over rounds, paired."""
     return statistics.median(one / other for one, other in zip(baseline, times, strict=True))
 
 
 def print_table(seconds: dict[str, list[float]], memory: dict[str, float], options, device: torch.device) -> None:
-    """Images a second and ratios to the two references."""
+    """Prints images per second and ratios to the original code in float32 and half precision."""
     gpu, batch = device.type == "cuda", options.batch
     first, second = get_fastest_times(seconds, ORIGINAL_FLOAT32), get_fastest_times(seconds, ORIGINAL_HALF)
     peak = measure_matmul_peak(device) if gpu else None
     print(
-        f"| {'way':50} | images/s | x reference float32 | x reference {'fp16' if gpu else 'bf16'} | GB more |"
+        f"| {'variant':50} | images/s | x original float32 | x original {'fp16' if gpu else 'bf16'} | GB more |"
         + " % of matrix peak |" * gpu
     )
     print("|---" * (5 + gpu) + "|")
     for name, times in seconds.items():
         value = statistics.median(times)
-        row = f"| {name:50} | {batch / value:8.1f} | {get_median_speedup(first, times):19.2f} | {get_median_speedup(second, times):16.2f} |"
-        row += f" {memory[name]:7.2f} |"
+        speedups = get_median_speedup(first, times), get_median_speedup(second, times)
+        row = f"| {name:50} | {batch / value:8.1f} | {speedups[0]:19.2f} | {speedups[1]:16.2f} | {memory[name]:7.2f} |"
         if gpu:
             row += f" {300 * forward_flops(options.size, options.image_size) * batch / value / peak:16.1f} |"
         print(row)

@@ -1,14 +1,13 @@
-"""What a data set of millions of images costs a training process: `python scripts/benchmark_volume.py`.
+"""Cost of a data set with millions of images for a training process: `python scripts/benchmark_volume.py`.
 
-Shards with an index of so many images (the index's rows lie on the same few thousand tiny images, so that 4.8 million
-need no terabyte). For each size a process reads it for pre-training as `hf-mae pretrain` does, once with no index in
-the cache and once more with it, and then goes on in the middle of an epoch. The memory is what the process holds on top
-of what it holds with 1,000 images (anonymous pages; files that are mapped into memory are none), and what two workers
-hold of their own.
+Shards with an index of many images (the rows of the index point to a few thousand tiny images, so that 4.8 million
+need no terabyte). For each size a process reads the shards for pre-training as `hf-mae pretrain` does: first without
+the index in the cache, then with it; then it resumes in the middle of an epoch. Memory is the private memory of the
+process minus that with 1,000 images (memory-mapped files are not counted), and the private memory of two workers.
 
-`--predict`: `hf-mae predict` on as many images with a tiny model: what the process holds when a tenth of the rows is
-written, and at the end; and images a second of one process with one core, and of two that share the images and have a
-core each (of a tenth of the largest size).
+`--predict` runs `hf-mae predict` on as many images with a tiny model. It prints the memory when a tenth of the rows is
+written and at the end, and images per second of one process on one core and of two processes that share the images, one
+core each (a tenth of the largest size).
 """
 
 import argparse
@@ -34,7 +33,7 @@ import torch
 from accelerate import Accelerator
 from hf_mae.compat.accelerate import with_small_sampler
 from hf_mae.data.fingerprint import data_fingerprint
-from hf_mae.data.torch_datasets import TrainingImages, collate
+from hf_mae.data.torch_datasets import TrainDataset, collate
 from hf_mae.data.transforms import pretraining_transform
 from hf_mae.data.unlabelled import load_unlabelled
 from accelerate.utils import DataLoaderConfiguration
@@ -47,7 +46,7 @@ torch.set_num_threads(1)
 began = time.perf_counter()
 images = load_unlabelled(sys.argv[1], "error", decode=False)
 data_fingerprint({"train": images})
-data = TrainingImages(images, pretraining_transform("endoscopy", 32), cache=False)
+data = TrainDataset(images, pretraining_transform("endoscopy", 32), cache=False)
 started = time.perf_counter() - began
 accelerator = Accelerator(dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True), cpu=True)
 loader = torch.utils.data.DataLoader(data, 64, shuffle=True, collate_fn=collate, num_workers=2)
@@ -70,7 +69,7 @@ images_of = module.sources
 
 def timed(*args):
     global began
-    began = time.perf_counter()  # the model is there, and the first image is asked for
+    began = time.perf_counter()  # the model is loaded, and the first image is requested
     yield from images_of(*args)
 
 module.sources = timed
@@ -79,32 +78,35 @@ def own():
     with open("/proc/self/smaps_rollup") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("Private_Dirty:")) / 1e3
 
-class Measuring:  # stands where a CSV on the standard output does
-    rows, held = -1, 0.0
+class MeasuringStream:  # replaces the CSV on standard output
+    rows, memory = -1, 0.0
 
     def write(self, text):
         self.rows += 1
         if self.rows == tenth:
-            self.held = own()
+            self.memory = own()
 
     def flush(self):
         pass
 
 shards, model, count, part = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
 torch.set_num_threads(1)
-if len(sys.argv) > 5:  # a core of its own
+if len(sys.argv) > 5:  # pin to one core
     os.sched_setaffinity(0, {int(part[0]) - 1})
 tenth = count // 10
-to = Measuring()
-flags = {"part": part, "output": f"{model}/{part[0]}_of_{part[2]}.csv", "overwrite": True} if part != "1/1" else {}
-flags |= {"num_workers": 1, "batch_size": 64, "top_k": 1}
-done = predict(to=to, images=[shards], model_name_or_path=model, **flags)
-print(json.dumps([done.total / (time.perf_counter() - began), to.held, own()]))
+stream = MeasuringStream()
+flags = {}
+if part != "1/1":
+    flags = {"num_shards": int(part[2]), "shard_index": int(part[0]) - 1}
+    flags |= {"output": f"{model}/{part[0]}_of_{part[2]}.csv", "overwrite": True}
+flags |= {"preprocessing_num_workers": 1, "batch_size": 64, "top_k": 1}
+done = predict(stream=stream, images=[shards], model_name_or_path=model, **flags)
+print(json.dumps([done.total / (time.perf_counter() - began), stream.memory, own()]))
 """
 
 
 def make_shards(folder: Path, files: int) -> None:
-    """Shards of so many tiny images."""
+    """Writes shards of `count` tiny images."""
     (folder / "images").mkdir()
     for number in range(files):
         pixels = np.random.default_rng(number).integers(0, 255, (16, 16, 3), dtype=np.uint8)
@@ -117,7 +119,7 @@ def make_shards(folder: Path, files: int) -> None:
 
 
 def replicate_index(folder: Path, count: int) -> None:
-    """The same shards with an index of `count` images, each of another name."""
+    """Writes an index of `count` images with unique names for existing shards."""
     table = pq.read_table(folder / "shards" / INDEX_FILE)
     rows = table.take(pa.array(np.arange(count) % len(table)))
     names = pa.array((f"patient_{number // 100:06d}/frame_{number:08d}.jpg" for number in range(count)), pa.string())
@@ -149,7 +151,7 @@ def measure_start(folder: Path, home: str) -> list[float]:
 
 
 def main(counts: list[int], files: int) -> None:
-    print("| images | first start | start again | a resumed epoch's first batch | memory | of a worker |")
+    print("| images | first start | second start | first batch of a resumed epoch | memory | memory of a worker |")
     print("|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -166,7 +168,7 @@ def main(counts: list[int], files: int) -> None:
 
 
 def make_tiny_classifier(folder: Path) -> Path:
-    """A model so small that reading the images takes the time."""
+    """Builds a model so small that reading images dominates the time."""
     from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
     sizes = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=1, intermediate_size=16)
@@ -182,16 +184,16 @@ def benchmark_predict(counts: list[int], files: int) -> None:
     with tempfile.TemporaryDirectory() as place:
         folder, home = Path(place), f"{place}/home"
         make_shards(folder, files)
-        asked = PREDICT, folder / "shards", make_tiny_classifier(folder)
+        options = PREDICT, folder / "shards", make_tiny_classifier(folder)
         for count in counts:
             replicate_index(folder, count)
-            speed, tenth, end = read_result(start_process(home, *asked, count, "1/1"))
+            speed, tenth, end = read_result(start_process(home, *options, count, "1/1"))
             print(f"| {count:,} | {speed:.0f} | {tenth:.0f} MB | {end:.0f} MB |", flush=True)
         replicate_index(folder, counts[-1] // 10)
-        alone = read_result(start_process(home, *asked, 1, "1/1", "pinned"))[0]
+        alone = read_result(start_process(home, *options, 1, "1/1", "pinned"))[0]
         pair = [
             read_result(process)
-            for process in [start_process(home, *asked, 1, f"{number}/2", "pinned") for number in (1, 2)]
+            for process in [start_process(home, *options, 1, f"{number}/2", "pinned") for number in (1, 2)]
         ]
         each = sum(speed for speed, *_ in pair) / 2
         print(f"\nOne process: {alone:.0f} images/s; two that share them: {each:.0f} each ({each / alone:.2f} x).")
@@ -200,7 +202,7 @@ def benchmark_predict(counts: list[int], files: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--counts", type=int, nargs="+", default=[10_000, 100_000, 1_000_000, 4_800_000])
-    parser.add_argument("--files", type=int, default=2000, help="images that the shards hold")
+    parser.add_argument("--files", type=int, default=2000, help="number of images in the shards")
     parser.add_argument("--predict", action="store_true", help="predict them")
-    asked = parser.parse_args()
-    (benchmark_predict if asked.predict else main)(asked.counts, asked.files)
+    options = parser.parse_args()
+    (benchmark_predict if options.predict else main)(options.counts, options.files)

@@ -1,6 +1,8 @@
-"""Checks the message catalogues against the code: `python scripts/check_messages.py [--under PREFIX]`; exits 1 if a fault is found.
+"""Checks the message catalogues against the code: `python scripts/check_messages.py [--under PREFIX]`; exits 1 if a
+fault is found.
 
-Every member is used; every use passes exactly the fields of the template; no exception for users is raised with bare text.
+Every member is used; every use passes exactly the fields of the template; no exception for users is raised with bare
+text.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""Two folds of a benchmark's images with no patient or video on both sides, every class on both, and as even as can be:
+"""Splits a benchmark into two balanced folds without a patient or video in both:
 `python scripts/draw_group_folds.py kvasir-capsule-11 --split_file split_0.csv split_1.csv`.
 
-Local search from 200 seeded starts: one group moves, or two change places, while that makes the shares of the classes
-and of all images more even. What it prints is `fold_of_group` of kvasir-capsule-11-by-video.
+Each class is in both folds. Local search from 200 seeded starts: one group moves, or two are swapped, while this
+balances the classes and the number of images. The output is `groups_by_half` of kvasir-capsule-11-by-video.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from hf_mae.data.benchmarks import find_benchmark
 
 
 def count_by_group(name: str, split_files: list[str] | None) -> tuple[list[str], list[str], np.ndarray]:
-    """Groups, classes, and images of each group by class."""
+    """Returns groups, classes, and the number of images by group and class."""
     benchmark = find_benchmark(name)
     assigned, _ = read_split_assignments(benchmark, split_files)
     groups = sorted({str(found.group) for found in assigned.values()})
@@ -26,14 +26,14 @@ def count_by_group(name: str, split_files: list[str] | None) -> tuple[list[str],
 
 
 def compute_imbalance(second: np.ndarray, counts: np.ndarray) -> float:
-    """How uneven it is to have these groups in the second fold: classes that one fold lacks count most."""
-    inside, whole = second @ counts, counts.sum(0)
-    lacking = ((inside == 0) | (inside == whole)).sum()
-    return 1000.0 * lacking + ((inside / whole - 0.5) ** 2).sum() + (inside.sum() / whole.sum() - 0.5) ** 2
+    """Imbalance if these groups are in the second fold; a class that is missing in a fold counts most."""
+    inside, total = second @ counts, counts.sum(0)
+    lacking = ((inside == 0) | (inside == total)).sum()
+    return 1000.0 * lacking + ((inside / total - 0.5) ** 2).sum() + (inside.sum() / total.sum() - 0.5) ** 2
 
 
 def search_folds(counts: np.ndarray, starts: int = 200) -> np.ndarray:
-    """Which groups are in the second fold: the best of the local optima."""
+    """Groups of the second fold in the best local optimum."""
     best = None
     for seed in range(starts):
         now = np.random.default_rng(seed).integers(0, 2, len(counts))
@@ -56,18 +56,18 @@ def search_folds(counts: np.ndarray, starts: int = 200) -> np.ndarray:
 
 
 def main() -> None:
-    """Prints the folds, and how even they are."""
+    """Prints the folds and their sizes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("benchmark")
     parser.add_argument("--split_file", nargs="+")
     args = parser.parse_args()
     groups, classes, counts = count_by_group(args.benchmark, args.split_file)
     second = search_folds(counts)
-    print("fold_of_group:")
+    print("groups_by_half:")
     for fold in (0, 1):
-        print(f"- [{', '.join(group for group, place in zip(groups, second) if place == fold)}]")
-    for name, inside, whole in zip(classes, second @ counts, counts.sum(0)):
-        print(f"# {name}: {int(whole - inside)} and {int(inside)}")
+        print(f"- [{', '.join(group for group, half in zip(groups, second) if half == fold)}]")
+    for name, inside, total in zip(classes, second @ counts, counts.sum(0)):
+        print(f"# {name}: {int(total - inside)} and {int(inside)}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Draws docs/overview.png, what goes in and what comes out, from a run: python scripts/draw_overview.py RUN IMAGES.
+"""Draws docs/overview.png (inputs and outputs of a fine-tuning): `python scripts/draw_overview.py RUN IMAGES`.
 
-RUN and IMAGES are those of `bash scripts/quickstart.sh OUT`: OUT/finetuned and OUT/data/labelled.
+`bash scripts/quickstart.sh OUT` makes both: OUT/finetuned and OUT/data/labelled.
 """
 
 import sys
@@ -18,7 +18,7 @@ INK, PALE = "#1f2937", "#f3f4f6"
 
 
 def draw_panel(figure: Figure, left: float, width: float, title: str) -> None:
-    """A grey card with a title; all is in shares of the figure."""
+    """Draws a grey card with a title, in figure coordinates."""
     card = FancyBboxPatch(
         (left, 0.04), width, 0.84, boxstyle="round,pad=0,rounding_size=0.015", fc=PALE, ec="none", mutation_aspect=3,
         zorder=-1,
@@ -28,7 +28,7 @@ def draw_panel(figure: Figure, left: float, width: float, title: str) -> None:
 
 
 def draw_inputs(figure: Figure, images: Path) -> None:
-    """The checkpoint, and two images of each class."""
+    """Draws the checkpoint and two images per class."""
     figure.text(0.025, 0.80, "checkpoint.pth", family="monospace", fontsize=9, color=INK)
     figure.text(0.025, 0.725, "pre-trained with facebookresearch/mae", fontsize=7.5, color=INK)
     figure.text(0.025, 0.62, "images/train/", family="monospace", fontsize=9, color=INK)
@@ -42,7 +42,7 @@ def draw_inputs(figure: Figure, images: Path) -> None:
 
 
 def draw_command(figure: Figure) -> None:
-    """The command, between two arrows."""
+    """Draws the command between two arrows."""
     for start, end in ((0.275, 0.295), (0.585, 0.605)):
         figure.add_artist(
             FancyArrowPatch((start, 0.46), (end, 0.46), arrowstyle="-|>", mutation_scale=14, lw=1.6, color=INK)
@@ -50,18 +50,18 @@ def draw_command(figure: Figure) -> None:
     command = "hf-mae finetune \\\n    checkpoint.pth images --auto"
     figure.text(0.31, 0.70, command, family="monospace", fontsize=8.5, color=INK, va="center")
     steps = (
-        "every tensor of the file is accounted for",
-        "images, patients and duplicates are checked",
-        "layer-wise lr decay, the reference's arithmetic",
-        "a batch that fits; bf16, several GPUs, SLURM",
-        "the best epoch by macro F1; goes on after a stop",
+        "accounts for every tensor of the checkpoint",
+        "checks images, patients and duplicates",
+        "layer-wise lr decay, arithmetic of the original MAE code",
+        "batch size that fits; bf16, several GPUs, SLURM",
+        "best epoch by macro F1; resumes after an interruption",
     )
     for number, step in enumerate(steps):
         figure.text(0.31, 0.53 - 0.09 * number, f"•  {step}", fontsize=7.5, color=INK, va="center")
 
 
 def draw_outputs(figure: Figure, run: Path) -> None:
-    """The confusion matrix and the scores of the run, and what is beside them."""
+    """Draws the confusion matrix, the scores, and the list of outputs."""
     record = read_record(run)
     scores = record.scores["test" if "test" in record.scores else "validation"]
     matrix = np.asarray(scores["confusion_matrix"])
@@ -83,8 +83,8 @@ def draw_outputs(figure: Figure, run: Path) -> None:
         figure.text(0.975, y, f"{value:.3f}" if name == "mcc" else f"{value:.1f}", fontsize=8, ha="right", va="center")
     lines = (
         ('pipeline("image-classification")', "stock transformers weights, and back to .pth"),
-        ("hf-mae report", "intervals by patient, tests, published rows, methods in words"),
-        ("hf-mae push, demo, export-onnx", "the Hub, a browser, anywhere"),
+        ("hf-mae report", "patient-level intervals, tests, published results, methods section"),
+        ("hf-mae push, demo, export-onnx", "Hugging Face Hub, browser, ONNX Runtime"),
     )
     for number, (what, why) in enumerate(lines):
         y = 0.32 - 0.095 * number
@@ -93,11 +93,11 @@ def draw_outputs(figure: Figure, run: Path) -> None:
 
 
 def main(run: Path, images: Path) -> None:
-    """Draws it."""
+    """Draws the figure."""
     figure = Figure(figsize=(11, 3.4), facecolor="white")
-    draw_panel(figure, 0.01, 0.255, "What you have")
+    draw_panel(figure, 0.01, 0.255, "Input")
     draw_panel(figure, 0.30, 0.28, "One command")
-    draw_panel(figure, 0.615, 0.375, "What you get")
+    draw_panel(figure, 0.615, 0.375, "Output")
     draw_inputs(figure, images)
     draw_command(figure)
     draw_outputs(figure, run)

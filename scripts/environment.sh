@@ -1,9 +1,9 @@
-# Sourced by the scripts: makes .venv in the project once, installs the project into it, and puts it on PATH.
-# ROOT is the project's folder, from wherever the script is called; EXTRAS, set before, are the extras that it needs.
+# Sourced by the scripts: creates .venv in the project once, installs the project into it, and puts it on PATH.
+# Sets ROOT, the project folder. Set EXTRAS before to install extras.
 set -euo pipefail
 EXTRAS="${EXTRAS:-}"
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-stamp="$ROOT/.venv/.installed" # the state of setup.cfg that was installed, then the extras
+stamp="$ROOT/.venv/.installed" # checksum of the installed setup.cfg, then the extras
 wanted="$(cksum < "$ROOT/setup.cfg")"
 installed="$(cat "$stamp" 2>/dev/null || true)"
 if [ ! -x "$ROOT/.venv/bin/hf-mae" ] || [[ "$installed" != "$wanted"* ]] || [[ "$installed" != *"$EXTRAS"* ]]; then

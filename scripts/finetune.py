@@ -3,7 +3,7 @@
     accelerate launch --config_file accelerate_configs/ddp.yaml scripts/finetune.py \\
         --model_name_or_path checkpoint-399.pth --data_dir IMAGES --output_dir runs/first
 
-The way through it (load data, build the model, train, evaluate, save) is `hf_mae/workflows/finetune.py`.
+The steps (load data, build the model, train, evaluate, save) are in `hf_mae/workflows/finetune.py`.
 """
 
 import sys

@@ -1,9 +1,9 @@
-"""Damages files and looks what becomes of them: `python scripts/fuzz.py [--count 10000] [--seed 0] [--only KIND]`.
+"""Reads damaged files and reports failures: `python scripts/fuzz.py [--count 10000] [--seed 0] [--only TARGET]`.
 
-Real checkpoints, model folders, configurations, recipes, tables and images are changed at random, by bytes and by what
-they mean (a number becomes a text, a key is gone, a tensor has another shape or kind), and read by the verb that reads
-them. Each must end in a result or in one sentence, within bounds of time and memory, and leave nothing behind. The
-numbers are those of the seed: the same file is tried again with `--seed S --only KIND --case N`.
+Checkpoints, model folders, configurations, recipes, tables and images are damaged at random: bytes, or content (a
+number becomes text, a key is removed, a tensor changes shape or type). The command that reads such a file must give a
+result or one error message, within limits of time and memory, and leave no partial output. Cases are reproducible:
+`--seed S --only TARGET --case N` tries one file again.
 """
 
 import argparse
@@ -23,12 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a damaged name is looked for nowhere
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a damaged name is not looked up on the Hub
 MAX_SECONDS, MAX_MEGABYTES, MAX_LETTERS = (
     60,
     700,
     1200,
-)  # of one case: time, memory beyond the packages', length of the sentence
+)  # limits per case: seconds, memory in addition to the imports, length of the message
 ODD_VALUES = (
     *(None, True, False, -1, 0, 1, 3, 7, 1.5, 10**6, 10**12, -(10**30), 1e308, float("nan"), float("inf")),
     *("", " ", "0", "-1", "nan", "x" * 5000, "a/b", "../../etc/passwd", "/dev/zero", "\x00", "é\u2028\x1b[31m", "true"),
@@ -38,12 +38,12 @@ ODD_VALUES = (
 
 @dataclass(frozen=True)
 class FuzzTarget:
-    """What is damaged, and by what it is read.
+    """A file type, how it is damaged, and the function that reads it.
 
     Args:
-        make: writes a whole one into a folder, and returns the file that is damaged.
-        damage: changes that file.
-        read: reads it (folder, file); a result or an error.
+        make: writes a valid file into a folder and returns the path of the file to damage.
+        damage: damages that file.
+        read: reads it, given folder and file.
     """
 
     make: Callable[[Path], Path]
@@ -55,7 +55,7 @@ class FuzzTarget:
 
 
 def damage_bytes(rng: random.Random, path: Path) -> None:
-    """Bytes that are changed, cut off, put in, taken out or doubled."""
+    """Changes, truncates, inserts, removes or duplicates bytes."""
     content = bytearray(path.read_bytes())
     place = rng.randrange(len(content) + 1)
     how = rng.randrange(6)
@@ -77,7 +77,7 @@ def damage_bytes(rng: random.Random, path: Path) -> None:
 
 
 def mutate(rng: random.Random, value: Any) -> Any:
-    """A tree of dicts and lists in which something is another, missing, or renamed."""
+    """Changes, removes or renames an item of nested dicts and lists."""
     if isinstance(value, (dict, list)) and value and rng.random() < 0.8:
         keys = list(value) if isinstance(value, dict) else list(range(len(value)))
         key = rng.choice(keys)
@@ -94,14 +94,14 @@ def mutate(rng: random.Random, value: Any) -> Any:
 
 
 def damage_json(rng: random.Random, path: Path) -> None:
-    """What JSON says; or its bytes."""
+    """Damages the content of a JSON file, or its bytes."""
     if rng.random() < 0.25:
         return damage_bytes(rng, path)
     path.write_text(json.dumps(mutate_repeatedly(rng, json.loads(path.read_text()))))
 
 
 def damage_yaml(rng: random.Random, path: Path) -> None:
-    """What YAML says; or its bytes."""
+    """Damages the content of a YAML file, or its bytes."""
     import yaml
 
     if rng.random() < 0.3:
@@ -110,14 +110,14 @@ def damage_yaml(rng: random.Random, path: Path) -> None:
 
 
 def mutate_repeatedly(rng: random.Random, values: Any) -> Any:
-    """`changed`, once to four times."""
+    """Applies `mutate` one to four times."""
     for _ in range(rng.choice((1, 1, 2, 4))):
         values = mutate(rng, values)
     return values
 
 
 def damage_table(rng: random.Random, path: Path) -> None:
-    """A cell, a line or the head of a table; or its bytes."""
+    """Damages a cell, a row or the header of a table, or its bytes."""
     if rng.random() < 0.3:
         return damage_bytes(rng, path)
     lines = path.read_text().splitlines()
@@ -139,19 +139,19 @@ def damage_table(rng: random.Random, path: Path) -> None:
 
 
 def damage_parquet(rng: random.Random, path: Path) -> None:
-    """Cells, columns or what is said of them; or the bytes."""
+    """Damages cells, columns or metadata of a parquet file, or its bytes."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     if rng.random() < 0.25:
         return damage_bytes(rng, path)
     table = pq.read_table(path)
-    columns, about = table.to_pydict(), {key.decode(): json.loads(text) for key, text in table.schema.metadata.items()}
+    columns, fields = table.to_pydict(), {key.decode(): json.loads(text) for key, text in table.schema.metadata.items()}
     if rng.random() < 0.4:
-        about = mutate_repeatedly(rng, about)
+        fields = mutate_repeatedly(rng, fields)
     elif rng.random() < 0.3:
         columns = mutate_repeatedly(rng, columns)
-    else:  # a table of the same kinds
+    else:  # a table with the same types
         field = rng.choice([field for field in table.schema if columns[field.name]])
         numbers = pa.types.is_integer(field.type)
         odd = [one for one in ODD_VALUES if one is None or type(one) is (int if numbers else str)] + (
@@ -160,14 +160,14 @@ def damage_parquet(rng: random.Random, path: Path) -> None:
         columns[field.name][rng.randrange(len(table))] = rng.choice(odd)
     try:
         damaged = pa.table(columns, schema=table.schema if columns.keys() == set(table.column_names) else None)
-        told = {str(key): json.dumps(value) for key, value in about.items()}
-        pq.write_table(damaged.replace_schema_metadata(told), path)
-    except (pa.ArrowException, AttributeError, TypeError, ValueError, OverflowError):  # no table any more
+        metadata = {str(key): json.dumps(value) for key, value in fields.items()}
+        pq.write_table(damaged.replace_schema_metadata(metadata), path)
+    except (pa.ArrowException, AttributeError, TypeError, ValueError, OverflowError):  # not a table any more
         path.write_bytes(repr(columns).encode())
 
 
 def damage_pth(rng: random.Random, path: Path) -> None:
-    """Tensors and arguments of a checkpoint; or its bytes."""
+    """Damages tensors and arguments of a checkpoint, or its bytes."""
     import torch
 
     if rng.random() < 0.3:
@@ -198,7 +198,7 @@ def damage_pth(rng: random.Random, path: Path) -> None:
 
 
 def mutate_tensor(rng: random.Random, tensor: Any) -> Any:
-    """A tensor of another shape, kind or content; or none."""
+    """Returns a tensor with another shape, type or content, or None."""
     import torch
 
     choices: tuple[Callable[[], Any], ...] = (
@@ -225,11 +225,11 @@ def mutate_tensor(rng: random.Random, tensor: Any) -> Any:
     return rng.choice(choices)()
 
 
-# What is damaged, and by what it is read
+# Valid files, and functions that read them
 
 
 def make_pth(folder: Path) -> Path:
-    """A tiny MAE in the reference's layout."""
+    """Writes a tiny MAE in the layout of facebookresearch/mae."""
     import torch
 
     from hf_mae.conversion import export_model
@@ -247,7 +247,7 @@ def make_pth(folder: Path) -> Path:
 
 
 def make_folder(folder: Path, damaged: str) -> Path:
-    """A tiny classifier with its image processor."""
+    """Writes a tiny classifier with its image processor."""
     from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
     sizes = {"image_size": 32, "patch_size": 8, "hidden_size": 48, "num_hidden_layers": 1, "intermediate_size": 96}
@@ -259,7 +259,7 @@ def make_folder(folder: Path, damaged: str) -> Path:
 
 
 def make_beit(folder: Path) -> Path:
-    """A tiny BEiT, as microsoft/unilm saves it."""
+    """Writes a tiny BEiT in the layout of microsoft/unilm."""
     import torch
     from timm.models.beit import Beit
 
@@ -270,7 +270,7 @@ def make_beit(folder: Path) -> Path:
 
 
 def make_other_network(folder: Path, kind: str) -> Path:
-    """A tiny classifier of timm, or a ConvNeXt of transformers, with its image processor."""
+    """Writes a tiny timm classifier or a ConvNeXt of transformers, with its image processor."""
     from transformers import ConvNextConfig, ConvNextForImageClassification, ViTImageProcessor
 
     from hf_mae.models.building import build_classifier
@@ -286,7 +286,7 @@ def make_other_network(folder: Path, kind: str) -> Path:
 
 
 def make_images(folder: Path) -> Path:
-    """Two classes of two images, with a manifest and a table of predictions."""
+    """Writes two classes with two images each, a manifest, and a prediction table."""
     from PIL import Image
 
     rng, lines = random.Random(0), ["file_name,label,split,patient"]
@@ -302,7 +302,7 @@ def make_images(folder: Path) -> Path:
 
 
 def make_archive(folder: Path, suffix: str) -> Path:
-    """Class folders of images in an archive."""
+    """Writes an archive of class folders."""
     images = make_images(folder).parent
     for path in list(images.glob("*.png")):
         (images / path.stem[0]).mkdir(exist_ok=True)
@@ -312,7 +312,7 @@ def make_archive(folder: Path, suffix: str) -> Path:
 
 
 def make_shards(folder: Path) -> Path:
-    """Class folders of images in shards, with their index."""
+    """Writes shards of class folders, with their index."""
     from hf_mae.workflows.shard import shard
 
     archive = make_archive(folder, ".zip")
@@ -321,7 +321,7 @@ def make_shards(folder: Path) -> Path:
 
 
 def make_image(folder: Path, suffix: str) -> Path:
-    """One image of a format."""
+    """Writes one image of a format."""
     from PIL import Image
 
     path = folder / f"x{suffix}"
@@ -330,23 +330,23 @@ def make_image(folder: Path, suffix: str) -> Path:
 
 
 def make_recipe(folder: Path) -> Path:
-    """A recipe of the package."""
+    """Copies a recipe of the package."""
     from hf_mae.settings.recipes import find_recipe
 
     return Path(shutil.copy(find_recipe("hyperkvasir-23"), folder / "x.yaml"))
 
 
 def make_labels(folder: Path) -> Path:
-    """Class names by number."""
+    """Writes class names by id."""
     (folder / "x.json").write_text(json.dumps({"0": "polyp", "1": "ulcer", "2": "normal"}))
     return folder / "x.json"
 
 
 def make_record(folder: Path) -> Path:
-    """What an evaluation leaves: a record, and predictions."""
+    """Writes the record and the predictions of an evaluation."""
     import numpy as np
 
-    from hf_mae.evaluation.scores import score_split, softmax
+    from hf_mae.evaluation.metrics import score_split, softmax
     from hf_mae.runs.environment import get_environment
     from hf_mae.runs.predictions import write_predictions
     from hf_mae.runs.record import DataSource, RunRecord
@@ -373,26 +373,26 @@ def make_record(folder: Path) -> Path:
 
 
 def read_by_convert(folder: Path, path: Path) -> None:
-    """As `hf-mae convert`, which leaves a folder or nothing."""
+    """Runs the conversion; it must write a complete folder or nothing."""
     from hf_mae.conversion import convert_checkpoint
 
     source = path if path.suffix == ".pth" else path.parent
     try:
         convert_checkpoint(source, folder / "out")
     except Exception:
-        assert not (folder / "out").exists() and not list(folder.glob(".*")), "something was left behind"
+        assert not (folder / "out").exists() and not list(folder.glob(".*")), "partial output was left"
         raise
 
 
 def read_by_finetune(folder: Path, path: Path) -> None:
-    """As `hf-mae finetune` builds its model, of the folder that holds the file."""
+    """Builds the model of `hf-mae finetune` from the folder of the file."""
     from hf_mae.models.building import build_classifier
 
     build_classifier(path.parent, id2label={0: "a", 1: "b", 2: "c"})
 
 
 def read_by_predict(folder: Path, path: Path) -> None:
-    """As `hf-mae predict`, of one image."""
+    """Predicts one image."""
     from PIL import Image
 
     from hf_mae.models.loading import load_classifier
@@ -402,7 +402,7 @@ def read_by_predict(folder: Path, path: Path) -> None:
 
 
 def read_by_splits(folder: Path, path: Path) -> None:
-    """As every verb that reads labelled images."""
+    """Loads labelled images from a manifest."""
     from hf_mae.data.split_loading import load_splits
     from hf_mae.settings.data import DataArguments
 
@@ -410,7 +410,7 @@ def read_by_splits(folder: Path, path: Path) -> None:
 
 
 def read_by_folder(folder: Path, path: Path) -> None:
-    """As every verb that reads labelled images, of the folder that holds the file."""
+    """Loads labelled images from the folder of the file."""
     from hf_mae.data.split_loading import load_splits
     from hf_mae.settings.data import DataArguments
 
@@ -418,7 +418,7 @@ def read_by_folder(folder: Path, path: Path) -> None:
 
 
 def read_by_shards(folder: Path, path: Path) -> None:
-    """As every verb that reads labelled images, of the folder that holds the file, and every image."""
+    """Loads labelled images from the folder of the file and reads every image."""
     from hf_mae.data.image_io import summarize_image_error
     from hf_mae.data.split_loading import load_splits
     from hf_mae.data.torch_datasets import PixelReader
@@ -435,7 +435,7 @@ def read_by_shards(folder: Path, path: Path) -> None:
 
 
 def read_by_image_io(folder: Path, path: Path) -> None:
-    """As every verb that reads images: a result, or `ImageError` and Pillow's kinds, which the verbs put in a row."""
+    """Reads an image; `ImageError` and the errors of Pillow count as a message."""
     from hf_mae.data.image_io import read_rgb, summarize_image_error
     from hf_mae.errors import UsageError
 
@@ -446,7 +446,7 @@ def read_by_image_io(folder: Path, path: Path) -> None:
 
 
 def read_by_recipe(folder: Path, path: Path) -> None:
-    """As every verb that takes recipes, as far as it settles its settings."""
+    """Parses the settings of a recipe."""
     from hf_mae.settings.parse import parse_settings
 
     paths = {"model_name_or_path": "x.pth", "data_dir": "images", "output_dir": str(folder / "out")}
@@ -454,14 +454,14 @@ def read_by_recipe(folder: Path, path: Path) -> None:
 
 
 def read_by_labels(folder: Path, path: Path) -> None:
-    """As `--labels`."""
+    """Reads class names like `--labels`."""
     from hf_mae.conversion.labels import read_labels
 
     read_labels(path)
 
 
 def read_by_report(folder: Path, path: Path) -> None:
-    """As `hf-mae report`."""
+    """Builds a report."""
     from hf_mae.workflows.report import report
 
     report(runs=[str(path.parent)], output_dir=str(folder / "out"))
@@ -471,11 +471,11 @@ FUZZ_TARGETS = {
     "checkpoint .pth": FuzzTarget(make_pth, damage_pth, read_by_convert),
     "BEiT .pth": FuzzTarget(make_beit, damage_pth, read_by_convert),
     **{
-        f"config.json of {name}, {said}": FuzzTarget(
+        f"config.json of {name}, {message}": FuzzTarget(
             lambda f, kind=kind: make_other_network(f, kind), damage_json, read
         )
         for kind, name in (("timm", "timm"), ("convnext", "a ConvNeXt"))
-        for said, read in (("predicting", read_by_predict), ("fine-tuned", read_by_finetune))
+        for message, read in (("predicting", read_by_predict), ("fine-tuned", read_by_finetune))
     },
     "config.json, converted": FuzzTarget(lambda f: make_folder(f, "config.json"), damage_json, read_by_convert),
     "config.json, predicting": FuzzTarget(lambda f: make_folder(f, "config.json"), damage_json, read_by_predict),
@@ -497,32 +497,38 @@ FUZZ_TARGETS = {
 }
 
 
-# One case, in a process of its own
+# Cases, each in its own process
 
 
 def try_case(name: str, seed: int, number: int) -> tuple[str, str]:
-    """What became of one damaged file: (`result`, `sentence` or `fault`, what was said).
+    """Tries one damaged file.
 
-    The packages are imported by the caller; the case runs in a fork, so that a crash is a fault and no end.
+    The caller imports the packages; the case runs in a fork, so that a crash is a failure and does not end the fuzzer.
+
+    Returns:
+        Outcome (`result`, `usage_error` or `failure`) and the message or traceback.
     """
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reading)
         try:
-            outcome, said = _run_in_child(name, seed, number)
+            outcome, message = _run_in_child(name, seed, number)
         except BaseException:
-            outcome, said = "fault", f"the fuzzer itself: {traceback.format_exc()}"
-        os.write(writing, json.dumps([outcome, said[:3000]]).encode())
+            outcome, message = "failure", f"the fuzzer itself: {traceback.format_exc()}"
+        os.write(writing, json.dumps([outcome, message[:3000]]).encode())
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
         answer = pipe.read()
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if not answer:
-        return "fault", f"the process ended with {status} ({'out of time' if status == -signal.SIGALRM else 'a crash'})"
-    outcome, said = json.loads(answer)
-    return outcome, said
+        return (
+            "failure",
+            f"the process ended with {status} ({'out of time' if status == -signal.SIGALRM else 'a crash'})",
+        )
+    outcome, message = json.loads(answer)
+    return outcome, message
 
 
 def _run_in_child(name: str, seed: int, number: int) -> tuple[str, str]:
@@ -538,21 +544,21 @@ def _run_in_child(name: str, seed: int, number: int) -> tuple[str, str]:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         try:
             kind.read(folder, path)
-            outcome, said = "result", ""
+            outcome, message = "result", ""
         except UsageError as error:
-            outcome, said = "sentence", str(error)
-            if len(said) > MAX_LETTERS or not said.strip():
-                outcome = "fault"
+            outcome, message = "usage_error", str(error)
+            if len(message) > MAX_LETTERS or not message.strip():
+                outcome = "failure"
         except BaseException:
-            outcome, said = "fault", traceback.format_exc()
+            outcome, message = "failure", traceback.format_exc()
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
         if grown > MAX_MEGABYTES:
-            outcome, said = "fault", f"{grown:.0f} MB more were held"
-    return outcome, said
+            outcome, message = "failure", f"{grown:.0f} MB more memory"
+    return outcome, message
 
 
 def warm_up() -> None:
-    """Imports what the cases need, once, and reads a whole file of each kind, which must give a result."""
+    """Imports the packages once, and checks that a valid file of each type gives a result."""
     import datasets
     import torch
     from transformers.utils import logging as transformers_logging
@@ -567,24 +573,21 @@ def warm_up() -> None:
             try:
                 kind.read(Path(place), path)
             except Exception as error:
-                raise AssertionError(f"a whole {name} gives no result") from error
+                raise AssertionError(f"a valid {name} gives no result") from error
 
 
 def fuzz(count: int, seed: int, names: list[str]) -> dict[str, Counter[str]]:
-    """Tries `count` cases, shared among the kinds; prints each fault, and returns the counts by kind.
-
-    A process a core, each of which forks for every case.
-    """
+    """Tries `count` cases of all types in one process per core; prints failures and returns outcome counts by type."""
     from tqdm.auto import tqdm
 
     counts: dict[str, Counter[str]] = {name: Counter() for name in names}
     cases = [(names[number % len(names)], seed, number) for number in range(count)]
     with multiprocessing.get_context("spawn").Pool(os.cpu_count(), warm_up) as pool:
         found = pool.imap_unordered(_run_pooled_case, cases, chunksize=10)
-        for name, number, outcome, said in tqdm(found, total=count, unit="file", disable=None):
+        for name, number, outcome, message in tqdm(found, total=count, unit="file", disable=None):
             counts[name][outcome] += 1
-            if outcome == "fault":
-                print(f"{name}, case {number} (--seed {seed} --only {name!r} --case {number}):\n{said}", flush=True)
+            if outcome == "failure":
+                print(f"{name}, case {number} (--seed {seed} --only {name!r} --case {number}):\n{message}", flush=True)
     return counts
 
 
@@ -594,24 +597,24 @@ def _run_pooled_case(case: tuple[str, int, int]) -> tuple[str, int, str, str]:
 
 
 def main() -> int:
-    """Runs it, and returns 1 if there was a fault."""
+    """Runs the fuzzer; returns 1 if a case failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=FUZZ_TARGETS, help="one kind of file")
-    parser.add_argument("--case", type=int, help="one case of that kind")
+    parser.add_argument("--only", choices=FUZZ_TARGETS, help="one type of file")
+    parser.add_argument("--case", type=int, help="one case of that type")
     args = parser.parse_args()
     if args.case is not None:
         warm_up()
         print(*try_case(args.only, args.seed, args.case), sep="\n")
         return 0
     counts = fuzz(args.count, args.seed, [args.only] if args.only else list(FUZZ_TARGETS))
-    print("\n| damaged | files | a result | one sentence | faults |\n|---|---:|---:|---:|---:|")
+    print("\n| file type | files | result | error message | failures |\n|---|---:|---:|---:|---:|")
     for name, found in counts.items():
-        print(f"| {name} | {found.total():,} | {found['result']:,} | {found['sentence']:,} | {found['fault']:,} |")
-    faults = sum(found["fault"] for found in counts.values())
-    print(f"\n{args.count:,} files, {faults} faults")
-    return 1 if faults else 0
+        print(f"| {name} | {found.total():,} | {found['result']:,} | {found['usage_error']:,} | {found['failure']:,} |")
+    failures = sum(found["failure"] for found in counts.values())
+    print(f"\n{args.count:,} files, {failures} failures")
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

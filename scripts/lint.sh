@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Style, the order of the rooms, and types: bash scripts/lint.sh. Sets up .venv on the first run.
+# Style, language, import order of the packages, and types: bash scripts/lint.sh. Sets up .venv on the first run.
 EXTRAS=test
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 cd "$ROOT"
 ruff check .
 ruff format --check .
-# The package as it is installed, with conversion/ in its place, for the tools that read files by their place.
+python scripts/check_messages.py
+python scripts/check_language.py
+# The package in its installed layout (conversion/ inside hf_mae/), for tools that read files by path.
 tree="$(mktemp -d)"
 trap 'rm -rf "$tree"' EXIT
 cp -rs "$ROOT/hf_mae" "$tree/hf_mae"

@@ -1,7 +1,7 @@
-"""Makes a small synthetic image set: `python scripts/make_toy_data.py FOLDER [--images 60] [--size 64] [--seed 0]`.
+"""Makes a small synthetic data set: `python scripts/make_toy_data.py FOLDER [--images 60] [--size 64] [--seed 0]`.
 
-Three classes of drawings on a mucosa-coloured ground (blob, ring, folds), in train/, validation/ and test/ folders;
-plus unlabelled/ for pre-training. For the quickstart and the tests: it needs no download.
+Three classes of drawings (blob, ring, folds) on a mucosa-coloured background in train/, validation/ and test/, and
+unlabelled/ for pre-training. The quickstart and the tests use it; it needs no download.
 """
 
 import argparse
@@ -14,7 +14,7 @@ CLASSES = ("blob", "folds", "ring")
 
 
 def make_texture(size: int, generator: np.random.Generator) -> np.ndarray:
-    """Light and shade (size, size, 1), other in every image: else two drawings of a class pass for one image."""
+    """Random shading (size, size, 1), so that two drawings of a class are not near-duplicates."""
     shade = np.zeros((size, size))
     for cells, strength in ((5, 14.0), (16, 12.0)):
         field = Image.fromarray(generator.normal(0, strength, (cells, cells)).astype(np.float32))
@@ -23,7 +23,7 @@ def make_texture(size: int, generator: np.random.Generator) -> np.ndarray:
 
 
 def draw_image(kind: str, size: int, generator: np.random.Generator) -> Image.Image:
-    """One RGB image of a class, at a random place, scale, angle and brightness."""
+    """Draws an RGB image of a class with random position, scale, angle and brightness."""
     ground = np.array([190, 105, 85]) + generator.normal(0, 12, 3)
     pixels = ground + make_texture(size, generator) + generator.normal(0, 6, (size, size, 3))
     image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
@@ -49,7 +49,9 @@ def draw_image(kind: str, size: int, generator: np.random.Generator) -> Image.Im
 
 
 def make_toy_data(folder: Path, images: int = 60, size: int = 64, seed: int = 0) -> None:
-    """Writes `images` training images a class, a third as many for validation and test, and as many unlabelled."""
+    """Writes `images` training images per class, a third as many for validation and test, and `images` unlabelled
+    ones.
+    """
     generator = np.random.default_rng(seed)
     for split, count in (("train", images), ("validation", images // 3), ("test", images // 3)):
         for kind in CLASSES:
@@ -66,7 +68,7 @@ def make_toy_data(folder: Path, images: int = 60, size: int = 64, seed: int = 0)
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--images", type=int, default=60, help="training images a class")
+    parser.add_argument("--images", type=int, default=60, help="training images per class")
     parser.add_argument("--size", type=int, default=64, help="pixels")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

@@ -3,7 +3,7 @@
     accelerate launch --config_file accelerate_configs/ddp.yaml scripts/pretrain.py \\
         --data_dir FRAMES --output_dir runs/pretrained --size vit_base_patch16
 
-The way through it is `hf_mae/workflows/pretrain.py`.
+The steps are in `hf_mae/workflows/pretrain.py`.
 """
 
 import sys

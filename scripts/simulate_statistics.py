@@ -1,10 +1,10 @@
-"""What the intervals and tests of a report are worth: `python scripts/simulate_statistics.py [--simulations 1000]`.
+"""Simulates the intervals and tests of a report: `python scripts/simulate_statistics.py [--simulations 1000]`.
 
-Coverage: of 95 % intervals, the share that holds the true score, which is known here: on a long tail of 22 classes and
-1,586 images (the class sizes of GastroVision's test split), and with 10 to 200 patients of equal and of skewed sizes.
-False positives: of tests at 5 % between two models that are equally good, the share that says otherwise; and power,
-where one is better by a few points. Beside each, what was used before: percentiles of the stratified bootstrap, and
-McNemar's test on images. Seeds are fixed; the tables are those of docs/statistics.md.
+Coverage: fraction of 95 % intervals that contain the true score, for a long tail of 22 classes and 1,586 images (the
+class sizes of the GastroVision test split), and for 10 to 200 patients of equal and skewed sizes. False positives:
+fraction of tests at 5 % that reject for two equally good models; power: fraction that rejects if one model is a few
+points better. The rows "before" are the percentile interval of the stratified bootstrap and McNemar's test on images.
+Seeds are fixed; the tables are in docs/statistics.md.
 """
 
 import argparse
@@ -15,11 +15,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from hf_mae.evaluation.confusion import HEADLINE, headline_metrics
 from hf_mae.evaluation.intervals import RATES, estimate_rates_by_class, headline_metric_intervals
+from hf_mae.evaluation.metrics import HEADLINE, headline_metrics, softmax
 from hf_mae.evaluation.prediction_table import Predictions, clusters_from_predictions
 from hf_mae.evaluation.probability_metrics import PROBABILITY_TITLES, estimate_probability_metrics
-from hf_mae.evaluation.scores import softmax
 from hf_mae.evaluation.significance import COMPARED_METRICS, compare_predictions, mcnemar
 from hf_mae.evaluation.subgroups import interaction_tests
 
@@ -27,14 +26,14 @@ LONG_TAIL = (293, 253, 194, 169, 163, 78, 66, 49, 41, 40, 34, 28, 28, 28, 23, 22
 CLASSES, IMAGES_A_PATIENT = 6, 25
 PATIENTS = (10, 20, 40, 200)
 RESAMPLES, PERMUTATIONS = 1000, 999
-LOGIT_ADVANTAGE = 0.5  # on the logit of being right: about 8 points of accuracy
+LOGIT_ADVANTAGE = 0.5  # on the logit of a correct prediction: about 8 points of accuracy
 
 
-# Worlds
+# Simulated populations
 
 
 def make_long_tail_model(seed: int) -> np.ndarray:
-    """A model of 22 classes: how often each is taken for each (classes, classes)."""
+    """A model of 22 classes, given by its confusion probabilities (classes, classes)."""
     rng, classes = np.random.default_rng(seed), len(LONG_TAIL)
     right = np.clip(0.85 - 0.25 * np.arange(classes) / classes + rng.normal(0, 0.15, classes), 0.1, 0.98)
     rows = np.zeros((classes, classes))
@@ -48,7 +47,7 @@ def make_long_tail_model(seed: int) -> np.ndarray:
 
 
 class Hospital:
-    """Patients of different classes, on whom a model errs more or less often, and in the same way on their images."""
+    """Patients of different classes with different error rates; errors are correlated within a patient."""
 
     def __init__(self, seed: int):
         rng = np.random.default_rng(seed)
@@ -59,7 +58,7 @@ class Hospital:
         self.error_distribution /= self.error_distribution.sum(1, keepdims=True)
 
     def sizes(self, rng: np.random.Generator, patients: int, skewed: bool) -> np.ndarray:
-        """Images of each patient."""
+        """Number of images of each patient."""
         if not skewed:
             return np.full(patients, IMAGES_A_PATIENT)
         weights = rng.lognormal(0, 1, patients)
@@ -68,7 +67,7 @@ class Hospital:
     def sample(
         self, rng: np.random.Generator, patients: int, skewed: bool, models: int, advantage: float = 0.0
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Labels (images,), predictions (models, images) and patients; the last model is better, on the logit."""
+        """Draws labels (images,), predictions (models, images) and patients; the last model is better on the logit."""
         sizes = self.sizes(rng, patients, skewed)
         mixtures = rng.dirichlet(self.mixture, patients)
         groups = np.repeat(np.arange(patients), sizes)
@@ -86,7 +85,7 @@ class Hospital:
         return labels, predicted, groups
 
     def get_true_scores(self, skewed: bool) -> dict[str, float]:
-        """The scores of one model on very many patients."""
+        """True scores of one model, estimated on very many patients."""
         labels, predicted, _ = self.sample(np.random.default_rng(0), 20_000, skewed, 1)
         return _get_mean_scores(Predictions(labels, predicted, CLASSES))
 
@@ -95,11 +94,11 @@ def _get_mean_scores(data: Predictions) -> dict[str, float]:
     return {name: float(values.mean()) for name, values in headline_metrics(data.confusion_matrices()).items()}
 
 
-# Methods of before
+# Earlier methods
 
 
 def percentile_intervals(data: Predictions, rng: np.random.Generator) -> dict[str, tuple[float, float]]:
-    """Percentiles of resamples that are stratified by class (of groups: their most frequent one)."""
+    """Percentile interval of a bootstrap stratified by class (for groups: by their most frequent class)."""
     units = clusters_from_predictions([data])
     (matrices,), times = units.matrices, units.counts
     strata = units.strata if units.kind == "images" else matrices[0].sum(2).argmax(1)
@@ -117,7 +116,7 @@ def percentile_intervals(data: Predictions, rng: np.random.Generator) -> dict[st
 
 
 def cover_long_tail(seed: int, simulations: int) -> dict[tuple[str, str], list[bool]]:
-    """Hits by method and score, on one model of the long tail."""
+    """Covered intervals by method and score, for one model of the long tail."""
     rows, rng = make_long_tail_model(seed), np.random.default_rng(1000 + seed)
     sizes = np.array(LONG_TAIL)
     labels = np.repeat(np.arange(len(sizes)), sizes)
@@ -130,7 +129,7 @@ def cover_long_tail(seed: int, simulations: int) -> dict[tuple[str, str], list[b
 
 
 def cover_patients(seed: int, simulations: int, patients: int, skewed: bool) -> dict[tuple[str, str], list[bool]]:
-    """Hits by method and score, in one hospital."""
+    """Covered intervals by method and score, in one hospital."""
     hospital, rng = Hospital(seed), np.random.default_rng(2000 + seed)
     truth, hits = hospital.get_true_scores(skewed), defaultdict(list)
     for _ in range(simulations):
@@ -140,7 +139,7 @@ def cover_patients(seed: int, simulations: int, patients: int, skewed: bool) -> 
 
 
 def cover_rates(seed: int, simulations: int, patients: int) -> dict[tuple[str, str], list[bool]]:
-    """Hits of the intervals of each class's rates, in one hospital, by rate."""
+    """Covered intervals of the per-class rates, in one hospital."""
     hospital, rng, hits = Hospital(seed), np.random.default_rng(4000 + seed), defaultdict(list)
     labels, predicted, _ = hospital.sample(np.random.default_rng(0), 20_000, False, 1)
     truth = estimate_rates_by_class([Predictions(labels, predicted, CLASSES)])
@@ -154,7 +153,7 @@ def cover_rates(seed: int, simulations: int, patients: int) -> dict[tuple[str, s
 
 
 class ProbabilisticModel:
-    """A model that gives every class a score, which is more or less sure of itself than it may be."""
+    """A model with class scores that is over- or under-confident."""
 
     def __init__(self, seed: int, frequencies: np.ndarray):
         rng = np.random.default_rng(seed)
@@ -164,7 +163,7 @@ class ProbabilisticModel:
         self.class_confusion = rng.normal(0, 0.5, (len(frequencies), len(frequencies)))
 
     def sample(self, rng: np.random.Generator, sizes: np.ndarray | int) -> Predictions:
-        """Predictions of patients of these sizes, or of so many images."""
+        """Draws predictions for patients of these sizes, or for a number of images."""
         classes, count = len(self.frequencies), int(np.sum(sizes))
         groups = None
         if isinstance(sizes, np.ndarray):
@@ -180,7 +179,7 @@ class ProbabilisticModel:
         return Predictions(labels, scores.argmax(1)[None], classes, groups, scores[None])
 
     def get_true_scores(self, sizes) -> dict[str, float]:
-        """The scores on very many patients or images: the mean over draws, as their sizes are skewed."""
+        """True scores: mean over draws of very many patients or images."""
         found = defaultdict(list)
         for seed in range(8):
             rng = np.random.default_rng(seed)
@@ -194,7 +193,7 @@ class ProbabilisticModel:
 def cover_probabilities(
     seed: int, simulations: int, patients: int | None, skewed: bool
 ) -> dict[tuple[str, str], list[bool]]:
-    """Hits of the intervals of AUROC, Brier score, log loss and calibration errors, of one model."""
+    """Covered intervals of AUROC, Brier score, log loss and calibration errors, for one model."""
     model = ProbabilisticModel(seed, np.array(LONG_TAIL if patients is None else (35, 25, 18, 12, 7, 3), dtype=float))
     rng, hospital, hits = np.random.default_rng(5000 + seed), Hospital(seed), defaultdict(list)
     truth = model.get_true_scores(lambda draw: hospital.sizes(draw, 8_000, skewed) if patients else 100_000)
@@ -218,7 +217,7 @@ def _record_hits(hits, data: Predictions, truth: dict[str, float], rng: np.rando
 def simulate_rejections(
     seed: int, simulations: int, patients: int, skewed: bool, advantage: float
 ) -> dict[tuple[str, str], list[bool]]:
-    """How often a test at 5 % says that two models differ, by test and score."""
+    """Number of rejections at 5 %, by test and score."""
     hospital, rng, found = Hospital(seed), np.random.default_rng(3000 + seed), defaultdict(list)
     for _ in range(simulations):
         labels, predicted, groups = hospital.sample(rng, patients, skewed, 2, advantage)
@@ -232,7 +231,7 @@ def simulate_rejections(
 
 
 def run_in_parallel(simulate, simulations: int, num_worlds: int, *more) -> dict[tuple[str, str], float]:
-    """Shares in per cent, over simulations that are divided among worlds and processes."""
+    """Percentages over all simulations, distributed over populations and processes."""
     together = defaultdict(list)
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         each = [pool.submit(simulate, seed, simulations // num_worlds, *more) for seed in range(num_worlds)]
@@ -243,7 +242,7 @@ def run_in_parallel(simulate, simulations: int, num_worlds: int, *more) -> dict[
 
 
 def print_coverage(simulations: int, worlds: int) -> None:
-    """The table of intervals."""
+    """Table of the coverage of intervals."""
     print("| images | method | " + " | ".join(HEADLINE) + " |\n|---|---|" + "---:|" * len(HEADLINE))
     settings = [("22 classes, 1,586 images", cover_long_tail, ())]
     settings += [
@@ -259,7 +258,7 @@ def print_coverage(simulations: int, worlds: int) -> None:
 
 
 def print_rates(simulations: int, worlds: int) -> None:
-    """The table of rates by class."""
+    """Table of the coverage of per-class rates."""
     print("| images | " + " | ".join(RATES) + " |\n|---|" + "---:|" * len(RATES))
     for patients in PATIENTS:
         found = run_in_parallel(cover_rates, simulations, worlds, patients)
@@ -268,7 +267,7 @@ def print_rates(simulations: int, worlds: int) -> None:
 
 
 def print_probabilities(simulations: int, worlds: int) -> None:
-    """The table of the scores of probabilities."""
+    """Table of the coverage of probability scores."""
     print("| images | " + " | ".join(PROBABILITY_TITLES.values()) + " |\n|---|" + "---:|" * len(PROBABILITY_TITLES))
     settings = [("22 classes, 1,586 images", None, False)]
     settings += [
@@ -285,7 +284,7 @@ def print_probabilities(simulations: int, worlds: int) -> None:
 def simulate_interaction_tests(
     seed: int, simulations: int, patients: int, skewed: bool, within: bool
 ) -> dict[tuple[str, str], list[bool]]:
-    """How often the test of interaction says that parts differ: three of patients, or two of their images."""
+    """Rejections of the interaction test for three subgroups of patients, or two of their images."""
     hospital, rng, found = Hospital(seed), np.random.default_rng(6000 + seed), defaultdict(list)
     for _ in range(simulations):
         labels, predicted, groups = hospital.sample(rng, patients, skewed, 1)
@@ -303,14 +302,14 @@ def simulate_interaction_tests(
 
 
 def print_subgroups(simulations: int, worlds: int) -> None:
-    """The table of tests of interaction."""
-    print("| images | parts | macro_f1 | accuracy |\n|---|---|---:|---:|")
+    """Table of interaction tests."""
+    print("| images | subgroups | macro_f1 | accuracy |\n|---|---|---:|---:|")
     for patients in PATIENTS[1:]:
         for skewed in (False, True):
             for within in (False, True):
                 found = run_in_parallel(simulate_interaction_tests, simulations, worlds, patients, skewed, within)
                 title = f"{patients} patients, {'skewed' if skewed else 'equal'} sizes"
-                parts = "two, of each patient's images" if within else "three, of patients"
+                parts = "two, images of each patient" if within else "three, patients"
                 print(
                     f"| {title} | {parts} | {found['now', 'macro_f1']:.1f} | {found['now', 'accuracy']:.1f} |",
                     flush=True,
@@ -318,7 +317,7 @@ def print_subgroups(simulations: int, worlds: int) -> None:
 
 
 def print_tests(simulations: int, worlds: int) -> None:
-    """The table of tests."""
+    """Table of tests between models."""
     heads = [f"{name}: {what}" for name in COMPARED_METRICS for what in ("false positives", "power")]
     print("| images | " + " | ".join(heads) + " | McNemar on images: false positives |")
     print("|---|" + "---:|" * (len(heads) + 1))
@@ -335,21 +334,21 @@ TABLES = {
     "scores": ("Coverage of 95 % intervals", print_coverage),
     "rates": ("Coverage of the intervals of rates by class", print_rates),
     "probabilities": ("Coverage of the intervals of probabilities", print_probabilities),
-    "subgroups": ("Tests at 5 % that find subgroups to differ which do not", print_subgroups),
-    "tests": ("Rejections at 5 % (power: of half as many)", print_tests),
+    "subgroups": ("False positives of the interaction test at 5 %", print_subgroups),
+    "tests": ("Rejections at 5 % (power: half as many simulations)", print_tests),
 }
 
 
 def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--simulations", type=int, default=1000, help="of each row")
-    parser.add_argument("--worlds", type=int, default=5, help="models and hospitals among which they are divided")
-    parser.add_argument("--only", nargs="+", choices=TABLES, default=list(TABLES), help="some of the tables")
+    parser.add_argument("--simulations", type=int, default=1000, help="simulations per row")
+    parser.add_argument("--worlds", type=int, default=5, help="number of models and hospitals")
+    parser.add_argument("--only", nargs="+", choices=TABLES, default=list(TABLES), help="print only these tables")
     args = parser.parse_args()
     for name in args.only:
         title, table = TABLES[name]
-        print(f"\n{title}, in per cent, of {args.simulations:,} simulations each.\n", flush=True)
+        print(f"\n{title}, in per cent, {args.simulations:,} simulations per row.\n", flush=True)
         table(args.simulations, args.worlds)
 
 

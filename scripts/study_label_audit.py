@@ -1,13 +1,12 @@
-"""How many wrong labels `hf-mae audit --labels` finds, where some were made wrong on purpose.
+"""Precision and recall of `hf-mae audit --runs` on labels that were flipped on purpose.
 
-Of all images, whatever their split, a share gets another class; models of a cross-validation by patients
-(here: source frames, the files' stems) are trained on the labels as they are, and the audit lists what it suspects.
+A fraction of all images gets a wrong class. The models of a cross-validation by patient (here: source frame, from the
+file name) are trained on these labels, and the audit lists suspected label errors.
 
     python scripts/study_label_audit.py --model runs/frames --data ../shared/data/polyp_crops --out runs/labels
 
-Prints, for each number of images that a person looks at, from the top of the list, how many of them were made wrong
-(precision), and how many of those made wrong are among them (recall). Images whose published label is wrong count as
-mistakes of the audit.
+Prints precision and recall of the flipped labels for several lengths of the list. Images with a wrong published label
+count as false positives.
 """
 
 import argparse
@@ -21,15 +20,15 @@ import hf_mae
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="what is fine-tuned")
+    parser.add_argument("--model", required=True, help="checkpoint to fine-tune")
     parser.add_argument("--data", required=True, type=Path, help="SPLIT/CLASS/IMAGE")
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--recipe", default="polyp_crops")
-    parser.add_argument("--share", type=float, default=0.05, help="of the labels, which are made wrong")
+    parser.add_argument("--fraction", type=float, default=0.05, help="fraction of labels to flip")
     parser.add_argument("--folds", default="5")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the trainings, whose scores are averaged")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds of the trainings; scores are averaged")
     args = parser.parse_args()
-    wrong, images = write_manifest(args.data, args.out / "manifest.csv", args.share)
+    wrong, images = write_manifest(args.data, args.out / "manifest.csv", args.fraction)
     hf_mae.crossval(
         recipe=args.recipe,
         model_name_or_path=args.model,
@@ -42,17 +41,17 @@ def main() -> None:
         eval_strategy="no",
         save_strategy="no",
     )
-    found = hf_mae.audit(labels=[str(args.out / "crossval")], output_dir=str(args.out / "audit"))
+    found = hf_mae.audit(runs=[str(args.out / "crossval")], output_dir=str(args.out / "audit"))
     hits = np.cumsum([issue.image.file_name in wrong for issue in found.issues])
-    print(f"{len(wrong)} of {images} labels were made wrong; {len(hits)} are suspected.")
-    for looked in sorted({20, 50, len(wrong), 100, len(hits)}):
-        if looked <= len(hits):
-            of = hits[looked - 1]
-            print(f"  the first {looked:4}: precision {of / looked:.0%}, recall {of / len(wrong):.0%}")
+    print(f"{len(wrong)} of {images} labels were flipped; {len(hits)} are suspected.")
+    for length in sorted({20, 50, len(wrong), 100, len(hits)}):
+        if length <= len(hits):
+            correct = hits[length - 1]
+            print(f"  first {length:4}: precision {correct / length:.0%}, recall {correct / len(wrong):.0%}")
 
 
 def write_manifest(data: Path, path: Path, fraction: float) -> tuple[set[str], int]:
-    """Writes `file_name,label,group`; returns the files whose labels are wrong, and the number of all."""
+    """Writes a manifest `file_name,label,group`; returns the files with flipped labels and the number of images."""
     files = sorted(data.glob("*/*/*.*"))
     names = sorted({file.parent.name for file in files})
     random = np.random.default_rng(0)

@@ -1,19 +1,18 @@
-"""What helps where one class is rare: fine-tunings with one thing changed, over seeds, judged on images of which none
-chose anything.
+"""Compares training settings for class imbalance over several seeds, on held-out images that select nothing.
 
-A cut keeps every image of the first class of the training images, and one in RATIO of the second (another draw for each
-seed); the held-out images are all judged, once, by the last epoch. Each setting differs from the recipe in what is said
-of it. Runs that are there already are not made again, so that the study can be stopped and gone on with.
+The training subset keeps all images of the first class and one in RATIO of the second (a new draw per seed). The last
+epoch is evaluated once on all held-out images. Each setting changes one option of the recipe. Existing runs are not
+repeated, so the study can be interrupted and resumed.
 
     python scripts/study_long_tail.py --model runs/frames --data ../shared/data/polyp_crops --out runs/long_tail
 
-OUT/table.md has one line for each setting, with the number of its seeds: the mean and standard deviation over them, and
-of the difference to the recipe on the same seeds the mean and its 95 % interval (Student's t).
+OUT/table.md has one line per setting with the number of seeds: mean and standard deviation, and the mean difference
+to the recipe on the same seeds with its 95 % interval (Student's t).
 
-- macro recall: the mean over the classes; it does not depend on how frequent they are among the judged images.
-- macro F1: where the classes of the judged images are as frequent as those of the training images.
+- macro recall: mean over the classes; independent of the class frequencies of the held-out images.
+- macro F1: for held-out images with the class frequencies of the training images.
 - rare: recall of the rare class.
-- AUROC: how well the scores tell the classes apart, wherever the line between them is drawn.
+- AUROC: separation of the classes, independent of the threshold.
 """
 
 import argparse
@@ -51,14 +50,14 @@ SETTINGS: dict[str, dict[str, str]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="what is fine-tuned")
+    parser.add_argument("--model", required=True, help="checkpoint to fine-tune")
     parser.add_argument("--data", required=True, type=Path, help="train/CLASS/... and validation/CLASS/...")
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--recipe", default="polyp_crops")
-    parser.add_argument("--ratio", type=int, default=10, help="1: the images as they are")
+    parser.add_argument("--ratio", type=int, default=10, help="1: all images")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
-    parser.add_argument("--jobs", type=int, default=1, help="fine-tunings at a time, which share the cores")
+    parser.add_argument("--jobs", type=int, default=1, help="number of fine-tunings at the same time")
     args = parser.parse_args()
     for seed in args.seeds:
         write_subsample_manifest(args.data, args.out / f"cut_{seed}.csv", args.ratio, seed)
@@ -66,8 +65,8 @@ def main() -> None:
     wanted = [(args, setting, seed) for seed in args.seeds for setting in args.settings]
     processes = get_context("spawn")
     with ProcessPoolExecutor(args.jobs, processes, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
-        made = (map if args.jobs == 1 else pool.map)(finetune_setting, *zip(*wanted, strict=True))
-        for folder in made:
+        folders = (map if args.jobs == 1 else pool.map)(finetune_setting, *zip(*wanted, strict=True))
+        for folder in folders:
             print(folder.name, {name: f"{score:.1f}" for name, score in read_scores(folder).items()}, flush=True)
     table = render_table(args.out)
     (args.out / "table.md").write_text(table)
@@ -75,15 +74,15 @@ def main() -> None:
 
 
 def write_subsample_manifest(data: Path, manifest: Path, ratio: int, seed: int) -> None:
-    """The manifest of a cut: `file,class,split`, of which the held-out images are the test split."""
+    """Writes the manifest of a training subset; the held-out images are the test split."""
     random = np.random.default_rng(seed)
     rows: list[tuple[str, str, str]] = []
     classes = sorted(folder.name for folder in (data / "train").iterdir())
-    for place, name in enumerate(classes):
+    for index, name in enumerate(classes):
         images = sorted((data / "train" / name).iterdir())
-        if place == 1:
-            kept = random.choice(len(images), max(1, round(len(images) / ratio)), replace=False)
-            images = [images[i] for i in sorted(kept)]
+        if index == 1:
+            selected = random.choice(len(images), max(1, round(len(images) / ratio)), replace=False)
+            images = [images[i] for i in sorted(selected)]
         rows += [(str(path.relative_to(data)), name, "train") for path in images]
         rows += [(str(path.relative_to(data)), name, "test") for path in sorted((data / "validation" / name).iterdir())]
     manifest.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +91,7 @@ def write_subsample_manifest(data: Path, manifest: Path, ratio: int, seed: int) 
 
 
 def finetune_setting(args: argparse.Namespace, setting: str, seed: int) -> Path:
-    """The folder of a run, which is made unless it is there."""
+    """Fine-tunes one setting unless its run exists; returns the output folder."""
     folder: Path = args.out / f"{get_folder_name(setting)}-{seed}"
     if not (folder / "all_results.json").is_file():
         hf_mae.finetune(
@@ -112,12 +111,12 @@ def finetune_setting(args: argparse.Namespace, setting: str, seed: int) -> Path:
 
 
 def get_folder_name(setting: str) -> str:
-    """Of the folders of its runs."""
+    """Folder name of a setting."""
     return setting.replace(" ", "_").replace(",", "")
 
 
 def read_scores(folder: Path) -> dict[str, float]:
-    """Scores of a run, in percent."""
+    """Reads the scores of a run, in percent."""
     results = json.loads((folder / "all_results.json").read_text())
     confusion = np.array(results["test"]["confusion_matrix"], dtype=float)
     rates = confusion / confusion.sum(1, keepdims=True)
@@ -133,7 +132,7 @@ def read_scores(folder: Path) -> dict[str, float]:
 
 
 def render_table(out: Path) -> str:
-    """Every setting of which there are runs, in Markdown."""
+    """Renders the settings that have runs as a Markdown table."""
     head = "| | macro recall | difference | macro F1 | difference | rare | AUROC | difference |"
     lines = [head, "|---" * head.count(" | ") + "|---|"]
     plain = read_runs(out, "recipe")
@@ -151,24 +150,24 @@ def render_table(out: Path) -> str:
 
 
 def read_runs(out: Path, setting: str) -> dict[int, dict[str, float]]:
-    """Scores by seed."""
+    """Reads the scores by seed."""
     folders = [file.parent for file in out.glob(f"{get_folder_name(setting)}-*/all_results.json")]
     return {int(folder.name.rpartition("-")[2]): read_scores(folder) for folder in folders}
 
 
-def format_mean_std(found: dict[int, dict[str, float]], score: str) -> str:
-    """Mean and standard deviation over the seeds."""
-    values = [scores[score] for scores in found.values()]
+def format_mean_std(runs: dict[int, dict[str, float]], score: str) -> str:
+    """Formats mean and standard deviation over seeds."""
+    values = [scores[score] for scores in runs.values()]
     return f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
 
 
-def format_difference(found: dict[int, dict[str, float]], baseline: dict[int, dict[str, float]], score: str) -> str:
-    """Mean and 95 % interval over the seeds that both have."""
-    apart = [found[seed][score] - baseline[seed][score] for seed in found.keys() & baseline.keys()]
-    if found == baseline or len(apart) < 2:
+def format_difference(runs: dict[int, dict[str, float]], baseline: dict[int, dict[str, float]], score: str) -> str:
+    """Formats the mean difference and its 95 % interval over common seeds."""
+    differences = [runs[seed][score] - baseline[seed][score] for seed in runs.keys() & baseline.keys()]
+    if runs == baseline or len(differences) < 2:
         return ""
-    low, high = stats.t.interval(0.95, len(apart) - 1, np.mean(apart), stats.sem(apart))
-    return f"{np.mean(apart):+.1f} ({low:+.1f} to {high:+.1f})"
+    low, high = stats.t.interval(0.95, len(differences) - 1, np.mean(differences), stats.sem(differences))
+    return f"{np.mean(differences):+.1f} ({low:+.1f} to {high:+.1f})"
 
 
 if __name__ == "__main__":

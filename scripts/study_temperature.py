@@ -1,11 +1,12 @@
-"""What temperatures do to the scores of the runs of `study_long_tail.py`, where one class is rare.
+"""Effect of temperature scaling on the runs of `study_long_tail.py` (class imbalance).
 
     python scripts/study_temperature.py runs/long_tail
 
-The held-out images of each run are halved by patients (here: source frames, the files' stems), and of the rare class as
-many are kept in each half as its share of the training images says: one half fits the temperatures, the other judges
-them. The table has means over the halves and seeds of the expected calibration error (in percent) and the negative
-log-likelihood without a temperature, with one, and as the product does it: by class where that does better.
+The held-out images of each run are split into halves by patient (here: source frame, from the file name). The rare
+class is subsampled in each half to its frequency in the training images. One half fits the temperatures, the other
+evaluates them. The table has means over halves and seeds of the expected calibration error (in percent) and the
+negative log-likelihood: without temperature, with one temperature, and with the method of hf_mae (temperature by
+class if that is better).
 """
 
 import argparse
@@ -25,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, help="--out of study_long_tail.py")
     args = parser.parse_args()
-    lines = ["| | none | one | by class where better | by class, of halves |", "|---|---|---|---|---|"]
+    lines = ["| | none | one | by class if better | by class, of halves |", "|---|---|---|---|---|"]
     for setting in SETTINGS:
         folders = sorted(file.parent for file in args.runs.glob(f"{name_of(setting)}-*/all_results.json"))
         if folders:
@@ -36,7 +37,7 @@ def main() -> None:
 
 
 def evaluate_halves(folder: Path) -> list[list[float]]:
-    """Calibration error and negative log-likelihood with each kind of temperature, and whether it was by class."""
+    """Calibration error and negative log-likelihood per method, and whether the temperature was by class."""
     predictions, files, names = read_predictions([folder / "predictions_test.csv"])
     logits, labels = np.log(predictions.class_scores[0]), predictions.labels
     counts = np.array([read_record(folder).study["splits"]["train"]["classes"][name] for name in names])
@@ -44,12 +45,12 @@ def evaluate_halves(folder: Path) -> list[list[float]]:
     random, found = np.random.default_rng(0), []
     for _ in range(NUM_REPEATS):
         own = np.isin(frames, random.permutation(np.unique(frames))[::2])
-        kept = random.random(len(labels)) < (counts / counts.max())[labels]
-        fitting, judging = own & kept, ~own & kept
+        sampled = random.random(len(labels)) < (counts / counts.max())[labels]
+        fitting, evaluating = own & sampled, ~own & sampled
         single = Temperature(fit_temperature(logits[fitting], labels[fitting]))
         by_class = fit_class_temperatures(logits[fitting], labels[fitting], counts)
         one, several = (
-            calibration_gain(logits[judging], labels[judging], temperature)
+            calibration_gain(logits[evaluating], labels[evaluating], temperature)
             for temperature in (single, Temperature(single.value, by_class))
         )
         errors = [one["ece_before"], one["nll_before"], one["ece_after"], one["nll_after"]]

@@ -1,10 +1,10 @@
-"""Submits a fine-tuning to SLURM through submitit; requeued when it is preempted or its time ends, it resumes.
+"""Submits a fine-tuning to SLURM with submitit. After preemption or a time-out, the job is requeued and resumes.
 
     python scripts/submit_finetune.py --nodes 4 --ngpus 8 --timeout 480 --partition gpu --job_dir runs/imagenet \
         --recipe imagenet-vit-base --model_name_or_path mae_pretrain_vit_base --data_dir IMAGENET
 
-Flags that are not listed here are those of `hf-mae finetune`; its output folder is the job folder. Each node runs one
-`accelerate launch`, so nothing depends on how the cluster starts its tasks. `--cluster local` runs on this machine.
+Other flags are passed to `hf-mae finetune`; its output folder is the job folder. Each node runs one `accelerate
+launch`, independent of how the cluster starts its tasks. `--cluster local` runs on this machine.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from hf_mae.training.preemption import STOPPED_FILE
 
 
 class Finetuning:
-    """What a node runs; submitit calls `checkpoint` before the job goes back to the queue."""
+    """Function that a node runs; submitit calls `checkpoint` before it requeues the job."""
 
     def __init__(
         self, flags: list[str], job_dir: str, processes: int, config: str, launch: list[str], port: int | None
@@ -44,16 +44,16 @@ class Finetuning:
             *("--output_dir", self.job_dir, "--resume_from_checkpoint", "last"),
         ]
         print(" ".join(command), flush=True)
-        # SLURM sends submitit's signal (USR2) to all that runs here; it is for submitit alone.
+        # SLURM sends submitit's signal (USR2) to all processes; only submitit handles it.
         self._running = subprocess.Popen(command, preexec_fn=lambda: signal.signal(signal.SIGUSR2, signal.SIG_IGN))
-        # Not `wait()`: submitit calls `checkpoint` from a signal handler, in the midst of it, with its lock held.
+        # Not `wait()`: submitit calls `checkpoint` from a signal handler, which would wait for the lock of `wait()`.
         while (status := self._running.poll()) is None:
             time.sleep(0.5)
         if status and not (Path(self.job_dir) / STOPPED_FILE).exists():
-            raise RuntimeError(f"The run ended with status {status}: see the log above.")
+            raise RuntimeError(f"The run ended with exit status {status}. See the log above.")
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
-        """Lets the run save a checkpoint, then asks for a new start, which resumes from it."""
+        """Lets the run save a checkpoint, then requeues the job, which resumes from it."""
         if self._running is not None:
             os.kill(self._running.pid, signal.SIGTERM)
             while os.waitid(os.P_PID, self._running.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
@@ -65,33 +65,35 @@ class Finetuning:
 
 def parse_arguments(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser("submit_finetune.py", description=__doc__.split("\n")[0], allow_abbrev=False)
-    parser.add_argument("--nodes", type=int, default=1, help="machines (default: %(default)s)")
-    parser.add_argument("--ngpus", type=int, default=8, help="GPUs of each (default: %(default)s)")
-    parser.add_argument("--timeout", type=int, default=4320, help="minutes until the job is requeued")
-    parser.add_argument("--partition", help="SLURM's partition")
-    parser.add_argument("--constraint", help="features that the nodes must have")
-    parser.add_argument("--comment", help="passed on to the scheduler")
-    parser.add_argument("--job_dir", "--job-dir", required=True, help="output folder of the run, and of the job's logs")
+    parser.add_argument("--nodes", type=int, default=1, help="number of nodes (default: %(default)s)")
+    parser.add_argument("--ngpus", type=int, default=8, help="GPUs per node (default: %(default)s)")
     parser.add_argument(
-        "--cpus_per_task", "--cpus-per-task", type=int, default=10, help="CPU cores of each node's task"
+        "--timeout", type=int, default=4320, help="time limit in minutes, after which the job is requeued"
     )
-    parser.add_argument("--config", default="multi_node", help="of accelerate_configs/ (default: %(default)s)")
-    parser.add_argument("--cluster", help="slurm, or local; not given: SLURM where there is one")
-    parser.add_argument("--max_requeues", "--max-requeues", type=int, default=50, help="new starts at most")
-    parser.add_argument("--signal_delay", "--signal-delay", type=int, default=120, help="seconds from warning to end")
-    parser.add_argument("--launch", default="", help="more flags of accelerate launch, in quotes")
-    parser.add_argument("--port", type=int, help="of the first node; not given: from the job's number")
+    parser.add_argument("--partition", help="SLURM partition")
+    parser.add_argument("--constraint", help="SLURM constraint (node features)")
+    parser.add_argument("--comment", help="comment for the scheduler")
+    parser.add_argument("--job_dir", "--job-dir", required=True, help="output folder of the run and of the job's logs")
+    parser.add_argument("--cpus_per_task", "--cpus-per-task", type=int, default=10, help="CPU cores per node")
+    parser.add_argument("--config", default="multi_node", help="file of accelerate_configs/ (default: %(default)s)")
+    parser.add_argument("--cluster", help="slurm or local (default: SLURM if it is installed)")
+    parser.add_argument("--max_requeues", "--max-requeues", type=int, default=50, help="maximum number of requeues")
+    parser.add_argument(
+        "--signal_delay", "--signal-delay", type=int, default=120, help="seconds between the signal and the time limit"
+    )
+    parser.add_argument("--launch", default="", help="additional flags of accelerate launch, in quotes")
+    parser.add_argument("--port", type=int, help="port of the first node (default: derived from the job id)")
     return parser.parse_known_args(argv)
 
 
 def main(argv: list[str]) -> int:
     options, flags = parse_arguments(argv)
     if any(flag.split("=")[0].replace("-", "_") == "__output_dir" for flag in flags):
-        print("submit_finetune.py: the output folder is --job_dir: leave --output_dir out.", file=sys.stderr)
+        print("submit_finetune.py: --job_dir is the output folder. Remove --output_dir.", file=sys.stderr)
         return 1
-    known = list_launch_configs()
-    if options.config not in known:
-        print(f"submit_finetune.py: --config takes one of {', '.join(known)}, not {options.config}.", file=sys.stderr)
+    names = list_launch_configs()
+    if options.config not in names:
+        print(f"submit_finetune.py: --config must be one of {', '.join(names)}, not {options.config}.", file=sys.stderr)
         return 1
     job_dir = Path(options.job_dir).resolve()
     executor = submitit.AutoExecutor(job_dir / "submitit", options.cluster, slurm_max_num_timeout=options.max_requeues)
@@ -108,7 +110,7 @@ def main(argv: list[str]) -> int:
         **{f"slurm_{name}": value for name, value in slurm.items() if value},
     )
     processes = max(options.ngpus, 1)
-    run = Finetuning(flags, str(job_dir), processes, str(known[options.config]), options.launch.split(), options.port)
+    run = Finetuning(flags, str(job_dir), processes, str(names[options.config]), options.launch.split(), options.port)
     job = executor.submit(run)
     print(f"Submitted job {job.job_id}: {options.nodes} nodes x {processes} processes; logs in {job_dir / 'submitit'}")
     if executor.cluster == "local":

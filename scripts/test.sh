@@ -3,5 +3,5 @@
 EXTRAS=test
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 cd "$ROOT"
-export PYTHONDONTWRITEBYTECODE= # else every process of the tests compiles hf_mae anew
+export PYTHONDONTWRITEBYTECODE= # otherwise every test process compiles hf_mae again
 exec python -m pytest -n "${TEST_PROCESSES:-3}" --dist loadfile --no-loadscope-reorder "$@"

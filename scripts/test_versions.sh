@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # Tests with the oldest versions that setup.cfg allows, and with the newest: bash scripts/test_versions.sh [oldest|newest|both] [pytest arguments]
 # Without pytest arguments the contract tests run (tests/compat, minutes); `-m unit` runs the fast suite.
-# The environments are .venv-oldest and .venv-newest; each is made once, and again when setup.cfg changes.
+# The environments are .venv-oldest and .venv-newest. Each is created once, and again if setup.cfg changes.
 set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 cd "$ROOT"
 which="${1:-both}"
 [ $# -gt 0 ] && shift
-# The contracts need no more than pytest; other tests need everything that tests need.
+# Contract tests need only pytest; other tests need the extra `test`.
 wanted=("$ROOT[test]")
 [ $# -gt 0 ] || { set -- tests/compat; wanted=("$ROOT" pytest pytest-xdist hypothesis); }
-# What setup.cfg allows at least; the test of the same name compares.
+# The minimum versions in setup.cfg; a test compares both.
 oldest=(torch==2.11.0 torchvision==0.26.0 transformers==5.17.0 datasets==4.0.0 accelerate==1.10.0 timm==1.0.20
     evaluate==0.4.3 huggingface_hub==1.5.0 safetensors==0.8.0 numpy==2.0.0)
 

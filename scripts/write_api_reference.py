@@ -1,6 +1,6 @@
 """Builds the API reference from the docstrings: `python scripts/write_api_reference.py [FOLDER]` (docs/api).
 
-Open docs/api/index.html. Every public name of the packages below has to be on its page, with a docstring.
+Open docs/api/index.html. Each public name of these packages must be on its page, with a docstring.
 """
 
 import importlib
@@ -20,7 +20,7 @@ MODULES = (
         "hf_mae.settings.parse",
         "hf_mae.settings.options",
     ),
-    *("hf_mae.evaluation.metrics", "hf_mae.evaluation.confusion", "hf_mae.evaluation.prediction_table"),
+    *("hf_mae.evaluation.metrics", "hf_mae.evaluation.prediction_table"),
     *(
         "hf_mae.evaluation.intervals",
         "hf_mae.evaluation.significance",
@@ -33,12 +33,12 @@ DEFAULT_DIR = Path(__file__).parents[1] / "docs" / "api"
 
 
 def list_public_names() -> dict[str, list[str]]:
-    """The names that each package exports."""
+    """Exported names by package."""
     return {package: list(importlib.import_module(package).__all__) for package in PACKAGES}
 
 
 def find_undocumented(folder: Path) -> list[str]:
-    """Public names that are not on the page of their package, or have no docstring."""
+    """Public names that are missing on the page of their package or have no docstring."""
     faults = []
     for package, names in list_public_names().items():
         page = (folder / f"{package.replace('.', '/')}.html").read_text(encoding="utf-8")

@@ -1,50 +1,59 @@
-"""Writes docs/reference.md, every flag of every verb, from the options themselves."""
+"""Writes docs/reference.md from the options: `python scripts/write_flag_reference.py`."""
 
 import sys
 from pathlib import Path
 
-from hf_mae.settings.commands import COMMANDS, RECIPE, Command, command_options
+from hf_mae.settings.commands import COMMANDS_BY_TASK, RECIPE, Command, command_options
 from hf_mae.settings.options import Option
 from hf_mae.settings.training import MaeTrainingFields
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
-HEAD = """# Flags
+HEAD = """# Flag reference
 
-Written by `python scripts/write_flag_reference.py`; do not edit. Underscores may be dashes, and a boolean is `--flag`,
-`--flag true` or `--no_flag`. Verbs that take `--recipe` read any of these from a YAML file, too; those that train also
-take every field of [transformers' TrainingArguments](https://huggingface.co/docs/transformers/main_classes/trainer#transformers.TrainingArguments)
-(listed here only where the default is another). The same names are the arguments of the functions in Python
-(`hf_mae.finetune(...)`).
+`python scripts/write_flag_reference.py` writes this page; do not edit it.
+
+- Flags may contain dashes instead of underscores. A boolean is `--flag`, `--flag true` or `--no_flag`.
+- Arguments in capitals are positional. They can also be given as flags (in parentheses).
+- Commands with `--recipe` read the same names from a YAML file. Flags override the recipe.
+- Training commands also accept every field of [TrainingArguments][1]; this page lists those with another default.
+- In Python, the same names are arguments of the functions (`hf_mae.finetune(...)`).
+
+[1]: https://huggingface.co/docs/transformers/main_classes/trainer#transformers.TrainingArguments
 """
 
 
-def list_own_options(command: Command) -> list[Option]:
-    """The options that this package declares, and what it shows of transformers'."""
+def list_options(command: Command) -> list[Option]:
+    """Returns the options of this package, and those of transformers with another default or in `--help`."""
     options = command_options(command.name)
-    own = {name for kind in command.arg_classes for name in kind.__dataclass_fields__}
+    names = {name for cls in command.arg_classes for name in cls.__dataclass_fields__}
     if command.is_training:
-        own |= set(MaeTrainingFields.__dataclass_fields__) | set(command.defaults)
-    found = [item for name, item in options.items() if name in own or item.show_in_help]
-    return [*found, *([RECIPE] if command.reads_recipes else [])]
+        names |= set(MaeTrainingFields.__dataclass_fields__) | set(command.defaults)
+    listed = [options[name] for name in command.positionals]
+    listed += [item for name, item in options.items() if (name in names or item.show_in_help) and item not in listed]
+    return [*listed, *([RECIPE] if command.reads_recipes else [])]
 
 
 def render_row(command: Command, item: Option) -> str:
-    """A line of a verb's table."""
-    name = item.metavar or item.name.upper() if item.name in command.positionals else f"--{item.name}"
-    choices = f" ({', '.join(map(str, item.choices))})" if item.choices else ""
+    """Renders the table row of an option."""
+    is_positional = item.name in command.positionals
+    name = f"`{item.placeholder}` (`--{item.name}`)" if is_positional else f"`--{item.name}`"
     default = " ".join(map(str, item.default)) if isinstance(item.default, list) else item.default
-    unset = default is None or default is False or default == ""
-    text = item.help.replace("|", "\\|")
-    return f"| `{name}` | {'' if unset else f'`{default}`'} | {text}{choices} |"
+    has_default = not (default is None or default is False or default == "")
+    choices = f" Choices: {', '.join(item.choices)}." if item.choices else ""
+    text = f"{item.help}{choices}".replace("|", "\\|")
+    return f"| {name} | {f'`{default}`' if has_default else ''} | {text} |"
 
 
 def render_page() -> str:
-    """The whole page."""
+    """Renders the page."""
     parts = [HEAD]
-    for verb in COMMANDS.values():
-        rows = ["| flag | default | |", "|---|---|---|", *(render_row(verb, item) for item in list_own_options(verb))]
-        title = f"\n## hf-mae {verb.name}\n\n{verb.summary[0].upper()}{verb.summary[1:]}.\n\n"
-        parts.append(title + "\n".join(rows) + "\n")
+    for task, commands in COMMANDS_BY_TASK.items():
+        parts.append(f"\n## {task}\n")
+        for command in commands:
+            rows = [render_row(command, item) for item in list_options(command)]
+            text = command.description or f"{command.summary}."
+            table = "\n".join(["| flag | default | description |", "|---|---|---|", *rows])
+            parts.append(f"\n### hf-mae {command.name}\n\n{text}\n\n{table}\n")
     return "".join(parts)
 
 

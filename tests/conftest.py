@@ -1,6 +1,6 @@
-"""The fixtures that tests share: the reference's golden values, a toy data set, and a tiny checkpoint.
+"""Shared fixtures: golden values of the original code, a toy data set, and a tiny checkpoint.
 
-The caches of Hugging Face libraries go to a temporary folder, and nothing asks the Hub.
+The caches of Hugging Face libraries are in a temporary folder, and no test contacts the Hub.
 """
 
 import atexit
@@ -13,7 +13,7 @@ os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hf_mae_tests_")
 atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# A shell that starts the tests in the background lets all of them ignore SIGINT: here Ctrl-C is what a user has.
+# A shell that starts the tests in the background makes them ignore SIGINT. Restore the default of a terminal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import argparse  # noqa: E402
@@ -33,9 +33,9 @@ from transformers.utils import logging as transformers_logging  # noqa: E402
 transformers_logging.disable_progress_bar()
 torch.set_num_threads(1)
 
-# What starts processes, drives a browser or a scheduler, trains, or takes a minute: what is left is `unit`.
+# Tests with none of these markers are `unit`.
 NOT_UNIT = ("launch", "browser", "slurm", "gpu", "slow", "run")
-# Fixtures that tell what a test is.
+# Marker that a fixture adds to its tests.
 MARKER_BY_FIXTURE = {
     "golden": "golden",
     "golden_json": "golden",
@@ -49,15 +49,15 @@ MARKER_BY_FIXTURE = {
 }
 
 
-# Folders and files whose tests look at figures.
+# Folders and files whose tests inspect figures.
 TESTS_OF_FIGURES = ("reporting", "test_trackers.py", "test_full_disk.py")
 
 
 @pytest.fixture(autouse=True)
 def stub_figures_unless_inspected(request):
-    """Runs draw their figures in those tests, and in those that ask for `pictures`; else these are empty."""
+    """Figures are empty files, except in TESTS_OF_FIGURES and in tests that use the fixture `real_figures`."""
     parts = request.path.relative_to(ROOT / "tests").parts
-    if "pictures" in request.fixturenames or any(part in TESTS_OF_FIGURES for part in parts):
+    if "real_figures" in request.fixturenames or any(part in TESTS_OF_FIGURES for part in parts):
         yield
         return
     use_stub_figures()
@@ -67,12 +67,12 @@ def stub_figures_unless_inspected(request):
 
 @pytest.fixture
 def real_figures():
-    """A test that asks for it looks at figures."""
+    """Draws real figures in this test."""
 
 
 @pytest.fixture(autouse=True)
 def restore_logging():
-    """A verb that runs within the test's process leaves its log lines as it wants them: the next test has its own."""
+    """Restores the log level and progress bars after a command that ran in the test process."""
     ours = logging.getLogger("hf_mae")
     level, bars = ours.level, os.environ.get("TQDM_DISABLE")
     yield
@@ -82,8 +82,7 @@ def restore_logging():
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks tests by what they use, marks what is quick, and puts the long files first, so that no worker is left alone
-    with one at the end."""
+    """Adds markers from fixtures, marks quick tests as `unit`, and runs long files first to balance the workers."""
     for item in items:
         for fixture, name in MARKER_BY_FIXTURE.items():
             if fixture in getattr(item, "fixturenames", ()):
@@ -134,7 +133,7 @@ def toy(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def uninterrupted(tiny_pth, toy, tmp_path_factory) -> Path:
-    """What two processes give when nothing stops them; trained once for all processes of the tests."""
+    """Output of an uninterrupted two-process run; trained once for all test processes."""
     from filelock import FileLock
     from support.distributed_runs import build_launch_command, finetune_flags, run_command
 
@@ -149,7 +148,7 @@ def uninterrupted(tiny_pth, toy, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_pth(tmp_path_factory) -> Path:
-    """A tiny MAE in the reference's own layout: {model, optimizer, epoch, scaler, args}."""
+    """A tiny MAE in the layout of facebookresearch/mae: {model, optimizer, epoch, scaler, args}."""
     from hf_mae.conversion import export_model
 
     path = tmp_path_factory.mktemp("tiny") / "checkpoint-399.pth"
@@ -163,7 +162,7 @@ def tiny_pth(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def finetuned(tiny_pth, toy, tmp_path_factory):
-    """pooling -> a run that has learned the toy set."""
+    """Function: pooling -> output folder of a run trained on the toy set."""
     from hf_mae.cli.main import main
 
     @functools.cache
@@ -171,7 +170,7 @@ def finetuned(tiny_pth, toy, tmp_path_factory):
         out = tmp_path_factory.mktemp("finetuned") / pooling
         argv = ["--model_name_or_path", tiny_pth, "--data_dir", toy / "labelled", "--output_dir", out]
         argv += ["--pooling", pooling, "--learning_rate", 3e-3, "--num_train_epochs", 10, "--warmup_epochs", 1]
-        with draw_real_figures():  # for whichever test comes
+        with draw_real_figures():  # other tests share this run
             assert main(["finetune", *map(str, argv), "--per_device_train_batch_size", "20"]) == 0
         return out
 
@@ -180,7 +179,7 @@ def finetuned(tiny_pth, toy, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def chromium() -> Path:
-    """Chromium's driver, installed where it is missing."""
+    """Path of ChromeDriver; installs Chromium if it is missing."""
     if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
         install_debian_packages("chromium", "chromium-driver")
     return Path(shutil.which("chromedriver"))

@@ -1,7 +1,6 @@
-"""A disk that is full at any byte of any verb: one sentence, what stood before still stands, and it goes on when there
-is room.
+"""Commands on a full disk: one error message, no damaged files, and success once space is available.
 
-`FRACTIONS=20` in the environment tries so many fillings of each verb, in place of the one of the suite.
+Set `FRACTIONS=20` in the environment to test this number of disk sizes per command instead of one.
 """
 
 import os
@@ -11,15 +10,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support.messages import shows
 
 from hf_mae.cli.main import main
+from hf_mae.cli.messages import CliMessage
+from hf_mae.data.image_messages import ImageMessage
 
 pytestmark = [pytest.mark.slow, pytest.mark.run]
 AMPLE = 256_000  # kilobytes
+DISK_FULL_MESSAGES = (CliMessage.DISK_FULL, ImageMessage.DISK_BECAME_FULL, ImageMessage.DISK_TOO_SMALL)
 TRAINING = ["--per_device_train_batch_size", "20", "--disable_tqdm", "true", "--report_to", "none"]
-# OUT stands for a folder or file on the disk, CACHE for a verb that writes into the cache alone. Behind a bar: what the
-# same command has more when it is given again.
-VERBS = {
+# OUT is a folder or file on the disk; CACHE marks a command that only writes to the cache. Flags after the bar are
+# added when the command is repeated.
+COMMANDS = {
     "convert": "convert {pth} OUT --to backbone",
     "export": "export {pth} OUT.pth",
     "finetune": "finetune --model_name_or_path {pth} --data_dir {data} --output_dir OUT --num_train_epochs 2 "
@@ -43,7 +46,7 @@ VERBS = {
 
 @contextmanager
 def disk(folder: Path, kilobytes: int):
-    """A disk of this size at `folder`."""
+    """Mounts a disk of this size at `folder`."""
     folder.mkdir(exist_ok=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
     if subprocess.run(command, capture_output=True).returncode:
@@ -54,58 +57,55 @@ def disk(folder: Path, kilobytes: int):
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def used(folder: Path) -> int:
-    """Kilobytes."""
-    free = os.statvfs(folder)
-    return (free.f_blocks - free.f_bfree) * free.f_frsize // 1024
+def used_kilobytes(folder: Path) -> int:
+    stats = os.statvfs(folder)
+    return (stats.f_blocks - stats.f_bfree) * stats.f_frsize // 1024
 
 
 def fractions() -> list[float]:
     count = int(os.environ.get("FRACTIONS", 1))
-    return [(place + 0.5) / count for place in range(count)] if count > 1 else [0.6]
+    return [(index + 0.5) / count for index in range(count)] if count > 1 else [0.6]
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_a_verb_on_a_full_disk(verb, finetuned, tiny_pth, toy, tmp_path, capsys, monkeypatch):
-    place = tmp_path / "disk"
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_recover_from_a_full_disk(command, finetuned, tiny_pth, toy, tmp_path, capsys, monkeypatch):
+    root = tmp_path / "disk"
     names = {"pth": tiny_pth, "run": finetuned(), "data": toy / "labelled", "frames": toy / "unlabelled"}
-    line, _, again = VERBS[verb].format(**names).partition(" | ")
-    argv = [word.replace("OUT", str(place / "out")) for word in line.split() if word != "CACHE"]
-    argv += TRAINING if verb in ("finetune", "pretrain", "crossval") else []
+    line, _, repeat_flags = COMMANDS[command].format(**names).partition(" | ")
+    argv = [word.replace("OUT", str(root / "out")) for word in line.split() if word != "CACHE"]
+    argv += TRAINING if command in ("finetune", "pretrain", "crossval") else []
     if "CACHE" in line:
-        monkeypatch.setattr("hf_mae.files.caches.cache_folder", lambda: place / "cache")
-        monkeypatch.setattr("hf_mae.data.pixel_cache.cache_folder", lambda: place / "cache")
-    with disk(place, AMPLE):
-        before = used(place)
+        monkeypatch.setattr("hf_mae.files.caches.cache_folder", lambda: root / "cache")
+        monkeypatch.setattr("hf_mae.data.pixel_cache.cache_folder", lambda: root / "cache")
+    with disk(root, AMPLE):
+        before = used_kilobytes(root)
         assert main(argv) == 0
-        whole, needed = written(place), used(place) - before
-    assert needed > 0, "it writes nothing there"
-    failed = 0
+        expected, needed = list_output(root), used_kilobytes(root) - before
+    assert needed > 0, "the command writes nothing to the disk"
+    failures = 0
     for fraction in fractions():
         capsys.readouterr()
-        with disk(place, max(int(fraction * needed), 12)):
-            (place / "mine").write_text("before")
+        with disk(root, max(int(fraction * needed), 12)):
+            (root / "mine").write_text("before")
             status = main(argv)
-            said = capsys.readouterr().err
-            assert (place / "mine").read_text() == "before"
-            if status == 0:  # the room was enough in the end
-                assert written(place) == whole
+            error = capsys.readouterr().err
+            assert (root / "mine").read_text() == "before"
+            if status == 0:  # the space was sufficient
+                assert list_output(root) == expected
                 continue
-            failed += 1
-            assert status == 1 and ("the disk is full" in said or "has room for" in said) and "Traceback" not in said, (
-                fraction,
-                said,
-            )
-            assert not [path for path in place.rglob("*.partial") if "predict" not in verb], fraction
-            subprocess.run(["mount", "-o", f"remount,size={AMPLE}k", str(place)], check=True)
-            assert main([*argv, *again.split()]) == 0, (fraction, capsys.readouterr().err)
-            assert written(place) >= whole, fraction
-        shutil.rmtree(place)
-    assert failed, "it never ran out of room"
+            failures += 1
+            assert status == 1 and "Traceback" not in error, (fraction, error)
+            assert any(shows(error, message) for message in DISK_FULL_MESSAGES), (fraction, error)
+            assert not [path for path in root.rglob("*.partial") if "predict" not in command], fraction
+            subprocess.run(["mount", "-o", f"remount,size={AMPLE}k", str(root)], check=True)
+            assert main([*argv, *repeat_flags.split()]) == 0, (fraction, capsys.readouterr().err)
+            assert list_output(root) >= expected, fraction
+        shutil.rmtree(root)
+    assert failures, "the disk was never full"
 
 
-def written(folder: Path) -> set[str]:
-    """What files there are, but for those whose names are of one run."""
-    odd = ("checkpoint-", "cache/", ".lock", "runs/")
+def list_output(folder: Path) -> set[str]:
+    """Names of the files, except those that depend on the run."""
+    ignored = ("checkpoint-", "cache/", ".lock", "runs/")
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != "mine"}
-    return {name for name in names if not any(part in name for part in odd)}
+    return {name for name in names if not any(part in name for part in ignored)}

@@ -1,4 +1,4 @@
-"""`python -m build` gives a wheel that works in a clean environment, outside the checkout."""
+"""`python -m build` makes a wheel that works in a clean environment, outside the checkout."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.launch
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """Built from a copy of what git would hand over, so that nothing is written into the checkout."""
+    """Built from a copy of the files that git tracks, so that nothing is written into the checkout."""
     copy = tmp_path_factory.mktemp("source")
     files = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -35,10 +35,10 @@ def wheel(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def venv(wheel, tmp_path_factory) -> Path:
-    """A new environment with the wheel alone; the dependencies are lent by path, so that none is downloaded again.
+    """A new environment that contains only the wheel and takes the dependencies from the current environment by path.
 
-    A path that a `.pth` file adds is not searched for `.pth` files of its own, so this project's editable install does
-    not come along.
+    Python does not read `.pth` files in a path that a `.pth` file adds, so the editable install of this project is not
+    visible.
     """
     folder = tmp_path_factory.mktemp("venv")
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
@@ -50,16 +50,16 @@ def venv(wheel, tmp_path_factory) -> Path:
         text=True,
         check=True,
     )
-    (Path(paths.stdout.strip()) / "lent.pth").write_text(sysconfig.get_path("purelib"))
+    (Path(paths.stdout.strip()) / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     return folder
 
 
-def test_the_wheel_holds_code_and_recipes_and_nothing_else(wheel):
+def test_the_wheel_contains_only_code_and_data_files(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     for expected in (
         "hf_mae/cli/main.py",
         "hf_mae/data/folders.py",
-        "hf_mae/conversion/names.py",
+        "hf_mae/conversion/key_mapping.py",
         "hf_mae/recipes/quickstart.yaml",
         "hf_mae/published/results.csv",
         "hf_mae/accelerate_configs/fsdp2.yaml",
@@ -78,8 +78,8 @@ def test_the_installed_command_works_outside_the_checkout(venv, tiny_pth, tmp_pa
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    where = run("python", "-c", "import hf_mae.conversion.key_mapping as names; print(names.__file__)")
-    assert where.startswith(str(venv))
+    path = run("python", "-c", "import hf_mae.conversion.key_mapping as module; print(module.__file__)")
+    assert path.startswith(str(venv))
     assert "quickstart" in run("hf-mae", "recipes")
     assert "ssl_endoscopy_vit_large" in run("hf-mae", "checkpoints")
     config = run("hf-mae", "configs", "zero3").strip()

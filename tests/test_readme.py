@@ -1,4 +1,4 @@
-"""Every command of the README and of docs/ runs, as it stands there."""
+"""Every command in README.md and docs/ runs as printed."""
 
 import os
 import re
@@ -15,15 +15,21 @@ from support.paths import ROOT, SHARED, load_script
 from support.stub_figures import use_stub_figures
 
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
-# Run elsewhere: by CI itself, by tests of their own, by whoever installs, and, as benchmarks, by hand.
-ELSEWHERE = (
+# Commands that other tests run, or that are for the installation or for long measurements.
+NOT_RUN_HERE = (
     *("scripts/test.sh", "scripts/quickstart.sh", "scripts/build_docs.sh", "scripts/benchmark_", "scripts/study_"),
     *("pip install", "hf-mae demo"),
 )
-# Half an hour each: two updates of them are run.
+# Commands that take half an hour; the test runs two updates.
 LONG = ("--recipe polyp_crops",)
-# 100 epochs of the few images here: two of them are run.
-CHOOSES_EPOCHS = "hf-mae finetune checkpoint.pth images --auto"
+# Commands with many epochs, and the flags that shorten them.
+ONE_EPOCH, SMALL = "--num_train_epochs 1 --warmup_epochs 0", "--per_device_train_batch_size 4"
+SHORTENED = {
+    "hf-mae finetune checkpoint.pth images --auto": "--num_train_epochs 2",
+    "hf-mae finetune checkpoint.pth images --transforms": f"{ONE_EPOCH} --image_size 32 --bf16 false {SMALL}",
+    "hf-mae finetune checkpoint.pth images --recipe retfound": f"{ONE_EPOCH} --image_size 32 --bf16 false {SMALL}",
+    "hf-mae pretrain --model_name_or_path checkpoint.pth --data_dir frames --transforms": ONE_EPOCH,
+}
 
 
 def environment() -> dict:
@@ -31,24 +37,23 @@ def environment() -> dict:
     return os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
 
 
-def commands(page: str) -> list[tuple[str, str]]:
-    found = []
+def read_commands(page: str) -> list[tuple[str, str]]:
+    result = []
     for language, block in re.findall(r"```(bash|python)\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL):
         if language == "python":
-            found.append((language, block))
+            result.append((language, block))
             continue
         for command in re.sub(r"\\\n\s*", "", block).splitlines():
             command = command.split(" #")[0].strip()
-            if command.startswith(CHOOSES_EPOCHS):
-                command += " --num_train_epochs 2"
-            if command and not any(word in command for word in ELSEWHERE):
-                found.append((language, command))
-    return found
+            command += next((f" {flags}" for start, flags in SHORTENED.items() if command.startswith(start)), "")
+            if command and not any(word in command for word in NOT_RUN_HERE):
+                result.append((language, command))
+    return result
 
 
 @pytest.fixture(scope="module")
-def place(tiny_pth, toy, tmp_path_factory):
-    """A folder with what the README says you have: checkpoint.pth, images/, image.jpg, and the project's files."""
+def project(tiny_pth, toy, tmp_path_factory):
+    """A folder with the files that the README assumes (checkpoint.pth, images/, image.jpg) and the scripts."""
     folder = tmp_path_factory.mktemp("readme") / "project"
     shutil.copytree(toy / "labelled", folder / "images")
     shutil.copy(tiny_pth, folder / "checkpoint.pth")
@@ -69,22 +74,21 @@ def place(tiny_pth, toy, tmp_path_factory):
 @pytest.mark.launch
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
-def test_every_command_runs_in_the_order_of_the_page(place, page, tmp_path):
-    """In a folder of its own for each page, but with the run that the README makes, and with figures that are drawn for
-    the README alone."""
-    made, hub = place
+def test_every_command_runs_in_the_order_of_the_page(project, page, tmp_path):
+    """Each page has its own folder, with the run that the README creates. Figures are drawn for the README only."""
+    template, hub = project
     folder = tmp_path / "project"
-    shutil.copytree(made, folder, symlinks=True)
+    shutil.copytree(template, folder, symlinks=True)
     if SHARED.is_dir():
         (tmp_path / "shared").symlink_to(SHARED)
     if "runs/first" in (ROOT / page).read_text() and page not in ("README.md", "docs/quickstart.md"):
-        first = next(command for _, command in commands("README.md") if "--output_dir runs/first" in command)
+        first = next(command for _, command in read_commands("README.md") if "--output_dir runs/first" in command)
         subprocess.run(["bash", "-c", first], cwd=folder, check=True, capture_output=True, env=environment())
     use_stub_figures(page != "README.md")
-    for language, command in commands(page):
+    for language, command in read_commands(page):
         if any(word in command for word in LONG):
             if not SHARED.is_dir():
-                continue  # the real images are beside the checkout only where the project is developed
+                continue  # the real images are not part of the repository
             command += (
                 " --max_steps 2 --eval_strategy no --load_best_model_at_end false --torch_compile false --bf16 false"
             )
@@ -97,7 +101,7 @@ def test_every_command_runs_in_the_order_of_the_page(place, page, tmp_path):
 
 
 def run(language: str, command: str, folder: Path, env: dict | None) -> subprocess.CompletedProcess:
-    """As a user would; an `hf-mae` in a fork of a process that has it imported."""
+    """Runs a command like a user; `hf-mae` runs in a fork of a process that has imported it."""
     words = shlex.split(command) if language == "bash" else []
     if words[:1] == ["hf-mae"]:
         return run_cli(*words[1:], cwd=folder, env=env)
@@ -110,31 +114,25 @@ def run(language: str, command: str, folder: Path, env: dict | None) -> subproce
 
 @pytest.mark.launch
 @pytest.mark.slow
-def test_the_notebook_runs_and_shows_its_results(place, tmp_path):
-    """Each cell in a kernel, as a user's; results are tables, and figures stand between them."""
+def test_the_notebook_runs_and_displays_its_results(project, tmp_path):
+    """All cells run in a kernel; results are displayed as tables and figures."""
     import nbformat
     from nbclient import NotebookClient
 
     folder = tmp_path / "project"
-    shutil.copytree(place[0], folder, symlinks=True)
+    shutil.copytree(project[0], folder, symlinks=True)
     notebook = nbformat.read(ROOT / "docs" / "first_model.ipynb", as_version=4)
-    assert not any(cell.get("outputs") for cell in notebook.cells), "it is kept without what it printed"
+    assert not any(cell.get("outputs") for cell in notebook.cells), "remove the outputs"
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
-    shown = [output.data for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
-    assert sum("image/png" in data for data in shown) == 4
-    pages = [data["text/html"] for data in shown if "text/html" in data]
-    for words in ("class", "judge", "<th>macro F1</th>", "95 % interval"):
-        assert any(words in page for page in pages), f"no result shows {words}"
+    outputs = [output.data for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
+    assert sum("image/png" in data for data in outputs) == 4
+    pages = [data["text/html"] for data in outputs if "text/html" in data]
+    for words in ("class", "on the validation split", "<th>macro F1</th>", "95 % interval"):
+        assert any(words in page for page in pages), f"no output contains {words}"
 
 
-def test_the_page_of_flags_is_that_of_the_parsers():
-    """`python scripts/write_flag_reference.py` writes it anew."""
+def test_the_flag_reference_is_up_to_date():
+    """Run `python scripts/write_flag_reference.py` after a change of a flag."""
     page = load_script("write_flag_reference").render_page()
     assert page == (ROOT / "docs" / "reference.md").read_text()
     assert "`--layer_decay`" in page and "`--mask_ratio`" in page and "`--tta`" in page
-
-
-def test_links_between_the_pages_lead_somewhere():
-    for page in PAGES:
-        for link in re.findall(r"\]\((?!http|api/)([^)#]+)", (ROOT / page).read_text()):  # api/ is built
-            assert (ROOT / page).parent.joinpath(link).exists(), f"{page}: {link}"

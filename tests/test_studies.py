@@ -1,4 +1,4 @@
-"""The studies behind docs/measured.md, on the few images here."""
+"""The studies of docs/measured.md, on a few images."""
 
 import csv
 import re
@@ -11,7 +11,7 @@ from support.paths import ROOT, load_script
 
 @pytest.fixture
 def two_classes(toy, tmp_path):
-    """Twenty images of each of two classes to train on, nine to judge by."""
+    """Two classes with twenty training images and nine validation images each."""
     for split in ("train", "validation"):
         for folder in sorted((toy / "labelled" / split).iterdir())[:2]:
             shutil.copytree(folder, tmp_path / "data" / split / folder.name)
@@ -27,7 +27,7 @@ def run(name, monkeypatch, *argv):
 
 
 @pytest.mark.run
-def test_a_study_of_a_long_tail(two_classes, tiny_pth, monkeypatch, capsys):
+def test_the_study_of_class_imbalance(two_classes, tiny_pth, monkeypatch, capsys):
     out = two_classes / "out"
     argv = ["--model", tiny_pth, "--data", two_classes / "data", "--out", out, "--recipe", two_classes / "tiny.yaml"]
     argv += ["--ratio", 5, "--seeds", 0, 1, "--settings", "recipe", "class-balanced sampling"]
@@ -52,18 +52,18 @@ def test_a_study_of_a_long_tail(two_classes, tiny_pth, monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["recipe (2)", "class-balanced sampling (2)"]
     assert all(re.fullmatch(r"[\d.]+ %, [\d.]+", cell.strip()) for line in lines[2:] for cell in line.split("|")[2:5])
-    kept = (out / "recipe-0" / "all_results.json").stat().st_mtime_ns
-    run("study_long_tail", monkeypatch, *argv)  # nothing is made again
-    assert (out / "recipe-0" / "all_results.json").stat().st_mtime_ns == kept
+    written = (out / "recipe-0" / "all_results.json").stat().st_mtime_ns
+    run("study_long_tail", monkeypatch, *argv)  # runs are not repeated
+    assert (out / "recipe-0" / "all_results.json").stat().st_mtime_ns == written
 
 
 @pytest.mark.run
-def test_a_study_of_the_audit_of_labels(two_classes, tiny_pth, monkeypatch, capsys):
+def test_the_study_of_label_errors(two_classes, tiny_pth, monkeypatch, capsys):
     out = two_classes / "out"
     argv = ["--model", tiny_pth, "--data", two_classes / "data", "--out", out, "--recipe", two_classes / "tiny.yaml"]
-    run("study_label_audit", monkeypatch, *argv, "--folds", 2, "--share", 0.1)
+    run("study_label_audit", monkeypatch, *argv, "--folds", 2, "--fraction", 0.1)
     images = sorted((two_classes / "data").glob("*/*/*"))
     with (out / "manifest.csv").open(newline="") as file:
         wrong = [row for row in csv.DictReader(file) if row["label"] != row["file_name"].split("/")[1]]
     assert len(wrong) == round(0.1 * len(images))
-    assert f"{len(wrong)} of {len(images)} labels were made wrong" in capsys.readouterr().out
+    assert f"{len(wrong)} of {len(images)} labels were flipped" in capsys.readouterr().out

@@ -1,1 +1,1 @@
-"""The command line: `main.py`, `flags.py` (the one parser), and a module a verb. Nobody imports it but `__main__`."""
+"""The command line: `main` runs a command, `parser` parses its flags, `output` prints its result."""

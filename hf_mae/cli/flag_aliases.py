@@ -1,6 +1,6 @@
-"""What other tools call the flags of this one: the reference (facebookresearch/mae), timm, and older Trainers."""
+"""Names that other tools use for the flags: the original MAE code (facebookresearch/mae), timm, and older Trainers."""
 
-# Name elsewhere -> names here, of which those count that the verb has.
+# Name in another tool -> names here; those that the command has are suggested.
 FLAG_ALIASES: dict[str, tuple[str, ...]] = {
     "aa": ("auto_augment",),
     "accum_iter": ("gradient_accumulation_steps", "effective_batch_size"),
@@ -12,8 +12,8 @@ FLAG_ALIASES: dict[str, tuple[str, ...]] = {
     "batch_size": ("per_device_train_batch_size",),
     "blr": ("base_learning_rate",),
     "bs": ("per_device_train_batch_size", "batch_size"),
-    "checkpoint": ("model_name_or_path", "source"),
-    "ckpt": ("model_name_or_path", "source"),
+    "checkpoint": ("model_name_or_path",),
+    "ckpt": ("model_name_or_path",),
     "class_weight": ("class_weights",),
     "clip_grad": ("max_grad_norm",),
     "clip_grad_norm": ("max_grad_norm",),
@@ -26,6 +26,7 @@ FLAG_ALIASES: dict[str, tuple[str, ...]] = {
     "device": ("use_cpu",),
     "drop_path_rate": ("drop_path",),
     "early_stopping": ("early_stopping_patience",),
+    "ema": ("ema_decay",),
     "epochs": ("num_train_epochs",),
     "eval_batch_size": ("per_device_eval_batch_size", "batch_size"),
     "evaluation_strategy": ("eval_strategy",),
@@ -61,6 +62,7 @@ FLAG_ALIASES: dict[str, tuple[str, ...]] = {
     "min_lr": ("min_learning_rate",),
     "mixed_precision": ("bf16", "fp16"),
     "model": ("model_name_or_path",),
+    "model_ema_decay": ("ema_decay",),
     "model_path": ("model_name_or_path",),
     "name": ("run_name", "repo_id"),
     "nb_epochs": ("num_train_epochs",),
@@ -68,7 +70,7 @@ FLAG_ALIASES: dict[str, tuple[str, ...]] = {
     "num_epochs": ("num_train_epochs",),
     "num_gpus": ("use_cpu",),
     "num_heads": ("num_attention_heads",),
-    "num_workers": ("dataloader_num_workers",),
+    "num_workers": ("dataloader_num_workers", "preprocessing_num_workers"),
     "opt": ("optim",),
     "optimizer": ("optim",),
     "out": ("output_dir", "output"),
@@ -105,6 +107,6 @@ FLAG_ALIASES: dict[str, tuple[str, ...]] = {
     "warmup_ratio": ("warmup_epochs", "warmup_steps"),
     "wd": ("weight_decay",),
     "weighted_sampler": ("sampling",),
-    "weights": ("model_name_or_path", "model", "class_weights"),
-    "workers": ("dataloader_num_workers", "num_workers"),
+    "weights": ("model_name_or_path", "class_weights"),
+    "workers": ("dataloader_num_workers", "preprocessing_num_workers"),
 }

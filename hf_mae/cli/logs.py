@@ -1,4 +1,4 @@
-"""What a verb does when its packages are there: log lines on the terminal, and garbage collection."""
+"""Log lines on the terminal."""
 
 import gc
 import logging
@@ -9,19 +9,19 @@ from ..errors import escape_control_characters
 
 
 class _EscapingFormatter(logging.Formatter):
-    """Lines whose names and values cannot command the terminal."""
+    """Escapes control characters in log lines."""
 
     def format(self, record: logging.LogRecord) -> str:
         return escape_control_characters(super().format(record))
 
 
 def configure_logging(quiet: bool = False) -> None:
-    """Our own log lines on the main process's stderr; of transformers only errors, and no bars for reading a file.
+    """Sends the log of this package to stderr, on the main process only; transformers logs errors only.
+
+    Call it after the imports of a command: it turns garbage collection on again and excludes imported objects from it.
 
     Args:
-        quiet: errors alone, and no bars.
-
-    From here on garbage is collected, of what is not imported.
+        quiet: log errors only, without progress bars.
     """
     gc.freeze()
     gc.enable()
@@ -32,7 +32,7 @@ def configure_logging(quiet: bool = False) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_EscapingFormatter("%(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
-    main_process = os.environ.get("RANK", "0") == "0"  # as a launcher says
-    logging.getLogger("hf_mae").setLevel(logging.INFO if main_process and not quiet else logging.ERROR)
+    is_main_process = os.environ.get("RANK", "0") == "0"  # set by the launcher
+    logging.getLogger("hf_mae").setLevel(logging.INFO if is_main_process and not quiet else logging.ERROR)
     if quiet:
         os.environ["TQDM_DISABLE"] = "1"

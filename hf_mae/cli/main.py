@@ -1,6 +1,6 @@
-"""`hf-mae VERB`: finds the verb, and turns what goes wrong into one sentence and an exit status.
+"""Entry point: parses a command line, calls the workflow, prints its result.
 
-0: done; 1: a run that failed; 2: a wrong command line; 75: stopped by a signal, to be resumed; 130: interrupted.
+Exit status: 0: success; 1: failed run; 2: invalid command line; 75: stopped by a signal, can be resumed; 130: Ctrl-C.
 """
 
 import gc
@@ -12,18 +12,23 @@ from typing import Any, TextIO
 from .. import __version__
 from ..errors import UsageError, escape_control_characters, raise_on_stop_signal
 from ..files.atomic import is_disk_full_error
-from ..settings.commands import COMMANDS, find_command
+from ..settings.commands import COMMANDS_BY_TASK, find_command
+from .messages import CliMessage
+from .parser import ParsedArgs, Parser
+
+WORKFLOW_FUNCTIONS = {"demo": "open_demo"}  # command -> function, if their names differ
 
 
 def usage() -> str:
-    """What `hf-mae --help` prints."""
-    lines = ["usage: hf-mae VERB ... (hf-mae VERB --help tells its flags)", "", "verbs:"]
-    lines += [f"  {verb.name:11} {verb.summary}" for verb in COMMANDS.values()]
-    return "\n".join(lines)
+    """Returns the text of `hf-mae --help`: commands by task."""
+    lines = ["usage: hf-mae COMMAND [ARGUMENTS] [flags]"]
+    for task, commands in COMMANDS_BY_TASK.items():
+        lines += ["", f"{task}:", *(f"  {command.name:13} {command.summary}" for command in commands)]
+    return "\n".join([*lines, "", "Run 'hf-mae COMMAND --help' for the flags of a command."])
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command line, and returns its exit status; never raises what a user can do something about."""
+    """Runs a command line and returns the exit status. Prints errors that the user can fix instead of raising them."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
@@ -31,52 +36,75 @@ def main(argv: list[str] | None = None) -> int:
     if argv[0] == "--version":
         print(f"hf_mae {__version__}")
         return 0
-    verb = argv.pop(0)
+    command = argv.pop(0)
     try:
-        find_command(verb)
+        find_command(command)
     except UsageError as error:
-        print(escape_control_characters(f"hf-mae: {error}"), file=sys.stderr)
+        _print_error("hf-mae", str(error))
         return error.status
     try:
-        return run_command(verb, argv)
-    except KeyboardInterrupt as left:
-        print(escape_control_characters(f"hf-mae {verb}: {str(left) or 'interrupted'}"), file=sys.stderr)
-        return getattr(left, "status", 130)
-    except BrokenPipeError:  # the reader of our output went away
+        return run_command(command, argv)
+    except KeyboardInterrupt as interrupt:
+        _print_error(f"hf-mae {command}", str(interrupt) or "interrupted")
+        return getattr(interrupt, "status", 130)
+    except BrokenPipeError:  # the reader of stdout has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 
 def run_command(command: str, argv: list[str]) -> int:
-    """Runs a verb; a user's mistake becomes one sentence on stderr and an exit status (HF_MAE_DEBUG=1: raises it)."""
+    """Runs a command and returns the exit status. HF_MAE_DEBUG=1 raises errors instead of printing their message."""
     try:
         with raise_on_stop_signal(""):
-            return import_module(f".{command.replace('-', '_')}", __package__).main(argv)
-    except SystemExit as left:  # --help
-        return int(left.code or 0)
+            return _execute(command, Parser(command).parse(argv))
+    except SystemExit as exit_request:  # --help
+        return int(exit_request.code or 0)
     except UsageError as error:
         _reraise_when_debugging(error)
-        print(escape_control_characters(f"hf-mae {command}: {error}"), file=sys.stderr)
+        _print_error(f"hf-mae {command}", str(error))
         return error.status
-    except Exception as error:  # a folder that cannot be written, a full disk
-        sentence = _describe_system_error(error)
-        if sentence is None:
+    except Exception as error:  # e.g. a folder that is not writable, or a full disk
+        description = _describe_system_error(error)
+        if description is None:
             raise
         _reraise_when_debugging(error)
-        print(escape_control_characters(f"hf-mae {command}: {sentence}"), file=sys.stderr)
+        _print_error(f"hf-mae {command}", description)
         return 1
 
 
+def _execute(command: str, args: ParsedArgs) -> int:
+    """Calls the workflow of a command and prints the result."""
+    from .information import INFORMATION_COMMANDS
+    from .output import PRINTERS
+
+    if command in INFORMATION_COMMANDS:
+        INFORMATION_COMMANDS[command](args)
+        return 0
+    name = command.replace("-", "_")
+    workflow = getattr(import_module(f"..workflows.{name}", __package__), WORKFLOW_FUNCTIONS.get(name, name))
+    from .logs import configure_logging
+
+    configure_logging(args.quiet)
+    arguments = args.flags
+    if find_command(command).reads_recipes:
+        arguments = arguments | {"recipe": args.recipe}
+    if command == "predict":
+        arguments = arguments | {"stream": sys.stdout}
+    result = workflow(**arguments)
+    return (PRINTERS[command](result, args) if result is not None else None) or 0
+
+
+def _print_error(program: str, message: str) -> None:
+    print(escape_control_characters(f"{program}: {message}"), file=sys.stderr)
+
+
 def _describe_system_error(error: Exception) -> str | None:
-    """What a user is told of an error of the system; None: it is a fault of this package."""
-    where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+    """Returns the message for an error of the operating system; None for an error of this package."""
+    location = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
     if is_disk_full_error(error):
-        return (
-            f"{where}the disk is full. What stood there before still stands: make room, and give the same command "
-            "again (a training with --resume_from_checkpoint last, `predict` with --resume)."
-        )
+        return CliMessage.DISK_FULL.render(location=location)
     if isinstance(error, OSError) and error.strerror and not isinstance(error, BrokenPipeError):
-        return f"{where}{error.strerror}."
+        return f"{location}{error.strerror}."
     return None
 
 
@@ -86,16 +114,13 @@ def _reraise_when_debugging(error: Exception) -> None:
 
 
 class EscapingStream:
-    """A terminal to which names and values of any kind are printed: it is never told to do anything by them.
-
-    What goes into a file or another program is left as it is.
-    """
+    """A stream that escapes control characters, for terminals. Pipes and files get the text unchanged."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """As of the stream; codes are shown, not obeyed."""
+        """Writes the escaped text."""
         return self._stream.write(escape_control_characters(text.replace("\r\n", "\n")))
 
     def __getattr__(self, name: str) -> Any:
@@ -103,14 +128,14 @@ class EscapingStream:
 
 
 def console_main(argv: list[str] | None = None) -> None:
-    """The program: runs a command line, and ends the process (together with the others of a distributed run).
+    """Runs a command line and ends the process, together with the other processes of a distributed run.
 
-    Packages make half a million objects that stay. To look through them again and again while they are imported, and
-    once more at the end, takes a third of a short command's time: it is left out (`cli.logs` turns it on between).
+    Garbage collection is off during imports and at the end: imports create half a million permanent objects, and
+    scanning them repeatedly takes a third of the time of a short command. `cli.logs` turns it on in between.
     """
     gc.disable()
     if sys.stdout.isatty():
-        sys.stdout = EscapingStream(sys.stdout)  # whatever it lacks is the stream's
+        sys.stdout = EscapingStream(sys.stdout)
     status = main(argv)
     if "torch" in sys.modules:
         from ..compat.torch import exit_all_ranks

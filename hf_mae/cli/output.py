@@ -1,63 +1,296 @@
-"""Lines that several verbs print."""
+"""Prints the results of commands; one function per command, in `PRINTERS`.
+
+Each takes the result of the workflow and the parsed arguments, and returns the exit status (None: 0).
+"""
 
 import json
-import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..errors import escape_control_characters, pluralize
+from .parser import ParsedArgs
 
-def print_benchmark_report(benchmark: str | None, folder: str) -> None:
-    """The report beside the published rows, which a run on a benchmark leaves in its folder."""
+
+def print_json(values: Any) -> None:
+    """Prints one JSON document."""
+    print(json.dumps(values, indent=2, default=str))
+
+
+def _print_record_json(record: Any) -> None:
+    from ..runs.record_io import record_to_dict
+
+    print_json(record_to_dict(record))
+
+
+def _print_benchmark_report(benchmark: str | None, folder: str) -> None:
+    """Prints the comparison with published results, which a run on a benchmark writes to its folder."""
     report = Path(folder) / "report.md"
     if benchmark and report.is_file():
         print(f"\n{report.read_text(encoding='utf-8')}")
 
 
-def print_json(values: Any) -> None:
-    """A result for scripts: one JSON document."""
-    print(json.dumps(values, indent=2, default=str))
+def _print_image_errors(command: str, errors: list[str]) -> None:
+    for error in errors:
+        print(escape_control_characters(f"hf-mae {command}: {error}"), file=sys.stderr)
 
 
-def print_plan(plan: Any, as_json: bool) -> None:
-    """A plan, for people or for scripts."""
-    print_json(plan.to_dict()) if as_json else print("\n".join(plan.lines()))
-
-
-def terminal_width() -> int | None:
-    """Columns of the terminal; None: the output is none."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-
-
-def _is_saved_vit(folder: str) -> bool:
-    """Whether a saved model is one that `explain` looks into."""
-    from transformers import AutoConfig
-
+def print_finetune(result: Any, args: ParsedArgs) -> None:
+    """Prints the scores of a fine-tuning run and the next commands, or its plan (`--dry_run`)."""
     from ..models.introspection import is_vit
-
-    return is_vit(AutoConfig.from_pretrained(folder))
-
-
-def print_finetune_result(record: Any, as_json: bool) -> None:
-    """The record of a fine-tuning and what comes next, or its plan; nothing on processes other than the main one."""
     from ..reporting.console import format_scores_table
-    from ..runs.record_io import record_to_dict
     from ..training.training_plan import Plan
 
-    if record is None:
+    if isinstance(result, Plan):
+        print_plan(result, args)
         return
-    if isinstance(record, Plan):
-        print_plan(record, as_json)
+    if args.json:
+        _print_record_json(result)
         return
-    if as_json:
-        print_json(record_to_dict(record))
+    from transformers import AutoConfig
+
+    folder = result.settings["output_dir"]
+    if result.scores:
+        print(format_scores_table(result.scores))
+    _print_benchmark_report(result.data.benchmark, folder)
+    print(f"The model, its card, predictions and figures are in {folder}. Next:")
+    print(f"  hf-mae predict {folder} IMAGES")
+    print(f"  hf-mae report {folder}")
+    if is_vit(AutoConfig.from_pretrained(folder)):
+        print(f"  hf-mae explain {folder} IMAGES --output_dir OUTPUT_DIR")
+
+
+def print_plan(plan: Any, args: ParsedArgs) -> None:
+    """Prints the plan of a fine-tuning run."""
+    if args.json:
+        print_json(plan.to_dict())
+    else:
+        print("\n".join(plan.lines()))
+
+
+def print_pretrain(record: Any, args: ParsedArgs) -> None:
+    """Prints the folder of the pre-trained model and the next command."""
+    folder = record.settings["output_dir"]
+    print(f"The pre-trained model is in {folder}. Next: hf-mae finetune {folder} DATA")
+
+
+def print_crossval(record: Any, args: ParsedArgs) -> None:
+    """Prints the scores of all folds and seeds."""
+    from ..reporting.console import format_crossval_table
+
+    if args.json:
+        _print_record_json(record)
         return
     folder = record.settings["output_dir"]
-    if record.scores:
-        print(format_scores_table(record.scores, terminal_width()))
-    print_benchmark_report(record.data.benchmark, folder)
-    print(f"The model, its card, predictions and figures are in {folder}. Next:")
-    print(f"  hf-mae predict {folder} IMAGES    classify images")
-    print(f"  hf-mae report {folder}    scores with intervals, and the study in words")
-    if _is_saved_vit(folder):
-        print(f"  hf-mae explain {folder} IMAGES --output_dir explained    see where it looks")
+    print(format_crossval_table(record, folder))
+    _print_benchmark_report(record.data.benchmark, folder)
+
+
+def print_search(result: Any, args: ParsedArgs) -> None:
+    """Prints the five best trials, and the scores of the model trained with the best."""
+    from ..evaluation.metrics import TITLES
+    from ..runs.record_io import record_to_dict
+    from ..training.search import format_values
+
+    if args.json:
+        record = record_to_dict(result.record) if result.record else None
+        print_json({"metric": result.metric, "best": vars(result.best), "record": record})
+        return
+    title = TITLES.get(result.metric, result.metric)
+    print(f"{title} on the selection split, best of {pluralize(len(result.trials), 'trial')}:")
+    for trial in sorted(result.trials, key=lambda trial: trial.score, reverse=result.greater_is_better)[:5]:
+        pruned = " (pruned)" if trial.pruned else ""
+        print(f"  {100 * trial.score:6.2f}  trial {trial.number + 1}: {format_values(trial.values)}{pruned}")
+    if result.record is not None:
+        print_finetune(result.record, args)
+
+
+def print_ensemble(result: Any, args: ParsedArgs) -> None:
+    """Prints the members of the ensemble and the next command."""
+    for number, source in enumerate(result.sources, 1):
+        print(f"member {number}: {source}")
+    size = f"{pluralize(len(result.sources), 'model')}, {pluralize(len(result.classes), 'class')}"
+    print(f"Ensemble ({size}): {result.folder}")
+    print(f"Next: hf-mae evaluate {result.folder} DATA --split test --output_dir OUTPUT_DIR")
+
+
+def print_evaluate(record: Any, args: ParsedArgs) -> None:
+    """Prints the scores of a split, and the gain of temperature scaling."""
+    from ..evaluation.calibration import format_calibration_gain
+    from ..reporting.console import format_scores_table
+
+    if args.json:
+        _print_record_json(record)
+        return
+    print(format_scores_table(record.scores))
+    if record.calibration:
+        print(format_calibration_gain(record.calibration, next(iter(record.scores))))
+        if "fitted_on" in record.calibration:
+            folder = record.settings["output_dir"]
+            print("The temperature was fitted on these images, so these scores are optimistic.")
+            print(f"To use it in evaluate and predict, pass --temperature {folder}.")
+
+
+def print_report(result: Any, args: ParsedArgs) -> None:
+    """Prints the summary of the report and its files."""
+    if args.json:
+        print_json(result.comparison.to_dict())
+        return
+    print(result.summary(), end="")
+    print(f"\nWritten to {result.folder}: {', '.join(result.files)}")
+
+
+def print_probe(record: Any, args: ParsedArgs) -> None:
+    """Prints the scores of the probes."""
+    from ..reporting.console import format_probe_table
+
+    if args.json:
+        _print_record_json(record)
+    else:
+        print(format_probe_table(record))
+
+
+def print_predict(result: Any, args: ParsedArgs) -> int:
+    """Prints the number of predictions, and the images that cannot be read."""
+    if result.output:
+        existing = f" ({result.num_existing} from an earlier run)" if result.num_existing else ""
+        num_predicted, total = result.total - len(result.errors), pluralize(result.total, "image")
+        print(f"Predicted {num_predicted} of {total}: {result.written_path}{existing}", file=sys.stderr)
+        if result.is_merged:
+            print(f"Merged {pluralize(result.num_shards, 'shard')}: {result.output}", file=sys.stderr)
+    _print_image_errors("predict", result.errors)
+    # A launcher ends all processes if one fails, so errors of a shard are in the table only.
+    return 1 if result.errors and result.num_shards == 1 else 0
+
+
+def print_explain(result: Any, args: ParsedArgs) -> int:
+    """Prints the files of the explanations, and the images that cannot be read."""
+    if args.flags.get("images"):
+        sheets = f"overlays and {pluralize(result.sheets, 'contact sheet')} (images_*.png) in {result.folder}"
+        print(f"Explained {pluralize(result.num_explained, 'image')}: {sheets}")
+    if result.mistakes:
+        mistakes = f"{pluralize(result.mistakes, 'mistake')} of {pluralize(result.classes, 'class')}"
+        print(f"Most confident mistakes ({mistakes}): {result.mistakes_sheet}")
+    elif result.mistakes is not None:
+        print(f"All {pluralize(result.images, 'image')} are classified correctly.")
+    _print_image_errors("explain", result.errors)
+    return 1 if result.errors else 0
+
+
+def print_demo(page: Any, args: ParsedArgs) -> None:
+    """Prints the address of the demo; serves it until Ctrl-C."""
+    print(f"The demo runs at {page.local_url} (press Ctrl-C to stop)", flush=True)
+    if args.flags.get("share"):
+        print(f"Public URL: {page.share_url}", flush=True)
+    page.block_thread()
+
+
+def print_reconstruct(result: Any, args: ParsedArgs) -> None:
+    """Prints the figure of the reconstructions."""
+    percent = f"{100 * result.mask_ratio:g} % of the patches masked"
+    print(f"Reconstructed {pluralize(result.images, 'image')}, {percent}: {result.output}")
+
+
+def print_convert(report: Any, args: ParsedArgs) -> None:
+    """Prints the conversion report."""
+    print(report.summary())
+    print(f"Written to {args.flags['output_dir']} (report: conversion.json)")
+
+
+def print_export(result: Any, args: ParsedArgs) -> None:
+    """Prints the exported file, and how timm evaluates it."""
+    sizes = result.architecture
+    print(f"Written to {args.flags['output']}: width {sizes.hidden_size}, {sizes.num_hidden_layers} blocks")
+    if result.timm_validate_args:
+        print(f"To evaluate it with timm: validate.py --data-dir DATA {result.timm_validate_args}")
+    if result.note:
+        print(result.note)
+
+
+def print_export_onnx(result: Any, args: ParsedArgs) -> None:
+    """Prints the comparison with PyTorch, and the exported files."""
+    from ..sharing.onnx import format_onnx_report
+
+    print(format_onnx_report(result.check_results, result.sizes_mb))
+    print(f"Written to {result.folder}: the ONNX model, its labels, and example.py (inference without torch)")
+
+
+def print_push(url: str, args: ParsedArgs) -> None:
+    """Prints the URL of the repository."""
+    print(f"Pushed {args.flags.get('model_name_or_path') or args.flags['data_dir']} to {url}")
+
+
+def print_prepare(result: Any, args: ParsedArgs) -> None:
+    """Prints the class counts of the splits, and the mean and standard deviation of the pixels."""
+    from ..reporting.console import format_class_table
+
+    print(format_class_table(result.splits))
+    mean, std = (" ".join(f"{value:.4f}" for value in values) for values in (result.mean, result.std))
+    print(f"mean {mean}, std {std}")
+
+
+def print_audit(result: Any, args: ParsedArgs) -> None:
+    """Prints the near-duplicate pairs, or the label errors."""
+    from ..reporting.console import format_label_findings
+    from ..reporting.label_issues import LabelFindings
+    from ..runs.record import FIGURES_DIR
+
+    if isinstance(result, LabelFindings):
+        print(format_label_findings(result))
+        return
+    pairs, images = pluralize(result.num_pairs, "near-duplicate pair"), pluralize(result.num_images, "image")
+    print(f"Found {pairs} ({pluralize(result.num_images_in_pairs, 'image')}) in {images}.")
+    for relation, count in result.pairs_by_kind.items():
+        print(f"  {count:6d}  {relation}")
+    if result.num_pairs_shown < result.num_pairs:
+        print(f"The contact sheets show the first {result.num_pairs_shown} pairs (--max_sheets).")
+    if any("conflicting" in relation for relation in result.pairs_by_kind):
+        path = result.folder / "conflicting_labels.csv"
+        print(f"To exclude both images of each conflicting pair, pass --exclude_pairs {path}.")
+    if any("across" in relation for relation in result.pairs_by_kind):
+        print(f"Pairs across splits inflate the scores: see {result.folder / 'across_splits.csv'}.")
+    print(f"Review contact_sheet_*.png in {result.folder / FIGURES_DIR} before you use the list.")
+
+
+def print_shard(result: Any, args: ParsedArgs) -> None:
+    """Prints the number and size of the shards."""
+    counts = ", ".join(f"{split} {count:,}" for split, count in result.images_by_split.items())
+    shards = pluralize(result.num_shards, "complete shard" if args.flags.get("check") else "shard")
+    from ..data.cache_eviction import format_bytes
+
+    print(f"{result.folder}: {shards}, {counts} images, {format_bytes(result.size)}")
+
+
+def print_cache(result: Any, args: ParsedArgs) -> None:
+    """Prints the entries of the cache, damaged entries, or the removed entries."""
+    from ..reporting.console import format_cache_result
+
+    print(format_cache_result(args.flags.get("action", "list"), result))
+
+
+PRINTERS: dict[str, Callable[[Any, ParsedArgs], int | None]] = {
+    "audit": print_audit,
+    "cache": print_cache,
+    "convert": print_convert,
+    "crossval": print_crossval,
+    "demo": print_demo,
+    "distill": print_finetune,
+    "ensemble": print_ensemble,
+    "evaluate": print_evaluate,
+    "explain": print_explain,
+    "export": print_export,
+    "export-onnx": print_export_onnx,
+    "finetune": print_finetune,
+    "plan": print_plan,
+    "predict": print_predict,
+    "prepare": print_prepare,
+    "pretrain": print_pretrain,
+    "probe": print_probe,
+    "push": print_push,
+    "push-dataset": print_push,
+    "reconstruct": print_reconstruct,
+    "report": print_report,
+    "search": print_search,
+    "shard": print_shard,
+}

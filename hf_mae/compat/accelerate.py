@@ -1,4 +1,4 @@
-"""accelerate: FSDP on CPUs, unwrapping without DeepSpeed, and the optimizer beneath its wrappers.
+"""accelerate: FSDP on CPUs, unwrapping without importing DeepSpeed, and the wrapped optimizer.
 
 Verified with accelerate 1.10 to 1.15.
 """
@@ -14,21 +14,21 @@ from accelerate import Accelerator, DistributedType, PartialState
 from accelerate.data_loader import SeedableRandomSampler
 from accelerate.optimizer import AcceleratedOptimizer
 
-CHUNK_SIZE = 65_536  # numbers of images that are a list at a time
+CHUNK_SIZE = 65_536  # indices per list
 
 
 @contextmanager
 def enable_fsdp_on_cpu() -> Iterator[None]:
-    """Within the block, an `Accelerator` that is made uses FSDP on CPUs too, where the launcher asked for it.
+    """Within the block, a new `Accelerator` also uses FSDP on CPUs if the launcher requests it.
 
-    accelerate takes DDP there instead, without a word: it looks for FSDP only among several devices of an accelerator.
-    So while it looks, the processes pass for such; afterwards the type is FSDP, which accelerate itself writes.
+    accelerate enables FSDP only for several GPUs, and silently uses DDP on CPUs. Therefore, the distributed type is
+    MULTI_GPU within the block, until accelerate sets it to FSDP.
     """
     state = PartialState()
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
         yield
         return
-    # FSDP2 also wraps the patch embeddings, whose output is a view; nothing here changes it in place.
+    # FSDP2 also wraps the patch embeddings, whose output is a view; it is not changed in place.
     warnings.filterwarnings("ignore", r"FSDP2-wrapped module .* returned a view tensor")
     before = state.distributed_type
     if before == DistributedType.MULTI_CPU:
@@ -41,9 +41,9 @@ def enable_fsdp_on_cpu() -> Iterator[None]:
 
 
 def unwrap_without_deepspeed_import(accelerator: Accelerator) -> None:
-    """Lets one accelerator unwrap models without importing DeepSpeed, which takes seconds and prints.
+    """Makes one accelerator unwrap models without importing DeepSpeed, which takes seconds and prints messages.
 
-    accelerate imports it at every `unwrap_model` where it is installed, to see whether the model is an engine of it.
+    If DeepSpeed is installed, accelerate imports it in every `unwrap_model` to check for a DeepSpeed engine.
     """
     unwrap = accelerator.unwrap_model
 
@@ -56,20 +56,19 @@ def unwrap_without_deepspeed_import(accelerator: Accelerator) -> None:
 
 @contextmanager
 def skip_deepspeed_import() -> Iterator[None]:
-    """Within the block, nobody imports DeepSpeed to unwrap a model; `save_pretrained` unwraps, too."""
+    """Prevents accelerate from importing DeepSpeed to unwrap a model; `save_pretrained` also unwraps."""
     from accelerate.utils import other
 
-    looks = other.is_deepspeed_available
+    original = other.is_deepspeed_available
     other.is_deepspeed_available = lambda: False
     try:
         yield
     finally:
-        other.is_deepspeed_available = looks
+        other.is_deepspeed_available = original
 
 
 class _LowMemorySampler(SeedableRandomSampler):
-    """accelerate's order of images, without a list of all of them: of 4.8 million, that takes 190 MB in every
-    process."""
+    """accelerate's seedable sampler without a list of all indices (190 MB per process for 4.8 million images)."""
 
     generator: torch.Generator | None
 
@@ -77,13 +76,13 @@ class _LowMemorySampler(SeedableRandomSampler):
         if self.generator is None:
             self.generator = torch.Generator()
         self.generator.manual_seed(self.epoch + self.initial_seed)
-        for part in torch.randperm(len(self.data_source), generator=self.generator).split(CHUNK_SIZE):
-            yield from part.tolist()
+        for chunk in torch.randperm(len(self.data_source), generator=self.generator).split(CHUNK_SIZE):
+            yield from chunk.tolist()
         self.set_epoch(self.epoch + 1)
 
 
 def use_low_memory_sampler(loader: Any) -> Any:
-    """Lets a prepared loader that shuffles draw the same order in little memory."""
+    """Reduces the memory of a prepared, shuffling data loader; the order of the samples stays the same."""
     batches: Any = loader.batch_sampler
     while batches is not None and not hasattr(batches, "sampler"):
         batches = getattr(batches, "batch_sampler", None)
@@ -95,7 +94,7 @@ def use_low_memory_sampler(loader: Any) -> Any:
 
 
 def unwrap_optimizer(optimizer: Any) -> Any:
-    """What accelerate's wrapper holds: torch's optimizer, or an engine's."""
+    """Returns the optimizer in accelerate's wrapper: that of torch, or that of an engine."""
     while isinstance(optimizer, AcceleratedOptimizer):
         optimizer = optimizer.optimizer
     return optimizer

@@ -1,5 +1,7 @@
-"""datasets: the fingerprint of a data set, the columns of a stream, its writer of Arrow files, and streams from S3.
-Verified with datasets 4.0 to 5.2."""
+"""datasets: dataset fingerprints, the columns of a stream, the Arrow writer, and streams from S3.
+
+Verified with datasets 4.0 to 5.2.
+"""
 
 from functools import cache
 from typing import Any
@@ -12,28 +14,30 @@ __all__ = ["ArrowWriter", "get_fingerprint", "get_stream_features", "has_no_indi
 
 
 def get_fingerprint(dataset: Dataset) -> str:
-    """Changes with the data set's content and with what was done to it."""
+    """Returns a key that changes with the content and the transforms of a dataset."""
     return dataset._fingerprint
 
 
 def has_no_indices_mapping(dataset: Dataset) -> bool:
-    """Whether its rows are those of its files, in their order: none was selected or shuffled."""
+    """Whether a dataset has all rows of its files in their order, without selection or shuffling."""
     return dataset._indices is None
 
 
 def get_stream_features(stream: IterableDataset) -> Features:
-    """The columns of a stream; of files that do not tell (parquet without a head of `datasets`), its first row does."""
+    """Returns the columns of a stream; reads the first row of files without metadata of `datasets`."""
     return stream.features or stream._resolve_features().features
 
 
 @cache
 def patch_s3fs_streaming() -> None:
-    """Streams of tar files from S3: datasets opens every store with `block_size=0`, which s3fs takes for a word to its
-    sessions, and these refuse it."""
+    """Makes streams of tar files from S3 work.
+
+    datasets opens every file system with `block_size=0`. s3fs passes the argument to its sessions, which reject it.
+    """
     try:
         from s3fs import S3FileSystem
     except ImportError:
-        return  # whoever opens a URL says so
+        return  # opening the URL reports the missing package
 
     class StreamedS3(S3FileSystem):
         def __init__(self, *args: Any, block_size: int | None = None, **kwargs: Any):

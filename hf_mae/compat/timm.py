@@ -1,8 +1,8 @@
-"""timm: RandAugment's posterize, verified with timm 1.0.20 to 1.0.31; and its networks, which need 1.0.31.
+"""timm: RandAugment's posterize (verified with timm 1.0.20 to 1.0.31), and the version that timm models need.
 
-transformers builds a network of timm without memory before it reads the weights. Of what is not saved (tables of
-relative positions, say) timm before 1.0.31 then leaves whatever the memory held: a Swin V2 that is read back gives
-other logits, or none, and nothing tells.
+transformers builds a timm model on the meta device before it reads the weights. Before 1.0.31, timm does not initialize
+buffers that are not saved, such as tables of relative positions: a saved Swin V2 silently returns other logits or NaN
+after it is loaded again.
 """
 
 from importlib.metadata import version
@@ -12,26 +12,24 @@ from packaging.version import Version
 from PIL import Image, ImageOps
 
 from ..errors import UsageError
+from .messages import CompatMessage
 
 MIN_TIMM_VERSION = "1.0.31"
 
 
 def check_timm_version() -> None:
-    """Raises UsageError where networks of timm are not what they were when they are read back."""
-    if Version(found := version("timm")) < Version(MIN_TIMM_VERSION):
-        raise UsageError(
-            f"networks of timm need timm {MIN_TIMM_VERSION} or newer, as older ones lose parts when they are read back, "
-            f"and here is {found}: pip install -U timm."
-        )
+    """Raises UsageError if the installed timm does not load saved models correctly."""
+    if Version(installed := version("timm")) < Version(MIN_TIMM_VERSION):
+        raise UsageError(CompatMessage.TIMM_TOO_OLD, required=MIN_TIMM_VERSION, installed=installed)
 
 
 def patch_posterize(transform: Any) -> None:
-    """Lets RandAugment posterize to 0 bits, which it does at magnitude 10 and which Pillow 13 refuses.
+    """Makes RandAugment's posterize work with 0 bits (magnitude 10), which Pillow 13 rejects.
 
-    Earlier Pillow versions made such an image black, and so does this; no random draw changes.
+    The result is a black image, as in earlier versions of Pillow. Random numbers are not affected.
 
     Args:
-        transform: of `timm.data.create_transform`, changed in place.
+        transform: a transform of `timm.data.create_transform`, changed in place.
     """
     from timm.data import auto_augment
 
@@ -42,7 +40,7 @@ def patch_posterize(transform: Any) -> None:
 
 
 def posterize(image: Image.Image, bits_to_keep: int, **_: Any) -> Image.Image:
-    """timm's `posterize`, black where no bits are kept."""
+    """Equals timm's `posterize`, but returns a black image for 0 bits."""
     if bits_to_keep >= 8:
         return image
     return ImageOps.posterize(image, bits_to_keep) if bits_to_keep > 0 else Image.new(image.mode, image.size)

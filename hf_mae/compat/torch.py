@@ -1,4 +1,4 @@
-"""torch: its generator of random numbers on the CPU, and how workers and processes of a distributed run end.
+"""torch: the default random generator of the CPU, and the exit of DataLoader workers and distributed processes.
 
 Verified with torch 2.11 to 2.15.
 """
@@ -12,30 +12,31 @@ import torch
 
 
 def get_cpu_generator() -> torch.Generator:
-    """The generator behind `torch.rand`. (`torch.manual_seed` would look at every accelerator first, 0.1 ms an
-    image.)"""
+    """Returns the generator of `torch.rand`. (`torch.manual_seed` also checks all accelerators: 0.1 ms per image.)"""
     return torch.default_generator
 
 
 def exit_worker() -> None:
-    """Ends a worker of a DataLoader at once, as torch's own handler of a parent's SIGTERM does: any other status than 0
-    is taken for a worker that died."""
+    """Ends a DataLoader worker immediately, like torch's own handler of a parent's SIGTERM.
+
+    torch reports a worker with any other status than 0 as dead.
+    """
     os._exit(0)
 
 
 def exit_all_ranks(status: int) -> None:
-    """Ends this process of a distributed run, together with the others; does nothing where there are no others.
+    """Ends all processes of a distributed run together; does nothing in a run with a single process.
 
-    A gloo thread that still lets go of a tensor while Python exits aborts the process, and the launcher then ends the
-    others, too: so all wait for each other, and then leave without Python's own finalisation, but for what was
-    registered to be done at exit. For a program's last line alone: it does not return.
+    A gloo thread that frees a tensor while Python exits aborts the process, and the launcher then ends the others.
+    Therefore, the processes wait for each other and exit without Python's finalization; `atexit` functions are called.
+    This is the last call of a program: it does not return.
     """
     distributed: Any = torch.distributed
     if not distributed.is_available() or not distributed.is_initialized():
         return
     try:
         distributed.barrier()
-    except RuntimeError:  # another process is gone, and says why
+    except RuntimeError:  # another process has ended and reports the reason
         return
     distributed.destroy_process_group()
     atexit._run_exitfuncs()

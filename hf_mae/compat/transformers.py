@@ -1,6 +1,6 @@
-"""transformers: the Trainer's private seams under public names, and private names of its models.
+"""transformers: public hooks for private methods of the Trainer, and private names of models.
 
-Verified with transformers 5.17 to 5.24. Six of the methods below changed between these two.
+Verified with transformers 5.17 to 5.24. Six of the methods below changed between these versions.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,15 +14,15 @@ from transformers import Trainer
 
 from .accelerate import enable_fsdp_on_cpu, skip_deepspeed_import, unwrap_without_deepspeed_import
 
-# A stock model: its attributes (`config`, `base_model.layers`, `classifier`...) are those of its class.
+# A stock model, with the attributes of its class (`config`, `base_model.layers`, `classifier`...).
 StockModel: TypeAlias = Any
 
 
 class HookedTrainer(Trainer):
-    """transformers' `Trainer` with hooks in place of its private methods.
+    """`Trainer` of transformers with hooks for its private methods.
 
     A subclass overrides the hooks (`loss_normalizer`, `load_weights`, `wants_gradient_norm`, `before_checkpoint`,
-    `after_checkpoint`, ...), and nothing that begins with an underscore.
+    `after_checkpoint`, ...), and no method that starts with an underscore.
     """
 
     model: Any
@@ -32,8 +32,8 @@ class HookedTrainer(Trainer):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        # ViT and BEiT take **kwargs, from which the Trainer concludes that they normalise their loss by
-        # num_items_in_batch; they do not, and gradients would come out as many times too large as there are splits.
+        # ViT and BEiT take **kwargs, so the Trainer assumes that they normalize their loss by num_items_in_batch. They
+        # do not, and with n micro-batches or processes the gradients would be n times too large.
         self.model_accepts_loss_kwargs = False
         self.can_return_loss = True
         if self.is_fsdp_enabled:
@@ -42,44 +42,44 @@ class HookedTrainer(Trainer):
     # Hooks
 
     def blocks(self, model: StockModel) -> Sequence[nn.Module]:
-        """Its residual blocks, by which FSDP shares it out."""
+        """Returns the residual blocks of the model, which FSDP shards."""
         raise NotImplementedError
 
     def loss_normalizer(self, batches: Sequence[dict[str, Any]], device: torch.device) -> torch.Tensor | None:
-        """What the summed loss of an update is divided by; None: each micro-batch by its own."""
+        """Returns the divisor of the summed loss of an update; None: each micro-batch is averaged separately."""
         return None
 
     def load_weights(self, folder: str) -> None:
-        """Loads the weights of a checkpoint, without FSDP and DeepSpeed, which load their own."""
+        """Loads the weights of a checkpoint; not called with FSDP and DeepSpeed, which load weights themselves."""
         raise NotImplementedError
 
     def wants_gradient_norm(self) -> bool:
-        """Whether the norm of this update's gradients is used."""
+        """Whether the gradient norm of this update is needed."""
         return True
 
     def before_checkpoint(self) -> None:
-        """Called before a checkpoint is saved; may stop the training."""
+        """Runs before a checkpoint is saved; may stop the training."""
 
     def save_extra_state(self, folder: Path) -> None:
-        """Called on every process while a checkpoint is saved: for where it is among the images."""
+        """Runs on every process while a checkpoint is saved, e.g. to save the position in a stream."""
 
     def on_best_model_loaded(self, folder: Path) -> None:
-        """Called on every process when the weights of the best checkpoint are in the model."""
+        """Runs on every process after the weights of the best checkpoint were loaded."""
 
     def after_checkpoint(self, folder: Path) -> None:
-        """Called on the main process when a checkpoint is saved."""
+        """Runs on the main process after a checkpoint was saved."""
 
-    # The private methods that they stand for
+    # Private methods that call the hooks
 
     def create_accelerator_and_postprocess(self) -> None:
-        """With FSDP on CPUs too, and without DeepSpeed's import where it is not the engine."""
+        """Creates the accelerator, also with FSDP on CPUs, and without importing DeepSpeed unless it is the engine."""
         with enable_fsdp_on_cpu():
             super().create_accelerator_and_postprocess()
         if not self.is_deepspeed_enabled:
             unwrap_without_deepspeed_import(self.accelerator)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """As the stock Trainer, without DeepSpeed's import where it is not the engine."""
+        """Saves the model like the stock Trainer, without importing DeepSpeed unless it is the engine."""
         with nullcontext() if self.is_deepspeed_enabled else skip_deepspeed_import():
             super().save_model(output_dir, _internal_call)
 
@@ -87,11 +87,11 @@ class HookedTrainer(Trainer):
         return self.loss_normalizer(batch_samples, device)
 
     def _get_grad_norm(self, model: StockModel, grad_norm: Any = None) -> Any:
-        # The stock one passes over all gradients in every update, to clip them at infinity.
+        # The stock Trainer computes the norm in every update, and clips the gradients at infinity.
         return super()._get_grad_norm(model, grad_norm) if self.wants_gradient_norm() or grad_norm is not None else None
 
     def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
-        # The stock Trainer leaves the last, unlogged part of the training loss at this process's own share.
+        # The stock Trainer does not average the unlogged rest of the training loss over the processes.
         if self.args.world_size > 1:
             self._tr_loss = self.accelerator.gather(self._tr_loss).mean()
         return super()._finalize_training(*args, **kwargs)
@@ -105,12 +105,12 @@ class HookedTrainer(Trainer):
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
         self.save_extra_state(Path(output_dir))
-        # The main process's trainer_state.json, which comes next, says that the checkpoint is whole.
+        # The main process writes trainer_state.json next, which marks the checkpoint as complete.
         self.accelerator.wait_for_everyone()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: StockModel | None = None) -> None:
-        # The stock Trainer reads the file into `load_state_dict(strict=False)`; but ViT, BEiT and ViTMAE are saved
-        # under other names than they have in memory, so that it would load the head alone, with a warning.
+        # The stock Trainer calls `load_state_dict(strict=False)` with the keys of the file. ViT, BEiT and ViTMAE have
+        # different keys in memory, so that only the head would be loaded, with a warning.
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
@@ -127,32 +127,31 @@ class HookedTrainer(Trainer):
 
     @property
     def micro_batch_size(self) -> int:
-        """Images of a training batch on one process."""
+        """Number of images in a training batch of one process."""
         return self._train_batch_size
 
     def set_scheduler(self, scheduler: Any) -> None:
-        """Makes a learning rate schedule the Trainer's own, which saves and loads it."""
+        """Sets the learning rate scheduler, which the Trainer then saves and loads."""
         self.lr_scheduler = scheduler
         self._created_lr_scheduler = True
 
 
 def set_no_split_modules(model: StockModel, blocks: Sequence[nn.Module]) -> None:
-    """Lets FSDP2 share out a model block by block.
+    """Makes FSDP2 shard a model block by block.
 
-    Of ViT, transformers also names the embeddings, whose patch embeddings accelerate then tries to share out a second
-    time, and fails.
+    transformers also lists the embeddings of ViT; accelerate then fails because it shards the patch embeddings twice.
     """
     model._no_split_modules = {type(block).__name__ for block in blocks}
 
 
 def get_attn_implementation(model: StockModel) -> str:
-    """`sdpa`, `eager`...: how a model computes its attention."""
+    """Returns the attention implementation of a model (`sdpa`, `eager`...)."""
     return model.config._attn_implementation
 
 
 @contextmanager
 def use_attn_implementation(model: StockModel, implementation: str) -> Iterator[None]:
-    """Another way to compute attention, for a block."""
+    """Within the block, a model uses another attention implementation."""
     before = get_attn_implementation(model)
     if before == implementation:
         yield
@@ -165,7 +164,7 @@ def use_attn_implementation(model: StockModel, implementation: str) -> Iterator[
 
 
 def build_beit_drop_path(rate: float) -> nn.Module:
-    """transformers' own drop path of BEiT, which its blocks already know how to call."""
+    """Builds the drop path (stochastic depth) module of transformers' BEiT."""
     from transformers.models.beit.modeling_beit import BeitDropPath
 
     return BeitDropPath(rate)

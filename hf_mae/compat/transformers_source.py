@@ -1,6 +1,6 @@
-"""The fields of transformers' `TrainingArguments`, read from its source: importing it takes seconds.
+"""Reads the fields of `TrainingArguments` from the source of transformers, because importing it takes seconds.
 
-Verified with transformers 5.17 to 5.24 (the contract test compares with the class itself).
+Verified with transformers 5.17 to 5.24 (the contract test compares the fields with those of the class).
 """
 
 import ast
@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class SourceField:
-    """A field as it is written: its annotation is text, its default a literal (None where it is something else)."""
+    """A field in the source: the annotation is text, and the default is a literal (None for any other expression)."""
 
     name: str
     annotation: str
@@ -23,7 +23,7 @@ class SourceField:
 
 @cache
 def training_argument_fields() -> tuple[SourceField, ...]:
-    """Every field of the installed `TrainingArguments` that its constructor takes, in order."""
+    """Returns the constructor fields of the installed `TrainingArguments`, in order."""
     package = find_spec("transformers")
     if package is None or not package.submodule_search_locations:
         raise ImportError("transformers is not installed")
@@ -31,10 +31,10 @@ def training_argument_fields() -> tuple[SourceField, ...]:
     tree = ast.parse(source.read_text(encoding="utf-8"))
     (definition,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "TrainingArguments")
     return tuple(
-        found
+        field
         for node in definition.body
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
-        if (found := _parse_field(node.target.id, node)) is not None
+        if (field := _parse_field(node.target.id, node)) is not None
     )
 
 
@@ -44,11 +44,11 @@ def _parse_field(name: str, node: ast.AnnAssign) -> SourceField | None:
         return None
     default, text = None, ""
     if isinstance(node.value, ast.Call):
-        given = {word.arg: word.value for word in node.value.keywords}
-        if "init" in given and _eval_literal(given["init"]) is False:
+        keywords = {keyword.arg: keyword.value for keyword in node.value.keywords}
+        if "init" in keywords and _eval_literal(keywords["init"]) is False:
             return None
-        default = _eval_literal(given["default"]) if "default" in given else None
-        metadata = given.get("metadata")
+        default = _eval_literal(keywords["default"]) if "default" in keywords else None
+        metadata = keywords.get("metadata")
         text = _get_help_text(metadata) if isinstance(metadata, ast.Dict) else ""
     elif node.value is not None:
         default = _eval_literal(node.value)

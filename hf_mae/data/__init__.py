@@ -1,4 +1,4 @@
-"""Images on disk -> `datasets.DatasetDict` -> tensors. Nothing heavy is imported until one of these names is used."""
+"""Data pipeline: images on disk -> `datasets.DatasetDict` -> tensors. Modules are imported at first use."""
 
 from .._lazy import exports
 

@@ -1,8 +1,9 @@
-"""Archives of images -> a data set whose images are read at their place in them; nothing is unpacked.
+"""Index of the images in tar and zip archives, local or remote, so that they are read without extraction.
 
-Tar files in WebDataset's layout (`KEY.jpg` with `KEY.cls` or `KEY.json` beside it), tar and zip files of class folders,
-here or wherever fsspec reaches. What lies where is an index: `hf-mae shard` writes it beside its shards, of others it
-is made once, by one pass over their heads, and kept.
+Supported are tar files in WebDataset's layout (`KEY.jpg` with `KEY.cls` or `KEY.json`), and tar and zip files of class
+folders, on disk or at any address that fsspec opens. The index has the archive, offset and size of each image.
+`hf-mae shard` writes it next to its shards; for other archives it is built once, in one pass over the headers, and
+cached.
 """
 
 import json
@@ -26,7 +27,7 @@ from datasets import Dataset, DatasetDict, Features, Image, Value
 from tqdm.auto import tqdm
 
 from ..compat.datasets import ArrowWriter
-from ..errors import UsageError, first_error_line, pluralize
+from ..errors import UsageError, first_error_line
 from ..files.archive_members import (
     ARCHIVE_SUFFIXES,
     Member,
@@ -37,13 +38,14 @@ from ..files.archive_members import (
 )
 from ..files.caches import cached_file, files_fingerprint
 from .image_files import IGNORED_DIRS, IMAGE_SUFFIXES, check_utf8_names, walk_images
+from .messages import DataMessage
 from .samples import join_names
 from .splits import SPLITS, parse_split_name
 
 logger = logging.getLogger(__name__)
 
-INDEX_FILE = "index.parquet"  # beside the shards of `hf-mae shard`
-INDEX_VERSION = 1  # of the index
+INDEX_FILE = "index.parquet"  # next to the shards of `hf-mae shard`
+INDEX_VERSION = 1
 INDEX_SCHEMA = pa.schema(
     {
         "shard": pa.dictionary(pa.int32(), pa.string()),
@@ -53,22 +55,22 @@ INDEX_SCHEMA = pa.schema(
         "split": pa.string(),
         "label": pa.string(),
         "group": pa.string(),
-        "digest": pa.string(),  # of the pixels, as `check.look_whole` has it
+        "digest": pa.string(),  # hash of the pixels (`image_check.check_decoding`)
     }
 )
-ZIP_LOCAL_HEADER, ZIP_HEADER_SIZE = b"PK\x03\x04", 30  # of a zip's member
+ZIP_LOCAL_HEADER, ZIP_HEADER_SIZE = b"PK\x03\x04", 30  # of each member
 ZIP_ENCRYPTED_FLAG = 0x1
-BATCH_ROWS = 50_000  # of a table, written at a time
-DIGEST_COLUMN = "digest"  # the column of what tells images by their pixels
+BATCH_ROWS = 50_000  # rows that are written to the cache at once
+DIGEST_COLUMN = "digest"  # hash of the pixels, if it is known
 METADATA_COLUMNS = ("file_name", "split", "label", "group")
-CLASS_NAME_FILES = ("classes.txt", "classnames.txt")  # beside archives whose classes are numbers
-METADATA_SUFFIXES = (".cls", ".json")  # of WebDataset's, what is read beside an image
-MAX_METADATA_BYTES = 1_000_000  # bytes
+CLASS_NAME_FILES = ("classes.txt", "classnames.txt")  # class names for archives with numeric labels
+METADATA_SUFFIXES = (".cls", ".json")  # of WebDataset's sidecar files
+MAX_METADATA_BYTES = 1_000_000
 
 
 @dataclass
 class _ArchiveImage:
-    """An image within an archive."""
+    """An image in an archive."""
 
     path: str
     file_name: str
@@ -79,14 +81,14 @@ class _ArchiveImage:
 
 @dataclass
 class _MemberGroup:
-    """The members of one key."""
+    """The members with the same key."""
 
-    images: dict[str, Member] = field(default_factory=dict)  # of one name, a tar's last holds
+    images: dict[str, Member] = field(default_factory=dict)  # of equal names in a tar file, the last one
     metadata: dict[str, bytes] = field(default_factory=dict)
 
 
 def is_archive_source(source: str) -> bool:
-    """Whether a source is archives of images: one, a folder of them (without images beside them), or a URL."""
+    """Whether a source is an archive of images, a folder of archives (without other images), or a URL."""
     if is_remote(source):
         return True
     path = Path(source)
@@ -98,7 +100,7 @@ def is_archive_source(source: str) -> bool:
 
 
 def _find_local_archives(root: Path) -> list[str]:
-    """Archives in a folder, and in folders of it that are splits."""
+    """Archives in a folder and in its subfolders that are named like splits."""
     entries = _scan_sorted(root)
     for child in [entry for entry in entries if parse_split_name(entry.name) and entry.is_dir()]:
         entries += _scan_sorted(child.path)
@@ -115,17 +117,17 @@ def _is_archive(name: str) -> bool:
 
 
 def load_archives(source: str) -> DatasetDict:
-    """Splits with `image`, `file_name`, and `label`, `group` and `digest` where they are known.
+    """Loads splits with `image` and `file_name`, and with `label`, `group` and `digest` if every image has one.
 
     Raises:
-        UsageError: an archive is missing, damaged or of a kind whose members cannot be reached, or there is no image.
+        UsageError: If an archive is missing, damaged or of an unsupported type, or if no image is found.
     """
     if is_remote(source):
         try:
             with convert_remote_errors():
                 return _load_remote(source)
         except OSError as error:
-            raise UsageError(f"{source} cannot be reached ({first_error_line(error)}).") from None
+            raise UsageError(DataMessage.SOURCE_UNREACHABLE, source=source, reason=first_error_line(error)) from None
     root = Path(source).resolve()
     if (root / INDEX_FILE).is_file():
         return _load_indexed(str(root / INDEX_FILE), str(root))
@@ -137,10 +139,10 @@ def _load_remote(source: str) -> DatasetDict:
     system, path = file_system(source)
     if not _is_archive(path) and system.exists(file_system(index)[1]):
         return _load_indexed(index, source.rstrip("/"))
-    found = [path] if system.isfile(path) else sorted(system.glob(path) if "*" in path else system.find(path))
-    archives = [system.unstrip_protocol(name) for name in found if _is_archive(os.path.basename(name))]
+    names = [path] if system.isfile(path) else sorted(system.glob(path) if "*" in path else system.find(path))
+    archives = [system.unstrip_protocol(name) for name in names if _is_archive(os.path.basename(name))]
     if not archives:
-        raise UsageError(f"{source} holds no {' or '.join(ARCHIVE_SUFFIXES)}, no parquet and no saved data set.")
+        raise UsageError(DataMessage.NO_DATA_AT_URL, source=source, suffixes=" or ".join(ARCHIVE_SUFFIXES))
     return _load_unindexed(archives, source)
 
 
@@ -148,24 +150,24 @@ def _load_remote(source: str) -> DatasetDict:
 
 
 def _load_indexed(index: str, root: str) -> DatasetDict:
-    """The splits that an index tells, from its memory-mapped form in the cache."""
+    """Loads the splits of an index, memory-mapped from the cache."""
     try:
         with _open_binary(index) as file:
             schema = pq.read_schema(file)
-            about = json.loads((schema.metadata or {}).get(b"hf_mae", b"null"))
+            metadata = json.loads((schema.metadata or {}).get(b"hf_mae", b"null"))
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise UsageError(f"{index} is damaged ({first_error_line(error)}): make the shards again.") from None
-    if not _is_current_index(about) or schema.names != INDEX_SCHEMA.names:
-        raise UsageError(f"{index} is no index of `hf-mae shard` of this version: make the shards again.")
-    archives = {name: f"{root}/{name}" for name in about["shards"]}
-    _check_shard_sizes(archives, about["shards"], index)
+        raise UsageError(DataMessage.INDEX_DAMAGED, index=index, reason=first_error_line(error)) from None
+    if not _is_current_index(metadata) or schema.names != INDEX_SCHEMA.names:
+        raise UsageError(DataMessage.INDEX_INCOMPATIBLE, index=index)
+    archives = {name: f"{root}/{name}" for name in metadata["shards"]}
+    _check_shard_sizes(archives, metadata["shards"], index)
     files = [index, *archives.values()]
-    name = files_fingerprint([f"{file}::0+0" for file in files], json.dumps(about))
-    return _load_cached_splits(name, lambda: _read_index_table(index, root, set(archives)))
+    cache_key = files_fingerprint([f"{file}::0+0" for file in files], json.dumps(metadata))
+    return _load_cached_splits(cache_key, lambda: _read_index_table(index, root, set(archives)))
 
 
 def _is_current_index(metadata: Any) -> bool:
-    """Whether what an index says of itself is of this version, and of shards beside it."""
+    """Whether the metadata of an index has this version and only refers to shards in the same folder."""
     if (
         not isinstance(metadata, dict)
         or metadata.get("version") != INDEX_VERSION
@@ -176,12 +178,9 @@ def _is_current_index(metadata: Any) -> bool:
 
 
 def _check_shard_sizes(archives: dict[str, str], sizes: dict[str, int], index: str) -> None:
-    wrong = [name for name, place in archives.items() if _get_size(place) != sizes[name]]
-    if wrong:
-        raise UsageError(
-            f"{index} does not go with {pluralize(len(wrong), 'shard')} (missing, or of another size): {join_names(wrong)}. "
-            "Copy them again, or make them again with hf-mae shard."
-        )
+    changed = [name for name, path in archives.items() if _get_size(path) != sizes[name]]
+    if changed:
+        raise UsageError(DataMessage.SHARDS_CHANGED, index=index, count=len(changed), names=join_names(changed))
 
 
 def _get_size(archive: str) -> int:
@@ -195,31 +194,33 @@ def _get_size(archive: str) -> int:
 
 
 def _read_index_table(index: str, root: str, shards: set[str]) -> pa.Table:
-    """Its rows with the images' places spelled out."""
+    """Reads the rows of an index, with the path of each image within its archive."""
     try:
         with _open_binary(index) as file:
             rows = pq.read_table(file)
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise UsageError(f"{index} is damaged ({first_error_line(error)}): make the shards again.") from None
+        raise UsageError(DataMessage.INDEX_DAMAGED, index=index, reason=first_error_line(error)) from None
     if rows.schema.types != INDEX_SCHEMA.types or set(rows["shard"].unique().to_pylist()) - shards:
-        raise UsageError(f"{index} names other shards than it has: make the shards again.")
+        raise UsageError(DataMessage.INDEX_UNKNOWN_SHARDS, index=index)
     names = rows["shard"].combine_chunks().cast(pa.string())
     numbers = [rows[name].combine_chunks().cast(pa.string()) for name in ("offset", "size")]
     archives = pc.binary_join_element_wise(pa.scalar(root), names, "/")
-    places = pc.binary_join_element_wise(archives, pc.binary_join_element_wise(*numbers, "+"), "::")
-    return _add_image_column(rows.drop_columns(["shard", "offset", "size"]), places)
+    paths = pc.binary_join_element_wise(archives, pc.binary_join_element_wise(*numbers, "+"), "::")
+    return _add_image_column(rows.drop_columns(["shard", "offset", "size"]), paths)
 
 
 def _add_image_column(rows: pa.Table, paths: Any) -> pa.Table:
     paths = paths.combine_chunks() if isinstance(paths, pa.ChunkedArray) else paths
     images = pa.StructArray.from_arrays([pa.nulls(len(rows), pa.binary()), paths], names=["bytes", "path"])
     table = pa.table({"image": images, **{name: rows[name] for name in rows.column_names}})
-    unknown = [name for name in ("label", "group", "digest") if name in table.column_names and table[name].null_count]
-    return table.drop_columns(unknown)
+    optional = ("label", "group", "digest")
+    incomplete = [name for name in optional if name in table.column_names and table[name].null_count]
+    return table.drop_columns(incomplete)
 
 
 def _load_cached_splits(cache_key: str, build_table: Callable[[], pa.Table]) -> DatasetDict:
-    """A table as a data set for each split, memory-mapped from the cache, where it is written once."""
+    """Loads one dataset per split, memory-mapped from the cache; `build_table` is called if the cache has no such
+    entry."""
 
     def write(path: Path) -> None:
         table = build_table()
@@ -229,27 +230,28 @@ def _load_cached_splits(cache_key: str, build_table: Callable[[], pa.Table]) -> 
                 writer.write_table(pa.Table.from_batches([batch]))
             writer.finalize()
 
-    whole = Dataset.from_file(str(cached_file(f"indexes/{cache_key}.arrow", write)))
-    column = whole.data.column("split")
-    places = {split: pc.indices_nonzero(pc.equal(column, split)).to_numpy() for split in SPLITS}
-    rows = whole.remove_columns("split")
-    return DatasetDict({split: _select_rows(rows, found) for split, found in places.items() if len(found)})
+    dataset = Dataset.from_file(str(cached_file(f"indexes/{cache_key}.arrow", write)))
+    column = dataset.data.column("split")
+    rows_by_split = {split: pc.indices_nonzero(pc.equal(column, split)).to_numpy() for split in SPLITS}
+    dataset = dataset.remove_columns("split")
+    return DatasetDict({split: _select_rows(dataset, rows) for split, rows in rows_by_split.items() if len(rows)})
 
 
 def _select_rows(dataset: Dataset, rows: np.ndarray) -> Dataset:
-    """Some rows; a view where they follow each other."""
+    """Selects rows of a dataset; a view if they are contiguous."""
     first, last = int(rows[0]), int(rows[-1])
-    together = last - first + 1 == len(rows)
-    return dataset.select(range(first, last + 1) if together else rows)
+    is_contiguous = last - first + 1 == len(rows)
+    return dataset.select(range(first, last + 1) if is_contiguous else rows)
 
 
-# Archives that others have made
+# Archives without an index
 
 
 def _load_unindexed(archives: list[str], root: str) -> DatasetDict:
-    beside = [] if is_remote(root) else [os.path.join(root, name) for name in CLASS_NAME_FILES]
-    name = files_fingerprint([*(f"{archive}::0+0" for archive in archives), *beside], root, str(INDEX_VERSION))
-    return _load_cached_splits(name, lambda: _build_index_table(archives, root))
+    class_name_files = [] if is_remote(root) else [os.path.join(root, name) for name in CLASS_NAME_FILES]
+    files = [*(f"{archive}::0+0" for archive in archives), *class_name_files]
+    cache_key = files_fingerprint(files, root, str(INDEX_VERSION))
+    return _load_cached_splits(cache_key, lambda: _build_index_table(archives, root))
 
 
 def _build_index_table(archives: list[str], root: str) -> pa.Table:
@@ -258,151 +260,151 @@ def _build_index_table(archives: list[str], root: str) -> pa.Table:
             pool.map(_scan_archive, archives), total=len(archives), desc="Reading archives", unit="file", delay=1
         )
         by_archive = dict(zip(archives, bar))
-    found = [image for images in by_archive.values() for image in images]
-    if len({image.file_name for image in found}) < len(found):  # each archive begins to count anew
-        for archive, images in by_archive.items():
-            for image in images:
+    images = [image for archive_images in by_archive.values() for image in archive_images]
+    if len({image.file_name for image in images}) < len(images):  # the archives use the same names
+        for archive, archive_images in by_archive.items():
+            for image in archive_images:
                 image.file_name = f"{PurePosixPath(archive).name}/{image.file_name}"
-    if not found:
-        raise UsageError(f"{root} holds no images: {pluralize(len(archives), 'archive')} without one.")
-    check_utf8_names([image.file_name for image in found], root)
-    _apply_class_names(found, root)
-    found.sort(key=_folder_sort_key)
-    columns = {name: pa.array([getattr(image, name) for image in found], pa.string()) for name in METADATA_COLUMNS}
-    return _add_image_column(pa.table(columns), pa.array([image.path for image in found], pa.string()))
+    if not images:
+        raise UsageError(DataMessage.ARCHIVES_WITHOUT_IMAGES, root=root, count=len(archives))
+    check_utf8_names([image.file_name for image in images], root)
+    _apply_class_names(images, root)
+    images.sort(key=_folder_sort_key)
+    columns = {name: pa.array([getattr(image, name) for image in images], pa.string()) for name in METADATA_COLUMNS}
+    return _add_image_column(pa.table(columns), pa.array([image.path for image in images], pa.string()))
 
 
 def _folder_sort_key(image: _ArchiveImage) -> tuple[int, tuple[str, ...], str]:
-    """The order in which the same images lie in folders."""
+    """Returns the sort key that gives the same order as the same images in folders."""
     path = PurePosixPath(image.file_name)
     return SPLITS.index(image.split), path.parts[:-1], path.name
 
 
 def _scan_archive(archive: str) -> list[_ArchiveImage]:
-    """The images of an archive in the order in which they lie there."""
+    """Lists the images of an archive, in the order of its members."""
     try:
         with _open_binary(archive) as file:
-            zipped = archive.lower().endswith(".zip")
-            samples = _group_members(
-                _iter_zip_members(archive, file) if zipped else _iter_tar_members(archive, file), file
+            is_zip = archive.lower().endswith(".zip")
+            groups = _group_members(
+                _iter_zip_members(archive, file) if is_zip else _iter_tar_members(archive, file), file
             )
     except UsageError:
         raise
-    except Exception as error:  # tarfile and zipfile raise many kinds
-        raise UsageError(
-            f"{archive} is damaged, or no archive of its kind ({first_error_line(error)}): fetch or copy it again."
-        ) from None
-    of_shard = parse_split_name(re.sub(r"\d+", "", PurePosixPath(archive).stem)) or parse_split_name(
+    except Exception as error:  # tarfile and zipfile raise many exception classes
+        raise UsageError(DataMessage.ARCHIVE_DAMAGED, archive=archive, reason=first_error_line(error)) from None
+    archive_split = parse_split_name(re.sub(r"\d+", "", PurePosixPath(archive).stem)) or parse_split_name(
         PurePosixPath(archive).parent.name
     )
-    return [_make_image(name, member, sample, of_shard) for sample in samples for name, member in sample.images.items()]
+    return [
+        _make_image(name, member, group, archive_split) for group in groups for name, member in group.images.items()
+    ]
 
 
 def _open_binary(name: str) -> IO[bytes]:
     if not is_remote(name):
         return open(name, "rb")
     system, path = file_system(name)
-    opened: IO[bytes] = system.open(path, "rb")
-    return opened
+    file: IO[bytes] = system.open(path, "rb")
+    return file
 
 
 def _iter_tar_members(archive: str, file: IO[bytes]) -> Iterator[tuple[str, Member]]:
     try:
-        with tarfile.open(fileobj=file, mode="r:", errors="surrogateescape") as opened:
-            for member in opened:
-                opened.members = []  # type: ignore[attr-defined]  # else it keeps all of them
+        with tarfile.open(fileobj=file, mode="r:", errors="surrogateescape") as tar:
+            for member in tar:
+                tar.members = []  # type: ignore[attr-defined]  # otherwise tarfile keeps all of them in memory
                 if member.isreg() and not member.issparse():
                     yield member.name, Member(archive, member.offset_data, member.size, False)
-            file.seek(opened.offset)
-            if file.read(tarfile.BLOCKSIZE).strip(tarfile.NUL) or file.tell() - opened.offset < tarfile.BLOCKSIZE:
+            file.seek(tar.offset)
+            if file.read(tarfile.BLOCKSIZE).strip(tarfile.NUL) or file.tell() - tar.offset < tarfile.BLOCKSIZE:
                 raise tarfile.ReadError("its end is missing")
     except tarfile.ReadError as error:
         file.seek(0)
         if file.read(2) in (b"\x1f\x8b", b"BZ", b"\xfd7"):
-            raise UsageError(
-                f"{archive} is compressed as a whole, so that no image in it can be reached: unpack it, and make "
-                "shards of it with hf-mae shard."
-            ) from None
+            raise UsageError(DataMessage.TAR_COMPRESSED, archive=archive) from None
         raise error
 
 
 def _iter_zip_members(archive: str, file: IO[bytes]) -> Iterator[tuple[str, Member]]:
-    with zipfile.ZipFile(file) as opened:
-        infos = [info for info in opened.infolist() if not info.is_dir()]
+    with zipfile.ZipFile(file) as zip_file:
+        infos = [info for info in zip_file.infolist() if not info.is_dir()]
     for info in infos:
-        if info.flag_bits & ZIP_ENCRYPTED_FLAG or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            why = "encrypted" if info.flag_bits & ZIP_ENCRYPTED_FLAG else "compressed in a way that is not read"
-            raise UsageError(f"{archive}: {info.filename} is {why}. Unpack it, and zip it anew.")
+        if info.flag_bits & ZIP_ENCRYPTED_FLAG:
+            raise UsageError(DataMessage.ZIP_MEMBER_ENCRYPTED, archive=archive, member=info.filename)
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise UsageError(DataMessage.ZIP_COMPRESSION_UNSUPPORTED, archive=archive, member=info.filename)
         file.seek(info.header_offset)
         head = file.read(ZIP_HEADER_SIZE)
         if head[:4] != ZIP_LOCAL_HEADER:
-            raise zipfile.BadZipFile(f"{info.filename} is not where it should be")
+            raise zipfile.BadZipFile(f"{info.filename} is not at its offset")
         name_size, extra_size = struct.unpack("<HH", head[26:30])
         start = info.header_offset + ZIP_HEADER_SIZE + name_size + extra_size
         yield info.filename, Member(archive, start, info.compress_size, info.compress_type == zipfile.ZIP_DEFLATED)
 
 
 def _group_members(members: Iterator[tuple[str, Member]], file: IO[bytes]) -> list[_MemberGroup]:
-    """Members by their key: the path up to the first dot of the name, as WebDataset has it."""
-    samples: dict[str, _MemberGroup] = {}
-    later: list[tuple[str, str, Member]] = []
+    """Groups members by key: the path up to the first dot of the name, as in WebDataset."""
+    groups: dict[str, _MemberGroup] = {}
+    sidecars: list[tuple[str, str, Member]] = []
     for name, member in members:
         path = PurePosixPath(name)
         if path.name.startswith(".") or set(path.parts) & set(IGNORED_DIRS):
             continue
         key = str(path.with_name(path.name.partition(".")[0]))
         if path.name.lower().endswith(IMAGE_SUFFIXES):
-            samples.setdefault(key, _MemberGroup()).images[str(path)] = member
+            groups.setdefault(key, _MemberGroup()).images[str(path)] = member
         elif path.suffix.lower() in METADATA_SUFFIXES and member.size <= MAX_METADATA_BYTES:
-            later.append((key, path.suffix.lower(), member))
-    for key, kind, member in later:
-        if key in samples:
+            sidecars.append((key, path.suffix.lower(), member))
+    for key, suffix, member in sidecars:
+        if key in groups:
             file.seek(member.offset)
             content = file.read(member.size)
-            samples[key].metadata[kind] = decompress_deflate(content) if member.deflated else content
-    return list(samples.values())
+            groups[key].metadata[suffix] = decompress_deflate(content) if member.deflated else content
+    return list(groups.values())
 
 
 def _make_image(name: str, member: Member, group: _MemberGroup, archive_split: str | None) -> _ArchiveImage:
-    """What is known of an image: by the metadata beside it, else by its folders."""
-    told = _parse_sidecar_metadata(group, name)
+    """Makes an image with the metadata of its sidecar files, or else of its folders."""
+    metadata = _parse_sidecar_metadata(group, name)
     folders = PurePosixPath(name).parts[:-1]
-    split = next((found for folder in folders if (found := parse_split_name(folder))), None)
-    classes = [folder for folder in folders if not parse_split_name(folder)]
-    label = told.get("label", classes[-1] if classes else None)
+    folder_split = next((split for folder in folders if (split := parse_split_name(folder))), None)
+    class_folders = [folder for folder in folders if not parse_split_name(folder)]
+    label = metadata.get("label", class_folders[-1] if class_folders else None)
     return _ArchiveImage(
         str(member),
-        str(told.get("file_name", name)),
-        parse_split_name(str(told.get("split", ""))) or archive_split or split or "train",
+        str(metadata.get("file_name", name)),
+        parse_split_name(str(metadata.get("split", ""))) or archive_split or folder_split or "train",
         None if label is None else str(label),
-        None if told.get("group") is None else str(told["group"]),
+        None if metadata.get("group") is None else str(metadata["group"]),
     )
 
 
 def _parse_sidecar_metadata(group: _MemberGroup, name: str) -> dict[str, Any]:
-    told: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
     if ".cls" in group.metadata:
-        told["label"] = group.metadata[".cls"].decode("utf-8", "replace").strip()
+        metadata["label"] = group.metadata[".cls"].decode("utf-8", "replace").strip()
     if ".json" in group.metadata:
         try:
-            found = json.loads(group.metadata[".json"])
+            values = json.loads(group.metadata[".json"])
         except (ValueError, RecursionError):
-            raise UsageError(f"The JSON beside {name} is damaged.") from None
-        if isinstance(found, dict):
-            told |= {key: found[key] for key in ("label", "file_name", "split", "group") if found.get(key) is not None}
-    return told
+            raise UsageError(DataMessage.SIDECAR_JSON_DAMAGED, name=name) from None
+        if isinstance(values, dict):
+            keys = ("label", "file_name", "split", "group")
+            metadata |= {key: values[key] for key in keys if values.get(key) is not None}
+    return metadata
 
 
 def _apply_class_names(images: list[_ArchiveImage], root: str) -> None:
-    """Gives numbered classes their names, where a file beside the archives has them, a line each."""
+    """Replaces numeric labels by the names in `classes.txt` (one per line), if there is such a file."""
     labels = {image.label for image in images}
-    if None in labels or not all(str(label).isdecimal() for label in labels):
+    if None in labels or not all(str(label).isdecimal() for label in labels) or is_remote(root):
         return
-    beside = [path for name in CLASS_NAME_FILES if (path := Path(root) / name).is_file()] if not is_remote(root) else []
-    if not beside:
+    path = next((path for name in CLASS_NAME_FILES if (path := Path(root) / name).is_file()), None)
+    if path is None:
         return
-    names = beside[0].read_text(encoding="utf-8-sig").splitlines()
-    if max(map(int, filter(None, labels))) >= len(names):
-        raise UsageError(f"{beside[0]} names {pluralize(len(names), 'class', 'classes')}, and {root} has more.")
+    names = path.read_text(encoding="utf-8-sig").splitlines()
+    max_label = max(map(int, filter(None, labels)))
+    if max_label >= len(names):
+        raise UsageError(DataMessage.CLASS_NAMES_MISSING, path=path, count=len(names), root=root, label=max_label)
     for image in images:
         image.label = names[int(str(image.label))]

@@ -1,8 +1,8 @@
-"""Images that lie within the Arrow files of a data set -> where their bytes are there: nothing is copied.
+"""Byte offsets of the images in a dataset's Arrow files, so that the images are read in place, without a copy.
 
-`datasets` keeps tables in uncompressed Arrow streams, in which the bytes of an image follow each other, as in a tar
-file. Named as members of such a file (`files.members`) they are read, hashed and kept as any other image is, by any
-number of processes, and none of them holds the table.
+`datasets` stores tables as uncompressed Arrow streams, in which the bytes of an image are contiguous, as in a tar file.
+As members of such a file (`files.archive_members`), the images are read, hashed and cached like any other image, by any
+number of processes, and no process keeps the table in memory.
 """
 
 import numpy as np
@@ -14,44 +14,45 @@ from ..files.archive_members import Member
 
 
 def locate_embedded_images(dataset: Dataset, image_column: str) -> list[str] | None:
-    """The place of every image of an undecoded column (a path, or a member of an Arrow file), in the order of the rows.
+    """Returns the path of each image of an undecoded column (a file, or a member of an Arrow file), in row order.
 
     Returns:
-        None: an image lies neither in a file nor in one of the data set's own (which are in memory, or compressed).
+        None if an image is neither a file nor stored in one of the dataset's own files (in memory, compressed).
     """
     if not has_no_indices_mapping(dataset):
         return None
-    places: list[str] = []
+    paths: list[str] = []
     for file in dataset.cache_files:
-        found = _locate_in_file(file["filename"], image_column)
-        if found is None:
+        file_paths = _locate_in_file(file["filename"], image_column)
+        if file_paths is None:
             return None
-        places += found
-    return places if len(places) == len(dataset) else None
+        paths += file_paths
+    return paths if len(paths) == len(dataset) else None
 
 
 def _locate_in_file(file: str, image_column: str) -> list[str] | None:
-    places: list[str] = []
+    located: list[str] = []
     with pa.memory_map(file) as mapped:
-        whole = mapped.read_buffer()
-        for batch in pa.ipc.open_stream(pa.py_buffer(whole)):
+        buffer = mapped.read_buffer()
+        for batch in pa.ipc.open_stream(pa.py_buffer(buffer)):
             column = batch.column(image_column)
             encoded = column.field("bytes") if pa.types.is_struct(column.type) else column
             paths = column.field("path").to_pylist() if pa.types.is_struct(column.type) else [None] * len(column)
-            starts = _value_offsets(encoded, whole)
+            starts = _value_offsets(encoded, buffer)
             for path, valid, start, end in zip(paths, encoded.is_valid().to_pylist(), starts, starts[1:]):
-                if valid and 0 <= start <= end <= whole.size:
-                    places.append(str(Member(file, int(start), int(end - start), False)))
+                if valid and 0 <= start <= end <= buffer.size:
+                    located.append(str(Member(file, int(start), int(end - start), False)))
                 elif not valid and path:
-                    places.append(path)
+                    located.append(path)
                 else:
                     return None
-    return places
+    return located
 
 
 def _value_offsets(column: pa.Array, buffer: pa.Buffer) -> np.ndarray:
-    """Where the values of a column of bytes begin within a buffer, and the last one ends."""
+    """Returns the offsets within a buffer at which the values of a binary column start; the last one is the end:
+    (values + 1,)."""
     _, offsets, data = column.buffers()
-    kind = np.int64 if pa.types.is_large_binary(column.type) else np.int32
-    own = np.frombuffer(offsets, kind)[column.offset : column.offset + len(column) + 1].astype(np.int64)
+    dtype = np.int64 if pa.types.is_large_binary(column.type) else np.int32
+    own = np.frombuffer(offsets, dtype)[column.offset : column.offset + len(column) + 1].astype(np.int64)
     return own + (data.address - buffer.address if data is not None else 0)

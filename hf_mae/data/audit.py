@@ -1,10 +1,11 @@
-"""The images of an audit, and what is the matter with a pair of near-duplicates."""
+"""Images of an audit, and the classification of near-duplicate pairs."""
 
 from dataclasses import dataclass
 
 from datasets import Dataset, DatasetDict
 
 from ..errors import UsageError
+from .image_messages import ImageMessage
 from .samples import get_image_paths
 
 CONFLICTING_LABELS, ACROSS_SPLITS, SAME_LABEL = "conflicting labels", "across splits", "same label"
@@ -21,16 +22,16 @@ class AuditImage:
 
 
 def list_audit_images(splits: DatasetDict | dict[str, Dataset]) -> list[AuditImage]:
-    """Every image of the splits, with its label ("" where there are none).
+    """Lists the images of all splits with their labels (an empty string if there are none).
 
     Raises:
-        UsageError: the images are no files.
+        UsageError: If the images are not separate files.
     """
     images = []
     for split, dataset in splits.items():
         paths = get_image_paths(dataset)
         if len(dataset) and not paths:
-            raise UsageError("The images are not files of their own (a parquet file or a Hub data set): unpack them.")
+            raise UsageError(ImageMessage.AUDIT_REQUIRES_FILES)
         labels = [""] * len(paths)
         if "labels" in dataset.column_names:
             labels = [dataset.features["labels"].names[index] for index in dataset["labels"][:]]
@@ -39,7 +40,7 @@ def list_audit_images(splits: DatasetDict | dict[str, Dataset]) -> list[AuditIma
 
 
 def classify_duplicate_pair(first: AuditImage, second: AuditImage) -> str:
-    """What is the matter with a pair: `conflicting labels`, `across splits`, both, or `same label`."""
+    """Classifies a pair: `conflicting labels`, `across splits`, both, or `same label`."""
     kinds = [CONFLICTING_LABELS] if first.label != second.label else []
     kinds += [ACROSS_SPLITS] if first.split != second.split else []
     return "; ".join(kinds) or SAME_LABEL

@@ -1,15 +1,15 @@
-"""The file of a benchmark (YAML) -> `Benchmark`, with a sentence for each mistake."""
+"""Parser of benchmark files (YAML -> `Benchmark`), with one message per mistake."""
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ..errors import UsageError, did_you_mean, short_repr, summarize_exception
+from ..errors import UsageError, did_you_mean, summarize_exception
 from .benchmarks import (
     KEY_BY_CLASS_AND_NAME,
     KEY_BY_NAME,
@@ -19,6 +19,7 @@ from .benchmarks import (
     SplitFile,
     SplitTable,
 )
+from .messages import DataMessage
 from .splits import SPLITS
 
 SCORE_PATTERN = re.compile(r"-?\d+(\.\d+)?(±\d+(\.\d+)?)?")
@@ -26,54 +27,55 @@ SHA256_PATTERN = re.compile(r"[0-9a-f]{64}")
 
 
 def read_benchmark(path: Path) -> Benchmark:
-    """A benchmark from its file.
+    """Reads a benchmark from its file.
 
     Raises:
-        UsageError: it cannot be read, has settings that are none or of another kind, or contradicts itself.
+        UsageError: If it cannot be read, has unknown settings or values of the wrong type, or is inconsistent.
     """
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except OSError as error:
-        raise UsageError(f"The benchmark {path} cannot be read: {error.strerror}.") from None
+        raise UsageError(DataMessage.BENCHMARK_UNREADABLE, path=path, reason=error.strerror) from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"The benchmark {path} is no YAML ({summarize_exception(error)}).") from None
-    benchmark: Benchmark = _build_dataclass(Benchmark, values, f"The benchmark {path}")
+        raise UsageError(DataMessage.BENCHMARK_NOT_YAML, path=path, reason=summarize_exception(error)) from None
+    benchmark: Benchmark = _build_dataclass(Benchmark, values, str(path))
     for check in (_check_choices, _check_classes, _check_counts, _check_split_files):
-        for mistake in check(benchmark):
-            raise UsageError(f"The benchmark {path}: {mistake}.")
+        check(benchmark, path)
     return benchmark
 
 
 def _build_dataclass(cls: Any, values: Any, location: str) -> Any:
-    """A dataclass from a mapping."""
     if not isinstance(values, dict):
-        raise UsageError(f"{location} has {short_repr(values)} where there should be settings.")
+        raise UsageError(DataMessage.BENCHMARK_NOT_A_MAPPING, location=location, value=values)
     fields = {item.name: item for item in dataclasses.fields(cls)}
     for name in values:
         if name not in fields:
-            raise UsageError(f"{location} has the setting {name}, which is none{did_you_mean(str(name), fields)}.")
+            suggestion = did_you_mean(str(name), fields)
+            raise UsageError(DataMessage.BENCHMARK_UNKNOWN_SETTING, location=location, name=name, suggestion=suggestion)
     for name, item in fields.items():
         if item.default is MISSING and item.default_factory is MISSING and name not in values:
-            raise UsageError(f"{location} lacks {name}.")
+            raise UsageError(DataMessage.BENCHMARK_MISSING_SETTING, location=location, name=name)
     return cls(**{name: _parse_setting(name, value, location) for name, value in values.items()})
 
 
 def _parse_setting(name: str, value: Any, location: str) -> Any:
     if name == "split_table":
-        return _build_dataclass(SplitTable, value, f"{location}, {name},")
+        return _build_dataclass(SplitTable, value, f"{location}, {name}")
     try:
         if name in NESTED_CLASSES:
             return tuple(
-                _build_dataclass(NESTED_CLASSES[name], part, f"{location}, {name},") for part in _parse_list(value)
+                _build_dataclass(NESTED_CLASSES[name], item, f"{location}, {name}") for item in _parse_list(value)
             )
         return SETTING_PARSERS.get(name, _parse_text)(value)
-    except UsageError:  # a part's own
+    except UsageError:  # of a nested dataclass
         raise
     except ValueError as error:
-        raise UsageError(f"{location} has {short_repr(value)} for {name}, which is {error}.") from None
+        raise UsageError(
+            DataMessage.BENCHMARK_INVALID_VALUE, location=location, name=name, value=value, expected=error
+        ) from None
 
 
-# What a setting may be: each takes a value and returns it as its field has it, or raises what it should be.
+# Parsers of settings. Each returns the value for the field, or raises ValueError with a description of valid values.
 
 
 def _parse_text(value: Any) -> str:
@@ -90,7 +92,7 @@ def _parse_bool(value: Any) -> bool:
 
 def _parse_count(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError("a whole number of at least 0")
+        raise ValueError("an integer of at least 0")
     return value
 
 
@@ -111,7 +113,7 @@ def _parse_groups(value: Any) -> tuple[tuple[str, ...], ...]:
 def _parse_mapping(value: Any) -> dict[str, str]:
     if not isinstance(value, dict):
         raise ValueError("a mapping")
-    return {str(key): _parse_text(part) for key, part in value.items()}
+    return {str(key): _parse_text(item) for key, item in value.items()}
 
 
 def _parse_text_or_mapping(value: Any) -> str | dict[str, str]:
@@ -127,28 +129,28 @@ def _parse_split_or_half(value: Any) -> str | int:
 def _parse_splits(value: Any) -> dict[str, str | int]:
     if not isinstance(value, dict):
         raise ValueError("a mapping")
-    return {str(key): _parse_split_or_half(part) for key, part in value.items()}
+    return {str(key): _parse_split_or_half(item) for key, item in value.items()}
 
 
 def _parse_scores(value: Any) -> dict[str, str]:
-    found = _parse_mapping(value)
-    if wrong := next((score for score in found.values() if not SCORE_PATTERN.fullmatch(score)), None):
-        raise ValueError(f"numbers in per cent, as 86.20±0.20 ({wrong} is none)")
-    return found
+    scores = _parse_mapping(value)
+    if invalid := next((score for score in scores.values() if not SCORE_PATTERN.fullmatch(score)), None):
+        raise ValueError(f"percentages such as 86.20±0.20, not {invalid}")
+    return scores
 
 
 def _parse_protocols(value: Any) -> dict[str, list[SplitCounts]]:
     if not isinstance(value, dict) or not value:
-        raise ValueError("a mapping of names to numbers of images by split")
+        raise ValueError("a mapping from protocol names to numbers of images per split")
     return {
-        str(name): [_parse_split_counts(one) for one in (of if isinstance(of, list) else [of])]
-        for name, of in value.items()
+        str(name): [_parse_split_counts(item) for item in (counts if isinstance(counts, list) else [counts])]
+        for name, counts in value.items()
     }
 
 
 def _parse_split_counts(value: Any) -> SplitCounts:
     if not isinstance(value, dict) or any(split not in (*SPLITS, "all") for split in value):
-        raise ValueError(f"numbers of images by split ({', '.join(SPLITS)}, or all)")
+        raise ValueError(f"numbers of images per split ({', '.join(SPLITS)}, or all)")
     return {str(split): _parse_count(count) for split, count in value.items()}
 
 
@@ -166,45 +168,55 @@ SETTING_PARSERS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-# What contradicts itself.
+# Consistency checks
 
 
-def _check_choices(benchmark: Benchmark) -> Iterator[str]:
-    for name, value, known in (
+def _check_choices(benchmark: Benchmark, path: Path) -> None:
+    for name, value, choices in (
         ("key", benchmark.key, (KEY_BY_NAME, KEY_BY_CLASS_AND_NAME)),
         ("conflicting_labels", benchmark.conflicting_labels, ("error", "exclude")),
         ("format", benchmark.split_table.format, ("csv", "json by class")),
     ):
-        if value not in known:
-            yield f"{name} is `{'` or `'.join(known)}`, not {value}"
+        if value not in choices:
+            raise UsageError(
+                DataMessage.BENCHMARK_INVALID_CHOICE, path=path, name=name, value=value, choices=" or ".join(choices)
+            )
 
 
-def _check_classes(benchmark: Benchmark) -> Iterator[str]:
+def _check_classes(benchmark: Benchmark, path: Path) -> None:
     if len(set(benchmark.classes)) < max(2, len(benchmark.classes)):
-        yield "it needs two classes or more, each once"
+        raise UsageError(DataMessage.BENCHMARK_DUPLICATE_CLASSES, path=path)
     for name in (*benchmark.folders, *benchmark.positive):
         if name not in benchmark.classes:
-            yield f"{name} is none of its classes{did_you_mean(name, benchmark.classes)}"
+            suggestion = did_you_mean(name, benchmark.classes)
+            raise UsageError(DataMessage.BENCHMARK_UNKNOWN_CLASS, path=path, name=name, suggestion=suggestion)
 
 
-def _check_counts(benchmark: Benchmark) -> Iterator[str]:
+def _check_counts(benchmark: Benchmark, path: Path) -> None:
     for name, counts in benchmark.protocols.items():
         if len(counts) not in (1, benchmark.folds):
-            yield f"the protocol {name} has counts of {len(counts)} folds, and there are {benchmark.folds}"
+            raise UsageError(
+                DataMessage.BENCHMARK_FOLD_COUNTS, path=path, protocol=name, count=len(counts), folds=benchmark.folds
+            )
     for row in benchmark.published_results:
         if row.ranked and row.protocol not in benchmark.protocols:
-            yield f"the row {row.method} is ranked, and its protocol, {row.protocol}, is none of the benchmark's"
+            raise UsageError(
+                DataMessage.BENCHMARK_UNKNOWN_PROTOCOL, path=path, method=row.method, protocol=row.protocol
+            )
 
 
-def _check_split_files(benchmark: Benchmark) -> Iterator[str]:
+def _check_split_files(benchmark: Benchmark, path: Path) -> None:
     for split_file in benchmark.split_files:
         if not SHA256_PATTERN.fullmatch(split_file.sha256):
-            yield f"{split_file.name} has no SHA-256 (64 digits)"
+            raise UsageError(DataMessage.BENCHMARK_INVALID_SHA256, path=path, name=split_file.name)
         if split_file.split is not None and split_file.split not in (*SPLITS, "1", "2"):
-            yield f"{split_file.name} is of the split {split_file.split}, which is none"
+            raise UsageError(
+                DataMessage.BENCHMARK_INVALID_SPLIT, path=path, name=split_file.name, split=split_file.split
+            )
     if benchmark.group_pattern is not None:
         try:
-            if re.compile(benchmark.group_pattern).groups < 1:
-                yield f"group_pattern has no group in brackets: {benchmark.group_pattern}"
+            num_groups = re.compile(benchmark.group_pattern).groups
         except re.error as error:
-            yield f"group_pattern is no regular expression ({error})"
+            raise UsageError(DataMessage.BENCHMARK_INVALID_GROUP_PATTERN, path=path, reason=error) from None
+        if num_groups < 1:
+            raise UsageError(DataMessage.BENCHMARK_PATTERN_WITHOUT_GROUP, path=path, pattern=benchmark.group_pattern)

@@ -1,7 +1,6 @@
-"""The catalogue of benchmarks: classes, official splits, published counts and figures, licences and citations.
+"""The catalogue of benchmarks: classes, official splits, published counts and results, licences and citations.
 
-A benchmark is a file (published/benchmarks/NAME.yaml, or one of the user's own): data that can be checked line by line;
-`archives` makes data sets of it.
+A benchmark is a YAML file (published/benchmarks/NAME.yaml, or a user's file). `benchmark_loading` loads its images.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from ..errors import UsageError, did_you_mean
+from .messages import DataMessage
 
 BENCHMARKS_DIR = Path(__file__).parents[1] / "published" / "benchmarks"
 KEY_BY_NAME, KEY_BY_CLASS_AND_NAME = "name", "class and name"
@@ -18,12 +18,12 @@ SplitCounts = dict[str, int]
 
 @dataclass(frozen=True)
 class SplitFile:
-    """A table of the official split, where it is published, and what it must hash to.
+    """A table of the official split, with its address and SHA-256.
 
     Args:
-        split: that all its images belong to, or the number of their half (fold 1 trains on half 1, and validates on the
-            other); None: a column tells.
-        fold: that it is of; None: of all.
+        split: the split of all its images, or the number of their half (fold 1 trains on half 1 and validates on half
+            2); None if a column has it.
+        fold: the fold of the file; None if it is used by all folds.
     """
 
     name: str
@@ -40,14 +40,15 @@ class SplitFile:
 
 @dataclass(frozen=True)
 class SplitTable:
-    """How the split files are read.
+    """Format and columns of the split files.
 
     Args:
         format: `csv`, or `json by class` ({class: [file names]}).
-        name, label, split, group: columns; of `label` perhaps several, by `--agreement`, the first by default. Rows
-            without a label are left out.
-        splits: what the split column holds -> a split, or the number of a half.
-        columns: that are kept, by the name that they get.
+        delimiter: delimiter of a CSV.
+        name, label, split, group: column names. `label` may be a mapping from `--agreement` to a column; the default is
+            its first. Rows without a label are skipped.
+        splits: value of the split column -> split, or number of a half.
+        columns: other columns that are kept: new name -> column.
     """
 
     format: str = "csv"
@@ -61,11 +62,11 @@ class SplitTable:
 
     @property
     def agreements(self) -> list[str]:
-        """What `--agreement` takes."""
+        """The valid values of `--agreement`."""
         return list(self.label) if isinstance(self.label, dict) else []
 
     def label_column(self, agreement: str | None) -> str:
-        """The column with the class."""
+        """Returns the column with the class of an image."""
         return self.label if isinstance(self.label, str) else self.label[agreement or self.agreements[0]]
 
 
@@ -74,10 +75,10 @@ class PublishedResult:
     """A published row.
 
     Args:
-        protocol: on which split; one that is `ranked` is among the benchmark's own.
-        scores: in per cent, as printed (`86.20±0.20`), by name.
-        selected_on_eval_split: whether the epoch was chosen on the images that are evaluated; None: not said.
-        patients_disjoint: whether no patient is on both sides; None: not said.
+        protocol: the split. The protocol of a `ranked` row is one of the benchmark's own.
+        scores: score name -> percentage as printed (`86.20±0.20`).
+        selected_on_eval_split: whether the epoch was selected on the evaluated images; None if not stated.
+        patients_disjoint: whether no patient is in both training and evaluation; None if not stated.
     """
 
     method: str
@@ -96,23 +97,26 @@ class Benchmark:
     """One classification task on one archive.
 
     Args:
-        classes: in the order of their ids; of grades from the lowest.
-        protocols: numbers of images by split, of every fold, by the name of the split; `all` where there is none.
-        images: in the whole archive.
-        folders: class -> folder of the archive, where they differ.
-        image_folders: only images below folders of these names are looked at, where there are any.
-        key: what tells an image: its name, or its class folder and name.
-        split_folders: folder -> split, where folders tell it.
-        test_folder: whose images are the test split, in class folders.
-        folds: 0: one official split, or none.
-        group_pattern: a regular expression on the file's name without its extension, whose first group is the patient
-            or video.
-        groups_by_half: patients or videos of each half, in place of the official ones.
-        conflicting_labels: `refused`, or `left out`: images that the split files give two labels.
+        title: one line for tables.
+        classes: in the order of their ids; grades from the lowest to the highest.
+        protocols: name of a split -> numbers of images per split (`all` without an official split), for each fold.
+        homepage, licence, citation: of the dataset.
+        images: number of images in the complete archive.
+        folders: class -> folder of the archive, if they differ.
+        image_folders: names of folders; if the archive has any of them, images elsewhere are ignored.
+        key: what identifies an image: its file name, or its class folder and file name.
+        split_files, split_table: the official split, if it is published as tables.
+        split_folders: folder -> split, if the folders define the split.
+        test_folder: folder whose class folders are the test split.
+        folds: number of official folds; 0 for a single split or none.
+        group_pattern: regular expression on the file stem; its first group is the patient or video.
+        groups_by_half: patients or videos of each half, in place of the official halves.
+        conflicting_labels: for images with two labels in the split files: `error`, or `exclude`.
         ordered: whether the classes are grades.
-        positive: classes of the published two-sided task.
-        guaranteed, not_guaranteed: what is to be known of the split.
-        see_also: another benchmark of the same images, whose figures are to be read beside these.
+        positive: positive classes of the published binary task.
+        guarantees, limitations: properties of the split.
+        see_also: another benchmark with the same images, for comparison.
+        published_results: published scores.
     """
 
     title: str
@@ -142,7 +146,7 @@ class Benchmark:
 
     @property
     def keyed_by_class(self) -> bool:
-        """Whether a file name alone does not tell the image."""
+        """Whether a file name alone does not identify an image."""
         return self.key == KEY_BY_CLASS_AND_NAME
 
     @property
@@ -152,35 +156,36 @@ class Benchmark:
 
     @property
     def main_protocol(self) -> str:
-        """The first."""
+        """The first protocol."""
         return next(iter(self.protocols))
 
     @property
     def eval_split(self) -> str:
-        """The split that published figures are of: the test split where there is one."""
+        """The split of published results: the test split if there is one, otherwise the validation split."""
         return "test" if "test" in self.split_counts(1) else "validation"
 
     def class_folder(self, class_name: str) -> str:
-        """The archive's folder of a class."""
+        """Returns the folder of a class in the archive."""
         return self.folders.get(class_name, class_name)
 
     def match_protocol(self, fold: int, counts: SplitCounts) -> str | None:
-        """Which published split a run's numbers of images are those of; None: of none.
+        """Returns the published split with a run's numbers of images, or None.
 
         Args:
-            counts: images by split, `train` whole.
+            fold: the fold of the run.
+            counts: images per split, with the complete `train`.
         """
-        found = (name for name in self.protocols if self.split_counts(fold, name) == counts)
-        return next((name for name in found if "all" not in counts), None)
+        names = (name for name in self.protocols if self.split_counts(fold, name) == counts)
+        return next((name for name in names if "all" not in counts), None)
 
     def split_counts(self, fold: int, protocol: str | None = None) -> SplitCounts:
-        """Published images by split, of a fold."""
+        """Returns the published numbers of images per split, for a fold."""
         counts = self.protocols[protocol or self.main_protocol]
         return counts[fold - 1 if len(counts) > 1 else 0]
 
 
 class Catalogue(Mapping[str, Benchmark]):
-    """The benchmarks of the package by name, each read when it is asked for."""
+    """The benchmarks of the package by name; each file is read at its first use."""
 
     def __getitem__(self, name: str) -> Benchmark:
         if name not in self._names():
@@ -203,23 +208,21 @@ BENCHMARKS = Catalogue()
 
 
 def find_benchmark(name: str) -> Benchmark:
-    """A benchmark of the catalogue, or of a YAML file.
+    """Finds a benchmark from the catalogue or from a YAML file.
 
     Raises:
-        UsageError: there is none of this name, or the file is none.
+        UsageError: If the name is unknown or the file is invalid.
     """
     if name.endswith((".yaml", ".yml")):
         return _read_file(Path(name))
     if name not in BENCHMARKS:
-        raise UsageError(
-            f"No benchmark is called {name}{did_you_mean(name, BENCHMARKS)}: choose one of {', '.join(BENCHMARKS)}, or pass "
-            "a file of your own (.yaml)."
-        )
+        suggestion = did_you_mean(name, BENCHMARKS)
+        raise UsageError(DataMessage.UNKNOWN_BENCHMARK, name=name, suggestion=suggestion, known=list(BENCHMARKS))
     return BENCHMARKS[name]
 
 
 def find_benchmark_or_none(name: str | None) -> Benchmark | None:
-    """The benchmark that a run was of; None: of none, or of a file that is not there any more."""
+    """Finds the benchmark of a run; None if it had none or if the file no longer exists."""
     try:
         return find_benchmark(name) if name else None
     except UsageError:

@@ -1,4 +1,4 @@
-"""Room for decoded images: what the disk and `--cache_limit` allow, what goes to make room, and what is there."""
+"""Size limit and LRU eviction of the pixel cache, and the list of cache entries."""
 
 import json
 import logging
@@ -17,35 +17,36 @@ from ..errors import UsageError
 from ..files.caches import cache_folder
 from ..files.locks import wait_for_lock
 from ..settings.data import CACHE_LIMIT_ENV, parse_byte_size
+from .image_messages import ImageMessage
 
 logger = logging.getLogger(__name__)
 
-MIN_FREE_BYTES = 1_000_000_000  # bytes of a disk, for checkpoints and whoever else writes; of a small one its twentieth
-IN_USE_SECONDS = 3600  # seconds since a file was used, below which it may be of a run that goes on
-IMAGES_DIR, METADATA_FILE = "images", "about.json"  # the folder of stores; in each, what it is of
+MIN_FREE_BYTES = 1_000_000_000  # left free on a disk for checkpoints and other programs; a twentieth of a small disk
+IN_USE_SECONDS = 3600  # a file that was used more recently may belong to a running training
+IMAGES_DIR, METADATA_FILE = "images", "about.json"  # folder of the pixel caches; metadata file of each
 
 OTHER_DIRS = {
     "downloads": "downloaded files",
     "checkpoints": "public checkpoints, converted",
     "splits": "official split files",
-    "unpacked": "unpacked archives",
+    "unpacked": "extracted archives",
 }
 
 
 class CacheFullError(UsageError):
-    """Decoded images would take more than there is."""
+    """The disk or the cache limit is too small for the decoded images."""
 
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """A part of the cache.
+    """An entry of the cache.
 
     Args:
-        name: as `hf-mae cache remove` takes it.
-        description: it is.
+        name: argument of `hf-mae cache remove`.
+        description: its contents.
         size: in bytes.
-        num_images: in it; None: it is no store of images.
-        last_used: when it was last used (seconds since 1970).
+        num_images: number of images; None for an entry that is not a pixel cache.
+        last_used: time of the last use (seconds since 1970).
     """
 
     name: str
@@ -56,35 +57,36 @@ class CacheEntry:
 
 
 def evict_lru(required_bytes: int, folder: Path) -> None:
-    """Removes the files of decoded images that were used longest ago, until `required_bytes` bytes are free within the disk
-    and the limit; those of the last hour stay.
+    """Removes the least recently used pixel files until the disk and the cache limit have `required_bytes` available.
+
+    Files that were used within the last hour stay.
 
     Args:
-        folder: on the disk that is written.
+        required_bytes: size of the images to be written.
+        folder: a folder on the disk to be written to.
 
     Raises:
-        NoRoom: that is not enough; nothing was removed.
+        CacheFullError: If eviction cannot free enough space; then nothing is removed.
     """
-    size = _pixel_files()
-    limit, room = _cache_limit(), _available_bytes(folder, sum(stat.st_size for stat in size.values()))
-    if required_bytes <= room:
+    stats = _pixel_files()
+    limit, available = _cache_limit(), _available_bytes(folder, sum(stat.st_size for stat in stats.values()))
+    if required_bytes <= available:
         return
-    now, going = time.time(), []
-    for file in sorted(size, key=lambda file: size[file].st_mtime):
-        if room >= required_bytes or now - size[file].st_mtime < IN_USE_SECONDS:
+    now, evicted = time.time(), []
+    for file in sorted(stats, key=lambda file: stats[file].st_mtime):
+        if available >= required_bytes or now - stats[file].st_mtime < IN_USE_SECONDS:
             break
-        going.append(file)
-        room += size[file].st_size
-    if room < required_bytes:
-        of = f"--cache_limit {format_bytes(limit)}" if limit is not None else f"the disk of {folder}"
-        raise CacheFullError(
-            f"Prepared images would take about {format_bytes(required_bytes)}, and {of} has room for {format_bytes(max(0, room))} "
-            "(hf-mae cache shows what is there)."
-        )
-    for file in going:
+        evicted.append(file)
+        available += stats[file].st_size
+    if available < required_bytes:
+        sizes = {"required": format_bytes(required_bytes), "available": format_bytes(max(0, available))}
+        if limit is not None:
+            raise CacheFullError(ImageMessage.CACHE_LIMIT_TOO_SMALL, limit=format_bytes(limit), **sizes)
+        raise CacheFullError(ImageMessage.DISK_TOO_SMALL, folder=folder, **sizes)
+    for file in evicted:
         file.unlink(missing_ok=True)
-    freed = format_bytes(sum(size[file].st_size for file in going))
-    logger.info("%s of prepared images that were used longest ago made room.", freed)
+    freed = format_bytes(sum(stats[file].st_size for file in evicted))
+    logger.info("Removed %s of least recently used prepared images.", freed)
 
 
 def _cache_limit() -> int | None:
@@ -92,84 +94,83 @@ def _cache_limit() -> int | None:
 
 
 def _available_bytes(folder: Path, used_bytes: int) -> int:
-    """What the disk and the limit leave, with so much taken."""
+    """Returns the bytes that the disk and the cache limit leave if the pixel caches use `used_bytes`."""
     disk, limit = shutil.disk_usage(folder), _cache_limit()
-    room = disk.free - min(MIN_FREE_BYTES, disk.total // 20)
-    return room if limit is None else min(room, limit - used_bytes)
+    available = disk.free - min(MIN_FREE_BYTES, disk.total // 20)
+    return available if limit is None else min(available, limit - used_bytes)
 
 
 def max_cache_bytes() -> int:
-    """What prepared images may take if all others went."""
-    folder, taken = cache_folder(), sum(stat.st_size for stat in _pixel_files().values())
+    """Returns the bytes available for prepared images if all others were removed."""
+    folder, used_bytes = cache_folder(), sum(stat.st_size for stat in _pixel_files().values())
     while not folder.exists():
         folder = folder.parent
-    return _available_bytes(folder, taken) + taken
+    return _available_bytes(folder, used_bytes) + used_bytes
 
 
 def format_bytes(size: float) -> str:
-    """A number of bytes for people."""
-    for unit, worth in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if size >= worth:
-            return f"{size / worth:.1f} {unit}"
+    """Formats a number of bytes with a decimal unit."""
+    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
     return f"{size / 1e3:.0f} KB"
 
 
 def _pixel_files() -> dict[Path, os.stat_result]:
-    """The files of decoded images; one that another process removes meanwhile is none."""
-    found = {}
+    """Files of decoded images, without those that another process removes in the meantime."""
+    stats = {}
     for file in sorted((cache_folder() / IMAGES_DIR).glob("*/*.arrow")):
         with suppress(FileNotFoundError):
-            found[file] = file.stat()
-    return found
+            stats[file] = file.stat()
+    return stats
 
 
 def list_cache_entries() -> list[CacheEntry]:
-    """What the cache holds, the largest first."""
-    root, found = cache_folder(), []
+    """Lists the entries of the cache, the largest first."""
+    root, entries = cache_folder(), []
     for folder in sorted(root.iterdir()) if root.is_dir() else []:
         if folder.name == IMAGES_DIR:
-            found += [_pixel_cache_entry(store) for store in sorted(folder.iterdir()) if store.is_dir()]
+            entries += [_pixel_cache_entry(cache) for cache in sorted(folder.iterdir()) if cache.is_dir()]
         elif folder.is_dir():
-            found.append(_folder_entry(folder.name, OTHER_DIRS.get(folder.name, "kept by name"), folder))
-    return sorted(found, key=lambda part: -part.size)
+            entries.append(_folder_entry(folder.name, OTHER_DIRS.get(folder.name, "cached results"), folder))
+    return sorted(entries, key=lambda entry: -entry.size)
 
 
 def _pixel_cache_entry(folder: Path) -> CacheEntry:
     sources = read_cache_sources(folder)
-    known = "images (kept by an earlier version)"
-    what = known if sources is None else f"images of {', '.join(sources) or 'parquet files'}"
-    part = _folder_entry(folder.name[:12], what, folder)
-    images = sum(_count_rows(file) for file in folder.glob("*.arrow"))
-    return CacheEntry(part.name, part.description, part.size, images, part.last_used)
+    description = "images" if sources is None else f"images of {', '.join(sources) or 'parquet files'}"
+    entry = _folder_entry(folder.name[:12], description, folder)
+    num_images = sum(_count_rows(file) for file in folder.glob("*.arrow"))
+    return CacheEntry(entry.name, entry.description, entry.size, num_images, entry.last_used)
 
 
-def read_cache_sources(store: Path) -> list[str] | None:
-    """The folders whose images a store holds; None where it does not say."""
+def read_cache_sources(folder: Path) -> list[str] | None:
+    """Reads the folders whose images a pixel cache contains; None if its metadata is missing or damaged."""
     try:
-        return list(map(str, json.loads((store / METADATA_FILE).read_text(encoding="utf-8"))["sources"]))
+        return list(map(str, json.loads((folder / METADATA_FILE).read_text(encoding="utf-8"))["sources"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def _folder_entry(name: str, description: str, folder: Path) -> CacheEntry:
     stats = [file.stat() for file in folder.rglob("*") if file.is_file()]
-    used = max((stat.st_mtime for stat in stats), default=folder.stat().st_mtime)
-    return CacheEntry(name, description, sum(stat.st_size for stat in stats), None, used)
+    last_used = max((stat.st_mtime for stat in stats), default=folder.stat().st_mtime)
+    return CacheEntry(name, description, sum(stat.st_size for stat in stats), None, last_used)
 
 
 def _count_rows(file: Path) -> int:
     try:
         return len(datasets.Dataset.from_file(str(file)))
-    except Exception:  # pyarrow raises many kinds for a damaged file; `damaged` names it
+    except Exception:  # pyarrow raises many types for a damaged file, which `remove_damaged_files` reports
         return 0
 
 
 def remove_damaged_files() -> list[Path]:
-    """Files of decoded images that do not hold what they say; each is removed, and its images are decoded again."""
-    found = [file for file in _pixel_files() if not _is_intact(file)]
-    for file in found:
+    """Removes damaged files of decoded images and returns them; their images will be decoded again."""
+    damaged = [file for file in _pixel_files() if not _is_intact(file)]
+    for file in damaged:
         file.unlink(missing_ok=True)
-    return found
+    return damaged
 
 
 def _is_intact(file: Path) -> bool:
@@ -181,7 +182,7 @@ def _is_intact(file: Path) -> bool:
             for table in [rows[start : start + 64]]
             for pixels, shape in zip(table["pixels"], table["shape"], strict=True)
         )
-    except Exception:  # as of `_rows`
+    except Exception:  # as in `_count_rows`
         return False
 
 
@@ -190,23 +191,22 @@ def _is_image(content: Any, size: int) -> bool:
 
 
 def remove_cache_entry(name: str) -> int:
-    """Removes a part of the cache, or `all` of it. Returns the bytes that are free now.
+    """Removes an entry of the cache, or `all` entries. Returns the number of bytes freed.
 
     Raises:
-        UsageError: there is no part of this name, or images of it are being prepared.
+        UsageError: If no entry has this name.
     """
-    root = cache_folder()
-    there = list_cache_entries()
-    chosen = [part for part in there if name in (part.name, "all")]
-    if not chosen:
-        names = ", ".join(part.name for part in there) or "nothing"
-        raise UsageError(f"The cache holds no {name}; it holds {names}.")
-    for part in chosen:
-        stores = list((root / IMAGES_DIR).glob(f"{part.name}*")) if part.num_images is not None else [root / part.name]
-        for folder in stores:
-            if part.num_images is None:
-                shutil.rmtree(folder)
-                continue
-            with wait_for_lock(folder / "lock", f"Another run is preparing images in {folder}: waiting for it."):
+    root, entries = cache_folder(), list_cache_entries()
+    removed = [entry for entry in entries if name in (entry.name, "all")]
+    if not entries:
+        raise UsageError(ImageMessage.CACHE_EMPTY, name=name)
+    if not removed:
+        raise UsageError(ImageMessage.CACHE_ENTRY_NOT_FOUND, name=name, entries=[entry.name for entry in entries])
+    for entry in removed:
+        if entry.num_images is None:
+            shutil.rmtree(root / entry.name)
+            continue
+        for folder in (root / IMAGES_DIR).glob(f"{entry.name}*"):
+            with wait_for_lock(folder / "lock", f"Waiting for another run that prepares images in {folder}."):
                 shutil.rmtree(folder, ignore_errors=True)
-    return sum(part.size for part in chosen)
+    return sum(entry.size for entry in removed)

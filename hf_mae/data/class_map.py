@@ -1,4 +1,4 @@
-"""Classes of one data set as those of a model that was trained on another: external validation."""
+"""Maps the classes of one dataset to those of a model trained on another, for external validation."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -10,14 +10,15 @@ from scipy.special import logsumexp
 
 from ..errors import UsageError, did_you_mean
 from .exclusion_log import record_excluded
+from .messages import DataMessage
 from .tables import read_table
 
-IGNORED_VALUES = ("", "-")
+IGNORED_VALUES = ("", "-")  # in the column `model`: the class is excluded
 
 
 @dataclass(frozen=True)
 class SharedClass:
-    """A class that both sides know, each perhaps as several of its own; a class of the model alone has no `data_classes`."""
+    """A class of both sides, which may each split it; `data_classes` is empty if only the model has the class."""
 
     name: str
     data_classes: tuple[str, ...]
@@ -26,11 +27,12 @@ class SharedClass:
 
 @dataclass(frozen=True)
 class ClassMap:
-    """Which classes of the data are which of the model.
+    """Correspondence of the classes of a dataset and of a model.
 
     Args:
         shared: in the order of the model's classes.
-        excluded_classes: classes of the data that are none of the model's.
+        excluded_classes: classes of the dataset that the model does not have.
+        model_classes: all classes of the model, by id.
     """
 
     shared: tuple[SharedClass, ...]
@@ -39,52 +41,50 @@ class ClassMap:
 
     @property
     def class_names(self) -> list[str]:
-        """Of the classes that are scored."""
-        return [one.name for one in self.shared]
+        """Names of the classes that are evaluated."""
+        return [shared.name for shared in self.shared]
 
     def map_class(self, name: str) -> SharedClass:
-        """The class that one of the model's is scored as."""
-        return next(one for one in self.shared if name in one.model_classes)
+        """Returns the shared class of a class of the model."""
+        return next(shared for shared in self.shared if name in shared.model_classes)
 
     def merge_logits(self, logits: np.ndarray) -> np.ndarray:
-        """Logits (..., model classes) as those of the shared classes, whose scores are the sums of their parts'."""
+        """Converts logits (..., model classes) to logits (..., shared classes); probabilities of merged classes are
+        added."""
         ids = {name: index for index, name in enumerate(self.model_classes)}
         return np.stack(
             [
-                logsumexp(logits[..., [ids[name] for name in one.model_classes]].astype(float), axis=-1)
-                for one in self.shared
+                logsumexp(logits[..., [ids[name] for name in shared.model_classes]].astype(float), axis=-1)
+                for shared in self.shared
             ],
             axis=-1,
         )
 
     def relabel(self, splits: DatasetDict, source_name: str) -> tuple[DatasetDict, dict[str, int]]:
-        """The splits with shared classes, and how many images of each class were left out.
+        """Returns the splits with the shared classes, and the number of excluded images per class.
 
         Raises:
-            UsageError: the data has a class that the map does not name, or nothing is left.
+            UsageError: If the data has a class that is not in the map, or if no image is left.
         """
-        ids = {name: index for index, one in enumerate(self.shared) for name in one.data_classes}
-        own = next(iter(splits.values())).features["labels"].names
-        if unknown := [name for name in own if name not in ids and name not in self.excluded_classes]:
-            raise UsageError(
-                f"{source_name} has classes that the class map does not name: {', '.join(unknown)}. Give each a row; an "
-                "empty `model` leaves it out."
-            )
-        counts: Counter[str] = Counter()
-        found = DatasetDict()
+        ids = {name: index for index, shared in enumerate(self.shared) for name in shared.data_classes}
+        names = next(iter(splits.values())).features["labels"].names
+        if unknown := [name for name in names if name not in ids and name not in self.excluded_classes]:
+            raise UsageError(DataMessage.CLASS_MAP_INCOMPLETE, source=source_name, names=unknown)
+        num_excluded: Counter[str] = Counter()
+        relabelled = DatasetDict()
         for split, dataset in splits.items():
-            labels = [own[label] for label in dataset["labels"][:]]
-            kept = [index for index, name in enumerate(labels) if name in ids]
-            counts.update(name for name in labels if name not in ids)
-            if kept:
-                found[split] = _replace_labels(
-                    dataset.select(kept), [ids[labels[index]] for index in kept], self.class_names
+            labels = [names[label] for label in dataset["labels"][:]]
+            rows = [index for index, name in enumerate(labels) if name in ids]
+            num_excluded.update(name for name in labels if name not in ids)
+            if rows:
+                relabelled[split] = _replace_labels(
+                    dataset.select(rows), [ids[labels[index]] for index in rows], self.class_names
                 )
-        if not found:
-            raise UsageError(f"{source_name} has no image of a class that the model knows.")
-        for name, count in counts.items():
-            record_excluded(f"class {name}, which the model does not know", count)
-        return found, counts
+        if not relabelled:
+            raise UsageError(DataMessage.CLASS_MAP_WITHOUT_IMAGES, source=source_name)
+        for name, count in num_excluded.items():
+            record_excluded(f"class {name}, which the model does not have", count)
+        return relabelled, num_excluded
 
 
 def _replace_labels(dataset: Dataset, labels: list[int], names: list[str]) -> Dataset:
@@ -93,44 +93,46 @@ def _replace_labels(dataset: Dataset, labels: list[int], names: list[str]) -> Da
 
 
 def read_class_map(path: str | Path, model_classes: list[str]) -> ClassMap:
-    """A table with the columns `data` and `model`, a row for each pair of classes that are the same.
+    """Reads a table with the columns `data` and `model`, one row per pair of equivalent classes.
 
-    A class may stand in several rows: one of the model that the data splits into two, or the other way round; such ones
-    are scored as one class, called as the side that has one name for it.
+    A class may be in several rows, if the other side splits it. Such classes are evaluated as one class, with the name
+    of the side that has a single name for it.
 
     Raises:
-        UsageError: a column is missing, or a class is none of the model's.
+        UsageError: If a column is missing, or if the model does not have a class.
     """
     rows = read_table(Path(path))
     if missing := [name for name in ("data", "model") if name not in rows[0]]:
-        raise UsageError(f"{path} lacks the column {', '.join(missing)}: a class map has data and model.")
+        raise UsageError(DataMessage.CLASS_MAP_COLUMNS_MISSING, path=path, columns=missing)
     pairs = [(str(row["data"] or "").strip(), str(row["model"] or "").strip()) for row in rows]
-    left_out = [data for data, model in pairs if model in IGNORED_VALUES]
-    joined = [(data, model) for data, model in pairs if model not in IGNORED_VALUES]
-    for _, model in joined:
+    excluded = [data for data, model in pairs if model in IGNORED_VALUES]
+    class_pairs = [(data, model) for data, model in pairs if model not in IGNORED_VALUES]
+    for _, model in class_pairs:
         if model not in model_classes:
-            raise UsageError(f"{path}: the model has no class {model}{did_you_mean(model, model_classes)}.")
-    if both := {data for data, _ in joined} & set(left_out):
-        raise UsageError(f"{path} leaves {', '.join(sorted(both))} out, and maps it too.")
+            suggestion = did_you_mean(model, model_classes)
+            raise UsageError(DataMessage.CLASS_MAP_UNKNOWN_CLASS, path=path, name=model, suggestion=suggestion)
+    if both := sorted({data for data, _ in class_pairs} & set(excluded)):
+        raise UsageError(DataMessage.CLASS_MAP_CONTRADICTORY, path=path, names=both)
     shared = []
     seen: set[str] = set()
     for name in model_classes:
         if name not in seen:
-            theirs, own = _merge_linked_classes(name, joined)
-            seen |= set(own)
-            names = own if len(own) == 1 or len(theirs) != 1 else theirs
-            shared.append(SharedClass(" + ".join(names), tuple(theirs), tuple(own)))
-    return ClassMap(tuple(shared), tuple(dict.fromkeys(left_out)), tuple(model_classes))
+            data_names, model_names = _merge_linked_classes(name, class_pairs)
+            seen |= set(model_names)
+            names = model_names if len(model_names) == 1 or len(data_names) != 1 else data_names
+            shared.append(SharedClass(" + ".join(names), tuple(data_names), tuple(model_names)))
+    return ClassMap(tuple(shared), tuple(dict.fromkeys(excluded)), tuple(model_classes))
 
 
 def _merge_linked_classes(name: str, class_pairs: list[tuple[str, str]]) -> tuple[list[str], list[str]]:
-    """Everything that is the same class as one of the model's, on both sides."""
-    data: list[str] = []
-    model = [name]
+    """Returns all classes that are linked to a class of the model, directly or indirectly: data classes and model
+    classes."""
+    data_names: list[str] = []
+    model_names = [name]
     while True:
-        more_data = [one for one, other in class_pairs if other in model and one not in data]
-        data += dict.fromkeys(more_data)
-        more_model = [other for one, other in class_pairs if one in data and other not in model]
-        model += dict.fromkeys(more_model)
-        if not more_data and not more_model:
-            return data, model
+        new_data = [data for data, model in class_pairs if model in model_names and data not in data_names]
+        data_names += dict.fromkeys(new_data)
+        new_model = [model for data, model in class_pairs if data in data_names and model not in model_names]
+        model_names += dict.fromkeys(new_model)
+        if not new_data and not new_model:
+            return data_names, model_names

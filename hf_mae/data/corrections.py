@@ -1,4 +1,4 @@
-"""Labels that were looked through by a person: a CSV of decisions, applied when the images are read."""
+"""Label corrections: a CSV of reviewed labels, applied when the images are loaded."""
 
 import csv
 import logging
@@ -10,101 +10,101 @@ from datasets import DatasetDict
 
 from ..errors import UsageError, did_you_mean, pluralize
 from .exclusion_log import record_excluded, record_relabelled
+from .messages import DataMessage
 
 logger = logging.getLogger(__name__)
 
 COLUMNS = ("file_name", "label", "decision")
-KEEP, REMOVE = "keep", "remove"  # decisions beside the names of classes
+KEEP, REMOVE = "keep", "remove"  # decisions, besides the names of classes
 
 
 @dataclass(frozen=True)
 class Correction:
-    """A decision: the label that was looked at, and what is done (the name of a class, or `remove`)."""
+    """The reviewed label of an image, and the decision: the name of a class, or `remove`."""
 
     label: str
     decision: str
 
 
 def read_corrections(path: Path, class_names: list[str]) -> dict[str, Correction]:
-    """Decisions by file name; rows without one, or with `keep`, are none.
+    """Reads the decisions by file name; rows without a decision, or with `keep`, are skipped.
 
     Args:
-        class_names: of the classes.
+        path: a CSV with the columns `COLUMNS`.
+        class_names: the valid decisions, besides `keep` and `remove`.
 
     Raises:
-        UsageError: it is no such file, or a decision is no class.
+        UsageError: If it is not such a file, or if a decision is not a class.
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(
-            f"--corrections {path} cannot be read ({getattr(error, 'strerror', None) or error})."
-        ) from None
-    if lacking := [name for name in COLUMNS if name not in (reader.fieldnames or ())]:
-        raise UsageError(
-            f"{path} is no list of corrections: it lacks the column {', '.join(lacking)} (hf-mae audit --labels writes "
-            "one, whose column decision is for you to fill)."
-        )
-    found: dict[str, Correction] = {}
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(DataMessage.CORRECTIONS_UNREADABLE, path=path, reason=reason) from None
+    if missing := [name for name in COLUMNS if name not in (reader.fieldnames or ())]:
+        raise UsageError(DataMessage.CORRECTIONS_COLUMNS_MISSING, path=path, columns=missing)
+    corrections: dict[str, Correction] = {}
     for number, row in enumerate(rows, 2):
         decision = (row["decision"] or "").strip()
         if decision.lower() in ("", KEEP):
             continue
         if decision not in class_names and decision.lower() != REMOVE:
+            suggestion = did_you_mean(decision, class_names)
             raise UsageError(
-                f"Line {number} of {path} decides {decision}, which is no class{did_you_mean(decision, class_names)}: write the "
-                f"name of a class, {KEEP}, or {REMOVE}."
+                DataMessage.CORRECTION_INVALID, path=path, line=number, decision=decision, suggestion=suggestion
             )
-        wanted = Correction(row["label"] or "", decision if decision in class_names else REMOVE)
-        if found.get(row["file_name"], wanted) != wanted:
-            raise UsageError(f"Line {number} of {path} decides on {row['file_name']} again, and otherwise.")
-        found[row["file_name"]] = wanted
-    return found
+        correction = Correction(row["label"] or "", decision if decision in class_names else REMOVE)
+        if corrections.get(row["file_name"], correction) != correction:
+            raise UsageError(DataMessage.CORRECTION_CONTRADICTORY, path=path, line=number, file_name=row["file_name"])
+        corrections[row["file_name"]] = correction
+    return corrections
 
 
 def apply_label_corrections(splits: DatasetDict, path: str) -> DatasetDict:
-    """The splits with the labels that a person decided on, without the images that were taken out.
+    """Corrects labels and removes images; returns the changed splits.
 
     Raises:
-        UsageError: a decision is on an image that is not there, or that has another label by now.
+        UsageError: If a decision is about an image that does not exist, or whose label has changed since.
     """
     names = next(iter(splits.values())).features["labels"].names
-    decisions = read_corrections(Path(path), names)
-    left, changed, removed = dict(decisions), 0, 0
+    corrections = read_corrections(Path(path), names)
+    unused, num_changed, num_removed = dict(corrections), 0, 0
     result = DatasetDict()
     for split, dataset in splits.items():
         labels, keep = np.array(dataset["labels"][:]), np.ones(len(dataset), dtype=bool)
         for index, file_name in enumerate(dataset["file_name"][:]):
-            if (decision := decisions.get(file_name)) is None:
+            if (correction := corrections.get(file_name)) is None:
                 continue
-            left.pop(file_name, None)
-            _check_current_label(path, file_name, decision, names[labels[index]])
-            if decision.decision == REMOVE:
+            unused.pop(file_name, None)
+            _check_current_label(path, file_name, correction, names[labels[index]])
+            if correction.decision == REMOVE:
                 keep[index] = False
             else:
-                changed += names[labels[index]] != decision.decision
-                labels[index] = names.index(decision.decision)
-        removed += int((~keep).sum())
+                num_changed += names[labels[index]] != correction.decision
+                labels[index] = names.index(correction.decision)
+        num_removed += int((~keep).sum())
         feature = dataset.features["labels"]
         relabelled = dataset.remove_columns("labels").add_column("labels", labels.tolist(), feature=feature)
         if keep.any():
             result[split] = relabelled.select(np.flatnonzero(keep))
-    if left:
+    if unused:
         raise UsageError(
-            f"{path} decides on {pluralize(len(left), 'image')} that the data does not have, {next(iter(left))} among "
-            "them: is it of another data set, or are its file names others?"
+            DataMessage.CORRECTIONS_UNKNOWN_IMAGES, path=path, count=len(unused), example=next(iter(unused))
         )
-    logger.info("As %s says: %s another label, %s left out.", path, pluralize(changed, "image", "has", "have"), removed)
-    record_relabelled(Path(path).name, changed)
-    record_excluded(f"left out by {Path(path).name}", removed)
+    logger.info("%s: %s relabelled, %d excluded.", path, pluralize(num_changed, "image"), num_removed)
+    record_relabelled(Path(path).name, num_changed)
+    record_excluded(f"removed by {Path(path).name}", num_removed)
     return result
 
 
 def _check_current_label(path: str, file_name: str, correction: Correction, current_label: str) -> None:
     if correction.label not in (current_label, "") and correction.decision != current_label:
         raise UsageError(
-            f"{path} was decided when {file_name} was {correction.label}, and it is {current_label} now: look through the labels "
-            "again (hf-mae audit --labels)."
+            DataMessage.CORRECTIONS_OUTDATED,
+            path=path,
+            file_name=file_name,
+            label=correction.label,
+            current_label=current_label,
         )

@@ -1,12 +1,13 @@
-"""Images that `--exclude` names: files, folders, globs and lists."""
+"""Resolves `--exclude`: files, folders, globs and lists of images to exclude."""
 
 import glob
 import os
 from pathlib import Path
 
 from ..errors import UsageError
-from ..files.text_io import read_text
+from ..files.atomic import read_text
 from .image_files import IMAGE_SUFFIXES, list_image_files
+from .messages import DataMessage
 from .tables import TABLE_SUFFIXES, read_table
 
 _NAME_COLUMNS = ("file_name", "filename", "file", "file_stem", "stem", "image", "path")
@@ -14,60 +15,62 @@ _SPLIT_COLUMNS = ("split", "split_index", "fold")
 
 
 def file_stem(name: str) -> str:
-    """The file's name without folder and suffix, by which images are told."""
+    """Returns the file name without folder and suffix, which identifies an image."""
     return Path(name.replace("\\", "/")).stem
 
 
 def resolve_exclude_patterns(patterns: list[str]) -> tuple[dict[str, str], list[str]]:
-    """What `--exclude` names.
+    """Resolves the values of `--exclude`.
 
     Args:
-        patterns: image files, folders and globs; lists (.csv, .jsonl, .txt) of file names, of which `LIST:SPLIT` takes the
+        patterns: image files, folders and globs; lists (.csv, .jsonl, .txt) of file names. `LIST:SPLIT` selects the
             rows of one split (`2_fold_split.csv:1`, `manifest.csv:test`).
 
     Returns:
-        Stem -> the word that names it, and the image files that there are.
+        Stem -> the pattern that matched it, and the image files that exist.
 
     Raises:
-        UsageError: a word that stands for nothing.
+        UsageError: If a pattern matches nothing.
     """
     stems: dict[str, str] = {}
     files: list[str] = []
-    for word in patterns:
-        path, _, split = word.rpartition(":") if not os.path.exists(word) and ":" in word else (word, "", "")
+    for pattern in patterns:
+        has_split = ":" in pattern and not os.path.exists(pattern)
+        path, _, split = pattern.rpartition(":") if has_split else (pattern, "", "")
         if os.path.isfile(path) and path.lower().endswith((*TABLE_SUFFIXES, ".txt")):
             names = read_file_names(Path(path), split or None)
-            beside = (os.path.join(os.path.dirname(path), name) for name in names)
-            found = [file for file in beside if file.lower().endswith(IMAGE_SUFFIXES) and os.path.isfile(file)]
+            candidates = (os.path.join(os.path.dirname(path), name) for name in names)
+            paths = [file for file in candidates if file.lower().endswith(IMAGE_SUFFIXES) and os.path.isfile(file)]
         else:
-            if os.path.isdir(word):
-                found = list_image_files(word)
+            if os.path.isdir(pattern):
+                paths = list_image_files(pattern)
             else:
-                found = [word] if os.path.isfile(word) else sorted(filter(os.path.isfile, glob.glob(word)))
-            names = found
+                paths = [pattern] if os.path.isfile(pattern) else sorted(filter(os.path.isfile, glob.glob(pattern)))
+            names = paths
         if not names:
-            raise UsageError(f"--exclude {word} names no image: it takes files, folders, globs and lists (LIST:SPLIT).")
-        stems.update({file_stem(name): word for name in names})
-        files += found
+            raise UsageError(DataMessage.EXCLUDE_MATCHES_NOTHING, pattern=pattern)
+        stems.update({file_stem(name): pattern for name in names})
+        files += paths
     return stems, list(dict.fromkeys(files))
 
 
 def read_file_names(path: Path, split: str | None) -> list[str]:
-    """The file names of a list: lines of a .txt, or a column of a .csv (commas or semicolons) or .jsonl."""
+    """Reads file names: the lines of a .txt file, or a column of a .csv (commas or semicolons) or .jsonl file."""
     if path.suffix.lower() == ".txt":
         rows = [{"file_name": line.strip()} for line in read_text(path).splitlines() if line.strip()]
     else:
         rows = read_table(path)
     rows = [{str(key).strip().lower().replace("-", "_"): value for key, value in row.items()} for row in rows]
-    known = list(rows[0]) if rows else []
-    column = next((name for name in _NAME_COLUMNS if name in known), None)
-    if column is None:
-        raise UsageError(f"{path} has no column of file names (one of {', '.join(_NAME_COLUMNS)}).")
+    columns = list(rows[0]) if rows else []
+    name_column = next((name for name in _NAME_COLUMNS if name in columns), None)
+    if name_column is None:
+        raise UsageError(DataMessage.LIST_WITHOUT_FILE_NAMES, path=path, columns=_NAME_COLUMNS)
     if split is not None:
-        kind = next((name for name in _SPLIT_COLUMNS if name in known), "")
-        values = sorted({str(row[kind]) for row in rows}) if kind else []
+        split_column = next((name for name in _SPLIT_COLUMNS if name in columns), None)
+        if split_column is None:
+            raise UsageError(DataMessage.LIST_WITHOUT_SPLITS, path=path, split=split)
+        values = sorted({str(row[split_column]) for row in rows})
         if split not in values:
-            there = f"its {kind} is one of {', '.join(values)}" if kind else "it has no column split"
-            raise UsageError(f"{path} has no rows of {split}: {there}.")
-        rows = [row for row in rows if str(row[kind]) == split]
-    return [str(row[column]) for row in rows if row[column]]
+            raise UsageError(DataMessage.LIST_UNKNOWN_SPLIT, path=path, split=split, column=split_column, values=values)
+        rows = [row for row in rows if str(row[split_column]) == split]
+    return [str(row[name_column]) for row in rows if row[name_column]]

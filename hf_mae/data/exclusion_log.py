@@ -1,6 +1,6 @@
-"""Notes of what is found and left out while a data set is read.
+"""Log of the images that were found and excluded while a dataset was loaded (for the participant flow diagram).
 
-Whoever reads one notes it; within `followed()` the notes are kept, elsewhere they go nowhere.
+Loaders record exclusions. Within `track_exclusions()` the records are collected; elsewhere they are dropped.
 """
 
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-MAX_EXAMPLES = 5  # file names that are kept of what was left out
+MAX_EXAMPLES = 5  # file names per reason
 
 ExclusionLog = dict[str, Any]
 _current_log: ContextVar[ExclusionLog | None] = ContextVar("exclusion_log", default=None)
@@ -16,8 +16,11 @@ _current_log: ContextVar[ExclusionLog | None] = ContextVar("exclusion_log", defa
 
 @contextmanager
 def track_exclusions() -> Iterator[ExclusionLog]:
-    """Within the block, what is found and left out is noted: `found` images, and `left_out`, a list of `why`, `images`
-    and `examples`, in the order in which it happened."""
+    """Collects records within the block.
+
+    The log has `total` (images found) and `excluded`, a list of `reason`, `images` and `examples` in the order of the
+    records.
+    """
     exclusion_log: ExclusionLog = {"total": None, "excluded": []}
     token = _current_log.set(exclusion_log)
     try:
@@ -27,14 +30,14 @@ def track_exclusions() -> Iterator[ExclusionLog]:
 
 
 def record_total(count: int) -> None:
-    """A data set is read, from the start."""
+    """Starts the log of a dataset with its number of images."""
     if (exclusion_log := _current_log.get()) is not None:
         exclusion_log["total"] = count
         exclusion_log["excluded"].clear()
 
 
 def record_excluded(reason: str, count: int, file_names: Sequence[str] = ()) -> None:
-    """Images of what was found are not used."""
+    """Records images that are part of the total and are excluded."""
     if count and (exclusion_log := _current_log.get()) is not None:
         exclusion_log["excluded"].append(
             {"reason": reason, "images": count, "examples": list(file_names[:MAX_EXAMPLES])}
@@ -42,13 +45,13 @@ def record_excluded(reason: str, count: int, file_names: Sequence[str] = ()) -> 
 
 
 def record_relabelled(source_file: str, count: int) -> None:
-    """Images that have another label than they came with, as a file says."""
+    """Records images whose labels were changed by a file of corrections."""
     if count and (exclusion_log := _current_log.get()) is not None:
         exclusion_log["relabelled"] = {"source_file": source_file, "images": count}
 
 
 def record_unused(reason: str, count: int) -> None:
-    """Images that were found beside those that are read, and are not used."""
+    """Records images that were found and are not used, and adds them to the total."""
     if count and (exclusion_log := _current_log.get()) is not None:
         exclusion_log["total"] = (exclusion_log["total"] or 0) + count
         record_excluded(reason, count)

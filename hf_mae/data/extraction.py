@@ -1,4 +1,4 @@
-"""Archives as they were downloaded: a .zip or .tar is unpacked once, its images alone, into the cache."""
+"""Extracts downloaded archives (.zip, .tar): once, only the images, into the cache."""
 
 import hashlib
 import logging
@@ -15,68 +15,67 @@ from ..errors import UsageError, summarize_exception
 from ..files.atomic import atomic_write_dir, copy_stream
 from ..files.caches import cache_folder
 from .image_files import IMAGE_SUFFIXES
+from .messages import DataMessage
 
 logger = logging.getLogger(__name__)
 
-EXTRACTED_DIR = "unpacked"  # the folder of the cache that holds what was unpacked
+EXTRACTED_DIR = "unpacked"  # folder of the cache
 EXTRACTABLE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 
 
 def extract_archives(root: Path) -> list[Path]:
-    """Where the images of a path are: the path itself, and what archives it is or holds were unpacked to.
+    """Returns the folders with the images of a path: the path itself, and the extracted archives that it is or
+    contains.
 
     Raises:
-        UsageError: an archive is damaged, or does not fit on the disk.
+        UsageError: If an archive is damaged, or if the disk has not enough free space.
     """
     if root.is_file():
         if not root.name.lower().endswith(EXTRACTABLE_SUFFIXES):
-            raise UsageError(f"{root} is no folder and no archive ({', '.join(EXTRACTABLE_SUFFIXES)}).")
+            raise UsageError(DataMessage.NOT_A_DIRECTORY_OR_ARCHIVE, path=root, suffixes=EXTRACTABLE_SUFFIXES)
         return [_extract(root)]
     if not root.is_dir():
-        raise UsageError(f"{root} does not exist: --data_dir takes the unpacked archive, or the archive itself.")
-    inside = sorted(
+        raise UsageError(DataMessage.BENCHMARK_FOLDER_NOT_FOUND, path=root)
+    archives = sorted(
         path for path in root.rglob("*") if path.name.lower().endswith(EXTRACTABLE_SUFFIXES) and path.is_file()
     )
-    # Whoever unpacked an archive beside itself has its images already.
-    packed = [path for path in inside if not _is_extracted_in_place(path)]
-    return [root, *(_extract(path) for path in packed)]
+    return [root, *(_extract(path) for path in archives if not _is_extracted_in_place(path))]
 
 
 def _is_extracted_in_place(archive: Path) -> bool:
+    """Whether the user extracted an archive into a folder of the same name next to it."""
     stem = archive.name[: -len(next(s for s in EXTRACTABLE_SUFFIXES if archive.name.lower().endswith(s)))]
     return (archive.parent / stem).is_dir()
 
 
 def _extract(archive: Path) -> Path:
-    facts = archive.stat()
-    key = f"{archive.resolve()} {facts.st_size} {facts.st_mtime_ns}"
+    status = archive.stat()
+    key = f"{archive.resolve()} {status.st_size} {status.st_mtime_ns}"
     folder = cache_folder() / EXTRACTED_DIR / hashlib.sha256(key.encode()).hexdigest()[:16]
     if folder.is_dir():
         return folder
-    logger.info("Unpacking the images of %s into %s (once) ...", archive, folder)
+    logger.info("Extracting the images of %s to %s (once) ...", archive, folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with atomic_write_dir(folder, overwrite=False) as fresh:
+        with atomic_write_dir(folder, overwrite=False) as temp_dir:
             if archive.name.lower().endswith(".zip"):
-                with zipfile.ZipFile(archive) as opened:
-                    members = [info for info in opened.infolist() if _is_image(info.filename)]
+                with zipfile.ZipFile(archive) as zip_file:
+                    members = [info for info in zip_file.infolist() if _is_image(info.filename)]
                     _check_disk_space(sum(info.file_size for info in members), folder.parent, archive)
-                    for info in tqdm(members, desc="Unpacking", unit="image"):
-                        with opened.open(info) as source:
-                            _copy_member(source, fresh, info.filename)
+                    for info in tqdm(members, desc="Extracting", unit="image"):
+                        with zip_file.open(info) as source:
+                            _copy_member(source, temp_dir, info.filename)
             else:
                 with tarfile.open(archive) as tar:
-                    for member, content in _iter_tar_images(tar):
-                        _copy_member(content, fresh, member)
+                    for name, content in _iter_tar_images(tar):
+                        _copy_member(content, temp_dir, name)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, RuntimeError, NotImplementedError) as error:
-        raise UsageError(
-            f"{archive} cannot be unpacked ({summarize_exception(error)}): is the download whole?"
-        ) from None
+        raise UsageError(DataMessage.EXTRACTION_FAILED, archive=archive, reason=summarize_exception(error)) from None
     return folder
 
 
 def _iter_tar_images(tar: tarfile.TarFile) -> Iterator[tuple[str, IO[bytes]]]:
-    for member in tqdm(tar, desc="Unpacking", unit="file"):
+    for member in tqdm(tar, desc="Extracting", unit="file"):
         if member.isfile() and _is_image(member.name) and (content := tar.extractfile(member)) is not None:
             yield member.name, content
 
@@ -86,7 +85,7 @@ def _is_image(name: str) -> bool:
 
 
 def _copy_member(source: IO[bytes], folder: Path, name: str) -> None:
-    """Writes a member below the folder, whatever path it claims to have."""
+    """Writes a member below the folder; absolute paths and `..` in its name are ignored."""
     parts = [
         part
         for part in PurePosixPath(name.replace("\\", "/")).parts
@@ -99,6 +98,9 @@ def _check_disk_space(size: int, folder: Path, archive: Path) -> None:
     free = shutil.disk_usage(folder).free
     if size > free:
         raise UsageError(
-            f"{archive} needs {size / 1e9:.1f} GB unpacked, and {folder} has {free / 1e9:.1f} GB: make room, or set "
-            "HF_HOME to a folder on another disk."
+            DataMessage.EXTRACTION_DISK_FULL,
+            archive=archive,
+            folder=folder,
+            needed=f"{size / 1e9:.1f}",
+            free=f"{free / 1e9:.1f}",
         )

@@ -1,4 +1,4 @@
-"""What images, classes and splits a run has seen, in one short text."""
+"""Fingerprint (hash) of the images, classes and splits of a dataset."""
 
 import hashlib
 from collections.abc import Mapping
@@ -12,18 +12,21 @@ from ..compat.datasets import get_fingerprint
 from ..files.caches import cached
 from .samples import arrow_column, has_archived_images, image_byte_sizes
 
-CHUNK_ROWS = 10_000  # that are texts at a time
+CHUNK_ROWS = 10_000  # rows that are converted to text at once
 
 
 def data_fingerprint(splits: Mapping[str, Dataset]) -> str:
-    """Changes with any image's name, size in bytes, class, patient or split; not with the place of the folder.
+    """Computes a hash that depends on each image's name, size in bytes, class, patient and split, and not on the data
+    folder.
 
     Args:
-        splits: with `file_name`, and `labels` unless there are none.
+        splits: with `file_name`, and with `labels` if there are any.
     """
-    if all(has_archived_images(dataset) for dataset in splits.values()):  # then `datasets` knows whether they changed
-        own = hashlib.sha256(repr([(split, get_fingerprint(part)) for split, part in sorted(splits.items())]).encode())
-        name = f"fingerprints/{own.hexdigest()[:32]}.txt"
+    if all(
+        has_archived_images(dataset) for dataset in splits.values()
+    ):  # `datasets` fingerprints identify the archives
+        key = hashlib.sha256(repr([(split, get_fingerprint(part)) for split, part in sorted(splits.items())]).encode())
+        name = f"fingerprints/{key.hexdigest()[:32]}.txt"
         return cached(name, lambda: _compute_fingerprint(splits), Path.read_text, Path.write_text)
     return _compute_fingerprint(splits)
 

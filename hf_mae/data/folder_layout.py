@@ -1,7 +1,7 @@
-"""What a folder tree says of its images: which of its levels are splits, which is the class, which the patient.
+"""Infers splits, classes and patients from a folder tree.
 
-People keep images as `split/class/image`, `class/image`, `class/split/image`, below folders of their own, and with a
-folder for each patient or video below the class. What can be read in two ways is refused, with both.
+Supported layouts are `split/class/image`, `class/image` and `class/split/image`, below any other folders, and with one
+folder per patient or video below the class. Ambiguous layouts raise an error that names both interpretations.
 """
 
 import logging
@@ -11,14 +11,15 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from ..errors import UsageError, pluralize
+from ..errors import UsageError
 from .image_files import walk_images
+from .messages import DataMessage
 from .samples import Sample, join_names
 from .splits import parse_split_name
 
 logger = logging.getLogger(__name__)
 
-# Names that people give to the folders of patients, videos and examinations, and hardly to classes.
+# Usual names of folders of patients, videos and examinations, which are unlikely names of classes.
 PATIENT_FOLDER = re.compile(
     r"(patient|pat|case|subject|subj|sub|person|video|vid|study|exam|examination|session|seq|sequence|lesion|id|p|v)"
     r"[\s_.-]*(no[\s_.-]*)?[a-z]{0,2}\d+([\s_.-]\w+)?|[\da-f]*\d[\da-f]{3,}|\d+([\s_.-]\d+)*",
@@ -28,7 +29,7 @@ PATIENT_FOLDER = re.compile(
 
 @dataclass(frozen=True)
 class _ImagePath:
-    """An image and the folders that lead to it, without the one that is its split."""
+    """An image and its folders, without the split folder."""
 
     name: str
     folders: tuple[str, ...]
@@ -36,134 +37,131 @@ class _ImagePath:
 
 
 def scan_folder(root: Path, class_level: int | None = None) -> tuple[list[Sample], list[str]]:
-    """Every image below `root` as an entry, and the class folders that hold none.
+    """Lists all images below `root`, and the class folders without images.
 
     Args:
-        class_level: which folder is the class, counted from 1 below the root (and below the split, where there are
-            splits); not given: the image's own folder, or the one above folders that are patients.
+        root: the data folder.
+        class_level: level of the class folders, counted from 1 below the root (split folders are not counted); by
+            default the image's own folder, or its parent if the folders are patients.
 
     Raises:
-        UsageError: the folders can be read in two ways, or images are in no class folder.
+        UsageError: If the layout is ambiguous, or if images are not in a class folder.
     """
     tree = walk_images(root)
     if tree.ignored_counts:
-        logger.info("Not read of %s: %s", root, tree.summary())
+        logger.info("Ignored in %s: %s", root, tree.summary())
     if not tree.images:
-        more = f" (not read: {tree.summary()})" if tree.ignored_counts else ""
-        raise UsageError(f"{root} holds no images{more}: put them into a folder for each class.")
+        if tree.ignored_counts:
+            raise UsageError(DataMessage.FOLDER_WITHOUT_READABLE_IMAGES, root=root, ignored=tree.summary())
+        raise UsageError(DataMessage.FOLDER_WITHOUT_CLASSES, root=root)
     names = [PurePosixPath(Path(name).as_posix()) for name in tree.images]
-    level = _find_split_level(root, names, class_level)
-    images = [_strip_split_folder(name, level) for name in names]
+    split_level = _find_split_level(root, names, class_level)
+    images = [_strip_split_folder(name, split_level) for name in names]
     _check_class_folders(root, images)
-    _check_split_folder_names(root, images, level, class_level)
+    if split_level is None and class_level is None:
+        _check_split_folder_names(root, images)
     classes = _infer_classes(root, images, class_level)
-    entries = [
+    samples = [
         Sample(os.path.join(root, image.name), label, image.split, image.name, group)
         for image, (label, group) in zip(images, classes)
     ]
     with_images = {PurePosixPath(image.name).parent for image in images}
     leaves = [PurePosixPath(Path(folder).as_posix()) for folder in tree.leaf_folders]
-    deep_enough = 1 if level is None else 2  # a class folder, rather than the root or a split
-    empty = [str(leaf) for leaf in leaves if len(leaf.parts) >= deep_enough and leaf not in with_images]
-    return entries, empty
+    min_depth = 1 if split_level is None else 2  # of a class folder; the root and the splits are above it
+    empty = [str(leaf) for leaf in leaves if len(leaf.parts) >= min_depth and leaf not in with_images]
+    return samples, empty
 
 
 def _find_split_level(root: Path, names: list[PurePosixPath], class_level: int | None) -> int | None:
-    """At which level of the tree the splits are, from 0; None: there are none.
+    """Returns the level of the split folders, from 0; None without splits.
 
     Raises:
-        UsageError: at some level a few folders are named like splits and others are not.
+        UsageError: If only some of the folders at a level are named like splits, or if there are two such levels.
     """
     depth = max(len(name.parts) - 1 for name in names)
-    found = []
+    levels = []
     for level in range(depth):
-        words = {name.parts[level] if len(name.parts) - 1 > level else None for name in names}
-        splits = {word for word in words if word and parse_split_name(word)}
+        folders = {name.parts[level] if len(name.parts) - 1 > level else None for name in names}
+        splits = {folder for folder in folders if folder and parse_split_name(folder)}
         if not splits:
             continue
-        others = sorted(str(word) for word in words - splits if word)
-        if others or None in words:
+        others = sorted(str(folder) for folder in folders - splits if folder)
+        if others or None in folders:
             if class_level is not None:
                 continue
-            beside = ", ".join(others[:5]) or "images"
             raise UsageError(
-                f"{root} has split folders ({', '.join(sorted(splits))}) and others beside them ({beside}): is one of "
-                "them a class? Move the class folders into train/, validation/ or test/; or, if all of these are "
-                "classes, pass --class_level."
+                DataMessage.SPLITS_AND_OTHER_FOLDERS, root=root, splits=sorted(splits), others=others[:5] or ["images"]
             )
-        found.append(level)
-    if len(found) > 1:
-        both = [sorted({name.parts[level] for name in names}) for level in found]
-        raise UsageError(
-            f"{root} has folders named like splits at two levels ({', '.join(both[0])}; {', '.join(both[1])}): leave "
-            "one."
-        )
-    return found[0] if found else None
+        levels.append(level)
+    if len(levels) > 1:
+        first, second = (sorted({name.parts[level] for name in names}) for level in levels[:2])
+        raise UsageError(DataMessage.SPLITS_AT_TWO_LEVELS, root=root, first=first, second=second)
+    return levels[0] if levels else None
 
 
-def _strip_split_folder(name: PurePosixPath, level: int | None) -> _ImagePath:
+def _strip_split_folder(name: PurePosixPath, split_level: int | None) -> _ImagePath:
     folders = name.parts[:-1]
-    if level is None:
+    if split_level is None:
         return _ImagePath(str(name), folders, "train")
-    split = parse_split_name(folders[level]) or "train"
-    return _ImagePath(str(name), folders[:level] + folders[level + 1 :], split)
+    split = parse_split_name(folders[split_level]) or "train"
+    return _ImagePath(str(name), folders[:split_level] + folders[split_level + 1 :], split)
 
 
 def _check_class_folders(root: Path, images: list[_ImagePath]) -> None:
-    homeless = [image.name for image in images if not image.folders]
-    if homeless:
+    outside = [image.name for image in images if not image.folders]
+    if outside:
         raise UsageError(
-            f"{root} has {pluralize(len(homeless), 'image')} in no class folder ({join_names(homeless)}): an image's class "
-            "is the name of its own folder."
+            DataMessage.IMAGES_OUTSIDE_CLASS_FOLDERS, root=root, count=len(outside), names=join_names(outside)
         )
 
 
-def _check_split_folder_names(root: Path, images: list[_ImagePath], level: int | None, class_level: int | None) -> None:
-    """Two folders with the same classes in them may be splits whose names are not known: they are not thrown
-    together."""
-    if level is not None or class_level is not None:
-        return
-    tops: dict[str, set[str]] = defaultdict(set)
+def _check_split_folder_names(root: Path, images: list[_ImagePath]) -> None:
+    """Raises UsageError if two folders contain the same class names: they may be splits with unknown names."""
+    classes_by_folder: dict[str, set[str]] = defaultdict(set)
     for image in images:
         if len(image.folders) > 1:
-            tops[image.folders[0]].add(image.folders[-1])
-    names = sorted(tops)
-    for number, first in enumerate(names):
-        for second in names[number + 1 :]:
-            both = sorted(name for name in tops[first] & tops[second] if not PATIENT_FOLDER.fullmatch(name))
-            if both:
+            classes_by_folder[image.folders[0]].add(image.folders[-1])
+    folders = sorted(classes_by_folder)
+    for number, first in enumerate(folders):
+        for second in folders[number + 1 :]:
+            both = classes_by_folder[first] & classes_by_folder[second]
+            names = sorted(name for name in both if not PATIENT_FOLDER.fullmatch(name))
+            if names:
                 depth = max(len(image.folders) for image in images)
                 raise UsageError(
-                    f"{root} has {', '.join(both[:3])} in {first}/ and in {second}/. If these are two splits, call "
-                    f"them train, validation or test; if {both[0]} ... are the classes, of one set, pass "
-                    f"--class_level {depth}; if {first} is a class, with {both[0]} a patient or a part of it, pass "
-                    "--class_level 1."
+                    DataMessage.SAME_CLASSES_IN_TWO_FOLDERS,
+                    root=root,
+                    names=names[:3],
+                    first=first,
+                    second=second,
+                    example=names[0],
+                    level=depth,
                 )
 
 
 def _infer_classes(root: Path, images: list[_ImagePath], class_level: int | None) -> list[tuple[str, str | None]]:
-    """Class of every image, and its patient or video where the folders tell."""
+    """Infers the class of each image, and its patient or video if there are such folders."""
     if class_level is not None:
         return [_class_at_level(root, image, class_level) for image in images]
     nested = [image for image in images if len(image.folders) > 1]
-    patients = [image for image in nested if PATIENT_FOLDER.fullmatch(image.folders[-1])]
-    if patients and len(patients) < len(images):
-        other = next(image for image in images if image not in patients)
+    in_patient_folder = [image for image in nested if PATIENT_FOLDER.fullmatch(image.folders[-1])]
+    if in_patient_folder and len(in_patient_folder) < len(images):
+        first = in_patient_folder[0]
         raise UsageError(
-            f"{root} has folders that look like patients or videos ({patients[0].name}) and others that do not "
-            f"({other.name}): --class_level 1 says that the first folder is the class, --class_level "
-            f"{len(patients[0].folders)} the one that {patients[0].folders[-1]} is."
+            DataMessage.PATIENT_FOLDERS_IN_PART,
+            root=root,
+            patient=first.name,
+            other=next(image.name for image in images if image not in in_patient_folder),
+            folder=first.folders[-1],
+            level=len(first.folders),
         )
-    if patients:
+    if in_patient_folder:
         depth = min(_first_patient_level(image.folders) for image in images)
         if depth < 1:
-            raise UsageError(
-                f"{root} has folders of patients or videos ({nested[0].folders[0]}...) above all others: the class is "
-                "to be above them, or pass --class_level."
-            )
+            raise UsageError(DataMessage.PATIENTS_ABOVE_CLASSES, root=root, folder=nested[0].folders[0])
         logger.info(
-            "%s has a folder for each patient or video (%s...) below each class (%s...): these are the groups. "
-            "--class_level %d says that they are the classes.",
+            "%s has one folder per patient or video (%s...) below each class (%s...); they are used as groups. If they "
+            "are the classes, pass --class_level %d.",
             root,
             images[0].folders[depth],
             images[0].folders[depth - 1],
@@ -172,13 +170,15 @@ def _infer_classes(root: Path, images: list[_ImagePath], class_level: int | None
         return [(image.folders[depth - 1], image.folders[depth]) for image in images]
     if nested:
         logger.info(
-            "The class of an image is the name of its own folder, as %s for %s.", nested[0].folders[-1], nested[0].name
+            "The class of an image is the name of its own folder, e.g. %s for %s.",
+            nested[0].folders[-1],
+            nested[0].name,
         )
     return [(image.folders[-1], None) for image in images]
 
 
 def _first_patient_level(folders: tuple[str, ...]) -> int:
-    """From which level on all folders are patients', videos' or examinations'."""
+    """Returns the level from which on all folders are patients, videos or examinations."""
     level = len(folders)
     while level and PATIENT_FOLDER.fullmatch(folders[level - 1]):
         level -= 1
@@ -188,8 +188,7 @@ def _first_patient_level(folders: tuple[str, ...]) -> int:
 def _class_at_level(root: Path, image: _ImagePath, class_level: int) -> tuple[str, str | None]:
     if not 1 <= class_level <= len(image.folders):
         raise UsageError(
-            f"--class_level {class_level} does not fit {image.name} of {root}, which has {len(image.folders)} folders "
-            "beside its split."
+            DataMessage.CLASS_LEVEL_TOO_DEEP, root=root, level=class_level, name=image.name, count=len(image.folders)
         )
     label = image.folders[class_level - 1]
     return label, image.folders[class_level] if class_level < len(image.folders) else None

@@ -1,4 +1,4 @@
-"""Hub data sets, parquet folders and saved data sets -> the columns that this package works with."""
+"""Loads Hub datasets, parquet folders and saved datasets with the columns of this package."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,11 +9,12 @@ import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 
 from ..compat.datasets import get_fingerprint
-from ..errors import UsageError, first_error_line, pluralize
+from ..errors import UsageError, first_error_line
 from ..files.archive_members import TABLE_SUFFIX
 from .archive_index import DIGEST_COLUMN, load_archives
 from .arrow_offsets import locate_embedded_images
 from .image_check import ImageCheck, check_table_images
+from .messages import DataMessage
 from .samples import arrow_column, valid_image_mask
 from .source_type import ARCHIVE, PARQUET, SAVED_DATASET, detect_source_type
 from .splits import SPLIT_NAMES, SPLITS, parse_split_name
@@ -32,136 +33,142 @@ def load_with_datasets(
     num_workers: int | None = None,
     check_overlap: bool = True,
 ) -> DatasetDict:
-    """Splits with `image`, `labels`, `file_name`, and `group` where there are groups.
+    """Loads splits with `image`, `labels`, `file_name`, and `group` if there are groups.
 
     Args:
-        source: whatever `datasets` loads: a Hub id, a parquet folder, a folder of `save_to_disk`.
-        check_overlap: refuse images that stand in two splits.
-        label_names, group_column, group_pattern, on_bad_image, num_workers: as of `load_image_folder`.
+        source: anything that `datasets` loads: a Hub id, a parquet folder, a folder written by `save_to_disk`.
+        check_overlap: reject images that are in two splits.
+        label_names, group_column, group_pattern, on_bad_image, num_workers: see `load_image_folder`.
 
     Raises:
-        UsageError: it cannot be loaded, its columns, splits or labels are not understood, or images are unreadable.
+        UsageError: If it cannot be loaded, if its columns, splits or labels are invalid, or if images are unreadable.
     """
-    archives = detect_source_type(source) == ARCHIVE
+    is_archive = detect_source_type(source) == ARCHIVE
     loaded = _normalize_split_names(
-        _check_has_labels(load_archives(source), source) if archives else _load_source(source), source
+        _check_has_labels(load_archives(source), source) if is_archive else _load_source(source), source
     )
     columns = _find_columns(loaded, source, group_column)
     labels = {
         split: _read_label_names(dataset, columns.label, f"{source}, {split}") for split, dataset in loaded.items()
     }
-    found = _ordered_class_names(loaded, columns.label) or sorted({text for texts in labels.values() for text in texts})
-    names = label_names or found
-    if unknown := [name for name in found if name not in names]:
-        raise UsageError(f"{source} has classes that the checkpoint does not know: {', '.join(unknown)}.")
-    tidy = {
+    existing = _ordered_class_names(loaded, columns.label) or sorted(
+        {name for part in labels.values() for name in part}
+    )
+    names = label_names or existing
+    if unknown := [name for name in existing if name not in names]:
+        raise UsageError(DataMessage.CLASSES_NOT_IN_CHECKPOINT, source=source, unknown=unknown, known=names)
+    splits = {
         split: _build_standard_columns(
-            loaded[split], split, columns, [names.index(text) for text in labels[split]], names, group_pattern
+            loaded[split], split, columns, [names.index(name) for name in labels[split]], names, group_pattern
         )
         for split in SPLITS
         if split in loaded
     }
-    return _filter_valid_images(tidy, on_bad_image, num_workers, check_overlap)
+    return _filter_valid_images(splits, on_bad_image, num_workers, check_overlap)
 
 
 @dataclass(frozen=True)
 class _Columns:
-    """Which columns of a data set hold what."""
+    """Names of the columns of a dataset, by content."""
 
     image: str
     label: str
     group: str | None
-    file_name: str | None  # else the images' own paths are their names
+    file_name: str | None  # if None, the paths of the images are used
 
 
 def load_images(source: str) -> DatasetDict:
-    """Images of archives or of what `datasets` loads, whether they have classes or not.
+    """Loads the images of archives or of a dataset, with or without classes.
 
     Returns:
-        Splits, as they are called there, with `image`, `file_name` (which tells each image), and `digest` where it is
-        known.
+        Splits (with their original names) with `image`, `file_name` (unique), and `digest` if it is known.
 
     Raises:
-        UsageError: as of `load_with_datasets`.
+        UsageError: See `load_with_datasets`.
     """
-    if detect_source_type(source) == ARCHIVE:  # millions, perhaps, whose names are their own
-        shards = load_archives(source)
-        found = {
-            split: part.select_columns(
-                [name for name in ("image", "file_name", DIGEST_COLUMN) if name in part.column_names]
-            )
-            for split, part in shards.items()
-        }
-        return DatasetDict(found)
-    found = DatasetDict()
+    if detect_source_type(source) == ARCHIVE:  # perhaps millions; their names are unique already
+        names = ("image", "file_name", DIGEST_COLUMN)
+        return DatasetDict(
+            {
+                split: part.select_columns([name for name in names if name in part.column_names])
+                for split, part in load_archives(source).items()
+            }
+        )
+    splits = DatasetDict()
     for split, dataset in _load_source(source).items():
-        columns = dataset.column_names
         images = [name for name, feature in dataset.features.items() if isinstance(feature, Image)]
         if len(images) != 1:
-            raise UsageError(f"{source} needs one image column; it has {images or 'none'} among {', '.join(columns)}.")
-        found[split] = _select_images(dataset, images[0], split)
-    names = [name for dataset in found.values() for name in arrow_column(dataset, "file_name").to_pylist()]
-    if len(set(names)) == len(names):
-        return found
-    return DatasetDict({split: _number_file_names(dataset, split) for split, dataset in found.items()})
+            raise UsageError(
+                DataMessage.IMAGE_COLUMN_NOT_UNIQUE,
+                source=source,
+                images=images or "none",
+                columns=dataset.column_names,
+            )
+        splits[split] = _select_images(dataset, images[0], split)
+    file_names = [name for dataset in splits.values() for name in arrow_column(dataset, "file_name").to_pylist()]
+    if len(set(file_names)) == len(file_names):
+        return splits
+    return DatasetDict({split: _number_file_names(dataset, split) for split, dataset in splits.items()})
 
 
 def _select_images(dataset: Dataset, image_column: str, split: str) -> Dataset:
-    """`image_column` and `file_name`; images are where they lie, rather than in the table, if that can be told."""
-    named = "file_name" in dataset.column_names and arrow_column(dataset, "file_name").null_count == 0
+    """Selects the columns `image` and `file_name`; if possible, images are paths into the Arrow files."""
+    has_names = "file_name" in dataset.column_names and arrow_column(dataset, "file_name").null_count == 0
     images = arrow_column(dataset, image_column)
-    names = [str(name) for name in dataset["file_name"][:]] if named else _stored_names(images, split)
-    names = [name.lstrip("/") for name in names]  # `datasets` keeps whole paths
-    if (places := locate_embedded_images(dataset, image_column)) is not None:
+    names = [str(name) for name in dataset["file_name"][:]] if has_names else _stored_names(images, split)
+    names = [name.lstrip("/") for name in names]  # `datasets` keeps absolute paths
+    if (paths := locate_embedded_images(dataset, image_column)) is not None:
         features = Features({"image": Image(), "file_name": Value("string")})
-        return Dataset.from_dict({"image": places, "file_name": names}, features=features)
+        return Dataset.from_dict({"image": paths, "file_name": names}, features=features)
     return dataset.select_columns([image_column]).rename_columns({image_column: "image"}).add_column("file_name", names)
 
 
 def _number_file_names(dataset: Dataset, split: str) -> Dataset:
-    """Names that are not an image's alone get its place before them."""
-    names = [f"{split}/{place}/{name}" for place, name in enumerate(arrow_column(dataset, "file_name").to_pylist())]
+    """Makes file names unique: split and row number are prepended."""
+    names = [f"{split}/{row}/{name}" for row, name in enumerate(arrow_column(dataset, "file_name").to_pylist())]
     return dataset.remove_columns("file_name").add_column("file_name", names)
 
 
 def _stored_names(images: pa.ChunkedArray, split: str) -> list[str]:
-    """The paths that images were saved with, or their places."""
+    """Returns the paths with which images were saved, or else split and row number."""
     paths = pc.struct_field(images, "path").to_pylist()
-    return [str(path or f"{split}/{place}") for place, path in enumerate(paths)]
+    return [str(path or f"{split}/{row}") for row, path in enumerate(paths)]
 
 
 def _load_source(source: str) -> DatasetDict:
-    """The splits that `datasets` loads, with their columns as they are."""
+    """Loads the splits that `datasets` loads, with their original columns."""
     from datasets import load_dataset, load_from_disk
 
-    kind = detect_source_type(source)
+    source_type = detect_source_type(source)
     try:
-        if kind == SAVED_DATASET:
+        if source_type == SAVED_DATASET:
             loaded = load_from_disk(source)
-        elif kind == PARQUET:
+        elif source_type == PARQUET:
             loaded = load_dataset("parquet", data_files=_data_files_by_split(source))
         else:
             loaded = load_dataset(source)
-    except Exception as error:  # datasets and huggingface_hub raise many kinds; one sentence serves them all
-        raise UsageError(
-            f"{source} is no folder here, and datasets cannot load it ({first_error_line(error)})."
-        ) from None
+    except Exception as error:  # datasets and huggingface_hub raise many exception classes
+        raise UsageError(DataMessage.DATASET_NOT_LOADED, source=source, reason=first_error_line(error)) from None
     splits = DatasetDict({"train": loaded}) if isinstance(loaded, Dataset) else loaded
     return DatasetDict({split: _cast_image_column(dataset) for split, dataset in splits.items()})
 
 
 def _data_files_by_split(source: str) -> str | dict[str, list[str]]:
-    """A file, or those of a folder behind a URL by the split that their names tell, as `datasets` has it."""
+    """Returns a parquet file or glob, or the files of a remote folder by the split in their names, as `datasets` infers
+    it."""
     from datasets.data_files import get_data_patterns
 
     if "*" in source or source.lower().endswith(TABLE_SUFFIX):
         return source
     patterns = get_data_patterns(source.rstrip("/"))
-    return {split: [f"{source.rstrip('/')}/{pattern}" for pattern in found] for split, found in patterns.items()}
+    return {
+        split: [f"{source.rstrip('/')}/{pattern}" for pattern in split_patterns]
+        for split, split_patterns in patterns.items()
+    }
 
 
 def _cast_image_column(dataset: Dataset) -> Dataset:
-    """A column of bytes, or of `{"bytes", "path"}`, that no tool called images, is one where there is no other."""
+    """Casts a single column of bytes, or of `{"bytes", "path"}`, to `Image`, unless there is an image column."""
     if any(isinstance(feature, Image) for feature in dataset.features.values()):
         return dataset
     encoded = [name for name, feature in dataset.features.items() if _is_encoded_image(feature)]
@@ -169,27 +176,22 @@ def _cast_image_column(dataset: Dataset) -> Dataset:
 
 
 def _is_encoded_image(feature: Any) -> bool:
-    bytes_of_any = (Value("binary"), Value("large_binary"))
-    return feature in bytes_of_any or isinstance(feature, dict) and feature.get("bytes") in bytes_of_any
+    binary_types = (Value("binary"), Value("large_binary"))
+    return feature in binary_types or isinstance(feature, dict) and feature.get("bytes") in binary_types
 
 
 def _check_has_labels(loaded: DatasetDict, source: str) -> DatasetDict:
-    if lacking := [split for split, dataset in loaded.items() if "label" not in dataset.column_names]:
-        raise UsageError(
-            f"{source} has images without a class ({', '.join(lacking)}): put them into a folder for each class, or a "
-            ".cls or .json file beside each (WebDataset's layout), and pack them again."
-        )
+    if unlabelled := [split for split, dataset in loaded.items() if "label" not in dataset.column_names]:
+        raise UsageError(DataMessage.ARCHIVE_WITHOUT_LABELS, source=source, splits=unlabelled)
     return loaded
 
 
 def _normalize_split_names(loaded: DatasetDict, source: str) -> DatasetDict:
-    if unnamed := [split for split in loaded if parse_split_name(split) is None]:
-        raise UsageError(
-            f"{source} has splits of unknown names ({', '.join(unnamed)}); known are {', '.join(SPLIT_NAMES)}."
-        )
-    named = [parse_split_name(split) for split in loaded]
-    if twice := sorted({str(split) for split in named if named.count(split) > 1}):
-        raise UsageError(f"{source} has several splits that are {', '.join(twice)} ({', '.join(loaded)}): leave one.")
+    if unknown := [split for split in loaded if parse_split_name(split) is None]:
+        raise UsageError(DataMessage.UNKNOWN_SPLIT_NAMES, source=source, unknown=unknown, known=SPLIT_NAMES)
+    names = [parse_split_name(split) for split in loaded]
+    if repeated := sorted({str(split) for split in names if names.count(split) > 1}):
+        raise UsageError(DataMessage.SEVERAL_SPLITS_WITH_ONE_NAME, source=source, names=repeated, splits=list(loaded))
     return DatasetDict({str(parse_split_name(split)): dataset for split, dataset in loaded.items()})
 
 
@@ -198,26 +200,36 @@ def _find_columns(loaded: DatasetDict, source: str, group_column: str | None) ->
     for split, dataset in loaded.items():
         if set(dataset.features) != set(features):
             raise UsageError(
-                f"{source} has other columns in {split} ({', '.join(dataset.features)}) than {', '.join(features)}."
+                DataMessage.SPLIT_COLUMNS_DIFFER,
+                source=source,
+                split=split,
+                columns=list(dataset.features),
+                expected=list(features),
             )
     images = [name for name, feature in features.items() if isinstance(feature, Image)]
     labels = [name for name, feature in features.items() if isinstance(feature, ClassLabel)]
     labels = labels or [name for name in LABEL_COLUMNS if name in features]
     if len(images) != 1 or len(labels) != 1:
         raise UsageError(
-            f"{source} needs one image column and one label column; it has {images or 'no'} and {labels or 'no'} "
-            f"among {', '.join(features)}."
+            DataMessage.IMAGE_OR_LABEL_COLUMN_NOT_UNIQUE,
+            source=source,
+            images=images or "none",
+            labels=labels or "none",
+            columns=list(features),
         )
     if group_column and group_column not in features:
-        raise UsageError(f"{source} has no column {group_column}; it has {', '.join(features)}.")
+        raise UsageError(DataMessage.COLUMNS_MISSING, path=source, columns=[group_column], existing=list(features))
     group = group_column or ("group" if "group" in features else None)
-    named = all("file_name" in dataset.features and None not in dataset["file_name"][:] for dataset in loaded.values())
-    named = named and features["file_name"] == Value("string")
-    return _Columns(images[0], labels[0], group, "file_name" if named else None)
+    has_names = all(
+        "file_name" in dataset.features and None not in dataset["file_name"][:] for dataset in loaded.values()
+    )
+    has_names = has_names and features["file_name"] == Value("string")
+    return _Columns(images[0], labels[0], group, "file_name" if has_names else None)
 
 
 def _ordered_class_names(loaded: DatasetDict, label_column: str) -> list[str] | None:
-    """The classes in the order of the first split that numbers them; others follow. None: the labels are no numbers."""
+    """Returns the classes in the order of the first split with class ids, then those of the others; None without ids.
+    """
     names: dict[str, None] = {}
     for dataset in loaded.values():
         if isinstance(feature := dataset.features[label_column], ClassLabel):
@@ -226,21 +238,21 @@ def _ordered_class_names(loaded: DatasetDict, label_column: str) -> list[str] | 
 
 
 def _read_label_names(dataset: Dataset, label_column: str, location: str) -> list[str]:
-    """The class name of every row, by the split's own numbering.
+    """Reads the class name of each row; each split may have class ids of its own.
 
     Raises:
-        UsageError: a row has no label.
+        UsageError: If a row has no label.
     """
     feature, values = dataset.features[label_column], arrow_column(dataset, label_column).to_pylist()
     if isinstance(feature, ClassLabel):
-        odd = [place for place, value in enumerate(values) if value is None or not 0 <= value < len(feature.names)]
-        if odd:
+        invalid = [row for row, value in enumerate(values) if value is None or not 0 <= value < len(feature.names)]
+        if invalid:
+            row = invalid[0]
             raise UsageError(
-                f"{location} has {pluralize(len(odd), 'image')} without a label (row {odd[0]} has {values[odd[0]]}): take "
-                "them out, with `dataset.filter`, say."
+                DataMessage.ROWS_WITHOUT_LABEL, location=location, count=len(invalid), row=row, value=values[row]
             )
         return [feature.names[value] for value in values]
-    return [parse_label(value, f"{location}, row {place},") for place, value in enumerate(values)]
+    return [parse_label(value, f"{location}, row {row}, {label_column}") for row, value in enumerate(values)]
 
 
 def _build_standard_columns(
@@ -251,56 +263,61 @@ def _build_standard_columns(
     class_names: list[str],
     group_pattern: str | None,
 ) -> Dataset:
-    """One split with the columns of this package."""
+    """Builds a split with the columns of this package."""
     images = arrow_column(dataset, columns.image)
     if empty := pc.indices_nonzero(pc.is_null(images)).to_pylist():
-        raise UsageError(
-            f"The {split} split has {pluralize(len(empty), 'row')} without an image, row {empty[0]} among them."
-        )
+        raise UsageError(DataMessage.ROWS_WITHOUT_IMAGE, split=split, count=len(empty), row=empty[0])
     if columns.file_name:
-        files = arrow_column(dataset, columns.file_name).to_pylist()
+        file_names = arrow_column(dataset, columns.file_name).to_pylist()
     else:
-        files = _stored_names(images, split)
-    tidy = dataset.select_columns([columns.image, *({DIGEST_COLUMN} & set(dataset.column_names))])
-    tidy = tidy if columns.image == "image" else tidy.rename_column(columns.image, "image")
-    tidy = tidy.add_column("labels", np.asarray(label_ids)).add_column("file_name", files)
+        file_names = _stored_names(images, split)
+    standard = dataset.select_columns([columns.image, *({DIGEST_COLUMN} & set(dataset.column_names))])
+    standard = standard if columns.image == "image" else standard.rename_column(columns.image, "image")
+    standard = standard.add_column("labels", np.asarray(label_ids)).add_column("file_name", file_names)
     if group_pattern:
-        tidy = tidy.add_column("group", extract_groups(files, group_pattern))
+        standard = standard.add_column("group", extract_groups(file_names, group_pattern))
     elif columns.group:
         values = dataset[columns.group][:]
-        groups = [parse_label(value, f"{split}, row {place}, {columns.group},") for place, value in enumerate(values)]
-        tidy = tidy.add_column("group", groups)
-    return tidy.cast_column("labels", ClassLabel(names=class_names))
+        groups = [parse_label(value, f"{split}, row {row}, {columns.group}") for row, value in enumerate(values)]
+        standard = standard.add_column("group", groups)
+    return standard.cast_column("labels", ClassLabel(names=class_names))
 
 
 def _filter_valid_images(
     splits: dict[str, Dataset], on_bad_image: str, num_workers: int | None, check_overlap: bool
 ) -> DatasetDict:
-    """The splits without images that cannot be decoded or stand in two of them; or a sentence that lists them."""
-    names: list[str] = []
-    of_split: list[str] = []
+    """Removes the images that cannot be decoded or are in two splits.
+
+    Raises:
+        UsageError: If there are such images and `on_bad_image` is `error`; all are listed.
+    """
+    file_names: list[str] = []
+    split_names: list[str] = []
     bad: dict[int, str] = {}
     digests: list[str] = []
     for split, dataset in splits.items():
-        if DIGEST_COLUMN in dataset.column_names:  # whoever packed them has looked at every one
-            verdict = ImageCheck({}, arrow_column(dataset, DIGEST_COLUMN).to_pylist())
+        if DIGEST_COLUMN in dataset.column_names:  # hf-mae shard checked the images
+            check = ImageCheck({}, arrow_column(dataset, DIGEST_COLUMN).to_pylist())
         else:
             rows = dataset.select_columns(["image"]).cast_column("image", Image(decode=False))["image"]
-            verdict = check_table_images(rows, get_fingerprint(dataset), num_workers)
-        bad |= {len(names) + place: reason for place, reason in verdict.bad.items()}
-        names += dataset["file_name"][:]
-        of_split += [split] * len(dataset)
-        digests += verdict.digests
-    keep = valid_image_mask(names, of_split, ImageCheck(bad, digests), on_bad_image, check_overlap=check_overlap)
+            check = check_table_images(rows, get_fingerprint(dataset), num_workers)
+        bad |= {len(file_names) + row: reason for row, reason in check.bad.items()}
+        file_names += dataset["file_name"][:]
+        split_names += [split] * len(dataset)
+        digests += check.digests
+    mask = valid_image_mask(
+        file_names, split_names, ImageCheck(bad, digests), on_bad_image, check_overlap=check_overlap
+    )
     splits = {
         split: part.remove_columns(DIGEST_COLUMN) if DIGEST_COLUMN in part.column_names else part
         for split, part in splits.items()
     }
-    if all(keep):
+    if all(mask):
         return DatasetDict(splits)
-    kept = DatasetDict()
+    valid = DatasetDict()
     for split, dataset in splits.items():
-        places = [place for place, here in enumerate(part for part, s in zip(keep, of_split) if s == split) if here]
-        if places:
-            kept[split] = dataset.select(places)
-    return kept
+        split_mask = (is_valid for is_valid, name in zip(mask, split_names) if name == split)
+        rows = [row for row, is_valid in enumerate(split_mask) if is_valid]
+        if rows:
+            valid[split] = dataset.select(rows)
+    return valid

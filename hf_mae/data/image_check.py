@@ -1,4 +1,4 @@
-"""Finding images that cannot be decoded, and telling images by their pixels, once for each state of the files."""
+"""Detection of images that cannot be decoded, and digests of their pixels; cached until the files change."""
 
 import io
 import json
@@ -18,37 +18,40 @@ from tqdm.auto import tqdm
 from ..files.archive_members import parse_member, read_member
 from ..files.caches import cached, files_fingerprint
 from ..settings.data import MAX_PIXELS
-from .image_io import max_pixels, open_encoded, open_image, read_rgb, summarize_image_error
+from .image_io import ImageError, max_pixels, open_encoded, open_image, read_rgb, summarize_image_error
+from .image_messages import ImageMessage
+
+JPEG_END = b"\xff\xd9"
 
 
 @dataclass(frozen=True)
 class ImageCheck:
-    """What was found of images, by their place."""
+    """Result of a check of images, by index."""
 
-    bad: dict[int, str]  # why an image cannot be decoded
-    digests: list[str]  # of the pixels; empty where there are none, or where nobody looked
+    bad: dict[int, str]  # reason why an image cannot be decoded
+    digests: list[str]  # digests of the pixels; an empty string if the image is bad or was not decoded
 
     def to_json(self) -> str:
-        """As it is kept."""
+        """Serializes the result for the cache."""
         return json.dumps({"bad": self.bad, "digests": self.digests})
 
     @classmethod
     def from_json(cls, text: str) -> "ImageCheck":
-        """What `to_json` wrote."""
-        found = json.loads(text)
-        return cls({int(place): reason for place, reason in found["bad"].items()}, found["digests"])
+        """Reads the output of `to_json`."""
+        fields = json.loads(text)
+        return cls({int(index): reason for index, reason in fields["bad"].items()}, fields["digests"])
 
 
 def pixel_digest(pixels: np.ndarray | Image.Image) -> str:
-    """Of an image's pixels and shape: equal for equal pixels, whatever file holds them."""
+    """Returns the digest of an image's pixels and shape: equal for equal pixels, independent of the file."""
     array: Any = np.ascontiguousarray(np.asarray(pixels))
     return xxhash.xxh3_128(array.data.cast("B")).hexdigest() + "x".join(map(str, array.shape))
 
 
 def check_decoding(open_fn: Callable[[], Image.Image]) -> tuple[str | None, str]:
-    """Why an image cannot be decoded (None: it can), and the digest of its pixels.
+    """Decodes an image. Returns the reason if that fails (otherwise None), and the digest of the pixels.
 
-    JPEGs are read whole but decoded at an eighth of their size, which equal ones share.
+    A JPEG is read completely but decoded at an eighth of its size, which is the same for equal images.
     """
     try:
         with warnings.catch_warnings():
@@ -57,16 +60,16 @@ def check_decoding(open_fn: Callable[[], Image.Image]) -> tuple[str | None, str]
                 image.draft("RGB", (max(image.width // 8, 1), max(image.height // 8, 1)))
                 image.load()
                 return None, pixel_digest(image)
-    except Exception as error:  # PIL raises whatever the format's plugin does
+    except Exception as error:  # each Pillow plugin raises its own types
         return summarize_image_error(error), ""
 
 
-JPEG_END = b"\xff\xd9"
-
-
 def check_header_and_end(path: str, content: bytes | None = None) -> tuple[str | None, str]:
-    """Why an image (its bytes, or a file, or a member of an archive) is none or was cut off, as far as its head, and a
-    JPEG's last bytes, tell; or None. No digest."""
+    """Checks the header of an image (its bytes, a file, or a member of an archive), and the end marker of a JPEG.
+
+    Returns:
+        The reason if the image is invalid or truncated (otherwise None), and an empty digest.
+    """
     try:
         member = parse_member(path) if content is None else None
         content = read_member(member) if member else content
@@ -75,9 +78,9 @@ def check_header_and_end(path: str, content: bytes | None = None) -> tuple[str |
         with open(path, "rb") if content is None else io.BytesIO(content) as file:
             file.seek(0, os.SEEK_END)
             file.seek(max(0, file.tell() - 4096))
-            if is_jpeg and JPEG_END not in file.read():  # some cameras write more behind it
-                return "its end is missing", ""
-    except Exception as error:  # PIL raises whatever the format's plugin does
+            if is_jpeg and JPEG_END not in file.read():  # some cameras append data after the end marker
+                raise ImageError(ImageMessage.TRUNCATED_FILE)
+    except Exception as error:  # each Pillow plugin raises its own types
         return summarize_image_error(error, path), ""
     return None, ""
 
@@ -89,34 +92,35 @@ def check_image_files(
     decode: bool = True,
     check_fn: Callable[[], ImageCheck] | None = None,
 ) -> ImageCheck:
-    """What is to be said of image files; it is remembered while the files do not change.
+    """Checks image files. The result is cached until the files change.
 
     Args:
-        decode: try to decode them; else look at the head and the end alone, which gives no digests.
-        check_fn: another way to find it, which tries to decode every one.
+        paths: the files.
+        num_workers: number of threads.
+        decode: decode the images; otherwise only the header and the end are checked, without digests.
+        check_fn: another function that decodes and checks the images.
     """
-
-    def make() -> ImageCheck:
-        return _check_all(check_file_decoding if decode else check_header_and_end, paths, num_workers)
-
-    more = [*([] if decode else ["ends"]), *([] if max_pixels() == MAX_PIXELS else [str(max_pixels())])]
-    return _cached_check(files_fingerprint(paths, *more), check_fn or make) if paths else ImageCheck({}, [])
+    if not paths:
+        return ImageCheck({}, [])
+    check_one = check_file_decoding if decode else check_header_and_end
+    key = files_fingerprint(paths, *_check_options(decode))
+    return _cached_check(key, check_fn or (lambda: _check_all(check_one, paths, num_workers)))
 
 
 def hash_image_files(paths: list[str], num_workers: int | None = None) -> ImageCheck:
-    """The same with digests of the whole images, as RGB, which those of a `PixelStore` are too; not remembered."""
+    """Checks image files and hashes them at full size as RGB, like `PixelCache`. The result is not cached."""
 
-    def look(path: str) -> tuple[str | None, str]:
+    def check_one(path: str) -> tuple[str | None, str]:
         try:
             return None, pixel_digest(read_rgb(path))
-        except Exception as error:  # PIL raises whatever the format's plugin does
+        except Exception as error:  # each Pillow plugin raises its own types
             return summarize_image_error(error, path), ""
 
-    return _check_all(look, paths, num_workers)
+    return _check_all(check_one, paths, num_workers)
 
 
 def check_file_decoding(path: str) -> tuple[str | None, str]:
-    """`look_whole` of a file; the reason does not repeat its name."""
+    """Applies `check_decoding` to a file; the reason does not repeat the file name."""
     reason, digest = check_decoding(lambda: open_image(path))
     return reason and (reason.replace(path, "").strip() or reason), digest
 
@@ -124,32 +128,38 @@ def check_file_decoding(path: str) -> tuple[str | None, str]:
 def check_table_images(
     rows: Sequence[dict[str, Any]], fingerprint: str, num_workers: int | None = None, *, decode: bool = True
 ) -> ImageCheck:
-    """What is to be said of images within a table (`{"bytes", "path"}`); it is remembered by the table's
-    fingerprint.
+    """Checks images in a table (`{"bytes", "path"}`). The result is cached by the fingerprint of the table.
 
     Args:
-        decode: as of `verdict_on_files`.
+        rows: the undecoded images.
+        fingerprint: fingerprint of the table.
+        num_workers: number of threads.
+        decode: as in `check_image_files`.
     """
 
-    def look(place: int) -> tuple[str | None, str]:
+    def check_one(index: int) -> tuple[str | None, str]:
         if not decode:
-            row = rows[place]
+            row = rows[index]
             return check_header_and_end(row["path"] or "", row["bytes"])
-        return check_decoding(lambda: open_encoded(rows[place]))
+        return check_decoding(lambda: open_encoded(rows[index]))
 
-    more = [*([] if decode else ["ends"]), *([] if max_pixels() == MAX_PIXELS else [str(max_pixels())])]
-    key = "-".join([fingerprint, *more])
-    return (
-        _cached_check(key, lambda: _check_all(look, range(len(rows)), num_workers)) if len(rows) else ImageCheck({}, [])
-    )
+    if not len(rows):
+        return ImageCheck({}, [])
+    key = "-".join([fingerprint, *_check_options(decode)])
+    return _cached_check(key, lambda: _check_all(check_one, range(len(rows)), num_workers))
 
 
-def _cached_check(fingerprint: str, make: Callable[[], ImageCheck]) -> ImageCheck:
-    def write(path: Path, verdict: ImageCheck) -> None:
-        path.write_text(verdict.to_json(), encoding="utf-8")
+def _check_options(decode: bool) -> list[str]:
+    """Returns the options that are part of the cache key."""
+    return [*([] if decode else ["ends"]), *([] if max_pixels() == MAX_PIXELS else [str(max_pixels())])]
+
+
+def _cached_check(key: str, make: Callable[[], ImageCheck]) -> ImageCheck:
+    def write(path: Path, check: ImageCheck) -> None:
+        path.write_text(check.to_json(), encoding="utf-8")
 
     return cached(
-        f"checked/{fingerprint}.v2.json",
+        f"checked/{key}.v2.json",
         make=make,
         read=lambda path: ImageCheck.from_json(path.read_text(encoding="utf-8")),
         write=write,
@@ -161,9 +171,9 @@ def _check_all(
 ) -> ImageCheck:
     bad, digests = {}, []
     with ThreadPoolExecutor(num_workers or os.cpu_count() or 1) as pool:
-        found: Any = tqdm(pool.map(check_one, items), total=len(items), desc="Checking images", unit="image", delay=1)
-        for place, (reason, digest) in enumerate(found):
+        results: Any = tqdm(pool.map(check_one, items), total=len(items), desc="Checking images", unit="image", delay=1)
+        for index, (reason, digest) in enumerate(results):
             digests.append(digest)
             if reason is not None:
-                bad[place] = reason
+                bad[index] = reason
     return ImageCheck(bad, digests)

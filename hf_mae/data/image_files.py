@@ -1,4 +1,4 @@
-"""Which files of a folder tree are images, and what else lies there."""
+"""Lists the image files of a folder tree, and counts the ignored files."""
 
 import os
 from collections import Counter
@@ -7,52 +7,53 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..errors import UsageError, pluralize
+from ..errors import UsageError
 from .image_io import DICOM_SUFFIXES, HEIC_SUFFIXES
+from .messages import DataMessage
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2"),
 )
 PACKED_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z")
-IGNORED_DIRS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information")  # folders that no person put there
+IGNORED_DIRS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information")  # created by operating systems
 
 
 def readable_suffixes() -> tuple[str, ...]:
-    """The suffixes of image files that can be read here: DICOM and HEIC where their packages are installed."""
-    more = HEIC_SUFFIXES if find_spec("pillow_heif") else ()
-    return IMAGE_SUFFIXES + more + (DICOM_SUFFIXES if find_spec("pydicom") else ())
+    """Returns the suffixes of the image files that can be read; DICOM and HEIC if their packages are installed."""
+    heic = HEIC_SUFFIXES if find_spec("pillow_heif") else ()
+    return IMAGE_SUFFIXES + heic + (DICOM_SUFFIXES if find_spec("pydicom") else ())
 
 
 @dataclass
 class ImageTree:
-    """What a folder tree holds."""
+    """Content of a folder tree."""
 
     root: Path
     images: list[str] = field(default_factory=list)  # relative to the root, sorted by folder and name
-    leaf_folders: list[str] = field(default_factory=list)  # those without folders in them, relative
-    ignored_counts: Counter[str] = field(default_factory=Counter)  # by kind
+    leaf_folders: list[str] = field(default_factory=list)  # folders without subfolders, relative to the root
+    ignored_counts: Counter[str] = field(default_factory=Counter)  # reason -> number of files or folders
 
     def summary(self) -> str:
-        """What is left out, by kind, for a line; empty where nothing is."""
-        return ", ".join(f"{count} {kind}" for kind, count in sorted(self.ignored_counts.items()))
+        """Returns the ignored files by reason, on one line; empty if there are none."""
+        return ", ".join(f"{count} {reason}" for reason, count in sorted(self.ignored_counts.items()))
 
 
 def walk_images(root: str | Path) -> ImageTree:
-    """Looks through a folder tree; links are followed, but into no folder and to no file twice.
+    """Lists a folder tree. Links are followed; each folder and file is listed once.
 
     Raises:
-        UsageError: names that are no UTF-8, which no table could hold.
+        UsageError: If a file name is not UTF-8.
     """
     tree, suffixes = ImageTree(Path(root)), readable_suffixes()
-    linked: dict[tuple[int, int], str] = {}  # files that a link leads to, by what they are
+    linked: dict[tuple[int, int], str] = {}  # (device, inode) of a link target -> link
     for folder, children, files in _walk_folders(Path(root), tree.ignored_counts):
         if not children:
             tree.leaf_folders.append(folder)
         for file in files:
-            kind = _ignore_reason(file.name, suffixes) or _special_file_kind(file)
+            reason = _ignore_reason(file.name, suffixes) or _special_file_kind(file)
             name = os.path.join(folder, file.name) if folder else file.name
-            if kind:
-                tree.ignored_counts[kind] += 1
+            if reason:
+                tree.ignored_counts[reason] += 1
             elif file.is_symlink() and os.path.exists(file):
                 status = file.stat()
                 linked.setdefault((status.st_dev, status.st_ino), name)
@@ -64,30 +65,30 @@ def walk_images(root: str | Path) -> ImageTree:
 
 
 def _walk_folders(root: Path, ignored_counts: Counter[str]) -> Iterator[tuple[str, list[str], list[os.DirEntry[str]]]]:
-    """Every folder (relative, "" for the root) with its folders and files, sorted, without litter, none of them
-    twice."""
+    """Yields each folder once (relative, "" for the root) with its subfolders and files, sorted, without hidden
+    folders."""
     seen: set[tuple[int, int]] = set()
-    waiting = [""]
-    while waiting:
-        folder = waiting.pop()
+    pending = [""]
+    while pending:
+        folder = pending.pop()
         status = os.stat(root / folder)
         if (status.st_dev, status.st_ino) in seen:
-            ignored_counts["folders that are linked twice"] += 1
+            ignored_counts["folders that are linked again"] += 1
             continue
         seen.add((status.st_dev, status.st_ino))
         with os.scandir(root / folder) as entries:
-            inside = sorted(entries, key=lambda entry: entry.name)
-        folders = [entry for entry in inside if entry.is_dir()]
+            children = sorted(entries, key=lambda entry: entry.name)
+        folders = [entry for entry in children if entry.is_dir()]
         hidden = [entry for entry in folders if entry.name.startswith(".") or entry.name in IGNORED_DIRS]
         if hidden:
             ignored_counts["hidden folders"] += len(hidden)
-        children = [os.path.join(folder, entry.name) for entry in folders if entry not in hidden]
-        waiting += reversed(children)
-        yield folder, children, [entry for entry in inside if entry not in folders]
+        subfolders = [os.path.join(folder, entry.name) for entry in folders if entry not in hidden]
+        pending += reversed(subfolders)
+        yield folder, subfolders, [entry for entry in children if entry not in folders]
 
 
 def _ignore_reason(name: str, suffixes: tuple[str, ...]) -> str | None:
-    """Why a file is no image by its name: its kind; None: it is."""
+    """Returns the reason to ignore a file, by its name; None if it is an image."""
     if name.startswith("."):
         return "hidden files"
     lower = name.lower()
@@ -95,17 +96,18 @@ def _ignore_reason(name: str, suffixes: tuple[str, ...]) -> str | None:
         return None
     suffix = Path(lower).suffix
     if suffix in HEIC_SUFFIXES + DICOM_SUFFIXES:
-        return f"{suffix} (pip install 'hf_mae[formats]' reads them)"
-    return f"{suffix} (unpack them first)" if suffix in PACKED_SUFFIXES else suffix or "files without a suffix"
+        return f"{suffix} (to read them: pip install 'hf_mae[formats]')"
+    return f"{suffix} (extract them first)" if suffix in PACKED_SUFFIXES else suffix or "files without a suffix"
 
 
 def _special_file_kind(file: os.DirEntry[str]) -> str | None:
-    """What a file is that cannot be read as one; None: it can, or it is a broken link, of which its reader says so."""
-    return None if file.is_file() or file.is_symlink() else "pipes, devices and the like"
+    """Returns the kind of a file that is not a regular file; None if it is one, or a broken link (reported when it is
+    read)."""
+    return None if file.is_file() or file.is_symlink() else "special files (pipes, devices)"
 
 
 def _add_link_targets(tree: ImageTree, link_targets: dict[tuple[int, int], str]) -> None:
-    """Adds files that only links lead to; those that lie in the tree themselves are there already."""
+    """Adds link targets that are not in the tree themselves."""
     if not link_targets:
         return
     for name in tree.images:
@@ -114,21 +116,20 @@ def _add_link_targets(tree: ImageTree, link_targets: dict[tuple[int, int], str])
         except OSError:
             continue
         if link_targets.pop((status.st_dev, status.st_ino), None):
-            tree.ignored_counts["links to images beside them"] += 1
+            tree.ignored_counts["links to images in the same folder tree"] += 1
     tree.images += link_targets.values()
     tree.images.sort()
 
 
 def check_utf8_names(names: list[str], source_name: str) -> None:
-    """Raises UsageError for file names that are no UTF-8, which no table could hold."""
-    odd = [name for name in names if any("\udc80" <= letter <= "\udcff" for letter in name)]
-    if odd:
+    """Raises UsageError if a file name is not UTF-8, because it could not be written to a table."""
+    invalid = [name for name in names if any("\udc80" <= letter <= "\udcff" for letter in name)]
+    if invalid:
         raise UsageError(
-            f"{source_name} has {pluralize(len(odd), 'image')} whose name is no UTF-8 ({os.fsencode(odd[0])!r}), which no "
-            "table can hold: rename."
+            DataMessage.FILE_NAME_NOT_UTF8, source=source_name, count=len(invalid), name=os.fsencode(invalid[0])
         )
 
 
 def list_image_files(folder: str | Path) -> list[str]:
-    """Every image file of a folder tree, sorted."""
+    """Lists all image files of a folder tree, sorted."""
     return sorted(os.path.join(folder, name) for name in walk_images(folder).images)

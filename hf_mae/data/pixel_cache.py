@@ -1,11 +1,11 @@
-"""Decoded images on disk, memory-mapped: what was decoded once is not decoded again, whatever the run, split or fold.
+"""Cache of decoded images on disk, memory-mapped and shared by all runs, splits and folds.
 
-A store is a folder of Arrow files (`key`, `pixels` as bytes, `shape`, `digest`), one for each preparation of images.
-A file appears when it is whole, so that an interruption costs no more than the one that was being written.
+A pixel cache is a folder of Arrow files (`key`, `pixels` as bytes, `shape`, `digest`), one folder per preprocessing.
+Files are written atomically, so an interruption loses only the file being written.
 
-The stores know the disk: what they will take is estimated before the first byte is written. Files that were used
-longest ago go where there is no room (`room.make_room`); where that is not enough, nothing is kept, and the caller
-decodes anew.
+The required disk space is estimated before the first byte is written. If it is not available, the least recently used
+files are evicted (`cache_eviction.evict_lru`); if that is not sufficient, nothing is cached, and the caller decodes the
+images at every access.
 """
 
 import errno
@@ -29,28 +29,28 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ..compat.datasets import ArrowWriter
+from ..errors import inform
 from ..files.atomic import write_json
 from ..files.caches import cache_folder
 from ..files.locks import wait_for_lock
-from .cache_eviction import METADATA_FILE, CacheFullError, evict_lru, read_cache_sources
+from .cache_eviction import IMAGES_DIR, METADATA_FILE, CacheFullError, evict_lru, read_cache_sources
+from .image_messages import ImageMessage
 
 logger = logging.getLogger(__name__)
 
-DECODING_VERSION = 2  # of `opening`: what a file's levels become; another rule makes other stores
-MIN_IMAGES_PER_FILE, BATCH_SIZE = 512, 64  # in an Arrow file, at least; in memory
-TARGET_NUM_FILES, MAX_IMAGES_PER_FILE = (
-    64,
-    8192,
-)  # of a large set, so that few are opened: about so many; images in one at most
-DecodedImage = tuple[np.ndarray, str]  # uint8 (height, width, 3), and the digest of the whole image
-NUM_SIZE_SAMPLES = 8  # images that are decoded to tell what all will take
+DECODING_VERSION = 2  # of the pixels that `image_io` computes; a change invalidates all pixel caches
+BATCH_SIZE = 64  # images in memory
+MIN_IMAGES_PER_FILE, MAX_IMAGES_PER_FILE = 512, 8192  # in an Arrow file
+TARGET_NUM_FILES = 64  # for a large dataset, so that few files are open
+NUM_SIZE_SAMPLES = 8  # images that are decoded to estimate the size of all
+DecodedImage = tuple[np.ndarray, str]  # uint8 (height, width, 3), and the digest of the image before resizing
 
 FEATURES = datasets.Features(
     {
         "key": datasets.Value("string"),
         "pixels": datasets.Value("binary"),
         "shape": datasets.List(datasets.Value("int32")),
-        "digest": datasets.Value("string"),  # of the whole image, before it was resized
+        "digest": datasets.Value("string"),  # of the image before resizing
     }
 )
 
@@ -65,32 +65,34 @@ def _column(path: Path, name: str) -> list[pa.Array]:
 
 
 class PixelCache:
-    """Images by key.
+    """Decoded images by key.
 
     Args:
-        preparation: what is done to the images; another one is another store.
-        quality: images are kept as JPEG of this quality (without subsampling of colours); None: as they are.
+        preparation: description of the preprocessing; each one has its own cache.
+        quality: store the images as JPEG of this quality (without chroma subsampling); None: as raw pixels.
     """
 
     def __init__(self, preparation: str, quality: int | None = None):
         self.preparation = preparation if quality is None else f"{preparation}, JPEG of quality {quality}"
         self.quality = quality
         name = hashlib.sha256(f"{self.preparation} {DECODING_VERSION}".encode()).hexdigest()[:32]
-        self.folder = cache_folder() / "images" / name
+        self.folder = cache_folder() / IMAGES_DIR / name
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def digests(self, keys: Sequence[str]) -> list[str]:
-        """Of the images' own pixels; empty for one that is not there."""
-        files, places = self._files(), self._find_rows(keys)
-        known = pa.chunked_array([[""], *(chunk for file in files for chunk in _column(file, "digest"))], pa.string())
-        return known.take(pa.array(places + 1)).to_pylist()
+        """Returns the digests of the images before resizing; an empty string for an image that is not in the cache."""
+        files, rows = self._files(), self._find_rows(keys)
+        column = pa.chunked_array([[""], *(chunk for file in files for chunk in _column(file, "digest"))], pa.string())
+        return column.take(pa.array(rows + 1)).to_pylist()
 
     def _find_rows(self, keys: Sequence[str]) -> np.ndarray:
-        """The row of each key in all files, one after the other; -1 where it is not there. Arrow looks them up: of
-        millions, a dict would take a gigabyte."""
-        known = pa.chunked_array([chunk for file in self._files() for chunk in _column(file, "key")], pa.string())
-        places = pc.index_in(pa.array(keys, pa.string()), value_set=known.combine_chunks())
-        return places.fill_null(-1).to_numpy().astype(np.int64)
+        """Finds the row of each key in the concatenation of all files; -1 if it is not in the cache.
+
+        Arrow searches: with millions of keys, a dict would need a gigabyte.
+        """
+        column = pa.chunked_array([chunk for file in self._files() for chunk in _column(file, "key")], pa.string())
+        rows = pc.index_in(pa.array(keys, pa.string()), value_set=column.combine_chunks())
+        return rows.fill_null(-1).to_numpy().astype(np.int64)
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("*.arrow"))
@@ -98,52 +100,53 @@ class PixelCache:
     def add(
         self,
         keys: Sequence[str],
-        decode: Callable[[int], tuple[np.ndarray, str] | None],
+        decode: Callable[[int], DecodedImage | None],
         num_workers: int | None = None,
         source: str = "",
     ) -> None:
-        """Decodes, in threads, whatever is not there. (Forked processes would stand still: the threads that torch has
-        started by then do not live on in a fork.)
+        """Decodes the images that are not in the cache, in threads.
+
+        Forked processes would deadlock: a fork does not contain the threads that torch has started.
 
         Args:
             keys: of the images.
-            decode: place among `keys` -> uint8 (height, width, 3) and a digest, or None for one that is not to be kept.
-            source: the folder that the images are of, for `hf-mae cache`.
+            decode: index into `keys` -> uint8 (height, width, 3) and a digest, or None for an image not to be cached.
+            num_workers: number of threads.
+            source: folder of the images, for `hf-mae cache`.
 
         Raises:
-            NoRoom: the disk, or `--cache_limit`, has no room for them.
+            CacheFullError: If the disk or `--cache_limit` is too small.
         """
         if not self._missing(keys):
             return
-        waiting = f"Another run is preparing these images (in {self.folder}): waiting for it."
+        waiting_message = f"Waiting for another run that prepares these images in {self.folder}."
         with (
             ThreadPoolExecutor(num_workers or os.cpu_count() or 1) as pool,
-            wait_for_lock(self.folder / "lock", waiting),
+            wait_for_lock(self.folder / "lock", waiting_message),
         ):
-            for left_behind in self.folder.glob(".*.partial"):  # by a run that was killed
-                left_behind.unlink()
+            for partial in self.folder.glob(".*.partial"):  # of a killed run
+                partial.unlink()
             missing = self._missing(keys)
-            early = _decode_some(missing, decode, pool)
-            evict_lru(
-                _estimate_total_bytes(len(missing), [self._encode(array) for array, _ in early.values()]), self.folder
-            )
+            samples = _decode_samples(missing, decode, pool)
+            encoded = [self._encode(array) for array, _ in samples.values()]
+            evict_lru(_estimate_total_bytes(len(missing), encoded), self.folder)
             if self.quality is not None:
-                _log_jpeg_loss(self.quality, [array for array, _ in early.values()], self._encode)
+                _log_jpeg_loss(self.quality, [array for array, _ in samples.values()], encoded)
             self._add_source(source)
 
-            def once(place: int) -> DecodedImage | None:
-                return early.pop(place) if place in early else decode(place)
+            def decode_once(index: int) -> DecodedImage | None:
+                return samples.pop(index) if index in samples else decode(index)
 
-            done = len(keys) - len(missing)
-            with tqdm(total=len(keys), initial=done, desc="Decoding images", unit="image") as bar:
+            num_cached = len(keys) - len(missing)
+            with tqdm(total=len(keys), initial=num_cached, desc="Decoding images", unit="image") as bar:
                 size = min(max(MIN_IMAGES_PER_FILE, len(missing) // TARGET_NUM_FILES), MAX_IMAGES_PER_FILE)
                 for start in range(0, len(missing), size):
-                    self._write_file(keys, missing[start : start + size], once, pool, bar)
+                    self._write_file(keys, missing[start : start + size], decode_once, pool, bar)
 
     def _missing(self, keys: Sequence[str]) -> list[int]:
         missing = np.flatnonzero(self._find_rows(keys) < 0).tolist()
-        first = {keys[place]: place for place in reversed(missing)}
-        return sorted(first.values())
+        first_index = {keys[index]: index for index in reversed(missing)}
+        return sorted(first_index.values())
 
     def _encode(self, array: np.ndarray) -> bytes:
         if self.quality is None:
@@ -153,7 +156,7 @@ class PixelCache:
         return buffer.getvalue()
 
     def _add_source(self, source: str) -> None:
-        """Adds to what the store is of."""
+        """Adds a source to the metadata file."""
         sources = sorted({*(read_cache_sources(self.folder) or []), *([source] if source else [])})
         write_json(self.folder / METADATA_FILE, {"preparation": self.preparation, "sources": sources})
 
@@ -163,14 +166,14 @@ class PixelCache:
         try:
             with ArrowWriter(features=FEATURES, path=str(partial), writer_batch_size=BATCH_SIZE) as writer:
                 for batch, decoded in _prefetch_batches(pool, decode, indices):
-                    kept = [(keys[place], *found) for place, found in zip(batch, decoded) if found is not None]
-                    if kept:
+                    rows = [(keys[index], *image) for index, image in zip(batch, decoded) if image is not None]
+                    if rows:
                         writer.write_batch(
                             {
-                                "key": [key for key, _, _ in kept],
-                                "pixels": [self._encode(array) for _, array, _ in kept],
-                                "shape": [list(array.shape) for _, array, _ in kept],
-                                "digest": [digest for _, _, digest in kept],
+                                "key": [key for key, _, _ in rows],
+                                "pixels": [self._encode(array) for _, array, _ in rows],
+                                "shape": [list(array.shape) for _, array, _ in rows],
+                                "digest": [digest for _, _, digest in rows],
                             }
                         )
                     bar.update(len(batch))
@@ -180,78 +183,77 @@ class PixelCache:
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
-            raise CacheFullError(
-                f"The disk of {self.folder} became full while prepared images were written."
-            ) from error
+            raise CacheFullError(ImageMessage.DISK_BECAME_FULL, folder=self.folder) from error
         finally:
             partial.unlink(missing_ok=True)
 
     def rows(self, keys: Sequence[str]) -> tuple[datasets.Dataset, np.ndarray]:
-        """A data set that holds the images, in arrow format, and the row of each key in it.
+        """Returns a dataset in Arrow format that contains the images, and the row of each key.
 
         Raises:
-            NoRoom: some are not there any more.
+            CacheFullError: If another run has evicted some of the images.
         """
         rows, files = self._find_rows(keys), self._files()
         if len(rows) and rows.min() < 0:
-            raise CacheFullError(f"Prepared images of {self.folder} are gone again: another run made room for its own.")
+            raise CacheFullError(ImageMessage.CACHED_IMAGES_REMOVED, folder=self.folder)
         ends = np.cumsum([len(_open_arrow_file(path)) for path in files])
-        for path in (files[place] for place in np.unique(np.searchsorted(ends, rows, side="right"))):
-            with suppress(OSError):  # of a cache that is shared and belongs to somebody else
-                os.utime(path)  # used now: those that were used longest ago make room for others
+        for path in (files[index] for index in np.unique(np.searchsorted(ends, rows, side="right"))):
+            with suppress(OSError):  # a shared cache can belong to another user
+                os.utime(path)  # time of the last use, for LRU eviction
         return datasets.concatenate_datasets([_open_arrow_file(path) for path in files]).with_format("arrow"), rows
 
 
-def _decode_some(missing: list[int], decode: Callable, pool: ThreadPoolExecutor) -> dict[int, DecodedImage]:
-    """Some images from all over the list, decoded ahead; those that cannot be are met again in their turn."""
-    some = missing[:: max(1, len(missing) // NUM_SIZE_SAMPLES)][:NUM_SIZE_SAMPLES]
-    begun = {place: pool.submit(decode, place) for place in some}
-    wait(begun.values())
-    found = {place: future.result() for place, future in begun.items() if future.exception() is None}
-    return {place: kept for place, kept in found.items() if kept is not None}
+def _decode_samples(missing: list[int], decode: Callable, pool: ThreadPoolExecutor) -> dict[int, DecodedImage]:
+    """Decodes evenly spaced images of the list; errors are ignored here and occur again when all are decoded."""
+    indices = missing[:: max(1, len(missing) // NUM_SIZE_SAMPLES)][:NUM_SIZE_SAMPLES]
+    futures = {index: pool.submit(decode, index) for index in indices}
+    wait(futures.values())
+    images = {index: future.result() for index, future in futures.items() if future.exception() is None}
+    return {index: image for index, image in images.items() if image is not None}
 
 
 def _estimate_total_bytes(count: int, samples: list[bytes]) -> int:
-    """What so many images will take, told by some of them."""
-    return round(count * float(np.mean([len(kept) for kept in samples]))) if samples else 0
+    """Estimates the size of `count` images from encoded samples."""
+    return round(count * float(np.mean([len(sample) for sample in samples]))) if samples else 0
 
 
 def decode_cached_pixels(content: Any, shape: list[int], quality: int | None) -> np.ndarray:
-    """What a store of a quality holds of an image -> uint8 (height, width, 3), read-only."""
+    """Decodes an image of a cache with this `quality` into uint8 (height, width, 3), read-only."""
     if quality is None:
         return np.frombuffer(content, dtype=np.uint8).reshape(shape)
     with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
         return np.asarray(image)
 
 
-def _log_jpeg_loss(quality: int, arrays: list[np.ndarray], encode: Callable[[np.ndarray], bytes]) -> None:
-    """Logs how far images kept as JPEG are from the images, told by some of them."""
+def _log_jpeg_loss(quality: int, arrays: list[np.ndarray], encoded: list[bytes]) -> None:
+    """Logs the compression ratio and the error of JPEG, measured on sample images."""
     if not arrays:
         return
-    kept = [encode(array) for array in arrays]
-    off = [decode_cached_pixels(k, list(a.shape), quality).astype(int) - a for k, a in zip(kept, arrays)]
-    mean = float(np.mean([np.abs(difference).mean() for difference in off]))
-    share = sum(map(len, kept)) / sum(array.nbytes for array in arrays)
-    logger.info(
-        "Training images are kept as JPEG of quality %d: %.2f of the room of their pixels, which differ by %.2f of 255 "
-        "levels on average (of %d images).",
-        quality,
-        share,
-        mean,
-        len(arrays),
+    errors = [
+        np.abs(decode_cached_pixels(content, list(array.shape), quality).astype(int) - array).mean()
+        for content, array in zip(encoded, arrays)
+    ]
+    fraction = sum(map(len, encoded)) / sum(array.nbytes for array in arrays)
+    inform(
+        logger,
+        ImageMessage.JPEG_CACHE,
+        quality=quality,
+        fraction=fraction,
+        difference=float(np.mean(errors)),
+        images=len(arrays),
     )
 
 
 def _prefetch_batches(
     pool: ThreadPoolExecutor, decode: Callable, indices: list[int]
 ) -> Iterator[tuple[list[int], list]]:
-    """Places and what `decode` makes of them, batch by batch; the next batch is decoded meanwhile."""
-    before = None
+    """Yields batches of indices and decoded images; the next batch is decoded in the meantime."""
+    pending = None
     for start in range(0, len(indices), BATCH_SIZE):
         batch = indices[start : start + BATCH_SIZE]
-        begun = batch, pool.map(decode, batch)
-        if before:
-            yield before[0], list(before[1])
-        before = begun
-    if before:
-        yield before[0], list(before[1])
+        submitted = batch, pool.map(decode, batch)
+        if pending:
+            yield pending[0], list(pending[1])
+        pending = submitted
+    if pending:
+        yield pending[0], list(pending[1])

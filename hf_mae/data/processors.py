@@ -1,7 +1,7 @@
-"""Image processors of transformers: their own, and the one that stands for timm's evaluation transform.
+"""Image processors of transformers, including `TimmWrapperImageProcessor` (timm's evaluation transform).
 
-A model of timm carries its preprocessing in its configuration (`pretrained_cfg`), and transformers reads no other; so
-the preprocessing that a run chose is written there, and `pipeline()` does what was judged.
+The configuration of a timm model contains its preprocessing (`pretrained_cfg`), and transformers reads only that.
+Therefore the preprocessing of a run is written there, so that `pipeline()` gives the evaluated results.
 """
 
 import math
@@ -13,65 +13,65 @@ from PIL import Image
 
 from ..conversion.preprocessing import BICUBIC, BILINEAR
 
-INTERPOLATION_NAMES = {BILINEAR: "bilinear", BICUBIC: "bicubic"}  # timm's, of what Pillow numbers
+INTERPOLATION_NAMES = {BILINEAR: "bilinear", BICUBIC: "bicubic"}  # Pillow's constant -> timm's name
 
 
 def is_timm_processor(processor: Any) -> bool:
-    """Whether an image processor stands for timm's transform."""
+    """Whether an image processor wraps timm's transform."""
     return type(processor).__name__ == "TimmWrapperImageProcessor"
 
 
 def get_processor_settings(processor: Any) -> dict[str, Any]:
-    """What an image processor does, by the names of transformers' own."""
+    """Returns the settings of an image processor, under the names of transformers' own processors."""
     if not is_timm_processor(processor):
         settings: dict[str, Any] = processor.to_dict()
         return settings
-    made = processor.data_config
-    size, squeezes = made["input_size"][-1], made["crop_mode"] == "squash"
-    edge = math.floor(size / made["crop_pct"])
+    data_config = processor.data_config
+    size, squashes = data_config["input_size"][-1], data_config["crop_mode"] == "squash"
+    edge = math.floor(size / data_config["crop_pct"])
+    interpolations = {name: number for number, name in INTERPOLATION_NAMES.items()}
     return {
         "do_convert_rgb": True,
         "do_resize": True,
-        "size": {"height": size, "width": size} if squeezes else {"shortest_edge": edge},
-        "resample": next(
-            (number for number, name in INTERPOLATION_NAMES.items() if name == made["interpolation"]), BICUBIC
-        ),
-        "do_center_crop": not squeezes,
-        "crop_size": None if squeezes else {"height": size, "width": size},
+        "size": {"height": size, "width": size} if squashes else {"shortest_edge": edge},
+        "resample": interpolations.get(data_config["interpolation"], BICUBIC),
+        "do_center_crop": not squashes,
+        "crop_size": None if squashes else {"height": size, "width": size},
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": list(made["mean"]),
-        "image_std": list(made["std"]),
+        "image_mean": list(data_config["mean"]),
+        "image_std": list(data_config["std"]),
     }
 
 
 def to_timm_processor(processor: Any, config: Any) -> Any:
-    """The same preprocessing as timm does it, written into a model's configuration.
+    """Writes the preprocessing into the configuration of a timm model. Returns the image processor of that
+    configuration.
 
     Args:
-        processor: of `image_processor`.
+        processor: result of `image_processor`.
         config: of a `TimmWrapperForImageClassification`; changed in place.
     """
     from transformers import TimmWrapperImageProcessor
 
-    made = processor.to_dict()
-    cropped = made.get("do_center_crop")
-    size = made["crop_size" if cropped else "size"]["height"]
-    own = {name: value for name, value in (config.pretrained_cfg or {}).items() if not name.startswith("test_")}
-    config.pretrained_cfg = own | {
+    settings = processor.to_dict()
+    crops = settings.get("do_center_crop")
+    size = settings["crop_size" if crops else "size"]["height"]
+    other = {name: value for name, value in (config.pretrained_cfg or {}).items() if not name.startswith("test_")}
+    config.pretrained_cfg = other | {
         "input_size": [3, size, size],
-        "interpolation": INTERPOLATION_NAMES[int(made["resample"])],
-        "crop_mode": "center" if cropped else "squash",
-        "crop_pct": _crop_pct(size, made["size"]["shortest_edge"]) if cropped else 1.0,
-        "mean": list(made["image_mean"]),
-        "std": list(made["image_std"]),
+        "interpolation": INTERPOLATION_NAMES[int(settings["resample"])],
+        "crop_mode": "center" if crops else "squash",
+        "crop_pct": _crop_pct(size, settings["size"]["shortest_edge"]) if crops else 1.0,
+        "mean": list(settings["image_mean"]),
+        "std": list(settings["image_std"]),
     }
     return TimmWrapperImageProcessor(config.pretrained_cfg, architecture=config.architecture)
 
 
 def to_transformers_processor(processor: Any) -> Any:
-    """The same preprocessing in a class of transformers that is saved beside a model, whatever the model is."""
+    """Converts timm's preprocessing to a processor of transformers, which can be saved with any model."""
     from transformers import CLIPImageProcessor, ViTImageProcessor
 
     if not is_timm_processor(processor):
@@ -81,13 +81,13 @@ def to_transformers_processor(processor: Any) -> Any:
 
 
 def _crop_pct(size: int, edge: int) -> float:
-    """The share of an image's shorter side that is cropped, of which timm computes the same side again."""
+    """Returns the `crop_pct` from which timm computes this shorter edge (`floor(size / crop_pct)`)."""
     exact = size / edge
-    return next(share for share in (0.875, exact, math.nextafter(exact, 0)) if math.floor(size / share) == edge)
+    return next(value for value in (0.875, exact, math.nextafter(exact, 0)) if math.floor(size / value) == edge)
 
 
 def resize_and_crop(processor: Any, image: Image.Image) -> Image.Image:
-    """The part of a processor that comes before the arithmetic, resize and crop: RGB image -> RGB image."""
+    """Applies the first part of a processor, resize and crop: RGB image -> RGB image."""
     if is_timm_processor(processor):
         steps, _ = _split_at_to_tensor(processor)
         return cast(Image.Image, _apply_steps(steps, image))
@@ -96,22 +96,22 @@ def resize_and_crop(processor: Any, image: Image.Image) -> Image.Image:
 
 
 def rescale_and_normalize(processor: Any, pixels: np.ndarray) -> torch.Tensor:
-    """The other part: uint8 (height, width, 3) -> float32 (3, height, width)."""
+    """Applies the second part of a processor: uint8 (height, width, 3) -> float32 (3, height, width)."""
     if is_timm_processor(processor):
         _, steps = _split_at_to_tensor(processor)
         return cast(torch.Tensor, _apply_steps(steps, pixels))
     tensor = torch.from_numpy(pixels).permute(2, 0, 1)
-    prepared = processor(tensor, do_resize=False, do_center_crop=False, return_tensors="pt")
-    return cast(torch.Tensor, prepared["pixel_values"][0])
+    batch = processor(tensor, do_resize=False, do_center_crop=False, return_tensors="pt")
+    return cast(torch.Tensor, batch["pixel_values"][0])
 
 
 def _split_at_to_tensor(processor: Any) -> tuple[list[Any], list[Any]]:
-    """The steps of timm's transform before an image becomes a tensor, and from there on."""
+    """Returns the steps of timm's transform before `ToTensor`, and the others."""
     from torchvision.transforms import ToTensor
 
     steps = list(processor.val_transforms.transforms)
-    place = next(number for number, step in enumerate(steps) if isinstance(step, ToTensor))
-    return steps[:place], steps[place:]
+    index = next(index for index, step in enumerate(steps) if isinstance(step, ToTensor))
+    return steps[:index], steps[index:]
 
 
 def _apply_steps(steps: list[Any], value: Any) -> Any:

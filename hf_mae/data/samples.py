@@ -1,4 +1,4 @@
-"""Labelled image files -> a `datasets.Dataset`, and what can be wrong with them."""
+"""Labelled image files (samples), their `datasets.Dataset`, and the checks of both."""
 
 import logging
 from collections import defaultdict
@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Features, Image, Value
 
-from ..errors import MAX_MESSAGE_LENGTH, UsageError, pluralize
+from ..errors import MAX_MESSAGE_LENGTH, UsageError, pluralize, warn
 from ..files.archive_members import all_archives_exist, all_files_exist, archives_and_sizes, parse_member, stored_sizes
 from .exclusion_log import record_excluded, record_total
 from .image_check import ImageCheck, check_image_files
+from .messages import DataMessage
 from .splits import SPLITS
 
 logger = logging.getLogger(__name__)
@@ -22,68 +23,67 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled image file."""
+    """A labelled image file."""
 
     path: str
     label: str
     split: str
-    file_name: str  # as the user knows it: relative to data_dir
+    file_name: str  # relative to data_dir, as shown to the user
     group: str | None = None  # patient or video
-    extra_columns: dict[str, str] = field(default_factory=dict)  # what else is known of it, by column
+    extra_columns: dict[str, str] = field(default_factory=dict)
 
 
-ImageCheckFn = Callable[[list[Sample]], ImageCheck]  # what is to be said of the images, in their order
+ImageCheckFn = Callable[[list[Sample]], ImageCheck]  # checks samples; the result has their order
 
 
 def samples_to_dataset(samples: list[Sample], class_names: list[str]) -> Dataset:
-    """A data set of paths, with `image`, `labels`, `file_name`, and `group` where every image has one."""
+    """Builds a dataset of paths, with `image`, `labels`, `file_name`, and `group` if each sample has one."""
     ids = {name: index for index, name in enumerate(class_names)}
     columns = {
-        "image": [entry.path for entry in samples],
-        "labels": [ids[entry.label] for entry in samples],
-        "file_name": [entry.file_name for entry in samples],
+        "image": [sample.path for sample in samples],
+        "labels": [ids[sample.label] for sample in samples],
+        "file_name": [sample.file_name for sample in samples],
     }
     features = Features({"image": Image(), "labels": ClassLabel(names=class_names), "file_name": Value("string")})
     if groups := _get_groups(samples):
         columns["group"], features["group"] = groups, Value("string")
     for name in samples[0].extra_columns if samples else ():
-        columns[name], features[name] = [entry.extra_columns.get(name, "") for entry in samples], Value("string")
+        columns[name], features[name] = [sample.extra_columns.get(name, "") for sample in samples], Value("string")
     return Dataset.from_dict(columns, features=features)
 
 
 def _get_groups(samples: list[Sample]) -> list[str] | None:
-    groups = [entry.group for entry in samples]
-    known = [group for group in groups if group is not None]
-    return known if len(known) == len(groups) else None
+    groups = [sample.group for sample in samples if sample.group is not None]
+    return groups if len(groups) == len(samples) else None
 
 
 def arrow_column(dataset: Dataset, name: str) -> pa.ChunkedArray:
-    """A column as Arrow holds it: of a data set on the disk, it takes no memory."""
-    whole = dataset.with_format("arrow").select_columns([name])[:]
-    return whole.column(name)
+    """Returns a column as an Arrow array; for a dataset on disk it is memory-mapped."""
+    table = dataset.with_format("arrow").select_columns([name])[:]
+    return table.column(name)
 
 
 def get_column(dataset: Dataset, name: str) -> list | None:
-    """A column as a list; None where there is none."""
+    """Returns a column as a list; None if it does not exist."""
     return dataset[name][:] if name in dataset.column_names else None
 
 
 def get_label_ids(dataset: Dataset) -> np.ndarray | None:
-    """The class ids; None where there are none."""
+    """Returns the class ids; None without labels."""
     return arrow_column(dataset, "labels").to_numpy() if "labels" in dataset.column_names else None
 
 
 def is_image_dataset(dataset: Any) -> bool:
-    """Whether a data set is one of undecoded images with classes, rather than one that gives tensors."""
+    """Whether a dataset has undecoded images, rather than tensors of the user's own transform."""
     if not isinstance(dataset, Dataset) or dataset.format["type"] not in (None, "python"):
-        return False  # with a format or transform of its own, it gives what its owner wants
+        return False
     return "image" in dataset.column_names
 
 
 def standardize_columns(dataset: Dataset) -> Dataset:
-    """A data set of images with the columns that this package works with: `image`, `labels`, `file_name`.
+    """Returns a dataset of images with the columns of this package: `image`, `labels`, `file_name`.
 
-    `datasets.load_dataset("imagefolder")` calls the class `label`; its files have their names from their paths.
+    `datasets.load_dataset("imagefolder")` names the class `label`; file names are taken from the paths.
     """
     if "labels" not in dataset.column_names and "label" in dataset.column_names:
         dataset = dataset.rename_column("label", "labels")
@@ -95,21 +95,20 @@ def standardize_columns(dataset: Dataset) -> Dataset:
 
 
 def get_image_paths(dataset: Dataset) -> list[str]:
-    """The paths of the images, where every one is a file of its own or a member of an archive; else (a parquet file, a
-    Hub data set) none."""
+    """Returns the paths of the images, if each is a file or an archive member; an empty list for images in a table."""
     paths = arrow_image_paths(dataset)
     return [] if paths is None else paths.to_pylist()
 
 
 def arrow_image_paths(dataset: Dataset) -> pa.ChunkedArray | None:
-    """`image_files` as Arrow holds them; None: there are none."""
+    """Returns `get_image_paths` as an Arrow array; None for images in a table."""
     images = arrow_column(dataset, "image")
     paths = pc.struct_field(images, "path")
     if paths.null_count or pc.struct_field(images, "bytes").null_count < len(images) or not len(paths):
         return None
-    within = archives_and_sizes(paths)
-    there = all_files_exist(paths.to_pylist()) if within is None else all_archives_exist(within[0])
-    return paths if there else None
+    archives = archives_and_sizes(paths)
+    exist = all_files_exist(paths.to_pylist()) if archives is None else all_archives_exist(archives[0])
+    return paths if exist else None
 
 
 def has_archived_images(dataset: Dataset) -> bool:
@@ -119,15 +118,15 @@ def has_archived_images(dataset: Dataset) -> bool:
 
 
 def image_byte_sizes(dataset: Dataset) -> pa.ChunkedArray | None:
-    """How large the file of every image is; None: they lie in a table."""
-    if within := archives_and_sizes(pc.struct_field(arrow_column(dataset, "image"), "path")):
-        return within[1]
+    """Returns the file size of each image in bytes; None for images in a table."""
+    if archives := archives_and_sizes(pc.struct_field(arrow_column(dataset, "image"), "path")):
+        return archives[1]
     paths = arrow_image_paths(dataset)
     return None if paths is None else pa.chunked_array([stored_sizes(paths.to_pylist())], pa.int64())
 
 
 def join_names(names: list[str], show_all: bool = False) -> str:
-    """Names for a sentence: all of them, or the first five."""
+    """Joins names with commas for a message: all of them, or the first five and the total."""
     names = [name if len(name) <= MAX_MESSAGE_LENGTH else f"{name[:MAX_MESSAGE_LENGTH]}..." for name in names]
     return ", ".join(names) if show_all or len(names) <= 5 else f"{', '.join(names[:5])}, ... {len(names)} in all"
 
@@ -141,20 +140,24 @@ def filter_valid_samples(
     check_overlap: bool = True,
     check: ImageCheckFn | None = None,
 ) -> list[Sample]:
-    """Finds unreadable files and images in two splits; all are listed, and either refused or left out.
+    """Finds unreadable files and images in two splits, and rejects or excludes them.
 
     Args:
-        check_overlap: whether the splits are the user's own; official ones are taken as they are, repeated files and all.
-        check: as of `load_image_folder`.
+        samples: the samples.
+        empty_folders: class folders without images.
+        on_bad_image: `error` lists all invalid images in an error; `skip` excludes them.
+        num_workers: threads that read the files.
+        check_overlap: look for images in two splits. Official splits are used as published, with repeated files.
+        check: see `load_image_folder`.
     """
-    verdict = check_image_files(
-        [entry.path for entry in samples], num_workers, check_fn=check and (lambda: check(samples))
+    checked = check_image_files(
+        [sample.path for sample in samples], num_workers, check_fn=check and (lambda: check(samples))
     )
-    names, splits = [entry.file_name for entry in samples], [entry.split for entry in samples]
-    keep = valid_image_mask(
-        names, splits, verdict, on_bad_image, empty_folders=empty_folders, check_overlap=check_overlap
+    names, splits = [sample.file_name for sample in samples], [sample.split for sample in samples]
+    mask = valid_image_mask(
+        names, splits, checked, on_bad_image, empty_folders=empty_folders, check_overlap=check_overlap
     )
-    return [entry for entry, kept in zip(samples, keep) if kept]
+    return [sample for sample, is_valid in zip(samples, mask) if is_valid]
 
 
 def valid_image_mask(
@@ -166,48 +169,43 @@ def valid_image_mask(
     empty_folders: Sequence[str] = (),
     check_overlap: bool = True,
 ) -> list[bool]:
-    """Which images are kept: those that can be decoded, and of equal ones in two splits those that are evaluated.
+    """Selects the images that can be decoded; of equal images in two splits, those in the evaluated split.
 
     Raises:
-        UsageError: there are others, and `on_bad_image` is `error`; all are listed.
+        UsageError: If there are other images and `on_bad_image` is `error`; all are listed.
     """
-    problems = {}
+    problems: dict[str, list[str]] = {}
     if empty_folders:
-        problems[pluralize(len(empty_folders), "class folder", "without images", "without images")] = list(
-            empty_folders
-        )
+        problems[f"{pluralize(len(empty_folders), 'class folder')} without images"] = list(empty_folders)
     if checked.bad:
-        unreadable = [f"{names[place]} ({reason})" for place, reason in checked.bad.items()]
+        unreadable = [f"{names[index]} ({reason})" for index, reason in checked.bad.items()]
         problems[pluralize(len(unreadable), "unreadable image")] = unreadable
     record_total(len(names))
-    leave, repeated = _find_split_overlap(names, splits, checked.digests) if check_overlap else (set(), [])
-    if repeated:
-        told = pluralize(len(repeated), "image", "that stands in two splits", "that stand in two splits")
-        problems[told] = repeated
+    excluded, overlaps = _find_split_overlap(names, splits, checked.digests) if check_overlap else (set(), [])
+    if overlaps:
+        problems[f"{pluralize(len(overlaps), 'image')} in two splits"] = overlaps
     if problems:
-        text = "\n".join(f"{problem}:\n  " + "\n  ".join(sorted(found)) for problem, found in problems.items())
+        text = "\n".join(f"{problem}:\n  " + "\n  ".join(sorted(listed)) for problem, listed in problems.items())
         if on_bad_image == "error":
-            raise UsageError(
-                f"The data set has faults; mend them, or pass --on_bad_image skip to leave them out.\n{text}"
-            )
-        logger.warning("Left out of the data set:\n%s", text)
-        record_excluded("unreadable", len(checked.bad), [names[place] for place in checked.bad])
-        again = sorted(names[place] for place in leave - set(checked.bad))
-        record_excluded("the same image in another split", len(again), again)
-    return [place not in checked.bad and place not in leave for place in range(len(names))]
+            raise UsageError(DataMessage.INVALID_IMAGES, problems=text)
+        warn(logger, DataMessage.INVALID_IMAGES_EXCLUDED, problems=text)
+        record_excluded("unreadable", len(checked.bad), [names[index] for index in checked.bad])
+        repeated = sorted(names[index] for index in excluded - set(checked.bad))
+        record_excluded("the same image in another split", len(repeated), repeated)
+    return [index not in checked.bad and index not in excluded for index in range(len(names))]
 
 
 def _find_split_overlap(names: list[str], splits: list[str], digests: list[str]) -> tuple[set[int], list[str]]:
-    """Images of equal pixels in different splits: places to leave out to keep the evaluation clean, and all of them."""
-    places = defaultdict(list)
-    for place, digest in enumerate(digests):
+    """Finds images with equal pixels in different splits: the indices to exclude, and a description of all of them."""
+    by_digest = defaultdict(list)
+    for index, digest in enumerate(digests):
         if digest:
-            places[digest].append(place)
-    leave, repeated = set(), []
-    for same in places.values():
-        if len({splits[place] for place in same}) > 1:
-            ordered = sorted(same, key=lambda place: (SPLITS.index(splits[place]), names[place]))
-            repeated.append(" = ".join(f"{splits[place]}: {names[place]}" for place in ordered))
-            # The evaluation keeps its images: test before validation before train.
-            leave |= {place for place in same if splits[place] != splits[ordered[-1]]}
-    return leave, repeated
+            by_digest[digest].append(index)
+    excluded, overlaps = set(), []
+    for equal in by_digest.values():
+        if len({splits[index] for index in equal}) > 1:
+            ordered = sorted(equal, key=lambda index: (SPLITS.index(splits[index]), names[index]))
+            overlaps.append(" = ".join(f"{splits[index]}: {names[index]}" for index in ordered))
+            # The evaluated split keeps its images: test before validation before train.
+            excluded |= {index for index in equal if splits[index] != splits[ordered[-1]]}
+    return excluded, overlaps

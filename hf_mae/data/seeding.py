@@ -1,4 +1,4 @@
-"""Random draws that depend on a seed alone."""
+"""Temporary seeding of all random generators."""
 
 import random
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from ..compat.torch import get_cpu_generator
 
 @contextmanager
 def seed_all(*seed: int) -> Iterator[None]:
-    """Seeds `random`, numpy and torch (CPU) for a block, and puts their states back afterwards."""
+    """Seeds `random`, numpy and torch (CPU) within the block, and restores their states afterwards."""
     generator = get_cpu_generator()
     states = random.getstate(), np.random.get_state(legacy=False), generator.get_state()
     number = int(np.random.SeedSequence(seed).generate_state(1)[0])

@@ -1,8 +1,8 @@
-"""A data set -> tar shards in WebDataset's layout, with an index beside them (`shards` reads both).
+"""Writer of tar shards in WebDataset's layout, with an index (`archive_index` reads both).
 
-The images are the files' own bytes. Where they lie is shuffled, so that whoever reads the shards one after the other
-meets no long row of one class; the index keeps the data set's order, so that a training through it draws the same
-images as from the folder.
+The shards contain the original bytes of the image files. The images are shuffled, so that sequential reading does not
+give long runs of one class. The index keeps the order of the dataset, so that training with the index draws the same
+images as training from the folder.
 """
 
 import io
@@ -26,7 +26,7 @@ from datasets import Dataset, DatasetDict, Image
 from tqdm.auto import tqdm
 
 from ..compat.datasets import get_fingerprint
-from ..errors import UsageError, pluralize
+from ..errors import UsageError
 from ..files.atomic import atomic_write_file, write_json, write_text
 from ..files.locks import LOCK_FILE
 from .archive_index import BATCH_ROWS, CLASS_NAME_FILES, INDEX_FILE, INDEX_SCHEMA, INDEX_VERSION
@@ -34,23 +34,24 @@ from .fingerprint import data_fingerprint
 from .image_check import check_image_files, check_table_images
 from .image_files import IMAGE_SUFFIXES
 from .image_io import encoded_bytes, open_image
+from .image_messages import ImageMessage
 from .samples import get_image_paths, image_byte_sizes, join_names
 
 logger = logging.getLogger(__name__)
 
-PLAN_FILE, PARTS_DIR = "plan.json", ".parts"  # of shards that are not all written
-SUFFIX_BY_FORMAT = {"JPEG": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2", "DIB": ".bmp"}  # of images without a name
-ROW_FIELD = pa.field("row", pa.int64())  # in the index to be
+PLAN_FILE, PARTS_DIR = "plan.json", ".parts"  # exist until all shards are written; PARTS_DIR has one index per shard
+SUFFIX_BY_FORMAT = {"JPEG": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2", "DIB": ".bmp"}  # of images without a file name
+ROW_FIELD = pa.field("row", pa.int64())  # row of the dataset; column of the indexes in PARTS_DIR
 
 
 @dataclass(frozen=True)
 class ShardSummary:
-    """Shards that were written.
+    """A set of complete shards.
 
     Args:
-        folder: where they are.
-        num_shards: how many.
-        images_by_split: in them, by split.
+        folder: folder of the shards.
+        num_shards: number of shards.
+        images_by_split: number of images of each split.
         size: in bytes.
     """
 
@@ -62,7 +63,7 @@ class ShardSummary:
 
 @dataclass(frozen=True)
 class _Shard:
-    """What one file will hold: rows of a split, by their place there."""
+    """The planned contents of one shard: row numbers of a split."""
 
     name: str
     split: str
@@ -72,15 +73,17 @@ class _Shard:
 def write_shards(
     splits: DatasetDict, folder: Path, shard_size: int, seed: int, num_workers: int | None
 ) -> ShardSummary:
-    """Writes the shards that are not there yet, and then the index.
+    """Writes the missing shards, and then the index.
 
     Args:
-        splits: with `image`, `file_name`, and `labels` and `group` where they are known.
-        shard_size: bytes of images in a file, about.
-        seed: of the order in which images lie.
+        splits: with `image`, `file_name`, and optionally `labels` and `group`.
+        folder: the output folder.
+        shard_size: approximate size in bytes of the images of a shard.
+        seed: of the order of the images.
+        num_workers: number of threads.
 
     Raises:
-        UsageError: the folder holds something else, or shards of other images.
+        UsageError: If the folder contains other files, or shards of other images.
     """
     plan = {"data": data_fingerprint(splits), "shard_size": shard_size, "seed": seed, "version": INDEX_VERSION}
     _start_or_resume(folder, plan)
@@ -103,33 +106,31 @@ def write_shards(
 
 
 def _start_or_resume(folder: Path, plan: dict[str, Any]) -> None:
-    """A folder that is new, or was begun for the same images."""
+    """Creates the output folder with the plan, or checks that an existing folder has the same plan."""
     path = folder / PLAN_FILE
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # there is none, or it is no plan of this program
-        before = None
-    if before is None and folder.is_dir() and any(file.name != LOCK_FILE for file in folder.iterdir()):
-        raise UsageError(f"{folder} exists and is not empty: choose another folder.")
-    if before is not None and before != plan:
-        raise UsageError(
-            f"{folder} was begun for other images, or with another --shard_size or --seed: choose another folder."
-        )
+        existing_plan = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # missing, or not written by this program
+        existing_plan = None
+    if existing_plan is None and folder.is_dir() and any(file.name != LOCK_FILE for file in folder.iterdir()):
+        raise UsageError(ImageMessage.SHARD_FOLDER_NOT_EMPTY, folder=folder)
+    if existing_plan is not None and existing_plan != plan:
+        raise UsageError(ImageMessage.SHARD_FOLDER_DIFFERS, folder=folder)
     (folder / PARTS_DIR).mkdir(parents=True, exist_ok=True)
-    if before is None:
+    if existing_plan is None:
         write_json(path, plan)
-    elif there := len(list((folder / PARTS_DIR).glob("*.parquet"))):
-        logger.info("%s of %s are there already.", pluralize(there, "shard"), folder)
+    elif num_written := len(list((folder / PARTS_DIR).glob("*.parquet"))):
+        logger.info("Resuming in %s: shards already written: %d.", folder, num_written)
 
 
 def _plan_shards(split: str, dataset: Dataset, shard_size: int, seed: int) -> list[_Shard]:
-    """Which images go where: in an order that is drawn, as many as make a file."""
-    known = image_byte_sizes(dataset)
-    sizes = np.asarray(_embedded_image_sizes(dataset) if known is None else known.to_numpy())
+    """Distributes the images of a split, in random order, among shards of about equal size."""
+    stored_sizes = image_byte_sizes(dataset)
+    sizes = np.asarray(_embedded_image_sizes(dataset) if stored_sizes is None else stored_sizes.to_numpy())
     order = np.random.default_rng(seed).permutation(len(sizes))
-    numbers = (np.cumsum(sizes[order]) - sizes[order]) // shard_size  # by where an image begins
-    parts = [part for part in np.split(order, np.flatnonzero(np.diff(numbers)) + 1) if len(part)]
-    return [_Shard(f"{split}-{number:05d}.tar", split, part) for number, part in enumerate(parts)]
+    shard_ids = (np.cumsum(sizes[order]) - sizes[order]) // shard_size  # determined by the start of an image
+    row_groups = [rows for rows in np.split(order, np.flatnonzero(np.diff(shard_ids)) + 1) if len(rows)]
+    return [_Shard(f"{split}-{number:05d}.tar", split, rows) for number, rows in enumerate(row_groups)]
 
 
 def _disable_decoding(dataset: Dataset) -> Dataset:
@@ -137,7 +138,7 @@ def _disable_decoding(dataset: Dataset) -> Dataset:
 
 
 def _embedded_image_sizes(dataset: Dataset) -> list[int]:
-    """Bytes of images that lie in a table."""
+    """Returns the sizes in bytes of images that are stored in a table."""
     sizes: list[int] = []
     for batch in dataset.with_format("arrow").select_columns(["image"]).iter(64):
         sizes += pc.binary_length(pc.struct_field(batch.column("image"), "bytes")).to_pylist()
@@ -145,62 +146,62 @@ def _embedded_image_sizes(dataset: Dataset) -> list[int]:
 
 
 def _pixel_digests(dataset: Dataset, num_workers: int | None) -> list[str]:
-    """Of every image's pixels; whoever read the data set has looked already."""
+    """Returns digests of the pixels of all images; usually cached, since loading the dataset computes them."""
     if files := get_image_paths(dataset):
         return check_image_files(files, num_workers).digests
     return check_table_images(_disable_decoding(dataset)["image"], get_fingerprint(dataset), num_workers).digests
 
 
 def _write_shard(shard: _Shard, dataset: Dataset, folder: Path, digests: Sequence[str], start: int) -> None:
-    """A shard and, when it is whole, what lies where in it."""
-    chosen = _disable_decoding(dataset.select(shard.rows))
+    """Writes a shard and, after it is complete, its index."""
+    images = _disable_decoding(dataset.select(shard.rows))
     names = dataset.features["labels"].names if "labels" in dataset.column_names else None
     rows: list[dict[str, Any]] = []
-    with _open_hashing_tar(folder / shard.name) as (tar, hashed):
-        for place, image in zip(shard.rows, chosen):
-            number = start + int(place)
-            told = {"file_name": image["file_name"], "split": shard.split, "group": image.get("group")}
-            told["label"] = None if names is None else names[image["labels"]]
+    with _open_hashing_tar(folder / shard.name) as (tar, writer):
+        for row, image in zip(shard.rows, images):
+            number = start + int(row)
+            metadata = {"file_name": image["file_name"], "split": shard.split, "group": image.get("group")}
+            metadata["label"] = None if names is None else names[image["labels"]]
             content = encoded_bytes(image["image"])
             offset = _add_member(tar, f"{number:09d}{_image_suffix(image['file_name'], content)}", content)
             if names is not None:
                 _add_member(tar, f"{number:09d}.cls", str(image["labels"]).encode())
-            about = {name: value for name, value in told.items() if value is not None}
-            _add_member(tar, f"{number:09d}.json", json.dumps(about, ensure_ascii=False).encode())
-            where = {"shard": shard.name, "offset": offset, "size": len(content), "digest": digests[place] or None}
-            rows.append(told | where | {"row": number})
-    schema = pa.schema([*INDEX_SCHEMA, ROW_FIELD], {"xxh3_128": hashed.digest.hexdigest()})
+            sidecar = {name: value for name, value in metadata.items() if value is not None}
+            _add_member(tar, f"{number:09d}.json", json.dumps(sidecar, ensure_ascii=False).encode())
+            location = {"shard": shard.name, "offset": offset, "size": len(content), "digest": digests[row] or None}
+            rows.append(metadata | location | {"row": number})
+    schema = pa.schema([*INDEX_SCHEMA, ROW_FIELD], {"xxh3_128": writer.digest.hexdigest()})
     table = pa.Table.from_pylist(rows, schema)
     with atomic_write_file(folder / PARTS_DIR / f"{shard.name}.parquet") as temporary:
         pq.write_table(table, temporary)
 
 
 class _HashingWriter:
-    """A file that is written, and the hash of what it holds."""
+    """A file object that hashes its contents while they are written."""
 
     def __init__(self, file: IO[bytes]):
         self.file, self.digest = file, xxhash.xxh3_128()
 
     def write(self, content: bytes) -> int:
-        """As of a file."""
+        """Writes and hashes bytes."""
         self.digest.update(content)
         return self.file.write(content)
 
     def tell(self) -> int:
-        """As of a file."""
+        """Returns the current position."""
         return self.file.tell()
 
 
 @contextmanager
 def _open_hashing_tar(path: Path) -> Iterator[tuple[tarfile.TarFile, _HashingWriter]]:
     with atomic_write_file(path) as temporary, open(temporary, "wb") as file:
-        hashed = _HashingWriter(file)
-        with tarfile.open(fileobj=hashed, mode="w", format=tarfile.USTAR_FORMAT) as tar:  # type: ignore[call-overload]
-            yield tar, hashed
+        writer = _HashingWriter(file)
+        with tarfile.open(fileobj=writer, mode="w", format=tarfile.USTAR_FORMAT) as tar:  # type: ignore[call-overload]
+            yield tar, writer
 
 
 def _add_member(tar: tarfile.TarFile, name: str, content: bytes) -> int:
-    """Adds a member, and returns where its bytes lie. The same bytes give the same archive, whoever packs them."""
+    """Adds a member and returns the offset of its bytes. Owner and time are not stored: archives are reproducible."""
     info = tarfile.TarInfo(name)
     info.size = len(content)
     tar.addfile(info, io.BytesIO(content))
@@ -212,25 +213,24 @@ def _image_suffix(name: str, content: bytes) -> str:
     if suffix in IMAGE_SUFFIXES:
         return suffix
     with open_image(content) as image:
-        kind = str(image.format)
-    return SUFFIX_BY_FORMAT.get(kind, f".{kind.lower()}")
+        image_format = str(image.format)
+    return SUFFIX_BY_FORMAT.get(image_format, f".{image_format.lower()}")
 
 
 def _write_index(folder: Path, shards: list[_Shard], splits: DatasetDict, plan: dict[str, Any]) -> ShardSummary:
-    """Writes the index of all shards, and takes away what was needed until then."""
-    parts = [pq.read_table(folder / PARTS_DIR / f"{shard.name}.parquet") for shard in shards]
-    table = (
-        pa.concat_tables([part.replace_schema_metadata(None) for part in parts]).sort_by("row").drop_columns(["row"])
-    )
+    """Merges the indexes of all shards, and removes the temporary files."""
+    tables = [pq.read_table(folder / PARTS_DIR / f"{shard.name}.parquet") for shard in shards]
+    merged = pa.concat_tables([table.replace_schema_metadata(None) for table in tables])
+    merged = merged.sort_by("row").drop_columns(["row"])
     names = _class_names(splits)
     sizes = {shard.name: os.path.getsize(folder / shard.name) for shard in shards}
-    hashes = {shard.name: part.schema.metadata[b"xxh3_128"].decode() for shard, part in zip(shards, parts)}
-    about = plan | {"shards": sizes, "xxh3_128": hashes, "classes": names}
+    hashes = {shard.name: table.schema.metadata[b"xxh3_128"].decode() for shard, table in zip(shards, tables)}
+    metadata = plan | {"shards": sizes, "xxh3_128": hashes, "classes": names}
     if names is not None:
         write_text(folder / CLASS_NAME_FILES[0], "".join(f"{name}\n" for name in names))
     with atomic_write_file(folder / INDEX_FILE) as temporary:
-        rows = table.replace_schema_metadata({"hf_mae": json.dumps(about)})
-        pq.write_table(rows, temporary, row_group_size=BATCH_ROWS)
+        merged = merged.replace_schema_metadata({"hf_mae": json.dumps(metadata)})
+        pq.write_table(merged, temporary, row_group_size=BATCH_ROWS)
     for shard in shards:
         (folder / PARTS_DIR / f"{shard.name}.parquet").unlink()
     (folder / PARTS_DIR).rmdir()
@@ -239,13 +239,13 @@ def _write_index(folder: Path, shards: list[_Shard], splits: DatasetDict, plan: 
 
 
 def _class_names(splits: DatasetDict) -> list[str] | None:
-    """The classes in the order of their ids; None: there are none."""
+    """Returns the class names in the order of their ids; None for unlabelled images."""
     feature = next(iter(splits.values())).features.get("labels")
     return list(feature.names) if feature is not None else None
 
 
 def _file_hash(path: Path) -> str:
-    """xxh3 of a file's bytes."""
+    """Computes the xxh3 hash of a file."""
     digest = xxhash.xxh3_128()
     with open(path, "rb") as file:
         while block := file.read(1 << 22):
@@ -254,23 +254,20 @@ def _file_hash(path: Path) -> str:
 
 
 def verify_shards(folder: Path) -> ShardSummary:
-    """Reads every shard of a folder again, and compares it with what was written.
+    """Compares the hash of every shard of a folder with the index.
 
     Raises:
-        UsageError: there is no index, or a shard is missing or holds other bytes.
+        UsageError: If the index is missing or invalid, or a shard is missing or damaged.
     """
     try:
         schema = pq.read_schema(folder / INDEX_FILE)
-        about = json.loads((schema.metadata or {})[b"hf_mae"])
-        hashes, sizes = about["xxh3_128"], about["shards"]
+        metadata = json.loads((schema.metadata or {})[b"hf_mae"])
+        hashes, sizes = metadata["xxh3_128"], metadata["shards"]
     except (OSError, ValueError, KeyError, pa.ArrowException):
-        raise UsageError(f"{folder} holds no {INDEX_FILE} of `hf-mae shard`, or a damaged one.") from None
+        raise UsageError(ImageMessage.INVALID_SHARD_INDEX, folder=folder, file=INDEX_FILE) from None
     bar = tqdm(hashes.items(), unit="shard", delay=1)
-    wrong = [name for name, found in bar if not (folder / name).is_file() or _file_hash(folder / name) != found]
-    if wrong:
-        raise UsageError(
-            f"{pluralize(len(wrong), 'shard')} of {folder} {'is' if len(wrong) == 1 else 'are'} missing or damaged: "
-            f"{join_names(wrong)}. Copy them again, or make the shards again."
-        )
+    damaged = [name for name, expected in bar if not (folder / name).is_file() or _file_hash(folder / name) != expected]
+    if damaged:
+        raise UsageError(ImageMessage.DAMAGED_SHARDS, count=len(damaged), folder=folder, names=join_names(damaged))
     splits = pq.read_table(folder / INDEX_FILE, columns=["split"]).column("split").value_counts().to_pylist()
     return ShardSummary(folder, len(sizes), {row["values"]: row["counts"] for row in splits}, sum(sizes.values()))

@@ -1,4 +1,4 @@
-"""What `--data_dir`, `--manifest` and `--benchmark` name -> a `DatasetDict`."""
+"""Loads the splits of `--data_dir`, `--manifest` and `--benchmark` as a `DatasetDict`."""
 
 import logging
 import re
@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from datasets import DatasetDict
 
-from ..errors import UsageError, pluralize
+from ..errors import UsageError, pluralize, warn
 from ..settings.data import DataSourceArguments
 from .benchmark_loading import load_benchmark
 from .benchmarks import find_benchmark
 from .corrections import apply_label_corrections
 from .exclusion_log import record_excluded, record_unused
 from .folders import load_image_folder
+from .messages import DataMessage
 from .pairs import read_pair_rows
 from .samples import ImageCheckFn, join_names
 from .splitting import extract_groups, hold_out, stratified_mask
@@ -29,13 +30,15 @@ def load_splits(
     label_names: list[str] | None = None,
     check: ImageCheckFn | None = None,
 ) -> DatasetDict:
-    """The splits, with `train` reduced by `train_fraction`, and `selection` taken out of it by `select_on`.
+    """Loads the splits, with `train` reduced to `train_fraction`, and `selection` held out from it
+    (`selection_fraction`).
 
     Args:
-        seed: of the shares.
-        model_class_names: class names of a checkpoint, by class id; its order is kept where the data has the same ones.
-        label_names: class names that the data must lie within, whatever it has.
-        check: as of `load_image_folder`.
+        source: the data.
+        seed: seed of the fractions.
+        model_class_names: class names of a checkpoint, by id; their order is used if the data has the same classes.
+        label_names: class names that define the class ids; the data may not have other classes.
+        check: see `load_image_folder`.
     """
     return reduce_training(read_splits(source, seed, model_class_names, label_names, check=check), source, seed)
 
@@ -48,8 +51,7 @@ def read_splits(
     allow_split_overlap: bool = False,
     check: ImageCheckFn | None = None,
 ) -> DatasetDict:
-    """The splits as they are, the training part whole (and files that stand in two splits in both, if asked), with the
-    labels that a person decided on."""
+    """Reads the complete splits (optionally with the images that are in two splits), with corrected labels."""
     splits = _load_unmodified(source, seed, model_class_names, label_names, allow_split_overlap, check)
     return apply_label_corrections(splits, source.corrections) if source.corrections else splits
 
@@ -66,7 +68,7 @@ def _load_unmodified(
     if source.benchmark:
         splits = _load_benchmark_splits(source, seed, check)
         if source.group_pattern and find_benchmark(source.benchmark).group_pattern:
-            raise UsageError(f"{source.benchmark} knows its patients or videos: leave out --group_pattern.")
+            raise UsageError(DataMessage.GROUP_PATTERN_WITH_BENCHMARK, benchmark=source.benchmark)
         if source.group_pattern:
             for split, dataset in splits.items():
                 groups = extract_groups(dataset["file_name"][:], source.group_pattern)
@@ -82,7 +84,7 @@ def _load_unmodified(
         "group_pattern": source.group_pattern,
         "class_level": source.class_level,
         "on_missing_class": source.on_missing_class,
-        "keep_repeated": allow_split_overlap,
+        "allow_split_overlap": allow_split_overlap,
         "check": check,
     }
     splits = load_image_folder(str(source.data_dir), **options, label_names=label_names)
@@ -95,32 +97,30 @@ def _load_unmodified(
 
 
 def _check_option_combination(source: DataSourceArguments) -> None:
-    """Refuses what would say nothing: of a benchmark, or of data that is none."""
+    """Raises UsageError for options that do not apply: with a benchmark, or without one."""
     if source.benchmark:
         if source.class_order:
-            raise UsageError("--class_order is for data of your own: a --benchmark knows its own order.")
+            raise UsageError(DataMessage.CLASS_ORDER_WITH_BENCHMARK)
         if source.group_column:
-            raise UsageError("--group_column is a column of a manifest; for a --benchmark use --group_pattern.")
+            raise UsageError(DataMessage.GROUP_COLUMN_WITH_BENCHMARK)
         if source.manifest or source.class_level:
-            raise UsageError("--manifest and --class_level are for data of your own: a --benchmark knows its classes.")
+            raise UsageError(DataMessage.MANIFEST_WITH_BENCHMARK)
     elif source.split_file or source.agreement or source.fold != 1:
-        raise UsageError("--split_file, --fold and --agreement belong to a --benchmark.")
+        raise UsageError(DataMessage.BENCHMARK_OPTIONS_WITHOUT_BENCHMARK)
 
 
 def resolve_class_order(class_order: list[str], names: list[str], source_name: str) -> list[str]:
-    """The classes in the order that is asked for (`sorted`: by name, numbers by value).
+    """Returns the classes in the requested order (`sorted`: by name, with numbers by value).
 
     Raises:
-        UsageError: it names other classes than there are.
+        UsageError: If the order does not have the same classes.
     """
     if class_order == ["sorted"] and "sorted" not in names:
         return sorted(
             names, key=lambda name: [(not p.isdigit(), int(p) if p.isdigit() else p) for p in _split_digits(name)]
         )
     if sorted(class_order) != sorted(names):
-        raise UsageError(
-            f"--class_order names {', '.join(class_order)}, and {source_name} has the classes {', '.join(names)}: name each once."
-        )
+        raise UsageError(DataMessage.CLASS_ORDER_DIFFERS, source=source_name, class_order=class_order, names=names)
     return class_order
 
 
@@ -129,26 +129,22 @@ def _split_digits(name: str) -> list[str]:
 
 
 def has_ordered_classes(source: DataSourceArguments) -> bool:
-    """Whether the classes are grades, in the order of their ids."""
+    """Whether the classes are ordered grades."""
     return bool(source.class_order) or bool(source.benchmark and find_benchmark(source.benchmark).ordered)
 
 
 def reduce_training(splits: DatasetDict, source: DataSourceArguments, seed: int) -> DatasetDict:
-    """`train` reduced to `train_fraction` (nested by size), and a `selection` split of `select_on` of what is left."""
-    for name, value, low in (
-        ("train_fraction", source.train_fraction, False),
-        ("selection_fraction", source.selection_fraction, True),
-    ):
-        if not (0.0 < value <= 1.0 or (low and value == 0.0)) or (low and value == 1.0):
-            raise UsageError(
-                f"{name} must be {'at least 0 and below 1' if low else 'above 0 and at most 1'}, not {value}."
-            )
+    """Reduces `train` to `train_fraction` (nested subsets), and then holds out `selection` (`selection_fraction`)."""
+    if not 0.0 < source.train_fraction <= 1.0:
+        raise UsageError(DataMessage.TRAIN_FRACTION_OUT_OF_RANGE, value=source.train_fraction)
+    if not 0.0 <= source.selection_fraction < 1.0:
+        raise UsageError(DataMessage.FRACTION_NOT_BELOW_1, name="selection_fraction", value=source.selection_fraction)
     splits = DatasetDict(splits)
     if source.train_fraction < 1.0 and "train" in splits:
         labels = splits["train"]["labels"][:]
-        chosen = stratified_mask(labels, source.train_fraction, seed, leave_remainder=False)
-        record_excluded(f"training images beyond train_fraction {source.train_fraction:g}", int((~chosen).sum()))
-        splits["train"] = splits["train"].select(np.flatnonzero(chosen))
+        mask = stratified_mask(labels, source.train_fraction, seed, leave_remainder=False)
+        record_excluded(f"training images beyond train_fraction {source.train_fraction:g}", int((~mask).sum()))
+        splits["train"] = splits["train"].select(np.flatnonzero(mask))
     if source.selection_fraction:
         hold_out(splits, "selection", source.selection_fraction, seed)
     return splits
@@ -156,23 +152,23 @@ def reduce_training(splits: DatasetDict, source: DataSourceArguments, seed: int)
 
 def _exclude_pairs(splits: DatasetDict, path: str) -> DatasetDict:
     names = {row[f"filename{side}"] for row in read_pair_rows(Path(path)) for side in "12"}
-    kept, left_out = DatasetDict(), 0
+    filtered, num_excluded = DatasetDict(), 0
     for split, dataset in splits.items():
-        keep = [index for index, name in enumerate(dataset["file_name"][:]) if name not in names]
-        left_out += len(dataset) - len(keep)
-        if keep:
-            kept[split] = dataset.select(keep)
-    if not left_out:
-        raise UsageError(f"{path} names no image of the data set: its file names are relative to --data_dir.")
-    logger.info("Left out as %s says: %s.", path, pluralize(left_out, "image"))
-    record_excluded(f"excluded by {Path(path).name}", left_out)
-    return kept
+        rows = [row for row, name in enumerate(dataset["file_name"][:]) if name not in names]
+        num_excluded += len(dataset) - len(rows)
+        if rows:
+            filtered[split] = dataset.select(rows)
+    if not num_excluded:
+        raise UsageError(DataMessage.PAIRS_MATCH_NO_IMAGE, path=path)
+    logger.info("%s excluded by %s.", pluralize(num_excluded, "image"), path)
+    record_excluded(f"excluded by {Path(path).name}", num_excluded)
+    return filtered
 
 
 def _load_benchmark_splits(source: DataSourceArguments, seed: int, check: ImageCheckFn | None) -> DatasetDict:
     benchmark = find_benchmark(str(source.benchmark))
     if benchmark.has_split and source.val_fraction:
-        raise UsageError(f"{source.benchmark} has official splits: leave out --val_fraction.")
+        raise UsageError(DataMessage.VAL_FRACTION_WITH_OFFICIAL_SPLIT, benchmark=source.benchmark)
     options: dict[str, Any] = (
         {} if benchmark.has_split or not source.val_fraction else {"val_fraction": source.val_fraction}
     )
@@ -201,18 +197,16 @@ def _load_benchmark_splits(source: DataSourceArguments, seed: int, check: ImageC
         sum(data.unused.values()),
     )
     if data.conflicting_labels:
-        logger.warning(
-            "%s, and left out: %s",
-            pluralize(len(data.conflicting_labels), "image", "has two labels", "have two labels"),
-            join_names(data.conflicting_labels),
-        )
-        record_unused("two labels", len(data.conflicting_labels))
+        count, names = len(data.conflicting_labels), join_names(data.conflicting_labels)
+        warn(logger, DataMessage.CONFLICTING_LABELS_EXCLUDED, count=count, names=names)
+        record_unused("two labels", count)
     record_unused("excluded as published", data.num_excluded)
-    others = sum(data.unused.values()) - data.num_excluded - len(data.conflicting_labels)
-    record_unused("of the archive, not of the benchmark", max(0, others))
+    num_others = sum(data.unused.values()) - data.num_excluded - len(data.conflicting_labels)
+    record_unused("in the archive but not in the benchmark", max(0, num_others))
     if data.unused:
-        logger.info("Not of the split: %s", ", ".join(f"{count} in {folder}" for folder, count in data.unused.items()))
+        logger.info("Not in a split: %s", ", ".join(f"{count} in {folder}" for folder, count in data.unused.items()))
     if data.missing:
-        logger.warning("Missing: %s", join_names(sorted(data.missing), show_all=True))
-    logger.info("Licence of the data: %s. Please cite: %s", benchmark.licence, benchmark.citation)
+        names = join_names(sorted(data.missing), show_all=True)
+        warn(logger, DataMessage.MISSING_IMAGES_SKIPPED, count=len(data.missing), names=names)
+    logger.info("Licence of the dataset: %s. Please cite: %s", benchmark.licence, benchmark.citation)
     return data.splits

@@ -1,14 +1,15 @@
-"""The splits: what they are called, and which of them judges."""
+"""Names of the splits, and the split that selects the epoch."""
 
 import re
 from collections.abc import Container, Mapping
 from typing import TypeVar
 
 from ..errors import UsageError
+from .messages import DataMessage
 
 SplitT = TypeVar("SplitT")
 
-# Words that name splits, by the split they name.
+# Word in a name -> split.
 SPLIT_NAMES = {
     "train": "train",
     "training": "train",
@@ -22,7 +23,7 @@ SPLIT_NAMES = {
     "testing": "test",
     "holdout": "test",
 }
-# Words that stand beside them, and name nothing.
+# Words that are ignored in names of splits.
 STOPWORDS = {
     "set",
     "sets",
@@ -44,28 +45,29 @@ EVAL_SPLITS = ("selection", "validation", "test")
 
 
 def parse_split_name(name: str) -> str | None:
-    """The split that a folder or a word names: `Test`, `test_set`, `train_and_validation_sets`; None: it names none.
+    """Returns the split of a folder name or word: `Test`, `test_set`, `train_and_validation_sets`; None if it is not a
+    split.
 
-    Training images that are meant for validation too are training images.
+    A name with both `train` and `validation` is the training split.
     """
     words = [word for word in re.split(r"[^a-z]+", name.lower()) if word and word not in STOPWORDS]
-    found = {SPLIT_NAMES.get(word) for word in words}
-    if len(found) == 1:
-        return found.pop()
-    return "train" if found == {"train", "validation"} else None
+    splits = {SPLIT_NAMES.get(word) for word in words}
+    if len(splits) == 1:
+        return splits.pop()
+    return "train" if splits == {"train", "validation"} else None
 
 
 def selection_split(splits: Container[str]) -> str | None:
-    """The split whose scores choose the epoch: `selection` where there is one, else `validation`; None: neither is."""
+    """Returns the split whose scores select the epoch: `selection`, or else `validation`; None if there is neither."""
     return next((split for split in ("selection", "validation") if split in splits), None)
 
 
 def get_split(splits: Mapping[str, SplitT], split: str, data_dir: str | None) -> SplitT:
-    """The split that was asked for.
+    """Returns a split by name.
 
     Raises:
-        UsageError: the data set has none of that name.
+        UsageError: If the dataset does not have it.
     """
     if split not in splits:
-        raise UsageError(f"{data_dir} has no split {split}; it has {', '.join(splits)}.")
+        raise UsageError(DataMessage.SPLIT_NOT_FOUND, data_dir=data_dir, split=split, splits=list(splits))
     return splits[split]

@@ -1,11 +1,11 @@
-"""The two families of image transforms, each exact to its source, and the image processor that evaluates like it.
+"""Two families of image transforms, each identical to its source, and the image processors with the same evaluation.
 
-`imagenet`: `build_transform` in util/datasets.py of facebookresearch/mae (timm's `create_transform`; evaluation
+`imagenet`: `build_transform` in util/datasets.py of facebookresearch/mae (timm's `create_transform`; evaluation:
 Resize(256) + CenterCrop(224), bicubic). `endoscopy`: the transforms of the published endoscopy fine-tuning
-(torchvision's Resize to a square, bilinear; both flips; rotation by up to 90 degrees; evaluation the plain resize).
-The processor's pixels equal the source's but for one grey level here and there (torchvision resizes a tensor, the
-sources a PIL image), and where half the margin of the centre crop is no whole pixel, its crop may be one pixel off.
-A transform has a part that is the same in every epoch (`resize`, cached as uint8) and a random part.
+(torchvision's Resize to a square, bilinear; both flips; rotation by up to 90 degrees; evaluation: resize only).
+The processor's pixels equal those of the source, except for differences of one grey level in some pixels (the processor
+resizes a tensor, the sources a PIL image). If half the margin of the centre crop is not an integer, the crop may be
+shifted by one pixel. A transform has a deterministic part (`resize`, cached as uint8) and a random part.
 """
 
 from collections.abc import Callable
@@ -21,6 +21,7 @@ from ..conversion.preprocessing import BILINEAR, IMAGENET_MEAN, IMAGENET_STD, ma
 from ..errors import UsageError
 from .gpu_augment import FlipsAndRotation
 from .image_io import read_rgb
+from .image_messages import ImageMessage
 from .processors import get_processor_settings
 
 ENDOSCOPY_MEAN, ENDOSCOPY_STD = (0.5575, 0.3902, 0.3250), (0.2522, 0.1944, 0.1745)
@@ -30,33 +31,33 @@ FAMILIES = tuple(STATISTICS)
 
 @dataclass(frozen=True)
 class TrainingTransform:
-    """`augment(resize(image))` is the training transform; `resize` is None where the random crop comes first."""
+    """`augment(resize(image))` is the training transform; without a deterministic first step, `resize=None`."""
 
     name: str
     resize: Any  # PIL image -> PIL image, or None
     augment: Callable[[Image.Image], Any]  # -> float32 (3, size, size)
-    batch_augment: FlipsAndRotation | None = None  # the same as `augment`, of uint8 batches
+    batch_augment: FlipsAndRotation | None = None  # the same as `augment`, for uint8 batches
 
 
 @dataclass(frozen=True)
 class SquareResize:
-    """torchvision's `Resize((size, size))` on a PIL image: bilinear. A class, so that it goes to worker processes."""
+    """torchvision's `Resize((size, size))` on a PIL image: bilinear. A class can be pickled for worker processes."""
 
     size: int
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        """PIL image -> PIL image."""
+        """Resizes a PIL image."""
         return image.resize((self.size, self.size), Image.Resampling.BILINEAR)
 
 
 @dataclass(frozen=True)
 class BoundedResize:
-    """Shrinks an image whose shorter side is above `shortest_edge` to it (bicubic); others stay as they are."""
+    """Shrinks an image so that its shorter side is `shortest_edge` (bicubic); does not change smaller images."""
 
     shortest_edge: int
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        """PIL image -> PIL image."""
+        """Resizes a PIL image."""
         if min(image.size) <= self.shortest_edge:
             return image
         scale = self.shortest_edge / min(image.size)
@@ -74,13 +75,14 @@ def training_transform(
     random_erasing: float = 0.25,
     cache_shortest_edge: int | None = None,
 ) -> TrainingTransform:
-    """The training transform of a family: PIL RGB image -> float32 (3, image_size, image_size), normalised.
+    """Builds the training transform of a family: PIL RGB image -> normalised float32 (3, image_size, image_size).
 
     Args:
         family: `endoscopy` or `imagenet`.
-        mean, std: of the channels; not given: the family's own.
-        auto_augment, random_erasing: of the `imagenet` family.
-        cache_shortest_edge: of the `imagenet` family, as for `pretraining_transform`.
+        image_size: side of the square output.
+        mean, std: of the channels; default: those of the family.
+        auto_augment, random_erasing: only for `imagenet`.
+        cache_shortest_edge: as in `pretraining_transform`; only for `imagenet`.
     """
     from torchvision import transforms
 
@@ -102,7 +104,7 @@ def training_transform(
     augment = create_transform(
         input_size=image_size,
         is_training=True,
-        color_jitter=None,  # type: ignore[arg-type]  # what the reference passes
+        color_jitter=None,  # type: ignore[arg-type]  # as in the original code
         auto_augment=None if auto_augment in (None, "none") else auto_augment,
         interpolation="bicubic",
         re_prob=random_erasing,
@@ -118,12 +120,15 @@ def training_transform(
 def pretraining_transform(
     family: str, image_size: int, mean=None, std=None, *, cache_shortest_edge: int | None = None
 ) -> TrainingTransform:
-    """The same for masked pre-training: RandomResizedCrop(0.2, 1.0) and a flip for `imagenet` (main_pretrain.py), a
-    crop of at least 0.8 and a rotation by up to 10 degrees for `endoscopy`.
+    """Builds the transform of masked pre-training: RandomResizedCrop(0.2, 1.0) and a flip for `imagenet`
+    (main_pretrain.py), a crop of at least 0.8 and a rotation by up to 10 degrees for `endoscopy`.
 
     Args:
-        cache_shortest_edge: keep images decoded, their shorter side at most this; images that are smaller lose
-            nothing, others what the resize takes. None: every crop is cut from the file itself.
+        family: `endoscopy` or `imagenet`.
+        image_size: side of the square output.
+        mean, std: of the channels; default: those of the family.
+        cache_shortest_edge: cache decoded images, shrunk so that the shorter side is at most this. Larger images lose
+            resolution. None: the crops are computed from the original image.
     """
     from torchvision import transforms
 
@@ -145,7 +150,7 @@ def pretraining_transform(
 
 
 def image_processor(family: str, image_size: int, mean=None, std=None):
-    """The family's evaluation preprocessing as a `ViTImageProcessor`; what it does is what `pipeline()` does."""
+    """Builds the image processor with the evaluation preprocessing of a family, which `pipeline()` applies, too."""
     from transformers import ViTImageProcessor
 
     mean, std = (mean, std) if mean is not None else STATISTICS[_check_family(family)]
@@ -166,8 +171,8 @@ def image_processor(family: str, image_size: int, mean=None, std=None):
 
 
 def training_transform_from_processor(processor: Any) -> TrainingTransform:
-    """The training transform that goes with an image processor: `imagenet` where it crops the centre, else
-    `endoscopy`; size, mean and std are the processor's."""
+    """Builds the training transform that matches an image processor: `imagenet` if it has a centre crop, otherwise
+    `endoscopy`; with the size, mean and standard deviation of the processor."""
     settings = get_processor_settings(processor)
     family = "imagenet" if settings.get("do_center_crop") else "endoscopy"
     size = settings["crop_size"]["height"] if family == "imagenet" else settings["size"]["height"]
@@ -176,16 +181,18 @@ def training_transform_from_processor(processor: Any) -> TrainingTransform:
 
 def _check_family(family: str) -> str:
     if family not in FAMILIES:
-        raise UsageError(f"No transforms are called {family}: choose one of {', '.join(FAMILIES)}.")
+        raise UsageError(ImageMessage.UNKNOWN_TRANSFORMS, family=family, families=FAMILIES)
     return family
 
 
 def parse_mean_std(value: list[str] | str | None, family: str, dataset: Any, image_size: int):
-    """Mean and std of the channels from `--mean_std`; `auto` measures the training images.
+    """Parses `--mean_std` into mean and standard deviation of the channels; `auto` measures the training images.
 
     Args:
-        value: None (the family's own), `auto`, `imagenet`, `endoscopy`, or six numbers.
+        value: None (those of the family), `auto`, `imagenet`, `endoscopy`, or six numbers.
+        family: `endoscopy` or `imagenet`.
         dataset: the training images, with an `image` column.
+        image_size: size of the images for `auto`.
     """
     words = [value] if isinstance(value, str) else list(value or [family])
     if words == ["auto"]:
@@ -197,13 +204,12 @@ def parse_mean_std(value: list[str] | str | None, family: str, dataset: Any, ima
     except ValueError:
         numbers = []
     if len(numbers) != 6 or min(numbers[3:]) <= 0:
-        given = " ".join(map(str, words))
-        raise UsageError(f"mean_std takes auto, imagenet, endoscopy or six numbers (mean, then std), not {given}.")
+        raise UsageError(ImageMessage.INVALID_MEAN_STD, value=" ".join(map(str, words)))
     return tuple(numbers[:3]), tuple(numbers[3:])
 
 
 def measure_mean_std(dataset: Any, image_size: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel over all pixels of the images resized to `image_size`, in [0, 1]."""
+    """Measures mean and standard deviation of each channel in [0, 1], over all pixels of the resized images."""
     from datasets import Image as ImageColumn
 
     resize, count = SquareResize(image_size), 0
@@ -213,7 +219,7 @@ def measure_mean_std(dataset: Any, image_size: int) -> tuple[tuple[float, ...], 
         pixels = np.asarray(resize(read_rgb(row["image"])), dtype=np.float64).reshape(-1, 3) / 255
         total, squares, count = total + pixels.sum(0), squares + (pixels**2).sum(0), count + len(pixels)
     if count == 0:
-        raise UsageError("mean_std auto needs training images, and there are none.")
+        raise UsageError(ImageMessage.MEAN_STD_WITHOUT_IMAGES)
     mean = total / count
     std = np.sqrt(np.maximum(squares / count - mean**2, 1e-12))
     return tuple(np.round(mean, 4).tolist()), tuple(np.round(std, 4).tolist())

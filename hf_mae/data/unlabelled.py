@@ -1,4 +1,4 @@
-"""Folder trees, archives and data sets of images without labels."""
+"""Loads unlabelled images from folders, archives and datasets."""
 
 import logging
 import os
@@ -8,12 +8,13 @@ import pyarrow.compute as pc
 from datasets import Dataset, Features, Image, Value, concatenate_datasets
 
 from ..compat.datasets import get_fingerprint
-from ..errors import UsageError, pluralize
+from ..errors import UsageError, warn
 from ..settings.parse import looks_like_path
 from .archive_index import DIGEST_COLUMN
 from .hf_datasets import load_images
 from .image_check import ImageCheck, check_image_files, check_table_images
 from .image_files import walk_images
+from .messages import DataMessage
 from .samples import arrow_column, get_image_paths
 from .source_type import is_packed_source
 
@@ -23,68 +24,69 @@ logger = logging.getLogger(__name__)
 def load_unlabelled(
     data_dir: str, on_bad_image: str, num_workers: int | None = None, *, decode: bool = True
 ) -> Dataset:
-    """Every image below a folder, in archives (`shards`), or in what `datasets` loads, as `image` and `file_name`; of
-    folders and archives nothing is copied.
+    """Loads all images of a folder, of archives or of a dataset, with `image` and `file_name`; nothing is copied.
 
     Args:
-        on_bad_image: `error` stops at files that cannot be read, and lists them; `skip` leaves them out.
-        decode: check that every image can be decoded, rather than its head and its end alone (which takes seconds for
-            100,000 images, and finds what is no image and what was cut off).
+        data_dir: a folder, an archive, a folder or URL of archives, or a Hub id.
+        on_bad_image: `error` stops at unreadable files and lists them; `skip` excludes them.
+        num_workers: threads that read the files.
+        decode: check that each image can be decoded. If False, only the header and the end are checked, which takes
+            seconds for 100,000 images and finds files that are not images or are truncated.
     """
     root = Path(data_dir)
     if is_packed_source(data_dir) or not (root.exists() or looks_like_path(data_dir)):
         return _load_packed(data_dir, on_bad_image, num_workers, decode)
     if not root.is_dir():
-        raise UsageError(f"{root} is no folder, archive or URL.")
+        raise UsageError(DataMessage.NOT_A_DATA_SOURCE, path=root)
     tree = walk_images(root)
     if tree.ignored_counts:
-        logger.info("Not read of %s: %s", root, tree.summary())
+        logger.info("Ignored in %s: %s", root, tree.summary())
     paths = sorted(os.path.join(root, name) for name in tree.images)
     if not paths:
-        raise UsageError(f"{root} holds no images.")
-    verdict = check_image_files(paths, num_workers, decode=decode)
-    if bad := _handle_unreadable(verdict, paths, data_dir, on_bad_image):
-        paths = [path for place, path in enumerate(paths) if place not in bad]
+        raise UsageError(DataMessage.NO_IMAGES_IN_FOLDER, folder=root)
+    checked = check_image_files(paths, num_workers, decode=decode)
+    if bad := _handle_unreadable(checked, paths, data_dir, on_bad_image):
+        paths = [path for index, path in enumerate(paths) if index not in bad]
     columns = {"image": paths, "file_name": [Path(os.path.relpath(path, root)).as_posix() for path in paths]}
     return Dataset.from_dict(columns, features=Features({"image": Image(), "file_name": Value("string")}))
 
 
 def _load_packed(source: str, on_bad_image: str, num_workers: int | None, decode: bool) -> Dataset:
-    """All images of archives or of a data set; those of `hf-mae shard` were looked at when they were packed."""
+    """Loads all images of archives or of a dataset; those of `hf-mae shard` were checked when they were packed."""
     splits = list(load_images(source).values())
-    whole = splits[0] if len(splits) == 1 else concatenate_datasets(splits)
-    images = _sort_by_name(whole)
-    if DIGEST_COLUMN in whole.column_names:
+    images = _sort_by_name(splits[0] if len(splits) == 1 else concatenate_datasets(splits))
+    if DIGEST_COLUMN in images.column_names:
         return images.remove_columns(DIGEST_COLUMN)
     if paths := get_image_paths(images):
-        verdict = check_image_files(paths, num_workers, decode=decode)
+        checked = check_image_files(paths, num_workers, decode=decode)
     else:
         rows = images.cast_column("image", Image(decode=False))["image"]
-        verdict = check_table_images(rows, get_fingerprint(images), num_workers, decode=decode)
-    bad = _handle_unreadable(verdict, arrow_column(images, "file_name").to_pylist(), source, on_bad_image)
-    return images.select([place for place in range(len(images)) if place not in bad]) if bad else images
+        checked = check_table_images(rows, get_fingerprint(images), num_workers, decode=decode)
+    bad = _handle_unreadable(checked, arrow_column(images, "file_name").to_pylist(), source, on_bad_image)
+    return images.select([row for row in range(len(images)) if row not in bad]) if bad else images
 
 
 def _sort_by_name(images: Dataset) -> Dataset:
-    """In the order in which a folder's are."""
+    """Sorts the images by file name, as in a folder."""
     names = arrow_column(images, "file_name").combine_chunks()
     in_order = len(names) < 2 or pc.all(pc.less_equal(names[:-1], names[1:])).as_py()
     rows = images if in_order else images.select(pc.sort_indices(names).to_numpy())
     return rows.select_columns(["image", "file_name", *({DIGEST_COLUMN} & set(rows.column_names))])
 
 
-def _handle_unreadable(verdict: ImageCheck, names: list[str], source: str, on_bad_image: str) -> dict[int, str]:
-    """Images that cannot be read, by place, with the reason; they are left out, or refused."""
-    bad = verdict.bad
+def _handle_unreadable(checked: ImageCheck, names: list[str], source: str, on_bad_image: str) -> dict[int, str]:
+    """Returns the images that cannot be read, by index, with the reason.
+
+    Raises:
+        UsageError: If there are any and `on_bad_image` is `error`, or if no image can be read.
+    """
+    bad = checked.bad
     if not bad:
         return {}
-    listed = "\n  ".join(f"{names[place]} ({reason})" for place, reason in bad.items())
+    images = "\n  ".join(f"{names[index]} ({reason})" for index, reason in bad.items())
     if on_bad_image == "error":
-        raise UsageError(
-            f"{pluralize(len(bad), 'image')} of {source} cannot be read (--on_bad_image skip leaves them out):"
-            f"\n  {listed}"
-        )
-    logger.warning("Left out, because they cannot be read:\n  %s", listed)
+        raise UsageError(DataMessage.UNREADABLE_IMAGES, source=source, count=len(bad), images=images)
+    warn(logger, DataMessage.UNREADABLE_IMAGES_EXCLUDED, source=source, count=len(bad), images=images)
     if len(bad) == len(names):
-        raise UsageError(f"{source} holds no image that can be read.")
+        raise UsageError(DataMessage.NO_READABLE_IMAGES, source=source)
     return bad

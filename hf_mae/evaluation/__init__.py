@@ -1,1 +1,1 @@
-"""Metrics, statistics, calibration, probes: numbers of predictions, without files."""
+"""Evaluation: metrics, intervals, significance tests, calibration, uncertainty, features and probes."""

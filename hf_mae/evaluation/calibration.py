@@ -1,7 +1,8 @@
-"""Temperature scaling: a number divides the logits of an image, so that scores say how often they are right.
+"""Temperature scaling: dividing the logits of an image by a number, so that scores match the observed accuracy.
 
-The predicted class stays the same. It is fitted on validation logits, and kept in `temperature.json`: one for all
-images (Guo et al. 2017), or where that does better, one for each class by the number of its training images.
+The predicted class does not change. The temperature is fitted on validation logits and stored in `temperature.json`:
+one for all images (Guo et al., 2017), or, if that is better, one per class that depends on its number of training
+images.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,18 +16,18 @@ from scipy.special import log_softmax, softmax
 from .metrics import expected_calibration_error
 
 TEMPERATURE_RANGE = 0.05, 20.0
-MIN_IMBALANCE_RATIO = 2  # the images of the smallest class that the largest has, for their number to tell anything
-SLOPE_PRIOR_STD = 0.5  # of the prior of how much their logarithm changes that of a temperature
-NUM_FOLDS = 5  # in which temperatures by class are tried
+MIN_IMBALANCE_RATIO = 2  # largest class / smallest class; below it, temperatures per class are not tried
+SLOPE_PRIOR_STD = 0.5  # standard deviation of the prior of the slope of log temperature against log class size
+NUM_FOLDS = 5  # of the cross-validation of temperatures per class
 
 
 @dataclass(frozen=True)
 class Temperature:
-    """What divides the logits of an image.
+    """Divisor of the logits of an image.
 
     Args:
-        value: of every image.
-        by_class: in its place, that of the class which is predicted; empty: none.
+        value: for all images.
+        by_class: temperatures by predicted class, used instead of `value`; empty: none.
     """
 
     value: float = 1.0
@@ -34,113 +35,114 @@ class Temperature:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], names: Sequence[str]) -> "Temperature":
-        """From what a record or `temperature.json` holds, for logits of these classes; for other classes than those
-        that it was fitted for, it is one for all."""
+        """Reads a temperature from a record or `temperature.json`.
+
+        Temperatures per class are used only if they were fitted for the classes `names`.
+        """
         by_class = dict(values.get("class_temperatures") or {})
-        own = tuple(float(by_class[name]) for name in names) if set(by_class) == set(names) else ()
-        return cls(float(values["temperature"]), own)
+        matching = tuple(float(by_class[name]) for name in names) if set(by_class) == set(names) else ()
+        return cls(float(values["temperature"]), matching)
 
     def to_dict(self, names: Sequence[str]) -> dict[str, Any]:
-        """As a record and `temperature.json` hold it."""
+        """Returns the fields of a record and of `temperature.json`."""
         more = {"class_temperatures": dict(zip(names, self.by_class, strict=True))} if self.by_class else {}
         return {"temperature": self.value} | more
 
     def divisor(self, predicted: np.ndarray) -> Any:
-        """Of logits (images, classes) with these predicted classes (images,): a number, or (images, 1)."""
+        """Returns the divisor of logits (images, classes) with these predicted classes (images,): a number, or (images,
+        1)."""
         return np.take(self.by_class, predicted)[:, None] if self.by_class else self.value
 
     def scale_logits(self, logits: np.ndarray) -> np.ndarray:
-        """Logits (images, classes), divided."""
+        """Divides logits (images, classes) by the temperature."""
         scaled: np.ndarray = logits / self.divisor(logits.argmax(-1))
         return scaled
 
 
-IDENTITY_TEMPERATURE = Temperature()  # which leaves logits as they are
+IDENTITY_TEMPERATURE = Temperature()
 
 
 def negative_log_likelihood(
     logits: np.ndarray, labels: np.ndarray, temperature: Temperature = IDENTITY_TEMPERATURE
 ) -> float:
-    """Mean over images, of logits (images, classes) and class ids (images,)."""
-    scores = log_softmax(temperature.scale_logits(logits.astype(np.float64)), axis=-1)
-    return float(-scores[np.arange(len(labels)), labels].mean())
+    """Computes the mean over images, from logits (images, classes) and class ids (images,)."""
+    log_scores = log_softmax(temperature.scale_logits(logits.astype(np.float64)), axis=-1)
+    return float(-log_scores[np.arange(len(labels)), labels].mean())
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature of the least negative log-likelihood, within `RANGE`."""
+    """Fits the temperature with the smallest negative log-likelihood, within `TEMPERATURE_RANGE`."""
     low, high = np.log(TEMPERATURE_RANGE)
-    found = minimize_scalar(
+    optimum = minimize_scalar(
         lambda value: negative_log_likelihood(logits, labels, Temperature(np.exp(value))),
         bounds=(low, high),
         method="bounded",
     )
-    return float(np.exp(found.x))
+    return float(np.exp(optimum.x))
 
 
 def fit_class_temperatures(logits: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> tuple[float, ...]:
-    """Temperatures of the classes, by the number of their training images; empty where one for all does as well.
+    """Fits temperatures per class that depend on the number of training images; empty if one for all is as good.
 
-    Log T_k = a + b (log n_k - mean log n) of the most likely a and b, where b has a normal prior of mean 0 and
-    deviation 1/2, as rare classes have few images to fit to. They are kept where, over five folds, images that did not
-    fit them are likelier with them than with one temperature. After Islam et al., 2021, Class-distribution-aware
-    calibration for long-tailed visual recognition, whose temperatures divide the logit of each class, and so may change
-    what is predicted; these divide all logits of an image by the temperature of the class that is predicted.
+    log T_k = a + b (log n_k - mean log n), with the maximum a posteriori a and b; b has a normal prior with mean 0 and
+    standard deviation 1/2, as rare classes have few images. They are accepted if, in a five-fold cross-validation,
+    their likelihood is higher than with one temperature. After Islam et al., 2021, Class-distribution-aware calibration
+    for long-tailed visual recognition. There, a temperature divides the logit of its class, which may change the
+    prediction; here, the temperature of the predicted class divides all logits of an image.
 
     Args:
         logits: (images, classes).
         labels: class ids (images,).
-        counts: training images of each class, (classes,).
+        counts: training images per class (classes,).
     """
     from sklearn.model_selection import KFold
 
-    logs = np.log(np.maximum(counts, 1))
-    if len(labels) < NUM_FOLDS or np.ptp(logs) < np.log(MIN_IMBALANCE_RATIO):
+    log_counts = np.log(np.maximum(counts, 1))
+    if len(labels) < NUM_FOLDS or np.ptp(log_counts) < np.log(MIN_IMBALANCE_RATIO):
         return ()
-    apart = logs - logs.mean()
-    one_for_all = by_counts = 0.0
-    for fitting, judging in KFold(NUM_FOLDS, shuffle=True, random_state=0).split(logits):
-        single = Temperature(fit_temperature(logits[fitting], labels[fitting]))
-        several = _fit_by_class_frequency(logits[fitting], labels[fitting], apart)
-        for_judging = logits[judging], labels[judging]
-        one_for_all += len(judging) * negative_log_likelihood(*for_judging, single)
-        by_counts += len(judging) * negative_log_likelihood(*for_judging, several)
-    return _fit_by_class_frequency(logits, labels, apart).by_class if by_counts < one_for_all else ()
+    centered = log_counts - log_counts.mean()
+    single_loss = by_class_loss = 0.0
+    for train, test in KFold(NUM_FOLDS, shuffle=True, random_state=0).split(logits):
+        single = Temperature(fit_temperature(logits[train], labels[train]))
+        by_class = _fit_by_class_frequency(logits[train], labels[train], centered)
+        single_loss += len(test) * negative_log_likelihood(logits[test], labels[test], single)
+        by_class_loss += len(test) * negative_log_likelihood(logits[test], labels[test], by_class)
+    return _fit_by_class_frequency(logits, labels, centered).by_class if by_class_loss < single_loss else ()
 
 
 def _fit_by_class_frequency(logits: np.ndarray, labels: np.ndarray, centered_log_counts: np.ndarray) -> Temperature:
-    """The most likely temperatures, of classes whose images' logarithms are so far from their mean."""
+    """Fits a and b of `fit_class_temperatures`."""
     logits = logits.astype(np.float64)
-    each = centered_log_counts[logits.argmax(-1)]
-    true = logits[np.arange(len(labels)), labels]
+    covariate = centered_log_counts[logits.argmax(-1)]
+    true_logits = logits[np.arange(len(labels)), labels]
 
     def loss(values: np.ndarray) -> tuple[float, np.ndarray]:
-        scaled = logits * np.exp(-values[0] - values[1] * each)[:, None]
-        scores = log_softmax(scaled, axis=-1)
-        own = scores[np.arange(len(labels)), labels]
-        slopes = true * np.exp(-values[0] - values[1] * each) - (np.exp(scores) * scaled).sum(-1)  # by log T
-        gradient = np.array([slopes.sum(), (slopes * each).sum() + values[1] / SLOPE_PRIOR_STD**2])
-        return float(-own.sum() + (values[1] / SLOPE_PRIOR_STD) ** 2 / 2), gradient
+        inverse = np.exp(-values[0] - values[1] * covariate)
+        scaled = logits * inverse[:, None]
+        log_scores = log_softmax(scaled, axis=-1)
+        true_log_scores = log_scores[np.arange(len(labels)), labels]
+        slopes = true_logits * inverse - (np.exp(log_scores) * scaled).sum(-1)  # derivative by log T
+        gradient = np.array([slopes.sum(), (slopes * covariate).sum() + values[1] / SLOPE_PRIOR_STD**2])
+        return float(-true_log_scores.sum() + (values[1] / SLOPE_PRIOR_STD) ** 2 / 2), gradient
 
     low, high = np.log(TEMPERATURE_RANGE)
-    found = minimize(loss, np.zeros(2), jac=True, method="L-BFGS-B", bounds=[(low, high), (-3.0, 3.0)]).x
-    return Temperature(
-        by_class=tuple(np.clip(np.exp(found[0] + found[1] * centered_log_counts), *TEMPERATURE_RANGE).tolist())
-    )
+    a, b = minimize(loss, np.zeros(2), jac=True, method="L-BFGS-B", bounds=[(low, high), (-3.0, 3.0)]).x
+    return Temperature(by_class=tuple(np.clip(np.exp(a + b * centered_log_counts), *TEMPERATURE_RANGE).tolist()))
 
 
 def calibration_gain(logits: np.ndarray, labels: np.ndarray, temperature: Temperature) -> dict[str, float]:
-    """Expected calibration error and negative log-likelihood without the temperature and with it."""
-    found = {}
-    for when, value in (("before", IDENTITY_TEMPERATURE), ("after", temperature)):
-        found[f"ece_{when}"] = expected_calibration_error(
-            softmax(value.scale_logits(logits.astype(np.float64)), axis=-1), labels
+    """Computes the expected calibration error and negative log-likelihood before and after temperature scaling."""
+    values = {}
+    for when, used in (("before", IDENTITY_TEMPERATURE), ("after", temperature)):
+        values[f"ece_{when}"] = expected_calibration_error(
+            softmax(used.scale_logits(logits.astype(np.float64)), axis=-1), labels
         )["ece"]
-        found[f"nll_{when}"] = negative_log_likelihood(logits, labels, value)
-    return found
+        values[f"nll_{when}"] = negative_log_likelihood(logits, labels, used)
+    return values
 
 
 def format_calibration_gain(values: Mapping[str, Any], split: str) -> str:
-    """What a temperature does to the calibration of a split."""
+    """Describes the temperature, and the calibration error of a split before and after scaling."""
     return (
         f"{format_temperature(values)} on {split}: expected calibration error {values['ece_before']:.4f} before, "
         f"{values['ece_after']:.4f} after"
@@ -148,8 +150,8 @@ def format_calibration_gain(values: Mapping[str, Any], split: str) -> str:
 
 
 def format_temperature(values: Mapping[str, Any]) -> str:
-    """A temperature, or the range of several."""
+    """Describes a temperature, or the range of temperatures per class."""
     if not (by_class := values.get("class_temperatures")):
         return f"temperature {values['temperature']:.3f}"
-    low, high = (one(by_class, key=by_class.__getitem__) for one in (min, max))
-    return f"temperatures by class from {by_class[low]:.3f} ({low}) to {by_class[high]:.3f} ({high})"
+    low, high = (extreme(by_class, key=by_class.__getitem__) for extreme in (min, max))
+    return f"temperatures per class from {by_class[low]:.3f} ({low}) to {by_class[high]:.3f} ({high})"

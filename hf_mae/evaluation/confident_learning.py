@@ -1,20 +1,21 @@
-"""Labels that may be wrong, by what models say that were not trained on them."""
+"""Detection of label errors from the scores of models that were not trained on the images."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import UsageError
+from .messages import EvaluationMessage
 
 
 @dataclass(frozen=True)
 class LabelIssue:
-    """A label that may be wrong.
+    """Possible label error.
 
     Args:
         index: of the image.
-        quality: from 0 to 1, of its label: the lower, the likelier it is wrong.
-        suggested: class id that the models give it.
+        quality: of the label, from 0 to 1; the lower, the more likely it is wrong.
+        suggested: class id that the models predict.
     """
 
     index: int
@@ -23,27 +24,27 @@ class LabelIssue:
 
 
 def label_issues(class_scores: np.ndarray, labels: np.ndarray) -> list[LabelIssue]:
-    """Labels that may be wrong, the likeliest first, by confident learning (Northcutt et al. 2021; cleanlab).
+    """Finds possible label errors by confident learning (Northcutt et al., 2021; cleanlab), most likely errors first.
 
     Args:
         class_scores: (images, classes), of models that were not trained on the image.
-        labels: class ids (images,) as they are given.
+        labels: the given class ids (images,).
 
     Raises:
-        UsageError: cleanlab is not installed.
+        UsageError: If cleanlab is not installed.
     """
     try:
         from cleanlab.filter import find_label_issues
         from cleanlab.rank import get_label_quality_scores
     except ImportError:
-        raise UsageError("--labels needs a package that is not installed: pip install 'hf_mae[labels]'.") from None
-    present = np.unique(labels)
-    if len(present) < 2:
+        raise UsageError(EvaluationMessage.CLEANLAB_NOT_INSTALLED) from None
+    classes = np.unique(labels)
+    if len(classes) < 2:
         return []
-    scores, own = class_scores[:, present], np.searchsorted(present, labels)
+    scores, class_index = class_scores[:, classes], np.searchsorted(classes, labels)
     scores = scores / scores.sum(1, keepdims=True)
-    suspected = find_label_issues(own, scores, filter_by="both", n_jobs=1)
-    wrong = np.flatnonzero(np.asarray(suspected, dtype=bool))
-    quality = get_label_quality_scores(own, scores, method="normalized_margin")
-    order = wrong[np.argsort(quality[wrong], kind="stable")]
-    return [LabelIssue(int(index), float(quality[index]), int(present[scores[index].argmax()])) for index in order]
+    is_issue = find_label_issues(class_index, scores, filter_by="both", n_jobs=1)
+    issues = np.flatnonzero(np.asarray(is_issue, dtype=bool))
+    quality = get_label_quality_scores(class_index, scores, method="normalized_margin")
+    order = issues[np.argsort(quality[issues], kind="stable")]
+    return [LabelIssue(int(index), float(quality[index]), int(classes[scores[index].argmax()])) for index in order]

@@ -1,4 +1,4 @@
-"""Features of a frozen backbone, kept while the files do not change."""
+"""Features of a frozen backbone, cached while the image files do not change."""
 
 from pathlib import Path
 from typing import Any
@@ -15,27 +15,27 @@ from ..files.atomic import atomic_write_file
 from ..files.caches import cached, files_fingerprint
 from .uncertainty import extract_layer_features
 
-POOLED = "pooled"  # of other networks than MAE's: what their head reads
-POOLINGS = ("cls", "mean")  # the class token, and the mean of the patch tokens, both of the normalised last layer
-DEPTH_QUARTERS = (1, 2, 3)  # of the depth, where earlier blocks are looked at, too
+POOLED = "pooled"  # input of the head, for networks other than an MAE ViT
+POOLINGS = ("cls", "mean")  # class token, and mean of the patch tokens, both of the normalized last layer
+DEPTH_QUARTERS = (1, 2, 3)  # depths of the intermediate blocks, in quarters of the network
 
 
 @torch.inference_mode()
 def extract_pooled_features(
     model: Any, images: EvalDataset, batch_size: int, name: str, layers: bool = False
 ) -> dict[str, np.ndarray]:
-    """Features (images, width) float32 of each pooling, from the last layer after its norm.
+    """Extracts features (images, width) float32 per pooling, from the last layer after its norm.
 
     Args:
-        model: a `ViTModel`; or the classifier of another network, of which there is what its head reads.
+        model: a `ViTModel`, or a classifier of another network, which gives the input of its head.
         name: for the progress bar.
-        layers: also `cls block N` and `mean block N`, of what earlier blocks give.
+        layers: also `cls block N` and `mean block N`: features of intermediate blocks.
     """
     if not isinstance(model, ViTModel):
         return {POOLED: extract_layer_features(model, images, batch_size)[-1]}
     blocks = intermediate_blocks(model.config.num_hidden_layers) if layers else []
     loader = torch.utils.data.DataLoader(images, batch_size, collate_fn=collate)
-    found: dict[str, list[np.ndarray]] = {name: [] for name in feature_names(blocks)}
+    batches: dict[str, list[np.ndarray]] = {name: [] for name in feature_names(blocks)}
     for batch in tqdm(loader, desc=f"Features of {name}", unit="batch", delay=1):
         output = model(pixel_values=batch["pixel_values"].to(model.device), output_hidden_states=layers)
         for suffix, hidden in [
@@ -43,20 +43,20 @@ def extract_pooled_features(
             *((_block_suffix(n), output.hidden_states[n]) for n in blocks),
         ]:
             tokens = hidden.float().cpu()
-            found[f"cls{suffix}"].append(tokens[:, 0].numpy())
-            found[f"mean{suffix}"].append(tokens[:, 1:].mean(1).numpy())
-    return {pooling: np.concatenate(parts) for pooling, parts in found.items()}
+            batches[f"cls{suffix}"].append(tokens[:, 0].numpy())
+            batches[f"mean{suffix}"].append(tokens[:, 1:].mean(1).numpy())
+    return {name: np.concatenate(arrays) for name, arrays in batches.items()}
 
 
 def intermediate_blocks(num_blocks: int) -> list[int]:
-    """The numbers, from 1, of the blocks at the quarters of a network's depth, but for the last."""
+    """Returns the numbers, from 1, of the blocks at the quarters of the depth, without the last block."""
     return sorted(
         {number for quarter in DEPTH_QUARTERS if 0 < (number := round(quarter * num_blocks / 4)) < num_blocks}
     )
 
 
 def feature_names(blocks: list[int]) -> list[str]:
-    """What the features are called."""
+    """Returns the names of the features of the last layer and of intermediate blocks."""
     return [f"{pooling}{suffix}" for suffix in ("", *map(_block_suffix, blocks)) for pooling in POOLINGS]
 
 
@@ -67,11 +67,11 @@ def _block_suffix(block: int) -> str:
 def load_or_extract_features(
     model: Any, images: EvalDataset, paths: list[str], key: str, batch_size: int, name: str, layers: bool = False
 ) -> dict[str, np.ndarray]:
-    """`features_of`, kept while the files do not change.
+    """Returns the result of `extract_pooled_features`, cached while the files do not change.
 
     Args:
-        paths: of the image files; without them (a parquet file) nothing is kept.
-        key: of the weights and the transform.
+        paths: of the image files; if empty (parquet files), the features are not cached.
+        key: identifies the weights and the transform.
     """
     if not paths:
         return extract_pooled_features(model, images, batch_size, name, layers)
@@ -89,7 +89,7 @@ def load_or_extract_features(
 
 
 def _save_npz(path: Path, features: dict[str, np.ndarray]) -> None:
-    np.savez(path, **features)  # type: ignore[arg-type]  # a name is never one of its own arguments
+    np.savez(path, **features)  # type: ignore[arg-type]  # no name equals a parameter of savez
 
 
 def write_features(
@@ -99,26 +99,26 @@ def write_features(
     split_names: dict[str, str],
     names: list[str],
 ) -> None:
-    """A row an image: `file_name`, `split`, `label`, (`group`,) and each kind of features, as .parquet or .npz.
+    """Writes one row per image, as .parquet or .npz: `file_name`, `split`, `label`, `group` (if known), features.
 
     Args:
-        features, images: by part.
-        split_names: the split of each part.
-        names: of the classes.
+        features, images: by role.
+        split_names: split of each role.
+        names: class names.
     """
     columns: dict[str, Any] = {
-        "file_name": [name for own in images.values() for name in own.file_names],
-        "split": [split_names[part] for part, own in images.items() for _ in own.file_names],
-        "label": [names[int(label)] for own in images.values() if own.labels is not None for label in own.labels],
+        "file_name": [name for dataset in images.values() for name in dataset.file_names],
+        "split": [split_names[role] for role, dataset in images.items() for _ in dataset.file_names],
+        "label": [names[int(label)] for data in images.values() if data.labels is not None for label in data.labels],
     }
-    if all(own.groups for own in images.values()):
-        columns["group"] = [group for own in images.values() for group in own.groups or []]
-    kinds = {kind: np.concatenate([features[part][kind] for part in images]) for kind in features["train"]}
+    if all(dataset.groups for dataset in images.values()):
+        columns["group"] = [group for dataset in images.values() for group in dataset.groups or []]
+    arrays = {name: np.concatenate([features[role][name] for role in images]) for name in features["train"]}
     with atomic_write_file(path) as temporary:
         if path.suffix == ".npz":
-            with temporary.open("r+b") as file:  # to a path, numpy adds a suffix
-                arrays = {name: np.array(values) for name, values in columns.items()} | kinds
-                np.savez(file, **arrays)  # type: ignore[arg-type]  # a name is never one of its own arguments
+            with temporary.open("r+b") as file:  # given a path, numpy would append a suffix
+                arrays = {name: np.array(values) for name, values in columns.items()} | arrays
+                np.savez(file, **arrays)  # type: ignore[arg-type]  # no name equals a parameter of savez
         else:
-            lists = {kind: pa.FixedSizeListArray.from_arrays(v.ravel(), v.shape[1]) for kind, v in kinds.items()}
+            lists = {name: pa.FixedSizeListArray.from_arrays(v.ravel(), v.shape[1]) for name, v in arrays.items()}
             pq.write_table(pa.table(columns | lists), temporary)

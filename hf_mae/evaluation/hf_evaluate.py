@@ -1,4 +1,4 @@
-"""The classification metrics as an `evaluate.Metric`. (Importing `evaluate` takes seconds: nothing else here does.)"""
+"""Classification metrics as an `evaluate.Metric`; a module of its own because importing `evaluate` takes seconds."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ import evaluate
 from .metrics import classification_scores
 
 _DESCRIPTION = """Accuracy, balanced accuracy, macro and micro precision / recall / F1, Matthews correlation
-coefficient, per-class scores and the confusion matrix, by scikit-learn's conventions."""
+coefficient, per-class metrics and the confusion matrix, by scikit-learn's conventions."""
 
 
 class ClassificationMetrics(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
-    """Metrics of single-label classification: `classification_scores` for whoever works with `evaluate`.
+    """Metrics of single-label classification: `classification_scores` for users of `evaluate`.
 
     ClassificationMetrics().compute(predictions=[0, 1], references=[0, 1], label_names=["polyp", "mucosa"])
     """
@@ -21,7 +21,7 @@ class ClassificationMetrics(evaluate.Metric):  # type: ignore[misc]  # evaluate 
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation="",
-            inputs_description="predictions, references: class ids (int), one for each image.",
+            inputs_description="predictions, references: one class id (int) per image.",
             features=datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}),
             reference_urls=["https://scikit-learn.org/stable/modules/model_evaluation.html"],
         )

@@ -5,3 +5,24 @@ from ..errors import Message
 
 class EvaluationMessage(Message):
     """Errors and warnings of metrics, calibration, conformal prediction and statistics."""
+
+    # Label audit
+    CLEANLAB_NOT_INSTALLED = "--runs needs cleanlab, which is not installed. Run: pip install 'hf_mae[labels]'."
+
+    # Operating points
+    INVALID_OPERATING_POINT = (
+        "{text} is not an operating point. Use sensitivity=0.95, specificity=0.9 or threshold=0.5 (each between 0 and "
+        "1), or youden."
+    )
+    OPERATING_POINT_NEEDS_BOTH_SIDES = (
+        "No threshold can be chosen for {rule}: {positive} of {total} images are positive. Both positive and negative "
+        "images are needed."
+    )
+
+    # Probes
+    PROBE_WITHOUT_TRAIN_SPLIT = (
+        "A probe needs training images, but the data has no training split. Name one folder or split `train`."
+    )
+    PROBE_WITHOUT_TEST_SPLIT = (
+        "A probe needs images to be evaluated on, and the data has no validation split. Pass --val_fraction 0.2."
+    )

@@ -1,57 +1,163 @@
-"""What a split is scored by: classification metrics, ranking metrics and calibration."""
+"""Metrics of a split: classification, ranking, ordinal and calibration metrics.
 
+Macro averages, accuracy and MCC are computed here only, by scikit-learn's conventions and equal to it to 1e-12 (tests):
+macro averages are over the classes that occur among the labels or the predictions, and a zero denominator counts as 0.
+Functions of confusion matrices take any number of them at once, as intervals and tests need.
+"""
+
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn import metrics as sk
 
-from .confusion import HEADLINE, TITLES, headline_metrics, per_class_prf
+from .retfound import retfound_scores
 
-__all__ = [
-    "HEADLINE",
-    "TITLES",
-    "classification_scores",
-    "expected_calibration_error",
-    "ranking_scores",
-    "scalar_scores",
-]
+# Headline metrics, in the order of the published tables.
+TITLES = {
+    "macro_precision": "macro precision",
+    "macro_recall": "macro recall",
+    "macro_f1": "macro F1",
+    "accuracy": "accuracy",
+    "mcc": "MCC",
+}
+HEADLINE = tuple(TITLES)
+# Added if the classes are grades (Mayo score, retinopathy) in the order of their ids.
+ORDINAL = {"qwk": "QWK", "mae": "MAE", "one_off_accuracy": "one-off accuracy"}
+TITLES = TITLES | ORDINAL
+NON_PERCENT = ("mae",)  # in grades; the others are displayed in percent
 
 CALIBRATION_BINS = 15
-# After every epoch.
+# Logged after every epoch.
 LOGGED_METRICS = ("accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1", "mcc", "kappa")
+
+Floats = NDArray[np.float64]
+
+
+def headline_metric_names(ordered: bool) -> tuple[str, ...]:
+    """Returns the names of the metrics of a table, in order; `ordered`: the classes are grades."""
+    return (*HEADLINE, *ORDINAL) if ordered else HEADLINE
+
+
+def available_metric_names(scores: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the names of the headline metrics that the scores of a split or run contain."""
+    return headline_metric_names("qwk" in scores)
+
+
+def display_scale(name: str) -> float:
+    """Returns the factor for display: 100 (per cent), or 1 for metrics in grades."""
+    return 1.0 if name in NON_PERCENT else 100.0
+
+
+# Metrics of confusion matrices
+
+
+def safe_divide(numerator: Floats, denominator: Floats) -> Floats:
+    """Divides; the quotient is 0 if the denominator is 0."""
+    return np.divide(
+        numerator, denominator, out=np.zeros(np.broadcast(numerator, denominator).shape), where=denominator > 0
+    )
+
+
+def per_class_prf(matrices: ArrayLike) -> dict[str, Floats]:
+    """Computes `precision`, `recall` and `f1` of each class (..., classes) from matrices (..., classes, classes)."""
+    counts = np.asarray(matrices, dtype=np.float64)
+    correct = np.diagonal(counts, axis1=-2, axis2=-1)
+    support, predicted = counts.sum(-1), counts.sum(-2)
+    return {
+        "precision": safe_divide(correct, predicted),
+        "recall": safe_divide(correct, support),
+        "f1": safe_divide(2 * correct, support + predicted),
+    }
+
+
+def headline_metrics(matrices: ArrayLike, ordered: bool = False) -> dict[str, Floats]:
+    """Computes the headline metrics (...) of confusion matrices (..., classes, classes).
+
+    Args:
+        ordered: whether the classes are grades; adds the `ORDINAL` metrics.
+    """
+    counts = np.asarray(matrices, dtype=np.float64)
+    correct = np.diagonal(counts, axis1=-2, axis2=-1).sum(-1)
+    support, predicted, total = counts.sum(-1), counts.sum(-2), counts.sum((-2, -1))
+    occurs = (support + predicted) > 0
+    expected = (support * predicted).sum(-1)
+    spread = (total**2 - (support**2).sum(-1)) * (total**2 - (predicted**2).sum(-1))
+    macro = {
+        f"macro_{name}": (values * occurs).sum(-1) / occurs.sum(-1) for name, values in per_class_prf(counts).items()
+    }
+    metrics = macro | {"accuracy": correct / total, "mcc": safe_divide(correct * total - expected, np.sqrt(spread))}
+    return metrics | ordinal_metrics(counts) if ordered else metrics
+
+
+def ordinal_metrics(matrices: ArrayLike) -> dict[str, Floats]:
+    """Computes metrics (...) of grades from confusion matrices (..., grades, grades).
+
+    Returns:
+        `qwk`: quadratic weighted kappa (Cohen, 1968), 0 if it is undefined (only one grade occurs); `mae`: mean
+        absolute error in grades; `one_off_accuracy`: share of images that are at most one grade off.
+    """
+    counts = np.asarray(matrices, dtype=np.float64)
+    grades = np.arange(counts.shape[-1])
+    distance = np.abs(grades[:, None] - grades)
+    support, predicted, total = counts.sum(-1), counts.sum(-2), counts.sum((-2, -1))
+    expected = np.einsum("...k,...l,kl->...", support, predicted, distance**2)
+    observed = total * (counts * distance**2).sum((-2, -1))
+    return {
+        "qwk": np.where(expected > 0, 1 - safe_divide(observed, expected), 0.0),
+        "mae": (counts * distance).sum((-2, -1)) / total,
+        "one_off_accuracy": (counts * (distance <= 1)).sum((-2, -1)) / total,
+    }
+
+
+def ordinal_scores(matrix: Any) -> dict[str, float]:
+    """Returns `ordinal_metrics` of one confusion matrix (grades, grades), as numbers."""
+    return {name: float(value) for name, value in ordinal_metrics(matrix).items()}
+
+
+def cohen_kappa(matrix: ArrayLike) -> float:
+    """Computes Cohen's kappa (1960) of a confusion matrix (classes, classes), as in scikit-learn; 0 if it is undefined.
+    """
+    counts = np.asarray(matrix, dtype=float)
+    total = counts.sum()
+    by_chance = float(counts.sum(0) @ counts.sum(1)) / total**2
+    return 0.0 if by_chance == 1 else float((np.trace(counts) / total - by_chance) / (1 - by_chance))
+
+
+# Metrics of predictions
 
 
 def classification_scores(
     predictions: ArrayLike, references: ArrayLike, label_names: list[str] | None = None
 ) -> dict[str, Any]:
-    """Scores of single-label classification, from class ids.
+    """Computes metrics of single-label classification from class ids.
 
-    Macro averages are sklearn's own: over the classes that occur among the references or the predictions. A precision,
-    recall or F1 whose denominator is zero counts as 0 (sklearn's `zero_division=0`), and `zero_division` in the result
-    names the classes where that happened.
+    Macro averages are scikit-learn's: over the classes that occur among the references or the predictions. A precision,
+    recall or F1 with a zero denominator counts as 0 (scikit-learn's `zero_division=0`); `zero_division` in the result
+    names these classes.
 
     Args:
         predictions, references: int arrays (images,).
-        label_names: names by class id; also how many classes the confusion matrix has.
+        label_names: class names by class id; their number is the size of the confusion matrix.
 
     Returns:
-        Shares between 0 and 1 (MCC: -1 to 1): `accuracy`, `balanced_accuracy`, `{macro,micro}_{precision,recall,f1}`,
+        Numbers between 0 and 1 (MCC: -1 to 1): `accuracy`, `balanced_accuracy`, `{macro,micro}_{precision,recall,f1}`,
         `mcc`; Cohen's `kappa`; `per_class` {name: {precision, recall, f1, support, predicted}}; `confusion_matrix`
-        (row: reference, column: prediction); `zero_division` {score: [names]}; `num_images`.
+        (row: reference, column: prediction); `zero_division` {metric: [names]}; `num_images`.
 
     Raises:
-        ValueError: nothing to score, or a class id outside `label_names`.
+        ValueError: If the arrays are empty, or if a class id is not in `label_names`.
     """
     predicted_ids, true_ids = np.asarray(predictions, dtype=int), np.asarray(references, dtype=int)
     if len(true_ids) == 0:
-        raise ValueError("There is nothing to score: no image was evaluated.")
-    occurring = np.union1d(predicted_ids, true_ids)
+        raise ValueError("The predictions are empty.")
+    class_ids = np.union1d(predicted_ids, true_ids)
     if label_names is None:
-        label_names = [str(index) for index in range(int(occurring.max()) + 1)]
-    if occurring.min() < 0 or occurring.max() >= len(label_names):
+        label_names = [str(index) for index in range(int(class_ids.max()) + 1)]
+    if class_ids.min() < 0 or class_ids.max() >= len(label_names):
         raise ValueError(
-            f"Class ids go from {occurring.min()} to {occurring.max()}, but there are {len(label_names)} classes."
+            f"Class ids range from {class_ids.min()} to {class_ids.max()}, but there are {len(label_names)} classes."
         )
     matrix = sk.confusion_matrix(true_ids, predicted_ids, labels=range(len(label_names)))
     headline = {name: float(value) for name, value in headline_metrics(matrix).items()}
@@ -59,11 +165,12 @@ def classification_scores(
     scores: dict[str, Any] = {"accuracy": headline["accuracy"]}
     scores["balanced_accuracy"] = float(values["recall"][support > 0].mean())
     scores |= {name: headline[name] for name in ("macro_precision", "macro_recall", "macro_f1")}
-    scores |= dict.fromkeys(("micro_precision", "micro_recall", "micro_f1"), headline["accuracy"])  # of single labels
+    # With one label per image the micro averages equal the accuracy.
+    scores |= dict.fromkeys(("micro_precision", "micro_recall", "micro_f1"), headline["accuracy"])
     scores["mcc"] = headline["mcc"]
     scores["kappa"] = cohen_kappa(matrix)
     scores["per_class"] = {
-        name: {key: float(by_name[i]) for key, by_name in values.items()}
+        name: {key: float(by_class[i]) for key, by_class in values.items()}
         | {"support": int(support[i]), "predicted": int(predicted[i])}
         for i, name in enumerate(label_names)
     }
@@ -77,23 +184,15 @@ def classification_scores(
     return scores
 
 
-def cohen_kappa(matrix: ArrayLike) -> float:
-    """Cohen's kappa (1960) of a confusion matrix (classes, classes), as scikit-learn's; 0 where it is undefined."""
-    counts = np.asarray(matrix, dtype=float)
-    total = counts.sum()
-    by_chance = float(counts.sum(0) @ counts.sum(1)) / total**2
-    return 0.0 if by_chance == 1 else float((np.trace(counts) / total - by_chance) / (1 - by_chance))
-
-
 def ranking_scores(class_scores: np.ndarray, references: np.ndarray, label_names: list[str]) -> dict[str, Any]:
-    """ROC AUC (each class against the rest) and average precision, macro averages as sklearn's.
+    """Computes ROC AUC (one-vs-rest) and average precision, macro-averaged as in scikit-learn.
 
     Args:
         class_scores: (images, classes), each row summing to 1.
         references: class ids (images,).
 
     Returns:
-        `roc_auc` and `average_precision`; None where a class is absent from the references (or is all there is), and
+        `roc_auc` and `average_precision`; both are None if a class has no image, or all images, and
         `undefined_ranking` then names such classes.
     """
     counts = np.bincount(references, minlength=len(label_names))
@@ -111,64 +210,91 @@ def ranking_scores(class_scores: np.ndarray, references: np.ndarray, label_names
 def expected_calibration_error(
     class_scores: np.ndarray, references: np.ndarray, bins: int = CALIBRATION_BINS
 ) -> dict[str, Any]:
-    """Expected calibration error of the predicted class, over equal bins of its score (Guo et al. 2017).
+    """Computes the expected calibration error of the predicted class, over equal-width bins of its score (Guo et al.,
+    2017).
 
     Args:
         class_scores: (images, classes), each row summing to 1.
         references: class ids (images,).
 
     Returns:
-        `ece`, and `calibration`: for each bin `low`, `high`, `images`, mean `score` and `accuracy` (None if empty).
+        `ece`, and `calibration`: per bin `low`, `high`, `images`, mean `score` and `accuracy` (None if it is empty).
     """
-    best = class_scores.max(axis=1)
-    right = class_scores.argmax(axis=1) == references
-    which = np.clip(np.ceil(best * bins).astype(int) - 1, 0, bins - 1)  # bins are (low, high]
+    confidence = class_scores.max(axis=1)
+    correct = class_scores.argmax(axis=1) == references
+    bin_index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)  # bins are (low, high]
     rows, error = [], 0.0
     for index in range(bins):
-        inside = which == index
+        inside = bin_index == index
         count = int(inside.sum())
         row: dict[str, Any] = {"low": index / bins, "high": (index + 1) / bins, "images": count}
         if count:
-            row |= {"score": float(best[inside].mean()), "accuracy": float(right[inside].mean())}
-            error += count / len(best) * abs(row["accuracy"] - row["score"])
+            row |= {"score": float(confidence[inside].mean()), "accuracy": float(correct[inside].mean())}
+            error += count / len(confidence) * abs(row["accuracy"] - row["score"])
         rows.append({"score": None, "accuracy": None} | row)
     return {"ece": error, "calibration": rows}
 
 
 def risk_coverage(class_scores: np.ndarray, references: np.ndarray) -> dict[str, Any]:
-    """What is wrong among the images that are answered, where the least sure ones are left to a person.
+    """Computes the risk-coverage curve: the error rate if the model abstains on the images with the lowest scores.
 
     Args:
-        class_scores: (images, classes); the highest of an image says how sure it is.
+        class_scores: (images, classes); the highest score of an image is its confidence.
         references: class ids (images,).
 
     Returns:
-        `aurc`, the mean of the risk over all coverages (Geifman et al. 2019), and `risk_coverage`: for coverages in
-        steps of 5 %, the share that is wrong. Images of the same score are answered together or in any order: their
-        errors are spread evenly over them.
+        `aurc`, the mean risk over all coverages (Geifman et al., 2019), and `risk_coverage`: the risk at coverages in
+        steps of 5 %. The order of images with equal scores is arbitrary; their errors are spread evenly over them.
     """
-    best, wrong = class_scores.max(axis=1), class_scores.argmax(axis=1) != references
-    order = np.argsort(-best, kind="stable")
-    _, group = np.unique(-best[order], return_inverse=True)
-    spread = (np.bincount(group, wrong[order]) / np.bincount(group))[group]
-    risks = np.cumsum(spread) / np.arange(1, len(best) + 1)
-    counts = [max(1, round(step / 20 * len(best))) for step in range(1, 21)]
-    rows = [{"coverage": count / len(best), "risk": float(risks[count - 1])} for count in counts]
+    confidence, wrong = class_scores.max(axis=1), class_scores.argmax(axis=1) != references
+    order = np.argsort(-confidence, kind="stable")
+    _, tie = np.unique(-confidence[order], return_inverse=True)
+    errors = (np.bincount(tie, wrong[order]) / np.bincount(tie))[tie]
+    risks = np.cumsum(errors) / np.arange(1, len(confidence) + 1)
+    counts = [max(1, round(step / 20 * len(confidence))) for step in range(1, 21)]
+    rows = [{"coverage": count / len(confidence), "risk": float(risks[count - 1])} for count in counts]
     return {"aurc": float(risks.mean()), "risk_coverage": rows}
 
 
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Computes scores (images, classes) in float64, as `pipeline("image-classification")` reports them."""
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    exponents: np.ndarray = np.exp(shifted)
+    scores: np.ndarray = exponents / exponents.sum(axis=-1, keepdims=True)
+    return scores
+
+
+def score_split(logits: np.ndarray, labels: np.ndarray, names: list[str], ordered: bool = False) -> dict[str, Any]:
+    """Computes all metrics of a split from its logits (images, classes) and class ids (images,).
+
+    Args:
+        ordered: whether the classes are grades in the order of their ids; adds the `ORDINAL` metrics.
+
+    Returns:
+        The results of `classification_scores`, `ranking_scores`, `expected_calibration_error` and `risk_coverage`, and
+        `retfound`: the metrics by RETFound's definitions.
+    """
+    scores = classification_scores(logits.argmax(-1), labels, names)
+    if ordered:
+        scores |= ordinal_scores(scores["confusion_matrix"])
+    class_scores = softmax(logits)
+    ranking = ranking_scores(class_scores, labels, names)
+    scores["retfound"] = retfound_scores(scores["confusion_matrix"], ranking)
+    return scores | ranking | expected_calibration_error(class_scores, labels) | risk_coverage(class_scores, labels)
+
+
 def scalar_scores(scores: dict[str, Any]) -> dict[str, float]:
-    """What a training log can hold: the numbers alone."""
+    """Selects the numbers, which a training log can contain."""
     return {name: value for name, value in scores.items() if isinstance(value, float)}
 
 
 def zero_division_notes(scores: dict[str, Any]) -> list[str]:
-    """Sentences on where a zero denominator was counted as 0, and over which classes averages are."""
+    """Returns notes on zero denominators, on classes that macro averages leave out, and on undefined metrics."""
     zero = scores["zero_division"]
     texts = {
         "precision": "never predicted, so their precision counts as 0",
         "recall": "predicted but absent from this split, so their recall counts as 0",
-        "absent": "neither in this split nor predicted, so no macro average includes them",
+        "absent": "neither in this split nor predicted, so macro averages exclude them",
     }
     notes = [f"{', '.join(zero[key])}: {text}." for key, text in texts.items() if zero[key]]
     if undefined := scores.get("undefined_ranking"):
@@ -177,5 +303,7 @@ def zero_division_notes(scores: dict[str, Any]) -> list[str]:
         )
     names = list(scores.get("per_class", {}))
     if scores.get("average_precision") is not None and len(names) == 2:
-        notes.append(f"Average precision is the mean of {names[0]}'s and {names[1]}'s: neither is the positive class.")
+        notes.append(
+            f"Average precision is the mean over {names[0]} and {names[1]}, because no class is declared positive."
+        )
     return notes

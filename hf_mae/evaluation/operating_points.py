@@ -1,7 +1,7 @@
-"""Positive against negative: what a grouping of classes comes to at operating points, by patient, and as net benefit.
+"""Binary evaluation of a grouping of classes: operating points, metrics per patient, and decision curves.
 
 An operating point is a threshold on the summed score of the positive classes. It is chosen on one split and applied to
-another as it is, so that sensitivity and specificity there are what a reader may expect elsewhere.
+another one unchanged, so sensitivity and specificity there are what can be expected on new data.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 from ..errors import UsageError
-from .confusion import Floats, headline_metrics, per_class_prf, safe_divide
 from .intervals import (
     RATES,
     Estimate,
@@ -24,27 +23,29 @@ from .intervals import (
     jackknife_interval,
     jackknife_replicates,
 )
+from .messages import EvaluationMessage
+from .metrics import Floats, headline_metrics, per_class_prf, safe_divide
 from .prediction_table import Predictions, clusters_from_predictions, image_level_clusters
 from .probability_metrics import jackknife_binary_auroc
 
 THRESHOLDS = np.arange(1, 100) / 100  # of the decision curve
 THRESHOLD_RULES = ("sensitivity", "specificity", "threshold", "youden")
-PATIENT_AGGREGATIONS = ("mean", "worst")  # how a patient's images become one score
+PATIENT_AGGREGATIONS = ("mean", "worst")  # of the scores of a patient's images
 
 
 @dataclass(frozen=True)
 class ThresholdRule:
-    """How a threshold is chosen: for at least this sensitivity or specificity, as it is, or by Youden's index."""
+    """Rule that chooses a threshold: a minimum sensitivity or specificity, a fixed threshold, or Youden's index."""
 
     kind: str
     target: float = 0.0
 
     @classmethod
     def parse(cls, text: str) -> "ThresholdRule":
-        """`sensitivity=0.95`, `specificity=0.9`, `threshold=0.5` or `youden`.
+        """Parses `sensitivity=0.95`, `specificity=0.9`, `threshold=0.5` or `youden`.
 
         Raises:
-            UsageError: it is none of these.
+            UsageError: If the text is not such a rule.
         """
         kind, _, value = text.strip().partition("=")
         try:
@@ -52,10 +53,7 @@ class ThresholdRule:
         except ValueError:
             target = float("nan")
         if kind not in THRESHOLD_RULES or not 0 <= target <= 1:
-            raise UsageError(
-                f"an operating point is sensitivity=0.95, specificity=0.9, threshold=0.5 (each between 0 and 1) or "
-                f"youden, not {text}."
-            )
+            raise UsageError(EvaluationMessage.INVALID_OPERATING_POINT, text=text)
         return cls(kind, target)
 
     def __str__(self) -> str:
@@ -63,56 +61,59 @@ class ThresholdRule:
 
     @property
     def is_data_driven(self) -> bool:
-        """Whether it has to be looked for."""
+        """Whether the threshold depends on the images."""
         return self.kind != "threshold"
 
     def choose_threshold(self, scores: Floats, is_positive: NDArray[np.bool_]) -> float:
-        """The threshold, from which on a score is positive.
+        """Chooses the smallest score that counts as positive.
 
-        Of sensitivity: the highest that reaches it; of specificity: the lowest.
+        For a sensitivity this is the highest threshold that reaches it; for a specificity, the lowest.
 
         Args:
             scores: (images,).
-            is_positive: which images are (images,).
+            is_positive: mask of the positive images (images,).
 
         Raises:
-            UsageError: all images are positive, or none is.
+            UsageError: If all images are positive, or none is.
         """
         if not self.is_data_driven:
             return self.target
         if is_positive.all() or not is_positive.any():
             raise UsageError(
-                f"No threshold can be chosen for {self}: of {len(is_positive)} images there {is_positive.sum()} are positive."
+                EvaluationMessage.OPERATING_POINT_NEEDS_BOTH_SIDES,
+                rule=self,
+                positive=is_positive.sum(),
+                total=len(is_positive),
             )
-        above = np.unique(scores)
-        sensitivity = _fraction_at_least(scores[is_positive], above)
-        specificity = 1 - _fraction_at_least(scores[~is_positive], above)
+        thresholds = np.unique(scores)
+        sensitivity = _fraction_at_least(scores[is_positive], thresholds)
+        specificity = 1 - _fraction_at_least(scores[~is_positive], thresholds)
         if self.kind == "sensitivity":
-            return float(above[sensitivity >= self.target - 1e-12].max())
+            return float(thresholds[sensitivity >= self.target - 1e-12].max())
         if self.kind == "specificity":
-            enough = above[specificity >= self.target - 1e-12]
-            return float(enough.min()) if len(enough) else float("inf")
-        return float(above[(sensitivity + specificity).argmax()])
+            reached = thresholds[specificity >= self.target - 1e-12]
+            return float(reached.min()) if len(reached) else float("inf")
+        return float(thresholds[(sensitivity + specificity).argmax()])
 
 
 def _fraction_at_least(scores: Floats, thresholds: Floats) -> Floats:
-    """The share of scores that are at least each threshold."""
+    """Computes the fraction of the scores that are at least each threshold."""
     return 1 - np.searchsorted(np.sort(scores), thresholds, side="left") / len(scores)
 
 
 @dataclass(frozen=True)
 class OneVsRest:
-    """Predictions of a grouping of classes: folds of images that are positive or not, with their scores.
+    """Predictions of a grouping of classes: folds of positive and negative images with their scores.
 
     Args:
-        folds: with two classes, of which 1 is positive; `predicted` is whether the predicted class is positive.
+        folds: of two classes, with 1 as the positive one; `predicted` is whether the predicted class is positive.
     """
 
     folds: list[Predictions]
 
     @classmethod
     def from_predictions(cls, folds: list[Predictions], positive_ids: list[int]) -> "OneVsRest":
-        """From predictions of all classes.
+        """Groups the predictions of all classes.
 
         Args:
             positive_ids: ids of the positive classes.
@@ -120,37 +121,39 @@ class OneVsRest:
         return cls([_to_binary(fold, positive_ids) for fold in folds])
 
     def aggregate_by_patient(self, aggregation: str) -> "OneVsRest":
-        """One score for each patient or video: the mean of its images', or the `worst` (highest); it is positive where
-        any of its images is."""
+        """Aggregates the images of each patient or video to one score: their `mean`, or the `worst` (highest).
+
+        A patient is positive if any of their images is.
+        """
         return OneVsRest([_aggregate_patients(fold, aggregation) for fold in self.folds])
 
     @property
     def has_patients(self) -> bool:
-        """Whether there are groups."""
+        """Whether all folds have groups."""
         return all(fold.groups is not None for fold in self.folds)
 
     def choose_thresholds(self, rule: ThresholdRule) -> list[list[float]]:
-        """Those that a rule chooses on these images, of each fold and run."""
+        """Chooses the threshold of each fold and run on these images."""
         return [
             [rule.choose_threshold(scores, fold.labels == 1) for scores in _positive_scores(fold)]
             for fold in self.folds
         ]
 
     def apply_thresholds(self, thresholds: list[list[float]]) -> list[Predictions]:
-        """Predictions at thresholds of each fold and run."""
+        """Returns the predictions at the thresholds of each fold and run."""
         return [
             Predictions(
                 fold.labels,
-                np.array([scores >= value for scores, value in zip(_positive_scores(fold), own)]).astype(int),
+                np.array([scores >= value for scores, value in zip(_positive_scores(fold), values)]).astype(int),
                 2,
                 fold.groups,
             )
-            for fold, own in zip(self.folds, thresholds)
+            for fold, values in zip(self.folds, thresholds)
         ]
 
     @property
     def prevalence(self) -> float:
-        """The share of positive images, a mean over folds."""
+        """Share of positive images, as a mean over folds."""
         return float(np.mean([fold.labels.mean() for fold in self.folds]))
 
     @cached_property
@@ -158,62 +161,66 @@ class OneVsRest:
         return image_level_clusters(self.folds)
 
     def auroc(self) -> Estimate | None:
-        """The area under the ROC curve; None where all images are positive, or none is."""
-        units, places = self._clusters
-        value, change, weight = 0.0, np.zeros(len(units.counts)), 1.0 / len(self.folds)
-        for fold, place, members in zip(self.folds, places, units.members):
-            found = [
-                jackknife_binary_auroc(run, fold.labels == 1, place, len(members)) for run in _positive_scores(fold)
+        """Computes the area under the ROC curve; None if all images are positive, or none is."""
+        clusters, cluster_indices = self._clusters
+        value, change, weight = 0.0, np.zeros(len(clusters.counts)), 1.0 / len(self.folds)
+        for fold, cluster_index, members in zip(self.folds, cluster_indices, clusters.members):
+            aurocs = [
+                jackknife_binary_auroc(run, fold.labels == 1, cluster_index, len(members))
+                for run in _positive_scores(fold)
             ]
-            mean = float(np.mean([part[0] for part in found]))
+            mean = float(np.mean([auroc for auroc, _ in aurocs]))
             value += weight * mean
-            change[members] += weight * (np.mean([part[1] for part in found], axis=0) - mean)
-        return Estimate(value, jackknife_interval(value, value + change, units)) if np.isfinite(value) else None
+            change[members] += weight * (np.mean([replicates for _, replicates in aurocs], axis=0) - mean)
+        return Estimate(value, jackknife_interval(value, value + change, clusters)) if np.isfinite(value) else None
 
     def average_precision(self) -> float:
-        """scikit-learn's, a mean over folds and runs."""
-        found = [average_precision_score(fold.labels, run) for fold in self.folds for run in _positive_scores(fold)]
-        return float(np.mean(found))
+        """Computes the average precision (scikit-learn's), as a mean over folds and runs."""
+        values = [average_precision_score(fold.labels, run) for fold in self.folds for run in _positive_scores(fold)]
+        return float(np.mean(values))
 
     def estimate_agreement(self) -> dict[str, Estimate]:
-        """`accuracy`, `F1` of the positive side and Cohen's `kappa`, by the predicted class."""
-        units = clusters_from_predictions(self.folds)
-        value, without = jackknife_replicates(units, _agreement_metrics)
-        lowest = {"kappa": -1.0}
+        """Estimates `accuracy`, `F1` of the positive class and Cohen's `kappa`, of the predicted classes."""
+        clusters = clusters_from_predictions(self.folds)
+        values, replicates = jackknife_replicates(clusters, _agreement_metrics)
+        lower_bounds = {"kappa": -1.0}
         return {
-            name: Estimate(value[name], jackknife_interval(value[name], without[name], units, lowest.get(name, 0.0)))
-            for name in value
+            name: Estimate(value, jackknife_interval(value, replicates[name], clusters, lower_bounds.get(name, 0.0)))
+            for name, value in values.items()
         }
 
     def decision_curve(self) -> "DecisionCurve":
-        """The decision curve (Vickers and Elkin, 2006): at a threshold p, the share of true positives less that of
-        false positives times p / (1 - p)."""
-        units, places = self._clusters
+        """Computes the decision curve (Vickers and Elkin, 2006).
+
+        The net benefit at a threshold p is the fraction of true positives minus p / (1 - p) times the fraction of false
+        positives.
+        """
+        clusters, cluster_indices = self._clusters
         odds, weight = THRESHOLDS / (1 - THRESHOLDS), 1.0 / len(self.folds)
-        value, change = np.zeros(len(THRESHOLDS)), np.zeros((len(units.counts), len(THRESHOLDS)))
-        for fold, place, members in zip(self.folds, places, units.members):
-            worth = np.where((fold.labels == 1)[:, None], 1.0, -odds)  # of calling it positive
-            gains = np.mean([(run[:, None] >= THRESHOLDS) * worth for run in _positive_scores(fold)], axis=0)
+        value, change = np.zeros(len(THRESHOLDS)), np.zeros((len(clusters.counts), len(THRESHOLDS)))
+        for fold, cluster_index, members in zip(self.folds, cluster_indices, clusters.members):
+            benefit = np.where((fold.labels == 1)[:, None], 1.0, -odds)  # of calling an image positive
+            benefits = np.mean([(run[:, None] >= THRESHOLDS) * benefit for run in _positive_scores(fold)], axis=0)
             sums = np.zeros((len(members), len(THRESHOLDS)))
-            np.add.at(sums, place, gains)
-            sizes, count = np.bincount(place, minlength=len(members))[:, None], len(fold.labels)
-            mean = gains.mean(0)
+            np.add.at(sums, cluster_index, benefits)
+            sizes, count = np.bincount(cluster_index, minlength=len(members))[:, None], len(fold.labels)
+            mean = benefits.mean(0)
             with np.errstate(invalid="ignore"):
-                without = (count * mean - sums) / (count - sizes)
+                replicates = (count * mean - sums) / (count - sizes)
             value += weight * mean
-            change[members] += weight * (without - mean)
-        ends = [difference_interval(v, v + c, units) for v, c in zip(value.tolist(), change.T)]
-        share = self.prevalence
-        return DecisionCurve(THRESHOLDS.tolist(), value.tolist(), ends, (share - (1 - share) * odds).tolist())
+            change[members] += weight * (replicates - mean)
+        intervals = [difference_interval(v, v + c, clusters) for v, c in zip(value.tolist(), change.T)]
+        treat_all = self.prevalence - (1 - self.prevalence) * odds
+        return DecisionCurve(THRESHOLDS.tolist(), value.tolist(), intervals, treat_all.tolist())
 
 
 @dataclass(frozen=True)
 class DecisionCurve:
-    """Net benefit at thresholds, per image.
+    """Net benefit per image at each threshold.
 
     Args:
-        intervals: 95 %; None: there are too few units.
-        treat_all: of calling every image positive; of calling none it is 0.
+        intervals: 95 %; None: too few units.
+        treat_all: net benefit of calling every image positive; that of calling none positive is 0.
     """
 
     thresholds: list[float]
@@ -223,14 +230,14 @@ class DecisionCurve:
 
 
 def _positive_scores(predictions: Predictions) -> Floats:
-    """(runs, images)."""
-    assert predictions.class_scores is not None, "a grouping has scores"
+    """Returns the scores of the positive classes (runs, images)."""
+    assert predictions.class_scores is not None
     return predictions.class_scores[..., 1]
 
 
 def _to_binary(predictions: Predictions, positive_ids: list[int]) -> Predictions:
     if predictions.class_scores is None:
-        raise ValueError("These predictions have no scores of the classes.")
+        raise ValueError("The predictions have no class scores.")
     scores = predictions.class_scores[..., positive_ids].sum(-1)
     return Predictions(
         np.isin(predictions.labels, positive_ids).astype(int),
@@ -242,48 +249,51 @@ def _to_binary(predictions: Predictions, positive_ids: list[int]) -> Predictions
 
 
 def _aggregate_patients(predictions: Predictions, aggregation: str) -> Predictions:
-    assert predictions.groups is not None, "patients are known"
-    names, place = np.unique(predictions.groups, return_inverse=True)
-    place, labels = place.ravel(), np.zeros(len(names), dtype=int)
-    np.maximum.at(labels, place, predictions.labels)
+    assert predictions.groups is not None
+    names, patient = np.unique(predictions.groups, return_inverse=True)
+    patient, labels = patient.ravel(), np.zeros(len(names), dtype=int)
+    np.maximum.at(labels, patient, predictions.labels)
     scores = np.zeros((len(predictions.predicted), len(names)))
     predicted = np.zeros((len(predictions.predicted), len(names)), dtype=int)
-    for run, own in enumerate(_positive_scores(predictions)):
+    for run, image_scores in enumerate(_positive_scores(predictions)):
         if aggregation == "mean":
-            scores[run] = np.bincount(place, own) / np.bincount(place)
+            scores[run] = np.bincount(patient, image_scores) / np.bincount(patient)
         else:
-            np.maximum.at(scores[run], place, own)
-        np.maximum.at(predicted[run], place, predictions.predicted[run])
+            np.maximum.at(scores[run], patient, image_scores)
+        np.maximum.at(predicted[run], patient, predictions.predicted[run])
     return Predictions(labels, predicted, 2, names, np.stack([1 - scores, scores], axis=-1))
 
 
 def estimate_binary_rates(folds: list[Predictions], prevalence: float | None = None) -> dict[str, Rate]:
-    """Sensitivity, specificity, PPV and NPV of two classes, of which 1 is positive.
+    """Estimates the sensitivity, specificity, PPV and NPV of two classes, with 1 as the positive one.
 
     Args:
-        folds: of `OneVsRest.at`, or its `folds` (then by the predicted class).
-        prevalence: that PPV and NPV are at; None: that of these images.
+        folds: from `OneVsRest.apply_thresholds`, or `OneVsRest.folds` (the predicted classes).
+        prevalence: prevalence for PPV and NPV; None: that of these images.
     """
-    found = estimate_rates_by_class(folds)[1]
-    if prevalence is None or not {"sensitivity", "specificity"} <= set(found):
-        return found
-    units = clusters_from_predictions(folds)
-    value, without = jackknife_replicates(units, lambda matrices: _predictive_values(matrices, prevalence))
-    worth = min(found["sensitivity"].n_eff, found["specificity"].n_eff)
+    rates = estimate_rates_by_class(folds)[1]
+    if prevalence is None or not {"sensitivity", "specificity"} <= set(rates):
+        return rates
+    clusters = clusters_from_predictions(folds)
+    values, replicates = jackknife_replicates(clusters, lambda matrices: _predictive_values(matrices, prevalence))
+    n_eff = min(rates["sensitivity"].n_eff, rates["specificity"].n_eff)
     for name in ("ppv", "npv"):
-        found[name] = Rate(value[name], worth, jackknife_interval(value[name], without[name], units))
-    return {name: found[name] for name in RATES}
+        rates[name] = Rate(values[name], n_eff, jackknife_interval(values[name], replicates[name], clusters))
+    return {name: rates[name] for name in RATES}
 
 
 def _agreement_metrics(matrices: Floats) -> dict[str, Floats]:
-    found = headline_metrics(matrices, ordered=True)  # of two classes the weighted kappa is Cohen's
-    return {"accuracy": found["accuracy"], "F1": per_class_prf(matrices)["f1"][..., 1], "kappa": found["qwk"]}
+    metrics = headline_metrics(matrices, ordered=True)  # with two classes the weighted kappa is Cohen's
+    return {"accuracy": metrics["accuracy"], "F1": per_class_prf(matrices)["f1"][..., 1], "kappa": metrics["qwk"]}
 
 
 def _predictive_values(matrices: Floats, prevalence: float) -> dict[str, Floats]:
-    """Bayes' rule on sensitivity and specificity, of matrices (..., 2, 2)."""
+    """Computes PPV and NPV from sensitivity and specificity by Bayes' rule, for matrices (..., 2, 2)."""
     sensitivity = safe_divide(matrices[..., 1, 1], matrices[..., 1, :].sum(-1))
     specificity = safe_divide(matrices[..., 0, 0], matrices[..., 0, :].sum(-1))
-    right, wrong = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
-    missed, cleared = (1 - sensitivity) * prevalence, specificity * (1 - prevalence)
-    return {"ppv": safe_divide(right, right + wrong), "npv": safe_divide(cleared, cleared + missed)}
+    true_positive, false_positive = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
+    false_negative, true_negative = (1 - sensitivity) * prevalence, specificity * (1 - prevalence)
+    return {
+        "ppv": safe_divide(true_positive, true_positive + false_positive),
+        "npv": safe_divide(true_negative, true_negative + false_negative),
+    }

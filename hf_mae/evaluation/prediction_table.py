@@ -1,5 +1,4 @@
-"""Predictions of the same images by several runs, and the units that are independent in them: images, or patients and
-videos where these are known."""
+"""Predictions of several runs on the same images, and their independent units: images, or patients or videos."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -7,20 +6,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .confusion import Floats
+from .metrics import Floats
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Class ids of the same images by one or several runs (seeds).
+    """Class ids of the same images from one or several runs (seeds).
 
     Args:
         labels: (images,).
         predicted: (runs, images).
-        num_classes: of the task.
+        num_classes: number of classes of the task.
         groups: patient or video of each image (images,), or None.
-        class_scores: of every class (runs, images, classes), each row summing to 1, or None: not known.
-        ordered: whether the classes are grades, in the order of their ids.
+        class_scores: scores (runs, images, classes), each row summing to 1, or None if they are unknown.
+        ordered: whether the classes are grades in the order of their ids.
     """
 
     labels: NDArray[Any]
@@ -31,7 +30,7 @@ class Predictions:
     ordered: bool = False
 
     def select(self, indices: NDArray[Any]) -> "Predictions":
-        """Those of some of the images: their places, or whether each is one of them (images,)."""
+        """Selects the predictions of some images, by their indices or by a mask (images,)."""
         return replace(
             self,
             labels=self.labels[indices],
@@ -41,15 +40,15 @@ class Predictions:
         )
 
     def confusion_matrices(self) -> Floats:
-        """(runs, classes, classes), row: label, column: prediction."""
+        """Computes confusion matrices (runs, classes, classes), row: label, column: prediction."""
         return confusion_by_cluster(self, np.zeros(len(self.labels), dtype=int), 1)[:, 0]
 
 
 def confusion_by_cluster(predictions: Predictions, cluster_index: NDArray[Any], num_clusters: int) -> Floats:
-    """Confusion matrices (runs, units, classes, classes) of units of images.
+    """Computes confusion matrices (runs, clusters, classes, classes) of clusters of images.
 
     Args:
-        cluster_index: of each image (images,).
+        cluster_index: cluster of each image (images,).
     """
     matrices = np.zeros((len(predictions.predicted), num_clusters, predictions.num_classes, predictions.num_classes))
     for run, predicted in enumerate(predictions.predicted):
@@ -59,18 +58,18 @@ def confusion_by_cluster(predictions: Predictions, cluster_index: NDArray[Any], 
 
 @dataclass(frozen=True)
 class Clusters:
-    """What is independent in the images of folds.
+    """Independent units of the images of one or several folds.
 
-    Images of one label and one set of predictions are alike, and are one unit that comes `counts`; a patient or video
-    is a unit of its own, also where it stands in several folds.
+    Images with the same label and the same predictions form one cluster, which occurs `counts` times. A patient or
+    video is one cluster, even if it occurs in several folds.
 
     Args:
         kind: `images` or `groups`.
-        matrices: by fold, (runs, units of the fold, classes, classes), each of one unit.
-        members: by fold, the place of each of its units among all (units of the fold,).
-        counts: how often each comes (units,).
-        strata: what a unit counts within (units,): an image within its fold and class, a group within all.
-        n_eff: the number of units that tell as much as these, which may be of very different sizes.
+        matrices: per fold, confusion matrices (runs, clusters of the fold, classes, classes) of one unit each.
+        members: per fold, the index of each of its clusters among all clusters (clusters of the fold,).
+        counts: number of units of each cluster (clusters,).
+        strata: stratum of each cluster (clusters,): fold and class for images, a single one for groups.
+        n_eff: effective sample size (Kish): the number of equally large units with the same information.
     """
 
     kind: str
@@ -82,35 +81,37 @@ class Clusters:
 
 
 def clusters_from_predictions(folds: list[Predictions]) -> Clusters:
-    """The units of folds; images where any fold does not know its groups."""
+    """Builds the clusters of folds: groups if all folds have them, otherwise images."""
     if any(fold.groups is None for fold in folds):
         return _group_identical_images(folds)
     groups = [np.asarray(fold.groups).astype(str) for fold in folds]
     names, sizes = np.unique(np.concatenate(groups), return_counts=True)
     members, matrices = [], []
-    for fold, of_fold in zip(folds, groups):
-        own, unit = np.unique(of_fold, return_inverse=True)
-        members.append(np.searchsorted(names, own))
-        matrices.append(confusion_by_cluster(fold, unit.ravel(), len(own)))
+    for fold, fold_groups in zip(folds, groups):
+        fold_names, cluster_index = np.unique(fold_groups, return_inverse=True)
+        members.append(np.searchsorted(names, fold_names))
+        matrices.append(confusion_by_cluster(fold, cluster_index.ravel(), len(fold_names)))
     ones = np.ones(len(names), dtype=np.int64)
     return Clusters("groups", matrices, members, ones, 0 * ones, effective_sample_size(sizes, ones))
 
 
 def image_level_clusters(folds: list[Predictions]) -> tuple[Clusters, list[NDArray[Any]]]:
-    """The units of folds where each image is by itself, for what no confusion matrix tells.
+    """Builds clusters for statistics that need scores rather than confusion matrices: each image is a cluster of its
+    own.
+
+    If all folds have groups, these are the clusters. The stratum of an image is its fold, whatever its class.
 
     Returns:
-        The units (without `matrices`; images count within their fold, whatever their class), and by fold the place of
-        each image's among those of its fold (images,).
+        The clusters (without `matrices`), and per fold the cluster of each image among those of the fold (images,).
     """
     if all(fold.groups is not None for fold in folds):
         groups = [np.asarray(fold.groups).astype(str) for fold in folds]
         names, sizes = np.unique(np.concatenate(groups), return_counts=True)
-        found = [np.unique(of_fold, return_inverse=True) for of_fold in groups]
-        members = [np.searchsorted(names, own) for own, _ in found]
+        fold_clusters = [np.unique(fold_groups, return_inverse=True) for fold_groups in groups]
+        members = [np.searchsorted(names, fold_names) for fold_names, _ in fold_clusters]
         ones = np.ones(len(names), dtype=np.int64)
         return Clusters("groups", [], members, ones, 0 * ones, effective_sample_size(sizes, ones)), [
-            own.ravel() for _, own in found
+            cluster_index.ravel() for _, cluster_index in fold_clusters
         ]
     sizes = np.array([len(fold.labels) for fold in folds])
     starts = np.cumsum(sizes) - sizes
@@ -121,21 +122,22 @@ def image_level_clusters(folds: list[Predictions]) -> tuple[Clusters, list[NDArr
 
 
 def effective_sample_size(sizes: NDArray[Any], counts: NDArray[Any]) -> float:
-    """The number of equally large units that tell as much as units of these sizes, which come so many times."""
+    """Computes the effective sample size (Kish) of clusters of these sizes, each occurring `counts` times."""
     squares = float((counts * sizes**2).sum())
     return float((counts * sizes).sum() ** 2 / squares) if squares else 0.0
 
 
 def _group_identical_images(folds: list[Predictions]) -> Clusters:
-    matrices, members, times, strata, start = [], [], [], [], 0
+    matrices, members, counts, strata, start = [], [], [], [], 0
     for number, fold in enumerate(folds):
-        kinds, kind, counts = np.unique(
+        patterns, pattern_index, fold_counts = np.unique(
             np.vstack([fold.labels, fold.predicted]), axis=1, return_inverse=True, return_counts=True
         )
-        matrices.append(confusion_by_cluster(fold, kind.ravel(), len(counts)) / counts[:, None, None])
-        members.append(start + np.arange(len(counts)))
-        times.append(counts)
-        strata.append(number * fold.num_classes + kinds[0])
-        start += len(counts)
-    everything = np.concatenate(times)
-    return Clusters("images", matrices, members, everything, np.concatenate(strata), float(everything.sum()))
+        sums = confusion_by_cluster(fold, pattern_index.ravel(), len(fold_counts))
+        matrices.append(sums / fold_counts[:, None, None])
+        members.append(start + np.arange(len(fold_counts)))
+        counts.append(fold_counts)
+        strata.append(number * fold.num_classes + patterns[0])
+        start += len(fold_counts)
+    all_counts = np.concatenate(counts)
+    return Clusters("images", matrices, members, all_counts, np.concatenate(strata), float(all_counts.sum()))

@@ -1,11 +1,10 @@
-"""How good the scores of the classes are, as probabilities: AUROC, Brier score, log loss and calibration errors, each
-with its 95 % interval.
+"""Metrics of predicted probabilities with 95 % intervals: AUROC, Brier score, log loss and calibration errors.
 
-AUROC, Brier score and log loss change little where one unit (an image, or a patient or video) is left out: their
-intervals are the jackknife's, as those of the other scores. A calibration error is a sum of absolute values: it is
-above zero for a perfect model too, the more so the fewer images there are. Its interval is where the error lies of
-which what was seen is neither among the largest nor the smallest 2.5 %: the gaps of the bins are made larger or smaller
-together, and their noise, which patients have as a whole, is drawn (docs/statistics.md tells what that is worth).
+AUROC, Brier score and log loss change little if one unit (an image, or a patient or video) is left out; their intervals
+are the jackknife's. A calibration error is a sum of absolute values, so it is positive even for a perfectly calibrated
+model, and more so with few images. Its interval inverts a test: it contains the errors for which the observed one is
+neither among the largest nor among the smallest 2.5 %. The bin gaps are scaled by a common factor, and their noise,
+which all images of a patient share, is simulated (docs/statistics.md has the coverage).
 """
 
 from collections.abc import Callable
@@ -15,12 +14,11 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import rankdata
 
-from .confusion import Floats
 from .intervals import CONFIDENCE, MIN_CLUSTERS, Estimate, Interval, jackknife_interval
-from .metrics import CALIBRATION_BINS
+from .metrics import CALIBRATION_BINS, Floats
 from .prediction_table import Clusters, Predictions, image_level_clusters
 
-# In the order in which they are shown; smaller is better but for the first.
+# In display order. Smaller is better, except for the first.
 PROBABILITY_TITLES = {
     "roc_auc": "AUROC",
     "brier": "Brier score",
@@ -29,45 +27,47 @@ PROBABILITY_TITLES = {
     "classwise_ece": "class-wise ECE",
     "adaptive_ece": "adaptive ECE",
 }
-NOISE_SAMPLES = 2000  # of a calibration error's noise
-MAX_CLASSES = 100  # whose class-wise error has an interval: its bins are 15 times as many
+NOISE_SAMPLES = 2000  # simulated noise vectors of a calibration error
+MAX_CLASSES = 100  # limit for an interval of the class-wise ECE, which has 15 bins per class
 
 
 def estimate_probability_metrics(
     folds: list[Predictions], with_calibration_intervals: bool = True
 ) -> dict[str, Estimate]:
-    """`PROBABILITY_TITLES`, as means over folds and runs; AUROC is left out where a class has no image, or all.
+    """Estimates the metrics of `PROBABILITY_TITLES`, as means over folds and runs; without AUROC if a class has no
+    image, or all images.
 
-    - `roc_auc`: each class against the rest, macro (scikit-learn's).
-    - `brier`: mean over images of the squared distance to the true class, summed over classes (0 to 2; Brier, 1950).
-    - `log_loss`: mean of -log of the true class's score (scikit-learn's, also its clipping).
+    - `roc_auc`: one-vs-rest, macro average (scikit-learn's).
+    - `brier`: mean over images of the squared distance to the one-hot label, summed over classes (0 to 2; Brier, 1950).
+    - `log_loss`: mean of -log of the true class's score (scikit-learn's, including its clipping).
     - `ece`, `adaptive_ece`: of the predicted class, over 15 bins of equal width, or of equally many images.
-    - `classwise_ece`: of every class over 15 bins of its score, mean over classes (Kull et al., 2019).
+    - `classwise_ece`: over 15 bins of the score of each class, mean over classes (Kull et al., 2019).
 
     Args:
-        with_calibration_intervals: False: calibration errors without intervals, which take time where there are very many images.
+        with_calibration_intervals: False: calibration errors get no interval, which saves time with very many images.
     """
-    units, places = image_level_clusters(folds)
-    found = {}
-    for name, of_images in (("brier", _brier), ("log_loss", _log_loss)):
-        value, without = _jackknife_mean(folds, units, places, of_images)
-        highest = 2.0 if name == "brier" else np.inf
-        found[name] = Estimate(value, jackknife_interval(value, without, units, upper_bound=highest))
-    value, without = jackknife_auroc(folds, units, places)
+    clusters, cluster_indices = image_level_clusters(folds)
+    estimates = {}
+    for name, loss, upper_bound in (("brier", _brier, 2.0), ("log_loss", _log_loss, np.inf)):
+        value, replicates = _jackknife_mean(folds, clusters, cluster_indices, loss)
+        estimates[name] = Estimate(value, jackknife_interval(value, replicates, clusters, upper_bound=upper_bound))
+    value, replicates = jackknife_auroc(folds, clusters, cluster_indices)
     if np.isfinite(value):
-        found["roc_auc"] = Estimate(value, jackknife_interval(value, without, units))
-    for name, bins, width in (
+        estimates["roc_auc"] = Estimate(value, jackknife_interval(value, replicates, clusters))
+    for name, bin_gaps, num_classes in (
         ("ece", _top_label_gaps, 1),
         ("classwise_ece", _classwise_gaps, None),
         ("adaptive_ece", _top_label_gaps_equal_mass, 1),
     ):
-        found[name] = _calibration_error(folds, units, places, bins, width, with_calibration_intervals)
-    return {name: found[name] for name in PROBABILITY_TITLES if name in found}
+        estimates[name] = _calibration_error(
+            folds, clusters, cluster_indices, bin_gaps, num_classes, with_calibration_intervals
+        )
+    return {name: estimates[name] for name in PROBABILITY_TITLES if name in estimates}
 
 
 def _require_class_scores(predictions: Predictions) -> Floats:
     if predictions.class_scores is None:
-        raise ValueError("These predictions have no scores of the classes.")
+        raise ValueError("The predictions have no class scores.")
     return predictions.class_scores
 
 
@@ -77,8 +77,8 @@ def _brier(scores: Floats, labels: NDArray[np.int64]) -> Floats:
 
 
 def _log_loss(scores: Floats, labels: NDArray[np.int64]) -> Floats:
-    own = scores[np.arange(len(labels)), labels]
-    return -np.log(np.clip(own, np.finfo(own.dtype).eps, None))
+    true_scores = scores[np.arange(len(labels)), labels]
+    return -np.log(np.clip(true_scores, np.finfo(true_scores.dtype).eps, None))
 
 
 def _jackknife_mean(
@@ -87,76 +87,77 @@ def _jackknife_mean(
     cluster_indices: list[NDArray[np.int64]],
     per_image_loss: Callable[[Floats, NDArray[np.int64]], Floats],
 ) -> tuple[float, Floats]:
-    """A mean over images, over folds and runs, and the same without each unit."""
+    """Computes the mean over images, folds and runs, and its replicates without each cluster."""
     value, change, weight = 0.0, np.zeros(len(clusters.counts)), 1.0 / len(folds)
-    for fold, place, members in zip(folds, cluster_indices, clusters.members):
-        values = np.mean([per_image_loss(run, fold.labels) for run in _require_class_scores(fold)], axis=0)
-        mean, count = float(values.mean()), len(values)
-        sums, sizes = (np.bincount(place, part, len(members)) for part in (values, np.ones(count)))
-        with np.errstate(invalid="ignore"):  # a unit that is the whole fold leaves nothing
-            without = (mean * count - sums) / (count - sizes)
+    for fold, cluster_index, members in zip(folds, cluster_indices, clusters.members):
+        losses = np.mean([per_image_loss(run, fold.labels) for run in _require_class_scores(fold)], axis=0)
+        mean, count = float(losses.mean()), len(losses)
+        sums, sizes = (np.bincount(cluster_index, weights, len(members)) for weights in (losses, np.ones(count)))
+        with np.errstate(invalid="ignore"):  # a cluster that is the complete fold leaves no images
+            replicates = (mean * count - sums) / (count - sizes)
         value += weight * mean
-        change[members] += weight * (without - mean)
+        change[members] += weight * (replicates - mean)
     return value, value + change
 
 
 def jackknife_auroc(
     folds: list[Predictions], clusters: Clusters, cluster_indices: list[NDArray[np.int64]]
 ) -> tuple[float, Floats]:
-    """The macro AUROC over folds and runs, and the same without each unit; NaN where a class has no image, or all."""
+    """Computes the macro AUROC over folds and runs, and its replicates; NaN if a class has no image, or all images."""
     value, change, weight = 0.0, np.zeros(len(clusters.counts)), 1.0 / len(folds)
-    for fold, place, members in zip(folds, cluster_indices, clusters.members):
-        parts = [
-            jackknife_binary_auroc(run[:, label], fold.labels == label, place, len(members))
+    for fold, cluster_index, members in zip(folds, cluster_indices, clusters.members):
+        aurocs = [
+            jackknife_binary_auroc(run[:, label], fold.labels == label, cluster_index, len(members))
             for run in _require_class_scores(fold)
             for label in range(fold.num_classes)
         ]
-        area = float(np.mean([part[0] for part in parts]))
-        value += weight * area
-        change[members] += weight * (np.mean([part[1] for part in parts], axis=0) - area)
+        mean = float(np.mean([auroc for auroc, _ in aurocs]))
+        value += weight * mean
+        change[members] += weight * (np.mean([replicates for _, replicates in aurocs], axis=0) - mean)
     return value, value + change
 
 
 def jackknife_binary_auroc(
     scores: Floats, is_positive: NDArray[np.bool_], cluster_index: NDArray[np.int64], num_clusters: int
 ) -> tuple[float, Floats]:
-    """The area under a ROC curve, and the same without each unit; NaN where either side has no image.
+    """Computes the AUROC of one class against the rest, and its replicates without each cluster; NaN if either side has
+    no image.
 
-    It is the share of pairs (positive, negative) in order (Mann and Whitney), so that without a unit the pairs with its
-    images are taken off.
+    The AUROC is the share of concordant (positive, negative) pairs (Mann and Whitney), so a replicate subtracts the
+    pairs with images of the cluster.
 
     Args:
         scores: (images,).
-        is_positive: which images are (images,).
-        cluster_index: the unit of each image (images,).
-        num_clusters: how many there are.
+        is_positive: mask of the positive images (images,).
+        cluster_index: cluster of each image (images,).
+        num_clusters: number of clusters.
     """
-    ahead = _concordant_pairs(scores, is_positive)
-    total = ahead[is_positive].sum()
+    concordant = _concordant_pairs(scores, is_positive)
+    total = concordant[is_positive].sum()
     counts = np.array(
         [np.bincount(cluster_index[side], minlength=num_clusters) for side in (is_positive, ~is_positive)], dtype=float
     )
-    own = np.bincount(cluster_index, ahead, num_clusters)
-    within = np.zeros(num_clusters)
+    by_cluster = np.bincount(cluster_index, concordant, num_clusters)
+    within = np.zeros(num_clusters)  # pairs of images of the same cluster, which `by_cluster` counts twice
     order = np.argsort(cluster_index, kind="stable")
-    for unit, images in zip(
+    for cluster, images in zip(
         np.unique(cluster_index), np.split(order, np.flatnonzero(np.diff(cluster_index[order])) + 1)
     ):
         if 0 < is_positive[images].sum() < len(images):
-            within[unit] = _concordant_pairs(scores[images], is_positive[images])[is_positive[images]].sum()
+            within[cluster] = _concordant_pairs(scores[images], is_positive[images])[is_positive[images]].sum()
     sides = counts.sum(1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return float(total / sides.prod()), (total - own + within) / (sides[:, None] - counts).prod(0)
+        return float(total / sides.prod()), (total - by_cluster + within) / (sides[:, None] - counts).prod(0)
 
 
 def _concordant_pairs(scores: Floats, is_positive: NDArray[np.bool_]) -> Floats:
-    """Of every image, the images of the other side with which it is in order (images,); ties count half."""
+    """Counts the images of the other side with which each image is in order (images,); ties count half."""
     ranks = rankdata(scores)
-    found = np.zeros(len(scores))
-    found[is_positive] = ranks[is_positive] - rankdata(scores[is_positive])
+    pairs = np.zeros(len(scores))
+    pairs[is_positive] = ranks[is_positive] - rankdata(scores[is_positive])
     negatives = ~is_positive
-    found[negatives] = is_positive.sum() - (ranks[negatives] - rankdata(scores[negatives]))
-    return found
+    pairs[negatives] = is_positive.sum() - (ranks[negatives] - rankdata(scores[negatives]))
+    return pairs
 
 
 # Calibration errors
@@ -168,22 +169,22 @@ def _equal_width_bins(scores: Floats) -> NDArray[np.int64]:
 
 
 def _top_label_gaps(scores: Floats, labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], Floats]:
-    """The bin of each image, and by how much it is right more than its score says (images, 1)."""
-    best = scores.max(-1)
-    return _equal_width_bins(best)[:, None], ((scores.argmax(-1) == labels) - best)[:, None]
+    """Returns the bin of each image, and its correctness minus its score (images, 1)."""
+    confidence = scores.max(-1)
+    return _equal_width_bins(confidence)[:, None], ((scores.argmax(-1) == labels) - confidence)[:, None]
 
 
 def _top_label_gaps_equal_mass(scores: Floats, labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], Floats]:
-    best = scores.max(-1)
-    ranks = rankdata(best, method="ordinal").astype(np.int64)  # of scipy 1.18 they are floats
-    bins = (ranks - 1) * CALIBRATION_BINS // len(best)
-    return bins[:, None], ((scores.argmax(-1) == labels) - best)[:, None]
+    confidence = scores.max(-1)
+    ranks = rankdata(confidence, method="ordinal").astype(np.int64)  # scipy 1.18 returns floats
+    bins = (ranks - 1) * CALIBRATION_BINS // len(confidence)
+    return bins[:, None], ((scores.argmax(-1) == labels) - confidence)[:, None]
 
 
 def _classwise_gaps(scores: Floats, labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], Floats]:
-    """The same for every class (images, classes), the bins of a class after those of the one before."""
-    classes = scores.shape[-1]
-    return _equal_width_bins(scores) + CALIBRATION_BINS * np.arange(classes), np.eye(classes)[labels] - scores
+    """Returns the same for every class (images, classes); the bins are numbered class after class."""
+    num_classes = scores.shape[-1]
+    return _equal_width_bins(scores) + CALIBRATION_BINS * np.arange(num_classes), np.eye(num_classes)[labels] - scores
 
 
 def _calibration_error(
@@ -194,66 +195,70 @@ def _calibration_error(
     num_classes: int | None,
     with_interval: bool,
 ) -> Estimate:
-    """The mean over folds, runs (and classes) of the bins' gaps, each with its share of the images.
+    """Computes the sum of the absolute bin gaps, each weighted by its fraction of the images; mean over folds, runs
+    (and classes).
 
     Args:
         bin_gaps: bin and gap of each image (images, classes or 1).
-        num_classes: over how many it is a mean; None: all.
-        with_interval: whether it gets an interval.
+        num_classes: number of classes of the mean; None: all.
+        with_interval: whether to compute the interval.
     """
-    gaps, noise, scale = [], [], []
-    for fold, place, members in zip(folds, cluster_indices, clusters.members):
-        images = len(fold.labels)
-        sizes = np.bincount(place, minlength=len(members))
+    gaps, noise, weights = [], [], []
+    for fold, cluster_index, members in zip(folds, cluster_indices, clusters.members):
+        num_images = len(fold.labels)
+        sizes = np.bincount(cluster_index, minlength=len(members))
         for run in _require_class_scores(fold):
-            which, gap = bin_gaps(run, fold.labels)
-            count = int(which.max()) + 1
-            flat = (place[:, None] * count + which).ravel()
-            of_units = np.bincount(flat, gap.ravel(), len(members) * count).reshape(len(members), count) / images
-            total = of_units.sum(0)
+            bins, image_gaps = bin_gaps(run, fold.labels)
+            num_bins = int(bins.max()) + 1
+            flat_index = (cluster_index[:, None] * num_bins + bins).ravel()
+            cluster_gaps = np.bincount(flat_index, image_gaps.ravel(), len(members) * num_bins)
+            cluster_gaps = cluster_gaps.reshape(len(members), num_bins) / num_images
+            total = cluster_gaps.sum(0)
             gaps.append(total)
-            if with_interval and count <= MAX_CLASSES * CALIBRATION_BINS:
-                spread = np.zeros((len(clusters.counts), count))
-                beyond_share = of_units - sizes[:, None] / images * total
-                spread[members] = beyond_share * (images / np.maximum(images - sizes, 1))[:, None]  # of leaving it out
-                noise.append(spread)
-            scale.append(
-                np.full(count, 1 / (len(_require_class_scores(fold)) * len(folds) * (num_classes or fold.num_classes)))
+            if with_interval and num_bins <= MAX_CLASSES * CALIBRATION_BINS:
+                influence = np.zeros((len(clusters.counts), num_bins))
+                deviation = cluster_gaps - sizes[:, None] / num_images * total
+                influence[members] = deviation * (num_images / np.maximum(num_images - sizes, 1))[:, None]
+                noise.append(influence)
+            weights.append(
+                np.full(
+                    num_bins, 1 / (len(_require_class_scores(fold)) * len(folds) * (num_classes or fold.num_classes))
+                )
             )
-    gap, weight = np.concatenate(gaps), np.concatenate(scale)
-    value = float(weight @ np.abs(gap))
+    all_gaps, all_weights = np.concatenate(gaps), np.concatenate(weights)
+    value = float(all_weights @ np.abs(all_gaps))
     if not noise:
         return Estimate(value, None)
-    return Estimate(value, _invert_test(value, gap, np.concatenate(noise, axis=1), weight, clusters))
+    return Estimate(value, _invert_test(value, all_gaps, np.concatenate(noise, axis=1), all_weights, clusters))
 
 
 def _invert_test(value: float, bin_gaps: Floats, noise: Floats, weight: Floats, clusters: Clusters) -> Interval:
-    """The errors of which `value` is neither among the largest nor the smallest.
+    """Computes the interval of the errors for which `value` is neither among the largest nor among the smallest.
 
     Args:
-        bin_gaps: of the bins, signed (bins,).
-        noise: what each unit has in them beyond its share (units, bins).
+        bin_gaps: signed gaps of the bins (bins,).
+        noise: deviation of each cluster from its expected share of the gaps (clusters, bins).
         weight: of the bins (bins,).
     """
     if clusters.n_eff < MIN_CLUSTERS:
         return None
-    generator, less = np.random.default_rng(0), (len(clusters.counts) - 1) / len(clusters.counts)
-    roots = np.linalg.svd(noise * less**0.5, full_matrices=False)
-    drawn = generator.standard_normal((NOISE_SAMPLES, len(roots.S))) @ (roots.S[:, None] * roots.Vh)
-    freedom = clusters.n_eff - 1
-    # What is left of noise once its mean is taken off is less than there was: 1 / effective makes up for it.
-    drawn *= (freedom / generator.chisquare(freedom, NOISE_SAMPLES))[:, None] ** 0.5 * (1 + 1 / clusters.n_eff)
+    generator, shrinkage = np.random.default_rng(0), (len(clusters.counts) - 1) / len(clusters.counts)
+    svd = np.linalg.svd(noise * shrinkage**0.5, full_matrices=False)
+    samples = generator.standard_normal((NOISE_SAMPLES, len(svd.S))) @ (svd.S[:, None] * svd.Vh)
+    df = clusters.n_eff - 1
+    # Subtracting the mean reduced the variance of the noise; the factor 1 + 1 / n_eff compensates for it.
+    samples *= (df / generator.chisquare(df, NOISE_SAMPLES))[:, None] ** 0.5 * (1 + 1 / clusters.n_eff)
 
-    def beyond(times: float, share: float) -> float:
-        return float(np.quantile(np.abs(times * bin_gaps + drawn) @ weight, share)) - value
+    def excess(factor: float, quantile: float) -> float:
+        return float(np.quantile(np.abs(factor * bin_gaps + samples) @ weight, quantile)) - value
 
-    ends, tail = [], (1 - CONFIDENCE) / 2
-    for share in (1 - tail, tail):
-        if beyond(0.0, share) >= 0:
-            ends.append(0.0)
+    bounds, tail = [], (1 - CONFIDENCE) / 2
+    for quantile in (1 - tail, tail):
+        if excess(0.0, quantile) >= 0:
+            bounds.append(0.0)
             continue
-        most = 2.0
-        while beyond(most, share) < 0:
-            most *= 2
-        ends.append(float(brentq(beyond, 0.0, most, args=(share,), xtol=1e-4)) * value)
-    return ends[0], max(ends[1], value)
+        largest = 2.0
+        while excess(largest, quantile) < 0:
+            largest *= 2
+        bounds.append(float(brentq(excess, 0.0, largest, args=(quantile,), xtol=1e-4)) * value)
+    return bounds[0], max(bounds[1], value)

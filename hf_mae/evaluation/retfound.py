@@ -1,28 +1,27 @@
-"""RETFound's scores, computed its way, so that its tables can be read beside ours (engine_finetune.py of
-rmaphoh/RETFound_MAE, first versions).
+"""Metrics by RETFound's definitions, for comparison with its tables (engine_finetune.py of rmaphoh/RETFound_MAE, first
+versions).
 
-Two things are other than they are called: averages over classes leave class 0 out, and `mcc` is the mean over classes
-of each class's own coefficient against the rest, not the coefficient of the whole confusion matrix. Where a denominator
-is 0 theirs is not a number; here such a score is None.
+Two metrics differ from what their names suggest: averages over classes exclude class 0, and `mcc` is the mean of the
+one-vs-rest coefficients, not the coefficient of the confusion matrix. If a denominator is 0, RETFound
+reports NaN, and these functions None.
 """
 
 from typing import Any
 
 import numpy as np
 
-from .metrics import cohen_kappa
-
 
 def retfound_scores(matrix: Any, ranking: dict[str, Any]) -> dict[str, float | None]:
-    """Their row of an evaluation.
+    """Returns one row of RETFound's results table.
 
     Args:
         matrix: counts (classes, classes), row: true class.
-        ranking: `roc_auc` and `average_precision` of `metrics.ranking_scores` (theirs are over every class).
+        ranking: `roc_auc` and `average_precision` of `metrics.ranking_scores` (RETFound averages them over all
+            classes).
 
     Returns:
-        `accuracy`, `sensitivity`, `specificity`, `precision`, `g_mean`, `f1`, `mcc`: means over all classes but the
-        first, each against the rest; `roc_auc`, `average_precision`.
+        `accuracy`, `sensitivity`, `specificity`, `precision`, `g_mean`, `f1`, `mcc`: one-vs-rest means over all classes
+        except the first; `roc_auc`, `average_precision`.
     """
     counts = np.asarray(matrix, dtype=float)
     tp = np.diag(counts)[1:]
@@ -30,7 +29,7 @@ def retfound_scores(matrix: Any, ranking: dict[str, Any]) -> dict[str, float | N
     tn = counts.sum() - tp - fn - fp
     with np.errstate(divide="ignore", invalid="ignore"):
         sensitivity, specificity, precision = tp / (tp + fn), tn / (tn + fp), tp / (tp + fp)
-        found = {
+        by_class = {
             "accuracy": (tp + tn) / counts.sum(),
             "sensitivity": sensitivity,
             "specificity": specificity,
@@ -39,12 +38,14 @@ def retfound_scores(matrix: Any, ranking: dict[str, Any]) -> dict[str, float | N
             "f1": 2 * precision * sensitivity / (precision + sensitivity),
             "mcc": (tn * tp - fp * fn) / np.sqrt((tn + fp) * (tn + fn) * (tp + fn) * (tp + fp)),
         }
-    means = {name: float(values.mean()) for name, values in found.items()}
+    means = {name: float(values.mean()) for name, values in by_class.items()}
     scores: dict[str, float | None] = {name: value if np.isfinite(value) else None for name, value in means.items()}
     return scores | {name: ranking[name] for name in ("roc_auc", "average_precision")}
 
 
-def f1_auroc_kappa(macro_f1: float, roc_auc: float | None, matrix: Any) -> float:
-    """By which RETFound's newer versions choose the epoch: (macro F1 + AUROC + kappa) / 3; an AUROC that is undefined
-    counts as 0.5."""
-    return (macro_f1 + (0.5 if roc_auc is None else roc_auc) + cohen_kappa(matrix)) / 3
+def f1_auroc_kappa(macro_f1: float, roc_auc: float | None, kappa: float) -> float:
+    """Computes the model selection metric of RETFound's newer versions: (macro F1 + AUROC + Cohen's kappa) / 3.
+
+    An undefined AUROC counts as 0.5.
+    """
+    return (macro_f1 + (0.5 if roc_auc is None else roc_auc) + kappa) / 3

@@ -1,9 +1,9 @@
-"""Tests between two models on the same images, in the unit that is independent: images, or patients and videos.
+"""Significance tests between two models on the same images; the independent unit is an image, or a patient or video.
 
-- `permutation_tests`: under the null the two models are exchangeable, so their predictions of each unit are exchanged
-  at random; exact for any score, and for any number of units.
-- `mcnemar`: on images alone, where these are independent.
-- `holm`: p values of many comparisons.
+- `permutation_tests`: under the null hypothesis the models are exchangeable, so their predictions of each unit are
+  swapped at random; exact for any metric and any number of units.
+- `mcnemar`: for independent images.
+- `holm`: adjusts p values for multiple comparisons.
 - `corrected_resampled_test`: between the folds of a cross-validation, which share training images.
 """
 
@@ -16,23 +16,23 @@ from scipy.sparse import csr_array
 from scipy.stats import binomtest
 from scipy.stats import t as student
 
-from .confusion import ORDINAL, Floats, headline_metric_names, headline_metrics
 from .intervals import Interval, difference_interval, jackknife_replicates
+from .metrics import ORDINAL, Floats, headline_metric_names, headline_metrics
 from .prediction_table import Clusters, Predictions, clusters_from_predictions
 
 PERMUTATIONS = 9_999
-COMPARED_METRICS = ("macro_f1", "accuracy", "mcc")  # and `ORDINAL` of grades
+COMPARED_METRICS = ("macro_f1", "accuracy", "mcc")  # and `ORDINAL` if the classes are grades
 PERMUTATION_TEST, MCNEMAR_TEST = "permutation within {units}", "McNemar, exact"
-PERMUTATION_BATCH_SIZE = 500  # permutations whose confusion matrices are held
+PERMUTATION_BATCH_SIZE = 500  # permutations whose confusion matrices are in memory at once
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The second model minus the first.
+    """Difference of a metric: the second model minus the first.
 
     Args:
-        units: `images` or `groups`: what was left out, and exchanged.
-        interval: 95 %; None: there are too few units.
+        units: `images` or `groups`: the independent unit of the interval and the test.
+        interval: 95 %; None: too few units.
         p_value: two-sided.
     """
 
@@ -47,72 +47,77 @@ class Difference:
 def compare_predictions(
     first: list[Predictions], second: list[Predictions], permutations: int = PERMUTATIONS, seed: int = 0
 ) -> list[Difference]:
-    """Differences of macro F1, accuracy and MCC (means over folds and runs), with intervals and tests.
+    """Computes the differences of macro F1, accuracy and MCC (means over folds and runs), with intervals and tests.
 
     Args:
-        first, second: one for each fold, of the same images in the same order; each may have several runs.
+        first, second: one entry per fold, of the same images in the same order; each may have several runs.
 
     Raises:
-        ValueError: they are not of the same images.
+        ValueError: If the images differ.
     """
-    units = clusters_from_predictions(_stack_runs(first, second))
+    clusters = clusters_from_predictions(_stack_runs(first, second))
     ordered = first[0].ordered
-    value, without = jackknife_replicates(
-        units, lambda matrices: _metric_differences(matrices, len(first[0].predicted), ordered)
+    values, replicates = jackknife_replicates(
+        clusters, lambda matrices: _metric_differences(matrices, len(first[0].predicted), ordered)
     )
     p_values = permutation_tests(first, second, permutations, seed)
-    single = all(len(fold.predicted) == 1 for fold in [*first, *second])
-    found = []
+    single_run = all(len(fold.predicted) == 1 for fold in [*first, *second])
+    differences = []
     for name in (*COMPARED_METRICS, *(ORDINAL if ordered else ())):
-        p_value, test = p_values[name], PERMUTATION_TEST.format(units=units.kind)
-        if name == "accuracy" and units.kind == "images" and single:
+        p_value, test = p_values[name], PERMUTATION_TEST.format(units=clusters.kind)
+        if name == "accuracy" and clusters.kind == "images" and single_run:
             labels = np.concatenate([fold.labels for fold in first])
             one, two = (np.concatenate([fold.predicted[0] for fold in folds]) for folds in (first, second))
             p_value, test = float(mcnemar(labels, one, two)["p_value"]), MCNEMAR_TEST
-        reach = difference_interval(value[name], without[name], units)
-        found.append(Difference(name, units.kind, value[name], reach, p_value, test))
-    return found
+        interval = difference_interval(values[name], replicates[name], clusters)
+        differences.append(Difference(name, clusters.kind, values[name], interval, p_value, test))
+    return differences
 
 
 def _stack_runs(first: list[Predictions], second: list[Predictions]) -> list[Predictions]:
-    """The runs of both models in one, fold by fold."""
-    together = []
+    """Stacks the runs of both models, fold by fold."""
+    folds = []
     for one, two in zip(first, second, strict=True):
         if not np.array_equal(one.labels, two.labels):
-            raise ValueError("The two models' labels differ.")
-        both = np.vstack([one.predicted, two.predicted])
-        together.append(Predictions(one.labels, both, one.num_classes, one.groups, ordered=one.ordered))
-    return together
+            raise ValueError("The labels of the two models differ.")
+        predicted = np.vstack([one.predicted, two.predicted])
+        folds.append(Predictions(one.labels, predicted, one.num_classes, one.groups, ordered=one.ordered))
+    return folds
 
 
 def _metric_differences(matrices: Floats, num_first_runs: int, ordered: bool) -> dict[str, Floats]:
-    """Second minus first (1, ...), of matrices whose first `num_first_runs` runs are the first model's."""
-    found = headline_metrics(matrices, ordered)
-    return {name: (of[num_first_runs:].mean(0) - of[:num_first_runs].mean(0))[None] for name, of in found.items()}
+    """Computes second model minus first (1, ...), from matrices whose first `num_first_runs` runs are the first
+    model's."""
+    metrics = headline_metrics(matrices, ordered)
+    return {
+        name: (values[num_first_runs:].mean(0) - values[:num_first_runs].mean(0))[None]
+        for name, values in metrics.items()
+    }
 
 
 def permutation_tests(
     first: list[Predictions], second: list[Predictions], permutations: int = PERMUTATIONS, seed: int = 0
 ) -> dict[str, float]:
-    """Two-sided p values of no difference, by headline score: the share of exchanges, the real one among them, that
-    differ at least as much.
+    """Computes two-sided p values of no difference, by headline metric.
 
-    A patient or video is exchanged as a whole, in every fold in which it stands. Of models with different numbers of
-    runs as many are compared as both have.
+    A p value is the share of permutations, including the observed one, with at least the observed difference. All
+    images of a patient or video are swapped together, in every fold. If the models have different numbers of runs, the
+    runs that both have are compared.
     """
-    runs = min(min(len(fold.predicted) for fold in folds) for folds in (first, second))
-    first, second = ([_truncate_runs(fold, runs) for fold in folds] for folds in (first, second))
-    units = clusters_from_predictions(_stack_runs(first, second))
-    exchange = _PairedPermutation(units, runs, first[0].ordered)
+    num_runs = min(min(len(fold.predicted) for fold in folds) for folds in (first, second))
+    first, second = ([_truncate_runs(fold, num_runs) for fold in folds] for folds in (first, second))
+    clusters = clusters_from_predictions(_stack_runs(first, second))
+    permutation = _PairedPermutation(clusters, num_runs, first[0].ordered)
     generator = np.random.default_rng(seed)
-    real = {name: float(values[0]) for name, values in exchange.differences(np.zeros((1, len(units.counts)))).items()}
-    as_much = dict.fromkeys(real, 0)
+    unswapped = np.zeros((1, len(clusters.counts)))
+    observed = {name: float(values[0]) for name, values in permutation.differences(unswapped).items()}
+    num_extreme = dict.fromkeys(observed, 0)
     for start in range(0, permutations, PERMUTATION_BATCH_SIZE):
-        size = (min(PERMUTATION_BATCH_SIZE, permutations - start), len(units.counts))
-        exchanged = generator.binomial(units.counts, 0.5, size=size).astype(np.float64)
-        for name, values in exchange.differences(exchanged).items():
-            as_much[name] += int((np.abs(values) >= abs(real[name]) - 1e-12).sum())
-    return {name: (1 + count) / (1 + permutations) for name, count in as_much.items()}
+        size = (min(PERMUTATION_BATCH_SIZE, permutations - start), len(clusters.counts))
+        swap_counts = generator.binomial(clusters.counts, 0.5, size=size).astype(np.float64)
+        for name, values in permutation.differences(swap_counts).items():
+            num_extreme[name] += int((np.abs(values) >= abs(observed[name]) - 1e-12).sum())
+    return {name: (1 + count) / (1 + permutations) for name, count in num_extreme.items()}
 
 
 def _truncate_runs(predictions: Predictions, num_runs: int) -> Predictions:
@@ -120,52 +125,58 @@ def _truncate_runs(predictions: Predictions, num_runs: int) -> Predictions:
 
 
 class _PairedPermutation:
-    """Two models whose predictions of units change sides.
+    """Differences of metrics if two models swap their predictions of some units.
 
-    An image changes two cells of a confusion matrix, and a patient some: what changes is kept sparse.
+    An image changes two cells of a confusion matrix, and a patient a few, so the changes are stored as sparse matrices.
     """
 
     def __init__(self, clusters: Clusters, num_runs: int, ordered: bool):
         self._folds, self._ordered = [], ordered
         for matrices, members in zip(clusters.matrices, clusters.members):
-            times = clusters.counts[members].astype(float)
-            one, two = (np.einsum("rukl,u->rkl", part, times) for part in (matrices[:num_runs], matrices[num_runs:]))
-            change = matrices[num_runs:] - matrices[:num_runs]
-            self._folds.append((members, one, two, [csr_array(of_run.reshape(len(members), -1)) for of_run in change]))
+            counts = clusters.counts[members].astype(float)
+            first, second = (
+                np.einsum("rukl,u->rkl", half, counts) for half in (matrices[:num_runs], matrices[num_runs:])
+            )
+            changes = [
+                csr_array(change.reshape(len(members), -1)) for change in matrices[num_runs:] - matrices[:num_runs]
+            ]
+            self._folds.append((members, first, second, changes))
 
     def differences(self, swap_counts: Floats) -> dict[str, Floats]:
-        """Second minus first (permutations,), by headline score.
+        """Computes second model minus first (permutations,), by headline metric.
 
         Args:
-            swap_counts: how many images, or whether a group, of each unit changed sides (permutations, units).
+            swap_counts: number of swapped units of each cluster (permutations, clusters).
         """
-        found = {name: np.zeros(len(swap_counts)) for name in headline_metric_names(self._ordered)}
-        for members, one, two, changes in self._folds:
+        result = {name: np.zeros(len(swap_counts)) for name in headline_metric_names(self._ordered)}
+        for members, first, second, changes in self._folds:
             for run, change in enumerate(changes):
-                moved = (swap_counts[:, members] @ change).reshape(len(swap_counts), *one.shape[1:])
-                left, right = (headline_metrics(part, self._ordered) for part in (one[run] + moved, two[run] - moved))
-                for name in found:
-                    found[name] += (right[name] - left[name]) / (len(changes) * len(self._folds))
-        return found
+                moved = (swap_counts[:, members] @ change).reshape(len(swap_counts), *first.shape[1:])
+                one, two = (
+                    headline_metrics(matrix, self._ordered) for matrix in (first[run] + moved, second[run] - moved)
+                )
+                for name in result:
+                    result[name] += (two[name] - one[name]) / (len(changes) * len(self._folds))
+        return result
 
 
 def mcnemar(
     labels: NDArray[Any], first: NDArray[Any], second: NDArray[Any], groups: NDArray[Any] | None = None
 ) -> dict[str, float | int | str]:
-    """McNemar's exact test on two runs' predictions (images,): do they err equally often?
+    """Performs McNemar's exact test of equal error rates, on the predictions (images,) of two runs.
 
-    Images of one patient or video say the same thing many times, so with `groups` (images,) each of these counts once,
-    for the run that is right on more of its images.
+    Images of one patient or video are not independent. With `groups` (images,), each group counts once, for the run
+    that is right on more of its images.
 
     Returns:
-        `only_first`, `only_second`: images, or groups, on which only that run is (more often) right; `p_value`,
-        two-sided (binomial); `units`: `images` or `groups`.
+        `only_first`, `only_second`: number of images (or groups) on which only that run is (more often) right;
+        `p_value`, two-sided (binomial); `units`: `images` or `groups`.
     """
-    better = (first == labels).astype(int) - (second == labels)
+    advantage = (first == labels).astype(int) - (second == labels)
     if groups is not None:
         _, group = np.unique(groups, return_inverse=True)
-        better = np.bincount(group, weights=better)
-    only_first, only_second = int((better > 0).sum()), int((better < 0).sum())
+        advantage = np.bincount(group, weights=advantage)
+    only_first, only_second = int((advantage > 0).sum()), int((advantage < 0).sum())
     p_value = 1.0
     if only_first + only_second:
         p_value = float(binomtest(only_first, only_first + only_second, 0.5).pvalue)
@@ -174,29 +185,31 @@ def mcnemar(
 
 
 def holm(p_values: list[float]) -> list[float]:
-    """p values adjusted for their number, in their order: Holm, 1979 (`statsmodels`' multipletests, method `holm`)."""
+    """Adjusts p values for multiple comparisons (Holm, 1979; method `holm` of statsmodels' `multipletests`)."""
     adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, place in enumerate(np.argsort(p_values, kind="stable")):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        adjusted[int(place)] = largest
+    for rank, index in enumerate(np.argsort(p_values, kind="stable")):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[int(index)] = largest
     return adjusted
 
 
 def corrected_resampled_test(differences: list[float], num_test: float, num_train: float) -> dict[str, float]:
-    """Student's test of no difference over the folds (and seeds) of a cross-validation, with a variance that knows that
-    folds share training images: (1 / n + tested / trained) s^2, after Nadeau and Bengio, 2003, Machine Learning 52.
+    """Performs the corrected resampled t test of no difference over the folds (and seeds) of a cross-validation.
+
+    The variance accounts for shared training images: (1 / n + num_test / num_train) s^2 (Nadeau and Bengio, 2003,
+    Machine Learning 52).
 
     Args:
-        differences: second minus first, of each fold and seed.
-        tested, trained: images of a fold that are evaluated, and that are trained on.
+        differences: second model minus first, per fold and seed.
+        num_test, num_train: test and training images per fold.
 
     Returns:
         `p_value` (two-sided), `t`, `df`.
     """
     values = np.asarray(differences, dtype=float)
     count = len(values)
-    spread = float(values.var(ddof=1)) if count > 1 else float("nan")
-    error = ((1 / count + num_test / num_train) * spread) ** 0.5
+    variance = float(values.var(ddof=1)) if count > 1 else float("nan")
+    error = ((1 / count + num_test / num_train) * variance) ** 0.5
     if not error > 0:
         return {"p_value": 1.0 if values.mean() == 0 else float("nan"), "t": float("nan"), "df": float(count - 1)}
     statistic = float(values.mean() / error)

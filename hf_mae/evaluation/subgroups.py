@@ -1,7 +1,8 @@
-"""Does a model do equally well in every part of the images: by device, centre, sex, age band, ...
+"""Subgroup analysis: whether a model performs equally well in all subgroups (device, centre, sex, age band, ...).
 
-The test is of interaction: Wald's, of equal scores in all parts, with the jackknife's covariance over units (a patient
-may have images in several parts) and an F distribution of as many degrees of freedom as the units are worth.
+The test of interaction is Wald's test of equal metrics in all subgroups. The covariance is the jackknife's over units
+(a patient may have images in several subgroups), and the null distribution is F with degrees of freedom from the
+effective number of units.
 """
 
 import re
@@ -13,24 +14,24 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import f as fisher
 
-from .confusion import Floats
 from .intervals import jackknife_replicates
+from .metrics import Floats
 from .prediction_table import Predictions, clusters_from_predictions
 
 MISSING = "not known"
-NUM_BANDS = 3  # of a column of numbers, of about equally many images
-MAX_CATEGORIES = 12  # that a column of words may have
+NUM_BANDS = 3  # bands of a numeric column, of about equally many images
+MAX_CATEGORIES = 12  # of a text column
 ScoreFunction = Callable[[Floats], dict[str, Floats]]
 
 
 @dataclass(frozen=True)
 class InteractionTest:
-    """A test of no difference between parts.
+    """Test of no difference between subgroups.
 
     Args:
-        num_subgroups: how many were compared.
+        num_subgroups: number of compared subgroups.
         statistic: F.
-        df: its degrees of freedom.
+        df: degrees of freedom of F.
     """
 
     score: str
@@ -43,31 +44,31 @@ class InteractionTest:
 def interaction_tests(
     subgroups: Sequence[list[Predictions]], score_function: ScoreFunction, score_names: Sequence[str]
 ) -> list[InteractionTest]:
-    """Whether scores differ between parts; nothing where there are fewer than two.
+    """Tests whether metrics differ between subgroups; empty if there are fewer than two.
 
     Args:
-        subgroups: the predictions (by fold) of each part.
-        score_function: of confusion matrices, by name.
-        score_names: which of them.
+        subgroups: predictions (by fold) of each subgroup.
+        score_function: metrics by name, from confusion matrices.
+        score_names: names of the metrics to test.
     """
     if len(subgroups) < 2:
         return []
-    units = [clusters_from_predictions(part) for part in subgroups]
-    found = [jackknife_replicates(of_part, score_function) for of_part in units]
-    result = []
+    clusters = [clusters_from_predictions(subgroup) for subgroup in subgroups]
+    jackknife = [jackknife_replicates(own_clusters, score_function) for own_clusters in clusters]
+    by_patient = clusters[0].kind == "groups"
+    n_eff = min(own_clusters.n_eff for own_clusters in clusters) * (1 if by_patient else len(subgroups))
+    tests = []
     for name in score_names:
-        values = np.array([value[name] for value, _ in found])
-        if units[0].kind == "groups":
-            covariance = _shared_cluster_covariance(subgroups, [without[name] for _, without in found])
-        else:
-            errors = [_jackknife_variance(without[name], of_part) for (_, without), of_part in zip(found, units)]
-            covariance = np.diag(errors)
-        worth = min(of_part.n_eff for of_part in units)
-        if (
-            one := _wald_test(name, values, covariance, worth * (len(subgroups) if units[0].kind == "images" else 1))
-        ) is not None:
-            result.append(one)
-    return result
+        values = np.array([value[name] for value, _ in jackknife])
+        replicates = [replicate[name] for _, replicate in jackknife]
+        covariance = (
+            _shared_cluster_covariance(subgroups, replicates)
+            if by_patient
+            else np.diag([_jackknife_variance(*pair) for pair in zip(replicates, clusters)])
+        )
+        if (test := _wald_test(name, values, covariance, n_eff)) is not None:
+            tests.append(test)
+    return tests
 
 
 def _jackknife_variance(replicates: Floats, clusters: Any) -> float:
@@ -77,52 +78,53 @@ def _jackknife_variance(replicates: Floats, clusters: Any) -> float:
 
 
 def _shared_cluster_covariance(subgroups: Sequence[list[Predictions]], replicates: list[Floats]) -> Floats:
-    """The jackknife's covariance of the parts' scores, over the groups of all of them."""
-    names = [np.unique(np.concatenate([np.asarray(fold.groups).astype(str) for fold in part])) for part in subgroups]
-    everyone = np.unique(np.concatenate(names))
-    changes = np.zeros((len(everyone), len(subgroups)))
-    for column, (own, values) in enumerate(zip(names, replicates)):
-        changes[np.searchsorted(everyone, own), column] = (values - values.mean()) * ((len(own) - 1) / len(own)) ** 0.5
+    """Computes the jackknife covariance of the metrics of subgroups that share patients or videos."""
+    names = [
+        np.unique(np.concatenate([np.asarray(fold.groups).astype(str) for fold in subgroup])) for subgroup in subgroups
+    ]
+    all_names = np.unique(np.concatenate(names))
+    changes = np.zeros((len(all_names), len(subgroups)))
+    for column, (own_names, values) in enumerate(zip(names, replicates)):
+        scale = ((len(own_names) - 1) / len(own_names)) ** 0.5
+        changes[np.searchsorted(all_names, own_names), column] = (values - values.mean()) * scale
     covariance: Floats = changes.T @ changes
     return covariance
 
 
 def _wald_test(name: str, values: Floats, covariance: Floats, n_eff: float) -> InteractionTest | None:
-    compared = len(values) - 1
-    contrasts = np.hstack([np.ones((compared, 1)), -np.eye(compared)])
-    spread = contrasts @ covariance @ contrasts.T
-    freedom = n_eff - compared
-    if not np.isfinite(spread).all() or np.linalg.matrix_rank(spread) < compared or freedom <= 0:
+    df1 = len(values) - 1
+    contrasts = np.hstack([np.ones((df1, 1)), -np.eye(df1)])
+    contrast_covariance = contrasts @ covariance @ contrasts.T
+    df2 = n_eff - df1
+    if not np.isfinite(contrast_covariance).all() or np.linalg.matrix_rank(contrast_covariance) < df1 or df2 <= 0:
         return None
-    gap = contrasts @ values
-    statistic = float(gap @ np.linalg.solve(spread, gap)) * freedom / ((n_eff - 1) * compared)
-    return InteractionTest(
-        name, len(values), statistic, (compared, freedom), float(fisher.sf(statistic, compared, freedom))
-    )
+    difference = contrasts @ values
+    statistic = float(difference @ np.linalg.solve(contrast_covariance, difference)) * df2 / ((n_eff - 1) * df1)
+    return InteractionTest(name, len(values), statistic, (df1, df2), float(fisher.sf(statistic, df1, df2)))
 
 
 def assign_subgroups(values: Sequence[Any], edges: Sequence[float] = ()) -> tuple[list[str], NDArray[np.int64]]:
-    """Names of the parts that a column makes, and the part of each image (images,).
+    """Returns the names of the subgroups of a column, and the subgroup of each image (images,).
 
-    Words are parts by themselves, numbers of more than `MOST_VALUES` values bands: between `edges`, or three of about
-    equally many images. Empty cells are `UNKNOWN`.
+    Each text is a subgroup. A numeric column with more than `MAX_CATEGORIES` values, or with `edges`, is divided into
+    bands: at the `edges`, or into three of about equally many images. Empty cells form the subgroup `MISSING`.
 
     Raises:
-        ValueError: a column of words has more than `MOST_VALUES` of them.
+        ValueError: If a text column has more than `MAX_CATEGORIES` values.
     """
-    words = ["" if value is None else str(value).strip() for value in values]
-    known = {word for word in words if word}
-    numbers = {word: float(word) for word in known if re.fullmatch(r"[+-]?\d+(\.\d+)?", word)}
-    if known and len(numbers) == len(known) and (edges or len(known) > MAX_CATEGORIES):
-        every = np.array([numbers[word] for word in words if word])
-        edges = sorted(set(edges or np.quantile(every, np.arange(1, NUM_BANDS) / NUM_BANDS).tolist()))
+    texts = ["" if value is None else str(value).strip() for value in values]
+    categories = {text for text in texts if text}
+    numbers = {text: float(text) for text in categories if re.fullmatch(r"[+-]?\d+(\.\d+)?", text)}
+    if categories and len(numbers) == len(categories) and (edges or len(categories) > MAX_CATEGORIES):
+        column = np.array([numbers[text] for text in texts if text])
+        edges = sorted(set(edges or np.quantile(column, np.arange(1, NUM_BANDS) / NUM_BANDS).tolist()))
         titles = [f"below {edges[0]:g}"]
         titles += [f"{low:g} to below {high:g}" for low, high in zip(edges, edges[1:])]
         titles += [f"{edges[-1]:g} and above"]
-        place = [int(np.searchsorted(edges, numbers[word], side="right")) if word else len(titles) for word in words]
+        indices = [int(np.searchsorted(edges, numbers[text], side="right")) if text else len(titles) for text in texts]
     else:
-        if len(known) > MAX_CATEGORIES:
-            raise ValueError(f"it has {len(known)} values, and parts are of at most {MAX_CATEGORIES}")
-        titles = sorted(known)
-        place = [titles.index(word) if word else len(titles) for word in words]
-    return [*titles, MISSING], np.array(place, dtype=np.int64)
+        if len(categories) > MAX_CATEGORIES:
+            raise ValueError(f"it has {len(categories)} different values; at most {MAX_CATEGORIES} are supported")
+        titles = sorted(categories)
+        indices = [titles.index(text) if text else len(titles) for text in texts]
+    return [*titles, MISSING], np.array(indices, dtype=np.int64)

@@ -1,1 +1,1 @@
-"""How files get written whole, locked, downloaded and cached: the one place that knows."""
+"""Atomic writes, locks, downloads, archive members and caches."""

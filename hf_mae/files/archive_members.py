@@ -1,7 +1,7 @@
-"""Files within tar and zip archives, read at their place: nothing is unpacked.
+"""Reads members of tar and zip archives without extracting the archive.
 
-A member is named by a text, as a file is by its path: `ARCHIVE::OFFSET+SIZE`, with a `z` behind it where its bytes are
-deflated. The archive is a path here, or whatever fsspec opens (`s3://...`, `https://...`).
+A member has a name like a file has a path: `ARCHIVE::OFFSET+SIZE`, followed by `z` if its bytes are deflated. The
+archive is a local path or a URL that fsspec opens (`s3://...`, `https://...`).
 """
 
 import os
@@ -16,14 +16,14 @@ from typing import Any
 from ..errors import UsageError, summarize_exception
 
 MEMBER_PATTERN = re.compile(r"(?P<archive>.+)::(?P<offset>\d{1,19})\+(?P<size>\d{1,19})(?P<deflated>z?)", re.DOTALL)
-ARCHIVE_SUFFIXES = (".tar", ".zip")  # whose members can be reached
-TABLE_SUFFIX = ".parquet"  # of tables whose images can be
-MAX_MEMBER_BYTES = 1_000_000_000  # bytes of a member, inflated
+ARCHIVE_SUFFIXES = (".tar", ".zip")  # archives with random access to their members
+TABLE_SUFFIX = ".parquet"  # tables with random access to their images
+MAX_MEMBER_BYTES = 1_000_000_000  # decompressed size
 
 
 @dataclass(frozen=True)
 class Member:
-    """Where the bytes of a file within an archive lie."""
+    """Position of a file in an archive."""
 
     archive: str
     offset: int
@@ -35,26 +35,26 @@ class Member:
 
 
 def parse_member(name: str) -> Member | None:
-    """What a text names; None: it is the path of a file of its own."""
-    found = MEMBER_PATTERN.fullmatch(name) if "::" in name else None
-    if found is None:
+    """Parses the name of a member; returns None for the path of a file."""
+    match = MEMBER_PATTERN.fullmatch(name) if "::" in name else None
+    if match is None:
         return None
-    return Member(found["archive"], int(found["offset"]), int(found["size"]), bool(found["deflated"]))
+    return Member(match["archive"], int(match["offset"]), int(match["size"]), bool(match["deflated"]))
 
 
 def is_remote(name: str) -> bool:
-    """Whether fsspec opens it, rather than the file system here."""
+    """Whether a name is a URL for fsspec rather than a local path."""
     return "://" in name
 
 
 def read_member(member: Member) -> bytes:
-    """Its bytes.
+    """Reads the content of a member.
 
     Raises:
-        OSError: the archive is not there, ends before the member does, or holds other bytes.
+        OSError: If the archive does not exist, is truncated, or contains invalid data.
     """
     if member.size > MAX_MEMBER_BYTES:
-        raise OSError(f"it is larger than {MAX_MEMBER_BYTES:,} bytes")
+        raise OSError(f"larger than {MAX_MEMBER_BYTES:,} bytes")
     if is_remote(member.archive):
         with convert_remote_errors():
             system, path = file_system(member.archive)
@@ -62,7 +62,7 @@ def read_member(member: Member) -> bytes:
     else:
         content = _pread(member)
     if len(content) < member.size:
-        raise OSError(f"{os.path.basename(member.archive)} ends before it does")
+        raise OSError(f"{os.path.basename(member.archive)} is truncated")
     return decompress_deflate(content) if member.deflated else content
 
 
@@ -71,48 +71,48 @@ def _pread(member: Member) -> bytes:
     file = _open_archive(member.archive, status.st_ino, status.st_size, status.st_mtime_ns)
     if hasattr(os, "pread"):
         return os.pread(file.fileno(), member.size, member.offset)
-    with open(member.archive, "rb") as own:  # Windows
-        own.seek(member.offset)
-        return own.read(member.size)
+    with open(member.archive, "rb") as archive:  # Windows
+        archive.seek(member.offset)
+        return archive.read(member.size)
 
 
 @lru_cache(maxsize=64)
 def _open_archive(archive: str, *state: int) -> Any:
-    """An archive in the state that it is in; closed when others take its place here and nobody reads it."""
+    """Opens an archive; a changed `state` opens it again. It is closed when it leaves the cache and is not in use."""
     return open(archive, "rb")
 
 
 def decompress_deflate(content: bytes) -> bytes:
-    """What was deflated.
+    """Decompresses deflated data.
 
     Raises:
-        OSError: the bytes are damaged, or far too many.
+        OSError: If the data is damaged or expands to more than `MAX_MEMBER_BYTES`.
     """
-    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    decompressor = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        found = inflate.decompress(content, MAX_MEMBER_BYTES)
+        decompressed = decompressor.decompress(content, MAX_MEMBER_BYTES)
     except zlib.error as error:
-        raise OSError(f"its archive is damaged ({error})") from None
-    if inflate.unconsumed_tail:
-        raise OSError(f"it is larger than {MAX_MEMBER_BYTES:,} bytes")
-    return found
+        raise OSError(f"the archive is damaged ({error})") from None
+    if decompressor.unconsumed_tail:
+        raise OSError(f"larger than {MAX_MEMBER_BYTES:,} bytes")
+    return decompressed
 
 
 @lru_cache(maxsize=4096)
 def file_system(url: str) -> tuple[Any, str]:
-    """fsspec's file system of a URL, and the path there."""
+    """Returns the fsspec file system of a URL, and the path in it."""
     from fsspec.core import url_to_fs
 
     return url_to_fs(url)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=file_system.cache_clear)  # a loader's process has connections of its own
+    os.register_at_fork(after_in_child=file_system.cache_clear)  # DataLoader workers need their own connections
 
 
 @contextmanager
 def convert_remote_errors() -> Iterator[None]:
-    """Within the block, what a remote file system raises (each client library has kinds of its own) is an OSError."""
+    """Within the block, converts the exceptions of remote file systems (each client library has its own) to OSError."""
     try:
         yield
     except (OSError, UsageError):
@@ -122,20 +122,20 @@ def convert_remote_errors() -> Iterator[None]:
 
 
 def get_remote_file_state(url: str) -> str:
-    """What a file elsewhere is, without reading it, as far as its file system tells.
+    """Returns a key that changes with a remote file (size, ETag, modification time), without reading the file.
 
     Raises:
-        OSError: it cannot be reached.
+        OSError: If the file cannot be accessed.
     """
     with convert_remote_errors():
         system, path = file_system(url)
         info = system.info(path)
-    told = [info.get(name) for name in ("size", "ETag", "etag", "mtime", "LastModified", "last_modified", "created")]
-    return "\0".join(map(str, told))
+    names = ("size", "ETag", "etag", "mtime", "LastModified", "last_modified", "created")
+    return "\0".join(str(info.get(name)) for name in names)
 
 
 def all_files_exist(names: Iterable[str]) -> bool:
-    """Whether every one is a file, or a member of an archive that is."""
+    """Whether every name is an existing file, or a member of an existing archive."""
     archives = set()
     for name in names:
         if (member := parse_member(name)) is not None:
@@ -146,19 +146,19 @@ def all_files_exist(names: Iterable[str]) -> bool:
 
 
 def all_archives_exist(archives: Iterable[str]) -> bool:
-    """Whether every archive is a file, or elsewhere."""
+    """Whether every archive is an existing file or a URL."""
     return all(is_remote(archive) or os.path.isfile(archive) for archive in archives)
 
 
 def stored_sizes(names: Iterable[str]) -> list[int]:
-    """Bytes of each, as they are stored."""
+    """Returns the stored size of each file or member in bytes."""
     return [member.size if (member := parse_member(name)) else os.path.getsize(name) for name in names]
 
 
 def archives_and_sizes(names: Any) -> tuple[list[str], Any] | None:
-    """Of a column (Arrow) of members: the archives, and the bytes of each member; None: they are files.
+    """Returns the archives and the member sizes of an Arrow column of names, or None if they are not all members.
 
-    Millions take seconds, and no memory of Python's.
+    Arrow processes millions of names in seconds, without Python objects.
     """
     import pyarrow as pa
     import pyarrow.compute as pc

@@ -1,7 +1,8 @@
-"""Writing that leaves either the whole result or nothing: a temporary sibling, flushed to the disk, then a rename.
+"""Atomic file and folder writes, and reading of text files.
 
-Every file that this package writes under its own name goes through here. Permissions are those of the umask. A writer
-holds its temporary sibling, so that the next one knows what a killed one has left behind, and clears it away.
+A writer fills a temporary sibling, flushes it to the disk and renames it, so that an interrupted write leaves no
+partial result. All files of this package are written here, with the permissions of the umask. A writer locks its
+temporary sibling. The next writer removes siblings without a lock: they remained when a writer was killed.
 """
 
 import errno
@@ -19,31 +20,30 @@ from typing import IO, Any
 
 from ..errors import UsageError
 from .locks import release_flock, try_flock
+from .messages import FileMessage
 
-TEMP_SUFFIX, REPLACED_SUFFIX = (
-    ".partial",
-    ".replaced",
-)  # of a temporary sibling; behind it, of what it takes the place of
-FORMULA_PREFIXES = ("=", "+", "-", "@", "\t")  # with which a cell begins that a spreadsheet runs
-MIN_STALE_AGE = 2.0  # seconds in which a writer comes to hold its temporary sibling
+TEMP_SUFFIX = ".partial"  # of a temporary sibling
+REPLACED_SUFFIX = ".replaced"  # follows TEMP_SUFFIX in the temporary name of the folder that is replaced
+FORMULA_PREFIXES = ("=", "+", "-", "@", "\t")  # spreadsheets execute cells that start with them
+MIN_STALE_AGE = 2.0  # seconds; a writer locks its temporary sibling within this time
 
 
 @contextmanager
 def atomic_write_dir(destination: str | Path, overwrite: bool, error: type[UsageError] = UsageError) -> Iterator[Path]:
-    """Yields a temporary folder beside `destination`, which takes its place when the block ends without an error.
+    """Yields a temporary folder that replaces `destination` when the block ends without an exception.
 
     Raises:
-        error: `destination` is a file, holds something that may not be replaced, or cannot be written.
+        error: If `destination` is a file, must not be replaced, or cannot be written.
     """
     destination = Path(destination)
     _remove_stale_temp_files(destination)
     if destination.is_file():
-        raise error(f"{destination} is a file: name a folder to write to.")
+        raise error(FileMessage.IS_A_FILE, path=destination)
     if destination.is_dir() and any(destination.iterdir()) and not overwrite:
-        raise error(f"{destination} exists and is not empty: choose another folder, or pass --overwrite.")
+        raise error(FileMessage.FOLDER_NOT_EMPTY, path=destination)
     with _reraise_as_usage_error(destination, error):
         temporary = Path(tempfile.mkdtemp(**_temp_sibling_args(destination)))
-    held = try_flock(temporary)
+    lock = try_flock(temporary)
     try:
         yield temporary
         apply_umask(temporary)
@@ -54,7 +54,7 @@ def atomic_write_dir(destination: str | Path, overwrite: bool, error: type[Usage
         if replaced:
             shutil.rmtree(replaced)
     finally:
-        release_flock(held)
+        release_flock(lock)
         shutil.rmtree(temporary, ignore_errors=True)
 
 
@@ -62,65 +62,83 @@ def atomic_write_dir(destination: str | Path, overwrite: bool, error: type[Usage
 def atomic_write_file(
     destination: str | Path, overwrite: bool = True, error: type[UsageError] = UsageError
 ) -> Iterator[Path]:
-    """Yields a temporary file beside `destination`, which takes its place when the block ends without an error.
+    """Yields a temporary file that replaces `destination` when the block ends without an exception.
 
     Raises:
-        error: `destination` is a folder, exists and may not be replaced, or cannot be written.
+        error: If `destination` is a folder, must not be replaced, or cannot be written.
     """
     destination = Path(destination)
     _remove_stale_temp_files(destination)
     if destination.is_dir():
-        raise error(f"{destination} is a folder: name a file to write to.")
+        raise error(FileMessage.IS_A_FOLDER, path=destination)
     if destination.exists() and not overwrite:
-        raise error(f"{destination} exists: choose another name, or pass --overwrite.")
+        raise error(FileMessage.FILE_EXISTS, path=destination)
     with _reraise_as_usage_error(destination, error):
         handle, name = tempfile.mkstemp(**_temp_sibling_args(destination))
     os.close(handle)
     temporary = Path(name)
-    held = try_flock(temporary)
+    lock = try_flock(temporary)
     try:
         yield temporary
         _fsync(temporary)
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(destination)
     finally:
-        release_flock(held)
+        release_flock(lock)
         temporary.unlink(missing_ok=True)
 
 
 def copy_stream(source: IO[bytes], destination: Path) -> None:
-    """Writes what a stream holds into a file of a folder that is being written, whose folders are made."""
+    """Copies a stream to a file in a temporary folder; creates parent folders."""
     destination.parent.mkdir(parents=True, exist_ok=True)
     with open(destination, "wb") as target:
         shutil.copyfileobj(source, target)
 
 
+def read_text(path: Path, error: type[UsageError] = UsageError) -> str:
+    """Reads text in UTF-8 (with or without a byte order mark), or in UTF-16 with a byte order mark.
+
+    Raises:
+        error: If the file has another encoding, which cannot be detected reliably (e.g. Latin-1).
+    """
+    content = path.read_bytes()
+    has_utf16_mark = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    try:
+        return content.decode("utf-16" if has_utf16_mark else "utf-8-sig")
+    except UnicodeDecodeError as fault:
+        line = content[: fault.start].count(b"\n") + 1
+        text = content[max(0, fault.start - 20) : fault.start + 20].decode("latin-1").strip()
+        raise error(FileMessage.NOT_UTF8, path=path, line=line, text=text) from None
+
+
 def write_text(destination: str | Path, text: str) -> None:
-    """UTF-8, line ends as they are."""
+    """Writes UTF-8 text; line ends are not changed."""
     with atomic_write_file(destination) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
 
 
 def write_json(destination: str | Path, values: Any) -> None:
-    """Indented JSON; what JSON does not know is written as text."""
+    """Writes indented JSON; other types are converted to text."""
     write_text(destination, json.dumps(values, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
 def write_csv(destination: str | Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
-    """A head and rows of `csv_line`."""
+    """Writes a header and rows as CSV."""
     with atomic_write_file(destination) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         file.writelines(csv_line(cells) for cells in [header, *rows])
 
 
 def csv_line(cells: Iterable[Any]) -> str:
-    """A row as the csv module writes it; what a spreadsheet would take for a formula is quoted, too, and nothing is
-    changed: names are read back as they are."""
+    """Formats a row like the csv module; also quotes cells that a spreadsheet would execute as a formula.
+
+    The cells are not changed, so that names are the same when they are read again.
+    """
     return ",".join(_csv_cell("" if cell is None else str(cell)) for cell in cells) + "\r\n"
 
 
 def _csv_cell(text: str) -> str:
-    needs = any(letter in text for letter in ',"\r\n') or (text[:1] in FORMULA_PREFIXES and not _is_number(text))
-    return '"' + text.replace('"', '""') + '"' if text and needs else text
+    special = any(letter in text for letter in ',"\r\n') or (text[:1] in FORMULA_PREFIXES and not _is_number(text))
+    return '"' + text.replace('"', '""') + '"' if text and special else text
 
 
 def _is_number(text: str) -> bool:
@@ -132,7 +150,7 @@ def _is_number(text: str) -> bool:
 
 
 def write_image(destination: str | Path, image: Any, overwrite: bool = True) -> None:
-    """A PIL image, in the format of the name."""
+    """Writes a PIL image in the format of the suffix."""
     from PIL import Image
 
     with atomic_write_file(destination, overwrite) as temporary:
@@ -140,8 +158,7 @@ def write_image(destination: str | Path, image: Any, overwrite: bool = True) -> 
 
 
 def apply_umask(folder: Path) -> None:
-    """Gives a folder and the files in it the permissions that the umask gives (safetensors makes files of 0600, which
-    nobody else on a shared disk reads)."""
+    """Applies the umask to a folder and its files (safetensors creates files with mode 0600)."""
     mask = _umask()
     folder.chmod(0o777 & ~mask)
     for path in folder.iterdir():
@@ -150,8 +167,10 @@ def apply_umask(folder: Path) -> None:
 
 
 def is_disk_full_error(error: BaseException | None) -> bool:
-    """Whether an exception, or what it came from, is a disk without room: an error of the system, or the words of a
-    library that writes on its own (safetensors, Arrow, torch's archives, which count bytes and find some missing)."""
+    """Whether an exception or its cause means that the disk is full.
+
+    Libraries that write files themselves (safetensors, Arrow, torch) report a full disk in the text of other errors.
+    """
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return True
@@ -168,7 +187,7 @@ _DISK_FULL_MESSAGES = re.compile(
 
 
 def _temp_sibling_args(destination: Path) -> dict[str, Any]:
-    """Where a temporary sibling goes."""
+    """Returns the arguments of `tempfile` for a temporary sibling; creates the parent folder."""
     destination.absolute().parent.mkdir(parents=True, exist_ok=True)
     return {"prefix": _temp_prefix(destination), "suffix": TEMP_SUFFIX, "dir": destination.absolute().parent}
 
@@ -178,36 +197,37 @@ def _temp_prefix(destination: Path) -> str:
 
 
 def _remove_stale_temp_files(destination: Path) -> None:
-    """Removes temporary siblings that nobody holds; what one was about to replace, and has taken away, comes back."""
-    for left in destination.absolute().parent.glob(f"{glob.escape(_temp_prefix(destination))}????????{TEMP_SUFFIX}*"):
-        writer = left.with_name(left.name[: left.name.rindex(TEMP_SUFFIX)] + TEMP_SUFFIX)
+    """Removes temporary siblings without a lock; a folder that one of them was about to replace is restored."""
+    pattern = f"{glob.escape(_temp_prefix(destination))}????????{TEMP_SUFFIX}*"
+    for path in destination.absolute().parent.glob(pattern):
+        locked_path = path.with_name(path.name[: path.name.rindex(TEMP_SUFFIX)] + TEMP_SUFFIX)
         try:
-            if time.time() - left.lstat().st_mtime < MIN_STALE_AGE:
+            if time.time() - path.lstat().st_mtime < MIN_STALE_AGE:
                 continue
-        except FileNotFoundError:  # its writer is done meanwhile
+        except FileNotFoundError:  # its writer has finished
             continue
-        held = try_flock(writer)
-        if held is None and writer.exists():
+        lock = try_flock(locked_path)
+        if lock is None and locked_path.exists():
             continue
-        release_flock(held)
-        if left.name.endswith(REPLACED_SUFFIX) and not destination.exists():
-            left.rename(destination)
-        elif left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
+        release_flock(lock)
+        if path.name.endswith(REPLACED_SUFFIX) and not destination.exists():
+            path.rename(destination)
+        elif path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
         else:
-            left.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
 def _reraise_as_usage_error(destination: Path, error: type[UsageError]) -> Iterator[None]:
     try:
         yield
-    except OSError as found:
-        raise error(f"{destination} cannot be written ({found.strerror}).") from None
+    except OSError as fault:
+        raise error(FileMessage.CANNOT_WRITE, path=destination, reason=fault.strerror) from None
 
 
 def _fsync(path: Path) -> None:
-    """Onto the disk, so that the name never stands for less than the whole file, even after a power cut."""
+    """Flushes a file to the disk, so that it is complete even after a power failure."""
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
 

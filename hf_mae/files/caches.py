@@ -1,4 +1,4 @@
-"""Where everything is kept that need not be made twice, and the keys by which files are told."""
+"""The cache folder of hf_mae, cached values, and keys that change with files."""
 
 import hashlib
 import os
@@ -13,7 +13,7 @@ Value = TypeVar("Value")
 
 
 def cache_folder() -> Path:
-    """Where prepared images, verdicts on files, downloads and converted checkpoints are kept: `$HF_HOME/hf_mae`."""
+    """Returns the folder of decoded images, image checks, downloads and converted checkpoints: `$HF_HOME/hf_mae`."""
     from huggingface_hub.constants import HF_HOME
 
     return Path(HF_HOME) / "hf_mae"
@@ -22,40 +22,40 @@ def cache_folder() -> Path:
 def cached(
     name: str, make: Callable[[], Value], read: Callable[[Path], Value], write: Callable[[Path, Value], object]
 ) -> Value:
-    """A value that is made once, and read back from the cache afterwards.
+    """Returns a cached value; computes and writes it if it is not in the cache.
 
     Args:
-        name: of its file in the cache, which says all that it depends on (a fingerprint); its suffix is kept.
+        name: file name in the cache; it must contain a fingerprint of everything that the value depends on.
     """
-    made: list[Value] = []
+    computed: list[Value] = []
 
     def make_and_write(path: Path) -> None:
-        made.append(make())
-        write(path, made[0])
+        computed.append(make())
+        write(path, computed[0])
 
     path = cached_file(name, make_and_write)
-    return made[0] if made else read(path)
+    return computed[0] if computed else read(path)
 
 
 def cached_file(name: str, write: Callable[[Path], object]) -> Path:
-    """A file of the cache that is written once; its `name` as of `kept`."""
+    """Returns the path of a cached file; writes it if it does not exist. For `name` see `cached`."""
     path = cache_folder() / name
     if not path.is_file():
         with atomic_write_file(path) as temporary:
-            named = temporary.with_name(f"{temporary.name}{path.suffix}")  # numpy adds the suffix where it is missing
+            with_suffix = temporary.with_name(f"{temporary.name}{path.suffix}")  # numpy adds a missing suffix
             try:
-                write(named)
-                named.replace(temporary)
+                write(with_suffix)
+                with_suffix.replace(temporary)
             finally:
-                named.unlink(missing_ok=True)
+                with_suffix.unlink(missing_ok=True)
     return path
 
 
 def _file_state(path: str, archives: dict[str, str]) -> str:
-    """What a file is, without reading it: where it lies, its size and its modification time.
+    """Returns the absolute path, size and modification time of a file, without reading it.
 
     Args:
-        archives: what is known of archives already; added to.
+        archives: known states of archives; new ones are added.
     """
     if (member := parse_member(path)) is not None:
         if member.archive not in archives:
@@ -66,13 +66,13 @@ def _file_state(path: str, archives: dict[str, str]) -> str:
         return f"{path}\0{archives[member.archive]}"
     try:
         stat = os.stat(path)
-    except OSError as error:  # a broken link, say
+    except OSError as error:  # e.g. a broken link
         return f"{os.path.abspath(path)}\0{error.errno}"
     return f"{os.path.abspath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}"
 
 
 def files_fingerprint(paths: list[str], *extra_keys: str) -> str:
-    """Changes when any of the files does (path, size or modification time), or anything of `extra_keys`."""
+    """Returns a key that changes with any of the files (path, size or modification time) or of `extra_keys`."""
     digest = hashlib.sha256("\0".join(extra_keys).encode())
     archives: dict[str, str] = {}
     for path in paths:
@@ -81,7 +81,7 @@ def files_fingerprint(paths: list[str], *extra_keys: str) -> str:
 
 
 def file_keys(paths: Iterable[str]) -> list[str]:
-    """A text for each, which changes when the file does (path, size or modification time)."""
+    """Returns a key for each file that changes with its path, size or modification time."""
     archives: dict[str, str] = {}
     states = (_file_state(path, archives).encode("utf-8", "surrogateescape") for path in paths)
     return [hashlib.blake2b(state, digest_size=16).hexdigest() for state in states]

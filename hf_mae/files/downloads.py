@@ -1,6 +1,6 @@
-"""Downloading large files: with a bar, resumed where it broke off, and checked against what the server announced.
+"""Downloads large files with a progress bar, resumes interrupted downloads, and checks the announced size.
 
-(pooch does not resume, and huggingface_hub's resumption is for the Hub alone.)
+(pooch does not resume downloads, and huggingface_hub resumes only downloads from the Hub.)
 """
 
 import hashlib
@@ -19,32 +19,33 @@ from urllib.parse import urlencode, urljoin
 
 from tqdm.auto import tqdm
 
-from ..errors import UsageError
+from ..errors import UsageError, inform
 from .atomic import is_disk_full_error, write_json
 from .caches import cache_folder
 from .locks import wait_for_lock
+from .messages import FileMessage
 
 logger = logging.getLogger(__name__)
 CHUNK_SIZE = 1 << 20
 MAX_ATTEMPTS = 5
-RETRY_DELAY = 1.0  # seconds before another attempt, growing
-MAX_RETRY_AFTER = 600.0  # seconds that a server may ask for
+RETRY_DELAY = 1.0  # seconds before the second attempt; increases linearly
+MAX_RETRY_AFTER = 600.0  # seconds; longer requests of a server end the download
 GOOGLE_DRIVE_URL = "https://drive.usercontent.google.com/download"
 HTML_CONTENT_TYPES = ("text/html", "application/xhtml+xml")
 HTML_PREFIXES = (b"<!doctype html", b"<html", b"<head")
-RETRY_AFTER_STATUSES = (429, 503)  # statuses that come with Retry-After
+RETRY_AFTER_STATUSES = (429, 503)
 
 
 def download(url: str, path: Path, hint: str) -> Path:
-    """Downloads to `path`, which appears only when it is whole; what came of a broken download is kept and resumed.
+    """Downloads a file; `path` exists only when the download is complete. An interrupted download is resumed.
 
     Args:
         url: http(s), or `drive:ID` for a public file of Google Drive.
-        path: the file to make; nothing is done where it is there.
-        hint: what to do where it cannot be downloaded, as the second half of a sentence.
+        path: the file to write; an existing file is not downloaded again.
+        hint: a sentence on what to do if the download fails, for the error message.
 
     Raises:
-        UsageError: there is no network, the server refuses, sends something else, or breaks off again and again.
+        UsageError: If the server is not available, rejects the request, sends another file, or fails repeatedly.
     """
     partial = path.with_name(f"{path.name}.partial")
     with wait_for_lock(path.with_name(f"{path.name}.lock")):
@@ -55,47 +56,50 @@ def download(url: str, path: Path, hint: str) -> Path:
                 _fetch(url, partial)
                 break
             except (OSError, HTTPException) as error:
-                pause = RETRY_DELAY * attempt if attempt < MAX_ATTEMPTS else None
-                pause = None if pause is None or is_disk_full_error(error) else _retry_delay(error, pause)
-                if pause is None:
-                    kept = partial.stat().st_size if partial.exists() else 0
-                    so_far = f"; {kept / 1e6:.0f} MB are kept, and the same command goes on from there" if kept else ""
+                delay = RETRY_DELAY * attempt if attempt < MAX_ATTEMPTS else None
+                delay = None if delay is None or is_disk_full_error(error) else _retry_delay(error, delay)
+                if delay is None:
                     reason = str(getattr(error, "reason", error)) or type(error).__name__
-                    raise UsageError(f"{path.name} cannot be downloaded ({reason}{so_far}): {hint}") from None
-                logger.info("The download of %s broke off (%s): going on in %.0f s.", path.name, error, pause)
-                time.sleep(pause)
+                    attributes = {"file": path.name, "reason": reason, "hint": hint}
+                    if size := partial.stat().st_size if partial.exists() else 0:
+                        raise UsageError(FileMessage.DOWNLOAD_INCOMPLETE, megabytes=size / 1e6, **attributes) from None
+                    raise UsageError(FileMessage.DOWNLOAD_FAILED, **attributes) from None
+                logger.info("The download of %s was interrupted (%s). Resuming in %.0f s.", path.name, error, delay)
+                time.sleep(delay)
         partial.replace(path)
         partial.with_suffix(".etag").unlink(missing_ok=True)
     return path
 
 
 def check_download_unchanged(url: str, path: Path) -> None:
-    """Of a file whose publisher tells no digest: says so, remembers what came, and refuses another one next time.
+    """Compares a file without published digest with earlier downloads from the same address; stores a new digest.
 
     Raises:
-        UsageError: the file is not the one that came from this address before.
+        UsageError: If the file differs from the one downloaded before.
     """
-    memory = cache_folder() / "downloads" / "seen.json"
-    found = file_digest(path, "sha256")
-    with wait_for_lock(memory.with_suffix(".lock")):
+    digests_file = cache_folder() / "downloads" / "seen.json"
+    digest = file_digest(path, "sha256")
+    with wait_for_lock(digests_file.with_suffix(".lock")):
         try:
-            seen = json.loads(memory.read_text(encoding="utf-8")) if memory.is_file() else {}
+            digests = json.loads(digests_file.read_text(encoding="utf-8")) if digests_file.is_file() else {}
         except ValueError:
-            raise UsageError(f"{memory} is damaged: delete it, and what came before is forgotten.") from None
-        before = seen.setdefault(url, found)
-        if before != found:
+            raise UsageError(FileMessage.DIGESTS_DAMAGED, path=digests_file) from None
+        expected = digests.setdefault(url, digest)
+        if expected != digest:
             raise UsageError(
-                f"{path} is not the file that came from {url} before (SHA-256 {found[:12]}..., then {before[:12]}...): "
-                f"if it was changed on purpose, take that line out of {memory}."
+                FileMessage.DOWNLOAD_CHANGED,
+                path=path,
+                url=url,
+                found=digest[:12],
+                expected=expected[:12],
+                digests=digests_file,
             )
-        write_json(memory, seen)
-    logger.info(
-        "No digest of %s is published: its SHA-256, %s, is remembered, and another file is refused.", path.name, found
-    )
+        write_json(digests_file, digests)
+    inform(logger, FileMessage.DIGEST_STORED, file=path.name, digest=digest)
 
 
 def file_digest(path: Path, algorithm: str) -> str:
-    """The hexadecimal digest of a file."""
+    """Computes the hexadecimal digest of a file."""
     digest = hashlib.new(algorithm, usedforsecurity=False)
     with open(path, "rb") as file:
         while chunk := file.read(CHUNK_SIZE):
@@ -104,17 +108,17 @@ def file_digest(path: Path, algorithm: str) -> str:
 
 
 def _retry_delay(error: Exception, delay: float) -> float | None:
-    """Seconds until another attempt; None: there is no use in one."""
+    """Returns the seconds until the next attempt, or None if another attempt is pointless."""
     if isinstance(error, urllib.error.HTTPError):
-        if error.code in RETRY_AFTER_STATUSES and (asked := error.headers.get("Retry-After")):
-            delay = max(delay, _parse_retry_after(asked))
+        if error.code in RETRY_AFTER_STATUSES and (retry_after := error.headers.get("Retry-After")):
+            delay = max(delay, _parse_retry_after(retry_after))
             return delay if delay <= MAX_RETRY_AFTER else None
         return delay if error.code >= 500 or error.code in RETRY_AFTER_STATUSES else None
     return None if isinstance(error, urllib.error.URLError) else delay
 
 
 def _parse_retry_after(retry_after: str) -> float:
-    """Of a `Retry-After`: a number of seconds, or a date."""
+    """Returns the seconds of a `Retry-After` header, which is a number of seconds or a date."""
     if retry_after.strip().isdecimal():
         return float(retry_after)
     try:
@@ -124,97 +128,88 @@ def _parse_retry_after(retry_after: str) -> float:
 
 
 def _fetch(url: str, partial: Path) -> None:
-    """Appends what is missing to `partial`; raises OSError where that ends early."""
-    have, tag = partial.stat().st_size if partial.exists() else 0, partial.with_suffix(".etag")
-    known = tag.read_text(encoding="utf-8") if have and tag.exists() else None
-    headers = {"Range": f"bytes={have}-"} if have else {}
-    if known:
-        headers["If-Range"] = known  # from the start if the file is another one by now
-    with _open_url(url, headers) as answer:
-        if answer.headers.get_content_type() in HTML_CONTENT_TYPES:
-            raise _html_page_error(partial)
-        mark = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
-        start, total = _parse_range_headers(answer)
-        if start not in (0, have) or (start and known and mark != known):
+    """Appends the missing bytes to `partial`; raises OSError if the transfer ends early."""
+    offset, etag_file = partial.stat().st_size if partial.exists() else 0, partial.with_suffix(".etag")
+    old_etag = etag_file.read_text(encoding="utf-8") if offset and etag_file.exists() else None
+    headers = {"Range": f"bytes={offset}-"} if offset else {}
+    if old_etag:
+        headers["If-Range"] = old_etag  # the server starts from the beginning if the file has changed
+    with _open_url(url, headers) as response:
+        if response.headers.get_content_type() in HTML_CONTENT_TYPES:
+            raise UsageError(FileMessage.DOWNLOAD_IS_WEB_PAGE, file=partial.stem)
+        etag = response.headers.get("ETag") or response.headers.get("Last-Modified")
+        start, total = _parse_range_headers(response)
+        if start not in (0, offset) or (start and old_etag and etag != old_etag):
             partial.unlink()
-            raise OSError("the server went on elsewhere, or with another file: it is fetched from the start")
-        if mark:
-            tag.write_text(mark, encoding="utf-8")
+            raise OSError("the server sent another range or another file")
+        if etag:
+            etag_file.write_text(etag, encoding="utf-8")
         else:
-            tag.unlink(missing_ok=True)
+            etag_file.unlink(missing_ok=True)
         bar = tqdm(
             total=total, initial=start, unit="B", unit_scale=True, unit_divisor=1000, desc=partial.stem, delay=0.5
         )
         with open(partial, "ab" if start else "wb") as file, bar:
-            while chunk := answer.read(CHUNK_SIZE):
+            while chunk := response.read(CHUNK_SIZE):
                 if file.tell() == 0 and chunk.lstrip(b"\xef\xbb\xbf \t\r\n")[:14].lower().startswith(HTML_PREFIXES):
-                    raise _html_page_error(partial)
+                    raise UsageError(FileMessage.DOWNLOAD_IS_WEB_PAGE, file=partial.stem)
                 file.write(chunk)
                 bar.update(len(chunk))
     size = partial.stat().st_size
     if size == 0 or total is not None and size != total:
-        raise OSError(f"{size:,} of {total or 'unknown':,} bytes came" if total else "nothing came")
+        raise OSError(f"received {size:,} of {total:,} bytes" if total else "received no data")
 
 
 def _parse_range_headers(response: Any) -> tuple[int, int | None]:
-    """From which byte on an answer goes, and how many the whole file has (None: it does not say)."""
+    """Returns the first byte of a response, and the size of the file (None: unknown)."""
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
-        raise OSError(f"the server sends it encoded ({encoding}), which was not asked for")
+        raise OSError(f"the server sent an encoded file ({encoding}), which was not requested")
     if response.status == 206:
-        found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip())
-        if found is None:
+        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip())
+        if match is None:
             return -1, None
-        return int(found[1]), int(found[2]) if found[2] != "*" else None
+        return int(match[1]), int(match[2]) if match[2] != "*" else None
     if response.status != 200:
-        raise OSError(f"the server answers with status {response.status}")
+        raise OSError(f"the server returned status {response.status}")
     length = response.headers.get("Content-Length", "").strip()
     return 0, int(length) if length.isdecimal() else None
-
-
-def _html_page_error(partial: Path) -> UsageError:
-    """Said of a page that comes with status 200: the sign-in page of a clinic or a hotel, say."""
-    return UsageError(
-        f"A web page came in place of {partial.stem}: the network may ask to sign in first, or the file has moved."
-    )
 
 
 def _open_url(url: str, headers: dict[str, str]) -> Any:
     if not url.startswith("drive:"):
         return _request(url, headers)
-    query = {"id": url.removeprefix("drive:"), "export": "download"}
-    answer = _request(f"{GOOGLE_DRIVE_URL}?{urlencode(query)}", headers)
-    if answer.headers.get_content_type() != "text/html":
-        return answer
-    with answer:
-        page = answer.read().decode("utf-8", "replace")
-    form = _ConfirmationForm()  # a large file is not scanned for viruses, and Drive asks whether to go on
+    file_id = url.removeprefix("drive:")
+    response = _request(f"{GOOGLE_DRIVE_URL}?{urlencode({'id': file_id, 'export': 'download'})}", headers)
+    if response.headers.get_content_type() != "text/html":
+        return response
+    with response:
+        page = response.read().decode("utf-8", "replace")
+    form = _ConfirmationForm()  # Drive does not scan large files for viruses and asks for confirmation
     form.feed(page)
     if form.action is None:
-        if "quota" in page.lower():
-            raise UsageError(
-                f"Google Drive says that the file {query['id']} was downloaded too often today: try later."
-            )
-        raise UsageError(f"Google Drive does not hand out the file {query['id']}: it is not public any more.")
+        raise UsageError(
+            FileMessage.DRIVE_QUOTA if "quota" in page.lower() else FileMessage.DRIVE_NOT_PUBLIC, id=file_id
+        )
     action = urljoin(GOOGLE_DRIVE_URL, form.action)
-    answer = _request(f"{action}?{urlencode(form.fields)}", headers)
-    if answer.headers.get_content_type() == "text/html":
-        raise UsageError(f"Google Drive does not hand out the file {query['id']}: it asks for confirmation twice.")
-    return answer
+    response = _request(f"{action}?{urlencode(form.fields)}", headers)
+    if response.headers.get_content_type() == "text/html":
+        raise UsageError(FileMessage.DRIVE_UNCONFIRMED, id=file_id)
+    return response
 
 
 def _request(url: str, headers: dict[str, str]) -> Any:
-    own = {"User-Agent": "hf_mae", "Accept-Encoding": "identity"}
+    default_headers = {"User-Agent": "hf_mae", "Accept-Encoding": "identity"}
     try:
-        return urllib.request.urlopen(urllib.request.Request(url, headers=own | headers), timeout=60)
+        return urllib.request.urlopen(urllib.request.Request(url, headers=default_headers | headers), timeout=60)
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # there is nothing after what we have, or the file is another one by now
-            return urllib.request.urlopen(urllib.request.Request(url, headers=own), timeout=60)
+        if error.code == 416:  # the requested range does not exist: the file is complete, or it has changed
+            return urllib.request.urlopen(urllib.request.Request(url, headers=default_headers), timeout=60)
         raise
 
 
 class _ConfirmationForm(HTMLParser):
-    """The form of Drive's confirmation page: where it goes, and its hidden fields."""
+    """The action and the hidden fields of the form on Google Drive's confirmation page."""
 
     def __init__(self) -> None:
         super().__init__()

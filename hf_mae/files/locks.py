@@ -1,4 +1,4 @@
-"""Locks between processes and runs."""
+"""File and folder locks between processes."""
 
 import json
 import logging
@@ -14,6 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..errors import UsageError
+from .messages import FileMessage
 
 try:
     fcntl: Any = import_module("fcntl")
@@ -22,15 +23,15 @@ except ImportError:  # Windows
 
 logger = logging.getLogger(__name__)
 
-LOCK_FILE = ".lock"  # in a folder that one process writes
-MAX_OWNER_BYTES = 4096  # who it is, at most
+LOCK_FILE = ".lock"  # in a locked folder
+MAX_OWNER_BYTES = 4096  # maximum size of the owner record in a lock file
 
 
-_open_locks: set[int] = set()  # files by which this process holds something
+_open_locks: set[int] = set()  # descriptors of the lock files of this process
 
 
 def _close_inherited_locks() -> None:
-    """In a process that was forked: else its workers would go on to hold what a killed process held."""
+    """Closes the locks in a forked process, so that they do not outlive a killed parent process."""
     for file in _open_locks:
         os.close(file)
     _open_locks.clear()
@@ -48,10 +49,10 @@ def _close_lock(file: int) -> None:
 
 @contextmanager
 def wait_for_lock(path: Path, waiting_message: str = "") -> Iterator[None]:
-    """Holds the lock file `path` for a block; whoever comes second waits.
+    """Locks the file `path` within the block; waits while another process has the lock.
 
     Args:
-        waiting_message: what is logged where somebody else holds it.
+        waiting_message: text to log before waiting.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
@@ -68,9 +69,11 @@ def wait_for_lock(path: Path, waiting_message: str = "") -> Iterator[None]:
 
 
 def try_flock(path: Path) -> int | None:
-    """Holds a file or folder until `let_go`, or until the process ends; None: another holds it, or nobody can.
+    """Locks a file or folder until `release_flock` or the end of the process.
 
-    On Windows nobody can: what is open there cannot be renamed.
+    Returns:
+        A descriptor, or None if another process has the lock or locking is not supported. On Windows it is not,
+        because open files cannot be renamed there.
     """
     if fcntl is None:
         return None
@@ -80,7 +83,7 @@ def try_flock(path: Path) -> int | None:
         return None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # another writer; or a file system without locks
+    except OSError:  # locked by another process, or a file system without locks
         os.close(file)
         return None
     _open_locks.add(file)
@@ -88,87 +91,88 @@ def try_flock(path: Path) -> int | None:
 
 
 def release_flock(file: int | None) -> None:
-    """Ends what `taken` began."""
+    """Releases a lock of `try_flock`; None is allowed."""
     if file is not None:
         _close_lock(file)
 
 
 @contextmanager
 def exclusive_lock(folder: Path) -> Iterator[None]:
-    """Holds a folder for this process alone; the lock goes with the process, however that ends.
+    """Locks a folder for this process within the block; the lock ends with the process in any case.
 
-    The folder is made where it is missing, and is gone again if nothing was written into it.
+    A missing folder is created, and removed again if nothing was written to it.
 
     Raises:
-        UsageError: another process holds it; the sentence says which.
+        UsageError: If another process has locked the folder.
     """
     if folder.is_file():
-        raise UsageError(f"{folder} is a file: name a folder.")
-    missing = not folder.exists()
+        raise UsageError(FileMessage.IS_A_FILE, path=folder)
+    is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK_FILE
-    held = _acquire(path)
+    file = _acquire(path)
     try:
         yield
     finally:
-        _remove_lock_file(path, held)
-        if missing and not any(folder.iterdir()):
+        _remove_lock_file(path, file)
+        if is_new and not any(folder.iterdir()):
             folder.rmdir()
 
 
 def _acquire(path: Path) -> int:
-    """The open, locked file."""
+    """Returns the descriptor of the locked file."""
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             _lock_descriptor(file)
         except OSError:
-            owner = _describe_owner(file)
+            owner = _read_owner(file)
             os.close(file)
-            raise UsageError(
-                f"{path.parent} is being written by another run{owner}: wait until that is done, or choose another."
-            ) from None
+            if owner is None:
+                raise UsageError(FileMessage.FOLDER_LOCKED_BY_UNKNOWN, path=path.parent) from None
+            raise UsageError(FileMessage.FOLDER_LOCKED, path=path.parent, **owner) from None
         if _is_same_file(path, file):
             break
         os.close(file)
-    facts = {"host": socket.gethostname(), "process": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+    owner = {"host": socket.gethostname(), "process": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
     os.ftruncate(file, 0)
-    os.write(file, json.dumps(facts).encode())
+    os.write(file, json.dumps(owner).encode())
     _open_locks.add(file)
     return file
 
 
 def _lock_descriptor(file: int) -> None:
-    """Raises OSError where another process has it."""
+    """Locks an open file; raises OSError if another process has the lock."""
     if fcntl is not None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return
     msvcrt: Any = import_module("msvcrt")
-    os.lseek(file, MAX_OWNER_BYTES, os.SEEK_SET)  # there nobody reads what is locked: a byte behind the owner's facts
+    os.lseek(file, MAX_OWNER_BYTES, os.SEEK_SET)  # Windows forbids reading locked bytes: lock one after the record
     msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
     os.lseek(file, 0, os.SEEK_SET)
 
 
 def _remove_lock_file(path: Path, file: int) -> None:
-    if fcntl is None:  # nothing that is open is removed there
+    if fcntl is None:  # Windows cannot remove open files
         _close_lock(file)
         path.unlink(missing_ok=True)
         return
-    path.unlink(missing_ok=True)  # before the lock is let go: whoever waits looks whether the file is still there
+    path.unlink(missing_ok=True)  # before the release: `_acquire` checks that the locked file still exists
     _close_lock(file)
 
 
-def _describe_owner(file: int) -> str:
+def _read_owner(file: int) -> dict[str, Any] | None:
+    """Reads the owner record of a lock file; None if it is missing or incomplete."""
     try:
         os.lseek(file, 0, os.SEEK_SET)
-        facts = json.loads(os.read(file, MAX_OWNER_BYTES))
-        return f" (process {facts['process']} on {facts['host']}, since {facts['since']})"
+        owner = json.loads(os.read(file, MAX_OWNER_BYTES))
+        return {name: owner[name] for name in ("process", "host", "since")}
     except (ValueError, KeyError, TypeError, OSError):
-        return ""
+        return None
 
 
 def _is_same_file(path: Path, file: int) -> bool:
-    """Whether a path leads to the file that is open: who held it before may have removed it."""
+    """Whether a path refers to an open file; the previous owner of the lock may have removed it."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(file))
     except FileNotFoundError:

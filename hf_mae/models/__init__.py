@@ -1,1 +1,1 @@
-"""Stock transformers classes from checkpoints, and what is done to them while they train and look."""
+"""Models: stock transformers classes from checkpoints, ensembles, and changes for training and inference."""

@@ -1,7 +1,7 @@
-"""Any image classifier of transformers or timm, built to be trained and judged as an MAE ViT is.
+"""Any image classifier of transformers or timm, as a baseline with the same training and evaluation as an MAE ViT.
 
-So that "better than a ConvNeXt" is one cross-validation and one report. The weights are loaded by transformers itself,
-and what is trained and saved is its stock class: `pipeline("image-classification")` runs it.
+The weights are loaded by transformers, and the stock class is trained and saved, so `pipeline("image-classification")`
+runs it.
 """
 
 import copy
@@ -22,16 +22,17 @@ from ..conversion.report import ConversionReport
 from ..conversion.safety import is_timm
 from ..errors import UsageError, first_error_line
 from .introspection import NUM_CHANNELS, config_image_size, describe_model, find_head
+from .messages import ModelMessage
 
 logger = logging.getLogger(__name__)
-TIMM_PREFIX = "timm/"  # what timm's models are called on the Hub
-DEFAULT_IMAGE_SIZE = 224  # of models that take any
-HEAD_STD = 0.02  # of fresh heads, as timm's and transformers' own
-DROP_PATH_FIELDS = ("drop_path_rate", "drop_connect_rate")  # what configurations call it
+TIMM_PREFIX = "timm/"  # of timm models on the Hub
+DEFAULT_IMAGE_SIZE = 224  # for models that accept any size
+HEAD_STD = 0.02  # of new heads, as in timm and transformers
+DROP_PATH_FIELDS = ("drop_path_rate", "drop_connect_rate")  # names of the drop path rate in configurations
 
 
 def is_comparator(model_name_or_path: str | Path, random_weights: bool = False) -> bool:
-    """Whether a source is another image classifier (or the network of one) than the reference's ViT."""
+    """Whether a source is an image classifier (or its backbone) other than an MAE ViT."""
     source = str(model_name_or_path)
     if Path(source).is_file():
         return False
@@ -40,7 +41,7 @@ def is_comparator(model_name_or_path: str | Path, random_weights: bool = False) 
     try:
         config = read_config(source)
     except ConversionError:
-        return False  # whoever reads it next says what is wrong
+        return False  # the conversion reports the error
     return type(config) in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING and not is_mae_vit(config, source)
 
 
@@ -52,42 +53,42 @@ def build_comparator(
     drop_path: float = 0.0,
     random_weights: bool = False,
 ) -> StockModel:
-    """A stock classifier that `is_comparator`, ready to train.
+    """Builds a stock classifier from a source for which `is_comparator` is true, ready to train.
 
     Args:
-        model_name_or_path: a transformers folder or a Hub id, of timm too; with `random_weights` also `timm/NAME` of
-            any model that timm knows, which downloads nothing.
-        names: of the classes; a head of other classes is replaced by a fresh one.
-        num_labels: where there are no names.
-        image_size: pixels; position embeddings are resized where timm can.
-        drop_path: stochastic depth, in networks that have it.
+        model_name_or_path: a transformers folder or a Hub id, including timm's; with `random_weights` also `timm/NAME`
+            of any timm model, without a download.
+        names: class names; a head of other classes is replaced by a new one.
+        num_labels: number of classes, without `names`.
+        image_size: pixels; timm resizes the position embeddings if the network supports it.
+        drop_path: stochastic depth rate, for networks that support it.
 
     Returns:
-        The model, with what became of the source in `model.conversion_report`.
+        The model, with a report on its weights in `model.conversion_report`.
 
     Raises:
-        UsageError: it cannot be loaded, or not be used with images of this size.
+        UsageError: If the model cannot be loaded, or does not accept images of this size.
     """
     source = str(model_name_or_path)
-    own, config = _load_configs(source, names, num_labels, random_weights)
+    source_config, config = _load_configs(source, names, num_labels, random_weights)
     try:
-        size = image_size or config_image_size(own) or DEFAULT_IMAGE_SIZE
+        size = image_size or config_image_size(source_config) or DEFAULT_IMAGE_SIZE
     except UsageError as error:
-        raise UsageError(f"{source} cannot be used: {error}") from None
+        raise UsageError(ModelMessage.UNUSABLE, source=source, reason=error) from None
     set_config_drop_path(config, drop_path, source)
     if random_weights:
-        model, fresh = AutoModelForImageClassification.from_config(config), "random weights were asked for"
+        model, reset_reason = AutoModelForImageClassification.from_config(config), "random weights were requested"
         report = _make_report(source, model, [])
-        logger.info("Random weights: of %s only the sizes are taken.", source)
+        logger.info("Random weights: only the sizes of %s are used.", source)
     else:
-        model, loaded, fresh = _load_pretrained(source, own, config)
-        report = _make_report(source, model, loaded)
+        model, loaded_keys, reset_reason = _load_pretrained(source, source_config, config)
+        report = _make_report(source, model, loaded_keys)
     name, head = find_head(model)
-    if fresh:
+    if reset_reason:
         nn.init.trunc_normal_(head.weight, std=HEAD_STD)
         if head.bias is not None:
             nn.init.zeros_(head.bias)
-        report.initialized.append({"target": name, "reason": f"{fresh}; truncated normal, std {HEAD_STD}"})
+        report.initialized.append({"target": name, "reason": f"{reset_reason}; truncated normal, std {HEAD_STD}"})
     if is_timm(config) and size != config_image_size(config) and hasattr(model.timm_model, "set_input_size"):
         model = _resize_input(model, size, source)
     set_input_size(model, size, source)
@@ -96,7 +97,7 @@ def build_comparator(
 
 
 def _timm_name(source: str) -> str | None:
-    """The name of a model that timm knows, of `timm/NAME`."""
+    """Returns NAME of `timm/NAME` if timm has this model and no folder has this path; otherwise None."""
     from timm import is_model
 
     name = source.removeprefix(TIMM_PREFIX)
@@ -106,23 +107,23 @@ def _timm_name(source: str) -> str | None:
 def _load_configs(
     source: str, names: list[str] | None, num_labels: int | None, random_weights: bool
 ) -> tuple[Any, Any]:
-    """The source's own configuration, and the same with the classes that are asked for."""
+    """Loads the configuration of the source, and a copy of it with the requested classes."""
     name = _timm_name(source) if random_weights else None
-    own = _timm_config(name) if name else read_config(source)
-    config = copy.deepcopy(own)
+    source_config = _timm_config(name) if name else read_config(source)
+    config = copy.deepcopy(source_config)
     if names:
         config.id2label, config.label2id = dict(enumerate(names)), {label: i for i, label in enumerate(names)}
     elif num_labels:
         config.num_labels = num_labels
     if not config.num_labels:
-        raise UsageError(f"{source} has no head: say how many classes it is to have.")
-    if hasattr(config, "label_names"):  # in a file of timm's wrapper; saved, they would win over `id2label`
+        raise UsageError(ModelMessage.NUM_CLASSES_MISSING, source=source)
+    if hasattr(config, "label_names"):  # from timm's wrapper; if saved, they would override `id2label`
         del config.label_names
-    return own, config
+    return source_config, config
 
 
 def _timm_config(name: str) -> Any:
-    """The configuration of a model that timm knows, of two classes."""
+    """Returns the configuration of a timm model with two classes."""
     from timm import get_pretrained_cfg
     from transformers import TimmWrapperConfig
 
@@ -134,53 +135,51 @@ def _timm_config(name: str) -> Any:
 
 
 def set_config_drop_path(config: Any, drop_path: float, source: str) -> None:
-    """Stochastic depth in a configuration, where its network has it; else says that there is none."""
+    """Sets the stochastic depth rate in a configuration; logs a line if the network does not support it."""
     if is_timm(config):
         config.model_args = dict(config.model_args or {}) | {DROP_PATH_FIELDS[0]: float(drop_path)}
         if _can_build(config, source):
             return
         del config.model_args[DROP_PATH_FIELDS[0]]
-    elif known := [name for name in DROP_PATH_FIELDS if hasattr(config, name)]:
-        setattr(config, known[0], float(drop_path))
+    elif fields := [name for name in DROP_PATH_FIELDS if hasattr(config, name)]:
+        setattr(config, fields[0], float(drop_path))
         return
     if drop_path:
-        logger.info("%s has no stochastic depth: drop path %g is left out.", config.model_type, drop_path)
+        logger.info("%s does not support stochastic depth; drop path %g is ignored.", config.model_type, drop_path)
 
 
 def _can_build(config: Any, source: str) -> bool:
-    """Whether timm knows the arguments of a model.
+    """Whether timm supports the arguments of a model.
 
     Raises:
-        UsageError: it cannot build it for another reason.
+        UsageError: If timm cannot build the model for another reason.
     """
     try:
         with torch.device("meta"):
             AutoModelForImageClassification.from_config(config)
     except TypeError:
         return False
-    except Exception as error:  # whatever transformers and timm make of values that they do not expect
-        raise UsageError(f"{source} cannot be built ({first_error_line(error)}).") from None
+    except Exception as error:  # transformers and timm raise any class for unexpected values
+        raise UsageError(ModelMessage.CANNOT_BUILD, source=source, reason=first_error_line(error)) from None
     return True
 
 
 def _load_pretrained(source: str, source_config: Any, config: Any) -> tuple[StockModel, list[str], str]:
-    """The model with the source's weights, their names, and why its head is fresh ('' where it is not)."""
+    """Loads a model; returns it, the loaded keys, and the reason for a new head (empty: the head was loaded)."""
     model, info = load_stock_model(source, "AutoModelForImageClassification", config=config)
     head, _ = find_head(model)
     missing = {*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])}
     if others := sorted(name for name in missing if not name.startswith(f"{head}.")):
-        raise UsageError(
-            f"{source} lacks weights of a {type(model).__name__}, or has them of another size: {', '.join(others[:3])}."
-        )
+        raise UsageError(ModelMessage.WEIGHTS_MISSING, model=type(model).__name__, source=source, names=others[:3])
     state = model.state_dict()
     check_weights_finite(state, source)
-    names, before = list(config.id2label.values()), list(source_config.id2label.values())
-    fresh = ""
+    names, source_names = list(config.id2label.values()), list(source_config.id2label.values())
+    reset_reason = ""
     if missing:
-        fresh = f"the source has no head of {len(names)} classes"
-    elif names != before and names[:1] != ["LABEL_0"]:
-        fresh = f"the source's head knows other classes ({', '.join(map(str, before[:3]))})"
-    return model, sorted(state.keys() - missing), fresh
+        reset_reason = f"the source has no head of {len(names)} classes"
+    elif names != source_names and names[:1] != ["LABEL_0"]:
+        reset_reason = f"the head of the source has other classes ({', '.join(map(str, source_names[:3]))})"
+    return model, sorted(state.keys() - missing), reset_reason
 
 
 def _make_report(source: str, model: StockModel, loaded_keys: list[str]) -> ConversionReport:
@@ -194,7 +193,7 @@ def _make_report(source: str, model: StockModel, loaded_keys: list[str]) -> Conv
 
 
 def _resize_input(model: StockModel, size: int, source: str) -> StockModel:
-    """A model of timm for images of another size, built as it will be built when it is read back."""
+    """Rebuilds a timm model for another image size, as it is built when it is loaded again."""
     config = model.config
     config.model_args = dict(config.model_args or {}) | {"img_size": size}
     try:
@@ -202,26 +201,26 @@ def _resize_input(model: StockModel, size: int, source: str) -> StockModel:
             model.timm_model.set_input_size(img_size=(size, size))
         resized = type(model)(config)
         resized.timm_model.load_state_dict(model.timm_model.state_dict())
-    except Exception as error:  # whatever a network makes of a size that is not its own
+    except Exception as error:  # networks raise any class for an unsupported size
         raise _input_size_error(size, source, error) from None
     return resized
 
 
 def _input_size_error(size: int, source: str, error: Exception) -> UsageError:
-    return UsageError(f"{source} cannot take images of {size} pixels ({first_error_line(error)}).")
+    return UsageError(ModelMessage.INPUT_SIZE_UNSUPPORTED, source=source, size=size, reason=first_error_line(error))
 
 
 @torch.no_grad()
 def set_input_size(model: StockModel, size: int, source: str) -> None:
-    """Lets a model be used with images of a size, and tries it with one.
+    """Sets the input size of a model after a trial forward pass.
 
     Raises:
-        UsageError: it cannot be.
+        UsageError: If the model does not accept images of this size.
     """
     training = model.training
     try:
         model.eval()(pixel_values=torch.zeros(1, NUM_CHANNELS, size, size, device=model.device, dtype=model.dtype))
         model.train(training)
-    except Exception as error:  # whatever a network makes of a size that is not its own
+    except Exception as error:  # networks raise any class for an unsupported size
         raise _input_size_error(size, source, error) from None
     model.input_size = size

@@ -1,4 +1,4 @@
-"""Stock transformers classes from a checkpoint or a configuration."""
+"""Builds stock transformers models from a checkpoint or a configuration."""
 
 import logging
 from pathlib import Path
@@ -11,11 +11,12 @@ from ..conversion.convert import ConversionReport, convert_to_model
 from ..conversion.initialization import initialize_mae_weights
 from ..errors import UsageError
 from .auto_classifier import build_comparator, is_comparator
+from .messages import ModelMessage
 from .stochastic_depth import set_drop_path
 
 logger = logging.getLogger(__name__)
 
-# Encoder sizes of the reference's constructors: (width, blocks, heads, patch size); small and tiny are DeiT's.
+# Encoder sizes (width, blocks, heads, patch size) of the original MAE code; small and tiny are DeiT's.
 SIZES = {
     "vit_tiny_patch16": (192, 12, 3, 16),
     "vit_small_patch16": (384, 12, 6, 16),
@@ -37,25 +38,28 @@ def build_classifier(
     num_attention_heads: int | None = None,
     random_weights: bool = False,
 ) -> StockModel:
-    """A `BeitForImageClassification` (mean pooling) or `ViTForImageClassification` (class token), ready to train; of
-    another network than the reference's, its own stock classifier.
+    """Builds a `BeitForImageClassification` (mean pooling) or `ViTForImageClassification` (class token), ready to
+    train.
+
+    For a network other than an MAE ViT, the result is its own stock classifier.
 
     Args:
         model_name_or_path: an MAE `.pth` (pre-trained or fine-tuned), a transformers folder, or a Hub id; also any
             image classifier of transformers or timm (`timm/NAME`).
         pooling: `mean`, `cls`, or `auto` (as a fine-tuned checkpoint was trained, else mean).
-        num_labels: classes; may be left out where `id2label` or the checkpoint's head tells.
-        id2label, label2id: names of the classes, kept in the configuration.
+        num_labels: number of classes; not needed if `id2label` or the checkpoint's head determines it.
+        id2label, label2id: class names, stored in the configuration.
         image_size: pixels; position embeddings are resized (bicubic).
         drop_path: stochastic depth rate of the last block, growing linearly from 0 at the first.
-        num_attention_heads: where neither the width nor the checkpoint's args tell.
-        random_weights: take the checkpoint's sizes alone, and the reference's initial weights.
+        num_attention_heads: needed if neither the width nor the checkpoint's args determine it.
+        random_weights: use only the sizes of the checkpoint, with the initial weights of the original MAE code.
 
     Returns:
-        The model, with what became of the checkpoint in `model.conversion_report`.
+        The model, with a report on its weights in `model.conversion_report`.
 
     Raises:
-        ConversionError: the checkpoint cannot be used; UsageError: the labels do not fit together.
+        ConversionError: If the checkpoint cannot be used.
+        UsageError: If the labels are inconsistent.
     """
     labels = _resolve_label_names(num_labels, id2label, label2id)
     if is_comparator(model_name_or_path, random_weights):
@@ -77,30 +81,28 @@ def build_classifier(
     set_drop_path(model, drop_path)
     if random_weights:
         initialize_mae_weights(model, report.target["pooling"])
-        logger.info("Random weights: of %s only the sizes are taken.", model_name_or_path)
+        logger.info("Random weights: only the sizes of %s are used.", model_name_or_path)
     return model
 
 
 def _check_mae_only_options(source: str | Path, pooling: str, num_attention_heads: int | None) -> None:
     if pooling == "cls":
-        raise UsageError(f"--pooling is for an MAE ViT, and {source} pools in its own way: leave it out.")
+        raise UsageError(ModelMessage.POOLING_NEEDS_MAE, source=source)
     if num_attention_heads is not None:
-        raise UsageError(f"--num_attention_heads is for an MAE ViT, and {source} says its own: leave it out.")
+        raise UsageError(ModelMessage.ATTENTION_HEADS_NEED_MAE, source=source)
 
 
 def check_square_rgb_input(config: Any, model_name_or_path: str | Path) -> None:
-    """Raises UsageError for a model whose images are not square ones of three channels, which is what all data are."""
+    """Checks that a model takes square images of three channels.
+
+    Raises:
+        UsageError: If it does not.
+    """
     if config.num_channels != 3:
-        raise UsageError(
-            f"{model_name_or_path} takes images of {config.num_channels} channels, and images are read as RGB, of "
-            "three."
-        )
+        raise UsageError(ModelMessage.CHANNELS_NOT_RGB, source=model_name_or_path, channels=config.num_channels)
     if not isinstance(config.image_size, int) and config.image_size[0] != config.image_size[1]:
         height, width = config.image_size
-        raise UsageError(
-            f"{model_name_or_path} takes images of {height} x {width} pixels, and only square ones are trained on and "
-            "judged: pass --image_size N where there is such a flag, so that its positions are resized."
-        )
+        raise UsageError(ModelMessage.IMAGES_NOT_SQUARE, source=model_name_or_path, height=height, width=width)
 
 
 def _resolve_label_names(num_labels, id2label, label2id) -> list[str] | None:
@@ -110,17 +112,17 @@ def _resolve_label_names(num_labels, id2label, label2id) -> list[str] | None:
         return None
     id2label = {int(index): name for index, name in id2label.items()}
     if sorted(id2label) != list(range(len(id2label))):
-        raise UsageError(f"id2label must number its {len(id2label)} classes from 0 without gaps.")
+        raise UsageError(ModelMessage.LABEL_IDS_HAVE_GAPS, count=len(id2label))
     names = [id2label[index] for index in range(len(id2label))]
     if num_labels is not None and num_labels != len(names):
-        raise UsageError(f"num_labels is {num_labels} but id2label names {len(names)} classes.")
+        raise UsageError(ModelMessage.NUM_LABELS_DIFFER, num_labels=num_labels, count=len(names))
     if label2id is not None and {name: index for index, name in id2label.items()} != dict(label2id):
-        raise UsageError("id2label and label2id do not agree.")
+        raise UsageError(ModelMessage.LABEL_MAPS_DISAGREE)
     return names
 
 
 def _detach_from_mmap(model: StockModel, report: ConversionReport) -> StockModel:
-    """Views of a memory-mapped file become the model's own memory; the report goes along."""
+    """Copies weights out of a memory-mapped file, and attaches the report."""
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()
     model.conversion_report = report
@@ -138,17 +140,17 @@ def build_pretrainer(
     decoder_num_attention_heads: int | None = None,
     **sizes: int,
 ) -> StockModel:
-    """A `ViTMAEForPreTraining` from a checkpoint, or from scratch with the reference's initialisation.
+    """Builds a `ViTMAEForPreTraining` from a checkpoint, or from scratch with the initialization of the original code.
 
     Args:
         model_name_or_path: an MAE `.pth`, a transformers folder or a Hub id; None: from scratch.
-        size: from scratch: a key of `SIZES`.
-        image_size: pixels; from scratch 224.
-        mask_ratio, norm_pix_loss: kept in the configuration; not given: the checkpoint's, or 0.75 and False.
-        sizes: from scratch: fields of `conversion.architecture.Architecture` that differ from `size`.
+        size: a key of `SIZES`, if from scratch.
+        image_size: pixels; 224 if from scratch.
+        mask_ratio, norm_pix_loss: stored in the configuration; None: the checkpoint's, or 0.75 and False.
+        sizes: fields of `conversion.architecture.Architecture` that differ from `size`, if from scratch.
     """
-    chosen: dict[str, Any] = {"mask_ratio": mask_ratio, "norm_pix_loss": norm_pix_loss}
-    chosen = {name: value for name, value in chosen.items() if value is not None}
+    overrides: dict[str, Any] = {"mask_ratio": mask_ratio, "norm_pix_loss": norm_pix_loss}
+    overrides = {name: value for name, value in overrides.items() if value is not None}
     if model_name_or_path is not None:
         with disable_zero3_init():
             model, report = convert_to_model(
@@ -159,14 +161,14 @@ def build_pretrainer(
                 decoder_num_attention_heads=decoder_num_attention_heads,
             )
         check_square_rgb_input(model.config, model_name_or_path)
-        model.config.update(chosen)  # for the training that comes: the checkpoint's own may have been others
+        model.config.update(overrides)
         return _detach_from_mmap(model, report)
     from transformers import ViTMAEForPreTraining
 
     if size not in SIZES:
-        raise UsageError(f"No size is called {size}: choose one of {', '.join(SIZES)}.")
+        raise UsageError(ModelMessage.UNKNOWN_SIZE, size=size, sizes=list(SIZES))
     width, depth, heads, patch = SIZES[size]
-    given: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "hidden_size": width,
         "num_hidden_layers": depth,
         "num_attention_heads": num_attention_heads or heads,
@@ -176,7 +178,7 @@ def build_pretrainer(
         "num_channels": 3,
         "decoder_num_attention_heads": decoder_num_attention_heads or 16,
     }
-    architecture = Architecture(**given | sizes)
-    fresh: Any = ViTMAEForPreTraining(transformers_config(architecture, "pretraining", **chosen))
-    fresh.conversion_report = None
-    return initialize_mae_weights(fresh, "pretraining")
+    architecture = Architecture(**fields | sizes)
+    scratch: Any = ViTMAEForPreTraining(transformers_config(architecture, "pretraining", **overrides))
+    scratch.conversion_report = None
+    return initialize_mae_weights(scratch, "pretraining")

@@ -1,4 +1,4 @@
-"""Several classifiers as one: the mean of their scores."""
+"""Ensemble of classifiers: the mean of their scores."""
 
 import copy
 import json
@@ -15,10 +15,11 @@ from ..data.processors import get_processor_settings
 from ..errors import UsageError
 from ..files.atomic import write_json
 from .introspection import input_size
+from .messages import ModelMessage
 
-ENSEMBLE_FILE = "ensemble.json"  # what makes a folder an ensemble
+ENSEMBLE_FILE = "ensemble.json"  # marks a folder as an ensemble
 FORMAT_VERSION = 1
-# Of an image processor: what `Member` makes up for, and what changes no pixel.
+# Fields of an image processor: those that `EnsembleMember` compensates for, and those that change no pixel.
 NORMALIZATION_FIELDS = ("image_mean", "image_std")
 IGNORED_PROCESSOR_FIELDS = (
     *NORMALIZATION_FIELDS,
@@ -31,12 +32,12 @@ IGNORED_PROCESSOR_FIELDS = (
 
 
 class EnsembleMember(nn.Module):
-    """A classifier that is given the images and asked for the classes of another.
+    """Classifier that takes the pixel values of another classifier, and returns scores in its class order.
 
     Args:
         model: a stock classifier.
-        scale, shift: of each channel, from the other's pixel values to this one's; None: they are the same.
-        order: this model's id of each of the other's classes.
+        scale, shift: per channel, from the pixel values of the other classifier to those of this one; None: identical.
+        order: id in this model of each class of the other one.
     """
 
     scale: Tensor | None
@@ -51,24 +52,24 @@ class EnsembleMember(nn.Module):
         self.register_buffer("order", torch.tensor(order), persistent=False)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """Scores (images, classes) that sum to 1, in float32."""
+        """Returns scores (images, classes) in float32, each row summing to 1."""
         if self.scale is not None and self.shift is not None:
             pixel_values = pixel_values * self.scale.to(pixel_values) + self.shift.to(pixel_values)
         return self.model(pixel_values=pixel_values).logits.float().softmax(-1)[:, self.order]
 
 
 class Ensemble(nn.Module):
-    """The mean of several classifiers' scores, in the form of one.
+    """Ensemble with the interface of a classifier.
 
-    `logits` are the logarithm of that mean: their softmax is it, so that whatever reads logits goes on as before.
-    Classes, input size and `id2label` are those of the first member, in `config`.
+    `logits` are the logarithm of the mean scores. Their softmax is this mean, so code that reads logits does not
+    change. Classes, input size and `id2label` are those of the first member, in `config`.
 
     Args:
-        models: stock classifiers of the same classes, in any order.
+        models: stock classifiers with the same classes, in any order.
         processors: the image processor of each.
 
     Raises:
-        UsageError: the classes differ, or images are read in ways that no scale of the pixel values makes up for.
+        UsageError: If the classes differ, or the preprocessing differs in more than mean and standard deviation.
     """
 
     main_input_name = "pixel_values"
@@ -84,28 +85,28 @@ class Ensemble(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where its members are."""
+        """Device of the members."""
         return next(self.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of its members' weights."""
+        """Type of the weights of the members."""
         return next(self.parameters()).dtype
 
     def forward(self, pixel_values: Tensor, **_: Any) -> ImageClassifierOutput:
-        """Args: `pixel_values` (images, 3, height, width), of the first member's processor."""
+        """Returns `logits` for pixel values (images, 3, height, width) from the processor of the first member."""
         scores = torch.stack([member(pixel_values) for member in self.members]).mean(0)
         return ImageClassifierOutput(logits=scores.clamp_min(torch.finfo(torch.float32).tiny).log())
 
 
 def adapt_classifier(model: Any, processor: Any, other: Any, other_processor: Any, number: int = 2) -> EnsembleMember:
-    """Another classifier, given the pixel values and asked for the classes of a model.
+    """Adapts another classifier to the pixel values and the class order of a model.
 
     Args:
-        number: what the other is called in an error.
+        number: number of the other classifier in error messages.
 
     Raises:
-        UsageError: as of `Ensemble`.
+        UsageError: See `Ensemble`.
     """
     order = _class_order(model, other, number)
     return EnsembleMember(
@@ -116,18 +117,18 @@ def adapt_classifier(model: Any, processor: Any, other: Any, other_processor: An
 
 
 def first_member(model: Any) -> Any:
-    """The stock classifier itself, or the first of an ensemble: what can be looked into."""
+    """Returns the first member of an ensemble; any other model itself."""
     return model.members[0].model if isinstance(model, Ensemble) else model
 
 
 @dataclass(frozen=True)
 class MemberInfo:
-    """What an ensemble's folder says of a member.
+    """Entry of a member in `ensemble.json`.
 
     Args:
-        folder: within the ensemble's.
-        source: what it was made of.
-        random_fold: whether it was trained on a fold of a cross-validation that drew its folds itself.
+        folder: within the folder of the ensemble.
+        source: the model that it was copied from.
+        random_fold: whether it was trained on a random fold of a cross-validation.
     """
 
     folder: str
@@ -136,67 +137,61 @@ class MemberInfo:
 
 
 def read_ensemble_members(folder: str | Path) -> list[MemberInfo]:
-    """The classifiers that an ensemble's folder holds; none where it is no ensemble's.
+    """Reads the members of an ensemble; empty if the folder is not an ensemble.
 
     Raises:
-        UsageError: the folder says that it is one, but not of what.
+        UsageError: If `ensemble.json` is damaged, or has another format.
     """
     path = Path(folder) / ENSEMBLE_FILE
     if not path.is_file():
         return []
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        found = [MemberInfo(**member) for member in values["members"]]
-        if not found or not all(Path(member.folder).name == member.folder for member in found):
+        members = [MemberInfo(**member) for member in values["members"]]
+        if not members or not all(Path(member.folder).name == member.folder for member in members):
             raise ValueError
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise UsageError(f"{path} names no members: make the ensemble again (hf-mae ensemble RUN ...).") from None
+        raise UsageError(ModelMessage.ENSEMBLE_DAMAGED, path=path) from None
     if values.get("format") != FORMAT_VERSION:
-        raise UsageError(
-            f"{path} is of format {values.get('format')}, and this hf_mae reads {FORMAT_VERSION}: make the ensemble again."
-        )
-    return found
+        raise UsageError(ModelMessage.ENSEMBLE_FORMAT, path=path, found=values.get("format"), expected=FORMAT_VERSION)
+    return members
 
 
 def write_ensemble_members(folder: Path, members: list[MemberInfo]) -> None:
-    """Makes a folder the ensemble of classifiers in it."""
+    """Writes `ensemble.json`, which makes a folder an ensemble of the classifiers in it."""
     values = {
         "format": FORMAT_VERSION,
         "scores": "mean of the members' softmax",
-        "members": [vars(one) for one in members],
+        "members": [vars(member) for member in members],
     }
     write_json(folder / ENSEMBLE_FILE, values)
 
 
 def _class_order(first: Any, model: Any, number: int) -> list[int]:
-    wanted, ids = first.config.id2label, {name: index for index, name in model.config.id2label.items()}
-    if set(ids) != set(wanted.values()):
-        differing = sorted(set(ids) ^ set(wanted.values()))
-        raise UsageError(
-            f"model {number} has other classes than model 1 ({', '.join(differing[:4])}): an ensemble has the same."
-        )
-    return [ids[wanted[index]] for index in range(len(wanted))]
+    names, ids = first.config.id2label, {name: index for index, name in model.config.id2label.items()}
+    if differing := sorted(set(ids) ^ set(names.values())):
+        raise UsageError(ModelMessage.ENSEMBLE_CLASSES_DIFFER, number=number, names=differing[:4])
+    return [ids[names[index]] for index in range(len(names))]
 
 
 def _pixel_rescaling(
     first: Mapping[str, Any], other: Mapping[str, Any], number: int
 ) -> tuple[Tensor | None, Tensor | None]:
-    """From pixel values of the first processor to those of another: scale and shift (3, 1, 1)."""
+    """Returns the scale and shift (3, 1, 1) from pixel values of the first processor to those of another; None:
+    identical."""
     differing = [
         name
         for name in sorted({*first, *other} - {*IGNORED_PROCESSOR_FIELDS})
         if (first.get(name) or None) != (other.get(name) or None)
     ]
     if differing:
-        told = "; ".join(f"{name} {other.get(name)}, not {first.get(name)}" for name in differing[:3])
-        raise UsageError(
-            f"model {number} reads images otherwise than model 1 ({told}): only mean and standard deviation may differ."
-        )
-    mean, std, own_mean, own_std = (
+        differences = "; ".join(f"{name} {other.get(name)}, not {first.get(name)}" for name in differing[:3])
+        raise UsageError(ModelMessage.ENSEMBLE_PROCESSORS_DIFFER, number=number, differences=differences)
+    mean, std, other_mean, other_std = (
         torch.tensor(values[name], dtype=torch.float64).view(3, 1, 1)
         for values in (first, other)
         for name in NORMALIZATION_FIELDS
     )
-    if torch.equal(mean, own_mean) and torch.equal(std, own_std):
+    if torch.equal(mean, other_mean) and torch.equal(std, other_std):
         return None, None
-    return (std / own_std).float(), ((mean - own_mean) / own_std).float()
+    return (std / other_std).float(), ((mean - other_mean) / other_std).float()

@@ -1,4 +1,4 @@
-"""The parts that image classifiers of transformers and timm have in common, whatever they are called there."""
+"""Head, blocks, layer ids and input size of any image classifier of transformers or timm."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,70 +9,72 @@ from ..compat.transformers import StockModel
 from ..conversion.pretrained import is_mae_vit
 from ..conversion.safety import is_timm
 from ..errors import UsageError
+from .messages import ModelMessage
 
-NUM_CHANNELS = 3  # of every image that is read
+NUM_CHANNELS = 3  # images are read as RGB
 
 
 def is_vit(config: Any) -> bool:
-    """Whether a configuration is of transformers' ViT or BEiT, of which fine-tuned MAE encoders are."""
+    """Whether a configuration is of transformers' ViT or BEiT, the classes of fine-tuned MAE encoders."""
     return config.model_type in ("vit", "beit")
 
 
 def input_size(model: StockModel) -> int:
-    """Pixels a side that a model is used with."""
+    """Returns the side length of the input images of a model, in pixels."""
     return int(getattr(model, "input_size", None) or config_image_size(model.config) or model.config.image_size)
 
 
 def config_image_size(config: Any) -> int | None:
-    """Pixels a side that a configuration says; None where it says nothing (as a ResNet's).
+    """Returns the side length of the images in a configuration, in pixels; None if it has none (such as a ResNet's).
 
     Raises:
-        UsageError: they are not square, or of other than three channels.
+        UsageError: If the images are not square, or do not have three channels.
     """
     timm = (getattr(config, "pretrained_cfg", None) or {}).get("input_size") if is_timm(config) else None
-    own = getattr(config, "vision_config", config)
-    channels, *sides = timm or (getattr(own, "num_channels", NUM_CHANNELS), getattr(own, "image_size", None))
+    vision_config = getattr(config, "vision_config", config)
+    channels, *sizes = timm or (
+        getattr(vision_config, "num_channels", NUM_CHANNELS),
+        getattr(vision_config, "image_size", None),
+    )
     if channels != NUM_CHANNELS:
-        raise UsageError(f"it takes images of {channels} channels, and images are read as RGB, of three.")
-    sides = [side for part in sides for side in (part if isinstance(part, (list, tuple)) else [part])]
+        raise UsageError(ModelMessage.INPUT_NOT_RGB, channels=channels)
+    sides = [side for size in sizes for side in (size if isinstance(size, (list, tuple)) else [size])]
     if len(set(sides)) != 1:
-        raise UsageError(f"it takes images of {' x '.join(map(str, sides))} pixels, and only square ones are used.")
+        raise UsageError(ModelMessage.INPUT_NOT_SQUARE, size=" x ".join(map(str, sides)))
     return sides[0]
 
 
 def head_in_features(model: StockModel) -> int:
-    """Channels of what the head reads."""
+    """Returns the number of input channels of the head."""
     return int(find_head(model)[1].in_features)
 
 
 def find_head(model: StockModel) -> tuple[str, nn.Linear]:
-    """The last linear layer, which gives the logits, and its name.
+    """Finds the name and the module of the classification head, the last linear layer.
 
     Raises:
-        UsageError: the logits come from something else.
+        UsageError: If the logits are not the output of this layer.
     """
-    classes = model.config.num_labels
+    num_labels = model.config.num_labels
     linear = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    if not linear or linear[-1][1].out_features != classes:
-        raise UsageError(
-            f"a {describe_model(model)} has no single linear head of {classes} classes, as is needed here."
-        )
+    if not linear or linear[-1][1].out_features != num_labels:
+        raise UsageError(ModelMessage.NO_LINEAR_HEAD, model=describe_model(model), classes=num_labels)
     return linear[-1]
 
 
 def describe_model(model: StockModel) -> str:
-    """The kind of network, and its size, in a few words."""
-    blocks = len(find_blocks(model))
+    """Describes the architecture and size of a network, such as `ViT of 12 blocks of 768`."""
+    num_blocks = len(find_blocks(model))
     config = model.config
     if is_vit(config):
         kind = "ViT" if is_mae_vit(config, "") else "BEiT"
-        return f"{kind} of {blocks} blocks of {config.hidden_size}"
+        return f"{kind} of {num_blocks} blocks of {config.hidden_size}"
     kind = config.architecture if is_timm(config) else config.model_type
-    return f"{kind} of {blocks} blocks"
+    return f"{kind} of {num_blocks} blocks"
 
 
 def describe_non_mae_model(model: StockModel) -> str:
-    """What a model is, in words, where it is not the vision transformer of a masked autoencoder; else nothing."""
+    """Returns `describe_model` of a network that is not an MAE ViT; an empty string for an MAE ViT."""
     report = getattr(model, "conversion_report", None)
     distilled = report is not None and report.source.get("distilled")
     if is_mae_vit(model.config, "") and not distilled:
@@ -81,17 +83,17 @@ def describe_non_mae_model(model: StockModel) -> str:
 
 
 def find_blocks(model: nn.Module) -> list[nn.Module]:
-    """The residual blocks of a network, in the order in which an image passes them.
+    """Finds the residual blocks of a network, in forward order.
 
-    They are the members of its lists of modules of one class, or where these are stages, of the lists within them.
+    They are the members of its homogeneous module lists; if these members are stages, the members of the lists in them.
 
     Raises:
-        UsageError: it has none.
+        UsageError: If there are none.
     """
-    found = list(_iter_blocks(model))
-    if not found:
-        raise UsageError(f"no residual blocks are known of a {type(model).__name__}, so it cannot be used here.")
-    return found
+    blocks = list(_iter_blocks(model))
+    if not blocks:
+        raise UsageError(ModelMessage.NO_BLOCKS, model=type(model).__name__)
+    return blocks
 
 
 def _iter_blocks(module: nn.Module) -> Iterator[nn.Module]:
@@ -100,24 +102,24 @@ def _iter_blocks(module: nn.Module) -> Iterator[nn.Module]:
             yield from _iter_blocks(child)
             continue
         for member in child.children():
-            lists = [one for one in (member, *member.children()) if _is_homogeneous_list(one)]
-            yield from (block for one in lists for block in one.children()) if lists else [member]
+            lists = [candidate for candidate in (member, *member.children()) if _is_homogeneous_list(candidate)]
+            yield from (block for blocks in lists for block in blocks.children()) if lists else [member]
 
 
 def _is_homogeneous_list(module: nn.Module) -> bool:
-    """Whether it is a list of modules of one class of its own (or of lists), not of torch's layers."""
-    kinds = {type(member) for member in module.children()}
-    if not isinstance(module, (nn.ModuleList, nn.Sequential)) or len(kinds) != 1:
+    """Whether a module is a list of modules of one class, which is a list or is not one of torch's layers."""
+    classes = {type(member) for member in module.children()}
+    if not isinstance(module, (nn.ModuleList, nn.Sequential)) or len(classes) != 1:
         return False
-    (kind,) = kinds
-    return issubclass(kind, (nn.ModuleList, nn.Sequential)) or not kind.__module__.startswith("torch.")
+    (member_class,) = classes
+    return issubclass(member_class, (nn.ModuleList, nn.Sequential)) or not member_class.__module__.startswith("torch.")
 
 
 def get_layer_ids(model: StockModel) -> tuple[dict[str, int], int]:
-    """The layer of each parameter, for layer-wise lr decay, and that of the head.
+    """Returns the layer id of each parameter for layer-wise learning rate decay, and the layer id of the head.
 
-    Of timm models timm's own `group_matcher` says it. Of others, the stem is layer 0 and block i layer i + 1; what is
-    between two blocks (a downsampling) belongs to the one that comes, and what comes after all of them to the head.
+    For timm models these are timm's own (`group_matcher`). For others, the stem is layer 0 and block i is layer i + 1;
+    a module between two blocks (downsampling) belongs to the next block, and modules after the last block to the head.
     """
     if is_timm(model.config) and hasattr(model.timm_model, "group_matcher"):
         from timm.models import group_parameters
@@ -126,16 +128,16 @@ def get_layer_ids(model: StockModel) -> tuple[dict[str, int], int]:
         return {f"timm_model.{name}": layer for name, layer in grouped.items()}, max(grouped.values())
     names = {id(module): name for name, module in model.named_modules()}
     prefixes = [f"{names[id(block)]}." for block in find_blocks(model)]
-    layers, passed, last = {}, 0, len(prefixes) + 1
+    layers, previous, head = {}, 0, len(prefixes) + 1
     for name, _ in model.named_parameters():
-        within = next((number for number, prefix in enumerate(prefixes, 1) if name.startswith(prefix)), None)
-        passed = within or passed
-        layers[name] = within or (passed + 1 if passed else 0)
-    return layers, last
+        block = next((number for number, prefix in enumerate(prefixes, 1) if name.startswith(prefix)), None)
+        previous = block or previous
+        layers[name] = block or (previous + 1 if previous else 0)
+    return layers, head
 
 
 def mean_pool(features: Tensor) -> Tensor:
-    """What a network makes of images, tokens or a square map of them, as (images, channels)."""
+    """Averages tokens or a square feature map over positions, to (images, channels)."""
     if features.ndim == 4:
         _, first, second, third = features.shape
         return features.mean((1, 2) if first == second != third else (2, 3))

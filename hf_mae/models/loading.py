@@ -1,4 +1,4 @@
-"""Fine-tuned stock classifiers, as they are read back."""
+"""Loads fine-tuned classifiers and ensembles."""
 
 import logging
 from pathlib import Path
@@ -9,20 +9,21 @@ from transformers import AutoConfig
 from ..conversion.canonicalize import is_untrained_head
 from ..conversion.pretrained import is_mae_vit, load_stock_model, read_config, read_processor_config
 from ..conversion.safety import is_timm
-from ..errors import UsageError, first_error_line
+from ..errors import UsageError, first_error_line, warn
 from .auto_classifier import set_input_size
 from .ensemble import Ensemble, read_ensemble_members
 from .introspection import config_image_size, find_head, input_size
+from .messages import ModelMessage
 from .model_zoo import resolve_checkpoint
 
 logger = logging.getLogger(__name__)
 
 
 def load_classifier(model_name_or_path: str):
-    """A fine-tuned stock model in float32 (of an ensemble's folder, an `Ensemble`), and its image processor.
+    """Loads a fine-tuned stock classifier in float32, or an `Ensemble`, and its image processor.
 
     Raises:
-        UsageError: it is not there, is no classifier of images as they are read here, or has no image processor.
+        UsageError: If it does not exist, is not an image classifier for square RGB images, or has no image processor.
     """
     if members := read_ensemble_members(model_name_or_path := resolve_checkpoint(model_name_or_path)):
         folders = [str(Path(model_name_or_path) / member.folder) for member in members]
@@ -32,45 +33,41 @@ def load_classifier(model_name_or_path: str):
 
 
 def load_stock_classifier(model_name_or_path: str):
-    """`load_classifier` of one model.
+    """Loads a classifier that is not an ensemble, and its image processor.
 
     Args:
-        model_name_or_path: resolved.
+        model_name_or_path: a result of `resolve_checkpoint`.
     """
     from PIL import Image
 
     path = Path(model_name_or_path)
     if path.is_file():
-        raise UsageError(
-            f"{path} is a file: convert it first (hf-mae convert {path} FOLDER) and pass the folder; one that is only "
-            f"pre-trained is fine-tuned before (hf-mae finetune {path} DATA)."
-        )
+        raise UsageError(ModelMessage.IS_A_FILE, path=path)
     model, processor = _load_model(model_name_or_path), _load_processor(model_name_or_path)
     try:
         image = processor(Image.new("RGB", (64, 48)), return_tensors="pt")["pixel_values"]
-    except Exception as error:  # whatever a class makes of the values of its fields
+    except Exception as error:  # processors raise any class for wrong values
         raise UsageError(
-            f"The preprocessor_config.json of {model_name_or_path} makes no image ({first_error_line(error)})."
+            ModelMessage.PROCESSOR_FAILS, source=model_name_or_path, reason=first_error_line(error)
         ) from None
     height, width = image.shape[-2:]
     if not is_mae_vit(model.config, model_name_or_path) and height == width:
         set_input_size(model, height, model_name_or_path)
     elif (height, width) != (size := input_size(model), size):
         raise UsageError(
-            f"{model_name_or_path} takes images of {size} pixels, but its preprocessor_config.json makes them "
-            f"{width} x {height}: put the two in agreement."
+            ModelMessage.PROCESSOR_SIZE_DIFFERS, source=model_name_or_path, size=size, width=width, height=height
         )
     return model.eval(), processor
 
 
 def _load_model(source: str) -> Any:
-    """A stock classifier in float32, with all of its weights."""
-    config = read_config(source)  # which refuses what would be built without bounds
+    """Loads a stock classifier in float32; all weights must be in the source."""
+    config = read_config(source)  # checks the size of the model
     if is_timm(config) and not config.num_labels:
-        raise UsageError(f"{source} has no head: fine-tune it first (hf-mae finetune {source} DATA).")
+        raise UsageError(ModelMessage.HEAD_MISSING, source=source)
     model, info = load_stock_model(source, "AutoModelForImageClassification")
     if missing := sorted(info["missing_keys"]):
-        raise UsageError(f"{source} has no trained {', '.join(missing[:3])}: fine-tune it first.")
+        raise UsageError(ModelMessage.HEAD_WEIGHTS_MISSING, source=source, names=missing[:3])
     _validate_classifier(model, source)
     return model
 
@@ -78,40 +75,37 @@ def _load_model(source: str) -> Any:
 def _load_processor(source: str) -> Any:
     from transformers import AutoImageProcessor
 
-    read_processor_config(source)  # which refuses images without bounds
+    read_processor_config(source)  # checks the size of the images
     try:
         return AutoImageProcessor.from_pretrained(source, trust_remote_code=False)
-    except Exception as error:  # whatever a class makes of fields that it does not expect
-        raise UsageError(f"{source} has no image processor that can be read ({first_error_line(error)})") from None
+    except Exception as error:  # processors raise any class for unexpected fields
+        raise UsageError(ModelMessage.PROCESSOR_UNREADABLE, source=source, reason=first_error_line(error)) from None
 
 
 def _validate_classifier(model: Any, source: str) -> None:
-    """Refuses what has no head of its own and other images, and says so of a head that was never trained."""
+    """Checks the head and the input of a classifier; warns if the head was never trained."""
     try:
         _, head = find_head(model)
         config_image_size(model.config)
     except UsageError as error:
-        raise UsageError(f"{source} cannot be used: {error}") from None
+        raise UsageError(ModelMessage.UNUSABLE, source=source, reason=error) from None
     if is_untrained_head(head.weight, head.bias):
-        logger.warning(
-            "The head of %s is fresh: it was never trained, so what it says of an image is chance. Fine-tune it first.",
-            source,
-        )
+        warn(logger, ModelMessage.HEAD_IS_UNTRAINED, source=source)
 
 
 def class_names(model: Any) -> list[str]:
-    """The class names of a classifier, by class id."""
+    """Returns the class names of a classifier, in the order of the class ids."""
     return [model.config.id2label[index] for index in range(model.config.num_labels)]
 
 
 def read_class_names(model_name_or_path: str) -> list[str] | None:
-    """The class names of a saved classifier, in the order of its head; None where there are none."""
+    """Reads the class names of a saved classifier, in the order of its head; None if there are none."""
     path = resolve_checkpoint(model_name_or_path)
     if Path(path).is_file():
         return None
     try:
         config = AutoConfig.from_pretrained(path)
     except (OSError, ValueError):
-        return None  # whoever builds the model says what is wrong
+        return None  # building the model reports the error
     names = [config.id2label[index] for index in sorted(config.id2label, key=int)]
     return None if not names or names[0] == "LABEL_0" else names

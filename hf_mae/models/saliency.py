@@ -1,4 +1,4 @@
-"""Where a classifier looks: attention rollout and Grad-CAM."""
+"""Saliency maps of a classifier: attention rollout and Grad-CAM."""
 
 import math
 
@@ -9,35 +9,36 @@ from ..compat.transformers import StockModel, use_attn_implementation
 
 
 def uses_mean_pooling(model: StockModel) -> bool:
-    """Whether the classifier reads the mean of the patch tokens, rather than the class token."""
+    """Whether the classifier uses the mean of the patch tokens, rather than the class token."""
     return bool(getattr(model.config, "use_mean_pooling", False))
 
 
 @torch.no_grad()
 def attention_rollout(model: StockModel, pixel_values: Tensor) -> Tensor:
-    """How much each patch reaches what is classified through the attention of all blocks (Abnar and Zuidema 2020).
+    """Computes the attention rollout: contribution of each patch through the attention of all blocks (Abnar and
+    Zuidema, 2020).
 
     Args:
         model: a stock ViT or BEiT classifier in evaluation mode.
         pixel_values: (batch, 3, height, width).
 
     Returns:
-        (batch, grid, grid), each image's from 0 to 1.
+        Maps (batch, grid, grid), scaled to 0 to 1 per image.
     """
-    with use_attn_implementation(model, "eager"):  # the only one that gives its attention away
+    with use_attn_implementation(model, "eager"):  # the other implementations return no attention weights
         attentions = model(pixel_values=pixel_values, output_attentions=True).attentions
-    rolled = None
+    rollout = None
     for attention in attentions:
-        mixed = attention.float().mean(1)
-        mixed = 0.5 * mixed + 0.5 * torch.eye(mixed.shape[-1], device=mixed.device)  # the residual connection
-        rolled = mixed if rolled is None else mixed @ rolled
-    assert rolled is not None
-    read = rolled[:, 1:].mean(1) if uses_mean_pooling(model) else rolled[:, 0]
-    return _min_max_normalize(_to_grid(read[:, 1:]))
+        weights = attention.float().mean(1)
+        weights = 0.5 * weights + 0.5 * torch.eye(weights.shape[-1], device=weights.device)  # residual connection
+        rollout = weights if rollout is None else weights @ rollout
+    assert rollout is not None
+    pooled = rollout[:, 1:].mean(1) if uses_mean_pooling(model) else rollout[:, 0]
+    return _min_max_normalize(_to_grid(pooled[:, 1:]))
 
 
 class _TokensToMap(nn.Module):
-    """Tokens (batch, 1 + patches, width) -> a map (batch, width, grid, grid), as Grad-CAM knows them, and the rest."""
+    """Splits tokens (batch, 1 + patches, width) into a feature map (batch, width, grid, grid) and the class token."""
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         side = math.isqrt(tokens.shape[1] - 1)
@@ -45,32 +46,32 @@ class _TokensToMap(nn.Module):
 
 
 class _MapToTokens(nn.Module):
-    """The way back."""
+    """Inverse of `_TokensToMap`."""
 
     def forward(self, inputs: tuple[Tensor, Tensor]) -> Tensor:
-        patches, first = inputs
-        return torch.cat([first, patches.flatten(2).transpose(1, 2)], dim=1)
+        patches, class_token = inputs
+        return torch.cat([class_token, patches.flatten(2).transpose(1, 2)], dim=1)
 
 
 def grad_cam(model: StockModel, pixel_values: Tensor, targets: Tensor) -> Tensor:
-    """Grad-CAM (Selvaraju et al. 2017) of captum, on what the last block's attention reads.
+    """Computes Grad-CAM (Selvaraju et al., 2017; captum) at the input of the last block's attention.
 
-    Behind that attention the patches no longer reach a class token, so that they would have no gradient there.
+    After that attention the patches do not reach the class token, so their gradient would be zero.
 
     Args:
-        model, pixel_values: as of `attention_rollout`.
-        targets: class ids (batch,) that are explained.
+        model, pixel_values: see `attention_rollout`.
+        targets: class ids (batch,) to explain.
 
     Returns:
-        (batch, grid, grid), each image's from 0 to 1.
+        Maps (batch, grid, grid), scaled to 0 to 1 per image.
     """
     from captum.attr import LayerGradCam
 
     block = model.base_model.layers[-1]
-    norm, as_map = block.layernorm_before, _TokensToMap()
-    block.layernorm_before = nn.Sequential(norm, as_map, _MapToTokens())
+    norm, tokens_to_map = block.layernorm_before, _TokensToMap()
+    block.layernorm_before = nn.Sequential(norm, tokens_to_map, _MapToTokens())
     try:
-        cam = LayerGradCam(lambda values: model(pixel_values=values).logits, as_map)
+        cam = LayerGradCam(lambda values: model(pixel_values=values).logits, tokens_to_map)
         relevance = cam.attribute(pixel_values, targets, relu_attributions=True)[0]
     finally:
         block.layernorm_before = norm

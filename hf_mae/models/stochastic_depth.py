@@ -1,4 +1,4 @@
-"""Drop path and patch dropout: what is left out at random while training."""
+"""Stochastic depth (drop path) and patch dropout."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,36 +8,40 @@ from torch import nn
 from ..compat.transformers import StockModel, build_beit_drop_path
 from ..errors import UsageError
 from .introspection import describe_model, is_vit
+from .messages import ModelMessage
 
 
 def set_drop_path(model: StockModel, rate: float) -> None:
-    """Stochastic depth as in the reference: per sample, on both branches of a block, linear from 0 to `rate`.
+    """Sets stochastic depth as in the original MAE code: per sample, on both branches of a block, with a rate that
+    grows linearly from 0 at the first block to `rate` at the last.
 
-    BEiT has it. In ViT, `ViTLayer.dropout` stands exactly where the reference has `DropPath`, so timm's takes its
-    place; neither has parameters, and the saved weights and configuration stay stock.
+    BEiT supports it. In ViT, `ViTLayer.dropout` is exactly where the original code has `DropPath`, so timm's `DropPath`
+    replaces it; neither has parameters, and the saved weights and configuration stay stock.
     """
     from timm.layers import DropPath
 
     layers = model.base_model.layers
     for index, layer in enumerate(layers):
-        share = rate * index / max(len(layers) - 1, 1)
+        layer_rate = rate * index / max(len(layers) - 1, 1)
         if hasattr(layer, "drop_path"):
-            layer.drop_path = build_beit_drop_path(share).train(layer.training) if share > 0 else nn.Identity()
+            layer.drop_path = (
+                build_beit_drop_path(layer_rate).train(layer.training) if layer_rate > 0 else nn.Identity()
+            )
         else:
-            dropped = DropPath(share) if share > 0 else nn.Dropout(model.config.hidden_dropout_prob)
-            layer.dropout = dropped.train(layer.training)
+            dropout = DropPath(layer_rate) if layer_rate > 0 else nn.Dropout(model.config.hidden_dropout_prob)
+            layer.dropout = dropout.train(layer.training)
     if hasattr(model.config, "drop_path_rate"):
         model.config.drop_path_rate = float(rate)
 
 
 def set_patch_dropout(model: StockModel, rate: float) -> None:
-    """Leaves out a random share of each image's patches in training (Liu et al. 2022, arXiv:2208.07220).
+    """Drops a random share of each image's patches in training (Liu et al., 2022, arXiv:2208.07220).
 
-    timm's module takes the place of the embeddings' dropout; it has no parameters, and evaluation sees every patch.
+    timm's `PatchDropout` replaces the dropout of the embeddings. It has no parameters, and is inactive in evaluation.
 
     Args:
         model: a ViT or BEiT classifier of transformers.
-        rate: share of the patches that is left out, below 1; 0 puts the stock dropout back.
+        rate: share of dropped patches, below 1; 0 restores the stock dropout.
     """
     from timm.layers import PatchDropout
 
@@ -49,34 +53,34 @@ def set_patch_dropout(model: StockModel, rate: float) -> None:
 
 
 def get_patch_embeddings(model: StockModel) -> nn.Module:
-    """What makes tokens of an image, whose `dropout` sees them all.
+    """Returns the embedding module of a ViT, whose `dropout` is applied to all tokens.
 
     Raises:
-        UsageError: the network has no such part.
+        UsageError: If the model is not a ViT.
     """
     if not is_vit(model.config):
-        raise UsageError(f"--patch_dropout is for an MAE ViT, and a {describe_model(model)} drops no patches.")
+        raise UsageError(ModelMessage.PATCH_DROPOUT_NEEDS_MAE, model=describe_model(model))
     embeddings: nn.Module = model.base_model.embeddings
     return embeddings
 
 
 @contextmanager
 def apply_patch_dropout(model: StockModel, rate: float) -> Iterator[None]:
-    """`set_patch_dropout` for a block; 0 changes nothing."""
+    """Applies `set_patch_dropout` within the block; a rate of 0 changes nothing."""
     if not rate:
         yield
         return
     embeddings = get_patch_embeddings(model)
-    before = embeddings.dropout
+    previous = embeddings.dropout
     set_patch_dropout(model, rate)
     try:
         yield
     finally:
-        embeddings.dropout = before
+        embeddings.dropout = previous
 
 
 def get_drop_path_rate(model: StockModel) -> float:
-    """The rate of the last block; 0 where there is none."""
+    """Returns the drop path rate of the last block; 0 without stochastic depth."""
     if not is_vit(model.config):
         rates = (getattr(module, "drop_prob", 0.0) for module in model.modules())
         return max((float(rate) for rate in rates if isinstance(rate, (int, float))), default=0.0)

@@ -1,4 +1,4 @@
-"""What a study cites, as BibTeX."""
+"""BibTeX entries of the references that reports cite."""
 
 from collections.abc import Iterable
 
@@ -140,10 +140,10 @@ _ENTRIES = {
 
 
 def format_bibtex(keys: Iterable[str], dataset_citation: str = "") -> str:
-    """The entries of these keys, each once.
+    """Formats the entries of `keys` as BibTeX, without repetitions.
 
     Args:
-        dataset_citation: the citation of a data set, as text; it becomes the entry `dataset_citation`.
+        dataset_citation: citation of the data set, as text; it becomes the entry `data`.
     """
     parts = []
     for key in dict.fromkeys(keys):

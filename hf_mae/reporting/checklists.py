@@ -1,9 +1,9 @@
-"""Reporting checklists, filled in as far as the record of a run can answer.
+"""Reporting checklists, filled in from the record of a run.
 
-The items' topics are in our words, with the numbers of the guidelines (published/checklists.csv): CLAIM, 2024 update
-(Tejani et al., Radiology: Artificial Intelligence 6:e240300); TRIPOD+AI (Collins et al., BMJ 385:e078378, 2024);
-STARD-AI (Sounderajah et al., Nature Medicine, 2025), whose items beyond STARD 2015 are called `AI ...`. A journal wants
-its own form: what is here goes into it.
+The topics of the items are paraphrased, with the item numbers of the guidelines (published/checklists.csv): CLAIM, 2024
+update (Tejani et al., Radiology: Artificial Intelligence 6:e240300); TRIPOD+AI (Collins et al., BMJ 385:e078378, 2024);
+STARD-AI (Sounderajah et al., Nature Medicine, 2025), whose items beyond STARD 2015 are called `AI ...`. Journals
+require the original forms; copy the answers into them.
 """
 
 import csv
@@ -16,22 +16,26 @@ from ..data.benchmarks import find_benchmark_or_none
 from ..errors import UsageError, pluralize
 from ..evaluation.calibration import format_temperature
 from ..runs.load_run import FinishedRun
-from ..runs.record import RunRecord
+from ..runs.record import FIGURES_DIR, RunRecord
+from .messages import ReportingMessage
 from .render import Block, Heading, Paragraph, TableBlock, write_document
 from .study_description import SPLIT_TITLES, get_setting
 
 CHECKLISTS_CSV = Path(__file__).parents[1] / "published" / "checklists.csv"
 CHECKLIST_TITLES = {"claim": "CLAIM (2024)", "tripod-ai": "TRIPOD+AI", "stard-ai": "STARD-AI"}
-AUTHOR_ITEM_TEXT = "To be said by the authors."
+AUTHOR_ITEM_TEXT = "To be completed by the authors."
 
 
 @dataclass(frozen=True)
 class ChecklistItem:
-    """A line of a checklist.
+    """An item of a checklist.
 
     Args:
-        answer: what the record says; None: the authors must.
-        source: where it is from.
+        number: its number in the guideline.
+        section: section of the paper.
+        topic: paraphrase of the item.
+        answer: text from the record; None: the authors have to answer.
+        source: file or field that the answer comes from.
     """
 
     number: str
@@ -42,23 +46,22 @@ class ChecklistItem:
 
 
 def build_checklist(run: FinishedRun, name: str) -> list[ChecklistItem]:
-    """The items of a checklist (`TITLES`), answered as far as the record of a run can.
+    """Fills in a checklist (one of `CHECKLIST_TITLES`) from the record of a run.
 
     Raises:
-        UsageError: there is no such checklist, or the run was recorded by a version that did not note its images.
+        UsageError: If the checklist is unknown, or the record does not describe the images.
     """
     if name not in CHECKLIST_TITLES:
-        raise UsageError(f"There is no checklist {name}: choose one of {', '.join(CHECKLIST_TITLES)}.")
+        raise UsageError(ReportingMessage.UNKNOWN_CHECKLIST, name=name, names=list(CHECKLIST_TITLES))
     record = run.record
     if record is None or record.study is None:
-        raise UsageError(f"{run.folder} was recorded by an earlier version, which did not note what a checklist asks.")
+        raise UsageError(ReportingMessage.NO_COHORT_IN_RECORD, folder=run.folder)
     with open(CHECKLISTS_CSV, encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["checklist"] == name]
     items = []
     for row in rows:
-        found = ANSWER_FUNCTIONS[row["answer"]](run, record) if row["answer"] != "author" else None
-        answer, source = found or (None, None)
-        items.append(ChecklistItem(row["item"], row["section"], row["topic"], answer, source))
+        answer = ANSWER_FUNCTIONS[row["answer"]](run, record) if row["answer"] != "author" else None
+        items.append(ChecklistItem(row["item"], row["section"], row["topic"], *(answer or (None, None))))
     return items
 
 
@@ -72,9 +75,8 @@ def write_checklist(run: FinishedRun, name: str, folder: Path, suffix: str = "")
     blocks: list[Block] = [
         Heading(f"{CHECKLIST_TITLES[name]} for {run.name}", 1),
         Paragraph(
-            f"{answered} of {len(items)} items are answered from the record of the run, each with its source; "
-            "the others are for the authors. Topics are in the words of hf_mae: the guideline's own form has the "
-            "official ones."
+            f"{answered} of {len(items)} items are answered from the record of the run, each with its source. The "
+            "authors have to complete the others. The topics are paraphrased; the guideline has the official wording."
         ),
         TableBlock(["item", "section", "topic", "answer", "source"], rows, "llppl"),
     ]
@@ -87,48 +89,52 @@ Answer = tuple[str, str] | None
 def _data(run: FinishedRun, record: RunRecord) -> Answer:
     if entry := find_benchmark_or_none(record.data.benchmark):
         return f"{entry.title}; {entry.homepage}; licence: {entry.licence}.", "all_results.json: source"
-    return f"Images of {record.data.name} (say from where they are).", "all_results.json: source"
+    return f"Images of {record.data.name} (add their origin).", "all_results.json: source"
 
 
 def _exclusion_steps(record: RunRecord) -> list[dict[str, Any]]:
     study: dict[str, Any] = record.study or {}
-    found: list[dict[str, Any]] = study["excluded"]
-    return found
+    steps: list[dict[str, Any]] = study["excluded"]
+    return steps
 
 
 def _exclusions(run: FinishedRun, record: RunRecord) -> Answer:
-    steps = [f"{pluralize(step['images'], 'image')}: {step['why']}" for step in _exclusion_steps(record)]
-    return f"Left out by hf_mae: {'; '.join(steps) or 'none'}. Criteria before that are the authors'.", "study.md"
+    steps = [f"{pluralize(step['images'], 'image')}: {step['reason']}" for step in _exclusion_steps(record)]
+    return (
+        f"Excluded by hf_mae: {'; '.join(steps) or 'none'}. The authors add the criteria that were applied before.",
+        "study.md",
+    )
 
 
 def _preprocessing(run: FinishedRun, record: RunRecord) -> Answer:
     return (
-        f"Family of transforms: {get_setting(record, 'transforms')}; the saved image processor is what evaluation and "
-        "deployment use.",
+        f"Transforms: {get_setting(record, 'transforms')}; evaluation and deployment use the saved image processor.",
         _processor_file(run),
     )
 
 
 def _processor_file(run: FinishedRun) -> str:
-    """Where a run keeps its preprocessing; networks of timm have it in their configuration."""
-    own = "preprocessor_config.json"
-    return own if (run.folder / own).is_file() or not (run.folder / "config.json").is_file() else "config.json"
+    """Returns the file with the preprocessing of a run; timm networks store it in their configuration."""
+    name = "preprocessor_config.json"
+    return name if (run.folder / name).is_file() or not (run.folder / "config.json").is_file() else "config.json"
 
 
 def _subsets(run: FinishedRun, record: RunRecord) -> Answer:
-    share = record.data.train_fraction
-    return (f"{100 * share:g} % of the training images, stratified by class.", "recipe.yaml") if share < 1 else None
+    fraction = record.data.train_fraction
+    if fraction == 1:
+        return None
+    return f"{100 * fraction:g} % of the training images, stratified by class.", "recipe.yaml"
 
 
 def _missing_data(run: FinishedRun, record: RunRecord) -> Answer:
     count = sum(step["images"] for step in _exclusion_steps(record) if step["reason"] == "unreadable")
-    what = f"{count} unreadable images were left out" if count else "no image was unreadable"
-    return f"Every image was decoded before training: {what}. There are no other inputs.", "study.md"
+    result = f"{count} unreadable images were excluded" if count else "no image was unreadable"
+    return f"Every image was decoded before training: {result}. There are no other inputs.", "study.md"
 
 
 def _devices(run: FinishedRun, record: RunRecord) -> Answer:
     columns = list((record.study or {}).get("columns", {}))
-    return (f"Known by image: {', '.join(columns)}.", "study.md: images by split") if columns else None
+    return (f"Recorded per image: {', '.join(columns)}.", "study.md: images by split") if columns else None
 
 
 def _classes(run: FinishedRun, record: RunRecord) -> Answer:
@@ -138,33 +144,34 @@ def _classes(run: FinishedRun, record: RunRecord) -> Answer:
 
 def _split_sizes(record: RunRecord) -> str:
     study: dict[str, Any] = record.study or {}
-    return ", ".join(f"{SPLIT_TITLES.get(name, name)} {held['images']}" for name, held in study["splits"].items())
+    return ", ".join(f"{SPLIT_TITLES.get(name, name)} {entry['images']}" for name, entry in study["splits"].items())
 
 
 def _split(run: FinishedRun, record: RunRecord) -> Answer:
-    own = record.data.val_fraction
+    val_fraction = record.data.val_fraction
     entry = find_benchmark_or_none(record.data.benchmark)
     if entry and entry.has_split:
         how = "The official split of the benchmark"
-    elif own:
-        how = f"{100 * own:g} % held out, stratified by class (seed {record.data.seed})"
+    elif val_fraction:
+        how = f"{100 * val_fraction:g} % held out, stratified by class (seed {record.data.seed})"
     else:
-        how = "The splits that the data came with"
+        how = "The splits of the data source"
     return f"{how}: {_split_sizes(record)}.", "all_results.json: source, images"
 
 
 def _split_level(run: FinishedRun, record: RunRecord) -> Answer:
     study: dict[str, Any] = record.study or {}
-    if all(held["groups"] for held in study["splits"].values()):
+    if all(entry["groups"] for entry in study["splits"].values()):
         return (
-            "Patients or videos are known: shares are held out by them, and a warning names those on both sides.",
+            "Patients or videos are known: fractions were held out by patient or video, and a warning lists those in "
+            "several splits.",
             "log",
         )
-    return "No patients are known to hf_mae: splits share no image of equal pixels.", "study.md"
+    return "No patients are known to hf_mae: the splits have no image with identical pixels in common.", "study.md"
 
 
 def _model(run: FinishedRun, record: RunRecord) -> Answer:
-    return "A stock transformers classifier; every size is in its configuration.", "config.json"
+    return "A stock transformers classifier; its dimensions are in its configuration.", "config.json"
 
 
 def _software(run: FinishedRun, record: RunRecord) -> Answer:
@@ -172,7 +179,7 @@ def _software(run: FinishedRun, record: RunRecord) -> Answer:
 
 
 def _initialisation(run: FinishedRun, record: RunRecord) -> Answer:
-    return f"{record.base}; a fresh head.", "all_results.json: base"
+    return f"{record.base}; the head was initialised randomly.", "all_results.json: base"
 
 
 def _training(run: FinishedRun, record: RunRecord) -> Answer:
@@ -180,8 +187,8 @@ def _training(run: FinishedRun, record: RunRecord) -> Answer:
         return None
     return (
         f"{get_setting(record, 'num_train_epochs')} epochs, {record.training.updates} updates of "
-        f"{record.training.effective_batch_size} images, learning rate {record.training.learning_rate}; every setting "
-        "is in the recipe, which repeats the run.",
+        f"{record.training.effective_batch_size} images, learning rate {record.training.learning_rate}; all "
+        "settings are in the recipe, which reproduces the run.",
         "recipe.yaml",
     )
 
@@ -191,14 +198,9 @@ def _selection(run: FinishedRun, record: RunRecord) -> Answer:
 
 
 def _ensemble(run: FinishedRun, record: RunRecord) -> Answer:
-    return (
-        ("Scores are means over eight turned and mirrored views.", "results")
-        if record.averaged_views
-        else (
-            "None: one model.",
-            "model.safetensors",
-        )
-    )
+    if record.averaged_views:
+        return "Scores are means over eight rotated and mirrored views (test-time augmentation).", "results"
+    return "None: one model.", "model.safetensors"
 
 
 def _metrics(run: FinishedRun, record: RunRecord) -> Answer:
@@ -212,20 +214,20 @@ def _metrics(run: FinishedRun, record: RunRecord) -> Answer:
 
 def _uncertainty(run: FinishedRun, record: RunRecord) -> Answer:
     grouped = all(fold.groups is not None for fold in run.folds)
-    unit = "patients or videos" if grouped else "images, as no patients are known"
-    return f"95 % intervals (jackknife) and permutation tests over {unit}; p values adjusted after Holm.", "report.md"
+    unit = "patients or videos" if grouped else "images (no patients are known)"
+    return f"95 % intervals (jackknife) and permutation tests over {unit}; p values adjusted (Holm).", "report.md"
 
 
 def _subgroups(run: FinishedRun, record: RunRecord) -> Answer:
     columns = list((record.study or {}).get("columns", {}))
     if not columns:
         return None
-    return f"hf-mae report --subgroups tells scores and interaction by: {', '.join(columns)}.", "report.md"
+    return f"Scores and tests of interaction (hf-mae report --subgroups) by: {', '.join(columns)}.", "report.md"
 
 
 def _explanations(run: FinishedRun, record: RunRecord) -> Answer:
-    found = sorted(path.name for path in run.folder.glob("*explanation*"))
-    return (f"Relevance maps: {', '.join(found)}.", "hf-mae explain") if found else None
+    files = sorted(path.name for path in run.folder.glob("*explanation*"))
+    return (f"Saliency maps: {', '.join(files)}.", "hf-mae explain") if files else None
 
 
 def _internal(run: FinishedRun, record: RunRecord) -> Answer:
@@ -240,7 +242,8 @@ def _external(run: FinishedRun, record: RunRecord) -> Answer:
 
 def _flow(run: FinishedRun, record: RunRecord) -> Answer:
     study: dict[str, Any] = record.study or {}
-    return f"Found {study['found']}; {_split_sizes(record)}.", "study.md, flow.png"
+    total = "not known" if study["total"] is None else study["total"]
+    return f"Images found: {total}; {_split_sizes(record)}.", f"study.md, {FIGURES_DIR}/flow.png"
 
 
 def _table_one(run: FinishedRun, record: RunRecord) -> Answer:
@@ -248,12 +251,12 @@ def _table_one(run: FinishedRun, record: RunRecord) -> Answer:
 
 
 def _performance(run: FinishedRun, record: RunRecord) -> Answer:
-    found = run.scores()
+    scores = run.scores()
     parts = []
     for name in ("macro_f1", "accuracy", "mcc"):
-        ends = found[name]["interval"]
-        reach = f" [{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]" if ends else ""
-        parts.append(f"{name.replace('_', ' ')} {100 * found[name]['mean']:.1f}{reach}")
+        ends = scores[name]["interval"]
+        interval = f" [{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]" if ends else ""
+        parts.append(f"{name.replace('_', ' ')} {100 * scores[name]['mean']:.1f}{interval}")
     return f"{run.split}: {', '.join(parts)} (per cent).", "report.md"
 
 
@@ -262,26 +265,33 @@ def _rates(run: FinishedRun, record: RunRecord) -> Answer:
 
 
 def _failures(run: FinishedRun, record: RunRecord) -> Answer:
-    return "Confusion matrix; hf-mae explain shows the most confident mistakes.", f"confusion_matrix_{run.split}.png"
+    return "Confusion matrix; hf-mae explain shows the most confident errors.", _confusion_matrix_file(run)
 
 
 def _crosstab(run: FinishedRun, record: RunRecord) -> Answer:
-    return "Confusion matrix of the predicted class.", f"confusion_matrix_{run.split}.png"
+    return "Confusion matrix of the predicted class.", _confusion_matrix_file(run)
+
+
+def _confusion_matrix_file(run: FinishedRun) -> str:
+    return f"{FIGURES_DIR}/confusion_matrix_{run.split}.png"
 
 
 def _availability(run: FinishedRun, record: RunRecord) -> Answer:
-    return "Weights, configuration and recipe of the run; say where they are published (hf-mae push).", "output folder"
+    return (
+        "Weights, configuration and recipe of the run; state the place of publication (hf-mae push).",
+        "output folder",
+    )
 
 
 def _inputs(run: FinishedRun, record: RunRecord) -> Answer:
-    return "The image alone.", _processor_file(run)
+    return "The image only.", _processor_file(run)
 
 
 def _imbalance(run: FinishedRun, record: RunRecord) -> Answer:
     weights, sampling, tau = (get_setting(record, name) for name in ("class_weights", "sampling", "logit_adjustment"))
     return (
         f"Class weights: {weights or 'none'}; sampling: {sampling}; logit adjustment: {float(tau):g}; macro "
-        "averages count every class alike.",
+        "averages weight all classes equally.",
         "recipe.yaml",
     )
 
@@ -289,22 +299,25 @@ def _imbalance(run: FinishedRun, record: RunRecord) -> Answer:
 def _calibration(run: FinishedRun, record: RunRecord) -> Answer:
     if not record.calibration:
         return None
-    facts = record.calibration
+    values = record.calibration
     return (
-        f"{format_temperature(facts).capitalize()}: calibration error {facts['ece_before']:.4f} before, "
-        f"{facts['ece_after']:.4f} after.",
+        f"{format_temperature(values).capitalize()}: calibration error {values['ece_before']:.4f} before, "
+        f"{values['ece_after']:.4f} after.",
         "temperature.json",
     )
 
 
 def _predictions(run: FinishedRun, record: RunRecord) -> Answer:
-    return "The model saw the image alone, through the saved image processor.", f"predictions_{run.split}.csv"
+    return (
+        "The only input of the model was the image, through the saved image processor.",
+        f"predictions_{run.split}.csv",
+    )
 
 
 def _output(run: FinishedRun, record: RunRecord) -> Answer:
     return (
-        "A score for each class (softmax), and the class of the highest; thresholds of hf-mae report --operating_point "
-        "are chosen on another split than the reported one.",
+        "A score for each class (softmax), and the class with the highest score; hf-mae report --operating_point "
+        "chooses thresholds on a split other than the reported one.",
         f"predictions_{run.split}.csv",
     )
 

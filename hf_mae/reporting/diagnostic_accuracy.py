@@ -1,4 +1,4 @@
-"""What a clinical reader asks of a run, from its predictions: probabilities, operating points, patients, subgroups."""
+"""Diagnostic accuracy of a run: probability metrics, operating points, scores by patient, and subgroups (STARD)."""
 
 import re
 from dataclasses import asdict, dataclass, field
@@ -10,8 +10,8 @@ import numpy as np
 from ..data.manifests import resolve_manifest
 from ..data.tables import read_table
 from ..errors import UsageError, did_you_mean
-from ..evaluation.confusion import headline_metrics
 from ..evaluation.intervals import MIN_CLUSTERS, Estimate, Rate, estimate_headline_metrics
+from ..evaluation.metrics import headline_metrics
 from ..evaluation.operating_points import (
     PATIENT_AGGREGATIONS,
     DecisionCurve,
@@ -25,23 +25,24 @@ from ..evaluation.probability_metrics import estimate_probability_metrics
 from ..evaluation.significance import holm
 from ..evaluation.subgroups import MISSING, assign_subgroups, interaction_tests
 from ..runs.load_run import FinishedRun
+from .messages import ReportingMessage
 
 PREDICTED_CLASS_RULE = "predicted class"
-MIN_SUBGROUP_IMAGES = 20  # of a subgroup, for scores to be shown
+MIN_SUBGROUP_IMAGES = 20  # smaller subgroups have no scores
 INTERACTION_SCORES = ("macro_f1", "accuracy")
 
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """What a report is asked beyond its tables.
+    """Optional parts of a report.
 
     Args:
-        positive: classes that are positive, together; None: every class by itself, where there are operating points.
-        operating_points: how thresholds are chosen.
-        prevalence: of PPV and NPV; None: that of the images.
-        subgroups: columns of the manifest, with `COLUMN:EDGE,EDGE` for bands.
-        manifest: with these columns and `file_name`; None: the run's own.
-        min_images: that a subgroup needs.
+        positive: classes that are positive together; None: each class in turn, if there are operating points.
+        operating_points: rules that choose thresholds.
+        prevalence: prevalence for PPV and NPV; None: that of the images.
+        subgroups: columns of the manifest; `COLUMN:EDGE,EDGE` divides numbers into bands.
+        manifest: file with these columns and `file_name`; None: the manifest of the run.
+        min_images: minimum size of a subgroup with scores.
     """
 
     positive: tuple[str, ...] | None = None
@@ -60,12 +61,12 @@ class OperatingPoint:
     """Rates at a threshold that was chosen on another split.
 
     Args:
-        rule: as it was asked for, or `PREDICTED`: the predicted class is positive.
-        aggregation: `images`, or patients by the `mean` or the `worst` of their images.
-        thresholds: of each fold and run, on the summed score of the positive classes.
-        threshold_split: split.
+        rule: the rule that chose the threshold, or `PREDICTED_CLASS_RULE`.
+        aggregation: `images`, or patients with the `mean` or the `worst` score of their images.
+        rates: rates on the images of the report.
+        thresholds: one per fold and run, on the summed score of the positive classes.
+        threshold_split: split that the thresholds were chosen on.
         threshold_split_rates: sensitivity and specificity on that split.
-        rates: on the images of the report.
     """
 
     rule: str
@@ -78,13 +79,17 @@ class OperatingPoint:
 
 @dataclass(frozen=True)
 class OneVsRestResult:
-    """Positive classes against the others.
+    """Results of positive classes against the rest.
 
     Args:
-        classes: that are positive.
-        prevalence: their share of the images, and that PPV and NPV are at.
-        auroc: by `images`, and by patient where these are known.
-        agreement: `accuracy`, `F1` of the positive side and Cohen's `kappa`, by the predicted class.
+        classes: the positive classes.
+        prevalence: fraction of the images that are positive.
+        target_prevalence: prevalence for PPV and NPV.
+        auroc: by aggregation (see `OperatingPoint`).
+        average_precision: of the images.
+        agreement: `accuracy`, `F1` of the positive classes and Cohen's `kappa`, by the predicted class.
+        operating_points: rates at the thresholds.
+        decision_curve: net benefit over the threshold probability.
     """
 
     classes: list[str]
@@ -99,7 +104,7 @@ class OneVsRestResult:
 
 @dataclass(frozen=True)
 class Subgroup:
-    """A part of the images; scores as fractions, None where it is too small."""
+    """Results of a subgroup; its scores are fractions, or None if it has too few images."""
 
     value: str
     images: int
@@ -110,10 +115,13 @@ class Subgroup:
 
 @dataclass(frozen=True)
 class Subgroups:
-    """The parts that a column makes, and tests of no difference between those that are large enough.
+    """Results of the subgroups of a column.
 
     Args:
-        tests: by score: `p_value`, `p_adjusted` (Holm, over all columns), `statistic` (F), `df`, `levels`.
+        column: name of the column.
+        levels: one subgroup per value or band.
+        tests: tests of no difference between the subgroups that are large enough, one per score
+            (`evaluation.subgroups.InteractionTest`), with `p_adjusted` (Holm, over all columns).
     """
 
     column: str
@@ -123,7 +131,7 @@ class Subgroups:
 
 @dataclass(frozen=True)
 class DiagnosticAccuracy:
-    """The answers for a run."""
+    """Diagnostic accuracy of a run."""
 
     probabilities: dict[str, Estimate]
     one_vs_rest: list[OneVsRestResult]
@@ -132,13 +140,13 @@ class DiagnosticAccuracy:
     notes: list[str]
 
     def to_dict(self) -> dict[str, Any]:
-        """What `report.json` holds."""
-        found: dict[str, Any] = asdict(self)
-        return found
+        """Converts the results to the values of `report.json`."""
+        values: dict[str, Any] = asdict(self)
+        return values
 
 
 def compute_diagnostic_accuracy(run: FinishedRun, options: ReportOptions) -> DiagnosticAccuracy:
-    """Everything that is asked of a run, and that its predictions can tell."""
+    """Computes the results that the options ask for and the predictions of the run allow."""
     notes: list[str] = []
     with_scores = all(fold.class_scores is not None for fold in run.folds)
     return DiagnosticAccuracy(
@@ -150,7 +158,7 @@ def compute_diagnostic_accuracy(run: FinishedRun, options: ReportOptions) -> Dia
     )
 
 
-# Sides
+# One class, or several, against the rest
 
 
 def _compute_one_vs_rest_results(run: FinishedRun, options: ReportOptions, notes: list[str]) -> list[OneVsRestResult]:
@@ -160,11 +168,14 @@ def _compute_one_vs_rest_results(run: FinishedRun, options: ReportOptions, notes
         for name in options.positive:
             if name not in run.names:
                 raise UsageError(
-                    f"{run.folder} has no class {name}{did_you_mean(name, run.names)}: --positive takes some of "
-                    f"{', '.join(run.names)}."
+                    ReportingMessage.UNKNOWN_POSITIVE_CLASS,
+                    folder=run.folder,
+                    name=name,
+                    suggestion=did_you_mean(name, run.names),
+                    names=run.names,
                 )
         if set(options.positive) == set(run.names):
-            raise UsageError("--positive names every class: there is nothing they can be told from.")
+            raise UsageError(ReportingMessage.ALL_CLASSES_POSITIVE)
         groupings = [list(dict.fromkeys(options.positive))]
     else:
         groupings = [[name] for name in run.names]
@@ -172,52 +183,49 @@ def _compute_one_vs_rest_results(run: FinishedRun, options: ReportOptions, notes
     if rules and run.threshold_predictions is None and any(rule.is_data_driven for rule in rules):
         notes.append(f"No operating point: {run.no_threshold_reason}.")
         rules = [rule for rule in rules if not rule.is_data_driven]
-    return [
-        side
-        for names in groupings
-        if (side := _compute_one_vs_rest_result(run, names, rules, options, notes)) is not None
-    ]
+    results = [_compute_one_vs_rest_result(run, names, rules, options, notes) for names in groupings]
+    return [result for result in results if result is not None]
 
 
 def _compute_one_vs_rest_result(
     run: FinishedRun, names: list[str], rules: list[ThresholdRule], options: ReportOptions, notes: list[str]
 ) -> OneVsRestResult | None:
-    ids = [run.names.index(name) for name in names]
-    here = OneVsRest.from_predictions(run.folds, ids)
-    there = OneVsRest.from_predictions(run.threshold_predictions, ids) if run.threshold_predictions else None
-    area = here.auroc()
+    ids, title = [run.names.index(name) for name in names], " and ".join(names)
+    images = OneVsRest.from_predictions(run.folds, ids)
+    threshold_images = OneVsRest.from_predictions(run.threshold_predictions, ids) if run.threshold_predictions else None
+    area = images.auroc()
     if area is None:
-        notes.append(f"{' and '.join(names)}: of no image, or of every one, so nothing is told of it.")
+        notes.append(f"{title}: undefined, because none or all of the images are positive.")
         return None
-    levels = {"images": (here, there)}
-    if options.positive and here.has_patients:
-        levels |= {
-            way: (here.aggregate_by_patient(way), there and there.aggregate_by_patient(way))
+    predictions = {"images": (images, threshold_images)}
+    if options.positive and images.has_patients:
+        predictions |= {
+            way: (images.aggregate_by_patient(way), threshold_images and threshold_images.aggregate_by_patient(way))
             for way in PATIENT_AGGREGATIONS
         }
-    points, areas = (
-        [OperatingPoint(PREDICTED_CLASS_RULE, "images", estimate_binary_rates(here.folds, options.prevalence))],
-        {"images": area},
-    )
-    for of, (judged, chosen) in levels.items():
-        if of != "images" and (one := judged.auroc()) is not None:
-            areas[of] = one
+    rates = estimate_binary_rates(images.folds, options.prevalence)
+    points, areas = [OperatingPoint(PREDICTED_CLASS_RULE, "images", rates)], {"images": area}
+    for aggregation, (evaluated, threshold_predictions) in predictions.items():
+        if aggregation != "images" and (patient_area := evaluated.auroc()) is not None:
+            areas[aggregation] = patient_area
         for rule in rules:
             try:
                 points.append(
-                    _compute_operating_point(rule, of, judged, chosen, run.threshold_split, options.prevalence)
+                    _compute_operating_point(
+                        rule, aggregation, evaluated, threshold_predictions, run.threshold_split, options.prevalence
+                    )
                 )
             except UsageError as error:
-                notes.append(f"{' and '.join(names)}: {error}")
+                notes.append(f"{title}: {error}")
     return OneVsRestResult(
         names,
-        here.prevalence,
-        here.prevalence if options.prevalence is None else options.prevalence,
+        images.prevalence,
+        images.prevalence if options.prevalence is None else options.prevalence,
         areas,
-        here.average_precision(),
-        here.estimate_agreement(),
+        images.average_precision(),
+        images.estimate_agreement(),
         points,
-        here.decision_curve(),
+        images.decision_curve(),
     )
 
 
@@ -231,19 +239,17 @@ def _compute_operating_point(
 ) -> OperatingPoint:
     if threshold_predictions is None:
         thresholds = [[rule.target] * len(fold.predicted) for fold in eval_predictions.folds]
-        achieved, chosen_on = {}, None
+        split_rates, threshold_split = {}, None
     else:
-        own, chosen_on = threshold_predictions.choose_thresholds(rule), threshold_split if rule.is_data_driven else None
-        achieved = {
-            name: rate.value
-            for name, rate in estimate_binary_rates(threshold_predictions.apply_thresholds(own)).items()
-        }
-        every = iter([value for of_fold in own for value in of_fold])
-        thresholds = [[next(every) for _ in fold.predicted] for fold in eval_predictions.folds]  # of each run its own
-        achieved = {name: achieved[name] for name in ("sensitivity", "specificity") if name in achieved}
+        by_fold = threshold_predictions.choose_thresholds(rule)
+        rates = estimate_binary_rates(threshold_predictions.apply_thresholds(by_fold))
+        split_rates = {name: rate.value for name, rate in rates.items() if name in ("sensitivity", "specificity")}
+        by_run = iter([value for values in by_fold for value in values])
+        thresholds = [[next(by_run) for _ in fold.predicted] for fold in eval_predictions.folds]
+        threshold_split = threshold_split if rule.is_data_driven else None
     rates = estimate_binary_rates(eval_predictions.apply_thresholds(thresholds), prevalence)
-    flat = [value for of_fold in thresholds for value in of_fold]
-    return OperatingPoint(str(rule), aggregation, rates, flat, chosen_on, achieved)
+    flat = [value for values in thresholds for value in values]
+    return OperatingPoint(str(rule), aggregation, rates, flat, threshold_split, split_rates)
 
 
 # Subgroups
@@ -253,11 +259,11 @@ def _compute_subgroups(run: FinishedRun, options: ReportOptions) -> list[Subgrou
     if not options.subgroups:
         return []
     rows = _read_manifest_rows(run, options.manifest)
-    found = [_compute_subgroups_by_column(run, text, rows, options.min_images) for text in options.subgroups]
-    tests = [test for one in found for test in one.tests]
+    columns = [_compute_subgroups_by_column(run, text, rows, options.min_images) for text in options.subgroups]
+    tests = [test for subgroups in columns for test in subgroups.tests]
     for test, adjusted in zip(tests, holm([test["p_value"] for test in tests])):
         test["p_adjusted"] = adjusted
-    return found
+    return columns
 
 
 def _read_manifest_rows(run: FinishedRun, manifest: Path | None) -> dict[str, dict[str, Any]]:
@@ -265,18 +271,20 @@ def _read_manifest_rows(run: FinishedRun, manifest: Path | None) -> dict[str, di
     if path is None and run.source is not None:
         path = resolve_manifest(run.source)
     if path is None or not path.is_file():
-        raise UsageError(
-            f"{run.folder}: its data has no manifest with columns that could make subgroups (name one with --manifest)."
-        )
+        raise UsageError(ReportingMessage.NO_MANIFEST, folder=run.folder)
     rows = read_table(path)
     if "file_name" not in rows[0]:
-        raise UsageError(f"{path} lacks the column file_name; it has {', '.join(map(str, rows[0]))}.")
+        raise UsageError(ReportingMessage.NO_FILE_NAME_COLUMN, path=path, names=list(rows[0]))
     by_file = {str(row["file_name"]): row for row in rows}
     files = {name for fold in run.file_names for name in fold}
     if missing := sorted(files - set(by_file)):
         raise UsageError(
-            f"{path} has no row for {len(missing)} of the {len(files)} images of {run.folder} ({missing[0]}...): "
-            "subgroups need every one."
+            ReportingMessage.IMAGES_WITHOUT_ROW,
+            path=path,
+            missing=len(missing),
+            total=len(files),
+            folder=run.folder,
+            example=missing[0],
         )
     return by_file
 
@@ -285,37 +293,36 @@ def _compute_subgroups_by_column(
     run: FinishedRun, column_spec: str, rows: dict[str, dict[str, Any]], min_images: int
 ) -> Subgroups:
     name, _, bands = column_spec.partition(":")
-    known = [str(column) for column in next(iter(rows.values()))]
-    if name not in known:
+    columns = [str(column) for column in next(iter(rows.values()))]
+    if name not in columns:
         raise UsageError(
-            f"There is no column {name}{did_you_mean(name, known)}: --subgroups takes some of {', '.join(known)}."
+            ReportingMessage.UNKNOWN_COLUMN, name=name, suggestion=did_you_mean(name, columns), names=columns
         )
     if bands and not re.fullmatch(r"[-+.\d]+(,[-+.\d]+)*", bands):
-        raise UsageError(f"--subgroups {column_spec}: bands are numbers, as in {name}:50,65.")
+        raise UsageError(ReportingMessage.INVALID_BANDS, text=column_spec, name=name)
     edges = [float(edge) for edge in bands.split(",")] if bands else []
     values = [rows[file].get(name) for fold in run.file_names for file in fold]
     try:
-        titles, place = assign_subgroups(values, edges)
+        titles, level_ids = assign_subgroups(values, edges)
     except ValueError as error:
-        raise UsageError(f"The column {name} makes no subgroups: {error}.") from None
+        raise UsageError(ReportingMessage.UNUSABLE_COLUMN, name=name, reason=error) from None
     starts = np.cumsum([0, *(len(fold.labels) for fold in run.folds)])
-    by_fold = [place[start:end] for start, end in zip(starts, starts[1:])]
-    parts, large = [], []
+    ids_by_fold = [level_ids[start:end] for start, end in zip(starts, starts[1:])]
+    levels, tested = [], []
     for number, title in enumerate(titles):
-        inside = [fold.select(own == number) for fold, own in zip(run.folds, by_fold) if (own == number).any()]
-        if not inside:
+        folds = [fold.select(ids == number) for fold, ids in zip(run.folds, ids_by_fold) if (ids == number).any()]
+        if not folds:
             continue
-        part = _compute_subgroup(title, inside, min_images)
-        parts.append(part)
-        if part.scores is not None and title != MISSING and clusters_from_predictions(inside).n_eff >= MIN_CLUSTERS:
-            large.append(inside)
-    tests = [asdict(test) for test in interaction_tests(large, headline_metrics, INTERACTION_SCORES)]
-    return Subgroups(name, parts, tests)
+        level = _compute_subgroup(title, folds, min_images)
+        levels.append(level)
+        if level.scores is not None and title != MISSING and clusters_from_predictions(folds).n_eff >= MIN_CLUSTERS:
+            tested.append(folds)
+    tests = [asdict(test) for test in interaction_tests(tested, headline_metrics, INTERACTION_SCORES)]
+    return Subgroups(name, levels, tests)
 
 
 def _compute_subgroup(title: str, folds: list[Predictions], min_images: int) -> Subgroup:
-    units, images = clusters_from_predictions(folds), sum(len(fold.labels) for fold in folds)
-    count = len(units.counts) if units.kind == "groups" else images
-    if images < min_images:
-        return Subgroup(title, images, units.kind, count, None)
-    return Subgroup(title, images, units.kind, count, estimate_headline_metrics(folds))
+    clusters, images = clusters_from_predictions(folds), sum(len(fold.labels) for fold in folds)
+    count = len(clusters.counts) if clusters.kind == "groups" else images
+    scores = None if images < min_images else estimate_headline_metrics(folds)
+    return Subgroup(title, images, clusters.kind, count, scores)

@@ -1,27 +1,35 @@
-"""t-SNE and UMAP figures of features."""
+"""t-SNE and UMAP plots of features."""
 
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import UsageError
+from ..runs.record import FIGURES_DIR
 from ..settings.evaluation import ProbeArguments
 from . import figures
+from .messages import ReportingMessage
 
 
 def plot_embeddings(
     folder: Path, features: np.ndarray, labels: np.ndarray, names: list[str], options: ProbeArguments
 ) -> None:
-    """t-SNE and UMAP figures of the judged images."""
+    """Plots t-SNE and UMAP embeddings of the evaluated images.
+
+    Args:
+        folder: the output folder.
+        features: (images, dimensions).
+        labels: class ids (images,).
+    """
     if options.tsne and len(features) > 3:
         from sklearn.manifold import TSNE
 
-        flat = TSNE(perplexity=min(30.0, (len(features) - 1) / 3), random_state=options.seed).fit_transform(features)
-        figures.plot_scatter(flat, labels, names, folder / "tsne", "t-SNE of the frozen features")
+        points = TSNE(perplexity=min(30.0, (len(features) - 1) / 3), random_state=options.seed).fit_transform(features)
+        figures.plot_scatter(points, labels, names, folder / FIGURES_DIR / "tsne", "t-SNE of the frozen features")
     if options.umap:
         try:
             from umap import UMAP
         except ImportError:
-            raise UsageError("--umap needs a package that is not installed: pip install 'hf_mae[umap]'.") from None
-        flat = UMAP(random_state=options.seed).fit_transform(features)
-        figures.plot_scatter(flat, labels, names, folder / "umap", "UMAP of the frozen features")
+            raise UsageError(ReportingMessage.UMAP_MISSING) from None
+        points = UMAP(random_state=options.seed).fit_transform(features)
+        figures.plot_scatter(points, labels, names, folder / FIGURES_DIR / "umap", "UMAP of the frozen features")

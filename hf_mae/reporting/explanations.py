@@ -1,4 +1,4 @@
-"""Pictures of where a classifier looks."""
+"""Saliency maps of a classifier as images: attention rollout and Grad-CAM."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from matplotlib import colormaps
 from PIL import Image
 from torch import Tensor
 
-from ..evaluation.scores import softmax
+from ..evaluation.metrics import softmax
 from ..models.saliency import attention_rollout, grad_cam
 from .figures import PlainTextFigure, save_figure, truncate_text
 
@@ -20,14 +20,14 @@ OPACITY = 0.45
 
 
 def overlay_heatmap(image: Image.Image, relevance: np.ndarray) -> Image.Image:
-    """The image under the colours of a map (grid, grid) from 0 (violet) to 1 (yellow)."""
+    """Blends an image with a saliency map (grid, grid), from 0 (violet) to 1 (yellow)."""
     grey = Image.fromarray((255 * relevance).round().astype(np.uint8)).resize(image.size, Image.Resampling.BICUBIC)
     colours = Image.fromarray((255 * colormaps[COLORMAP](np.asarray(grey))[..., :3]).round().astype(np.uint8))
     return Image.blend(image.convert("RGB"), colours, OPACITY)
 
 
 def denormalize_image(processor: Any, pixel_values: Tensor) -> Image.Image:
-    """The image (3, height, width) as the model gets it, turned and cut and resized, as a picture."""
+    """Converts the input of the model (3, height, width), after preprocessing, to an image."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (processor.image_mean, processor.image_std))
     pixels = (pixel_values.cpu() * std + mean).clamp(0, 1).permute(1, 2, 0).numpy()
     return Image.fromarray((255 * pixels).round().astype(np.uint8))
@@ -35,7 +35,18 @@ def denormalize_image(processor: Any, pixel_values: Tensor) -> Image.Image:
 
 @dataclass
 class Explanation:
-    """An image with what the model makes of it."""
+    """An image with its saliency maps and prediction.
+
+    Args:
+        name: file name.
+        image: the input of the model.
+        rollout: attention rollout over the image.
+        grad_cam: Grad-CAM over the image.
+        prediction: the predicted class.
+        score: score of the predicted class.
+        target: the class that Grad-CAM explains.
+        label: the true class, if it is known.
+    """
 
     name: str
     image: Image.Image
@@ -43,7 +54,7 @@ class Explanation:
     grad_cam: Image.Image
     prediction: str
     score: float
-    target: str  # the class that Grad-CAM explains
+    target: str
     label: str | None = None
 
 
@@ -54,9 +65,10 @@ def explain_batch(
 
     Args:
         model: a stock ViT or BEiT classifier in evaluation mode.
-        pixel_values: (batch, 3, height, width), of `processor`.
-        names: of the images.
-        target: class that Grad-CAM explains; None: each image's predicted one.
+        processor: its image processor.
+        pixel_values: output of the processor, (batch, 3, height, width).
+        names: names of the images.
+        target: class that Grad-CAM explains; None: the predicted class of each image.
     """
     pixel_values = pixel_values.to(model.device)
     with torch.no_grad():
@@ -67,10 +79,10 @@ def explain_batch(
         attention_rollout(model, pixel_values).cpu().numpy(),
         grad_cam(model, pixel_values, torch.as_tensor(targets, device=model.device)).cpu().numpy(),
     )
-    found = []
+    explanations = []
     for index, (rollout, relevance) in enumerate(maps):
         image = denormalize_image(processor, pixel_values[index])
-        found.append(
+        explanations.append(
             Explanation(
                 name=names[index],
                 image=image,
@@ -81,26 +93,28 @@ def explain_batch(
                 target=model.config.id2label[int(targets[index])],
             )
         )
-    return found
+    return explanations
 
 
 def write_explanation_sheet(rows: list[tuple[str, list[Explanation]]], path: Path, title: str) -> None:
-    """A row of images for each heading, each beside its rollout and its Grad-CAM.
+    """Writes a sheet with one row of images per heading; each image is followed by its rollout and its Grad-CAM.
 
     Args:
-        rows: heading and images.
+        rows: headings and images.
+        path: the file.
+        title: title of the sheet.
     """
-    columns = 3 * max(len(found) for _, found in rows)
+    columns = 3 * max(len(explanations) for _, explanations in rows)
     figure = PlainTextFigure(figsize=(1.5 * columns, 1.85 * len(rows) + 0.6))
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
-    for line, (heading, found) in zip(grid, rows):
+    for line, (heading, explanations) in zip(grid, rows):
         line[0].text(-0.06, 0.5, heading, transform=line[0].transAxes, rotation=90, ha="right", va="center", fontsize=9)
-        for place, entry in enumerate(found):
-            panels = line[3 * place : 3 * place + 3]
-            for axes, picture in zip(panels, (entry.image, entry.rollout, entry.grad_cam)):
-                axes.imshow(picture)
+        for index, entry in enumerate(explanations):
+            panels = line[3 * index : 3 * index + 3]
+            for axes, image in zip(panels, (entry.image, entry.rollout, entry.grad_cam)):
+                axes.imshow(image)
             panels[0].set_title(truncate_text(Path(entry.name).name, 22), fontsize=6, loc="left")
             panels[1].set_title(f"{entry.prediction} {entry.score:.2f}", fontsize=7)
             panels[2].set_title(f"{GRAD_CAM}: {entry.target}", fontsize=6)

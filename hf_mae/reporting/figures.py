@@ -1,7 +1,7 @@
-"""Figures of a run, as PNG (300 dpi) and PDF (vectors): drawn without pyplot, so without any state or display.
+"""Figures of a run, as PNG (300 dpi) and PDF (vector graphics), drawn without pyplot and its global state.
 
-One style for all (`STYLE`): colours that colour-blind readers tell apart (Okabe and Ito), with line styles and marks so
-that they are told apart in grey too, and letters of 6 to 8 points at the width of one column (85 mm) or two.
+All figures share one style (`STYLE`): colours for colour-blind readers (Okabe and Ito), line styles and markers that
+distinguish curves in greyscale too, and text of 6 to 8 points at a width of one column (85 mm) or two.
 """
 
 import logging
@@ -18,10 +18,11 @@ from matplotlib.font_manager import fontManager
 from matplotlib.text import Text
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
-from ..errors import summarize_exception
-from ..evaluation.confusion import TITLES
-from ..evaluation.metrics import CALIBRATION_BINS
+from ..errors import summarize_exception, warn
+from ..evaluation.metrics import CALIBRATION_BINS, TITLES
 from ..files.atomic import atomic_write_file, is_disk_full_error
+from ..runs.record import FIGURES_DIR
+from .messages import ReportingMessage
 
 logger = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -30,13 +31,11 @@ FALLBACK_FONTS = (
     *("Microsoft YaHei", "PingFang SC", "Hiragino Sans", "Noto Sans Arabic", "Noto Naskh Arabic", "Arial Unicode MS"),
     *("Noto Sans Hebrew", "Noto Sans Devanagari", "Noto Sans Thai", "Noto Emoji", "Segoe UI Emoji", "Symbola"),
 )
-MAX_COLOURED_CURVES = 10  # curves of more are thin and grey, but for the worst
-MAX_LABELLED_CLASSES = (
-    60  # classes whose names, cells and marks can be read in one figure; of more, the worst are shown, or none
-)
-MAX_CURVE_POINTS = 500  # of a curve, at most: more than there are pixels to draw them
+MAX_COLOURED_CURVES = 10  # if there are more curves, only the worst ones are coloured
+MAX_LABELLED_CLASSES = 60  # if there are more classes, figures show the worst ones, or no names
+MAX_CURVE_POINTS = 500  # more than the pixels that show a curve
 ONE_COLUMN, TWO_COLUMNS = 3.35, 7.0  # inches
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
 LINE_STYLES = ("-", "--", "-.", ":")
 MARKERS = "osD^v<>P"
 DARK, LIGHT, GREY = "#0072B2", "#9fcbe6", "#b0b0b0"
@@ -56,14 +55,14 @@ STYLE: Any = {
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
     "lines.linewidth": 1.1,
-    "pdf.fonttype": 42,  # letters that an editor can change
+    "pdf.fonttype": 42,  # text stays editable
     "figure.dpi": 300,
 }
 
 
 class PlainTextFigure(Figure):
-    """A figure whose text is taken as it is: a class name with dollar signs is no mathematics, and one in another
-    script is looked up in the fonts that have it."""
+    """A figure that shows text literally: dollar signs do not start mathtext, and characters of other scripts are taken
+    from fonts that have them."""
 
     def _disable_mathtext(self) -> None:
         for text in self.findobj(Text):
@@ -71,39 +70,35 @@ class PlainTextFigure(Figure):
             text.set_fontfamily(font_families())
 
     def tight_layout(self, **kwargs: Any) -> None:
-        """As matplotlib's."""
+        """Calls `Figure.tight_layout` with the fonts and the literal text of this class."""
         self._disable_mathtext()
         super().tight_layout(**kwargs)
 
     def savefig(self, *args: Any, **kwargs: Any) -> None:
-        """As matplotlib's."""
+        """Calls `Figure.savefig` with the fonts and the literal text of this class."""
         self._disable_mathtext()
         super().savefig(*args, **kwargs)
 
 
 def truncate_text(text: str, length: int) -> str:
-    """Text of so many letters at most."""
+    """Shortens a text to `length` characters."""
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def save_figure(figure: Figure, path: Path, dpi: int, full_page: bool = False) -> None:
-    """Writes a figure whole, in the format of the name; letters that no font has are said once.
+    """Writes a figure atomically, in the format of the file name, and warns of characters that no font has.
 
     Args:
-        full_page: with its margins.
+        full_page: keep the margins.
     """
-    with warnings.catch_warnings(record=True) as said, atomic_write_file(path) as temporary:
+    with warnings.catch_warnings(record=True) as caught, atomic_write_file(path) as temporary:
         warnings.simplefilter("always")
-        dated: dict[str, Any] = {"metadata": {"CreationDate": None}} if path.suffix == ".pdf" else {}
-        figure.savefig(temporary, format=path.suffix[1:], dpi=dpi, bbox_inches=None if full_page else "tight", **dated)
-    lacking = {str(entry.message) for entry in said if "missing from font" in str(entry.message)}
-    if lacking and path.suffix == ".png":
-        logger.warning(
-            "%s lacks %d letters, which no font of this machine has (boxes stand for them): install fonts for them, "
-            "such as Noto's.",
-            path.name,
-            len(lacking),
-        )
+        undated: dict[str, Any] = {"metadata": {"CreationDate": None}} if path.suffix == ".pdf" else {}
+        bbox = None if full_page else "tight"
+        figure.savefig(temporary, format=path.suffix[1:], dpi=dpi, bbox_inches=bbox, **undated)
+    missing = {str(entry.message) for entry in caught if "missing from font" in str(entry.message)}
+    if missing and path.suffix == ".png":
+        warn(logger, ReportingMessage.GLYPHS_MISSING, name=path.name, count=len(missing))
 
 
 def _save(figure: Figure, path: Path) -> None:
@@ -116,45 +111,49 @@ def _colour(number: int) -> str:
 
 
 def _line_style(number: int) -> dict[str, Any]:
-    """Colour and line style of the so-many-eth line: 28 of them differ."""
+    """Returns the colour and line style of a curve; the first 28 differ."""
     return {"color": _colour(number), "linestyle": LINE_STYLES[number // len(COLOURS) % len(LINE_STYLES)]}
 
 
 @cache
 def font_families() -> list[str]:
-    """Fonts in the order in which they are asked for a letter: matplotlib's own, then those of this machine that have
-    the letters of other scripts."""
+    """Returns the fonts in order of preference: that of matplotlib, then the installed fonts of other scripts."""
     installed = {font.name for font in fontManager.ttflist}
     return ["DejaVu Sans", *(name for name in FALLBACK_FONTS if name in installed)]
 
 
 def log_figure_errors(plot_function: Callable[P, None]) -> Callable[P, None]:
-    """A figure in the one style; one that cannot be drawn is said, and the results beside it are there all the same."""
+    """Decorates a plot function: it draws in the common style, and a failure is logged as a warning, so that the other
+    results are written. A full disk still raises."""
 
     @wraps(plot_function)
-    def drawn(*args: P.args, **kwargs: P.kwargs) -> None:
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             with rc_context(STYLE):
                 plot_function(*args, **kwargs)
-        except Exception as error:  # matplotlib raises whatever its parts do
+        except Exception as error:  # matplotlib raises exceptions of any class
             if is_disk_full_error(error):
                 raise
-            logger.warning("The figure %s could not be drawn (%s).", plot_function.__name__, summarize_exception(error))
+            name = plot_function.__name__.removeprefix("plot_")
+            warn(logger, ReportingMessage.FIGURE_FAILED, name=name, error=summarize_exception(error))
 
-    return drawn
+    return wrapper
 
 
 @log_figure_errors
 def plot_split_figures(
     folder: Path, split: str, class_scores: np.ndarray, labels: np.ndarray, names: list[str], scores: dict[str, Any]
 ) -> None:
-    """Everything that an evaluation shows: `<figure>_<split>.png` and `.pdf`.
+    """Plots the figures of an evaluation: `figures/<figure>_<split>.png` and `.pdf`.
 
     Args:
-        class_scores: (images, classes), each row summing to 1.
+        folder: the output folder.
+        class_scores: (images, classes), each row sums to 1.
         labels: class ids (images,).
-        scores: of `results.score_split`.
+        names: class names.
+        scores: result of `evaluation.scores.score_split`.
     """
+    folder = folder / FIGURES_DIR
     headline = f"macro F1 {100 * scores['macro_f1']:.1f} %, accuracy {100 * scores['accuracy']:.1f} %"
     title, matrix = f"{split}: {headline}", scores["confusion_matrix"]
     plot_confusion_matrix(matrix, names, folder / f"confusion_matrix_{split}", title)
@@ -170,45 +169,47 @@ def plot_split_figures(
 
 @log_figure_errors
 def plot_confusion_matrix(matrix: list[list[int]], names: list[str], path: Path, title: str, normalised=False) -> None:
-    """Rows are the true classes, coloured by their share; of more than `LEGIBLE` classes without names and numbers.
+    """Plots a confusion matrix; rows are true classes, colours are fractions of a row.
+
+    More than `MAX_LABELLED_CLASSES` classes are shown without names and numbers.
 
     Args:
         matrix: counts (classes, classes).
-        path: file without its suffix.
-        normalised: write the row's per cent into the cells, in place of counts.
+        path: the file without its suffix.
+        normalised: show per cent of the row in the cells instead of counts.
     """
     counts = np.asarray(matrix)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     legible = len(names) <= MAX_LABELLED_CLASSES
     size = min(2 * TWO_COLUMNS, max(2.2, 0.24 * len(names) + 1)) if legible else TWO_COLUMNS
     figure = PlainTextFigure(figsize=(size + 0.5, size))
     axes = figure.subplots()
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    image = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     if legible:
         axes.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(len(names)), [f"{name} ({n})" for name, n in zip(names, counts.sum(axis=1))])
         axes.set(xlabel="predicted", ylabel="true (images)", title=title)
-        _write_cells(axes, counts, shares, normalised)
+        _write_cells(axes, counts, fractions, normalised)
     else:
-        many = f"{len(names)} classes, by number: too many for their names"
-        axes.set(xlabel=f"predicted ({many})", ylabel="true", title=title)
-    label = "share of the true class" + (" (cells: %)" if normalised else "")
+        note = f"{len(names)} classes by number; too many for names"
+        axes.set(xlabel=f"predicted ({note})", ylabel="true", title=title)
+    label = "fraction of the true class" + (" (cells: %)" if normalised else "")
     figure.colorbar(image, label=label, fraction=0.046, pad=0.04)
     _save(figure, path)
 
 
-def _write_cells(axes: Any, counts: np.ndarray, shares: np.ndarray, normalised: bool) -> None:
+def _write_cells(axes: Any, counts: np.ndarray, fractions: np.ndarray, normalised: bool) -> None:
     for row, column in zip(*np.nonzero(counts)):
-        colour = "white" if shares[row, column] > 0.5 else "black"
-        text = f"{100 * shares[row, column]:.0f}" if normalised else str(counts[row, column])
+        colour = "white" if fractions[row, column] > 0.5 else "black"
+        text = f"{100 * fractions[row, column]:.0f}" if normalised else str(counts[row, column])
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=6)
 
 
 @log_figure_errors
 def plot_per_class_f1(per_class: dict[str, dict[str, Any]], path: Path, title: str) -> None:
-    """F1 of every class, best first, with its number of images; precision and recall as marks.
+    """Plots the F1 of each class with its number of images, best first; markers show precision and recall.
 
-    Of more than `LEGIBLE` classes the worst are shown.
+    Of more than `MAX_LABELLED_CLASSES` classes, the worst are shown.
     """
     order = sorted(per_class, key=lambda name: per_class[name]["f1"])[:MAX_LABELLED_CLASSES]
     if len(order) < len(per_class):
@@ -217,9 +218,9 @@ def plot_per_class_f1(per_class: dict[str, dict[str, Any]], path: Path, title: s
     axes = figure.subplots()
     rows = np.arange(len(order))
     axes.barh(rows, [100 * per_class[name]["f1"] for name in order], color=LIGHT, label="F1")
-    for key, mark in (("precision", "|"), ("recall", "x")):
+    for key, marker in (("precision", "|"), ("recall", "x")):
         values = [100 * per_class[name][key] for name in order]
-        axes.plot(values, rows, mark, color=COLOURS[-1], ms=5, label=key, clip_on=False)
+        axes.plot(values, rows, marker, color=COLOURS[-1], ms=5, label=key, clip_on=False)
     axes.set_yticks(rows, [f"{name} ({per_class[name]['support']})" for name in order])
     axes.set(xlim=(0, 100), ylim=(-0.6, len(order) - 0.4), xlabel="%", title=title)
     axes.grid(axis="x", alpha=0.3)
@@ -228,7 +229,8 @@ def plot_per_class_f1(per_class: dict[str, dict[str, Any]], path: Path, title: s
 
 
 def compute_one_vs_rest_curves(class_scores: np.ndarray, labels: np.ndarray, names: list[str]) -> list[dict[str, Any]]:
-    """ROC and precision-recall curves of every class against the rest, where the labels have both."""
+    """Computes the ROC and precision-recall curves of each class against the rest, for classes that some but not all
+    images have."""
     curves = []
     for index, name in enumerate(names):
         positive, values = labels == index, class_scores[:, index]
@@ -248,28 +250,28 @@ def compute_one_vs_rest_curves(class_scores: np.ndarray, labels: np.ndarray, nam
 
 
 def _subsample_curve(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """At most `POINTS` of a curve, with its ends."""
+    """Reduces a curve to at most `MAX_CURVE_POINTS` points, including its ends."""
     if len(x) > MAX_CURVE_POINTS:
-        kept = np.unique(np.linspace(0, len(x) - 1, MAX_CURVE_POINTS).round().astype(int))
-        x, y = x[kept], y[kept]
+        index = np.unique(np.linspace(0, len(x) - 1, MAX_CURVE_POINTS).round().astype(int))
+        x, y = x[index], y[index]
     return x, y
 
 
 @log_figure_errors
 def plot_roc(curves: list[dict[str, Any]], macro: float | None, path: Path, title: str) -> None:
-    """Receiver operating characteristic, one curve a class; `macro`: their mean area, None where undefined."""
+    """Plots one ROC curve per class; `macro` is the mean area, None if it is undefined."""
     figure, axes = _plot_curves(curves, "roc", "auc", "AUC")
     axes.plot([0, 1], [0, 1], ":", color="grey", lw=1)
-    title = f"{title}: ROC, each class against the rest{_format_macro(macro, len(curves))}"
+    title = f"{title}: ROC, one class against the rest{_format_macro(macro, len(curves))}"
     axes.set(xlabel="false positive rate", ylabel="true positive rate", title=title)
     _save(figure, path)
 
 
 @log_figure_errors
 def plot_precision_recall(curves: list[dict[str, Any]], macro: float | None, path: Path, title: str) -> None:
-    """Precision over recall, one curve a class; `macro`: the mean average precision, None where undefined."""
+    """Plots one precision-recall curve per class; `macro` is the mean average precision, None if it is undefined."""
     figure, axes = _plot_curves(curves, "pr", "ap", "AP", drawstyle="steps-post")
-    title = f"{title}: precision and recall, each class against the rest{_format_macro(macro, len(curves))}"
+    title = f"{title}: precision-recall, one class against the rest{_format_macro(macro, len(curves))}"
     axes.set(xlabel="recall", ylabel="precision", title=title)
     _save(figure, path)
 
@@ -280,8 +282,8 @@ def _format_macro(value: float | None, classes: int) -> str:
 
 
 def _plot_curves(curves: list[dict[str, Any]], curve: str, area: str, area_label: str, **style):
-    """Curves with the worst first in the legend; of many classes, colour goes to the worst, and of more than `LEGIBLE`
-    only those are named."""
+    """Plots curves, the worst first in the legend. Only the worst `MAX_COLOURED_CURVES` are coloured; of more than
+    `MAX_LABELLED_CLASSES` classes, only those are named."""
     figure = PlainTextFigure(figsize=(ONE_COLUMN, ONE_COLUMN))
     axes = figure.subplots()
     worst_first = sorted(curves, key=lambda item: item[area])
@@ -298,7 +300,7 @@ def _plot_curves(curves: list[dict[str, Any]], curve: str, area: str, area_label
             **style,
         )
     if len(curves) > MAX_LABELLED_CLASSES:
-        axes.plot([], [], color=GREY, lw=0.6, label=f"{len(curves) - MAX_COLOURED_CURVES} classes more")
+        axes.plot([], [], color=GREY, lw=0.6, label=f"{len(curves) - MAX_COLOURED_CURVES} other classes")
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0))
@@ -307,21 +309,21 @@ def _plot_curves(curves: list[dict[str, Any]], curve: str, area: str, area_label
 
 @log_figure_errors
 def plot_reliability_diagram(bins: list[dict[str, float]], ece: float, path: Path, title: str) -> None:
-    """How often the predicted class is right, by its score; below, how many images there are at each score.
+    """Plots a reliability diagram: accuracy by score of the predicted class, and below it the number of images.
 
     Args:
-        bins: of `metrics.calibration`.
+        bins: `calibration` of `evaluation.metrics.expected_calibration_error`.
     """
     figure = PlainTextFigure(figsize=(ONE_COLUMN, 1.12 * ONE_COLUMN))
     axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     width = 1 / CALIBRATION_BINS
     filled = [item for item in bins if item["images"]]
     middles = [item["low"] + width / 2 for item in filled]
-    axes.bar(middles, [item["accuracy"] for item in filled], width * 0.94, color=LIGHT, label="right")
+    axes.bar(middles, [item["accuracy"] for item in filled], width * 0.94, color=LIGHT, label="accuracy")
     axes.plot([0, 1], [0, 1], ":", color="grey", lw=1)
     scores = [item["score"] for item in filled]
     axes.plot(scores, [item["accuracy"] for item in filled], "o", color=COLOURS[-1], ms=2.5, label="mean score")
-    axes.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="share that is right", title=f"{title}: calibration, ECE {ece:.3f}")
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy", title=f"{title}: calibration, ECE {ece:.3f}")
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left")
     counts.bar(middles, [item["images"] for item in filled], width * 0.94, color=GREY)
@@ -331,17 +333,17 @@ def plot_reliability_diagram(bins: list[dict[str, float]], ece: float, path: Pat
 
 @log_figure_errors
 def plot_risk_coverage(rows: list[dict[str, float]], aurc: float, path: Path, title: str) -> None:
-    """What is wrong among the images that are answered, if the least sure ones are left to a person.
+    """Plots the error rate among the images with the highest scores over their fraction (selective classification).
 
     Args:
-        rows: of `metrics.risk_coverage`.
+        rows: `risk_coverage` of `evaluation.metrics.risk_coverage`.
     """
     figure = PlainTextFigure(figsize=(ONE_COLUMN, 0.8 * ONE_COLUMN))
     axes = figure.subplots()
     coverage, risk = ([100 * row[name] for row in rows] for name in ("coverage", "risk"))
     axes.plot(coverage, risk, "o-", color=COLOURS[-1], ms=2.5, lw=1)
     axes.set(xlim=(0, 102), ylim=(0, max(1.0, 1.1 * max(risk))), title=f"{title}: AURC {aurc:.3f}")
-    axes.set(xlabel="surest images that are answered, %", ylabel="wrong among them, %")
+    axes.set(xlabel="coverage: images with the highest scores, %", ylabel="risk: errors among them, %")
     axes.grid(alpha=0.3)
     _save(figure, path)
 
@@ -354,23 +356,24 @@ def plot_search_trials(
     metric: str,
     path: Path,
 ) -> None:
-    """The scores of the trials of a search over each setting.
+    """Plots the scores of the trials of a search over each setting.
 
     Args:
-        points: by setting, of each trial its value, its score in per cent, and whether it was stopped early.
+        points: by setting, one (value, score in per cent, whether it was stopped early) per trial.
         log_scales: by setting, whether its axis is logarithmic.
-        best_index: place of the best trial.
-        metric: what the score is.
+        best_index: index of the best trial.
+        metric: name of the score.
+        path: the file without its suffix.
     """
     columns = 2 if len(points) == 4 else min(len(points), 3)
     lines = -(-len(points) // columns)
     figure = PlainTextFigure(figsize=(ONE_COLUMN * columns * 0.75, 2.2 * lines))
     axes = figure.subplots(lines, columns, squeeze=False, sharey=True)
     for panel, (name, trials) in zip(axes.flat, points.items()):
-        for stopped, label, style in ((False, "whole", {"marker": "o"}), (True, "stopped early", {"marker": "x"})):
-            chosen = [(value, score) for value, score, early in trials if early == stopped]
-            if chosen:
-                panel.plot(*zip(*chosen), ls="", ms=3.5, color=_colour(int(stopped)), label=label, **style)
+        for stopped, label, style in ((False, "completed", {"marker": "o"}), (True, "stopped early", {"marker": "x"})):
+            selected = [(value, score) for value, score, early in trials if early == stopped]
+            if selected:
+                panel.plot(*zip(*selected), ls="", ms=3.5, color=_colour(int(stopped)), label=label, **style)
         panel.plot(*trials[best_index][:2], "*", ms=9, color=COLOURS[-1], label="best", zorder=3)
         panel.set(xlabel=name.replace("_", " "), xscale="log" if log_scales[name] else "linear")
         panel.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -386,11 +389,11 @@ def plot_search_trials(
 
 @log_figure_errors
 def plot_learning_curves(log_history: list[dict[str, Any]], path: Path) -> None:
-    """Training loss, evaluation loss and the headline scores over the epochs.
+    """Plots the training loss, the validation loss and the validation scores over the epochs.
 
     Args:
         log_history: `trainer.state.log_history`.
-        path: file without its suffix.
+        path: the file without its suffix.
     """
     curves = {
         "training loss": [(log["epoch"], log["loss"]) for log in log_history if "loss" in log],
@@ -406,8 +409,8 @@ def plot_learning_curves(log_history: list[dict[str, Any]], path: Path) -> None:
     for panel, lines, label in zip(axes[0], panels, ("loss", "validation score (%)")):
         for number, (name, points) in enumerate(lines.items()):
             if points:
-                mark = {"marker": MARKERS[number], "ms": 2.5} if len(points) < 15 else {}
-                panel.plot(*zip(*points), label=name, color=_colour(number), linestyle=LINE_STYLES[number], **mark)
+                marker = {"marker": MARKERS[number], "ms": 2.5} if len(points) < 15 else {}
+                panel.plot(*zip(*points), label=name, color=_colour(number), linestyle=LINE_STYLES[number], **marker)
         panel.set(xlabel="epoch", ylabel=label)
         panel.grid(alpha=0.3)
         if panel.lines:
@@ -418,11 +421,11 @@ def plot_learning_curves(log_history: list[dict[str, Any]], path: Path) -> None:
 
 @log_figure_errors
 def plot_label_efficiency(curves: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    """Macro F1 over the number of training labels, mean and spread over runs, a line for each initialisation.
+    """Plots the macro F1 over the number of training labels, one curve per initialisation.
 
     Args:
-        curves: name -> points of `crossval.label_efficiency`.
-        path: file without its suffix.
+        curves: name -> points of `reporting.crossval.label_efficiency_curve`.
+        path: the file without its suffix.
     """
     figure = PlainTextFigure(figsize=(ONE_COLUMN, 2.4))
     axes = figure.subplots()
@@ -441,7 +444,7 @@ def plot_label_efficiency(curves: dict[str, list[dict[str, Any]]], path: Path) -
     axes.set_xscale("log")
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
-    axes.set(xlabel="training labels", ylabel="macro F1 (%)", title="mean, and standard deviation over the runs")
+    axes.set(xlabel="training labels", ylabel="macro F1 (%)", title="mean and standard deviation over runs")
     axes.grid(alpha=0.3)
     if len(curves) > 1:
         axes.legend()
@@ -451,26 +454,27 @@ def plot_label_efficiency(curves: dict[str, list[dict[str, Any]]], path: Path) -
 
 @log_figure_errors
 def plot_scatter(points: np.ndarray, labels: np.ndarray, names: list[str], path: Path, title: str) -> None:
-    """A map of images, coloured by class.
+    """Plots points in two dimensions, coloured by class.
 
     Args:
         points: (images, 2).
         labels: class ids (images,).
-        path: file without its suffix.
+        names: class names.
+        path: the file without its suffix.
     """
     figure = PlainTextFigure(figsize=(ONE_COLUMN, ONE_COLUMN))
     axes = figure.subplots()
     for index, name in enumerate(names):
-        chosen = labels == index
-        if chosen.any():
-            x, y = points[chosen].T
+        selected = labels == index
+        if selected.any():
+            x, y = points[selected].T
             axes.scatter(
                 x,
                 y,
                 s=5,
                 color=_colour(index),
-                marker=MARKERS[index // len(COLOURS) % len(MARKERS)],  # colour and mark together tell 56 classes apart
-                label=f"{name} ({chosen.sum()})" if len(names) <= MAX_LABELLED_CLASSES else None,
+                marker=MARKERS[index // len(COLOURS) % len(MARKERS)],  # colour and marker distinguish 56 classes
+                label=f"{name} ({selected.sum()})" if len(names) <= MAX_LABELLED_CLASSES else None,
                 alpha=0.8,
                 lw=0,
             )
@@ -478,17 +482,17 @@ def plot_scatter(points: np.ndarray, labels: np.ndarray, names: list[str], path:
     if len(names) <= MAX_LABELLED_CLASSES:
         axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), markerscale=2)
     else:
-        axes.set_xlabel(f"{len(names)} classes: too many to name; colours repeat")
+        axes.set_xlabel(f"{len(names)} classes; too many for a legend; colours repeat")
     _save(figure, path)
 
 
 @log_figure_errors
 def plot_decision_curves(curves: dict[str, Any], path: Path, title: str) -> None:
-    """Net benefit over the threshold probability, a line for each run, beside treating all and treating none.
+    """Plots the net benefit over the threshold probability, one curve per run, with those of treating all and none.
 
     Args:
-        curves: name -> `evaluation.operating.DecisionCurve`, of the same images or at least the same prevalence.
-        path: file without its suffix.
+        curves: name -> `evaluation.operating_points.DecisionCurve`, of images with the same prevalence.
+        path: the file without its suffix.
     """
     figure = PlainTextFigure(figsize=(ONE_COLUMN, 2.5))
     axes = figure.subplots()
@@ -511,34 +515,32 @@ def plot_decision_curves(curves: dict[str, Any], path: Path, title: str) -> None
 
 @log_figure_errors
 def plot_flow_diagram(cohort: dict[str, Any], path: Path) -> None:
-    """What became of the images: found, left out and why, and the splits.
+    """Plots the flow of the images: found, excluded with reasons, and split.
 
     Args:
-        cohort: of `data.study.study_of`.
-        path: file without its suffix.
+        cohort: result of `data.cohort.describe_cohort`.
+        path: the file without its suffix.
     """
-    excluded = cohort["excluded"]
-    rows = len(left_out) + 2
+    steps, splits = cohort["excluded"], cohort["splits"]
+    rows = len(steps) + 2
     figure = PlainTextFigure(figsize=(TWO_COLUMNS, 0.62 * rows + 0.4))
     axes = figure.subplots()
     axes.set_axis_off()
     axes.set(xlim=(0, 1), ylim=(0, rows))
-    found = cohort["total"] if cohort["total"] is not None else sum(one["images"] for one in cohort["splits"].values())
-    _draw_box(axes, 0.3, rows - 0.5, f"found\n{found:,} images")
-    for number, step in enumerate(left_out):
+    total = cohort["total"] if cohort["total"] is not None else sum(entry["images"] for entry in splits.values())
+    _draw_box(axes, 0.3, rows - 0.5, f"found\n{total:,} images")
+    for number, step in enumerate(steps):
         height = rows - 1.5 - number
         _draw_arrow(axes, (0.3, height), (0.605, height))
-        _draw_box(
-            axes, 0.62, height, f"left out: {step['why']}\n{step['images']:,} image{'s' * (step['images'] > 1)}", "left"
-        )
+        text = f"excluded: {step['reason']}\n{step['images']:,} image{'s' * (step['images'] > 1)}"
+        _draw_box(axes, 0.62, height, text, "left")
     _draw_arrow(axes, (0.3, rows - 0.72), (0.3, 1.06), head=False)
-    count = len(cohort["splits"])
-    places = [(number + 0.5) / count for number in range(count)]
-    axes.plot([min([0.3, *places]), max([0.3, *places])], [1.06, 1.06], color="black", lw=0.6)
-    for place, (name, held) in zip(places, cohort["splits"].items()):
-        groups = f"\n{held['groups']:,} patients or videos" if held["groups"] else ""
-        _draw_arrow(axes, (place, 1.06), (place, 0.76))
-        _draw_box(axes, place, 0.45, f"{name}\n{held['images']:,} images{groups}")
+    positions = [(number + 0.5) / len(splits) for number in range(len(splits))]
+    axes.plot([min([0.3, *positions]), max([0.3, *positions])], [1.06, 1.06], color="black", lw=0.6)
+    for position, (name, entry) in zip(positions, splits.items()):
+        groups = f"\n{entry['groups']:,} patients or videos" if entry["groups"] else ""
+        _draw_arrow(axes, (position, 1.06), (position, 0.76))
+        _draw_box(axes, position, 0.45, f"{name}\n{entry['images']:,} images{groups}")
     _save(figure, path)
 
 

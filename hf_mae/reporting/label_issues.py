@@ -1,4 +1,4 @@
-"""What an audit of labels leaves behind: a CSV to decide in, and contact sheets to decide by."""
+"""Results of an audit of labels: a CSV file for decisions, and contact sheets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,17 +9,27 @@ from PIL import Image, ImageDraw, ImageFont
 from ..data.audit import AuditImage
 from ..data.corrections import COLUMNS
 from ..files.atomic import write_csv, write_image
-from .audit import THUMBNAIL_SIZE, load_thumbnail, truncate_middle
+from ..runs.record import FIGURES_DIR
+from .audit import THUMBNAIL_SIZE, load_thumbnail
+from .text_table import truncate_middle
 
 LABEL_ISSUES_CSV = "label_issues.csv"
 SHEET_PATTERN = "label_issues_{}.png"
-IMAGES_PER_ROW, IMAGES_PER_SHEET = 6, 24  # images in a row, on a sheet
-MAX_LINE_LENGTH = 32  # of a line below an image
+IMAGES_PER_ROW, IMAGES_PER_SHEET = 6, 24
+MAX_LINE_LENGTH = 32  # characters of a line below an image
 
 
 @dataclass(frozen=True)
 class LabelIssueRow:
-    """An image whose label may be wrong: how good its label is (0 to 1), what the models say, and how sure they are."""
+    """An image whose label may be wrong.
+
+    Args:
+        image: the image with its label.
+        quality: quality of the label, 0 to 1.
+        suggested_label: the class that the models predict.
+        label_score: the models' score of the label.
+        suggested_label_score: the models' score of the predicted class.
+    """
 
     image: AuditImage
     quality: float
@@ -30,13 +40,14 @@ class LabelIssueRow:
 
 @dataclass(frozen=True)
 class LabelFindings:
-    """What an audit of labels found.
+    """Result of an audit of labels.
 
     Args:
-        num_evaluated_images: that models judged which were not trained on them.
-        num_images: that the data has.
-        issues: labels that may be wrong, the likeliest first.
-        num_shown: of these, on the contact sheets.
+        folder: the output folder.
+        num_evaluated_images: number of images classified by models that were not trained on them.
+        num_images: number of images of the data set.
+        issues: labels that may be wrong, the most likely first.
+        num_shown: number of issues on the contact sheets.
     """
 
     folder: Path
@@ -47,43 +58,46 @@ class LabelFindings:
 
     @property
     def csv_path(self) -> Path:
-        """The CSV to decide in."""
+        """The CSV file with the column `decision`."""
         return self.folder / LABEL_ISSUES_CSV
 
 
 def write_label_issues(folder: Path, issues: Sequence[LabelIssueRow], max_sheets: int) -> int:
-    """Writes the CSV, whose column `decision` is for a person to fill, and the sheets; returns how many are shown."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob(SHEET_PATTERN.format("*")):
+    """Writes the CSV file, with an empty column `decision` for a reviewer, and the contact sheets.
+
+    Returns:
+        The number of issues on the contact sheets.
+    """
+    for old in (folder / FIGURES_DIR).glob(SHEET_PATTERN.format("*")):
         old.unlink()
     rows = [
-        [one.image.file_name, one.image.label, "", one.suggested_label, one.image.split]
-        + [f"{value:.4f}" for value in (one.quality, one.label_score, one.suggested_label_score)]
-        for one in issues
+        [issue.image.file_name, issue.image.label, "", issue.suggested_label, issue.image.split]
+        + [f"{value:.4f}" for value in (issue.quality, issue.label_score, issue.suggested_label_score)]
+        for issue in issues
     ]
-    more = ["suggested", "split", "quality", "score_of_label", "score_of_suggested"]
-    write_csv(folder / LABEL_ISSUES_CSV, [*COLUMNS, *more], rows)
+    columns = ["suggested_label", "split", "quality", "label_score", "suggested_label_score"]
+    write_csv(folder / LABEL_ISSUES_CSV, [*COLUMNS, *columns], rows)
     shown = issues[: IMAGES_PER_SHEET * max_sheets]
     for start in range(0, len(shown), IMAGES_PER_SHEET):
-        _write_sheet(
-            folder / SHEET_PATTERN.format(start // IMAGES_PER_SHEET + 1), shown[start : start + IMAGES_PER_SHEET], start
-        )
+        path = folder / FIGURES_DIR / SHEET_PATTERN.format(start // IMAGES_PER_SHEET + 1)
+        _write_sheet(path, shown[start : start + IMAGES_PER_SHEET], start)
     return len(shown)
 
 
 def _write_sheet(path: Path, issues: Sequence[LabelIssueRow], start: int) -> None:
-    """A PNG of images with their number in the CSV, file, label and suggested class."""
-    text, rows = 50, -(-len(issues) // IMAGES_PER_ROW)
-    width, height = THUMBNAIL_SIZE + 12, THUMBNAIL_SIZE + text + 8
+    """Writes a PNG of images with their row number in the CSV file, file name, label and suggested class."""
+    caption_height, rows = 50, -(-len(issues) // IMAGES_PER_ROW)
+    width, height = THUMBNAIL_SIZE + 12, THUMBNAIL_SIZE + caption_height + 8
     sheet = Image.new("RGB", (min(IMAGES_PER_ROW, len(issues)) * width, rows * height), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
-    for place, one in enumerate(issues):
-        left, top = place % IMAGES_PER_ROW * width + 6, place // IMAGES_PER_ROW * height + 4
-        sheet.paste(load_thumbnail(one.image), (left, top))
+    for index, issue in enumerate(issues):
+        left, top = index % IMAGES_PER_ROW * width + 6, index // IMAGES_PER_ROW * height + 4
+        sheet.paste(load_thumbnail(issue.image), (left, top))
         lines = [
-            f"{start + place + 1}  {truncate_middle(Path(one.image.file_name).name, MAX_LINE_LENGTH)}",
-            truncate_middle(f"label: {one.image.label} ({one.label_score:.2f})", MAX_LINE_LENGTH),
-            truncate_middle(f"models: {one.suggested_label} ({one.suggested_label_score:.2f})", MAX_LINE_LENGTH),
+            f"{start + index + 1}  {Path(issue.image.file_name).name}",
+            f"label: {issue.image.label} ({issue.label_score:.2f})",
+            f"predicted: {issue.suggested_label} ({issue.suggested_label_score:.2f})",
         ]
-        draw.text((left, top + THUMBNAIL_SIZE + 1), "\n".join(lines), fill="black", font=font, spacing=2)
+        text = "\n".join(truncate_middle(line, MAX_LINE_LENGTH) for line in lines)
+        draw.text((left, top + THUMBNAIL_SIZE + 1), text, fill="black", font=font, spacing=2)
     write_image(path, sheet)

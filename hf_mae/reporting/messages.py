@@ -5,3 +5,40 @@ from ..errors import Message
 
 class ReportingMessage(Message):
     """Errors and warnings of reports, figures, cards and checklists."""
+
+    # Options of a report
+    PREVALENCE_OUT_OF_RANGE = "--prevalence must be between 0 and 1, not {value:g}."
+    UNKNOWN_POSITIVE_CLASS = (
+        "{folder} does not have the class {name}{suggestion}. Pass --positive with one or more of {names:list}."
+    )
+    ALL_CLASSES_POSITIVE = "--positive contains all classes. Leave at least one out."
+
+    # Subgroups
+    NO_MANIFEST = "The data of {folder} has no manifest whose columns could define subgroups. Pass one with --manifest."
+    NO_FILE_NAME_COLUMN = (
+        "{path} has no column file_name. Its columns are {names:list}. Rename the column with the file names."
+    )
+    IMAGES_WITHOUT_ROW = (
+        "{path} has no row for {missing} of the {total} images of {folder} ({example}...). Add them: subgroups need a "
+        "row for each image."
+    )
+    UNKNOWN_COLUMN = "The manifest has no column {name}{suggestion}. Pass --subgroups with one or more of {names:list}."
+    INVALID_BANDS = "--subgroups {text} is not valid. Bands are numbers separated by commas, e.g. {name}:50,65."
+    UNUSABLE_COLUMN = "The column {name} cannot define subgroups: {reason}."
+
+    # Checklists
+    UNKNOWN_CHECKLIST = "Unknown checklist {name}. Choose one of {names:list}."
+    NO_COHORT_IN_RECORD = (
+        "{folder} has no description of its images, which a checklist needs. Repeat the command that wrote it."
+    )
+
+    # Optional packages
+    PYTHON_DOCX_MISSING = "Writing a .docx file needs python-docx: pip install 'hf_mae[docx]'."
+    UMAP_MISSING = "--umap needs the package umap-learn: pip install 'hf_mae[umap]'."
+
+    # Figures
+    FIGURE_FAILED = "Could not draw the figure {name} ({error}). The results are complete without it."
+    GLYPHS_MISSING = (
+        "{name}: the fonts of this machine lack {count:count character} of its text, which appear as boxes. Install a "
+        "font that has them, such as Noto."
+    )

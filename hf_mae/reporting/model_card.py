@@ -1,4 +1,4 @@
-"""The model card of a run: what it is, how well it does, and three lines that use it."""
+"""Model cards of runs, pre-trained models and ensembles."""
 
 import re
 from collections.abc import Sequence
@@ -7,18 +7,17 @@ from typing import Any
 
 from ..data.benchmarks import find_benchmark_or_none
 from ..evaluation.calibration import format_temperature
-from ..evaluation.confusion import available_metric_names, display_scale
-from ..evaluation.metrics import TITLES, zero_division_notes
+from ..evaluation.metrics import TITLES, available_metric_names, display_scale, zero_division_notes
 from ..files.atomic import write_text
 from ..models.ensemble import MemberInfo
 from ..models.model_zoo import find_licence
-from ..runs.record import RunRecord, Scores, run_name
+from ..runs.record import FIGURES_DIR, RunRecord, Scores, run_name
 from ..settings.models import RANDOM_WEIGHTS
 from ..settings.parse import looks_like_path
 from .render import escape_markdown_cell
 
 MAE_TAG = "masked-autoencoder"
-MAE_CLASSIFIER_CLASSES = ("ViTForImageClassification", "BeitForImageClassification")  # what its encoders become
+MAE_CLASSIFIER_CLASSES = ("ViTForImageClassification", "BeitForImageClassification")  # of converted MAE encoders
 TAGS = ["vision", MAE_TAG, "endoscopy", "hf_mae"]
 
 FINETUNED_CARD_TEMPLATE = """---
@@ -37,15 +36,15 @@ classifier = pipeline("image-classification", model="{model}")
 print(classifier("image.jpg"))
 ```
 
-**Intended use and limits.** Research on endoscopy images like those it was trained on. It is not a medical device and
-its output is no diagnosis. Images are taken as 8-bit RGB: hf_mae scales 16-bit grey levels to 8 bits, `pipeline()` cuts
-them off, so convert such images first.
+**Intended use and limitations.** Research on endoscopy images similar to the training images. The model is not a
+medical device, and its output is not a diagnosis. Images are read as 8-bit RGB. hf_mae scales 16-bit grey levels to
+8 bits; `pipeline()` clips them, so convert such images first.
 
 **Licence.** {licence}{data_licence}
 
 ## Results
 
-In per cent. {selection}{seen}
+In per cent. {selection}{contamination}
 
 {results}
 
@@ -55,7 +54,7 @@ In per cent. {selection}{seen}
 
 {per_class}
 
-{pictures}
+{figures}
 
 {calibration}
 
@@ -63,7 +62,7 @@ In per cent. {selection}{seen}
 
 Data: `{data}` ({sizes}). {training}
 
-The run can be repeated with `hf-mae finetune --recipe recipe.yaml`:
+Reproduce the run with `hf-mae finetune --recipe recipe.yaml`:
 
 ```yaml
 {recipe}
@@ -72,40 +71,40 @@ The run can be repeated with `hf-mae finetune --recipe recipe.yaml`:
 
 ENSEMBLE_CARD_TEMPLATE = """# {name}
 
-{count} image classifiers as one: its scores are the mean of theirs. Each member is a stock transformers model in a
-folder of its own; [hf_mae](https://pypi.org/project/hf-mae/) takes this folder as it takes a model (`hf-mae evaluate`,
-`predict`, `demo`, `export-onnx`), and without it, three lines do:
+An ensemble of {count} image classifiers; its scores are the mean of the scores of its members. Each member is a stock
+transformers model in its own folder. [hf_mae](https://pypi.org/project/hf-mae/) accepts this folder as a model
+(`hf-mae evaluate`, `predict`, `demo`, `export-onnx`). Without hf_mae, use:
 
 ```python
 from transformers import pipeline
 
 members = [pipeline("image-classification", model=f"{path}/{{name}}", top_k=None) for name in {folders}]
-found = [{{entry["label"]: entry["score"] for entry in member("image.jpg")}} for member in members]
-scores = {{label: sum(one[label] for one in found) / len(found) for label in found[0]}}
+predictions = [{{entry["label"]: entry["score"] for entry in member("image.jpg")}} for member in members]
+scores = {{label: sum(one[label] for one in predictions) / len(predictions) for label in predictions[0]}}
 ```
 
 Classes: {classes}.
 
-| member | made of |
+| member | source |
 |---|---|
 {rows}
 
-**Intended use and limits.** Research on endoscopy images like those it was trained on. It is not a medical device and
-its output is no diagnosis.
+**Intended use and limitations.** Research on endoscopy images similar to the training images. The model is not a
+medical device, and its output is not a diagnosis.
 """
 
 CALIBRATION_SENTENCE = (
     "Dividing the logits by the {words} (fitted on the {fitted_on} split, in `temperature.json`) "
-    "takes the expected calibration error there from {ece_before:.3f} to {ece_after:.3f}."
+    "changes the expected calibration error on that split from {ece_before:.3f} to {ece_after:.3f}."
 )
 
 PREDICTION_SETS_SENTENCE = (
-    "Sets of classes that should hold the true one in {level:.0f} % of the images of each class (`hf-mae predict "
-    "--prediction_sets`, fitted on the {fitted_on} split, in `doubt.json`) hold it in {coverage:.1f} % of the {images} images of "
-    "the {split} split, with {size:.2f} classes on average."
+    "Prediction sets (`hf-mae predict --prediction_sets`; conformal, fitted on the {fitted_on} split, in "
+    "`uncertainty.json`) with a nominal coverage of {level:.0f} % for each class contain the true class in "
+    "{coverage:.1f} % of the {images} images of the {split} split, with {size:.2f} classes on average."
 )
 
-# The Hub's names of metrics; the macro average is in the metric's own name.
+# Names of metrics on the Hub; the card's own metric names contain "macro".
 METRIC_TYPES = {
     "macro_precision": "precision",
     "macro_recall": "recall",
@@ -113,7 +112,7 @@ METRIC_TYPES = {
     "mcc": "matthews_correlation",
 }
 
-# What the card shows, where the run has drawn it.
+# Figures of the card, if they exist in the output folder.
 CARD_FIGURES = {
     "Confusion matrix": "confusion_matrix_{split}.png",
     "F1 by class": "per_class_f1_{split}.png",
@@ -128,15 +127,15 @@ PRETRAINED_CARD_TEMPLATE = """---
 
 # {name}
 
-A masked autoencoder (`{architecture}`, {size} pixels, {hidden:g} % of the patches hidden) pre-trained on {images}
+A masked autoencoder (`{architecture}`, {size} pixels, mask ratio {mask_ratio:g} %) pre-trained on {images}
 unlabelled images of `{data}`, starting from `{base}`, with [hf_mae](https://pypi.org/project/hf-mae/). It is a stock
-transformers model, made to be fine-tuned:
+transformers model. Fine-tune it with
 `hf-mae finetune --model_name_or_path {name} --data_dir IMAGES --output_dir RUN`.
 
 **Licence.** {licence}
 
-**What it has seen.** `pretraining_images.csv` lists every image by name and perceptual hash, and `hf-mae finetune`
-warns where images that it evaluates are among them. {excluded}
+**Pre-training images.** `pretraining_images.csv` lists every image with its name and perceptual hash. `hf-mae finetune`
+warns if images that it evaluates are among them. {excluded}
 
 {training}
 
@@ -148,42 +147,43 @@ warns where images that it evaluates are among them. {excluded}
 
 def _licence_text(licence: str | None, licence_source: str, base: str) -> str:
     if base == RANDOM_WEIGHTS:
-        return "Started from random weights: yours to choose."
+        return "Trained from random weights: choose any licence."
     if licence is None:
         return (
-            f"That of the checkpoint it started from, `{base}`, which is not known here ({licence_source}). The public "
-            "ImageNet MAE weights, and what was made from them, are CC BY-NC 4.0 (non-commercial)."
+            f"The licence of the initial checkpoint, `{base}`, which is not known here ({licence_source}). The public "
+            "ImageNet MAE weights, and models derived from them, are CC BY-NC 4.0 (non-commercial)."
         )
     only = " Non-commercial use only." if "-nc" in licence else ""
-    return f"`{licence}`, inherited from the checkpoint it started from, `{base}` (by {licence_source}).{only}"
+    return f"`{licence}`, inherited from the initial checkpoint, `{base}` (source: {licence_source}).{only}"
 
 
 def write_model_card(folder: Path, record: RunRecord, architecture: str, recipe: str) -> None:
-    """Writes `README.md` with a `model-index` that the Hub parses.
+    """Writes the model card `README.md`, with a `model-index` for the Hub.
 
     Args:
         folder: the output folder of the run, with its figures.
-        architecture: the class of the model.
-        recipe: YAML that repeats the run.
+        record: the record of the run.
+        architecture: class of the model.
+        recipe: YAML of the recipe of the run.
     """
     from huggingface_hub import ModelCard
 
     name = run_name(folder)
-    split = list(record.scores)[-1] if record.scores else ""  # the one that the card details
+    split = list(record.scores)[-1] if record.scores else ""  # shown by class
     benchmark = find_benchmark_or_none(record.data.benchmark)
-    licence, known_from = find_licence(record.base)
+    licence, licence_source = find_licence(record.base)
     text = FINETUNED_CARD_TEMPLATE.format(
         metadata=_metadata(name, record, licence, architecture),
         name=name,
         data_licence=f" The data, {benchmark.title}: {benchmark.licence}." if benchmark else "",
         citation=f"\n## Citation\n\n{benchmark.citation} ({benchmark.homepage})\n" if benchmark else "",
-        seen=_contamination_text(record),
-        pictures="\n".join(_figure_links(folder, split)),
+        contamination=_contamination_text(record),
+        figures="\n".join(_figure_links(folder, split)),
         calibration=" ".join(_calibration_sentences(record)),
         architecture=architecture,
         count=len(record.classes),
         base=record.base,
-        licence=_licence_text(licence, known_from, record.base),
+        licence=_licence_text(licence, licence_source, record.base),
         model=name,
         results="\n".join(_results_table(record.scores)) if record.scores else "No split was evaluated.",
         notes="\n".join(
@@ -203,7 +203,7 @@ def write_model_card(folder: Path, record: RunRecord, architecture: str, recipe:
 
 
 def _metadata(name: str, record: RunRecord, licence: str | None, architecture: str) -> str:
-    """The card's YAML head."""
+    """Returns the metadata of the card, as YAML."""
     from huggingface_hub import EvalResult, ModelCardData
 
     evaluations = [
@@ -232,26 +232,25 @@ def _metadata(name: str, record: RunRecord, licence: str | None, architecture: s
 
 
 def parse_hub_id(name: str) -> str | None:
-    """A name of the Hub (OWNER/NAME); None: it is a path, or of something else."""
+    """Returns `name` if it is a Hub id (OWNER/NAME) and not a path; otherwise None."""
     is_id = re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not looks_like_path(name) and not Path(name).exists()
     return name if is_id else None
 
 
 def _calibration_sentences(record: RunRecord) -> list[str]:
-    """Sentences on temperature and sets of classes."""
-    found = (
-        [CALIBRATION_SENTENCE.format(words=format_temperature(record.calibration), **record.calibration)]
-        if record.calibration
-        else []
-    )
+    """Returns sentences on the temperature and on prediction sets."""
+    sentences = []
+    if record.calibration:
+        words = format_temperature(record.calibration)
+        sentences.append(CALIBRATION_SENTENCE.format(words=words, **record.calibration))
     if record.uncertainty:
-        facts = record.uncertainty | {name: 100 * record.uncertainty[name] for name in ("level", "coverage")}
-        found.append(PREDICTION_SETS_SENTENCE.format(**facts))
-    return found
+        values = record.uncertainty | {name: 100 * record.uncertainty[name] for name in ("level", "coverage")}
+        sentences.append(PREDICTION_SETS_SENTENCE.format(**values))
+    return sentences
 
 
 def _results_table(scores: dict[str, Scores]) -> list[str]:
-    """The headline scores in per cent, a row for each split."""
+    """Returns the headline scores in per cent, one row per split."""
     names = available_metric_names(next(iter(scores.values())))
     head = "| split | images | " + " | ".join(TITLES[m] for m in names) + " |"
     return [head, "|---" * (2 + len(names)) + "|"] + [
@@ -263,40 +262,41 @@ def _results_table(scores: dict[str, Scores]) -> list[str]:
 
 
 def _class_table(scores: Scores) -> list[str]:
-    """Precision, recall and F1 in per cent, a row for each class."""
-    return ["| class | precision | recall | F1 | images |", "|---|---|---|---|---|"] + [
-        f"| {escape_markdown_cell(label)} | {100 * v['precision']:.1f} | {100 * v['recall']:.1f} | {100 * v['f1']:.1f} | "
-        f"{v['support']} |"
-        for label, v in scores.get("per_class", {}).items()
-    ]
+    """Returns the precision, recall and F1 in per cent, one row per class."""
+    lines = ["| class | precision | recall | F1 | images |", "|---|---|---|---|---|"]
+    for label, values in scores.get("per_class", {}).items():
+        cells = " | ".join(f"{100 * values[name]:.1f}" for name in ("precision", "recall", "f1"))
+        lines.append(f"| {escape_markdown_cell(label)} | {cells} | {values['support']} |")
+    return lines
 
 
 def _figure_links(folder: Path, split: str) -> list[str]:
-    files = {title: file.format(split=split) for title, file in CARD_FIGURES.items()}
+    files = {title: f"{FIGURES_DIR}/{file.format(split=split)}" for title, file in CARD_FIGURES.items()}
     return [f"![{title}]({file})" for title, file in files.items() if (folder / file).is_file()]
 
 
 def _contamination_text(record: RunRecord) -> str:
-    seen = record.leakage or {}
     return "".join(
-        f" {count} of the {part} images {'was' if count == 1 else 'were'} in the pre-training."
-        for part, count in seen.items()
+        f" {count} of the {split} images {'was' if count == 1 else 'were'} in the pre-training set."
+        for split, count in (record.leakage or {}).items()
     )
 
 
 def _training_text(record: RunRecord) -> str:
-    """A sentence on hardware, time and versions."""
-    training, made = record.training, record.environment
-    if training is None:
-        return f"{made.hardware}; {made.versions}."
-    return f"{training.updates} updates in {training.seconds / 60:.1f} minutes on {made.hardware}; {made.versions}."
+    """Returns a sentence on duration, hardware and versions."""
+    environment = f"{record.environment.hardware}; {record.environment.versions}."
+    if record.training is None:
+        return environment
+    return f"{record.training.updates} updates in {record.training.seconds / 60:.1f} minutes on {environment}"
 
 
 def build_ensemble_card(folder: Path, members: Sequence[MemberInfo], classes: list[str]) -> str:
-    """The card of an ensemble: what it is, and three lines that use it.
+    """Builds the model card of an ensemble.
 
     Args:
-        folder: where it will be.
+        folder: the folder of the ensemble, which need not exist yet.
+        members: its members.
+        classes: class names.
     """
     return ENSEMBLE_CARD_TEMPLATE.format(
         name=folder.resolve().name,
@@ -309,22 +309,29 @@ def build_ensemble_card(folder: Path, members: Sequence[MemberInfo], classes: li
 
 
 def write_pretraining_card(folder: Path, record: RunRecord, model: Any, recipe: str) -> None:
-    """Writes the `README.md` of a pre-trained model; the arguments are those of `write_model_card`."""
+    """Writes the model card `README.md` of a pre-trained model.
+
+    Args:
+        folder: the output folder of the run.
+        record: the record of the run.
+        model: the model.
+        recipe: YAML of the recipe of the run.
+    """
     from huggingface_hub import ModelCard, ModelCardData
 
-    licence, known_from = find_licence(record.base)
+    licence, licence_source = find_licence(record.base)
     excluded = record.excluded
     text = PRETRAINED_CARD_TEMPLATE.format(
         metadata=ModelCardData(license=licence, library_name="transformers", tags=TAGS).to_yaml(),
         name=run_name(folder),
         architecture=type(model).__name__,
         size=model.config.image_size,
-        hidden=100 * model.config.mask_ratio,
+        mask_ratio=100 * model.config.mask_ratio,
         images=record.images["train"],
         data=record.data.data_dir,
         base=record.base,
-        licence=_licence_text(licence, known_from, record.base),
-        excluded=f"{excluded} images were left out (`--exclude`)." if excluded else "No image was left out on purpose.",
+        licence=_licence_text(licence, licence_source, record.base),
+        excluded=f"{excluded} images were excluded (`--exclude`)." if excluded else "No image was excluded.",
         training=_training_text(record),
         recipe=recipe.strip(),
     )

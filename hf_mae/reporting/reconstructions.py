@@ -1,4 +1,4 @@
-"""Sheets of what a masked autoencoder makes of hidden patches, also while pre-training."""
+"""Sheets of reconstructions by a masked autoencoder, also during pre-training."""
 
 from pathlib import Path
 
@@ -13,28 +13,28 @@ from ..models.reconstruction import reconstruct_patches, sample_mask_noise
 from ..training.trackers import log_image
 
 COLUMN_TITLES = ("original", "masked", "reconstruction", "reconstruction + visible")
-MASK_GREY = 0.5  # of a hidden patch
+MASK_GREY = 0.5  # of masked patches
 
 
 def make_reconstruction_sheet(pixel_values: Tensor, reconstructions: dict[str, Tensor], mean, std) -> Image.Image:
-    """A row for each image: original, masked, reconstruction, and reconstruction with the visible patches.
+    """Makes a sheet with one row per image: original, masked, reconstruction, and reconstruction with visible patches.
 
     Args:
         pixel_values: (images, 3, height, width), normalised.
-        reconstructions: of `reconstruct_patches`.
-        mean, std: by which the pixels were normalised.
+        reconstructions: result of `reconstruct_patches`.
+        mean, std: of the normalisation.
     """
 
-    def shown(values: Tensor) -> np.ndarray:
+    def denormalize(values: Tensor) -> np.ndarray:
         scale, shift = torch.tensor(std).view(3, 1, 1), torch.tensor(mean).view(3, 1, 1)
         return (values.float().cpu() * scale + shift).clamp(0, 1).permute(0, 2, 3, 1).numpy()
 
-    original, mask = shown(pixel_values), reconstructions["mask"].cpu().permute(0, 2, 3, 1).numpy()
+    original, mask = denormalize(pixel_values), reconstructions["mask"].cpu().permute(0, 2, 3, 1).numpy()
     columns = [
         original,
         original * (1 - mask) + MASK_GREY * mask,
-        shown(reconstructions["reconstruction"]),
-        shown(reconstructions["pasted"]),
+        denormalize(reconstructions["reconstruction"]),
+        denormalize(reconstructions["pasted"]),
     ]
     height, width = original.shape[1:3]
     gap, head = 4, 18
@@ -50,13 +50,13 @@ def make_reconstruction_sheet(pixel_values: Tensor, reconstructions: dict[str, T
 
 
 class ReconstructionCallback(TrainerCallback):
-    """Every so many updates a sheet of the same images, under the same masks, into `reconstructions/` and the tracker.
+    """Saves sheets of the same images with the same masks to `reconstructions/` and to the tracker.
 
     Args:
         trainer: a `MaePretrainer`.
         pixel_values: (images, 3, height, width), normalised.
         steps: updates between sheets.
-        mean, std: by which the pixels were normalised.
+        mean, std: of the normalisation.
     """
 
     def __init__(self, trainer, pixel_values: Tensor, steps: int, mean, std):
@@ -65,23 +65,22 @@ class ReconstructionCallback(TrainerCallback):
         self.noise = sample_mask_noise(len(pixel_values), (config.image_size // config.patch_size) ** 2, seed=0)
 
     def on_step_end(self, args, state, control, **kwargs):
-        """Draws a sheet, where one is due."""
+        """Saves a sheet every `steps` updates and after the last one."""
         due = state.global_step % self.steps == 0 or state.global_step == state.max_steps
-        # Where the weights are shared out, every process has to take part.
-        together = self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled
-        if due and (together or self.trainer.is_world_process_zero()):
+        sharded = self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled
+        if due and (sharded or self.trainer.is_world_process_zero()):
             self.save_sheet(args, state.global_step)
 
     def save_sheet(self, args, step: int) -> None:
-        """Draws the sheet of an update."""
+        """Saves the sheet of an update. If the weights are sharded, all processes must call this."""
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
         device = next(model.parameters()).device
         pixel_values = self.pixel_values.to(device)
         with self.trainer.compute_loss_context_manager():
-            pictures = reconstruct_patches(model, pixel_values, self.noise.to(device))
+            reconstructions = reconstruct_patches(model, pixel_values, self.noise.to(device))
         if not self.trainer.is_world_process_zero():
             return
-        page = make_reconstruction_sheet(self.pixel_values, pictures, self.mean, self.std)
+        sheet = make_reconstruction_sheet(self.pixel_values, reconstructions, self.mean, self.std)
         folder = Path(args.output_dir) / "reconstructions"
-        write_image(folder / f"step-{step:07d}.png", page)
-        log_image(self.trainer, "reconstructions", page, step)
+        write_image(folder / f"step-{step:07d}.png", sheet)
+        log_image(self.trainer, "reconstructions", sheet, step)

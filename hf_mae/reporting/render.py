@@ -1,5 +1,4 @@
-"""A document of headings, paragraphs, lists and tables, as Markdown, LaTeX, HTML and .docx: written once, shown four
-ways."""
+"""A document of headings, paragraphs, lists and tables, and its renderers: Markdown, LaTeX, HTML and .docx."""
 
 import html
 import re
@@ -11,11 +10,12 @@ from typing import Any
 
 from ..errors import UsageError
 from ..files.atomic import atomic_write_file, write_text
+from .messages import ReportingMessage
 
 
 @dataclass(frozen=True)
 class Heading:
-    """A heading of a level (1: of the whole)."""
+    """A heading; level 1 is the title of the document."""
 
     text: str
     level: int = 2
@@ -23,21 +23,21 @@ class Heading:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """A paragraph; `[@key; @key]` cites, as pandoc writes it."""
+    """A paragraph; `[@key; @key]` is a citation in pandoc's syntax."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class BulletList:
-    """A list."""
+    """A list with bullets."""
 
     items: list[str]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in a table, with letters that refer to its notes."""
+    """A table cell, with the letters of its footnotes."""
 
     text: str
     bold: bool = False
@@ -49,11 +49,11 @@ class TableBlock:
     """A table.
 
     Args:
-        header: of the columns.
-        rows: of cells, or of plain text.
-        align: a letter for each column: l, r, or p (text that is broken into lines).
-        caption: above it (below it stand the notes).
-        footnotes: by letter.
+        header: titles of the columns.
+        rows: cells, or plain text.
+        align: one letter per column: l, r, or p (text that is wrapped).
+        caption: text above the table.
+        footnotes: text below the table, by letter.
     """
 
     header: list[str]
@@ -63,8 +63,8 @@ class TableBlock:
     footnotes: dict[str, str] = field(default_factory=dict)
 
     def cells(self) -> list[list[Cell]]:
-        """Every row as cells."""
-        return [[Cell(one) if isinstance(one, str) else one for one in row] for row in self.rows]
+        """Returns the rows, with plain text converted to cells."""
+        return [[Cell(cell) if isinstance(cell, str) else cell for cell in row] for row in self.rows]
 
 
 Block = Heading | Paragraph | BulletList | TableBlock
@@ -74,12 +74,12 @@ Block = Heading | Paragraph | BulletList | TableBlock
 
 
 def escape_markdown_cell(text: str) -> str:
-    """Text for a cell of a Markdown table: one line, whose bars end no cell, and without a tag that is alive."""
+    """Escapes text for a cell of a Markdown table: one line, with bars and the start of HTML tags escaped."""
     return " ".join(text.split()).replace("|", r"\|").replace("<", "&lt;")
 
 
 def render_markdown(blocks: Iterable[Block]) -> str:
-    """A document as Markdown."""
+    """Renders a document as Markdown."""
     return "\n\n".join(_markdown_block(block) for block in blocks) + "\n"
 
 
@@ -99,11 +99,9 @@ def _markdown_block(block: Block) -> str:
 
 
 def _markdown_cell(table_cell: Cell) -> str:
-    text = (
-        f"**{escape_markdown_cell(table_cell.text)}**"
-        if table_cell.bold and table_cell.text
-        else escape_markdown_cell(table_cell.text)
-    )
+    text = escape_markdown_cell(table_cell.text)
+    if table_cell.bold and text:
+        text = f"**{text}**"
     return f"{text} ({table_cell.footnote_marks})" if table_cell.footnote_marks else text
 
 
@@ -111,17 +109,17 @@ def _markdown_cell(table_cell: Cell) -> str:
 
 _LATEX_ESCAPES = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
 LATEX_HEADER = "% \\usepackage{booktabs,longtable}\n"
-_CITATION = re.compile(r"\[@([\w; @]+)\]")  # as pandoc writes it
-MAX_FLOAT_ROWS = 25  # rows of a table that may go over several pages
+_CITATION = re.compile(r"\[@([\w; @]+)\]")  # pandoc's syntax
+MAX_FLOAT_ROWS = 25  # longer tables may break across pages (longtable)
 
 
 def escape_latex(text: str) -> str:
-    """Text with nothing in it that LaTeX obeys."""
+    """Escapes the special characters of LaTeX."""
     return re.sub(r"[\\~^±&%$#_{}]", lambda match: _LATEX_ESCAPES.get(match[0], "\\" + match[0]), text)
 
 
 def render_latex(blocks: Iterable[Block]) -> str:
-    """A document as LaTeX, to be put into another one (the tables need booktabs and longtable)."""
+    """Renders a document as LaTeX, to be included in another document that loads booktabs and longtable."""
     return LATEX_HEADER + "\n\n".join(_latex_block(block) for block in blocks) + "\n"
 
 
@@ -129,7 +127,7 @@ def _latex_block(block: Block) -> str:
     if isinstance(block, Heading):
         return rf"\{'sub' * min(2, block.level - 1)}section*{{{escape_latex(block.text)}}}"
     if isinstance(block, Paragraph):
-        return _CITATION.sub(lambda found: rf"\cite{{{found[1].replace('; @', ',')}}}", escape_latex(block.text))
+        return _CITATION.sub(lambda match: rf"\cite{{{match[1].replace('; @', ',')}}}", escape_latex(block.text))
     if isinstance(block, BulletList):
         return "\n".join(
             [r"\begin{itemize}", *(rf"\item {escape_latex(item)}" for item in block.items), r"\end{itemize}"]
@@ -159,11 +157,9 @@ def _latex_block(block: Block) -> str:
 
 
 def _latex_cell(table_cell: Cell) -> str:
-    text = (
-        rf"\textbf{{{escape_latex(table_cell.text)}}}"
-        if table_cell.bold and table_cell.text
-        else escape_latex(table_cell.text)
-    )
+    text = escape_latex(table_cell.text)
+    if table_cell.bold and text:
+        text = rf"\textbf{{{text}}}"
     return text + (rf"$^{{\mathrm{{{table_cell.footnote_marks}}}}}$" if table_cell.footnote_marks else "")
 
 
@@ -171,7 +167,7 @@ def _latex_cell(table_cell: Cell) -> str:
 
 
 def render_html(blocks: Iterable[Block]) -> str:
-    """A document as HTML."""
+    """Renders a document as HTML."""
     return "\n".join(_html_block(block) for block in blocks)
 
 
@@ -183,7 +179,7 @@ def _html_block(block: Block) -> str:
     if isinstance(block, BulletList):
         return "<ul>" + "".join(f"<li>{html.escape(item)}</li>" for item in block.items) + "</ul>"
     head = "".join(f"<th>{html.escape(name)}</th>" for name in block.header)
-    rows = ["<tr>" + "".join(f"<td>{_html_cell(one)}</td>" for one in row) + "</tr>" for row in block.cells()]
+    rows = ["<tr>" + "".join(f"<td>{_html_cell(cell)}</td>" for cell in row) + "</tr>" for row in block.cells()]
     caption = f"<caption>{html.escape(block.caption)}</caption>" if block.caption else ""
     notes = [f"<p><sup>{letter}</sup> {html.escape(note)}</p>" for letter, note in block.footnotes.items()]
     return "\n".join([f"<table>{caption}<tr>{head}</tr>", *rows, "</table>", *notes])
@@ -198,32 +194,35 @@ def _html_cell(table_cell: Cell) -> str:
 
 
 def write_document(blocks: Sequence[Block], path: Path, image_paths: Sequence[Path] = ()) -> list[str]:
-    """A document as Markdown and LaTeX, and where python-docx is installed as .docx; returns the names of the files.
+    """Writes a document as Markdown and LaTeX, and as .docx if python-docx is installed.
 
     Args:
-        path: without a suffix.
-        image_paths: for the end of the .docx; those that there are.
+        path: the file without its suffix.
+        image_paths: images for the end of the .docx; missing files are skipped.
+
+    Returns:
+        The names of the files.
     """
     write_text(path.with_name(f"{path.name}.md"), render_markdown(blocks))
     write_text(path.with_name(f"{path.name}.tex"), render_latex(blocks))
     names = [f"{path.name}.md", f"{path.name}.tex"]
     if find_spec("docx"):
-        write_docx(blocks, path.with_name(f"{path.name}.docx"), [one for one in image_paths if one.is_file()])
+        write_docx(blocks, path.with_name(f"{path.name}.docx"), [image for image in image_paths if image.is_file()])
         names.append(f"{path.name}.docx")
     return names
 
 
 def write_docx(blocks: Iterable[Block], path: Path, image_paths: Sequence[Path] = ()) -> None:
-    """A document for Word and its like, with pictures at its end.
+    """Writes a document as .docx, with images at its end.
 
     Raises:
-        UsageError: python-docx is not installed.
+        UsageError: If python-docx is not installed.
     """
     try:
         import docx
         from docx.shared import Cm, Pt
     except ImportError:
-        raise UsageError("A .docx needs python-docx: pip install 'hf_mae[docx]'.") from None
+        raise UsageError(ReportingMessage.PYTHON_DOCX_MISSING) from None
     document = docx.Document()
     document.styles["Normal"].font.size = Pt(10)
     for block in blocks:
@@ -236,8 +235,8 @@ def write_docx(blocks: Iterable[Block], path: Path, image_paths: Sequence[Path] 
                 document.add_paragraph(_replace_illegal_xml(item), style="List Bullet")
         else:
             _add_table(document, block, Pt(8))
-    for picture in image_paths:
-        document.add_picture(str(picture), width=Cm(16))
+    for image in image_paths:
+        document.add_picture(str(image), width=Cm(16))
     with atomic_write_file(path) as temporary:
         document.save(str(temporary))
 
@@ -247,15 +246,15 @@ def _add_table(document: Any, table_block: TableBlock, font_size: Any) -> None:
         document.add_paragraph(_replace_illegal_xml(table_block.caption))
     table = document.add_table(rows=0, cols=len(table_block.header), style="Table Grid")
     for row in [[Cell(name, bold=True) for name in table_block.header], *table_block.cells()]:
-        for place, one in zip(table.add_row().cells, row):
-            run = place.paragraphs[0].add_run(_replace_illegal_xml(one.text))
-            run.bold, run.font.size = one.bold, font_size
-            if one.footnote_marks:
-                place.paragraphs[0].add_run(f" {one.footnote_marks}").font.superscript = True
+        for target, cell in zip(table.add_row().cells, row):
+            run = target.paragraphs[0].add_run(_replace_illegal_xml(cell.text))
+            run.bold, run.font.size = cell.bold, font_size
+            if cell.footnote_marks:
+                target.paragraphs[0].add_run(f" {cell.footnote_marks}").font.superscript = True
     for letter, note in table_block.footnotes.items():
         document.add_paragraph(_replace_illegal_xml(f"({letter}) {note}"))
 
 
 def _replace_illegal_xml(text: str) -> str:
-    """Without the characters that XML has no place for."""
+    """Replaces the characters that XML does not allow."""
     return re.sub(r"[^\t\n\r\u0020-\uD7FF\uE000-\uFFFD\U00010000-\U0010FFFF]", "?", text)

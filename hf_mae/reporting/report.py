@@ -1,4 +1,4 @@
-"""A report: what finished runs come to beside each other, as attributes, and on disk (`report.md`, `.tex`, `.json`)."""
+"""Comparison of completed runs: results as attributes, and reports on disk (`report.md`, `.tex`, `.json`)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,49 +9,51 @@ from ..errors import UsageError
 from ..evaluation.operating_points import ThresholdRule
 from ..files.atomic import write_json
 from ..runs.load_run import FinishedRun, load_run
+from ..runs.record import FIGURES_DIR
 from . import figures
 from .build_report import build_report_document
 from .diagnostic_accuracy import MIN_SUBGROUP_IMAGES, ReportOptions
+from .messages import ReportingMessage
 from .render import render_html, render_latex, render_markdown, write_document
 from .results_tables import ResultsTable, build_results_tables, report_to_dict
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found.
+    """Result of `compare`.
 
     Args:
-        runs: as they were read.
-        tables: one for each data set, split and protocol among them. Of a table, `rows` have scores with intervals in
-            per cent and what was asked of them beyond (`clinical`), `comparisons` the differences and tests between its
-            runs (see `reporting.tables.Table`).
+        runs: the runs.
+        tables: one table for each data set, split and protocol (`reporting.results_tables.ResultsTable`). Its `rows`
+            have scores with intervals in per cent, and `diagnostic_accuracy`; its `comparisons` have the differences
+            and tests between its runs.
     """
 
     runs: list[FinishedRun]
     tables: list[ResultsTable]
 
     def summary(self, details: bool = True) -> str:
-        """The report as Markdown.
+        """Renders the report as Markdown.
 
         Args:
-            details: also what is told of each run by itself: classes, patients, operating points, subgroups.
+            details: include the details of each run: classes, patients, operating points, subgroups.
         """
         return render_markdown(build_report_document(self.tables, details))
 
     def to_latex(self) -> str:
-        """The report as LaTeX tables, which need booktabs and longtable."""
+        """Renders the report as LaTeX tables, which need booktabs and longtable."""
         return render_latex(build_report_document(self.tables))
 
     def to_dict(self) -> dict[str, Any]:
-        """What `report.json` holds."""
+        """Converts the report to the values of `report.json`."""
         return report_to_dict(self.tables)
 
     def to_html(self) -> str:
-        """The report as HTML."""
+        """Renders the report as HTML."""
         return render_html(build_report_document(self.tables))
 
     def _repr_html_(self) -> str:
-        """As a notebook shows it."""
+        """Renders the report for a notebook."""
         return self.to_html()
 
 
@@ -67,28 +69,28 @@ def compare(
     manifest: str | Path | None = None,
     min_subgroup: int = MIN_SUBGROUP_IMAGES,
 ) -> Comparison:
-    """Sets finished runs beside each other and beside the published rows, with intervals and tests.
+    """Compares completed runs with each other and with published rows, with intervals and tests.
 
-    docs/statistics.md tells what these are worth.
+    See docs/statistics.md for the methods.
 
     Args:
         runs: output folders of finetune, crossval or evaluate.
-        benchmark: whose published rows to show even where no run is of it.
-        split: to compare on; None: test where a run has it, else validation.
-        positive: classes that are positive, together, against the others.
-        operating_points: `sensitivity=0.95`, `specificity=0.9`, `threshold=0.5`, `youden`: chosen on the validation
-            split, applied to the one that is compared on; without `positive`, of each class against the rest.
-        prevalence: that PPV and NPV are at; None: that of the images.
-        subgroups: columns of the manifest (`age:50,65` makes bands of numbers).
-        manifest: with these columns and `file_name`; None: the runs' own.
-        min_subgroup: images that a part needs for scores to be shown.
+        benchmark: benchmark whose published rows are shown even without a run.
+        split: split to compare on; None: test if a run has it, otherwise validation.
+        positive: classes that are positive together, against the others.
+        operating_points: `sensitivity=0.95`, `specificity=0.9`, `threshold=0.5` or `youden`; thresholds are chosen on
+            the validation split and applied to the compared split. Without `positive`, each class against the rest.
+        prevalence: prevalence for PPV and NPV; None: that of the images.
+        subgroups: columns of the manifest; `age:50,65` divides numbers into bands.
+        manifest: file with these columns and `file_name`; None: the manifest of the runs.
+        min_subgroup: minimum size of a subgroup with scores.
 
     Raises:
-        UsageError: a folder holds no finished run, or what is asked is not in it.
+        UsageError: If a folder is not a completed run, or an option does not fit the runs.
     """
     if prevalence is not None and not 0 < prevalence < 1:
-        raise UsageError(f"prevalence lies between 0 and 1, not {prevalence:g}.")
-    asked = ReportOptions(
+        raise UsageError(ReportingMessage.PREVALENCE_OUT_OF_RANGE, value=prevalence)
+    options = ReportOptions(
         tuple(positive) if positive else None,
         tuple(ThresholdRule.parse(text) for text in operating_points),
         prevalence,
@@ -96,48 +98,50 @@ def compare(
         Path(manifest) if manifest else None,
         min_subgroup,
     )
-    read = [load_run(path, split) for path in runs]
-    for run in read:  # several folders of one name are told apart by their parents
-        if sum(other.name == run.name for other in read) > 1:
+    loaded = [load_run(path, split) for path in runs]
+    for run in loaded:  # folders with the same name are distinguished by their paths
+        if sum(other.name == run.name for other in loaded) > 1:
             run.name = str(run.folder)
-    return Comparison(read, build_results_tables(read, benchmark, asked))
+    return Comparison(loaded, build_results_tables(loaded, benchmark, options))
 
 
 def write_report(comparison: Comparison, folder: Path) -> list[str]:
-    """Writes a report: `report.md`, `.tex`, `.json`, with python-docx also `.docx`, and its figures.
+    """Writes `report.md`, `.tex` and `.json`, with python-docx also `.docx`, and the figures.
 
     Args:
-        folder: where it goes.
+        comparison: the report.
+        folder: the output folder.
 
     Returns:
-        The names of what was written.
+        The names of the files.
     """
     blocks = build_report_document(comparison.tables)
     write_json(folder / "report.json", comparison.to_dict())
-    pictures = [f"{name}.png" for name in _plot_figures(comparison, folder)]
-    return [*write_document(blocks, folder / "report", [folder / name for name in pictures]), "report.json", *pictures]
+    images = _plot_figures(comparison, folder)
+    names = write_document(blocks, folder / "report", [folder / name for name in images])
+    return [*names, "report.json", *images]
 
 
 def _plot_figures(comparison: Comparison, folder: Path) -> list[str]:
-    """The figures of a report; their names without suffix."""
+    """Plots the figures of a report; returns the names of the PNG files relative to `folder`."""
     names = []
     curves = {run.name: run.label_efficiency for run in comparison.runs if run.label_efficiency}
     if curves:
-        figures.plot_label_efficiency(curves, folder / "label_efficiency")
         names.append("label_efficiency")
+        figures.plot_label_efficiency(curves, folder / FIGURES_DIR / names[-1])
     for number, table in enumerate(comparison.tables):
-        sides: dict[tuple[str, ...], dict[str, Any]] = {}
+        curves_by_classes: dict[tuple[str, ...], dict[str, Any]] = {}
         for row in [*table.rows, *table.not_comparable]:
-            for side in row.diagnostic_accuracy.one_vs_rest if row.diagnostic_accuracy else []:
-                sides.setdefault(tuple(side.classes), {})[row.method] = side.decision_curve
-        if len(sides) == 1:  # of each class by itself they are in report.json
-            ((classes, decisions),) = sides.items()
-            name = "decision_curve" if len(comparison.tables) == 1 else f"decision_curve_{number + 1}"
-            figures.plot_decision_curves(decisions, folder / name, f"{' or '.join(classes)} against the rest")
-            names.append(name)
-    return [name for name in names if (folder / f"{name}.png").is_file()]
+            for result in row.diagnostic_accuracy.one_vs_rest if row.diagnostic_accuracy else []:
+                curves_by_classes.setdefault(tuple(result.classes), {})[row.method] = result.decision_curve
+        if len(curves_by_classes) == 1:  # the curves of each class in turn are only in report.json
+            ((classes, decision_curves),) = curves_by_classes.items()
+            names.append("decision_curve" if len(comparison.tables) == 1 else f"decision_curve_{number + 1}")
+            title = f"{' or '.join(classes)} against the rest"
+            figures.plot_decision_curves(decision_curves, folder / FIGURES_DIR / names[-1], title)
+    return [path for name in names if (folder / (path := f"{FIGURES_DIR}/{name}.png")).is_file()]
 
 
 def write_single_run_report(folder: Path) -> None:
-    """The report of a run by itself, in its own folder."""
+    """Writes the report of a run into its output folder."""
     write_report(compare([folder]), folder)

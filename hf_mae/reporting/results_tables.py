@@ -1,4 +1,4 @@
-"""`hf-mae report`: runs beside the published rows, as Markdown, LaTeX and JSON, with intervals and tests."""
+"""Results tables of runs and published rows, with intervals and tests, one per data set, split and protocol."""
 
 import csv
 from collections.abc import Iterable
@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..data.benchmarks import Benchmark, PublishedResult, find_benchmark_or_none
-from ..evaluation.confusion import display_scale, headline_metrics
-from ..evaluation.metrics import HEADLINE
+from ..evaluation.metrics import HEADLINE, display_scale, headline_metrics
 from ..evaluation.operating_points import OneVsRest
 from ..evaluation.significance import Difference, compare_predictions, corrected_resampled_test, holm, mcnemar
 from ..runs.load_run import SELECTED_ON_EVAL_NOTE, FinishedRun
@@ -20,44 +19,59 @@ from .diagnostic_accuracy import DEFAULT_REPORT_OPTIONS, DiagnosticAccuracy, Rep
 PUBLISHED_RESULTS_CSV = Path(__file__).parents[1] / "published" / "results.csv"
 
 EXPLANATION = (
-    "In per cent. ± is the standard deviation over runs, [ ] the 95 % interval (jackknife on the logit; whole patients "
-    "or videos are left out where they are known, else images). Bold: our runs, and the best of each column."
+    "In per cent. ± is the standard deviation over runs, [ ] the 95 % interval (jackknife on the logit, by patient or "
+    "video if these are known, otherwise by image). Bold: our runs, and the best value of each column."
 )
 FOLDS_NOTE = (
-    "Folds share training images, so ± over folds is no standard error, and a test that takes them for independent "
-    "finds too much: beside the test on all images stands the corrected resampled t test (Nadeau and Bengio, 2003)."
+    "Folds share training images. Therefore ± over folds is not a standard error, and a test that treats folds as "
+    "independent is significant too often. The corrected resampled t test (Nadeau and Bengio, 2003) is given in "
+    "addition to the test on all images."
 )
-REPEATED_IMAGES_NOTE = (
-    "Images stand in several folds, so their predictions are not pooled: scores are means over folds."
-)
+REPEATED_IMAGES_NOTE = "Some images are in several folds, so predictions are not pooled: scores are means over folds."
 
 
 @dataclass
 class ResultsRow:
-    """A method's line in a table: scores in per cent."""
+    """A row of a results table.
+
+    Args:
+        method: name of the run or of the published method.
+        initialisation: initial weights.
+        source: publication, or `this run`.
+        ours: whether the row is a run.
+        ranked: whether the row is comparable with the other ranked rows.
+        scores: by name, `mean`, `std` and `interval`, in per cent; scores that were not published are absent.
+        notes: footnotes.
+        by_class: of a run, rates of each class in per cent.
+        diagnostic_accuracy: of a run.
+    """
 
     method: str
     initialisation: str
     source: str
     ours: bool
     ranked: bool
-    scores: dict[str, dict[str, Any]]  # `mean`, `std` and `interval`, in per cent; a score not published is absent
+    scores: dict[str, dict[str, Any]]
     notes: list[str] = field(default_factory=list)
-    by_class: dict[str, dict[str, Any]] = field(default_factory=dict)  # of our runs: rates in per cent, as `scores`
-    diagnostic_accuracy: DiagnosticAccuracy | None = None  # of our runs
+    by_class: dict[str, dict[str, Any]] = field(default_factory=dict)
+    diagnostic_accuracy: DiagnosticAccuracy | None = None
 
 
 @dataclass
 class ResultsTable:
-    """What may be compared with each other (`rows`, best macro F1 first), and what may not (`not_comparable`).
+    """Results on one data set, split and protocol.
 
     Args:
-        comparisons: between our runs on the same images, by score: `first`, `second`, `units`, `images`, `score`,
+        title: title of the table.
+        rows: comparable rows, the best macro F1 first.
+        not_comparable: the other rows.
+        comparisons: tests between our runs on the same images, by score: `first`, `second`, `units`, `images`, `score`,
             `difference`, `low`, `high`, `p_value`, `p_adjusted`, `test`, and, between cross-validations,
             `corrected_resampled`.
-        differences: by pair: McNemar's counts, or a `note` on why it is not compared.
+        differences: by pair of runs, McNemar's counts, or a `note` if they are not compared.
+        notes: notes on the table.
         data: the benchmark, or the name of the data.
-        see_also: another benchmark of the same images, whose figures are to be read beside these.
+        see_also: another benchmark with the same images, whose results should be read together with these.
     """
 
     title: str
@@ -71,12 +85,12 @@ class ResultsTable:
 
 
 def read_published_rows(benchmark: str) -> list[PublishedResult]:
-    """The published rows of a benchmark, and those of its data set that do not say of which classes."""
+    """Reads the published rows of a benchmark, and those of its data set that do not state the classes."""
     entry = find_benchmark_or_none(benchmark)
     with open(PUBLISHED_RESULTS_CSV, encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["benchmark"] in (benchmark, benchmark.rsplit("-", 1)[0])]
-    own = list(entry.published_results) if entry else []
-    return own + [
+    results = list(entry.published_results) if entry else []
+    return results + [
         PublishedResult(
             method=row["method"],
             protocol=row["protocol"],
@@ -102,7 +116,7 @@ def _make_published_row(row: PublishedResult, protocol: str) -> ResultsRow:
     if row.selected_on_eval_split:
         notes.append(SELECTED_ON_EVAL_NOTE)
     if row.patients_disjoint is False:
-        notes.append("Patients stand on both sides of the split.")
+        notes.append("Some patients are in both parts of the split.")
     ranked = row.ranked and row.protocol == protocol
     return ResultsRow(row.method, row.initialisation, row.source, False, ranked, scores, notes)
 
@@ -129,13 +143,13 @@ def _make_own_row(run: FinishedRun, ranked: bool, options: ReportOptions) -> Res
 
 
 def _class_rates_in_percent(run: FinishedRun) -> dict[str, dict[str, Any]]:
-    """Of every class, in per cent, with how many images (or equally large groups) tell them."""
+    """Returns the rates of each class in per cent, with the effective sample size."""
     return {
         label: {
             name: {
                 "mean": 100 * rate.value,
                 "interval": None if rate.interval is None else [100 * end for end in rate.interval],
-                "worth": round(rate.n_eff, 1),
+                "n_eff": round(rate.n_eff, 1),
             }
             for name, rate in rates.items()
         }
@@ -146,57 +160,57 @@ def _class_rates_in_percent(run: FinishedRun) -> dict[str, dict[str, Any]]:
 def build_results_tables(
     runs: list[FinishedRun], benchmark: str | None = None, options: ReportOptions = DEFAULT_REPORT_OPTIONS
 ) -> list[ResultsTable]:
-    """One table for each data set, split and protocol among the runs, with the published rows of it.
+    """Builds one table for each data set, split and protocol of the runs, with the published rows.
 
     Args:
-        benchmark: also one of its official split, where no run has it.
-        options: what is asked of each run; a benchmark's own two-sided task is, where no other is.
+        runs: the runs.
+        benchmark: benchmark whose published rows are shown even without a run.
+        options: optional parts of the report; the binary task of a benchmark is the default of `positive`.
     """
-    wanted: dict[tuple[str, str, str | None], list[FinishedRun]] = {}
+    runs_by_table: dict[tuple[str, str, str | None], list[FinishedRun]] = {}
     for run in runs:
-        wanted.setdefault((run.data, run.split, run.protocol), []).append(run)
-    if benchmark and not any(data == benchmark for data, _, _ in wanted):
-        wanted[(benchmark, "", "official")] = []
-    result = []
-    for (data, split, protocol), chosen in wanted.items():
+        runs_by_table.setdefault((run.data, run.split, run.protocol), []).append(run)
+    if benchmark and not any(data == benchmark for data, _, _ in runs_by_table):
+        runs_by_table[(benchmark, "", "official")] = []
+    tables = []
+    for (data, split, protocol), table_runs in runs_by_table.items():
         entry = find_benchmark_or_none(data)
         published = [
             _make_published_row(row, protocol or (entry.main_protocol if entry else "official"))
             for row in read_published_rows(data)
         ]
-        own = _apply_benchmark_task(options, data)
-        ours = [_make_own_row(run, protocol is not None or not published, own) for run in chosen]
-        rows = [row for row in [*ours, *published] if row.ranked]
+        table_options = _apply_benchmark_task(options, data)
+        ours = [_make_own_row(run, protocol is not None or not published, table_options) for run in table_runs]
         title = f"{data}: {protocol} split" if protocol else f"{data}: {split}"
         if entry:
             title = f"{entry.title} ({protocol or entry.main_protocol})"
+        rows = [row for row in [*ours, *published] if row.ranked]
         rows.sort(key=lambda row: -row.scores.get("macro_f1", {"mean": 0.0})["mean"])
-        apart = [row for row in [*ours, *published] if not row.ranked]
-        notes = [FOLDS_NOTE] if any(run.is_cross_validated for run in chosen) else []
-        notes += [REPEATED_IMAGES_NOTE] if any(run.has_repeated_images for run in chosen) else []
+        notes = [FOLDS_NOTE] if any(run.is_cross_validated for run in table_runs) else []
+        notes += [REPEATED_IMAGES_NOTE] if any(run.has_repeated_images for run in table_runs) else []
         notes += _split_notes(entry) if entry else []
-        compared = compare_runs(chosen, own)
-        result.append(
+        tables.append(
             ResultsTable(
                 title,
                 rows,
-                apart,
-                compared,
-                list(compare_errors(chosen)),
+                [row for row in [*ours, *published] if not row.ranked],
+                compare_runs(table_runs, table_options),
+                list(compare_errors(table_runs)),
                 notes,
                 data,
                 entry.see_also if entry else None,
             )
         )
-    return result
+    return tables
 
 
 def _split_notes(entry: Benchmark) -> list[str]:
-    """What a reader is to know of a benchmark's split."""
-    told = [f"What the split guarantees: {entry.guarantees}."] if entry.guarantees else []
-    told += [f"What it does not: {entry.limitations}."] if entry.limitations else []
-    told += [f"To be read beside {entry.see_also}, of the same images."] if entry.see_also else []
-    return told
+    """Returns notes on the split of a benchmark."""
+    notes = [f"The split guarantees: {entry.guarantees}."] if entry.guarantees else []
+    notes += [f"It does not guarantee: {entry.limitations}."] if entry.limitations else []
+    if entry.see_also:
+        notes.append(f"Read these results together with those of {entry.see_also}, on the same images.")
+    return notes
 
 
 def _apply_benchmark_task(options: ReportOptions, data: str) -> ReportOptions:
@@ -206,32 +220,44 @@ def _apply_benchmark_task(options: ReportOptions, data: str) -> ReportOptions:
 
 
 def compare_runs(runs: list[FinishedRun], options: ReportOptions = DEFAULT_REPORT_OPTIONS) -> list[dict[str, Any]]:
-    """Tests between every two runs on the same images, by score; p values are adjusted for all of them together."""
-    found: list[dict[str, Any]] = []
+    """Tests the difference between each pair of runs on the same images, by score; p values are adjusted for all
+    comparisons together."""
+    comparisons: list[dict[str, Any]] = []
     for first, second in combinations(runs, 2):
         if not _have_same_images(first, second):
             continue
-        folds = None
+        resampled = None
         if first.is_cross_validated and first.num_training_images and second.num_training_images:
-            folds = _corrected_resampled_tests(first, second)
-        for entry in compare_predictions(first.folds, second.folds):
-            more = {"corrected_resampled": folds[entry.score]} if folds else {}
-            found.append(_difference_to_dict(first, second, entry) | more)
+            resampled = _corrected_resampled_tests(first, second)
+        for difference in compare_predictions(first.folds, second.folds):
+            corrected = {"corrected_resampled": resampled[difference.score]} if resampled else {}
+            comparisons.append(_difference_to_dict(first, second, difference) | corrected)
         if options.positive and set(options.positive) <= set(first.names):
             ids = [first.names.index(name) for name in options.positive]
             task = {"task": f"{' or '.join(options.positive)} against the rest"}
-            one, two = (OneVsRest.from_predictions(run.folds, ids).folds for run in (first, second))
-            found += [_difference_to_dict(first, second, entry) | task for entry in compare_predictions(one, two)]
-    for entry_, adjusted in zip(found, holm([one["p_value"] for one in found])):
-        entry_["p_adjusted"] = adjusted
-    return found
+            first_folds, second_folds = (OneVsRest.from_predictions(run.folds, ids).folds for run in (first, second))
+            differences = compare_predictions(first_folds, second_folds)
+            comparisons += [_difference_to_dict(first, second, difference) | task for difference in differences]
+    adjusted = holm([comparison["p_value"] for comparison in comparisons])
+    for comparison, p_adjusted in zip(comparisons, adjusted):
+        comparison["p_adjusted"] = p_adjusted
+    return comparisons
 
 
-def _difference_to_dict(first: FinishedRun, second: FinishedRun, entry: Difference) -> dict[str, Any]:
-    low, high = entry.interval or (None, None)
-    facts: dict[str, Any] = {"first": first.name, "second": second.name, "units": entry.units, "score": entry.score}
-    facts |= {"images": sum(len(fold.labels) for fold in first.folds), "difference": entry.difference}
-    return facts | {"low": low, "high": high, "p_value": entry.p_value, "test": entry.test}
+def _difference_to_dict(first: FinishedRun, second: FinishedRun, difference: Difference) -> dict[str, Any]:
+    low, high = difference.interval or (None, None)
+    return {
+        "first": first.name,
+        "second": second.name,
+        "units": difference.units,
+        "score": difference.score,
+        "images": sum(len(fold.labels) for fold in first.folds),
+        "difference": difference.difference,
+        "low": low,
+        "high": high,
+        "p_value": difference.p_value,
+        "test": difference.test,
+    }
 
 
 def _have_same_images(first: FinishedRun, second: FinishedRun) -> bool:
@@ -239,63 +265,50 @@ def _have_same_images(first: FinishedRun, second: FinishedRun) -> bool:
 
 
 def _corrected_resampled_tests(first: FinishedRun, second: FinishedRun) -> dict[str, dict[str, float]]:
-    """The corrected resampled test over folds and seeds, by headline score."""
-    one, two = (
+    """Computes the corrected resampled t test over folds and seeds, by headline score."""
+    first_scores, second_scores = (
         [headline_metrics(fold.confusion_matrices(), fold.ordered) for fold in run.folds] for run in (first, second)
     )
-    tested = float(np.mean([len(fold.labels) for fold in first.folds]))
-    found = {}
-    for name in one[0]:
-        differences = [float(b - a) for left, right in zip(one, two) for a, b in zip(left[name], right[name])]
-        found[name] = corrected_resampled_test(differences, tested, float(first.num_training_images or 0))
-    return found
+    num_tested = float(np.mean([len(fold.labels) for fold in first.folds]))
+    tests = {}
+    for name in first_scores[0]:
+        differences = [
+            float(second_value - first_value)
+            for first_fold, second_fold in zip(first_scores, second_scores)
+            for first_value, second_value in zip(first_fold[name], second_fold[name])
+        ]
+        tests[name] = corrected_resampled_test(differences, num_tested, float(first.num_training_images or 0))
+    return tests
 
 
 def compare_errors(runs: list[FinishedRun]) -> Iterable[dict[str, Any]]:
-    """How often every two runs on the same images err where the other does not; a note where these are not the same."""
+    """Computes McNemar's test for each pair of runs on the same images; a note for pairs on different images."""
     for first, second in combinations(runs, 2):
         pair = {"first": first.name, "second": second.name}
         if not _have_same_images(first, second):
-            yield pair | {"note": "not evaluated on the same images, so not compared"}
+            yield pair | {"note": "not compared, because they were evaluated on different images"}
             continue
         labels = np.concatenate([fold.labels for fold in first.folds])
-        # One prediction an image: of each fold's first seed.
-        one, two = (np.concatenate([fold.predicted[0] for fold in run.folds]) for run in (first, second))
-        yield pair | {
-            "images": len(labels),
-            "mcnemar": mcnemar(labels, one, two, _get_groups(first)),
-        }
+        # One prediction per image: that of the first seed.
+        first_ids, second_ids = (np.concatenate([fold.predicted[0] for fold in run.folds]) for run in (first, second))
+        yield pair | {"images": len(labels), "mcnemar": mcnemar(labels, first_ids, second_ids, _get_groups(first))}
 
 
 def _get_groups(run: FinishedRun) -> np.ndarray | None:
-    """Patient or video of every image of a run; None where they are not known of all."""
-    groups = [fold.groups for fold in run.folds]
-    return (
-        None if any(part is None for part in groups) else np.concatenate([part for part in groups if part is not None])
-    )
+    """Returns the patient or video of each image of a run; None if a fold does not have them."""
+    groups = [fold.groups for fold in run.folds if fold.groups is not None]
+    return np.concatenate(groups) if len(groups) == len(run.folds) else None
 
 
 def report_to_dict(results_tables: list[ResultsTable]) -> dict[str, Any]:
-    """The report as JSON."""
-
-    def row(entry: ResultsRow) -> dict[str, Any]:
-        return (
-            {key: getattr(entry, key) for key in ("method", "initialisation", "source", "ours", "ranked")}
-            | {
-                "scores": entry.scores,
-                "notes": entry.notes,
-            }
-            | ({"by_class": entry.by_class} if entry.ours else {})
-            | ({"clinical": entry.diagnostic_accuracy.to_dict()} if entry.diagnostic_accuracy else {})
-        )
-
+    """Converts a report to the values of `report.json`."""
     return {
         "explanation": EXPLANATION,
         "tables": [
             {
                 "title": table.title,
-                "rows": [row(entry) for entry in table.rows],
-                "not_comparable": [row(entry) for entry in table.not_comparable],
+                "rows": [_row_to_dict(row) for row in table.rows],
+                "not_comparable": [_row_to_dict(row) for row in table.not_comparable],
                 "comparisons": table.comparisons,
                 "differences": table.differences,
                 "notes": table.notes,
@@ -303,3 +316,13 @@ def report_to_dict(results_tables: list[ResultsTable]) -> dict[str, Any]:
             for table in results_tables
         ],
     }
+
+
+def _row_to_dict(row: ResultsRow) -> dict[str, Any]:
+    names = ("method", "initialisation", "source", "ours", "ranked", "scores", "notes")
+    values = {name: getattr(row, name) for name in names}
+    if row.ours:
+        values["by_class"] = row.by_class
+    if row.diagnostic_accuracy:
+        values["diagnostic_accuracy"] = row.diagnostic_accuracy.to_dict()
+    return values

@@ -1,15 +1,43 @@
-"""What the evaluation of a split leaves behind: its predictions, figures and scores."""
+"""Results of the evaluation of a split: predictions, figures and scores."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..evaluation.metrics import scalar_scores
-from ..evaluation.scores import score_split, softmax
+from ..evaluation.intervals import headline_metric_intervals
+from ..evaluation.metrics import scalar_scores, score_split, softmax
+from ..evaluation.prediction_table import Predictions
 from ..files.atomic import write_csv
 from ..runs.predictions import write_predictions
 from . import figures
+
+MAX_JACKKNIFE_CELLS = 10_000_000  # clusters x classes x classes; above it the intervals take too much memory
+
+
+def score_with_intervals(
+    eval_dataset: Any, logits: np.ndarray, labels: np.ndarray, names: list[str], ordered: bool = False
+) -> dict[str, Any]:
+    """Computes the scores of a split, and `intervals`: the 95 % intervals of the headline scores (None for a score
+    without one; empty if their computation would take too much memory).
+
+    Args:
+        eval_dataset: the `EvalDataset` of the rows of `logits`.
+        logits: (images, classes).
+        labels: class ids (images,).
+        names: class names.
+        ordered: whether the classes are grades.
+    """
+    scores = score_split(logits, labels, names, ordered)
+    groups, predicted = eval_dataset.groups, logits.argmax(-1)
+    clusters = len(set(groups)) if groups else len(np.unique(labels * len(names) + predicted))
+    intervals: dict[str, list[float] | None] = {}
+    if clusters * len(names) ** 2 <= MAX_JACKKNIFE_CELLS:
+        by_group = np.array(groups) if groups else None
+        predictions = Predictions(labels, predicted[None], len(names), by_group, ordered=ordered)
+        found = headline_metric_intervals([predictions])
+        intervals = {name: None if interval is None else list(interval) for name, interval in found.items()}
+    return scores | {"intervals": intervals}
 
 
 def write_split_results(
@@ -21,13 +49,17 @@ def write_split_results(
     names: list[str],
     ordered: bool = False,
 ) -> dict[str, Any]:
-    """Writes `predictions_<split>.csv` and the figures; returns the split's scores.
+    """Writes `predictions_<split>.csv`, `metrics_<split>.csv` and the figures of a split; returns its scores.
 
     Args:
-        eval_dataset: `EvaluationImages`, whose `file_names` and `groups` go with the rows of `logits`.
-        ordered: as of `score_split`.
+        folder: the output folder.
+        eval_dataset: the `EvalDataset` of the rows of `logits`.
+        logits: (images, classes).
+        labels: class ids (images,).
+        names: class names.
+        ordered: whether the classes are grades.
     """
-    scores, class_scores = score_split(logits, labels, names, ordered), softmax(logits)
+    scores, class_scores = score_with_intervals(eval_dataset, logits, labels, names, ordered), softmax(logits)
     path = folder / f"predictions_{split}.csv"
     write_predictions(path, eval_dataset.file_names, class_scores, labels, names, eval_dataset.groups)
     write_metrics_row(folder / f"metrics_{split}.csv", scores)
@@ -36,8 +68,8 @@ def write_split_results(
 
 
 def write_metrics_row(path: Path, scores: dict[str, Any]) -> None:
-    """One row of an evaluation, ours and (`retfound_...`) as RETFound computes them, for whoever gathers rows."""
-    own = {name: scores[name] for name in ("num_images", *scalar_scores(scores))}
-    theirs = {f"retfound_{name}": value for name, value in scores["retfound"].items()}
-    row = own | theirs
+    """Writes the scores of an evaluation as one row of a CSV file, with the scores as RETFound computes them in columns
+    `retfound_...`."""
+    row = {name: scores[name] for name in ("num_images", *scalar_scores(scores))}
+    row |= {f"retfound_{name}": value for name, value in scores["retfound"].items()}
     write_csv(path, list(row), [["" if value is None else value for value in row.values()]])

@@ -1,4 +1,4 @@
-"""What a run was made with."""
+"""Hardware and package versions of a run."""
 
 import os
 import platform
@@ -8,13 +8,13 @@ from .record import Environment
 
 
 def get_environment() -> Environment:
-    """This machine and the versions of what computes."""
+    """Describes this machine and the versions of the main packages."""
     names = ("torch", "transformers", "timm", "datasets", "accelerate")
     return Environment(describe_hardware(), ", ".join(f"{name} {version(name)}" for name in names))
 
 
 def describe_hardware() -> str:
-    """The GPUs, or the cores, in words."""
+    """Describes the GPUs, or the CPU cores if CUDA is not available."""
     import torch
 
     if torch.cuda.is_available():

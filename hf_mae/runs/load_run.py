@@ -1,4 +1,4 @@
-"""Finished runs, as they are read back: the folders of `finetune`, `crossval` and `evaluate`."""
+"""Loads completed runs: the output folders of `finetune`, `crossval` and `evaluate`."""
 
 import os
 from dataclasses import dataclass, field, replace
@@ -11,16 +11,16 @@ from ..data.benchmarks import find_benchmark_or_none
 from ..data.class_map import read_class_map
 from ..errors import UsageError
 from ..evaluation.calibration import Temperature
-from ..evaluation.confusion import headline_metrics
 from ..evaluation.intervals import Rate, estimate_rates_by_class, headline_metric_intervals
+from ..evaluation.metrics import headline_metrics, softmax
 from ..evaluation.prediction_table import Predictions
-from ..evaluation.scores import softmax
 from ..models.ensemble import read_ensemble_members
+from .messages import RunMessage
 from .predictions import read_predictions
 from .record import ALL_RESULTS, CROSSVAL, CrossvalRun, DataSource, RunRecord, run_name
 from .record_io import read_record
 
-SELECTED_ON_EVAL_NOTE = "The epoch was chosen on the images that are evaluated: an optimistic figure."
+SELECTED_ON_EVAL_NOTE = "The epoch was selected on the evaluated images, so the scores are optimistic."
 
 
 @dataclass
@@ -28,20 +28,20 @@ class FinishedRun:
     """A row of the report: one run, or the folds and seeds of a cross-validation.
 
     Args:
-        data: the benchmark, or the name of the user's own data set.
-        split: that is evaluated.
-        protocol: of the published rows that it may stand beside (`Benchmark.protocol`); None: of none.
-        folds: the predictions, one entry for each fold.
-        file_names: of each fold.
-        selected_on_eval_split: whether the best epoch was chosen on the images that are evaluated.
-        label_efficiency: points of `crossval`, where there are several.
-        num_training_images: images of a fold that are trained on, of a cross-validation.
-        threshold_predictions: predictions of the split on which operating points are chosen, for each fold, or for each run where
-            these have images of their own; None: there is none.
-        threshold_split: its name.
-        no_threshold_reason: where there is none.
-        source: where the images are from.
-        record: of the run (of a cross-validation: of its first).
+        data: name of the benchmark or of the user's data set.
+        split: evaluated split.
+        protocol: protocol of comparable published results (`Benchmark.protocol`); None: not comparable.
+        folds: predictions, one entry per fold.
+        file_names: image names of each fold.
+        selected_on_eval_split: whether the best epoch was selected on the evaluated images.
+        label_efficiency: results by fraction of the labels, for a `crossval` with several fractions.
+        num_training_images: training images per fold of a cross-validation.
+        threshold_predictions: predictions of the split that selects operating points, one entry per fold (or per run,
+            if each run has its own images); None: not available.
+        threshold_split: name of that split.
+        no_threshold_reason: reason why `threshold_predictions` is missing.
+        source: data source.
+        record: record of the run (of the first run of a cross-validation).
     """
 
     name: str
@@ -59,29 +59,29 @@ class FinishedRun:
     num_training_images: int | None = None
     threshold_predictions: list[Predictions] | None = None
     threshold_split: str | None = None
-    no_threshold_reason: str = "there are no predictions of another split than the one that is evaluated"
+    no_threshold_reason: str = "predictions of a split other than the evaluated one are missing"
     source: DataSource | None = None
     record: RunRecord | None = None
 
     @property
     def ordered(self) -> bool:
-        """Whether the classes are grades, in the order of their ids."""
+        """Whether the classes are ordered (grades), in the order of their ids."""
         return self.folds[0].ordered
 
     @property
     def is_cross_validated(self) -> bool:
-        """Whether it has several folds, which share training images."""
+        """Whether the run has several folds, which share training images."""
         return len(self.folds) > 1
 
     @property
     def has_repeated_images(self) -> bool:
-        """Whether an image is evaluated in several folds, so that their predictions are no sample of images."""
+        """Whether an image is evaluated in several folds, so that its predictions are not independent."""
         names = [name for fold in self.file_names for name in fold]
         return len(set(names)) < len(names)
 
     def scores(self) -> dict[str, dict[str, Any]]:
-        """By headline score: `mean`, `std` (None for one run), `values` and the 95 % `interval` of the mean (None where
-        there are too few patients or images for one)."""
+        """Computes each headline metric: `mean`, `std` (None for one run), `values`, and 95 % `interval` of the mean
+        (None for too few patients or images)."""
         by_fold = [headline_metrics(fold.confusion_matrices(), fold.ordered) for fold in self.folds]
         intervals = headline_metric_intervals(self.folds)
         result = {}
@@ -93,84 +93,84 @@ class FinishedRun:
         return result
 
     def class_rates(self) -> dict[str, dict[str, Rate]]:
-        """Sensitivity, specificity and predictive values of each class against the rest, with 95 % intervals."""
+        """Estimates one-vs-rest sensitivity, specificity and predictive values of each class, with 95 % intervals."""
         return dict(zip(self.names, estimate_rates_by_class(self.folds)))
 
 
 def load_run(path: str | Path, split: str | None = None) -> FinishedRun:
-    """A finished run from its folder.
+    """Loads a completed run from its folder.
 
     Args:
-        split: to report; None: the test split where there is one, else validation.
+        split: split to report; None: the test split if available, otherwise validation.
 
     Raises:
-        UsageError: the folder holds no finished run, or not that split.
+        UsageError: If the folder does not contain a completed run, or has no scores of the split.
     """
     folder = Path(path)
     if (folder / CROSSVAL).is_file():
         return _load_crossval(folder, read_record(folder, CROSSVAL), split)
     if (folder / ALL_RESULTS).is_file():
         return _load_finetune(folder, split)
-    if found := sorted(folder.glob("results_*.json")):
-        return _load_evaluate(folder, split, found)
-    raise UsageError(
-        f"{folder} holds no finished run: pass an output folder of hf-mae finetune, crossval or evaluate --output_dir."
-    )
+    if result_files := sorted(folder.glob("results_*.json")):
+        return _load_evaluate(folder, split, result_files)
+    raise UsageError(RunMessage.NOT_A_COMPLETED_RUN, path=folder)
 
 
 def _resolve_data_and_protocol(
     source: DataSource, counts: list[dict[str, int]], folds: list[int]
 ) -> tuple[str, str | None, list[str]]:
-    """The name of the data, the protocol that all folds follow, and what else is to be said of them."""
+    """Returns the name of the data, the protocol that all folds follow (or None), and notes for the report."""
     entry, notes = find_benchmark_or_none(source.benchmark), []
     if not source.benchmark or entry is None:
         return source.name, None, []
-    whole = [_merge_selection_into_train(count) for count in counts]
-    protocols = {entry.match_protocol(fold, count) for fold, count in zip(folds, whole)}
+    merged = [_merge_selection_into_train(count) for count in counts]
+    protocols = {entry.match_protocol(fold, count) for fold, count in zip(folds, merged)}
     protocol = protocols.pop() if len(protocols) == 1 else None
     if protocol is None:
         notes.append("The images are not those of the published split.")
     elif entry.folds and len(set(folds)) < entry.folds:
-        notes.append(f"Fold {folds[0]} alone.")
+        notes.append(f"Fold {folds[0]} only.")
     return source.benchmark, protocol, notes
 
 
 def _merge_selection_into_train(counts: dict[str, int]) -> dict[str, int]:
-    """Images by split, as they were before a selection part was taken out of the training part."""
+    """Counts images by split, with the selection split counted as training images."""
     counts = dict(counts)
     counts["train"] = counts.get("train", 0) + counts.pop("selection", 0)
     return counts
 
 
 def _contamination_note(record: RunRecord, split: str) -> list[str]:
-    """What is to be said where evaluated images were pre-trained on."""
+    """Returns a note about evaluated images that were in the pre-training data."""
     count = (record.leakage or {}).get(split, 0)
-    return [f"{count} of the {record.images[split]} images were in the pre-training."] if count else []
+    return [f"{count} of the {record.images[split]} images were in the pre-training data."] if count else []
 
 
 def _load_crossval(folder: Path, record: RunRecord, split: str | None) -> FinishedRun:
     summary = record.crossval
-    assert summary is not None, "a record of crossval has its summary"
+    assert summary is not None, "the record of a cross-validation has a summary"
     largest = max(run.fraction for run, _, _ in summary.runs)
-    runs = [(run, chosen_on) for run, _, chosen_on in summary.runs if run.fraction == largest]
+    runs = [(run, selected_on) for run, _, selected_on in summary.runs if run.fraction == largest]
     numbers = sorted({run.fold for run, _ in runs})
     if (on_test := _load_shared_test_split(folder, record, [run for run, _ in runs], split)) is not None:
         return on_test
-    folds, file_names, records, chosen = [], [], [], []
+    folds, file_names, records, threshold_predictions = [], [], [], []
     names: list[str] = []
     for number in numbers:
-        same = [folder / run.folder for run, _ in runs if run.fold == number]
-        predictions, files, names = read_predictions([path / "predictions_validation.csv" for path in same])
+        fold_dirs = [folder / run.folder for run, _ in runs if run.fold == number]
+        predictions, files, names = read_predictions([path / "predictions_validation.csv" for path in fold_dirs])
         file_names.append(files)
-        records.append(read_record(same[0]))
+        records.append(read_record(fold_dirs[0]))
         folds.append(replace(predictions, ordered=records[-1].ordered))
-        chosen.append(_read_split_predictions(same, "selection"))
-    data, protocol, notes = record.data.name, None, [f"{len(numbers)} folds of our own."]
+        threshold_predictions.append(_read_split_predictions(fold_dirs, "selection"))
+    data, protocol, notes = record.data.name, None, [f"{len(numbers)} random folds."]
     if summary.folds == "official":
-        data, protocol, notes = _resolve_data_and_protocol(record.data, [one.images for one in records], numbers)
+        data, protocol, notes = _resolve_data_and_protocol(
+            record.data, [run_record.images for run_record in records], numbers
+        )
         entry = find_benchmark_or_none(data)
         if entry and entry.eval_split != "validation":
-            protocol = None  # its published rows are of the test split
+            protocol = None  # its published results are on the test split
     if largest < 1.0:
         protocol = None
         notes.append(f"Trained on {100 * largest:g} % of the labels.")
@@ -187,14 +187,14 @@ def _load_crossval(folder: Path, record: RunRecord, split: str | None) -> Finish
         names=names,
         folds=folds,
         file_names=file_names,
-        selected_on_eval_split=any(chosen_on == "validation" for _, chosen_on in runs),
+        selected_on_eval_split=any(selected_on == "validation" for _, selected_on in runs),
         notes=notes,
         label_efficiency=summary.label_efficiency if len(summary.label_efficiency) > 1 else None,
-        num_training_images=round(float(np.mean([one.images["train"] for one in records]))),
-        threshold_predictions=_list_if_complete(chosen),
+        num_training_images=round(float(np.mean([run_record.images["train"] for run_record in records]))),
+        threshold_predictions=_list_if_complete(threshold_predictions),
         threshold_split="selection",
-        no_threshold_reason="these folds have no images beside those that are trained on and those that are evaluated "
-        "(train with --selection_fraction 0.1 to have some)",
+        no_threshold_reason="these folds have training and evaluated images only (--selection_fraction 0.1 holds out "
+        "more)",
         source=record.data,
         record=records[0],
     )
@@ -203,8 +203,10 @@ def _load_crossval(folder: Path, record: RunRecord, split: str | None) -> Finish
 def _load_shared_test_split(
     folder: Path, record: RunRecord, runs: list[CrossvalRun], split: str | None
 ) -> FinishedRun | None:
-    """A cross-validation over the official splits of a benchmark that has one test split for all of them (LIMUC): every
-    run's predictions of it. None: it is another one, or its validation parts are asked for."""
+    """Loads the test predictions of all runs, for a benchmark whose official folds share one test split (LIMUC).
+
+    Returns None for other benchmarks, or if the validation split is requested.
+    """
     entry = find_benchmark_or_none(record.data.benchmark)
     paths = [folder / run.folder / "predictions_test.csv" for run in runs]
     if not (entry and entry.folds and entry.eval_split == "test" and split in (None, "test")):
@@ -214,9 +216,9 @@ def _load_shared_test_split(
     records = [read_record(path.parent) for path in paths]
     predictions, files, names = read_predictions(paths)
     data, protocol, notes = _resolve_data_and_protocol(
-        record.data, [one.images for one in records], [run.fold for run in runs]
+        record.data, [run_record.images for run_record in records], [run.fold for run in runs]
     )
-    chosen = [_read_split_predictions([path.parent], "validation") for path in paths]
+    threshold_predictions = [_read_split_predictions([path.parent], "validation") for path in paths]
     notes.append(
         f"Mean of {len(runs)} runs of the {len({run.fold for run in runs})} official splits, on one test split."
     )
@@ -232,7 +234,7 @@ def _load_shared_test_split(
         file_names=[files],
         selected_on_eval_split=False,
         notes=notes,
-        threshold_predictions=_list_if_complete(chosen),
+        threshold_predictions=_list_if_complete(threshold_predictions),
         threshold_split="validation",
         source=record.data,
         record=records[0],
@@ -240,80 +242,82 @@ def _load_shared_test_split(
 
 
 def _list_if_complete(predictions: list[Predictions | None]) -> list[Predictions] | None:
-    known = [one for one in predictions if one is not None]
-    return known if len(known) == len(predictions) else None
+    available = [fold for fold in predictions if fold is not None]
+    return available if len(available) == len(predictions) else None
 
 
 def _read_split_predictions(folders: list[Path], split: str) -> Predictions | None:
-    """The predictions of a split by runs of one fold; None where one has none."""
+    """Reads the predictions of a split by the runs of one fold; None if a run has none."""
     paths = [folder / f"predictions_{split}.csv" for folder in folders]
     return read_predictions(paths)[0] if all(path.is_file() for path in paths) else None
 
 
 def _load_finetune(folder: Path, split: str | None) -> FinishedRun:
     record = read_record(folder)
-    present: list[str] = [name for name in ("test", "validation", "selection") if name in record.scores]
-    if not present:
-        raise UsageError(f"{folder} was never evaluated: it has no validation and no test split.")
-    return _load_single(folder, _choose_split(folder, split, present), record, training_record=record)
+    available: list[str] = [name for name in ("test", "validation", "selection") if name in record.scores]
+    if not available:
+        raise UsageError(RunMessage.RUN_WITHOUT_EVALUATION, path=folder)
+    return _load_single(folder, _choose_split(folder, split, available), record, training_record=record)
 
 
 def _load_evaluate(folder: Path, split: str | None, result_files: list[Path]) -> FinishedRun:
-    present = [path.stem.removeprefix("results_") for path in result_files]
-    present.sort(key=lambda name: {"test": 0, "validation": 1}.get(name, 2))
-    split = _choose_split(folder, split, present)
+    available = [path.stem.removeprefix("results_") for path in result_files]
+    available.sort(key=lambda name: {"test": 0, "validation": 1}.get(name, 2))
+    split = _choose_split(folder, split, available)
     record = read_record(folder, f"results_{split}.json")
     folders = [os.path.join(record.base, member.folder) for member in read_ensemble_members(record.base)] or [
         record.base
     ]
-    known = all(os.path.isfile(os.path.join(path, ALL_RESULTS)) for path in folders)  # False for what can be no path
-    run = _load_single(
-        folder, split, record, _find_training_record([read_record(path) for path in folders] if known else [], split)
-    )
+    # `os.path.isfile` returns False for names that are not valid paths.
+    has_records = all(os.path.isfile(os.path.join(path, ALL_RESULTS)) for path in folders)
+    training_records = [read_record(path) for path in folders] if has_records else []
+    run = _load_single(folder, split, record, _find_training_record(training_records, split))
     if len(folders) > 1:
         run.notes.append(f"Mean of the scores of {len(folders)} models.")
     return run
 
 
 def _find_training_record(records: list[RunRecord], split: str) -> RunRecord | None:
-    """The run that trained a model; of an ensemble the first, or one whose epoch was chosen on the split."""
-    chosen = [one for one in records if one.selection and one.selection.selection_split == split]
-    return next(iter(chosen or records), None)
+    """Record of the training run; for an ensemble, of a member that selected its epoch on the split, or the first."""
+    selected_on_split = [r for r in records if r.selection and r.selection.selection_split == split]
+    return next(iter(selected_on_split or records), None)
 
 
 def _choose_split(folder: Path, split: str | None, available: list[str]) -> str:
-    """The split that is asked for, or the first of those there are."""
+    """Returns the requested split, or the first available one."""
     if split and split not in available:
-        raise UsageError(f"{folder} has no scores of the split {split}; it has {', '.join(available)}.")
+        raise UsageError(RunMessage.SPLIT_NOT_EVALUATED, path=folder, split=split, available=available)
     return split or available[0]
 
 
 def _load_single(folder: Path, split: str, record: RunRecord, training_record: RunRecord | None) -> FinishedRun:
-    """One run's predictions of one split.
+    """Loads the predictions of one split by one run.
 
     Args:
-        record: of what was evaluated.
-        training_record: of the model; None: not known.
+        record: record of the evaluation.
+        training_record: record of the run that trained the model; None: unknown.
     """
     predictions, files, names = read_predictions([folder / f"predictions_{split}.csv"])
     predictions = replace(predictions, ordered=record.ordered)
-    chosen, chosen_split, why = _load_threshold_predictions(folder, split, record, training_record, names)
-    source, chosen_on_evaluated = record.data, False
+    threshold_predictions, threshold_split, no_threshold_reason = _load_threshold_predictions(
+        folder, split, record, training_record, names
+    )
+    source, selected_on_eval_split = record.data, False
     data, protocol, notes = _resolve_data_and_protocol(source, [record.images], [source.fold])
     if training_record is None:
-        notes.append("How the epoch was chosen is not known.")
+        notes.append("The selection of the epoch is unknown.")
     else:
         trained = training_record.data
         same_data = trained.data_dir == source.data_dir
         if same_data:
             notes += _contamination_note(training_record, split)
-        chosen_on = training_record.selection.selection_split if training_record.selection else None
-        chosen_on_evaluated = chosen_on == split and same_data
+        selected_on = training_record.selection.selection_split if training_record.selection else None
+        selected_on_eval_split = selected_on == split and same_data
         if trained.train_fraction < 1.0:
             notes.append(f"Trained on {100 * trained.train_fraction:g} % of the labels.")
             protocol = None
         if source.benchmark and trained.benchmark == source.benchmark and trained.fold != source.fold:
-            notes.append(f"The model was trained on fold {trained.fold}, so on the images that are evaluated.")
+            notes.append(f"The model was trained on fold {trained.fold}, which contains the evaluated images.")
             protocol = None
     entry = find_benchmark_or_none(source.benchmark)
     if entry and split != entry.eval_split:
@@ -328,62 +332,66 @@ def _load_single(folder: Path, split: str, record: RunRecord, training_record: R
         names=names,
         folds=[predictions],
         file_names=[files],
-        selected_on_eval_split=chosen_on_evaluated,
+        selected_on_eval_split=selected_on_eval_split,
         notes=[*notes, *_unmapped_note(record)],
-        threshold_predictions=chosen,
-        threshold_split=chosen_split,
-        no_threshold_reason=why,
+        threshold_predictions=threshold_predictions,
+        threshold_split=threshold_split,
+        no_threshold_reason=no_threshold_reason,
         source=source,
         record=training_record or record,
     )
 
 
 def _unmapped_note(record: RunRecord) -> list[str]:
-    """What is to be said of an evaluation on another data set's classes."""
+    """Returns a note about an evaluation on the classes of another dataset."""
     if not record.data.class_map:
         return []
     counts = ", ".join(f"{count} of {name}" for name, count in record.unmapped_images.items()) or "none"
     return [
-        f"External: classes joined by {Path(record.data.class_map).name}; images of other classes left out: {counts}."
+        f"External: classes mapped with {Path(record.data.class_map).name}; excluded images of other classes: {counts}."
     ]
 
 
 def _load_threshold_predictions(
     folder: Path, split: str, record: RunRecord, training_record: RunRecord | None, names: list[str]
 ) -> tuple[list[Predictions] | None, str | None, str]:
-    """Predictions of the split on which operating points are chosen, its name, and why there are none.
+    """Loads the predictions that select operating points; returns them, their split, and the reason if there are none.
 
-    Of a run that is its validation split where the test split is evaluated, else its selection split; of an evaluation
-    that of the run that trained the model, with the same temperature.
+    A run uses its validation split if the test split is evaluated, otherwise its selection split. An evaluation uses
+    the predictions of the run that trained the model, with the same temperature.
     """
-    own = folder if record.kind == "finetune" else Path(record.base)
+    run_dir = folder if record.kind == "finetune" else Path(record.base)
     same_data = training_record is not None and training_record.data.data_dir == record.data.data_dir
-    splits = ["validation", "selection"] if not (same_data and split == "validation") else ["selection"]
-    found = [one for one in splits if (own / f"predictions_{one}.csv").is_file() and not (same_data and one == split)]
-    if not found or training_record is None:
-        return None, None, f"{own} has no predictions of another split than {split}"
+    candidates = ["validation", "selection"] if not (same_data and split == "validation") else ["selection"]
+    splits = [
+        name
+        for name in candidates
+        if (run_dir / f"predictions_{name}.csv").is_file() and not (same_data and name == split)
+    ]
+    if not splits or training_record is None:
+        return None, None, f"{run_dir} has no predictions of a split other than {split}"
     if record.averaged_views:
-        return None, None, "scores are averaged over views, and those that thresholds would be chosen on are not"
-    predictions, _, own_names = read_predictions([own / f"predictions_{found[0]}.csv"])
-    assert predictions.class_scores is not None, "a file has them"
+        return None, None, "the scores use test-time augmentation, but those of the selection split do not"
+    predictions, _, class_names = read_predictions([run_dir / f"predictions_{splits[0]}.csv"])
+    assert predictions.class_scores is not None, "prediction files have scores"
     with np.errstate(divide="ignore"):
         logits = np.log(predictions.class_scores)
     if record.kind == "evaluate" and record.calibration:
-        logits = Temperature.from_dict(record.calibration, own_names).scale_logits(logits)
+        logits = Temperature.from_dict(record.calibration, class_names).scale_logits(logits)
     if record.data.class_map:
-        joined = read_class_map(record.data.class_map, own_names)
-        kept = np.isin(
-            predictions.labels, [i for i, name in enumerate(own_names) if joined.map_class(name).data_classes]
-        )
+        class_map = read_class_map(record.data.class_map, class_names)
+        mapped_ids = [i for i, name in enumerate(class_names) if class_map.map_class(name).data_classes]
+        mask = np.isin(predictions.labels, mapped_ids)
         labels = [
-            joined.class_names.index(joined.map_class(own_names[label]).name) for label in predictions.labels[kept]
+            class_map.class_names.index(class_map.map_class(class_names[label]).name)
+            for label in predictions.labels[mask]
         ]
-        logits, own_names = joined.merge_logits(logits[:, kept]), joined.class_names
-        groups = None if predictions.groups is None else predictions.groups[kept]
-        predictions = Predictions(np.array(labels), logits.argmax(-1), len(own_names), groups)
-    if own_names != names:
-        return None, None, f"{own} has other classes"
-    return [replace(predictions, class_scores=softmax(logits), ordered=record.ordered)], found[0], ""
+        logits, class_names = class_map.merge_logits(logits[:, mask]), class_map.class_names
+        groups = None if predictions.groups is None else predictions.groups[mask]
+        predictions = Predictions(np.array(labels), logits.argmax(-1), len(class_names), groups)
+    if class_names != names:
+        return None, None, f"{run_dir} has other classes"
+    return [replace(predictions, class_scores=softmax(logits), ordered=record.ordered)], splits[0], ""
 
 
 def _base_name(base: str) -> str:

@@ -4,4 +4,136 @@ from ..errors import Message
 
 
 class RunMessage(Message):
-    """Errors and warnings of output folders, records and predictions."""
+    """Errors and warnings of output folders, records, predictions and temperatures."""
+
+    # Output folder
+    OUTPUT_DIR_IS_A_FILE = "{path} is a file. --output_dir must be a folder."
+    OUTPUT_DIR_CONTAINS_A_RUN = (
+        "{path} already contains a run ({file}). Pass --resume_from_checkpoint last to resume it, "
+        "--overwrite_output_dir to replace it, or another --output_dir."
+    )
+    CHECKPOINT_UNUSABLE = "{defect} Pass a complete checkpoint-N folder, or `last`."
+    DATA_OPTIONS_CHANGED = (
+        "The run in {path} used other images. These options changed: {changes:list}. Resume with the original options, "
+        "or start a new run in another --output_dir."
+    )
+    IMAGES_CHANGED = (
+        "The run in {path} used other images: images were added, removed, modified or moved to another class. Restore "
+        "them, or start a new run in another --output_dir."
+    )
+
+    # Records
+    RECORD_MISSING = "{path} is not a completed run ({file} is missing)."
+    RECORD_DAMAGED = "{path} is damaged ({error}). Restore it, or repeat the command that wrote it."
+    RECORD_IS_NOT_AN_OBJECT = (
+        "{path} is not a run record of hf_mae: it contains a JSON {type} instead of an object. Pass the output folder "
+        "of a run."
+    )
+    RECORD_OF_NEWER_FORMAT = (
+        "{path} has format {format}, but this version of hf_mae reads formats up to {supported}. Upgrade hf_mae."
+    )
+    RECORD_KEY_MISSING = (
+        "{path} is not a run record of hf_mae (the key {key} is missing): another program wrote it, or it was edited. "
+        "Restore it, or repeat the command that wrote it."
+    )
+    RECORD_INVALID = (
+        "{path} is not a run record of hf_mae ({error}): another program wrote it, or it was edited. Restore it, or "
+        "repeat the command that wrote it."
+    )
+
+    # Completed runs
+    NOT_A_COMPLETED_RUN = (
+        "{path} is not a completed run. Pass an output folder of hf-mae finetune, hf-mae crossval or hf-mae evaluate "
+        "--output_dir."
+    )
+    NOT_A_TRAINING_RUN = "{path} is not a completed run. Pass an output folder of hf-mae crossval or hf-mae finetune."
+    RUN_WITHOUT_EVALUATION = (
+        "{path} was not evaluated: its data has neither a validation nor a test split. Evaluate it with hf-mae "
+        "evaluate."
+    )
+    SPLIT_NOT_EVALUATED = (
+        "{path} has no scores for the split {split}. Choose one of {available:list}, or evaluate it with hf-mae "
+        "evaluate."
+    )
+    HELD_OUT_PREDICTIONS_MISSING = (
+        "{path} has no predictions of held-out images. Pass an output folder of hf-mae crossval or hf-mae finetune."
+    )
+    CLASSES_DIFFER_BETWEEN_RUNS = (
+        "{path} has different classes from the previous runs: {names:list}. Pass runs with the same classes."
+    )
+    LABELS_DIFFER_BETWEEN_RUNS = (
+        "{image} has the label {first} in one run and {second} in {path}. Pass runs with the same labels."
+    )
+
+    # Predictions
+    PREDICTIONS_MISSING = (
+        "{path} is missing: the run was not completed, or its predictions were removed. Repeat the evaluation."
+    )
+    PREDICTION_COLUMNS_MISSING = (
+        "{path} is not a prediction table: these columns are missing: {columns:list}. Pass the output folder of a run."
+    )
+    SCORE_COLUMNS_MISSING = (
+        "{path} is not a prediction table of hf_mae: the score column of each class (score:CLASS) is missing. Pass the "
+        "output folder of a run."
+    )
+    PREDICTIONS_OF_OTHER_IMAGES = "{path} and {first} do not contain the same images. Pass runs on the same images."
+    SCORES_INVALID = (
+        "{path} has scores that are not probabilities (>= 0, with a sum of 1). If the file was edited, repeat the "
+        "evaluation."
+    )
+    SCORES_OF_CLASS_MISSING = (
+        "{path} contains the class {name}, but has scores for {known:list} only. If you renamed a class, rename its "
+        "score column, too."
+    )
+
+    # Splits of the training run
+    HOLDOUTS_OF_MEMBERS_DIFFER = (
+        "The members of {path} held out different images of this dataset, so some were trained on the images to "
+        "evaluate. Evaluate it on a test split, or on other data."
+    )
+    HOLDOUT_DIFFERS = (
+        "{path} was trained on this dataset with other images held out ({changes}), so it was trained on images to "
+        "evaluate. Remove {flags}; the split of the run is used instead."
+    )
+    MEMBERS_ARE_CROSSVAL_FOLDS = (
+        "{path} contains runs of a cross-validation, each with its own validation fold. Every other image of this "
+        "dataset was used to train some of the members. Evaluate it on a test split, or on other data."
+    )
+    RUN_IS_CROSSVAL_FOLD = (
+        "{path} is a run of a cross-validation with {folds} folds. The predictions for its validation fold are in "
+        "{predictions}; other images of this dataset may be training images. Evaluate it on other data."
+    )
+
+    # Temperature scaling
+    TEMPERATURE_AT_BOUND = (
+        "Temperature scaling is skipped: the temperature fitted on {split} ({value:.3f}) is at the bound of its range. "
+        "There are too few images, or nearly all predictions are right or random."
+    )
+    TEMPERATURE_WORSENS_CALIBRATION = (
+        "Temperature scaling is skipped: the temperature fitted on {split} ({value:.3f}) increases the calibration "
+        "error from {before:.4f} to {after:.4f}."
+    )
+    TEMPERATURE_UNREADABLE = (
+        "--temperature must be a number, a {file}, or a folder that contains one, not {path}. To fit a temperature, "
+        "run hf-mae evaluate --fit_temperature --output_dir FOLDER."
+    )
+    TEMPERATURE_FITTED_WITH_TTA = "{path} was fitted with --tta. Add --tta, or fit a temperature without --tta."
+    TEMPERATURE_FITTED_WITHOUT_TTA = "{path} was fitted without --tta. Remove --tta, or fit a temperature with --tta."
+    TEMPERATURE_NOT_POSITIVE = "--temperature must be a finite number above 0, not {value}."
+
+    # Uncertainty
+    UNCERTAINTY_MISSING = (
+        "{path} has no fitted uncertainty (prediction sets, out-of-distribution detector). Fit it on held-out images "
+        "with hf-mae evaluate {path} DATA --split validation --fit_uncertainty --output_dir OUTPUT_DIR, and pass "
+        "--uncertainty OUTPUT_DIR."
+    )
+    UNCERTAINTY_DAMAGED = "{path} is damaged ({error}). Fit it again (--fit_uncertainty)."
+    UNCERTAINTY_OF_OTHER_FORMAT = (
+        "{path} has format {format}, but this version of hf_mae reads format {supported}. Fit it again "
+        "(--fit_uncertainty)."
+    )
+    UNCERTAINTY_OF_OTHER_CLASSES = (
+        "{path} was fitted for a model with other classes: {names:list}. Fit it for this model (--fit_uncertainty)."
+    )
+    UNCERTAINTY_FITTED_WITH_TTA = "{path} was fitted with --tta. Add --tta, or fit it again without --tta."
+    UNCERTAINTY_FITTED_WITHOUT_TTA = "{path} was fitted without --tta. Remove --tta, or fit it again with --tta."

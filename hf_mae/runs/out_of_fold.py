@@ -1,4 +1,4 @@
-"""What models say of images that they were not trained on, gathered from the predictions of runs."""
+"""Out-of-fold predictions: predictions of held-out images, collected from runs."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UsageError
+from .messages import RunMessage
 from .predictions import read_predictions
 from .record import ALL_RESULTS, CROSSVAL, RunRecord
 from .record_io import read_record
@@ -16,7 +17,7 @@ SPLITS = ("validation", "test")
 
 @dataclass(frozen=True)
 class OutOfFoldPredictions:
-    """Mean scores of images, by file name: the label that they had, and (classes,) of every run that judged them."""
+    """Label and scores (classes,) of each image, by file name; scores are means over the runs that evaluated it."""
 
     names: list[str]
     labels: dict[str, str]
@@ -25,10 +26,10 @@ class OutOfFoldPredictions:
 
 
 def read_out_of_fold_predictions(runs: list[str]) -> OutOfFoldPredictions:
-    """The held-out predictions of runs, and of every run of a cross-validation; scores of the same image are averaged.
+    """Reads the held-out predictions of runs and of all runs of cross-validations; averages the scores of each image.
 
     Raises:
-        UsageError: there are none, their classes differ, or an image has one label here and another there.
+        UsageError: If predictions are missing, or if classes or labels differ between runs.
     """
     folders = [folder for run in runs for folder in _list_run_folders(Path(run))]
     names: list[str] = []
@@ -36,36 +37,38 @@ def read_out_of_fold_predictions(runs: list[str]) -> OutOfFoldPredictions:
     scores: dict[str, list[np.ndarray]] = defaultdict(list)
     for folder in folders:
         for path in [path for split in SPLITS if (path := folder / f"predictions_{split}.csv").is_file()]:
-            found, files, own = read_predictions([path])
-            if names and own != names:
-                raise UsageError(f"{path} has other classes than the runs before it: {', '.join(own[:5])}.")
-            names = own
-            assert found.class_scores is not None
-            for file_name, label, row in zip(files, found.labels, found.class_scores[0], strict=True):
-                if labels.setdefault(file_name, own[label]) != own[label]:
-                    raise UsageError(f"{file_name} is {labels[file_name]} in one run and {own[label]} in {folder}.")
-                scores[file_name].append(row)
+            predictions, files, run_names = read_predictions([path])
+            if names and run_names != names:
+                raise UsageError(RunMessage.CLASSES_DIFFER_BETWEEN_RUNS, path=path, names=run_names[:5])
+            names = run_names
+            assert predictions.class_scores is not None
+            for image, label_id, row in zip(files, predictions.labels, predictions.class_scores[0], strict=True):
+                label = names[label_id]
+                if (first := labels.setdefault(image, label)) != label:
+                    raise UsageError(
+                        RunMessage.LABELS_DIFFER_BETWEEN_RUNS, image=image, first=first, second=label, path=folder
+                    )
+                scores[image].append(row)
     if not scores:
-        raise UsageError(
-            f"{runs[0]} has no predictions of held-out images: pass a folder of hf-mae crossval or finetune."
-        )
+        raise UsageError(RunMessage.HELD_OUT_PREDICTIONS_MISSING, path=runs[0])
     means = {file_name: np.mean(rows, axis=0) for file_name, rows in scores.items()}
     return OutOfFoldPredictions(names, labels, means, read_record(folders[0]))
 
 
 def list_crossval_runs(folder: Path) -> list[Path]:
-    """The runs of a cross-validation on its largest share of the labels; none where the folder is another's."""
+    """Lists the folders of the runs with the largest fraction of the labels; empty if the folder is not a
+    cross-validation."""
     if not (folder / CROSSVAL).is_file():
         return []
     summary = read_record(folder, CROSSVAL).crossval
-    assert summary is not None, "a record of crossval has its summary"
+    assert summary is not None, "the record of a cross-validation has a summary"
     largest = max(run.fraction for run, _, _ in summary.runs)
     return [folder / run.folder for run, _, _ in summary.runs if run.fraction == largest]
 
 
 def _list_run_folders(folder: Path) -> list[Path]:
-    if found := list_crossval_runs(folder):
-        return found
+    if folders := list_crossval_runs(folder):
+        return folders
     if (folder / ALL_RESULTS).is_file():
         return [folder]
-    raise UsageError(f"{folder} is no finished run: pass a folder of hf-mae crossval or finetune.")
+    raise UsageError(RunMessage.NOT_A_TRAINING_RUN, path=folder)

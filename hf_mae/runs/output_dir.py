@@ -1,4 +1,4 @@
-"""The output folder of a run: new, resumed, or not to be written over."""
+"""Output folder of a run: lock, resume, and protection against overwriting."""
 
 import logging
 import shutil
@@ -9,108 +9,99 @@ from ..errors import UsageError
 from ..files.locks import exclusive_lock
 from ..settings.arguments import MaeTrainingArguments
 from ..training.preemption import STOPPED_FILE
-from ..training.resume import find_checkpoint_defect, find_last_checkpoint, require_optimizer_state
-from .record import ALL_RESULTS, CROSSVAL, RUN_STARTED, DataSource
+from ..training.resume import find_last_checkpoint, require_optimizer_state, validate_checkpoint
+from .messages import RunMessage
+from .record import ALL_RESULTS, CROSSVAL, FIGURES_DIR, RUN_STARTED, DataSource
 from .record_io import find_run_record
 
 logger = logging.getLogger(__name__)
 
-# What finetune, pretrain and what looks at their runs write into an output folder.
+# Files that finetune, pretrain, and commands that read their runs write into an output folder.
 RUN_FILES = (
     *("checkpoint-*", "model*.safetensors*", "config.json", "preprocessor_config.json", "training_args.bin"),
     *("trainer_state.json", "temperature.json", "README.md", "recipe.yaml", "conversion.json"),
-    *(
-        ALL_RESULTS,
-        CROSSVAL,
-        RUN_STARTED,
-        "results_*.json",
-        "predictions_*.csv",
-        "report.json",
-        "report.md",
-        "report.tex",
-    ),
-    *("learning_curves.*", "confusion_matrix_*", "per_class_f1_*", "precision_recall_*", "reliability_*", "roc_*"),
-    *("risk_coverage_*", "doubt.json", "doubt.safetensors"),
+    *(ALL_RESULTS, CROSSVAL, RUN_STARTED, "results_*.json", "predictions_*.csv"),
+    *("report.json", "report.md", "report.tex"),
+    *(f"{FIGURES_DIR}/{name}" for name in ("learning_curves.*", "confusion_matrix_*", "per_class_f1_*", "roc_*")),
+    *(f"{FIGURES_DIR}/{name}" for name in ("precision_recall_*", "reliability_*", "risk_coverage_*")),
+    *("uncertainty.json", "uncertainty.safetensors"),
     *("step-*.png", "pretraining_images.csv", "excluded_images.csv", "seen_in_pretraining.csv", STOPPED_FILE),
 )
 
 
 def resolve_resume_checkpoint(args: MaeTrainingArguments) -> str | None:
-    """The checkpoint to resume from, or None for a new run; refuses to write over a run that is there.
+    """Returns the checkpoint to resume from, or None for a new run.
 
-    `--resume_from_checkpoint` takes a folder, or `last` for the newest complete checkpoint of the output folder.
+    `--resume_from_checkpoint` is a folder, or `last` for the newest complete checkpoint of the output folder.
+
+    Raises:
+        UsageError: If the checkpoint cannot be resumed from, or the output folder contains a run.
     """
-    asked = args.resume_from_checkpoint
-    if asked in ("last", "auto", "True", "true", True):
-        found = find_last_checkpoint(args.folder)
-        if found is None:
-            logger.info("%s holds no checkpoint to resume from: training starts anew.", args.output_dir)
+    requested = args.resume_from_checkpoint
+    if requested in ("last", "auto", "True", "true", True):
+        checkpoint = find_last_checkpoint(args.folder)
+        if checkpoint is None:
+            logger.info("%s has no checkpoint to resume from: training starts from the beginning.", args.output_dir)
             return None
-        require_optimizer_state(found)
-        logger.info("Resuming from %s", found)
-        return str(found)
-    if asked and asked not in ("False", "false"):
-        if fault := find_checkpoint_defect(Path(asked)):
-            raise UsageError(f"{asked} {fault}: pass a whole checkpoint-N folder, or `last`.")
-        require_optimizer_state(Path(asked))
-        return asked
+        require_optimizer_state(checkpoint)
+        logger.info("Resuming from %s", checkpoint)
+        return str(checkpoint)
+    if requested and requested not in ("False", "false"):
+        try:
+            validate_checkpoint(Path(requested))
+        except UsageError as defect:
+            raise UsageError(RunMessage.CHECKPOINT_UNUSABLE, defect=defect) from None
+        require_optimizer_state(Path(requested))
+        return requested
     folder = args.folder
     if folder.is_file():
-        raise UsageError(f"{folder} is a file: --output_dir names a folder.")
+        raise UsageError(RunMessage.OUTPUT_DIR_IS_A_FILE, path=folder)
     if folder.is_dir() and not args.overwrite_output_dir:
-        marks = [*folder.glob("checkpoint-*"), *folder.glob("model.safetensors")]
-        if marks:
-            raise UsageError(
-                f"{folder} holds a run already ({marks[0].name}): pass --resume_from_checkpoint last to go on with it, "
-                "--overwrite_output_dir to start anew there, or another --output_dir."
-            )
+        if run_files := [*folder.glob("checkpoint-*"), *folder.glob("model.safetensors")]:
+            raise UsageError(RunMessage.OUTPUT_DIR_CONTAINS_A_RUN, path=folder, file=run_files[0].name)
     return None
 
 
 def lock_output_dir(args: MaeTrainingArguments) -> AbstractContextManager[None]:
-    """The output folder for this run alone; the main process holds it for all."""
+    """Locks the output folder within the block; the main process locks it for all processes."""
     return exclusive_lock(args.folder) if args.process_index == 0 else nullcontext()
 
 
 def remove_old_run(args: MaeTrainingArguments) -> None:
-    """With `--overwrite_output_dir`, removes what a run before has left, once it is settled that this one begins.
+    """With `--overwrite_output_dir`, removes the files of the previous run; other files stay.
 
-    Else a run that fails would leave the old one's results beside its own settings. Other files stay.
+    Call it after all checks, immediately before training. A failed run then does not leave old results next to its
+    settings.
     """
     if not args.overwrite_output_dir or args.process_index != 0:
         return
     for pattern in RUN_FILES:
-        for old in args.folder.glob(pattern):
-            shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
+        for path in args.folder.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def check_same_data(folder: Path, source: DataSource) -> None:
-    """Refuses to go on with a run on other images than it began with.
+    """Checks that a run resumes with the images that it was started with.
 
     Args:
-        folder: of the run that is resumed.
-        source: of the run that goes on with it, with a fingerprint.
+        folder: folder of the run to resume.
+        source: current data source, with a fingerprint.
+
+    Raises:
+        UsageError: If the images differ.
     """
-    before = find_run_record(folder)
-    if before is None or before.data.fingerprint is None or before.data.fingerprint == source.fingerprint:
+    saved = find_run_record(folder)
+    if saved is None or saved.data.fingerprint is None or saved.data.fingerprint == source.fingerprint:
         return
     options = (
-        "data_dir",
-        "manifest",
-        "benchmark",
-        "fold",
-        "val_fraction",
-        "train_fraction",
-        "selection_fraction",
-        "seed",
+        *("data_dir", "manifest", "benchmark", "fold"),
+        *("val_fraction", "train_fraction", "selection_fraction", "seed"),
     )
-    differing = [
-        f"{name} {getattr(before.data, name)} then, {getattr(source, name)} now"
+    changes = [
+        f"{name} from {getattr(saved.data, name)} to {getattr(source, name)}"
         for name in options
-        if getattr(before.data, name) != getattr(source, name)
+        if getattr(saved.data, name) != getattr(source, name)
     ]
-    why = "; ".join(differing) or "images were added, removed, changed or given another class"
-    raise UsageError(
-        f"{folder} holds a run on other images ({why}): a run goes on with the images that it began with. Put them "
-        "back, or begin anew in another --output_dir."
-    )
+    if changes:
+        raise UsageError(RunMessage.DATA_OPTIONS_CHANGED, path=folder, changes=changes)
+    raise UsageError(RunMessage.IMAGES_CHANGED, path=folder)

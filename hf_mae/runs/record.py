@@ -1,7 +1,7 @@
-"""The record of a run: what `finetune`, `pretrain`, `crossval`, `evaluate` and `probe` have done.
+"""Run records: typed results of `finetune`, `pretrain`, `crossval`, `evaluate` and `probe`.
 
-One typed dataclass, written once by the verb and read by report, card, push, demo and resume, and by nobody in another
-way. `record_files` has its files.
+The command writes its record once; report, model card, push, demo and resume read it. `record_io` reads and writes the
+files.
 """
 
 import dataclasses
@@ -13,25 +13,25 @@ from typing import Any
 
 import numpy as np
 
-from ..evaluation.confusion import HEADLINE, TITLES
-from ..evaluation.metrics import scalar_scores
+from ..evaluation.metrics import HEADLINE, TITLES, scalar_scores
 from ..settings.data import DataSourceArguments
 
-FORMAT = 2  # 1: what was written before a file said its format
-ALL_RESULTS, CROSSVAL, PROBE, RUN_STARTED = "all_results.json", "crossval.json", "probe.json", "run_begun.json"
+FORMAT = 2  # 1: a file without `format`
+ALL_RESULTS, CROSSVAL, PROBE, RUN_STARTED = "all_results.json", "crossval.json", "probe.json", "run_started.json"
+FIGURES_DIR = "figures"  # subfolder of an output folder
 KINDS = ("finetune", "pretrain", "crossval", "evaluate", "probe")
 
-Scores = dict[str, Any]  # of `evaluation.scores.score_split`
+Scores = dict[str, Any]  # result of `evaluation.metrics.score_split`
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """Where the images of a run are from.
+    """Data source of a run.
 
     Args:
-        data_dir: as it was given; the next fields are the options of these names.
-        seed: of the shares that were held out; None: not known.
-        fingerprint: of `data.fingerprint.data_fingerprint`; None: not known.
+        data_dir: folder, as given. The next fields are the options of the same names.
+        seed: random seed of the held-out splits; None: unknown.
+        fingerprint: result of `data.fingerprint.data_fingerprint`; None: unknown.
     """
 
     data_dir: str
@@ -53,30 +53,30 @@ class DataSource:
     def from_settings(
         cls, settings: DataSourceArguments, seed: int | None = None, fingerprint: str | None = None
     ) -> "DataSource":
-        """That of a verb's settings."""
-        own = {name: getattr(settings, name) for name in _field_names(cls) if hasattr(settings, name)}
-        return cls(**own | {"data_dir": str(settings.data_dir), "seed": seed, "fingerprint": fingerprint})
+        """Builds the data source from the settings of a command."""
+        values = {name: getattr(settings, name) for name in _field_names(cls) if hasattr(settings, name)}
+        return cls(**values | {"data_dir": str(settings.data_dir), "seed": seed, "fingerprint": fingerprint})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "DataSource":
-        """From a file; what it does not know is left out."""
+        """Builds the data source from the values of a file; ignores unknown keys."""
         return cls(**{name: values[name] for name in _field_names(cls) if name in values})
 
     @property
     def name(self) -> str:
-        """The benchmark, or the name of the folder."""
+        """Name of the benchmark, or of the folder."""
         return self.benchmark or Path(self.data_dir).name or self.data_dir
 
 
 @dataclass(frozen=True)
 class Selection:
-    """How the weights of a run were chosen.
+    """How the weights of a run were selected.
 
     Args:
-        sentence: for whoever reads about the run.
-        selection_split: split whose scores chose the epoch; None: none did, the last epoch is kept.
-        metric: by which.
-        checkpoint: folder of the chosen epoch.
+        sentence: description for reports and the model card.
+        selection_split: split whose scores selected the epoch; None: the last epoch was kept.
+        metric: metric that selected the epoch.
+        checkpoint: folder of the selected epoch.
     """
 
     sentence: str
@@ -87,7 +87,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class Environment:
-    """What a run was made with, in words."""
+    """Descriptions of the hardware and the package versions of a run."""
 
     hardware: str
     versions: str
@@ -95,14 +95,14 @@ class Environment:
 
 @dataclass(frozen=True)
 class Training:
-    """What a training was.
+    """Facts about the training of a run.
 
     Args:
-        seconds: of training, in the process that finished it.
-        updates: of the weights.
-        learning_rate: absolute, of the head.
+        seconds: training time of the process that completed the run.
+        updates: number of optimizer updates.
+        learning_rate: absolute learning rate of the head.
         effective_batch_size: images per update.
-        metrics: of the Trainer (`train_loss`, `train_runtime`...).
+        metrics: metrics of the Trainer (`train_loss`, `train_runtime`...).
     """
 
     seconds: float
@@ -114,7 +114,7 @@ class Training:
 
 @dataclass(frozen=True)
 class CrossvalRun:
-    """One of the runs of a cross-validation."""
+    """A run of a cross-validation."""
 
     fraction: float
     seed: int
@@ -123,7 +123,7 @@ class CrossvalRun:
 
     @property
     def folder(self) -> str:
-        """What its folder is called."""
+        """Name of its folder."""
         name = f"seed-{self.seed}_fold-{self.fold}"
         return f"fraction-{self.fraction:g}_{name}" if self.several_fractions else name
 
@@ -134,14 +134,14 @@ class CrossvalRun:
 
 @dataclass(frozen=True)
 class CrossvalSummary:
-    """What a cross-validation found.
+    """Results of a cross-validation.
 
     Args:
-        folds: `official`, or their number.
-        runs: every run, with its headline scores (by name) and the split that chose its epoch.
-        mean_and_std: by headline score, `mean`, `std` and `values`, of the largest share of the labels.
-        label_efficiency: the same by share of the labels.
-        pooled: by seed, the scores of the predictions of all folds together.
+        folds: `official`, or the number of random folds.
+        runs: every run, with its headline metrics by name and the split that selected its epoch.
+        mean_and_std: `mean`, `std` and `values` of each headline metric, for the largest fraction of the labels.
+        label_efficiency: the same for each fraction of the labels.
+        pooled: metrics of the pooled predictions of all folds, by seed.
     """
 
     folds: str
@@ -153,31 +153,31 @@ class CrossvalSummary:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run has done.
+    """Record of a run.
 
     Args:
-        kind: the verb: one of `KINDS`.
-        base: what the weights come from; of `evaluate` and `probe` the model that they looked at.
-        data: where the images are from.
-        images: how many, by split (of `pretrain` under `train`; of `probe` by its parts).
-        environment: what it was made with.
-        settings: what recipe and flags gave.
-        classes: by class id.
-        scores: by split.
-        selection: how the weights were chosen.
-        training: what the training was.
-        calibration: of `evaluation.calibration`: `temperature`, `fitted_on`, `ece_before`, `ece_after`...
-        uncertainty: of `evaluation.doubt.judged`: how often sets of classes hold the true one; None: not known.
-        leakage: evaluated images that the base was pre-trained on, by split; None: not known.
-        averaged_views: whether scores are means over turned and mirrored views.
-        excluded: images that a pre-training left out on purpose.
-        crossval: what a cross-validation found.
-        ordered: whether the classes are grades, in the order of their ids.
-        study: what became of the images that were found, of `data.study.Study.to_dict`; None: not known.
-        unmapped_images: images of classes that `class_map` leaves out, by class.
-        network: what was trained, in words, where it is no MAE's vision transformer; empty: it is one.
-        probe: what a probe found: by pooling, `linear` and `knn`.
-        format: of the file that it was read from.
+        kind: the command, one of `KINDS`.
+        base: source of the initial weights; for `evaluate` and `probe` the evaluated model.
+        data: data source.
+        images: number of images by split (`pretrain`: `train` only; `probe`: by part).
+        environment: hardware and package versions.
+        settings: explicit settings of recipe and flags.
+        classes: class names by class id.
+        scores: metrics by split.
+        selection: how the weights were selected.
+        training: facts about the training.
+        calibration: temperature scaling (`temperature`, `fitted_on`, `ece_before`, `ece_after`...).
+        uncertainty: coverage of the prediction sets (`evaluation.uncertainty.evaluate_coverage`); None: unknown.
+        leakage: number of evaluated images in the pre-training data, by split; None: unknown.
+        averaged_views: whether scores are averaged over views (test-time augmentation).
+        excluded: number of images that a pre-training excluded on purpose.
+        crossval: results of a cross-validation.
+        ordered: whether the classes are ordered (grades), in the order of their ids.
+        study: flow of the images and description of the splits (`data.cohort.describe_cohort`); None: unknown.
+        unmapped_images: number of images of classes that `class_map` does not map, by class.
+        network: description of a network that is not an MAE vision transformer; empty: it is one.
+        probe: results of a probe: `linear` and `knn` by pooling.
+        format: format of the file that the record was read from.
     """
 
     kind: str
@@ -205,29 +205,29 @@ class RunRecord:
 
     @property
     def file_name(self) -> str:
-        """What its file is called."""
+        """Name of its file."""
         if self.kind == "evaluate":
             return f"results_{next(iter(self.scores))}.json"
         return {"crossval": CROSSVAL, "probe": PROBE}.get(self.kind, ALL_RESULTS)
 
     def training_counts(self) -> np.ndarray | None:
-        """The training images of each class, (classes,); None where they are not known."""
+        """Returns the number of training images per class, (classes,); None if unknown."""
         train = ((self.study or {}).get("splits", {}).get("train") or {}).get("classes", {})
         return np.array([train[name] for name in self.classes]) if set(train) == set(self.classes) else None
 
     def trainer_metrics(self) -> dict[str, float]:
-        """The scores under the names that the Trainer's users know: `eval_macro_f1`, `test_accuracy`, `train_loss`."""
+        """Returns the scores under the names of the Trainer: `eval_macro_f1`, `test_accuracy`, `train_loss`."""
         prefixes = {"validation": "eval"}
-        found = {
+        metrics = {
             f"{prefixes.get(split, split)}_{name}": value
             for split, scores in self.scores.items()
             for name, value in scalar_scores(scores).items()
         }
-        return found | (self.training.metrics if self.training else {})
+        return metrics | (self.training.metrics if self.training else {})
 
     def _repr_html_(self) -> str:
-        """The scores by split, and how the weights were chosen, for a notebook."""
-        head = "".join(f"<th>{TITLES[name]}</th>" for name in HEADLINE)
+        """The scores by split and the selection of the weights, in a notebook."""
+        header = "".join(f"<th>{TITLES[name]}</th>" for name in HEADLINE)
         rows = [
             f"<tr><th>{html.escape(split)} ({self.images.get(split, 0)})</th>"
             + "".join(f"<td>{100 * scores[name]:.1f}</td>" for name in HEADLINE)
@@ -235,13 +235,13 @@ class RunRecord:
             for split, scores in self.scores.items()
             if all(name in scores for name in HEADLINE)
         ]
-        table = f"<table><tr><th>split (images)</th>{head}</tr>{''.join(rows)}</table>" if rows else ""
-        told = f"{self.kind} of {self.base} on {self.data.name}. {self.selection.sentence if self.selection else ''}"
-        return f"{table}<p>{html.escape(told.strip())}</p>"
+        table = f"<table><tr><th>split (images)</th>{header}</tr>{''.join(rows)}</table>" if rows else ""
+        caption = f"{self.kind} of {self.base} on {self.data.name}. {self.selection.sentence if self.selection else ''}"
+        return f"{table}<p>{html.escape(caption.strip())}</p>"
 
 
 def run_name(folder: str | Path) -> str:
-    """What a run is called: the name of its folder."""
+    """Returns the name of a run: the name of its folder."""
     return Path(folder).resolve().name
 
 

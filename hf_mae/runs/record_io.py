@@ -1,8 +1,4 @@
-"""The files of run records: their layout, whole writing, and the reading of what is there.
-
-A file has the name and the layout that it always had, with `format` in it. Files without one, of earlier versions, are
-read too.
-"""
+"""Reads and writes the JSON files of run records. Files without `format` are read too."""
 
 import dataclasses
 import json
@@ -12,9 +8,9 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from ..errors import UsageError, short_repr, summarize_exception
-from ..evaluation.confusion import available_metric_names
-from ..evaluation.metrics import HEADLINE
+from ..evaluation.metrics import HEADLINE, available_metric_names
 from ..files.atomic import write_json
+from .messages import RunMessage
 from .record import (
     ALL_RESULTS,
     CROSSVAL,
@@ -34,9 +30,9 @@ from .record import (
 
 SCORED_SPLITS = ("selection", "validation", "test")
 
-PROBE_KEYS = ("cls", "mean", "chosen", "tokens", "parts")
+PROBE_KEYS = ("cls", "mean", "best_layer", "tokens", "split_by_role")
 
-# What stands beside the scores in `results_<split>.json`.
+# Keys of `results_<split>.json` that are not metrics.
 NON_SCORE_KEYS = {
     *("format", "kind", "classes", "settings", "model", "source", "images", "averaged_views"),
     *("temperature_scaling", "hardware", "versions", "ordered", "study", "unmapped_images", "network"),
@@ -44,50 +40,47 @@ NON_SCORE_KEYS = {
 
 
 def write_record(record: RunRecord, folder: Path) -> None:
-    """Writes it whole: a run that has its record is done."""
+    """Writes the record of a completed run, and removes the record of the started run."""
     write_json(folder / record.file_name, record_to_dict(record))
     (folder / RUN_STARTED).unlink(missing_ok=True)
 
 
 def write_started_record(record: RunRecord, folder: Path) -> None:
-    """Writes what a run that begins is of, for whoever goes on with it."""
+    """Writes the record of a started run, which is read when the run resumes."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / RUN_STARTED, record_to_dict(record))
 
 
 def read_record(folder: str | Path, file_name: str = ALL_RESULTS) -> RunRecord:
-    """The record of a finished run.
+    """Reads the record of a run.
 
     Raises:
-        UsageError: there is none, it is damaged, or it is a file of another tool that has the same name.
+        UsageError: If the record is missing, damaged, or was written by another program.
     """
     path = Path(folder) / file_name
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UsageError(f"{folder} is no finished run: it has no {file_name}.") from None
+        raise UsageError(RunMessage.RECORD_MISSING, path=folder, file=file_name) from None
     except (ValueError, RecursionError) as error:
-        raise UsageError(
-            f"{path} is damaged ({summarize_exception(error)}): restore it, or run the verb again."
-        ) from None
+        raise UsageError(RunMessage.RECORD_DAMAGED, path=path, error=summarize_exception(error)) from None
     if not isinstance(values, dict):
-        raise UsageError(f"{path} is no record of hf_mae: it holds a {type(values).__name__}.")
-    written = values.get("format", 1)
-    if not isinstance(written, int) or written > FORMAT:
-        raise UsageError(f"{path} is of format {written}, and this hf_mae reads up to {FORMAT}: use a newer one.")
+        raise UsageError(RunMessage.RECORD_IS_NOT_AN_OBJECT, path=path, type=type(values).__name__)
+    file_format = values.get("format", 1)
+    if not isinstance(file_format, int) or file_format > FORMAT:
+        raise UsageError(RunMessage.RECORD_OF_NEWER_FORMAT, path=path, format=file_format, supported=FORMAT)
     try:
         record = _record_from_dict(values, path.name)
         _check_field_types(record)
         return record
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
-        lacking = f"it lacks {error}" if isinstance(error, KeyError) else summarize_exception(error)
-        raise UsageError(
-            f"{path} is no record of hf_mae ({lacking}): another tool's file of that name, or one that was edited."
-        ) from None
+    except KeyError as error:
+        raise UsageError(RunMessage.RECORD_KEY_MISSING, path=path, key=error) from None
+    except (TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+        raise UsageError(RunMessage.RECORD_INVALID, path=path, error=summarize_exception(error)) from None
 
 
 def find_run_record(folder: Path) -> RunRecord | None:
-    """The record of the run that a folder holds, finished or not; None where there is none that can be read."""
+    """Reads the record of the started or completed run in a folder; None if no record is readable."""
     for name in (RUN_STARTED, ALL_RESULTS):
         if (folder / name).is_file():
             try:
@@ -98,23 +91,23 @@ def find_run_record(folder: Path) -> RunRecord | None:
 
 
 def record_to_dict(record: RunRecord) -> dict[str, Any]:
-    """The layout of the file: the names that it always had, and `format`, `kind`, `settings`, `classes`."""
+    """Returns the record in the layout of its JSON file."""
     source = dataclasses.asdict(record.data)
-    head = {"format": FORMAT, "kind": record.kind, "classes": record.classes, "settings": record.settings}
-    head |= {"ordered": record.ordered, "study": record.study}
-    head |= {"network": record.network} if record.network else {}
-    made = dataclasses.asdict(record.environment)
+    common = {"format": FORMAT, "kind": record.kind, "classes": record.classes, "settings": record.settings}
+    common |= {"ordered": record.ordered, "study": record.study}
+    common |= {"network": record.network} if record.network else {}
+    environment = dataclasses.asdict(record.environment)
     if record.kind == "evaluate":
         (scores,) = record.scores.values()
-        more = {"averaged_views": record.averaged_views, "temperature_scaling": record.calibration}
-        more |= {"unmapped_images": record.unmapped_images}
-        return scores | head | {"model": record.base, "source": source, "images": record.images} | more | made
+        values = scores | common | {"model": record.base, "source": source, "images": record.images}
+        values |= {"averaged_views": record.averaged_views, "temperature_scaling": record.calibration}
+        return values | {"unmapped_images": record.unmapped_images} | environment
     if record.kind == "probe":
-        found = record.probe or {}
-        return found | head | {"model": record.base, "source": source, "images": record.images} | made
+        values = (record.probe or {}) | common | {"model": record.base, "source": source, "images": record.images}
+        return values | environment
     if record.kind == "crossval":
-        return head | {"base": record.base, "source": source} | _crossval_to_dict(record.crossval) | made
-    values: dict[str, Any] = head | record.scores
+        return common | {"base": record.base, "source": source} | _crossval_to_dict(record.crossval) | environment
+    values = common | record.scores
     if record.training:
         training = dataclasses.asdict(record.training)
         best = {"best_checkpoint": record.selection.checkpoint if record.selection else None}
@@ -122,21 +115,21 @@ def record_to_dict(record: RunRecord) -> dict[str, Any]:
     values |= {"base": record.base, "seen_in_pretraining": record.leakage, "source": source, "images": record.images}
     if record.kind == "pretrain":
         values |= {"data_dir": str(Path(record.data.data_dir).resolve()), "excluded": record.excluded}
-        values["images"] = record.images["train"]  # a number, as it always was
+        values["images"] = record.images["train"]  # a number
     if record.selection:
-        chosen = record.selection
-        values |= {"weights": chosen.sentence, "chosen_on": chosen.selection_split, "metric": chosen.metric}
+        selection = record.selection
+        values |= {"weights": selection.sentence, "chosen_on": selection.selection_split, "metric": selection.metric}
     values |= {"uncertainty": record.uncertainty} if record.uncertainty else {}
-    return values | {"temperature_scaling": record.calibration} | made
+    return values | {"temperature_scaling": record.calibration} | environment
 
 
 def _crossval_to_dict(summary: CrossvalSummary | None) -> dict[str, Any]:
-    assert summary is not None, "a record of crossval has its summary"
+    assert summary is not None, "the record of a cross-validation has a summary"
     return {
         "folds": summary.folds,
         "runs": [
-            dataclasses.asdict(run) | {"folder": run.folder} | scores | {"chosen_on": chosen_on}
-            for run, scores, chosen_on in summary.runs
+            dataclasses.asdict(run) | {"folder": run.folder} | scores | {"chosen_on": selection_split}
+            for run, scores, selection_split in summary.runs
         ],
         "mean_and_std": summary.mean_and_std,
         "label_efficiency": summary.label_efficiency,
@@ -145,7 +138,7 @@ def _crossval_to_dict(summary: CrossvalSummary | None) -> dict[str, Any]:
 
 
 def _check_field_types(record: Any) -> None:
-    """Raises TypeError for a field of a record, or of what it holds, that is not of its type."""
+    """Raises TypeError if a field of a record, or of a nested dataclass, does not have its declared type."""
     for name, hint in get_type_hints(type(record)).items():
         value = getattr(record, name)
         if not _has_type(value, hint):
@@ -153,33 +146,33 @@ def _check_field_types(record: Any) -> None:
 
 
 def _has_type(value: Any, hint: Any) -> bool:
-    kind, inside = get_origin(hint) or hint, get_args(hint)
-    if kind in (Union, UnionType):
-        return any(_has_type(value, part) for part in inside)
-    if isinstance(kind, type) and is_dataclass(kind) and isinstance(value, kind):
+    base, arguments = get_origin(hint) or hint, get_args(hint)
+    if base in (Union, UnionType):
+        return any(_has_type(value, argument) for argument in arguments)
+    if isinstance(base, type) and is_dataclass(base) and isinstance(value, base):
         _check_field_types(value)
         return True
-    if kind in (list, tuple) and inside:
-        parts = inside[:1] * len(value) if kind is list and isinstance(value, list) else inside
-        return isinstance(value, kind) and len(value) == len(parts) and all(map(_has_type, value, parts))
-    if kind is dict and inside:
+    if base in (list, tuple) and arguments:
+        items = arguments[:1] * len(value) if base is list and isinstance(value, list) else arguments
+        return isinstance(value, base) and len(value) == len(items) and all(map(_has_type, value, items))
+    if base is dict and arguments:
         return isinstance(value, dict) and all(
-            _has_type(k, inside[0]) and _has_type(v, inside[1]) for k, v in value.items()
+            _has_type(k, arguments[0]) and _has_type(v, arguments[1]) for k, v in value.items()
         )
-    if kind in (int, float):
-        return isinstance(value, (int, kind)) and not isinstance(value, bool)
-    return kind is Any or isinstance(value, kind)
+    if base in (int, float):
+        return isinstance(value, (int, base)) and not isinstance(value, bool)
+    return base is Any or isinstance(value, base)
 
 
 def _record_from_dict(values: dict[str, Any], file_name: str) -> RunRecord:
     kind = values.get("kind") or _infer_kind(values, file_name)
     if kind not in KINDS:
-        raise ValueError(f"it is of the kind {kind}")
+        raise ValueError(f"unknown kind {kind}")
     common: dict[str, Any] = {
         "kind": kind,
         "settings": values.get("settings", {}),
         "classes": values.get("classes", []),
-        "environment": Environment(str(values.get("hardware", "not known")), str(values.get("versions", "not known"))),
+        "environment": Environment(str(values.get("hardware", "unknown")), str(values.get("versions", "unknown"))),
         "format": values.get("format", 1),
         "ordered": values.get("ordered", False),
         "study": values.get("study"),
@@ -187,15 +180,15 @@ def _record_from_dict(values: dict[str, Any], file_name: str) -> RunRecord:
         "network": values.get("network", ""),
     }
     if kind == "crossval":
-        found = _crossval_from_dict(values)
-        return RunRecord(base=values["base"], data=_parse_source(values), images={}, crossval=found, **common)
+        summary = _crossval_from_dict(values)
+        return RunRecord(base=values["base"], data=_parse_source(values), images={}, crossval=summary, **common)
     if kind == "probe":
-        parts = {name: value for name, value in values.items() if name in PROBE_KEYS}
+        results = {name: value for name, value in values.items() if name in PROBE_KEYS}
         return RunRecord(
             base=values["model"],
             data=_parse_source(values),
             images=_parse_counts(values["images"]),
-            probe=parts,
+            probe=results,
             **common,
         )
     if kind == "evaluate":
@@ -213,7 +206,7 @@ def _record_from_dict(values: dict[str, Any], file_name: str) -> RunRecord:
 
 
 def _trained_from_dict(values: dict[str, Any], common: dict[str, Any]) -> RunRecord:
-    """Of finetune and pretrain."""
+    """Parses a record of finetune or pretrain."""
     if "source" not in values and "data_dir" not in values:
         raise KeyError("source")
     return RunRecord(
@@ -232,7 +225,7 @@ def _trained_from_dict(values: dict[str, Any], common: dict[str, Any]) -> RunRec
 
 
 def _infer_kind(values: dict[str, Any], file_name: str) -> str:
-    """Of a file that does not say its kind."""
+    """Infers the kind of a file without `kind`."""
     if file_name in (CROSSVAL, PROBE):
         return file_name.removesuffix(".json")
     if file_name.startswith("results_"):
@@ -241,24 +234,24 @@ def _infer_kind(values: dict[str, Any], file_name: str) -> str:
 
 
 def _parse_source(values: dict[str, Any]) -> DataSource:
-    """Where the images are from; older files of pretrain hold the folder alone, and of probe nothing."""
+    """Parses the data source; a file without `source` has at most the folder."""
     return DataSource.from_dict(values.get("source", {"data_dir": values.get("data_dir", "")}))
 
 
 def _parse_counts(images: Any) -> dict[str, int]:
-    """Images by split; older files of pretrain hold the number alone."""
+    """Parses the number of images by split; files of pretrain have the total only."""
     if isinstance(images, int):
         return {"train": images}
     return {str(split): int(count) for split, count in images.items()}
 
 
 def _parse_evaluate_scores(values: dict[str, Any]) -> Scores:
-    """The scores of a file of evaluate, which stand beside what else it holds."""
+    """Parses the scores of a file of evaluate, in which they are top-level keys."""
     return _parse_scores({name: value for name, value in values.items() if name not in NON_SCORE_KEYS})
 
 
 def _parse_scores(values: Any) -> Scores:
-    """The scores of a split, which has all headline scores as numbers."""
+    """Parses the scores of a split, including all headline metrics."""
     return dict(values) | {name: float(values[name]) for name in HEADLINE}
 
 
@@ -272,11 +265,11 @@ def _parse_selection(values: dict[str, Any]) -> Selection | None:
 def _parse_training(values: dict[str, Any]) -> Training | None:
     if "train" not in values:
         return None
-    found = dict(values["train"])
-    found.pop("best_checkpoint", None)
-    typed = {name: found.pop(name, None) for name in ("updates", "learning_rate", "effective_batch_size")}
-    seconds = found.pop("seconds", values.get("seconds", found.get("train_runtime", 0.0)))
-    return Training(float(seconds), metrics=found, **typed)
+    metrics = dict(values["train"])
+    metrics.pop("best_checkpoint", None)
+    typed = {name: metrics.pop(name, None) for name in ("updates", "learning_rate", "effective_batch_size")}
+    seconds = metrics.pop("seconds", values.get("seconds", metrics.get("train_runtime", 0.0)))
+    return Training(float(seconds), metrics=metrics, **typed)
 
 
 def _crossval_from_dict(values: dict[str, Any]) -> CrossvalSummary:

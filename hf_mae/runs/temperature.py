@@ -1,4 +1,4 @@
-"""The temperature of a run, or those of its classes, in `temperature.json`."""
+"""Temperature scaling of a run, in `temperature.json`: one temperature, or one per class."""
 
 import json
 import logging
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UsageError
+from ..errors import UsageError, warn
 from ..evaluation.calibration import (
     TEMPERATURE_RANGE,
     Temperature,
@@ -19,6 +19,7 @@ from ..evaluation.calibration import (
     negative_log_likelihood,
 )
 from ..files.atomic import write_json
+from .messages import RunMessage
 
 logger = logging.getLogger(__name__)
 
@@ -34,76 +35,71 @@ def fit_and_write_temperature(
     names: Sequence[str],
     counts: np.ndarray | None = None,
 ) -> dict[str, Any] | None:
-    """Fits on a split and writes `temperature.json`; returns what it holds.
+    """Fits a temperature on a split and writes `temperature.json`; returns its contents.
 
-    A temperature at the bound of its range, or one that makes the calibration worse, is none: then nothing is written,
-    None is returned, and the reason is logged.
+    Rejects a temperature at the bound of its range, or one that makes the calibration worse: then it writes nothing,
+    logs a warning, and returns None.
 
     Args:
-        names: of the classes.
-        counts: their training images, by which there may be a temperature for each class; None: they are not known.
+        names: class names.
+        counts: training images per class, for class-wise temperatures; None: unknown.
     """
-    (folder / TEMPERATURE_FILE).unlink(missing_ok=True)  # of an earlier run, or of other weights
+    (folder / TEMPERATURE_FILE).unlink(missing_ok=True)
     single = Temperature(fit_temperature(logits, labels))
     by_class = () if counts is None else fit_class_temperatures(logits, labels, counts)
     for temperature in [replace(single, by_class=by_class), single] if by_class else [single]:
-        facts = temperature.to_dict(names) | {
+        calibration = temperature.to_dict(names) | {
             "fitted_on": split,
             "images": len(labels),
             "averaged_views": averaged_views,
         }
-        facts |= calibration_gain(logits, labels, temperature)
-        why = get_rejection_reason(facts, logits, labels)
-        if not why:
-            write_json(folder / TEMPERATURE_FILE, facts)
-            return facts
-    logger.warning("No temperature is kept: the one fitted on %s, %.3f, %s.", split, single.value, why)
+        calibration |= calibration_gain(logits, labels, temperature)
+        at_bound = _is_at_bound(calibration["temperature"], logits, labels)
+        before, after = calibration["ece_before"], calibration["ece_after"]
+        if not (at_bound or after > before):
+            write_json(folder / TEMPERATURE_FILE, calibration)
+            return calibration
+    if at_bound:
+        warn(logger, RunMessage.TEMPERATURE_AT_BOUND, split=split, value=single.value)
+    else:
+        code = RunMessage.TEMPERATURE_WORSENS_CALIBRATION
+        warn(logger, code, split=split, value=single.value, before=before, after=after)
     return None
 
 
-def get_rejection_reason(calibration: dict[str, Any], logits: np.ndarray, labels: np.ndarray) -> str:
-    """Why a fitted temperature is of no use; empty where it is."""
+def _is_at_bound(value: float, logits: np.ndarray, labels: np.ndarray) -> bool:
+    """Whether a temperature is at the bound of its range, or is not better than one of the bounds."""
     low, high = TEMPERATURE_RANGE
-    single = (
-        negative_log_likelihood(logits, labels, Temperature(calibration["temperature"])) + 1e-9
-    )  # flat, if all are right
-    if not 1.02 * low < calibration["temperature"] < high / 1.02 or any(
-        negative_log_likelihood(logits, labels, Temperature(bound)) <= single for bound in TEMPERATURE_RANGE
-    ):
-        return "is the bound of its range, so these images tell none: too few, nearly all right, or all guessed"
-    if calibration["ece_after"] > calibration["ece_before"]:
-        return f"makes the calibration worse (error {calibration['ece_before']:.4f} before, {calibration['ece_after']:.4f} after)"
-    return ""
+    loss = negative_log_likelihood(logits, labels, Temperature(value)) + 1e-9  # constant if all predictions are right
+    return not 1.02 * low < value < high / 1.02 or any(
+        negative_log_likelihood(logits, labels, Temperature(bound)) <= loss for bound in TEMPERATURE_RANGE
+    )
 
 
 def read_temperature(source: str, averaged_views: bool, names: Sequence[str]) -> Temperature:
-    """A temperature from a number, a `temperature.json`, or a folder that holds one.
+    """Reads a temperature from a number, a `temperature.json`, or a folder that contains one.
 
     Args:
-        averaged_views: whether it is for scores averaged over views (`--tta`).
-        names: of the classes whose logits it is for.
+        averaged_views: whether it is used with test-time augmentation (`--tta`).
+        names: class names of the logits.
 
     Raises:
-        UsageError: there is none, or it was fitted the other way.
+        UsageError: If the source is invalid, or the temperature was fitted with another setting of `--tta`.
     """
     try:
-        found = Temperature(float(source))
+        temperature = Temperature(float(source))
     except ValueError:
         path = Path(source) / TEMPERATURE_FILE if Path(source).is_dir() else Path(source)
         try:
-            facts = json.loads(path.read_text(encoding="utf-8"))
-            found = Temperature.from_dict(facts, names)
+            calibration = json.loads(path.read_text(encoding="utf-8"))
+            temperature = Temperature.from_dict(calibration, names)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            raise UsageError(
-                f"--temperature takes a number, a {TEMPERATURE_FILE}, or a folder with one; {path} is none of these (hf-mae "
-                "evaluate --fit_temperature --output_dir FOLDER makes one)."
-            ) from None
-        if facts.get("averaged_views", False) != averaged_views:
-            with_tta, without = ("with", "without") if facts.get("averaged_views") else ("without", "with")
-            raise UsageError(
-                f"{path} was fitted {with_tta} --tta, and this is {without}: fit it the same way."
-            ) from None
-    for value in (found.value, *found.by_class):
+            raise UsageError(RunMessage.TEMPERATURE_UNREADABLE, file=TEMPERATURE_FILE, path=path) from None
+        if calibration.get("averaged_views", False) != averaged_views:
+            with_tta = calibration.get("averaged_views")
+            code = RunMessage.TEMPERATURE_FITTED_WITH_TTA if with_tta else RunMessage.TEMPERATURE_FITTED_WITHOUT_TTA
+            raise UsageError(code, path=path) from None
+    for value in (temperature.value, *temperature.by_class):
         if not 0 < value < float("inf"):
-            raise UsageError(f"--temperature must be above 0, not {value}.")
-    return found
+            raise UsageError(RunMessage.TEMPERATURE_NOT_POSITIVE, value=value)
+    return temperature

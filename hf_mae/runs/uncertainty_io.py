@@ -1,4 +1,4 @@
-"""What a run's model does not know, in `doubt.json` and `doubt.safetensors`."""
+"""Uncertainty of a model (prediction sets, out-of-distribution detector) in `uncertainty.json` and `.safetensors`."""
 
 import json
 from pathlib import Path
@@ -7,10 +7,13 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from ..errors import UsageError
-from ..evaluation.uncertainty import ConformalSets, Gaussian, MahalanobisOOD, Uncertainty
+from ..evaluation.conformal import ConformalSets
+from ..evaluation.ood import Gaussian, MahalanobisOOD
+from ..evaluation.uncertainty import Uncertainty
 from ..files.atomic import atomic_write_file, write_json
+from .messages import RunMessage
 
-UNCERTAINTY_FILE, TENSORS_FILE = "doubt.json", "doubt.safetensors"
+UNCERTAINTY_FILE, TENSORS_FILE = "uncertainty.json", "uncertainty.safetensors"
 FORMAT = 1
 
 
@@ -20,66 +23,61 @@ def write_uncertainty(folder: Path, uncertainty: Uncertainty) -> None:
     scores = dict(
         zip(
             uncertainty.classes,
-            (_round_floats(own) for own in uncertainty.conformal_sets.calibration_scores),
+            map(_round_floats, uncertainty.conformal_sets.calibration_scores),
             strict=True,
         )
     )
-    values |= {"scores_of_the_true_class": scores}
+    values |= {"true_class_scores": scores}
     (folder / TENSORS_FILE).unlink(missing_ok=True)
     if uncertainty.ood is not None:
-        parts = dict(enumerate(uncertainty.ood.gaussians))
-        tensors = {f"means_{depth}": part.means for depth, part in parts.items()}
-        tensors |= {f"precision_{depth}": part.precision for depth, part in parts.items()}
+        gaussians = uncertainty.ood.gaussians
+        tensors = {f"means_{depth}": gaussian.means for depth, gaussian in enumerate(gaussians)}
+        tensors |= {f"precision_{depth}": gaussian.precision for depth, gaussian in enumerate(gaussians)}
         with atomic_write_file(folder / TENSORS_FILE) as temporary:
             save_file(tensors, temporary)
-        values |= {"centres": [part.distance_mean for part in parts.values()]}
-        values |= {"scales": [part.distance_std for part in parts.values()]}
+        values |= {"centres": [gaussian.distance_mean for gaussian in gaussians]}
+        values |= {"scales": [gaussian.distance_std for gaussian in gaussians]}
         values |= {"distances": _round_floats(uncertainty.ood.calibration_distances)}
     write_json(folder / UNCERTAINTY_FILE, values)
 
 
 def read_uncertainty(folder: str | Path, classes: list[str], averaged_views: bool = False) -> Uncertainty:
-    """Reads them back.
+    """Reads both files.
 
     Args:
-        classes: of the model that it is used with.
-        averaged_views: whether that model's scores are averaged over views.
+        classes: class names of the model.
+        averaged_views: whether the scores are averaged over views (`--tta`).
 
     Raises:
-        UsageError: there is none, it is damaged, or it is of another model or another way to score.
+        UsageError: If the files are missing or damaged, or do not fit the model or `--tta`.
     """
     path = Path(folder) / UNCERTAINTY_FILE
     if not path.is_file():
-        raise UsageError(
-            f"{folder} does not say what its model does not know: hf-mae evaluate {folder} DATA --split validation "
-            "--fit_uncertainty --output_dir OUT fits it on held-out images, and --uncertainty OUT uses it."
-        )
+        raise UsageError(RunMessage.UNCERTAINTY_MISSING, path=folder)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        scores = values["scores_of_the_true_class"]
-        sets = ConformalSets([np.array(own, dtype=np.float64) for own in scores.values()])
-        outliers = None
+        scores = values["true_class_scores"]
+        conformal_sets = ConformalSets([np.array(class_scores, dtype=np.float64) for class_scores in scores.values()])
+        ood = None
         if "distances" in values:
             tensors = load_file(path.with_name(TENSORS_FILE))
-            depths = [
+            gaussians = [
                 Gaussian(tensors[f"means_{depth}"], tensors[f"precision_{depth}"], float(centre), float(scale))
                 for depth, (centre, scale) in enumerate(zip(values["centres"], values["scales"], strict=True))
             ]
-            outliers = MahalanobisOOD(depths, np.array(values["distances"], dtype=np.float64))
-        doubt = Uncertainty(sets, outliers, list(scores), str(values["fitted_on"]), bool(values["averaged_views"]))
-        written = values["format"]
-    except Exception as error:  # whatever a file that was cut off or edited makes of it
-        raise UsageError(f"{path} is damaged ({type(error).__name__}): fit it again (--fit_uncertainty).") from None
-    if written != FORMAT:
-        raise UsageError(
-            f"{path} is of format {written}, and this hf_mae reads {FORMAT}: fit it again (--fit_uncertainty)."
-        )
-    if doubt.classes != classes:
-        raise UsageError(f"{path} is of a model with other classes: {', '.join(doubt.classes[:5])}.")
-    if doubt.averaged_views != averaged_views:
-        with_or_without = "with" if doubt.averaged_views else "without"
-        raise UsageError(f"{path} was fitted {with_or_without} --tta: use it so.")
-    return doubt
+            ood = MahalanobisOOD(gaussians, np.array(values["distances"], dtype=np.float64))
+        fitted_on, with_tta, file_format = str(values["fitted_on"]), bool(values["averaged_views"]), values["format"]
+        uncertainty = Uncertainty(conformal_sets, ood, list(scores), fitted_on, with_tta)
+    except Exception as error:  # a truncated or edited file raises many types
+        raise UsageError(RunMessage.UNCERTAINTY_DAMAGED, path=path, error=type(error).__name__) from None
+    if file_format != FORMAT:
+        raise UsageError(RunMessage.UNCERTAINTY_OF_OTHER_FORMAT, path=path, format=file_format, supported=FORMAT)
+    if uncertainty.classes != classes:
+        raise UsageError(RunMessage.UNCERTAINTY_OF_OTHER_CLASSES, path=path, names=uncertainty.classes[:5])
+    if with_tta != averaged_views:
+        code = RunMessage.UNCERTAINTY_FITTED_WITH_TTA if with_tta else RunMessage.UNCERTAINTY_FITTED_WITHOUT_TTA
+        raise UsageError(code, path=path)
+    return uncertainty
 
 
 def _round_floats(values: np.ndarray) -> list[float]:

@@ -1,1 +1,1 @@
-"""What recipes and flags fill, for every verb; quick to import, but for `settings.arguments`."""
+"""Dataclasses of all flags, the table of commands, and recipes. Only `settings.arguments` imports torch."""

@@ -1,6 +1,6 @@
-"""The table of verbs: what each does, of which settings, with which defaults of its own.
+"""The table of commands: task, help text, settings and defaults of each.
 
-Read by the command line, by recipes, by the flag reference and by the workflows; importing it is quick.
+The command line, recipes, the flag reference and the workflows read it. Importing it does not import torch.
 """
 
 from collections.abc import Mapping
@@ -10,44 +10,44 @@ from typing import Any
 
 from ..compat.transformers_source import training_argument_fields
 from ..errors import CommandLineError, did_you_mean
+from .audit import AuditArguments
+from .convert import ConversionArguments, ExportArguments
+from .crossval import CrossvalArguments
 from .data import DataArguments, PreparationArguments, PretrainingDataArguments
+from .demo import DemoArguments
+from .ensemble import EnsembleArguments
 from .evaluation import EvaluationArguments, ExplainArguments, PredictionArguments, ProbeArguments
-from .models import ModelArguments, PretrainingModelArguments, RunModeArguments
-from .options import Option, dataclass_options, type_from_annotation
-from .sharing import (
-    ConversionArguments,
-    DemoArguments,
-    ExportArguments,
-    OnnxArguments,
-    PushArguments,
-    PushDatasetArguments,
-    ReconstructionArguments,
-    ReportArguments,
-    ShardArguments,
-)
-from .studies import (
-    AuditArguments,
+from .export_onnx import OnnxArguments
+from .information import (
     BenchmarksArguments,
     CacheArguments,
     CheckpointsArguments,
     CompletionArguments,
     ConfigsArguments,
-    CrossvalArguments,
-    EnsembleArguments,
     RecipesArguments,
-    SearchArguments,
-    TranslateArguments,
 )
+from .messages import SettingsMessage
+from .models import ModelArguments, PretrainingModelArguments, RunModeArguments
+from .options import Option, dataclass_options, type_from_annotation
+from .push import PushArguments, PushDatasetArguments
+from .reconstruct import ReconstructionArguments
+from .report import ReportArguments
+from .search import SearchArguments
+from .shard import ShardArguments
 from .trainer_options import BOUNDS
 from .training import FinetuningFields, MaeTrainingFields, PretrainingFields
 
-# Fields of `TrainingArguments` that `VERB --help` shows, with what they mean here.
+# Fields of `TrainingArguments` that `hf-mae COMMAND --help` lists: group and help text.
 COMMON_TRAINER_OPTIONS = {
-    "output_dir": ("Output", "Where the model, its card, scores, predictions and figures go."),
-    "resume_from_checkpoint": ("Output", "A checkpoint-N folder, or `last`: go on with an interrupted run."),
-    "bf16": ("Training", "Compute in bfloat16 (mixed precision)."),
+    "output_dir": (
+        "Output",
+        "Output folder for the model, its card, scores, predictions and figures. Default of finetune and "
+        "distill: runs/NAME, with the name of the dataset.",
+    ),
+    "resume_from_checkpoint": ("Output", "Resume an interrupted run: a checkpoint-N folder, or last."),
+    "bf16": ("Training", "Train in bfloat16 (mixed precision)."),
 }
-# Where the verbs' defaults differ from the dataclass's: they evaluate and keep the best epoch.
+# Defaults of the fine-tuning commands: evaluate every epoch and keep the best.
 BEST_CHECKPOINT_DEFAULTS = {
     "eval_strategy": "epoch",
     "save_strategy": "epoch",
@@ -56,342 +56,356 @@ BEST_CHECKPOINT_DEFAULTS = {
     "metric_for_best_model": "macro_f1",
 }
 QUIET = Option(
-    "quiet", bool, default=False, show_in_help=True, help="No log lines; errors and the result alone.", group="Output"
+    "quiet", bool, default=False, show_in_help=True, help="Print errors and the result only.", group="Output"
 )
-JSON = Option(
-    "json", bool, default=False, show_in_help=True, help="Print the result as JSON, for scripts.", group="Output"
+JSON = Option("json", bool, default=False, show_in_help=True, help="Print the result as JSON.", group="Output")
+RECIPE = Option(
+    "recipe",
+    str,
+    help="Recipe: a name listed by hf-mae recipes, or a YAML file. Flags override it.",
+    metavar="NAME",
 )
-RECIPE = Option("recipe", str, help="A recipe of the package (hf-mae recipes) or a YAML file; flags win over it.")
 
 
 @dataclass(frozen=True)
 class Command:
-    """A verb of the command line, and what a workflow of this name takes.
+    """A command of the command line and its workflow.
 
     Args:
-        summary: what it does, in a phrase.
-        description: the sentence of its help.
-        arg_classes: the dataclasses that its settings fill; a `ReferenceFields` among them stands for all of
-            `TrainingArguments` too.
+        name: name of the command.
+        summary: imperative phrase for `hf-mae --help`.
+        arg_classes: dataclasses of its settings; a subclass of `MaeTrainingFields` includes `TrainingArguments`.
         required: options that must be given.
-        positionals: options that may be given without a flag, in this order; of the last, if it takes many, any number.
-        defaults: where they differ from the dataclasses' own.
-        reads_recipes: whether `--recipe` fills its settings.
+        positionals: options that can be given without a flag, in this order; the last may take several values.
+        description: first paragraph of its help text. Default: the summary.
+        defaults: defaults that differ from those of the dataclasses.
+        reads_recipes: whether the command has the flag `--recipe`.
+        has_json: whether the command has the flag `--json`.
     """
 
     name: str
     summary: str
-    description: str
     arg_classes: tuple[type, ...]
     required: tuple[str, ...] = ()
     positionals: tuple[str, ...] = ()
+    description: str = ""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     reads_recipes: bool = True
-
-    @property
-    def has_result(self) -> bool:
-        """Whether it can print what it found as JSON (`--json`)."""
-        return self.name in ("finetune", "distill", "plan", "evaluate", "crossval", "search", "probe", "report")
+    has_json: bool = False
 
     @property
     def is_training(self) -> bool:
-        """Whether it takes transformers' `TrainingArguments`."""
-        return any(issubclass(kind, MaeTrainingFields) for kind in self.arg_classes)
+        """Whether the command takes the fields of `TrainingArguments`."""
+        return any(issubclass(cls, MaeTrainingFields) for cls in self.arg_classes)
 
 
-_MODEL_AND_DATA, _MODEL = ("model_name_or_path", "data_dir"), ("model_name_or_path",)
-COMMANDS = {
-    verb.name: verb
-    for verb in (
+_MODEL, _MODEL_AND_DATA = ("model_name_or_path",), ("model_name_or_path", "data_dir")
+_FINETUNING = (ModelArguments, DataArguments, FinetuningFields)
+# Task -> commands, in the order of `hf-mae --help`.
+COMMANDS_BY_TASK: dict[str, tuple[Command, ...]] = {
+    "Train": (
         Command(
             "convert",
-            "an MAE checkpoint -> transformers weights",
-            "Turn an MAE checkpoint into a folder that transformers loads.",
+            "Convert an MAE checkpoint to transformers weights",
             (ConversionArguments,),
-            required=("source", "destination"),
-            positionals=("source", "destination"),
-            reads_recipes=False,
-        ),
-        Command(
-            "export",
-            "transformers weights -> a reference .pth, or a timm folder",
-            "Turn transformers weights into a reference checkpoint, or a folder that timm loads.",
-            (ExportArguments,),
-            required=("source", "destination"),
-            positionals=("source", "destination"),
-            reads_recipes=False,
-        ),
-        Command(
-            "prepare",
-            "check and cache a data set, and print its table",
-            "Check and cache a data set, and print its table.",
-            (PreparationArguments,),
-            required=("data_dir",),
-            positionals=("data_dir",),
-        ),
-        Command(
-            "finetune",
-            "fine-tune a checkpoint on labelled images",
-            "Fine-tune an MAE checkpoint on labelled images.",
-            (ModelArguments, DataArguments, FinetuningFields, RunModeArguments),
-            required=_MODEL_AND_DATA,
-            positionals=_MODEL_AND_DATA,
-            defaults=BEST_CHECKPOINT_DEFAULTS,
-        ),
-        Command(
-            "plan",
-            "say what a fine-tuning would do: images, memory, time, what is unusual",
-            "Say what `finetune` with the same flags would do, from data, checkpoint and machine; train nothing.",
-            (ModelArguments, DataArguments, FinetuningFields, RunModeArguments),
-            required=_MODEL_AND_DATA,
-            positionals=_MODEL_AND_DATA,
-            defaults=BEST_CHECKPOINT_DEFAULTS,
-        ),
-        Command(
-            "distill",
-            "teach one stock model what an ensemble knows",
-            "TEACHER MODEL DATA: `finetune` of MODEL on DATA, which learns from the scores of TEACHER, too.",
-            (ModelArguments, DataArguments, FinetuningFields, RunModeArguments),
-            required=("teacher", *_MODEL_AND_DATA),
-            positionals=("teacher", *_MODEL_AND_DATA),
-            defaults=BEST_CHECKPOINT_DEFAULTS,
-        ),
-        Command(
-            "evaluate",
-            "score a fine-tuned model on a split",
-            "Score a fine-tuned model on a split.",
-            (EvaluationArguments,),
-            required=_MODEL_AND_DATA,
-            positionals=_MODEL_AND_DATA,
-        ),
-        Command(
-            "predict",
-            "classify image files",
-            "RUN IMAGES ...: top classes of images and of videos' frames, in the order given.",
-            (PredictionArguments,),
-            required=("model_name_or_path", "images"),
-            positionals=("model_name_or_path", "images"),
-            reads_recipes=False,
-        ),
-        Command(
-            "crossval",
-            "train and evaluate every fold and seed",
-            "Train and evaluate every fold and seed; finished runs are skipped, interrupted ones go on.",
-            (CrossvalArguments, ModelArguments, DataArguments, FinetuningFields),
-            required=(*_MODEL_AND_DATA, "output_dir"),
-            positionals=_MODEL_AND_DATA,
-            defaults=BEST_CHECKPOINT_DEFAULTS,
-        ),
-        Command(
-            "search",
-            "choose hyper-parameters on a split of their own, and train with the best",
-            "Try settings, judged on a share of the training images (--selection_fraction), and train with the best of them.",
-            (SearchArguments, ModelArguments, DataArguments, FinetuningFields),
-            required=(*_MODEL_AND_DATA, "output_dir"),
-            positionals=_MODEL_AND_DATA,
-            defaults=BEST_CHECKPOINT_DEFAULTS,
-        ),
-        Command(
-            "ensemble",
-            "several runs as one model, whose scores are the mean of theirs",
-            "RUN RUN ... --output_dir OUT: one model of several, for evaluate, predict, demo and export-onnx.",
-            (EnsembleArguments,),
-            required=("runs", "output_dir"),
-            positionals=("runs",),
-            reads_recipes=False,
-        ),
-        Command(
-            "report",
-            "runs beside the published rows, with intervals and tests",
-            "Runs beside the published rows: report.md, report.tex and report.json.",
-            (ReportArguments,),
-            positionals=("runs",),
-            reads_recipes=False,
-        ),
-        Command(
-            "audit",
-            "find near-duplicate images, and labels that may be wrong",
-            "Find near-duplicate images within and across labels and splits, or with --labels RUN wrong labels.",
-            (AuditArguments,),
-            required=("output_dir",),
-            positionals=("data_dir",),
-        ),
-        Command(
-            "checkpoints",
-            "list the public checkpoints, or fetch one",
-            "List the public checkpoints, show one, or fetch (download and convert) one.",
-            (CheckpointsArguments,),
-            positionals=("action", "name"),
-            reads_recipes=False,
-        ),
-        Command(
-            "cache",
-            "list, check or remove what is kept between runs",
-            "List what is kept between runs (prepared images, downloads), look for damage, or remove a part.",
-            (CacheArguments,),
-            positionals=("action", "name"),
+            ("model_name_or_path", "output_dir"),
+            ("model_name_or_path", "output_dir"),
+            description="Convert an MAE checkpoint to a folder that transformers loads.",
             reads_recipes=False,
         ),
         Command(
             "pretrain",
-            "pre-train on unlabelled images",
-            "Pre-train a masked autoencoder on unlabelled images.",
+            "Pre-train a masked autoencoder on unlabelled images",
             (PretrainingModelArguments, PretrainingDataArguments, PretrainingFields),
-            required=("data_dir", "output_dir"),
-            positionals=("data_dir",),
+            ("data_dir", "output_dir"),
+            ("data_dir",),
             defaults={"save_strategy": "steps", "save_steps": 0.05, "save_total_limit": 2},
         ),
         Command(
+            "finetune",
+            "Fine-tune a checkpoint on labelled images",
+            (*_FINETUNING, RunModeArguments),
+            _MODEL_AND_DATA,
+            _MODEL_AND_DATA,
+            defaults=BEST_CHECKPOINT_DEFAULTS,
+            has_json=True,
+        ),
+        Command(
+            "plan",
+            "Estimate the updates, memory and time of a fine-tuning run",
+            (*_FINETUNING, RunModeArguments),
+            _MODEL_AND_DATA,
+            _MODEL_AND_DATA,
+            description="Estimate the updates, memory and time of finetune with the same flags, and print warnings. "
+            "Nothing is trained.",
+            defaults=BEST_CHECKPOINT_DEFAULTS,
+            has_json=True,
+        ),
+        Command(
+            "crossval",
+            "Train and evaluate every fold and seed (cross-validation)",
+            (CrossvalArguments, *_FINETUNING),
+            (*_MODEL_AND_DATA, "output_dir"),
+            _MODEL_AND_DATA,
+            description="Train and evaluate every fold and seed (cross-validation). Completed runs are skipped, "
+            "interrupted runs are resumed.",
+            defaults=BEST_CHECKPOINT_DEFAULTS,
+            has_json=True,
+        ),
+        Command(
+            "search",
+            "Tune hyper-parameters, and train with the best",
+            (SearchArguments, *_FINETUNING),
+            (*_MODEL_AND_DATA, "output_dir"),
+            _MODEL_AND_DATA,
+            description="Tune hyper-parameters on a fraction of the training images (--selection_fraction), and train "
+            "with the best.",
+            defaults=BEST_CHECKPOINT_DEFAULTS,
+            has_json=True,
+        ),
+        Command(
+            "ensemble",
+            "Combine several runs into one model that averages their scores",
+            (EnsembleArguments,),
+            ("runs", "output_dir"),
+            ("runs",),
+            description="Combine several runs into one model that averages their scores, for evaluate, predict, demo "
+            "and export-onnx.",
+            reads_recipes=False,
+        ),
+        Command(
+            "distill",
+            "Distill an ensemble or another teacher into one model",
+            (*_FINETUNING, RunModeArguments),
+            ("teacher", *_MODEL_AND_DATA),
+            ("teacher", *_MODEL_AND_DATA),
+            description="Knowledge distillation: fine-tune CHECKPOINT on DATA with the labels and the scores of "
+            "TEACHER.",
+            defaults=BEST_CHECKPOINT_DEFAULTS,
+            has_json=True,
+        ),
+    ),
+    "Evaluate": (
+        Command(
+            "evaluate",
+            "Evaluate a fine-tuned model on a split",
+            (EvaluationArguments,),
+            _MODEL_AND_DATA,
+            _MODEL_AND_DATA,
+            has_json=True,
+        ),
+        Command(
+            "report",
+            "Compare runs with each other and with published results",
+            (ReportArguments,),
+            positionals=("runs",),
+            description="Compare runs with each other and with published results, with confidence intervals and "
+            "significance tests. Writes report.md, report.tex and report.json.",
+            reads_recipes=False,
+            has_json=True,
+        ),
+        Command(
             "probe",
-            "linear probe and k-NN on a checkpoint's frozen features",
-            "Linear probe and k-NN on the frozen features of a checkpoint.",
+            "Evaluate frozen features with a linear probe and k-NN",
             (ProbeArguments,),
-            required=_MODEL_AND_DATA,
-            positionals=_MODEL_AND_DATA,
+            _MODEL_AND_DATA,
+            _MODEL_AND_DATA,
+            description="Evaluate the frozen features of a checkpoint with a linear probe and k-NN.",
+            has_json=True,
         ),
+    ),
+    "Use": (
         Command(
-            "reconstruct",
-            "show what a pre-trained model makes of hidden patches",
-            "Sheets of what a masked autoencoder makes of hidden patches.",
-            (ReconstructionArguments,),
-            required=("model_name_or_path", "images"),
-            positionals=("model_name_or_path", "images"),
+            "predict",
+            "Classify images and video frames",
+            (PredictionArguments,),
+            ("model_name_or_path", "images"),
+            ("model_name_or_path", "images"),
+            description="Classify images and video frames, in the order given.",
             reads_recipes=False,
-        ),
-        Command(
-            "push",
-            "push a finished run to the Hugging Face Hub",
-            "Push a finished run to the Hugging Face Hub: model, card, figures, results, in one commit.",
-            (PushArguments,),
-            required=("run",),
-            positionals=("run",),
-            reads_recipes=False,
-        ),
-        Command(
-            "shard",
-            "pack images into tar shards, for volumes that folders are too slow for",
-            "Pack a data set into tar shards (WebDataset's layout) with an index: FOLDER OUT, or FOLDER --check.",
-            (ShardArguments,),
-            required=("data_dir",),
-            positionals=("data_dir", "output_dir"),
-        ),
-        Command(
-            "push-dataset",
-            "push a labelled data set, with its splits and patients, to the Hub",
-            "Write a labelled data set as parquet, with its splits, classes and patients, and push it to the Hub.",
-            (PushDatasetArguments,),
-            required=("data_dir",),
-            positionals=("data_dir",),
         ),
         Command(
             "explain",
-            "show where a fine-tuned model looks, and its most confident mistakes",
-            "Where a classifier looks: RUN [IMAGES ...], or RUN --data_dir D for its most confident mistakes.",
+            "Show saliency maps and the most confident mistakes of a model",
             (ExplainArguments,),
-            required=("model_name_or_path", "output_dir"),
-            positionals=("model_name_or_path", "images"),
-        ),
-        Command(
-            "export-onnx",
-            "a fine-tuned model -> ONNX, in float32 and int8",
-            "RUN [OUT]: a fine-tuned model for onnxruntime and transformers.js, checked beside PyTorch.",
-            (OnnxArguments,),
-            required=("model_name_or_path",),
-            positionals=("model_name_or_path", "output_dir"),
+            ("model_name_or_path", "output_dir"),
+            ("model_name_or_path", "images"),
+            description="Show saliency maps of IMAGES (Grad-CAM, attention), or with --data_dir the most confident "
+            "mistakes of a model.",
         ),
         Command(
             "demo",
-            "try a fine-tuned model in the browser",
-            "Try a fine-tuned model in the browser.",
+            "Open a fine-tuned model in the browser",
             (DemoArguments,),
-            required=_MODEL,
-            positionals=_MODEL,
+            _MODEL,
+            _MODEL,
+            reads_recipes=False,
+        ),
+        Command(
+            "reconstruct",
+            "Reconstruct masked patches with a pre-trained model",
+            (ReconstructionArguments,),
+            ("model_name_or_path", "images"),
+            ("model_name_or_path", "images"),
+            description="Reconstruct masked patches with a masked autoencoder, and write a figure.",
+            reads_recipes=False,
+        ),
+    ),
+    "Publish": (
+        Command(
+            "push",
+            "Push a run to the Hugging Face Hub",
+            (PushArguments,),
+            _MODEL,
+            _MODEL,
+            description="Push a run to the Hugging Face Hub: model, card, figures and results, in one commit.",
+            reads_recipes=False,
+        ),
+        Command(
+            "push-dataset",
+            "Push a labelled dataset to the Hugging Face Hub",
+            (PushDatasetArguments,),
+            ("data_dir",),
+            ("data_dir",),
+            description="Write a labelled dataset as parquet with its splits, classes and patients, and push it to the "
+            "Hugging Face Hub.",
+        ),
+        Command(
+            "export",
+            "Export transformers weights to the original MAE format or timm",
+            (ExportArguments,),
+            ("model_name_or_path", "output"),
+            ("model_name_or_path", "output"),
+            description="Export transformers weights to a .pth file for the original MAE code (facebookresearch/mae), "
+            "or to a folder for timm.",
+            reads_recipes=False,
+        ),
+        Command(
+            "export-onnx",
+            "Export a fine-tuned model to ONNX, in float32 and int8",
+            (OnnxArguments,),
+            _MODEL,
+            ("model_name_or_path", "output_dir"),
+            description="Export a fine-tuned model to ONNX for onnxruntime and transformers.js, and compare its "
+            "output with PyTorch.",
+        ),
+    ),
+    "Data": (
+        Command(
+            "prepare",
+            "Check and cache a dataset, and print its class counts",
+            (PreparationArguments,),
+            ("data_dir",),
+            ("data_dir",),
+        ),
+        Command(
+            "audit",
+            "Find near-duplicate images and label errors",
+            (AuditArguments,),
+            ("output_dir",),
+            ("data_dir",),
+            description="Find near-duplicate images within and across classes and splits, or label errors (--runs).",
+        ),
+        Command(
+            "shard",
+            "Pack a dataset into tar shards, for millions of images",
+            (ShardArguments,),
+            ("data_dir",),
+            ("data_dir", "output_dir"),
+            description="Pack a dataset into tar shards (WebDataset format) with an index, or check existing shards "
+            "(--check).",
+        ),
+        Command(
+            "cache",
+            "List, check or remove cached images and downloads",
+            (CacheArguments,),
+            positionals=("action", "name"),
+            reads_recipes=False,
+        ),
+    ),
+    "Information": (
+        Command(
+            "checkpoints",
+            "List, show or fetch public checkpoints",
+            (CheckpointsArguments,),
+            positionals=("action", "name"),
+            description="List public checkpoints, show one, or fetch (download and convert) one.",
             reads_recipes=False,
         ),
         Command(
             "benchmarks",
-            "list the benchmarks, or show what one expects",
-            "List the benchmarks (sizes, licence, where to get them), or show one and what is to be on disk.",
+            "List the benchmarks, or show one and its expected files",
             (BenchmarksArguments,),
             positionals=("name",),
-            reads_recipes=False,
-        ),
-        Command(
-            "translate",
-            "a command of the reference, RETFound or timm -> the one here",
-            "Print the command here for one of main_finetune.py or train.py, and what has no counterpart.",
-            (TranslateArguments,),
-            required=("command",),
-            positionals=("command",),
-            reads_recipes=False,
-        ),
-        Command(
-            "completion",
-            "what a shell needs to complete verbs and flags at TAB",
-            'Print what a shell completes at TAB; in ~/.bashrc or ~/.zshrc: eval "$(hf-mae completion bash)" (or zsh).',
-            (CompletionArguments,),
-            required=("shell",),
-            positionals=("shell",),
-            reads_recipes=False,
-        ),
-        Command(
-            "configs",
-            "list the ways to run under accelerate launch, or print a file's path",
-            "The ways to run under `accelerate launch --config_file $(hf-mae configs NAME) -m hf_mae finetune ...`.",
-            (ConfigsArguments,),
-            positionals=("name",),
+            description="List the benchmarks (size, licence, download), or show one and its expected files.",
             reads_recipes=False,
         ),
         Command(
             "recipes",
-            "list the recipes, or show one",
-            "List the recipes of the package, or print one.",
+            "List the recipes, or show one",
             (RecipesArguments,),
             positionals=("action", "name"),
             reads_recipes=False,
         ),
-    )
+        Command(
+            "configs",
+            "List the accelerate configs, or print the path of one",
+            (ConfigsArguments,),
+            positionals=("name",),
+            description="List the accelerate configs, or print the path of one: accelerate launch --config_file "
+            "$(hf-mae configs NAME) -m hf_mae finetune ...",
+            reads_recipes=False,
+        ),
+        Command(
+            "completion",
+            "Print a shell completion script",
+            (CompletionArguments,),
+            ("shell",),
+            ("shell",),
+            description='Print a shell completion script. In ~/.bashrc or ~/.zshrc: eval "$(hf-mae completion bash)" '
+            "(or zsh).",
+            reads_recipes=False,
+        ),
+    ),
 }
+COMMANDS = {command.name: command for commands in COMMANDS_BY_TASK.values() for command in commands}
 
 
 def find_command(name: str) -> Command:
-    """The verb of a name.
+    """Returns the command of a name.
 
     Raises:
-        CommandLineError: there is none.
+        CommandLineError: If the name is unknown.
     """
     if name not in COMMANDS:
-        raise CommandLineError(f"there is no verb {name}{did_you_mean(name, COMMANDS)}. See hf-mae --help.")
+        raise CommandLineError(SettingsMessage.UNKNOWN_COMMAND, name=name, suggestion=did_you_mean(name, COMMANDS))
     return COMMANDS[name]
 
 
 @cache
 def command_options(name: str) -> dict[str, Option]:
-    """Every option of a verb by name: those of this package first, then those that are transformers' own."""
-    verb = find_command(name)
-    found = {item.name: item for kind in verb.arg_classes for item in dataclass_options(kind)}
-    if verb.is_training:
-        for item in training_argument_fields():
-            found.setdefault(item.name, _option_from_trainer_field(item))
-    return {key: replace(item, default=verb.defaults.get(key, item.default)) for key, item in found.items()}
+    """Returns the options of a command by name: those of this package first, then those of transformers."""
+    command = find_command(name)
+    options = {item.name: item for cls in command.arg_classes for item in dataclass_options(cls)}
+    if command.is_training:
+        for source_field in training_argument_fields():
+            options.setdefault(source_field.name, _option_from_trainer_field(source_field))
+    return {key: replace(item, default=command.defaults.get(key, item.default)) for key, item in options.items()}
 
 
 def _option_from_trainer_field(source_field: Any) -> Option:
-    kind, many = type_from_annotation(source_field.annotation)
-    group, text = COMMON_TRAINER_OPTIONS.get(
-        source_field.name, ("Of transformers' TrainingArguments", source_field.help)
-    )
-    shown = source_field.name in COMMON_TRAINER_OPTIONS
-    mapping = "dict" in source_field.annotation
-    bounds = BOUNDS.get(source_field.name, {})
+    name = source_field.name
+    value_type, multiple = type_from_annotation(source_field.annotation)
+    group, help_text = COMMON_TRAINER_OPTIONS.get(name, ("transformers.TrainingArguments", source_field.help))
     return Option(
-        source_field.name,
-        kind,
-        many,
+        name,
+        value_type,
+        multiple,
         source_field.default,
-        text,
-        show_in_help=shown,
+        help_text,
+        show_in_help=name in COMMON_TRAINER_OPTIONS,
         group=group,
-        mapping=mapping,
-        bounds=bounds,
+        metavar="PATH" if name == "resume_from_checkpoint" else None,
+        mapping="dict" in source_field.annotation,
+        bounds=BOUNDS.get(name, {}),
     )

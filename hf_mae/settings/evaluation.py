@@ -1,203 +1,257 @@
-"""Settings of the verbs that look at a finished model: evaluate, predict, probe, explain."""
+"""Settings of `evaluate`, `predict`, `probe` and `explain`."""
 
 import os
-import re
 from dataclasses import dataclass
 
 from ..errors import CommandLineError, UsageError
-from .data import TRANSFORM_FAMILIES, DataSourceArguments, ImageLimitsArguments
+from .data import MEAN_STD_HELP, TRANSFORM_FAMILIES, DataSourceArguments, ImageLimitsArguments
+from .messages import SettingsMessage
+from .models import NUM_HEADS_HELP
 from .options import option
 
-MODEL_HELP = "A fine-tuned model: a folder or a Hub id."
+MODEL_HELP = "A fine-tuned model or an ensemble: a folder or a Hub id."
+TTA_HELP = "Test-time augmentation: average the scores over eight rotated and flipped views."
+TEMPERATURE_HELP = (
+    "Temperature scaling (calibration): a number, a temperature.json file, or a folder that contains one. "
+    "Default: no scaling."
+)
+BF16_HELP = "Compute in bfloat16, which changes scores in about the third digit."
 
 
 @dataclass
 class EvaluationArguments(DataSourceArguments):
-    """What is evaluated on what."""
+    """The model, the split to evaluate it on, and calibration."""
 
-    model_name_or_path: str | None = option(None, MODEL_HELP, show_in_help=True, group="Model")
-    split: str = option("validation", "train, validation or test.", show_in_help=True, group="Data")
+    model_name_or_path: str | None = option(None, MODEL_HELP, show_in_help=True, group="Model", metavar="RUN")
+    split: str = option(
+        "validation", "Split to evaluate: train, validation or test.", show_in_help=True, group="Data", metavar="SPLIT"
+    )
     class_map: str | None = option(
         None,
-        "External validation: a table with the columns data and model, which of the data's classes is which of the "
-        "model's (an empty model: left out).",
+        "Class mapping for external validation: a table with the columns data (class of the data) and model (class of "
+        "the model). Classes with an empty model are excluded.",
         group="Data",
+        metavar="FILE",
     )
     output_dir: str | None = option(
-        None, "Where scores, predictions and figures go.", show_in_help=True, group="Output"
+        None, "Output folder for scores, predictions and figures.", show_in_help=True, group="Output"
     )
     batch_size: int = option(64, "Images per process and forward pass.", show_in_help=True, group="Evaluation", ge=1)
-    bf16: bool = option(
-        False, "Compute in bfloat16; scores then differ in the third digit.", show_in_help=True, group="Evaluation"
+    bf16: bool = option(False, BF16_HELP, show_in_help=True, group="Evaluation")
+    seed: int = option(
+        0,
+        "Seed of the validation split (--val_fraction); use the seed of the training run.",
+        group="Data",
+        ge=0,
+        le=2**32 - 1,
     )
-    seed: int = option(0, "Of val_fraction, as in training.", group="Data", ge=0, le=2**32 - 1)
-    num_workers: int = option(0, "Processes that load images.", group="Evaluation", ge=0)
-    tta: bool = option(
-        False, "Average the scores over eight turned and mirrored views.", show_in_help=True, group="Evaluation"
+    dataloader_num_workers: int = option(
+        0, "Number of processes that load images; 0: the main process.", group="Evaluation", ge=0
     )
-    temperature: str | None = option(
-        None,
-        "Divide the logits: a number, a temperature.json, or a folder with one.",
+    tta: bool = option(False, TTA_HELP, show_in_help=True, group="Evaluation")
+    temperature: str | None = option(None, TEMPERATURE_HELP, show_in_help=True, group="Evaluation", metavar="VALUE")
+    fit_temperature: bool = option(
+        False,
+        "Fit the temperature (calibration) on this split and write it to the output folder.",
         show_in_help=True,
         group="Evaluation",
     )
-    fit_temperature: bool = option(
-        False, "Fit the temperature on this split, and write it into the output folder.", group="Evaluation"
-    )
     fit_uncertainty: bool = option(
         False,
-        "Fit on this split what `predict --prediction_sets` and `--ood` need, and write it into the output folder.",
+        "Fit conformal prediction sets and out-of-distribution detection on this split and write them to the output "
+        "folder, for predict --prediction_sets and --ood.",
+        show_in_help=True,
         group="Evaluation",
     )
 
 
 @dataclass
 class InputArguments(ImageLimitsArguments):
-    """Images that nothing needs to be known of."""
+    """Unlabelled images."""
 
     images: list[str] | None = option(
         None,
-        "Image and video files, folders and globs; tar and zip archives, parquet files, and folders and URLs of them.",
+        "Images and videos: files, folders or globs; tar or zip archives and parquet files, or folders or URLs of "
+        "them.",
         show_in_help=True,
         group="Data",
         metavar="IMAGES",
     )
-    fps: float = option(1.0, "Frames a second that are taken of videos.", show_in_help=True, group="Data", gt=0)
+    fps: float = option(1.0, "Frames per second extracted from videos.", show_in_help=True, group="Data", gt=0)
 
 
 @dataclass
 class PredictionArguments(InputArguments):
-    """Which images are classified by which model."""
+    """The model, the images to classify, and the output."""
 
-    model_name_or_path: str | None = option(None, MODEL_HELP, show_in_help=True, group="Model")
+    model_name_or_path: str | None = option(None, MODEL_HELP, show_in_help=True, group="Model", metavar="RUN")
     output: str | None = option(
-        None, "FILE.csv or FILE.jsonl; not given: CSV on the standard output.", show_in_help=True, group="Output"
-    )
-    top_k: int = option(5, "Classes for each image.", show_in_help=True, group="Output", ge=1)
-    batch_size: int = option(32, "Images per forward pass.", show_in_help=True, group="Prediction", ge=1)
-    num_workers: int | None = option(
-        None, "Threads that decode; not given: one for each core.", show_in_help=True, group="Prediction", ge=0
-    )
-    tta: bool = option(
-        False, "Average the scores over eight turned and mirrored views.", show_in_help=True, group="Prediction"
-    )
-    temperature: str | None = option(
         None,
-        "Divide the logits: a number, a temperature.json, or a folder with one.",
+        "Output file, .csv or .jsonl. Default: CSV on standard output.",
+        show_in_help=True,
+        group="Output",
+        metavar="FILE",
+    )
+    top_k: int = option(5, "Number of classes per image.", show_in_help=True, group="Output", ge=1)
+    batch_size: int = option(32, "Images per forward pass.", show_in_help=True, group="Prediction", ge=1)
+    preprocessing_num_workers: int | None = option(
+        None,
+        "Number of threads that decode images. Default: one per core.",
         show_in_help=True,
         group="Prediction",
+        ge=0,
     )
+    tta: bool = option(False, TTA_HELP, show_in_help=True, group="Prediction")
+    temperature: str | None = option(None, TEMPERATURE_HELP, show_in_help=True, group="Prediction", metavar="VALUE")
     prediction_sets: float | None = option(
         None,
-        "Also the set of classes that holds the true one this often, as 0.9 (of each class, by held-out images).",
+        "Conformal prediction: add the set of classes that contains the true class with this probability (coverage), "
+        "e.g. 0.9 (class-conditional, calibrated on held-out images).",
         show_in_help=True,
         group="Prediction",
-        metavar="LEVEL",
+        metavar="FRACTION",
         gt=0,
         lt=1,
     )
     ood: bool = option(
-        False, "Also whether an image is unlike the training images.", show_in_help=True, group="Prediction"
+        False,
+        "Out-of-distribution detection: add whether an image is unlike the training images, and the p-value.",
+        show_in_help=True,
+        group="Prediction",
     )
     uncertainty: str | None = option(
-        None, "Where --prediction_sets and --ood were fitted; not given: the model's folder.", group="Prediction"
-    )
-    bf16: bool = option(
-        False, "Compute in bfloat16; scores then differ in the third digit.", show_in_help=True, group="Prediction"
-    )
-    resume: bool = option(
-        False, "Go on with the output: predict what it lacks, and append.", show_in_help=True, group="Output"
-    )
-    overwrite: bool = option(False, "Replace the output file.", show_in_help=True, group="Output")
-    part: str | None = option(
         None,
-        "2/8: predict the second eighth; the process that ends last puts all parts together. Not given: as "
-        "`accelerate launch` says, else all.",
-        group="Output",
-        metavar="I/N",
+        "Folder written by evaluate --fit_uncertainty. Default: the folder of the model.",
+        group="Prediction",
+        metavar="PATH",
     )
+    bf16: bool = option(False, BF16_HELP, show_in_help=True, group="Prediction")
+    resume: bool = option(
+        False,
+        "Resume an interrupted run: predict the images that are missing in --output.",
+        show_in_help=True,
+        group="Output",
+    )
+    overwrite: bool = option(False, "Replace existing output.", show_in_help=True, group="Output")
+    num_shards: int | None = option(
+        None,
+        "Number of processes that share the images; the last one to finish merges their output. Default: the "
+        "processes of accelerate launch, else 1.",
+        group="Output",
+        ge=1,
+    )
+    shard_index: int | None = option(None, "Index of this process, from 0, with --num_shards.", group="Output", ge=0)
 
     def get_shard(self) -> tuple[int, int]:
-        """Which part, from 0, of how many: as asked for, or of the processes that were launched together."""
-        if self.part is None:
-            launched = "RANK" in os.environ and "WORLD_SIZE" in os.environ
-            return (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) if launched else (0, 1)
-        found = re.fullmatch(r"(\d+)/(\d+)", self.part)
-        if not found or not 1 <= int(found[1]) <= int(found[2]):
-            raise CommandLineError(f"--part takes I/N, as 2/8 for the second of eight, not {self.part}.")
-        return int(found[1]) - 1, int(found[2])
+        """Returns the index of this process and the number of processes that share the images."""
+        if self.num_shards is None and self.shard_index is None:
+            is_launched = "RANK" in os.environ and "WORLD_SIZE" in os.environ
+            return (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) if is_launched else (0, 1)
+        if self.num_shards is None or self.shard_index is None:
+            raise CommandLineError(SettingsMessage.INCOMPLETE_SHARD)
+        if self.shard_index >= self.num_shards:
+            raise CommandLineError(
+                SettingsMessage.SHARD_INDEX_OUT_OF_RANGE, num_shards=self.num_shards, index=self.shard_index
+            )
+        return self.shard_index, self.num_shards
 
     def __post_init__(self) -> None:
         if self.get_shard()[1] > 1 and not self.output:
-            raise UsageError("Several processes that predict together need --output, a file on a disk of all of them.")
+            raise UsageError(SettingsMessage.SHARDS_WITHOUT_OUTPUT)
         if self.output and not self.output.endswith((".csv", ".jsonl")):
-            raise UsageError(f"--output takes a name that ends in .csv or .jsonl, not {self.output}.")
+            raise UsageError(SettingsMessage.OUTPUT_NOT_A_TABLE, path=self.output)
         if self.resume and not self.output:
-            raise UsageError("--resume goes on with a file: name it with --output.")
+            raise UsageError(SettingsMessage.RESUME_WITHOUT_OUTPUT)
 
 
 @dataclass
 class ProbeArguments(DataSourceArguments):
-    """Which checkpoint is probed, on what."""
+    """The checkpoint to probe, the data, and the probes."""
 
     model_name_or_path: str | None = option(
-        None, "An MAE .pth, a folder, a Hub id, or a name of hf-mae checkpoints.", show_in_help=True, group="Model"
+        None,
+        "An MAE .pth file, a folder, a Hub id, or a name listed by hf-mae checkpoints.",
+        show_in_help=True,
+        group="Model",
     )
-    output_dir: str | None = option(None, "Where scores and figures go.", show_in_help=True, group="Output")
+    output_dir: str | None = option(None, "Output folder for scores and figures.", show_in_help=True, group="Output")
     transforms: str = option(
         "endoscopy",
-        "Family of the evaluation's transform.",
+        "Family of image transforms.",
         choices=TRANSFORM_FAMILIES,
         show_in_help=True,
         group="Data",
     )
-    mean_std: list[str] | None = option(None, "As for finetune.", group="Data")
+    mean_std: list[str] | None = option(None, MEAN_STD_HELP, group="Data", metavar="VALUE")
     image_size: int | None = option(
-        None, "Pixels; not given: the checkpoint's.", show_in_help=True, group="Model", ge=1
+        None, "Image size in pixels. Default: that of the checkpoint.", show_in_help=True, group="Model", ge=1
     )
-    num_attention_heads: int | None = option(None, "Where the width does not tell.", group="Model", ge=1)
+    num_attention_heads: int | None = option(None, NUM_HEADS_HELP, group="Model", ge=1)
     random_weights: bool = option(
-        False, "Take the checkpoint's sizes alone, and fresh weights (of the seed).", show_in_help=True, group="Model"
+        False,
+        "Initialize the architecture of the checkpoint with random weights (baseline without pre-training).",
+        show_in_help=True,
+        group="Model",
     )
     batch_size: int = option(64, "Images per forward pass.", show_in_help=True, group="Probe", ge=1)
-    seed: int = option(0, "Of held-out shares and of the probe.", show_in_help=True, group="Probe", ge=0, le=2**32 - 1)
+    seed: int = option(
+        0, "Seed of the held-out splits and of the probe.", show_in_help=True, group="Probe", ge=0, le=2**32 - 1
+    )
     attentive: bool = option(
         False,
-        "Also an attentive probe: a learned query that looks at the tokens (slower: it trains on turned images).",
+        "Add an attentive probe (attention pooling with a learned query over the patch tokens; slower).",
         show_in_help=True,
         group="Probe",
     )
     layers: bool = option(
         False,
-        "Also features of earlier blocks; layer and pooling are chosen where the linear probe's rate is.",
+        "Also probe earlier blocks; layer and pooling are selected on the same split as the learning rate of the "
+        "linear probe.",
         show_in_help=True,
         group="Probe",
     )
     features: str | None = option(
-        None, "FILE.parquet or FILE.npz: the features of every image.", show_in_help=True, group="Output"
+        None,
+        "Write the features of every image to a .parquet or .npz file.",
+        show_in_help=True,
+        group="Output",
+        metavar="FILE",
     )
-    tsne: bool = option(True, "Draw a t-SNE of the features, coloured by class.", show_in_help=True, group="Output")
-    umap: bool = option(False, "Draw a UMAP too (pip install 'hf_mae[umap]').", show_in_help=True, group="Output")
+    tsne: bool = option(
+        True, "Plot a t-SNE embedding of the features, coloured by class.", show_in_help=True, group="Output"
+    )
+    umap: bool = option(
+        False, "Plot a UMAP embedding, too (pip install 'hf_mae[umap]').", show_in_help=True, group="Output"
+    )
 
     def __post_init__(self) -> None:
         if self.features and not self.features.endswith((".parquet", ".npz")):
-            raise UsageError(f"--features takes a name that ends in .parquet or .npz, not {self.features}.")
+            raise UsageError(SettingsMessage.FEATURES_NOT_A_TABLE, path=self.features)
 
 
 @dataclass
 class ExplainArguments(DataSourceArguments, InputArguments):
-    """What is explained."""
+    """The model and the images to explain."""
 
-    model_name_or_path: str | None = option(None, MODEL_HELP, show_in_help=True, group="Model", metavar="RUN")
-    split: str = option("validation", "Of data_dir, whose mistakes are shown.", show_in_help=True, group="Data")
-    output_dir: str | None = option(None, "Where the pictures go.", show_in_help=True, group="Output")
+    model_name_or_path: str | None = option(
+        None, "A fine-tuned ViT: a folder or a Hub id.", show_in_help=True, group="Model", metavar="RUN"
+    )
+    split: str = option(
+        "validation",
+        "Split of --data_dir whose most confident mistakes are shown.",
+        show_in_help=True,
+        group="Data",
+        metavar="SPLIT",
+    )
+    output_dir: str | None = option(None, "Output folder for the figures.", show_in_help=True, group="Output")
     target: str | None = option(
         None,
-        "Class that Grad-CAM explains. Not given: the predicted one of each image.",
+        "Class that Grad-CAM explains. Default: the predicted class of each image.",
         show_in_help=True,
         group="Explanation",
+        metavar="CLASS",
     )
     mistakes_per_class: int = option(
-        4, "Most confident mistakes of each true class.", show_in_help=True, group="Explanation", ge=1
+        4, "Number of most confident mistakes per true class.", show_in_help=True, group="Explanation", ge=1
     )
     batch_size: int = option(16, "Images per forward pass.", show_in_help=True, group="Explanation", ge=1)

@@ -4,4 +4,160 @@ from ..errors import Message
 
 
 class SettingsMessage(Message):
-    """Errors and warnings of flags, recipes and settings."""
+    """Errors of commands, flags, recipes and settings."""
+
+    # Commands and names
+    UNKNOWN_COMMAND = "{name!r} is not an hf-mae command{suggestion}. See 'hf-mae --help'."
+    UNKNOWN_FLAG = "hf-mae {command} has no flag --{name}{suggestion}. See 'hf-mae {command} --help_all'."
+    MISSING_ARGUMENTS = "the following arguments are required: {names:list}. See 'hf-mae {command} --help'."
+
+    # Recipes
+    UNKNOWN_RECIPE = "{name} is neither a file nor a recipe{suggestion}. Choose one of {known:list}."
+    UNKNOWN_FLAG_IN_RECIPE = "Unknown name in recipe {recipe}: {name}{suggestion}. See 'hf-mae {command} --help_all'."
+    RECIPE_NOT_YAML = "{path} is not valid YAML ({error})."
+    RECIPE_WITH_ALIASES = "{path} contains YAML aliases (&name, *name). Write the values out."
+    RECIPE_NOT_A_MAPPING = "{path} must contain one `name: value` pair per line."
+
+    # Values
+    INVALID_INTEGER = "Invalid value {value!r} for --{name} ({source}): expected an integer."
+    INVALID_NUMBER = "Invalid value {value!r} for --{name} ({source}): expected a finite number."
+    INVALID_BOOLEAN = "Invalid value {value!r} for --{name} ({source}): expected true or false."
+    INVALID_JSON = "Invalid value {value!r} for --{name} ({source}): expected JSON."
+    INVALID_TEXT = "Invalid value {value!r} for --{name} ({source}): expected text."
+    INVALID_CHOICE = "Invalid value {value!r} for --{name} ({source}): choose from {choices:list}."
+    OUT_OF_BOUNDS = "--{name} must be {bounds}, not {value!r}."
+    INVALID_SIZE = "Invalid size {value!r} for {flag}: expected a size such as 200GB or 500MB."
+    INVALID_JPEG_QUALITY = "--cache_quality must be >= 1 and <= 100, not {value}."
+    MASK_RATIO_OUT_OF_RANGE = "--mask_ratio must be > 0 and < 1, not {value}."
+
+    # Paths
+    PATH_NOT_FOUND = "{path} does not exist. Check the path."
+    URL_NOT_SUPPORTED = (
+        "--{name} does not accept a URL ({value}). Pass a local path; only --data_dir and IMAGES can be URLs."
+    )
+    OUTPUT_NOT_A_TABLE = "--output must end in .csv or .jsonl, not {path}."
+    OUTPUT_NOT_AN_IMAGE = "--output must be an image file ({suffixes:list}), not {path}."
+    FEATURES_NOT_A_TABLE = "--features must end in .parquet or .npz, not {path}."
+    RESUME_WITHOUT_OUTPUT = "--resume requires --output FILE, the file to resume."
+
+    # Sharded prediction
+    INCOMPLETE_SHARD = "Pass --num_shards and --shard_index together."
+    SHARD_INDEX_OUT_OF_RANGE = "--shard_index must be >= 0 and < --num_shards ({num_shards}), not {index}."
+    SHARDS_WITHOUT_OUTPUT = "Sharded prediction requires --output FILE, on storage that all processes can access."
+
+    # Pre-training
+    STREAMING_WITH_CACHE = "--streaming does not use the pixel cache. Remove --cache_shortest_edge."
+    STREAMING_WITH_AUTO_MEAN_STD = (
+        "--mean_std auto needs a pass over all images, which --streaming does not make. Pass six numbers."
+    )
+    STREAMING_WITH_HASHES = (
+        "--exclude_by hash needs a pass over all images, which --streaming does not make. Pass --exclude_by name, or "
+        "pack the images with hf-mae shard and remove --streaming."
+    )
+    SIZE_WITH_CHECKPOINT = (
+        "--{name} applies to training from scratch only; the checkpoint {checkpoint} has its own. Omit it."
+    )
+
+    # Distributed training and batch size
+    LAUNCHER_ENVIRONMENT_INCOMPLETE = (
+        "The environment contains LOCAL_RANK but not {missing:list}. Unset LOCAL_RANK, or start the run with "
+        "accelerate launch."
+    )
+    BACKEND_WITHOUT_PROCESSES = "--ddp_backend applies to several processes only. Start the run with accelerate launch."
+    BATCH_NOT_A_MULTIPLE = (
+        "--effective_batch_size {batch_size} is not a multiple of {step_size} ({processes:count process} x "
+        "{per_device:count image}). Change it or --per_device_train_batch_size."
+    )
+    BATCH_AND_ACCUMULATION = (
+        "--effective_batch_size {batch_size} requires {steps} accumulation steps ({processes:count process} x "
+        "{per_device:count image}), but --gradient_accumulation_steps is {given}. Remove one of the two flags."
+    )
+    CONFIGS_MISSING = "{path} is missing from the installation. Reinstall hf_mae."
+    UNKNOWN_CONFIG = "Unknown accelerate config {name!r}{suggestion}. Choose one of {known:list}."
+
+    # Training arguments
+    REJECTED_BY_TRANSFORMERS = "transformers rejects these arguments: {error}"
+    NO_TRAINING = "--num_train_epochs must be > 0, not {value}."
+    NEGATIVE_VALUE = "--{name} must be >= 0, not {value}."
+    NUMBER_OUT_OF_RANGE = "--{name} must be >= {low:g} and <= {high:g}, not {value}."
+    TEMPERATURE_NOT_POSITIVE = "--teacher_temperature must be > 0, not {value:g}."
+    CDW_ALPHA_NOT_POSITIVE = "--cdw_alpha must be > 0, not {value:g}."
+    SEED_OUT_OF_RANGE = "--seed must be >= 0 and <= 2^32 - 1, not {value}."
+    FP16_ON_CPU = "--fp16 requires a GPU. On a CPU, pass --bf16, or omit it."
+    TRACKER_NOT_INSTALLED = "--report_to {tracker} requires a package that is not installed: pip install {tracker}."
+    BEST_MODEL_WITHOUT_EVALUATION = "--load_best_model_at_end requires evaluation: pass --eval_strategy epoch."
+    BEST_MODEL_WITHOUT_CHECKPOINTS = (
+        "--load_best_model_at_end requires checkpoints: pass --save_strategy {eval_strategy}, or "
+        "--load_best_model_at_end false to keep the last epoch."
+    )
+    BEST_MODEL_STRATEGIES_DIFFER = (
+        "--load_best_model_at_end requires the same --save_strategy ({save_strategy}) and --eval_strategy "
+        "({eval_strategy}): pass --save_strategy {eval_strategy}, or --load_best_model_at_end false to keep the last "
+        "epoch."
+    )
+
+    # Class imbalance, losses, distillation
+    INVALID_CLASS_WEIGHTS = "--class_weights must be none, balanced or one number per class, not {value!r}."
+    CLASS_WEIGHTS_OUT_OF_RANGE = "--class_weights must be finite and >= 0, not {value}."
+    SEVERAL_REBALANCINGS = "{flags:list} each compensate for class imbalance. Choose one."
+    UNKNOWN_SAMPLING = "--sampling must be one of {known:list}, not {value}."
+    UNKNOWN_LOSS = "--loss must be one of {known:list}, not {value}."
+    LOGIT_ADJUSTMENT_WITH_LOSS = "--logit_adjustment is not supported by --loss {loss}. Use one of {supported:list}."
+    TEACHER_WITH_LOSS = (
+        "--teacher requires --loss cross_entropy without class weights. Remove --class_weights, --logit_adjustment "
+        "and other losses."
+    )
+
+    # Weight averaging
+    EMA_DECAY_OUT_OF_RANGE = "--ema_decay must be > 0 and < 1 (e.g. 0.999), not {value:g}."
+    AVERAGE_LAST_TOO_SMALL = "--average_last must be >= 1 (a number of epochs), not {value}."
+    TWO_WEIGHT_AVERAGES = "--ema_decay and --average_last both average the weights. Choose one."
+    AVERAGE_LAST_WITH_EARLY_STOPPING = (
+        "--average_last needs a fixed number of epochs, which --early_stopping_patience does not give. Remove one of "
+        "the two flags."
+    )
+    AVERAGE_NOT_SAVED = (
+        "{flag} stores the averaged weights in the checkpoints, which --save_only_model omits. Remove "
+        "--save_only_model."
+    )
+
+    # Fields of TrainingArguments that are not supported
+    LABEL_SMOOTHING_FACTOR = "--label_smoothing_factor has no effect here. Use --smoothing for label smoothing."
+    OPTIM_TARGET_MODULES = (
+        "--optim_target_modules conflicts with the parameter groups of layer-wise learning-rate decay. Omit it."
+    )
+    AVERAGE_TOKENS = (
+        "--average_tokens_across_devices applies to language models; losses are averaged over all images anyway. Omit "
+        "it."
+    )
+    LANGUAGE_MODELS_ONLY = "--{name} applies to language models only. Omit it."
+    AUTO_FIND_BATCH_SIZE = (
+        "--auto_find_batch_size would change the batch size from which the learning rate is computed. Pass a smaller "
+        "--per_device_train_batch_size, with --effective_batch_size to keep the number of images per update."
+    )
+    PREDICTION_LOSS_ONLY = "--prediction_loss_only leaves no predictions to compute scores from. Omit it."
+    EVAL_DO_CONCAT_BATCHES = (
+        "--eval_do_concat_batches false leaves predictions that cannot be scored together. Omit it."
+    )
+    BATCH_EVAL_METRICS = (
+        "--batch_eval_metrics averages scores over batches; macro scores need all images together. Omit it."
+    )
+    INCLUDE_FOR_METRICS = "--include_for_metrics has no effect here: scores use predictions and labels only. Omit it."
+    REMOVE_UNUSED_COLUMNS = "--remove_unused_columns has no benefit here: the trainer ignores unused columns. Omit it."
+    LABEL_NAMES = "--label_names has no effect here: the labels are in the column `labels`. Omit it."
+    PARALLELISM_CONFIG = (
+        "--parallelism_config is not supported: it is meant for models that exceed the memory of one device. Omit it."
+    )
+    ENABLE_JIT_CHECKPOINT = (
+        "--enable_jit_checkpoint is redundant: a run that receives SIGTERM saves a checkpoint. Omit it."
+    )
+    LOCAL_RANK = "--local_rank is set by the launcher, in the environment. Use accelerate launch."
+    DO_TRAIN = "--do_train has no effect here: the command determines what is run. Omit it."
+    DO_EVAL = "--do_eval has no effect here: every held-out split is evaluated. Omit it."
+    DO_PREDICT = "--do_predict has no effect here: every held-out split is predicted. Omit it."
+    SAMPLING_STRATEGY = (
+        "--train_sampling_strategy must be one of {known:list}, not {value}: all images have the same length."
+    )
+    SPLIT_BATCHES = (
+        "--accelerator_config split_batches reduces the batch size from which the learning rate is computed. Omit it."
+    )

@@ -1,101 +1,122 @@
-"""Which model a verb starts from."""
+"""Settings of the model that a command starts from."""
 
 from dataclasses import dataclass
 
 from ..errors import UsageError
+from .messages import SettingsMessage
 from .options import option
 
-RANDOM_WEIGHTS = "random weights"  # in place of a checkpoint
+RANDOM_WEIGHTS = "random weights"  # name of the base model without a checkpoint
+NUM_HEADS_HELP = "Number of attention heads, if it cannot be inferred from the checkpoint."
+DECODER_NUM_HEADS_HELP = "Number of attention heads of the decoder, if it cannot be inferred from the checkpoint."
 
 
 @dataclass
 class ModelArguments:
-    """What to start from."""
+    """The pre-trained checkpoint and how the classifier is built from it."""
 
     model_name_or_path: str | None = option(
-        None, "An MAE .pth, a converted folder, or a Hub id.", show_in_help=True, group="Model"
+        None,
+        "An MAE .pth file, a converted folder, a Hub id, or a name listed by hf-mae checkpoints.",
+        show_in_help=True,
+        group="Model",
     )
     pooling: str = option(
         "auto",
-        "mean (of the patches, the reference's default), cls (class token), or auto.",
+        "Pooling of the classifier. mean: mean of the patch tokens (default of the original MAE code). cls: class "
+        "token. auto: that of a fine-tuned checkpoint, else mean.",
         choices=("auto", "mean", "cls"),
         show_in_help=True,
         group="Model",
     )
     image_size: int | None = option(
         None,
-        "Pixels; position embeddings are resized. Not given: the checkpoint's.",
+        "Image size in pixels; position embeddings are interpolated. Default: that of the checkpoint.",
         show_in_help=True,
         group="Model",
         ge=1,
     )
-    num_attention_heads: int | None = option(
-        None, "Where neither the width nor the checkpoint's args tell.", group="Model", ge=1
-    )
+    num_attention_heads: int | None = option(None, NUM_HEADS_HELP, group="Model", ge=1)
     random_weights: bool = option(
         False,
-        "Take the checkpoint's sizes alone, and fresh weights: what its pre-training is worth.",
+        "Initialize the architecture of the checkpoint with random weights (baseline without pre-training).",
         group="Model",
     )
 
     @property
     def base(self) -> str:
-        """What the weights come from, for whoever reads about the run."""
+        """Name of the base model, for reports."""
         return RANDOM_WEIGHTS if self.random_weights else str(self.model_name_or_path)
 
 
 @dataclass
 class RunModeArguments:
-    """How much a user wants to decide, and to see first."""
+    """Automatic configuration and dry run."""
 
     auto: bool = option(
         False,
-        "Choose what is not given (precision, batch, epochs, class weights, a held-out share, ...) and say why.",
+        "Choose the settings that are not given (precision, batch size, epochs, class weights, validation split, "
+        "...), and print the reasons.",
         show_in_help=True,
         group="Plan",
     )
     dry_run: bool = option(
-        False, "Say what would happen (hf-mae plan does the same), and train nothing.", show_in_help=True, group="Plan"
+        False, "Print the plan (like hf-mae plan) without training.", show_in_help=True, group="Plan"
     )
 
 
 @dataclass
 class PretrainingModelArguments:
-    """What to start from: a checkpoint, or sizes for a model from scratch."""
+    """The checkpoint to continue from, or the architecture of a model from scratch."""
 
     model_name_or_path: str | None = option(
-        None, "An MAE .pth, a converted folder or a Hub id; not given: from scratch.", show_in_help=True, group="Model"
-    )
-    size: str = option(
-        "vit_base_patch16",
-        "From scratch: vit_{tiny,small,base,large}_patch16, vit_huge_patch14.",
+        None,
+        "An MAE .pth file, a converted folder, a Hub id, or a name listed by hf-mae checkpoints. Default: train from "
+        "scratch.",
         show_in_help=True,
         group="Model",
     )
-    image_size: int | None = option(None, "Pixels; from scratch 224.", show_in_help=True, group="Model", ge=1)
-    patch_size: int | None = option(None, "From scratch.", group="Model", ge=1)
-    hidden_size: int | None = option(None, "From scratch: width of the encoder.", group="Model", ge=1)
-    num_hidden_layers: int | None = option(None, "From scratch: blocks of the encoder.", group="Model", ge=1)
-    num_attention_heads: int | None = option(None, "Where the width does not tell.", group="Model", ge=1)
-    decoder_hidden_size: int | None = option(None, "From scratch.", group="Model", ge=1)
-    decoder_num_hidden_layers: int | None = option(None, "From scratch.", group="Model", ge=1)
-    decoder_num_attention_heads: int | None = option(None, "Where the width does not tell.", group="Model", ge=1)
+    size: str = option(
+        "vit_base_patch16",
+        "Architecture of a model from scratch: vit_{tiny,small,base,large}_patch16, vit_huge_patch14.",
+        show_in_help=True,
+        group="Model",
+        metavar="NAME",
+    )
+    image_size: int | None = option(
+        None,
+        "Image size in pixels. Default: that of the checkpoint; 224 from scratch.",
+        show_in_help=True,
+        group="Model",
+        ge=1,
+    )
+    patch_size: int | None = option(None, "Patch size, from scratch.", group="Model", ge=1)
+    hidden_size: int | None = option(None, "Width of the encoder, from scratch.", group="Model", ge=1)
+    num_hidden_layers: int | None = option(None, "Number of encoder blocks, from scratch.", group="Model", ge=1)
+    num_attention_heads: int | None = option(None, NUM_HEADS_HELP, group="Model", ge=1)
+    decoder_hidden_size: int | None = option(None, "Width of the decoder, from scratch.", group="Model", ge=1)
+    decoder_num_hidden_layers: int | None = option(None, "Number of decoder blocks, from scratch.", group="Model", ge=1)
+    decoder_num_attention_heads: int | None = option(None, DECODER_NUM_HEADS_HELP, group="Model", ge=1)
 
     @property
     def base(self) -> str:
-        """What the weights come from, for whoever reads about the run."""
+        """Name of the base model, for reports."""
         return self.model_name_or_path or RANDOM_WEIGHTS
 
     def from_scratch_sizes(self) -> dict[str, int]:
-        """The sizes that are given for a model from scratch, with what follows from them."""
+        """Returns the given sizes of a model from scratch, with the derived MLP widths.
+
+        Raises:
+            UsageError: If there is a checkpoint, which has its own sizes.
+        """
         names = ("patch_size", "hidden_size", "num_hidden_layers", "decoder_hidden_size", "decoder_num_hidden_layers")
-        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        if given and self.model_name_or_path:
+        sizes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if sizes and self.model_name_or_path:
             raise UsageError(
-                f"--{next(iter(given))} is for a model from scratch: {self.model_name_or_path} has its own."
+                SettingsMessage.SIZE_WITH_CHECKPOINT, name=next(iter(sizes)), checkpoint=self.model_name_or_path
             )
-        if "hidden_size" in given:
-            given["intermediate_size"] = 4 * given["hidden_size"]
-        if "decoder_hidden_size" in given:
-            given["decoder_intermediate_size"] = 4 * given["decoder_hidden_size"]
-        return given
+        if "hidden_size" in sizes:
+            sizes["intermediate_size"] = 4 * sizes["hidden_size"]
+        if "decoder_hidden_size" in sizes:
+            sizes["decoder_intermediate_size"] = 4 * sizes["decoder_hidden_size"]
+        return sizes

@@ -1,7 +1,6 @@
-"""Options: what a flag, a line of a recipe or an argument of a workflow is, read from the fields of dataclasses.
+"""Options: the name, type, default, help text and bounds of a flag, read from the fields of dataclasses.
 
-The field is the one place where an option is declared: its name, type, default, help, choices, and whether it is among
-those that `VERB --help` shows.
+Each option is declared once, as a dataclass field. Flags, recipes, Python arguments, help and docs are derived from it.
 """
 
 import dataclasses
@@ -14,29 +13,32 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import CommandLineError, short_repr
+from ..errors import CommandLineError
+from .messages import SettingsMessage
 
 _COMPARISONS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
-    "ge": (operator.ge, "at least"),
-    "gt": (operator.gt, "above"),
-    "le": (operator.le, "at most"),
-    "lt": (operator.lt, "below"),
+    "ge": (operator.ge, ">="),
+    "gt": (operator.gt, ">"),
+    "le": (operator.le, "<="),
+    "lt": (operator.lt, "<"),
 }
 TRUE_STRINGS, FALSE_STRINGS = ("true", "yes", "on", "t", "y", "1"), ("false", "no", "off", "f", "n", "0")
 
 
 @dataclass(frozen=True)
 class Option:
-    """One option of a verb.
+    """One option of a command.
 
     Args:
-        value_type: `str`, `int`, `float`, `bool` or `dict` (JSON), of the value or, with `multiple`, of each value.
-        multiple: it takes one or more values.
-        mapping: of text, it takes names and values (JSON, or a mapping of YAML) as well.
-        bounds: of a number, by `ge`, `gt`, `le` and `lt` (at least, more than, at most, less than).
-        show_in_help: `VERB --help` shows it.
-        group: heading under which it is shown.
-        aliases: other spellings.
+        value_type: type of the value, or of each value: `str`, `int`, `float`, `bool` or `dict` (JSON).
+        multiple: whether the option takes one or more values.
+        choices: the values that are allowed.
+        show_in_help: whether `hf-mae COMMAND --help` lists the option (`--help_all` lists all).
+        group: heading in the help text.
+        metavar: placeholder of the value in the help text (see `placeholder`).
+        aliases: other names.
+        mapping: whether a text option also takes a mapping (JSON, or a YAML mapping).
+        bounds: bounds of a number: `ge`, `gt`, `le` and `lt` (at least, more than, at most, less than).
     """
 
     name: str
@@ -52,53 +54,53 @@ class Option:
     mapping: bool = False
     bounds: Mapping[str, float] = field(default_factory=dict, hash=False)
 
+    @property
+    def placeholder(self) -> str:
+        """The value in usage lines: `CHECKPOINT`, `N`, `{auto,mean,cls}`."""
+        if self.metavar or self.value_type is bool:
+            return self.metavar or ""
+        if self.choices:
+            return f"{{{','.join(self.choices)}}}"
+        by_name = {"data_dir": "DATA", "model_name_or_path": "CHECKPOINT"}
+        by_type = {int: "N", float: "NUMBER", dict: "JSON"}
+        return by_name.get(self.name) or by_type.get(self.value_type) or self.name.upper()
+
     def read(self, value: Any, source: str) -> Any:
-        """A value as this option's type.
+        """Converts a value to the type of the option and validates it.
 
         Args:
-            value: text of a flag, what YAML made of a recipe's line (it reads `1e-3` as text), or a Python value.
-            source: who gave it, the subject of the sentence.
+            value: text of a flag, a YAML value (YAML reads `1e-3` as text) or a Python value.
+            source: origin of the value, for messages: `hf-mae finetune` or `recipe FILE`.
 
         Raises:
-            CommandLineError: it is no such value.
+            CommandLineError: If the value is not valid.
         """
         if value is None:
             return None
         if self.multiple:
-            return [
-                self._parse_value(item, source) for item in (value if isinstance(value, (list, tuple)) else [value])
-            ]
+            return [self._parse_value(item, source) for item in (value if isinstance(value, list | tuple) else [value])]
         return self._parse_value(value, source)
 
     def _parse_value(self, value: Any, source: str) -> Any:
         try:
-            if isinstance(value, (list, tuple, dict)) and not (self.value_type is dict or self.mapping):
+            if isinstance(value, list | tuple | dict) and not (self.value_type is dict or self.mapping):
                 raise TypeError(value)
             value = _CONVERTERS[self.value_type](value)
         except (TypeError, ValueError, OverflowError):
-            kind = {int: "a whole number", float: "a finite number", bool: "true or false", dict: "JSON"}.get(
-                self.value_type, "text"
-            )
-            raise CommandLineError(
-                f"{source} gives {self.name} the value {short_repr(value)}, which it cannot take: it takes {kind}."
-            ) from None
+            message = _INVALID_TYPE[self.value_type]
+            raise CommandLineError(message, value=value, name=self.name, source=source) from None
         if self.choices is not None and value not in self.choices:
             raise CommandLineError(
-                f"{source} gives {self.name} the value {short_repr(value)}; it takes one of "
-                f"{', '.join(map(str, self.choices))}."
+                SettingsMessage.INVALID_CHOICE, value=value, name=self.name, source=source, choices=self.choices
             )
         if not all(_COMPARISONS[name][0](value, bound) for name, bound in self.bounds.items()):
-            raise CommandLineError(f"--{self.name} must {self._format_bounds()}, not {short_repr(value)}.")
+            bounds = " and ".join(f"{_COMPARISONS[name][1]} {bound}" for name, bound in self.bounds.items())
+            raise CommandLineError(SettingsMessage.OUT_OF_BOUNDS, name=self.name, bounds=bounds, value=value)
         return value
-
-    def _format_bounds(self) -> str:
-        if self.bounds.keys() == {"ge", "le"}:
-            return f"lie between {self.bounds['ge']} and {self.bounds['le']}"
-        return "be " + " and ".join(f"{_COMPARISONS[name][1]} {bound}" for name, bound in self.bounds.items())
 
 
 def read_bool(value: Any) -> bool:
-    """`true` and its like, in text or as YAML and Python have it."""
+    """Reads a boolean: `true`, `yes`, `on`, ... as text, or a Python boolean."""
     if isinstance(value, bool):
         return value
     word = str(value).lower()
@@ -110,7 +112,7 @@ def read_bool(value: Any) -> bool:
 def _read_text(value: Any) -> Any:
     if isinstance(value, bool):
         return str(value).lower()
-    return value if isinstance(value, (str, dict, list)) else str(value)
+    return value if isinstance(value, str | dict | list) else str(value)
 
 
 def _read_int(value: Any) -> int:
@@ -136,13 +138,22 @@ _CONVERTERS: dict[type, Callable[[Any], Any]] = {
     bool: read_bool,
     dict: _read_json,
 }
+_INVALID_TYPE = {
+    str: SettingsMessage.INVALID_TEXT,
+    int: SettingsMessage.INVALID_INTEGER,
+    float: SettingsMessage.INVALID_NUMBER,
+    bool: SettingsMessage.INVALID_BOOLEAN,
+    dict: SettingsMessage.INVALID_JSON,
+}
 
 
 def option(default: Any = None, help: str = "", **attributes: Any) -> Any:
-    """A dataclass field that is an option.
+    """Returns a dataclass field that declares an option.
 
     Args:
-        attributes: `choices`, `show_in_help`, `group`, `metavar` and `aliases` of `Option`, and its bounds by name: `ge=1`.
+        default: default value.
+        help: help text.
+        attributes: `choices`, `show_in_help`, `group`, `metavar`, `aliases` of `Option`, and bounds by name (`ge=1`).
     """
     metadata = {"help": help, **attributes}
     if isinstance(default, list):
@@ -151,34 +162,25 @@ def option(default: Any = None, help: str = "", **attributes: Any) -> Any:
 
 
 def dataclass_options(cls: type) -> list[Option]:
-    """The options that a dataclass declares, its own and inherited ones."""
+    """Returns the options that a dataclass declares or inherits."""
     hints = typing.get_type_hints(cls)
     return [_option_from_field(item, hints[item.name]) for item in dataclasses.fields(cls) if item.init]
 
 
 def _option_from_field(dataclass_field: dataclasses.Field[Any], hint: Any) -> Option:
-    default = (
-        dataclass_field.default
-        if dataclass_field.default_factory is dataclasses.MISSING
-        else dataclass_field.default_factory()
-    )
-    value, many = _value_type(hint)
-    known = {
-        name: dataclass_field.metadata[name]
-        for name in ("help", "show_in_help", "group", "metavar")
-        if name in dataclass_field.metadata
-    }
-    for name in ("choices", "aliases"):
-        if name in dataclass_field.metadata:
-            known[name] = tuple(dataclass_field.metadata[name])
-    known["bounds"] = {
-        name: dataclass_field.metadata[name] for name in _COMPARISONS if name in dataclass_field.metadata
-    }
-    return Option(dataclass_field.name, value, many, None if default is dataclasses.MISSING else default, **known)
+    metadata, default = dataclass_field.metadata, dataclass_field.default
+    if dataclass_field.default_factory is not dataclasses.MISSING:
+        default = dataclass_field.default_factory()
+    value_type, multiple = _value_type(hint)
+    attributes = {name: metadata[name] for name in ("help", "show_in_help", "group", "metavar") if name in metadata}
+    attributes |= {name: tuple(metadata[name]) for name in ("choices", "aliases") if name in metadata}
+    attributes["bounds"] = {name: metadata[name] for name in _COMPARISONS if name in metadata}
+    default = None if default is dataclasses.MISSING else default
+    return Option(dataclass_field.name, value_type, multiple, default, **attributes)
 
 
 def _value_type(hint: Any) -> tuple[type, bool]:
-    """Type of a value, and whether there may be several: `list[str] | None` -> (str, True)."""
+    """Returns the type of a value, and whether there may be several: `list[str] | None` -> (str, True)."""
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         hint = next(part for part in typing.get_args(hint) if part is not type(None))
     if typing.get_origin(hint) is list:
@@ -187,12 +189,11 @@ def _value_type(hint: Any) -> tuple[type, bool]:
 
 
 def type_from_annotation(annotation: str) -> tuple[type, bool]:
-    """The same, of an annotation that is text: `IntervalStrategy | str` -> (str, False)."""
+    """Reads the type from the text of an annotation: `IntervalStrategy | str` -> (str, False)."""
     parts = [part.strip() for part in annotation.split("|")]
-    parts = [part for part in parts if part != "None"]
     if any(part.startswith("list[") for part in parts):
         return str, True
-    for name, kind in (("str", str), ("bool", bool), ("int", int), ("float", float)):
+    for name, value_type in (("str", str), ("bool", bool), ("int", int), ("float", float)):
         if name in parts:
-            return kind, False
+            return value_type, False
     return dict, False

@@ -1,4 +1,4 @@
-"""Recipes, flags and arguments of workflows -> the dataclasses of a verb: a recipe's values come first, flags win."""
+"""Parses recipes, flags and Python arguments into the dataclasses of a command; flags override the recipe."""
 
 import os
 from collections.abc import Mapping
@@ -9,12 +9,14 @@ from ..errors import CommandLineError, UsageError, did_you_mean, summarize_excep
 from ..files.archive_members import is_remote
 from .commands import command_options, find_command
 from .data import CACHE_LIMIT_ENV, MAX_PIXELS_ENV, parse_byte_size
+from .messages import SettingsMessage
+from .options import Option
 from .recipes import EXCLUDED_FROM_RECIPES, read_recipe
 from .trainer_options import check_explicit_trainer_option, check_trainer_option
 from .training import FinetuningFields, MaeTrainingFields, PretrainingFields
 
 LOCAL_PATH_OPTIONS = (
-    *("output_dir", "output", "destination", "features", "source", "model_name_or_path", "teacher"),
+    *("output_dir", "output", "features", "model_name_or_path", "teacher"),
     *("manifest", "exclude_pairs", "corrections", "class_map"),
 )
 WEIGHT_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
@@ -22,11 +24,12 @@ WEIGHT_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
 
 @dataclass(frozen=True)
 class Settings:
-    """The filled settings of one call of a verb.
+    """The parsed settings of one call of a command.
 
     Args:
-        arguments: the verb's dataclasses, in the order of its table.
-        overrides: what recipe and flags gave where it differs from the defaults: what a recipe of the run holds.
+        command: name of the command.
+        arguments: the dataclasses of the command, in the order of the table of commands.
+        overrides: values of the recipe and flags that differ from the defaults; saved as the recipe of the run.
     """
 
     command: str
@@ -35,55 +38,76 @@ class Settings:
 
 
 def read_values(command: str, recipe: str | None, flags: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that a recipe and flags give, checked and as their types, without anything that has to be imported.
+    """Reads and validates the values of a recipe and of flags, without importing torch.
 
     Raises:
-        CommandLineError: a name or value that is not known, or a required one that is missing.
+        CommandLineError: If a name or value is not valid, or a required argument is missing.
     """
     options = command_options(command)
     values: dict[str, Any] = {}
     for name, value in (read_recipe(recipe) if recipe else {}).items():
         if name not in options:
-            raise CommandLineError(f"The recipe {recipe} has an unknown name: {name}{did_you_mean(name, options)}.")
-        values[name] = options[name].read(value, f"The recipe {recipe}")
-    spelled = {other: item.name for item in options.values() for other in item.aliases}
+            suggestion = did_you_mean(name, options)
+            raise CommandLineError(
+                SettingsMessage.UNKNOWN_FLAG_IN_RECIPE,
+                recipe=recipe,
+                name=name,
+                suggestion=suggestion,
+                command=command,
+            )
+        values[name] = options[name].read(value, f"recipe {recipe}")
+    aliases = {alias: item.name for item in options.values() for alias in item.aliases}
     for name, value in flags.items():
-        name = spelled.get(name, name)
+        name = aliases.get(name, name)
         if name not in options:
-            raise CommandLineError(f"{command} takes no {name}{did_you_mean(name, options)}.")
+            suggestion = did_you_mean(name, options)
+            raise CommandLineError(SettingsMessage.UNKNOWN_FLAG, command=command, name=name, suggestion=suggestion)
         values[name] = options[name].read(value, f"hf-mae {command}")
     if find_command(command).is_training:
         _check_trainer_options(values, options)
     _check_local_paths(values)
-    missing = [f"--{name}" for name in find_command(command).required if values.get(name) in (None, "", [])]
-    if missing:
-        raise CommandLineError(f"missing: {' and '.join(missing)} (see hf-mae {command} --help).")
+    _check_required(command, values, options)
     return values
+
+
+def _check_required(command: str, values: Mapping[str, Any], options: Mapping[str, Option]) -> None:
+    specification = find_command(command)
+    names = [
+        f"{options[name].placeholder} (--{name})"
+        if name in specification.positionals
+        else f"--{name} {options[name].placeholder}"
+        for name in specification.required
+        if values.get(name) in (None, "", [])
+    ]
+    if names:
+        raise CommandLineError(SettingsMessage.MISSING_ARGUMENTS, names=names, command=command)
 
 
 def _check_local_paths(values: Mapping[str, Any]) -> None:
     for name in LOCAL_PATH_OPTIONS:
         if is_remote(str(values.get(name) or "")):
-            raise CommandLineError(
-                f"--{name} {values[name]} is a URL, and only data (--data_dir, IMAGES) is read from URLs: name a place "
-                "on this machine."
-            )
+            raise CommandLineError(SettingsMessage.URL_NOT_SUPPORTED, name=name, value=values[name])
 
 
-def _check_trainer_options(values: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+def _check_trainer_options(values: Mapping[str, Any], options: Mapping[str, Option]) -> None:
     for name, value in values.items():
         try:
             check_trainer_option(name, value, options[name].default)
             check_explicit_trainer_option(name, value)
         except UsageError as error:
-            raise CommandLineError(str(error)) from None
+            raise _as_command_line_error(error) from None
 
 
 def parse_settings(command: str, recipe: str | None = None, **flags: Any) -> Settings:
-    """The settings of a verb, from a recipe and from flags (spelled as on the command line).
+    """Parses the settings of a command.
+
+    Args:
+        command: name of the command.
+        recipe: name or file of a recipe.
+        flags: values by the name of the flag.
 
     Raises:
-        CommandLineError: as of `read_values`, or the values do not go together.
+        CommandLineError: If a value is not valid, or values contradict each other.
     """
     values = read_values(command, recipe, flags)
     defaults = dict(find_command(command).defaults)
@@ -91,45 +115,46 @@ def parse_settings(command: str, recipe: str | None = None, **flags: Any) -> Set
         from .device_defaults import get_device_defaults
 
         defaults |= get_device_defaults()
+    # Set in the environment, so that the limits also apply to the processes that this one starts.
     if "max_pixels" in values:
-        _export_max_pixels(values["max_pixels"])
+        os.environ[MAX_PIXELS_ENV] = str(values["max_pixels"])
     if values.get("cache_limit"):
         parse_byte_size(values["cache_limit"])
         os.environ[CACHE_LIMIT_ENV] = values["cache_limit"]
-    parts = tuple(
-        _build_arguments(_resolve_class(light), defaults | values) for light in find_command(command).arg_classes
+    arguments = tuple(
+        _build_arguments(_resolve_class(cls), defaults | values) for cls in find_command(command).arg_classes
     )
-    return Settings(command, parts, _non_default_values(command, values, defaults))
-
-
-def _export_max_pixels(max_pixels: int) -> None:
-    """The bound holds for the processes and threads that this one starts, too: so it stands in the environment."""
-    os.environ[MAX_PIXELS_ENV] = str(max_pixels)
+    return Settings(command, arguments, _non_default_values(command, values, defaults))
 
 
 def check_consistency(command: str, values: Mapping[str, Any]) -> None:
-    """Refuses values that do not go together, as far as dataclasses tell that need no import.
+    """Checks values against each other, with the dataclasses that do not import torch.
 
     Raises:
-        CommandLineError: they do not.
+        CommandLineError: If values contradict each other.
     """
-    for kind in find_command(command).arg_classes:
-        if not issubclass(kind, MaeTrainingFields):
-            _build_arguments(kind, values)
+    for cls in find_command(command).arg_classes:
+        if not issubclass(cls, MaeTrainingFields):
+            _build_arguments(cls, values)
 
 
 def _build_arguments(cls: type, values: Mapping[str, Any]) -> Any:
-    own = {field.name for field in fields(cls) if field.init}
+    names = {field.name for field in fields(cls) if field.init}
     try:
-        return cls(**{name: value for name, value in values.items() if name in own})
+        return cls(**{name: value for name, value in values.items() if name in names})
     except UsageError as error:
-        raise CommandLineError(str(error)) from None
-    except (ValueError, ImportError, TypeError) as error:  # what transformers says of its own fields
-        raise CommandLineError(summarize_exception(error)) from None
+        raise _as_command_line_error(error) from None
+    except (ValueError, ImportError, TypeError) as error:  # raised by transformers
+        raise CommandLineError(SettingsMessage.REJECTED_BY_TRANSFORMERS, error=summarize_exception(error)) from None
+
+
+def _as_command_line_error(error: UsageError) -> CommandLineError:
+    """Converts an error to exit status 2; the message stays the same."""
+    return CommandLineError(error.code or str(error), **error.attributes)
 
 
 def _resolve_class(cls: type) -> type:
-    """The dataclass that joins light training fields with transformers' own."""
+    """Returns the dataclass that joins training fields with transformers' `TrainingArguments`."""
     if not issubclass(cls, MaeTrainingFields):
         return cls
     from .arguments import FinetuningArguments, PretrainingArguments
@@ -148,19 +173,19 @@ def _non_default_values(command: str, values: Mapping[str, Any], defaults: Mappi
 
 
 def check_paths_exist(values: Mapping[str, Any]) -> None:
-    """Refuses a model or data set that can only be a path, and is not there, before anything is imported for it.
+    """Checks that models and datasets that can only be local paths exist, before anything heavy is imported.
 
     Raises:
-        UsageError: it does not exist.
+        UsageError: If a path does not exist.
     """
-    for name in ("data_dir", "model_name_or_path", "source", "manifest"):
+    for name in ("data_dir", "model_name_or_path", "manifest"):
         value = values.get(name)
         if isinstance(value, str) and looks_like_path(value) and not (is_remote(value) or os.path.exists(value)):
-            raise UsageError(f"{value} does not exist.")
+            raise UsageError(SettingsMessage.PATH_NOT_FOUND, path=value)
 
 
 def looks_like_path(name: str) -> bool:
-    """Whether a name cannot be that of something on the Hub (`NAME` or `OWNER/NAME`)."""
-    starts = name.startswith((os.sep, ".", "~"))
-    ends = name.endswith((os.sep, *WEIGHT_SUFFIXES, ".csv", ".jsonl"))
-    return starts or ends or name.count("/") > 1 or os.path.isdir(name.split("/")[0])
+    """Whether a name is a path and cannot be a Hub id (`NAME` or `OWNER/NAME`)."""
+    has_path_prefix = name.startswith((os.sep, ".", "~"))
+    has_path_suffix = name.endswith((os.sep, *WEIGHT_SUFFIXES, ".csv", ".jsonl"))
+    return has_path_prefix or has_path_suffix or name.count("/") > 1 or os.path.isdir(name.split("/")[0])

@@ -1,4 +1,4 @@
-"""Recipes: YAML files of settings, those of the package and one's own."""
+"""Recipes: YAML files of settings, from the package or from the user."""
 
 from collections.abc import Mapping
 from enum import Enum
@@ -6,64 +6,63 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CommandLineError, did_you_mean, summarize_exception
+from .messages import SettingsMessage
 
-# Flags of one launch, not of the result: never written into the recipe of a run.
+# Flags that affect one launch and not its result.
 EXCLUDED_FROM_RECIPES = (
     *("resume_from_checkpoint", "overwrite_output_dir", "local_rank", "hub_token"),
-    *("auto", "dry_run"),  # what was chosen stands there itself
+    *("auto", "dry_run"),  # the recipe contains the settings that --auto selected
 )
 
-RECIPES_DIR = Path(__file__).parents[1] / "recipes"  # found in a wheel and in an editable install alike
+RECIPES_DIR = Path(__file__).parents[1] / "recipes"  # valid for a wheel and for an editable install
 
 
 def recipe_names() -> list[str]:
-    """The recipes of the package."""
+    """Returns the names of the recipes of the package."""
     return sorted(path.stem for path in RECIPES_DIR.glob("*.yaml"))
 
 
 def find_recipe(name: str) -> Path:
-    """The file of a recipe that ships with the package, or a path to one's own.
+    """Returns the file of a recipe, given its path or the name of a recipe of the package.
 
     Raises:
-        CommandLineError: there is none.
+        CommandLineError: If the recipe does not exist.
     """
     for path in (Path(name), RECIPES_DIR / f"{name}.yaml"):
         if path.is_file():
             return path
     known = recipe_names()
-    raise CommandLineError(
-        f"There is no recipe {name}{did_you_mean(name, known)}: it is a file, or one of {', '.join(known)}."
-    )
+    raise CommandLineError(SettingsMessage.UNKNOWN_RECIPE, name=name, suggestion=did_you_mean(name, known), known=known)
 
 
 def read_recipe(name: str) -> dict[str, Any]:
-    """The settings of a recipe, as YAML reads them.
+    """Reads the settings of a recipe.
 
     Raises:
-        CommandLineError: there is no such recipe, or it is not one.
+        CommandLineError: If the recipe does not exist or is not valid.
     """
     import yaml
 
     path = find_recipe(name)
     try:
         text = path.read_text(encoding="utf-8-sig")
-        repeats = any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader))
-        values = {} if repeats else yaml.safe_load(text) or {}
+        has_aliases = any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader))
+        values = {} if has_aliases else yaml.safe_load(text) or {}
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise CommandLineError(f"{path} is no YAML ({summarize_exception(error)}).") from None
-    if repeats:  # a few lines of which can stand for more than any memory holds
-        raise CommandLineError(f"{path} repeats values by reference (&name, *name): write them out.")
+        raise CommandLineError(SettingsMessage.RECIPE_NOT_YAML, path=path, error=summarize_exception(error)) from None
+    if has_aliases:  # a few lines of nested aliases can expand to any size ("billion laughs")
+        raise CommandLineError(SettingsMessage.RECIPE_WITH_ALIASES, path=path)
     if not isinstance(values, dict):
-        raise CommandLineError(f"{path} must hold `name: value` lines.")
+        raise CommandLineError(SettingsMessage.RECIPE_NOT_A_MAPPING, path=path)
     return {str(key): value for key, value in values.items()}
 
 
 def render_recipe(overrides: Mapping[str, Any], comments: Mapping[str, Any]) -> str:
-    """YAML of what recipe and flags gave, so that `--recipe` of it repeats the run.
+    """Renders the settings of a run as YAML; the run can be repeated with `--recipe` and this file.
 
     Args:
-        overrides: of `fill.Settings`.
-        comments: facts of the run (effective batch, versions...) for the header.
+        overrides: `overrides` of `parse.Settings`.
+        comments: facts of the run (effective batch size, versions, ...) for the header.
     """
     import yaml
 

@@ -1,46 +1,41 @@
-"""The options of `transformers.TrainingArguments` that would be without effect here, or fail in the middle of a run.
+"""Fields of `transformers.TrainingArguments` that are not supported, and bounds of the others.
 
-Every field that `finetune` and `pretrain` offer works, or is named here with the reason; a test goes through all of
-them.
+Every field that `finetune` and `pretrain` accept either works or is listed here; a test checks each of them.
 """
 
-from typing import Any
+from typing import Any, NoReturn
 
 from ..errors import UsageError
+from .messages import SettingsMessage
 
-LANGUAGE_MODELS_ONLY = "is for language models"
-# Field -> why another value than its default is refused.
-UNSUPPORTED_OPTIONS = {
-    "label_smoothing_factor": "has no effect here: --smoothing is what smooths the labels",
-    "optim_target_modules": "makes optimizer groups of its own, and layer-wise lr decay makes others",
-    "average_tokens_across_devices": "counts tokens; losses are averaged over the images of all processes anyway",
-    "use_liger_kernel": LANGUAGE_MODELS_ONLY,
-    "liger_kernel_config": LANGUAGE_MODELS_ONLY,
-    "use_cache": LANGUAGE_MODELS_ONLY,
-    "neftune_noise_alpha": LANGUAGE_MODELS_ONLY,
-    "include_num_input_tokens_seen": LANGUAGE_MODELS_ONLY,
-    "length_column_name": LANGUAGE_MODELS_ONLY,
-    "auto_find_batch_size": (
-        "would train with another batch than the record and the learning rate say: pass a smaller "
-        "--per_device_train_batch_size, with --effective_batch_size to keep the updates"
-    ),
-    "prediction_loss_only": "leaves no predictions to score",
-    "eval_do_concat_batches": "leaves predictions that cannot be scored together",
-    "batch_eval_metrics": "would average scores over batches, and macro scores are of all images together",
-    "include_for_metrics": "has no effect here: scores are of predictions and labels",
-    "remove_unused_columns": "has no effect that helps: columns that the model does not take are ignored",
-    "label_names": "has no effect here: the labels are `labels`",
-    "parallelism_config": "is for models that no single device holds",
-    "enable_jit_checkpoint": "is not needed: a run that gets SIGTERM saves a checkpoint by itself",
-    "local_rank": "is set by the launcher, in the environment: use accelerate launch",
+# Field -> message for a value other than its default.
+UNSUPPORTED_OPTIONS: dict[str, SettingsMessage] = {
+    "label_smoothing_factor": SettingsMessage.LABEL_SMOOTHING_FACTOR,
+    "optim_target_modules": SettingsMessage.OPTIM_TARGET_MODULES,
+    "average_tokens_across_devices": SettingsMessage.AVERAGE_TOKENS,
+    "use_liger_kernel": SettingsMessage.LANGUAGE_MODELS_ONLY,
+    "liger_kernel_config": SettingsMessage.LANGUAGE_MODELS_ONLY,
+    "use_cache": SettingsMessage.LANGUAGE_MODELS_ONLY,
+    "neftune_noise_alpha": SettingsMessage.LANGUAGE_MODELS_ONLY,
+    "include_num_input_tokens_seen": SettingsMessage.LANGUAGE_MODELS_ONLY,
+    "length_column_name": SettingsMessage.LANGUAGE_MODELS_ONLY,
+    "auto_find_batch_size": SettingsMessage.AUTO_FIND_BATCH_SIZE,
+    "prediction_loss_only": SettingsMessage.PREDICTION_LOSS_ONLY,
+    "eval_do_concat_batches": SettingsMessage.EVAL_DO_CONCAT_BATCHES,
+    "batch_eval_metrics": SettingsMessage.BATCH_EVAL_METRICS,
+    "include_for_metrics": SettingsMessage.INCLUDE_FOR_METRICS,
+    "remove_unused_columns": SettingsMessage.REMOVE_UNUSED_COLUMNS,
+    "label_names": SettingsMessage.LABEL_NAMES,
+    "parallelism_config": SettingsMessage.PARALLELISM_CONFIG,
+    "enable_jit_checkpoint": SettingsMessage.ENABLE_JIT_CHECKPOINT,
+    "local_rank": SettingsMessage.LOCAL_RANK,
 }
-# transformers sets these itself, so that only whoever writes them can be told.
-SET_BY_TRANSFORMERS = {
-    "do_train": "has no effect here: the verb says what is done",
-    "do_eval": "has no effect here: every held-out split is evaluated",
-    "do_predict": "has no effect here: every held-out split is predicted",
+# transformers sets these fields itself, so they are rejected only if the user sets them.
+SET_BY_TRANSFORMERS: dict[str, SettingsMessage] = {
+    "do_train": SettingsMessage.DO_TRAIN,
+    "do_eval": SettingsMessage.DO_EVAL,
+    "do_predict": SettingsMessage.DO_PREDICT,
 }
-# Of numbers, in the words of `options.Option`.
 BOUNDS: dict[str, dict[str, float]] = {
     **dict.fromkeys(("adam_beta1", "adam_beta2"), {"ge": 0, "lt": 1}),
     **dict.fromkeys(("adam_epsilon", "eval_delay", "dataloader_num_workers"), {"ge": 0}),
@@ -57,19 +52,30 @@ SAMPLING_STRATEGIES = ("random", "sequential")
 
 
 def check_trainer_option(name: str, value: Any, default: Any) -> None:
-    """Raises UsageError, with the reason, for a value of an option that would do nothing, or what nobody wants."""
-    reason, off = UNSUPPORTED_OPTIONS.get(name), value is None or value is False or value in ([], "")
-    if reason and value != default and (default is True or not off):
-        raise UsageError(f"--{name} {str(value).lower()} {reason}.")
+    """Checks a field of `TrainingArguments`.
+
+    Raises:
+        UsageError: If the value would have no effect or an unwanted one.
+    """
+    message, is_off = UNSUPPORTED_OPTIONS.get(name), value is None or value is False or value in ([], "")
+    if message and value != default and (default is True or not is_off):
+        _reject(message, name)
     if name == "train_sampling_strategy" and value not in SAMPLING_STRATEGIES:
-        raise UsageError(
-            f"--{name} takes {' or '.join(SAMPLING_STRATEGIES)}, not {value}: all images are as long as each other."
-        )
+        raise UsageError(SettingsMessage.SAMPLING_STRATEGY, known=SAMPLING_STRATEGIES, value=value)
     if name == "accelerator_config" and isinstance(value, dict) and value.get("split_batches"):
-        raise UsageError(f"--{name} split_batches makes the batch smaller than the learning rate's rule says.")
+        raise UsageError(SettingsMessage.SPLIT_BATCHES)
 
 
 def check_explicit_trainer_option(name: str, value: Any) -> None:
-    """The same for an option that somebody wrote, on a command line or in a recipe."""
+    """Checks a field that the user set on the command line or in a recipe.
+
+    Raises:
+        UsageError: If the field has no effect.
+    """
     if value and name in SET_BY_TRANSFORMERS:
-        raise UsageError(f"--{name} {SET_BY_TRANSFORMERS[name]}.")
+        _reject(SET_BY_TRANSFORMERS[name], name)
+
+
+def _reject(message: SettingsMessage, name: str) -> NoReturn:
+    attributes = {"name": name} if message is SettingsMessage.LANGUAGE_MODELS_ONLY else {}
+    raise UsageError(message, **attributes)

@@ -1,166 +1,212 @@
-"""What fine-tuning and pre-training add to `transformers.TrainingArguments`, and where their defaults differ.
+"""Training options that are added to `transformers.TrainingArguments`, and changed defaults.
 
-Light on purpose: `settings.arguments` joins these fields with transformers' class. Defaults are those of the reference
-(main_finetune.py and main_pretrain.py of facebookresearch/mae), also for the fields that are transformers'.
+Importing this module does not import transformers; `settings.arguments` joins the fields with `TrainingArguments`.
+Defaults are those of main_finetune.py and main_pretrain.py of the original MAE code (facebookresearch/mae), also for
+fields of transformers.
 """
 
 from dataclasses import dataclass
 
 from .options import option
 
-SUPPORTS_LABEL_SMOOTHING = ("cross_entropy", "focal")  # losses that know label smoothing
+SUPPORTS_LABEL_SMOOTHING = ("cross_entropy", "focal")
 LOSSES = (*SUPPORTS_LABEL_SMOOTHING, "cdw", "emd")
-SAMPLING_EXPONENTS = {
-    "instance_balanced": 1.0,
-    "square_root": 0.5,
-    "class_balanced": 0.0,
-}  # exponents of a class's images
+# Number of samples per epoch of a class of n images: proportional to n ** exponent.
+SAMPLING_EXPONENTS = {"instance_balanced": 1.0, "square_root": 0.5, "class_balanced": 0.0}
 INSTANCE_BALANCED = "instance_balanced"
 DEFAULT_LR_SCHEDULER = "cosine_with_min_lr"
 
 
 @dataclass
 class MaeTrainingFields:
-    """What both trainings share: linear lr scaling, warm-up in epochs, cosine to a minimum."""
+    """Options of fine-tuning and pre-training: linear lr scaling, warm-up in epochs, cosine decay to a minimum."""
 
     learning_rate: float | None = option(
         None,
-        "Absolute learning rate. Not given: base_learning_rate x effective batch / 256.",
+        "Absolute learning rate. Default: --base_learning_rate x effective batch size / 256.",
         show_in_help=True,
         group="Training",
     )
     base_learning_rate: float = option(
-        1e-3, "Learning rate for an effective batch of 256 (the linear scaling rule).", group="Training"
+        1e-3, "Learning rate for an effective batch size of 256 (linear scaling rule).", group="Training"
     )
-    min_learning_rate: float = option(1e-6, "Where the cosine ends (for the group with lr_scale 1).", group="Training")
+    min_learning_rate: float = option(
+        1e-6, "Final learning rate of the cosine schedule, before layer-wise decay.", group="Training"
+    )
     warmup_epochs: float = option(
         5.0,
-        "Epochs of linear warm-up from 0, fractions too. warmup_steps, if given, comes first.",
+        "Learning-rate warm-up in epochs (linear from 0, fractions allowed); --warmup_steps takes precedence.",
         group="Training",
     )
     warmup_steps: float | None = option(
-        None, "Updates of warm-up, or a share of all where below 1. Not given: warmup_epochs.", group="Training"
+        None,
+        "Learning-rate warm-up in updates, or as a fraction of all updates if below 1. Default: --warmup_epochs.",
+        group="Training",
     )
-    num_train_epochs: float = option(50.0, "Passes over the training images.", show_in_help=True, group="Training")
+    num_train_epochs: float = option(50.0, "Number of training epochs.", show_in_help=True, group="Training")
     per_device_train_batch_size: int = option(
         64, "Images per process and forward pass.", show_in_help=True, group="Training", ge=1
     )
     effective_batch_size: int | None = option(
         None,
-        "Images per update; the accumulation follows from it and from the processes there are.",
+        "Images per update; sets --gradient_accumulation_steps for the number of processes. Default: one forward pass "
+        "of all processes.",
         group="Training",
         ge=1,
     )
-    per_device_eval_batch_size: int = option(64, "The same for evaluation.", group="Training", ge=1)
-    lr_scheduler_type: str = option(DEFAULT_LR_SCHEDULER, "transformers' name of the schedule.", group="Training")
-    weight_decay: float = option(0.05, "AdamW's weight decay (not on 1-D parameters).", group="Training", ge=0)
-    max_grad_norm: float = option(0.0, "Clip the gradient norm at this; 0: no clipping.", group="Training", ge=0)
-    seed: int = option(0, "Seed of everything that is random.", show_in_help=True, group="Training")
-    logging_steps: float = option(20, "Log every so many updates.", group="Output", gt=0)
-    logging_nan_inf_filter: bool = option(
-        False, "Hide losses that are not finite from the log; training stops on them anyway.", group="Output"
+    per_device_eval_batch_size: int = option(
+        64, "Images per process and forward pass of the evaluation.", group="Training", ge=1
     )
-    overwrite_output_dir: bool = option(False, "Start anew in an output folder that holds a run.", group="Output")
+    lr_scheduler_type: str = option(
+        DEFAULT_LR_SCHEDULER, "Learning-rate schedule of transformers.", group="Training", metavar="NAME"
+    )
+    weight_decay: float = option(0.05, "Weight decay of AdamW (not on 1-D parameters).", group="Training", ge=0)
+    max_grad_norm: float = option(0.0, "Maximum gradient norm (gradient clipping); 0: off.", group="Training", ge=0)
+    seed: int = option(0, "Random seed.", show_in_help=True, group="Training")
+    logging_steps: float = option(20, "Updates between log lines.", group="Output", gt=0)
+    logging_nan_inf_filter: bool = option(
+        False, "Omit NaN and infinite losses from the log; training stops at them in any case.", group="Output"
+    )
+    overwrite_output_dir: bool = option(
+        False, "Delete an existing run in the output folder and train from the start.", group="Output"
+    )
     ddp_find_unused_parameters: bool | None = option(
-        False, "DDP: look for parameters that got no gradient; there are none.", group="Training"
+        False, "DDP: search for parameters without gradients (not needed: there are none).", group="Training"
     )
     print_learning_rates: bool = option(
-        False, "Print every parameter's learning rate and weight decay at the start.", group="Output"
+        False, "Print the learning rate and weight decay of each parameter before training.", group="Output"
     )
-    log_on_each_node: bool = option(False, "Log on every node, or on the first alone.", group="Output")
-    remove_unused_columns: bool = option(
-        False, "Columns that the model does not take are ignored, so none need be removed.", group="Training"
-    )
+    log_on_each_node: bool = option(False, "Log on every node instead of the first only.", group="Output")
+    remove_unused_columns: bool = option(False, "Not supported: the trainer ignores unused columns.", group="Training")
 
 
 @dataclass
 class FinetuningFields(MaeTrainingFields):
-    """The reference's fine-tuning options."""
+    """Options of fine-tuning."""
 
     layer_decay: float = option(
-        0.75, "Layer-wise learning rate decay; 1 turns it off.", show_in_help=True, group="Training"
+        0.75, "Layer-wise learning-rate decay; 1 turns it off.", show_in_help=True, group="Training"
     )
-    mixup: float = option(0.0, "Alpha of mixup; 0: off.", group="Training")
-    cutmix: float = option(0.0, "Alpha of CutMix; 0: off.", group="Training")
-    mixup_prob: float = option(1.0, "Share of batches that are mixed.", group="Training")
-    mixup_switch_prob: float = option(0.5, "Share of CutMix where both are on.", group="Training")
+    mixup: float = option(0.0, "Mixup alpha; 0: off.", group="Training")
+    cutmix: float = option(0.0, "CutMix alpha; 0: off.", group="Training")
+    mixup_prob: float = option(1.0, "Probability of mixup or CutMix per batch.", group="Training", metavar="FRACTION")
+    mixup_switch_prob: float = option(
+        0.5, "Probability of CutMix if mixup and CutMix are both on.", group="Training", metavar="FRACTION"
+    )
     mixup_mode: str = option(
-        "batch", "Mix per batch, pair or elem.", choices=("batch", "pair", "elem"), group="Training"
+        "batch",
+        "Apply mixup per batch, per pair or per element.",
+        choices=("batch", "pair", "elem"),
+        group="Training",
     )
-    smoothing: float = option(0.1, "Label smoothing.", show_in_help=True, group="Training")
+    smoothing: float = option(0.1, "Label smoothing; 0: off.", show_in_help=True, group="Training", metavar="FRACTION")
     class_weights: list[str] | None = option(
-        None, "none, balanced, or one weight for each class.", show_in_help=True, group="Training"
+        None,
+        "Class weights of the loss, for class imbalance: none, balanced, or one number per class. Default: none.",
+        show_in_help=True,
+        group="Training",
+        metavar="VALUE",
     )
     sampling: str = option(
         INSTANCE_BALANCED,
-        "Share of an epoch that a class of n images has: in proportion to n (instance_balanced), to its square root "
-        "(square_root), or as every other class (class_balanced; Kang et al., 2020).",
+        "Sampling of the training images, for class imbalance (Kang et al., 2020). The number of samples of a class "
+        "with n images is proportional to n (instance_balanced), proportional to the square root of n (square_root), "
+        "or equal for all classes (class_balanced).",
         choices=tuple(SAMPLING_EXPONENTS),
         group="Training",
     )
     logit_adjustment: float = option(
         0.0,
-        "Tau of the logit-adjusted loss for long tails (Menon et al., 2021), as 1; 0: off.",
+        "Tau of the logit-adjusted loss, for class imbalance and long tails (Menon et al., 2021), e.g. 1; 0: off.",
         group="Training",
     )
     loss: str = option(
         "cross_entropy",
-        "cross_entropy or focal (Lin et al., 2017); of grades (--class_order) also cdw (class distance weighted "
-        "cross-entropy; Polat et al., 2022) or emd (squared earth mover's distance; Hou et al., 2016), which know no "
-        "smoothing.",
+        "Loss. For class imbalance: focal (Lin et al., 2017). For ordinal classes (--class_order), without label "
+        "smoothing: cdw (class-distance-weighted cross-entropy; Polat et al., 2022) and emd (squared earth mover's "
+        "distance; Hou et al., 2016).",
         choices=LOSSES,
         group="Training",
     )
-    focal_gamma: float = option(2.0, "Power by which the loss focal turns to what is not learnt yet.", group="Training")
-    cdw_alpha: float = option(5.0, "Power of the distance between grades in the loss cdw.", group="Training")
-    drop_path: float = option(0.1, "Stochastic depth rate of the last block.", group="Training")
+    focal_gamma: float = option(2.0, "Focusing parameter gamma of the focal loss.", group="Training")
+    cdw_alpha: float = option(5.0, "Power of the distance between grades in the cdw loss.", group="Training")
+    drop_path: float = option(
+        0.1, "Stochastic depth (drop path) rate of the last block.", group="Training", metavar="FRACTION"
+    )
     patch_dropout: float = option(
-        0.0, "Share of each image's patches that training leaves out, which is faster; 0: none.", group="Training"
+        0.0,
+        "Fraction of the patches of each image dropped during training, for speed; 0: none.",
+        group="Training",
+        metavar="FRACTION",
     )
     ema_decay: float | None = option(
         None,
-        "Average the weights over the updates with this decay, as 0.999; the average is judged and saved.",
+        "Decay of an exponential moving average (EMA) of the weights, e.g. 0.999; the average is evaluated and saved. "
+        "Default: off.",
         group="Training",
     )
     average_last: int | None = option(
         None,
-        "Save the mean of the weights at the ends of so many last epochs, in place of the best epoch's.",
+        "Stochastic weight averaging (SWA): save the mean of the weights of the last N epochs instead of the best "
+        "epoch. Default: off.",
         group="Training",
     )
     teacher: str | None = option(
         None,
-        "A fine-tuned model or an ensemble with the same classes, whose scores are learnt too (hf-mae distill).",
+        "Teacher for knowledge distillation: a fine-tuned model or an ensemble with the same classes.",
         group="Distillation",
+        metavar="TEACHER",
     )
     teacher_weight: float = option(
-        0.5, "Of the teacher's scores in the loss; the labels have the rest.", group="Distillation"
+        0.5,
+        "Weight w of the distillation loss; the loss on the labels has weight 1 - w.",
+        group="Distillation",
+        metavar="FRACTION",
     )
     teacher_temperature: float = option(
-        2.0, "Softens the scores of both, so that small ones count.", group="Distillation"
+        2.0,
+        "Temperature of the distillation loss, for the logits of the teacher and of the model.",
+        group="Distillation",
     )
-    freeze_backbone: bool = option(False, "Train the head alone (linear probe).", group="Training")
+    freeze_backbone: bool = option(False, "Train the classification head only (linear probe).", group="Training")
     early_stopping_patience: int | None = option(
-        None, "Evaluations without a better metric_for_best_model before training stops.", group="Training", ge=1
+        None,
+        "Early stopping: number of evaluations without improvement of --metric_for_best_model. Default: off.",
+        show_in_help=True,
+        group="Training",
+        ge=1,
     )
 
 
 @dataclass
 class PretrainingFields(MaeTrainingFields):
-    """The reference's pre-training options."""
+    """Options of pre-training."""
 
     base_learning_rate: float = option(
-        1.5e-4, "Learning rate for an effective batch of 256.", show_in_help=True, group="Training"
-    )
-    min_learning_rate: float = option(0.0, "Where the cosine ends.", group="Training")
-    warmup_epochs: float = option(40.0, "Epochs of linear warm-up from 0.", show_in_help=True, group="Training")
-    num_train_epochs: float = option(400.0, "Passes over the training images.", show_in_help=True, group="Training")
-    adam_beta2: float = option(0.95, "AdamW's beta2.", group="Training", ge=0, lt=1)
-    mask_ratio: float | None = option(
-        None,
-        "Share of hidden patches, between 0 and 1; not given: the checkpoint's, or 0.75.",
+        1.5e-4,
+        "Learning rate for an effective batch size of 256 (linear scaling rule).",
         show_in_help=True,
         group="Training",
     )
+    min_learning_rate: float = option(0.0, "Final learning rate of the cosine schedule.", group="Training")
+    warmup_epochs: float = option(
+        40.0,
+        "Learning-rate warm-up in epochs (linear from 0, fractions allowed); --warmup_steps takes precedence.",
+        show_in_help=True,
+        group="Training",
+    )
+    num_train_epochs: float = option(400.0, "Number of training epochs.", show_in_help=True, group="Training")
+    adam_beta2: float = option(0.95, "Beta2 of AdamW.", group="Training", ge=0, lt=1)
+    mask_ratio: float | None = option(
+        None,
+        "Fraction of masked patches. Default: that of the checkpoint, or 0.75.",
+        show_in_help=True,
+        group="Training",
+        metavar="FRACTION",
+    )
     norm_pix_loss: bool | None = option(
-        None, "Predict normalised patches; not given: the checkpoint's, or false.", show_in_help=True, group="Training"
+        None,
+        "Predict normalized patches. Default: that of the checkpoint, or false.",
+        show_in_help=True,
+        group="Training",
     )

@@ -1,1 +1,1 @@
-"""The Hub, ONNX, and the demo."""
+"""Publishing: Hub, ONNX, demo and Space."""

@@ -1,4 +1,4 @@
-"""A labelled data set as parquet, with its splits, classes and patients, as the Hub and `datasets` read it."""
+"""Export of a labelled dataset as parquet, with splits, classes and patients, for the Hub and `datasets`."""
 
 import os
 from collections.abc import Iterator
@@ -11,32 +11,35 @@ from tqdm.auto import tqdm
 
 from ..data.image_io import encoded_bytes
 from ..data.samples import join_names
-from ..errors import UsageError, pluralize
+from ..errors import UsageError
 from ..files.archive_members import parse_member
 from ..files.atomic import atomic_write_dir, write_text
 from ..reporting.render import escape_markdown_cell
+from .messages import SharingMessage
 
-SHARD_BYTES = 300_000_000  # bytes of images in a file, about: a file is built in memory
-UNSUPPORTED_SUFFIXES = (".dcm", ".dicom", ".heic", ".heif")  # `datasets` hands files to Pillow alone
+SHARD_BYTES = 300_000_000  # approximate bytes of images per file; a file is built in memory
+UNSUPPORTED_SUFFIXES = (".dcm", ".dicom", ".heic", ".heif")  # `datasets` decodes with Pillow only
 
 
 def write_parquet_dataset(
     splits: DatasetDict, folder: Path, name: str, metadata: dict[str, Any], overwrite: bool
 ) -> list[Path]:
-    """Writes `data/SPLIT-00000-of-00001.parquet` and a card; the images are the files' own bytes.
+    """Writes `data/SPLIT-00000-of-00001.parquet` and a dataset card. The images are stored as in their files.
 
-    Columns: `image`, `label` (a ClassLabel), `file_name`, and what else is known of an image (`group`: its patient).
+    Columns: `image`, `label` (a ClassLabel), `file_name`, and other columns of the dataset (`group`: the patient).
 
     Args:
-        splits: of `data.sources.load_splits`.
-        name: what the data set is called on its card.
-        metadata: for the head of the card (`license`), and `about`, a sentence for its text.
+        splits: result of `read_splits`.
+        folder: the output folder.
+        name: name of the dataset on its card.
+        metadata: for the head of the card (`license`), and `description`, a sentence for its text.
+        overwrite: replace an existing folder.
 
     Returns:
         The files, relative to the folder.
 
     Raises:
-        UsageError: images that `datasets` cannot decode, or a folder that cannot be written.
+        UsageError: If `datasets` cannot decode some images, or the folder cannot be written.
     """
     _check_decodable(splits)
     with atomic_write_dir(folder, overwrite) as temporary:
@@ -49,15 +52,12 @@ def write_parquet_dataset(
 
 def _check_decodable(splits: DatasetDict) -> None:
     names = [name for dataset in splits.values() for name in dataset["file_name"][:]]
-    if other := [name for name in names if name.lower().endswith(UNSUPPORTED_SUFFIXES)]:
-        raise UsageError(
-            f"`datasets` does not decode {join_names(other)}: convert {pluralize(len(other), 'file')} to PNG, with the "
-            "names of nobody in them, and push those."
-        )
+    if unsupported := [name for name in names if name.lower().endswith(UNSUPPORTED_SUFFIXES)]:
+        raise UsageError(SharingMessage.IMAGES_NOT_DECODABLE, names=join_names(unsupported), count=len(unsupported))
 
 
 def _write_split(split: str, dataset: Dataset, folder: Path) -> None:
-    """The split in files of about SHARD bytes; their number is in their names, so they are named last."""
+    """Writes a split as files of about `SHARD_BYTES`. At the end, renames them to include the total."""
     rows = dataset.cast_column("image", Image(decode=False))
     names = [name for name in rows.column_names if name not in ("image", "labels")]
     features = Features({"image": Image(), "label": rows.features["labels"]} | {n: rows.features[n] for n in names})
@@ -72,7 +72,7 @@ def _write_split(split: str, dataset: Dataset, folder: Path) -> None:
 
 
 def _iter_shards(rows: Any) -> Iterator[list[dict[str, Any]]]:
-    """Rows with the bytes of their images, as many as make a file."""
+    """Yields the rows of each file, with the bytes of their images."""
     shard: list[dict[str, Any]] = []
     size = 0
     for row in rows:
@@ -90,8 +90,8 @@ def _iter_shards(rows: Any) -> Iterator[list[dict[str, Any]]]:
 
 
 def render_dataset_card(splits: DatasetDict, name: str, metadata: dict[str, Any]) -> str:
-    """The card: where the splits are, for `datasets`, and images by class, for people."""
-    head = {key: value for key, value in metadata.items() if key != "about" and value}
+    """Renders the dataset card: the files of the splits, and the number of images of each class."""
+    head = {key: value for key, value in metadata.items() if key != "description" and value}
     head |= {
         "pretty_name": name,
         "task_categories": ["image-classification"],
@@ -106,18 +106,18 @@ def render_dataset_card(splits: DatasetDict, name: str, metadata: dict[str, Any]
     classes = next(iter(splits.values())).features["labels"].names
     labels = {split: dataset["labels"][:] for split, dataset in splits.items()}
     rows = [
-        "| " + " | ".join([escape_markdown_cell(title), *(str(labels[split].count(index)) for split in splits)]) + " |"
-        for index, title in enumerate(classes)
+        "| " + " | ".join([escape_markdown_cell(label), *(str(labels[split].count(index)) for split in splits)]) + " |"
+        for index, label in enumerate(classes)
     ]
     total = "| all | " + " | ".join(str(len(labels[split])) for split in splits) + " |"
     table = [f"| | {' | '.join(splits)} |", "|---|" + "---|" * len(splits), *rows, total]
     text = [
         "# " + name,
-        *([metadata["about"]] if metadata.get("about") else []),
+        *([metadata["description"]] if metadata.get("description") else []),
         "\n".join(table),
         *_describe_groups(splits),
     ]
-    text.append("Written by `hf-mae push-dataset`; `hf-mae finetune CHECKPOINT USER/NAME` trains on it.")
+    text.append("Created by `hf-mae push-dataset`. To train on it: `hf-mae finetune CHECKPOINT USER/NAME`.")
     return f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---\n\n" + "\n\n".join(text) + "\n"
 
 
@@ -125,17 +125,17 @@ def _describe_groups(splits: DatasetDict) -> list[str]:
     groups = {split: set(dataset["group"][:]) for split, dataset in splits.items() if "group" in dataset.column_names}
     if not groups:
         return []
-    counts = ", ".join(f"{split} {len(found)}" for split, found in groups.items())
+    counts = ", ".join(f"{split} {len(names)}" for split, names in groups.items())
     seen: set[str] = set()
-    shared = set()
-    for found in groups.values():
-        shared |= seen & found
-        seen |= found
-    apart = f"{len(shared)} of them in several splits" if shared else "none in two splits"
-    return [f"`group` is the patient or video of an image: {counts}; {apart}."]
+    shared: set[str] = set()
+    for names in groups.values():
+        shared |= seen & names
+        seen |= names
+    overlap = f"{len(shared)} in more than one split" if shared else "none in more than one split"
+    return [f"`group` is the patient or video of an image. Groups: {counts}; {overlap}."]
 
 
-def _size_category(images: int) -> str:
-    """The Hub's word for a number of rows."""
+def _size_category(num_images: int) -> str:
+    """Returns the size category of the Hub for a number of rows."""
     bounds = [(1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")]
-    return next((word for most, word in bounds if images < most), "1M<n<10M")
+    return next((category for limit, category in bounds if num_images < limit), "1M<n<10M")

@@ -1,4 +1,4 @@
-"""What the page of `hf-mae demo` shows beyond a Space: files of every format, Grad-CAM, similar training images."""
+"""The model of `hf-mae demo`: like a Space, plus all image formats, uncertainty, Grad-CAM and similar images."""
 
 import os
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from PIL import Image
 
 from ..compat.transformers import StockModel
 from ..errors import UsageError
-from ..evaluation.scores import softmax
+from ..evaluation.metrics import softmax
 from ..evaluation.uncertainty import Uncertainty, capture_features
 from ..files.atomic import write_csv
 from ..models.ensemble import first_member
@@ -28,16 +28,18 @@ from .space_app import (
 )
 
 LOOPBACK = "127.0.0.1"
-COVERAGE = 0.9  # of the sets of classes
+COVERAGE = 0.9  # of the prediction sets
 
 
 class Classifier(DemoModel):
-    """A model with what the page shows of it.
+    """A classifier, and everything that the page shows about an image.
 
     Args:
-        model, processor: of `models.loading.load_classifier`.
-        training: `EvaluationImages` that are looked through for similar ones; None: no such gallery.
-        uncertainty: what the model does not know; None: that is not known.
+        model, processor: result of `models.loading.load_classifier`.
+        metadata: texts of the page.
+        training: `EvalDataset` that is searched for similar images; None: the page has no such gallery.
+        batch_size: of the features of the training images.
+        uncertainty: prediction sets and out-of-distribution detector; None: the page shows neither.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class Classifier(DemoModel):
             self._index_training_images(batch_size)
 
     def read(self, path: str) -> Image.Image:
-        """As `Shown.read`, of every format that the package reads, and with its rule for grey levels."""
+        """Reads an uploaded file like `DemoModel.read`, in all formats and bit depths of `data.image_io`."""
         from ..data.image_files import readable_suffixes
         from ..data.image_io import open_image, summarize_image_error, to_rgb
 
@@ -71,11 +73,12 @@ class Classifier(DemoModel):
             raise
         except UsageError as error:
             raise UserError(str(error)) from None
-        except Exception as error:  # PIL raises whatever the format's plugin does
+        except Exception as error:  # each Pillow plugin raises its own types
             raise UserError(f"{name} cannot be read as an image ({summarize_image_error(error, path)}).") from None
 
     def iter_frames(self, path: str) -> Iterator[tuple[float, Image.Image]]:
-        """As `Shown.frames`, with the package's bounds and true times where the rate changes."""
+        """Yields frames like `DemoModel.iter_frames`, with the limits of `data.videos`, and correct times at a variable
+        frame rate."""
         from ..data.image_io import summarize_image_error
         from ..data.videos import VIDEO_SUFFIXES, iter_frames
 
@@ -86,84 +89,81 @@ class Classifier(DemoModel):
             raise UserError(f"{name} cannot be read as a video ({summarize_image_error(error, path)}).") from None
 
     def remarks(self, image: Image.Image, logits: torch.Tensor) -> list[str]:
-        """The set of classes of level `LEVEL`, and whether the image is unlike the training images."""
+        """Returns the prediction set with coverage `COVERAGE`, and a warning if the image is out of distribution."""
         if self.uncertainty is None:
             return []
-        (held,) = self.uncertainty.conformal_sets.predict_sets(softmax(logits[None].numpy()), COVERAGE)
-        names = [name for name, inside in zip(self.names, held, strict=True) if inside]
-        found = [f"Set that holds the class of {100 * COVERAGE:.0f} % of images: {', '.join(names) or 'none'}."]
+        (members,) = self.uncertainty.conformal_sets.predict_sets(softmax(logits[None].numpy()), COVERAGE)
+        names = [name for name, is_member in zip(self.names, members, strict=True) if is_member]
+        remarks = [f"Prediction set ({100 * COVERAGE:.0f} % coverage): {', '.join(names) or 'empty'}."]
         if self.uncertainty.ood is not None:
             with torch.inference_mode(), capture_features(self.model) as features:
                 self.model(pixel_values=self.preprocess(image))
                 (value,) = self.uncertainty.ood.p_values(features())
             if value <= self.uncertainty.ood.p_value_threshold:
-                found.append("**This image is unlike those that the model was trained on: its scores say nothing.**")
-        return found
+                remarks.append("**This image differs from the training images. Do not rely on the scores.**")
+        return remarks
 
     def visualizations(self, image: Image.Image) -> list[tuple[Image.Image, str]]:
-        """The image as the model sees it, under Grad-CAM and under attention rollout (of an ensemble, its first
-        member's)."""
+        """Returns the preprocessed image, Grad-CAM and attention rollout (for an ensemble: of its first member)."""
         from ..reporting.explanations import GRAD_CAM, ROLLOUT, explain_batch
 
         if not is_vit(self.model.config):
             return [(self.denormalize(self.preprocess(image)[0]), INPUT_CAPTION)]
-        (found,) = explain_batch(first_member(self.model), self.processor, self.preprocess(image), [""])
+        (explanation,) = explain_batch(first_member(self.model), self.processor, self.preprocess(image), [""])
         return [
-            (found.image, INPUT_CAPTION),
-            (found.grad_cam, f"{GRAD_CAM} of {found.target}"),
-            (found.rollout, ROLLOUT),
+            (explanation.image, INPUT_CAPTION),
+            (explanation.grad_cam, f"{GRAD_CAM} of {explanation.target}"),
+            (explanation.rollout, ROLLOUT),
         ]
 
     def similar_images(self, image: Image.Image) -> list[tuple[Image.Image, str]]:
-        """The training images whose features are nearest, with their class.
+        """Returns the training images with the most similar features, with their class.
 
-        Nearness is the cosine of features less the training set's mean: without that, all features point the same way,
-        and every image is near every other.
+        The similarity is the cosine of features from which the mean of the training set is subtracted. Otherwise all
+        features have a similar direction, and all images are similar.
         """
         if self.training is None:
             return []
-        nearness = (
-            self.features @ _normalize_rows(self._extract_features(self.preprocess(image)) - self.mean_features)[0]
-        )
-        chosen = np.argsort(-nearness)[:NUM_SIMILAR]
+        (query,) = _normalize_rows(self._extract_features(self.preprocess(image)) - self.mean_features)
+        similarity = self.features @ query
         return [
-            (self.training.pixels[int(i)], f"{self.names[int(self.training.labels[i])]} ({nearness[i]:.2f})")
-            for i in chosen
+            (self.training.pixels[int(i)], f"{self.names[int(self.training.labels[i])]} ({similarity[i]:.2f})")
+            for i in np.argsort(-similarity)[:NUM_SIMILAR]
         ]
 
     def write_csv(self, path: Path, head: list[str], rows: list[list[str]]) -> None:
-        """As every table of the package: names are read back as they are."""
+        """Writes a table like the other tables of the package, so that names are restored exactly."""
         write_csv(path, head, rows)
 
     @torch.inference_mode()
     def _extract_features(self, pixel_values: torch.Tensor) -> np.ndarray:
-        """What the head (of an ensemble, its first member's) reads: (images, width)."""
+        """Extracts the input of the head (for an ensemble: of its first member): (images, width)."""
         with capture_features(self.model) as features:
             self.model(pixel_values=pixel_values)
             return features()[-1]
 
     def _index_training_images(self, batch_size: int) -> None:
-        """Keeps the features of all training images."""
+        """Computes the features of all training images."""
         from tqdm.auto import tqdm
 
         from ..data.torch_datasets import collate
 
         loader = torch.utils.data.DataLoader(self.training, batch_size, collate_fn=collate)
-        batches = tqdm(loader, desc="Looking at the training images", unit="batch", delay=1)
-        found = np.concatenate(
+        batches = tqdm(loader, desc="Features of the training images", unit="batch", delay=1)
+        features = np.concatenate(
             [self._extract_features(batch["pixel_values"].to(self.model.device)) for batch in batches]
         )
-        self.mean_features = found.mean(0)
-        self.features = _normalize_rows(found - self.mean_features)
+        self.mean_features = features.mean(0)
+        self.features = _normalize_rows(features - self.mean_features)
 
 
 def _normalize_rows(features: np.ndarray) -> np.ndarray:
-    """Rows of length 1; one that is nothing stays nothing."""
+    """Scales rows to unit length; a zero row stays zero."""
     return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
 
 
 def bypass_proxy_for_localhost(host: str) -> None:
-    """Lets gradio's look at its own page go past a proxy of the environment, which does not know this machine."""
+    """Adds the host to NO_PROXY: gradio requests its own page, and a proxy cannot reach this machine."""
     for name in ("no_proxy", "NO_PROXY"):
-        known = [part for part in os.environ.get(name, "").split(",") if part.strip()]
-        os.environ[name] = ",".join(dict.fromkeys([*known, host, LOOPBACK, "localhost"]))
+        hosts = [item for item in os.environ.get(name, "").split(",") if item.strip()]
+        os.environ[name] = ",".join(dict.fromkeys([*hosts, host, LOOPBACK, "localhost"]))

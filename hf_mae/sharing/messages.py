@@ -5,3 +5,42 @@ from ..errors import Message
 
 class SharingMessage(Message):
     """Errors and warnings of the Hub, ONNX, the demo and the Space."""
+
+    # Hub: what is published
+    RUN_NOT_COMPLETED = "{run} is not a completed run ({file} is missing). Pass the output folder of a completed run."
+    REPOSITORY_NOT_EMPTY = (
+        "{repo_id} already exists, with {count:count file}. Choose another --repo_id, or pass --update to add a commit."
+    )
+    FINISHED_BUT_NOT_PUSHED = (
+        "The run is finished, but it was not pushed. {reason} Then run: hf-mae push {run} --repo_id {repo_id}"
+    )
+
+    # Hub: errors of the server and the network
+    TOKEN_MISSING = "No Hugging Face token was found. Run `hf auth login`, or set HF_TOKEN."
+    TOKEN_REJECTED = "The Hub rejected the token ({reason}). Run `hf auth login` again."
+    TOKEN_WITHOUT_WRITE_ACCESS = "The token cannot write to {repo_id} ({reason}). Use a token with the write role."
+    HUB_OFFLINE = "HF_HUB_OFFLINE is set, so nothing can be pushed. Unset it and push again."
+    INVALID_REPO_ID = "{repo_id} is not a repository name of the form USER/NAME ({reason}). Pass --repo_id USER/NAME."
+    HUB_ERROR = "The Hub returned status {status} for {repo_id}: {reason}"
+    HUB_UNREACHABLE = "The Hub ({url}) cannot be reached ({reason}). Try again later."
+    UPLOAD_FAILED = (
+        "The upload to {repo_id} failed ({reason}); the repository has not changed. Push again: files that are already "
+        "uploaded are not sent again."
+    )
+
+    # Datasets
+    IMAGES_NOT_DECODABLE = (
+        "`datasets` cannot decode {names}. Convert {count:count file} to PNG, without names of patients in the "
+        "metadata, and push those."
+    )
+
+    # Demo
+    OPERATING_POINT_WITHOUT_CLASSES = "--operating_point requires the positive classes. Pass --positive CLASS ..."
+    INVALID_CLASS_NOTES = "{path} (--class_notes) is not a CSV file with the columns class and note."
+    UNKNOWN_CLASS_IN_NOTES = "{path} has a note on {name}, but the model has no such class{suggestion}."
+    UNKNOWN_POSITIVE_CLASS = "--positive {name}: the model has no such class{suggestion}."
+    ALL_CLASSES_POSITIVE = "--positive contains all classes of the model. Leave at least one out."
+    OPERATING_POINT_WITHOUT_PREDICTIONS = (
+        "The operating point cannot be chosen: the run contains no predictions. Run hf-mae evaluate first."
+    )
+    NO_OPERATING_POINT = "The operating point cannot be chosen: {reason}."

@@ -1,4 +1,4 @@
-"""A fine-tuned model for onnxruntime, in float32 and in int8, compared with PyTorch."""
+"""ONNX export in float32 and int8, and comparison with PyTorch."""
 
 import logging
 from pathlib import Path
@@ -14,13 +14,13 @@ from ..models.introspection import NUM_CHANNELS, input_size
 
 TOLERANCE = 1e-4  # of the float32 logits
 NUM_RANDOM_IMAGES = 4
-ONNX_DIR = "onnx"  # where transformers.js looks for them, beside config.json
+ONNX_DIR = "onnx"  # next to config.json, as transformers.js expects
 FLOAT32, INT8 = f"{ONNX_DIR}/model.onnx", f"{ONNX_DIR}/model_quantized.onnx"
 EXAMPLE_SCRIPT = Path(__file__).parent / "onnx_example.py"
 
 
 class _LogitsOnly(nn.Module):
-    """A classifier that gives its logits alone."""
+    """A classifier that returns only the logits."""
 
     def __init__(self, model: StockModel):
         super().__init__()
@@ -31,10 +31,11 @@ class _LogitsOnly(nn.Module):
 
 
 def export_to_onnx(model: StockModel, path: Path) -> None:
-    """Writes ONNX: `pixel_values` (batch, 3, height, width) float32 -> `logits` (batch, classes), for any batch.
+    """Writes ONNX: `pixel_values` (batch, 3, height, width) float32 -> `logits` (batch, classes), for any batch size.
 
     Args:
         model: a stock classifier in evaluation mode, in float32.
+        path: the output file.
     """
     size = input_size(model)
     torch.onnx.export(
@@ -44,17 +45,17 @@ def export_to_onnx(model: StockModel, path: Path) -> None:
         input_names=["pixel_values"],
         output_names=["logits"],
         dynamic_shapes={"pixel_values": {0: torch.export.Dim("batch")}},
-        external_data=sum(p.nbytes for p in model.parameters()) > 1.8e9,  # a protocol buffer holds 2 GB at most
+        external_data=sum(p.nbytes for p in model.parameters()) > 1.8e9,  # protocol buffers are limited to 2 GB
         verbose=False,
         dynamo=True,
     )
 
 
 def quantize_to_int8(source: Path, destination: Path) -> None:
-    """Weights in int8, one scale for each output channel; activations are scaled as they come."""
+    """Quantizes weights to int8, with one scale per output channel; activations are quantized dynamically."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    logging.getLogger().disabled = True  # it advises on its own preprocessing, which makes no difference here
+    logging.getLogger().disabled = True  # it recommends its preprocessing, which has no effect on these models
     try:
         quantize_dynamic(source, destination, weight_type=QuantType.QInt8, per_channel=True)
     finally:
@@ -62,39 +63,39 @@ def quantize_to_int8(source: Path, destination: Path) -> None:
 
 
 def create_session(path: Path):
-    """An onnxruntime session on the CPU."""
+    """Creates an onnxruntime session on the CPU."""
     import onnxruntime
 
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
 def compute_onnx_logits(onnx_session, batches: list[np.ndarray]) -> np.ndarray:
-    """Logits (images, classes)."""
+    """Computes the logits (images, classes)."""
     return np.concatenate([onnx_session.run(["logits"], {"pixel_values": batch})[0] for batch in batches])
 
 
 def compare_logits(
     logits: np.ndarray, expected: np.ndarray, labels: np.ndarray | None, names: list[str]
 ) -> dict[str, float]:
-    """How an exported model's logits compare with PyTorch's."""
-    found = {
+    """Compares the logits of an exported model with those of PyTorch."""
+    results = {
         "largest_difference": float(np.abs(logits - expected).max()),
         "agreement": float((logits.argmax(-1) == expected.argmax(-1)).mean()),
     }
     if labels is not None:
-        found["accuracy"] = classification_scores(logits.argmax(-1), labels, names)["accuracy"]
-    return found
+        results["accuracy"] = classification_scores(logits.argmax(-1), labels, names)["accuracy"]
+    return results
 
 
 def format_onnx_report(check_results: dict[str, Any], sizes_mb: dict[str, float]) -> str:
-    """What the check found, a few lines."""
-    lines = [f"Checked on {check_results['images']} images ({check_results['of']}):"]
-    for kind, file in (("float32", FLOAT32), ("int8", INT8)):
-        if kind in check_results:
-            row = check_results[kind]
+    """Formats the results of the check."""
+    lines = [f"Checked on {check_results['images']} images ({check_results['data']}):"]
+    for dtype, file in (("float32", FLOAT32), ("int8", INT8)):
+        if dtype in check_results:
+            row = check_results[dtype]
             accuracy = f", accuracy {100 * row['accuracy']:.2f} %" if "accuracy" in row else ""
             lines.append(
-                f"  {file:16} {sizes_mb[file]:8.1f} MB  largest difference of a logit {row['largest_difference']:.2g}, "
+                f"  {file:16} {sizes_mb[file]:8.1f} MB  maximum logit difference {row['largest_difference']:.2g}, "
                 f"same class {100 * row['agreement']:.2f} %{accuracy}"
             )
     if "pytorch" in check_results:

@@ -1,4 +1,4 @@
-"""Classifies images with onnxruntime, numpy and Pillow alone: python example.py IMAGE ..."""
+"""Classifies images with onnxruntime, numpy and Pillow only: python example.py IMAGE ..."""
 
 import json
 import sys
@@ -10,36 +10,32 @@ from PIL import Image, ImageOps
 
 folder = Path(__file__).parent
 names = json.loads((folder / "config.json").read_text())["id2label"]
-preprocessing = json.loads((folder / "preprocessor_config.json").read_text())
+config = json.loads((folder / "preprocessor_config.json").read_text())
 model = onnxruntime.InferenceSession(folder / (sys.argv.pop(1) if sys.argv[1].endswith(".onnx") else "onnx/model.onnx"))
 
 
 def to_8bit(image: Image.Image) -> Image.Image:
-    """Grey levels of 10 to 16 bits as 8, as hf_mae does in training."""
+    """Scales grey levels of 10 to 16 bits to 8 bits, as hf_mae does in training."""
     if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
         return image
     levels = np.asarray(image, dtype=float)
     if image.mode == "F" or levels.min() < 0:
-        sys.exit("Fractions and negative numbers for grey levels: save the image with 8 or 16 bits.")
+        sys.exit("Grey levels are fractions or negative numbers. Save the image with 8 or 16 bits.")
     white = next((2**bits - 1 for bits in (8, 10, 12, 14, 16) if levels.max() < 2**bits), levels.max())
     return Image.fromarray(np.rint(255 * levels / white).astype(np.uint8))
 
 
 def load_pixels(path: str) -> np.ndarray:
-    """An image file as the model wants it: (1, 3, height, width) float32."""
-    opened = Image.open(path, formats=("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM"))  # none starts a program
-    image, size = to_8bit(ImageOps.exif_transpose(opened)).convert("RGB"), preprocessing["size"]
+    """Reads and preprocesses an image file: (1, 3, height, width) float32."""
+    opened = Image.open(path, formats=("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM"))  # excludes PostScript
+    image, size = to_8bit(ImageOps.exif_transpose(opened)).convert("RGB"), config["size"]
     if edge := size.get("shortest_edge"):
-        image = image.resize([edge * side // min(image.size) for side in image.size], preprocessing["resample"])
-        left, top = (
-            (side - preprocessing["crop_size"][name]) // 2 for side, name in zip(image.size, ("width", "height"))
-        )
-        image = image.crop(
-            (left, top, left + preprocessing["crop_size"]["width"], top + preprocessing["crop_size"]["height"])
-        )
+        image = image.resize([edge * side // min(image.size) for side in image.size], config["resample"])
+        left, top = ((side - config["crop_size"][name]) // 2 for side, name in zip(image.size, ("width", "height")))
+        image = image.crop((left, top, left + config["crop_size"]["width"], top + config["crop_size"]["height"]))
     else:
-        image = image.resize((size["width"], size["height"]), preprocessing["resample"])
-    values = (np.asarray(image) / 255 - preprocessing["image_mean"]) / preprocessing["image_std"]
+        image = image.resize((size["width"], size["height"]), config["resample"])
+    values = (np.asarray(image) / 255 - config["image_mean"]) / config["image_std"]
     return values.astype(np.float32).transpose(2, 0, 1)[None]
 
 

@@ -1,4 +1,4 @@
-"""A Space with the page of a model: app.py, demo.json, requirements.txt and a card."""
+"""A Space with the demo of a model: app.py, demo.json, requirements.txt and a card."""
 
 import json
 from dataclasses import asdict
@@ -14,10 +14,10 @@ REQUIREMENTS = ("torch", "torchvision", "transformers", "pillow", "opencv-python
 
 
 def build_space_files(metadata: DemoMetadata) -> dict[str, bytes]:
-    """The files of a Space: it runs without hf_mae.
+    """Builds the files of a Space, which runs without hf_mae.
 
     Args:
-        metadata: whose `model` is the USER/NAME that the page loads.
+        metadata: texts of the page; its `model` is the USER/NAME of the model to load.
     """
     card = {
         "title": metadata.title[:30],
@@ -30,8 +30,8 @@ def build_space_files(metadata: DemoMetadata) -> dict[str, bytes]:
         "short_description": "Image classification, for research",
     }
     head = yaml.safe_dump(card, sort_keys=False, allow_unicode=True)
-    where = f"[{metadata.model}](https://huggingface.co/{metadata.model})"
-    text = f"---\n{head}---\n\nThe page of {where}: for research, no medical device.\n"
+    link = f"[{metadata.model}](https://huggingface.co/{metadata.model})"
+    text = f"---\n{head}---\n\nDemo of {link}. For research only: not a medical device.\n"
     return {
         "app.py": Path(__file__).with_name("space_app.py").read_bytes(),
         "demo.json": json.dumps(asdict(metadata), indent=2, ensure_ascii=False).encode(),
@@ -41,13 +41,19 @@ def build_space_files(metadata: DemoMetadata) -> dict[str, bytes]:
 
 
 def push_space(metadata: DemoMetadata, repo_id: str, *, exists: bool, private: bool) -> str:
-    """Uploads the Space in one commit; `repo_id` and `exists` are of `hub.check_target`. Returns its URL."""
+    """Uploads the Space in one commit. Returns its URL.
+
+    Args:
+        metadata: texts of the page.
+        repo_id, exists: result of `hub.check_target`.
+        private: create a private Space.
+    """
     return hub.push_files(
         build_space_files(metadata),
         repo_id,
         exists=exists,
         private=private,
-        message=f"The page of {metadata.model}",
+        message=f"Demo of {metadata.model}",
         repo_type="space",
         space_sdk="gradio",
     )

@@ -1,7 +1,7 @@
-"""Worker processes that load images, when the whole process group is told to stop.
+"""DataLoader workers that ignore stop signals.
 
-SLURM, a closed terminal and Ctrl-C send their signal to every process of a group. Workers go on then: they end with the
-process that they load for, which saves a checkpoint first and needs their batches until it has.
+SLURM, a closed terminal and Ctrl-C send a signal to every process of the group. The training process saves a checkpoint
+first and needs batches until then, so its workers continue and end together with it.
 """
 
 import multiprocessing
@@ -19,50 +19,50 @@ from .preemption import HANDLED_SIGNALS
 
 
 def make_workers_signal_safe(loader: DataLoader) -> DataLoader:
-    """The loader (or accelerate's, around another), whose workers leave the signals of a stop alone."""
-    own: DataLoader = getattr(loader, "base_dataloader", loader)
-    if own.num_workers and hasattr(signal, "sigwaitinfo") and not isinstance(own.worker_init_fn, _SignalSafeInit):
-        own.worker_init_fn = _SignalSafeInit(own.worker_init_fn)
-        if own.multiprocessing_context is None and multiprocessing.get_start_method() == "fork":
-            own.multiprocessing_context = _signal_safe_fork_context()
+    """Makes the workers of a loader (or of the loader that accelerate wraps) ignore stop signals."""
+    inner: DataLoader = getattr(loader, "base_dataloader", loader)
+    if inner.num_workers and hasattr(signal, "sigwaitinfo") and not isinstance(inner.worker_init_fn, _SignalSafeInit):
+        inner.worker_init_fn = _SignalSafeInit(inner.worker_init_fn)
+        if inner.multiprocessing_context is None and multiprocessing.get_start_method() == "fork":
+            inner.multiprocessing_context = _signal_safe_fork_context()
     return loader
 
 
 def _signal_safe_fork_context() -> BaseContext:
-    from multiprocessing.context import ForkContext, ForkProcess  # Windows has none
+    from multiprocessing.context import ForkContext, ForkProcess  # not available on Windows
 
-    class CalmProcess(ForkProcess):
+    class SignalSafeProcess(ForkProcess):
         def start(self) -> None:
-            """The signals wait until the worker has said what it does with them."""
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED_SIGNALS)
+            """Blocks the signals until the worker has set its own signal mask."""
+            previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED_SIGNALS)
             try:
                 super().start()
             finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+                signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
 
-    class CalmFork(ForkContext):
-        Process = CalmProcess
+    class SignalSafeForkContext(ForkContext):
+        Process = SignalSafeProcess
 
-    return CalmFork()
+    return SignalSafeForkContext()
 
 
 @dataclass
 class _SignalSafeInit:
-    """The beginning of a worker: as it was, and then signals are left alone, but for a SIGTERM of the process that it
-    loads for, which ends it."""
+    """Worker initializer: calls the original one, and ignores stop signals except those that the parent process sends,
+    which end the worker."""
 
     worker_init_fn: Callable[[int], None] | None
 
     def __call__(self, worker: int) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED_SIGNALS)
-        parent = multiprocessing.parent_process()  # not `getppid`, which is a fork server's where there is one
+        parent = multiprocessing.parent_process()  # `getppid` may be a fork server
         threading.Thread(target=_exit_with_parent, args=(parent.pid if parent else os.getppid(),), daemon=True).start()
         if self.worker_init_fn is not None:
             self.worker_init_fn(worker)
 
 
 def _exit_with_parent(parent_pid: int) -> None:
-    """Waits for a SIGTERM of the parent."""
+    """Waits for a stop signal from the parent process, then ends the worker."""
     while signal.sigwaitinfo(HANDLED_SIGNALS).si_pid != parent_pid:
         pass
     exit_worker()

@@ -1,4 +1,4 @@
-"""Learning from another model's scores (Hinton et al. 2015), on the same augmented images (Beyer et al. 2022)."""
+"""Knowledge distillation (Hinton et al. 2015) on the same augmented images (Beyer et al. 2022)."""
 
 from typing import Any
 
@@ -10,16 +10,16 @@ from ..models.ensemble import EnsembleMember, adapt_classifier
 
 
 class Teacher(nn.Module):
-    """A classifier, or an ensemble, whose scores a student learns from.
+    """A frozen classifier or ensemble whose class probabilities a student learns from.
 
     Args:
-        model, processor: of `models.loading.load_classifier`.
-        student, students_processor: what learns from it: the same classes, in any order; images that are read the same
-            way, but for mean and standard deviation.
-        temperature: by which both models' logits are divided.
+        model, processor: teacher, from `models.loading.load_classifier`.
+        student, student_processor: model that is trained. It has the same classes, in any order. Its preprocessing may
+            differ from the teacher's in mean and standard deviation only.
+        temperature: divisor of the logits of both models.
 
     Raises:
-        UsageError: the classes differ, or the images are read otherwise.
+        UsageError: If the classes or the preprocessing differ.
     """
 
     def __init__(self, model: Any, processor: Any, student: Any, student_processor: Any, temperature: float):
@@ -30,12 +30,15 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def scores(self, pixel_values: Tensor) -> Tensor:
-        """(images, classes), each row summing to 1, at the temperature."""
+        """Returns class probabilities (images, classes) at the temperature."""
         logits = self.member(pixel_values).clamp_min(torch.finfo(torch.float32).tiny).log()
         return (logits / self.temperature).softmax(-1)
 
     def loss_sum(self, logits: Tensor, pixel_values: Tensor) -> Tensor:
-        """The divergence of a student's scores from the teacher's, summed over images, times the temperature squared:
-        gradients then are as large as without one."""
+        """Computes the Kullback-Leibler divergence of the student from the teacher, summed over images, times
+        temperature squared.
+
+        The factor keeps the size of the gradients independent of the temperature.
+        """
         log_scores = F.log_softmax(logits.float() / self.temperature, dim=-1)
         return F.kl_div(log_scores, self.scores(pixel_values), reduction="sum") * self.temperature**2

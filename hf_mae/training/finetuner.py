@@ -1,4 +1,4 @@
-"""Fine-tuning as the reference does it: its losses, class weights and mixup, on transformers' own loop."""
+"""`MaeFinetuner`: fine-tuning of the original MAE code (losses, class weights, mixup) on transformers' Trainer."""
 
 import logging
 import math
@@ -20,10 +20,8 @@ from ..data.seeding import seed_all
 from ..data.torch_datasets import EvalDataset, TrainDataset
 from ..data.transforms import training_transform_from_processor
 from ..errors import UsageError, did_you_mean
-from ..evaluation.confusion import ORDINAL
-from ..evaluation.metrics import LOGGED_METRICS, classification_scores, ranking_scores
+from ..evaluation.metrics import LOGGED_METRICS, ORDINAL, classification_scores, ordinal_scores, ranking_scores, softmax
 from ..evaluation.retfound import f1_auroc_kappa
-from ..evaluation.scores import ordinal_scores, softmax
 from ..models.introspection import describe_model, find_head
 from ..models.loading import class_names
 from ..models.stochastic_depth import apply_patch_dropout, get_drop_path_rate, get_patch_embeddings
@@ -32,28 +30,29 @@ from ..settings.training import SAMPLING_EXPONENTS, SUPPORTS_LABEL_SMOOTHING
 from .distillation import Teacher
 from .layer_decay import parameter_groups
 from .losses import balanced_class_weights, cross_entropy_sum, focal_sum, label_weight_sum, log_prior, ordinal_sum
+from .messages import TrainingMessage
 from .trainer import MaeTrainerBase
 from .weight_averaging import WeightAverage, check_checkpoint_has_no_average
 
 logger = logging.getLogger(__name__)
 
-RETFOUND_METRIC = "f1_auroc_kappa"  # the metric by which RETFound chooses the epoch
+RETFOUND_METRIC = "f1_auroc_kappa"  # RETFound selects the epoch by this metric
 
 
 class MaeFinetuner(MaeTrainerBase):
-    """Fine-tunes a ViT or BEiT classifier as the reference does.
+    """Fine-tunes a ViT or BEiT classifier with the training recipe of the original MAE code.
 
-    A data set of `{"pixel_values": FloatTensor (C, H, W), "labels": int or FloatTensor (num_labels,)}` trains as it
-    is; nothing is added to it but what `args` asks for on the batch (mixup, CutMix). A `datasets.Dataset` of images (of
-    `load_image_folder`, or of `load_dataset("imagefolder")`) is trained on with the augmentation that goes with
-    `processing_class`, and evaluated through `processing_class` itself; one with a transform of its own is taken as the
-    stock Trainer takes it.
+    A data set of `{"pixel_values": FloatTensor (C, H, W), "labels": int or FloatTensor (num_labels,)}` is used
+    unchanged, except for mixup and CutMix of the batch if `args` enables them. A `datasets.Dataset` of images (from
+    `load_image_folder` or `load_dataset("imagefolder")`) is augmented for training to match `processing_class`, and
+    preprocessed with `processing_class` for evaluation. A `datasets.Dataset` with its own transform is treated as in
+    the stock Trainer.
 
     Args:
-        model: of `build_classifier`, or any stock ViT / mean-pooling BEiT classifier.
+        model: result of `build_classifier`, or any stock ViT / mean-pooling BEiT classifier.
         args: `FinetuningArguments`.
-        ordered: whether the classes are grades, in the order of their ids.
-        teacher: whose scores are learnt too, with `args.teacher_weight`; None: the labels alone.
+        ordered: whether the classes are ordered (grades), in the order of their ids.
+        teacher: teacher for knowledge distillation with `args.teacher_weight`; None: train on the labels only.
         train_dataset, eval_dataset, processing_class, ...: as for `transformers.Trainer`.
     """
 
@@ -77,10 +76,12 @@ class MaeFinetuner(MaeTrainerBase):
             images = standardize_columns(kwargs["train_dataset"])
             kwargs["train_dataset"] = TrainDataset(images, transform, args.seed, sampling=args.sampling)
         _check_sampling(kwargs.get("train_dataset"), args.sampling)
-        if isinstance(held_out := kwargs.get("eval_dataset"), dict):
-            kwargs["eval_dataset"] = {name: _wrap_eval_dataset(part, processor) for name, part in held_out.items()}
+        if isinstance(eval_dataset := kwargs.get("eval_dataset"), dict):
+            kwargs["eval_dataset"] = {
+                name: _wrap_eval_dataset(dataset, processor) for name, dataset in eval_dataset.items()
+            }
         else:
-            kwargs["eval_dataset"] = _wrap_eval_dataset(held_out, processor)
+            kwargs["eval_dataset"] = _wrap_eval_dataset(eval_dataset, processor)
         kwargs.setdefault("compute_metrics", self.compute_scores)
         self.class_names = class_names(model)
         super().__init__(model, args, **kwargs)
@@ -89,7 +90,7 @@ class MaeFinetuner(MaeTrainerBase):
         self.log_prior = self._compute_log_prior()
         self.teacher = None if teacher is None else teacher.to(self.args.device)
         self.mixup = self._build_mixup() if args.uses_mixup else None
-        self.average: WeightAverage | None = None  # while it trains, where `args` ask for one
+        self.average: WeightAverage | None = None  # during training, if `args` enables it
         if args.uses_weight_averaging:
             self.add_callback(_AveragingCallback(self))
         if args.early_stopping_patience is not None:
@@ -98,9 +99,9 @@ class MaeFinetuner(MaeTrainerBase):
             self._log_drop_path_mismatch(model)
 
     def _log_drop_path_mismatch(self, model: StockModel) -> None:
-        rate, asked = get_drop_path_rate(model), self.args.drop_path
-        if not math.isclose(rate, asked, rel_tol=1e-6) and not self.args.freeze_backbone:
-            logger.info("drop path of the model is %g (args.drop_path is %g)", rate, asked)
+        rate, requested = get_drop_path_rate(model), self.args.drop_path
+        if not math.isclose(rate, requested, rel_tol=1e-6) and not self.args.freeze_backbone:
+            logger.info("The model was built with drop path %g; args.drop_path (%g) is ignored.", rate, requested)
 
     def _build_mixup(self) -> Mixup:
         return Mixup(
@@ -114,20 +115,20 @@ class MaeFinetuner(MaeTrainerBase):
         )
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """Images through the image processor."""
+        """The stock loader; the image processor preprocesses images."""
         return super().get_eval_dataloader(_wrap_eval_dataset(eval_dataset, self.processing_class))
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
-        """Images through the image processor."""
+        """The stock loader; the image processor preprocesses images."""
         return super().get_test_dataloader(_wrap_eval_dataset(test_dataset, self.processing_class))
 
     @property
     def drop_last(self) -> bool:
-        """As the reference's training loader always does: mixing needs an even number of images."""
+        """Whether to drop the last incomplete batch: always with mixup, which needs an even number of images."""
         return self.args.dataloader_drop_last or self.args.uses_mixup
 
     def frozen_parameter_names(self, model: StockModel) -> list[str]:
-        """Everything but the head, where that alone is trained."""
+        """Returns all parameters except the head, with `freeze_backbone`."""
         if not self.args.freeze_backbone:
             return []
         head, _ = find_head(model)
@@ -135,96 +136,96 @@ class MaeFinetuner(MaeTrainerBase):
 
     @contextmanager
     def configure_for_training(self, model: StockModel) -> Iterator[StockModel]:
-        """With patch dropout, where it is asked for."""
+        """Adds patch dropout."""
         with super().configure_for_training(model), apply_patch_dropout(model, self.args.patch_dropout):
             yield model
 
-    # The average of the weights
+    # Weight averaging
 
     def on_resume(self, checkpoint: Path) -> None:
-        """With the average, or without, as the run began."""
+        """Checks that the checkpoint has a weight average only if this run has one."""
         if not self.args.uses_weight_averaging:
             check_checkpoint_has_no_average(checkpoint)
         super().on_resume(checkpoint)
 
     def start_averaging(self) -> None:
-        """From the weights that training begins with, or from the checkpoint that it goes on from."""
+        """Starts the average from the current weights, or from the checkpoint to resume from."""
         model = self.accelerator.unwrap_model(self.model)
         self.average = WeightAverage(model, self.args.ema_decay, self.args.process_index, self.args.should_save)
         if self.resumed_from is not None:
             self.average.load(self.resumed_from)
 
     def update_average(self) -> None:
-        """The weights as they are now."""
+        """Adds the current weights to the average."""
         assert self.average is not None
         self.average.update()
 
     def finish_averaging(self) -> None:
-        """The model has the average for its weights from here on."""
+        """Replaces the weights of the model by the average."""
         assert self.average is not None
         self.average.copy_to_model()
         self.average = None
 
     def save_extra_state(self, folder: Path) -> None:
-        """With the average."""
+        """Saves the average."""
         super().save_extra_state(folder)
         if self.average is not None:
             self.average.save(folder)
 
     def on_best_model_loaded(self, folder: Path) -> None:
-        """With the average, which was the best."""
+        """Loads the average of the best checkpoint."""
         if self.average is not None:
             self.average.load(folder)
 
     def get_param_groups(self, model: StockModel, learning_rate: float) -> list[dict[str, Any]]:
-        """One for each layer and weight decay."""
+        """One group per layer and weight decay."""
         return parameter_groups(model, learning_rate, self.args.weight_decay, self.args.layer_decay)
 
     def _compute_class_weights(self) -> torch.Tensor | None:
-        """One weight for each class, or None."""
-        asked, count = self.args.class_weights, len(self.class_names)
-        if asked == "none" or self.train_dataset is None:
+        """Computes class weights (classes,), or None."""
+        requested, count = self.args.class_weights, len(self.class_names)
+        if requested == "none" or self.train_dataset is None:
             return None
-        if asked != "balanced":
-            if len(asked) != count:
-                raise UsageError(f"class_weights has {len(asked)} numbers, but the model has {count} classes.")
-            return torch.tensor(asked, device=self.args.device)
+        if requested != "balanced":
+            if len(requested) != count:
+                raise UsageError(TrainingMessage.CLASS_WEIGHTS_DO_NOT_MATCH, found=len(requested), expected=count)
+            return torch.tensor(requested, device=self.args.device)
         weights = balanced_class_weights(self._training_labels(), count)
         if self.is_world_process_zero():
-            logger.info("class weights: %s", dict(zip(self.class_names, weights.round(3).tolist())))
+            logger.info("Class weights: %s", dict(zip(self.class_names, weights.round(3).tolist())))
         return torch.tensor(weights, dtype=torch.float32, device=self.args.device)
 
     def _compute_log_prior(self) -> torch.Tensor | None:
-        """Of the logit-adjusted loss."""
+        """Computes the class prior of the logit-adjusted loss, or None."""
         if not self.args.logit_adjustment or self.train_dataset is None:
             return None
         return log_prior(self._training_labels(), len(self.class_names)).to(self.args.device)
 
     def _training_labels(self) -> np.ndarray:
-        """Class ids (images,), or soft targets (images, classes)."""
+        """Returns class ids (images,), or soft labels (images, classes)."""
         labels = getattr(self.train_dataset, "labels", None)
         if labels is None:
             labels = [item["labels"] for item in self.train_dataset]
         return np.asarray(labels)
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
-        """The micro-batches of an update, mixed where that is asked for, and their weight."""
-        batches, weight = super().get_batch_samples(epoch_iterator, num_batches, device)
+        """The micro-batches of an update after mixup, and the normalizer of their loss."""
+        batches, normalizer = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self.mixup is None:
-            return batches, weight
+            return batches, normalizer
         batches = [self._apply_mixup(batch, i) for i, batch in enumerate(batches)]
         return batches, self.loss_normalizer(batches, device)
 
     def _apply_mixup(self, batch: dict[str, Any], micro_batch: int) -> dict[str, Any]:
-        """timm's Mixup / CutMix with soft targets; its draws depend on (seed, update, micro-batch, process) alone."""
+        """Applies timm's Mixup / CutMix. Its random numbers depend on (seed, update, micro-batch, process) only."""
         assert self.mixup is not None
         with seed_all(self.args.seed, self.state.global_step, micro_batch, self.args.process_index):
             pixel_values, labels = self.mixup(batch["pixel_values"], batch["labels"])
         return batch | {"pixel_values": pixel_values, "labels": labels}
 
     def loss_normalizer(self, batches: Sequence[dict[str, Any]], device: torch.device) -> torch.Tensor | None:
-        """What the summed loss of an update is divided by: the images (or their class weights) of all its
-        micro-batches and processes."""
+        """Returns the normalizer of the summed loss of an update: the number of images (or the sum of their class
+        weights) over all micro-batches and processes."""
         if not batches:
             return None
         weight = torch.stack(
@@ -235,9 +236,9 @@ class MaeFinetuner(MaeTrainerBase):
     def compute_loss(
         self, model: StockModel, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """In training: the micro-batch's share of the mean over the effective batch, scaled so that the Trainer's
-        division by the accumulation steps and DDP's mean over processes give that mean; for equal micro-batches it is
-        the micro-batch's own mean. In evaluation: the plain cross-entropy.
+        """Training: the contribution of the micro-batch to the mean over the effective batch, scaled such that the
+        Trainer's division by the accumulation steps and DDP's mean over processes give that mean. For micro-batches of
+        equal size this is the mean of the micro-batch. Evaluation: the plain cross-entropy.
         """
         labels, pixel_values = inputs["labels"], inputs["pixel_values"]
         if not model.training and (self.args.bf16_full_eval or self.args.fp16_full_eval):
@@ -248,13 +249,13 @@ class MaeFinetuner(MaeTrainerBase):
         else:
             loss = self._loss_sum(outputs.logits, labels)
             if self.teacher is not None:
-                share = self.args.teacher_weight
-                loss = (1 - share) * loss + share * self.teacher.loss_sum(outputs.logits, pixel_values)
+                weight = self.args.teacher_weight
+                loss = (1 - weight) * loss + weight * self.teacher.loss_sum(outputs.logits, pixel_values)
             if num_items_in_batch is None:
                 loss = loss / label_weight_sum(labels, self.class_weights)
             else:
-                parts = self.current_gradient_accumulation_steps * self.accelerator.num_processes
-                loss = loss * parts / num_items_in_batch
+                micro_batches = self.current_gradient_accumulation_steps * self.accelerator.num_processes
+                loss = loss * micro_batches / num_items_in_batch
         return (loss, outputs) if return_outputs else loss
 
     def _loss_sum(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -267,30 +268,33 @@ class MaeFinetuner(MaeTrainerBase):
         return ordinal_sum(logits, labels, self.args.loss, self.args.cdw_alpha, self.class_weights)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        """The stock loop, with a loss over every image once: its own averages the processes' batches, the repeated
-        images that fill the last one included. In a training that averages the weights, the average is judged."""
+        """Runs the stock loop on the weight average, if there is one.
+
+        The loss is the mean over all images. (The stock loss also counts the duplicates that pad the last batch of
+        distributed runs.)
+        """
         with self.average.swap_in() if self.average is not None else nullcontext():
             output: Any = super().evaluation_loop(*args, **kwargs)
-        name = f"{kwargs.get('metric_key_prefix', 'eval')}_loss"
-        if output.label_ids is not None and name in output.metrics:
+        key = f"{kwargs.get('metric_key_prefix', 'eval')}_loss"
+        if output.label_ids is not None and key in output.metrics:
             logits, labels = torch.from_numpy(output.predictions), torch.from_numpy(output.label_ids)
-            output.metrics[name] = (cross_entropy_sum(logits, labels) / len(labels)).item()
+            output.metrics[key] = (cross_entropy_sum(logits, labels) / len(labels)).item()
         return output
 
     def compute_scores(self, prediction: Any) -> dict[str, float]:
-        """The metrics that the log holds, from logits (images, classes) and class ids (or soft targets)."""
+        """Computes the logged metrics from logits (images, classes) and class ids or soft labels."""
         labels = prediction.label_ids
         labels = labels.argmax(-1) if labels.ndim == 2 else labels
         scores = classification_scores(prediction.predictions.argmax(-1), labels, self.class_names)
         logged = {name: scores[name] for name in LOGGED_METRICS}
         if self.args.metric_for_best_model in (RETFOUND_METRIC, f"eval_{RETFOUND_METRIC}"):
             ranking = ranking_scores(softmax(prediction.predictions), np.asarray(labels), self.class_names)
-            logged[RETFOUND_METRIC] = f1_auroc_kappa(scores["macro_f1"], ranking["roc_auc"], scores["confusion_matrix"])
+            logged[RETFOUND_METRIC] = f1_auroc_kappa(scores["macro_f1"], ranking["roc_auc"], scores["kappa"])
         return logged | ordinal_scores(scores["confusion_matrix"]) if self.ordered else logged
 
 
 class _AveragingCallback(TrainerCallback):
-    """Takes every update, or the last epochs, into the average."""
+    """Averages the weights over all updates, or over the last epochs."""
 
     def __init__(self, trainer: MaeFinetuner):
         self.trainer = trainer
@@ -307,20 +311,17 @@ class _AveragingCallback(TrainerCallback):
             self.trainer.update_average()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.trainer.finish_averaging()  # the best one, where that was loaded
+        self.trainer.finish_averaging()  # of the best epoch, if it was loaded
 
 
 def _check_compatible_settings(model: StockModel, args: FinetuningArguments, ordered: bool) -> None:
-    """Of the settings, the classes and the network."""
+    """Checks that the settings, the classes and the network fit together."""
     if args.loss not in SUPPORTS_LABEL_SMOOTHING and not ordered:
-        raise UsageError(f"--loss {args.loss} is for grades: tell their order with --class_order.")
+        raise UsageError(TrainingMessage.LOSS_NEEDS_ORDERED_CLASSES, loss=args.loss)
     if args.uses_mixup and args.per_device_train_batch_size % 2:
-        raise UsageError(
-            f"mixup and CutMix mix pairs of images: per_device_train_batch_size must be even, "
-            f"not {args.per_device_train_batch_size}."
-        )
+        raise UsageError(TrainingMessage.ODD_BATCH_FOR_MIXUP, batch_size=args.per_device_train_batch_size)
     if args.average_last is not None and args.load_best_model_at_end:
-        raise UsageError("average_last saves the mean of epochs, load_best_model_at_end one of them: choose one.")
+        raise UsageError(TrainingMessage.AVERAGE_AND_BEST_EPOCH)
     if args.patch_dropout:
         get_patch_embeddings(model)
     if args.uses_weight_averaging or args.freeze_backbone:
@@ -328,55 +329,41 @@ def _check_compatible_settings(model: StockModel, args: FinetuningArguments, ord
 
 
 def _check_sampling(dataset: Any, requested: str) -> None:
-    """Refuses a data set whose epochs have other images than the settings say."""
+    """Checks that the data set samples its images as the settings require."""
     sampling = getattr(dataset, "sampling", None)
     if dataset is not None and SAMPLING_EXPONENTS[requested] != (1.0 if sampling is None else sampling.exponent):
-        raise UsageError(
-            f"--sampling {requested} is of training images, and this data set draws others: give a datasets.Dataset of "
-            "images, or hf_mae's TrainingImages with the same sampling."
-        )
+        raise UsageError(TrainingMessage.SAMPLING_OF_OTHER_DATASET, sampling=requested)
 
 
 def _check_no_batch_norm(model: StockModel, args: FinetuningArguments) -> None:
-    """Refuses what would leave the statistics of batch norms, which move in training, as they are in no model."""
+    """Checks that the network has no batch normalization, whose running statistics would not fit the weights."""
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
-        flag = (
-            "--freeze_backbone"
-            if args.freeze_backbone
-            else "--ema_decay"
-            if args.ema_decay is not None
-            else "--average_last"
-        )
-        raise UsageError(
-            f"{flag} is for networks without batch norm, and a {describe_model(model)} has some: leave it out."
-        )
+        average_flag = "--average_last" if args.ema_decay is None else "--ema_decay"
+        flag = "--freeze_backbone" if args.freeze_backbone else average_flag
+        raise UsageError(TrainingMessage.BATCH_NORM_UNSUPPORTED, flag=flag, network=describe_model(model))
 
 
 def check_metric_for_best_model(args: FinetuningArguments, ordered: bool = False) -> None:
-    """Raises UsageError for a metric that no evaluation here gives, or whose best is not what `greater_is_better`
-    says."""
+    """Checks that evaluation computes the metric, and that `greater_is_better` fits it."""
     if args.metric_for_best_model is None:
         return
     name = args.metric_for_best_model.removeprefix("eval_")
     known: tuple[str, ...] = (*LOGGED_METRICS, RETFOUND_METRIC, "loss")
     if name in ORDINAL and not ordered:
-        raise UsageError(f"--metric_for_best_model {name} is for grades: tell their order with --class_order.")
+        raise UsageError(TrainingMessage.METRIC_NEEDS_ORDERED_CLASSES, metric=name)
     known += tuple(ORDINAL) if ordered else ()
     if name not in known:
-        raise UsageError(
-            f"--metric_for_best_model takes one of {', '.join(known)} (of the split that judges the epochs), not "
-            f"{args.metric_for_best_model}{did_you_mean(name, known)}."
-        )
-    smaller = name in ("loss", "mae")
-    if args.greater_is_better is not None and args.greater_is_better == smaller:
-        raise UsageError(
-            f"--greater_is_better {str(args.greater_is_better).lower()} contradicts --metric_for_best_model {name}, "
-            f"of which the {'smallest' if smaller else 'greatest'} is the best: leave it out."
-        )
+        suggestion = did_you_mean(name, known)
+        metric = args.metric_for_best_model
+        raise UsageError(TrainingMessage.UNKNOWN_METRIC, known=known, metric=metric, suggestion=suggestion)
+    smallest_is_best = name in ("loss", "mae")
+    if args.greater_is_better is not None and args.greater_is_better == smallest_is_best:
+        code = TrainingMessage.SMALLEST_IS_BEST if smallest_is_best else TrainingMessage.GREATEST_IS_BEST
+        raise UsageError(code, metric=name)
 
 
 def _wrap_eval_dataset(dataset: Any, processor: Any) -> Any:
-    """Images through the image processor; a data set of tensors as it is."""
+    """Wraps a data set of images for evaluation with the image processor; returns a data set of tensors unchanged."""
     return (
         EvalDataset(standardize_columns(dataset), _require_processor(processor))
         if is_image_dataset(dataset)
@@ -386,7 +373,5 @@ def _wrap_eval_dataset(dataset: Any, processor: Any) -> Any:
 
 def _require_processor(processor: Any) -> Any:
     if processor is None:
-        raise UsageError(
-            "A data set of images needs processing_class=image_processor(family, image_size), of hf_mae.data."
-        )
+        raise UsageError(TrainingMessage.PROCESSING_CLASS_MISSING)
     return processor

@@ -11,8 +11,8 @@ from torch import nn
 from ..conversion.pretrained import is_mae_vit
 from ..models.introspection import get_layer_ids
 
-# Which layer a parameter belongs to, first match wins: (pattern, layer). A block is its number plus one; the head
-# and the last norms come after the last block, at scale 1. A parameter that no pattern matches is an error.
+# (pattern, layer) of parameter names; the first match counts. The layer id of a block is its index plus one; the head
+# and the last norms have the id after the last block, with scale 1. A name that no pattern matches is an error.
 EMBEDDINGS, BLOCK, HEAD = "embeddings", "block", "head"
 
 LAYERS = (
@@ -24,7 +24,7 @@ LAYERS = (
     (r"classifier\.(?:weight|bias)", HEAD),
 )
 
-# Never decayed, whatever their shape (models_vit.py inherits timm's no_weight_decay: pos_embed and cls_token).
+# Not decayed, whatever their shape (models_vit.py inherits timm's no_weight_decay: pos_embed and cls_token).
 NO_WEIGHT_DECAY = re.compile(r".*embeddings\.(?:cls_token|position_embeddings)")
 TOKENS_AND_POSITIONS = r"(?:token|tokens|class_embedding|position_embeddings?|bias_table)(?:\.weight)?$"
 MATCH_NOTHING = re.compile(r"$^")
@@ -32,26 +32,26 @@ WRAPPER_PREFIX = re.compile(r"(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoi
 
 
 def strip_wrapper_prefixes(name: str) -> str:
-    """A parameter's name without what DDP, FSDP, torch.compile and checkpointing put before it."""
+    """Removes the prefixes of DDP, FSDP, torch.compile and activation checkpointing from a parameter name."""
     return WRAPPER_PREFIX.sub("", name)
 
 
 def get_layer_id(name: str, num_layers: int) -> int:
-    """Layer of a parameter: 0 for tokens, positions and patches, i + 1 for block i, `num_layers` + 1 for the head.
+    """Returns the layer id of a parameter: 0 for tokens, positions and patches, i + 1 for block i, `num_layers` + 1 for
+    the head.
 
     Args:
-        name: the parameter's name in a ViT or BEiT classifier of transformers, or in their backbones.
-        num_layers: blocks of the encoder.
+        name: parameter name in a ViT or BEiT classifier of transformers, or in their backbones.
+        num_layers: number of encoder blocks.
 
     Raises:
-        ValueError: no pattern of `LAYERS` matches.
+        ValueError: If no pattern of `LAYERS` matches.
     """
     for pattern, kind in LAYERS:
-        if found := re.fullmatch(pattern, name):
-            return {EMBEDDINGS: 0, HEAD: num_layers + 1}[kind] if kind != BLOCK else int(found.group(1)) + 1
+        if match := re.fullmatch(pattern, name):
+            return {EMBEDDINGS: 0, HEAD: num_layers + 1}[kind] if kind != BLOCK else int(match.group(1)) + 1
     raise ValueError(
-        f"No layer is known for the parameter '{name}': layer-wise lr decay needs a pattern for it in "
-        "hf_mae.training.layer_decay.LAYERS (it is never put into the head's group silently)."
+        f"The layer of the parameter '{name}' is unknown. Add a pattern for it to hf_mae.training.layer_decay.LAYERS."
     )
 
 
@@ -63,28 +63,28 @@ def has_weight_decay(name: str, parameter: nn.Parameter) -> bool:
 def parameter_groups(
     model: nn.Module, learning_rate: float, weight_decay: float = 0.05, layer_decay: float = 0.75
 ) -> list[dict[str, Any]]:
-    """Groups for `torch.optim.AdamW`, one for each layer and weight decay, in the order of the parameters.
+    """Builds groups for `torch.optim.AdamW`, one per layer and weight decay, in the order of the parameters.
 
     Args:
-        model: a ViT or BEiT classifier of transformers; the layers of another network are those of
-            `models.parts.layers_of`.
+        model: a ViT or BEiT classifier of transformers; `models.introspection.get_layer_ids` gives the layers of other
+            networks.
         learning_rate: absolute learning rate of the head.
-        weight_decay: for the parameters that decay.
+        weight_decay: weight decay of weight matrices.
         layer_decay: lr of layer i is learning_rate x layer_decay ** (num_layers + 1 - i).
 
     Returns:
-        Dicts with `params`, `lr` (which carries the layer's scale), `lr_scale` and `weight_decay`; frozen parameters
-        are in none of them.
+        Dicts with `params`, `lr` (contains the scale of the layer), `lr_scale` and `weight_decay`, without frozen
+        parameters.
 
     Raises:
-        ValueError: a parameter that no layer is known for.
+        ValueError: If the layer of a parameter is unknown.
     """
     named = [(strip_wrapper_prefixes(name), p) for name, p in model.named_parameters() if p.requires_grad]
     layers, last = _get_layer_ids(model, [name for name, _ in named])
-    spared = _no_weight_decay_pattern(model)
+    no_decay = _no_weight_decay_pattern(model)
     groups: dict[tuple[int, bool], dict] = {}
     for name, parameter in named:
-        layer, decay = layers[name], has_weight_decay(name, parameter) and not spared.search(name)
+        layer, decay = layers[name], has_weight_decay(name, parameter) and not no_decay.search(name)
         if (layer, decay) not in groups:
             scale = layer_decay ** (last - layer)
             groups[layer, decay] = {
@@ -98,12 +98,12 @@ def parameter_groups(
 
 
 def _get_layer_ids(model: nn.Module, names: list[str]) -> tuple[dict[str, int], int]:
-    """The layer of each parameter, and that of the head."""
+    """Returns the layer id of each parameter, and layer id of the head."""
     if _is_other_architecture(model):
         layers, last = get_layer_ids(model)
         return {strip_wrapper_prefixes(name): layer for name, layer in layers.items()}, last
-    blocks = (re.fullmatch(LAYERS[2][0], strip_wrapper_prefixes(name)) for name, _ in model.named_parameters())
-    num_layers = 1 + max((int(found.group(1)) for found in blocks if found), default=-1)
+    matches = (re.fullmatch(LAYERS[2][0], strip_wrapper_prefixes(name)) for name, _ in model.named_parameters())
+    num_layers = 1 + max((int(match.group(1)) for match in matches if match), default=-1)
     return {name: get_layer_id(name, num_layers) for name in names}, num_layers + 1
 
 
@@ -113,20 +113,21 @@ def _is_other_architecture(model: nn.Module) -> bool:
 
 
 def _no_weight_decay_pattern(model: nn.Module) -> re.Pattern[str]:
-    """Of another network: its tokens and positions, as timm says or as transformers calls them."""
+    """Returns the pattern of tokens and position embeddings in other networks: timm's `no_weight_decay`, transformers'
+    names."""
     if not _is_other_architecture(model):
         return MATCH_NOTHING
-    own: set[str] = getattr(getattr(model, "timm_model", None), "no_weight_decay", set)()
-    return re.compile("|".join([TOKENS_AND_POSITIONS, *(rf"^timm_model\.{re.escape(name)}$" for name in own)]))
+    timm_names: set[str] = getattr(getattr(model, "timm_model", None), "no_weight_decay", set)()
+    return re.compile("|".join([TOKENS_AND_POSITIONS, *(rf"^timm_model\.{re.escape(name)}$" for name in timm_names)]))
 
 
 def pretraining_parameter_groups(
     model: nn.Module, learning_rate: float, weight_decay: float = 0.05
 ) -> list[dict[str, Any]]:
-    """Groups of pre-training: no layer decay; biases and norms do not decay, the class and mask tokens do.
+    """Builds the groups of pre-training, without layer decay. Weight decay skips biases and norms, but not the tokens.
 
-    Source: `add_weight_decay` of timm as main_pretrain.py calls it (1-D parameters and biases are exempt). Position
-    embeddings are fixed and in no group.
+    Source: timm's `add_weight_decay` as main_pretrain.py calls it (1-D parameters and biases are exempt). The position
+    embeddings are frozen, so they are not in a group.
     """
     groups: list[dict[str, Any]] = [
         {"params": [], "lr": learning_rate, "lr_scale": 1.0, "weight_decay": 0.0},

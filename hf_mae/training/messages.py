@@ -5,3 +5,191 @@ from ..errors import Message
 
 class TrainingMessage(Message):
     """Errors and warnings of trainers, schedules, checkpoints and plans."""
+
+    # Settings that do not fit together, or do not fit the data or the network
+    LOSS_NEEDS_ORDERED_CLASSES = "--loss {loss} needs ordered classes. Pass their order with --class_order."
+    METRIC_NEEDS_ORDERED_CLASSES = (
+        "--metric_for_best_model {metric} needs ordered classes. Pass their order with --class_order."
+    )
+    UNKNOWN_METRIC = (
+        "--metric_for_best_model must be one of {known:list} (computed on the validation split), not "
+        "{metric}{suggestion}."
+    )
+    SMALLEST_IS_BEST = (
+        "--greater_is_better true contradicts --metric_for_best_model {metric}: its smallest value is the best. Remove "
+        "--greater_is_better."
+    )
+    GREATEST_IS_BEST = (
+        "--greater_is_better false contradicts --metric_for_best_model {metric}: its greatest value is the best. "
+        "Remove --greater_is_better."
+    )
+    ODD_BATCH_FOR_MIXUP = (
+        "Mixup and CutMix mix pairs of images. --per_device_train_batch_size must be even, not {batch_size}."
+    )
+    AVERAGE_AND_BEST_EPOCH = (
+        "--average_last saves the mean of the last epochs; --load_best_model_at_end saves one epoch. Use only one of "
+        "them."
+    )
+    BATCH_NORM_UNSUPPORTED = (
+        "{flag} does not support batch normalization, and the network ({network}) uses it. Remove {flag}."
+    )
+    CLASS_WEIGHTS_DO_NOT_MATCH = (
+        "--class_weights has {found} numbers, but the model has {expected} classes. Pass one number per class."
+    )
+    CLASS_COUNTS_OF_SOFT_LABELS = "Soft labels have no class counts. Pass class_weights as a list of numbers."
+    SAMPLING_OF_OTHER_DATASET = (
+        "The training dataset does not sample its images as --sampling {sampling} requires. Pass a datasets.Dataset "
+        "of images, or an hf_mae TrainDataset with the same sampling."
+    )
+    PROCESSING_CLASS_MISSING = (
+        "A dataset of images needs an image processor. Pass processing_class=image_processor(family, image_size) from "
+        "hf_mae.data."
+    )
+    FEWER_IMAGES_THAN_A_BATCH = (
+        "The training set has {images:count image}, fewer than a batch of {batch_size}. Mixup and "
+        "--dataloader_drop_last drop incomplete batches. Pass a smaller --per_device_train_batch_size."
+    )
+
+    # Optimizer and schedule
+    OPTIMIZER_UNAVAILABLE = "--optim {name} cannot be used: {error}"
+    OPTIMIZER_DEFINES_GROUPS = (
+        "The optimizer {name} defines its own parameter groups ({arguments:list}), which conflict with the groups of "
+        "layer-wise learning-rate decay. Choose another optimizer."
+    )
+    LEARNING_RATES_CHANGED = (
+        "{engine} changed the learning rate or the weight decay of {count:count parameter} ({examples}). Use another "
+        "accelerate config (hf-mae configs lists them), and report this as a bug."
+    )
+    SCHEDULER_UNAVAILABLE = "--lr_scheduler_type {name} cannot be used with --lr_scheduler_kwargs {settings} ({error})."
+    WARMUP_TOO_LONG = (
+        "The warm-up ({warmup:g} updates) is at least as long as the training ({updates}), so training never reaches "
+        "the full learning rate. Reduce --warmup_epochs."
+    )
+
+    # Losses and interruptions
+    LOSS_NOT_FINITE = (
+        "The loss became {loss} at update {step}, so training stopped. Use a lower learning rate. Images of the batch: "
+        "{images:list}. Last checkpoint: {checkpoint}."
+    )
+    LOSS_NOT_FINITE_FP16 = (
+        "The loss became {loss} at update {step}, so training stopped. Use --bf16 instead of --fp16, or a lower "
+        "learning rate. Images of the batch: {images:list}. Last checkpoint: {checkpoint}."
+    )
+    STOP_SIGNAL = "Received {signal}: saving a checkpoint at update {step}."
+    STOP_SIGNAL_ON_OTHER_PROCESS = "Another process received a stop signal: saving a checkpoint at update {step}."
+    STOPPED_BY_SIGNAL = (
+        "A signal stopped the run at update {step}; a checkpoint was saved. To resume, repeat the command with "
+        "--resume_from_checkpoint last."
+    )
+    PROCESS_LOST = (
+        "Another process of this run ended or cannot be reached ({error}). Process {rank} stopped at update {step}. To "
+        "resume, repeat the command with --resume_from_checkpoint last."
+    )
+
+    # Checkpoints
+    NOT_A_CHECKPOINT = "{path} is not a checkpoint."
+    CHECKPOINT_INCOMPLETE = "{path} is incomplete: the run was killed while it saved this checkpoint."
+    CHECKPOINT_STATE_UNREADABLE = "{path} is damaged: trainer_state.json or launch.json cannot be read."
+    CHECKPOINT_STATE_OF_OTHER_STEP = "{path} is damaged: its trainer_state.json belongs to update {step}."
+    CHECKPOINT_FILE_TRUNCATED = "{path} is damaged: {file} is truncated."
+    CHECKPOINT_SKIPPED = "{defect} This checkpoint is skipped."
+    OPTIMIZER_STATE_MISSING = (
+        "{path} was saved without optimizer state (--save_only_model), so a run cannot resume from it. Start a new run "
+        "from its weights: --model_name_or_path {path} and another --output_dir."
+    )
+    CHECKPOINT_BEYOND_MAX_STEPS = (
+        "{path} is at update {step}, beyond --max_steps {max_steps}. Resume with the original --max_steps or a larger "
+        "one."
+    )
+    CHECKPOINT_BEYOND_EPOCHS = (
+        "{path} belongs to a run of {saved:g} epochs ({done:g} completed), more than --num_train_epochs {epochs:g}. "
+        "Resume with the original number of epochs or a larger one."
+    )
+    SCHEDULE_EXTENDED = (
+        "The run was started for {saved:g} epochs and now has {epochs:g}. From here on, the learning rate follows the "
+        "schedule of the longer run."
+    )
+    CHECKPOINT_CLASSES_DIFFER = (
+        "{path} was trained with the classes {saved:list}, but the data has {found:list}. Resume with the original "
+        "classes."
+    )
+    CHECKPOINT_MODEL_DIFFERS = (
+        "{path} has {name} {saved}, but this run has {found}. Resume with the settings of the original run."
+    )
+    CHECKPOINT_ENGINE_DIFFERS = (
+        "{path} was saved by {processes:count process} under {saved}, but this run uses {engine}. Resume with the same "
+        "accelerate config, or start a new run from its weights (--model_name_or_path {path})."
+    )
+    CHECKPOINT_SHARDS_DIFFER = (
+        "{path} was saved by {saved:count process} under DeepSpeed, each with its shard of the optimizer state, but "
+        "this run has {processes}. Resume with the same number of processes."
+    )
+    PROCESSES_CHANGED = "{path} was saved by {saved:count process} under {engine}. This run resumes with {processes}."
+    EFFECTIVE_BATCH_CHANGED = (
+        "The effective batch size was {saved} and is now {batch_size}, so the updates differ from those of the "
+        "original run. Pass --gradient_accumulation_steps or --effective_batch_size to keep it."
+    )
+
+    # Weight averages in checkpoints
+    CHECKPOINT_WITHOUT_AVERAGE = (
+        "{path} was saved without {flag}. Resume without {flag}, or start a new run from its weights "
+        "(--model_name_or_path {path}, another --output_dir)."
+    )
+    CHECKPOINT_WITH_AVERAGE = "{path} was saved with {flag}. Resume with {flag}."
+    AVERAGE_OF_OTHER_PARAMETERS = (
+        "{path} averages other parameters than this run trains. Resume with the settings of the original run."
+    )
+    EMA_DECAY_CHANGED = "{path} was averaged with --ema_decay {saved:g}. The average continues with {decay:g}."
+
+    # Streams
+    TORCHDATA_MISSING = "--streaming needs torchdata. Install it with pip install 'hf_mae[streaming]'."
+    CHECKPOINT_WITHOUT_STREAM = (
+        "{path} was not saved by a run with --streaming. Resume with the settings of the original run."
+    )
+    STREAM_WORKERS_DIFFER = (
+        "{path} was saved with --dataloader_num_workers {saved}, and each worker reads its own files. Resume with that "
+        "number, not {workers}."
+    )
+
+    # Hyper-parameter search
+    STUDY_UNREADABLE = (
+        "{path} cannot be read as the Optuna study of a search ({error}). Move it away to start a new search."
+    )
+    STUDY_SETTINGS_DIFFER = (
+        "The search in this folder was started with other settings ({names:list}). Choose another --output_dir."
+    )
+    NO_FINITE_TRIAL = "No trial finished with a finite loss. Search around a lower --learning_rate."
+
+    # Memory
+    BATCH_DOES_NOT_FIT = (
+        "A training step with --per_device_train_batch_size {batch_size} does not fit into the memory of {device}. "
+        "Pass --per_device_train_batch_size {fitting} --effective_batch_size {effective_batch_size}, which makes the "
+        "same updates."
+    )
+    NO_BATCH_FITS = "Not even one image fits into the memory. Use a smaller model or a smaller --image_size."
+
+    # Warnings of the plan
+    UNUSUAL_LEARNING_RATE = (
+        "The learning rate is {rate:.3g}; published rates for these models are between {low:g} and {high:g}."
+    )
+    CACHE_DOES_NOT_FIT = (
+        "Decoded images would take {needed}, but the cache has space for {available}. They are decoded again in every "
+        "epoch, which is slower. Raise --cache_limit, or set HF_HOME to a folder on a larger disk."
+    )
+    BATCH_LARGER_THAN_DATASET = (
+        "The effective batch of {batch_size} images is larger than the training set. Reduce "
+        "--per_device_train_batch_size or --effective_batch_size."
+    )
+    LONG_WARMUP = "The warm-up takes {warmup} of {updates} updates. Consider a smaller --warmup_epochs."
+    SMALL_CLASSES = "These classes have fewer than {minimum} training images: {classes:list}."
+    CLASS_IMBALANCE = (
+        "The largest class has {ratio:.0f} times as many images as the smallest. Consider --sampling square_root."
+    )
+    SMALL_SELECTION_SPLIT = (
+        "The best epoch is selected on only {images:count image}, so one image changes the accuracy by {points:.1f} "
+        "percentage points."
+    )
+    GROUPS_UNKNOWN = (
+        "The patients or videos of the images are unknown, so one may occur in several splits. Add a group column to "
+        "the manifest, or pass --group_pattern."
+    )

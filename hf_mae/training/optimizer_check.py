@@ -1,4 +1,4 @@
-"""What the engines under `accelerate launch` (DDP, FSDP2, DeepSpeed ZeRO) need beyond the Trainer's own handling."""
+"""Checks the learning rates and weight decays of the prepared optimizer (DDP, FSDP2, DeepSpeed ZeRO)."""
 
 import math
 from typing import Any
@@ -11,22 +11,20 @@ from .layer_decay import strip_wrapper_prefixes
 
 
 def read_optimizer_settings(model: nn.Module, optimizer: Any) -> dict[str, dict[str, float]]:
-    """What the prepared optimizer has for each parameter, by its name in the unwrapped model.
+    """Reads the settings of each trainable parameter from the prepared optimizer, by name in the unwrapped model.
 
     Args:
-        model: the model in training; under DeepSpeed and FSDP2 its parameters are those that the engine holds.
-        optimizer: as the Trainer has it after `accelerator.prepare`.
+        model: the model in training, with the parameters of the engine.
+        optimizer: the optimizer after `accelerator.prepare`.
 
     Returns:
-        `lr`, `initial_lr` (where a scheduler has set it) and `weight_decay` for each parameter that is trained.
+        `lr`, `initial_lr` (if a scheduler has set it) and `weight_decay` of each parameter.
     """
     names = {id(parameter): strip_wrapper_prefixes(name) for name, parameter in model.named_parameters()}
     groups = get_params_with_groups(unwrap_optimizer(optimizer))
-    kept = ("lr", "initial_lr", "weight_decay")
+    keys = ("lr", "initial_lr", "weight_decay")
     return {
-        names.get(id(parameter), "a parameter that is not of the model"): {
-            key: float(group[key]) for key in kept if key in group
-        }
+        names.get(id(parameter), "an unknown parameter"): {key: float(group[key]) for key in keys if key in group}
         for parameters, group in groups
         for parameter in parameters
     }
@@ -35,15 +33,15 @@ def read_optimizer_settings(model: nn.Module, optimizer: Any) -> dict[str, dict[
 def find_optimizer_mismatches(
     requested: dict[str, dict[str, float]], actual: dict[str, dict[str, float]], schedule_factor: float
 ) -> list[str]:
-    """Where the optimizer differs from what was asked for, a phrase each.
+    """Describes each difference between the optimizer and the requested settings.
 
     Args:
-        requested: `lr` (before the schedule) and `weight_decay` by parameter.
-        actual: of `optimizer_settings`.
-        schedule_factor: of the schedule at this update.
+        requested: `lr` (before the schedule) and `weight_decay` of each parameter.
+        actual: result of `read_optimizer_settings`.
+        schedule_factor: factor of the schedule at this update.
     """
     phrases = [f"{name} is not in the optimizer" for name in requested if name not in actual]
-    phrases += [f"{name} is in the optimizer, but is not trained" for name in actual if name not in requested]
+    phrases += [f"{name} is in the optimizer, but not trainable" for name in actual if name not in requested]
     for name in requested.keys() & actual.keys():
         expected = {
             "lr": requested[name]["lr"] * schedule_factor,
@@ -51,7 +49,7 @@ def find_optimizer_mismatches(
             "weight_decay": requested[name]["weight_decay"],
         }
         phrases += [
-            f"{name} has {key} {value:g} in place of {expected[key]:g}"
+            f"{name} has {key} {value:g} instead of {expected[key]:g}"
             for key, value in actual[name].items()
             if not math.isclose(value, expected[key], rel_tol=1e-6, abs_tol=1e-15)
         ]
@@ -59,7 +57,7 @@ def find_optimizer_mismatches(
 
 
 def format_learning_rates(requested: dict[str, dict[str, float]]) -> str:
-    """Learning rate (before the schedule) and weight decay of every parameter."""
+    """Returns the table of the learning rate (before the schedule) and the weight decay of every parameter."""
     width = max(map(len, requested))
     lines = [f"{'parameter':<{width}}  learning rate  weight decay"]
     return "\n".join(

@@ -1,4 +1,4 @@
-"""Masked pre-training as the reference does it, on transformers' own loop."""
+"""`MaePretrainer`: masked pre-training of the original MAE code on transformers' Trainer."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,16 +16,16 @@ FIXED_POSITION_EMBEDDINGS = ("vit.embeddings.position_embeddings", "decoder.deco
 
 
 class MaePretrainer(MaeTrainerBase):
-    """Pre-trains a `ViTMAEForPreTraining` as the reference does.
+    """Pre-trains a `ViTMAEForPreTraining` with the training recipe of the original MAE code.
 
-    A data set of `{"pixel_values": FloatTensor (C, H, W)}` trains as it is; it may carry `noise` (num_patches,), which
-    decides the mask. Without it the noise depends on (seed, update, micro-batch, process) alone. The sine and cosine
-    positions of encoder and decoder are not trained, also of a model that `from_pretrained` has made trainable
-    (transformers 5.24 does).
+    A data set of `{"pixel_values": FloatTensor (C, H, W)}` is used unchanged. It may contain `noise` (num_patches,),
+    which determines the mask; otherwise the noise depends on (seed, update, micro-batch, process) only. The sin-cos
+    position embeddings of encoder and decoder stay frozen, even if `from_pretrained` made them trainable (as
+    transformers 5.24 does).
 
     Args:
-        model: of `build_pretrainer`, or any `ViTMAEForPreTraining`; training gives its configuration the `mask_ratio`
-            and `norm_pix_loss` of `args`, where these are given.
+        model: result of `build_pretrainer`, or any `ViTMAEForPreTraining`. Training writes `mask_ratio` and
+            `norm_pix_loss` of `args` into its configuration, if they are not None.
         args: `PretrainingArguments`.
         train_dataset, ...: as for `transformers.Trainer`.
     """
@@ -37,12 +37,12 @@ class MaePretrainer(MaeTrainerBase):
         self.label_names = []
 
     def frozen_parameter_names(self, model: StockModel) -> list[str]:
-        """The sine and cosine positions of encoder and decoder."""
+        """Returns the sin-cos position embeddings of encoder and decoder."""
         return list(FIXED_POSITION_EMBEDDINGS)
 
     @contextmanager
     def configure_model(self) -> Iterator[StockModel]:
-        """With the mask ratio and the target of `args`, which stay in the configuration: the weights are made so."""
+        """Writes mask ratio and target of `args` into the configuration, which keeps them after training."""
         with super().configure_model() as model:
             for name in ("mask_ratio", "norm_pix_loss"):
                 if (value := getattr(self.args, name)) is not None:
@@ -50,11 +50,11 @@ class MaePretrainer(MaeTrainerBase):
             yield model
 
     def get_param_groups(self, model: StockModel, learning_rate: float) -> list[dict[str, Any]]:
-        """What decays and what does not."""
+        """One group with weight decay, one without."""
         return pretraining_parameter_groups(model, learning_rate, self.args.weight_decay)
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
-        """The micro-batches of an update, with the noise that masks them."""
+        """The micro-batches of an update, with the noise that determines their masks."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         return [self._add_noise(batch, i) for i, batch in enumerate(batches)], None
 
@@ -70,7 +70,6 @@ class MaePretrainer(MaeTrainerBase):
     def compute_loss(
         self, model: StockModel, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Mean squared error of the hidden patches (the model's own), a mean over each micro-batch as in the
-        reference."""
+        """Computes the mean squared error of the masked patches, averaged per micro-batch as in the original code."""
         outputs = model(pixel_values=inputs["pixel_values"], noise=inputs.get("noise"))
         return (outputs.loss, outputs) if return_outputs else outputs.loss

@@ -1,10 +1,9 @@
-"""How far a training is, for people: one line that moves with images/s, the time left, loss and the last score, and a
-line that stays for every evaluation. Where the output is no terminal there are lines alone."""
+"""Progress of a training: one line per epoch (per log if the length is given in updates), and a bar on a terminal."""
 
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tqdm import tqdm
@@ -13,80 +12,102 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 logger = logging.getLogger(__name__)
 
-# What a line tells, in this order, where it was logged.
-DISPLAYED_METRICS = {
-    "loss": ("loss", 1.0, 4),
-    "eval_loss": ("judged: loss", 1.0, 4),
-    "eval_macro_f1": ("macro F1", 100.0, 1),
-    "eval_accuracy": ("accuracy", 100.0, 1),
-    "eval_mcc": ("MCC", 100.0, 1),
-    "eval_qwk": ("QWK", 100.0, 1),
-}
-REPLACED_CALLBACKS = (ProgressCallback, PrinterCallback)  # which print dicts
+LOSSES = {"loss": "train loss", "eval_loss": "val loss"}
+SCORES = {"eval_macro_f1": "macro F1", "eval_accuracy": "accuracy", "eval_qwk": "QWK"}  # in per cent
+REPLACED_CALLBACKS = (ProgressCallback, PrinterCallback)  # they print dicts
 
 
 class Progress(TrainerCallback):
-    """Tells how far a training is; on the main process alone.
+    """Logs the progress of a training on the main process.
+
+    Training loss and images/s of a line are those of its period: the epoch, or the updates since the last line if
+    evaluations or logs are counted in updates. The time of evaluations is not included.
 
     Args:
-        images_per_update: for images/s.
+        images_per_update: effective batch size.
+        sum_losses: returns the sum of the losses of all updates so far, averaged over processes (a collective call).
     """
 
-    def __init__(self, images_per_update: int):
+    def __init__(self, images_per_update: int, sum_losses: Callable[[], float]):
         self._images_per_update = images_per_update
+        self._sum_losses = sum_losses
         self._bar: tqdm[Any] | None = None
-        self._last_logs: dict[str, float] = {}
-        self._start_time = self._start_step = 0.0
+        self._last_metrics: dict[str, float] = {}
+        self._start_time, self._start_step = 0.0, 0
+        self._period_start_time, self._period_start_step = 0.0, 0
+        self._is_complete_period = True  # False after resuming within an epoch
+        self._rate = 0.0  # images/s
+        self._losses_before_period = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """A bar, on a terminal."""
+        """Creates the bar on a terminal."""
         self._start_time, self._start_step = time.time(), state.global_step
+        self._start_period(state)
         if state.is_world_process_zero and not args.disable_tqdm and sys.stderr.isatty():
             self._bar = tqdm(total=state.max_steps, initial=state.global_step, unit="update", dynamic_ncols=True)
             self._bar.set_description("training")
 
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Starts the period of the epoch."""
+        self._start_period(state)
+        self._is_complete_period = float(state.epoch or 0).is_integer()
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The bar moves."""
+        """Measures the rate and moves the bar."""
+        images = (state.global_step - self._period_start_step) * self._images_per_update
+        self._rate = images / max(time.time() - self._period_start_time, 1e-6)
         if self._bar is not None:
-            self._bar.set_postfix_str(self._format_status(state), refresh=False)
+            text = "  ".join([f"{self._rate:.3g} images/s", *_format_metrics(self._last_metrics)])
+            self._bar.set_postfix_str(text, refresh=False)
             self._bar.update(state.global_step - self._bar.n)
 
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Logs the line of an epoch that neither an evaluation nor a log follows."""
+        if args.eval_strategy == "no" and args.logging_strategy != "epoch" and args.max_steps <= 0:
+            self._log_line(args, state, {})
+
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
-        """What was logged is kept for the bar; an evaluation is a line."""
-        found = {name: float(value) for name, value in (logs or {}).items() if name in DISPLAYED_METRICS}
-        self._last_logs |= found
-        if not state.is_world_process_zero or not found:
-            return
-        judged = args.eval_strategy.value != "no"
-        if "eval_loss" in found or (self._bar is None and not judged):
-            epochs = f"epoch {state.epoch or 0:.4g} of {args.num_train_epochs:g}" if args.max_steps <= 0 else ""
-            where = epochs or f"update {state.global_step} of {state.max_steps}"
-            logger.info("%s: %s; %s", where, format_metrics(self._last_logs), self._format_status(state))
+        """Logs the line after an evaluation; in trainings without evaluation, after the loss of the period."""
+        metrics = {name: float(value) for name, value in (logs or {}).items() if name in LOSSES | SCORES}
+        self._last_metrics |= metrics
+        is_due = args.eval_strategy == "no" and (args.max_steps > 0 or args.logging_strategy == "epoch")
+        if "eval_loss" in metrics or ("loss" in metrics and is_due):
+            self._log_line(args, state, metrics)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The bar is done."""
+        """Closes the bar."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
-    def _format_status(self, state: Any) -> str:
-        done, seconds = state.global_step - self._start_step, max(time.time() - self._start_time, 1e-6)
-        if not done:
-            return ""
-        left = seconds / done * (state.max_steps - state.global_step)
-        speed = f"{done * self._images_per_update / seconds:.3g} images/s"
-        if self._bar is not None:  # which tells the time itself
-            return f"{speed}, {format_metrics(self._last_logs)}"
-        return f"{speed}, {_format_clock(left)} left"
+    def _start_period(self, state: Any) -> None:
+        self._period_start_time, self._period_start_step = time.time(), state.global_step
+        self._losses_before_period, self._is_complete_period = self._sum_losses(), True
+
+    def _log_line(self, args: Any, state: Any, metrics: dict[str, float]) -> None:
+        evaluation = {name: value for name, value in metrics.items() if name != "loss"}
+        updates = state.global_step - self._period_start_step
+        loss = {}
+        if self._is_complete_period and updates > 0:
+            loss = {"loss": (self._sum_losses() - self._losses_before_period) / updates}
+        if args.max_steps > 0:
+            position = f"update {state.global_step}/{state.max_steps}"
+        else:
+            position = f"epoch {state.epoch or 0:.4g}/{args.num_train_epochs:g}"
+        seconds_per_update = (time.time() - self._start_time) / max(state.global_step - self._start_step, 1)
+        remaining = _format_clock(seconds_per_update * (state.max_steps - state.global_step))
+        parts = [position, *_format_metrics(loss | evaluation), f"{self._rate:.3g} images/s", f"{remaining} left"]
+        if state.is_world_process_zero:
+            logger.info("  ".join(parts))
+        self._start_period(state)
 
 
-def format_metrics(logs: Mapping[str, float]) -> str:
-    """Logged numbers in words."""
-    return ", ".join(
-        f"{title} {scale * logs[name]:.{digits}f}"
-        for name, (title, scale, digits) in DISPLAYED_METRICS.items()
-        if name in logs
-    )
+def _format_metrics(metrics: Mapping[str, float]) -> list[str]:
+    """Returns the title and value of each metric. Losses have two decimals next to scores, four alone (as in
+    pre-training)."""
+    digits = 2 if "eval_loss" in metrics else 4
+    losses = [f"{title} {metrics[name]:.{digits}f}" for name, title in LOSSES.items() if name in metrics]
+    return losses + [f"{title} {100 * metrics[name]:.1f}" for name, title in SCORES.items() if name in metrics]
 
 
 def _format_clock(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""The checkpoints of a run: which are whole, how they were launched, and whether this run may go on from one."""
+"""Resuming: find the last complete checkpoint, and check that a run can resume from it."""
 
 import json
 import logging
@@ -11,82 +11,86 @@ from typing import Any
 
 from accelerate import DistributedType
 
-from ..errors import UsageError
+from ..errors import UsageError, warn
 from ..files.atomic import write_json
+from .messages import TrainingMessage
 
 logger = logging.getLogger(__name__)
-
 
 LAUNCH_FILE = "launch.json"
 
 
 @dataclass(frozen=True)
 class Launch:
-    """How a run was launched; kept in every checkpoint."""
+    """How a run was launched. Every checkpoint has a copy."""
 
-    engine: str  # accelerate's name of it
+    engine: str  # name in accelerate
     processes: int
     effective_batch: int
 
 
-def find_checkpoint_defect(checkpoint: Path) -> str | None:
-    """Why a checkpoint cannot be gone on from; None: it is whole.
+def validate_checkpoint(checkpoint: Path) -> None:
+    """Checks that a checkpoint is complete.
 
-    The Trainer writes its state last. Files are looked at as far as their heads and lengths tell: a machine that goes
-    down leaves empty and short ones.
+    The Trainer writes its state last. Headers and file sizes reveal the empty and truncated files that a crash of the
+    machine leaves.
+
+    Raises:
+        UsageError: If the checkpoint is incomplete or damaged.
     """
     state, launch = checkpoint / "trainer_state.json", checkpoint / LAUNCH_FILE
     if not checkpoint.is_dir():
-        return "is no checkpoint"
+        raise UsageError(TrainingMessage.NOT_A_CHECKPOINT, path=checkpoint)
     if not state.is_file():
-        return "was not written to its end (the run was killed while saving)"
+        raise UsageError(TrainingMessage.CHECKPOINT_INCOMPLETE, path=checkpoint)
     try:
-        update = json.loads(state.read_text(encoding="utf-8"))["global_step"]
+        step = json.loads(state.read_text(encoding="utf-8"))["global_step"]
         if launch.is_file():
             Launch(**json.loads(launch.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError):
-        return "is damaged (trainer_state.json or launch.json cannot be read)"
-    named = re.fullmatch(r"checkpoint-(\d+)", checkpoint.name)
-    if named and update != int(named.group(1)):
-        return f"is damaged (its trainer_state.json is of update {update})"
+        raise UsageError(TrainingMessage.CHECKPOINT_STATE_UNREADABLE, path=checkpoint) from None
+    match = re.fullmatch(r"checkpoint-(\d+)", checkpoint.name)
+    if match and step != int(match.group(1)):
+        raise UsageError(TrainingMessage.CHECKPOINT_STATE_OF_OTHER_STEP, path=checkpoint, step=step)
     for path in sorted(checkpoint.iterdir()):
-        if path.suffix == ".safetensors" and not _is_complete_safetensors(path):
-            return f"is damaged ({path.name} is cut off)"
-        if path.suffix in (".pt", ".pth", ".bin") and not zipfile.is_zipfile(path):
-            return f"is damaged ({path.name} is cut off)"
-    return None
+        is_truncated_safetensors = path.suffix == ".safetensors" and not _is_complete_safetensors(path)
+        is_truncated_zip = path.suffix in (".pt", ".pth", ".bin") and not zipfile.is_zipfile(path)
+        if is_truncated_safetensors or is_truncated_zip:
+            raise UsageError(TrainingMessage.CHECKPOINT_FILE_TRUNCATED, path=checkpoint, file=path.name)
 
 
 def _is_complete_safetensors(path: Path) -> bool:
-    """Whether a file is as long as its head says."""
+    """Whether a file has the length that its header states."""
     try:
         with open(path, "rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if length > path.stat().st_size:
                 return False
-            head = json.loads(file.read(length))
-        ends = [entry["data_offsets"][1] for name, entry in head.items() if name != "__metadata__"]
+            header = json.loads(file.read(length))
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
         return path.stat().st_size == 8 + length + max(ends, default=0)
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return False
 
 
 def find_last_checkpoint(folder: Path) -> Path | None:
-    """The newest complete `checkpoint-N`; a half-written one is passed over, and said so."""
+    """Finds the newest complete `checkpoint-N`; warns about each damaged one that it skips."""
     if not folder.is_dir():
         return None
-    found = [path for path in folder.iterdir() if path.is_dir() and re.fullmatch(r"checkpoint-\d+", path.name)]
-    for path in sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True):
-        fault = find_checkpoint_defect(path)
-        if fault is None:
+    checkpoints = [path for path in folder.iterdir() if path.is_dir() and re.fullmatch(r"checkpoint-\d+", path.name)]
+    for path in sorted(checkpoints, key=lambda path: int(path.name.split("-")[1]), reverse=True):
+        try:
+            validate_checkpoint(path)
+        except UsageError as defect:
+            warn(logger, TrainingMessage.CHECKPOINT_SKIPPED, defect=defect)
+        else:
             return path
-        logger.warning("%s %s: it is passed over.", path, fault)
     return None
 
 
 def require_optimizer_state(checkpoint: Path) -> None:
-    """Raises UsageError for a checkpoint of `--save_only_model`: a run that went on from it would be another one."""
-    kept = (
+    """Raises UsageError if a checkpoint has no optimizer state (`--save_only_model`)."""
+    patterns = (
         "optimizer.pt",
         "optimizer.bin",
         "optimizer_*",
@@ -94,98 +98,104 @@ def require_optimizer_state(checkpoint: Path) -> None:
         "global_step*",
         "optimizer*.safetensors",
     )
-    if not any(any(checkpoint.glob(pattern)) for pattern in kept):
-        raise UsageError(
-            f"{checkpoint} was saved without its optimizer (--save_only_model), so no run can go on from it: begin a "
-            f"new one from its weights (--model_name_or_path {checkpoint}, another --output_dir)."
-        )
+    if not any(any(checkpoint.glob(pattern)) for pattern in patterns):
+        raise UsageError(TrainingMessage.OPTIMIZER_STATE_MISSING, path=checkpoint)
 
 
 def check_training_length(checkpoint: Path, epochs: float, max_steps: int) -> None:
-    """Refuses to go on with a run that is past the end that is asked for, and says so where the end has moved.
+    """Checks that the checkpoint is not beyond the requested end of training; warns if the end was moved.
 
     Args:
-        epochs, max_steps: of the run that goes on; `max_steps` counts where it is above 0.
+        epochs, max_steps: of the resumed run; `max_steps` overrides `epochs` if it is above 0.
     """
     state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    done, then = float(state.get("epoch") or 0), float(state.get("num_train_epochs") or 0)
+    done, saved = float(state.get("epoch") or 0), float(state.get("num_train_epochs") or 0)
     if max_steps > 0:
-        if int(state.get("global_step") or 0) > max_steps:
+        step = int(state.get("global_step") or 0)
+        if step > max_steps:
             raise UsageError(
-                f"{checkpoint} has made {state['global_step']} updates, more than --max_steps {max_steps}: a run goes "
-                "on to the end that it began with, or to a later one."
+                TrainingMessage.CHECKPOINT_BEYOND_MAX_STEPS, path=checkpoint, step=step, max_steps=max_steps
             )
         return
-    if done > epochs or then > math.ceil(epochs):
+    if done > epochs or saved > math.ceil(epochs):
         raise UsageError(
-            f"{checkpoint} is of a run of {then:g} epochs ({done:g} are done), more than --num_train_epochs "
-            f"{epochs:g}: a run goes on to the end that it began with, or to a later one."
+            TrainingMessage.CHECKPOINT_BEYOND_EPOCHS, path=checkpoint, saved=saved, done=done, epochs=epochs
         )
-    if then and then < math.ceil(epochs):
-        logger.warning(
-            "The run was to end after %g epochs and ends after %g now: from here on the learning rate is that of the "
-            "longer run.",
-            then,
-            epochs,
-        )
+    if saved and saved < math.ceil(epochs):
+        warn(logger, TrainingMessage.SCHEDULE_EXTENDED, saved=saved, epochs=epochs)
 
 
 def check_model_matches_checkpoint(checkpoint: str, config: Any) -> None:
-    """Says so, in a sentence, where a checkpoint to resume from is of another model than this run's.
+    """Checks that a checkpoint to resume from has the classes and the architecture of the model.
 
     Args:
-        config: of the model that is to be trained.
+        config: configuration of the model to train.
     """
     from transformers import AutoConfig
 
     path = Path(checkpoint) / "config.json"
     if not path.is_file():
         return
-    before = AutoConfig.from_pretrained(checkpoint)
-    if before.id2label != config.id2label:
+    saved_config = AutoConfig.from_pretrained(checkpoint)
+    if saved_config.id2label != config.id2label:
         raise UsageError(
-            f"{checkpoint} knows the classes {', '.join(before.id2label.values())}, the data has "
-            f"{', '.join(config.id2label.values())}: a run goes on with the classes that it began with."
+            TrainingMessage.CHECKPOINT_CLASSES_DIFFER,
+            path=checkpoint,
+            saved=saved_config.id2label.values(),
+            found=config.id2label.values(),
         )
     for name in ("model_type", "architecture", "image_size", "patch_size", "hidden_size", "num_hidden_layers"):
-        then, now = getattr(before, name, None), getattr(config, name, None)
-        if then != now:
-            raise UsageError(f"{checkpoint} has {name} {then}, this run has {now}: a run goes on as it began.")
+        saved, found = getattr(saved_config, name, None), getattr(config, name, None)
+        if saved != found:
+            raise UsageError(
+                TrainingMessage.CHECKPOINT_MODEL_DIFFERS, path=checkpoint, name=name, saved=saved, found=found
+            )
 
 
 def write_launch(checkpoint: Path, launch: Launch) -> None:
-    """Says in a checkpoint how its run was launched."""
+    """Writes into a checkpoint how its run was launched."""
     write_json(checkpoint / LAUNCH_FILE, asdict(launch))
 
 
 def check_resumable(checkpoint: Path, launch: Launch) -> None:
-    """Refuses to resume where the engine cannot, and says what changes where it can.
+    """Checks that the engine can resume from the checkpoint; warns about changes of the launch.
 
-    DDP and single processes keep whole optimizer states, which any number of processes reads, and so does FSDP2 with
-    its full state dict; DeepSpeed keeps a part for each process.
+    DDP, single processes and FSDP2 (full state dict) save complete optimizer states, which any number of processes can
+    load. DeepSpeed saves one shard per process.
     """
     path = checkpoint / LAUNCH_FILE
     if not path.is_file():
         return
-    before = Launch(**json.loads(path.read_text(encoding="utf-8")))
-    again = f"{before.processes} process{'es' if before.processes > 1 else ''} under {before.engine}"
-    whole = ("NO", "MULTI_CPU", "MULTI_GPU")
-    if before.engine != launch.engine and not (before.engine in whole and launch.engine in whole):
+    saved = Launch(**json.loads(path.read_text(encoding="utf-8")))
+    unsharded = ("NO", "MULTI_CPU", "MULTI_GPU")
+    if saved.engine != launch.engine and not (saved.engine in unsharded and launch.engine in unsharded):
         raise UsageError(
-            f"{checkpoint} was saved by {again}, and this is {launch.engine}: resume it with the same accelerate config, "
-            f"or begin a new run from its weights (--model_name_or_path {checkpoint})."
+            TrainingMessage.CHECKPOINT_ENGINE_DIFFERS,
+            path=checkpoint,
+            processes=saved.processes,
+            saved=saved.engine,
+            engine=launch.engine,
         )
-    if before.engine == DistributedType.DEEPSPEED.value and before.processes != launch.processes:
+    if saved.engine == DistributedType.DEEPSPEED.value and saved.processes != launch.processes:
         raise UsageError(
-            f"{checkpoint} was saved by {again}, each with its part of the optimizer, and this run has "
-            f"{launch.processes}: DeepSpeed resumes on the same number of processes only."
+            TrainingMessage.CHECKPOINT_SHARDS_DIFFER,
+            path=checkpoint,
+            saved=saved.processes,
+            processes=launch.processes,
         )
-    if before.processes != launch.processes:
-        logger.warning("%s was saved by %s; going on with %d.", checkpoint, again, launch.processes)
-    if before.effective_batch != launch.effective_batch:
-        logger.warning(
-            "The effective batch was %d and is %d now: pass --gradient_accumulation_steps or "
-            "--effective_batch_size to keep it, or the updates are others than they would have been.",
-            before.effective_batch,
-            launch.effective_batch,
+    if saved.processes != launch.processes:
+        warn(
+            logger,
+            TrainingMessage.PROCESSES_CHANGED,
+            path=checkpoint,
+            saved=saved.processes,
+            engine=saved.engine,
+            processes=launch.processes,
+        )
+    if saved.effective_batch != launch.effective_batch:
+        warn(
+            logger,
+            TrainingMessage.EFFECTIVE_BATCH_CHANGED,
+            saved=saved.effective_batch,
+            batch_size=launch.effective_batch,
         )

@@ -1,4 +1,4 @@
-"""Training from the first update, or from a checkpoint, to the end or to an interruption."""
+"""Runs a trainer to the end or to an interruption, from the start or from a checkpoint."""
 
 import re
 import time
@@ -7,22 +7,25 @@ from typing import Any
 from transformers.trainer_utils import TrainOutput
 
 from ..errors import Interrupted, UsageError, first_error_line
+from .messages import TrainingMessage
 from .preemption import StopOnSignal, remove_stopped_file
 from .trainer import MaeTrainerBase
 
-# What the backends say when the process at the other end is gone.
+# Messages of the communication backends after another process ended.
 CONNECTION_LOST = re.compile(
     r"connection (was )?(closed|reset)|connection refused|broken pipe|timed out|remote process exited|socket|nccl|peer",
     re.IGNORECASE,
 )
-RESUME_HINT = "Go on with the same command and --resume_from_checkpoint last."
+RESUME_HINT = "To resume, repeat the command with --resume_from_checkpoint last."
 
 
 def run_training(trainer: MaeTrainerBase, checkpoint: str | None) -> tuple[TrainOutput, float]:
-    """Trains (from a checkpoint, if given) and says how long it took, in seconds; an interruption says how to go on.
+    """Trains, from a checkpoint if given; returns the output and the time in seconds.
 
     Raises:
-        UsageError: another process is gone; StoppedBySignal: it was told to stop; KeyboardInterrupt: at once.
+        UsageError: If another process ended.
+        CheckpointedAndStopped: If a signal stopped the run.
+        KeyboardInterrupt: If Ctrl-C was pressed twice; the message says how to resume.
     """
     started = time.time()
     remove_stopped_file(trainer.args)
@@ -34,14 +37,16 @@ def run_training(trainer: MaeTrainerBase, checkpoint: str | None) -> tuple[Train
         raise
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"Interrupted at update {trainer.state.global_step}. {RESUME_HINT}") from None
-    except UsageError as error:  # of a worker that loads images, it comes with the worker's traceback in front
+    except UsageError as error:  # an error in a DataLoader worker starts with its traceback
         raise UsageError(str(error).strip().rpartition(f"{UsageError.__name__}: ")[2]) from None
     except RuntimeError as error:
         if trainer.args.world_size == 1 or not CONNECTION_LOST.search(str(error)):
             raise
         raise UsageError(
-            f"Another process of this run is gone, or cannot be reached ({first_error_line(error)}); process "
-            f"{trainer.args.process_index} stopped at update {trainer.state.global_step}. {RESUME_HINT}"
+            TrainingMessage.PROCESS_LOST,
+            error=first_error_line(error),
+            rank=trainer.args.process_index,
+            step=trainer.state.global_step,
         ) from None
     finally:
         stop.restore_handlers()

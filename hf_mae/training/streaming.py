@@ -1,4 +1,4 @@
-"""The loader of a stream, whose place is kept in every checkpoint."""
+"""DataLoader of an image stream, with its state in every checkpoint."""
 
 import warnings
 from pathlib import Path
@@ -12,28 +12,29 @@ from ..data.torch_datasets import collate
 from ..errors import UsageError
 from ..files.atomic import atomic_write_file
 from .dataloader_signals import make_workers_signal_safe
+from .messages import TrainingMessage
 
 
 class StreamLoader:
-    """Batches of a stream without an end (torchdata's `StatefulDataLoader`), which go on where a checkpoint was.
+    """Resumable loader of an infinite stream (torchdata's `StatefulDataLoader`).
 
     Args:
-        stream: of this process.
-        batch_size: images of a batch.
-        args: of the Trainer: number of workers, pinned memory, and which process this is.
+        stream: stream of this process.
+        batch_size: images per batch.
+        args: training arguments (workers, pinned memory, process index).
 
     Raises:
-        UsageError: torchdata is not installed.
+        UsageError: If torchdata is not installed.
     """
 
     def __init__(self, stream: ImageStream, batch_size: int, args: Any):
         try:
             from torchdata.stateful_dataloader import StatefulDataLoader
         except ImportError:
-            raise UsageError("--streaming needs torchdata: pip install 'hf_mae[streaming]'.") from None
+            raise UsageError(TrainingMessage.TORCHDATA_MISSING) from None
         self.file_name = f"stream-{args.process_index}.pt"
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "'set_vital' is deprecated")  # torchdata 0.11 calls it, torch 2.14 tells
+            warnings.filterwarnings("ignore", "'set_vital' is deprecated")  # torchdata 0.11 with torch 2.14
             loader = StatefulDataLoader(
                 stream,
                 batch_size,
@@ -47,29 +48,27 @@ class StreamLoader:
 
     @property
     def dataloader(self) -> DataLoader:
-        """What the Trainer reads."""
+        """The loader that the Trainer iterates over."""
         loader: DataLoader = self.loader
         return loader
 
     def save(self, checkpoint: Path) -> None:
-        """Keeps the place of every worker."""
+        """Saves the state of every worker."""
         state = {"workers": self.loader.num_workers, "loader": self.loader.state_dict()}
         with atomic_write_file(checkpoint / self.file_name) as temporary:
             torch.save(state, temporary)
 
     def load(self, checkpoint: Path) -> None:
-        """Takes up the places that a checkpoint has.
+        """Restores the state of every worker.
 
         Raises:
-            UsageError: it has none for this process, or for another number of workers.
+            UsageError: If the checkpoint has no state for this process, or a different number of workers.
         """
         path = checkpoint / self.file_name
         if not path.is_file():
-            raise UsageError(f"{checkpoint} was not saved by a run with --streaming: leave the flag as it was.")
+            raise UsageError(TrainingMessage.CHECKPOINT_WITHOUT_STREAM, path=checkpoint)
         state = torch.load(path, weights_only=True)
-        if state["workers"] != self.loader.num_workers:
-            raise UsageError(
-                f"{checkpoint} was saved with --dataloader_num_workers {state['workers']}, and each of them reads "
-                f"files of its own: go on with that number, not {self.loader.num_workers}."
-            )
+        saved, workers = state["workers"], self.loader.num_workers
+        if saved != workers:
+            raise UsageError(TrainingMessage.STREAM_WORKERS_DIFFER, path=checkpoint, saved=saved, workers=workers)
         self.loader.load_state_dict(state["loader"])

@@ -1,6 +1,6 @@
-"""What a tracker gets beside the losses and scores that transformers logs: pictures, and the record of the run.
+"""Logs images and the run record to experiment trackers, in addition to the metrics that transformers logs.
 
-Each is reached by its own package, as a user would reach it (`wandb.log`, `mlflow.log_image`, ...).
+Each tracker is called through the public API of its package (`wandb.log`, `mlflow.log_image`, ...).
 """
 
 from collections.abc import Iterator
@@ -14,18 +14,18 @@ from transformers import Trainer, TrainerCallback
 
 
 class TensorBoard:
-    """Pictures; the record as text, its scores as scalars."""
+    """Logs images, the record as text, and its scores as scalars."""
 
     def __init__(self, callback: Any):
         self.writer = callback.tb_writer
 
     def log_image(self, name: str, image: Image.Image, step: int) -> None:
-        """Shows a picture at an update."""
+        """Logs an image at an update."""
         if self.writer is not None:
             self.writer.add_image(name, np.asarray(image), step, dataformats="HWC")
 
     def log_results(self, file: Path, scores: dict[str, float], step: int) -> None:
-        """Keeps the record and the final scores."""
+        """Logs the record and the final scores."""
         if self.writer is not None:
             text = file.read_text(encoding="utf-8")
             self.writer.add_text("record", "\n".join(f"    {line}" for line in text.splitlines()), step)
@@ -34,7 +34,7 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """Pictures; the record as a file of the run, its scores in the summary."""
+    """Logs images, the record as a file of the run, and its scores in the summary."""
 
     def __init__(self, callback: Any):
         import wandb
@@ -42,19 +42,19 @@ class WeightsAndBiases:
         self.wandb = wandb
 
     def log_image(self, name: str, image: Image.Image, step: int) -> None:
-        """Shows a picture at an update."""
+        """Logs an image at an update."""
         if self.wandb.run is not None:
             self.wandb.run.log({name: self.wandb.Image(image), "train/global_step": step})
 
     def log_results(self, file: Path, scores: dict[str, float], step: int) -> None:
-        """Keeps the record and the final scores."""
+        """Logs the record and the final scores."""
         if self.wandb.run is not None:
             self.wandb.run.summary.update({f"final/{name}": value for name, value in scores.items()})
             self.wandb.run.save(str(file), base_path=str(file.parent), policy="now")
 
 
 class Trackio:
-    """Pictures; the record as an artifact of the run, its scores as metrics."""
+    """Logs images, the record as an artifact of the run, and its scores as metrics."""
 
     def __init__(self, callback: Any):
         import trackio
@@ -62,17 +62,17 @@ class Trackio:
         self.trackio = trackio
 
     def log_image(self, name: str, image: Image.Image, step: int) -> None:
-        """Shows a picture at an update."""
+        """Logs an image at an update."""
         self.trackio.log({name: self.trackio.Image(image), "train/global_step": step})
 
     def log_results(self, file: Path, scores: dict[str, float], step: int) -> None:
-        """Keeps the record and the final scores."""
+        """Logs the record and the final scores."""
         self.trackio.log({f"final/{name}": value for name, value in scores.items()} | {"train/global_step": step})
         self.trackio.log_artifact(file, type="record")
 
 
 class MLflow:
-    """Pictures; the record as an artifact of the run, its scores as metrics."""
+    """Logs images, the record as an artifact of the run, and its scores as metrics."""
 
     def __init__(self, callback: Any):
         import mlflow
@@ -80,18 +80,18 @@ class MLflow:
         self.mlflow = mlflow
 
     def log_image(self, name: str, image: Image.Image, step: int) -> None:
-        """Shows a picture at an update."""
+        """Logs an image at an update."""
         if self.mlflow.active_run() is not None:
             self.mlflow.log_image(image, key=name, step=step)
 
     def log_results(self, file: Path, scores: dict[str, float], step: int) -> None:
-        """Keeps the record and the final scores."""
+        """Logs the record and the final scores."""
         if self.mlflow.active_run() is not None:
             self.mlflow.log_metrics({f"final/{name}": value for name, value in scores.items()}, step=step)
             self.mlflow.log_artifact(str(file))
 
 
-# By the name of transformers' callback, whose package need not be installed.
+# By the class name of the callback in transformers, because the package of a tracker may not be installed.
 TRACKERS: dict[str, type[TensorBoard] | type[WeightsAndBiases] | type[Trackio] | type[MLflow]] = {
     "TensorBoardCallback": TensorBoard,
     "WandbCallback": WeightsAndBiases,
@@ -109,23 +109,23 @@ def _trackers(trainer: Trainer) -> list[TensorBoard | WeightsAndBiases | Trackio
 
 
 def log_image(trainer: Trainer, name: str, image: Image.Image, step: int) -> None:
-    """Hands a picture to every tracker of a running training; call it on the main process.
+    """Logs an image to every tracker during training. Call it on the main process.
 
     Args:
-        name: of the series that the picture belongs to, as `reconstructions`.
-        step: updates done.
+        name: series of the image, such as `reconstructions`.
+        step: number of completed updates.
     """
     for tracker in _trackers(trainer):
         tracker.log_image(name, image, step)
 
 
 def log_record(trainer: Trainer, file: Path, scores: dict[str, float], step: int) -> None:
-    """Hands the record of a run to every tracker, when it is written; call it on the main process.
+    """Logs the record of a run to every tracker. Call it on the main process.
 
     Args:
-        file: the record.
-        scores: its scores by name (`test_macro_f1`); trackers get them as `final/NAME`.
-        step: updates done.
+        file: path of the record.
+        scores: scores by name (`test_macro_f1`), logged as `final/NAME`.
+        step: number of completed updates.
     """
     for tracker in _trackers(trainer):
         tracker.log_results(file, scores, step)
@@ -133,20 +133,20 @@ def log_record(trainer: Trainer, file: Path, scores: dict[str, float], step: int
 
 @contextmanager
 def defer_tracker_close(trainer: Trainer) -> Iterator[None]:
-    """Trackers close at the end of the training; within this block only at the block's end, so that the figures, which
-    are drawn after the training, still reach them."""
-    trackers: list[Any] = list(_tracker_callbacks(trainer))
-    closings = []
+    """Delays the closing of the trackers from the end of training to the end of the block, so that they receive the
+    figures that are plotted after training."""
+    callbacks: list[Any] = list(_tracker_callbacks(trainer))
+    deferred_calls = []
 
-    def put_off(close):
-        return lambda *args, **kwargs: closings.append(lambda: close(*args, **kwargs))
+    def defer(close):
+        return lambda *args, **kwargs: deferred_calls.append(lambda: close(*args, **kwargs))
 
-    for callback in trackers:
-        callback.on_train_end = put_off(callback.on_train_end)
+    for callback in callbacks:
+        callback.on_train_end = defer(callback.on_train_end)
     try:
         yield
     finally:
-        for callback in trackers:
+        for callback in callbacks:
             del callback.on_train_end
-        for close in closings:
-            close()
+        for call in deferred_calls:
+            call()

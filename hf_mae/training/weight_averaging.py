@@ -1,4 +1,4 @@
-"""Averages of the weights, which are evaluated and saved in their place: a moving one, and one of the last epochs."""
+"""Weight averaging: exponential moving average (EMA), and mean of the last epochs."""
 
 import json
 import logging
@@ -16,32 +16,30 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 from ..compat.deepspeed import repartition, zero3_shard
-from ..errors import UsageError
+from ..errors import UsageError, warn
 from ..files.atomic import atomic_write_file
 from .layer_decay import strip_wrapper_prefixes
+from .messages import TrainingMessage
 
 logger = logging.getLogger(__name__)
 FILE_STEM = "average"
-_FLAGS = {
-    True: "--ema_decay",
-    False: "--average_last",
-}  # what asks for an average that forgets, and for one that does not
+_FLAGS = {True: "--ema_decay", False: "--average_last"}  # by whether the average has a decay
 
 
 class WeightAverage:
-    """An average of the trained parameters.
+    """Average of the trainable parameters.
 
-    With a decay it forgets: after each update, average = d x average + (1 - d) x weights. d grows from 2/11 to `decay`
-    as (1 + updates) / (10 + updates), so that the weights that training began with are soon forgotten (as TensorFlow's
-    ExponentialMovingAverage with `num_updates`). Without, it is the mean of the weights that it was given; before the
-    first, the model has its own. Each process keeps the average, in float32, of what it holds itself: the whole under
-    DDP and ZeRO-2, its share under FSDP2 and ZeRO-3.
+    With a decay, it is an exponential moving average: average = d x average + (1 - d) x weights after each update. d
+    grows from 2/11 to `decay` as (1 + updates) / (10 + updates), which quickly reduces the influence of the initial
+    weights (as TensorFlow's ExponentialMovingAverage with `num_updates`). Without a decay, it is the mean of the
+    weights at each `update`; before the first `update`, the model keeps its weights. Each process averages its local
+    parameters in float32: all of them under DDP and ZeRO-2, its shard under FSDP2 and ZeRO-3.
 
     Args:
-        model: as it is trained, after the engine has prepared it, and unwrapped.
-        decay: between 0 and 1, as 0.999; None: the mean.
-        rank: of this process.
-        saves: whether this process writes what all have in common.
+        model: the unwrapped model, after the engine prepared it.
+        decay: between 0 and 1, e.g. 0.999; None: mean.
+        rank: rank of this process.
+        should_save: whether this process writes files that are common to all processes.
     """
 
     def __init__(self, model: nn.Module, decay: float | None, rank: int = 0, should_save: bool = True):
@@ -54,22 +52,22 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Takes in the weights as they are now."""
+        """Adds the current weights to the average."""
         averages = list(self._average.values())
-        held = [_local_tensor(parameter).float() for parameter in self._parameters.values()]
+        weights = [_local_tensor(parameter).float() for parameter in self._parameters.values()]
         self.updates += 1
         if self.decay is not None:
             decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-            get_ema_multi_avg_fn(decay)(averages, held, self.updates)
+            get_ema_multi_avg_fn(decay)(averages, weights, self.updates)
         elif self.updates == 1:
-            for average, weights in zip(averages, held):
-                average.copy_(weights)
+            for average, weight in zip(averages, weights):
+                average.copy_(weight)
         else:
-            get_swa_multi_avg_fn()(averages, held, self.updates - 1)
+            get_swa_multi_avg_fn()(averages, weights, self.updates - 1)
 
     @contextmanager
     def swap_in(self) -> Iterator[None]:
-        """Within the block, the model has the average for its weights."""
+        """Replaces the weights of the model by the average within the block."""
         if not self._is_initialized:
             yield
             return
@@ -82,13 +80,13 @@ class WeightAverage:
             self._assign_parameters(weights)
 
     def copy_to_model(self) -> None:
-        """The model has the average for its weights from here on."""
+        """Replaces the weights of the model by the average."""
         if self._is_initialized:
             self._assign_parameters(self._average)
 
     @property
     def _is_initialized(self) -> bool:
-        """Whether there is an average: a mean of nothing is none."""
+        """Whether there is an average: a mean needs at least one update."""
         return self.decay is not None or self.updates > 0
 
     @torch.no_grad()
@@ -100,7 +98,7 @@ class WeightAverage:
             repartition(parameter)
             _local_tensor(parameter).copy_(values[name])
 
-    # In checkpoints
+    # Checkpoints
 
     @property
     def _flag(self) -> str:
@@ -108,7 +106,7 @@ class WeightAverage:
 
     @property
     def _is_sharded(self) -> bool:
-        """Whether each process writes its own share: ZeRO-3's, which goes on with as many processes as it began."""
+        """Whether each process saves its own shard (ZeRO-3). A run then resumes with the same number of processes."""
         return any(zero3_shard(parameter) is not None for parameter in self._parameters.values())
 
     def _path(self, folder: Path) -> Path:
@@ -116,7 +114,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def save(self, folder: Path) -> None:
-        """Writes the average into a checkpoint; to be called on every process."""
+        """Saves the average into a checkpoint. Call it on every process."""
         values = {
             name: _gather_full_tensor(self._average[name], p).contiguous() for name, p in self._parameters.items()
         }
@@ -126,63 +124,59 @@ class WeightAverage:
 
     @torch.no_grad()
     def load(self, folder: Path) -> None:
-        """Reads back what `save` wrote.
+        """Loads the average from a checkpoint.
 
         Raises:
-            UsageError: the checkpoint is of a training without an average, or of other parameters.
+            UsageError: If the checkpoint has no average, or an average of another kind or of other parameters.
         """
         path = self._path(folder)
         if not path.is_file():
-            raise UsageError(
-                f"{folder} was saved without {self._flag}: a run goes on as it began (leave {self._flag} out, or begin "
-                f"a new run from its weights: --model_name_or_path {folder}, another --output_dir)."
-            )
+            raise UsageError(TrainingMessage.CHECKPOINT_WITHOUT_AVERAGE, path=folder, flag=self._flag)
         with safe_open(path, "pt") as file:
             if set(file.keys()) != set(self._average):
-                raise UsageError(f"{path} is the average of other parameters than those that this run trains.")
-            facts = _read_metadata(file)
-            if (facts["decay"] is None) != (self.decay is None):
-                raise UsageError(f"{folder} was saved with {_FLAGS[self.decay is None]}: a run goes on as it began.")
+                raise UsageError(TrainingMessage.AVERAGE_OF_OTHER_PARAMETERS, path=path)
+            metadata = _read_metadata(file)
+            if (metadata["decay"] is None) != (self.decay is None):
+                flag = _FLAGS[self.decay is None]
+                raise UsageError(TrainingMessage.CHECKPOINT_WITH_AVERAGE, path=folder, flag=flag)
             for name, parameter in self._parameters.items():
                 self._average[name].copy_(_local_shard(file.get_tensor(name), parameter))
-        self.updates = facts["updates"]
-        if self.decay is not None and facts["decay"] != self.decay:
-            logger.warning(
-                "%s was averaged with --ema_decay %g, and goes on with %g.", path, facts["decay"], self.decay
-            )
+        self.updates = metadata["updates"]
+        if self.decay is not None and metadata["decay"] != self.decay:
+            warn(logger, TrainingMessage.EMA_DECAY_CHANGED, path=path, saved=metadata["decay"], decay=self.decay)
 
 
 def check_checkpoint_has_no_average(checkpoint: Path) -> None:
-    """Raises UsageError where a run that goes on without an average began with one."""
+    """Raises UsageError if a checkpoint has an average; for runs without one."""
     for path in checkpoint.glob(f"{FILE_STEM}*.safetensors"):
         with safe_open(path, "pt") as file:
             flag = _FLAGS[_read_metadata(file)["decay"] is not None]
-        raise UsageError(f"{checkpoint} was saved with {flag}: a run goes on as it began, so pass {flag}, too.")
+        raise UsageError(TrainingMessage.CHECKPOINT_WITH_AVERAGE, path=checkpoint, flag=flag)
 
 
 def _read_metadata(file: Any) -> dict[str, Any]:
-    """What a file of `save` says of its average: `updates`, `decay`."""
+    """Reads `updates` and `decay` of a saved average."""
     return json.loads(file.metadata()["average"])
 
 
 def _local_tensor(parameter: Tensor) -> Tensor:
-    """What this process holds of a parameter: its own memory, in place."""
+    """Returns the local part of a parameter on this process, sharing its memory."""
     if isinstance(parameter, DTensor):
         return parameter.to_local()
-    part = zero3_shard(parameter)
-    return parameter.detach() if part is None else part
+    shard = zero3_shard(parameter)
+    return parameter.detach() if shard is None else shard
 
 
 def _gather_full_tensor(local: Tensor, parameter: Tensor) -> Tensor:
-    """What all processes hold of a parameter, put together; of ZeRO-3 this process's share."""
+    """Gathers the local values of a parameter from all processes (FSDP2); returns the shard under ZeRO-3."""
     if not isinstance(parameter, DTensor):
         return local
-    placed = (parameter.device_mesh, parameter.placements)
-    return DTensor.from_local(local, *placed, shape=parameter.shape, stride=parameter.stride()).full_tensor()
+    placement = (parameter.device_mesh, parameter.placements)
+    return DTensor.from_local(local, *placement, shape=parameter.shape, stride=parameter.stride()).full_tensor()
 
 
 def _local_shard(full: Tensor, parameter: Tensor) -> Tensor:
-    """What this process holds of a value of the whole parameter."""
+    """Returns the local part of a full tensor on this process."""
     if not isinstance(parameter, DTensor):
         return full
     full = full.to(parameter.device)

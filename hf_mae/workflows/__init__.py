@@ -1,8 +1,7 @@
-"""One module a verb: the steps in the order in which one would tell them.
+"""The commands, one module per command. Each function takes the flags of its command as keyword arguments.
 
-Each takes the settings of its verb, spelled as on the command line, logs what it does, prints nothing, and returns what
-it found: a `RunRecord`, or a small result of its own. A notebook that calls one gets the same run as the shell; they
-are exported by the package itself:
+A function logs its steps, prints nothing, and returns a `RunRecord` or a small result object. A notebook gets the
+same run as the shell. The package exports all of them:
 
     from hf_mae import finetune
 

@@ -1,4 +1,4 @@
-"""`audit`: near-duplicate images within and across labels and splits, and labels that may be wrong."""
+"""`audit`: finds near-duplicate images within and across labels and splits, and probable label errors."""
 
 import dataclasses
 import logging
@@ -18,8 +18,9 @@ from ..evaluation.confident_learning import label_issues
 from ..reporting.audit import AuditFindings, write_audit
 from ..reporting.label_issues import LabelFindings, LabelIssueRow, write_label_issues
 from ..runs.out_of_fold import OutOfFoldPredictions, read_out_of_fold_predictions
+from ..settings.audit import AuditArguments
 from ..settings.parse import parse_settings
-from ..settings.studies import AuditArguments
+from .messages import WorkflowMessage
 
 logger = logging.getLogger(__name__)
 
@@ -27,17 +28,17 @@ DATA_SOURCE_FIELDS = ("data_dir", "manifest", "benchmark", "fold", "agreement", 
 
 
 def audit(*, recipe: str | None = None, **flags: Any) -> AuditFindings | LabelFindings:
-    """Finds near-duplicates, or with `labels` labels that may be wrong, and writes CSVs and contact sheets.
+    """Finds near-duplicates, or with `runs` probable label errors, and writes CSVs and contact sheets.
 
     Args:
-        recipe: a YAML file of flags; `flags` win over it.
+        recipe: a YAML file of flags; `flags` override it.
         flags: the flags of `hf-mae audit`.
     """
     (options,) = parse_settings("audit", recipe, **flags).arguments
-    if options.labels:
+    if options.runs:
         return _audit_labels(options)
     if not options.data_dir:
-        raise CommandLineError("missing: --data_dir (see hf-mae audit --help).")
+        raise CommandLineError(WorkflowMessage.AUDIT_DATA_MISSING)
     images = list_audit_images(_load_splits(options))
     pairs = find_near_duplicates(
         [image.path for image in images],
@@ -56,40 +57,42 @@ def _load_splits(options: AuditArguments) -> Mapping[str, Dataset]:
 
 
 def _audit_labels(options: AuditArguments) -> LabelFindings:
-    """Labels that may be wrong; nothing is changed or left out."""
-    said = read_out_of_fold_predictions(options.labels or [])
+    """Finds probable label errors; the data is not changed."""
+    predictions = read_out_of_fold_predictions(options.runs or [])
     if not options.data_dir:
-        known = {name: getattr(said.record.data, name) for name in DATA_SOURCE_FIELDS}
-        options = dataclasses.replace(options, **known)
-        logger.info("The images are those of the runs: %s", options.data_dir)
-    images = {image.file_name: image for image in list_audit_images(read_splits(options, label_names=said.names))}
-    judged = [images[name] for name in said.scores if name in images]
-    _check_same_images(options, said, judged)
-    scores = np.array([said.scores[image.file_name] for image in judged])
-    labels = np.array([said.names.index(image.label) for image in judged])
-    found = [
+        fields = {name: getattr(predictions.record.data, name) for name in DATA_SOURCE_FIELDS}
+        options = dataclasses.replace(options, **fields)
+        logger.info("Using the dataset of the runs: %s", options.data_dir)
+    splits = read_splits(options, label_names=predictions.names)
+    images = {image.file_name: image for image in list_audit_images(splits)}
+    evaluated = [images[name] for name in predictions.scores if name in images]
+    _check_same_images(options, predictions, evaluated)
+    scores = np.array([predictions.scores[image.file_name] for image in evaluated])
+    labels = np.array([predictions.names.index(image.label) for image in evaluated])
+    rows = [
         LabelIssueRow(
-            image=judged[issue.index],
+            image=evaluated[issue.index],
             quality=issue.quality,
-            suggested_label=said.names[issue.suggested],
+            suggested_label=predictions.names[issue.suggested],
             label_score=float(scores[issue.index, labels[issue.index]]),
             suggested_label_score=float(scores[issue.index, issue.suggested]),
         )
         for issue in label_issues(scores, labels)
     ]
     folder = Path(str(options.output_dir))
-    shown = write_label_issues(folder, found, options.max_sheets)
-    return LabelFindings(folder, len(judged), len(images), found, shown)
+    num_shown = write_label_issues(folder, rows, options.max_sheets)
+    return LabelFindings(folder, len(evaluated), len(images), rows, num_shown)
 
 
-def _check_same_images(
-    options: AuditArguments, out_of_fold_predictions: OutOfFoldPredictions, evaluated: list[AuditImage]
-) -> None:
+def _check_same_images(options: AuditArguments, predictions: OutOfFoldPredictions, evaluated: list[AuditImage]) -> None:
     if not evaluated:
-        raise UsageError(f"{options.data_dir} has none of the images that the runs judged: is it another data set?")
+        raise UsageError(WorkflowMessage.AUDIT_IMAGES_DIFFER, data_dir=options.data_dir)
     for image in evaluated:
-        if out_of_fold_predictions.labels[image.file_name] != image.label:
+        if predictions.labels[image.file_name] != image.label:
             raise UsageError(
-                f"{image.file_name} was {out_of_fold_predictions.labels[image.file_name]} when the runs judged it, and is {image.label} "
-                f"in {options.data_dir}: pass the --corrections that they were trained with, or train them again."
+                WorkflowMessage.AUDIT_LABEL_DIFFERS,
+                file_name=image.file_name,
+                predicted_label=predictions.labels[image.file_name],
+                label=image.label,
+                data_dir=options.data_dir,
             )

@@ -1,21 +1,22 @@
-"""`checkpoints fetch`: a public checkpoint, downloaded and converted once."""
+"""Public checkpoints: look up, download and convert."""
 
 from ..errors import CommandLineError, did_you_mean
 from ..models.model_zoo import PublicCheckpoint, load_checkpoint_catalogue, resolve_checkpoint
+from .messages import WorkflowMessage
 
 
 def find_checkpoint(name: str) -> PublicCheckpoint:
-    """A line of the catalogue.
+    """Looks up a public checkpoint.
 
     Raises:
-        CommandLineError: there is none of this name.
+        CommandLineError: If the name is unknown.
     """
     entries = load_checkpoint_catalogue()
     if name not in entries:
-        raise CommandLineError(f"There is no checkpoint {name}{did_you_mean(name, entries)}.")
+        raise CommandLineError(WorkflowMessage.UNKNOWN_CHECKPOINT, name=name, suggestion=did_you_mean(name, entries))
     return entries[name]
 
 
 def fetch_checkpoint(name: str) -> str:
-    """The folder of a public checkpoint's converted weights."""
+    """Downloads and converts a public checkpoint if necessary; returns the folder of the converted weights."""
     return resolve_checkpoint(find_checkpoint(name).name)

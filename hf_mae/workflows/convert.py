@@ -1,4 +1,4 @@
-"""`convert`: an MAE checkpoint -> a folder that transformers loads."""
+"""`convert`: MAE checkpoint -> transformers weights."""
 
 from typing import Any
 
@@ -9,12 +9,19 @@ from ..settings.parse import parse_settings
 
 
 def convert(**flags: Any) -> ConversionReport:
-    """Converts a checkpoint; `flags` are those of `hf-mae convert`. The report is its certificate."""
+    """Converts a checkpoint.
+
+    Args:
+        flags: the flags of `hf-mae convert`.
+
+    Returns:
+        The report of the conversion.
+    """
     (options,) = parse_settings("convert", None, **flags).arguments
     with skip_deepspeed_import():
         return convert_checkpoint(
-            resolve_checkpoint(options.source),
-            options.destination,
+            resolve_checkpoint(options.model_name_or_path),
+            options.output_dir,
             to=options.to,
             pooling=options.pooling,
             num_labels=options.num_labels,

@@ -1,4 +1,4 @@
-"""`crossval`: every fold, seed and share of the labels is trained and evaluated; mean and standard deviation."""
+"""`crossval`: trains and evaluates each fold, seed and fraction of the labels; mean and standard deviation."""
 
 import dataclasses
 import logging
@@ -15,7 +15,7 @@ from ..data.exclusion_log import ExclusionLog, track_exclusions
 from ..data.fingerprint import data_fingerprint
 from ..data.folds import check_folds, load_official_folds, make_stratified_folds
 from ..data.split_loading import read_splits, reduce_training
-from ..errors import CommandLineError, UsageError
+from ..errors import CommandLineError, UsageError, warn
 from ..files.atomic import write_csv
 from ..models.loading import read_class_names
 from ..reporting import figures
@@ -23,19 +23,20 @@ from ..reporting.crossval import label_efficiency_curve, pool_predictions
 from ..reporting.report import write_single_run_report
 from ..runs.environment import get_environment
 from ..runs.output_dir import check_same_data, lock_output_dir
-from ..runs.record import ALL_RESULTS, CrossvalRun, CrossvalSummary, DataSource, RunRecord, Scores
+from ..runs.record import ALL_RESULTS, FIGURES_DIR, CrossvalRun, CrossvalSummary, DataSource, RunRecord, Scores
 from ..runs.record_io import read_record, write_record
 from ..settings.arguments import FinetuningArguments
+from ..settings.crossval import CrossvalArguments
 from ..settings.data import DataArguments
 from ..settings.models import ModelArguments
 from ..settings.parse import Settings, parse_settings
 from ..settings.recipes import render_recipe
-from ..settings.studies import CrossvalArguments
 from .finetune import finetune_splits
+from .messages import WorkflowMessage
 
 logger = logging.getLogger(__name__)
 
-# What may differ between a finished run and what is asked for now without making it another run.
+# A completed run counts as done even if these settings differ.
 SETTINGS_ALLOWED_TO_DIFFER = {
     *("output_dir", "cache", "preprocessing_num_workers", "dataloader_num_workers", "dataloader_pin_memory"),
     *("disable_tqdm", "report_to", "logging_steps", "save_total_limit", "use_cpu", "data_dir", "split_file"),
@@ -43,20 +44,20 @@ SETTINGS_ALLOWED_TO_DIFFER = {
 
 
 def crossval(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
-    """Trains and evaluates every fold and seed; finished runs are skipped, interrupted ones go on.
+    """Trains and evaluates each fold and seed. Completed runs are skipped; interrupted runs are resumed.
 
     Args:
-        recipe: a recipe of the package, or a YAML file; `flags` win over it.
+        recipe: a recipe of the package, or a YAML file; `flags` take precedence.
         flags: the flags of `hf-mae crossval`.
 
     Returns:
-        The record of all runs together; None on processes other than the main one.
+        The record of the cross-validation; None on processes other than the main one.
     """
     settings = parse_settings("crossval", recipe, **flags)
     options, model_args, data_args, args = settings.arguments
     if args.push_to_hub:
-        raise CommandLineError("crossval makes many models: push one of them with hf-mae push.")
-    with track_exclusions() as ledger:
+        raise CommandLineError(WorkflowMessage.CROSSVAL_PUSH)
+    with track_exclusions() as exclusion_log:
         folds = _load_folds(options, model_args, data_args, args)
     check_folds(folds)
     fractions = sorted(set(options.train_fractions or [data_args.train_fraction]))
@@ -64,7 +65,7 @@ def crossval(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
         CrossvalRun(fraction, seed, fold, options.train_fractions is not None)
         for fraction, seed, fold in product(fractions, options.seeds, range(1, len(folds) + 1))
     ]
-    _run_all(runs, folds, settings, ledger)
+    _run_all(runs, folds, settings, exclusion_log)
     if args.process_index != 0:
         return None
     record = _summarize(args.folder, runs, folds[0]["train"].features["labels"].names, settings)
@@ -76,76 +77,75 @@ def crossval(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
 def _load_folds(
     options: CrossvalArguments, model_args: ModelArguments, data_args: DataArguments, args: FinetuningArguments
 ) -> list[DatasetDict]:
-    own_names = read_class_names(str(model_args.model_name_or_path))
+    class_names = read_class_names(str(model_args.model_name_or_path))
     with args.main_process_first(desc="reading the images"):
         if options.folds == "official":
-            return load_official_folds(data_args, args.seed, own_names)
+            return load_official_folds(data_args, args.seed, class_names)
         if options.folds.isdigit():
-            return make_stratified_folds(read_splits(data_args, args.seed, own_names), int(options.folds))
-    raise CommandLineError(f"--folds takes official or a number, not {options.folds}.")
+            return make_stratified_folds(read_splits(data_args, args.seed, class_names), int(options.folds))
+    raise CommandLineError(WorkflowMessage.INVALID_FOLDS, value=options.folds)
 
 
 def _run_all(
     runs: list[CrossvalRun], folds: list[DatasetDict], settings: Settings, exclusion_log: ExclusionLog
 ) -> None:
-    """Trains what is not done yet, with a line before each run on how far it is and how long it will take."""
+    """Trains the runs that are not completed, and logs progress and remaining time before each run."""
     _, model_args, data_args, args = settings.arguments
     seconds: list[float] = []
     for number, run in enumerate(runs, 1):
         folder = args.folder / run.folder
-        given = _get_run_settings(run, settings, folder)
+        run_settings = _get_run_settings(run, settings, folder)
         run_data = dataclasses.replace(data_args, train_fraction=run.fraction, fold=run.fold)
         splits = reduce_training(folds[run.fold - 1], run_data, run.seed)
         if (folder / ALL_RESULTS).is_file():
-            _check_same_settings(folder, given)
+            _check_same_settings(folder, run_settings)
             check_same_data(folder, DataSource.from_settings(run_data, run.seed, data_fingerprint(splits)))
-            logger.info("Run %d of %d (%s) is done: %s", number, len(runs), run, folder)
+            logger.info("Run %d of %d (%s) is already completed: %s", number, len(runs), run, folder)
             continue
         left = f", about {np.mean(seconds) * (len(runs) - number + 1) / 60:.0f} minutes left" if seconds else ""
         logger.info("Run %d of %d: %s -> %s%s", number, len(runs), run, folder, left)
         run_args = dataclasses.replace(args, output_dir=str(folder), seed=run.seed, resume_from_checkpoint="last")
         started = time.monotonic()
         with lock_output_dir(run_args):
-            finetune_splits(splits, model_args, run_data, run_args, given, exclusion_log)
+            finetune_splits(splits, model_args, run_data, run_args, run_settings, exclusion_log)
         seconds.append(time.monotonic() - started)
 
 
 def _get_run_settings(run: CrossvalRun, settings: Settings, folder: Path) -> dict[str, Any]:
-    """What a run of its own would have been given."""
-    own = {item.name for item in dataclasses.fields(CrossvalArguments)}
-    given = {name: value for name, value in settings.overrides.items() if name not in own}
-    given |= {"seed": run.seed, "output_dir": str(folder)}
-    given |= {"fold": run.fold} if settings.arguments[2].benchmark else {}
-    return given | ({"train_fraction": run.fraction} if run.fraction < 1.0 else {})
+    """Returns the settings of a run, as if it were trained separately with `finetune`."""
+    crossval_only = {item.name for item in dataclasses.fields(CrossvalArguments)}
+    values = {name: value for name, value in settings.overrides.items() if name not in crossval_only}
+    values |= {"seed": run.seed, "output_dir": str(folder)}
+    values |= {"fold": run.fold} if settings.arguments[2].benchmark else {}
+    return values | ({"train_fraction": run.fraction} if run.fraction < 1.0 else {})
 
 
 def _check_same_settings(folder: Path, run_settings: dict[str, Any]) -> None:
-    """Refuses to count a finished run of other settings as one of these."""
+    """Checks that a completed run has the settings of this cross-validation."""
     before = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")) or {}
     now = yaml.safe_load(render_recipe(run_settings, {})) or {}
-    differing = [
+    differences = [
         f"{name}: {before.get(name, 'default')} then, {now.get(name, 'default')} now"
         for name in sorted((before.keys() | now.keys()) - SETTINGS_ALLOWED_TO_DIFFER)
         if before.get(name) != now.get(name)
     ]
-    if differing:
-        raise UsageError(
-            f"{folder} holds a finished run of other settings ({'; '.join(differing)}): choose another --output_dir."
-        )
+    if differences:
+        raise UsageError(WorkflowMessage.CROSSVAL_SETTINGS_DIFFER, folder=folder, differences="; ".join(differences))
 
 
 def _summarize(root: Path, runs: list[CrossvalRun], names: list[str], settings: Settings) -> RunRecord:
-    """Writes `crossval.json`, the pooled predictions and confusion matrix of each seed."""
+    """Writes `crossval.json`, and the pooled predictions and confusion matrix of each seed."""
     options, model_args, data_args, args = settings.arguments
     records = [read_record(root / run.folder) for run in runs]
     results = [record.scores["validation"] | {"training_images": record.images["train"]} for record in records]
     points = label_efficiency_curve(runs, results)
     headline = {name: value for name, value in points[-1].items() if name not in ("fraction", "images")}
-    chosen_on = [record.selection.selection_split if record.selection else None for record in records]
+    selection_splits = [record.selection.selection_split if record.selection else None for record in records]
     summary = CrossvalSummary(
         folds=options.folds,
         runs=[
-            (run, {name: one[name] for name in headline}, split) for run, one, split in zip(runs, results, chosen_on)
+            (run, {name: result[name] for name in headline}, split)
+            for run, result, split in zip(runs, results, selection_splits)
         ],
         mean_and_std=headline,
         label_efficiency=points,
@@ -165,22 +165,23 @@ def _summarize(root: Path, runs: list[CrossvalRun], names: list[str], settings: 
     )
     write_record(record, root)
     if len(points) > 1:
-        figures.plot_label_efficiency({Path(model_args.base).name: points}, root / "label_efficiency")
+        figures.plot_label_efficiency({Path(model_args.base).name: points}, root / FIGURES_DIR / "label_efficiency")
     return record
 
 
 def _write_pooled_predictions(root: Path, runs: list[CrossvalRun], names: list[str]) -> dict[str, Scores]:
-    """Predictions and confusion matrix of all folds of a seed together; returns their scores."""
-    found = {}
+    """Writes the pooled predictions of all folds of each seed, and their confusion matrix; returns their scores."""
+    scores_by_seed = {}
     for fraction, seed in dict.fromkeys((run.fraction, run.seed) for run in runs):
-        same = [run for run in runs if (run.fraction, run.seed) == (fraction, seed)]
-        rows, scores = pool_predictions([root / run.folder for run in same], names)
-        which = same[0].folder.removesuffix(f"_fold-{same[0].fold}")
-        write_csv(root / f"predictions_pooled_{which}.csv", ["file_name", "label", "prediction", "score"], rows)
+        folds = [run for run in runs if (run.fraction, run.seed) == (fraction, seed)]
+        rows, scores = pool_predictions([root / run.folder for run in folds], names)
+        name = folds[0].folder.removesuffix(f"_fold-{folds[0].fold}")
+        write_csv(root / f"predictions_pooled_{name}.csv", ["file_name", "label", "prediction", "score"], rows)
         if scores is None:
-            logger.warning("Images stand in several folds of %s, so their predictions are not pooled.", root)
+            warn(logger, WorkflowMessage.PREDICTIONS_NOT_POOLED, folder=root)
             continue
-        title = f"out of fold, {which}: macro F1 {100 * scores['macro_f1']:.1f} %"
-        figures.plot_confusion_matrix(scores["confusion_matrix"], names, root / f"confusion_matrix_{which}", title)
-        found[which] = scores
-    return found
+        title = f"out of fold, {name}: macro F1 {100 * scores['macro_f1']:.1f} %"
+        path = root / FIGURES_DIR / f"confusion_matrix_{name}"
+        figures.plot_confusion_matrix(scores["confusion_matrix"], names, path, title)
+        scores_by_seed[name] = scores
+    return scores_by_seed

@@ -1,4 +1,4 @@
-"""`demo`: a fine-tuned model in the browser, on this machine alone unless told otherwise."""
+"""`demo`: opens a fine-tuned model in the browser, accessible from this machine only by default."""
 
 import logging
 from pathlib import Path
@@ -8,11 +8,11 @@ import torch
 
 from ..data.folders import load_image_folder
 from ..data.torch_datasets import EvalDataset
-from ..errors import UsageError
+from ..errors import UsageError, warn
 from ..models.loading import class_names, load_classifier
-from ..runs.uncertainty_io import UNCERTAINTY_FILE as DOUBT
-from ..runs.uncertainty_io import read_uncertainty
+from ..runs.uncertainty_io import UNCERTAINTY_FILE, read_uncertainty
 from ..settings.parse import parse_settings
+from .messages import WorkflowMessage
 
 logger = logging.getLogger(__name__)
 
@@ -28,13 +28,13 @@ def open_demo(**flags: Any) -> Any:
         import captum  # noqa: F401
         import gradio  # noqa: F401
     except ImportError as error:
-        raise UsageError(f"{error.name} is not installed: pip install 'hf_mae[demo]'.") from None
+        raise UsageError(WorkflowMessage.PACKAGE_NOT_INSTALLED, package=error.name, extra="demo") from None
     from ..sharing.demo import LOOPBACK, Classifier, bypass_proxy_for_localhost
     from ..sharing.demo_metadata import build_demo_metadata
     from ..sharing.space_app import launch_demo
 
     model, processor = load_classifier(options.model_name_or_path)
-    facts = build_demo_metadata(
+    metadata = build_demo_metadata(
         Path(options.model_name_or_path),
         class_names(model),
         positive=options.positive,
@@ -42,12 +42,12 @@ def open_demo(**flags: Any) -> Any:
         class_notes=options.class_notes,
     )
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    gallery = load_training_images(options.data_dir, model, processor)
-    known = (Path(options.model_name_or_path) / DOUBT).is_file()
-    doubt = read_uncertainty(options.model_name_or_path, class_names(model)) if known else None
-    classifier = Classifier(model, processor, facts, gallery, uncertainty=doubt)
+    training = load_training_images(options.data_dir, model, processor)
+    has_uncertainty = (Path(options.model_name_or_path) / UNCERTAINTY_FILE).is_file()
+    uncertainty = read_uncertainty(options.model_name_or_path, class_names(model)) if has_uncertainty else None
+    classifier = Classifier(model, processor, metadata, training, uncertainty=uncertainty)
     if options.host != LOOPBACK or options.share:
-        logger.warning("The demo can be reached from other machines, and whatever they upload comes to this one.")
+        warn(logger, WorkflowMessage.DEMO_REACHABLE)
     bypass_proxy_for_localhost(options.host)
     try:
         return launch_demo(
@@ -60,11 +60,11 @@ def open_demo(**flags: Any) -> Any:
             enable_monitoring=False,
         )
     except OSError:
-        raise UsageError(f"Port {options.port} of {options.host} cannot be used: pass another --port.") from None
+        raise UsageError(WorkflowMessage.PORT_UNAVAILABLE, port=options.port, host=options.host) from None
 
 
 def load_training_images(data_dir: str | None, model: Any, processor: Any) -> EvalDataset | None:
-    """The training images of a data set, prepared as the model wants them; None without a data set."""
+    """Loads the training images with the preprocessing of the model; None if `data_dir` is not given."""
     if not data_dir:
         return None
     splits = load_image_folder(data_dir, label_names=class_names(model))

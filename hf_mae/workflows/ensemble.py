@@ -1,4 +1,4 @@
-"""`ensemble`: several fine-tuned models as one."""
+"""`ensemble`: combines fine-tuned models by averaging their scores."""
 
 import logging
 import shutil
@@ -17,13 +17,14 @@ from ..runs.out_of_fold import list_crossval_runs
 from ..runs.record import ALL_RESULTS
 from ..runs.split_consistency import read_random_fold_count
 from ..settings.parse import parse_settings
+from .messages import WorkflowMessage
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class EnsembleResult:
-    """An ensemble that was written: its folder, what its members were made of, and its classes."""
+    """Folder of an ensemble, the models that its members were copied from, and its classes."""
 
     folder: str
     sources: list[str]
@@ -34,36 +35,35 @@ def ensemble(**flags: Any) -> EnsembleResult:
     """Writes the folder of an ensemble; `flags` are those of `hf-mae ensemble`.
 
     Raises:
-        UsageError: a run that cannot be read, other classes, or images that are read otherwise.
+        UsageError: If a model cannot be loaded, or if classes or preprocessing differ.
     """
     (options,) = parse_settings("ensemble", None, **flags).arguments
     sources = [member for run in options.runs for member in _list_member_models(run)]
     if len(sources) < 2:
-        raise UsageError(f"{sources[0]} is one model: an ensemble has two at least.")
-    if twice := sorted({source for source in sources if sources.count(source) > 1}):
-        raise UsageError(f"{twice[0]} is named twice: it would count twice in the mean.")
-    loaded = [load_stock_classifier(resolve_checkpoint(source)) for source in sources]
-    models, processors = ([pair[which] for pair in loaded] for which in (0, 1))
-    made = Ensemble(models, processors)
-    facts = [
+        raise UsageError(WorkflowMessage.ENSEMBLE_OF_ONE, source=sources[0])
+    if duplicates := sorted({source for source in sources if sources.count(source) > 1}):
+        raise UsageError(WorkflowMessage.ENSEMBLE_DUPLICATE, source=duplicates[0])
+    models, processors = zip(*(load_stock_classifier(resolve_checkpoint(source)) for source in sources), strict=True)
+    classes = class_names(Ensemble(list(models), list(processors)))
+    members = [
         MemberInfo(f"member_{number}", source, read_random_fold_count(Path(source).parent) is not None)
         for number, source in enumerate(sources, 1)
     ]
     with atomic_write_dir(options.output_dir, options.overwrite) as folder:
-        for member, model, processor in zip(facts, models, processors, strict=True):
+        for member, model, processor in zip(members, models, processors, strict=True):
             with skip_deepspeed_import():
                 model.save_pretrained(folder / member.folder)
             processor.save_pretrained(folder / member.folder)
             if (record := Path(member.source) / ALL_RESULTS).is_file():
                 shutil.copy(record, folder / member.folder / ALL_RESULTS)
-        write_ensemble_members(folder, facts)
-        write_text(folder / "README.md", build_ensemble_card(Path(options.output_dir), facts, class_names(made)))
-    return EnsembleResult(str(options.output_dir), sources, class_names(made))
+        write_ensemble_members(folder, members)
+        write_text(folder / "README.md", build_ensemble_card(Path(options.output_dir), members, classes))
+    return EnsembleResult(str(options.output_dir), sources, classes)
 
 
 def _list_member_models(run: str) -> list[str]:
-    """A run, the runs of a cross-validation on its largest share of the labels, or the members of an ensemble."""
+    """Lists a run, the runs of a cross-validation on its largest label fraction, or the members of an ensemble."""
     folder = Path(run)
     if members := read_ensemble_members(folder):
         return [str(folder / member.folder) for member in members]
-    return [str(one) for one in list_crossval_runs(folder)] or [run]
+    return [str(path) for path in list_crossval_runs(folder)] or [run]

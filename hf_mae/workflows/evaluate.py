@@ -1,4 +1,4 @@
-"""`evaluate`: the scores of a fine-tuned model on a split, through the Trainer (so under accelerate too)."""
+"""`evaluate`: metrics of a fine-tuned model on a split, computed with the Trainer (also under accelerate launch)."""
 
 import logging
 import tempfile
@@ -19,15 +19,14 @@ from ..data.manifests import resolve_manifest
 from ..data.split_loading import has_ordered_classes, load_splits
 from ..data.splits import get_split
 from ..data.torch_datasets import EvalDataset
-from ..errors import UsageError
+from ..errors import UsageError, warn
 from ..evaluation.calibration import Temperature, calibration_gain
-from ..evaluation.scores import score_split
 from ..evaluation.uncertainty import fit_uncertainty
 from ..models.ensemble import first_member
 from ..models.introspection import describe_non_mae_model
 from ..models.loading import class_names, load_classifier
 from ..models.tta import apply_tta
-from ..reporting.split_results import write_split_results
+from ..reporting.split_results import score_with_intervals, write_split_results
 from ..runs.environment import get_environment
 from ..runs.record import DataSource, RunRecord
 from ..runs.record_io import write_record
@@ -38,19 +37,20 @@ from ..settings.arguments import FinetuningArguments
 from ..settings.evaluation import EvaluationArguments
 from ..settings.parse import parse_settings
 from ..training.finetuner import MaeFinetuner
+from .messages import WorkflowMessage
 
 logger = logging.getLogger(__name__)
 
 
 def evaluate(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
-    """Scores a fine-tuned model on a split; with `output_dir`, its predictions, figures and record go there.
+    """Evaluates a fine-tuned model on a split; with `output_dir`, writes predictions, figures and the record.
 
     Args:
-        recipe: a YAML file of flags; `flags` win over it.
+        recipe: a YAML file of flags; `flags` take precedence.
         flags: the flags of `hf-mae evaluate`.
 
     Returns:
-        What was found; None on processes other than the main one.
+        The record; None on processes other than the main one.
     """
     settings = parse_settings("evaluate", recipe, **flags)
     (options,) = settings.arguments
@@ -59,20 +59,18 @@ def evaluate(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
     with disable_zero3_init():
         model, processor = load_classifier(str(options.model_name_or_path))
     names = class_names(model)
-    joined = read_class_map(options.class_map, names) if options.class_map else None
-    shown = joined.class_names if joined else names
-    scale = read_temperature(options.temperature, options.tta, shown) if options.temperature else None
-    left_out: dict[str, int] = {}
-    with (
-        tempfile.TemporaryDirectory() as unused,
-        track_exclusions() as ledger,
-    ):  # the Trainer wants an output folder, and leaves nothing in it
-        args = _trainer_arguments(options, unused)
+    class_map = read_class_map(options.class_map, names) if options.class_map else None
+    class_map_names = class_map.class_names if class_map else names
+    temperature = read_temperature(options.temperature, options.tta, class_map_names) if options.temperature else None
+    unmapped: dict[str, int] = {}
+    # The Trainer requires an output folder, but writes nothing to it.
+    with tempfile.TemporaryDirectory() as unused_dir, track_exclusions() as exclusion_log:
+        args = _trainer_arguments(options, unused_dir)
         with args.main_process_first(desc="reading the images"):
-            splits = load_splits(options, options.seed, label_names=None if joined else names)
-        if joined:
-            splits, left_out = joined.relabel(splits, str(options.data_dir))
-            names = joined.class_names
+            splits = load_splits(options, options.seed, label_names=None if class_map else names)
+        if class_map:
+            splits, unmapped = class_map.relabel(splits, str(options.data_dir))
+            names = class_map.class_names
         _check_same_classes(options, splits, names)
         images = EvalDataset(get_split(splits, options.split, options.data_dir), processor, cache=False)
         trainer = MaeFinetuner(model=model, args=args)
@@ -80,8 +78,8 @@ def evaluate(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
             output: Any = trainer.predict(images)
     if not trainer.is_world_process_zero():
         return None
-    logits = joined.merge_logits(output.predictions) if joined else output.predictions
-    base = RunRecord(
+    logits = class_map.merge_logits(output.predictions) if class_map else output.predictions
+    record = RunRecord(
         kind="evaluate",
         base=str(options.model_name_or_path),
         data=DataSource.from_settings(options, options.seed, data_fingerprint(splits)),
@@ -91,20 +89,24 @@ def evaluate(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
         classes=names,
         averaged_views=options.tta,
         ordered=has_ordered_classes(options) or was_trained_on_ordered_classes(str(options.model_name_or_path)),
-        study=describe_cohort(ledger, splits, resolve_manifest(options)),
-        unmapped_images=left_out,
+        study=describe_cohort(exclusion_log, splits, resolve_manifest(options)),
+        unmapped_images=unmapped,
         network=describe_non_mae_model(first_member(model)),
     )
     if options.fit_uncertainty:
         _fit_uncertainty(options, model, splits, images, logits, output.label_ids)
-    return _score_and_write(options, base, images, logits, output.label_ids, scale)
+    return _score_and_write(options, record, images, logits, output.label_ids, temperature)
 
 
 def _check_fit_options(options: EvaluationArguments) -> None:
-    if options.fit_temperature and (options.temperature or not options.output_dir):
-        raise UsageError("--fit_temperature writes temperature.json into --output_dir, and goes without --temperature.")
-    if options.fit_uncertainty and (options.class_map or not options.output_dir):
-        raise UsageError("--fit_uncertainty writes doubt.json into --output_dir, and goes without --class_map.")
+    if options.fit_temperature and not options.output_dir:
+        raise UsageError(WorkflowMessage.FIT_TEMPERATURE_WITHOUT_OUTPUT)
+    if options.fit_temperature and options.temperature:
+        raise UsageError(WorkflowMessage.FIT_TEMPERATURE_TWICE)
+    if options.fit_uncertainty and not options.output_dir:
+        raise UsageError(WorkflowMessage.FIT_UNCERTAINTY_WITHOUT_OUTPUT)
+    if options.fit_uncertainty and options.class_map:
+        raise UsageError(WorkflowMessage.FIT_UNCERTAINTY_WITH_CLASS_MAP)
 
 
 def _fit_uncertainty(
@@ -115,21 +117,21 @@ def _fit_uncertainty(
     logits: np.ndarray,
     labels: np.ndarray,
 ) -> None:
-    """Writes what the model does not know; without training images beside those that are evaluated, no outliers."""
-    training = splits["train"] if "train" in splits and options.split != "train" else None
-    if training is None:
-        logger.warning("%s has no training images: no outliers will be told.", options.data_dir)
-    data = images.processor, training, images, logits, labels
+    """Fits and writes prediction sets and, if there is another train split, an out-of-distribution detector."""
+    train_dataset = splits["train"] if "train" in splits and options.split != "train" else None
+    if train_dataset is None:
+        warn(logger, WorkflowMessage.OOD_NOT_FITTED, data=options.data_dir)
+    data = images.processor, train_dataset, images, logits, labels
     with apply_tta(model, options.tta):
-        doubt = fit_uncertainty(model, *data, class_names(model), options.split, options.tta, options.batch_size)
-    write_uncertainty(Path(str(options.output_dir)), doubt)
+        uncertainty = fit_uncertainty(model, *data, class_names(model), options.split, options.tta, options.batch_size)
+    write_uncertainty(Path(str(options.output_dir)), uncertainty)
 
 
 def _trainer_arguments(options: EvaluationArguments, output_dir: str) -> FinetuningArguments:
     return FinetuningArguments(
         output_dir=output_dir,
         per_device_eval_batch_size=options.batch_size,
-        dataloader_num_workers=options.num_workers,
+        dataloader_num_workers=options.dataloader_num_workers,
         dataloader_pin_memory=torch.cuda.is_available(),
         use_cpu=not torch.accelerator.is_available(),
         bf16=options.bf16,
@@ -139,11 +141,11 @@ def _trainer_arguments(options: EvaluationArguments, output_dir: str) -> Finetun
 
 def _check_same_classes(options: EvaluationArguments, splits: DatasetDict, names: list[str]) -> None:
     classes = splits[next(iter(splits))].features["labels"].names
+    sources = {"model": options.model_name_or_path, "benchmark": options.benchmark}
+    if differing := sorted(set(names) ^ set(classes)):
+        raise UsageError(WorkflowMessage.CLASSES_DIFFER, names=differing, **sources)
     if classes != names:
-        raise UsageError(
-            f"{options.model_name_or_path} has other classes than {options.benchmark}, or in another order: "
-            f"{', '.join(sorted(set(names) ^ set(classes))) or 'the order differs'}."
-        )
+        raise UsageError(WorkflowMessage.CLASS_ORDER_DIFFERS, **sources)
 
 
 def _score_and_write(
@@ -154,25 +156,25 @@ def _score_and_write(
     labels: np.ndarray,
     temperature: Temperature | None,
 ) -> RunRecord:
-    """Scores, with the temperature that was asked for, and what an output folder holds of them."""
+    """Computes the metrics, after temperature scaling if requested, and writes them to the output folder."""
     folder = Path(options.output_dir) if options.output_dir else None
-    calibrated: dict[str, Any] | None = None
+    calibration: dict[str, Any] | None = None
     if options.fit_temperature and folder:
         counts = read_training_counts(base_record.base, base_record.classes)
-        calibrated = fit_and_write_temperature(
+        calibration = fit_and_write_temperature(
             folder, logits, labels, options.split, options.tta, base_record.classes, counts
         )
     elif temperature is not None:
-        calibrated = temperature.to_dict(base_record.classes) | calibration_gain(logits, labels, temperature)
-    if calibrated:
-        logits = Temperature.from_dict(calibrated, base_record.classes).scale_logits(logits)
+        calibration = temperature.to_dict(base_record.classes) | calibration_gain(logits, labels, temperature)
+    if calibration:
+        logits = Temperature.from_dict(calibration, base_record.classes).scale_logits(logits)
     if folder:
         scores = write_split_results(
             folder, options.split, images, logits, labels, base_record.classes, base_record.ordered
         )
     else:
-        scores = score_split(logits, labels, base_record.classes, base_record.ordered)
-    record = replace(base_record, scores={options.split: scores}, calibration=calibrated)
+        scores = score_with_intervals(images, logits, labels, base_record.classes, base_record.ordered)
+    record = replace(base_record, scores={options.split: scores}, calibration=calibration)
     if folder:
         write_record(record, folder)
     return record

@@ -1,4 +1,4 @@
-"""`explain`: where a classifier looks, and its most confident mistakes."""
+"""`explain`: saliency maps of images, and of the most confident mistakes of a classifier."""
 
 from dataclasses import dataclass, field
 from itertools import islice
@@ -14,8 +14,7 @@ from ..data.split_loading import load_splits
 from ..data.splits import get_split
 from ..data.torch_datasets import EvalDataset, collate
 from ..errors import CommandLineError, UsageError
-from ..evaluation.mistakes import confident_mistakes
-from ..evaluation.scores import softmax
+from ..evaluation.metrics import softmax
 from ..files.atomic import write_image
 from ..models.ensemble import Ensemble, read_ensemble_members
 from ..models.introspection import describe_model, is_vit
@@ -23,21 +22,22 @@ from ..models.loading import class_names, load_classifier
 from ..reporting.explanations import Explanation, explain_batch, write_explanation_sheet
 from ..settings.evaluation import ExplainArguments
 from ..settings.parse import parse_settings
+from .messages import WorkflowMessage
 
-COLUMNS, ROWS = 3, 4  # images of a row, rows of a sheet
+COLUMNS, ROWS = 3, 4  # of a contact sheet
 
 
 @dataclass
 class Explanations:
-    """What was drawn.
+    """Result of `explain`.
 
     Args:
-        num_explained: images with overlays of their own.
-        sheets: contact sheets of these.
+        num_explained: number of images with overlay files.
+        sheets: number of contact sheets with these images.
         errors: images that cannot be read, with the reason.
-        mistakes: mistakes on the sheet `mistakes_sheet`; None: no data set was given.
-        classes: true classes among them.
-        images: images of the split that was looked through.
+        mistakes: number of mistakes on the contact sheet `mistakes_sheet`; None: no data set was given.
+        classes: number of true classes of these mistakes.
+        images: number of images in the split.
     """
 
     folder: Path
@@ -51,26 +51,34 @@ class Explanations:
 
 
 def explain(*, recipe: str | None = None, **flags: Any) -> Explanations:
-    """Draws where a classifier looks; `flags` are those of `hf-mae explain`."""
+    """Draws saliency maps of a classifier; `flags` are those of `hf-mae explain`."""
     (options,) = parse_settings("explain", recipe, **flags).arguments
     if not options.images and not options.data_dir:
-        raise CommandLineError("name images to explain, or a --data_dir whose mistakes are shown.")
+        raise CommandLineError(WorkflowMessage.EXPLAIN_WITHOUT_IMAGES)
     try:
         import captum  # noqa: F401
     except ImportError:
-        raise UsageError("explain needs a package that is not installed: pip install 'hf_mae[explain]'.") from None
+        raise UsageError(WorkflowMessage.CAPTUM_NOT_INSTALLED) from None
     model, processor = load_classifier(options.model_name_or_path)
     if isinstance(model, Ensemble):
+        folder = Path(str(options.model_name_or_path))
         raise UsageError(
-            f"{options.model_name_or_path} is an ensemble, whose members look each for itself: explain one of them "
-            f"({Path(str(options.model_name_or_path)) / read_ensemble_members(str(options.model_name_or_path))[0].folder})."
+            WorkflowMessage.EXPLAIN_ENSEMBLE,
+            ensemble=folder,
+            member=folder / read_ensemble_members(folder)[0].folder,
         )
     if not is_vit(model.config):
-        raise UsageError(f"{options.model_name_or_path} is a {describe_model(model)}: explain is for ViTs.")
+        raise UsageError(
+            WorkflowMessage.EXPLAIN_NEEDS_VIT, source=options.model_name_or_path, model=describe_model(model)
+        )
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     if options.target is not None and options.target not in model.config.label2id:
-        known = ", ".join(model.config.label2id)
-        raise UsageError(f"--target {options.target} is no class of {options.model_name_or_path}: {known}.")
+        raise UsageError(
+            WorkflowMessage.UNKNOWN_TARGET,
+            target=options.target,
+            model=options.model_name_or_path,
+            classes=list(model.config.label2id),
+        )
     result = Explanations(Path(options.output_dir))
     result.folder.mkdir(parents=True, exist_ok=True)
     if options.images:
@@ -81,8 +89,8 @@ def explain(*, recipe: str | None = None, **flags: Any) -> Explanations:
 
 
 def _explain_images(model: Any, processor: Any, options: ExplainArguments, result: Explanations) -> None:
-    """Overlays of every image, and sheets of all."""
-    found: list[Explanation] = []
+    """Writes overlays of each image, and contact sheets of all images."""
+    explanations: list[Explanation] = []
     paths = find_input_paths(options.images or [], include_videos=True)
     bar = tqdm(
         iter_inputs(paths, options.fps, set()),
@@ -95,26 +103,26 @@ def _explain_images(model: Any, processor: Any, options: ExplainArguments, resul
     while batch := list(islice(images, options.batch_size)):
         prepared = [(name, load_pixel_values(name, opener, processor)) for name, opener in batch]
         result.errors += [f"{path}: {tensor}" for path, tensor in prepared if isinstance(tensor, str)]
-        good = [(path, tensor) for path, tensor in prepared if not isinstance(tensor, str)]
-        if good:
-            tensors = torch.stack([tensor for _, tensor in good])
-            found += explain_batch(model, processor, tensors, [path for path, _ in good], options.target)
-    for number, entry in enumerate(found, 1):
-        name = f"{number:04d}_{Path(entry.name).stem[:50]}"  # a name may have 255 bytes
-        write_image(result.folder / f"{name}_rollout.png", entry.rollout)
-        write_image(result.folder / f"{name}_grad_cam.png", entry.grad_cam)
+        readable = [(path, tensor) for path, tensor in prepared if not isinstance(tensor, str)]
+        if readable:
+            tensors = torch.stack([tensor for _, tensor in readable])
+            explanations += explain_batch(model, processor, tensors, [path for path, _ in readable], options.target)
+    for number, explanation in enumerate(explanations, 1):
+        name = f"{number:04d}_{Path(explanation.name).stem[:50]}"  # a file name may have 255 bytes
+        write_image(result.folder / f"{name}_rollout.png", explanation.rollout)
+        write_image(result.folder / f"{name}_grad_cam.png", explanation.grad_cam)
     per_page = COLUMNS * ROWS
-    pages = [found[start : start + per_page] for start in range(0, len(found), per_page)]
+    pages = [explanations[start : start + per_page] for start in range(0, len(explanations), per_page)]
     for number, page in enumerate(pages, 1):
         rows = [("", page[start : start + COLUMNS]) for start in range(0, len(page), COLUMNS)]
         write_explanation_sheet(
             rows, result.folder / f"images_{number}.png", Path(str(options.model_name_or_path)).name
         )
-    result.num_explained, result.sheets = len(found), len(pages)
+    result.num_explained, result.sheets = len(explanations), len(pages)
 
 
 def _explain_mistakes(model: Any, processor: Any, options: ExplainArguments, result: Explanations) -> None:
-    """`mistakes_<split>.png`: of every true class the images that are most confidently taken for another."""
+    """Writes `mistakes_<split>.png`, the most confident mistakes of each true class."""
     names = class_names(model)
     splits = load_splits(options, 0, label_names=names)
     images = EvalDataset(
@@ -127,14 +135,28 @@ def _explain_mistakes(model: Any, processor: Any, options: ExplainArguments, res
     if not mistakes:
         return
     rows: list[tuple[str, list[Explanation]]] = []
-    for label, chosen in mistakes.items():
-        tensors = torch.stack([images[index]["pixel_values"] for index in chosen])
-        files = [images.file_names[index] for index in chosen]
+    for label, indices in mistakes.items():
+        tensors = torch.stack([images[index]["pixel_values"] for index in indices])
+        files = [images.file_names[index] for index in indices]
         rows.append((f"true: {names[label]}", explain_batch(model, processor, tensors, files, options.target)))
     result.mistakes_sheet = result.folder / f"mistakes_{options.split}.png"
     title = f"{options.split}: the most confident mistakes of each true class"
     write_explanation_sheet(rows, result.mistakes_sheet, title)
-    result.mistakes, result.classes = sum(len(found) for _, found in rows), len(rows)
+    result.mistakes, result.classes = sum(len(row) for _, row in rows), len(rows)
+
+
+def confident_mistakes(scores: np.ndarray, labels: np.ndarray, per_class: int) -> dict[int, list[int]]:
+    """Indices of the misclassified images with the highest scores, by true class, highest score first.
+
+    Args:
+        scores: (images, classes).
+        labels: class ids (images,).
+        per_class: maximum number of images per true class.
+    """
+    predicted = scores.argmax(-1)
+    wrong = np.flatnonzero(predicted != labels)
+    order = wrong[np.argsort(-scores[wrong, predicted[wrong]], kind="stable")]
+    return {int(label): order[labels[order] == label][:per_class].tolist() for label in np.unique(labels[wrong])}
 
 
 @torch.inference_mode()

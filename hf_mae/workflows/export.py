@@ -1,4 +1,4 @@
-"""`export`: transformers weights -> a reference checkpoint, or a timm folder."""
+"""`export`: transformers weights -> checkpoint in the original MAE format, or timm folder."""
 
 from typing import Any
 
@@ -8,7 +8,13 @@ from ..settings.parse import parse_settings
 
 
 def export(**flags: Any) -> ExportResult:
-    """Writes a reference checkpoint or a timm folder; `flags` are those of `hf-mae export`. Returns the sizes of the
-    model, and how timm's `validate.py` evaluates it."""
+    """Exports a model.
+
+    Args:
+        flags: the flags of `hf-mae export`.
+
+    Returns:
+        The sizes of the model, and the command that evaluates it with timm.
+    """
     (options,) = parse_settings("export", None, **flags).arguments
-    return export_checkpoint(options.source, options.destination, to=options.to, overwrite=options.overwrite)
+    return export_checkpoint(options.model_name_or_path, options.output, to=options.to, overwrite=options.overwrite)

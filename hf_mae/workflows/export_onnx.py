@@ -1,4 +1,4 @@
-"""`export-onnx`: a fine-tuned model for onnxruntime, in float32 and in int8, checked beside PyTorch."""
+"""`export-onnx`: exports a fine-tuned model to ONNX in float32 and int8, and compares it with PyTorch."""
 
 import logging
 import shutil
@@ -18,14 +18,15 @@ from ..evaluation.metrics import classification_scores
 from ..files.atomic import atomic_write_dir, write_json
 from ..models.introspection import input_size
 from ..models.loading import class_names, load_classifier
+from ..settings.export_onnx import OnnxArguments
 from ..settings.parse import parse_settings
-from ..settings.sharing import OnnxArguments
 from ..sharing import onnx
+from .messages import WorkflowMessage
 
 
 @dataclass(frozen=True)
 class OnnxExport:
-    """What was exported: the check beside PyTorch, and the size of each file in MB."""
+    """Result of an export: the comparison with PyTorch, and the size of each file in MB."""
 
     check_results: dict[str, Any]
     sizes_mb: dict[str, float]
@@ -34,7 +35,7 @@ class OnnxExport:
 
 @dataclass(frozen=True)
 class _CheckImages:
-    """What the exported model is checked on: batches (images, 3, height, width) float32, and class ids or None."""
+    """Images for the comparison: batches (images, 3, height, width) float32, and class ids or None."""
 
     batches: list[np.ndarray]
     labels: np.ndarray | None
@@ -49,37 +50,37 @@ def export_onnx(*, recipe: str | None = None, **flags: Any) -> OnnxExport:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise UsageError(f"{error.name} is not installed: pip install 'hf_mae[onnx]'.") from None
+        raise UsageError(WorkflowMessage.PACKAGE_NOT_INSTALLED, package=error.name, extra="onnx") from None
     if options.int8 and not options.data_dir:
-        raise CommandLineError("--int8 changes scores: pass --data_dir, so that what it costs is measured.")
+        raise CommandLineError(WorkflowMessage.INT8_NEEDS_DATA)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     model, processor = load_classifier(options.model_name_or_path)
     images = _load_check_images(options, model, processor)
     if options.output_dir is None:
         return _export_into_run(options, model, images)
     with atomic_write_dir(options.output_dir, options.overwrite) as folder:
-        checked = _export_and_check(model, images, folder, options.int8)
+        check_results = _export_and_check(model, images, folder, options.int8)
         model.config.save_pretrained(folder)
         to_transformers_processor(processor).save_pretrained(folder)
         shutil.copy(onnx.EXAMPLE_SCRIPT, folder / "example.py")
-        write_json(folder / "check.json", checked)
-        return OnnxExport(checked, _get_file_sizes_mb(folder), str(options.output_dir))
+        write_json(folder / "check.json", check_results)
+        return OnnxExport(check_results, _get_file_sizes_mb(folder), str(options.output_dir))
 
 
 def _export_into_run(options: OnnxArguments, model: Any, images: _CheckImages) -> OnnxExport:
-    """Into the run's own folder, whose configuration and processor go with it, so that one repository holds both."""
+    """Exports into the folder of the run, which contains the configuration and the image processor."""
     run = Path(options.model_name_or_path or "")
     if not (run / "config.json").is_file():
-        raise CommandLineError(f"{run} is no folder of a run: name a folder to write to, OUT.")
+        raise CommandLineError(WorkflowMessage.ONNX_NEEDS_RUN_FOLDER, model=run)
     if not (run / "preprocessor_config.json").is_file():
-        raise CommandLineError(f"{run} keeps its preprocessing as timm does: name a folder to write to, OUT.")
+        raise CommandLineError(WorkflowMessage.ONNX_NEEDS_OUTPUT_DIR, model=run)
     with atomic_write_dir(run / onnx.ONNX_DIR, options.overwrite) as folder:
-        checked = _export_and_check(model, images, folder, options.int8)
+        check_results = _export_and_check(model, images, folder, options.int8)
         for path in list((folder / onnx.ONNX_DIR).iterdir()):
             path.rename(folder / path.name)
         (folder / onnx.ONNX_DIR).rmdir()
-        write_json(folder / "check.json", checked)
-    return OnnxExport(checked, _get_file_sizes_mb(run), str(run))
+        write_json(folder / "check.json", check_results)
+    return OnnxExport(check_results, _get_file_sizes_mb(run), str(run))
 
 
 def _get_file_sizes_mb(folder: Path) -> dict[str, float]:
@@ -90,7 +91,7 @@ def _get_file_sizes_mb(folder: Path) -> dict[str, float]:
 
 
 def _export_and_check(model: Any, images: _CheckImages, folder: Path, int8: bool) -> dict[str, Any]:
-    """Writes the ONNX files, and compares their logits with PyTorch's."""
+    """Writes the ONNX files, and compares their logits with those of PyTorch."""
     names = class_names(model)
     (folder / onnx.ONNX_DIR).mkdir(parents=True, exist_ok=True)
     onnx.export_to_onnx(model, folder / onnx.FLOAT32)
@@ -98,24 +99,21 @@ def _export_and_check(model: Any, images: _CheckImages, folder: Path, int8: bool
         logits = [model(pixel_values=torch.from_numpy(batch)).logits.numpy() for batch in images.batches]
     expected = np.concatenate(logits)
 
-    def compared(file: str) -> dict[str, float]:
-        found = onnx.compute_onnx_logits(onnx.create_session(folder / file), images.batches)
-        return onnx.compare_logits(found, expected, images.labels, names)
+    def compare(file: str) -> dict[str, float]:
+        onnx_logits = onnx.compute_onnx_logits(onnx.create_session(folder / file), images.batches)
+        return onnx.compare_logits(onnx_logits, expected, images.labels, names)
 
-    checked: dict[str, Any] = {"images": len(expected), "of": images.description, "float32": compared(onnx.FLOAT32)}
-    difference = checked["float32"]["largest_difference"]
+    results: dict[str, Any] = {"images": len(expected), "data": images.description, "float32": compare(onnx.FLOAT32)}
+    difference = results["float32"]["largest_difference"]
     if not difference <= onnx.TOLERANCE:
-        raise UsageError(
-            f"the exported model's logits differ from PyTorch's by {difference:.2g}, more than {onnx.TOLERANCE:g}: "
-            "nothing was written. Please tell us, with the versions of torch and onnxruntime."
-        )
+        raise UsageError(WorkflowMessage.ONNX_LOGITS_DIFFER, difference=difference, tolerance=onnx.TOLERANCE)
     if int8:
         onnx.quantize_to_int8(folder / onnx.FLOAT32, folder / onnx.INT8)
-        checked["int8"] = compared(onnx.INT8)
+        results["int8"] = compare(onnx.INT8)
     if images.labels is not None:
         scores = classification_scores(expected.argmax(-1), images.labels, names)
-        checked["pytorch"] = {"accuracy": scores["accuracy"]}
-    return checked
+        results["pytorch"] = {"accuracy": scores["accuracy"]}
+    return results
 
 
 def _load_check_images(options: OnnxArguments, model: Any, processor: Any) -> _CheckImages:

@@ -1,4 +1,4 @@
-"""`finetune`: data, model, training, evaluation, and everything that a finished run holds."""
+"""`finetune`: loads data and model, trains, evaluates, and writes the output folder."""
 
 import copy
 import logging
@@ -27,9 +27,10 @@ from ..data.split_loading import has_ordered_classes
 from ..data.splits import EVAL_SPLITS, selection_split
 from ..data.torch_datasets import EvalDataset, TrainDataset
 from ..data.transforms import image_processor, parse_mean_std, training_transform
-from ..errors import CommandLineError, UsageError, raise_on_stop_signal
+from ..errors import CommandLineError, UsageError, raise_on_stop_signal, warn
 from ..evaluation.calibration import format_calibration_gain
-from ..evaluation.uncertainty import evaluate_coverage, fit_uncertainty
+from ..evaluation.conformal import evaluate_coverage
+from ..evaluation.uncertainty import fit_uncertainty
 from ..files.atomic import atomic_write_file, write_text
 from ..models.building import build_classifier
 from ..models.introspection import describe_non_mae_model, head_in_features, input_size
@@ -41,7 +42,7 @@ from ..reporting.report import write_single_run_report
 from ..reporting.split_results import write_split_results
 from ..runs.environment import get_environment
 from ..runs.output_dir import check_same_data, lock_output_dir, remove_old_run, resolve_resume_checkpoint
-from ..runs.record import DataSource, RunRecord, Selection, Training, run_name
+from ..runs.record import FIGURES_DIR, DataSource, RunRecord, Selection, Training, run_name
 from ..runs.record_io import find_run_record, write_record, write_started_record
 from ..runs.split_consistency import holdout_differs
 from ..runs.temperature import fit_and_write_temperature
@@ -52,7 +53,6 @@ from ..settings.models import ModelArguments
 from ..settings.parse import Settings, read_values
 from ..settings.recipes import render_recipe
 from ..sharing.hub import schedule_push
-from ..training.autoconfig import AutoSetting, format_auto_recipe
 from ..training.distillation import Teacher
 from ..training.finetuner import MaeFinetuner
 from ..training.preemption import NOT_TRAINING_HINT
@@ -60,61 +60,61 @@ from ..training.resume import check_model_matches_checkpoint
 from ..training.run_trainer import run_training
 from ..training.trackers import defer_tracker_close, log_image, log_record
 from ..training.training_plan import Plan, build_plan
-from .plan import load_data, resolve_settings
-from .plan import plan as plan_alone
+from .autoconfig import AutoSetting, format_auto_recipe
+from .messages import WorkflowMessage
+from .plan import load_data, plan, resolve_settings
 
 logger = logging.getLogger(__name__)
 
 VIT_HUGE_WIDTH = 1280  # width of a ViT-H
-CORRECTIONS_FILE = "corrections.csv"  # a run's own copy of what it was given
+CORRECTIONS_FILE = "corrections.csv"  # copy of the label corrections in the output folder
 
 
 def finetune(*, recipe: str | None = None, **flags: Any) -> RunRecord | Plan | None:
     """Fine-tunes a checkpoint on labelled images.
 
     Args:
-        recipe: a recipe of the package, or a YAML file; `flags` win over it.
+        recipe: a recipe of the package, or a YAML file; `flags` override it.
         flags: the flags of `hf-mae finetune`.
 
     Returns:
-        What was done, as the output folder holds it; None on processes other than the main one; with `dry_run` what
-        would be done.
+        The record of the run; None on processes other than the main one; the plan with `dry_run`.
 
     Raises:
-        UsageError: one sentence on what is wrong.
+        UsageError: If a flag, the data or the checkpoint is invalid.
     """
     if read_values("finetune", recipe, flags).get("dry_run"):
-        return plan_alone(recipe=recipe, **flags)
+        return plan(recipe=recipe, **flags)
     with raise_on_stop_signal(NOT_TRAINING_HINT):
         return _finetune(*resolve_settings(recipe, add_default_output_dir(flags, recipe)))
 
 
 def add_default_output_dir(flags: dict[str, Any], recipe: str | None) -> dict[str, Any]:
-    """The flags with an output folder, where none is given: runs/NAME of the data, or runs/NAME-2, ... that is free.
+    """Adds a default output folder to the flags: runs/NAME of the data, or the first unused of runs/NAME-2, ...
 
     Raises:
-        CommandLineError: several processes would have to agree on one.
+        CommandLineError: If there are several processes, which cannot agree on a folder.
     """
     values = read_values("finetune", recipe, flags)
     if values.get("output_dir"):
         return flags
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise CommandLineError("missing: --output_dir (several processes write into one).")
+        raise CommandLineError(WorkflowMessage.OUTPUT_DIR_REQUIRED)
     name = values.get("benchmark") or Path(str(values["data_dir"])).resolve().name or "run"
-    free = (Path("runs") / (name if number == 1 else f"{name}-{number}") for number in count(1))
-    return flags | {"output_dir": str(next(folder for folder in free if not folder.exists()))}
+    candidates = (Path("runs") / (name if number == 1 else f"{name}-{number}") for number in count(1))
+    return flags | {"output_dir": str(next(folder for folder in candidates if not folder.exists()))}
 
 
 def _finetune(settings: Settings, auto_settings: list[AutoSetting]) -> RunRecord | None:
-    """The steps of `finetune`."""
+    """Loads the data, locks the output folder, and runs `finetune_splits`."""
     model_args, data_args, args, _ = settings.arguments
     push = schedule_push(args)
     with args.main_process_first(desc="reading the images"):
-        splits, ledger = load_data(model_args, data_args, args.seed)
+        splits, exclusion_log = load_data(model_args, data_args, args.seed)
     with lock_output_dir(args):
         if auto_settings and args.process_index == 0:
             write_text(args.folder / "auto.yaml", format_auto_recipe(auto_settings))
-        record = finetune_splits(splits, model_args, data_args, args, settings.overrides, ledger)
+        record = finetune_splits(splits, model_args, data_args, args, settings.overrides, exclusion_log)
     if record is not None and record.scores and data_args.benchmark:
         write_single_run_report(args.folder)
     push()
@@ -129,13 +129,13 @@ def finetune_splits(
     explicit_settings: dict[str, Any],
     exclusion_log: ExclusionLog,
 ) -> RunRecord | None:
-    """One run, from the splits to the output folder, which the caller holds.
+    """Runs the fine-tuning of loaded splits; the caller has locked the output folder.
 
     Args:
-        splits: `train`, and perhaps `selection` (which chooses the epoch), `validation` (which does where there is no
-            `selection`) and `test`.
-        explicit_settings: what recipe and flags gave, for `recipe.yaml`.
-        exclusion_log: what was found and left out when the splits were read.
+        splits: `train`, and optionally `selection`, `validation` and `test`. `selection`, or else `validation`, selects
+            the epoch.
+        explicit_settings: settings of recipe and flags, for `recipe.yaml`.
+        exclusion_log: log of the excluded images.
 
     Returns:
         The record; None on processes other than the main one.
@@ -148,23 +148,23 @@ def finetune_splits(
     if checkpoint:
         check_same_data(Path(checkpoint).parent, source)
     with args.main_process_first(desc="preparing the images"):
-        training_images, held_out, processor = prepare_images(splits, data_args, model, args)
+        train_dataset, eval_datasets, processor = prepare_images(splits, data_args, model, args)
     trainer = MaeFinetuner(
         model=model,
         args=args,
-        train_dataset=training_images,
-        eval_dataset=held_out.get(selection_split(splits) or ""),
+        train_dataset=train_dataset,
+        eval_dataset=eval_datasets.get(selection_split(splits) or ""),
         processing_class=processor,
         ordered=has_ordered_classes(data_args),
         teacher=_load_teacher(args, model, processor),
     )
-    shared = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled  # of a model no process holds as a whole
-    made = build_plan(splits, exclusion_log, model, data_args, args, measure=args.device.type == "cuda" and not shared)
+    can_profile = args.device.type == "cuda" and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
+    run_plan = build_plan(splits, exclusion_log, model, data_args, args, measure=can_profile)
     if args.process_index == 0:
-        logger.info("The plan:\n%s", "\n".join(made.lines()))
+        logger.info("Plan:\n%s", "\n".join(run_plan.lines()))
     if not checkpoint:
         remove_old_run(args)
-    begun = RunRecord(
+    started_record = RunRecord(
         kind="finetune",
         base=model_args.base,
         data=source,
@@ -178,16 +178,16 @@ def finetune_splits(
         network=describe_non_mae_model(model),
     )
     if args.teacher:
-        _warn_if_teacher_saw_eval_data(args.teacher, begun)
+        _warn_if_teacher_saw_eval_data(args.teacher, started_record)
     if args.process_index == 0:
-        write_started_record(begun, folder)
+        write_started_record(started_record, folder)
         _copy_corrections(data_args.corrections, folder)
     with defer_tracker_close(trainer):
-        return _train_and_evaluate(trainer, checkpoint, splits, held_out, begun)
+        return _train_and_evaluate(trainer, checkpoint, splits, eval_datasets, started_record)
 
 
 def _copy_corrections(path: str | None, folder: Path) -> None:
-    """A run's own copy of the labels that it was trained on, which may be the file itself."""
+    """Copies the label corrections into the output folder; `path` may be that copy."""
     if path:
         with atomic_write_file(folder / CORRECTIONS_FILE) as temporary:
             shutil.copyfile(path, temporary)
@@ -195,24 +195,22 @@ def _copy_corrections(path: str | None, folder: Path) -> None:
 
 def _class_names(splits: DatasetDict, data_args: DataArguments) -> list[str]:
     if "train" not in splits:
-        raise UsageError(f"{data_args.data_dir} has no training split; it has {', '.join(splits)}.")
-    names = splits["train"].features["labels"].names
+        raise UsageError(WorkflowMessage.TRAINING_SPLIT_MISSING, path=data_args.data_dir, splits=list(splits))
+    names: list[str] = splits["train"].features["labels"].names
     return names
 
 
 def _disable_eval_without_validation(
     args: FinetuningArguments, split: str | None, explicit_settings: dict[str, Any]
 ) -> FinetuningArguments:
-    """The arguments as they are where a split chooses the epoch; without one, the last epoch is kept, and with
-    `average_last` the mean of the last ones."""
+    """Returns a copy of the arguments without evaluation if no split selects the epoch; `average_last` keeps the mean
+    of the weights unless the best epoch is requested explicitly."""
     args = copy.copy(args)
     if args.average_last is not None and "load_best_model_at_end" not in explicit_settings:
         args.load_best_model_at_end = False
     if split is not None:
         return args
-    logger.warning(
-        "There is no validation split (pass --val_fraction 0.1 to hold one out): the last epoch is kept, unjudged."
-    )
+    warn(logger, WorkflowMessage.NO_VALIDATION_SPLIT)
     args.eval_strategy, args.load_best_model_at_end = type(args.eval_strategy)("no"), False
     args.early_stopping_patience = None
     return args
@@ -225,13 +223,13 @@ def build_model(
     checkpoint: str | None = None,
     quiet: bool = False,
 ) -> StockModel:
-    """The model that is trained.
+    """Builds the model to train.
 
     Args:
-        checkpoint: what the run goes on from.
-        quiet: nothing is said of it, as it was said before.
+        checkpoint: checkpoint to resume from.
+        quiet: whether to skip the log of the conversion.
     """
-    set_seed(args.seed)  # of the fresh head
+    set_seed(args.seed)  # for the new head
     model = build_classifier(
         resolve_checkpoint(model_args.model_name_or_path or ""),
         pooling=model_args.pooling,
@@ -251,51 +249,47 @@ def build_model(
 
 
 def _load_teacher(args: FinetuningArguments, model: StockModel, processor: Any) -> Teacher | None:
-    """What is learnt from beside the labels."""
+    """Loads the teacher for knowledge distillation."""
     if not args.teacher:
         return None
     with disable_zero3_init():
-        theirs, their_processor = load_classifier(args.teacher)
-    return Teacher(theirs, their_processor, model, processor, args.teacher_temperature)
+        teacher, teacher_processor = load_classifier(args.teacher)
+    return Teacher(teacher, teacher_processor, model, processor, args.teacher_temperature)
 
 
 def warn_about_fp16(fp16: bool, hidden_size: int) -> None:
-    """Says what is known of a ViT-H in fp16."""
+    """Warns about fp16 with a ViT-H."""
     if fp16 and hidden_size >= VIT_HUGE_WIDTH:
-        logger.warning("fp16 is known to give NaN with a ViT-H: use --bf16.")
+        warn(logger, WorkflowMessage.FP16_WITH_VIT_HUGE)
 
 
 def _warn_if_teacher_saw_eval_data(teacher: str, started_record: RunRecord) -> None:
-    """Says so where a teacher was trained on images that judge what it teaches."""
+    """Warns if the teacher was trained on images that evaluate the student."""
     if holdout_differs(teacher, started_record):
-        logger.warning(
-            "%s was trained on images that judge this model: its scores on them will be too good. Hold the same images "
-            "out for both, or judge it on other data.",
-            teacher,
-        )
+        warn(logger, WorkflowMessage.TEACHER_SAW_EVAL_DATA, teacher=teacher)
 
 
 def _find_leakage(
     model_args: ModelArguments, data_args: DataArguments, args: FinetuningArguments, splits: DatasetDict
 ) -> dict[str, int] | None:
-    """Evaluated images that the base was pre-trained on, by split; None where that is not known."""
+    """Counts the evaluated images in the pre-training data of the checkpoint, by split; None if unknown."""
     if model_args.random_weights or args.process_index != 0:
         return None
     base = resolve_checkpoint(model_args.model_name_or_path or "")
-    listed = find_pretraining_image_list(base)
-    if listed is None:
+    image_list = find_pretraining_image_list(base)
+    if image_list is None:
         return None
-    trained_on = find_run_record(listed.parent)
-    root = Path(trained_on.data.data_dir) if trained_on and trained_on.data.data_dir else None
-    others = DatasetDict({split: splits[split] for split in EVAL_SPLITS if split in splits})
-    found = find_seen_in_pretraining(listed, root, others, data_args.preprocessing_num_workers)
-    return warn_about_contamination(base, found, others, args.folder)
+    pretraining_record = find_run_record(image_list.parent)
+    root = Path(pretraining_record.data.data_dir) if pretraining_record and pretraining_record.data.data_dir else None
+    eval_splits = DatasetDict({split: splits[split] for split in EVAL_SPLITS if split in splits})
+    matches = find_seen_in_pretraining(image_list, root, eval_splits, data_args.preprocessing_num_workers)
+    return warn_about_contamination(base, matches, eval_splits, args.folder)
 
 
 def prepare_images(
     splits: DatasetDict, data_args: DataArguments, model: StockModel, args: FinetuningArguments
 ) -> tuple[TrainDataset, dict[str, EvalDataset], Any]:
-    """The training images, the held-out images by split, and the image processor that goes with the model."""
+    """Builds the training set, the evaluation sets by split, and the image processor of the model."""
     size = input_size(model)
     mean, std = parse_mean_std(data_args.mean_std, data_args.transforms, splits["train"], size)
     processor = image_processor(data_args.transforms, size, mean, std)
@@ -312,45 +306,44 @@ def prepare_images(
     )
     if data_args.transforms == "imagenet" and transform.resize is not None:
         logger.info(
-            "Crops are cut from images kept with a shorter side of at most %d pixels (--cache_shortest_edge 0: from "
-            "the files themselves, slower).",
+            "Random crops are taken from cached images with a shortest edge of at most %d pixels. To crop the original "
+            "images (slower), pass --cache_shortest_edge 0.",
             transform.resize.shortest_edge,
         )
     workers = data_args.preprocessing_num_workers
-    batched = torch.cuda.is_available()
-    training_images = TrainDataset(
+    train_dataset = TrainDataset(
         splits["train"],
         transform,
         args.seed,
         data_args.cache,
         workers,
-        batched=batched,
+        batched=torch.cuda.is_available(),
         quality=data_args.cache_quality,
         sampling=args.sampling,
     )
-    held_out: dict[str, EvalDataset] = {
+    eval_datasets: dict[str, EvalDataset] = {
         split: EvalDataset(splits[split], processor, data_args.cache, workers)
         for split in EVAL_SPLITS
         if split in splits
     }
-    return training_images, held_out, processor
+    return train_dataset, eval_datasets, processor
 
 
 def _train_and_evaluate(
     trainer: MaeFinetuner,
     checkpoint: str | None,
     splits: DatasetDict,
-    held_out: dict[str, EvalDataset],
+    eval_datasets: dict[str, EvalDataset],
     started_record: RunRecord,
 ) -> RunRecord | None:
-    """Trains, evaluates every held-out split, and writes what a finished run holds; the record comes last."""
+    """Trains, evaluates every split, and writes the results; the record is written last."""
     folder = trainer.args.folder
-    with trainer.configure_model():  # as it was judged in training
+    with trainer.configure_model():  # as for evaluations during training
         result, seconds = run_training(trainer, checkpoint)
         trainer.save_model()
         trainer.save_state()
         outputs: dict[str, Any] = {
-            split: trainer.predict(images, metric_key_prefix=split) for split, images in held_out.items()
+            split: trainer.predict(images, metric_key_prefix=split) for split, images in eval_datasets.items()
         }
     if not trainer.is_world_process_zero():
         return None
@@ -358,7 +351,7 @@ def _train_and_evaluate(
         split: write_split_results(
             folder,
             split,
-            held_out[split],
+            eval_datasets[split],
             output.predictions,
             output.label_ids,
             started_record.classes,
@@ -367,20 +360,20 @@ def _train_and_evaluate(
         for split, output in outputs.items()
     }
     _draw_figures(trainer, folder, result.global_step)
-    judge = selection_split(outputs)
+    split = selection_split(outputs)
     calibration = None
-    if judge:
-        logits, labels = outputs[judge].predictions, outputs[judge].label_ids
+    if split:
+        logits, labels = outputs[split].predictions, outputs[split].label_ids
         calibration = fit_and_write_temperature(
-            folder, logits, labels, judge, False, started_record.classes, started_record.training_counts()
+            folder, logits, labels, split, False, started_record.classes, started_record.training_counts()
         )
         if calibration:
             logger.info(
-                "For scores that say how often they are right, --temperature %s: %s",
+                "For calibrated scores, pass --temperature %s: %s",
                 folder,
-                format_calibration_gain(calibration, judge),
+                format_calibration_gain(calibration, split),
             )
-    known = _fit_uncertainty(trainer, splits["train"], held_out, outputs, started_record.classes)
+    uncertainty = _fit_uncertainty(trainer, splits["train"], eval_datasets, outputs, started_record.classes)
     training = Training(
         seconds=round(seconds, 1),
         updates=result.global_step,
@@ -388,14 +381,14 @@ def _train_and_evaluate(
         effective_batch_size=trainer.args.images_per_update,
         metrics=result.metrics,
     )
-    selection = _build_selection(trainer, judge)
+    selection = _build_selection(trainer, split)
     record = replace(
         started_record,
         scores=scores,
         selection=selection,
         training=training,
         calibration=calibration,
-        uncertainty=known,
+        uncertainty=uncertainty,
     )
     _write_recipe_and_card(folder, trainer, record)
     write_record(record, folder)
@@ -405,43 +398,46 @@ def _train_and_evaluate(
 
 def _fit_uncertainty(
     trainer: MaeFinetuner,
-    training: Dataset,
-    held_out: dict[str, EvalDataset],
+    train_dataset: Dataset,
+    eval_datasets: dict[str, EvalDataset],
     outputs: dict[str, Any],
     classes: list[str],
 ) -> dict[str, Any] | None:
-    """Writes what the model does not know; returns how well its sets do on the test split, where there is one."""
-    judge, folder = selection_split(outputs), trainer.args.folder
-    if judge is None:
+    """Fits and writes prediction sets and out-of-distribution detector; returns the coverage on the test split."""
+    split, folder = selection_split(outputs), trainer.args.folder
+    if split is None:
         return None
     with disable_zero3_init():
-        model, processor = load_classifier(str(folder))  # as it will be used, whatever engine trained it
+        model, processor = load_classifier(str(folder))  # the saved model, independent of the engine
     model.to(trainer.args.device)
-    logits, labels = outputs[judge].predictions, outputs[judge].label_ids
-    size = trainer.args.per_device_eval_batch_size
-    data = training, held_out[judge], logits, labels
-    doubt = fit_uncertainty(model, processor, *data, classes, judge, batch_size=size)
-    write_uncertainty(folder, doubt)
+    logits, labels = outputs[split].predictions, outputs[split].label_ids
+    batch_size = trainer.args.per_device_eval_batch_size
+    data = train_dataset, eval_datasets[split], logits, labels
+    uncertainty = fit_uncertainty(model, processor, *data, classes, split, batch_size=batch_size)
+    write_uncertainty(folder, uncertainty)
     if "test" not in outputs:
         return None
-    return evaluate_coverage(doubt, outputs["test"].predictions, outputs["test"].label_ids, "test")
+    test = outputs["test"]
+    return evaluate_coverage(
+        uncertainty.conformal_sets, test.predictions, test.label_ids, "test", uncertainty.fitted_on
+    )
 
 
 def _draw_figures(trainer: MaeFinetuner, folder: Path, step: int) -> None:
-    """The learning curves; and every figure to the tracker."""
-    figures.plot_learning_curves(trainer.state.log_history, folder / "learning_curves")
-    for path in sorted(folder.glob("*.png")):
-        with Image.open(path) as picture:
-            log_image(trainer, path.stem, picture.convert("RGB"), step)
+    """Plots the learning curves, and logs every figure to the trackers."""
+    figures.plot_learning_curves(trainer.state.log_history, folder / FIGURES_DIR / "learning_curves")
+    for path in sorted((folder / FIGURES_DIR).glob("*.png")):
+        with Image.open(path) as image:
+            log_image(trainer, path.stem, image.convert("RGB"), step)
 
 
 def _build_selection(trainer: MaeFinetuner, split: str | None) -> Selection:
-    """How the weights were chosen, and what taught them."""
-    chosen, args = _build_checkpoint_selection(trainer, split), trainer.args
+    """Describes the selection of the weights, and the teacher."""
+    selection, args = _build_checkpoint_selection(trainer, split), trainer.args
     if not args.teacher:
-        return chosen
-    taught = f" It learnt from the scores of {run_name(args.teacher)}, too (weight {args.teacher_weight:g})."
-    return replace(chosen, sentence=chosen.sentence + taught)
+        return selection
+    teacher = f" The model was distilled from {run_name(args.teacher)} (weight {args.teacher_weight:g})."
+    return replace(selection, sentence=selection.sentence + teacher)
 
 
 def _build_checkpoint_selection(trainer: MaeFinetuner, split: str | None) -> Selection:
@@ -449,16 +445,13 @@ def _build_checkpoint_selection(trainer: MaeFinetuner, split: str | None) -> Sel
     if (last := trainer.args.average_last) is not None:
         epochs = "the last epoch" if last == 1 else f"the last {last} epochs"
         return Selection(f"The weights are the mean of those at the end of {epochs} (--average_last {last}).")
-    averaged = (
-        ""
-        if trainer.args.ema_decay is None
-        else f" They are averages over the updates (--ema_decay {trainer.args.ema_decay:g})."
-    )
+    decay = trainer.args.ema_decay
+    average = "" if decay is None else f" They are an exponential moving average (--ema_decay {decay:g})."
     if not (trainer.args.load_best_model_at_end and best):
-        return Selection(f"The weights are those of the last epoch.{averaged}")
+        return Selection(f"The weights are those of the last epoch.{average}")
     sentence = (
         f"The weights are those of the epoch with the best {metric} on the {split} split ({Path(best).name} of "
-        f"{trainer.state.max_steps} updates), so its own figures are optimistic.{averaged}"
+        f"{trainer.state.max_steps} updates), so the scores on this split are optimistic.{average}"
     )
     return Selection(sentence, selection_split=split, metric=metric, checkpoint=best)
 

@@ -5,3 +5,147 @@ from ..errors import Message
 
 class WorkflowMessage(Message):
     """Errors and warnings of the commands."""
+
+    # finetune, plan
+    AUTO_SETTING = "--auto chose {name} {value}: {reason}."
+    OUTPUT_DIR_REQUIRED = "Runs with several processes require an output folder. Pass --output_dir."
+    TRAINING_SPLIT_MISSING = (
+        "{path} has no training split (splits found: {splits:list}). Name one folder or split `train`."
+    )
+    NO_VALIDATION_SPLIT = (
+        "The data has no validation split, so the last epoch is kept without validation. Pass --val_fraction 0.1 to "
+        "hold out a validation split."
+    )
+    FP16_WITH_VIT_HUGE = "--fp16 leads to NaN losses with a ViT-H. Use --bf16."
+    TEACHER_SAW_EVAL_DATA = (
+        "{teacher} was trained on images that evaluate this model, so the scores of this model are optimistically "
+        "biased. Hold out the same images for both, or evaluate on other data."
+    )
+
+    # pretrain
+    STREAM_FILES_UNEVEN = (
+        "{files:count file} cannot be divided evenly among {processes} processes, so each process reads all files and "
+        "uses its part of the images. Use a multiple of {processes} files for faster reading."
+    )
+    STREAM_LENGTH_UNKNOWN = "The number of images in {source} is unknown. Pass --max_steps N, the number of updates."
+
+    # search
+    OPTUNA_MISSING = "hf-mae search needs optuna. Install it with pip install 'hf_mae[search]'."
+    UNKNOWN_SEARCH_SETTING = "--search supports {known:list}, not {unknown:list}."
+    SEARCH_NEEDS_ONE_PROCESS = "hf-mae search supports one process only. Start it without accelerate launch."
+    SEARCH_CANNOT_PUSH = (
+        "hf-mae search trains several models, so it cannot use --push_to_hub. Push the best model with hf-mae push "
+        "OUTPUT_DIR/best."
+    )
+    SEARCH_WITHOUT_EVALUATION = (
+        "The data has neither a validation nor a test split, so the best model only has the scores that selected it, "
+        "which are optimistically biased. Pass --val_fraction 0.2 to hold out a validation split."
+    )
+
+    # audit, prepare, shard, push-dataset, cache
+    AUDIT_DATA_MISSING = "DATA is missing. Pass a dataset, or --runs to find label errors. See 'hf-mae audit --help'."
+    AUDIT_IMAGES_DIFFER = (
+        "{data_dir} contains none of the images that the runs predicted. Pass the dataset of the runs as --data_dir."
+    )
+    AUDIT_LABEL_DIFFERS = (
+        "{file_name} has the label {predicted_label} in the predictions and {label} in {data_dir}. Pass the "
+        "--corrections that the runs were trained with, or train them again."
+    )
+    PREPARED_CACHE_FULL = "{reason} To check the images without caching them, pass --cache false."
+    SHARD_OUTPUT_MISSING = "hf-mae shard requires an OUTPUT_DIR, or --check to check existing shards."
+    SHARD_SIZE_INVALID = "--shard_size must be a size such as 500MB, not {value}."
+    PUSH_WITHOUT_GROUPS = (
+        "The patients are unknown, so users of the dataset cannot split it by patient. Pass --group_column or "
+        "--group_pattern if they are known."
+    )
+    CACHE_NAME_MISSING = "hf-mae cache remove requires the NAME of an entry (hf-mae cache lists them), or all."
+
+    # crossval
+    CROSSVAL_PUSH = (
+        "hf-mae crossval trains several models, so it cannot use --push_to_hub. Push one of them with hf-mae push."
+    )
+    INVALID_FOLDS = "Invalid value {value} for --folds: expected official, or a number of folds."
+    CROSSVAL_SETTINGS_DIFFER = (
+        "{folder} has a completed run with different settings ({differences}). Choose another --output_dir."
+    )
+    PREDICTIONS_NOT_POOLED = "Some images are in several folds of {folder}, so their predictions are not pooled."
+
+    # report
+    REPORT_WITHOUT_RUNS = (
+        "RUN is missing. Pass the folders of completed runs, or --benchmark to show the published results only."
+    )
+    CHECKLIST_WITHOUT_RUN = "--checklist describes a run. Pass the folder of one."
+
+    # checkpoints
+    UNKNOWN_CHECKPOINT = "Unknown checkpoint {name}{suggestion}. Run hf-mae checkpoints for the list."
+
+    # evaluate, predict
+    FIT_TEMPERATURE_WITHOUT_OUTPUT = "--fit_temperature writes temperature.json, so it needs --output_dir."
+    FIT_TEMPERATURE_TWICE = "Pass either --fit_temperature or --temperature, not both."
+    FIT_UNCERTAINTY_WITHOUT_OUTPUT = "--fit_uncertainty writes uncertainty.json, so it needs --output_dir."
+    FIT_UNCERTAINTY_WITH_CLASS_MAP = "--fit_uncertainty does not support --class_map. Omit one of the two."
+    CLASSES_DIFFER = "{model} and {benchmark} have different classes: {names:list}. Pass --class_map FILE."
+    CLASS_ORDER_DIFFERS = (
+        "{model} and {benchmark} have the same classes in a different order. Fine-tune the model with --benchmark "
+        "{benchmark}."
+    )
+    OOD_NOT_FITTED = (
+        "{data} has no training images, so no out-of-distribution detector is fitted. Pass data with a training split "
+        "to fit one."
+    )
+    OOD_MISSING = (
+        "{folder} has no out-of-distribution detector, because it was fitted without training images. Run hf-mae "
+        "evaluate with --fit_uncertainty on data with a training split, and pass its output folder as --uncertainty."
+    )
+    SETS_UNINFORMATIVE = (
+        "Every prediction set contains {names:list}, because there are too few calibration images for this coverage. "
+        "Lower --prediction_sets, or calibrate on more images."
+    )
+
+    # probe
+    PROBE_NEEDS_CLASSES = "{data} has only one class. A probe needs at least two."
+    PROBE_FLAG_NEEDS_MAE = "--{flag} applies to MAE ViTs only, and {source} is a different architecture. Omit it."
+
+    # explain
+    EXPLAIN_WITHOUT_IMAGES = "Specify images to explain, or --data_dir for the most confident mistakes on a split."
+    CAPTUM_NOT_INSTALLED = "explain needs captum, which is not installed. Run: pip install 'hf_mae[explain]'."
+    EXPLAIN_ENSEMBLE = "{ensemble} is an ensemble, and explain supports single models only. Explain a member: {member}."
+    EXPLAIN_NEEDS_VIT = "{source} is a {model}, and explain supports ViTs only."
+    UNKNOWN_TARGET = "--target {target} is not a class of {model}. Choose one of {classes:list}."
+
+    # ensemble
+    ENSEMBLE_OF_ONE = "{source} is a single model. An ensemble needs at least two. Pass more runs."
+    ENSEMBLE_DUPLICATE = "{source} is specified twice, so it would count twice in the mean. Specify it once."
+
+    # reconstruct
+    NO_DECODER = (
+        "{source} has no decoder, which is needed for reconstruction. Use a checkpoint with the pre-training decoder, "
+        "such as {names:list} (hf-mae checkpoints lists all)."
+    )
+    NORM_PIX_LOSS_UNKNOWN = (
+        "{source} does not state whether its decoder predicts normalized patches. Pass --norm_pix_loss true or "
+        "--norm_pix_loss false."
+    )
+    IMAGE_UNREADABLE = "{path} cannot be read ({reason})."
+
+    # push, demo, export-onnx
+    PACKAGE_NOT_INSTALLED = "{package} is not installed. Run: pip install 'hf_mae[{extra}]'."
+    DEMO_NEEDS_CLASSIFIER = "{model} is not a classifier, so it has no demo. Omit --demo."
+    PRIVATE_SPACE_NEEDS_TOKEN = (
+        "The model is private. Add a secret HF_TOKEN in the settings of the Space, so that it can read the model."
+    )
+    DEMO_REACHABLE = (
+        "Other machines can access the demo and upload files to this machine. Omit --host and --share to prevent this."
+    )
+    PORT_UNAVAILABLE = "Port {port} of {host} cannot be used. Pass another --port."
+    INT8_NEEDS_DATA = "--int8 changes scores. Pass --data_dir, so that the difference can be measured."
+    ONNX_NEEDS_RUN_FOLDER = (
+        "{model} is not a local folder, so the output folder cannot be chosen automatically. Pass an OUTPUT_DIR."
+    )
+    ONNX_NEEDS_OUTPUT_DIR = (
+        "{model} has no preprocessor_config.json (timm stores the preprocessing elsewhere). Pass an OUTPUT_DIR."
+    )
+    ONNX_LOGITS_DIFFER = (
+        "The logits of the exported model differ from those of PyTorch by {difference:.2g}, more than {tolerance:g}. "
+        "No file was written. Please open an issue with the versions of torch and onnxruntime."
+    )

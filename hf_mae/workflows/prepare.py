@@ -1,4 +1,4 @@
-"""`prepare`: check a data set, and decode it once into the cache."""
+"""`prepare`: checks a dataset, and decodes its images once into the cache."""
 
 import html
 from dataclasses import dataclass
@@ -16,30 +16,29 @@ from ..errors import UsageError
 from ..reporting.console import format_class_table
 from ..settings.data import PreparationArguments
 from ..settings.parse import parse_settings
+from .messages import WorkflowMessage
 
 
 @dataclass(frozen=True)
 class PreparedData:
-    """A data set that is checked and cached: its splits, and mean and standard deviation of each channel."""
+    """A checked and cached dataset: its splits, and the mean and standard deviation of each channel."""
 
     splits: DatasetDict
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     def _repr_html_(self) -> str:
-        """For a notebook."""
+        """The table of classes and splits, for notebooks."""
         return f"<pre>{html.escape(format_class_table(self.splits))}</pre>"
 
 
 def prepare(*, recipe: str | None = None, **flags: Any) -> PreparedData:
-    """Checks and caches a data set, as `finetune` reads it; `flags` are those of `hf-mae prepare`."""
+    """Checks and caches a dataset for `finetune`; `flags` are those of `hf-mae prepare`."""
     (options,) = parse_settings("prepare", recipe, **flags).arguments
     try:
         return _prepare(options)
     except CacheFullError as error:
-        raise UsageError(
-            f"{error} Make room, or pass --cache false to check the images without keeping them."
-        ) from None
+        raise UsageError(WorkflowMessage.PREPARED_CACHE_FULL, reason=error) from None
 
 
 def _prepare(options: PreparationArguments) -> PreparedData:
@@ -58,29 +57,32 @@ def _prepare(options: PreparationArguments) -> PreparedData:
 
 
 def make_caching_check(options: PreparationArguments) -> ImageCheckFn:
-    """A check of the files that keeps what it decodes, so that each is decoded once: as training images or as held-out
-    ones, as far as the data set's own splits say which. (Neither resize depends on mean and std.)"""
+    """Makes a check of the files that caches the decoded images, so that each file is decoded once.
+
+    The splits of the dataset decide whether an image is cached for training or for evaluation. The cached pixels do not
+    depend on mean and std.
+    """
     workers, size = options.preprocessing_num_workers, options.image_size
     edge = options.resolve_cache_shortest_edge(size)
     for_training = training_transform(options.transforms, size, cache_shortest_edge=edge).resize
     for_evaluation = ResizeAndCrop(image_processor(options.transforms, size))
 
-    def check(entries: list[Sample]) -> ImageCheck:
-        paths = [entry.path for entry in entries]
-        held_out = [place for place, entry in enumerate(entries) if entry.split != "train"]
-        training = [place for place, entry in enumerate(entries) if entry.split == "train"]
-        later = cache_pixels([paths[place] for place in held_out], for_evaluation, workers)
-        ours = [paths[place] for place in training]
+    def check(samples: list[Sample]) -> ImageCheck:
+        paths = [sample.path for sample in samples]
+        eval_rows = [row for row, sample in enumerate(samples) if sample.split != "train"]
+        train_rows = [row for row, sample in enumerate(samples) if sample.split == "train"]
+        eval_check = cache_pixels([paths[row] for row in eval_rows], for_evaluation, workers)
+        train_paths = [paths[row] for row in train_rows]
         if for_training is None:
-            first = hash_image_files(ours, workers)
+            train_check = hash_image_files(train_paths, workers)
         else:
-            first = cache_pixels(ours, for_training, workers, options.cache_quality)
+            train_check = cache_pixels(train_paths, for_training, workers, options.cache_quality)
         bad: dict[int, str] = {}
         digests = [""] * len(paths)
-        for places, verdict in ((training, first), (held_out, later)):
-            bad |= {places[place]: reason for place, reason in verdict.bad.items()}
-            for place, digest in zip(places, verdict.digests):
-                digests[place] = digest
+        for rows, checked in ((train_rows, train_check), (eval_rows, eval_check)):
+            bad |= {rows[index]: reason for index, reason in checked.bad.items()}
+            for row, digest in zip(rows, checked.digests):
+                digests[row] = digest
         return ImageCheck(dict(sorted(bad.items())), digests)
 
     return check

@@ -25,7 +25,7 @@ from ..data.streaming import (
 from ..data.torch_datasets import EvalDataset, TrainDataset
 from ..data.transforms import TrainingTransform, image_processor, parse_mean_std, pretraining_transform
 from ..data.unlabelled import load_unlabelled
-from ..errors import UsageError, pluralize, raise_on_stop_signal
+from ..errors import UsageError, pluralize, raise_on_stop_signal, warn
 from ..files.atomic import write_text
 from ..models.building import build_pretrainer
 from ..models.model_zoo import resolve_checkpoint
@@ -46,22 +46,23 @@ from ..training.pretrainer import MaePretrainer
 from ..training.resume import check_model_matches_checkpoint
 from ..training.run_trainer import run_training
 from ..training.trackers import defer_tracker_close, log_record
+from .messages import WorkflowMessage
 
 logger = logging.getLogger(__name__)
 
-WARMUP_FRACTION = 0.05  # of the updates, as the reference's 40 of 800 epochs, where nobody knows what an epoch is
-NUM_RECONSTRUCTIONS = 8  # images on a sheet of reconstructions
+WARMUP_FRACTION = 0.05  # of the updates of a stream of unknown length (40 of 800 epochs in the original code)
+NUM_RECONSTRUCTIONS = 8  # images per figure of reconstructions
 
 
 def pretrain(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
     """Pre-trains a masked autoencoder on unlabelled images.
 
     Args:
-        recipe: a recipe of the package, or a YAML file; `flags` win over it.
+        recipe: a recipe of the package, or a YAML file; `flags` override it.
         flags: the flags of `hf-mae pretrain`.
 
     Returns:
-        What was done, as the output folder holds it; None on processes other than the main one.
+        The record of the run; None on processes other than the main one.
     """
     with raise_on_stop_signal(NOT_TRAINING_HINT):
         settings = parse_settings("pretrain", recipe, **flags)
@@ -75,53 +76,54 @@ def pretrain(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
 
 
 def _pretrain(settings: Settings) -> RunRecord | None:
-    """What `pretrain` says, in a folder that nobody else writes."""
+    """Runs `pretrain` in a locked output folder."""
     model_args, data_args, args = settings.arguments
     checkpoint = resolve_resume_checkpoint(args)
-    found = _find_stream(data_args, args) if data_args.streaming else _find_images(data_args, args)
-    source = DataSource(str(data_args.data_dir), seed=args.seed, fingerprint=found.fingerprint)
+    data = _find_stream(data_args, args) if data_args.streaming else _find_images(data_args, args)
+    source = DataSource(str(data_args.data_dir), seed=args.seed, fingerprint=data.fingerprint)
     if checkpoint:
         check_same_data(Path(checkpoint).parent, source)
     model = _build_model(model_args, args, checkpoint)
     report = model.conversion_report
-    logger.info("%s; %s", found.summary, report.summary() if report else "from scratch")
-    trainer = _build_trainer(model, found, data_args, args)
-    begun = RunRecord(
+    logger.info("%s; %s", data.summary, report.summary() if report else "training from scratch")
+    trainer = _build_trainer(model, data, data_args, args)
+    started_record = RunRecord(
         kind="pretrain",
         base=model_args.base,
         data=source,
-        images={"train": found.count},
+        images={"train": data.count},
         environment=get_environment(),
         settings=settings.overrides,
-        excluded=len(found.excluded),
+        excluded=len(data.excluded),
     )
     if trainer.is_world_process_zero():
         if not checkpoint:
             remove_old_run(args)
-        write_started_record(begun, args.folder)
-        if found.images is not None:
-            write_image_list(args.folder, found.images, list(found.excluded))
+        write_started_record(started_record, args.folder)
+        if data.images is not None:
+            write_image_list(args.folder, data.images, list(data.excluded))
     with defer_tracker_close(trainer):
         result, seconds = run_training(trainer, checkpoint)
         trainer.save_model()
         trainer.save_state()
         if not trainer.is_world_process_zero():
             return None
-        return _write_results(trainer, found.images, begun, result, seconds, data_args.preprocessing_num_workers)
+        workers = data_args.preprocessing_num_workers
+        return _write_results(trainer, data.images, started_record, result, seconds, workers)
 
 
 @dataclass(frozen=True)
 class _TrainingData:
-    """What is trained on.
+    """Training data.
 
     Args:
-        summary: of it, in words.
-        count: its images; 0: nobody knows.
-        fingerprint: of them.
-        images: all of them; None: they are a stream.
-        files: of the stream.
-        excluded: what is left out.
-        excluded_stems: stems of names that a stream passes over.
+        summary: description for the log.
+        count: number of images; 0: unknown.
+        fingerprint: fingerprint of the images.
+        images: the images; None for a stream.
+        files: files of the stream.
+        excluded: excluded images.
+        excluded_stems: stems of the file names that a stream skips.
     """
 
     summary: str
@@ -141,34 +143,32 @@ def _find_images(data_args: PretrainingDataArguments, args: PretrainingArguments
 
 
 def _find_stream(data_args: PretrainingDataArguments, args: PretrainingArguments) -> _TrainingData:
-    """The files of a stream; its length is that of the training, which is counted in updates."""
+    """Finds the files of a stream, and sets the length of training and warm-up in updates."""
     source = str(data_args.data_dir)
     files, count = find_stream_files(source)
     check_enough_stream_files(files, args.world_size * max(args.dataloader_num_workers, 1), source)
     if len(files) % args.world_size:
-        logger.warning(
-            "%d files, %d processes: each reads all files, and keeps its share.", len(files), args.world_size
-        )
+        warn(logger, WorkflowMessage.STREAM_FILES_UNEVEN, files=len(files), processes=args.world_size)
     if args.max_steps <= 0 and not count:
-        raise UsageError(f"{source} does not say how many images it has: tell the updates, --max_steps N.")
+        raise UsageError(WorkflowMessage.STREAM_LENGTH_UNKNOWN, source=source)
     if count and args.max_steps <= 0:
         args.max_steps = math.ceil(args.num_train_epochs * count / args.images_per_update)
     if args.warmup_steps is None:
-        share = WARMUP_FRACTION * args.max_steps if args.warmup_epochs else 0.0
-        args.warmup_steps = round(args.warmup_epochs * count / args.images_per_update if count else share)
-    args.ignore_data_skip = True  # each loader's place is in the checkpoint
+        default = WARMUP_FRACTION * args.max_steps if args.warmup_epochs else 0.0
+        args.warmup_steps = round(args.warmup_epochs * count / args.images_per_update if count else default)
+    args.ignore_data_skip = True  # the checkpoint has the state of each loader
     if args.save_strategy == "epoch":
         args.save_strategy, args.save_steps = SaveStrategy.STEPS, max(1, args.max_steps // 20)
-    updates = f"{args.max_steps} updates, {args.warmup_steps} of warm-up"
-    said = f"{pluralize(len(files), 'file')} of images, as they come; {updates}"
+    updates = f"{args.max_steps} updates, {args.warmup_steps} of them warm-up"
+    summary = f"stream of {pluralize(len(files), 'file')}; {updates}"
     stems = frozenset(resolve_exclude_patterns(data_args.exclude)[0]) if data_args.exclude else frozenset()
-    return _TrainingData(said, count or 0, stream_fingerprint(files), files=tuple(files), excluded_stems=stems)
+    return _TrainingData(summary, count or 0, stream_fingerprint(files), files=tuple(files), excluded_stems=stems)
 
 
 def _read_images(data_args: PretrainingDataArguments) -> tuple[Dataset, list[ImageMatch]]:
-    """The images to train on, and those that are left out."""
+    """Reads the training images; returns them and the excluded images."""
     workers = data_args.preprocessing_num_workers
-    # With a cache all are decoded now; else what the ends of the files do not tell shows in training.
+    # Decode all images now if they are cached anyway. Otherwise damaged pixel data is detected during training.
     decode = data_args.cache_shortest_edge is not None
     images = load_unlabelled(str(data_args.data_dir), data_args.on_bad_image, workers, decode=decode)
     if not data_args.exclude:
@@ -179,7 +179,7 @@ def _read_images(data_args: PretrainingDataArguments) -> tuple[Dataset, list[Ima
 def _build_model(
     model_args: PretrainingModelArguments, args: PretrainingArguments, checkpoint: str | None
 ) -> StockModel:
-    set_seed(args.seed)  # of a model from scratch
+    set_seed(args.seed)  # for random weights
     model = build_pretrainer(
         model_args.model_name_or_path and resolve_checkpoint(model_args.model_name_or_path),
         size=model_args.size,
@@ -201,15 +201,16 @@ def _build_trainer(
     size, family = model.config.image_size, data_args.transforms
     mean, std = parse_mean_std(data_args.mean_std, family, data.images, size)
     transform = pretraining_transform(family, size, mean, std, cache_shortest_edge=data_args.cache_shortest_edge)
-    training_images = _build_train_dataset(data, transform, data_args, args)
+    train_dataset = _build_train_dataset(data, transform, data_args, args)
     processor = image_processor(family, size, mean, std)
-    trainer = MaePretrainer(model=model, args=args, train_dataset=training_images, processing_class=processor)
+    trainer = MaePretrainer(model=model, args=args, train_dataset=train_dataset, processing_class=processor)
     if data_args.reconstruction_steps > 0:
-        shown = load_first_images(list(data.files), NUM_RECONSTRUCTIONS) if data.images is None else data.images
-        watched = EvalDataset(shown.select(range(min(NUM_RECONSTRUCTIONS, len(shown)))), processor, cache=False)
-        pixel_values = torch.stack([watched[index]["pixel_values"] for index in range(len(watched))])
-        sheets = ReconstructionCallback(trainer, pixel_values, data_args.reconstruction_steps, mean=mean, std=std)
-        trainer.add_callback(sheets)
+        images = load_first_images(list(data.files), NUM_RECONSTRUCTIONS) if data.images is None else data.images
+        dataset = EvalDataset(images.select(range(min(NUM_RECONSTRUCTIONS, len(images)))), processor, cache=False)
+        pixel_values = torch.stack([dataset[index]["pixel_values"] for index in range(len(dataset))])
+        trainer.add_callback(
+            ReconstructionCallback(trainer, pixel_values, data_args.reconstruction_steps, mean=mean, std=std)
+        )
     return trainer
 
 
@@ -245,7 +246,7 @@ def _write_results(
     seconds: float,
     workers: int | None,
 ) -> RunRecord:
-    """Writes what a finished pre-training holds; the record comes last."""
+    """Writes the results of a pre-training; the record is written last."""
     folder, args = trainer.args.folder, trainer.args
     if images is not None:
         record_hashes(folder, images, workers)

@@ -1,4 +1,4 @@
-"""`probe`: how good a checkpoint's frozen features are, without fine-tuning: linear probe and k-NN."""
+"""`probe`: linear probe and k-NN on the frozen features of a checkpoint."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -31,60 +31,61 @@ from ..runs.record_io import write_record
 from ..settings.evaluation import ProbeArguments
 from ..settings.models import RANDOM_WEIGHTS
 from ..settings.parse import parse_settings
+from .messages import WorkflowMessage
 
 
 def probe(*, recipe: str | None = None, **flags: Any) -> RunRecord:
-    """Linear probe and k-NN on the frozen features of a checkpoint.
+    """Trains and evaluates a linear probe and k-NN on the frozen features of a checkpoint.
 
     Args:
-        recipe: a YAML file of flags; `flags` win over it.
+        recipe: a YAML file of flags; `flags` take precedence.
         flags: the flags of `hf-mae probe`.
 
     Returns:
-        What was found: `record.probe` has, by pooling, the scores of `linear` and `knn` (where asked for, also of
-        `chosen` layers and of `tokens`), and under `parts` which split trained, chose and judged.
+        The record. `record.probe` contains the metrics of `linear` and `knn` by pooling (if requested, also those of
+        `best_layer` and `tokens`), and `split_by_role`: the splits for training, validation and test.
     """
     settings = parse_settings("probe", recipe, **flags)
     (options,) = settings.arguments
     splits = _load_splits(options)
-    parts = probe_splits(splits)
+    split_by_role = probe_splits(splits)
     model, key = _load_backbone(options)
-    images = _build_datasets(options, splits, parts, input_size(model))
+    images = _build_datasets(options, splits, split_by_role, input_size(model))
     features = {
-        part: _extract_features(options, splits[split], images[part], model, key, split)
-        for part, split in parts.items()
+        role: _extract_features(options, splits[split], images[role], model, key, split)
+        for role, split in split_by_role.items()
     }
-    labels = {part: np.array(own.labels) for part, own in images.items()}
+    labels = {role: np.array(dataset.labels) for role, dataset in images.items()}
     names = splits["train"].features["labels"].names
-    found: dict[str, Any] = {
-        pooling: probe_features({part: f[pooling] for part, f in features.items()}, labels, names, options.seed)
+    results: dict[str, Any] = {
+        pooling: probe_features({role: f[pooling] for role, f in features.items()}, labels, names, options.seed)
         for pooling in (POOLED, *POOLINGS)
-        if pooling in features["judge"]
+        if pooling in features["test"]
     }
     if options.layers:
-        found["chosen"] = {"linear": probe_best_layer(features, labels, names, options.seed)}
+        results["best_layer"] = {"linear": probe_best_layer(features, labels, names, options.seed)}
     if options.attentive:
-        found["tokens"] = {"attentive": attentive_probe(model, images, labels, names, options.seed)}
+        results["tokens"] = {"attentive": attentive_probe(model, images, labels, names, options.seed)}
     if options.features:
-        write_features(Path(options.features), features, images, parts, names)
+        write_features(Path(options.features), features, images, split_by_role, names)
     record = RunRecord(
         kind="probe",
         base=str(options.model_name_or_path),
         data=DataSource.from_settings(options, options.seed, data_fingerprint(splits)),
-        images={part: len(values) for part, values in labels.items()},
+        images={role: len(values) for role, values in labels.items()},
         environment=get_environment(),
         settings=settings.overrides,
         classes=names,
-        probe=found | {"parts": parts},
-        network="" if POOLED not in found else describe_non_mae_model(model),
+        probe=results | {"split_by_role": split_by_role},
+        network="" if POOLED not in results else describe_non_mae_model(model),
     )
     if options.output_dir:
         folder = Path(options.output_dir)
         write_record(record, folder)
         plot_embeddings(
             folder,
-            features["judge"]["mean" if "mean" in features["judge"] else POOLED],
-            labels["judge"],
+            features["test"]["mean" if "mean" in features["test"] else POOLED],
+            labels["test"],
             names,
             options,
         )
@@ -92,21 +93,21 @@ def probe(*, recipe: str | None = None, **flags: Any) -> RunRecord:
 
 
 def _load_splits(options: ProbeArguments) -> DatasetDict:
-    """The splits; where nothing else chooses the probe's settings, a share of the training images does."""
+    """Loads the splits; without other images to select the settings, holds out a fraction of the training images."""
     splits = load_splits(options, options.seed)
     if len(next(iter(splits.values())).features["labels"].names) < 2:
-        raise UsageError(f"{options.data_dir} has one class, and a probe tells two classes or more from each other.")
+        raise UsageError(WorkflowMessage.PROBE_NEEDS_CLASSES, data=options.data_dir)
     if "test" not in splits and "selection" not in splits:
         splits = load_splits(replace(options, selection_fraction=SELECTION_FRACTION), options.seed)
     return splits
 
 
 def _load_backbone(options: ProbeArguments) -> tuple[StockModel, str]:
-    """The frozen encoder (of another network than MAE's, its classifier), and a text that tells its weights."""
+    """Loads the frozen encoder (the classifier, for networks other than an MAE ViT), and a key for its weights."""
     source = resolve_checkpoint(options.model_name_or_path or "")
     if is_comparator(source, options.random_weights):
         _check_token_options(options, source)
-        set_seed(options.seed)  # which says all of random weights
+        set_seed(options.seed)
         model = build_comparator(
             source, num_labels=2, image_size=options.image_size, random_weights=options.random_weights
         )
@@ -127,27 +128,27 @@ def _load_backbone(options: ProbeArguments) -> tuple[StockModel, str]:
 
 
 def _check_token_options(options: ProbeArguments, source: str) -> None:
-    """Of another network there is what its head reads, and nothing else."""
+    """Checks that no flag for MAE ViTs is set; other networks have pooled features only."""
     for flag in ("layers", "attentive", "num_attention_heads"):
         if getattr(options, flag):
-            raise UsageError(f"--{flag} is for an MAE ViT, and {source} is another network: leave it out.")
+            raise UsageError(WorkflowMessage.PROBE_FLAG_NEEDS_MAE, flag=flag, source=source)
 
 
 def _build_datasets(
     options: ProbeArguments, splits: DatasetDict, split_by_role: dict[str, str], size: int
 ) -> dict[str, EvalDataset]:
-    """The images by part, as they are seen."""
+    """Builds the preprocessed data sets by role."""
     mean, std = parse_mean_std(options.mean_std, options.transforms, splits["train"], size)
     processor = image_processor(options.transforms, size, mean, std)
     workers = options.preprocessing_num_workers
-    return {part: EvalDataset(splits[split], processor, num_workers=workers) for part, split in split_by_role.items()}
+    return {role: EvalDataset(splits[split], processor, num_workers=workers) for role, split in split_by_role.items()}
 
 
 def _extract_features(
     options: ProbeArguments, dataset: Any, images: EvalDataset, model: Any, key: str, split: str
 ) -> dict[str, np.ndarray]:
-    """Features by what they are called."""
-    whole_key = f"{key} {images.processor.to_dict()}"
+    """Loads or extracts the features, by name."""
+    cache_key = f"{key} {images.processor.to_dict()}"
     return load_or_extract_features(
-        model, images, get_image_paths(dataset), whole_key, options.batch_size, split, options.layers
+        model, images, get_image_paths(dataset), cache_key, options.batch_size, split, options.layers
     )

@@ -1,4 +1,4 @@
-"""`push-dataset`: a labelled data set, with its splits and patients, to the Hugging Face Hub as parquet."""
+"""`push-dataset`: pushes a labelled dataset, with its splits and patients, to the Hugging Face Hub as parquet."""
 
 import logging
 import tempfile
@@ -7,26 +7,28 @@ from typing import Any
 
 from ..data.benchmarks import find_benchmark
 from ..data.split_loading import read_splits
+from ..errors import warn
 from ..settings.parse import parse_settings
-from ..settings.sharing import PushDatasetArguments
+from ..settings.push import PushDatasetArguments
 from ..sharing import hub
 from ..sharing.dataset_export import write_parquet_dataset
+from .messages import WorkflowMessage
 
 logger = logging.getLogger(__name__)
 
 
 def push_dataset(*, recipe: str | None = None, **flags: Any) -> str:
-    """Writes a data set as `finetune` reads it as parquet, and pushes it; `flags` are those of `hf-mae push-dataset`.
+    """Writes a dataset as parquet, and pushes it; `flags` are those of `hf-mae push-dataset`.
 
     Returns:
-        The URL of the repository, or the folder where nothing is pushed.
+        The URL of the repository, or the output folder if nothing is pushed.
     """
     (options,) = parse_settings("push-dataset", recipe, **flags).arguments
     name = Path(options.repo_id or options.output_dir or options.data_dir).name
     if options.output_dir and not options.repo_id:
         _write(options, Path(options.output_dir), name)
         return str(options.output_dir)
-    repo_id, exists = hub.check_target(options.repo_id, options.update, name, "dataset")  # before anything is read
+    repo_id, exists = hub.check_target(options.repo_id, options.update, name, "dataset")  # before the data is read
     if options.output_dir:
         return _push(options, Path(options.output_dir), repo_id, exists)
     with tempfile.TemporaryDirectory(prefix="hf_mae-") as folder:
@@ -47,10 +49,10 @@ def _push(options: PushDatasetArguments, folder: Path, repo_id: str, exists: boo
 
 def _write(options: PushDatasetArguments, folder: Path, name: str) -> list[Path]:
     splits = read_splits(options, options.seed)
-    more: dict[str, Any] = {"license": options.license}
+    metadata: dict[str, Any] = {"license": options.license}
     if options.benchmark:
         benchmark = find_benchmark(options.benchmark)
-        more["about"] = f"{benchmark.title}. Licence: {benchmark.licence}. Please cite: {benchmark.citation}"
+        metadata["description"] = f"{benchmark.title}. Licence: {benchmark.licence}. Please cite: {benchmark.citation}"
     if "group" not in next(iter(splits.values())).column_names:
-        logger.warning("No patients are known (--group_column, --group_pattern): whoever splits this anew mixes them.")
-    return write_parquet_dataset(splits, folder, name, more, options.overwrite)
+        warn(logger, WorkflowMessage.PUSH_WITHOUT_GROUPS)
+    return write_parquet_dataset(splits, folder, name, metadata, options.overwrite)

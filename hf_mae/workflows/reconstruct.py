@@ -1,4 +1,4 @@
-"""`reconstruct`: a sheet of what a masked autoencoder makes of hidden patches."""
+"""`reconstruct`: a contact sheet of images with masked patches and their reconstructions."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +14,17 @@ from ..data.transforms import image_processor, parse_mean_std
 from ..errors import UsageError
 from ..files.atomic import write_image
 from ..models.building import build_pretrainer
+from ..models.messages import ModelMessage
 from ..models.model_zoo import load_checkpoint_catalogue, resolve_checkpoint
 from ..models.reconstruction import reconstruct_patches, sample_mask_noise
 from ..reporting.reconstructions import make_reconstruction_sheet
 from ..settings.parse import parse_settings
+from .messages import WorkflowMessage
 
 
 @dataclass(frozen=True)
 class ReconstructionResult:
-    """A sheet: how many images it shows, what share of their patches was hidden, and its file."""
+    """Number of images on the contact sheet, their mask ratio, and the file."""
 
     images: int
     mask_ratio: float
@@ -30,7 +32,7 @@ class ReconstructionResult:
 
 
 def reconstruct(**flags: Any) -> ReconstructionResult:
-    """Draws a sheet of reconstructions; `flags` are those of `hf-mae reconstruct`."""
+    """Draws a contact sheet of reconstructions; `flags` are those of `hf-mae reconstruct`."""
     (options,) = parse_settings("reconstruct", None, **flags).arguments
     paths, source = find_input_paths(options.images), resolve_checkpoint(options.model_name_or_path)
     model = build_pretrainer(
@@ -44,36 +46,33 @@ def reconstruct(**flags: Any) -> ReconstructionResult:
     size = model.config.image_size
     processor = _load_processor(source, options.transforms, size)
     pixel_values = _load_pixel_values(paths, processor)
-    if pixel_values.shape[-1] != size:
+    height, width = pixel_values.shape[-2:]
+    if width != size:
         raise UsageError(
-            f"{options.model_name_or_path} takes images of {size} pixels, its image processor makes them "
-            f"{pixel_values.shape[-1]}."
+            ModelMessage.PROCESSOR_SIZE_DIFFERS,
+            source=options.model_name_or_path,
+            size=size,
+            width=width,
+            height=height,
         )
     noise = sample_mask_noise(len(paths), (size // model.config.patch_size) ** 2, options.seed)
-    pictures = reconstruct_patches(model, pixel_values, noise)
-    page = make_reconstruction_sheet(pixel_values, pictures, processor.image_mean, processor.image_std)
-    write_image(options.output, page, options.overwrite)
+    reconstructions = reconstruct_patches(model, pixel_values, noise)
+    sheet = make_reconstruction_sheet(pixel_values, reconstructions, processor.image_mean, processor.image_std)
+    write_image(options.output, sheet, options.overwrite)
     return ReconstructionResult(len(paths), model.config.mask_ratio, options.output)
 
 
 def _check_can_reconstruct(report: ConversionReport, options: Any) -> None:
-    """A decoder of random weights draws noise, and normalised patches that are taken for pixels draw another
-    picture."""
+    """Checks that the decoder was loaded, and that it is known whether it predicts normalized patches."""
     if any(entry["target"].startswith("decoder.") for entry in report.initialized):
-        have_one = [name for name, public in load_checkpoint_catalogue().items() if "encoder only" not in public.layout]
-        raise UsageError(
-            f"{options.model_name_or_path} has no decoder, which is what reconstructs: take a checkpoint of the whole "
-            f"pre-training, such as {', '.join(have_one[:3])} (hf-mae checkpoints lists them)."
-        )
+        names = [name for name, entry in load_checkpoint_catalogue().items() if "encoder only" not in entry.layout]
+        raise UsageError(WorkflowMessage.NO_DECODER, source=options.model_name_or_path, names=names[:3])
     if "norm_pix_loss" in report.assumed and options.norm_pix_loss is None:
-        raise UsageError(
-            f"{options.model_name_or_path} does not say whether its decoder predicts normalised patches "
-            "(norm_pix_loss), which changes every picture: pass --norm_pix_loss true or --norm_pix_loss false."
-        )
+        raise UsageError(WorkflowMessage.NORM_PIX_LOSS_UNKNOWN, source=options.model_name_or_path)
 
 
 def _load_processor(source: str, family: str | None, image_size: int) -> Any:
-    """The model's own image processor; where it has none, that of a family of transforms."""
+    """Loads the image processor of the model; without one, builds that of a family of transforms."""
     if (Path(source) / "preprocessor_config.json").is_file() and not family:
         from transformers import AutoImageProcessor
 
@@ -83,11 +82,13 @@ def _load_processor(source: str, family: str | None, image_size: int) -> Any:
 
 
 def _load_pixel_values(paths: list[str], processor: Any) -> Tensor:
-    """Pixel values (images, 3, height, width)."""
+    """Loads pixel values (images, 3, height, width)."""
     tensors = []
     for path in paths:
         try:
             tensors.append(processor(read_rgb(path), return_tensors="pt")["pixel_values"][0])
         except (OSError, ValueError) as error:
-            raise UsageError(f"{path} cannot be read ({summarize_image_error(error, path)}).") from None
+            raise UsageError(
+                WorkflowMessage.IMAGE_UNREADABLE, path=path, reason=summarize_image_error(error, path)
+            ) from None
     return torch.stack(tensors)

@@ -1,4 +1,4 @@
-"""`report`: runs beside the published rows, with intervals and tests, and the study that they are of."""
+"""`report`: comparison of runs and published rows, with intervals and tests, and a description of the study."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,18 +11,19 @@ from ..reporting.pdf_summary import write_pdf_summary
 from ..reporting.report import Comparison, compare, write_report
 from ..reporting.study_description import write_study_description
 from ..settings.parse import parse_settings
+from .messages import WorkflowMessage
 
-PUBLISHED_ONLY_TABLES = ("imagenet-1k",)  # published rows without a benchmark of their own
+PUBLISHED_ONLY_TABLES = ("imagenet-1k",)  # published rows without a benchmark
 
 
 @dataclass(frozen=True)
 class Report:
-    """A report.
+    """Result of `report`.
 
     Args:
-        comparison: every number of it.
-        folder: that holds it in all forms.
-        files: names of files there.
+        comparison: all results.
+        folder: the output folder.
+        files: names of its files.
     """
 
     comparison: Comparison
@@ -30,28 +31,32 @@ class Report:
     files: list[str]
 
     def summary(self) -> str:
-        """What a screen shows: of several runs, the tables and comparisons alone."""
+        """Renders the report for the terminal; of several runs only the tables and comparisons."""
         if len(self.comparison.runs) == 1:
             return self.comparison.summary()
         text = self.comparison.summary(details=False)
-        return f"{text}\nEach run by itself (classes, patients, operating points, subgroups): report.md.\n"
+        return f"{text}\nFor the details of each run (classes, patients, operating points, subgroups), see report.md.\n"
 
     def _repr_html_(self) -> str:
-        """As a notebook shows it."""
+        """Renders the report for a notebook."""
         return self.comparison.to_html()
 
 
 def report(**flags: Any) -> Report:
-    """Writes a report, and what a paper says of each run's images and methods; `flags` are those of `hf-mae report`."""
+    """Writes a report, and for each run a description of its images and methods.
+
+    Args:
+        flags: the flags of `hf-mae report`.
+    """
     (options,) = parse_settings("report", None, **flags).arguments
     runs = options.runs or []
     if not runs and not options.benchmark:
-        raise CommandLineError("pass the folders of finished runs, or --benchmark for the published rows alone.")
+        raise CommandLineError(WorkflowMessage.REPORT_WITHOUT_RUNS)
     if options.benchmark and options.benchmark not in PUBLISHED_ONLY_TABLES:
         find_benchmark(options.benchmark)
     if options.checklist and not runs:
-        raise CommandLineError("--checklist is of a run: pass its folder.")
-    found = compare(
+        raise CommandLineError(WorkflowMessage.CHECKLIST_WITHOUT_RUN)
+    comparison = compare(
         runs,
         benchmark=options.benchmark,
         split=options.split,
@@ -63,13 +68,13 @@ def report(**flags: Any) -> Report:
         min_subgroup=options.min_subgroup,
     )
     folder = Path(options.output_dir or (runs[0] if len(runs) == 1 else "report"))
-    written = write_report(found, folder)
-    for number, run in enumerate(found.runs, 1):
-        which = "" if len(found.runs) == 1 else f"_{number}"
-        written += write_study_description(run, folder, which)
+    files = write_report(comparison, folder)
+    for number, run in enumerate(comparison.runs, 1):
+        suffix = "" if len(comparison.runs) == 1 else f"_{number}"
+        files += write_study_description(run, folder, suffix)
         if options.pdf:
-            write_pdf_summary(run, folder / f"page{which}.pdf")
-            written.append(f"page{which}.pdf")
+            files.append(f"page{suffix}.pdf")
+            write_pdf_summary(run, folder / files[-1])
         if options.checklist:
-            written += write_checklist(run, options.checklist, folder, which)
-    return Report(found, folder, written)
+            files += write_checklist(run, options.checklist, folder, suffix)
+    return Report(comparison, folder, files)

@@ -1,4 +1,4 @@
-"""`shard`: a data set into tar shards with an index, or shards that are read again and checked."""
+"""`shard`: packs a dataset into tar shards with an index, or checks existing shards."""
 
 from pathlib import Path
 from typing import Any
@@ -12,19 +12,20 @@ from ..errors import CommandLineError
 from ..files.locks import exclusive_lock
 from ..settings.data import parse_byte_size
 from ..settings.parse import parse_settings
-from ..settings.sharing import ShardArguments
+from ..settings.shard import ShardArguments
+from .messages import WorkflowMessage
 
 
 def shard(*, recipe: str | None = None, **flags: Any) -> ShardSummary:
-    """Packs a data set into shards, or checks shards; `flags` are those of `hf-mae shard`."""
+    """Packs a dataset into shards, or checks shards; `flags` are those of `hf-mae shard`."""
     (options,) = parse_settings("shard", recipe, **flags).arguments
     if options.check:
         return verify_shards(Path(str(options.data_dir)))
     if not options.output_dir:
-        raise CommandLineError("hf-mae shard needs the folder to write to, or --check for shards that are there.")
+        raise CommandLineError(WorkflowMessage.SHARD_OUTPUT_MISSING)
     size = parse_byte_size(options.shard_size, "--shard_size")
     if not size:
-        raise CommandLineError(f"--shard_size is a size, as 500MB, not {options.shard_size}.")
+        raise CommandLineError(WorkflowMessage.SHARD_SIZE_INVALID, value=options.shard_size)
     folder = Path(options.output_dir)
     splits = _load_splits_to_pack(options)
     with exclusive_lock(folder):

@@ -1,4 +1,4 @@
-"""The command line itself: quick answers, verbs, exit statuses."""
+"""The entry point: help, fast answers, errors, exit statuses."""
 
 import gc
 import importlib
@@ -12,16 +12,20 @@ from importlib.metadata import entry_points
 
 import pytest
 from support.cli_process import run_cli
+from support.messages import raises, shows
 
-from hf_mae.cli.main import console_main, main
-from hf_mae.settings.commands import COMMANDS
+from hf_mae.cli.information import INFORMATION_COMMANDS
+from hf_mae.cli.main import console_main, main, usage
+from hf_mae.cli.output import PRINTERS
+from hf_mae.settings.commands import COMMANDS, COMMANDS_BY_TASK
+from hf_mae.settings.messages import SettingsMessage
 from hf_mae.settings.recipes import RECIPES_DIR, recipe_names
 
 HEAVY = ("torch", "transformers", "numpy", "datasets", "sklearn", "evaluate", "matplotlib")
-QUICK = [
+FAST = [
     ["--help"],
     ["--version"],
-    *([verb, "--help"] for verb in COMMANDS),
+    *([command, "--help"] for command in COMMANDS),
     ["finetune", "--help_all"],
     ["finetune", "--lr", "1e-3"],
     ["evaluate", "--model_nam", "x"],
@@ -31,48 +35,56 @@ QUICK = [
 ]
 
 
-def test_help_names_every_verb(capsys):
+def test_help_lists_every_command_by_task(capsys):
     assert main(["--help"]) == 0
     printed = capsys.readouterr().out
-    assert all(verb in printed for verb in COMMANDS)
-    assert main([]) == 2
+    assert printed == f"{usage()}\n" and main([]) == 2
+    for task, commands in COMMANDS_BY_TASK.items():
+        assert f"\n{task}:\n" in printed
+        assert all(f"\n  {command.name} " in printed for command in commands)
+    assert all(len(line) < 80 for line in printed.splitlines())
 
 
-def test_whatever_needs_no_work_is_answered_without_the_libraries_that_work():
-    """Each in the same process, one after the other: none of them may import anything heavy, nor take long."""
+def test_every_command_has_an_output():
+    assert set(PRINTERS) | set(INFORMATION_COMMANDS) == set(COMMANDS)
+
+
+def test_help_and_usage_errors_import_no_heavy_packages():
+    """Runs the command lines in one process."""
     code = (
         "import contextlib, io, json, sys, time\n"
         "from hf_mae.cli.main import main\n"
-        "found = []\n"
+        "results = []\n"
         "for argv in json.loads(sys.argv[1]):\n"
         "    started, out = time.process_time(), io.StringIO()\n"
         "    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):\n"
         "        status = main(list(argv))\n"
         f"    heavy = [name for name in {HEAVY!r} if name in sys.modules]\n"
-        "    found.append([argv, status, heavy, time.process_time() - started, out.getvalue()])\n"
-        "print(json.dumps(found))\n"
+        "    results.append([argv, status, heavy, time.process_time() - started, out.getvalue()])\n"
+        "print(json.dumps(results))\n"
     )
     import json
 
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run([sys.executable, "-c", code, json.dumps(QUICK)], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code, json.dumps(FAST)], capture_output=True, text=True, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     for argv, status, heavy, _, printed in json.loads(done.stdout):
         assert not heavy, (argv, heavy)
         assert printed.strip() and "Traceback" not in printed, argv
-        helps = {"--help", "--help_all", "--version"} & set(argv)
-        assert status == 0 if helps else status in (1, 2), (argv, status, printed)
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 10, "all of them together"
+        shows_help = {"--help", "--help_all", "--version"} & set(argv)
+        assert status == 0 if shows_help else status in (1, 2), (argv, status, printed)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 10, "CPU time of all command lines"
 
 
-def test_importing_the_package_imports_nothing_heavy():
+def test_importing_the_package_imports_no_heavy_packages():
     code = f"import sys, hf_mae, hf_mae.conversion; print([n for n in {HEAVY!r} if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
-def test_a_mistyped_verb_names_the_nearest():
-    assert "did you mean finetune?" in run_cli("fintune", status=2).stderr
+def test_unknown_commands_are_reported_with_a_suggestion():
+    stderr = run_cli("fintune", status=2).stderr
+    assert shows(stderr, SettingsMessage.UNKNOWN_COMMAND, suggestion=" (did you mean finetune?)")
 
 
 def test_the_console_command_is_installed():
@@ -80,7 +92,7 @@ def test_the_console_command_is_installed():
     assert command.load() is console_main
 
 
-def test_public_names_are_there():
+def test_public_names_can_be_imported():
     import hf_mae
     import hf_mae.conversion
     import hf_mae.data
@@ -94,17 +106,16 @@ def test_public_names_are_there():
 
 def test_recipes_are_listed_and_shown(capsys):
     assert main(["recipes"]) == 0
-    listed = capsys.readouterr().out
+    output = capsys.readouterr().out
     for name in recipe_names():
-        assert name in listed
+        assert name in output
         assert main(["recipes", "show", name]) == 0
-        shown = capsys.readouterr().out
-        assert shown == (RECIPES_DIR / f"{name}.yaml").read_text() and f"--recipe {name}" in shown
+        text = capsys.readouterr().out
+        assert text == (RECIPES_DIR / f"{name}.yaml").read_text() and f"--recipe {name}" in text
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_names_cannot_command_the_terminal(terminal, monkeypatch):
-    """And a pipe gets them as they are."""
+def test_control_characters_are_escaped_on_a_terminal_only(terminal, monkeypatch):
     out = io.StringIO()
     out.isatty = lambda: terminal
     monkeypatch.setattr(sys, "stdout", out)
@@ -117,27 +128,27 @@ def test_names_cannot_command_the_terminal(terminal, monkeypatch):
     assert out.getvalue() == ("a\\x1b[31m,b\n" if terminal else "a\x1b[31m,b\r\n")
 
 
-def test_a_debug_run_shows_the_traceback(monkeypatch, capsys):
+def test_debug_mode_raises_errors(monkeypatch, capsys):
     monkeypatch.setenv("HF_MAE_DEBUG", "1")
-    with pytest.raises(Exception, match="no recipe"):
+    with raises(SettingsMessage.UNKNOWN_RECIPE, name="no-such-recipe"):
         main(["finetune", "--recipe", "no-such-recipe"])
     monkeypatch.delenv("HF_MAE_DEBUG")
     assert main(["finetune", "--recipe", "no-such-recipe"]) == 2
-    assert "There is no recipe no-such-recipe" in capsys.readouterr().err
+    assert shows(capsys.readouterr().err, SettingsMessage.UNKNOWN_RECIPE, name="no-such-recipe")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
-def test_a_verb_that_is_told_to_stop_leaves_nothing(number, tiny_pth, tmp_path, monkeypatch, capsys):
-    writing = importlib.import_module("hf_mae.conversion.convert")
+def test_an_interrupted_command_leaves_no_partial_output(number, tiny_pth, tmp_path, monkeypatch, capsys):
+    module = importlib.import_module("hf_mae.conversion.convert")
 
-    def told(*args, **kwargs):
-        assert [path.name[:5] for path in tmp_path.iterdir()] == [".out."], "it is being written"
+    def interrupt(*args, **kwargs):
+        assert [path.name[:5] for path in tmp_path.iterdir()] == [".out."], "the temporary folder"
         os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(writing, "convert_to_model", told)
+    monkeypatch.setattr(module, "convert_to_model", interrupt)
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)]
     assert main(["convert", str(tiny_pth), str(tmp_path / "out")]) == (130 if number == signal.SIGINT else 75)
     assert not list(tmp_path.iterdir())
-    said = "interrupted" if number == signal.SIGINT else f"told to stop ({number.name})"
-    assert capsys.readouterr().err.strip().endswith(f"hf-mae convert: {said}")
+    message = "interrupted" if number == signal.SIGINT else f"interrupted by {number.name}"
+    assert capsys.readouterr().err.strip().endswith(f"hf-mae convert: {message}")
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)] == before

@@ -1,4 +1,4 @@
-"""The way back to a reference checkpoint."""
+"""Export to the format of facebookresearch/mae."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from hf_mae.conversion import convert_checkpoint, export_checkpoint, read_checkp
     "name, options",
     [("checkpoint-399", TINY | TINY_DECODER), ("cls_weighted_final", TINY), ("gap_smoothing_final", TINY)],
 )
-def test_round_trip_is_bit_exact_but_for_key_biases(golden, tmp_path, name, options):
+def test_a_round_trip_is_bit_exact_except_for_key_biases(golden, tmp_path, name, options):
     convert_checkpoint(golden / f"{name}.pth", tmp_path / "out", **options)
     export_checkpoint(tmp_path / "out", tmp_path / "back.pth")
     before = read_checkpoint(golden / f"{name}.pth").state
@@ -25,7 +25,7 @@ def test_round_trip_is_bit_exact_but_for_key_biases(golden, tmp_path, name, opti
             assert torch.equal(after[key], tensor), key
 
 
-def test_an_exported_file_converts_without_flags_and_holds_no_more_than_its_tensors(golden, tmp_path):
+def test_an_exported_file_converts_without_flags_and_contains_only_its_tensors(golden, tmp_path):
     convert_checkpoint(golden / "checkpoint-399.pth", tmp_path / "out", **TINY, **TINY_DECODER)
     export_checkpoint(tmp_path / "out", tmp_path / "back.pth")
     report = convert_checkpoint(tmp_path / "back.pth", tmp_path / "again", verify=True)

@@ -1,4 +1,4 @@
-"""What is exported is what timm loads and evaluates, and timm's `validate.py` gets the flags that it needs."""
+"""timm loads and evaluates exported models, with the printed flags of its `validate.py`."""
 
 import argparse
 import shlex
@@ -11,11 +11,14 @@ import pytest
 import torch
 from PIL import Image
 from support.cli_process import run_cli
+from support.messages import raises, shows
 from transformers import pipeline
 
 from hf_mae.conversion import ConversionError, convert_checkpoint, export_checkpoint
+from hf_mae.conversion.messages import ConversionMessage
 from hf_mae.conversion.metadata import CheckpointMetadata
 from hf_mae.conversion.timm_layout import data_config, has_different_timm_order, timm_name
+from hf_mae.files.messages import FileMessage
 
 reads_folders = pytest.mark.skipif(
     tuple(map(int, version("timm").split(".")[:3])) < (1, 0, 26),
@@ -23,8 +26,8 @@ reads_folders = pytest.mark.skipif(
 )
 
 
-def validated(flags: str, folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scores and labels of a folder of class folders, through the calls of timm that its `validate.py` makes."""
+def validate(flags: str, folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores and labels of a folder of class folders, computed like timm's `validate.py`."""
     from timm.data import create_dataset, create_loader, resolve_data_config
     from timm.models import create_model, load_checkpoint
     from timm.utils import ParseKwargs
@@ -49,8 +52,8 @@ def validated(flags: str, folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
     )
     if args.checkpoint:
         load_checkpoint(model, args.checkpoint)
-    given = {name: value for name, value in vars(args).items() if value not in (None, "")}
-    config = resolve_data_config(given, model=model, use_test_size=True)
+    options = {name: value for name, value in vars(args).items() if value not in (None, "")}
+    config = resolve_data_config(options, model=model, use_test_size=True)
     dataset = create_dataset("", root=str(folder), class_map=args.class_map)
     loader = create_loader(
         dataset,
@@ -66,30 +69,30 @@ def validated(flags: str, folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
     )
     model.eval()
     with torch.inference_mode():
-        parts = [(model(images).softmax(-1), labels) for images, labels in loader]
-    return torch.cat([scores for scores, _ in parts]), torch.cat([labels for _, labels in parts])
+        batches = [(model(images).softmax(-1), labels) for images, labels in loader]
+    return torch.cat([scores for scores, _ in batches]), torch.cat([labels for _, labels in batches])
 
 
 @reads_folders
-def test_timm_evaluates_a_run_as_the_pipeline_does(finetuned, toy, tmp_path):
-    """The endoscopy family: every image resized to a square."""
+def test_timm_and_the_pipeline_give_the_same_scores_for_a_run(finetuned, toy, tmp_path):
+    """With the endoscopy transforms: every image is resized to a square."""
     run, test = finetuned(), toy / "labelled" / "test"
     pipe = pipeline("image-classification", model=str(run))
     files = sorted(file for file in test.rglob("*") if file.is_file())
-    ours = [{row["label"]: row["score"] for row in pipe(str(file), top_k=None)} for file in files]
+    expected_scores = [{row["label"]: row["score"] for row in pipe(str(file), top_k=None)} for file in files]
     names = list(pipe.model.config.id2label.values())
     for exported in (
         export_checkpoint(run, tmp_path / "out.pth"),
         export_checkpoint(run, tmp_path / "out", to="timm"),
     ):
-        scores, labels = validated(exported.timm_validate_args, test)
+        scores, labels = validate(exported.timm_validate_args, test)
         assert [names[i] for i in labels] == [file.parent.name for file in files]
-        for row, expected in zip(scores, ours, strict=True):
+        for row, expected in zip(scores, expected_scores, strict=True):
             assert {name: pytest.approx(float(row[i]), abs=0.02) for i, name in enumerate(names)} == expected
 
 
 @reads_folders
-def test_timm_evaluates_the_references_crop_and_pooling_of_the_class_token(golden, tmp_path):
+def test_timm_evaluates_the_original_crop_and_the_class_token(golden, tmp_path):
     from support.models import TINY
 
     labels = ["a 10", "a 2", "b"]
@@ -97,25 +100,26 @@ def test_timm_evaluates_the_references_crop_and_pooling_of_the_class_token(golde
         golden / "checkpoint-399.pth", tmp_path / "model", to="classifier", pooling="cls", labels=labels, **TINY
     )
     folder = tmp_path / "images"
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for name in labels:
         (folder / name).mkdir(parents=True)
-        pixels = draw.integers(0, 255, (5, 7, 3), dtype=np.uint8)
+        pixels = rng.integers(0, 255, (5, 7, 3), dtype=np.uint8)
         Image.fromarray(pixels).resize((90, 70), Image.Resampling.BICUBIC).save(folder / name / "one.png")
     pipe = pipeline("image-classification", model=str(tmp_path / "model"))
     by_file = export_checkpoint(tmp_path / "model", tmp_path / "out.pth")
     by_folder = export_checkpoint(tmp_path / "model", tmp_path / "out", to="timm")
     assert "--gp token" in by_file.timm_validate_args and "--crop-mode center" in by_file.timm_validate_args
-    assert "sorts these classes otherwise" in by_file.note and not by_folder.note
-    scores, found = validated(by_folder.timm_validate_args, folder)
-    assert sorted(found.tolist()) == [0, 1, 2]
-    for row, label in zip(scores, found, strict=True):
-        told = {entry["label"]: entry["score"] for entry in pipe(str(folder / labels[label] / "one.png"), top_k=None)}
-        assert [told[name] for name in labels] == pytest.approx(row.tolist(), abs=1e-5)
+    assert shows(by_file.note, ConversionMessage.TIMM_CLASS_ORDER) and not by_folder.note
+    scores, label_ids = validate(by_folder.timm_validate_args, folder)
+    assert sorted(label_ids.tolist()) == [0, 1, 2]
+    for row, label in zip(scores, label_ids, strict=True):
+        results = pipe(str(folder / labels[label] / "one.png"), top_k=None)
+        expected = {entry["label"]: entry["score"] for entry in results}
+        assert [expected[name] for name in labels] == pytest.approx(row.tolist(), abs=1e-5)
 
 
 @reads_folders
-def test_an_encoder_becomes_a_timm_model_without_a_head(golden, tmp_path):
+def test_an_encoder_is_exported_as_a_timm_model_without_head(golden, tmp_path):
     import timm
     from support.models import TINY, TINY_DECODER
 
@@ -130,7 +134,7 @@ def test_an_encoder_becomes_a_timm_model_without_a_head(golden, tmp_path):
 
 
 @pytest.mark.parametrize("crop", range(16, 700, 4))
-def test_timm_computes_the_shorter_side_that_is_meant(crop):
+def test_timm_computes_the_intended_shortest_edge(crop):
     import math
 
     from hf_mae.conversion.architecture import Architecture
@@ -138,23 +142,21 @@ def test_timm_computes_the_shorter_side_that_is_meant(crop):
 
     processor = mae_image_processor(crop).to_dict()
     sizes = Architecture(16, 1, 1, 64, crop, 4, 3)
-    share = data_config(CheckpointMetadata(image_processor=processor), sizes)["crop_pct"]
-    assert math.floor(crop / share) == processor["size"]["shortest_edge"]
+    crop_pct = data_config(CheckpointMetadata(image_processor=processor), sizes)["crop_pct"]
+    assert math.floor(crop / crop_pct) == processor["size"]["shortest_edge"]
 
 
-def test_what_timm_does_not_do_is_said(tmp_path, golden):
+def test_preprocessing_that_timm_cannot_reproduce_is_rejected(tmp_path, golden):
     from hf_mae.conversion.architecture import Architecture
 
     sizes = Architecture(16, 1, 1, 64, 32, 4, 3)
-    odd = {"size": {"longest_edge": 32}, "resample": 3, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    longest_edge = {"size": {"longest_edge": 32}, "resample": 3, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     no_mean = {"size": {"height": 32, "width": 32}, "resample": 3}
-    for processor in (odd, no_mean, {}):
-        with pytest.raises(ConversionError, match="does not prepare images as"):
+    for processor in (longest_edge, no_mean, {}):
+        with raises(ConversionMessage.TIMM_PREPROCESSING, ConversionError):
             data_config(CheckpointMetadata(image_processor=processor), sizes)
-    with pytest.raises(ConversionError, match="does not prepare images as"):
-        data_config(
-            CheckpointMetadata(), Architecture(16, 1, 1, 64, 32, 4, 4)
-        )  # four channels, of which nothing is known
+    with raises(ConversionMessage.TIMM_PREPROCESSING, ConversionError):
+        data_config(CheckpointMetadata(), Architecture(16, 1, 1, 64, 32, 4, 4))  # four channels without a processor
     assert timm_name(Architecture(768, 12, 12, 3072, 224, 16, 3, hidden_act="relu")) == "vit_base_patch16_224"
     relu = Architecture(384, 12, 6, 1536, 224, 16, 3, hidden_act="relu")
     assert timm_name(relu) == "vit_base_patch16_224" and timm_name(replace(relu, hidden_act="gelu")).startswith(
@@ -163,10 +165,10 @@ def test_what_timm_does_not_do_is_said(tmp_path, golden):
     assert has_different_timm_order(["a10", "a2"]) and not has_different_timm_order(["a2", "a10"])
 
 
-def test_the_command_prints_validates_flags(finetuned, tmp_path):
+def test_export_prints_the_flags_of_validate(finetuned, tmp_path):
     done = run_cli("export", finetuned(), tmp_path / "out.pth")
-    assert "validate.py --data-dir IMAGES --model vit_base_patch16_224" in done.stdout
+    assert "--data-dir DATA --model vit_base_patch16_224" in done.stdout
     done = run_cli("export", finetuned(), tmp_path / "out", "--to", "timm")
     assert "--pretrained --class-map" in done.stdout
     done = run_cli("export", finetuned(), tmp_path / "out", "--to", "timm", status=1)
-    assert "not empty" in done.stderr
+    assert shows(done.stderr, FileMessage.FOLDER_NOT_EMPTY, path=tmp_path / "out")

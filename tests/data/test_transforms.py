@@ -1,4 +1,4 @@
-"""Both families equal their sources, and evaluation is the saved processor."""
+"""Both families of transforms equal their sources, and evaluation equals the saved image processor."""
 
 import random
 
@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.messages import raises
 from timm.data import create_transform
 from torchvision import transforms
 
 from hf_mae.data import image_processor, load_image_folder, training_transform
 from hf_mae.data.image_io import to_rgb
+from hf_mae.data.image_messages import ImageMessage
 from hf_mae.data.seeding import seed_all
 from hf_mae.data.transforms import BoundedResize, measure_mean_std, parse_mean_std, pretraining_transform
-from hf_mae.errors import UsageError
 
 MEAN, STD = (0.5575, 0.3902, 0.3250), (0.2522, 0.1944, 0.1745)
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -21,13 +22,13 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 @pytest.fixture(scope="module")
 def photo() -> Image.Image:
-    """A smooth picture with edges, 320 x 250."""
+    """A smooth image with edges, 320 x 250."""
     y, x = np.mgrid[0:250, 0:320]
     pixels = np.stack([128 + 100 * np.sin(x / 17), (x * y / 320) % 256, np.where((x // 40 + y // 40) % 2, 220, 30)], -1)
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def same_draws(transform, image, seed):
+def apply_seeded(transform, image, seed):
     with seed_all(seed):
         return transform(image)
 
@@ -45,11 +46,11 @@ def test_endoscopy_training_equals_torchvision(photo):
         ]
     )
     for seed in range(12):
-        expected = same_draws(source, photo, seed)
-        assert torch.equal(same_draws(lambda image: ours.augment(ours.resize(image)), photo, seed), expected)
+        expected = apply_seeded(source, photo, seed)
+        assert torch.equal(apply_seeded(lambda image: ours.augment(ours.resize(image)), photo, seed), expected)
 
 
-def test_imagenet_training_equals_the_references_timm_call(photo):
+def test_imagenet_training_equals_the_timm_call_of_the_original_code(photo):
     ours = training_transform("imagenet", 224)
     source = create_transform(
         input_size=224,
@@ -64,15 +65,15 @@ def test_imagenet_training_equals_the_references_timm_call(photo):
         std=IMAGENET[1],
     )
     assert ours.resize is None
-    outputs = [same_draws(ours.augment, photo, seed) for seed in range(12)]
+    outputs = [apply_seeded(ours.augment, photo, seed) for seed in range(12)]
     for seed, output in enumerate(outputs):
         assert output.shape == (3, 224, 224)
-        assert torch.equal(output, same_draws(source, photo, seed))
+        assert torch.equal(output, apply_seeded(source, photo, seed))
     assert not torch.equal(outputs[0], outputs[1])
 
 
-def test_posterizing_to_no_bits_is_black(photo):
-    """RandAugment does so at magnitude 10; Pillow 13 refuses what earlier versions computed."""
+def test_posterizing_to_zero_bits_gives_black(photo):
+    """RandAugment does so at magnitude 10; Pillow 13 rejects 0 bits, earlier versions computed black."""
     from timm.data.auto_augment import posterize as source
 
     from hf_mae.compat.timm import posterize
@@ -102,15 +103,15 @@ def test_pretraining_transforms_equal_their_sources(photo):
         source = transforms.Compose([*steps, transforms.ToTensor(), transforms.Normalize(mean, std)])
         ours = pretraining_transform(family, 64)
         for seed in range(6):
-            assert torch.equal(same_draws(ours.augment, photo, seed), same_draws(source, photo, seed))
+            assert torch.equal(apply_seeded(ours.augment, photo, seed), apply_seeded(source, photo, seed))
 
 
 @pytest.mark.parametrize("size", [(720, 576), (768, 576), (1280, 1024), (1920, 1072), (160, 160), (320, 250)])
 @pytest.mark.parametrize("family", ["endoscopy", "imagenet"])
-def test_the_processor_evaluates_as_the_source_does(photo, family, size):
-    """At the sizes of the endoscopy archives: but for one grey level of 255 here and there, since torchvision resizes a
-    uint8 tensor with another rounding than PIL. Where half the margin of the centre crop is no whole pixel (320 x 250
-    becomes 327 x 256), transformers rounds down and torchvision to the even number: the crop is one pixel off."""
+def test_the_processor_evaluates_like_the_source(photo, family, size):
+    """At the image sizes of endoscopy datasets. Some pixels differ by one grey level of 255, because torchvision rounds
+    differently from PIL when it resizes a uint8 tensor. If half the margin of the centre crop is not an integer (320 x
+    250 becomes 327 x 256), transformers rounds down and torchvision to even, so the crop is shifted by one pixel."""
     photo = photo.resize(size)
     if family == "endoscopy":
         steps, (mean, std) = [transforms.Resize((224, 224))], (MEAN, STD)
@@ -160,7 +161,7 @@ def test_exif_rotation_is_applied(tmp_path):
     assert to_rgb(Image.open(tmp_path / "x.jpg")).size == (10, 30)
 
 
-def test_mean_std(toy):
+def test_mean_std_is_measured_or_parsed(toy):
     train = load_image_folder(toy / "labelled")["train"]
     mean, std = measure_mean_std(train, 32)
     pixels = np.stack(
@@ -173,17 +174,17 @@ def test_mean_std(toy):
     assert parse_mean_std("imagenet", "endoscopy", train, 32) == IMAGENET
     numbers = parse_mean_std(["0.3464", "0.2280", "0.2228", "0.2520", "0.2128", "0.2093"], "endoscopy", train, 32)
     assert numbers == ((0.3464, 0.2280, 0.2228), (0.2520, 0.2128, 0.2093))
-    for wrong in (["0.5"], ["a", "b"], ["0.1"] * 3 + ["0"] * 3):
-        with pytest.raises(UsageError, match="six numbers"):
-            parse_mean_std(wrong, "endoscopy", train, 32)
+    for invalid in (["0.5"], ["a", "b"], ["0.1"] * 3 + ["0"] * 3):
+        with raises(ImageMessage.INVALID_MEAN_STD, value=" ".join(invalid)):
+            parse_mean_std(invalid, "endoscopy", train, 32)
 
 
-def test_bounded_resize_leaves_small_images_alone(photo):
+def test_bounded_resize_does_not_change_small_images(photo):
     assert BoundedResize(250)(photo) is photo
     assert BoundedResize(125)(photo).size == (160, 125)
 
 
-def test_seeded_draws_leave_the_callers_state_alone():
+def test_seed_all_restores_the_random_state_of_the_caller():
     random.seed(1), np.random.seed(1), torch.manual_seed(1)
     expected = random.random(), np.random.rand(), torch.rand(1).item()
     random.seed(1), np.random.seed(1), torch.manual_seed(1)

@@ -1,14 +1,14 @@
-"""The metrics equal sklearn's, also where classes are absent."""
+"""Classification and ranking metrics against scikit-learn, also with absent classes; risk-coverage curves."""
 
 import numpy as np
 import pytest
 from sklearn import metrics as sk
 
 from hf_mae import ClassificationMetrics
-from hf_mae.evaluation.metrics import classification_scores, ranking_scores, zero_division_notes
+from hf_mae.evaluation.metrics import classification_scores, ranking_scores, risk_coverage, zero_division_notes
 
 
-def cases():
+def make_cases():
     generator = np.random.default_rng(0)
     for number in range(12):
         classes = int(generator.integers(2, 24))
@@ -22,9 +22,9 @@ def cases():
     yield "all-wrong", np.array([0, 1]), np.array([1, 0])
 
 
-@pytest.mark.parametrize("references, predictions", [pytest.param(r, p, id=name) for name, r, p in cases()])
+@pytest.mark.parametrize("references, predictions", [pytest.param(r, p, id=name) for name, r, p in make_cases()])
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_equal_to_sklearn(references, predictions):
+def test_classification_metrics_equal_sklearn(references, predictions):
     scores = ClassificationMetrics().compute(predictions=predictions, references=references)
     assert scores["accuracy"] == pytest.approx(sk.accuracy_score(references, predictions))
     assert scores["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(references, predictions))
@@ -49,30 +49,40 @@ def test_ranking_scores_equal_sklearn(classes):
     generator = np.random.default_rng(classes)
     scores = generator.dirichlet(np.ones(classes), 200)
     references = np.concatenate([np.arange(classes), generator.integers(0, classes, 200 - classes)])
-    found = ranking_scores(scores, references, [str(i) for i in range(classes)])
+    metrics = ranking_scores(scores, references, [str(i) for i in range(classes)])
     if classes == 2:
-        assert found["roc_auc"] == pytest.approx(sk.roc_auc_score(references, scores[:, 1]))
+        assert metrics["roc_auc"] == pytest.approx(sk.roc_auc_score(references, scores[:, 1]))
     else:
-        assert found["roc_auc"] == pytest.approx(sk.roc_auc_score(references, scores, multi_class="ovr"))
+        assert metrics["roc_auc"] == pytest.approx(sk.roc_auc_score(references, scores, multi_class="ovr"))
         per_class = [sk.average_precision_score(references == i, scores[:, i]) for i in range(classes)]
-        assert found["average_precision"] == pytest.approx(np.mean(per_class))
+        assert metrics["average_precision"] == pytest.approx(np.mean(per_class))
 
 
-def test_ranking_scores_are_undefined_where_a_class_is_absent():
-    found = ranking_scores(np.full((3, 3), 1 / 3), np.array([0, 1, 1]), ["a", "b", "c"])
-    assert found == {"roc_auc": None, "average_precision": None, "undefined_ranking": ["c"]}
-    notes = zero_division_notes(classification_scores([0, 1, 1], [0, 1, 1], ["a", "b", "c"]) | found)
+def test_ranking_scores_are_undefined_if_a_class_is_absent():
+    metrics = ranking_scores(np.full((3, 3), 1 / 3), np.array([0, 1, 1]), ["a", "b", "c"])
+    assert metrics == {"roc_auc": None, "average_precision": None, "undefined_ranking": ["c"]}
+    notes = zero_division_notes(classification_scores([0, 1, 1], [0, 1, 1], ["a", "b", "c"]) | metrics)
     assert any("undefined" in note and "c" in note for note in notes)
 
 
-def test_zero_division_is_said():
+def test_zero_divisions_are_reported():
     scores = classification_scores([0, 0, 2], [0, 1, 0], ["cecum", "polyps", "pylorus", "z-line"])
     assert scores["zero_division"] == {"precision": ["polyps"], "recall": ["pylorus"], "absent": ["z-line"]}
     assert any("polyps: never predicted" in note for note in zero_division_notes(scores))
 
 
-def test_nothing_to_score_and_foreign_ids_are_errors():
-    with pytest.raises(ValueError, match="nothing to score"):
+def test_empty_arrays_and_unknown_class_ids_are_errors():
+    with pytest.raises(ValueError, match="are empty"):
         classification_scores([], [])
     with pytest.raises(ValueError, match="there are 2 classes"):
         classification_scores([2], [0], ["a", "b"])
+
+
+def test_risk_is_counted_from_the_highest_score_and_is_independent_of_the_order_of_ties():
+    scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3], [0.3, 0.7], [0.6, 0.4]])
+    labels = np.array([0, 1, 0, 0, 1])  # of the two images with 0.7, one is right; the last image is wrong
+    curve = risk_coverage(scores, labels)
+    assert curve["aurc"] == pytest.approx(np.mean([0, 0, 0.5 / 3, 1 / 4, 2 / 5]))
+    assert curve == risk_coverage(scores[::-1], labels[::-1])
+    assert curve["risk_coverage"][-1] == {"coverage": 1.0, "risk": pytest.approx(0.4)}
+    assert curve["risk_coverage"][0]["risk"] == 0

@@ -1,4 +1,4 @@
-"""The attention that a CPU trains with: transformers' own to the bit in float32, the reference's in bfloat16."""
+"""Attention for training on a CPU: equal to transformers' in float32 and to timm's in bfloat16, bit for bit."""
 
 import pytest
 import torch
@@ -28,12 +28,12 @@ MODELS = {
 }
 
 
-def gradients(model, kind: str) -> list[torch.Tensor]:
-    """The loss or logits of a step, and every gradient."""
+def run_step(model, implementation: str) -> list[torch.Tensor]:
+    """The loss or logits of a step, and all gradients."""
     model.zero_grad()
     torch.manual_seed(0)
     pixel_values = torch.randn(3, 3, 32, 32)
-    with use_attn_implementation(model, kind):
+    with use_attn_implementation(model, implementation):
         torch.manual_seed(1)
         output = model(pixel_values=pixel_values)
         result = output.loss if "loss" in output else output.logits
@@ -41,19 +41,18 @@ def gradients(model, kind: str) -> list[torch.Tensor]:
     return [result.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)]
 
 
-@pytest.mark.parametrize("heads", [2, 4])  # of 64 channels, whose scale is a power of two, and of 32
+@pytest.mark.parametrize("heads", [2, 4])  # heads of 64 channels, whose scale is a power of two, and of 32
 @pytest.mark.parametrize("name", MODELS)
-def test_in_float32_it_is_the_stock_plain_attention_to_the_bit(name, heads):
+def test_float32_equals_eager_attention_of_transformers(name, heads):
     torch.manual_seed(0)
     model = MODELS[name](heads).eval()
     assert register_plain_attention(model) == PLAIN_ATTENTION
-    before, after = gradients(model, "eager"), gradients(model, PLAIN_ATTENTION)
+    before, after = run_step(model, "eager"), run_step(model, PLAIN_ATTENTION)
     assert len(before) == len(after) > 30
     assert all(torch.equal(one, other) for one, other in zip(before, after))
 
 
-def test_in_bfloat16_its_values_are_the_references_to_the_bit():
-    """timm's plain attention under autocast, given the same queries, keys and values."""
+def test_bfloat16_equals_attention_of_timm_under_autocast():
     from timm.layers import Attention
 
     layer = Attention(128, num_heads=2, qkv_bias=False)
@@ -65,29 +64,29 @@ def test_in_bfloat16_its_values_are_the_references_to_the_bit():
         layer.proj.bias.zero_()
     torch.manual_seed(0)
     tokens = torch.randn(2, 17, 128).bfloat16().float()
-    theirs, ours = (tokens.clone().requires_grad_() for _ in range(2))
+    timm_input, own_input = (tokens.clone().requires_grad_() for _ in range(2))
     with torch.autocast("cpu", torch.bfloat16):
-        expected = layer(theirs)
-        parts = ours.to(torch.bfloat16).view(2, 17, 2, 64).transpose(1, 2)
-        found, probabilities = plain_attention(layer, parts, parts, parts)
-    assert probabilities.dtype == torch.bfloat16
-    assert torch.equal(found.reshape(2, 17, 128), expected)
+        expected = layer(timm_input)
+        heads = own_input.to(torch.bfloat16).view(2, 17, 2, 64).transpose(1, 2)
+        output, weights = plain_attention(layer, heads, heads, heads)
+    assert weights.dtype == torch.bfloat16
+    assert torch.equal(output.reshape(2, 17, 128), expected)
     expected.float().square().sum().backward()
-    found.float().square().sum().backward()
-    torch.testing.assert_close(ours.grad, theirs.grad, atol=0.05, rtol=0.01)
+    output.float().square().sum().backward()
+    torch.testing.assert_close(own_input.grad, timm_input.grad, atol=0.05, rtol=0.01)
 
 
-def test_dropout_is_that_of_training():
-    parts = torch.randn(1, 2, 5, 64)
+def test_dropout_is_active_in_training_only():
+    heads = torch.randn(1, 2, 5, 64)
     layer = torch.nn.Identity().train()
     torch.manual_seed(0)
-    _, dropped = plain_attention(layer, parts, parts, parts, dropout=0.5)
-    assert (dropped == 0).any()
-    _, kept = plain_attention(layer.eval(), parts, parts, parts, dropout=0.5)
-    torch.testing.assert_close(kept.sum(-1), torch.ones(1, 2, 5))
+    _, weights = plain_attention(layer, heads, heads, heads, dropout=0.5)
+    assert (weights == 0).any()
+    _, weights = plain_attention(layer.eval(), heads, heads, heads, dropout=0.5)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(1, 2, 5))
 
 
-def test_another_model_has_its_own_plain_attention():
+def test_unsupported_models_use_their_own_eager_attention():
     model = Dinov2ForImageClassification(
         Dinov2Config(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14)
     )

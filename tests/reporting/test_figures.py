@@ -1,4 +1,4 @@
-"""What the figures draw, from the numbers that go in."""
+"""Figures and the values that they show."""
 
 import errno
 import os
@@ -12,15 +12,17 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 from PIL import Image
 from sklearn.calibration import calibration_curve
+from support.messages import logged
 
-from hf_mae.evaluation.metrics import CALIBRATION_BINS, expected_calibration_error
-from hf_mae.evaluation.scores import score_split, softmax
+from hf_mae.evaluation.metrics import CALIBRATION_BINS, expected_calibration_error, score_split, softmax
 from hf_mae.reporting import figures
+from hf_mae.reporting.messages import ReportingMessage
+from hf_mae.runs.record import FIGURES_DIR
 
 
 @pytest.fixture(scope="module")
 def evaluated():
-    """23 classes of very different sizes, some never right, one absent."""
+    """23 classes of very different sizes; some are never predicted correctly, one is absent."""
     rng = np.random.default_rng(0)
     names = [f"ulcerative-colitis-grade-{index}" for index in range(23)]
     labels = rng.choice(22, 1500, p=rng.dirichlet(np.ones(22) * 0.6))
@@ -28,7 +30,7 @@ def evaluated():
     return names, labels, logits, score_split(logits, labels, names)
 
 
-def test_calibration_is_sklearns(evaluated):
+def test_calibration_equals_sklearn(evaluated):
     _, labels, logits, scores = evaluated
     best, right = softmax(logits).max(1), logits.argmax(1) == labels
     share, mean = calibration_curve(right, best, n_bins=CALIBRATION_BINS)
@@ -39,16 +41,17 @@ def test_calibration_is_sklearns(evaluated):
     assert scores["ece"] == pytest.approx((weights * np.abs(share - mean)).sum())
 
 
-def test_sure_and_always_right_is_perfectly_calibrated():
+def test_certain_and_correct_predictions_are_perfectly_calibrated():
     scores = expected_calibration_error(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([0, 1]))
     assert scores["ece"] == 0.0 and [item["images"] for item in scores["calibration"]] == [0] * 14 + [2]
     assert expected_calibration_error(np.array([[1.0, 0.0]]), np.array([1]))["ece"] == 1.0
 
 
-def test_every_figure_is_written_whole(evaluated, tmp_path):
+def test_all_figures_are_written_as_png_and_pdf(evaluated, tmp_path):
     names, labels, logits, scores = evaluated
     figures.plot_split_figures(tmp_path, "test", softmax(logits), labels, names, scores)
-    stems = {path.stem for path in tmp_path.iterdir()}
+    files = list((tmp_path / FIGURES_DIR).iterdir())
+    stems = {path.stem for path in files}
     kinds = (
         "confusion_matrix",
         "confusion_matrix_normalised",
@@ -59,7 +62,7 @@ def test_every_figure_is_written_whole(evaluated, tmp_path):
         "risk_coverage",
     )
     assert stems == {f"{kind}_test" for kind in kinds}
-    for path in tmp_path.iterdir():
+    for path in files:
         if path.suffix == ".png":
             with Image.open(path) as image:
                 assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
@@ -67,49 +70,47 @@ def test_every_figure_is_written_whole(evaluated, tmp_path):
         else:
             content = path.read_bytes()
             assert path.suffix == ".pdf" and content.startswith(b"%PDF") and content.rstrip().endswith(b"%%EOF")
-            assert b"/Type3" not in content, "letters are letters, that an editor can change"
+            assert b"/Type3" not in content, "text stays editable"
 
 
-def test_colours_are_told_apart_by_everyone():
-    """Also in grey: lines of one luminance have another line style, and no map is jet."""
+def test_curves_are_distinguishable_in_greyscale():
     styles = [(figures._line_style(number)["color"], figures._line_style(number)["linestyle"]) for number in range(28)]
     assert len(set(styles)) == 28
     grey = [round(float(np.dot(to_rgb(colour), (0.299, 0.587, 0.114))), 2) for colour in figures.COLOURS]
     assert len(set(grey)) == len(grey)
 
 
-def test_a_thousand_classes_are_drawn_in_little_time_and_memory(tmp_path, monkeypatch):
-    """What cannot be read is left out with a word."""
+def test_a_thousand_classes_are_plotted_in_little_time_and_memory(tmp_path, monkeypatch):
     names = [f"finding {index:03d}" for index in range(1000)]
     labels = np.repeat(np.arange(1000), 2)
     logits = np.random.default_rng(0).normal(size=(2000, 1000)) + 3 * np.eye(1000)[labels]
-    words = {}
-    drawn = figures.save_figure
+    texts = {}
+    save_figure = figures.save_figure
 
-    def noted(figure, path, dpi):
-        words[path.stem] = "\n".join(text.get_text() for text in figure.findobj(Text))
-        drawn(figure, path, dpi)
+    def save_and_record(figure, path, dpi):
+        texts[path.stem] = "\n".join(text.get_text() for text in figure.findobj(Text))
+        save_figure(figure, path, dpi)
 
-    monkeypatch.setattr(figures, "save_figure", noted)
+    monkeypatch.setattr(figures, "save_figure", save_and_record)
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     scores = score_split(logits, labels, names)
     figures.plot_split_figures(tmp_path, "test", softmax(logits), labels, names, scores)
     seconds, grown = time.process_time() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    assert seconds < 60 and grown < 1e6, "1 GB, and twice the time that it may take on a machine of its own"
-    assert len(list(tmp_path.iterdir())) == 14
-    for path in tmp_path.glob("*.png"):
+    assert seconds < 60 and grown < 1e6, "1 GB, and twice the time on an idle machine"
+    assert len(list((tmp_path / FIGURES_DIR).iterdir())) == 14
+    for path in (tmp_path / FIGURES_DIR).glob("*.png"):
         with Image.open(path) as image:
             assert max(image.size) < 3500, path
-    assert "1000 classes, by number: too many for their names" in words["confusion_matrix_test"]
-    assert "the 60 worst of 1000 classes" in words["per_class_f1_test"]
-    assert "990 classes more" in words["roc_test"] and words["roc_test"].count("finding") <= 20
+    assert "1000 classes by number; too many for names" in texts["confusion_matrix_test"]
+    assert "the 60 worst of 1000 classes" in texts["per_class_f1_test"]
+    assert "990 other classes" in texts["roc_test"] and texts["roc_test"].count("finding") <= 20
 
 
 ODD_NAMES = ["$x_1$", "a_b\\c", "100 %", "a|b", "<b>", '"quoted"', "سليلة", "息肉", "🙂", "{", "~^#&"]
 
 
-def test_class_names_of_any_letters(tmp_path, caplog):
-    """Names that matplotlib would take for mathematics, and letters that this machine may have no font for."""
+def test_class_names_may_have_any_characters(tmp_path, caplog):
+    """Names with mathtext, and characters without a font on this machine."""
     labels = np.repeat(np.arange(len(ODD_NAMES)), 3)
     logits = np.random.default_rng(0).normal(size=(len(labels), len(ODD_NAMES)))
     scores = score_split(logits, labels, ODD_NAMES)
@@ -117,20 +118,20 @@ def test_class_names_of_any_letters(tmp_path, caplog):
     figures.plot_scatter(
         np.random.default_rng(0).normal(size=(len(labels), 2)), labels, ODD_NAMES, tmp_path / "map", "$"
     )
-    assert len(list(tmp_path.iterdir())) == 16 and "could not be drawn" not in caplog.text
-    assert all(path.stat().st_size > 3000 for path in tmp_path.glob("*.pdf"))
+    assert len(list(tmp_path.rglob("*.p*"))) == 16 and not logged(caplog.records, ReportingMessage.FIGURE_FAILED)
+    assert all(path.stat().st_size > 3000 for path in tmp_path.rglob("*.pdf"))
 
 
-def test_a_figure_that_fails_is_said_and_a_full_disk_is_not_a_figure_that_fails(tmp_path, caplog, monkeypatch):
+def test_a_failed_figure_is_a_warning_and_a_full_disk_is_an_error(tmp_path, caplog, monkeypatch):
     figures.plot_roc([{"name": "a", "auc": 0.5, "roc": ([0, 1], [0])}], None, tmp_path / "roc", "test")
-    assert "The figure roc could not be drawn" in caplog.text and not list(tmp_path.iterdir())
+    assert logged(caplog.records, ReportingMessage.FIGURE_FAILED, name="roc") and not list(tmp_path.iterdir())
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     monkeypatch.setattr(figures.PlainTextFigure, "savefig", Mock(side_effect=full))
     with pytest.raises(OSError, match="No space left"):
         figures.plot_learning_curves([{"epoch": 1, "loss": 1.0}], tmp_path / "curves")
 
 
-def test_curves_are_only_of_classes_that_occur(evaluated):
+def test_curves_show_only_classes_that_occur(evaluated):
     names, labels, logits, scores = evaluated
     curves = figures.compute_one_vs_rest_curves(softmax(logits), labels, names)
     present = {names[index] for index in np.unique(labels)}
@@ -138,8 +139,8 @@ def test_curves_are_only_of_classes_that_occur(evaluated):
     assert scores["roc_auc"] is None and set(scores["undefined_ranking"]) == set(names) - present
 
 
-def test_one_class_alone_has_no_curves(tmp_path):
+def test_a_single_class_has_no_curves(tmp_path):
     labels, logits = np.zeros(5, dtype=int), np.array([[2.0, 1.0]] * 5)
     scores = score_split(logits, labels, ["a", "b"])
     figures.plot_split_figures(tmp_path, "test", softmax(logits), labels, ["a", "b"], scores)
-    assert not list(tmp_path.glob("roc*")) and (tmp_path / "reliability_test.png").is_file()
+    assert not list(tmp_path.rglob("roc*")) and (tmp_path / FIGURES_DIR / "reliability_test.png").is_file()

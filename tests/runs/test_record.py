@@ -1,14 +1,15 @@
-"""The record of a run: typed, written whole, read back, older files too, and other tools' files told."""
+"""Run records: typed fields, writing and reading, hand-written files, and invalid files."""
 
 import dataclasses
 import inspect
 import json
 
 import pytest
+from support.messages import raises
 
 from hf_mae import read_record
-from hf_mae.errors import UsageError
 from hf_mae.evaluation.metrics import HEADLINE, classification_scores
+from hf_mae.runs.messages import RunMessage
 from hf_mae.runs.record import (
     ALL_RESULTS,
     CROSSVAL,
@@ -66,7 +67,10 @@ RECORDS = {
         **COMMON,
     ),
     "probe": RunRecord(
-        kind="probe", images={"judge": 3}, probe={"cls": {"knn": {}}, "mean": {}, "parts": {"judge": "test"}}, **COMMON
+        kind="probe",
+        images={"test": 3},
+        probe={"cls": {"knn": {}}, "mean": {}, "split_by_role": {"test": "test"}},
+        **COMMON,
     ),
     "crossval": RunRecord(
         kind="crossval",
@@ -84,7 +88,7 @@ RECORDS = {
 
 
 @pytest.mark.parametrize("kind", RECORDS)
-def test_a_record_comes_back_as_it_was_written(kind, tmp_path):
+def test_a_record_is_read_as_it_was_written(kind, tmp_path):
     record = RECORDS[kind]
     write_started_record(record, tmp_path / "run") if kind in ("finetune", "pretrain") else (tmp_path / "run").mkdir()
     write_record(record, tmp_path / "run")
@@ -92,12 +96,12 @@ def test_a_record_comes_back_as_it_was_written(kind, tmp_path):
     expected = {"crossval": CROSSVAL, "probe": PROBE, "evaluate": "results_test.json"}.get(kind, ALL_RESULTS)
     assert files == [expected] == [record.file_name]
     again = read_record(tmp_path / "run", expected)
-    if kind == "pretrain":  # whose folder is written whole, too
+    if kind == "pretrain":  # has the absolute path, too
         assert json.loads((tmp_path / "run" / expected).read_text())["data_dir"].endswith("/images")
     assert again == record and again.format == FORMAT
 
 
-def test_every_field_of_the_record_is_documented_and_survives(tmp_path):
+def test_every_field_of_the_record_is_documented_and_tested(tmp_path):
     documented = inspect.getdoc(RunRecord).split("Args:")[1]
     for field in dataclasses.fields(RunRecord):
         assert f"\n    {field.name}: " in documented, field.name
@@ -105,27 +109,28 @@ def test_every_field_of_the_record_is_documented_and_survives(tmp_path):
             assert any(getattr(record, field.name) not in (None, {}, [], 0, False) for record in RECORDS.values())
 
 
-def test_the_scores_under_the_names_of_the_trainers_users():
-    found = RECORDS["finetune"].trainer_metrics()
-    assert found["eval_macro_f1"] == SCORES["macro_f1"] and found["test_accuracy"] == SCORES["accuracy"]
-    assert found["train_loss"] == 0.25 and not any(name.startswith("validation_") for name in found)
+def test_trainer_metrics_have_the_names_of_the_trainer():
+    metrics = RECORDS["finetune"].trainer_metrics()
+    assert metrics["eval_macro_f1"] == SCORES["macro_f1"] and metrics["test_accuracy"] == SCORES["accuracy"]
+    assert metrics["train_loss"] == 0.25 and not any(name.startswith("validation_") for name in metrics)
 
 
-def test_the_source_of_a_verbs_settings():
+def test_the_data_source_is_built_from_settings():
     settings = DataSourceArguments(data_dir="images", benchmark="kvasir-v2", selection_fraction=0.1)
     source = DataSource.from_settings(settings, seed=7, fingerprint="x")
     assert (source.data_dir, source.name, source.selection_fraction, source.seed) == ("images", "kvasir-v2", 0.1, 7)
 
 
-OLD_SOURCE = {"data_dir": "images", "benchmark": None, "fold": 1, "train_fraction": 1.0, "selection_fraction": 0.0}
+SOURCE = {"data_dir": "images", "benchmark": None, "fold": 1, "train_fraction": 1.0, "select_on": 0.0}
 
 
-def test_files_of_the_first_version_are_read(tmp_path):
+def test_files_without_format_are_read(tmp_path):
+    """`select_on` is not a field, and unknown keys are ignored."""
     train = {"train_loss": 0.1, "seconds": 3.0, "updates": 4, "best_checkpoint": "checkpoint-2", "learning_rate": 1e-3}
-    old = {"validation": SCORES, "train": train, "base": "mae.pth", "seen_in_pretraining": None, "source": OLD_SOURCE}
-    old |= {"images": {"train": 9, "validation": 3}, "weights": "Chosen.", "chosen_on": "validation"}
-    old |= {"hardware": "here", "versions": "torch 2"}
-    (tmp_path / ALL_RESULTS).write_text(json.dumps(old))
+    values = {"validation": SCORES, "train": train, "base": "mae.pth", "seen_in_pretraining": None, "source": SOURCE}
+    values |= {"images": {"train": 9, "validation": 3}, "weights": "Chosen.", "chosen_on": "validation"}
+    values |= {"hardware": "here", "versions": "torch 2"}
+    (tmp_path / ALL_RESULTS).write_text(json.dumps(values))
     record = read_record(tmp_path)
     assert (record.kind, record.format, record.base, record.data.data_dir) == ("finetune", 1, "mae.pth", "images")
     assert record.selection == Selection("Chosen.", "validation", None, "checkpoint-2")
@@ -138,38 +143,46 @@ def test_files_of_the_first_version_are_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text, message",
+    "text, message, attributes",
     [
-        ("{", "is damaged"),
-        ("", "is damaged"),
-        ("[" * 100_000, "is damaged"),
-        ("[1]", "is no record of hf_mae: it holds a list"),
-        ('{"eval_accuracy": 0.9, "epoch": 3.0}', "is no record of hf_mae .*another tool's file"),
-        ('{"base": "x", "source": {"data_dir": "d"}, "images": {"train": "many"}}', "is no record of hf_mae"),
-        ('{"base": "x", "source": {"data_dir": "d"}, "images": {}, "validation": {"accuracy": 1}}', "no record of"),
-        ('{"base": "x", "source": [], "images": {}}', "is no record of hf_mae"),
-        (json.dumps({"format": FORMAT + 1}), "is of format 3, and this hf_mae reads up to 2"),
-        ('{"format": "new"}', "is of format new"),
-        ('{"kind": "distil", "base": "x", "source": {"data_dir": "d"}, "images": {}}', "it is of the kind distil"),
+        ("{", RunMessage.RECORD_DAMAGED, {}),
+        ("", RunMessage.RECORD_DAMAGED, {}),
+        ("[" * 100_000, RunMessage.RECORD_DAMAGED, {}),
+        ("[1]", RunMessage.RECORD_IS_NOT_AN_OBJECT, {"type": "list"}),
+        ('{"eval_accuracy": 0.9, "epoch": 3.0}', RunMessage.RECORD_KEY_MISSING, {"key": "'source'"}),
+        ('{"base": "x", "source": {"data_dir": "d"}, "images": {"train": "many"}}', RunMessage.RECORD_INVALID, {}),
+        (
+            '{"base": "x", "source": {"data_dir": "d"}, "images": {}, "validation": {"accuracy": 1}}',
+            RunMessage.RECORD_KEY_MISSING,
+            {},
+        ),
+        ('{"base": "x", "source": [], "images": {}}', RunMessage.RECORD_INVALID, {}),
+        (json.dumps({"format": FORMAT + 1}), RunMessage.RECORD_OF_NEWER_FORMAT, {"format": 3, "supported": 2}),
+        ('{"format": "new"}', RunMessage.RECORD_OF_NEWER_FORMAT, {"format": "new"}),
+        (
+            '{"kind": "distil", "base": "x", "source": {"data_dir": "d"}, "images": {}}',
+            RunMessage.RECORD_INVALID,
+            {"error": "unknown kind distil"},
+        ),
     ],
 )
-def test_a_file_that_is_no_record_is_one_sentence(tmp_path, text, message):
+def test_a_file_that_is_not_a_record_is_rejected(tmp_path, text, message, attributes):
     (tmp_path / ALL_RESULTS).write_text(text)
-    with pytest.raises(UsageError, match=message) as found:
+    with raises(message, path=tmp_path / ALL_RESULTS, **attributes) as caught:
         read_record(tmp_path)
-    assert "\n" not in str(found.value) and str(tmp_path) in str(found.value)
+    assert "\n" not in str(caught.value)
     assert find_run_record(tmp_path) is None
 
 
-def test_a_folder_without_a_record(tmp_path):
-    with pytest.raises(UsageError, match=r"is no finished run: it has no all_results\.json"):
+def test_a_folder_without_a_record_is_rejected(tmp_path):
+    with raises(RunMessage.RECORD_MISSING, path=tmp_path, file=ALL_RESULTS):
         read_record(tmp_path)
 
 
-def test_a_run_that_begins_is_known_before_it_is_done(tmp_path):
-    begun = dataclasses.replace(RECORDS["finetune"], scores={}, selection=None, training=None, calibration=None)
-    write_started_record(begun, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [RUN_STARTED] and find_run_record(tmp_path) == begun
+def test_a_started_run_has_a_record(tmp_path):
+    started = dataclasses.replace(RECORDS["finetune"], scores={}, selection=None, training=None, calibration=None)
+    write_started_record(started, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [RUN_STARTED] and find_run_record(tmp_path) == started
     write_record(RECORDS["finetune"], tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [ALL_RESULTS]
     assert find_run_record(tmp_path) == RECORDS["finetune"]

@@ -1,22 +1,25 @@
-"""Every option of `transformers.TrainingArguments` works, or is refused with its reason before the first step."""
+"""Every field of `transformers.TrainingArguments` works, or is rejected before the first step."""
 
 import dataclasses
 
 import pytest
 import torch
+from support.messages import raises
 from support.models import TINY, TensorItems, tiny_pretrainer
 from transformers import TrainingArguments
 
 from hf_mae import FinetuningArguments, MaeFinetuner, build_classifier
 from hf_mae.conversion import export_model
-from hf_mae.errors import CommandLineError, UsageError
+from hf_mae.errors import CommandLineError
+from hf_mae.settings.messages import SettingsMessage
 from hf_mae.settings.parse import read_values
 from hf_mae.settings.trainer_options import SET_BY_TRANSFORMERS, UNSUPPORTED_OPTIONS
+from hf_mae.training.messages import TrainingMessage
 
-pytestmark = pytest.mark.run  # most of them train
+pytestmark = pytest.mark.run  # most tests train
 FIELDS = [item.name for item in dataclasses.fields(TrainingArguments) if item.init]
-# Another value than the default for each that is refused.
-OTHER = {
+# Field that is rejected -> a value other than its default.
+REJECTED_VALUES = {
     "label_smoothing_factor": 0.5,
     "optim_target_modules": "all-linear",
     "average_tokens_across_devices": False,
@@ -37,9 +40,9 @@ OTHER = {
     "enable_jit_checkpoint": True,
     "local_rank": 0,
 }
-# A value that a run of two updates is tried with, for each that works.
-TRIED = {
-    "output_dir": None,  # every run has one
+# Field that works -> a value for a short run.
+TESTED_VALUES = {
+    "output_dir": None,  # set in every run
     "per_device_train_batch_size": 2,
     "num_train_epochs": 2.0,
     "max_steps": 1,
@@ -88,7 +91,7 @@ TRIED = {
     "greater_is_better": True,
     "ignore_data_skip": True,
     "restore_callback_states_from_checkpoint": True,
-    "full_determinism": False,  # it changes the process for good: tried under its own name elsewhere
+    "full_determinism": False,  # changes the process permanently; tested elsewhere
     "seed": 5,
     "data_seed": 7,
     "use_cpu": True,
@@ -105,7 +108,8 @@ TRIED = {
     "debug": "underflow_overflow",
     "resume_from_checkpoint": None,  # test_folder.py, test_finetune.py
 }
-TOGETHER = {
+# Field -> other fields that it requires.
+REQUIRED_FIELDS = {
     "eval_steps": {"eval_strategy": "steps"},
     "lr_scheduler_kwargs": {"lr_scheduler_type": "cosine_with_min_lr"},
     "load_best_model_at_end": {"eval_strategy": "epoch", "save_strategy": "epoch"},
@@ -115,17 +119,17 @@ TOGETHER = {
     "gradient_checkpointing": {"gradient_checkpointing_kwargs": {"use_reentrant": False}},
     "activation_checkpointing": {"activation_checkpointing_kwargs": {"use_reentrant": False}},
 }
-# Options of the loader's workers, tried together: starting them is what takes time.
-OF_WORKERS = {
+# Fields of data loader workers, tested together because workers start slowly.
+WORKER_VALUES = {
     "dataloader_num_workers": 1,
     "dataloader_persistent_workers": True,
     "dataloader_prefetch_factor": 3,
     "dataloader_multiprocessing_context": "fork",
     "dataloader_in_order": False,
 }
-# What another test, or another machine, is for.
-ELSEWHERE = {
-    **dict.fromkeys(("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs"), "tried with their own flag"),
+# Field -> the test that covers it.
+TESTED_ELSEWHERE = {
+    **dict.fromkeys(("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs"), "tested with their own flag"),
     **dict.fromkeys(("torch_compile", "torch_compile_backend", "torch_compile_mode"), "test_speed.py"),
     **dict.fromkeys(("fp16", "fp16_full_eval", "tf32"), "test_gpu.py"),
     "ddp_backend": "several processes",
@@ -146,29 +150,30 @@ ELSEWHERE = {
 }
 
 
-def test_every_field_has_its_place():
-    """Of the newest transformers that is supported, and of the oldest: a new field is a decision."""
-    placed = [*UNSUPPORTED_OPTIONS, *SET_BY_TRANSFORMERS, *TRIED, *OF_WORKERS, *ELSEWHERE, "train_sampling_strategy"]
-    assert not set(FIELDS) - set(placed), "decide on them in settings/trainer_options.py"
-    assert set(OTHER) == set(UNSUPPORTED_OPTIONS)
-    assert not (set(UNSUPPORTED_OPTIONS) & set(TRIED))
+def test_every_field_is_tested_or_rejected():
+    """Fails if transformers has a new field."""
+    known = {*UNSUPPORTED_OPTIONS, *SET_BY_TRANSFORMERS, *TESTED_VALUES, *WORKER_VALUES, *TESTED_ELSEWHERE}
+    assert not set(FIELDS) - known, "add them to settings/trainer_options.py or test them"
+    assert set(REJECTED_VALUES) == set(UNSUPPORTED_OPTIONS)
+    assert not (set(UNSUPPORTED_OPTIONS) & set(TESTED_VALUES))
 
 
-@pytest.mark.parametrize("name", [name for name in OTHER if name in FIELDS])
-def test_what_would_have_no_effect_is_refused(tmp_path, name):
-    with pytest.raises(UsageError, match=f"--{name} .*{UNSUPPORTED_OPTIONS[name][:20]}"):
-        FinetuningArguments(output_dir=str(tmp_path), use_cpu=True, **{name: OTHER[name]})
+@pytest.mark.parametrize("name", [name for name in REJECTED_VALUES if name in FIELDS])
+def test_fields_without_effect_are_rejected(tmp_path, name):
+    with raises(UNSUPPORTED_OPTIONS[name]) as caught:
+        FinetuningArguments(output_dir=str(tmp_path), use_cpu=True, **{name: REJECTED_VALUES[name]})
+    assert f"--{name} " in str(caught.value)
 
 
-def test_the_command_line_refuses_before_anything_is_imported():
+def test_the_command_line_rejects_fields_without_effect():
     paths = {"model_name_or_path": "x", "data_dir": "y", "output_dir": "z"}
     for flags, message in (
-        ({"label_smoothing_factor": "0.5"}, "--smoothing is what smooths the labels"),
-        ({"do_train": "true"}, "the verb says what is done"),
-        ({"train_sampling_strategy": "group_by_length"}, "takes random or sequential"),
-        ({"batch_eval_metrics": "true"}, "macro scores are of all images together"),
+        ({"label_smoothing_factor": "0.5"}, SettingsMessage.LABEL_SMOOTHING_FACTOR),
+        ({"do_train": "true"}, SettingsMessage.DO_TRAIN),
+        ({"train_sampling_strategy": "group_by_length"}, SettingsMessage.SAMPLING_STRATEGY),
+        ({"batch_eval_metrics": "true"}, SettingsMessage.BATCH_EVAL_METRICS),
     ):
-        with pytest.raises(CommandLineError, match=message):
+        with raises(message, CommandLineError):
             read_values("finetune", None, paths | flags)
     assert read_values("finetune", None, paths | {"smoothing": "0.2", "seed": "3"})["seed"] == 3
 
@@ -182,11 +187,11 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def items():
-    draw = torch.Generator().manual_seed(0)
-    return TensorItems(pixel_values=torch.randn(8, 3, 32, 32, generator=draw), labels=torch.arange(8) % 3)
+    generator = torch.Generator().manual_seed(0)
+    return TensorItems(pixel_values=torch.randn(8, 3, 32, 32, generator=generator), labels=torch.arange(8) % 3)
 
 
-def trainer(checkpoint, items, folder, **options):
+def build_trainer(checkpoint, items, folder, **options):
     defaults = {
         "output_dir": str(folder),
         "use_cpu": True,
@@ -200,74 +205,94 @@ def trainer(checkpoint, items, folder, **options):
     return MaeFinetuner(model=model, args=args, train_dataset=items, eval_dataset=items)
 
 
-@pytest.mark.parametrize("name", [*(name for name in TRIED if TRIED[name] is not None and name in FIELDS), "workers"])
-def test_what_is_offered_works(checkpoint, items, tmp_path, name):
-    options = OF_WORKERS if name == "workers" else TOGETHER.get(name, {}) | {name: TRIED[name]}
-    made = trainer(checkpoint, items, tmp_path, **options)
-    result = made.train()
+TESTED_FIELDS = [name for name, value in TESTED_VALUES.items() if value is not None and name in FIELDS]
+
+
+@pytest.mark.parametrize("name", [*TESTED_FIELDS, "workers"])
+def test_supported_fields_work(checkpoint, items, tmp_path, name):
+    options = WORKER_VALUES if name == "workers" else REQUIRED_FIELDS.get(name, {}) | {name: TESTED_VALUES[name]}
+    trainer = build_trainer(checkpoint, items, tmp_path, **options)
+    result = trainer.train()
     assert result.global_step >= 1
-    scores = made.evaluate()
+    scores = trainer.evaluate()
     assert 0 <= scores["eval_macro_f1"] <= 1
-    assert made.predict(items).predictions.shape == (8, 3)
+    assert trainer.predict(items).predictions.shape == (8, 3)
 
 
 @pytest.mark.parametrize(
-    "options, message",
+    "options, message, attributes",
     [
-        ({"lr_scheduler_type": "warmup_stable_decay"}, "--lr_scheduler_type warmup_stable_decay cannot be used"),
-        ({"lr_scheduler_kwargs": {"nonsense": 1}}, "cannot be used with --lr_scheduler_kwargs"),
-        ({"metric_for_best_model": "f1"}, r"takes one of accuracy, .*, loss .*not f1"),
-        ({"metric_for_best_model": "test_macro_f1"}, r"not test_macro_f1 \(did you mean macro_f1\?\)"),
-        ({"metric_for_best_model": "loss", "greater_is_better": True}, "of which the smallest is the best"),
-        ({"metric_for_best_model": "mcc", "greater_is_better": False}, "of which the greatest is the best"),
-        ({"optim": "adamw_bnb_8bit"}, "--optim adamw_bnb_8bit cannot be used"),
-        ({"optim_args": "nonsense"}, "cannot be used"),
-        ({"seed": -1}, "seed must lie between 0"),
-        ({"load_best_model_at_end": True, "eval_strategy": "no"}, "load_best_model_at_end"),
-        ({"ddp_backend": "gloo"}, "is for several processes"),
-        ({"dataloader_prefetch_factor": 2}, "dataloader_prefetch_factor"),
-        ({"class_weights": [1, 2]}, "class_weights has 2 numbers, but the model has 3 classes"),
+        (
+            {"lr_scheduler_type": "warmup_stable_decay"},
+            TrainingMessage.SCHEDULER_UNAVAILABLE,
+            {"name": "warmup_stable_decay"},
+        ),
+        ({"lr_scheduler_kwargs": {"nonsense": 1}}, TrainingMessage.SCHEDULER_UNAVAILABLE, {}),
+        ({"metric_for_best_model": "f1"}, TrainingMessage.UNKNOWN_METRIC, {"metric": "f1"}),
+        (
+            {"metric_for_best_model": "test_macro_f1"},
+            TrainingMessage.UNKNOWN_METRIC,
+            {"suggestion": " (did you mean macro_f1?)"},
+        ),
+        ({"metric_for_best_model": "loss", "greater_is_better": True}, TrainingMessage.SMALLEST_IS_BEST, {}),
+        ({"metric_for_best_model": "mcc", "greater_is_better": False}, TrainingMessage.GREATEST_IS_BEST, {}),
+        ({"optim": "adamw_bnb_8bit"}, TrainingMessage.OPTIMIZER_UNAVAILABLE, {"name": "adamw_bnb_8bit"}),
+        ({"optim_args": "nonsense"}, TrainingMessage.OPTIMIZER_UNAVAILABLE, {}),
+        ({"seed": -1}, SettingsMessage.SEED_OUT_OF_RANGE, {"value": -1}),
+        (
+            {"load_best_model_at_end": True, "eval_strategy": "no"},
+            SettingsMessage.BEST_MODEL_WITHOUT_EVALUATION,
+            {},
+        ),
+        ({"ddp_backend": "gloo"}, SettingsMessage.BACKEND_WITHOUT_PROCESSES, {}),
+        ({"dataloader_prefetch_factor": 2}, SettingsMessage.REJECTED_BY_TRANSFORMERS, {}),
+        ({"class_weights": [1, 2]}, TrainingMessage.CLASS_WEIGHTS_DO_NOT_MATCH, {"found": 2, "expected": 3}),
     ],
 )
-def test_what_cannot_work_is_one_sentence_before_the_first_step(checkpoint, items, tmp_path, options, message):
-    with pytest.raises(UsageError, match=message):
-        trainer(checkpoint, items, tmp_path, **options).train()
+def test_unsupported_values_are_rejected_before_the_first_step(
+    checkpoint, items, tmp_path, options, message, attributes
+):
+    with raises(message, **attributes):
+        build_trainer(checkpoint, items, tmp_path, **options).train()
     assert not list(tmp_path.glob("checkpoint-*"))
 
 
-def test_the_direction_of_every_metric_is_known(checkpoint, items, tmp_path):
+def test_greater_is_better_follows_the_metric(checkpoint, items, tmp_path):
     for metric, greater in (("loss", False), ("eval_loss", False), ("macro_f1", True), ("eval_mcc", True)):
-        assert trainer(checkpoint, items, tmp_path, metric_for_best_model=metric).args.greater_is_better is greater
+        assert (
+            build_trainer(checkpoint, items, tmp_path, metric_for_best_model=metric).args.greater_is_better is greater
+        )
 
 
-def test_no_warm_up_is_none(checkpoint, items, tmp_path):
-    """0 that is asked for is not "not given"."""
-    made = trainer(checkpoint, items, tmp_path, warmup_epochs=5, warmup_steps=0)
-    made.train()
-    assert made._warmup_updates(100) == 0
-    assert trainer(checkpoint, items, tmp_path, warmup_epochs=5)._warmup_updates(100) == 10
-    again = dataclasses.replace(made.args, seed=1)  # as a cross-validation does
-    assert again.warmup_steps == 0 and dataclasses.replace(again).warmup_steps == 0
+def test_zero_warmup_steps_overrides_warmup_epochs(checkpoint, items, tmp_path):
+    trainer = build_trainer(checkpoint, items, tmp_path, warmup_epochs=5, warmup_steps=0)
+    trainer.train()
+    assert trainer._warmup_updates(100) == 0
+    assert build_trainer(checkpoint, items, tmp_path, warmup_epochs=5)._warmup_updates(100) == 10
+    copied = dataclasses.replace(trainer.args, seed=1)  # like a cross-validation
+    assert copied.warmup_steps == 0 and dataclasses.replace(copied).warmup_steps == 0
 
 
 @pytest.mark.parametrize("weights", [[0, 1, 1], [0, 0, 1]])
-def test_a_class_of_weight_zero_is_left_out_of_the_loss(checkpoint, items, tmp_path, weights):
-    """Also where a batch holds no other."""
-    made = trainer(checkpoint, items, tmp_path, class_weights=weights, per_device_train_batch_size=1, smoothing=0)
+def test_a_class_with_zero_weight_has_no_loss(checkpoint, items, tmp_path, weights):
+    """Batches of one image contain a single class."""
+    trainer = build_trainer(
+        checkpoint, items, tmp_path, class_weights=weights, per_device_train_batch_size=1, smoothing=0
+    )
     losses = [
-        made.compute_loss(
-            made.model.train(),
+        trainer.compute_loss(
+            trainer.model.train(),
             {"pixel_values": items[i]["pixel_values"][None], "labels": torch.tensor([items[i]["labels"]])},
         )
         for i in range(3)
     ]
     assert [loss.item() > 0 for loss in losses] == [weight > 0 for weight in weights]
-    made.train()
+    trainer.train()
 
 
-def test_a_rank_that_a_launcher_left_behind(tmp_path, monkeypatch):
+def test_an_incomplete_launcher_environment_is_rejected(tmp_path, monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("LOCAL_RANK", "0")
-    with pytest.raises(UsageError, match="has LOCAL_RANK.* and no RANK, WORLD_SIZE"):
+    with raises(SettingsMessage.LAUNCHER_ENVIRONMENT_INCOMPLETE):
         FinetuningArguments(output_dir=str(tmp_path), use_cpu=True)

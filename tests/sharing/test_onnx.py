@@ -1,4 +1,4 @@
-"""ONNX: the same logits for any batch, and classes from onnxruntime, numpy and Pillow alone."""
+"""ONNX export: the same logits for any batch size, and inference with onnxruntime, numpy and Pillow only."""
 
 import json
 import runpy
@@ -12,11 +12,13 @@ import pytest
 import torch
 from PIL import Image
 from support.cli_process import run_cli
+from support.messages import shows
 from support.paths import ROOT
 from transformers import AutoModelForImageClassification, ViTImageProcessor, pipeline
 
 from hf_mae.conversion import mae_image_processor
 from hf_mae.data.image_io import read_rgb
+from hf_mae.workflows.messages import WorkflowMessage
 
 EXAMPLE = ROOT / "hf_mae" / "sharing" / "onnx_example.py"
 
@@ -28,7 +30,7 @@ def exported(request, finetuned, toy, tmp_path_factory):
     return run, out, done.stdout
 
 
-def test_logits_for_any_batch(exported):
+def test_logits_are_the_same_for_any_batch_size(exported):
     run, out, _ = exported
     model = AutoModelForImageClassification.from_pretrained(run).eval()
     session = onnxruntime.InferenceSession(out / "onnx" / "model.onnx")
@@ -40,15 +42,15 @@ def test_logits_for_any_batch(exported):
         assert logits.shape == (batch, 3) and np.abs(logits - expected).max() < 1e-4
 
 
-def test_what_the_check_found_is_kept(exported):
-    run, out, told = exported
-    checked = json.loads((out / "check.json").read_text())
+def test_results_of_the_check_are_saved(exported):
+    run, out, printed = exported
+    results = json.loads((out / "check.json").read_text())
     accuracy = json.loads((run / "all_results.json").read_text())["validation"]["accuracy"]
-    assert checked["images"] == 18 and checked["pytorch"]["accuracy"] == accuracy
-    assert checked["float32"]["accuracy"] == accuracy and checked["float32"]["largest_difference"] < 1e-4
-    assert checked["int8"]["agreement"] > 0.8 and checked["int8"]["largest_difference"] > 1e-4
+    assert results["images"] == 18 and results["pytorch"]["accuracy"] == accuracy
+    assert results["float32"]["accuracy"] == accuracy and results["float32"]["largest_difference"] < 1e-4
+    assert results["int8"]["agreement"] > 0.8 and results["int8"]["largest_difference"] > 1e-4
     assert (out / "onnx/model_quantized.onnx").stat().st_size < 0.6 * (out / "onnx/model.onnx").stat().st_size
-    assert "onnx/model_quantized.onnx" in told and f"accuracy {100 * accuracy:.2f} %" in told
+    assert "onnx/model_quantized.onnx" in printed and f"accuracy {100 * accuracy:.2f} %" in printed
 
 
 @pytest.mark.parametrize("size", [(64, 64), (345, 123)])
@@ -70,20 +72,20 @@ def test_the_example_needs_no_torch_and_agrees_with_pipeline(exported, tmp_path,
     assert len(lines) <= 36
 
 
-def test_mistakes_of_the_user(finetuned, tmp_path):
+def test_invalid_options_are_rejected(finetuned, tmp_path):
     done = run_cli("export-onnx", finetuned(), tmp_path / "x", "--int8", status=2)
-    assert "pass --data_dir" in done.stderr and not (tmp_path / "x").exists()
+    assert shows(done.stderr, WorkflowMessage.INT8_NEEDS_DATA) and not (tmp_path / "x").exists()
     run_cli("export-onnx", finetuned(), tmp_path / "x")
     done = run_cli("export-onnx", finetuned(), tmp_path / "x", status=1)
     assert "overwrite" in done.stderr
 
 
-@pytest.mark.parametrize("kind", ["squeezed", "cropped"])
+@pytest.mark.parametrize("kind", ["squashed", "cropped"])
 @pytest.mark.parametrize(
-    "size, mode", [((345, 123), "RGB"), ((37, 64), "RGB"), ((61, 200), "I;16"), ((50, 40), "turned")]
+    "size, mode", [((345, 123), "RGB"), ((37, 64), "RGB"), ((61, 200), "I;16"), ((50, 40), "rotated")]
 )
-def test_the_example_shows_the_model_the_pixels_of_the_pipeline(tmp_path, monkeypatch, kind, size, mode):
-    """Both kinds of processors, odd sizes, 16 bits, and a photograph on its side."""
+def test_the_example_preprocesses_like_the_pipeline(tmp_path, monkeypatch, kind, size, mode):
+    """Both kinds of processors, odd sizes, 16 bits, and EXIF rotation."""
     if kind == "cropped":
         processor = mae_image_processor(32)
     else:
@@ -99,39 +101,38 @@ def test_the_example_shows_the_model_the_pixels_of_the_pipeline(tmp_path, monkey
     if mode == "I;16":
         image = Image.fromarray(pixels[..., 0].astype(np.uint16) * 16)
     exif = Image.Exif()
-    exif[0x0112] = 6 if mode == "turned" else 1
+    exif[0x0112] = 6 if mode == "rotated" else 1
     image.save(path, exif=exif)
-    seen = processor(read_rgb(path), return_tensors="np")["pixel_values"]
-    np.testing.assert_allclose(example["pixels"](str(path)), seen, atol=2e-2 if kind == "cropped" else 2e-2)
+    expected = processor(read_rgb(path), return_tensors="np")["pixel_values"]
+    np.testing.assert_allclose(example["load_pixels"](str(path)), expected, atol=2e-2)
 
 
-def transformers_js(place):
-    """A folder with npm's @huggingface/transformers; a skipped test where it cannot be had."""
+def install_transformers_js(folder):
+    """Installs npm's @huggingface/transformers in a folder; skips the test if that is not possible."""
     if shutil.which("npm") is None or shutil.which("node") is None:
-        pytest.skip("there is no node and npm")
+        pytest.skip("node or npm is not installed")
     argv = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "@huggingface/transformers"]
-    if subprocess.run(argv, cwd=place, capture_output=True).returncode:
-        pytest.skip("npm has no @huggingface/transformers here")
-    return place
+    if subprocess.run(argv, cwd=folder, capture_output=True).returncode:
+        pytest.skip("@huggingface/transformers cannot be installed")
 
 
 SCRIPT = """
 import { pipeline, env } from "@huggingface/transformers";
 env.localModelPath = process.argv[2] + "/";
 env.allowRemoteModels = false;
-const found = {};
+const results = {};
 for (const dtype of ["fp32", "q8"]) {
   const classify = await pipeline("image-classification", process.argv[3], { dtype });
-  found[dtype] = [];
-  for (const image of process.argv.slice(4)) found[dtype].push(await classify(image, { top_k: 3 }));
+  results[dtype] = [];
+  for (const image of process.argv.slice(4)) results[dtype].push(await classify(image, { top_k: 3 }));
 }
-console.log(JSON.stringify(found));
+console.log(JSON.stringify(results));
 """
 
 
 @pytest.mark.launch
-def test_the_same_folder_serves_transformers_js(finetuned, toy, tmp_path):
-    """Exported into the run itself: the same class on nearly every image; its resizing is its own."""
+def test_the_folder_of_the_run_works_with_transformers_js(finetuned, toy, tmp_path):
+    """Most predictions are equal; transformers.js resizes differently."""
     run = tmp_path / "models" / "run"
     shutil.copytree(finetuned("mean"), run, ignore=shutil.ignore_patterns("checkpoint-*"))
     done = run_cli("export-onnx", run, "--int8", "--data_dir", toy / "labelled")
@@ -141,16 +142,16 @@ def test_the_same_folder_serves_transformers_js(finetuned, toy, tmp_path):
         "model.onnx",
         "model_quantized.onnx",
     ]
-    place = transformers_js(tmp_path)
-    (place / "classify.mjs").write_text(SCRIPT)
+    install_transformers_js(tmp_path)
+    (tmp_path / "classify.mjs").write_text(SCRIPT)
     images = sorted((toy / "labelled" / "test").glob("*/*.jpg"))
     argv = ["node", "classify.mjs", run.parent, run.name, *images]
-    done = subprocess.run([str(word) for word in argv], cwd=place, capture_output=True, text=True)
+    done = subprocess.run(list(map(str, argv)), cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    theirs = json.loads(done.stdout.splitlines()[-1])
-    ours = pipeline("image-classification", model=str(run), device="cpu")([str(path) for path in images])
-    same = [one[0]["label"] == other[0]["label"] for one, other in zip(theirs["fp32"], ours)]
-    assert np.mean(same) > 0.8 and len(theirs["q8"]) == len(images)
-    scores = [[{e["label"]: e["score"] for e in one} for one in side] for side in (theirs["fp32"], ours)]
-    apart = max(abs(one[name] - other[name]) for one, other in zip(*scores) for name in one)
-    assert apart < 0.3
+    javascript = json.loads(done.stdout.splitlines()[-1])
+    python = pipeline("image-classification", model=str(run), device="cpu")([str(path) for path in images])
+    same = [one[0]["label"] == other[0]["label"] for one, other in zip(javascript["fp32"], python)]
+    assert np.mean(same) > 0.8 and len(javascript["q8"]) == len(images)
+    scores = [[{e["label"]: e["score"] for e in one} for one in side] for side in (javascript["fp32"], python)]
+    difference = max(abs(one[name] - other[name]) for one, other in zip(*scores) for name in one)
+    assert difference < 0.3

@@ -1,5 +1,7 @@
-"""`hf-mae` as a user runs it: in a process that is forked from one which has imported its packages, and has done
-nothing else (one for each environment that the packages read when they are imported)."""
+"""Runs `hf-mae` in processes that are forked from a server which has only imported its packages, for speed.
+
+There is one server per environment, because packages read environment variables when they are imported.
+"""
 
 import atexit
 import json
@@ -27,9 +29,12 @@ FORK_CONTEXT.set_forkserver_preload(IMPORTS)
 
 
 def run_in_fork(argv: list[str] | str, cwd: str, folder: str, stub_figures: bool) -> None:
-    """Runs it, or a program in Python, in `cwd`, with `stdout` and `stderr` in files of `folder`.
+    """Runs `hf-mae` or a Python program in this process, with stdout and stderr in files, and exits.
 
     Args:
+        argv: arguments of `hf-mae`, or the source of a Python program.
+        cwd: working directory.
+        folder: folder of the files `stdout` and `stderr`.
         stub_figures: whether figures are empty.
     """
     for name, number in (("stdout", 1), ("stderr", 2)):
@@ -49,10 +54,9 @@ def run_in_fork(argv: list[str] | str, cwd: str, folder: str, stub_figures: bool
 
 
 class PreloadedProcess:
-    """A process with an environment of its own that has imported what `hf-mae` imports, and forks a process for each
-    command, one after the other."""
+    """A server with its own environment: it has imported the packages and forks a process for each command."""
 
-    running: "PreloadedProcess | None" = None  # one is enough: tests of one environment follow each other
+    running: "PreloadedProcess | None" = None  # one is enough: tests with the same environment run consecutively
 
     def __init__(self, env: dict[str, str]):
         self.env = env
@@ -75,7 +79,7 @@ class PreloadedProcess:
             cls.running = None
 
     def run(self, command: tuple, env: dict[str, str]) -> int:
-        """The exit status of `forked_cli(*command)`, with these variables."""
+        """Calls `run_in_fork(*command)` with these environment variables and returns the exit status."""
         print(json.dumps([command, env]), file=self.process.stdin, flush=True)
         return int(self.process.stdout.readline())
 
@@ -84,34 +88,38 @@ atexit.register(PreloadedProcess.stop)
 
 
 def serve() -> None:
-    """What a `PreloadedProcess` does: lines of [command, env] from stdin, exit statuses to stdout."""
+    """Main loop of a `PreloadedProcess`: reads lines of [command, env] from stdin, writes exit statuses to stdout."""
     import importlib
 
     for name in IMPORTS:
         importlib.import_module(name)
-    answers = os.fdopen(os.dup(1), "w")
+    responses = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
         command, env = json.loads(line)
         os.environ |= env
-        os.environ.pop("PYTHONPATH", None)  # of this process alone
+        os.environ.pop("PYTHONPATH", None)  # only for the server
         child = multiprocessing.get_context("fork").Process(target=run_in_fork, args=command)
         child.start()
         child.join()
-        print(child.exitcode, file=answers, flush=True)
+        print(child.exitcode, file=responses, flush=True)
 
 
 def can_preload(env: dict[str, str]) -> bool:
-    """Whether an environment is one that packages read, when they are imported or later: not of Python itself."""
+    """Whether packages read these variables (and not Python itself, at its start)."""
     return all(name.startswith("HF_") for name in env)
 
 
 def run_cli(
     *argv: str, status: int = 0, env: dict | None = None, cwd: Path | None = None, unique_env: bool = False
 ) -> subprocess.CompletedProcess:
-    """Runs `hf-mae ARGV` as a user would, and expects this exit status, never a traceback, and no word of DeepSpeed.
+    """Runs `hf-mae` and checks the exit status; a traceback or a message from DeepSpeed fails the test.
 
     Args:
-        unique_env: no other command has this environment.
+        argv: arguments.
+        status: expected exit status.
+        env: additional environment variables.
+        cwd: working directory.
+        unique_env: no other command uses this environment.
     """
     argv, cwd = [str(word) for word in argv], cwd or ROOT.parent
     if env and (unique_env or not can_preload(env)):
@@ -121,26 +129,26 @@ def run_cli(
         done = _run_forked(argv, cwd, env or {})
     assert done.returncode == status, done.stdout + done.stderr
     assert "Traceback" not in done.stderr, done.stderr
-    assert "real_accelerator" not in done.stdout + done.stderr, "DeepSpeed looks for a device, and is not asked for"
+    assert "real_accelerator" not in done.stdout + done.stderr, "DeepSpeed was imported"
     return done
 
 
 def run_python(code: str, cwd: Path) -> subprocess.CompletedProcess:
-    """Runs a program in Python, as a user would who had imported what `hf-mae` imports."""
+    """Runs a Python program in a forked process."""
     return _run_forked(code, cwd, {})
 
 
 def _run_forked(argv: list[str] | str, cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess:
-    """What becomes of `forked_cli` in a fork of the process that has this environment."""
+    """Calls `run_in_fork` in a fork of the server with this environment."""
     with tempfile.TemporaryDirectory() as folder:
         command = (argv, str(cwd), folder, is_using_stub_figures())
         if env:
-            of_imports = {name: value for name, value in env.items() if name != "HF_TOKEN"}
-            code = PreloadedProcess.get(of_imports).run(command, env)
+            import_env = {name: value for name, value in env.items() if name != "HF_TOKEN"}
+            code = PreloadedProcess.get(import_env).run(command, env)
         else:
             process = FORK_CONTEXT.Process(target=run_in_fork, args=command)
             process.start()
             process.join()
             code = process.exitcode
-        printed = [Path(folder, name).read_text() for name in ("stdout", "stderr")]
-    return subprocess.CompletedProcess(argv, code, *printed)
+        output = [Path(folder, name).read_text() for name in ("stdout", "stderr")]
+    return subprocess.CompletedProcess(argv, code, *output)

@@ -1,4 +1,4 @@
-"""Runs of two processes, slow enough to be interrupted, and what an uninterrupted one gives."""
+"""Runs with two processes that are slow enough to be interrupted."""
 
 import os
 import socket
@@ -16,10 +16,10 @@ SLOW_STEPS_DIR = str(ROOT / "tests" / "support" / "slow_steps")
 
 
 def free_port() -> int:
-    """A port that nobody listens on. (Two DeepSpeed jobs of one port number would share their memory, and die.)"""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    """Returns an unused port. (Two DeepSpeed jobs with the same port share memory and crash.)"""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def launch_environment(step_delay: float = 0.0, **more: str) -> dict[str, str]:
@@ -29,7 +29,7 @@ def launch_environment(step_delay: float = 0.0, **more: str) -> dict[str, str]:
 
 
 def finetune_flags(tiny_pth: Path, toy: Path, *, epochs: int = 12) -> list[str]:
-    """Of `hf-mae finetune`, without the output folder: 3 updates an epoch of 2 x 10 images, with all that is random."""
+    """Flags of `hf-mae finetune` without the output folder: 3 updates of 2 x 10 images per epoch."""
     argv = ["--model_name_or_path", tiny_pth, "--data_dir", toy / "labelled", "--num_train_epochs", epochs]
     argv += ["--warmup_epochs", 2, "--per_device_train_batch_size", 10, "--learning_rate", 3e-3, "--report_to", "none"]
     argv += ["--mixup", 0.8, "--save_strategy", "steps", "--save_steps", 5, "--save_total_limit", 2]
@@ -40,7 +40,7 @@ def finetune_flags(tiny_pth: Path, toy: Path, *, epochs: int = 12) -> list[str]:
 def build_launch_command(
     config: str, processes: int, *argv, port: int | None = None, command: str = "finetune"
 ) -> list[str]:
-    """The command of a run on this machine."""
+    """Command line of `accelerate launch` on this machine."""
     return [
         *(sys.executable, "-m", "accelerate.commands.launch"),
         *("--config_file", str(ROOT / "accelerate_configs" / f"{config}.yaml"), "--num_processes", str(processes)),
@@ -57,7 +57,7 @@ def wait_for(condition, seconds: float, description: str) -> None:
 
 
 def has_checkpoint(out: Path, step: int = 1):
-    """Whether a whole checkpoint of that update or a later one is there."""
+    """Condition: there is a complete checkpoint of this update or a later one."""
     return lambda: any(
         int(path.parent.name.split("-")[1]) >= step for path in out.glob("checkpoint-*/trainer_state.json")
     )

@@ -1,4 +1,4 @@
-"""Ten updates of `MaeFinetuner` on fixed data, to be launched under any engine, once for each of a list of options:
+"""Runs `MaeFinetuner` for ten updates on fixed data under any engine, once per entry of a list of options:
 `engine_program.py OPTIONS.json`."""
 
 import json
@@ -19,45 +19,45 @@ from support.models import TINY, TensorItems
 
 
 def run(checkpoint: str, data: str, pooling: str, out: str, soft: bool = False, resume: str | None = None, **arguments):
-    """Trains, evaluates 13 images, and leaves the model, the logits and the optimizer's settings in `out`.
+    """Trains, evaluates 13 images, and writes model, logits and optimizer settings to `out`.
 
     Args:
-        arguments: of `FinetuningArguments`, and `goes_on_with`, a checkpoint to go on with in `out`.
+        arguments: `FinetuningArguments`, and `resume_other`, a checkpoint to copy into `out` and resume from.
     """
-    if (checkpoint_of_another := arguments.pop("goes_on_with", None)) is not None:
-        resume = copy_checkpoint(Path(checkpoint_of_another), Path(out))
+    if (other_checkpoint := arguments.pop("resume_other", None)) is not None:
+        resume = copy_checkpoint(Path(other_checkpoint), Path(out))
     torch.manual_seed(0)
     model = build_classifier(checkpoint, pooling=pooling, num_labels=5, **TINY)
-    given = load_file(data)
-    repeat = torch.arange(40) % len(given["train_pixel_values"])
-    labels = given["train_labels"][repeat]
+    tensors = load_file(data)
+    repeat = torch.arange(40) % len(tensors["train_pixel_values"])
+    labels = tensors["train_labels"][repeat]
     if soft:
         labels = torch.nn.functional.one_hot(labels, 5) * 0.7 + 0.06
-    items = TensorItems(pixel_values=given["train_pixel_values"][repeat], labels=labels)
+    items = TensorItems(pixel_values=tensors["train_pixel_values"][repeat], labels=labels)
     pixel_values = torch.randn(13, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    held_out = TensorItems(pixel_values=pixel_values, labels=torch.arange(13) % 5)
+    eval_dataset = TensorItems(pixel_values=pixel_values, labels=torch.arange(13) % 5)
     defaults = {"num_train_epochs": 2, "warmup_epochs": 0.4, "drop_path": 0.0, "layer_decay": 0.65}
     defaults |= {"learning_rate": 1e-3, "train_sampling_strategy": "sequential", "use_cpu": True, "report_to": "none"}
     defaults |= {"class_weights": [1.0, 2.0, 0.5, 1.5, 3.0], "smoothing": 0.0, "disable_tqdm": True}
     args = FinetuningArguments(output_dir=out, **(defaults | {"save_strategy": "no"} | arguments))
-    trainer = MaeFinetuner(model=model, args=args, train_dataset=items, eval_dataset=held_out)
-    counted = UpdateCounter()
-    trainer.add_callback(counted)
+    trainer = MaeFinetuner(model=model, args=args, train_dataset=items, eval_dataset=eval_dataset)
+    counter = UpdateCounter()
+    trainer.add_callback(counter)
     trainer.train(resume_from_checkpoint=resume)
     settings = read_optimizer_settings(trainer.accelerator.unwrap_model(trainer.model), trainer.optimizer)
-    predicted = trainer.predict(held_out)
+    predicted = trainer.predict(eval_dataset)
     trainer.save_model()
     if trainer.is_world_process_zero():
         np.save(Path(out) / "logits.npy", predicted.predictions)
         np.save(Path(out) / "labels.npy", predicted.label_ids)
         facts = {"settings": settings, "engine": trainer.accelerator.distributed_type.value}
         facts |= {"updates": trainer.state.global_step, "best": trainer.state.best_model_checkpoint}
-        facts["updates_here"] = counted.updates
+        facts["updates_here"] = counter.updates
         (Path(out) / "facts.json").write_text(json.dumps(facts))
 
 
 class UpdateCounter(TrainerCallback):
-    """Counts the updates that this process makes."""
+    """Counts the updates of this process."""
 
     updates = 0
 

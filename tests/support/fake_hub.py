@@ -1,5 +1,5 @@
-"""A stand-in for the Hugging Face Hub on loopback: the endpoints that `huggingface_hub` calls to create a repository,
-upload, commit and download, with real requests. `HF_ENDPOINT` points to it."""
+"""A fake Hugging Face Hub on loopback: the endpoints that `huggingface_hub` calls to create a repository, upload,
+commit and download. `HF_ENDPOINT` points to it."""
 
 import base64
 import hashlib
@@ -8,14 +8,15 @@ import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-TOKEN = "hf_standin"
+TOKEN = "hf_fake"
 USER = "endoscopist"
-OTHER_REPO_TYPES = ("datasets", "spaces")  # their names begin with it; those of models with nothing
-LARGE = (".safetensors", ".png", ".parquet")
+OTHER_REPO_TYPES = ("datasets", "spaces")  # prefixes of the names of these repositories; models have none
+LFS_SUFFIXES = (".safetensors", ".png", ".parquet")
 
 
 class FakeHub:
-    """What the Hub knows. `commits` of each repository are dictionaries of file contents, the newest last."""
+    """State of the Hub. `repos` maps each repository to its commits (dictionaries of file contents), the newest
+    last."""
 
     def __init__(self):
         self.repos: dict[str, list[dict[str, bytes]]] = {}
@@ -81,18 +82,19 @@ class HubHandler(BaseHTTPRequestHandler):
             self.read_body()
             return self.respond(200, {"errors": [], "warnings": []})
         if path == "/api/repos/create":
-            asked = json.loads(self.read_body())
+            request = json.loads(self.read_body())
             if not self.is_authorized or not hub.has_write_access:
                 return self.respond_error(
                     403 if self.is_authorized else 401, "You don't have the rights to create a model"
                 )
-            kind = asked.get("type") or "model"
-            name = f"{'' if kind == 'model' else kind + 's/'}{asked.get('organization') or USER}/{asked['name']}"
-            hub.created.append(asked)
+            repo_type = request.get("type") or "model"
+            prefix = "" if repo_type == "model" else f"{repo_type}s/"
+            name = f"{prefix}{request.get('organization') or USER}/{request['name']}"
+            hub.created.append(request)
             if name in hub.repos:
                 return self.respond_error(409, "You already created this model repo")
             hub.repos[name] = []
-            if asked.get("visibility") == "private" or asked.get("private"):
+            if request.get("visibility") == "private" or request.get("private"):
                 hub.private.add(name)
             return self.respond(200, {"url": f"http://{self.headers['Host']}/{name}", "name": name, "id": "1"})
         if parts[:2] == ["api", "models"]:
@@ -100,9 +102,8 @@ class HubHandler(BaseHTTPRequestHandler):
         if parts[0] == "api" and parts[1] in OTHER_REPO_TYPES:
             return self.repository("/".join(parts[1:4]), parts[4:])
         if any(part.endswith(".git") for part in parts[1:3]):  # LFS batch
-            asked = json.loads(self.read_body())
             objects = []
-            for item in asked["objects"]:
+            for item in json.loads(self.read_body())["objects"]:
                 actions = {} if item["oid"] in hub.lfs else {"upload": {"href": self.url(f"lfs-upload/{item['oid']}")}}
                 objects.append(item | ({"actions": actions} if actions else {}))
             return self.respond(
@@ -130,9 +131,9 @@ class HubHandler(BaseHTTPRequestHandler):
             )
         if rest[:1] == ["preupload"]:
             files = json.loads(self.read_body())["files"]
-            modes = ("lfs" if item["path"].endswith(LARGE) else "regular" for item in files)
-            answer = [{"path": f["path"], "uploadMode": mode, "shouldIgnore": False} for f, mode in zip(files, modes)]
-            return self.respond(200, {"files": answer})
+            modes = ("lfs" if item["path"].endswith(LFS_SUFFIXES) else "regular" for item in files)
+            entries = [{"path": f["path"], "uploadMode": mode, "shouldIgnore": False} for f, mode in zip(files, modes)]
+            return self.respond(200, {"files": entries})
         if rest[:1] == ["commit"]:
             contents = dict(hub.files(repo))
             for line in self.read_body().splitlines():
@@ -172,7 +173,7 @@ class HubHandler(BaseHTTPRequestHandler):
 
 @contextmanager
 def run_fake_hub():
-    """The stand-in and its address."""
+    """Runs a fake Hub; yields it and its URL."""
     hub = FakeHub()
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (HubHandler,), {"hub": hub}))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -185,12 +186,12 @@ def run_fake_hub():
 
 
 def hub_environment(url, folder, token=TOKEN):
-    """Of a user who is logged in to it."""
+    """Environment variables of a user who is logged in."""
     return {
         "HF_ENDPOINT": url,
         "HF_TOKEN": token,
         "HF_HUB_OFFLINE": "0",
-        "HF_HUB_DISABLE_XET": "1",  # the stand-in stores as Git LFS does
+        "HF_HUB_DISABLE_XET": "1",  # the fake Hub implements Git LFS only
         "HF_HOME": str(folder / "home"),
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }

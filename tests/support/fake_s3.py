@@ -1,4 +1,4 @@
-"""A stand-in for S3 on loopback: what `s3fs` asks of a store to list, look at and read objects, with real requests."""
+"""A fake S3 server on the loopback interface: `s3fs` lists, stats and reads its objects with real requests."""
 
 import os
 import threading
@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape
 LISTING = """<?xml version="1.0"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>{bucket}</Name>
 <Prefix>{prefix}</Prefix><KeyCount>{count}</KeyCount><IsTruncated>false</IsTruncated>{entries}</ListBucketResult>"""
 ENTRY = """<Contents><Key>{key}</Key><Size>{size}</Size><ETag>&quot;1&quot;</ETag>
-<LastModified>{at}</LastModified></Contents>"""
+<LastModified>{last_modified}</LastModified></Contents>"""
 LAST_MODIFIED = "2026-01-01T00:00:00.000Z"
 
 
@@ -18,7 +18,7 @@ class S3Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     objects: dict[str, bytes]
     requested_keys: list[str]
-    missing_status: int  # the status of what is not there
+    missing_status: int  # HTTP status for missing objects
 
     def log_message(self, *args):
         pass
@@ -37,27 +37,27 @@ class S3Handler(BaseHTTPRequestHandler):
                 self.missing_status, b"<Error><Code>NoSuchKey</Code><Message>no such key</Message></Error>"
             )
         self.requested_keys.append(key)
-        if wanted := self.headers.get("Range"):
-            first, last = (int(end) for end in wanted.removeprefix("bytes=").split("-"))
+        if byte_range := self.headers.get("Range"):
+            first, last = (int(end) for end in byte_range.removeprefix("bytes=").split("-"))
             last = min(last, len(content) - 1)
-            place = f"bytes {first}-{last}/{len(content)}"
-            return self.respond(206, content[first : last + 1], Content_Range=place)
+            content_range = f"bytes {first}-{last}/{len(content)}"
+            return self.respond(206, content[first : last + 1], Content_Range=content_range)
         self.respond(200, content)
 
     def list(self, bucket, query):
         prefix, delimiter = (query.get(name, [""])[0] for name in ("prefix", "delimiter"))
-        found, folders = [], set()
+        listed, folders = [], set()
         for name, content in sorted(self.objects.items()):
             key = name.removeprefix(f"{bucket}/")
             if name == key or not key.startswith(prefix):
                 continue
-            head, found_one, _ = key[len(prefix) :].partition(delimiter) if delimiter else (key, "", "")
-            if found_one:
+            head, has_delimiter, _ = key[len(prefix) :].partition(delimiter) if delimiter else (key, "", "")
+            if has_delimiter:
                 folders.add(prefix + head + delimiter)
             else:
-                found.append(ENTRY.format(key=quote(key), size=len(content), at=LAST_MODIFIED))
-        found += [f"<CommonPrefixes><Prefix>{quote(name)}</Prefix></CommonPrefixes>" for name in sorted(folders)]
-        listing = LISTING.format(bucket=bucket, prefix=escape(prefix), count=len(found), entries="".join(found))
+                listed.append(ENTRY.format(key=quote(key), size=len(content), last_modified=LAST_MODIFIED))
+        listed += [f"<CommonPrefixes><Prefix>{quote(name)}</Prefix></CommonPrefixes>" for name in sorted(folders)]
+        listing = LISTING.format(bucket=bucket, prefix=escape(prefix), count=len(listed), entries="".join(listed))
         self.respond(200, listing.encode(), Content_Type="application/xml")
 
     def respond(self, status, body, **headers):
@@ -77,8 +77,8 @@ class S3Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def run_fake_s3(missing_status=404):
-    """(objects by BUCKET/KEY, URL, keys that were read)."""
-    handler = type("Here", (S3Handler,), {"objects": {}, "requested_keys": [], "missing_status": missing_status})
+    """Runs the server; yields (objects by BUCKET/KEY, URL, requested keys)."""
+    handler = type("Handler", (S3Handler,), {"objects": {}, "requested_keys": [], "missing_status": missing_status})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield handler.objects, f"http://127.0.0.1:{server.server_port}", handler.requested_keys
@@ -87,19 +87,19 @@ def run_fake_s3(missing_status=404):
 
 @contextmanager
 def use_fake_s3(monkeypatch):
-    """(objects by BUCKET/KEY, keys that were read) of the store that `s3://` leads to."""
-    with run_fake_s3() as (objects, url, asked):
+    """Redirects `s3://` to a fake server; yields (objects by BUCKET/KEY, requested keys)."""
+    with run_fake_s3() as (objects, url, requested_keys):
         for name, value in {"ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "DEFAULT_REGION": "here"}.items():
             monkeypatch.setenv(f"AWS_{name}", value)
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
         clear_connections()
-        yield objects, asked
+        yield objects, requested_keys
         clear_connections()
 
 
 def put_folder(objects, folder, prefix):
-    """Every file of a folder, below BUCKET/KEY."""
+    """Adds all files of a folder below BUCKET/KEY."""
     for root, _, names in os.walk(folder):
         for name in names:
             path = os.path.join(root, name)
@@ -108,7 +108,7 @@ def put_folder(objects, folder, prefix):
 
 
 def clear_connections():
-    """Those of this process, to other servers."""
+    """Closes the connections of this process to earlier servers."""
     import fsspec
 
     from hf_mae.files.archive_members import file_system

@@ -11,21 +11,21 @@ from hf_mae.errors import Message, UsageError
 
 
 @contextmanager
-def raises(message: Message, kind: type[UsageError] = UsageError, **attributes: Any) -> Iterator[pytest.ExceptionInfo]:
-    """The block raises a `kind` with this message and, among others, these attributes (compared as text)."""
-    with pytest.raises(kind) as caught:
+def raises(message: Message, error: type[UsageError] = UsageError, /, **attributes: Any) -> Iterator[pytest.ExceptionInfo]:
+    """The block raises an `error` with this message and, among others, these attributes (compared as text)."""
+    with pytest.raises(error) as caught:
         yield caught
     assert caught.value.code is message, f"{caught.value.code}: {caught.value}"
     found = {name: str(caught.value.attributes[name]) for name in attributes}
     assert found == {name: str(value) for name, value in attributes.items()}
 
 
-def shows(text: str, message: Message, **attributes: Any) -> bool:
+def shows(text: str, message: Message, /, **attributes: Any) -> bool:
     """Whether an output contains this message, with any values for the attributes that are not given."""
     return bool(re.search(_pattern(message, attributes), " ".join(text.split())))
 
 
-def logged(records: list[Any], message: Message, **attributes: Any) -> bool:
+def logged(records: list[Any], message: Message, /, **attributes: Any) -> bool:
     """Whether log records (`caplog.records`) contain this message and, among others, these attributes."""
     return any(
         getattr(record, "code", None) is message

@@ -1,13 +1,13 @@
-"""Tiny models and data sets of tensors."""
+"""Tiny models, and data sets of tensors."""
 
 import torch
 
-TINY = {"num_attention_heads": 3}  # of the golden checkpoints, which are of no known width
+TINY = {"num_attention_heads": 3}  # of the golden checkpoints, whose width does not determine it
 TINY_DECODER = {"decoder_num_attention_heads": 4}
 
 
 def tiny_pretrainer(seed: int = 0):
-    """A `ViTMAEForPreTraining` of 32 pixels, in the reference's initial state."""
+    """A `ViTMAEForPreTraining` for 32 pixels, with the initial weights of the original code."""
     from hf_mae.models.building import build_pretrainer
 
     torch.manual_seed(seed)
@@ -27,7 +27,7 @@ def tiny_pretrainer(seed: int = 0):
 
 
 class TensorItems(torch.utils.data.Dataset):
-    """A data set of tensors, as `MaeFinetuner` takes them."""
+    """A data set of tensors for `MaeFinetuner`."""
 
     def __init__(self, **columns):
         self.columns = columns

@@ -1,4 +1,4 @@
-"""Where things lie, and what a test needs of the machine."""
+"""Paths of the project, and system packages that tests need."""
 
 import importlib.util
 import os
@@ -16,15 +16,15 @@ SUPPORT = TESTS / "support"
 
 
 def shared_folder(name: str) -> Path:
-    """A folder of ../shared, or a skipped test."""
+    """Returns a folder of ../shared, or skips the test if it is absent."""
     path = SHARED / name
     if not path.is_dir():
-        pytest.skip(f"{path} is absent: these tests need the reference's data, which is not part of the project")
+        pytest.skip(f"{path} is absent. These tests need data that is not part of the project.")
     return path
 
 
 def load_script(name: str) -> ModuleType:
-    """A file of scripts/ as a module."""
+    """Imports a file of scripts/ as a module."""
     spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -32,7 +32,7 @@ def load_script(name: str) -> ModuleType:
 
 
 def install_debian_packages(*packages: str) -> None:
-    """Debian's packages, or a skipped test."""
+    """Installs Debian packages, or skips the test if that is not possible."""
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         pytest.skip(f"{', '.join(packages)} can only be installed by root on Debian")
     for command in (["apt-get", "update"], ["apt-get", "install", "-y", *packages]):

@@ -1,4 +1,4 @@
-"""Skeletons of the real archives: every file name of the official lists, as a tiny JPEG in the archive's own tree."""
+"""Skeletons of the real archives: all files of the official lists, as tiny JPEGs in the original folders."""
 
 import csv
 import io
@@ -33,17 +33,19 @@ def make_jpeg() -> bytes:
 
 
 def make_hyperkvasir(root: Path, splits: Path) -> Path:
-    where = {name: f"labeled-images/{tree}/{name}" for tree, names in HYPERKVASIR_TREE.items() for name in names}
+    folder_by_class = {
+        name: f"labeled-images/{tree}/{name}" for tree, names in HYPERKVASIR_TREE.items() for name in names
+    }
     folders = BENCHMARKS["hyperkvasir-23"].folders
     content = make_jpeg()
     for row in csv.DictReader(open(splits / "hyperkvasir/2_fold_split.csv"), delimiter=";"):
         name = row["class-name"]
-        path = root / where[folders.get(name, name)] / row["file-name"]
+        path = root / folder_by_class[folders.get(name, name)] / row["file-name"]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    # The archive also holds segmented images, which are labelled images again under the same name.
+    # The archive also contains segmented images: copies of labelled images with the same names.
     (root / "segmented-images" / "images").mkdir(parents=True)
-    polyp = next((root / where["polyps"]).iterdir())
+    polyp = next((root / folder_by_class["polyps"]).iterdir())
     (root / "segmented-images" / "images" / polyp.name).write_bytes(content)
     return root
 
@@ -58,14 +60,14 @@ def make_gastrovision(root: Path, splits: Path) -> Path:
 
 
 def list_official_split_files(shared_data: Path, name: str) -> list[str]:
-    """Copies of a benchmark's official CSVs."""
+    """Local copies of a benchmark's official split files."""
     stem = name.split("-11")[0].rsplit("-", 1)[0] if "-11" not in name else "kvasir_capsule"
     folder = shared_data / "splits" / stem.replace("-", "_")
     return [str(folder / file.name) for file in BENCHMARKS[name].split_files]
 
 
 def make_linked_tree(root: Path, names: list[str]) -> Path:
-    """A tree of these files, which are all one small image."""
+    """A tree of hard links to one small image."""
     root.mkdir(parents=True, exist_ok=True)
     image = root / "one_image"
     image.write_bytes(make_jpeg())
@@ -84,7 +86,7 @@ def make_gastrohun(root: Path, splits: Path) -> Path:
 
 
 def make_kvasir_capsule(root: Path, splits: Path) -> Path:
-    """In the archive's folders, whose names differ from the table's, with images of classes that are in no fold."""
+    """The archive's folders, whose names differ from those in the table, with images of a class that is in no fold."""
     folders, names = BENCHMARKS["kvasir-capsule-11"].folders, {}
     for half in "01":
         with open(splits / f"kvasir_capsule/split_{half}.csv", newline="") as file:
@@ -95,11 +97,11 @@ def make_kvasir_capsule(root: Path, splits: Path) -> Path:
 
 
 def make_limuc(root: Path, splits: Path) -> Path:
-    """Also with the copies by patient, and 1,686 test images of other patients."""
+    """The archive with the copies by patient, and 1,686 test images of other patients."""
     names = []
     for part in ("train", "val"):
-        for label, found in json.loads((splits / f"limuc/fold_0/{part}.json").read_text()).items():
-            names += [f"train_and_validation_sets/{label}/{name}" for name in found]
+        for label, files in json.loads((splits / f"limuc/fold_0/{part}.json").read_text()).items():
+            names += [f"train_and_validation_sets/{label}/{name}" for name in files]
     for number in range(1686):
         names.append(f"test_set/Mayo {number % 4}/UC_patient_{1000 + number // 20}_{number}.bmp")
     copies = [f"patient_based_classified_images/1/{Path(name).parent.name}/{Path(name).name}" for name in names]

@@ -1,7 +1,7 @@
-"""Empty pictures in place of a run's figures, which take three quarters of a tiny run's time.
+"""Empty images instead of the figures of a run, because figures take three quarters of the time of a tiny run.
 
-Whatever looks at figures has the real ones: the tests of `reporting/`, of the README, of the notebook and of the
-quickstart, and every run that is started as a process of its own.
+Tests that inspect figures use real ones: those of `reporting/`, the README, the notebook and the quickstart, and runs
+in a separate process.
 """
 
 from contextlib import contextmanager
@@ -30,13 +30,13 @@ def save_stub_figure(figure, path):
 
 
 def use_stub_figures(enabled: bool = True) -> None:
-    """Figures of this process, and of those that are forked from it, are empty from here on; or drawn again."""
+    """Replaces the figures of this process and its forks with empty ones, or restores them."""
     figures._save = save_stub_figure if enabled else REAL_SAVE
 
 
 @contextmanager
 def draw_real_figures():
-    """Within the block, figures are drawn."""
+    """Draws real figures within the block."""
     before = is_using_stub_figures()
     use_stub_figures(False)
     try:

@@ -16,6 +16,6 @@ TINY_SETTINGS = {
 
 
 def pretrain_flags(toy, out, **more):
-    """Of `hf-mae pretrain`, from scratch."""
+    """Flags of `hf-mae pretrain` from scratch."""
     settings = {"data_dir": toy / "unlabelled", "output_dir": out} | TINY_SETTINGS | more
     return [word for name, value in settings.items() for word in (f"--{name}", str(value))]

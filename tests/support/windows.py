@@ -1,6 +1,6 @@
-"""Imports the whole package with what only POSIX has taken away, locks a folder, and lists the recipes.
+"""Standalone program: imports the package without POSIX modules and signals, locks a folder, and lists the recipes.
 
-A program of its own: the libraries are imported first, as they are. `msvcrt` is a stand-in that keeps what is locked.
+The libraries are imported first, unchanged. `msvcrt` is a stand-in that records the locked files.
 """
 
 import importlib
@@ -24,7 +24,7 @@ POSIX_NAMES = {
 
 
 def list_modules() -> list[str]:
-    """Every module of the package; the example for ONNX is a program."""
+    """Every module of the package except programs."""
     found = [item.name for item in pkgutil.walk_packages(hf_mae.__path__, "hf_mae.")]
     return [name for name in found if not name.endswith(("__main__", "onnx_example"))]
 
@@ -45,14 +45,14 @@ def remove_posix_names() -> None:
         for name in names:
             if hasattr(owner, name):
                 delattr(owner, name)
-    held: set[int] = set()
+    locked: set[int] = set()
 
     def locking(file: int, mode: int, count: int) -> None:
         assert count == 1 and os.lseek(file, 0, os.SEEK_CUR) > 0
         inode = os.fstat(file).st_ino
-        if inode in held:
+        if inode in locked:
             raise PermissionError(13, "Permission denied")
-        held.add(inode)
+        locked.add(inode)
 
     sys.modules["msvcrt"] = types.SimpleNamespace(LK_NBLCK=2, locking=locking)
 
@@ -71,9 +71,9 @@ def main(folder: Path) -> None:
             with exclusive_lock(folder):
                 pass
         except UsageError as error:
-            print(error)
-        write_text(folder / "kept.txt", "kept")
-    print((folder / "kept.txt").read_text(), [path.name for path in folder.iterdir()])
+            print(error.code)
+        write_text(folder / "text.txt", "text")
+    print((folder / "text.txt").read_text(), [path.name for path in folder.iterdir()])
     assert names and command(["recipes", "list"]) == 0
 
 

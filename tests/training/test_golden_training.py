@@ -1,4 +1,4 @@
-"""Training through `MaeFinetuner` and `MaePretrainer` reproduces the reference's runs to 1e-5."""
+"""`MaeFinetuner` and `MaePretrainer` reproduce runs of the original MAE code (facebookresearch/mae) to 1e-5."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ CASES = ["gap_smoothing", "cls_weighted"]
 
 
 def recording(trainer_class):
-    """The trainer, noting the loss of every micro-batch and the learning rates of every update."""
+    """A trainer class that records the loss of every micro-batch and the learning rates of every update."""
 
     class Recording(trainer_class):
         def __init__(self, *args, **kwargs):
@@ -59,7 +59,7 @@ def classifier(golden, name, case):
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("way", ["adamw_torch_fused", "adamw_torch", "compiled"])
-def test_finetuning_equals_the_reference(golden, golden_json, tmp_path, name, way):
+def test_finetuning_equals_the_original_code(golden, golden_json, tmp_path, name, way):
     case, given = golden_json["cases"][name], load_file(golden / f"{name}.safetensors")
     model = classifier(golden, name, case)
     args = FinetuningArguments(
@@ -87,7 +87,7 @@ def test_finetuning_equals_the_reference(golden, golden_json, tmp_path, name, wa
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_parameter_groups_equal_the_reference(golden, golden_json, name):
+def test_parameter_groups_equal_the_original_code(golden, golden_json, name):
     case = golden_json["cases"][name]
     model = classifier(golden, name, case)
     names = {id(parameter): key for key, parameter in model.named_parameters()}
@@ -105,7 +105,7 @@ def test_parameter_groups_equal_the_reference(golden, golden_json, name):
     assert ours == theirs
 
 
-def test_pretraining_equals_the_reference(golden, golden_json, tmp_path):
+def test_pretraining_equals_the_original_code(golden, golden_json, tmp_path):
     case = golden_json["pretrain_cases"]["pretrain_normpix"]
     given = load_file(golden / "pretrain_normpix.safetensors")
     model = build_pretrainer(golden / "checkpoint-399.pth", **TINY, **TINY_DECODER)
@@ -127,7 +127,7 @@ def test_pretraining_equals_the_reference(golden, golden_json, tmp_path):
     assert out.loss.item() == pytest.approx(case["eval_loss"], abs=TOLERANCE)
 
 
-def test_pretraining_decays_what_the_reference_decays(golden, golden_json):
+def test_pretraining_has_the_weight_decay_of_the_original_code(golden, golden_json):
     from hf_mae.training.layer_decay import pretraining_parameter_groups
 
     case = golden_json["pretrain_cases"]["pretrain_normpix"]
@@ -145,9 +145,9 @@ def test_pretraining_decays_what_the_reference_decays(golden, golden_json):
 @pytest.mark.parametrize("batch, accumulation", [(4, 2), (2, 4)])
 @pytest.mark.parametrize("soft", [False, True])
 def test_the_split_of_the_batch_does_not_change_the_result(golden, golden_json, tmp_path, batch, accumulation, soft):
-    """Class-weighted loss, hard and soft targets, 10 updates of 8 images: the same weights however they are split."""
-    given = load_file(golden / "cls_weighted.safetensors")
-    labels = given["train_labels"]
+    """10 updates of 8 images with class-weighted loss give the same weights for every split into micro-batches."""
+    tensors = load_file(golden / "cls_weighted.safetensors")
+    labels = tensors["train_labels"]
     if soft:
         labels = torch.softmax(torch.randn(len(labels), 5, generator=torch.Generator().manual_seed(0)), dim=-1)
 
@@ -164,11 +164,11 @@ def test_the_split_of_the_batch_does_not_change_the_result(golden, golden_json, 
             max_grad_norm=1.0,
             **COMMON,
         )
-        data = TensorItems(pixel_values=given["train_pixel_values"], labels=labels)
+        data = TensorItems(pixel_values=tensors["train_pixel_values"], labels=labels)
         MaeFinetuner(model=model, args=args, train_dataset=data).train()
         return model.state_dict()
 
-    whole, split = train(8, 1), train(batch, accumulation)
-    # The true gradient of a key bias is zero (the softmax cancels it): AdamW scales up its rounding noise.
-    names = [name for name in whole if not name.endswith("k_proj.bias")]
-    assert max((whole[name] - split[name]).abs().max() for name in names) < 1e-5
+    full, split = train(8, 1), train(batch, accumulation)
+    # The true gradient of a key bias is zero (softmax cancels it), so AdamW amplifies rounding errors.
+    names = [name for name in full if not name.endswith("k_proj.bias")]
+    assert max((full[name] - split[name]).abs().max() for name in names) < 1e-5

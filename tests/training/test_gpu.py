@@ -1,4 +1,4 @@
-"""What only a GPU can show; skipped without one. Run there: `pytest tests/test_gpu.py`."""
+"""Tests that need a CUDA GPU; skipped without one."""
 
 import json
 import os
@@ -13,12 +13,12 @@ from support.paths import ROOT
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="these tests need a CUDA GPU, and there is none here"),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="requires a CUDA GPU"),
 ]
 
 
 def launch(golden, config: str, precision: str, out) -> dict:
-    """Ten updates of `engine_program.py` on one GPU under a config of the project."""
+    """Runs `engine_program.py` (ten updates) on one GPU under an accelerate config of the project."""
     options = {
         "checkpoint": str(golden / "gap_smoothing_initial.pth"),
         "data": str(golden / "gap_smoothing.safetensors"),
@@ -29,7 +29,7 @@ def launch(golden, config: str, precision: str, out) -> dict:
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     path = out.with_suffix(".json")
-    path.write_text(json.dumps(options))
+    path.write_text(json.dumps([options]))
     command = [
         *(sys.executable, "-m", "accelerate.commands.launch"),
         *("--config_file", str(ROOT / "accelerate_configs" / f"{config}.yaml"), "--num_processes", "1"),
@@ -46,7 +46,7 @@ def launch(golden, config: str, precision: str, out) -> dict:
 @pytest.mark.parametrize("config", ["single_gpu", "fsdp2", "zero2", "zero3"])
 @pytest.mark.parametrize("precision", ["no", "bf16", "fp16"])
 def test_every_engine_and_precision(golden, tmp_path, config, precision):
-    """The logits of float32 within what the precision allows; under fp16 the scaler is at work."""
+    """The logits agree with float32 within the precision; fp16 uses the gradient scaler."""
     if config.startswith("zero"):
         pytest.importorskip("deepspeed")
     assert launch(golden, "single_gpu", "no", tmp_path / "plain")["updates"] == 10

@@ -26,7 +26,7 @@ def test_a_parameter_that_no_pattern_matches_is_an_error(tiny_pth):
         parameter_groups(model, 1e-3)
 
 
-def test_frozen_parameters_are_in_no_group(tiny_pth):
+def test_frozen_parameters_are_not_in_a_group(tiny_pth):
     model = build_classifier(tiny_pth, num_labels=3)
     model.beit.requires_grad_(False)
     groups = parameter_groups(model, 1e-3, layer_decay=0.5)
@@ -42,8 +42,8 @@ def test_layers_of_backbone_and_classifier_names():
 
 
 @pytest.mark.parametrize("warmup", [0.0, 0.5, 1.3])
-def test_the_schedule_of_the_reference_at_fractions_of_an_epoch(tiny_pth, tmp_path, warmup):
-    """util/lr_sched.py: linear to the warm-up, then half a cosine to min_lr, at every update, scaled by layer."""
+def test_the_schedule_equals_that_of_the_original_code(tiny_pth, tmp_path, warmup):
+    """util/lr_sched.py: linear warm-up, then half a cosine to min_lr, at every update, scaled by layer."""
     import math
 
     data = TensorItems(pixel_values=torch.randn(14, 3, 32, 32), labels=torch.zeros(14, dtype=torch.long))
@@ -78,7 +78,7 @@ def test_the_schedule_of_the_reference_at_fractions_of_an_epoch(tiny_pth, tmp_pa
             progress = (epoch - warmup) / (epochs - warmup)
             expected = minimum + (rate - minimum) * 0.5 * (1 + math.cos(math.pi * progress))
         for scale, value in groups.items():
-            # transformers divides by at least one update: below one update of warm-up only the zero differs
+            # transformers divides by at least one update, so a shorter warm-up differs in the first value only
             assert value == pytest.approx(expected * scale, rel=1e-9, abs=1e-12)
 
 
@@ -96,7 +96,7 @@ def test_linear_scaling(tmp_path):
     assert args.absolute_learning_rate == 0.1
 
 
-def test_defaults_are_the_references(tmp_path):
+def test_defaults_are_those_of_the_original_code(tmp_path):
     args = FinetuningArguments(output_dir=tmp_path)
     expected = {
         "num_train_epochs": 50,
@@ -122,7 +122,7 @@ def test_defaults_are_the_references(tmp_path):
     assert {name: getattr(args, name) for name in expected} == expected
 
 
-def test_pretraining_defaults_are_the_references(tmp_path):
+def test_pretraining_defaults_are_those_of_the_original_code(tmp_path):
     from hf_mae import PretrainingArguments
 
     args = PretrainingArguments(output_dir=tmp_path)

@@ -1,12 +1,12 @@
-"""The loss sums equal the reference's losses (timm, torch) once they are divided."""
+"""The normalized loss sums equal the losses of timm, torch, scikit-learn and dlordinal."""
 
 import numpy as np
 import pytest
 import torch
+from support.messages import raises
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import nn
 
-from hf_mae.errors import UsageError
 from hf_mae.training.losses import (
     balanced_class_weights,
     cross_entropy_sum,
@@ -15,6 +15,7 @@ from hf_mae.training.losses import (
     log_prior,
     ordinal_sum,
 )
+from hf_mae.training.messages import TrainingMessage
 
 LOGITS = torch.randn(9, 5, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 1, 2, 3, 4, 0, 0, 1, 2])
@@ -25,18 +26,18 @@ def mean(labels, weight=None, smoothing=0.0):
     return cross_entropy_sum(LOGITS, labels, weight, smoothing) / label_weight_sum(labels, weight)
 
 
-def test_smoothing_is_timms():
+def test_label_smoothing_equals_timm():
     torch.testing.assert_close(mean(LABELS, smoothing=0.1), LabelSmoothingCrossEntropy(0.1)(LOGITS, LABELS))
 
 
-def test_soft_targets_are_timms():
+def test_soft_labels_equal_timm():
     soft = torch.softmax(torch.randn(9, 5), dim=-1)
     torch.testing.assert_close(mean(soft), SoftTargetCrossEntropy()(LOGITS, soft))
     torch.testing.assert_close(mean(soft, smoothing=0.1), SoftTargetCrossEntropy()(LOGITS, soft))
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_class_weights_are_torchs(smoothing):
+def test_class_weights_equal_torch(smoothing):
     expected = nn.CrossEntropyLoss(WEIGHT, label_smoothing=smoothing)(LOGITS, LABELS)
     torch.testing.assert_close(mean(LABELS, WEIGHT, smoothing), expected)
 
@@ -46,7 +47,7 @@ def test_one_hot_soft_targets_equal_class_ids():
     torch.testing.assert_close(mean(one_hot, WEIGHT), mean(LABELS, WEIGHT))
 
 
-def test_balanced_weights_are_sklearns():
+def test_balanced_weights_equal_scikit_learn():
     from sklearn.utils.class_weight import compute_class_weight
 
     labels = LABELS.numpy()
@@ -56,14 +57,14 @@ def test_balanced_weights_are_sklearns():
 
 
 @pytest.mark.parametrize("weight", [None, WEIGHT])
-def test_focal_loss_without_its_power_is_cross_entropy(weight):
+def test_focal_loss_with_gamma_zero_is_cross_entropy(weight):
     soft = torch.softmax(LOGITS.flip(0), dim=-1)
     for labels, smoothing in ((LABELS, 0.0), (LABELS, 0.1), (soft, 0.1)):
         expected = cross_entropy_sum(LOGITS, labels, weight, smoothing)
         torch.testing.assert_close(focal_sum(LOGITS, labels, 0.0, weight, smoothing), expected)
 
 
-def test_focal_loss_of_two_classes_is_torchvisions():
+def test_focal_loss_of_two_classes_equals_torchvision():
     from torchvision.ops import sigmoid_focal_loss
 
     logits, labels = LOGITS[:, 0], LABELS % 2
@@ -73,23 +74,23 @@ def test_focal_loss_of_two_classes_is_torchvisions():
 
 
 @pytest.mark.parametrize("gamma", [0.5, 2.0])
-def test_focal_loss_of_what_is_surely_right_has_no_gradient(gamma):
+def test_focal_loss_of_certain_predictions_has_zero_gradient(gamma):
     logits = torch.tensor([[200.0, 0.0], [0.0, 200.0]], requires_grad=True)
     focal_sum(logits, torch.tensor([0, 1]), gamma).backward()
     assert torch.equal(logits.grad, torch.zeros(2, 2))
 
 
-def test_logits_of_equally_frequent_classes_come_of_the_adjusted_loss():
-    """Bayes: of p(x | y) alone, the loss of adjusted logits is least at log p(x | y), whatever the classes' shares."""
+def test_logit_adjustment_gives_the_logits_of_equally_frequent_classes():
+    """Bayes: the minimum of the loss of adjusted logits is at log p(x | y), for any class frequencies."""
     labels, prior = np.repeat([0, 1], [90, 10]), log_prior(np.repeat([0, 1], [90, 10]), 2)
     torch.testing.assert_close(prior.exp(), torch.tensor([0.9, 0.1]))
-    seen = torch.tensor(np.concatenate([np.arange(90) % 3 == 0, np.arange(10) % 2 == 0]).astype(int))  # 1/3 and 1/2
-    table = torch.zeros(2, 2, dtype=torch.float64, requires_grad=True)  # logits of what is seen
+    features = torch.tensor(np.concatenate([np.arange(90) % 3 == 0, np.arange(10) % 2 == 0]).astype(int))  # 1/3 and 1/2
+    table = torch.zeros(2, 2, dtype=torch.float64, requires_grad=True)  # logits by feature
     optimizer = torch.optim.LBFGS([table], max_iter=200, line_search_fn="strong_wolfe")
 
     def loss():
         optimizer.zero_grad()
-        value = nn.functional.cross_entropy(table[seen] + prior, torch.tensor(labels))
+        value = nn.functional.cross_entropy(table[features] + prior, torch.tensor(labels))
         value.backward()
         return value
 
@@ -98,15 +99,15 @@ def test_logits_of_equally_frequent_classes_come_of_the_adjusted_loss():
     torch.testing.assert_close(table.softmax(-1).detach(), expected / expected.sum(-1, keepdim=True), atol=1e-4, rtol=0)
 
 
-def test_a_class_without_images_has_a_prior_and_soft_targets_have_none():
+def test_an_empty_class_has_a_prior_and_soft_labels_are_rejected():
     assert log_prior(np.array([0, 0, 0, 1]), 3).tolist() == pytest.approx(np.log([3 / 5, 1 / 5, 1 / 5]))
-    for given in (log_prior, balanced_class_weights):
-        with pytest.raises(UsageError, match="Soft targets have no counts"):
-            given(np.eye(3), 3)
+    for function in (log_prior, balanced_class_weights):
+        with raises(TrainingMessage.CLASS_COUNTS_OF_SOFT_LABELS):
+            function(np.eye(3), 3)
 
 
 @pytest.mark.parametrize("alpha", [1.0, 5.0])
-def test_class_distance_weighted_cross_entropy_is_the_papers_and_dlordinals(alpha):
+def test_class_distance_weighted_cross_entropy_equals_its_formula_and_dlordinal(alpha):
     from dlordinal.losses import CDWCELoss
 
     scores = LOGITS.double().softmax(-1)
@@ -115,31 +116,31 @@ def test_class_distance_weighted_cross_entropy_is_the_papers_and_dlordinals(alph
         for image, label in enumerate(LABELS.tolist())
         for grade in range(5)
     )
-    found = ordinal_sum(LOGITS, LABELS, "cdw", alpha)
-    torch.testing.assert_close(found.double(), by_hand, rtol=1e-5, atol=0)
-    torch.testing.assert_close(found / len(LABELS), CDWCELoss(5, alpha)(LOGITS, LABELS), rtol=1e-5, atol=0)
-    own = sum(ordinal_sum(LOGITS[[i]], LABELS[[i]], "cdw", alpha) * WEIGHT[LABELS[i]] for i in range(9))
-    torch.testing.assert_close(ordinal_sum(LOGITS, LABELS, "cdw", alpha, WEIGHT), own)
+    loss = ordinal_sum(LOGITS, LABELS, "cdw", alpha)
+    torch.testing.assert_close(loss.double(), by_hand, rtol=1e-5, atol=0)
+    torch.testing.assert_close(loss / len(LABELS), CDWCELoss(5, alpha)(LOGITS, LABELS), rtol=1e-5, atol=0)
+    weighted = sum(ordinal_sum(LOGITS[[i]], LABELS[[i]], "cdw", alpha) * WEIGHT[LABELS[i]] for i in range(9))
+    torch.testing.assert_close(ordinal_sum(LOGITS, LABELS, "cdw", alpha, WEIGHT), weighted)
 
 
-def test_squared_earth_movers_distance_is_the_papers_and_dlordinals():
+def test_squared_earth_movers_distance_equals_its_formula_and_dlordinal():
     from dlordinal.losses import EMDLoss
 
-    found = ordinal_sum(LOGITS, LABELS, "emd", 0.0)
+    loss = ordinal_sum(LOGITS, LABELS, "emd", 0.0)
     cumulative = LOGITS.softmax(-1).cumsum(-1)
     steps = (torch.arange(5) >= LABELS[:, None]).float()
-    torch.testing.assert_close(found, ((cumulative - steps) ** 2).sum())
-    torch.testing.assert_close(found / len(LABELS), EMDLoss(5)(LOGITS, LABELS))
+    torch.testing.assert_close(loss, ((cumulative - steps) ** 2).sum())
+    torch.testing.assert_close(loss / len(LABELS), EMDLoss(5)(LOGITS, LABELS))
 
 
 @pytest.mark.parametrize("loss", ["cdw", "emd"])
-def test_losses_of_grades_are_finite_and_know_what_is_far(loss):
-    sure = torch.tensor([[200.0, 0.0, 0.0, 0.0]], requires_grad=True)
-    far = ordinal_sum(sure, torch.tensor([3]), loss, 2.0)
-    near = ordinal_sum(sure, torch.tensor([1]), loss, 2.0)
+def test_ordinal_losses_are_finite_and_increase_with_the_distance(loss):
+    certain = torch.tensor([[200.0, 0.0, 0.0, 0.0]], requires_grad=True)
+    far = ordinal_sum(certain, torch.tensor([3]), loss, 2.0)
+    near = ordinal_sum(certain, torch.tensor([1]), loss, 2.0)
     far.backward()
-    assert far > 2 * near > 0 and torch.isfinite(far) and torch.isfinite(sure.grad).all()
-    assert ordinal_sum(sure, torch.tensor([0]), loss, 2.0).item() == pytest.approx(0.0, abs=1e-6)
+    assert far > 2 * near > 0 and torch.isfinite(far) and torch.isfinite(certain.grad).all()
+    assert ordinal_sum(certain, torch.tensor([0]), loss, 2.0).item() == pytest.approx(0.0, abs=1e-6)
     soft = torch.tensor([[0.0, 0.5, 0.5, 0.0]])
     one_hot = torch.eye(4)[[1]]
     torch.testing.assert_close(

@@ -1,7 +1,6 @@
-"""Two nodes for real: network namespaces joined by a veth pair, and an `accelerate launch` in each."""
+"""Training on two nodes: network namespaces connected by a veth pair, with `accelerate launch` in each."""
 
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -16,7 +15,10 @@ from support.distributed_runs import (
     launch_environment,
     wait_for,
 )
+from support.messages import shows
 from support.paths import ROOT
+
+from hf_mae.training.messages import TrainingMessage
 
 pytestmark = [pytest.mark.slow, pytest.mark.launch]
 NAMES, ADDRESSES = ("hfmae0", "hfmae1"), ("10.77.0.1", "10.77.0.2")
@@ -28,12 +30,12 @@ def ip(*argv: str, check: bool = True) -> None:
 
 @pytest.fixture(scope="module")
 def nodes():
-    """Two namespaces that see each other alone."""
+    """Two network namespaces that are connected only to each other."""
     if os.geteuid() != 0:
         pytest.skip("network namespaces need root")
     if shutil.which("ip") is None:
         if shutil.which("apt-get") is None:
-            pytest.skip("`ip` is missing, and this is no Debian to install iproute2 on")
+            pytest.skip("`ip` is missing, and apt-get is not available to install iproute2")
         subprocess.run(["apt-get", "install", "-y", "iproute2"], check=True, capture_output=True)
     for name in NAMES:
         ip("netns", "del", name, check=False)
@@ -42,7 +44,7 @@ def nodes():
             ip("netns", "add", name)
         ip("link", "add", "hfv0", "netns", NAMES[0], "type", "veth", "peer", "name", "hfv1", "netns", NAMES[1])
     except subprocess.CalledProcessError as error:
-        pytest.skip(f"network namespaces cannot be made here ({error.stderr.decode().strip()})")
+        pytest.skip(f"network namespaces cannot be created ({error.stderr.decode().strip()})")
     for number, (name, address) in enumerate(zip(NAMES, ADDRESSES)):
         ip("-n", name, "addr", "add", f"{address}/24", "dev", f"hfv{number}")
         ip("-n", name, "link", "set", f"hfv{number}", "up")
@@ -70,7 +72,7 @@ def start(rank: int, port: int, argv: list, slow: float = 0.0) -> subprocess.Pop
 
 
 def test_two_nodes(nodes, uninterrupted, tiny_pth, toy, tmp_path):
-    """The numbers of two processes on one node; a node that dies ends the other, and a new start resumes."""
+    """The result equals that of two processes on one node. If a node fails, the other stops, and both can resume."""
     argv = [*finetune_flags(tiny_pth, toy), "--output_dir", tmp_path / "nodes", "--resume_from_checkpoint", "last"]
     port = free_port()
     first, second = (start(rank, port, argv, slow=0.3) for rank in (0, 1))
@@ -81,8 +83,7 @@ def test_two_nodes(nodes, uninterrupted, tiny_pth, toy, tmp_path):
     second.communicate()
     printed = first.communicate(timeout=240)[0]
     assert first.returncode != 0
-    assert re.search(r"Another process of this run is gone, or cannot be reached \(.+\); process 0 stopped", printed)
-    assert "Go on with the same command and --resume_from_checkpoint last" in printed
+    assert shows(printed, TrainingMessage.PROCESS_LOST, rank=0)
 
     port = free_port()
     both = [start(rank, port, argv) for rank in (0, 1)]
@@ -92,8 +93,8 @@ def test_two_nodes(nodes, uninterrupted, tiny_pth, toy, tmp_path):
     assert_same_weights(uninterrupted, tmp_path / "nodes")
 
 
-def test_an_elastic_launcher_starts_again_from_the_last_checkpoint(uninterrupted, tiny_pth, toy, tmp_path):
-    """torchrun with a rendezvous: a process is killed, all are started again, and the numbers are those of no kill."""
+def test_an_elastic_launcher_restarts_from_the_last_checkpoint(uninterrupted, tiny_pth, toy, tmp_path):
+    """torchrun with a rendezvous: after a process is killed, all processes restart; the result does not change."""
     argv = [*finetune_flags(tiny_pth, toy), "--output_dir", str(tmp_path / "run"), "--resume_from_checkpoint", "last"]
     slow = tmp_path / "killed"
     command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "1:2", "--nproc_per_node", "2"]
@@ -103,7 +104,7 @@ def test_an_elastic_launcher_starts_again_from_the_last_checkpoint(uninterrupted
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        # Without it, torch 2.14's processes look for each other where those before the restart were.
+        # Without the variable, the processes of torch 2.14 use the store from before the restart.
         env=launch_environment(step_delay=0.3, SLOW_UNTIL=str(slow), TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1"),
     )
     wait_for(has_checkpoint(tmp_path / "run", 5), 300, "a checkpoint")
@@ -116,7 +117,7 @@ def test_an_elastic_launcher_starts_again_from_the_last_checkpoint(uninterrupted
 
 
 def process_of_rank(rank: str, launcher: int) -> int:
-    """The process of a launcher's children whose environment says RANK=rank."""
+    """Process id of the child of a launcher with RANK=rank in its environment."""
     with open(f"/proc/{launcher}/task/{launcher}/children") as file:
         for pid in map(int, file.read().split()):
             with open(f"/proc/{pid}/environ", "rb") as environ:

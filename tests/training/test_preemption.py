@@ -1,4 +1,4 @@
-"""Stops by signals: SIGTERM saves and leaves, SIGKILL leaves the last checkpoint; either goes on bit for bit."""
+"""Stop signals: SIGTERM saves a checkpoint, SIGKILL leaves the last one; both resume bit-exactly."""
 
 import importlib
 import os
@@ -17,23 +17,25 @@ from support.distributed_runs import (
     run_command,
     wait_for,
 )
+from support.messages import shows
 
 from hf_mae.cli.main import main
-from hf_mae.training.preemption import HANDLED_SIGNALS, STOPPED_FILE, StopOnSignal
+from hf_mae.training.messages import TrainingMessage
+from hf_mae.training.preemption import HANDLED_SIGNALS, NOT_TRAINING_HINT, STOPPED_FILE, StopOnSignal
 
 pytestmark = [pytest.mark.slow, pytest.mark.launch]
 
 
-def alone(tiny_pth, toy, out, *more) -> list[str]:
-    """A run of one process."""
+def single_process_command(tiny_pth, toy, out, *more) -> list[str]:
+    """Command line of a run with one process."""
     return [sys.executable, "-m", "hf_mae", "finetune", *finetune_flags(tiny_pth, toy), "--output_dir", str(out), *more]
 
 
 @pytest.fixture(scope="module")
-def by_one(tiny_pth, toy, tmp_path_factory):
-    """What one process gives when nothing stops it."""
-    out = tmp_path_factory.mktemp("by_one") / "run"
-    run_command(alone(tiny_pth, toy, out))
+def single_process_run(tiny_pth, toy, tmp_path_factory):
+    """An uninterrupted run of one process."""
+    out = tmp_path_factory.mktemp("single_process") / "run"
+    run_command(single_process_command(tiny_pth, toy, out))
     return out
 
 
@@ -47,7 +49,7 @@ def start(command, **settings) -> subprocess.Popen:
     )
 
 
-def test_killed_between_checkpoints(uninterrupted, tiny_pth, toy, tmp_path):
+def test_a_run_that_was_killed_between_checkpoints_resumes(uninterrupted, tiny_pth, toy, tmp_path):
     argv = [*finetune_flags(tiny_pth, toy), "--output_dir", tmp_path / "run"]
     running = start(build_launch_command("ddp", 2, *argv), **{"LAUNCHED": str(tmp_path)})
     wait_for(has_checkpoint(tmp_path / "run", 5), 300, "a checkpoint")
@@ -59,7 +61,7 @@ def test_killed_between_checkpoints(uninterrupted, tiny_pth, toy, tmp_path):
 
 
 def _update_after(out, step: int) -> bool:
-    """An update is not written anywhere: a moment after the checkpoint there has been one."""
+    """Whether the last checkpoint is old enough that another update was made since."""
     import time
 
     newest = max(path.stat().st_mtime for path in out.glob("checkpoint-*/trainer_state.json"))
@@ -67,42 +69,42 @@ def _update_after(out, step: int) -> bool:
 
 
 def _kill_all(running: subprocess.Popen, mark) -> None:
-    """SIGKILL for the launcher and its processes, which are told by their environment."""
+    """Sends SIGKILL to the launcher and its processes, which have LAUNCHED in their environment."""
     for entry in os.listdir("/proc"):
         if entry.isdigit() and int(entry) != os.getpid():
             try:
                 with open(f"/proc/{entry}/environ", "rb") as file:
-                    ours = f"LAUNCHED={mark}".encode() in file.read().split(b"\0")
-                if ours:
+                    is_launched = f"LAUNCHED={mark}".encode() in file.read().split(b"\0")
+                if is_launched:
                     os.kill(int(entry), signal.SIGKILL)
-            except OSError:  # gone already, or not ours to read
+            except OSError:  # ended meanwhile, or not readable
                 continue
     running.wait()
     running.stdout.close()
 
 
-def test_sigterm_saves_and_leaves(by_one, tiny_pth, toy, tmp_path):
-    """With a status of its own, which says: try again."""
-    running = start(alone(tiny_pth, toy, tmp_path / "run"))
+def test_sigterm_saves_a_checkpoint_and_exits(single_process_run, tiny_pth, toy, tmp_path):
+    """With exit status 75 (EX_TEMPFAIL)."""
+    running = start(single_process_command(tiny_pth, toy, tmp_path / "run"))
     wait_for(has_checkpoint(tmp_path / "run", 5), 300, "a checkpoint")
     running.terminate()
     printed = running.communicate(timeout=240)[0]
     assert running.returncode == 75 and "Traceback" not in printed and (tmp_path / "run" / STOPPED_FILE).exists()
-    assert "Told to stop (SIGTERM): saving a checkpoint at update" in printed
-    assert "go on with the same command and --resume_from_checkpoint last" in printed
-    done = run_command(alone(tiny_pth, toy, tmp_path / "run", "--resume_from_checkpoint", "last"))
+    assert shows(printed, TrainingMessage.STOP_SIGNAL, signal="SIGTERM")
+    assert shows(printed, TrainingMessage.STOPPED_BY_SIGNAL)
+    done = run_command(single_process_command(tiny_pth, toy, tmp_path / "run", "--resume_from_checkpoint", "last"))
     assert "Resuming from" in done.stderr and not (tmp_path / "run" / STOPPED_FILE).exists()
-    assert_same_weights(by_one, tmp_path / "run")
+    assert_same_weights(single_process_run, tmp_path / "run")
 
 
-@pytest.mark.parametrize("told", ["one process", "the launcher"])
-def test_one_process_of_two_is_told(uninterrupted, tiny_pth, toy, tmp_path, told):
-    """The other stops at the same update; and both do when their launcher is gone, as SIGUSR1 ends it."""
+@pytest.mark.parametrize("target", ["one process", "the launcher"])
+def test_both_processes_stop_if_one_receives_a_signal(uninterrupted, tiny_pth, toy, tmp_path, target):
+    """Both stop at the same update, also if their launcher ended (SIGUSR1 ends it)."""
     argv = [*finetune_flags(tiny_pth, toy), "--output_dir", tmp_path / "run"]
     running = start(build_launch_command("ddp", 2, *argv))
     wait_for(has_checkpoint(tmp_path / "run", 5), 300, "a checkpoint")
     workers = subprocess.run(["pgrep", "-P", str(running.pid)], capture_output=True, text=True).stdout.split()
-    if told == "the launcher":
+    if target == "the launcher":
         running.send_signal(signal.SIGUSR1)
     else:
         os.kill(int(workers[-1]), signal.SIGTERM)
@@ -112,8 +114,8 @@ def test_one_process_of_two_is_told(uninterrupted, tiny_pth, toy, tmp_path, told
     assert_same_weights(uninterrupted, tmp_path / "run")
 
 
-def test_the_first_ctrl_c_saves_and_the_second_leaves():
-    """And SIGUSR1 is SLURM's word ahead of the time limit."""
+def test_the_first_ctrl_c_saves_and_the_second_interrupts():
+    """SLURM sends SIGUSR1 before the time limit."""
     stop = StopOnSignal()
     args = SimpleNamespace(world_size=1, process_index=0)
     before = [signal.getsignal(number) for number in HANDLED_SIGNALS]
@@ -134,38 +136,28 @@ def test_the_first_ctrl_c_saves_and_the_second_leaves():
     assert [signal.getsignal(number) for number in HANDLED_SIGNALS] == before
 
 
-def test_a_second_ctrl_c_ends_the_run_with_its_own_status(tiny_pth, toy, tmp_path, monkeypatch, capsys):
+def test_a_second_ctrl_c_exits_with_status_130(tiny_pth, toy, tmp_path, monkeypatch, capsys):
     from transformers import DefaultFlowCallback
 
-    def twice(self, args, state, control, **kwargs):
+    def press_ctrl_c_twice(self, args, state, control, **kwargs):
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGINT)
         return control
 
     before = [signal.getsignal(number) for number in HANDLED_SIGNALS]
-    monkeypatch.setattr(DefaultFlowCallback, "on_step_begin", twice)
+    monkeypatch.setattr(DefaultFlowCallback, "on_step_begin", press_ctrl_c_twice)
     assert main(["finetune", *finetune_flags(tiny_pth, toy), "--output_dir", str(tmp_path / "run")]) == 130
-    said = capsys.readouterr().err
-    assert "hf-mae finetune: Interrupted at update 0. Go on with the same command and --resume" in said
+    assert "hf-mae finetune: Interrupted at update 0. To resume, repeat the command with" in capsys.readouterr().err
     assert not list((tmp_path / "run").glob("checkpoint-*"))
-    assert [signal.getsignal(number) for number in HANDLED_SIGNALS] == before, (
-        "a training that broke off listens no more"
-    )
+    assert [signal.getsignal(number) for number in HANDLED_SIGNALS] == before, "handlers are restored"
 
 
-def test_a_signal_before_training_is_a_sentence(capsys, monkeypatch, tmp_path):
-    def told(*args, **kwargs):
+def test_a_signal_before_training_has_a_message(capsys, monkeypatch, tmp_path):
+    def send_signal(*args, **kwargs):
         os.kill(os.getpid(), signal.SIGTERM)
-        raise AssertionError("it went on")
+        raise AssertionError("the signal was ignored")
 
-    monkeypatch.setattr(importlib.import_module("hf_mae.workflows.plan"), "load_splits", told)
-    argv = [
-        "--model_name_or_path",
-        "somebody/a-model",
-        "--data_dir",
-        str(tmp_path),
-        "--output_dir",
-        str(tmp_path / "o"),
-    ]
-    assert main(["finetune", *argv]) == 75
-    assert "told to stop (SIGTERM) while it was not training" in capsys.readouterr().err
+    monkeypatch.setattr(importlib.import_module("hf_mae.workflows.plan"), "load_splits", send_signal)
+    argv = ["--model_name_or_path", "somebody/a-model", "--data_dir", str(tmp_path)]
+    assert main(["finetune", *argv, "--output_dir", str(tmp_path / "o")]) == 75
+    assert f"interrupted by SIGTERM{NOT_TRAINING_HINT}" in capsys.readouterr().err

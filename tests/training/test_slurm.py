@@ -1,4 +1,4 @@
-"""A real SLURM of two nodes on this machine: a time limit and a preemption, and the same weights in the end."""
+"""SLURM with two nodes on this machine: time limit and preemption do not change the final weights."""
 
 import os
 import shutil
@@ -18,14 +18,17 @@ from support.distributed_runs import (
     launch_environment,
     wait_for,
 )
+from support.messages import shows
 from support.paths import ROOT, install_debian_packages, load_script, shared_folder
+
+from hf_mae.training.messages import TrainingMessage
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory):
-    """The controller and two node daemons, with the configuration of ../shared/slurm; yields what jobs need."""
+    """Starts the controller and two node daemons with the configuration of ../shared/slurm."""
     template = shared_folder("slurm") / "slurm.conf.in"
     if shutil.which("slurmctld") is None or shutil.which("munged") is None:
         install_debian_packages("slurm-wlm", "munge")
@@ -64,9 +67,9 @@ def _output(*command: str) -> str:
 
 
 def finish(job: str, out: Path) -> None:
-    """Lets a requeued job begin sooner than SLURM would (two minutes), as often as that takes, until its run is done.
+    """Starts a requeued job earlier than SLURM (two minutes), repeatedly, until its run is completed.
 
-    At once would be too soon: what the nodes still clear away would make the new start fail.
+    An immediate start would fail, because the nodes are still cleaning up.
     """
     end, pending_since = time.monotonic() + 540, None
     while not (out / "all_results.json").exists():
@@ -81,26 +84,26 @@ def finish(job: str, out: Path) -> None:
     wait_for(lambda: not _output("squeue", "-h", "-j", job).strip(), 60, "the job to end")
 
 
-def let_the_time_end(job: str) -> None:
-    """Gives a running job a limit that is near, however long it took to begin: it is warned a minute before."""
+def shorten_time_limit(job: str) -> None:
+    """Moves the time limit of a running job close to now. SLURM sends the warning one minute before."""
     state, elapsed = _output("squeue", "-h", "-j", job, "-o", "%T %M").split()
     assert state == "RUNNING", state
     minutes = int(elapsed.split(":")[-2]) + 60 * int((elapsed.split(":")[-3:-2] or ["0"])[0])
     subprocess.run(["scontrol", "update", f"jobid={job}", f"TimeLimit={minutes + 2}"], check=True)
 
 
-def restarts(job: str) -> int:
-    found = [word for word in _output("scontrol", "show", "job", job).split() if word.startswith("Restarts=")]
-    return int(found[0].split("=")[1])
+def count_restarts(job: str) -> int:
+    fields = [field for field in _output("scontrol", "show", "job", job).split() if field.startswith("Restarts=")]
+    return int(fields[0].split("=")[1])
 
 
-def test_a_job_that_meets_its_time_limit_goes_on_and_finishes(slurm, uninterrupted, tiny_pth, toy, tmp_path):
-    """scripts/slurm_finetune.sbatch on two nodes: warned, saved, requeued by itself, resumed."""
+def test_a_job_at_its_time_limit_is_requeued_and_completed(slurm, uninterrupted, tiny_pth, toy, tmp_path):
+    """scripts/slurm_finetune.sbatch on two nodes: warning, checkpoint, requeue, resume."""
     out, warned = tmp_path / "run", tmp_path / "warned"
     settings = launch_environment(
-        step_delay=4.0,  # longer than SLURM takes to see that the time ends
+        step_delay=4.0,  # longer than SLURM needs to detect the time limit
         SLOW_UNTIL=str(warned),
-        HF_MAE_HEAD="127.0.0.1",  # the nodes' names are no hosts' here
+        HF_MAE_HEAD="127.0.0.1",  # the names of the nodes are not host names
         HF_MAE_PORT=str(free_port()),
         HF_MAE_PROCESSES="1",
         HF_MAE_LAUNCH="--mixed_precision no",
@@ -116,20 +119,20 @@ def test_a_job_that_meets_its_time_limit_goes_on_and_finishes(slurm, uninterrupt
     )
     job = done.stdout.strip()
     wait_for(has_checkpoint(out, 5), 240, "a checkpoint")
-    let_the_time_end(job)
+    shorten_time_limit(job)
     wait_for(lambda: "PENDING" in _output("squeue", "-h", "-j", job, "-o", "%T"), 240, "the job to be requeued")
     warned.touch()
     subprocess.run(["scontrol", "update", f"jobid={job}", "TimeLimit=30"], check=True)
     finish(job, out)
     printed = (tmp_path / "job.out").read_text()
-    assert restarts(job) >= 1 and "back to the queue" in printed and f"Job {job} (start 1): 2 nodes" in printed
-    assert "Told to stop (SIGTERM): saving a checkpoint" in printed and "Resuming from" in printed
-    assert "effective batch 20 = 10 per device x 1 accumulated x 2 processes" in printed
+    assert count_restarts(job) >= 1 and "back to the queue" in printed and f"Job {job} (start 1): 2 nodes" in printed
+    assert shows(printed, TrainingMessage.STOP_SIGNAL, signal="SIGTERM") and "Resuming from" in printed
+    assert "effective batch size 20 = 10 per device x 1 accumulation steps x 2 processes" in printed
     assert_same_weights(uninterrupted, out)
 
 
-def test_a_preempted_job_goes_on_and_finishes(slurm, uninterrupted, tiny_pth, toy, tmp_path):
-    """scripts/submit_finetune.py on two nodes, through submitit; a job of higher priority takes the nodes away."""
+def test_a_preempted_job_is_requeued_and_completed(slurm, uninterrupted, tiny_pth, toy, tmp_path):
+    """scripts/submit_finetune.py (submitit) on two nodes; a job of higher priority preempts it."""
     out = tmp_path / "run"
     command = [
         *(sys.executable, str(ROOT / "scripts" / "submit_finetune.py"), "--nodes", "2", "--ngpus", "0"),
@@ -143,22 +146,22 @@ def test_a_preempted_job_goes_on_and_finishes(slurm, uninterrupted, tiny_pth, to
     subprocess.run(["sbatch", "-p", "high", "-N2", "-n2", "-o", "/dev/null", "--wrap", "sleep 2"], check=True)
     wait_for(lambda: _output("squeue", "-h", "-j", job, "-o", "%T").strip() == "PENDING", 240, "the preemption")
     finish(job, out)
-    assert restarts(job) == 1
+    assert count_restarts(job) == 1
     logs = "".join(path.read_text() for path in (out / "submitit").glob("*_0_log.*"))
     assert "Resuming from" in logs and "Job completed successfully" in logs
     assert_same_weights(uninterrupted, out)
 
 
 def test_submitits_local_executor(uninterrupted, tiny_pth, toy, tmp_path):
-    """The same on this machine alone: stopped for its time limit, it saves, is started again, and finishes."""
+    """Without SLURM: the job is stopped at its time limit, saves a checkpoint, restarts, and completes."""
     import submitit
 
     from hf_mae.settings.accelerate_configs import list_launch_configs
 
     script, out, warned = load_script("submit_finetune"), tmp_path / "run", tmp_path / "warned"
-    sys.modules["submit_finetune"] = script  # where pickle looks for the class
+    sys.modules["submit_finetune"] = script  # pickle looks for the class there
     executor = submitit.LocalExecutor(tmp_path / "submitit", max_num_timeout=3)
-    executor.update_parameters(timeout_min=9.0)  # whatever is stopped after no minute at all counts as timed out
+    executor.update_parameters(timeout_min=9.0)  # a job that is stopped within the first minute counts as timed out
     launching = ["--mixed_precision", "no"]
     work = script.Finetuning(
         finetune_flags(tiny_pth, toy), str(out), 2, str(list_launch_configs()["ddp"]), launching, free_port()
@@ -178,12 +181,12 @@ def test_submitits_local_executor(uninterrupted, tiny_pth, toy, tmp_path):
         os.environ |= before
     assert job.exception() is None
     assert "Resuming from" in job.stderr() and "this job is timed-out" in job.stdout() + job.stderr()
-    assert "Told to stop (SIGTERM)" in job.stderr()
+    assert shows(job.stderr(), TrainingMessage.STOP_SIGNAL, signal="SIGTERM")
     assert_same_weights(uninterrupted, out)
 
 
 def _warn(folder: Path) -> None:
-    """The signal by which submitit says that a job's time ends, to the process that runs it."""
+    """Sends the time-limit signal of submitit to the process of the job."""
     pids = _output("pgrep", "-f", f"submitit.core._submit {folder}").split()
     assert len(pids) == 1, pids
     os.kill(int(pids[0]), signal.SIGUSR2)
@@ -196,6 +199,6 @@ def _warn(folder: Path) -> None:
         (["--config", "dpp"], "--config takes one of cpu, ddp"),
     ],
 )
-def test_mistakes_are_one_sentence(tmp_path, capsys, more, message):
+def test_invalid_arguments_are_rejected(tmp_path, capsys, more, message):
     assert load_script("submit_finetune").main(["--job_dir", str(tmp_path), "--cluster", "local", *more]) == 1
     assert message in capsys.readouterr().err

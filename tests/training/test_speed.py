@@ -1,16 +1,18 @@
-"""What makes training fast changes nothing else: compiled steps, no waiting, no work that nobody looks at."""
+"""Speed: compiled steps, asynchronous loss checks, gradient norms of logged updates only, fused optimizer."""
 
 import math
 
 import pytest
 import torch
+from support.messages import raises
 from support.models import TensorItems
 
 from hf_mae import FinetuningArguments, MaeFinetuner, build_classifier
-from hf_mae.errors import UsageError
+from hf_mae.training.messages import TrainingMessage
+from hf_mae.training.trainer import NonFiniteLossError, _PendingLoss
 
 
-def trainer_of(tiny_pth, folder, batches=8, batch=6, **kwargs):
+def build_trainer(tiny_pth, folder, batches=8, batch=6, **kwargs):
     torch.manual_seed(0)
     items = TensorItems(
         pixel_values=torch.randn(batches * batch, 3, 32, 32), labels=torch.randint(0, 3, (batches * batch,))
@@ -24,15 +26,15 @@ def trainer_of(tiny_pth, folder, batches=8, batch=6, **kwargs):
     return MaeFinetuner(model, args, train_dataset=items)
 
 
-def test_compiled_steps_are_not_compiled_again(tiny_pth, tmp_path):
-    """With drop path, mixup, CutMix and patch dropout; as many graphs after eight updates as after two."""
+def test_steps_are_compiled_once(tiny_pth, tmp_path):
+    """Eight updates have as many graphs as two, with drop path, mixup, CutMix and patch dropout."""
     counters = torch._dynamo.utils.counters
     graphs = {}
     for batches in (2, 8):
         torch._dynamo.reset()
         counters.clear()
         kwargs = dict(mixup=0.8, cutmix=1.0, torch_compile=True, torch_compile_backend="aot_eager", patch_dropout=0.25)
-        trainer_of(tiny_pth, tmp_path / str(batches), batches, **kwargs).train()
+        build_trainer(tiny_pth, tmp_path / str(batches), batches, **kwargs).train()
         graphs[batches] = counters["stats"]["unique_graphs"]
         assert not counters["recompile_limit"], counters["recompile_limit"]
     assert graphs[8] == graphs[2] > 0
@@ -43,14 +45,14 @@ def test_compiled_training_gives_the_same_losses(tiny_pth, tmp_path):
     for compiled in (False, True):
         torch._dynamo.reset()
         kwargs = {"torch_compile": True, "torch_compile_backend": "aot_eager"} if compiled else {}
-        trainer = trainer_of(tiny_pth, tmp_path / str(compiled), logging_steps=1, learning_rate=1e-3, **kwargs)
+        trainer = build_trainer(tiny_pth, tmp_path / str(compiled), logging_steps=1, learning_rate=1e-3, **kwargs)
         trainer.train()
         losses.append([row["loss"] for row in trainer.state.log_history if "loss" in row])
     assert losses[0] == pytest.approx(losses[1], abs=2e-4)
 
 
-def test_the_gradient_norm_is_computed_for_logged_updates_alone(tiny_pth, tmp_path, monkeypatch):
-    trainer = trainer_of(tiny_pth, tmp_path, logging_steps=4)
+def test_the_gradient_norm_is_computed_for_logged_updates_only(tiny_pth, tmp_path, monkeypatch):
+    trainer = build_trainer(tiny_pth, tmp_path, logging_steps=4)
     calls, clip = [], trainer.accelerator.clip_grad_norm_
     monkeypatch.setattr(trainer.accelerator, "clip_grad_norm_", lambda *a, **k: calls.append(1) or clip(*a, **k))
     trainer.train()
@@ -58,25 +60,21 @@ def test_the_gradient_norm_is_computed_for_logged_updates_alone(tiny_pth, tmp_pa
     assert len(calls) == len(logged) == 2 and all(row["grad_norm"] > 0 for row in logged)
 
 
-def test_losses_that_are_still_on_their_way_are_waited_for_at_the_end_alone(tiny_pth, tmp_path):
-    """As on a GPU: nothing waits within a step, and a loss that is not finite is still found, with its update."""
-
+def test_steps_do_not_wait_for_losses_and_a_nan_is_still_detected(tiny_pth, tmp_path):
     class Event:
-        """Of a copy that is slow."""
+        """CUDA event of a slow copy."""
 
         def __init__(self):
-            self.asked, self.waited = 0, False
+            self.queries, self.waited = 0, False
 
         def query(self):
-            self.asked += 1
-            return self.asked > 3
+            self.queries += 1
+            return self.queries > 3
 
         def synchronize(self):
             self.waited = True
 
-    from hf_mae.training.trainer import _PendingLoss
-
-    trainer = trainer_of(tiny_pth, tmp_path)
+    trainer = build_trainer(tiny_pth, tmp_path)
     events = [Event() for _ in range(3)]
     trainer._pending_losses.extend(
         _PendingLoss(torch.tensor(value), None, update, event)
@@ -85,12 +83,12 @@ def test_losses_that_are_still_on_their_way_are_waited_for_at_the_end_alone(tiny
     for _ in range(3):
         trainer.check_finite(wait=False)
     assert len(trainer._pending_losses) == 3 and not any(event.waited for event in events)
-    with pytest.raises(UsageError, match="became nan at update 2"):
+    with raises(TrainingMessage.LOSS_NOT_FINITE, NonFiniteLossError, step=2):
         trainer.check_finite()
     assert events[1].waited
 
 
 def test_the_optimizer_is_fused(tiny_pth, tmp_path):
-    trainer = trainer_of(tiny_pth, tmp_path)
+    trainer = build_trainer(tiny_pth, tmp_path)
     optimizer = trainer.create_optimizer()
     assert isinstance(optimizer, torch.optim.AdamW) and all(group["fused"] for group in optimizer.param_groups)

@@ -1,4 +1,4 @@
-"""Figures, scores and the record reach the trackers: each runs for real, without a network."""
+"""Trackers receive figures, scores and the record. Each tracker runs without a network."""
 
 import json
 import sqlite3
@@ -16,18 +16,18 @@ def flags(tiny_pth, toy, out, *tracker):
     return [*argv, "--max_steps", 2, *steps, *tracker]
 
 
-def test_tensorboard_is_the_default_and_gets_the_figures(tiny_pth, toy, tmp_path):
+def test_tensorboard_is_the_default_and_receives_the_figures(tiny_pth, toy, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     run_cli(*flags(tiny_pth, toy, tmp_path / "run"))
     (folder,) = (tmp_path / "run" / "runs").iterdir()
     events = EventAccumulator(str(folder), size_guidance={"images": 0})
     events.Reload()
-    shown = events.Tags()
-    assert {"confusion_matrix_validation", "confusion_matrix_test", "learning_curves"} <= set(shown["images"])
-    assert {"eval/macro_f1", "final/test_macro_f1"} <= set(shown["scalars"])
-    (picture,) = events.Images("confusion_matrix_validation")
-    assert picture.step == 2 and picture.encoded_image_string.startswith(b"\x89PNG")
+    tags = events.Tags()
+    assert {"confusion_matrix_validation", "confusion_matrix_test", "learning_curves"} <= set(tags["images"])
+    assert {"eval/macro_f1", "final/test_macro_f1"} <= set(tags["scalars"])
+    (image,) = events.Images("confusion_matrix_validation")
+    assert image.step == 2 and image.encoded_image_string.startswith(b"\x89PNG")
     (text,) = events.Tensors("record/text_summary")
     record = json.loads((tmp_path / "run" / "all_results.json").read_text())
     assert json.loads(text.tensor_proto.string_val[0]) == record
@@ -48,9 +48,9 @@ def test_trackio(tiny_pth, toy, tmp_path):
 def test_mlflow(tiny_pth, toy, tmp_path):
     env = {"MLFLOW_TRACKING_URI": (tmp_path / "mlruns").as_uri(), "MLFLOW_ALLOW_FILE_STORE": "true"}
     run_cli(*flags(tiny_pth, toy, tmp_path / "run", "--report_to", "mlflow"), env=env)
-    (kept,) = (tmp_path / "mlruns").rglob("artifacts/all_results.json")
-    assert kept.read_bytes() == (tmp_path / "run" / "all_results.json").read_bytes()
-    assert any("confusion_matrix_validation" in file.name for file in kept.parent.rglob("*.png"))
+    (artifact,) = (tmp_path / "mlruns").rglob("artifacts/all_results.json")
+    assert artifact.read_bytes() == (tmp_path / "run" / "all_results.json").read_bytes()
+    assert any("confusion_matrix_validation" in file.name for file in artifact.parent.rglob("*.png"))
     (final,) = (tmp_path / "mlruns").rglob("metrics/final/test_macro_f1")
     macro_f1 = read_record(tmp_path / "run").scores["test"]["macro_f1"]
     assert float(final.read_text().split()[1]) == pytest.approx(macro_f1)
@@ -66,6 +66,6 @@ def test_weights_and_biases(tiny_pth, toy, tmp_path):
     assert b"final/test_macro_f1" in written.read_bytes()
 
 
-def test_a_tracker_that_is_not_installed(tiny_pth, toy, tmp_path):
+def test_a_tracker_that_is_not_installed_is_rejected(tiny_pth, toy, tmp_path):
     done = run_cli(*flags(tiny_pth, toy, tmp_path / "run", "--report_to", "comet_ml"), status=2)
     assert "comet_ml" in done.stderr and "pip install comet_ml" in done.stderr

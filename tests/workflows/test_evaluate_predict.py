@@ -1,4 +1,4 @@
-"""Evaluating and predicting with a saved model, as `pipeline()` does, whatever the files."""
+"""`hf-mae evaluate` and `hf-mae predict` against `pipeline()`, with readable and unreadable images."""
 
 import csv
 import json
@@ -7,51 +7,31 @@ import shutil
 import pytest
 from PIL import Image
 from support.cli_process import run_cli
+from support.messages import shows
 from transformers import pipeline
 
 from hf_mae.cli.main import main
+from hf_mae.conversion.messages import ConversionMessage
+from hf_mae.data.messages import DataMessage
 from hf_mae.data.predict_inputs import find_input_paths
+from hf_mae.models.messages import ModelMessage
+from hf_mae.settings.messages import SettingsMessage
 
 
 @pytest.fixture(scope="module", params=["mean", "cls"])
 def model(request, tiny_pth, toy, tmp_path_factory):
-    """A briefly fine-tuned model in either pooling mode."""
+    """A fine-tuned model per pooling mode, trained for four epochs."""
     out = tmp_path_factory.mktemp("model") / request.param
-    argv = [
-        "--model_name_or_path",
-        tiny_pth,
-        "--data_dir",
-        toy / "labelled",
-        "--output_dir",
-        out,
-        "--learning_rate",
-        3e-3,
-    ]
-    argv += [
-        "--pooling",
-        request.param,
-        "--num_train_epochs",
-        4,
-        "--warmup_epochs",
-        1,
-        "--per_device_train_batch_size",
-        20,
-    ]
+    argv = ["--model_name_or_path", tiny_pth, "--data_dir", toy / "labelled", "--output_dir", out]
+    argv += ["--learning_rate", 3e-3, "--pooling", request.param, "--num_train_epochs", 4, "--warmup_epochs", 1]
+    argv += ["--per_device_train_batch_size", 20]
     assert main(["finetune", *map(str, argv)]) == 0
     return out
 
 
-def test_evaluate_gives_what_pipeline_gives(model, toy, tmp_path, capsys):
-    argv = [
-        "--model_name_or_path",
-        model,
-        "--data_dir",
-        toy / "labelled",
-        "--split",
-        "test",
-        "--output_dir",
-        tmp_path / "out",
-    ]
+def test_evaluate_gives_the_scores_of_pipeline(model, toy, tmp_path, capsys):
+    argv = ["--model_name_or_path", model, "--data_dir", toy / "labelled", "--split", "test"]
+    argv += ["--output_dir", tmp_path / "out"]
     assert main(["evaluate", *map(str, argv), "--batch_size", "7"]) == 0
     assert "macro F1" in capsys.readouterr().out
     results = json.loads((tmp_path / "out" / "results_test.json").read_text())
@@ -66,7 +46,7 @@ def test_evaluate_gives_what_pipeline_gives(model, toy, tmp_path, capsys):
 
 @pytest.fixture
 def odd_files(tmp_path):
-    """Images of every colour mode, sizes that do not fit, an EXIF rotation, and three that cannot be read."""
+    """Images in all colour modes, with another size and an EXIF rotation, and three unreadable files."""
     folder = tmp_path / "odd"
     folder.mkdir()
     noise = Image.effect_noise((90, 50), 60)
@@ -77,13 +57,13 @@ def odd_files(tmp_path):
     noise.convert("RGB").save(folder / "exif.jpg", exif=exif)
     (folder / "text.jpg").write_text("no image")
     (folder / "empty.png").write_bytes(b"")
-    whole = (folder / "RGB.jpg").read_bytes()
-    (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    content = (folder / "RGB.jpg").read_bytes()
+    (folder / "truncated.jpg").write_bytes(content[: len(content) // 2])
     return folder
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
-def test_predict_keeps_the_order_and_does_not_stop_for_a_bad_file(model, odd_files, tmp_path, suffix):
+def test_predict_keeps_the_order_and_reports_unreadable_files(model, odd_files, tmp_path, suffix):
     absent = str(tmp_path / "absent.png")
     output = tmp_path / "deep" / f"out.{suffix}"
     done = run_cli(
@@ -94,34 +74,34 @@ def test_predict_keeps_the_order_and_does_not_stop_for_a_bad_file(model, odd_fil
     paths = [absent, str(odd_files / "RGB.jpg"), *sorted(str(path) for path in odd_files.iterdir())]
     if suffix == "jsonl":
         rows = [json.loads(line) for line in output.read_text().splitlines()]
-        found = {row["file_name"]: [(b["label"], b["score"]) for b in row.get("predictions", [])] for row in rows}
+        top = {row["file_name"]: [(p["label"], p["score"]) for p in row.get("predictions", [])] for row in rows}
     else:
         rows = list(csv.DictReader(open(output)))
-        found = {
+        top = {
             row["file_name"]: [(row[f"label_{k}"], float(row[f"score_{k}"])) for k in (1, 2) if row[f"label_{k}"]]
             for row in rows
         }
     assert [row["file_name"] for row in rows] == paths
-    bad = {path for path in paths if path.endswith(("absent.png", "text.jpg", "empty.png", "cut.jpg"))}
+    bad = {path for path in paths if path.endswith(("absent.png", "text.jpg", "empty.png", "truncated.jpg"))}
     assert {row["file_name"] for row in rows if row.get("error")} == bad
     assert (
-        f"{len(paths) - 4} of {len(paths)} images predicted" in done.stderr
+        f"Predicted {len(paths) - 4} of {len(paths)} images" in done.stderr
         and "absent.png: no such file" in done.stderr
     )
     classifier = pipeline("image-classification", model=str(model), device="cpu", top_k=2)
     for path in set(paths) - bad:
         expected = classifier(path)
-        assert [label for label, _ in found[path]] == [entry["label"] for entry in expected]
-        assert [score for _, score in found[path]] == pytest.approx([entry["score"] for entry in expected], abs=2e-6)
+        assert [label for label, _ in top[path]] == [entry["label"] for entry in expected]
+        assert [score for _, score in top[path]] == pytest.approx([entry["score"] for entry in expected], abs=2e-6)
 
 
-def test_predict_writes_to_the_standard_output(model, toy):
+def test_predict_writes_csv_to_the_standard_output(model, toy):
     done = run_cli("predict", "--model-name-or-path", model, f"{toy}/labelled/test/*/*_000.jpg", "--top-k", 1)
     rows = list(csv.reader(done.stdout.splitlines()))
     assert rows[0] == ["file_name", "label_1", "score_1", "error"] and len(rows) == 4
 
 
-def test_globs_folders_and_files(toy, tmp_path):
+def test_inputs_are_globs_folders_and_files(toy, tmp_path):
     folder = toy / "labelled" / "test" / "ring"
     assert find_input_paths([str(folder)]) == sorted(str(path) for path in folder.iterdir())
     assert find_input_paths([f"{folder}/*_00[01].jpg", "x.jpg"]) == [
@@ -134,55 +114,53 @@ def test_globs_folders_and_files(toy, tmp_path):
 @pytest.mark.parametrize(
     "argv, message, status",
     [
-        (["predict", "x.jpg", "--model_name_or_path", "/absent/model"], "/absent/model does not exist", 1),
-        (
-            ["predict", "x.jpg", "--model_name_or_path", "absent"],
-            "absent is no file, no model folder and cannot be had from the Hub",
-            1,
-        ),
-        (["predict", "/nothing/*.jpg", "--model_name_or_path", "m"], "Nothing matches /nothing/*.jpg", 1),
-        (["predict", "x.jpg", "--model_name_or_path", "m", "--output", "x.txt"], "ends in .csv or .jsonl", 2),
-        (["predict", "x.jpg", "--model_name_or_path", "m", "--top_k", "0"], "at least 1", 2),
-        (["evaluate", "--model_name_or_path", "m"], "missing: --data_dir", 2),
-        (["evaluate", "--model_name_or_path", "/absent/model", "--data_dir", "d"], "does not exist", 1),
+        (["predict", "x.jpg", "--model_name_or_path", "/absent/model"], SettingsMessage.PATH_NOT_FOUND, 1),
+        (["predict", "x.jpg", "--model_name_or_path", "absent"], ConversionMessage.CANNOT_LOAD_CONFIG, 1),
+        (["predict", "/nothing/*.jpg", "--model_name_or_path", "m"], DataMessage.GLOB_MATCHES_NOTHING, 1),
+        (["predict", "x.jpg", "--model_name_or_path", "m", "--output", "x.txt"], SettingsMessage.OUTPUT_NOT_A_TABLE, 2),
+        (["predict", "x.jpg", "--model_name_or_path", "m", "--top_k", "0"], SettingsMessage.OUT_OF_BOUNDS, 2),
+        (["evaluate", "--model_name_or_path", "m"], SettingsMessage.MISSING_ARGUMENTS, 2),
+        (["evaluate", "--model_name_or_path", "/absent/model", "--data_dir", "d"], SettingsMessage.PATH_NOT_FOUND, 1),
     ],
 )
-def test_mistakes_are_one_sentence(capsys, argv, message, status):
+def test_invalid_arguments_are_rejected(capsys, argv, message, status):
     assert main(argv) == status
-    assert message in capsys.readouterr().err
+    assert shows(capsys.readouterr().err, message)
 
 
-def test_evaluating_what_is_no_classifier(tiny_pth, toy, tmp_path, capsys):
+def test_models_without_a_classifier_are_rejected(tiny_pth, toy, tmp_path, capsys):
     assert main(["evaluate", "--model_name_or_path", str(tiny_pth), "--data_dir", str(toy / "labelled")]) == 1
-    assert "convert it first" in capsys.readouterr().err
+    assert shows(capsys.readouterr().err, ModelMessage.IS_A_FILE, path=tiny_pth)
     assert main(["convert", str(tiny_pth), str(tmp_path / "bb"), "--to", "backbone"]) == 0
     capsys.readouterr()
     assert main(["evaluate", "--model_name_or_path", str(tmp_path / "bb"), "--data_dir", str(toy / "labelled")]) == 1
-    assert "no trained classifier" in capsys.readouterr().err
+    assert shows(capsys.readouterr().err, ModelMessage.HEAD_WEIGHTS_MISSING)
 
 
-def test_a_split_or_class_that_is_not_there(model, toy, tmp_path, capsys):
+def test_unknown_splits_and_classes_are_rejected(model, toy, tmp_path, capsys):
     argv = ["evaluate", "--model_name_or_path", str(model), "--data_dir"]
     assert main([*argv, str(toy / "labelled"), "--split", "holdout"]) == 1
-    assert "has no split holdout; it has train, validation, test" in capsys.readouterr().err
+    splits = ["train", "validation", "test"]
+    assert shows(capsys.readouterr().err, DataMessage.SPLIT_NOT_FOUND, split="holdout", splits=splits)
     other = tmp_path / "other" / "cecum"
     other.mkdir(parents=True)
     Image.new("RGB", (9, 9)).save(other / "1.png")
     assert main([*argv, str(tmp_path / "other"), "--split", "train"]) == 1
-    assert "checkpoint does not know: cecum" in capsys.readouterr().err
+    assert shows(capsys.readouterr().err, DataMessage.CLASSES_NOT_IN_CHECKPOINT)
 
 
-def test_a_processor_of_another_size(model, toy, tmp_path, capsys):
+def test_a_processor_with_another_image_size_is_rejected(model, toy, tmp_path, capsys):
     changed = tmp_path / "changed"
     shutil.copytree(model, changed, ignore=shutil.ignore_patterns("checkpoint-*"))
     settings = json.loads((changed / "preprocessor_config.json").read_text())
     settings["size"] = {"height": 64, "width": 64}
     (changed / "preprocessor_config.json").write_text(json.dumps(settings))
     assert main(["evaluate", "--model_name_or_path", str(changed), "--data_dir", str(toy / "labelled")]) == 1
-    assert "takes images of 32 pixels, but its preprocessor_config.json makes them 64 x 64" in capsys.readouterr().err
+    stderr = capsys.readouterr().err
+    assert shows(stderr, ModelMessage.PROCESSOR_SIZE_DIFFERS, size=32, width=64, height=64)
 
 
-def test_evaluate_leaves_nothing_behind(model, toy, tmp_path):
+def test_evaluate_without_output_dir_writes_no_file(model, toy, tmp_path):
     argv = ["evaluate", "--model_name_or_path", model, "--data_dir", toy / "labelled", "--split", "test", "--bf16"]
     run_cli(*argv, cwd=tmp_path)
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Where a classifier looks: relevance that is computed, not drawn, in both pooling modes, and the pictures of it."""
+"""Saliency maps in both pooling modes against their definitions, and the files of `hf-mae explain`."""
 
 import tarfile
 
@@ -7,12 +7,15 @@ import pytest
 import torch
 from PIL import Image
 from support.cli_process import run_cli
+from support.messages import shows
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from hf_mae.cli.main import main
-from hf_mae.evaluation.mistakes import confident_mistakes
 from hf_mae.models.saliency import attention_rollout, grad_cam
-from hf_mae.reporting.explanations import explain_batch as explain
+from hf_mae.reporting.explanations import explain_batch
+from hf_mae.settings.messages import SettingsMessage
+from hf_mae.workflows.explain import confident_mistakes
+from hf_mae.workflows.messages import WorkflowMessage
 
 
 @pytest.fixture(params=["mean", "cls"])
@@ -20,107 +23,107 @@ def classifier(request, finetuned):
     return AutoModelForImageClassification.from_pretrained(finetuned(request.param)).eval()
 
 
-def patches_of(toy, count=2):
+def open_rings(toy, count=2):
     paths = sorted((toy / "labelled" / "test" / "ring").glob("*.jpg"))[:count]
     return paths, [Image.open(path).convert("RGB") for path in paths]
 
 
-def pixel_values_of(finetuned, toy):
-    paths, images = patches_of(toy)
+def load_rings(finetuned, toy):
+    paths, images = open_rings(toy)
     return AutoImageProcessor.from_pretrained(finetuned())(images, return_tensors="pt")["pixel_values"]
 
 
 def test_rollout_is_the_product_of_the_attentions(classifier, finetuned, toy):
-    """Written out for one image, in float64: attention with the residual connection, block after block."""
-    pixel_values = pixel_values_of(finetuned, toy)
-    found = attention_rollout(classifier, pixel_values)
-    assert classifier.config._attn_implementation == "sdpa"  # as before
+    """For one image in float64: attention with the residual connection, block after block."""
+    pixel_values = load_rings(finetuned, toy)
+    rollout = attention_rollout(classifier, pixel_values)
+    assert classifier.config._attn_implementation == "sdpa"  # restored
     classifier.set_attn_implementation("eager")
     with torch.no_grad():
         attentions = classifier(pixel_values=pixel_values, output_attentions=True).attentions
     flow = np.eye(17)
     for attention in attentions:
         flow = (0.5 * attention[1].double().mean(0).numpy() + 0.5 * np.eye(17)) @ flow
-    reads = flow[1:].mean(0) if classifier.config.model_type == "beit" else flow[0]
-    expected = reads[1:].reshape(4, 4)
+    pooled = flow[1:].mean(0) if classifier.config.model_type == "beit" else flow[0]
+    expected = pooled[1:].reshape(4, 4)
     expected = (expected - expected.min()) / (expected.max() - expected.min())
-    np.testing.assert_allclose(found[1].numpy(), expected, atol=1e-4)
+    np.testing.assert_allclose(rollout[1].numpy(), expected, atol=1e-4)
 
 
-def test_grad_cam_is_the_weighted_sum_of_the_last_block(classifier, finetuned, toy):
-    pixel_values, targets = pixel_values_of(finetuned, toy), torch.tensor([0, 2])
-    found = grad_cam(classifier, pixel_values, targets)
-    norm, kept = classifier.base_model.layers[-1].layernorm_before, []
-    hook = norm.register_forward_hook(lambda module, inputs, output: (output.retain_grad(), kept.append(output))[0])
+def test_grad_cam_is_the_gradient_weighted_sum_of_the_last_block(classifier, finetuned, toy):
+    pixel_values, targets = load_rings(finetuned, toy), torch.tensor([0, 2])
+    maps = grad_cam(classifier, pixel_values, targets)
+    norm, outputs = classifier.base_model.layers[-1].layernorm_before, []
+    hook = norm.register_forward_hook(lambda module, inputs, output: (output.retain_grad(), outputs.append(output))[0])
     classifier(pixel_values=pixel_values).logits[range(2), targets].sum().backward()
     hook.remove()
-    (tokens,) = kept
+    (tokens,) = outputs
     weights = tokens.grad[:, 1:].mean(1, keepdim=True)
     expected = (weights * tokens[:, 1:]).sum(-1).clamp_min(0).view(2, 4, 4).detach()
     low, high = expected.amin((1, 2), keepdim=True), expected.amax((1, 2), keepdim=True)
-    torch.testing.assert_close(found, (expected - low) / (high - low).clamp_min(1e-12), atol=1e-4, rtol=0)
-    assert type(classifier.base_model.layers[-1].layernorm_before) is torch.nn.LayerNorm  # put back
+    torch.testing.assert_close(maps, (expected - low) / (high - low).clamp_min(1e-12), atol=1e-4, rtol=0)
+    assert type(classifier.base_model.layers[-1].layernorm_before) is torch.nn.LayerNorm  # restored
 
 
-def test_relevance_of_another_class_is_another(classifier, finetuned, toy):
-    pixel_values = pixel_values_of(finetuned, toy)
+def test_grad_cam_depends_on_the_target_class(classifier, finetuned, toy):
+    pixel_values = load_rings(finetuned, toy)
     maps = [grad_cam(classifier, pixel_values, torch.full((2,), target)) for target in range(3)]
     assert not torch.allclose(maps[0], maps[1], atol=0.05) or not torch.allclose(maps[1], maps[2], atol=0.05)
     processor = AutoImageProcessor.from_pretrained(finetuned())
-    (one, _) = explain(classifier, processor, pixel_values, ["a", "b"], target="blob")
+    (one, _) = explain_batch(classifier, processor, pixel_values, ["a", "b"], target="blob")
     assert one.target == "blob" and one.prediction in ("blob", "folds", "ring") and one.rollout.size == (32, 32)
 
 
-def test_the_surest_mistakes_of_each_class_come_first():
+def test_confident_mistakes_are_sorted_by_score_per_true_class():
     scores = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.1, 0.9], [0.7, 0.3], [0.3, 0.7]])
     labels = np.array([0, 0, 0, 0, 1, 1])
     assert confident_mistakes(scores, labels, 2) == {0: [3, 2], 1: [4]}
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
-def test_the_verb_draws_overlays_and_the_sheet_of_mistakes(finetuned, toy, tmp_path, pooling):
+def test_explain_writes_overlays_and_a_contact_sheet_of_mistakes(finetuned, toy, tmp_path, pooling):
     (tmp_path / "broken.jpg").write_text("none")
-    # Labels that are wrong on purpose: every image is a mistake.
+    # All labels are wrong, so every image is a mistake.
     wrong = tmp_path / "wrong"
     for label, other in (("blob", "ring"), ("ring", "folds"), ("folds", "blob")):
         (wrong / "validation").mkdir(parents=True, exist_ok=True)
         (wrong / "validation" / label).symlink_to(toy / "labelled" / "test" / other)
     run, out = finetuned(pooling), tmp_path / "out"
-    paths, _ = patches_of(toy)
+    paths, _ = open_rings(toy)
     done = run_cli("explain", run, *paths, tmp_path / "broken.jpg", "--output_dir", out, status=1)
-    assert "2 images explained" in done.stdout and "broken.jpg" in done.stderr
+    assert "Explained 2 images" in done.stdout and "broken.jpg" in done.stderr
     assert sorted(path.name for path in out.iterdir()) == [
         *("0001_ring_000_grad_cam.png", "0001_ring_000_rollout.png"),
         *("0002_ring_001_grad_cam.png", "0002_ring_001_rollout.png", "images_1.png"),
     ]
     done = run_cli("explain", run, "--data_dir", wrong, "--mistakes_per_class", 2, "--output_dir", out)
-    assert "mistakes of 3 classes" in done.stdout
+    assert "mistakes of 3 classes)" in done.stdout
     sheet = Image.open(out / "mistakes_validation.png")
     assert sheet.width > 600 and sheet.height > 400
     assert np.asarray(sheet.convert("L")).std() > 20
 
 
 @pytest.mark.run
-def test_archives_are_looked_through_whole(finetuned, toy, tmp_path, capsys):
-    """More images than a batch holds, from a tar file and from files, and one that is not there."""
+def test_explain_reads_archives_and_several_batches(finetuned, toy, tmp_path, capsys):
+    """More images than a batch, from a tar file and from files, and a missing file."""
     with tarfile.open(tmp_path / "all.tar", "w") as archive:
         archive.add(toy / "labelled" / "test", "test")
     count = len(list((toy / "labelled" / "test").rglob("*.jpg")))
-    paths, _ = patches_of(toy, 1)
+    paths, _ = open_rings(toy, 1)
     argv = ["explain", str(finetuned()), str(tmp_path / "all.tar"), str(paths[0]), str(tmp_path / "none.jpg")]
     assert main([*argv, "--output_dir", str(tmp_path / "out"), "--batch_size", str(count // 2), "--quiet"]) == 1
     printed = capsys.readouterr()
-    assert f"{count + 1} images explained" in printed.out
+    assert f"Explained {count + 1} images" in printed.out
     assert f"hf-mae explain: {tmp_path}/none.jpg: no such file" in printed.err
     assert len(list((tmp_path / "out").glob("*_rollout.png"))) == count + 1
 
 
-def test_mistakes_of_the_user(finetuned, toy, tmp_path):
-    paths, _ = patches_of(toy, 1)
+def test_invalid_options_are_rejected(finetuned, toy, tmp_path):
+    paths, _ = open_rings(toy, 1)
     for argv, message, status in (
-        (["--output_dir", tmp_path], "name images to explain, or a --data_dir", 2),
-        ([*paths, "--target", "polyp", "--output_dir", tmp_path], "is no class of", 1),
-        ([*paths], "missing: --output_dir", 2),
+        (["--output_dir", tmp_path], WorkflowMessage.EXPLAIN_WITHOUT_IMAGES, 2),
+        ([*paths, "--target", "polyp", "--output_dir", tmp_path], WorkflowMessage.UNKNOWN_TARGET, 1),
+        ([*paths], SettingsMessage.MISSING_ARGUMENTS, 2),
     ):
         done = run_cli("explain", finetuned(), *argv, status=status)
-        assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1
+        assert shows(done.stderr, message) and len(done.stderr.strip().splitlines()) == 1

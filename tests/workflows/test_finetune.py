@@ -1,4 +1,4 @@
-"""The fine-tuning verb end to end: outputs, best model, resume, stops, and what a user gets wrong."""
+"""`finetune` end to end: outputs, best model, resuming, stop signals, and invalid options."""
 
 import csv
 import json
@@ -14,27 +14,21 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.cli_process import run_cli
+from support.messages import shows
 from support.paths import ROOT
 from transformers import AutoModelForImageClassification, pipeline
 
-from hf_mae import (
-    build_classifier,
-    finetune,
-    read_record,
-)
+from hf_mae import build_classifier, finetune, read_record
 from hf_mae.cli.main import main
+from hf_mae.cli.messages import CliMessage
+from hf_mae.conversion.messages import ConversionMessage
+from hf_mae.runs.messages import RunMessage
 from hf_mae.settings.commands import COMMANDS
+from hf_mae.settings.messages import SettingsMessage
+from hf_mae.training.messages import TrainingMessage
 
-QUICK = [
-    "--per_device_train_batch_size",
-    "20",
-    "--warmup_epochs",
-    "1",
-    "--learning_rate",
-    "3e-3",
-    "--disable_tqdm",
-    "true",
-]
+QUICK = ["--per_device_train_batch_size", "20", "--warmup_epochs", "1", "--learning_rate", "3e-3"]
+QUICK += ["--disable_tqdm", "true"]
 
 
 def flags(tiny_pth, toy, out, *more):
@@ -42,15 +36,19 @@ def flags(tiny_pth, toy, out, *more):
     return [*data, *QUICK, *map(str, more)]
 
 
+def load_weights(folder, *names):
+    return [load_file(folder / name / "model.safetensors") for name in names]
+
+
 @pytest.fixture(scope="module")
 def run(tiny_pth, toy, tmp_path_factory):
-    """A finished run of 24 epochs."""
+    """A completed run of 24 epochs."""
     out = tmp_path_factory.mktemp("runs") / "first"
     assert main(["finetune", *flags(tiny_pth, toy, out, "--num_train_epochs", 24, "--class_weights", "balanced")]) == 0
     return out
 
 
-def test_the_output_folder_holds_what_the_contract_says(run):
+def test_the_output_folder_contains_the_files_of_the_contract(run):
     expected = {
         "model.safetensors",
         "config.json",
@@ -60,11 +58,11 @@ def test_the_output_folder_holds_what_the_contract_says(run):
         "predictions_validation.csv",
         "predictions_test.csv",
         "recipe.yaml",
-        "confusion_matrix_validation.png",
-        "confusion_matrix_test.pdf",
-        "learning_curves.png",
+        "figures/confusion_matrix_validation.png",
+        "figures/confusion_matrix_test.pdf",
+        "figures/learning_curves.png",
     }
-    assert expected <= {path.name for path in run.iterdir()}
+    assert expected <= {path.relative_to(run).as_posix() for path in run.rglob("*")}
     config = json.loads((run / "config.json").read_text())
     assert config["id2label"] == {"0": "blob", "1": "folds", "2": "ring"}
     assert config["architectures"] == ["BeitForImageClassification"] and "auto_map" not in config
@@ -72,12 +70,12 @@ def test_the_output_folder_holds_what_the_contract_says(run):
     assert results["images"] == {"train": 60, "validation": 18, "test": 18}
     for split in ("validation", "test"):
         rows = list(csv.DictReader(open(run / f"predictions_{split}.csv")))
-        right = sum(row["label"] == row["prediction"] for row in rows)
-        assert len(rows) == 18 and results[split]["accuracy"] == pytest.approx(right / 18)
+        correct = sum(row["label"] == row["prediction"] for row in rows)
+        assert len(rows) == 18 and results[split]["accuracy"] == pytest.approx(correct / 18)
 
 
-def test_the_best_epoch_is_what_is_saved_and_reported(run):
-    """The stock Trainer loads the head of the best checkpoint alone, since ViT and BEiT have other names on disk."""
+def test_the_best_epoch_is_saved_and_reported(run):
+    """The stock Trainer loads only the head of the best checkpoint, because ViT and BEiT have other names on disk."""
     state = json.loads((run / "trainer_state.json").read_text())
     results = json.loads((run / "all_results.json").read_text())
     scores = {log["step"]: log["eval_macro_f1"] for log in state["log_history"] if "eval_macro_f1" in log}
@@ -85,16 +83,16 @@ def test_the_best_epoch_is_what_is_saved_and_reported(run):
     assert len(scores) == 24 and state["best_metric"] == pytest.approx(best)
     assert results["validation"]["macro_f1"] == pytest.approx(best)
     best_folder = state["best_model_checkpoint"]
-    saved, kept = (load_file(os.path.join(folder, "model.safetensors")) for folder in (run, best_folder))
-    assert all(torch.equal(saved[name], kept[name]) for name in kept)
+    saved, best_weights = (load_file(os.path.join(folder, "model.safetensors")) for folder in (run, best_folder))
+    assert all(torch.equal(saved[name], best_weights[name]) for name in best_weights)
 
 
-def test_it_learned_something(run):
+def test_accuracy_is_better_than_chance(run):
     results = json.loads((run / "all_results.json").read_text())
     assert results["test"]["accuracy"] > 0.5
 
 
-def test_pipeline_gives_the_predictions_of_the_run(run, toy):
+def test_pipeline_reproduces_the_predictions_of_the_run(run, toy):
     classifier = pipeline("image-classification", model=str(run), device="cpu", top_k=None)
     for split in ("validation", "test"):
         for row in csv.DictReader(open(run / f"predictions_{split}.csv")):
@@ -104,23 +102,23 @@ def test_pipeline_gives_the_predictions_of_the_run(run, toy):
                 assert entry["score"] == pytest.approx(float(row[f"score:{entry['label']}"]), abs=2e-6)
 
 
-def test_stock_classes_load_it_without_a_warning(run):
+def test_stock_classes_load_all_weights(run):
     model, info = AutoModelForImageClassification.from_pretrained(run, output_loading_info=True)
     assert not any(info.values())
 
 
-def test_the_card_is_valid_and_holds_the_figures(run):
+def test_the_card_is_valid_and_contains_the_scores(run):
     from huggingface_hub import ModelCard
 
     card = ModelCard.load(run / "README.md")
     results = json.loads((run / "all_results.json").read_text())
-    found = {(e.dataset_split, e.metric_name): e.metric_value for e in card.data.eval_results}
-    assert found["test", "macro F1"] == pytest.approx(results["test"]["macro_f1"], abs=1e-6)
-    assert card.data.pipeline_tag == "image-classification" and "no diagnosis" in card.text
+    values = {(e.dataset_split, e.metric_name): e.metric_value for e in card.data.eval_results}
+    assert values["test", "macro F1"] == pytest.approx(results["test"]["macro_f1"], abs=1e-6)
+    assert card.data.pipeline_tag == "image-classification" and "not a diagnosis" in card.text
 
 
-def test_the_recipe_of_a_run_repeats_it(run, tmp_path):
-    """The same weights, bit for bit, from recipe.yaml alone."""
+def test_the_recipe_of_a_run_reproduces_it(run, tmp_path):
+    """recipe.yaml gives bit-equal weights."""
     assert main(["finetune", "--recipe", str(run / "recipe.yaml"), "--output_dir", str(tmp_path / "again")]) == 0
     first, again = load_file(run / "model.safetensors"), load_file(tmp_path / "again" / "model.safetensors")
     assert all(torch.equal(first[name], again[name]) for name in first)
@@ -128,7 +126,7 @@ def test_the_recipe_of_a_run_repeats_it(run, tmp_path):
 
 @pytest.mark.parametrize("save", ["epoch", "mid-epoch"])
 def test_resume_is_bit_exact(tiny_pth, toy, tmp_path, save):
-    """Augmentation, mixup, drop path, accumulation: stopped and resumed gives the weights of an uninterrupted run."""
+    """A resumed run has the weights of an uninterrupted one, with augmentation, mixup, drop path and accumulation."""
     every = ["--save_strategy", "epoch"] if save == "epoch" else ["--save_strategy", "steps", "--save_steps", "4"]
     every += ["--sampling", "square_root"] if save == "mid-epoch" else []
     common = [
@@ -136,24 +134,27 @@ def test_resume_is_bit_exact(tiny_pth, toy, tmp_path, save):
         *("--per_device_train_batch_size", 8, "--gradient_accumulation_steps", 2, "--pooling", "cls"),
         *("--load_best_model_at_end", "false", "--eval_strategy", "no", "--save_total_limit", 10, *every),
     ]
-    assert main(["finetune", *flags(tiny_pth, toy, tmp_path / "whole", *common)]) == 0
-    assert main(["finetune", *flags(tiny_pth, toy, tmp_path / "cut", *common)]) == 0
-    checkpoints = sorted((tmp_path / "cut").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    assert main(["finetune", *flags(tiny_pth, toy, tmp_path / "uninterrupted", *common)]) == 0
+    assert main(["finetune", *flags(tiny_pth, toy, tmp_path / "resumed", *common)]) == 0
+    checkpoints = sorted((tmp_path / "resumed").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     middle = checkpoints[1]
     for later in checkpoints[2:]:
         subprocess.run(["rm", "-r", str(later)], check=True)
-    (tmp_path / "cut" / "model.safetensors").unlink()
-    assert main(["finetune", *flags(tiny_pth, toy, tmp_path / "cut", *common, "--resume_from_checkpoint", "last")]) == 0
-    whole, cut = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
+    (tmp_path / "resumed" / "model.safetensors").unlink()
+    assert (
+        main(["finetune", *flags(tiny_pth, toy, tmp_path / "resumed", *common, "--resume_from_checkpoint", "last")])
+        == 0
+    )
+    uninterrupted, resumed = load_weights(tmp_path, "uninterrupted", "resumed")
     before = load_file(middle / "model.safetensors")
-    assert all(torch.equal(whole[name], cut[name]) for name in whole)
-    assert not all(torch.equal(before[name], cut[name]) for name in whole)
+    assert all(torch.equal(uninterrupted[name], resumed[name]) for name in uninterrupted)
+    assert not all(torch.equal(before[name], resumed[name]) for name in uninterrupted)
 
 
 def test_a_killed_run_resumes(tiny_pth, toy, tmp_path):
-    """SIGKILL in the middle; a half-written checkpoint is passed over, and said so."""
+    """After SIGKILL, the run resumes; an incomplete checkpoint is skipped with a warning."""
     common = flags(tiny_pth, toy, tmp_path / "run", "--num_train_epochs", 12, "--save_total_limit", 20)
-    whole = flags(tiny_pth, toy, tmp_path / "whole", "--num_train_epochs", 12, "--save_total_limit", 20)
+    uninterrupted = flags(tiny_pth, toy, tmp_path / "uninterrupted", "--num_train_epochs", 12, "--save_total_limit", 20)
     process = subprocess.Popen(
         [sys.executable, "-m", "hf_mae", "finetune", *common],
         stdout=subprocess.DEVNULL,
@@ -167,43 +168,48 @@ def test_a_killed_run_resumes(tiny_pth, toy, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "run" / "model.safetensors").exists()
-    half = tmp_path / "run" / "checkpoint-999"
-    half.mkdir()
-    (half / "model.safetensors").write_bytes(b"half")
+    incomplete = tmp_path / "run" / "checkpoint-999"
+    incomplete.mkdir()
+    (incomplete / "model.safetensors").write_bytes(b"half")
     done = run_cli("finetune", *common, status=1)
-    assert "holds a run already" in done.stderr and "--resume_from_checkpoint last" in done.stderr
+    assert shows(done.stderr, RunMessage.OUTPUT_DIR_CONTAINS_A_RUN, path=tmp_path / "run")
     done = run_cli("finetune", *common, "--resume_from_checkpoint", "last")
-    assert "checkpoint-999 was not written to its end" in done.stderr and "Resuming from" in done.stderr
-    run_cli("finetune", *whole)
-    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "whole"))
+    assert shows(done.stderr, TrainingMessage.CHECKPOINT_INCOMPLETE, path=incomplete)
+    assert "Resuming from" in done.stderr
+    run_cli("finetune", *uninterrupted)
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "uninterrupted"))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("during, at, update", [("step_begin", 3, 4), ("step_begin", 5, 6), ("prediction_step", 6, 7)])
-def test_a_stop_leaves_the_evaluations_as_they_are(tiny_pth, toy, tmp_path, monkeypatch, during, at, update):
-    """In an epoch of three updates, at its end, and while it is evaluated (which is finished first), with workers that
-    are told to stop, too; what is kept as the best epoch is the same."""
+@pytest.mark.parametrize(
+    "event, step, checkpoint", [("step_begin", 3, 4), ("step_begin", 5, 6), ("prediction_step", 6, 7)]
+)
+def test_a_stop_does_not_change_the_evaluations(tiny_pth, toy, tmp_path, monkeypatch, event, step, checkpoint):
+    """A signal to the process and its workers within an epoch of three updates, at its end, and during its evaluation
+    does not change the evaluations and the best epoch."""
     from transformers import DefaultFlowCallback
 
     common = ["--num_train_epochs", 4, "--dataloader_num_workers", 1]
-    assert main(["finetune", *flags(tiny_pth, toy, tmp_path / "whole", *common)]) == 0
-    as_it_is = getattr(DefaultFlowCallback, f"on_{during}")
+    assert main(["finetune", *flags(tiny_pth, toy, tmp_path / "uninterrupted", *common)]) == 0
+    original = getattr(DefaultFlowCallback, f"on_{event}")
     with monkeypatch.context() as patched:
 
-        def told(self, args, state, control, **kwargs):
-            if state.global_step == at:
-                told = [*(child.pid for child in multiprocessing.active_children()), os.getpid()]
-                subprocess.run(["kill", "-TERM", *map(str, told)], check=True)  # of another process, as a scheduler's
-            return as_it_is(self, args, state, control, **kwargs)
+        def send_signal(self, args, state, control, **kwargs):
+            if state.global_step == step:
+                pids = [*(child.pid for child in multiprocessing.active_children()), os.getpid()]
+                subprocess.run(["kill", "-TERM", *map(str, pids)], check=True)  # from another process
+            return original(self, args, state, control, **kwargs)
 
-        patched.setattr(DefaultFlowCallback, f"on_{during}", told)
-        assert main(["finetune", *flags(tiny_pth, toy, tmp_path / "cut", *common)]) == 75
-    assert (tmp_path / "cut" / f"checkpoint-{update}" / "trainer_state.json").is_file()
-    again = [*flags(tiny_pth, toy, tmp_path / "cut", *common), "--resume_from_checkpoint", "last"]
+        patched.setattr(DefaultFlowCallback, f"on_{event}", send_signal)
+        assert main(["finetune", *flags(tiny_pth, toy, tmp_path / "resumed", *common)]) == 75
+    assert (tmp_path / "resumed" / f"checkpoint-{checkpoint}" / "trainer_state.json").is_file()
+    again = [*flags(tiny_pth, toy, tmp_path / "resumed", *common), "--resume_from_checkpoint", "last"]
     assert main(["finetune", *again]) == 0
-    whole, cut = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
-    assert all(torch.equal(whole[name], cut[name]) for name in whole)
-    histories = [json.loads((tmp_path / name / "trainer_state.json").read_text()) for name in ("whole", "cut")]
+    uninterrupted, resumed = load_weights(tmp_path, "uninterrupted", "resumed")
+    assert all(torch.equal(uninterrupted[name], resumed[name]) for name in uninterrupted)
+    histories = [
+        json.loads((tmp_path / name / "trainer_state.json").read_text()) for name in ("uninterrupted", "resumed")
+    ]
     evaluations = [
         [(log["step"], log["eval_loss"]) for log in history["log_history"] if "eval_loss" in log]
         for history in histories
@@ -212,7 +218,7 @@ def test_a_stop_leaves_the_evaluations_as_they_are(tiny_pth, toy, tmp_path, monk
     assert histories[0]["best_global_step"] == histories[1]["best_global_step"]
 
 
-def test_linear_probe_trains_the_head_alone(tiny_pth, toy, tmp_path):
+def test_a_frozen_backbone_trains_the_head_only(tiny_pth, toy, tmp_path):
     out = tmp_path / "probe"
     assert main(["finetune", *flags(tiny_pth, toy, out, "--num_train_epochs", 2, "--freeze_backbone")]) == 0
     trained = AutoModelForImageClassification.from_pretrained(out).state_dict()
@@ -221,7 +227,7 @@ def test_linear_probe_trains_the_head_alone(tiny_pth, toy, tmp_path):
         assert torch.equal(tensor, start[name]) != name.startswith("classifier."), name
 
 
-def test_early_stopping(tiny_pth, toy, tmp_path):
+def test_early_stopping_ends_the_training(tiny_pth, toy, tmp_path):
     more = ["--num_train_epochs", 30, "--early_stopping_patience", 2, "--learning_rate", 0]
     assert main(["finetune", *flags(tiny_pth, toy, tmp_path / "run", *more)]) == 0
     results = json.loads((tmp_path / "run" / "all_results.json").read_text())
@@ -231,81 +237,93 @@ def test_early_stopping(tiny_pth, toy, tmp_path):
 @pytest.mark.parametrize(
     "more", [["--bf16"], ["--gradient_checkpointing"], ["--mean_std", "auto"], ["--on_bad_image", "skip"]]
 )
-def test_other_ways_to_run(tiny_pth, toy, tmp_path, more):
+def test_a_run_with_other_options_completes(tiny_pth, toy, tmp_path, more):
     assert main(["finetune", *flags(tiny_pth, toy, tmp_path / "run", "--num_train_epochs", 1, *more)]) == 0
     assert (tmp_path / "run" / "model.safetensors").exists()
 
 
-def test_gradient_checkpointing_changes_no_result(tiny_pth, toy, tmp_path):
+def test_gradient_checkpointing_does_not_change_the_result(tiny_pth, toy, tmp_path):
     for name, more in (("plain", []), ("checkpointed", ["--gradient_checkpointing"])):
         assert main(["finetune", *flags(tiny_pth, toy, tmp_path / name, "--num_train_epochs", 1, *more)]) == 0
     plain, other = (load_file(tmp_path / name / "model.safetensors") for name in ("plain", "checkpointed"))
     assert max((plain[name] - other[name]).abs().max() for name in plain) < 1e-6
 
 
-def test_without_validation_the_last_epoch_is_kept_and_said(tiny_pth, toy, tmp_path, caplog):
+def test_without_validation_the_last_epoch_is_kept(tiny_pth, toy, tmp_path):
     argv = flags(tiny_pth, toy, tmp_path / "run", "--num_train_epochs", 1)
     argv[argv.index("--data_dir") + 1] = str(toy / "labelled" / "train")
     assert main(["finetune", *argv]) == 0
     assert not list((tmp_path / "run").glob("predictions_*"))
-    assert main(["finetune", *argv, "--output_dir", str(tmp_path / "held"), "--val_fraction", "0.2"]) == 0
-    assert json.loads((tmp_path / "held" / "all_results.json").read_text())["images"] == {"train": 48, "validation": 12}
+    assert main(["finetune", *argv, "--output_dir", str(tmp_path / "validated"), "--val_fraction", "0.2"]) == 0
+    assert json.loads((tmp_path / "validated" / "all_results.json").read_text())["images"] == {
+        "train": 48,
+        "validation": 12,
+    }
 
 
-def test_a_loss_that_is_not_finite_stops_with_the_files(tiny_pth, toy, tmp_path, capsys, monkeypatch):
+def test_a_non_finite_loss_stops_the_training_and_names_the_images(tiny_pth, toy, tmp_path, capsys, monkeypatch):
     from hf_mae.data.torch_datasets import TrainDataset
 
-    plain = TrainDataset.__getitem__
+    original = TrainDataset.__getitem__
 
-    def poisoned(self, index):
-        item = plain(self, index)
+    def get_item_with_nan(self, index):
+        item = original(self, index)
         if index == 7:
             item["pixel_values"][0, 0, 0] = float("nan")
         return item
 
-    monkeypatch.setattr(TrainDataset, "__getitem__", poisoned)
+    monkeypatch.setattr(TrainDataset, "__getitem__", get_item_with_nan)
     more = ["--num_train_epochs", 2, "--transforms", "imagenet"]
     assert main(["finetune", *flags(tiny_pth, toy, tmp_path / "run", *more)]) == 1
     message = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "The loss became nan at update" in message and "train/blob/blob_007.jpg" in message
+    assert shows(message, TrainingMessage.LOSS_NOT_FINITE, loss="nan") and "train/blob/blob_007.jpg" in message
     assert message.count(".jpg") == 20 and not (tmp_path / "run" / "model.safetensors").exists()
 
 
 @pytest.mark.parametrize(
-    "change, message, status",
+    "change, message, attributes, status",
     [
-        (["--model_name_or_path", "/absent.pth"], "/absent.pth does not exist", 1),
-        (["--data_dir", "/absent"], "/absent does not exist", 1),
-        (["--layer_deacy", "0.5"], "no flag --layer_deacy (did you mean --layer_decay?)", 2),
-        (["--layer_decay", "2"], "layer_decay must be between 0 and 1", 2),
-        (["--num_train_epochs", "many"], "'many', which it cannot take: it takes a finite number", 2),
-        (["--transforms", "imagenette"], "'imagenette'; it takes one of endoscopy, imagenet", 2),
-        (["--mixup", "0.8", "--per_device_train_batch_size", "5"], "must be even", 1),
-        (["--class_weights", "1", "2"], "class_weights has 2 numbers, but the model has 3 classes", 1),
-        (["--class_weights", "blanced"], "class_weights takes none, balanced or one number", 2),
-        (["--recipe", "quickstrat"], "no recipe quickstrat (did you mean quickstart?)", 2),
-        (["--resume_from_checkpoint", "/absent"], "is no checkpoint: pass a whole checkpoint-N folder", 1),
-        (["--image_size", "33"], "no multiple of the patch size", 1),
-        (["--pooling", "cls", "--num_attention_heads", "7"], "contradicts the checkpoint, which says 3", 1),
-        (["--num_train_epochs", "0"], "num_train_epochs must be above 0", 2),
-        (["--fp16", "--use_cpu"], "fp16 needs a GPU", 2),
-        (["--report_to", "swanlab"], "--report_to swanlab needs a package that is not installed", 2),
-        (["--output_dir", "/proc/nowhere"], "/proc/nowhere: No such file or directory", 1),
+        (["--model_name_or_path", "/absent.pth"], SettingsMessage.PATH_NOT_FOUND, {"path": "/absent.pth"}, 1),
+        (["--data_dir", "/absent"], SettingsMessage.PATH_NOT_FOUND, {"path": "/absent"}, 1),
+        (["--layer_deacy", "0.5"], CliMessage.UNRECOGNIZED_FLAGS, {}, 2),
+        (["--layer_decay", "2"], SettingsMessage.NUMBER_OUT_OF_RANGE, {"name": "layer_decay"}, 2),
+        (["--num_train_epochs", "many"], SettingsMessage.INVALID_NUMBER, {"name": "num_train_epochs"}, 2),
+        (["--transforms", "imagenette"], SettingsMessage.INVALID_CHOICE, {"name": "transforms"}, 2),
+        (
+            ["--mixup", "0.8", "--per_device_train_batch_size", "5"],
+            TrainingMessage.ODD_BATCH_FOR_MIXUP,
+            {"batch_size": 5},
+            1,
+        ),
+        (["--class_weights", "1", "2"], TrainingMessage.CLASS_WEIGHTS_DO_NOT_MATCH, {"found": 2, "expected": 3}, 1),
+        (["--class_weights", "blanced"], SettingsMessage.INVALID_CLASS_WEIGHTS, {}, 2),
+        (["--recipe", "quickstrat"], SettingsMessage.UNKNOWN_RECIPE, {"name": "quickstrat"}, 2),
+        (["--resume_from_checkpoint", "/absent"], RunMessage.CHECKPOINT_UNUSABLE, {}, 1),
+        (["--image_size", "33"], ConversionMessage.IMAGE_SIZE_NOT_DIVISIBLE, {"image_size": 33}, 1),
+        (["--pooling", "cls", "--num_attention_heads", "7"], ConversionMessage.HEADS_CONTRADICT, {"value": 7}, 1),
+        (["--num_train_epochs", "0"], SettingsMessage.NO_TRAINING, {}, 2),
+        (["--fp16", "--use_cpu"], SettingsMessage.FP16_ON_CPU, {}, 2),
+        (["--report_to", "swanlab"], SettingsMessage.TRACKER_NOT_INSTALLED, {"tracker": "swanlab"}, 2),
     ],
 )
-def test_a_users_mistake_is_one_sentence(tiny_pth, toy, tmp_path, capsys, change, message, status):
+def test_invalid_options_are_rejected(tiny_pth, toy, tmp_path, capsys, change, message, attributes, status):
     assert main(["finetune", *flags(tiny_pth, toy, tmp_path / "run", *change)]) == status
     error = capsys.readouterr().err
-    assert message in error and "Traceback" not in error
+    assert shows(error, message, **attributes) and "Traceback" not in error
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
-def test_what_is_missing_is_named(capsys):
+def test_an_output_dir_that_cannot_be_created_is_rejected(tiny_pth, toy, capsys):
+    assert main(["finetune", *flags(tiny_pth, toy, "/proc/nowhere")]) == 1
+    assert "/proc/nowhere: No such file or directory" in capsys.readouterr().err
+
+
+def test_missing_arguments_are_named(capsys):
     assert main(["finetune", "--data_dir", "x"]) == 2
-    assert "missing: --model_name_or_path (see" in capsys.readouterr().err
+    assert shows(capsys.readouterr().err, SettingsMessage.MISSING_ARGUMENTS, command="finetune")
 
 
-def test_a_notebook_gives_the_run_of_the_shell(tiny_pth, toy, tmp_path):
+def test_python_and_command_line_give_equal_runs(tiny_pth, toy, tmp_path):
     run_cli(
         "finetune", *flags(tiny_pth, toy, tmp_path / "shell", "--num_train_epochs", 1, "--class_weights", "balanced")
     )
@@ -332,7 +350,7 @@ def test_a_notebook_gives_the_run_of_the_shell(tiny_pth, toy, tmp_path):
     assert files[0] == files[1]
 
 
-def test_a_run_goes_on_with_the_images_that_it_began_with(tiny_pth, toy, tmp_path):
+def test_a_run_resumes_with_the_same_images_only(tiny_pth, toy, tmp_path):
     images, out = tmp_path / "images", tmp_path / "run"
     shutil.copytree(toy / "labelled", images)
     argv = flags(tiny_pth, tmp_path, out, "--num_train_epochs", 2, "--resume_from_checkpoint", "last")
@@ -341,12 +359,13 @@ def test_a_run_goes_on_with_the_images_that_it_began_with(tiny_pth, toy, tmp_pat
     moved = next((images / "train" / "blob").iterdir())
     moved.rename(tmp_path / moved.name)
     done = run_cli("finetune", *argv, status=1)
-    assert "holds a run on other images (images were added, removed, changed or given another class)" in done.stderr
+    assert shows(done.stderr, RunMessage.IMAGES_CHANGED, path=out)
     done = run_cli("finetune", *argv, "--selection_fraction", 0.2, status=1)
-    assert "holds a run on other images (select_on 0.0 then, 0.2 now)" in done.stderr
+    changes = ["selection_fraction from 0.0 to 0.2"]
+    assert shows(done.stderr, RunMessage.DATA_OPTIONS_CHANGED, path=out, changes=changes)
     (tmp_path / moved.name).rename(moved)
     run_cli("finetune", *argv)
-    assert not (out / "run_begun.json").exists() and read_record(out).images["train"] > 0
+    assert not (out / "run_started.json").exists() and read_record(out).images["train"] > 0
 
 
 @pytest.mark.launch
@@ -367,7 +386,7 @@ def test_accelerate_launch_runs_the_script(tiny_pth, toy, tmp_path):
 
 @pytest.mark.launch
 def test_two_processes_give_the_weights_of_one(tiny_pth, toy, tmp_path):
-    """DDP over gloo, without augmentation: 2 x 10 images an update equal 20, and every test image is counted once."""
+    """DDP over gloo, without augmentation: updates of 2 x 10 images equal 20; each test image is counted once."""
     common = ["--num_train_epochs", 2, "--drop_path", 0, "--smoothing", 0, "--class_weights", "balanced"]
     script = """
 import sys
@@ -404,5 +423,5 @@ program(["finetune", *sys.argv[1:]])
         assert float(ours["score"]) == pytest.approx(float(theirs["score"]), abs=1e-5)
 
 
-def test_the_verbs_defaults_evaluate_every_epoch():
+def test_the_command_evaluates_every_epoch_by_default():
     assert COMMANDS["finetune"].defaults["metric_for_best_model"] == "macro_f1"

@@ -1,8 +1,9 @@
-"""`hf-mae prepare`: every file is read once, whatever is found, and training finds it in the cache."""
+"""`hf-mae prepare`: each file is decoded once, and training uses the cache."""
 
 import shutil
 
 import pytest
+from support.messages import shows
 
 from hf_mae.cli.main import main
 from hf_mae.data import (
@@ -15,27 +16,28 @@ from hf_mae.data import (
     torch_datasets,
     training_transform,
 )
+from hf_mae.data.messages import DataMessage
 from hf_mae.files import caches
 
 
 @pytest.fixture
 def decoded(monkeypatch, tmp_path) -> list[str]:
-    """The files that are decoded, by whatever reads them, with a cache of the test's own."""
-    found = []
+    """The paths of the decoded files; the cache is a temporary folder."""
+    paths = []
 
-    def noted(function):
-        return lambda path: found.append(path) or function(path)
+    def record_path(function):
+        return lambda path: paths.append(path) or function(path)
 
     for module in (pixel_cache, caches):
         monkeypatch.setattr(module, "cache_folder", lambda: tmp_path / "cache")
-    monkeypatch.setattr(image_check, "check_file_decoding", noted(image_check.check_file_decoding))
-    monkeypatch.setattr(image_check, "read_rgb", noted(image_check.read_rgb))
+    monkeypatch.setattr(image_check, "check_file_decoding", record_path(image_check.check_file_decoding))
+    monkeypatch.setattr(image_check, "read_rgb", record_path(image_check.read_rgb))
     monkeypatch.setattr(
         torch_datasets,
         "read_rgb",
-        lambda encoded, was=torch_datasets.read_rgb: found.append(encoded["path"]) or was(encoded),
+        lambda encoded, original=torch_datasets.read_rgb: paths.append(encoded["path"]) or original(encoded),
     )
-    return found
+    return paths
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ def prepare(data, *more, family="endoscopy") -> int:
 
 
 @pytest.mark.parametrize("family", ["endoscopy", "imagenet"])
-def test_each_file_is_decoded_once_and_training_decodes_none(decoded, data, family):
+def test_each_file_is_decoded_once_and_not_during_training(decoded, data, family):
     assert prepare(data, family=family) == 0
     files = sorted(map(str, data.rglob("*.jpg")))
     assert sorted(decoded) == files
@@ -60,13 +62,14 @@ def test_each_file_is_decoded_once_and_training_decodes_none(decoded, data, fami
     assert prepare(data, family=family) == 0 and decoded == []
 
 
-def test_faults_are_listed_whole_and_the_rest_is_kept(decoded, data, capsys):
+def test_all_invalid_images_are_listed_and_the_others_are_cached(decoded, data, capsys):
     files = sorted(data.rglob("*.jpg"))
     bad = [next(f for f in files if f"/{split}/" in str(f)) for split in ("train", "test")]
     for path in bad:
         path.write_bytes(path.read_bytes()[:300])
     assert prepare(data) == 1
     printed = capsys.readouterr().err
+    assert shows(printed, DataMessage.INVALID_IMAGES)
     assert "2 unreadable images" in printed and all(f"{path.name} (" in printed for path in bad)
     assert str(data) not in printed.split("unreadable images")[1]
     decoded.clear()
@@ -75,13 +78,13 @@ def test_faults_are_listed_whole_and_the_rest_is_kept(decoded, data, capsys):
     assert len(load_image_folder(data, on_bad_image="skip")["train"]) == sum("/train/" in str(f) for f in files) - 1
 
 
-def test_crops_from_the_files_themselves_need_the_check_alone(decoded, data):
+def test_without_cached_pixels_files_are_only_checked(decoded, data):
     assert prepare(data, "--cache_shortest_edge", 0, family="imagenet") == 0
     assert len(decoded) == len(list(data.rglob("*.jpg")))
 
 
-def test_a_share_that_is_held_out_is_prepared_for_both(decoded, data, tmp_path):
-    """Which images those are is known only once the faults are."""
+def test_held_out_images_are_cached_for_training_and_evaluation(decoded, data, tmp_path):
+    """They are selected after the check, so they are first cached as training images."""
     for split in ("validation", "test"):
         shutil.rmtree(data / split)
     assert prepare(data, "--val_fraction", 0.2) == 0

@@ -1,4 +1,4 @@
-"""Reconstructions: exact where the patches are visible, in the units of the image, the same for the same seed."""
+"""Reconstructions: equal to the original code, exact for visible patches, and reproducible."""
 
 import json
 
@@ -8,32 +8,35 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from support.cli_process import run_cli
+from support.messages import shows
 from support.models import TINY, TINY_DECODER, tiny_pretrainer
 
 from hf_mae import build_pretrainer
 from hf_mae.cli.main import main
-from hf_mae.models.reconstruction import reconstruct_patches as reconstruct
-from hf_mae.models.reconstruction import sample_mask_noise
+from hf_mae.files.messages import FileMessage
+from hf_mae.models.reconstruction import reconstruct_patches, sample_mask_noise
 from hf_mae.reporting.reconstructions import make_reconstruction_sheet
+from hf_mae.settings.messages import SettingsMessage
+from hf_mae.workflows.messages import WorkflowMessage
 
 
-def test_the_golden_predictions_are_what_is_shown(golden):
-    given = load_file(golden / "pretrain_forward.safetensors")
+def test_reconstructions_equal_the_golden_predictions(golden):
+    forward = load_file(golden / "pretrain_forward.safetensors")
     model = build_pretrainer(
         golden / "checkpoint-399.pth", mask_ratio=0.75, norm_pix_loss=False, **TINY, **TINY_DECODER
     )
     model.eval()
-    pictures = reconstruct(model, given["pixel_values"], given["noise"])
-    expected = model.unpatchify(given["pred"])
-    torch.testing.assert_close(pictures["reconstruction"], expected, atol=1e-5, rtol=0)
-    mask = model.unpatchify(given["mask"][..., None].expand_as(given["pred"]).float())
+    images = reconstruct_patches(model, forward["pixel_values"], forward["noise"])
+    expected = model.unpatchify(forward["pred"])
+    torch.testing.assert_close(images["reconstruction"], expected, atol=1e-5, rtol=0)
+    mask = model.unpatchify(forward["mask"][..., None].expand_as(forward["pred"]).float())
     visible = (mask == 0).expand_as(expected)
-    assert torch.equal(pictures["pasted"][visible], given["pixel_values"][visible])
-    assert pictures["mask"].mean() == pytest.approx(0.75) and not model.training
+    assert torch.equal(images["pasted"][visible], forward["pixel_values"][visible])
+    assert images["mask"].mean() == pytest.approx(0.75) and not model.training
 
 
-def test_normalised_patches_get_their_own_mean_and_variance_again():
-    """A model that predicts the normalised target itself gives the image back."""
+def test_normalized_patches_are_denormalized():
+    """A model that predicts the normalized target reconstructs the image."""
     model = tiny_pretrainer()
     assert model.config.norm_pix_loss
     pixel_values = torch.randn(2, 3, 32, 32)
@@ -41,50 +44,49 @@ def test_normalised_patches_get_their_own_mean_and_variance_again():
     target = (patches - patches.mean(-1, keepdim=True)) / (patches.var(-1, keepdim=True) + 1e-6) ** 0.5
     forward = model.forward
 
-    def perfect(**kwargs):
+    def predict_target(**kwargs):
         output = forward(**kwargs)
         output.logits = target
         return output
 
-    model.forward = perfect
-    pictures = reconstruct(model, pixel_values, sample_mask_noise(2, 16, seed=0))
-    torch.testing.assert_close(pictures["reconstruction"], pixel_values, atol=1e-5, rtol=1e-5)
+    model.forward = predict_target
+    images = reconstruct_patches(model, pixel_values, sample_mask_noise(2, 16, seed=0))
+    torch.testing.assert_close(images["reconstruction"], pixel_values, atol=1e-5, rtol=1e-5)
 
 
-def test_the_sheet_shows_grey_where_patches_are_hidden():
+def test_masked_patches_are_grey_on_the_sheet():
     pixel_values = torch.zeros(2, 3, 32, 32)
     mask = torch.zeros(2, 1, 32, 32)
     mask[:, :, :16] = 1
-    pictures = {"mask": mask, "reconstruction": torch.ones(2, 3, 32, 32), "pasted": mask.expand(2, 3, 32, 32)}
-    page = np.asarray(make_reconstruction_sheet(pixel_values, pictures, [0.2] * 3, [0.5] * 3))
-    assert page.shape == (2 * 36 + 18, 4 * 36 + 4, 3)
+    images = {"mask": mask, "reconstruction": torch.ones(2, 3, 32, 32), "pasted": mask.expand(2, 3, 32, 32)}
+    sheet = np.asarray(make_reconstruction_sheet(pixel_values, images, [0.2] * 3, [0.5] * 3))
+    assert sheet.shape == (2 * 36 + 18, 4 * 36 + 4, 3)
     row = (
-        page[18 + 8, [4 + column * 36 + 16 for column in range(4)], 0],
-        page[18 + 24, [4 + c * 36 + 16 for c in range(4)], 0],
+        sheet[18 + 8, [4 + column * 36 + 16 for column in range(4)], 0],
+        sheet[18 + 24, [4 + c * 36 + 16 for c in range(4)], 0],
     )
     assert row[0].tolist() == [51, 128, 178, 178] and row[1].tolist() == [51, 51, 178, 51]
 
 
-def test_the_verb(tiny_pth, toy, tmp_path, capsys):
+def test_reconstruct_command(tiny_pth, toy, tmp_path, capsys):
     argv = ["reconstruct", "--model", str(tiny_pth), str(toy / "unlabelled" / "frame_0000.jpg"), "--mask_ratio", "0.5"]
     for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
         assert main([*argv, "--seed", seed, "--output", str(tmp_path / f"{name}.png")]) == 0
-    assert "1 image, 50 % of their patches hidden" in capsys.readouterr().out
-    pages = [np.asarray(Image.open(tmp_path / f"{name}.png")) for name in "abc"]
-    assert np.array_equal(pages[0], pages[1]) and not np.array_equal(pages[0], pages[2])
+    assert "Reconstructed 1 image, 50 % of the patches masked" in capsys.readouterr().out
+    sheets = [np.asarray(Image.open(tmp_path / f"{name}.png")) for name in "abc"]
+    assert np.array_equal(sheets[0], sheets[1]) and not np.array_equal(sheets[0], sheets[2])
     assert main([*argv, "--output", str(tmp_path / "a.png")]) == 1
-    assert "--overwrite" in capsys.readouterr().err
-    assert main([*argv, "--mask_ratio", "1.5"]) == 2 and "between 0 and 1" in capsys.readouterr().err
+    assert shows(capsys.readouterr().err, FileMessage.FILE_EXISTS, path=tmp_path / "a.png")
+    assert main([*argv, "--mask_ratio", "1.5"]) == 2
+    assert shows(capsys.readouterr().err, SettingsMessage.MASK_RATIO_OUT_OF_RANGE)
     (tmp_path / "bad.jpg").write_text("no image")
-    assert (
-        main(["reconstruct", "--model", str(tiny_pth), str(tmp_path / "bad.jpg"), "--output", str(tmp_path / "d.png")])
-        == 1
-    )
-    assert "bad.jpg cannot be read" in capsys.readouterr().err and not (tmp_path / "d.png").exists()
+    argv = ["reconstruct", "--model", str(tiny_pth), str(tmp_path / "bad.jpg"), "--output", str(tmp_path / "d.png")]
+    assert main(argv) == 1 and not (tmp_path / "d.png").exists()
+    assert shows(capsys.readouterr().err, WorkflowMessage.IMAGE_UNREADABLE, path=tmp_path / "bad.jpg")
 
 
-def test_sheets_while_pretraining_change_nothing(toy, tmp_path):
-    """Every so many updates, and at the end; the weights are those of a run without them."""
+def test_reconstruction_sheets_do_not_change_pretraining(toy, tmp_path):
+    """They are drawn every N updates and at the end; the weights equal those of a run without them."""
     sizes = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 32, "patch_size": 8}
     sizes |= {"decoder_hidden_size": 32, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 4}
     argv = [word for name, value in sizes.items() for word in (f"--{name}", value)]

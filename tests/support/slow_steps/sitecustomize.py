@@ -1,6 +1,6 @@
-"""On PYTHONPATH, makes every training step of `MaeFinetuner` take SLOW_STEP seconds more: a test can come between.
+"""Delays every training step of `MaeFinetuner` by SLOW_STEP seconds, if this folder is on PYTHONPATH.
 
-Until the file SLOW_UNTIL is there, if that is given."""
+The delay ends when the file SLOW_UNTIL exists, if it is set. Tests use it to interrupt a training."""
 
 import importlib.abc
 import importlib.util

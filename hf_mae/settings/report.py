@@ -1,0 +1,70 @@
+"""Settings of `report`."""
+
+from dataclasses import dataclass
+
+from .options import option
+
+
+@dataclass
+class ReportArguments:
+    """The runs to compare and the analyses to add."""
+
+    runs: list[str] | None = option(
+        None, "Output folders of finetune, crossval and evaluate.", show_in_help=True, metavar="RUN"
+    )
+    benchmark: str | None = option(
+        None, "Benchmark whose published results are shown, with or without runs.", show_in_help=True, metavar="NAME"
+    )
+    split: str | None = option(
+        None,
+        "Split to report; selection: the images of --selection_fraction. Default: test, if a run has one.",
+        choices=("validation", "test", "selection"),
+        show_in_help=True,
+    )
+    positive: list[str] | None = option(
+        None,
+        "Classes that count as positive together, against all others (--positive adenoma cancer).",
+        show_in_help=True,
+        metavar="CLASS",
+    )
+    operating_point: list[str] | None = option(
+        None,
+        "Decision threshold: sensitivity=0.95, specificity=0.9, threshold=0.5 or youden, selected on the validation "
+        "split and applied to the reported split. Without --positive: for each class against the rest.",
+        show_in_help=True,
+        metavar="RULE",
+    )
+    prevalence: float | None = option(
+        None,
+        "Prevalence for PPV and NPV. Default: that of the images.",
+        show_in_help=True,
+        metavar="FRACTION",
+    )
+    subgroups: list[str] | None = option(
+        None,
+        "Manifest columns for subgroup analysis (device, centre, sex; age:50,65 makes age bands): scores per subgroup "
+        "and a test of their difference.",
+        show_in_help=True,
+        metavar="COLUMN",
+    )
+    manifest: str | None = option(
+        None,
+        "Table with the columns of --subgroups. Default: the manifest of the run.",
+        show_in_help=True,
+        metavar="FILE",
+    )
+    min_subgroup: int = option(
+        20, "Minimum number of images of a subgroup whose scores are reported.", show_in_help=True, ge=1
+    )
+    checklist: str | None = option(
+        None,
+        "Fill in a reporting checklist as far as the record of the run contains the answers.",
+        choices=("claim", "tripod-ai", "stard-ai"),
+        show_in_help=True,
+    )
+    pdf: bool = option(
+        False, "Write a one-page PDF summary per run: data, scores, failures, example mistakes.", show_in_help=True
+    )
+    output_dir: str | None = option(
+        None, "Output folder. Default: the folder of the run, or ./report for several runs.", show_in_help=True
+    )

@@ -1,0 +1,33 @@
+"""Contract tests of `compat.torch`."""
+
+import subprocess
+import sys
+
+import torch
+
+from hf_mae.compat.torch import get_cpu_generator
+
+
+def test_torch_rand_uses_the_cpu_generator():
+    get_cpu_generator().manual_seed(7)
+    numbers = torch.rand(3)
+    torch.manual_seed(7)
+    assert torch.equal(torch.rand(3), numbers)
+
+
+def test_a_distributed_process_runs_its_exit_functions_and_keeps_its_status(tmp_path):
+    """One process of a gloo group."""
+    code = f"""
+import atexit, sys
+import torch.distributed as distributed
+from hf_mae.compat.torch import exit_all_ranks
+exit_all_ranks(3)  # the program continues, because it has no group yet
+atexit.register(lambda: open({str(tmp_path / "exited")!r}, "w").write("yes"))
+distributed.init_process_group("gloo", init_method="file://{tmp_path / "group"}", rank=0, world_size=1)
+print("last words")
+exit_all_ranks(5)
+print("never")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (5, "last words\n"), done.stderr
+    assert (tmp_path / "exited").read_text() == "yes"

@@ -1,0 +1,141 @@
+"""Probability metrics and their intervals, against other libraries and against leaving units out by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+from sklearn import metrics as sk
+
+from hf_mae.evaluation.metrics import expected_calibration_error, softmax
+from hf_mae.evaluation.prediction_table import Predictions, image_level_clusters
+from hf_mae.evaluation.probability_metrics import (
+    PROBABILITY_TITLES,
+    estimate_probability_metrics,
+    jackknife_auroc,
+    jackknife_binary_auroc,
+)
+
+
+def make_predictions(images: int, classes: int, runs: int = 1, seed: int = 0, groups=None, temperature: float = 1.0):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, images)
+    scores = softmax((rng.normal(size=(runs, images, classes)) + 1.5 * np.eye(classes)[labels]) / temperature)
+    return Predictions(labels, scores.argmax(-1), classes, groups, scores)
+
+
+def test_values_equal_other_libraries():
+    data = make_predictions(300, 4)
+    (scores,), labels = data.class_scores, data.labels
+    estimates = estimate_probability_metrics([data])
+    assert list(estimates) == list(PROBABILITY_TITLES)
+    assert estimates["roc_auc"].value == pytest.approx(sk.roc_auc_score(labels, scores, multi_class="ovr"))
+    assert estimates["log_loss"].value == pytest.approx(sk.log_loss(labels, scores))
+    brier = np.mean([((row - np.eye(4)[label]) ** 2).sum() for row, label in zip(scores, labels)])
+    assert estimates["brier"].value == pytest.approx(brier)
+    assert estimates["ece"].value == pytest.approx(expected_calibration_error(scores, labels)["ece"])
+    each = []
+    for label in range(4):
+        which = np.ceil(scores[:, label] * 15).astype(int)
+        each.append(sum(abs((scores[:, label] - (labels == label))[which == b].sum()) for b in range(1, 16)) / 300)
+    assert estimates["classwise_ece"].value == pytest.approx(np.mean(each))
+    best = np.sort(scores.max(1))
+    right = (scores.argmax(1) == labels)[np.argsort(scores.max(1))]
+    parts = zip(np.array_split(best, 15), np.array_split(right, 15))
+    assert estimates["adaptive_ece"].value == pytest.approx(sum(abs(s.sum() - r.sum()) for s, r in parts) / 300)
+
+
+def test_calibration_error_equals_torchmetrics():
+    """Expected value: torchmetrics' multiclass_calibration_error(..., n_bins=15, norm="l1") on the same input."""
+    rng = np.random.default_rng(3)
+    logits, labels = rng.normal(size=(60, 4)), np.arange(60) % 4
+    logits[np.arange(60), labels] += 1.5
+    scores = softmax(logits)
+    estimates = estimate_probability_metrics([Predictions(labels, scores.argmax(-1)[None], 4, None, scores[None])])
+    assert estimates["ece"].value == pytest.approx(0.1770823746919632, abs=1e-6)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_auroc_replicates_equal_recomputation_without_the_cluster(grouped):
+    rng = np.random.default_rng(0)
+    scores, positive = rng.integers(0, 12, 50) / 12, rng.random(50) < 0.4  # with ties
+    cluster = np.arange(50) // 4 if grouped else np.arange(50)
+    auroc, replicates = jackknife_binary_auroc(scores, positive, cluster, cluster.max() + 1)
+    assert auroc == pytest.approx(sk.roc_auc_score(positive, scores))
+    for index, value in enumerate(replicates):
+        others = cluster != index
+        assert value == pytest.approx(sk.roc_auc_score(positive[others], scores[others]))
+
+
+def test_auroc_is_averaged_over_folds_and_runs():
+    folds = [make_predictions(80, 3, runs=2, seed=seed, groups=np.arange(80) // 5 + 10 * seed) for seed in (0, 1)]
+    clusters, cluster_indices = image_level_clusters(folds)
+    value, replicates = jackknife_auroc(folds, clusters, cluster_indices)
+    aurocs = [sk.roc_auc_score(f.labels, run, multi_class="ovr") for f in folds for run in f.class_scores]
+    assert value == pytest.approx(np.mean(aurocs)) and len(replicates) == 26, "groups 10 to 15 are in both folds"
+    shared = int(np.flatnonzero(clusters.members[0] == clusters.members[1][0])[0])
+    reduced = [f.select(np.asarray(f.groups) != 10) for f in folds]
+    aurocs = [sk.roc_auc_score(f.labels, run, multi_class="ovr") for f in reduced for run in f.class_scores]
+    assert replicates[clusters.members[0][shared]] == pytest.approx(np.mean(aurocs))
+
+
+def test_auroc_interval_of_independent_images_is_delongs_on_the_logit():
+    rng = np.random.default_rng(1)
+    positive = np.arange(400) < 150
+    scores = np.clip(0.5 + 0.12 * (2 * positive - 1) + rng.normal(0, 0.2, 400), 0.001, 0.999)
+    data = Predictions(
+        positive.astype(int), (scores > 0.5).astype(int)[None], 2, None, np.stack([1 - scores, scores], -1)[None]
+    )
+    estimate = estimate_probability_metrics([data])["roc_auc"]
+    concordant = (scores[positive][:, None] > scores[~positive]).astype(float)
+    auroc = concordant.mean()
+    error = np.sqrt(concordant.mean(1).var(ddof=1) / 150 + concordant.mean(0).var(ddof=1) / 250)  # DeLong et al., 1988
+    centre, margin = np.log(auroc / (1 - auroc)), norm.ppf(0.975) * error / (auroc * (1 - auroc))
+    expected = 1 / (1 + np.exp(-np.array([centre - margin, centre + margin])))
+    assert estimate.interval == pytest.approx(expected, abs=2e-3)
+
+
+def test_intervals_of_patients_are_wider_and_need_three_patients():
+    data = make_predictions(200, 3)
+    alike = replace(data.select(np.repeat(np.arange(20), 10)), groups=np.repeat(np.arange(20), 10))
+    by_image, by_patient = (
+        estimate_probability_metrics([replace(alike, groups=None)]),
+        estimate_probability_metrics([alike]),
+    )
+    for name, estimate in by_patient.items():
+        assert estimate.value == pytest.approx(by_image[name].value)
+        if "ece" not in name:
+            width = np.ptp(estimate.interval) / np.ptp(by_image[name].interval)
+            assert 2 < width < 8, name
+    few = estimate_probability_metrics([replace(alike, groups=np.arange(200) % 2)])
+    assert all(estimate.interval is None for estimate in few.values())
+
+
+def test_a_class_without_images_leaves_the_auroc_undefined():
+    data = make_predictions(60, 3)
+    data = data.select(data.labels != 1)
+    assert "roc_auc" not in estimate_probability_metrics([data]) and "brier" in estimate_probability_metrics([data])
+    one = make_predictions(60, 3, groups=np.r_[np.zeros(1), np.arange(1, 60)])
+    only = replace(one, labels=np.where(np.arange(60) == 0, 1, 2 * (np.arange(60) % 2)))
+    assert estimate_probability_metrics([only])["roc_auc"].interval is None, (
+        "without its only patient a class has no image"
+    )
+
+
+def test_the_interval_of_the_calibration_error_contains_0_for_a_calibrated_model_only():
+    rng = np.random.default_rng(5)
+    contains_zero = []
+    for seed in range(40):
+        scores = softmax(np.random.default_rng(seed).normal(0, 1.5, (150, 3)))
+        labels = (rng.random((150, 1)) > scores.cumsum(1)).sum(1).clip(max=2)
+        estimates = estimate_probability_metrics([Predictions(labels, scores.argmax(1)[None], 3, None, scores[None])])
+        assert estimates["ece"].value > 0.03, "the error of 150 images is noisy"
+        contains_zero.append(estimates["ece"].interval[0] == 0.0)
+    assert np.mean(contains_zero) > 0.9
+    overconfident = make_predictions(400, 3, temperature=0.3)
+    assert estimate_probability_metrics([overconfident])["ece"].interval[0] > 0.05
+
+
+def test_more_than_100_classes_get_no_interval_of_the_class_wise_error():
+    estimates = estimate_probability_metrics([make_predictions(300, 120)])
+    assert estimates["classwise_ece"].interval is None and estimates["ece"].interval is not None

@@ -1,0 +1,118 @@
+"""Significance tests between two models: the independent units, and the results of other programs on the same input."""
+
+from itertools import product
+from math import comb
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.metrics import accuracy_score
+
+from hf_mae.evaluation.prediction_table import Predictions
+from hf_mae.evaluation.significance import (
+    compare_predictions,
+    corrected_resampled_test,
+    holm,
+    mcnemar,
+    permutation_tests,
+)
+
+
+def make_predictions(images: int, classes: int, runs: int, accuracy: float, seed: int = 0) -> Predictions:
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(classes, images, p=rng.dirichlet(np.ones(classes)))
+    predicted = np.where(rng.random((runs, images)) < accuracy, labels, rng.integers(0, classes, (runs, images)))
+    return Predictions(labels, predicted, classes)
+
+
+def test_permutation_test_equals_all_permutations_of_few_patients():
+    """With 8 patients there are 256 permutations."""
+    rng = np.random.default_rng(3)
+    labels, groups = rng.integers(0, 3, 48), np.arange(48) // 6
+    first = np.where(rng.random(48) < 0.55, labels, rng.integers(0, 3, 48))
+    second = np.where(rng.random(48) < 0.8, labels, rng.integers(0, 3, 48))
+    values = []
+    for swaps in product([False, True], repeat=8):
+        swapped = np.array(swaps)[groups]
+        one, two = np.where(swapped, second, first), np.where(swapped, first, second)
+        values.append(accuracy_score(labels, two) - accuracy_score(labels, one))
+    expected = np.mean(np.abs(values) >= abs(values[0]) - 1e-12)
+    one, two = (Predictions(labels, predicted[None], 3, groups) for predicted in (first, second))
+    assert permutation_tests([one], [two])["accuracy"] == pytest.approx(expected, abs=0.015)
+
+
+def test_permutation_test_of_independent_images_equals_mcnemar():
+    data = make_predictions(300, 3, 1, 0.6)
+    better = np.where(np.random.default_rng(1).random(300) < 0.12, data.labels, data.predicted[0])
+    test = mcnemar(data.labels, data.predicted[0], better)
+    p_value = permutation_tests([data], [Predictions(data.labels, better[None], 3)])["accuracy"]
+    assert p_value == pytest.approx(test["p_value"], abs=0.01)
+
+
+def test_compare_predictions_reports_differences_intervals_and_tests():
+    data = make_predictions(500, 4, 2, 0.6)
+    better = np.where(np.random.default_rng(1).random(500) < 0.5, data.labels, data.predicted[0])
+    one, two = Predictions(data.labels, data.predicted[:1], 4), Predictions(data.labels, better[None], 4)
+    differences = {entry.score: entry for entry in compare_predictions([one], [two])}
+    assert set(differences) == {"macro_f1", "accuracy", "mcc"}
+    gain = np.mean(better == data.labels) - np.mean(data.predicted[0] == data.labels)
+    assert differences["accuracy"].difference == pytest.approx(gain)
+    assert differences["accuracy"].test == "McNemar, exact" and differences["mcc"].test == "permutation within images"
+    assert all(entry.interval[0] > 0 and entry.p_value < 0.01 for entry in differences.values())
+    for entry in compare_predictions([one], [one]):
+        assert entry.difference == 0 and entry.interval == (0, 0) and entry.p_value == 1.0
+    groups = np.arange(500) // 25
+    one, two = (Predictions(p.labels, p.predicted, 4, groups) for p in (one, two))
+    assert {entry.test for entry in compare_predictions([one], [two])} == {"permutation within groups"}
+    with pytest.raises(ValueError, match="labels of the two models differ"):
+        compare_predictions([one], [make_predictions(500, 4, 1, 0.6, seed=9)])
+
+
+def test_models_with_different_numbers_of_runs():
+    data = make_predictions(200, 3, 5, 0.7)
+    one, two = Predictions(data.labels, data.predicted[:2], 3), Predictions(data.labels, data.predicted[2:], 3)
+    differences = {entry.score: entry for entry in compare_predictions([one], [two])}
+    right = (data.predicted == data.labels).mean(1)
+    assert differences["accuracy"].difference == pytest.approx(right[2:].mean() - right[:2].mean())
+    assert differences["accuracy"].test == "permutation within images" and differences["accuracy"].p_value > 0.05
+
+
+def test_mcnemar_is_the_binomial_test_of_discordant_images():
+    labels = np.zeros(100, dtype=int)
+    first, second = np.zeros(100, dtype=int), np.zeros(100, dtype=int)
+    first[:3], second[3:18] = 1, 1  # 3 errors of the first, 15 of the second, none shared
+    result = mcnemar(labels, first, second)
+    assert (result["only_first"], result["only_second"]) == (15, 3)
+    assert result["p_value"] == pytest.approx(2 * sum(comb(18, k) for k in range(4)) / 2**18)
+    assert mcnemar(labels, first, first)["p_value"] == 1.0
+
+
+def test_mcnemar_counts_each_patient_once():
+    """40 patients with 25 identical images each: without groups, 50 images differ; with groups, two patients."""
+    groups = np.repeat(np.arange(40), 25)
+    labels = groups % 2
+    first, second = np.where(np.isin(groups, (3, 8)), 1 - labels, labels), labels.copy()
+    second[groups == 39] = np.where(np.arange(25) < 1, 1 - labels[groups == 39], labels[groups == 39])
+    by_image, by_patient = mcnemar(labels, first, second), mcnemar(labels, first, second, groups)
+    assert by_image["only_second"] == 50 and by_image["p_value"] < 1e-10 and by_image["units"] == "images"
+    assert (by_patient["only_first"], by_patient["only_second"], by_patient["units"]) == (1, 2, "groups")
+    assert by_patient["p_value"] == 1.0
+    pair = [Predictions(labels, predicted[None], 2, groups) for predicted in (first, second)]
+    assert permutation_tests([pair[0]], [pair[1]])["accuracy"] > 0.2
+
+
+def test_holm_equals_r():
+    """Expected values: p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm") in R."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.5]) == [1.0, 1.0] and holm([]) == []
+
+
+def test_corrected_resampled_test():
+    """Without shared training images it is Student's t test; for 10-fold cross-validation the factor is 1/10 + 1/9."""
+    differences = [0.02, 0.05, -0.01, 0.03, 0.04, 0.01, 0.00, 0.06, 0.02, 0.03]
+    plain = stats.ttest_1samp(differences, 0.0)
+    assert corrected_resampled_test(differences, 0, 100)["p_value"] == pytest.approx(plain.pvalue)
+    result = corrected_resampled_test(differences, 100, 900)
+    assert result["t"] == pytest.approx(plain.statistic * (0.1 / (0.1 + 1 / 9)) ** 0.5) and result["df"] == 9
+    assert result["p_value"] == pytest.approx(2 * stats.t.sf(result["t"], 9))
+    assert corrected_resampled_test([0.0, 0.0], 1, 1)["p_value"] == 1.0

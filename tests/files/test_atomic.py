@@ -1,0 +1,164 @@
+"""Files and folders are written completely or not at all, with the permissions of the umask."""
+
+import csv
+import errno
+import io
+import os
+import stat
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.messages import raises
+
+from hf_mae.conversion import ConversionError
+from hf_mae.errors import UsageError
+from hf_mae.files import atomic
+from hf_mae.files.atomic import (
+    apply_umask,
+    atomic_write_dir,
+    atomic_write_file,
+    csv_line,
+    is_disk_full_error,
+    write_csv,
+    write_json,
+    write_text,
+)
+from hf_mae.files.messages import FileMessage
+
+
+def mode(path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.fixture(params=[0o022, 0o027, 0o077])
+def umask(request):
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def test_written_files_have_the_permissions_of_the_umask(umask, tmp_path):
+    write_json(tmp_path / "a.json", {"é": 1})
+    write_csv(tmp_path / "a.csv", ["a", "b"], [[1, 'x"y']])
+    with atomic_write_dir(tmp_path / "folder", overwrite=False) as folder:
+        (folder / "weights").touch(mode=0o600)
+        apply_umask(folder)
+    for path in (tmp_path / "a.json", tmp_path / "a.csv", tmp_path / "folder" / "weights"):
+        assert mode(path) == 0o666 & ~umask
+    assert mode(tmp_path / "folder") == 0o777 & ~umask
+    assert (tmp_path / "a.csv").read_bytes() == b'a,b\r\n1,"x""y"\r\n'
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_failed_write_keeps_the_existing_content(tmp_path, error):
+    write_text(tmp_path / "file", "before")
+    (tmp_path / "folder").mkdir()
+    write_text(tmp_path / "folder" / "inside", "before")
+    with pytest.raises(error), atomic_write_file(tmp_path / "file") as temporary:
+        temporary.write_text("half")
+        raise error
+    with pytest.raises(error), atomic_write_dir(tmp_path / "folder", overwrite=True) as temporary:
+        (temporary / "inside").write_text("half")
+        raise error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+    assert (tmp_path / "file").read_text() == (tmp_path / "folder" / "inside").read_text() == "before"
+
+
+WRITE_WITHOUT_END = """
+import os, signal, sys
+from pathlib import Path
+from hf_mae.files.atomic import atomic_write_dir, atomic_write_file
+folder = Path(sys.argv[1])
+with atomic_write_file(folder / "file") as file, atomic_write_dir(folder / "folder", overwrite=True) as inside:
+    file.write_text("half")
+    (inside / "half").write_text("half")
+    print("writing", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_files_of_a_killed_writer_are_removed_and_files_of_a_running_one_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(atomic, "MIN_STALE_AGE", -1.0)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", WRITE_WITHOUT_END, tmp_path], **pipes) as writer:
+        assert writer.stdout.readline() == "writing\n"
+        temporary = sorted(path.name for path in tmp_path.iterdir())
+        write_text(tmp_path / "file", "new")
+        assert sorted(path.name for path in tmp_path.iterdir()) == [*temporary, "file"]
+        writer.kill()
+    write_text(tmp_path / "file", "new")
+    with atomic_write_dir(tmp_path / "folder", overwrite=False) as folder:
+        write_text(folder / "inside", "new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["inside"]
+
+
+def test_a_replaced_folder_is_restored_after_a_kill(tmp_path, monkeypatch):
+    """A kill between the two renames."""
+    monkeypatch.setattr(atomic, "MIN_STALE_AGE", -1.0)
+    replaced = tmp_path / ".folder.abcdefgh.partial.replaced"
+    replaced.mkdir()
+    write_text(replaced / "inside", "before")
+    with raises(FileMessage.FOLDER_NOT_EMPTY, path=tmp_path / "folder"):
+        atomic_write_dir(tmp_path / "folder", overwrite=False).__enter__()
+    assert (tmp_path / "folder" / "inside").read_text() == "before" and not replaced.exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),
+        RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"),
+    ],
+)
+def test_a_full_disk_is_detected_in_the_errors_of_every_library(error):
+    assert is_disk_full_error(error)
+    try:
+        try:
+            raise error
+        except Exception:
+            raise ValueError("something else") from None
+    except ValueError as later:
+        assert is_disk_full_error(later)
+    assert not is_disk_full_error(
+        RuntimeError("PytorchStreamReader failed reading zip archive")
+    ) and not is_disk_full_error(None)
+
+
+def test_write_errors_have_the_class_of_the_caller(tmp_path):
+    write_text(tmp_path / "file", "x")
+    for error in (UsageError, ConversionError):
+        with raises(FileMessage.FILE_EXISTS, error, path=tmp_path / "file"):
+            atomic_write_file(tmp_path / "file", overwrite=False, error=error).__enter__()
+        with raises(FileMessage.IS_A_FILE, error, path=tmp_path / "file"):
+            atomic_write_dir(tmp_path / "file", overwrite=True, error=error).__enter__()
+        with raises(FileMessage.IS_A_FOLDER, error, path=tmp_path):
+            atomic_write_file(tmp_path, error=error).__enter__()
+        with raises(FileMessage.CANNOT_WRITE, error):
+            atomic_write_file(tmp_path / "file" / "below", error=error).__enter__()
+
+
+def test_a_file_name_of_the_maximum_length_is_written(tmp_path):
+    write_text(tmp_path / ("n" * 255), "x")
+    assert (tmp_path / ("n" * 255)).read_text() == "x"
+
+
+@given(st.lists(st.one_of(st.text(), st.floats(allow_nan=False), st.none()), min_size=2, max_size=5))
+def test_csv_lines_equal_those_of_the_csv_module_except_for_formulas(cells):
+    plain = io.StringIO()
+    csv.writer(plain).writerow(cells)
+    line = csv_line(cells)
+    assert next(csv.reader(io.StringIO(line, newline=""))) == ["" if cell is None else str(cell) for cell in cells]
+    if not any(isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t")) for cell in cells):
+        assert line == plain.getvalue()
+
+
+def test_formulas_are_quoted():
+    cells = ["=1+1", "+cmd|'/c calc'!A1", "@SUM(1)", "-2+3", "-0.5", "-1e-9", "plain", 3, None]
+    line = """"=1+1","+cmd|'/c calc'!A1","@SUM(1)","-2+3",-0.5,-1e-9,plain,3,\r\n"""
+    assert csv_line(cells) == line

@@ -1,0 +1,82 @@
+"""Tables on the terminal: content, and a width of at most 80 columns."""
+
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, Features
+
+from hf_mae.data.benchmarks import BENCHMARKS
+from hf_mae.evaluation.intervals import headline_metric_intervals
+from hf_mae.evaluation.prediction_table import Predictions
+from hf_mae.models.model_zoo import load_checkpoint_catalogue
+from hf_mae.reporting.benchmark_tables import format_benchmark, format_benchmark_list
+from hf_mae.reporting.console import format_checkpoint, format_class_table, format_model_zoo, format_scores_table
+from hf_mae.reporting.split_results import score_with_intervals
+from hf_mae.reporting.text_table import MAX_WIDTH, format_fields, format_table
+
+
+class ImagesOfPatients:
+    groups = [f"p{index // 6}" for index in range(120)]
+
+
+class IndependentImages:
+    groups = None
+
+
+def make_scores(eval_dataset, ordered=True, num_classes=3):
+    rng, labels = np.random.default_rng(0), np.arange(120) % num_classes
+    predicted = np.where(rng.random(120) < 0.8, labels, (labels + 1) % num_classes)
+    names = [f"grade {index}" for index in range(num_classes)]
+    return (
+        labels,
+        predicted,
+        score_with_intervals(eval_dataset, 2 * np.eye(num_classes)[predicted], labels, names, ordered),
+    )
+
+
+@pytest.mark.parametrize("eval_dataset", [IndependentImages, ImagesOfPatients])
+def test_scores_have_the_intervals_of_the_report(eval_dataset):
+    labels, predicted, scores = make_scores(eval_dataset)
+    groups = None if eval_dataset.groups is None else np.array(eval_dataset.groups)
+    expected = headline_metric_intervals([Predictions(labels, predicted[None], 3, groups, ordered=True)])
+    assert scores["intervals"] == expected and expected["macro_f1"] is not None
+    low, high = (100 * end for end in expected["macro_f1"])
+    (line,) = (line for line in format_scores_table({"test": scores}).splitlines() if line.startswith("macro F1"))
+    assert line.split(maxsplit=2)[2] == f"{100 * scores['macro_f1']:.2f} [{low:.1f}, {high:.1f}]"
+
+
+def test_intervals_that_need_too_much_memory_are_omitted():
+    _, _, scores = make_scores(IndependentImages, ordered=False, num_classes=1000)
+    assert scores["intervals"] == {} and "[" not in format_scores_table({"test": scores})
+
+
+@pytest.mark.parametrize("splits", [1, 3, 5])
+def test_scores_of_several_splits_fit_the_terminal(splits):
+    _, _, scores = make_scores(IndependentImages)
+    lines = format_scores_table({f"validation{number}": scores for number in range(splits)}).splitlines()
+    assert max(map(len, lines)) <= MAX_WIDTH
+    assert sum(line.count("validation") for line in lines) == splits
+
+
+def test_long_class_names_are_shortened():
+    features = Features({"labels": ClassLabel(names=["polyp", "normal mucosa and vascular pattern " * 4])})
+    dataset = Dataset.from_dict({"labels": [0, 1, 1]}, features=features)
+    lines = format_class_table(dict.fromkeys(("train", "validation", "test"), dataset)).splitlines()
+    assert max(map(len, lines)) == MAX_WIDTH and lines[1].split() == ["polyp", "1", "1", "1"]
+    assert lines[-1].split() == ["all", "3", "3", "3"]
+
+
+def test_lists_fit_the_terminal():
+    """Only addresses and file names may be longer, because they are not broken."""
+    texts = [format_benchmark_list(), format_model_zoo()]
+    texts += [format_benchmark(name, entry) for name, entry in BENCHMARKS.items()]
+    texts += [format_checkpoint(entry) for entry in load_checkpoint_catalogue().values()]
+    too_long = [line for text in texts for line in text.splitlines() if len(line) > MAX_WIDTH]
+    assert all(len(line.split()) == 1 for line in too_long)
+
+
+def test_columns_are_aligned_and_texts_are_wrapped():
+    table = format_table(["name", "macro\nF1"], [["a", "71.20"], ["longer", "5.00"]], "lr")
+    assert table.splitlines() == ["        macro", "name       F1", "a       71.20", "longer   5.00"]
+    lines = format_fields([("licence", "word " * 30), ("x", 1)], indent=2).splitlines()
+    assert lines[0].startswith("  licence  word") and lines[1].startswith(" " * 11 + "word")
+    assert max(map(len, lines)) <= MAX_WIDTH and lines[-1] == "  x        1"

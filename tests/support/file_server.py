@@ -1,0 +1,93 @@
+"""A file server with the faults of real ones: interruptions, wrong headers, web pages of Google Drive."""
+
+import http.server
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import parse_qs, urlparse
+
+from hf_mae.files import downloads
+
+PAGE = """<html><body><form id="download-form" action="{action}" method="get">
+<input type="submit" value="Download anyway"/><input type="hidden" name="id" value="{id}">
+<input type="hidden" name="confirm" value="t"><input type="hidden" name="uuid" value="ab-12"></form></body></html>"""
+
+
+class FileServer(http.server.ThreadingHTTPServer):
+    """Sends `content` for any path.
+
+    Attributes:
+        break_at: bytes after which each of the next responses is interrupted.
+        supports_ranges: whether `Range` requests are answered.
+        requests: path and `Range` header of each request.
+        extra_headers: headers of the next responses that replace the correct ones (None: removed).
+        statuses: status and `Retry-After` header of the next responses.
+    """
+
+    def __init__(self, content: bytes):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.content, self.etag, self.supports_ranges = content, '"1"', True
+        self.break_at, self.requests, self.extra_headers, self.statuses = [], [], [], []
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Answers GET requests as a file server, and as Google Drive below /download."""
+
+    def do_GET(self):
+        url, range_header = urlparse(self.path), self.headers.get("Range")
+        self.server.requests.append((url.path, range_header))
+        query = {name: values[0] for name, values in parse_qs(url.query).items()}
+        if url.path == "/absent":
+            return self.send_error(404)
+        if self.server.statuses:
+            return self.send_retry(*self.server.statuses.pop(0))
+        if url.path == "/download" and query.get("confirm") != "t":
+            page = "<html>Quota exceeded</html>" if query["id"] == "quota" else "<html>Sign in</html>"
+            if query["id"] not in ("quota", "private"):
+                page = PAGE.format(action=f"{self.server.url}/download", id=query["id"])
+            return self.send_content(page.encode(), 200, "text/html; charset=utf-8")
+        start, content = 0, self.server.content
+        is_unchanged = self.headers.get("If-Range") in (None, self.server.etag)
+        if range_header and self.server.supports_ranges and is_unchanged:
+            start = int(re.fullmatch(r"bytes=(\d+)-", range_header).group(1))
+            if start >= len(content):
+                return self.send_error(416)
+        self.send_content(content[start:], 206 if start else 200, "application/octet-stream")
+
+    def send_retry(self, status, retry_after):
+        self.send_response(status)
+        if retry_after:
+            self.send_header("Retry-After", retry_after)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def send_content(self, content, status, content_type):
+        headers = {"Content-Type": content_type, "Content-Length": str(len(content)), "ETag": self.server.etag}
+        if status == 206:
+            end = len(self.server.content)
+            headers["Content-Range"] = f"bytes {end - len(content)}-{end - 1}/{end}"
+        headers |= self.server.extra_headers.pop(0) if self.server.extra_headers else {}
+        self.send_response(status)
+        for name, value in headers.items():
+            if value is not None:
+                self.send_header(name, value)
+        self.end_headers()
+        if content_type.startswith("application") and self.server.break_at:
+            content = content[: self.server.break_at.pop(0)]
+        self.wfile.write(content)
+
+    def log_message(self, *args):
+        pass
+
+
+@contextmanager
+def run_file_server(content: bytes, monkeypatch) -> Iterator[FileServer]:
+    """Runs a server, which also replaces Google Drive; downloads are retried without delay."""
+    monkeypatch.setattr(downloads, "RETRY_DELAY", 0.0)
+    with FileServer(content) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(downloads, "GOOGLE_DRIVE_URL", f"{server.url}/download")
+        yield server
+        server.shutdown()

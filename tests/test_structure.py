@@ -1,0 +1,83 @@
+"""Structure of the package: private names of libraries, portability, the documentation site."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+from support.paths import ROOT
+
+import hf_mae
+
+PACKAGE = ROOT / "hf_mae"
+SOURCES = [path for folder in (PACKAGE, ROOT / "conversion") for path in folder.rglob("*.py")]
+
+
+def test_private_names_of_other_libraries_are_used_in_compat_only():
+    """Attributes that start with an underscore, of anything except `self` and `cls`."""
+    found = []
+    for path in SOURCES:
+        if path.parent == PACKAGE / "compat":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and re.match(r"_[a-z]", node.attr):
+                owner = node.value
+                own = isinstance(owner, ast.Name) and owner.id in ("self", "cls")
+                own |= isinstance(owner, ast.Attribute) and node.attr in ("_requested_lrs",)
+                if not own:
+                    found.append(f"{path.relative_to(ROOT)}:{node.lineno} {ast.unparse(node)}")
+    assert not found
+
+
+@pytest.mark.launch
+def test_the_package_works_without_posix_modules_and_signals(tmp_path):
+    """Every module is imported and a folder is locked without `fcntl`, `resource`, SIGUSR1 and similar names."""
+    program = ROOT / "tests" / "support" / "windows.py"
+    done = subprocess.run([sys.executable, program, tmp_path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    second_lock, written, *_ = done.stdout.splitlines()
+    assert second_lock.startswith("FileMessage.")
+    assert written == "text ['text.txt']"
+    assert "imagenet-vit-base" in done.stdout
+
+
+@pytest.mark.launch
+def test_the_documentation_site_builds_without_warnings(tmp_path):
+    """Every page is in the navigation, every link and anchor resolves, every public name is documented."""
+    done = subprocess.run(
+        ["bash", ROOT / "scripts" / "build_docs.sh", tmp_path],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    built = {path.parent.name for path in tmp_path.glob("*/index.html")}
+    assert {path.stem for path in (ROOT / "docs").glob("*.md")} - {"index"} <= built
+    page = (tmp_path / "api" / "hf_mae.html").read_text()
+    assert all(f'id="{name}"' in page for name in hf_mae.__all__)
+
+
+def test_the_kubernetes_job_in_the_docs_matches_its_schema():
+    """The classes of the training operator read the job: no unknown field, no missing field."""
+    from kubeflow.training import models
+    from kubernetes import client
+
+    page = (ROOT / "docs" / "scale.md").read_text()
+    job = yaml.safe_load(re.search(r"```yaml\n(.*?)```", page, re.DOTALL)[1])
+    for name in dir(models):
+        if not hasattr(client, name):
+            setattr(client.models, name, getattr(models, name))  # the deserializer looks up classes here
+
+    class Response:
+        data = json.dumps(job)
+
+    api = client.ApiClient()
+    read = api.deserialize(Response, "KubeflowOrgV1PyTorchJob")
+    assert api.sanitize_for_serialization(read) == job
+    arguments = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]["args"]
+    flags = (ROOT / "docs" / "reference.md").read_text()
+    assert all(argument in flags for argument in arguments if argument.startswith("--"))

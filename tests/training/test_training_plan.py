@@ -1,0 +1,140 @@
+"""The plan of a run: numbers, text, warnings, and the profile of a step."""
+
+import json
+import re
+
+import pytest
+import torch
+from support.cli_process import run_cli
+from support.messages import raises, shows
+
+import hf_mae
+from hf_mae import FinetuningArguments, plan
+from hf_mae.cli.main import main
+from hf_mae.data.cache_eviction import format_bytes
+from hf_mae.training import training_plan
+from hf_mae.training.messages import TrainingMessage
+from hf_mae.training.training_plan import Plan
+
+
+@pytest.fixture(scope="module")
+def run_plan(tiny_pth, toy):
+    return plan(
+        model_name_or_path=str(tiny_pth),
+        data_dir=str(toy / "labelled"),
+        per_device_train_batch_size=10,
+        effective_batch_size=20,
+        num_train_epochs=4,
+        warmup_epochs=1,
+    )
+
+
+def test_the_plan_agrees_with_the_run(run_plan, tiny_pth, toy, tmp_path):
+    argv = ["finetune", str(tiny_pth), str(toy / "labelled"), "--per_device_train_batch_size", "10"]
+    argv += ["--effective_batch_size", "20", "--num_train_epochs", "4", "--warmup_epochs", "1"]
+    done = run_cli(*argv, "--output_dir", tmp_path / "run")
+    state = json.loads((tmp_path / "run" / "trainer_state.json").read_text())
+    record = json.loads((tmp_path / "run" / "all_results.json").read_text())
+    assert run_plan.updates == state["max_steps"] and run_plan.learning_rate == pytest.approx(
+        record["train"]["learning_rate"]
+    )
+    assert run_plan.images_per_update == record["train"]["effective_batch_size"] == 20
+    assert {split: sum(counts.values()) for split, counts in run_plan.images.items()} == record["images"]
+    assert run_plan.warmup_updates == run_plan.updates / 4
+    assert run_plan.selection_split == "validation" and run_plan.metric == "macro_f1"
+    log = done.stderr
+    assert "Plan:\nmodel       ViT of 3 blocks of 48, 32 pixels" in log and "memory" not in log, "not measured"
+    pattern = r"^epoch (\d)/4  val loss \d\.\d\d  macro F1 \d+\.\d  accuracy \d+\.\d  [\d.e+]+ images/s  \d:\d\d left$"
+    assert re.findall(pattern, log, flags=re.MULTILINE) == ["1", "2", "3", "4"]
+    assert "{'" not in log + done.stdout, "dicts are not printed"
+    assert "Next:" in done.stdout and f"hf-mae report {tmp_path / 'run'}" in done.stdout
+
+
+def test_memory_consists_of_weights_optimizer_and_saved_tensors(run_plan):
+    assert (
+        not run_plan.step_profile.measured and run_plan.step_profile.images == 2 and run_plan.step_profile.seconds > 0
+    )
+    assert run_plan.step_profile.peak_bytes > training_plan.ADAM_BYTES * run_plan.parameters
+    larger = training_plan._profile_on_cpu(*_model_and_args(40))
+    smaller = training_plan._profile_on_cpu(*_model_and_args(20))
+    state = training_plan._state_bytes(*_model_and_args(1))
+    assert larger.peak_bytes - state == pytest.approx(2 * (smaller.peak_bytes - state))
+    assert run_plan.seconds_per_epoch > 0
+
+
+def _model_and_args(batch):
+    from transformers import ViTConfig, ViTForImageClassification
+
+    sizes = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 96}
+    model = ViTForImageClassification(ViTConfig(image_size=32, patch_size=8, num_labels=3, **sizes))
+    args = FinetuningArguments(output_dir="unused", per_device_train_batch_size=batch, use_cpu=True, report_to="none")
+    return model, args
+
+
+def test_profiling_restores_the_model():
+    model, args = _model_and_args(4)
+    before, state = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
+    model.eval()
+    training_plan.profile_step(model, args)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert torch.equal(state, torch.get_rng_state()) and not model.training
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_batch_that_does_not_fit_is_rejected_with_one_that_fits(monkeypatch):
+    """With a memory of ten images."""
+
+    def step(model, images, args):
+        if images > 10:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    assert training_plan.find_max_batch_size(lambda images: step(None, images, None), 64) <= 10
+    with raises(TrainingMessage.NO_BATCH_FITS):
+        training_plan.find_max_batch_size(lambda images: step(None, 11, None), 4)
+    monkeypatch.setattr(training_plan, "_run_step", step)
+    monkeypatch.setattr(training_plan, "_describe_device", lambda args: "1 x Small GPU")
+    model, args = _model_and_args(64)
+    with raises(TrainingMessage.BATCH_DOES_NOT_FIT, batch_size=64, effective_batch_size=64) as caught:
+        training_plan._profile_on_gpu(model, args)
+    assert caught.value.attributes["fitting"] <= 10
+
+
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        ({"learning_rate": 0.5}, TrainingMessage.UNUSUAL_LEARNING_RATE),
+        ({"per_device_train_batch_size": 512}, TrainingMessage.BATCH_LARGER_THAN_DATASET),
+        ({"num_train_epochs": 4, "warmup_epochs": 3}, TrainingMessage.LONG_WARMUP),
+        ({}, TrainingMessage.GROUPS_UNKNOWN),
+    ],
+)
+def test_unusual_settings_give_warnings(more, message, tiny_pth, toy):
+    run_plan = plan(model_name_or_path=str(tiny_pth), data_dir=str(toy / "labelled"), **more)
+    assert any(shows(text, message) for text in run_plan.warnings), run_plan.warnings
+    assert sum(line.startswith("warning") for line in run_plan.lines()) == len(run_plan.warnings)
+    assert max(map(len, run_plan.lines())) <= 80
+
+
+def test_planning_writes_no_files(tiny_pth, toy, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for argv in (["plan"], ["finetune", "--dry_run"]):
+        assert main([*argv, str(tiny_pth), str(toy / "labelled"), "--quiet"]) == 0
+        output = capsys.readouterr().out
+        assert output.startswith("model ") and "time        about" in output and not list(tmp_path.iterdir())
+    assert main(["plan", str(tiny_pth), str(toy / "labelled"), "--json", "--quiet"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["updates"] > 0 and values["seconds_per_epoch"] > 0 and values["step_profile"]["images"] == 2
+    run_plan = hf_mae.finetune(model_name_or_path=str(tiny_pth), data_dir=str(toy / "labelled"), dry_run=True)
+    assert isinstance(run_plan, Plan) and run_plan.updates > 0 and not list(tmp_path.iterdir())
+
+
+def test_a_full_cache_gives_a_warning(tiny_pth, toy, monkeypatch):
+    monkeypatch.setenv("HF_MAE_CACHE_LIMIT", "1KB")
+    run_plan = hf_mae.plan(model_name_or_path=str(tiny_pth), data_dir=str(toy / "labelled"))
+    text = "\n".join(run_plan.warnings)
+    assert shows(text, TrainingMessage.CACHE_DOES_NOT_FIT, available="1 KB")
+
+
+def test_durations_and_sizes_have_a_readable_unit():
+    assert format_bytes(2.5e9) == "2.5 GB" and format_bytes(3e6) == "3.0 MB" and format_bytes(400) == "0 KB"
+    assert training_plan._format_duration(100) == "100 seconds" and training_plan._format_duration(7200) == "2.0 hours"
