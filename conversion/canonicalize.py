@@ -1,6 +1,7 @@
 """Converts a state dict to its canonical form: finite float32 tensors, one linear head, one row per position.
 
-Every change is exact and noted. A checkpoint that would compute a different function afterwards is rejected.
+Every change preserves the computed function exactly and is listed in the notes. A checkpoint for which this is not
+possible is rejected.
 """
 
 import re
@@ -26,7 +27,7 @@ def canonicalize_state_dict(state: State, metadata: CheckpointMetadata, source: 
 
     Args:
         state: parameters under their original names.
-        metadata: facts that the checkpoint states; its image size defines the grid of the position embeddings.
+        metadata: metadata of the checkpoint; its image size defines the grid of the position embeddings.
 
     Raises:
         ConversionError: If a tensor has an unsupported type or is not finite, or the encoder has parameters that the
@@ -52,12 +53,14 @@ def canonicalize_state_dict(state: State, metadata: CheckpointMetadata, source: 
 
 
 def cast_to_float32(state: State, notes: list[str]) -> State:
-    """Casts the parameters to float32 and notes their previous types."""
-    lower = {str(t.dtype) for t in state.values() if t.is_floating_point() and t.dtype != torch.float32}
-    if not lower:
+    """Casts the parameters to float32, and adds a note on their previous types."""
+    other_dtypes = {
+        str(tensor.dtype) for tensor in state.values() if tensor.is_floating_point() and tensor.dtype != torch.float32
+    }
+    if not other_dtypes:
         return state
-    notes.append(f"{', '.join(sorted(lower))} weights were converted to float32")
-    return {n: t.float() if t.is_floating_point() else t for n, t in state.items()}
+    notes.append(f"{', '.join(sorted(other_dtypes))} weights were converted to float32")
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
 
 
 def check_tensor_types(state: State, source: str, is_parameter: Callable[[str], bool]) -> None:
@@ -115,8 +118,8 @@ def _fold_batch_norm(state: State, source: str, notes: list[str]) -> State:
     weight = probe["head.1.weight"].double() / (variance + PROBE_EPS).sqrt()
     bias = probe["head.1.bias"].double() - weight @ mean
     notes.append("the head of a linear probe (batch norm, linear) was folded into one linear layer")
-    rest = {name: tensor for name, tensor in state.items() if name not in probe}
-    return rest | {"head.weight": weight.float(), "head.bias": bias.float()}
+    other_parameters = {name: tensor for name, tensor in state.items() if name not in probe}
+    return other_parameters | {"head.weight": weight.float(), "head.bias": bias.float()}
 
 
 def _add_class_token_position(state: State, metadata: CheckpointMetadata, source: str, notes: list[str]) -> State:

@@ -122,8 +122,7 @@ def raise_on_stop_signal(hint: str) -> Iterator[None]:
 
 
 def pluralize(number: int, noun: str, singular: str = "", plural: str = "") -> str:
-    """Formats a count with its noun: `1 image`, `2 images`, `3 classes`; with agreement: `1 image is`, `2 images are`.
-    """
+    """Formats a count and its noun: `1 image`, `2 images`, `3 classes`; with agreement: `1 image is`."""
     if number == 1:
         return f"{number} {noun} {singular}".rstrip()
     return f"{number} {noun}{'es' if noun.endswith('s') else 's'} {plural}".rstrip()

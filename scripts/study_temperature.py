@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from study_long_tail import SETTINGS, name_of
+from study_long_tail import SETTINGS, get_folder_name
 
 from hf_mae import read_record
 from hf_mae.evaluation.calibration import Temperature, calibration_gain, fit_class_temperatures, fit_temperature
@@ -28,7 +28,7 @@ def main() -> None:
     args = parser.parse_args()
     lines = ["| | none | one | by class if better | by class, of halves |", "|---|---|---|---|---|"]
     for setting in SETTINGS:
-        folders = sorted(file.parent for file in args.runs.glob(f"{name_of(setting)}-*/all_results.json"))
+        folders = sorted(file.parent for file in args.runs.glob(f"{get_folder_name(setting)}-*/all_results.json"))
         if folders:
             found = np.array([half for folder in folders for half in evaluate_halves(folder)])
             cells = [f"{100 * ece:.1f} %, {nll:.3f}" for ece, nll in found.mean(0)[:6].reshape(3, 2)]

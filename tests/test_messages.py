@@ -95,6 +95,8 @@ def test_private_names_are_found(source, faults):
     assert [fault for _, fault in load_script("check_language").find_names(ast.parse(source))] == faults
 
 
-@pytest.mark.parametrize("text", ["{x} is no folder", "it goes on with a run", "a file a layout", "The Verb", "is told"])
+@pytest.mark.parametrize(
+    "text", ["{x} is no folder", "it goes on with a run", "a file a layout", "The Verb", "is told"]
+)
 def test_private_phrases_are_found(text):
     assert list(load_script("check_language").find_phrases(text))

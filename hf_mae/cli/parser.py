@@ -39,9 +39,11 @@ class Parser:
         self.options = dict(command_options(command))
         if self.command.reads_recipes:
             self.options[RECIPE.name] = RECIPE
-        for item in (QUIET, *([JSON] if self.command.has_json else [])):
-            self.options.setdefault(item.name, item)
-        self._spellings = {name: item.name for item in self.options.values() for name in (item.name, *item.aliases)}
+        for option in (QUIET, *([JSON] if self.command.has_json else [])):
+            self.options.setdefault(option.name, option)
+        self._spellings = {
+            name: option.name for option in self.options.values() for name in (option.name, *option.aliases)
+        }
 
     def parse(self, argv: list[str]) -> ParsedArgs:
         """Parses a command line and validates the values, before anything heavy is imported.
@@ -57,9 +59,9 @@ class Parser:
             print(self.help_text(show_all=True))
             raise SystemExit(0)
         parser = _RaisingArgumentParser(prog=f"hf-mae {self.command.name}", add_help=False, allow_abbrev=False)
-        for item in self.options.values():
+        for option in self.options.values():
             parser.add_argument(
-                f"--{item.name}", dest=item.name, nargs="+" if item.multiple else None, default=argparse.SUPPRESS
+                f"--{option.name}", dest=option.name, nargs="+" if option.multiple else None, default=argparse.SUPPRESS
             )
         parser.add_argument("positionals", nargs="*", default=[])
         namespace, unknown = parser.parse_known_intermixed_args(self._normalize_flags(argv))
@@ -68,7 +70,7 @@ class Parser:
         self._check_unknown_flags(word for word in unknown if word.startswith("--"))
         flags |= self._assign_positionals(positionals, flags)
         recipe = flags.pop(RECIPE.name, None) if self.command.reads_recipes else None
-        quiet, as_json = (item.read(flags.pop(item.name, False), self.command.name) for item in (QUIET, JSON))
+        quiet, as_json = (option.read(flags.pop(option.name, False), self.command.name) for option in (QUIET, JSON))
         values = read_values(self.command.name, recipe, flags)
         check_paths_exist(values)
         check_consistency(self.command.name, values)
@@ -137,29 +139,30 @@ class Parser:
             prog=f"hf-mae {self.command.name}",
             usage=self.usage().replace("%", "%%"),
             description=self.command.description or f"{self.command.summary}.",
-            epilog=None if show_all else self._epilog(),
+            epilog=self._epilog(show_all),
             add_help=False,
             formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=26, width=HELP_WIDTH),
         )
         if self.command.positionals:
             arguments = parser.add_argument_group("Arguments")
-            for item in (self.options[name] for name in self.command.positionals):
-                arguments.add_argument(item.name, metavar=item.placeholder, help=_help_line(item))
+            for option in (self.options[name] for name in self.command.positionals):
+                arguments.add_argument(option.name, metavar=option.placeholder, help=_help_line(option))
         groups: dict[str, Any] = {}
-        for item in self.options.values():
-            is_listed = show_all or item.show_in_help or item is RECIPE
-            if not is_listed or item.name in self.command.positionals:
+        for option in self.options.values():
+            is_listed = show_all or option.show_in_help or option is RECIPE
+            if not is_listed or option.name in self.command.positionals:
                 continue
-            if item.group not in groups:
-                groups[item.group] = parser.add_argument_group(item.group)
-            groups[item.group].add_argument(f"--{item.name}", metavar=item.placeholder, help=_help_line(item))
+            if option.group not in groups:
+                groups[option.group] = parser.add_argument_group(option.group)
+            value = {"action": "store_true"} if option.value_type is bool else {"metavar": _placeholder(option)}
+            groups[option.group].add_argument(f"--{option.name}", help=_help_line(option), **value)
         return parser.format_help().rstrip("\n")
 
     def usage(self) -> str:
         """Returns the usage line, e.g. `hf-mae predict RUN IMAGES ... [flags]`."""
         words = [f"hf-mae {self.command.name}"]
         for name in self.command.positionals:
-            placeholder = self.options[name].placeholder + (" ..." if self.options[name].multiple else "")
+            placeholder = _placeholder(self.options[name])
             words.append(placeholder if name in self.command.required else f"[{placeholder}]")
         words += [
             f"--{name} {self.options[name].placeholder}"
@@ -168,12 +171,12 @@ class Parser:
         ]
         return " ".join([*words, "[flags]"])
 
-    def _epilog(self) -> str:
+    def _epilog(self, show_all: bool) -> str:
         hidden = sum(
-            not (item.show_in_help or item is RECIPE or item.name in self.command.positionals)
-            for item in self.options.values()
+            not (option.show_in_help or option is RECIPE or option.name in self.command.positionals)
+            for option in self.options.values()
         )
-        more = f" Use --help_all to list {hidden} more flags." if hidden else ""
+        more = f" Use --help_all to list {hidden} more flags." if hidden and not show_all else ""
         return f"Flags may contain dashes instead of underscores. A boolean is --flag, --flag true or --no_flag.{more}"
 
 
@@ -188,7 +191,11 @@ def _to_underscores(flag: str) -> str:
     return f"--{name[2:].replace('-', '_')}{equals}{value}" if name.startswith("--") else flag
 
 
-def _help_line(item: Option) -> str:
-    default = " ".join(map(str, item.default)) if isinstance(item.default, list) else item.default
+def _placeholder(option: Option) -> str:
+    return f"{option.placeholder} ..." if option.multiple else option.placeholder
+
+
+def _help_line(option: Option) -> str:
+    default = " ".join(map(str, option.default)) if isinstance(option.default, list) else option.default
     has_default = not (default is None or default is False or default == "")
-    return f"{item.help} (default: {default})".replace("%", "%%") if has_default else item.help.replace("%", "%%")
+    return f"{option.help} (default: {default})".replace("%", "%%") if has_default else option.help.replace("%", "%%")

@@ -58,7 +58,7 @@ INDEX_SCHEMA = pa.schema(
         "digest": pa.string(),  # hash of the pixels (`image_check.check_decoding`)
     }
 )
-ZIP_LOCAL_HEADER, ZIP_HEADER_SIZE = b"PK\x03\x04", 30  # of each member
+ZIP_LOCAL_HEADER, ZIP_HEADER_SIZE = b"PK\x03\x04", 30  # signature and size of the header of each member
 ZIP_ENCRYPTED_FLAG = 0x1
 BATCH_ROWS = 50_000  # rows that are written to the cache at once
 DIGEST_COLUMN = "digest"  # hash of the pixels, if it is known
@@ -72,7 +72,7 @@ MAX_METADATA_BYTES = 1_000_000
 class _ArchiveImage:
     """An image in an archive."""
 
-    path: str
+    path: str  # archive, offset and size (`files.archive_members.Member`)
     file_name: str
     split: str
     label: str | None = None
@@ -83,7 +83,7 @@ class _ArchiveImage:
 class _MemberGroup:
     """The members with the same key."""
 
-    images: dict[str, Member] = field(default_factory=dict)  # of equal names in a tar file, the last one
+    images: dict[str, Member] = field(default_factory=dict)  # by name; if a tar file repeats a name, the last member
     metadata: dict[str, bytes] = field(default_factory=dict)
 
 
@@ -139,8 +139,8 @@ def _load_remote(source: str) -> DatasetDict:
     system, path = file_system(source)
     if not _is_archive(path) and system.exists(file_system(index)[1]):
         return _load_indexed(index, source.rstrip("/"))
-    names = [path] if system.isfile(path) else sorted(system.glob(path) if "*" in path else system.find(path))
-    archives = [system.unstrip_protocol(name) for name in names if _is_archive(os.path.basename(name))]
+    paths = [path] if system.isfile(path) else sorted(system.glob(path) if "*" in path else system.find(path))
+    archives = [system.unstrip_protocol(path) for path in paths if _is_archive(os.path.basename(path))]
     if not archives:
         raise UsageError(DataMessage.NO_DATA_AT_URL, source=source, suffixes=" or ".join(ARCHIVE_SUFFIXES))
     return _load_unindexed(archives, source)
@@ -184,6 +184,7 @@ def _check_shard_sizes(archives: dict[str, str], sizes: dict[str, int], index: s
 
 
 def _get_size(archive: str) -> int:
+    """Returns the size of an archive in bytes; -1 if it cannot be read."""
     try:
         if is_remote(archive):
             system, path = file_system(archive)
@@ -203,9 +204,9 @@ def _read_index_table(index: str, root: str, shards: set[str]) -> pa.Table:
     if rows.schema.types != INDEX_SCHEMA.types or set(rows["shard"].unique().to_pylist()) - shards:
         raise UsageError(DataMessage.INDEX_UNKNOWN_SHARDS, index=index)
     names = rows["shard"].combine_chunks().cast(pa.string())
-    numbers = [rows[name].combine_chunks().cast(pa.string()) for name in ("offset", "size")]
+    offset_and_size = [rows[name].combine_chunks().cast(pa.string()) for name in ("offset", "size")]
     archives = pc.binary_join_element_wise(pa.scalar(root), names, "/")
-    paths = pc.binary_join_element_wise(archives, pc.binary_join_element_wise(*numbers, "+"), "::")
+    paths = pc.binary_join_element_wise(archives, pc.binary_join_element_wise(*offset_and_size, "+"), "::")
     return _add_image_column(rows.drop_columns(["shard", "offset", "size"]), paths)
 
 
@@ -256,13 +257,13 @@ def _load_unindexed(archives: list[str], root: str) -> DatasetDict:
 
 def _build_index_table(archives: list[str], root: str) -> pa.Table:
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        bar = tqdm(
+        progress = tqdm(
             pool.map(_scan_archive, archives), total=len(archives), desc="Reading archives", unit="file", delay=1
         )
-        by_archive = dict(zip(archives, bar))
-    images = [image for archive_images in by_archive.values() for image in archive_images]
+        images_by_archive = dict(zip(archives, progress))
+    images = [image for archive_images in images_by_archive.values() for image in archive_images]
     if len({image.file_name for image in images}) < len(images):  # the archives use the same names
-        for archive, archive_images in by_archive.items():
+        for archive, archive_images in images_by_archive.items():
             for image in archive_images:
                 image.file_name = f"{PurePosixPath(archive).name}/{image.file_name}"
     if not images:
@@ -334,10 +335,10 @@ def _iter_zip_members(archive: str, file: IO[bytes]) -> Iterator[tuple[str, Memb
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise UsageError(DataMessage.ZIP_COMPRESSION_UNSUPPORTED, archive=archive, member=info.filename)
         file.seek(info.header_offset)
-        head = file.read(ZIP_HEADER_SIZE)
-        if head[:4] != ZIP_LOCAL_HEADER:
+        header = file.read(ZIP_HEADER_SIZE)
+        if header[:4] != ZIP_LOCAL_HEADER:
             raise zipfile.BadZipFile(f"{info.filename} is not at its offset")
-        name_size, extra_size = struct.unpack("<HH", head[26:30])
+        name_size, extra_size = struct.unpack("<HH", header[26:30])
         start = info.header_offset + ZIP_HEADER_SIZE + name_size + extra_size
         yield info.filename, Member(archive, start, info.compress_size, info.compress_type == zipfile.ZIP_DEFLATED)
 
@@ -368,8 +369,8 @@ def _make_image(name: str, member: Member, group: _MemberGroup, archive_split: s
     metadata = _parse_sidecar_metadata(group, name)
     folders = PurePosixPath(name).parts[:-1]
     folder_split = next((split for folder in folders if (split := parse_split_name(folder))), None)
-    class_folders = [folder for folder in folders if not parse_split_name(folder)]
-    label = metadata.get("label", class_folders[-1] if class_folders else None)
+    non_split_folders = [folder for folder in folders if not parse_split_name(folder)]
+    label = metadata.get("label", non_split_folders[-1] if non_split_folders else None)
     return _ArchiveImage(
         str(member),
         str(metadata.get("file_name", name)),

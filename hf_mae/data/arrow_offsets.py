@@ -54,5 +54,5 @@ def _value_offsets(column: pa.Array, buffer: pa.Buffer) -> np.ndarray:
     (values + 1,)."""
     _, offsets, data = column.buffers()
     dtype = np.int64 if pa.types.is_large_binary(column.type) else np.int32
-    own = np.frombuffer(offsets, dtype)[column.offset : column.offset + len(column) + 1].astype(np.int64)
-    return own + (data.address - buffer.address if data is not None else 0)
+    value_offsets = np.frombuffer(offsets, dtype)[column.offset : column.offset + len(column) + 1].astype(np.int64)
+    return value_offsets + (data.address - buffer.address if data is not None else 0)

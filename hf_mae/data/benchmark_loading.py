@@ -300,8 +300,7 @@ def load_benchmark(
 
 
 def _missing_images_error(name: str, benchmark: Benchmark, root: Path, joined: "_JoinedSplit") -> UsageError:
-    """Returns the error for missing images, by class; if more than 10 % are missing, it asks for the complete archive.
-    """
+    """Builds the error for missing images, by class; if more than 10 % are missing, it asks for the full archive."""
     count = sum(map(len, joined.missing.values()))
     by_class = [f"{len(names)} of {label} ({names[0]})" for label, names in sorted(joined.missing.items())]
     attributes = {

@@ -100,29 +100,30 @@ def find_candidate_pairs(
         other_hashes: hashes of other images. If given, `first` is an index into `hashes` and `second` into
             `other_hashes`; otherwise both are indices into `hashes`.
     """
-    best: dict[tuple[int, int], int] = {}
+    distances: dict[tuple[int, int], int] = {}  # the smallest of each pair
 
     def search(crop_hashes: np.ndarray, image_hashes: np.ndarray, swapped: bool) -> None:
         for start in range(0, len(crop_hashes), 256):
             block = crop_hashes[start : start + 256]
-            distance = np.full((len(block), len(image_hashes)), 64, dtype=np.uint8)
-            for column in range(crop_hashes.shape[1]):
-                np.minimum(distance, np.bitwise_count(block[:, column, None] ^ image_hashes[None]), out=distance)
-            for row, other in np.argwhere(distance <= max_distance).tolist():
-                one, two = (other, start + row) if swapped else (start + row, other)
+            block_distances = np.full((len(block), len(image_hashes)), 64, dtype=np.uint8)
+            for crop in range(crop_hashes.shape[1]):
+                crop_distances = np.bitwise_count(block[:, crop, None] ^ image_hashes[None])
+                np.minimum(block_distances, crop_distances, out=block_distances)
+            for row, column in np.argwhere(block_distances <= max_distance).tolist():
+                first, second = (column, start + row) if swapped else (start + row, column)
                 if other_hashes is None:
-                    if one == two:
+                    if first == second:
                         continue
-                    one, two = min(one, two), max(one, two)
-                value = int(distance[row, other])
-                best[one, two] = min(value, best.get((one, two), 64))
+                    first, second = min(first, second), max(first, second)
+                distance = int(block_distances[row, column])
+                distances[first, second] = min(distance, distances.get((first, second), 64))
 
     if other_hashes is None:
         search(hashes, hashes[:, 0], swapped=False)
     else:
         search(hashes, other_hashes[:, 0], swapped=False)
         search(other_hashes, hashes[:, 0], swapped=True)
-    return [(one, two, value) for (one, two), value in sorted(best.items())]
+    return [(first, second, distance) for (first, second), distance in sorted(distances.items())]
 
 
 def compute_similarity(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
@@ -132,37 +133,38 @@ def compute_similarity(first: np.ndarray, second: np.ndarray) -> tuple[float, fl
         Structural similarity, and correlation of the fine detail; (0, 0) if no small warp aligns them.
     """
     height, width = first.shape
-    one, two = (cv2.GaussianBlur(image.astype(np.float32), (0, 0), 0.8) for image in (first, second))
-    if min(one.std(), two.std()) < 2.0:  # an empty image has nothing to align
-        both_empty = float(max(one.std(), two.std()) < 2.0)
+    first, second = (cv2.GaussianBlur(image.astype(np.float32), (0, 0), 0.8) for image in (first, second))
+    if min(first.std(), second.std()) < 2.0:  # an empty image has nothing to align
+        both_empty = float(max(first.std(), second.std()) < 2.0)
         return both_empty, both_empty
     warp: Any = np.eye(2, 3, dtype=np.float32)
     try:
-        _, warp = cv2.findTransformECC(one, two, warp, cv2.MOTION_AFFINE, _ALIGNMENT_STEPS, None, 3)  # type: ignore[call-overload]
-    except cv2.error:  # the two do not correlate
+        _, warp = cv2.findTransformECC(first, second, warp, cv2.MOTION_AFFINE, _ALIGNMENT_STEPS, None, 3)  # type: ignore[call-overload]
+    except cv2.error:  # the images do not correlate
         return 0.0, 0.0
     if np.abs(warp[:, :2] - np.eye(2)).max() > MAX_WARP or np.abs(warp[:, 2]).max() > MAX_WARP * max(height, width):
         return 0.0, 0.0
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    overlap = cv2.warpAffine(np.ones_like(two), warp, (width, height), flags=flags) > 0.99
-    two = cv2.warpAffine(two, warp, (width, height), flags=flags)
-    gain = one[overlap].std() / max(two[overlap].std(), 1e-6)
-    two_matched = (two - two[overlap].mean()) * gain + one[overlap].mean()
+    overlap = cv2.warpAffine(np.ones_like(second), warp, (width, height), flags=flags) > 0.99
+    second = cv2.warpAffine(second, warp, (width, height), flags=flags)
+    gain = first[overlap].std() / max(second[overlap].std(), 1e-6)
+    second_matched = (second - second[overlap].mean()) * gain + first[overlap].mean()
     settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255}
-    _, values = structural_similarity(one, two_matched, full=True, **settings)
+    _, similarity_map = structural_similarity(first, second_matched, full=True, **settings)
     inside = cv2.erode(overlap.astype(np.uint8), np.ones((7, 7))) > 0
-    empty = (np.minimum(one, two) < DARK) | (np.maximum(one, two) > BRIGHT)
+    empty = (np.minimum(first, second) < DARK) | (np.maximum(first, second) > BRIGHT)
     textured = inside & (cv2.dilate(empty.astype(np.uint8), np.ones((7, 7))) == 0)
     if textured.mean() < 0.05:
         textured = inside
-    return float(values[inside].mean()), _detail_correlation(one, two_matched, textured)
+    return float(similarity_map[inside].mean()), _detail_correlation(first, second_matched, textured)
 
 
-def _detail_correlation(one: np.ndarray, two: np.ndarray, mask: np.ndarray) -> float:
+def _detail_correlation(first: np.ndarray, second: np.ndarray, mask: np.ndarray) -> float:
     """Returns the correlation of the high-pass filtered images; large deviations (edges, reflections) are clipped."""
-    details = [(image - cv2.GaussianBlur(image, (0, 0), 2.0))[mask] for image in (one, two)]
-    first, second = (np.clip(detail - detail.mean(), -8, 8) for detail in details)
-    return float((first * second).sum() / max(np.sqrt((first**2).sum() * (second**2).sum()), 1e-6))
+    details = [(image - cv2.GaussianBlur(image, (0, 0), 2.0))[mask] for image in (first, second)]
+    first_detail, second_detail = (np.clip(detail - detail.mean(), -8, 8) for detail in details)
+    norm = np.sqrt((first_detail**2).sum() * (second_detail**2).sum())
+    return float((first_detail * second_detail).sum() / max(norm, 1e-6))
 
 
 def find_near_duplicates(
@@ -184,22 +186,22 @@ def find_near_duplicates(
         min_similarity, min_detail: structural similarity and correlation of the fine detail that confirm a candidate.
     """
     cv2.setNumThreads(1)  # the pool below uses all cores
-    others = paths if other_paths is None else other_paths
+    second_paths = paths if other_paths is None else other_paths
     hashes = perceptual_hashes(paths, num_workers)
     candidates = find_candidate_pairs(
         hashes, max_distance, None if other_paths is None else perceptual_hashes(other_paths, num_workers)
     )
     logger.info("%d pairs have similar hashes", len(candidates))
-    files = sorted({paths[pair[0]] for pair in candidates} | {others[pair[1]] for pair in candidates})
+    files = sorted({paths[pair[0]] for pair in candidates} | {second_paths[pair[1]] for pair in candidates})
 
     with ThreadPoolExecutor(num_workers or os.cpu_count() or 1) as pool:
         thumbnails = dict(zip(files, pool.map(_load_thumbnail, files)))
 
         def compare(pair: tuple[int, int, int]) -> tuple[float, float]:
-            return compute_similarity(thumbnails[paths[pair[0]]], thumbnails[others[pair[1]]])
+            return compute_similarity(thumbnails[paths[pair[0]]], thumbnails[second_paths[pair[1]]])
 
         results = pool.map(compare, candidates)
-        values = list(tqdm(results, total=len(candidates), desc="Comparing", unit="pair", delay=1))
-    pairs = [DuplicatePair(*pair, *value) for pair, value in zip(candidates, values)]
+        similarities = list(tqdm(results, total=len(candidates), desc="Comparing", unit="pair", delay=1))
+    pairs = [DuplicatePair(*pair, *similarity) for pair, similarity in zip(candidates, similarities)]
     pairs = [pair for pair in pairs if pair.similarity >= min_similarity and pair.detail >= min_detail]
     return sorted(pairs, key=lambda pair: (-pair.detail, pair.first, pair.second))

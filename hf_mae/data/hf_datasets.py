@@ -228,8 +228,7 @@ def _find_columns(loaded: DatasetDict, source: str, group_column: str | None) ->
 
 
 def _ordered_class_names(loaded: DatasetDict, label_column: str) -> list[str] | None:
-    """Returns the classes in the order of the first split with class ids, then those of the others; None without ids.
-    """
+    """Returns the classes in the order of the first split with class ids, then those of other splits; None without."""
     names: dict[str, None] = {}
     for dataset in loaded.values():
         if isinstance(feature := dataset.features[label_column], ClassLabel):

@@ -90,13 +90,13 @@ def _deduplicate(samples: list[Sample], manifest: Path) -> list[Sample]:
     conflicts: dict[str, list[str]] = {"labels": [], "splits": [], "groups": []}
     for sample in samples:
         first = first_by_path.setdefault(os.path.realpath(sample.path), sample)
-        for column, one, other in (
+        for column, first_value, value in (
             ("labels", first.label, sample.label),
             ("splits", first.split, sample.split),
             ("groups", first.group, sample.group),
         ):
-            if one != other:
-                conflicts[column].append(f"{sample.file_name} ({one}, {other})")
+            if first_value != value:
+                conflicts[column].append(f"{sample.file_name} ({first_value}, {value})")
     for column, conflicting in conflicts.items():
         if conflicting:
             raise UsageError(

@@ -39,7 +39,7 @@ from .image_messages import ImageMessage
 logger = logging.getLogger(__name__)
 
 DECODING_VERSION = 2  # of the pixels that `image_io` computes; a change invalidates all pixel caches
-BATCH_SIZE = 64  # images in memory
+BATCH_SIZE = 64  # images that are decoded and written at once
 MIN_IMAGES_PER_FILE, MAX_IMAGES_PER_FILE = 512, 8192  # in an Arrow file
 TARGET_NUM_FILES = 64  # for a large dataset, so that few files are open
 NUM_SIZE_SAMPLES = 8  # images that are decoded to estimate the size of all
@@ -68,7 +68,7 @@ class PixelCache:
     """Decoded images by key.
 
     Args:
-        preparation: description of the preprocessing; each one has its own cache.
+        preparation: description of the preprocessing, which identifies the cache.
         quality: store the images as JPEG of this quality (without chroma subsampling); None: as raw pixels.
     """
 
@@ -79,9 +79,9 @@ class PixelCache:
         self.folder = cache_folder() / IMAGES_DIR / name
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def digests(self, keys: Sequence[str]) -> list[str]:
+    def get_digests(self, keys: Sequence[str]) -> list[str]:
         """Returns the digests of the images before resizing; an empty string for an image that is not in the cache."""
-        files, rows = self._files(), self._find_rows(keys)
+        files, rows = self._list_files(), self._find_rows(keys)
         column = pa.chunked_array([[""], *(chunk for file in files for chunk in _column(file, "digest"))], pa.string())
         return column.take(pa.array(rows + 1)).to_pylist()
 
@@ -90,11 +90,11 @@ class PixelCache:
 
         Arrow searches: with millions of keys, a dict would need a gigabyte.
         """
-        column = pa.chunked_array([chunk for file in self._files() for chunk in _column(file, "key")], pa.string())
+        column = pa.chunked_array([chunk for file in self._list_files() for chunk in _column(file, "key")], pa.string())
         rows = pc.index_in(pa.array(keys, pa.string()), value_set=column.combine_chunks())
         return rows.fill_null(-1).to_numpy().astype(np.int64)
 
-    def _files(self) -> list[Path]:
+    def _list_files(self) -> list[Path]:
         return sorted(self.folder.glob("*.arrow"))
 
     def add(
@@ -109,15 +109,16 @@ class PixelCache:
         Forked processes would deadlock: a fork does not contain the threads that torch has started.
 
         Args:
-            keys: of the images.
-            decode: index into `keys` -> uint8 (height, width, 3) and a digest, or None for an image not to be cached.
+            keys: keys of the images.
+            decode: maps an index into `keys` to uint8 (height, width, 3) and a digest; None if the image must not be
+                cached.
             num_workers: number of threads.
             source: folder of the images, for `hf-mae cache`.
 
         Raises:
             CacheFullError: If the disk or `--cache_limit` is too small.
         """
-        if not self._missing(keys):
+        if not self._find_missing(keys):
             return
         waiting_message = f"Waiting for another run that prepares these images in {self.folder}."
         with (
@@ -126,7 +127,7 @@ class PixelCache:
         ):
             for partial in self.folder.glob(".*.partial"):  # of a killed run
                 partial.unlink()
-            missing = self._missing(keys)
+            missing = self._find_missing(keys)
             samples = _decode_samples(missing, decode, pool)
             encoded = [self._encode(array) for array, _ in samples.values()]
             evict_lru(_estimate_total_bytes(len(missing), encoded), self.folder)
@@ -143,7 +144,8 @@ class PixelCache:
                 for start in range(0, len(missing), size):
                     self._write_file(keys, missing[start : start + size], decode_once, pool, bar)
 
-    def _missing(self, keys: Sequence[str]) -> list[int]:
+    def _find_missing(self, keys: Sequence[str]) -> list[int]:
+        """Finds the indices of the keys that are not in the cache; a repeated key counts once."""
         missing = np.flatnonzero(self._find_rows(keys) < 0).tolist()
         first_index = {keys[index]: index for index in reversed(missing)}
         return sorted(first_index.values())
@@ -187,13 +189,13 @@ class PixelCache:
         finally:
             partial.unlink(missing_ok=True)
 
-    def rows(self, keys: Sequence[str]) -> tuple[datasets.Dataset, np.ndarray]:
+    def get_rows(self, keys: Sequence[str]) -> tuple[datasets.Dataset, np.ndarray]:
         """Returns a dataset in Arrow format that contains the images, and the row of each key.
 
         Raises:
             CacheFullError: If another run has evicted some of the images.
         """
-        rows, files = self._find_rows(keys), self._files()
+        rows, files = self._find_rows(keys), self._list_files()
         if len(rows) and rows.min() < 0:
             raise CacheFullError(ImageMessage.CACHED_IMAGES_REMOVED, folder=self.folder)
         ends = np.cumsum([len(_open_arrow_file(path)) for path in files])

@@ -195,7 +195,7 @@ class CachedPixelReader:
 
         cache, self.quality = PixelCache(repr(resize), quality), quality
         cache.add(keys, decode, num_workers, _common_folder(files))
-        self.dataset, self.rows = cache.rows(keys)
+        self.dataset, self.rows = cache.get_rows(keys)
 
     def array(self, index: int) -> np.ndarray:
         """Returns an image as uint8 (height, width, 3), read-only."""
@@ -226,7 +226,7 @@ def cache_pixels(paths: list[str], resize: Callable, num_workers: int | None, qu
 
     cache, keys = PixelCache(repr(resize), quality), file_keys(paths)
     cache.add(keys, decode, num_workers, _common_folder(paths))
-    return ImageCheck(bad, cache.digests(keys))
+    return ImageCheck(bad, cache.get_digests(keys))
 
 
 def _common_folder(paths: list[str]) -> str:

@@ -67,7 +67,7 @@ def evaluate_coverage(
         fitted_on: name of the split that the sets were calibrated on.
 
     Returns:
-        `level`, `split`, `fitted_on`, `images`, `coverage` (share of sets that contain the true class), mean `size`.
+        `level`, `split`, `fitted_on`, `images`, `coverage` (fraction of sets that contain the true class), mean `size`.
     """
     sets = conformal_sets.predict_sets(softmax(logits), level)
     return {

@@ -96,7 +96,7 @@ def ordinal_metrics(matrices: ArrayLike) -> dict[str, Floats]:
 
     Returns:
         `qwk`: quadratic weighted kappa (Cohen, 1968), 0 if it is undefined (only one grade occurs); `mae`: mean
-        absolute error in grades; `one_off_accuracy`: share of images that are at most one grade off.
+        absolute error in grades; `one_off_accuracy`: fraction of images that are at most one grade off.
     """
     counts = np.asarray(matrices, dtype=np.float64)
     grades = np.arange(counts.shape[-1])
@@ -117,8 +117,7 @@ def ordinal_scores(matrix: Any) -> dict[str, float]:
 
 
 def cohen_kappa(matrix: ArrayLike) -> float:
-    """Computes Cohen's kappa (1960) of a confusion matrix (classes, classes), as in scikit-learn; 0 if it is undefined.
-    """
+    """Computes Cohen's kappa (1960) of a confusion matrix (classes, classes), as in scikit-learn; 0 if undefined."""
     counts = np.asarray(matrix, dtype=float)
     total = counts.sum()
     by_chance = float(counts.sum(0) @ counts.sum(1)) / total**2

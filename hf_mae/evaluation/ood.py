@@ -80,8 +80,7 @@ class MahalanobisOOD:
         return largest
 
     def p_values(self, features: list[np.ndarray]) -> np.ndarray:
-        """Computes p values (images,): fraction of the calibration images, and this image, with at least this distance.
-        """
+        """Computes p values (images,): fraction of calibration images and this image with at least this distance."""
         num_farther = len(self.calibration_distances) - np.searchsorted(
             self.calibration_distances, self.distances(features), side="left"
         )

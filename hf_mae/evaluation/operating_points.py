@@ -1,7 +1,7 @@
-"""Binary evaluation of a grouping of classes: operating points, metrics per patient, and decision curves.
+"""Binary evaluation, positive classes against the rest: operating points, metrics per patient, and decision curves.
 
 An operating point is a threshold on the summed score of the positive classes. It is chosen on one split and applied to
-another one unchanged, so sensitivity and specificity there are what can be expected on new data.
+another one unchanged, so sensitivity and specificity on that split estimate those on new data.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from .metrics import Floats, headline_metrics, per_class_prf, safe_divide
 from .prediction_table import Predictions, clusters_from_predictions, image_level_clusters
 from .probability_metrics import jackknife_binary_auroc
 
-THRESHOLDS = np.arange(1, 100) / 100  # of the decision curve
+THRESHOLDS = np.arange(1, 100) / 100  # threshold probabilities of the decision curve
 THRESHOLD_RULES = ("sensitivity", "specificity", "threshold", "youden")
 PATIENT_AGGREGATIONS = ("mean", "worst")  # of the scores of a patient's images
 
@@ -103,17 +103,17 @@ def _fraction_at_least(scores: Floats, thresholds: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class OneVsRest:
-    """Predictions of a grouping of classes: folds of positive and negative images with their scores.
+    """Predictions of positive classes against the rest: folds of positive and negative images with their scores.
 
     Args:
-        folds: of two classes, with 1 as the positive one; `predicted` is whether the predicted class is positive.
+        folds: binary predictions, 1 is positive; `predicted` is whether the predicted class is a positive one.
     """
 
     folds: list[Predictions]
 
     @classmethod
     def from_predictions(cls, folds: list[Predictions], positive_ids: list[int]) -> "OneVsRest":
-        """Groups the predictions of all classes.
+        """Converts predictions of all classes to binary predictions.
 
         Args:
             positive_ids: ids of the positive classes.
@@ -153,7 +153,7 @@ class OneVsRest:
 
     @property
     def prevalence(self) -> float:
-        """Share of positive images, as a mean over folds."""
+        """Fraction of positive images, as a mean over folds."""
         return float(np.mean([fold.labels.mean() for fold in self.folds]))
 
     @cached_property
@@ -199,7 +199,7 @@ class OneVsRest:
         odds, weight = THRESHOLDS / (1 - THRESHOLDS), 1.0 / len(self.folds)
         value, change = np.zeros(len(THRESHOLDS)), np.zeros((len(clusters.counts), len(THRESHOLDS)))
         for fold, cluster_index, members in zip(self.folds, cluster_indices, clusters.members):
-            benefit = np.where((fold.labels == 1)[:, None], 1.0, -odds)  # of calling an image positive
+            benefit = np.where((fold.labels == 1)[:, None], 1.0, -odds)  # if the image is called positive
             benefits = np.mean([(run[:, None] >= THRESHOLDS) * benefit for run in _positive_scores(fold)], axis=0)
             sums = np.zeros((len(members), len(THRESHOLDS)))
             np.add.at(sums, cluster_index, benefits)
@@ -219,7 +219,7 @@ class DecisionCurve:
     """Net benefit per image at each threshold.
 
     Args:
-        intervals: 95 %; None: too few units.
+        intervals: 95 %; None: too few clusters.
         treat_all: net benefit of calling every image positive; that of calling none positive is 0.
     """
 
@@ -250,18 +250,18 @@ def _to_binary(predictions: Predictions, positive_ids: list[int]) -> Predictions
 
 def _aggregate_patients(predictions: Predictions, aggregation: str) -> Predictions:
     assert predictions.groups is not None
-    names, patient = np.unique(predictions.groups, return_inverse=True)
-    patient, labels = patient.ravel(), np.zeros(len(names), dtype=int)
-    np.maximum.at(labels, patient, predictions.labels)
-    scores = np.zeros((len(predictions.predicted), len(names)))
-    predicted = np.zeros((len(predictions.predicted), len(names)), dtype=int)
+    patients, patient_index = np.unique(predictions.groups, return_inverse=True)
+    patient_index, labels = patient_index.ravel(), np.zeros(len(patients), dtype=int)
+    np.maximum.at(labels, patient_index, predictions.labels)
+    scores = np.zeros((len(predictions.predicted), len(patients)))
+    predicted = np.zeros((len(predictions.predicted), len(patients)), dtype=int)
     for run, image_scores in enumerate(_positive_scores(predictions)):
         if aggregation == "mean":
-            scores[run] = np.bincount(patient, image_scores) / np.bincount(patient)
+            scores[run] = np.bincount(patient_index, image_scores) / np.bincount(patient_index)
         else:
-            np.maximum.at(scores[run], patient, image_scores)
-        np.maximum.at(predicted[run], patient, predictions.predicted[run])
-    return Predictions(labels, predicted, 2, names, np.stack([1 - scores, scores], axis=-1))
+            np.maximum.at(scores[run], patient_index, image_scores)
+        np.maximum.at(predicted[run], patient_index, predictions.predicted[run])
+    return Predictions(labels, predicted, 2, patients, np.stack([1 - scores, scores], axis=-1))
 
 
 def estimate_binary_rates(folds: list[Predictions], prevalence: float | None = None) -> dict[str, Rate]:

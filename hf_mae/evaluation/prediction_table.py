@@ -1,4 +1,4 @@
-"""Predictions of several runs on the same images, and their independent units: images, or patients or videos."""
+"""Predictions of several runs on the same images, and their independent clusters: images, or patients or videos."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -58,18 +58,18 @@ def confusion_by_cluster(predictions: Predictions, cluster_index: NDArray[Any], 
 
 @dataclass(frozen=True)
 class Clusters:
-    """Independent units of the images of one or several folds.
+    """Independent clusters of the images of one or several folds: each image, or each patient or video.
 
-    Images with the same label and the same predictions form one cluster, which occurs `counts` times. A patient or
-    video is one cluster, even if it occurs in several folds.
+    Images with the same label and the same predictions are stored once, as a cluster that occurs `counts` times. A
+    patient or video is one cluster, even if it occurs in several folds.
 
     Args:
         kind: `images` or `groups`.
-        matrices: per fold, confusion matrices (runs, clusters of the fold, classes, classes) of one unit each.
+        matrices: per fold, confusion matrices (runs, clusters of the fold, classes, classes).
         members: per fold, the index of each of its clusters among all clusters (clusters of the fold,).
-        counts: number of units of each cluster (clusters,).
+        counts: how many times each cluster occurs (clusters,).
         strata: stratum of each cluster (clusters,): fold and class for images, a single one for groups.
-        n_eff: effective sample size (Kish): the number of equally large units with the same information.
+        n_eff: effective sample size (Kish): the number of equally large clusters with the same information.
     """
 
     kind: str

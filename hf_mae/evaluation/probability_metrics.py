@@ -1,10 +1,10 @@
 """Metrics of predicted probabilities with 95 % intervals: AUROC, Brier score, log loss and calibration errors.
 
-AUROC, Brier score and log loss change little if one unit (an image, or a patient or video) is left out; their intervals
-are the jackknife's. A calibration error is a sum of absolute values, so it is positive even for a perfectly calibrated
-model, and more so with few images. Its interval inverts a test: it contains the errors for which the observed one is
-neither among the largest nor among the smallest 2.5 %. The bin gaps are scaled by a common factor, and their noise,
-which all images of a patient share, is simulated (docs/statistics.md has the coverage).
+AUROC, Brier score and log loss change little if one cluster (an image, or a patient or video) is left out; their
+intervals are the jackknife's. A calibration error is a sum of absolute values, so it is positive even for a perfectly
+calibrated model, and more so with few images. Its interval inverts a test: it contains the errors for which the
+observed one is neither among the largest nor among the smallest 2.5 %. The bin gaps are scaled by a common factor, and
+their noise, which all images of a patient share, is simulated (docs/statistics.md has the coverage).
 """
 
 from collections.abc import Callable
@@ -123,7 +123,7 @@ def jackknife_binary_auroc(
     """Computes the AUROC of one class against the rest, and its replicates without each cluster; NaN if either side has
     no image.
 
-    The AUROC is the share of concordant (positive, negative) pairs (Mann and Whitney), so a replicate subtracts the
+    The AUROC is the fraction of concordant (positive, negative) pairs (Mann and Whitney), so a replicate subtracts the
     pairs with images of the cluster.
 
     Args:
@@ -211,8 +211,8 @@ def _calibration_error(
             bins, image_gaps = bin_gaps(run, fold.labels)
             num_bins = int(bins.max()) + 1
             flat_index = (cluster_index[:, None] * num_bins + bins).ravel()
-            cluster_gaps = np.bincount(flat_index, image_gaps.ravel(), len(members) * num_bins)
-            cluster_gaps = cluster_gaps.reshape(len(members), num_bins) / num_images
+            gap_sums = np.bincount(flat_index, image_gaps.ravel(), len(members) * num_bins)
+            cluster_gaps = gap_sums.reshape(len(members), num_bins) / num_images
             total = cluster_gaps.sum(0)
             gaps.append(total)
             if with_interval and num_bins <= MAX_CLASSES * CALIBRATION_BINS:
@@ -237,8 +237,8 @@ def _invert_test(value: float, bin_gaps: Floats, noise: Floats, weight: Floats, 
 
     Args:
         bin_gaps: signed gaps of the bins (bins,).
-        noise: deviation of each cluster from its expected share of the gaps (clusters, bins).
-        weight: of the bins (bins,).
+        noise: deviation of each cluster from its expected fraction of the gaps (clusters, bins).
+        weight: weight of each bin (bins,).
     """
     if clusters.n_eff < MIN_CLUSTERS:
         return None

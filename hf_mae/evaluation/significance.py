@@ -1,7 +1,7 @@
-"""Significance tests between two models on the same images; the independent unit is an image, or a patient or video.
+"""Significance tests between two models on the same images; the independent clusters are images, or patients or videos.
 
-- `permutation_tests`: under the null hypothesis the models are exchangeable, so their predictions of each unit are
-  swapped at random; exact for any metric and any number of units.
+- `permutation_tests`: under the null hypothesis the models are exchangeable, so their predictions of each cluster
+  are swapped at random; exact for any metric and any number of clusters.
 - `mcnemar`: for independent images.
 - `holm`: adjusts p values for multiple comparisons.
 - `corrected_resampled_test`: between the folds of a cross-validation, which share training images.
@@ -31,8 +31,8 @@ class Difference:
     """Difference of a metric: the second model minus the first.
 
     Args:
-        units: `images` or `groups`: the independent unit of the interval and the test.
-        interval: 95 %; None: too few units.
+        units: `images` or `groups`: the independent clusters of the interval and the test.
+        interval: 95 %; None: too few clusters.
         p_value: two-sided.
     """
 
@@ -67,8 +67,8 @@ def compare_predictions(
         p_value, test = p_values[name], PERMUTATION_TEST.format(units=clusters.kind)
         if name == "accuracy" and clusters.kind == "images" and single_run:
             labels = np.concatenate([fold.labels for fold in first])
-            one, two = (np.concatenate([fold.predicted[0] for fold in folds]) for folds in (first, second))
-            p_value, test = float(mcnemar(labels, one, two)["p_value"]), MCNEMAR_TEST
+            predicted = [np.concatenate([fold.predicted[0] for fold in folds]) for folds in (first, second)]
+            p_value, test = float(mcnemar(labels, *predicted)["p_value"]), MCNEMAR_TEST
         interval = difference_interval(values[name], replicates[name], clusters)
         differences.append(Difference(name, clusters.kind, values[name], interval, p_value, test))
     return differences
@@ -77,11 +77,11 @@ def compare_predictions(
 def _stack_runs(first: list[Predictions], second: list[Predictions]) -> list[Predictions]:
     """Stacks the runs of both models, fold by fold."""
     folds = []
-    for one, two in zip(first, second, strict=True):
-        if not np.array_equal(one.labels, two.labels):
+    for fold, other_fold in zip(first, second, strict=True):
+        if not np.array_equal(fold.labels, other_fold.labels):
             raise ValueError("The labels of the two models differ.")
-        predicted = np.vstack([one.predicted, two.predicted])
-        folds.append(Predictions(one.labels, predicted, one.num_classes, one.groups, ordered=one.ordered))
+        predicted = np.vstack([fold.predicted, other_fold.predicted])
+        folds.append(Predictions(fold.labels, predicted, fold.num_classes, fold.groups, ordered=fold.ordered))
     return folds
 
 
@@ -100,7 +100,7 @@ def permutation_tests(
 ) -> dict[str, float]:
     """Computes two-sided p values of no difference, by headline metric.
 
-    A p value is the share of permutations, including the observed one, with at least the observed difference. All
+    A p value is the fraction of permutations, including the observed one, with at least the observed difference. All
     images of a patient or video are swapped together, in every fold. If the models have different numbers of runs, the
     runs that both have are compared.
     """
@@ -125,7 +125,7 @@ def _truncate_runs(predictions: Predictions, num_runs: int) -> Predictions:
 
 
 class _PairedPermutation:
-    """Differences of metrics if two models swap their predictions of some units.
+    """Differences of metrics if two models swap their predictions of some clusters.
 
     An image changes two cells of a confusion matrix, and a patient a few, so the changes are stored as sparse matrices.
     """
@@ -135,7 +135,7 @@ class _PairedPermutation:
         for matrices, members in zip(clusters.matrices, clusters.members):
             counts = clusters.counts[members].astype(float)
             first, second = (
-                np.einsum("rukl,u->rkl", half, counts) for half in (matrices[:num_runs], matrices[num_runs:])
+                np.einsum("rckl,c->rkl", half, counts) for half in (matrices[:num_runs], matrices[num_runs:])
             )
             changes = [
                 csr_array(change.reshape(len(members), -1)) for change in matrices[num_runs:] - matrices[:num_runs]
@@ -146,18 +146,18 @@ class _PairedPermutation:
         """Computes second model minus first (permutations,), by headline metric.
 
         Args:
-            swap_counts: number of swapped units of each cluster (permutations, clusters).
+            swap_counts: number of swapped copies of each distinct cluster (permutations, clusters).
         """
-        result = {name: np.zeros(len(swap_counts)) for name in headline_metric_names(self._ordered)}
+        differences = {name: np.zeros(len(swap_counts)) for name in headline_metric_names(self._ordered)}
         for members, first, second, changes in self._folds:
             for run, change in enumerate(changes):
-                moved = (swap_counts[:, members] @ change).reshape(len(swap_counts), *first.shape[1:])
-                one, two = (
-                    headline_metrics(matrix, self._ordered) for matrix in (first[run] + moved, second[run] - moved)
-                )
-                for name in result:
-                    result[name] += (two[name] - one[name]) / (len(changes) * len(self._folds))
-        return result
+                swapped = (swap_counts[:, members] @ change).reshape(len(swap_counts), *first.shape[1:])
+                first_metrics = headline_metrics(first[run] + swapped, self._ordered)
+                second_metrics = headline_metrics(second[run] - swapped, self._ordered)
+                for name in differences:
+                    difference = second_metrics[name] - first_metrics[name]
+                    differences[name] += difference / (len(changes) * len(self._folds))
+        return differences
 
 
 def mcnemar(

@@ -1,8 +1,8 @@
 """Subgroup analysis: whether a model performs equally well in all subgroups (device, centre, sex, age band, ...).
 
-The test of interaction is Wald's test of equal metrics in all subgroups. The covariance is the jackknife's over units
-(a patient may have images in several subgroups), and the null distribution is F with degrees of freedom from the
-effective number of units.
+The test of interaction is Wald's test of equal metrics in all subgroups. The covariance is the jackknife's over
+clusters (a patient may have images in several subgroups), and the null distribution is F with degrees of freedom from
+the effective number of clusters.
 """
 
 import re
@@ -54,9 +54,9 @@ def interaction_tests(
     if len(subgroups) < 2:
         return []
     clusters = [clusters_from_predictions(subgroup) for subgroup in subgroups]
-    jackknife = [jackknife_replicates(own_clusters, score_function) for own_clusters in clusters]
+    jackknife = [jackknife_replicates(subgroup_clusters, score_function) for subgroup_clusters in clusters]
     by_patient = clusters[0].kind == "groups"
-    n_eff = min(own_clusters.n_eff for own_clusters in clusters) * (1 if by_patient else len(subgroups))
+    n_eff = min(subgroup_clusters.n_eff for subgroup_clusters in clusters) * (1 if by_patient else len(subgroups))
     tests = []
     for name in score_names:
         values = np.array([value[name] for value, _ in jackknife])
@@ -84,9 +84,9 @@ def _shared_cluster_covariance(subgroups: Sequence[list[Predictions]], replicate
     ]
     all_names = np.unique(np.concatenate(names))
     changes = np.zeros((len(all_names), len(subgroups)))
-    for column, (own_names, values) in enumerate(zip(names, replicates)):
-        scale = ((len(own_names) - 1) / len(own_names)) ** 0.5
-        changes[np.searchsorted(all_names, own_names), column] = (values - values.mean()) * scale
+    for column, (subgroup_names, values) in enumerate(zip(names, replicates)):
+        scale = ((len(subgroup_names) - 1) / len(subgroup_names)) ** 0.5
+        changes[np.searchsorted(all_names, subgroup_names), column] = (values - values.mean()) * scale
     covariance: Floats = changes.T @ changes
     return covariance
 

@@ -99,7 +99,7 @@ def fit_uncertainty(
 
     Args:
         model: in evaluation mode, on its device.
-        train_dataset: the data set that the model was trained on; None: no out-of-distribution detector.
+        train_dataset: the dataset that the model was trained on; None: no out-of-distribution detector.
         calibration_dataset: the images of `logits` (images, classes) and `labels`.
     """
     ood = None

@@ -35,13 +35,13 @@ def set_drop_path(model: StockModel, rate: float) -> None:
 
 
 def set_patch_dropout(model: StockModel, rate: float) -> None:
-    """Drops a random share of each image's patches in training (Liu et al., 2022, arXiv:2208.07220).
+    """Drops a random fraction of each image's patches in training (Liu et al., 2022, arXiv:2208.07220).
 
     timm's `PatchDropout` replaces the dropout of the embeddings. It has no parameters, and is inactive in evaluation.
 
     Args:
         model: a ViT or BEiT classifier of transformers.
-        rate: share of dropped patches, below 1; 0 restores the stock dropout.
+        rate: fraction of dropped patches, below 1; 0 restores the stock dropout.
     """
     from timm.layers import PatchDropout
 

@@ -14,8 +14,7 @@ NUM_VIEWS = 8
 
 
 def make_views(pixel_values: Tensor) -> list[Tensor]:
-    """Returns the eight views of square images (batch, channels, side, side): four quarter turns, each also mirrored.
-    """
+    """Returns eight views of square images (batch, channels, side, side): four quarter turns, each also mirrored."""
     return [make_view(pixel_values, index) for index in range(NUM_VIEWS)]
 
 

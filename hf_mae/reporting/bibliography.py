@@ -143,7 +143,7 @@ def format_bibtex(keys: Iterable[str], dataset_citation: str = "") -> str:
     """Formats the entries of `keys` as BibTeX, without repetitions.
 
     Args:
-        dataset_citation: citation of the data set, as text; it becomes the entry `data`.
+        dataset_citation: citation of the dataset, as text; it becomes the entry `data`.
     """
     parts = []
     for key in dict.fromkeys(keys):

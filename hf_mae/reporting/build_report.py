@@ -18,7 +18,7 @@ AGGREGATION_TITLES = {
     "worst": "patients, their worst image",
 }
 TOO_FEW_FOR_INTERVAL = "too few for an interval"
-UNIT_NOTES = {
+CLUSTER_NOTES = {
     "groups": "Complete patients or videos are left out (jackknife) and exchanged (permutation test).",
     "images": "No patients or videos are known; images are treated as independent.",
 }
@@ -43,7 +43,7 @@ def _see_also_blocks(tables: list[ResultsTable]) -> list[Block]:
     """Builds a table of our rows on two splits of the same images, if a benchmark refers to another one."""
     by_data = {table.data: table for table in tables}
     pairs = [(table, by_data[table.see_also]) for table in tables if table.see_also in by_data]
-    names = available_metric_names({})
+    metric_names = available_metric_names({})
     blocks: list[Block] = []
     for first, second in pairs:
         if first.data > second.data:
@@ -53,26 +53,28 @@ def _see_also_blocks(tables: list[ResultsTable]) -> list[Block]:
             for row in [*table.rows, *table.not_comparable]:
                 if row.ours:
                     rows.append(
-                        [row.method, table.title, *(_format_score(row.scores.get(name), name) for name in names)]
+                        [row.method, table.title, *(_format_score(row.scores.get(name), name) for name in metric_names)]
                     )
         notes = " ".join(f"{table.title}: {' '.join(table.notes)}" for table in (first, second))
-        header = ["method", "split", *(TITLES[name] for name in names)]
+        header = ["method", "split", *(TITLES[name] for name in metric_names)]
         blocks += [
             Heading(f"{first.data} and {second.data}"),
-            TableBlock(header, rows, "ll" + "r" * len(names), f"Two splits of the same images. {notes}"),
+            TableBlock(header, rows, "ll" + "r" * len(metric_names), f"Two splits of the same images. {notes}"),
         ]
     return blocks
 
 
 def _results_table_blocks(table: ResultsTable, details: bool) -> list[Block]:
     notes = _Footnotes()
-    names = next((available_metric_names(row.scores) for row in table.rows if row.ours), available_metric_names({}))
+    metric_names = next(
+        (available_metric_names(row.scores) for row in table.rows if row.ours), available_metric_names({})
+    )
     blocks: list[Block] = [Heading(table.title)]
     if table.rows:
-        blocks.append(_scores_table(table.rows, names, notes, "Scores, best macro F1 first:"))
+        blocks.append(_scores_table(table.rows, metric_names, notes, "Scores, best macro F1 first:"))
     if table.not_comparable:
         heading = "Not comparable with the rows above (another split, other averages, or uncertain):"
-        blocks.append(_scores_table(table.not_comparable, names, notes, heading if table.rows else "Scores:"))
+        blocks.append(_scores_table(table.not_comparable, metric_names, notes, heading if table.rows else "Scores:"))
     if notes.letter_by_note:
         blocks.append(BulletList([f"({letter}) {note}" for note, letter in notes.letter_by_note.items()]))
     blocks += [Paragraph(note) for note in table.notes]
@@ -99,25 +101,27 @@ def _footnote_letter(number: int) -> str:
     return (_footnote_letter(number // 26 - 1) if number >= 26 else "") + chr(ord("a") + number % 26)
 
 
-def _scores_table(rows: list[ResultsRow], names: tuple[str, ...], notes: _Footnotes, caption: str) -> TableBlock:
+def _scores_table(rows: list[ResultsRow], metric_names: tuple[str, ...], notes: _Footnotes, caption: str) -> TableBlock:
     ranked = [row for row in rows if row.ranked]
-    best = {}
-    for name in names:
+    best_scores = {}
+    for name in metric_names:
         values = [row.scores[name]["mean"] for row in ranked if name in row.scores]
         if values:
-            best[name] = min(values) if name == "mae" else max(values)
+            best_scores[name] = min(values) if name == "mae" else max(values)
     cell_rows: list[list[Cell | str]] = []
     for row in rows:
         cells: list[Cell | str] = [
             Cell(row.method, bold=row.ours, footnote_marks=notes.get_marks(row.notes)),
             row.initialisation,
         ]
-        for name in names:
+        for name in metric_names:
             score = row.scores.get(name)
-            cells.append(Cell(_format_score(score, name), bold=score is not None and score["mean"] == best.get(name)))
+            cells.append(
+                Cell(_format_score(score, name), bold=score is not None and score["mean"] == best_scores.get(name))
+            )
         cell_rows.append([*cells, row.source])
-    header = ["method", "initialisation", *(TITLES[name] for name in names), "source"]
-    return TableBlock(header, cell_rows, "ll" + "r" * len(names) + "l", caption)
+    header = ["method", "initialisation", *(TITLES[name] for name in metric_names), "source"]
+    return TableBlock(header, cell_rows, "ll" + "r" * len(metric_names) + "l", caption)
 
 
 def _interval_decimals(name: str) -> int:
@@ -202,20 +206,22 @@ def _format_rate(rate: Rate | Estimate | None, scale: float = 100.0) -> str:
 
 
 def _patient_table(method: str, patients: dict[str, dict[str, Estimate]]) -> TableBlock:
-    names = list(next(iter(patients.values())))
+    metric_names = list(next(iter(patients.values())))
     rows = [
-        [AGGREGATION_TITLES[aggregation], *(_format_rate(scores[name], display_scale(name)) for name in names)]
+        [AGGREGATION_TITLES[aggregation], *(_format_rate(scores[name], display_scale(name)) for name in metric_names)]
         for aggregation, scores in patients.items()
     ]
-    header = ["score of", *(TITLES[name] for name in names)]
-    return TableBlock(header, rows, "l" + "r" * len(names), f"{method} by patient (or video), in per cent:")
+    header = ["score of", *(TITLES[name] for name in metric_names)]
+    return TableBlock(header, rows, "l" + "r" * len(metric_names), f"{method} by patient (or video), in per cent:")
 
 
 def _one_vs_rest_blocks(method: str, result: OneVsRestResult) -> list[Block]:
-    areas = "; ".join(f"{_format_estimate(area)} ({AGGREGATION_TITLES[name]})" for name, area in result.auroc.items())
+    aurocs = "; ".join(
+        f"{_format_estimate(auroc)} ({AGGREGATION_TITLES[name]})" for name, auroc in result.auroc.items()
+    )
     title = " or ".join(result.classes)
     caption = (
-        f"{method}: {title} against the rest ({100 * result.prevalence:.1f} % of the images). AUROC {areas}; average "
+        f"{method}: {title} against the rest ({100 * result.prevalence:.1f} % of the images). AUROC {aurocs}; average "
         f"precision {result.average_precision:.3f}. Rates in per cent, PPV and NPV at a prevalence of "
         f"{100 * result.target_prevalence:.1f} %. Thresholds were chosen on the split in the column chosen on, and "
         "applied here without change:"
@@ -258,16 +264,16 @@ def _subgroup_table(method: str, subgroups: Subgroups) -> TableBlock:
         f"{method} by {subgroups.column}, in per cent. Test of no difference between the subgroups (interaction; Wald "
         f"test, F): {tests or 'none, because fewer than two subgroups have enough images and patients'}."
     )
-    names = next((list(level.scores) for level in subgroups.levels if level.scores), [])
+    metric_names = next((list(level.scores) for level in subgroups.levels if level.scores), [])
     rows = []
     for level in subgroups.levels:
         count = f"{level.count} patients or videos" if level.units == "groups" else ""
-        scores = ["too few"] * len(names)
+        scores = ["too few"] * len(metric_names)
         if level.scores:
-            scores = [_format_rate(level.scores[name], display_scale(name)) for name in names]
+            scores = [_format_rate(level.scores[name], display_scale(name)) for name in metric_names]
         rows.append([level.value, str(level.images), count, *scores])
-    header = [subgroups.column, "images", "patients", *(TITLES[name] for name in names)]
-    return TableBlock(header, rows, "lrl" + "r" * len(names), caption)
+    header = [subgroups.column, "images", "patients", *(TITLES[name] for name in metric_names)]
+    return TableBlock(header, rows, "lrl" + "r" * len(metric_names), caption)
 
 
 # Comparisons
@@ -298,8 +304,8 @@ def _comparison_row(comparison: dict[str, Any]) -> list[Cell | str]:
 
 
 def _comparison_caption(table: ResultsTable) -> str:
-    units = " ".join(UNIT_NOTES[name] for name in sorted({entry["units"] for entry in table.comparisons}))
+    cluster_notes = " ".join(CLUSTER_NOTES[name] for name in sorted({entry["units"] for entry in table.comparisons}))
     return (
         "Differences between our runs on the same images, second minus first, with 95 % intervals (jackknife) and "
-        f"tests of no difference. {units} p adjusted: for all comparisons of this table (Holm)."
+        f"tests of no difference. {cluster_notes} p adjusted: for all comparisons of this table (Holm)."
     )

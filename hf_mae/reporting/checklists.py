@@ -15,7 +15,7 @@ from typing import Any
 from ..data.benchmarks import find_benchmark_or_none
 from ..errors import UsageError, pluralize
 from ..evaluation.calibration import format_temperature
-from ..runs.load_run import FinishedRun
+from ..runs.load_run import CompletedRun
 from ..runs.record import FIGURES_DIR, RunRecord
 from .messages import ReportingMessage
 from .render import Block, Heading, Paragraph, TableBlock, write_document
@@ -45,7 +45,7 @@ class ChecklistItem:
     source: str | None
 
 
-def build_checklist(run: FinishedRun, name: str) -> list[ChecklistItem]:
+def build_checklist(run: CompletedRun, name: str) -> list[ChecklistItem]:
     """Fills in a checklist (one of `CHECKLIST_TITLES`) from the record of a run.
 
     Raises:
@@ -65,7 +65,7 @@ def build_checklist(run: FinishedRun, name: str) -> list[ChecklistItem]:
     return items
 
 
-def write_checklist(run: FinishedRun, name: str, folder: Path, suffix: str = "") -> list[str]:
+def write_checklist(run: CompletedRun, name: str, folder: Path, suffix: str = "") -> list[str]:
     """Writes `checklist_<name>.md`, `.tex` (and `.docx`); returns their names."""
     items = build_checklist(run, name)
     answered = sum(item.answer is not None for item in items)
@@ -86,7 +86,7 @@ def write_checklist(run: FinishedRun, name: str, folder: Path, suffix: str = "")
 Answer = tuple[str, str] | None
 
 
-def _data(run: FinishedRun, record: RunRecord) -> Answer:
+def _data(run: CompletedRun, record: RunRecord) -> Answer:
     if entry := find_benchmark_or_none(record.data.benchmark):
         return f"{entry.title}; {entry.homepage}; licence: {entry.licence}.", "all_results.json: source"
     return f"Images of {record.data.name} (add their origin).", "all_results.json: source"
@@ -98,7 +98,7 @@ def _exclusion_steps(record: RunRecord) -> list[dict[str, Any]]:
     return steps
 
 
-def _exclusions(run: FinishedRun, record: RunRecord) -> Answer:
+def _exclusions(run: CompletedRun, record: RunRecord) -> Answer:
     steps = [f"{pluralize(step['images'], 'image')}: {step['reason']}" for step in _exclusion_steps(record)]
     return (
         f"Excluded by hf_mae: {'; '.join(steps) or 'none'}. The authors add the criteria that were applied before.",
@@ -106,38 +106,38 @@ def _exclusions(run: FinishedRun, record: RunRecord) -> Answer:
     )
 
 
-def _preprocessing(run: FinishedRun, record: RunRecord) -> Answer:
+def _preprocessing(run: CompletedRun, record: RunRecord) -> Answer:
     return (
         f"Transforms: {get_setting(record, 'transforms')}; evaluation and deployment use the saved image processor.",
         _processor_file(run),
     )
 
 
-def _processor_file(run: FinishedRun) -> str:
+def _processor_file(run: CompletedRun) -> str:
     """Returns the file with the preprocessing of a run; timm networks store it in their configuration."""
     name = "preprocessor_config.json"
     return name if (run.folder / name).is_file() or not (run.folder / "config.json").is_file() else "config.json"
 
 
-def _subsets(run: FinishedRun, record: RunRecord) -> Answer:
+def _subsets(run: CompletedRun, record: RunRecord) -> Answer:
     fraction = record.data.train_fraction
     if fraction == 1:
         return None
     return f"{100 * fraction:g} % of the training images, stratified by class.", "recipe.yaml"
 
 
-def _missing_data(run: FinishedRun, record: RunRecord) -> Answer:
+def _missing_data(run: CompletedRun, record: RunRecord) -> Answer:
     count = sum(step["images"] for step in _exclusion_steps(record) if step["reason"] == "unreadable")
     result = f"{count} unreadable images were excluded" if count else "no image was unreadable"
     return f"Every image was decoded before training: {result}. There are no other inputs.", "study.md"
 
 
-def _devices(run: FinishedRun, record: RunRecord) -> Answer:
+def _devices(run: CompletedRun, record: RunRecord) -> Answer:
     columns = list((record.study or {}).get("columns", {}))
     return (f"Recorded per image: {', '.join(columns)}.", "study.md: images by split") if columns else None
 
 
-def _classes(run: FinishedRun, record: RunRecord) -> Answer:
+def _classes(run: CompletedRun, record: RunRecord) -> Answer:
     order = " (grades, in this order)" if record.ordered else ""
     return f"One of {len(record.classes)} classes{order}: {', '.join(record.classes)}.", "config.json: id2label"
 
@@ -147,7 +147,7 @@ def _split_sizes(record: RunRecord) -> str:
     return ", ".join(f"{SPLIT_TITLES.get(name, name)} {entry['images']}" for name, entry in study["splits"].items())
 
 
-def _split(run: FinishedRun, record: RunRecord) -> Answer:
+def _split(run: CompletedRun, record: RunRecord) -> Answer:
     val_fraction = record.data.val_fraction
     entry = find_benchmark_or_none(record.data.benchmark)
     if entry and entry.has_split:
@@ -159,7 +159,7 @@ def _split(run: FinishedRun, record: RunRecord) -> Answer:
     return f"{how}: {_split_sizes(record)}.", "all_results.json: source, images"
 
 
-def _split_level(run: FinishedRun, record: RunRecord) -> Answer:
+def _split_level(run: CompletedRun, record: RunRecord) -> Answer:
     study: dict[str, Any] = record.study or {}
     if all(entry["groups"] for entry in study["splits"].values()):
         return (
@@ -170,19 +170,19 @@ def _split_level(run: FinishedRun, record: RunRecord) -> Answer:
     return "No patients are known to hf_mae: the splits have no image with identical pixels in common.", "study.md"
 
 
-def _model(run: FinishedRun, record: RunRecord) -> Answer:
+def _model(run: CompletedRun, record: RunRecord) -> Answer:
     return "A stock transformers classifier; its dimensions are in its configuration.", "config.json"
 
 
-def _software(run: FinishedRun, record: RunRecord) -> Answer:
+def _software(run: CompletedRun, record: RunRecord) -> Answer:
     return f"hf_mae, {record.environment.versions}; {record.environment.hardware}.", "all_results.json: versions"
 
 
-def _initialisation(run: FinishedRun, record: RunRecord) -> Answer:
+def _initialisation(run: CompletedRun, record: RunRecord) -> Answer:
     return f"{record.base}; the head was initialised randomly.", "all_results.json: base"
 
 
-def _training(run: FinishedRun, record: RunRecord) -> Answer:
+def _training(run: CompletedRun, record: RunRecord) -> Answer:
     if record.training is None:
         return None
     return (
@@ -193,17 +193,17 @@ def _training(run: FinishedRun, record: RunRecord) -> Answer:
     )
 
 
-def _selection(run: FinishedRun, record: RunRecord) -> Answer:
+def _selection(run: CompletedRun, record: RunRecord) -> Answer:
     return (record.selection.sentence, "all_results.json: weights") if record.selection else None
 
 
-def _ensemble(run: FinishedRun, record: RunRecord) -> Answer:
+def _ensemble(run: CompletedRun, record: RunRecord) -> Answer:
     if record.averaged_views:
         return "Scores are means over eight rotated and mirrored views (test-time augmentation).", "results"
     return "None: one model.", "model.safetensors"
 
 
-def _metrics(run: FinishedRun, record: RunRecord) -> Answer:
+def _metrics(run: CompletedRun, record: RunRecord) -> Answer:
     return (
         "Macro precision, recall and F1, accuracy, MCC; AUROC, Brier score, log loss and calibration errors; "
         "sensitivity, specificity and predictive values by class"
@@ -212,45 +212,45 @@ def _metrics(run: FinishedRun, record: RunRecord) -> Answer:
     )
 
 
-def _uncertainty(run: FinishedRun, record: RunRecord) -> Answer:
+def _uncertainty(run: CompletedRun, record: RunRecord) -> Answer:
     grouped = all(fold.groups is not None for fold in run.folds)
     unit = "patients or videos" if grouped else "images (no patients are known)"
     return f"95 % intervals (jackknife) and permutation tests over {unit}; p values adjusted (Holm).", "report.md"
 
 
-def _subgroups(run: FinishedRun, record: RunRecord) -> Answer:
+def _subgroups(run: CompletedRun, record: RunRecord) -> Answer:
     columns = list((record.study or {}).get("columns", {}))
     if not columns:
         return None
     return f"Scores and tests of interaction (hf-mae report --subgroups) by: {', '.join(columns)}.", "report.md"
 
 
-def _explanations(run: FinishedRun, record: RunRecord) -> Answer:
+def _explanations(run: CompletedRun, record: RunRecord) -> Answer:
     files = sorted(path.name for path in run.folder.glob("*explanation*"))
     return (f"Saliency maps: {', '.join(files)}.", "hf-mae explain") if files else None
 
 
-def _internal(run: FinishedRun, record: RunRecord) -> Answer:
+def _internal(run: CompletedRun, record: RunRecord) -> Answer:
     return f"Scores of the {run.split} split: {sum(len(fold.labels) for fold in run.folds)} images.", "report.md"
 
 
-def _external(run: FinishedRun, record: RunRecord) -> Answer:
+def _external(run: CompletedRun, record: RunRecord) -> Answer:
     if run.source is None or run.source.data_dir == record.data.data_dir:
         return None
     return f"Evaluated on {run.source.name}, trained on {record.data.name}.", "report.md"
 
 
-def _flow(run: FinishedRun, record: RunRecord) -> Answer:
+def _flow(run: CompletedRun, record: RunRecord) -> Answer:
     study: dict[str, Any] = record.study or {}
     total = "not known" if study["total"] is None else study["total"]
     return f"Images found: {total}; {_split_sizes(record)}.", f"study.md, {FIGURES_DIR}/flow.png"
 
 
-def _table_one(run: FinishedRun, record: RunRecord) -> Answer:
+def _table_one(run: CompletedRun, record: RunRecord) -> Answer:
     return f"Images by split and class: {_split_sizes(record)}.", "study.md"
 
 
-def _performance(run: FinishedRun, record: RunRecord) -> Answer:
+def _performance(run: CompletedRun, record: RunRecord) -> Answer:
     scores = run.scores()
     parts = []
     for name in ("macro_f1", "accuracy", "mcc"):
@@ -260,34 +260,34 @@ def _performance(run: FinishedRun, record: RunRecord) -> Answer:
     return f"{run.split}: {', '.join(parts)} (per cent).", "report.md"
 
 
-def _rates(run: FinishedRun, record: RunRecord) -> Answer:
+def _rates(run: CompletedRun, record: RunRecord) -> Answer:
     return "Sensitivity, specificity, PPV and NPV of each class, with intervals.", "report.md"
 
 
-def _failures(run: FinishedRun, record: RunRecord) -> Answer:
+def _failures(run: CompletedRun, record: RunRecord) -> Answer:
     return "Confusion matrix; hf-mae explain shows the most confident errors.", _confusion_matrix_file(run)
 
 
-def _crosstab(run: FinishedRun, record: RunRecord) -> Answer:
+def _crosstab(run: CompletedRun, record: RunRecord) -> Answer:
     return "Confusion matrix of the predicted class.", _confusion_matrix_file(run)
 
 
-def _confusion_matrix_file(run: FinishedRun) -> str:
+def _confusion_matrix_file(run: CompletedRun) -> str:
     return f"{FIGURES_DIR}/confusion_matrix_{run.split}.png"
 
 
-def _availability(run: FinishedRun, record: RunRecord) -> Answer:
+def _availability(run: CompletedRun, record: RunRecord) -> Answer:
     return (
         "Weights, configuration and recipe of the run; state the place of publication (hf-mae push).",
         "output folder",
     )
 
 
-def _inputs(run: FinishedRun, record: RunRecord) -> Answer:
+def _inputs(run: CompletedRun, record: RunRecord) -> Answer:
     return "The image only.", _processor_file(run)
 
 
-def _imbalance(run: FinishedRun, record: RunRecord) -> Answer:
+def _imbalance(run: CompletedRun, record: RunRecord) -> Answer:
     weights, sampling, tau = (get_setting(record, name) for name in ("class_weights", "sampling", "logit_adjustment"))
     return (
         f"Class weights: {weights or 'none'}; sampling: {sampling}; logit adjustment: {float(tau):g}; macro "
@@ -296,7 +296,7 @@ def _imbalance(run: FinishedRun, record: RunRecord) -> Answer:
     )
 
 
-def _calibration(run: FinishedRun, record: RunRecord) -> Answer:
+def _calibration(run: CompletedRun, record: RunRecord) -> Answer:
     if not record.calibration:
         return None
     values = record.calibration
@@ -307,14 +307,14 @@ def _calibration(run: FinishedRun, record: RunRecord) -> Answer:
     )
 
 
-def _predictions(run: FinishedRun, record: RunRecord) -> Answer:
+def _predictions(run: CompletedRun, record: RunRecord) -> Answer:
     return (
         "The only input of the model was the image, through the saved image processor.",
         f"predictions_{run.split}.csv",
     )
 
 
-def _output(run: FinishedRun, record: RunRecord) -> Answer:
+def _output(run: CompletedRun, record: RunRecord) -> Answer:
     return (
         "A score for each class (softmax), and the class with the highest score; hf-mae report --operating_point "
         "chooses thresholds on a split other than the reported one.",
@@ -322,7 +322,7 @@ def _output(run: FinishedRun, record: RunRecord) -> Answer:
     )
 
 
-ANSWER_FUNCTIONS: dict[str, Callable[[FinishedRun, RunRecord], Answer]] = {
+ANSWER_FUNCTIONS: dict[str, Callable[[CompletedRun, RunRecord], Answer]] = {
     "availability": _availability,
     "calibration": _calibration,
     "classes": _classes,

@@ -24,7 +24,7 @@ from ..evaluation.prediction_table import Predictions, clusters_from_predictions
 from ..evaluation.probability_metrics import estimate_probability_metrics
 from ..evaluation.significance import holm
 from ..evaluation.subgroups import MISSING, assign_subgroups, interaction_tests
-from ..runs.load_run import FinishedRun
+from ..runs.load_run import CompletedRun
 from .messages import ReportingMessage
 
 PREDICTED_CLASS_RULE = "predicted class"
@@ -145,7 +145,7 @@ class DiagnosticAccuracy:
         return values
 
 
-def compute_diagnostic_accuracy(run: FinishedRun, options: ReportOptions) -> DiagnosticAccuracy:
+def compute_diagnostic_accuracy(run: CompletedRun, options: ReportOptions) -> DiagnosticAccuracy:
     """Computes the results that the options ask for and the predictions of the run allow."""
     notes: list[str] = []
     with_scores = all(fold.class_scores is not None for fold in run.folds)
@@ -161,24 +161,24 @@ def compute_diagnostic_accuracy(run: FinishedRun, options: ReportOptions) -> Dia
 # One class, or several, against the rest
 
 
-def _compute_one_vs_rest_results(run: FinishedRun, options: ReportOptions, notes: list[str]) -> list[OneVsRestResult]:
+def _compute_one_vs_rest_results(run: CompletedRun, options: ReportOptions, notes: list[str]) -> list[OneVsRestResult]:
     if not (options.positive or options.operating_points):
         return []
     if options.positive:
         for name in options.positive:
-            if name not in run.names:
+            if name not in run.class_names:
                 raise UsageError(
                     ReportingMessage.UNKNOWN_POSITIVE_CLASS,
                     folder=run.folder,
                     name=name,
-                    suggestion=did_you_mean(name, run.names),
-                    names=run.names,
+                    suggestion=did_you_mean(name, run.class_names),
+                    names=run.class_names,
                 )
-        if set(options.positive) == set(run.names):
+        if set(options.positive) == set(run.class_names):
             raise UsageError(ReportingMessage.ALL_CLASSES_POSITIVE)
         groupings = [list(dict.fromkeys(options.positive))]
     else:
-        groupings = [[name] for name in run.names]
+        groupings = [[name] for name in run.class_names]
     rules = list(options.operating_points)
     if rules and run.threshold_predictions is None and any(rule.is_data_driven for rule in rules):
         notes.append(f"No operating point: {run.no_threshold_reason}.")
@@ -188,9 +188,9 @@ def _compute_one_vs_rest_results(run: FinishedRun, options: ReportOptions, notes
 
 
 def _compute_one_vs_rest_result(
-    run: FinishedRun, names: list[str], rules: list[ThresholdRule], options: ReportOptions, notes: list[str]
+    run: CompletedRun, names: list[str], rules: list[ThresholdRule], options: ReportOptions, notes: list[str]
 ) -> OneVsRestResult | None:
-    ids, title = [run.names.index(name) for name in names], " and ".join(names)
+    ids, title = [run.class_names.index(name) for name in names], " and ".join(names)
     images = OneVsRest.from_predictions(run.folds, ids)
     threshold_images = OneVsRest.from_predictions(run.threshold_predictions, ids) if run.threshold_predictions else None
     area = images.auroc()
@@ -255,7 +255,7 @@ def _compute_operating_point(
 # Subgroups
 
 
-def _compute_subgroups(run: FinishedRun, options: ReportOptions) -> list[Subgroups]:
+def _compute_subgroups(run: CompletedRun, options: ReportOptions) -> list[Subgroups]:
     if not options.subgroups:
         return []
     rows = _read_manifest_rows(run, options.manifest)
@@ -266,7 +266,7 @@ def _compute_subgroups(run: FinishedRun, options: ReportOptions) -> list[Subgrou
     return columns
 
 
-def _read_manifest_rows(run: FinishedRun, manifest: Path | None) -> dict[str, dict[str, Any]]:
+def _read_manifest_rows(run: CompletedRun, manifest: Path | None) -> dict[str, dict[str, Any]]:
     path = manifest
     if path is None and run.source is not None:
         path = resolve_manifest(run.source)
@@ -290,7 +290,7 @@ def _read_manifest_rows(run: FinishedRun, manifest: Path | None) -> dict[str, di
 
 
 def _compute_subgroups_by_column(
-    run: FinishedRun, column_spec: str, rows: dict[str, dict[str, Any]], min_images: int
+    run: CompletedRun, column_spec: str, rows: dict[str, dict[str, Any]], min_images: int
 ) -> Subgroups:
     name, _, bands = column_spec.partition(":")
     columns = [str(column) for column in next(iter(rows.values()))]

@@ -151,7 +151,7 @@ def plot_split_figures(
         class_scores: (images, classes), each row sums to 1.
         labels: class ids (images,).
         names: class names.
-        scores: result of `evaluation.scores.score_split`.
+        scores: result of `evaluation.metrics.score_split`.
     """
     folder = folder / FIGURES_DIR
     headline = f"macro F1 {100 * scores['macro_f1']:.1f} %, accuracy {100 * scores['accuracy']:.1f} %"

@@ -45,7 +45,7 @@ class LabelFindings:
     Args:
         folder: the output folder.
         num_evaluated_images: number of images classified by models that were not trained on them.
-        num_images: number of images of the data set.
+        num_images: number of images of the dataset.
         issues: labels that may be wrong, the most likely first.
         num_shown: number of issues on the contact sheets.
     """

@@ -10,7 +10,7 @@ from matplotlib import rc_context
 from ..data.image_io import ImageError, read_rgb
 from ..errors import pluralize
 from ..evaluation.metrics import TITLES, display_scale
-from ..runs.load_run import FinishedRun
+from ..runs.load_run import CompletedRun
 from .figures import DARK, GREY, STYLE, PlainTextFigure, save_figure, truncate_text
 
 A4 = (8.27, 11.69)  # inches
@@ -22,7 +22,7 @@ MAX_PLOTTED_CLASSES = 24  # of more classes, the weakest are shown
 DISCLAIMER = "Research software. Not a medical device; do not use it for decisions on patients."
 
 
-def write_pdf_summary(run: FinishedRun, path: Path) -> None:
+def write_pdf_summary(run: CompletedRun, path: Path) -> None:
     """Draws the page.
 
     Args:
@@ -43,12 +43,12 @@ def _draw_heading(figure: Any, y: float, text: str) -> None:
     figure.text(LEFT_MARGIN, y, text, fontsize=11, weight="bold", color=DARK)
 
 
-def _draw_description(figure: Any, run: FinishedRun) -> None:
+def _draw_description(figure: Any, run: CompletedRun) -> None:
     images = sum(len(fold.labels) for fold in run.folds)
     groups = [fold.groups for fold in run.folds if fold.groups is not None]
     patients = len(np.unique(np.concatenate(groups))) if groups else 0
     origin = f" of {patients} patients or videos" if patients else "; patients are not known"
-    classes = pluralize(len(run.names), "class")
+    classes = pluralize(len(run.class_names), "class")
     figure.text(LEFT_MARGIN, 0.945, truncate_text(f"{run.data}: {classes}", 60), fontsize=16, weight="bold")
     selection = run.record.selection.sentence if run.record and run.record.selection else ""
     kind = f"a {run.record.network}" if run.record and run.record.network else "a vision transformer"
@@ -63,7 +63,7 @@ def _draw_description(figure: Any, run: FinishedRun) -> None:
     figure.text(LEFT_MARGIN, 0.93, "\n".join(lines), fontsize=8, va="top", linespacing=1.5)
 
 
-def _draw_scores(figure: Any, run: FinishedRun) -> None:
+def _draw_scores(figure: Any, run: CompletedRun) -> None:
     """Draws the headline scores with their intervals."""
     _draw_heading(figure, 0.80, "Performance")
     scores = [(name, score) for name, score in run.scores().items() if display_scale(name) == 100.0]
@@ -83,7 +83,7 @@ def _draw_scores(figure: Any, run: FinishedRun) -> None:
     axes.set_xlabel("per cent; line and parentheses: 95 % interval")
 
 
-def _draw_error_analysis(figure: Any, run: FinishedRun) -> None:
+def _draw_error_analysis(figure: Any, run: CompletedRun) -> None:
     """Draws the sensitivity of each class, weakest first, and lists the most frequent confusions."""
     _draw_heading(figure, 0.615, "Error analysis")
     rates = {name: rates["sensitivity"] for name, rates in run.class_rates().items() if "sensitivity" in rates}
@@ -103,10 +103,10 @@ def _draw_error_analysis(figure: Any, run: FinishedRun) -> None:
     figure.text(0.56, 0.585, "\n\n".join(lines), fontsize=8, va="top", linespacing=1.4)
 
 
-def _confusion_lines(run: FinishedRun) -> list[str]:
+def _confusion_lines(run: CompletedRun) -> list[str]:
     """Returns the most frequent confusions as sentences."""
     matrix = np.asarray(sum(fold.confusion_matrices().mean(0) for fold in run.folds))
-    errors = matrix * (1 - np.eye(len(run.names)))
+    errors = matrix * (1 - np.eye(len(run.class_names)))
     order = np.argsort(-errors, axis=None, kind="stable")[:MAX_CONFUSIONS]
     pairs = [np.unravel_index(index, errors.shape) for index in order if errors.flat[index] > 0]
     if not pairs:
@@ -114,12 +114,12 @@ def _confusion_lines(run: FinishedRun) -> list[str]:
     lines = ["Most frequent confusions:"]
     for true, predicted in pairs:
         count, total = errors[true, predicted], matrix[true].sum()
-        rate = f"{count:.3g} of {total:.0f} {run.names[true]} ({100 * count / total:.0f} %)"
-        lines.append(f"•  {rate} as {run.names[predicted]}")
+        rate = f"{count:.3g} of {total:.0f} {run.class_names[true]} ({100 * count / total:.0f} %)"
+        lines.append(f"•  {rate} as {run.class_names[predicted]}")
     return lines
 
 
-def _draw_error_examples(figure: Any, run: FinishedRun) -> None:
+def _draw_error_examples(figure: Any, run: CompletedRun) -> None:
     """Draws the most confident errors of the first fold and seed."""
     _draw_heading(figure, 0.295, "Most confident errors")
     examples, unreadable = [], 0
@@ -144,7 +144,7 @@ def _draw_error_examples(figure: Any, run: FinishedRun) -> None:
         figure.text(LEFT_MARGIN, 0.27, text, fontsize=8)
 
 
-def _errors_by_confidence(run: FinishedRun) -> list[tuple[str, str, str, float | None]]:
+def _errors_by_confidence(run: CompletedRun) -> list[tuple[str, str, str, float | None]]:
     """Returns file, true class, predicted class and score of the misclassified images, highest score first."""
     fold, files = run.folds[0], run.file_names[0]
     predicted = fold.predicted[0]
@@ -154,8 +154,8 @@ def _errors_by_confidence(run: FinishedRun) -> list[tuple[str, str, str, float |
     return [
         (
             files[errors[index]],
-            run.names[fold.labels[errors[index]]],
-            run.names[predicted[errors[index]]],
+            run.class_names[fold.labels[errors[index]]],
+            run.class_names[predicted[errors[index]]],
             None if scores is None else float(scores[index]),
         )
         for index in order

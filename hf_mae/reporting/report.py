@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import UsageError
 from ..evaluation.operating_points import ThresholdRule
 from ..files.atomic import write_json
-from ..runs.load_run import FinishedRun, load_run
+from ..runs.load_run import CompletedRun, load_run
 from ..runs.record import FIGURES_DIR
 from . import figures
 from .build_report import build_report_document
@@ -24,12 +24,12 @@ class Comparison:
 
     Args:
         runs: the runs.
-        tables: one table for each data set, split and protocol (`reporting.results_tables.ResultsTable`). Its `rows`
+        tables: one table for each dataset, split and protocol (`reporting.results_tables.ResultsTable`). Its `rows`
             have scores with intervals in per cent, and `diagnostic_accuracy`; its `comparisons` have the differences
             and tests between its runs.
     """
 
-    runs: list[FinishedRun]
+    runs: list[CompletedRun]
     tables: list[ResultsTable]
 
     def summary(self, details: bool = True) -> str:

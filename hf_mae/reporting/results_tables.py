@@ -1,4 +1,4 @@
-"""Results tables of runs and published rows, with intervals and tests, one per data set, split and protocol."""
+"""Results tables of runs and published rows, with intervals and tests, one per dataset, split and protocol."""
 
 import csv
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from ..data.benchmarks import Benchmark, PublishedResult, find_benchmark_or_none
 from ..evaluation.metrics import HEADLINE, display_scale, headline_metrics
 from ..evaluation.operating_points import OneVsRest
 from ..evaluation.significance import Difference, compare_predictions, corrected_resampled_test, holm, mcnemar
-from ..runs.load_run import SELECTED_ON_EVAL_NOTE, FinishedRun
+from ..runs.load_run import SELECTED_ON_EVAL_NOTE, CompletedRun
 from .diagnostic_accuracy import DEFAULT_REPORT_OPTIONS, DiagnosticAccuracy, ReportOptions, compute_diagnostic_accuracy
 
 PUBLISHED_RESULTS_CSV = Path(__file__).parents[1] / "published" / "results.csv"
@@ -59,7 +59,7 @@ class ResultsRow:
 
 @dataclass
 class ResultsTable:
-    """Results on one data set, split and protocol.
+    """Results on one dataset, split and protocol.
 
     Args:
         title: title of the table.
@@ -85,7 +85,7 @@ class ResultsTable:
 
 
 def read_published_rows(benchmark: str) -> list[PublishedResult]:
-    """Reads the published rows of a benchmark, and those of its data set that do not state the classes."""
+    """Reads the published rows of a benchmark, and those of its dataset that do not state the classes."""
     entry = find_benchmark_or_none(benchmark)
     with open(PUBLISHED_RESULTS_CSV, encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["benchmark"] in (benchmark, benchmark.rsplit("-", 1)[0])]
@@ -121,7 +121,7 @@ def _make_published_row(row: PublishedResult, protocol: str) -> ResultsRow:
     return ResultsRow(row.method, row.initialisation, row.source, False, ranked, scores, notes)
 
 
-def _make_own_row(run: FinishedRun, ranked: bool, options: ReportOptions) -> ResultsRow:
+def _make_own_row(run: CompletedRun, ranked: bool, options: ReportOptions) -> ResultsRow:
     scores = {}
     for name, values in run.scores().items():
         scale = display_scale(name)
@@ -142,7 +142,7 @@ def _make_own_row(run: FinishedRun, ranked: bool, options: ReportOptions) -> Res
     )
 
 
-def _class_rates_in_percent(run: FinishedRun) -> dict[str, dict[str, Any]]:
+def _class_rates_in_percent(run: CompletedRun) -> dict[str, dict[str, Any]]:
     """Returns the rates of each class in per cent, with the effective sample size."""
     return {
         label: {
@@ -158,16 +158,16 @@ def _class_rates_in_percent(run: FinishedRun) -> dict[str, dict[str, Any]]:
 
 
 def build_results_tables(
-    runs: list[FinishedRun], benchmark: str | None = None, options: ReportOptions = DEFAULT_REPORT_OPTIONS
+    runs: list[CompletedRun], benchmark: str | None = None, options: ReportOptions = DEFAULT_REPORT_OPTIONS
 ) -> list[ResultsTable]:
-    """Builds one table for each data set, split and protocol of the runs, with the published rows.
+    """Builds one table for each dataset, split and protocol of the runs, with the published rows.
 
     Args:
         runs: the runs.
         benchmark: benchmark whose published rows are shown even without a run.
         options: optional parts of the report; the binary task of a benchmark is the default of `positive`.
     """
-    runs_by_table: dict[tuple[str, str, str | None], list[FinishedRun]] = {}
+    runs_by_table: dict[tuple[str, str, str | None], list[CompletedRun]] = {}
     for run in runs:
         runs_by_table.setdefault((run.data, run.split, run.protocol), []).append(run)
     if benchmark and not any(data == benchmark for data, _, _ in runs_by_table):
@@ -219,7 +219,7 @@ def _apply_benchmark_task(options: ReportOptions, data: str) -> ReportOptions:
     return replace(options, positive=positive) if positive and options.positive is None else options
 
 
-def compare_runs(runs: list[FinishedRun], options: ReportOptions = DEFAULT_REPORT_OPTIONS) -> list[dict[str, Any]]:
+def compare_runs(runs: list[CompletedRun], options: ReportOptions = DEFAULT_REPORT_OPTIONS) -> list[dict[str, Any]]:
     """Tests the difference between each pair of runs on the same images, by score; p values are adjusted for all
     comparisons together."""
     comparisons: list[dict[str, Any]] = []
@@ -232,8 +232,8 @@ def compare_runs(runs: list[FinishedRun], options: ReportOptions = DEFAULT_REPOR
         for difference in compare_predictions(first.folds, second.folds):
             corrected = {"corrected_resampled": resampled[difference.score]} if resampled else {}
             comparisons.append(_difference_to_dict(first, second, difference) | corrected)
-        if options.positive and set(options.positive) <= set(first.names):
-            ids = [first.names.index(name) for name in options.positive]
+        if options.positive and set(options.positive) <= set(first.class_names):
+            ids = [first.class_names.index(name) for name in options.positive]
             task = {"task": f"{' or '.join(options.positive)} against the rest"}
             first_folds, second_folds = (OneVsRest.from_predictions(run.folds, ids).folds for run in (first, second))
             differences = compare_predictions(first_folds, second_folds)
@@ -244,7 +244,7 @@ def compare_runs(runs: list[FinishedRun], options: ReportOptions = DEFAULT_REPOR
     return comparisons
 
 
-def _difference_to_dict(first: FinishedRun, second: FinishedRun, difference: Difference) -> dict[str, Any]:
+def _difference_to_dict(first: CompletedRun, second: CompletedRun, difference: Difference) -> dict[str, Any]:
     low, high = difference.interval or (None, None)
     return {
         "first": first.name,
@@ -260,11 +260,11 @@ def _difference_to_dict(first: FinishedRun, second: FinishedRun, difference: Dif
     }
 
 
-def _have_same_images(first: FinishedRun, second: FinishedRun) -> bool:
-    return first.file_names == second.file_names and first.names == second.names
+def _have_same_images(first: CompletedRun, second: CompletedRun) -> bool:
+    return first.file_names == second.file_names and first.class_names == second.class_names
 
 
-def _corrected_resampled_tests(first: FinishedRun, second: FinishedRun) -> dict[str, dict[str, float]]:
+def _corrected_resampled_tests(first: CompletedRun, second: CompletedRun) -> dict[str, dict[str, float]]:
     """Computes the corrected resampled t test over folds and seeds, by headline score."""
     first_scores, second_scores = (
         [headline_metrics(fold.confusion_matrices(), fold.ordered) for fold in run.folds] for run in (first, second)
@@ -281,7 +281,7 @@ def _corrected_resampled_tests(first: FinishedRun, second: FinishedRun) -> dict[
     return tests
 
 
-def compare_errors(runs: list[FinishedRun]) -> Iterable[dict[str, Any]]:
+def compare_errors(runs: list[CompletedRun]) -> Iterable[dict[str, Any]]:
     """Computes McNemar's test for each pair of runs on the same images; a note for pairs on different images."""
     for first, second in combinations(runs, 2):
         pair = {"first": first.name, "second": second.name}
@@ -294,7 +294,7 @@ def compare_errors(runs: list[FinishedRun]) -> Iterable[dict[str, Any]]:
         yield pair | {"images": len(labels), "mcnemar": mcnemar(labels, first_ids, second_ids, _get_groups(first))}
 
 
-def _get_groups(run: FinishedRun) -> np.ndarray | None:
+def _get_groups(run: CompletedRun) -> np.ndarray | None:
     """Returns the patient or video of each image of a run; None if a fold does not have them."""
     groups = [fold.groups for fold in run.folds if fold.groups is not None]
     return np.concatenate(groups) if len(groups) == len(run.folds) else None

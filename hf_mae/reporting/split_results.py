@@ -35,8 +35,8 @@ def score_with_intervals(
     if clusters * len(names) ** 2 <= MAX_JACKKNIFE_CELLS:
         by_group = np.array(groups) if groups else None
         predictions = Predictions(labels, predicted[None], len(names), by_group, ordered=ordered)
-        found = headline_metric_intervals([predictions])
-        intervals = {name: None if interval is None else list(interval) for name, interval in found.items()}
+        estimated = headline_metric_intervals([predictions])
+        intervals = {name: None if interval is None else list(interval) for name, interval in estimated.items()}
     return scores | {"intervals": intervals}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..data.benchmarks import find_benchmark_or_none
 from ..files.atomic import write_text
-from ..runs.load_run import FinishedRun
+from ..runs.load_run import CompletedRun
 from ..runs.record import FIGURES_DIR, RunRecord
 from ..settings.commands import command_options
 from ..settings.models import RANDOM_WEIGHTS
@@ -26,7 +26,7 @@ SPLIT_TITLES = {
 }
 
 
-def write_study_description(run: FinishedRun, folder: Path, suffix: str = "") -> list[str]:
+def write_study_description(run: CompletedRun, folder: Path, suffix: str = "") -> list[str]:
     """Writes `study.md`, `.tex` (and `.docx`), `study.bib` and the figure `figures/flow`.
 
     Args:
@@ -47,7 +47,7 @@ def write_study_description(run: FinishedRun, folder: Path, suffix: str = "") ->
     return [*names, f"study{suffix}.bib", f"{figure}.png"]
 
 
-def build_study_description(run: FinishedRun) -> tuple[list[Block], list[str]]:
+def build_study_description(run: CompletedRun) -> tuple[list[Block], list[str]]:
     """Builds the document; returns it with the keys of its references."""
     record = run.record
     assert record is not None and record.study is not None, "the caller checks this"
@@ -107,7 +107,7 @@ def _format_count(count: int, total: int) -> str:
 # Methods
 
 
-def _describe_methods(run: FinishedRun, record: RunRecord) -> tuple[list[str], list[str]]:
+def _describe_methods(run: CompletedRun, record: RunRecord) -> tuple[list[str], list[str]]:
     """Describes the methods in paragraphs; returns them with the keys of their references."""
     references: list[str] = []
 
@@ -159,7 +159,7 @@ def _describe_data(record: RunRecord) -> str:
     return text + (f" Excluded images: {', '.join(excluded)}." if excluded else "")
 
 
-def _describe_model(run: FinishedRun, record: RunRecord, cite: Any) -> str:
+def _describe_model(run: CompletedRun, record: RunRecord, cite: Any) -> str:
     pooling, size = _get_pooling_and_size(run, record)
     network = record.network
     text = f"The network {network} " if network else f"A vision transformer {cite('dosovitskiy2021vit')} "
@@ -179,7 +179,7 @@ def _describe_model(run: FinishedRun, record: RunRecord, cite: Any) -> str:
     return text
 
 
-def _get_pooling_and_size(run: FinishedRun, record: RunRecord) -> tuple[str, int | None]:
+def _get_pooling_and_size(run: CompletedRun, record: RunRecord) -> tuple[str, int | None]:
     """Returns the features that the head classifies, and the image size, from the configuration of the run if it has
     one."""
     titles = {"mean": "the mean of the patch tokens", "cls": "the class token"}
@@ -241,7 +241,7 @@ def _describe_rebalancing(record: RunRecord, cite: Any) -> str:
     return text
 
 
-def _describe_evaluation(run: FinishedRun, record: RunRecord, cite: Any) -> str:
+def _describe_evaluation(run: CompletedRun, record: RunRecord, cite: Any) -> str:
     grouped = all(fold.groups is not None for fold in run.folds)
     unit = "patients or videos" if grouped else "images"
     text = (

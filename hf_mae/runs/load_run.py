@@ -24,15 +24,15 @@ SELECTED_ON_EVAL_NOTE = "The epoch was selected on the evaluated images, so the 
 
 
 @dataclass
-class FinishedRun:
+class CompletedRun:
     """A row of the report: one run, or the folds and seeds of a cross-validation.
 
     Args:
-        data: name of the benchmark or of the user's data set.
+        data: name of the benchmark or of the user's dataset.
         split: evaluated split.
         protocol: protocol of comparable published results (`Benchmark.protocol`); None: not comparable.
         folds: predictions, one entry per fold.
-        file_names: image names of each fold.
+        file_names: file names of the images of each fold.
         selected_on_eval_split: whether the best epoch was selected on the evaluated images.
         label_efficiency: results by fraction of the labels, for a `crossval` with several fractions.
         num_training_images: training images per fold of a cross-validation.
@@ -50,7 +50,7 @@ class FinishedRun:
     split: str
     protocol: str | None
     initialisation: str
-    names: list[str]
+    class_names: list[str]
     folds: list[Predictions]
     file_names: list[list[str]]
     selected_on_eval_split: bool
@@ -76,28 +76,28 @@ class FinishedRun:
     @property
     def has_repeated_images(self) -> bool:
         """Whether an image is evaluated in several folds, so that its predictions are not independent."""
-        names = [name for fold in self.file_names for name in fold]
-        return len(set(names)) < len(names)
+        file_names = [name for fold in self.file_names for name in fold]
+        return len(set(file_names)) < len(file_names)
 
     def scores(self) -> dict[str, dict[str, Any]]:
         """Computes each headline metric: `mean`, `std` (None for one run), `values`, and 95 % `interval` of the mean
         (None for too few patients or images)."""
-        by_fold = [headline_metrics(fold.confusion_matrices(), fold.ordered) for fold in self.folds]
+        fold_metrics = [headline_metrics(fold.confusion_matrices(), fold.ordered) for fold in self.folds]
         intervals = headline_metric_intervals(self.folds)
-        result = {}
+        scores = {}
         for name in intervals:
-            values = np.concatenate([scores[name] for scores in by_fold])
+            values = np.concatenate([metrics[name] for metrics in fold_metrics])
             std = float(values.std()) if len(values) > 1 else None
-            result[name] = {"mean": float(values.mean()), "std": std, "values": values.tolist()}
-            result[name]["interval"] = intervals[name]
-        return result
+            scores[name] = {"mean": float(values.mean()), "std": std, "values": values.tolist()}
+            scores[name]["interval"] = intervals[name]
+        return scores
 
     def class_rates(self) -> dict[str, dict[str, Rate]]:
         """Estimates one-vs-rest sensitivity, specificity and predictive values of each class, with 95 % intervals."""
-        return dict(zip(self.names, estimate_rates_by_class(self.folds)))
+        return dict(zip(self.class_names, estimate_rates_by_class(self.folds)))
 
 
-def load_run(path: str | Path, split: str | None = None) -> FinishedRun:
+def load_run(path: str | Path, split: str | None = None) -> CompletedRun:
     """Loads a completed run from its folder.
 
     Args:
@@ -120,15 +120,15 @@ def _resolve_data_and_protocol(
     source: DataSource, counts: list[dict[str, int]], folds: list[int]
 ) -> tuple[str, str | None, list[str]]:
     """Returns the name of the data, the protocol that all folds follow (or None), and notes for the report."""
-    entry, notes = find_benchmark_or_none(source.benchmark), []
-    if not source.benchmark or entry is None:
+    benchmark, notes = find_benchmark_or_none(source.benchmark), []
+    if not source.benchmark or benchmark is None:
         return source.name, None, []
     merged = [_merge_selection_into_train(count) for count in counts]
-    protocols = {entry.match_protocol(fold, count) for fold, count in zip(folds, merged)}
+    protocols = {benchmark.match_protocol(fold, count) for fold, count in zip(folds, merged)}
     protocol = protocols.pop() if len(protocols) == 1 else None
     if protocol is None:
         notes.append("The images are not those of the published split.")
-    elif entry.folds and len(set(folds)) < entry.folds:
+    elif benchmark.folds and len(set(folds)) < benchmark.folds:
         notes.append(f"Fold {folds[0]} only.")
     return source.benchmark, protocol, notes
 
@@ -146,45 +146,47 @@ def _contamination_note(record: RunRecord, split: str) -> list[str]:
     return [f"{count} of the {record.images[split]} images were in the pre-training data."] if count else []
 
 
-def _load_crossval(folder: Path, record: RunRecord, split: str | None) -> FinishedRun:
+def _load_crossval(folder: Path, record: RunRecord, split: str | None) -> CompletedRun:
     summary = record.crossval
     assert summary is not None, "the record of a cross-validation has a summary"
-    largest = max(run.fraction for run, _, _ in summary.runs)
-    runs = [(run, selected_on) for run, _, selected_on in summary.runs if run.fraction == largest]
-    numbers = sorted({run.fold for run, _ in runs})
-    if (on_test := _load_shared_test_split(folder, record, [run for run, _ in runs], split)) is not None:
-        return on_test
+    largest_fraction = max(run.fraction for run, _, _ in summary.runs)
+    runs = [(run, selected_on) for run, _, selected_on in summary.runs if run.fraction == largest_fraction]
+    fold_ids = sorted({run.fold for run, _ in runs})
+    if (test_run := _load_shared_test_split(folder, record, [run for run, _ in runs], split)) is not None:
+        return test_run
     folds, file_names, records, threshold_predictions = [], [], [], []
-    names: list[str] = []
-    for number in numbers:
-        fold_dirs = [folder / run.folder for run, _ in runs if run.fold == number]
-        predictions, files, names = read_predictions([path / "predictions_validation.csv" for path in fold_dirs])
-        file_names.append(files)
+    class_names: list[str] = []
+    for fold_id in fold_ids:
+        fold_dirs = [folder / run.folder for run, _ in runs if run.fold == fold_id]
+        predictions, fold_file_names, class_names = read_predictions(
+            [path / "predictions_validation.csv" for path in fold_dirs]
+        )
+        file_names.append(fold_file_names)
         records.append(read_record(fold_dirs[0]))
         folds.append(replace(predictions, ordered=records[-1].ordered))
         threshold_predictions.append(_read_split_predictions(fold_dirs, "selection"))
-    data, protocol, notes = record.data.name, None, [f"{len(numbers)} random folds."]
+    data, protocol, notes = record.data.name, None, [f"{len(fold_ids)} random folds."]
     if summary.folds == "official":
         data, protocol, notes = _resolve_data_and_protocol(
-            record.data, [run_record.images for run_record in records], numbers
+            record.data, [run_record.images for run_record in records], fold_ids
         )
-        entry = find_benchmark_or_none(data)
-        if entry and entry.eval_split != "validation":
+        benchmark = find_benchmark_or_none(data)
+        if benchmark and benchmark.eval_split != "validation":
             protocol = None  # its published results are on the test split
-    if largest < 1.0:
+    if largest_fraction < 1.0:
         protocol = None
-        notes.append(f"Trained on {100 * largest:g} % of the labels.")
+        notes.append(f"Trained on {100 * largest_fraction:g} % of the labels.")
     seeds = len({run.seed for run, _ in runs})
     notes += _contamination_note(records[0], "validation")
-    notes.append(f"Mean of {len(runs)} runs ({len(numbers)} folds, {seeds} seed{'s' if seeds > 1 else ''}).")
-    return FinishedRun(
+    notes.append(f"Mean of {len(runs)} runs ({len(fold_ids)} folds, {seeds} seed{'s' if seeds > 1 else ''}).")
+    return CompletedRun(
         name=run_name(folder),
         folder=folder,
         data=data,
         split="validation",
         protocol=protocol,
         initialisation=_base_name(record.base),
-        names=names,
+        class_names=class_names,
         folds=folds,
         file_names=file_names,
         selected_on_eval_split=any(selected_on == "validation" for _, selected_on in runs),
@@ -202,19 +204,19 @@ def _load_crossval(folder: Path, record: RunRecord, split: str | None) -> Finish
 
 def _load_shared_test_split(
     folder: Path, record: RunRecord, runs: list[CrossvalRun], split: str | None
-) -> FinishedRun | None:
+) -> CompletedRun | None:
     """Loads the test predictions of all runs, for a benchmark whose official folds share one test split (LIMUC).
 
     Returns None for other benchmarks, or if the validation split is requested.
     """
-    entry = find_benchmark_or_none(record.data.benchmark)
+    benchmark = find_benchmark_or_none(record.data.benchmark)
     paths = [folder / run.folder / "predictions_test.csv" for run in runs]
-    if not (entry and entry.folds and entry.eval_split == "test" and split in (None, "test")):
+    if not (benchmark and benchmark.folds and benchmark.eval_split == "test" and split in (None, "test")):
         return None
     if not all(path.is_file() for path in paths):
         return None
     records = [read_record(path.parent) for path in paths]
-    predictions, files, names = read_predictions(paths)
+    predictions, file_names, class_names = read_predictions(paths)
     data, protocol, notes = _resolve_data_and_protocol(
         record.data, [run_record.images for run_record in records], [run.fold for run in runs]
     )
@@ -222,16 +224,16 @@ def _load_shared_test_split(
     notes.append(
         f"Mean of {len(runs)} runs of the {len({run.fold for run in runs})} official splits, on one test split."
     )
-    return FinishedRun(
+    return CompletedRun(
         name=run_name(folder),
         folder=folder,
         data=data,
         split="test",
         protocol=protocol,
         initialisation=_base_name(record.base),
-        names=names,
+        class_names=class_names,
         folds=[replace(predictions, ordered=record.ordered)],
-        file_names=[files],
+        file_names=[file_names],
         selected_on_eval_split=False,
         notes=notes,
         threshold_predictions=_list_if_complete(threshold_predictions),
@@ -242,8 +244,8 @@ def _load_shared_test_split(
 
 
 def _list_if_complete(predictions: list[Predictions | None]) -> list[Predictions] | None:
-    available = [fold for fold in predictions if fold is not None]
-    return available if len(available) == len(predictions) else None
+    complete = [fold for fold in predictions if fold is not None]
+    return complete if len(complete) == len(predictions) else None
 
 
 def _read_split_predictions(folders: list[Path], split: str) -> Predictions | None:
@@ -252,15 +254,15 @@ def _read_split_predictions(folders: list[Path], split: str) -> Predictions | No
     return read_predictions(paths)[0] if all(path.is_file() for path in paths) else None
 
 
-def _load_finetune(folder: Path, split: str | None) -> FinishedRun:
+def _load_finetune(folder: Path, split: str | None) -> CompletedRun:
     record = read_record(folder)
     available: list[str] = [name for name in ("test", "validation", "selection") if name in record.scores]
     if not available:
         raise UsageError(RunMessage.RUN_WITHOUT_EVALUATION, path=folder)
-    return _load_single(folder, _choose_split(folder, split, available), record, training_record=record)
+    return _load_single_run(folder, _choose_split(folder, split, available), record, training_record=record)
 
 
-def _load_evaluate(folder: Path, split: str | None, result_files: list[Path]) -> FinishedRun:
+def _load_evaluate(folder: Path, split: str | None, result_files: list[Path]) -> CompletedRun:
     available = [path.stem.removeprefix("results_") for path in result_files]
     available.sort(key=lambda name: {"test": 0, "validation": 1}.get(name, 2))
     split = _choose_split(folder, split, available)
@@ -271,7 +273,7 @@ def _load_evaluate(folder: Path, split: str | None, result_files: list[Path]) ->
     # `os.path.isfile` returns False for names that are not valid paths.
     has_records = all(os.path.isfile(os.path.join(path, ALL_RESULTS)) for path in folders)
     training_records = [read_record(path) for path in folders] if has_records else []
-    run = _load_single(folder, split, record, _find_training_record(training_records, split))
+    run = _load_single_run(folder, split, record, _find_training_record(training_records, split))
     if len(folders) > 1:
         run.notes.append(f"Mean of the scores of {len(folders)} models.")
     return run
@@ -279,7 +281,7 @@ def _load_evaluate(folder: Path, split: str | None, result_files: list[Path]) ->
 
 def _find_training_record(records: list[RunRecord], split: str) -> RunRecord | None:
     """Record of the training run; for an ensemble, of a member that selected its epoch on the split, or the first."""
-    selected_on_split = [r for r in records if r.selection and r.selection.selection_split == split]
+    selected_on_split = [record for record in records if record.selection and record.selection.selection_split == split]
     return next(iter(selected_on_split or records), None)
 
 
@@ -290,50 +292,50 @@ def _choose_split(folder: Path, split: str | None, available: list[str]) -> str:
     return split or available[0]
 
 
-def _load_single(folder: Path, split: str, record: RunRecord, training_record: RunRecord | None) -> FinishedRun:
-    """Loads the predictions of one split by one run.
+def _load_single_run(folder: Path, split: str, record: RunRecord, training_record: RunRecord | None) -> CompletedRun:
+    """Loads one run with its predictions on one split.
 
     Args:
         record: record of the evaluation.
         training_record: record of the run that trained the model; None: unknown.
     """
-    predictions, files, names = read_predictions([folder / f"predictions_{split}.csv"])
+    predictions, file_names, class_names = read_predictions([folder / f"predictions_{split}.csv"])
     predictions = replace(predictions, ordered=record.ordered)
     threshold_predictions, threshold_split, no_threshold_reason = _load_threshold_predictions(
-        folder, split, record, training_record, names
+        folder, split, record, training_record, class_names
     )
     source, selected_on_eval_split = record.data, False
     data, protocol, notes = _resolve_data_and_protocol(source, [record.images], [source.fold])
     if training_record is None:
         notes.append("The selection of the epoch is unknown.")
     else:
-        trained = training_record.data
-        same_data = trained.data_dir == source.data_dir
+        training_source = training_record.data
+        same_data = training_source.data_dir == source.data_dir
         if same_data:
             notes += _contamination_note(training_record, split)
         selected_on = training_record.selection.selection_split if training_record.selection else None
         selected_on_eval_split = selected_on == split and same_data
-        if trained.train_fraction < 1.0:
-            notes.append(f"Trained on {100 * trained.train_fraction:g} % of the labels.")
+        if training_source.train_fraction < 1.0:
+            notes.append(f"Trained on {100 * training_source.train_fraction:g} % of the labels.")
             protocol = None
-        if source.benchmark and trained.benchmark == source.benchmark and trained.fold != source.fold:
-            notes.append(f"The model was trained on fold {trained.fold}, which contains the evaluated images.")
+        if source.benchmark and training_source.benchmark == source.benchmark and training_source.fold != source.fold:
+            notes.append(f"The model was trained on fold {training_source.fold}, which contains the evaluated images.")
             protocol = None
-    entry = find_benchmark_or_none(source.benchmark)
-    if entry and split != entry.eval_split:
+    benchmark = find_benchmark_or_none(source.benchmark)
+    if benchmark and split != benchmark.eval_split:
         protocol = None
-    return FinishedRun(
+    return CompletedRun(
         name=run_name(folder),
         folder=folder,
         data=data,
         split=split,
         protocol=protocol,
         initialisation=_base_name(training_record.base if training_record else record.base),
-        names=names,
+        class_names=class_names,
         folds=[predictions],
-        file_names=[files],
+        file_names=[file_names],
         selected_on_eval_split=selected_on_eval_split,
-        notes=[*notes, *_unmapped_note(record)],
+        notes=[*notes, *_class_map_note(record)],
         threshold_predictions=threshold_predictions,
         threshold_split=threshold_split,
         no_threshold_reason=no_threshold_reason,
@@ -342,7 +344,7 @@ def _load_single(folder: Path, split: str, record: RunRecord, training_record: R
     )
 
 
-def _unmapped_note(record: RunRecord) -> list[str]:
+def _class_map_note(record: RunRecord) -> list[str]:
     """Returns a note about an evaluation on the classes of another dataset."""
     if not record.data.class_map:
         return []
@@ -353,7 +355,7 @@ def _unmapped_note(record: RunRecord) -> list[str]:
 
 
 def _load_threshold_predictions(
-    folder: Path, split: str, record: RunRecord, training_record: RunRecord | None, names: list[str]
+    folder: Path, split: str, record: RunRecord, training_record: RunRecord | None, expected_class_names: list[str]
 ) -> tuple[list[Predictions] | None, str | None, str]:
     """Loads the predictions that select operating points; returns them, their split, and the reason if there are none.
 
@@ -389,7 +391,7 @@ def _load_threshold_predictions(
         logits, class_names = class_map.merge_logits(logits[:, mask]), class_map.class_names
         groups = None if predictions.groups is None else predictions.groups[mask]
         predictions = Predictions(np.array(labels), logits.argmax(-1), len(class_names), groups)
-    if class_names != names:
+    if class_names != expected_class_names:
         return None, None, f"{run_dir} has other classes"
     return [replace(predictions, class_scores=softmax(logits), ordered=record.ordered)], splits[0], ""
 

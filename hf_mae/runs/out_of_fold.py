@@ -19,7 +19,7 @@ SPLITS = ("validation", "test")
 class OutOfFoldPredictions:
     """Label and scores (classes,) of each image, by file name; scores are means over the runs that evaluated it."""
 
-    names: list[str]
+    class_names: list[str]
     labels: dict[str, str]
     scores: dict[str, np.ndarray]
     record: RunRecord
@@ -32,18 +32,18 @@ def read_out_of_fold_predictions(runs: list[str]) -> OutOfFoldPredictions:
         UsageError: If predictions are missing, or if classes or labels differ between runs.
     """
     folders = [folder for run in runs for folder in _list_run_folders(Path(run))]
-    names: list[str] = []
+    class_names: list[str] = []
     labels: dict[str, str] = {}
     scores: dict[str, list[np.ndarray]] = defaultdict(list)
     for folder in folders:
         for path in [path for split in SPLITS if (path := folder / f"predictions_{split}.csv").is_file()]:
-            predictions, files, run_names = read_predictions([path])
-            if names and run_names != names:
-                raise UsageError(RunMessage.CLASSES_DIFFER_BETWEEN_RUNS, path=path, names=run_names[:5])
-            names = run_names
+            predictions, files, run_class_names = read_predictions([path])
+            if class_names and run_class_names != class_names:
+                raise UsageError(RunMessage.CLASSES_DIFFER_BETWEEN_RUNS, path=path, names=run_class_names[:5])
+            class_names = run_class_names
             assert predictions.class_scores is not None
             for image, label_id, row in zip(files, predictions.labels, predictions.class_scores[0], strict=True):
-                label = names[label_id]
+                label = class_names[label_id]
                 if (first := labels.setdefault(image, label)) != label:
                     raise UsageError(
                         RunMessage.LABELS_DIFFER_BETWEEN_RUNS, image=image, first=first, second=label, path=folder
@@ -52,7 +52,7 @@ def read_out_of_fold_predictions(runs: list[str]) -> OutOfFoldPredictions:
     if not scores:
         raise UsageError(RunMessage.HELD_OUT_PREDICTIONS_MISSING, path=runs[0])
     means = {file_name: np.mean(rows, axis=0) for file_name, rows in scores.items()}
-    return OutOfFoldPredictions(names, labels, means, read_record(folders[0]))
+    return OutOfFoldPredictions(class_names, labels, means, read_record(folders[0]))
 
 
 def list_crossval_runs(folder: Path) -> list[Path]:

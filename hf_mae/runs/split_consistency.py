@@ -130,7 +130,7 @@ def read_random_fold_count(folder: Path) -> str | None:
 
 
 def _is_same_data(source: DataSource, other_source: DataSourceArguments | DataSource) -> bool:
-    """Whether both refer to the same data set."""
+    """Whether both refer to the same dataset."""
     if source.benchmark or other_source.benchmark:
         return source.benchmark == other_source.benchmark
     if not other_source.data_dir or not source.data_dir:

@@ -181,7 +181,12 @@ class DataArguments(DataSourceArguments):
     """The source of labelled images, their transforms, and the pixel cache."""
 
     transforms: str = option(
-        "endoscopy", "Family of image transforms.", choices=TRANSFORM_FAMILIES, show_in_help=True, group="Data"
+        "endoscopy",
+        "Image transforms. endoscopy: resize to a square, flip and rotate. imagenet: random resized crops, RandAugment "
+        "and random erasing, as in the original MAE code.",
+        choices=TRANSFORM_FAMILIES,
+        show_in_help=True,
+        group="Data",
     )
     mean_std: list[str] | None = option(None, MEAN_STD_HELP, group="Data", metavar="VALUE")
     auto_augment: str = option(
@@ -255,7 +260,12 @@ class PretrainingDataArguments(ImageLimitsArguments):
         group="Data",
     )
     transforms: str = option(
-        "endoscopy", "Family of image transforms.", choices=TRANSFORM_FAMILIES, show_in_help=True, group="Data"
+        "endoscopy",
+        "Image transforms. endoscopy: crops of at least 80 % of the image and small rotations. imagenet: crops of at "
+        "least 20 % and flips, as in the original MAE code.",
+        choices=TRANSFORM_FAMILIES,
+        show_in_help=True,
+        group="Data",
     )
     mean_std: list[str] | None = option(None, MEAN_STD_HELP, group="Data", metavar="VALUE")
     exclude: list[str] | None = option(

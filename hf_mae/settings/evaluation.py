@@ -177,7 +177,8 @@ class ProbeArguments(DataSourceArguments):
     output_dir: str | None = option(None, "Output folder for scores and figures.", show_in_help=True, group="Output")
     transforms: str = option(
         "endoscopy",
-        "Family of image transforms.",
+        "Image preprocessing. endoscopy: resize to a square. imagenet: resize and centre crop, as in the original MAE "
+        "code.",
         choices=TRANSFORM_FAMILIES,
         show_in_help=True,
         group="Data",

@@ -15,6 +15,7 @@ from .recipes import EXCLUDED_FROM_RECIPES, read_recipe
 from .trainer_options import check_explicit_trainer_option, check_trainer_option
 from .training import FinetuningFields, MaeTrainingFields, PretrainingFields
 
+# Options whose value must be a local path, not a URL.
 LOCAL_PATH_OPTIONS = (
     *("output_dir", "output", "features", "model_name_or_path", "teacher"),
     *("manifest", "exclude_pairs", "corrections", "class_map"),
@@ -56,7 +57,7 @@ def read_values(command: str, recipe: str | None, flags: Mapping[str, Any]) -> d
                 command=command,
             )
         values[name] = options[name].read(value, f"recipe {recipe}")
-    aliases = {alias: item.name for item in options.values() for alias in item.aliases}
+    aliases = {alias: option.name for option in options.values() for alias in option.aliases}
     for name, value in flags.items():
         name = aliases.get(name, name)
         if name not in options:
@@ -72,15 +73,15 @@ def read_values(command: str, recipe: str | None, flags: Mapping[str, Any]) -> d
 
 def _check_required(command: str, values: Mapping[str, Any], options: Mapping[str, Option]) -> None:
     specification = find_command(command)
-    names = [
+    missing = [
         f"{options[name].placeholder} (--{name})"
         if name in specification.positionals
         else f"--{name} {options[name].placeholder}"
         for name in specification.required
         if values.get(name) in (None, "", [])
     ]
-    if names:
-        raise CommandLineError(SettingsMessage.MISSING_ARGUMENTS, names=names, command=command)
+    if missing:
+        raise CommandLineError(SettingsMessage.MISSING_ARGUMENTS, names=missing, command=command)
 
 
 def _check_local_paths(values: Mapping[str, Any]) -> None:
@@ -149,12 +150,12 @@ def _build_arguments(cls: type, values: Mapping[str, Any]) -> Any:
 
 
 def _as_command_line_error(error: UsageError) -> CommandLineError:
-    """Converts an error to exit status 2; the message stays the same."""
+    """Converts an error to a CommandLineError (exit status 2) with the same message."""
     return CommandLineError(error.code or str(error), **error.attributes)
 
 
 def _resolve_class(cls: type) -> type:
-    """Returns the dataclass that joins training fields with transformers' `TrainingArguments`."""
+    """Returns the subclass of transformers' `TrainingArguments` for training fields; other classes unchanged."""
     if not issubclass(cls, MaeTrainingFields):
         return cls
     from .arguments import FinetuningArguments, PretrainingArguments

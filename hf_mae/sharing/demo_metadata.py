@@ -8,7 +8,7 @@ from ..errors import UsageError, did_you_mean, pluralize
 from ..evaluation.metrics import TITLES
 from ..evaluation.operating_points import OneVsRest, ThresholdRule, estimate_binary_rates
 from ..models.model_zoo import find_licence
-from ..runs.load_run import FinishedRun, load_run
+from ..runs.load_run import CompletedRun, load_run
 from ..runs.record import ALL_RESULTS, run_name
 from ..runs.temperature import TEMPERATURE_FILE, read_temperature
 from .messages import SharingMessage
@@ -70,7 +70,7 @@ def _read_notes(path: str, names: list[str]) -> dict[str, str]:
     return notes
 
 
-def _describe_model(run: FinishedRun, metadata: DemoMetadata) -> list[str]:
+def _describe_model(run: CompletedRun, metadata: DemoMetadata) -> list[str]:
     """Describes architecture, training data, scores and calibration of a model."""
     record = run.record
     network = record.network if record and record.network else "vision transformer"
@@ -114,11 +114,11 @@ def _format_score(score: dict[str, Any]) -> str:
     return f"{mean} (95 % interval {100 * low:.1f} to {100 * high:.1f})"
 
 
-def _describe_classes(run: FinishedRun) -> dict[str, str]:
+def _describe_classes(run: CompletedRun) -> dict[str, str]:
     """Describes precision, recall and the most frequent confusion of each class."""
     matrix = sum(fold.confusion_matrices().mean(0) for fold in run.folds)
     descriptions = {}
-    for index, name in enumerate(run.names):
+    for index, name in enumerate(run.class_names):
         predicted, actual, correct = matrix[:, index].sum(), matrix[index].sum(), matrix[index, index]
         sentences = [
             f"Correct in {correct:g} of {predicted:g} {run.split} images with this prediction."
@@ -131,13 +131,13 @@ def _describe_classes(run: FinishedRun) -> dict[str, str]:
         errors = matrix[:, index].copy()
         errors[index] = 0
         if errors.max() > 0:
-            sentences.append(f"False positives are mostly {run.names[int(errors.argmax())]}.")
+            sentences.append(f"False positives are mostly {run.class_names[int(errors.argmax())]}.")
         descriptions[name] = escape_markdown(" ".join(sentences))
     return descriptions
 
 
 def _set_operating_point(
-    metadata: DemoMetadata, run: FinishedRun | None, names: list[str], positive: list[str], rule_text: str
+    metadata: DemoMetadata, run: CompletedRun | None, names: list[str], positive: list[str], rule_text: str
 ) -> None:
     """Sets the threshold on the summed score of the positive classes, and its performance on the reported split."""
     for name in positive:

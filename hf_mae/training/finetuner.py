@@ -42,7 +42,7 @@ RETFOUND_METRIC = "f1_auroc_kappa"  # RETFound selects the epoch by this metric
 class MaeFinetuner(MaeTrainerBase):
     """Fine-tunes a ViT or BEiT classifier with the training recipe of the original MAE code.
 
-    A data set of `{"pixel_values": FloatTensor (C, H, W), "labels": int or FloatTensor (num_labels,)}` is used
+    A dataset of `{"pixel_values": FloatTensor (C, H, W), "labels": int or FloatTensor (num_labels,)}` is used
     unchanged, except for mixup and CutMix of the batch if `args` enables them. A `datasets.Dataset` of images (from
     `load_image_folder` or `load_dataset("imagefolder")`) is augmented for training to match `processing_class`, and
     preprocessed with `processing_class` for evaluation. A `datasets.Dataset` with its own transform is treated as in
@@ -115,11 +115,11 @@ class MaeFinetuner(MaeTrainerBase):
         )
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """The stock loader; the image processor preprocesses images."""
+        """Returns the stock loader; a dataset of images is preprocessed with the image processor."""
         return super().get_eval_dataloader(_wrap_eval_dataset(eval_dataset, self.processing_class))
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
-        """The stock loader; the image processor preprocesses images."""
+        """Returns the stock loader; a dataset of images is preprocessed with the image processor."""
         return super().get_test_dataloader(_wrap_eval_dataset(test_dataset, self.processing_class))
 
     @property
@@ -128,7 +128,7 @@ class MaeFinetuner(MaeTrainerBase):
         return self.args.dataloader_drop_last or self.args.uses_mixup
 
     def frozen_parameter_names(self, model: StockModel) -> list[str]:
-        """Returns all parameters except the head, with `freeze_backbone`."""
+        """Returns the names of all parameters except those of the head, with `freeze_backbone`."""
         if not self.args.freeze_backbone:
             return []
         head, _ = find_head(model)
@@ -136,7 +136,7 @@ class MaeFinetuner(MaeTrainerBase):
 
     @contextmanager
     def configure_for_training(self, model: StockModel) -> Iterator[StockModel]:
-        """Adds patch dropout."""
+        """Configures a model as the base class does, and applies patch dropout within the block."""
         with super().configure_for_training(model), apply_patch_dropout(model, self.args.patch_dropout):
             yield model
 
@@ -161,7 +161,7 @@ class MaeFinetuner(MaeTrainerBase):
         self.average.update()
 
     def finish_averaging(self) -> None:
-        """Replaces the weights of the model by the average."""
+        """Replaces the weights of the model with the average."""
         assert self.average is not None
         self.average.copy_to_model()
         self.average = None
@@ -178,19 +178,19 @@ class MaeFinetuner(MaeTrainerBase):
             self.average.load(folder)
 
     def get_param_groups(self, model: StockModel, learning_rate: float) -> list[dict[str, Any]]:
-        """One group per layer and weight decay."""
+        """Builds one group per layer and weight decay."""
         return parameter_groups(model, learning_rate, self.args.weight_decay, self.args.layer_decay)
 
     def _compute_class_weights(self) -> torch.Tensor | None:
         """Computes class weights (classes,), or None."""
-        requested, count = self.args.class_weights, len(self.class_names)
+        requested, num_classes = self.args.class_weights, len(self.class_names)
         if requested == "none" or self.train_dataset is None:
             return None
         if requested != "balanced":
-            if len(requested) != count:
-                raise UsageError(TrainingMessage.CLASS_WEIGHTS_DO_NOT_MATCH, found=len(requested), expected=count)
+            if len(requested) != num_classes:
+                raise UsageError(TrainingMessage.CLASS_WEIGHTS_DO_NOT_MATCH, found=len(requested), expected=num_classes)
             return torch.tensor(requested, device=self.args.device)
-        weights = balanced_class_weights(self._training_labels(), count)
+        weights = balanced_class_weights(self._training_labels(), num_classes)
         if self.is_world_process_zero():
             logger.info("Class weights: %s", dict(zip(self.class_names, weights.round(3).tolist())))
         return torch.tensor(weights, dtype=torch.float32, device=self.args.device)
@@ -209,7 +209,7 @@ class MaeFinetuner(MaeTrainerBase):
         return np.asarray(labels)
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
-        """The micro-batches of an update after mixup, and the normalizer of their loss."""
+        """Returns the micro-batches of an update after mixup, and the normalizer of their loss."""
         batches, normalizer = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self.mixup is None:
             return batches, normalizer
@@ -224,7 +224,7 @@ class MaeFinetuner(MaeTrainerBase):
         return batch | {"pixel_values": pixel_values, "labels": labels}
 
     def loss_normalizer(self, batches: Sequence[dict[str, Any]], device: torch.device) -> torch.Tensor | None:
-        """Returns the normalizer of the summed loss of an update: the number of images (or the sum of their class
+        """Computes the normalizer of the summed loss of an update: the number of images (or the sum of their class
         weights) over all micro-batches and processes."""
         if not batches:
             return None
@@ -236,9 +236,11 @@ class MaeFinetuner(MaeTrainerBase):
     def compute_loss(
         self, model: StockModel, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Training: the contribution of the micro-batch to the mean over the effective batch, scaled such that the
-        Trainer's division by the accumulation steps and DDP's mean over processes give that mean. For micro-batches of
-        equal size this is the mean of the micro-batch. Evaluation: the plain cross-entropy.
+        """Computes the loss of a micro-batch.
+
+        In training it is the contribution to the mean over the effective batch, scaled such that the Trainer's division
+        by the accumulation steps and DDP's mean over processes give that mean. For micro-batches of equal size this is
+        the mean of the micro-batch. In evaluation it is the plain cross-entropy.
         """
         labels, pixel_values = inputs["labels"], inputs["pixel_values"]
         if not model.training and (self.args.bf16_full_eval or self.args.fp16_full_eval):
@@ -311,7 +313,7 @@ class _AveragingCallback(TrainerCallback):
             self.trainer.update_average()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.trainer.finish_averaging()  # of the best epoch, if it was loaded
+        self.trainer.finish_averaging()  # the average of the best epoch, if it was loaded
 
 
 def _check_compatible_settings(model: StockModel, args: FinetuningArguments, ordered: bool) -> None:
@@ -329,7 +331,7 @@ def _check_compatible_settings(model: StockModel, args: FinetuningArguments, ord
 
 
 def _check_sampling(dataset: Any, requested: str) -> None:
-    """Checks that the data set samples its images as the settings require."""
+    """Checks that the dataset samples its images as the settings require."""
     sampling = getattr(dataset, "sampling", None)
     if dataset is not None and SAMPLING_EXPONENTS[requested] != (1.0 if sampling is None else sampling.exponent):
         raise UsageError(TrainingMessage.SAMPLING_OF_OTHER_DATASET, sampling=requested)
@@ -348,14 +350,14 @@ def check_metric_for_best_model(args: FinetuningArguments, ordered: bool = False
     if args.metric_for_best_model is None:
         return
     name = args.metric_for_best_model.removeprefix("eval_")
-    known: tuple[str, ...] = (*LOGGED_METRICS, RETFOUND_METRIC, "loss")
+    computed_metrics: tuple[str, ...] = (*LOGGED_METRICS, RETFOUND_METRIC, "loss")
     if name in ORDINAL and not ordered:
         raise UsageError(TrainingMessage.METRIC_NEEDS_ORDERED_CLASSES, metric=name)
-    known += tuple(ORDINAL) if ordered else ()
-    if name not in known:
-        suggestion = did_you_mean(name, known)
+    computed_metrics += tuple(ORDINAL) if ordered else ()
+    if name not in computed_metrics:
+        suggestion = did_you_mean(name, computed_metrics)
         metric = args.metric_for_best_model
-        raise UsageError(TrainingMessage.UNKNOWN_METRIC, known=known, metric=metric, suggestion=suggestion)
+        raise UsageError(TrainingMessage.UNKNOWN_METRIC, known=computed_metrics, metric=metric, suggestion=suggestion)
     smallest_is_best = name in ("loss", "mae")
     if args.greater_is_better is not None and args.greater_is_better == smallest_is_best:
         code = TrainingMessage.SMALLEST_IS_BEST if smallest_is_best else TrainingMessage.GREATEST_IS_BEST
@@ -363,7 +365,7 @@ def check_metric_for_best_model(args: FinetuningArguments, ordered: bool = False
 
 
 def _wrap_eval_dataset(dataset: Any, processor: Any) -> Any:
-    """Wraps a data set of images for evaluation with the image processor; returns a data set of tensors unchanged."""
+    """Wraps a dataset of images for evaluation with the image processor; returns a dataset of tensors unchanged."""
     return (
         EvalDataset(standardize_columns(dataset), _require_processor(processor))
         if is_image_dataset(dataset)

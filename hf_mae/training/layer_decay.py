@@ -98,7 +98,7 @@ def parameter_groups(
 
 
 def _get_layer_ids(model: nn.Module, names: list[str]) -> tuple[dict[str, int], int]:
-    """Returns the layer id of each parameter, and layer id of the head."""
+    """Returns the layer id of each parameter, and the layer id of the head."""
     if _is_other_architecture(model):
         layers, last = get_layer_ids(model)
         return {strip_wrapper_prefixes(name): layer for name, layer in layers.items()}, last

@@ -57,7 +57,7 @@ def find_optimizer_mismatches(
 
 
 def format_learning_rates(requested: dict[str, dict[str, float]]) -> str:
-    """Returns the table of the learning rate (before the schedule) and the weight decay of every parameter."""
+    """Formats a table of the learning rate (before the schedule) and the weight decay of every parameter."""
     width = max(map(len, requested))
     lines = [f"{'parameter':<{width}}  learning rate  weight decay"]
     return "\n".join(

@@ -18,7 +18,7 @@ FIXED_POSITION_EMBEDDINGS = ("vit.embeddings.position_embeddings", "decoder.deco
 class MaePretrainer(MaeTrainerBase):
     """Pre-trains a `ViTMAEForPreTraining` with the training recipe of the original MAE code.
 
-    A data set of `{"pixel_values": FloatTensor (C, H, W)}` is used unchanged. It may contain `noise` (num_patches,),
+    A dataset of `{"pixel_values": FloatTensor (C, H, W)}` is used unchanged. It may contain `noise` (num_patches,),
     which determines the mask; otherwise the noise depends on (seed, update, micro-batch, process) only. The sin-cos
     position embeddings of encoder and decoder stay frozen, even if `from_pretrained` made them trainable (as
     transformers 5.24 does).
@@ -37,7 +37,7 @@ class MaePretrainer(MaeTrainerBase):
         self.label_names = []
 
     def frozen_parameter_names(self, model: StockModel) -> list[str]:
-        """Returns the sin-cos position embeddings of encoder and decoder."""
+        """Returns the names of the sine-cosine position embeddings of encoder and decoder."""
         return list(FIXED_POSITION_EMBEDDINGS)
 
     @contextmanager
@@ -50,11 +50,11 @@ class MaePretrainer(MaeTrainerBase):
             yield model
 
     def get_param_groups(self, model: StockModel, learning_rate: float) -> list[dict[str, Any]]:
-        """One group with weight decay, one without."""
+        """Builds one group with weight decay and one without."""
         return pretraining_parameter_groups(model, learning_rate, self.args.weight_decay)
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
-        """The micro-batches of an update, with the noise that determines their masks."""
+        """Returns the micro-batches of an update, with the noise that determines their masks."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         return [self._add_noise(batch, i) for i, batch in enumerate(batches)], None
 

@@ -103,7 +103,7 @@ class Progress(TrainerCallback):
 
 
 def _format_metrics(metrics: Mapping[str, float]) -> list[str]:
-    """Returns the title and value of each metric. Losses have two decimals next to scores, four alone (as in
+    """Formats the title and value of each metric. Losses have two decimals next to scores, four alone (as in
     pre-training)."""
     digits = 2 if "eval_loss" in metrics else 4
     losses = [f"{title} {metrics[name]:.{digits}f}" for name, title in LOSSES.items() if name in metrics]

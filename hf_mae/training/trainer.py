@@ -64,7 +64,7 @@ class MaeTrainerBase(HookedTrainer):
         self._checked_loss_sum = 0.0  # on this process
         self._requested_settings: dict[str, dict[str, float]] = {}  # by parameter: lr, weight decay
         self.add_callback(_SanityCallback(self))
-        for callback_class in REPLACED_CALLBACKS:  # the callback of notebooks stays
+        for callback_class in REPLACED_CALLBACKS:  # not the callback for notebooks
             if self.pop_callback(callback_class) is not None:
                 self.add_callback(Progress(self.args.images_per_update, self.sum_losses))
         if self.train_dataset is not None and self.is_world_process_zero():
@@ -94,14 +94,14 @@ class MaeTrainerBase(HookedTrainer):
             self.args.dataloader_drop_last = previous
 
     def get_train_dataloader(self) -> DataLoader:
-        """The stock loader, or the loader of a stream; raises UsageError if the images do not fill a batch."""
+        """Returns the stock loader, or the loader of a stream; raises UsageError if the images do not fill a batch."""
         if isinstance(self.train_dataset, ImageStream):
             return self._get_stream_loader(self.train_dataset).dataloader
         with self._override_drop_last(self.drop_last):
             loader = super().get_train_dataloader()
         if len(loader) == 0:
-            images, batch_size = len(self.train_dataset), self.micro_batch_size
-            raise UsageError(TrainingMessage.FEWER_IMAGES_THAN_A_BATCH, images=images, batch_size=batch_size)
+            num_images, batch_size = len(self.train_dataset), self.micro_batch_size
+            raise UsageError(TrainingMessage.FEWER_IMAGES_THAN_A_BATCH, images=num_images, batch_size=batch_size)
         return use_low_memory_sampler(make_workers_signal_safe(loader))
 
     def _get_stream_loader(self, stream: ImageStream) -> StreamLoader:
@@ -111,12 +111,12 @@ class MaeTrainerBase(HookedTrainer):
 
     # The stock Trainer applies `dataloader_drop_last` to evaluation too.
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """The stock loader, without dropping images."""
+        """Returns the stock loader, which does not drop images."""
         with self._override_drop_last(False):
             return make_workers_signal_safe(super().get_eval_dataloader(eval_dataset))
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
-        """The stock loader, without dropping images."""
+        """Returns the stock loader, which does not drop images."""
         with self._override_drop_last(False):
             return make_workers_signal_safe(super().get_test_dataloader(test_dataset))
 
@@ -126,9 +126,9 @@ class MaeTrainerBase(HookedTrainer):
         return self.args.dataloader_drop_last
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
-        """The stock micro-batches, after the augmentation that runs on the device."""
-        batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
-        return [self._augment_on_device(batch) for batch in batches], count
+        """Returns the stock micro-batches, after the augmentation that runs on the device."""
+        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        return [self._augment_on_device(batch) for batch in batches], num_items
 
     def _augment_on_device(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Applies the random part of the transform to a batch of `TrainDataset(batched=True)`."""
@@ -169,8 +169,8 @@ class MaeTrainerBase(HookedTrainer):
         self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any
     ) -> Any:
         """Trains as the stock Trainer; raises UsageError for a checkpoint that this launch cannot resume from."""
-        if resume_from_checkpoint is True and (newest := find_last_checkpoint(self.args.folder)):
-            resume_from_checkpoint = str(newest)
+        if resume_from_checkpoint is True and (last_checkpoint := find_last_checkpoint(self.args.folder)):
+            resume_from_checkpoint = str(last_checkpoint)
         self.resumed_from = Path(resume_from_checkpoint) if isinstance(resume_from_checkpoint, str) else None
         if self.resumed_from is not None:
             self.on_resume(self.resumed_from)
@@ -195,7 +195,7 @@ class MaeTrainerBase(HookedTrainer):
     # Optimizer and schedule
 
     def get_param_groups(self, model: StockModel, learning_rate: float) -> list[dict[str, Any]]:
-        """Parameter groups of the optimizer: `params`, `lr`, `lr_scale`, `weight_decay`."""
+        """Builds the parameter groups of the optimizer: `params`, `lr`, `lr_scale`, `weight_decay`."""
         raise NotImplementedError
 
     def create_optimizer(self, model: StockModel | None = None) -> torch.optim.Optimizer:
@@ -299,7 +299,7 @@ class MaeTrainerBase(HookedTrainer):
             return True
         return not (self.state.global_step + 1) % self.state.logging_steps
 
-    # Check of losses
+    # Loss checks
 
     def training_step(self, model: StockModel, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Performs the stock step; its loss is checked as soon as it is available."""
@@ -459,7 +459,7 @@ class _SanityCallback(TrainerCallback):
             self.trainer.print_learning_rates()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self._updates < 2:  # with warm-up, all rates are 0 in the first
+        if self._updates < 2:  # with warm-up, all learning rates of the first update are 0
             self.trainer.check_learning_rates()
         self._updates += 1
 

@@ -23,7 +23,7 @@ from .messages import TrainingMessage
 
 logger = logging.getLogger(__name__)
 FILE_STEM = "average"
-_FLAGS = {True: "--ema_decay", False: "--average_last"}  # by whether the average has a decay
+FLAG_BY_HAS_DECAY = {True: "--ema_decay", False: "--average_last"}
 
 
 class WeightAverage:
@@ -67,7 +67,7 @@ class WeightAverage:
 
     @contextmanager
     def swap_in(self) -> Iterator[None]:
-        """Replaces the weights of the model by the average within the block."""
+        """Replaces the weights of the model with the average within the block."""
         if not self._is_initialized:
             yield
             return
@@ -80,7 +80,7 @@ class WeightAverage:
             self._assign_parameters(weights)
 
     def copy_to_model(self) -> None:
-        """Replaces the weights of the model by the average."""
+        """Replaces the weights of the model with the average."""
         if self._is_initialized:
             self._assign_parameters(self._average)
 
@@ -102,14 +102,14 @@ class WeightAverage:
 
     @property
     def _flag(self) -> str:
-        return _FLAGS[self.decay is not None]
+        return FLAG_BY_HAS_DECAY[self.decay is not None]
 
     @property
     def _is_sharded(self) -> bool:
         """Whether each process saves its own shard (ZeRO-3). A run then resumes with the same number of processes."""
         return any(zero3_shard(parameter) is not None for parameter in self._parameters.values())
 
-    def _path(self, folder: Path) -> Path:
+    def _file_path(self, folder: Path) -> Path:
         return folder / (f"{FILE_STEM}_{self._rank}.safetensors" if self._is_sharded else f"{FILE_STEM}.safetensors")
 
     @torch.no_grad()
@@ -119,17 +119,17 @@ class WeightAverage:
             name: _gather_full_tensor(self._average[name], p).contiguous() for name, p in self._parameters.items()
         }
         if self._should_save or self._is_sharded:
-            with atomic_write_file(self._path(folder)) as temporary:
+            with atomic_write_file(self._file_path(folder)) as temporary:
                 save_file(values, temporary, {"average": json.dumps({"updates": self.updates, "decay": self.decay})})
 
     @torch.no_grad()
     def load(self, folder: Path) -> None:
-        """Loads the average from a checkpoint.
+        """Loads the average from a checkpoint. Call it on every process.
 
         Raises:
             UsageError: If the checkpoint has no average, or an average of another kind or of other parameters.
         """
-        path = self._path(folder)
+        path = self._file_path(folder)
         if not path.is_file():
             raise UsageError(TrainingMessage.CHECKPOINT_WITHOUT_AVERAGE, path=folder, flag=self._flag)
         with safe_open(path, "pt") as file:
@@ -137,7 +137,7 @@ class WeightAverage:
                 raise UsageError(TrainingMessage.AVERAGE_OF_OTHER_PARAMETERS, path=path)
             metadata = _read_metadata(file)
             if (metadata["decay"] is None) != (self.decay is None):
-                flag = _FLAGS[self.decay is None]
+                flag = FLAG_BY_HAS_DECAY[self.decay is None]
                 raise UsageError(TrainingMessage.CHECKPOINT_WITH_AVERAGE, path=folder, flag=flag)
             for name, parameter in self._parameters.items():
                 self._average[name].copy_(_local_shard(file.get_tensor(name), parameter))
@@ -150,7 +150,7 @@ def check_checkpoint_has_no_average(checkpoint: Path) -> None:
     """Raises UsageError if a checkpoint has an average; for runs without one."""
     for path in checkpoint.glob(f"{FILE_STEM}*.safetensors"):
         with safe_open(path, "pt") as file:
-            flag = _FLAGS[_read_metadata(file)["decay"] is not None]
+            flag = FLAG_BY_HAS_DECAY[_read_metadata(file)["decay"] is not None]
         raise UsageError(TrainingMessage.CHECKPOINT_WITH_AVERAGE, path=checkpoint, flag=flag)
 
 

@@ -63,17 +63,17 @@ def _audit_labels(options: AuditArguments) -> LabelFindings:
         fields = {name: getattr(predictions.record.data, name) for name in DATA_SOURCE_FIELDS}
         options = dataclasses.replace(options, **fields)
         logger.info("Using the dataset of the runs: %s", options.data_dir)
-    splits = read_splits(options, label_names=predictions.names)
+    splits = read_splits(options, label_names=predictions.class_names)
     images = {image.file_name: image for image in list_audit_images(splits)}
     evaluated = [images[name] for name in predictions.scores if name in images]
     _check_same_images(options, predictions, evaluated)
     scores = np.array([predictions.scores[image.file_name] for image in evaluated])
-    labels = np.array([predictions.names.index(image.label) for image in evaluated])
+    labels = np.array([predictions.class_names.index(image.label) for image in evaluated])
     rows = [
         LabelIssueRow(
             image=evaluated[issue.index],
             quality=issue.quality,
-            suggested_label=predictions.names[issue.suggested],
+            suggested_label=predictions.class_names[issue.suggested],
             label_score=float(scores[issue.index, labels[issue.index]]),
             suggested_label_score=float(scores[issue.index, issue.suggested]),
         )

@@ -18,7 +18,7 @@ BATCH_SIZE_FLAGS = ("per_device_train_batch_size", "effective_batch_size")
 LARGE_HIDDEN_SIZE = 1024  # width of a ViT-L
 MIN_UPDATES_PER_EPOCH = 40  # if the batch size stays at 8 or above
 EPOCHS_BY_SIZE = ((500, 100), (10_000, 50), (50_000, 30), (200_000, 15))  # (upper bound of the training images, epochs)
-MIN_EPOCHS = 8  # for larger data sets
+MIN_EPOCHS = 8  # for larger datasets
 RECALL_METRICS = ("macro_recall", "balanced_accuracy")  # metrics that do not depend on precision
 
 
@@ -117,7 +117,7 @@ def _images_per_update(
 def _choose_learning_rate(batch_size: int) -> AutoSetting:
     """The rate of the original code at 256 images, scaled by the square root of the batch size (Malladi et al., 2022).
 
-    The linear rule of SGD gives rates that are too low for the small batches of small data sets (docs/choices.md).
+    The linear rule of SGD gives rates that are too low for the small batches of small datasets (docs/choices.md).
     """
     base = FinetuningFields.base_learning_rate * math.sqrt(BASE_BATCH_SIZE / batch_size)
     reason = f"AdamW's rate scales with the square root of the batch size ({batch_size}), not linearly"

@@ -35,7 +35,7 @@ class Explanations:
         num_explained: number of images with overlay files.
         sheets: number of contact sheets with these images.
         errors: images that cannot be read, with the reason.
-        mistakes: number of mistakes on the contact sheet `mistakes_sheet`; None: no data set was given.
+        mistakes: number of mistakes on the contact sheet `mistakes_sheet`; None: no dataset was given.
         classes: number of true classes of these mistakes.
         images: number of images in the split.
     """

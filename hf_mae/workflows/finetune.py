@@ -66,7 +66,7 @@ from .plan import load_data, plan, resolve_settings
 
 logger = logging.getLogger(__name__)
 
-VIT_HUGE_WIDTH = 1280  # width of a ViT-H
+VIT_HUGE_WIDTH = 1280
 CORRECTIONS_FILE = "corrections.csv"  # copy of the label corrections in the output folder
 
 
@@ -141,10 +141,10 @@ def finetune_splits(
         The record; None on processes other than the main one.
     """
     folder, checkpoint = args.folder, resolve_resume_checkpoint(args)
-    names = _class_names(splits, data_args)
+    class_names = _get_class_names(splits, data_args)
     source = DataSource.from_settings(data_args, args.seed, data_fingerprint(splits))
     args = _disable_eval_without_validation(args, selection_split(splits), explicit_settings)
-    model = build_model(model_args, args, names, checkpoint)
+    model = build_model(model_args, args, class_names, checkpoint)
     if checkpoint:
         check_same_data(Path(checkpoint).parent, source)
     with args.main_process_first(desc="preparing the images"):
@@ -171,10 +171,10 @@ def finetune_splits(
         images={split: len(dataset) for split, dataset in splits.items()},
         environment=get_environment(),
         settings=explicit_settings,
-        classes=names,
+        classes=class_names,
         ordered=has_ordered_classes(data_args),
         study=describe_cohort(exclusion_log, splits, resolve_manifest(data_args)),
-        leakage=_find_leakage(model_args, data_args, args, splits),
+        leakage=_count_seen_in_pretraining(model_args, data_args, args, splits),
         network=describe_non_mae_model(model),
     )
     if args.teacher:
@@ -193,18 +193,20 @@ def _copy_corrections(path: str | None, folder: Path) -> None:
             shutil.copyfile(path, temporary)
 
 
-def _class_names(splits: DatasetDict, data_args: DataArguments) -> list[str]:
+def _get_class_names(splits: DatasetDict, data_args: DataArguments) -> list[str]:
     if "train" not in splits:
         raise UsageError(WorkflowMessage.TRAINING_SPLIT_MISSING, path=data_args.data_dir, splits=list(splits))
-    names: list[str] = splits["train"].features["labels"].names
-    return names
+    class_names: list[str] = splits["train"].features["labels"].names
+    return class_names
 
 
 def _disable_eval_without_validation(
     args: FinetuningArguments, split: str | None, explicit_settings: dict[str, Any]
 ) -> FinetuningArguments:
-    """Returns a copy of the arguments without evaluation if no split selects the epoch; `average_last` keeps the mean
-    of the weights unless the best epoch is requested explicitly."""
+    """Returns a copy of the arguments, without evaluation if no split selects the epoch.
+
+    With `average_last`, the best epoch is not loaded, unless it was requested explicitly.
+    """
     args = copy.copy(args)
     if args.average_last is not None and "load_best_model_at_end" not in explicit_settings:
         args.load_best_model_at_end = False
@@ -219,7 +221,7 @@ def _disable_eval_without_validation(
 def build_model(
     model_args: ModelArguments,
     args: FinetuningArguments,
-    names: list[str],
+    class_names: list[str],
     checkpoint: str | None = None,
     quiet: bool = False,
 ) -> StockModel:
@@ -233,8 +235,8 @@ def build_model(
     model = build_classifier(
         resolve_checkpoint(model_args.model_name_or_path or ""),
         pooling=model_args.pooling,
-        num_labels=len(names),
-        id2label=dict(enumerate(names)),
+        num_labels=len(class_names),
+        id2label=dict(enumerate(class_names)),
         image_size=model_args.image_size,
         drop_path=0.0 if args.freeze_backbone else args.drop_path,
         num_attention_heads=model_args.num_attention_heads,
@@ -258,7 +260,7 @@ def _load_teacher(args: FinetuningArguments, model: StockModel, processor: Any) 
 
 
 def warn_about_fp16(fp16: bool, hidden_size: int) -> None:
-    """Warns about fp16 with a ViT-H."""
+    """Warns if a ViT-H is trained with fp16."""
     if fp16 and hidden_size >= VIT_HUGE_WIDTH:
         warn(logger, WorkflowMessage.FP16_WITH_VIT_HUGE)
 
@@ -269,7 +271,7 @@ def _warn_if_teacher_saw_eval_data(teacher: str, started_record: RunRecord) -> N
         warn(logger, WorkflowMessage.TEACHER_SAW_EVAL_DATA, teacher=teacher)
 
 
-def _find_leakage(
+def _count_seen_in_pretraining(
     model_args: ModelArguments, data_args: DataArguments, args: FinetuningArguments, splits: DatasetDict
 ) -> dict[str, int] | None:
     """Counts the evaluated images in the pre-training data of the checkpoint, by split; None if unknown."""
@@ -339,11 +341,11 @@ def _train_and_evaluate(
     """Trains, evaluates every split, and writes the results; the record is written last."""
     folder = trainer.args.folder
     with trainer.configure_model():  # as for evaluations during training
-        result, seconds = run_training(trainer, checkpoint)
+        train_output, seconds = run_training(trainer, checkpoint)
         trainer.save_model()
         trainer.save_state()
         outputs: dict[str, Any] = {
-            split: trainer.predict(images, metric_key_prefix=split) for split, images in eval_datasets.items()
+            split: trainer.predict(dataset, metric_key_prefix=split) for split, dataset in eval_datasets.items()
         }
     if not trainer.is_world_process_zero():
         return None
@@ -359,7 +361,7 @@ def _train_and_evaluate(
         )
         for split, output in outputs.items()
     }
-    _draw_figures(trainer, folder, result.global_step)
+    _draw_figures(trainer, folder, train_output.global_step)
     split = selection_split(outputs)
     calibration = None
     if split:
@@ -376,10 +378,10 @@ def _train_and_evaluate(
     uncertainty = _fit_uncertainty(trainer, splits["train"], eval_datasets, outputs, started_record.classes)
     training = Training(
         seconds=round(seconds, 1),
-        updates=result.global_step,
+        updates=train_output.global_step,
         learning_rate=trainer.args.learning_rate,
         effective_batch_size=trainer.args.images_per_update,
-        metrics=result.metrics,
+        metrics=train_output.metrics,
     )
     selection = _build_selection(trainer, split)
     record = replace(
@@ -392,7 +394,7 @@ def _train_and_evaluate(
     )
     _write_recipe_and_card(folder, trainer, record)
     write_record(record, folder)
-    log_record(trainer, folder / record.file_name, record.trainer_metrics(), result.global_step)
+    log_record(trainer, folder / record.file_name, record.trainer_metrics(), train_output.global_step)
     return record
 
 
@@ -411,9 +413,17 @@ def _fit_uncertainty(
         model, processor = load_classifier(str(folder))  # the saved model, independent of the engine
     model.to(trainer.args.device)
     logits, labels = outputs[split].predictions, outputs[split].label_ids
-    batch_size = trainer.args.per_device_eval_batch_size
-    data = train_dataset, eval_datasets[split], logits, labels
-    uncertainty = fit_uncertainty(model, processor, *data, classes, split, batch_size=batch_size)
+    uncertainty = fit_uncertainty(
+        model,
+        processor,
+        train_dataset,
+        eval_datasets[split],
+        logits,
+        labels,
+        classes,
+        split,
+        batch_size=trainer.args.per_device_eval_batch_size,
+    )
     write_uncertainty(folder, uncertainty)
     if "test" not in outputs:
         return None
@@ -432,28 +442,28 @@ def _draw_figures(trainer: MaeFinetuner, folder: Path, step: int) -> None:
 
 
 def _build_selection(trainer: MaeFinetuner, split: str | None) -> Selection:
-    """Describes the selection of the weights, and the teacher."""
+    """Describes how the weights were selected, and the teacher."""
     selection, args = _build_checkpoint_selection(trainer, split), trainer.args
     if not args.teacher:
         return selection
-    teacher = f" The model was distilled from {run_name(args.teacher)} (weight {args.teacher_weight:g})."
-    return replace(selection, sentence=selection.sentence + teacher)
+    teacher_sentence = f" The model was distilled from {run_name(args.teacher)} (weight {args.teacher_weight:g})."
+    return replace(selection, sentence=selection.sentence + teacher_sentence)
 
 
 def _build_checkpoint_selection(trainer: MaeFinetuner, split: str | None) -> Selection:
-    best, metric = trainer.state.best_model_checkpoint, trainer.args.metric_for_best_model
-    if (last := trainer.args.average_last) is not None:
-        epochs = "the last epoch" if last == 1 else f"the last {last} epochs"
-        return Selection(f"The weights are the mean of those at the end of {epochs} (--average_last {last}).")
+    best_checkpoint, metric = trainer.state.best_model_checkpoint, trainer.args.metric_for_best_model
+    if (num_epochs := trainer.args.average_last) is not None:
+        epochs = "the last epoch" if num_epochs == 1 else f"the last {num_epochs} epochs"
+        return Selection(f"The weights are the mean of those at the end of {epochs} (--average_last {num_epochs}).")
     decay = trainer.args.ema_decay
-    average = "" if decay is None else f" They are an exponential moving average (--ema_decay {decay:g})."
-    if not (trainer.args.load_best_model_at_end and best):
-        return Selection(f"The weights are those of the last epoch.{average}")
+    average_sentence = "" if decay is None else f" They are an exponential moving average (--ema_decay {decay:g})."
+    if not (trainer.args.load_best_model_at_end and best_checkpoint):
+        return Selection(f"The weights are those of the last epoch.{average_sentence}")
     sentence = (
-        f"The weights are those of the epoch with the best {metric} on the {split} split ({Path(best).name} of "
-        f"{trainer.state.max_steps} updates), so the scores on this split are optimistic.{average}"
+        f"The weights are those of the epoch with the best {metric} on the {split} split ({Path(best_checkpoint).name} "
+        f"of {trainer.state.max_steps} updates), so the scores on this split are optimistic.{average_sentence}"
     )
-    return Selection(sentence, selection_split=split, metric=metric, checkpoint=best)
+    return Selection(sentence, selection_split=split, metric=metric, checkpoint=best_checkpoint)
 
 
 def _write_recipe_and_card(folder: Path, trainer: MaeFinetuner, record: RunRecord) -> None:

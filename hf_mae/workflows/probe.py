@@ -137,7 +137,7 @@ def _check_token_options(options: ProbeArguments, source: str) -> None:
 def _build_datasets(
     options: ProbeArguments, splits: DatasetDict, split_by_role: dict[str, str], size: int
 ) -> dict[str, EvalDataset]:
-    """Builds the preprocessed data sets by role."""
+    """Builds the preprocessed datasets by role."""
     mean, std = parse_mean_std(options.mean_std, options.transforms, splits["train"], size)
     processor = image_processor(options.transforms, size, mean, std)
     workers = options.preprocessing_num_workers

@@ -32,7 +32,7 @@ def make_image(index: int) -> np.ndarray:
 
 
 def read_images(pixels: PixelCache, keys: list[str]) -> list[np.ndarray]:
-    dataset, indices = pixels.rows(keys)
+    dataset, indices = pixels.get_rows(keys)
     rows = [dataset[int(index)] for index in indices]
     return [np.frombuffer(r["pixels"][0].as_buffer(), np.uint8).reshape(r["shape"][0].as_py()) for r in rows]
 
@@ -52,7 +52,7 @@ def test_images_are_restored_and_decoded_once(cache, monkeypatch):
     order = [38, 3, 19, 20, 0]
     for image, index in zip(read_images(pixels, [keys[index] for index in order]), order):
         assert np.array_equal(image, make_image(index))
-    assert PixelCache("another resize").digests(["k20"]) == [""] and pixels.digests(["k20"]) == ["digest 20"]
+    assert PixelCache("another resize").get_digests(["k20"]) == [""] and pixels.get_digests(["k20"]) == ["digest 20"]
     pixels.add(["twice", "twice"], decode, 1)
     assert len(read_images(pixels, ["twice", "twice"])) == 2
 
@@ -68,7 +68,7 @@ def test_an_error_keeps_complete_files_and_leaves_no_partial_file(cache, monkeyp
 
     with pytest.raises(OSError, match="broken file"):
         pixels.add(keys, decode, 2)
-    assert [bool(digest) for digest in pixels.digests(keys)] == [True] * 16 + [False] * 14
+    assert [bool(digest) for digest in pixels.get_digests(keys)] == [True] * 16 + [False] * 14
     assert not list(pixels.folder.glob(".*.partial"))
 
 
@@ -76,9 +76,9 @@ def test_images_that_are_not_cached_leave_no_file(cache):
     pixels = PixelCache("a resize")
     pixels.add(["a", "b"], lambda index: (make_image(index), "digest") if index else None, 1)
     pixels.add(["a"], lambda index: None, 1)
-    assert pixels.digests(["a", "b"]) == ["", "digest"] and len(list(pixels.folder.glob("*arrow*"))) == 1
+    assert pixels.get_digests(["a", "b"]) == ["", "digest"] and len(list(pixels.folder.glob("*arrow*"))) == 1
     with raises(ImageMessage.CACHED_IMAGES_REMOVED, CacheFullError):
-        pixels.rows(["a", "b"])
+        pixels.get_rows(["a", "b"])
     assert not list(pixels.folder.glob(".*.partial"))
 
 

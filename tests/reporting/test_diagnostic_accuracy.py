@@ -87,7 +87,11 @@ def test_grades_have_their_own_loss_selection_and_scores(graded):
             DataMessage.CLASS_ORDER_DIFFERS,
             {"class_order": ["Mayo 0", "Mayo 1"], "names": GRADES},
         ),
-        (["--class_order", "sorted", "--loss", "hinge"], SettingsMessage.INVALID_CHOICE, {"value": "hinge", "name": "loss"}),
+        (
+            ["--class_order", "sorted", "--loss", "hinge"],
+            SettingsMessage.INVALID_CHOICE,
+            {"value": "hinge", "name": "loss"},
+        ),
     ],
 )
 def test_losses_and_metrics_for_grades_need_ordered_classes(

@@ -25,7 +25,7 @@ from hf_mae.reporting.render import render_latex, render_markdown
 from hf_mae.reporting.report import compare, write_report
 from hf_mae.reporting.results_tables import REPEATED_IMAGES_NOTE, build_results_tables, read_published_rows
 from hf_mae.reporting.split_results import write_split_results
-from hf_mae.runs.load_run import SELECTED_ON_EVAL_NOTE, FinishedRun, load_run
+from hf_mae.runs.load_run import SELECTED_ON_EVAL_NOTE, CompletedRun, load_run
 from hf_mae.runs.messages import RunMessage
 
 SOURCE = {"data_dir": "images", "benchmark": None, "fold": 1, "train_fraction": 1.0, "selection_fraction": 0.0}
@@ -112,7 +112,7 @@ def make_crossval_run(name, seed, right, shift=0):
         labels = np.arange(60) % 3
         folds.append(Predictions(labels, np.where(rng.random((2, 60)) < right, labels, (labels + 1) % 3), 3))
     files = [[f"{60 * fold + i - shift * fold}.jpg" for i in range(60)] for fold in range(3)]
-    return FinishedRun(
+    return CompletedRun(
         name, Path(name), "mine", "validation", None, "x", ["a", "b", "c"], folds, files, False, num_training_images=120
     )
 

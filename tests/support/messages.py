@@ -11,7 +11,9 @@ from hf_mae.errors import Message, UsageError
 
 
 @contextmanager
-def raises(message: Message, error: type[UsageError] = UsageError, /, **attributes: Any) -> Iterator[pytest.ExceptionInfo]:
+def raises(
+    message: Message, error: type[UsageError] = UsageError, /, **attributes: Any
+) -> Iterator[pytest.ExceptionInfo]:
     """The block raises an `error` with this message and, among others, these attributes (compared as text)."""
     with pytest.raises(error) as caught:
         yield caught

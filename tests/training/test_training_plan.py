@@ -44,7 +44,10 @@ def test_the_plan_agrees_with_the_run(run_plan, tiny_pth, toy, tmp_path):
     assert run_plan.selection_split == "validation" and run_plan.metric == "macro_f1"
     log = done.stderr
     assert "Plan:\nmodel       ViT of 3 blocks of 48, 32 pixels" in log and "memory" not in log, "not measured"
-    pattern = r"^epoch (\d)/4  val loss \d\.\d\d  macro F1 \d+\.\d  accuracy \d+\.\d  [\d.e+]+ images/s  \d:\d\d left$"
+    pattern = (
+        r"^epoch (\d)/4  train loss \d\.\d\d  val loss \d\.\d\d  macro F1 \d+\.\d  accuracy \d+\.\d  "
+        r"[\d.e+]+ images/s  \d:\d\d left$"
+    )
     assert re.findall(pattern, log, flags=re.MULTILINE) == ["1", "2", "3", "4"]
     assert "{'" not in log + done.stdout, "dicts are not printed"
     assert "Next:" in done.stdout and f"hf-mae report {tmp_path / 'run'}" in done.stdout

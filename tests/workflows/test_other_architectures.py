@@ -15,7 +15,7 @@ from support.cli_process import run_cli
 from support.messages import raises
 from transformers import AutoModelForImageClassification, ConvNextConfig, pipeline
 
-from hf_mae import crossval, evaluate, explain, finetune, predict, probe, report
+from hf_mae import crossval, evaluate, explain, finetune, predict, probe, read_record, report
 from hf_mae.compat.timm import MIN_TIMM_VERSION
 from hf_mae.data import image_processor
 from hf_mae.models.messages import ModelMessage
@@ -159,6 +159,7 @@ def test_a_probe_uses_the_input_of_the_head(convnext, settings, tmp_path):
     data = {"data_dir": settings["data_dir"], "image_size": 64}
     record = probe(model_name_or_path=str(convnext), **data, output_dir=str(tmp_path), features=str(tmp_path / "x.npz"))
     assert record.network == "convnext of 5 blocks" and set(record.probe) == {"pooled", "split_by_role"}
+    assert read_record(tmp_path, record.file_name).probe == record.probe
     assert 0 <= record.probe["pooled"]["linear"]["macro_f1"] <= 1 and "pooled    linear" in format_probe_table(record)
     assert (tmp_path / "probe.json").is_file() and list((tmp_path / "figures").glob("*.png"))
     model = AutoModelForImageClassification.from_pretrained(convnext).eval()
