@@ -27,7 +27,7 @@ FINETUNED_CARD_TEMPLATE = """---
 # {name}
 
 {architecture} for image classification into {count} classes, fine-tuned from `{base}` with
-[hf_mae](https://pypi.org/project/hf-mae/). It is a stock transformers model: no custom code is needed to load it.
+hf_mae. It is a stock transformers model: no custom code is needed to load it.
 
 ```python
 from transformers import pipeline
@@ -72,7 +72,7 @@ Reproduce the run with `hf-mae finetune --recipe recipe.yaml`:
 ENSEMBLE_CARD_TEMPLATE = """# {name}
 
 An ensemble of {count} image classifiers; its scores are the mean of the scores of its members. Each member is a stock
-transformers model in its own folder. [hf_mae](https://pypi.org/project/hf-mae/) accepts this folder as a model
+transformers model in its own folder. hf_mae accepts this folder as a model
 (`hf-mae evaluate`, `predict`, `demo`, `export-onnx`). Without hf_mae, use:
 
 ```python
@@ -128,7 +128,7 @@ PRETRAINED_CARD_TEMPLATE = """---
 # {name}
 
 A masked autoencoder (`{architecture}`, {size} pixels, mask ratio {mask_ratio:g} %) pre-trained on {images}
-unlabelled images of `{data}`, starting from `{base}`, with [hf_mae](https://pypi.org/project/hf-mae/). It is a stock
+unlabelled images of `{data}`, starting from `{base}`, with hf_mae. It is a stock
 transformers model. Fine-tune it with
 `hf-mae finetune --model_name_or_path {name} --data_dir IMAGES --output_dir RUN`.
 

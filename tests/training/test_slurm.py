@@ -195,8 +195,8 @@ def _warn(folder: Path) -> None:
 @pytest.mark.parametrize(
     "more, message",
     [
-        (["--output_dir", "x"], "the output folder is --job_dir"),
-        (["--config", "dpp"], "--config takes one of cpu, ddp"),
+        (["--output_dir", "x"], "--job_dir is the output folder"),
+        (["--config", "dpp"], "--config must be one of cpu, ddp"),
     ],
 )
 def test_invalid_arguments_are_rejected(tmp_path, capsys, more, message):

@@ -14,7 +14,7 @@ from support.messages import raises, shows
 from transformers import pipeline
 
 from hf_mae import ensemble, evaluate, export_onnx, predict, report
-from hf_mae.errors import UsageError
+from hf_mae.conversion.messages import ConversionMessage
 from hf_mae.models.loading import load_classifier
 from hf_mae.models.messages import ModelMessage
 from hf_mae.runs.load_run import SELECTED_ON_EVAL_NOTE
@@ -138,7 +138,7 @@ def test_incompatible_members_are_rejected(members, ensemble_folder, tmp_path):
     config["id2label"]["0"] = "else"
     (other / "config.json").write_text(json.dumps(config))
     assert_rejected([first, str(other)], ModelMessage.ENSEMBLE_CLASSES_DIFFER, number=2)
-    with pytest.raises(UsageError, match="nowhere"):
+    with raises(ConversionMessage.CANNOT_LOAD_CONFIG, source=tmp_path / "nowhere"):
         ensemble(runs=[first, str(tmp_path / "nowhere")], output_dir=str(tmp_path / "out"))
     damaged = shutil.copytree(ensemble_folder, tmp_path / "damaged")
     (damaged / "ensemble.json").write_text('{"members": [{"folder": "../elsewhere", "source": "x"}]}')

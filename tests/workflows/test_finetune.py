@@ -397,8 +397,8 @@ def without_randomness(family, size, mean, std, **_):
     return ours.TrainingTransform("plain", ours.SquareResize(size), transforms.Compose(steps))
 import hf_mae.workflows.finetune
 hf_mae.workflows.finetune.training_transform = without_randomness
-from hf_mae.cli.main import program
-program(["finetune", *sys.argv[1:]])
+from hf_mae.cli.main import console_main
+console_main(["finetune", *sys.argv[1:]])
 """
     (tmp_path / "script.py").write_text(script)
     for name, processes, batch in (("one", 1, 20), ("two", 2, 10)):
