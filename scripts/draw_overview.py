@@ -52,9 +52,9 @@ def draw_command(figure: Figure) -> None:
     steps = (
         "accounts for every tensor of the checkpoint",
         "checks images, patients and duplicates",
-        "layer-wise lr decay, arithmetic of the original MAE code",
+        "layer-wise lr decay, as in the original code",
         "batch size that fits; bf16, several GPUs, SLURM",
-        "best epoch by macro F1; resumes after an interruption",
+        "best epoch by macro F1; resumes if interrupted",
     )
     for number, step in enumerate(steps):
         figure.text(0.31, 0.53 - 0.09 * number, f"•  {step}", fontsize=7.5, color=INK, va="center")
@@ -74,13 +74,12 @@ def draw_outputs(figure: Figure, run: Path) -> None:
     axes.set_xticks(range(len(names)), names, fontsize=6.5)
     axes.set_yticks(range(len(names)), names, fontsize=6.5)
     axes.tick_params(length=0)
-    shown = (("macro_precision", "precision"), ("macro_recall", "recall"), ("macro_f1", "macro F1"),
-             ("accuracy", "accuracy"), ("mcc", "MCC"))  # fmt: skip
-    for number, (name, text) in enumerate(shown):
+    metrics = (("macro_precision", "macro precision"), ("macro_recall", "macro recall"), ("macro_f1", "macro F1"),
+               ("accuracy", "accuracy"), ("mcc", "MCC"))  # fmt: skip
+    for number, (name, title) in enumerate(metrics):
         y = 0.79 - 0.085 * number
-        figure.text(0.815, y, text, fontsize=8, color=INK, va="center")
-        value = scores[name] if name == "mcc" else 100 * scores[name]
-        figure.text(0.975, y, f"{value:.3f}" if name == "mcc" else f"{value:.1f}", fontsize=8, ha="right", va="center")
+        figure.text(0.815, y, f"{title} (%)", fontsize=8, color=INK, va="center")
+        figure.text(0.975, y, f"{100 * scores[name]:.1f}", fontsize=8, ha="right", va="center")
     lines = (
         ('pipeline("image-classification")', "stock transformers weights, and back to .pth"),
         ("hf-mae report", "patient-level intervals, tests, published results, methods section"),
