@@ -28,7 +28,10 @@ def _print_benchmark_report(benchmark: str | None, folder: str) -> None:
     """Prints the comparison with published results, which a run on a benchmark writes to its folder."""
     report = Path(folder) / "report.md"
     if benchmark and report.is_file():
-        print(f"\n{report.read_text(encoding='utf-8')}")
+        if sys.stdout.isatty():
+            print(f"Comparison with published results: {report}")
+        else:
+            print(f"\n{report.read_text(encoding='utf-8')}")
 
 
 def _print_image_errors(command: str, errors: list[str]) -> None:
@@ -133,12 +136,19 @@ def print_evaluate(record: Any, args: ParsedArgs) -> None:
 
 
 def print_report(result: Any, args: ParsedArgs) -> None:
-    """Prints the summary of the report and its files."""
+    """Prints the report (on a terminal, its scores and comparisons in 80 columns) and the names of its files."""
     if args.json:
         print_json(result.comparison.to_dict())
         return
-    print(result.summary(), end="")
-    print(f"\nWritten to {result.folder}: {', '.join(result.files)}")
+    from ..reporting.console import format_results
+    from ..reporting.text_table import wrap_text
+
+    if sys.stdout.isatty():
+        print(format_results(result.comparison.tables))
+        print(f"Classes, patients, operating points, subgroups and tests: {result.folder / 'report.md'}")
+    else:
+        print(result.summary(), end="")
+    print("\n" + wrap_text(f"Written to {result.folder}: {', '.join(result.files)}", 2))
 
 
 def print_probe(record: Any, args: ParsedArgs) -> None:

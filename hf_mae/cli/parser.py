@@ -70,7 +70,7 @@ class Parser:
         self._check_unknown_flags(word for word in unknown if word.startswith("--"))
         flags |= self._assign_positionals(positionals, flags)
         recipe = flags.pop(RECIPE.name, None) if self.command.reads_recipes else None
-        quiet, as_json = (option.read(flags.pop(option.name, False), self.command.name) for option in (QUIET, JSON))
+        quiet, as_json = (option.read(flags.pop(option.name, False)) for option in (QUIET, JSON))
         values = read_values(self.command.name, recipe, flags)
         check_paths_exist(values)
         check_consistency(self.command.name, values)

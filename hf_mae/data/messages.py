@@ -136,7 +136,8 @@ class DataMessage(Message):
 
     # Invalid images
     INVALID_IMAGES = (
-        "The dataset contains invalid images. Fix them, or pass --on_bad_image skip to exclude them.\n{problems}"
+        "The dataset contains invalid images or folders. Fix them, or pass --on_bad_image skip to exclude them.\n"
+        "{problems}"
     )
     INVALID_IMAGES_EXCLUDED = "These images are excluded from the dataset:\n{problems}"
     UNREADABLE_IMAGES = (

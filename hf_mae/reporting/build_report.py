@@ -53,7 +53,7 @@ def _see_also_blocks(tables: list[ResultsTable]) -> list[Block]:
             for row in [*table.rows, *table.not_comparable]:
                 if row.ours:
                     rows.append(
-                        [row.method, table.title, *(_format_score(row.scores.get(name), name) for name in metric_names)]
+                        [row.method, table.title, *(format_score(row.scores.get(name), name) for name in metric_names)]
                     )
         notes = " ".join(f"{table.title}: {' '.join(table.notes)}" for table in (first, second))
         header = ["method", "split", *(TITLES[name] for name in metric_names)]
@@ -117,7 +117,7 @@ def _scores_table(rows: list[ResultsRow], metric_names: tuple[str, ...], notes: 
         for name in metric_names:
             score = row.scores.get(name)
             cells.append(
-                Cell(_format_score(score, name), bold=score is not None and score["mean"] == best_scores.get(name))
+                Cell(format_score(score, name), bold=score is not None and score["mean"] == best_scores.get(name))
             )
         cell_rows.append([*cells, row.source])
     header = ["method", "initialisation", *(TITLES[name] for name in metric_names), "source"]
@@ -129,7 +129,8 @@ def _interval_decimals(name: str) -> int:
     return 1 if display_scale(name) == 100.0 else 3
 
 
-def _format_score(score: dict[str, Any] | None, name: str) -> str:
+def format_score(score: dict[str, Any] | None, name: str) -> str:
+    """Formats a score of a results table with its standard deviation and interval."""
     if score is None:
         return ""
     if "printed" in score:  # as published
@@ -284,13 +285,14 @@ COMPARISON_HEADER = ["first", "second", "score", "difference", "p", "p adjusted"
 def _comparison_blocks(table: ResultsTable) -> list[Block]:
     blocks: list[Block] = []
     if table.comparisons:
-        rows = [_comparison_row(comparison) for comparison in table.comparisons]
+        rows: list[list[Cell | str]] = [[*comparison_cells(comparison)] for comparison in table.comparisons]
         blocks.append(TableBlock(COMPARISON_HEADER, rows, "lllrrrl", _comparison_caption(table)))
     not_compared = [pair for pair in table.differences if "note" in pair]
     return blocks + [Paragraph(f"{pair['first']} and {pair['second']} were {pair['note']}.") for pair in not_compared]
 
 
-def _comparison_row(comparison: dict[str, Any]) -> list[Cell | str]:
+def comparison_cells(comparison: dict[str, Any]) -> list[str]:
+    """Formats a comparison: first and second run, score, difference, p value, adjusted p value, and test."""
     scale, digits = display_scale(comparison["score"]), _interval_decimals(comparison["score"])
     ends = comparison["low"], comparison["high"]
     interval = "" if None in ends else f" [{scale * ends[0]:+.{digits}f}, {scale * ends[1]:+.{digits}f}]"

@@ -1,6 +1,6 @@
 """Tables and result lines that commands print on the terminal, at most 80 columns wide."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from datetime import date
 from typing import Any
@@ -15,10 +15,13 @@ from ..files.caches import cache_folder
 from ..models.model_zoo import PublicCheckpoint, load_checkpoint_catalogue
 from ..runs.record import FIGURES_DIR, RunRecord, Scores
 from ..runs.record_io import read_record
+from .build_report import comparison_cells, format_score
 from .label_issues import SHEET_PATTERN, LabelFindings
-from .text_table import format_fields, format_table, wrap_text
+from .results_tables import ResultsTable
+from .text_table import format_fields, format_table, truncate_middle, wrap_text
 
 SPLITS_PER_TABLE = 3  # columns of scores with intervals that fit
+MAX_METHOD_WIDTH = 20  # characters of the name of a method
 METRIC_COLUMNS = {"macro_precision": "macro\nprecision", "macro_recall": "macro\nrecall", "macro_f1": "macro\nF1"}
 SHORT_METRIC_COLUMNS = METRIC_COLUMNS | {"macro_precision": "macro\nprec.", "one_off_accuracy": "one-\noff"}
 
@@ -46,6 +49,28 @@ def _format_score(scores: Scores, name: str) -> str:
     digits = 1 if scale == 100.0 else 2
     text = "" if interval is None else " [{0:.{2}f}, {1:.{2}f}]".format(*(scale * end for end in interval), digits)
     return f"{scale * scores[name]:.2f}{text}"
+
+
+def format_results(tables: Iterable[ResultsTable]) -> str:
+    """Formats the results tables of a report: one column per method, and one row per comparison of two runs."""
+    lines: list[str] = []
+    for table in tables:
+        rows = [*table.rows, *table.not_comparable]
+        names = [name for name in TITLES if any(name in row.scores for row in rows)]
+        columns = 2 if any(score.get("std") is not None for row in rows for score in row.scores.values()) else 3
+        lines += ["", wrap_text(table.title)]
+        for start in range(0, len(rows), columns):
+            block = rows[start : start + columns]
+            header = ["", *(truncate_middle(row.method, MAX_METHOD_WIDTH) for row in block)]
+            body = [[TITLES[name], *(format_score(row.scores.get(name), name) for row in block)] for name in names]
+            lines += ["", format_table(header, body, "l" + "r" * len(block))]
+        if any(row.ours for row in rows):
+            lines.append("[ ]: 95 % interval")
+        for comparison in table.comparisons:
+            first, second, score, difference, _, p_adjusted, _ = comparison_cells(comparison)
+            text = f"{score}, {second} minus {first}: {difference}, p {p_adjusted} (adjusted)"
+            lines.append(wrap_text(text, 2))
+    return "\n".join(lines).lstrip("\n")
 
 
 def format_class_table(splits: Mapping[str, Dataset]) -> str:

@@ -19,12 +19,12 @@ class SettingsMessage(Message):
     RECIPE_NOT_A_MAPPING = "{path} must contain one `name: value` pair per line."
 
     # Values
-    INVALID_INTEGER = "Invalid value {value!r} for --{name} ({source}): expected an integer."
-    INVALID_NUMBER = "Invalid value {value!r} for --{name} ({source}): expected a finite number."
-    INVALID_BOOLEAN = "Invalid value {value!r} for --{name} ({source}): expected true or false."
-    INVALID_JSON = "Invalid value {value!r} for --{name} ({source}): expected JSON."
-    INVALID_TEXT = "Invalid value {value!r} for --{name} ({source}): expected text."
-    INVALID_CHOICE = "Invalid value {value!r} for --{name} ({source}): choose from {choices:list}."
+    INVALID_INTEGER = "Invalid value {value!r} for --{name}{location}: expected an integer."
+    INVALID_NUMBER = "Invalid value {value!r} for --{name}{location}: expected a finite number."
+    INVALID_BOOLEAN = "Invalid value {value!r} for --{name}{location}: expected true or false."
+    INVALID_JSON = "Invalid value {value!r} for --{name}{location}: expected JSON."
+    INVALID_TEXT = "Invalid value {value!r} for --{name}{location}: expected text."
+    INVALID_CHOICE = "Invalid value {value!r} for --{name}{location}: choose from {choices:list}."
     OUT_OF_BOUNDS = "--{name} must be {bounds}, not {value!r}."
     INVALID_SIZE = "Invalid size {value!r} for {flag}: expected a size such as 200GB or 500MB."
     INVALID_JPEG_QUALITY = "--cache_quality must be >= 1 and <= 100, not {value}."

@@ -65,12 +65,12 @@ class Option:
         by_type = {int: "N", float: "NUMBER", dict: "JSON"}
         return by_name.get(self.name) or by_type.get(self.value_type) or self.name.upper()
 
-    def read(self, value: Any, source: str) -> Any:
+    def read(self, value: Any, location: str = "") -> Any:
         """Converts a value to the type of the option and validates it.
 
         Args:
             value: text of a flag, a YAML value (YAML reads `1e-3` as text) or a Python value.
-            source: origin of the value, for messages: `hf-mae finetune` or `recipe FILE`.
+            location: where the value is, for messages, e.g. ` in recipe FILE`; empty for a flag.
 
         Raises:
             CommandLineError: If the value is not valid.
@@ -78,20 +78,22 @@ class Option:
         if value is None:
             return None
         if self.multiple:
-            return [self._parse_value(item, source) for item in (value if isinstance(value, list | tuple) else [value])]
-        return self._parse_value(value, source)
+            return [
+                self._parse_value(item, location) for item in (value if isinstance(value, list | tuple) else [value])
+            ]
+        return self._parse_value(value, location)
 
-    def _parse_value(self, value: Any, source: str) -> Any:
+    def _parse_value(self, value: Any, location: str) -> Any:
         try:
             if isinstance(value, list | tuple | dict) and not (self.value_type is dict or self.mapping):
                 raise TypeError(value)
             value = _CONVERTERS[self.value_type](value)
         except (TypeError, ValueError, OverflowError):
             message = _INVALID_TYPE[self.value_type]
-            raise CommandLineError(message, value=value, name=self.name, source=source) from None
+            raise CommandLineError(message, value=value, name=self.name, location=location) from None
         if self.choices is not None and value not in self.choices:
             raise CommandLineError(
-                SettingsMessage.INVALID_CHOICE, value=value, name=self.name, source=source, choices=self.choices
+                SettingsMessage.INVALID_CHOICE, value=value, name=self.name, location=location, choices=self.choices
             )
         if not all(_COMPARISONS[name][0](value, bound) for name, bound in self.bounds.items()):
             bounds = " and ".join(f"{_COMPARISONS[name][1]} {bound}" for name, bound in self.bounds.items())

@@ -56,14 +56,14 @@ def read_values(command: str, recipe: str | None, flags: Mapping[str, Any]) -> d
                 suggestion=suggestion,
                 command=command,
             )
-        values[name] = options[name].read(value, f"recipe {recipe}")
+        values[name] = options[name].read(value, f" in recipe {recipe}")
     aliases = {alias: option.name for option in options.values() for alias in option.aliases}
     for name, value in flags.items():
         name = aliases.get(name, name)
         if name not in options:
             suggestion = did_you_mean(name, options)
             raise CommandLineError(SettingsMessage.UNKNOWN_FLAG, command=command, name=name, suggestion=suggestion)
-        values[name] = options[name].read(value, f"hf-mae {command}")
+        values[name] = options[name].read(value)
     if find_command(command).is_training:
         _check_trainer_options(values, options)
     _check_local_paths(values)
