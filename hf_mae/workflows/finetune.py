@@ -30,6 +30,7 @@ from ..data.transforms import image_processor, parse_mean_std, training_transfor
 from ..errors import CommandLineError, UsageError, raise_on_stop_signal, warn
 from ..evaluation.calibration import format_calibration_gain
 from ..evaluation.conformal import evaluate_coverage
+from ..evaluation.metrics import TITLES
 from ..evaluation.uncertainty import fit_uncertainty
 from ..files.atomic import atomic_write_file, write_text
 from ..models.building import build_classifier
@@ -459,8 +460,9 @@ def _build_checkpoint_selection(trainer: MaeFinetuner, split: str | None) -> Sel
     average_sentence = "" if decay is None else f" They are an exponential moving average (--ema_decay {decay:g})."
     if not (trainer.args.load_best_model_at_end and best_checkpoint):
         return Selection(f"The weights are those of the last epoch.{average_sentence}")
+    title = TITLES.get(str(metric), metric)
     sentence = (
-        f"The weights are those of the epoch with the best {metric} on the {split} split ({Path(best_checkpoint).name} "
+        f"The weights are those of the epoch with the best {title} on the {split} split ({Path(best_checkpoint).name} "
         f"of {trainer.state.max_steps} updates), so the scores on this split are optimistic.{average_sentence}"
     )
     return Selection(sentence, selection_split=split, metric=metric, checkpoint=best_checkpoint)

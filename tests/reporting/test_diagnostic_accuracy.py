@@ -229,7 +229,7 @@ def test_the_study_describes_images_and_methods(graded, report):
     assert "| found | 360 |" in text and "| excluded: unreadable | 1 | images/0_0.png |" in text
     assert "| training | 179 | 18 patients or videos |" in text and "| device: Fuji |" in text
     assert "class distance weighted cross-entropy [@polat2022cdw]" in text and "at 32 x 32 pixels" in text
-    assert "best mae on the validation split" in text
+    assert "best MAE on the validation split" in text
     tex = (out / "study.tex").read_text()
     cited = set(re.findall(r"@\w+\{(\w+),", (out / "study.bib").read_text()))
     assert {key for keys in re.findall(r"\\cite\{([^}]+)\}", tex) for key in keys.split(",")} == cited
