@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 FOLDERS = (ROOT / "hf_mae", ROOT / "conversion")
 # Exceptions whose message is shown to the user as it is.
-USER_ERRORS = {"UsageError"}
+USER_ERRORS = {"UsageError", "ImageError"}
 
 
 def read_trees() -> dict[Path, ast.Module]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..data.benchmarks import find_benchmark_or_none
 from ..data.class_map import read_class_map
-from ..errors import UsageError
+from ..errors import UsageError, pluralize
 from ..evaluation.calibration import Temperature
 from ..evaluation.intervals import Rate, estimate_rates_by_class, headline_metric_intervals
 from ..evaluation.metrics import headline_metrics, softmax
@@ -178,7 +178,7 @@ def _load_crossval(folder: Path, record: RunRecord, split: str | None) -> Comple
         notes.append(f"Trained on {100 * largest_fraction:g} % of the labels.")
     seeds = len({run.seed for run, _ in runs})
     notes += _contamination_note(records[0], "validation")
-    notes.append(f"Mean of {len(runs)} runs ({len(fold_ids)} folds, {seeds} seed{'s' if seeds > 1 else ''}).")
+    notes.append(f"Mean of {len(runs)} runs ({len(fold_ids)} folds, {pluralize(seeds, 'seed')}).")
     return CompletedRun(
         name=run_name(folder),
         folder=folder,

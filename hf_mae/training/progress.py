@@ -42,14 +42,14 @@ class Progress(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Creates the bar on a terminal."""
         self._start_time, self._start_step = time.time(), state.global_step
-        self._start_period(state)
+        self._start_period(state, 0.0)
         if state.is_world_process_zero and not args.disable_tqdm and sys.stderr.isatty():
             self._bar = tqdm(total=state.max_steps, initial=state.global_step, unit="update", dynamic_ncols=True)
             self._bar.set_description("training")
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Starts the period of the epoch."""
-        self._start_period(state)
+        self._start_period(state, self._sum_losses())
         self._is_complete_period = float(state.epoch or 0).is_integer()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -80,16 +80,16 @@ class Progress(TrainerCallback):
             self._bar.close()
             self._bar = None
 
-    def _start_period(self, state: Any) -> None:
+    def _start_period(self, state: Any, losses: float) -> None:
         self._period_start_time, self._period_start_step = time.time(), state.global_step
-        self._losses_before_period, self._is_complete_period = self._sum_losses(), True
+        self._losses_before_period, self._is_complete_period = losses, True
 
     def _log_line(self, args: Any, state: Any, metrics: dict[str, float]) -> None:
         evaluation = {name: value for name, value in metrics.items() if name != "loss"}
-        updates = state.global_step - self._period_start_step
+        updates, losses = state.global_step - self._period_start_step, self._sum_losses()
         loss = {}
         if self._is_complete_period and updates > 0:
-            loss = {"loss": (self._sum_losses() - self._losses_before_period) / updates}
+            loss = {"loss": (losses - self._losses_before_period) / updates}
         if args.max_steps > 0:
             position = f"update {state.global_step}/{state.max_steps}"
         else:
@@ -99,7 +99,7 @@ class Progress(TrainerCallback):
         parts = [position, *_format_metrics(loss | evaluation), f"{self._rate:.3g} images/s", f"{remaining} left"]
         if state.is_world_process_zero:
             logger.info("  ".join(parts))
-        self._start_period(state)
+        self._start_period(state, losses)
 
 
 def _format_metrics(metrics: Mapping[str, float]) -> list[str]:

@@ -11,8 +11,6 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared"
-TESTS = ROOT / "tests"
-SUPPORT = TESTS / "support"
 
 
 def shared_folder(name: str) -> Path:
