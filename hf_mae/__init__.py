@@ -31,7 +31,7 @@ __all__, __getattr__, __dir__ = exports(
         "export": "workflows.export",
         "export_onnx": "workflows.export_onnx",
         "finetune": "workflows.finetune",
-        "load_image_folder": "data.folders",
+        "load_image_folder": "data.sources.folders",
         "open_demo": "workflows.demo",
         "plan": "workflows.plan",
         "parameter_groups": "training.layer_decay",

@@ -403,7 +403,7 @@ def read_by_predict(folder: Path, path: Path) -> None:
 
 def read_by_splits(folder: Path, path: Path) -> None:
     """Loads labelled images from a manifest."""
-    from hf_mae.data.split_loading import load_splits
+    from hf_mae.data.sources.split_loading import load_splits
     from hf_mae.settings.data import DataArguments
 
     load_splits(DataArguments(data_dir=str(path.parent), manifest=str(path)), 0)
@@ -411,7 +411,7 @@ def read_by_splits(folder: Path, path: Path) -> None:
 
 def read_by_folder(folder: Path, path: Path) -> None:
     """Loads labelled images from the folder of the file."""
-    from hf_mae.data.split_loading import load_splits
+    from hf_mae.data.sources.split_loading import load_splits
     from hf_mae.settings.data import DataArguments
 
     load_splits(DataArguments(data_dir=str(path.parent)), 0)
@@ -419,9 +419,9 @@ def read_by_folder(folder: Path, path: Path) -> None:
 
 def read_by_shards(folder: Path, path: Path) -> None:
     """Loads labelled images from the folder of the file and reads every image."""
-    from hf_mae.data.image_io import summarize_image_error
-    from hf_mae.data.split_loading import load_splits
-    from hf_mae.data.torch_datasets import PixelReader
+    from hf_mae.data.images.image_io import summarize_image_error
+    from hf_mae.data.images.torch_datasets import PixelReader
+    from hf_mae.data.sources.split_loading import load_splits
     from hf_mae.errors import UsageError
     from hf_mae.settings.data import DataArguments
 
@@ -436,7 +436,7 @@ def read_by_shards(folder: Path, path: Path) -> None:
 
 def read_by_image_io(folder: Path, path: Path) -> None:
     """Reads an image; `ImageError` and the errors of Pillow count as a message."""
-    from hf_mae.data.image_io import read_rgb, summarize_image_error
+    from hf_mae.data.images.image_io import read_rgb, summarize_image_error
     from hf_mae.errors import UsageError
 
     try:

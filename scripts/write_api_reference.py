@@ -27,7 +27,7 @@ MODULES = (
         "hf_mae.reporting.report",
         "hf_mae.reporting.results_tables",
     ),
-    *("hf_mae.training.losses", "hf_mae.models.tta", "hf_mae.models.stochastic_depth", "hf_mae.models.saliency"),
+    *("hf_mae.training.losses", "hf_mae.inference.tta", "hf_mae.models.stochastic_depth", "hf_mae.inference.saliency"),
 )
 DEFAULT_DIR = Path(__file__).parents[1] / "docs" / "api"
 

@@ -108,10 +108,13 @@ def test_the_coverage_of_intervals_is_that_of_the_simulations():
 
 def test_the_plan_for_five_million_frames_is_the_output_of_its_script():
     done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "plan_at_scale.py"], capture_output=True, text=True, check=True
+        [sys.executable, ROOT / "scripts" / "benchmarks" / "plan_at_scale.py"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.strip() in (ROOT / SCALE).read_text(encoding="utf-8")
-    script = (ROOT / "scripts" / "plan_at_scale.py").read_text(encoding="utf-8")
+    script = (ROOT / "scripts" / "benchmarks" / "plan_at_scale.py").read_text(encoding="utf-8")
     start = next(cells[1] for cells in rows(SCALE) if cells[0] == "4,800,000")
     assert f"START_SECONDS = {start.removesuffix(' s')} " in script
 

@@ -14,7 +14,7 @@ from support.messages import shows
 
 from hf_mae.cli.main import main
 from hf_mae.cli.messages import CliMessage
-from hf_mae.data.image_messages import ImageMessage
+from hf_mae.data.images.messages import ImageMessage
 
 pytestmark = [pytest.mark.slow, pytest.mark.run]
 AMPLE = 256_000  # kilobytes
@@ -76,7 +76,7 @@ def test_commands_recover_from_a_full_disk(command, finetuned, tiny_pth, toy, tm
     argv += TRAINING if command in ("finetune", "pretrain", "crossval") else []
     if "CACHE" in line:
         monkeypatch.setattr("hf_mae.files.caches.cache_folder", lambda: root / "cache")
-        monkeypatch.setattr("hf_mae.data.pixel_cache.cache_folder", lambda: root / "cache")
+        monkeypatch.setattr("hf_mae.data.images.pixel_cache.cache_folder", lambda: root / "cache")
     with disk(root, AMPLE):
         before = used_kilobytes(root)
         assert main(argv) == 0

@@ -20,7 +20,7 @@ def two_classes(toy, tmp_path):
 
 
 def run(name, monkeypatch, *argv):
-    study = load_script(name)
+    study = load_script(f"studies/{name}")
     monkeypatch.setattr(sys, "argv", [name, *map(str, argv)])
     study.main()
     return study
@@ -31,7 +31,7 @@ def test_the_study_of_class_imbalance(two_classes, tiny_pth, monkeypatch, capsys
     out = two_classes / "out"
     argv = ["--model", tiny_pth, "--data", two_classes / "data", "--out", out, "--recipe", two_classes / "tiny.yaml"]
     argv += ["--ratio", 5, "--seeds", 0, 1, "--settings", "recipe", "class-balanced sampling"]
-    study = run("study_long_tail", monkeypatch, *argv)
+    study = run("long_tail", monkeypatch, *argv)
     with (out / "cut_1.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     counts = [sum(row["split"] == split for row in rows) for split in ("train", "test")]
@@ -43,17 +43,17 @@ def test_the_study_of_class_imbalance(two_classes, tiny_pth, monkeypatch, capsys
         0 <= first["rare"] <= 100
         and f"{study.read_runs(out, 'recipe')[0]['macro F1']:.6f}" == f"{first['macro F1']:.6f}"
     )
-    monkeypatch.syspath_prepend(ROOT / "scripts")
-    calibrated = load_script("study_temperature")
+    monkeypatch.syspath_prepend(ROOT / "scripts" / "studies")
+    calibrated = load_script("studies/temperature")
     monkeypatch.setattr(calibrated, "NUM_REPEATS", 2)
-    monkeypatch.setattr(sys, "argv", ["study_temperature", str(out)])
+    monkeypatch.setattr(sys, "argv", ["temperature", str(out)])
     capsys.readouterr()
     calibrated.main()
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["recipe (2)", "class-balanced sampling (2)"]
     assert all(re.fullmatch(r"[\d.]+ %, [\d.]+", cell.strip()) for line in lines[2:] for cell in line.split("|")[2:5])
     written = (out / "recipe-0" / "all_results.json").stat().st_mtime_ns
-    run("study_long_tail", monkeypatch, *argv)  # runs are not repeated
+    run("long_tail", monkeypatch, *argv)  # runs are not repeated
     assert (out / "recipe-0" / "all_results.json").stat().st_mtime_ns == written
 
 
@@ -61,7 +61,7 @@ def test_the_study_of_class_imbalance(two_classes, tiny_pth, monkeypatch, capsys
 def test_the_study_of_label_errors(two_classes, tiny_pth, monkeypatch, capsys):
     out = two_classes / "out"
     argv = ["--model", tiny_pth, "--data", two_classes / "data", "--out", out, "--recipe", two_classes / "tiny.yaml"]
-    run("study_label_audit", monkeypatch, *argv, "--folds", 2, "--fraction", 0.1)
+    run("label_audit", monkeypatch, *argv, "--folds", 2, "--fraction", 0.1)
     images = sorted((two_classes / "data").glob("*/*/*"))
     with (out / "manifest.csv").open(newline="") as file:
         wrong = [row for row in csv.DictReader(file) if row["label"] != row["file_name"].split("/")[1]]

@@ -14,7 +14,7 @@ from .parser import ParsedArgs, Parser
 
 def print_benchmarks(args: ParsedArgs) -> None:
     """Lists the benchmarks, or shows one."""
-    from ..data.benchmarks import find_benchmark
+    from ..data.sources.benchmarks import find_benchmark
     from ..reporting.benchmark_tables import format_benchmark, format_benchmark_list
 
     name = args.flags.get("name")

@@ -267,7 +267,7 @@ def print_shard(result: Any, args: ParsedArgs) -> None:
     """Prints the number and size of the shards."""
     counts = ", ".join(f"{split} {count:,}" for split, count in result.images_by_split.items())
     shards = pluralize(result.num_shards, "complete shard" if args.flags.get("check") else "shard")
-    from ..data.cache_eviction import format_bytes
+    from ..data.images.cache_eviction import format_bytes
 
     print(f"{result.folder}: {shards}, {counts} images, {format_bytes(result.size)}")
 

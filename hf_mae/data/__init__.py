@@ -5,14 +5,14 @@ from .._lazy import exports
 __all__, __getattr__, __dir__ = exports(
     __name__,
     {
-        "BENCHMARKS": "benchmarks",
-        "FAMILIES": "transforms",
-        "EvalDataset": "torch_datasets",
-        "TrainDataset": "torch_datasets",
-        "image_processor": "transforms",
-        "load_benchmark": "benchmark_loading",
-        "load_image_folder": "folders",
-        "load_splits": "split_loading",
-        "training_transform": "transforms",
+        "BENCHMARKS": "sources.benchmarks",
+        "FAMILIES": "images.transforms",
+        "EvalDataset": "images.torch_datasets",
+        "TrainDataset": "images.torch_datasets",
+        "image_processor": "images.transforms",
+        "load_benchmark": "sources.benchmark_loading",
+        "load_image_folder": "sources.folders",
+        "load_splits": "sources.split_loading",
+        "training_transform": "images.transforms",
     },
 )

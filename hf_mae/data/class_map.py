@@ -11,7 +11,7 @@ from scipy.special import logsumexp
 from ..errors import UsageError, did_you_mean
 from .exclusion_log import record_excluded
 from .messages import DataMessage
-from .tables import read_table
+from .sources.tables import read_table
 
 IGNORED_VALUES = ("", "-")  # in the column `model`: the class is excluded
 

@@ -8,8 +8,8 @@ import numpy as np
 from datasets import Dataset
 
 from .exclusion_log import ExclusionLog
-from .samples import get_column
-from .tables import read_table
+from .sources.samples import get_column
+from .sources.tables import read_table
 
 MAX_VALUES = 12  # distinct values of a manifest column that are counted
 STANDARD_COLUMNS = ("file_name", "label", "split", "group")

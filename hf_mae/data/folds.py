@@ -9,9 +9,9 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from ..errors import UsageError, warn
 from ..settings.data import DataArguments
-from .benchmarks import find_benchmark
 from .messages import DataMessage
-from .split_loading import read_splits
+from .sources.benchmarks import find_benchmark
+from .sources.split_loading import read_splits
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..errors import UsageError
-from .image_messages import ImageMessage
+from .images.messages import ImageMessage
 
 
 class ClassBalancedSampler:

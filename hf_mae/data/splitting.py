@@ -10,7 +10,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from ..errors import UsageError, inform, warn
 from .messages import DataMessage
-from .samples import get_column
+from .sources.samples import get_column
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ effective number of clusters minus one. A mean over classes is biased if classes
 estimate of the bias is subtracted.
 
 Percentile bootstrap intervals covered 90.0 % for macro precision on a long tail and 86 to 89 % with 40 patients of
-unequal sizes, at a nominal 95 %; these intervals cover 94 to 95 % (scripts/simulate_statistics.py).
+unequal sizes, at a nominal 95 %; these intervals cover 94 to 95 % (scripts/studies/simulate_statistics.py).
 """
 
 from collections.abc import Callable

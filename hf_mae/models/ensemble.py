@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import ImageClassifierOutput
 
-from ..data.processors import get_processor_settings
+from ..data.images.processors import get_processor_settings
 from ..errors import UsageError
 from ..files.atomic import write_json
 from .introspection import input_size

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ..data.audit import ACROSS_SPLITS, CONFLICTING_LABELS, AuditImage, classify_duplicate_pair
-from ..data.duplicates import DuplicatePair
-from ..data.image_io import open_image, to_rgb
+from ..data.checks.audit import ACROSS_SPLITS, CONFLICTING_LABELS, AuditImage, classify_duplicate_pair
+from ..data.checks.duplicates import DuplicatePair
+from ..data.images.image_io import open_image, to_rgb
 from ..files.atomic import write_csv, write_image
 from ..runs.record import FIGURES_DIR
 from ..settings.audit import PAIRS_PER_SHEET

@@ -1,6 +1,6 @@
 """Benchmarks as text for the terminal and for the documentation."""
 
-from ..data.benchmarks import BENCHMARKS, Benchmark
+from ..data.sources.benchmarks import BENCHMARKS, Benchmark
 from .render import escape_markdown_cell
 from .text_table import format_fields
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data.benchmarks import find_benchmark_or_none
+from ..data.sources.benchmarks import find_benchmark_or_none
 from ..errors import UsageError, pluralize
 from ..evaluation.calibration import format_temperature
 from ..runs.load_run import CompletedRun

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from ..data.cache_eviction import format_bytes
+from ..data.images.cache_eviction import format_bytes
 from ..errors import pluralize
 from ..evaluation.metrics import HEADLINE, TITLES, available_metric_names, display_scale, zero_division_notes
 from ..files.caches import cache_folder

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..data.manifests import resolve_manifest
-from ..data.tables import read_table
+from ..data.sources.manifests import resolve_manifest
+from ..data.sources.tables import read_table
 from ..errors import UsageError, did_you_mean
 from ..evaluation.intervals import MIN_CLUSTERS, Estimate, Rate, estimate_headline_metrics
 from ..evaluation.metrics import headline_metrics

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..evaluation.metrics import softmax
-from ..models.saliency import attention_rollout, grad_cam
+from ..inference.saliency import attention_rollout, grad_cam
 from .figures import PlainTextFigure, save_figure, truncate_text
 
 ROLLOUT, GRAD_CAM = "attention rollout", "Grad-CAM"

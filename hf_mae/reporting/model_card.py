@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.benchmarks import find_benchmark_or_none
+from ..data.sources.benchmarks import find_benchmark_or_none
 from ..evaluation.calibration import format_temperature
 from ..evaluation.metrics import TITLES, available_metric_names, display_scale, zero_division_notes
 from ..files.atomic import write_text

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 
-from ..data.image_io import ImageError, read_rgb
+from ..data.images.image_io import ImageError, read_rgb
 from ..errors import pluralize
 from ..evaluation.metrics import TITLES, display_scale
 from ..runs.load_run import CompletedRun

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from ..files.atomic import write_image
-from ..models.reconstruction import reconstruct_patches, sample_mask_noise
+from ..inference.reconstruction import reconstruct_patches, sample_mask_noise
 from ..training.trackers import log_image
 
 COLUMN_TITLES = ("original", "masked", "reconstruction", "reconstruction + visible")

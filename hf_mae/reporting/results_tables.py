@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.benchmarks import Benchmark, PublishedResult, find_benchmark_or_none
+from ..data.sources.benchmarks import Benchmark, PublishedResult, find_benchmark_or_none
 from ..evaluation.metrics import HEADLINE, display_scale, headline_metrics
 from ..evaluation.operating_points import OneVsRest
 from ..evaluation.significance import Difference, compare_predictions, corrected_resampled_test, holm, mcnemar

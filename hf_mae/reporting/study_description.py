@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..data.benchmarks import find_benchmark_or_none
+from ..data.sources.benchmarks import find_benchmark_or_none
 from ..files.atomic import write_text
 from ..runs.load_run import CompletedRun
 from ..runs.record import FIGURES_DIR, RunRecord

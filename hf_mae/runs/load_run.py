@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..data.benchmarks import find_benchmark_or_none
 from ..data.class_map import read_class_map
+from ..data.sources.benchmarks import find_benchmark_or_none
 from ..errors import UsageError, pluralize
 from ..evaluation.calibration import Temperature
 from ..evaluation.intervals import Rate, estimate_rates_by_class, headline_metric_intervals

@@ -9,8 +9,8 @@ from safetensors.numpy import load_file, save_file
 from ..errors import UsageError
 from ..evaluation.conformal import ConformalSets
 from ..evaluation.ood import Gaussian, MahalanobisOOD
-from ..evaluation.uncertainty import Uncertainty
 from ..files.atomic import atomic_write_file, write_json
+from ..inference.uncertainty import Uncertainty
 from .messages import RunMessage
 
 UNCERTAINTY_FILE, TENSORS_FILE = "uncertainty.json", "uncertainty.safetensors"

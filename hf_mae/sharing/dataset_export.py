@@ -9,8 +9,8 @@ import yaml
 from datasets import Dataset, DatasetDict, Features, Image
 from tqdm.auto import tqdm
 
-from ..data.image_io import encoded_bytes
-from ..data.samples import join_names
+from ..data.images.image_io import encoded_bytes
+from ..data.sources.samples import join_names
 from ..errors import UsageError
 from ..files.archive_members import parse_member
 from ..files.atomic import atomic_write_dir, write_text

@@ -12,8 +12,8 @@ from PIL import Image
 from ..compat.transformers import StockModel
 from ..errors import UsageError
 from ..evaluation.metrics import softmax
-from ..evaluation.uncertainty import Uncertainty, capture_features
 from ..files.atomic import write_csv
+from ..inference.uncertainty import Uncertainty, capture_features
 from ..models.ensemble import first_member
 from ..models.introspection import is_vit
 from .space_app import (
@@ -60,8 +60,8 @@ class Classifier(DemoModel):
 
     def read(self, path: str) -> Image.Image:
         """Reads an uploaded file like `DemoModel.read`, in all formats and bit depths of `data.image_io`."""
-        from ..data.image_files import readable_suffixes
-        from ..data.image_io import open_image, summarize_image_error, to_rgb
+        from ..data.images.image_io import open_image, summarize_image_error, to_rgb
+        from ..data.sources.image_files import readable_suffixes
 
         name = self.check_upload(path, readable_suffixes(), MAX_IMAGE_MB)
         try:
@@ -79,8 +79,8 @@ class Classifier(DemoModel):
     def iter_frames(self, path: str) -> Iterator[tuple[float, Image.Image]]:
         """Yields frames like `DemoModel.iter_frames`, with the limits of `data.videos`, and correct times at a variable
         frame rate."""
-        from ..data.image_io import summarize_image_error
-        from ..data.videos import VIDEO_SUFFIXES, iter_frames
+        from ..data.images.image_io import summarize_image_error
+        from ..data.images.videos import VIDEO_SUFFIXES, iter_frames
 
         name = self.check_upload(path, VIDEO_SUFFIXES, MAX_VIDEO_MB)
         try:
@@ -146,7 +146,7 @@ class Classifier(DemoModel):
         """Computes the features of all training images."""
         from tqdm.auto import tqdm
 
-        from ..data.torch_datasets import collate
+        from ..data.images.torch_datasets import collate
 
         loader = torch.utils.data.DataLoader(self.training, batch_size, collate_fn=collate)
         batches = tqdm(loader, desc="Features of the training images", unit="batch", delay=1)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ..compat.transformers import StockModel
-from ..data.seeding import seed_all
+from ..data.images.seeding import seed_all
 from ..settings.arguments import PretrainingArguments
 from .layer_decay import pretraining_parameter_groups
 from .trainer import MaeTrainerBase

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from ..data.streaming import ImageStream
-from ..data.torch_datasets import collate
+from ..data.images.streaming import ImageStream
+from ..data.images.torch_datasets import collate
 from ..errors import UsageError
 from ..files.atomic import atomic_write_file
 from .dataloader_signals import make_workers_signal_safe

@@ -19,8 +19,8 @@ from transformers import TrainerCallback, get_scheduler, set_seed
 from ..compat.accelerate import use_low_memory_sampler
 from ..compat.transformers import HookedTrainer, StockModel, get_attn_implementation, use_attn_implementation
 from ..conversion.safety import is_timm
-from ..data.streaming import ImageStream
-from ..data.torch_datasets import collate
+from ..data.images.streaming import ImageStream
+from ..data.images.torch_datasets import collate
 from ..errors import UsageError, summarize_exception, warn
 from ..files.atomic import apply_umask
 from ..models.attention import register_plain_attention
@@ -390,7 +390,7 @@ def is_plain_attention_faster(model: StockModel, device: torch.device) -> bool:
     """Whether training is faster with plain attention.
 
     On a CPU, the backward pass of torch's fused attention takes longer than all matrix products. Plain attention gives
-    1.15 to 1.5 x the images/s (scripts/benchmark_attention.py).
+    1.15 to 1.5 x the images/s (scripts/benchmarks/attention.py).
     """
     return device.type == "cpu" and get_attn_implementation(model) == "sdpa" and not is_timm(model.config)
 

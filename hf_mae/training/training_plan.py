@@ -15,8 +15,8 @@ from accelerate.utils import find_executable_batch_size
 from torch.nn import functional as F
 
 from ..compat.transformers import StockModel
-from ..data.cache_eviction import format_bytes, max_cache_bytes
 from ..data.exclusion_log import ExclusionLog
+from ..data.images.cache_eviction import format_bytes, max_cache_bytes
 from ..data.splits import selection_split
 from ..errors import UsageError, pluralize
 from ..evaluation.metrics import TITLES

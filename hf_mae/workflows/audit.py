@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from ..data.audit import AuditImage, list_audit_images
-from ..data.duplicates import find_near_duplicates
-from ..data.split_loading import read_splits
-from ..data.unlabelled import load_unlabelled
+from ..data.checks.audit import AuditImage, list_audit_images
+from ..data.checks.duplicates import find_near_duplicates
+from ..data.sources.split_loading import read_splits
+from ..data.sources.unlabelled import load_unlabelled
 from ..errors import CommandLineError, UsageError
 from ..evaluation.confident_learning import label_issues
 from ..reporting.audit import AuditFindings, write_audit

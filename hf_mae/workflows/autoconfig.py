@@ -142,8 +142,11 @@ def _choose_epochs(images: int) -> list[AutoSetting]:
 
 
 def _choose_rebalancing(counts: np.ndarray, args: FinetuningArguments) -> list[AutoSetting]:
-    """Follows scripts/study_long_tail.py (docs/measured.md): class weights give the highest recall of rare classes, but
-    low precision; square-root sampling gives nearly the same recall without that loss."""
+    """Follows scripts/studies/long_tail.py (docs/measured.md).
+
+    Class weights give the highest recall of rare classes, but low precision. Square-root sampling gives nearly the same
+    recall without that loss.
+    """
     if args.active_rebalancing:
         return []
     ratio, metric = counts.max() / counts.min(), (args.metric_for_best_model or "").removeprefix("eval_")

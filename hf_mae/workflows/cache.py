@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..data import cache_eviction
+from ..data.images import cache_eviction
 from ..errors import CommandLineError
 from ..settings.parse import parse_settings
 from .messages import WorkflowMessage

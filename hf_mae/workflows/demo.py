@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from ..data.folders import load_image_folder
-from ..data.torch_datasets import EvalDataset
+from ..data.images.torch_datasets import EvalDataset
+from ..data.sources.folders import load_image_folder
 from ..errors import UsageError, warn
 from ..models.loading import class_names, load_classifier
 from ..runs.uncertainty_io import UNCERTAINTY_FILE, read_uncertainty

@@ -15,17 +15,17 @@ from ..data.class_map import read_class_map
 from ..data.cohort import describe_cohort
 from ..data.exclusion_log import track_exclusions
 from ..data.fingerprint import data_fingerprint
-from ..data.manifests import resolve_manifest
-from ..data.split_loading import has_ordered_classes, load_splits
+from ..data.images.torch_datasets import EvalDataset
+from ..data.sources.manifests import resolve_manifest
+from ..data.sources.split_loading import has_ordered_classes, load_splits
 from ..data.splits import get_split
-from ..data.torch_datasets import EvalDataset
 from ..errors import UsageError, warn
 from ..evaluation.calibration import Temperature, calibration_gain
-from ..evaluation.uncertainty import fit_uncertainty
+from ..inference.tta import apply_tta
+from ..inference.uncertainty import fit_uncertainty
 from ..models.ensemble import first_member
 from ..models.introspection import describe_non_mae_model
 from ..models.loading import class_names, load_classifier
-from ..models.tta import apply_tta
 from ..reporting.split_results import score_with_intervals, write_split_results
 from ..runs.environment import get_environment
 from ..runs.record import DataSource, RunRecord

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ..data.predict_inputs import estimate_total, find_input_paths, iter_inputs, load_pixel_values
-from ..data.split_loading import load_splits
+from ..data.images.torch_datasets import EvalDataset, collate
+from ..data.sources.predict_inputs import estimate_total, find_input_paths, iter_inputs, load_pixel_values
+from ..data.sources.split_loading import load_splits
 from ..data.splits import get_split
-from ..data.torch_datasets import EvalDataset, collate
 from ..errors import CommandLineError, UsageError
 from ..evaluation.metrics import softmax
 from ..files.atomic import write_image

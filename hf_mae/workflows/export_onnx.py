@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data.processors import to_transformers_processor
-from ..data.split_loading import load_splits
+from ..data.images.processors import to_transformers_processor
+from ..data.images.torch_datasets import EvalDataset, collate
+from ..data.sources.split_loading import load_splits
 from ..data.splits import get_split
-from ..data.torch_datasets import EvalDataset, collate
 from ..errors import CommandLineError, UsageError
 from ..evaluation.metrics import classification_scores
 from ..files.atomic import atomic_write_dir, write_json

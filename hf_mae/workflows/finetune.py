@@ -17,22 +17,22 @@ from transformers import set_seed
 from ..compat.deepspeed import disable_zero3_init
 from ..compat.transformers import StockModel
 from ..conversion.safety import is_timm
+from ..data.checks.contamination import find_pretraining_image_list, find_seen_in_pretraining, warn_about_contamination
 from ..data.cohort import describe_cohort
-from ..data.contamination import find_pretraining_image_list, find_seen_in_pretraining, warn_about_contamination
 from ..data.exclusion_log import ExclusionLog
 from ..data.fingerprint import data_fingerprint
-from ..data.manifests import resolve_manifest
-from ..data.processors import to_timm_processor
-from ..data.split_loading import has_ordered_classes
+from ..data.images.processors import to_timm_processor
+from ..data.images.torch_datasets import EvalDataset, TrainDataset
+from ..data.images.transforms import image_processor, parse_mean_std, training_transform
+from ..data.sources.manifests import resolve_manifest
+from ..data.sources.split_loading import has_ordered_classes
 from ..data.splits import EVAL_SPLITS, selection_split
-from ..data.torch_datasets import EvalDataset, TrainDataset
-from ..data.transforms import image_processor, parse_mean_std, training_transform
 from ..errors import CommandLineError, UsageError, raise_on_stop_signal, warn
 from ..evaluation.calibration import format_calibration_gain
 from ..evaluation.conformal import evaluate_coverage
 from ..evaluation.metrics import TITLES
-from ..evaluation.uncertainty import fit_uncertainty
 from ..files.atomic import atomic_write_file, write_text
+from ..inference.uncertainty import fit_uncertainty
 from ..models.building import build_classifier
 from ..models.introspection import describe_non_mae_model, head_in_features, input_size
 from ..models.loading import load_classifier

@@ -7,7 +7,7 @@ from typing import Any
 from datasets import DatasetDict
 
 from ..data.exclusion_log import ExclusionLog, track_exclusions
-from ..data.split_loading import load_splits
+from ..data.sources.split_loading import load_splits
 from ..errors import inform
 from ..models.building import build_classifier
 from ..models.introspection import head_in_features, input_size

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, TextIO, TypeAlias
 
-from ..data.predict_inputs import Shard, estimate_total, find_input_paths, iter_inputs
+from ..data.sources.predict_inputs import Shard, estimate_total, find_input_paths, iter_inputs
 from ..errors import UsageError, warn
 from ..files.atomic import csv_line
 from ..files.messages import FileMessage
@@ -89,9 +89,9 @@ def _prepare_prediction(
     import torch
     from tqdm.auto import tqdm
 
-    from ..evaluation.prediction import predict_files
+    from ..inference.prediction import predict_files
+    from ..inference.tta import apply_tta
     from ..models.loading import class_names, load_classifier
-    from ..models.tta import apply_tta
     from ..runs.temperature import read_temperature
 
     model, processor = load_classifier(str(options.model_name_or_path))

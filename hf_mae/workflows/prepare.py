@@ -6,12 +6,12 @@ from typing import Any
 
 from datasets import DatasetDict
 
-from ..data.cache_eviction import CacheFullError
-from ..data.image_check import ImageCheck, hash_image_files
-from ..data.samples import ImageCheckFn, Sample
-from ..data.split_loading import load_splits
-from ..data.torch_datasets import CachedPixelReader, ResizeAndCrop, cache_pixels
-from ..data.transforms import image_processor, parse_mean_std, training_transform
+from ..data.checks.image_check import ImageCheck, hash_image_files
+from ..data.images.cache_eviction import CacheFullError
+from ..data.images.torch_datasets import CachedPixelReader, ResizeAndCrop, cache_pixels
+from ..data.images.transforms import image_processor, parse_mean_std, training_transform
+from ..data.sources.samples import ImageCheckFn, Sample
+from ..data.sources.split_loading import load_splits
 from ..errors import UsageError
 from ..reporting.console import format_class_table
 from ..settings.data import PreparationArguments

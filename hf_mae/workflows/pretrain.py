@@ -12,19 +12,19 @@ from transformers import set_seed
 from transformers.trainer_utils import SaveStrategy
 
 from ..compat.transformers import StockModel
-from ..data.contamination import ImageMatch, exclude_images, record_hashes, write_image_list
-from ..data.exclude_list import resolve_exclude_patterns
+from ..data.checks.contamination import ImageMatch, exclude_images, record_hashes, write_image_list
+from ..data.checks.exclude_list import resolve_exclude_patterns
 from ..data.fingerprint import data_fingerprint
-from ..data.streaming import (
+from ..data.images.streaming import (
     ImageStream,
     check_enough_stream_files,
     find_stream_files,
     load_first_images,
     stream_fingerprint,
 )
-from ..data.torch_datasets import EvalDataset, TrainDataset
-from ..data.transforms import TrainingTransform, image_processor, parse_mean_std, pretraining_transform
-from ..data.unlabelled import load_unlabelled
+from ..data.images.torch_datasets import EvalDataset, TrainDataset
+from ..data.images.transforms import TrainingTransform, image_processor, parse_mean_std, pretraining_transform
+from ..data.sources.unlabelled import load_unlabelled
 from ..errors import UsageError, pluralize, raise_on_stop_signal, warn
 from ..files.atomic import write_text
 from ..models.building import build_pretrainer

@@ -12,15 +12,15 @@ from transformers import set_seed
 from ..compat.transformers import StockModel
 from ..conversion import convert_to_model, initialize_mae_weights
 from ..data.fingerprint import data_fingerprint
-from ..data.samples import get_image_paths
-from ..data.split_loading import load_splits
-from ..data.torch_datasets import EvalDataset
-from ..data.transforms import image_processor, parse_mean_std
+from ..data.images.torch_datasets import EvalDataset
+from ..data.images.transforms import image_processor, parse_mean_std
+from ..data.sources.samples import get_image_paths
+from ..data.sources.split_loading import load_splits
 from ..errors import UsageError
-from ..evaluation.attentive_probe import attentive_probe
-from ..evaluation.features import POOLED, POOLINGS, load_or_extract_features, write_features
-from ..evaluation.probes import SELECTION_FRACTION, probe_best_layer, probe_features, probe_splits
 from ..files.caches import files_fingerprint
+from ..inference.attentive_probe import attentive_probe
+from ..inference.features import POOLED, POOLINGS, load_or_extract_features, write_features
+from ..inference.probes import SELECTION_FRACTION, probe_best_layer, probe_features, probe_splits
 from ..models.auto_classifier import build_comparator, is_comparator
 from ..models.introspection import describe_non_mae_model, input_size
 from ..models.model_zoo import resolve_checkpoint

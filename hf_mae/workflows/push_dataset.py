@@ -5,8 +5,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ..data.benchmarks import find_benchmark
-from ..data.split_loading import read_splits
+from ..data.sources.benchmarks import find_benchmark
+from ..data.sources.split_loading import read_splits
 from ..errors import warn
 from ..settings.parse import parse_settings
 from ..settings.push import PushDatasetArguments

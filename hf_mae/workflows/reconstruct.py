@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from ..conversion import ConversionReport
-from ..data.image_io import read_rgb, summarize_image_error
-from ..data.predict_inputs import find_input_paths
-from ..data.transforms import image_processor, parse_mean_std
+from ..data.images.image_io import read_rgb, summarize_image_error
+from ..data.images.transforms import image_processor, parse_mean_std
+from ..data.sources.predict_inputs import find_input_paths
 from ..errors import UsageError
 from ..files.atomic import write_image
+from ..inference.reconstruction import reconstruct_patches, sample_mask_noise
 from ..models.building import build_pretrainer
 from ..models.messages import ModelMessage
 from ..models.model_zoo import load_checkpoint_catalogue, resolve_checkpoint
-from ..models.reconstruction import reconstruct_patches, sample_mask_noise
 from ..reporting.reconstructions import make_reconstruction_sheet
 from ..settings.parse import parse_settings
 from .messages import WorkflowMessage

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data.benchmarks import find_benchmark
+from ..data.sources.benchmarks import find_benchmark
 from ..errors import CommandLineError
 from ..reporting.checklists import write_checklist
 from ..reporting.pdf_summary import write_pdf_summary

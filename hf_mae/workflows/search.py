@@ -11,7 +11,7 @@ from datasets import DatasetDict
 
 from ..data.exclusion_log import ExclusionLog
 from ..data.fingerprint import data_fingerprint
-from ..data.split_loading import has_ordered_classes
+from ..data.sources.split_loading import has_ordered_classes
 from ..errors import CommandLineError, UsageError, warn
 from ..files.atomic import write_csv, write_json
 from ..reporting import figures

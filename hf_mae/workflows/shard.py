@@ -5,9 +5,9 @@ from typing import Any
 
 from datasets import DatasetDict
 
-from ..data.shard_writer import ShardSummary, verify_shards, write_shards
-from ..data.split_loading import read_splits
-from ..data.unlabelled import load_unlabelled
+from ..data.sources.shard_writer import ShardSummary, verify_shards, write_shards
+from ..data.sources.split_loading import read_splits
+from ..data.sources.unlabelled import load_unlabelled
 from ..errors import CommandLineError
 from ..files.locks import exclusive_lock
 from ..settings.data import parse_byte_size

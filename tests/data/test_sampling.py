@@ -7,10 +7,10 @@ from support.messages import raises
 from torch.utils.data import DataLoader
 
 from hf_mae import load_image_folder
-from hf_mae.data.image_messages import ImageMessage
+from hf_mae.data.images.messages import ImageMessage
+from hf_mae.data.images.torch_datasets import TrainDataset, collate
+from hf_mae.data.images.transforms import training_transform
 from hf_mae.data.sampling import ClassBalancedSampler
-from hf_mae.data.torch_datasets import TrainDataset, collate
-from hf_mae.data.transforms import training_transform
 
 LABELS = np.repeat([0, 1, 2], [160, 40, 10])
 

@@ -110,7 +110,7 @@ def test_interval_of_patients_is_not_that_of_their_images():
 
 @pytest.mark.parametrize("grouped", [False, True])
 def test_intervals_cover(grouped):
-    """About 285 of 300 intervals contain the true accuracy (scripts/simulate_statistics.py has the full simulation)."""
+    """About 285 of 300 intervals contain the true accuracy (simulation: scripts/studies/simulate_statistics.py)."""
     rng, hits = np.random.default_rng(0), 0
     for _ in range(300):
         accuracy = rng.beta(8, 2, size=30) if grouped else np.full(30, 0.8)

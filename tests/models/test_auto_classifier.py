@@ -32,17 +32,17 @@ from hf_mae.compat.timm import MIN_TIMM_VERSION
 from hf_mae.conversion.errors import ConversionError
 from hf_mae.conversion.messages import ConversionMessage
 from hf_mae.conversion.safety import is_timm
-from hf_mae.data.processors import (
+from hf_mae.data.images.processors import (
     get_processor_settings,
     rescale_and_normalize,
     resize_and_crop,
     to_timm_processor,
     to_transformers_processor,
 )
-from hf_mae.data.torch_datasets import EvalDataset
-from hf_mae.data.transforms import image_processor
+from hf_mae.data.images.torch_datasets import EvalDataset
+from hf_mae.data.images.transforms import image_processor
 from hf_mae.errors import UsageError
-from hf_mae.evaluation.uncertainty import capture_features
+from hf_mae.inference.uncertainty import capture_features
 from hf_mae.models.ensemble import Ensemble
 from hf_mae.models.introspection import find_blocks, find_head, get_layer_ids, input_size
 from hf_mae.models.loading import load_classifier

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features
 
-from hf_mae.data.benchmarks import BENCHMARKS
+from hf_mae.data.sources.benchmarks import BENCHMARKS
 from hf_mae.evaluation.intervals import headline_metric_intervals
 from hf_mae.evaluation.metrics import HEADLINE
 from hf_mae.evaluation.prediction_table import Predictions

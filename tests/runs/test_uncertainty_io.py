@@ -8,7 +8,7 @@ from support.messages import raises
 
 from hf_mae.evaluation.conformal import ConformalSets
 from hf_mae.evaluation.ood import MahalanobisOOD
-from hf_mae.evaluation.uncertainty import Uncertainty
+from hf_mae.inference.uncertainty import Uncertainty
 from hf_mae.runs.messages import RunMessage
 from hf_mae.runs.uncertainty_io import TENSORS_FILE, UNCERTAINTY_FILE, read_uncertainty, write_uncertainty
 

@@ -17,7 +17,7 @@ from support.paths import ROOT
 from transformers import AutoModelForImageClassification, ViTImageProcessor, pipeline
 
 from hf_mae.conversion import mae_image_processor
-from hf_mae.data.image_io import read_rgb
+from hf_mae.data.images.image_io import read_rgb
 from hf_mae.workflows.messages import WorkflowMessage
 
 EXAMPLE = ROOT / "hf_mae" / "sharing" / "onnx_example.py"

@@ -22,8 +22,8 @@ def shared_folder(name: str) -> Path:
 
 
 def load_script(name: str) -> ModuleType:
-    """Imports a file of scripts/ as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    """Imports a file of scripts/ as a module (`fuzz`, `studies/long_tail`)."""
+    spec = importlib.util.spec_from_file_location(Path(name).name, ROOT / "scripts" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

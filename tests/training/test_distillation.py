@@ -11,7 +11,7 @@ from support.models import TINY, TensorItems
 from transformers import pipeline
 
 from hf_mae import FinetuningArguments, MaeFinetuner, build_classifier, ensemble, finetune
-from hf_mae.data.transforms import image_processor
+from hf_mae.data.images.transforms import image_processor
 from hf_mae.models.messages import ModelMessage
 from hf_mae.settings.messages import SettingsMessage
 from hf_mae.training.distillation import Teacher

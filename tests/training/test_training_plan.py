@@ -11,7 +11,7 @@ from support.messages import raises, shows
 import hf_mae
 from hf_mae import FinetuningArguments, plan
 from hf_mae.cli.main import main
-from hf_mae.data.cache_eviction import format_bytes
+from hf_mae.data.images.cache_eviction import format_bytes
 from hf_mae.training import training_plan
 from hf_mae.training.messages import TrainingMessage
 from hf_mae.training.training_plan import Plan

@@ -13,8 +13,8 @@ from support.cli_process import run_cli
 from support.messages import shows
 
 from hf_mae.cli.main import main
-from hf_mae.data import duplicates
-from hf_mae.data.duplicates import compute_similarity, find_candidate_pairs, find_near_duplicates
+from hf_mae.data.checks import duplicates
+from hf_mae.data.checks.duplicates import compute_similarity, find_candidate_pairs, find_near_duplicates
 from hf_mae.data.messages import DataMessage
 from hf_mae.settings.messages import SettingsMessage
 

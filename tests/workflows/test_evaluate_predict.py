@@ -13,7 +13,7 @@ from transformers import pipeline
 from hf_mae.cli.main import main
 from hf_mae.conversion.messages import ConversionMessage
 from hf_mae.data.messages import DataMessage
-from hf_mae.data.predict_inputs import find_input_paths
+from hf_mae.data.sources.predict_inputs import find_input_paths
 from hf_mae.models.messages import ModelMessage
 from hf_mae.settings.messages import SettingsMessage
 

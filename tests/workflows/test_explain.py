@@ -11,7 +11,7 @@ from support.messages import shows
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from hf_mae.cli.main import main
-from hf_mae.models.saliency import attention_rollout, grad_cam
+from hf_mae.inference.saliency import attention_rollout, grad_cam
 from hf_mae.reporting.explanations import explain_batch
 from hf_mae.settings.messages import SettingsMessage
 from hf_mae.workflows.explain import confident_mistakes

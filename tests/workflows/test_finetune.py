@@ -262,7 +262,7 @@ def test_without_validation_the_last_epoch_is_kept(tiny_pth, toy, tmp_path):
 
 
 def test_a_non_finite_loss_stops_the_training_and_names_the_images(tiny_pth, toy, tmp_path, capsys, monkeypatch):
-    from hf_mae.data.torch_datasets import TrainDataset
+    from hf_mae.data.images.torch_datasets import TrainDataset
 
     original = TrainDataset.__getitem__
 
@@ -391,7 +391,7 @@ def test_two_processes_give_the_weights_of_one(tiny_pth, toy, tmp_path):
     script = """
 import sys
 from torchvision import transforms
-from hf_mae.data import transforms as ours
+from hf_mae.data.images import transforms as ours
 def without_randomness(family, size, mean, std, **_):
     steps = [transforms.ToTensor(), transforms.Normalize(list(mean), list(std))]
     return ours.TrainingTransform("plain", ours.SquareResize(size), transforms.Compose(steps))

@@ -18,8 +18,8 @@ from support.distributed_runs import build_launch_command, launch_environment
 from support.messages import shows
 from support.paths import ROOT
 
-from hf_mae.data.predict_inputs import Shard, estimate_total, find_input_paths, iter_inputs
-from hf_mae.data.videos import estimate_num_frames, iter_frames
+from hf_mae.data.images.videos import estimate_num_frames, iter_frames
+from hf_mae.data.sources.predict_inputs import Shard, estimate_total, find_input_paths, iter_inputs
 from hf_mae.files.messages import FileMessage
 from hf_mae.settings.messages import SettingsMessage
 

@@ -6,16 +6,9 @@ import pytest
 from support.messages import shows
 
 from hf_mae.cli.main import main
-from hf_mae.data import (
-    EvalDataset,
-    TrainDataset,
-    image_check,
-    image_processor,
-    load_image_folder,
-    pixel_cache,
-    torch_datasets,
-    training_transform,
-)
+from hf_mae.data import EvalDataset, TrainDataset, image_processor, load_image_folder, training_transform
+from hf_mae.data.checks import image_check
+from hf_mae.data.images import pixel_cache, torch_datasets
 from hf_mae.data.messages import DataMessage
 from hf_mae.files import caches
 

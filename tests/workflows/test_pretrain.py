@@ -18,8 +18,8 @@ from transformers import ViTMAEForPreTraining
 
 from hf_mae import MaePretrainer, PretrainingArguments
 from hf_mae.cli.main import main
-from hf_mae.data.image_messages import ImageMessage
-from hf_mae.data.unlabelled import load_unlabelled
+from hf_mae.data.images.messages import ImageMessage
+from hf_mae.data.sources.unlabelled import load_unlabelled
 from hf_mae.models.messages import ModelMessage
 from hf_mae.settings.messages import SettingsMessage
 

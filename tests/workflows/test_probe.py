@@ -11,11 +11,11 @@ from support.messages import shows
 from support.models import tiny_pretrainer
 
 from hf_mae.cli.main import main
-from hf_mae.evaluation import features as features_module
-from hf_mae.evaluation.attentive_probe import LEARNING_RATES, WEIGHT_DECAYS, attentive_probe
 from hf_mae.evaluation.messages import EvaluationMessage
-from hf_mae.evaluation.probes import fit_linear_probe, probe_best_layer, probe_features
-from hf_mae.models.tta import make_view
+from hf_mae.inference import features as features_module
+from hf_mae.inference.attentive_probe import LEARNING_RATES, WEIGHT_DECAYS, attentive_probe
+from hf_mae.inference.probes import fit_linear_probe, probe_best_layer, probe_features
+from hf_mae.inference.tta import make_view
 from hf_mae.settings.messages import SettingsMessage
 
 ROLES = ("train", "val", "test")
@@ -174,7 +174,7 @@ def test_the_attentive_probe_is_invariant_to_rotation():
 
 @pytest.mark.run
 def test_the_best_layer_is_selected_and_features_are_written(checkpoint, toy, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("hf_mae.evaluation.attentive_probe.EPOCHS", 2)
+    monkeypatch.setattr("hf_mae.inference.attentive_probe.EPOCHS", 2)
     argv = ["probe", str(checkpoint), str(toy / "labelled"), "--tsne", "false", "--layers", "--attentive"]
     assert main([*argv, "--features", str(tmp_path / "f.npz"), "--output_dir", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out

@@ -15,7 +15,7 @@ from support.messages import shows
 from support.paths import ROOT
 
 from hf_mae.cli.main import main
-from hf_mae.data.image_messages import ImageMessage
+from hf_mae.data.images.messages import ImageMessage
 from hf_mae.runs.record_io import read_record
 from hf_mae.workflows.messages import WorkflowMessage
 

@@ -1,0 +1,1 @@
+"""Checks of data: invalid images, duplicates, contamination, label corrections."""

@@ -1,0 +1,1 @@
+"""Images: bytes -> array -> tensor, the pixel cache, and streaming."""

@@ -1,0 +1,135 @@
+"""Lists the image files of a folder tree, and counts the ignored files."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+from ...errors import UsageError
+from ..images.image_io import DICOM_SUFFIXES, HEIC_SUFFIXES
+from ..messages import DataMessage
+
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2"),
+)
+PACKED_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z")
+IGNORED_DIRS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information")  # created by operating systems
+
+
+def readable_suffixes() -> tuple[str, ...]:
+    """Returns the suffixes of the image files that can be read; DICOM and HEIC if their packages are installed."""
+    heic = HEIC_SUFFIXES if find_spec("pillow_heif") else ()
+    return IMAGE_SUFFIXES + heic + (DICOM_SUFFIXES if find_spec("pydicom") else ())
+
+
+@dataclass
+class ImageTree:
+    """Content of a folder tree."""
+
+    root: Path
+    images: list[str] = field(default_factory=list)  # relative to the root, sorted by folder and name
+    leaf_folders: list[str] = field(default_factory=list)  # folders without subfolders, relative to the root
+    ignored_counts: Counter[str] = field(default_factory=Counter)  # reason -> number of files or folders
+
+    def summary(self) -> str:
+        """Returns the ignored files by reason, on one line; empty if there are none."""
+        return ", ".join(f"{count} {reason}" for reason, count in sorted(self.ignored_counts.items()))
+
+
+def walk_images(root: str | Path) -> ImageTree:
+    """Lists a folder tree. Links are followed; each folder and file is listed once.
+
+    Raises:
+        UsageError: If a file name is not UTF-8.
+    """
+    tree, suffixes = ImageTree(Path(root)), readable_suffixes()
+    linked: dict[tuple[int, int], str] = {}  # (device, inode) of a link target -> link
+    for folder, children, files in _walk_folders(Path(root), tree.ignored_counts):
+        if not children:
+            tree.leaf_folders.append(folder)
+        for file in files:
+            reason = _ignore_reason(file.name, suffixes) or _special_file_kind(file)
+            name = os.path.join(folder, file.name) if folder else file.name
+            if reason:
+                tree.ignored_counts[reason] += 1
+            elif file.is_symlink() and os.path.exists(file):
+                status = file.stat()
+                linked.setdefault((status.st_dev, status.st_ino), name)
+            else:
+                tree.images.append(name)
+    _add_link_targets(tree, linked)
+    check_utf8_names(tree.images, str(tree.root))
+    return tree
+
+
+def _walk_folders(root: Path, ignored_counts: Counter[str]) -> Iterator[tuple[str, list[str], list[os.DirEntry[str]]]]:
+    """Yields each folder once (relative, "" for the root) with its subfolders and files, sorted, without hidden
+    folders."""
+    seen: set[tuple[int, int]] = set()
+    pending = [""]
+    while pending:
+        folder = pending.pop()
+        status = os.stat(root / folder)
+        if (status.st_dev, status.st_ino) in seen:
+            ignored_counts["folders that are linked again"] += 1
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        with os.scandir(root / folder) as entries:
+            children = sorted(entries, key=lambda entry: entry.name)
+        folders = [entry for entry in children if entry.is_dir()]
+        hidden = [entry for entry in folders if entry.name.startswith(".") or entry.name in IGNORED_DIRS]
+        if hidden:
+            ignored_counts["hidden folders"] += len(hidden)
+        subfolders = [os.path.join(folder, entry.name) for entry in folders if entry not in hidden]
+        pending += reversed(subfolders)
+        yield folder, subfolders, [entry for entry in children if entry not in folders]
+
+
+def _ignore_reason(name: str, suffixes: tuple[str, ...]) -> str | None:
+    """Returns the reason to ignore a file, by its name; None if it is an image."""
+    if name.startswith("."):
+        return "hidden files"
+    lower = name.lower()
+    if lower.endswith(suffixes):
+        return None
+    suffix = Path(lower).suffix
+    if suffix in HEIC_SUFFIXES + DICOM_SUFFIXES:
+        return f"{suffix} (to read them: pip install 'hf_mae[formats]')"
+    return f"{suffix} (extract them first)" if suffix in PACKED_SUFFIXES else suffix or "files without a suffix"
+
+
+def _special_file_kind(file: os.DirEntry[str]) -> str | None:
+    """Returns the kind of a file that is not a regular file; None if it is one, or a broken link (reported when it is
+    read)."""
+    return None if file.is_file() or file.is_symlink() else "special files (pipes, devices)"
+
+
+def _add_link_targets(tree: ImageTree, link_targets: dict[tuple[int, int], str]) -> None:
+    """Adds link targets that are not in the tree themselves."""
+    if not link_targets:
+        return
+    for name in tree.images:
+        try:
+            status = os.stat(tree.root / name)
+        except OSError:
+            continue
+        if link_targets.pop((status.st_dev, status.st_ino), None):
+            tree.ignored_counts["links to images in the same folder tree"] += 1
+    tree.images += link_targets.values()
+    tree.images.sort()
+
+
+def check_utf8_names(names: list[str], source_name: str) -> None:
+    """Raises UsageError if a file name is not UTF-8, because it could not be written to a table."""
+    invalid = [name for name in names if any("\udc80" <= letter <= "\udcff" for letter in name)]
+    if invalid:
+        raise UsageError(
+            DataMessage.FILE_NAME_NOT_UTF8, source=source_name, count=len(invalid), name=os.fsencode(invalid[0])
+        )
+
+
+def list_image_files(folder: str | Path) -> list[str]:
+    """Lists all image files of a folder tree, sorted."""
+    return sorted(os.path.join(folder, name) for name in walk_images(folder).images)

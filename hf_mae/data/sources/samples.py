@@ -1,0 +1,211 @@
+"""Labelled image files (samples), their `datasets.Dataset`, and the checks of both."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import ClassLabel, Dataset, Features, Image, Value
+
+from ...errors import MAX_MESSAGE_LENGTH, UsageError, pluralize, warn
+from ...files.archive_members import all_archives_exist, all_files_exist, archives_and_sizes, parse_member, stored_sizes
+from ..checks.image_check import ImageCheck, check_image_files
+from ..exclusion_log import record_excluded, record_total
+from ..messages import DataMessage
+from ..splits import SPLITS
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A labelled image file."""
+
+    path: str
+    label: str
+    split: str
+    file_name: str  # relative to data_dir, as shown to the user
+    group: str | None = None  # patient or video
+    extra_columns: dict[str, str] = field(default_factory=dict)
+
+
+ImageCheckFn = Callable[[list[Sample]], ImageCheck]  # checks samples; the result has their order
+
+
+def samples_to_dataset(samples: list[Sample], class_names: list[str]) -> Dataset:
+    """Builds a dataset of paths, with `image`, `labels`, `file_name`, and `group` if each sample has one."""
+    ids = {name: index for index, name in enumerate(class_names)}
+    columns = {
+        "image": [sample.path for sample in samples],
+        "labels": [ids[sample.label] for sample in samples],
+        "file_name": [sample.file_name for sample in samples],
+    }
+    features = Features({"image": Image(), "labels": ClassLabel(names=class_names), "file_name": Value("string")})
+    if groups := _get_groups(samples):
+        columns["group"], features["group"] = groups, Value("string")
+    for name in samples[0].extra_columns if samples else ():
+        columns[name], features[name] = [sample.extra_columns.get(name, "") for sample in samples], Value("string")
+    return Dataset.from_dict(columns, features=features)
+
+
+def _get_groups(samples: list[Sample]) -> list[str] | None:
+    groups = [sample.group for sample in samples if sample.group is not None]
+    return groups if len(groups) == len(samples) else None
+
+
+def arrow_column(dataset: Dataset, name: str) -> pa.ChunkedArray:
+    """Returns a column as an Arrow array; for a dataset on disk it is memory-mapped."""
+    table = dataset.with_format("arrow").select_columns([name])[:]
+    return table.column(name)
+
+
+def get_column(dataset: Dataset, name: str) -> list | None:
+    """Returns a column as a list; None if it does not exist."""
+    return dataset[name][:] if name in dataset.column_names else None
+
+
+def get_label_ids(dataset: Dataset) -> np.ndarray | None:
+    """Returns the class ids; None without labels."""
+    return arrow_column(dataset, "labels").to_numpy() if "labels" in dataset.column_names else None
+
+
+def is_image_dataset(dataset: Any) -> bool:
+    """Whether a dataset has undecoded images, rather than tensors of the user's own transform."""
+    if not isinstance(dataset, Dataset) or dataset.format["type"] not in (None, "python"):
+        return False
+    return "image" in dataset.column_names
+
+
+def standardize_columns(dataset: Dataset) -> Dataset:
+    """Returns a dataset of images with the columns of this package: `image`, `labels`, `file_name`.
+
+    `datasets.load_dataset("imagefolder")` names the class `label`; file names are taken from the paths.
+    """
+    if "labels" not in dataset.column_names and "label" in dataset.column_names:
+        dataset = dataset.rename_column("label", "labels")
+    if "file_name" not in dataset.column_names:
+        undecoded = dataset.select_columns(["image"]).cast_column("image", Image(decode=False))
+        names = [str(row["image"].get("path") or index) for index, row in enumerate(undecoded)]
+        dataset = dataset.add_column("file_name", names)
+    return dataset
+
+
+def get_image_paths(dataset: Dataset) -> list[str]:
+    """Returns the paths of the images, if each is a file or an archive member; an empty list for images in a table."""
+    paths = arrow_image_paths(dataset)
+    return [] if paths is None else paths.to_pylist()
+
+
+def arrow_image_paths(dataset: Dataset) -> pa.ChunkedArray | None:
+    """Returns `get_image_paths` as an Arrow array; None for images in a table."""
+    images = arrow_column(dataset, "image")
+    paths = pc.struct_field(images, "path")
+    if paths.null_count or pc.struct_field(images, "bytes").null_count < len(images) or not len(paths):
+        return None
+    archives = archives_and_sizes(paths)
+    exist = all_files_exist(paths.to_pylist()) if archives is None else all_archives_exist(archives[0])
+    return paths if exist else None
+
+
+def has_archived_images(dataset: Dataset) -> bool:
+    """Whether the images are members of archives."""
+    path = dataset.cast_column("image", Image(decode=False))[0]["image"]["path"] if len(dataset) else None
+    return path is not None and parse_member(path) is not None
+
+
+def image_byte_sizes(dataset: Dataset) -> pa.ChunkedArray | None:
+    """Returns the file size of each image in bytes; None for images in a table."""
+    if archives := archives_and_sizes(pc.struct_field(arrow_column(dataset, "image"), "path")):
+        return archives[1]
+    paths = arrow_image_paths(dataset)
+    return None if paths is None else pa.chunked_array([stored_sizes(paths.to_pylist())], pa.int64())
+
+
+def join_names(names: list[str], show_all: bool = False) -> str:
+    """Joins names with commas for a message: all of them, or the first five and the total."""
+    names = [name if len(name) <= MAX_MESSAGE_LENGTH else f"{name[:MAX_MESSAGE_LENGTH]}..." for name in names]
+    return ", ".join(names) if show_all or len(names) <= 5 else f"{', '.join(names[:5])}, ... {len(names)} in all"
+
+
+def filter_valid_samples(
+    samples: list[Sample],
+    empty_folders: list[str],
+    on_bad_image: str,
+    num_workers: int | None,
+    *,
+    check_overlap: bool = True,
+    check: ImageCheckFn | None = None,
+) -> list[Sample]:
+    """Finds unreadable files and images in two splits, and rejects or excludes them.
+
+    Args:
+        samples: the samples.
+        empty_folders: class folders without images.
+        on_bad_image: `error` lists all invalid images in an error; `skip` excludes them.
+        num_workers: threads that read the files.
+        check_overlap: look for images in two splits. Official splits are used as published, with repeated files.
+        check: see `load_image_folder`.
+    """
+    checked = check_image_files(
+        [sample.path for sample in samples], num_workers, check_fn=check and (lambda: check(samples))
+    )
+    names, splits = [sample.file_name for sample in samples], [sample.split for sample in samples]
+    mask = valid_image_mask(
+        names, splits, checked, on_bad_image, empty_folders=empty_folders, check_overlap=check_overlap
+    )
+    return [sample for sample, is_valid in zip(samples, mask) if is_valid]
+
+
+def valid_image_mask(
+    names: list[str],
+    splits: list[str],
+    checked: ImageCheck,
+    on_bad_image: str,
+    *,
+    empty_folders: Sequence[str] = (),
+    check_overlap: bool = True,
+) -> list[bool]:
+    """Selects the images that can be decoded; of equal images in two splits, those in the evaluated split.
+
+    Raises:
+        UsageError: If there are other images and `on_bad_image` is `error`; all are listed.
+    """
+    problems: dict[str, list[str]] = {}
+    if empty_folders:
+        problems[f"{pluralize(len(empty_folders), 'class folder')} without images"] = list(empty_folders)
+    if checked.bad:
+        unreadable = [f"{names[index]} ({reason})" for index, reason in checked.bad.items()]
+        problems[pluralize(len(unreadable), "unreadable image")] = unreadable
+    record_total(len(names))
+    excluded, overlaps = _find_split_overlap(names, splits, checked.digests) if check_overlap else (set(), [])
+    if overlaps:
+        problems[f"{pluralize(len(overlaps), 'image')} in two splits"] = overlaps
+    if problems:
+        text = "\n".join(f"{problem}:\n  " + "\n  ".join(sorted(listed)) for problem, listed in problems.items())
+        if on_bad_image == "error":
+            raise UsageError(DataMessage.INVALID_IMAGES, problems=text)
+        warn(logger, DataMessage.INVALID_IMAGES_EXCLUDED, problems=text)
+        record_excluded("unreadable", len(checked.bad), [names[index] for index in checked.bad])
+        repeated = sorted(names[index] for index in excluded - set(checked.bad))
+        record_excluded("the same image in another split", len(repeated), repeated)
+    return [index not in checked.bad and index not in excluded for index in range(len(names))]
+
+
+def _find_split_overlap(names: list[str], splits: list[str], digests: list[str]) -> tuple[set[int], list[str]]:
+    """Finds images with equal pixels in different splits: the indices to exclude, and a description of all of them."""
+    by_digest = defaultdict(list)
+    for index, digest in enumerate(digests):
+        if digest:
+            by_digest[digest].append(index)
+    excluded, overlaps = set(), []
+    for equal in by_digest.values():
+        if len({splits[index] for index in equal}) > 1:
+            ordered = sorted(equal, key=lambda index: (SPLITS.index(splits[index]), names[index]))
+            overlaps.append(" = ".join(f"{splits[index]}: {names[index]}" for index in ordered))
+            # The evaluated split keeps its images: test before validation before train.
+            excluded |= {index for index in equal if splits[index] != splits[ordered[-1]]}
+    return excluded, overlaps

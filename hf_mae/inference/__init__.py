@@ -1,0 +1,1 @@
+"""Model and images in, arrays out: logits, features, probes, test-time augmentation, saliency."""

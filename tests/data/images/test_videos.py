@@ -1,0 +1,84 @@
+"""Frames of videos have the right times, and other files are rejected."""
+
+import os
+import struct
+
+import cv2
+import numpy as np
+from support.messages import raises
+
+from hf_mae.data.images.image_io import ImageError
+from hf_mae.data.images.messages import ImageMessage
+from hf_mae.data.images.videos import iter_frames
+from hf_mae.settings.data import MAX_PIXELS_ENV
+
+
+def write_video(path):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 1, (64, 64))
+    writer.write(np.zeros((64, 64, 3), dtype=np.uint8))
+    writer.release()
+    return path
+
+
+def test_the_pixel_limit_applies_to_videos(monkeypatch, tmp_path):
+    monkeypatch.setenv(MAX_PIXELS_ENV, "99")
+    with raises(ImageMessage.TOO_MANY_PIXELS, ImageError, limit=99):
+        list(iter_frames(str(write_video(tmp_path / "x.mp4")), 1))
+
+
+def test_pipes_and_playlists_are_rejected(tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with raises(ImageMessage.NOT_REGULAR_FILE, ImageError):
+        list(iter_frames(str(tmp_path / "pipe.mp4"), 1))
+    for text in ("#EXTM3U\nfile:///etc/passwd\n", "ffconcat version 1.0\nfile x.mp4\n"):
+        (tmp_path / "list.mp4").write_text(text)
+        with raises(ImageMessage.VIDEO_PLAYLIST, ImageError):
+            list(iter_frames(str(tmp_path / "list.mp4"), 1))
+
+
+def test_frames_at_a_constant_rate_have_their_times(tmp_path):
+    path = str(tmp_path / "x.avi")
+    writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"MJPG"), 25, (32, 32))
+    for number in range(60):
+        writer.write(np.full((32, 32, 3), number, dtype=np.uint8))
+    writer.release()
+    assert [round(seconds, 3) for seconds, _ in iter_frames(path, 2.0)] == [0.0, 0.48, 1.0, 1.48, 2.0]
+
+
+def boxes(data: bytes):
+    """The boxes of an MP4 file: name, start and end."""
+    offset = 0
+    while offset < len(data):
+        size, name = struct.unpack(">I4s", data[offset : offset + 8])
+        yield name, offset, offset + size
+        offset += size
+
+
+def with_durations(
+    data: bytes, runs: list[tuple[int, int]], path=(b"moov", b"trak", b"mdia", b"minf", b"stbl")
+) -> bytes:
+    """Changes the frame durations of an MP4 file: `runs` of (frames, multiple of the first duration)."""
+    out = b""
+    for name, start, end in boxes(data):
+        body = data[start + 8 : end]
+        if path and name == path[0]:
+            body = with_durations(body, runs, path[1:])
+        elif not path and name == b"stts":
+            ticks = struct.unpack(">I", body[12:16])[0]
+            entries = b"".join(struct.pack(">II", frames, factor * ticks) for frames, factor in runs)
+            body = struct.pack(">II", 0, len(runs)) + entries
+        elif name == b"edts":
+            name = b"free"
+        out += struct.pack(">I4s", 8 + len(body), name) + body
+    return out
+
+
+def test_frames_at_a_variable_rate_have_their_times(tmp_path):
+    path = tmp_path / "x.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 10, (64, 64))
+    for number in range(30):
+        writer.write(np.full((64, 64, 3), 8 * number, dtype=np.uint8))
+    writer.release()
+    path.write_bytes(with_durations(path.read_bytes(), [(20, 1), (10, 10)]))  # 2 s with 10 frames/s, then 1 frame/s
+    times = [round(seconds, 2) for seconds, _ in iter_frames(str(path), 1.0)]
+    assert times == [float(second) for second in range(12)]
