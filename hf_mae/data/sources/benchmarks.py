@@ -11,7 +11,7 @@ from pathlib import Path
 from ...errors import UsageError, did_you_mean
 from ..messages import DataMessage
 
-BENCHMARKS_DIR = Path(__file__).parents[1] / "published" / "benchmarks"
+BENCHMARKS_DIR = Path(__file__).parents[2] / "published" / "benchmarks"
 KEY_BY_NAME, KEY_BY_CLASS_AND_NAME = "name", "class and name"
 SplitCounts = dict[str, int]
 
