@@ -179,7 +179,6 @@ class FinetuningArguments(FinetuningFields, MaeTrainingArguments):  # type: igno
         drop_path: stochastic depth rate of the last block; `hf-mae finetune` builds its model with it.
         patch_dropout: fraction of the patches of each image that training drops, sampled for every forward pass.
         ema_decay: decay of an exponential moving average of the weights, which is evaluated and saved.
-        average_last: number of last epochs whose final weights are averaged; the average is evaluated and saved.
         teacher: folder or Hub id of a model for knowledge distillation; `hf-mae finetune` loads it.
         teacher_weight: weight of the distillation loss, from 0 to 1; the loss of the labels has the rest.
         teacher_temperature: divisor of both logits in the distillation loss.
@@ -237,20 +236,8 @@ class FinetuningArguments(FinetuningFields, MaeTrainingArguments):  # type: igno
         """Checks the options of weight averaging against each other."""
         if self.ema_decay is not None and not 0.0 < self.ema_decay < 1.0:
             raise UsageError(SettingsMessage.EMA_DECAY_OUT_OF_RANGE, value=self.ema_decay)
-        if self.average_last is not None and self.average_last < 1:
-            raise UsageError(SettingsMessage.AVERAGE_LAST_TOO_SMALL, value=self.average_last)
-        if self.average_last is not None and self.ema_decay is not None:
-            raise UsageError(SettingsMessage.TWO_WEIGHT_AVERAGES)
-        if self.average_last is not None and self.early_stopping_patience is not None:
-            raise UsageError(SettingsMessage.AVERAGE_LAST_WITH_EARLY_STOPPING)
-        if self.uses_weight_averaging and self.save_only_model:
-            flag = "--average_last" if self.ema_decay is None else "--ema_decay"
-            raise UsageError(SettingsMessage.AVERAGE_NOT_SAVED, flag=flag)
-
-    @property
-    def uses_weight_averaging(self) -> bool:
-        """Whether an average of the weights is evaluated and saved."""
-        return self.ema_decay is not None or self.average_last is not None
+        if self.ema_decay is not None and self.save_only_model:
+            raise UsageError(SettingsMessage.AVERAGE_NOT_SAVED)
 
     @property
     def active_rebalancing(self) -> list[str]:

@@ -110,14 +110,8 @@ class SettingsMessage(Message):
 
     # Weight averaging
     EMA_DECAY_OUT_OF_RANGE = "--ema_decay must be > 0 and < 1 (e.g. 0.999), not {value:g}."
-    AVERAGE_LAST_TOO_SMALL = "--average_last must be >= 1 (a number of epochs), not {value}."
-    TWO_WEIGHT_AVERAGES = "--ema_decay and --average_last both average the weights. Choose one."
-    AVERAGE_LAST_WITH_EARLY_STOPPING = (
-        "--average_last needs a fixed number of epochs, which --early_stopping_patience does not give. Remove one of "
-        "the two flags."
-    )
     AVERAGE_NOT_SAVED = (
-        "{flag} stores the averaged weights in the checkpoints, which --save_only_model omits. Remove "
+        "--ema_decay stores the averaged weights in the checkpoints, which --save_only_model omits. Remove "
         "--save_only_model."
     )
 

@@ -145,12 +145,6 @@ class FinetuningFields(MaeTrainingFields):
         "Default: off.",
         group="Training",
     )
-    average_last: int | None = option(
-        None,
-        "Stochastic weight averaging (SWA): save the mean of the weights of the last N epochs instead of the best "
-        "epoch. Default: off.",
-        group="Training",
-    )
     teacher: str | None = option(
         None,
         "Teacher for knowledge distillation: a fine-tuned model or an ensemble with the same classes.",

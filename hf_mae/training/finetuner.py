@@ -91,7 +91,7 @@ class MaeFinetuner(MaeTrainerBase):
         self.teacher = None if teacher is None else teacher.to(self.args.device)
         self.mixup = self._build_mixup() if args.uses_mixup else None
         self.average: WeightAverage | None = None  # during training, if `args` enables it
-        if args.uses_weight_averaging:
+        if args.ema_decay is not None:
             self.add_callback(_AveragingCallback(self))
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
@@ -144,7 +144,7 @@ class MaeFinetuner(MaeTrainerBase):
 
     def on_resume(self, checkpoint: Path) -> None:
         """Checks that the checkpoint has a weight average only if this run has one."""
-        if not self.args.uses_weight_averaging:
+        if self.args.ema_decay is None:
             check_checkpoint_has_no_average(checkpoint)
         super().on_resume(checkpoint)
 
@@ -296,7 +296,7 @@ class MaeFinetuner(MaeTrainerBase):
 
 
 class _AveragingCallback(TrainerCallback):
-    """Averages the weights over all updates, or over the last epochs."""
+    """Averages the weights over all updates."""
 
     def __init__(self, trainer: MaeFinetuner):
         self.trainer = trainer
@@ -305,12 +305,7 @@ class _AveragingCallback(TrainerCallback):
         self.trainer.start_averaging()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if args.ema_decay is not None:
-            self.trainer.update_average()
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if args.average_last is not None and math.ceil(state.epoch - 1e-6) > state.num_train_epochs - args.average_last:
-            self.trainer.update_average()
+        self.trainer.update_average()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.finish_averaging()  # the average of the best epoch, if it was loaded
@@ -322,11 +317,9 @@ def _check_compatible_settings(model: StockModel, args: FinetuningArguments, ord
         raise UsageError(TrainingMessage.LOSS_NEEDS_ORDERED_CLASSES, loss=args.loss)
     if args.uses_mixup and args.per_device_train_batch_size % 2:
         raise UsageError(TrainingMessage.ODD_BATCH_FOR_MIXUP, batch_size=args.per_device_train_batch_size)
-    if args.average_last is not None and args.load_best_model_at_end:
-        raise UsageError(TrainingMessage.AVERAGE_AND_BEST_EPOCH)
     if args.patch_dropout:
         get_patch_embeddings(model)
-    if args.uses_weight_averaging or args.freeze_backbone:
+    if args.ema_decay is not None or args.freeze_backbone:
         _check_no_batch_norm(model, args)
 
 
@@ -340,8 +333,7 @@ def _check_sampling(dataset: Any, requested: str) -> None:
 def _check_no_batch_norm(model: StockModel, args: FinetuningArguments) -> None:
     """Checks that the network has no batch normalization, whose running statistics would not fit the weights."""
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
-        average_flag = "--average_last" if args.ema_decay is None else "--ema_decay"
-        flag = "--freeze_backbone" if args.freeze_backbone else average_flag
+        flag = "--freeze_backbone" if args.freeze_backbone else "--ema_decay"
         raise UsageError(TrainingMessage.BATCH_NORM_UNSUPPORTED, flag=flag, network=describe_model(model))
 
 

@@ -26,10 +26,6 @@ class TrainingMessage(Message):
     ODD_BATCH_FOR_MIXUP = (
         "Mixup and CutMix mix pairs of images. --per_device_train_batch_size must be even, not {batch_size}."
     )
-    AVERAGE_AND_BEST_EPOCH = (
-        "--average_last saves the mean of the last epochs; --load_best_model_at_end saves one epoch. Use only one of "
-        "them."
-    )
     BATCH_NORM_UNSUPPORTED = (
         "{flag} does not support batch normalization, and the network ({network}) uses it. Remove {flag}."
     )
@@ -132,10 +128,10 @@ class TrainingMessage(Message):
 
     # Weight averages in checkpoints
     CHECKPOINT_WITHOUT_AVERAGE = (
-        "{path} was saved without {flag}. Resume without {flag}, or start a new run from its weights "
+        "{path} was saved without --ema_decay. Resume without it, or start a new run from its weights "
         "(--model_name_or_path {path}, another --output_dir)."
     )
-    CHECKPOINT_WITH_AVERAGE = "{path} was saved with {flag}. Resume with {flag}."
+    CHECKPOINT_WITH_AVERAGE = "{path} was saved with --ema_decay. Resume with it."
     AVERAGE_OF_OTHER_PARAMETERS = (
         "{path} averages other parameters than this run trains. Resume with the settings of the original run."
     )

@@ -67,7 +67,6 @@ class Plan:
         metric: metric that selects the epoch.
         cache_bytes: size of the cached images on the disk.
         device: description of the device.
-        average_last: number of last epochs whose weights are averaged, instead of selecting an epoch.
         step_profile: profile of a training step; None: not measured.
         warnings: settings or properties of the data that deserve attention.
     """
@@ -86,7 +85,6 @@ class Plan:
     metric: str
     cache_bytes: int
     device: str
-    average_last: int | None = None
     step_profile: StepProfile | None = None
     warnings: list[str] = field(default_factory=list)
 
@@ -146,8 +144,6 @@ class Plan:
         return f"{images}{groups} in {classes} ({', '.join(parts)})"
 
     def _describe_selection(self) -> str:
-        if self.average_last is not None:
-            return f"none: mean of the last {pluralize(self.average_last, 'epoch')}"
         if self.selection_split is None:
             return "none: last epoch (--val_fraction 0.2 holds out a validation split)"
         return f"epoch with the best {TITLES.get(self.metric, self.metric)} on the {self.selection_split} split"
@@ -202,7 +198,6 @@ def build_plan(
         metric=(args.metric_for_best_model or "loss").removeprefix("eval_"),
         cache_bytes=_estimate_cache_bytes(images, data_args, size),
         device=_describe_device(args),
-        average_last=args.average_last,
         step_profile=profile_step(model, args) if measure and _is_profilable(args) else None,
     )
     plan.warnings.extend(_find_warnings(plan, args))
@@ -364,7 +359,7 @@ def _run_step(model: StockModel, batch_size: int, args: FinetuningArguments) -> 
 def _state_bytes(model: StockModel, args: FinetuningArguments) -> int:
     """Returns the memory of the weights, and of gradients, AdamW moments and weight average of the trainable ones."""
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    bytes_per_parameter = ADAM_BYTES + 4 * args.uses_weight_averaging
+    bytes_per_parameter = ADAM_BYTES + 4 * (args.ema_decay is not None)
     return bytes_per_parameter * trainable + sum(
         p.numel() * p.element_size() for p in model.parameters() if not p.requires_grad
     )

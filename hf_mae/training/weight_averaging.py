@@ -1,11 +1,10 @@
-"""Weight averaging: exponential moving average (EMA), and mean of the last epochs."""
+"""Exponential moving average (EMA) of the weights."""
 
 import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -13,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
-from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ..compat.deepspeed import repartition, zero3_shard
 from ..errors import UsageError, warn
@@ -23,26 +22,23 @@ from .messages import TrainingMessage
 
 logger = logging.getLogger(__name__)
 FILE_STEM = "average"
-FLAG_BY_HAS_DECAY = {True: "--ema_decay", False: "--average_last"}
 
 
 class WeightAverage:
-    """Average of the trainable parameters.
+    """Exponential moving average of the trainable parameters: d x average + (1 - d) x weights after each update.
 
-    With a decay, it is an exponential moving average: average = d x average + (1 - d) x weights after each update. d
-    grows from 2/11 to `decay` as (1 + updates) / (10 + updates), which quickly reduces the influence of the initial
-    weights (as TensorFlow's ExponentialMovingAverage with `num_updates`). Without a decay, it is the mean of the
-    weights at each `update`; before the first `update`, the model keeps its weights. Each process averages its local
-    parameters in float32: all of them under DDP and ZeRO-2, its shard under FSDP2 and ZeRO-3.
+    d grows from 2/11 to `decay` as (1 + updates) / (10 + updates), which quickly reduces the influence of the initial
+    weights (as TensorFlow's ExponentialMovingAverage with `num_updates`). Each process averages its local parameters
+    in float32: all of them under DDP and ZeRO-2, its shard under FSDP2 and ZeRO-3.
 
     Args:
         model: the unwrapped model, after the engine prepared it.
-        decay: between 0 and 1, e.g. 0.999; None: mean.
+        decay: between 0 and 1, e.g. 0.999.
         rank: rank of this process.
         should_save: whether this process writes files that are common to all processes.
     """
 
-    def __init__(self, model: nn.Module, decay: float | None, rank: int = 0, should_save: bool = True):
+    def __init__(self, model: nn.Module, decay: float, rank: int = 0, should_save: bool = True):
         self.decay, self.updates = decay, 0
         self._rank, self._should_save = rank, should_save
         self._model = model
@@ -53,24 +49,14 @@ class WeightAverage:
     @torch.no_grad()
     def update(self) -> None:
         """Adds the current weights to the average."""
-        averages = list(self._average.values())
         weights = [_local_tensor(parameter).float() for parameter in self._parameters.values()]
         self.updates += 1
-        if self.decay is not None:
-            decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-            get_ema_multi_avg_fn(decay)(averages, weights, self.updates)
-        elif self.updates == 1:
-            for average, weight in zip(averages, weights):
-                average.copy_(weight)
-        else:
-            get_swa_multi_avg_fn()(averages, weights, self.updates - 1)
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        get_ema_multi_avg_fn(decay)(list(self._average.values()), weights, self.updates)
 
     @contextmanager
     def swap_in(self) -> Iterator[None]:
         """Replaces the weights of the model with the average within the block."""
-        if not self._is_initialized:
-            yield
-            return
         with torch.no_grad():
             weights = {name: _local_tensor(parameter).clone() for name, parameter in self._parameters.items()}
         self._assign_parameters(self._average)
@@ -81,13 +67,7 @@ class WeightAverage:
 
     def copy_to_model(self) -> None:
         """Replaces the weights of the model with the average."""
-        if self._is_initialized:
-            self._assign_parameters(self._average)
-
-    @property
-    def _is_initialized(self) -> bool:
-        """Whether there is an average: a mean needs at least one update."""
-        return self.decay is not None or self.updates > 0
+        self._assign_parameters(self._average)
 
     @torch.no_grad()
     def _assign_parameters(self, values: dict[str, Tensor]) -> None:
@@ -99,10 +79,6 @@ class WeightAverage:
             _local_tensor(parameter).copy_(values[name])
 
     # Checkpoints
-
-    @property
-    def _flag(self) -> str:
-        return FLAG_BY_HAS_DECAY[self.decay is not None]
 
     @property
     def _is_sharded(self) -> bool:
@@ -127,36 +103,26 @@ class WeightAverage:
         """Loads the average from a checkpoint. Call it on every process.
 
         Raises:
-            UsageError: If the checkpoint has no average, or an average of another kind or of other parameters.
+            UsageError: If the checkpoint has no average, or an average of other parameters.
         """
         path = self._file_path(folder)
         if not path.is_file():
-            raise UsageError(TrainingMessage.CHECKPOINT_WITHOUT_AVERAGE, path=folder, flag=self._flag)
+            raise UsageError(TrainingMessage.CHECKPOINT_WITHOUT_AVERAGE, path=folder)
         with safe_open(path, "pt") as file:
             if set(file.keys()) != set(self._average):
                 raise UsageError(TrainingMessage.AVERAGE_OF_OTHER_PARAMETERS, path=path)
-            metadata = _read_metadata(file)
-            if (metadata["decay"] is None) != (self.decay is None):
-                flag = FLAG_BY_HAS_DECAY[self.decay is None]
-                raise UsageError(TrainingMessage.CHECKPOINT_WITH_AVERAGE, path=folder, flag=flag)
+            metadata = json.loads(file.metadata()["average"])
             for name, parameter in self._parameters.items():
                 self._average[name].copy_(_local_shard(file.get_tensor(name), parameter))
         self.updates = metadata["updates"]
-        if self.decay is not None and metadata["decay"] != self.decay:
+        if metadata["decay"] != self.decay:
             warn(logger, TrainingMessage.EMA_DECAY_CHANGED, path=path, saved=metadata["decay"], decay=self.decay)
 
 
 def check_checkpoint_has_no_average(checkpoint: Path) -> None:
     """Raises UsageError if a checkpoint has an average; for runs without one."""
-    for path in checkpoint.glob(f"{FILE_STEM}*.safetensors"):
-        with safe_open(path, "pt") as file:
-            flag = FLAG_BY_HAS_DECAY[_read_metadata(file)["decay"] is not None]
-        raise UsageError(TrainingMessage.CHECKPOINT_WITH_AVERAGE, path=checkpoint, flag=flag)
-
-
-def _read_metadata(file: Any) -> dict[str, Any]:
-    """Reads `updates` and `decay` of a saved average."""
-    return json.loads(file.metadata()["average"])
+    if any(checkpoint.glob(f"{FILE_STEM}*.safetensors")):
+        raise UsageError(TrainingMessage.CHECKPOINT_WITH_AVERAGE, path=checkpoint)
 
 
 def _local_tensor(parameter: Tensor) -> Tensor:

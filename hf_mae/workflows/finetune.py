@@ -144,7 +144,7 @@ def finetune_splits(
     folder, checkpoint = args.folder, resolve_resume_checkpoint(args)
     class_names = _get_class_names(splits, data_args)
     source = DataSource.from_settings(data_args, args.seed, data_fingerprint(splits))
-    args = _disable_eval_without_validation(args, selection_split(splits), explicit_settings)
+    args = _disable_eval_without_validation(args, selection_split(splits))
     model = build_model(model_args, args, class_names, checkpoint)
     if checkpoint:
         check_same_data(Path(checkpoint).parent, source)
@@ -201,16 +201,9 @@ def _get_class_names(splits: DatasetDict, data_args: DataArguments) -> list[str]
     return class_names
 
 
-def _disable_eval_without_validation(
-    args: FinetuningArguments, split: str | None, explicit_settings: dict[str, Any]
-) -> FinetuningArguments:
-    """Returns a copy of the arguments, without evaluation if no split selects the epoch.
-
-    With `average_last`, the best epoch is not loaded, unless it was requested explicitly.
-    """
+def _disable_eval_without_validation(args: FinetuningArguments, split: str | None) -> FinetuningArguments:
+    """Returns a copy of the arguments, without evaluation if no split selects the epoch."""
     args = copy.copy(args)
-    if args.average_last is not None and "load_best_model_at_end" not in explicit_settings:
-        args.load_best_model_at_end = False
     if split is not None:
         return args
     warn(logger, WorkflowMessage.NO_VALIDATION_SPLIT)
@@ -453,9 +446,6 @@ def _build_selection(trainer: MaeFinetuner, split: str | None) -> Selection:
 
 def _build_checkpoint_selection(trainer: MaeFinetuner, split: str | None) -> Selection:
     best_checkpoint, metric = trainer.state.best_model_checkpoint, trainer.args.metric_for_best_model
-    if (num_epochs := trainer.args.average_last) is not None:
-        epochs = "the last epoch" if num_epochs == 1 else f"the last {num_epochs} epochs"
-        return Selection(f"The weights are the mean of those at the end of {epochs} (--average_last {num_epochs}).")
     decay = trainer.args.ema_decay
     average_sentence = "" if decay is None else f" They are an exponential moving average (--ema_decay {decay:g})."
     if not (trainer.args.load_best_model_at_end and best_checkpoint):

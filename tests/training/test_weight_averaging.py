@@ -1,5 +1,4 @@
-"""Weight averaging over updates (EMA) and over the last epochs: evaluation, saving, resuming. test_engines.py has the
-engines."""
+"""Weight averaging (EMA): evaluation, saving, resuming. test_engines.py has the engines."""
 
 import numpy as np
 import pytest
@@ -96,10 +95,10 @@ def test_resuming_from_any_checkpoint_is_bit_exact(build_trainer, tmp_path):
         again.train(resume_from_checkpoint=checkpoint if checkpoint is True else str(checkpoint))
         for one, two in zip(uninterrupted.model.parameters(), again.model.parameters()):
             assert torch.equal(one, two)
-    with raises(TrainingMessage.CHECKPOINT_WITH_AVERAGE, flag="--ema_decay"):
+    with raises(TrainingMessage.CHECKPOINT_WITH_AVERAGE):
         build_trainer(ema_decay=None).train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-6"))
     (tmp_path / "run" / "checkpoint-6" / "average.safetensors").unlink()
-    with raises(TrainingMessage.CHECKPOINT_WITHOUT_AVERAGE, flag="--ema_decay"):
+    with raises(TrainingMessage.CHECKPOINT_WITHOUT_AVERAGE):
         build_trainer().train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-6"))
 
 
@@ -111,66 +110,11 @@ def test_best_average_is_loaded(build_trainer):
     assert np.argmin(reference.losses) + 1 == int(trainer.state.best_model_checkpoint.split("-")[-1]) // 4
 
 
-class EpochWeights(TrainerCallback):
-    """Records the weights at the end of each epoch."""
-
-    def __init__(self):
-        self.weights = []
-
-    def on_epoch_end(self, args, state, control, model=None, **kwargs):
-        self.weights.append([p.detach().clone() for p in model.parameters()])
-
-
-def average_weights(weights):
-    return [torch.stack(same).mean(0) for same in zip(*weights)]
-
-
-AVERAGE_LAST = {"ema_decay": None, "average_last": 3, "num_train_epochs": 5, "save_strategy": "epoch"}
-
-
-def test_mean_of_the_last_epochs_is_evaluated_saved_and_resumed(build_trainer, tmp_path):
-    trainer = build_trainer(**AVERAGE_LAST)
-    trainer.add_callback(last := EpochWeights())
-    trainer.add_callback(reference := ReferenceAverage())
-    reference.on_step_end = lambda *args, **kwargs: None
-    trainer.train()
-    for parameter, expected in zip(trainer.model.parameters(), average_weights(last.weights[2:]), strict=True):
-        torch.testing.assert_close(parameter.detach(), expected, atol=1e-7, rtol=1e-5)
-    assert trainer.evaluate()["eval_loss"] == pytest.approx(reference.losses[-1], abs=1e-6)
-    plain = build_trainer("plain", **AVERAGE_LAST | {"average_last": None})
-    plain.add_callback(plain_weights := EpochWeights())
-    plain.train()
-    assert all(torch.equal(one, other) for one, other in zip(plain_weights.weights[-1], last.weights[-1], strict=True))
-    for checkpoint in (4, 16):  # before and within the averaged epochs
-        again = build_trainer(**AVERAGE_LAST)
-        again.train(resume_from_checkpoint=str(tmp_path / "run" / f"checkpoint-{checkpoint}"))
-        for one, two in zip(trainer.model.parameters(), again.model.parameters(), strict=True):
-            assert torch.equal(one, two)
-    with raises(TrainingMessage.CHECKPOINT_WITH_AVERAGE, flag="--average_last"):
-        build_trainer(ema_decay=None).train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-16"))
-    with raises(TrainingMessage.CHECKPOINT_WITH_AVERAGE, flag="--average_last"):
-        build_trainer(num_train_epochs=5).train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-16"))
-
-
-def test_mean_of_one_epoch_is_its_weights(build_trainer):
-    (ones := build_trainer(**AVERAGE_LAST | {"average_last": 1})).train()
-    (plain := build_trainer("plain", ema_decay=None, num_train_epochs=5)).train()
-    for one, two in zip(ones.model.parameters(), plain.model.parameters(), strict=True):
-        assert torch.equal(one, two)
-
-
 @pytest.mark.parametrize(
     "options, message",
     [
         ({"ema_decay": 1.0}, SettingsMessage.EMA_DECAY_OUT_OF_RANGE),
         ({"save_only_model": True}, SettingsMessage.AVERAGE_NOT_SAVED),
-        ({"average_last": 0, "ema_decay": None}, SettingsMessage.AVERAGE_LAST_TOO_SMALL),
-        ({"average_last": 2}, SettingsMessage.TWO_WEIGHT_AVERAGES),
-        (
-            {"average_last": 2, "ema_decay": None, "early_stopping_patience": 1},
-            SettingsMessage.AVERAGE_LAST_WITH_EARLY_STOPPING,
-        ),
-        (AVERAGE_LAST | {"load_best_model_at_end": True}, TrainingMessage.AVERAGE_AND_BEST_EPOCH),
     ],
 )
 def test_incompatible_options_are_rejected(build_trainer, options, message):
@@ -189,7 +133,3 @@ def test_record_describes_averaged_weights(tiny_pth, toy, tmp_path):
     record = finetune(**flags, num_train_epochs=1, ema_decay=0.99, per_device_train_batch_size=20, disable_tqdm=True)
     assert record.selection.sentence.endswith("They are an exponential moving average (--ema_decay 0.99).")
     assert "ema_decay: 0.99" in (tmp_path / "run" / "recipe.yaml").read_text()
-    flags |= {"output_dir": str(tmp_path / "last")}
-    record = finetune(**flags, num_train_epochs=2, average_last=2, per_device_train_batch_size=20, disable_tqdm=True)
-    assert record.selection.sentence.endswith("the mean of those at the end of the last 2 epochs (--average_last 2).")
-    assert record.selection.selection_split is None
