@@ -1,21 +1,18 @@
-"""Metrics of predicted probabilities with 95 % intervals: AUROC, Brier score, log loss and calibration errors.
+"""Metrics of predicted probabilities: AUROC, Brier score and log loss with 95 % intervals, and calibration errors.
 
-AUROC, Brier score and log loss change little if one cluster (an image, or a patient or video) is left out; their
-intervals are the jackknife's. A calibration error is a sum of absolute values, so it is positive even for a perfectly
-calibrated model, and more so with few images. Its interval inverts a test: it contains the errors for which the
-observed one is neither among the largest nor among the smallest 2.5 %. The bin gaps are scaled by a common factor, and
-their noise, which all images of a patient share, is simulated (docs/statistics.md has the coverage).
+The intervals are the jackknife's. Calibration errors have none: a sum of absolute values is positive even for a
+perfectly calibrated model, and more so with few images, so intervals that resample images do not contain the true error
+(docs/statistics.md).
 """
 
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from scipy.stats import rankdata
 
-from .intervals import CONFIDENCE, MIN_CLUSTERS, Estimate, Interval, jackknife_interval
-from .metrics import CALIBRATION_BINS, Floats
+from .intervals import Estimate, jackknife_interval
+from .metrics import CALIBRATION_BINS, Floats, expected_calibration_error
 from .prediction_table import Clusters, Predictions, image_level_clusters
 
 # In display order. Smaller is better, except for the first.
@@ -27,13 +24,9 @@ PROBABILITY_TITLES = {
     "classwise_ece": "class-wise ECE",
     "adaptive_ece": "adaptive ECE",
 }
-NOISE_SAMPLES = 2000  # simulated noise vectors of a calibration error
-MAX_CLASSES = 100  # limit for an interval of the class-wise ECE, which has 15 bins per class
 
 
-def estimate_probability_metrics(
-    folds: list[Predictions], with_calibration_intervals: bool = True
-) -> dict[str, Estimate]:
+def estimate_probability_metrics(folds: list[Predictions]) -> dict[str, Estimate]:
     """Estimates the metrics of `PROBABILITY_TITLES`, as means over folds and runs; without AUROC if a class has no
     image, or all images.
 
@@ -42,9 +35,6 @@ def estimate_probability_metrics(
     - `log_loss`: mean of -log of the true class's score (scikit-learn's, including its clipping).
     - `ece`, `adaptive_ece`: of the predicted class, over 15 bins of equal width, or of equally many images.
     - `classwise_ece`: over 15 bins of the score of each class, mean over classes (Kull et al., 2019).
-
-    Args:
-        with_calibration_intervals: False: calibration errors get no interval, which saves time with very many images.
     """
     clusters, cluster_indices = image_level_clusters(folds)
     estimates = {}
@@ -54,14 +44,9 @@ def estimate_probability_metrics(
     value, replicates = jackknife_auroc(folds, clusters, cluster_indices)
     if np.isfinite(value):
         estimates["roc_auc"] = Estimate(value, jackknife_interval(value, replicates, clusters))
-    for name, bin_gaps, num_classes in (
-        ("ece", _top_label_gaps, 1),
-        ("classwise_ece", _classwise_gaps, None),
-        ("adaptive_ece", _top_label_gaps_equal_mass, 1),
-    ):
-        estimates[name] = _calibration_error(
-            folds, clusters, cluster_indices, bin_gaps, num_classes, with_calibration_intervals
-        )
+    for name, error in (("ece", _ece), ("classwise_ece", _classwise_ece), ("adaptive_ece", _adaptive_ece)):
+        by_fold = [np.mean([error(run, fold.labels) for run in _require_class_scores(fold)]) for fold in folds]
+        estimates[name] = Estimate(float(np.mean(by_fold)), None)
     return {name: estimates[name] for name in PROBABILITY_TITLES if name in estimates}
 
 
@@ -160,105 +145,26 @@ def _concordant_pairs(scores: Floats, is_positive: NDArray[np.bool_]) -> Floats:
     return pairs
 
 
-# Calibration errors
+# Calibration errors: sums over bins of |correct - score|, divided by the number of images
 
 
-def _equal_width_bins(scores: Floats) -> NDArray[np.int64]:
-    bins: NDArray[np.int64] = np.ceil(scores * CALIBRATION_BINS).astype(int) - 1  # (low, high]
-    return np.clip(bins, 0, CALIBRATION_BINS - 1)
+def _ece(scores: Floats, labels: NDArray[np.int64]) -> float:
+    return float(expected_calibration_error(scores, labels)["ece"])
 
 
-def _top_label_gaps(scores: Floats, labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], Floats]:
-    """Returns the bin of each image, and its correctness minus its score (images, 1)."""
+def _adaptive_ece(scores: Floats, labels: NDArray[np.int64]) -> float:
+    """Bins of equally many images. Images with equal scores share a bin, so their order has no effect."""
     confidence = scores.max(-1)
-    return _equal_width_bins(confidence)[:, None], ((scores.argmax(-1) == labels) - confidence)[:, None]
-
-
-def _top_label_gaps_equal_mass(scores: Floats, labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], Floats]:
-    confidence = scores.max(-1)
-    ranks = rankdata(confidence, method="ordinal").astype(np.int64)  # scipy 1.18 returns floats
+    ranks = rankdata(confidence, method="min").astype(np.int64)  # scipy 1.18 returns floats
     bins = (ranks - 1) * CALIBRATION_BINS // len(confidence)
-    return bins[:, None], ((scores.argmax(-1) == labels) - confidence)[:, None]
+    return float(np.abs(np.bincount(bins, (scores.argmax(-1) == labels) - confidence)).sum() / len(labels))
 
 
-def _classwise_gaps(scores: Floats, labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], Floats]:
-    """Returns the same for every class (images, classes); the bins are numbered class after class."""
+def _classwise_ece(scores: Floats, labels: NDArray[np.int64]) -> float:
+    """Bins of the score of each class, numbered class after class."""
     num_classes = scores.shape[-1]
-    return _equal_width_bins(scores) + CALIBRATION_BINS * np.arange(num_classes), np.eye(num_classes)[labels] - scores
-
-
-def _calibration_error(
-    folds: list[Predictions],
-    clusters: Clusters,
-    cluster_indices: list[NDArray[np.int64]],
-    bin_gaps: Callable[[Floats, NDArray[np.int64]], tuple[NDArray[np.int64], Floats]],
-    num_classes: int | None,
-    with_interval: bool,
-) -> Estimate:
-    """Computes the sum of the absolute bin gaps, each weighted by its fraction of the images; mean over folds, runs
-    (and classes).
-
-    Args:
-        bin_gaps: bin and gap of each image (images, classes or 1).
-        num_classes: number of classes of the mean; None: all.
-        with_interval: whether to compute the interval.
-    """
-    gaps, noise, weights = [], [], []
-    for fold, cluster_index, members in zip(folds, cluster_indices, clusters.members):
-        num_images = len(fold.labels)
-        sizes = np.bincount(cluster_index, minlength=len(members))
-        for run in _require_class_scores(fold):
-            bins, image_gaps = bin_gaps(run, fold.labels)
-            num_bins = int(bins.max()) + 1
-            flat_index = (cluster_index[:, None] * num_bins + bins).ravel()
-            gap_sums = np.bincount(flat_index, image_gaps.ravel(), len(members) * num_bins)
-            cluster_gaps = gap_sums.reshape(len(members), num_bins) / num_images
-            total = cluster_gaps.sum(0)
-            gaps.append(total)
-            if with_interval and num_bins <= MAX_CLASSES * CALIBRATION_BINS:
-                influence = np.zeros((len(clusters.counts), num_bins))
-                deviation = cluster_gaps - sizes[:, None] / num_images * total
-                influence[members] = deviation * (num_images / np.maximum(num_images - sizes, 1))[:, None]
-                noise.append(influence)
-            weights.append(
-                np.full(
-                    num_bins, 1 / (len(_require_class_scores(fold)) * len(folds) * (num_classes or fold.num_classes))
-                )
-            )
-    all_gaps, all_weights = np.concatenate(gaps), np.concatenate(weights)
-    value = float(all_weights @ np.abs(all_gaps))
-    if not noise:
-        return Estimate(value, None)
-    return Estimate(value, _invert_test(value, all_gaps, np.concatenate(noise, axis=1), all_weights, clusters))
-
-
-def _invert_test(value: float, bin_gaps: Floats, noise: Floats, weight: Floats, clusters: Clusters) -> Interval:
-    """Computes the interval of the errors for which `value` is neither among the largest nor among the smallest.
-
-    Args:
-        bin_gaps: signed gaps of the bins (bins,).
-        noise: deviation of each cluster from its expected fraction of the gaps (clusters, bins).
-        weight: weight of each bin (bins,).
-    """
-    if clusters.n_eff < MIN_CLUSTERS:
-        return None
-    generator, shrinkage = np.random.default_rng(0), (len(clusters.counts) - 1) / len(clusters.counts)
-    svd = np.linalg.svd(noise * shrinkage**0.5, full_matrices=False)
-    samples = generator.standard_normal((NOISE_SAMPLES, len(svd.S))) @ (svd.S[:, None] * svd.Vh)
-    df = clusters.n_eff - 1
-    # Subtracting the mean reduced the variance of the noise; the factor 1 + 1 / n_eff compensates for it.
-    samples *= (df / generator.chisquare(df, NOISE_SAMPLES))[:, None] ** 0.5 * (1 + 1 / clusters.n_eff)
-
-    def excess(factor: float, quantile: float) -> float:
-        return float(np.quantile(np.abs(factor * bin_gaps + samples) @ weight, quantile)) - value
-
-    bounds, tail = [], (1 - CONFIDENCE) / 2
-    for quantile in (1 - tail, tail):
-        if excess(0.0, quantile) >= 0:
-            bounds.append(0.0)
-            continue
-        largest = 2.0
-        while excess(largest, quantile) < 0:
-            largest *= 2
-        bounds.append(float(brentq(excess, 0.0, largest, args=(quantile,), xtol=1e-4)) * value)
-    return bounds[0], max(bounds[1], value)
+    bins = np.clip(np.ceil(scores * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)  # (low, high]
+    gaps = np.bincount(
+        (bins + CALIBRATION_BINS * np.arange(num_classes)).ravel(), (np.eye(num_classes)[labels] - scores).ravel()
+    )
+    return float(np.abs(gaps).sum() / scores.size)

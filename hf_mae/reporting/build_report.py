@@ -156,7 +156,7 @@ def _probability_blocks(rows: list[ResultsRow]) -> list[Block]:
         "Quality of the scores as probabilities, with 95 % intervals. AUROC: macro average, each class against the "
         "rest. Brier score: sum over classes, 0 to 2. ECE: expected calibration error of the predicted class over 15 "
         "bins of equal width; adaptive: bins of equal numbers of images. The calibration error of a perfect model is "
-        "above 0, too; its interval accounts for that."
+        "above 0, too, so it has no interval."
     )
     cells = [[name, *(_format_estimate(values.get(key)) for key in PROBABILITY_TITLES)] for name, values in runs]
     return [TableBlock(["method", *PROBABILITY_TITLES.values()], cells, "l" + "r" * len(PROBABILITY_TITLES), caption)]
