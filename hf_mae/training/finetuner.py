@@ -150,6 +150,7 @@ class MaeFinetuner(MaeTrainerBase):
 
     def start_averaging(self) -> None:
         """Starts the average from the current weights, or from the checkpoint to resume from."""
+        assert self.args.ema_decay is not None
         model = self.accelerator.unwrap_model(self.model)
         self.average = WeightAverage(model, self.args.ema_decay, self.args.process_index, self.args.should_save)
         if self.resumed_from is not None:
