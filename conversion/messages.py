@@ -92,6 +92,7 @@ class ConversionMessage(Message):
         "{source} has {name} = {value!r} in model_args. Only numbers up to {limit:,} and single words are allowed, "
         "and no files."
     )
+    PROCESSOR_UNREADABLE = "The image processor of {source} cannot be read ({reason})."
     PROCESSOR_CONFIG_INVALID = (
         "The preprocessor_config.json of {source} does not contain an image processor, but a {type}."
     )

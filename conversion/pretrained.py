@@ -237,6 +237,23 @@ def read_processor_config(source: str) -> dict[str, Any] | None:
     return {name: value for name, value in processor.items() if name != "auto_map"}
 
 
+def load_image_processor(source: str) -> Any:
+    """Loads the image processor of a folder or Hub id; custom code is never executed.
+
+    Raises:
+        ConversionError: If it cannot be loaded, or a size exceeds the limits.
+    """
+    from transformers import AutoImageProcessor
+
+    read_processor_config(source)  # checks the sizes
+    try:
+        return AutoImageProcessor.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:  # processors raise any class for unexpected fields
+        raise ConversionError(
+            ConversionMessage.PROCESSOR_UNREADABLE, source=source, reason=first_error_line(error)
+        ) from None
+
+
 def is_mae_vit(config: Any, source: str) -> bool:
     """Whether a configuration describes an MAE ViT in one of its stock classes."""
     try:

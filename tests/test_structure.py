@@ -33,6 +33,17 @@ def test_private_names_of_other_libraries_are_used_in_compat_only():
     assert not found
 
 
+def test_custom_code_of_a_model_is_forbidden_in_every_call():
+    """`from_pretrained` of an Auto class runs code of the source if the user agrees, unless the call forbids it."""
+    found = []
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and re.match(r"Auto\w+\.from_pretrained$", ast.unparse(node.func)):
+                if "trust_remote_code=False" not in ast.unparse(node):
+                    found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert not found
+
+
 @pytest.mark.launch
 def test_the_package_works_without_posix_modules_and_signals(tmp_path):
     """Every module is imported and a folder is locked without `fcntl`, `resource`, SIGUSR1 and similar names."""

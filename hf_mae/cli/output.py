@@ -51,7 +51,7 @@ def print_finetune(result: Any, args: ParsedArgs) -> None:
     if args.json:
         _print_record_json(result)
         return
-    from transformers import AutoConfig
+    from ..conversion.pretrained import read_config
 
     folder = result.settings["output_dir"]
     if result.scores:
@@ -60,7 +60,7 @@ def print_finetune(result: Any, args: ParsedArgs) -> None:
     print(f"The model, its card, predictions and figures are in {folder}. Next:")
     print(f"  hf-mae predict {folder} IMAGES")
     print(f"  hf-mae report {folder}")
-    if is_vit(AutoConfig.from_pretrained(folder)):
+    if is_vit(read_config(folder)):
         print(f"  hf-mae explain {folder} IMAGES --output_dir OUTPUT_DIR")
 
 

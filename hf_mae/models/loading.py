@@ -4,10 +4,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig
-
 from ..conversion.canonicalize import is_untrained_head
-from ..conversion.pretrained import is_mae_vit, load_stock_model, read_config, read_processor_config
+from ..conversion.errors import ConversionError
+from ..conversion.pretrained import is_mae_vit, load_image_processor, load_stock_model, read_config
 from ..conversion.safety import is_timm
 from ..errors import UsageError, first_error_line, warn
 from .auto_classifier import set_input_size
@@ -43,7 +42,7 @@ def load_stock_classifier(model_name_or_path: str):
     path = Path(model_name_or_path)
     if path.is_file():
         raise UsageError(ModelMessage.IS_A_FILE, path=path)
-    model, processor = _load_model(model_name_or_path), _load_processor(model_name_or_path)
+    model, processor = _load_model(model_name_or_path), load_image_processor(model_name_or_path)
     try:
         image = processor(Image.new("RGB", (64, 48)), return_tensors="pt")["pixel_values"]
     except Exception as error:  # processors raise any class for wrong values
@@ -72,16 +71,6 @@ def _load_model(source: str) -> Any:
     return model
 
 
-def _load_processor(source: str) -> Any:
-    from transformers import AutoImageProcessor
-
-    read_processor_config(source)  # checks the size of the images
-    try:
-        return AutoImageProcessor.from_pretrained(source, trust_remote_code=False)
-    except Exception as error:  # processors raise any class for unexpected fields
-        raise UsageError(ModelMessage.PROCESSOR_UNREADABLE, source=source, reason=first_error_line(error)) from None
-
-
 def _validate_classifier(model: Any, source: str) -> None:
     """Checks the head and the input of a classifier; warns if the head was never trained."""
     try:
@@ -104,8 +93,8 @@ def read_class_names(model_name_or_path: str) -> list[str] | None:
     if Path(path).is_file():
         return None
     try:
-        config = AutoConfig.from_pretrained(path)
-    except (OSError, ValueError):
+        config = read_config(path)
+    except ConversionError:
         return None  # building the model reports the error
     names = [config.id2label[index] for index in sorted(config.id2label, key=int)]
     return None if not names or names[0] == "LABEL_0" else names

@@ -51,7 +51,6 @@ class ModelMessage(Message):
     HEAD_IS_UNTRAINED = (
         "The classification head of {source} was never trained, so its predictions are random. Fine-tune it first."
     )
-    PROCESSOR_UNREADABLE = "The image processor of {source} cannot be read ({reason})."
     PROCESSOR_FAILS = "The preprocessor_config.json of {source} fails on an image ({reason})."
     PROCESSOR_SIZE_DIFFERS = (
         "{source} takes images of {size} pixels, but its preprocessor_config.json makes them {width} x {height}. "

@@ -377,8 +377,9 @@ def main() -> None:
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 
     metadata = DemoMetadata(**json.loads(Path(__file__).with_name("demo.json").read_text(encoding="utf-8")))
-    model = AutoModelForImageClassification.from_pretrained(metadata.model).eval()
-    launch_demo(DemoModel(model, AutoImageProcessor.from_pretrained(metadata.model), metadata))
+    model = AutoModelForImageClassification.from_pretrained(metadata.model, trust_remote_code=False).eval()
+    processor = AutoImageProcessor.from_pretrained(metadata.model, trust_remote_code=False)
+    launch_demo(DemoModel(model, processor, metadata))
 
 
 if __name__ == "__main__":

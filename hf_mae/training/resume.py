@@ -131,12 +131,12 @@ def check_model_matches_checkpoint(checkpoint: str, config: Any) -> None:
     Args:
         config: configuration of the model to train.
     """
-    from transformers import AutoConfig
+    from ..conversion.pretrained import read_config
 
     path = Path(checkpoint) / "config.json"
     if not path.is_file():
         return
-    saved_config = AutoConfig.from_pretrained(checkpoint)
+    saved_config = read_config(checkpoint)
     if saved_config.id2label != config.id2label:
         raise UsageError(
             TrainingMessage.CHECKPOINT_CLASSES_DIFFER,

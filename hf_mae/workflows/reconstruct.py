@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..conversion import ConversionReport
+from ..conversion.pretrained import load_image_processor
 from ..data.images.image_io import read_rgb, summarize_image_error
 from ..data.images.transforms import image_processor, parse_mean_std
 from ..data.sources.predict_inputs import find_input_paths
@@ -74,9 +75,7 @@ def _check_can_reconstruct(report: ConversionReport, options: Any) -> None:
 def _load_processor(source: str, family: str | None, image_size: int) -> Any:
     """Loads the image processor of the model; without one, builds that of a family of transforms."""
     if (Path(source) / "preprocessor_config.json").is_file() and not family:
-        from transformers import AutoImageProcessor
-
-        return AutoImageProcessor.from_pretrained(source)
+        return load_image_processor(source)
     mean, std = parse_mean_std(None, family or "imagenet", None, image_size)
     return image_processor(family or "imagenet", image_size, mean, std)
 

@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from contextlib import suppress
 
 import pytest
 import torch
@@ -11,10 +12,13 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from hf_mae.conversion import ConversionError, convert_checkpoint, convert_to_model, export_model, safety
 from hf_mae.conversion.messages import ConversionMessage
+from hf_mae.conversion.pretrained import read_config
 from hf_mae.errors import UsageError
-from hf_mae.models.loading import load_classifier
+from hf_mae.models.building import build_classifier, build_pretrainer
+from hf_mae.models.loading import load_classifier, read_class_names
 from hf_mae.settings.messages import SettingsMessage
 from hf_mae.settings.parse import read_values
+from hf_mae.training.resume import check_model_matches_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +123,28 @@ def test_unsafe_folders_are_rejected(folder, tmp_path, file, change, message):
     with raises(message):
         load_classifier(str(folder))
     assert not (folder / "executed").exists() and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("names", [{"AutoConfig": "mine.Mine"}, {"AutoModelForImageClassification": "mine.Mine"}])
+@pytest.mark.parametrize(
+    "read",
+    [
+        load_classifier,
+        read_class_names,
+        read_config,
+        lambda source: build_classifier(source, num_labels=2),
+        lambda source: build_pretrainer(source),
+        lambda source: check_model_matches_checkpoint(source, ViTConfig()),
+    ],
+)
+def test_code_in_a_folder_is_not_executed_if_the_user_agrees(folder, monkeypatch, read, names):
+    """transformers asks on the terminal, unless every call forbids custom code."""
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    change_json(folder / "config.json", {"auto_map": names, "model_type": "mine"})
+    (folder / "mine.py").write_text(f"open({str(folder / 'executed')!r}, 'w')\n")
+    with suppress(UsageError):
+        read(str(folder))
+    assert not (folder / "executed").exists()
 
 
 @pytest.mark.parametrize(
