@@ -1,4 +1,4 @@
-"""accelerate: FSDP on CPUs, unwrapping without importing DeepSpeed, and the wrapped optimizer.
+"""accelerate: accelerators for inference, FSDP on CPUs, unwrapping without importing DeepSpeed, the wrapped optimizer.
 
 Verified with accelerate 1.10 to 1.15.
 """
@@ -13,8 +13,19 @@ import torch
 from accelerate import Accelerator, DistributedType, PartialState
 from accelerate.data_loader import SeedableRandomSampler
 from accelerate.optimizer import AcceleratedOptimizer
+from accelerate.state import AcceleratorState
 
 CHUNK_SIZE = 65_536  # indices per list
+
+
+def create_inference_accelerator(bf16: bool) -> Accelerator:
+    """Creates an accelerator for the processes of the launch; the precision of an earlier run does not remain.
+
+    Args:
+        bf16: compute in bfloat16; otherwise in the precision that the launcher requests.
+    """
+    AcceleratorState._reset_state(reset_partial_state=False)
+    return Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision="bf16" if bf16 else None)
 
 
 @contextmanager

@@ -1,15 +1,59 @@
-"""Batched prediction of the top classes of images."""
+"""Batched prediction: the logits of a dataset, and the top classes of images."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..data.sources.predict_inputs import load_pixel_values
 from ..evaluation.calibration import IDENTITY_TEMPERATURE, Temperature
 from ..evaluation.metrics import softmax
 from .uncertainty import Uncertainty, capture_features
+
+if TYPE_CHECKING:
+    import numpy as np
+    from accelerate import Accelerator
+
+
+def predict_logits(
+    model: Any, images: Any, accelerator: "Accelerator", batch_size: int, num_workers: int = 0
+) -> tuple["np.ndarray", "np.ndarray"]:
+    """Predicts a labelled dataset on all processes of the launch.
+
+    Args:
+        model: a stock image classifier in evaluation mode, on the device of the accelerator.
+        images: an `EvalDataset`.
+        accelerator: distributes the batches, and sets the precision.
+        batch_size: images per process and forward pass.
+        num_workers: processes that load images; 0: this process.
+
+    Returns:
+        Logits (images, classes) float32 and class ids (images,), on every process.
+    """
+    import torch
+    from tqdm.auto import tqdm
+
+    from ..data.images.torch_datasets import collate
+
+    loader = torch.utils.data.DataLoader(
+        images, batch_size, collate_fn=collate, num_workers=num_workers, pin_memory=torch.cuda.is_available()
+    )
+    logits, labels = [], []
+    batches = tqdm(
+        accelerator.prepare_data_loader(loader),
+        desc="Predicting",
+        unit="batch",
+        delay=1,
+        disable=None if accelerator.is_main_process else True,
+    )
+    for batch in batches:
+        with torch.inference_mode(), accelerator.autocast():
+            batch_logits = model(pixel_values=batch["pixel_values"]).logits.float()
+        gathered = accelerator.gather_for_metrics((batch_logits, batch["labels"]))
+        logits.append(gathered[0].cpu())
+        labels.append(gathered[1].cpu())
+    return torch.cat(logits).numpy(), torch.cat(labels).numpy()
 
 
 def predict_files(

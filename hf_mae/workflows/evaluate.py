@@ -1,15 +1,14 @@
-"""`evaluate`: metrics of a fine-tuned model on a split, computed with the Trainer (also under accelerate launch)."""
+"""`evaluate`: metrics of a fine-tuned model on a split, also on several processes (accelerate launch)."""
 
 import logging
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import DatasetDict
 
+from ..compat.accelerate import create_inference_accelerator
 from ..compat.deepspeed import disable_zero3_init
 from ..data.class_map import read_class_map
 from ..data.cohort import describe_cohort
@@ -21,6 +20,7 @@ from ..data.sources.split_loading import has_ordered_classes, load_splits
 from ..data.splits import get_split
 from ..errors import UsageError, warn
 from ..evaluation.calibration import Temperature, calibration_gain
+from ..inference.prediction import predict_logits
 from ..inference.tta import apply_tta
 from ..inference.uncertainty import fit_uncertainty
 from ..models.ensemble import first_member
@@ -33,10 +33,9 @@ from ..runs.record_io import write_record
 from ..runs.split_consistency import align_with_training_split, read_training_counts, was_trained_on_ordered_classes
 from ..runs.temperature import fit_and_write_temperature, read_temperature
 from ..runs.uncertainty_io import write_uncertainty
-from ..settings.arguments import FinetuningArguments
+from ..settings.arguments import check_launcher_environment
 from ..settings.evaluation import EvaluationArguments
 from ..settings.parse import parse_settings
-from ..training.finetuner import MaeFinetuner
 from .messages import WorkflowMessage
 
 logger = logging.getLogger(__name__)
@@ -63,22 +62,21 @@ def evaluate(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
     class_map_names = class_map.class_names if class_map else names
     temperature = read_temperature(options.temperature, options.tta, class_map_names) if options.temperature else None
     unmapped: dict[str, int] = {}
-    # The Trainer requires an output folder, but writes nothing to it.
-    with tempfile.TemporaryDirectory() as unused_dir, track_exclusions() as exclusion_log:
-        args = _trainer_arguments(options, unused_dir)
-        with args.main_process_first(desc="reading the images"):
-            splits = load_splits(options, options.seed, label_names=None if class_map else names)
-        if class_map:
-            splits, unmapped = class_map.relabel(splits, str(options.data_dir))
-            names = class_map.class_names
-        _check_same_classes(options, splits, names)
-        images = EvalDataset(get_split(splits, options.split, options.data_dir), processor, cache=False)
-        trainer = MaeFinetuner(model=model, args=args)
-        with apply_tta(model, options.tta):
-            output: Any = trainer.predict(images)
-    if not trainer.is_world_process_zero():
+    check_launcher_environment()
+    accelerator = create_inference_accelerator(options.bf16)
+    with track_exclusions() as exclusion_log, accelerator.local_main_process_first():
+        splits = load_splits(options, options.seed, label_names=None if class_map else names)
+    if class_map:
+        splits, unmapped = class_map.relabel(splits, str(options.data_dir))
+        names = class_map.class_names
+    _check_same_classes(options, splits, names)
+    images = EvalDataset(get_split(splits, options.split, options.data_dir), processor, cache=False)
+    model.to(accelerator.device)
+    with apply_tta(model, options.tta):
+        logits, labels = predict_logits(model, images, accelerator, options.batch_size, options.dataloader_num_workers)
+    if not accelerator.is_main_process:
         return None
-    logits = class_map.merge_logits(output.predictions) if class_map else output.predictions
+    logits = class_map.merge_logits(logits) if class_map else logits
     record = RunRecord(
         kind="evaluate",
         base=str(options.model_name_or_path),
@@ -94,8 +92,9 @@ def evaluate(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
         network=describe_non_mae_model(first_member(model)),
     )
     if options.fit_uncertainty:
-        _fit_uncertainty(options, model, splits, images, logits, output.label_ids)
-    return _score_and_write(options, record, images, logits, output.label_ids, temperature)
+        with accelerator.autocast(), apply_tta(model, options.tta):
+            _fit_uncertainty(options, model, splits, images, logits, labels)
+    return _score_and_write(options, record, images, logits, labels, temperature)
 
 
 def _check_fit_options(options: EvaluationArguments) -> None:
@@ -121,22 +120,19 @@ def _fit_uncertainty(
     train_dataset = splits["train"] if "train" in splits and options.split != "train" else None
     if train_dataset is None:
         warn(logger, WorkflowMessage.OOD_NOT_FITTED, data=options.data_dir)
-    data = images.processor, train_dataset, images, logits, labels
-    with apply_tta(model, options.tta):
-        uncertainty = fit_uncertainty(model, *data, class_names(model), options.split, options.tta, options.batch_size)
-    write_uncertainty(Path(str(options.output_dir)), uncertainty)
-
-
-def _trainer_arguments(options: EvaluationArguments, output_dir: str) -> FinetuningArguments:
-    return FinetuningArguments(
-        output_dir=output_dir,
-        per_device_eval_batch_size=options.batch_size,
-        dataloader_num_workers=options.dataloader_num_workers,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        use_cpu=not torch.accelerator.is_available(),
-        bf16=options.bf16,
-        report_to="none",
+    uncertainty = fit_uncertainty(
+        model,
+        images.processor,
+        train_dataset,
+        images,
+        logits,
+        labels,
+        class_names(model),
+        options.split,
+        options.tta,
+        options.batch_size,
     )
+    write_uncertainty(Path(str(options.output_dir)), uncertainty)
 
 
 def _check_same_classes(options: EvaluationArguments, splits: DatasetDict, names: list[str]) -> None:

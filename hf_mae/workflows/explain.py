@@ -9,13 +9,15 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ..data.images.torch_datasets import EvalDataset, collate
+from ..compat.accelerate import create_inference_accelerator
+from ..data.images.torch_datasets import EvalDataset
 from ..data.sources.predict_inputs import estimate_total, find_input_paths, iter_inputs, load_pixel_values
 from ..data.sources.split_loading import load_splits
 from ..data.splits import get_split
 from ..errors import CommandLineError, UsageError
 from ..evaluation.metrics import softmax
 from ..files.atomic import write_image
+from ..inference.prediction import predict_logits
 from ..models.ensemble import Ensemble, read_ensemble_members
 from ..models.introspection import describe_model, is_vit
 from ..models.loading import class_names, load_classifier
@@ -128,9 +130,8 @@ def _explain_mistakes(model: Any, processor: Any, options: ExplainArguments, res
     images = EvalDataset(
         get_split(splits, options.split, options.data_dir), processor, num_workers=options.preprocessing_num_workers
     )
-    scores = softmax(_predict_logits(model, images, options))
-    assert images.labels is not None
-    mistakes = confident_mistakes(scores, images.labels, options.mistakes_per_class)
+    logits, labels = predict_logits(model, images, create_inference_accelerator(bf16=False), options.batch_size)
+    mistakes = confident_mistakes(softmax(logits), labels, options.mistakes_per_class)
     result.images, result.mistakes = len(images), 0
     if not mistakes:
         return
@@ -157,12 +158,3 @@ def confident_mistakes(scores: np.ndarray, labels: np.ndarray, per_class: int) -
     wrong = np.flatnonzero(predicted != labels)
     order = wrong[np.argsort(-scores[wrong, predicted[wrong]], kind="stable")]
     return {int(label): order[labels[order] == label][:per_class].tolist() for label in np.unique(labels[wrong])}
-
-
-@torch.inference_mode()
-def _predict_logits(model: Any, images: EvalDataset, options: ExplainArguments) -> np.ndarray:
-    loader = torch.utils.data.DataLoader(images, options.batch_size, collate_fn=collate)
-    bar = tqdm(loader, desc=f"Classifying {options.split}", unit="batch", delay=1)
-    return np.concatenate(
-        [model(pixel_values=batch["pixel_values"].to(model.device)).logits.float().cpu().numpy() for batch in bar]
-    )
