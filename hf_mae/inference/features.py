@@ -17,55 +17,29 @@ from .uncertainty import extract_layer_features
 
 POOLED = "pooled"  # input of the head, for networks other than an MAE ViT
 POOLINGS = ("cls", "mean")  # class token, and mean of the patch tokens, both of the normalized last layer
-DEPTH_QUARTERS = (1, 2, 3)  # depths of the intermediate blocks, in quarters of the network
 
 
 @torch.inference_mode()
-def extract_pooled_features(
-    model: Any, images: EvalDataset, batch_size: int, name: str, layers: bool = False
-) -> dict[str, np.ndarray]:
+def extract_pooled_features(model: Any, images: EvalDataset, batch_size: int, name: str) -> dict[str, np.ndarray]:
     """Extracts features (images, width) float32 per pooling, from the last layer after its norm.
 
     Args:
         model: a `ViTModel`, or a classifier of another network, which gives the input of its head.
         name: for the progress bar.
-        layers: also `cls block N` and `mean block N`: features of intermediate blocks.
     """
     if not isinstance(model, ViTModel):
         return {POOLED: extract_layer_features(model, images, batch_size)[-1]}
-    blocks = intermediate_blocks(model.config.num_hidden_layers) if layers else []
     loader = torch.utils.data.DataLoader(images, batch_size, collate_fn=collate)
-    batches: dict[str, list[np.ndarray]] = {name: [] for name in feature_names(blocks)}
+    batches: dict[str, list[np.ndarray]] = {pooling: [] for pooling in POOLINGS}
     for batch in tqdm(loader, desc=f"Features of {name}", unit="batch", delay=1):
-        output = model(pixel_values=batch["pixel_values"].to(model.device), output_hidden_states=layers)
-        for suffix, hidden in [
-            ("", output.last_hidden_state),
-            *((_block_suffix(n), output.hidden_states[n]) for n in blocks),
-        ]:
-            tokens = hidden.float().cpu()
-            batches[f"cls{suffix}"].append(tokens[:, 0].numpy())
-            batches[f"mean{suffix}"].append(tokens[:, 1:].mean(1).numpy())
-    return {name: np.concatenate(arrays) for name, arrays in batches.items()}
-
-
-def intermediate_blocks(num_blocks: int) -> list[int]:
-    """Returns the numbers, from 1, of the blocks at the quarters of the depth, without the last block."""
-    return sorted(
-        {number for quarter in DEPTH_QUARTERS if 0 < (number := round(quarter * num_blocks / 4)) < num_blocks}
-    )
-
-
-def feature_names(blocks: list[int]) -> list[str]:
-    """Returns the names of the features of the last layer and of intermediate blocks."""
-    return [f"{pooling}{suffix}" for suffix in ("", *map(_block_suffix, blocks)) for pooling in POOLINGS]
-
-
-def _block_suffix(block: int) -> str:
-    return f" block {block}"
+        tokens = model(pixel_values=batch["pixel_values"].to(model.device)).last_hidden_state.float().cpu()
+        batches["cls"].append(tokens[:, 0].numpy())
+        batches["mean"].append(tokens[:, 1:].mean(1).numpy())
+    return {pooling: np.concatenate(arrays) for pooling, arrays in batches.items()}
 
 
 def load_or_extract_features(
-    model: Any, images: EvalDataset, paths: list[str], key: str, batch_size: int, name: str, layers: bool = False
+    model: Any, images: EvalDataset, paths: list[str], key: str, batch_size: int, name: str
 ) -> dict[str, np.ndarray]:
     """Returns the result of `extract_pooled_features`, cached while the files do not change.
 
@@ -74,15 +48,15 @@ def load_or_extract_features(
         key: identifies the weights and the transform.
     """
     if not paths:
-        return extract_pooled_features(model, images, batch_size, name, layers)
+        return extract_pooled_features(model, images, batch_size, name)
 
     def read(path: Path) -> dict[str, np.ndarray]:
         with np.load(path) as arrays:
             return dict(arrays)
 
     return cached(
-        f"features/{files_fingerprint(paths, '1', f'{key} layers' if layers else key)}.npz",
-        make=lambda: extract_pooled_features(model, images, batch_size, name, layers),
+        f"features/{files_fingerprint(paths, '1', key)}.npz",
+        make=lambda: extract_pooled_features(model, images, batch_size, name),
         read=read,
         write=_save_npz,
     )

@@ -79,7 +79,7 @@ def probe_features(
     Args:
         features, labels: by role: `train`, `val` (selects learning rate and weight decay), `test`.
     """
-    linear, _ = sweep_linear_probe(features, labels, names, seed)
+    linear = sweep_linear_probe(features, labels, names, seed)
     knn = KNeighborsClassifier(min(NUM_NEIGHBOURS, len(labels["train"])), weights="distance", metric="cosine")
     knn.fit(features["train"], labels["train"])
     scores = classification_scores(knn.predict(features["test"]), labels["test"], names)
@@ -89,38 +89,17 @@ def probe_features(
     }
 
 
-def probe_best_layer(
-    features: dict[str, dict[str, np.ndarray]], labels: dict[str, np.ndarray], names: list[str], seed: int = 0
-) -> dict[str, Any]:
-    """Evaluates the linear probe on the layer and pooling that are best on `val`.
-
-    Args:
-        features: by role, then by layer and pooling.
-
-    Returns:
-        As `linear` of `probe_features`, and `features`: the selected layer and pooling.
-    """
-    results = {}
-    for name in features["train"]:
-        by_role = {role: role_features[name] for role, role_features in features.items()}
-        results[name] = sweep_linear_probe(by_role, labels, names, seed)
-    best = max(results, key=lambda name: results[name][1])
-    return results[best][0] | {"features": best}
-
-
 def sweep_linear_probe(
     features: dict[str, np.ndarray], labels: dict[str, np.ndarray], names: list[str], seed: int = 0
-) -> tuple[dict[str, float], float]:
-    """Evaluates the linear probe with the settings that are best on `val`; returns its metrics on `test` and its macro
-    F1 on `val`."""
+) -> dict[str, float]:
+    """Evaluates the linear probe on `test` with the settings that have the best macro F1 on `val`."""
     predict_logits, settings = fit_linear_probe(features["train"], labels["train"], len(names), seed)
     val_predictions = predict_logits(features["val"]).argmax(-1)
     val_scores = [classification_scores(row, labels["val"], names)["macro_f1"] for row in val_predictions]
     best = int(np.argmax(val_scores))
     scores = classification_scores(predict_logits(features["test"])[best].argmax(-1), labels["test"], names)
     learning_rate, weight_decay = settings[best]
-    metrics = {name: scores[name] for name in HEADLINE}
-    return metrics | {"learning_rate": learning_rate, "weight_decay": weight_decay}, val_scores[best]
+    return {name: scores[name] for name in HEADLINE} | {"learning_rate": learning_rate, "weight_decay": weight_decay}
 
 
 def probe_splits(available_splits: Container[str]) -> dict[str, str]:

@@ -124,8 +124,6 @@ def format_probe_table(record: RunRecord) -> str:
     ]
     header = ["features", "probe", *(METRIC_COLUMNS.get(name, TITLES[name]) for name in HEADLINE)]
     lines.append(format_table(header, rows, "ll" + "r" * len(HEADLINE)))
-    if "best_layer" in results:
-        lines.append(f"Best layer: {results['best_layer']['linear']['features']}")
     return "\n".join(lines)
 
 

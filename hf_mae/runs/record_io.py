@@ -30,7 +30,7 @@ from .record import (
 
 SCORED_SPLITS = ("selection", "validation", "test")
 
-PROBE_KEYS = ("cls", "mean", "pooled", "best_layer", "tokens", "split_by_role")
+PROBE_KEYS = ("cls", "mean", "pooled", "tokens", "split_by_role")
 
 # Keys of `results_<split>.json` that are not metrics.
 NON_SCORE_KEYS = {

@@ -204,13 +204,6 @@ class ProbeArguments(DataSourceArguments):
         show_in_help=True,
         group="Probe",
     )
-    layers: bool = option(
-        False,
-        "Also probe earlier blocks; layer and pooling are selected on the same split as the learning rate of the "
-        "linear probe.",
-        show_in_help=True,
-        group="Probe",
-    )
     features: str | None = option(
         None,
         "Write the features of every image to a .parquet or .npz file.",

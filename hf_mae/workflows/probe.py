@@ -20,7 +20,7 @@ from ..errors import UsageError
 from ..files.caches import files_fingerprint
 from ..inference.attentive_probe import attentive_probe
 from ..inference.features import POOLED, POOLINGS, load_or_extract_features, write_features
-from ..inference.probes import SELECTION_FRACTION, probe_best_layer, probe_features, probe_splits
+from ..inference.probes import SELECTION_FRACTION, probe_features, probe_splits
 from ..models.auto_classifier import build_comparator, is_comparator
 from ..models.introspection import describe_non_mae_model, input_size
 from ..models.model_zoo import resolve_checkpoint
@@ -43,7 +43,7 @@ def probe(*, recipe: str | None = None, **flags: Any) -> RunRecord:
 
     Returns:
         The record. `record.probe` contains the metrics of `linear` and `knn` by pooling (if requested, also those of
-        `best_layer` and `tokens`), and `split_by_role`: the splits for training, validation and test.
+        `tokens`), and `split_by_role`: the splits for training, validation and test.
     """
     settings = parse_settings("probe", recipe, **flags)
     (options,) = settings.arguments
@@ -62,8 +62,6 @@ def probe(*, recipe: str | None = None, **flags: Any) -> RunRecord:
         for pooling in (POOLED, *POOLINGS)
         if pooling in features["test"]
     }
-    if options.layers:
-        results["best_layer"] = {"linear": probe_best_layer(features, labels, names, options.seed)}
     if options.attentive:
         results["tokens"] = {"attentive": attentive_probe(model, images, labels, names, options.seed)}
     if options.features:
@@ -129,7 +127,7 @@ def _load_backbone(options: ProbeArguments) -> tuple[StockModel, str]:
 
 def _check_token_options(options: ProbeArguments, source: str) -> None:
     """Checks that no flag for MAE ViTs is set; other networks have pooled features only."""
-    for flag in ("layers", "attentive", "num_attention_heads"):
+    for flag in ("attentive", "num_attention_heads"):
         if getattr(options, flag):
             raise UsageError(WorkflowMessage.PROBE_FLAG_NEEDS_MAE, flag=flag, source=source)
 
@@ -149,6 +147,4 @@ def _extract_features(
 ) -> dict[str, np.ndarray]:
     """Loads or extracts the features, by name."""
     cache_key = f"{key} {images.processor.to_dict()}"
-    return load_or_extract_features(
-        model, images, get_image_paths(dataset), cache_key, options.batch_size, split, options.layers
-    )
+    return load_or_extract_features(model, images, get_image_paths(dataset), cache_key, options.batch_size, split)

@@ -172,6 +172,5 @@ def test_a_probe_uses_the_input_of_the_head(convnext, settings, tmp_path):
     random = {"model_name_or_path": "timm/test_vit", "random_weights": True}
     results = [probe(**random, **data, seed=seed).probe["pooled"]["knn"] for seed in (0, 0, 1)]
     assert results[0] == results[1] != results[2]
-    for flag in ("layers", "attentive"):
-        with raises(WorkflowMessage.PROBE_FLAG_NEEDS_MAE, flag=flag, source="timm/test_vit"):
-            probe(**random, **data, **{flag: True})
+    with raises(WorkflowMessage.PROBE_FLAG_NEEDS_MAE, flag="attentive", source="timm/test_vit"):
+        probe(**random, **data, attentive=True)
