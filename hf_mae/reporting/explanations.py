@@ -1,4 +1,4 @@
-"""Saliency maps of a classifier as images: attention rollout and Grad-CAM."""
+"""Saliency maps of a classifier as images: Grad-CAM."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 from ..evaluation.metrics import softmax
-from ..inference.saliency import attention_rollout, grad_cam
+from ..inference.saliency import grad_cam
 from .figures import PlainTextFigure, save_figure, truncate_text
 
-ROLLOUT, GRAD_CAM = "attention rollout", "Grad-CAM"
+GRAD_CAM = "Grad-CAM"
 COLORMAP = "viridis"
 OPACITY = 0.45
 
@@ -35,12 +35,11 @@ def denormalize_image(processor: Any, pixel_values: Tensor) -> Image.Image:
 
 @dataclass
 class Explanation:
-    """An image with its saliency maps and prediction.
+    """An image with its saliency map and prediction.
 
     Args:
         name: file name.
         image: the input of the model.
-        rollout: attention rollout over the image.
         grad_cam: Grad-CAM over the image.
         prediction: the predicted class.
         score: score of the predicted class.
@@ -50,7 +49,6 @@ class Explanation:
 
     name: str
     image: Image.Image
-    rollout: Image.Image
     grad_cam: Image.Image
     prediction: str
     score: float
@@ -75,18 +73,14 @@ def explain_batch(
         scores = softmax(model(pixel_values=pixel_values).logits.float().cpu().numpy())
     best = scores.argmax(-1)
     targets = best if target is None else np.full(len(best), model.config.label2id[target])
-    maps = zip(
-        attention_rollout(model, pixel_values).cpu().numpy(),
-        grad_cam(model, pixel_values, torch.as_tensor(targets, device=model.device)).cpu().numpy(),
-    )
+    maps = grad_cam(model, pixel_values, torch.as_tensor(targets, device=model.device)).cpu().numpy()
     explanations = []
-    for index, (rollout, relevance) in enumerate(maps):
+    for index, relevance in enumerate(maps):
         image = denormalize_image(processor, pixel_values[index])
         explanations.append(
             Explanation(
                 name=names[index],
                 image=image,
-                rollout=overlay_heatmap(image, rollout),
                 grad_cam=overlay_heatmap(image, relevance),
                 prediction=model.config.id2label[int(best[index])],
                 score=float(scores[index, best[index]]),
@@ -97,14 +91,14 @@ def explain_batch(
 
 
 def write_explanation_sheet(rows: list[tuple[str, list[Explanation]]], path: Path, title: str) -> None:
-    """Writes a sheet with one row of images per heading; each image is followed by its rollout and its Grad-CAM.
+    """Writes a sheet with one row of images per heading; each image is followed by its Grad-CAM.
 
     Args:
         rows: headings and images.
         path: the file.
         title: title of the sheet.
     """
-    columns = 3 * max(len(explanations) for _, explanations in rows)
+    columns = 2 * max(len(explanations) for _, explanations in rows)
     figure = PlainTextFigure(figsize=(1.5 * columns, 1.85 * len(rows) + 0.6))
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for axes in grid.flat:
@@ -112,12 +106,12 @@ def write_explanation_sheet(rows: list[tuple[str, list[Explanation]]], path: Pat
     for line, (heading, explanations) in zip(grid, rows):
         line[0].text(-0.06, 0.5, heading, transform=line[0].transAxes, rotation=90, ha="right", va="center", fontsize=9)
         for index, entry in enumerate(explanations):
-            panels = line[3 * index : 3 * index + 3]
-            for axes, image in zip(panels, (entry.image, entry.rollout, entry.grad_cam)):
+            panels = line[2 * index : 2 * index + 2]
+            for axes, image in zip(panels, (entry.image, entry.grad_cam)):
                 axes.imshow(image)
             panels[0].set_title(truncate_text(Path(entry.name).name, 22), fontsize=6, loc="left")
-            panels[1].set_title(f"{entry.prediction} {entry.score:.2f}", fontsize=7)
-            panels[2].set_title(f"{GRAD_CAM}: {entry.target}", fontsize=6)
-    figure.suptitle(f"{title}\nimage, {ROLLOUT}, {GRAD_CAM}", fontsize=10)
+            explained = "" if entry.target == entry.prediction else f"\n{GRAD_CAM}: {entry.target}"
+            panels[1].set_title(f"{entry.prediction} {entry.score:.2f}{explained}", fontsize=6)
+    figure.suptitle(f"{title}\nimage, {GRAD_CAM}", fontsize=10)
     figure.tight_layout()
     save_figure(figure, path, dpi=110)

@@ -230,7 +230,7 @@ COMMANDS_BY_TASK: dict[str, tuple[Command, ...]] = {
             (ExplainArguments,),
             ("model_name_or_path", "output_dir"),
             ("model_name_or_path", "images"),
-            description="Show saliency maps of IMAGES (Grad-CAM, attention), or with --data_dir the most confident "
+            description="Show saliency maps of IMAGES (Grad-CAM), or with --data_dir the most confident "
             "mistakes of a model.",
         ),
         Command(

@@ -1,4 +1,4 @@
-"""The model of `hf-mae demo`: like a Space, plus all image formats, uncertainty, Grad-CAM and similar images."""
+"""The model of `hf-mae demo`: like a Space, plus all image formats, uncertainty and similar images."""
 
 import os
 from collections.abc import Iterator
@@ -17,7 +17,6 @@ from ..inference.uncertainty import Uncertainty, capture_features
 from ..models.ensemble import first_member
 from ..models.introspection import is_vit
 from .space_app import (
-    INPUT_CAPTION,
     MAX_IMAGE_MB,
     MAX_PIXELS,
     MAX_VIDEO_MB,
@@ -103,18 +102,9 @@ class Classifier(DemoModel):
                 remarks.append("**This image differs from the training images. Do not rely on the scores.**")
         return remarks
 
-    def visualizations(self, image: Image.Image) -> list[tuple[Image.Image, str]]:
-        """Returns the preprocessed image, Grad-CAM and attention rollout (for an ensemble: of its first member)."""
-        from ..reporting.explanations import GRAD_CAM, ROLLOUT, explain_batch
-
-        if not is_vit(self.model.config):
-            return [(self.denormalize(self.preprocess(image)[0]), INPUT_CAPTION)]
-        (explanation,) = explain_batch(first_member(self.model), self.processor, self.preprocess(image), [""])
-        return [
-            (explanation.image, INPUT_CAPTION),
-            (explanation.grad_cam, f"{GRAD_CAM} of {explanation.target}"),
-            (explanation.rollout, ROLLOUT),
-        ]
+    def saliency_model(self) -> StockModel | None:
+        """Returns the ViT that Grad-CAM explains (for an ensemble: its first member); None for another network."""
+        return first_member(self.model) if is_vit(self.model.config) else None
 
     def similar_images(self, image: Image.Image) -> list[tuple[Image.Image, str]]:
         """Returns the training images with the most similar features, with their class.

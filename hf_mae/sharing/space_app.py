@@ -156,25 +156,32 @@ class DemoModel:
         """Returns sentences on the uncertainty of the prediction; a Space has none."""
         return []
 
+    def saliency_model(self) -> Any:
+        """Returns the ViT that Grad-CAM explains; None for another network."""
+        return self.model if self.model.config.model_type in ("vit", "beit") else None
+
     def visualizations(self, image: Image.Image) -> list[tuple[Image.Image, str]]:
-        """Returns the preprocessed image, and its overlay with attention rollout (Abnar and Zuidema 2020)."""
+        """Returns the preprocessed image, and its overlay with Grad-CAM of the predicted class (Selvaraju 2017)."""
         values = self.preprocess(image)
-        if self.model.config.model_type not in ("vit", "beit"):
-            return [(self.denormalize(values[0]), INPUT_CAPTION)]
-        self.model.set_attn_implementation("eager")
-        with torch.inference_mode():
-            attentions = self.model(pixel_values=values, output_attentions=True).attentions
-        rollout = torch.eye(attentions[0].shape[-1], device=values.device)
-        for attention in attentions:
-            rollout = 0.5 * (attention[0].float().mean(0) @ rollout) + 0.5 * rollout  # half: the residual connection
-        relevance = rollout[1:].mean(0) if getattr(self.model.config, "use_mean_pooling", False) else rollout[0]
-        side = round((len(relevance) - 1) ** 0.5)
-        heatmap = relevance[1:].view(side, side).cpu().numpy()
-        levels = 255 * (heatmap - heatmap.min()) / max(float(np.ptp(heatmap)), 1e-12)
         model_input = self.denormalize(values[0])
-        grey = Image.fromarray(levels.astype(np.uint8)).resize(model_input.size, Image.Resampling.BICUBIC)
+        if (model := self.saliency_model()) is None:
+            return [(model_input, INPUT_CAPTION)]
+        outputs: list[Any] = []  # at the input of the last attention: after it, no patch reaches the class token
+        *_, norm = (module for name, module in model.named_modules() if name.endswith("layernorm_before"))
+        hook = norm.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+        with torch.enable_grad():
+            logits = model(pixel_values=values).logits[0]
+        hook.remove()
+        (gradient,) = torch.autograd.grad(logits.max(), outputs)
+        relevance = (gradient[0, 1:].mean(0) * outputs[0][0, 1:]).sum(-1).clamp_min(0).detach().float().cpu().numpy()
+        side = round(len(relevance) ** 0.5)
+        levels = 255 * (relevance - relevance.min()) / max(float(np.ptp(relevance)), 1e-12)
+        grey = Image.fromarray(levels.reshape(side, side).astype(np.uint8)).resize(
+            model_input.size, Image.Resampling.BICUBIC
+        )
         overlay = ImageOps.colorize(grey, (68, 1, 84), (253, 231, 37), mid=(33, 145, 140))
-        return [(model_input, INPUT_CAPTION), (Image.blend(model_input, overlay, 0.45), "attention rollout")]
+        caption = f"Grad-CAM of {self.names[int(logits.argmax())]}"
+        return [(model_input, INPUT_CAPTION), (Image.blend(model_input, overlay, 0.45), caption)]
 
     def denormalize(self, values: torch.Tensor) -> Image.Image:
         """Converts preprocessed values (3, height, width) to an image."""

@@ -25,7 +25,6 @@ def open_demo(**flags: Any) -> Any:
     """
     (options,) = parse_settings("demo", None, **flags).arguments
     try:
-        import captum  # noqa: F401
         import gradio  # noqa: F401
     except ImportError as error:
         raise UsageError(WorkflowMessage.PACKAGE_NOT_INSTALLED, package=error.name, extra="demo") from None

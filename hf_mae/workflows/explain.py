@@ -57,10 +57,6 @@ def explain(*, recipe: str | None = None, **flags: Any) -> Explanations:
     (options,) = parse_settings("explain", recipe, **flags).arguments
     if not options.images and not options.data_dir:
         raise CommandLineError(WorkflowMessage.EXPLAIN_WITHOUT_IMAGES)
-    try:
-        import captum  # noqa: F401
-    except ImportError:
-        raise UsageError(WorkflowMessage.CAPTUM_NOT_INSTALLED) from None
     model, processor = load_classifier(options.model_name_or_path)
     if isinstance(model, Ensemble):
         folder = Path(str(options.model_name_or_path))
@@ -111,7 +107,6 @@ def _explain_images(model: Any, processor: Any, options: ExplainArguments, resul
             explanations += explain_batch(model, processor, tensors, [path for path, _ in readable], options.target)
     for number, explanation in enumerate(explanations, 1):
         name = f"{number:04d}_{Path(explanation.name).stem[:50]}"  # a file name may have 255 bytes
-        write_image(result.folder / f"{name}_rollout.png", explanation.rollout)
         write_image(result.folder / f"{name}_grad_cam.png", explanation.grad_cam)
     per_page = COLUMNS * ROWS
     pages = [explanations[start : start + per_page] for start in range(0, len(explanations), per_page)]

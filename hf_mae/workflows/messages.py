@@ -108,7 +108,6 @@ class WorkflowMessage(Message):
 
     # explain
     EXPLAIN_WITHOUT_IMAGES = "Specify images to explain, or --data_dir for the most confident mistakes on a split."
-    CAPTUM_NOT_INSTALLED = "explain needs captum, which is not installed. Run: pip install 'hf_mae[explain]'."
     EXPLAIN_ENSEMBLE = "{ensemble} is an ensemble, and explain supports single models only. Explain a member: {member}."
     EXPLAIN_NEEDS_VIT = "{source} is a {model}, and explain supports ViTs only."
     UNKNOWN_TARGET = "--target {target} is not a class of {model}. Choose one of {classes:list}."

@@ -21,6 +21,7 @@ from support.messages import raises, shows
 from support.paths import ROOT
 
 from hf_mae.models.loading import class_names, load_classifier
+from hf_mae.reporting.explanations import explain_batch
 from hf_mae.sharing import space_app
 from hf_mae.sharing.demo import Classifier
 from hf_mae.sharing.demo_metadata import build_demo_metadata
@@ -117,7 +118,7 @@ def test_an_uploaded_image_is_classified(finetuned, toy, browser, tmp_path):
         assert own and all(line[1] == f"0100007F:{port:04X}" for line in own)  # loopback only
         inputs = browser.find_elements(By.CSS_SELECTOR, "input[type=file]")
         inputs[0].send_keys(str(image))
-        wait_for(browser, "attention rollout")
+        wait_for(browser, f"Grad-CAM of {expected}")
         label = browser.find_element(By.CSS_SELECTOR, "[data-testid=label-output-value]").text
         assert label == expected
         text = wait_for(browser, "Similar training images")
@@ -233,7 +234,6 @@ def test_uploads_are_checked(classifier, finetuned, toy, tmp_path, monkeypatch):
     assert similar == [] and [caption for _, caption in visualizations] == [
         space_app.INPUT_CAPTION,
         f"Grad-CAM of {label}",
-        "attention rollout",
     ]
     assert f"**{label}**: Correct in " in text and "test images with this prediction" in text
     for name, content, message in (
@@ -252,7 +252,7 @@ def test_uploads_are_checked(classifier, finetuned, toy, tmp_path, monkeypatch):
 
 
 def test_scores_are_calibrated_and_equal_those_of_predict(finetuned, classifier, toy, tmp_path):
-    """The temperature of the run is used; attention rollout is the same with transformers only."""
+    """The temperature of the run is used; Grad-CAM is that of `explain`."""
     image, _ = most_confident_image(finetuned(), toy)
     logits = classifier.logits(classifier.read(str(image)))
     classifier.metadata.temperature = 2.0
@@ -267,12 +267,11 @@ def test_scores_are_calibrated_and_equal_those_of_predict(finetuned, classifier,
     finally:
         classifier.metadata.temperature = 1.0
         classifier.metadata.class_temperatures = {}
-    stock = DemoModel(classifier.model, classifier.processor, classifier.metadata)
-    pixels = stock.read(str(image))
-    (stock_input, _), (stock_rollout, title) = stock.visualizations(pixels)
-    (model_input, _), _, (rollout, _) = classifier.visualizations(pixels)
-    assert title == "attention rollout" and stock_input.tobytes() == model_input.tobytes()
-    assert np.corrcoef(np.asarray(stock_rollout, float).ravel(), np.asarray(rollout, float).ravel())[0, 1] > 0.95
+    pixels = classifier.read(str(image))
+    (model_input, _), (overlay, caption) = classifier.visualizations(pixels)
+    (explanation,) = explain_batch(classifier.model, classifier.processor, classifier.preprocess(pixels), [""])
+    assert caption == f"Grad-CAM of {explanation.target}" and model_input.tobytes() == explanation.image.tobytes()
+    assert np.corrcoef(np.ravel(overlay), np.ravel(explanation.grad_cam))[0, 1] > 0.95
 
 
 def test_similar_images_are_nearest_neighbours_in_the_training_set(classifier, toy):
@@ -348,7 +347,7 @@ def test_a_space_runs_without_hf_mae(finetuned, toy, tmp_path):
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(30)
-    assert f'"label": "{expected}"' in result and "attention rollout" in result
+    assert f'"label": "{expected}"' in result and f"Grad-CAM of {expected}" in result
 
 
 def test_a_port_in_use_is_reported(finetuned):

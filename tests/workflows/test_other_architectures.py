@@ -96,7 +96,6 @@ def test_other_networks_are_evaluated_and_predict(timm_run, toy, tmp_path):
         model_name_or_path=str(timm_run), images=images, output=str(tmp_path / "p.csv"), prediction_sets=0.9, ood=True
     )
     assert "ood_p_value" in (tmp_path / "p.csv").read_text().splitlines()[0]
-    pytest.importorskip("captum")
     with raises(WorkflowMessage.EXPLAIN_NEEDS_VIT, model="test_convnext3 of 4 blocks"):
         explain(model_name_or_path=str(timm_run), images=images, output_dir=str(tmp_path / "explained"))
 
