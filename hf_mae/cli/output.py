@@ -92,19 +92,20 @@ def print_crossval(record: Any, args: ParsedArgs) -> None:
 
 def print_search(result: Any, args: ParsedArgs) -> None:
     """Prints the five best trials, and the scores of the model trained with the best."""
-    from ..evaluation.metrics import TITLES
+    from ..evaluation.metrics import display_scale
     from ..runs.record_io import record_to_dict
+    from ..settings.metrics import metric_title
     from ..training.search import format_values
 
     if args.json:
         record = record_to_dict(result.record) if result.record else None
         print_json({"metric": result.metric, "best": vars(result.best), "record": record})
         return
-    title = TITLES.get(result.metric, result.metric)
-    print(f"{title} on the selection split, best of {pluralize(len(result.trials), 'trial')}:")
+    print(f"{metric_title(result.metric)} on the selection split, best of {pluralize(len(result.trials), 'trial')}:")
     for trial in sorted(result.trials, key=lambda trial: trial.score, reverse=result.greater_is_better)[:5]:
         pruned = " (pruned)" if trial.pruned else ""
-        print(f"  {100 * trial.score:6.2f}  trial {trial.number + 1}: {format_values(trial.values)}{pruned}")
+        score = display_scale(result.metric) * trial.score
+        print(f"  {score:6.2f}  trial {trial.number + 1}: {format_values(trial.values)}{pruned}")
     if result.record is not None:
         print_finetune(result.record, args)
 

@@ -20,12 +20,12 @@ from scipy.special import expit, logit
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from .metrics import NON_PERCENT, Floats, headline_metric_names, headline_metrics, safe_divide
+from ..settings.metrics import METRICS
+from .metrics import Floats, headline_metrics, safe_divide
 from .prediction_table import Clusters, Predictions, clusters_from_predictions, effective_sample_size
 
 CONFIDENCE = 0.95
 MIN_CLUSTERS = 3.0  # smallest effective number of clusters for an interval
-LOWER_BOUND = {"mcc": -1.0, "qwk": -1.0}  # of the metrics that can be negative
 Interval = tuple[float, float] | None
 
 
@@ -45,12 +45,11 @@ class Estimate:
 def estimate_headline_metrics(folds: list[Predictions]) -> dict[str, Estimate]:
     """Estimates the headline metrics (means over folds and runs) with their intervals."""
     clusters = clusters_from_predictions(folds)
-    ordered, max_error = folds[0].ordered, float(folds[0].num_classes - 1)
-    values, replicates = jackknife_replicates(clusters, partial(headline_metrics, ordered=ordered))
+    values, replicates = jackknife_replicates(clusters, partial(headline_metrics, ordered=folds[0].ordered))
     estimates = {}
-    for name in headline_metric_names(ordered):
-        bounds = LOWER_BOUND.get(name, 0.0), max_error if name in NON_PERCENT else 1.0
-        estimates[name] = Estimate(values[name], jackknife_interval(values[name], replicates[name], clusters, *bounds))
+    for name, value in values.items():
+        bounds = METRICS[name].low, METRICS[name].upper_bound(folds[0].num_classes)
+        estimates[name] = Estimate(value, jackknife_interval(value, replicates[name], clusters, *bounds))
     return estimates
 
 

@@ -6,48 +6,34 @@ Functions of confusion matrices take any number of them at once, as intervals an
 """
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn import metrics as sk
 
+from ..settings.metrics import METRICS, MetricKind, metric_names
 from .retfound import retfound_scores
 
-# Headline metrics, in the order of the published tables.
-TITLES = {
-    "macro_precision": "macro precision",
-    "macro_recall": "macro recall",
-    "macro_f1": "macro F1",
-    "accuracy": "accuracy",
-    "mcc": "MCC",
-}
-HEADLINE = tuple(TITLES)
-# Added if the classes are grades (Mayo score, retinopathy) in the order of their ids.
-ORDINAL = {"qwk": "QWK", "mae": "MAE", "one_off_accuracy": "one-off accuracy"}
-TITLES = TITLES | ORDINAL
-NON_PERCENT = ("mae",)  # in grades; the others are displayed in percent
-
 CALIBRATION_BINS = 15
-# Logged after every epoch.
-LOGGED_METRICS = ("accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1", "mcc", "kappa")
 
 Floats = NDArray[np.float64]
 
 
 def headline_metric_names(ordered: bool) -> tuple[str, ...]:
     """Returns the names of the metrics of a table, in order; `ordered`: the classes are grades."""
-    return (*HEADLINE, *ORDINAL) if ordered else HEADLINE
+    return metric_names(MetricKind.HEADLINE, *([MetricKind.ORDINAL] if ordered else []))
 
 
 def available_metric_names(scores: Mapping[str, Any]) -> tuple[str, ...]:
     """Returns the names of the headline metrics that the scores of a split or run contain."""
-    return headline_metric_names("qwk" in scores)
+    return tuple(name for name in headline_metric_names(ordered=True) if scores.get(name) is not None)
 
 
 def display_scale(name: str) -> float:
-    """Returns the factor for display: 100 (per cent), or 1 for metrics in grades."""
-    return 1.0 if name in NON_PERCENT else 100.0
+    """Returns the factor for display: 100 (per cent), or 1 for metrics in grades; 1 for the loss."""
+    return METRICS[name].scale if name in METRICS else 1.0
 
 
 # Metrics of confusion matrices
@@ -60,68 +46,102 @@ def safe_divide(numerator: Floats, denominator: Floats) -> Floats:
     )
 
 
-def per_class_prf(matrices: ArrayLike) -> dict[str, Floats]:
-    """Computes `precision`, `recall` and `f1` of each class (..., classes) from matrices (..., classes, classes)."""
-    counts = np.asarray(matrices, dtype=np.float64)
-    correct = np.diagonal(counts, axis1=-2, axis2=-1)
-    support, predicted = counts.sum(-1), counts.sum(-2)
-    return {
-        "precision": safe_divide(correct, predicted),
-        "recall": safe_divide(correct, support),
-        "f1": safe_divide(2 * correct, support + predicted),
-    }
+class ConfusionMatrices:
+    """Confusion matrices and what metrics compute from them, each once.
+
+    Args:
+        counts: (..., classes, classes); row: reference, column: prediction.
+    """
+
+    divide = staticmethod(safe_divide)
+
+    def __init__(self, counts: ArrayLike):
+        self.counts = np.asarray(counts, dtype=np.float64)
+        self.by_class = np.diagonal(self.counts, axis1=-2, axis2=-1)  # correct images of each class (..., classes)
+        self.correct: Floats = self.by_class.sum(-1)
+        self.support: Floats = self.counts.sum(-1)
+        self.predicted: Floats = self.counts.sum(-2)
+        self.total: Floats = self.counts.sum((-2, -1))
+
+    def macro(self, values: Floats) -> Floats:
+        """Averages values (..., classes) over the classes that occur among the references or the predictions."""
+        occurs = (self.support + self.predicted) > 0
+        mean: Floats = (values * occurs).sum(-1) / occurs.sum(-1)
+        return mean
+
+    @cached_property
+    def precision(self) -> Floats:
+        """Precision of each class (..., classes)."""
+        return safe_divide(self.by_class, self.predicted)
+
+    @cached_property
+    def recall(self) -> Floats:
+        """Recall of each class (..., classes)."""
+        return safe_divide(self.by_class, self.support)
+
+    @cached_property
+    def f1(self) -> Floats:
+        """F1 of each class (..., classes)."""
+        return safe_divide(2 * self.by_class, self.support + self.predicted)
+
+    @cached_property
+    def expected(self) -> Floats:
+        """Number of images by chance on the diagonal (...), times the number of images."""
+        expected: Floats = (self.support * self.predicted).sum(-1)
+        return expected
+
+    @property
+    def by_chance(self) -> Floats:
+        """Fraction of images by chance on the diagonal (...)."""
+        return self.expected / self.total**2
+
+    @property
+    def spread(self) -> Floats:
+        """Squared denominator of Matthews correlation coefficient (...)."""
+        spread: Floats = (self.total**2 - (self.support**2).sum(-1)) * (self.total**2 - (self.predicted**2).sum(-1))
+        return spread
+
+    @cached_property
+    def distance(self) -> Floats:
+        """Distance of two grades (grades, grades)."""
+        grades = np.arange(self.counts.shape[-1])
+        distance: Floats = np.abs(grades[:, None] - grades)
+        return distance
+
+    @property
+    def observed_distance(self) -> Floats:
+        """Sum of the squared distances (...), times the number of images."""
+        observed: Floats = self.total * (self.counts * self.distance**2).sum((-2, -1))
+        return observed
+
+    @cached_property
+    def expected_distance(self) -> Floats:
+        """Sum of the squared distances by chance (...), times the number of images."""
+        expected: Floats = np.einsum("...k,...l,kl->...", self.support, self.predicted, self.distance**2)
+        return expected
+
+
+def matrix_metrics(matrices: ArrayLike, *kinds: MetricKind) -> dict[str, Floats]:
+    """Computes the metrics (...) of some kinds from confusion matrices (..., classes, classes)."""
+    confusion = ConfusionMatrices(matrices)
+    functions = {name: METRICS[name].function for name in metric_names(*kinds)}
+    return {name: function(confusion) for name, function in functions.items() if function is not None}
 
 
 def headline_metrics(matrices: ArrayLike, ordered: bool = False) -> dict[str, Floats]:
     """Computes the headline metrics (...) of confusion matrices (..., classes, classes).
 
     Args:
-        ordered: whether the classes are grades; adds the `ORDINAL` metrics.
+        ordered: whether the classes are grades; adds the ordinal metrics: `qwk`, quadratic weighted kappa (Cohen,
+            1968), 0 if it is undefined (only one grade occurs); `mae`, mean absolute error in grades;
+            `one_off_accuracy`, the fraction of images that are at most one grade off.
     """
-    counts = np.asarray(matrices, dtype=np.float64)
-    correct = np.diagonal(counts, axis1=-2, axis2=-1).sum(-1)
-    support, predicted, total = counts.sum(-1), counts.sum(-2), counts.sum((-2, -1))
-    occurs = (support + predicted) > 0
-    expected = (support * predicted).sum(-1)
-    spread = (total**2 - (support**2).sum(-1)) * (total**2 - (predicted**2).sum(-1))
-    macro = {
-        f"macro_{name}": (values * occurs).sum(-1) / occurs.sum(-1) for name, values in per_class_prf(counts).items()
-    }
-    metrics = macro | {"accuracy": correct / total, "mcc": safe_divide(correct * total - expected, np.sqrt(spread))}
-    return metrics | ordinal_metrics(counts) if ordered else metrics
-
-
-def ordinal_metrics(matrices: ArrayLike) -> dict[str, Floats]:
-    """Computes metrics (...) of grades from confusion matrices (..., grades, grades).
-
-    Returns:
-        `qwk`: quadratic weighted kappa (Cohen, 1968), 0 if it is undefined (only one grade occurs); `mae`: mean
-        absolute error in grades; `one_off_accuracy`: fraction of images that are at most one grade off.
-    """
-    counts = np.asarray(matrices, dtype=np.float64)
-    grades = np.arange(counts.shape[-1])
-    distance = np.abs(grades[:, None] - grades)
-    support, predicted, total = counts.sum(-1), counts.sum(-2), counts.sum((-2, -1))
-    expected = np.einsum("...k,...l,kl->...", support, predicted, distance**2)
-    observed = total * (counts * distance**2).sum((-2, -1))
-    return {
-        "qwk": np.where(expected > 0, 1 - safe_divide(observed, expected), 0.0),
-        "mae": (counts * distance).sum((-2, -1)) / total,
-        "one_off_accuracy": (counts * (distance <= 1)).sum((-2, -1)) / total,
-    }
+    return matrix_metrics(matrices, MetricKind.HEADLINE, *([MetricKind.ORDINAL] if ordered else []))
 
 
 def ordinal_scores(matrix: Any) -> dict[str, float]:
-    """Returns `ordinal_metrics` of one confusion matrix (grades, grades), as numbers."""
-    return {name: float(value) for name, value in ordinal_metrics(matrix).items()}
-
-
-def cohen_kappa(matrix: ArrayLike) -> float:
-    """Computes Cohen's kappa (1960) of a confusion matrix (classes, classes), as in scikit-learn; 0 if undefined."""
-    counts = np.asarray(matrix, dtype=float)
-    total = counts.sum()
-    by_chance = float(counts.sum(0) @ counts.sum(1)) / total**2
-    return 0.0 if by_chance == 1 else float((np.trace(counts) / total - by_chance) / (1 - by_chance))
+    """Returns the ordinal metrics of one confusion matrix (grades, grades), as numbers."""
+    return {name: float(value) for name, value in matrix_metrics(matrix, MetricKind.ORDINAL).items()}
 
 
 # Metrics of predictions
@@ -141,8 +161,8 @@ def classification_scores(
         label_names: class names by class id; their number is the size of the confusion matrix.
 
     Returns:
-        Numbers between 0 and 1 (MCC: -1 to 1): `accuracy`, `balanced_accuracy`, `{macro,micro}_{precision,recall,f1}`,
-        `mcc`; Cohen's `kappa`; `per_class` {name: {precision, recall, f1, support, predicted}}; `confusion_matrix`
+        The metrics of `METRICS` from confusion matrices, except the ordinal ones, as numbers; `micro_precision`,
+        `micro_recall`, `micro_f1`; `per_class` {name: {precision, recall, f1, support, predicted}}; `confusion_matrix`
         (row: reference, column: prediction); `zero_division` {metric: [names]}; `num_images`.
 
     Raises:
@@ -159,17 +179,13 @@ def classification_scores(
             f"Class ids range from {class_ids.min()} to {class_ids.max()}, but there are {len(label_names)} classes."
         )
     matrix = sk.confusion_matrix(true_ids, predicted_ids, labels=range(len(label_names)))
-    headline = {name: float(value) for name, value in headline_metrics(matrix).items()}
-    values, support, predicted = per_class_prf(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
-    scores: dict[str, Any] = {"accuracy": headline["accuracy"]}
-    scores["balanced_accuracy"] = float(values["recall"][support > 0].mean())
-    scores |= {name: headline[name] for name in ("macro_precision", "macro_recall", "macro_f1")}
+    confusion, support, predicted = ConfusionMatrices(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
+    metrics = matrix_metrics(matrix, MetricKind.HEADLINE, MetricKind.SECONDARY)
+    scores: dict[str, Any] = {name: float(value) for name, value in metrics.items()}
     # With one label per image the micro averages equal the accuracy.
-    scores |= dict.fromkeys(("micro_precision", "micro_recall", "micro_f1"), headline["accuracy"])
-    scores["mcc"] = headline["mcc"]
-    scores["kappa"] = cohen_kappa(matrix)
+    scores |= dict.fromkeys(("micro_precision", "micro_recall", "micro_f1"), scores["accuracy"])
     scores["per_class"] = {
-        name: {key: float(by_class[i]) for key, by_class in values.items()}
+        name: {key: float(getattr(confusion, key)[i]) for key in ("precision", "recall", "f1")}
         | {"support": int(support[i]), "predicted": int(predicted[i])}
         for i, name in enumerate(label_names)
     }
@@ -267,7 +283,7 @@ def score_split(logits: np.ndarray, labels: np.ndarray, names: list[str], ordere
     """Computes all metrics of a split from its logits (images, classes) and class ids (images,).
 
     Args:
-        ordered: whether the classes are grades in the order of their ids; adds the `ORDINAL` metrics.
+        ordered: whether the classes are grades in the order of their ids; adds the ordinal metrics.
 
     Returns:
         The results of `classification_scores`, `ranking_scores`, `expected_calibration_error` and `risk_coverage`, and

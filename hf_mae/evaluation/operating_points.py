@@ -24,7 +24,7 @@ from .intervals import (
     jackknife_replicates,
 )
 from .messages import EvaluationMessage
-from .metrics import Floats, headline_metrics, per_class_prf, safe_divide
+from .metrics import ConfusionMatrices, Floats, headline_metrics, safe_divide
 from .prediction_table import Predictions, clusters_from_predictions, image_level_clusters
 from .probability_metrics import jackknife_binary_auroc
 
@@ -284,7 +284,7 @@ def estimate_binary_rates(folds: list[Predictions], prevalence: float | None = N
 
 def _agreement_metrics(matrices: Floats) -> dict[str, Floats]:
     metrics = headline_metrics(matrices, ordered=True)  # with two classes the weighted kappa is Cohen's
-    return {"accuracy": metrics["accuracy"], "F1": per_class_prf(matrices)["f1"][..., 1], "kappa": metrics["qwk"]}
+    return {"accuracy": metrics["accuracy"], "F1": ConfusionMatrices(matrices).f1[..., 1], "kappa": metrics["qwk"]}
 
 
 def _predictive_values(matrices: Floats, prevalence: float) -> dict[str, Floats]:

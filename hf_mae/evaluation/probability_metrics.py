@@ -11,23 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from ..settings.metrics import METRICS, MetricKind, metric_names
 from .intervals import Estimate, jackknife_interval
 from .metrics import CALIBRATION_BINS, Floats, expected_calibration_error
 from .prediction_table import Clusters, Predictions, image_level_clusters
 
-# In display order. Smaller is better, except for the first.
-PROBABILITY_TITLES = {
-    "roc_auc": "AUROC",
-    "brier": "Brier score",
-    "log_loss": "log loss",
-    "ece": "ECE",
-    "classwise_ece": "class-wise ECE",
-    "adaptive_ece": "adaptive ECE",
-}
-
 
 def estimate_probability_metrics(folds: list[Predictions]) -> dict[str, Estimate]:
-    """Estimates the metrics of `PROBABILITY_TITLES`, as means over folds and runs; without AUROC if a class has no
+    """Estimates the probability metrics of `METRICS`, as means over folds and runs; without AUROC if a class has no
     image, or all images.
 
     - `roc_auc`: one-vs-rest, macro average (scikit-learn's).
@@ -38,32 +29,25 @@ def estimate_probability_metrics(folds: list[Predictions]) -> dict[str, Estimate
     """
     clusters, cluster_indices = image_level_clusters(folds)
     estimates = {}
-    for name, loss, upper_bound in (("brier", _brier, 2.0), ("log_loss", _log_loss, np.inf)):
-        value, replicates = _jackknife_mean(folds, clusters, cluster_indices, loss)
-        estimates[name] = Estimate(value, jackknife_interval(value, replicates, clusters, upper_bound=upper_bound))
+    names = metric_names(MetricKind.PROBABILITY)
+    for metric in (METRICS[name] for name in names):
+        if metric.function is not None:
+            value, replicates = _jackknife_mean(folds, clusters, cluster_indices, metric.function)
+            bounds = metric.low, metric.upper_bound(folds[0].num_classes)
+            estimates[metric.name] = Estimate(value, jackknife_interval(value, replicates, clusters, *bounds))
     value, replicates = jackknife_auroc(folds, clusters, cluster_indices)
     if np.isfinite(value):
         estimates["roc_auc"] = Estimate(value, jackknife_interval(value, replicates, clusters))
     for name, error in (("ece", _ece), ("classwise_ece", _classwise_ece), ("adaptive_ece", _adaptive_ece)):
         by_fold = [np.mean([error(run, fold.labels) for run in _require_class_scores(fold)]) for fold in folds]
         estimates[name] = Estimate(float(np.mean(by_fold)), None)
-    return {name: estimates[name] for name in PROBABILITY_TITLES if name in estimates}
+    return {name: estimates[name] for name in names if name in estimates}
 
 
 def _require_class_scores(predictions: Predictions) -> Floats:
     if predictions.class_scores is None:
         raise ValueError("The predictions have no class scores.")
     return predictions.class_scores
-
-
-def _brier(scores: Floats, labels: NDArray[np.int64]) -> Floats:
-    distances: Floats = ((scores - np.eye(scores.shape[-1])[labels]) ** 2).sum(-1)
-    return distances
-
-
-def _log_loss(scores: Floats, labels: NDArray[np.int64]) -> Floats:
-    true_scores = scores[np.arange(len(labels)), labels]
-    return -np.log(np.clip(true_scores, np.finfo(true_scores.dtype).eps, None))
 
 
 def _jackknife_mean(

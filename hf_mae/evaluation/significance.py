@@ -16,12 +16,12 @@ from scipy.sparse import csr_array
 from scipy.stats import binomtest
 from scipy.stats import t as student
 
+from ..settings.metrics import METRICS
 from .intervals import Interval, difference_interval, jackknife_replicates
-from .metrics import ORDINAL, Floats, headline_metric_names, headline_metrics
+from .metrics import Floats, headline_metric_names, headline_metrics
 from .prediction_table import Clusters, Predictions, clusters_from_predictions
 
 PERMUTATIONS = 9_999
-COMPARED_METRICS = ("macro_f1", "accuracy", "mcc")  # and `ORDINAL` if the classes are grades
 PERMUTATION_TEST, MCNEMAR_TEST = "permutation within {units}", "McNemar, exact"
 PERMUTATION_BATCH_SIZE = 500  # permutations whose confusion matrices are in memory at once
 
@@ -47,7 +47,7 @@ class Difference:
 def compare_predictions(
     first: list[Predictions], second: list[Predictions], permutations: int = PERMUTATIONS, seed: int = 0
 ) -> list[Difference]:
-    """Computes the differences of macro F1, accuracy and MCC (means over folds and runs), with intervals and tests.
+    """Computes the differences of the `compared` metrics (means over folds and runs), with intervals and tests.
 
     Args:
         first, second: one entry per fold, of the same images in the same order; each may have several runs.
@@ -63,7 +63,7 @@ def compare_predictions(
     p_values = permutation_tests(first, second, permutations, seed)
     single_run = all(len(fold.predicted) == 1 for fold in [*first, *second])
     differences = []
-    for name in (*COMPARED_METRICS, *(ORDINAL if ordered else ())):
+    for name in compared_metric_names(ordered):
         p_value, test = p_values[name], PERMUTATION_TEST.format(units=clusters.kind)
         if name == "accuracy" and clusters.kind == "images" and single_run:
             labels = np.concatenate([fold.labels for fold in first])
@@ -72,6 +72,11 @@ def compare_predictions(
         interval = difference_interval(values[name], replicates[name], clusters)
         differences.append(Difference(name, clusters.kind, values[name], interval, p_value, test))
     return differences
+
+
+def compared_metric_names(ordered: bool) -> tuple[str, ...]:
+    """Returns the names of the metrics whose differences are tested; `ordered`: the classes are grades."""
+    return tuple(name for name in headline_metric_names(ordered) if METRICS[name].compared)
 
 
 def _stack_runs(first: list[Predictions], second: list[Predictions]) -> list[Predictions]:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from ..data.images.torch_datasets import EvalDataset, collate
-from ..evaluation.metrics import HEADLINE, classification_scores
+from ..evaluation.metrics import classification_scores, headline_metric_names
 from .tta import NUM_VIEWS, make_view, make_views
 
 LEARNING_RATES, WEIGHT_DECAYS = (3e-4, 1e-3, 3e-3), (0.05, 0.3)
@@ -73,7 +73,10 @@ def attentive_probe(
     best = int(np.argmax(val_scores))
     scores = classification_scores(predicted["test"][best], labels["test"], names)
     learning_rate, weight_decay = settings[best]
-    return {name: scores[name] for name in HEADLINE} | {"learning_rate": learning_rate, "weight_decay": weight_decay}
+    return {name: scores[name] for name in headline_metric_names(ordered=False)} | {
+        "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+    }
 
 
 def _train(

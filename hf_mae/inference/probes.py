@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ..errors import UsageError
 from ..evaluation.messages import EvaluationMessage
-from ..evaluation.metrics import HEADLINE, classification_scores
+from ..evaluation.metrics import classification_scores, headline_metric_names
 
 LEARNING_RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 WEIGHT_DECAYS = (0.0, 1e-4, 1e-3, 1e-2)
@@ -85,7 +85,7 @@ def probe_features(
     scores = classification_scores(knn.predict(features["test"]), labels["test"], names)
     return {
         "linear": linear,
-        "knn": {name: scores[name] for name in HEADLINE} | {"neighbours": knn.n_neighbors},
+        "knn": {name: scores[name] for name in headline_metric_names(ordered=False)} | {"neighbours": knn.n_neighbors},
     }
 
 
@@ -99,7 +99,8 @@ def sweep_linear_probe(
     best = int(np.argmax(val_scores))
     scores = classification_scores(predict_logits(features["test"])[best].argmax(-1), labels["test"], names)
     learning_rate, weight_decay = settings[best]
-    return {name: scores[name] for name in HEADLINE} | {"learning_rate": learning_rate, "weight_decay": weight_decay}
+    metrics = {name: scores[name] for name in headline_metric_names(ordered=False)}
+    return metrics | {"learning_rate": learning_rate, "weight_decay": weight_decay}
 
 
 def probe_splits(available_splits: Container[str]) -> dict[str, str]:

@@ -1,101 +1,120 @@
-"""BibTeX entries of the references that reports cite."""
+"""BibTeX entries of the references that reports cite. Those of metrics and losses are in their registries."""
 
 from collections.abc import Iterable
 
-_ENTRIES = {
-    "he2022mae": (
+from ..settings.citations import Citation
+from ..settings.metrics import METRICS
+
+_CITATIONS = (
+    Citation(
+        "he2022mae",
         "inproceedings",
         "He, Kaiming and Chen, Xinlei and Xie, Saining and Li, Yanghao and Doll{\\'a}r, Piotr and Girshick, Ross",
         "Masked autoencoders are scalable vision learners",
         {"booktitle": "CVPR", "year": "2022", "doi": "10.1109/CVPR52688.2022.01553"},
     ),
-    "dosovitskiy2021vit": (
+    Citation(
+        "dosovitskiy2021vit",
         "inproceedings",
         "Dosovitskiy, Alexey and Beyer, Lucas and Kolesnikov, Alexander and others",
         "An image is worth 16x16 words: transformers for image recognition at scale",
         {"booktitle": "ICLR", "year": "2021"},
     ),
-    "wolf2020transformers": (
+    Citation(
+        "wolf2020transformers",
         "inproceedings",
         "Wolf, Thomas and Debut, Lysandre and Sanh, Victor and others",
         "Transformers: state-of-the-art natural language processing",
         {"booktitle": "EMNLP: system demonstrations", "year": "2020", "doi": "10.18653/v1/2020.emnlp-demos.6"},
     ),
-    "paszke2019pytorch": (
+    Citation(
+        "paszke2019pytorch",
         "inproceedings",
         "Paszke, Adam and Gross, Sam and Massa, Francisco and others",
         "{PyTorch}: an imperative style, high-performance deep learning library",
         {"booktitle": "NeurIPS", "year": "2019"},
     ),
-    "loshchilov2019adamw": (
+    Citation(
+        "loshchilov2019adamw",
         "inproceedings",
         "Loshchilov, Ilya and Hutter, Frank",
         "Decoupled weight decay regularization",
         {"booktitle": "ICLR", "year": "2019"},
     ),
-    "goyal2017accurate": (
+    Citation(
+        "goyal2017accurate",
         "article",
         "Goyal, Priya and Doll{\\'a}r, Piotr and Girshick, Ross and others",
         "Accurate, large minibatch {SGD}: training {ImageNet} in 1 hour",
         {"journal": "arXiv:1706.02677", "year": "2017"},
     ),
-    "clark2020electra": (
+    Citation(
+        "clark2020electra",
         "inproceedings",
         "Clark, Kevin and Luong, Minh-Thang and Le, Quoc V. and Manning, Christopher D.",
         "{ELECTRA}: pre-training text encoders as discriminators rather than generators",
         {"booktitle": "ICLR", "year": "2020"},
     ),
-    "huang2016stochastic": (
+    Citation(
+        "huang2016stochastic",
         "inproceedings",
         "Huang, Gao and Sun, Yu and Liu, Zhuang and Sedra, Daniel and Weinberger, Kilian Q.",
         "Deep networks with stochastic depth",
         {"booktitle": "ECCV", "year": "2016", "doi": "10.1007/978-3-319-46493-0_39"},
     ),
-    "polat2022cdw": (
+    Citation(
+        "polat2022cdw",
         "inproceedings",
         "Polat, Gorkem and Ergenc, Ilkay and Kani, Haluk Tarik and others",
         "Class distance weighted cross-entropy loss for ulcerative colitis severity estimation",
         {"booktitle": "MIUA", "year": "2022", "doi": "10.1007/978-3-031-12053-4_12"},
     ),
-    "hou2016emd": (
+    Citation(
+        "hou2016emd",
         "article",
         "Hou, Le and Yu, Chen-Ping and Samaras, Dimitris",
         "Squared earth mover's distance-based loss for training deep neural networks",
         {"journal": "arXiv:1611.05916", "year": "2016"},
     ),
-    "lin2017focal": (
+    Citation(
+        "lin2017focal",
         "inproceedings",
         "Lin, Tsung-Yi and Goyal, Priya and Girshick, Ross and He, Kaiming and Dollar, Piotr",
         "Focal loss for dense object detection",
         {"booktitle": "ICCV", "year": "2017", "doi": "10.1109/ICCV.2017.324"},
     ),
-    "menon2021logit": (
+    Citation(
+        "menon2021logit",
         "inproceedings",
         "Menon, Aditya Krishna and Jayasumana, Sadeep and Rawat, Ankit Singh and Jain, Himanshu and Veit, Andreas and "
         "Kumar, Sanjiv",
         "Long-tail learning via logit adjustment",
         {"booktitle": "ICLR", "year": "2021"},
     ),
-    "kang2020decoupling": (
+    Citation(
+        "kang2020decoupling",
         "inproceedings",
         "Kang, Bingyi and Xie, Saining and Rohrbach, Marcus and Yan, Zhicheng and Gordo, Albert and Feng, Jiashi and "
         "Kalantidis, Yannis",
         "Decoupling representation and classifier for long-tailed recognition",
         {"booktitle": "ICLR", "year": "2020"},
     ),
-    "islam2021class": (
+    Citation(
+        "islam2021class",
         "article",
         "Islam, Mobarakol and Seenivasan, Lalithkumar and Ren, Hongliang and Glocker, Ben",
         "Class-distribution-aware calibration for long-tailed visual recognition",
         {"journal": "arXiv:2109.05263", "year": "2021"},
     ),
-    "efron1981jackknife": (
+    Citation(
+        "efron1981jackknife",
         "article",
         "Efron, Bradley and Stein, Charles",
         "The jackknife estimate of variance",
         {"journal": "Annals of Statistics", "volume": "9", "pages": "586--596", "year": "1981"},
     ),
-    "wilson1927probable": (
+    Citation(
+        "wilson1927probable",
         "article",
         "Wilson, Edwin B.",
         "Probable inference, the law of succession, and statistical inference",
@@ -106,37 +125,35 @@ _ENTRIES = {
             "year": "1927",
         },
     ),
-    "holm1979simple": (
+    Citation(
+        "holm1979simple",
         "article",
         "Holm, Sture",
         "A simple sequentially rejective multiple test procedure",
         {"journal": "Scandinavian Journal of Statistics", "volume": "6", "pages": "65--70", "year": "1979"},
     ),
-    "nadeau2003inference": (
+    Citation(
+        "nadeau2003inference",
         "article",
         "Nadeau, Claude and Bengio, Yoshua",
         "Inference for the generalization error",
         {"journal": "Machine Learning", "volume": "52", "pages": "239--281", "year": "2003"},
     ),
-    "guo2017calibration": (
+    Citation(
+        "guo2017calibration",
         "inproceedings",
         "Guo, Chuan and Pleiss, Geoff and Sun, Yu and Weinberger, Kilian Q.",
         "On calibration of modern neural networks",
         {"booktitle": "ICML", "year": "2017"},
     ),
-    "vickers2006decision": (
+    Citation(
+        "vickers2006decision",
         "article",
         "Vickers, Andrew J. and Elkin, Elena B.",
         "Decision curve analysis: a novel method for evaluating prediction models",
         {"journal": "Medical Decision Making", "volume": "26", "pages": "565--574", "year": "2006"},
     ),
-    "cohen1968kappa": (
-        "article",
-        "Cohen, Jacob",
-        "Weighted kappa: nominal scale agreement with provision for scaled disagreement or partial credit",
-        {"journal": "Psychological Bulletin", "volume": "70", "pages": "213--220", "year": "1968"},
-    ),
-}
+)
 
 
 def format_bibtex(keys: Iterable[str], dataset_citation: str = "") -> str:
@@ -145,12 +162,13 @@ def format_bibtex(keys: Iterable[str], dataset_citation: str = "") -> str:
     Args:
         dataset_citation: citation of the dataset, as text; it becomes the entry `data`.
     """
-    parts = []
+    cited = [*_CITATIONS, *(metric.citation for metric in METRICS.values() if metric.citation)]
+    entries, parts = {citation.key: citation for citation in cited}, []
     for key in dict.fromkeys(keys):
-        kind, author, title, more = _ENTRIES[key]
-        fields = {"author": author, "title": title} | more
+        citation = entries[key]
+        fields = {"author": citation.author, "title": citation.title, **citation.fields}
         body = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
-        parts.append(f"@{kind}{{{key},\n{body}\n}}")
+        parts.append(f"@{citation.kind}{{{key},\n{body}\n}}")
     if dataset_citation:
         parts.append(f"@misc{{data,\n  note = {{{dataset_citation}}}\n}}")
     return "\n\n".join(parts) + "\n"

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..evaluation.intervals import RATES, Estimate, Rate
-from ..evaluation.metrics import TITLES, available_metric_names, display_scale
+from ..evaluation.metrics import display_scale, headline_metric_names
 from ..evaluation.operating_points import THRESHOLDS
-from ..evaluation.probability_metrics import PROBABILITY_TITLES
+from ..settings.metrics import METRICS, MetricKind, metric_names
 from .diagnostic_accuracy import OneVsRestResult, Subgroups
 from .render import Block, BulletList, Cell, Heading, Paragraph, TableBlock
 from .results_tables import EXPLANATION, ResultsRow, ResultsTable
@@ -43,7 +43,7 @@ def _see_also_blocks(tables: list[ResultsTable]) -> list[Block]:
     """Builds a table of our rows on two splits of the same images, if a benchmark refers to another one."""
     by_data = {table.data: table for table in tables}
     pairs = [(table, by_data[table.see_also]) for table in tables if table.see_also in by_data]
-    metric_names = available_metric_names({})
+    names = headline_metric_names(ordered=False)
     blocks: list[Block] = []
     for first, second in pairs:
         if first.data > second.data:
@@ -53,28 +53,27 @@ def _see_also_blocks(tables: list[ResultsTable]) -> list[Block]:
             for row in [*table.rows, *table.not_comparable]:
                 if row.ours:
                     rows.append(
-                        [row.method, table.title, *(format_score(row.scores.get(name), name) for name in metric_names)]
+                        [row.method, table.title, *(format_score(row.scores.get(name), name) for name in names)]
                     )
         notes = " ".join(f"{table.title}: {' '.join(table.notes)}" for table in (first, second))
-        header = ["method", "split", *(TITLES[name] for name in metric_names)]
+        header = ["method", "split", *(METRICS[name].title for name in names)]
         blocks += [
             Heading(f"{first.data} and {second.data}"),
-            TableBlock(header, rows, "ll" + "r" * len(metric_names), f"Two splits of the same images. {notes}"),
+            TableBlock(header, rows, "ll" + "r" * len(names), f"Two splits of the same images. {notes}"),
         ]
     return blocks
 
 
 def _results_table_blocks(table: ResultsTable, details: bool) -> list[Block]:
     notes = _Footnotes()
-    metric_names = next(
-        (available_metric_names(row.scores) for row in table.rows if row.ours), available_metric_names({})
-    )
+    ordinal = metric_names(MetricKind.ORDINAL)
+    names = headline_metric_names(ordered=any(name in row.scores for row in table.rows for name in ordinal))
     blocks: list[Block] = [Heading(table.title)]
     if table.rows:
-        blocks.append(_scores_table(table.rows, metric_names, notes, "Scores, best macro F1 first:"))
+        blocks.append(_scores_table(table.rows, names, notes, "Scores, best macro F1 first:"))
     if table.not_comparable:
         heading = "Not comparable with the rows above (another split, other averages, or uncertain):"
-        blocks.append(_scores_table(table.not_comparable, metric_names, notes, heading if table.rows else "Scores:"))
+        blocks.append(_scores_table(table.not_comparable, names, notes, heading if table.rows else "Scores:"))
     if notes.letter_by_note:
         blocks.append(BulletList([f"({letter}) {note}" for note, letter in notes.letter_by_note.items()]))
     blocks += [Paragraph(note) for note in table.notes]
@@ -101,27 +100,27 @@ def _footnote_letter(number: int) -> str:
     return (_footnote_letter(number // 26 - 1) if number >= 26 else "") + chr(ord("a") + number % 26)
 
 
-def _scores_table(rows: list[ResultsRow], metric_names: tuple[str, ...], notes: _Footnotes, caption: str) -> TableBlock:
+def _scores_table(rows: list[ResultsRow], names: tuple[str, ...], notes: _Footnotes, caption: str) -> TableBlock:
     ranked = [row for row in rows if row.ranked]
     best_scores = {}
-    for name in metric_names:
+    for name in names:
         values = [row.scores[name]["mean"] for row in ranked if name in row.scores]
         if values:
-            best_scores[name] = min(values) if name == "mae" else max(values)
+            best_scores[name] = max(values) if METRICS[name].greater_is_better else min(values)
     cell_rows: list[list[Cell | str]] = []
     for row in rows:
         cells: list[Cell | str] = [
             Cell(row.method, bold=row.ours, footnote_marks=notes.get_marks(row.notes)),
             row.initialisation,
         ]
-        for name in metric_names:
+        for name in names:
             score = row.scores.get(name)
             cells.append(
                 Cell(format_score(score, name), bold=score is not None and score["mean"] == best_scores.get(name))
             )
         cell_rows.append([*cells, row.source])
-    header = ["method", "initialisation", *(TITLES[name] for name in metric_names), "source"]
-    return TableBlock(header, cell_rows, "ll" + "r" * len(metric_names) + "l", caption)
+    header = ["method", "initialisation", *(METRICS[name].title for name in names), "source"]
+    return TableBlock(header, cell_rows, "ll" + "r" * len(names) + "l", caption)
 
 
 def _interval_decimals(name: str) -> int:
@@ -158,8 +157,9 @@ def _probability_blocks(rows: list[ResultsRow]) -> list[Block]:
         "bins of equal width; adaptive: bins of equal numbers of images. The calibration error of a perfect model is "
         "above 0, too, so it has no interval."
     )
-    cells = [[name, *(_format_estimate(values.get(key)) for key in PROBABILITY_TITLES)] for name, values in runs]
-    return [TableBlock(["method", *PROBABILITY_TITLES.values()], cells, "l" + "r" * len(PROBABILITY_TITLES), caption)]
+    names = metric_names(MetricKind.PROBABILITY)
+    cells = [[method, *(_format_estimate(values.get(name)) for name in names)] for method, values in runs]
+    return [TableBlock(["method", *(METRICS[name].title for name in names)], cells, "l" + "r" * len(names), caption)]
 
 
 def _format_estimate(estimate: Estimate | None) -> str:
@@ -207,13 +207,13 @@ def _format_rate(rate: Rate | Estimate | None, scale: float = 100.0) -> str:
 
 
 def _patient_table(method: str, patients: dict[str, dict[str, Estimate]]) -> TableBlock:
-    metric_names = list(next(iter(patients.values())))
+    names = list(next(iter(patients.values())))
     rows = [
-        [AGGREGATION_TITLES[aggregation], *(_format_rate(scores[name], display_scale(name)) for name in metric_names)]
+        [AGGREGATION_TITLES[aggregation], *(_format_rate(scores[name], display_scale(name)) for name in names)]
         for aggregation, scores in patients.items()
     ]
-    header = ["score of", *(TITLES[name] for name in metric_names)]
-    return TableBlock(header, rows, "l" + "r" * len(metric_names), f"{method} by patient (or video), in per cent:")
+    header = ["score of", *(METRICS[name].title for name in names)]
+    return TableBlock(header, rows, "l" + "r" * len(names), f"{method} by patient (or video), in per cent:")
 
 
 def _one_vs_rest_blocks(method: str, result: OneVsRestResult) -> list[Block]:
@@ -258,23 +258,23 @@ def _net_benefit_paragraph(result: OneVsRestResult) -> Paragraph:
 
 def _subgroup_table(method: str, subgroups: Subgroups) -> TableBlock:
     tests = "; ".join(
-        f"{TITLES[test['score']]} p {test['p_value']:.3g}, adjusted {test['p_adjusted']:.3g}"
+        f"{METRICS[test['score']].title} p {test['p_value']:.3g}, adjusted {test['p_adjusted']:.3g}"
         for test in subgroups.tests
     )
     caption = (
         f"{method} by {subgroups.column}, in per cent. Test of no difference between the subgroups (interaction; Wald "
         f"test, F): {tests or 'none, because fewer than two subgroups have enough images and patients'}."
     )
-    metric_names = next((list(level.scores) for level in subgroups.levels if level.scores), [])
+    names = next((list(level.scores) for level in subgroups.levels if level.scores), [])
     rows = []
     for level in subgroups.levels:
         count = f"{level.count} patients or videos" if level.units == "groups" else ""
-        scores = ["too few"] * len(metric_names)
+        scores = ["too few"] * len(names)
         if level.scores:
-            scores = [_format_rate(level.scores[name], display_scale(name)) for name in metric_names]
+            scores = [_format_rate(level.scores[name], display_scale(name)) for name in names]
         rows.append([level.value, str(level.images), count, *scores])
-    header = [subgroups.column, "images", "patients", *(TITLES[name] for name in metric_names)]
-    return TableBlock(header, rows, "lrl" + "r" * len(metric_names), caption)
+    header = [subgroups.column, "images", "patients", *(METRICS[name].title for name in names)]
+    return TableBlock(header, rows, "lrl" + "r" * len(names), caption)
 
 
 # Comparisons
@@ -300,7 +300,7 @@ def comparison_cells(comparison: dict[str, Any]) -> list[str]:
     if resampled := comparison.get("corrected_resampled"):
         test += f"; over folds, corrected: p {resampled['p_value']:.3g}"
     difference = f"{scale * comparison['difference']:+.{max(2, digits)}f}{interval}"
-    score = TITLES[comparison["score"]] + (f", {comparison['task']}" if "task" in comparison else "")
+    score = METRICS[comparison["score"]].title + (f", {comparison['task']}" if "task" in comparison else "")
     p_values = [f"{comparison[name]:.3g}" for name in ("p_value", "p_adjusted")]
     return [comparison["first"], comparison["second"], score, difference, *p_values, test]
 

@@ -15,8 +15,10 @@ from typing import Any
 from ..data.sources.benchmarks import find_benchmark_or_none
 from ..errors import UsageError, pluralize
 from ..evaluation.calibration import format_temperature
+from ..evaluation.significance import compared_metric_names
 from ..runs.load_run import CompletedRun
 from ..runs.record import FIGURES_DIR, RunRecord
+from ..settings.metrics import METRICS
 from .messages import ReportingMessage
 from .render import Block, Heading, Paragraph, TableBlock, write_document
 from .study_description import SPLIT_TITLES, get_setting
@@ -253,10 +255,10 @@ def _table_one(run: CompletedRun, record: RunRecord) -> Answer:
 def _performance(run: CompletedRun, record: RunRecord) -> Answer:
     scores = run.scores()
     parts = []
-    for name in ("macro_f1", "accuracy", "mcc"):
+    for name in compared_metric_names(ordered=False):
         ends = scores[name]["interval"]
         interval = f" [{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]" if ends else ""
-        parts.append(f"{name.replace('_', ' ')} {100 * scores[name]['mean']:.1f}{interval}")
+        parts.append(f"{METRICS[name].title} {100 * scores[name]['mean']:.1f}{interval}")
     return f"{run.split}: {', '.join(parts)} (per cent).", "report.md"
 
 

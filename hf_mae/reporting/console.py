@@ -1,6 +1,6 @@
 """Tables and result lines that commands print on the terminal, at most 80 columns wide."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import date
 from typing import Any
@@ -10,11 +10,12 @@ from datasets import Dataset
 
 from ..data.images.cache_eviction import format_bytes
 from ..errors import pluralize
-from ..evaluation.metrics import HEADLINE, TITLES, available_metric_names, display_scale, zero_division_notes
+from ..evaluation.metrics import available_metric_names, display_scale, headline_metric_names, zero_division_notes
 from ..files.caches import cache_folder
 from ..models.model_zoo import PublicCheckpoint, load_checkpoint_catalogue
 from ..runs.record import FIGURES_DIR, RunRecord, Scores
 from ..runs.record_io import read_record
+from ..settings.metrics import METRICS
 from .build_report import comparison_cells, format_score
 from .label_issues import SHEET_PATTERN, LabelFindings
 from .results_tables import ResultsTable
@@ -22,8 +23,6 @@ from .text_table import format_fields, format_table, truncate_middle, wrap_text
 
 SPLITS_PER_TABLE = 3  # columns of scores with intervals that fit
 MAX_METHOD_WIDTH = 20  # characters of the name of a method
-METRIC_COLUMNS = {"macro_precision": "macro\nprecision", "macro_recall": "macro\nrecall", "macro_f1": "macro\nF1"}
-SHORT_METRIC_COLUMNS = METRIC_COLUMNS | {"macro_precision": "macro\nprec.", "one_off_accuracy": "one-\noff"}
 
 
 def format_scores_table(scores_by_split: Mapping[str, Scores]) -> str:
@@ -34,7 +33,7 @@ def format_scores_table(scores_by_split: Mapping[str, Scores]) -> str:
     for start in range(0, len(splits), SPLITS_PER_TABLE):
         shown = splits[start : start + SPLITS_PER_TABLE]
         rows = [["images", *(str(scores["num_images"]) for _, scores in shown)]]
-        rows += [[TITLES[name], *(_format_score(scores, name) for _, scores in shown)] for name in names]
+        rows += [[METRICS[name].title, *(_format_score(scores, name) for _, scores in shown)] for name in names]
         lines.append(format_table(["", *(split for split, _ in shown)], rows, "l" + "r" * len(shown)))
     if any("[" in line for line in lines):
         lines.append("[ ]: 95 % interval")
@@ -44,6 +43,8 @@ def format_scores_table(scores_by_split: Mapping[str, Scores]) -> str:
 
 
 def _format_score(scores: Scores, name: str) -> str:
+    if scores.get(name) is None:
+        return ""
     scale = display_scale(name)
     interval = scores.get("intervals", {}).get(name)
     digits = 1 if scale == 100.0 else 2
@@ -51,18 +52,27 @@ def _format_score(scores: Scores, name: str) -> str:
     return f"{scale * scores[name]:.2f}{text}"
 
 
+def _metric_columns(names: Sequence[str]) -> list[str]:
+    """Returns the headers of the columns of metrics, in two lines; with more than five columns, the short ones."""
+    is_narrow = len(names) > 5
+    titles = [(is_narrow and METRICS[name].short_title) or METRICS[name].title for name in names]
+    return [title.replace(" ", "\n", 1) for title in titles]
+
+
 def format_results(tables: Iterable[ResultsTable]) -> str:
     """Formats the results tables of a report: one column per method, and one row per comparison of two runs."""
     lines: list[str] = []
     for table in tables:
         rows = [*table.rows, *table.not_comparable]
-        names = [name for name in TITLES if any(name in row.scores for row in rows)]
+        names = [name for name in METRICS if any(name in row.scores for row in rows)]
         columns = 2 if any(score.get("std") is not None for row in rows for score in row.scores.values()) else 3
         lines += ["", wrap_text(table.title)]
         for start in range(0, len(rows), columns):
             block = rows[start : start + columns]
             header = ["", *(truncate_middle(row.method, MAX_METHOD_WIDTH) for row in block)]
-            body = [[TITLES[name], *(format_score(row.scores.get(name), name) for row in block)] for name in names]
+            body = [
+                [METRICS[name].title, *(format_score(row.scores.get(name), name) for row in block)] for name in names
+            ]
             lines += ["", format_table(header, body, "l" + "r" * len(block))]
         if any(row.ours for row in rows):
             lines.append("[ ]: 95 % interval")
@@ -90,17 +100,16 @@ def format_crossval_table(record: RunRecord, folder: str) -> str:
     rows = []
     for run, _, _ in summary.runs:
         scores = read_record(f"{folder}/{run.folder}").scores["validation"]
-        values = [f"{display_scale(name) * scores[name]:.2f}" for name in names]
+        values = [_format_score({name: scores.get(name)}, name) for name in names]
         rows.append([f"{100 * run.fraction:g} %", str(run.seed), str(run.fold), str(scores["num_images"]), *values])
-    columns = METRIC_COLUMNS if len(names) == len(HEADLINE) else SHORT_METRIC_COLUMNS
-    header = ["labels", "seed", "fold", "images", *(columns.get(name, TITLES[name]) for name in names)]
+    header = ["labels", "seed", "fold", "images", *_metric_columns(names)]
     first = 0 if several else 1
     lines = [format_table(header[first:], [row[first:] for row in rows], "r" * len(header[first:]))]
     for point in summary.label_efficiency:
         if several:
             lines.append(f"{100 * point['fraction']:g} % of the labels ({point['images']:g} images):")
         lines += [
-            f"{TITLES[name]:>16}  {display_scale(name) * point[name]['mean']:.2f} ± "
+            f"{METRICS[name].title:>16}  {display_scale(name) * point[name]['mean']:.2f} ± "
             f"{display_scale(name) * point[name]['std']:.2f}"
             for name in names
         ]
@@ -115,15 +124,15 @@ def format_probe_table(record: RunRecord) -> str:
     """Formats the scores of the probes, one row per pooling and kind of probe."""
     results = dict(record.probe or {})
     split_by_role = results.pop("split_by_role")
+    names = headline_metric_names(ordered=False)
     roles = [f"{role}: {pluralize(record.images[role], 'image')} ({split})" for role, split in split_by_role.items()]
     lines = [wrap_text("; ".join(roles))]
     rows = [
-        [pooling, kind, *(f"{100 * scores[name]:.2f}" for name in HEADLINE)]
+        [pooling, kind, *(_format_score({name: scores.get(name)}, name) for name in names)]
         for pooling, kinds in results.items()
         for kind, scores in kinds.items()
     ]
-    header = ["features", "probe", *(METRIC_COLUMNS.get(name, TITLES[name]) for name in HEADLINE)]
-    lines.append(format_table(header, rows, "ll" + "r" * len(HEADLINE)))
+    lines.append(format_table(["features", "probe", *_metric_columns(names)], rows, "ll" + "r" * len(names)))
     return "\n".join(lines)
 
 

@@ -19,9 +19,11 @@ from matplotlib.text import Text
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from ..errors import summarize_exception, warn
-from ..evaluation.metrics import CALIBRATION_BINS, TITLES
+from ..evaluation.metrics import CALIBRATION_BINS, display_scale
+from ..evaluation.significance import compared_metric_names
 from ..files.atomic import atomic_write_file, is_disk_full_error
 from ..runs.record import FIGURES_DIR
+from ..settings.metrics import METRICS, metric_title
 from .messages import ReportingMessage
 
 logger = logging.getLogger(__name__)
@@ -359,7 +361,7 @@ def plot_search_trials(
     """Plots the scores of the trials of a search over each setting.
 
     Args:
-        points: by setting, one (value, score in per cent, whether it was stopped early) per trial.
+        points: by setting, one (value, score, whether it was stopped early) per trial.
         log_scales: by setting, whether its axis is logarithmic.
         best_index: index of the best trial.
         metric: name of the score.
@@ -379,7 +381,7 @@ def plot_search_trials(
         panel.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         panel.grid(alpha=0.3)
     for row in axes:
-        row[0].set_ylabel(f"{TITLES.get(metric, metric)} (%)")
+        row[0].set_ylabel(metric_title(metric) + (" (%)" if display_scale(metric) == 100 else ""))
     for panel in list(axes.flat)[len(points) :]:
         panel.set_axis_off()
     axes.flat[0].legend()
@@ -400,8 +402,8 @@ def plot_learning_curves(log_history: list[dict[str, Any]], path: Path) -> None:
         "validation loss": [(log["epoch"], log["eval_loss"]) for log in log_history if "eval_loss" in log],
     }
     scores = {
-        label: [(log["epoch"], 100 * log[f"eval_{name}"]) for log in log_history if f"eval_{name}" in log]
-        for name, label in (("macro_f1", "macro F1"), ("accuracy", "accuracy"), ("mcc", "MCC"))
+        METRICS[name].title: [(log["epoch"], 100 * log[f"eval_{name}"]) for log in log_history if f"eval_{name}" in log]
+        for name in compared_metric_names(ordered=False)
     }
     panels = [curves, scores] if any(scores.values()) else [curves]
     figure = PlainTextFigure(figsize=(ONE_COLUMN * len(panels), 2.3))

@@ -7,11 +7,12 @@ from typing import Any
 
 from ..data.sources.benchmarks import find_benchmark_or_none
 from ..evaluation.calibration import format_temperature
-from ..evaluation.metrics import TITLES, available_metric_names, display_scale, zero_division_notes
+from ..evaluation.metrics import available_metric_names, display_scale, zero_division_notes
 from ..files.atomic import write_text
 from ..models.ensemble import MemberInfo
 from ..models.model_zoo import find_licence
 from ..runs.record import FIGURES_DIR, RunRecord, Scores, run_name
+from ..settings.metrics import METRICS
 from ..settings.models import RANDOM_WEIGHTS
 from ..settings.parse import looks_like_path
 from .render import escape_markdown_cell
@@ -103,14 +104,6 @@ PREDICTION_SETS_SENTENCE = (
     "`uncertainty.json`) with a nominal coverage of {level:.0f} % for each class contain the true class in "
     "{coverage:.1f} % of the {images} images of the {split} split, with {size:.2f} classes on average."
 )
-
-# Names of metrics on the Hub; the card's own metric names contain "macro".
-METRIC_TYPES = {
-    "macro_precision": "precision",
-    "macro_recall": "recall",
-    "macro_f1": "f1",
-    "mcc": "matthews_correlation",
-}
 
 # Figures of the card, if they exist in the output folder.
 CARD_FIGURES = {
@@ -212,8 +205,8 @@ def _metadata(name: str, record: RunRecord, licence: str | None, architecture: s
             dataset_type="imagefolder",
             dataset_name=Path(record.data.data_dir).name or record.data.data_dir,
             dataset_split=part,
-            metric_type=METRIC_TYPES.get(metric, metric),
-            metric_name=TITLES[metric],
+            metric_type=METRICS[metric].hub_type or metric,
+            metric_name=METRICS[metric].title,
             metric_value=round(values[metric], 6),
         )
         for part, values in record.scores.items()
@@ -252,10 +245,10 @@ def _calibration_sentences(record: RunRecord) -> list[str]:
 def _results_table(scores: dict[str, Scores]) -> list[str]:
     """Returns the headline scores in per cent, one row per split."""
     names = available_metric_names(next(iter(scores.values())))
-    head = "| split | images | " + " | ".join(TITLES[m] for m in names) + " |"
+    head = "| split | images | " + " | ".join(METRICS[m].title for m in names) + " |"
     return [head, "|---" * (2 + len(names)) + "|"] + [
         f"| {part} | {values['num_images']} | "
-        + " | ".join(f"{display_scale(m) * values[m]:.2f}" for m in names)
+        + " | ".join(f"{display_scale(m) * values[m]:.2f}" if values.get(m) is not None else "" for m in names)
         + " |"
         for part, values in scores.items()
     ]

@@ -9,8 +9,9 @@ from matplotlib import rc_context
 
 from ..data.images.image_io import ImageError, read_rgb
 from ..errors import pluralize
-from ..evaluation.metrics import TITLES, display_scale
+from ..evaluation.metrics import display_scale
 from ..runs.load_run import CompletedRun
+from ..settings.metrics import METRICS
 from .figures import DARK, GREY, STYLE, PlainTextFigure, save_figure, truncate_text
 
 A4 = (8.27, 11.69)  # inches
@@ -77,7 +78,7 @@ def _draw_scores(figure: Any, run: CompletedRun) -> None:
             axes.plot((low, high), (row, row), color="black", linewidth=1.2)
             text += f"   ({low:.1f} to {high:.1f})"
         axes.text(1.03, row, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8)
-    axes.set_yticks(range(len(scores)), [TITLES[name] for name, _ in scores], fontsize=8)
+    axes.set_yticks(range(len(scores)), [METRICS[name].title for name, _ in scores], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("per cent; line and parentheses: 95 % interval")

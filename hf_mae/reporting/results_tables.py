@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..data.sources.benchmarks import Benchmark, PublishedResult, find_benchmark_or_none
-from ..evaluation.metrics import HEADLINE, display_scale, headline_metrics
+from ..evaluation.metrics import display_scale, headline_metric_names, headline_metrics
 from ..evaluation.operating_points import OneVsRest
 from ..evaluation.significance import Difference, compare_predictions, corrected_resampled_test, holm, mcnemar
 from ..runs.load_run import SELECTED_ON_EVAL_NOTE, CompletedRun
@@ -94,7 +94,7 @@ def read_published_rows(benchmark: str) -> list[PublishedResult]:
         PublishedResult(
             method=row["method"],
             protocol=row["protocol"],
-            scores={name: row[name] for name in HEADLINE if row[name]},
+            scores={name: row[name] for name in headline_metric_names(ordered=True) if row.get(name)},
             source=row["source"],
             ranked=row["ranked"] == "yes",
             initialisation=row["initialisation"],

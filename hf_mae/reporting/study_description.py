@@ -12,6 +12,7 @@ from ..files.atomic import write_text
 from ..runs.load_run import CompletedRun
 from ..runs.record import FIGURES_DIR, RunRecord
 from ..settings.commands import command_options
+from ..settings.metrics import METRICS, MetricKind, metric_names
 from ..settings.models import RANDOM_WEIGHTS
 from ..settings.training import INSTANCE_BALANCED, SUPPORTS_LABEL_SMOOTHING
 from . import figures
@@ -244,16 +245,14 @@ def _describe_rebalancing(record: RunRecord, cite: Any) -> str:
 def _describe_evaluation(run: CompletedRun, record: RunRecord, cite: Any) -> str:
     grouped = all(fold.groups is not None for fold in run.folds)
     unit = "patients or videos" if grouped else "images"
+    headline = _list_metrics(MetricKind.HEADLINE, cite)
     text = (
-        "Macro-averaged precision, recall and F1, accuracy and Matthews correlation coefficient are reported with 95 % "
-        f"intervals (jackknife {cite('efron1981jackknife')} over {unit}, on the logit of the score)"
+        f"{headline[0].upper()}{headline[1:]} are reported with 95 % intervals (jackknife {cite('efron1981jackknife')} "
+        f"over {unit}, on the logit of the score)"
     )
     text += "" if grouped else f"; rates of a class have Wilson intervals {cite('wilson1927probable')}"
     if run.ordered:
-        text += (
-            f"; quadratic weighted kappa {cite('cohen1968kappa')}, mean absolute error and one-off accuracy are "
-            "reported in the same way"
-        )
+        text += f"; {_list_metrics(MetricKind.ORDINAL, cite)} are reported in the same way"
     text += (
         f". Models were compared by permutation tests that exchange their predictions within "
         f"{'patients or videos' if grouped else 'images'}, with p values adjusted for multiple comparisons "
@@ -273,6 +272,16 @@ def _describe_evaluation(run: CompletedRun, record: RunRecord, cite: Any) -> str
         " If results are reported for positive classes against the rest, net benefit is reported, too "
         f"{cite('vickers2006decision')}."
     )
+
+
+def _list_metrics(kind: MetricKind, cite: Any) -> str:
+    """Lists the metrics of a kind with their references."""
+    metrics = [METRICS[name] for name in metric_names(kind)]
+    texts = [
+        (metric.methods or metric.title) + (f" {cite(metric.citation.key)}" if metric.citation else "")
+        for metric in metrics
+    ]
+    return f"{', '.join(texts[:-1])} and {texts[-1]}"
 
 
 def _data_citation(record: RunRecord) -> str:

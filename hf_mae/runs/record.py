@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ..evaluation.metrics import HEADLINE, TITLES, scalar_scores
+from ..evaluation.metrics import available_metric_names, display_scale, headline_metric_names, scalar_scores
 from ..settings.data import DataSourceArguments
+from ..settings.metrics import METRICS
 
 FORMAT = 2  # 1: a file without `format`
 ALL_RESULTS, CROSSVAL, PROBE, RUN_STARTED = "all_results.json", "crossval.json", "probe.json", "run_started.json"
@@ -227,17 +228,23 @@ class RunRecord:
 
     def _repr_html_(self) -> str:
         """The scores by split and the selection of the weights, in a notebook."""
-        header = "".join(f"<th>{TITLES[name]}</th>" for name in HEADLINE)
+        names = headline_metric_names(ordered=self.ordered)
+        header = "".join(f"<th>{METRICS[name].title}</th>" for name in names)
         rows = [
             f"<tr><th>{html.escape(split)} ({self.images.get(split, 0)})</th>"
-            + "".join(f"<td>{100 * scores[name]:.1f}</td>" for name in HEADLINE)
+            + "".join(f"<td>{_format_cell(scores, name)}</td>" for name in names)
             + "</tr>"
             for split, scores in self.scores.items()
-            if all(name in scores for name in HEADLINE)
+            if available_metric_names(scores)
         ]
         table = f"<table><tr><th>split (images)</th>{header}</tr>{''.join(rows)}</table>" if rows else ""
         caption = f"{self.kind} of {self.base} on {self.data.name}. {self.selection.sentence if self.selection else ''}"
         return f"{table}<p>{html.escape(caption.strip())}</p>"
+
+
+def _format_cell(scores: Scores, name: str) -> str:
+    value = scores.get(name)
+    return "" if value is None else f"{display_scale(name) * value:.{1 if display_scale(name) == 100 else 3}f}"
 
 
 def run_name(folder: str | Path) -> str:

@@ -8,7 +8,7 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from ..errors import UsageError, short_repr, summarize_exception
-from ..evaluation.metrics import HEADLINE, available_metric_names
+from ..evaluation.metrics import available_metric_names
 from ..files.atomic import write_json
 from .messages import RunMessage
 from .record import (
@@ -251,8 +251,8 @@ def _parse_evaluate_scores(values: dict[str, Any]) -> Scores:
 
 
 def _parse_scores(values: Any) -> Scores:
-    """Parses the scores of a split, including all headline metrics."""
-    return dict(values) | {name: float(values[name]) for name in HEADLINE}
+    """Parses the scores of a split. It may lack a metric that was added later."""
+    return dict(values) | {name: float(values[name]) for name in available_metric_names(values)}
 
 
 def _parse_selection(values: dict[str, Any]) -> Selection | None:

@@ -10,6 +10,7 @@ from transformers.integrations import get_available_reporting_integrations
 
 from ..errors import UsageError, summarize_exception
 from .messages import SettingsMessage
+from .metrics import is_greater_better
 from .trainer_options import check_trainer_option
 from .training import (
     INSTANCE_BALANCED,
@@ -214,8 +215,8 @@ class FinetuningArguments(FinetuningFields, MaeTrainingArguments):  # type: igno
             raise UsageError(SettingsMessage.UNKNOWN_LOSS, known=LOSSES, value=self.loss)
         if self.cdw_alpha <= 0:
             raise UsageError(SettingsMessage.CDW_ALPHA_NOT_POSITIVE, value=self.cdw_alpha)
-        if (self.metric_for_best_model or "").removeprefix("eval_") == "mae" and self.greater_is_better is None:
-            self.greater_is_better = False  # transformers sets this for losses only
+        if self.metric_for_best_model is not None and self.greater_is_better is None:
+            self.greater_is_better = is_greater_better(self.metric_for_best_model)
         super().__post_init__()
 
     def _check_rebalancing(self) -> None:

@@ -5,16 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError, did_you_mean, pluralize
-from ..evaluation.metrics import TITLES
 from ..evaluation.operating_points import OneVsRest, ThresholdRule, estimate_binary_rates
+from ..evaluation.significance import compared_metric_names
 from ..models.model_zoo import find_licence
 from ..runs.load_run import CompletedRun, load_run
 from ..runs.record import ALL_RESULTS, run_name
 from ..runs.temperature import TEMPERATURE_FILE, read_temperature
+from ..settings.metrics import METRICS
 from .messages import SharingMessage
 from .space_app import DemoMetadata, escape_markdown
 
-SCORES, RATES = ("macro_f1", "accuracy", "mcc"), ("sensitivity", "specificity")  # on the page
+RATES = ("sensitivity", "specificity")  # on the page
 
 
 def build_demo_metadata(
@@ -82,7 +83,9 @@ def _describe_model(run: CompletedRun, metadata: DemoMetadata) -> list[str]:
         licence, _ = find_licence(record.base)
         lines += [f"Licence of the weights: {licence}."] if licence else []
     scores = run.scores()
-    formatted = ", ".join(f"{TITLES[name]} {_format_score(scores[name])}" for name in SCORES)
+    formatted = ", ".join(
+        f"{METRICS[name].title} {_format_score(scores[name])}" for name in compared_metric_names(ordered=False)
+    )
     num_images = sum(len(fold.labels) for fold in run.folds)
     lines.append(f"Scores on {pluralize(num_images, 'image')} of the {run.split} split: {formatted}.")
     lines += [escape_markdown(note) for note in run.notes]

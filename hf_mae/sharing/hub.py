@@ -20,9 +20,10 @@ from huggingface_hub.errors import (
 )
 
 from ..errors import UsageError, pluralize, summarize_exception
-from ..evaluation.metrics import TITLES, available_metric_names
+from ..evaluation.metrics import available_metric_names
 from ..runs.record import ALL_RESULTS, RUN_STARTED, run_name
 from ..runs.record_io import read_record
+from ..settings.metrics import METRICS
 from ..settings.parse import looks_like_path
 from .messages import SharingMessage
 
@@ -222,7 +223,9 @@ def _eval_results(folder: Path) -> bytes | None:
     if looks_like_path(data) or "/" not in data or Path(data).exists():
         return None
     entries = [
-        EvalResultEntry(dataset_id=data, task_id=split, value=round(scores[name], 6), notes=f"{TITLES[name]}, {split}")
+        EvalResultEntry(
+            dataset_id=data, task_id=split, value=round(scores[name], 6), notes=f"{METRICS[name].title}, {split}"
+        )
         for split, scores in record.scores.items()
         for name in available_metric_names(scores)
     ]

@@ -20,12 +20,13 @@ from ..data.images.torch_datasets import EvalDataset, TrainDataset
 from ..data.images.transforms import training_transform_from_processor
 from ..data.sources.samples import is_image_dataset, standardize_columns
 from ..errors import UsageError, did_you_mean
-from ..evaluation.metrics import LOGGED_METRICS, ORDINAL, classification_scores, ordinal_scores, ranking_scores, softmax
+from ..evaluation.metrics import classification_scores, ordinal_scores, ranking_scores, softmax
 from ..evaluation.retfound import f1_auroc_kappa
 from ..models.introspection import describe_model, find_head
 from ..models.loading import class_names
 from ..models.stochastic_depth import apply_patch_dropout, get_drop_path_rate, get_patch_embeddings
 from ..settings.arguments import FinetuningArguments
+from ..settings.metrics import METRICS, is_greater_better, selection_metric_names
 from ..settings.training import SAMPLING_EXPONENTS, SUPPORTS_LABEL_SMOOTHING
 from .distillation import Teacher
 from .layer_decay import parameter_groups
@@ -289,7 +290,7 @@ class MaeFinetuner(MaeTrainerBase):
         labels = prediction.label_ids
         labels = labels.argmax(-1) if labels.ndim == 2 else labels
         scores = classification_scores(prediction.predictions.argmax(-1), labels, self.class_names)
-        logged = {name: scores[name] for name in LOGGED_METRICS}
+        logged = {name: scores[name] for name, metric in METRICS.items() if metric.logged and name in scores}
         if self.args.metric_for_best_model in (RETFOUND_METRIC, f"eval_{RETFOUND_METRIC}"):
             ranking = ranking_scores(softmax(prediction.predictions), np.asarray(labels), self.class_names)
             logged[RETFOUND_METRIC] = f1_auroc_kappa(scores["macro_f1"], ranking["roc_auc"], scores["kappa"])
@@ -343,15 +344,14 @@ def check_metric_for_best_model(args: FinetuningArguments, ordered: bool = False
     if args.metric_for_best_model is None:
         return
     name = args.metric_for_best_model.removeprefix("eval_")
-    computed_metrics: tuple[str, ...] = (*LOGGED_METRICS, RETFOUND_METRIC, "loss")
-    if name in ORDINAL and not ordered:
+    computed_metrics = selection_metric_names(ordered)
+    if name in selection_metric_names(ordered=True) and name not in computed_metrics:
         raise UsageError(TrainingMessage.METRIC_NEEDS_ORDERED_CLASSES, metric=name)
-    computed_metrics += tuple(ORDINAL) if ordered else ()
     if name not in computed_metrics:
         suggestion = did_you_mean(name, computed_metrics)
         metric = args.metric_for_best_model
         raise UsageError(TrainingMessage.UNKNOWN_METRIC, known=computed_metrics, metric=metric, suggestion=suggestion)
-    smallest_is_best = name in ("loss", "mae")
+    smallest_is_best = not is_greater_better(name)
     if args.greater_is_better is not None and args.greater_is_better == smallest_is_best:
         code = TrainingMessage.SMALLEST_IS_BEST if smallest_is_best else TrainingMessage.GREATEST_IS_BEST
         raise UsageError(code, metric=name)

@@ -10,10 +10,11 @@ from tqdm import tqdm
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from ..settings.metrics import METRICS
+
 logger = logging.getLogger(__name__)
 
 LOSSES = {"loss": "train loss", "eval_loss": "val loss"}
-SCORES = {"eval_macro_f1": "macro F1", "eval_accuracy": "accuracy", "eval_qwk": "QWK"}  # in per cent
 REPLACED_CALLBACKS = (ProgressCallback, PrinterCallback)  # they print dicts
 
 
@@ -68,7 +69,8 @@ class Progress(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         """Logs the line after an evaluation; in trainings without evaluation, after the loss of the period."""
-        metrics = {name: float(value) for name, value in (logs or {}).items() if name in LOSSES | SCORES}
+        shown = (*LOSSES, *(f"eval_{metric.name}" for metric in METRICS.values() if metric.in_progress))
+        metrics = {name: float(value) for name, value in (logs or {}).items() if name in shown}
         self._last_metrics |= metrics
         is_due = args.eval_strategy == "no" and (args.max_steps > 0 or args.logging_strategy == "epoch")
         if "eval_loss" in metrics or ("loss" in metrics and is_due):
@@ -107,7 +109,11 @@ def _format_metrics(metrics: Mapping[str, float]) -> list[str]:
     pre-training)."""
     digits = 2 if "eval_loss" in metrics else 4
     losses = [f"{title} {metrics[name]:.{digits}f}" for name, title in LOSSES.items() if name in metrics]
-    return losses + [f"{title} {100 * metrics[name]:.1f}" for name, title in SCORES.items() if name in metrics]
+    return losses + [
+        f"{metric.title} {metric.scale * metrics[f'eval_{metric.name}']:.{1 if metric.scale == 100 else 3}f}"
+        for metric in METRICS.values()
+        if metric.in_progress and f"eval_{metric.name}" in metrics
+    ]
 
 
 def _format_clock(seconds: float) -> str:

@@ -19,10 +19,10 @@ from ..data.exclusion_log import ExclusionLog
 from ..data.images.cache_eviction import format_bytes, max_cache_bytes
 from ..data.splits import selection_split
 from ..errors import UsageError, pluralize
-from ..evaluation.metrics import TITLES
 from ..models.introspection import NUM_CHANNELS, describe_model, input_size
 from ..settings.arguments import FinetuningArguments
 from ..settings.data import DataArguments
+from ..settings.metrics import metric_title
 from .messages import TrainingMessage
 
 logger = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ class Plan:
     def _describe_selection(self) -> str:
         if self.selection_split is None:
             return "none: last epoch (--val_fraction 0.2 holds out a validation split)"
-        return f"epoch with the best {TITLES.get(self.metric, self.metric)} on the {self.selection_split} split"
+        return f"epoch with the best {metric_title(self.metric)} on the {self.selection_split} split"
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the plan as JSON."""

@@ -30,7 +30,6 @@ from ..data.splits import EVAL_SPLITS, selection_split
 from ..errors import CommandLineError, UsageError, raise_on_stop_signal, warn
 from ..evaluation.calibration import format_calibration_gain
 from ..evaluation.conformal import evaluate_coverage
-from ..evaluation.metrics import TITLES
 from ..files.atomic import atomic_write_file, write_text
 from ..inference.uncertainty import fit_uncertainty
 from ..models.building import build_classifier
@@ -50,6 +49,7 @@ from ..runs.temperature import fit_and_write_temperature
 from ..runs.uncertainty_io import write_uncertainty
 from ..settings.arguments import FinetuningArguments
 from ..settings.data import DataArguments
+from ..settings.metrics import metric_title
 from ..settings.models import ModelArguments
 from ..settings.parse import Settings, read_values
 from ..settings.recipes import render_recipe
@@ -450,10 +450,10 @@ def _build_checkpoint_selection(trainer: MaeFinetuner, split: str | None) -> Sel
     average_sentence = "" if decay is None else f" They are an exponential moving average (--ema_decay {decay:g})."
     if not (trainer.args.load_best_model_at_end and best_checkpoint):
         return Selection(f"The weights are those of the last epoch.{average_sentence}")
-    title = TITLES.get(str(metric), metric)
     sentence = (
-        f"The weights are those of the epoch with the best {title} on the {split} split ({Path(best_checkpoint).name} "
-        f"of {trainer.state.max_steps} updates), so the scores on this split are optimistic.{average_sentence}"
+        f"The weights are those of the epoch with the best {metric_title(metric)} on the {split} split "
+        f"({Path(best_checkpoint).name} of {trainer.state.max_steps} updates), so the scores on this split are "
+        f"optimistic.{average_sentence}"
     )
     return Selection(sentence, selection_split=split, metric=metric, checkpoint=best_checkpoint)
 

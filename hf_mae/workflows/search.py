@@ -13,6 +13,7 @@ from ..data.exclusion_log import ExclusionLog
 from ..data.fingerprint import data_fingerprint
 from ..data.sources.split_loading import has_ordered_classes
 from ..errors import CommandLineError, UsageError, warn
+from ..evaluation.metrics import display_scale
 from ..files.atomic import write_csv, write_json
 from ..reporting import figures
 from ..reporting.model_card import write_model_card
@@ -189,7 +190,7 @@ def _write_results(folder: Path, trials: list[Trial], best: Trial, metric: str) 
     write_csv(folder / "search.csv", columns, rows)
     result = {"metric": metric, "split": "selection", "best": vars(best), "trials": [vars(t) for t in trials]}
     write_json(folder / "search.json", result)
-    points = {name: [(t.values[name], 100 * t.score, t.pruned) for t in trials] for name in names}
+    points = {name: [(t.values[name], display_scale(metric) * t.score, t.pruned) for t in trials] for name in names}
     scales = {name: SEARCH_SPACE[name][2] is None for name in names}
     figures.plot_search_trials(points, scales, trials.index(best), metric, folder / FIGURES_DIR / "search")
 

@@ -16,11 +16,12 @@ from dataclasses import replace
 import numpy as np
 
 from hf_mae.evaluation.intervals import RATES, estimate_rates_by_class, headline_metric_intervals
-from hf_mae.evaluation.metrics import HEADLINE, headline_metrics, softmax
+from hf_mae.evaluation.metrics import headline_metric_names, headline_metrics, softmax
 from hf_mae.evaluation.prediction_table import Predictions, clusters_from_predictions
-from hf_mae.evaluation.probability_metrics import PROBABILITY_TITLES, estimate_probability_metrics
-from hf_mae.evaluation.significance import COMPARED_METRICS, compare_predictions, mcnemar
+from hf_mae.evaluation.probability_metrics import estimate_probability_metrics
+from hf_mae.evaluation.significance import compare_predictions, compared_metric_names, mcnemar
 from hf_mae.evaluation.subgroups import interaction_tests
+from hf_mae.settings.metrics import METRICS
 
 LONG_TAIL = (293, 253, 194, 169, 163, 78, 66, 49, 41, 40, 34, 28, 28, 28, 23, 22, 19, 19, 14, 13, 6, 6)
 CLASSES, IMAGES_A_PATIENT = 6, 25
@@ -109,7 +110,7 @@ def percentile_intervals(data: Predictions, rng: np.random.Generator) -> dict[st
         drawn[:, inside] = rng.multinomial(count, times[inside] / count, size=RESAMPLES)
     flat = matrices[0].reshape(len(times), -1)
     values = headline_metrics((drawn @ flat).reshape(RESAMPLES, data.num_classes, data.num_classes))
-    return {name: tuple(np.percentile(values[name], [2.5, 97.5])) for name in HEADLINE}
+    return {name: tuple(np.percentile(values[name], [2.5, 97.5])) for name in headline_metric_names(False)}
 
 
 # Simulations
@@ -212,7 +213,7 @@ def cover_probabilities(
 
 def _record_hits(hits, data: Predictions, truth: dict[str, float], rng: np.random.Generator) -> None:
     for method, found in (("before", percentile_intervals(data, rng)), ("now", headline_metric_intervals([data]))):
-        for name in HEADLINE:
+        for name in headline_metric_names(False):
             if (ends := found[name]) is not None:
                 hits[method, name].append(ends[0] <= truth[name] <= ends[1])
 
@@ -246,7 +247,12 @@ def run_in_parallel(simulate, simulations: int, num_worlds: int, *more) -> dict[
 
 def print_coverage(simulations: int, worlds: int) -> None:
     """Table of the coverage of intervals."""
-    print("| images | method | " + " | ".join(HEADLINE) + " |\n|---|---|" + "---:|" * len(HEADLINE))
+    print(
+        "| images | method | "
+        + " | ".join(headline_metric_names(False))
+        + " |\n|---|---|"
+        + "---:|" * len(headline_metric_names(False))
+    )
     settings = [("22 classes, 1,586 images", cover_long_tail, ())]
     settings += [
         (f"{patients} patients, {'skewed' if skewed else 'equal'} sizes", cover_patients, (patients, skewed))
@@ -256,7 +262,7 @@ def print_coverage(simulations: int, worlds: int) -> None:
     for title, what, more in settings:
         found = run_in_parallel(what, simulations, worlds, *more)
         for method in ("before", "now"):
-            cells = " | ".join(f"{found[method, name]:.1f}" for name in HEADLINE)
+            cells = " | ".join(f"{found[method, name]:.1f}" for name in headline_metric_names(False))
             print(f"| {title} | {method} | {cells} |", flush=True)
 
 
@@ -271,7 +277,7 @@ def print_rates(simulations: int, worlds: int) -> None:
 
 def print_probabilities(simulations: int, worlds: int) -> None:
     """Table of the coverage of probability scores."""
-    print("| images | " + " | ".join(PROBABILITY_TITLES[name] for name in WITH_INTERVAL) + " |\n|---|---:|---:|---:|")
+    print("| images | " + " | ".join(METRICS[name].title for name in WITH_INTERVAL) + " |\n|---|---:|---:|---:|")
     settings = [("22 classes, 1,586 images", None, False)]
     settings += [
         (f"{patients} patients, {'skewed' if skewed else 'equal'} sizes", patients, skewed)
@@ -321,14 +327,14 @@ def print_subgroups(simulations: int, worlds: int) -> None:
 
 def print_tests(simulations: int, worlds: int) -> None:
     """Table of tests between models."""
-    heads = [f"{name}: {what}" for name in COMPARED_METRICS for what in ("false positives", "power")]
+    heads = [f"{name}: {what}" for name in compared_metric_names(False) for what in ("false positives", "power")]
     print("| images | " + " | ".join(heads) + " | McNemar on images: false positives |")
     print("|---|" + "---:|" * (len(heads) + 1))
     for patients in PATIENTS:
         for skewed in (False, True):
             null = run_in_parallel(simulate_rejections, simulations, worlds, patients, skewed, 0.0)
             power = run_in_parallel(simulate_rejections, simulations // 2, worlds, patients, skewed, LOGIT_ADVANTAGE)
-            cells = [f"{found['now', name]:.1f}" for name in COMPARED_METRICS for found in (null, power)]
+            cells = [f"{found['now', name]:.1f}" for name in compared_metric_names(False) for found in (null, power)]
             title = f"{patients} patients, {'skewed' if skewed else 'equal'} sizes"
             print(f"| {title} | {' | '.join(cells)} | {null['before', 'accuracy']:.1f} |", flush=True)
 

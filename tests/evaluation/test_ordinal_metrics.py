@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score, mean_absolute_error
 
 from hf_mae.evaluation.intervals import estimate_headline_metrics, headline_metric_intervals
-from hf_mae.evaluation.metrics import available_metric_names, headline_metrics, ordinal_metrics
+from hf_mae.evaluation.metrics import available_metric_names, headline_metrics, ordinal_scores
 from hf_mae.evaluation.prediction_table import Predictions
 from hf_mae.evaluation.significance import compare_predictions, permutation_tests
 
@@ -22,16 +22,16 @@ def make_grades(images=400, seed=0, right=0.7, groups=None):
 def test_ordinal_metrics_equal_sklearn():
     data = make_grades()
     for run, predicted in enumerate(data.predicted):
-        metrics = ordinal_metrics(data.confusion_matrices()[run])
+        metrics = ordinal_scores(data.confusion_matrices()[run])
         assert metrics["qwk"] == pytest.approx(cohen_kappa_score(data.labels, predicted, weights="quadratic"))
         assert metrics["mae"] == pytest.approx(mean_absolute_error(data.labels, predicted))
         assert metrics["one_off_accuracy"] == pytest.approx((abs(data.labels - predicted) <= 1).mean())
 
 
 def test_weighted_kappa_of_perfect_chance_and_undefined_agreement():
-    assert ordinal_metrics(np.diag([3, 4, 5]))["qwk"] == 1.0
-    assert ordinal_metrics(np.outer([6, 4], [5, 5]))["qwk"] == pytest.approx(0.0)
-    assert ordinal_metrics([[7, 0], [0, 0]])["qwk"] == 0.0
+    assert ordinal_scores(np.diag([3, 4, 5]))["qwk"] == 1.0
+    assert ordinal_scores(np.outer([6, 4], [5, 5]))["qwk"] == pytest.approx(0.0)
+    assert ordinal_scores([[7, 0], [0, 0]])["qwk"] == 0.0
 
 
 def test_ordinal_metrics_are_added_for_grades_only():

@@ -10,11 +10,11 @@ from sklearn import metrics as sk
 from hf_mae.evaluation.metrics import expected_calibration_error, softmax
 from hf_mae.evaluation.prediction_table import Predictions, image_level_clusters
 from hf_mae.evaluation.probability_metrics import (
-    PROBABILITY_TITLES,
     estimate_probability_metrics,
     jackknife_auroc,
     jackknife_binary_auroc,
 )
+from hf_mae.settings.metrics import MetricKind, metric_names
 
 
 def make_predictions(images: int, classes: int, runs: int = 1, seed: int = 0, groups=None, temperature: float = 1.0):
@@ -28,7 +28,7 @@ def test_values_equal_other_libraries():
     data = make_predictions(300, 4)
     (scores,), labels = data.class_scores, data.labels
     estimates = estimate_probability_metrics([data])
-    assert list(estimates) == list(PROBABILITY_TITLES)
+    assert list(estimates) == list(metric_names(MetricKind.PROBABILITY))
     assert estimates["roc_auc"].value == pytest.approx(sk.roc_auc_score(labels, scores, multi_class="ovr"))
     assert estimates["log_loss"].value == pytest.approx(sk.log_loss(labels, scores))
     brier = np.mean([((row - np.eye(4)[label]) ** 2).sum() for row, label in zip(scores, labels)])

@@ -8,7 +8,7 @@ import pytest
 from support.messages import raises
 
 from hf_mae import read_record
-from hf_mae.evaluation.metrics import HEADLINE, classification_scores
+from hf_mae.evaluation.metrics import available_metric_names, classification_scores, headline_metric_names
 from hf_mae.runs.messages import RunMessage
 from hf_mae.runs.record import (
     ALL_RESULTS,
@@ -26,6 +26,7 @@ from hf_mae.runs.record import (
 )
 from hf_mae.runs.record_io import find_run_record, write_record, write_started_record
 from hf_mae.settings.data import DataSourceArguments
+from hf_mae.settings.metrics import METRICS, Metric
 
 SCORES = classification_scores([0, 1, 1], [0, 1, 0], ["blob", "ring"])
 COMMON = {
@@ -35,7 +36,7 @@ COMMON = {
     "settings": {"layer_decay": 0.5},
     "classes": ["blob", "ring"],
 }
-POINT = {name: {"mean": 0.5, "std": 0.0, "values": [0.5]} for name in HEADLINE}
+POINT = {name: {"mean": 0.5, "std": 0.0, "values": [0.5]} for name in headline_metric_names(False)}
 RECORDS = {
     "finetune": RunRecord(
         kind="finetune",
@@ -77,7 +78,10 @@ RECORDS = {
         images={},
         crossval=CrossvalSummary(
             folds="2",
-            runs=[(CrossvalRun(1.0, 0, fold, False), dict.fromkeys(HEADLINE, 0.5), "validation") for fold in (1, 2)],
+            runs=[
+                (CrossvalRun(1.0, 0, fold, False), dict.fromkeys(headline_metric_names(False), 0.5), "validation")
+                for fold in (1, 2)
+            ],
             mean_and_std=POINT,
             label_efficiency=[{"fraction": 1.0, "images": 9.0} | POINT],
             pooled={"seed-0": SCORES},
@@ -151,11 +155,6 @@ def test_files_without_format_are_read(tmp_path):
         ("[1]", RunMessage.RECORD_IS_NOT_AN_OBJECT, {"type": "list"}),
         ('{"eval_accuracy": 0.9, "epoch": 3.0}', RunMessage.RECORD_KEY_MISSING, {"key": "'source'"}),
         ('{"base": "x", "source": {"data_dir": "d"}, "images": {"train": "many"}}', RunMessage.RECORD_INVALID, {}),
-        (
-            '{"base": "x", "source": {"data_dir": "d"}, "images": {}, "validation": {"accuracy": 1}}',
-            RunMessage.RECORD_KEY_MISSING,
-            {},
-        ),
         ('{"base": "x", "source": [], "images": {}}', RunMessage.RECORD_INVALID, {}),
         (json.dumps({"format": FORMAT + 1}), RunMessage.RECORD_OF_NEWER_FORMAT, {"format": 3, "supported": 2}),
         ('{"format": "new"}', RunMessage.RECORD_OF_NEWER_FORMAT, {"format": "new"}),
@@ -172,6 +171,14 @@ def test_a_file_that_is_not_a_record_is_rejected(tmp_path, text, message, attrib
         read_record(tmp_path)
     assert "\n" not in str(caught.value)
     assert find_run_record(tmp_path) is None
+
+
+def test_a_record_without_a_metric_that_was_added_later_is_read(tmp_path, monkeypatch):
+    write_record(RECORDS["finetune"], tmp_path)
+    monkeypatch.setitem(METRICS, "g_mean", Metric("g_mean", "G-mean", lambda m: m.recall.prod(-1)))
+    record = read_record(tmp_path)
+    assert "g_mean" in headline_metric_names(False) and "g_mean" not in available_metric_names(record.scores["test"])
+    assert record == RECORDS["finetune"] and "<th>G-mean</th>" in record._repr_html_()
 
 
 def test_a_folder_without_a_record_is_rejected(tmp_path):

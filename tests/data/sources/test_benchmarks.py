@@ -23,7 +23,7 @@ from hf_mae.data import BENCHMARKS, load_benchmark
 from hf_mae.data.checks.image_check import ImageCheck
 from hf_mae.data.messages import DataMessage
 from hf_mae.data.sources.benchmark_loading import read_split_assignments
-from hf_mae.evaluation.metrics import HEADLINE, cohen_kappa, ranking_scores, score_split
+from hf_mae.evaluation.metrics import ConfusionMatrices, headline_metric_names, ranking_scores, score_split
 from hf_mae.evaluation.retfound import f1_auroc_kappa, retfound_scores
 from hf_mae.reporting.benchmark_tables import format_split_guarantees
 from hf_mae.reporting.report import compare
@@ -31,6 +31,7 @@ from hf_mae.runs.load_run import load_run
 from hf_mae.runs.predictions import write_predictions
 from hf_mae.runs.record import CrossvalRun, CrossvalSummary, DataSource, Environment, RunRecord
 from hf_mae.runs.record_io import write_record
+from hf_mae.settings.metrics import METRICS
 
 
 def accept_all(samples):
@@ -160,8 +161,8 @@ def test_ten_splits_are_reported_on_their_test_split(tmp_path):
             "finetune", data=source, images=entry.split_counts(fold), scores={"test": split_scores}, **common
         )
         write_record(record, folder)
-        runs.append((run, {name: 0.5 for name in HEADLINE}, "validation"))
-    point = {name: {"mean": 0.5, "std": 0.0, "values": [0.5]} for name in HEADLINE}
+        runs.append((run, {name: 0.5 for name in headline_metric_names(False)}, "validation"))
+    point = {name: {"mean": 0.5, "std": 0.0, "values": [0.5]} for name in headline_metric_names(False)}
     summary = CrossvalSummary("official", runs, point, [{"fraction": 1.0, "images": 9.0} | point], {})
     write_record(RunRecord("crossval", data=source, images={}, crossval=summary, **common), tmp_path)
     comparison = compare([tmp_path], operating_points=["sensitivity=0.9"])
@@ -279,7 +280,7 @@ def test_retfound_scores_match_its_evaluation():
     assert found["accuracy"] == pytest.approx(np.mean([(m[0, 0] + m[1, 1]) / 200 for m in each]))
     assert retfound_scores(np.diag([3, 0, 4]), ranking)["f1"] is None, "theirs is not a number"
     kappa = cohen_kappa_score(labels, predicted)
-    assert cohen_kappa(matrix) == pytest.approx(kappa)
+    assert float(METRICS["kappa"].function(ConfusionMatrices(matrix))) == pytest.approx(kappa)
     assert f1_auroc_kappa(0.5, 0.8, kappa) == pytest.approx((0.5 + 0.8 + kappa) / 3)
 
 

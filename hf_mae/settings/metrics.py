@@ -1,0 +1,231 @@
+"""`METRICS`: the metrics of classification. Flags, logs, tables, tests, model cards and texts are derived from it.
+
+A metric is one entry.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .citations import Citation
+from .registry import Registry
+
+LOSS = "loss"  # the validation loss, which is no metric but can select the epoch
+
+
+class MetricKind(Enum):
+    """What a metric is computed from, and where it is shown."""
+
+    HEADLINE = "headline"  # from confusion matrices; in all tables of results
+    ORDINAL = "ordinal"  # like HEADLINE, if the classes are grades in the order of their ids
+    SECONDARY = "secondary"  # from confusion matrices; in the record of a run only
+    PROBABILITY = "probability"  # from the scores of the classes; in the report
+    SELECTION = "selection"  # only to select the epoch
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric.
+
+    Args:
+        name: key in records, and value of `--metric_for_best_model`.
+        title: name in tables.
+        function: computes the metric (...) from `evaluation.metrics.ConfusionMatrices` (...), for any number of
+            matrices at once. For a `PROBABILITY` metric: computes the values (images,) whose mean is the metric, from
+            the scores of the classes (images, classes) and class ids (images,). None: `evaluation` has special code.
+        kind: what it is computed from, and where it is shown.
+        short_title: title in narrow columns.
+        methods: name in the description of a study.
+        scale: factor for display; 100: per cent.
+        low: lower bound.
+        high: upper bound; None: the number of classes minus one.
+        greater_is_better: direction.
+        logged: whether it is computed after every epoch, and can select the epoch.
+        in_progress: whether the progress line of an epoch shows it.
+        compared: whether reports test its difference between models.
+        hub_type: name on the Hugging Face Hub.
+        citation: reference for the description of a study.
+    """
+
+    name: str
+    title: str
+    function: Callable[..., Any] | None
+    kind: MetricKind = MetricKind.HEADLINE
+    short_title: str = ""
+    methods: str = ""
+    scale: float = 100.0
+    low: float = 0.0
+    high: float | None = 1.0
+    greater_is_better: bool = True
+    logged: bool = False
+    in_progress: bool = False
+    compared: bool = False
+    hub_type: str = ""
+    citation: Citation | None = None
+
+    def upper_bound(self, num_classes: int) -> float:
+        """Returns the upper bound for a number of classes."""
+        return float(num_classes - 1) if self.high is None else self.high
+
+
+def _brier(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    distances: NDArray[np.float64] = ((scores - np.eye(scores.shape[-1])[labels]) ** 2).sum(-1)
+    return distances
+
+
+def _log_loss(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    true_scores = scores[np.arange(len(labels)), labels]
+    return -np.log(np.clip(true_scores, np.finfo(true_scores.dtype).eps, None))
+
+
+# In the order of tables.
+METRICS: Registry[Metric] = Registry()
+METRICS.add(
+    Metric(
+        "macro_precision",
+        "macro precision",
+        lambda m: m.macro(m.precision),
+        short_title="macro prec.",
+        methods="macro-averaged precision",
+        logged=True,
+        hub_type="precision",
+    )
+)
+METRICS.add(
+    Metric(
+        "macro_recall",
+        "macro recall",
+        lambda m: m.macro(m.recall),
+        methods="macro-averaged recall",
+        logged=True,
+        hub_type="recall",
+    )
+)
+METRICS.add(
+    Metric(
+        "macro_f1",
+        "macro F1",
+        lambda m: m.macro(m.f1),
+        methods="macro-averaged F1",
+        logged=True,
+        in_progress=True,
+        compared=True,
+        hub_type="f1",
+    )
+)
+METRICS.add(Metric("accuracy", "accuracy", lambda m: m.correct / m.total, logged=True, in_progress=True, compared=True))
+METRICS.add(
+    Metric(
+        "mcc",
+        "MCC",
+        lambda m: m.divide(m.correct * m.total - m.expected, np.sqrt(m.spread)),
+        methods="Matthews correlation coefficient",
+        low=-1.0,
+        logged=True,
+        compared=True,
+        hub_type="matthews_correlation",
+    )
+)
+METRICS.add(
+    Metric(
+        "qwk",
+        "QWK",
+        lambda m: np.where(m.expected_distance > 0, 1 - m.divide(m.observed_distance, m.expected_distance), 0.0),
+        MetricKind.ORDINAL,
+        methods="quadratic weighted kappa",
+        low=-1.0,
+        logged=True,
+        in_progress=True,
+        compared=True,
+        citation=Citation(
+            "cohen1968kappa",
+            "article",
+            "Cohen, Jacob",
+            "Weighted kappa: nominal scale agreement with provision for scaled disagreement or partial credit",
+            {"journal": "Psychological Bulletin", "volume": "70", "pages": "213--220", "year": "1968"},
+        ),
+    )
+)
+METRICS.add(
+    Metric(
+        "mae",
+        "MAE",
+        lambda m: (m.counts * m.distance).sum((-2, -1)) / m.total,
+        MetricKind.ORDINAL,
+        methods="mean absolute error",
+        scale=1.0,
+        high=None,
+        greater_is_better=False,
+        logged=True,
+        compared=True,
+    )
+)
+METRICS.add(
+    Metric(
+        "one_off_accuracy",
+        "one-off accuracy",
+        lambda m: (m.counts * (m.distance <= 1)).sum((-2, -1)) / m.total,
+        MetricKind.ORDINAL,
+        short_title="one-\noff",
+        logged=True,
+        compared=True,
+    )
+)
+METRICS.add(
+    Metric(
+        "balanced_accuracy",
+        "balanced accuracy",
+        lambda m: m.recall.sum(-1) / (m.support > 0).sum(-1),
+        MetricKind.SECONDARY,
+        logged=True,
+    )
+)
+METRICS.add(
+    Metric(
+        "kappa",
+        "Cohen's kappa",
+        lambda m: m.divide(m.correct / m.total - m.by_chance, 1 - m.by_chance),
+        MetricKind.SECONDARY,
+        low=-1.0,
+        logged=True,
+    )
+)
+# RETFound selects the epoch by it.
+METRICS.add(Metric("f1_auroc_kappa", "mean of macro F1, AUROC and kappa", None, MetricKind.SELECTION, logged=True))
+METRICS.add(Metric("roc_auc", "AUROC", None, MetricKind.PROBABILITY, scale=1.0))
+METRICS.add(
+    Metric("brier", "Brier score", _brier, MetricKind.PROBABILITY, scale=1.0, high=2.0, greater_is_better=False)
+)
+METRICS.add(
+    Metric("log_loss", "log loss", _log_loss, MetricKind.PROBABILITY, scale=1.0, high=np.inf, greater_is_better=False)
+)
+METRICS.add(Metric("ece", "ECE", None, MetricKind.PROBABILITY, scale=1.0, greater_is_better=False))
+METRICS.add(Metric("classwise_ece", "class-wise ECE", None, MetricKind.PROBABILITY, scale=1.0, greater_is_better=False))
+METRICS.add(Metric("adaptive_ece", "adaptive ECE", None, MetricKind.PROBABILITY, scale=1.0, greater_is_better=False))
+
+
+def metric_names(*kinds: MetricKind) -> tuple[str, ...]:
+    """Returns the names of the metrics of some kinds, in the order of tables."""
+    return tuple(name for name, metric in METRICS.items() if metric.kind in kinds)
+
+
+def selection_metric_names(ordered: bool) -> tuple[str, ...]:
+    """Returns the values of `--metric_for_best_model`; `ordered`: the classes are grades."""
+    ordinal = metric_names(MetricKind.ORDINAL)
+    return (*(name for name, metric in METRICS.items() if metric.logged and (ordered or name not in ordinal)), LOSS)
+
+
+def metric_title(name: str | None) -> str:
+    """Returns the title of the metric that selects the epoch; its name if it is not in `METRICS`."""
+    name = (name or LOSS).removeprefix("eval_")
+    return METRICS[name].title if name in METRICS else name
+
+
+def is_greater_better(name: str | None) -> bool:
+    """Whether the greatest value of `--metric_for_best_model` is the best."""
+    name = (name or LOSS).removeprefix("eval_")
+    return METRICS[name].greater_is_better if name in METRICS else not name.endswith(LOSS)
