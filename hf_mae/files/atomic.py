@@ -2,7 +2,7 @@
 
 A writer fills a temporary sibling, flushes it to the disk and renames it, so that an interrupted write leaves no
 partial result. All files of this package are written here, with the permissions of the umask. A writer locks its
-temporary sibling. The next writer removes siblings without a lock: they remained when a writer was killed.
+temporary sibling. The next writer removes siblings that are older than a day and not locked: their writer was killed.
 """
 
 import errno
@@ -14,18 +14,22 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
 from ..errors import UsageError
-from .locks import release_flock, try_flock
 from .messages import FileMessage
 
+try:
+    fcntl: Any = import_module("fcntl")
+except ImportError:  # Windows
+    fcntl = None
+
 TEMP_SUFFIX = ".partial"  # of a temporary sibling
-REPLACED_SUFFIX = ".replaced"  # follows TEMP_SUFFIX in the temporary name of the folder that is replaced
 FORMULA_PREFIXES = ("=", "+", "-", "@", "\t")  # spreadsheets execute cells that start with them
-MIN_STALE_AGE = 2.0  # seconds; a writer locks its temporary sibling within this time
+MAX_TEMP_AGE = 86_400.0  # seconds until an unlocked temporary sibling is removed
 
 
 @contextmanager
@@ -36,25 +40,24 @@ def atomic_write_dir(destination: str | Path, overwrite: bool, error: type[Usage
         error: If `destination` is a file, must not be replaced, or cannot be written.
     """
     destination = Path(destination)
-    _remove_stale_temp_files(destination)
+    _remove_old_temp_files(destination)
     if destination.is_file():
         raise error(FileMessage.IS_A_FILE, path=destination)
     if destination.is_dir() and any(destination.iterdir()) and not overwrite:
         raise error(FileMessage.FOLDER_NOT_EMPTY, path=destination)
     with _reraise_as_usage_error(destination, error):
         temporary = Path(tempfile.mkdtemp(**_temp_sibling_args(destination)))
-    lock = try_flock(temporary)
     try:
-        yield temporary
-        apply_umask(temporary)
-        replaced = None
-        if destination.is_dir():
-            replaced = destination.rename(temporary.with_name(temporary.name + REPLACED_SUFFIX))
-        temporary.rename(destination)
+        with _lock_temporary(temporary):
+            yield temporary
+            apply_umask(temporary)
+            replaced = None
+            if destination.is_dir():
+                replaced = destination.rename(temporary.with_name(f"{temporary.name}.replaced"))
+            temporary.rename(destination)
         if replaced:
             shutil.rmtree(replaced)
     finally:
-        release_flock(lock)
         shutil.rmtree(temporary, ignore_errors=True)
 
 
@@ -68,7 +71,7 @@ def atomic_write_file(
         error: If `destination` is a folder, must not be replaced, or cannot be written.
     """
     destination = Path(destination)
-    _remove_stale_temp_files(destination)
+    _remove_old_temp_files(destination)
     if destination.is_dir():
         raise error(FileMessage.IS_A_FOLDER, path=destination)
     if destination.exists() and not overwrite:
@@ -77,14 +80,13 @@ def atomic_write_file(
         handle, name = tempfile.mkstemp(**_temp_sibling_args(destination))
     os.close(handle)
     temporary = Path(name)
-    lock = try_flock(temporary)
     try:
-        yield temporary
-        _fsync(temporary)
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(destination)
+        with _lock_temporary(temporary):
+            yield temporary
+            _fsync(temporary)
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(destination)
     finally:
-        release_flock(lock)
         temporary.unlink(missing_ok=True)
 
 
@@ -196,26 +198,38 @@ def _temp_prefix(destination: Path) -> str:
     return f".{destination.name[:200]}."
 
 
-def _remove_stale_temp_files(destination: Path) -> None:
-    """Removes temporary siblings without a lock; a folder that one of them was about to replace is restored."""
-    pattern = f"{glob.escape(_temp_prefix(destination))}????????{TEMP_SUFFIX}*"
+def _remove_old_temp_files(destination: Path) -> None:
+    """Removes temporary siblings that no writer has locked, a day after their last change."""
+    pattern = f"{glob.escape(_temp_prefix(destination))}????????{TEMP_SUFFIX}"
     for path in destination.absolute().parent.glob(pattern):
-        locked_path = path.with_name(path.name[: path.name.rindex(TEMP_SUFFIX)] + TEMP_SUFFIX)
-        try:
-            if time.time() - path.lstat().st_mtime < MIN_STALE_AGE:
+        with suppress(OSError):  # its writer has just finished, or it belongs to another user
+            if time.time() - path.lstat().st_mtime < MAX_TEMP_AGE:
                 continue
-        except FileNotFoundError:  # its writer has finished
-            continue
-        lock = try_flock(locked_path)
-        if lock is None and locked_path.exists():
-            continue
-        release_flock(lock)
-        if path.name.endswith(REPLACED_SUFFIX) and not destination.exists():
-            path.rename(destination)
-        elif path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+            with _lock_temporary(path) as is_free:
+                if is_free and path.is_dir():
+                    shutil.rmtree(path)
+                elif is_free:
+                    path.unlink()
+
+
+@contextmanager
+def _lock_temporary(path: Path) -> Iterator[bool]:
+    """Locks a temporary file or folder within the block; yields whether no other process has locked it.
+
+    It yields True if there are no locks: on Windows, and on some network disks.
+    """
+    if fcntl is None:
+        yield True
+        return
+    file, is_free = os.open(path, os.O_RDONLY | os.O_NOFOLLOW), True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as fault:
+        is_free = fault.errno not in (errno.EAGAIN, errno.EWOULDBLOCK)
+    try:
+        yield is_free
+    finally:
+        os.close(file)
 
 
 @contextmanager

@@ -24,7 +24,10 @@ class FileMessage(Message):
         "Another run is writing to {path} (process {process} on {host}, since {since}). "
         "Wait until it finishes, or choose another folder."
     )
-    FOLDER_LOCKED_BY_UNKNOWN = "Another run is writing to {path}. Wait until it finishes, or choose another folder."
+    FOLDER_LOCKED_BY_FILE = (
+        "Another run is writing to {path} (process {process} on {host}, since {since}). Wait until it finishes, or "
+        "choose another folder. This disk has no locks: if that process was killed, delete {lock}."
+    )
 
     # Resumable tables
     TABLE_EXISTS = (

@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import time
 
 import pytest
 from hypothesis import given
@@ -80,31 +81,41 @@ with atomic_write_file(folder / "file") as file, atomic_write_dir(folder / "fold
 """
 
 
-def test_files_of_a_killed_writer_are_removed_and_files_of_a_running_one_are_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(atomic, "MIN_STALE_AGE", -1.0)
+def test_old_temporaries_are_removed_unless_a_writer_has_locked_them(tmp_path, monkeypatch):
+    def write_both():
+        write_text(tmp_path / "file", "new")
+        with atomic_write_dir(tmp_path / "folder", overwrite=True) as folder:
+            write_text(folder / "inside", "new")
+        return sorted(path.name for path in tmp_path.iterdir())
+
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", WRITE_WITHOUT_END, tmp_path], **pipes) as writer:
         assert writer.stdout.readline() == "writing\n"
         temporary = sorted(path.name for path in tmp_path.iterdir())
-        write_text(tmp_path / "file", "new")
-        assert sorted(path.name for path in tmp_path.iterdir()) == [*temporary, "file"]
+        assert len(temporary) == 2
+        with monkeypatch.context() as a_day_later:
+            a_day_later.setattr(atomic, "MAX_TEMP_AGE", -1.0)
+            assert write_both() == [*temporary, "file", "folder"]  # the writer is alive
         writer.kill()
-    write_text(tmp_path / "file", "new")
-    with atomic_write_dir(tmp_path / "folder", overwrite=False) as folder:
-        write_text(folder / "inside", "new")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+    assert write_both() == [*temporary, "file", "folder"]  # not a day old
+    yesterday = time.time() - 86_500
+    for name in temporary:
+        os.utime(tmp_path / name, (yesterday, yesterday))
+    assert write_both() == ["file", "folder"]
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["inside"]
 
 
-def test_a_replaced_folder_is_restored_after_a_kill(tmp_path, monkeypatch):
-    """A kill between the two renames."""
-    monkeypatch.setattr(atomic, "MIN_STALE_AGE", -1.0)
-    replaced = tmp_path / ".folder.abcdefgh.partial.replaced"
-    replaced.mkdir()
-    write_text(replaced / "inside", "before")
-    with raises(FileMessage.FOLDER_NOT_EMPTY, path=tmp_path / "folder"):
-        atomic_write_dir(tmp_path / "folder", overwrite=False).__enter__()
-    assert (tmp_path / "folder" / "inside").read_text() == "before" and not replaced.exists()
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_files_are_written_on_a_disk_without_locks(tmp_path, monkeypatch, number):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    old = tmp_path / ".file.abcdefgh.partial"
+    old.touch()
+    os.utime(old, (0, 0))
+    write_text(tmp_path / "file", "x")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """A folder has one writer at a time."""
 
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -19,6 +21,22 @@ with exclusive_lock(Path(sys.argv[1])):
     time.sleep(120)
 """
 
+NO_FLOCK = """
+import fcntl
+def flock(*_):
+    raise OSError(38, "Function not implemented")
+fcntl.flock = flock
+"""
+LOCK_AND_FORK = """
+import os, sys, time
+from pathlib import Path
+from hf_mae.files.locks import exclusive_lock
+with exclusive_lock(Path(sys.argv[1])):
+    if child := os.fork():
+        print(child, flush=True)
+    time.sleep(120)
+"""
+
 
 def test_a_second_writer_is_rejected_and_the_first_is_named(tmp_path):
     folder = tmp_path / "run"
@@ -31,6 +49,8 @@ def test_a_second_writer_is_rejected_and_the_first_is_named(tmp_path):
     assert (folder / LOCK_FILE).is_file()  # the file remains, but the lock ended with the process
     with exclusive_lock(folder):
         (folder / "result").write_text("x")
+        with raises(FileMessage.FOLDER_LOCKED, process=os.getpid()), exclusive_lock(folder):
+            pytest.fail("locked twice")
     assert [path.name for path in folder.iterdir()] == ["result"]
 
 
@@ -47,3 +67,45 @@ def test_a_lock_is_released_after_an_exception(tmp_path):
     for _ in range(2):
         with pytest.raises(RuntimeError), wait_for_lock(tmp_path / "below" / "lock"):
             raise RuntimeError
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL])
+def test_a_disk_without_flock_has_one_writer_too(tmp_path, monkeypatch, number):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with wait_for_lock(tmp_path / "lock"), exclusive_lock(tmp_path / "run"):
+        with raises(FileMessage.FOLDER_LOCKED_BY_FILE, process=os.getpid()), exclusive_lock(tmp_path / "run"):
+            pytest.fail("locked twice")
+        (tmp_path / "run" / "result").write_text("x")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["result"]
+    killed = subprocess.Popen([sys.executable, "-c", NO_FLOCK + LOCK_FOLDER, tmp_path / "run"], stdout=subprocess.PIPE)
+    with killed:
+        assert killed.stdout.readline() == b"locked\n"
+        with raises(FileMessage.FOLDER_LOCKED_BY_FILE, process=killed.pid), exclusive_lock(tmp_path / "run"):
+            pytest.fail("locked twice")
+        killed.kill()
+    with exclusive_lock(tmp_path / "run"):  # the process of the lock file does not exist any more
+        pass
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["result"]
+
+
+def test_a_folder_that_cannot_be_written_is_no_missing_lock(tmp_path, monkeypatch):
+    (tmp_path / ".lock").mkdir()  # as good as a folder without permissions, also for root
+    (tmp_path / ".lock.soft").mkdir()
+    with pytest.raises(OSError), exclusive_lock(tmp_path):
+        pytest.fail("locked")
+
+
+def test_the_lock_ends_with_the_process_although_its_children_live_on(tmp_path):
+    """DataLoader workers are forked: they must not keep the lock of a killed run."""
+    with subprocess.Popen([sys.executable, "-c", LOCK_AND_FORK, tmp_path], stdout=subprocess.PIPE, text=True) as run:
+        child = int(run.stdout.readline())
+        run.kill()
+        run.wait()
+        try:
+            with exclusive_lock(tmp_path):
+                pass
+        finally:
+            os.kill(child, signal.SIGKILL)

@@ -1,6 +1,6 @@
 """Standalone program: imports the package without POSIX modules and signals, locks a folder, and lists the recipes.
 
-The libraries are imported first, unchanged. `msvcrt` is a stand-in that records the locked files.
+The libraries are imported first, unchanged.
 """
 
 import importlib
@@ -9,7 +9,6 @@ import os
 import pkgutil
 import signal
 import sys
-import types
 from pathlib import Path
 
 import hf_mae
@@ -45,16 +44,6 @@ def remove_posix_names() -> None:
         for name in names:
             if hasattr(owner, name):
                 delattr(owner, name)
-    locked: set[int] = set()
-
-    def locking(file: int, mode: int, count: int) -> None:
-        assert count == 1 and os.lseek(file, 0, os.SEEK_CUR) > 0
-        inode = os.fstat(file).st_ino
-        if inode in locked:
-            raise PermissionError(13, "Permission denied")
-        locked.add(inode)
-
-    sys.modules["msvcrt"] = types.SimpleNamespace(LK_NBLCK=2, locking=locking)
 
 
 def main(folder: Path) -> None:

@@ -112,7 +112,11 @@ def _start_or_resume(folder: Path, plan: dict[str, Any]) -> None:
         existing_plan = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # missing, or not written by this program
         existing_plan = None
-    if existing_plan is None and folder.is_dir() and any(file.name != LOCK_FILE for file in folder.iterdir()):
+    if (
+        existing_plan is None
+        and folder.is_dir()
+        and any(not file.name.startswith(LOCK_FILE) for file in folder.iterdir())
+    ):
         raise UsageError(ImageMessage.SHARD_FOLDER_NOT_EMPTY, folder=folder)
     if existing_plan is not None and existing_plan != plan:
         raise UsageError(ImageMessage.SHARD_FOLDER_DIFFERS, folder=folder)
