@@ -346,7 +346,7 @@ def make_record(folder: Path) -> Path:
     """Writes the record and the predictions of an evaluation."""
     import numpy as np
 
-    from hf_mae.evaluation.metrics import score_split, softmax
+    from hf_mae.evaluation.metrics import score_split
     from hf_mae.runs.environment import get_environment
     from hf_mae.runs.predictions import write_predictions
     from hf_mae.runs.record import DataSource, RunRecord
@@ -355,9 +355,7 @@ def make_record(folder: Path) -> Path:
     run, names, labels = folder / "run", ["a", "b", "c"], np.arange(30) % 3
     run.mkdir()
     logits = np.random.default_rng(0).normal(size=(30, 3))
-    write_predictions(
-        run / "predictions_test.csv", [f"{i}.png" for i in range(30)], softmax(logits), labels, names, None
-    )
+    write_predictions(run, "test", [f"{i}.png" for i in range(30)], logits, labels, names)
     record = RunRecord(
         kind="evaluate",
         base="x",

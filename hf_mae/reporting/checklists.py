@@ -16,7 +16,7 @@ from ..data.sources.benchmarks import find_benchmark_or_none
 from ..errors import UsageError, pluralize
 from ..evaluation.calibration import format_temperature
 from ..evaluation.significance import compared_metric_names
-from ..runs.load_run import CompletedRun
+from ..runs.completed_run import CompletedRun
 from ..runs.record import FIGURES_DIR, RunRecord
 from ..settings.metrics import METRICS
 from .messages import ReportingMessage

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..evaluation.metrics import available_metric_names, classification_scores
-from ..runs.predictions import read_prediction_rows
+from ..runs.predictions import read_prediction_table
 from ..runs.record import CrossvalRun
 
 
@@ -32,15 +32,18 @@ def label_efficiency_curve(runs: list[CrossvalRun], results: list[dict[str, Any]
 
 
 def pool_predictions(folders: list[Path], names: list[str]) -> tuple[list[list[str]], dict[str, Any] | None]:
-    """Concatenates `predictions_validation.csv` of the folds of one seed, and scores all rows together.
+    """Concatenates the validation predictions of the folds of one seed, and scores all rows together.
 
     Returns:
         The rows and their scores. The scores are None if an image is in several folds, because it must count once.
     """
     rows: list[list[str]] = []
     for folder in folders:
-        fold_rows, _ = read_prediction_rows(folder / "predictions_validation.csv")
-        rows += [[row["file_name"], row["label"], row["prediction"], row["score"]] for row in fold_rows]
+        table = read_prediction_table(folder, "validation", need_scores=True)
+        assert table.class_scores is not None, "the scores were required"
+        best_scores = table.class_scores[np.arange(len(table.labels)), table.predicted]
+        images = zip(table.file_names, table.labels, table.predicted, best_scores)
+        rows += [[name, names[label], names[best], f"{score:.9g}"] for name, label, best, score in images]
     if len({row[0] for row in rows}) < len(rows):  # published folds can overlap
         return rows, None
     ids = {name: index for index, name in enumerate(names)}

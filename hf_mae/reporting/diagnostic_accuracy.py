@@ -24,7 +24,7 @@ from ..evaluation.prediction_table import Predictions, clusters_from_predictions
 from ..evaluation.probability_metrics import estimate_probability_metrics
 from ..evaluation.significance import holm
 from ..evaluation.subgroups import MISSING, assign_subgroups, interaction_tests
-from ..runs.load_run import CompletedRun
+from ..runs.completed_run import CompletedRun
 from .messages import ReportingMessage
 
 PREDICTED_CLASS_RULE = "predicted class"

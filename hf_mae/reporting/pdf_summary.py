@@ -10,7 +10,7 @@ from matplotlib import rc_context
 from ..data.images.image_io import ImageError, read_rgb
 from ..errors import pluralize
 from ..evaluation.metrics import display_scale
-from ..runs.load_run import CompletedRun
+from ..runs.completed_run import CompletedRun
 from ..settings.metrics import METRICS
 from .figures import DARK, GREY, STYLE, PlainTextFigure, save_figure, truncate_text
 

@@ -8,7 +8,9 @@ from typing import Any
 from ..errors import UsageError
 from ..evaluation.operating_points import ThresholdRule
 from ..files.atomic import write_json
-from ..runs.load_run import CompletedRun, load_run
+from ..runs.completed_run import CompletedRun
+from ..runs.external_tables import align_tables
+from ..runs.load_run import load_run
 from ..runs.record import FIGURES_DIR
 from . import figures
 from .build_report import build_report_document
@@ -69,12 +71,13 @@ def compare(
     manifest: str | Path | None = None,
     min_subgroup: int = MIN_SUBGROUP_IMAGES,
 ) -> Comparison:
-    """Compares completed runs with each other and with published rows, with intervals and tests.
+    """Compares completed runs, and prediction tables of any program, with intervals and tests, and with published rows.
 
     See docs/statistics.md for the methods.
 
     Args:
-        runs: output folders of finetune, crossval or evaluate.
+        runs: output folders of finetune, crossval or evaluate; or prediction tables: CSV files, or folders with files
+            `predictions_<split>.csv` (`runs.predictions.read_prediction_csv` lists their columns).
         benchmark: benchmark whose published rows are shown even without a run.
         split: split to compare on; None: test if a run has it, otherwise validation.
         positive: classes that are positive together, against the others.
@@ -86,7 +89,7 @@ def compare(
         min_subgroup: minimum size of a subgroup with scores.
 
     Raises:
-        UsageError: If a folder is not a completed run, or an option does not fit the runs.
+        UsageError: If a path is not a completed run or a valid prediction table, or an option does not fit the runs.
     """
     if prevalence is not None and not 0 < prevalence < 1:
         raise UsageError(ReportingMessage.PREVALENCE_OUT_OF_RANGE, value=prevalence)
@@ -99,6 +102,7 @@ def compare(
         min_subgroup,
     )
     loaded = [load_run(path, split) for path in runs]
+    align_tables(loaded)
     for run in loaded:  # folders with the same name are distinguished by their paths
         if sum(other.name == run.name for other in loaded) > 1:
             run.name = str(run.folder)

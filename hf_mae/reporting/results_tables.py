@@ -13,7 +13,8 @@ from ..data.sources.benchmarks import Benchmark, PublishedResult, find_benchmark
 from ..evaluation.metrics import display_scale, headline_metric_names, headline_metrics
 from ..evaluation.operating_points import OneVsRest
 from ..evaluation.significance import Difference, compare_predictions, corrected_resampled_test, holm, mcnemar
-from ..runs.load_run import SELECTED_ON_EVAL_NOTE, CompletedRun
+from ..runs.completed_run import CompletedRun
+from ..runs.load_run import SELECTED_ON_EVAL_NOTE
 from .diagnostic_accuracy import DEFAULT_REPORT_OPTIONS, DiagnosticAccuracy, ReportOptions, compute_diagnostic_accuracy
 
 PUBLISHED_RESULTS_CSV = Path(__file__).parents[1] / "published" / "results.csv"
@@ -181,7 +182,7 @@ def build_results_tables(
         ]
         table_options = _apply_benchmark_task(options, data)
         ours = [_make_own_row(run, protocol is not None or not published, table_options) for run in table_runs]
-        title = f"{data}: {protocol} split" if protocol else f"{data}: {split}"
+        title = f"{data}: {protocol} split" if protocol else f"{data}: {split}" if split else data
         if entry:
             title = f"{entry.title} ({protocol or entry.main_protocol})"
         rows = [row for row in [*ours, *published] if row.ranked]
@@ -286,7 +287,8 @@ def compare_errors(runs: list[CompletedRun]) -> Iterable[dict[str, Any]]:
     for first, second in combinations(runs, 2):
         pair = {"first": first.name, "second": second.name}
         if not _have_same_images(first, second):
-            yield pair | {"note": "not compared, because they were evaluated on different images"}
+            different = "images" if first.file_names != second.file_names else "classes"
+            yield pair | {"note": f"not compared, because they were evaluated on different {different}"}
             continue
         labels = np.concatenate([fold.labels for fold in first.folds])
         # One prediction per image: that of the first seed.

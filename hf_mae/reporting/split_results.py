@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ..evaluation.calibration import IDENTITY_TEMPERATURE, Temperature
 from ..evaluation.intervals import headline_metric_intervals
 from ..evaluation.metrics import scalar_scores, score_split, softmax
 from ..evaluation.prediction_table import Predictions
@@ -48,8 +49,9 @@ def write_split_results(
     labels: np.ndarray,
     names: list[str],
     ordered: bool = False,
+    temperature: Temperature = IDENTITY_TEMPERATURE,
 ) -> dict[str, Any]:
-    """Writes `predictions_<split>.csv`, `metrics_<split>.csv` and the figures of a split; returns its scores.
+    """Writes the predictions, `metrics_<split>.csv` and the figures of a split; returns its scores.
 
     Args:
         folder: the output folder.
@@ -58,12 +60,13 @@ def write_split_results(
         labels: class ids (images,).
         names: class names.
         ordered: whether the classes are grades.
+        temperature: divisor of the logits.
     """
-    scores, class_scores = score_with_intervals(eval_dataset, logits, labels, names, ordered), softmax(logits)
-    path = folder / f"predictions_{split}.csv"
-    write_predictions(path, eval_dataset.file_names, class_scores, labels, names, eval_dataset.groups)
+    scaled = temperature.scale_logits(logits)
+    scores = score_with_intervals(eval_dataset, scaled, labels, names, ordered)
+    write_predictions(folder, split, eval_dataset.file_names, logits, labels, names, eval_dataset.groups, temperature)
     write_metrics_row(folder / f"metrics_{split}.csv", scores)
-    figures.plot_split_figures(folder, split, class_scores, labels, names, scores)
+    figures.plot_split_figures(folder, split, softmax(scaled), labels, names, scores)
     return scores
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..data.sources.benchmarks import find_benchmark_or_none
 from ..files.atomic import write_text
-from ..runs.load_run import CompletedRun
+from ..runs.completed_run import CompletedRun
 from ..runs.record import FIGURES_DIR, RunRecord
 from ..settings.commands import command_options
 from ..settings.metrics import METRICS, MetricKind, metric_names

@@ -1,9 +1,8 @@
-"""Loads completed runs: the output folders of `finetune`, `crossval` and `evaluate`."""
+"""Loads completed runs: the output folders of `finetune`, `crossval` and `evaluate`, and prediction tables."""
 
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -11,108 +10,41 @@ from ..data.class_map import read_class_map
 from ..data.sources.benchmarks import find_benchmark_or_none
 from ..errors import UsageError, pluralize
 from ..evaluation.calibration import Temperature
-from ..evaluation.intervals import Rate, estimate_rates_by_class, headline_metric_intervals
-from ..evaluation.metrics import headline_metrics, softmax
+from ..evaluation.metrics import softmax
 from ..evaluation.prediction_table import Predictions
 from ..models.ensemble import read_ensemble_members
+from .completed_run import CompletedRun
+from .external_tables import load_table, load_table_folder
 from .messages import RunMessage
-from .predictions import read_predictions
+from .predictions import find_predictions, list_predicted_splits, read_prediction_table, read_predictions
 from .record import ALL_RESULTS, CROSSVAL, CrossvalRun, DataSource, RunRecord, run_name
 from .record_io import read_record
 
+_SPLIT_ORDER = {"test": 0, "validation": 1, "selection": 2}
 SELECTED_ON_EVAL_NOTE = "The epoch was selected on the evaluated images, so the scores are optimistic."
 
 
-@dataclass
-class CompletedRun:
-    """A row of the report: one run, or the folds and seeds of a cross-validation.
-
-    Args:
-        data: name of the benchmark or of the user's dataset.
-        split: evaluated split.
-        protocol: protocol of comparable published results (`Benchmark.protocol`); None: not comparable.
-        folds: predictions, one entry per fold.
-        file_names: file names of the images of each fold.
-        selected_on_eval_split: whether the best epoch was selected on the evaluated images.
-        label_efficiency: results by fraction of the labels, for a `crossval` with several fractions.
-        num_training_images: training images per fold of a cross-validation.
-        threshold_predictions: predictions of the split that selects operating points, one entry per fold (or per run,
-            if each run has its own images); None: not available.
-        threshold_split: name of that split.
-        no_threshold_reason: reason why `threshold_predictions` is missing.
-        source: data source.
-        record: record of the run (of the first run of a cross-validation).
-    """
-
-    name: str
-    folder: Path
-    data: str
-    split: str
-    protocol: str | None
-    initialisation: str
-    class_names: list[str]
-    folds: list[Predictions]
-    file_names: list[list[str]]
-    selected_on_eval_split: bool
-    notes: list[str] = field(default_factory=list)
-    label_efficiency: list[dict[str, Any]] | None = None
-    num_training_images: int | None = None
-    threshold_predictions: list[Predictions] | None = None
-    threshold_split: str | None = None
-    no_threshold_reason: str = "predictions of a split other than the evaluated one are missing"
-    source: DataSource | None = None
-    record: RunRecord | None = None
-
-    @property
-    def ordered(self) -> bool:
-        """Whether the classes are ordered (grades), in the order of their ids."""
-        return self.folds[0].ordered
-
-    @property
-    def is_cross_validated(self) -> bool:
-        """Whether the run has several folds, which share training images."""
-        return len(self.folds) > 1
-
-    @property
-    def has_repeated_images(self) -> bool:
-        """Whether an image is evaluated in several folds, so that its predictions are not independent."""
-        file_names = [name for fold in self.file_names for name in fold]
-        return len(set(file_names)) < len(file_names)
-
-    def scores(self) -> dict[str, dict[str, Any]]:
-        """Computes each headline metric: `mean`, `std` (None for one run), `values`, and 95 % `interval` of the mean
-        (None for too few patients or images)."""
-        fold_metrics = [headline_metrics(fold.confusion_matrices(), fold.ordered) for fold in self.folds]
-        intervals = headline_metric_intervals(self.folds)
-        scores = {}
-        for name in intervals:
-            values = np.concatenate([metrics[name] for metrics in fold_metrics])
-            std = float(values.std()) if len(values) > 1 else None
-            scores[name] = {"mean": float(values.mean()), "std": std, "values": values.tolist()}
-            scores[name]["interval"] = intervals[name]
-        return scores
-
-    def class_rates(self) -> dict[str, dict[str, Rate]]:
-        """Estimates one-vs-rest sensitivity, specificity and predictive values of each class, with 95 % intervals."""
-        return dict(zip(self.class_names, estimate_rates_by_class(self.folds)))
-
-
 def load_run(path: str | Path, split: str | None = None) -> CompletedRun:
-    """Loads a completed run from its folder.
+    """Loads a completed run from its folder, or a prediction table of any program.
 
     Args:
+        path: output folder of a run, a CSV file, or a folder with files `predictions_<split>.csv` only.
         split: split to report; None: the test split if available, otherwise validation.
 
     Raises:
-        UsageError: If the folder does not contain a completed run, or has no scores of the split.
+        UsageError: If there is neither a completed run nor a prediction table, or it has no scores of the split.
     """
     folder = Path(path)
+    if folder.is_file():
+        return load_table(folder, split)
     if (folder / CROSSVAL).is_file():
         return _load_crossval(folder, read_record(folder, CROSSVAL), split)
     if (folder / ALL_RESULTS).is_file():
         return _load_finetune(folder, split)
     if result_files := sorted(folder.glob("results_*.json")):
         return _load_evaluate(folder, split, result_files)
+    if available := list_predicted_splits(folder):
+        return load_table_folder(folder, _choose_split(folder, split, available))
     raise UsageError(RunMessage.NOT_A_COMPLETED_RUN, path=folder)
 
 
@@ -158,9 +90,7 @@ def _load_crossval(folder: Path, record: RunRecord, split: str | None) -> Comple
     class_names: list[str] = []
     for fold_id in fold_ids:
         fold_dirs = [folder / run.folder for run, _ in runs if run.fold == fold_id]
-        predictions, fold_file_names, class_names = read_predictions(
-            [path / "predictions_validation.csv" for path in fold_dirs]
-        )
+        predictions, fold_file_names, class_names = read_predictions(fold_dirs, "validation")
         file_names.append(fold_file_names)
         records.append(read_record(fold_dirs[0]))
         folds.append(replace(predictions, ordered=records[-1].ordered))
@@ -210,17 +140,17 @@ def _load_shared_test_split(
     Returns None for other benchmarks, or if the validation split is requested.
     """
     benchmark = find_benchmark_or_none(record.data.benchmark)
-    paths = [folder / run.folder / "predictions_test.csv" for run in runs]
+    run_dirs = [folder / run.folder for run in runs]
     if not (benchmark and benchmark.folds and benchmark.eval_split == "test" and split in (None, "test")):
         return None
-    if not all(path.is_file() for path in paths):
+    if not all(find_predictions(run_dir, "test") for run_dir in run_dirs):
         return None
-    records = [read_record(path.parent) for path in paths]
-    predictions, file_names, class_names = read_predictions(paths)
+    records = [read_record(run_dir) for run_dir in run_dirs]
+    predictions, file_names, class_names = read_predictions(run_dirs, "test")
     data, protocol, notes = _resolve_data_and_protocol(
         record.data, [run_record.images for run_record in records], [run.fold for run in runs]
     )
-    threshold_predictions = [_read_split_predictions([path.parent], "validation") for path in paths]
+    threshold_predictions = [_read_split_predictions([run_dir], "validation") for run_dir in run_dirs]
     notes.append(
         f"Mean of {len(runs)} runs of the {len({run.fold for run in runs})} official splits, on one test split."
     )
@@ -250,21 +180,19 @@ def _list_if_complete(predictions: list[Predictions | None]) -> list[Predictions
 
 def _read_split_predictions(folders: list[Path], split: str) -> Predictions | None:
     """Reads the predictions of a split by the runs of one fold; None if a run has none."""
-    paths = [folder / f"predictions_{split}.csv" for folder in folders]
-    return read_predictions(paths)[0] if all(path.is_file() for path in paths) else None
+    has_predictions = all(find_predictions(folder, split) for folder in folders)
+    return read_predictions(folders, split)[0] if has_predictions else None
 
 
 def _load_finetune(folder: Path, split: str | None) -> CompletedRun:
     record = read_record(folder)
-    available: list[str] = [name for name in ("test", "validation", "selection") if name in record.scores]
-    if not available:
+    if not record.scores:
         raise UsageError(RunMessage.RUN_WITHOUT_EVALUATION, path=folder)
-    return _load_single_run(folder, _choose_split(folder, split, available), record, training_record=record)
+    return _load_single_run(folder, _choose_split(folder, split, list(record.scores)), record, training_record=record)
 
 
 def _load_evaluate(folder: Path, split: str | None, result_files: list[Path]) -> CompletedRun:
     available = [path.stem.removeprefix("results_") for path in result_files]
-    available.sort(key=lambda name: {"test": 0, "validation": 1}.get(name, 2))
     split = _choose_split(folder, split, available)
     record = read_record(folder, f"results_{split}.json")
     folders = [os.path.join(record.base, member.folder) for member in read_ensemble_members(record.base)] or [
@@ -286,10 +214,10 @@ def _find_training_record(records: list[RunRecord], split: str) -> RunRecord | N
 
 
 def _choose_split(folder: Path, split: str | None, available: list[str]) -> str:
-    """Returns the requested split, or the first available one."""
+    """Returns the requested split, or the first available one: test, validation, selection, or another."""
     if split and split not in available:
         raise UsageError(RunMessage.SPLIT_NOT_EVALUATED, path=folder, split=split, available=available)
-    return split or available[0]
+    return split or min(available, key=lambda name: (_SPLIT_ORDER.get(name, len(_SPLIT_ORDER)), name))
 
 
 def _load_single_run(folder: Path, split: str, record: RunRecord, training_record: RunRecord | None) -> CompletedRun:
@@ -299,7 +227,7 @@ def _load_single_run(folder: Path, split: str, record: RunRecord, training_recor
         record: record of the evaluation.
         training_record: record of the run that trained the model; None: unknown.
     """
-    predictions, file_names, class_names = read_predictions([folder / f"predictions_{split}.csv"])
+    predictions, file_names, class_names = read_predictions([folder], split)
     predictions = replace(predictions, ordered=record.ordered)
     threshold_predictions, threshold_split, no_threshold_reason = _load_threshold_predictions(
         folder, split, record, training_record, class_names
@@ -365,35 +293,29 @@ def _load_threshold_predictions(
     run_dir = folder if record.kind == "finetune" else Path(record.base)
     same_data = training_record is not None and training_record.data.data_dir == record.data.data_dir
     candidates = ["validation", "selection"] if not (same_data and split == "validation") else ["selection"]
-    splits = [
-        name
-        for name in candidates
-        if (run_dir / f"predictions_{name}.csv").is_file() and not (same_data and name == split)
-    ]
+    splits = [name for name in candidates if find_predictions(run_dir, name) and not (same_data and name == split)]
     if not splits or training_record is None:
         return None, None, f"{run_dir} has no predictions of a split other than {split}"
     if record.averaged_views:
         return None, None, "the scores use test-time augmentation, but those of the selection split do not"
-    predictions, _, class_names = read_predictions([run_dir / f"predictions_{splits[0]}.csv"])
-    assert predictions.class_scores is not None, "prediction files have scores"
-    with np.errstate(divide="ignore"):
-        logits = np.log(predictions.class_scores)
-    if record.kind == "evaluate" and record.calibration:
-        logits = Temperature.from_dict(record.calibration, class_names).scale_logits(logits)
+    table = read_prediction_table(run_dir, splits[0], need_scores=True)
+    logits, labels, groups, class_names = table.logits, table.labels, table.groups, table.class_names
+    assert logits is not None, "the scores were required"
     if record.data.class_map:
         class_map = read_class_map(record.data.class_map, class_names)
         mapped_ids = [i for i, name in enumerate(class_names) if class_map.map_class(name).data_classes]
-        mask = np.isin(predictions.labels, mapped_ids)
-        labels = [
-            class_map.class_names.index(class_map.map_class(class_names[label]).name)
-            for label in predictions.labels[mask]
-        ]
-        logits, class_names = class_map.merge_logits(logits[:, mask]), class_map.class_names
-        groups = None if predictions.groups is None else predictions.groups[mask]
-        predictions = Predictions(np.array(labels), logits.argmax(-1), len(class_names), groups)
+        mask = np.isin(labels, mapped_ids)
+        new_ids = [class_map.class_names.index(class_map.map_class(name).name) for name in class_names]
+        labels, groups = np.array(new_ids)[labels[mask]], None if groups is None else groups[mask]
+        logits, class_names = class_map.merge_logits(logits[mask]), class_map.class_names
     if class_names != expected_class_names:
         return None, None, f"{run_dir} has other classes"
-    return [replace(predictions, class_scores=softmax(logits), ordered=record.ordered)], splits[0], ""
+    if record.kind == "evaluate" and record.calibration:
+        logits = Temperature.from_dict(record.calibration, class_names).scale_logits(logits)
+    predictions = Predictions(
+        labels, logits.argmax(-1)[None], len(class_names), groups, softmax(logits)[None], record.ordered
+    )
+    return [predictions], splits[0], ""
 
 
 def _base_name(base: str) -> str:

@@ -43,8 +43,8 @@ class RunMessage(Message):
 
     # Completed runs
     NOT_A_COMPLETED_RUN = (
-        "{path} is not a completed run. Pass an output folder of hf-mae finetune, hf-mae crossval or hf-mae evaluate "
-        "--output_dir."
+        "{path} is neither a completed run nor a prediction table. Pass an output folder of hf-mae finetune, hf-mae "
+        "crossval or hf-mae evaluate --output_dir, a CSV file, or a folder with predictions_<split>.csv."
     )
     NOT_A_TRAINING_RUN = "{path} is not a completed run. Pass an output folder of hf-mae crossval or hf-mae finetune."
     RUN_WITHOUT_EVALUATION = (
@@ -67,19 +67,31 @@ class RunMessage(Message):
 
     # Predictions
     PREDICTIONS_MISSING = (
-        "{path} is missing: the run was not completed, or its predictions were removed. Repeat the evaluation."
+        "{path} has no predictions of the split {split}: the run was not completed, or they were removed. Repeat the "
+        "evaluation."
     )
+    PREDICTIONS_DAMAGED = "{path} is damaged ({error}). Restore it, or repeat the evaluation."
+    PREDICTIONS_CSV_CHANGED = (
+        "{path} was changed after the evaluation. The change has no effect, because {used} is used. To use the changed "
+        "table, pass the CSV file itself."
+    )
+    PREDICTION_TABLE_EMPTY = "{path} has no rows. Write one row per image."
     PREDICTION_COLUMNS_MISSING = (
-        "{path} is not a prediction table: these columns are missing: {columns:list}. Pass the output folder of a run."
+        "{path} is not a prediction table: these columns are missing: {columns:list}. Separate columns by commas, "
+        "semicolons or tabs, or pass the output folder of a run."
     )
-    SCORE_COLUMNS_MISSING = (
-        "{path} is not a prediction table of hf_mae: the score column of each class (score:CLASS) is missing. Pass the "
-        "output folder of a run."
+    PREDICTION_COLUMN_REPEATED = "{path} has several columns {column}. Remove or rename all but one."
+    PREDICTIONS_REPEAT_FILE_NAME = "{path} has several rows with the file name {name}. Write one row per image."
+    PREDICTION_GROUP_MISSING = "{path}: {name} has no group. Fill in its patient or video, or remove the column group."
+    PREDICTION_SCORE_NOT_A_NUMBER = (
+        "{path}: the column {column} contains a score that is not a number ({error}). Write numbers with a decimal "
+        "point."
     )
+    SCORE_COLUMNS_MISSING = "{path} has no scores (one column score:CLASS per class). Repeat the evaluation."
     PREDICTIONS_OF_OTHER_IMAGES = "{path} and {first} do not contain the same images. Pass runs on the same images."
     SCORES_INVALID = (
-        "{path} has scores that are not probabilities (>= 0, with a sum of 1). If the file was edited, repeat the "
-        "evaluation."
+        "{path} has scores that are not probabilities (>= 0, with a sum of 1 over the columns score:CLASS). Apply a "
+        "softmax, or remove these columns."
     )
     SCORES_OF_CLASS_MISSING = (
         "{path} contains the class {name}, but has scores for {known:list} only. If you renamed a class, rename its "

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import UsageError
 from .messages import RunMessage
-from .predictions import read_predictions
+from .predictions import find_predictions, read_prediction_table
 from .record import ALL_RESULTS, CROSSVAL, RunRecord
 from .record_io import read_record
 
@@ -36,13 +36,13 @@ def read_out_of_fold_predictions(runs: list[str]) -> OutOfFoldPredictions:
     labels: dict[str, str] = {}
     scores: dict[str, list[np.ndarray]] = defaultdict(list)
     for folder in folders:
-        for path in [path for split in SPLITS if (path := folder / f"predictions_{split}.csv").is_file()]:
-            predictions, files, run_class_names = read_predictions([path])
-            if class_names and run_class_names != class_names:
-                raise UsageError(RunMessage.CLASSES_DIFFER_BETWEEN_RUNS, path=path, names=run_class_names[:5])
-            class_names = run_class_names
-            assert predictions.class_scores is not None
-            for image, label_id, row in zip(files, predictions.labels, predictions.class_scores[0], strict=True):
+        for split in [split for split in SPLITS if find_predictions(folder, split)]:
+            table = read_prediction_table(folder, split, need_scores=True)
+            if class_names and table.class_names != class_names:
+                raise UsageError(RunMessage.CLASSES_DIFFER_BETWEEN_RUNS, path=folder, names=table.class_names[:5])
+            class_names = table.class_names
+            assert table.class_scores is not None, "the scores were required"
+            for image, label_id, row in zip(table.file_names, table.labels, table.class_scores, strict=True):
                 label = class_names[label_id]
                 if (first := labels.setdefault(image, label)) != label:
                     raise UsageError(

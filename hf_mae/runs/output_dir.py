@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 RUN_FILES = (
     *("checkpoint-*", "model*.safetensors*", "config.json", "preprocessor_config.json", "training_args.bin"),
     *("trainer_state.json", "temperature.json", "README.md", "recipe.yaml", "conversion.json"),
-    *(ALL_RESULTS, CROSSVAL, RUN_STARTED, "results_*.json", "predictions_*.csv"),
+    *(ALL_RESULTS, CROSSVAL, RUN_STARTED, "results_*.json", "predictions_*.csv", "predictions_*.parquet"),
     *("report.json", "report.md", "report.tex"),
     *(f"{FIGURES_DIR}/{name}" for name in ("learning_curves.*", "confusion_matrix_*", "per_class_f1_*", "roc_*")),
     *(f"{FIGURES_DIR}/{name}" for name in ("precision_recall_*", "reliability_*", "risk_coverage_*")),

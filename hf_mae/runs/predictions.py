@@ -1,104 +1,289 @@
-"""Prediction tables of a run: CSV files with one row per image."""
+"""Predictions of a run on a split: `predictions_<split>.parquet` with logits, and `predictions_<split>.csv` for people.
+
+The parquet file is read if it exists. A CSV file may come from any program: see `read_prediction_csv`.
+"""
 
 import csv
+import hashlib
+import io
+import json
+import logging
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from ..errors import UsageError
+from ..data.sources.tables import parse_label
+from ..errors import UsageError, first_error_line, warn
+from ..evaluation.calibration import IDENTITY_TEMPERATURE, Temperature
+from ..evaluation.metrics import Floats, softmax
 from ..evaluation.prediction_table import Predictions
-from ..files.atomic import write_csv
+from ..files.atomic import atomic_write_file, read_text, write_csv
 from .messages import RunMessage
 
-SCORE_PREFIX = "score:"  # of the column of each class
+logger = logging.getLogger(__name__)
+
+LOGIT_PREFIX, SCORE_PREFIX = "logit:", "score:"  # of the columns of each class
+REQUIRED_COLUMNS = ("file_name", "label", "prediction")
+METADATA_KEY = b"hf_mae"  # in the schema of the parquet file: classes, temperature, hash of the CSV file
+SCHEMA_VERSION = 1
+FILE_PREFIX = "predictions_"
+PREDICTION_FILES = f"{FILE_PREFIX}{{split}}.parquet", f"{FILE_PREFIX}{{split}}.csv"  # the first that exists is read
+
+
+@dataclass(frozen=True)
+class PredictionTable:
+    """Predictions of one model on one split.
+
+    Args:
+        file_names: of the images.
+        class_names: by class id.
+        labels: class ids (images,).
+        predicted: class ids (images,).
+        groups: patient or video of each image (images,); None: unknown.
+        class_scores: scores (images, classes) after temperature scaling; None: unknown.
+        logits: (images, classes), as the model gave them, or the logarithm of the scores of a CSV file; None: unknown.
+    """
+
+    file_names: list[str]
+    class_names: list[str]
+    labels: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    groups: NDArray[Any] | None = None
+    class_scores: Floats | None = None
+    logits: NDArray[Any] | None = None
 
 
 def write_predictions(
-    path: Path,
+    folder: Path,
+    split: str,
     file_names: list[str],
-    scores: np.ndarray,
+    logits: np.ndarray,
     labels: np.ndarray,
     names: list[str],
     groups: list[str] | None = None,
+    temperature: Temperature = IDENTITY_TEMPERATURE,
 ) -> None:
-    """Writes one row per image: file, (group,) true class, predicted class and its score, and the score of every class.
+    """Writes the predictions of a split: a parquet file with logits, and a CSV file with scores.
 
-    Scores have nine significant digits, which distinguish all float32 values. Fewer digits would create ties and change
-    rank-based metrics (AUROC, average precision) that are computed from the file.
+    Scores in the CSV file have nine significant digits.
 
     Args:
-        scores: softmax probabilities (images, classes).
+        logits: (images, classes), before temperature scaling.
         labels: class ids (images,).
         names: class names.
         groups: patient or video of each image.
+        temperature: divisor of the logits for predicted classes and scores.
     """
-    columns = ["file_name", *(["group"] if groups else []), "label", "prediction", "score"]
-    rows = []
-    for index, (name, row, label) in enumerate(zip(file_names, scores, labels)):
-        best = int(row.argmax())
-        first = [name, groups[index]] if groups else [name]
-        rows.append([*first, names[label], names[best], f"{row[best]:.9g}", *(f"{s:.9g}" for s in row)])
-    write_csv(path, [*columns, *(f"{SCORE_PREFIX}{name}" for name in names)], rows)
+    scaled = temperature.scale_logits(logits)
+    predicted, scores = scaled.argmax(-1), softmax(scaled)
+    parquet_path, csv_path = (folder / name.format(split=split) for name in PREDICTION_FILES)
+    header = ["file_name", *(["group"] if groups else []), "label", "prediction", "score"]
+    first_cells = zip(file_names, groups) if groups else zip(file_names)
+    rows = (
+        [*first, names[label], names[best], f"{row[best]:.9g}", *(f"{score:.9g}" for score in row)]
+        for first, label, best, row in zip(first_cells, labels, predicted, scores, strict=True)
+    )
+    write_csv(csv_path, [*header, *(f"{SCORE_PREFIX}{name}" for name in names)], rows)
+    columns = {"file_name": pa.array(file_names, pa.string())}
+    columns |= {"group": pa.array(groups, pa.string())} if groups else {}
+    for column, ids in (("label", labels), ("prediction", predicted)):
+        columns[column] = pa.DictionaryArray.from_arrays(pa.array(ids, pa.int32()), pa.array(names))
+    columns |= {f"{LOGIT_PREFIX}{name}": pa.array(logits[:, index]) for index, name in enumerate(names)}
+    facts = {"schema_version": SCHEMA_VERSION, "classes": names, "temperature": temperature.to_dict(names)}
+    facts |= {"csv_sha256": _sha256(csv_path)}
+    table = pa.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(facts)})
+    with atomic_write_file(parquet_path) as temporary:
+        pq.write_table(table, temporary)
 
 
-def read_prediction_rows(path: Path) -> tuple[list[dict[str, str]], list[str]]:
-    """Reads the rows of a prediction table, and the class names.
-
-    Raises:
-        UsageError: If the file or a required column is missing.
-    """
-    if not path.is_file():
-        raise UsageError(RunMessage.PREDICTIONS_MISSING, path=path)
-    with open(path, encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        rows, columns = list(reader), reader.fieldnames or []
-    names = [column.removeprefix(SCORE_PREFIX) for column in columns if column.startswith(SCORE_PREFIX)]
-    if missing := [name for name in ("file_name", "label", "prediction") if name not in columns]:
-        raise UsageError(RunMessage.PREDICTION_COLUMNS_MISSING, path=path, columns=missing)
-    if not names:
-        raise UsageError(RunMessage.SCORE_COLUMNS_MISSING, path=path)
-    return rows, names
+def find_predictions(folder: str | Path, split: str) -> Path | None:
+    """Finds the file with the predictions of a split in the folder of a run; None if it is missing."""
+    paths = (Path(folder) / name.format(split=split) for name in PREDICTION_FILES)
+    return next((path for path in paths if path.is_file()), None)
 
 
-def read_predictions(paths: list[Path]) -> tuple[Predictions, list[str], list[str]]:
-    """Reads the predictions of the same images by several runs; returns them with file and class names.
+def list_predicted_splits(folder: Path) -> list[str]:
+    """Lists the splits whose predictions a folder contains."""
+    paths = [path for name in PREDICTION_FILES for path in folder.glob(name.format(split="*"))]
+    return sorted({path.stem.removeprefix(FILE_PREFIX) for path in paths})
+
+
+def read_prediction_table(folder: str | Path, split: str, need_scores: bool = False) -> PredictionTable:
+    """Reads the predictions of a split from the folder of a run.
 
     Args:
-        paths: files `predictions_<split>.csv`.
+        need_scores: whether the scores of each class are required.
 
     Raises:
-        UsageError: If a file is missing or invalid, or the files do not contain the same images.
+        UsageError: If the predictions or required scores are missing, or the file is damaged.
     """
-    tables = [read_prediction_rows(path) for path in paths]
-    rows, names = tables[0]
-    images = [(row["file_name"], row["label"]) for row in rows]
-    predicted = []
-    for path, (table, table_names) in zip(paths, tables):
-        if table_names != names or [(row["file_name"], row["label"]) for row in table] != images:
-            raise UsageError(RunMessage.PREDICTIONS_OF_OTHER_IMAGES, path=path, first=paths[0])
-        predicted.append(_parse_class_ids([row["prediction"] for row in table], names, path))
-    groups = np.array([row["group"] for row in rows]) if rows and "group" in rows[0] else None
-    labels = np.array(_parse_class_ids([label for _, label in images], names, paths[0]))
-    scores = np.array([_parse_scores(table, names, path) for path, (table, _) in zip(paths, tables)])
-    predictions = Predictions(labels, np.array(predicted), len(names), groups, scores)
-    return predictions, [name for name, _ in images], names
+    path = find_predictions(folder, split)
+    if path is None:
+        raise UsageError(RunMessage.PREDICTIONS_MISSING, path=folder, split=split)
+    table = read_prediction_csv(path) if path.suffix == ".csv" else _read_parquet(path)
+    if need_scores and table.class_scores is None:
+        raise UsageError(RunMessage.SCORE_COLUMNS_MISSING, path=path)
+    return table
 
 
-def _parse_scores(rows: list[dict[str, str]], names: list[str], path: Path) -> np.ndarray:
-    """Parses scores (images, classes), normalized to a sum of 1, because the file has nine digits."""
+def read_predictions(folders: list[Path], split: str) -> tuple[Predictions, list[str], list[str]]:
+    """Reads the predictions of several runs on the same images; returns them with file and class names.
+
+    Args:
+        folders: output folders of runs that differ in their seed only.
+        split: name of the split.
+
+    Raises:
+        UsageError: If predictions are missing or invalid, or the runs were not evaluated on the same images.
+    """
+    tables = [read_prediction_table(folder, split) for folder in folders]
+    first = tables[0]
+    for folder, table in zip(folders, tables):
+        if not (
+            (table.class_names, table.file_names) == (first.class_names, first.file_names)
+            and np.array_equal(table.labels, first.labels)
+        ):
+            raise UsageError(RunMessage.PREDICTIONS_OF_OTHER_IMAGES, path=folder, first=folders[0])
+    return stack_tables(tables), first.file_names, first.class_names
+
+
+def stack_tables(tables: list[PredictionTable]) -> Predictions:
+    """Combines the predictions of several models on the same images."""
+    first, scores = tables[0], [table.class_scores for table in tables if table.class_scores is not None]
+    return Predictions(
+        first.labels,
+        np.stack([table.predicted for table in tables]),
+        len(first.class_names),
+        first.groups,
+        np.stack(scores) if len(scores) == len(tables) else None,
+    )
+
+
+def _read_parquet(path: Path) -> PredictionTable:
     try:
-        scores = np.array([[float(row[SCORE_PREFIX + name]) for name in names] for row in rows])
-    except (TypeError, ValueError):
-        scores = np.array([np.nan])
+        table = pq.read_table(path)
+        facts = json.loads(table.schema.metadata[METADATA_KEY])
+        names = facts["classes"]
+        logits = np.stack([table[f"{LOGIT_PREFIX}{name}"].to_numpy() for name in names], axis=-1)
+        labels, predicted = (_find_class_ids(table[column], names) for column in ("label", "prediction"))
+        scores = softmax(Temperature.from_dict(facts["temperature"], names).scale_logits(logits))
+        groups = np.array(table["group"].to_pylist()) if "group" in table.column_names else None
+        file_names = table["file_name"].to_pylist()
+        csv_hash = facts["csv_sha256"]
+    except Exception as error:  # a truncated or edited file raises many types
+        raise UsageError(RunMessage.PREDICTIONS_DAMAGED, path=path, error=first_error_line(error)) from None
+    csv_path = path.with_suffix(".csv")
+    if csv_path.is_file() and _sha256(csv_path) != csv_hash:
+        warn(logger, RunMessage.PREDICTIONS_CSV_CHANGED, path=csv_path, used=path.name)
+    return PredictionTable(file_names, names, labels, predicted, groups, scores, logits)
+
+
+def _find_class_ids(column: Any, names: list[str]) -> NDArray[np.int64]:
+    ids: NDArray[np.int64] = pc.index_in(column.cast(pa.string()), pa.array(names)).to_numpy().astype(np.int64)
+    return ids
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+# Tables of any program
+
+
+def read_prediction_csv(path: Path) -> PredictionTable:
+    """Reads a CSV file (commas, semicolons or tabs) of any program.
+
+    Columns: `file_name`, `label` and `prediction`; optionally `group`, `score` (of the predicted class) and one column
+    `score:CLASS` per class. Without the latter, the classes are all labels and predictions.
+
+    Raises:
+        UsageError: If the file is unreadable, if a required column or cell is missing, if a column or a file
+            name is repeated, if a class has no score column, or if scores are not probabilities.
+    """
+    table = _parse_csv(path, read_text(path))
+    score_columns = [column for column in table.column_names if column.startswith(SCORE_PREFIX)]
+    file_names = table["file_name"].to_pylist()
+    if repeated := [name for name, count in Counter(file_names).items() if count > 1]:
+        raise UsageError(RunMessage.PREDICTIONS_REPEAT_FILE_NAME, path=path, name=repeated[0])
+    names = [parse_label(column.removeprefix(SCORE_PREFIX), f"{path}, {column}") for column in score_columns]
+    labels, predicted = (_parse_classes(table[column], f"{path}, {column}") for column in ("label", "prediction"))
+    known = names or sorted({*labels, *predicted}, key=natural_order)
+    if unknown := sorted({*labels, *predicted} - set(known)):
+        raise UsageError(RunMessage.SCORES_OF_CLASS_MISSING, path=path, name=unknown[0], known=known)
+    ids = {name: index for index, name in enumerate(known)}
+    groups = None
+    if "group" in table.column_names:
+        groups = np.array(table["group"].to_pylist())
+        if (missing := groups == "").any():
+            raise UsageError(RunMessage.PREDICTION_GROUP_MISSING, path=path, name=file_names[missing.argmax()])
+    scores = _parse_scores(table, score_columns, path) if score_columns else None
+    with np.errstate(divide="ignore"):
+        logits = None if scores is None else np.log(scores)
+    label_ids, predicted_ids = (np.array([ids[name] for name in classes]) for classes in (labels, predicted))
+    return PredictionTable(file_names, known, label_ids, predicted_ids, groups, scores, logits)
+
+
+def _parse_csv(path: Path, text: str) -> Any:
+    """Parses a CSV file as text columns; checks its header."""
+    header, delimiter = _read_header(text)
+    if missing := [name for name in REQUIRED_COLUMNS if name not in header]:
+        raise UsageError(RunMessage.PREDICTION_COLUMNS_MISSING, path=path, columns=missing)
+    if repeated := [name for name, count in Counter(header).items() if count > 1]:
+        raise UsageError(RunMessage.PREDICTION_COLUMN_REPEATED, path=path, column=repeated[0])
+    try:
+        table = pa_csv.read_csv(
+            pa.BufferReader(text.encode()),
+            pa_csv.ReadOptions(column_names=header, skip_rows_after_names=1),
+            pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            pa_csv.ConvertOptions(column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=False),
+        )
+    except pa.ArrowInvalid as error:
+        raise UsageError(RunMessage.PREDICTIONS_DAMAGED, path=path, error=first_error_line(error)) from None
+    if not table.num_rows:
+        raise UsageError(RunMessage.PREDICTION_TABLE_EMPTY, path=path)
+    return table
+
+
+def _read_header(text: str) -> tuple[list[str], str]:
+    """Returns the column names and the delimiter: that with which the header has the most known columns."""
+    candidates = []
+    for delimiter in ",;\t":
+        header = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
+        candidates.append(([name.strip() for name in header], delimiter))
+    return max(candidates, key=lambda candidate: len({*candidate[0]} & {*REQUIRED_COLUMNS}))
+
+
+def _parse_classes(column: Any, location: str) -> list[str]:
+    """Returns the class name of each row; each different cell is parsed once."""
+    encoded = column.combine_chunks().dictionary_encode()
+    names = [parse_label(cell, location) for cell in encoded.dictionary.to_pylist()]
+    return [names[index] for index in encoded.indices.to_pylist()]
+
+
+def natural_order(name: str) -> tuple[bool, int, str]:
+    """Sorts integers by value, before other names."""
+    return (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)
+
+
+def _parse_scores(table: Any, columns: list[str], path: Path) -> Floats:
+    """Parses scores (images, classes), normalized to a sum of 1, because files have a limited number of digits."""
+    scores = np.empty((table.num_rows, len(columns)))
+    for index, column in enumerate(columns):
+        try:
+            scores[:, index] = pc.cast(pc.utf8_trim_whitespace(table[column]), pa.float64()).to_numpy()
+        except pa.ArrowInvalid as error:
+            message = RunMessage.PREDICTION_SCORE_NOT_A_NUMBER
+            raise UsageError(message, path=path, column=column, error=first_error_line(error)) from None
     total = scores.sum(-1, keepdims=True)
     if not (np.isfinite(scores).all() and (scores >= 0).all() and (abs(total - 1) < 1e-3).all()):
         raise UsageError(RunMessage.SCORES_INVALID, path=path)
-    normalized: np.ndarray = scores / total
+    normalized: Floats = scores / total
     return normalized
-
-
-def _parse_class_ids(class_names: list[str], known_names: list[str], path: Path) -> list[int]:
-    ids = {name: index for index, name in enumerate(known_names)}
-    if unknown := sorted({name for name in class_names if name not in ids}):
-        raise UsageError(RunMessage.SCORES_OF_CLASS_MISSING, path=path, name=unknown[0], known=known_names)
-    return [ids[name] for name in class_names]

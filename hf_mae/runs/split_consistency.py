@@ -12,6 +12,7 @@ from ..models.ensemble import read_ensemble_members
 from ..settings.data import DataSourceArguments
 from ..settings.evaluation import EvaluationArguments
 from .messages import RunMessage
+from .predictions import PREDICTION_FILES
 from .record import CROSSVAL, DataSource, RunRecord
 from .record_io import find_run_record, read_record
 
@@ -119,7 +120,7 @@ def _check_not_random_fold(model: Path) -> None:
     if any(member.random_fold for member in read_ensemble_members(model)):
         raise UsageError(RunMessage.MEMBERS_ARE_CROSSVAL_FOLDS, path=model)
     if folds := read_random_fold_count(model.parent):
-        predictions = model / "predictions_validation.csv"
+        predictions = model / PREDICTION_FILES[1].format(split="validation")
         raise UsageError(RunMessage.RUN_IS_CROSSVAL_FOLD, path=model, folds=folds, predictions=predictions)
 
 

@@ -10,7 +10,10 @@ class ReportArguments:
     """The runs to compare and the analyses to add."""
 
     runs: list[str] | None = option(
-        None, "Output folders of finetune, crossval and evaluate.", show_in_help=True, metavar="RUN"
+        None,
+        "Output folders of finetune, crossval and evaluate, or prediction tables of any program (CSV).",
+        show_in_help=True,
+        metavar="RUN",
     )
     benchmark: str | None = option(
         None, "Benchmark whose published results are shown, with or without runs.", show_in_help=True, metavar="NAME"
@@ -66,5 +69,7 @@ class ReportArguments:
         False, "Write a one-page PDF summary per run: data, scores, failures, example mistakes.", show_in_help=True
     )
     output_dir: str | None = option(
-        None, "Output folder. Default: the folder of the run, or ./report for several runs.", show_in_help=True
+        None,
+        "Output folder. Default: the folder of the run; ./report for several runs or a CSV file.",
+        show_in_help=True,
     )

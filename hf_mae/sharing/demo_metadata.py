@@ -8,7 +8,9 @@ from ..errors import UsageError, did_you_mean, pluralize
 from ..evaluation.operating_points import OneVsRest, ThresholdRule, estimate_binary_rates
 from ..evaluation.significance import compared_metric_names
 from ..models.model_zoo import find_licence
-from ..runs.load_run import CompletedRun, load_run
+from ..runs.completed_run import CompletedRun
+from ..runs.load_run import load_run
+from ..runs.predictions import list_predicted_splits
 from ..runs.record import ALL_RESULTS, run_name
 from ..runs.temperature import TEMPERATURE_FILE, read_temperature
 from ..settings.metrics import METRICS
@@ -46,7 +48,7 @@ def build_demo_metadata(
             metadata.class_temperatures = values.get("class_temperatures", {})
         except UsageError:
             pass  # it was fitted with test-time augmentation, which the page does not use
-    run = load_run(folder) if (folder / ALL_RESULTS).is_file() and list(folder.glob("predictions_*.csv")) else None
+    run = load_run(folder) if (folder / ALL_RESULTS).is_file() and list_predicted_splits(folder) else None
     if run is not None:
         metadata.description = _describe_model(run, metadata)
         for name, description in _describe_classes(run).items():

@@ -19,7 +19,7 @@ from ..data.sources.manifests import resolve_manifest
 from ..data.sources.split_loading import has_ordered_classes, load_splits
 from ..data.splits import get_split
 from ..errors import UsageError, warn
-from ..evaluation.calibration import Temperature, calibration_gain
+from ..evaluation.calibration import IDENTITY_TEMPERATURE, Temperature, calibration_gain
 from ..inference.prediction import predict_logits
 from ..inference.tta import apply_tta
 from ..inference.uncertainty import fit_uncertainty
@@ -154,22 +154,22 @@ def _score_and_write(
 ) -> RunRecord:
     """Computes the metrics, after temperature scaling if requested, and writes them to the output folder."""
     folder = Path(options.output_dir) if options.output_dir else None
-    calibration: dict[str, Any] | None = None
+    calibration, used = None, temperature or IDENTITY_TEMPERATURE
     if options.fit_temperature and folder:
         counts = read_training_counts(base_record.base, base_record.classes)
         calibration = fit_and_write_temperature(
             folder, logits, labels, options.split, options.tta, base_record.classes, counts
         )
+        used = Temperature.from_dict(calibration, base_record.classes) if calibration else used
     elif temperature is not None:
         calibration = temperature.to_dict(base_record.classes) | calibration_gain(logits, labels, temperature)
-    if calibration:
-        logits = Temperature.from_dict(calibration, base_record.classes).scale_logits(logits)
     if folder:
         scores = write_split_results(
-            folder, options.split, images, logits, labels, base_record.classes, base_record.ordered
+            folder, options.split, images, logits, labels, base_record.classes, base_record.ordered, used
         )
     else:
-        scores = score_with_intervals(images, logits, labels, base_record.classes, base_record.ordered)
+        scaled = used.scale_logits(logits)
+        scores = score_with_intervals(images, scaled, labels, base_record.classes, base_record.ordered)
     record = replace(base_record, scores={options.split: scores}, calibration=calibration)
     if folder:
         write_record(record, folder)

@@ -67,7 +67,8 @@ def report(**flags: Any) -> Report:
         manifest=options.manifest,
         min_subgroup=options.min_subgroup,
     )
-    folder = Path(options.output_dir or (runs[0] if len(runs) == 1 else "report"))
+    is_single_folder = len(runs) == 1 and Path(runs[0]).is_dir()
+    folder = Path(options.output_dir or (runs[0] if is_single_folder else "report"))
     files = write_report(comparison, folder)
     for number, run in enumerate(comparison.runs, 1):
         suffix = "" if len(comparison.runs) == 1 else f"_{number}"

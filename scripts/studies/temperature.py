@@ -17,7 +17,7 @@ from long_tail import SETTINGS, get_folder_name
 
 from hf_mae import read_record
 from hf_mae.evaluation.calibration import Temperature, calibration_gain, fit_class_temperatures, fit_temperature
-from hf_mae.runs.predictions import read_predictions
+from hf_mae.runs.predictions import read_prediction_table
 
 NUM_REPEATS = 50
 
@@ -38,8 +38,8 @@ def main() -> None:
 
 def evaluate_halves(folder: Path) -> list[list[float]]:
     """Calibration error and negative log-likelihood per method, and whether the temperature was by class."""
-    predictions, files, names = read_predictions([folder / "predictions_test.csv"])
-    logits, labels = np.log(predictions.class_scores[0]), predictions.labels
+    table = read_prediction_table(folder, "test")
+    logits, labels, files, names = table.logits, table.labels, table.file_names, table.class_names
     counts = np.array([read_record(folder).study["splits"]["train"]["classes"][name] for name in names])
     frames = np.array([Path(file).stem for file in files])
     random, found = np.random.default_rng(0), []

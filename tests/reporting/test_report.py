@@ -25,7 +25,8 @@ from hf_mae.reporting.render import render_latex, render_markdown
 from hf_mae.reporting.report import compare, write_report
 from hf_mae.reporting.results_tables import REPEATED_IMAGES_NOTE, build_results_tables, read_published_rows
 from hf_mae.reporting.split_results import write_split_results
-from hf_mae.runs.load_run import SELECTED_ON_EVAL_NOTE, CompletedRun, load_run
+from hf_mae.runs.completed_run import CompletedRun
+from hf_mae.runs.load_run import SELECTED_ON_EVAL_NOTE, load_run
 from hf_mae.runs.messages import RunMessage
 
 SOURCE = {"data_dir": "images", "benchmark": None, "fold": 1, "train_fraction": 1.0, "selection_fraction": 0.0}
@@ -309,8 +310,9 @@ def test_incomplete_runs_are_rejected(crossval, tmp_path):
     write_run(tmp_path / "run", 0.8)
     with raises(RunMessage.SPLIT_NOT_EVALUATED, split="test", available=["validation"]):
         load_run(tmp_path / "run", "test")
-    (tmp_path / "run" / "predictions_validation.csv").unlink()
-    with raises(RunMessage.PREDICTIONS_MISSING, path=tmp_path / "run" / "predictions_validation.csv"):
+    for suffix in ("csv", "parquet"):
+        (tmp_path / "run" / f"predictions_validation.{suffix}").unlink()
+    with raises(RunMessage.PREDICTIONS_MISSING, path=tmp_path / "run", split="validation"):
         load_run(tmp_path / "run")
     (tmp_path / "run" / "all_results.json").write_text("{")
     with raises(RunMessage.RECORD_DAMAGED):

@@ -57,6 +57,8 @@ def test_the_output_folder_contains_the_files_of_the_contract(run):
         "all_results.json",
         "predictions_validation.csv",
         "predictions_test.csv",
+        "predictions_validation.parquet",
+        "predictions_test.parquet",
         "recipe.yaml",
         "figures/confusion_matrix_validation.png",
         "figures/confusion_matrix_test.pdf",

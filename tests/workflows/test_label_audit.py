@@ -62,7 +62,8 @@ def mislabelled(toy, finetuned, tmp_path_factory):
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    (run / "predictions_test.csv").unlink()
+    for name in ("predictions_validation.parquet", "predictions_test.parquet", "predictions_test.csv"):
+        (run / name).unlink()
     record = json.loads((run / "all_results.json").read_text())
     record["source"]["data_dir"] = str(data)
     (run / "all_results.json").write_text(json.dumps(record))

@@ -13,7 +13,7 @@ from hf_mae import evaluate, predict
 from hf_mae.errors import CommandLineError
 from hf_mae.models.loading import load_classifier
 from hf_mae.runs.messages import RunMessage
-from hf_mae.runs.predictions import read_prediction_rows
+from hf_mae.runs.predictions import read_prediction_table
 from hf_mae.runs.uncertainty_io import read_uncertainty
 from hf_mae.settings.messages import SettingsMessage
 from hf_mae.workflows.messages import WorkflowMessage
@@ -40,10 +40,11 @@ def noise_image(tmp_path_factory):
 
 def test_predict_reports_prediction_sets_and_out_of_distribution_images(finetuned, images, noise_image, tmp_path):
     run = finetuned("mean")
-    rows, names = read_prediction_rows(run / "predictions_validation.csv")
+    table = read_prediction_table(run, "validation")
+    names = table.class_names
     values = json.loads((run / "uncertainty.json").read_text())["true_class_scores"]
-    for name in names:
-        expected = sorted(float(row[f"score:{name}"]) for row in rows if row["label"] == name)
+    for index, name in enumerate(names):
+        expected = sorted(table.class_scores[table.labels == index, index])
         assert values[name] == pytest.approx(expected, rel=1e-5)
     done = run_cli(
         "predict", run, *images, noise_image, "--prediction_sets", 0.8, "--ood", "--output", tmp_path / "scores.csv"
@@ -82,7 +83,7 @@ def test_evaluate_fits_the_same_uncertainty_as_training(finetuned, images, toy, 
     run = finetuned("cls")
     flags = {"model_name_or_path": str(run), "data_dir": str(toy / "labelled"), "output_dir": str(tmp_path / "fitted")}
     evaluate(**flags, split="validation", fit_uncertainty=True)
-    _, names = read_prediction_rows(run / "predictions_validation.csv")
+    names = read_prediction_table(run, "validation").class_names
     fitted, trained = read_uncertainty(tmp_path / "fitted", names), read_uncertainty(run, names)
     for one, other in zip(
         fitted.conformal_sets.calibration_scores, trained.conformal_sets.calibration_scores, strict=True

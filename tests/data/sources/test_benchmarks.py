@@ -152,9 +152,7 @@ def test_ten_splits_are_reported_on_their_test_split(tmp_path):
             scores = rng.dirichlet(np.ones(4), images) + 0.6 * np.eye(4)[labels]
             scores /= scores.sum(1, keepdims=True)
             files = [f"{'all' if split == 'test' else fold}_{number}.bmp" for number in range(images)]
-            write_predictions(
-                folder / f"predictions_{split}.csv", files, scores, labels, names, [f[:-5] for f in files]
-            )
+            write_predictions(folder, split, files, np.log(scores), labels, names, [f[:-5] for f in files])
         split_scores = score_split(np.log(scores), labels, names, ordered=True)
         source = DataSource("LIMUC", benchmark="limuc-4", fold=fold)
         record = RunRecord(

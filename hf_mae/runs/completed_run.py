@@ -1,0 +1,87 @@
+"""A completed run, as reports and figures read it."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..evaluation.intervals import Rate, estimate_rates_by_class, headline_metric_intervals
+from ..evaluation.metrics import headline_metrics
+from ..evaluation.prediction_table import Predictions
+from .record import DataSource, RunRecord
+
+
+@dataclass
+class CompletedRun:
+    """A row of the report: one run, the folds and seeds of a cross-validation, or a prediction table of any program.
+
+    Args:
+        folder: the output folder, or the file of a prediction table.
+        data: name of the benchmark or of the user's dataset.
+        split: evaluated split; empty: unknown.
+        protocol: protocol of comparable published results (`Benchmark.protocol`); None: not comparable.
+        folds: predictions, one entry per fold.
+        file_names: file names of the images of each fold.
+        selected_on_eval_split: whether the best epoch was selected on the evaluated images.
+        label_efficiency: results by fraction of the labels, for a `crossval` with several fractions.
+        num_training_images: training images per fold of a cross-validation.
+        threshold_predictions: predictions of the split that selects operating points, one entry per fold (or per run,
+            if each run has its own images); None: not available.
+        threshold_split: name of that split.
+        no_threshold_reason: reason why `threshold_predictions` is missing.
+        source: data source.
+        record: record of the run (of the first run of a cross-validation); None: a prediction table of any program.
+    """
+
+    name: str
+    folder: Path
+    data: str
+    split: str
+    protocol: str | None
+    initialisation: str
+    class_names: list[str]
+    folds: list[Predictions]
+    file_names: list[list[str]]
+    selected_on_eval_split: bool
+    notes: list[str] = field(default_factory=list)
+    label_efficiency: list[dict[str, Any]] | None = None
+    num_training_images: int | None = None
+    threshold_predictions: list[Predictions] | None = None
+    threshold_split: str | None = None
+    no_threshold_reason: str = "predictions of a split other than the evaluated one are missing"
+    source: DataSource | None = None
+    record: RunRecord | None = None
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the classes are ordered (grades), in the order of their ids."""
+        return self.folds[0].ordered
+
+    @property
+    def is_cross_validated(self) -> bool:
+        """Whether the run has several folds, which share training images."""
+        return len(self.folds) > 1
+
+    @property
+    def has_repeated_images(self) -> bool:
+        """Whether an image is evaluated in several folds, so that its predictions are not independent."""
+        file_names = [name for fold in self.file_names for name in fold]
+        return len(set(file_names)) < len(file_names)
+
+    def scores(self) -> dict[str, dict[str, Any]]:
+        """Computes each headline metric: `mean`, `std` (None for one run), `values`, and 95 % `interval` of the mean
+        (None for too few patients or images)."""
+        fold_metrics = [headline_metrics(fold.confusion_matrices(), fold.ordered) for fold in self.folds]
+        intervals = headline_metric_intervals(self.folds)
+        scores = {}
+        for name in intervals:
+            values = np.concatenate([metrics[name] for metrics in fold_metrics])
+            std = float(values.std()) if len(values) > 1 else None
+            scores[name] = {"mean": float(values.mean()), "std": std, "values": values.tolist()}
+            scores[name]["interval"] = intervals[name]
+        return scores
+
+    def class_rates(self) -> dict[str, dict[str, Rate]]:
+        """Estimates one-vs-rest sensitivity, specificity and predictive values of each class, with 95 % intervals."""
+        return dict(zip(self.class_names, estimate_rates_by_class(self.folds)))
