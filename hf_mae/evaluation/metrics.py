@@ -97,9 +97,9 @@ class ConfusionMatrices:
 
     @property
     def spread(self) -> Floats:
-        """Squared denominator of Matthews correlation coefficient (...)."""
+        """Denominator of Matthews correlation coefficient (...)."""
         spread: Floats = (self.total**2 - (self.support**2).sum(-1)) * (self.total**2 - (self.predicted**2).sum(-1))
-        return spread
+        return np.sqrt(spread)
 
     @cached_property
     def distance(self) -> Floats:

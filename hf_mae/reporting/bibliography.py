@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from ..settings.citations import Citation
+from ..settings.losses import LOSSES
 from ..settings.metrics import METRICS
 
 _CITATIONS = (
@@ -61,27 +62,6 @@ _CITATIONS = (
         "Huang, Gao and Sun, Yu and Liu, Zhuang and Sedra, Daniel and Weinberger, Kilian Q.",
         "Deep networks with stochastic depth",
         {"booktitle": "ECCV", "year": "2016", "doi": "10.1007/978-3-319-46493-0_39"},
-    ),
-    Citation(
-        "polat2022cdw",
-        "inproceedings",
-        "Polat, Gorkem and Ergenc, Ilkay and Kani, Haluk Tarik and others",
-        "Class distance weighted cross-entropy loss for ulcerative colitis severity estimation",
-        {"booktitle": "MIUA", "year": "2022", "doi": "10.1007/978-3-031-12053-4_12"},
-    ),
-    Citation(
-        "hou2016emd",
-        "article",
-        "Hou, Le and Yu, Chen-Ping and Samaras, Dimitris",
-        "Squared earth mover's distance-based loss for training deep neural networks",
-        {"journal": "arXiv:1611.05916", "year": "2016"},
-    ),
-    Citation(
-        "lin2017focal",
-        "inproceedings",
-        "Lin, Tsung-Yi and Goyal, Priya and Girshick, Ross and He, Kaiming and Dollar, Piotr",
-        "Focal loss for dense object detection",
-        {"booktitle": "ICCV", "year": "2017", "doi": "10.1109/ICCV.2017.324"},
     ),
     Citation(
         "menon2021logit",
@@ -162,8 +142,8 @@ def format_bibtex(keys: Iterable[str], dataset_citation: str = "") -> str:
     Args:
         dataset_citation: citation of the dataset, as text; it becomes the entry `data`.
     """
-    cited = [*_CITATIONS, *(metric.citation for metric in METRICS.values() if metric.citation)]
-    entries, parts = {citation.key: citation for citation in cited}, []
+    registered = [metric.citation for metric in METRICS.values()] + [loss.citation for loss in LOSSES.values()]
+    entries, parts = {citation.key: citation for citation in (*_CITATIONS, *registered) if citation}, []
     for key in dict.fromkeys(keys):
         citation = entries[key]
         fields = {"author": citation.author, "title": citation.title, **citation.fields}

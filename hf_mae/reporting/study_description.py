@@ -12,9 +12,10 @@ from ..files.atomic import write_text
 from ..runs.completed_run import CompletedRun
 from ..runs.record import FIGURES_DIR, RunRecord
 from ..settings.commands import command_options
+from ..settings.losses import LOSSES, SMOOTHING
 from ..settings.metrics import METRICS, MetricKind, metric_names
 from ..settings.models import RANDOM_WEIGHTS
-from ..settings.training import INSTANCE_BALANCED, SUPPORTS_LABEL_SMOOTHING
+from ..settings.training import INSTANCE_BALANCED
 from . import figures
 from .bibliography import format_bibtex
 from .render import Block, Heading, Paragraph, TableBlock, write_document
@@ -215,19 +216,11 @@ def _describe_training(record: RunRecord, cite: Any) -> str:
 
 
 def _describe_loss(record: RunRecord, cite: Any) -> str:
-    loss, smoothing = get_setting(record, "loss"), float(get_setting(record, "smoothing"))
-    smoothed = f" with label smoothing of {smoothing:g}" if smoothing and loss in SUPPORTS_LABEL_SMOOTHING else ""
-    text = ""
-    if loss == "cdw":
-        text = f"; the loss was class distance weighted cross-entropy {cite('polat2022cdw')}"
-    elif loss == "emd":
-        text = f"; the loss was the squared earth mover's distance {cite('hou2016emd')}"
-    elif loss == "focal":
-        gamma = float(get_setting(record, "focal_gamma"))
-        text = f"; the loss was the focal loss {cite('lin2017focal')} with a gamma of {gamma:g}{smoothed}"
-    elif smoothed:
-        text = f"; the loss was cross-entropy{smoothed}"
-    return text + _describe_rebalancing(record, cite)
+    loss, smoothing = LOSSES[get_setting(record, "loss")], float(get_setting(record, "smoothing"))
+    parameters = {name: float(get_setting(record, name)) for name in loss.parameters}
+    text = loss.methods.format(cite=cite(loss.citation.key) if loss.citation else "", **parameters)
+    smoothed = f" with label smoothing of {smoothing:g}" if smoothing and SMOOTHING in loss.supports else ""
+    return f"; the loss was {text}{smoothed}{_describe_rebalancing(record, cite)}"
 
 
 def _describe_rebalancing(record: RunRecord, cite: Any) -> str:

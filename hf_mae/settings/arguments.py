@@ -9,15 +9,16 @@ from transformers import TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 
 from ..errors import UsageError, summarize_exception
+from .losses import CLASS_WEIGHTS, LOGIT_ADJUSTMENT, LOSSES, SOFT_LABELS
 from .messages import SettingsMessage
 from .metrics import is_greater_better
+from .options import dataclass_options
 from .trainer_options import check_trainer_option
 from .training import (
     INSTANCE_BALANCED,
-    LOSSES,
     SAMPLING_EXPONENTS,
-    SUPPORTS_LABEL_SMOOTHING,
     FinetuningFields,
+    LossParameters,
     MaeTrainingFields,
     PretrainingFields,
 )
@@ -173,10 +174,7 @@ class FinetuningArguments(FinetuningFields, MaeTrainingArguments):  # type: igno
         class_weights: `none`, `balanced` (n / (classes x count), as in scikit-learn), or one float per class.
         sampling: sampling of the classes (see `data.sampling.ClassBalancedSampler`).
         logit_adjustment: tau of the logit-adjusted loss (see `training.losses.log_prior`); 0: off.
-        loss: `cross_entropy`, `focal` (see `training.losses.focal_sum`), or for ordinal classes `cdw` or `emd` (see
-            `training.losses.ordinal_sum`).
-        focal_gamma: focusing parameter of the focal loss (power of 1 - p).
-        cdw_alpha: power of the distance between grades in the `cdw` loss.
+        loss: name of an entry of `settings.losses.LOSSES`, which also declares its hyper-parameters (`focal_gamma`).
         drop_path: stochastic depth rate of the last block; `hf-mae finetune` builds its model with it.
         patch_dropout: fraction of the patches of each image that training drops, sampled for every forward pass.
         ema_decay: decay of an exponential moving average of the weights, which is evaluated and saved.
@@ -200,7 +198,6 @@ class FinetuningArguments(FinetuningFields, MaeTrainingArguments):  # type: igno
             ("mixup", None),
             ("cutmix", None),
             ("logit_adjustment", None),
-            ("focal_gamma", None),
         ):
             value = getattr(self, name)
             if high is not None and (value < 0 or value > high):
@@ -212,9 +209,10 @@ class FinetuningArguments(FinetuningFields, MaeTrainingArguments):  # type: igno
         if not self.teacher_temperature > 0:
             raise UsageError(SettingsMessage.TEMPERATURE_NOT_POSITIVE, value=self.teacher_temperature)
         if self.loss not in LOSSES:
-            raise UsageError(SettingsMessage.UNKNOWN_LOSS, known=LOSSES, value=self.loss)
-        if self.cdw_alpha <= 0:
-            raise UsageError(SettingsMessage.CDW_ALPHA_NOT_POSITIVE, value=self.cdw_alpha)
+            raise UsageError(SettingsMessage.UNKNOWN_LOSS, known=list(LOSSES), value=self.loss)
+        for parameter in dataclass_options(LossParameters):
+            parameter.read(getattr(self, parameter.name))
+        self._check_loss_supports_options()
         if self.metric_for_best_model is not None and self.greater_is_better is None:
             self.greater_is_better = is_greater_better(self.metric_for_best_model)
         super().__post_init__()
@@ -225,13 +223,23 @@ class FinetuningArguments(FinetuningFields, MaeTrainingArguments):  # type: igno
             raise UsageError(SettingsMessage.SEVERAL_REBALANCINGS, flags=self.active_rebalancing)
         if self.sampling not in SAMPLING_EXPONENTS:
             raise UsageError(SettingsMessage.UNKNOWN_SAMPLING, known=list(SAMPLING_EXPONENTS), value=self.sampling)
-        if self.logit_adjustment and self.loss not in SUPPORTS_LABEL_SMOOTHING:
-            raise UsageError(
-                SettingsMessage.LOGIT_ADJUSTMENT_WITH_LOSS, loss=self.loss, supported=SUPPORTS_LABEL_SMOOTHING
-            )
         is_plain_loss = self.class_weights == "none" and self.loss == "cross_entropy" and not self.logit_adjustment
         if self.teacher and not is_plain_loss:
             raise UsageError(SettingsMessage.TEACHER_WITH_LOSS)
+
+    def _check_loss_supports_options(self) -> None:
+        """Checks that the loss supports the options that are on. Label smoothing is on by default, so it is ignored."""
+        requested = {
+            CLASS_WEIGHTS: self.class_weights != "none",
+            LOGIT_ADJUSTMENT: self.logit_adjustment > 0,
+            SOFT_LABELS: self.uses_mixup,
+        }
+        for name, is_on in requested.items():
+            if is_on and name not in LOSSES[self.loss].supports:
+                supported = [loss.name for loss in LOSSES.values() if name in loss.supports]
+                raise UsageError(
+                    SettingsMessage.OPTION_NOT_SUPPORTED_BY_LOSS, option=name, loss=self.loss, supported=supported
+                )
 
     def _check_weight_averaging(self) -> None:
         """Checks the options of weight averaging against each other."""

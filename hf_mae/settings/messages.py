@@ -81,7 +81,6 @@ class SettingsMessage(Message):
     NEGATIVE_VALUE = "--{name} must be >= 0, not {value}."
     NUMBER_OUT_OF_RANGE = "--{name} must be >= {low:g} and <= {high:g}, not {value}."
     TEMPERATURE_NOT_POSITIVE = "--teacher_temperature must be > 0, not {value:g}."
-    CDW_ALPHA_NOT_POSITIVE = "--cdw_alpha must be > 0, not {value:g}."
     SEED_OUT_OF_RANGE = "--seed must be >= 0 and <= 2^32 - 1, not {value}."
     FP16_ON_CPU = "--fp16 requires a GPU. On a CPU, pass --bf16, or omit it."
     TRACKER_NOT_INSTALLED = "--report_to {tracker} requires a package that is not installed: pip install {tracker}."
@@ -102,7 +101,7 @@ class SettingsMessage(Message):
     SEVERAL_REBALANCINGS = "{flags:list} each compensate for class imbalance. Choose one."
     UNKNOWN_SAMPLING = "--sampling must be one of {known:list}, not {value}."
     UNKNOWN_LOSS = "--loss must be one of {known:list}, not {value}."
-    LOGIT_ADJUSTMENT_WITH_LOSS = "--logit_adjustment is not supported by --loss {loss}. Use one of {supported:list}."
+    OPTION_NOT_SUPPORTED_BY_LOSS = "--{option} is not supported by --loss {loss}. Use one of {supported:list}."
     TEACHER_WITH_LOSS = (
         "--teacher requires --loss cross_entropy without class weights. Remove --class_weights, --logit_adjustment "
         "and other losses."

@@ -1,24 +1,28 @@
 """`METRICS`: the metrics of classification. Flags, logs, tables, tests, model cards and texts are derived from it.
 
-A metric is one entry.
+A metric is one entry. The functions import numpy, this module does not.
 """
 
+from __future__ import annotations
+
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from .citations import Citation
 from .registry import Registry
 
-LOSS = "loss"  # the validation loss, which is no metric but can select the epoch
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+LOSS = "loss"  # the validation loss can select the epoch, too
 
 
 class MetricKind(Enum):
-    """What a metric is computed from, and where it is shown."""
+    """Input of a metric, and the tables that show it."""
 
     HEADLINE = "headline"  # from confusion matrices; in all tables of results
     ORDINAL = "ordinal"  # like HEADLINE, if the classes are grades in the order of their ids
@@ -37,7 +41,7 @@ class Metric:
         function: computes the metric (...) from `evaluation.metrics.ConfusionMatrices` (...), for any number of
             matrices at once. For a `PROBABILITY` metric: computes the values (images,) whose mean is the metric, from
             the scores of the classes (images, classes) and class ids (images,). None: `evaluation` has special code.
-        kind: what it is computed from, and where it is shown.
+        kind: its input, and the tables that show it.
         short_title: title in narrow columns.
         methods: name in the description of a study.
         scale: factor for display; 100: per cent.
@@ -72,12 +76,23 @@ class Metric:
         return float(num_classes - 1) if self.high is None else self.high
 
 
+def _weighted_kappa(m: Any) -> NDArray[np.float64]:
+    import numpy as np
+
+    kappa: NDArray[np.float64] = 1 - m.divide(m.observed_distance, m.expected_distance)
+    return np.where(m.expected_distance > 0, kappa, 0.0)
+
+
 def _brier(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    import numpy as np
+
     distances: NDArray[np.float64] = ((scores - np.eye(scores.shape[-1])[labels]) ** 2).sum(-1)
     return distances
 
 
 def _log_loss(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    import numpy as np
+
     true_scores = scores[np.arange(len(labels)), labels]
     return -np.log(np.clip(true_scores, np.finfo(true_scores.dtype).eps, None))
 
@@ -122,7 +137,7 @@ METRICS.add(
     Metric(
         "mcc",
         "MCC",
-        lambda m: m.divide(m.correct * m.total - m.expected, np.sqrt(m.spread)),
+        lambda m: m.divide(m.correct * m.total - m.expected, m.spread),
         methods="Matthews correlation coefficient",
         low=-1.0,
         logged=True,
@@ -134,7 +149,7 @@ METRICS.add(
     Metric(
         "qwk",
         "QWK",
-        lambda m: np.where(m.expected_distance > 0, 1 - m.divide(m.observed_distance, m.expected_distance), 0.0),
+        _weighted_kappa,
         MetricKind.ORDINAL,
         methods="quadratic weighted kappa",
         low=-1.0,
@@ -201,7 +216,7 @@ METRICS.add(
     Metric("brier", "Brier score", _brier, MetricKind.PROBABILITY, scale=1.0, high=2.0, greater_is_better=False)
 )
 METRICS.add(
-    Metric("log_loss", "log loss", _log_loss, MetricKind.PROBABILITY, scale=1.0, high=np.inf, greater_is_better=False)
+    Metric("log_loss", "log loss", _log_loss, MetricKind.PROBABILITY, scale=1.0, high=math.inf, greater_is_better=False)
 )
 METRICS.add(Metric("ece", "ECE", None, MetricKind.PROBABILITY, scale=1.0, greater_is_better=False))
 METRICS.add(Metric("classwise_ece", "class-wise ECE", None, MetricKind.PROBABILITY, scale=1.0, greater_is_better=False))

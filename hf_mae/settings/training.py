@@ -5,12 +5,12 @@ Defaults are those of main_finetune.py and main_pretrain.py of the original MAE 
 fields of transformers.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 
+from .losses import LOSSES
+from .metrics import MetricKind, metric_names, selection_metric_names
 from .options import option
 
-SUPPORTS_LABEL_SMOOTHING = ("cross_entropy", "focal")
-LOSSES = (*SUPPORTS_LABEL_SMOOTHING, "cdw", "emd")
 # Number of samples per epoch of a class of n images: proportional to n ** exponent.
 SAMPLING_EXPONENTS = {"instance_balanced": 1.0, "square_root": 0.5, "class_balanced": 0.0}
 INSTANCE_BALANCED = "instance_balanced"
@@ -80,8 +80,15 @@ class MaeTrainingFields:
     remove_unused_columns: bool = option(False, "Not supported: the trainer ignores unused columns.", group="Training")
 
 
+# The hyper-parameters of `LOSSES`, as fields.
+LossParameters: type = make_dataclass(
+    "LossParameters",
+    [(name, float, default) for loss in LOSSES.values() for name, default in loss.parameters.items()],
+)
+
+
 @dataclass
-class FinetuningFields(MaeTrainingFields):
+class FinetuningFields(LossParameters, MaeTrainingFields):  # type: ignore[misc]
     """Options of fine-tuning."""
 
     layer_decay: float = option(
@@ -122,14 +129,10 @@ class FinetuningFields(MaeTrainingFields):
     )
     loss: str = option(
         "cross_entropy",
-        "Loss. For class imbalance: focal (Lin et al., 2017). For ordinal classes (--class_order), without label "
-        "smoothing: cdw (class-distance-weighted cross-entropy; Polat et al., 2022) and emd (squared earth mover's "
-        "distance; Hou et al., 2016).",
-        choices=LOSSES,
+        f"Loss. {'; '.join(loss.help_text for loss in LOSSES.values())}.",
+        choices=tuple(LOSSES),
         group="Training",
     )
-    focal_gamma: float = option(2.0, "Focusing parameter gamma of the focal loss.", group="Training")
-    cdw_alpha: float = option(5.0, "Power of the distance between grades in the cdw loss.", group="Training")
     drop_path: float = option(
         0.1, "Stochastic depth (drop path) rate of the last block.", group="Training", metavar="FRACTION"
     )
@@ -163,6 +166,14 @@ class FinetuningFields(MaeTrainingFields):
         group="Distillation",
     )
     freeze_backbone: bool = option(False, "Train the classification head only (linear probe).", group="Training")
+    metric_for_best_model: str | None = option(
+        None,
+        f"Metric that selects the epoch: {', '.join(selection_metric_names(ordered=False))}; for ordinal classes "
+        f"(--class_order) also {', '.join(metric_names(MetricKind.ORDINAL))}.",
+        show_in_help=True,
+        group="Training",
+        metavar="NAME",
+    )
     early_stopping_patience: int | None = option(
         None,
         "Early stopping: number of evaluations without improvement of --metric_for_best_model. Default: off.",

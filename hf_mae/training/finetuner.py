@@ -26,11 +26,12 @@ from ..models.introspection import describe_model, find_head
 from ..models.loading import class_names
 from ..models.stochastic_depth import apply_patch_dropout, get_drop_path_rate, get_patch_embeddings
 from ..settings.arguments import FinetuningArguments
+from ..settings.losses import SMOOTHING, cross_entropy_sum
 from ..settings.metrics import METRICS, is_greater_better, selection_metric_names
-from ..settings.training import SAMPLING_EXPONENTS, SUPPORTS_LABEL_SMOOTHING
+from ..settings.training import SAMPLING_EXPONENTS
 from .distillation import Teacher
 from .layer_decay import parameter_groups
-from .losses import balanced_class_weights, cross_entropy_sum, focal_sum, label_weight_sum, log_prior, ordinal_sum
+from .losses import LOSSES, balanced_class_weights, label_weight_sum, log_prior
 from .messages import TrainingMessage
 from .trainer import MaeTrainerBase
 from .weight_averaging import WeightAverage, check_checkpoint_has_no_average
@@ -111,7 +112,7 @@ class MaeFinetuner(MaeTrainerBase):
             prob=self.args.mixup_prob,
             switch_prob=self.args.mixup_switch_prob,
             mode=self.args.mixup_mode,
-            label_smoothing=self.args.smoothing if self.args.loss in SUPPORTS_LABEL_SMOOTHING else 0.0,
+            label_smoothing=self.args.smoothing if SMOOTHING in LOSSES[self.args.loss].supports else 0.0,
             num_classes=len(self.class_names),
         )
 
@@ -265,11 +266,7 @@ class MaeFinetuner(MaeTrainerBase):
     def _loss_sum(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         if self.log_prior is not None:
             logits = logits.float() + self.args.logit_adjustment * self.log_prior
-        if self.args.loss == "focal":
-            return focal_sum(logits, labels, self.args.focal_gamma, self.class_weights, self.args.smoothing)
-        if self.args.loss == "cross_entropy":
-            return cross_entropy_sum(logits, labels, self.class_weights, self.args.smoothing)
-        return ordinal_sum(logits, labels, self.args.loss, self.args.cdw_alpha, self.class_weights)
+        return LOSSES[self.args.loss].compute(logits, labels, self.class_weights, self.args)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the stock loop on the weight average, if there is one.
@@ -315,7 +312,7 @@ class _AveragingCallback(TrainerCallback):
 
 def _check_compatible_settings(model: StockModel, args: FinetuningArguments, ordered: bool) -> None:
     """Checks that the settings, the classes and the network fit together."""
-    if args.loss not in SUPPORTS_LABEL_SMOOTHING and not ordered:
+    if LOSSES[args.loss].needs_ordered_classes and not ordered:
         raise UsageError(TrainingMessage.LOSS_NEEDS_ORDERED_CLASSES, loss=args.loss)
     if args.uses_mixup and args.per_device_train_batch_size % 2:
         raise UsageError(TrainingMessage.ODD_BATCH_FOR_MIXUP, batch_size=args.per_device_train_batch_size)

@@ -81,9 +81,9 @@ def test_a_negative_warmup_is_rejected(tmp_path):
         ({"sampling": "class_balanced", "class_weights": "balanced"}, SettingsMessage.SEVERAL_REBALANCINGS),
         ({"sampling": "sometimes"}, SettingsMessage.UNKNOWN_SAMPLING),
         ({"logit_adjustment": -1.0}, SettingsMessage.NEGATIVE_VALUE),
-        ({"logit_adjustment": 1.0, "loss": "emd"}, SettingsMessage.LOGIT_ADJUSTMENT_WITH_LOSS),
+        ({"logit_adjustment": 1.0, "loss": "emd"}, SettingsMessage.OPTION_NOT_SUPPORTED_BY_LOSS),
         ({"logit_adjustment": 1.0, "teacher": "there"}, SettingsMessage.TEACHER_WITH_LOSS),
-        ({"loss": "focal", "focal_gamma": -2.0}, SettingsMessage.NEGATIVE_VALUE),
+        ({"loss": "focal", "focal_gamma": -2.0}, SettingsMessage.OUT_OF_BOUNDS),
     ],
 )
 def test_invalid_rebalancing_is_rejected(tmp_path, settings, message):

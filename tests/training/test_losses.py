@@ -1,5 +1,9 @@
 """The normalized loss sums equal the losses of timm, torch, scikit-learn and dlordinal."""
 
+import inspect
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -7,14 +11,10 @@ from support.messages import raises
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import nn
 
-from hf_mae.training.losses import (
-    balanced_class_weights,
-    cross_entropy_sum,
-    focal_sum,
-    label_weight_sum,
-    log_prior,
-    ordinal_sum,
-)
+from hf_mae.settings.arguments import FinetuningArguments
+from hf_mae.settings.losses import cdw_sum, cross_entropy_sum, emd_sum, focal_sum
+from hf_mae.settings.messages import SettingsMessage
+from hf_mae.training.losses import LOSSES, balanced_class_weights, label_weight_sum, log_prior
 from hf_mae.training.messages import TrainingMessage
 
 LOGITS = torch.randn(9, 5, generator=torch.Generator().manual_seed(0))
@@ -61,7 +61,7 @@ def test_focal_loss_with_gamma_zero_is_cross_entropy(weight):
     soft = torch.softmax(LOGITS.flip(0), dim=-1)
     for labels, smoothing in ((LABELS, 0.0), (LABELS, 0.1), (soft, 0.1)):
         expected = cross_entropy_sum(LOGITS, labels, weight, smoothing)
-        torch.testing.assert_close(focal_sum(LOGITS, labels, 0.0, weight, smoothing), expected)
+        torch.testing.assert_close(focal_sum(LOGITS, labels, weight, focal_gamma=0.0, smoothing=smoothing), expected)
 
 
 def test_focal_loss_of_two_classes_equals_torchvision():
@@ -70,13 +70,13 @@ def test_focal_loss_of_two_classes_equals_torchvision():
     logits, labels = LOGITS[:, 0], LABELS % 2
     expected = sigmoid_focal_loss(logits, labels.float(), alpha=-1, gamma=2.0, reduction="sum")
     both = torch.stack([torch.zeros_like(logits), logits], dim=-1)
-    torch.testing.assert_close(focal_sum(both, labels, 2.0), expected)
+    torch.testing.assert_close(focal_sum(both, labels, focal_gamma=2.0), expected)
 
 
 @pytest.mark.parametrize("gamma", [0.5, 2.0])
 def test_focal_loss_of_certain_predictions_has_zero_gradient(gamma):
     logits = torch.tensor([[200.0, 0.0], [0.0, 200.0]], requires_grad=True)
-    focal_sum(logits, torch.tensor([0, 1]), gamma).backward()
+    focal_sum(logits, torch.tensor([0, 1]), focal_gamma=gamma).backward()
     assert torch.equal(logits.grad, torch.zeros(2, 2))
 
 
@@ -116,34 +116,60 @@ def test_class_distance_weighted_cross_entropy_equals_its_formula_and_dlordinal(
         for image, label in enumerate(LABELS.tolist())
         for grade in range(5)
     )
-    loss = ordinal_sum(LOGITS, LABELS, "cdw", alpha)
+    loss = cdw_sum(LOGITS, LABELS, cdw_alpha=alpha)
     torch.testing.assert_close(loss.double(), by_hand, rtol=1e-5, atol=0)
     torch.testing.assert_close(loss / len(LABELS), CDWCELoss(5, alpha)(LOGITS, LABELS), rtol=1e-5, atol=0)
-    weighted = sum(ordinal_sum(LOGITS[[i]], LABELS[[i]], "cdw", alpha) * WEIGHT[LABELS[i]] for i in range(9))
-    torch.testing.assert_close(ordinal_sum(LOGITS, LABELS, "cdw", alpha, WEIGHT), weighted)
+    weighted = sum(cdw_sum(LOGITS[[i]], LABELS[[i]], cdw_alpha=alpha) * WEIGHT[LABELS[i]] for i in range(9))
+    torch.testing.assert_close(cdw_sum(LOGITS, LABELS, WEIGHT, cdw_alpha=alpha), weighted)
 
 
 def test_squared_earth_movers_distance_equals_its_formula_and_dlordinal():
     from dlordinal.losses import EMDLoss
 
-    loss = ordinal_sum(LOGITS, LABELS, "emd", 0.0)
+    loss = emd_sum(LOGITS, LABELS)
     cumulative = LOGITS.softmax(-1).cumsum(-1)
     steps = (torch.arange(5) >= LABELS[:, None]).float()
     torch.testing.assert_close(loss, ((cumulative - steps) ** 2).sum())
     torch.testing.assert_close(loss / len(LABELS), EMDLoss(5)(LOGITS, LABELS))
 
 
-@pytest.mark.parametrize("loss", ["cdw", "emd"])
-def test_ordinal_losses_are_finite_and_increase_with_the_distance(loss):
+@pytest.mark.parametrize("ordinal_sum", [partial(cdw_sum, cdw_alpha=2.0), emd_sum], ids=["cdw", "emd"])
+def test_ordinal_losses_are_finite_and_increase_with_the_distance(ordinal_sum):
     certain = torch.tensor([[200.0, 0.0, 0.0, 0.0]], requires_grad=True)
-    far = ordinal_sum(certain, torch.tensor([3]), loss, 2.0)
-    near = ordinal_sum(certain, torch.tensor([1]), loss, 2.0)
+    far = ordinal_sum(certain, torch.tensor([3]))
+    near = ordinal_sum(certain, torch.tensor([1]))
     far.backward()
     assert far > 2 * near > 0 and torch.isfinite(far) and torch.isfinite(certain.grad).all()
-    assert ordinal_sum(certain, torch.tensor([0]), loss, 2.0).item() == pytest.approx(0.0, abs=1e-6)
+    assert ordinal_sum(certain, torch.tensor([0])).item() == pytest.approx(0.0, abs=1e-6)
     soft = torch.tensor([[0.0, 0.5, 0.5, 0.0]])
     one_hot = torch.eye(4)[[1]]
-    torch.testing.assert_close(
-        ordinal_sum(LOGITS[:1, :4], one_hot, loss, 2.0), ordinal_sum(LOGITS[:1, :4], torch.tensor([1]), loss, 2.0)
-    )
-    assert ordinal_sum(LOGITS[:1, :4], soft, loss, 2.0) > 0
+    torch.testing.assert_close(ordinal_sum(LOGITS[:1, :4], one_hot), ordinal_sum(LOGITS[:1, :4], torch.tensor([1])))
+    assert ordinal_sum(LOGITS[:1, :4], soft) > 0
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_options_that_a_loss_supports_change_it(name):
+    loss = LOSSES[name]
+    args = {key: value.default for key, value in loss.parameters.items()}
+    plain = loss.function(LOGITS, LABELS, None, **args)
+    one_hot = nn.functional.one_hot(LABELS, 5).float()
+    if "mixup" in loss.supports:
+        torch.testing.assert_close(loss.function(LOGITS, one_hot, None, **args), plain)
+    if "class_weights" in loss.supports:
+        torch.testing.assert_close(loss.function(LOGITS, LABELS, 2 * torch.ones(5), **args), 2 * plain)
+    if "smoothing" in loss.supports:
+        assert loss.function(LOGITS, LABELS, None, smoothing=0.2, **args) != plain
+    assert set(loss.parameters) <= set(inspect.signature(loss.function).parameters)
+
+
+@pytest.mark.parametrize(
+    ("option", "settings"),
+    [("logit_adjustment", {"logit_adjustment": 1.0}), ("class_weights", {"class_weights": "balanced"})]
+    + [("mixup", {"mixup": 0.8}), ("mixup", {"cutmix": 1.0})],
+)
+def test_an_option_that_the_loss_does_not_support_is_rejected(tmp_path, monkeypatch, option, settings):
+    arguments = {"output_dir": str(tmp_path), "use_cpu": True, "loss": "focal"} | settings
+    FinetuningArguments(**arguments)
+    monkeypatch.setitem(LOSSES, "focal", replace(LOSSES["focal"], supports=LOSSES["focal"].supports - {option}))
+    with raises(SettingsMessage.OPTION_NOT_SUPPORTED_BY_LOSS, option=option, loss="focal"):
+        FinetuningArguments(**arguments)
