@@ -216,7 +216,7 @@ def _remove_old_temp_files(destination: Path) -> None:
 def _lock_temporary(path: Path) -> Iterator[bool]:
     """Locks a temporary file or folder within the block; yields whether no other process has locked it.
 
-    It yields True if there are no locks: on Windows, and on some network disks.
+    It yields True if locks do not exist: on Windows, and on some network disks.
     """
     if fcntl is None:
         yield True
