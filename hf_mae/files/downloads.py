@@ -1,6 +1,7 @@
 """Downloads large files with a progress bar, resumes interrupted downloads, and checks the announced size.
 
-(pooch does not resume downloads, and huggingface_hub resumes only downloads from the Hub.)
+(Measured: pooch and `torch.hub` do not resume, and keep a web page or nothing as the file; `huggingface_hub.http_get`
+joins two versions of a file that changes during the download.)
 """
 
 import hashlib
@@ -11,11 +12,10 @@ import time
 import urllib.error
 import urllib.request
 from email.utils import parsedate_to_datetime
-from html.parser import HTMLParser
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode, urljoin
+from urllib.parse import urlencode
 
 from tqdm.auto import tqdm
 
@@ -30,7 +30,7 @@ CHUNK_SIZE = 1 << 20
 MAX_ATTEMPTS = 5
 RETRY_DELAY = 1.0  # seconds before the second attempt; increases linearly
 MAX_RETRY_AFTER = 600.0  # seconds; longer requests of a server end the download
-GOOGLE_DRIVE_URL = "https://drive.usercontent.google.com/download"
+DRIVE_SCHEME, GOOGLE_DRIVE_URL = "drive", "https://drive.usercontent.google.com/download"
 HTML_CONTENT_TYPES = ("text/html", "application/xhtml+xml")
 HTML_PREFIXES = (b"<!doctype html", b"<html", b"<head")
 RETRY_AFTER_STATUSES = (429, 503)
@@ -56,18 +56,13 @@ def download(url: str, path: Path, hint: str) -> Path:
                 _fetch(url, partial)
                 break
             except (OSError, HTTPException) as error:
-                delay = RETRY_DELAY * attempt if attempt < MAX_ATTEMPTS else None
-                delay = None if delay is None or is_disk_full_error(error) else _retry_delay(error, delay)
-                if delay is None:
-                    reason = str(getattr(error, "reason", error)) or type(error).__name__
-                    attributes = {"file": path.name, "reason": reason, "hint": hint}
-                    if size := partial.stat().st_size if partial.exists() else 0:
-                        raise UsageError(FileMessage.DOWNLOAD_INCOMPLETE, megabytes=size / 1e6, **attributes) from None
-                    raise UsageError(FileMessage.DOWNLOAD_FAILED, **attributes) from None
+                delay = _retry_delay(error, RETRY_DELAY * attempt)
+                if delay is None or attempt == MAX_ATTEMPTS:
+                    raise _describe_failure(error, path, partial, hint) from None
                 logger.info("The download of %s was interrupted (%s). Resuming in %.0f s.", path.name, error, delay)
                 time.sleep(delay)
         partial.replace(path)
-        partial.with_suffix(".etag").unlink(missing_ok=True)
+        _etag_file(partial).unlink(missing_ok=True)
     return path
 
 
@@ -107,14 +102,22 @@ def file_digest(path: Path, algorithm: str) -> str:
     return digest.hexdigest()
 
 
+def _describe_failure(error: Exception, path: Path, partial: Path, hint: str) -> UsageError:
+    reason = str(getattr(error, "reason", error)) or type(error).__name__
+    attributes = {"file": path.name, "reason": reason, "hint": hint}
+    if _etag_file(partial).exists() and (size := partial.stat().st_size):
+        return UsageError(FileMessage.DOWNLOAD_INCOMPLETE, megabytes=size / 1e6, **attributes)
+    return UsageError(FileMessage.DOWNLOAD_FAILED, **attributes)
+
+
 def _retry_delay(error: Exception, delay: float) -> float | None:
     """Returns the seconds until the next attempt, or None if another attempt is pointless."""
     if isinstance(error, urllib.error.HTTPError):
-        if error.code in RETRY_AFTER_STATUSES and (retry_after := error.headers.get("Retry-After")):
-            delay = max(delay, _parse_retry_after(retry_after))
+        if error.code in RETRY_AFTER_STATUSES:
+            delay = max(delay, _parse_retry_after(error.headers.get("Retry-After", "")))
             return delay if delay <= MAX_RETRY_AFTER else None
-        return delay if error.code >= 500 or error.code in RETRY_AFTER_STATUSES else None
-    return None if isinstance(error, urllib.error.URLError) else delay
+        return delay if error.code >= 500 else None
+    return None if isinstance(error, urllib.error.URLError) or is_disk_full_error(error) else delay
 
 
 def _parse_retry_after(retry_after: str) -> float:
@@ -127,32 +130,36 @@ def _parse_retry_after(retry_after: str) -> float:
         return 0.0
 
 
+def _etag_file(partial: Path) -> Path:
+    """The file with the ETag (or the date) of a partial file, without which it cannot be resumed."""
+    return partial.with_suffix(".etag")
+
+
 def _fetch(url: str, partial: Path) -> None:
     """Appends the missing bytes to `partial`; raises OSError if the transfer ends early."""
-    offset, etag_file = partial.stat().st_size if partial.exists() else 0, partial.with_suffix(".etag")
-    old_etag = etag_file.read_text(encoding="utf-8") if offset and etag_file.exists() else None
-    headers = {"Range": f"bytes={offset}-"} if offset else {}
-    if old_etag:
-        headers["If-Range"] = old_etag  # the server starts from the beginning if the file has changed
-    with _open_url(url, headers) as response:
+    etag_file, offset, headers = _etag_file(partial), 0, {}
+    if partial.exists() and etag_file.exists():
+        offset = partial.stat().st_size
+        # The server starts from the beginning if the file has changed.
+        headers = {"Range": f"bytes={offset}-", "If-Range": etag_file.read_text(encoding="utf-8")} if offset else {}
+    with _request(url, headers) as response:
         if response.headers.get_content_type() in HTML_CONTENT_TYPES:
-            raise UsageError(FileMessage.DOWNLOAD_IS_WEB_PAGE, file=partial.stem)
+            raise _describe_web_page(url, partial, response.read())
         etag = response.headers.get("ETag") or response.headers.get("Last-Modified")
         start, total = _parse_range_headers(response)
-        if start not in (0, offset) or (start and old_etag and etag != old_etag):
+        if start and (start != offset or etag != headers["If-Range"]):
             partial.unlink()
             raise OSError("the server sent another range or another file")
-        if etag:
+        etag_file.unlink(missing_ok=True)
+        if etag and not etag.startswith("W/"):  # a weak ETag is the same for other bytes
             etag_file.write_text(etag, encoding="utf-8")
-        else:
-            etag_file.unlink(missing_ok=True)
         bar = tqdm(
             total=total, initial=start, unit="B", unit_scale=True, unit_divisor=1000, desc=partial.stem, delay=0.5
         )
         with open(partial, "ab" if start else "wb") as file, bar:
             while chunk := response.read(CHUNK_SIZE):
                 if file.tell() == 0 and chunk.lstrip(b"\xef\xbb\xbf \t\r\n")[:14].lower().startswith(HTML_PREFIXES):
-                    raise UsageError(FileMessage.DOWNLOAD_IS_WEB_PAGE, file=partial.stem)
+                    raise _describe_web_page(url, partial, chunk)
                 file.write(chunk)
                 bar.update(len(chunk))
     size = partial.stat().st_size
@@ -160,65 +167,35 @@ def _fetch(url: str, partial: Path) -> None:
         raise OSError(f"received {size:,} of {total:,} bytes" if total else "received no data")
 
 
+def _describe_web_page(url: str, partial: Path, page: bytes) -> UsageError:
+    scheme, _, file_id = url.partition(":")
+    if scheme != DRIVE_SCHEME:
+        return UsageError(FileMessage.DOWNLOAD_IS_WEB_PAGE, file=partial.stem)
+    return UsageError(FileMessage.DRIVE_QUOTA if b"quota" in page.lower() else FileMessage.DRIVE_NOT_PUBLIC, id=file_id)
+
+
 def _parse_range_headers(response: Any) -> tuple[int, int | None]:
-    """Returns the first byte of a response, and the size of the file (None: unknown)."""
+    """Returns the first byte of a response (-1: unknown), and the size of the file (None: unknown)."""
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
         raise OSError(f"the server sent an encoded file ({encoding}), which was not requested")
     if response.status == 206:
         match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip())
-        if match is None:
-            return -1, None
-        return int(match[1]), int(match[2]) if match[2] != "*" else None
+        return (int(match[1]), int(match[2]) if match[2] != "*" else None) if match else (-1, None)
     if response.status != 200:
         raise OSError(f"the server returned status {response.status}")
     length = response.headers.get("Content-Length", "").strip()
     return 0, int(length) if length.isdecimal() else None
 
 
-def _open_url(url: str, headers: dict[str, str]) -> Any:
-    if not url.startswith("drive:"):
-        return _request(url, headers)
-    file_id = url.removeprefix("drive:")
-    response = _request(f"{GOOGLE_DRIVE_URL}?{urlencode({'id': file_id, 'export': 'download'})}", headers)
-    if response.headers.get_content_type() != "text/html":
-        return response
-    with response:
-        page = response.read().decode("utf-8", "replace")
-    form = _ConfirmationForm()  # Drive does not scan large files for viruses and asks for confirmation
-    form.feed(page)
-    if form.action is None:
-        raise UsageError(
-            FileMessage.DRIVE_QUOTA if "quota" in page.lower() else FileMessage.DRIVE_NOT_PUBLIC, id=file_id
-        )
-    action = urljoin(GOOGLE_DRIVE_URL, form.action)
-    response = _request(f"{action}?{urlencode(form.fields)}", headers)
-    if response.headers.get_content_type() == "text/html":
-        raise UsageError(FileMessage.DRIVE_UNCONFIRMED, id=file_id)
-    return response
-
-
 def _request(url: str, headers: dict[str, str]) -> Any:
+    scheme, _, file_id = url.partition(":")
+    if scheme == DRIVE_SCHEME:  # Drive does not scan large files for viruses, and asks for confirmation
+        url = f"{GOOGLE_DRIVE_URL}?{urlencode({'id': file_id, 'export': 'download', 'confirm': 't'})}"
     default_headers = {"User-Agent": "hf_mae", "Accept-Encoding": "identity"}
     try:
         return urllib.request.urlopen(urllib.request.Request(url, headers=default_headers | headers), timeout=60)
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # the requested range does not exist: the file is complete, or it has changed
-            return urllib.request.urlopen(urllib.request.Request(url, headers=default_headers), timeout=60)
+        if error.code == 416 and headers:  # the file is complete, or it has changed
+            return _request(url, {})
         raise
-
-
-class _ConfirmationForm(HTMLParser):
-    """The action and the hidden fields of the form on Google Drive's confirmation page."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.action: str | None = None
-        self.fields: dict[str, str] = {}
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        values = dict(attrs)
-        if tag == "form" and values.get("id") == "download-form":
-            self.action = values.get("action")
-        elif tag == "input" and values.get("type") == "hidden" and (name := values.get("name")):
-            self.fields[name] = values.get("value") or ""

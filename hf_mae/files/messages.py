@@ -72,6 +72,3 @@ class FileMessage(Message):
     DRIVE_NOT_PUBLIC = (
         "Google Drive does not provide the file {id}, because it is no longer public. Ask its publisher for access."
     )
-    DRIVE_UNCONFIRMED = (
-        "Google Drive does not provide the file {id}, because it asks for confirmation twice. Download it in a browser."
-    )

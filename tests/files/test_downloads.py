@@ -44,29 +44,39 @@ def test_a_partial_file_is_resumed_by_the_next_command(server, tmp_path):
     assert (tmp_path / "file.pth").read_bytes() == server.content and server.requests[-1][1] == "bytes=504000-"
 
 
-@pytest.mark.parametrize("case", ["no ranges", "file changed", "already complete"])
-def test_servers_that_do_not_resume_send_the_file_again(server, tmp_path, case):
-    partial = tmp_path / "file.pth.partial"
-    partial.write_bytes(b"x" * 1000)
-    (tmp_path / "file.pth.etag").write_text('"1"')
-    if case == "no ranges":
-        server.supports_ranges = False
-    elif case == "file changed":
-        server.etag = '"2"'
-    else:
-        partial.write_bytes(server.content)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"supports_ranges": False},
+        {"etag": '"2"'},
+        {"etag": 'W/"1"'},
+        {"etag": None},
+        {"etag": '"2"', "ignores_if_range": True},
+        {"etag": None, "ignores_if_range": True},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("first_etag", ['"1"', 'W/"1"', None])
+def test_parts_of_two_versions_are_never_joined(server, tmp_path, changes, first_etag):
+    """A download is interrupted, the file on the server is replaced, and the download is resumed."""
+    server.etag, server.content = first_etag, b"a" * 60_000
+    server.break_at = [25_000] + [0] * (downloads.MAX_ATTEMPTS - 1)
+    with raises(FileMessage.DOWNLOAD_INCOMPLETE if first_etag == '"1"' else FileMessage.DOWNLOAD_FAILED):
+        download(f"{server.url}/file", tmp_path / "file.pth", "")
+    server.content = b"b" * 60_000
+    vars(server).update(changes)
     download(f"{server.url}/file", tmp_path / "file.pth", "")
     assert (tmp_path / "file.pth").read_bytes() == server.content
+    assert sorted(p.name for p in tmp_path.iterdir() if p.suffix != ".lock") == ["file.pth"]
 
 
-def test_a_wrong_range_is_downloaded_from_the_start(server, tmp_path):
-    for header in ({"Content-Range": "bytes 5-9/10"}, {"Content-Range": None}, {"ETag": '"3"'}):
-        (tmp_path / "file.pth.partial").write_bytes(server.content[:1000])
-        (tmp_path / "file.pth.etag").write_text(server.etag)
-        server.extra_headers = [header]
-        download(f"{server.url}/file", tmp_path / "file.pth", "")
-        assert (tmp_path / "file.pth").read_bytes() == server.content
-        (tmp_path / "file.pth").unlink()
+@pytest.mark.parametrize("etag", ['"1"', None])
+def test_a_partial_file_that_is_complete_is_accepted_or_downloaded_again(server, tmp_path, etag):
+    (tmp_path / "file.pth.partial").write_bytes(server.content)
+    if etag:
+        (tmp_path / "file.pth.etag").write_text(etag)
+    download(f"{server.url}/file", tmp_path / "file.pth", "")
+    assert (tmp_path / "file.pth").read_bytes() == server.content
 
 
 def test_an_invalid_content_length_is_ignored(server, tmp_path):

@@ -9,10 +9,6 @@ from urllib.parse import parse_qs, urlparse
 
 from hf_mae.files import downloads
 
-PAGE = """<html><body><form id="download-form" action="{action}" method="get">
-<input type="submit" value="Download anyway"/><input type="hidden" name="id" value="{id}">
-<input type="hidden" name="confirm" value="t"><input type="hidden" name="uuid" value="ab-12"></form></body></html>"""
-
 
 class FileServer(http.server.ThreadingHTTPServer):
     """Sends `content` for any path.
@@ -20,6 +16,7 @@ class FileServer(http.server.ThreadingHTTPServer):
     Attributes:
         break_at: bytes after which each of the next responses is interrupted.
         supports_ranges: whether `Range` requests are answered.
+        ignores_if_range: whether a range is sent although the file has changed.
         requests: path and `Range` header of each request.
         extra_headers: headers of the next responses that replace the correct ones (None: removed).
         statuses: status and `Retry-After` header of the next responses.
@@ -28,6 +25,7 @@ class FileServer(http.server.ThreadingHTTPServer):
     def __init__(self, content: bytes):
         super().__init__(("127.0.0.1", 0), Handler)
         self.content, self.etag, self.supports_ranges = content, '"1"', True
+        self.ignores_if_range = False
         self.break_at, self.requests, self.extra_headers, self.statuses = [], [], [], []
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
@@ -43,13 +41,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.send_error(404)
         if self.server.statuses:
             return self.send_retry(*self.server.statuses.pop(0))
-        if url.path == "/download" and query.get("confirm") != "t":
+        if url.path == "/download" and (query.get("confirm") != "t" or query["id"] in ("quota", "private")):
             page = "<html>Quota exceeded</html>" if query["id"] == "quota" else "<html>Sign in</html>"
-            if query["id"] not in ("quota", "private"):
-                page = PAGE.format(action=f"{self.server.url}/download", id=query["id"])
             return self.send_content(page.encode(), 200, "text/html; charset=utf-8")
         start, content = 0, self.server.content
-        is_unchanged = self.headers.get("If-Range") in (None, self.server.etag)
+        is_unchanged = self.headers.get("If-Range") in (None, self.server.etag) or self.server.ignores_if_range
         if range_header and self.server.supports_ranges and is_unchanged:
             start = int(re.fullmatch(r"bytes=(\d+)-", range_header).group(1))
             if start >= len(content):
