@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from .archive_members import get_remote_file_state, is_remote, parse_member
 from .atomic import atomic_write_file
+from .frame_names import file_of_frame
 
 Value = TypeVar("Value")
 
@@ -65,7 +66,7 @@ def _file_state(path: str, archives: dict[str, str]) -> str:
             )
         return f"{path}\0{archives[member.archive]}"
     try:
-        stat = os.stat(path)
+        stat = os.stat(file_of_frame(path))
     except OSError as error:  # e.g. a broken link
         return f"{os.path.abspath(path)}\0{error.errno}"
     return f"{os.path.abspath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}"

@@ -1,12 +1,10 @@
 """Batched prediction: the logits of a dataset, and the top classes of images."""
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from ..data.sources.predict_inputs import load_pixel_values
 from ..evaluation.calibration import IDENTITY_TEMPERATURE, Temperature
 from ..evaluation.metrics import softmax
 from .uncertainty import Uncertainty, capture_features
@@ -58,11 +56,9 @@ def predict_logits(
 
 def predict_files(
     model: Any,
-    processor: Any,
-    items: Iterable[tuple[str, Callable[[], Any]]],
+    items: Iterable[tuple[str, Any]],
     batch_size: int = 32,
     top_k: int = 5,
-    num_workers: int = 2,
     *,
     temperature: Temperature = IDENTITY_TEMPERATURE,
     bf16: bool = False,
@@ -77,9 +73,8 @@ def predict_files(
 
     Args:
         model: a stock image classifier in evaluation mode, on the device to use.
-        items: from `predict_inputs.iter_inputs`.
+        items: from `predict_inputs.iter_pixel_values`.
         top_k: number of classes per image, best first.
-        num_workers: decoding threads.
         temperature: divisor of the logits.
         bf16: compute in bfloat16.
         uncertainty: required by `level` and `ood`.
@@ -91,21 +86,9 @@ def predict_files(
     remaining = iter(items)
     device_type = model.device.type
     capture = capture_features(model) if uncertainty is not None and ood else nullcontext(None)
-    with ThreadPoolExecutor(num_workers) as pool, capture as get_features:
-        queue: list[tuple[list[str], list[Any]]] = []  # the next batch is decoded while the model computes
-
-        def submit_batch() -> None:
-            batch = list(islice(remaining, batch_size))
-            if batch:
-                futures = [pool.submit(load_pixel_values, name, opener, processor) for name, opener in batch]
-                queue.append(([name for name, _ in batch], futures))
-
-        submit_batch()
-        while queue:
-            submit_batch()
-            batch_names, futures = queue.pop(0)
-            results = [future.result() for future in futures]  # a tensor, or the text of an error
-            tensors = [result for result in results if not isinstance(result, str)]
+    with capture as get_features:
+        while batch := list(islice(remaining, batch_size)):
+            tensors = [values for _, values in batch if not isinstance(values, str)]
             if tensors:
                 pixel_values = torch.stack(tensors).to(model.device, model.dtype, non_blocking=True)
                 with torch.inference_mode(), torch.autocast(device_type, torch.bfloat16) if bf16 else nullcontext():
@@ -115,9 +98,9 @@ def predict_files(
                     _top_k_predictions(logits, temperature, top_k, names),
                     _uncertainty_fields(uncertainty, logits, get_features, level, names),
                 )
-            for name, result in zip(batch_names, results):
-                if isinstance(result, str):
-                    yield {"file_name": name, "error": result}
+            for name, values in batch:
+                if isinstance(values, str):  # the reason why the image cannot be read
+                    yield {"file_name": name, "error": values}
                 else:
                     yield {"file_name": name} | next(rows)
 

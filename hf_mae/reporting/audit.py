@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..data.checks.audit import ACROSS_SPLITS, CONFLICTING_LABELS, AuditImage, classify_duplicate_pair
 from ..data.checks.duplicates import DuplicatePair
-from ..data.images.image_io import open_image, to_rgb
+from ..data.images.image_io import read_rgb
 from ..files.atomic import write_csv, write_image
 from ..runs.record import FIGURES_DIR
 from ..settings.audit import PAIRS_PER_SHEET
@@ -53,9 +53,7 @@ def write_pair_sheet(path: Path, images: list[AuditImage], pairs: list[Duplicate
 
 def load_thumbnail(image: AuditImage) -> Image.Image:
     """Reads an image as a thumbnail."""
-    with open_image(image.path) as file:
-        file.draft("RGB", (THUMBNAIL_SIZE, THUMBNAIL_SIZE))
-        thumbnail = to_rgb(file)
+    thumbnail = read_rgb(image.path, draft_size=(THUMBNAIL_SIZE, THUMBNAIL_SIZE))
     thumbnail.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE))
     return thumbnail
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 
-from ..data.images.image_io import ImageError, read_rgb
+from ..data.images.image_error import ImageError
+from ..data.images.image_io import read_rgb
 from ..errors import pluralize
 from ..evaluation.metrics import display_scale
 from ..runs.completed_run import CompletedRun

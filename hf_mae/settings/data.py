@@ -4,11 +4,10 @@ import re
 from dataclasses import dataclass
 
 from ..errors import CommandLineError, UsageError
+from .limits import MAX_PIXELS, MAX_PIXELS_ENV
 from .messages import SettingsMessage
 from .options import option
 
-MAX_PIXELS = 89_478_485  # pixels of an image; Pillow's threshold for its decompression-bomb warning
-MAX_PIXELS_ENV = "HF_MAE_MAX_PIXELS"  # environment variable: maximum pixels of an image, for all processes
 CACHE_LIMIT_ENV = "HF_MAE_CACHE_LIMIT"  # environment variable: maximum size of the pixel cache
 TRANSFORM_FAMILIES = ("endoscopy", "imagenet")
 ON_BAD_IMAGE_CHOICES = ("error", "skip")

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from ..compat.accelerate import create_inference_accelerator
 from ..data.images.torch_datasets import EvalDataset
-from ..data.sources.predict_inputs import estimate_total, find_input_paths, iter_inputs, load_pixel_values
+from ..data.sources.predict_inputs import estimate_total, find_input_paths, iter_inputs, iter_pixel_values
 from ..data.sources.split_loading import load_splits
 from ..data.splits import get_split
 from ..errors import CommandLineError, UsageError
@@ -91,15 +91,14 @@ def _explain_images(model: Any, processor: Any, options: ExplainArguments, resul
     explanations: list[Explanation] = []
     paths = find_input_paths(options.images or [], include_videos=True)
     bar = tqdm(
-        iter_inputs(paths, options.fps, set()),
+        iter_pixel_values(iter_inputs(paths), processor, options.fps, options.preprocessing_num_workers or 1),
         total=estimate_total(paths, options.fps),
         desc="Explaining",
         unit="image",
         delay=1,
     )
     images = iter(bar)
-    while batch := list(islice(images, options.batch_size)):
-        prepared = [(name, load_pixel_values(name, opener, processor)) for name, opener in batch]
+    while prepared := list(islice(images, options.batch_size)):
         result.errors += [f"{path}: {tensor}" for path, tensor in prepared if isinstance(tensor, str)]
         readable = [(path, tensor) for path, tensor in prepared if not isinstance(tensor, str)]
         if readable:

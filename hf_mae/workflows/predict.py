@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, TextIO, TypeAlias
 
-from ..data.sources.predict_inputs import Shard, estimate_total, find_input_paths, iter_inputs
+from ..data.sources.predict_inputs import Shard, estimate_total, find_input_paths, iter_inputs, iter_pixel_values
 from ..errors import UsageError, warn
 from ..files.atomic import csv_line
 from ..files.messages import FileMessage
@@ -106,13 +106,19 @@ def _prepare_prediction(
     def rows(done: set[str]) -> Iterator[dict[str, Any]]:
         with ExitStack() as stack:
             stack.enter_context(apply_tta(model, options.tta))
+            items = iter_pixel_values(
+                iter_inputs(paths, shard),
+                processor,
+                options.fps,
+                options.preprocessing_num_workers or max(cores, 1),
+                completed_names=done,
+                lookahead=2 * options.batch_size,
+            )
             predictions = predict_files(
                 model,
-                processor,
-                iter_inputs(paths, options.fps, done, shard),
+                items,
                 options.batch_size,
                 top_k,
-                options.preprocessing_num_workers or max(cores, 1),
                 temperature=temperature,
                 bf16=options.bf16,
                 uncertainty=uncertainty,

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ..conversion import ConversionReport
 from ..conversion.pretrained import load_image_processor
-from ..data.images.image_io import read_rgb, summarize_image_error
+from ..data.images.image_error import summarize_image_error
+from ..data.images.image_io import read_rgb
 from ..data.images.transforms import image_processor, parse_mean_std
 from ..data.sources.predict_inputs import find_input_paths
 from ..errors import UsageError

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from ...errors import summarize_exception, warn
 from ...files.caches import cached, files_fingerprint
-from ..images.image_io import open_image, to_rgb
+from ..images.image_io import read_rgb
 from ..images.messages import ImageMessage
 
 logger = logging.getLogger(__name__)
@@ -63,9 +63,8 @@ def perceptual_hashes(paths: list[str], num_workers: int | None = None) -> np.nd
 def _load_grey(path: str, size: int) -> Image.Image:
     """Loads a square grey thumbnail; it is black if the file is unreadable."""
     try:
-        with open_image(path) as image:
-            image.draft("RGB", (2 * HASHED_SIZE, 2 * HASHED_SIZE))  # a JPEG is decoded at a fraction of its size
-            grey = to_rgb(image).convert("L").resize((HASHED_SIZE, HASHED_SIZE), Image.Resampling.BOX)
+        image = read_rgb(path, draft_size=(2 * HASHED_SIZE, 2 * HASHED_SIZE))
+        grey = image.convert("L").resize((HASHED_SIZE, HASHED_SIZE), Image.Resampling.BOX)
     except Exception as error:  # each Pillow plugin raises its own types
         warn(logger, ImageMessage.IMAGE_NOT_COMPARED, file=path, reason=summarize_exception(error))
         return Image.new("L", (size, size))

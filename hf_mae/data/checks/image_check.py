@@ -1,6 +1,5 @@
 """Detection of images that cannot be decoded, and digests of their pixels; cached until the files change."""
 
-import io
 import json
 import os
 import warnings
@@ -15,10 +14,11 @@ import xxhash
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ...files.archive_members import parse_member, read_member
 from ...files.caches import cached, files_fingerprint
 from ...settings.data import MAX_PIXELS
-from ..images.image_io import ImageError, max_pixels, open_encoded, open_image, read_rgb, summarize_image_error
+from ..images.decoding import HEAD_SIZE, detect_format, max_pixels
+from ..images.image_error import ImageError, summarize_image_error
+from ..images.image_io import ImageSource, open_single_image, read_rgb
 from ..images.messages import ImageMessage
 
 JPEG_END = b"\xff\xd9"
@@ -48,40 +48,37 @@ def pixel_digest(pixels: np.ndarray | Image.Image) -> str:
     return xxhash.xxh3_128(array.data.cast("B")).hexdigest() + "x".join(map(str, array.shape))
 
 
-def check_decoding(open_fn: Callable[[], Image.Image]) -> tuple[str | None, str]:
-    """Decodes an image. Returns the reason if that fails (otherwise None), and the digest of the pixels.
+def check_decoding(source: ImageSource) -> tuple[str | None, str]:
+    """Decodes an image (see `read_rgb`). Returns the reason if that fails (otherwise None), and the digest of the
+    pixels.
 
     A JPEG is read completely but decoded at an eighth of its size, which is the same for equal images.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with open_fn() as image:
-                image.draft("RGB", (max(image.width // 8, 1), max(image.height // 8, 1)))
-                image.load()
-                return None, pixel_digest(image)
-    except Exception as error:  # each Pillow plugin raises its own types
-        return summarize_image_error(error), ""
+            return None, pixel_digest(read_rgb(source, draft_size=(1, 1)))
+    except Exception as error:  # e.g. an archive that was removed
+        return summarize_image_error(error, source if isinstance(source, str) else ""), ""
 
 
-def check_header_and_end(path: str, content: bytes | None = None) -> tuple[str | None, str]:
-    """Checks the header of an image (its bytes, a file, or a member of an archive), and the end marker of a JPEG.
+def check_header_and_end(source: ImageSource) -> tuple[str | None, str]:
+    """Checks the header and the number of frames of an image, and the end marker of a JPEG.
 
     Returns:
         The reason if the image is invalid or truncated (otherwise None), and an empty digest.
     """
     try:
-        member = parse_member(path) if content is None else None
-        content = read_member(member) if member else content
-        with open_image(path if content is None else content) as image:
-            is_jpeg = image.format == "JPEG"
-        with open(path, "rb") if content is None else io.BytesIO(content) as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 4096))
-            if is_jpeg and JPEG_END not in file.read():  # some cameras append data after the end marker
-                raise ImageError(ImageMessage.TRUNCATED_FILE)
-    except Exception as error:  # each Pillow plugin raises its own types
-        return summarize_image_error(error, path), ""
+        with open_single_image(source) as frames:
+            frames.file.seek(0, os.SEEK_END)
+            size = frames.file.tell()
+            frames.file.seek(0)
+            if detect_format(frames.file.read(HEAD_SIZE)) == "JPEG":
+                frames.file.seek(max(0, size - 4096))
+                if JPEG_END not in frames.file.read():  # some cameras append data after the end marker
+                    raise ImageError(ImageMessage.TRUNCATED_FILE)
+    except Exception as error:  # e.g. an archive that was removed
+        return summarize_image_error(error, source if isinstance(source, str) else ""), ""
     return None, ""
 
 
@@ -102,7 +99,7 @@ def check_image_files(
     """
     if not paths:
         return ImageCheck({}, [])
-    check_one = check_file_decoding if decode else check_header_and_end
+    check_one = check_decoding if decode else check_header_and_end
     key = files_fingerprint(paths, *_check_options(decode))
     return _cached_check(key, check_fn or (lambda: _check_all(check_one, paths, num_workers)))
 
@@ -113,16 +110,10 @@ def hash_image_files(paths: list[str], num_workers: int | None = None) -> ImageC
     def check_one(path: str) -> tuple[str | None, str]:
         try:
             return None, pixel_digest(read_rgb(path))
-        except Exception as error:  # each Pillow plugin raises its own types
+        except Exception as error:  # as in `check_decoding`
             return summarize_image_error(error, path), ""
 
     return _check_all(check_one, paths, num_workers)
-
-
-def check_file_decoding(path: str) -> tuple[str | None, str]:
-    """Applies `check_decoding` to a file; the reason does not repeat the file name."""
-    reason, digest = check_decoding(lambda: open_image(path))
-    return reason and (reason.replace(path, "").strip() or reason), digest
 
 
 def check_table_images(
@@ -138,10 +129,7 @@ def check_table_images(
     """
 
     def check_one(index: int) -> tuple[str | None, str]:
-        if not decode:
-            row = rows[index]
-            return check_header_and_end(row["path"] or "", row["bytes"])
-        return check_decoding(lambda: open_encoded(rows[index]))
+        return check_decoding(rows[index]) if decode else check_header_and_end(rows[index])
 
     if not len(rows):
         return ImageCheck({}, [])
@@ -159,7 +147,7 @@ def _cached_check(key: str, make: Callable[[], ImageCheck]) -> ImageCheck:
         path.write_text(check.to_json(), encoding="utf-8")
 
     return cached(
-        f"checked/{key}.v2.json",
+        f"checked/{key}.v3.json",
         make=make,
         read=lambda path: ImageCheck.from_json(path.read_text(encoding="utf-8")),
         write=write,

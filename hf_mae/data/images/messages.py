@@ -8,16 +8,41 @@ class ImageMessage(Message):
 
     # Reasons of an `ImageError`. They follow the file name in other messages, so they are phrases, not sentences.
     NOT_REGULAR_FILE = "not a regular file"
+    MISSING_FILE = "no such file"
     UNSUPPORTED_FORMAT = "not an image in a supported format"
     TRUNCATED_FILE = "the end of the file is missing"
+    DAMAGED_FILE = "the image data is damaged"
     TOO_MANY_PIXELS = "{width} x {height} pixels, more than {limit:,}; raise the limit with --max_pixels"
     PIXEL_LIMIT_EXCEEDED = "more than {limit:,} pixels; raise the limit with --max_pixels"
     NON_FINITE_LEVELS = "grey levels are NaN or infinite"
+    UNKNOWN_RANGE_OF_LEVELS = (
+        "levels from {low} to {high}, and the file does not declare which of them are black and white; save it with 8 "
+        "or 16 bits"
+    )
+    DEEP_ANIMATION = "an animated PNG of 16 bits; save its frames as single files"
+    DEEP_COLOURS_REQUIRE_PACKAGE = (
+        "colours of 16 bits require opencv-python-headless and tifffile: pip install opencv-python-headless tifffile"
+    )
     HEIC_REQUIRES_PACKAGE = "HEIC requires pillow-heif: pip install 'hf_mae[formats]'"
     DICOM_REQUIRES_PACKAGE = "DICOM requires pydicom: pip install 'hf_mae[formats]'"
+    DICOM_DECODER_MISSING = "DICOM with {compression} requires python-gdcm: pip install 'hf_mae[formats]'"
+    DICOM_WITHOUT_PIXELS = "a DICOM file without pixels"
+    UNSUPPORTED_DICOM = "DICOM with {name} {value}, which is not supported"
+    META_IMAGE_REQUIRES_PACKAGE = "MetaImage requires SimpleITK: pip install 'hf_mae[formats]'"
+    META_IMAGE_IN_TWO_FILES = "a MetaImage header without its pixels; save it as one file (.mha)"
+    TIFF_REQUIRES_PACKAGE = "this compression of TIFF requires imagecodecs: pip install 'hf_mae[formats]'"
+    UNSUPPORTED_TIFF = "a TIFF with colours or levels that are not supported; save it with 8 or 16 bits"
+    SEVERAL_FRAMES = "the file contains {count} frames; select one (FILE#frame=0), or pass --frames"
+    NO_SUCH_FRAME = "frame {index} does not exist; the file contains {count:count frame}, counted from 0"
+    NO_FRAME_TIMES = "the file does not declare the times of its frames; select one by its number (FILE#frame=0)"
+    VIDEO_IS_NOT_AN_IMAGE = "a video, not an image"
+    VIDEO_IN_ARCHIVE = "a video in an archive; extract it first"
     VIDEO_PLAYLIST = "a playlist, not a video"
     UNREADABLE_VIDEO = "not a readable video"
     VIDEO_WITHOUT_FRAMES = "the video contains no frames"
+    TRUNCATED_VIDEO = "the video breaks off: {found:count frame} of about {expected} can be read"
+
+    PREVIEWS_SKIPPED = "{file}: {count:count preview|is|are} skipped."
 
     # Images during training
     UNREADABLE_IMAGE = "{file} cannot be read ({reason}). Fix the file, or pass --on_bad_image skip."

@@ -24,7 +24,8 @@ from ...errors import UsageError, first_error_line, warn
 from ...files.archive_members import file_system, is_remote
 from ..checks.exclude_list import file_stem
 from ..sources.archive_index import INDEX_FILE
-from .image_io import read_rgb, summarize_image_error
+from .image_error import summarize_image_error
+from .image_io import read_rgb
 from .messages import ImageMessage
 from .seeding import seed_all
 from .transforms import TrainingTransform

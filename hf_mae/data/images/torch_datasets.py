@@ -23,7 +23,8 @@ from ..checks.image_check import ImageCheck, pixel_digest
 from ..sampling import ClassBalancedSampler
 from ..sources.samples import get_column, get_image_paths, get_label_ids
 from .cache_eviction import CacheFullError
-from .image_io import read_rgb, summarize_image_error
+from .image_error import summarize_image_error
+from .image_io import read_rgb
 from .messages import ImageMessage
 from .pixel_cache import DecodedImage, PixelCache, decode_cached_pixels
 from .processors import get_processor_settings, rescale_and_normalize, resize_and_crop
@@ -80,7 +81,7 @@ class TrainDataset(torch.utils.data.Dataset):
         return len(self.file_names)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        epoch = int(self._epoch)
+        index, epoch = list_index(index, len(self)), int(self._epoch)
         row = index if self.sampling is None else self.sampling.row(index, epoch)
         row, image = self._load_readable(row)
         with seed_all(self.seed, epoch, row if self.sampling is None else index):  # a sampler can repeat an image
@@ -125,10 +126,20 @@ class EvalDataset(torch.utils.data.Dataset):
         return len(self.file_names)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        index = list_index(index, len(self))
         item = {"pixel_values": rescale_and_normalize(self.processor, np.array(self.pixels[index])), "index": index}
         if self.labels is not None:
             item["labels"] = int(self.labels[index])
         return item
+
+
+def list_index(index: int, length: int) -> int:
+    """Returns the position from the start of an index of a list, which counts from the end if it is negative.
+
+    Raises:
+        IndexError: If there is no such position; this ends a loop over the list.
+    """
+    return range(length)[index]
 
 
 class ResizeAndCrop:
@@ -170,8 +181,11 @@ class PixelReader:
         self.dataset = dataset.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
         self.resize = resize
 
+    def __len__(self) -> int:
+        return len(self.dataset)
+
     def __getitem__(self, index: int) -> Image.Image:
-        image = read_rgb(self.dataset[index]["image"])
+        image = read_rgb(self.dataset[list_index(index, len(self))]["image"])
         return image if self.resize is None else self.resize(image)
 
 
@@ -197,9 +211,12 @@ class CachedPixelReader:
         cache.add(keys, decode, num_workers, _common_folder(files))
         self.dataset, self.rows = cache.get_rows(keys)
 
+    def __len__(self) -> int:
+        return len(self.rows)
+
     def array(self, index: int) -> np.ndarray:
         """Returns an image as uint8 (height, width, 3), read-only."""
-        row = self.dataset[int(self.rows[index])]
+        row = self.dataset[int(self.rows[list_index(index, len(self))])]
         return decode_cached_pixels(row["pixels"][0].as_buffer(), row["shape"][0].as_py(), self.quality)
 
     def __getitem__(self, index: int) -> Image.Image:

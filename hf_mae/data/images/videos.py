@@ -1,18 +1,23 @@
-"""Frames of videos at a given rate, decoded with OpenCV."""
+"""Frames of videos at a given rate, decoded with OpenCV.
 
-import glob
+Programs that are exported contain this module, like `decoding`.
+"""
+
 import math
+import os
+import stat
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
-import cv2
+import numpy as np
 from PIL import Image
 
-from .image_io import ImageError, check_pixel_count, check_regular_file
+from .decoding import HEAD_SIZE, PLAYLIST, check_pixel_count, detect_format
+from .image_error import ImageError
 from .messages import ImageMessage
 
-PLAYLIST_SIGNATURES = (b"#EXTM3U", b"ffconcat")  # a playlist would open other files or URLs
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".mpg", ".mpeg", ".webm", ".m4v", ".wmv")
+MISSING_FRACTION = 0.02  # of the declared frames that may be missing; counts in headers are often estimates
 
 
 def is_video(path: str) -> bool:
@@ -20,21 +25,20 @@ def is_video(path: str) -> bool:
     return path.lower().endswith(VIDEO_SUFFIXES)
 
 
-def find_videos(folder: str) -> list[str]:
-    """Lists the video files of a folder tree, sorted."""
-    return sorted(str(path) for path in Path(glob.escape(folder)).rglob("*") if is_video(path.name) and path.is_file())
+def _open(path: str) -> Any:
+    """Opens a video. OpenCV would read a relative name with a colon as a URL, and one with `%` as a list of images."""
+    import cv2
 
-
-def frame_name(path: str, seconds: float) -> str:
-    """Returns the name of a frame: the video, and the time as a media fragment."""
-    return f"{path}#t={seconds:.3f}"
+    return cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG)
 
 
 def estimate_num_frames(path: str, fps: float) -> int:
     """Estimates the number of frames that `iter_frames` yields; 0 if the file cannot be read."""
-    if not Path(path).is_file():
+    import cv2
+
+    if not os.path.isfile(path):
         return 0
-    video = cv2.VideoCapture(path)
+    video = _open(path)
     try:
         rate, count = video.get(cv2.CAP_PROP_FPS), video.get(cv2.CAP_PROP_FRAME_COUNT)
         return math.ceil(count * fps / rate) if rate > 0 and count > 0 else 0
@@ -42,34 +46,59 @@ def estimate_num_frames(path: str, fps: float) -> int:
         video.release()
 
 
+class FrameSampler:
+    """Selects the frames that are nearest to each multiple of 1 / fps seconds."""
+
+    def __init__(self, fps: float):
+        self.fps, self._due, self._previous = fps, 0, 0.0
+
+    def is_due(self, seconds: float) -> bool:
+        """Whether the next frame, which starts at this time, is selected."""
+        half = 0.5 * (seconds - self._previous) + 1e-6  # half of a frame
+        self._previous = seconds
+        if seconds + half < self._due / self.fps:
+            return False
+        self._due = math.floor((seconds + half) * self.fps) + 1
+        return True
+
+
 def iter_frames(path: str, fps: float) -> Iterator[tuple[float, Image.Image]]:
     """Yields the first frame, and then one frame per 1 / fps seconds: (seconds, RGB image).
 
     Raises:
-        OSError: If the file is not a readable video, or its frames are larger than `max_pixels()`.
+        ImageError: If the file is not a readable video, its frames are larger than `max_pixels()`, or it breaks off
+            (after the frames that can be read).
     """
-    check_regular_file(path)
+    import cv2
+
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ImageError(ImageMessage.NOT_REGULAR_FILE)
     with open(path, "rb") as file:
-        if file.read(16).lstrip(b"\xef\xbb\xbf \r\n").startswith(PLAYLIST_SIGNATURES):
+        if detect_format(file.read(HEAD_SIZE)) == PLAYLIST:  # it would open other files or URLs
             raise ImageError(ImageMessage.VIDEO_PLAYLIST)
-    video = cv2.VideoCapture(path)
+    video = _open(path)
     try:
         rate = video.get(cv2.CAP_PROP_FPS)
         check_pixel_count(int(video.get(cv2.CAP_PROP_FRAME_WIDTH)), int(video.get(cv2.CAP_PROP_FRAME_HEIGHT)))
         if not video.isOpened() or not rate > 0:
             raise ImageError(ImageMessage.UNREADABLE_VIDEO)
-        frame_index, due, previous = 0, 0, -1 / rate
+        sampler, count = FrameSampler(fps), 0
         while video.grab():
             timestamp = video.get(cv2.CAP_PROP_POS_MSEC) / 1000  # also correct at a variable rate; 0 if unknown
-            seconds = timestamp if timestamp > 0 or frame_index == 0 else frame_index / rate
-            half = 0.5 * (seconds - previous) + 1e-6  # half a frame: the nearest frame is selected
-            if seconds + half >= due / fps:
+            seconds = timestamp if timestamp > 0 or count == 0 else count / rate
+            if sampler.is_due(seconds):
                 success, pixels = video.retrieve()
                 if success:
-                    yield seconds, Image.fromarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
-                due = math.floor((seconds + half) * fps) + 1
-            frame_index, previous = frame_index + 1, seconds
-        if frame_index == 0:
-            raise ImageError(ImageMessage.VIDEO_WITHOUT_FRAMES)
+                    yield seconds, Image.fromarray(np.ascontiguousarray(pixels[..., ::-1]))
+            count += 1
+        _check_complete(count, video.get(cv2.CAP_PROP_FRAME_COUNT))
     finally:
         video.release()
+
+
+def _check_complete(count: int, declared: float) -> None:
+    """Raises `ImageError` if a video has no frames, or fewer than its header declares."""
+    if count == 0:
+        raise ImageError(ImageMessage.VIDEO_WITHOUT_FRAMES)
+    if count < declared * (1 - MISSING_FRACTION) - 1:
+        raise ImageError(ImageMessage.TRUNCATED_VIDEO, found=count, expected=round(declared))

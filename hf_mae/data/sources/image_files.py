@@ -8,12 +8,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ...errors import UsageError
-from ..images.image_io import DICOM_SUFFIXES, HEIC_SUFFIXES
 from ..messages import DataMessage
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2"),
 )
+HEIC_SUFFIXES, DICOM_SUFFIXES = (".heic", ".heif"), (".dcm", ".dicom")
 PACKED_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z")
 IGNORED_DIRS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information")  # created by operating systems
 

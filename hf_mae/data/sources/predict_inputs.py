@@ -2,13 +2,22 @@
 
 import glob
 import os
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Container, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from ...errors import UsageError
 from ...files.archive_members import ARCHIVE_SUFFIXES, TABLE_SUFFIX, is_remote
+from ..images.frames import iter_named_frames, read_single_image
+from ..images.image_error import summarize_image_error
+from ..images.image_io import ImageSource
+from ..images.videos import estimate_num_frames, is_video
 from ..messages import DataMessage
 
 LOOKUP_CHUNK = 1000  # members that are read from a table at once
@@ -33,8 +42,6 @@ def find_input_paths(patterns: list[str], include_videos: bool = False) -> list[
         elif os.path.isdir(pattern):
             files = list_image_files(pattern)
             if include_videos:
-                from ..images.videos import find_videos
-
                 files += find_videos(pattern)
             if not files:
                 raise UsageError(DataMessage.NO_IMAGES_IN_FOLDER, folder=pattern)
@@ -48,6 +55,11 @@ def find_input_paths(patterns: list[str], include_videos: bool = False) -> list[
             paths.append(pattern)  # a missing file is reported later, in its row
     check_utf8_names(paths, "The input")
     return paths
+
+
+def find_videos(folder: str) -> list[str]:
+    """Lists the video files of a folder tree, sorted."""
+    return sorted(str(path) for path in Path(glob.escape(folder)).rglob("*") if is_video(path.name) and path.is_file())
 
 
 def is_collection(path: str) -> bool:
@@ -97,73 +109,97 @@ def _shard_paths(paths: list[str], shard: Shard) -> Iterator[tuple[str, Any, ran
         offset += size
 
 
-def iter_inputs(
-    paths: list[str], fps: float, completed_names: set[str], shard: Shard = Shard()
-) -> Iterator[tuple[str, Callable]]:
-    """Yields the name and opener (returns a PIL image) of each image and video frame that is not completed.
+def iter_inputs(paths: list[str], shard: Shard = Shard()) -> Iterator[tuple[str, ImageSource]]:
+    """Yields the name and the source (see `read_rgb`) of each file and each image of a collection.
 
     Args:
         paths: files and collections.
-        fps: frames per second that are read from videos.
-        completed_names: names to skip.
         shard: the part of this process.
     """
     for path, images, rows in _shard_paths(paths, shard):
-        yield from (
-            _iter_file(path, fps, completed_names)
-            if images is None
-            else _iter_members(path, images, rows, completed_names)
-        )
+        if images is None:
+            yield path, path
+        else:
+            yield from _iter_members(path, images, rows)
 
 
-def _iter_members(path: str, collection: Any, rows: range, completed_names: set[str]) -> Iterator[tuple[str, Callable]]:
-    from ..images.image_io import open_encoded
-
+def _iter_members(path: str, collection: Any, rows: range) -> Iterator[tuple[str, ImageSource]]:
     for start in range(rows.start, rows.stop, LOOKUP_CHUNK):
         table = collection[start : min(start + LOOKUP_CHUNK, rows.stop)]
         for file_name, image in zip(table.column("file_name").to_pylist(), table.column("image")):
-            if (name := f"{path.rstrip('/')}/{file_name}") not in completed_names:
-                yield name, lambda image=image: open_encoded(image.as_py())
+            yield f"{path.rstrip('/')}/{file_name}", image.as_py()
 
 
-def _iter_file(path: str, fps: float, completed_names: set[str]) -> Iterator[tuple[str, Callable]]:
-    """Yields an image, or the frames of a video."""
-    from ..images.image_io import open_image
-    from ..images.videos import frame_name, is_video, iter_frames
+def iter_pixel_values(
+    inputs: Iterable[tuple[str, ImageSource]],
+    processor: Any,
+    fps: float,
+    num_workers: int,
+    *,
+    completed_names: Container[str] = (),
+    lookahead: int = 64,
+) -> Iterator[tuple[str, Any]]:
+    """Yields, in order, the name of each image and frame, and its pixel values (C, H, W) or the reason (text) why it
+    cannot be read.
 
-    if not is_video(path):
-        if path not in completed_names:
-            yield path, lambda: open_image(path)
-        return
-    try:
-        for seconds, image in iter_frames(path, fps):
-            if (name := frame_name(path, seconds)) not in completed_names:
-                yield name, lambda image=image: image
-    except OSError as error:
-        yield path, lambda error=error: _raise(error)
+    Images are decoded in threads. At most `num_workers` + 1 of them are in memory at full size.
 
+    Args:
+        inputs: result of `iter_inputs`.
+        processor: image processor.
+        fps: frames per second that are read from videos, and from other files with frame times.
+        num_workers: number of threads.
+        completed_names: names to skip.
+        lookahead: number of images that are prepared in advance.
+    """
 
-def _raise(error: Exception):
-    raise error
+    def load(name: str, source: ImageSource) -> Any:
+        """Returns pixel values, a reason, or None for a file with several frames."""
+        try:
+            image = read_single_image(source)
+            return None if image is None else preprocess(image)
+        except Exception as error:  # e.g. an archive that was removed
+            return summarize_image_error(error, name)
 
+    def preprocess(image: Image.Image) -> Any:
+        return processor(image, return_tensors="pt")["pixel_values"][0]
 
-def load_pixel_values(name: str, opener: Callable, processor: Any):
-    """Loads the pixel values (C, H, W) of an image, or returns the reason (text) why it cannot be read."""
-    from ..images.image_io import to_rgb
+    def load_frames(name: str, source: ImageSource) -> Iterator[tuple[str, Any]]:
+        pending: deque[tuple[str, Future]] = deque()
+        reason = None
+        try:
+            for frame_name, image in iter_named_frames(name, source, fps, completed_names):
+                pending.append((frame_name, pool.submit(preprocess, image)))
+                if len(pending) > num_workers:
+                    frame_name, future = pending.popleft()
+                    yield frame_name, future.result()
+        except Exception as error:  # the frames before the error are valid
+            reason = summarize_image_error(error, name)
+        yield from ((frame_name, future.result()) for frame_name, future in pending)
+        if reason is not None:
+            yield name, reason
 
-    try:
-        with opener() as image:
-            return processor(to_rgb(image), return_tensors="pt")["pixel_values"][0]
-    except FileNotFoundError:
-        return "no such file"
-    except Exception as error:  # PIL's plugins raise many exception classes
-        return " ".join(str(error).replace(name, "the file").split()) or type(error).__name__
+    def finish(name: str, source: ImageSource, future: Future) -> Iterator[tuple[str, Any]]:
+        result = future.result()
+        if result is None:
+            yield from load_frames(name, source)
+        else:
+            yield name, result
+
+    with ThreadPoolExecutor(num_workers) as pool:
+        queue: deque[tuple[str, ImageSource, Future]] = deque()
+        for name, source in inputs:
+            if name in completed_names:
+                continue
+            queue.append((name, source, pool.submit(load, name, source)))
+            if len(queue) > lookahead:
+                yield from finish(*queue.popleft())
+        while queue:
+            yield from finish(*queue.popleft())
 
 
 def estimate_total(paths: list[str], fps: float, shard: Shard = Shard()) -> int:
-    """Counts images and frames; approximate if there are videos."""
-    from ..images.videos import estimate_num_frames, is_video
-
+    """Counts images and frames; approximate if there are videos, or other files with several frames."""
     return sum(
         estimate_num_frames(path, fps) if images is None and is_video(path) else len(rows)
         for path, images, rows in _shard_paths(paths, shard)

@@ -31,7 +31,8 @@ from ...files.atomic import atomic_write_file, write_json, write_text
 from ...files.locks import LOCK_FILE
 from ..checks.image_check import check_image_files, check_table_images
 from ..fingerprint import data_fingerprint
-from ..images.image_io import encoded_bytes, open_image
+from ..images.decoding import HEAD_SIZE, detect_format
+from ..images.image_io import encoded_bytes
 from ..images.messages import ImageMessage
 from .archive_index import BATCH_ROWS, CLASS_NAME_FILES, INDEX_FILE, INDEX_SCHEMA, INDEX_VERSION
 from .image_files import IMAGE_SUFFIXES
@@ -40,7 +41,9 @@ from .samples import get_image_paths, image_byte_sizes, join_names
 logger = logging.getLogger(__name__)
 
 PLAN_FILE, PARTS_DIR = "plan.json", ".parts"  # exist until all shards are written; PARTS_DIR has one index per shard
-SUFFIX_BY_FORMAT = {"JPEG": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2", "DIB": ".bmp"}  # of images without a file name
+SUFFIX_BY_FORMAT = {  # of images without a file name, or with another one
+    **{"JPEG": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2", "DICOM": ".dcm", "HEIF": ".heic", "METAIMAGE": ".mha"},
+}
 ROW_FIELD = pa.field("row", pa.int64())  # row of the dataset; column of the indexes in PARTS_DIR
 
 
@@ -216,8 +219,7 @@ def _image_suffix(name: str, content: bytes) -> str:
     suffix = Path(name).suffix.lower()
     if suffix in IMAGE_SUFFIXES:
         return suffix
-    with open_image(content) as image:
-        image_format = str(image.format)
+    image_format = detect_format(content[:HEAD_SIZE]) or "bin"
     return SUFFIX_BY_FORMAT.get(image_format, f".{image_format.lower()}")
 
 
