@@ -1,7 +1,6 @@
-"""The model of `hf-mae demo`: like a Space, plus all image formats, uncertainty and similar images."""
+"""The model of `hf-mae demo`: like a Space, plus uncertainty and similar images."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +9,12 @@ import torch
 from PIL import Image
 
 from ..compat.transformers import StockModel
-from ..errors import UsageError
 from ..evaluation.metrics import softmax
 from ..files.atomic import write_csv
 from ..inference.uncertainty import Uncertainty, capture_features
 from ..models.ensemble import first_member
 from ..models.introspection import is_vit
-from .space_app import (
-    MAX_IMAGE_MB,
-    MAX_PIXELS,
-    MAX_VIDEO_MB,
-    NUM_SIMILAR,
-    DemoMetadata,
-    DemoModel,
-    UserError,
-)
+from .space_app import NUM_SIMILAR, DemoMetadata, DemoModel
 
 LOOPBACK = "127.0.0.1"
 COVERAGE = 0.9  # of the prediction sets
@@ -56,36 +46,6 @@ class Classifier(DemoModel):
         self.has_similar = training is not None
         if training is not None:
             self._index_training_images(batch_size)
-
-    def read(self, path: str) -> Image.Image:
-        """Reads an uploaded file like `DemoModel.read`, in all formats and bit depths of `data.image_io`."""
-        from ..data.images.image_io import open_image, summarize_image_error, to_rgb
-        from ..data.sources.image_files import readable_suffixes
-
-        name = self.check_upload(path, readable_suffixes(), MAX_IMAGE_MB)
-        try:
-            with open_image(path) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise UserError(f"{name} has more than {MAX_PIXELS / 1e6:g} million pixels.")
-                return to_rgb(image)
-        except UserError:
-            raise
-        except UsageError as error:
-            raise UserError(str(error)) from None
-        except Exception as error:  # each Pillow plugin raises its own types
-            raise UserError(f"{name} cannot be read as an image ({summarize_image_error(error, path)}).") from None
-
-    def iter_frames(self, path: str) -> Iterator[tuple[float, Image.Image]]:
-        """Yields frames like `DemoModel.iter_frames`, with the limits of `data.videos`, and correct times at a variable
-        frame rate."""
-        from ..data.images.image_io import summarize_image_error
-        from ..data.images.videos import VIDEO_SUFFIXES, iter_frames
-
-        name = self.check_upload(path, VIDEO_SUFFIXES, MAX_VIDEO_MB)
-        try:
-            yield from iter_frames(path, 1.0)
-        except OSError as error:
-            raise UserError(f"{name} cannot be read as a video ({summarize_image_error(error, path)}).") from None
 
     def remarks(self, image: Image.Image, logits: torch.Tensor) -> list[str]:
         """Returns the prediction set with coverage `COVERAGE`, and a warning if the image is out of distribution."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from PIL import Image, ImageOps
+from image_reader.data.images.decoding import open_frames
 
 folder = Path(__file__).parent
 names = json.loads((folder / "config.json").read_text())["id2label"]
@@ -14,21 +14,10 @@ config = json.loads((folder / "preprocessor_config.json").read_text())
 model = onnxruntime.InferenceSession(folder / (sys.argv.pop(1) if sys.argv[1].endswith(".onnx") else "onnx/model.onnx"))
 
 
-def to_8bit(image: Image.Image) -> Image.Image:
-    """Scales grey levels of 10 to 16 bits to 8 bits, as hf_mae does in training."""
-    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
-        return image
-    levels = np.asarray(image, dtype=float)
-    if image.mode == "F" or levels.min() < 0:
-        sys.exit("Grey levels are fractions or negative numbers. Save the image with 8 or 16 bits.")
-    white = next((2**bits - 1 for bits in (8, 10, 12, 14, 16) if levels.max() < 2**bits), levels.max())
-    return Image.fromarray(np.rint(255 * levels / white).astype(np.uint8))
-
-
 def load_pixels(path: str) -> np.ndarray:
     """Reads and preprocesses an image file: (1, 3, height, width) float32."""
-    opened = Image.open(path, formats=("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM"))  # excludes PostScript
-    image, size = to_8bit(ImageOps.exif_transpose(opened)).convert("RGB"), config["size"]
+    with open_frames(path) as frames:
+        image, size = frames.read(), config["size"]
     if edge := size.get("shortest_edge"):
         image = image.resize([edge * side // min(image.size) for side in image.size], config["resample"])
         left, top = ((side - config["crop_size"][name]) // 2 for side, name in zip(image.size, ("width", "height")))

@@ -8,9 +8,10 @@ from pathlib import Path
 import yaml
 
 from . import hub
+from .image_reader import image_reader_files
 from .space_app import DemoMetadata
 
-REQUIREMENTS = ("torch", "torchvision", "transformers", "pillow", "opencv-python-headless")
+REQUIREMENTS = ("torch", "torchvision", "transformers", "pillow", "opencv-python-headless", "tifffile")
 
 
 def build_space_files(metadata: DemoMetadata) -> dict[str, bytes]:
@@ -37,7 +38,7 @@ def build_space_files(metadata: DemoMetadata) -> dict[str, bytes]:
         "demo.json": json.dumps(asdict(metadata), indent=2, ensure_ascii=False).encode(),
         "requirements.txt": "".join(f"{name}\n" for name in REQUIREMENTS).encode(),
         "README.md": text.encode(),
-    }
+    } | image_reader_files()
 
 
 def push_space(metadata: DemoMetadata, repo_id: str, *, exists: bool, private: bool) -> str:

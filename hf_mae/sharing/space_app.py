@@ -1,7 +1,7 @@
 """A classifier in the browser: the page of `hf-mae demo`, and the app.py of a Space (`hf-mae push --demo`).
 
-The module does not import hf_mae. A Space also needs demo.json (the texts of the page) and the packages of
-requirements.txt. For research only: not a medical device, and not for diagnosis.
+In a Space, the module does not import hf_mae: the Space contains the folder image_reader, demo.json (the texts of the
+page) and requirements.txt. For research only: not a medical device, and not for diagnosis.
 """
 
 import csv
@@ -18,14 +18,17 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+if __package__:
+    from ..data.images import decoding, videos
+else:  # in a Space, which contains the reader
+    from image_reader.data.images import decoding, videos  # type: ignore[no-redef]
+
 TOP_K, NUM_SIMILAR = 5, 6
 MAX_IMAGE_MB, MAX_VIDEO_MB = 20, 100  # per uploaded file
 MAX_PIXELS = 50_000_000  # per image
 MAX_FILES, MAX_FRAMES, MAX_SECONDS = 500, 600, 300  # per folder or video: files, frames, processing time
 MAX_QUEUE_SIZE = 100  # requests; gradio rejects further ones with a message
 UPLOAD_LIFETIME_SECONDS = 3600  # until an upload is deleted from the disk
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 TOO_MANY_FILES, INVALID_FILE, NO_INPUT = "Too many files", "Invalid file", "Nothing to classify"  # titles of errors
 INPUT_CAPTION = "model input"
 DISCLAIMER = "For research only: not a medical device, and not for diagnosis."
@@ -88,24 +91,20 @@ class DemoModel:
         Raises:
             UserError: If it is not a supported image.
         """
-        name = self.check_upload(path, SUFFIXES, MAX_IMAGE_MB)
+        name = self.check_upload(path, MAX_IMAGE_MB)
         try:
-            with Image.open(path, formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
+            with decoding.open_frames(path) as frames:
+                if frames.size[0] * frames.size[1] > MAX_PIXELS:
                     raise UserError(f"{name} has more than {MAX_PIXELS / 1e6:g} million pixels.")
-                if image.mode.startswith(("I", "F")):
-                    raise UserError(f"{name} has more than 256 grey levels. Save it with 8 bits.")
-                return ImageOps.exif_transpose(image).convert("RGB")
-        except UserError:
-            raise
-        except Exception:  # each Pillow plugin raises its own types
-            raise UserError(f"{name} cannot be read as an image.") from None
+                if frames.num_frames > 1:
+                    raise UserError(f"{name} contains {frames.num_frames} frames. Save one of them as an image.")
+                return frames.read()
+        except OSError as error:
+            raise UserError(f"{name} cannot be read as an image ({error}).") from None
 
-    def check_upload(self, path: str, suffixes: tuple[str, ...], megabytes: int) -> str:
-        """Checks suffix and size of an uploaded file. Returns its name."""
+    def check_upload(self, path: str, megabytes: int) -> str:
+        """Checks the size of an uploaded file. Returns its name."""
         name = os.path.basename(path)
-        if not name.lower().endswith(suffixes):
-            raise UserError(f"{name} does not have a supported suffix ({', '.join(suffixes)}).")
         if os.path.getsize(path) > megabytes * 1e6:
             raise UserError(f"{name} is larger than {megabytes} MB.")
         return name
@@ -116,19 +115,11 @@ class DemoModel:
         Raises:
             UserError: If it is not a readable video.
         """
-        import cv2
-
-        video = cv2.VideoCapture(path)
-        rate, index = video.get(cv2.CAP_PROP_FPS), 0
-        if not video.isOpened() or not rate > 0:
-            raise UserError(f"{os.path.basename(path)} cannot be read as a video.")
-        while video.grab():
-            if index % max(1, round(rate)) == 0:
-                success, pixels = video.retrieve()
-                if success:
-                    yield index / rate, Image.fromarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
-            index += 1
-        video.release()
+        name = self.check_upload(path, MAX_VIDEO_MB)
+        try:
+            yield from videos.iter_frames(path, 1.0)
+        except OSError as error:
+            raise UserError(f"{name} cannot be read as a video ({error}).") from None
 
     def preprocess(self, image: Image.Image) -> torch.Tensor:
         """Preprocesses an image: (1, 3, height, width)."""

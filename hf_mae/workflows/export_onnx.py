@@ -21,6 +21,7 @@ from ..models.loading import class_names, load_classifier
 from ..settings.export_onnx import OnnxArguments
 from ..settings.parse import parse_settings
 from ..sharing import onnx
+from ..sharing.image_reader import write_image_reader
 from .messages import WorkflowMessage
 
 
@@ -63,6 +64,7 @@ def export_onnx(*, recipe: str | None = None, **flags: Any) -> OnnxExport:
         model.config.save_pretrained(folder)
         to_transformers_processor(processor).save_pretrained(folder)
         shutil.copy(onnx.EXAMPLE_SCRIPT, folder / "example.py")
+        write_image_reader(folder)
         write_json(folder / "check.json", check_results)
         return OnnxExport(check_results, _get_file_sizes_mb(folder), str(options.output_dir))
 

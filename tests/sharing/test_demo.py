@@ -237,7 +237,6 @@ def test_uploads_are_checked(classifier, finetuned, toy, tmp_path, monkeypatch):
     ]
     assert f"**{label}**: Correct in " in text and "test images with this prediction" in text
     for name, content, message in (
-        ("a.exe", b"MZ", "does not have a supported suffix"),
         ("a.png", b"MZ", "cannot be read as an image"),
         ("big.jpg", b"x" * 20_000_001, "is larger than 20 MB"),
     ):
@@ -245,7 +244,7 @@ def test_uploads_are_checked(classifier, finetuned, toy, tmp_path, monkeypatch):
         for model in (classifier, DemoModel(classifier.model, classifier.processor, classifier.metadata)):
             with pytest.raises(UserError, match=message):
                 model.read(str(tmp_path / name))
-    monkeypatch.setattr("hf_mae.sharing.demo.MAX_PIXELS", 100)
+    monkeypatch.setattr("hf_mae.sharing.space_app.MAX_PIXELS", 100)
     with pytest.raises(UserError, match="million pixels"):
         classifier.read(str(path))
     assert Handlers(classifier).classify_image(None) == (None, "", [], [])
@@ -325,6 +324,7 @@ def test_a_space_runs_without_hf_mae(finetuned, toy, tmp_path):
         (files,) = server.repos[f"spaces/{name}"]
         assert server.created[-1]["sdk"] == "gradio" and f"models:\n- {name}" in files["README.md"].decode()
         for path, content in files.items():
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / path).write_bytes(content)
         code = "import runpy, sys; sys.modules['hf_mae'] = None; runpy.run_path('app.py', run_name='__main__')"
         environment = os.environ | env | {"GRADIO_SERVER_PORT": str(port), "GRADIO_ANALYTICS_ENABLED": "False"}

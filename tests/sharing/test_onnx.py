@@ -18,6 +18,7 @@ from transformers import AutoModelForImageClassification, ViTImageProcessor, pip
 
 from hf_mae.conversion import mae_image_processor
 from hf_mae.data.images.image_io import read_rgb
+from hf_mae.sharing.image_reader import write_image_reader
 from hf_mae.workflows.messages import WorkflowMessage
 
 EXAMPLE = ROOT / "hf_mae" / "sharing" / "onnx_example.py"
@@ -93,6 +94,8 @@ def test_the_example_preprocesses_like_the_pipeline(tmp_path, monkeypatch, kind,
     processor.save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text('{"id2label": {"0": "a"}}')
     shutil.copy(EXAMPLE, tmp_path / "example.py")
+    write_image_reader(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(onnxruntime, "InferenceSession", lambda path: None)
     monkeypatch.setattr(sys, "argv", ["example.py", "model.onnx"])
     example = runpy.run_path(str(tmp_path / "example.py"))

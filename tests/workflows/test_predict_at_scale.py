@@ -19,7 +19,7 @@ from support.messages import shows
 from support.paths import ROOT
 
 from hf_mae.data.images.videos import estimate_num_frames, iter_frames
-from hf_mae.data.sources.predict_inputs import Shard, estimate_total, find_input_paths, iter_inputs
+from hf_mae.data.sources.predict_inputs import Shard, estimate_total, find_input_paths, iter_inputs, iter_pixel_values
 from hf_mae.files.messages import FileMessage
 from hf_mae.settings.messages import SettingsMessage
 
@@ -134,13 +134,20 @@ def mixed_inputs(tmp_path_factory):
     return root
 
 
+def frame_names(paths, *shard):
+    """The names of all images and frames of a shard."""
+    return [
+        name for name, _ in iter_pixel_values(iter_inputs(paths, *shard), lambda *_, **__: {"pixel_values": [0]}, 1, 2)
+    ]
+
+
 def test_shards_partition_the_images(mixed_inputs):
     paths = find_input_paths([str(mixed_inputs / name) for name in ("folder", "v.mp4", "in")], include_videos=True)
-    names = [name for name, _ in iter_inputs(paths, 1, set())]
+    names = frame_names(paths)
     assert len(names) == 7 + 2 + 14 and len(set(names)) == len(names)
     for num_shards in (2, 3, 5, 40):
         shards = [Shard(index, num_shards) for index in range(num_shards)]
-        shard_names = [[name for name, _ in iter_inputs(paths, 1, set(), shard)] for shard in shards]
+        shard_names = [frame_names(paths, shard) for shard in shards]
         assert [name for own_names in shard_names for name in own_names] == names
         assert [estimate_total(paths, 1, shard) for shard in shards] == list(map(len, shard_names))
 

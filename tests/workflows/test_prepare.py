@@ -23,7 +23,7 @@ def decoded(monkeypatch, tmp_path) -> list[str]:
 
     for module in (pixel_cache, caches):
         monkeypatch.setattr(module, "cache_folder", lambda: tmp_path / "cache")
-    monkeypatch.setattr(image_check, "check_file_decoding", record_path(image_check.check_file_decoding))
+    monkeypatch.setattr(image_check, "check_decoding", record_path(image_check.check_decoding))
     monkeypatch.setattr(image_check, "read_rgb", record_path(image_check.read_rgb))
     monkeypatch.setattr(
         torch_datasets,

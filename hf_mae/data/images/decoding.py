@@ -16,7 +16,7 @@ import threading
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -52,7 +52,12 @@ SIGNATURES = (  # first bytes -> format; the names of image formats are those of
     (b"ffconcat", PLAYLIST),
 )
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-UNREAD_BRANDS = (b"avif", b"avis", b"crx ", b"M4A ")  # of files with the structure of MP4 that are neither HEIF nor video
+UNREAD_BRANDS = (
+    b"avif",
+    b"avis",
+    b"crx ",
+    b"M4A ",
+)  # of files with the structure of MP4 that are neither HEIF nor video
 MP4_BOXES = (b"moov", b"mdat", b"wide", b"free", b"skip")  # QuickTime files without `ftyp`
 DICOM_FIRST_ELEMENTS = (b"\0\0", b"\1\0", b"\5\0", b"\x08\0", b"\x12\0", b"\x16\0", b"\x18\0")  # without a preamble
 META_IMAGE_KEYS = (b"ObjectType", b"NDims", b"Comment", b"TransformType")
@@ -106,11 +111,13 @@ class Frames(ABC):
     """The frames of an open file. Threads may share it: a decoder reads one frame at a time.
 
     Attributes:
+        size: width and height in pixels (of the largest frame).
         num_frames: number of frames, without previews.
         num_previews: number of previews and thumbnails, which are not read.
         times: start of each frame in seconds; None if the file does not contain it.
     """
 
+    size = (0, 0)
     num_frames = 1
     num_previews = 0
     times: Sequence[float] | None = None
@@ -210,6 +217,7 @@ class PillowFrames(Frames):
         bits, self.significant_bits = _read_bits(file, name)
         file.seek(0)
         self.image = _open_with_pillow(file, name)
+        self.size = self.image.size
         count = getattr(self.image, "n_frames", 1)
         self.num_frames, self.num_previews = (1, count - 1) if name == "JPEG" else (count, 0)
         has_deep_levels = has_high_bit_depth(self.image)
@@ -265,7 +273,7 @@ def transpose_by_exif(image: Image.Image, opened: Image.Image) -> Image.Image:
 
 
 def _decode_with_opencv(file: IO[bytes]) -> np.ndarray:
-    """Decodes 16-bit colours, of which Pillow keeps 8 bits: (height, width, 3)."""
+    """Decodes 16-bit colours (Pillow keeps 8 bits of them): (height, width, 3)."""
     try:
         import cv2
     except ImportError:
@@ -326,6 +334,7 @@ class TiffFrames(Frames):
         self.pages = [page for page in pages if not page.is_preview] or pages[:1]
         self.num_frames = len(self.pages)
         self.num_previews = len(pages) - len(self.pages) + sum(page.num_subpages for page in pages)
+        self.size = max((page.width, page.height) for page in self.pages)
         for page in self.pages:
             check_pixel_count(page.width, page.height)
         self.image: Image.Image | None = None

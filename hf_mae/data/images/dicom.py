@@ -40,7 +40,8 @@ class DicomFrames(Frames):
         self.header = dcmread(file, force=True, stop_before_pixels=True)
         if "Rows" not in self.header or "Columns" not in self.header:
             raise ImageError(ImageMessage.DICOM_WITHOUT_PIXELS)
-        check_pixel_count(int(self.header.Columns), int(self.header.Rows))
+        self.size = int(self.header.Columns), int(self.header.Rows)
+        check_pixel_count(*self.size)
         self.num_frames = int(self.header.get("NumberOfFrames", 1) or 1)
         self.times = _frame_times(self.header, self.num_frames)
         meta = getattr(self.header, "file_meta", {})
@@ -72,7 +73,7 @@ class DicomFrames(Frames):
         syntax = UID(self.transfer_syntax)
         self.file.seek(0)
         source: Any = dcmread(self.file, force=True) if syntax.is_deflated else self.file
-        options = {} if syntax.is_deflated else {"transfer_syntax_uid": syntax}
+        options: dict[str, Any] = {} if syntax.is_deflated else {"transfer_syntax_uid": syntax}
         try:
             levels = pixel_array(source, index=index, **options)
         except (NotImplementedError, RuntimeError) as error:
@@ -105,6 +106,11 @@ def _attribute(header: Any, name: str, index: int) -> Any:
     return header.get(name)
 
 
+def is_signed(header: Any) -> bool:
+    """Whether the stored levels can be negative."""
+    return bool(header.get("PixelRepresentation", 0))
+
+
 def _stored_bits(levels: np.ndarray, header: Any) -> np.ndarray:
     """Extracts the `BitsStored` bits below `HighBit`; the others can contain overlays."""
     if not np.issubdtype(levels.dtype, np.integer):
@@ -114,7 +120,7 @@ def _stored_bits(levels: np.ndarray, header: Any) -> np.ndarray:
     if stored >= 8 * levels.itemsize or shift < 0:
         return levels
     unsigned = (levels.astype(np.int64) >> shift) & (2**stored - 1)
-    if int(header.get("PixelRepresentation", 0)) == 0:
+    if not is_signed(header):
         return unsigned
     return np.where(unsigned >= 2 ** (stored - 1), unsigned - 2**stored, unsigned)
 
@@ -137,7 +143,9 @@ def _apply_modality(
 ) -> tuple[np.ndarray, float, float]:
     """Returns the values after the modality transform, and the smallest and largest that are possible."""
     stored = int(header.get("BitsStored", 8 * levels.itemsize))
-    low, high = (-(2 ** (stored - 1)), 2 ** (stored - 1) - 1) if header.get("PixelRepresentation", 0) else (0, 2**stored - 1)
+    low, high = (
+        (-(2 ** (stored - 1)), 2 ** (stored - 1) - 1) if header.get("PixelRepresentation", 0) else (0, 2**stored - 1)
+    )
     if table := attribute("ModalityLUTSequence"):
         bits = _lut_descriptor(table[0].LUTDescriptor, header)[2]
         return _look_up(levels, table[0], header) * (2**bits - 1), 0, 2**bits - 1
@@ -161,7 +169,9 @@ def _apply_window(values: np.ndarray, center: float, width: float, function: str
     if function == "SIGMOID" and width > 0:
         return 1 / (1 + np.exp(-4 * (values - center) / width))
     if function not in ("LINEAR", "LINEAR_EXACT") or width < 0:
-        raise ImageError(ImageMessage.UNSUPPORTED_DICOM, name="VOILUTFunction or WindowWidth", value=f"{function}, {width:g}")
+        raise ImageError(
+            ImageMessage.UNSUPPORTED_DICOM, name="VOILUTFunction or WindowWidth", value=f"{function}, {width:g}"
+        )
     if width == 0:
         return (values > center).astype(np.float64)
     return np.clip((values - center) / width + 0.5, 0, 1)
@@ -170,7 +180,7 @@ def _apply_window(values: np.ndarray, center: float, width: float, function: str
 def _lut_descriptor(descriptor: Sequence[int], header: Any) -> tuple[int, int, int]:
     """Returns the number of entries of a lookup table, the first level that it maps, and the bits of an entry."""
     entries, first, bits = (int(value) for value in descriptor)
-    if header.get("PixelRepresentation", 0) and first >= 2**15:
+    if is_signed(header) and first >= 2**15:
         first -= 2**16
     return entries or 2**16, first, bits
 
@@ -197,6 +207,5 @@ def _apply_palette(levels: np.ndarray, header: Any) -> np.ndarray:
     from pydicom.pixels import apply_color_lut
 
     bits = int(header.RedPaletteColorLookupTableDescriptor[2])
-    signed = header.get("PixelRepresentation", 0)
-    colours = apply_color_lut(levels.astype(np.int32) if signed else levels.astype(np.uint16), header)
+    colours = apply_color_lut(levels.astype(np.int32 if is_signed(header) else np.uint16), header)
     return scale_to_uint8(colours[..., :3], high=2**bits - 1)

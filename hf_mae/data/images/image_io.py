@@ -9,6 +9,7 @@ import os
 import stat
 from typing import Any, TypeAlias
 
+import numpy as np
 from PIL import Image
 
 from ...errors import inform
@@ -94,9 +95,9 @@ def _frame_index(frames: Frames, frame: FrameName) -> int:
     """Returns the number of a frame; for a time, that of the frame with the nearest start."""
     if frame.index is not None:
         return frame.index
-    if frames.times is None:
+    if frames.times is None or frame.seconds is None:
         raise ImageError(ImageMessage.NO_FRAME_TIMES)
-    return min(range(frames.num_frames), key=lambda index: abs(frames.times[index] - (frame.seconds or 0)))
+    return int(np.argmin(np.abs(np.asarray(frames.times) - frame.seconds)))
 
 
 def check_regular_file(path: str) -> None:

@@ -22,8 +22,8 @@ def scale_to_uint8(levels: np.ndarray, low: float = 0, high: float | None = None
             the smallest of `BIT_DEPTHS` for integers.
 
     Raises:
-        ImageError: If a level is NaN or infinite, or if there is no `high` and levels are negative, larger than 16 bits,
-            or other fractions: the file does not say which of them are black and white.
+        ImageError: If a level is NaN or infinite. Without `high`, also if levels are negative, larger than 16 bits, or
+            other fractions, because it is unknown which of them are black and white.
     """
     if high is None and levels.dtype == np.uint8:
         return levels

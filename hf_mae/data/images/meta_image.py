@@ -34,7 +34,8 @@ class MetaImageFrames(Frames):
         size = self.reader.GetSize()
         if len(size) not in (2, 3):
             raise ImageError(ImageMessage.UNSUPPORTED_FORMAT)
-        check_pixel_count(size[0], size[1])
+        self.size = size[0], size[1]
+        check_pixel_count(*self.size)
         self.num_frames = size[2] if len(size) == 3 else 1
 
     def _path(self) -> str:

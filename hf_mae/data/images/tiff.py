@@ -44,10 +44,12 @@ class TiffPage:
 
     @property
     def width(self) -> int:
+        """Width in pixels."""
         return int(self.get(WIDTH, 0))
 
     @property
     def height(self) -> int:
+        """Height in pixels."""
         return int(self.get(HEIGHT, 0))
 
     @property
@@ -57,6 +59,7 @@ class TiffPage:
 
     @property
     def orientation(self) -> int:
+        """Orientation as in EXIF."""
         return int(self.get(ORIENTATION, 1))
 
     @property
@@ -66,6 +69,7 @@ class TiffPage:
 
     @property
     def num_subpages(self) -> int:
+        """Number of pages below this one: previews."""
         return self.counts.get(SUB_IFDS, 0)
 
     def declared_range(self) -> tuple[float, float | None]:

@@ -137,7 +137,7 @@ def list_index(index: int, length: int) -> int:
     """Returns the position from the start of an index of a list, which counts from the end if it is negative.
 
     Raises:
-        IndexError: If there is no such position; this ends a loop over the list.
+        IndexError: If the list is shorter; this ends a loop over the list.
     """
     return range(length)[index]
 

@@ -152,50 +152,63 @@ def iter_pixel_values(
         completed_names: names to skip.
         lookahead: number of images that are prepared in advance.
     """
-
-    def load(name: str, source: ImageSource) -> Any:
-        """Returns pixel values, a reason, or None for a file with several frames."""
-        try:
-            image = read_single_image(source)
-            return None if image is None else preprocess(image)
-        except Exception as error:  # e.g. an archive that was removed
-            return summarize_image_error(error, name)
-
-    def preprocess(image: Image.Image) -> Any:
-        return processor(image, return_tensors="pt")["pixel_values"][0]
-
-    def load_frames(name: str, source: ImageSource) -> Iterator[tuple[str, Any]]:
-        pending: deque[tuple[str, Future]] = deque()
-        reason = None
-        try:
-            for frame_name, image in iter_named_frames(name, source, fps, completed_names):
-                pending.append((frame_name, pool.submit(preprocess, image)))
-                if len(pending) > num_workers:
-                    frame_name, future = pending.popleft()
-                    yield frame_name, future.result()
-        except Exception as error:  # the frames before the error are valid
-            reason = summarize_image_error(error, name)
-        yield from ((frame_name, future.result()) for frame_name, future in pending)
-        if reason is not None:
-            yield name, reason
-
-    def finish(name: str, source: ImageSource, future: Future) -> Iterator[tuple[str, Any]]:
-        result = future.result()
-        if result is None:
-            yield from load_frames(name, source)
-        else:
-            yield name, result
-
     with ThreadPoolExecutor(num_workers) as pool:
+        loader = _PixelValueLoader(processor, fps, num_workers, completed_names, pool)
         queue: deque[tuple[str, ImageSource, Future]] = deque()
         for name, source in inputs:
             if name in completed_names:
                 continue
-            queue.append((name, source, pool.submit(load, name, source)))
+            queue.append((name, source, pool.submit(loader.load, name, source)))
             if len(queue) > lookahead:
-                yield from finish(*queue.popleft())
+                yield from loader.finish(*queue.popleft())
         while queue:
-            yield from finish(*queue.popleft())
+            yield from loader.finish(*queue.popleft())
+
+
+@dataclass
+class _PixelValueLoader:
+    """See `iter_pixel_values`."""
+
+    processor: Any
+    fps: float
+    num_workers: int
+    completed_names: Container[str]
+    pool: ThreadPoolExecutor
+
+    def preprocess(self, image: Image.Image) -> Any:
+        """Returns the pixel values (C, H, W)."""
+        return self.processor(image, return_tensors="pt")["pixel_values"][0]
+
+    def load(self, name: str, source: ImageSource) -> Any:
+        """Returns the pixel values of an image, a reason, or None for a file with several frames."""
+        try:
+            image = read_single_image(source)
+            return None if image is None else self.preprocess(image)
+        except Exception as error:  # e.g. of an archive that was removed
+            return summarize_image_error(error, name)
+
+    def finish(self, name: str, source: ImageSource, future: Future) -> Iterator[tuple[str, Any]]:
+        """Yields the result of `load`, or of each frame."""
+        if (result := future.result()) is None:
+            yield from self._load_frames(name, source)
+        else:
+            yield name, result
+
+    def _load_frames(self, name: str, source: ImageSource) -> Iterator[tuple[str, Any]]:
+        """Decodes frames one after the other, and preprocesses them in threads."""
+        pending: deque[tuple[str, Future]] = deque()
+        reason = None
+        try:
+            for frame_name, image in iter_named_frames(name, source, self.fps, self.completed_names):
+                pending.append((frame_name, self.pool.submit(self.preprocess, image)))
+                if len(pending) > self.num_workers:
+                    first_name, future = pending.popleft()
+                    yield first_name, future.result()
+        except Exception as error:  # as in `load`; the frames before the error are valid
+            reason = summarize_image_error(error, name)
+        yield from ((frame_name, future.result()) for frame_name, future in pending)
+        if reason is not None:
+            yield name, reason
 
 
 def estimate_total(paths: list[str], fps: float, shard: Shard = Shard()) -> int:

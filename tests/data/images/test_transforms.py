@@ -11,7 +11,7 @@ from timm.data import create_transform
 from torchvision import transforms
 
 from hf_mae.data import image_processor, load_image_folder, training_transform
-from hf_mae.data.images.image_io import to_rgb
+from hf_mae.data.images.decoding import to_rgb
 from hf_mae.data.images.messages import ImageMessage
 from hf_mae.data.images.seeding import seed_all
 from hf_mae.data.images.transforms import BoundedResize, measure_mean_std, parse_mean_std, pretraining_transform

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from support.messages import raises
 
-from hf_mae.data.images.image_io import ImageError
+from hf_mae.data.images.image_error import ImageError
 from hf_mae.data.images.messages import ImageMessage
 from hf_mae.data.images.videos import iter_frames
 from hf_mae.settings.data import MAX_PIXELS_ENV

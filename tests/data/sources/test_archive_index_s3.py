@@ -9,7 +9,7 @@ from support.fake_s3 import clear_connections, put_folder, run_fake_s3, use_fake
 from support.messages import raises, shows
 
 from hf_mae.cli.main import main
-from hf_mae.data.images.image_io import open_image
+from hf_mae.data.images.image_io import read_rgb
 from hf_mae.data.images.messages import ImageMessage
 from hf_mae.data.images.streaming import ImageStream, find_stream_files
 from hf_mae.data.messages import DataMessage
@@ -48,8 +48,7 @@ class Reds(torch.utils.data.Dataset):
         return len(self.paths)
 
     def __getitem__(self, index):
-        with open_image(self.paths[index]) as image:
-            return int(np.asarray(image)[0, 0, 0])
+        return int(np.asarray(read_rgb(self.paths[index]))[0, 0, 0])
 
 
 def test_remote_shards_equal_local_ones(store, folder, tmp_path, capsys):

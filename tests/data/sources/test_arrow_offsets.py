@@ -11,7 +11,7 @@ from support.fake_s3 import put_folder, use_fake_s3
 from support.messages import raises
 
 from hf_mae.cli.main import main
-from hf_mae.data.images.image_io import open_image, read_rgb
+from hf_mae.data.images.image_io import read_rgb
 from hf_mae.data.messages import DataMessage
 from hf_mae.data.sources.arrow_offsets import locate_embedded_images
 from hf_mae.data.sources.hf_datasets import load_images
@@ -69,13 +69,11 @@ def test_images_of_all_table_formats_have_unique_names(table_format, tmp_path):
     unlabelled = load_unlabelled(str(source), "error", decode=False)
     assert sorted(read_reds(unlabelled)) == expected
     assert len(set(unlabelled["file_name"])) == len(expected)
-    inputs = list(iter_inputs(find_input_paths([str(source)], include_videos=True), 1.0, set()))
-    assert [read_red(opener()) for _, opener in inputs] == expected
+    inputs = list(iter_inputs(find_input_paths([str(source)], include_videos=True)))
+    assert [read_red(read_rgb(image)) for _, image in inputs] == expected
     assert len({name for name, _ in inputs}) == len(expected) and all(
         name.startswith(str(source)) for name, _ in inputs
     )
-    completed = {name for name, _ in inputs[:5]}
-    assert [read_red(opener()) for _, opener in iter_inputs([str(source)], 1.0, completed)] == expected[5:]
 
 
 def test_images_are_located_in_the_arrow_files(tmp_path):
@@ -84,7 +82,7 @@ def test_images_are_located_in_the_arrow_files(tmp_path):
     make_dataset(reds, True).save_to_disk(str(tmp_path / "saved"), num_shards=3)
     dataset = datasets.load_from_disk(str(tmp_path / "saved"))
     paths = locate_embedded_images(dataset, "image")
-    assert [read_red(open_image(path)) for path in paths] == reds and all("::" in path for path in paths)
+    assert [read_red(read_rgb(path)) for path in paths] == reds and all("::" in path for path in paths)
     assert locate_embedded_images(dataset.select([3, 1]), "image") is None
     assert locate_embedded_images(make_dataset(reds, True), "image") is None  # in memory
     images = load_images(str(tmp_path / "saved"))["train"].cast_column("image", datasets.Image(decode=False))
