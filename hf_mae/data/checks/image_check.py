@@ -15,8 +15,8 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ...files.caches import cached, files_fingerprint
-from ...settings.data import MAX_PIXELS
-from ..images.decoding import HEAD_SIZE, detect_format, max_pixels
+from ...settings.limits import MAX_PIXELS, max_pixels
+from ..images.decoding import HEAD_SIZE, detect_format
 from ..images.image_error import ImageError, summarize_image_error
 from ..images.image_io import ImageSource, open_single_image, read_rgb
 from ..images.messages import ImageMessage

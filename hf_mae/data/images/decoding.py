@@ -10,7 +10,6 @@ neighbours, numpy and Pillow, and other decoders when a file needs them.
 """
 
 import io
-import os
 import struct
 import threading
 import warnings
@@ -21,7 +20,7 @@ from typing import IO
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from ...settings.limits import MAX_PIXELS, MAX_PIXELS_ENV
+from ...settings.limits import MAX_PIXELS, max_pixels
 from .image_error import ImageError, convert_decoder_errors
 from .levels import scale_to_uint8
 from .messages import ImageMessage
@@ -93,12 +92,6 @@ def detect_format(head: bytes) -> str | None:
         return DICOM
     is_transport_stream = head[:1] == head[188:189] == b"G"
     return VIDEO if head[4:8] in MP4_BOXES or is_transport_stream else None
-
-
-def max_pixels() -> int:
-    """Returns the maximum number of pixels of an image: from the environment (`--max_pixels`), or `MAX_PIXELS`."""
-    value = os.environ.get(MAX_PIXELS_ENV, "")
-    return int(value) if value.isdecimal() else MAX_PIXELS
 
 
 def check_pixel_count(width: int, height: int) -> None:
