@@ -1,54 +1,18 @@
 """Every command in README.md and docs/ runs as printed."""
 
-import os
-import re
-import shlex
 import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from support import fake_hub
-from support.cli_process import run_cli, run_python
+from support.documented_commands import environment, read_commands, run
 from support.paths import ROOT, SHARED, load_script
 from support.stub_figures import use_stub_figures
 
-PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
-# Commands that other tests run, or that are for the installation or for long measurements.
-NOT_RUN_HERE = (
-    *("scripts/test.sh", "scripts/quickstart.sh", "scripts/build_docs.sh", "scripts/benchmark_", "scripts/study_"),
-    *("pip install", "hf-mae demo"),
-)
+# tests/test_migrating.py runs the commands of the other page.
+PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md") if path.stem != "migrating")]
 # Commands that take half an hour; the test runs two updates.
 LONG = ("--recipe polyp_crops",)
-# Commands with many epochs, and the flags that shorten them.
-ONE_EPOCH, SMALL = "--num_train_epochs 1 --warmup_epochs 0", "--per_device_train_batch_size 4"
-SHORTENED = {
-    "hf-mae finetune checkpoint.pth images --auto": "--num_train_epochs 2",
-    "hf-mae finetune checkpoint.pth images --transforms": f"{ONE_EPOCH} --image_size 32 --bf16 false {SMALL}",
-    "hf-mae finetune checkpoint.pth images --recipe retfound": f"{ONE_EPOCH} --image_size 32 --bf16 false {SMALL}",
-    "hf-mae pretrain --model_name_or_path checkpoint.pth --data_dir frames --transforms": ONE_EPOCH,
-}
-
-
-def environment() -> dict:
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    return os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
-
-
-def read_commands(page: str) -> list[tuple[str, str]]:
-    result = []
-    for language, block in re.findall(r"```(bash|python)\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL):
-        if language == "python":
-            result.append((language, block))
-            continue
-        for command in re.sub(r"\\\n\s*", "", block).splitlines():
-            command = command.split(" #")[0].strip()
-            command += next((f" {flags}" for start, flags in SHORTENED.items() if command.startswith(start)), "")
-            if command and not any(word in command for word in NOT_RUN_HERE):
-                result.append((language, command))
-    return result
 
 
 @pytest.fixture(scope="module")
@@ -82,10 +46,14 @@ def test_every_command_runs_in_the_order_of_the_page(project, page, tmp_path):
     if SHARED.is_dir():
         (tmp_path / "shared").symlink_to(SHARED)
     if "runs/first" in (ROOT / page).read_text() and page not in ("README.md", "docs/quickstart.md"):
-        first = next(command for _, command in read_commands("README.md") if "--output_dir runs/first" in command)
+        first = next(
+            command
+            for _, command in read_commands((ROOT / "README.md").read_text())
+            if "--output_dir runs/first" in command
+        )
         subprocess.run(["bash", "-c", first], cwd=folder, check=True, capture_output=True, env=environment())
     use_stub_figures(page != "README.md")
-    for language, command in read_commands(page):
+    for language, command in read_commands((ROOT / page).read_text()):
         if any(word in command for word in LONG):
             if not SHARED.is_dir():
                 continue  # the real images are not part of the repository
@@ -98,18 +66,6 @@ def test_every_command_runs_in_the_order_of_the_page(project, page, tmp_path):
         done = run(language, command, folder, hub if "hf-mae push" in command else None)
         assert done.returncode == 0, f"$ {command}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr, command
-
-
-def run(language: str, command: str, folder: Path, env: dict | None) -> subprocess.CompletedProcess:
-    """Runs a command like a user; `hf-mae` runs in a fork of a process that has imported it."""
-    words = shlex.split(command) if language == "bash" else []
-    if words[:1] == ["hf-mae"]:
-        return run_cli(*words[1:], cwd=folder, env=env)
-    if language == "python":
-        return run_python(command, folder)
-    return subprocess.run(
-        ["bash", "-c", command], cwd=folder, capture_output=True, text=True, env=environment() | (env or {})
-    )
 
 
 @pytest.mark.launch

@@ -7,14 +7,52 @@ import re
 import subprocess
 import sys
 
+import grimp
+import numpy as np
 import pytest
 import yaml
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 from support.paths import ROOT
 
 import hf_mae
 
 PACKAGE = ROOT / "hf_mae"
 SOURCES = [path for folder in (PACKAGE, ROOT / "conversion") for path in folder.rglob("*.py")]
+
+
+def find_import_cycles() -> list[list[str]]:
+    """Groups of modules that import each other, also inside functions."""
+    graph = grimp.build_graph("hf_mae")
+    modules = sorted(graph.modules)
+    numbers = {module: number for number, module in enumerate(modules)}
+    edges = [
+        (numbers[importer], numbers[imported])
+        for importer in modules
+        for imported in graph.find_modules_directly_imported_by(importer)
+    ]
+    matrix = csr_array((np.ones(len(edges)), tuple(zip(*edges))), shape=(len(modules), len(modules)))
+    _, groups = connected_components(matrix, connection="strong")
+    return [
+        [modules[number] for number in np.flatnonzero(groups == group)]
+        for group in np.flatnonzero(np.bincount(groups) > 1)
+    ]
+
+
+def test_no_modules_import_each_other():
+    known = [
+        ["hf_mae.conversion.checkpoint", "hf_mae.conversion.pretrained"],
+        ["hf_mae.data.sources.benchmark_files", "hf_mae.data.sources.benchmarks"],
+    ]
+    assert [cycle for cycle in find_import_cycles() if cycle not in known] == []
+
+
+def test_no_package_has_more_than_a_quarter_of_the_lines():
+    lines: dict[str, int] = {}
+    for path in SOURCES:
+        package = path.relative_to(PACKAGE).parts[0] if path.is_relative_to(PACKAGE) else "conversion"
+        lines[package] = lines.get(package, 0) + len(path.read_text(encoding="utf-8").splitlines())
+    assert max(lines.values()) <= sum(lines.values()) / 4, lines
 
 
 def test_private_names_of_other_libraries_are_used_in_compat_only():
