@@ -9,14 +9,14 @@ from hf_mae._lazy import exports
 __all__, __getattr__, __dir__ = exports(
     __name__,
     {
-        "ConversionError": "errors",
+        "ConversionError": "messages",
         "ConversionReport": "report",
         "convert_checkpoint": "convert",
         "convert_to_model": "convert",
         "export_checkpoint": "export",
         "export_model": "export",
         "initialize_mae_weights": "initialization",
-        "read_checkpoint": "checkpoint",
+        "read_checkpoint": "reading",
         "mae_image_processor": "preprocessing",
     },
 )

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import torch
+from hf_mae.errors import pluralize
 
-from .errors import ConversionError
-from .messages import ConversionMessage
+from .checkpoint import State
+from .messages import ConversionError, ConversionMessage
 from .metadata import ACTIVATION, DECODER_HEADS, ENCODER_HEADS, LAYER_NORM_EPS, CheckpointMetadata
 
 
@@ -95,7 +95,7 @@ def infer_patch_grid(rows: int, patch: Sequence[int], image_size: tuple[int, int
     )
 
 
-def count_blocks(state: dict[str, torch.Tensor], prefix: str) -> int:
+def count_blocks(state: State, prefix: str) -> int:
     """Returns the number of blocks with a prefix (`blocks`, `decoder_blocks`)."""
     return 1 + max((int(name.split(".")[1]) for name in state if name.startswith(f"{prefix}.")), default=-1)
 
@@ -145,7 +145,7 @@ def required_keys(depth: int, decoder_depth: int | None) -> list[str]:
 
 
 def read_architecture(
-    state: dict[str, torch.Tensor],
+    state: State,
     metadata: CheckpointMetadata,
     *,
     num_attention_heads: int | None = None,
@@ -201,7 +201,7 @@ def read_architecture(
     return architecture
 
 
-def _check_required_keys(state: dict[str, torch.Tensor], depth: int, has_decoder: bool, source: str) -> None:
+def _check_required_keys(state: State, depth: int, has_decoder: bool, source: str) -> None:
     """Raises ConversionError if a checkpoint of this depth lacks parameters."""
     required = required_keys(depth, count_blocks(state, "decoder_blocks") if has_decoder else None)
     for module in ("norm", "fc_norm", "head"):
@@ -210,12 +210,16 @@ def _check_required_keys(state: dict[str, torch.Tensor], depth: int, has_decoder
             required += pair
     if missing := [name for name in required if name not in state]:
         raise ConversionError(
-            ConversionMessage.PARAMETERS_MISSING, source=source, blocks=depth, count=len(missing), names=missing[:5]
+            ConversionMessage.PARAMETERS_MISSING,
+            source=source,
+            layout=f"a ViT of {pluralize(depth, 'block')}",
+            count=len(missing),
+            names=missing[:5],
         )
 
 
 def _read_decoder(
-    architecture: Architecture, state: dict[str, torch.Tensor], checkpoint_value: int | None, flag_value: int | None
+    architecture: Architecture, state: State, checkpoint_value: int | None, flag_value: int | None
 ) -> None:
     width = state["decoder_embed.weight"].shape[0]
     architecture.decoder_hidden_size = width
@@ -227,7 +231,7 @@ def _read_decoder(
 
 
 def transformers_config(architecture: Architecture, target: str, **extra: Any) -> Any:
-    """Builds the configuration of the stock class for a target (a key of `key_mapping.KEY_MAPPINGS`).
+    """Builds the configuration of the stock class for a target (a key of `layouts.mae.TARGETS`).
 
     Mean pooling, `fc_norm(mean(patch tokens))` in the original code, is a BEiT without relative position biases and
     without layer scale.

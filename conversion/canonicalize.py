@@ -1,59 +1,38 @@
-"""Converts a state dict to its canonical form: finite float32 tensors, one linear head, one row per position.
+"""Converts a state dict to its canonical form: finite float32 tensors in the storage of the original code.
 
 Every change preserves the computed function exactly and is listed in the notes. A checkpoint for which this is not
 possible is rejected.
 """
 
-import re
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
-from .architecture import infer_patch_grid
-from .errors import ConversionError
+from .checkpoint import Checkpoint, State
 from .initialization import HEAD_STD
-from .key_mapping import expected_ndim, is_mae_key
-from .layouts import PATCH_EMBED_KEY
-from .messages import ConversionMessage
-from .metadata import CheckpointMetadata
+from .layouts.mae import PATCH_EMBED_KEY
+from .messages import ConversionError, ConversionMessage
 from .safety import check_tensor_storage
 
-State = dict[str, torch.Tensor]
-PROBE_EPS = 1e-6  # main_linprobe.py: BatchNorm1d(width, affine=False, eps=1e-6)
 
-
-def canonicalize_state_dict(state: State, metadata: CheckpointMetadata, source: str) -> tuple[State, list[str]]:
-    """Returns the canonical state dict of the same function, and notes on the changes.
-
-    Args:
-        state: parameters under their original names.
-        metadata: metadata of the checkpoint; its image size defines the grid of the position embeddings.
+def canonicalize(checkpoint: Checkpoint) -> None:
+    """Replaces the state dict of a checkpoint by the canonical one of the same function, and adds notes on the changes.
 
     Raises:
-        ConversionError: If a tensor has an unsupported type or is not finite, or the encoder has parameters that the
-            original code does not have.
+        ConversionError: If a parameter has an unsupported type or shape, or is not finite.
     """
-    notes: list[str] = []
-    check_tensor_types(state, source, is_mae_key)
-    if state[PATCH_EMBED_KEY].ndim != 4:
-        raise ConversionError(
-            ConversionMessage.PATCH_EMBEDDING_NOT_A_CONVOLUTION,
-            source=source,
-            name=PATCH_EMBED_KEY,
-            shape=tuple(state[PATCH_EMBED_KEY].shape),
-        )
-    _check_ndim(state, source)
+    state, source, layout = checkpoint.state, checkpoint.source, checkpoint.layout
+    _check_tensor_types(state, source, layout.is_parameter)
+    _check_ndim(state, source, layout.is_parameter)
     check_tensor_storage(state, source)
-    _check_encoder_keys(state, source)
-    state = _fold_batch_norm(state, source, notes)
-    state = _add_class_token_position(state, metadata, source, notes)
-    state = cast_to_float32(state, notes)
-    check_weights_finite(state, source)
-    return state, notes
+    if layout.canonicalize:
+        state = layout.canonicalize(checkpoint)
+    checkpoint.state = _cast_to_float32(state, checkpoint.notes)
+    check_weights_finite(checkpoint.state, source)
 
 
-def cast_to_float32(state: State, notes: list[str]) -> State:
-    """Casts the parameters to float32, and adds a note on their previous types."""
+def _cast_to_float32(state: State, notes: list[str]) -> State:
     other_dtypes = {
         str(tensor.dtype) for tensor in state.values() if tensor.is_floating_point() and tensor.dtype != torch.float32
     }
@@ -63,7 +42,7 @@ def cast_to_float32(state: State, notes: list[str]) -> State:
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
 
 
-def check_tensor_types(state: State, source: str, is_parameter: Callable[[str], bool]) -> None:
+def _check_tensor_types(state: State, source: str, is_parameter: Callable[[str], bool]) -> None:
     """Raises ConversionError for tensors that are not dense and real; only parameters have to be floating-point."""
     for name, tensor in state.items():
         tensor_type = (
@@ -87,53 +66,25 @@ def check_tensor_types(state: State, source: str, is_parameter: Callable[[str], 
             )
 
 
-def _check_ndim(state: State, source: str) -> None:
-    """Raises ConversionError for an MAE parameter that is empty or has the wrong number of dimensions."""
+def _check_ndim(state: State, source: str, is_parameter: Callable[[str], bool]) -> None:
+    """Raises ConversionError for a parameter that is empty or has the wrong number of dimensions."""
     for name, tensor in state.items():
-        ndim = expected_ndim(name)
-        if ndim is not None and (tensor.ndim != ndim or not tensor.numel()):
-            raise ConversionError(
-                ConversionMessage.DIMENSIONS_WRONG,
-                source=source,
-                name=name,
-                shape=tuple(tensor.shape),
-                expected=ndim,
-            )
+        attributes: dict[str, Any] = {"source": source, "name": name, "shape": tuple(tensor.shape)}
+        if name == PATCH_EMBED_KEY and tensor.ndim != 4:
+            raise ConversionError(ConversionMessage.PATCH_EMBEDDING_NOT_A_CONVOLUTION, **attributes)
+        if is_parameter(name) and (tensor.ndim != (ndim := _expected_ndim(name)) or not tensor.numel()):
+            raise ConversionError(ConversionMessage.DIMENSIONS_WRONG, expected=ndim, **attributes)
 
 
-def _check_encoder_keys(state: State, source: str) -> None:
-    unknown = [name for name in state if re.match(r"(blocks|patch_embed)\.", name) and not is_mae_key(name)]
-    if unknown:
-        raise ConversionError(ConversionMessage.ENCODER_UNSUPPORTED, source=source, names=unknown[:4])
-
-
-def _fold_batch_norm(state: State, source: str, notes: list[str]) -> State:
-    """Folds the batch norm (without weights) of a linear probe into its linear layer."""
-    if "head.0.running_mean" not in state or "head.1.weight" not in state:
-        return state
-    if "head.0.weight" in state:
-        raise ConversionError(ConversionMessage.BATCH_NORM_UNSUPPORTED, source=source)
-    probe = {name: tensor for name, tensor in state.items() if name.startswith("head.")}
-    mean, variance = probe["head.0.running_mean"].double(), probe["head.0.running_var"].double()
-    weight = probe["head.1.weight"].double() / (variance + PROBE_EPS).sqrt()
-    bias = probe["head.1.bias"].double() - weight @ mean
-    notes.append("the head of a linear probe (batch norm, linear) was folded into one linear layer")
-    other_parameters = {name: tensor for name, tensor in state.items() if name not in probe}
-    return other_parameters | {"head.weight": weight.float(), "head.bias": bias.float()}
-
-
-def _add_class_token_position(state: State, metadata: CheckpointMetadata, source: str, notes: list[str]) -> State:
-    """Adds a row of zeros for the class token to position embeddings without one (timm's `no_embed_class`)."""
-    positions = state.get("pos_embed")
-    if positions is None or positions.ndim != 3:  # read_architecture reports missing parameters
-        return state
-    patch_size = state[PATCH_EMBED_KEY].shape[-2:]
-    if infer_patch_grid(positions.shape[1], patch_size, metadata.image_size, source).has_class_token:
-        return state
-    notes.append(
-        "a row of zeros was added to the position embeddings for the class token (the model uses timm's no_embed_class)"
-    )
-    return state | {"pos_embed": torch.cat([torch.zeros_like(positions[:, :1]), positions], dim=1)}
+def _expected_ndim(name: str) -> int:
+    """Returns the number of dimensions of a parameter of a ViT."""
+    if name == PATCH_EMBED_KEY:
+        return 4
+    if name.endswith(("_token", "_tokens", "pos_embed")):
+        return 3
+    module, _, parameter = name.rpartition(".")
+    is_vector = parameter.endswith("bias") or parameter.startswith("gamma") or "norm" in module.rpartition(".")[2]
+    return 1 if is_vector else 2
 
 
 def check_weights_finite(state: State, source: str) -> None:

@@ -1,32 +1,124 @@
-"""Reads checkpoints: `.pth` pickles, `.safetensors` files, and transformers folders or Hub ids.
+"""Types of the conversion: a checkpoint that was read, its layout, and the plan to convert it.
 
-The result is always a canonical state dict under the original names, with its metadata.
+Importing this module imports neither torch nor transformers, so that help texts can list the layouts.
 """
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import torch
+from .metadata import CheckpointMetadata
 
-from .canonicalize import canonicalize_state_dict
-from .errors import ConversionError
-from .layouts import find_vit_state_dict, is_beit
-from .messages import ConversionMessage
-from .metadata import CheckpointMetadata, find_args, metadata_from_args
-from .weights_io import INDEX_SUFFIX, WEIGHT_SUFFIXES, read_weights_file
+if TYPE_CHECKING:
+    import torch
+
+State: TypeAlias = "dict[str, torch.Tensor]"
+# Computes what the source computes: (parameters under original keys, pixel values, noise) -> (description, outputs).
+Baseline: TypeAlias = "Callable[[State, torch.Tensor, torch.Tensor], tuple[str, torch.Tensor]]"
+QKV = ("q_proj", "k_proj", "v_proj")
+# Parameters of an encoder, as opposed to those of a decoder, a head, or a training program.
+ENCODER_KEY = r"(blocks|patch_embed|norm_pre|rel_pos_bias)\.|(reg|register|dist)_tokens?$|(cls_token|pos_embed)$"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A stock class of transformers, and its parameters in a checkpoint.
+
+    In patterns of keys, `{i}` is a block number, `{p}` is `weight` or `bias`, `{qkv}` is one of `QKV`, and `{rest}` is
+    any text.
+
+    Args:
+        class_name: class in transformers.
+        keys: (original key, key of the stock class in memory).
+        unused: (original key, reason why the class does not use it).
+        pooling: `mean` or `cls` for a classifier.
+        has_key_bias: whether the class has a bias of the key projection.
+    """
+
+    class_name: str
+    keys: tuple[tuple[str, str], ...]
+    unused: tuple[tuple[str, str], ...] = ()
+    pooling: str | None = None
+    has_key_bias: bool = True
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A family of checkpoints: how its files are recognized, and how they are converted.
+
+    Args:
+        name: key in `layouts.LAYOUTS`.
+        title: noun phrase for help texts, docs and messages, e.g. `BEiT, BEiT v2 and data2vec`.
+        anchor: regular expression of a key that every model of the family has; what precedes it is a prefix.
+        condition: what the keys of one model and the `args` of its training run must fulfil, in addition to `matches`.
+        renames: (regular expression, replacement), applied in order: keys in the file -> original keys.
+        targets: the stock classes, with the original keys. Keys that are in none of them are unknown.
+        canonicalize: changes the storage of the parameters without changing their function; adds notes.
+        plan: decides the class, its configuration and its head.
+        unsupported: reason why no stock class has this layout; empty: it is converted.
+    """
+
+    name: str
+    title: str
+    anchor: str = ""
+    condition: Callable[[Collection[str], dict[str, Any]], bool] | None = None
+    renames: tuple[tuple[str, str], ...] = ()
+    targets: tuple[Target, ...] = ()
+    canonicalize: "Callable[[Checkpoint], State] | None" = None
+    plan: "Callable[[Checkpoint, ConversionRequest], ConversionPlan] | None" = None
+    unsupported: str = ""
+
+    def matches(self, keys: Collection[str], args: dict[str, Any]) -> bool:
+        """Whether a model has this layout: the anchor, and no unknown key in the encoder.
+
+        Args:
+            keys: keys of one model, without the names of wrappers and without prefix.
+            args: arguments of the training run, if the file contains them.
+        """
+        if self.condition and not self.condition(keys, args):
+            return False
+        is_anchored = any(self.find_prefix(key) == "" for key in keys)
+        return not self.anchor or (is_anchored and not self.unknown_encoder_keys(keys))
+
+    def find_prefix(self, key: str) -> str | None:
+        """Returns what precedes the anchor in a key; None if the key is not the anchor."""
+        match = self.anchor and re.fullmatch(rf"((?:[^.]+\.)*?){self.anchor}", key)
+        return match[1] if match else None
+
+    def original_key(self, key: str) -> str:
+        """Returns the original key of a key in the file."""
+        for pattern, replacement in self.renames:
+            key = re.sub(pattern, replacement, key)
+        return key
+
+    def is_parameter(self, key: str) -> bool:
+        """Whether a stock class of this layout has a parameter for an original key."""
+        return any(match_key(pattern, key) is not None for target in self.targets for pattern, _ in target.keys)
+
+    def is_known(self, key: str) -> bool:
+        """Whether an original key is a parameter, or is known to be unused."""
+        patterns = (pattern for target in self.targets for pattern, _ in target.unused)
+        return self.is_parameter(key) or any(match_key(pattern, key) is not None for pattern in patterns)
+
+    def unknown_encoder_keys(self, keys: Collection[str]) -> list[str]:
+        """Returns the keys of the encoder, in the file, that no stock class of this layout has."""
+        originals = {key: self.original_key(key) for key in keys}
+        return [key for key, name in originals.items() if re.match(ENCODER_KEY, name) and not self.is_known(name)]
 
 
 @dataclass
 class Checkpoint:
     """Parameters under their original names, and facts about their source."""
 
-    state: dict[str, torch.Tensor]
+    state: State
     source: str
-    layout: str  # description, e.g. "{model, optimizer, epoch, scaler, args}"
+    layout: Layout
+    contents: str  # of the file, e.g. "{model, optimizer, epoch, scaler, args}"
     unused: list[dict[str, Any]] = field(default_factory=list)  # {"source", "reason"} of entries that are not used
     notes: list[str] = field(default_factory=list)
     metadata: CheckpointMetadata = field(default_factory=CheckpointMetadata)
@@ -54,62 +146,70 @@ class Checkpoint:
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with open(path, "rb") as file:
+        digest = hashlib.sha256()
         while chunk := file.read(1 << 22):
             digest.update(chunk)
-    return digest.hexdigest()
+        return digest.hexdigest()
 
 
-def read_checkpoint(source: str | Path, *, weights: str | None = None) -> Checkpoint:
-    """Reads any supported source.
+@dataclass(frozen=True)
+class ConversionRequest:
+    """What the user asks for; `convert.convert_checkpoint` documents the fields."""
+
+    to: str = "auto"
+    pooling: str = "auto"
+    names: list[str] | None = None
+    num_labels: int | None = None
+    image_size: int | None = None
+    num_attention_heads: int | None = None
+    decoder_num_attention_heads: int | None = None
+    norm_pix_loss: bool | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class ConversionPlan:
+    """The decisions of a conversion, before the model is built.
 
     Args:
-        source: a `.pth`/`.pt`/`.bin`/`.ckpt` or `.safetensors` file (or its `.safetensors.index.json`), a folder saved
-            by transformers, or a Hub id.
-        weights: `plain` or `ema`, if a file contains both; None: the choice of `layouts.find_vit_state_dict`.
-
-    Returns:
-        Parameters under their original names, in float32 (memory-mapped if no conversion is needed); BEiT parameters
-        are returned as stored.
-
-    Raises:
-        ConversionError: If the source is missing, damaged, unsafe or of an unsupported architecture.
+        checkpoint: the source.
+        target: the class to build.
+        state: the parameters to use, under their original names.
+        config: configuration of the model.
+        baseline: computes what the source computes.
+        sizes: for the report.
+        assumed: flag -> default that was used for an unknown value.
+        dropped_tensors: {"source", "reason"} of tensors that are replaced.
+        init_reasons: module of an original key -> reason for its initial values. Any other parameter that the
+            checkpoint lacks is an error.
     """
-    path = Path(source)
-    if path.is_file():
-        checkpoint = _read_file(path, weights)
-    elif path.name.endswith((*WEIGHT_SUFFIXES, INDEX_SUFFIX)):
-        raise ConversionError(ConversionMessage.NOT_FOUND, path=path)
-    else:
-        from .pretrained import read_pretrained
 
-        checkpoint = read_pretrained(str(source))
-    if not is_beit(checkpoint.state):
-        checkpoint.state, notes = canonicalize_state_dict(checkpoint.state, checkpoint.metadata, checkpoint.source)
-        checkpoint.notes += notes
-    checkpoint.start_digest()
-    return checkpoint
+    checkpoint: Checkpoint
+    target: Target
+    state: State
+    config: Any
+    baseline: Baseline
+    sizes: dict[str, Any]
+    assumed: dict[str, Any] = field(default_factory=dict)
+    dropped_tensors: list[dict[str, Any]] = field(default_factory=list)
+    init_reasons: dict[str, str] = field(default_factory=dict)
 
 
-def _read_file(path: Path, weights: str | None) -> Checkpoint:
-    content = read_weights_file(path)
-    if isinstance(content, Mapping) and any(str(n).startswith(("vit.", "beit.", "embeddings.")) for n in content):
-        if (path.parent / "config.json").is_file():
-            raise ConversionError(ConversionMessage.IS_TRANSFORMERS_WEIGHTS_FILE, path=path, folder=path.parent)
-    vit = find_vit_state_dict(content, str(path), weights)
-    checkpoint = Checkpoint(vit.state, str(path), "a bare state dict", vit.unused, vit.notes, file=path)
-    checkpoint.is_self_distilled = vit.is_self_distilled
-    if vit.location:
-        checkpoint.layout = (
-            "{" + ", ".join(str(key) for key in content if not isinstance(content[key], torch.Tensor)) + "}"
-        )
-        used = vit.location.split(":")[0].split(".")[0]
-        reported = {entry["source"].split(":")[0].split(".")[0] for entry in vit.unused} | {used}
-        checkpoint.unused += [
-            {"source": str(key), "reason": "state of the training run, not model weights"}
-            for key, value in content.items()
-            if str(key) not in reported and not isinstance(value, torch.Tensor)
-        ]
-    checkpoint.metadata = metadata_from_args(find_args(content), str(path))
-    return checkpoint
+@cache
+def _compile_pattern(pattern: str) -> re.Pattern[str]:
+    regex = re.escape(pattern)
+    for name, values in (
+        ("i", r"(?P<i>\d+)"),
+        ("p", "(?P<p>weight|bias)"),
+        ("qkv", "(?P<qkv>" + "|".join(QKV) + ")"),
+        ("rest", "(?P<rest>.+)"),
+    ):
+        regex = regex.replace(re.escape("{" + name + "}"), values)
+    return re.compile(regex)
+
+
+def match_key(pattern: str, key: str) -> dict[str, str] | None:
+    """Returns the values of the fields of a pattern (see `Target`) if `key` matches it, else None."""
+    match = _compile_pattern(pattern).fullmatch(key)
+    return match.groupdict() if match else None

@@ -9,10 +9,11 @@ import torch
 from hf_mae.files.atomic import atomic_write_dir, atomic_write_file
 
 from .architecture import Architecture, read_architecture
-from .checkpoint import Checkpoint, read_checkpoint
-from .errors import ConversionError
-from .key_mapping import to_mae_state_dict
-from .messages import ConversionMessage
+from .checkpoint import Checkpoint
+from .key_mapping import to_original_state_dict
+from .layouts.mae import TARGETS
+from .messages import ConversionError, ConversionMessage
+from .reading import read_checkpoint
 from .timm_layout import CLASS_MAP_FILE, has_different_timm_order, timm_validate_args, write_timm_folder
 
 EXPORT_FORMATS = ("mae", "timm")
@@ -86,9 +87,9 @@ def export_model(model: Any, target: str) -> dict[str, torch.Tensor]:
     """Returns the parameters of a stock model under their original names.
 
     Args:
-        target: a key of `key_mapping.KEY_MAPPINGS`.
+        target: a key of `layouts.mae.TARGETS`.
     """
-    state, unknown = to_mae_state_dict(model.state_dict(), target)
+    state, unknown = to_original_state_dict(model.state_dict(), TARGETS[target])
     if unknown:
         raise ValueError(f"not a {target} model of this architecture: unknown parameters {', '.join(unknown[:5])}")
     return _clone_views(state)

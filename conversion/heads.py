@@ -3,10 +3,8 @@
 import re
 from dataclasses import dataclass, field
 
-from .checkpoint import Checkpoint
-from .errors import ConversionError
-from .key_mapping import is_mae_key
-from .messages import ConversionMessage
+from .checkpoint import Checkpoint, Target
+from .messages import ConversionError, ConversionMessage
 
 # Modules of a training program that are stored in the state dict of the model, but are not part of its function.
 TRAINING_MODULES = r"(criterion|loss\w*|\w*metrics?|\w*(acc|auroc|f1|accuracy))\."
@@ -22,11 +20,11 @@ class Head:
     notes: list[str] = field(default_factory=list)
 
 
-def resolve_head(checkpoint: Checkpoint, target: str, names: list[str] | None, num_labels: int | None) -> Head:
+def resolve_head(checkpoint: Checkpoint, target: Target, names: list[str] | None, num_labels: int | None) -> Head:
     """Decides between the head of the checkpoint and a new one.
 
     Args:
-        target: `cls` or `mean`.
+        target: a classifier.
         names, num_labels: the requested classes.
 
     Raises:
@@ -74,17 +72,17 @@ def resolve_classes(checkpoint: Checkpoint, names: list[str] | None, num_labels:
     return head
 
 
-def _check_head_function(checkpoint: Checkpoint, target: str) -> None:
+def _check_head_function(checkpoint: Checkpoint, target: Target) -> None:
     """Raises ConversionError if the pooling of the target does not compute the input of the head."""
     pooling, source = _infer_pooling(checkpoint), checkpoint.source
-    if pooling != target:
+    if pooling != target.pooling:
         raise ConversionError(
-            ConversionMessage.POOLING_CONTRADICTS_HEAD, source=source, pooling=pooling, requested=target
+            ConversionMessage.POOLING_CONTRADICTS_HEAD, source=source, pooling=pooling, requested=target.pooling
         )
     unknown = [
         name
         for name in checkpoint.state
-        if not (is_mae_key(name) or name.startswith("decoder") or re.match(TRAINING_MODULES, name))
+        if not checkpoint.layout.is_known(name) and not re.match(rf"decoder|{TRAINING_MODULES}", name)
     ]
     if unknown:
         raise ConversionError(ConversionMessage.HEAD_UNSUPPORTED, source=source, names=unknown[:3])

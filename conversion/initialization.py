@@ -5,6 +5,9 @@ import math
 import torch
 from torch import nn
 
+from .key_mapping import to_original_state_dict, to_transformers_state_dict
+from .layouts.mae import TARGETS
+
 HEAD_STD = 2e-5  # main_finetune.py: trunc_normal_(model.head.weight, std=2e-5)
 TOKEN_STD = 0.02
 
@@ -53,15 +56,13 @@ def initialize_mae_weights(model: nn.Module, target: str, generator: torch.Gener
     not trained, so a model trained from that state has no position information.
 
     Args:
-        model: a stock model with the parameters of `key_mapping.KEY_MAPPINGS[target]`.
+        model: a stock model with the parameters of `layouts.mae.TARGETS[target]`.
         target: `pretraining`, `cls`, `mean` or `backbone`.
     """
-    from .key_mapping import to_mae_state_dict, to_transformers_state_dict
-
-    state, unknown = to_mae_state_dict(model.state_dict(), target)
+    state, unknown = to_original_state_dict(model.state_dict(), TARGETS[target])
     if unknown:
         raise ValueError(f"not a {target} model of this architecture: unknown parameters {', '.join(unknown[:5])}")
     # The fused qkv projection is initialized as one matrix, as in the original code.
     state = {name: initial_value(name, tuple(tensor.shape), generator) for name, tensor in state.items()}
-    model.load_state_dict(to_transformers_state_dict(state, target).tensors)
+    model.load_state_dict(to_transformers_state_dict(state, TARGETS[target]).tensors)
     return model

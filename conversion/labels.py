@@ -6,8 +6,7 @@ from typing import Any
 
 from hf_mae.files.atomic import read_text
 
-from .errors import ConversionError
-from .messages import ConversionMessage
+from .messages import ConversionError, ConversionMessage
 
 LABEL_KEYS = ("id2label", "label2id", "class_to_idx", "classes", "class_names")  # keys of JSON files
 

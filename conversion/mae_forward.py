@@ -1,6 +1,6 @@
-"""A simple implementation of the original forward pass on the original keys, for `--verify`.
+"""A simple implementation of the forward pass of pre-training on the original keys, for `--verify`.
 
-It follows the order of operations in models_mae.py and models_vit.py, with fused qkv and explicit softmax. The table
+It follows the order of operations in models_mae.py, with fused qkv and explicit softmax. The table
 of activations is the only code shared with transformers. It is not optimized for speed.
 """
 
@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .architecture import Architecture, count_blocks
-
-State = dict[str, Tensor]
+from .checkpoint import State
 
 
 def layer_norm(state: State, name: str, x: Tensor, eps: float) -> Tensor:
@@ -54,25 +53,17 @@ def encode(state: State, patches: Tensor, architecture: Architecture) -> Tensor:
 
 
 @torch.no_grad()
-def mae_outputs(
-    state: State, architecture: Architecture, target: str, pixel_values: Tensor, noise: Tensor, mask_ratio: float
+def compute_pretraining(
+    state: State, architecture: Architecture, pixel_values: Tensor, noise: Tensor, mask_ratio: float
 ) -> Tensor:
-    """Computes the logits of a classifier, the tokens of a backbone, or the predicted patches of pre-training.
+    """Computes the predicted patches (batch, patches, patch size ** 2 * channels).
 
     Args:
         pixel_values: (batch, channels, height, width).
-        noise: (batch, patches); defines the mask in pre-training.
+        noise: (batch, patches); defines the mask.
     """
     eps = architecture.layer_norm_eps
     patches = embed_patches(state, pixel_values, architecture.patch_size)
-    if target == "mean":
-        pooled = encode(state, patches, architecture)[:, 1:].mean(dim=1)
-        return linear(state, "head", layer_norm(state, "fc_norm", pooled, eps))
-    if target == "cls":
-        return linear(state, "head", layer_norm(state, "norm", encode(state, patches, architecture), eps)[:, 0])
-    if target == "backbone":
-        return layer_norm(state, "norm", encode(state, patches, architecture), eps)
-
     batch, length, width = patches.shape
     shuffle = noise.argsort(dim=1)
     restore = shuffle.argsort(dim=1)

@@ -1,6 +1,10 @@
 """Messages of the checkpoint conversion: one member per cause and fix (see `hf_mae.errors.Message`)."""
 
-from hf_mae.errors import Message
+from hf_mae.errors import Message, UsageError
+
+
+class ConversionError(UsageError):
+    """A checkpoint cannot be read, has an unsupported architecture, or cannot be written to its destination."""
 
 
 class ConversionMessage(Message):
@@ -39,7 +43,6 @@ class ConversionMessage(Message):
         "{source} is neither a file nor a model folder, and it cannot be loaded from the Hub ({reason}). Check the "
         "path or the Hub id."
     )
-    IS_TRANSFORMERS_WEIGHTS_FILE = "{path} is the weights file of a transformers model. Pass its folder, {folder}."
 
     # Files
     FILE_EMPTY = "{path} is empty. Download or copy it again."
@@ -103,12 +106,15 @@ class ConversionMessage(Message):
     # Layouts
     NOT_A_STATE_DICT = "{source} contains a {type}, which is neither a state dict nor a checkpoint that contains one."
     NO_TENSORS = "{source} contains no tensors. Its keys are: {keys:list}."
-    NOT_A_VIT = "{source} is not a ViT MAE: {missing_key} is missing. Its first keys are: {keys:list}."
-    NOT_A_VIT_BELOW = (
-        "{source} is not a ViT MAE: {missing_key} is missing. Its first keys under {location} are: {keys:list}."
+    NO_LAYOUT = (
+        "{source} has no layout that can be converted. Keys that no layout has{location}: {keys:list}. Supported: "
+        "{layouts:list}."
     )
-    LORA_ADAPTER = "{source} is a LoRA adapter without complete weights ({key}). Merge it into its base model first."
-    UNSUPPORTED_LAYOUT = "{source} is {layout}, not a ViT of facebookresearch/mae (it contains {key})."
+    LAYOUT_AMBIGUOUS = (
+        "{source} has the keys of several layouts ({layouts:list}). Keys{location}: {keys:list}. Save the parameters "
+        "of one model to a file of their own."
+    )
+    UNSUPPORTED_LAYOUT = "{source} is {layout}, which cannot be converted: {reason}. It contains {keys:list}."
     PREFIX_AMBIGUOUS = (
         "{source} contains some parameters both with and without the prefix '{prefix}'. Save the ones that you need "
         "to a file of their own."
@@ -124,21 +130,15 @@ class ConversionMessage(Message):
         "Save the one that you need to a file of its own."
     )
     UNSUPPORTED_MODEL_TYPE = (
-        "{source} is a {model_type} model. Only vit_mae, vit and beit with mean pooling can be converted."
+        "{source} is a {model_type} model. Only vit_mae, vit, and beit with mean pooling, without relative positions "
+        "and layer scale, can be converted."
     )
-    MICROSOFT_BEIT = "{source} is an original BEiT model (relative position biases, layer scale), not an MAE ViT."
 
     # Tensors
-    PARAMETERS_MISSING = (
-        "{source} lacks {count:count parameter} of a ViT MAE with {blocks:count block}, for example {names:list}."
-    )
+    PARAMETERS_MISSING = "{source} lacks {count:count parameter} of {layout}, for example {names:list}."
     STOCK_PARAMETERS_MISSING = "{source} lacks parameters of a {class_name}: {names:list}."
     NO_ENCODER = "{source} contains no ViT encoder (it has no transformer blocks, blocks.0...)."
     BLOCK_NUMBER_TOO_LARGE = "{source} contains block {number} of {prefix}, but lacks other blocks."
-    ENCODER_UNSUPPORTED = (
-        "The encoder of {source} has parameters that facebookresearch/mae does not have ({names:list}). It is a "
-        "different architecture and cannot be converted."
-    )
     DECODER_UNSUPPORTED = (
         "The decoder of {source} differs from facebookresearch/mae ({names:list}). Pass --to backbone to convert only "
         "the encoder, or --num_labels N to make a classifier from it."
@@ -146,6 +146,7 @@ class ConversionMessage(Message):
     TENSOR_TYPE_UNSUPPORTED = "{source}: {name} is not a dense floating-point tensor (it is {tensor_type})."
     DIMENSIONS_WRONG = "{source}: {name} has the shape {shape}. Expected: {expected:count non-empty dimension}."
     SHAPE_WRONG = "{source}: {name} has the shape {shape}, but {expected} is expected."
+    PARAMETERS_INCONSISTENT = "{source} is inconsistent: {name} does not fit the other parameters."
     PATCH_EMBEDDING_NOT_A_CONVOLUTION = (
         "{source}: {name} has the shape {shape}, a linear layer over flattened patches. Only a convolution (width, "
         "channels, patch, patch) defines the order of the pixels."
@@ -242,18 +243,8 @@ class ConversionMessage(Message):
         "{source} requires images of {image_size} pixels, because its relative position biases have a fixed size. "
         "Omit --image_size."
     )
-    BEIT_PARAMETERS_UNKNOWN = (
-        "{source} has parameters that BEiT does not have ({names:list}). No transformers class has them."
-    )
-    BEIT_PARAMETER_MISSING = "{source} lacks the BEiT parameter {name}."
     BEIT_SIZES_UNSUPPORTED = (
         "{source} is a BEiT of an unsupported size. Only square images and patches with three channels are supported."
-    )
-    BEIT_SHAPE_INCONSISTENT = (
-        "{source} is inconsistent: the shape of {name} is {shape}, which does not fit the other parameters."
-    )
-    BEIT_QKV_NOT_DIVISIBLE = (
-        "{source}: {name} has {rows} rows, which cannot be divided into query, key and value projections."
     )
 
     # Image processors

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
-from .errors import ConversionError
-from .messages import ConversionMessage
+from .messages import ConversionError, ConversionMessage
 
 T = TypeVar("T")
 

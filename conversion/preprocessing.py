@@ -7,8 +7,7 @@ from typing import Any
 from hf_mae.errors import first_error_line
 from hf_mae.files.atomic import write_json
 
-from .errors import ConversionError
-from .messages import ConversionMessage
+from .messages import ConversionError, ConversionMessage
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

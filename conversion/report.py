@@ -13,7 +13,7 @@ REPORT_FILE = "conversion.json"  # in the folder of the weights
 class ConversionReport:
     """Source, target and tensors of a conversion, saved with the weights as `conversion.json`."""
 
-    source: dict[str, Any]  # name, size in bytes, sha256, layout, whether it is self-distilled
+    source: dict[str, Any]  # name, size in bytes, sha256, layout, contents of the file, whether it is self-distilled
     target: dict[str, Any]  # class, pooling, architecture
     mapping: list[dict[str, Any]]  # {"source", "target": [...]} for every used tensor
     unused: list[dict[str, Any]]  # {"source", "reason"} for every unused tensor
@@ -31,7 +31,7 @@ class ConversionReport:
     def summary(self) -> str:
         """Returns a summary of a few lines."""
         lines = [
-            f"{self.source['name']} ({self.source['layout']}) -> {self.target['class']}",
+            f"{self.source['name']} ({self.source['contents']}) -> {self.target['class']}",
             f"  used         {pluralize(len(self.mapping), 'tensor')} of the source",
         ]
         reasons: dict[str, list[str]] = {}

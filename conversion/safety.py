@@ -7,10 +7,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from .errors import ConversionError
-from .messages import ConversionMessage
+from .checkpoint import State
+from .messages import ConversionError, ConversionMessage
 
 MAX_LAYERS, MAX_WIDTH, MAX_PIXELS, MAX_CLASSES = 1_000, 65_536, 16_384, 1_000_000
 MAX_PICKLE_VALUES = 20_000_000  # a checkpoint of a ViT-H with its optimizer has a few hundred thousand values
@@ -123,7 +121,7 @@ def _first_popped_index(opcode: Any, stack: list[_PickleValue], marks: list[int]
     return max(0, len(stack) - len(opcode.stack_before))
 
 
-def check_tensor_storage(state: dict[str, torch.Tensor], source: str) -> None:
+def check_tensor_storage(state: State, source: str) -> None:
     """Raises ConversionError for tensors that are larger than their storage: views with stride 0 expand when copied."""
     for name, tensor in state.items():
         stored = tensor.untyped_storage().nbytes()

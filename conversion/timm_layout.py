@@ -11,8 +11,7 @@ from torch import Tensor
 from hf_mae.files.atomic import write_text
 
 from .architecture import Architecture
-from .errors import ConversionError
-from .messages import ConversionMessage
+from .messages import ConversionError, ConversionMessage
 from .metadata import ACTIVATION, LAYER_NORM_EPS, CheckpointMetadata
 from .preprocessing import mae_image_processor, size_to_dict
 

@@ -13,8 +13,7 @@ from typing import Any
 
 import torch
 
-from .errors import ConversionError
-from .messages import ConversionMessage
+from .messages import ConversionError, ConversionMessage
 from .safety import check_zip_checkpoint
 
 WEIGHT_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")

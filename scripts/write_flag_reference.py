@@ -51,9 +51,8 @@ def render_page() -> str:
         parts.append(f"\n## {task}\n")
         for command in commands:
             rows = [render_row(command, item) for item in list_options(command)]
-            text = command.description or f"{command.summary}."
             table = "\n".join(["| flag | default | description |", "|---|---|---|", *rows])
-            parts.append(f"\n### hf-mae {command.name}\n\n{text}\n\n{table}\n")
+            parts.append(f"\n### hf-mae {command.name}\n\n{command.describe()}\n\n{table}\n")
     return "".join(parts)
 
 

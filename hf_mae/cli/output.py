@@ -51,7 +51,7 @@ def print_finetune(result: Any, args: ParsedArgs) -> None:
     if args.json:
         _print_record_json(result)
         return
-    from ..conversion.pretrained import read_config
+    from ..conversion.stock_models import read_config
 
     folder = result.settings["output_dir"]
     if result.scores:

@@ -138,7 +138,7 @@ class Parser:
         parser = argparse.ArgumentParser(
             prog=f"hf-mae {self.command.name}",
             usage=self.usage().replace("%", "%%"),
-            description=self.command.description or f"{self.command.summary}.",
+            description=self.command.describe(),
             epilog=self._epilog(show_all),
             add_help=False,
             formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=26, width=HELP_WIDTH),

@@ -16,10 +16,10 @@ from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, AutoModelForIma
 from ..compat.timm import check_timm_version
 from ..compat.transformers import StockModel
 from ..conversion.canonicalize import check_weights_finite
-from ..conversion.errors import ConversionError
-from ..conversion.pretrained import is_mae_vit, load_stock_model, read_config
+from ..conversion.messages import ConversionError
 from ..conversion.report import ConversionReport
 from ..conversion.safety import is_timm
+from ..conversion.stock_models import is_mae_vit, load_stock_model, read_config
 from ..errors import UsageError, first_error_line
 from .introspection import NUM_CHANNELS, config_image_size, describe_model, find_head
 from .messages import ModelMessage
@@ -42,7 +42,7 @@ def is_comparator(model_name_or_path: str | Path, random_weights: bool = False) 
         config = read_config(source)
     except ConversionError:
         return False  # the conversion reports the error
-    return type(config) in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING and not is_mae_vit(config, source)
+    return type(config) in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING and not is_mae_vit(config)
 
 
 def build_comparator(
@@ -184,7 +184,7 @@ def _load_pretrained(source: str, source_config: Any, config: Any) -> tuple[Stoc
 
 def _make_report(source: str, model: StockModel, loaded_keys: list[str]) -> ConversionReport:
     return ConversionReport(
-        source={"name": source, "layout": describe_model(model)},
+        source={"name": source, "contents": describe_model(model)},
         target={"class": type(model).__name__, "pooling": None, "num_labels": model.config.num_labels},
         mapping=[{"source": name, "target": [name]} for name in loaded_keys],
         unused=[],

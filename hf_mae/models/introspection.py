@@ -6,8 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..compat.transformers import StockModel
-from ..conversion.pretrained import is_mae_vit
 from ..conversion.safety import is_timm
+from ..conversion.stock_models import is_mae_vit
 from ..errors import UsageError
 from .messages import ModelMessage
 
@@ -67,7 +67,7 @@ def describe_model(model: StockModel) -> str:
     num_blocks = len(find_blocks(model))
     config = model.config
     if is_vit(config):
-        kind = "ViT" if is_mae_vit(config, "") else "BEiT"
+        kind = "ViT" if is_mae_vit(config) else "BEiT"
         return f"{kind} of {num_blocks} blocks of {config.hidden_size}"
     kind = config.architecture if is_timm(config) else config.model_type
     return f"{kind} of {num_blocks} blocks"
@@ -77,7 +77,7 @@ def describe_non_mae_model(model: StockModel) -> str:
     """Returns `describe_model` of a network that is not an MAE ViT; an empty string for an MAE ViT."""
     report = getattr(model, "conversion_report", None)
     distilled = report is not None and report.source.get("distilled")
-    if is_mae_vit(model.config, "") and not distilled:
+    if is_mae_vit(model.config) and not distilled:
         return ""
     return describe_model(model)
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from ..conversion.canonicalize import is_untrained_head
-from ..conversion.errors import ConversionError
-from ..conversion.pretrained import is_mae_vit, load_image_processor, load_stock_model, read_config
+from ..conversion.messages import ConversionError
 from ..conversion.safety import is_timm
+from ..conversion.stock_models import is_mae_vit, load_image_processor, load_stock_model, read_config
 from ..errors import UsageError, first_error_line, warn
 from .auto_classifier import set_input_size
 from .ensemble import Ensemble, read_ensemble_members
@@ -50,7 +50,7 @@ def load_stock_classifier(model_name_or_path: str):
             ModelMessage.PROCESSOR_FAILS, source=model_name_or_path, reason=first_error_line(error)
         ) from None
     height, width = image.shape[-2:]
-    if not is_mae_vit(model.config, model_name_or_path) and height == width:
+    if not is_mae_vit(model.config) and height == width:
         set_input_size(model, height, model_name_or_path)
     elif (height, width) != (size := input_size(model), size):
         raise UsageError(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..conversion.convert import convert_checkpoint
-from ..conversion.errors import ConversionError
+from ..conversion.messages import ConversionError
 from ..errors import UsageError, first_error_line
 from ..files.atomic import write_text
 from ..files.caches import cache_folder

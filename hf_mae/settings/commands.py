@@ -3,7 +3,7 @@
 The command line, recipes, the flag reference and the workflows read it. Importing it does not import torch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from ..compat.transformers_source import training_argument_fields
 from ..errors import CommandLineError, did_you_mean
 from .audit import AuditArguments
-from .convert import ConversionArguments, ExportArguments
+from .convert import ConversionArguments, ExportArguments, list_layouts
 from .crossval import CrossvalArguments
 from .data import DataArguments, PreparationArguments, PretrainingDataArguments
 from .demo import DemoArguments
@@ -78,6 +78,7 @@ class Command:
         required: options that must be given.
         positionals: options that can be given without a flag, in this order; the last may take several values.
         description: first paragraph of its help text. Default: the summary.
+        details: returns further text of the paragraph, from a registry.
         defaults: defaults that differ from those of the dataclasses.
         reads_recipes: whether the command has the flag `--recipe`.
         has_json: whether the command has the flag `--json`.
@@ -89,9 +90,15 @@ class Command:
     required: tuple[str, ...] = ()
     positionals: tuple[str, ...] = ()
     description: str = ""
+    details: Callable[[], str] | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
     reads_recipes: bool = True
     has_json: bool = False
+
+    def describe(self) -> str:
+        """Returns the first paragraph of the help text."""
+        text = self.description or f"{self.summary}."
+        return f"{text} {self.details()}" if self.details else text
 
     @property
     def is_training(self) -> bool:
@@ -111,6 +118,7 @@ COMMANDS_BY_TASK: dict[str, tuple[Command, ...]] = {
             ("model_name_or_path", "output_dir"),
             ("model_name_or_path", "output_dir"),
             description="Convert an MAE checkpoint to a folder that transformers loads.",
+            details=list_layouts,
             reads_recipes=False,
         ),
         Command(

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..registry import Registry
 from .citations import Citation
 from .options import option
-from .registry import Registry
 
 if TYPE_CHECKING:
     from torch import Tensor

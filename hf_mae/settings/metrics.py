@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from ..registry import Registry
 from .citations import Citation
-from .registry import Registry
 
 if TYPE_CHECKING:
     import numpy as np

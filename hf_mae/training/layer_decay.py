@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from ..conversion.pretrained import is_mae_vit
+from ..conversion.stock_models import is_mae_vit
 from ..models.introspection import get_layer_ids
 
 # (pattern, layer) of parameter names; the first match counts. The layer id of a block is its index plus one; the head
@@ -109,7 +109,7 @@ def _get_layer_ids(model: nn.Module, names: list[str]) -> tuple[dict[str, int], 
 
 def _is_other_architecture(model: nn.Module) -> bool:
     config = getattr(model, "config", None)
-    return config is not None and not is_mae_vit(config, "")
+    return config is not None and not is_mae_vit(config)
 
 
 def _no_weight_decay_pattern(model: nn.Module) -> re.Pattern[str]:

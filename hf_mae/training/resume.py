@@ -131,7 +131,7 @@ def check_model_matches_checkpoint(checkpoint: str, config: Any) -> None:
     Args:
         config: configuration of the model to train.
     """
-    from ..conversion.pretrained import read_config
+    from ..conversion.stock_models import read_config
 
     path = Path(checkpoint) / "config.json"
     if not path.is_file():

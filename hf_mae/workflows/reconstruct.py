@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..conversion import ConversionReport
-from ..conversion.pretrained import load_image_processor
+from ..conversion.stock_models import load_image_processor
 from ..data.images.image_error import summarize_image_error
 from ..data.images.image_io import read_rgb
 from ..data.images.transforms import image_processor, parse_mean_std

@@ -13,8 +13,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 from hf_mae import build_classifier
 from hf_mae.compat.transformers import use_attn_implementation
 from hf_mae.conversion import convert_checkpoint
-from hf_mae.conversion.errors import ConversionError
-from hf_mae.conversion.messages import ConversionMessage
+from hf_mae.conversion.messages import ConversionError, ConversionMessage
 from hf_mae.models.attention import register_plain_attention
 from hf_mae.models.introspection import describe_non_mae_model
 from hf_mae.models.stochastic_depth import get_drop_path_rate
@@ -93,18 +92,18 @@ def test_a_pre_trained_beit_can_be_fine_tuned(tmp_path):
     [
         (
             lambda s: s.pop("blocks.1.attn.proj.weight"),
-            ConversionMessage.BEIT_PARAMETER_MISSING,
-            {"name": "beit.layers.1.attention.o_proj.weight"},
+            ConversionMessage.PARAMETERS_MISSING,
+            {"names": ["blocks.1.attn.proj.weight"]},
         ),
         (
             lambda s: s.update({"blocks.1.norm3.weight": torch.ones(24)}),
-            ConversionMessage.BEIT_PARAMETERS_UNKNOWN,
-            {"names": ["blocks.1.norm3.weight"]},
+            ConversionMessage.NO_LAYOUT,
+            {"keys": ["blocks.1.norm3.weight"]},
         ),
         (lambda s: s["blocks.2.gamma_1"].fill_(torch.nan), ConversionMessage.NOT_FINITE, {"name": "blocks.2.gamma_1"}),
         (
             lambda s: s.update({"blocks.1.mlp.fc1.bias": torch.ones(5)}),
-            ConversionMessage.BEIT_SHAPE_INCONSISTENT,
+            ConversionMessage.SHAPE_WRONG,
             {"shape": (5,)},
         ),
         (
@@ -114,8 +113,8 @@ def test_a_pre_trained_beit_can_be_fine_tuned(tmp_path):
         ),
         (
             lambda s: s.update({"patch_embed.proj.weight": torch.ones(24, 192)}),
-            ConversionMessage.DIMENSIONS_WRONG,
-            {"expected": 4},
+            ConversionMessage.PATCH_EMBEDDING_NOT_A_CONVOLUTION,
+            {"shape": (24, 192)},
         ),
     ],
 )

@@ -17,10 +17,11 @@ from transformers import (
 )
 
 from hf_mae.conversion import ConversionError, convert_checkpoint, convert_to_model, read_checkpoint
-from hf_mae.conversion.architecture import read_architecture, resolve_num_heads
-from hf_mae.conversion.convert import resize_position_embeddings
+from hf_mae.conversion.architecture import resolve_num_heads
+from hf_mae.conversion.checkpoint import ConversionRequest
+from hf_mae.conversion.layouts.mae import MAE, resize_position_embeddings
 from hf_mae.conversion.messages import ConversionMessage
-from hf_mae.conversion.metadata import ENCODER_HEADS, CheckpointMetadata
+from hf_mae.conversion.metadata import ENCODER_HEADS
 from hf_mae.conversion.verification import verify_against_source
 
 HEADS = TINY | TINY_DECODER
@@ -98,7 +99,7 @@ def test_safetensors_and_transformers_folders_read_alike(state, tmp_path):
     # The folder has the layout of facebook/vit-mae-base: a ViTMAEForPreTraining with its saved (older) keys.
     assert any(name.startswith("vit.encoder.layer.0.") for name in load_file(tmp_path / "mae" / "model.safetensors"))
     report = convert_checkpoint(tmp_path / "mae", tmp_path / "out", to="backbone", verify=True)
-    assert report.source["layout"] == "transformers ViTMAEForPreTraining"
+    assert report.source["contents"] == "transformers ViTMAEForPreTraining"
     model = ViTModel.from_pretrained(tmp_path / "out", add_pooling_layer=False)
     assert torch.equal(model.layers[1].attention.q_proj.weight, state["blocks.1.attn.qkv.weight"][:48])
 
@@ -212,9 +213,10 @@ def test_verify_detects_a_wrong_number_of_heads(golden):
     """The baseline of `--verify` is an independent forward pass."""
     model, _ = convert_to_model(golden / "gap_smoothing_final.pth", **TINY)
     checkpoint = read_checkpoint(golden / "gap_smoothing_final.pth")
-    other = read_architecture(checkpoint.state, CheckpointMetadata(), num_attention_heads=6)
+    checkpoint.metadata.num_attention_heads = None
+    other = MAE.plan(checkpoint, ConversionRequest(num_attention_heads=6))
     with raises(ConversionMessage.VERIFICATION_FAILED, ConversionError, baseline="timm's VisionTransformer"):
-        verify_against_source(model, checkpoint.state, other, "mean", checkpoint)
+        verify_against_source(model, other)
 
 
 def test_pretraining_from_an_encoder_has_a_new_decoder(state, tmp_path):

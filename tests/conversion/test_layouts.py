@@ -7,6 +7,8 @@ import argparse
 import collections
 import json
 import pathlib
+import re
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -17,6 +19,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from support.messages import raises
 from support.models import TINY, TINY_DECODER, tiny_pretrainer
+from support.paths import ROOT
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from transformers import (
@@ -24,8 +27,11 @@ from transformers import (
 )
 
 from hf_mae.conversion import ConversionError, convert_checkpoint, convert_to_model, export_model
-from hf_mae.conversion.layouts import find_vit_state_dict
+from hf_mae.conversion.layouts import LAYOUTS, supported_layouts
+from hf_mae.conversion.layouts.mae import MAE
 from hf_mae.conversion.messages import ConversionMessage
+from hf_mae.conversion.nesting import find_vit_state_dict
+from hf_mae.settings.commands import find_command
 
 pytestmark = pytest.mark.run  # half a minute of models
 CLASSES = 5
@@ -144,7 +150,7 @@ def test_mmpretrain_keys_are_renamed(state, mean_state, tmp_path, kind):
     expected_state, options = (state, {}) if kind == "cls" else (mean_state, {"global_pool": "avg"})
     content = {"meta": {"epoch": 1}, "state_dict": {mmpretrain_name(name): t for name, t in expected_state.items()}}
     report = assert_reads(content, tmp_path / "x.pth", timm_logits(expected_state, **options))
-    assert "the keys of MMPretrain were renamed" in report.notes
+    assert report.source["layout"] == "mmpretrain" and any("MMPretrain" in note for note in report.notes)
 
 
 def test_the_teacher_is_preferred_to_the_student(state, tmp_path):
@@ -204,6 +210,82 @@ def test_pickles_with_paths_scalars_and_subclasses_of_dict_are_read(state, tmp_p
     torch.testing.assert_close(
         convert_and_predict(source, num_attention_heads=None)[0], timm_logits(state), atol=1e-5, rtol=1e-5
     )
+
+
+def toy_key(name):
+    return f"ema.{name.replace('patch_embed.proj', 'stem').replace('blocks', 'stages')}"
+
+
+def test_a_layout_is_added_as_contributing_says(state, tmp_path):
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    section = page.split("### Add a checkpoint layout")[1].split("###")[0]
+    try:
+        exec(re.search(r"```python\n(.*?)```", section, re.DOTALL)[1], {})
+        content = {"model": {toy_key(name): tensor for name, tensor in state.items()}}
+        report = assert_reads(content, tmp_path / "x.pth", timm_logits(state), verify=True)
+        assert report.source["layout"] == "toy"
+        assert "; toy ViT." in find_command("convert").describe()
+    finally:
+        LAYOUTS.pop("toy", None)
+
+
+def test_the_table_of_layouts_in_the_docs_is_that_of_the_code():
+    page = (ROOT / "docs" / "converting.md").read_text()
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if re.match(r"\| `\w+` \| .* \| `\w+`", line)]
+    expected = [
+        [f"`{layout.name}`", layout.title, ", ".join(f"`{target.class_name}`" for target in layout.targets)]
+        for layout in supported_layouts()
+    ]
+    assert rows == expected
+
+
+def test_keys_of_two_layouts_are_rejected(state, tmp_path, monkeypatch):
+    monkeypatch.setitem(LAYOUTS, "twin", replace(MAE, name="twin"))
+    with raises(ConversionMessage.LAYOUT_AMBIGUOUS, ConversionError, layouts=["mae", "twin"], keys=list(state)[:4]):
+        convert_to_model(save({"model": state}, tmp_path / "x.pth"), **TINY)
+
+
+def test_the_weights_file_of_a_stock_model_is_rejected_without_its_folder(state, tmp_path):
+    convert_checkpoint(save(state, tmp_path / "x.pth"), tmp_path / "out", **TINY)
+    with raises(ConversionMessage.UNSUPPORTED_LAYOUT, ConversionError, layout=LAYOUTS["transformers-file"].title):
+        convert_to_model(tmp_path / "out" / "model.safetensors")
+
+
+EXTRA_PARAMETERS = {
+    "ls1.gamma": (8,),
+    "gamma_2": (8,),
+    "attn.q_norm.weight": (8,),
+    "attn.q_bias": (8,),
+    "attn.relative_position_bias_table": (8, 3),
+    "attn.temperature": (1,),
+    "mlp.w12.weight": (8, 8),
+    "norm3.weight": (8,),
+}
+
+
+@pytest.mark.parametrize("name", EXTRA_PARAMETERS)
+@pytest.mark.parametrize("block", [0, 1])
+def test_a_parameter_that_no_stock_class_has_is_rejected_by_name(full_state, tmp_path, name, block):
+    """In the encoder always, and in the decoder if it is converted."""
+    extra = torch.ones(EXTRA_PARAMETERS[name])
+    source = save(full_state | {f"decoder_blocks.{block}.{name}": extra}, tmp_path / "decoder.pth")
+    for options in ({"to": "backbone"}, {"num_labels": 3}):
+        report = convert_to_model(source, verify=True, **TINY, **options)[1]
+        assert f"decoder_blocks.{block}.{name}" in [entry["source"] for entry in report.unused]
+    with raises(ConversionMessage.DECODER_UNSUPPORTED, ConversionError, names=[f"decoder_blocks.{block}.{name}"]):
+        convert_to_model(source, to="pretraining", **TINY, **TINY_DECODER)
+    source = save(full_state | {f"blocks.{block}.{name}": extra}, tmp_path / "encoder.pth")
+    for options in ({"to": "backbone"}, {"num_labels": 3}, {"to": "pretraining"}):
+        with pytest.raises(ConversionError) as caught:
+            convert_to_model(source, **TINY, **options)
+        assert caught.value.attributes["keys"] == [f"blocks.{block}.{name}"]
+
+
+@pytest.mark.parametrize("name", ["reg_token", "register_tokens", "dist_token", "norm_pre.weight"])
+def test_an_additional_token_or_norm_of_the_encoder_is_rejected_by_name(full_state, tmp_path, name):
+    with pytest.raises(ConversionError) as caught:
+        convert_to_model(save(full_state | {name: torch.ones(1, 1, 48)}, tmp_path / "x.pth"), to="backbone", **TINY)
+    assert caught.value.attributes["keys"] == [name]
 
 
 # Metadata

@@ -12,7 +12,7 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from hf_mae.conversion import ConversionError, convert_checkpoint, convert_to_model, export_model, safety
 from hf_mae.conversion.messages import ConversionMessage
-from hf_mae.conversion.pretrained import read_config
+from hf_mae.conversion.stock_models import read_config
 from hf_mae.errors import UsageError
 from hf_mae.models.building import build_classifier, build_pretrainer
 from hf_mae.models.loading import load_classifier, read_class_names

@@ -120,31 +120,35 @@ def weight():
         ),
         (
             {"teacher": {"backbone.cls_token": weight()}, "student": {}},
-            ConversionMessage.NOT_A_VIT_BELOW,
-            {"location": "teacher"},
+            ConversionMessage.NO_LAYOUT,
+            {"location": " under teacher"},
         ),
         (
             {"blocks.0.ls1.gamma": weight(), "patch_embed.proj.weight": weight()},
             ConversionMessage.UNSUPPORTED_LAYOUT,
-            {"key": "blocks.0.ls1.gamma"},
+            {"keys": ["blocks.0.ls1.gamma"]},
         ),
         (
             {"conv1.weight": weight(), "layer1.0.conv1.weight": weight(), "fc.weight": weight()},
             ConversionMessage.UNSUPPORTED_LAYOUT,
             {"layout": "a ResNet"},
         ),
-        ({"base_model.model.vit.layer.0.query.lora_A.weight": weight()}, ConversionMessage.LORA_ADAPTER, {}),
+        (
+            {"base_model.model.vit.layer.0.query.lora_A.weight": weight()},
+            ConversionMessage.UNSUPPORTED_LAYOUT,
+            {"layout": "a LoRA adapter"},
+        ),
         (
             {"register_tokens": weight(), "patch_embed.proj.weight": weight()},
             ConversionMessage.UNSUPPORTED_LAYOUT,
-            {"key": "register_tokens"},
+            {"keys": ["register_tokens"]},
         ),
         (
             {"visual.transformer.resblocks.0.ln_1.weight": weight()},
             ConversionMessage.UNSUPPORTED_LAYOUT,
             {"layout": "a CLIP model"},
         ),
-        ({"some.other.weight": weight()}, ConversionMessage.NOT_A_VIT, {}),
+        ({"some.other.weight": weight()}, ConversionMessage.NO_LAYOUT, {"keys": ["some.other.weight"]}),
         ({"model": {"epoch": 3}}, ConversionMessage.NO_TENSORS, {}),
         ([1, 2], ConversionMessage.NOT_A_STATE_DICT, {"type": "list"}),
     ],
@@ -159,7 +163,7 @@ def test_other_architectures_are_named(tmp_path, state, message, attributes):
 def test_unknown_parameters_of_the_encoder_are_rejected(tiny_pth, tmp_path):
     state = dict(read_checkpoint(tiny_pth).state) | {"blocks.0.attn.temperature": torch.ones(1)}
     torch.save(state, tmp_path / "x.pth")
-    with raises(ConversionMessage.ENCODER_UNSUPPORTED, names=["blocks.0.attn.temperature"]):
+    with raises(ConversionMessage.NO_LAYOUT, keys=["blocks.0.attn.temperature"]):
         read_checkpoint(tmp_path / "x.pth")
 
 

@@ -29,8 +29,7 @@ from hf_mae import build_classifier, load_image_folder
 from hf_mae.compat import timm as compat
 from hf_mae.compat.messages import CompatMessage
 from hf_mae.compat.timm import MIN_TIMM_VERSION
-from hf_mae.conversion.errors import ConversionError
-from hf_mae.conversion.messages import ConversionMessage
+from hf_mae.conversion.messages import ConversionError, ConversionMessage
 from hf_mae.conversion.safety import is_timm
 from hf_mae.data.images.processors import (
     get_processor_settings,

@@ -15,6 +15,7 @@ from hf_mae import (
     parameter_groups,
 )
 from hf_mae.conversion.key_mapping import to_transformers_state_dict
+from hf_mae.conversion.layouts.mae import TARGETS
 
 TOLERANCE = 1e-5
 CASES = ["gap_smoothing", "cls_weighted"]
@@ -100,7 +101,7 @@ def test_parameter_groups_equal_the_original_code(golden, golden_json, name):
     for group in case["groups"]:
         shapes = {key: torch.zeros(144 if "qkv" in key else 1) for key in group["params"]}
         theirs[round(group["lr_scale"], 12), group["weight_decay"]] = set(
-            to_transformers_state_dict(shapes, target).tensors
+            to_transformers_state_dict(shapes, TARGETS[target]).tensors
         )
     assert ours == theirs
 
@@ -139,7 +140,7 @@ def test_pretraining_has_the_weight_decay_of_the_original_code(golden, golden_js
     }
     for decays, key in ((True, "weight_decay"), (False, "no_weight_decay")):
         shapes = {n: torch.zeros(144 if "qkv" in n else 1) for n in case[key]}
-        assert ours[decays] == set(to_transformers_state_dict(shapes, "pretraining").tensors)
+        assert ours[decays] == set(to_transformers_state_dict(shapes, TARGETS["pretraining"]).tensors)
 
 
 @pytest.mark.parametrize("batch, accumulation", [(4, 2), (2, 4)])

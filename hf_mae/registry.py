@@ -1,4 +1,4 @@
-"""`Registry`: a table of named entries, such as losses or metrics."""
+"""`Registry`: a table of named entries, such as losses, metrics or checkpoint layouts."""
 
 from typing import Protocol, TypeVar
 

@@ -1,6 +1,5 @@
-"""Reads transformers folders and Hub ids of ViTMAE, ViT, and BEiT with mean pooling."""
+"""Loads configurations, stock models and image processors of folders and Hub ids, without executing their code."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,7 @@ import torch
 from hf_mae.compat.timm import check_timm_version
 from hf_mae.errors import first_error_line
 
-from .checkpoint import Checkpoint
-from .errors import ConversionError
-from .key_mapping import to_mae_state_dict
-from .messages import ConversionMessage
-from .metadata import COPIED_CONFIG_FIELDS, CheckpointMetadata
-from .report import REPORT_FILE
+from .messages import ConversionError, ConversionMessage
 from .safety import (
     check_config_dict,
     check_config_sizes,
@@ -30,40 +24,7 @@ from .weights_io import check_weights_file
 MAX_MISSING_PARAMETERS = 50_000_000  # parameters that the weights may lack, e.g. those of a new head
 
 
-def read_pretrained(source: str) -> Checkpoint:
-    """Reads the weights, the configuration and the image processor of a transformers folder or Hub id.
-
-    Raises:
-        ConversionError: If the model does not exist, is damaged, or has an unsupported architecture.
-    """
-    folder = Path(source)
-    if not folder.exists() and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source):
-        raise ConversionError(ConversionMessage.NOT_A_PATH_OR_HUB_ID, source=source)
-    if folder.exists() and not (folder / "config.json").is_file():
-        raise ConversionError(ConversionMessage.NOT_A_MODEL_FOLDER, source=source)
-    files = _find_weight_files(folder)
-    config = read_config(source)
-    class_name, target = find_stock_class(config, source)
-    model, info = load_stock_model(source, class_name)
-    if missing := sorted(info["missing_keys"]):
-        raise ConversionError(
-            ConversionMessage.STOCK_PARAMETERS_MISSING, source=source, class_name=class_name, names=missing[:5]
-        )
-    state, unknown = to_mae_state_dict(model.state_dict(), target)
-    checkpoint = Checkpoint(state, source, f"transformers {class_name}", stock_class=class_name)
-    checkpoint.unused = [{"source": name, "reason": "not a parameter of the MAE ViT"} for name in unknown]
-    checkpoint.unused += [
-        {"source": name, "reason": f"not loaded by {class_name}"} for name in sorted(info["unexpected_keys"])
-    ]
-    report = _read_conversion_report(folder)
-    checkpoint.metadata = metadata_from_config(config, target, set(report.get("assumed", {})))
-    checkpoint.is_self_distilled = report.get("source", {}).get("distilled") is True
-    checkpoint.metadata.image_processor = read_processor_config(source)
-    checkpoint.file = files[0] if files else None
-    return checkpoint
-
-
-def _find_weight_files(folder: Path) -> list[Path]:
+def find_weight_files(folder: Path) -> list[Path]:
     """Returns the weights files of a local folder; raises ConversionError for a file that contains something else."""
     if not folder.exists():
         return []
@@ -124,7 +85,7 @@ def load_stock_model(source: str, class_name: str, config: Any = None) -> tuple[
     """
     import transformers
 
-    files = _find_weight_files(Path(source))
+    files = find_weight_files(Path(source))
     arguments: dict[str, Any] = {"add_pooling_layer": False} if class_name == "ViTModel" else {}
     model_config = read_config(source) if config is None else config
     if files:
@@ -183,42 +144,6 @@ def _check_parameter_count(source: str, model_class: Any, config: Any, files: li
         )
 
 
-def metadata_from_config(config: Any, target: str, assumed: set[str]) -> CheckpointMetadata:
-    """Reads the metadata of a configuration; values that its conversion report marks as assumed stay unknown."""
-    size = config.image_size
-    metadata = CheckpointMetadata(
-        num_attention_heads=config.num_attention_heads,
-        image_size=(size, size) if isinstance(size, int) else (size[0], size[1]),
-        pooling=target if target in ("cls", "mean") else None,
-        hidden_act=config.hidden_act,
-        layer_norm_eps=config.layer_norm_eps,
-    )
-    if target == "pretraining":
-        metadata.decoder_num_attention_heads = config.decoder_num_attention_heads
-        metadata.mask_ratio, metadata.norm_pix_loss = config.mask_ratio, config.norm_pix_loss
-    if target in ("cls", "mean"):
-        # The keys are sorted as numbers: as text, 10 comes before 2.
-        names = [label for _, label in sorted((int(index), label) for index, label in config.id2label.items())]
-        metadata.class_names = None if names[:1] == ["LABEL_0"] else names
-        changed = config.to_diff_dict()
-        copied = {name: changed[name] for name in COPIED_CONFIG_FIELDS if changed.get(name) is not None}
-        metadata.config = copied or None
-    for name in assumed & {"norm_pix_loss", "mask_ratio"}:
-        setattr(metadata, name, None)
-    return metadata
-
-
-def _read_conversion_report(folder: Path) -> dict[str, Any]:
-    """Reads the facts of an earlier conversion; an empty dict if its report is missing or damaged."""
-    try:
-        report = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    if not isinstance(report, dict):
-        return {}
-    return {name: report[name] for name in ("assumed", "source") if isinstance(report.get(name), dict)}
-
-
 def read_processor_config(source: str) -> dict[str, Any] | None:
     """Reads the preprocessor_config.json of a folder or Hub id; None if it does not exist.
 
@@ -254,33 +179,19 @@ def load_image_processor(source: str) -> Any:
         ) from None
 
 
-def is_mae_vit(config: Any, source: str) -> bool:
+def is_mae_vit(config: Any) -> bool:
     """Whether a configuration describes an MAE ViT in one of its stock classes."""
-    try:
-        find_stock_class(config, source)
-    except ConversionError:
-        return False
-    return True
+    return stock_target(config) is not None
 
 
-def find_stock_class(config: Any, source: str) -> tuple[str, str]:
-    """Returns the stock class for a configuration, and its target (a key of `key_mapping.KEY_MAPPINGS`).
-
-    Raises:
-        ConversionError: If the architecture is not supported.
-    """
+def stock_target(config: Any) -> str | None:
+    """Returns the key of `layouts.mae.TARGETS` for a configuration; None if its architecture is not supported."""
     architectures = " ".join(map(str, config.architectures)) if isinstance(config.architectures, list) else ""
     if config.model_type == "vit_mae":
-        return (
-            ("ViTMAEModel", "backbone") if architectures == "ViTMAEModel" else ("ViTMAEForPreTraining", "pretraining")
-        )
+        return "backbone" if architectures == "ViTMAEModel" else "pretraining"
     if config.model_type == "vit":
-        return ("ViTForImageClassification", "cls") if "Classification" in architectures else ("ViTModel", "backbone")
-    if config.model_type == "beit":
-        plain = (
-            config.use_mean_pooling and config.use_absolute_position_embeddings and not config.layer_scale_init_value
-        )
-        if plain and not config.use_relative_position_bias and not config.use_shared_relative_position_bias:
-            return "BeitForImageClassification", "mean"
-        raise ConversionError(ConversionMessage.MICROSOFT_BEIT, source=source)
-    raise ConversionError(ConversionMessage.UNSUPPORTED_MODEL_TYPE, source=source, model_type=config.model_type)
+        return "cls" if "Classification" in architectures else "backbone"
+    if config.model_type != "beit" or config.layer_scale_init_value or not config.use_mean_pooling:
+        return None
+    is_relative = config.use_relative_position_bias or config.use_shared_relative_position_bias
+    return "mean" if config.use_absolute_position_embeddings and not is_relative else None

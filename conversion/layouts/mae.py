@@ -1,0 +1,323 @@
+"""facebookresearch/mae, timm's ViT, and the programs that build on them.
+
+Sources: `models_mae.py` and `models_vit.py` of facebookresearch/mae, and the modules of transformers' ViT, BEiT and
+ViTMAE. Only the fused `qkv` changes its shape: transformers has three projections.
+"""
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ..architecture import Architecture, infer_patch_grid, read_architecture, transformers_config
+from ..checkpoint import Checkpoint, ConversionPlan, ConversionRequest, Layout, State, Target
+from ..heads import Head, resolve_head
+from ..messages import ConversionError, ConversionMessage
+
+if TYPE_CHECKING:
+    import torch
+
+PATCH_EMBED_KEY = "patch_embed.proj.weight"
+PROBE_EPS = 1e-6  # main_linprobe.py: BatchNorm1d(width, affine=False, eps=1e-6)
+
+# Original key -> key of transformers in memory.
+EMBEDDING_KEYS = (
+    ("cls_token", "embeddings.cls_token"),
+    ("pos_embed", "embeddings.position_embeddings"),
+    ("patch_embed.proj.{p}", "embeddings.patch_embeddings.projection.{p}"),
+)
+BLOCK_KEYS = (
+    ("{i}.norm1.{p}", "{i}.layernorm_before.{p}"),
+    ("{i}.attn.qkv.{p}", "{i}.attention.{qkv}.{p}"),
+    ("{i}.attn.proj.{p}", "{i}.attention.o_proj.{p}"),
+    ("{i}.norm2.{p}", "{i}.layernorm_after.{p}"),
+    ("{i}.mlp.fc1.{p}", "{i}.mlp.fc1.{p}"),
+    ("{i}.mlp.fc2.{p}", "{i}.mlp.fc2.{p}"),
+)
+DECODER_KEYS = (
+    ("mask_token", "decoder.mask_token"),
+    ("decoder_pos_embed", "decoder.decoder_pos_embed"),
+    ("decoder_embed.{p}", "decoder.decoder_embed.{p}"),
+    *((f"decoder_blocks.{mae_key}", f"decoder.decoder_layers.{hf_key}") for mae_key, hf_key in BLOCK_KEYS),
+    ("decoder_norm.{p}", "decoder.decoder_norm.{p}"),
+    ("decoder_pred.{p}", "decoder.decoder_pred.{p}"),
+)
+
+
+def encoder_keys(prefix: str) -> tuple[tuple[str, str], ...]:
+    """Returns the keys of the encoder, with a prefix of the stock class."""
+    keys = EMBEDDING_KEYS + tuple((f"blocks.{mae_key}", f"layers.{hf_key}") for mae_key, hf_key in BLOCK_KEYS)
+    return tuple((mae_key, prefix + hf_key) for mae_key, hf_key in keys)
+
+
+UNUSED_DECODER = tuple((key, "decoder: used in pre-training only") for key, _ in DECODER_KEYS)
+# `--to` or `--pooling` -> stock class; an unused key has the reason of its first matching pattern.
+TARGETS = {
+    "pretraining": Target(
+        "ViTMAEForPreTraining",
+        (*encoder_keys("vit."), ("norm.{p}", "vit.layernorm.{p}"), *DECODER_KEYS),
+        (
+            ("fc_norm.{p}", "pooling norm of a classifier; not used in pre-training"),
+            ("head.{p}", "classification head; not used in pre-training"),
+        ),
+    ),
+    "cls": Target(
+        "ViTForImageClassification",
+        (*encoder_keys("vit."), ("norm.{p}", "vit.layernorm.{p}"), ("head.{p}", "classifier.{p}")),
+        (("fc_norm.{p}", "norm of mean pooling; the class token is normalized by `norm`"), *UNUSED_DECODER),
+        pooling="cls",
+    ),
+    "mean": Target(
+        "BeitForImageClassification",
+        (*encoder_keys("beit."), ("fc_norm.{p}", "beit.pooler.layernorm.{p}"), ("head.{p}", "classifier.{p}")),
+        (
+            ("norm.{p}", "mean pooling normalizes the pooled patches (fc_norm) instead, as in the original code"),
+            *UNUSED_DECODER,
+        ),
+        pooling="mean",
+        has_key_bias=False,
+    ),
+    "backbone": Target(
+        "ViTModel",
+        (*encoder_keys(""), ("norm.{p}", "layernorm.{p}")),
+        (
+            ("fc_norm.{p}", "pooling norm of a classifier; not part of the backbone"),
+            ("head.{p}", "classification head; not part of the backbone"),
+            *UNUSED_DECODER,
+        ),
+    ),
+}
+NEW_NORM_REASONS = {
+    "fc_norm": "the norm of mean pooling is initialized with weight 1 and bias 0, as in the original code",
+    "norm": "the checkpoint was fine-tuned with mean pooling and lacks it; initialized with weight 1 and bias 0",
+}
+NEW_DECODER_REASONS = {key.split(".")[0]: "the checkpoint has no decoder" for key, _ in DECODER_KEYS}
+
+
+def canonicalize(checkpoint: Checkpoint) -> State:
+    """Folds the batch norm of a linear probe, and adds a missing row of the position embeddings."""
+    state = _fold_batch_norm(checkpoint.state, checkpoint.source, checkpoint.notes)
+    return _add_class_token_position(state, checkpoint)
+
+
+def _fold_batch_norm(state: State, source: str, notes: list[str]) -> State:
+    """Folds the batch norm (without weights) of a linear probe into its linear layer."""
+    if "head.0.running_mean" not in state or "head.1.weight" not in state:
+        return state
+    if "head.0.weight" in state:
+        raise ConversionError(ConversionMessage.BATCH_NORM_UNSUPPORTED, source=source)
+    probe = {name: tensor for name, tensor in state.items() if name.startswith("head.")}
+    mean, variance = probe["head.0.running_mean"].double(), probe["head.0.running_var"].double()
+    weight = probe["head.1.weight"].double() / (variance + PROBE_EPS).sqrt()
+    bias = probe["head.1.bias"].double() - weight @ mean
+    notes.append("the head of a linear probe (batch norm, linear) was folded into one linear layer")
+    other_parameters = {name: tensor for name, tensor in state.items() if name not in probe}
+    return other_parameters | {"head.weight": weight.float(), "head.bias": bias.float()}
+
+
+def _add_class_token_position(state: State, checkpoint: Checkpoint) -> State:
+    """Adds a row of zeros for the class token to position embeddings without one (timm's `no_embed_class`)."""
+    import torch
+
+    positions = state.get("pos_embed")
+    if positions is None:  # read_architecture reports missing parameters
+        return state
+    patch_size, image_size = state[PATCH_EMBED_KEY].shape[-2:], checkpoint.metadata.image_size
+    if infer_patch_grid(positions.shape[1], patch_size, image_size, checkpoint.source).has_class_token:
+        return state
+    checkpoint.notes.append(
+        "a row of zeros was added to the position embeddings for the class token (the model uses timm's no_embed_class)"
+    )
+    return state | {"pos_embed": torch.cat([torch.zeros_like(positions[:, :1]), positions], dim=1)}
+
+
+@dataclass
+class Decisions:
+    """Parts of a plan, while it is made; the fields are those of `ConversionPlan`."""
+
+    state: State
+    config: dict[str, Any]  # fields of the configuration, without the sizes
+    dropped_tensors: list[dict[str, Any]] = field(default_factory=list)
+    init_reasons: dict[str, str] = field(default_factory=lambda: dict(NEW_NORM_REASONS))
+
+
+def make_plan(checkpoint: Checkpoint, request: ConversionRequest) -> ConversionPlan:
+    """Plans the conversion to ViTMAE, ViT, or BEiT with mean pooling."""
+    name = _choose_target(checkpoint, request)
+    target = TARGETS[name]
+    architecture = _read_target_architecture(checkpoint, name, request)
+    source_config = checkpoint.metadata.config if checkpoint.metadata.pooling == name else None
+    decisions = Decisions(dict(checkpoint.state), (source_config or {}) | request.config)
+    if target.pooling:
+        plan_head(checkpoint, resolve_head(checkpoint, target, request.names, request.num_labels), decisions)
+    _plan_pretraining(checkpoint, name, architecture, request, decisions)
+    if request.image_size and (request.image_size, request.image_size) != architecture.height_width:
+        _set_image_size(decisions.state, architecture, request.image_size, checkpoint)
+    return ConversionPlan(
+        checkpoint,
+        target,
+        decisions.state,
+        transformers_config(architecture, name, **decisions.config),
+        partial(compute_baseline, architecture, name, decisions.config.get("mask_ratio")),
+        architecture.encoder_config_kwargs() | {"num_labels": decisions.config.get("num_labels")},
+        architecture.assumed,
+        decisions.dropped_tensors,
+        decisions.init_reasons,
+    )
+
+
+def _choose_target(checkpoint: Checkpoint, request: ConversionRequest) -> str:
+    """Returns the key of `TARGETS` for the requested and the available parts."""
+    state, to, pooling = checkpoint.state, request.to, request.pooling
+    has_head, has_decoder = "head.weight" in state, "decoder_pred.weight" in state
+    if to == "auto":
+        has_labels = bool(request.names or request.num_labels)
+        to = "classifier" if has_labels or has_head else "pretraining" if has_decoder else "backbone"
+    if to != "classifier":
+        if pooling != "auto":
+            raise ConversionError(ConversionMessage.POOLING_WITHOUT_CLASSIFIER, pooling=pooling, target=to)
+        return to
+    if pooling == "auto":
+        return "cls" if has_head and "fc_norm.weight" not in state else "mean"
+    return pooling
+
+
+def _read_target_architecture(checkpoint: Checkpoint, target: str, request: ConversionRequest) -> Architecture:
+    """Reads the architecture of the parameters that the target uses, and notes assumed values."""
+    state = checkpoint.state
+    if target != "pretraining":  # an unused decoder may have any architecture
+        state = {n: t for n, t in state.items() if not n.startswith(("decoder_", "mask_token"))}
+    elif unknown := [name for name in state if name.startswith("decoder") and not MAE.is_known(name)]:
+        raise ConversionError(ConversionMessage.DECODER_UNSUPPORTED, source=checkpoint.source, names=unknown[:3])
+    architecture = read_architecture(
+        state,
+        checkpoint.metadata,
+        num_attention_heads=request.num_attention_heads,
+        decoder_num_attention_heads=request.decoder_num_attention_heads,
+        source=checkpoint.source,
+    )
+    checkpoint.notes += [
+        f"{name} = {value} is assumed, the original default for this width; the file does not contain it"
+        for name, value in architecture.assumed.items()
+    ]
+    return architecture
+
+
+def plan_head(checkpoint: Checkpoint, head: Head, decisions: Decisions) -> None:
+    """Plans the classes of a classifier, and whether the head of the checkpoint is kept or replaced."""
+    state = decisions.state
+    decisions.init_reasons["head"] = f"{head.reset_reason}; truncated normal, std 2e-5"
+    if head.reset_reason and "head.weight" in state:
+        reason = f"{head.reset_reason}; replaced by a new head"
+        decisions.dropped_tensors = [
+            {"source": name, "reason": reason} for name in ("head.weight", "head.bias") if name in state
+        ]
+        decisions.state = {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
+        checkpoint.notes.append(f"{head.reset_reason}; it was replaced by a new head")
+    checkpoint.notes += head.notes
+    decisions.config["num_labels"] = head.num_labels
+    if names := head.names:
+        decisions.config |= {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+
+
+def _plan_pretraining(
+    checkpoint: Checkpoint, target: str, architecture: Architecture, request: ConversionRequest, decisions: Decisions
+) -> None:
+    """Plans the mask ratio and the pixel loss of pre-training, from the flag or the checkpoint."""
+    recorded, norm_pix_loss = checkpoint.metadata.norm_pix_loss, request.norm_pix_loss
+    if target != "pretraining":
+        if norm_pix_loss:
+            raise ConversionError(ConversionMessage.NORM_PIX_LOSS_WITHOUT_DECODER)
+        return
+    if None not in (norm_pix_loss, recorded) and norm_pix_loss != recorded:
+        raise ConversionError(
+            ConversionMessage.NORM_PIX_LOSS_CONTRADICTS,
+            value=str(norm_pix_loss).lower(),
+            source=checkpoint.source,
+            recorded=str(recorded).lower(),
+        )
+    if norm_pix_loss is None:
+        norm_pix_loss = recorded
+    if not architecture.has_decoder:
+        decisions.init_reasons |= NEW_DECODER_REASONS
+    elif norm_pix_loss is None:
+        architecture.assumed["norm_pix_loss"] = False
+        checkpoint.notes.append(
+            "norm_pix_loss = false is assumed; the file does not contain it; pass --norm_pix_loss if the decoder "
+            "predicts normalized patches"
+        )
+    mask_ratio = checkpoint.metadata.mask_ratio
+    decisions.config.setdefault("norm_pix_loss", bool(norm_pix_loss))
+    decisions.config.setdefault("mask_ratio", 0.75 if mask_ratio is None else mask_ratio)
+
+
+def _set_image_size(state: State, architecture: Architecture, image_size: int, checkpoint: Checkpoint) -> None:
+    if image_size % architecture.patch_size:
+        raise ConversionError(
+            ConversionMessage.IMAGE_SIZE_NOT_DIVISIBLE, image_size=image_size, patch_size=architecture.patch_size
+        )
+    for name in ("pos_embed", "decoder_pos_embed"):
+        if name in state:
+            state[name] = resize_position_embeddings(
+                state[name], image_size // architecture.patch_size, architecture.grid_size
+            )
+    checkpoint.notes.append(
+        f"position embeddings resized (bicubic) from {architecture.image_size} to {image_size} pixels"
+    )
+    architecture.image_size = image_size
+
+
+def resize_position_embeddings(
+    positions: "torch.Tensor", new_grid_size: int, old_grid_size: tuple[int, int]
+) -> "torch.Tensor":
+    """Resizes (1, 1 + patches, width) position embeddings from `old_grid_size` to a square grid (bicubic).
+
+    The row of the class token is unchanged. Equals `interpolate_pos_embed` of the original code (util/pos_embed.py).
+    """
+    import torch
+
+    token, patches = positions[:, :1], positions[:, 1:]
+    patches = patches.reshape(1, *old_grid_size, -1).permute(0, 3, 1, 2)
+    patches = torch.nn.functional.interpolate(
+        patches, size=(new_grid_size, new_grid_size), mode="bicubic", align_corners=False
+    )
+    return torch.cat([token, patches.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
+
+
+def compute_baseline(
+    architecture: Architecture,
+    target: str,
+    mask_ratio: float | None,
+    state: State,
+    pixel_values: "torch.Tensor",
+    noise: "torch.Tensor",
+) -> "tuple[str, torch.Tensor]":
+    """Computes outputs with timm's VisionTransformer, or for pre-training with a reimplementation of the original."""
+    if mask_ratio is not None:
+        from ..mae_forward import compute_pretraining
+
+        outputs = compute_pretraining(state, architecture, pixel_values, noise, mask_ratio)
+        return "a reimplementation of facebookresearch/mae", outputs
+    from timm.models.vision_transformer import VisionTransformer
+    from torch import nn
+
+    from ..timm_layout import timm_model_args
+
+    model = VisionTransformer(
+        **timm_model_args(architecture),
+        num_classes=0 if target == "backbone" else len(state["head.weight"]),
+        global_pool="avg" if target == "mean" else "token",
+        norm_layer=partial(nn.LayerNorm, eps=architecture.layer_norm_eps),
+    ).eval()
+    model.load_state_dict({name: state[name] for name in model.state_dict()})
+    output: torch.Tensor = model.forward_features(pixel_values) if target == "backbone" else model(pixel_values)
+    return "timm's VisionTransformer", output
+
+
+MAE = Layout(
+    name="mae",
+    title="ViT of facebookresearch/mae, timm, DeiT, DINO, iBOT, MoCo v3, and of programs that build on them",
+    anchor=r"patch_embed\.proj\.weight",
+    targets=tuple(TARGETS.values()),
+    canonicalize=canonicalize,
+    plan=make_plan,
+)
