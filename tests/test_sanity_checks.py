@@ -13,6 +13,7 @@ from PIL import Image
 from support.messages import logged
 from support.models import TINY, TINY_DECODER, tiny_pretrainer
 from support.paths import ROOT
+from support.records import ENVIRONMENT
 
 from hf_mae import FinetuningArguments, load_image_folder
 from hf_mae.conversion import convert_checkpoint, convert_to_model, export_model, read_checkpoint
@@ -24,7 +25,7 @@ from hf_mae.files.messages import FileMessage
 from hf_mae.models.loading import load_classifier
 from hf_mae.models.messages import ModelMessage
 from hf_mae.runs.messages import RunMessage
-from hf_mae.runs.record import DataSource, Environment, RunRecord
+from hf_mae.runs.record import DataSource, RunRecord
 from hf_mae.runs.record_io import write_record
 from hf_mae.runs.split_consistency import align_with_training_split
 from hf_mae.runs.temperature import fit_and_write_temperature
@@ -267,7 +268,10 @@ def _(make):
 
 @check("A model is evaluated on images that it was trained on", RunMessage.HOLDOUT_DIFFERS)
 def _(make):
-    data, environment = DataSource(str(make.folder), val_fraction=0.5, seed=3), Environment("a CPU", "torch")
+    data, environment = (
+        DataSource(str(make.folder), val_fraction=0.5, seed=3),
+        ENVIRONMENT,
+    )
     write_record(RunRecord("finetune", "mae.pth", data, {"train": 8}, environment, {"val_fraction": 0.5}), make.folder)
     options = EvaluationArguments(data_dir=str(make.folder), val_fraction=0.5, seed=1)
     align_with_training_split(options, {"val_fraction": 0.5, "seed": 1}, str(make.folder))

@@ -121,15 +121,15 @@ def print_ensemble(result: Any, args: ParsedArgs) -> None:
 
 def print_evaluate(record: Any, args: ParsedArgs) -> None:
     """Prints the scores of a split, and the gain of temperature scaling."""
-    from ..evaluation.calibration import format_calibration_gain
     from ..reporting.console import format_scores_table
+    from ..reporting.run_sentences import describe_calibration_gain
 
     if args.json:
         _print_record_json(record)
         return
     print(format_scores_table(record.scores))
     if record.calibration:
-        print(format_calibration_gain(record.calibration, next(iter(record.scores))))
+        print(describe_calibration_gain(record.calibration, next(iter(record.scores))))
         if "fitted_on" in record.calibration:
             folder = record.settings["output_dir"]
             print("The temperature was fitted on these images, so these scores are optimistic.")
@@ -243,6 +243,7 @@ def print_prepare(result: Any, args: ParsedArgs) -> None:
 
 def print_audit(result: Any, args: ParsedArgs) -> None:
     """Prints the near-duplicate pairs, or the label errors."""
+    from ..reporting.audit import describe_pair_kind
     from ..reporting.console import format_label_findings
     from ..reporting.label_issues import LabelFindings
     from ..runs.record import FIGURES_DIR
@@ -252,14 +253,14 @@ def print_audit(result: Any, args: ParsedArgs) -> None:
         return
     pairs, images = pluralize(result.num_pairs, "near-duplicate pair"), pluralize(result.num_images, "image")
     print(f"Found {pairs} ({pluralize(result.num_images_in_pairs, 'image')}) in {images}.")
-    for relation, count in result.pairs_by_kind.items():
-        print(f"  {count:6d}  {relation}")
+    for kind, count in result.pairs_by_kind.items():
+        print(f"  {count:6d}  {describe_pair_kind(kind)}")
     if result.num_pairs_shown < result.num_pairs:
         print(f"The contact sheets show the first {result.num_pairs_shown} pairs (--max_sheets).")
-    if any("conflicting" in relation for relation in result.pairs_by_kind):
+    if any(kind.conflicting_labels for kind in result.pairs_by_kind):
         path = result.folder / "conflicting_labels.csv"
         print(f"To exclude both images of each conflicting pair, pass --exclude_pairs {path}.")
-    if any("across" in relation for relation in result.pairs_by_kind):
+    if any(kind.across_splits for kind in result.pairs_by_kind):
         print(f"Pairs across splits inflate the scores: see {result.folder / 'across_splits.csv'}.")
     print(f"Review contact_sheet_*.png in {result.folder / FIGURES_DIR} before you use the list.")
 

@@ -1,14 +1,22 @@
-"""torch: the default random generator of the CPU, and the exit of DataLoader workers and distributed processes.
+"""torch: the default random generator of the CPU, and the errors and the exit of DataLoader workers and distributed
+processes.
 
 Verified with torch 2.11 to 2.15.
 """
 
 import atexit
 import os
+import re
 import sys
 from typing import Any
 
 import torch
+
+# Messages of gloo and NCCL after another process ended: errors of gloo have no type of their own.
+_CONNECTION_LOST = re.compile(
+    r"connection (was )?(closed|reset)|connection refused|broken pipe|timed out|remote process exited|socket|nccl|peer",
+    re.IGNORECASE,
+)
 
 
 def get_cpu_generator() -> torch.Generator:
@@ -22,6 +30,17 @@ def exit_worker() -> None:
     torch reports a worker with any other status than 0 as dead.
     """
     os._exit(0)
+
+
+def get_worker_error_text(error: Exception) -> str:
+    """Returns the message of an error. torch raises an error of a worker again with its traceback as message, which
+    ends with the class and the message of the error."""
+    return str(error).strip().rpartition(f"{type(error).__name__}: ")[2]
+
+
+def is_connection_lost(error: RuntimeError) -> bool:
+    """Whether a collective operation failed because another process ended."""
+    return isinstance(error, torch.distributed.DistError) or bool(_CONNECTION_LOST.search(str(error)))
 
 
 def exit_all_ranks(status: int) -> None:

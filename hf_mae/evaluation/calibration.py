@@ -139,19 +139,3 @@ def calibration_gain(logits: np.ndarray, labels: np.ndarray, temperature: Temper
         )["ece"]
         values[f"nll_{when}"] = negative_log_likelihood(logits, labels, used)
     return values
-
-
-def format_calibration_gain(values: Mapping[str, Any], split: str) -> str:
-    """Describes the temperature, and the calibration error of a split before and after scaling."""
-    return (
-        f"{format_temperature(values)} on {split}: expected calibration error {values['ece_before']:.4f} before, "
-        f"{values['ece_after']:.4f} after"
-    )
-
-
-def format_temperature(values: Mapping[str, Any]) -> str:
-    """Describes a temperature, or the range of temperatures per class."""
-    if not (by_class := values.get("class_temperatures")):
-        return f"temperature {values['temperature']:.3f}"
-    low, high = (extreme(by_class, key=by_class.__getitem__) for extreme in (min, max))
-    return f"temperatures per class from {by_class[low]:.3f} ({low}) to {by_class[high]:.3f} ({high})"

@@ -301,24 +301,3 @@ def score_split(logits: np.ndarray, labels: np.ndarray, names: list[str], ordere
 def scalar_scores(scores: dict[str, Any]) -> dict[str, float]:
     """Selects the numbers, which a training log can contain."""
     return {name: value for name, value in scores.items() if isinstance(value, float)}
-
-
-def zero_division_notes(scores: dict[str, Any]) -> list[str]:
-    """Returns notes on zero denominators, on classes that macro averages leave out, and on undefined metrics."""
-    zero = scores["zero_division"]
-    texts = {
-        "precision": "never predicted, so their precision counts as 0",
-        "recall": "predicted but absent from this split, so their recall counts as 0",
-        "absent": "neither in this split nor predicted, so macro averages exclude them",
-    }
-    notes = [f"{', '.join(zero[key])}: {text}." for key, text in texts.items() if zero[key]]
-    if undefined := scores.get("undefined_ranking"):
-        notes.append(
-            f"ROC AUC and average precision are undefined: no image, or every image, is {', '.join(undefined)}."
-        )
-    names = list(scores.get("per_class", {}))
-    if scores.get("average_precision") is not None and len(names) == 2:
-        notes.append(
-            f"Average precision is the mean over {names[0]} and {names[1]}, because no class is declared positive."
-        )
-    return notes

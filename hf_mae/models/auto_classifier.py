@@ -21,7 +21,7 @@ from ..conversion.report import ConversionReport
 from ..conversion.safety import is_timm
 from ..conversion.stock_models import is_mae_vit, load_stock_model, read_config
 from ..errors import UsageError, first_error_line
-from .introspection import NUM_CHANNELS, config_image_size, describe_model, find_head
+from .introspection import NUM_CHANNELS, config_image_size, find_head, get_network
 from .messages import ModelMessage
 
 logger = logging.getLogger(__name__)
@@ -184,7 +184,7 @@ def _load_pretrained(source: str, source_config: Any, config: Any) -> tuple[Stoc
 
 def _make_report(source: str, model: StockModel, loaded_keys: list[str]) -> ConversionReport:
     return ConversionReport(
-        source={"name": source, "contents": describe_model(model)},
+        source={"name": source, "contents": str(get_network(model))},
         target={"class": type(model).__name__, "pooling": None, "num_labels": model.config.num_labels},
         mapping=[{"source": name, "target": [name]} for name in loaded_keys],
         unused=[],

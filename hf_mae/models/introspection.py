@@ -10,6 +10,7 @@ from ..conversion.safety import is_timm
 from ..conversion.stock_models import is_mae_vit
 from ..errors import UsageError
 from .messages import ModelMessage
+from .network import Network
 
 NUM_CHANNELS = 3  # images are read as RGB
 
@@ -58,28 +59,23 @@ def find_head(model: StockModel) -> tuple[str, nn.Linear]:
     num_labels = model.config.num_labels
     linear = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not linear or linear[-1][1].out_features != num_labels:
-        raise UsageError(ModelMessage.NO_LINEAR_HEAD, model=describe_model(model), classes=num_labels)
+        raise UsageError(ModelMessage.NO_LINEAR_HEAD, model=get_network(model), classes=num_labels)
     return linear[-1]
 
 
-def describe_model(model: StockModel) -> str:
-    """Describes the architecture and size of a network, such as `ViT of 12 blocks of 768`."""
-    num_blocks = len(find_blocks(model))
-    config = model.config
+def get_network(model: StockModel) -> Network:
+    """Returns the architecture and size of a model."""
+    num_blocks, config = len(find_blocks(model)), model.config
     if is_vit(config):
-        kind = "ViT" if is_mae_vit(config) else "BEiT"
-        return f"{kind} of {num_blocks} blocks of {config.hidden_size}"
-    kind = config.architecture if is_timm(config) else config.model_type
-    return f"{kind} of {num_blocks} blocks"
+        return Network("ViT" if is_mae_vit(config) else "BEiT", num_blocks, config.hidden_size)
+    return Network(config.architecture if is_timm(config) else config.model_type, num_blocks)
 
 
-def describe_non_mae_model(model: StockModel) -> str:
-    """Returns `describe_model` of a network that is not an MAE ViT; an empty string for an MAE ViT."""
+def get_non_mae_network(model: StockModel) -> Network | None:
+    """Returns the architecture and size of a model that is not an MAE ViT; None for an MAE ViT."""
     report = getattr(model, "conversion_report", None)
     distilled = report is not None and report.source.get("distilled")
-    if is_mae_vit(model.config) and not distilled:
-        return ""
-    return describe_model(model)
+    return None if is_mae_vit(model.config) and not distilled else get_network(model)
 
 
 def find_blocks(model: nn.Module) -> list[nn.Module]:

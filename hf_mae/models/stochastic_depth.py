@@ -7,7 +7,7 @@ from torch import nn
 
 from ..compat.transformers import StockModel, build_beit_drop_path
 from ..errors import UsageError
-from .introspection import describe_model, is_vit
+from .introspection import get_network, is_vit
 from .messages import ModelMessage
 
 
@@ -59,7 +59,7 @@ def get_patch_embeddings(model: StockModel) -> nn.Module:
         UsageError: If the model is not a ViT.
     """
     if not is_vit(model.config):
-        raise UsageError(ModelMessage.PATCH_DROPOUT_NEEDS_MAE, model=describe_model(model))
+        raise UsageError(ModelMessage.PATCH_DROPOUT_NEEDS_MAE, model=get_network(model))
     embeddings: nn.Module = model.base_model.embeddings
     return embeddings
 

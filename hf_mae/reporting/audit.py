@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ..data.checks.audit import ACROSS_SPLITS, CONFLICTING_LABELS, AuditImage, classify_duplicate_pair
+from ..data.checks.audit import AuditImage, PairKind, classify_duplicate_pair
 from ..data.checks.duplicates import DuplicatePair
 from ..data.images.image_io import read_rgb
 from ..files.atomic import write_csv, write_image
@@ -18,6 +18,13 @@ THUMBNAIL_SIZE = 200  # pixels
 MAX_LINE_LENGTH = 34  # characters of a line below an image
 
 
+def describe_pair_kind(kind: PairKind) -> str:
+    """Returns `conflicting labels`, `across splits`, both, or `same label`."""
+    titles = ["conflicting labels"] if kind.conflicting_labels else []
+    titles += ["across splits"] if kind.across_splits else []
+    return "; ".join(titles) or "same label"
+
+
 def write_pairs(path: Path, images: list[AuditImage], pairs: list[DuplicatePair]) -> None:
     """Writes pairs as CSV, in the format that `--exclude_pairs` reads."""
     sides = [f"{column}{side}" for side in "12" for column in ("filename", "label", "split")]
@@ -25,7 +32,7 @@ def write_pairs(path: Path, images: list[AuditImage], pairs: list[DuplicatePair]
     for pair in pairs:
         first, second = images[pair.first], images[pair.second]
         cells = [cell for image in (first, second) for cell in (image.file_name, image.label, image.split)]
-        kind = classify_duplicate_pair(first, second)
+        kind = describe_pair_kind(classify_duplicate_pair(first, second))
         rows.append([*cells, pair.distance, f"{pair.similarity:.4f}", f"{pair.detail:.4f}", kind])
     write_csv(path, [*sides, "hash_distance", "similarity", "detail", "kind"], rows)
 
@@ -46,7 +53,7 @@ def write_pair_sheet(path: Path, images: list[AuditImage], pairs: list[Duplicate
             text = "\n".join(truncate_middle(line, MAX_LINE_LENGTH) for line in lines)
             draw.text((left + offset, top + THUMBNAIL_SIZE + 1), text, fill="black", font=font, spacing=2)
         colour = "#b00000" if first.label != second.label else "#b06000" if first.split != second.split else "#404040"
-        note = f"{pair.detail:.2f}  {classify_duplicate_pair(first, second)}"
+        note = f"{pair.detail:.2f}  {describe_pair_kind(classify_duplicate_pair(first, second))}"
         draw.text((left, top + THUMBNAIL_SIZE + 30), note, fill=colour, font=font)
     write_image(path, sheet)
 
@@ -66,14 +73,14 @@ class AuditFindings:
         folder: the output folder.
         num_images: number of images compared.
         num_images_in_pairs: number of images that have a near-duplicate.
-        pairs_by_kind: number of pairs by kind (`data.audit.classify_duplicate_pair`).
+        pairs_by_kind: number of pairs by kind, in the order of the descriptions.
         num_pairs_shown: number of pairs on the contact sheets.
     """
 
     folder: Path
     num_images: int
     num_images_in_pairs: int
-    pairs_by_kind: dict[str, int]
+    pairs_by_kind: dict[PairKind, int]
     num_pairs_shown: int
 
     @property
@@ -87,17 +94,19 @@ def write_audit(folder: Path, images: list[AuditImage], pairs: list[DuplicatePai
     for old in folder.glob(f"{FIGURES_DIR}/contact_sheet_*.png"):
         old.unlink()
     kinds = [classify_duplicate_pair(images[pair.first], images[pair.second]) for pair in pairs]
-    files = {"near_duplicates": "", "conflicting_labels": CONFLICTING_LABELS, "across_splits": ACROSS_SPLITS}
-    for name, selected in files.items():
-        write_pairs(folder / f"{name}.csv", images, [pair for pair, kind in zip(pairs, kinds) if selected in kind])
+    write_pairs(folder / "near_duplicates.csv", images, pairs)
+    for name in ("conflicting_labels", "across_splits"):
+        selected = [pair for pair, kind in zip(pairs, kinds) if getattr(kind, name)]
+        write_pairs(folder / f"{name}.csv", images, selected)
     # Conflicting labels first, then pairs across splits; within each, the least similar first.
     order = sorted(
         range(len(pairs)),
-        key=lambda i: (CONFLICTING_LABELS not in kinds[i], ACROSS_SPLITS not in kinds[i], pairs[i].detail),
+        key=lambda i: (not kinds[i].conflicting_labels, not kinds[i].across_splits, pairs[i].detail),
     )
     shown = [pairs[index] for index in order[: PAIRS_PER_SHEET * max_sheets]]
     for number in range(0, len(shown), PAIRS_PER_SHEET):
         path = folder / FIGURES_DIR / f"contact_sheet_{number // PAIRS_PER_SHEET + 1}.png"
         write_pair_sheet(path, images, shown[number : number + PAIRS_PER_SHEET])
+    counts = dict(sorted(Counter(kinds).items(), key=lambda item: describe_pair_kind(item[0])))
     paired = {index for pair in pairs for index in (pair.first, pair.second)}
-    return AuditFindings(folder, len(images), len(paired), dict(sorted(Counter(kinds).items())), len(shown))
+    return AuditFindings(folder, len(images), len(paired), counts, len(shown))

@@ -14,13 +14,13 @@ from typing import Any
 
 from ..data.sources.benchmarks import find_benchmark_or_none
 from ..errors import UsageError, pluralize
-from ..evaluation.calibration import format_temperature
 from ..evaluation.significance import compared_metric_names
 from ..runs.completed_run import CompletedRun
 from ..runs.record import FIGURES_DIR, RunRecord
 from ..settings.metrics import METRICS
 from .messages import ReportingMessage
 from .render import Block, Heading, Paragraph, TableBlock, write_document
+from .run_sentences import describe_hardware, describe_selection, describe_temperature, describe_versions
 from .study_description import SPLIT_TITLES, get_setting
 
 CHECKLISTS_CSV = Path(__file__).parents[1] / "published" / "checklists.csv"
@@ -90,8 +90,8 @@ Answer = tuple[str, str] | None
 
 def _data(run: CompletedRun, record: RunRecord) -> Answer:
     if entry := find_benchmark_or_none(record.data.benchmark):
-        return f"{entry.title}; {entry.homepage}; licence: {entry.licence}.", "all_results.json: source"
-    return f"Images of {record.data.name} (add their origin).", "all_results.json: source"
+        return f"{entry.title}; {entry.homepage}; licence: {entry.licence}.", "all_results.json: data"
+    return f"Images of {record.data.name} (add their origin).", "all_results.json: data"
 
 
 def _exclusion_steps(record: RunRecord) -> list[dict[str, Any]]:
@@ -158,7 +158,7 @@ def _split(run: CompletedRun, record: RunRecord) -> Answer:
         how = f"{100 * val_fraction:g} % held out, stratified by class (seed {record.data.seed})"
     else:
         how = "The splits of the data source"
-    return f"{how}: {_split_sizes(record)}.", "all_results.json: source, images"
+    return f"{how}: {_split_sizes(record)}.", "all_results.json: data, images"
 
 
 def _split_level(run: CompletedRun, record: RunRecord) -> Answer:
@@ -177,7 +177,9 @@ def _model(run: CompletedRun, record: RunRecord) -> Answer:
 
 
 def _software(run: CompletedRun, record: RunRecord) -> Answer:
-    return f"hf_mae, {record.environment.versions}; {record.environment.hardware}.", "all_results.json: versions"
+    environment = record.environment
+    text = f"hf_mae, {describe_versions(environment)}; {describe_hardware(environment.hardware)}."
+    return text, "all_results.json: environment"
 
 
 def _initialisation(run: CompletedRun, record: RunRecord) -> Answer:
@@ -185,18 +187,18 @@ def _initialisation(run: CompletedRun, record: RunRecord) -> Answer:
 
 
 def _training(run: CompletedRun, record: RunRecord) -> Answer:
-    if record.training is None:
+    if record.train is None:
         return None
     return (
-        f"{get_setting(record, 'num_train_epochs')} epochs, {record.training.updates} updates of "
-        f"{record.training.effective_batch_size} images, learning rate {record.training.learning_rate}; all "
+        f"{get_setting(record, 'num_train_epochs')} epochs, {record.train.updates} updates of "
+        f"{record.train.effective_batch_size} images, learning rate {record.train.learning_rate}; all "
         "settings are in the recipe, which reproduces the run.",
         "recipe.yaml",
     )
 
 
 def _selection(run: CompletedRun, record: RunRecord) -> Answer:
-    return (record.selection.sentence, "all_results.json: weights") if record.selection else None
+    return (describe_selection(record.selection), "all_results.json: selection") if record.selection else None
 
 
 def _ensemble(run: CompletedRun, record: RunRecord) -> Answer:
@@ -303,7 +305,7 @@ def _calibration(run: CompletedRun, record: RunRecord) -> Answer:
         return None
     values = record.calibration
     return (
-        f"{format_temperature(values).capitalize()}: calibration error {values['ece_before']:.4f} before, "
+        f"{describe_temperature(values).capitalize()}: calibration error {values['ece_before']:.4f} before, "
         f"{values['ece_after']:.4f} after.",
         "temperature.json",
     )

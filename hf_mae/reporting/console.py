@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from ..data.images.cache_eviction import format_bytes
 from ..errors import pluralize
-from ..evaluation.metrics import available_metric_names, display_scale, headline_metric_names, zero_division_notes
+from ..evaluation.metrics import available_metric_names, display_scale, headline_metric_names
 from ..files.caches import cache_folder
 from ..models.model_zoo import PublicCheckpoint, load_checkpoint_catalogue
 from ..runs.record import FIGURES_DIR, RunRecord, Scores
@@ -19,6 +19,7 @@ from ..settings.metrics import METRICS
 from .build_report import comparison_cells, format_score
 from .label_issues import SHEET_PATTERN, LabelFindings
 from .results_tables import ResultsTable
+from .run_sentences import describe_undefined_scores
 from .text_table import format_fields, format_table, truncate_middle, wrap_text
 
 SPLITS_PER_TABLE = 3  # columns of scores with intervals that fit
@@ -38,7 +39,7 @@ def format_scores_table(scores_by_split: Mapping[str, Scores]) -> str:
     if any("[" in line for line in lines):
         lines.append("[ ]: 95 % interval")
     for split, scores in splits:
-        lines += [wrap_text(f"{split}: {note}", 2) for note in zero_division_notes(scores)]
+        lines += [wrap_text(f"{split}: {note}", 2) for note in describe_undefined_scores(scores)]
     return "\n".join(lines)
 
 
@@ -98,7 +99,7 @@ def format_crossval_table(record: RunRecord, folder: str) -> str:
     assert summary is not None, "the record of a cross-validation has a summary"
     names, several = available_metric_names(summary.mean_and_std), len(summary.label_efficiency) > 1
     rows = []
-    for run, _, _ in summary.runs:
+    for run in (result.run for result in summary.runs):
         scores = read_record(f"{folder}/{run.folder}").scores["validation"]
         values = [_format_score({name: scores.get(name)}, name) for name in names]
         rows.append([f"{100 * run.fraction:g} %", str(run.seed), str(run.fold), str(scores["num_images"]), *values])

@@ -26,6 +26,7 @@ from ..evaluation.significance import holm
 from ..evaluation.subgroups import MISSING, assign_subgroups, interaction_tests
 from ..runs.completed_run import CompletedRun
 from .messages import ReportingMessage
+from .run_sentences import describe_note
 
 PREDICTED_CLASS_RULE = "predicted class"
 MIN_SUBGROUP_IMAGES = 20  # smaller subgroups have no scores
@@ -181,7 +182,7 @@ def _compute_one_vs_rest_results(run: CompletedRun, options: ReportOptions, note
         groupings = [[name] for name in run.class_names]
     rules = list(options.operating_points)
     if rules and run.threshold_predictions is None and any(rule.is_data_driven for rule in rules):
-        notes.append(f"No operating point: {run.no_threshold_reason}.")
+        notes.append(f"No operating point: {describe_note(run.no_threshold_reason)}.")
         rules = [rule for rule in rules if not rule.is_data_driven]
     results = [_compute_one_vs_rest_result(run, names, rules, options, notes) for names in groupings]
     return [result for result in results if result is not None]

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.sources.benchmarks import find_benchmark_or_none
-from ..evaluation.calibration import format_temperature
-from ..evaluation.metrics import available_metric_names, display_scale, zero_division_notes
+from ..evaluation.metrics import available_metric_names, display_scale
 from ..files.atomic import write_text
 from ..models.ensemble import MemberInfo
 from ..models.model_zoo import find_licence
@@ -16,6 +15,13 @@ from ..settings.metrics import METRICS
 from ..settings.models import RANDOM_WEIGHTS
 from ..settings.parse import looks_like_path
 from .render import escape_markdown_cell
+from .run_sentences import (
+    describe_hardware,
+    describe_selection,
+    describe_temperature,
+    describe_undefined_scores,
+    describe_versions,
+)
 
 MAE_TAG = "masked-autoencoder"
 MAE_CLASSIFIER_CLASSES = ("ViTForImageClassification", "BeitForImageClassification")  # of converted MAE encoders
@@ -182,14 +188,14 @@ def write_model_card(folder: Path, record: RunRecord, architecture: str, recipe:
         notes="\n".join(
             f"- {part}: {escape_markdown_cell(note)}"
             for part, v in record.scores.items()
-            for note in zero_division_notes(v)
+            for note in describe_undefined_scores(v)
         ),
         split=split,
         per_class="\n".join(_class_table(record.scores.get(split, {}))),
         data=record.data.data_dir,
         sizes=", ".join(f"{part} {count}" for part, count in record.images.items()),
         training=_training_text(record),
-        selection=record.selection.sentence if record.selection else "",
+        selection=describe_selection(record.selection),
         recipe=recipe.strip(),
     )
     write_text(folder / "README.md", str(ModelCard(text)))
@@ -234,7 +240,7 @@ def _calibration_sentences(record: RunRecord) -> list[str]:
     """Returns sentences on the temperature and on prediction sets."""
     sentences = []
     if record.calibration:
-        words = format_temperature(record.calibration)
+        words = describe_temperature(record.calibration)
         sentences.append(CALIBRATION_SENTENCE.format(words=words, **record.calibration))
     if record.uncertainty:
         values = record.uncertainty | {name: 100 * record.uncertainty[name] for name in ("level", "coverage")}
@@ -271,16 +277,16 @@ def _figure_links(folder: Path, split: str) -> list[str]:
 def _contamination_text(record: RunRecord) -> str:
     return "".join(
         f" {count} of the {split} images {'was' if count == 1 else 'were'} in the pre-training set."
-        for split, count in (record.leakage or {}).items()
+        for split, count in (record.seen_in_pretraining or {}).items()
     )
 
 
 def _training_text(record: RunRecord) -> str:
     """Returns a sentence on duration, hardware and versions."""
-    environment = f"{record.environment.hardware}; {record.environment.versions}."
-    if record.training is None:
+    environment = f"{describe_hardware(record.environment.hardware)}; {describe_versions(record.environment)}."
+    if record.train is None:
         return environment
-    return f"{record.training.updates} updates in {record.training.seconds / 60:.1f} minutes on {environment}"
+    return f"{record.train.updates} updates in {record.train.seconds / 60:.1f} minutes on {environment}"
 
 
 def build_ensemble_card(folder: Path, members: Sequence[MemberInfo], classes: list[str]) -> str:

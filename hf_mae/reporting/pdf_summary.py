@@ -14,6 +14,7 @@ from ..evaluation.metrics import display_scale
 from ..runs.completed_run import CompletedRun
 from ..settings.metrics import METRICS
 from .figures import DARK, GREY, STYLE, PlainTextFigure, save_figure, truncate_text
+from .run_sentences import describe_note, describe_selection
 
 A4 = (8.27, 11.69)  # inches
 LEFT_MARGIN = 0.09  # fraction of the page
@@ -52,12 +53,12 @@ def _draw_description(figure: Any, run: CompletedRun) -> None:
     origin = f" of {patients} patients or videos" if patients else "; patients are not known"
     classes = pluralize(len(run.class_names), "class")
     figure.text(LEFT_MARGIN, 0.945, truncate_text(f"{run.data}: {classes}", 60), fontsize=16, weight="bold")
-    selection = run.record.selection.sentence if run.record and run.record.selection else ""
+    selection = describe_selection(run.record.selection) if run.record else ""
     kind = f"a {run.record.network}" if run.record and run.record.network else "a vision transformer"
     sentences = (
         f"{run.name}: {kind} that classifies images into {classes}, fine-tuned from {run.initialisation}.",
         f"All results are of {pluralize(images, 'image')} of the {run.split} split{origin}.",
-        " ".join([selection, *run.notes]),
+        " ".join([selection, *map(describe_note, run.notes)]),
     )
     lines = [line for sentence in sentences for line in textwrap.wrap(sentence, 118)]
     if len(lines) > MAX_DESCRIPTION_LINES:

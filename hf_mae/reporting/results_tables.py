@@ -13,9 +13,9 @@ from ..data.sources.benchmarks import Benchmark, PublishedResult, find_benchmark
 from ..evaluation.metrics import display_scale, headline_metric_names, headline_metrics
 from ..evaluation.operating_points import OneVsRest
 from ..evaluation.significance import Difference, compare_predictions, corrected_resampled_test, holm, mcnemar
-from ..runs.completed_run import CompletedRun
-from ..runs.load_run import SELECTED_ON_EVAL_NOTE
+from ..runs.completed_run import CompletedRun, Note, NoteCode
 from .diagnostic_accuracy import DEFAULT_REPORT_OPTIONS, DiagnosticAccuracy, ReportOptions, compute_diagnostic_accuracy
+from .run_sentences import NOTE_TEXTS, describe_note
 
 PUBLISHED_RESULTS_CSV = Path(__file__).parents[1] / "published" / "results.csv"
 
@@ -115,7 +115,7 @@ def _make_published_row(row: PublishedResult, protocol: str) -> ResultsRow:
     if row.protocol != protocol and not row.note:
         notes.append(f"Split: {row.protocol}.")
     if row.selected_on_eval_split:
-        notes.append(SELECTED_ON_EVAL_NOTE)
+        notes.append(NOTE_TEXTS[NoteCode.SELECTED_ON_EVAL_SPLIT])
     if row.patients_disjoint is False:
         notes.append("Some patients are in both parts of the split.")
     ranked = row.ranked and row.protocol == protocol
@@ -129,7 +129,7 @@ def _make_own_row(run: CompletedRun, ranked: bool, options: ReportOptions) -> Re
         std = None if values["std"] is None else scale * values["std"]
         interval = None if values["interval"] is None else [scale * v for v in values["interval"]]
         scores[name] = {"mean": scale * values["mean"], "std": std, "interval": interval}
-    notes = run.notes + ([SELECTED_ON_EVAL_NOTE] if run.selected_on_eval_split else [])
+    notes = [*run.notes, *([Note(NoteCode.SELECTED_ON_EVAL_SPLIT)] if run.selected_on_eval_split else [])]
     return ResultsRow(
         run.name,
         run.initialisation,
@@ -137,7 +137,7 @@ def _make_own_row(run: CompletedRun, ranked: bool, options: ReportOptions) -> Re
         True,
         ranked,
         scores,
-        notes,
+        [describe_note(note) for note in notes],
         _class_rates_in_percent(run),
         compute_diagnostic_accuracy(run, options),
     )

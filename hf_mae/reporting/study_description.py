@@ -19,6 +19,7 @@ from ..settings.training import INSTANCE_BALANCED
 from . import figures
 from .bibliography import format_bibtex
 from .render import Block, Heading, Paragraph, TableBlock, write_document
+from .run_sentences import describe_hardware, describe_selection, describe_versions
 
 SPLIT_TITLES = {
     "train": "training",
@@ -122,8 +123,9 @@ def _describe_methods(run: CompletedRun, record: RunRecord) -> tuple[list[str], 
         _describe_model(run, record, cite),
         _describe_training(record, cite),
         _describe_evaluation(run, record, cite),
-        f"Software: hf_mae, {record.environment.versions} {cite('wolf2020transformers', 'paszke2019pytorch')}. "
-        f"Hardware: {record.environment.hardware}.",
+        f"Software: hf_mae, {describe_versions(record.environment)} "
+        f"{cite('wolf2020transformers', 'paszke2019pytorch')}. "
+        f"Hardware: {describe_hardware(record.environment.hardware)}.",
     ], references
 
 
@@ -173,8 +175,8 @@ def _describe_model(run: CompletedRun, record: RunRecord, cite: Any) -> str:
         text += f"was fine-tuned from {Path(record.base).name}, pre-trained as a masked autoencoder {cite('he2022mae')}"
     text += f"; it classifies from {pooling}" if pooling else ""
     text += f", at {size} x {size} pixels." if size else "."
-    if record.leakage is not None:
-        count = sum(record.leakage.values())
+    if record.seen_in_pretraining is not None:
+        count = sum(record.seen_in_pretraining.values())
         text += (
             f" Of the evaluated images, {count or 'none'} {'was' if count == 1 else 'were'} in the pre-training set."
         )
@@ -196,7 +198,7 @@ def _get_pooling_and_size(run: CompletedRun, record: RunRecord) -> tuple[str, in
 
 
 def _describe_training(record: RunRecord, cite: Any) -> str:
-    training = record.training
+    training = record.train
     epochs = float(get_setting(record, "num_train_epochs"))
     text = f"The model was trained for {epochs:g} epochs with AdamW {cite('loshchilov2019adamw')}"
     if training and training.learning_rate is not None:
@@ -212,7 +214,7 @@ def _describe_training(record: RunRecord, cite: Any) -> str:
     if (drop_path := float(get_setting(record, "drop_path"))) > 0:
         text += f", stochastic depth of {drop_path:g} {cite('huang2016stochastic')}"
     text += f"{_describe_loss(record, cite)} (seed {get_setting(record, 'seed')})."
-    return text + (f" {record.selection.sentence}" if record.selection else "")
+    return f"{text} {describe_selection(record.selection)}".rstrip()
 
 
 def _describe_loss(record: RunRecord, cite: Any) -> str:

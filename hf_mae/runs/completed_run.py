@@ -1,6 +1,8 @@
 """A completed run, as reports and figures read it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,37 @@ from ..evaluation.intervals import Rate, estimate_rates_by_class, headline_metri
 from ..evaluation.metrics import headline_metrics
 from ..evaluation.prediction_table import Predictions
 from .record import DataSource, RunRecord
+
+
+class NoteCode(str, Enum):
+    """A fact about a run that readers of its scores should know; `reporting.run_sentences` has its sentence."""
+
+    SELECTED_ON_EVAL_SPLIT = "selected_on_eval_split"
+    SELECTION_UNKNOWN = "selection_unknown"
+    OTHER_IMAGES_THAN_PUBLISHED = "other_images_than_published"
+    ONE_FOLD = "one_fold"
+    RANDOM_FOLDS = "random_folds"
+    MEAN_OF_FOLDS = "mean_of_folds"
+    MEAN_OF_OFFICIAL_SPLITS = "mean_of_official_splits"
+    MEAN_OF_MODELS = "mean_of_models"
+    FRACTION_OF_LABELS = "fraction_of_labels"
+    SEEN_IN_PRETRAINING = "seen_in_pretraining"
+    TRAINED_ON_OTHER_FOLD = "trained_on_other_fold"
+    EXTERNAL_CLASSES = "external_classes"
+    # Reasons why no threshold can be chosen
+    NO_OTHER_SPLIT = "no_other_split"
+    NO_SPLIT_OF_FOLDS = "no_split_of_folds"
+    NO_PREDICTIONS_OF_SPLIT = "no_predictions_of_split"
+    AVERAGED_VIEWS = "averaged_views"
+    OTHER_CLASSES = "other_classes"
+
+
+@dataclass(frozen=True)
+class Note:
+    """A fact about a run, with the numbers and names of its sentence."""
+
+    code: NoteCode
+    values: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -44,12 +77,12 @@ class CompletedRun:
     folds: list[Predictions]
     file_names: list[list[str]]
     selected_on_eval_split: bool
-    notes: list[str] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
     label_efficiency: list[dict[str, Any]] | None = None
     num_training_images: int | None = None
     threshold_predictions: list[Predictions] | None = None
     threshold_split: str | None = None
-    no_threshold_reason: str = "predictions of a split other than the evaluated one are missing"
+    no_threshold_reason: Note = Note(NoteCode.NO_OTHER_SPLIT)
     source: DataSource | None = None
     record: RunRecord | None = None
 

@@ -4,19 +4,23 @@ import os
 import platform
 from importlib.metadata import version
 
-from .record import Environment
+from .record import Environment, Hardware
+
+PACKAGES = ("torch", "transformers", "timm", "datasets", "accelerate")
 
 
 def get_environment() -> Environment:
     """Describes this machine and the versions of the main packages."""
-    names = ("torch", "transformers", "timm", "datasets", "accelerate")
-    return Environment(describe_hardware(), ", ".join(f"{name} {version(name)}" for name in names))
-
-
-def describe_hardware() -> str:
-    """Describes the GPUs, or the CPU cores if CUDA is not available."""
     import torch
 
-    if torch.cuda.is_available():
-        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
-    return f"{os.cpu_count()} CPU cores ({platform.machine()})"
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    gpu_name = torch.cuda.get_device_name(0) if gpus else None
+    hardware = Hardware(count_usable_cores(), platform.machine(), gpus, gpu_name)
+    return Environment(hardware, {name: version(name) for name in PACKAGES})
+
+
+def count_usable_cores() -> int:
+    """Counts the CPU cores that this process may use: the cores of its job."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..errors import UsageError
 from ..evaluation.prediction_table import Predictions
-from .completed_run import CompletedRun
+from .completed_run import CompletedRun, Note, NoteCode
 from .messages import RunMessage
 from .predictions import (
     FILE_PREFIX,
@@ -68,7 +68,7 @@ def _make_run(name: str, path: Path, split: str, table: PredictionTable) -> Comp
         folds=[stack_tables([table])],
         file_names=[table.file_names],
         selected_on_eval_split=False,
-        notes=["The selection of the epoch is unknown."],
+        notes=[Note(NoteCode.SELECTION_UNKNOWN)],
     )
 
 

@@ -8,12 +8,12 @@ import numpy as np
 
 from ..data.class_map import read_class_map
 from ..data.sources.benchmarks import find_benchmark_or_none
-from ..errors import UsageError, pluralize
+from ..errors import UsageError
 from ..evaluation.calibration import Temperature
 from ..evaluation.metrics import softmax
 from ..evaluation.prediction_table import Predictions
 from ..models.ensemble import read_ensemble_members
-from .completed_run import CompletedRun
+from .completed_run import CompletedRun, Note, NoteCode
 from .external_tables import load_table, load_table_folder
 from .messages import RunMessage
 from .predictions import find_predictions, list_predicted_splits, read_prediction_table, read_predictions
@@ -21,7 +21,6 @@ from .record import ALL_RESULTS, CROSSVAL, CrossvalRun, DataSource, RunRecord, r
 from .record_io import read_record
 
 _SPLIT_ORDER = {"test": 0, "validation": 1, "selection": 2}
-SELECTED_ON_EVAL_NOTE = "The epoch was selected on the evaluated images, so the scores are optimistic."
 
 
 def load_run(path: str | Path, split: str | None = None) -> CompletedRun:
@@ -50,18 +49,19 @@ def load_run(path: str | Path, split: str | None = None) -> CompletedRun:
 
 def _resolve_data_and_protocol(
     source: DataSource, counts: list[dict[str, int]], folds: list[int]
-) -> tuple[str, str | None, list[str]]:
+) -> tuple[str, str | None, list[Note]]:
     """Returns the name of the data, the protocol that all folds follow (or None), and notes for the report."""
-    benchmark, notes = find_benchmark_or_none(source.benchmark), []
+    benchmark = find_benchmark_or_none(source.benchmark)
+    notes: list[Note] = []
     if not source.benchmark or benchmark is None:
         return source.name, None, []
     merged = [_merge_selection_into_train(count) for count in counts]
     protocols = {benchmark.match_protocol(fold, count) for fold, count in zip(folds, merged)}
     protocol = protocols.pop() if len(protocols) == 1 else None
     if protocol is None:
-        notes.append("The images are not those of the published split.")
+        notes.append(Note(NoteCode.OTHER_IMAGES_THAN_PUBLISHED))
     elif benchmark.folds and len(set(folds)) < benchmark.folds:
-        notes.append(f"Fold {folds[0]} only.")
+        notes.append(Note(NoteCode.ONE_FOLD, {"fold": folds[0]}))
     return source.benchmark, protocol, notes
 
 
@@ -72,30 +72,32 @@ def _merge_selection_into_train(counts: dict[str, int]) -> dict[str, int]:
     return counts
 
 
-def _contamination_note(record: RunRecord, split: str) -> list[str]:
+def _contamination_note(record: RunRecord, split: str) -> list[Note]:
     """Returns a note about evaluated images that were in the pre-training data."""
-    count = (record.leakage or {}).get(split, 0)
-    return [f"{count} of the {record.images[split]} images were in the pre-training data."] if count else []
+    count = (record.seen_in_pretraining or {}).get(split, 0)
+    values = {"count": count, "images": record.images[split]} if count else {}
+    return [Note(NoteCode.SEEN_IN_PRETRAINING, values)] if count else []
 
 
 def _load_crossval(folder: Path, record: RunRecord, split: str | None) -> CompletedRun:
     summary = record.crossval
     assert summary is not None, "the record of a cross-validation has a summary"
-    largest_fraction = max(run.fraction for run, _, _ in summary.runs)
-    runs = [(run, selected_on) for run, _, selected_on in summary.runs if run.fraction == largest_fraction]
-    fold_ids = sorted({run.fold for run, _ in runs})
-    if (test_run := _load_shared_test_split(folder, record, [run for run, _ in runs], split)) is not None:
+    largest_fraction = max(result.run.fraction for result in summary.runs)
+    results = [result for result in summary.runs if result.run.fraction == largest_fraction]
+    runs = [result.run for result in results]
+    fold_ids = sorted({run.fold for run in runs})
+    if (test_run := _load_shared_test_split(folder, record, runs, split)) is not None:
         return test_run
     folds, file_names, records, threshold_predictions = [], [], [], []
     class_names: list[str] = []
     for fold_id in fold_ids:
-        fold_dirs = [folder / run.folder for run, _ in runs if run.fold == fold_id]
+        fold_dirs = [folder / run.folder for run in runs if run.fold == fold_id]
         predictions, fold_file_names, class_names = read_predictions(fold_dirs, "validation")
         file_names.append(fold_file_names)
         records.append(read_record(fold_dirs[0]))
         folds.append(replace(predictions, ordered=records[-1].ordered))
         threshold_predictions.append(_read_split_predictions(fold_dirs, "selection"))
-    data, protocol, notes = record.data.name, None, [f"{len(fold_ids)} random folds."]
+    data, protocol, notes = record.data.name, None, [Note(NoteCode.RANDOM_FOLDS, {"folds": len(fold_ids)})]
     if summary.folds == "official":
         data, protocol, notes = _resolve_data_and_protocol(
             record.data, [run_record.images for run_record in records], fold_ids
@@ -105,10 +107,10 @@ def _load_crossval(folder: Path, record: RunRecord, split: str | None) -> Comple
             protocol = None  # its published results are on the test split
     if largest_fraction < 1.0:
         protocol = None
-        notes.append(f"Trained on {100 * largest_fraction:g} % of the labels.")
-    seeds = len({run.seed for run, _ in runs})
+        notes.append(Note(NoteCode.FRACTION_OF_LABELS, {"fraction": largest_fraction}))
+    counts = {"runs": len(runs), "folds": len(fold_ids), "seeds": len({run.seed for run in runs})}
     notes += _contamination_note(records[0], "validation")
-    notes.append(f"Mean of {len(runs)} runs ({len(fold_ids)} folds, {pluralize(seeds, 'seed')}).")
+    notes.append(Note(NoteCode.MEAN_OF_FOLDS, counts))
     return CompletedRun(
         name=run_name(folder),
         folder=folder,
@@ -119,14 +121,13 @@ def _load_crossval(folder: Path, record: RunRecord, split: str | None) -> Comple
         class_names=class_names,
         folds=folds,
         file_names=file_names,
-        selected_on_eval_split=any(selected_on == "validation" for _, selected_on in runs),
+        selected_on_eval_split=any(result.selection_split == "validation" for result in results),
         notes=notes,
         label_efficiency=summary.label_efficiency if len(summary.label_efficiency) > 1 else None,
         num_training_images=round(float(np.mean([run_record.images["train"] for run_record in records]))),
         threshold_predictions=_list_if_complete(threshold_predictions),
         threshold_split="selection",
-        no_threshold_reason="these folds have training and evaluated images only (--selection_fraction 0.1 holds out "
-        "more)",
+        no_threshold_reason=Note(NoteCode.NO_SPLIT_OF_FOLDS),
         source=record.data,
         record=records[0],
     )
@@ -151,9 +152,7 @@ def _load_shared_test_split(
         record.data, [run_record.images for run_record in records], [run.fold for run in runs]
     )
     threshold_predictions = [_read_split_predictions([run_dir], "validation") for run_dir in run_dirs]
-    notes.append(
-        f"Mean of {len(runs)} runs of the {len({run.fold for run in runs})} official splits, on one test split."
-    )
+    notes.append(Note(NoteCode.MEAN_OF_OFFICIAL_SPLITS, {"runs": len(runs), "splits": len({run.fold for run in runs})}))
     return CompletedRun(
         name=run_name(folder),
         folder=folder,
@@ -203,7 +202,7 @@ def _load_evaluate(folder: Path, split: str | None, result_files: list[Path]) ->
     training_records = [read_record(path) for path in folders] if has_records else []
     run = _load_single_run(folder, split, record, _find_training_record(training_records, split))
     if len(folders) > 1:
-        run.notes.append(f"Mean of the scores of {len(folders)} models.")
+        run.notes.append(Note(NoteCode.MEAN_OF_MODELS, {"models": len(folders)}))
     return run
 
 
@@ -235,7 +234,7 @@ def _load_single_run(folder: Path, split: str, record: RunRecord, training_recor
     source, selected_on_eval_split = record.data, False
     data, protocol, notes = _resolve_data_and_protocol(source, [record.images], [source.fold])
     if training_record is None:
-        notes.append("The selection of the epoch is unknown.")
+        notes.append(Note(NoteCode.SELECTION_UNKNOWN))
     else:
         training_source = training_record.data
         same_data = training_source.data_dir == source.data_dir
@@ -244,10 +243,10 @@ def _load_single_run(folder: Path, split: str, record: RunRecord, training_recor
         selected_on = training_record.selection.selection_split if training_record.selection else None
         selected_on_eval_split = selected_on == split and same_data
         if training_source.train_fraction < 1.0:
-            notes.append(f"Trained on {100 * training_source.train_fraction:g} % of the labels.")
+            notes.append(Note(NoteCode.FRACTION_OF_LABELS, {"fraction": training_source.train_fraction}))
             protocol = None
         if source.benchmark and training_source.benchmark == source.benchmark and training_source.fold != source.fold:
-            notes.append(f"The model was trained on fold {training_source.fold}, which contains the evaluated images.")
+            notes.append(Note(NoteCode.TRAINED_ON_OTHER_FOLD, {"fold": training_source.fold}))
             protocol = None
     benchmark = find_benchmark_or_none(source.benchmark)
     if benchmark and split != benchmark.eval_split:
@@ -272,19 +271,17 @@ def _load_single_run(folder: Path, split: str, record: RunRecord, training_recor
     )
 
 
-def _class_map_note(record: RunRecord) -> list[str]:
+def _class_map_note(record: RunRecord) -> list[Note]:
     """Returns a note about an evaluation on the classes of another dataset."""
     if not record.data.class_map:
         return []
-    counts = ", ".join(f"{count} of {name}" for name, count in record.unmapped_images.items()) or "none"
-    return [
-        f"External: classes mapped with {Path(record.data.class_map).name}; excluded images of other classes: {counts}."
-    ]
+    values = {"class_map": Path(record.data.class_map).name, "unmapped_images": record.unmapped_images}
+    return [Note(NoteCode.EXTERNAL_CLASSES, values)]
 
 
 def _load_threshold_predictions(
     folder: Path, split: str, record: RunRecord, training_record: RunRecord | None, expected_class_names: list[str]
-) -> tuple[list[Predictions] | None, str | None, str]:
+) -> tuple[list[Predictions] | None, str | None, Note]:
     """Loads the predictions that select operating points; returns them, their split, and the reason if there are none.
 
     A run uses its validation split if the test split is evaluated, otherwise its selection split. An evaluation uses
@@ -295,9 +292,9 @@ def _load_threshold_predictions(
     candidates = ["validation", "selection"] if not (same_data and split == "validation") else ["selection"]
     splits = [name for name in candidates if find_predictions(run_dir, name) and not (same_data and name == split)]
     if not splits or training_record is None:
-        return None, None, f"{run_dir} has no predictions of a split other than {split}"
+        return None, None, Note(NoteCode.NO_PREDICTIONS_OF_SPLIT, {"path": str(run_dir), "split": split})
     if record.averaged_views:
-        return None, None, "the scores use test-time augmentation, but those of the selection split do not"
+        return None, None, Note(NoteCode.AVERAGED_VIEWS)
     table = read_prediction_table(run_dir, splits[0], need_scores=True)
     logits, labels, groups, class_names = table.logits, table.labels, table.groups, table.class_names
     assert logits is not None, "the scores were required"
@@ -309,13 +306,13 @@ def _load_threshold_predictions(
         labels, groups = np.array(new_ids)[labels[mask]], None if groups is None else groups[mask]
         logits, class_names = class_map.merge_logits(logits[mask]), class_map.class_names
     if class_names != expected_class_names:
-        return None, None, f"{run_dir} has other classes"
+        return None, None, Note(NoteCode.OTHER_CLASSES, {"path": str(run_dir)})
     if record.kind == "evaluate" and record.calibration:
         logits = Temperature.from_dict(record.calibration, class_names).scale_logits(logits)
     predictions = Predictions(
         labels, logits.argmax(-1)[None], len(class_names), groups, softmax(logits)[None], record.ordered
     )
-    return [predictions], splits[0], ""
+    return [predictions], splits[0], Note(NoteCode.NO_OTHER_SPLIT)
 
 
 def _base_name(base: str) -> str:

@@ -29,12 +29,13 @@ class RunMessage(Message):
         "{path} is not a run record of hf_mae: it contains a JSON {type} instead of an object. Pass the output folder "
         "of a run."
     )
-    RECORD_OF_NEWER_FORMAT = (
-        "{path} has format {format}, but this version of hf_mae reads formats up to {supported}. Upgrade hf_mae."
+    RECORD_OF_OTHER_VERSION = (
+        "{path} has schema version {version}, but this version of hf_mae reads version {supported}. Read it with the "
+        "version that wrote it, or repeat the command."
     )
-    RECORD_KEY_MISSING = (
-        "{path} is not a run record of hf_mae (the key {key} is missing): another program wrote it, or it was edited. "
-        "Restore it, or repeat the command that wrote it."
+    RECORD_WITHOUT_VERSION = (
+        "{path} is not a run record of hf_mae (the key schema_version is missing): another program wrote it. Pass the "
+        "output folder of a run, or a CSV file with its predictions."
     )
     RECORD_INVALID = (
         "{path} is not a run record of hf_mae ({error}): another program wrote it, or it was edited. Restore it, or "

@@ -62,8 +62,8 @@ def list_crossval_runs(folder: Path) -> list[Path]:
         return []
     summary = read_record(folder, CROSSVAL).crossval
     assert summary is not None, "the record of a cross-validation has a summary"
-    largest = max(run.fraction for run, _, _ in summary.runs)
-    return [folder / run.folder for run, _, _ in summary.runs if run.fraction == largest]
+    largest = max(result.run.fraction for result in summary.runs)
+    return [folder / result.folder for result in summary.runs if result.run.fraction == largest]
 
 
 def _list_run_folders(folder: Path) -> list[Path]:

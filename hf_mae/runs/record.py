@@ -1,28 +1,29 @@
 """Run records: typed results of `finetune`, `pretrain`, `crossval`, `evaluate` and `probe`.
 
-The command writes its record once; report, model card, push, demo and resume read it. `record_io` reads and writes the
-files.
+The command writes its record once; report, model card, push, demo and resume read it. It contains numbers, names and
+paths; `reporting` makes sentences of them. `record_io` reads and writes the files.
 """
 
 import dataclasses
 import html
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from ..evaluation.metrics import available_metric_names, display_scale, headline_metric_names, scalar_scores
+from ..models.network import Network
 from ..settings.data import DataSourceArguments
 from ..settings.metrics import METRICS
 
-FORMAT = 2  # 1: a file without `format`
+SCHEMA_VERSION = 1
 ALL_RESULTS, CROSSVAL, PROBE, RUN_STARTED = "all_results.json", "crossval.json", "probe.json", "run_started.json"
 FIGURES_DIR = "figures"  # subfolder of an output folder
-KINDS = ("finetune", "pretrain", "crossval", "evaluate", "probe")
+Kind = Literal["finetune", "pretrain", "crossval", "evaluate", "probe"]
 
-Scores = dict[str, Any]  # result of `evaluation.metrics.score_split`
+Scores = dict[str, Any]  # result of `evaluation.metrics.score_split`; None: a metric that was not computed
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,9 @@ class DataSource:
         cls, settings: DataSourceArguments, seed: int | None = None, fingerprint: str | None = None
     ) -> "DataSource":
         """Builds the data source from the settings of a command."""
-        values = {name: getattr(settings, name) for name in _field_names(cls) if hasattr(settings, name)}
+        names = [item.name for item in dataclasses.fields(cls)]
+        values = {name: getattr(settings, name) for name in names if hasattr(settings, name)}
         return cls(**values | {"data_dir": str(settings.data_dir), "seed": seed, "fingerprint": fingerprint})
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "DataSource":
-        """Builds the data source from the values of a file; ignores unknown keys."""
-        return cls(**{name: values[name] for name in _field_names(cls) if name in values})
 
     @property
     def name(self) -> str:
@@ -69,29 +66,65 @@ class DataSource:
         return self.benchmark or Path(self.data_dir).name or self.data_dir
 
 
+class SelectionRule(str, Enum):
+    """Which epoch the weights of a run are from."""
+
+    LAST_EPOCH = "last_epoch"
+    BEST_EPOCH = "best_epoch"
+
+
 @dataclass(frozen=True)
 class Selection:
     """How the weights of a run were selected.
 
     Args:
-        sentence: description for reports and the model card.
+        rule: which epoch they are from.
         selection_split: split whose scores selected the epoch; None: the last epoch was kept.
         metric: metric that selected the epoch.
         checkpoint: folder of the selected epoch.
+        epoch: the selected epoch, from 1.
+        planned_updates: updates of the complete training; early stopping makes fewer.
+        ema_decay: decay of the exponential moving average of the weights; None: they are not averaged.
+        teacher: model that was distilled.
+        teacher_weight: weight of its loss.
+        search_trials: trials of the search that selected the hyper-parameters, on the selection split.
     """
 
-    sentence: str
+    rule: SelectionRule
     selection_split: str | None = None
     metric: str | None = None
     checkpoint: str | None = None
+    epoch: float | None = None
+    planned_updates: int | None = None
+    ema_decay: float | None = None
+    teacher: str | None = None
+    teacher_weight: float | None = None
+    search_trials: int | None = None
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Hardware of a process.
+
+    Args:
+        cpu_cores: cores that the process may use.
+        machine: architecture of the CPU.
+        gpus: number of GPUs; 0: training on the CPU.
+        gpu_name: model of the first GPU.
+    """
+
+    cpu_cores: int
+    machine: str
+    gpus: int = 0
+    gpu_name: str | None = None
 
 
 @dataclass(frozen=True)
 class Environment:
-    """Descriptions of the hardware and the package versions of a run."""
+    """Hardware, and versions by package, of a run."""
 
-    hardware: str
-    versions: str
+    hardware: Hardware
+    versions: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -134,19 +167,29 @@ class CrossvalRun:
 
 
 @dataclass(frozen=True)
+class CrossvalResult:
+    """A completed run of a cross-validation: its folder, headline metrics, and the split that selected its epoch."""
+
+    run: CrossvalRun
+    folder: str
+    scores: dict[str, float | None]
+    selection_split: str | None
+
+
+@dataclass(frozen=True)
 class CrossvalSummary:
     """Results of a cross-validation.
 
     Args:
         folds: `official`, or the number of random folds.
-        runs: every run, with its headline metrics by name and the split that selected its epoch.
+        runs: every run.
         mean_and_std: `mean`, `std` and `values` of each headline metric, for the largest fraction of the labels.
         label_efficiency: the same for each fraction of the labels.
         pooled: metrics of the pooled predictions of all folds, by seed.
     """
 
     folds: str
-    runs: list[tuple[CrossvalRun, dict[str, float], str | None]]
+    runs: list[CrossvalResult]
     mean_and_std: dict[str, dict[str, Any]]
     label_efficiency: list[dict[str, Any]]
     pooled: dict[str, Scores]
@@ -157,7 +200,7 @@ class RunRecord:
     """Record of a run.
 
     Args:
-        kind: the command, one of `KINDS`.
+        kind: the command.
         base: source of the initial weights; for `evaluate` and `probe` the evaluated model.
         data: data source.
         images: number of images by split (`pretrain`: `train` only; `probe`: by part).
@@ -166,22 +209,21 @@ class RunRecord:
         classes: class names by class id.
         scores: metrics by split.
         selection: how the weights were selected.
-        training: facts about the training.
+        train: facts about the training.
         calibration: temperature scaling (`temperature`, `fitted_on`, `ece_before`, `ece_after`...).
         uncertainty: coverage of the prediction sets (`evaluation.uncertainty.evaluate_coverage`); None: unknown.
-        leakage: number of evaluated images in the pre-training data, by split; None: unknown.
+        seen_in_pretraining: number of evaluated images in the pre-training data, by split; None: unknown.
         averaged_views: whether scores are averaged over views (test-time augmentation).
         excluded: number of images that a pre-training excluded on purpose.
         crossval: results of a cross-validation.
         ordered: whether the classes are ordered (grades), in the order of their ids.
         study: flow of the images and description of the splits (`data.cohort.describe_cohort`); None: unknown.
         unmapped_images: number of images of classes that `class_map` does not map, by class.
-        network: description of a network that is not an MAE vision transformer; empty: it is one.
+        network: a network that is not an MAE vision transformer; None: it is one.
         probe: results of a probe: `linear` and `knn` by pooling.
-        format: format of the file that the record was read from.
     """
 
-    kind: str
+    kind: Kind
     base: str
     data: DataSource
     images: dict[str, int]
@@ -190,10 +232,10 @@ class RunRecord:
     classes: list[str] = field(default_factory=list)
     scores: dict[str, Scores] = field(default_factory=dict)
     selection: Selection | None = None
-    training: Training | None = None
+    train: Training | None = None
     calibration: dict[str, Any] | None = None
     uncertainty: dict[str, Any] | None = None
-    leakage: dict[str, int] | None = None
+    seen_in_pretraining: dict[str, int] | None = None
     averaged_views: bool = False
     excluded: int = 0
     crossval: CrossvalSummary | None = None
@@ -201,8 +243,7 @@ class RunRecord:
     ordered: bool = False
     study: dict[str, Any] | None = None
     unmapped_images: dict[str, int] = field(default_factory=dict)
-    network: str = ""
-    format: int = FORMAT
+    network: Network | None = None
 
     @property
     def file_name(self) -> str:
@@ -224,7 +265,7 @@ class RunRecord:
             for split, scores in self.scores.items()
             for name, value in scalar_scores(scores).items()
         }
-        return metrics | (self.training.metrics if self.training else {})
+        return metrics | (self.train.metrics if self.train else {})
 
     def _repr_html_(self) -> str:
         """The scores by split and the selection of the weights, in a notebook."""
@@ -238,8 +279,8 @@ class RunRecord:
             if available_metric_names(scores)
         ]
         table = f"<table><tr><th>split (images)</th>{header}</tr>{''.join(rows)}</table>" if rows else ""
-        caption = f"{self.kind} of {self.base} on {self.data.name}. {self.selection.sentence if self.selection else ''}"
-        return f"{table}<p>{html.escape(caption.strip())}</p>"
+        caption = f"{self.kind} of {self.base} on {self.data.name}."
+        return f"{table}<p>{html.escape(caption)}</p>"
 
 
 def _format_cell(scores: Scores, name: str) -> str:
@@ -250,7 +291,3 @@ def _format_cell(scores: Scores, name: str) -> str:
 def run_name(folder: str | Path) -> str:
     """Returns the name of a run: the name of its folder."""
     return Path(folder).resolve().name
-
-
-def _field_names(cls: type) -> list[str]:
-    return [item.name for item in dataclasses.fields(cls)]

@@ -8,6 +8,7 @@ from ..errors import UsageError, did_you_mean, pluralize
 from ..evaluation.operating_points import OneVsRest, ThresholdRule, estimate_binary_rates
 from ..evaluation.significance import compared_metric_names
 from ..models.model_zoo import find_licence
+from ..reporting.run_sentences import describe_note, describe_selection
 from ..runs.completed_run import CompletedRun
 from ..runs.load_run import load_run
 from ..runs.predictions import list_predicted_splits
@@ -81,7 +82,7 @@ def _describe_model(run: CompletedRun, metadata: DemoMetadata) -> list[str]:
     if record:
         counts = ", ".join(f"{split} {count}" for split, count in record.images.items())
         lines.append(f"Images of {escape_markdown(run.data)}: {counts}.")
-        lines += [escape_markdown(record.selection.sentence)] if record.selection else []
+        lines += [escape_markdown(describe_selection(record.selection))] if record.selection else []
         licence, _ = find_licence(record.base)
         lines += [f"Licence of the weights: {licence}."] if licence else []
     scores = run.scores()
@@ -90,7 +91,7 @@ def _describe_model(run: CompletedRun, metadata: DemoMetadata) -> list[str]:
     )
     num_images = sum(len(fold.labels) for fold in run.folds)
     lines.append(f"Scores on {pluralize(num_images, 'image')} of the {run.split} split: {formatted}.")
-    lines += [escape_markdown(note) for note in run.notes]
+    lines += [escape_markdown(describe_note(note)) for note in run.notes]
     if metadata.class_temperatures:
         by_class = ", ".join(
             f"{escape_markdown(name)} {value:.3g}" for name, value in metadata.class_temperatures.items()
@@ -155,7 +156,7 @@ def _set_operating_point(
     if run is None:
         raise UsageError(SharingMessage.OPERATING_POINT_WITHOUT_PREDICTIONS)
     if (run.threshold_predictions is None and rule.is_data_driven) or len(run.folds) != 1:
-        raise UsageError(SharingMessage.NO_OPERATING_POINT, reason=run.no_threshold_reason)
+        raise UsageError(SharingMessage.NO_OPERATING_POINT, reason=describe_note(run.no_threshold_reason))
     thresholds = OneVsRest.from_predictions(run.threshold_predictions or run.folds, ids).choose_thresholds(rule)
     rates = estimate_binary_rates(OneVsRest.from_predictions(run.folds, ids).apply_thresholds(thresholds))
     performance = ", ".join(f"{title} {100 * rate.value:.1f} %" for title, rate in rates.items() if title in RATES)

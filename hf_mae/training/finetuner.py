@@ -22,7 +22,7 @@ from ..data.sources.samples import is_image_dataset, standardize_columns
 from ..errors import UsageError, did_you_mean
 from ..evaluation.metrics import classification_scores, ordinal_scores, ranking_scores, softmax
 from ..evaluation.retfound import f1_auroc_kappa
-from ..models.introspection import describe_model, find_head
+from ..models.introspection import find_head, get_network
 from ..models.loading import class_names
 from ..models.stochastic_depth import apply_patch_dropout, get_drop_path_rate, get_patch_embeddings
 from ..settings.arguments import FinetuningArguments
@@ -333,7 +333,7 @@ def _check_no_batch_norm(model: StockModel, args: FinetuningArguments) -> None:
     """Checks that the network has no batch normalization, whose running statistics would not fit the weights."""
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
         flag = "--freeze_backbone" if args.freeze_backbone else "--ema_decay"
-        raise UsageError(TrainingMessage.BATCH_NORM_UNSUPPORTED, flag=flag, network=describe_model(model))
+        raise UsageError(TrainingMessage.BATCH_NORM_UNSUPPORTED, flag=flag, network=get_network(model))
 
 
 def check_metric_for_best_model(args: FinetuningArguments, ordered: bool = False) -> None:

@@ -1,21 +1,16 @@
 """Runs a trainer to the end or to an interruption, from the start or from a checkpoint."""
 
-import re
 import time
 from typing import Any
 
 from transformers.trainer_utils import TrainOutput
 
+from ..compat.torch import get_worker_error_text, is_connection_lost
 from ..errors import Interrupted, UsageError, first_error_line
 from .messages import TrainingMessage
 from .preemption import StopOnSignal, remove_stopped_file
 from .trainer import MaeTrainerBase
 
-# Messages of the communication backends after another process ended.
-CONNECTION_LOST = re.compile(
-    r"connection (was )?(closed|reset)|connection refused|broken pipe|timed out|remote process exited|socket|nccl|peer",
-    re.IGNORECASE,
-)
 RESUME_HINT = "To resume, repeat the command with --resume_from_checkpoint last."
 
 
@@ -37,10 +32,10 @@ def run_training(trainer: MaeTrainerBase, checkpoint: str | None) -> tuple[Train
         raise
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"Interrupted at update {trainer.state.global_step}. {RESUME_HINT}") from None
-    except UsageError as error:  # an error in a DataLoader worker starts with its traceback
-        raise UsageError(str(error).strip().rpartition(f"{UsageError.__name__}: ")[2]) from None
+    except UsageError as error:
+        raise UsageError(get_worker_error_text(error)) from None
     except RuntimeError as error:
-        if trainer.args.world_size == 1 or not CONNECTION_LOST.search(str(error)):
+        if trainer.args.world_size == 1 or not is_connection_lost(error):
             raise
         raise UsageError(
             TrainingMessage.PROCESS_LOST,

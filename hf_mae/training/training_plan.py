@@ -19,7 +19,7 @@ from ..data.exclusion_log import ExclusionLog
 from ..data.images.cache_eviction import format_bytes, max_cache_bytes
 from ..data.splits import selection_split
 from ..errors import UsageError, pluralize
-from ..models.introspection import NUM_CHANNELS, describe_model, input_size
+from ..models.introspection import NUM_CHANNELS, get_network, input_size
 from ..settings.arguments import FinetuningArguments
 from ..settings.data import DataArguments
 from ..settings.metrics import metric_title
@@ -187,7 +187,7 @@ def build_plan(
         images=images,
         groups={split: _count_groups(dataset) for split, dataset in splits.items()},
         excluded=[(step["images"], step["reason"]) for step in exclusion_log["excluded"]],
-        model=f"{describe_model(model)}, {size} pixels",
+        model=f"{get_network(model)}, {size} pixels",
         parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         images_per_update=per_update,
         learning_rate=args.absolute_learning_rate,

@@ -23,7 +23,16 @@ from ..reporting.crossval import label_efficiency_curve, pool_predictions
 from ..reporting.report import write_single_run_report
 from ..runs.environment import get_environment
 from ..runs.output_dir import check_same_data, lock_output_dir
-from ..runs.record import ALL_RESULTS, FIGURES_DIR, CrossvalRun, CrossvalSummary, DataSource, RunRecord, Scores
+from ..runs.record import (
+    ALL_RESULTS,
+    FIGURES_DIR,
+    CrossvalResult,
+    CrossvalRun,
+    CrossvalSummary,
+    DataSource,
+    RunRecord,
+    Scores,
+)
 from ..runs.record_io import read_record, write_record
 from ..settings.arguments import FinetuningArguments
 from ..settings.crossval import CrossvalArguments
@@ -144,7 +153,7 @@ def _summarize(root: Path, runs: list[CrossvalRun], names: list[str], settings: 
     summary = CrossvalSummary(
         folds=options.folds,
         runs=[
-            (run, {name: result[name] for name in headline}, split)
+            CrossvalResult(run, run.folder, {name: result.get(name) for name in headline}, split)
             for run, result, split in zip(runs, results, selection_splits)
         ],
         mean_and_std=headline,

@@ -24,7 +24,7 @@ from ..inference.prediction import predict_logits
 from ..inference.tta import apply_tta
 from ..inference.uncertainty import fit_uncertainty
 from ..models.ensemble import first_member
-from ..models.introspection import describe_non_mae_model
+from ..models.introspection import get_non_mae_network
 from ..models.loading import class_names, load_classifier
 from ..reporting.split_results import score_with_intervals, write_split_results
 from ..runs.environment import get_environment
@@ -89,7 +89,7 @@ def evaluate(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
         ordered=has_ordered_classes(options) or was_trained_on_ordered_classes(str(options.model_name_or_path)),
         study=describe_cohort(exclusion_log, splits, resolve_manifest(options)),
         unmapped_images=unmapped,
-        network=describe_non_mae_model(first_member(model)),
+        network=get_non_mae_network(first_member(model)),
     )
     if options.fit_uncertainty:
         with accelerator.autocast(), apply_tta(model, options.tta):

@@ -19,7 +19,7 @@ from ..evaluation.metrics import softmax
 from ..files.atomic import write_image
 from ..inference.prediction import predict_logits
 from ..models.ensemble import Ensemble, read_ensemble_members
-from ..models.introspection import describe_model, is_vit
+from ..models.introspection import get_network, is_vit
 from ..models.loading import class_names, load_classifier
 from ..reporting.explanations import Explanation, explain_batch, write_explanation_sheet
 from ..settings.evaluation import ExplainArguments
@@ -66,9 +66,7 @@ def explain(*, recipe: str | None = None, **flags: Any) -> Explanations:
             member=folder / read_ensemble_members(folder)[0].folder,
         )
     if not is_vit(model.config):
-        raise UsageError(
-            WorkflowMessage.EXPLAIN_NEEDS_VIT, source=options.model_name_or_path, model=describe_model(model)
-        )
+        raise UsageError(WorkflowMessage.EXPLAIN_NEEDS_VIT, source=options.model_name_or_path, model=get_network(model))
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     if options.target is not None and options.target not in model.config.label2id:
         raise UsageError(

@@ -28,28 +28,28 @@ from ..data.sources.manifests import resolve_manifest
 from ..data.sources.split_loading import has_ordered_classes
 from ..data.splits import EVAL_SPLITS, selection_split
 from ..errors import CommandLineError, UsageError, raise_on_stop_signal, warn
-from ..evaluation.calibration import format_calibration_gain
 from ..evaluation.conformal import evaluate_coverage
 from ..files.atomic import atomic_write_file, write_text
 from ..inference.uncertainty import fit_uncertainty
 from ..models.building import build_classifier
-from ..models.introspection import describe_non_mae_model, head_in_features, input_size
+from ..models.introspection import get_non_mae_network, head_in_features, input_size
 from ..models.loading import load_classifier
 from ..models.model_zoo import resolve_checkpoint
 from ..reporting import figures
 from ..reporting.model_card import write_model_card
 from ..reporting.report import write_single_run_report
+from ..reporting.run_sentences import describe_calibration_gain, describe_versions
 from ..reporting.split_results import write_split_results
 from ..runs.environment import get_environment
 from ..runs.output_dir import check_same_data, lock_output_dir, remove_old_run, resolve_resume_checkpoint
-from ..runs.record import FIGURES_DIR, DataSource, RunRecord, Selection, Training, run_name
+from ..runs.record import FIGURES_DIR, DataSource, RunRecord, Training
 from ..runs.record_io import find_run_record, write_record, write_started_record
+from ..runs.selection import get_selection
 from ..runs.split_consistency import holdout_differs
 from ..runs.temperature import fit_and_write_temperature
 from ..runs.uncertainty_io import write_uncertainty
 from ..settings.arguments import FinetuningArguments
 from ..settings.data import DataArguments
-from ..settings.metrics import metric_title
 from ..settings.models import ModelArguments
 from ..settings.parse import Settings, read_values
 from ..settings.recipes import render_recipe
@@ -175,8 +175,8 @@ def finetune_splits(
         classes=class_names,
         ordered=has_ordered_classes(data_args),
         study=describe_cohort(exclusion_log, splits, resolve_manifest(data_args)),
-        leakage=_count_seen_in_pretraining(model_args, data_args, args, splits),
-        network=describe_non_mae_model(model),
+        seen_in_pretraining=_count_seen_in_pretraining(model_args, data_args, args, splits),
+        network=get_non_mae_network(model),
     )
     if args.teacher:
         _warn_if_teacher_saw_eval_data(args.teacher, started_record)
@@ -367,7 +367,7 @@ def _train_and_evaluate(
             logger.info(
                 "For calibrated scores, pass --temperature %s: %s",
                 folder,
-                format_calibration_gain(calibration, split),
+                describe_calibration_gain(calibration, split),
             )
     uncertainty = _fit_uncertainty(trainer, splits["train"], eval_datasets, outputs, started_record.classes)
     training = Training(
@@ -377,12 +377,11 @@ def _train_and_evaluate(
         effective_batch_size=trainer.args.images_per_update,
         metrics=train_output.metrics,
     )
-    selection = _build_selection(trainer, split)
     record = replace(
         started_record,
         scores=scores,
-        selection=selection,
-        training=training,
+        selection=get_selection(trainer, split),
+        train=training,
         calibration=calibration,
         uncertainty=uncertainty,
     )
@@ -435,34 +434,11 @@ def _draw_figures(trainer: MaeFinetuner, folder: Path, step: int) -> None:
             log_image(trainer, path.stem, image.convert("RGB"), step)
 
 
-def _build_selection(trainer: MaeFinetuner, split: str | None) -> Selection:
-    """Describes how the weights were selected, and the teacher."""
-    selection, args = _build_checkpoint_selection(trainer, split), trainer.args
-    if not args.teacher:
-        return selection
-    teacher_sentence = f" The model was distilled from {run_name(args.teacher)} (weight {args.teacher_weight:g})."
-    return replace(selection, sentence=selection.sentence + teacher_sentence)
-
-
-def _build_checkpoint_selection(trainer: MaeFinetuner, split: str | None) -> Selection:
-    best_checkpoint, metric = trainer.state.best_model_checkpoint, trainer.args.metric_for_best_model
-    decay = trainer.args.ema_decay
-    average_sentence = "" if decay is None else f" They are an exponential moving average (--ema_decay {decay:g})."
-    if not (trainer.args.load_best_model_at_end and best_checkpoint):
-        return Selection(f"The weights are those of the last epoch.{average_sentence}")
-    sentence = (
-        f"The weights are those of the epoch with the best {metric_title(metric)} on the {split} split "
-        f"({Path(best_checkpoint).name} of {trainer.state.max_steps} updates), so the scores on this split are "
-        f"optimistic.{average_sentence}"
-    )
-    return Selection(sentence, selection_split=split, metric=metric, checkpoint=best_checkpoint)
-
-
 def _write_recipe_and_card(folder: Path, trainer: MaeFinetuner, record: RunRecord) -> None:
     comments = {
         "effective batch": trainer.args.images_per_update,
         "processes": trainer.args.world_size,
-        "versions": record.environment.versions,
+        "versions": describe_versions(record.environment),
     }
     recipe = render_recipe(record.settings, comments)
     write_text(folder / "recipe.yaml", recipe)

@@ -259,7 +259,7 @@ def _write_results(
         effective_batch_size=args.images_per_update,
         metrics=result.metrics,
     )
-    record = replace(started_record, training=training)
+    record = replace(started_record, train=training)
     write_pretraining_card(folder, record, trainer.accelerator.unwrap_model(trainer.model), recipe)
     write_record(record, folder)
     log_record(trainer, folder / record.file_name, record.trainer_metrics(), result.global_step)

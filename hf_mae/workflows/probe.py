@@ -22,7 +22,7 @@ from ..inference.attentive_probe import attentive_probe
 from ..inference.features import POOLED, POOLINGS, load_or_extract_features, write_features
 from ..inference.probes import SELECTION_FRACTION, probe_features, probe_splits
 from ..models.auto_classifier import build_comparator, is_comparator
-from ..models.introspection import describe_non_mae_model, input_size
+from ..models.introspection import get_non_mae_network, input_size
 from ..models.model_zoo import resolve_checkpoint
 from ..reporting.embedding_plots import plot_embeddings
 from ..runs.environment import get_environment
@@ -75,7 +75,7 @@ def probe(*, recipe: str | None = None, **flags: Any) -> RunRecord:
         settings=settings.overrides,
         classes=names,
         probe=results | {"split_by_role": split_by_role},
-        network="" if POOLED not in results else describe_non_mae_model(model),
+        network=None if POOLED not in results else get_non_mae_network(model),
     )
     if options.output_dir:
         folder = Path(options.output_dir)

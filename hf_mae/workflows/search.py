@@ -34,7 +34,6 @@ from .plan import load_data
 logger = logging.getLogger(__name__)
 DEFAULT_SELECTION_FRACTION = 0.2  # of the training images
 BEST_DIR = "best"  # folder of the model that is trained with the best values
-SEARCH_SENTENCE_START = " Its hyper-parameters are the best of"  # in the selection sentence of the record
 SETTINGS_ALLOWED_TO_DIFFER = {
     "output_dir",
     "trials",
@@ -224,9 +223,8 @@ def _train_best(
 def _record_search(record: RunRecord, folder: Path, num_trials: int) -> RunRecord:
     """Adds the search to the record and the model card."""
     assert record.selection is not None
-    sentence, _, _ = record.selection.sentence.partition(SEARCH_SENTENCE_START)
-    sentence += f"{SEARCH_SENTENCE_START} {num_trials} trials on the selection split (hf-mae search)."
-    record = dataclasses.replace(record, selection=dataclasses.replace(record.selection, sentence=sentence))
+    selection = dataclasses.replace(record.selection, search_trials=num_trials)
+    record = dataclasses.replace(record, selection=selection)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     recipe = (folder / "recipe.yaml").read_text(encoding="utf-8")
     write_model_card(folder, record, config["architectures"][0], recipe)

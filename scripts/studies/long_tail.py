@@ -118,7 +118,7 @@ def get_folder_name(setting: str) -> str:
 def read_scores(folder: Path) -> dict[str, float]:
     """Reads the scores of a run, in percent."""
     results = json.loads((folder / "all_results.json").read_text())
-    confusion = np.array(results["test"]["confusion_matrix"], dtype=float)
+    confusion = np.array(results["scores"]["test"]["confusion_matrix"], dtype=float)
     rates = confusion / confusion.sum(1, keepdims=True)
     trained = np.array(list(results["study"]["splits"]["train"]["classes"].values()))
     expected = rates * trained[:, None]
@@ -127,7 +127,7 @@ def read_scores(folder: Path) -> dict[str, float]:
         "macro recall": 100 * np.diag(rates).mean(),
         "macro F1": 100 * f1.mean(),
         "rare": 100 * np.diag(rates)[trained.argmin()],
-        "AUROC": 100 * results["test"]["roc_auc"],
+        "AUROC": 100 * results["scores"]["test"]["roc_auc"],
     }
 
 

@@ -15,7 +15,8 @@ from hf_mae.compat.transformers import use_attn_implementation
 from hf_mae.conversion import convert_checkpoint
 from hf_mae.conversion.messages import ConversionError, ConversionMessage
 from hf_mae.models.attention import register_plain_attention
-from hf_mae.models.introspection import describe_non_mae_model
+from hf_mae.models.introspection import get_non_mae_network
+from hf_mae.models.network import Network
 from hf_mae.models.stochastic_depth import get_drop_path_rate
 from hf_mae.training.layer_decay import parameter_groups
 
@@ -71,7 +72,7 @@ def test_a_pre_trained_beit_can_be_fine_tuned(tmp_path):
     assert "mean and std 0.5" in summary and "the checkpoint has no head" in summary
     assert "used in pre-training only" in summary
     assert model.config.id2label == {0: "a", 1: "b"} and get_drop_path_rate(model) == pytest.approx(0.2)
-    assert describe_non_mae_model(model) == "BEiT of 3 blocks of 24"
+    assert get_non_mae_network(model) == Network("BEiT", 3, 24)
     assert torch.equal(model.beit.layers[1].attention.v_proj.bias, state["blocks.1.attn.v_bias"])
     groups = parameter_groups(model, 1.0, layer_decay=0.5)
     assert {group["lr"] for group in groups} == {0.5**power for power in range(5)}
@@ -145,13 +146,11 @@ def test_the_teacher_of_dino_and_ibot_is_converted(tmp_path, method):
     report = convert_checkpoint(
         tmp_path / "checkpoint.pth", tmp_path / "out", to="backbone", num_attention_heads=3, verify=True
     )
-    assert (
-        describe_non_mae_model(build_classifier(tmp_path / "out", pooling="cls", num_labels=3))
-        == "ViT of 2 blocks of 24"
-    )
+    model = build_classifier(tmp_path / "out", pooling="cls", num_labels=3)
+    assert get_non_mae_network(model) == Network("ViT", 2, 24)
     assert "teacher" in report.summary() and report.verification["max_abs_difference"] < 1e-5
     model = build_classifier(tmp_path / "checkpoint.pth", pooling="cls", num_labels=3, num_attention_heads=3)
     norm = model.state_dict()["vit.layernorm.weight"]
-    assert torch.equal(norm, teacher.norm.weight) and describe_non_mae_model(model) == "ViT of 2 blocks of 24"
+    assert torch.equal(norm, teacher.norm.weight) and str(get_non_mae_network(model)) == "ViT of 2 blocks of 24"
     query = teacher.blocks[1].attn.qkv.weight[:24]
     assert torch.equal(model.vit.layers[1].attention.q_proj.weight, query)

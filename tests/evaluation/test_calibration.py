@@ -131,8 +131,8 @@ def test_a_temperature_fitted_on_validation_is_used_on_test_and_in_predict(model
         "evaluate", *common, "--split", "test", "--tta", "true", "--temperature", fitted, "--output_dir", fitted
     )
     results = json.loads((fitted / "results_test.json").read_text())
-    scaling = results["temperature_scaling"]
-    assert scaling["temperature"] == calibration["temperature"] and results["ece"] == pytest.approx(
+    scaling = results["calibration"]
+    assert scaling["temperature"] == calibration["temperature"] and results["scores"]["test"]["ece"] == pytest.approx(
         scaling["ece_after"]
     )
     assert f"on test: expected calibration error {scaling['ece_before']:.4f} before" in done.stdout

@@ -5,7 +5,8 @@ import pytest
 from sklearn import metrics as sk
 
 from hf_mae import ClassificationMetrics
-from hf_mae.evaluation.metrics import classification_scores, ranking_scores, risk_coverage, zero_division_notes
+from hf_mae.evaluation.metrics import classification_scores, ranking_scores, risk_coverage
+from hf_mae.reporting.run_sentences import describe_undefined_scores
 
 
 def make_cases():
@@ -61,14 +62,14 @@ def test_ranking_scores_equal_sklearn(classes):
 def test_ranking_scores_are_undefined_if_a_class_is_absent():
     metrics = ranking_scores(np.full((3, 3), 1 / 3), np.array([0, 1, 1]), ["a", "b", "c"])
     assert metrics == {"roc_auc": None, "average_precision": None, "undefined_ranking": ["c"]}
-    notes = zero_division_notes(classification_scores([0, 1, 1], [0, 1, 1], ["a", "b", "c"]) | metrics)
+    notes = describe_undefined_scores(classification_scores([0, 1, 1], [0, 1, 1], ["a", "b", "c"]) | metrics)
     assert any("undefined" in note and "c" in note for note in notes)
 
 
 def test_zero_divisions_are_reported():
     scores = classification_scores([0, 0, 2], [0, 1, 0], ["cecum", "polyps", "pylorus", "z-line"])
     assert scores["zero_division"] == {"precision": ["polyps"], "recall": ["pylorus"], "absent": ["z-line"]}
-    assert any("polyps: never predicted" in note for note in zero_division_notes(scores))
+    assert any("polyps: never predicted" in note for note in describe_undefined_scores(scores))
 
 
 def test_empty_arrays_and_unknown_class_ids_are_errors():

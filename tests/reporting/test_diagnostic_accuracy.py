@@ -25,6 +25,7 @@ from hf_mae.reporting.checklists import ANSWER_FUNCTIONS, CHECKLIST_TITLES, CHEC
 from hf_mae.reporting.messages import ReportingMessage
 from hf_mae.reporting.render import Paragraph
 from hf_mae.reporting.study_description import build_study_description
+from hf_mae.runs.completed_run import Note, NoteCode
 from hf_mae.runs.load_run import load_run
 from hf_mae.runs.record_io import read_record
 from hf_mae.settings.messages import SettingsMessage
@@ -350,7 +351,7 @@ def test_the_pdf_page_has_the_numbers_of_the_predictions(graded, report, colitis
 
 def test_the_pdf_page_reports_missing_images(graded, pages):
     run = load_run(graded)
-    moved = replace(run, source=replace(run.source, data_dir="/moved"), notes=["A long note. " * 200])
+    moved = replace(run, source=replace(run.source, data_dir="/moved"), notes=[Note(NoteCode.SELECTION_UNKNOWN)] * 100)
     pdf_summary.write_pdf_summary(moved, graded / "page.pdf")
     texts = [item.get_text() for item in pages[0].findobj(Text)]
     assert "The images are not in /moved." in texts

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from support.cli_process import run_cli
 from support.messages import raises
+from support.records import ENVIRONMENT
 from support.skeletons import list_official_split_files
 
 import hf_mae
@@ -18,17 +19,20 @@ from hf_mae.data import BENCHMARKS
 from hf_mae.evaluation.metrics import headline_metric_names
 from hf_mae.evaluation.prediction_table import Predictions
 from hf_mae.evaluation.significance import corrected_resampled_test, holm
-from hf_mae.files.atomic import write_json
 from hf_mae.reporting.build_report import build_report_document
 from hf_mae.reporting.crossval import pool_predictions
 from hf_mae.reporting.render import render_latex, render_markdown
 from hf_mae.reporting.report import compare, write_report
 from hf_mae.reporting.results_tables import REPEATED_IMAGES_NOTE, build_results_tables, read_published_rows
+from hf_mae.reporting.run_sentences import NOTE_TEXTS, describe_note
 from hf_mae.reporting.split_results import write_split_results
-from hf_mae.runs.completed_run import CompletedRun
-from hf_mae.runs.load_run import SELECTED_ON_EVAL_NOTE, load_run
+from hf_mae.runs.completed_run import CompletedRun, NoteCode
+from hf_mae.runs.load_run import load_run
 from hf_mae.runs.messages import RunMessage
+from hf_mae.runs.record import DataSource, RunRecord, Selection, SelectionRule
+from hf_mae.runs.record_io import write_record
 
+SELECTED_ON_EVAL_TEXT = NOTE_TEXTS[NoteCode.SELECTED_ON_EVAL_SPLIT]
 SOURCE = {"data_dir": "images", "benchmark": None, "fold": 1, "train_fraction": 1.0, "selection_fraction": 0.0}
 
 
@@ -46,8 +50,17 @@ def write_run(folder, right, *, seed=0, images=120, groups=None, chosen_on="vali
     logits = np.eye(3)[predicted] * 2 + rng.normal(0, 0.1, (images, 3))
     files = SimpleNamespace(file_names=[f"{i}.jpg" for i in range(images)], groups=groups)
     scores = write_split_results(folder, "validation", files, logits, labels, names)
-    values = {"base": "mae.pth", "source": source, "images": sizes or {"train": 9, "validation": images}}
-    write_json(folder / "all_results.json", {"validation": scores} | values | {"chosen_on": chosen_on})
+    record = RunRecord(
+        kind="finetune",
+        base="mae.pth",
+        data=DataSource(**source),
+        images=sizes or {"train": 9, "validation": images},
+        environment=ENVIRONMENT,
+        classes=names,
+        scores={"validation": scores},
+        selection=Selection(SelectionRule.BEST_EPOCH, selection_split=chosen_on),
+    )
+    write_record(record, folder)
     return scores
 
 
@@ -58,7 +71,7 @@ def test_two_runs_on_the_same_images(tmp_path, capsys):
     printed = capsys.readouterr().out
     rows = [line for line in printed.splitlines() if line.startswith("| **")]
     assert [row.split("|")[1].strip() for row in rows] == ["**good**", "**poor** (a)"]
-    assert f"(a) {SELECTED_ON_EVAL_NOTE}" in printed
+    assert f"(a) {SELECTED_ON_EVAL_TEXT}" in printed
     report = json.loads((tmp_path / "out" / "report.json").read_text())["tables"][0]
     best = report["rows"][0]
     for name in headline_metric_names(False):
@@ -267,9 +280,10 @@ def test_a_selection_split_makes_the_validation_scores_unbiased(tiny_pth, toy, t
         assert main([*map(str, [*argv, "--output_dir", tmp_path / name, *more])]) == 0
     results = json.loads((tmp_path / "unbiased" / "all_results.json").read_text())
     assert results["images"] == {"train": 48, "validation": 18, "test": 18, "selection": 12}
-    assert results["chosen_on"] == "selection" and results["selection"]["num_images"] == 12
+    assert results["selection"]["selection_split"] == "selection"
+    assert results["scores"]["selection"]["num_images"] == 12
     state = json.loads((tmp_path / "unbiased" / "trainer_state.json").read_text())
-    assert state["best_metric"] == pytest.approx(results["selection"]["macro_f1"])
+    assert state["best_metric"] == pytest.approx(results["scores"]["selection"]["macro_f1"])
     text = write_and_summarize([tmp_path / "biased", tmp_path / "unbiased"], tmp_path / "out", split="validation")
     assert "| **biased** (a) |" in text and "| **unbiased** |" in text
 
@@ -295,12 +309,12 @@ def crossval(hyperkvasir, shared_data, tiny_pth, tmp_path_factory):
 
 def test_a_published_row_is_one_command(crossval):
     out, printed = crossval
-    summary = json.loads((out / "crossval.json").read_text())
+    summary = json.loads((out / "crossval.json").read_text())["crossval"]
     mean, std = (100 * summary["mean_and_std"]["accuracy"][key] for key in ("mean", "std"))
     row = next(line for line in printed.splitlines() if line.startswith("| **hyperkvasir**"))
     assert f"| {mean:.2f} ± {std:.2f} [" in row
     assert "(official)" in printed and "| 87.63 ± 0.36 |" in printed
-    assert "Mean of 2 runs (2 folds, 1 seed)." in printed and SELECTED_ON_EVAL_NOTE in printed
+    assert "Mean of 2 runs (2 folds, 1 seed)." in printed and SELECTED_ON_EVAL_TEXT in printed
     assert (out / "report.tex").is_file() and (out / "report.json").is_file()
 
 
@@ -344,7 +358,16 @@ def test_the_report_warns_of_a_model_trained_on_the_evaluated_fold(tmp_path):
     write_run(tmp_path / "model", 0.8, source=source, sizes={"train": 5235, "validation": 5244})
     write_run(tmp_path / "out", 0.8)
     (tmp_path / "out" / "all_results.json").unlink()
-    values = {"model": str(tmp_path / "model"), "source": source | {"fold": 2}}
-    write_json(tmp_path / "out" / "results_validation.json", values | {"images": {"train": 5244, "validation": 5235}})
+    record = RunRecord(
+        kind="evaluate",
+        base=str(tmp_path / "model"),
+        data=DataSource(**source | {"fold": 2}),
+        images={"train": 5244, "validation": 5235},
+        environment=ENVIRONMENT,
+        scores={"validation": {}},
+    )
+    write_record(record, tmp_path / "out")
     run = load_run(tmp_path / "out")
-    assert run.protocol is None and "trained on fold 1, which contains the evaluated images" in " ".join(run.notes)
+    assert run.protocol is None and "trained on fold 1, which contains the evaluated images" in " ".join(
+        map(describe_note, run.notes)
+    )

@@ -4,9 +4,10 @@ import dataclasses
 
 import pytest
 from support.messages import raises
+from support.records import ENVIRONMENT
 
 from hf_mae.runs.messages import RunMessage
-from hf_mae.runs.record import CrossvalSummary, DataSource, Environment, RunRecord
+from hf_mae.runs.record import CrossvalSummary, DataSource, RunRecord
 from hf_mae.runs.record_io import write_record
 from hf_mae.runs.split_consistency import align_with_training_split
 from hf_mae.settings.evaluation import EvaluationArguments
@@ -25,7 +26,7 @@ def write_run(folder, images, **source):
         base="mae.pth",
         data=DataSource(str(images), **source),
         images={"train": 10},
-        environment=Environment("a CPU", "torch"),
+        environment=ENVIRONMENT,
         settings={name: value for name, value in source.items() if name != "fingerprint"},
     )
     folder.mkdir(parents=True)
@@ -82,7 +83,12 @@ def test_a_random_fold_cannot_be_reproduced(tmp_path, images):
     model = write_run(tmp_path / "cv" / "seed-0_fold-1", images)
     summary = CrossvalSummary("5", [], {}, [], {})
     base = RunRecord(
-        "crossval", "mae.pth", DataSource(str(images)), {}, Environment("a CPU", "torch"), crossval=summary
+        "crossval",
+        "mae.pth",
+        DataSource(str(images)),
+        {},
+        ENVIRONMENT,
+        crossval=summary,
     )
     write_record(base, tmp_path / "cv")
     with raises(RunMessage.RUN_IS_CROSSVAL_FOLD, folds=5):

@@ -100,11 +100,11 @@ def test_scores_on_a_hub_dataset_are_published_in_the_format_of_the_hub(small, t
     run = tmp_path / "run"
     shutil.copytree(small, run)
     values = json.loads((run / "all_results.json").read_text())
-    values["source"]["data_dir"] = "someone/polyps"
+    values["data"]["data_dir"] = "someone/polyps"
     (run / "all_results.json").write_text(json.dumps(values))
     entries = parse_eval_result_entries(yaml.safe_load(sharing._eval_results(run)))
     scores = {(entry.dataset_id, entry.task_id, entry.notes): entry.value for entry in entries}
-    assert scores["someone/polyps", "test", "macro F1, test"] == round(values["test"]["macro_f1"], 6)
+    assert scores["someone/polyps", "test", "macro F1, test"] == round(values["scores"]["test"]["macro_f1"], 6)
     assert parse_hub_id("facebook/vit-mae-base") == "facebook/vit-mae-base"
     assert parse_hub_id("./a/b") is parse_hub_id("checkpoint.pth") is parse_hub_id(str(run)) is None
 

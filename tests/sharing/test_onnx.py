@@ -46,7 +46,7 @@ def test_logits_are_the_same_for_any_batch_size(exported):
 def test_results_of_the_check_are_saved(exported):
     run, out, printed = exported
     results = json.loads((out / "check.json").read_text())
-    accuracy = json.loads((run / "all_results.json").read_text())["validation"]["accuracy"]
+    accuracy = json.loads((run / "all_results.json").read_text())["scores"]["validation"]["accuracy"]
     assert results["images"] == 18 and results["pytorch"]["accuracy"] == accuracy
     assert results["float32"]["accuracy"] == accuracy and results["float32"]["largest_difference"] < 1e-4
     assert results["int8"]["agreement"] > 0.8 and results["int8"]["largest_difference"] > 1e-4

@@ -8,6 +8,7 @@ from support.models import TINY, TensorItems
 from transformers import TrainerCallback
 
 from hf_mae import FinetuningArguments, MaeFinetuner, build_classifier
+from hf_mae.reporting.run_sentences import describe_selection
 from hf_mae.settings.messages import SettingsMessage
 from hf_mae.training.messages import TrainingMessage
 from hf_mae.training.weight_averaging import WeightAverage
@@ -131,5 +132,6 @@ def test_record_describes_averaged_weights(tiny_pth, toy, tmp_path):
         "output_dir": str(tmp_path / "run"),
     }
     record = finetune(**flags, num_train_epochs=1, ema_decay=0.99, per_device_train_batch_size=20, disable_tqdm=True)
-    assert record.selection.sentence.endswith("They are an exponential moving average (--ema_decay 0.99).")
+    assert record.selection.ema_decay == 0.99
+    assert describe_selection(record.selection).endswith("exponential moving average (--ema_decay 0.99).")
     assert "ema_decay: 0.99" in (tmp_path / "run" / "recipe.yaml").read_text()

@@ -29,8 +29,8 @@ def test_each_fold_and_seed_is_trained_once(tiny_pth, toy, tmp_path):
     argv = make_argv(tiny_pth, toy, tmp_path / "cv", "--folds", 2, "--seeds", 0, 1)
     done = run_cli("crossval", *argv)
     assert "Run 4 of 4: seed 1, fold 2" in done.stderr and "over 4 runs" in done.stdout
-    summary = json.loads((tmp_path / "cv" / "crossval.json").read_text())
-    values = [run["macro_f1"] for run in summary["runs"]]
+    summary = json.loads((tmp_path / "cv" / "crossval.json").read_text())["crossval"]
+    values = [run["scores"]["macro_f1"] for run in summary["runs"]]
     assert summary["mean_and_std"]["macro_f1"]["mean"] == pytest.approx(np.mean(values))
     assert summary["mean_and_std"]["macro_f1"]["std"] == pytest.approx(np.std(values))
     for seed in (0, 1):
@@ -44,8 +44,8 @@ def test_each_fold_and_seed_is_trained_once(tiny_pth, toy, tmp_path):
     (tmp_path / "cv" / "seed-1_fold-1" / "all_results.json").unlink()
     done = run_cli("crossval", *argv)
     assert done.stderr.count("is already completed") == 3 and "Run 3 of 4: seed 1, fold 1" in done.stderr
-    again = json.loads((tmp_path / "cv" / "crossval.json").read_text())
-    assert [run["macro_f1"] for run in again["runs"]] == values
+    again = json.loads((tmp_path / "cv" / "crossval.json").read_text())["crossval"]
+    assert [run["scores"]["macro_f1"] for run in again["runs"]] == values
 
 
 def test_folds_are_stratified_and_keep_groups_together(toy):
@@ -110,7 +110,7 @@ def test_the_label_efficiency_curve(tiny_pth, toy, real_figures, tmp_path):
     assert "Run 8 of 8: 100 % of the labels, seed 1, fold 2" in done.stderr and "minutes left" in done.stderr
     assert "20 % of the labels (6 images):" in done.stdout
     assert max(map(len, done.stdout.splitlines()[:10])) <= MAX_WIDTH
-    small, full = json.loads((out / "crossval.json").read_text())["label_efficiency"]
+    small, full = json.loads((out / "crossval.json").read_text())["crossval"]["label_efficiency"]
     assert (small["images"], full["images"]) == (6, 30) and len(small["macro_f1"]["values"]) == 4
     assert (out / "figures" / "label_efficiency.png").stat().st_size > 5000
     assert (out / "figures" / "label_efficiency.pdf").is_file()

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,11 @@ from hf_mae import ensemble, evaluate, export_onnx, predict, report
 from hf_mae.conversion.messages import ConversionMessage
 from hf_mae.models.loading import load_classifier
 from hf_mae.models.messages import ModelMessage
-from hf_mae.runs.load_run import SELECTED_ON_EVAL_NOTE
+from hf_mae.reporting.run_sentences import NOTE_TEXTS
+from hf_mae.runs.completed_run import NoteCode
 from hf_mae.runs.messages import RunMessage
+from hf_mae.runs.record import CrossvalResult, CrossvalRun, CrossvalSummary
+from hf_mae.runs.record_io import read_record, write_record
 from hf_mae.workflows.messages import WorkflowMessage
 
 
@@ -83,7 +87,7 @@ def test_an_ensemble_is_evaluated_calibrated_and_reported(ensemble_folder, membe
     report(runs=[str(tmp_path / "scores")], output_dir=str(tmp_path / "report"))
     text = (tmp_path / "report" / "report.md").read_text()
     assert "Mean of the scores of 2 models." in text
-    assert SELECTED_ON_EVAL_NOTE in text  # the epochs of both members were selected on this split
+    assert NOTE_TEXTS[NoteCode.SELECTED_ON_EVAL_SPLIT] in text  # the epochs of both members were selected on this split
 
 
 def test_ensembles_support_tta_and_bf16(ensemble_folder, images, tmp_path):
@@ -160,14 +164,10 @@ def test_members_with_different_held_out_images_are_not_evaluated_on_them(member
     for number, member in enumerate(members, 1):
         shutil.copytree(member, cross / f"seed-0_fold-{number}")
     record = json.loads((members[0] / "all_results.json").read_text())
-    runs = [{"fraction": 1.0, "seed": 0, "fold": number, "several_fractions": False} for number in (1, 2)]
-    runs = [
-        run | {name: value for name, value in record["validation"].items() if isinstance(value, float)} for run in runs
-    ]
-    runs = [run | {"folder": f"seed-0_fold-{run['fold']}", "chosen_on": "validation"} for run in runs]
-    summary = {name: record[name] for name in ("classes", "source", "base", "hardware", "versions", "settings")}
-    summary |= {"format": 2, "kind": "crossval", "folds": "2", "runs": runs, "mean_and_std": {}, "pooled": {}}
-    (cross / "crossval.json").write_text(json.dumps(summary | {"label_efficiency": []}))
+    runs = [CrossvalRun(1.0, 0, number, False) for number in (1, 2)]
+    results = [CrossvalResult(run, run.folder, {}, "validation") for run in runs]
+    summary = CrossvalSummary("2", results, {}, [], {})
+    write_record(replace(read_record(members[0]), kind="crossval", images={}, crossval=summary), cross)
     done = ensemble(runs=[str(cross)], output_dir=str(tmp_path / "folds"))
     assert [Path(source).name for source in done.sources] == ["seed-0_fold-1", "seed-0_fold-2"]
     flags = {"model_name_or_path": str(tmp_path / "folds"), "data_dir": str(toy / "labelled")}
@@ -177,15 +177,13 @@ def test_members_with_different_held_out_images_are_not_evaluated_on_them(member
     assert evaluate(**flags, split="test").scores == expected
     # Runs with different seeds on predefined splits held out the same images.
     member_record = tmp_path / "folds" / "member_2" / "all_results.json"
-    member_record.write_text(
-        json.dumps(json.loads(member_record.read_text()) | {"source": record["source"] | {"seed": 7}})
-    )
+    member_record.write_text(json.dumps(json.loads(member_record.read_text()) | {"data": record["data"] | {"seed": 7}}))
     path = tmp_path / "folds" / "ensemble.json"
     path.write_text(path.read_text().replace("true", "false"))
     assert evaluate(**flags, split="validation").images["validation"] == 18
     # Runs with different fractions held out.
     values = json.loads(member_record.read_text())
-    values["source"]["val_fraction"] = 0.3
+    values["data"]["val_fraction"] = 0.3
     member_record.write_text(json.dumps(values))
     with raises(RunMessage.HOLDOUTS_OF_MEMBERS_DIFFER):
         evaluate(**flags, split="validation")
@@ -205,4 +203,4 @@ def test_an_ensemble_is_exported_and_shown_but_not_explained(ensemble_folder, im
     model, processor = load_classifier(str(ensemble_folder))
     page = Classifier(model, processor, build_demo_metadata(ensemble_folder, ["a", "b", "c"]))
     with Image.open(images[0]) as image:
-        assert len(page.visualizations(image.convert("RGB"))) == 3
+        assert len(page.visualizations(image.convert("RGB"))) == 2

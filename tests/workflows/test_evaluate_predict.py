@@ -35,7 +35,8 @@ def test_evaluate_gives_the_scores_of_pipeline(model, toy, tmp_path, capsys):
     assert main(["evaluate", *map(str, argv), "--batch_size", "7"]) == 0
     assert "macro F1" in capsys.readouterr().out
     results = json.loads((tmp_path / "out" / "results_test.json").read_text())
-    assert results["accuracy"] == json.loads((model / "all_results.json").read_text())["test"]["accuracy"]
+    trained = json.loads((model / "all_results.json").read_text())
+    assert results["scores"]["test"]["accuracy"] == trained["scores"]["test"]["accuracy"]
     classifier = pipeline("image-classification", model=str(model), device="cpu", top_k=None)
     rows = list(csv.DictReader(open(tmp_path / "out" / "predictions_test.csv")))
     assert len(rows) == 18

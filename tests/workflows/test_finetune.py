@@ -73,7 +73,7 @@ def test_the_output_folder_contains_the_files_of_the_contract(run):
     for split in ("validation", "test"):
         rows = list(csv.DictReader(open(run / f"predictions_{split}.csv")))
         correct = sum(row["label"] == row["prediction"] for row in rows)
-        assert len(rows) == 18 and results[split]["accuracy"] == pytest.approx(correct / 18)
+        assert len(rows) == 18 and results["scores"][split]["accuracy"] == pytest.approx(correct / 18)
 
 
 def test_the_best_epoch_is_saved_and_reported(run):
@@ -83,7 +83,7 @@ def test_the_best_epoch_is_saved_and_reported(run):
     scores = {log["step"]: log["eval_macro_f1"] for log in state["log_history"] if "eval_macro_f1" in log}
     best = max(scores.values())
     assert len(scores) == 24 and state["best_metric"] == pytest.approx(best)
-    assert results["validation"]["macro_f1"] == pytest.approx(best)
+    assert results["scores"]["validation"]["macro_f1"] == pytest.approx(best)
     best_folder = state["best_model_checkpoint"]
     saved, best_weights = (load_file(os.path.join(folder, "model.safetensors")) for folder in (run, best_folder))
     assert all(torch.equal(saved[name], best_weights[name]) for name in best_weights)
@@ -91,7 +91,7 @@ def test_the_best_epoch_is_saved_and_reported(run):
 
 def test_accuracy_is_better_than_chance(run):
     results = json.loads((run / "all_results.json").read_text())
-    assert results["test"]["accuracy"] > 0.5
+    assert results["scores"]["test"]["accuracy"] > 0.5
 
 
 def test_pipeline_reproduces_the_predictions_of_the_run(run, toy):
@@ -115,7 +115,7 @@ def test_the_card_is_valid_and_contains_the_scores(run):
     card = ModelCard.load(run / "README.md")
     results = json.loads((run / "all_results.json").read_text())
     values = {(e.dataset_split, e.metric_name): e.metric_value for e in card.data.eval_results}
-    assert values["test", "macro F1"] == pytest.approx(results["test"]["macro_f1"], abs=1e-6)
+    assert values["test", "macro F1"] == pytest.approx(results["scores"]["test"]["macro_f1"], abs=1e-6)
     assert card.data.pipeline_tag == "image-classification" and "not a diagnosis" in card.text
 
 

@@ -65,7 +65,7 @@ def mislabelled(toy, finetuned, tmp_path_factory):
     for name in ("predictions_validation.parquet", "predictions_test.parquet", "predictions_test.csv"):
         (run / name).unlink()
     record = json.loads((run / "all_results.json").read_text())
-    record["source"]["data_dir"] = str(data)
+    record["data"]["data_dir"] = str(data)
     (run / "all_results.json").write_text(json.dumps(record))
     return data, run, moved, names
 

@@ -19,6 +19,7 @@ from hf_mae import crossval, evaluate, explain, finetune, predict, probe, read_r
 from hf_mae.compat.timm import MIN_TIMM_VERSION
 from hf_mae.data import image_processor
 from hf_mae.models.messages import ModelMessage
+from hf_mae.models.network import Network
 from hf_mae.reporting.console import format_probe_table
 from hf_mae.training.messages import TrainingMessage
 from hf_mae.workflows.messages import WorkflowMessage
@@ -90,7 +91,7 @@ def test_a_network_is_downloaded_from_the_hub(toy, tmp_path):
 def test_other_networks_are_evaluated_and_predict(timm_run, toy, tmp_path):
     record = json.loads((timm_run / "all_results.json").read_text())
     evaluated = evaluate(model_name_or_path=str(timm_run), data_dir=str(toy / "labelled"), split="test")
-    assert evaluated.scores["test"]["macro_f1"] == pytest.approx(record["test"]["macro_f1"], abs=1e-12)
+    assert evaluated.scores["test"]["macro_f1"] == pytest.approx(record["scores"]["test"]["macro_f1"], abs=1e-12)
     images = [str(path) for path in sorted((toy / "labelled" / "test").glob("*/*.jpg"))[:2]]
     predict(
         model_name_or_path=str(timm_run), images=images, output=str(tmp_path / "p.csv"), prediction_sets=0.9, ood=True
@@ -157,7 +158,7 @@ def test_a_probe_uses_the_input_of_the_head(convnext, settings, tmp_path):
     """The head of the network computes its logits from the written features."""
     data = {"data_dir": settings["data_dir"], "image_size": 64}
     record = probe(model_name_or_path=str(convnext), **data, output_dir=str(tmp_path), features=str(tmp_path / "x.npz"))
-    assert record.network == "convnext of 5 blocks" and set(record.probe) == {"pooled", "split_by_role"}
+    assert record.network == Network("convnext", 5) and set(record.probe) == {"pooled", "split_by_role"}
     assert read_record(tmp_path, record.file_name).probe == record.probe
     assert 0 <= record.probe["pooled"]["linear"]["macro_f1"] <= 1 and "pooled    linear" in format_probe_table(record)
     assert (tmp_path / "probe.json").is_file() and list((tmp_path / "figures").glob("*.png"))

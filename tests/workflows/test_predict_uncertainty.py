@@ -66,7 +66,7 @@ def test_predict_reports_prediction_sets_and_out_of_distribution_images(finetune
     card = (run / "README.md").read_text()
     assert "with a nominal coverage of 90 % for each class" in " ".join(card.split())
     assert (run / "figures" / "risk_coverage_test.png").is_file()
-    assert 0 <= json.loads((run / "all_results.json").read_text())["test"]["aurc"] < 1
+    assert 0 <= json.loads((run / "all_results.json").read_text())["scores"]["test"]["aurc"] < 1
 
 
 def test_prediction_sets_do_not_depend_on_the_temperature(finetuned, images, tmp_path):

@@ -70,7 +70,7 @@ def test_probe_command_and_cache(checkpoint, toy, real_figures, tmp_path, capsys
     assert main([*argv, "--output_dir", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
     assert "train: 60 images (train); val: 18 images (validation); test: 18 images (test)" in printed
-    results = json.loads((tmp_path / "out" / "probe.json").read_text())
+    results = json.loads((tmp_path / "out" / "probe.json").read_text())["probe"]
     for pooling in ("cls", "mean"):
         for kind in ("linear", "knn"):
             row = next(line for line in printed.splitlines() if line.split()[:2] == [pooling, kind])
@@ -100,7 +100,7 @@ def test_a_pth_file_and_its_converted_folder_give_equal_results(tiny_pth, toy, t
     for model in (tiny_pth, tmp_path / "converted"):
         argv = ["--model_name_or_path", model, "--data_dir", toy / "labelled", "--output_dir", tmp_path / "out"]
         run_cli("probe", *argv, "--num_attention_heads", 3)
-        outputs.append(json.loads((tmp_path / "out" / "probe.json").read_text())["mean"])
+        outputs.append(json.loads((tmp_path / "out" / "probe.json").read_text())["probe"]["mean"])
     assert outputs[0] == outputs[1]
 
 
@@ -179,7 +179,7 @@ def test_features_are_written(checkpoint, toy, tmp_path, capsys, monkeypatch):
     assert main([*argv, "--features", str(tmp_path / "f.npz"), "--output_dir", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
     assert ["tokens", "attentive"] in [row.split()[:2] for row in printed.splitlines()]
-    assert {"cls", "mean", "tokens"} < set(json.loads((tmp_path / "out" / "probe.json").read_text()))
+    assert {"cls", "mean", "tokens"} < set(json.loads((tmp_path / "out" / "probe.json").read_text())["probe"])
     assert main([*argv[:3], "--tsne", "false", "--features", str(tmp_path / "f.parquet")]) == 0
     import pyarrow.parquet as pq
 

@@ -105,4 +105,4 @@ def test_reconstruction_sheets_do_not_change_pretraining(toy, tmp_path):
     accumulator = EventAccumulator(str(events.parent), size_guidance={"images": 0})
     accumulator.Reload()
     assert [event.step for event in accumulator.Images("reconstructions")] == [2, 4, 5]
-    assert json.loads((tmp_path / "with" / "all_results.json").read_text())["images"] > 0
+    assert json.loads((tmp_path / "with" / "all_results.json").read_text())["images"]["train"] > 0

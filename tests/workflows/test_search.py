@@ -11,6 +11,7 @@ from support.messages import raises
 from hf_mae import search
 from hf_mae.errors import CommandLineError
 from hf_mae.models.attention import PLAIN_ATTENTION
+from hf_mae.reporting.run_sentences import describe_selection
 from hf_mae.training import search as search_module
 from hf_mae.training.finetuner import MaeFinetuner
 from hf_mae.training.messages import TrainingMessage
@@ -75,7 +76,7 @@ def test_the_best_trial_is_trained_again_and_evaluated_on_other_images(settings,
     assert {name: record.settings[name] for name in result.best.values} == result.best.values
     trials = evaluated[: -len(evaluated) // 4]  # without the evaluations of the best model
     assert len(set(map(tuple, trials))) == 1 and all(name.startswith("train/") for name in trials[0])
-    for text in (record.selection.sentence, (out / "best" / "README.md").read_text()):
+    for text in (describe_selection(record.selection), (out / "best" / "README.md").read_text()):
         assert "best of 3 trials on the selection split" in " ".join(text.split())
 
     before = (out / "best" / "model.safetensors").stat().st_mtime_ns

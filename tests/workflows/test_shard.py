@@ -60,7 +60,7 @@ def test_a_trained_model_gives_the_same_scores(shards, toy, finetuned, tmp_path)
     folder, packed = run_on_both("evaluate", model, shards, toy, tmp_path / "evaluate", "labelled", "--split", "test")
     assert (packed / "predictions_test.csv").read_bytes() == (folder / "predictions_test.csv").read_bytes()
     folder, packed = run_on_both("probe", model, shards, toy, tmp_path / "probe", "labelled")
-    probes = [json.loads((path / "probe.json").read_text()) for path in (packed, folder)]
+    probes = [json.loads((path / "probe.json").read_text())["probe"] for path in (packed, folder)]
     assert (probes[0]["cls"], probes[0]["mean"]) == (probes[1]["cls"], probes[1]["mean"])
     predictions = {}
     for source in (toy / "labelled", shards / "labelled"):

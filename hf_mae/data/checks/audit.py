@@ -8,8 +8,6 @@ from ...errors import UsageError
 from ..images.messages import ImageMessage
 from ..sources.samples import get_image_paths
 
-CONFLICTING_LABELS, ACROSS_SPLITS, SAME_LABEL = "conflicting labels", "across splits", "same label"
-
 
 @dataclass(frozen=True)
 class AuditImage:
@@ -39,8 +37,14 @@ def list_audit_images(splits: DatasetDict | dict[str, Dataset]) -> list[AuditIma
     return images
 
 
-def classify_duplicate_pair(first: AuditImage, second: AuditImage) -> str:
-    """Classifies a pair: `conflicting labels`, `across splits`, both, or `same label`."""
-    kinds = [CONFLICTING_LABELS] if first.label != second.label else []
-    kinds += [ACROSS_SPLITS] if first.split != second.split else []
-    return "; ".join(kinds) or SAME_LABEL
+@dataclass(frozen=True)
+class PairKind:
+    """Whether the images of a pair have different labels, and are in different splits."""
+
+    conflicting_labels: bool
+    across_splits: bool
+
+
+def classify_duplicate_pair(first: AuditImage, second: AuditImage) -> PairKind:
+    """Compares the labels and the splits of a pair."""
+    return PairKind(first.label != second.label, first.split != second.split)

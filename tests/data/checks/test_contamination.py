@@ -144,7 +144,7 @@ def test_excluded_images_are_recorded_and_give_no_warning(frames, tmp_path):
     argv = pretrain_flags(tmp_path, tmp_path / "pre", data_dir=root / "frames", max_steps=1, reconstruction_steps=0)
     assert main(["pretrain", *argv, "--exclude", str(root / "evaluated" / "validation")]) == 0
     results = json.loads((tmp_path / "pre" / "all_results.json").read_text())
-    assert (results["images"], results["excluded"]) == (57, 3)
+    assert (results["images"], results["excluded"]) == ({"train": 57}, 3)
     rows = list(csv.DictReader(open(tmp_path / "pre" / "excluded_images.csv")))
     assert {row["file_name"] for row in rows} == {names[3], names[7], names[9]}
     assert "3 images were excluded" in (tmp_path / "pre" / "README.md").read_text()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from support.cli_process import run_cli
 from support.messages import raises
+from support.records import ENVIRONMENT
 from support.skeletons import (
     list_official_split_files,
     make_gastrohun,
@@ -29,7 +30,7 @@ from hf_mae.reporting.benchmark_tables import format_split_guarantees
 from hf_mae.reporting.report import compare
 from hf_mae.runs.load_run import load_run
 from hf_mae.runs.predictions import write_predictions
-from hf_mae.runs.record import CrossvalRun, CrossvalSummary, DataSource, Environment, RunRecord
+from hf_mae.runs.record import CrossvalResult, CrossvalRun, CrossvalSummary, DataSource, RunRecord
 from hf_mae.runs.record_io import write_record
 from hf_mae.settings.metrics import METRICS
 
@@ -141,7 +142,12 @@ def test_ten_splits_are_reported_on_their_test_split(tmp_path):
     """The output of `crossval`: grades, remission, thresholds from each run's validation images, and no pooling."""
     entry, rng = BENCHMARKS["limuc-4"], np.random.default_rng(0)
     names = list(entry.classes)
-    common = {"base": "mae.pth", "environment": Environment("here", "x"), "classes": names, "ordered": True}
+    common = {
+        "base": "mae.pth",
+        "environment": ENVIRONMENT,
+        "classes": names,
+        "ordered": True,
+    }
     runs = []
     for fold in range(1, 11):
         run = CrossvalRun(1.0, 0, fold, False)
@@ -159,7 +165,7 @@ def test_ten_splits_are_reported_on_their_test_split(tmp_path):
             "finetune", data=source, images=entry.split_counts(fold), scores={"test": split_scores}, **common
         )
         write_record(record, folder)
-        runs.append((run, {name: 0.5 for name in headline_metric_names(False)}, "validation"))
+        runs.append(CrossvalResult(run, run.folder, {name: 0.5 for name in headline_metric_names(False)}, "validation"))
     point = {name: {"mean": 0.5, "std": 0.0, "values": [0.5]} for name in headline_metric_names(False)}
     summary = CrossvalSummary("official", runs, point, [{"fraction": 1.0, "images": 9.0} | point], {})
     write_record(RunRecord("crossval", data=source, images={}, crossval=summary, **common), tmp_path)

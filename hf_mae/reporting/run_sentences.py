@@ -1,0 +1,120 @@
+"""Sentences about a run, from the facts in its record: each fact has one sentence, for all documents."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import pluralize
+from ..runs.completed_run import Note, NoteCode
+from ..runs.record import Environment, Hardware, Selection, SelectionRule, run_name
+from ..settings.metrics import metric_title
+
+NOTE_TEXTS = {
+    NoteCode.SELECTED_ON_EVAL_SPLIT: "The epoch was selected on the evaluated images, so the scores are optimistic.",
+    NoteCode.SELECTION_UNKNOWN: "The selection of the epoch is unknown.",
+    NoteCode.OTHER_IMAGES_THAN_PUBLISHED: "The images are not those of the published split.",
+    NoteCode.ONE_FOLD: "Fold {fold} only.",
+    NoteCode.RANDOM_FOLDS: "{folds} random folds.",
+    NoteCode.MEAN_OF_FOLDS: "Mean of {runs} runs ({folds} folds, {seeds}).",
+    NoteCode.MEAN_OF_OFFICIAL_SPLITS: "Mean of {runs} runs of the {splits} official splits, on one test split.",
+    NoteCode.MEAN_OF_MODELS: "Mean of the scores of {models} models.",
+    NoteCode.FRACTION_OF_LABELS: "Trained on {fraction} % of the labels.",
+    NoteCode.SEEN_IN_PRETRAINING: "{count} of the {images} images were in the pre-training data.",
+    NoteCode.TRAINED_ON_OTHER_FOLD: "The model was trained on fold {fold}, which contains the evaluated images.",
+    NoteCode.EXTERNAL_CLASSES: (
+        "External: classes mapped with {class_map}; excluded images of other classes: {unmapped_images}."
+    ),
+    NoteCode.NO_OTHER_SPLIT: "predictions of a split other than the evaluated one are missing",
+    NoteCode.NO_SPLIT_OF_FOLDS: (
+        "these folds have training and evaluated images only (--selection_fraction 0.1 holds out more)"
+    ),
+    NoteCode.NO_PREDICTIONS_OF_SPLIT: "{path} has no predictions of a split other than {split}",
+    NoteCode.AVERAGED_VIEWS: "the scores use test-time augmentation, but those of the selection split do not",
+    NoteCode.OTHER_CLASSES: "{path} has other classes",
+}
+NOTE_FORMATS = {
+    "seeds": lambda count: pluralize(count, "seed"),
+    "fraction": lambda fraction: f"{100 * fraction:g}",
+    "unmapped_images": lambda counts: ", ".join(f"{count} of {name}" for name, count in counts.items()) or "none",
+}
+
+
+def describe_note(note: Note) -> str:
+    """Returns the sentence of a note; a reason is a clause."""
+    values = {name: NOTE_FORMATS.get(name, str)(value) for name, value in note.values.items()}
+    return NOTE_TEXTS[note.code].format(**values)
+
+
+def describe_selection(selection: Selection | None) -> str:
+    """Describes how the weights were selected; empty: unknown."""
+    if selection is None:
+        return ""
+    sentences = [_describe_rule(selection)]
+    if selection.ema_decay is not None:
+        sentences.append(f"They are an exponential moving average (--ema_decay {selection.ema_decay:g}).")
+    if selection.teacher:
+        weight = f"(weight {selection.teacher_weight:g})"
+        sentences.append(f"The model was distilled from {run_name(selection.teacher)} {weight}.")
+    if selection.search_trials:
+        trials = f"{selection.search_trials} trials on the selection split (hf-mae search)"
+        sentences.append(f"Its hyper-parameters are the best of {trials}.")
+    return " ".join(sentences)
+
+
+def _describe_rule(selection: Selection) -> str:
+    if selection.rule is SelectionRule.LAST_EPOCH:
+        return "The weights are those of the last epoch."
+    checkpoint = f"{Path(str(selection.checkpoint)).name} of {selection.planned_updates} updates"
+    return (
+        f"The weights are those of the epoch with the best {metric_title(selection.metric)} on the "
+        f"{selection.selection_split} split ({checkpoint}), so the scores on this split are optimistic."
+    )
+
+
+def describe_hardware(hardware: Hardware) -> str:
+    """Describes the GPUs, or the CPU cores if there are none."""
+    if hardware.gpus:
+        return f"{hardware.gpus} x {hardware.gpu_name}"
+    return f"{hardware.cpu_cores} CPU cores ({hardware.machine})"
+
+
+def describe_versions(environment: Environment) -> str:
+    """Lists the packages with their versions."""
+    return ", ".join(f"{name} {version}" for name, version in environment.versions.items())
+
+
+def describe_calibration_gain(values: Mapping[str, Any], split: str) -> str:
+    """Describes the temperature, and the calibration error of a split before and after scaling."""
+    return (
+        f"{describe_temperature(values)} on {split}: expected calibration error {values['ece_before']:.4f} before, "
+        f"{values['ece_after']:.4f} after"
+    )
+
+
+def describe_temperature(values: Mapping[str, Any]) -> str:
+    """Describes a temperature, or the range of temperatures per class."""
+    if not (by_class := values.get("class_temperatures")):
+        return f"temperature {values['temperature']:.3f}"
+    low, high = (extreme(by_class, key=by_class.__getitem__) for extreme in (min, max))
+    return f"temperatures per class from {by_class[low]:.3f} ({low}) to {by_class[high]:.3f} ({high})"
+
+
+def describe_undefined_scores(scores: Mapping[str, Any]) -> list[str]:
+    """Returns notes on zero denominators, on classes that macro averages leave out, and on undefined metrics."""
+    zero = scores["zero_division"]
+    texts = {
+        "precision": "never predicted, so their precision counts as 0",
+        "recall": "predicted but absent from this split, so their recall counts as 0",
+        "absent": "neither in this split nor predicted, so macro averages exclude them",
+    }
+    notes = [f"{', '.join(zero[key])}: {text}." for key, text in texts.items() if zero[key]]
+    if undefined := scores.get("undefined_ranking"):
+        notes.append(
+            f"ROC AUC and average precision are undefined: no image, or every image, is {', '.join(undefined)}."
+        )
+    names = list(scores.get("per_class", {}))
+    if scores.get("average_precision") is not None and len(names) == 2:
+        notes.append(
+            f"Average precision is the mean over {names[0]} and {names[1]}, because no class is declared positive."
+        )
+    return notes
