@@ -14,8 +14,13 @@ from functools import lru_cache
 from typing import Any
 
 from ..errors import UsageError, summarize_exception
+from .frame_names import file_of_frame
 
-MEMBER_PATTERN = re.compile(r"(?P<archive>.+)::(?P<offset>\d{1,19})\+(?P<size>\d{1,19})(?P<deflated>z?)", re.DOTALL)
+MEMBER_PATTERN = re.compile(
+    r"(?P<archive>.+)::(?P<offset>\d{1,19})\+(?P<size>\d{1,19})(?P<deflated>z?)"
+    r"(?:#frame=\d{1,9})?",  # a frame of a member is read from its bytes
+    re.DOTALL,
+)
 ARCHIVE_SUFFIXES = (".tar", ".zip")  # archives with random access to their members
 TABLE_SUFFIX = ".parquet"  # tables with random access to their images
 MAX_MEMBER_BYTES = 1_000_000_000  # decompressed size
@@ -140,7 +145,7 @@ def all_files_exist(names: Iterable[str]) -> bool:
     for name in names:
         if (member := parse_member(name)) is not None:
             archives.add(member.archive)
-        elif not os.path.isfile(name):
+        elif not os.path.isfile(file_of_frame(name)):
             return False
     return all_archives_exist(archives)
 
@@ -152,7 +157,7 @@ def all_archives_exist(archives: Iterable[str]) -> bool:
 
 def stored_sizes(names: Iterable[str]) -> list[int]:
     """Returns the stored size of each file or member in bytes."""
-    return [member.size if (member := parse_member(name)) else os.path.getsize(name) for name in names]
+    return [member.size if (member := parse_member(name)) else os.path.getsize(file_of_frame(name)) for name in names]
 
 
 def archives_and_sizes(names: Any) -> tuple[list[str], Any] | None:
@@ -169,4 +174,6 @@ def archives_and_sizes(names: Any) -> tuple[list[str], Any] | None:
         return None
     archives = pc.unique(pc.list_element(pc.split_pattern(names, "::", max_splits=1, reverse=True), 0))
     sizes = pc.list_element(pc.split_pattern(names, "+", max_splits=1, reverse=True), 1)
+    if pc.any(pc.match_substring(sizes, "#")).as_py():  # frames of members
+        sizes = pc.list_element(pc.split_pattern(sizes, "#"), 0)
     return archives.to_pylist(), pc.ascii_rtrim(sizes, "z").cast(pa.int64())

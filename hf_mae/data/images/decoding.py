@@ -207,6 +207,7 @@ class PillowFrames(Frames):
 
     def __init__(self, file: IO[bytes], name: str):
         super().__init__(file)
+        self.name = name
         bits, self.significant_bits = _read_bits(file, name)
         file.seek(0)
         self.image = _open_with_pillow(file, name)
@@ -224,6 +225,9 @@ class PillowFrames(Frames):
         if draft_size is not None and self.image.format in ("JPEG", "MPO"):
             self.image.draft("RGB", draft_size)
         if self.num_frames > 1:
+            if index < self.image.tell():  # going back in a sequence of differences fails in Pillow for some APNG files
+                self.file.seek(0)
+                self.image = _open_with_pillow(self.file, self.name)
             self.image.seek(index)
             return to_rgb(self.image).copy()  # the next `seek` changes the image
         if not self.has_deep_colours and not has_high_bit_depth(self.image):

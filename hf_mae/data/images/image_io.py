@@ -4,9 +4,11 @@ All code that reads images uses this module; `decoding` decides the format and d
 frames (TIFF, GIF, WebP, APNG, DICOM, MetaImage) is read frame by frame: its frames have names like `stack.tif#frame=3`.
 """
 
+import io
 import logging
 import os
 import stat
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,10 +16,12 @@ from PIL import Image
 
 from ...errors import inform
 from ...files.archive_members import parse_member, read_member
+from ...files.caches import file_keys
 from ...files.frame_names import FrameName, parse_frame_name
 from .decoding import Frames, open_frames
 from .image_error import ImageError
 from .messages import ImageMessage
+from .videos import VideoFrames
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +44,47 @@ def read_rgb(source: ImageSource, draft_size: tuple[int, int] | None = None) -> 
     if frame is None:
         with open_single_image(source) as frames:
             return frames.read(0, draft_size)
+    if not isinstance(source, dict):
+        name = str(source)
+        shared = _open_shared(name, *file_keys([name]))
+        return shared.read(_frame_index(shared, frame), draft_size)
     with open_image(source) as frames:
         return frames.read(_frame_index(frames, frame), draft_size)
+
+
+@lru_cache(maxsize=4)
+def _open_shared(name: str, *state: str) -> Frames | VideoFrames:
+    """Opens a file with several frames, so that reading one frame after another is fast; a changed `state` opens it
+    again. It is closed when it leaves the cache and is not in use."""
+    try:
+        return open_image(name)
+    except ImageError as error:
+        if error.code is not ImageMessage.VIDEO_IS_NOT_AN_IMAGE or parse_member(name) is not None:
+            raise
+        return VideoFrames(name)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_open_shared.cache_clear)  # a DataLoader worker needs its own position
+
+
+def count_frames(source: ImageSource) -> int:
+    """Counts the frames of an image or video (see `read_rgb`).
+
+    Raises:
+        ImageError: If it cannot be read.
+        FileNotFoundError: If the file does not exist.
+    """
+    source, frame = split_frame_name(source)
+    if frame is not None:
+        return 1
+    try:
+        with open_image(source) as frames:
+            return frames.num_frames
+    except ImageError as error:
+        if error.code is not ImageMessage.VIDEO_IS_NOT_AN_IMAGE or not isinstance(source, (str, os.PathLike)):
+            raise
+        return VideoFrames(os.fspath(source)).num_frames
 
 
 def open_single_image(source: ImageSource) -> Frames:
@@ -82,6 +125,8 @@ def open_image(source: ImageSource) -> Frames:
 
 def split_frame_name(source: ImageSource) -> "tuple[ImageSource, FrameName | None]":
     """Returns the file of a frame, and the frame; a source that is not a frame is returned unchanged."""
+    if isinstance(source, dict) and not source.get("bytes"):
+        source = str(source["path"])
     if isinstance(source, bytes):
         return source, None
     if isinstance(source, dict):
@@ -91,13 +136,14 @@ def split_frame_name(source: ImageSource) -> "tuple[ImageSource, FrameName | Non
     return (source, None) if frame is None else (frame.file, frame)
 
 
-def _frame_index(frames: Frames, frame: FrameName) -> int:
+def _frame_index(frames: Frames | VideoFrames, frame: FrameName) -> int:
     """Returns the number of a frame; for a time, that of the frame with the nearest start."""
     if frame.index is not None:
         return frame.index
-    if frames.times is None or frame.seconds is None:
+    times = getattr(frames, "times", None)
+    if times is None or frame.seconds is None:
         raise ImageError(ImageMessage.NO_FRAME_TIMES)
-    return int(np.argmin(np.abs(np.asarray(frames.times) - frame.seconds)))
+    return int(np.argmin(np.abs(np.asarray(times) - frame.seconds)))
 
 
 def check_regular_file(path: str) -> None:
@@ -107,7 +153,11 @@ def check_regular_file(path: str) -> None:
 
 
 def encoded_bytes(encoded: dict[str, Any]) -> bytes:
-    """Reads the encoded bytes of an image of an undecoded column: `{"bytes", "path"}`."""
+    """Reads the encoded bytes of an image of an undecoded column, `{"bytes", "path"}`; those of a frame are PNG."""
+    if split_frame_name(encoded)[1] is not None:
+        buffer = io.BytesIO()
+        read_rgb(encoded).save(buffer, "PNG")
+        return buffer.getvalue()
     if encoded.get("bytes"):
         return bytes(encoded["bytes"])
     path = encoded["path"]

@@ -6,6 +6,7 @@ Programs that are exported contain this module, like `decoding`.
 import math
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,8 @@ from .image_error import ImageError
 from .messages import ImageMessage
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".mpg", ".mpeg", ".webm", ".m4v", ".wmv")
+MAX_FPS = 1e6  # selects every frame
+NUM_RECENT = 8  # frames that stay in memory, because threads read them in slightly different order
 MISSING_FRACTION = 0.02  # of the declared frames that may be missing; counts in headers are often estimates
 
 
@@ -94,6 +97,43 @@ def iter_frames(path: str, fps: float) -> Iterator[tuple[float, Image.Image]]:
         _check_complete(count, video.get(cv2.CAP_PROP_FRAME_COUNT))
     finally:
         video.release()
+
+
+class VideoFrames:
+    """The frames of a video by their number. Reading them in order is fast; going back decodes the video again.
+
+    Attributes:
+        num_frames: number of frames, found by reading the video once.
+
+    Raises:
+        ImageError: As `iter_frames`.
+    """
+
+    def __init__(self, path: str):
+        self.path, self._lock = path, threading.Lock()
+        self.num_frames = sum(1 for _ in iter_frames(path, MAX_FPS))
+        self._restart()
+
+    def _restart(self) -> None:
+        self._frames = enumerate(image for _, image in iter_frames(self.path, MAX_FPS))
+        self._recent: dict[int, Image.Image] = {}
+
+    def read(self, index: int, draft_size: tuple[int, int] | None = None) -> Image.Image:
+        """Decodes a frame, counted from 0; `draft_size` is ignored.
+
+        Raises:
+            ImageError: If the frame does not exist.
+        """
+        if not 0 <= index < self.num_frames:
+            raise ImageError(ImageMessage.NO_SUCH_FRAME, index=index, count=self.num_frames)
+        with self._lock:
+            if self._recent and index < min(self._recent):
+                self._restart()
+            while index not in self._recent:
+                number, image = next(self._frames)
+                self._recent[number] = image
+                self._recent.pop(number - NUM_RECENT, None)
+            return self._recent[index]
 
 
 def _check_complete(count: int, declared: float) -> None:

@@ -1,0 +1,62 @@
+"""Files with several frames, and DICOM files."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+KINDS = ("tif", "gif", "webp", "png", "dcm", "mha")
+
+
+def make_frames(count, size=(20, 30), seed=0):
+    """Random colours: (count, height, width, 3) uint8."""
+    return np.random.default_rng(seed).integers(0, 255, (count, *size, 3), dtype=np.uint8)
+
+
+def write_frames(path, frames, **options):
+    """Writes frames as TIFF, GIF, WebP, APNG, DICOM or MetaImage, by the suffix of the path."""
+    suffix = path.suffix
+    if suffix == ".dcm":
+        return write_dicom(path, frames, "RGB", frames=len(frames), **options)
+    if suffix == ".mha":
+        import SimpleITK
+
+        SimpleITK.WriteImage(SimpleITK.GetImageFromArray(frames, isVector=frames.ndim == 4), str(path), True)
+        return path
+    first, *others = map(Image.fromarray, frames)
+    options = {".webp": {"lossless": True}, ".tif": {"compression": "tiff_deflate"}}.get(suffix, {})
+    first.save(path, save_all=True, append_images=others, **options)
+    return path
+
+
+def write_dicom(path, pixels, kind="MONOCHROME2", stored=None, frames=None, syntax=None, **attributes):
+    """Writes a DICOM file; `attributes` are elements of the data set."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+
+    dataset, meta = Dataset(), FileMetaDataset()
+    meta.TransferSyntaxUID = syntax or ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = SecondaryCaptureImageStorage, "1.2.3"
+    dataset.file_meta, dataset.SOPClassUID, dataset.SOPInstanceUID = meta, SecondaryCaptureImageStorage, "1.2.3"
+    shape = pixels.shape[1:] if frames else pixels.shape
+    dataset.Rows, dataset.Columns = shape[:2]
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = (3 if len(shape) == 3 else 1), kind
+    if len(shape) == 3:
+        dataset.PlanarConfiguration = 0
+    dataset.BitsAllocated = 8 * pixels.dtype.itemsize
+    dataset.BitsStored = stored or dataset.BitsAllocated
+    dataset.HighBit, dataset.PixelRepresentation = dataset.BitsStored - 1, int(pixels.dtype.kind == "i")
+    if frames:
+        dataset.NumberOfFrames = frames
+    for name, value in attributes.items():
+        setattr(dataset, name, value)
+    dataset.PixelData = pixels.tobytes()
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def encode(image, kind="PNG", **options):
+    """The bytes of an image file."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
