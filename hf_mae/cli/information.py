@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 
 from ..errors import CommandLineError
-from ..reporting.text_table import format_fields
+from ..reporting.renderers.terminal import format_fields
 from ..settings.accelerate_configs import describe_launch_config, find_launch_config, list_launch_configs
 from ..settings.commands import COMMANDS
 from ..settings.recipes import RECIPES_DIR, find_recipe, recipe_names

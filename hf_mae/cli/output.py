@@ -24,6 +24,13 @@ def _print_record_json(record: Any) -> None:
     print_json(record_to_dict(record))
 
 
+def _print_document(document: Any) -> None:
+    from ..reporting.renderers import terminal
+
+    if document:
+        print(terminal.render(document))
+
+
 def _print_benchmark_report(benchmark: str | None, folder: str) -> None:
     """Prints the comparison with published results, which a run on a benchmark writes to its folder."""
     report = Path(folder) / "report.md"
@@ -42,7 +49,7 @@ def _print_image_errors(command: str, errors: list[str]) -> None:
 def print_finetune(result: Any, args: ParsedArgs) -> None:
     """Prints the scores of a fine-tuning run and the next commands, or its plan (`--dry_run`)."""
     from ..models.introspection import is_vit
-    from ..reporting.console import format_scores_table
+    from ..reporting.console import build_scores_summary
     from ..training.training_plan import Plan
 
     if isinstance(result, Plan):
@@ -54,8 +61,7 @@ def print_finetune(result: Any, args: ParsedArgs) -> None:
     from ..conversion.stock_models import read_config
 
     folder = result.settings["output_dir"]
-    if result.scores:
-        print(format_scores_table(result.scores))
+    _print_document(build_scores_summary(result.scores))
     _print_benchmark_report(result.data.benchmark, folder)
     print(f"The model, its card, predictions and figures are in {folder}. Next:")
     print(f"  hf-mae predict {folder} IMAGES")
@@ -80,13 +86,13 @@ def print_pretrain(record: Any, args: ParsedArgs) -> None:
 
 def print_crossval(record: Any, args: ParsedArgs) -> None:
     """Prints the scores of all folds and seeds."""
-    from ..reporting.console import format_crossval_table
+    from ..reporting.console import build_crossval_summary
 
     if args.json:
         _print_record_json(record)
         return
     folder = record.settings["output_dir"]
-    print(format_crossval_table(record, folder))
+    _print_document(build_crossval_summary(record, folder))
     _print_benchmark_report(record.data.benchmark, folder)
 
 
@@ -121,13 +127,13 @@ def print_ensemble(result: Any, args: ParsedArgs) -> None:
 
 def print_evaluate(record: Any, args: ParsedArgs) -> None:
     """Prints the scores of a split, and the gain of temperature scaling."""
-    from ..reporting.console import format_scores_table
+    from ..reporting.console import build_scores_summary
     from ..reporting.run_sentences import describe_calibration_gain
 
     if args.json:
         _print_record_json(record)
         return
-    print(format_scores_table(record.scores))
+    _print_document(build_scores_summary(record.scores))
     if record.calibration:
         print(describe_calibration_gain(record.calibration, next(iter(record.scores))))
         if "fitted_on" in record.calibration:
@@ -141,11 +147,11 @@ def print_report(result: Any, args: ParsedArgs) -> None:
     if args.json:
         print_json(result.comparison.to_dict())
         return
-    from ..reporting.console import format_results
-    from ..reporting.text_table import wrap_text
+    from ..reporting.build_report import build_report_summary
+    from ..reporting.renderers.terminal import wrap_text
 
     if sys.stdout.isatty():
-        print(format_results(result.comparison.tables))
+        _print_document(build_report_summary(result.comparison.tables))
         print(f"Classes, patients, operating points, subgroups and tests: {result.folder / 'report.md'}")
     else:
         print(result.summary(), end="")
@@ -154,12 +160,12 @@ def print_report(result: Any, args: ParsedArgs) -> None:
 
 def print_probe(record: Any, args: ParsedArgs) -> None:
     """Prints the scores of the probes."""
-    from ..reporting.console import format_probe_table
+    from ..reporting.console import build_probe_summary
 
     if args.json:
         _print_record_json(record)
     else:
-        print(format_probe_table(record))
+        _print_document(build_probe_summary(record))
 
 
 def print_predict(result: Any, args: ParsedArgs) -> int:
@@ -234,9 +240,9 @@ def print_push(url: str, args: ParsedArgs) -> None:
 
 def print_prepare(result: Any, args: ParsedArgs) -> None:
     """Prints the class counts of the splits, and the mean and standard deviation of the pixels."""
-    from ..reporting.console import format_class_table
+    from ..reporting.console import class_table
 
-    print(format_class_table(result.splits))
+    _print_document([class_table(result.splits)])
     mean, std = (" ".join(f"{value:.4f}" for value in values) for values in (result.mean, result.std))
     print(f"mean {mean}, std {std}")
 
@@ -244,12 +250,12 @@ def print_prepare(result: Any, args: ParsedArgs) -> None:
 def print_audit(result: Any, args: ParsedArgs) -> None:
     """Prints the near-duplicate pairs, or the label errors."""
     from ..reporting.audit import describe_pair_kind
-    from ..reporting.console import format_label_findings
+    from ..reporting.console import build_label_findings
     from ..reporting.label_issues import LabelFindings
     from ..runs.record import FIGURES_DIR
 
     if isinstance(result, LabelFindings):
-        print(format_label_findings(result))
+        _print_document(build_label_findings(result))
         return
     pairs, images = pluralize(result.num_pairs, "near-duplicate pair"), pluralize(result.num_images, "image")
     print(f"Found {pairs} ({pluralize(result.num_images_in_pairs, 'image')}) in {images}.")

@@ -12,7 +12,7 @@ from ..data.images.image_io import read_rgb
 from ..files.atomic import write_csv, write_image
 from ..runs.record import FIGURES_DIR
 from ..settings.audit import PAIRS_PER_SHEET
-from .text_table import truncate_middle
+from .renderers.terminal import truncate_middle
 
 THUMBNAIL_SIZE = 200  # pixels
 MAX_LINE_LENGTH = 34  # characters of a line below an image

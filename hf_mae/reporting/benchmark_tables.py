@@ -1,8 +1,9 @@
 """Benchmarks as text for the terminal and for the documentation."""
 
 from ..data.sources.benchmarks import BENCHMARKS, Benchmark
-from .render import escape_markdown_cell
-from .text_table import format_fields
+from .renderers import markdown
+from .renderers.terminal import format_fields
+from .table import Column, Table
 
 LABEL_WIDTH = 11  # of the fields of a benchmark
 
@@ -81,8 +82,6 @@ def _describe_layout(entry: Benchmark) -> str:
 
 def format_split_guarantees() -> str:
     """Formats the guarantees and limitations of the official splits as a Markdown table."""
-    lines = ["| benchmark | split | guaranteed | not guaranteed |", "|---|---|---|---|"]
-    for name, entry in BENCHMARKS.items():
-        cells = [name, entry.main_protocol, *map(escape_markdown_cell, (entry.guarantees, entry.limitations))]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    rows = [[name, entry.main_protocol, entry.guarantees, entry.limitations] for name, entry in BENCHMARKS.items()]
+    titles = ("benchmark", "split", "guaranteed", "not guaranteed")
+    return markdown.render([Table([Column(title) for title in titles], rows)])

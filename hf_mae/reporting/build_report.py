@@ -1,15 +1,17 @@
 """Builds the document of a report: results tables, diagnostic accuracy and comparisons."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from ..evaluation.intervals import RATES, Estimate, Rate
-from ..evaluation.metrics import display_scale, headline_metric_names
 from ..evaluation.operating_points import THRESHOLDS
 from ..settings.metrics import METRICS, MetricKind, metric_names
-from .diagnostic_accuracy import OneVsRestResult, Subgroups
-from .render import Block, BulletList, Cell, Heading, Paragraph, TableBlock
+from .diagnostic_accuracy import OneVsRestResult, Subgroup, Subgroups
+from .document import Block, BulletList, Heading, Paragraph
+from .headline import HeadlineRow, estimated_scores, headline_table, make_difference
 from .results_tables import EXPLANATION, ResultsRow, ResultsTable
+from .table import TOO_FEW_FOR_INTERVAL, Cell, CellLike, Column, Content, Number, Table, format_content, number_columns
 
 RATE_TITLES = {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV"}
 AGGREGATION_TITLES = {
@@ -17,7 +19,6 @@ AGGREGATION_TITLES = {
     "mean": "patients, mean of their images",
     "worst": "patients, their worst image",
 }
-TOO_FEW_FOR_INTERVAL = "too few for an interval"
 CLUSTER_NOTES = {
     "groups": "Complete patients or videos are left out (jackknife) and exchanged (permutation test).",
     "images": "No patients or videos are known; images are treated as independent.",
@@ -42,46 +43,54 @@ def build_report_document(results_tables: Iterable[ResultsTable], details: bool 
 def _see_also_blocks(tables: list[ResultsTable]) -> list[Block]:
     """Builds a table of our rows on two splits of the same images, if a benchmark refers to another one."""
     by_data = {table.data: table for table in tables}
-    pairs = [(table, by_data[table.see_also]) for table in tables if table.see_also in by_data]
-    names = headline_metric_names(ordered=False)
     blocks: list[Block] = []
-    for first, second in pairs:
-        if first.data > second.data:
+    for first in tables:
+        second = by_data.get(first.see_also or "")
+        if second is None or first.data > second.data:
             continue  # each pair once
-        rows: list[list[Cell | str]] = []
-        for table in (first, second):
-            for row in [*table.rows, *table.not_comparable]:
-                if row.ours:
-                    rows.append(
-                        [row.method, table.title, *(format_score(row.scores.get(name), name) for name in names)]
-                    )
-        notes = " ".join(f"{table.title}: {' '.join(table.notes)}" for table in (first, second))
-        header = ["method", "split", *(METRICS[name].title for name in names)]
-        blocks += [
-            Heading(f"{first.data} and {second.data}"),
-            TableBlock(header, rows, "ll" + "r" * len(names), f"Two splits of the same images. {notes}"),
+        rows = [
+            HeadlineRow([row.method, table.title], row.scores)
+            for table in (first, second)
+            for row in [*table.rows, *table.not_comparable]
+            if row.ours
         ]
+        notes = " ".join(f"{table.title}: {' '.join(table.notes)}" for table in (first, second))
+        caption = f"Two splits of the same images. {notes}"
+        labels = [Column("method"), Column("split")]
+        blocks += [Heading(f"{first.data} and {second.data}"), headline_table(labels, rows, caption=caption)]
     return blocks
 
 
 def _results_table_blocks(table: ResultsTable, details: bool) -> list[Block]:
-    notes = _Footnotes()
-    ordinal = metric_names(MetricKind.ORDINAL)
-    names = headline_metric_names(ordered=any(name in row.scores for row in table.rows for name in ordinal))
-    blocks: list[Block] = [Heading(table.title)]
-    if table.rows:
-        blocks.append(_scores_table(table.rows, names, notes, "Scores, best macro F1 first:"))
-    if table.not_comparable:
-        heading = "Not comparable with the rows above (another split, other averages, or uncertain):"
-        blocks.append(_scores_table(table.not_comparable, names, notes, heading if table.rows else "Scores:"))
-    if notes.letter_by_note:
-        blocks.append(BulletList([f"({letter}) {note}" for note, letter in notes.letter_by_note.items()]))
+    blocks: list[Block] = [Heading(table.title), *build_score_tables(table)]
     blocks += [Paragraph(note) for note in table.notes]
     ours = [row for row in [*table.rows, *table.not_comparable] if row.ours]
     blocks += _probability_blocks(ours)
     for row in ours if details else []:
         blocks += _run_blocks(row)
     return blocks + _comparison_blocks(table)
+
+
+def build_score_tables(table: ResultsTable) -> list[Table]:
+    """Builds the tables of the comparable rows, the best macro F1 first, and of the others; the footnotes of both are
+    below the last one."""
+    notes = _Footnotes()
+    other = "Not comparable with the rows above (another split, other averages, or uncertain):"
+    parts = [(table.rows, "Scores, best macro F1 first:"), (table.not_comparable, other if table.rows else "Scores:")]
+    labels, remarks = [Column("method"), Column("initialisation")], [Column("source")]
+    tables = [
+        headline_table(
+            labels, [_make_row(row, notes) for row in rows], remarks=remarks, caption=caption, mark_best=True
+        )
+        for rows, caption in parts
+        if rows
+    ]
+    return [*tables[:-1], *(replace(last, footnotes=notes.texts) for last in tables[-1:])]
+
+
+def _make_row(row: ResultsRow, notes: "_Footnotes") -> HeadlineRow:
+    method = Cell(row.method, bold=row.ours, footnote_marks=notes.get_marks(row.notes))
+    return HeadlineRow([method, row.initialisation], row.scores, row.ranked, [row.source])
 
 
 class _Footnotes:
@@ -95,49 +104,14 @@ class _Footnotes:
             self.letter_by_note.setdefault(note, _footnote_letter(len(self.letter_by_note)))
         return ", ".join(sorted(self.letter_by_note[note] for note in notes))
 
+    @property
+    def texts(self) -> dict[str, str]:
+        """The notes by letter."""
+        return {letter: note for note, letter in self.letter_by_note.items()}
+
 
 def _footnote_letter(number: int) -> str:
     return (_footnote_letter(number // 26 - 1) if number >= 26 else "") + chr(ord("a") + number % 26)
-
-
-def _scores_table(rows: list[ResultsRow], names: tuple[str, ...], notes: _Footnotes, caption: str) -> TableBlock:
-    ranked = [row for row in rows if row.ranked]
-    best_scores = {}
-    for name in names:
-        values = [row.scores[name]["mean"] for row in ranked if name in row.scores]
-        if values:
-            best_scores[name] = max(values) if METRICS[name].greater_is_better else min(values)
-    cell_rows: list[list[Cell | str]] = []
-    for row in rows:
-        cells: list[Cell | str] = [
-            Cell(row.method, bold=row.ours, footnote_marks=notes.get_marks(row.notes)),
-            row.initialisation,
-        ]
-        for name in names:
-            score = row.scores.get(name)
-            cells.append(
-                Cell(format_score(score, name), bold=score is not None and score["mean"] == best_scores.get(name))
-            )
-        cell_rows.append([*cells, row.source])
-    header = ["method", "initialisation", *(METRICS[name].title for name in names), "source"]
-    return TableBlock(header, cell_rows, "ll" + "r" * len(names) + "l", caption)
-
-
-def _interval_decimals(name: str) -> int:
-    """Returns the decimals of the ends of an interval: one for per cent, three for grades."""
-    return 1 if display_scale(name) == 100.0 else 3
-
-
-def format_score(score: dict[str, Any] | None, name: str) -> str:
-    """Formats a score of a results table with its standard deviation and interval."""
-    if score is None:
-        return ""
-    if "printed" in score:  # as published
-        return str(score["printed"]).replace("±", " ± ")
-    std = "" if score["std"] is None else f" ± {score['std']:.2f}"
-    digits = _interval_decimals(name)
-    interval = "" if score["interval"] is None else " [{0:.{2}f}, {1:.{2}f}]".format(*score["interval"], digits)
-    return f"{score['mean']:.{max(2, digits)}f}{std}{interval}"
 
 
 # Diagnostic accuracy
@@ -158,18 +132,24 @@ def _probability_blocks(rows: list[ResultsRow]) -> list[Block]:
         "above 0, too, so it has no interval."
     )
     names = metric_names(MetricKind.PROBABILITY)
-    cells = [[method, *(_format_estimate(values.get(name)) for name in names)] for method, values in runs]
-    return [TableBlock(["method", *(METRICS[name].title for name in names)], cells, "l" + "r" * len(names), caption)]
+    cells = [[method, *(_make_probability(values.get(name)) for name in names)] for method, values in runs]
+    return [Table([Column("method"), *number_columns([METRICS[name].title for name in names])], cells, caption)]
 
 
-def _format_estimate(estimate: Estimate | None) -> str:
-    if estimate is None:
-        return "undefined"
-    interval = "" if estimate.interval is None else " [{:.3f}, {:.3f}]".format(*estimate.interval)
-    return f"{estimate.value:.3f}{interval}"
+def _make_probability(estimate: Estimate | None) -> Content:
+    return "undefined" if estimate is None else Number(estimate.value, 3, interval=estimate.interval)
+
+
+def _make_rate(rate: Rate | Estimate | None) -> Content:
+    """Makes the displayed rate, in per cent."""
+    if rate is None:
+        return "none"
+    ends = None if rate.interval is None else (100 * rate.interval[0], 100 * rate.interval[1])
+    return Number(100 * rate.value, 1, interval=ends, reason="" if ends else TOO_FEW_FOR_INTERVAL)
 
 
 def _run_blocks(row: ResultsRow) -> list[Block]:
+    """Builds the details of a run: classes, patients, operating points, subgroups."""
     blocks: list[Block] = [_class_rates_table(row)] if row.by_class else []
     results = row.diagnostic_accuracy
     if results is None:
@@ -182,43 +162,24 @@ def _run_blocks(row: ResultsRow) -> list[Block]:
     return blocks + ([BulletList(results.notes)] if results.notes else [])
 
 
-def _class_rates_table(row: ResultsRow) -> TableBlock:
+def _class_rates_table(row: ResultsRow) -> Table:
     caption = f"{row.method}, each class against the rest, in per cent (PPV and NPV at the prevalence of these images):"
     rows = [
-        [label, *(_format_percent_rate(rates.get(name)) for name in RATES)] for label, rates in row.by_class.items()
+        [label, *(_make_rate(rates[name]) if name in rates else "no image" for name in RATES)]
+        for label, rates in row.by_class.items()
     ]
-    return TableBlock(["class", *RATE_TITLES.values()], rows, "l" + "r" * len(RATES), caption)
+    return Table([Column("class"), *number_columns(list(RATE_TITLES.values()))], rows, caption)
 
 
-def _format_percent_rate(rate: dict[str, Any] | None) -> str:
-    if rate is None:
-        return "no image"
-    interval = TOO_FEW_FOR_INTERVAL if rate["interval"] is None else "{:.1f} to {:.1f}".format(*rate["interval"])
-    return f"{rate['mean']:.1f} [{interval}]"
-
-
-def _format_rate(rate: Rate | Estimate | None, scale: float = 100.0) -> str:
-    if rate is None:
-        return "none"
-    digits, interval = 1 if scale == 100.0 else 3, TOO_FEW_FOR_INTERVAL
-    if rate.interval is not None:
-        interval = " to ".join(f"{scale * end:.{digits}f}" for end in rate.interval)
-    return f"{scale * rate.value:.{digits}f} [{interval}]"
-
-
-def _patient_table(method: str, patients: dict[str, dict[str, Estimate]]) -> TableBlock:
-    names = list(next(iter(patients.values())))
-    rows = [
-        [AGGREGATION_TITLES[aggregation], *(_format_rate(scores[name], display_scale(name)) for name in names)]
-        for aggregation, scores in patients.items()
-    ]
-    header = ["score of", *(METRICS[name].title for name in names)]
-    return TableBlock(header, rows, "l" + "r" * len(names), f"{method} by patient (or video), in per cent:")
+def _patient_table(method: str, patients: dict[str, dict[str, Estimate]]) -> Table:
+    rows = [HeadlineRow([AGGREGATION_TITLES[name]], estimated_scores(scores)) for name, scores in patients.items()]
+    return headline_table([Column("score of")], rows, caption=f"{method} by patient (or video), in per cent:")
 
 
 def _one_vs_rest_blocks(method: str, result: OneVsRestResult) -> list[Block]:
     aurocs = "; ".join(
-        f"{_format_estimate(auroc)} ({AGGREGATION_TITLES[name]})" for name, auroc in result.auroc.items()
+        f"{format_content(_make_probability(auroc))} ({AGGREGATION_TITLES[name]})"
+        for name, auroc in result.auroc.items()
     )
     title = " or ".join(result.classes)
     caption = (
@@ -233,18 +194,18 @@ def _one_vs_rest_blocks(method: str, result: OneVsRestResult) -> list[Block]:
         thresholds += ", ..." if len(point.thresholds) > 3 else ""
         split_rates = "; ".join(f"{name} {100 * value:.1f}" for name, value in point.threshold_split_rates.items())
         threshold_split = f"{point.threshold_split} ({split_rates})" if point.threshold_split else ""
-        rates = [_format_rate(point.rates.get(name)) for name in RATES]
+        rates = [_make_rate(point.rates.get(name)) for name in RATES]
         rows.append([point.rule, AGGREGATION_TITLES[point.aggregation], thresholds, threshold_split, *rates])
-    header = ["operating point", "score of", "threshold", "chosen on", *RATE_TITLES.values()]
+    columns = [Column(title) for title in ("operating point", "score of", "threshold", "chosen on")]
     return [
-        TableBlock(header, rows, "llll" + "r" * len(RATES), caption),
+        Table([*columns, *number_columns(list(RATE_TITLES.values()))], rows, caption),
         _agreement_paragraph(result),
         _net_benefit_paragraph(result),
     ]
 
 
 def _agreement_paragraph(result: OneVsRestResult) -> Paragraph:
-    values = "; ".join(f"{name} {_format_rate(value)}" for name, value in result.agreement.items())
+    values = "; ".join(f"{name} {format_content(_make_rate(value))}" for name, value in result.agreement.items())
     return Paragraph(f"By the predicted class, in per cent: {values}.")
 
 
@@ -256,7 +217,7 @@ def _net_benefit_paragraph(result: OneVsRestResult) -> Paragraph:
     return Paragraph(f"Net benefit per image at threshold probabilities of {'; '.join(values)}.")
 
 
-def _subgroup_table(method: str, subgroups: Subgroups) -> TableBlock:
+def _subgroup_table(method: str, subgroups: Subgroups) -> Table:
     tests = "; ".join(
         f"{METRICS[test['score']].title} p {test['p_value']:.3g}, adjusted {test['p_adjusted']:.3g}"
         for test in subgroups.tests
@@ -265,44 +226,58 @@ def _subgroup_table(method: str, subgroups: Subgroups) -> TableBlock:
         f"{method} by {subgroups.column}, in per cent. Test of no difference between the subgroups (interaction; Wald "
         f"test, F): {tests or 'none, because fewer than two subgroups have enough images and patients'}."
     )
-    names = next((list(level.scores) for level in subgroups.levels if level.scores), [])
-    rows = []
-    for level in subgroups.levels:
-        count = f"{level.count} patients or videos" if level.units == "groups" else ""
-        scores = ["too few"] * len(names)
-        if level.scores:
-            scores = [_format_rate(level.scores[name], display_scale(name)) for name in names]
-        rows.append([level.value, str(level.images), count, *scores])
-    header = [subgroups.column, "images", "patients", *(METRICS[name].title for name in names)]
-    return TableBlock(header, rows, "lrl" + "r" * len(names), caption)
+    labels = [Column(subgroups.column), Column("images", "r"), Column("patients")]
+    return headline_table(labels, [_make_subgroup_row(level) for level in subgroups.levels], caption=caption)
+
+
+def _make_subgroup_row(level: Subgroup) -> HeadlineRow:
+    count = f"{level.count} patients or videos" if level.units == "groups" else ""
+    return HeadlineRow([level.value, level.images, count], estimated_scores(level.scores or {}), missing="too few")
 
 
 # Comparisons
 
-COMPARISON_HEADER = ["first", "second", "score", "difference", "p", "p adjusted", "test"]
+COMPARISON_COLUMNS = [
+    *(Column(title) for title in ("first", "second", "score")),
+    *number_columns(["difference", "p", "p adjusted"]),
+    Column("test"),
+]
 
 
 def _comparison_blocks(table: ResultsTable) -> list[Block]:
     blocks: list[Block] = []
     if table.comparisons:
-        rows: list[list[Cell | str]] = [[*comparison_cells(comparison)] for comparison in table.comparisons]
-        blocks.append(TableBlock(COMPARISON_HEADER, rows, "lllrrrl", _comparison_caption(table)))
+        rows = [_comparison_cells(comparison) for comparison in table.comparisons]
+        blocks.append(Table(COMPARISON_COLUMNS, rows, _comparison_caption(table)))
     not_compared = [pair for pair in table.differences if "note" in pair]
     return blocks + [Paragraph(f"{pair['first']} and {pair['second']} were {pair['note']}.") for pair in not_compared]
 
 
-def comparison_cells(comparison: dict[str, Any]) -> list[str]:
-    """Formats a comparison: first and second run, score, difference, p value, adjusted p value, and test."""
-    scale, digits = display_scale(comparison["score"]), _interval_decimals(comparison["score"])
-    ends = comparison["low"], comparison["high"]
-    interval = "" if None in ends else f" [{scale * ends[0]:+.{digits}f}, {scale * ends[1]:+.{digits}f}]"
+def _comparison_cells(comparison: dict[str, Any]) -> list[CellLike]:
     test = comparison["test"]
     if resampled := comparison.get("corrected_resampled"):
         test += f"; over folds, corrected: p {resampled['p_value']:.3g}"
-    difference = f"{scale * comparison['difference']:+.{max(2, digits)}f}{interval}"
-    score = METRICS[comparison["score"]].title + (f", {comparison['task']}" if "task" in comparison else "")
     p_values = [f"{comparison[name]:.3g}" for name in ("p_value", "p_adjusted")]
-    return [comparison["first"], comparison["second"], score, difference, *p_values, test]
+    title = _comparison_title(comparison)
+    return [comparison["first"], comparison["second"], title, make_difference(comparison), *p_values, test]
+
+
+def _comparison_title(comparison: dict[str, Any]) -> str:
+    return METRICS[comparison["score"]].title + (f", {comparison['task']}" if "task" in comparison else "")
+
+
+def build_report_summary(results_tables: Iterable[ResultsTable]) -> list[Block]:
+    """Builds the summary of a report for a terminal: the scores and comparisons, without details."""
+    blocks: list[Block] = []
+    for table in results_tables:
+        rows = [HeadlineRow([row.method], row.scores) for row in [*table.rows, *table.not_comparable]]
+        blocks += [Heading(table.title), headline_table([Column("")], rows).transpose()]
+        for comparison in table.comparisons:
+            difference = make_difference(comparison).format()
+            pair = f"{comparison['second']} minus {comparison['first']}"
+            p_value = f"p {comparison['p_adjusted']:.3g} (adjusted)"
+            blocks.append(Paragraph(f"{_comparison_title(comparison)}, {pair}: {difference}, {p_value}"))
+    return blocks
 
 
 def _comparison_caption(table: ResultsTable) -> str:

@@ -18,13 +18,16 @@ from ..evaluation.significance import compared_metric_names
 from ..runs.completed_run import CompletedRun
 from ..runs.record import FIGURES_DIR, RunRecord
 from ..settings.metrics import METRICS
+from .document import Block, Heading, Paragraph
 from .messages import ReportingMessage
-from .render import Block, Heading, Paragraph, TableBlock, write_document
+from .renderers.files import write_document
 from .run_sentences import describe_hardware, describe_selection, describe_temperature, describe_versions
 from .study_description import SPLIT_TITLES, get_setting
+from .table import Column, Table
 
 CHECKLISTS_CSV = Path(__file__).parents[1] / "published" / "checklists.csv"
 CHECKLIST_TITLES = {"claim": "CLAIM (2024)", "tripod-ai": "TRIPOD+AI", "stard-ai": "STARD-AI"}
+COLUMNS = [Column("item"), Column("section"), Column("topic", "p"), Column("answer", "p"), Column("source")]
 AUTHOR_ITEM_TEXT = "To be completed by the authors."
 
 
@@ -80,7 +83,7 @@ def write_checklist(run: CompletedRun, name: str, folder: Path, suffix: str = ""
             f"{answered} of {len(items)} items are answered from the record of the run, each with its source. The "
             "authors have to complete the others. The topics are paraphrased; the guideline has the official wording."
         ),
-        TableBlock(["item", "section", "topic", "answer", "source"], rows, "llppl"),
+        Table(COLUMNS, rows),
     ]
     return write_document(blocks, folder / f"checklist_{name}{suffix}")
 

@@ -7,7 +7,7 @@ import numpy as np
 from ..errors import UsageError
 from ..runs.record import FIGURES_DIR
 from ..settings.evaluation import ProbeArguments
-from . import figures
+from . import figures, notebook  # noqa: F401 (records as HTML)
 from .messages import ReportingMessage
 
 

@@ -11,7 +11,7 @@ from ..data.checks.corrections import COLUMNS
 from ..files.atomic import write_csv, write_image
 from ..runs.record import FIGURES_DIR
 from .audit import THUMBNAIL_SIZE, load_thumbnail
-from .text_table import truncate_middle
+from .renderers.terminal import truncate_middle
 
 LABEL_ISSUES_CSV = "label_issues.csv"
 SHEET_PATTERN = "label_issues_{}.png"

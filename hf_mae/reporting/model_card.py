@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.sources.benchmarks import find_benchmark_or_none
-from ..evaluation.metrics import available_metric_names, display_scale
+from ..data.sources.benchmarks import Benchmark, find_benchmark_or_none
+from ..evaluation.metrics import available_metric_names
 from ..files.atomic import write_text
 from ..models.ensemble import MemberInfo
 from ..models.model_zoo import find_licence
@@ -14,7 +14,9 @@ from ..runs.record import FIGURES_DIR, RunRecord, Scores, run_name
 from ..settings.metrics import METRICS
 from ..settings.models import RANDOM_WEIGHTS
 from ..settings.parse import looks_like_path
-from .render import escape_markdown_cell
+from .document import Block, BulletList, Code, Document, Heading, Image, Paragraph
+from .headline import split_table
+from .renderers import markdown
 from .run_sentences import (
     describe_hardware,
     describe_selection,
@@ -22,83 +24,32 @@ from .run_sentences import (
     describe_undefined_scores,
     describe_versions,
 )
+from .table import Column, Number, Table, number_columns
 
 MAE_TAG = "masked-autoencoder"
 MAE_CLASSIFIER_CLASSES = ("ViTForImageClassification", "BeitForImageClassification")  # of converted MAE encoders
 TAGS = ["vision", MAE_TAG, "endoscopy", "hf_mae"]
 
-FINETUNED_CARD_TEMPLATE = """---
-{metadata}
----
+USAGE_CODE = """from transformers import pipeline
 
-# {name}
+classifier = pipeline("image-classification", model="{name}")
+print(classifier("image.jpg"))"""
 
-{architecture} for image classification into {count} classes, fine-tuned from `{base}` with
-hf_mae. It is a stock transformers model: no custom code is needed to load it.
-
-```python
-from transformers import pipeline
-
-classifier = pipeline("image-classification", model="{model}")
-print(classifier("image.jpg"))
-```
-
-**Intended use and limitations.** Research on endoscopy images similar to the training images. The model is not a
-medical device, and its output is not a diagnosis. Images are read as 8-bit RGB. hf_mae scales 16-bit grey levels to
-8 bits; `pipeline()` clips them, so convert such images first.
-
-**Licence.** {licence}{data_licence}
-
-## Results
-
-In per cent. {selection}{contamination}
-
-{results}
-
-{notes}
-
-### By class ({split})
-
-{per_class}
-
-{figures}
-
-{calibration}
-
-## Training
-
-Data: `{data}` ({sizes}). {training}
-
-Reproduce the run with `hf-mae finetune --recipe recipe.yaml`:
-
-```yaml
-{recipe}
-```
-{citation}"""
-
-ENSEMBLE_CARD_TEMPLATE = """# {name}
-
-An ensemble of {count} image classifiers; its scores are the mean of the scores of its members. Each member is a stock
-transformers model in its own folder. hf_mae accepts this folder as a model
-(`hf-mae evaluate`, `predict`, `demo`, `export-onnx`). Without hf_mae, use:
-
-```python
-from transformers import pipeline
+ENSEMBLE_CODE = """from transformers import pipeline
 
 members = [pipeline("image-classification", model=f"{path}/{{name}}", top_k=None) for name in {folders}]
 predictions = [{{entry["label"]: entry["score"] for entry in member("image.jpg")}} for member in members]
-scores = {{label: sum(one[label] for one in predictions) / len(predictions) for label in predictions[0]}}
-```
+scores = {{label: sum(one[label] for one in predictions) / len(predictions) for label in predictions[0]}}"""
 
-Classes: {classes}.
-
-| member | source |
-|---|---|
-{rows}
-
-**Intended use and limitations.** Research on endoscopy images similar to the training images. The model is not a
-medical device, and its output is not a diagnosis.
-"""
+INTENDED_USE = (
+    "Research on endoscopy images similar to the training images. The model is not a medical device, and its output is "
+    "not a diagnosis."
+)
+IMAGE_LIMITS = (
+    " Images are read as 8-bit RGB. hf_mae scales 16-bit grey levels to 8 bits; `pipeline()` clips them, so convert "
+    "such images first."
+)
+LIMITS_TITLE = "Intended use and limitations."
 
 CALIBRATION_SENTENCE = (
     "Dividing the logits by the {words} (fitted on the {fitted_on} split, in `temperature.json`) "
@@ -120,31 +71,9 @@ CARD_FIGURES = {
     "Learning curves": "learning_curves.png",
 }
 
-PRETRAINED_CARD_TEMPLATE = """---
-{metadata}
----
 
-# {name}
-
-A masked autoencoder (`{architecture}`, {size} pixels, mask ratio {mask_ratio:g} %) pre-trained on {images}
-unlabelled images of `{data}`, starting from `{base}`, with hf_mae. It is a stock
-transformers model. Fine-tune it with
-`hf-mae finetune --model_name_or_path {name} --data_dir IMAGES --output_dir RUN`.
-
-**Licence.** {licence}
-
-**Pre-training images.** `pretraining_images.csv` lists every image with its name and perceptual hash. `hf-mae finetune`
-warns if images that it evaluates are among them. {excluded}
-
-{training}
-
-```yaml
-{recipe}
-```
-"""
-
-
-def _licence_text(licence: str | None, licence_source: str, base: str) -> str:
+def _licence_text(base: str) -> str:
+    licence, licence_source = find_licence(base)
     if base == RANDOM_WEIGHTS:
         return "Trained from random weights: choose any licence."
     if licence is None:
@@ -165,44 +94,68 @@ def write_model_card(folder: Path, record: RunRecord, architecture: str, recipe:
         architecture: class of the model.
         recipe: YAML of the recipe of the run.
     """
+    document = build_model_card(folder, record, architecture, recipe)
+    _write_card(folder, document, _metadata(run_name(folder), record, architecture))
+
+
+def _write_card(folder: Path, document: Document, metadata: Any) -> None:
     from huggingface_hub import ModelCard
 
+    write_text(folder / "README.md", str(ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{markdown.render(document)}")))
+
+
+def build_model_card(folder: Path, record: RunRecord, architecture: str, recipe: str) -> list[Block]:
+    """Builds the text of the model card (see `write_model_card`)."""
     name = run_name(folder)
-    split = list(record.scores)[-1] if record.scores else ""  # shown by class
     benchmark = find_benchmark_or_none(record.data.benchmark)
-    licence, licence_source = find_licence(record.base)
-    text = FINETUNED_CARD_TEMPLATE.format(
-        metadata=_metadata(name, record, licence, architecture),
-        name=name,
-        data_licence=f" The data, {benchmark.title}: {benchmark.licence}." if benchmark else "",
-        citation=f"\n## Citation\n\n{benchmark.citation} ({benchmark.homepage})\n" if benchmark else "",
-        contamination=_contamination_text(record),
-        figures="\n".join(_figure_links(folder, split)),
-        calibration=" ".join(_calibration_sentences(record)),
-        architecture=architecture,
-        count=len(record.classes),
-        base=record.base,
-        licence=_licence_text(licence, licence_source, record.base),
-        model=name,
-        results="\n".join(_results_table(record.scores)) if record.scores else "No split was evaluated.",
-        notes="\n".join(
-            f"- {part}: {escape_markdown_cell(note)}"
-            for part, v in record.scores.items()
-            for note in describe_undefined_scores(v)
+    data_licence = f" The data, {benchmark.title}: {benchmark.licence}." if benchmark else ""
+    sizes = ", ".join(f"{split} {count}" for split, count in record.images.items())
+    return [
+        Heading(name, 1),
+        Paragraph(
+            f"{architecture} for image classification into {len(record.classes)} classes, fine-tuned from "
+            f"`{record.base}` with hf_mae. It is a stock transformers model: no custom code is needed to load it."
         ),
-        split=split,
-        per_class="\n".join(_class_table(record.scores.get(split, {}))),
-        data=record.data.data_dir,
-        sizes=", ".join(f"{part} {count}" for part, count in record.images.items()),
-        training=_training_text(record),
-        selection=describe_selection(record.selection),
-        recipe=recipe.strip(),
-    )
-    write_text(folder / "README.md", str(ModelCard(text)))
+        Code(USAGE_CODE.format(name=name), "python"),
+        Paragraph(INTENDED_USE + IMAGE_LIMITS, LIMITS_TITLE),
+        Paragraph(_licence_text(record.base) + data_licence, "Licence."),
+        Heading("Results"),
+        *_results_blocks(folder, record),
+        Heading("Training"),
+        Paragraph(f"Data: `{record.data.data_dir}` ({sizes}). {_training_text(record)}"),
+        Paragraph("Reproduce the run with `hf-mae finetune --recipe recipe.yaml`:"),
+        Code(recipe, "yaml"),
+        *_citation_blocks(benchmark),
+    ]
 
 
-def _metadata(name: str, record: RunRecord, licence: str | None, architecture: str) -> str:
-    """Returns the metadata of the card, as YAML."""
+def _citation_blocks(benchmark: Benchmark | None) -> list[Block]:
+    if benchmark is None:
+        return []
+    return [Heading("Citation"), Paragraph(f"{benchmark.citation} ({benchmark.homepage})")]
+
+
+def _results_blocks(folder: Path, record: RunRecord) -> list[Block]:
+    """Builds the scores of all splits, and the classes and figures of the last one."""
+    selection = describe_selection(record.selection)
+    blocks: list[Block] = [Paragraph(f"In per cent; [ ]: 95 % interval. {selection}{_contamination_text(record)}")]
+    if not record.scores:
+        return [*blocks, Paragraph("No split was evaluated.")]
+    split = list(record.scores)[-1]
+    notes = [f"{part}: {note}" for part, scores in record.scores.items() for note in describe_undefined_scores(scores)]
+    return [
+        *blocks,
+        split_table(record.scores),
+        BulletList(notes),
+        Heading(f"By class ({split})", 3),
+        _class_table(record.scores[split]),
+        *_list_figures(folder, split),
+        *map(Paragraph, _calibration_sentences(record)),
+    ]
+
+
+def _metadata(name: str, record: RunRecord, architecture: str) -> Any:
+    """Returns the metadata of the card."""
     from huggingface_hub import EvalResult, ModelCardData
 
     evaluations = [
@@ -219,7 +172,7 @@ def _metadata(name: str, record: RunRecord, licence: str | None, architecture: s
         for metric in available_metric_names(values)
     ]
     return ModelCardData(
-        license=licence,
+        license=find_licence(record.base)[0],
         library_name="transformers",
         pipeline_tag="image-classification",
         tags=[tag for tag in TAGS if tag != MAE_TAG or architecture in MAE_CLASSIFIER_CLASSES],
@@ -227,7 +180,7 @@ def _metadata(name: str, record: RunRecord, licence: str | None, architecture: s
         datasets=[data] if (data := parse_hub_id(record.data.data_dir)) else None,
         model_name=name if evaluations else None,
         eval_results=evaluations or None,
-    ).to_yaml()
+    )
 
 
 def parse_hub_id(name: str) -> str | None:
@@ -248,30 +201,18 @@ def _calibration_sentences(record: RunRecord) -> list[str]:
     return sentences
 
 
-def _results_table(scores: dict[str, Scores]) -> list[str]:
-    """Returns the headline scores in per cent, one row per split."""
-    names = available_metric_names(next(iter(scores.values())))
-    head = "| split | images | " + " | ".join(METRICS[m].title for m in names) + " |"
-    return [head, "|---" * (2 + len(names)) + "|"] + [
-        f"| {part} | {values['num_images']} | "
-        + " | ".join(f"{display_scale(m) * values[m]:.2f}" if values.get(m) is not None else "" for m in names)
-        + " |"
-        for part, values in scores.items()
+def _class_table(scores: Scores) -> Table:
+    """Builds the table of the precision, recall and F1 of each class, in per cent."""
+    rows = [
+        [label, *(Number(100 * values[name], 1) for name in ("precision", "recall", "f1")), values["support"]]
+        for label, values in scores.get("per_class", {}).items()
     ]
+    return Table([Column("class"), *number_columns(["precision", "recall", "F1", "images"])], rows)
 
 
-def _class_table(scores: Scores) -> list[str]:
-    """Returns the precision, recall and F1 in per cent, one row per class."""
-    lines = ["| class | precision | recall | F1 | images |", "|---|---|---|---|---|"]
-    for label, values in scores.get("per_class", {}).items():
-        cells = " | ".join(f"{100 * values[name]:.1f}" for name in ("precision", "recall", "f1"))
-        lines.append(f"| {escape_markdown_cell(label)} | {cells} | {values['support']} |")
-    return lines
-
-
-def _figure_links(folder: Path, split: str) -> list[str]:
-    files = {title: f"{FIGURES_DIR}/{file.format(split=split)}" for title, file in CARD_FIGURES.items()}
-    return [f"![{title}]({file})" for title, file in files.items() if (folder / file).is_file()]
+def _list_figures(folder: Path, split: str) -> list[Image]:
+    files = {title: folder / FIGURES_DIR / file.format(split=split) for title, file in CARD_FIGURES.items()}
+    return [Image(path, title, folder) for title, path in files.items() if path.is_file()]
 
 
 def _contamination_text(record: RunRecord) -> str:
@@ -297,14 +238,20 @@ def build_ensemble_card(folder: Path, members: Sequence[MemberInfo], classes: li
         members: its members.
         classes: class names.
     """
-    return ENSEMBLE_CARD_TEMPLATE.format(
-        name=folder.resolve().name,
-        path=folder,
-        count=len(members),
-        folders=tuple(member.folder for member in members),
-        classes=", ".join(map(escape_markdown_cell, classes)),
-        rows="\n".join(f"| `{member.folder}` | `{escape_markdown_cell(member.source)}` |" for member in members),
-    )
+    rows = [[f"`{member.folder}`", f"`{member.source}`"] for member in members]
+    document: list[Block] = [
+        Heading(folder.resolve().name, 1),
+        Paragraph(
+            f"An ensemble of {len(members)} image classifiers; its scores are the mean of the scores of its members. "
+            "Each member is a stock transformers model in its own folder. hf_mae accepts this folder as a model "
+            "(`hf-mae evaluate`, `predict`, `demo`, `export-onnx`). Without hf_mae, use:"
+        ),
+        Code(ENSEMBLE_CODE.format(path=folder, folders=tuple(member.folder for member in members)), "python"),
+        Paragraph(f"Classes: {', '.join(classes)}."),
+        Table([Column("member"), Column("source")], rows),
+        Paragraph(INTENDED_USE, LIMITS_TITLE),
+    ]
+    return markdown.render(document)
 
 
 def write_pretraining_card(folder: Path, record: RunRecord, model: Any, recipe: str) -> None:
@@ -316,22 +263,26 @@ def write_pretraining_card(folder: Path, record: RunRecord, model: Any, recipe: 
         model: the model.
         recipe: YAML of the recipe of the run.
     """
-    from huggingface_hub import ModelCard, ModelCardData
+    from huggingface_hub import ModelCardData
 
-    licence, licence_source = find_licence(record.base)
-    excluded = record.excluded
-    text = PRETRAINED_CARD_TEMPLATE.format(
-        metadata=ModelCardData(license=licence, library_name="transformers", tags=TAGS).to_yaml(),
-        name=run_name(folder),
-        architecture=type(model).__name__,
-        size=model.config.image_size,
-        mask_ratio=100 * model.config.mask_ratio,
-        images=record.images["train"],
-        data=record.data.data_dir,
-        base=record.base,
-        licence=_licence_text(licence, licence_source, record.base),
-        excluded=f"{excluded} images were excluded (`--exclude`)." if excluded else "No image was excluded.",
-        training=_training_text(record),
-        recipe=recipe.strip(),
-    )
-    write_text(folder / "README.md", str(ModelCard(text)))
+    name, excluded = run_name(folder), record.excluded
+    document: list[Block] = [
+        Heading(name, 1),
+        Paragraph(
+            f"A masked autoencoder (`{type(model).__name__}`, {model.config.image_size} pixels, mask ratio "
+            f"{100 * model.config.mask_ratio:g} %) pre-trained on {record.images['train']} unlabelled images of "
+            f"`{record.data.data_dir}`, starting from `{record.base}`, with hf_mae. It is a stock transformers model. "
+            f"Fine-tune it with `hf-mae finetune --model_name_or_path {name} --data_dir IMAGES --output_dir RUN`."
+        ),
+        Paragraph(_licence_text(record.base), "Licence."),
+        Paragraph(
+            "`pretraining_images.csv` lists every image with its name and perceptual hash. `hf-mae finetune` warns if "
+            "images that it evaluates are among them. "
+            + (f"{excluded} images were excluded (`--exclude`)." if excluded else "No image was excluded."),
+            "Pre-training images.",
+        ),
+        Paragraph(_training_text(record)),
+        Code(recipe, "yaml"),
+    ]
+    metadata = ModelCardData(license=find_licence(record.base)[0], library_name="transformers", tags=TAGS)
+    _write_card(folder, document, metadata)

@@ -12,11 +12,12 @@ from ..runs.completed_run import CompletedRun
 from ..runs.external_tables import align_tables
 from ..runs.load_run import load_run
 from ..runs.record import FIGURES_DIR
-from . import figures
+from . import figures, notebook  # noqa: F401 (records as HTML)
 from .build_report import build_report_document
 from .diagnostic_accuracy import MIN_SUBGROUP_IMAGES, ReportOptions
 from .messages import ReportingMessage
-from .render import render_html, render_latex, render_markdown, write_document
+from .renderers import html, latex, markdown
+from .renderers.files import write_document
 from .results_tables import ResultsTable, build_results_tables, report_to_dict
 
 
@@ -40,11 +41,11 @@ class Comparison:
         Args:
             details: include the details of each run: classes, patients, operating points, subgroups.
         """
-        return render_markdown(build_report_document(self.tables, details))
+        return markdown.render(build_report_document(self.tables, details))
 
     def to_latex(self) -> str:
         """Renders the report as LaTeX tables, which need booktabs and longtable."""
-        return render_latex(build_report_document(self.tables))
+        return latex.render(build_report_document(self.tables))
 
     def to_dict(self) -> dict[str, Any]:
         """Converts the report to the values of `report.json`."""
@@ -52,7 +53,7 @@ class Comparison:
 
     def to_html(self) -> str:
         """Renders the report as HTML."""
-        return render_html(build_report_document(self.tables))
+        return html.render(build_report_document(self.tables))
 
     def _repr_html_(self) -> str:
         """Renders the report for a notebook."""

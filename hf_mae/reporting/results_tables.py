@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 
 from ..data.sources.benchmarks import Benchmark, PublishedResult, find_benchmark_or_none
-from ..evaluation.metrics import display_scale, headline_metric_names, headline_metrics
+from ..evaluation.intervals import Rate
+from ..evaluation.metrics import headline_metric_names, headline_metrics
 from ..evaluation.operating_points import OneVsRest
 from ..evaluation.significance import Difference, compare_predictions, corrected_resampled_test, holm, mcnemar
 from ..runs.completed_run import CompletedRun, Note, NoteCode
 from .diagnostic_accuracy import DEFAULT_REPORT_OPTIONS, DiagnosticAccuracy, ReportOptions, compute_diagnostic_accuracy
+from .headline import run_scores
 from .run_sentences import NOTE_TEXTS, describe_note
+from .table import TOO_FEW_FOR_INTERVAL, Number
 
 PUBLISHED_RESULTS_CSV = Path(__file__).parents[1] / "published" / "results.csv"
 
@@ -41,9 +44,9 @@ class ResultsRow:
         source: publication, or `this run`.
         ours: whether the row is a run.
         ranked: whether the row is comparable with the other ranked rows.
-        scores: by name, `mean`, `std` and `interval`, in per cent; scores that were not published are absent.
+        scores: by name, in per cent (MAE in grades); scores that were not published are absent.
         notes: footnotes.
-        by_class: of a run, rates of each class in per cent.
+        by_class: of a run, the rates of each class.
         diagnostic_accuracy: of a run.
     """
 
@@ -52,9 +55,9 @@ class ResultsRow:
     source: str
     ours: bool
     ranked: bool
-    scores: dict[str, dict[str, Any]]
+    scores: dict[str, Number]
     notes: list[str] = field(default_factory=list)
-    by_class: dict[str, dict[str, Any]] = field(default_factory=dict)
+    by_class: dict[str, dict[str, Rate]] = field(default_factory=dict)
     diagnostic_accuracy: DiagnosticAccuracy | None = None
 
 
@@ -107,10 +110,10 @@ def read_published_rows(benchmark: str) -> list[PublishedResult]:
 
 
 def _make_published_row(row: PublishedResult, protocol: str) -> ResultsRow:
-    scores: dict[str, dict[str, Any]] = {}
+    scores = {}
     for name, printed in row.scores.items():
         mean, _, std = printed.partition("±")
-        scores[name] = {"mean": float(mean), "std": float(std) if std else None, "interval": None, "printed": printed}
+        scores[name] = Number(float(mean), std=float(std) if std else None, printed=printed)
     notes = [f"{row.note[0].upper()}{row.note[1:]}."] if row.note else []
     if row.protocol != protocol and not row.note:
         notes.append(f"Split: {row.protocol}.")
@@ -123,12 +126,6 @@ def _make_published_row(row: PublishedResult, protocol: str) -> ResultsRow:
 
 
 def _make_own_row(run: CompletedRun, ranked: bool, options: ReportOptions) -> ResultsRow:
-    scores = {}
-    for name, values in run.scores().items():
-        scale = display_scale(name)
-        std = None if values["std"] is None else scale * values["std"]
-        interval = None if values["interval"] is None else [scale * v for v in values["interval"]]
-        scores[name] = {"mean": scale * values["mean"], "std": std, "interval": interval}
     notes = [*run.notes, *([Note(NoteCode.SELECTED_ON_EVAL_SPLIT)] if run.selected_on_eval_split else [])]
     return ResultsRow(
         run.name,
@@ -136,26 +133,11 @@ def _make_own_row(run: CompletedRun, ranked: bool, options: ReportOptions) -> Re
         "this run",
         True,
         ranked,
-        scores,
+        run_scores(run),
         [describe_note(note) for note in notes],
-        _class_rates_in_percent(run),
+        run.class_rates(),
         compute_diagnostic_accuracy(run, options),
     )
-
-
-def _class_rates_in_percent(run: CompletedRun) -> dict[str, dict[str, Any]]:
-    """Returns the rates of each class in per cent, with the effective sample size."""
-    return {
-        label: {
-            name: {
-                "mean": 100 * rate.value,
-                "interval": None if rate.interval is None else [100 * end for end in rate.interval],
-                "n_eff": round(rate.n_eff, 1),
-            }
-            for name, rate in rates.items()
-        }
-        for label, rates in run.class_rates().items()
-    }
 
 
 def build_results_tables(
@@ -186,7 +168,7 @@ def build_results_tables(
         if entry:
             title = f"{entry.title} ({protocol or entry.main_protocol})"
         rows = [row for row in [*ours, *published] if row.ranked]
-        rows.sort(key=lambda row: -row.scores.get("macro_f1", {"mean": 0.0})["mean"])
+        rows.sort(key=lambda row: -row.scores["macro_f1"].value if "macro_f1" in row.scores else 0.0)
         notes = [FOLDS_NOTE] if any(run.is_cross_validated for run in table_runs) else []
         notes += [REPEATED_IMAGES_NOTE] if any(run.has_repeated_images for run in table_runs) else []
         notes += _split_notes(entry) if entry else []
@@ -321,10 +303,25 @@ def report_to_dict(results_tables: list[ResultsTable]) -> dict[str, Any]:
 
 
 def _row_to_dict(row: ResultsRow) -> dict[str, Any]:
-    names = ("method", "initialisation", "source", "ours", "ranked", "scores", "notes")
-    values = {name: getattr(row, name) for name in names}
+    names = ("method", "initialisation", "source", "ours", "ranked", "notes")
+    values: dict[str, Any] = {name: getattr(row, name) for name in names}
+    values["scores"] = {name: _score_to_dict(score) for name, score in row.scores.items()}
     if row.ours:
-        values["by_class"] = row.by_class
+        values["by_class"] = {
+            label: {name: _rate_to_dict(rate) for name, rate in rates.items()} for label, rates in row.by_class.items()
+        }
     if row.diagnostic_accuracy:
         values["diagnostic_accuracy"] = row.diagnostic_accuracy.to_dict()
     return values
+
+
+def _score_to_dict(score: Number) -> dict[str, Any]:
+    interval = None if score.interval is None else list(score.interval)
+    values = {"value": score.value, "std": score.std, "interval": interval, "reason": score.reason or None}
+    return values | ({"printed": score.printed} if score.printed else {})
+
+
+def _rate_to_dict(rate: Rate) -> dict[str, Any]:
+    interval = None if rate.interval is None else [100 * end for end in rate.interval]
+    reason = None if interval else TOO_FEW_FOR_INTERVAL
+    return {"value": 100 * rate.value, "interval": interval, "reason": reason, "n_eff": round(rate.n_eff, 1)}

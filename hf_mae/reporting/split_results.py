@@ -11,7 +11,7 @@ from ..evaluation.metrics import scalar_scores, score_split, softmax
 from ..evaluation.prediction_table import Predictions
 from ..files.atomic import write_csv
 from ..runs.predictions import write_predictions
-from . import figures
+from . import figures, notebook  # noqa: F401 (records as HTML)
 
 MAX_JACKKNIFE_CELLS = 10_000_000  # clusters x classes x classes; above it the intervals take too much memory
 

@@ -18,8 +18,10 @@ from ..settings.models import RANDOM_WEIGHTS
 from ..settings.training import INSTANCE_BALANCED
 from . import figures
 from .bibliography import format_bibtex
-from .render import Block, Heading, Paragraph, TableBlock, write_document
+from .document import Block, Heading, Paragraph
+from .renderers.files import write_document
 from .run_sentences import describe_hardware, describe_selection, describe_versions
+from .table import Column, Table, number_columns
 
 SPLIT_TITLES = {
     "train": "training",
@@ -72,7 +74,7 @@ def build_study_description(run: CompletedRun) -> tuple[list[Block], list[str]]:
 # Images
 
 
-def _flow_table(cohort: dict[str, Any]) -> TableBlock:
+def _flow_table(cohort: dict[str, Any]) -> Table:
     rows: list[list[str]] = [["found", str(cohort["total"] if cohort["total"] is not None else "not known"), ""]]
     rows += [
         [f"excluded: {step['reason']}", str(step["images"]), ", ".join(step["examples"])] for step in cohort["excluded"]
@@ -82,10 +84,11 @@ def _flow_table(cohort: dict[str, Any]) -> TableBlock:
     for split, entry in cohort["splits"].items():
         groups = f"{entry['groups']} patients or videos" if entry["groups"] else "patients not known"
         rows.append([SPLIT_TITLES.get(split, split), str(entry["images"]), groups])
-    return TableBlock(["images", "number", "remarks"], rows, "lrl", "Flow of the images:")
+    columns = [Column("images"), Column("number", "r"), Column("remarks")]
+    return Table(columns, rows, "Flow of the images:")
 
 
-def _table_one(cohort: dict[str, Any]) -> TableBlock:
+def _table_one(cohort: dict[str, Any]) -> Table:
     """Builds the table of images by split, class and column of the manifest ("Table 1")."""
     splits = cohort["splits"]
     totals = [entry["images"] for entry in splits.values()]
@@ -99,8 +102,8 @@ def _table_one(cohort: dict[str, Any]) -> TableBlock:
         for value in next(iter(by_split.values())):
             counts = [by_split[split].get(value, 0) for split in splits]
             rows.append([f"{column}: {value}", *map(_format_count, counts, totals)])
-    header = ["", *(SPLIT_TITLES.get(split, split) for split in splits)]
-    return TableBlock(header, rows, "l" + "r" * len(splits), "Images by split, number (per cent):")
+    columns = [Column(""), *number_columns([SPLIT_TITLES.get(split, split) for split in splits])]
+    return Table(columns, rows, "Images by split, number (per cent):")
 
 
 def _format_count(count: int, total: int) -> str:

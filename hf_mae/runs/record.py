@@ -5,7 +5,7 @@ paths; `reporting` makes sentences of them. `record_io` reads and writes the fil
 """
 
 import dataclasses
-import html
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -13,10 +13,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..evaluation.metrics import available_metric_names, display_scale, headline_metric_names, scalar_scores
+from ..evaluation.metrics import scalar_scores
 from ..models.network import Network
 from ..settings.data import DataSourceArguments
-from ..settings.metrics import METRICS
 
 SCHEMA_VERSION = 1
 ALL_RESULTS, CROSSVAL, PROBE, RUN_STARTED = "all_results.json", "crossval.json", "probe.json", "run_started.json"
@@ -267,25 +266,12 @@ class RunRecord:
         }
         return metrics | (self.train.metrics if self.train else {})
 
-    def _repr_html_(self) -> str:
-        """The scores by split and the selection of the weights, in a notebook."""
-        names = headline_metric_names(ordered=self.ordered)
-        header = "".join(f"<th>{METRICS[name].title}</th>" for name in names)
-        rows = [
-            f"<tr><th>{html.escape(split)} ({self.images.get(split, 0)})</th>"
-            + "".join(f"<td>{_format_cell(scores, name)}</td>" for name in names)
-            + "</tr>"
-            for split, scores in self.scores.items()
-            if available_metric_names(scores)
-        ]
-        table = f"<table><tr><th>split (images)</th>{header}</tr>{''.join(rows)}</table>" if rows else ""
-        caption = f"{self.kind} of {self.base} on {self.data.name}."
-        return f"{table}<p>{html.escape(caption)}</p>"
+    def _repr_html_(self) -> str | None:
+        """The record in a notebook; `reporting.notebook` adds the renderer."""
+        return html_renderers[0](self) if html_renderers else None
 
 
-def _format_cell(scores: Scores, name: str) -> str:
-    value = scores.get(name)
-    return "" if value is None else f"{display_scale(name) * value:.{1 if display_scale(name) == 100 else 3}f}"
+html_renderers: list[Callable[[RunRecord], str]] = []
 
 
 def run_name(folder: str | Path) -> str:

@@ -14,7 +14,9 @@ from ..data.sources.samples import join_names
 from ..errors import UsageError
 from ..files.archive_members import parse_member
 from ..files.atomic import atomic_write_dir, write_text
-from ..reporting.render import escape_markdown_cell
+from ..reporting.console import class_table
+from ..reporting.document import Block, Heading, Paragraph
+from ..reporting.renderers import markdown
 from .messages import SharingMessage
 
 SHARD_BYTES = 300_000_000  # approximate bytes of images per file; a file is built in memory
@@ -103,22 +105,14 @@ def render_dataset_card(splits: DatasetDict, name: str, metadata: dict[str, Any]
             }
         ],
     }
-    classes = next(iter(splits.values())).features["labels"].names
-    labels = {split: dataset["labels"][:] for split, dataset in splits.items()}
-    rows = [
-        "| " + " | ".join([escape_markdown_cell(label), *(str(labels[split].count(index)) for split in splits)]) + " |"
-        for index, label in enumerate(classes)
+    document: list[Block] = [
+        Heading(name, 1),
+        *([Paragraph(metadata["description"])] if metadata.get("description") else []),
+        class_table(splits),
+        *map(Paragraph, _describe_groups(splits)),
+        Paragraph("Created by `hf-mae push-dataset`. To train on it: `hf-mae finetune CHECKPOINT USER/NAME`."),
     ]
-    total = "| all | " + " | ".join(str(len(labels[split])) for split in splits) + " |"
-    table = [f"| | {' | '.join(splits)} |", "|---|" + "---|" * len(splits), *rows, total]
-    text = [
-        "# " + name,
-        *([metadata["description"]] if metadata.get("description") else []),
-        "\n".join(table),
-        *_describe_groups(splits),
-    ]
-    text.append("Created by `hf-mae push-dataset`. To train on it: `hf-mae finetune CHECKPOINT USER/NAME`.")
-    return f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---\n\n" + "\n\n".join(text) + "\n"
+    return f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---\n\n{markdown.render(document)}"
 
 
 def _describe_groups(splits: DatasetDict) -> list[str]:

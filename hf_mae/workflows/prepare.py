@@ -1,6 +1,5 @@
 """`prepare`: checks a dataset, and decodes its images once into the cache."""
 
-import html
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,8 @@ from ..data.images.transforms import image_processor, parse_mean_std, training_t
 from ..data.sources.samples import ImageCheckFn, Sample
 from ..data.sources.split_loading import load_splits
 from ..errors import UsageError
-from ..reporting.console import format_class_table
+from ..reporting.console import class_table
+from ..reporting.renderers import html
 from ..settings.data import PreparationArguments
 from ..settings.parse import parse_settings
 from .messages import WorkflowMessage
@@ -29,7 +29,7 @@ class PreparedData:
 
     def _repr_html_(self) -> str:
         """The table of classes and splits, for notebooks."""
-        return f"<pre>{html.escape(format_class_table(self.splits))}</pre>"
+        return html.render([class_table(self.splits)])
 
 
 def prepare(*, recipe: str | None = None, **flags: Any) -> PreparedData:

@@ -10,16 +10,16 @@ from hf_mae.evaluation.metrics import headline_metric_names
 from hf_mae.evaluation.prediction_table import Predictions
 from hf_mae.models.model_zoo import load_checkpoint_catalogue
 from hf_mae.reporting.benchmark_tables import format_benchmark, format_benchmark_list
-from hf_mae.reporting.console import (
-    format_checkpoint,
-    format_class_table,
-    format_model_zoo,
-    format_results,
-    format_scores_table,
-)
+from hf_mae.reporting.build_report import build_report_summary
+from hf_mae.reporting.console import build_scores_summary, class_table, format_checkpoint, format_model_zoo
+from hf_mae.reporting.renderers.terminal import MAX_WIDTH, format_fields, render
 from hf_mae.reporting.results_tables import ResultsRow, ResultsTable
 from hf_mae.reporting.split_results import score_with_intervals
-from hf_mae.reporting.text_table import MAX_WIDTH, format_fields, format_table
+from hf_mae.reporting.table import Column, Number, Table
+
+
+def format_scores(scores_by_split):
+    return render(build_scores_summary(scores_by_split))
 
 
 class ImagesOfPatients:
@@ -48,19 +48,19 @@ def test_scores_have_the_intervals_of_the_report(eval_dataset):
     expected = headline_metric_intervals([Predictions(labels, predicted[None], 3, groups, ordered=True)])
     assert scores["intervals"] == {name: interval and list(interval) for name, interval in expected.items()}
     low, high = (100 * end for end in expected["macro_f1"])
-    (line,) = (line for line in format_scores_table({"test": scores}).splitlines() if line.startswith("macro F1"))
+    (line,) = (line for line in format_scores({"test": scores}).splitlines() if line.startswith("macro F1"))
     assert line.split(maxsplit=2)[2] == f"{100 * scores['macro_f1']:.2f} [{low:.1f}, {high:.1f}]"
 
 
 def test_intervals_that_need_too_much_memory_are_omitted():
     _, _, scores = make_scores(IndependentImages, ordered=False, num_classes=1000)
-    assert scores["intervals"] == {} and "[" not in format_scores_table({"test": scores})
+    assert scores["intervals"] == {} and "[" not in format_scores({"test": scores})
 
 
 @pytest.mark.parametrize("splits", [1, 3, 5])
 def test_scores_of_several_splits_fit_the_terminal(splits):
     _, _, scores = make_scores(IndependentImages)
-    lines = format_scores_table({f"validation{number}": scores for number in range(splits)}).splitlines()
+    lines = format_scores({f"validation{number}": scores for number in range(splits)}).splitlines()
     assert max(map(len, lines)) <= MAX_WIDTH
     assert sum(line.count("validation") for line in lines) == splits
 
@@ -68,7 +68,7 @@ def test_scores_of_several_splits_fit_the_terminal(splits):
 def test_long_class_names_are_shortened():
     features = Features({"labels": ClassLabel(names=["polyp", "normal mucosa and vascular pattern " * 4])})
     dataset = Dataset.from_dict({"labels": [0, 1, 1]}, features=features)
-    lines = format_class_table(dict.fromkeys(("train", "validation", "test"), dataset)).splitlines()
+    lines = render([class_table(dict.fromkeys(("train", "validation", "test"), dataset))]).splitlines()
     assert max(map(len, lines)) == MAX_WIDTH and lines[1].split() == ["polyp", "1", "1", "1"]
     assert lines[-1].split() == ["all", "3", "3", "3"]
 
@@ -83,8 +83,8 @@ def test_lists_fit_the_terminal():
 
 
 def test_columns_are_aligned_and_texts_are_wrapped():
-    table = format_table(["name", "macro\nF1"], [["a", "71.20"], ["longer", "5.00"]], "lr")
-    assert table.splitlines() == ["        macro", "name       F1", "a       71.20", "longer   5.00"]
+    table = Table([Column("name"), Column("macro F1", "r", "macro\nF1")], [["a", Number(71.2)], ["longer", Number(5)]])
+    assert render([table]).splitlines() == ["        macro", "name       F1", "a       71.20", "longer   5.00"]
     lines = format_fields([("licence", "word " * 30), ("x", 1)], indent=2).splitlines()
     assert lines[0].startswith("  licence  word") and lines[1].startswith(" " * 11 + "word")
     assert max(map(len, lines)) <= MAX_WIDTH and lines[-1] == "  x        1"
@@ -94,16 +94,16 @@ def test_columns_are_aligned_and_texts_are_wrapped():
 @pytest.mark.parametrize("num_runs", [1, 2, 5])
 def test_a_report_on_a_terminal_fits_80_columns(std, num_runs):
     """All scores, intervals and comparisons are shown; long names of runs are shortened."""
-    score = {"mean": 92.97, "std": std, "interval": [85.9, 100.0]}
+    score = Number(92.97, std=std, interval=(85.9, 100.0), interval_digits=1)
     names = [f"a_run_with_a_very_long_name_{number}" for number in range(num_runs)]
     rows = [
         ResultsRow(name, "MAE", "this run", True, True, dict.fromkeys(headline_metric_names(False), score))
         for name in names
     ]
-    rows.append(ResultsRow("Published", "", "paper", False, True, {"macro_f1": {"mean": 90.0, "printed": "90.0±0.5"}}))
+    rows.append(ResultsRow("Published", "", "paper", False, True, {"macro_f1": Number(90.0, printed="90.0±0.5")}))
     comparison = {"first": names[0], "second": names[-1], "score": "macro_f1", "difference": 0.0123, "low": -0.01}
     comparison |= {"high": 0.03, "p_value": 0.2, "p_adjusted": 0.4, "test": "permutation", "units": "images"}
-    text = format_results([ResultsTable("A title of a table " * 6, rows, [], [comparison], [])])
+    text = render(build_report_summary([ResultsTable("A title of a table " * 6, rows, [], [comparison], [])]))
     assert max(map(len, text.splitlines())) <= MAX_WIDTH
     assert text.count("92.97") == num_runs * len(headline_metric_names(False)) and text.count("90.0 ± 0.5") == 1
     assert "+1.23 [-1.0, +3.0]" in text and "p 0.4 (adjusted)" in " ".join(text.split())

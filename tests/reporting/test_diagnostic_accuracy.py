@@ -22,8 +22,8 @@ from hf_mae.evaluation.messages import EvaluationMessage
 from hf_mae.reporting import pdf_summary
 from hf_mae.reporting.bibliography import format_bibtex
 from hf_mae.reporting.checklists import ANSWER_FUNCTIONS, CHECKLIST_TITLES, CHECKLISTS_CSV, build_checklist
+from hf_mae.reporting.document import Paragraph
 from hf_mae.reporting.messages import ReportingMessage
-from hf_mae.reporting.render import Paragraph
 from hf_mae.reporting.study_description import build_study_description
 from hf_mae.runs.completed_run import Note, NoteCode
 from hf_mae.runs.load_run import load_run
@@ -333,7 +333,7 @@ def test_the_pdf_page_has_the_numbers_of_the_predictions(graded, report, colitis
     texts = [item.get_text() for item in pages[0].findobj(Text)]
     for score in (score for name, score in table["rows"][0]["scores"].items() if name not in ("mae",)):
         low, high = score["interval"]
-        assert f"{score['mean']:.1f}   ({low:.1f} to {high:.1f})" in texts
+        assert f"{score['value']:.1f}   ({low:.1f} to {high:.1f})" in texts
     with open(graded / "predictions_test.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     errors = sorted((row for row in rows if row["label"] != row["prediction"]), key=lambda row: -float(row["score"]))

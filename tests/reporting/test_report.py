@@ -21,7 +21,7 @@ from hf_mae.evaluation.prediction_table import Predictions
 from hf_mae.evaluation.significance import corrected_resampled_test, holm
 from hf_mae.reporting.build_report import build_report_document
 from hf_mae.reporting.crossval import pool_predictions
-from hf_mae.reporting.render import render_latex, render_markdown
+from hf_mae.reporting.renderers import latex, markdown
 from hf_mae.reporting.report import compare, write_report
 from hf_mae.reporting.results_tables import REPEATED_IMAGES_NOTE, build_results_tables, read_published_rows
 from hf_mae.reporting.run_sentences import NOTE_TEXTS, describe_note
@@ -75,7 +75,7 @@ def test_two_runs_on_the_same_images(tmp_path, capsys):
     report = json.loads((tmp_path / "out" / "report.json").read_text())["tables"][0]
     best = report["rows"][0]
     for name in headline_metric_names(False):
-        assert best["scores"][name]["mean"] == pytest.approx(100 * scores[name])
+        assert best["scores"][name]["value"] == pytest.approx(100 * scores[name])
         low, high = best["scores"][name]["interval"]
         assert low <= 100 * scores[name] <= high and 1 < high - low < 30
     (pair,) = report["differences"]
@@ -112,7 +112,7 @@ def test_all_formats_of_a_report_have_the_same_numbers(tmp_path):
     assert found.to_latex() == (tmp_path / "out" / "report.tex").read_text()
     (table,) = found.tables
     best = table.rows[0]
-    assert best.method == "b" and best.scores["mcc"]["mean"] == 100 * found.runs[1].scores()["mcc"]["mean"]
+    assert best.method == "b" and best.scores["mcc"].value == 100 * found.runs[1].scores()["mcc"]["mean"]
     assert table.comparisons[0]["difference"] == pytest.approx(
         found.runs[1].scores()["macro_f1"]["mean"] - found.runs[0].scores()["macro_f1"]["mean"]
     )
@@ -139,10 +139,10 @@ def test_cross_validations_are_also_compared_by_fold():
     expected = corrected_resampled_test(list(right[1] - right[0]), 60, 120)
     assert by_score["accuracy"]["corrected_resampled"] == pytest.approx(expected)
     assert by_score["accuracy"]["test"] == "permutation within images"  # two seeds, so not McNemar
-    text = render_markdown(build_report_document([table]))
+    text = markdown.render(build_report_document([table]))
     assert "Folds share training images" in text and "over folds, corrected: p 0.0" in text
     assert (
-        "Folds share training images" in render_latex(build_report_document([table]))
+        "Folds share training images" in latex.render(build_report_document([table]))
         and "Some images are in several folds" not in text
     )
 
@@ -154,20 +154,20 @@ def test_results_on_two_splits_of_the_same_images_are_shown_together():
         run = make_crossval_run(f"run {number}", number, 0.6)
         run.data = data
         runs.append(run)
-    text = render_markdown(build_report_document(build_results_tables(runs)))
+    text = markdown.render(build_report_document(build_results_tables(runs)))
     section = text.split("## kvasir-capsule-11 and kvasir-capsule-11-by-video")[1]
     by_name = {name: BENCHMARKS[name] for name in ("kvasir-capsule-11", "kvasir-capsule-11-by-video")}
     assert by_name["kvasir-capsule-11"].limitations in section and "7 of 43" in section
     assert by_name["kvasir-capsule-11-by-video"].guarantees in section
     rows = [line for line in section.splitlines() if line.startswith("| run")]
     assert len(rows) == 2 and "official 2 folds" in rows[0] and "by video" in rows[1]
-    alone = render_markdown(build_report_document(build_results_tables(runs[:1])))
+    alone = markdown.render(build_report_document(build_results_tables(runs[:1])))
     assert "and kvasir-capsule-11-by-video" not in alone
 
 
 def test_folds_that_share_images_are_not_pooled(tmp_path):
     (table,) = build_results_tables([make_crossval_run("one", 1, 0.6, shift=10)])
-    assert REPEATED_IMAGES_NOTE in render_markdown(build_report_document([table]))
+    assert REPEATED_IMAGES_NOTE in markdown.render(build_report_document([table]))
     for fold, names in enumerate((["a.jpg", "b.jpg"], ["b.jpg", "c.jpg"])):
         lines = ["file_name,label,prediction,score,score:x,score:y", *(f"{name},x,x,0.9,0.9,0.1" for name in names)]
         (tmp_path / str(fold)).mkdir()
@@ -223,14 +223,14 @@ def test_published_rows_that_are_not_comparable_are_separate():
         build_results_tables([], "gastrovision-22"),
         build_results_tables([], "hyperkvasir-23"),
     )
-    assert [row.scores["macro_f1"]["mean"] for row in gastrovision.rows] == [77.40, 75.72, 70.32, 65.04, 38.65]
+    assert [row.scores["macro_f1"].value for row in gastrovision.rows] == [77.40, 75.72, 70.32, 65.04, 38.65]
     first = next(row for row in gastrovision.not_comparable if row.method == "ViT-L MAE (first printed)")
     assert "a macro F1 cannot exceed the mean of macro precision and macro recall" in first.notes[0]
     assert {"DenseNet-201 + Swin"} < {row.method for row in gastrovision.not_comparable}
     assert {"MobileViT ensemble", "ViT-B/16-384 + TTA", "ViT-L MAE + quality"} == {
         r.method for r in hyperkvasir.not_comparable
     }
-    text = render_markdown(build_report_document([hyperkvasir]))
+    text = markdown.render(build_report_document([hyperkvasir]))
     best = next(line for line in text.splitlines() if line.startswith("| ViT-L MAE (a) | endoscopy MAE"))
     assert "| 67.96 ± 2.93 | **66.41 ± 0.41** | **65.73 ± 0.39** | **91.00 ± 0.04** |" in best
     assert "| 69 | 63 | 64 | 91.98 |  |" in text  # as printed, with its decimals
@@ -243,16 +243,15 @@ def test_the_published_rows_are_complete(shared_data):
         ours = [one for name in [*BENCHMARKS, "imagenet-1k"] for one in read_published_rows(name)]
         keys = ("method", "source", "initialisation")
         same = [one for one in ours if [getattr(one, key) for key in keys] == [row[key] for key in keys]]
-        headline = [row[name] for name in headline_metric_names(False)]
-        (first, *_) = [
-            one for one in same if [one.scores.get(name, "") for name in headline_metric_names(False)] == headline
-        ]
+        names = headline_metric_names(False)
+        expected = [row[name] for name in names]
+        (first, *_) = [one for one in same if [one.scores.get(name, "") for name in names] == expected]
         assert re.findall(r"\d[\d.]*", first.note) == re.findall(r"\d[\d.]*", row["note"])  # the wording may differ
 
 
 def test_latex_is_well_formed(tmp_path):
     write_run(tmp_path / "my_run & more", 0.8)
-    text = render_latex(
+    text = latex.render(
         build_report_document(build_results_tables([load_run(tmp_path / "my_run & more")], "gastrovision-22"))
     )
     assert text.count("{") == text.count("}") and r"\textbf{my\_run \& more}" in text and "±" not in text

@@ -20,7 +20,8 @@ from hf_mae.compat.timm import MIN_TIMM_VERSION
 from hf_mae.data import image_processor
 from hf_mae.models.messages import ModelMessage
 from hf_mae.models.network import Network
-from hf_mae.reporting.console import format_probe_table
+from hf_mae.reporting.console import build_probe_summary
+from hf_mae.reporting.renderers import terminal
 from hf_mae.training.messages import TrainingMessage
 from hf_mae.workflows.messages import WorkflowMessage
 
@@ -160,7 +161,8 @@ def test_a_probe_uses_the_input_of_the_head(convnext, settings, tmp_path):
     record = probe(model_name_or_path=str(convnext), **data, output_dir=str(tmp_path), features=str(tmp_path / "x.npz"))
     assert record.network == Network("convnext", 5) and set(record.probe) == {"pooled", "split_by_role"}
     assert read_record(tmp_path, record.file_name).probe == record.probe
-    assert 0 <= record.probe["pooled"]["linear"]["macro_f1"] <= 1 and "pooled    linear" in format_probe_table(record)
+    assert 0 <= record.probe["pooled"]["linear"]["macro_f1"] <= 1
+    assert "pooled    linear" in terminal.render(build_probe_summary(record))
     assert (tmp_path / "probe.json").is_file() and list((tmp_path / "figures").glob("*.png"))
     model = AutoModelForImageClassification.from_pretrained(convnext).eval()
     features = np.load(tmp_path / "x.npz")
