@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from PIL import Image
 
-from hf_mae import read_record
+from hf_mae.runs.record_io import read_record
 
 OUTPUT_FILE = Path(__file__).parents[1] / "docs" / "overview.png"
 INK, PALE = "#1f2937", "#f3f4f6"

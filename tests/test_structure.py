@@ -1,6 +1,7 @@
 """Structure of the package: private names of libraries, portability, the documentation site."""
 
 import ast
+import inspect
 import json
 import os
 import re
@@ -16,6 +17,8 @@ from scipy.sparse.csgraph import connected_components
 from support.paths import ROOT
 
 import hf_mae
+from hf_mae.cli.information import INFORMATION_COMMANDS
+from hf_mae.settings.commands import COMMANDS
 
 PACKAGE = ROOT / "hf_mae"
 SOURCES = [path for folder in (PACKAGE, ROOT / "conversion") for path in folder.rglob("*.py")]
@@ -53,6 +56,25 @@ def test_no_package_has_more_than_a_quarter_of_the_lines():
         package = path.relative_to(PACKAGE).parts[0] if path.is_relative_to(PACKAGE) else "conversion"
         lines[package] = lines.get(package, 0) + len(path.read_text(encoding="utf-8").splitlines())
     assert max(lines.values()) <= sum(lines.values()) / 4, lines
+
+
+def test_public_names_are_those_of_the_contract_and_the_commands():
+    """The names of ../shared/DESIGN.md, and one function per command that does more than print information."""
+    contract = {"FinetuningArguments", "MaeFinetuner", "PretrainingArguments", "MaePretrainer", "load_image_folder"}
+    contract |= {"build_classifier", "parameter_groups", "UsageError", "RunRecord", "compare"}
+    commands = {name.replace("-", "_") for name in COMMANDS.keys() - INFORMATION_COMMANDS.keys()}
+    assert set(hf_mae.__all__) == contract | commands and len(hf_mae.__all__) == len(set(hf_mae.__all__))
+    for name in commands:
+        function = getattr(hf_mae, name)
+        assert (function.__name__, function.__module__) == (name, f"hf_mae.workflows.{name}")
+        assert [*inspect.signature(function).parameters] == ["recipe", "flags"] and function.__doc__
+
+
+def test_the_main_path_is_one_page():
+    path = PACKAGE / "workflows" / "finetune.py"
+    imports = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+    assert len(path.read_text().splitlines()) < 150
+    assert len({(node.level, node.module) for node in imports if node.level}) <= 20
 
 
 def test_private_names_of_other_libraries_are_used_in_compat_only():

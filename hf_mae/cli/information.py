@@ -17,13 +17,13 @@ def print_benchmarks(args: ParsedArgs) -> None:
     from ..data.sources.benchmarks import find_benchmark
     from ..reporting.benchmark_tables import format_benchmark, format_benchmark_list
 
-    name = args.flags.get("name")
+    name = args.options.values.get("name")
     print(format_benchmark(name, find_benchmark(name)) if name else format_benchmark_list())
 
 
 def print_checkpoints(args: ParsedArgs) -> None:
     """Lists the public checkpoints, shows one, or fetches one."""
-    action, name = args.flags.get("action", "list"), args.flags.get("name", "")
+    action, name = args.options.values.get("action", "list"), args.options.values.get("name", "")
     if action != "list" and not name:
         raise CommandLineError(CliMessage.NAME_REQUIRED, action=action, command="checkpoints")
     if action == "fetch":
@@ -41,8 +41,8 @@ def print_checkpoints(args: ParsedArgs) -> None:
 
 def print_configs(args: ParsedArgs) -> None:
     """Lists the accelerate configs, or prints the path of one."""
-    if args.flags.get("name"):
-        print(find_launch_config(args.flags["name"]))
+    if args.options.values.get("name"):
+        print(find_launch_config(args.options.values["name"]))
         return
     configs = list_launch_configs()
     print(next(iter(configs.values())).parent)
@@ -51,7 +51,7 @@ def print_configs(args: ParsedArgs) -> None:
 
 def print_recipes(args: ParsedArgs) -> None:
     """Lists the recipes, or prints one."""
-    action, name = args.flags.get("action", "list"), args.flags.get("name")
+    action, name = args.options.values.get("action", "list"), args.options.values.get("name")
     if action == "show":
         if not name:
             raise CommandLineError(CliMessage.NAME_REQUIRED, action=action, command="recipes")
@@ -66,7 +66,7 @@ def print_completion(args: ParsedArgs) -> None:
     """Prints the completion script of a shell."""
     import shtab
 
-    print(shtab.complete(_build_completion_parser(), args.flags["shell"]))
+    print(shtab.complete(_build_completion_parser(), args.options.values["shell"]))
 
 
 def _build_completion_parser() -> argparse.ArgumentParser:

@@ -13,10 +13,9 @@ from .. import __version__
 from ..errors import UsageError, escape_control_characters, raise_on_stop_signal
 from ..files.atomic import is_disk_full_error
 from ..settings.commands import COMMANDS_BY_TASK, find_command
+from ..settings.parse import build_settings
 from .messages import CliMessage
 from .parser import ParsedArgs, Parser
-
-WORKFLOW_FUNCTIONS = {"demo": "open_demo"}  # command -> function, if their names differ
 
 
 def usage() -> str:
@@ -81,16 +80,12 @@ def _execute(command: str, args: ParsedArgs) -> int:
         INFORMATION_COMMANDS[command](args)
         return 0
     name = command.replace("-", "_")
-    workflow = getattr(import_module(f"..workflows.{name}", __package__), WORKFLOW_FUNCTIONS.get(name, name))
+    workflow = getattr(import_module(f"..workflows.{name}", __package__), name)
     from .logs import configure_logging
 
     configure_logging(args.quiet)
-    arguments = args.flags
-    if find_command(command).reads_recipes:
-        arguments = arguments | {"recipe": args.recipe}
-    if command == "predict":
-        arguments = arguments | {"stream": sys.stdout}
-    result = workflow(**arguments)
+    outputs = {"stream": sys.stdout} if command == "predict" else {}
+    result = workflow.run(build_settings(args.options), **outputs)
     return (PRINTERS[command](result, args) if result is not None else None) or 0
 
 

@@ -183,7 +183,7 @@ def print_predict(result: Any, args: ParsedArgs) -> int:
 
 def print_explain(result: Any, args: ParsedArgs) -> int:
     """Prints the files of the explanations, and the images that cannot be read."""
-    if args.flags.get("images"):
+    if args.options.values.get("images"):
         sheets = f"overlays and {pluralize(result.sheets, 'contact sheet')} (images_*.png) in {result.folder}"
         print(f"Explained {pluralize(result.num_explained, 'image')}: {sheets}")
     if result.mistakes:
@@ -198,7 +198,7 @@ def print_explain(result: Any, args: ParsedArgs) -> int:
 def print_demo(page: Any, args: ParsedArgs) -> None:
     """Prints the address of the demo; serves it until Ctrl-C."""
     print(f"The demo runs at {page.local_url} (press Ctrl-C to stop)", flush=True)
-    if args.flags.get("share"):
+    if args.options.values.get("share"):
         print(f"Public URL: {page.share_url}", flush=True)
     page.block_thread()
 
@@ -212,13 +212,13 @@ def print_reconstruct(result: Any, args: ParsedArgs) -> None:
 def print_convert(report: Any, args: ParsedArgs) -> None:
     """Prints the conversion report."""
     print(report.summary())
-    print(f"Written to {args.flags['output_dir']} (report: conversion.json)")
+    print(f"Written to {args.options.values['output_dir']} (report: conversion.json)")
 
 
 def print_export(result: Any, args: ParsedArgs) -> None:
     """Prints the exported file, and how timm evaluates it."""
     sizes = result.architecture
-    print(f"Written to {args.flags['output']}: width {sizes.hidden_size}, {sizes.num_hidden_layers} blocks")
+    print(f"Written to {args.options.values['output']}: width {sizes.hidden_size}, {sizes.num_hidden_layers} blocks")
     if result.timm_validate_args:
         print(f"To evaluate it with timm: validate.py --data-dir DATA {result.timm_validate_args}")
     if result.note:
@@ -235,7 +235,7 @@ def print_export_onnx(result: Any, args: ParsedArgs) -> None:
 
 def print_push(url: str, args: ParsedArgs) -> None:
     """Prints the URL of the repository."""
-    print(f"Pushed {args.flags.get('model_name_or_path') or args.flags['data_dir']} to {url}")
+    print(f"Pushed {args.options.values.get('model_name_or_path') or args.options.values['data_dir']} to {url}")
 
 
 def print_prepare(result: Any, args: ParsedArgs) -> None:
@@ -274,7 +274,7 @@ def print_audit(result: Any, args: ParsedArgs) -> None:
 def print_shard(result: Any, args: ParsedArgs) -> None:
     """Prints the number and size of the shards."""
     counts = ", ".join(f"{split} {count:,}" for split, count in result.images_by_split.items())
-    shards = pluralize(result.num_shards, "complete shard" if args.flags.get("check") else "shard")
+    shards = pluralize(result.num_shards, "complete shard" if args.options.values.get("check") else "shard")
     from ..data.images.cache_eviction import format_bytes
 
     print(f"{result.folder}: {shards}, {counts} images, {format_bytes(result.size)}")
@@ -284,7 +284,7 @@ def print_cache(result: Any, args: ParsedArgs) -> None:
     """Prints the entries of the cache, damaged entries, or the removed entries."""
     from ..reporting.console import format_cache_result
 
-    print(format_cache_result(args.flags.get("action", "list"), result))
+    print(format_cache_result(args.options.values.get("action", "list"), result))
 
 
 PRINTERS: dict[str, Callable[[Any, ParsedArgs], int | None]] = {

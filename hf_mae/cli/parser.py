@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from ..errors import CommandLineError, did_you_mean
 from ..settings.commands import JSON, QUIET, RECIPE, command_options, find_command
 from ..settings.options import FALSE_STRINGS, TRUE_STRINGS, Option
-from ..settings.parse import check_consistency, check_paths_exist, read_values
+from ..settings.parse import ParsedOptions, check_paths_exist, parse_options
 from .flag_aliases import FLAG_ALIASES
 from .messages import CliMessage
 
@@ -23,10 +23,9 @@ HELP_WIDTH = 80
 
 @dataclass(frozen=True)
 class ParsedArgs:
-    """The parsed command line: the arguments of a workflow, and how to print its result."""
+    """The parsed command line: the options of a command, and how to print its result."""
 
-    recipe: str | None
-    flags: dict[str, Any]
+    options: ParsedOptions
     quiet: bool = False
     json: bool = False
 
@@ -71,10 +70,9 @@ class Parser:
         flags |= self._assign_positionals(positionals, flags)
         recipe = flags.pop(RECIPE.name, None) if self.command.reads_recipes else None
         quiet, as_json = (option.read(flags.pop(option.name, False)) for option in (QUIET, JSON))
-        values = read_values(self.command.name, recipe, flags)
-        check_paths_exist(values)
-        check_consistency(self.command.name, values)
-        return ParsedArgs(recipe, {name: values[name] for name in flags}, bool(quiet), bool(as_json))
+        options = parse_options(self.command.name, recipe, flags)
+        check_paths_exist(options.values)
+        return ParsedArgs(options, bool(quiet), bool(as_json))
 
     def _normalize_flags(self, argv: list[str]) -> list[str]:
         """Replaces spellings and aliases of flags, and gives booleans a value: `--no-tta` -> `--tta=false`."""

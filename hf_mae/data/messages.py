@@ -219,7 +219,6 @@ class DataMessage(Message):
     )
     VALIDATION_SPLIT_EXISTS = "The dataset already has a validation split. Omit --val_fraction {val_fraction}."
     FRACTION_NOT_BELOW_1 = "{name} must be >= 0 and < 1, not {value}."
-    TRAIN_FRACTION_OUT_OF_RANGE = "train_fraction must be > 0 and <= 1, not {value}."
     GROUPS_HELD_OUT = (
         "Held out {images} of {all_images} images, {percent} % (requested: {requested} %): all images of {groups} of "
         "{all_groups} patients or videos."
@@ -261,17 +260,7 @@ class DataMessage(Message):
     UNKNOWN_BENCHMARK = (
         "Unknown benchmark {name}{suggestion}. Choose one of {known:list}, or pass a file of your own (.yaml)."
     )
-    BENCHMARK_OPTIONS_WITHOUT_BENCHMARK = (
-        "--split_file, --fold and --agreement require --benchmark. Omit them, or pass --benchmark NAME."
-    )
-    CLASS_ORDER_WITH_BENCHMARK = "--class_order cannot be used with --benchmark, which defines the order. Omit it."
-    GROUP_COLUMN_WITH_BENCHMARK = (
-        "--group_column is a column of a manifest. With --benchmark, use --group_pattern instead."
-    )
     GROUP_PATTERN_WITH_BENCHMARK = "{benchmark} defines its patients or videos. Omit --group_pattern."
-    MANIFEST_WITH_BENCHMARK = (
-        "--manifest and --class_level cannot be used with --benchmark, which defines the classes. Omit them."
-    )
     VAL_FRACTION_WITH_OFFICIAL_SPLIT = "{benchmark} has official splits. Omit --val_fraction."
     BENCHMARK_UNKNOWN_FOLD = "{benchmark} has the folds 1 to {folds}, not {fold}."
     BENCHMARK_UNKNOWN_AGREEMENT = "{benchmark} has no annotator agreement {agreement}. Choose one of {agreements:list}."
@@ -329,4 +318,7 @@ class DataMessage(Message):
     BENCHMARK_PATTERN_WITHOUT_GROUP = (
         "Benchmark {path}: group_pattern {pattern} has no capture group. Put the part that matches the patient or "
         "video in parentheses."
+    )
+    TRAINING_SPLIT_MISSING = (
+        "{path} has no training split (splits found: {splits:list}). Name one folder or split `train`."
     )

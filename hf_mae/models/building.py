@@ -4,14 +4,18 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from transformers import set_seed
+
 from ..compat.deepspeed import disable_zero3_init
 from ..compat.transformers import StockModel
 from ..conversion.architecture import Architecture, transformers_config
 from ..conversion.convert import ConversionReport, convert_to_model
 from ..conversion.initialization import initialize_mae_weights
 from ..errors import UsageError
+from ..settings.models import ModelArguments
 from .auto_classifier import build_comparator, is_comparator
 from .messages import ModelMessage
+from .model_zoo import resolve_checkpoint
 from .stochastic_depth import set_drop_path
 
 logger = logging.getLogger(__name__)
@@ -83,6 +87,30 @@ def build_classifier(
         initialize_mae_weights(model, report.target["pooling"])
         logger.info("Random weights: only the sizes of %s are used.", model_name_or_path)
     return model
+
+
+def build_training_model(
+    options: ModelArguments, class_names: list[str], seed: int, drop_path: float = 0.0
+) -> StockModel:
+    """Builds the classifier of a run.
+
+    Args:
+        options: the checkpoint, and how the classifier is built from it.
+        class_names: class names, by id.
+        seed: seed of the new head.
+        drop_path: stochastic depth rate of the last block.
+    """
+    set_seed(seed)
+    return build_classifier(
+        resolve_checkpoint(options.model_name_or_path or ""),
+        pooling=options.pooling,
+        num_labels=len(class_names),
+        id2label=dict(enumerate(class_names)),
+        image_size=options.image_size,
+        drop_path=drop_path,
+        num_attention_heads=options.num_attention_heads,
+        random_weights=options.random_weights,
+    )
 
 
 def _check_mae_only_options(source: str | Path, pooling: str, num_attention_heads: int | None) -> None:

@@ -150,3 +150,7 @@ class RunMessage(Message):
     )
     UNCERTAINTY_FITTED_WITH_TTA = "{path} was fitted with --tta. Add --tta, or fit it again without --tta."
     UNCERTAINTY_FITTED_WITHOUT_TTA = "{path} was fitted without --tta. Remove --tta, or fit it again with --tta."
+    TEACHER_SAW_EVAL_DATA = (
+        "{teacher} was trained on images that evaluate this model, so the scores of this model are optimistically "
+        "biased. Hold out the same images for both, or evaluate on other data."
+    )

@@ -3,13 +3,22 @@
 import logging
 import shutil
 from contextlib import AbstractContextManager, nullcontext
+from itertools import count
 from pathlib import Path
+from typing import Any
 
-from ..errors import UsageError
+from ..errors import CommandLineError, UsageError
 from ..files.locks import exclusive_lock
 from ..settings.arguments import MaeTrainingArguments
+from ..settings.messages import SettingsMessage
+from ..settings.parse import Settings
 from ..training.preemption import STOPPED_FILE
-from ..training.resume import find_last_checkpoint, require_optimizer_state, validate_checkpoint
+from ..training.resume import (
+    check_model_matches_checkpoint,
+    find_last_checkpoint,
+    require_optimizer_state,
+    validate_checkpoint,
+)
 from .messages import RunMessage
 from .record import ALL_RESULTS, CROSSVAL, FIGURES_DIR, RUN_STARTED, DataSource
 from .record_io import find_run_record
@@ -60,6 +69,36 @@ def resolve_resume_checkpoint(args: MaeTrainingArguments) -> str | None:
         if run_files := [*folder.glob("checkpoint-*"), *folder.glob("model.safetensors")]:
             raise UsageError(RunMessage.OUTPUT_DIR_CONTAINS_A_RUN, path=folder, file=run_files[0].name)
     return None
+
+
+def add_default_output_dir(settings: Settings) -> Settings:
+    """Adds a default output folder: runs/NAME of the data, or the first unused of runs/NAME-2, ...
+
+    Raises:
+        CommandLineError: If there are several processes, which cannot agree on a folder.
+    """
+    if settings.values.get("output_dir"):
+        return settings
+    if settings.training.world_size > 1:
+        raise CommandLineError(SettingsMessage.OUTPUT_DIR_REQUIRED)
+    name = settings.data.benchmark or Path(settings.data.data_dir).resolve().name or "run"
+    candidates = (Path("runs") / (name if number == 1 else f"{name}-{number}") for number in count(1))
+    return settings.replace(output_dir=str(next(folder for folder in candidates if not folder.exists())))
+
+
+def check_same_run(checkpoint: str, config: Any, source: DataSource) -> None:
+    """Checks that a run resumes with the model and the images that it was started with.
+
+    Args:
+        checkpoint: folder to resume from.
+        config: configuration of the model.
+        source: current data source, with a fingerprint.
+
+    Raises:
+        UsageError: If the model or the images differ.
+    """
+    check_model_matches_checkpoint(checkpoint, config)
+    check_same_data(Path(checkpoint).parent, source)
 
 
 def lock_output_dir(args: MaeTrainingArguments) -> AbstractContextManager[None]:

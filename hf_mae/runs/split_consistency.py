@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UsageError
+from ..errors import UsageError, warn
 from ..models.ensemble import read_ensemble_members
 from ..settings.data import DataSourceArguments
 from ..settings.evaluation import EvaluationArguments
@@ -91,6 +91,12 @@ def holdout_differs(model: str, run: RunRecord) -> bool:
     )
     differs = any(_holdout_settings(record) != _holdout_settings(run) for record in records)
     return bool(records) and (has_random_folds or differs)
+
+
+def warn_if_teacher_saw_eval_data(teacher: str, run: RunRecord) -> None:
+    """Warns if a teacher was trained on images that evaluate the student."""
+    if holdout_differs(teacher, run):
+        warn(logger, RunMessage.TEACHER_SAW_EVAL_DATA, teacher=teacher)
 
 
 def _holdout_settings(record: RunRecord) -> dict[str, Any]:

@@ -213,6 +213,8 @@ class FinetuningArguments(FinetuningFields, MaeTrainingArguments):  # type: igno
         for parameter in dataclass_options(LossParameters):
             parameter.read(getattr(self, parameter.name))
         self._check_loss_supports_options()
+        if self.uses_mixup and self.per_device_train_batch_size % 2:
+            raise UsageError(SettingsMessage.ODD_BATCH_FOR_MIXUP, batch_size=self.per_device_train_batch_size)
         if self.metric_for_best_model is not None and self.greater_is_better is None:
             self.greater_is_better = is_greater_better(self.metric_for_best_model)
         super().__post_init__()
@@ -262,6 +264,11 @@ class FinetuningArguments(FinetuningFields, MaeTrainingArguments):  # type: igno
     def uses_mixup(self) -> bool:
         """Whether mixup or CutMix is on."""
         return self.mixup > 0 or self.cutmix > 0
+
+    @property
+    def drops_last_batch(self) -> bool:
+        """Whether training drops the last incomplete batch: always with mixup, which needs an even number of images."""
+        return self.dataloader_drop_last or self.uses_mixup
 
 
 def parse_class_weights(value: Any) -> str | list[float]:

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
+from ..errors import UsageError
 from .data import DataSourceArguments
+from .messages import SettingsMessage
 from .options import option
 
 PAIRS_PER_SHEET = 24
@@ -57,3 +59,7 @@ class AuditArguments(DataSourceArguments):
         group="Output",
         ge=0,
     )
+
+    def __post_init__(self) -> None:
+        if not self.data_dir and not self.runs:
+            raise UsageError(SettingsMessage.AUDIT_DATA_MISSING)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from ..errors import UsageError
+from .messages import SettingsMessage
 from .options import option
 
 
@@ -34,3 +36,7 @@ class CrossvalArguments:
         gt=0,
         le=1,
     )
+
+    def __post_init__(self) -> None:
+        if self.folds != "official" and not self.folds.isdigit():
+            raise UsageError(SettingsMessage.INVALID_FOLDS, value=self.folds)

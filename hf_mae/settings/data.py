@@ -4,11 +4,10 @@ import re
 from dataclasses import dataclass
 
 from ..errors import CommandLineError, UsageError
-from .limits import MAX_PIXELS, MAX_PIXELS_ENV
+from .limits import CACHE_LIMIT_ENV, MAX_PIXELS, MAX_PIXELS_ENV
 from .messages import SettingsMessage
 from .options import option
 
-CACHE_LIMIT_ENV = "HF_MAE_CACHE_LIMIT"  # environment variable: maximum size of the pixel cache
 TRANSFORM_FAMILIES = ("endoscopy", "imagenet")
 ON_BAD_IMAGE_CHOICES = ("error", "skip")
 ON_MISSING_CLASS_CHOICES = ("error", "keep")
@@ -230,6 +229,7 @@ class DataArguments(DataSourceArguments):
 
     def __post_init__(self) -> None:
         check_jpeg_quality(self.cache_quality)
+        parse_byte_size(self.cache_limit or "")
 
     def resolve_cache_shortest_edge(self, image_size: int) -> int | None:
         """Returns `cache_shortest_edge` for an image size; None if images of the `imagenet` family are not cached."""

@@ -64,6 +64,16 @@ class EvaluationArguments(DataSourceArguments):
         group="Evaluation",
     )
 
+    def __post_init__(self) -> None:
+        if self.fit_temperature and not self.output_dir:
+            raise UsageError(SettingsMessage.FIT_TEMPERATURE_WITHOUT_OUTPUT)
+        if self.fit_temperature and self.temperature:
+            raise UsageError(SettingsMessage.FIT_TEMPERATURE_TWICE)
+        if self.fit_uncertainty and not self.output_dir:
+            raise UsageError(SettingsMessage.FIT_UNCERTAINTY_WITHOUT_OUTPUT)
+        if self.fit_uncertainty and self.class_map:
+            raise UsageError(SettingsMessage.FIT_UNCERTAINTY_WITH_CLASS_MAP)
+
 
 @dataclass
 class InputArguments(ImageLimitsArguments):
@@ -249,3 +259,7 @@ class ExplainArguments(DataSourceArguments, InputArguments):
         4, "Number of most confident mistakes per true class.", show_in_help=True, group="Explanation", ge=1
     )
     batch_size: int = option(16, "Images per forward pass.", show_in_help=True, group="Explanation", ge=1)
+
+    def __post_init__(self) -> None:
+        if not self.images and not self.data_dir:
+            raise UsageError(SettingsMessage.EXPLAIN_WITHOUT_IMAGES)

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+from ..errors import UsageError
 from .data import DataSourceArguments
 from .evaluation import MODEL_HELP
+from .messages import SettingsMessage
 from .options import option
 
 
@@ -25,3 +27,7 @@ class OnnxArguments(DataSourceArguments):
     )
     overwrite: bool = option(False, "Replace existing output.", show_in_help=True, group="Output")
     batch_size: int = option(16, "Images per forward pass of the check.", show_in_help=True, group="Data", ge=1)
+
+    def __post_init__(self) -> None:
+        if self.int8 and not self.data_dir:
+            raise UsageError(SettingsMessage.INT8_NEEDS_DATA)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from ..errors import UsageError
+from .messages import SettingsMessage
 from .options import option
 
 
@@ -43,6 +45,10 @@ class CacheArguments:
 
     action: str = option("list", "Action.", choices=("list", "check", "remove"), show_in_help=True)
     name: str | None = option(None, "Entry of the list to remove, or all for the complete cache.", show_in_help=True)
+
+    def __post_init__(self) -> None:
+        if self.action == "remove" and not self.name:
+            raise UsageError(SettingsMessage.CACHE_NAME_MISSING)
 
 
 @dataclass

@@ -154,3 +154,43 @@ class SettingsMessage(Message):
     SPLIT_BATCHES = (
         "--accelerator_config split_batches reduces the batch size from which the learning rate is computed. Omit it."
     )
+
+    # Combinations of options
+    FIT_TEMPERATURE_WITHOUT_OUTPUT = "--fit_temperature writes temperature.json, so it needs --output_dir."
+    FIT_TEMPERATURE_TWICE = "Pass either --fit_temperature or --temperature, not both."
+    FIT_UNCERTAINTY_WITHOUT_OUTPUT = "--fit_uncertainty writes uncertainty.json, so it needs --output_dir."
+    FIT_UNCERTAINTY_WITH_CLASS_MAP = "--fit_uncertainty does not support --class_map. Omit one of the two."
+    EXPLAIN_WITHOUT_IMAGES = "Specify images to explain, or --data_dir for the most confident mistakes on a split."
+    AUDIT_DATA_MISSING = "DATA is missing. Pass a dataset, or --runs to find label errors. See 'hf-mae audit --help'."
+    SHARD_OUTPUT_MISSING = "hf-mae shard requires an OUTPUT_DIR, or --check to check existing shards."
+    SHARD_SIZE_INVALID = "--shard_size must be a size such as 500MB, not {value}."
+    CACHE_NAME_MISSING = "hf-mae cache remove requires the NAME of an entry (hf-mae cache lists them), or all."
+    REPORT_WITHOUT_RUNS = (
+        "RUN is missing. Pass the folders of completed runs, or --benchmark to show the published results only."
+    )
+    CHECKLIST_WITHOUT_RUN = "--checklist describes a run. Pass the folder of one."
+    CROSSVAL_PUSH = (
+        "hf-mae crossval trains several models, so it cannot use --push_to_hub. Push one of them with hf-mae push."
+    )
+    INVALID_FOLDS = "Invalid value {value} for --folds: expected official, or a number of folds."
+    UNKNOWN_SEARCH_SETTING = "--search supports {known:list}, not {unknown:list}."
+    SEARCH_NEEDS_ONE_PROCESS = "hf-mae search supports one process only. Start it without accelerate launch."
+    SEARCH_CANNOT_PUSH = (
+        "hf-mae search trains several models, so it cannot use --push_to_hub. Push the best model with hf-mae push "
+        "OUTPUT_DIR/best."
+    )
+    OUTPUT_DIR_REQUIRED = "Runs with several processes require an output folder. Pass --output_dir."
+    INT8_NEEDS_DATA = "--int8 changes scores. Pass --data_dir, so that the difference can be measured."
+    CLASS_ORDER_WITH_BENCHMARK = "--class_order cannot be used with --benchmark, which defines the order. Omit it."
+    GROUP_COLUMN_WITH_BENCHMARK = (
+        "--group_column is a column of a manifest. With --benchmark, use --group_pattern instead."
+    )
+    MANIFEST_WITH_BENCHMARK = (
+        "--manifest and --class_level cannot be used with --benchmark, which defines the classes. Omit them."
+    )
+    BENCHMARK_OPTIONS_WITHOUT_BENCHMARK = (
+        "--split_file, --fold and --agreement require --benchmark. Omit them, or pass --benchmark NAME."
+    )
+    ODD_BATCH_FOR_MIXUP = (
+        "Mixup and CutMix mix pairs of images. --per_device_train_batch_size must be even, not {batch_size}."
+    )

@@ -9,6 +9,8 @@ from .options import option
 RANDOM_WEIGHTS = "random weights"  # name of the base model without a checkpoint
 NUM_HEADS_HELP = "Number of attention heads, if it cannot be inferred from the checkpoint."
 DECODER_NUM_HEADS_HELP = "Number of attention heads of the decoder, if it cannot be inferred from the checkpoint."
+# Options that apply to a model from scratch only.
+SIZE_OPTIONS = ("patch_size", "hidden_size", "num_hidden_layers", "decoder_hidden_size", "decoder_num_hidden_layers")
 
 
 @dataclass
@@ -98,23 +100,20 @@ class PretrainingModelArguments:
     decoder_num_hidden_layers: int | None = option(None, "Number of decoder blocks, from scratch.", group="Model", ge=1)
     decoder_num_attention_heads: int | None = option(None, DECODER_NUM_HEADS_HELP, group="Model", ge=1)
 
+    def __post_init__(self) -> None:
+        if self.model_name_or_path and (sizes := self.from_scratch_sizes()):
+            raise UsageError(
+                SettingsMessage.SIZE_WITH_CHECKPOINT, name=next(iter(sizes)), checkpoint=self.model_name_or_path
+            )
+
     @property
     def base(self) -> str:
         """Name of the base model, for reports."""
         return self.model_name_or_path or RANDOM_WEIGHTS
 
     def from_scratch_sizes(self) -> dict[str, int]:
-        """Returns the given sizes of a model from scratch, with the derived MLP widths.
-
-        Raises:
-            UsageError: If there is a checkpoint, which has its own sizes.
-        """
-        names = ("patch_size", "hidden_size", "num_hidden_layers", "decoder_hidden_size", "decoder_num_hidden_layers")
-        sizes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        if sizes and self.model_name_or_path:
-            raise UsageError(
-                SettingsMessage.SIZE_WITH_CHECKPOINT, name=next(iter(sizes)), checkpoint=self.model_name_or_path
-            )
+        """Returns the given sizes of a model from scratch, with the derived MLP widths."""
+        sizes = {name: getattr(self, name) for name in SIZE_OPTIONS if getattr(self, name) is not None}
         if "hidden_size" in sizes:
             sizes["intermediate_size"] = 4 * sizes["hidden_size"]
         if "decoder_hidden_size" in sizes:

@@ -8,8 +8,9 @@ from typing import Any
 from ..errors import CommandLineError, UsageError, did_you_mean, summarize_exception
 from ..files.archive_members import is_remote
 from .commands import command_options, find_command
-from .data import CACHE_LIMIT_ENV, MAX_PIXELS_ENV, parse_byte_size
+from .data import DataArguments, PretrainingDataArguments
 from .messages import SettingsMessage
+from .models import ModelArguments, PretrainingModelArguments, RunModeArguments
 from .options import Option
 from .recipes import EXCLUDED_FROM_RECIPES, read_recipe
 from .trainer_options import check_explicit_trainer_option, check_trainer_option
@@ -23,19 +24,74 @@ LOCAL_PATH_OPTIONS = (
 WEIGHT_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
 
 
+# Classes of the parts of `Settings`; all others are the options of their command.
+PARTS: dict[type, str] = {
+    ModelArguments: "model",
+    PretrainingModelArguments: "model",
+    DataArguments: "data",
+    PretrainingDataArguments: "data",
+    FinetuningFields: "training",
+    PretrainingFields: "training",
+    RunModeArguments: "run",
+}
+# Options of a source of labelled images that do not apply with `benchmark`.
+BENCHMARK_CONFLICTS = {
+    "class_order": SettingsMessage.CLASS_ORDER_WITH_BENCHMARK,
+    "group_column": SettingsMessage.GROUP_COLUMN_WITH_BENCHMARK,
+    "manifest": SettingsMessage.MANIFEST_WITH_BENCHMARK,
+    "class_level": SettingsMessage.MANIFEST_WITH_BENCHMARK,
+}
+
+
 @dataclass(frozen=True)
-class Settings:
-    """The parsed settings of one call of a command.
+class ParsedOptions:
+    """The values of a recipe and of flags, validated without importing torch.
 
     Args:
         command: name of the command.
-        arguments: the dataclasses of the command, in the order of the table of commands.
-        overrides: values of the recipe and flags that differ from the defaults; saved as the recipe of the run.
+        values: explicit values by the name of the option.
+        parts: parts of the settings, except `training`.
     """
 
     command: str
-    arguments: tuple[Any, ...]
+    values: Mapping[str, Any]
+    parts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The validated settings of one call of a command.
+
+    Args:
+        command: name of the command.
+        values: explicit values of recipe and flags.
+        overrides: those that differ from the defaults; saved as the recipe of the run.
+        model: the checkpoint and the classifier (`ModelArguments`, `PretrainingModelArguments`).
+        data: the images (`DataArguments`, `PretrainingDataArguments`).
+        training: `FinetuningArguments` or `PretrainingArguments`.
+        run: `RunModeArguments`.
+        options: the other options of the command.
+    """
+
+    command: str
+    values: Mapping[str, Any]
     overrides: dict[str, Any]
+    model: Any = None
+    data: Any = None
+    training: Any = None
+    run: Any = None
+    options: Any = None
+
+    def __post_init__(self) -> None:
+        if self.command in ("crossval", "search") and self.training.push_to_hub:
+            message = {"crossval": SettingsMessage.CROSSVAL_PUSH, "search": SettingsMessage.SEARCH_CANNOT_PUSH}
+            raise CommandLineError(message[self.command])
+        if self.command == "search" and self.training.world_size > 1:
+            raise CommandLineError(SettingsMessage.SEARCH_NEEDS_ONE_PROCESS)
+
+    def replace(self, **changes: Any) -> "Settings":
+        """Returns settings with other values, validated together; nothing is parsed again."""
+        return build_settings(parse_values(self.command, {**self.values, **changes}))
 
 
 def read_values(command: str, recipe: str | None, flags: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,6 +155,57 @@ def _check_trainer_options(values: Mapping[str, Any], options: Mapping[str, Opti
             raise _as_command_line_error(error) from None
 
 
+def parse_options(command: str, recipe: str | None, flags: Mapping[str, Any]) -> ParsedOptions:
+    """Parses and validates a recipe and flags, except against the fields of transformers; does not import torch.
+
+    Raises:
+        CommandLineError: If a value is not valid, or values contradict each other.
+    """
+    return parse_values(command, read_values(command, recipe, flags))
+
+
+def parse_values(command: str, values: Mapping[str, Any]) -> ParsedOptions:
+    """Builds the parts of the settings from valid values, except `training`."""
+    specification = find_command(command)
+    _check_benchmark_options(values, command_options(command))
+    parts = {
+        PARTS.get(cls, "options"): _build_arguments(cls, {**specification.defaults, **values})
+        for cls in specification.arg_classes
+        if not issubclass(cls, MaeTrainingFields)
+    }
+    return ParsedOptions(command, values, parts)
+
+
+def _check_benchmark_options(values: Mapping[str, Any], options: Mapping[str, Option]) -> None:
+    """Checks that options apply with, or without, a benchmark."""
+    given = {name for name, value in values.items() if value != options[name].default}
+    if "benchmark" not in given:
+        if "exclude_pairs" in options and given & {"split_file", "agreement", "fold"}:
+            raise CommandLineError(SettingsMessage.BENCHMARK_OPTIONS_WITHOUT_BENCHMARK)
+        return
+    for name, message in BENCHMARK_CONFLICTS.items():
+        if name in given and "exclude_pairs" in options:
+            raise CommandLineError(message)
+
+
+def build_settings(parsed: ParsedOptions) -> Settings:
+    """Adds the training part, which needs transformers, and checks the parts against each other.
+
+    Raises:
+        CommandLineError: If values contradict each other.
+    """
+    specification = find_command(parsed.command)
+    defaults, parts = dict(specification.defaults), dict(parsed.parts)
+    if specification.is_training:
+        from .device_defaults import get_device_defaults
+
+        defaults |= get_device_defaults()
+        fields_class = next(cls for cls in specification.arg_classes if issubclass(cls, MaeTrainingFields))
+        parts["training"] = _build_arguments(_get_training_class(fields_class), {**defaults, **parsed.values})
+    overrides = _non_default_values(parsed.command, parsed.values, defaults)
+    return Settings(parsed.command, parsed.values, overrides, **parts)
+
+
 def parse_settings(command: str, recipe: str | None = None, **flags: Any) -> Settings:
     """Parses the settings of a command.
 
@@ -110,33 +217,10 @@ def parse_settings(command: str, recipe: str | None = None, **flags: Any) -> Set
     Raises:
         CommandLineError: If a value is not valid, or values contradict each other.
     """
-    values = read_values(command, recipe, flags)
-    defaults = dict(find_command(command).defaults)
-    if find_command(command).is_training:
-        from .device_defaults import get_device_defaults
-
-        defaults |= get_device_defaults()
-    # Set in the environment, so that the limits also apply to the processes that this one starts.
-    if "max_pixels" in values:
-        os.environ[MAX_PIXELS_ENV] = str(values["max_pixels"])
-    if values.get("cache_limit"):
-        parse_byte_size(values["cache_limit"])
-        os.environ[CACHE_LIMIT_ENV] = values["cache_limit"]
-    arguments = tuple(
-        _build_arguments(_resolve_class(cls), defaults | values) for cls in find_command(command).arg_classes
-    )
-    return Settings(command, arguments, _non_default_values(command, values, defaults))
-
-
-def check_consistency(command: str, values: Mapping[str, Any]) -> None:
-    """Checks values against each other, with the dataclasses that do not import torch.
-
-    Raises:
-        CommandLineError: If values contradict each other.
-    """
-    for cls in find_command(command).arg_classes:
-        if not issubclass(cls, MaeTrainingFields):
-            _build_arguments(cls, values)
+    if recipe is not None and not find_command(command).reads_recipes:
+        flags["recipe"] = recipe  # rejected as an unknown flag
+        recipe = None
+    return build_settings(parse_options(command, recipe, flags))
 
 
 def _build_arguments(cls: type, values: Mapping[str, Any]) -> Any:
@@ -154,13 +238,11 @@ def _as_command_line_error(error: UsageError) -> CommandLineError:
     return CommandLineError(error.code or str(error), **error.attributes)
 
 
-def _resolve_class(cls: type) -> type:
-    """Returns the subclass of transformers' `TrainingArguments` for training fields; other classes unchanged."""
-    if not issubclass(cls, MaeTrainingFields):
-        return cls
+def _get_training_class(fields_class: type) -> type:
+    """Returns the subclass of transformers' `TrainingArguments` with these fields."""
     from .arguments import FinetuningArguments, PretrainingArguments
 
-    return {FinetuningFields: FinetuningArguments, PretrainingFields: PretrainingArguments}[cls]
+    return {FinetuningFields: FinetuningArguments, PretrainingFields: PretrainingArguments}[fields_class]
 
 
 def _non_default_values(command: str, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

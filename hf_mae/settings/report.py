@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from ..errors import UsageError
+from .messages import SettingsMessage
 from .options import option
 
 
@@ -73,3 +75,9 @@ class ReportArguments:
         "Output folder. Default: the folder of the run; ./report for several runs or a CSV file.",
         show_in_help=True,
     )
+
+    def __post_init__(self) -> None:
+        if not self.runs and not self.benchmark:
+            raise UsageError(SettingsMessage.REPORT_WITHOUT_RUNS)
+        if not self.runs and self.checklist:
+            raise UsageError(SettingsMessage.CHECKLIST_WITHOUT_RUN)

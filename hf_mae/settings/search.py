@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from ..errors import UsageError
+from .messages import SettingsMessage
 from .options import option
 
 # Range of each hyper-parameter: (low, high, step); log-uniform without a step. The range of the learning rate is a
@@ -35,3 +37,7 @@ class SearchArguments:
         group="Search",
         metavar="NAME",
     )
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.search or ()) - SEARCH_SPACE.keys()):
+            raise UsageError(SettingsMessage.UNKNOWN_SEARCH_SETTING, known=list(SEARCH_SPACE), unknown=unknown)

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-from .data import DataSourceArguments
+from ..errors import UsageError
+from .data import DataSourceArguments, parse_byte_size
+from .messages import SettingsMessage
 from .options import option
 
 
@@ -26,3 +28,14 @@ class ShardArguments(DataSourceArguments):
         ge=0,
         le=2**32 - 1,
     )
+
+    def __post_init__(self) -> None:
+        if not self.check and not self.output_dir:
+            raise UsageError(SettingsMessage.SHARD_OUTPUT_MISSING)
+        if not self.shard_bytes:
+            raise UsageError(SettingsMessage.SHARD_SIZE_INVALID, value=self.shard_size)
+
+    @property
+    def shard_bytes(self) -> int | None:
+        """The approximate size of a shard in bytes."""
+        return parse_byte_size(self.shard_size, "--shard_size")

@@ -6,7 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..compat.deepspeed import disable_zero3_init
 from ..models.ensemble import EnsembleMember, adapt_classifier
+from ..models.loading import load_classifier
+from ..settings.arguments import FinetuningArguments
 
 
 class Teacher(nn.Module):
@@ -42,3 +45,12 @@ class Teacher(nn.Module):
         """
         log_scores = F.log_softmax(logits.float() / self.temperature, dim=-1)
         return F.kl_div(log_scores, self.scores(pixel_values), reduction="sum") * self.temperature**2
+
+
+def load_teacher(args: FinetuningArguments, student: Any, student_processor: Any) -> Teacher | None:
+    """Loads the teacher for knowledge distillation; None if the arguments name no teacher."""
+    if not args.teacher:
+        return None
+    with disable_zero3_init():
+        model, processor = load_classifier(args.teacher)
+    return Teacher(model, processor, student, student_processor, args.teacher_temperature)

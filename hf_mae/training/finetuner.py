@@ -19,10 +19,10 @@ from ..data.images.seeding import seed_all
 from ..data.images.torch_datasets import EvalDataset, TrainDataset
 from ..data.images.transforms import training_transform_from_processor
 from ..data.sources.samples import is_image_dataset, standardize_columns
-from ..errors import UsageError, did_you_mean
+from ..errors import UsageError, did_you_mean, warn
 from ..evaluation.metrics import classification_scores, ordinal_scores, ranking_scores, softmax
 from ..evaluation.retfound import f1_auroc_kappa
-from ..models.introspection import find_head, get_network
+from ..models.introspection import find_head, get_network, head_in_features
 from ..models.loading import class_names
 from ..models.stochastic_depth import apply_patch_dropout, get_drop_path_rate, get_patch_embeddings
 from ..settings.arguments import FinetuningArguments
@@ -37,6 +37,8 @@ from .trainer import MaeTrainerBase
 from .weight_averaging import WeightAverage, check_checkpoint_has_no_average
 
 logger = logging.getLogger(__name__)
+
+VIT_HUGE_WIDTH = 1280
 
 RETFOUND_METRIC = "f1_auroc_kappa"  # RETFound selects the epoch by this metric
 
@@ -125,9 +127,14 @@ class MaeFinetuner(MaeTrainerBase):
         return super().get_test_dataloader(_wrap_eval_dataset(test_dataset, self.processing_class))
 
     @property
+    def runs_plain_model_on_gpu(self) -> bool:
+        """Whether a step can be profiled: the model is not sharded by an engine, and runs on a GPU."""
+        return self.args.device.type == "cuda" and not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
+
+    @property
     def drop_last(self) -> bool:
-        """Whether to drop the last incomplete batch: always with mixup, which needs an even number of images."""
-        return self.args.dataloader_drop_last or self.args.uses_mixup
+        """Whether training drops the last incomplete batch."""
+        return self.args.drops_last_batch
 
     def frozen_parameter_names(self, model: StockModel) -> list[str]:
         """Returns the names of all parameters except those of the head, with `freeze_backbone`."""
@@ -310,12 +317,17 @@ class _AveragingCallback(TrainerCallback):
         self.trainer.finish_averaging()  # the average of the best epoch, if it was loaded
 
 
+def warn_about_fp16(fp16: bool, hidden_size: int) -> None:
+    """Warns if a ViT-H is trained with fp16."""
+    if fp16 and hidden_size >= VIT_HUGE_WIDTH:
+        warn(logger, TrainingMessage.FP16_WITH_VIT_HUGE)
+
+
 def _check_compatible_settings(model: StockModel, args: FinetuningArguments, ordered: bool) -> None:
     """Checks that the settings, the classes and the network fit together."""
     if LOSSES[args.loss].needs_ordered_classes and not ordered:
         raise UsageError(TrainingMessage.LOSS_NEEDS_ORDERED_CLASSES, loss=args.loss)
-    if args.uses_mixup and args.per_device_train_batch_size % 2:
-        raise UsageError(TrainingMessage.ODD_BATCH_FOR_MIXUP, batch_size=args.per_device_train_batch_size)
+    warn_about_fp16(args.fp16, head_in_features(model))
     if args.patch_dropout:
         get_patch_embeddings(model)
     if args.ema_decay is not None or args.freeze_backbone:

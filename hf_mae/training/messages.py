@@ -23,9 +23,6 @@ class TrainingMessage(Message):
         "--greater_is_better false contradicts --metric_for_best_model {metric}: its greatest value is the best. "
         "Remove --greater_is_better."
     )
-    ODD_BATCH_FOR_MIXUP = (
-        "Mixup and CutMix mix pairs of images. --per_device_train_batch_size must be even, not {batch_size}."
-    )
     BATCH_NORM_UNSUPPORTED = (
         "{flag} does not support batch normalization, and the network ({network}) uses it. Remove {flag}."
     )
@@ -57,10 +54,6 @@ class TrainingMessage(Message):
         "accelerate config (hf-mae configs lists them), and report this as a bug."
     )
     SCHEDULER_UNAVAILABLE = "--lr_scheduler_type {name} cannot be used with --lr_scheduler_kwargs {settings} ({error})."
-    WARMUP_TOO_LONG = (
-        "The warm-up ({warmup:g} updates) is at least as long as the training ({updates}), so training never reaches "
-        "the full learning rate. Reduce --warmup_epochs."
-    )
 
     # Losses and interruptions
     LOSS_NOT_FINITE = (
@@ -189,3 +182,8 @@ class TrainingMessage(Message):
         "The patients or videos of the images are unknown, so one may occur in several splits. Add a group column to "
         "the manifest, or pass --group_pattern."
     )
+    NO_VALIDATION_SPLIT = (
+        "The data has no validation split, so the last epoch is kept without validation. Pass --val_fraction 0.1 to "
+        "hold out a validation split."
+    )
+    FP16_WITH_VIT_HUGE = "--fp16 leads to NaN losses with a ViT-H. Use --bf16."

@@ -24,11 +24,6 @@ logger = logging.getLogger(__name__)
 STOPPED_FILE = "stopped_by_signal"  # marks the output folder of a run that a signal stopped
 HANDLED_SIGNALS = (*STOP_SIGNALS, signal.SIGINT)  # SIGINT: Ctrl-C
 
-NOT_TRAINING_HINT = (
-    " before or after training, so no checkpoint was saved. Repeat the command; to resume from the last checkpoint, "
-    "add --resume_from_checkpoint last"
-)
-
 
 class CheckpointedAndStopped(UsageError):
     """A signal stopped the run, which has saved a checkpoint."""

@@ -1,5 +1,6 @@
 """`MaePretrainer`: masked pre-training of the original MAE code on transformers' Trainer."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -8,9 +9,13 @@ import torch
 
 from ..compat.transformers import StockModel
 from ..data.images.seeding import seed_all
+from ..errors import warn
 from ..settings.arguments import PretrainingArguments
 from .layer_decay import pretraining_parameter_groups
+from .messages import TrainingMessage
 from .trainer import MaeTrainerBase
+
+logger = logging.getLogger(__name__)
 
 FIXED_POSITION_EMBEDDINGS = ("vit.embeddings.position_embeddings", "decoder.decoder_pos_embed")
 
@@ -52,6 +57,13 @@ class MaePretrainer(MaeTrainerBase):
     def get_param_groups(self, model: StockModel, learning_rate: float) -> list[dict[str, Any]]:
         """Builds one group with weight decay and one without."""
         return pretraining_parameter_groups(model, learning_rate, self.args.weight_decay)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """Creates the schedule, and warns if most of it is warm-up. (The plan of a fine-tuning has this warning.)"""
+        warmup = self.warmup_updates(num_training_steps)
+        if warmup >= num_training_steps / 2 and self.is_world_process_zero():
+            warn(logger, TrainingMessage.LONG_WARMUP, warmup=round(warmup), updates=num_training_steps)
+        return super().create_scheduler(num_training_steps, optimizer)
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
         """Returns the micro-batches of an update, with the noise that determines their masks."""

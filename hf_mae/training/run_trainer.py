@@ -1,17 +1,32 @@
 """Runs a trainer to the end or to an interruption, from the start or from a checkpoint."""
 
+import copy
+import logging
 import time
 from typing import Any
 
 from transformers.trainer_utils import TrainOutput
 
 from ..compat.torch import get_worker_error_text, is_connection_lost
-from ..errors import Interrupted, UsageError, first_error_line
+from ..errors import Interrupted, UsageError, first_error_line, warn
+from ..settings.arguments import FinetuningArguments
 from .messages import TrainingMessage
 from .preemption import StopOnSignal, remove_stopped_file
 from .trainer import MaeTrainerBase
 
+logger = logging.getLogger(__name__)
+
 RESUME_HINT = "To resume, repeat the command with --resume_from_checkpoint last."
+
+
+def disable_evaluation_without_split(args: FinetuningArguments, selection_split: str | None) -> FinetuningArguments:
+    """Returns a copy of the arguments, without evaluation during training if no split selects the epoch."""
+    args = copy.copy(args)
+    if selection_split is None:
+        warn(logger, TrainingMessage.NO_VALIDATION_SPLIT)
+        args.eval_strategy, args.load_best_model_at_end = type(args.eval_strategy)("no"), False
+        args.early_stopping_patience = None
+    return args
 
 
 def run_training(trainer: MaeTrainerBase, checkpoint: str | None) -> tuple[TrainOutput, float]:

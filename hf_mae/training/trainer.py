@@ -21,7 +21,7 @@ from ..compat.transformers import HookedTrainer, StockModel, get_attn_implementa
 from ..conversion.safety import is_timm
 from ..data.images.streaming import ImageStream
 from ..data.images.torch_datasets import collate
-from ..errors import UsageError, summarize_exception, warn
+from ..errors import UsageError, summarize_exception
 from ..files.atomic import apply_umask
 from ..models.attention import register_plain_attention
 from ..models.introspection import find_blocks
@@ -264,9 +264,7 @@ class MaeTrainerBase(HookedTrainer):
         """Creates the cosine schedule with warm-up of util/lr_sched.py; the lr of a group contains its layer scale."""
         if self.lr_scheduler is not None:
             return self.lr_scheduler
-        warmup = self._warmup_updates(num_training_steps)
-        if warmup >= num_training_steps and self.is_world_process_zero():
-            warn(logger, TrainingMessage.WARMUP_TOO_LONG, warmup=warmup, updates=num_training_steps)
+        warmup = self.warmup_updates(num_training_steps)
         kwargs: Any = self.args.lr_scheduler_kwargs
         rate = self.args.absolute_learning_rate
         if self.args.lr_scheduler_type == DEFAULT_LR_SCHEDULER and not kwargs:
@@ -287,7 +285,8 @@ class MaeTrainerBase(HookedTrainer):
         self.set_scheduler(scheduler)
         return scheduler
 
-    def _warmup_updates(self, num_training_steps: int) -> float:
+    def warmup_updates(self, num_training_steps: int) -> float:
+        """Returns the number of updates of warm-up (may be fractional)."""
         if self.args.warmup_steps is not None:
             return self.args.get_warmup_steps(num_training_steps)
         updates = math.ceil(len(self.get_train_dataloader()) / self.args.gradient_accumulation_steps)

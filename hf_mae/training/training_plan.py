@@ -19,7 +19,7 @@ from ..data.exclusion_log import ExclusionLog
 from ..data.images.cache_eviction import format_bytes, max_cache_bytes
 from ..data.splits import selection_split
 from ..errors import UsageError, pluralize
-from ..models.introspection import NUM_CHANNELS, get_network, input_size
+from ..models.introspection import NUM_CHANNELS, find_head, get_network, input_size
 from ..settings.arguments import FinetuningArguments
 from ..settings.data import DataArguments
 from ..settings.metrics import metric_title
@@ -173,27 +173,24 @@ def build_plan(
     """
     images = {split: _count_by_class(dataset) for split, dataset in splits.items()}
     count, per_update = sum(images["train"].values()), args.images_per_update
-    batches = (
-        count // (args.train_batch_size * args.world_size)
-        if args.uses_mixup
-        else math.ceil(count / (args.train_batch_size * args.world_size))
+    per_epoch = updates_per_epoch(
+        count, args.train_batch_size * args.world_size, args.gradient_accumulation_steps, args.drops_last_batch
     )
-    per_epoch = max(1, math.ceil(batches / args.gradient_accumulation_steps))
     updates = args.max_steps if args.max_steps > 0 else math.ceil(per_epoch * args.num_train_epochs)
     epochs = args.num_train_epochs if args.max_steps <= 0 else args.max_steps / per_epoch
-    warmup = args.warmup_steps if args.warmup_steps is not None else args.warmup_epochs * per_epoch
+    warmup = args.warmup_epochs * per_epoch if args.warmup_steps is None else args.get_warmup_steps(updates)
     size = input_size(model)
     plan = Plan(
         images=images,
         groups={split: _count_groups(dataset) for split, dataset in splits.items()},
         excluded=[(step["images"], step["reason"]) for step in exclusion_log["excluded"]],
         model=f"{get_network(model)}, {size} pixels",
-        parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        parameters=_count_trainable_parameters(model, args),
         images_per_update=per_update,
         learning_rate=args.absolute_learning_rate,
         epochs=epochs,
         updates=updates,
-        warmup_updates=int(warmup if warmup >= 1 else warmup * updates),
+        warmup_updates=int(warmup),
         selection_split=selection_split(splits),
         metric=(args.metric_for_best_model or "loss").removeprefix("eval_"),
         cache_bytes=_estimate_cache_bytes(images, data_args, size),
@@ -202,6 +199,25 @@ def build_plan(
     )
     plan.warnings.extend(_find_warnings(plan, args))
     return plan
+
+
+def updates_per_epoch(
+    num_images: int, images_per_step: int, accumulation_steps: int = 1, drop_last: bool = False
+) -> int:
+    """Returns the number of updates of an epoch, as the Trainer counts them.
+
+    Args:
+        images_per_step: images of a forward pass of all processes.
+        accumulation_steps: forward passes per update.
+        drop_last: whether the last incomplete batch is dropped.
+    """
+    batches = num_images // images_per_step if drop_last else math.ceil(num_images / images_per_step)
+    return max(1, math.ceil(batches / accumulation_steps))
+
+
+def _count_trainable_parameters(model: StockModel, args: FinetuningArguments) -> int:
+    trained = find_head(model)[1] if args.freeze_backbone else model
+    return sum(p.numel() for p in trained.parameters() if p.requires_grad)
 
 
 def _is_profilable(args: FinetuningArguments) -> bool:

@@ -4,7 +4,6 @@ import dataclasses
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -13,13 +12,14 @@ from ..data.checks.audit import AuditImage, list_audit_images
 from ..data.checks.duplicates import find_near_duplicates
 from ..data.sources.split_loading import read_splits
 from ..data.sources.unlabelled import load_unlabelled
-from ..errors import CommandLineError, UsageError
+from ..errors import UsageError
 from ..evaluation.confident_learning import label_issues
 from ..reporting.audit import AuditFindings, write_audit
 from ..reporting.label_issues import LabelFindings, LabelIssueRow, write_label_issues
 from ..runs.out_of_fold import OutOfFoldPredictions, read_out_of_fold_predictions
 from ..settings.audit import AuditArguments
-from ..settings.parse import parse_settings
+from ..settings.parse import Settings
+from .command import command
 from .messages import WorkflowMessage
 
 logger = logging.getLogger(__name__)
@@ -27,18 +27,17 @@ logger = logging.getLogger(__name__)
 DATA_SOURCE_FIELDS = ("data_dir", "manifest", "benchmark", "fold", "agreement", "corrections", "class_order")
 
 
-def audit(*, recipe: str | None = None, **flags: Any) -> AuditFindings | LabelFindings:
+@command("audit")
+def audit(settings: Settings) -> AuditFindings | LabelFindings:
     """Finds near-duplicates, or with `runs` probable label errors, and writes CSVs and contact sheets.
 
     Args:
         recipe: a YAML file of flags; `flags` override it.
         flags: the flags of `hf-mae audit`.
     """
-    (options,) = parse_settings("audit", recipe, **flags).arguments
+    options = settings.options
     if options.runs:
         return _audit_labels(options)
-    if not options.data_dir:
-        raise CommandLineError(WorkflowMessage.AUDIT_DATA_MISSING)
     images = list_audit_images(_load_splits(options))
     pairs = find_near_duplicates(
         [image.path for image in images],

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..errors import pluralize
 from ..settings.arguments import BASE_BATCH_SIZE, FinetuningArguments
 from ..settings.training import FinetuningFields
-from ..training.training_plan import IMBALANCE_RATIO
+from ..training.training_plan import IMBALANCE_RATIO, updates_per_epoch
 
 MEMORY_REASON = "expected to fit into memory (one step is tried before the first epoch)"
 BATCH_SIZE_FLAGS = ("per_device_train_batch_size", "effective_batch_size")
@@ -45,7 +46,7 @@ def choose_settings(
     hidden_size: int,
     image_size: int,
     args: FinetuningArguments,
-    requested_batch_sizes: Mapping[str, int] | None = None,
+    explicit: Mapping[str, Any] | None = None,
     micro_batches_per_update: int = 1,
 ) -> list[AutoSetting]:
     """Chooses all other settings.
@@ -54,21 +55,20 @@ def choose_settings(
         splits: the final splits.
         hidden_size, image_size: of the checkpoint.
         args: explicit settings and defaults.
-        requested_batch_sizes: explicit batch sizes, by name.
+        explicit: explicit settings, by name.
         micro_batches_per_update: processes x accumulation steps.
     """
     labels = np.asarray(splits["train"]["labels"][:])
     counts = np.unique(labels, return_counts=True)[1]
-    batch_settings = _choose_batch_size(len(labels), hidden_size)
+    explicit = explicit or {}
+    batch_settings = _choose_batch_size(len(labels), hidden_size, micro_batches_per_update)
     is_large = hidden_size >= LARGE_HIDDEN_SIZE
     return [
         AutoSetting("image_size", image_size, "it is the size of the checkpoint"),
         *_choose_precision_and_workers(hidden_size),
         *batch_settings,
-        _choose_learning_rate(
-            _images_per_update(batch_settings, requested_batch_sizes or {}, micro_batches_per_update)
-        ),
-        *_choose_epochs(len(labels)),
+        _choose_learning_rate(_images_per_update(batch_settings, explicit, micro_batches_per_update)),
+        *_choose_epochs(len(labels), explicit.get("num_train_epochs")),
         *_choose_rebalancing(counts, args),
         AutoSetting(
             "drop_path",
@@ -93,24 +93,30 @@ def _choose_fp16(hidden_size: int) -> AutoSetting:
     return AutoSetting("fp16", True, "the GPU does not support bfloat16")
 
 
-def _choose_batch_size(images: int, hidden_size: int) -> list[AutoSetting]:
+def _choose_batch_size(images: int, hidden_size: int, micro_batches_per_update: int) -> list[AutoSetting]:
     """A power of two (8 to 64) that gives an epoch some dozens of updates; micro-batches if it exceeds the memory."""
     batch_size = 2 ** int(np.clip(np.floor(np.log2(max(images / MIN_UPDATES_PER_EPOCH, 1))), 3, 6))
     micro_batch_size = min(batch_size, _max_batch_size(hidden_size))
-    reason = f"an epoch of {images} images then has {images // batch_size} updates"
     if micro_batch_size == batch_size:
+        reason = _describe_epoch(images, batch_size * micro_batches_per_update)
         return [AutoSetting("per_device_train_batch_size", batch_size, reason)]
     return [
         AutoSetting("per_device_train_batch_size", micro_batch_size, MEMORY_REASON),
-        AutoSetting("effective_batch_size", batch_size, reason),
+        AutoSetting("effective_batch_size", batch_size, _describe_epoch(images, batch_size)),
     ]
 
 
+def _describe_epoch(images: int, images_per_update: int) -> str:
+    updates = updates_per_epoch(images, images_per_update)
+    return f"an epoch of {images} images then has {pluralize(updates, 'update')}"
+
+
 def _images_per_update(
-    batch_settings: list[AutoSetting], requested_batch_sizes: Mapping[str, int], micro_batches_per_update: int
+    batch_settings: list[AutoSetting], explicit: Mapping[str, Any], micro_batches_per_update: int
 ) -> int:
     """Returns the effective batch size that follows from the explicit and the chosen batch sizes."""
-    sizes = {setting.name: int(setting.value) for setting in batch_settings} | dict(requested_batch_sizes)
+    sizes = {setting.name: int(setting.value) for setting in batch_settings}
+    sizes |= {name: explicit[name] for name in BATCH_SIZE_FLAGS if explicit.get(name) is not None}
     return sizes.get("effective_batch_size") or sizes["per_device_train_batch_size"] * micro_batches_per_update
 
 
@@ -133,8 +139,9 @@ def _max_batch_size(hidden_size: int) -> int:
     return 2 ** int(np.clip(np.floor(np.log2(max(1.0, (0.7 * memory - 3) / per_image))), 0, 6))
 
 
-def _choose_epochs(images: int) -> list[AutoSetting]:
-    epochs = next((epochs for bound, epochs in EPOCHS_BY_SIZE if images < bound), MIN_EPOCHS)
+def _choose_epochs(images: int, requested: float | None) -> list[AutoSetting]:
+    chosen = next((epochs for bound, epochs in EPOCHS_BY_SIZE if images < bound), MIN_EPOCHS)
+    epochs = chosen if requested is None else requested
     return [
         AutoSetting("num_train_epochs", epochs, f"there are {images} training images; fewer images need more epochs"),
         AutoSetting("warmup_epochs", epochs / 10, "it is a tenth of the epochs, as in the original MAE code"),

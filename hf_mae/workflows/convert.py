@@ -1,14 +1,14 @@
 """`convert`: MAE checkpoint -> transformers weights."""
 
-from typing import Any
-
 from ..compat.accelerate import skip_deepspeed_import
 from ..conversion import ConversionReport, convert_checkpoint
 from ..models.model_zoo import resolve_checkpoint
-from ..settings.parse import parse_settings
+from ..settings.parse import Settings
+from .command import command
 
 
-def convert(**flags: Any) -> ConversionReport:
+@command("convert")
+def convert(settings: Settings) -> ConversionReport:
     """Converts a checkpoint.
 
     Args:
@@ -17,7 +17,7 @@ def convert(**flags: Any) -> ConversionReport:
     Returns:
         The report of the conversion.
     """
-    (options,) = parse_settings("convert", None, **flags).arguments
+    options = settings.options
     with skip_deepspeed_import():
         return convert_checkpoint(
             resolve_checkpoint(options.model_name_or_path),

@@ -14,8 +14,9 @@ from datasets import DatasetDict
 from ..data.exclusion_log import ExclusionLog, track_exclusions
 from ..data.fingerprint import data_fingerprint
 from ..data.folds import check_folds, load_official_folds, make_stratified_folds
+from ..data.labelled_data import LabelledData
 from ..data.sources.split_loading import read_splits, reduce_training
-from ..errors import CommandLineError, UsageError, warn
+from ..errors import UsageError, warn
 from ..files.atomic import write_csv
 from ..models.loading import read_class_names
 from ..reporting import figures
@@ -34,12 +35,10 @@ from ..runs.record import (
     Scores,
 )
 from ..runs.record_io import read_record, write_record
-from ..settings.arguments import FinetuningArguments
 from ..settings.crossval import CrossvalArguments
-from ..settings.data import DataArguments
-from ..settings.models import ModelArguments
-from ..settings.parse import Settings, parse_settings
+from ..settings.parse import Settings
 from ..settings.recipes import render_recipe
+from .command import command
 from .finetune import finetune_splits
 from .messages import WorkflowMessage
 
@@ -52,7 +51,8 @@ SETTINGS_ALLOWED_TO_DIFFER = {
 }
 
 
-def crossval(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
+@command("crossval")
+def crossval(settings: Settings) -> RunRecord | None:
     """Trains and evaluates each fold and seed. Completed runs are skipped; interrupted runs are resumed.
 
     Args:
@@ -62,14 +62,11 @@ def crossval(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
     Returns:
         The record of the cross-validation; None on processes other than the main one.
     """
-    settings = parse_settings("crossval", recipe, **flags)
-    options, model_args, data_args, args = settings.arguments
-    if args.push_to_hub:
-        raise CommandLineError(WorkflowMessage.CROSSVAL_PUSH)
+    options, args = settings.options, settings.training
     with track_exclusions() as exclusion_log:
-        folds = _load_folds(options, model_args, data_args, args)
+        folds = _load_folds(settings)
     check_folds(folds)
-    fractions = sorted(set(options.train_fractions or [data_args.train_fraction]))
+    fractions = sorted(set(options.train_fractions or [settings.data.train_fraction]))
     runs = [
         CrossvalRun(fraction, seed, fold, options.train_fractions is not None)
         for fraction, seed, fold in product(fractions, options.seeds, range(1, len(folds) + 1))
@@ -78,55 +75,56 @@ def crossval(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
     if args.process_index != 0:
         return None
     record = _summarize(args.folder, runs, folds[0]["train"].features["labels"].names, settings)
-    if data_args.benchmark:
+    if settings.data.benchmark:
         write_single_run_report(args.folder)
     return record
 
 
-def _load_folds(
-    options: CrossvalArguments, model_args: ModelArguments, data_args: DataArguments, args: FinetuningArguments
-) -> list[DatasetDict]:
-    class_names = read_class_names(str(model_args.model_name_or_path))
-    with args.main_process_first(desc="reading the images"):
-        if options.folds == "official":
-            return load_official_folds(data_args, args.seed, class_names)
-        if options.folds.isdigit():
-            return make_stratified_folds(read_splits(data_args, args.seed, class_names), int(options.folds))
-    raise CommandLineError(WorkflowMessage.INVALID_FOLDS, value=options.folds)
+def _load_folds(settings: Settings) -> list[DatasetDict]:
+    class_names, seed = read_class_names(settings.model.model_name_or_path), settings.training.seed
+    with settings.training.main_process_first(desc="reading the images"):
+        if settings.options.folds == "official":
+            return load_official_folds(settings.data, seed, class_names)
+        return make_stratified_folds(read_splits(settings.data, seed, class_names), int(settings.options.folds))
 
 
 def _run_all(
     runs: list[CrossvalRun], folds: list[DatasetDict], settings: Settings, exclusion_log: ExclusionLog
 ) -> None:
     """Trains the runs that are not completed, and logs progress and remaining time before each run."""
-    _, model_args, data_args, args = settings.arguments
     seconds: list[float] = []
     for number, run in enumerate(runs, 1):
-        folder = args.folder / run.folder
+        folder = settings.training.folder / run.folder
         run_settings = _get_run_settings(run, settings, folder)
-        run_data = dataclasses.replace(data_args, train_fraction=run.fraction, fold=run.fold)
-        splits = reduce_training(folds[run.fold - 1], run_data, run.seed)
+        splits = reduce_training(folds[run.fold - 1], run_settings.data, run.seed)
         if (folder / ALL_RESULTS).is_file():
-            _check_same_settings(folder, run_settings)
-            check_same_data(folder, DataSource.from_settings(run_data, run.seed, data_fingerprint(splits)))
+            _check_same_settings(folder, run_settings.overrides)
+            check_same_data(folder, DataSource.from_settings(run_settings.data, run.seed, data_fingerprint(splits)))
             logger.info("Run %d of %d (%s) is already completed: %s", number, len(runs), run, folder)
             continue
         left = f", about {np.mean(seconds) * (len(runs) - number + 1) / 60:.0f} minutes left" if seconds else ""
         logger.info("Run %d of %d: %s -> %s%s", number, len(runs), run, folder, left)
-        run_args = dataclasses.replace(args, output_dir=str(folder), seed=run.seed, resume_from_checkpoint="last")
         started = time.monotonic()
-        with lock_output_dir(run_args):
-            finetune_splits(splits, model_args, run_data, run_args, run_settings, exclusion_log)
+        with lock_output_dir(run_settings.training):
+            finetune_splits(LabelledData(splits, exclusion_log, run_settings.data), run_settings)
         seconds.append(time.monotonic() - started)
 
 
-def _get_run_settings(run: CrossvalRun, settings: Settings, folder: Path) -> dict[str, Any]:
+def _get_run_settings(run: CrossvalRun, settings: Settings, folder: Path) -> Settings:
     """Returns the settings of a run, as if it were trained separately with `finetune`."""
     crossval_only = {item.name for item in dataclasses.fields(CrossvalArguments)}
-    values = {name: value for name, value in settings.overrides.items() if name not in crossval_only}
-    values |= {"seed": run.seed, "output_dir": str(folder)}
-    values |= {"fold": run.fold} if settings.arguments[2].benchmark else {}
-    return values | ({"train_fraction": run.fraction} if run.fraction < 1.0 else {})
+    overrides = {name: value for name, value in settings.overrides.items() if name not in crossval_only}
+    overrides |= {"seed": run.seed, "output_dir": str(folder)}
+    overrides |= {"fold": run.fold} if settings.data.benchmark else {}
+    overrides |= {"train_fraction": run.fraction} if run.fraction < 1.0 else {}
+    return dataclasses.replace(
+        settings,
+        overrides=overrides,
+        data=dataclasses.replace(settings.data, train_fraction=run.fraction, fold=run.fold),
+        training=dataclasses.replace(
+            settings.training, output_dir=str(folder), seed=run.seed, resume_from_checkpoint="last"
+        ),
+    )
 
 
 def _check_same_settings(folder: Path, run_settings: dict[str, Any]) -> None:
@@ -144,14 +142,13 @@ def _check_same_settings(folder: Path, run_settings: dict[str, Any]) -> None:
 
 def _summarize(root: Path, runs: list[CrossvalRun], names: list[str], settings: Settings) -> RunRecord:
     """Writes `crossval.json`, and the pooled predictions and confusion matrix of each seed."""
-    options, model_args, data_args, args = settings.arguments
     records = [read_record(root / run.folder) for run in runs]
     results = [record.scores["validation"] | {"training_images": record.images["train"]} for record in records]
     points = label_efficiency_curve(runs, results)
     headline = {name: value for name, value in points[-1].items() if name not in ("fraction", "images")}
     selection_splits = [record.selection.selection_split if record.selection else None for record in records]
     summary = CrossvalSummary(
-        folds=options.folds,
+        folds=settings.options.folds,
         runs=[
             CrossvalResult(run, run.folder, {name: result.get(name) for name in headline}, split)
             for run, result, split in zip(runs, results, selection_splits)
@@ -162,8 +159,8 @@ def _summarize(root: Path, runs: list[CrossvalRun], names: list[str], settings: 
     )
     record = RunRecord(
         kind="crossval",
-        base=model_args.base,
-        data=DataSource.from_settings(data_args, args.seed),
+        base=settings.model.base,
+        data=DataSource.from_settings(settings.data, settings.training.seed),
         images={},
         environment=get_environment(),
         settings=settings.overrides,
@@ -174,7 +171,7 @@ def _summarize(root: Path, runs: list[CrossvalRun], names: list[str], settings: 
     )
     write_record(record, root)
     if len(points) > 1:
-        figures.plot_label_efficiency({Path(model_args.base).name: points}, root / FIGURES_DIR / "label_efficiency")
+        figures.plot_label_efficiency({Path(settings.model.base).name: points}, root / FIGURES_DIR / "label_efficiency")
     return record
 
 

@@ -11,19 +11,21 @@ from ..data.sources.folders import load_image_folder
 from ..errors import UsageError, warn
 from ..models.loading import class_names, load_classifier
 from ..runs.uncertainty_io import UNCERTAINTY_FILE, read_uncertainty
-from ..settings.parse import parse_settings
+from ..settings.parse import Settings
+from .command import command
 from .messages import WorkflowMessage
 
 logger = logging.getLogger(__name__)
 
 
-def open_demo(**flags: Any) -> Any:
+@command("demo")
+def demo(settings: Settings) -> Any:
     """Opens the page; `flags` are those of `hf-mae demo`.
 
     Returns:
         gradio's `Blocks`, running (`local_url`, `share_url`, `block_thread()`, `close()`).
     """
-    (options,) = parse_settings("demo", None, **flags).arguments
+    options = settings.options
     try:
         import gradio  # noqa: F401
     except ImportError as error:

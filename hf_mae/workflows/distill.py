@@ -1,21 +1,21 @@
 """`distill`: fine-tuning with knowledge distillation from another model."""
 
-from typing import Any
-
-from ..errors import CommandLineError
 from ..runs.record import RunRecord
-from ..settings.messages import SettingsMessage
-from ..settings.parse import read_values
+from ..settings.parse import Settings
 from ..training.training_plan import Plan
+from .command import command
 from .finetune import finetune
 
 
-def distill(*, recipe: str | None = None, **flags: Any) -> RunRecord | Plan | None:
-    """Runs `finetune` with a `teacher`; `flags` are those of `hf-mae distill`.
+@command("distill")
+def distill(settings: Settings) -> RunRecord | Plan | None:
+    """Runs `finetune` with a `teacher`.
+
+    Args:
+        recipe: a recipe of the package, or a YAML file; `flags` override it.
+        flags: the flags of `hf-mae distill`.
 
     Raises:
         CommandLineError: If the teacher is missing.
     """
-    if not read_values("finetune", recipe, flags).get("teacher"):
-        raise CommandLineError(SettingsMessage.MISSING_ARGUMENTS, names=["TEACHER (--teacher)"], command="distill")
-    return finetune(recipe=recipe, **flags)
+    return finetune.run(settings)

@@ -4,7 +4,6 @@ import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..compat.accelerate import skip_deepspeed_import
 from ..errors import UsageError
@@ -16,7 +15,8 @@ from ..reporting.model_card import build_ensemble_card
 from ..runs.out_of_fold import list_crossval_runs
 from ..runs.record import ALL_RESULTS
 from ..runs.split_consistency import read_random_fold_count
-from ..settings.parse import parse_settings
+from ..settings.parse import Settings
+from .command import command
 from .messages import WorkflowMessage
 
 logger = logging.getLogger(__name__)
@@ -31,13 +31,14 @@ class EnsembleResult:
     classes: list[str]
 
 
-def ensemble(**flags: Any) -> EnsembleResult:
+@command("ensemble")
+def ensemble(settings: Settings) -> EnsembleResult:
     """Writes the folder of an ensemble; `flags` are those of `hf-mae ensemble`.
 
     Raises:
         UsageError: If a model cannot be loaded, or if classes or preprocessing differ.
     """
-    (options,) = parse_settings("ensemble", None, **flags).arguments
+    options = settings.options
     sources = [member for run in options.runs for member in _list_member_models(run)]
     if len(sources) < 2:
         raise UsageError(WorkflowMessage.ENSEMBLE_OF_ONE, source=sources[0])

@@ -35,13 +35,15 @@ from ..runs.temperature import fit_and_write_temperature, read_temperature
 from ..runs.uncertainty_io import write_uncertainty
 from ..settings.arguments import check_launcher_environment
 from ..settings.evaluation import EvaluationArguments
-from ..settings.parse import parse_settings
+from ..settings.parse import Settings
+from .command import command
 from .messages import WorkflowMessage
 
 logger = logging.getLogger(__name__)
 
 
-def evaluate(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
+@command("evaluate")
+def evaluate(settings: Settings) -> RunRecord | None:
     """Evaluates a fine-tuned model on a split; with `output_dir`, writes predictions, figures and the record.
 
     Args:
@@ -51,10 +53,8 @@ def evaluate(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
     Returns:
         The record; None on processes other than the main one.
     """
-    settings = parse_settings("evaluate", recipe, **flags)
-    (options,) = settings.arguments
+    options = settings.options
     options = align_with_training_split(options, settings.overrides, str(options.model_name_or_path))
-    _check_fit_options(options)
     with disable_zero3_init():
         model, processor = load_classifier(str(options.model_name_or_path))
     names = class_names(model)
@@ -95,17 +95,6 @@ def evaluate(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
         with accelerator.autocast(), apply_tta(model, options.tta):
             _fit_uncertainty(options, model, splits, images, logits, labels)
     return _score_and_write(options, record, images, logits, labels, temperature)
-
-
-def _check_fit_options(options: EvaluationArguments) -> None:
-    if options.fit_temperature and not options.output_dir:
-        raise UsageError(WorkflowMessage.FIT_TEMPERATURE_WITHOUT_OUTPUT)
-    if options.fit_temperature and options.temperature:
-        raise UsageError(WorkflowMessage.FIT_TEMPERATURE_TWICE)
-    if options.fit_uncertainty and not options.output_dir:
-        raise UsageError(WorkflowMessage.FIT_UNCERTAINTY_WITHOUT_OUTPUT)
-    if options.fit_uncertainty and options.class_map:
-        raise UsageError(WorkflowMessage.FIT_UNCERTAINTY_WITH_CLASS_MAP)
 
 
 def _fit_uncertainty(

@@ -14,7 +14,7 @@ from ..data.images.torch_datasets import EvalDataset
 from ..data.sources.predict_inputs import estimate_total, find_input_paths, iter_inputs, iter_pixel_values
 from ..data.sources.split_loading import load_splits
 from ..data.splits import get_split
-from ..errors import CommandLineError, UsageError
+from ..errors import UsageError
 from ..evaluation.metrics import softmax
 from ..files.atomic import write_image
 from ..inference.prediction import predict_logits
@@ -23,7 +23,8 @@ from ..models.introspection import get_network, is_vit
 from ..models.loading import class_names, load_classifier
 from ..reporting.explanations import Explanation, explain_batch, write_explanation_sheet
 from ..settings.evaluation import ExplainArguments
-from ..settings.parse import parse_settings
+from ..settings.parse import Settings
+from .command import command
 from .messages import WorkflowMessage
 
 COLUMNS, ROWS = 3, 4  # of a contact sheet
@@ -52,11 +53,10 @@ class Explanations:
     mistakes_sheet: Path | None = None
 
 
-def explain(*, recipe: str | None = None, **flags: Any) -> Explanations:
+@command("explain")
+def explain(settings: Settings) -> Explanations:
     """Draws saliency maps of a classifier; `flags` are those of `hf-mae explain`."""
-    (options,) = parse_settings("explain", recipe, **flags).arguments
-    if not options.images and not options.data_dir:
-        raise CommandLineError(WorkflowMessage.EXPLAIN_WITHOUT_IMAGES)
+    options = settings.options
     model, processor = load_classifier(options.model_name_or_path)
     if isinstance(model, Ensemble):
         folder = Path(str(options.model_name_or_path))

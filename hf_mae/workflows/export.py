@@ -1,13 +1,13 @@
 """`export`: transformers weights -> checkpoint in the original MAE format, or timm folder."""
 
-from typing import Any
-
 from ..conversion import export_checkpoint
 from ..conversion.export import ExportResult
-from ..settings.parse import parse_settings
+from ..settings.parse import Settings
+from .command import command
 
 
-def export(**flags: Any) -> ExportResult:
+@command("export")
+def export(settings: Settings) -> ExportResult:
     """Exports a model.
 
     Args:
@@ -16,5 +16,5 @@ def export(**flags: Any) -> ExportResult:
     Returns:
         The sizes of the model, and the command that evaluates it with timm.
     """
-    (options,) = parse_settings("export", None, **flags).arguments
+    options = settings.options
     return export_checkpoint(options.model_name_or_path, options.output, to=options.to, overwrite=options.overwrite)

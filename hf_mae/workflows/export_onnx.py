@@ -19,9 +19,10 @@ from ..files.atomic import atomic_write_dir, write_json
 from ..models.introspection import input_size
 from ..models.loading import class_names, load_classifier
 from ..settings.export_onnx import OnnxArguments
-from ..settings.parse import parse_settings
+from ..settings.parse import Settings
 from ..sharing import onnx
 from ..sharing.image_reader import write_image_reader
+from .command import command
 from .messages import WorkflowMessage
 
 
@@ -43,17 +44,16 @@ class _CheckImages:
     description: str
 
 
-def export_onnx(*, recipe: str | None = None, **flags: Any) -> OnnxExport:
+@command("export-onnx")
+def export_onnx(settings: Settings) -> OnnxExport:
     """Exports a fine-tuned model; `flags` are those of `hf-mae export-onnx`."""
-    (options,) = parse_settings("export-onnx", recipe, **flags).arguments
+    options = settings.options
     try:
         import onnx as _onnx  # noqa: F401
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise UsageError(WorkflowMessage.PACKAGE_NOT_INSTALLED, package=error.name, extra="onnx") from None
-    if options.int8 and not options.data_dir:
-        raise CommandLineError(WorkflowMessage.INT8_NEEDS_DATA)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     model, processor = load_classifier(options.model_name_or_path)
     images = _load_check_images(options, model, processor)

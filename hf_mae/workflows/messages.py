@@ -8,19 +8,6 @@ class WorkflowMessage(Message):
 
     # finetune, plan
     AUTO_SETTING = "--auto chose {name} {value}: {reason}."
-    OUTPUT_DIR_REQUIRED = "Runs with several processes require an output folder. Pass --output_dir."
-    TRAINING_SPLIT_MISSING = (
-        "{path} has no training split (splits found: {splits:list}). Name one folder or split `train`."
-    )
-    NO_VALIDATION_SPLIT = (
-        "The data has no validation split, so the last epoch is kept without validation. Pass --val_fraction 0.1 to "
-        "hold out a validation split."
-    )
-    FP16_WITH_VIT_HUGE = "--fp16 leads to NaN losses with a ViT-H. Use --bf16."
-    TEACHER_SAW_EVAL_DATA = (
-        "{teacher} was trained on images that evaluate this model, so the scores of this model are optimistically "
-        "biased. Hold out the same images for both, or evaluate on other data."
-    )
 
     # pretrain
     STREAM_FILES_UNEVEN = (
@@ -31,19 +18,12 @@ class WorkflowMessage(Message):
 
     # search
     OPTUNA_MISSING = "hf-mae search needs optuna. Install it with pip install 'hf_mae[search]'."
-    UNKNOWN_SEARCH_SETTING = "--search supports {known:list}, not {unknown:list}."
-    SEARCH_NEEDS_ONE_PROCESS = "hf-mae search supports one process only. Start it without accelerate launch."
-    SEARCH_CANNOT_PUSH = (
-        "hf-mae search trains several models, so it cannot use --push_to_hub. Push the best model with hf-mae push "
-        "OUTPUT_DIR/best."
-    )
     SEARCH_WITHOUT_EVALUATION = (
         "The data has neither a validation nor a test split, so the best model only has the scores that selected it, "
         "which are optimistically biased. Pass --val_fraction 0.2 to hold out a validation split."
     )
 
     # audit, prepare, shard, push-dataset, cache
-    AUDIT_DATA_MISSING = "DATA is missing. Pass a dataset, or --runs to find label errors. See 'hf-mae audit --help'."
     AUDIT_IMAGES_DIFFER = (
         "{data_dir} contains none of the images that the runs predicted. Pass the dataset of the runs as --data_dir."
     )
@@ -52,38 +32,21 @@ class WorkflowMessage(Message):
         "--corrections that the runs were trained with, or train them again."
     )
     PREPARED_CACHE_FULL = "{reason} To check the images without caching them, pass --cache false."
-    SHARD_OUTPUT_MISSING = "hf-mae shard requires an OUTPUT_DIR, or --check to check existing shards."
-    SHARD_SIZE_INVALID = "--shard_size must be a size such as 500MB, not {value}."
     PUSH_WITHOUT_GROUPS = (
         "The patients are unknown, so users of the dataset cannot split it by patient. Pass --group_column or "
         "--group_pattern if they are known."
     )
-    CACHE_NAME_MISSING = "hf-mae cache remove requires the NAME of an entry (hf-mae cache lists them), or all."
 
     # crossval
-    CROSSVAL_PUSH = (
-        "hf-mae crossval trains several models, so it cannot use --push_to_hub. Push one of them with hf-mae push."
-    )
-    INVALID_FOLDS = "Invalid value {value} for --folds: expected official, or a number of folds."
     CROSSVAL_SETTINGS_DIFFER = (
         "{folder} has a completed run with different settings ({differences}). Choose another --output_dir."
     )
     PREDICTIONS_NOT_POOLED = "Some images are in several folds of {folder}, so their predictions are not pooled."
 
-    # report
-    REPORT_WITHOUT_RUNS = (
-        "RUN is missing. Pass the folders of completed runs, or --benchmark to show the published results only."
-    )
-    CHECKLIST_WITHOUT_RUN = "--checklist describes a run. Pass the folder of one."
-
     # checkpoints
     UNKNOWN_CHECKPOINT = "Unknown checkpoint {name}{suggestion}. Run hf-mae checkpoints for the list."
 
     # evaluate, predict
-    FIT_TEMPERATURE_WITHOUT_OUTPUT = "--fit_temperature writes temperature.json, so it needs --output_dir."
-    FIT_TEMPERATURE_TWICE = "Pass either --fit_temperature or --temperature, not both."
-    FIT_UNCERTAINTY_WITHOUT_OUTPUT = "--fit_uncertainty writes uncertainty.json, so it needs --output_dir."
-    FIT_UNCERTAINTY_WITH_CLASS_MAP = "--fit_uncertainty does not support --class_map. Omit one of the two."
     CLASSES_DIFFER = "{model} and {benchmark} have different classes: {names:list}. Pass --class_map FILE."
     CLASS_ORDER_DIFFERS = (
         "{model} and {benchmark} have the same classes in a different order. Fine-tune the model with --benchmark "
@@ -107,7 +70,6 @@ class WorkflowMessage(Message):
     PROBE_FLAG_NEEDS_MAE = "--{flag} applies to MAE ViTs only, and {source} is a different architecture. Omit it."
 
     # explain
-    EXPLAIN_WITHOUT_IMAGES = "Specify images to explain, or --data_dir for the most confident mistakes on a split."
     EXPLAIN_ENSEMBLE = "{ensemble} is an ensemble, and explain supports single models only. Explain a member: {member}."
     EXPLAIN_NEEDS_VIT = "{source} is a {model}, and explain supports ViTs only."
     UNKNOWN_TARGET = "--target {target} is not a class of {model}. Choose one of {classes:list}."
@@ -137,7 +99,6 @@ class WorkflowMessage(Message):
         "Other machines can access the demo and upload files to this machine. Omit --host and --share to prevent this."
     )
     PORT_UNAVAILABLE = "Port {port} of {host} cannot be used. Pass another --port."
-    INT8_NEEDS_DATA = "--int8 changes scores. Pass --data_dir, so that the difference can be measured."
     ONNX_NEEDS_RUN_FOLDER = (
         "{model} is not a local folder, so the output folder cannot be chosen automatically. Pass an OUTPUT_DIR."
     )

@@ -1,29 +1,23 @@
-"""`plan`: what a fine-tuning would do. Also resolves the settings of `finetune`, with `--auto`."""
+"""`plan`: what a fine-tuning would do. Also loads the data of `finetune`, and chooses settings with `--auto`."""
 
 import logging
-from collections.abc import Mapping
-from typing import Any
 
-from datasets import DatasetDict
-
-from ..data.exclusion_log import ExclusionLog, track_exclusions
-from ..data.sources.split_loading import load_splits
+from ..data.labelled_data import LabelledData, load_labelled_data
 from ..errors import inform
-from ..models.building import build_classifier
+from ..models.building import build_training_model
 from ..models.introspection import head_in_features, input_size
 from ..models.loading import read_class_names
-from ..models.model_zoo import resolve_checkpoint
-from ..settings.data import DataArguments
-from ..settings.models import ModelArguments
-from ..settings.parse import Settings, parse_settings, read_values
+from ..settings.parse import Settings
 from ..training.training_plan import Plan, build_plan
-from .autoconfig import BATCH_SIZE_FLAGS, AutoSetting, choose_settings, choose_split_settings
+from .autoconfig import AutoSetting, choose_settings, choose_split_settings, format_auto_recipe
+from .command import command
 from .messages import WorkflowMessage
 
 logger = logging.getLogger(__name__)
 
 
-def plan(*, recipe: str | None = None, **flags: Any) -> Plan:
+@command("plan")
+def plan(settings: Settings) -> Plan:
     """Plans what `finetune` would do with the same flags; trains and writes nothing.
 
     Args:
@@ -33,56 +27,44 @@ def plan(*, recipe: str | None = None, **flags: Any) -> Plan:
     Raises:
         UsageError: If a flag, the data or the checkpoint is invalid.
     """
-    settings, _ = resolve_settings(recipe, flags)
-    model_args, data_args, args, _ = settings.arguments
-    splits, exclusion_log = load_data(model_args, data_args, args.seed)
-    model = build_classifier(
-        resolve_checkpoint(model_args.model_name_or_path or ""),
-        pooling=model_args.pooling,
-        id2label=dict(enumerate(splits["train"].features["labels"].names)),
-        image_size=model_args.image_size,
-        num_attention_heads=model_args.num_attention_heads,
-        random_weights=model_args.random_weights,
-    )
-    return build_plan(splits, exclusion_log, model, data_args, args, measure=True)
+    settings, _ = choose_auto_settings(settings)
+    data = load_data(settings)
+    model = build_training_model(settings.model, data.class_names, settings.training.seed)
+    return build_plan(data.splits, data.exclusion_log, model, settings.data, settings.training, measure=True)
 
 
-def load_data(model_args: ModelArguments, data_args: DataArguments, seed: int) -> tuple[DatasetDict, ExclusionLog]:
-    """Loads the splits of a run, and logs the excluded images."""
-    with track_exclusions() as exclusion_log:
-        return load_splits(data_args, seed, read_class_names(str(model_args.model_name_or_path))), exclusion_log
+def load_data(settings: Settings) -> LabelledData:
+    """Loads the labelled data of a run; classes have the order of the checkpoint if it has the same ones."""
+    class_names = read_class_names(settings.model.model_name_or_path)
+    return load_labelled_data(settings.data, settings.training.seed, class_names)
 
 
-def resolve_settings(recipe: str | None, flags: Mapping[str, Any]) -> tuple[Settings, list[AutoSetting]]:
-    """Parses the settings of a run; with `auto`, chooses the settings that are not explicit, and logs them."""
-    settings = parse_settings("finetune", recipe, **flags)
-    if not settings.arguments[3].auto:
-        return settings, []
-    explicit = set(read_values("finetune", recipe, flags))
-    model_args, data_args, args, _ = settings.arguments
-    splits, _ = load_data(model_args, data_args, args.seed)
+def choose_auto_settings(settings: Settings) -> tuple[Settings, str]:
+    """With `auto`, chooses the settings that are not explicit, and logs them with their reasons.
+
+    Returns:
+        The settings, and the recipe of the chosen ones (empty without `auto`).
+    """
+    if not settings.run.auto:
+        return settings, ""
+    explicit, model_args = set(settings.values), settings.model
+    splits = load_data(settings).splits
     auto_settings = [setting for setting in choose_split_settings(splits) if setting.name not in explicit]
     if auto_settings:
-        settings = _override_settings(recipe, flags, auto_settings)
-        splits, _ = load_data(model_args, settings.arguments[1], args.seed)
-    model = build_classifier(
-        resolve_checkpoint(model_args.model_name_or_path or ""),
-        pooling="auto",
-        num_labels=2,
-        random_weights=model_args.random_weights,
-    )
-    batch_sizes = {name: getattr(args, name) for name in BATCH_SIZE_FLAGS if name in explicit}
+        settings = _replace(settings, auto_settings)
+        splits = load_data(settings).splits
+    model, args = build_training_model(model_args, ["a", "b"], settings.training.seed), settings.training
     micro_batches = args.world_size * args.gradient_accumulation_steps
-    candidates = choose_settings(splits, head_in_features(model), input_size(model), args, batch_sizes, micro_batches)
+    candidates = choose_settings(
+        splits, head_in_features(model), input_size(model), args, settings.values, micro_batches
+    )
     if "learning_rate" in explicit:
         explicit.add("base_learning_rate")  # it overrides the linear rule
     auto_settings += [setting for setting in candidates if setting.name not in explicit]
     for setting in auto_settings:
         inform(logger, WorkflowMessage.AUTO_SETTING, name=setting.name, value=setting.value, reason=setting.reason)
-    return _override_settings(recipe, flags, auto_settings), auto_settings
+    return _replace(settings, auto_settings), format_auto_recipe(auto_settings)
 
 
-def _override_settings(recipe: str | None, flags: Mapping[str, Any], auto_settings: list[AutoSetting]) -> Settings:
-    return parse_settings(
-        "finetune", recipe, **dict(flags) | {setting.name: setting.value for setting in auto_settings}
-    )
+def _replace(settings: Settings, auto_settings: list[AutoSetting]) -> Settings:
+    return settings.replace(**{setting.name: setting.value for setting in auto_settings})

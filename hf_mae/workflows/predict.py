@@ -14,7 +14,8 @@ from ..files.atomic import csv_line
 from ..files.messages import FileMessage
 from ..files.resumable_table import merge_table_shards, open_resumable_table, table_shard_paths
 from ..settings.evaluation import PredictionArguments
-from ..settings.parse import parse_settings
+from ..settings.parse import Settings
+from .command import command
 from .messages import WorkflowMessage
 
 logger = logging.getLogger(__name__)
@@ -30,7 +31,9 @@ class PredictionResult:
         total: number of rows written.
         num_existing: number of rows already in the output.
         errors: reasons for images that cannot be read.
-        output: the requested file; None: the rows were written to `stream`.
+        output: the requested file; None: the rows are in `rows`, or were written to `stream`.
+        rows: one row per image, without an output: `file_name`, and `predictions` (`label` and `score` of each class,
+            best first) or `error`.
         written_path: the file with the rows of this process: `output`, or its shard.
         num_shards: number of processes that share the images.
         is_merged: whether this process merged the shards, because all are complete.
@@ -40,40 +43,44 @@ class PredictionResult:
     num_existing: int = 0
     errors: list[str] = field(default_factory=list)
     output: str | None = None
+    rows: list[dict[str, Any]] = field(default_factory=list)
     written_path: str | None = None
     num_shards: int = 1
     is_merged: bool = False
 
 
-def predict(*, stream: TextIO | None = None, **flags: Any) -> PredictionResult:
+@command("predict")
+def predict(settings: Settings, stream: TextIO | None = None) -> PredictionResult:
     """Classifies images and video frames.
 
     Args:
-        stream: receives the CSV if there is no `output`.
+        stream: receives the CSV if there is no `output`; None: the rows are in the result.
         flags: the flags of `hf-mae predict`.
     """
-    (options,) = parse_settings("predict", None, **flags).arguments
+    options = settings.options
     paths, shard = find_input_paths(options.images, include_videos=True), Shard(*options.get_shard())
     if shard.num_shards > 1 and os.path.exists(options.output) and not options.overwrite:
         raise UsageError(FileMessage.FILE_EXISTS, path=options.output)
-    rows, columns, settings = _prepare_prediction(options, paths, shard)
+    rows, columns, row_settings = _prepare_prediction(options, paths, shard)
     header = [name for name, _ in columns]
     result = PredictionResult(output=options.output)
     if not options.output:
-        if stream is not None:
+        if stream is None:
+            result.rows = list(_count_rows(rows(set()), result))
+        else:
             stream.write(csv_line(header))
             _write_rows(rows(set()), stream, False, columns, result)
         return result
     as_jsonl = options.output.endswith(".jsonl")
     images = {"images": options.images, "fps": options.fps}
     shard_paths = (
-        table_shard_paths(options.output, shard.num_shards, settings | images)
+        table_shard_paths(options.output, shard.num_shards, row_settings | images)
         if shard.num_shards > 1
         else [options.output]
     )
     result.written_path, result.num_shards = shard_paths[shard.index], shard.num_shards
     table = open_resumable_table(
-        result.written_path, None if as_jsonl else header, settings, options.resume, options.overwrite
+        result.written_path, None if as_jsonl else header, row_settings, options.resume, options.overwrite
     )
     with table as (file, done):
         result.num_existing = len(done)
@@ -181,14 +188,19 @@ def _build_columns(options: PredictionArguments, top_k: int) -> list[Column]:
     return [*columns, ("error", lambda row: row.get("error", ""))]
 
 
-def _write_rows(
-    rows: Iterator[dict[str, Any]], file: TextIO, as_jsonl: bool, columns: list[Column], result: PredictionResult
-) -> None:
-    """Writes and counts rows."""
+def _count_rows(rows: Iterator[dict[str, Any]], result: PredictionResult) -> Iterator[dict[str, Any]]:
     for row in rows:
         result.total += 1
         if "error" in row:
             result.errors.append(f"{row['file_name']}: {row['error']}")
+        yield row
+
+
+def _write_rows(
+    rows: Iterator[dict[str, Any]], file: TextIO, as_jsonl: bool, columns: list[Column], result: PredictionResult
+) -> None:
+    """Writes and counts rows."""
+    for row in _count_rows(rows, result):
         if as_jsonl:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
         else:

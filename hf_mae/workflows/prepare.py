@@ -1,7 +1,6 @@
 """`prepare`: checks a dataset, and decodes its images once into the cache."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from datasets import DatasetDict
 
@@ -15,7 +14,8 @@ from ..errors import UsageError
 from ..reporting.console import class_table
 from ..reporting.renderers import html
 from ..settings.data import PreparationArguments
-from ..settings.parse import parse_settings
+from ..settings.parse import Settings
+from .command import command
 from .messages import WorkflowMessage
 
 
@@ -32,9 +32,10 @@ class PreparedData:
         return html.render([class_table(self.splits)])
 
 
-def prepare(*, recipe: str | None = None, **flags: Any) -> PreparedData:
+@command("prepare")
+def prepare(settings: Settings) -> PreparedData:
     """Checks and caches a dataset for `finetune`; `flags` are those of `hf-mae prepare`."""
-    (options,) = parse_settings("prepare", recipe, **flags).arguments
+    options = settings.options
     try:
         return _prepare(options)
     except CacheFullError as error:

@@ -3,7 +3,6 @@
 import logging
 import math
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,27 +24,26 @@ from ..data.images.streaming import (
 from ..data.images.torch_datasets import EvalDataset, TrainDataset
 from ..data.images.transforms import TrainingTransform, image_processor, parse_mean_std, pretraining_transform
 from ..data.sources.unlabelled import load_unlabelled
-from ..errors import UsageError, pluralize, raise_on_stop_signal, warn
+from ..errors import UsageError, pluralize, warn
 from ..files.atomic import write_text
 from ..models.building import build_pretrainer
 from ..models.model_zoo import resolve_checkpoint
 from ..reporting.model_card import write_pretraining_card
 from ..reporting.reconstructions import ReconstructionCallback
 from ..runs.environment import get_environment
-from ..runs.output_dir import check_same_data, lock_output_dir, remove_old_run, resolve_resume_checkpoint
+from ..runs.output_dir import check_same_run, lock_output_dir, remove_old_run, resolve_resume_checkpoint
 from ..runs.record import DataSource, RunRecord, Training
 from ..runs.record_io import write_record, write_started_record
 from ..settings.arguments import PretrainingArguments
 from ..settings.data import PretrainingDataArguments
 from ..settings.models import PretrainingModelArguments
-from ..settings.parse import Settings, parse_settings
+from ..settings.parse import Settings
 from ..settings.recipes import render_recipe
 from ..sharing.hub import schedule_push
-from ..training.preemption import NOT_TRAINING_HINT
 from ..training.pretrainer import MaePretrainer
-from ..training.resume import check_model_matches_checkpoint
 from ..training.run_trainer import run_training
 from ..training.trackers import defer_tracker_close, log_record
+from .command import command
 from .messages import WorkflowMessage
 
 logger = logging.getLogger(__name__)
@@ -54,7 +52,8 @@ WARMUP_FRACTION = 0.05  # of the updates of a stream of unknown length (40 of 80
 NUM_RECONSTRUCTIONS = 8  # images per figure of reconstructions
 
 
-def pretrain(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
+@command("pretrain")
+def pretrain(settings: Settings) -> RunRecord | None:
     """Pre-trains a masked autoencoder on unlabelled images.
 
     Args:
@@ -64,12 +63,9 @@ def pretrain(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
     Returns:
         The record of the run; None on processes other than the main one.
     """
-    with raise_on_stop_signal(NOT_TRAINING_HINT):
-        settings = parse_settings("pretrain", recipe, **flags)
-        args = settings.arguments[-1]
-        push = schedule_push(args)
-        with lock_output_dir(args):
-            record = _pretrain(settings)
+    push = schedule_push(settings.training)
+    with lock_output_dir(settings.training):
+        record = _pretrain(settings)
     if record is not None:
         push()
     return record
@@ -77,13 +73,13 @@ def pretrain(*, recipe: str | None = None, **flags: Any) -> RunRecord | None:
 
 def _pretrain(settings: Settings) -> RunRecord | None:
     """Runs `pretrain` in a locked output folder."""
-    model_args, data_args, args = settings.arguments
+    model_args, data_args, args = settings.model, settings.data, settings.training
     checkpoint = resolve_resume_checkpoint(args)
     data = _find_stream(data_args, args) if data_args.streaming else _find_images(data_args, args)
     source = DataSource(str(data_args.data_dir), seed=args.seed, fingerprint=data.fingerprint)
+    model = _build_model(model_args, args)
     if checkpoint:
-        check_same_data(Path(checkpoint).parent, source)
-    model = _build_model(model_args, args, checkpoint)
+        check_same_run(checkpoint, model.config, source)
     report = model.conversion_report
     logger.info("%s; %s", data.summary, report.summary() if report else "training from scratch")
     trainer = _build_trainer(model, data, data_args, args)
@@ -176,11 +172,9 @@ def _read_images(data_args: PretrainingDataArguments) -> tuple[Dataset, list[Ima
     return exclude_images(images, data_args.exclude, data_args.exclude_by, workers)
 
 
-def _build_model(
-    model_args: PretrainingModelArguments, args: PretrainingArguments, checkpoint: str | None
-) -> StockModel:
+def _build_model(model_args: PretrainingModelArguments, args: PretrainingArguments) -> StockModel:
     set_seed(args.seed)  # for random weights
-    model = build_pretrainer(
+    return build_pretrainer(
         model_args.model_name_or_path and resolve_checkpoint(model_args.model_name_or_path),
         size=model_args.size,
         image_size=model_args.image_size,
@@ -190,9 +184,6 @@ def _build_model(
         decoder_num_attention_heads=model_args.decoder_num_attention_heads,
         **model_args.from_scratch_sizes(),
     )
-    if checkpoint:
-        check_model_matches_checkpoint(checkpoint, model.config)
-    return model
 
 
 def _build_trainer(

@@ -30,11 +30,13 @@ from ..runs.record import DataSource, RunRecord
 from ..runs.record_io import write_record
 from ..settings.evaluation import ProbeArguments
 from ..settings.models import RANDOM_WEIGHTS
-from ..settings.parse import parse_settings
+from ..settings.parse import Settings
+from .command import command
 from .messages import WorkflowMessage
 
 
-def probe(*, recipe: str | None = None, **flags: Any) -> RunRecord:
+@command("probe")
+def probe(settings: Settings) -> RunRecord:
     """Trains and evaluates a linear probe and k-NN on the frozen features of a checkpoint.
 
     Args:
@@ -45,8 +47,7 @@ def probe(*, recipe: str | None = None, **flags: Any) -> RunRecord:
         The record. `record.probe` contains the metrics of `linear` and `knn` by pooling (if requested, also those of
         `tokens`), and `split_by_role`: the splits for training, validation and test.
     """
-    settings = parse_settings("probe", recipe, **flags)
-    (options,) = settings.arguments
+    options = settings.options
     splits = _load_splits(options)
     split_by_role = probe_splits(splits)
     model, key = _load_backbone(options)

@@ -4,24 +4,25 @@ import importlib.util
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ..errors import UsageError, warn
 from ..models.loading import read_class_names
 from ..runs.record import run_name
-from ..settings.parse import parse_settings
+from ..settings.parse import Settings
 from ..sharing import hub
 from ..sharing.demo_metadata import build_demo_metadata
 from ..sharing.space import push_space
 from ..sharing.space_app import DemoMetadata
+from .command import command
 from .messages import WorkflowMessage
 
 logger = logging.getLogger(__name__)
 
 
-def push(**flags: Any) -> str:
+@command("push")
+def push(settings: Settings) -> str:
     """Pushes a completed run in one commit; `flags` are those of `hf-mae push`. Returns the URL of the repository."""
-    (options,) = parse_settings("push", None, **flags).arguments
+    options = settings.options
     folder = Path(options.model_name_or_path)
     space = _prepare_space(folder, options.repo_id, options.update) if options.demo else None
     url = hub.push_run(

@@ -8,22 +8,24 @@ from typing import Any
 from ..data.sources.benchmarks import find_benchmark
 from ..data.sources.split_loading import read_splits
 from ..errors import warn
-from ..settings.parse import parse_settings
+from ..settings.parse import Settings
 from ..settings.push import PushDatasetArguments
 from ..sharing import hub
 from ..sharing.dataset_export import write_parquet_dataset
+from .command import command
 from .messages import WorkflowMessage
 
 logger = logging.getLogger(__name__)
 
 
-def push_dataset(*, recipe: str | None = None, **flags: Any) -> str:
+@command("push-dataset")
+def push_dataset(settings: Settings) -> str:
     """Writes a dataset as parquet, and pushes it; `flags` are those of `hf-mae push-dataset`.
 
     Returns:
         The URL of the repository, or the output folder if nothing is pushed.
     """
-    (options,) = parse_settings("push-dataset", recipe, **flags).arguments
+    options = settings.options
     name = Path(options.repo_id or options.output_dir or options.data_dir).name
     if options.output_dir and not options.repo_id:
         _write(options, Path(options.output_dir), name)

@@ -20,7 +20,8 @@ from ..models.building import build_pretrainer
 from ..models.messages import ModelMessage
 from ..models.model_zoo import load_checkpoint_catalogue, resolve_checkpoint
 from ..reporting.reconstructions import make_reconstruction_sheet
-from ..settings.parse import parse_settings
+from ..settings.parse import Settings
+from .command import command
 from .messages import WorkflowMessage
 
 
@@ -33,9 +34,10 @@ class ReconstructionResult:
     output: str
 
 
-def reconstruct(**flags: Any) -> ReconstructionResult:
+@command("reconstruct")
+def reconstruct(settings: Settings) -> ReconstructionResult:
     """Draws a contact sheet of reconstructions; `flags` are those of `hf-mae reconstruct`."""
-    (options,) = parse_settings("reconstruct", None, **flags).arguments
+    options = settings.options
     paths, source = find_input_paths(options.images), resolve_checkpoint(options.model_name_or_path)
     model = build_pretrainer(
         source,

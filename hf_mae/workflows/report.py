@@ -2,16 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..data.sources.benchmarks import find_benchmark
-from ..errors import CommandLineError
 from ..reporting.checklists import write_checklist
 from ..reporting.pdf_summary import write_pdf_summary
 from ..reporting.report import Comparison, compare, write_report
 from ..reporting.study_description import write_study_description
-from ..settings.parse import parse_settings
-from .messages import WorkflowMessage
+from ..settings.parse import Settings
+from .command import command
 
 PUBLISHED_ONLY_TABLES = ("imagenet-1k",)  # published rows without a benchmark
 
@@ -42,20 +40,17 @@ class Report:
         return self.comparison.to_html()
 
 
-def report(**flags: Any) -> Report:
+@command("report")
+def report(settings: Settings) -> Report:
     """Writes a report, and for each run a description of its images and methods.
 
     Args:
         flags: the flags of `hf-mae report`.
     """
-    (options,) = parse_settings("report", None, **flags).arguments
+    options = settings.options
     runs = options.runs or []
-    if not runs and not options.benchmark:
-        raise CommandLineError(WorkflowMessage.REPORT_WITHOUT_RUNS)
     if options.benchmark and options.benchmark not in PUBLISHED_ONLY_TABLES:
         find_benchmark(options.benchmark)
-    if options.checklist and not runs:
-        raise CommandLineError(WorkflowMessage.CHECKLIST_WITHOUT_RUN)
     comparison = compare(
         runs,
         benchmark=options.benchmark,

@@ -7,27 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets import DatasetDict
-
-from ..data.exclusion_log import ExclusionLog
-from ..data.fingerprint import data_fingerprint
-from ..data.sources.split_loading import has_ordered_classes
-from ..errors import CommandLineError, UsageError, warn
+from ..data.images.preparation import prepare_datasets
+from ..data.labelled_data import LabelledData
+from ..errors import UsageError, warn
 from ..evaluation.metrics import display_scale
 from ..files.atomic import write_csv, write_json
+from ..models.building import build_training_model
+from ..models.introspection import input_size
 from ..reporting import figures
 from ..reporting.model_card import write_model_card
 from ..runs.output_dir import lock_output_dir
 from ..runs.record import ALL_RESULTS, FIGURES_DIR, DataSource, RunRecord
 from ..runs.record_io import read_record, write_record
 from ..settings.arguments import FinetuningArguments
-from ..settings.data import DataArguments
-from ..settings.models import ModelArguments
-from ..settings.parse import Settings, parse_settings
+from ..settings.parse import Settings
 from ..settings.search import DEFAULT_SEARCH_OPTIONS, SEARCH_SPACE, SearchArguments
 from ..training.finetuner import MaeFinetuner
 from ..training.search import HyperparameterSearch, format_values
-from .finetune import build_model, finetune_splits, prepare_images
+from .command import command
+from .finetune import finetune_splits
 from .messages import WorkflowMessage
 from .plan import load_data
 
@@ -72,7 +70,8 @@ class SearchResult:
     record: RunRecord | None
 
 
-def search(*, recipe: str | None = None, **flags: Any) -> SearchResult:
+@command("search")
+def search(settings: Settings) -> SearchResult:
     """Searches hyper-parameters, and fine-tunes with the best values. An interrupted search resumes.
 
     Args:
@@ -82,70 +81,58 @@ def search(*, recipe: str | None = None, **flags: Any) -> SearchResult:
     Raises:
         UsageError: If a flag, the data or the checkpoint is invalid.
     """
-    settings = parse_settings("search", recipe, **flags)
-    options, model_args, data_args, args = settings.arguments
-    _check_search_options(options, args)
-    if not data_args.selection_fraction:
-        data_args = dataclasses.replace(data_args, selection_fraction=DEFAULT_SELECTION_FRACTION)
-        settings.overrides["selection_fraction"] = DEFAULT_SELECTION_FRACTION
+    _check_optuna()
+    if not settings.data.selection_fraction:
+        settings = settings.replace(selection_fraction=DEFAULT_SELECTION_FRACTION)
         logger.info(
             "%.0f %% of the training images are held out to evaluate the trials (--selection_fraction).",
             100 * DEFAULT_SELECTION_FRACTION,
         )
-    splits, exclusion_log = load_data(model_args, data_args, args.seed)
-    if not {"validation", "test"} & splits.keys():
+    data = load_data(settings)
+    if not {"validation", "test"} & data.splits.keys():
         warn(logger, WorkflowMessage.SEARCH_WITHOUT_EVALUATION)
-    args.folder.mkdir(parents=True, exist_ok=True)
-    with lock_output_dir(args):
-        hyperparameter_search = _run_study(options, settings, splits, model_args, data_args, args)
+    folder = settings.training.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock_output_dir(settings.training):
+        hyperparameter_search = _run_study(settings, data)
         study, metric = hyperparameter_search.study, hyperparameter_search.metric.removeprefix("eval_")
         trials = _list_scored_trials(study)
         best = next(trial for trial in trials if trial.number == study.best_trial.number)
-        _write_results(args.folder, trials, best, metric)
+        _write_results(folder, trials, best, metric)
     logger.info("Best of %d trials: %s %.4f with %s", len(trials), metric, best.score, format_values(best.values))
-    record = _train_best(settings, splits, exclusion_log, model_args, data_args, args, best, len(trials))
+    record = _train_best(settings, data, best, len(trials))
     return SearchResult(trials, best, metric, hyperparameter_search.greater_is_better, record)
 
 
-def _check_search_options(options: SearchArguments, args: FinetuningArguments) -> None:
+def _check_optuna() -> None:
     try:
         import optuna  # noqa: F401
     except ImportError:
         raise UsageError(WorkflowMessage.OPTUNA_MISSING) from None
-    if unknown := sorted(set(options.search or DEFAULT_SEARCH_OPTIONS) - SEARCH_SPACE.keys()):
-        raise CommandLineError(WorkflowMessage.UNKNOWN_SEARCH_SETTING, known=list(SEARCH_SPACE), unknown=unknown)
-    if args.world_size > 1:
-        raise CommandLineError(WorkflowMessage.SEARCH_NEEDS_ONE_PROCESS)
-    if args.push_to_hub:
-        raise CommandLineError(WorkflowMessage.SEARCH_CANNOT_PUSH)
 
 
-def _run_study(
-    options: SearchArguments,
-    settings: Settings,
-    splits: DatasetDict,
-    model_args: ModelArguments,
-    data_args: DataArguments,
-    args: FinetuningArguments,
-) -> HyperparameterSearch:
+def _run_study(settings: Settings, data: LabelledData) -> HyperparameterSearch:
     """Starts or resumes the study, and runs the requested number of trials."""
-    names = splits["train"].features["labels"].names
+    options, data_args, args = settings.options, settings.data, settings.training
 
     def build_trial_model(drop_path: float) -> Any:
-        return build_model(model_args, dataclasses.replace(args, drop_path=drop_path), names, quiet=True)
+        return build_training_model(settings.model, data.class_names, args.seed, drop_path)
 
-    model = build_model(model_args, args, names)
-    train_dataset, eval_datasets, processor = prepare_images(splits, data_args, model, args)
+    model = build_trial_model(args.drop_path)
+    logger.info(model.conversion_report.summary())
+    train_dataset, eval_datasets, processor = prepare_datasets(
+        data.splits, data_args, model.config, input_size(model), args.seed, args.sampling
+    )
     trainer = MaeFinetuner(
         model=model,
         args=_build_trial_arguments(args),
         train_dataset=train_dataset,
         eval_dataset=eval_datasets["selection"],
         processing_class=processor,
-        ordered=has_ordered_classes(data_args),
+        ordered=data.ordered,
     )
     fixed = {name: value for name, value in settings.overrides.items() if name not in SETTINGS_ALLOWED_TO_DIFFER}
-    fixed |= {"images": DataSource.from_settings(data_args, args.seed, data_fingerprint(splits)).fingerprint}
+    fixed |= {"images": DataSource.from_settings(data_args, args.seed, data.fingerprint).fingerprint}
     parameter_names = list(options.search or DEFAULT_SEARCH_OPTIONS)
     hyperparameter_search = HyperparameterSearch(
         trainer, build_trial_model, parameter_names, args.folder, json.loads(json.dumps(fixed))
@@ -194,18 +181,9 @@ def _write_results(folder: Path, trials: list[Trial], best: Trial, metric: str) 
     figures.plot_search_trials(points, scales, trials.index(best), metric, folder / FIGURES_DIR / "search")
 
 
-def _train_best(
-    settings: Settings,
-    splits: DatasetDict,
-    exclusion_log: ExclusionLog,
-    model_args: ModelArguments,
-    data_args: DataArguments,
-    args: FinetuningArguments,
-    best: Trial,
-    num_trials: int,
-) -> RunRecord | None:
+def _train_best(settings: Settings, data: LabelledData, best: Trial, num_trials: int) -> RunRecord | None:
     """Trains a model with the best values in its own folder; a completed run with these values is reused."""
-    folder = args.folder / BEST_DIR
+    folder = settings.training.folder / BEST_DIR
     search_options = {item.name for item in dataclasses.fields(SearchArguments)}
     explicit_settings = {name: value for name, value in settings.overrides.items() if name not in search_options}
     explicit_settings |= best.values | {"output_dir": str(folder)}
@@ -214,9 +192,13 @@ def _train_best(
         if all(record.settings.get(name) == value for name, value in best.values.items()):
             return _record_search(record, folder, num_trials)
     changes: dict[str, Any] = {"output_dir": str(folder), "overwrite_output_dir": True, "resume_from_checkpoint": None}
-    run_args = dataclasses.replace(args, **best.values | changes)
-    with lock_output_dir(run_args):
-        best_record = finetune_splits(splits, model_args, data_args, run_args, explicit_settings, exclusion_log)
+    run_settings = dataclasses.replace(
+        settings,
+        overrides=explicit_settings,
+        training=dataclasses.replace(settings.training, **best.values | changes),
+    )
+    with lock_output_dir(run_settings.training):
+        best_record = finetune_splits(data, run_settings)
     return best_record and _record_search(best_record, folder, num_trials)
 
 

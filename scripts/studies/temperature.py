@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from long_tail import SETTINGS, get_folder_name
 
-from hf_mae import read_record
 from hf_mae.evaluation.calibration import Temperature, calibration_gain, fit_class_temperatures, fit_temperature
 from hf_mae.runs.predictions import read_prediction_table
+from hf_mae.runs.record_io import read_record
 
 NUM_REPEATS = 50
 

@@ -18,7 +18,7 @@ FINETUNE = ["--model_name_or_path", "owner/model", "--data_dir", "owner/data", "
 
 
 def flags(command: str, *argv: str) -> dict:
-    return Parser(command).parse([*argv]).flags
+    return Parser(command).parse([*argv]).options.values
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hf_mae.cli.main import main
 from hf_mae.evaluation.calibration import Temperature, calibration_gain, fit_class_temperatures, fit_temperature
 from hf_mae.runs.messages import RunMessage
 from hf_mae.runs.temperature import fit_and_write_temperature, read_temperature
-from hf_mae.workflows.messages import WorkflowMessage
+from hf_mae.settings.messages import SettingsMessage
 
 
 @pytest.mark.parametrize("sharpness", [0.4, 1.0, 3.0])
@@ -200,18 +200,19 @@ def test_useless_temperatures_are_not_written(tmp_path, caplog, logits, labels, 
 
 
 @pytest.mark.parametrize(
-    "argv, message",
+    "argv, message, status",
     [
-        (["--temperature", "0"], RunMessage.TEMPERATURE_NOT_POSITIVE),
-        (["--temperature", "/absent"], RunMessage.TEMPERATURE_UNREADABLE),
-        (["--fit_temperature", "true"], WorkflowMessage.FIT_TEMPERATURE_WITHOUT_OUTPUT),
+        (["--temperature", "0"], RunMessage.TEMPERATURE_NOT_POSITIVE, 1),
+        (["--temperature", "/absent"], RunMessage.TEMPERATURE_UNREADABLE, 1),
+        (["--fit_temperature", "true"], SettingsMessage.FIT_TEMPERATURE_WITHOUT_OUTPUT, 2),
         (
             ["--fit_temperature", "true", "--temperature", "1", "--output_dir", "x"],
-            WorkflowMessage.FIT_TEMPERATURE_TWICE,
+            SettingsMessage.FIT_TEMPERATURE_TWICE,
+            2,
         ),
     ],
 )
-def test_invalid_options_are_rejected(model, toy, capsys, argv, message):
+def test_invalid_options_are_rejected(model, toy, capsys, argv, message, status):
     common = ["evaluate", "--model_name_or_path", str(model), "--data_dir", str(toy / "labelled")]
-    assert main([*common, *argv]) == 1
+    assert main([*common, *argv]) == status
     assert shows(capsys.readouterr().err, message)

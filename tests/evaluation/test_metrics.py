@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from hf_mae import ClassificationMetrics
+from hf_mae.evaluation.hf_evaluate import ClassificationMetrics
 from hf_mae.evaluation.metrics import classification_scores, ranking_scores, risk_coverage
 from hf_mae.reporting.run_sentences import describe_undefined_scores
 

@@ -6,7 +6,8 @@ from safetensors.torch import load_file
 from support.messages import raises
 from support.models import tiny_pretrainer
 
-from hf_mae import build_classifier, build_pretrainer
+from hf_mae import build_classifier
+from hf_mae.models.building import build_pretrainer
 from hf_mae.models.messages import ModelMessage
 from hf_mae.models.stochastic_depth import get_drop_path_rate, set_drop_path, set_patch_dropout
 

@@ -7,9 +7,8 @@ from support.cli_process import run_cli
 from support.messages import logged, shows
 
 from hf_mae.runs.output_dir import remove_old_run
+from hf_mae.training.finetuner import warn_about_fp16
 from hf_mae.training.messages import TrainingMessage
-from hf_mae.workflows.finetune import warn_about_fp16
-from hf_mae.workflows.messages import WorkflowMessage
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +51,7 @@ def test_fp16_with_a_huge_model_gives_a_warning(caplog):
     warn_about_fp16(False, 1280)
     assert not caplog.records
     warn_about_fp16(True, 1280)
-    assert logged(caplog.records, WorkflowMessage.FP16_WITH_VIT_HUGE)
+    assert logged(caplog.records, TrainingMessage.FP16_WITH_VIT_HUGE)
 
 
 def test_overwriting_removes_the_files_of_the_old_run_only(tmp_path):

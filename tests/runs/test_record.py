@@ -8,7 +8,6 @@ import pytest
 from support.messages import raises
 from support.records import ENVIRONMENT
 
-from hf_mae import read_record
 from hf_mae.evaluation.metrics import available_metric_names, classification_scores, headline_metric_names
 from hf_mae.models.network import Network
 from hf_mae.runs.messages import RunMessage
@@ -27,7 +26,7 @@ from hf_mae.runs.record import (
     SelectionRule,
     Training,
 )
-from hf_mae.runs.record_io import find_run_record, record_to_dict, write_record, write_started_record
+from hf_mae.runs.record_io import find_run_record, read_record, record_to_dict, write_record, write_started_record
 from hf_mae.settings.data import DataSourceArguments
 from hf_mae.settings.metrics import METRICS, Metric
 

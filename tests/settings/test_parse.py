@@ -4,10 +4,12 @@ import pytest
 import yaml
 from support.messages import raises
 
+from hf_mae.cli.parser import Parser
 from hf_mae.errors import CommandLineError
 from hf_mae.settings.commands import COMMANDS, command_options
 from hf_mae.settings.messages import SettingsMessage
-from hf_mae.settings.parse import check_paths_exist, parse_settings, read_values
+from hf_mae.settings.options import Option
+from hf_mae.settings.parse import build_settings, check_paths_exist, parse_options, parse_settings, read_values
 from hf_mae.settings.recipes import RECIPES_DIR, recipe_names, render_recipe
 
 FINETUNE = {"model_name_or_path": "a.pth", "data_dir": "images"}
@@ -20,9 +22,11 @@ def finetune_settings(tmp_path, **flags):
 @pytest.mark.parametrize("name", recipe_names())
 def test_recipes_set_the_fields_of_the_dataclasses(name, tmp_path):
     command = "pretrain" if "pretrain" in name else "finetune"
-    settings = parse_settings(command, recipe=name, output_dir=str(tmp_path), **FINETUNE)
+    flags = {"data_dir": "images"} if command == "pretrain" else FINETUNE
+    settings = parse_settings(command, recipe=name, output_dir=str(tmp_path), **flags)
     for key, value in yaml.safe_load((RECIPES_DIR / f"{name}.yaml").read_text()).items():
-        parsed = getattr(next(arguments for arguments in settings.arguments if hasattr(arguments, key)), key)
+        parts = (settings.model, settings.data, settings.training)
+        parsed = getattr(next(part for part in parts if hasattr(part, key)), key)
         expected = value if isinstance(value, list) or not isinstance(parsed, list) else [value]
         assert parsed == type(parsed)(expected), key
 
@@ -31,7 +35,7 @@ def test_flags_override_the_recipe(tmp_path):
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("layer_decay: 0.5\nlearning_rate: 1e-3\nclass_weights: balanced\nmean_std: [0, 0, 0, 1, 1, 1]\n")
     settings = finetune_settings(tmp_path, recipe=str(recipe), layer_decay=0.6)
-    _, data, args, _ = settings.arguments
+    data, args = settings.data, settings.training
     assert (args.layer_decay, args.learning_rate, args.class_weights) == (0.6, 1e-3, "balanced")
     assert data.mean_std == ["0", "0", "0", "1", "1", "1"] and args.save_total_limit == 2
     assert settings.overrides["layer_decay"] == 0.6 and "save_total_limit" not in settings.overrides
@@ -45,7 +49,7 @@ def test_the_recipe_of_a_run_reproduces_its_settings(tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(render_recipe(first.overrides, {"versions": "x"}))
     again = parse_settings("finetune", recipe=str(recipe))
-    assert again.overrides == first.overrides and again.arguments[:2] == first.arguments[:2]
+    assert again.overrides == first.overrides and (again.model, again.data) == (first.model, first.data)
 
 
 @pytest.mark.parametrize(
@@ -121,3 +125,60 @@ def test_only_local_data_must_exist():
     check_paths_exist({"data_dir": "s3://bucket/deep/in/it"})
     with raises(SettingsMessage.PATH_NOT_FOUND, path="bucket/deep/in/it"):
         check_paths_exist({"data_dir": "bucket/deep/in/it"})
+
+
+def test_replaced_values_are_validated_but_not_parsed_again(tmp_path, monkeypatch):
+    settings = finetune_settings(tmp_path, effective_batch_size=256, mixup=0.8)
+    monkeypatch.setattr("hf_mae.settings.parse.read_values", None)
+    changed = settings.replace(val_fraction=0.2, per_device_train_batch_size=16)
+    assert changed.data.val_fraction == 0.2 and changed.training.gradient_accumulation_steps == 16
+    assert changed.values == {**settings.values, "val_fraction": 0.2, "per_device_train_batch_size": 16}
+    assert changed.overrides["val_fraction"] == 0.2 and "val_fraction" not in settings.overrides
+    assert settings.data.val_fraction == 0 and settings.training.gradient_accumulation_steps == 4
+    with raises(SettingsMessage.BATCH_NOT_A_MULTIPLE, CommandLineError):
+        settings.replace(per_device_train_batch_size=100)
+    with raises(SettingsMessage.ODD_BATCH_FOR_MIXUP, CommandLineError, batch_size=1):
+        settings.replace(per_device_train_batch_size=1)
+
+
+def test_each_value_is_parsed_once(monkeypatch):
+    names, read = [], Option.read
+
+    def count_and_read(option, value, location=""):
+        names.append(option.name)
+        return read(option, value, location)
+
+    monkeypatch.setattr(Option, "read", count_and_read)
+    args = Parser("finetune").parse(["a_model", "a_dataset", "--val_fraction", "0.2", "--seed", "3"])
+    build_settings(args.options).replace(output_dir="runs/x")
+    given = ["data_dir", "model_name_or_path", "seed", "val_fraction"]
+    assert sorted(name for name in names if name in given) == given
+
+
+@pytest.mark.parametrize(
+    "command, flags, message",
+    [
+        ("evaluate", {"fit_uncertainty": True}, SettingsMessage.FIT_UNCERTAINTY_WITHOUT_OUTPUT),
+        ("explain", {"output_dir": "out"}, SettingsMessage.EXPLAIN_WITHOUT_IMAGES),
+        ("audit", {"output_dir": "out"}, SettingsMessage.AUDIT_DATA_MISSING),
+        ("cache", {"action": "remove"}, SettingsMessage.CACHE_NAME_MISSING),
+        ("report", {}, SettingsMessage.REPORT_WITHOUT_RUNS),
+        ("shard", {"data_dir": "x"}, SettingsMessage.SHARD_OUTPUT_MISSING),
+        ("pretrain", {"model_name_or_path": "m", "patch_size": 8}, SettingsMessage.SIZE_WITH_CHECKPOINT),
+        ("prepare", {"agreement": "triple"}, SettingsMessage.BENCHMARK_OPTIONS_WITHOUT_BENCHMARK),
+        ("evaluate", {"benchmark": "limuc", "manifest": "x.csv"}, SettingsMessage.MANIFEST_WITH_BENCHMARK),
+        ("finetune", {"benchmark": "limuc", "class_order": ["a", "b"]}, SettingsMessage.CLASS_ORDER_WITH_BENCHMARK),
+        ("finetune", {"cache_limit": "large"}, SettingsMessage.INVALID_SIZE),
+        ("crossval", {"folds": "many"}, SettingsMessage.INVALID_FOLDS),
+    ],
+)
+def test_contradictions_are_found_before_torch_is_imported(command, flags, message):
+    required = {name: "x" for name in COMMANDS[command].required}
+    with raises(message, CommandLineError):
+        parse_options(command, None, required | flags)
+
+
+@pytest.mark.parametrize("command", ["crossval", "search"])
+def test_several_models_cannot_be_pushed(command, tmp_path):
+    with raises({"crossval": SettingsMessage.CROSSVAL_PUSH, "search": SettingsMessage.SEARCH_CANNOT_PUSH}[command]):
+        parse_settings(command, output_dir=str(tmp_path), push_to_hub=True, **FINETUNE)

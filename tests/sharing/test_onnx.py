@@ -18,8 +18,8 @@ from transformers import AutoModelForImageClassification, ViTImageProcessor, pip
 
 from hf_mae.conversion import mae_image_processor
 from hf_mae.data.images.image_io import read_rgb
+from hf_mae.settings.messages import SettingsMessage
 from hf_mae.sharing.image_reader import write_image_reader
-from hf_mae.workflows.messages import WorkflowMessage
 
 EXAMPLE = ROOT / "hf_mae" / "sharing" / "onnx_example.py"
 
@@ -75,7 +75,7 @@ def test_the_example_needs_no_torch_and_agrees_with_pipeline(exported, tmp_path,
 
 def test_invalid_options_are_rejected(finetuned, tmp_path):
     done = run_cli("export-onnx", finetuned(), tmp_path / "x", "--int8", status=2)
-    assert shows(done.stderr, WorkflowMessage.INT8_NEEDS_DATA) and not (tmp_path / "x").exists()
+    assert shows(done.stderr, SettingsMessage.INT8_NEEDS_DATA) and not (tmp_path / "x").exists()
     run_cli("export-onnx", finetuned(), tmp_path / "x")
     done = run_cli("export-onnx", finetuned(), tmp_path / "x", status=1)
     assert "overwrite" in done.stderr

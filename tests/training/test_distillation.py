@@ -13,9 +13,9 @@ from transformers import pipeline
 from hf_mae import FinetuningArguments, MaeFinetuner, build_classifier, ensemble, finetune
 from hf_mae.data.images.transforms import image_processor
 from hf_mae.models.messages import ModelMessage
+from hf_mae.runs.messages import RunMessage
 from hf_mae.settings.messages import SettingsMessage
 from hf_mae.training.distillation import Teacher
-from hf_mae.workflows.messages import WorkflowMessage
 
 NAMES = {0: "a", 1: "b", 2: "c"}
 
@@ -121,7 +121,7 @@ def test_an_ensemble_is_distilled_into_one_stock_model(finetuned, tiny_pth, toy,
     ensemble(runs=runs, output_dir=str(tmp_path / "both"))
     more = ["--output_dir", tmp_path / "student", "--per_device_train_batch_size", 20, "--num_train_epochs", 1]
     done = run_cli("distill", tmp_path / "both", tiny_pth, toy / "labelled", *more)
-    assert not shows(done.stderr, WorkflowMessage.TEACHER_SAW_EVAL_DATA)
+    assert not shows(done.stderr, RunMessage.TEACHER_SAW_EVAL_DATA)
     card = (tmp_path / "student" / "README.md").read_text()
     assert "The model was distilled from both (weight 0.5)." in card
     assert "teacher: " in (tmp_path / "student" / "recipe.yaml").read_text()
@@ -134,4 +134,4 @@ def test_an_ensemble_is_distilled_into_one_stock_model(finetuned, tiny_pth, toy,
     flags |= {"per_device_train_batch_size": 20, "num_train_epochs": 1, "disable_tqdm": True, "selection_fraction": 0.2}
     with caplog.at_level(logging.WARNING):
         finetune(**flags, output_dir=str(tmp_path / "other"))
-    assert logged(caplog.records, WorkflowMessage.TEACHER_SAW_EVAL_DATA, teacher=tmp_path / "both")
+    assert logged(caplog.records, RunMessage.TEACHER_SAW_EVAL_DATA, teacher=tmp_path / "both")

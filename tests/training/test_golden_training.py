@@ -11,11 +11,11 @@ from hf_mae import (
     MaePretrainer,
     PretrainingArguments,
     build_classifier,
-    build_pretrainer,
     parameter_groups,
 )
 from hf_mae.conversion.key_mapping import to_transformers_state_dict
 from hf_mae.conversion.layouts.mae import TARGETS
+from hf_mae.models.building import build_pretrainer
 
 TOLERANCE = 1e-5
 CASES = ["gap_smoothing", "cls_weighted"]

@@ -21,7 +21,8 @@ from support.messages import shows
 
 from hf_mae.cli.main import main
 from hf_mae.training.messages import TrainingMessage
-from hf_mae.training.preemption import HANDLED_SIGNALS, NOT_TRAINING_HINT, STOPPED_FILE, StopOnSignal
+from hf_mae.training.preemption import HANDLED_SIGNALS, STOPPED_FILE, StopOnSignal
+from hf_mae.workflows.command import NOT_TRAINING_HINT
 
 pytestmark = [pytest.mark.slow, pytest.mark.launch]
 
@@ -157,7 +158,7 @@ def test_a_signal_before_training_has_a_message(capsys, monkeypatch, tmp_path):
         os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError("the signal was ignored")
 
-    monkeypatch.setattr(importlib.import_module("hf_mae.workflows.plan"), "load_splits", send_signal)
+    monkeypatch.setattr(importlib.import_module("hf_mae.data.labelled_data"), "load_splits", send_signal)
     argv = ["--model_name_or_path", "somebody/a-model", "--data_dir", str(tmp_path)]
     assert main(["finetune", *argv, "--output_dir", str(tmp_path / "o")]) == 75
     assert f"interrupted by SIGTERM{NOT_TRAINING_HINT}" in capsys.readouterr().err

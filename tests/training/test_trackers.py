@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support.cli_process import run_cli
 
-from hf_mae import read_record
+from hf_mae.runs.record_io import read_record
 
 
 def flags(tiny_pth, toy, out, *tracker):

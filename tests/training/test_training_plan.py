@@ -1,17 +1,21 @@
 """The plan of a run: numbers, text, warnings, and the profile of a step."""
 
 import json
+import math
 import re
 
 import pytest
 import torch
+from datasets import ClassLabel, Dataset
 from support.cli_process import run_cli
 from support.messages import raises, shows
+from support.models import TensorItems
 
 import hf_mae
-from hf_mae import FinetuningArguments, plan
+from hf_mae import FinetuningArguments, MaeFinetuner, build_classifier, plan
 from hf_mae.cli.main import main
 from hf_mae.data.images.cache_eviction import format_bytes
+from hf_mae.settings.data import DataArguments
 from hf_mae.training import training_plan
 from hf_mae.training.messages import TrainingMessage
 from hf_mae.training.training_plan import Plan
@@ -141,3 +145,36 @@ def test_a_full_cache_gives_a_warning(tiny_pth, toy, monkeypatch):
 def test_durations_and_sizes_have_a_readable_unit():
     assert format_bytes(2.5e9) == "2.5 GB" and format_bytes(3e6) == "3.0 MB" and format_bytes(400) == "0 KB"
     assert training_plan._format_duration(100) == "100 seconds" and training_plan._format_duration(7200) == "2.0 hours"
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {},
+        {"per_device_train_batch_size": 7, "num_train_epochs": 3},
+        {"per_device_train_batch_size": 7, "dataloader_drop_last": True},
+        {"per_device_train_batch_size": 8, "mixup": 0.8, "gradient_accumulation_steps": 3},
+        {"per_device_train_batch_size": 4, "effective_batch_size": 16, "num_train_epochs": 2.5},
+        {"per_device_train_batch_size": 20, "warmup_epochs": 0.1},
+        {"per_device_train_batch_size": 20, "warmup_steps": 0.1},
+        {"per_device_train_batch_size": 20, "warmup_steps": 4},
+        {"max_steps": 5},
+        {"freeze_backbone": True},
+    ],
+)
+def test_the_plan_has_the_updates_and_the_trainable_parameters_of_the_trainer(flags, tiny_pth, tmp_path):
+    args = FinetuningArguments(output_dir=str(tmp_path), report_to="none", use_cpu=True, **flags)
+    model = build_classifier(str(tiny_pth), num_labels=3, num_attention_heads=3)
+    images = TensorItems(pixel_values=torch.zeros(50, 3, 32, 32), labels=torch.arange(50) % 3)
+    trainer = MaeFinetuner(model=model, args=args, train_dataset=images)
+    batches = len(trainer.get_train_dataloader())
+    per_epoch = max(1, math.ceil(batches / args.gradient_accumulation_steps))
+    updates = args.max_steps if args.max_steps > 0 else math.ceil(per_epoch * args.num_train_epochs)
+    names = ["a", "b", "c"]
+    labelled = Dataset.from_dict({"labels": [index % 3 for index in range(50)]})
+    splits = {"train": labelled.cast_column("labels", ClassLabel(names=names))}
+    run_plan = training_plan.build_plan(splits, {"excluded": []}, model, DataArguments(), args)
+    frozen = set(trainer.frozen_parameter_names(model))
+    trained = sum(p.numel() for name, p in model.named_parameters() if p.requires_grad and name not in frozen)
+    assert (run_plan.updates, run_plan.parameters) == (updates, trained)
+    assert run_plan.warmup_updates == int(trainer.warmup_updates(updates))

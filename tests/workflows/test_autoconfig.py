@@ -1,5 +1,7 @@
 """Settings that `--auto` chooses."""
 
+import dataclasses
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,9 +13,11 @@ from support.messages import raises, shows
 
 from hf_mae import FinetuningArguments
 from hf_mae.errors import CommandLineError
+from hf_mae.runs.output_dir import add_default_output_dir
 from hf_mae.settings.arguments import linear_scaled_lr
+from hf_mae.settings.messages import SettingsMessage
+from hf_mae.settings.parse import parse_settings
 from hf_mae.workflows import autoconfig
-from hf_mae.workflows.finetune import add_default_output_dir
 from hf_mae.workflows.messages import WorkflowMessage
 
 
@@ -37,6 +41,21 @@ def test_settings_depend_on_data_and_model(monkeypatch):
     assert choose(make_splits(100, 90), 1024)["drop_path"] == 0.2
     assert autoconfig.choose_split_settings(make_splits(5, 5)) == []
     assert autoconfig.choose_split_settings(make_splits(5, 5, validation=False))[0].value == 0.2
+
+
+@pytest.mark.parametrize("images, updates", [(300, 38), (304, 38), (8, 1), (100_000, 1563)])
+def test_the_reason_of_the_batch_size_has_the_updates_of_the_plan(images, updates, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    args = SimpleNamespace(metric_for_best_model="macro_f1", active_rebalancing=())
+    reasons = [setting.reason for setting in autoconfig.choose_settings(make_splits(images), 768, 224, args)]
+    assert any(f"an epoch of {images} images then has {updates} update" in reason for reason in reasons)
+
+
+def test_warm_up_follows_the_requested_epochs(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    args = SimpleNamespace(metric_for_best_model="macro_f1", active_rebalancing=())
+    chosen = autoconfig.choose_settings(make_splits(300), 768, 224, args, {"num_train_epochs": 4.0})
+    assert {setting.name: setting.value for setting in chosen}["warmup_epochs"] == 0.4
 
 
 def test_learning_rate_scales_with_the_square_root_of_the_batch(monkeypatch):
@@ -106,10 +125,13 @@ def test_auto_needs_checkpoint_and_data_only(tiny_pth, toy, tmp_path):
 def test_default_output_dir_is_the_first_unused_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     flags = {"model_name_or_path": "m", "data_dir": "some/polyps"}
-    assert add_default_output_dir(flags, None)["output_dir"] == "runs/polyps"
+    settings = parse_settings("finetune", **flags)
+    assert add_default_output_dir(settings).training.folder == Path("runs/polyps")
     (tmp_path / "runs" / "polyps").mkdir(parents=True)
-    assert add_default_output_dir(flags, None)["output_dir"] == "runs/polyps-2"
-    assert add_default_output_dir(flags | {"output_dir": "x"}, None)["output_dir"] == "x"
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with raises(WorkflowMessage.OUTPUT_DIR_REQUIRED, CommandLineError):
-        add_default_output_dir(flags, None)
+    added = add_default_output_dir(settings)
+    assert added.training.folder == Path("runs/polyps-2") and added.overrides["output_dir"] == "runs/polyps-2"
+    explicit = parse_settings("finetune", output_dir="x", **flags)
+    assert add_default_output_dir(explicit) is explicit
+    launched = dataclasses.replace(settings, training=SimpleNamespace(world_size=2))
+    with raises(SettingsMessage.OUTPUT_DIR_REQUIRED, CommandLineError):
+        add_default_output_dir(launched)

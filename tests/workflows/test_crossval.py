@@ -16,6 +16,7 @@ from hf_mae.data.folds import check_folds, make_stratified_folds
 from hf_mae.data.messages import DataMessage
 from hf_mae.reporting.renderers.terminal import MAX_WIDTH
 from hf_mae.runs.messages import RunMessage
+from hf_mae.settings.messages import SettingsMessage
 from hf_mae.workflows.messages import WorkflowMessage
 
 
@@ -68,7 +69,7 @@ def test_folds_are_stratified_and_keep_groups_together(toy):
     "options, status, message, attributes",
     [
         (["--folds", "official"], 1, DataMessage.NO_OFFICIAL_FOLDS, {}),
-        (["--folds", "many"], 2, WorkflowMessage.INVALID_FOLDS, {"value": "many"}),
+        (["--folds", "many"], 2, SettingsMessage.INVALID_FOLDS, {"value": "many"}),
         (["--folds", "1"], 1, DataMessage.TOO_MANY_FOLDS, {"smallest": 20}),
         (["--folds", "2", "--group_pattern", "patient"], 1, DataMessage.GROUP_PATTERN_WITHOUT_GROUP, {}),
         (["--folds", "2", "--group_pattern", "(patient)"], 1, DataMessage.GROUP_PATTERN_UNMATCHED, {"count": 60}),

@@ -115,7 +115,7 @@ def test_explain_reads_archives_and_several_batches(finetuned, toy, tmp_path, ca
 def test_invalid_options_are_rejected(finetuned, toy, tmp_path):
     paths, _ = open_rings(toy, 1)
     for argv, message, status in (
-        (["--output_dir", tmp_path], WorkflowMessage.EXPLAIN_WITHOUT_IMAGES, 2),
+        (["--output_dir", tmp_path], SettingsMessage.EXPLAIN_WITHOUT_IMAGES, 2),
         ([*paths, "--target", "polyp", "--output_dir", tmp_path], WorkflowMessage.UNKNOWN_TARGET, 1),
         ([*paths], SettingsMessage.MISSING_ARGUMENTS, 2),
     ):

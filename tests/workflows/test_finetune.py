@@ -18,11 +18,12 @@ from support.messages import shows
 from support.paths import ROOT
 from transformers import AutoModelForImageClassification, pipeline
 
-from hf_mae import build_classifier, finetune, read_record
+from hf_mae import build_classifier, finetune
 from hf_mae.cli.main import main
 from hf_mae.cli.messages import CliMessage
 from hf_mae.conversion.messages import ConversionMessage
 from hf_mae.runs.messages import RunMessage
+from hf_mae.runs.record_io import read_record
 from hf_mae.settings.commands import COMMANDS
 from hf_mae.settings.messages import SettingsMessage
 from hf_mae.training.messages import TrainingMessage
@@ -293,9 +294,9 @@ def test_a_non_finite_loss_stops_the_training_and_names_the_images(tiny_pth, toy
         (["--transforms", "imagenette"], SettingsMessage.INVALID_CHOICE, {"name": "transforms"}, 2),
         (
             ["--mixup", "0.8", "--per_device_train_batch_size", "5"],
-            TrainingMessage.ODD_BATCH_FOR_MIXUP,
+            SettingsMessage.ODD_BATCH_FOR_MIXUP,
             {"batch_size": 5},
-            1,
+            2,
         ),
         (["--class_weights", "1", "2"], TrainingMessage.CLASS_WEIGHTS_DO_NOT_MATCH, {"found": 2, "expected": 3}, 1),
         (["--class_weights", "blanced"], SettingsMessage.INVALID_CLASS_WEIGHTS, {}, 2),
@@ -397,8 +398,8 @@ from hf_mae.data.images import transforms as ours
 def without_randomness(family, size, mean, std, **_):
     steps = [transforms.ToTensor(), transforms.Normalize(list(mean), list(std))]
     return ours.TrainingTransform("plain", ours.SquareResize(size), transforms.Compose(steps))
-import hf_mae.workflows.finetune
-hf_mae.workflows.finetune.training_transform = without_randomness
+import hf_mae.data.images.preparation
+hf_mae.data.images.preparation.training_transform = without_randomness
 from hf_mae.cli.main import console_main
 console_main(["finetune", *sys.argv[1:]])
 """

@@ -15,6 +15,7 @@ from hf_mae.errors import CommandLineError
 from hf_mae.evaluation.confident_learning import label_issues
 from hf_mae.runs.messages import RunMessage
 from hf_mae.runs.out_of_fold import read_out_of_fold_predictions
+from hf_mae.settings.messages import SettingsMessage
 from hf_mae.workflows.messages import WorkflowMessage
 
 
@@ -129,7 +130,7 @@ def test_invalid_arguments_are_reported(mislabelled, toy, tmp_path):
         Image.new("RGB", (40, 40)).save(others / name / "other.png")
     with raises(WorkflowMessage.AUDIT_IMAGES_DIFFER, data_dir=others):
         audit(runs=[str(run)], data_dir=str(others), **flags)
-    with raises(WorkflowMessage.AUDIT_DATA_MISSING, CommandLineError):
+    with raises(SettingsMessage.AUDIT_DATA_MISSING, CommandLineError):
         audit(**flags)
     other = shutil.copytree(run, tmp_path / "other")
     text = (

@@ -15,13 +15,14 @@ from support.cli_process import run_cli
 from support.messages import raises
 from transformers import AutoModelForImageClassification, ConvNextConfig, pipeline
 
-from hf_mae import crossval, evaluate, explain, finetune, predict, probe, read_record, report
+from hf_mae import crossval, evaluate, explain, finetune, predict, probe, report
 from hf_mae.compat.timm import MIN_TIMM_VERSION
 from hf_mae.data import image_processor
 from hf_mae.models.messages import ModelMessage
 from hf_mae.models.network import Network
 from hf_mae.reporting.console import build_probe_summary
 from hf_mae.reporting.renderers import terminal
+from hf_mae.runs.record_io import read_record
 from hf_mae.training.messages import TrainingMessage
 from hf_mae.workflows.messages import WorkflowMessage
 

@@ -16,7 +16,6 @@ from hf_mae.runs.messages import RunMessage
 from hf_mae.runs.predictions import read_prediction_table
 from hf_mae.runs.uncertainty_io import read_uncertainty
 from hf_mae.settings.messages import SettingsMessage
-from hf_mae.workflows.messages import WorkflowMessage
 
 
 def read_rows(path) -> list[dict[str, str]]:
@@ -103,7 +102,7 @@ def test_invalid_options_are_rejected(finetuned, images, toy, tmp_path):
         predict(**flags, prediction_sets=90)
     with raises(RunMessage.UNCERTAINTY_MISSING, path=tmp_path):
         predict(**flags, prediction_sets=0.9, uncertainty=str(tmp_path))
-    with raises(WorkflowMessage.FIT_UNCERTAINTY_WITHOUT_OUTPUT):
+    with raises(SettingsMessage.FIT_UNCERTAINTY_WITHOUT_OUTPUT):
         evaluate(model_name_or_path=run, data_dir=str(toy / "labelled"), split="test", fit_uncertainty=True)
     assert not (tmp_path / "scores.csv").exists()
 

@@ -11,10 +11,10 @@ from support.cli_process import run_cli
 from support.messages import shows
 from support.models import TINY, TINY_DECODER, tiny_pretrainer
 
-from hf_mae import build_pretrainer
 from hf_mae.cli.main import main
 from hf_mae.files.messages import FileMessage
 from hf_mae.inference.reconstruction import reconstruct_patches, sample_mask_noise
+from hf_mae.models.building import build_pretrainer
 from hf_mae.reporting.reconstructions import make_reconstruction_sheet
 from hf_mae.settings.messages import SettingsMessage
 from hf_mae.workflows.messages import WorkflowMessage

@@ -12,6 +12,7 @@ from hf_mae import search
 from hf_mae.errors import CommandLineError
 from hf_mae.models.attention import PLAIN_ATTENTION
 from hf_mae.reporting.run_sentences import describe_selection
+from hf_mae.settings.messages import SettingsMessage
 from hf_mae.training import search as search_module
 from hf_mae.training.finetuner import MaeFinetuner
 from hf_mae.training.messages import TrainingMessage
@@ -131,7 +132,7 @@ def test_a_search_in_which_all_trials_diverge_is_rejected(settings, monkeypatch)
 def test_invalid_options_are_rejected(settings, monkeypatch):
     done = run_cli("search", "model", "data", "--output_dir", "out", "--trials", "0", status=2)
     assert "--trials must be >= 1" in done.stderr
-    with raises(WorkflowMessage.UNKNOWN_SEARCH_SETTING, CommandLineError, unknown=["batch_size"]):
+    with raises(SettingsMessage.UNKNOWN_SEARCH_SETTING, CommandLineError, unknown=["batch_size"]):
         search(**settings | {"search": ["batch_size"]})
     monkeypatch.setitem(sys.modules, "optuna", None)
     with raises(WorkflowMessage.OPTUNA_MISSING):

@@ -17,6 +17,7 @@ from support.paths import ROOT
 from hf_mae.cli.main import main
 from hf_mae.data.images.messages import ImageMessage
 from hf_mae.runs.record_io import read_record
+from hf_mae.settings.messages import SettingsMessage
 from hf_mae.workflows.messages import WorkflowMessage
 
 QUICK = ["--num_train_epochs", "1", "--per_device_train_batch_size", "10", "--report_to", "none", "--disable_tqdm", "1"]
@@ -86,7 +87,7 @@ def test_the_command_prints_a_summary_and_reports_damage(toy, tmp_path):
         file.write(b"?")
     assert shows(run_cli("shard", out, "--check", status=1).stderr, ImageMessage.DAMAGED_SHARDS, count=1, folder=out)
     failed = run_cli("shard", toy / "labelled", status=2)
-    assert shows(failed.stderr, WorkflowMessage.SHARD_OUTPUT_MISSING)
+    assert shows(failed.stderr, SettingsMessage.SHARD_OUTPUT_MISSING)
     assert (
         "Invalid size 'big' for --shard_size"
         in run_cli("shard", toy / "labelled", out, "--shard_size", "big", status=2).stderr

@@ -16,7 +16,8 @@ import numpy as np
 from ...errors import UsageError
 from ...files.caches import cache_folder
 from ...files.locks import wait_for_lock
-from ...settings.data import CACHE_LIMIT_ENV, parse_byte_size
+from ...settings.data import parse_byte_size
+from ...settings.limits import cache_limit
 from .messages import ImageMessage
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,10 @@ def evict_lru(required_bytes: int, folder: Path) -> None:
         CacheFullError: If eviction cannot free enough space; then nothing is removed.
     """
     stats = _pixel_files()
-    limit, available = _cache_limit(), _available_bytes(folder, sum(stat.st_size for stat in stats.values()))
+    limit, available = (
+        parse_byte_size(cache_limit()),
+        _available_bytes(folder, sum(stat.st_size for stat in stats.values())),
+    )
     if required_bytes <= available:
         return
     now, evicted = time.time(), []
@@ -89,13 +93,9 @@ def evict_lru(required_bytes: int, folder: Path) -> None:
     logger.info("Removed %s of least recently used prepared images.", freed)
 
 
-def _cache_limit() -> int | None:
-    return parse_byte_size(os.environ.get(CACHE_LIMIT_ENV, ""))
-
-
 def _available_bytes(folder: Path, used_bytes: int) -> int:
     """Returns the bytes that the disk and the cache limit leave if the pixel caches use `used_bytes`."""
-    disk, limit = shutil.disk_usage(folder), _cache_limit()
+    disk, limit = shutil.disk_usage(folder), parse_byte_size(cache_limit())
     available = disk.free - min(MIN_FREE_BYTES, disk.total // 20)
     return available if limit is None else min(available, limit - used_bytes)
 

@@ -22,6 +22,7 @@ from datasets.distributed import split_dataset_by_node
 from ...compat.datasets import get_stream_features, patch_s3fs_streaming
 from ...errors import UsageError, first_error_line, warn
 from ...files.archive_members import file_system, is_remote
+from ...settings.limits import CarriesLimits
 from ..checks.exclude_list import file_stem
 from ..sources.archive_index import INDEX_FILE
 from .image_error import summarize_image_error
@@ -85,7 +86,7 @@ def _builder_name(name: str) -> str | None:
     return BUILDERS.get(os.path.splitext(name.partition("?")[0])[1].lower())
 
 
-class ImageStream(torch.utils.data.IterableDataset):
+class ImageStream(CarriesLimits, torch.utils.data.IterableDataset):
     """An infinite stream of items `{"pixel_values": float32 (3, H, W)}`, epoch after epoch.
 
     The augmentation of an image depends on (seed, epoch, name) alone. The order of the images also depends on the

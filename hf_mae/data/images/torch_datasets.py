@@ -18,6 +18,7 @@ from ...compat.datasets import get_fingerprint
 from ...errors import UsageError, warn
 from ...files.archive_members import is_remote, parse_member
 from ...files.caches import file_keys
+from ...settings.limits import CarriesLimits
 from ...settings.training import INSTANCE_BALANCED, SAMPLING_EXPONENTS
 from ..checks.image_check import ImageCheck, pixel_digest
 from ..sampling import ClassBalancedSampler
@@ -174,7 +175,7 @@ def make_pixel_reader(
     return PixelReader(dataset, resize)
 
 
-class PixelReader:
+class PixelReader(CarriesLimits):
     """RGB images, decoded (and resized) at every access."""
 
     def __init__(self, dataset: datasets.Dataset, resize: Callable | None):

@@ -64,7 +64,6 @@ def _load_unmodified(
     allow_split_overlap: bool,
     check: ImageCheckFn | None,
 ) -> DatasetDict:
-    _check_option_combination(source)
     if source.benchmark:
         splits = _load_benchmark_splits(source, seed, check)
         if source.group_pattern and find_benchmark(source.benchmark).group_pattern:
@@ -96,19 +95,6 @@ def _load_unmodified(
     return _exclude_pairs(splits, source.exclude_pairs) if source.exclude_pairs else splits
 
 
-def _check_option_combination(source: DataSourceArguments) -> None:
-    """Raises UsageError for options that do not apply: with a benchmark, or without one."""
-    if source.benchmark:
-        if source.class_order:
-            raise UsageError(DataMessage.CLASS_ORDER_WITH_BENCHMARK)
-        if source.group_column:
-            raise UsageError(DataMessage.GROUP_COLUMN_WITH_BENCHMARK)
-        if source.manifest or source.class_level:
-            raise UsageError(DataMessage.MANIFEST_WITH_BENCHMARK)
-    elif source.split_file or source.agreement or source.fold != 1:
-        raise UsageError(DataMessage.BENCHMARK_OPTIONS_WITHOUT_BENCHMARK)
-
-
 def resolve_class_order(class_order: list[str], names: list[str], source_name: str) -> list[str]:
     """Returns the classes in the requested order (`sorted`: by name, with numbers by value).
 
@@ -135,10 +121,6 @@ def has_ordered_classes(source: DataSourceArguments) -> bool:
 
 def reduce_training(splits: DatasetDict, source: DataSourceArguments, seed: int) -> DatasetDict:
     """Reduces `train` to `train_fraction` (nested subsets), and then holds out `selection` (`selection_fraction`)."""
-    if not 0.0 < source.train_fraction <= 1.0:
-        raise UsageError(DataMessage.TRAIN_FRACTION_OUT_OF_RANGE, value=source.train_fraction)
-    if not 0.0 <= source.selection_fraction < 1.0:
-        raise UsageError(DataMessage.FRACTION_NOT_BELOW_1, name="selection_fraction", value=source.selection_fraction)
     splits = DatasetDict(splits)
     if source.train_fraction < 1.0 and "train" in splits:
         labels = splits["train"]["labels"][:]

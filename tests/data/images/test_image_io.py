@@ -19,7 +19,8 @@ from hf_mae.data.images.levels import scale_to_uint8
 from hf_mae.data.images.messages import ImageMessage
 from hf_mae.data.sources.predict_inputs import iter_pixel_values
 from hf_mae.errors import CommandLineError
-from hf_mae.settings.data import MAX_PIXELS_ENV
+from hf_mae.settings import limits
+from hf_mae.settings.limits import MAX_PIXELS_ENV
 from hf_mae.settings.messages import SettingsMessage
 from hf_mae.settings.parse import parse_settings
 
@@ -173,15 +174,16 @@ def test_the_first_bytes_decide_the_format_not_the_suffix(tmp_path):
 
 
 def test_the_pixel_limit_is_checked_before_decoding(monkeypatch, tmp_path):
-    """The flag sets it for this process and its children; cached checks with another limit are not used."""
+    """The limit of a command takes precedence over the environment; cached checks with another limit are not used."""
     path = tmp_path / "x.png"
     path.write_bytes(encoded(Image.new("RGB", (10, 10))))
-    monkeypatch.setenv(MAX_PIXELS_ENV, "")
-    parse_settings("predict", None, model_name_or_path="m", images=["x"], max_pixels=99)
+    monkeypatch.setattr(limits, "_limits", {})
+    monkeypatch.setenv(MAX_PIXELS_ENV, "5000")
+    limits.apply_limits(max_pixels=99)
     with raises(ImageMessage.TOO_MANY_PIXELS, ImageError, width=10, height=10, limit=99):
         read_rgb(path)
     assert "more than 99" in check_image_files([str(path)]).bad[0]
-    parse_settings("predict", None, model_name_or_path="m", images=["x"], max_pixels=100)
+    limits.apply_limits(max_pixels=100)
     assert read_rgb(path).size == (10, 10) and not check_image_files([str(path)]).bad
     with raises(SettingsMessage.OUT_OF_BOUNDS, CommandLineError, name="max_pixels"):
         parse_settings("predict", None, model_name_or_path="m", images=["x"], max_pixels=0)

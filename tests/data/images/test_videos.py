@@ -10,7 +10,7 @@ from support.messages import raises
 from hf_mae.data.images.image_error import ImageError
 from hf_mae.data.images.messages import ImageMessage
 from hf_mae.data.images.videos import iter_frames
-from hf_mae.settings.data import MAX_PIXELS_ENV
+from hf_mae.settings.limits import MAX_PIXELS_ENV
 
 
 def write_video(path):

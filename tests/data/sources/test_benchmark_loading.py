@@ -203,10 +203,10 @@ def test_a_published_row_is_one_command(gastrovision, shared_data, tiny_pth, tmp
     [
         (["--benchmark", "hyperkvasir-17"], DataMessage.UNKNOWN_BENCHMARK),
         (["--benchmark", "kvasir-v2", "--data_dir", "/absent"], SettingsMessage.PATH_NOT_FOUND),
-        (["--split_file", "x.csv"], DataMessage.BENCHMARK_OPTIONS_WITHOUT_BENCHMARK),
-        (["--fold", "2"], DataMessage.BENCHMARK_OPTIONS_WITHOUT_BENCHMARK),
-        (["--agreement", "triple"], DataMessage.BENCHMARK_OPTIONS_WITHOUT_BENCHMARK),
-        (["--benchmark", "hyperkvasir-16", "--group_column", "patient"], DataMessage.GROUP_COLUMN_WITH_BENCHMARK),
+        (["--split_file", "x.csv"], SettingsMessage.BENCHMARK_OPTIONS_WITHOUT_BENCHMARK),
+        (["--fold", "2"], SettingsMessage.BENCHMARK_OPTIONS_WITHOUT_BENCHMARK),
+        (["--agreement", "triple"], SettingsMessage.BENCHMARK_OPTIONS_WITHOUT_BENCHMARK),
+        (["--benchmark", "hyperkvasir-16", "--group_column", "patient"], SettingsMessage.GROUP_COLUMN_WITH_BENCHMARK),
         (["--benchmark", "hyperkvasir-16", "--val_fraction", "0.1"], DataMessage.VAL_FRACTION_WITH_OFFICIAL_SPLIT),
     ],
 )

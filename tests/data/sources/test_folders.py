@@ -205,8 +205,6 @@ def test_training_fractions_are_nested_and_contain_each_class(toy):
     assert subsets[0] < subsets[1] < subsets[2] < subsets[3]
     assert [len(names) for names in subsets] == [3, 6, 30, 60]
     assert subsets[1] != training_names(0.1, seed=1)
-    with raises(DataMessage.TRAIN_FRACTION_OUT_OF_RANGE, value=0.0):
-        training_names(0.0)
 
 
 def test_small_classes_keep_an_image_in_both_parts():

@@ -1,0 +1,81 @@
+"""Results of a fine-tuning run: predictions, figures, recipe, model card and record."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from PIL import Image
+
+from ..data.images.torch_datasets import EvalDataset
+from ..files.atomic import write_text
+from ..runs.record import FIGURES_DIR, RunRecord
+from ..runs.record_io import write_record
+from ..settings.recipes import render_recipe
+from ..training.finetuner import MaeFinetuner
+from ..training.trackers import log_image, log_record
+from . import figures
+from .model_card import write_model_card
+from .run_sentences import describe_calibration_gain, describe_versions
+from .split_results import write_split_results
+
+logger = logging.getLogger(__name__)
+
+
+def write_run_results(
+    trainer: MaeFinetuner, record: RunRecord, outputs: Mapping[str, Any], eval_datasets: Mapping[str, EvalDataset]
+) -> RunRecord:
+    """Writes the results of a run, and logs them to the trackers; the record is written last.
+
+    Args:
+        trainer: after training.
+        record: of the run, without scores.
+        outputs: `predictions` (logits) and `label_ids` by split.
+        eval_datasets: the images of the outputs, by split.
+
+    Returns:
+        The record with the scores.
+    """
+    folder, step = trainer.args.folder, trainer.state.global_step
+    scores = {
+        split: write_split_results(
+            folder,
+            split,
+            eval_datasets[split],
+            output.predictions,
+            output.label_ids,
+            record.classes,
+            record.ordered,
+        )
+        for split, output in outputs.items()
+    }
+    record = replace(record, scores=scores)
+    if record.calibration:
+        gain = describe_calibration_gain(record.calibration, record.calibration["fitted_on"])
+        logger.info("For calibrated scores, pass --temperature %s: %s", folder, gain)
+    _draw_figures(trainer, step)
+    _write_recipe_and_card(trainer, record)
+    write_record(record, folder)
+    log_record(trainer, folder / record.file_name, record.trainer_metrics(), step)
+    return record
+
+
+def _draw_figures(trainer: MaeFinetuner, step: int) -> None:
+    """Plots the learning curves, and logs every figure to the trackers."""
+    folder = trainer.args.folder / FIGURES_DIR
+    figures.plot_learning_curves(trainer.state.log_history, folder / "learning_curves")
+    for path in sorted(folder.glob("*.png")):
+        with Image.open(path) as image:
+            log_image(trainer, path.stem, image.convert("RGB"), step)
+
+
+def _write_recipe_and_card(trainer: MaeFinetuner, record: RunRecord) -> None:
+    comments = {
+        "effective batch": trainer.args.images_per_update,
+        "processes": trainer.args.world_size,
+        "versions": describe_versions(record.environment),
+    }
+    recipe = render_recipe(record.settings, comments)
+    write_text(trainer.args.folder / "recipe.yaml", recipe)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    write_model_card(trainer.args.folder, record, type(model).__name__, recipe)

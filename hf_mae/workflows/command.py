@@ -1,0 +1,50 @@
+"""Commands as functions: a workflow takes `Settings`; the public function takes a recipe and flags."""
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar, cast
+
+from ..errors import raise_on_stop_signal
+from ..settings.commands import find_command
+from ..settings.limits import apply_limits
+from ..settings.parse import Settings, parse_settings
+
+Result = TypeVar("Result")
+NOT_TRAINING_HINT = (
+    " before or after training, so no checkpoint was saved. Repeat the command; to resume from the last checkpoint, "
+    "add --resume_from_checkpoint last"
+)
+
+
+class CommandFunction(Protocol[Result]):
+    """A command as a function of a recipe and flags; `run` is the workflow, a function of settings."""
+
+    run: Callable[..., Result]
+
+    def __call__(self, *, recipe: str | None = None, **flags: Any) -> Result:
+        """Runs the command."""
+
+
+def command(name: str) -> Callable[[Callable[[Settings], Result]], CommandFunction[Result]]:
+    """Makes a workflow callable with the flags of a command, as keyword arguments. They are parsed once.
+
+    Args:
+        name: name of the command.
+    """
+
+    def decorate(run: Callable[[Settings], Result]) -> CommandFunction[Result]:
+        def start(settings: Settings, **outputs: Any) -> Result:
+            apply_limits(settings.values.get("max_pixels"), settings.values.get("cache_limit"))
+            with raise_on_stop_signal(NOT_TRAINING_HINT if find_command(name).is_training else ""):
+                return run(settings, **outputs)
+
+        def call(*, recipe: str | None = None, **flags: Any) -> Result:
+            return start(parse_settings(name, recipe, **flags))
+
+        for attribute in ("__module__", "__name__", "__qualname__", "__doc__"):
+            setattr(call, attribute, getattr(run, attribute))
+        call.__annotations__["return"] = run.__annotations__.get("return")
+        function: Any = call
+        function.run = start
+        return cast(CommandFunction[Result], function)
+
+    return decorate
