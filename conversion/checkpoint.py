@@ -165,7 +165,6 @@ class ConversionRequest:
     num_attention_heads: int | None = None
     decoder_num_attention_heads: int | None = None
     norm_pix_loss: bool | None = None
-    config: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

@@ -27,18 +27,11 @@ POOLING_CHOICES = ("auto", "mean", "cls")
 def convert_to_model(
     source: str | Path,
     *,
-    to: str = "auto",
-    pooling: str = "auto",
-    num_labels: int | None = None,
     labels: str | Path | list[str] | None = None,
-    image_size: int | None = None,
-    num_attention_heads: int | None = None,
-    decoder_num_attention_heads: int | None = None,
-    norm_pix_loss: bool | None = None,
     weights: str | None = None,
     verify: bool = False,
     generator: torch.Generator | None = None,
-    **config: Any,
+    **options: Any,
 ) -> tuple[Any, ConversionReport]:
     """Builds a stock transformers model in memory from any source of `read_checkpoint`.
 
@@ -46,31 +39,18 @@ def convert_to_model(
 
     Args:
         generator: random numbers for a new head.
-        config: additional fields of the model's configuration.
+        options: other fields of `ConversionRequest`.
 
     Returns:
         The model (training mode, CPU, float32) and its `ConversionReport`.
     """
-    _check_choice("to", to, TARGET_CHOICES)
-    _check_choice("pooling", pooling, POOLING_CHOICES)
+    request = ConversionRequest(names=None if labels is None else read_labels(labels), **options)
+    _check_choice("to", request.to, TARGET_CHOICES)
+    _check_choice("pooling", request.pooling, POOLING_CHOICES)
     _check_choice("weights", weights, (None, *WEIGHTS_CHOICES))
     checkpoint = read_checkpoint(source, weights=weights)
     assert checkpoint.layout.plan is not None
-    names = read_labels(labels) if labels is not None else None
-    plan = checkpoint.layout.plan(
-        checkpoint,
-        ConversionRequest(
-            to=to,
-            pooling=pooling,
-            names=names,
-            num_labels=num_labels,
-            image_size=image_size,
-            num_attention_heads=num_attention_heads,
-            decoder_num_attention_heads=decoder_num_attention_heads,
-            norm_pix_loss=norm_pix_loss,
-            config=config,
-        ),
-    )
+    plan = checkpoint.layout.plan(checkpoint, request)
     model, mapped_state, initialized = _build_model(plan, generator)
     report = _build_report(plan, mapped_state, initialized)
     if verify:

@@ -81,16 +81,10 @@ class ConversionMessage(Message):
         "{path} refers to weights outside its folder ({name}), which are not read. Move them into the folder, and "
         "change the path."
     )
-    CONFIG_SIZE_INVALID = "{source} has {name} = {value!r} in its config.json. Expected: 1 to {limit:,}."
-    CONFIG_FACTOR_INVALID = (
-        "{source} has {name} = {value!r} in its config.json. Expected: more than 0, at most {limit}."
-    )
-    CONFIG_NUMBER_INVALID = "{source} has {name} = {value!r} in its config.json. Expected: 0 to {limit:g}."
+    VALUE_OUT_OF_RANGE = "{source} has {name} = {value!r} in its {file}. Expected: {low:,} to {high:,}."
     CONFIG_CLASS_NAMES_INVALID = "{source} has id2label = {value!r} in its config.json. Expected: class names as text."
     TIMM_ARCHITECTURE_INVALID = "{source} has architecture = {value!r}, which is not the name of a timm model."
-    TIMM_INPUT_SIZE_INVALID = "{source} has input_size = {value!r}. Expected: sizes from 1 to {limit:,}."
-    TIMM_CROP_PCT_INVALID = "{source} has crop_pct = {value!r}. Expected: 0.1 to 10."
-    TIMM_MODEL_ARGS_NOT_AN_OBJECT = "{source} has model_args = {value!r}. A JSON object is required."
+    TIMM_NOT_AN_OBJECT = "{source} has {name} = {value!r}. A JSON object is required."
     TIMM_MODEL_ARG_INVALID = (
         "{source} has {name} = {value!r} in model_args. Only numbers up to {limit:,} and single words are allowed, "
         "and no files."
@@ -98,9 +92,6 @@ class ConversionMessage(Message):
     PROCESSOR_UNREADABLE = "The image processor of {source} cannot be read ({reason})."
     PROCESSOR_CONFIG_INVALID = (
         "The preprocessor_config.json of {source} does not contain an image processor, but a {type}."
-    )
-    PROCESSOR_SIZE_INVALID = (
-        "{source} has {name} = {value!r} in its preprocessor_config.json. Expected: 1 to {limit:,} pixels."
     )
 
     # Layouts

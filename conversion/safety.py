@@ -13,30 +13,22 @@ from .messages import ConversionError, ConversionMessage
 MAX_LAYERS, MAX_WIDTH, MAX_PIXELS, MAX_CLASSES = 1_000, 65_536, 16_384, 1_000_000
 MAX_PICKLE_VALUES = 20_000_000  # a checkpoint of a ViT-H with its optimizer has a few hundred thousand values
 FILL_OPCODES = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD")  # they add values to the first one
-# Field of a configuration -> largest allowed value.
-CONFIG_LIMITS = {
-    "num_hidden_layers": MAX_LAYERS,
-    "decoder_num_hidden_layers": MAX_LAYERS,
-    "num_attention_heads": MAX_WIDTH,
-    "decoder_num_attention_heads": MAX_WIDTH,
-    "hidden_size": MAX_WIDTH,
-    "decoder_hidden_size": MAX_WIDTH,
-    "intermediate_size": 16 * MAX_WIDTH,
-    "decoder_intermediate_size": 16 * MAX_WIDTH,
-    "image_size": MAX_PIXELS,
-    "patch_size": MAX_PIXELS,
-    "num_channels": 1_000,
-    "num_labels": MAX_CLASSES,
-    # fields of other architectures
-    "depths": MAX_LAYERS,
-    "hidden_sizes": MAX_WIDTH,
-    "embed_dim": MAX_WIDTH,
-    "embedding_size": MAX_WIDTH,
-    "hidden_dim": MAX_WIDTH,
-    "window_size": MAX_PIXELS,
+# Fields of a configuration, also of other architectures, and the largest allowed integer.
+SIZE_LIMITS = {
+    ("num_hidden_layers", "decoder_num_hidden_layers", "depths"): MAX_LAYERS,
+    ("num_attention_heads", "decoder_num_attention_heads"): MAX_WIDTH,
+    ("hidden_size", "decoder_hidden_size", "hidden_sizes", "embed_dim", "embedding_size", "hidden_dim"): MAX_WIDTH,
+    ("intermediate_size", "decoder_intermediate_size"): 16 * MAX_WIDTH,
+    ("image_size", "patch_size", "window_size"): MAX_PIXELS,
+    ("num_channels",): 1_000,
+    ("num_labels",): MAX_CLASSES,
 }
-FACTOR_FIELDS = ("depth_coefficient", "width_coefficient", "mlp_ratio")  # at most MAX_FACTOR
-MAX_FACTOR = 100
+# Fields of a configuration, and the range of the number.
+NUMBER_RANGES = {
+    ("depth_coefficient", "width_coefficient", "mlp_ratio"): (0.01, 100),
+    ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate", "mask_ratio", "layer_norm_eps"): (0, 1),
+    ("initializer_range",): (0, 1e6),
+}
 # Arguments of timm's `create_model` that make it read files.
 TIMM_FILE_ARGUMENTS = ("checkpoint_path", "cache_dir", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
 NESTED_CONFIGS = ("vision_config", "text_config")
@@ -183,15 +175,14 @@ def check_timm_config(values: dict[str, Any], source: str) -> None:
     if not isinstance(architecture, str) or not re.fullmatch(r"\w+", architecture):
         raise ConversionError(ConversionMessage.TIMM_ARCHITECTURE_INVALID, source=source, value=architecture)
     data = values.get("pretrained_cfg") or {}
-    sizes = data.get("input_size", [1]) if isinstance(data, dict) else None
-    if not isinstance(sizes, (list, tuple)) or not all(isinstance(s, int) and 0 < s <= MAX_PIXELS for s in sizes):
-        raise ConversionError(ConversionMessage.TIMM_INPUT_SIZE_INVALID, source=source, value=sizes, limit=MAX_PIXELS)
-    crop_pct = data.get("crop_pct", 1.0)
-    if crop_pct is not None and not (isinstance(crop_pct, (int, float)) and 0.1 <= crop_pct <= 10):
-        raise ConversionError(ConversionMessage.TIMM_CROP_PCT_INVALID, source=source, value=crop_pct)
+    if isinstance(data, dict):
+        _check_range("input_size", data.get("input_size"), source, 1, MAX_PIXELS, int)
+        _check_range("crop_pct", data.get("crop_pct"), source, 0.1, 10)
+    else:
+        raise ConversionError(ConversionMessage.TIMM_NOT_AN_OBJECT, source=source, name="pretrained_cfg", value=data)
     arguments = values.get("model_args") or {}
     if not isinstance(arguments, dict):
-        raise ConversionError(ConversionMessage.TIMM_MODEL_ARGS_NOT_AN_OBJECT, source=source, value=arguments)
+        raise ConversionError(ConversionMessage.TIMM_NOT_AN_OBJECT, source=source, name="model_args", value=arguments)
     for name, value in arguments.items():
         items = value if isinstance(value, (list, tuple)) else [value]
         if name in TIMM_FILE_ARGUMENTS or not all(_is_safe_model_argument(item) for item in items):
@@ -224,51 +215,25 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return values
 
 
-def check_config_sizes(config: Any, source: str) -> None:
-    """Checks the sizes of a configuration before its model is built.
-
-    Raises:
-        ConversionError: If a size is invalid or exceeds its limit.
-    """
-    for name in NESTED_CONFIGS:
-        if (nested := getattr(config, name, None)) is not None:
-            check_config_sizes(nested, source)
-    for name in FACTOR_FIELDS:
-        factor = getattr(config, name, None)
-        if factor is not None and not (isinstance(factor, (int, float)) and 0 < factor <= MAX_FACTOR):
-            raise ConversionError(
-                ConversionMessage.CONFIG_FACTOR_INVALID, source=source, name=name, value=factor, limit=MAX_FACTOR
-            )
-    for name, limit in CONFIG_LIMITS.items():
-        value = getattr(config, name, None)
-        numbers = value if isinstance(value, (list, tuple)) else [value]
-        for number in numbers:
-            if number is None or (name == "num_labels" and number == 0 and is_timm(config)):
-                continue  # timm's encoders without a head have 0 labels
-            if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= limit:
-                raise ConversionError(
-                    ConversionMessage.CONFIG_SIZE_INVALID, source=source, name=name, value=value, limit=limit
-                )
-
-
 def check_config_values(config: Any, source: str) -> None:
-    """Checks the class names and the rates of a configuration.
+    """Checks the sizes, the rates and the class names of a configuration before its model is built.
 
     Raises:
-        ConversionError: If a class name is not text, or a rate is not a number in its range.
+        ConversionError: If a value is invalid or exceeds its limit.
     """
-    names = getattr(config, "id2label", None) or {}
-    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-        raise ConversionError(ConversionMessage.CONFIG_CLASS_NAMES_INVALID, source=source, value=names)
-    rates = ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate", "mask_ratio")
-    for name, limit in (("layer_norm_eps", 1.0), ("initializer_range", 1e6), *((name, 1.0) for name in rates)):
-        value = getattr(config, name, None)
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= limit:
-            raise ConversionError(
-                ConversionMessage.CONFIG_NUMBER_INVALID, source=source, name=name, value=value, limit=limit
-            )
+    for nested in (getattr(config, name, None) for name in NESTED_CONFIGS):
+        if nested is not None:
+            check_config_values(nested, source)
+    for names, limit in SIZE_LIMITS.items():
+        for name in names:
+            smallest = 0 if name == "num_labels" and is_timm(config) else 1  # timm's encoders without a head
+            _check_range(name, getattr(config, name, None), source, smallest, limit, int)
+    for names, (low, high) in NUMBER_RANGES.items():
+        for name in names:
+            _check_range(name, getattr(config, name, None), source, low, high)
+    classes = getattr(config, "id2label", None) or {}
+    if not isinstance(classes, dict) or not all(isinstance(name, str) for name in classes.values()):
+        raise ConversionError(ConversionMessage.CONFIG_CLASS_NAMES_INVALID, source=source, value=classes)
 
 
 def check_processor_sizes(processor: dict[str, Any], source: str) -> None:
@@ -278,13 +243,30 @@ def check_processor_sizes(processor: dict[str, Any], source: str) -> None:
         ConversionError: If a size is not a number or exceeds the limit.
     """
     for name in ("size", "crop_size", "pad_size"):
-        value = processor.get(name)
-        if value is None:
-            continue
-        for number in value.values() if isinstance(value, dict) else [value]:
-            if number is not None and (
-                isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MAX_PIXELS
-            ):
-                raise ConversionError(
-                    ConversionMessage.PROCESSOR_SIZE_INVALID, source=source, name=name, value=value, limit=MAX_PIXELS
-                )
+        size = processor.get(name)
+        values = list(size.values()) if isinstance(size, dict) else size
+        _check_range(name, values, source, 1, MAX_PIXELS, int, "preprocessor_config.json")
+
+
+def _check_range(
+    name: str,
+    value: Any,
+    source: str,
+    low: float,
+    high: float,
+    types: Any = (int, float),
+    file: str = "config.json",
+) -> None:
+    """Checks a number, or each number of a list; None is not checked."""
+    for number in value if isinstance(value, (list, tuple)) else [value]:
+        is_number = isinstance(number, types) and not isinstance(number, bool)
+        if number is not None and not (is_number and low <= number <= high):
+            raise ConversionError(
+                ConversionMessage.VALUE_OUT_OF_RANGE,
+                source=source,
+                name=name,
+                value=value,
+                file=file,
+                low=low,
+                high=high,
+            )

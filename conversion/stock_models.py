@@ -12,7 +12,6 @@ from hf_mae.errors import first_error_line
 from .messages import ConversionError, ConversionMessage
 from .safety import (
     check_config_dict,
-    check_config_sizes,
     check_config_values,
     check_model_folder,
     check_processor_sizes,
@@ -58,7 +57,6 @@ def read_config(source: str) -> Any:
         raise ConversionError(
             ConversionMessage.CANNOT_LOAD_CONFIG, source=source, reason=first_error_line(error)
         ) from None
-    check_config_sizes(config, source)
     check_config_values(config, source)
     if is_timm(config):
         check_timm_version()

@@ -64,7 +64,7 @@ def make_plan(checkpoint: Checkpoint, request: ConversionRequest) -> ConversionP
         raise ConversionError(
             ConversionMessage.BEIT_IMAGE_SIZE, source=checkpoint.source, image_size=sizes["image_size"]
         )
-    decisions = Decisions(dict(checkpoint.state), dict(request.config))
+    decisions = Decisions(dict(checkpoint.state))
     plan_head(checkpoint, resolve_head(checkpoint, BEIT_TARGET, request.names, request.num_labels), decisions)
     checkpoint.metadata.image_processor = _image_processor(checkpoint, sizes["image_size"])
     from transformers import BeitConfig

@@ -135,7 +135,7 @@ class Decisions:
     """Parts of a plan, while it is made; the fields are those of `ConversionPlan`."""
 
     state: State
-    config: dict[str, Any]  # fields of the configuration, without the sizes
+    config: dict[str, Any] = field(default_factory=dict)  # without the sizes
     dropped_tensors: list[dict[str, Any]] = field(default_factory=list)
     init_reasons: dict[str, str] = field(default_factory=lambda: dict(NEW_NORM_REASONS))
 
@@ -146,7 +146,7 @@ def make_plan(checkpoint: Checkpoint, request: ConversionRequest) -> ConversionP
     target = TARGETS[name]
     architecture = _read_target_architecture(checkpoint, name, request)
     source_config = checkpoint.metadata.config if checkpoint.metadata.pooling == name else None
-    decisions = Decisions(dict(checkpoint.state), (source_config or {}) | request.config)
+    decisions = Decisions(dict(checkpoint.state), dict(source_config or {}))
     if target.pooling:
         plan_head(checkpoint, resolve_head(checkpoint, target, request.names, request.num_labels), decisions)
     _plan_pretraining(checkpoint, name, architecture, request, decisions)
@@ -246,8 +246,10 @@ def _plan_pretraining(
             "predicts normalized patches"
         )
     mask_ratio = checkpoint.metadata.mask_ratio
-    decisions.config.setdefault("norm_pix_loss", bool(norm_pix_loss))
-    decisions.config.setdefault("mask_ratio", 0.75 if mask_ratio is None else mask_ratio)
+    decisions.config |= {
+        "norm_pix_loss": bool(norm_pix_loss),
+        "mask_ratio": 0.75 if mask_ratio is None else mask_ratio,
+    }
 
 
 def _set_image_size(state: State, architecture: Architecture, image_size: int, checkpoint: Checkpoint) -> None:

@@ -8,9 +8,9 @@ from transformers import set_seed
 
 from ..compat.deepspeed import disable_zero3_init
 from ..compat.transformers import StockModel
-from ..conversion.architecture import Architecture, transformers_config
 from ..conversion.convert import ConversionReport, convert_to_model
 from ..conversion.initialization import initialize_mae_weights
+from ..conversion.metadata import LAYER_NORM_EPS
 from ..errors import UsageError
 from ..settings.models import ModelArguments
 from .auto_classifier import build_comparator, is_comparator
@@ -175,7 +175,7 @@ def build_pretrainer(
         size: a key of `SIZES`, if from scratch.
         image_size: pixels; 224 if from scratch.
         mask_ratio, norm_pix_loss: stored in the configuration; None: the checkpoint's, or 0.75 and False.
-        sizes: fields of `conversion.architecture.Architecture` that differ from `size`, if from scratch.
+        sizes: fields of transformers' `ViTMAEConfig` that differ from `size`, if from scratch.
     """
     overrides: dict[str, Any] = {"mask_ratio": mask_ratio, "norm_pix_loss": norm_pix_loss}
     overrides = {name: value for name, value in overrides.items() if value is not None}
@@ -191,7 +191,7 @@ def build_pretrainer(
         check_square_rgb_input(model.config, model_name_or_path)
         model.config.update(overrides)
         return _detach_from_mmap(model, report)
-    from transformers import ViTMAEForPreTraining
+    from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
     if size not in SIZES:
         raise UsageError(ModelMessage.UNKNOWN_SIZE, size=size, sizes=list(SIZES))
@@ -203,10 +203,9 @@ def build_pretrainer(
         "intermediate_size": 4 * width,
         "image_size": image_size or 224,
         "patch_size": patch,
-        "num_channels": 3,
+        "layer_norm_eps": LAYER_NORM_EPS,
         "decoder_num_attention_heads": decoder_num_attention_heads or 16,
     }
-    architecture = Architecture(**fields | sizes)
-    scratch: Any = ViTMAEForPreTraining(transformers_config(architecture, "pretraining", **overrides))
+    scratch: Any = ViTMAEForPreTraining(ViTMAEConfig(**fields | sizes | overrides))
     scratch.conversion_report = None
     return initialize_mae_weights(scratch, "pretraining")

@@ -96,15 +96,15 @@ def folder(tmp_path):
 @pytest.mark.parametrize(
     "file, change, message",
     [
-        ("config.json", {"num_hidden_layers": 1_000_000}, ConversionMessage.CONFIG_SIZE_INVALID),
-        ("config.json", {"hidden_size": 10**9}, ConversionMessage.CONFIG_SIZE_INVALID),
+        ("config.json", {"num_hidden_layers": 1_000_000}, ConversionMessage.VALUE_OUT_OF_RANGE),
+        ("config.json", {"hidden_size": 10**9}, ConversionMessage.VALUE_OUT_OF_RANGE),
         ("config.json", {"auto_map": {"AutoConfig": "mine.Mine"}}, ConversionMessage.CUSTOM_CODE),
         ("config.json", {"attn_implementation": "someone/kernel"}, ConversionMessage.CUSTOM_KERNELS),
         ("config.json", {"_attn_implementation": "someone/kernel"}, ConversionMessage.CUSTOM_KERNELS),
         ("config.json", {"quantization_config": {"quant_method": "x"}}, ConversionMessage.QUANTIZED_CONFIG),
         ("config.json", [1], ConversionMessage.JSON_NOT_AN_OBJECT),
         ("config.json", "[" * 100_000, ConversionMessage.JSON_INVALID),
-        ("preprocessor_config.json", {"size": {"height": 60000}}, ConversionMessage.PROCESSOR_SIZE_INVALID),
+        ("preprocessor_config.json", {"size": {"height": 60000}}, ConversionMessage.VALUE_OUT_OF_RANGE),
         ("preprocessor_config.json", {"auto_map": {"AutoImageProcessor": "mine.Mine"}}, ConversionMessage.CUSTOM_CODE),
         ("preprocessor_config.json", [1, 2], ConversionMessage.JSON_NOT_AN_OBJECT),
         (
@@ -150,9 +150,9 @@ def test_code_in_a_folder_is_not_executed_if_the_user_agrees(folder, monkeypatch
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"image_size": -8}, ConversionMessage.CONFIG_SIZE_INVALID),
+        ({"image_size": -8}, ConversionMessage.VALUE_OUT_OF_RANGE),
         ({"id2label": {"0": ["a"], "1": "b", "2": "c"}}, ConversionMessage.CONFIG_CLASS_NAMES_INVALID),
-        ({"layer_norm_eps": "small"}, ConversionMessage.CONFIG_NUMBER_INVALID),
+        ({"layer_norm_eps": "small"}, ConversionMessage.VALUE_OUT_OF_RANGE),
     ],
 )
 def test_invalid_config_values_are_rejected(folder, tmp_path, change, message):

@@ -267,8 +267,8 @@ def test_missing_and_invalid_weights_are_rejected(stock, tmp_path):
         ({"model_args": "depth"}, ConversionMessage.CANNOT_LOAD_CONFIG),
         ({"architecture": "local-dir:/tmp/model"}, ConversionMessage.TIMM_ARCHITECTURE_INVALID),
         ({"architecture": None}, ConversionMessage.CANNOT_LOAD_CONFIG),
-        ({"pretrained_cfg": {"input_size": [3, 10**6, 10**6]}}, ConversionMessage.TIMM_INPUT_SIZE_INVALID),
-        ({"pretrained_cfg": {"input_size": [3, 64, 64], "crop_pct": 1e-6}}, ConversionMessage.TIMM_CROP_PCT_INVALID),
+        ({"pretrained_cfg": {"input_size": [3, 10**6, 10**6]}}, ConversionMessage.VALUE_OUT_OF_RANGE),
+        ({"pretrained_cfg": {"input_size": [3, 64, 64], "crop_pct": 1e-6}}, ConversionMessage.VALUE_OUT_OF_RANGE),
     ],
 )
 def test_unsafe_configurations_of_timm_are_rejected(tmp_path, change, code):
@@ -286,9 +286,9 @@ def test_unsafe_configurations_of_timm_are_rejected(tmp_path, change, code):
     ("kind", "change", "code"),
     [
         ("convnext", {"hidden_sizes": [8, 16, 24, 60_000]}, ConversionMessage.CONFIG_LARGER_THAN_WEIGHTS),
-        ("convnext", {"depths": [1, 1, 1, 10**9]}, ConversionMessage.CONFIG_SIZE_INVALID),
-        ("efficientnet", {"depth_coefficient": 1e9}, ConversionMessage.CONFIG_FACTOR_INVALID),
-        ("clip", {"vision_config": TOWER | {"num_hidden_layers": 10**6}}, ConversionMessage.CONFIG_SIZE_INVALID),
+        ("convnext", {"depths": [1, 1, 1, 10**9]}, ConversionMessage.VALUE_OUT_OF_RANGE),
+        ("efficientnet", {"depth_coefficient": 1e9}, ConversionMessage.VALUE_OUT_OF_RANGE),
+        ("clip", {"vision_config": TOWER | {"num_hidden_layers": 10**6}}, ConversionMessage.VALUE_OUT_OF_RANGE),
     ],
 )
 def test_configurations_of_huge_models_are_rejected_before_allocation(stock, tmp_path, kind, change, code):
