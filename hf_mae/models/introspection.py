@@ -108,7 +108,9 @@ def _is_homogeneous_list(module: nn.Module) -> bool:
     if not isinstance(module, (nn.ModuleList, nn.Sequential)) or len(classes) != 1:
         return False
     (member_class,) = classes
-    return issubclass(member_class, (nn.ModuleList, nn.Sequential)) or not member_class.__module__.startswith("torch.")
+    return issubclass(member_class, (nn.ModuleList, nn.Sequential)) or not member_class.__module__.startswith(
+        "torch.nn."
+    )
 
 
 def get_layer_ids(model: StockModel) -> tuple[dict[str, int], int]:

@@ -3,10 +3,8 @@
 import pytest
 import torch
 from support.models import TINY, TensorItems
-from torch import nn
 
 from hf_mae import FinetuningArguments, MaeFinetuner, build_classifier, parameter_groups
-from hf_mae.training.layer_decay import get_layer_id
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
@@ -19,13 +17,6 @@ def test_every_parameter_is_in_one_group(tiny_pth, pooling):
     assert all(group["lr"] == 1e-3 * group["lr_scale"] for group in groups)
 
 
-def test_a_parameter_that_no_pattern_matches_is_an_error(tiny_pth):
-    model = build_classifier(tiny_pth, num_labels=3)
-    model.classifier = nn.Sequential(nn.Linear(48, 8), nn.Linear(8, 3))
-    with pytest.raises(ValueError, match=r"classifier\.0\.weight"):
-        parameter_groups(model, 1e-3)
-
-
 def test_frozen_parameters_are_not_in_a_group(tiny_pth):
     model = build_classifier(tiny_pth, num_labels=3)
     model.beit.requires_grad_(False)
@@ -34,11 +25,27 @@ def test_frozen_parameters_are_not_in_a_group(tiny_pth):
     assert all(group["lr_scale"] == 1.0 for group in groups)
 
 
-def test_layers_of_backbone_and_classifier_names():
-    assert get_layer_id("vit.embeddings.cls_token", 12) == 0
-    assert get_layer_id("beit.layers.11.mlp.fc2.bias", 12) == 12
-    assert get_layer_id("layers.3.attention.q_proj.weight", 12) == 4
-    assert get_layer_id("beit.pooler.layernorm.weight", 12) == get_layer_id("classifier.bias", 12) == 13
+def describe_groups(model):
+    groups = parameter_groups(model, 1e-3, 0.05, 0.5)
+    return [(group["lr"], group["weight_decay"], [p.shape for p in group["params"]]) for group in groups]
+
+
+@pytest.mark.parametrize("wrap", ["checkpoint_wrapper", "fully_shard", "compile"])
+def test_the_groups_of_a_wrapped_model_are_those_of_the_model(tiny_pth, wrap):
+    """The Trainer creates the optimizer after FSDP2 and activation checkpointing have wrapped the blocks."""
+    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+
+    model = build_classifier(tiny_pth, num_labels=3)
+    expected, layers = describe_groups(model), model.beit.layers
+    sharded_class = type("FSDPLayer", (type(layers[0]),), {"__module__": "torch.distributed.fsdp"})
+    if wrap == "compile":
+        model = torch.compile(model)
+    for number, layer in enumerate(layers):
+        if wrap == "checkpoint_wrapper":
+            layers[number] = checkpoint_wrapper(layer)
+        elif wrap == "fully_shard":  # FSDP2 changes the class, which then belongs to torch.distributed
+            layer.__class__ = sharded_class
+    assert describe_groups(model) == expected
 
 
 @pytest.mark.parametrize("warmup", [0.0, 0.5, 1.3])
