@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import DistributedType
+from safetensors import SafetensorError, safe_open
 
 from ..errors import UsageError, warn
 from ..files.atomic import write_json
@@ -53,24 +54,18 @@ def validate_checkpoint(checkpoint: Path) -> None:
     if match and step != int(match.group(1)):
         raise UsageError(TrainingMessage.CHECKPOINT_STATE_OF_OTHER_STEP, path=checkpoint, step=step)
     for path in sorted(checkpoint.iterdir()):
-        is_truncated_safetensors = path.suffix == ".safetensors" and not _is_complete_safetensors(path)
-        is_truncated_zip = path.suffix in (".pt", ".pth", ".bin") and not zipfile.is_zipfile(path)
-        if is_truncated_safetensors or is_truncated_zip:
+        if _is_truncated(path):
             raise UsageError(TrainingMessage.CHECKPOINT_FILE_TRUNCATED, path=checkpoint, file=path.name)
 
 
-def _is_complete_safetensors(path: Path) -> bool:
-    """Whether a file has the length that its header states."""
-    try:
-        with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if length > path.stat().st_size:
+def _is_truncated(path: Path) -> bool:
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, "pt"):
                 return False
-            header = json.loads(file.read(length))
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        return path.stat().st_size == 8 + length + max(ends, default=0)
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
-        return False
+        except SafetensorError:
+            return True
+    return path.suffix in (".pt", ".pth", ".bin") and not zipfile.is_zipfile(path)
 
 
 def find_last_checkpoint(folder: Path) -> Path | None:
@@ -90,14 +85,7 @@ def find_last_checkpoint(folder: Path) -> Path | None:
 
 def require_optimizer_state(checkpoint: Path) -> None:
     """Raises UsageError if a checkpoint has no optimizer state (`--save_only_model`)."""
-    patterns = (
-        "optimizer.pt",
-        "optimizer.bin",
-        "optimizer_*",
-        "pytorch_model_fsdp_*",
-        "global_step*",
-        "optimizer*.safetensors",
-    )
+    patterns = ("optimizer.*", "optimizer_*", "optimizer*.safetensors", "pytorch_model_fsdp_*", "global_step*")
     if not any(any(checkpoint.glob(pattern)) for pattern in patterns):
         raise UsageError(TrainingMessage.OPTIMIZER_STATE_MISSING, path=checkpoint)
 
