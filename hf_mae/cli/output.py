@@ -72,10 +72,12 @@ def print_finetune(result: Any, args: ParsedArgs) -> None:
 
 def print_plan(plan: Any, args: ParsedArgs) -> None:
     """Prints the plan of a fine-tuning run."""
+    from ..reporting.plan_summary import format_plan
+
     if args.json:
         print_json(plan.to_dict())
     else:
-        print("\n".join(plan.lines()))
+        print(format_plan(plan))
 
 
 def print_pretrain(record: Any, args: ParsedArgs) -> None:

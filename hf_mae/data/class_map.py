@@ -9,7 +9,7 @@ from datasets import ClassLabel, Dataset, DatasetDict
 from scipy.special import logsumexp
 
 from ..errors import UsageError, did_you_mean
-from .exclusion_log import record_excluded
+from .exclusion_log import ExclusionReason, record_excluded
 from .messages import DataMessage
 from .sources.tables import read_table
 
@@ -83,7 +83,7 @@ class ClassMap:
         if not relabelled:
             raise UsageError(DataMessage.CLASS_MAP_WITHOUT_IMAGES, source=source_name)
         for name, count in num_excluded.items():
-            record_excluded(f"class {name}, which the model does not have", count)
+            record_excluded(ExclusionReason.CLASS_NOT_IN_MODEL, count, detail=name)
         return relabelled, num_excluded
 
 

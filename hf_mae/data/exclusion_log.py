@@ -6,9 +6,25 @@ Loaders record exclusions. Within `track_exclusions()` the records are collected
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from enum import Enum
 from typing import Any
 
 MAX_EXAMPLES = 5  # file names per reason
+
+
+class ExclusionReason(str, Enum):
+    """Why images were excluded; the comment says what `detail` is."""
+
+    UNREADABLE = "unreadable"
+    IN_ANOTHER_SPLIT = "in_another_split"
+    REMOVED_BY_CORRECTIONS = "removed_by_corrections"  # file name
+    LISTED_IN_FILE = "listed_in_file"  # file name
+    BEYOND_TRAIN_FRACTION = "beyond_train_fraction"  # the fraction
+    TWO_LABELS = "two_labels"
+    EXCLUDED_AS_PUBLISHED = "excluded_as_published"
+    NOT_IN_BENCHMARK = "not_in_benchmark"
+    CLASS_NOT_IN_MODEL = "class_not_in_model"  # class
+
 
 ExclusionLog = dict[str, Any]
 _current_log: ContextVar[ExclusionLog | None] = ContextVar("exclusion_log", default=None)
@@ -18,8 +34,8 @@ _current_log: ContextVar[ExclusionLog | None] = ContextVar("exclusion_log", defa
 def track_exclusions() -> Iterator[ExclusionLog]:
     """Collects records within the block.
 
-    The log has `total` (images found) and `excluded`, a list of `reason`, `images` and `examples` in the order of the
-    records.
+    The log has `total` (images found) and `excluded`, a list of `reason`, `detail`, `images` and `examples` in the
+    order of the records.
     """
     exclusion_log: ExclusionLog = {"total": None, "excluded": []}
     token = _current_log.set(exclusion_log)
@@ -36,12 +52,13 @@ def record_total(count: int) -> None:
         exclusion_log["excluded"].clear()
 
 
-def record_excluded(reason: str, count: int, file_names: Sequence[str] = ()) -> None:
+def record_excluded(
+    reason: ExclusionReason, count: int, file_names: Sequence[str] = (), detail: str | float | None = None
+) -> None:
     """Records images that are part of the total and are excluded."""
     if count and (exclusion_log := _current_log.get()) is not None:
-        exclusion_log["excluded"].append(
-            {"reason": reason, "images": count, "examples": list(file_names[:MAX_EXAMPLES])}
-        )
+        step = {"reason": reason, "detail": detail, "images": count, "examples": list(file_names[:MAX_EXAMPLES])}
+        exclusion_log["excluded"].append(step)
 
 
 def record_relabelled(source_file: str, count: int) -> None:
@@ -50,7 +67,7 @@ def record_relabelled(source_file: str, count: int) -> None:
         exclusion_log["relabelled"] = {"source_file": source_file, "images": count}
 
 
-def record_unused(reason: str, count: int) -> None:
+def record_unused(reason: ExclusionReason, count: int) -> None:
     """Records images that were found and are not used, and adds them to the total."""
     if count and (exclusion_log := _current_log.get()) is not None:
         exclusion_log["total"] = (exclusion_log["total"] or 0) + count

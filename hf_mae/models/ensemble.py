@@ -18,7 +18,7 @@ from .introspection import input_size
 from .messages import ModelMessage
 
 ENSEMBLE_FILE = "ensemble.json"  # marks a folder as an ensemble
-FORMAT_VERSION = 1
+SCHEMA_VERSION = 1
 # Fields of an image processor: those that `EnsembleMember` compensates for, and those that change no pixel.
 NORMALIZATION_FIELDS = ("image_mean", "image_std")
 IGNORED_PROCESSOR_FIELDS = (
@@ -140,7 +140,7 @@ def read_ensemble_members(folder: str | Path) -> list[MemberInfo]:
     """Reads the members of an ensemble; empty if the folder is not an ensemble.
 
     Raises:
-        UsageError: If `ensemble.json` is damaged, or has another format.
+        UsageError: If `ensemble.json` is damaged, or has another schema version.
     """
     path = Path(folder) / ENSEMBLE_FILE
     if not path.is_file():
@@ -152,16 +152,20 @@ def read_ensemble_members(folder: str | Path) -> list[MemberInfo]:
             raise ValueError
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UsageError(ModelMessage.ENSEMBLE_DAMAGED, path=path) from None
-    if values.get("format") != FORMAT_VERSION:
-        raise UsageError(ModelMessage.ENSEMBLE_FORMAT, path=path, found=values.get("format"), expected=FORMAT_VERSION)
+    if values.get("schema_version") != SCHEMA_VERSION:
+        raise UsageError(
+            ModelMessage.ENSEMBLE_OF_OTHER_VERSION,
+            path=path,
+            version=values.get("schema_version"),
+            supported=SCHEMA_VERSION,
+        )
     return members
 
 
 def write_ensemble_members(folder: Path, members: list[MemberInfo]) -> None:
     """Writes `ensemble.json`, which makes a folder an ensemble of the classifiers in it."""
     values = {
-        "format": FORMAT_VERSION,
-        "scores": "mean of the members' softmax",
+        "schema_version": SCHEMA_VERSION,
         "members": [vars(member) for member in members],
     }
     write_json(folder / ENSEMBLE_FILE, values)

@@ -59,7 +59,9 @@ class ModelMessage(Message):
 
     # Ensembles
     ENSEMBLE_DAMAGED = "{path} does not list the members of an ensemble. Build it again: hf-mae ensemble RUN ..."
-    ENSEMBLE_FORMAT = "{path} has format {found}, and this version of hf_mae reads format {expected}. Build it again."
+    ENSEMBLE_OF_OTHER_VERSION = (
+        "{path} has schema version {version}, but this version of hf_mae reads version {supported}. Build it again."
+    )
     ENSEMBLE_CLASSES_DIFFER = (
         "Model {number} and model 1 have different classes ({names:list}). Use models of the same classes."
     )

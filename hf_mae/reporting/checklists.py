@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..data.exclusion_log import ExclusionReason
 from ..data.sources.benchmarks import find_benchmark_or_none
 from ..errors import UsageError, pluralize
 from ..evaluation.significance import compared_metric_names
@@ -21,7 +22,13 @@ from ..settings.metrics import METRICS
 from .document import Block, Heading, Paragraph
 from .messages import ReportingMessage
 from .renderers.files import write_document
-from .run_sentences import describe_hardware, describe_selection, describe_temperature, describe_versions
+from .run_sentences import (
+    describe_exclusion,
+    describe_hardware,
+    describe_selection,
+    describe_temperature,
+    describe_versions,
+)
 from .study_description import SPLIT_TITLES, get_setting
 from .table import Column, Table
 
@@ -104,7 +111,7 @@ def _exclusion_steps(record: RunRecord) -> list[dict[str, Any]]:
 
 
 def _exclusions(run: CompletedRun, record: RunRecord) -> Answer:
-    steps = [f"{pluralize(step['images'], 'image')}: {step['reason']}" for step in _exclusion_steps(record)]
+    steps = [f"{pluralize(step['images'], 'image')}: {describe_exclusion(step)}" for step in _exclusion_steps(record)]
     return (
         f"Excluded by hf_mae: {'; '.join(steps) or 'none'}. The authors add the criteria that were applied before.",
         "study.md",
@@ -132,7 +139,7 @@ def _subsets(run: CompletedRun, record: RunRecord) -> Answer:
 
 
 def _missing_data(run: CompletedRun, record: RunRecord) -> Answer:
-    count = sum(step["images"] for step in _exclusion_steps(record) if step["reason"] == "unreadable")
+    count = sum(step["images"] for step in _exclusion_steps(record) if step["reason"] == ExclusionReason.UNREADABLE)
     result = f"{count} unreadable images were excluded" if count else "no image was unreadable"
     return f"Every image was decoded before training: {result}. There are no other inputs.", "study.md"
 

@@ -25,6 +25,7 @@ from ..files.atomic import atomic_write_file, is_disk_full_error
 from ..runs.record import FIGURES_DIR
 from ..settings.metrics import METRICS, metric_title
 from .messages import ReportingMessage
+from .run_sentences import describe_exclusion
 
 logger = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -534,7 +535,7 @@ def plot_flow_diagram(cohort: dict[str, Any], path: Path) -> None:
     for number, step in enumerate(steps):
         height = rows - 1.5 - number
         _draw_arrow(axes, (0.3, height), (0.605, height))
-        text = f"excluded: {step['reason']}\n{step['images']:,} image{'s' * (step['images'] > 1)}"
+        text = f"excluded: {describe_exclusion(step)}\n{step['images']:,} image{'s' * (step['images'] > 1)}"
         _draw_box(axes, 0.62, height, text, "left")
     _draw_arrow(axes, (0.3, rows - 0.72), (0.3, 1.06), head=False)
     positions = [(number + 0.5) / len(splits) for number in range(len(splits))]

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..data.exclusion_log import ExclusionReason
 from ..errors import pluralize
 from ..runs.completed_run import Note, NoteCode
 from ..runs.record import Environment, Hardware, Selection, SelectionRule, run_name
@@ -37,6 +38,24 @@ NOTE_FORMATS = {
     "fraction": lambda fraction: f"{100 * fraction:g}",
     "unmapped_images": lambda counts: ", ".join(f"{count} of {name}" for name, count in counts.items()) or "none",
 }
+
+
+EXCLUSION_TEXTS = {
+    ExclusionReason.UNREADABLE: "unreadable",
+    ExclusionReason.IN_ANOTHER_SPLIT: "the same image in another split",
+    ExclusionReason.REMOVED_BY_CORRECTIONS: "removed by {detail}",
+    ExclusionReason.LISTED_IN_FILE: "excluded by {detail}",
+    ExclusionReason.BEYOND_TRAIN_FRACTION: "training images beyond train_fraction {detail:g}",
+    ExclusionReason.TWO_LABELS: "two labels",
+    ExclusionReason.EXCLUDED_AS_PUBLISHED: "excluded as published",
+    ExclusionReason.NOT_IN_BENCHMARK: "in the archive but not in the benchmark",
+    ExclusionReason.CLASS_NOT_IN_MODEL: "class {detail}, which the model does not have",
+}
+
+
+def describe_exclusion(step: Mapping[str, Any]) -> str:
+    """Describes why the images of an entry of `study["excluded"]` were excluded."""
+    return EXCLUSION_TEXTS[ExclusionReason(step["reason"])].format(detail=step["detail"])
 
 
 def describe_note(note: Note) -> str:

@@ -20,7 +20,7 @@ from . import figures
 from .bibliography import format_bibtex
 from .document import Block, Heading, Paragraph
 from .renderers.files import write_document
-from .run_sentences import describe_hardware, describe_selection, describe_versions
+from .run_sentences import describe_exclusion, describe_hardware, describe_selection, describe_versions
 from .table import Column, Table, number_columns
 
 SPLIT_TITLES = {
@@ -76,9 +76,8 @@ def build_study_description(run: CompletedRun) -> tuple[list[Block], list[str]]:
 
 def _flow_table(cohort: dict[str, Any]) -> Table:
     rows: list[list[str]] = [["found", str(cohort["total"] if cohort["total"] is not None else "not known"), ""]]
-    rows += [
-        [f"excluded: {step['reason']}", str(step["images"]), ", ".join(step["examples"])] for step in cohort["excluded"]
-    ]
+    for step in cohort["excluded"]:
+        rows.append([f"excluded: {describe_exclusion(step)}", str(step["images"]), ", ".join(step["examples"])])
     if relabelled := cohort.get("relabelled"):
         rows.append(["label corrected", str(relabelled["images"]), f"according to {relabelled['source_file']}"])
     for split, entry in cohort["splits"].items():
@@ -162,7 +161,7 @@ def _describe_data(record: RunRecord) -> str:
         )
     if relabelled := study.get("relabelled"):
         text += f" {relabelled['images']} labels were corrected after a review ({relabelled['source_file']})."
-    excluded = [f"{step['images']} ({step['reason']})" for step in study["excluded"]]
+    excluded = [f"{step['images']} ({describe_exclusion(step)})" for step in study["excluded"]]
     return text + (f" Excluded images: {', '.join(excluded)}." if excluded else "")
 
 

@@ -141,8 +141,8 @@ class RunMessage(Message):
         "--uncertainty OUTPUT_DIR."
     )
     UNCERTAINTY_DAMAGED = "{path} is damaged ({error}). Fit it again (--fit_uncertainty)."
-    UNCERTAINTY_OF_OTHER_FORMAT = (
-        "{path} has format {format}, but this version of hf_mae reads format {supported}. Fit it again "
+    UNCERTAINTY_OF_OTHER_VERSION = (
+        "{path} has schema version {version}, but this version of hf_mae reads version {supported}. Fit it again "
         "(--fit_uncertainty)."
     )
     UNCERTAINTY_OF_OTHER_CLASSES = (

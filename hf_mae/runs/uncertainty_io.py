@@ -14,12 +14,16 @@ from ..inference.uncertainty import Uncertainty
 from .messages import RunMessage
 
 UNCERTAINTY_FILE, TENSORS_FILE = "uncertainty.json", "uncertainty.safetensors"
-FORMAT = 1
+SCHEMA_VERSION = 1
 
 
 def write_uncertainty(folder: Path, uncertainty: Uncertainty) -> None:
     """Writes both files."""
-    values = {"format": FORMAT, "fitted_on": uncertainty.fitted_on, "averaged_views": uncertainty.averaged_views}
+    values = {
+        "schema_version": SCHEMA_VERSION,
+        "fitted_on": uncertainty.fitted_on,
+        "averaged_views": uncertainty.averaged_views,
+    }
     scores = dict(
         zip(
             uncertainty.classes,
@@ -66,12 +70,16 @@ def read_uncertainty(folder: str | Path, classes: list[str], averaged_views: boo
                 for depth, (centre, scale) in enumerate(zip(values["centres"], values["scales"], strict=True))
             ]
             ood = MahalanobisOOD(gaussians, np.array(values["distances"], dtype=np.float64))
-        fitted_on, with_tta, file_format = str(values["fitted_on"]), bool(values["averaged_views"]), values["format"]
+        fitted_on, with_tta, version = (
+            str(values["fitted_on"]),
+            bool(values["averaged_views"]),
+            values["schema_version"],
+        )
         uncertainty = Uncertainty(conformal_sets, ood, list(scores), fitted_on, with_tta)
     except Exception as error:  # a truncated or edited file raises many types
         raise UsageError(RunMessage.UNCERTAINTY_DAMAGED, path=path, error=type(error).__name__) from None
-    if file_format != FORMAT:
-        raise UsageError(RunMessage.UNCERTAINTY_OF_OTHER_FORMAT, path=path, format=file_format, supported=FORMAT)
+    if version != SCHEMA_VERSION:
+        raise UsageError(RunMessage.UNCERTAINTY_OF_OTHER_VERSION, path=path, version=version, supported=SCHEMA_VERSION)
     if uncertainty.classes != classes:
         raise UsageError(RunMessage.UNCERTAINTY_OF_OTHER_CLASSES, path=path, names=uncertainty.classes[:5])
     if with_tta != averaged_views:

@@ -151,7 +151,7 @@ class TrainingMessage(Message):
 
     # Memory
     BATCH_DOES_NOT_FIT = (
-        "A training step with --per_device_train_batch_size {batch_size} does not fit into the memory of {device}. "
+        "A training step with --per_device_train_batch_size {batch_size} does not fit into the memory of {gpu}. "
         "Pass --per_device_train_batch_size {fitting} --effective_batch_size {effective_batch_size}, which makes the "
         "same updates."
     )

@@ -1,12 +1,10 @@
 """Plan of a fine-tuning run: images, updates, learning rate, memory, time, and warnings."""
 
-import html
 import logging
 import math
-import textwrap
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,16 +16,15 @@ from ..compat.transformers import StockModel
 from ..data.exclusion_log import ExclusionLog
 from ..data.images.cache_eviction import format_bytes, max_cache_bytes
 from ..data.splits import selection_split
-from ..errors import UsageError, pluralize
+from ..errors import UsageError
 from ..models.introspection import NUM_CHANNELS, find_head, get_network, input_size
+from ..models.network import Network
 from ..settings.arguments import FinetuningArguments
 from ..settings.data import DataArguments
-from ..settings.metrics import metric_title
 from .messages import TrainingMessage
 
 logger = logging.getLogger(__name__)
 
-PLAN_WIDTH = 80  # columns
 CPU_PROFILE_IMAGES = 2  # batch size of the step that is measured on a CPU
 ADAM_BYTES = 16  # per trainable parameter: float32 weight, gradient, and two moments of AdamW
 MIN_CLASS_IMAGES, MIN_SELECTION_IMAGES = 10, 50  # per class in training; in the split that selects the epoch
@@ -53,28 +50,46 @@ class StepProfile:
 
 
 @dataclass(frozen=True)
+class Device:
+    """Device of a training: its type (`cuda`, `cpu`...), the model of a GPU, and the number of processes."""
+
+    type: str
+    processes: int
+    gpu_name: str | None = None
+
+
+@dataclass(frozen=True)
+class PlanWarning:
+    """A setting or property of the data that deserves attention: message and values of its fields."""
+
+    code: TrainingMessage
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Plan:
     """Plan of a fine-tuning run.
 
     Args:
         images: number of images by split and class.
         groups: number of patients or videos by split; None: unknown.
-        excluded: number of excluded images, with the reason.
-        model: description of the model.
+        excluded: excluded images by reason (see `data.exclusion_log`).
+        network, image_size: of the model.
         parameters: number of trainable parameters.
         images_per_update, learning_rate, epochs, updates, warmup_updates: of the training.
         selection_split: split that selects the epoch; None: the last epoch is kept.
         metric: metric that selects the epoch.
         cache_bytes: size of the cached images on the disk.
-        device: description of the device.
+        device: device of the training.
         step_profile: profile of a training step; None: not measured.
-        warnings: settings or properties of the data that deserve attention.
+        warnings: settings and properties of the data that deserve attention.
     """
 
     images: dict[str, dict[str, int]]
     groups: dict[str, int | None]
-    excluded: list[tuple[int, str]]
-    model: str
+    excluded: list[dict[str, Any]]
+    network: Network
+    image_size: int
     parameters: int
     images_per_update: int
     learning_rate: float
@@ -84,9 +99,9 @@ class Plan:
     selection_split: str | None
     metric: str
     cache_bytes: int
-    device: str
+    device: Device
     step_profile: StepProfile | None = None
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[PlanWarning] = field(default_factory=list)
 
     @property
     def seconds_per_epoch(self) -> float | None:
@@ -97,61 +112,17 @@ class Plan:
         trained = sum(self.images["train"].values())
         return self.step_profile.seconds / self.step_profile.images * (trained + evaluated / 3)
 
-    def lines(self) -> list[str]:
-        """Formats the plan in lines of at most 80 columns: a title and its value per entry, with wrapped values
-        indented."""
-        indent = " " * 12
-        return [
-            line
-            for title, text in self._entries()
-            for line in textwrap.wrap(
-                f"{title:11} {text}", PLAN_WIDTH, subsequent_indent=indent, break_on_hyphens=False
-            )
-        ]
-
-    def _entries(self) -> Iterator[tuple[str, str]]:
-        """Returns the title and text of each entry."""
-        batch, updates = pluralize(self.images_per_update, "image"), pluralize(self.updates, "update")
-        yield "model", f"{self.model}, {self.parameters / 1e6:.1f} M trainable parameters, on {self.device}"
-        yield from ((split, self._describe_split(split)) for split in self.images)
-        if self.excluded:
-            yield "excluded", "; ".join(f"{count} {reason}" for count, reason in self.excluded)
-        yield "batch size", f"{batch} per update, learning rate {self.learning_rate:.3g} (head)"
-        epochs = "1 epoch" if self.epochs == 1 else f"{self.epochs:g} epochs"
-        yield "schedule", f"{epochs}, {updates}, {self.warmup_updates} of them warm-up"
-        yield "selection", self._describe_selection()
-        if self.cache_bytes:
-            yield "cache", f"about {format_bytes(self.cache_bytes)} of decoded images"
-        if self.step_profile is not None and self.seconds_per_epoch is not None:
-            profile = self.step_profile
-            method = "measured" if profile.measured else f"estimated from a step of {profile.images} images"
-            total = _format_duration(self.seconds_per_epoch * self.epochs)
-            yield "memory", f"about {format_bytes(profile.peak_bytes)} per training step ({method})"
-            yield "time", f"about {_format_duration(self.seconds_per_epoch)} per epoch, {total} in total"
-        yield from (("warning", text) for text in self.warnings)
-
-    def _repr_html_(self) -> str:
-        """The plan in a notebook."""
-        return f"<pre>{html.escape(chr(10).join(self.lines()))}</pre>"
-
-    def _describe_split(self, split: str) -> str:
-        counts = self.images[split]
-        groups = f" of {self.groups[split]} patients or videos" if self.groups.get(split) else ""
-        ranked = sorted(counts.items(), key=lambda item: -item[1])
-        parts = [f"{name} {count}" for name, count in ranked]
-        parts = parts if len(parts) <= 6 else [*parts[:3], "...", *parts[-2:]]
-        images, classes = pluralize(sum(counts.values()), "image"), pluralize(len(counts), "class")
-        return f"{images}{groups} in {classes} ({', '.join(parts)})"
-
-    def _describe_selection(self) -> str:
-        if self.selection_split is None:
-            return "none: last epoch (--val_fraction 0.2 holds out a validation split)"
-        return f"epoch with the best {metric_title(self.metric)} on the {self.selection_split} split"
+    def _repr_html_(self) -> str | None:
+        """The plan in a notebook; `reporting.plan_summary` adds the renderer."""
+        return html_renderers[0](self) if html_renderers else None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the plan as JSON."""
-        step_profile = vars(self.step_profile) if self.step_profile else None
-        return {**vars(self), "step_profile": step_profile, "seconds_per_epoch": self.seconds_per_epoch}
+        warnings = [{"code": warning.code.name, **warning.values} for warning in self.warnings]
+        return asdict(self) | {"warnings": warnings, "seconds_per_epoch": self.seconds_per_epoch}
+
+
+html_renderers: list[Callable[[Plan], str]] = []
 
 
 def build_plan(
@@ -183,8 +154,9 @@ def build_plan(
     plan = Plan(
         images=images,
         groups={split: _count_groups(dataset) for split, dataset in splits.items()},
-        excluded=[(step["images"], step["reason"]) for step in exclusion_log["excluded"]],
-        model=f"{get_network(model)}, {size} pixels",
+        excluded=list(exclusion_log["excluded"]),
+        network=get_network(model),
+        image_size=size,
         parameters=_count_trainable_parameters(model, args),
         images_per_update=per_update,
         learning_rate=args.absolute_learning_rate,
@@ -194,7 +166,7 @@ def build_plan(
         selection_split=selection_split(splits),
         metric=(args.metric_for_best_model or "loss").removeprefix("eval_"),
         cache_bytes=_estimate_cache_bytes(images, data_args, size),
-        device=_describe_device(args),
+        device=_get_device(args),
         step_profile=profile_step(model, args) if measure and _is_profilable(args) else None,
     )
     plan.warnings.extend(_find_warnings(plan, args))
@@ -234,10 +206,9 @@ def _count_groups(dataset: Any) -> int | None:
     return len(set(dataset["group"][:])) if "group" in dataset.column_names else None
 
 
-def _describe_device(args: FinetuningArguments) -> str:
-    if args.device.type == "cuda":
-        return f"{args.world_size} x {torch.cuda.get_device_name(args.device)}"
-    return f"{args.device.type.upper()} ({pluralize(args.world_size, 'process')})"
+def _get_device(args: FinetuningArguments) -> Device:
+    gpu_name = torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else None
+    return Device(args.device.type, args.world_size, gpu_name)
 
 
 def _estimate_cache_bytes(images: dict[str, dict[str, int]], data_args: DataArguments, size: int) -> int:
@@ -253,31 +224,35 @@ def _estimate_cache_bytes(images: dict[str, dict[str, int]], data_args: DataArgu
     return train * per_image + held_out * 3 * size**2
 
 
-def _find_warnings(plan: Plan, args: FinetuningArguments) -> list[str]:
+def _find_warnings(plan: Plan, args: FinetuningArguments) -> list[PlanWarning]:
     """Warnings about settings and data, each with a fix."""
     counts, (low, high) = plan.images["train"], USUAL_LEARNING_RATES
     nonzero = [count for count in counts.values() if count]
     ratio, is_rebalanced = max(nonzero) / min(nonzero), args.class_weights != "none" or args.active_rebalancing
     small_classes = [f"{name} ({count})" for name, count in counts.items() if count < MIN_CLASS_IMAGES]
     evaluated = sum(plan.images.get(plan.selection_split or "", {}).values())
-    warnings = []
+    warnings: list[PlanWarning] = []
+
+    def warn(code: TrainingMessage, **values: Any) -> None:
+        warnings.append(PlanWarning(code, values))
+
     if not low <= plan.learning_rate <= high:
-        warnings.append(TrainingMessage.UNUSUAL_LEARNING_RATE.render(rate=plan.learning_rate, low=low, high=high))
+        warn(TrainingMessage.UNUSUAL_LEARNING_RATE, rate=plan.learning_rate, low=low, high=high)
     if plan.cache_bytes > (limit := max_cache_bytes()):
         needed, available = format_bytes(plan.cache_bytes), format_bytes(max(0, limit))
-        warnings.append(TrainingMessage.CACHE_DOES_NOT_FIT.render(needed=needed, available=available))
+        warn(TrainingMessage.CACHE_DOES_NOT_FIT, needed=needed, available=available)
     if plan.images_per_update > sum(nonzero):
-        warnings.append(TrainingMessage.BATCH_LARGER_THAN_DATASET.render(batch_size=plan.images_per_update))
+        warn(TrainingMessage.BATCH_LARGER_THAN_DATASET, batch_size=plan.images_per_update)
     if plan.warmup_updates >= plan.updates / 2:
-        warnings.append(TrainingMessage.LONG_WARMUP.render(warmup=plan.warmup_updates, updates=plan.updates))
+        warn(TrainingMessage.LONG_WARMUP, warmup=plan.warmup_updates, updates=plan.updates)
     if small_classes:
-        warnings.append(TrainingMessage.SMALL_CLASSES.render(minimum=MIN_CLASS_IMAGES, classes=small_classes[:5]))
+        warn(TrainingMessage.SMALL_CLASSES, minimum=MIN_CLASS_IMAGES, classes=small_classes[:5])
     if ratio >= IMBALANCE_RATIO and not is_rebalanced:
-        warnings.append(TrainingMessage.CLASS_IMBALANCE.render(ratio=ratio))
+        warn(TrainingMessage.CLASS_IMBALANCE, ratio=ratio)
     if 0 < evaluated < MIN_SELECTION_IMAGES:
-        warnings.append(TrainingMessage.SMALL_SELECTION_SPLIT.render(images=evaluated, points=100 / evaluated))
+        warn(TrainingMessage.SMALL_SELECTION_SPLIT, images=evaluated, points=100 / evaluated)
     if plan.groups["train"] is None:
-        warnings.append(TrainingMessage.GROUPS_UNKNOWN.render())
+        warn(TrainingMessage.GROUPS_UNKNOWN)
     return warnings
 
 
@@ -324,7 +299,7 @@ def _profile_on_gpu(model: StockModel, args: FinetuningArguments) -> StepProfile
         raise UsageError(
             TrainingMessage.BATCH_DOES_NOT_FIT,
             batch_size=batch_size,
-            device=_describe_device(args),
+            gpu=torch.cuda.get_device_name(args.device),
             fitting=fitting,
             effective_batch_size=args.images_per_update,
         )
@@ -345,17 +320,23 @@ def find_max_batch_size(run_step: Callable[[int], object], starting_batch_size: 
         UsageError: If not even one image fits.
     """
 
+    errors: list[RuntimeError] = []
+
     @find_executable_batch_size(starting_batch_size=starting_batch_size, reduce_batch_size_fn=None)
     def try_batch_size(batch_size: int) -> int:
-        run_step(batch_size)
+        try:
+            run_step(batch_size)
+        except RuntimeError as error:
+            errors.append(error)
+            raise
         return batch_size
 
     try:
         return int(try_batch_size())
     except RuntimeError as error:
-        if "No executable batch size found" not in str(error):
+        if error in errors:
             raise
-        raise UsageError(TrainingMessage.NO_BATCH_FITS) from None
+        raise UsageError(TrainingMessage.NO_BATCH_FITS) from None  # accelerate's error after the last out-of-memory one
 
 
 def _run_step(model: StockModel, batch_size: int, args: FinetuningArguments) -> None:
@@ -379,10 +360,3 @@ def _state_bytes(model: StockModel, args: FinetuningArguments) -> int:
     return bytes_per_parameter * trainable + sum(
         p.numel() * p.element_size() for p in model.parameters() if not p.requires_grad
     )
-
-
-def _format_duration(seconds: float) -> str:
-    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.0f} seconds"

@@ -27,7 +27,7 @@ from ..training.run_trainer import disable_evaluation_without_split, run_trainin
 from ..training.trackers import defer_tracker_close
 from ..training.training_plan import Plan, build_plan
 from .command import command
-from .plan import choose_auto_settings, load_data, plan
+from .plan import choose_auto_settings, load_data, log_plan, plan
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ def finetune_splits(data: LabelledData, settings: Settings) -> RunRecord | None:
         data.splits, data.exclusion_log, model, settings.data, args, measure=trainer.runs_plain_model_on_gpu
     )
     if trainer.is_world_process_zero():
-        logger.info("Plan:\n%s", "\n".join(run_plan.lines()))
+        log_plan(run_plan)
 
     if not checkpoint:
         remove_old_run(args)

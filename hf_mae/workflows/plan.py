@@ -7,6 +7,7 @@ from ..errors import inform
 from ..models.building import build_training_model
 from ..models.introspection import head_in_features, input_size
 from ..models.loading import read_class_names
+from ..reporting.plan_summary import format_plan
 from ..settings.parse import Settings
 from ..training.training_plan import Plan, build_plan
 from .autoconfig import AutoSetting, choose_settings, choose_split_settings, format_auto_recipe
@@ -31,6 +32,11 @@ def plan(settings: Settings) -> Plan:
     data = load_data(settings)
     model = build_training_model(settings.model, data.class_names, settings.training.seed)
     return build_plan(data.splits, data.exclusion_log, model, settings.data, settings.training, measure=True)
+
+
+def log_plan(run_plan: Plan) -> None:
+    """Logs the plan of a run that starts."""
+    logger.info("Plan:\n%s", format_plan(run_plan))
 
 
 def load_data(settings: Settings) -> LabelledData:

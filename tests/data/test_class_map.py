@@ -6,9 +6,10 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from support.messages import raises
 
 from hf_mae.data.class_map import read_class_map
-from hf_mae.data.exclusion_log import track_exclusions
+from hf_mae.data.exclusion_log import ExclusionReason, track_exclusions
 from hf_mae.data.messages import DataMessage
 from hf_mae.evaluation.metrics import softmax
+from hf_mae.reporting.run_sentences import describe_exclusion
 
 MODEL = ["cecum", "oesophagitis-a", "oesophagitis-b-d", "polyp", "ulcer"]
 MAP = "data,model\nEsophagitis,oesophagitis-a\nEsophagitis,oesophagitis-b-d\nAdenoma,polyp\nSerrated,polyp\nBlood,\n"
@@ -51,7 +52,8 @@ def test_images_are_relabelled_and_exclusions_are_counted(class_map):
         )
     assert splits["test"]["labels"][:] == [2, 1, 2] and splits["test"]["file_name"][:] == ["0.jpg", "2.jpg", "3.jpg"]
     assert splits["test"].features["labels"].names == class_map.class_names and counts == {"Blood": 2}
-    assert log["excluded"][0]["reason"] == "class Blood, which the model does not have"
+    assert log["excluded"][0]["reason"] == ExclusionReason.CLASS_NOT_IN_MODEL
+    assert describe_exclusion(log["excluded"][0]) == "class Blood, which the model does not have"
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import hf_mae
 from hf_mae import FinetuningArguments, MaeFinetuner, build_classifier, plan
 from hf_mae.cli.main import main
 from hf_mae.data.images.cache_eviction import format_bytes
+from hf_mae.reporting.plan_summary import format_duration, format_plan
 from hf_mae.settings.data import DataArguments
 from hf_mae.training import training_plan
 from hf_mae.training.messages import TrainingMessage
@@ -99,9 +100,9 @@ def test_a_batch_that_does_not_fit_is_rejected_with_one_that_fits(monkeypatch):
     with raises(TrainingMessage.NO_BATCH_FITS):
         training_plan.find_max_batch_size(lambda images: step(None, 11, None), 4)
     monkeypatch.setattr(training_plan, "_run_step", step)
-    monkeypatch.setattr(training_plan, "_describe_device", lambda args: "1 x Small GPU")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Small GPU")
     model, args = _model_and_args(64)
-    with raises(TrainingMessage.BATCH_DOES_NOT_FIT, batch_size=64, effective_batch_size=64) as caught:
+    with raises(TrainingMessage.BATCH_DOES_NOT_FIT, batch_size=64, gpu="Small GPU", effective_batch_size=64) as caught:
         training_plan._profile_on_gpu(model, args)
     assert caught.value.attributes["fitting"] <= 10
 
@@ -117,9 +118,11 @@ def test_a_batch_that_does_not_fit_is_rejected_with_one_that_fits(monkeypatch):
 )
 def test_unusual_settings_give_warnings(more, message, tiny_pth, toy):
     run_plan = plan(model_name_or_path=str(tiny_pth), data_dir=str(toy / "labelled"), **more)
-    assert any(shows(text, message) for text in run_plan.warnings), run_plan.warnings
-    assert sum(line.startswith("warning") for line in run_plan.lines()) == len(run_plan.warnings)
-    assert max(map(len, run_plan.lines())) <= 80
+    assert any(warning.code is message for warning in run_plan.warnings), run_plan.warnings
+    text = format_plan(run_plan)
+    assert shows(text, message) and max(map(len, text.splitlines())) <= 80
+    assert sum(line.startswith("warning") for line in text.splitlines()) == len(run_plan.warnings)
+    assert run_plan._repr_html_().startswith("<pre>model ")
 
 
 def test_planning_writes_no_files(tiny_pth, toy, tmp_path, capsys, monkeypatch):
@@ -138,13 +141,12 @@ def test_planning_writes_no_files(tiny_pth, toy, tmp_path, capsys, monkeypatch):
 def test_a_full_cache_gives_a_warning(tiny_pth, toy, monkeypatch):
     monkeypatch.setenv("HF_MAE_CACHE_LIMIT", "1KB")
     run_plan = hf_mae.plan(model_name_or_path=str(tiny_pth), data_dir=str(toy / "labelled"))
-    text = "\n".join(run_plan.warnings)
-    assert shows(text, TrainingMessage.CACHE_DOES_NOT_FIT, available="1 KB")
+    assert shows(format_plan(run_plan), TrainingMessage.CACHE_DOES_NOT_FIT, available="1 KB")
 
 
 def test_durations_and_sizes_have_a_readable_unit():
     assert format_bytes(2.5e9) == "2.5 GB" and format_bytes(3e6) == "3.0 MB" and format_bytes(400) == "0 KB"
-    assert training_plan._format_duration(100) == "100 seconds" and training_plan._format_duration(7200) == "2.0 hours"
+    assert format_duration(100) == "100 seconds" and format_duration(7200) == "2.0 hours"
 
 
 @pytest.mark.parametrize(

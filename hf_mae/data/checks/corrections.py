@@ -9,7 +9,7 @@ import numpy as np
 from datasets import DatasetDict
 
 from ...errors import UsageError, did_you_mean, pluralize
-from ..exclusion_log import record_excluded, record_relabelled
+from ..exclusion_log import ExclusionReason, record_excluded, record_relabelled
 from ..messages import DataMessage
 
 logger = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ def apply_label_corrections(splits: DatasetDict, path: str) -> DatasetDict:
         )
     logger.info("%s: %s relabelled, %d excluded.", path, pluralize(num_changed, "image"), num_removed)
     record_relabelled(Path(path).name, num_changed)
-    record_excluded(f"removed by {Path(path).name}", num_removed)
+    record_excluded(ExclusionReason.REMOVED_BY_CORRECTIONS, num_removed, detail=Path(path).name)
     return result
 
 

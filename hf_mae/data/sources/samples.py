@@ -14,7 +14,7 @@ from datasets import ClassLabel, Dataset, Features, Image, Value
 from ...errors import MAX_MESSAGE_LENGTH, UsageError, pluralize, warn
 from ...files.archive_members import all_archives_exist, all_files_exist, archives_and_sizes, parse_member, stored_sizes
 from ..checks.image_check import ImageCheck, check_image_files
-from ..exclusion_log import record_excluded, record_total
+from ..exclusion_log import ExclusionReason, record_excluded, record_total
 from ..messages import DataMessage
 from ..splits import SPLITS
 
@@ -189,9 +189,9 @@ def valid_image_mask(
         if on_bad_image == "error":
             raise UsageError(DataMessage.INVALID_IMAGES, problems=text)
         warn(logger, DataMessage.INVALID_IMAGES_EXCLUDED, problems=text)
-        record_excluded("unreadable", len(checked.bad), [names[index] for index in checked.bad])
+        record_excluded(ExclusionReason.UNREADABLE, len(checked.bad), [names[index] for index in checked.bad])
         repeated = sorted(names[index] for index in excluded - set(checked.bad))
-        record_excluded("the same image in another split", len(repeated), repeated)
+        record_excluded(ExclusionReason.IN_ANOTHER_SPLIT, len(repeated), repeated)
     return [index not in checked.bad and index not in excluded for index in range(len(names))]
 
 

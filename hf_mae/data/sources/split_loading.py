@@ -12,7 +12,7 @@ from ...errors import UsageError, pluralize, warn
 from ...settings.data import DataSourceArguments
 from ..checks.corrections import apply_label_corrections
 from ..checks.pairs import read_pair_rows
-from ..exclusion_log import record_excluded, record_unused
+from ..exclusion_log import ExclusionReason, record_excluded, record_unused
 from ..messages import DataMessage
 from ..splitting import extract_groups, hold_out, stratified_mask
 from .benchmark_loading import load_benchmark
@@ -125,7 +125,7 @@ def reduce_training(splits: DatasetDict, source: DataSourceArguments, seed: int)
     if source.train_fraction < 1.0 and "train" in splits:
         labels = splits["train"]["labels"][:]
         mask = stratified_mask(labels, source.train_fraction, seed, leave_remainder=False)
-        record_excluded(f"training images beyond train_fraction {source.train_fraction:g}", int((~mask).sum()))
+        record_excluded(ExclusionReason.BEYOND_TRAIN_FRACTION, int((~mask).sum()), detail=source.train_fraction)
         splits["train"] = splits["train"].select(np.flatnonzero(mask))
     if source.selection_fraction:
         hold_out(splits, "selection", source.selection_fraction, seed)
@@ -143,7 +143,7 @@ def _exclude_pairs(splits: DatasetDict, path: str) -> DatasetDict:
     if not num_excluded:
         raise UsageError(DataMessage.PAIRS_MATCH_NO_IMAGE, path=path)
     logger.info("%s excluded by %s.", pluralize(num_excluded, "image"), path)
-    record_excluded(f"excluded by {Path(path).name}", num_excluded)
+    record_excluded(ExclusionReason.LISTED_IN_FILE, num_excluded, detail=Path(path).name)
     return filtered
 
 
@@ -181,10 +181,10 @@ def _load_benchmark_splits(source: DataSourceArguments, seed: int, check: ImageC
     if data.conflicting_labels:
         count, names = len(data.conflicting_labels), join_names(data.conflicting_labels)
         warn(logger, DataMessage.CONFLICTING_LABELS_EXCLUDED, count=count, names=names)
-        record_unused("two labels", count)
-    record_unused("excluded as published", data.num_excluded)
+        record_unused(ExclusionReason.TWO_LABELS, count)
+    record_unused(ExclusionReason.EXCLUDED_AS_PUBLISHED, data.num_excluded)
     num_others = sum(data.unused.values()) - data.num_excluded - len(data.conflicting_labels)
-    record_unused("in the archive but not in the benchmark", max(0, num_others))
+    record_unused(ExclusionReason.NOT_IN_BENCHMARK, max(0, num_others))
     if data.unused:
         logger.info("Not in a split: %s", ", ".join(f"{count} in {folder}" for folder, count in data.unused.items()))
     if data.missing:

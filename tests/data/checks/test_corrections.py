@@ -41,7 +41,9 @@ def test_labels_are_changed_and_images_are_removed(tmp_path):
     assert splits["train"]["labels"] == [2, 0, 2, 1] and splits["validation"]["file_name"] == ["validation_1.jpg"]
     assert splits["train"].features["labels"].names == NAMES and splits["train"]["group"] == ["p"] * 4
     assert log["relabelled"] == {"source_file": "reviewed.csv", "images": 1}
-    assert log["excluded"] == [{"reason": "removed by reviewed.csv", "images": 1, "examples": []}]
+    assert log["excluded"] == [
+        {"reason": "removed_by_corrections", "detail": "reviewed.csv", "images": 1, "examples": []}
+    ]
 
 
 def test_a_correction_may_be_applied_again(tmp_path):

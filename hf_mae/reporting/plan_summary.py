@@ -1,0 +1,76 @@
+"""The plan of a run as lines for the terminal, the log and notebooks."""
+
+import html
+import textwrap
+from collections.abc import Iterator
+
+from ..data.images.cache_eviction import format_bytes
+from ..errors import pluralize
+from ..settings.metrics import metric_title
+from ..training.training_plan import Device, Plan, html_renderers
+from .run_sentences import describe_exclusion
+
+WIDTH, INDENT = 80, " " * 12  # columns
+MAX_CLASSES = 6  # that are listed
+
+
+def format_plan(plan: Plan) -> str:
+    """Formats a plan in lines of at most 80 columns: a title and its value per entry, with wrapped values indented."""
+    wrapper = textwrap.TextWrapper(WIDTH, subsequent_indent=INDENT, break_on_hyphens=False)
+    return "\n".join(wrapper.fill(f"{title:11} {text}") for title, text in _entries(plan))
+
+
+def _entries(plan: Plan) -> Iterator[tuple[str, str]]:
+    """Returns the title and text of each entry."""
+    model = f"{plan.network}, {plan.image_size} pixels, {plan.parameters / 1e6:.1f} M trainable parameters"
+    yield "model", f"{model}, on {describe_device(plan.device)}"
+    yield from ((split, _describe_split(plan, split)) for split in plan.images)
+    if plan.excluded:
+        yield "excluded", "; ".join(f"{step['images']} {describe_exclusion(step)}" for step in plan.excluded)
+    batch = f"{pluralize(plan.images_per_update, 'image')} per update"
+    yield "batch size", f"{batch}, learning rate {plan.learning_rate:.3g} (head)"
+    epochs = "1 epoch" if plan.epochs == 1 else f"{plan.epochs:g} epochs"
+    yield "schedule", f"{epochs}, {pluralize(plan.updates, 'update')}, {plan.warmup_updates} of them warm-up"
+    yield "selection", _describe_selection(plan)
+    if plan.cache_bytes:
+        yield "cache", f"about {format_bytes(plan.cache_bytes)} of decoded images"
+    if plan.step_profile is not None and plan.seconds_per_epoch is not None:
+        profile = plan.step_profile
+        method = "measured" if profile.measured else f"estimated from a step of {profile.images} images"
+        total = format_duration(plan.seconds_per_epoch * plan.epochs)
+        yield "memory", f"about {format_bytes(profile.peak_bytes)} per training step ({method})"
+        yield "time", f"about {format_duration(plan.seconds_per_epoch)} per epoch, {total} in total"
+    yield from (("warning", warning.code.render(**warning.values)) for warning in plan.warnings)
+
+
+def describe_device(device: Device) -> str:
+    """Describes the GPUs, or the type of the device."""
+    if device.gpu_name is not None:
+        return f"{device.processes} x {device.gpu_name}"
+    return f"{device.type.upper()} ({pluralize(device.processes, 'process')})"
+
+
+def _describe_split(plan: Plan, split: str) -> str:
+    counts = plan.images[split]
+    groups = f" of {plan.groups[split]} patients or videos" if plan.groups.get(split) else ""
+    parts = [f"{name} {count}" for name, count in sorted(counts.items(), key=lambda item: -item[1])]
+    parts = parts if len(parts) <= MAX_CLASSES else [*parts[:3], "...", *parts[-2:]]
+    images, classes = pluralize(sum(counts.values()), "image"), pluralize(len(counts), "class")
+    return f"{images}{groups} in {classes} ({', '.join(parts)})"
+
+
+def _describe_selection(plan: Plan) -> str:
+    if plan.selection_split is None:
+        return "none: last epoch (--val_fraction 0.2 holds out a validation split)"
+    return f"epoch with the best {metric_title(plan.metric)} on the {plan.selection_split} split"
+
+
+def format_duration(seconds: float) -> str:
+    """Formats a duration with a unit that gives at least 2."""
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
+html_renderers.append(lambda plan: f"<pre>{html.escape(format_plan(plan))}</pre>")
