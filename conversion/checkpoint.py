@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 State: TypeAlias = "dict[str, torch.Tensor]"
 # Computes what the source computes: (parameters under original keys, pixel values, noise) -> (description, outputs).
 Baseline: TypeAlias = "Callable[[State, torch.Tensor, torch.Tensor], tuple[str, torch.Tensor]]"
-QKV = ("q_proj", "k_proj", "v_proj")
+PARTS = re.compile(r"\{(\w*(?:\|\w*)+)\}")  # of a pattern
 # Parameters of an encoder, as opposed to those of a decoder, a head, or a training program.
 ENCODER_KEY = r"(blocks|patch_embed|norm_pre|rel_pos_bias)\.|(reg|register|dist)_tokens?$|(cls_token|pos_embed)$"
 
@@ -29,22 +29,20 @@ ENCODER_KEY = r"(blocks|patch_embed|norm_pre|rel_pos_bias)\.|(reg|register|dist)
 class Target:
     """A stock class of transformers, and its parameters in a checkpoint.
 
-    In patterns of keys, `{i}` is a block number, `{p}` is `weight` or `bias`, `{qkv}` is one of `QKV`, and `{rest}` is
-    any text.
+    In patterns of keys, `{i}` is a block number, `{p}` is `weight` or `bias`, and `{rest}` is any text. `{a|b|c}` in a
+    key of the stock class splits a fused parameter into equal parts; an empty name omits a part.
 
     Args:
         class_name: class in transformers.
         keys: (original key, key of the stock class in memory).
         unused: (original key, reason why the class does not use it).
         pooling: `mean` or `cls` for a classifier.
-        has_key_bias: whether the class has a bias of the key projection.
     """
 
     class_name: str
     keys: tuple[tuple[str, str], ...]
     unused: tuple[tuple[str, str], ...] = ()
     pooling: str | None = None
-    has_key_bias: bool = True
 
 
 @dataclass(frozen=True)
@@ -201,7 +199,6 @@ def _compile_pattern(pattern: str) -> re.Pattern[str]:
     for name, values in (
         ("i", r"(?P<i>\d+)"),
         ("p", "(?P<p>weight|bias)"),
-        ("qkv", "(?P<qkv>" + "|".join(QKV) + ")"),
         ("rest", "(?P<rest>.+)"),
     ):
         regex = regex.replace(re.escape("{" + name + "}"), values)
@@ -212,3 +209,12 @@ def match_key(pattern: str, key: str) -> dict[str, str] | None:
     """Returns the values of the fields of a pattern (see `Target`) if `key` matches it, else None."""
     match = _compile_pattern(pattern).fullmatch(key)
     return match.groupdict() if match else None
+
+
+@cache
+def split_pattern(pattern: str) -> list[str]:
+    """Returns one pattern for each part of a fused parameter; an empty text for a part that is omitted."""
+    match = PARTS.search(pattern)
+    if match is None:
+        return [pattern]
+    return [PARTS.sub(part, pattern) if part else "" for part in match[1].split("|")]

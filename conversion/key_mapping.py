@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from .checkpoint import QKV, State, Target, match_key
+from .checkpoint import State, Target, match_key, split_pattern
 
 KEY_BIAS_NOTE = (
     "the key bias (middle third) is omitted: BEiT has no key bias, and it adds the same number to every score of a "
@@ -33,17 +33,12 @@ def to_transformers_state_dict(state: State, target: Target) -> MappedStateDict:
         for original_key, hf_key in target.keys:
             if (fields := match_key(original_key, name)) is None:
                 continue
-            entry: dict[str, Any] = {"source": name}
-            if "{qkv}" not in hf_key:
-                renamed = {hf_key.format(**fields): tensor}
-            else:
-                parts = dict(zip(QKV, tensor.chunk(3)))
-                if fields.get("p") == "bias" and not target.has_key_bias:
-                    del parts["k_proj"]
-                    entry["note"] = KEY_BIAS_NOTE
-                renamed = {hf_key.format(qkv=qkv, **fields): part for qkv, part in parts.items()}
+            patterns = split_pattern(hf_key)
+            parts = tensor.chunk(len(patterns)) if len(patterns) > 1 else [tensor]
+            renamed = {pattern.format(**fields): part for pattern, part in zip(patterns, parts) if pattern}
             mapped_state.tensors.update(renamed)
-            mapped_state.mapping.append(entry | {"target": list(renamed)})
+            note = {} if all(patterns) else {"note": KEY_BIAS_NOTE}
+            mapped_state.mapping.append({"source": name, **note, "target": list(renamed)})
             break
         else:
             reasons = (reason for pattern, reason in target.unused if match_key(pattern, name) is not None)
@@ -55,19 +50,21 @@ def to_transformers_state_dict(state: State, target: Target) -> MappedStateDict:
 def to_original_state_dict(state: State, target: Target) -> tuple[State, list[str]]:
     """Renames transformers parameters (keys in memory) to their original names; also returns the unknown keys.
 
-    The three projections are fused; the missing key bias of BEiT becomes zeros.
+    Fused parameters are concatenated; a missing part, such as the key bias of BEiT, becomes zeros.
     """
     original: State = {}
     unknown: list[str] = []
     for name, tensor in state.items():
         for original_key, hf_key in target.keys:
-            if (fields := match_key(hf_key, name)) is None:
+            patterns = split_pattern(hf_key)
+            fields = next((match for p in patterns if p and (match := match_key(p, name)) is not None), None)
+            if fields is None:
                 continue
             key = original_key.format(**fields)
-            if "qkv" not in fields:
+            if len(patterns) == 1:
                 original[key] = tensor
             elif key not in original:
-                parts = [state.get(hf_key.format(**(fields | {"qkv": qkv}))) for qkv in QKV]
+                parts = [state.get(pattern.format(**fields)) for pattern in patterns]
                 original[key] = torch.cat([torch.zeros_like(tensor) if part is None else part for part in parts])
             break
         else:

@@ -555,7 +555,7 @@ def _run_in_child(name: str, seed: int, number: int) -> tuple[str, str]:
     return outcome, message
 
 
-def warm_up() -> None:
+def warm_up(names: list[str]) -> None:
     """Imports the packages once, and checks that a valid file of each type gives a result."""
     import datasets
     import torch
@@ -565,7 +565,7 @@ def warm_up() -> None:
     datasets.disable_progress_bars()
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
-    for name, kind in FUZZ_TARGETS.items():
+    for name, kind in ((name, FUZZ_TARGETS[name]) for name in names):
         with tempfile.TemporaryDirectory() as place:
             path = kind.make(Path(place))
             try:
@@ -580,7 +580,7 @@ def fuzz(count: int, seed: int, names: list[str]) -> dict[str, Counter[str]]:
 
     counts: dict[str, Counter[str]] = {name: Counter() for name in names}
     cases = [(names[number % len(names)], seed, number) for number in range(count)]
-    with multiprocessing.get_context("spawn").Pool(os.cpu_count(), warm_up) as pool:
+    with multiprocessing.get_context("spawn").Pool(os.cpu_count(), warm_up, (names,)) as pool:
         found = pool.imap_unordered(_run_pooled_case, cases, chunksize=10)
         for name, number, outcome, message in tqdm(found, total=count, unit="file", disable=None):
             counts[name][outcome] += 1
@@ -603,7 +603,7 @@ def main() -> int:
     parser.add_argument("--case", type=int, help="one case of that type")
     args = parser.parse_args()
     if args.case is not None:
-        warm_up()
+        warm_up([args.only])
         print(*try_case(args.only, args.seed, args.case), sep="\n")
         return 0
     counts = fuzz(args.count, args.seed, [args.only] if args.only else list(FUZZ_TARGETS))

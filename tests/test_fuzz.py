@@ -18,8 +18,8 @@ COUNT, SEED = 340, 20
 def test_damaged_files():
     """Runs in forks of this process, so that a crash counts as a failure."""
     fuzz = load_script("fuzz")
-    fuzz.warm_up()
     names, faults = list(fuzz.FUZZ_TARGETS), []
+    fuzz.warm_up(names)
     for number in range(COUNT):
         name = names[number % len(names)]
         outcome, message = fuzz.try_case(name, SEED, number)

@@ -31,10 +31,10 @@ BEIT_TARGET = Target(
         (f"blocks.{{i}}.attn.{BIAS_TABLE}", f"beit.layers.{{i}}.relative_position_bias.{BIAS_TABLE}"),
         ("blocks.{i}.gamma_1", "beit.layers.{i}.lambda_1"),
         ("blocks.{i}.gamma_2", "beit.layers.{i}.lambda_2"),
-        ("blocks.{i}.attn.qkv.weight", "beit.layers.{i}.attention.{qkv}.weight"),
+        ("blocks.{i}.attn.qkv.weight", "beit.layers.{i}.attention.{q_proj|k_proj|v_proj}.weight"),
         ("blocks.{i}.attn.q_bias", "beit.layers.{i}.attention.q_proj.bias"),
         ("blocks.{i}.attn.v_bias", "beit.layers.{i}.attention.v_proj.bias"),
-        *((key, hf_key) for key, hf_key in TARGETS["mean"].keys if "{qkv}" not in hf_key),
+        *((key, hf_key) for key, hf_key in TARGETS["mean"].keys if ".qkv." not in key),
     ),
     (
         ("norm.{p}", "mean pooling normalizes the pooled patches (fc_norm) instead"),

@@ -27,7 +27,7 @@ EMBEDDING_KEYS = (
 )
 BLOCK_KEYS = (
     ("{i}.norm1.{p}", "{i}.layernorm_before.{p}"),
-    ("{i}.attn.qkv.{p}", "{i}.attention.{qkv}.{p}"),
+    ("{i}.attn.qkv.{p}", "{i}.attention.{q_proj|k_proj|v_proj}.{p}"),
     ("{i}.attn.proj.{p}", "{i}.attention.o_proj.{p}"),
     ("{i}.norm2.{p}", "{i}.layernorm_after.{p}"),
     ("{i}.mlp.fc1.{p}", "{i}.mlp.fc1.{p}"),
@@ -68,13 +68,17 @@ TARGETS = {
     ),
     "mean": Target(
         "BeitForImageClassification",
-        (*encoder_keys("beit."), ("fc_norm.{p}", "beit.pooler.layernorm.{p}"), ("head.{p}", "classifier.{p}")),
+        (
+            ("blocks.{i}.attn.qkv.bias", "beit.layers.{i}.attention.{q_proj||v_proj}.bias"),
+            *encoder_keys("beit."),
+            ("fc_norm.{p}", "beit.pooler.layernorm.{p}"),
+            ("head.{p}", "classifier.{p}"),
+        ),
         (
             ("norm.{p}", "mean pooling normalizes the pooled patches (fc_norm) instead, as in the original code"),
             *UNUSED_DECODER,
         ),
         pooling="mean",
-        has_key_bias=False,
     ),
     "backbone": Target(
         "ViTModel",
