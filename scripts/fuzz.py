@@ -417,7 +417,7 @@ def read_by_folder(folder: Path, path: Path) -> None:
 
 def read_by_shards(folder: Path, path: Path) -> None:
     """Loads labelled images from the folder of the file and reads every image."""
-    from hf_mae.data.images.image_io import summarize_image_error
+    from hf_mae.data.images.image_error import summarize_image_error
     from hf_mae.data.images.torch_datasets import PixelReader
     from hf_mae.data.sources.split_loading import load_splits
     from hf_mae.errors import UsageError
@@ -434,7 +434,8 @@ def read_by_shards(folder: Path, path: Path) -> None:
 
 def read_by_image_io(folder: Path, path: Path) -> None:
     """Reads an image; `ImageError` and the errors of Pillow count as a message."""
-    from hf_mae.data.images.image_io import read_rgb, summarize_image_error
+    from hf_mae.data.images.image_error import summarize_image_error
+    from hf_mae.data.images.image_io import read_rgb
     from hf_mae.errors import UsageError
 
     try:
