@@ -7,6 +7,7 @@ MODULES = (
     "errors",
     "settings/limits",
     *(f"data/images/{name}" for name in ("image_error", "messages", "levels", "tiff", "decoding", "dicom")),
+    "data/images/frame_reader",
     *(f"data/images/{name}" for name in ("meta_image", "videos")),
 )
 

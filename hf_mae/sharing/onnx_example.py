@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+
+sys.path.insert(0, str(Path(__file__).parent))
 from image_reader.data.images.decoding import open_frames
 
 folder = Path(__file__).parent

@@ -11,16 +11,14 @@ neighbours, numpy and Pillow, and other decoders when a file needs them.
 
 import io
 import struct
-import threading
 import warnings
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import IO
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ...settings.limits import MAX_PIXELS, max_pixels
+from .frame_reader import Frames, check_pixel_count
 from .image_error import ImageError, convert_decoder_errors
 from .levels import scale_to_uint8
 from .messages import ImageMessage
@@ -92,59 +90,6 @@ def detect_format(head: bytes) -> str | None:
         return DICOM
     is_transport_stream = head[:1] == head[188:189] == b"G"
     return VIDEO if head[4:8] in MP4_BOXES or is_transport_stream else None
-
-
-def check_pixel_count(width: int, height: int) -> None:
-    """Raises `ImageError` for an image that is larger than `max_pixels()`."""
-    if width * height > max_pixels():
-        raise ImageError(ImageMessage.TOO_MANY_PIXELS, width=width, height=height, limit=max_pixels())
-
-
-class Frames(ABC):
-    """The frames of an open file. Threads may share it: a decoder reads one frame at a time.
-
-    Attributes:
-        size: width and height in pixels (of the largest frame).
-        num_frames: number of frames, without previews.
-        num_previews: number of previews and thumbnails, which are not read.
-        times: start of each frame in seconds; None if the file does not contain it.
-    """
-
-    size = (0, 0)
-    num_frames = 1
-    num_previews = 0
-    times: Sequence[float] | None = None
-
-    def __init__(self, file: IO[bytes]):
-        self.file, self._lock = file, threading.Lock()
-
-    def read(self, index: int = 0, draft_size: tuple[int, int] | None = None) -> Image.Image:
-        """Decodes a frame into upright 8-bit RGB.
-
-        Args:
-            index: number of the frame, from 0.
-            draft_size: decode a JPEG at a fraction of its size, at least this one (see `Image.draft`).
-
-        Raises:
-            ImageError: If the frame cannot be decoded, or does not exist.
-        """
-        if not 0 <= index < self.num_frames:
-            raise ImageError(ImageMessage.NO_SUCH_FRAME, index=index, count=self.num_frames)
-        with self._lock, convert_decoder_errors():
-            return self._decode(index, draft_size)
-
-    @abstractmethod
-    def _decode(self, index: int, draft_size: tuple[int, int] | None) -> Image.Image: ...
-
-    def close(self) -> None:
-        """Closes the file."""
-        self.file.close()
-
-    def __enter__(self) -> "Frames":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def open_frames(source: str | bytes) -> Frames:

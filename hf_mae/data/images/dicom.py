@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
-from .decoding import Frames, check_pixel_count
+from .frame_reader import Frames, check_pixel_count
 from .image_error import ImageError
 from .levels import scale_to_uint8
 from .messages import ImageMessage
@@ -73,7 +73,9 @@ class DicomFrames(Frames):
         syntax = UID(self.transfer_syntax)
         self.file.seek(0)
         source: Any = dcmread(self.file, force=True) if syntax.is_deflated else self.file
-        options: dict[str, Any] = {} if syntax.is_deflated else {"transfer_syntax_uid": syntax}
+        options: dict[str, Any] = {"correct_unused_bits": False}  # `_stored_bits` also handles `HighBit`
+        if not syntax.is_deflated:
+            options["transfer_syntax_uid"] = syntax
         try:
             levels = pixel_array(source, index=index, **options)
         except (NotImplementedError, RuntimeError) as error:

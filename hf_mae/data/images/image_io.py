@@ -18,7 +18,8 @@ from ...errors import inform
 from ...files.archive_members import parse_member, read_member
 from ...files.caches import file_keys
 from ...files.frame_names import FrameName, parse_frame_name
-from .decoding import Frames, open_frames
+from .decoding import open_frames
+from .frame_reader import Frames
 from .image_error import ImageError
 from .messages import ImageMessage
 from .videos import VideoFrames

@@ -8,7 +8,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
-from .decoding import Frames, check_pixel_count
+from .frame_reader import Frames, check_pixel_count
 from .image_error import ImageError
 from .levels import scale_to_uint8
 from .messages import ImageMessage

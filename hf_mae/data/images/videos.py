@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .decoding import HEAD_SIZE, PLAYLIST, check_pixel_count, detect_format
+from .decoding import HEAD_SIZE, PLAYLIST, detect_format
+from .frame_reader import check_pixel_count
 from .image_error import ImageError
 from .messages import ImageMessage
 
