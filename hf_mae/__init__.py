@@ -25,7 +25,7 @@ __all__, __getattr__, __dir__ = exports(
         "UsageError": "errors",
         "build_classifier": "models.building",
         "compare": "reporting.report",
-        "load_image_folder": "data.sources.folders",
+        "load_image_folder": "data.sources.split_loading",
         "parameter_groups": "training.layer_decay",
         **{name: f"workflows.{name}" for name in _COMMANDS},
     },

@@ -19,7 +19,7 @@ from hf_mae import FinetuningArguments, load_image_folder
 from hf_mae.conversion import convert_checkpoint, convert_to_model, export_model, read_checkpoint
 from hf_mae.conversion.messages import ConversionMessage
 from hf_mae.data.messages import DataMessage
-from hf_mae.data.splitting import holdout_mask
+from hf_mae.data.splits import holdout_mask
 from hf_mae.errors import Message, UsageError
 from hf_mae.files.messages import FileMessage
 from hf_mae.models.loading import load_classifier

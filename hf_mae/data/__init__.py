@@ -11,7 +11,7 @@ __all__, __getattr__, __dir__ = exports(
         "TrainDataset": "images.torch_datasets",
         "image_processor": "images.transforms",
         "load_benchmark": "sources.benchmark_loading",
-        "load_image_folder": "sources.folders",
+        "load_image_folder": "sources.split_loading",
         "load_splits": "sources.split_loading",
         "training_transform": "images.transforms",
     },

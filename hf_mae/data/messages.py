@@ -8,13 +8,16 @@ class DataMessage(Message):
 
     # Sources
     SOURCE_UNREACHABLE = "{source} cannot be reached ({reason}). Check the address and the network connection."
-    NO_DATA_AT_URL = "{source} contains no {suffixes} files, no parquet files and no saved dataset. Check the address."
+    NO_DATA_AT_URL = "{source} contains no tar, zip or parquet files and no saved dataset. Check the address."
     DATASET_NOT_LOADED = (
         "{source} is not an existing path, and datasets cannot load it ({reason}). Check the path or the Hub id."
     )
-    NOT_A_DATA_SOURCE = "{path} is not a directory, archive or URL. Check the path."
+    NOT_A_DATA_SOURCE = (
+        "{source} does not exist, or is not a folder, manifest, archive or table of images. Check the path."
+    )
     NOT_A_DIRECTORY_OR_MANIFEST = "{path} is neither a directory nor a CSV, TSV or JSONL manifest. Check the path."
     NOT_A_DIRECTORY_OR_ARCHIVE = "{path} is neither a directory nor a supported archive ({suffixes:list})."
+    FILES_IGNORED = "Ignored in {source}: {ignored:list}."
     NO_IMAGES_IN_FOLDER = "The folder {folder} contains no images. Check the path."
     GLOB_MATCHES_NOTHING = "No file matches {pattern}. Check the pattern."
 
@@ -23,12 +26,9 @@ class DataMessage(Message):
     FOLDER_WITHOUT_READABLE_IMAGES = (
         "{root} contains no images (ignored: {ignored}). Put the images into one folder per class."
     )
-    SPLITS_AND_OTHER_FOLDERS = (
-        "{root} contains split folders ({splits:list}) next to {others:list}. Move the class folders into train/, "
-        "validation/ or test/. If all of these folders are classes, pass --class_level."
-    )
     SPLITS_AT_TWO_LEVELS = (
-        "{root} contains split folders at two levels ({first:list}; {second:list}). Remove one of these levels."
+        "{root} contains folders of different splits above one image ({name}: {splits:list}). Remove one of these "
+        "levels, or pass --split_from none to ignore the names of the folders."
     )
     IMAGES_OUTSIDE_CLASS_FOLDERS = (
         "{root} contains {count:count image} outside class folders ({names}). The class of an image is the name of its "
@@ -44,8 +44,8 @@ class DataMessage(Message):
         "first folder is the class, pass --class_level 1. If {folder} is a class, pass --class_level {level}."
     )
     PATIENTS_ABOVE_CLASSES = (
-        "{root} contains folders that look like patients or videos ({folder}, ...) at the top level. Put them below "
-        "the class folders, or pass --class_level."
+        "{root} contains only folders that look like patients or videos ({folder}, ...), and no class folders. Name "
+        "the level of the classes with --class_level."
     )
     CLASS_LEVEL_TOO_DEEP = (
         "--class_level {level} is too deep for {name} in {root}, which has {count:count folder} in its path (not "
@@ -57,6 +57,10 @@ class DataMessage(Message):
     )
 
     # Manifests and tables
+    COLUMN_REPEATED = (
+        "{source} has the column {columns:list} more than once, so its values are ambiguous. Rename or remove one of "
+        "the columns."
+    )
     TABLE_NOT_FOUND = "The table {path} does not exist. Check the path."
     TABLE_EMPTY = "{path} has no rows."
     TABLE_UNREADABLE = "{path} is not a valid table ({reason})."
@@ -111,10 +115,15 @@ class DataMessage(Message):
     )
     ARCHIVES_WITHOUT_IMAGES = "{root} contains no images ({count:count archive|was|were} searched)."
     ARCHIVE_WITHOUT_LABELS = (
-        "{source} contains images without a class ({splits:list}). Put them into one folder per class, or add a .cls "
+        "{source} contains images without a class. Put them into one folder per class, or add a .cls "
         "or .json file for each image (WebDataset's layout), and create the archive again."
     )
     SIDECAR_JSON_DAMAGED = "The JSON file of {name} is damaged. Fix it, and create the archive again."
+    TAR_KEY_AMBIGUOUS = (
+        "{archive} has several images or labels for the key {key} ({members:list}). The key is the name up to the "
+        "first dot, and each key must have one image and one label. Rename the members, e.g. without other dots, or "
+        "leave out the masks, and create the archive again."
+    )
     CLASS_NAMES_MISSING = (
         "{path} has {count:count line}, but {root} has images of class {label} (counted from 0). Add the missing class "
         "names, one per line."
@@ -152,6 +161,10 @@ class DataMessage(Message):
     INVALID_ON_BAD_IMAGE = "on_bad_image must be error or skip, not {value}."
 
     # Classes and labels
+    CLASS_NAMES_SIMILAR = (
+        "{source} has class names that differ only in upper and lower case or in the encoding of their characters: "
+        "{names:list}. Give each class one name."
+    )
     CLASSES_NOT_IN_CHECKPOINT = (
         "{source} has classes that are not in the checkpoint: {unknown:list}. The checkpoint has {known:list}. Rename "
         "or remove these classes; hf-mae evaluate also accepts a --class_map."
@@ -213,6 +226,20 @@ class DataMessage(Message):
     PAIRS_MATCH_NO_IMAGE = "{path} lists no image of the dataset. Its file names must be relative to --data_dir."
 
     # Splits, groups and folds
+    SPLITS_CONTRADICT = (
+        "{source} gives {count:count image} two splits. {name}: {readings:list}. Correct one of them, or pass "
+        "--split_from {choices}."
+    )
+    SPLITS_INCOMPLETE = (
+        "{source} gives only some images a split: {name} is in {split} ({reading}), but {count:count image|has|have} "
+        "none, e.g. {other}. Move all images into splits, name the splits in a column `split`, or pass --split_from "
+        "none to train on all images."
+    )
+    SPLIT_READING_MISSING = "{source} has no splits that --split_from {reading} could use. Omit it."
+    GROUPS_FROM_FOLDERS = (
+        "{source}: images in one folder of a patient or video are one group ({examples:list}, ...), because the names "
+        "of these folders are {pattern}. To group by something else, pass --group_pattern."
+    )
     SPLIT_NOT_FOUND = "{data_dir} has no split {split}. Its splits are {splits:list}."
     NO_TRAINING_SPLIT = (
         "The dataset has no training split from which images could be held out. Name one folder or split `train`."

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.sources.manifests import resolve_manifest
+from ..data.sources.manifest import resolve_manifest
 from ..data.sources.tables import read_table
 from ..errors import UsageError, did_you_mean
 from ..evaluation.intervals import MIN_CLUSTERS, Estimate, Rate, estimate_headline_metrics

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 # Options that determine which training images are held out.
 SPLIT_SETTINGS = (
     *("seed", "val_fraction", "selection_fraction", "exclude_pairs"),
-    *("group_column", "group_pattern", "class_level", "fold"),
+    *("group_column", "group_pattern", "class_level", "split_from", "fold"),
 )
 HOLDOUT_FRACTIONS = ("val_fraction", "selection_fraction")
 

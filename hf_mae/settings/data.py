@@ -11,6 +11,7 @@ from .options import option
 TRANSFORM_FAMILIES = ("endoscopy", "imagenet")
 ON_BAD_IMAGE_CHOICES = ("error", "skip")
 ON_MISSING_CLASS_CHOICES = ("error", "keep")
+SPLIT_READINGS = ("column", "path", "archive", "none")
 MEAN_STD_HELP = (
     "Normalization: auto (computed from the training images), imagenet, endoscopy, or six numbers (three means, "
     "three standard deviations). Default: that of --transforms."
@@ -147,6 +148,14 @@ class DataSourceArguments(ImageLimitsArguments):
         "error",
         "error: stop at unreadable images and at images that are in two splits, and list them. skip: exclude them.",
         choices=ON_BAD_IMAGE_CHOICES,
+        group="Data",
+    )
+    split_from: str | None = option(
+        None,
+        "What states the split of an image, if several things do and they contradict each other. column: the column "
+        "split. path: folders named like splits. archive: the name of the archive or table file. none: nothing; all "
+        "images are training images. Default: all of them, which must agree.",
+        choices=SPLIT_READINGS,
         group="Data",
     )
     class_level: int | None = option(

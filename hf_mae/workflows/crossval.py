@@ -13,9 +13,9 @@ from datasets import DatasetDict
 
 from ..data.exclusion_log import ExclusionLog, track_exclusions
 from ..data.fingerprint import data_fingerprint
-from ..data.folds import check_folds, load_official_folds, make_stratified_folds
 from ..data.labelled_data import LabelledData
-from ..data.sources.split_loading import read_splits, reduce_training
+from ..data.sources.split_loading import load_official_folds, read_splits, reduce_training
+from ..data.splits import check_folds, make_stratified_folds
 from ..errors import UsageError, warn
 from ..files.atomic import write_csv
 from ..models.loading import read_class_names

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ..data.images.torch_datasets import EvalDataset
-from ..data.sources.folders import load_image_folder
+from ..data.sources.split_loading import load_image_folder
 from ..errors import UsageError, warn
 from ..models.loading import class_names, load_classifier
 from ..runs.uncertainty_io import UNCERTAINTY_FILE, read_uncertainty

@@ -15,7 +15,7 @@ from ..data.cohort import describe_cohort
 from ..data.exclusion_log import track_exclusions
 from ..data.fingerprint import data_fingerprint
 from ..data.images.torch_datasets import EvalDataset
-from ..data.sources.manifests import resolve_manifest
+from ..data.sources.manifest import resolve_manifest
 from ..data.sources.split_loading import has_ordered_classes, load_splits
 from ..data.splits import get_split
 from ..errors import UsageError, warn

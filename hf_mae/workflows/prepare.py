@@ -8,7 +8,7 @@ from ..data.checks.image_check import ImageCheck, hash_image_files
 from ..data.images.cache_eviction import CacheFullError
 from ..data.images.torch_datasets import CachedPixelReader, ResizeAndCrop, cache_pixels
 from ..data.images.transforms import image_processor, parse_mean_std, training_transform
-from ..data.sources.samples import ImageCheckFn, Sample
+from ..data.sources.samples import ImageCheckFn
 from ..data.sources.split_loading import load_splits
 from ..errors import UsageError
 from ..reporting.console import class_table
@@ -68,10 +68,9 @@ def make_caching_check(options: PreparationArguments) -> ImageCheckFn:
     for_training = training_transform(options.transforms, size, cache_shortest_edge=edge).resize
     for_evaluation = ResizeAndCrop(image_processor(options.transforms, size))
 
-    def check(samples: list[Sample]) -> ImageCheck:
-        paths = [sample.path for sample in samples]
-        eval_rows = [row for row, sample in enumerate(samples) if sample.split != "train"]
-        train_rows = [row for row, sample in enumerate(samples) if sample.split == "train"]
+    def check(paths: list[str], splits: list[str]) -> ImageCheck:
+        eval_rows = [row for row, split in enumerate(splits) if split != "train"]
+        train_rows = [row for row, split in enumerate(splits) if split == "train"]
         eval_check = cache_pixels([paths[row] for row in eval_rows], for_evaluation, workers)
         train_paths = [paths[row] for row in train_rows]
         if for_training is None:

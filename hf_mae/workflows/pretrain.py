@@ -11,8 +11,13 @@ from transformers import set_seed
 from transformers.trainer_utils import SaveStrategy
 
 from ..compat.transformers import StockModel
-from ..data.checks.contamination import ImageMatch, exclude_images, record_hashes, write_image_list
-from ..data.checks.exclude_list import resolve_exclude_patterns
+from ..data.checks.contamination import (
+    ImageMatch,
+    exclude_images,
+    record_hashes,
+    resolve_exclude_patterns,
+    write_image_list,
+)
 from ..data.fingerprint import data_fingerprint
 from ..data.images.streaming import (
     ImageStream,

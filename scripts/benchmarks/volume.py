@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from hf_mae.data.sources.archive_index import INDEX_FILE, INDEX_SCHEMA
+from hf_mae.data.sources.archive import INDEX_FILE, INDEX_SCHEMA
 from hf_mae.data.sources.shard_writer import write_shards
 from hf_mae.data.sources.unlabelled import load_unlabelled
 

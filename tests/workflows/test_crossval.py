@@ -12,8 +12,8 @@ from support.messages import raises, shows
 
 from hf_mae import load_image_folder
 from hf_mae.cli.main import main
-from hf_mae.data.folds import check_folds, make_stratified_folds
 from hf_mae.data.messages import DataMessage
+from hf_mae.data.splits import check_folds, make_stratified_folds
 from hf_mae.reporting.renderers.terminal import MAX_WIDTH
 from hf_mae.runs.messages import RunMessage
 from hf_mae.settings.messages import SettingsMessage

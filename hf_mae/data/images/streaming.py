@@ -23,8 +23,8 @@ from ...compat.datasets import get_stream_features, patch_s3fs_streaming
 from ...errors import UsageError, first_error_line, warn
 from ...files.archive_members import file_system, is_remote
 from ...settings.limits import CarriesLimits
-from ..checks.exclude_list import file_stem
-from ..sources.archive_index import INDEX_FILE
+from ..checks.contamination import file_stem
+from ..sources.archive import INDEX_FILE
 from .image_error import summarize_image_error
 from .image_io import read_rgb
 from .messages import ImageMessage

@@ -22,8 +22,7 @@ from ...files.caches import cache_folder
 from ...files.downloads import download
 from ..checks.pairs import ImageKey, read_pair_keys
 from ..messages import DataMessage
-from ..splits import SPLITS
-from ..splitting import stratified_mask
+from ..splits import SPLITS, stratified_mask
 from .benchmarks import Benchmark, SplitFile, find_benchmark
 from .extraction import EXTRACTED_DIR, extract_archives
 from .image_files import IMAGE_SUFFIXES

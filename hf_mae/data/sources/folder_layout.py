@@ -1,194 +1,188 @@
-"""Infers splits, classes and patients from a folder tree.
+"""Finds the levels of splits, classes and patients in the folders of a source.
 
 Supported layouts are `split/class/image`, `class/image` and `class/split/image`, below any other folders, and with one
-folder per patient or video below the class. Ambiguous layouts raise an error that names both interpretations.
+folder per patient or video below or above the class. Ambiguous layouts raise an error that names both interpretations.
 """
 
 import logging
-import os
 import re
 from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
 
 from ...errors import UsageError
 from ..messages import DataMessage
 from ..splits import parse_split_name
-from .image_files import walk_images
-from .samples import Sample, join_names
 
 logger = logging.getLogger(__name__)
 
 # Usual names of folders of patients, videos and examinations, which are unlikely names of classes.
+PATIENT_WORDS = (
+    "patient|pat|case|subject|subj|sub|person|video|vid|study|exam|examination|session|seq|sequence|lesion|id|p|v"
+)
+NAMED_PATIENT = re.compile(rf"({PATIENT_WORDS})[\s_.-]*(no[\s_.-]*)?[a-z]{{0,2}}\d+([\s_.-]\w+)?", re.IGNORECASE)
 PATIENT_FOLDER = re.compile(
-    r"(patient|pat|case|subject|subj|sub|person|video|vid|study|exam|examination|session|seq|sequence|lesion|id|p|v)"
-    r"[\s_.-]*(no[\s_.-]*)?[a-z]{0,2}\d+([\s_.-]\w+)?|[\da-f]*\d[\da-f]{3,}|\d+([\s_.-]\d+)*",
+    rf"{NAMED_PATIENT.pattern}|[\da-f]*\d[\da-f]{{3,}}|\d+([\s_.-]\d+)*",
     re.IGNORECASE,
 )
+PATIENT_TEXT = f"a word ({PATIENT_WORDS.replace('|', ', ')}) and a number, or a number"
 
 
 @dataclass(frozen=True)
-class _ImagePath:
-    """An image and its folders, without the split folder."""
+class Folder:
+    """A folder of images, without the level of the split folders: an image in it, its parts, and its images."""
 
-    name: str
-    folders: tuple[str, ...]
-    split: str
+    example: str
+    parts: tuple[str, ...]
+    count: int
 
 
-def scan_folder(root: Path, class_level: int | None = None) -> tuple[list[Sample], list[str]]:
-    """Lists all images below `root`, and the class folders without images.
+@dataclass(frozen=True)
+class FolderClass:
+    """Class of a folder, and its patient or video if there is one."""
+
+    label: str
+    group: str | None = None
+
+
+def find_split_levels(folders: list[tuple[str, ...]], class_level: int | None) -> tuple[list[int], list[set[str]]]:
+    """Finds the levels, from 0, at which all folders are named like splits, and the splits in the path of each folder.
+
+    With `class_level`, a level at which only some folders are named like splits is not a level of splits.
+    """
+    levels: list[int] = []
+    splits: list[set[str]] = [set() for _ in folders]
+    for level in range(max(map(len, folders), default=0)):
+        names = {parts[level] if len(parts) > level else "" for parts in folders}
+        parsed = {name: split for name in names if (split := parse_split_name(name))}
+        is_complete = bool(parsed) and len(parsed) == len(names)
+        if is_complete:
+            levels.append(level)
+        if is_complete or class_level is None:
+            for parts, found in zip(folders, splits):
+                if len(parts) > level and parts[level] in parsed:
+                    found.add(parsed[parts[level]])
+    return levels, splits
+
+
+def find_patient_level(folders: list[Folder], pattern: re.Pattern[str]) -> int | None:
+    """Returns the first level, from 0, at which all folders are patients and at least two differ; None without."""
+    for level in range(min((len(folder.parts) for folder in folders), default=0)):
+        names = {folder.parts[level] for folder in folders}
+        if len(names) > 1 and all(pattern.fullmatch(name) for name in names):
+            return level
+    return None
+
+
+def infer_folder_classes(root: str, folders: list[Folder], class_level: int | None) -> list[FolderClass]:
+    """Infers the class of each folder, and its patient or video.
 
     Args:
-        root: the data folder.
+        root: the source, for messages.
+        folders: the folders, without the level of the splits.
         class_level: level of the class folders, counted from 1 below the root (split folders are not counted); by
             default the image's own folder, or its parent if the folders are patients.
 
     Raises:
-        UsageError: If the layout is ambiguous, or if images are not in a class folder.
+        UsageError: If images are not in class folders, or if the layout is ambiguous.
     """
-    tree = walk_images(root)
-    if tree.ignored_counts:
-        logger.info("Ignored in %s: %s", root, tree.summary())
-    if not tree.images:
-        if tree.ignored_counts:
-            raise UsageError(DataMessage.FOLDER_WITHOUT_READABLE_IMAGES, root=root, ignored=tree.summary())
-        raise UsageError(DataMessage.FOLDER_WITHOUT_CLASSES, root=root)
-    names = [PurePosixPath(Path(name).as_posix()) for name in tree.images]
-    split_level = _find_split_level(root, names, class_level)
-    images = [_strip_split_folder(name, split_level) for name in names]
-    _check_class_folders(root, images)
-    if split_level is None and class_level is None:
-        _check_split_folder_names(root, images)
-    classes = _infer_classes(root, images, class_level)
-    samples = [
-        Sample(os.path.join(root, image.name), label, image.split, image.name, group)
-        for image, (label, group) in zip(images, classes)
-    ]
-    with_images = {PurePosixPath(image.name).parent for image in images}
-    leaves = [PurePosixPath(Path(folder).as_posix()) for folder in tree.leaf_folders]
-    min_depth = 1 if split_level is None else 2  # of a class folder; the root and the splits are above it
-    empty = [str(leaf) for leaf in leaves if len(leaf.parts) >= min_depth and leaf not in with_images]
-    return samples, empty
-
-
-def _find_split_level(root: Path, names: list[PurePosixPath], class_level: int | None) -> int | None:
-    """Returns the level of the split folders, from 0; None without splits.
-
-    Raises:
-        UsageError: If only some of the folders at a level are named like splits, or if there are two such levels.
-    """
-    depth = max(len(name.parts) - 1 for name in names)
-    levels = []
-    for level in range(depth):
-        folders = {name.parts[level] if len(name.parts) - 1 > level else None for name in names}
-        splits = {folder for folder in folders if folder and parse_split_name(folder)}
-        if not splits:
-            continue
-        others = sorted(str(folder) for folder in folders - splits if folder)
-        if others or None in folders:
-            if class_level is not None:
-                continue
-            raise UsageError(
-                DataMessage.SPLITS_AND_OTHER_FOLDERS, root=root, splits=sorted(splits), others=others[:5] or ["images"]
-            )
-        levels.append(level)
-    if len(levels) > 1:
-        first, second = (sorted({name.parts[level] for name in names}) for level in levels[:2])
-        raise UsageError(DataMessage.SPLITS_AT_TWO_LEVELS, root=root, first=first, second=second)
-    return levels[0] if levels else None
-
-
-def _strip_split_folder(name: PurePosixPath, split_level: int | None) -> _ImagePath:
-    folders = name.parts[:-1]
-    if split_level is None:
-        return _ImagePath(str(name), folders, "train")
-    split = parse_split_name(folders[split_level]) or "train"
-    return _ImagePath(str(name), folders[:split_level] + folders[split_level + 1 :], split)
-
-
-def _check_class_folders(root: Path, images: list[_ImagePath]) -> None:
-    outside = [image.name for image in images if not image.folders]
-    if outside:
+    if outside := [folder for folder in folders if not folder.parts]:
         raise UsageError(
-            DataMessage.IMAGES_OUTSIDE_CLASS_FOLDERS, root=root, count=len(outside), names=join_names(outside)
+            DataMessage.IMAGES_OUTSIDE_CLASS_FOLDERS,
+            root=root,
+            count=sum(folder.count for folder in outside),
+            names=", ".join(folder.example for folder in outside[:3]),
         )
-
-
-def _check_split_folder_names(root: Path, images: list[_ImagePath]) -> None:
-    """Raises UsageError if two folders contain the same class names: they may be splits with unknown names."""
-    classes_by_folder: dict[str, set[str]] = defaultdict(set)
-    for image in images:
-        if len(image.folders) > 1:
-            classes_by_folder[image.folders[0]].add(image.folders[-1])
-    folders = sorted(classes_by_folder)
-    for number, first in enumerate(folders):
-        for second in folders[number + 1 :]:
-            both = classes_by_folder[first] & classes_by_folder[second]
-            names = sorted(name for name in both if not PATIENT_FOLDER.fullmatch(name))
-            if names:
-                depth = max(len(image.folders) for image in images)
-                raise UsageError(
-                    DataMessage.SAME_CLASSES_IN_TWO_FOLDERS,
-                    root=root,
-                    names=names[:3],
-                    first=first,
-                    second=second,
-                    example=names[0],
-                    level=depth,
-                )
-
-
-def _infer_classes(root: Path, images: list[_ImagePath], class_level: int | None) -> list[tuple[str, str | None]]:
-    """Infers the class of each image, and its patient or video if there are such folders."""
     if class_level is not None:
-        return [_class_at_level(root, image, class_level) for image in images]
-    nested = [image for image in images if len(image.folders) > 1]
-    in_patient_folder = [image for image in nested if PATIENT_FOLDER.fullmatch(image.folders[-1])]
-    if in_patient_folder and len(in_patient_folder) < len(images):
+        return _classes_at_level(root, folders, class_level)
+    in_patient_folder = [folder for folder in folders if _is_in_patient_folder(folder)]
+    if in_patient_folder and len(in_patient_folder) < len(folders):
         first = in_patient_folder[0]
+        other = next(folder for folder in folders if folder not in in_patient_folder)
         raise UsageError(
             DataMessage.PATIENT_FOLDERS_IN_PART,
             root=root,
-            patient=first.name,
-            other=next(image.name for image in images if image not in in_patient_folder),
-            folder=first.folders[-1],
-            level=len(first.folders),
+            patient=first.example,
+            other=other.example,
+            folder=first.parts[-1],
+            level=len(first.parts),
         )
-    if in_patient_folder:
-        depth = min(_first_patient_level(image.folders) for image in images)
-        if depth < 1:
-            raise UsageError(DataMessage.PATIENTS_ABOVE_CLASSES, root=root, folder=nested[0].folders[0])
-        logger.info(
-            "%s has one folder per patient or video (%s...) below each class (%s...); they are used as groups. If they "
-            "are the classes, pass --class_level %d.",
-            root,
-            images[0].folders[depth],
-            images[0].folders[depth - 1],
-            depth + 1,
-        )
-        return [(image.folders[depth - 1], image.folders[depth]) for image in images]
-    if nested:
-        logger.info(
-            "The class of an image is the name of its own folder, e.g. %s for %s.",
-            nested[0].folders[-1],
-            nested[0].name,
-        )
-    return [(image.folders[-1], None) for image in images]
+    depth = min(_first_patient_level(folder.parts) for folder in folders) if in_patient_folder else None
+    if depth == 0:
+        first = max(folders, key=lambda folder: len(folder.parts))
+        raise UsageError(DataMessage.PATIENTS_ABOVE_CLASSES, root=root, folder=first.parts[0])
+    class_index = -1 if depth is None else depth - 1
+    heads = [Folder(folder.example, folder.parts[:class_index], folder.count) for folder in folders]
+    above = find_patient_level(heads, NAMED_PATIENT)
+    if above != 0:
+        _check_split_folder_names(root, folders)
+    group_index = depth if above is None else above
+    _log_class_level(folders, class_index)
+    return [
+        FolderClass(folder.parts[class_index], None if group_index is None else folder.parts[group_index])
+        for folder in folders
+    ]
 
 
-def _first_patient_level(folders: tuple[str, ...]) -> int:
+def _is_in_patient_folder(folder: Folder) -> bool:
+    return len(folder.parts) > 1 and bool(PATIENT_FOLDER.fullmatch(folder.parts[-1]))
+
+
+def _log_class_level(folders: list[Folder], class_index: int) -> None:
+    if nested := [folder for folder in folders if len(folder.parts) > 1]:
+        first = nested[0]
+        logger.info(
+            "The class of an image is the name of the folder %s, e.g. for %s. For another folder, pass --class_level.",
+            first.parts[class_index],
+            first.example,
+        )
+
+
+def _check_split_folder_names(root: str, folders: list[Folder]) -> None:
+    """Raises UsageError if two folders contain the same class names: they may be splits with unknown names."""
+    classes_by_folder: dict[str, set[str]] = defaultdict(set)
+    for folder in folders:
+        if len(folder.parts) > 1:
+            classes_by_folder[folder.parts[0]].add(folder.parts[-1])
+    names = sorted(classes_by_folder)
+    for number, first in enumerate(names):
+        for second in names[number + 1 :]:
+            both = classes_by_folder[first] & classes_by_folder[second]
+            classes = sorted(name for name in both if not PATIENT_FOLDER.fullmatch(name))
+            if classes:
+                raise UsageError(
+                    DataMessage.SAME_CLASSES_IN_TWO_FOLDERS,
+                    root=root,
+                    names=classes[:3],
+                    first=first,
+                    second=second,
+                    example=classes[0],
+                    level=max(len(folder.parts) for folder in folders),
+                )
+
+
+def _first_patient_level(parts: tuple[str, ...]) -> int:
     """Returns the level from which on all folders are patients, videos or examinations."""
-    level = len(folders)
-    while level and PATIENT_FOLDER.fullmatch(folders[level - 1]):
+    level = len(parts)
+    while level and PATIENT_FOLDER.fullmatch(parts[level - 1]):
         level -= 1
     return level
 
 
-def _class_at_level(root: Path, image: _ImagePath, class_level: int) -> tuple[str, str | None]:
-    if not 1 <= class_level <= len(image.folders):
-        raise UsageError(
-            DataMessage.CLASS_LEVEL_TOO_DEEP, root=root, level=class_level, name=image.name, count=len(image.folders)
-        )
-    label = image.folders[class_level - 1]
-    return label, image.folders[class_level] if class_level < len(image.folders) else None
+def _classes_at_level(root: str, folders: list[Folder], class_level: int) -> list[FolderClass]:
+    for folder in folders:
+        if not 1 <= class_level <= len(folder.parts):
+            raise UsageError(
+                DataMessage.CLASS_LEVEL_TOO_DEEP,
+                root=root,
+                level=class_level,
+                name=folder.example,
+                count=len(folder.parts),
+            )
+    labels = [folder.parts[class_level - 1] for folder in folders]
+    if all(len(folder.parts) > class_level for folder in folders):
+        return [FolderClass(label, folder.parts[class_level]) for label, folder in zip(labels, folders)]
+    heads = [Folder(folder.example, folder.parts[: class_level - 1], folder.count) for folder in folders]
+    level = find_patient_level(heads, PATIENT_FOLDER)
+    return [
+        FolderClass(label, None if level is None else folder.parts[level]) for label, folder in zip(labels, folders)
+    ]

@@ -15,6 +15,8 @@ IMAGE_SUFFIXES = (
 )
 HEIC_SUFFIXES, DICOM_SUFFIXES = (".heic", ".heif"), (".dcm", ".dicom")
 PACKED_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z")
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
+MANIFEST_NAMES = tuple(f"{name}{suffix}" for name in ("manifest", "metadata") for suffix in TABLE_SUFFIXES)
 IGNORED_DIRS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information")  # created by operating systems
 
 
@@ -31,6 +33,7 @@ class ImageTree:
     root: Path
     images: list[str] = field(default_factory=list)  # relative to the root, sorted by folder and name
     leaf_folders: list[str] = field(default_factory=list)  # folders without subfolders, relative to the root
+    manifests: list[str] = field(default_factory=list)  # tables that are named like manifests, relative to the root
     ignored_counts: Counter[str] = field(default_factory=Counter)  # reason -> number of files or folders
 
     def summary(self) -> str:
@@ -50,9 +53,11 @@ def walk_images(root: str | Path) -> ImageTree:
         if not children:
             tree.leaf_folders.append(folder)
         for file in files:
-            reason = _ignore_reason(file.name, suffixes) or _special_file_kind(file)
+            reason = ignore_reason(file.name, suffixes) or _special_file_kind(file)
             name = os.path.join(folder, file.name) if folder else file.name
-            if reason:
+            if file.name in MANIFEST_NAMES:
+                tree.manifests.append(name)
+            elif reason:
                 tree.ignored_counts[reason] += 1
             elif file.is_symlink() and os.path.exists(file):
                 status = file.stat()
@@ -87,7 +92,7 @@ def _walk_folders(root: Path, ignored_counts: Counter[str]) -> Iterator[tuple[st
         yield folder, subfolders, [entry for entry in children if entry not in folders]
 
 
-def _ignore_reason(name: str, suffixes: tuple[str, ...]) -> str | None:
+def ignore_reason(name: str, suffixes: tuple[str, ...]) -> str | None:
     """Returns the reason to ignore a file, by its name; None if it is an image."""
     if name.startswith("."):
         return "hidden files"

@@ -66,20 +66,19 @@ def is_collection(path: str) -> bool:
     """Whether a path is an archive or a table of images, or a folder or URL of these."""
     if not (is_remote(path) or path.lower().endswith((*ARCHIVE_SUFFIXES, TABLE_SUFFIX)) or os.path.isdir(path)):
         return False
-    from .source_type import is_packed_source
+    from .source import open_source
 
-    return is_packed_source(path)
+    return open_source(path).is_packed
 
 
 @lru_cache(maxsize=4)
 def _load_collection(path: str) -> Any:
     """Loads the images of a collection, as an Arrow-formatted dataset."""
-    from datasets import concatenate_datasets
+    from .kinds import SourceOptions
+    from .source import open_source
 
-    from .hf_datasets import load_images
-
-    splits = [part.select_columns(["image", "file_name"]) for part in load_images(path).values()]
-    return (splits[0] if len(splits) == 1 else concatenate_datasets(splits)).with_format("arrow")
+    samples = open_source(path, SourceOptions(labelled=False)).samples
+    return samples.data.select_columns(["image", "file_name"]).with_format("arrow")
 
 
 @dataclass(frozen=True)

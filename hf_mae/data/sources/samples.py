@@ -33,7 +33,7 @@ class Sample:
     extra_columns: dict[str, str] = field(default_factory=dict)
 
 
-ImageCheckFn = Callable[[list[Sample]], ImageCheck]  # checks samples; the result has their order
+ImageCheckFn = Callable[[list[str], list[str]], ImageCheck]  # checks (paths, splits); the result has their order
 
 
 def samples_to_dataset(samples: list[Sample], class_names: list[str]) -> Dataset:
@@ -61,6 +61,16 @@ def arrow_column(dataset: Dataset, name: str) -> pa.ChunkedArray:
     """Returns a column as an Arrow array; for a dataset on disk it is memory-mapped."""
     table = dataset.with_format("arrow").select_columns([name])[:]
     return table.column(name)
+
+
+def select_rows(dataset: Dataset, rows: list[int]) -> Dataset:
+    """Selects rows of a dataset: a view if they are contiguous, and a new table if the dataset is in memory."""
+    first, last = rows[0], rows[-1]
+    if last - first + 1 == len(rows):
+        return dataset.select(range(first, last + 1))
+    if dataset.cache_files:
+        return dataset.select(rows)
+    return Dataset(dataset.data.table.take(rows), info=dataset.info)
 
 
 def get_column(dataset: Dataset, name: str) -> list | None:
@@ -150,10 +160,9 @@ def filter_valid_samples(
         check_overlap: look for images in two splits. Official splits are used as published, with repeated files.
         check: see `load_image_folder`.
     """
-    checked = check_image_files(
-        [sample.path for sample in samples], num_workers, check_fn=check and (lambda: check(samples))
-    )
     names, splits = [sample.file_name for sample in samples], [sample.split for sample in samples]
+    paths = [sample.path for sample in samples]
+    checked = check_image_files(paths, num_workers, check_fn=check and (lambda: check(paths, splits)))
     mask = valid_image_mask(
         names, splits, checked, on_bad_image, empty_folders=empty_folders, check_overlap=check_overlap
     )

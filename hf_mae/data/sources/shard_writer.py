@@ -34,7 +34,7 @@ from ..fingerprint import data_fingerprint
 from ..images.decoding import HEAD_SIZE, detect_format
 from ..images.image_io import encoded_bytes
 from ..images.messages import ImageMessage
-from .archive_index import BATCH_ROWS, CLASS_NAME_FILES, INDEX_FILE, INDEX_SCHEMA, INDEX_VERSION
+from .archive import BATCH_ROWS, CLASS_NAME_FILES, INDEX_FILE, INDEX_SCHEMA, INDEX_VERSION
 from .image_files import IMAGE_SUFFIXES
 from .samples import get_image_paths, image_byte_sizes, join_names
 

@@ -1,26 +1,231 @@
-"""Loads the splits of `--data_dir`, `--manifest` and `--benchmark` as a `DatasetDict`."""
+"""Loads labelled images (`--data_dir`, `--manifest`, `--benchmark`) as a `DatasetDict` of splits.
 
+Nothing is copied: the image column contains paths, members of archives, or rows of tables. All invalid images are found
+and listed here, before training.
+"""
+
+import dataclasses
 import logging
 import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import DatasetDict
+import pyarrow.compute as pc
+from datasets import ClassLabel, Dataset, DatasetDict, Image
 
-from ...errors import UsageError, pluralize, warn
-from ...settings.data import DataSourceArguments
+from ...compat.datasets import get_fingerprint
+from ...errors import UsageError, did_you_mean, pluralize, warn
+from ...settings.data import ON_BAD_IMAGE_CHOICES, ON_MISSING_CLASS_CHOICES, DataSourceArguments
 from ..checks.corrections import apply_label_corrections
+from ..checks.image_check import ImageCheck, check_image_files, check_table_images
 from ..checks.pairs import read_pair_rows
 from ..exclusion_log import ExclusionReason, record_excluded, record_unused
 from ..messages import DataMessage
-from ..splitting import extract_groups, hold_out, stratified_mask
+from ..splits import SPLITS, extract_groups, hold_out, stratified_mask, warn_group_overlap
+from .archive import DIGEST_COLUMN
+from .assign import Assignment, Statements, assign
 from .benchmark_loading import load_benchmark
 from .benchmarks import find_benchmark
-from .folders import load_image_folder
-from .samples import ImageCheckFn, join_names
+from .image_files import IMAGE_SUFFIXES
+from .kinds import SourceOptions
+from .samples import ImageCheckFn, arrow_column, get_column, join_names, select_rows, valid_image_mask
+from .source import Source, open_source
 
 logger = logging.getLogger(__name__)
+
+
+def load_image_folder(
+    data_dir: str | Path,
+    *,
+    manifest: str | Path | None = None,
+    val_fraction: float = 0.0,
+    seed: int = 0,
+    label_names: list[str] | None = None,
+    on_bad_image: str = "error",
+    num_workers: int | None = None,
+    group_column: str | None = None,
+    group_pattern: str | None = None,
+    class_level: int | None = None,
+    split_from: str | None = None,
+    on_missing_class: str = "error",
+    allow_split_overlap: bool = False,
+    check: ImageCheckFn | None = None,
+) -> DatasetDict:
+    """Loads a labelled image dataset in any usual layout.
+
+    Args:
+        data_dir: any of `SOURCES` (`data.sources.source`): a folder of class folders, below `train/ validation/ test/`
+            or without splits (then all images are `train`), at any depth (the class is the image's own folder, or its
+            parent if the folders are patients); a manifest; archives; tables; a Hub id.
+        manifest: a manifest with file names relative to `data_dir`.
+        val_fraction: fraction of the training images that is held out as `validation`, stratified by class, seeded.
+        seed: seed of the held-out images.
+        label_names: classes in the order of their ids (e.g. of a checkpoint); default: the sorted names of all splits.
+        on_bad_image: `error` stops at unreadable files, empty class folders and images that are in two splits, and
+            lists them all; `skip` excludes them (an image in two splits is removed from the training split) and logs
+            them.
+        num_workers: threads that read the files.
+        group_column: manifest column with the patient or video, whose images are held out together; by default `group`
+            if there is such a column.
+        group_pattern: alternatively, a regular expression on `file_name` whose first group is the patient or video.
+        split_from: what states the split of an image, if several things do and contradict each other: `column`, `path`
+            or `archive` (the name of the archive or table file). `none`: all images are `train`.
+        class_level: level of the class folders, from 1 below the splits, if the layout is ambiguous.
+        on_missing_class: `error` stops at a class with images in only one of several splits (often a typo); `keep`
+            accepts it. Ignored with `label_names`.
+        allow_split_overlap: accept images that are in two splits (for an audit, which lists them).
+        check: function that finds the images that cannot be decoded, in place of decoding each of them only for that.
+
+    Returns:
+        Splits with `image` (decoded on access), `labels` (`ClassLabel`, the same for each split), `file_name`, and
+        `group` if there are groups.
+
+    Raises:
+        UsageError: If the data or the options are invalid; the message lists all affected files.
+    """
+    if on_bad_image not in ON_BAD_IMAGE_CHOICES:
+        raise UsageError(DataMessage.INVALID_ON_BAD_IMAGE, value=on_bad_image)
+    if on_missing_class not in ON_MISSING_CLASS_CHOICES:
+        raise UsageError(DataMessage.INVALID_ON_MISSING_CLASS, value=on_missing_class)
+    if not 0.0 <= val_fraction < 1.0:
+        raise UsageError(DataMessage.FRACTION_NOT_BELOW_1, name="val_fraction", value=val_fraction)
+    options = SourceOptions(
+        manifest=str(manifest) if manifest else None,
+        split_from=split_from,
+        class_level=class_level,
+        group_column=group_column,
+        group_pattern=group_pattern,
+    )
+    splits = load_labelled(
+        open_source(str(data_dir), options), label_names, on_bad_image, num_workers, not allow_split_overlap, check
+    )
+    if on_missing_class == "error" and label_names is None:
+        _check_classes_span_splits(splits, str(data_dir))
+    return _finalize_splits(splits, val_fraction, seed)
+
+
+def load_labelled(
+    source: Source,
+    label_names: list[str] | None,
+    on_bad_image: str,
+    num_workers: int | None,
+    check_overlap: bool,
+    check: ImageCheckFn | None,
+) -> DatasetDict:
+    """Loads the splits of a source, all with the same classes.
+
+    Args:
+        source: the source.
+        label_names: classes in the order of their ids; default: as the source states it, or else sorted.
+        on_bad_image, num_workers, check: see `load_image_folder`.
+        check_overlap: reject images that are in two splits.
+    """
+    samples = source.samples
+    assigned = assign_samples(source)
+    file_names = arrow_column(samples.data, "file_name").to_pylist()
+    checked = _check_images(samples.data, assigned.splits, num_workers, check)
+    mask = valid_image_mask(
+        file_names,
+        assigned.splits,
+        checked,
+        on_bad_image,
+        empty_folders=samples.empty_folders,
+        check_overlap=check_overlap,
+    )
+    if not any(mask):
+        raise UsageError(DataMessage.NO_IMAGES_LEFT, root=source.uri, suffixes=IMAGE_SUFFIXES[:4])
+    existing = samples.class_names or sorted({label for label, is_valid in zip(assigned.labels, mask) if is_valid})
+    names = label_names or existing
+    if unknown := [name for name in existing if name not in names]:
+        raise UsageError(DataMessage.CLASSES_NOT_IN_CHECKPOINT, source=source.uri, unknown=unknown, known=names)
+    return _build_splits(samples.data, assigned, mask, names)
+
+
+def assign_samples(source: Source) -> Assignment:
+    """Decides split, class and group of each image of a source."""
+    samples, options = source.samples, source.options
+    if samples.labels_required and "label" not in samples.stated:
+        raise UsageError(DataMessage.ARCHIVE_WITHOUT_LABELS, source=source.uri)
+    stated = Statements(
+        root=source.uri,
+        file_names=arrow_column(samples.data, "file_name").to_pylist(),
+        paths=samples.paths(),
+        labels=samples.values("label"),
+        splits=samples.values("split"),
+        groups=samples.values("group"),
+        containers=samples.containers and samples.containers(),
+        locate=samples.locate,
+        is_final=samples.is_final,
+    )
+    return assign(
+        stated,
+        split_from=options.split_from,
+        class_level=options.class_level,
+        group_column=options.group_column,
+        group_pattern=options.group_pattern,
+    )
+
+
+def _check_images(data: Dataset, splits: list[str], num_workers: int | None, check: ImageCheckFn | None) -> ImageCheck:
+    """Finds the images that cannot be decoded, and the digests of the others."""
+    if DIGEST_COLUMN in data.column_names:  # hf-mae shard checked the images
+        return ImageCheck({}, arrow_column(data, DIGEST_COLUMN).to_pylist())
+    images = arrow_column(data, "image")
+    if pc.struct_field(images, "bytes").null_count == len(images):
+        paths = pc.struct_field(images, "path").to_pylist()
+        return check_image_files(paths, num_workers, check_fn=check and (lambda: check(paths, splits)))
+    rows = data.select_columns(["image"]).cast_column("image", Image(decode=False))["image"]
+    return check_table_images(rows, get_fingerprint(data), num_workers)
+
+
+def _build_splits(data: Dataset, assigned: Assignment, mask: list[bool], names: list[str]) -> DatasetDict:
+    """Builds one dataset per split that has images, with the columns of this package."""
+    ids = {name: index for index, name in enumerate(names)}
+    splits = DatasetDict()
+    for split in SPLITS:
+        rows = [row for row, is_valid in enumerate(mask) if is_valid and assigned.splits[row] == split]
+        if not rows:
+            continue
+        part = select_rows(data, rows)
+        file_names = arrow_column(part, "file_name").to_pylist()
+        labels = [ids[assigned.labels[row]] for row in rows]
+        part = part.select_columns(["image"]).add_column("labels", labels, feature=ClassLabel(names=names))
+        part = part.add_column("file_name", file_names)
+        if assigned.groups is not None:
+            part = part.add_column("group", [assigned.groups[row] for row in rows])
+        splits[split] = part
+    return splits
+
+
+def _check_classes_span_splits(splits: DatasetDict, root: str) -> None:
+    """Raises UsageError if a class has images in one split only: a typo, or a class that cannot be evaluated."""
+    if len(splits) < 2:
+        return
+    names = next(iter(splits.values())).features["labels"].names
+    present = {split: {names[index] for index in set(dataset["labels"][:])} for split, dataset in splits.items()}
+    splits_by_class = {name: [split for split in present if name in present[split]] for name in names}
+    single = {name: class_splits[0] for name, class_splits in splits_by_class.items() if len(class_splits) == 1}
+    if single:
+        others = [name for name in names if name not in single]
+        classes = [f"{name} in {split}{did_you_mean(name, others)}" for name, split in single.items()]
+        raise UsageError(DataMessage.CLASSES_IN_ONE_SPLIT, root=root, classes=join_names(classes))
+
+
+def _finalize_splits(splits: DatasetDict, val_fraction: float, seed: int) -> DatasetDict:
+    """Holds out a validation split, and warns about missing classes and shared groups."""
+    if val_fraction:
+        if "validation" in splits:
+            raise UsageError(DataMessage.VALIDATION_SPLIT_EXISTS, val_fraction=f"{val_fraction:g}")
+        hold_out(splits, "validation", val_fraction, seed)
+    splits = DatasetDict({split: splits[split] for split in SPLITS if split in splits})
+    names = next(iter(splits.values())).features["labels"].names
+    for split, dataset in splits.items():
+        present = set(dataset["labels"][:])
+        if missing := [name for index, name in enumerate(names) if index not in present]:
+            warn(logger, DataMessage.CLASSES_WITHOUT_IMAGES, split=split, names=missing)
+    warn_group_overlap({split: get_column(dataset, "group") or [] for split, dataset in splits.items()})
+    return splits
 
 
 def load_splits(
@@ -82,6 +287,7 @@ def _load_unmodified(
         "group_column": source.group_column,
         "group_pattern": source.group_pattern,
         "class_level": source.class_level,
+        "split_from": source.split_from,
         "on_missing_class": source.on_missing_class,
         "allow_split_overlap": allow_split_overlap,
         "check": check,
@@ -192,3 +398,18 @@ def _load_benchmark_splits(source: DataSourceArguments, seed: int, check: ImageC
         warn(logger, DataMessage.MISSING_IMAGES_SKIPPED, count=len(data.missing), names=names)
     logger.info("Licence of the dataset: %s. Please cite: %s", benchmark.licence, benchmark.citation)
     return data.splits
+
+
+def load_official_folds(
+    data_args: DataSourceArguments, seed: int, model_class_names: list[str] | None
+) -> list[DatasetDict]:
+    """Loads the official folds of a benchmark, or else the single split of the data."""
+    count = find_benchmark(data_args.benchmark).folds if data_args.benchmark else 0
+    if not count:
+        splits = read_splits(data_args, seed, model_class_names)
+        if not {"train", "validation"} <= splits.keys():
+            raise UsageError(DataMessage.NO_OFFICIAL_FOLDS, data_dir=data_args.data_dir, splits=list(splits))
+        return [splits]
+    return [
+        read_splits(dataclasses.replace(data_args, fold=fold), seed, model_class_names) for fold in range(1, count + 1)
+    ]

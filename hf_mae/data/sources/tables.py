@@ -1,9 +1,13 @@
 """Reads tables of images (CSV, TSV, JSON Lines), and parses their labels."""
 
 import csv
+import io
 import json
 import math
 import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,7 @@ from ...errors import UsageError
 from ...files.atomic import read_text
 from ..messages import DataMessage
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
+SPLIT_COLUMNS = ("split", "subset", "partition")  # names of the column with the split
 MISSING_LABELS = ("nan", "none", "null", "<na>", "nat")  # as pandas and other programs write them
 MAX_CELL_CHARS = 1 << 24
 
@@ -25,9 +29,7 @@ def read_table(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise UsageError(DataMessage.TABLE_NOT_FOUND, path=path)
     text = read_text(path)
-    rows = (
-        _parse_json_lines(path, text) if path.suffix.lower() in (".jsonl", ".ndjson") else _parse_delimited(path, text)
-    )
+    rows = _parse_json_lines(path, text) if text.lstrip()[:1] in ("{", "[") else _parse_delimited(path, text)
     if not rows:
         raise UsageError(DataMessage.TABLE_EMPTY, path=path)
     return rows
@@ -39,7 +41,7 @@ def _parse_json_lines(path: Path, text: str) -> list[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=lambda pairs: _unique_keys(pairs, path))
         except (json.JSONDecodeError, RecursionError) as error:
             raise UsageError(DataMessage.LINE_NOT_JSON, path=path, line=number, reason=error) from None
         if not isinstance(row, dict):
@@ -48,12 +50,32 @@ def _parse_json_lines(path: Path, text: str) -> list[dict[str, Any]]:
     return rows
 
 
+def _unique_keys(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
+    check_unique_columns([name for name, _ in pairs], str(path))
+    return dict(pairs)
+
+
+def check_unique_columns(names: Iterable[str], source: str) -> None:
+    """Raises UsageError if two columns have the same name, so that their values cannot be told apart."""
+    names = [name.strip() for name in names]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise UsageError(DataMessage.COLUMN_REPEATED, source=source, columns=repeated)
+
+
+def find_column(existing: Iterable[str], names: Iterable[str]) -> str | None:
+    """Returns the existing column with the first of these names, in any case; None without."""
+    by_name = {column.strip().lower(): column for column in reversed(list(existing)) if column}
+    return next((by_name[name] for name in names if name in by_name), None)
+
+
 def _parse_delimited(path: Path, text: str) -> list[dict[str, Any]]:
-    head = text.split("\n", 1)[0]
+    head = re.split(r"[\r\n]", text, maxsplit=1)[0]
     separator = max(",;\t", key=head.count)
     previous_limit = csv.field_size_limit(MAX_CELL_CHARS)
     try:
-        rows = list(csv.DictReader(text.splitlines(keepends=True), delimiter=separator))
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
+        check_unique_columns(filter(None, reader.fieldnames or ()), str(path))
+        rows = list(reader)
     except csv.Error as error:
         raise UsageError(DataMessage.TABLE_UNREADABLE, path=path, reason=error) from None
     finally:
@@ -61,6 +83,20 @@ def _parse_delimited(path: Path, text: str) -> list[dict[str, Any]]:
     if line := next((number for number, row in enumerate(rows, 2) if None in row), None):
         raise UsageError(DataMessage.TOO_MANY_CELLS, path=path, line=line)
     return rows
+
+
+def normalize_text(text: str) -> str:
+    """Normalizes a name: composed Unicode characters (NFC), no spaces around it."""
+    return unicodedata.normalize("NFC", text).strip()
+
+
+def check_class_names(names: Iterable[str], source: str) -> None:
+    """Raises UsageError if class names differ only in case or in the encoding of their characters."""
+    by_folded: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        by_folded[normalize_text(name).casefold()].append(name)
+    if similar := [" and ".join(equal) for equal in by_folded.values() if len(equal) > 1]:
+        raise UsageError(DataMessage.CLASS_NAMES_SIMILAR, source=source, names=similar)
 
 
 def parse_label(value: Any, location: str) -> str:
@@ -77,7 +113,7 @@ def parse_label(value: Any, location: str) -> str:
         raise UsageError(DataMessage.LABEL_NOT_SINGLE, location=location, value=value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    text = "" if value is None else str(value).strip()
+    text = "" if value is None else normalize_text(str(value))
     if re.fullmatch(r"[+-]?\d+\.0*", text):
         text = text.split(".")[0]
     missing = isinstance(value, float) and math.isnan(value)

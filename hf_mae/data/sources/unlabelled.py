@@ -1,22 +1,18 @@
 """Loads unlabelled images from folders, archives and datasets."""
 
 import logging
-import os
-from pathlib import Path
 
 import pyarrow.compute as pc
-from datasets import Dataset, Features, Image, Value, concatenate_datasets
+from datasets import Dataset, Image
 
 from ...compat.datasets import get_fingerprint
 from ...errors import UsageError, warn
-from ...settings.parse import looks_like_path
 from ..checks.image_check import ImageCheck, check_image_files, check_table_images
 from ..messages import DataMessage
-from .archive_index import DIGEST_COLUMN
-from .hf_datasets import load_images
-from .image_files import walk_images
+from .archive import DIGEST_COLUMN
+from .kinds import SourceOptions
 from .samples import arrow_column, get_image_paths
-from .source_type import is_packed_source
+from .source import open_source
 
 logger = logging.getLogger(__name__)
 
@@ -33,36 +29,16 @@ def load_unlabelled(
         decode: check that each image can be decoded. If False, only the header and the end are checked, which takes
             seconds for 100,000 images and finds files that are not images or are truncated.
     """
-    root = Path(data_dir)
-    if is_packed_source(data_dir) or not (root.exists() or looks_like_path(data_dir)):
-        return _load_packed(data_dir, on_bad_image, num_workers, decode)
-    if not root.is_dir():
-        raise UsageError(DataMessage.NOT_A_DATA_SOURCE, path=root)
-    tree = walk_images(root)
-    if tree.ignored_counts:
-        logger.info("Ignored in %s: %s", root, tree.summary())
-    paths = sorted(os.path.join(root, name) for name in tree.images)
-    if not paths:
-        raise UsageError(DataMessage.NO_IMAGES_IN_FOLDER, folder=root)
-    checked = check_image_files(paths, num_workers, decode=decode)
-    if bad := _handle_unreadable(checked, paths, data_dir, on_bad_image):
-        paths = [path for index, path in enumerate(paths) if index not in bad]
-    columns = {"image": paths, "file_name": [Path(os.path.relpath(path, root)).as_posix() for path in paths]}
-    return Dataset.from_dict(columns, features=Features({"image": Image(), "file_name": Value("string")}))
-
-
-def _load_packed(source: str, on_bad_image: str, num_workers: int | None, decode: bool) -> Dataset:
-    """Loads all images of archives or of a dataset; those of `hf-mae shard` were checked when they were packed."""
-    splits = list(load_images(source).values())
-    images = _sort_by_name(splits[0] if len(splits) == 1 else concatenate_datasets(splits))
-    if DIGEST_COLUMN in images.column_names:
+    samples = open_source(data_dir, SourceOptions(labelled=False)).samples
+    images = _sort_by_name(samples.data)
+    if DIGEST_COLUMN in images.column_names:  # hf-mae shard checked the images
         return images.remove_columns(DIGEST_COLUMN)
     if paths := get_image_paths(images):
         checked = check_image_files(paths, num_workers, decode=decode)
     else:
         rows = images.cast_column("image", Image(decode=False))["image"]
         checked = check_table_images(rows, get_fingerprint(images), num_workers, decode=decode)
-    bad = _handle_unreadable(checked, arrow_column(images, "file_name").to_pylist(), source, on_bad_image)
+    bad = _handle_unreadable(checked, arrow_column(images, "file_name").to_pylist(), data_dir, on_bad_image)
     return images.select([row for row in range(len(images)) if row not in bad]) if bad else images
 
 

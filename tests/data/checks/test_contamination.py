@@ -18,8 +18,9 @@ from hf_mae.data.checks.contamination import (
     exclude_images,
     find_pretraining_image_list,
     find_seen_in_pretraining,
+    read_file_names,
+    resolve_exclude_patterns,
 )
-from hf_mae.data.checks.exclude_list import read_file_names, resolve_exclude_patterns
 from hf_mae.data.images.messages import ImageMessage
 from hf_mae.data.messages import DataMessage
 from hf_mae.data.sources.unlabelled import load_unlabelled

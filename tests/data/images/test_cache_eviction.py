@@ -13,7 +13,7 @@ from hf_mae.data.images.messages import ImageMessage
 from hf_mae.data.images.pixel_cache import PixelCache
 from hf_mae.data.images.torch_datasets import PixelReader, make_pixel_reader
 from hf_mae.data.images.transforms import training_transform
-from hf_mae.data.sources.folders import load_image_folder
+from hf_mae.data.sources.split_loading import load_image_folder
 from hf_mae.errors import CommandLineError
 from hf_mae.files.caches import cache_folder
 from hf_mae.settings.data import DataArguments, parse_byte_size

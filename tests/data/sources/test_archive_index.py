@@ -19,8 +19,8 @@ from hf_mae.data.images.messages import ImageMessage
 from hf_mae.data.images.torch_datasets import TrainDataset
 from hf_mae.data.images.transforms import training_transform
 from hf_mae.data.messages import DataMessage
-from hf_mae.data.sources.folders import load_image_folder
 from hf_mae.data.sources.shard_writer import verify_shards, write_shards
+from hf_mae.data.sources.split_loading import load_image_folder
 from hf_mae.data.sources.unlabelled import load_unlabelled
 from hf_mae.files.archive_members import Member, parse_member, read_member
 
@@ -264,7 +264,7 @@ def test_archives_without_classes_are_rejected_as_labelled_data(folder, tmp_path
     write_shards(load_image_folder(folder), tmp_path / "labelled", 10**6, 0, 1)
     with tarfile.open(tmp_path / "all.tar", "w") as archive:
         add_member(archive, "1.jpg", next(folder.rglob("*.jpg")).read_bytes())
-    with raises(DataMessage.ARCHIVE_WITHOUT_LABELS, splits=["train"]):
+    with raises(DataMessage.IMAGES_OUTSIDE_CLASS_FOLDERS, names="1.jpg"):
         load_image_folder(tmp_path / "all.tar")
 
 

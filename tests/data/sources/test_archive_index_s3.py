@@ -13,8 +13,8 @@ from hf_mae.data.images.image_io import read_rgb
 from hf_mae.data.images.messages import ImageMessage
 from hf_mae.data.images.streaming import ImageStream, find_stream_files
 from hf_mae.data.messages import DataMessage
-from hf_mae.data.sources.folders import load_image_folder
 from hf_mae.data.sources.shard_writer import write_shards
+from hf_mae.data.sources.split_loading import load_image_folder
 from hf_mae.data.sources.unlabelled import load_unlabelled
 
 pytest.importorskip("s3fs", reason="s3fs is not installed here")

@@ -14,8 +14,9 @@ from hf_mae.cli.main import main
 from hf_mae.data.images.image_io import read_rgb
 from hf_mae.data.messages import DataMessage
 from hf_mae.data.sources.arrow_offsets import locate_embedded_images
-from hf_mae.data.sources.hf_datasets import load_images
+from hf_mae.data.sources.kinds import SourceOptions
 from hf_mae.data.sources.predict_inputs import find_input_paths, iter_inputs
+from hf_mae.data.sources.source import open_source
 from hf_mae.data.sources.unlabelled import load_unlabelled
 
 FEATURES = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
@@ -85,7 +86,9 @@ def test_images_are_located_in_the_arrow_files(tmp_path):
     assert [read_red(read_rgb(path)) for path in paths] == reds and all("::" in path for path in paths)
     assert locate_embedded_images(dataset.select([3, 1]), "image") is None
     assert locate_embedded_images(make_dataset(reds, True), "image") is None  # in memory
-    images = load_images(str(tmp_path / "saved"))["train"].cast_column("image", datasets.Image(decode=False))
+    images = open_source(str(tmp_path / "saved"), SourceOptions(labelled=False)).samples.data.cast_column(
+        "image", datasets.Image(decode=False)
+    )
     assert [row["path"] for row in images["image"]] == paths and images[0]["image"]["bytes"] is None
 
 
@@ -138,7 +141,5 @@ def test_tables_in_s3_are_read(tmp_path, monkeypatch):
     with use_fake_s3(monkeypatch) as (objects, _):
         for name in ("parquet", "saved"):
             put_folder(objects, write_tables(name, tmp_path / name), f"tables/{name}")
-            splits = load_images(f"s3://tables/{name}")
-            assert {split: read_reds(part) for split, part in splits.items()} == {
-                split: list(reds) for split, reds in REDS.items()
-            }
+            images = open_source(f"s3://tables/{name}", SourceOptions(labelled=False)).samples.data
+            assert read_reds(images) == [red for reds in REDS.values() for red in reds]

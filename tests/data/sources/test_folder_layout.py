@@ -13,10 +13,11 @@ from support.messages import logged, raises
 
 from hf_mae import load_image_folder
 from hf_mae.data.messages import DataMessage
-from hf_mae.data.sources.folder_layout import scan_folder
 from hf_mae.data.sources.image_files import walk_images
-from hf_mae.data.splits import parse_split_name
-from hf_mae.data.splitting import holdout_mask
+from hf_mae.data.sources.kinds import SourceOptions
+from hf_mae.data.sources.source import open_source
+from hf_mae.data.sources.split_loading import assign_samples
+from hf_mae.data.splits import holdout_mask, parse_split_name
 
 
 def write_images(root, *names):
@@ -31,10 +32,10 @@ def write_images(root, *names):
 
 def read_layout(root, **options):
     """Split -> sorted (class, group) of its images."""
-    samples, _ = scan_folder(root, **options)
+    assigned = assign_samples(open_source(str(root), SourceOptions(**options)))
     by_split = {}
-    for sample in samples:
-        by_split.setdefault(sample.split, []).append((sample.label, sample.group))
+    for split, *row in zip(assigned.splits, assigned.labels, assigned.groups or [None] * len(assigned.labels)):
+        by_split.setdefault(split, []).append(tuple(row))
     return {split: sorted(rows, key=str) for split, rows in by_split.items()}
 
 
@@ -85,12 +86,11 @@ def test_usual_layouts_are_read(tmp_path_factory, labels, splits, above, swap):
             path = root.joinpath(*above, *middle, "1.png")
             path.parent.mkdir(parents=True)
             path.write_bytes(b"x")
-    samples, empty = scan_folder(root)
-    assert not empty and {sample.label for sample in samples} == set(labels)
-    assert {sample.split for sample in samples} == {parse_split_name(split) for split in splits} or (
-        not splits and {sample.split for sample in samples} == {"train"}
-    )
-    assert len(samples) == len(labels) * max(1, len(splits))
+    source = open_source(str(root))
+    assigned = assign_samples(source)
+    assert not source.samples.empty_folders and set(assigned.labels) == set(labels)
+    assert set(assigned.splits) == {parse_split_name(split) for split in splits or ["train"]}
+    assert len(assigned.labels) == len(labels) * max(1, len(splits))
 
 
 def test_patient_folders_below_classes_are_groups(tmp_path):
@@ -117,10 +117,10 @@ def test_patient_folders_below_classes_are_groups(tmp_path):
     [
         (
             ["train/a/1.png", "other/b/1.png"],
-            DataMessage.SPLITS_AND_OTHER_FOLDERS,
-            {"splits": ["train"], "others": ["other"]},
+            DataMessage.SPLITS_INCOMPLETE,
+            {"reading": "path: train/a/1.png", "other": "other/b/1.png"},
         ),
-        (["a/train/1.png", "b/1.png"], DataMessage.SPLITS_AND_OTHER_FOLDERS, {"others": ["images"]}),
+        (["a/train/1.png", "b/1.png"], DataMessage.SPLITS_INCOMPLETE, {"other": "b/1.png"}),
         (["train/test/a/1.png", "test/train/a/1.png"], DataMessage.SPLITS_AT_TWO_LEVELS, {}),
         (
             ["site1/a/1.png", "site1/b/1.png", "site2/a/1.png"],
@@ -141,7 +141,7 @@ def test_patient_folders_below_classes_are_groups(tmp_path):
 def test_ambiguous_layouts_are_rejected(tmp_path, names, message, attributes):
     write_images(tmp_path, *names)
     with raises(message, **attributes):
-        scan_folder(tmp_path)
+        read_layout(tmp_path)
 
 
 def test_class_level_resolves_ambiguous_layouts(tmp_path):
@@ -149,13 +149,13 @@ def test_class_level_resolves_ambiguous_layouts(tmp_path):
     assert read_layout(tmp_path, class_level=2) == {"train": [("a", None), ("a", None), ("b", None)]}
     assert read_layout(tmp_path, class_level=1)["train"][0] == ("site1", "a")
     with raises(DataMessage.CLASS_LEVEL_TOO_DEEP, level=3, name="site1/a/1.png"):
-        scan_folder(tmp_path, class_level=3)
+        read_layout(tmp_path, class_level=3)
 
 
 def test_classes_may_be_named_like_splits(tmp_path):
     write_images(tmp_path, "test/1.png", "train/1.png", "bus/1.png")
-    with raises(DataMessage.SPLITS_AND_OTHER_FOLDERS, others=["bus"]):
-        scan_folder(tmp_path)
+    with raises(DataMessage.SPLITS_INCOMPLETE, other="bus/1.png"):
+        read_layout(tmp_path)
     assert read_layout(tmp_path, class_level=1) == {"train": [("bus", None), ("test", None), ("train", None)]}
 
 
@@ -192,7 +192,7 @@ def test_ignored_files_are_counted(tmp_path, caplog):
         "special files (pipes, devices)": 1,
     }
     with caplog.at_level("INFO", logger="hf_mae"):
-        scan_folder(tmp_path)
+        read_layout(tmp_path)
     assert f"Ignored in {tmp_path}: " in caplog.text and "1 .zip (extract them first)" in caplog.text
 
 

@@ -13,7 +13,7 @@ from support.messages import logged, raises
 
 from hf_mae import load_image_folder
 from hf_mae.data.messages import DataMessage
-from hf_mae.data.splitting import stratified_mask
+from hf_mae.data.splits import stratified_mask
 
 
 def write_image(path, size=(20, 16)):
@@ -163,19 +163,19 @@ def test_a_repaired_image_is_checked_again(tmp_path):
         (lambda root: write_image(root / "1.png"), DataMessage.IMAGES_OUTSIDE_CLASS_FOLDERS),
         (
             lambda root: (write_image(root / "train" / "a" / "1.png"), write_image(root / "other" / "1.png")),
-            DataMessage.SPLITS_AND_OTHER_FOLDERS,
+            DataMessage.SPLITS_INCOMPLETE,
         ),
         (lambda root: write_image(root / "train" / "1.png"), DataMessage.IMAGES_OUTSIDE_CLASS_FOLDERS),
     ],
 )
 def test_folders_without_classes_are_rejected(tmp_path, make, message):
     make(tmp_path)
-    with raises(message, root=tmp_path):
+    with raises(message):
         load_image_folder(tmp_path)
 
 
 def test_a_missing_folder_is_reported(tmp_path):
-    with raises(DataMessage.DATASET_NOT_LOADED, source=tmp_path / "absent"):
+    with raises(DataMessage.NOT_A_DATA_SOURCE, source=tmp_path / "absent"):
         load_image_folder(tmp_path / "absent")
 
 

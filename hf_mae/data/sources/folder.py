@@ -1,0 +1,50 @@
+"""Folder trees of image files."""
+
+import os
+from pathlib import Path, PurePosixPath
+
+from datasets import Dataset, Features, Image, Value
+
+from ...errors import UsageError
+from ..messages import DataMessage
+from ..splits import parse_split_name
+from .image_files import ImageTree
+from .kinds import Samples, SourceKind, SourceOptions
+from .location import Location
+
+
+def _matches(location: Location, options: SourceOptions) -> bool:
+    return location.is_folder
+
+
+def _read(location: Location, options: SourceOptions) -> Samples:
+    root, tree = location.path, location.tree
+    if not tree.images:
+        if not options.labelled:
+            raise UsageError(DataMessage.NO_IMAGES_IN_FOLDER, folder=root)
+        if tree.ignored_counts:
+            raise UsageError(DataMessage.FOLDER_WITHOUT_READABLE_IMAGES, root=root, ignored=tree.summary())
+        raise UsageError(DataMessage.FOLDER_WITHOUT_CLASSES, root=root)
+    names = [Path(name).as_posix() for name in tree.images]
+    columns = {"image": [os.path.join(root, name) for name in tree.images], "file_name": names}
+    features = Features({"image": Image(), "file_name": Value("string")})
+    return Samples(
+        Dataset.from_dict(columns, features=features),
+        paths=lambda: names,
+        excluded=tree.ignored_counts,
+        empty_folders=_find_empty_folders(tree, names),
+    )
+
+
+def _find_empty_folders(tree: ImageTree, names: list[str]) -> list[str]:
+    """Returns the folders at the level of classes that contain no images."""
+    with_images = {str(PurePosixPath(name).parent) for name in names}
+    has_splits = any(parse_split_name(part) for folder in with_images for part in PurePosixPath(folder).parts)
+    leaves = [PurePosixPath(Path(folder).as_posix()) for folder in tree.leaf_folders]
+    min_depth = 2 if has_splits else 1  # of a class folder; the root and the splits are above it
+    return [str(leaf) for leaf in leaves if len(leaf.parts) >= min_depth and str(leaf) not in with_images]
+
+
+FOLDER = SourceKind(
+    "a folder with one folder of images per class, optionally below train/, validation/ and test/", _matches, _read
+)

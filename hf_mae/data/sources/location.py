@@ -1,0 +1,167 @@
+"""Facts about the address of a source: what is there, by content. They are looked up once, when they are needed."""
+
+import os
+import re
+import tarfile
+from functools import cached_property
+from pathlib import Path
+
+from ...errors import UsageError, first_error_line
+from ...files.archive_members import ARCHIVE_SUFFIXES, TABLE_SUFFIX, convert_remote_errors, file_system, is_remote
+from ..messages import DataMessage
+from ..splits import parse_split_name
+from .image_files import ImageTree, walk_images
+
+TAR, ZIP, PARQUET, ARROW, COMPRESSED, TEXT = "tar", "zip", "parquet", "arrow", "compressed", "text"
+MAGIC_BYTES = {
+    **dict.fromkeys((b"PK\x03\x04", b"PK\x05\x06"), ZIP),
+    b"PAR1": PARQUET,
+    **dict.fromkeys((b"ARROW1", b"\xff\xff\xff\xff"), ARROW),
+    **dict.fromkeys((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"), COMPRESSED),
+}
+TYPE_BY_SUFFIX = {".tar": TAR, ".zip": ZIP, TABLE_SUFFIX: PARQUET}
+OFFICE_SUFFIXES = (".docx", ".xlsx", ".pptx", ".odt", ".ods", ".odp", ".npz", ".whl", ".jar")  # zip files, too
+HEAD_BYTES = 4096
+
+
+def sniff(head: bytes) -> str | None:
+    """Returns the type of a file from its first bytes; None if it is none of the constants above."""
+    for magic, file_type in MAGIC_BYTES.items():
+        if head.startswith(magic):
+            return file_type
+    try:
+        tarfile.TarInfo.frombuf(head[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
+        return TAR
+    except tarfile.HeaderError:
+        return TEXT if head and b"\0" not in head.removeprefix(b"\xff\xfe").removeprefix(b"\xfe\xff")[::2] else None
+
+
+class Location:
+    """The address of a source: a local path, a URL that fsspec opens, or a name that is neither.
+
+    Args:
+        uri: as given by the user.
+    """
+
+    def __init__(self, uri: str):
+        self.uri = uri
+        self.is_remote = is_remote(uri) and not os.path.lexists(uri)
+        self.path = Path(uri)
+
+    @cached_property
+    def exists(self) -> bool:
+        """Whether it is a local file or folder."""
+        return not self.is_remote and self.path.exists()
+
+    @cached_property
+    def is_folder(self) -> bool:
+        """Whether it is a local folder."""
+        return not self.is_remote and self.path.is_dir()
+
+    @cached_property
+    def file_type(self) -> str | None:
+        """The type of a single file, from its content (of an empty or damaged one, from its name); None for a
+        folder."""
+        if self.is_remote:
+            return self._remote_file_type
+        if not self.path.is_file():
+            return None
+        return local_file_type(self.uri)
+
+    @cached_property
+    def head(self) -> bytes:
+        """The first bytes of a local file."""
+        with open(self.path, "rb") as file:
+            return file.read(HEAD_BYTES)
+
+    @cached_property
+    def tree(self) -> ImageTree:
+        """The image files below a local folder."""
+        return walk_images(self.path)
+
+    @cached_property
+    def files(self) -> list[str]:
+        """The files that may be archives or tables: the location itself, those in a local folder and in its subfolders
+        that are named like splits (or `data`), or all files below a URL or pattern; sorted.
+
+        Raises:
+            UsageError: If a URL cannot be reached.
+        """
+        if self.is_remote:
+            return self._remote_files
+        if not self.is_folder:
+            return [str(self.path.resolve())] if self.exists else []
+        root = self.path.resolve()
+        entries = sorted(os.scandir(root), key=lambda entry: entry.name)
+        for child in [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]:
+            if parse_split_name(child.name) or child.name == "data":
+                entries += sorted(os.scandir(child.path), key=lambda entry: entry.name)
+        return [entry.path for entry in entries if entry.is_file() and not entry.name.startswith(".")]
+
+    @cached_property
+    def archives(self) -> list[str]:
+        """The tar and zip files among `files`."""
+        return [file for file in self.files if self.type_of(file) in (TAR, ZIP)]
+
+    @cached_property
+    def tables(self) -> list[str]:
+        """The parquet and Arrow files among `files`."""
+        return [file for file in self.files if self.type_of(file) in (PARQUET, ARROW)]
+
+    def relative(self, file: str) -> str:
+        """Returns the name of one of `files` below the location; the name of the file if it is the location."""
+        base = re.sub(r"[^/]*\*.*", "", self.uri) if self.is_remote else str(self.path.resolve())
+        name = file.removeprefix(base.rstrip("/") + "/")
+        return name if name != file else os.path.basename(file)
+
+    def type_of(self, file: str) -> str | None:
+        """Returns the type of one of `files`; of remote files among several, from the name."""
+        if self.is_remote:
+            return self._remote_file_type if [file] == self.files else _type_by_suffix(file)
+        return None if file.lower().endswith(OFFICE_SUFFIXES) else local_file_type(file)
+
+    @cached_property
+    def _remote_file_type(self) -> str | None:
+        """The type of the only file of a URL."""
+        if len(self.files) != 1:
+            return None
+        try:
+            with convert_remote_errors():
+                system, path = file_system(self.files[0])
+                return sniff(system.cat_file(path, start=0, end=HEAD_BYTES)) or _type_by_suffix(self.files[0])
+        except OSError as error:
+            raise UsageError(DataMessage.SOURCE_UNREACHABLE, source=self.uri, reason=first_error_line(error)) from None
+
+    @cached_property
+    def _remote_files(self) -> list[str]:
+        try:
+            with convert_remote_errors():
+                system, path = file_system(self.uri)
+                if path.lower().endswith((*ARCHIVE_SUFFIXES, TABLE_SUFFIX)) and "*" not in path:
+                    return [self.uri]  # many servers cannot list a folder
+                paths = [path] if system.isfile(path) else system.glob(path) if "*" in path else system.find(path)
+                return sorted(system.unstrip_protocol(path) for path in paths)
+        except OSError as error:
+            raise UsageError(DataMessage.SOURCE_UNREACHABLE, source=self.uri, reason=first_error_line(error)) from None
+
+    def has_remote_file(self, name: str) -> bool:
+        """Whether a URL has a file of this name in its folder; the folder is not listed."""
+        try:
+            with convert_remote_errors():
+                system, path = file_system(f"{self.uri.rstrip('/')}/{name}")
+                return bool(system.exists(path))
+        except OSError as error:
+            raise UsageError(DataMessage.SOURCE_UNREACHABLE, source=self.uri, reason=first_error_line(error)) from None
+
+
+def local_file_type(file: str) -> str | None:
+    """Returns the type of a local file, from its content; if that has no known type, from its name."""
+    with open(file, "rb") as opened:
+        content_type = sniff(opened.read(HEAD_BYTES))
+    if content_type in (None, TEXT, COMPRESSED):  # an empty or damaged archive is still meant to be one
+        return _type_by_suffix(file) or content_type
+    return content_type
+
+
+def _type_by_suffix(file: str) -> str | None:
+    return next((kind for suffix, kind in TYPE_BY_SUFFIX.items() if file.lower().endswith(suffix)), None)

@@ -1,0 +1,178 @@
+"""CSV, TSV and JSON Lines manifests: `file_name`, `label`, optionally `split` and `group`."""
+
+import logging
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, Features, Image, Value
+
+from ...errors import UsageError, warn
+from ..messages import DataMessage
+from .image_files import MANIFEST_NAMES, TABLE_SUFFIXES
+from .kinds import Samples, SourceKind, SourceOptions
+from .location import TEXT, Location
+from .samples import join_names
+from .tables import SPLIT_COLUMNS, find_column, parse_label, read_table
+
+logger = logging.getLogger(__name__)
+
+NEEDED_COLUMNS = ("file_name", "label")
+
+
+def find_manifests(location: Location, options: SourceOptions) -> list[Path]:
+    """Returns the manifests of a source: the given one, the location itself, the one in a folder, or those in its
+    subfolders that have the columns of a manifest."""
+    if options.manifest:
+        return [Path(options.manifest)]
+    if location.exists and not location.is_folder:
+        return [location.path] if _is_manifest_file(location) else []
+    if not location.is_folder:
+        return []
+    paths = [location.path / name for name in MANIFEST_NAMES if (location.path / name).is_file()]
+    if paths:
+        return paths[:1]
+    return [path for name in location.tree.manifests if _has_manifest_columns(path := location.path / name)]
+
+
+def _is_manifest_file(location: Location) -> bool:
+    is_named = location.path.suffix.lower() in TABLE_SUFFIXES
+    return is_named or (location.file_type == TEXT and b"file_name" in location.head)
+
+
+def _has_manifest_columns(path: Path) -> bool:
+    return set(NEEDED_COLUMNS) <= read_table(path)[0].keys()
+
+
+def resolve_manifest(source: Any) -> Path | None:
+    """Returns the manifest of a data source, given or found in its folder, or None.
+
+    Args:
+        source: a command's `DataSourceArguments`, or a record's `DataSource`.
+    """
+    if source.benchmark or not (source.manifest or source.data_dir):
+        return None
+    found = find_manifests(Location(str(source.data_dir or "")), SourceOptions(manifest=source.manifest))
+    return found[0] if len(found) == 1 else None
+
+
+def _matches(location: Location, options: SourceOptions) -> bool:
+    return bool(find_manifests(location, options)) and (options.labelled or not location.is_folder)
+
+
+def _read(location: Location, options: SourceOptions) -> Samples:
+    if options.class_level is not None:
+        raise UsageError(DataMessage.CLASS_LEVEL_WITH_MANIFEST)
+    manifests = find_manifests(location, options)
+    root = location.path if location.is_folder else manifests[0].parent
+    rows: dict[str, _Row] = {}
+    for manifest in manifests:
+        folder = root if options.manifest or manifest.parent == root else manifest.parent
+        rows |= _read_rows(manifest, root, folder, options)
+    listed = list(rows.values())
+    features = Features({"image": Image(), "file_name": Value("string")})
+    columns = {"image": [row.path for row in listed], "file_name": [row.file_name for row in listed]}
+    stated = {
+        name: partial(lambda name: [getattr(row, name) for row in listed], name)
+        for name in ("label", "split", "group")
+        if name == "label" or any(getattr(row, name) is not None for row in listed)
+    }
+    return Samples(
+        Dataset.from_dict(columns, features=features),
+        paths=lambda: [row.file_name for row in listed],
+        stated=stated,
+        locate=lambda row, column: f"{listed[row].location}, {column}",
+        labels_required=True,
+    )
+
+
+class _Row:
+    """A row of a manifest: the image, and the values of its columns (None: no such column, or an empty cell)."""
+
+    def __init__(self, location: str, path: str, file_name: str, values: dict[str, Any]):
+        self.location, self.path, self.file_name = location, path, file_name
+        self.label, self.split, self.group = values.get("label"), values.get("split"), values.get("group")
+
+
+def _read_rows(manifest: Path, root: Path, folder: Path, options: SourceOptions) -> "dict[str, _Row]":
+    """Reads the rows of a manifest by the real path of the image.
+
+    Args:
+        manifest: the table; file names are relative to `folder`.
+        root: the folder to which the file names of the result are relative.
+        folder: the folder of the manifest.
+        options: options of the source.
+
+    Raises:
+        UsageError: If a column is missing, or if rows are invalid or contradictory; all affected rows are listed.
+    """
+    table = read_table(manifest)
+    needed = NEEDED_COLUMNS if options.labelled else NEEDED_COLUMNS[:1]
+    needed = (*needed, *([options.group_column] if options.group_column else []))
+    if missing := [column for column in needed if column not in table[0]]:
+        raise UsageError(DataMessage.COLUMNS_MISSING, path=manifest, columns=missing, existing=list(table[0]))
+    columns = {"label": "label", "group": options.group_column or "group"}
+    if split_column := find_column(list(table[0]), SPLIT_COLUMNS):
+        columns["split"] = split_column
+    has_groups = columns["group"] in table[0]
+    rows = []
+    for number, values in enumerate(table, 1):
+        location, name = f"{manifest}, row {number}", values.get("file_name")
+        if not isinstance(name, str) or not name.strip():
+            raise UsageError(DataMessage.MANIFEST_VALUE_MISSING, location=location, column="file_name", row=values)
+        if has_groups and values.get(columns["group"]) in (None, ""):
+            raise UsageError(DataMessage.MANIFEST_VALUE_MISSING, location=location, column=columns["group"], row=values)
+        path = os.path.normpath(os.path.join(folder, name))
+        is_relative = folder == root and not os.path.isabs(name)
+        shown = os.path.normpath(name) if is_relative else os.path.relpath(path, root)
+        stated = {key: values.get(column) for key, column in columns.items()}
+        rows.append(_Row(location, path, Path(shown).as_posix(), stated))
+    if absent := [row.file_name for row in rows if not os.path.isfile(row.path)]:
+        names = join_names(absent, show_all=True)
+        raise UsageError(DataMessage.MANIFEST_FILES_NOT_FOUND, manifest=manifest, count=len(absent), names=names)
+    return _deduplicate(rows, manifest)
+
+
+def _deduplicate(rows: list[_Row], manifest: Path) -> dict[str, _Row]:
+    """Removes repeated rows of the same file.
+
+    Raises:
+        UsageError: If a file has rows with different labels, splits or groups.
+    """
+    first_by_path: dict[str, _Row] = {}
+    conflicts: dict[str, list[str]] = {"label": [], "split": [], "group": []}
+    repeated: list[str] = []
+    for row in rows:
+        first = first_by_path.setdefault(os.path.realpath(row.path), row)
+        if first is row:
+            continue
+        repeated.append(row.file_name)
+        for column, names in conflicts.items():
+            values = [_parse_or_empty(getattr(item, column), item.location, column) for item in (first, row)]
+            if values[0] != values[1]:
+                names.append(f"{row.file_name} ({values[0]}, {values[1]})")
+    for column, names in conflicts.items():
+        if names:
+            raise UsageError(
+                DataMessage.MANIFEST_CONTRADICTORY,
+                manifest=manifest,
+                count=len(names),
+                column=f"{column}s",
+                names=join_names(names, show_all=True),
+            )
+    if repeated:
+        names = join_names(repeated)
+        warn(logger, DataMessage.MANIFEST_FILES_REPEATED, manifest=manifest, count=len(repeated), names=names)
+    return first_by_path
+
+
+def _parse_or_empty(value: Any, location: str, column: str) -> str:
+    return "" if value in (None, "") else parse_label(value, f"{location}, {column}")
+
+
+MANIFEST = SourceKind(
+    "a CSV, TSV or JSON Lines manifest with file_name, label and optionally split and group (or a folder with one)",
+    _matches,
+    _read,
+)

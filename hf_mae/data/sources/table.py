@@ -1,0 +1,317 @@
+"""Tables of images: parquet and Arrow files, datasets written by `save_to_disk`, and datasets of the Hub."""
+
+import glob
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pyarrow.compute as pc
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, concatenate_datasets
+
+from ...errors import UsageError, first_error_line
+from ..messages import DataMessage
+from ..splits import SPLIT_NAMES, SPLITS, parse_split_name
+from .arrow_offsets import locate_embedded_images
+from .assign import container_split
+from .kinds import Samples, SourceKind, SourceOptions
+from .location import ARROW, PARQUET, Location
+from .samples import arrow_column
+from .tables import SPLIT_COLUMNS, check_class_names, find_column
+
+LABEL_COLUMNS = ("labels", "label", "class", "category", "cls")  # the last is WebDataset's
+SAVED_FILES = {"dataset_dict.json": "splits", "state.json": "_data_files"}  # of `save_to_disk`, with a key of each
+README = "README.md"  # a dataset card, with which `datasets` finds the splits
+
+
+def _is_saved(location: Location, options: SourceOptions) -> bool:
+    """Whether `save_to_disk` wrote a folder."""
+    if location.is_remote:
+        return any(location.relative(file) in SAVED_FILES for file in location.files)
+    for name, key in SAVED_FILES.items():
+        try:
+            if location.is_folder and key in json.loads((location.path / name).read_text(encoding="utf-8")):
+                return True
+        except (OSError, ValueError, TypeError):
+            continue
+    return False
+
+
+def _is_table(location: Location, options: SourceOptions) -> bool:
+    """Whether a location is a table, or a folder or URL of tables without other images."""
+    return not (location.is_folder and location.tree.images) and bool(location.tables)
+
+
+def _may_be_hub_id(location: Location, options: SourceOptions) -> bool:
+    is_id = location.uri.count("/") <= 1 and not location.uri.startswith((".", "/", "~"))
+    return not location.is_remote and not location.exists and is_id
+
+
+def _load(source: str, load: Callable[[], Dataset | DatasetDict]) -> Dataset | DatasetDict:
+    """Loads a dataset, with the errors of `datasets` and huggingface_hub (many classes) as a UsageError."""
+    try:
+        return load()
+    except Exception as error:
+        raise UsageError(DataMessage.DATASET_NOT_LOADED, source=source, reason=first_error_line(error)) from None
+
+
+def _read_saved(location: Location, options: SourceOptions) -> Samples:
+    from datasets import load_from_disk
+
+    return _make_samples(location, _load(location.uri, lambda: load_from_disk(location.uri)), options)
+
+
+def _read_hub(location: Location, options: SourceOptions) -> Samples:
+    from datasets import load_dataset
+
+    return _make_samples(location, _load(location.uri, lambda: load_dataset(location.uri)), options)
+
+
+def _read_tables(location: Location, options: SourceOptions) -> Samples:
+    from datasets import load_dataset
+
+    if location.is_folder and (location.path / README).is_file():
+        return _make_samples(location, _load(location.uri, lambda: load_dataset(location.uri)), options)
+    files = defaultdict(list)
+    for file in location.tables:
+        files[container_split(location.relative(file)) or ""].append(file)
+    builder = "arrow" if location.file_type == ARROW or location.tables[0].lower().endswith(".arrow") else "parquet"
+    data_files = {
+        split or "unnamed": [file if location.is_remote else glob.escape(file) for file in paths]
+        for split, paths in sorted(files.items(), key=lambda item: SPLITS.index(item[0]) if item[0] else -1)
+    }
+    loaded = _load(location.uri, lambda: load_dataset(builder, data_files=data_files))
+    parts = {"" if name == "unnamed" else name: loaded[name] for name in data_files}
+    return _make_samples(
+        location, parts, options, {split: location.relative(paths[0]) for split, paths in files.items()}
+    )
+
+
+def _make_samples(
+    location: Location,
+    loaded: Dataset | DatasetDict | dict[str, Dataset],
+    options: SourceOptions,
+    containers: dict[str, str] | None = None,
+) -> Samples:
+    """Makes the samples of a dataset.
+
+    Args:
+        location: the source.
+        loaded: parts by the name of their split; an empty name, or a single dataset, if none is stated.
+        options: options of the source.
+        containers: part -> name of its first file, which states the split; None if the names of the parts do.
+    """
+    parts = {"": loaded} if isinstance(loaded, Dataset) else dict(loaded)
+    parts = {name: _cast_image_column(dataset) for name, dataset in parts.items()}
+    has_split_column = any(find_column(dataset.features, SPLIT_COLUMNS) for dataset in parts.values())
+    if containers is None and "" not in parts and options.labelled and not has_split_column:
+        _check_part_names(parts, location.uri)
+    reader = _PartReader(location.uri, parts, options)
+    data, paths = reader.read_images()
+    if not options.labelled:
+        return Samples(data, paths=lambda: paths)
+    stated = reader.stated_columns()
+    if containers is None and "" not in parts:
+        containers = {name: name for name in parts}
+    names = {part: (containers or {}).get(part, "") for part in parts}
+    return Samples(
+        data,
+        paths=lambda: paths,
+        stated=stated,
+        containers=lambda: [names[part] for part, dataset in parts.items() for _ in range(len(dataset))],
+        class_names=reader.ordered_class_names(),
+        locate=reader.locate,
+        labels_required=True,
+    )
+
+
+def _check_part_names(parts: dict[str, Dataset], source: str) -> None:
+    """Raises UsageError if a name of a part is not a split, or if two names are the same split."""
+    parsed = [parse_split_name(name) for name in parts]
+    if unknown := [name for name in parts if parse_split_name(name) is None]:
+        raise UsageError(DataMessage.UNKNOWN_SPLIT_NAMES, source=source, unknown=unknown, known=SPLIT_NAMES)
+    if repeated := sorted({str(split) for split in parsed if parsed.count(split) > 1}):
+        raise UsageError(DataMessage.SEVERAL_SPLITS_WITH_ONE_NAME, source=source, names=repeated, splits=list(parts))
+
+
+def _cast_image_column(dataset: Dataset) -> Dataset:
+    """Casts a single column of bytes, or of `{"bytes", "path"}`, to `Image`, unless there is an image column."""
+    if any(isinstance(feature, Image) for feature in dataset.features.values()):
+        return dataset
+    encoded = [name for name, feature in dataset.features.items() if _is_encoded_image(feature)]
+    return dataset.cast_column(encoded[0], Image()) if len(encoded) == 1 else dataset
+
+
+def _is_encoded_image(feature: Any) -> bool:
+    binary_types = (Value("binary"), Value("large_binary"))
+    return feature in binary_types or isinstance(feature, dict) and feature.get("bytes") in binary_types
+
+
+class _PartReader:
+    """Reads the columns of the parts (splits or files) of a dataset, by their content."""
+
+    def __init__(self, source: str, parts: dict[str, Dataset], options: SourceOptions):
+        self.source, self.parts, self.options = source, parts, options
+        self.features = next(iter(parts.values())).features
+        if options.labelled:
+            self._find_labelled_columns()
+        else:
+            self.image = ""
+
+    def _find_labelled_columns(self) -> None:
+        for part, dataset in self.parts.items():
+            if set(dataset.features) != set(self.features):
+                raise UsageError(
+                    DataMessage.SPLIT_COLUMNS_DIFFER,
+                    source=self.source,
+                    split=part,
+                    columns=list(dataset.features),
+                    expected=list(self.features),
+                )
+        images = [name for name, feature in self.features.items() if isinstance(feature, Image)]
+        labels = [name for name, feature in self.features.items() if isinstance(feature, ClassLabel)]
+        labels = labels or [name for name in LABEL_COLUMNS if name in self.features]
+        if len(images) != 1 or len(labels) != 1:
+            raise UsageError(
+                DataMessage.IMAGE_OR_LABEL_COLUMN_NOT_UNIQUE,
+                source=self.source,
+                images=images or "none",
+                labels=labels or "none",
+                columns=list(self.features),
+            )
+        group = self.options.group_column
+        if group and group not in self.features:
+            raise UsageError(
+                DataMessage.COLUMNS_MISSING, path=self.source, columns=[group], existing=list(self.features)
+            )
+        self.image, self.label = images[0], labels[0]
+
+    def read_images(self) -> tuple[Dataset, list[str]]:
+        """Returns the images with their names, and the paths below the root that the source states."""
+        images, names, paths = [], [], []
+        for part, dataset in self.parts.items():
+            column = self.image or self._only_image_column(dataset)
+            values = arrow_column(dataset, column)
+            split = part or "train"
+            if empty := pc.indices_nonzero(pc.is_null(values)).to_pylist():
+                raise UsageError(DataMessage.ROWS_WITHOUT_IMAGE, split=split, count=len(empty), row=empty[0])
+            stored = self._stored_names(dataset, values)
+            # `datasets` keeps absolute paths, whose folders are not below the root of this source
+            paths += ["" if name is None or name.startswith("/") else name for name in stored]
+            names += [f"{split}/{row}" if name is None else name for row, name in enumerate(stored)]
+            images.append(self._select_images(dataset, column))
+        data = concatenate_datasets(images)
+        if not self.options.labelled:
+            names = self._make_unique([name.lstrip("/") for name in names])
+        return data.add_column("file_name", names), paths
+
+    def _only_image_column(self, dataset: Dataset) -> str:
+        images = [name for name, feature in dataset.features.items() if isinstance(feature, Image)]
+        if len(images) != 1:
+            raise UsageError(
+                DataMessage.IMAGE_COLUMN_NOT_UNIQUE,
+                source=self.source,
+                images=images or "none",
+                columns=dataset.column_names,
+            )
+        return images[0]
+
+    def _stored_names(self, dataset: Dataset, images: Any) -> list[str | None]:
+        """Returns the column `file_name`, or else the paths with which the images were saved."""
+        if dataset.features.get("file_name") == Value("string"):
+            names = arrow_column(dataset, "file_name")
+            if not names.null_count:
+                return names.to_pylist()
+        return [path or None for path in pc.struct_field(images, "path").to_pylist()]
+
+    def _select_images(self, dataset: Dataset, column: str) -> Dataset:
+        """Selects the images; without labels, if possible, as paths into the Arrow files."""
+        located = None if self.options.labelled else locate_embedded_images(dataset, column)
+        if located is not None:
+            return Dataset.from_dict({"image": located}, features=Features({"image": Image()}))
+        images = dataset.select_columns([column])
+        return images if column == "image" else images.rename_column(column, "image")
+
+    def _make_unique(self, names: list[str]) -> list[str]:
+        """Prepends split and row number if names are repeated."""
+        if len(set(names)) == len(names):
+            return names
+        rows = [(part or "train", row) for part, dataset in self.parts.items() for row in range(len(dataset))]
+        return [f"{part}/{row}/{name}" for (part, row), name in zip(rows, names)]
+
+    def stated_columns(self) -> dict[str, Callable[[], list[Any]]]:
+        """Returns the functions that read the labels, splits and groups."""
+        stated: dict[str, Callable[[], list[Any]]] = {"label": self._read_labels}
+        if split := find_column(self.features, SPLIT_COLUMNS):
+            stated["split"] = partial(self._read_column, split)
+        if (group := self.options.group_column or "group") in self.features:
+            stated["group"] = partial(self._read_column, group)
+        return stated
+
+    def _read_column(self, name: str) -> list[Any]:
+        values: list[Any] = []
+        for part, dataset in self.parts.items():
+            column, feature = arrow_column(dataset, name).to_pylist(), dataset.features[name]
+            if isinstance(feature, ClassLabel):
+                column = [self._class_name(feature, column, row, part) for row in range(len(column))]
+            values += column
+        return values
+
+    def _read_labels(self) -> list[Any]:
+        return self._read_column(self.label)
+
+    def _class_name(self, feature: ClassLabel, values: list[int | None], row: int, part: str) -> str:
+        value = values[row]
+        if value is not None and 0 <= value < len(feature.names):
+            return feature.names[value]
+        invalid = [item for item in values if item is None or not 0 <= item < len(feature.names)]
+        raise UsageError(
+            DataMessage.ROWS_WITHOUT_LABEL,
+            location=f"{self.source}, {part or 'train'}",
+            count=len(invalid),
+            row=row,
+            value=value,
+        )
+
+    def ordered_class_names(self) -> list[str] | None:
+        """Returns the classes in the order of the first part with class ids, then those of other parts."""
+        names: dict[str, None] = {}
+        for dataset in self.parts.values():
+            if isinstance(feature := dataset.features[self.label], ClassLabel):
+                names |= dict.fromkeys(feature.names)
+        check_class_names(names, self.source)
+        return list(names) or None
+
+    def locate(self, row: int, column: str) -> str:
+        """Returns the location of a value: source, part, row and column."""
+        for part, dataset in self.parts.items():
+            if row < len(dataset):
+                return f"{self.source}, {part or 'train'}, row {row}, {self.label if column == 'label' else column}"
+            row -= len(dataset)
+        raise IndexError(row)
+
+
+def _list_hub_stream_files(location: Location) -> tuple[list[str], int | None]:
+    from datasets import load_dataset_builder
+
+    builder = load_dataset_builder(location.uri)
+    split = "train" if "train" in builder.config.data_files else next(iter(builder.config.data_files))
+    files = [str(file) for file in builder.config.data_files[split]]
+    info = (builder.info.splits or {}).get(split)
+    return sorted(file for file in files if file.lower().endswith((".tar", ".parquet"))), info and info.num_examples
+
+
+def _list_stream_files(location: Location) -> tuple[list[str], int | None]:
+    return [file for file in location.tables if location.is_remote or location.type_of(file) == PARQUET], None
+
+
+SAVED = SourceKind("a dataset of datasets.save_to_disk", _is_saved, _read_saved, is_packed=True)
+TABLES = SourceKind(
+    "a parquet or Arrow file (or a folder or URL of them)",
+    _is_table,
+    _read_tables,
+    is_packed=True,
+    stream_files=_list_stream_files,
+)
+HUB = SourceKind("a Hub id", _may_be_hub_id, _read_hub, is_packed=True, stream_files=_list_hub_stream_files)
