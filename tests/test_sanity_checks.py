@@ -86,9 +86,9 @@ def make(tmp_path, mae_state):
                 Image.fromarray(pixels).save(tmp_path / name)
             return tmp_path
 
-        def table(self, rows, encoding="utf-8"):
+        def table(self, rows, encoding="utf-8", columns="file_name,label"):
             self.images("files/0.png", "files/1.png", "files/2.png", "files/3.png")
-            (tmp_path / "manifest.csv").write_bytes(f"file_name,label\n{rows}".encode(encoding))
+            (tmp_path / "manifest.csv").write_bytes(f"{columns}\n{rows}".encode(encoding))
             return tmp_path
 
     return Make()
@@ -173,9 +173,25 @@ def _(make):
     load_classifier(str(make.folder / "out"))
 
 
-@check("Split folders are next to other folders", DataMessage.SPLITS_AND_OTHER_FOLDERS)
+@check("Only some folders are named like splits", DataMessage.SPLITS_INCOMPLETE)
 def _(make):
     load_image_folder(make.images("train/a/1.png", "other/b/1.png"))
+
+
+@check("A column and a folder name different splits", DataMessage.SPLITS_CONTRADICT)
+def _(make):
+    make.images("test/1.png")
+    load_image_folder(make.table("files/0.png,a,train\ntest/1.png,b,train\n", columns="file_name,label,split"))
+
+
+@check("Class names differ in case", DataMessage.CLASS_NAMES_SIMILAR)
+def _(make):
+    load_image_folder(make.images("polyp/1.png", "Polyp/2.png"))
+
+
+@check("A column has the name of another column", DataMessage.COLUMN_REPEATED)
+def _(make):
+    load_image_folder(make.table("files/0.png,a,b\n", columns="file_name,label,label"))
 
 
 @check("Two folders that may be splits contain the same classes", DataMessage.SAME_CLASSES_IN_TWO_FOLDERS)
@@ -183,10 +199,7 @@ def _(make):
     load_image_folder(make.images("first/a/1.png", "first/b/2.png", "second/a/3.png", "second/b/4.png"))
 
 
-@check(
-    "Patient folders are below the class folders",
-    "has one folder per patient or video (...) below each class (...); they are used as groups",
-)
+@check("Patient folders are below or above the class folders", DataMessage.GROUPS_FROM_FOLDERS)
 def _(make):
     load_image_folder(make.images("a/patient_1/1.png", "a/patient_2/2.png", "b/patient_1/3.png"))
 
@@ -196,7 +209,7 @@ def _(make):
     load_image_folder(make.images("train/polyp/1.png", "train/polpy/2.png", "val/polyp/3.png"))
 
 
-@check("Files are ignored", "Ignored in ...: 1 .zip (extract them first), 1 hidden files")
+@check("Files are ignored", DataMessage.FILES_IGNORED)
 def _(make):
     make.images("a/1.png", "b/2.png", "b/._3.png")
     (make.folder / "a" / "more.zip").write_text("x")

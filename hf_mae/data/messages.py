@@ -15,7 +15,6 @@ class DataMessage(Message):
     NOT_A_DATA_SOURCE = (
         "{source} does not exist, or is not a folder, manifest, archive or table of images. Check the path."
     )
-    NOT_A_DIRECTORY_OR_MANIFEST = "{path} is neither a directory nor a CSV, TSV or JSONL manifest. Check the path."
     NOT_A_DIRECTORY_OR_ARCHIVE = "{path} is neither a directory nor a supported archive ({suffixes:list})."
     FILES_IGNORED = "Ignored in {source}: {ignored:list}."
     NO_IMAGES_IN_FOLDER = "The folder {folder} contains no images. Check the path."

@@ -80,7 +80,7 @@ def assign(
     Raises:
         UsageError: If readings contradict each other or are incomplete, or if values are missing or invalid.
     """
-    folders = Folders.of(stated.paths, class_level)
+    folders = Folders.from_paths(stated.paths, class_level)
     splits = assign_splits(stated, folders, split_from)
     classes = None if stated.labels is not None else infer_folder_classes(stated.root, folders.stripped, class_level)
     labels = assign_labels(stated, folders, classes)
@@ -100,7 +100,7 @@ class Folders:
         self.index, self.splits, self.stripped = index, splits, stripped
 
     @classmethod
-    def of(cls, paths: Sequence[str], class_level: int | None) -> "Folders":
+    def from_paths(cls, paths: Sequence[str], class_level: int | None) -> "Folders":
         """Finds the folders of images and the level of their split folders."""
         numbers: dict[str, int] = {}
         examples: list[str] = []
@@ -112,11 +112,11 @@ class Folders:
                 counts.append(0)
             counts[number] += 1
             index.append(number)
-        parts = [tuple(part for part in PurePosixPath(name).parts if part not in ("/", "..")) for name in numbers]
-        levels, splits = find_split_levels(parts, class_level)
+        split_paths = [tuple(name for name in PurePosixPath(path).parts if name not in ("/", "..")) for path in numbers]
+        levels, splits = find_split_levels(split_paths, class_level)
         stripped = [
-            Folder(example, tuple(part for level, part in enumerate(names) if level not in levels), count)
-            for example, names, count in zip(examples, parts, counts)
+            Folder(example, tuple(name for level, name in enumerate(names) if level not in levels), count)
+            for example, names, count in zip(examples, split_paths, counts)
         ]
         return cls(index, splits, stripped)
 
@@ -313,13 +313,13 @@ def assign_groups(
         return None
     if classes is None:
         level = find_patient_level(folders.stripped, NAMED_PATIENT)
-        by_folder = [None if level is None else folder.parts[level] for folder in folders.stripped]
+        by_folder = [None if level is None else folder.names[level] for folder in folders.stripped]
     else:
         by_folder = [item.group for item in classes]
     groups = [by_folder[number] for number in folders.index]
-    found = [group for group in groups if group is not None]
-    if len(found) < len(groups) or not found:
+    existing = [group for group in groups if group is not None]
+    if len(existing) < len(groups) or not existing:
         return None
-    examples = list(dict.fromkeys(found))[:MAX_EXAMPLES]
+    examples = list(dict.fromkeys(existing))[:MAX_EXAMPLES]
     inform(logger, DataMessage.GROUPS_FROM_FOLDERS, source=stated.root, pattern=PATIENT_TEXT, examples=examples)
-    return found
+    return existing

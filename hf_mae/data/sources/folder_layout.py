@@ -29,10 +29,10 @@ PATIENT_TEXT = f"a word ({PATIENT_WORDS.replace('|', ', ')}) and a number, or a 
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder of images, without the level of the split folders: an image in it, its parts, and its images."""
+    """A folder of images, without the level of the split folders: example, names in the path, number of images."""
 
     example: str
-    parts: tuple[str, ...]
+    names: tuple[str, ...]
     count: int
 
 
@@ -52,22 +52,22 @@ def find_split_levels(folders: list[tuple[str, ...]], class_level: int | None) -
     levels: list[int] = []
     splits: list[set[str]] = [set() for _ in folders]
     for level in range(max(map(len, folders), default=0)):
-        names = {parts[level] if len(parts) > level else "" for parts in folders}
-        parsed = {name: split for name in names if (split := parse_split_name(name))}
-        is_complete = bool(parsed) and len(parsed) == len(names)
+        at_level = {names[level] if len(names) > level else "" for names in folders}
+        parsed = {name: split for name in at_level if (split := parse_split_name(name))}
+        is_complete = bool(parsed) and len(parsed) == len(at_level)
         if is_complete:
             levels.append(level)
         if is_complete or class_level is None:
-            for parts, found in zip(folders, splits):
-                if len(parts) > level and parts[level] in parsed:
-                    found.add(parsed[parts[level]])
+            for names, in_path in zip(folders, splits):
+                if len(names) > level and names[level] in parsed:
+                    in_path.add(parsed[names[level]])
     return levels, splits
 
 
 def find_patient_level(folders: list[Folder], pattern: re.Pattern[str]) -> int | None:
     """Returns the first level, from 0, at which all folders are patients and at least two differ; None without."""
-    for level in range(min((len(folder.parts) for folder in folders), default=0)):
-        names = {folder.parts[level] for folder in folders}
+    for level in range(min((len(folder.names) for folder in folders), default=0)):
+        names = {folder.names[level] for folder in folders}
         if len(names) > 1 and all(pattern.fullmatch(name) for name in names):
             return level
     return None
@@ -85,7 +85,7 @@ def infer_folder_classes(root: str, folders: list[Folder], class_level: int | No
     Raises:
         UsageError: If images are not in class folders, or if the layout is ambiguous.
     """
-    if outside := [folder for folder in folders if not folder.parts]:
+    if outside := [folder for folder in folders if not folder.names]:
         raise UsageError(
             DataMessage.IMAGES_OUTSIDE_CLASS_FOLDERS,
             root=root,
@@ -103,36 +103,36 @@ def infer_folder_classes(root: str, folders: list[Folder], class_level: int | No
             root=root,
             patient=first.example,
             other=other.example,
-            folder=first.parts[-1],
-            level=len(first.parts),
+            folder=first.names[-1],
+            level=len(first.names),
         )
-    depth = min(_first_patient_level(folder.parts) for folder in folders) if in_patient_folder else None
+    depth = min(_first_patient_level(folder.names) for folder in folders) if in_patient_folder else None
     if depth == 0:
-        first = max(folders, key=lambda folder: len(folder.parts))
-        raise UsageError(DataMessage.PATIENTS_ABOVE_CLASSES, root=root, folder=first.parts[0])
+        first = max(folders, key=lambda folder: len(folder.names))
+        raise UsageError(DataMessage.PATIENTS_ABOVE_CLASSES, root=root, folder=first.names[0])
     class_index = -1 if depth is None else depth - 1
-    heads = [Folder(folder.example, folder.parts[:class_index], folder.count) for folder in folders]
+    heads = [Folder(folder.example, folder.names[:class_index], folder.count) for folder in folders]
     above = find_patient_level(heads, NAMED_PATIENT)
     if above != 0:
         _check_split_folder_names(root, folders)
     group_index = depth if above is None else above
     _log_class_level(folders, class_index)
     return [
-        FolderClass(folder.parts[class_index], None if group_index is None else folder.parts[group_index])
+        FolderClass(folder.names[class_index], None if group_index is None else folder.names[group_index])
         for folder in folders
     ]
 
 
 def _is_in_patient_folder(folder: Folder) -> bool:
-    return len(folder.parts) > 1 and bool(PATIENT_FOLDER.fullmatch(folder.parts[-1]))
+    return len(folder.names) > 1 and bool(PATIENT_FOLDER.fullmatch(folder.names[-1]))
 
 
 def _log_class_level(folders: list[Folder], class_index: int) -> None:
-    if nested := [folder for folder in folders if len(folder.parts) > 1]:
+    if nested := [folder for folder in folders if len(folder.names) > 1]:
         first = nested[0]
         logger.info(
             "The class of an image is the name of the folder %s, e.g. for %s. For another folder, pass --class_level.",
-            first.parts[class_index],
+            first.names[class_index],
             first.example,
         )
 
@@ -141,8 +141,8 @@ def _check_split_folder_names(root: str, folders: list[Folder]) -> None:
     """Raises UsageError if two folders contain the same class names: they may be splits with unknown names."""
     classes_by_folder: dict[str, set[str]] = defaultdict(set)
     for folder in folders:
-        if len(folder.parts) > 1:
-            classes_by_folder[folder.parts[0]].add(folder.parts[-1])
+        if len(folder.names) > 1:
+            classes_by_folder[folder.names[0]].add(folder.names[-1])
     names = sorted(classes_by_folder)
     for number, first in enumerate(names):
         for second in names[number + 1 :]:
@@ -156,33 +156,33 @@ def _check_split_folder_names(root: str, folders: list[Folder]) -> None:
                     first=first,
                     second=second,
                     example=classes[0],
-                    level=max(len(folder.parts) for folder in folders),
+                    level=max(len(folder.names) for folder in folders),
                 )
 
 
-def _first_patient_level(parts: tuple[str, ...]) -> int:
+def _first_patient_level(names: tuple[str, ...]) -> int:
     """Returns the level from which on all folders are patients, videos or examinations."""
-    level = len(parts)
-    while level and PATIENT_FOLDER.fullmatch(parts[level - 1]):
+    level = len(names)
+    while level and PATIENT_FOLDER.fullmatch(names[level - 1]):
         level -= 1
     return level
 
 
 def _classes_at_level(root: str, folders: list[Folder], class_level: int) -> list[FolderClass]:
     for folder in folders:
-        if not 1 <= class_level <= len(folder.parts):
+        if not 1 <= class_level <= len(folder.names):
             raise UsageError(
                 DataMessage.CLASS_LEVEL_TOO_DEEP,
                 root=root,
                 level=class_level,
                 name=folder.example,
-                count=len(folder.parts),
+                count=len(folder.names),
             )
-    labels = [folder.parts[class_level - 1] for folder in folders]
-    if all(len(folder.parts) > class_level for folder in folders):
-        return [FolderClass(label, folder.parts[class_level]) for label, folder in zip(labels, folders)]
-    heads = [Folder(folder.example, folder.parts[: class_level - 1], folder.count) for folder in folders]
+    labels = [folder.names[class_level - 1] for folder in folders]
+    if all(len(folder.names) > class_level for folder in folders):
+        return [FolderClass(label, folder.names[class_level]) for label, folder in zip(labels, folders)]
+    heads = [Folder(folder.example, folder.names[: class_level - 1], folder.count) for folder in folders]
     level = find_patient_level(heads, PATIENT_FOLDER)
     return [
-        FolderClass(label, None if level is None else folder.parts[level]) for label, folder in zip(labels, folders)
+        FolderClass(label, None if level is None else folder.names[level]) for label, folder in zip(labels, folders)
     ]

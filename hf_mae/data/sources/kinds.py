@@ -1,7 +1,7 @@
 """What every kind of source provides: its images, what it states about them, and what it leaves out."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,7 +46,7 @@ class Samples:
 
     data: Dataset
     paths: Callable[[], Sequence[str]]
-    stated: dict[str, Callable[[], Sequence[Any]]] = field(default_factory=dict)
+    stated: Mapping[str, Callable[[], Sequence[Any]]] = field(default_factory=dict)
     containers: Callable[[], Sequence[str]] | None = None
     class_names: list[str] | None = None
     excluded: Counter[str] = field(default_factory=Counter)

@@ -1,4 +1,4 @@
-"""Facts about the address of a source: what is there, by content. They are looked up once, when they are needed."""
+"""Facts about the address of a source, from the content of its files. Each is looked up once, when it is needed."""
 
 import os
 import re
@@ -25,7 +25,7 @@ HEAD_BYTES = 4096
 
 
 def sniff(head: bytes) -> str | None:
-    """Returns the type of a file from its first bytes; None if it is none of the constants above."""
+    """Returns the type of a file from its first bytes; None for any other type."""
     for magic, file_type in MAGIC_BYTES.items():
         if head.startswith(magic):
             return file_type
@@ -101,12 +101,12 @@ class Location:
     @cached_property
     def archives(self) -> list[str]:
         """The tar and zip files among `files`."""
-        return [file for file in self.files if self.type_of(file) in (TAR, ZIP)]
+        return [file for file in self.files if self.find_type(file) in (TAR, ZIP)]
 
     @cached_property
     def tables(self) -> list[str]:
         """The parquet and Arrow files among `files`."""
-        return [file for file in self.files if self.type_of(file) in (PARQUET, ARROW)]
+        return [file for file in self.files if self.find_type(file) in (PARQUET, ARROW)]
 
     def relative(self, file: str) -> str:
         """Returns the name of one of `files` below the location; the name of the file if it is the location."""
@@ -114,7 +114,7 @@ class Location:
         name = file.removeprefix(base.rstrip("/") + "/")
         return name if name != file else os.path.basename(file)
 
-    def type_of(self, file: str) -> str | None:
+    def find_type(self, file: str) -> str | None:
         """Returns the type of one of `files`; of remote files among several, from the name."""
         if self.is_remote:
             return self._remote_file_type if [file] == self.files else _type_by_suffix(file)

@@ -162,8 +162,8 @@ def _deduplicate(rows: list[_Row], manifest: Path) -> dict[str, _Row]:
                 names=join_names(names, show_all=True),
             )
     if repeated:
-        names = join_names(repeated)
-        warn(logger, DataMessage.MANIFEST_FILES_REPEATED, manifest=manifest, count=len(repeated), names=names)
+        shown = join_names(repeated)
+        warn(logger, DataMessage.MANIFEST_FILES_REPEATED, manifest=manifest, count=len(repeated), names=shown)
     return first_by_path
 
 

@@ -58,7 +58,7 @@ def open_source(uri: str, options: SourceOptions | None = None) -> Source:
     """Opens a folder, manifest, benchmark, archive, table, saved dataset (local or remote) or Hub dataset.
 
     Raises:
-        UsageError: If it does not exist, cannot be reached, or is none of these.
+        UsageError: If it does not exist, cannot be reached, or is of no such kind.
     """
     location, options = Location(uri), options or SourceOptions()
     for kind, entry in reversed(SOURCES.items()):

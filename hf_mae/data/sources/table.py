@@ -126,13 +126,13 @@ def _make_samples(
     )
 
 
-def _check_part_names(parts: dict[str, Dataset], source: str) -> None:
+def _check_part_names(datasets: dict[str, Dataset], source: str) -> None:
     """Raises UsageError if a name of a part is not a split, or if two names are the same split."""
-    parsed = [parse_split_name(name) for name in parts]
-    if unknown := [name for name in parts if parse_split_name(name) is None]:
+    parsed = [parse_split_name(name) for name in datasets]
+    if unknown := [name for name in datasets if parse_split_name(name) is None]:
         raise UsageError(DataMessage.UNKNOWN_SPLIT_NAMES, source=source, unknown=unknown, known=SPLIT_NAMES)
     if repeated := sorted({str(split) for split in parsed if parsed.count(split) > 1}):
-        raise UsageError(DataMessage.SEVERAL_SPLITS_WITH_ONE_NAME, source=source, names=repeated, splits=list(parts))
+        raise UsageError(DataMessage.SEVERAL_SPLITS_WITH_ONE_NAME, source=source, names=repeated, splits=list(datasets))
 
 
 def _cast_image_column(dataset: Dataset) -> Dataset:
@@ -151,16 +151,16 @@ def _is_encoded_image(feature: Any) -> bool:
 class _PartReader:
     """Reads the columns of the parts (splits or files) of a dataset, by their content."""
 
-    def __init__(self, source: str, parts: dict[str, Dataset], options: SourceOptions):
-        self.source, self.parts, self.options = source, parts, options
-        self.features = next(iter(parts.values())).features
+    def __init__(self, source: str, datasets: dict[str, Dataset], options: SourceOptions):
+        self.source, self.datasets, self.options = source, datasets, options
+        self.features = next(iter(datasets.values())).features
         if options.labelled:
             self._find_labelled_columns()
         else:
             self.image = ""
 
     def _find_labelled_columns(self) -> None:
-        for part, dataset in self.parts.items():
+        for part, dataset in self.datasets.items():
             if set(dataset.features) != set(self.features):
                 raise UsageError(
                     DataMessage.SPLIT_COLUMNS_DIFFER,
@@ -190,7 +190,7 @@ class _PartReader:
     def read_images(self) -> tuple[Dataset, list[str]]:
         """Returns the images with their names, and the paths below the root that the source states."""
         images, names, paths = [], [], []
-        for part, dataset in self.parts.items():
+        for part, dataset in self.datasets.items():
             column = self.image or self._only_image_column(dataset)
             values = arrow_column(dataset, column)
             split = part or "train"
@@ -237,7 +237,7 @@ class _PartReader:
         """Prepends split and row number if names are repeated."""
         if len(set(names)) == len(names):
             return names
-        rows = [(part or "train", row) for part, dataset in self.parts.items() for row in range(len(dataset))]
+        rows = [(part or "train", row) for part, dataset in self.datasets.items() for row in range(len(dataset))]
         return [f"{part}/{row}/{name}" for (part, row), name in zip(rows, names)]
 
     def stated_columns(self) -> dict[str, Callable[[], list[Any]]]:
@@ -251,7 +251,7 @@ class _PartReader:
 
     def _read_column(self, name: str) -> list[Any]:
         values: list[Any] = []
-        for part, dataset in self.parts.items():
+        for part, dataset in self.datasets.items():
             column, feature = arrow_column(dataset, name).to_pylist(), dataset.features[name]
             if isinstance(feature, ClassLabel):
                 column = [self._class_name(feature, column, row, part) for row in range(len(column))]
@@ -277,7 +277,7 @@ class _PartReader:
     def ordered_class_names(self) -> list[str] | None:
         """Returns the classes in the order of the first part with class ids, then those of other parts."""
         names: dict[str, None] = {}
-        for dataset in self.parts.values():
+        for dataset in self.datasets.values():
             if isinstance(feature := dataset.features[self.label], ClassLabel):
                 names |= dict.fromkeys(feature.names)
         check_class_names(names, self.source)
@@ -285,7 +285,7 @@ class _PartReader:
 
     def locate(self, row: int, column: str) -> str:
         """Returns the location of a value: source, part, row and column."""
-        for part, dataset in self.parts.items():
+        for part, dataset in self.datasets.items():
             if row < len(dataset):
                 return f"{self.source}, {part or 'train'}, row {row}, {self.label if column == 'label' else column}"
             row -= len(dataset)
@@ -303,7 +303,7 @@ def _list_hub_stream_files(location: Location) -> tuple[list[str], int | None]:
 
 
 def _list_stream_files(location: Location) -> tuple[list[str], int | None]:
-    return [file for file in location.tables if location.is_remote or location.type_of(file) == PARQUET], None
+    return [file for file in location.tables if location.is_remote or location.find_type(file) == PARQUET], None
 
 
 SAVED = SourceKind("a dataset of datasets.save_to_disk", _is_saved, _read_saved, is_packed=True)

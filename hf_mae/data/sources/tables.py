@@ -56,7 +56,7 @@ def _unique_keys(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
 
 
 def check_unique_columns(names: Iterable[str], source: str) -> None:
-    """Raises UsageError if two columns have the same name, so that their values cannot be told apart."""
+    """Raises UsageError if two columns have the same name."""
     names = [name.strip() for name in names]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise UsageError(DataMessage.COLUMN_REPEATED, source=source, columns=repeated)
