@@ -7,7 +7,7 @@ from typing import Any
 
 from ..data.cohort import describe_cohort
 from ..data.labelled_data import LabelledData
-from ..data.sources.manifests import resolve_manifest
+from ..data.sources.manifest import resolve_manifest
 from ..files.atomic import atomic_write_file
 from ..models.introspection import get_non_mae_network
 from ..settings.parse import Settings

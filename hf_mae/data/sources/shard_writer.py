@@ -1,4 +1,4 @@
-"""Writer of tar shards in WebDataset's layout, with an index (`archive_index` reads both).
+"""Writer of tar shards in WebDataset's layout, with an index (`archive` reads both).
 
 The shards contain the original bytes of the image files. The images are shuffled, so that sequential reading does not
 give long runs of one class. The index keeps the order of the dataset, so that training with the index draws the same
