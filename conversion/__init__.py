@@ -6,7 +6,7 @@ libraries are imported when one of the names below is used.
 
 from hf_mae._lazy import exports
 
-__all__, __getattr__, __dir__ = exports(
+__getattr__, __dir__ = exports(
     __name__,
     {
         "ConversionError": "messages",

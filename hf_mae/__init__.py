@@ -7,14 +7,16 @@ from ._lazy import exports
 
 __version__ = "0.1.0"
 
-# The commands whose function has the name of its module; the other commands print information only.
-_COMMANDS = (
-    *("audit", "cache", "convert", "crossval", "demo", "distill", "ensemble", "evaluate", "explain", "export"),
-    *("export_onnx", "finetune", "plan", "predict", "prepare", "pretrain", "probe", "push", "push_dataset"),
-    *("reconstruct", "report", "search", "shard"),
-)
 
-__all__, __getattr__, __dir__ = exports(
+def _find_commands() -> dict[str, str]:
+    """Returns the commands as functions: name -> module."""
+    from .settings.commands import COMMANDS, INFORMATION
+
+    names = [command.function_name for command in COMMANDS.values() if command.task != INFORMATION]
+    return {name: f"workflows.{name}" for name in names}
+
+
+__getattr__, __dir__ = exports(
     __name__,
     {
         "FinetuningArguments": "settings.arguments",
@@ -27,6 +29,6 @@ __all__, __getattr__, __dir__ = exports(
         "compare": "reporting.report",
         "load_image_folder": "data.sources.split_loading",
         "parameter_groups": "training.layer_decay",
-        **{name: f"workflows.{name}" for name in _COMMANDS},
     },
+    _find_commands,
 )

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from hf_mae.settings.commands import COMMANDS_BY_TASK, RECIPE, Command, command_options
+from hf_mae.settings.commands import RECIPE, Command, command_options, commands_by_task
 from hf_mae.settings.options import Option
 from hf_mae.settings.training import MaeTrainingFields
 
@@ -47,7 +47,7 @@ def render_row(command: Command, item: Option) -> str:
 def render_page() -> str:
     """Renders the page."""
     parts = [HEAD]
-    for task, commands in COMMANDS_BY_TASK.items():
+    for task, commands in commands_by_task().items():
         parts.append(f"\n## {task}\n")
         for command in commands:
             rows = [render_row(command, item) for item in list_options(command)]

@@ -1,7 +1,7 @@
-"""Commands that list and show, without importing torch: benchmarks, checkpoints, completion, configs, recipes."""
+"""Commands that list and show, without importing torch: `print_COMMAND` for benchmarks, checkpoints, completion, configs
+and recipes."""
 
 import argparse
-from collections.abc import Callable
 
 from ..errors import CommandLineError
 from ..reporting.renderers.terminal import format_fields
@@ -91,12 +91,3 @@ def _build_completion_parser() -> argparse.ArgumentParser:
             if item.choices is None and item.value_type is str:
                 argument.complete = shtab.FILE  # type: ignore[attr-defined]
     return program
-
-
-INFORMATION_COMMANDS: dict[str, Callable[[ParsedArgs], None]] = {
-    "benchmarks": print_benchmarks,
-    "checkpoints": print_checkpoints,
-    "completion": print_completion,
-    "configs": print_configs,
-    "recipes": print_recipes,
-}

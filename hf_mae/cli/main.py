@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from .. import __version__
 from ..errors import UsageError, escape_control_characters, raise_on_stop_signal
 from ..files.atomic import is_disk_full_error
-from ..settings.commands import COMMANDS_BY_TASK, find_command
+from ..settings.commands import commands_by_task, find_command
 from ..settings.parse import build_settings
 from .messages import CliMessage
 from .parser import ParsedArgs, Parser
@@ -21,7 +21,7 @@ from .parser import ParsedArgs, Parser
 def usage() -> str:
     """Returns the text of `hf-mae --help`: commands by task."""
     lines = ["usage: hf-mae COMMAND [ARGUMENTS] [flags]"]
-    for task, commands in COMMANDS_BY_TASK.items():
+    for task, commands in commands_by_task().items():
         lines += ["", f"{task}:", *(f"  {command.name:13} {command.summary}" for command in commands)]
     return "\n".join([*lines, "", "Run 'hf-mae COMMAND --help' for the flags of a command."])
 

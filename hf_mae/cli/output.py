@@ -1,11 +1,11 @@
-"""Prints the results of commands; one function per command, in `PRINTERS`.
+"""Prints the results of commands: `print_COMMAND`, or `print_result` if there is none.
 
 Each takes the result of the workflow and the parsed arguments, and returns the exit status (None: 0).
 """
 
 import json
 import sys
-from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,14 @@ from .parser import ParsedArgs
 def print_json(values: Any) -> None:
     """Prints one JSON document."""
     print(json.dumps(values, indent=2, default=str))
+
+
+def print_result(result: Any, args: ParsedArgs) -> None:
+    """Prints a dataclass, as its text or as JSON."""
+    if args.json:
+        print_json(asdict(result))
+    else:
+        print(result)
 
 
 def _print_record_json(record: Any) -> None:
@@ -68,6 +76,9 @@ def print_finetune(result: Any, args: ParsedArgs) -> None:
     print(f"  hf-mae report {folder}")
     if is_vit(read_config(folder)):
         print(f"  hf-mae explain {folder} IMAGES --output_dir OUTPUT_DIR")
+
+
+print_distill = print_finetune
 
 
 def print_plan(plan: Any, args: ParsedArgs) -> None:
@@ -240,6 +251,9 @@ def print_push(url: str, args: ParsedArgs) -> None:
     print(f"Pushed {args.options.values.get('model_name_or_path') or args.options.values['data_dir']} to {url}")
 
 
+print_push_dataset = print_push
+
+
 def print_prepare(result: Any, args: ParsedArgs) -> None:
     """Prints the class counts of the splits, and the mean and standard deviation of the pixels."""
     from ..reporting.console import class_table
@@ -287,30 +301,3 @@ def print_cache(result: Any, args: ParsedArgs) -> None:
     from ..reporting.console import format_cache_result
 
     print(format_cache_result(args.options.values.get("action", "list"), result))
-
-
-PRINTERS: dict[str, Callable[[Any, ParsedArgs], int | None]] = {
-    "audit": print_audit,
-    "cache": print_cache,
-    "convert": print_convert,
-    "crossval": print_crossval,
-    "demo": print_demo,
-    "distill": print_finetune,
-    "ensemble": print_ensemble,
-    "evaluate": print_evaluate,
-    "explain": print_explain,
-    "export": print_export,
-    "export-onnx": print_export_onnx,
-    "finetune": print_finetune,
-    "plan": print_plan,
-    "predict": print_predict,
-    "prepare": print_prepare,
-    "pretrain": print_pretrain,
-    "probe": print_probe,
-    "push": print_push,
-    "push-dataset": print_push,
-    "reconstruct": print_reconstruct,
-    "report": print_report,
-    "search": print_search,
-    "shard": print_shard,
-}

@@ -2,7 +2,7 @@
 
 from .._lazy import exports
 
-__all__, __getattr__, __dir__ = exports(
+__getattr__, __dir__ = exports(
     __name__,
     {
         "BENCHMARKS": "sources.benchmarks",

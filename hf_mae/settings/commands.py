@@ -10,6 +10,7 @@ from typing import Any
 
 from ..compat.transformers_source import training_argument_fields
 from ..errors import CommandLineError, did_you_mean
+from ..registry import Registry
 from .audit import AuditArguments
 from .convert import ConversionArguments, ExportArguments, list_layouts
 from .crossval import CrossvalArguments
@@ -74,6 +75,8 @@ class Command:
     Args:
         name: name of the command.
         summary: imperative phrase for `hf-mae --help`.
+        task: heading in `hf-mae --help`. The function of a command is in the module of its name in `workflows`; a
+            command of the task `INFORMATION` has none, and `cli.information` prints its result.
         arg_classes: dataclasses of its settings; a subclass of `MaeTrainingFields` includes `TrainingArguments`.
         required: options that must be given.
         positionals: options that can be given without a flag, in this order; the last may take several values.
@@ -86,6 +89,7 @@ class Command:
 
     name: str
     summary: str
+    task: str
     arg_classes: tuple[type, ...]
     required: tuple[str, ...] = ()
     positionals: tuple[str, ...] = ()
@@ -101,6 +105,11 @@ class Command:
         return f"{text} {self.details()}" if self.details else text
 
     @property
+    def function_name(self) -> str:
+        """Name of its function and of the module of `workflows` that contains it."""
+        return self.name.replace("-", "_")
+
+    @property
     def is_training(self) -> bool:
         """Whether the command takes the fields of `TrainingArguments`."""
         return any(issubclass(cls, MaeTrainingFields) for cls in self.arg_classes)
@@ -108,275 +117,353 @@ class Command:
 
 _MODEL, _MODEL_AND_DATA = ("model_name_or_path",), ("model_name_or_path", "data_dir")
 _FINETUNING = (ModelArguments, DataArguments, FinetuningFields)
-# Task -> commands, in the order of `hf-mae --help`.
-COMMANDS_BY_TASK: dict[str, tuple[Command, ...]] = {
-    "Train": (
-        Command(
-            "convert",
-            "Convert an MAE checkpoint to transformers weights",
-            (ConversionArguments,),
-            ("model_name_or_path", "output_dir"),
-            ("model_name_or_path", "output_dir"),
-            description="Convert an MAE checkpoint to a folder that transformers loads.",
-            details=list_layouts,
-            reads_recipes=False,
-        ),
-        Command(
-            "pretrain",
-            "Pre-train a masked autoencoder on unlabelled images",
-            (PretrainingModelArguments, PretrainingDataArguments, PretrainingFields),
-            ("data_dir", "output_dir"),
-            ("data_dir",),
-            defaults={"save_strategy": "steps", "save_steps": 0.05, "save_total_limit": 2},
-        ),
-        Command(
-            "finetune",
-            "Fine-tune a checkpoint on labelled images",
-            (*_FINETUNING, RunModeArguments),
-            _MODEL_AND_DATA,
-            _MODEL_AND_DATA,
-            defaults=BEST_CHECKPOINT_DEFAULTS,
-            has_json=True,
-        ),
-        Command(
-            "plan",
-            "Estimate the updates, memory and time of a fine-tuning run",
-            (*_FINETUNING, RunModeArguments),
-            _MODEL_AND_DATA,
-            _MODEL_AND_DATA,
-            description="Estimate the updates, memory and time of finetune with the same flags, and print warnings. "
-            "Nothing is trained.",
-            defaults=BEST_CHECKPOINT_DEFAULTS,
-            has_json=True,
-        ),
-        Command(
-            "crossval",
-            "Train and evaluate every fold and seed (cross-validation)",
-            (CrossvalArguments, *_FINETUNING),
-            (*_MODEL_AND_DATA, "output_dir"),
-            _MODEL_AND_DATA,
-            description="Train and evaluate every fold and seed (cross-validation). Completed runs are skipped, "
-            "interrupted runs are resumed.",
-            defaults=BEST_CHECKPOINT_DEFAULTS,
-            has_json=True,
-        ),
-        Command(
-            "search",
-            "Tune hyper-parameters, and train with the best",
-            (SearchArguments, *_FINETUNING),
-            (*_MODEL_AND_DATA, "output_dir"),
-            _MODEL_AND_DATA,
-            description="Tune hyper-parameters on a fraction of the training images (--selection_fraction), and train "
-            "with the best.",
-            defaults=BEST_CHECKPOINT_DEFAULTS,
-            has_json=True,
-        ),
-        Command(
-            "ensemble",
-            "Combine several runs into one model that averages their scores",
-            (EnsembleArguments,),
-            ("runs", "output_dir"),
-            ("runs",),
-            description="Combine several runs into one model that averages their scores, for evaluate, predict, demo "
-            "and export-onnx.",
-            reads_recipes=False,
-        ),
-        Command(
-            "distill",
-            "Distill an ensemble or another teacher into one model",
-            (*_FINETUNING, RunModeArguments),
-            ("teacher", *_MODEL_AND_DATA),
-            ("teacher", *_MODEL_AND_DATA),
-            description="Knowledge distillation: fine-tune CHECKPOINT on DATA with the labels and the scores of "
-            "TEACHER.",
-            defaults=BEST_CHECKPOINT_DEFAULTS,
-            has_json=True,
-        ),
-    ),
-    "Evaluate": (
-        Command(
-            "evaluate",
-            "Evaluate a fine-tuned model on a split",
-            (EvaluationArguments,),
-            _MODEL_AND_DATA,
-            _MODEL_AND_DATA,
-            has_json=True,
-        ),
-        Command(
-            "report",
-            "Compare runs with each other and with published results",
-            (ReportArguments,),
-            positionals=("runs",),
-            description="Compare runs with each other and with published results, with confidence intervals and "
-            "significance tests. Writes report.md, report.tex and report.json.",
-            reads_recipes=False,
-            has_json=True,
-        ),
-        Command(
-            "probe",
-            "Evaluate frozen features with a linear probe and k-NN",
-            (ProbeArguments,),
-            _MODEL_AND_DATA,
-            _MODEL_AND_DATA,
-            description="Evaluate the frozen features of a checkpoint with a linear probe and k-NN.",
-            has_json=True,
-        ),
-    ),
-    "Use": (
-        Command(
-            "predict",
-            "Classify images and video frames",
-            (PredictionArguments,),
-            ("model_name_or_path", "images"),
-            ("model_name_or_path", "images"),
-            description="Classify images and video frames, in the order given.",
-            reads_recipes=False,
-        ),
-        Command(
-            "explain",
-            "Show saliency maps and the most confident mistakes of a model",
-            (ExplainArguments,),
-            ("model_name_or_path", "output_dir"),
-            ("model_name_or_path", "images"),
-            description="Show saliency maps of IMAGES (Grad-CAM), or with --data_dir the most confident "
-            "mistakes of a model.",
-        ),
-        Command(
-            "demo",
-            "Open a fine-tuned model in the browser",
-            (DemoArguments,),
-            _MODEL,
-            _MODEL,
-            reads_recipes=False,
-        ),
-        Command(
-            "reconstruct",
-            "Reconstruct masked patches with a pre-trained model",
-            (ReconstructionArguments,),
-            ("model_name_or_path", "images"),
-            ("model_name_or_path", "images"),
-            description="Reconstruct masked patches with a masked autoencoder, and write a figure.",
-            reads_recipes=False,
-        ),
-    ),
-    "Publish": (
-        Command(
-            "push",
-            "Push a run to the Hugging Face Hub",
-            (PushArguments,),
-            _MODEL,
-            _MODEL,
-            description="Push a run to the Hugging Face Hub: model, card, figures and results, in one commit.",
-            reads_recipes=False,
-        ),
-        Command(
-            "push-dataset",
-            "Push a labelled dataset to the Hugging Face Hub",
-            (PushDatasetArguments,),
-            ("data_dir",),
-            ("data_dir",),
-            description="Write a labelled dataset as parquet with its splits, classes and patients, and push it to the "
-            "Hugging Face Hub.",
-        ),
-        Command(
-            "export",
-            "Export transformers weights to the original MAE format or timm",
-            (ExportArguments,),
-            ("model_name_or_path", "output"),
-            ("model_name_or_path", "output"),
-            description="Export transformers weights to a .pth file for the original MAE code (facebookresearch/mae), "
-            "or to a folder for timm.",
-            reads_recipes=False,
-        ),
-        Command(
-            "export-onnx",
-            "Export a fine-tuned model to ONNX, in float32 and int8",
-            (OnnxArguments,),
-            _MODEL,
-            ("model_name_or_path", "output_dir"),
-            description="Export a fine-tuned model to ONNX for onnxruntime and transformers.js, and compare its "
-            "output with PyTorch.",
-        ),
-    ),
-    "Data": (
-        Command(
-            "prepare",
-            "Check and cache a dataset, and print its class counts",
-            (PreparationArguments,),
-            ("data_dir",),
-            ("data_dir",),
-        ),
-        Command(
-            "audit",
-            "Find near-duplicate images and label errors",
-            (AuditArguments,),
-            ("output_dir",),
-            ("data_dir",),
-            description="Find near-duplicate images within and across classes and splits, or label errors (--runs).",
-        ),
-        Command(
-            "shard",
-            "Pack a dataset into tar shards, for millions of images",
-            (ShardArguments,),
-            ("data_dir",),
-            ("data_dir", "output_dir"),
-            description="Pack a dataset into tar shards (WebDataset format) with an index, or check existing shards "
-            "(--check).",
-        ),
-        Command(
-            "cache",
-            "List, check or remove cached images and downloads",
-            (CacheArguments,),
-            positionals=("action", "name"),
-            reads_recipes=False,
-        ),
-    ),
-    "Information": (
-        Command(
-            "checkpoints",
-            "List, show or fetch public checkpoints",
-            (CheckpointsArguments,),
-            positionals=("action", "name"),
-            description="List public checkpoints, show one, or fetch (download and convert) one.",
-            reads_recipes=False,
-        ),
-        Command(
-            "benchmarks",
-            "List the benchmarks, or show one and its expected files",
-            (BenchmarksArguments,),
-            positionals=("name",),
-            description="List the benchmarks (size, licence, download), or show one and its expected files.",
-            reads_recipes=False,
-        ),
-        Command(
-            "recipes",
-            "List the recipes, or show one",
-            (RecipesArguments,),
-            positionals=("action", "name"),
-            reads_recipes=False,
-        ),
-        Command(
-            "configs",
-            "List the accelerate configs, or print the path of one",
-            (ConfigsArguments,),
-            positionals=("name",),
-            description="List the accelerate configs, or print the path of one: accelerate launch --config_file "
-            "$(hf-mae configs NAME) -m hf_mae finetune ...",
-            reads_recipes=False,
-        ),
-        Command(
-            "completion",
-            "Print a shell completion script",
-            (CompletionArguments,),
-            ("shell",),
-            ("shell",),
-            description='Print a shell completion script. In ~/.bashrc or ~/.zshrc: eval "$(hf-mae completion bash)" '
-            "(or zsh).",
-            reads_recipes=False,
-        ),
-    ),
-}
-COMMANDS = {command.name: command for commands in COMMANDS_BY_TASK.values() for command in commands}
+INFORMATION = "Information"  # task of the commands that only print
+# In the order of `hf-mae --help`.
+COMMANDS: Registry[Command] = Registry()
+COMMANDS.add(
+    Command(
+        "convert",
+        "Convert an MAE checkpoint to transformers weights",
+        "Train",
+        (ConversionArguments,),
+        ("model_name_or_path", "output_dir"),
+        ("model_name_or_path", "output_dir"),
+        description="Convert an MAE checkpoint to a folder that transformers loads.",
+        details=list_layouts,
+        reads_recipes=False,
+    )
+)
+COMMANDS.add(
+    Command(
+        "pretrain",
+        "Pre-train a masked autoencoder on unlabelled images",
+        "Train",
+        (PretrainingModelArguments, PretrainingDataArguments, PretrainingFields),
+        ("data_dir", "output_dir"),
+        ("data_dir",),
+        defaults={"save_strategy": "steps", "save_steps": 0.05, "save_total_limit": 2},
+    )
+)
+COMMANDS.add(
+    Command(
+        "finetune",
+        "Fine-tune a checkpoint on labelled images",
+        "Train",
+        (*_FINETUNING, RunModeArguments),
+        _MODEL_AND_DATA,
+        _MODEL_AND_DATA,
+        defaults=BEST_CHECKPOINT_DEFAULTS,
+        has_json=True,
+    )
+)
+COMMANDS.add(
+    Command(
+        "plan",
+        "Estimate the updates, memory and time of a fine-tuning run",
+        "Train",
+        (*_FINETUNING, RunModeArguments),
+        _MODEL_AND_DATA,
+        _MODEL_AND_DATA,
+        description="Estimate the updates, memory and time of finetune with the same flags, and print warnings. "
+        "Nothing is trained.",
+        defaults=BEST_CHECKPOINT_DEFAULTS,
+        has_json=True,
+    )
+)
+COMMANDS.add(
+    Command(
+        "crossval",
+        "Train and evaluate every fold and seed (cross-validation)",
+        "Train",
+        (CrossvalArguments, *_FINETUNING),
+        (*_MODEL_AND_DATA, "output_dir"),
+        _MODEL_AND_DATA,
+        description="Train and evaluate every fold and seed (cross-validation). Completed runs are skipped, "
+        "interrupted runs are resumed.",
+        defaults=BEST_CHECKPOINT_DEFAULTS,
+        has_json=True,
+    )
+)
+COMMANDS.add(
+    Command(
+        "search",
+        "Tune hyper-parameters, and train with the best",
+        "Train",
+        (SearchArguments, *_FINETUNING),
+        (*_MODEL_AND_DATA, "output_dir"),
+        _MODEL_AND_DATA,
+        description="Tune hyper-parameters on a fraction of the training images (--selection_fraction), and train "
+        "with the best.",
+        defaults=BEST_CHECKPOINT_DEFAULTS,
+        has_json=True,
+    )
+)
+COMMANDS.add(
+    Command(
+        "ensemble",
+        "Combine several runs into one model that averages their scores",
+        "Train",
+        (EnsembleArguments,),
+        ("runs", "output_dir"),
+        ("runs",),
+        description="Combine several runs into one model that averages their scores, for evaluate, predict, demo "
+        "and export-onnx.",
+        reads_recipes=False,
+    )
+)
+COMMANDS.add(
+    Command(
+        "distill",
+        "Distill an ensemble or another teacher into one model",
+        "Train",
+        (*_FINETUNING, RunModeArguments),
+        ("teacher", *_MODEL_AND_DATA),
+        ("teacher", *_MODEL_AND_DATA),
+        description="Knowledge distillation: fine-tune CHECKPOINT on DATA with the labels and the scores of TEACHER.",
+        defaults=BEST_CHECKPOINT_DEFAULTS,
+        has_json=True,
+    )
+)
+COMMANDS.add(
+    Command(
+        "evaluate",
+        "Evaluate a fine-tuned model on a split",
+        "Evaluate",
+        (EvaluationArguments,),
+        _MODEL_AND_DATA,
+        _MODEL_AND_DATA,
+        has_json=True,
+    )
+)
+COMMANDS.add(
+    Command(
+        "report",
+        "Compare runs with each other and with published results",
+        "Evaluate",
+        (ReportArguments,),
+        positionals=("runs",),
+        description="Compare runs with each other and with published results, with confidence intervals and "
+        "significance tests. Writes report.md, report.tex and report.json.",
+        reads_recipes=False,
+        has_json=True,
+    )
+)
+COMMANDS.add(
+    Command(
+        "probe",
+        "Evaluate frozen features with a linear probe and k-NN",
+        "Evaluate",
+        (ProbeArguments,),
+        _MODEL_AND_DATA,
+        _MODEL_AND_DATA,
+        description="Evaluate the frozen features of a checkpoint with a linear probe and k-NN.",
+        has_json=True,
+    )
+)
+COMMANDS.add(
+    Command(
+        "predict",
+        "Classify images and video frames",
+        "Use",
+        (PredictionArguments,),
+        ("model_name_or_path", "images"),
+        ("model_name_or_path", "images"),
+        description="Classify images and video frames, in the order given.",
+        reads_recipes=False,
+    )
+)
+COMMANDS.add(
+    Command(
+        "explain",
+        "Show saliency maps and the most confident mistakes of a model",
+        "Use",
+        (ExplainArguments,),
+        ("model_name_or_path", "output_dir"),
+        ("model_name_or_path", "images"),
+        description="Show saliency maps of IMAGES (Grad-CAM), or with --data_dir the most confident "
+        "mistakes of a model.",
+    )
+)
+COMMANDS.add(
+    Command(
+        "demo",
+        "Open a fine-tuned model in the browser",
+        "Use",
+        (DemoArguments,),
+        _MODEL,
+        _MODEL,
+        reads_recipes=False,
+    )
+)
+COMMANDS.add(
+    Command(
+        "reconstruct",
+        "Reconstruct masked patches with a pre-trained model",
+        "Use",
+        (ReconstructionArguments,),
+        ("model_name_or_path", "images"),
+        ("model_name_or_path", "images"),
+        description="Reconstruct masked patches with a masked autoencoder, and write a figure.",
+        reads_recipes=False,
+    )
+)
+COMMANDS.add(
+    Command(
+        "push",
+        "Push a run to the Hugging Face Hub",
+        "Publish",
+        (PushArguments,),
+        _MODEL,
+        _MODEL,
+        description="Push a run to the Hugging Face Hub: model, card, figures and results, in one commit.",
+        reads_recipes=False,
+    )
+)
+COMMANDS.add(
+    Command(
+        "push-dataset",
+        "Push a labelled dataset to the Hugging Face Hub",
+        "Publish",
+        (PushDatasetArguments,),
+        ("data_dir",),
+        ("data_dir",),
+        description="Write a labelled dataset as parquet with its splits, classes and patients, and push it to the "
+        "Hugging Face Hub.",
+    )
+)
+COMMANDS.add(
+    Command(
+        "export",
+        "Export transformers weights to the original MAE format or timm",
+        "Publish",
+        (ExportArguments,),
+        ("model_name_or_path", "output"),
+        ("model_name_or_path", "output"),
+        description="Export transformers weights to a .pth file for the original MAE code (facebookresearch/mae), "
+        "or to a folder for timm.",
+        reads_recipes=False,
+    )
+)
+COMMANDS.add(
+    Command(
+        "export-onnx",
+        "Export a fine-tuned model to ONNX, in float32 and int8",
+        "Publish",
+        (OnnxArguments,),
+        _MODEL,
+        ("model_name_or_path", "output_dir"),
+        description="Export a fine-tuned model to ONNX for onnxruntime and transformers.js, and compare its "
+        "output with PyTorch.",
+    )
+)
+COMMANDS.add(
+    Command(
+        "prepare",
+        "Check and cache a dataset, and print its class counts",
+        "Data",
+        (PreparationArguments,),
+        ("data_dir",),
+        ("data_dir",),
+    )
+)
+COMMANDS.add(
+    Command(
+        "audit",
+        "Find near-duplicate images and label errors",
+        "Data",
+        (AuditArguments,),
+        ("output_dir",),
+        ("data_dir",),
+        description="Find near-duplicate images within and across classes and splits, or label errors (--runs).",
+    )
+)
+COMMANDS.add(
+    Command(
+        "shard",
+        "Pack a dataset into tar shards, for millions of images",
+        "Data",
+        (ShardArguments,),
+        ("data_dir",),
+        ("data_dir", "output_dir"),
+        description="Pack a dataset into tar shards (WebDataset format) with an index, or check existing shards "
+        "(--check).",
+    )
+)
+COMMANDS.add(
+    Command(
+        "cache",
+        "List, check or remove cached images and downloads",
+        "Data",
+        (CacheArguments,),
+        positionals=("action", "name"),
+        reads_recipes=False,
+    )
+)
+COMMANDS.add(
+    Command(
+        "checkpoints",
+        "List, show or fetch public checkpoints",
+        INFORMATION,
+        (CheckpointsArguments,),
+        positionals=("action", "name"),
+        description="List public checkpoints, show one, or fetch (download and convert) one.",
+        reads_recipes=False,
+    )
+)
+COMMANDS.add(
+    Command(
+        "benchmarks",
+        "List the benchmarks, or show one and its expected files",
+        INFORMATION,
+        (BenchmarksArguments,),
+        positionals=("name",),
+        description="List the benchmarks (size, licence, download), or show one and its expected files.",
+        reads_recipes=False,
+    )
+)
+COMMANDS.add(
+    Command(
+        "recipes",
+        "List the recipes, or show one",
+        INFORMATION,
+        (RecipesArguments,),
+        positionals=("action", "name"),
+        reads_recipes=False,
+    )
+)
+COMMANDS.add(
+    Command(
+        "configs",
+        "List the accelerate configs, or print the path of one",
+        INFORMATION,
+        (ConfigsArguments,),
+        positionals=("name",),
+        description="List the accelerate configs, or print the path of one: accelerate launch --config_file "
+        "$(hf-mae configs NAME) -m hf_mae finetune ...",
+        reads_recipes=False,
+    )
+)
+COMMANDS.add(
+    Command(
+        "completion",
+        "Print a shell completion script",
+        INFORMATION,
+        (CompletionArguments,),
+        ("shell",),
+        ("shell",),
+        description='Print a shell completion script. In ~/.bashrc or ~/.zshrc: eval "$(hf-mae completion bash)" '
+        "(or zsh).",
+        reads_recipes=False,
+    )
+)
+
+
+def commands_by_task() -> dict[str, list[Command]]:
+    """Returns the commands of each task, in the order of `hf-mae --help`."""
+    tasks: dict[str, list[Command]] = {}
+    for command in COMMANDS.values():
+        tasks.setdefault(command.task, []).append(command)
+    return tasks
 
 
 def find_command(name: str) -> Command:
