@@ -1,5 +1,4 @@
-"""Commands that list and show, without importing torch: `print_COMMAND` for benchmarks, checkpoints, completion, configs
-and recipes."""
+"""Commands that list and show, without importing torch: one function `print_COMMAND` for each."""
 
 import argparse
 

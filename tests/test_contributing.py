@@ -1,0 +1,167 @@
+"""The walkthroughs of CONTRIBUTING.md: their code is added to a copy of the package, as a contributor would do.
+
+A code block begins with the path of the file to which it is appended. Each addition is then found in help, training,
+report and docs.
+"""
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.paths import ROOT
+
+BLOCK = re.compile(r"^( *)```python\n *# (\S+\.py)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
+
+
+def read_walkthroughs():
+    """Returns the path and the code of each block."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    return [(path, textwrap.dedent(code)) for _, path, code in BLOCK.findall(text)]
+
+
+class Contribution:
+    """A copy of the package with the additions of all walkthroughs."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def run(self, *argv, status=0):
+        """Runs a program of the copy and returns what it prints on stdout and stderr."""
+        environment = os.environ | {"PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
+        done = subprocess.run(
+            [sys.executable, *map(str, argv)], cwd=self.folder, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == status, done.stdout + done.stderr
+        return done.stdout, done.stderr
+
+    def hf_mae(self, *argv, status=0):
+        """Runs a command of the copy."""
+        return self.run("-m", "hf_mae", *argv, status=status)
+
+
+@pytest.fixture(scope="module")
+def contribution(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("repository")
+    for name in ("hf_mae", "conversion", "accelerate_configs", "scripts", "docs"):
+        shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for path, code in read_walkthroughs():
+        file = folder / path
+        with open(file, "a", encoding="utf-8") as out:
+            out.write(f"\n\n{code}" if file.stat().st_size else code)
+    return Contribution(folder)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Two classes of plain colours, 6 training and 3 validation images each."""
+    folder = tmp_path_factory.mktemp("images")
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 6), ("validation", 3)):
+        for label, level in (("dark", 60), ("light", 190)):
+            (folder / split / label).mkdir(parents=True)
+            for number in range(count):
+                pixels = np.clip(generator.normal(level, 20, (32, 32, 3)), 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / split / label / f"{split}-{number}.png")
+    return folder
+
+
+def in_one_line(text):
+    return " ".join(text.split())
+
+
+def test_there_is_code_for_each_walkthrough():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for section in re.split(r"^### ", text[text.index("## Walkthroughs") :], flags=re.MULTILINE)[1:]:
+        assert BLOCK.search(section), section.splitlines()[0]
+
+
+def test_help(contribution):
+    commands = in_one_line(contribution.hf_mae("--help")[0])
+    flags = in_one_line(contribution.hf_mae("finetune", "--help_all")[0])
+    assert "count Count the images of each class" in commands
+    assert "--min_images N" in contribution.hf_mae("count", "--help")[0]
+    assert "poly: Poly-1 loss (Leng et al., 2022), without label smoothing" in flags and ",poly}" in flags
+    assert "--poly_epsilon NUMBER Epsilon of the Poly-1 loss. (default: 1.0)" in flags
+    assert re.search(r"Metric that selects the epoch: [^;]*g_mean", flags)
+
+
+def test_docs(contribution):
+    contribution.run("scripts/write_flag_reference.py")
+    page = (contribution.folder / "docs" / "reference.md").read_text(encoding="utf-8")
+    assert "### hf-mae count" in page and "| `--min_images` | `10` |" in page
+    assert "| `--poly_epsilon` | `1.0` | Epsilon of the Poly-1 loss. |" in page
+    assert re.search(r"\| `--loss` .*poly: Poly-1 loss.* Choices: .*poly\.", page)
+    assert re.search(r"\| `--metric_for_best_model` .*g_mean", page)
+
+
+def test_bounds_of_a_hyper_parameter_are_checked(contribution, images):
+    argv = ["finetune", "x.pth", images, "--loss", "poly", "--poly_epsilon", "-2"]
+    _, error = contribution.hf_mae(*argv, status=2)
+    assert "--poly_epsilon" in error and "> -1" in error
+
+
+def test_command(contribution, images):
+    assert "dark: 9 (rare)" in contribution.hf_mae("count", images, "--min_images", "10")[0]
+    printed, _ = contribution.hf_mae("count", images, "--min_images", "1", "--json")
+    assert json.loads(printed) == {"images": {"dark": 9, "light": 9}, "rare": []}
+    code = f"import hf_mae; print('count' in hf_mae.__all__, hf_mae.count(data_dir={str(images)!r}).rare)"
+    assert contribution.run("-c", code)[0] == "True ['dark', 'light']\n"
+
+
+@pytest.fixture(scope="module")
+def trained(contribution, images, tiny_pth, tmp_path_factory):
+    """The folder of a run with the loss and the metric of the walkthroughs, and what it logged."""
+    folder = tmp_path_factory.mktemp("runs") / "poly"
+    argv = ["finetune", tiny_pth, images, "--output_dir", folder, "--loss", "poly", "--poly_epsilon", "2"]
+    argv += ["--metric_for_best_model", "g_mean", "--num_train_epochs", "3", "--warmup_epochs", "0"]
+    _, log = contribution.hf_mae(*argv, "--learning_rate", "3e-3", "--per_device_train_batch_size", "6")
+    return folder, log
+
+
+def test_training(trained):
+    folder, log = trained
+    assert re.search(r"epoch 1/3 .*macro F1 \d.*G-mean \d", log)
+    card = in_one_line((folder / "README.md").read_text(encoding="utf-8"))
+    assert "the epoch with the best G-mean on the validation split" in card and "name: G-mean" in card
+    assert "loss: poly" in (folder / "recipe.yaml").read_text(encoding="utf-8")
+
+
+def test_the_loss_is_the_formula_of_the_paper(contribution):
+    code = """
+import torch
+from hf_mae.training.losses import LOSSES
+logits, labels = torch.randn(5, 3), torch.tensor([0, 1, 2, 2, 1])
+p = logits.softmax(-1)[range(5), labels]
+loss = LOSSES["poly"].function(logits, labels, None, poly_epsilon=2.0)
+torch.testing.assert_close(loss, (-p.log() + 2 * (1 - p)).sum())
+"""
+    contribution.run("-c", code)
+
+
+def test_report(contribution, trained, tmp_path):
+    folder, _ = trained
+    contribution.hf_mae("report", folder, "--output_dir", tmp_path)
+    with open(folder / "predictions_validation.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    recalls = [
+        np.mean([row["prediction"] == label for row in rows if row["label"] == label]) for label in ("dark", "light")
+    ]
+    (table,) = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert table["rows"][0]["scores"]["g_mean"]["value"] == pytest.approx(np.sqrt(np.prod(recalls)))
+    header = next(
+        line for line in (tmp_path / "report.md").read_text(encoding="utf-8").splitlines() if "| method" in line
+    )
+    assert "| G-mean |" in in_one_line(header)
+    study = (tmp_path / "study.md").read_text(encoding="utf-8")
+    assert "the loss was the Poly-1 loss [@leng2022poly] with an epsilon of 2" in study
+    assert "geometric mean of the recalls [@kubat1997addressing]" in study
+    references = (tmp_path / "study.bib").read_text(encoding="utf-8")
+    assert "@inproceedings{leng2022poly," in references and "@inproceedings{kubat1997addressing," in references
