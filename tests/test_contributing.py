@@ -156,9 +156,7 @@ def test_report(contribution, trained, tmp_path):
     ]
     (table,) = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert table["rows"][0]["scores"]["g_mean"]["value"] == pytest.approx(np.sqrt(np.prod(recalls)))
-    header = next(
-        line for line in (tmp_path / "report.md").read_text(encoding="utf-8").splitlines() if "| method" in line
-    )
+    (header, *_) = re.findall(r"^\| method .*", (tmp_path / "report.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert "| G-mean |" in in_one_line(header)
     study = (tmp_path / "study.md").read_text(encoding="utf-8")
     assert "the loss was the Poly-1 loss [@leng2022poly] with an epsilon of 2" in study

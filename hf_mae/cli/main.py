@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from .. import __version__
 from ..errors import UsageError, escape_control_characters, raise_on_stop_signal
 from ..files.atomic import is_disk_full_error
-from ..settings.commands import commands_by_task, find_command
+from ..settings.commands import INFORMATION, commands_by_task, find_command
 from ..settings.parse import build_settings
 from .messages import CliMessage
 from .parser import ParsedArgs, Parser
@@ -73,20 +73,20 @@ def run_command(command: str, argv: list[str]) -> int:
 
 def _execute(command: str, args: ParsedArgs) -> int:
     """Calls the workflow of a command and prints the result."""
-    from .information import INFORMATION_COMMANDS
-    from .output import PRINTERS
+    from . import information, output
 
-    if command in INFORMATION_COMMANDS:
-        INFORMATION_COMMANDS[command](args)
+    name = find_command(command).function_name
+    if find_command(command).task == INFORMATION:
+        getattr(information, f"print_{name}")(args)
         return 0
-    name = command.replace("-", "_")
     workflow = getattr(import_module(f"..workflows.{name}", __package__), name)
     from .logs import configure_logging
 
     configure_logging(args.quiet)
     outputs = {"stream": sys.stdout} if command == "predict" else {}
     result = workflow.run(build_settings(args.options), **outputs)
-    return (PRINTERS[command](result, args) if result is not None else None) or 0
+    printer = getattr(output, f"print_{name}", output.print_result)
+    return (printer(result, args) if result is not None else None) or 0
 
 
 def _print_error(program: str, message: str) -> None:

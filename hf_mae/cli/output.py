@@ -1,4 +1,4 @@
-"""Prints the results of commands: `print_COMMAND`, or `print_result` if there is none.
+"""Prints the results of commands: `print_COMMAND`, with `print_result` as the default.
 
 Each takes the result of the workflow and the parsed arguments, and returns the exit status (None: 0).
 """

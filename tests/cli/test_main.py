@@ -14,10 +14,9 @@ import pytest
 from support.cli_process import run_cli
 from support.messages import raises, shows
 
-from hf_mae.cli.information import INFORMATION_COMMANDS
+from hf_mae.cli import information, output
 from hf_mae.cli.main import console_main, main, usage
-from hf_mae.cli.output import PRINTERS
-from hf_mae.settings.commands import COMMANDS, COMMANDS_BY_TASK
+from hf_mae.settings.commands import COMMANDS, INFORMATION, commands_by_task
 from hf_mae.settings.messages import SettingsMessage
 from hf_mae.settings.recipes import RECIPES_DIR, recipe_names
 
@@ -39,14 +38,15 @@ def test_help_lists_every_command_by_task(capsys):
     assert main(["--help"]) == 0
     printed = capsys.readouterr().out
     assert printed == f"{usage()}\n" and main([]) == 2
-    for task, commands in COMMANDS_BY_TASK.items():
+    for task, commands in commands_by_task().items():
         assert f"\n{task}:\n" in printed
         assert all(f"\n  {command.name} " in printed for command in commands)
     assert all(len(line) < 80 for line in printed.splitlines())
 
 
 def test_every_command_has_an_output():
-    assert set(PRINTERS) | set(INFORMATION_COMMANDS) == set(COMMANDS)
+    for command in COMMANDS.values():
+        assert hasattr(information if command.task == INFORMATION else output, f"print_{command.function_name}")
 
 
 def test_help_and_usage_errors_import_no_heavy_packages():
