@@ -27,7 +27,14 @@ MODULES = (
         "hf_mae.reporting.report",
         "hf_mae.reporting.results_tables",
     ),
-    *("hf_mae.training.losses", "hf_mae.inference.tta", "hf_mae.models.stochastic_depth", "hf_mae.inference.saliency"),
+    *(
+        "hf_mae.settings.losses",
+        "hf_mae.settings.metrics",
+        "hf_mae.training.losses",
+        "hf_mae.inference.tta",
+        "hf_mae.models.stochastic_depth",
+        "hf_mae.inference.saliency",
+    ),
 )
 DEFAULT_DIR = Path(__file__).parents[1] / "docs" / "api"
 

@@ -154,8 +154,8 @@ def test_report(contribution, trained, tmp_path):
     recalls = [
         np.mean([row["prediction"] == label for row in rows if row["label"] == label]) for label in ("dark", "light")
     ]
-    (table,) = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
-    assert table["rows"][0]["scores"]["g_mean"]["value"] == pytest.approx(np.sqrt(np.prod(recalls)))
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert report["tables"][0]["rows"][0]["scores"]["g_mean"]["mean"] / 100 == pytest.approx(np.sqrt(np.prod(recalls)))
     (header, *_) = re.findall(r"^\| method .*", (tmp_path / "report.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert "| G-mean |" in in_one_line(header)
     study = (tmp_path / "study.md").read_text(encoding="utf-8")
