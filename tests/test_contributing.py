@@ -15,6 +15,7 @@ import textwrap
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from support.paths import ROOT
 
@@ -91,6 +92,7 @@ def test_help(contribution):
     assert "poly: Poly-1 loss (Leng et al., 2022), without label smoothing" in flags and ",poly}" in flags
     assert "--poly_epsilon NUMBER Epsilon of the Poly-1 loss. (default: 1.0)" in flags
     assert re.search(r"Metric that selects the epoch: [^;]*g_mean", flags)
+    assert "; toy ViT." in in_one_line(contribution.hf_mae("convert", "--help")[0])
 
 
 def test_docs(contribution):
@@ -100,6 +102,7 @@ def test_docs(contribution):
     assert "| `--poly_epsilon` | `1.0` | Epsilon of the Poly-1 loss. |" in page
     assert re.search(r"\| `--loss` .*poly: Poly-1 loss.* Choices: .*poly\.", page)
     assert re.search(r"\| `--metric_for_best_model` .*g_mean", page)
+    assert re.search(r"### hf-mae convert\n\n.*; toy ViT\.", page)
 
 
 def test_bounds_of_a_hyper_parameter_are_checked(contribution, images):
@@ -117,10 +120,26 @@ def test_command(contribution, images):
 
 
 @pytest.fixture(scope="module")
-def trained(contribution, images, tiny_pth, tmp_path_factory):
-    """The folder of a run with the loss and the metric of the walkthroughs, and what it logged."""
+def toy_checkpoint(tiny_pth, tmp_path_factory):
+    """The tiny MAE in the layout of the walkthrough."""
+    content = torch.load(tiny_pth, weights_only=False)
+    names = {name: name.replace("patch_embed.proj", "stem").replace("blocks", "stages") for name in content["model"]}
+    model = {toy: content["model"][name] for name, toy in names.items() if not name.startswith(("decoder", "mask"))}
+    path = tmp_path_factory.mktemp("toy") / "toy.pth"
+    torch.save(content | {"model": model}, path)
+    return path
+
+
+def test_layout(contribution, toy_checkpoint, tmp_path):
+    printed, _ = contribution.hf_mae("convert", toy_checkpoint, tmp_path / "out", "--to", "backbone", "--verify")
+    assert json.loads((tmp_path / "out" / "conversion.json").read_text())["source"]["layout"] == "toy"
+
+
+@pytest.fixture(scope="module")
+def trained(contribution, images, toy_checkpoint, tmp_path_factory):
+    """The folder of a run with the layout, loss and metric of the walkthroughs, and what it logged."""
     folder = tmp_path_factory.mktemp("runs") / "poly"
-    argv = ["finetune", tiny_pth, images, "--output_dir", folder, "--loss", "poly", "--poly_epsilon", "2"]
+    argv = ["finetune", toy_checkpoint, images, "--output_dir", folder, "--loss", "poly", "--poly_epsilon", "2"]
     argv += ["--metric_for_best_model", "g_mean", "--num_train_epochs", "3", "--warmup_epochs", "0"]
     _, log = contribution.hf_mae(*argv, "--learning_rate", "3e-3", "--per_device_train_batch_size", "6")
     return folder, log
@@ -155,7 +174,7 @@ def test_report(contribution, trained, tmp_path):
         np.mean([row["prediction"] == label for row in rows if row["label"] == label]) for label in ("dark", "light")
     ]
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
-    assert report["tables"][0]["rows"][0]["scores"]["g_mean"]["mean"] / 100 == pytest.approx(np.sqrt(np.prod(recalls)))
+    assert report["tables"][0]["rows"][0]["scores"]["g_mean"]["value"] == pytest.approx(np.sqrt(np.prod(recalls)))
     (header, *_) = re.findall(r"^\| method .*", (tmp_path / "report.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert "| G-mean |" in in_one_line(header)
     study = (tmp_path / "study.md").read_text(encoding="utf-8")

@@ -17,8 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from support.paths import ROOT
 
 import hf_mae
-from hf_mae.cli.information import INFORMATION_COMMANDS
-from hf_mae.settings.commands import COMMANDS
+from hf_mae.settings.commands import COMMANDS, INFORMATION
 
 PACKAGE = ROOT / "hf_mae"
 SOURCES = [path for folder in (PACKAGE, ROOT / "conversion") for path in folder.rglob("*.py")]
@@ -61,7 +60,7 @@ def test_public_names_are_those_of_the_contract_and_the_commands():
     """The names of ../shared/DESIGN.md, and one function per command that does more than print information."""
     contract = {"FinetuningArguments", "MaeFinetuner", "PretrainingArguments", "MaePretrainer", "load_image_folder"}
     contract |= {"build_classifier", "parameter_groups", "UsageError", "RunRecord", "compare"}
-    commands = {name.replace("-", "_") for name in COMMANDS.keys() - INFORMATION_COMMANDS.keys()}
+    commands = {command.function_name for command in COMMANDS.values() if command.task != INFORMATION}
     assert set(hf_mae.__all__) == contract | commands and len(hf_mae.__all__) == len(set(hf_mae.__all__))
     for name in commands:
         function = getattr(hf_mae, name)

@@ -220,7 +220,7 @@ def test_a_layout_is_added_as_contributing_says(state, tmp_path):
     page = (ROOT / "CONTRIBUTING.md").read_text()
     section = page.split("### Add a checkpoint layout")[1].split("###")[0]
     try:
-        exec(re.search(r"```python\n(.*?)```", section, re.DOTALL)[1], {})
+        exec(re.search(r"```python\n(.*?)```", section, re.DOTALL)[1], {"LAYOUTS": LAYOUTS, "MAE": MAE})
         content = {"model": {toy_key(name): tensor for name, tensor in state.items()}}
         report = assert_reads(content, tmp_path / "x.pth", timm_logits(state), verify=True)
         assert report.source["layout"] == "toy"
