@@ -140,7 +140,7 @@ def _make_probability(estimate: Estimate | None) -> Content:
     return "undefined" if estimate is None else Number(estimate.value, 3, interval=estimate.interval)
 
 
-def _make_rate(rate: Rate | Estimate | None) -> Content:
+def make_rate(rate: Rate | Estimate | None) -> Content:
     """Makes the displayed rate, in per cent."""
     if rate is None:
         return "none"
@@ -165,7 +165,7 @@ def _run_blocks(row: ResultsRow) -> list[Block]:
 def _class_rates_table(row: ResultsRow) -> Table:
     caption = f"{row.method}, each class against the rest, in per cent (PPV and NPV at the prevalence of these images):"
     rows = [
-        [label, *(_make_rate(rates[name]) if name in rates else "no image" for name in RATES)]
+        [label, *(make_rate(rates[name]) if name in rates else "no image" for name in RATES)]
         for label, rates in row.by_class.items()
     ]
     return Table([Column("class"), *number_columns(list(RATE_TITLES.values()))], rows, caption)
@@ -194,7 +194,7 @@ def _one_vs_rest_blocks(method: str, result: OneVsRestResult) -> list[Block]:
         thresholds += ", ..." if len(point.thresholds) > 3 else ""
         split_rates = "; ".join(f"{name} {100 * value:.1f}" for name, value in point.threshold_split_rates.items())
         threshold_split = f"{point.threshold_split} ({split_rates})" if point.threshold_split else ""
-        rates = [_make_rate(point.rates.get(name)) for name in RATES]
+        rates = [make_rate(point.rates.get(name)) for name in RATES]
         rows.append([point.rule, AGGREGATION_TITLES[point.aggregation], thresholds, threshold_split, *rates])
     columns = [Column(title) for title in ("operating point", "score of", "threshold", "chosen on")]
     return [
@@ -205,7 +205,7 @@ def _one_vs_rest_blocks(method: str, result: OneVsRestResult) -> list[Block]:
 
 
 def _agreement_paragraph(result: OneVsRestResult) -> Paragraph:
-    values = "; ".join(f"{name} {format_content(_make_rate(value))}" for name, value in result.agreement.items())
+    values = "; ".join(f"{name} {format_content(make_rate(value))}" for name, value in result.agreement.items())
     return Paragraph(f"By the predicted class, in per cent: {values}.")
 
 

@@ -7,7 +7,8 @@ import numpy as np
 from ..errors import UsageError
 from ..runs.record import FIGURES_DIR
 from ..settings.evaluation import ProbeArguments
-from . import figures, notebook  # noqa: F401 (records as HTML)
+from . import notebook  # noqa: F401 (records as HTML)
+from .figures.study import plot_scatter
 from .messages import ReportingMessage
 
 
@@ -25,11 +26,11 @@ def plot_embeddings(
         from sklearn.manifold import TSNE
 
         points = TSNE(perplexity=min(30.0, (len(features) - 1) / 3), random_state=options.seed).fit_transform(features)
-        figures.plot_scatter(points, labels, names, folder / FIGURES_DIR / "tsne", "t-SNE of the frozen features")
+        plot_scatter(points, labels, names, folder / FIGURES_DIR / "tsne", "t-SNE of the frozen features")
     if options.umap:
         try:
             from umap import UMAP
         except ImportError:
             raise UsageError(ReportingMessage.UMAP_MISSING) from None
         points = UMAP(random_state=options.seed).fit_transform(features)
-        figures.plot_scatter(points, labels, names, folder / FIGURES_DIR / "umap", "UMAP of the frozen features")
+        plot_scatter(points, labels, names, folder / FIGURES_DIR / "umap", "UMAP of the frozen features")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..evaluation.metrics import softmax
 from ..inference.saliency import grad_cam
-from .figures import PlainTextFigure, save_figure, truncate_text
+from .figures.style import PlainTextFigure, save_figure, truncate_text
 
 GRAD_CAM = "Grad-CAM"
 COLORMAP = "viridis"

@@ -1,150 +1,133 @@
 """Summary of a run on one PDF page, for clinicians: description, scores, error analysis, and examples of errors."""
 
 import textwrap
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
 
 from ..data.images.image_error import ImageError
 from ..data.images.image_io import read_rgb
 from ..errors import pluralize
 from ..evaluation.metrics import display_scale
 from ..runs.completed_run import CompletedRun
-from ..settings.metrics import METRICS
-from .figures import DARK, GREY, STYLE, PlainTextFigure, save_figure, truncate_text
+from .build_report import make_rate
+from .document import Block, BulletList, Heading, Image, Paragraph
+from .figures.style import truncate_text
+from .headline import HeadlineRow, headline_table, run_scores
+from .renderers import pdf
 from .run_sentences import describe_note, describe_selection
+from .table import Column, Table, number_columns
 
-A4 = (8.27, 11.69)  # inches
-LEFT_MARGIN = 0.09  # fraction of the page
 MAX_ERROR_EXAMPLES = 8
 MAX_CONFUSIONS = 4
-MAX_DESCRIPTION_LINES = 8
-MAX_PLOTTED_CLASSES = 24  # of more classes, the weakest are shown
+MAX_NOTES_LENGTH = 600  # characters
+MAX_PLOTTED_CLASSES = 20  # of more classes, the weakest are shown
 DISCLAIMER = "Research software. Not a medical device; do not use it for decisions on patients."
 
 
 def write_pdf_summary(run: CompletedRun, path: Path) -> None:
-    """Draws the page.
+    """Writes the page.
 
     Args:
         run: the run; of a cross-validation, the predictions of all folds together.
         path: the PDF file.
     """
-    with rc_context(STYLE):
-        figure = PlainTextFigure(figsize=A4)
-        _draw_description(figure, run)
-        _draw_scores(figure, run)
-        _draw_error_analysis(figure, run)
-        _draw_error_examples(figure, run)
-        figure.text(LEFT_MARGIN, 0.03, DISCLAIMER, fontsize=7, style="italic")
-        save_figure(figure, path, dpi=300, full_page=True)
+    pdf.write(build_pdf_summary(run), path)
 
 
-def _draw_heading(figure: Any, y: float, text: str) -> None:
-    figure.text(LEFT_MARGIN, y, text, fontsize=11, weight="bold", color=DARK)
+def build_pdf_summary(run: CompletedRun) -> list[Block]:
+    """Builds the document of the page."""
+    return [
+        *_description_blocks(run),
+        Heading("Performance"),
+        _score_bars(run),
+        Heading("Error analysis"),
+        _sensitivity_bars(run),
+        *_confusion_blocks(run),
+        Heading("Most confident errors"),
+        *_error_examples(run),
+        Paragraph(DISCLAIMER),
+    ]
 
 
-def _draw_description(figure: Any, run: CompletedRun) -> None:
+def _description_blocks(run: CompletedRun) -> list[Block]:
     images = sum(len(fold.labels) for fold in run.folds)
     groups = [fold.groups for fold in run.folds if fold.groups is not None]
     patients = len(np.unique(np.concatenate(groups))) if groups else 0
     origin = f" of {patients} patients or videos" if patients else "; patients are not known"
     classes = pluralize(len(run.class_names), "class")
-    figure.text(LEFT_MARGIN, 0.945, truncate_text(f"{run.data}: {classes}", 60), fontsize=16, weight="bold")
-    selection = describe_selection(run.record.selection) if run.record else ""
     kind = f"a {run.record.network}" if run.record and run.record.network else "a vision transformer"
-    sentences = (
-        f"{run.name}: {kind} that classifies images into {classes}, fine-tuned from {run.initialisation}.",
-        f"All results are of {pluralize(images, 'image')} of the {run.split} split{origin}.",
-        " ".join([selection, *map(describe_note, run.notes)]),
+    selection = describe_selection(run.record.selection) if run.record else ""
+    notes = " ".join([selection, *map(describe_note, run.notes)])
+    return [
+        Heading(f"{truncate_text(run.data, 50)}: {classes}", 1),
+        Paragraph(f"{run.name}: {kind} that classifies images into {classes}, fine-tuned from {run.initialisation}."),
+        Paragraph(f"All results are of {pluralize(images, 'image')} of the {run.split} split{origin}."),
+        Paragraph(textwrap.shorten(notes, MAX_NOTES_LENGTH, placeholder=" ... (the rest is in report.md)")),
+    ]
+
+
+def _score_bars(run: CompletedRun) -> Table:
+    """Builds the headline table of the scores in per cent."""
+    scores = {name: score for name, score in run_scores(run).items() if display_scale(name) == 100.0}
+    table = headline_table(
+        [Column("")], [HeadlineRow([run.split], scores)], caption="per cent; line, [ ]: 95 % interval"
     )
-    lines = [line for sentence in sentences for line in textwrap.wrap(sentence, 118)]
-    if len(lines) > MAX_DESCRIPTION_LINES:
-        lines = [*lines[: MAX_DESCRIPTION_LINES - 1], "... (the rest is in report.md)"]
-    figure.text(LEFT_MARGIN, 0.93, "\n".join(lines), fontsize=8, va="top", linespacing=1.5)
+    return replace(table.transpose(), bars=True)
 
 
-def _draw_scores(figure: Any, run: CompletedRun) -> None:
-    """Draws the headline scores with their intervals."""
-    _draw_heading(figure, 0.80, "Performance")
-    scores = [(name, score) for name, score in run.scores().items() if display_scale(name) == 100.0]
-    axes = figure.add_axes((0.25, 0.665, 0.42, 0.12))
-    for row, (_, score) in enumerate(scores):
-        value, interval = 100 * score["mean"], score["interval"]
-        axes.barh(row, value, color=DARK, height=0.55)
-        text = f"{value:.1f}"
-        if interval is not None:
-            low, high = (100 * end for end in interval)
-            axes.plot((low, high), (row, row), color="black", linewidth=1.2)
-            text += f"   ({low:.1f} to {high:.1f})"
-        axes.text(1.03, row, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8)
-    axes.set_yticks(range(len(scores)), [METRICS[name].title for name, _ in scores], fontsize=8)
-    axes.invert_yaxis()
-    axes.set_xlim(0, 100)
-    axes.set_xlabel("per cent; line and parentheses: 95 % interval")
-
-
-def _draw_error_analysis(figure: Any, run: CompletedRun) -> None:
-    """Draws the sensitivity of each class, weakest first, and lists the most frequent confusions."""
-    _draw_heading(figure, 0.615, "Error analysis")
+def _sensitivity_bars(run: CompletedRun) -> Table:
+    """Builds the table of the sensitivity of each class, weakest first."""
     rates = {name: rates["sensitivity"] for name, rates in run.class_rates().items() if "sensitivity" in rates}
     names = sorted(rates, key=lambda name: rates[name].value)[:MAX_PLOTTED_CLASSES]
-    height = min(0.245, 0.04 * len(names))
-    axes = figure.add_axes((0.25, 0.59 - height, 0.27, height))
-    for row, name in enumerate(names):
-        axes.barh(row, 100 * rates[name].value, color=GREY, height=0.6)
-        if (interval := rates[name].interval) is not None:
-            axes.plot([100 * end for end in interval], (row, row), color="black", linewidth=0.8)
-    axes.set_yticks(range(len(names)), [truncate_text(name, 28) for name in names], fontsize=min(8, 170 / len(names)))
-    axes.invert_yaxis()
-    axes.set_xlim(0, 100)
+    rows = [[name, make_rate(rates[name])] for name in names]
     note = f" (the weakest {len(names)} of {len(rates)} classes)" if len(names) < len(rates) else ""
-    axes.set_xlabel(f"sensitivity: images of the class that are recognised, %{note}")
-    lines = [textwrap.fill(sentence, 50, subsequent_indent="   ") for sentence in _confusion_lines(run)]
-    figure.text(0.56, 0.585, "\n\n".join(lines), fontsize=8, va="top", linespacing=1.4)
+    caption = f"sensitivity: images of the class that are recognised, %{note}"
+    return Table([Column("class"), *number_columns(["sensitivity"])], rows, caption, bars=True)
 
 
-def _confusion_lines(run: CompletedRun) -> list[str]:
-    """Returns the most frequent confusions as sentences."""
+def _confusion_blocks(run: CompletedRun) -> list[Block]:
+    """Lists the most frequent confusions."""
     matrix = np.asarray(sum(fold.confusion_matrices().mean(0) for fold in run.folds))
     errors = matrix * (1 - np.eye(len(run.class_names)))
     order = np.argsort(-errors, axis=None, kind="stable")[:MAX_CONFUSIONS]
     pairs = [np.unravel_index(index, errors.shape) for index in order if errors.flat[index] > 0]
     if not pairs:
-        return ["None of these images was misclassified."]
-    lines = ["Most frequent confusions:"]
+        return [Paragraph("None of these images was misclassified.")]
+    lines = []
     for true, predicted in pairs:
         count, total = errors[true, predicted], matrix[true].sum()
         rate = f"{count:.3g} of {total:.0f} {run.class_names[true]} ({100 * count / total:.0f} %)"
-        lines.append(f"•  {rate} as {run.class_names[predicted]}")
-    return lines
+        lines.append(f"{rate} as {run.class_names[predicted]}")
+    return [Paragraph("Most frequent confusions:"), BulletList(lines)]
 
 
-def _draw_error_examples(figure: Any, run: CompletedRun) -> None:
-    """Draws the most confident errors of the first fold and seed."""
-    _draw_heading(figure, 0.295, "Most confident errors")
-    examples, unreadable = [], 0
+def _error_examples(run: CompletedRun) -> list[Block]:
+    """Returns the most confident errors of the first fold and seed whose images can be read."""
     folder = Path(run.source.data_dir if run.source else ".")
-    for file, true, predicted, score in _errors_by_confidence(run):
-        try:
-            examples.append((read_rgb(folder / file), true, predicted, score))
-        except (ImageError, OSError):
-            unreadable += 1
-        if len(examples) == MAX_ERROR_EXAMPLES:
-            break
-    for index, (image, true, predicted, score) in enumerate(examples):
-        row, column = divmod(index, MAX_ERROR_EXAMPLES // 2)
-        axes = figure.add_axes((LEFT_MARGIN + 0.21 * column, 0.175 - 0.115 * row, 0.19, 0.08))
-        axes.imshow(image)
-        axes.set_axis_off()
-        confidence = "" if score is None else f", score {100 * score:.0f} %"
-        title = f"{truncate_text(true, 26)}\nas {truncate_text(predicted, 20)}{confidence}"
-        axes.set_title(title, fontsize=6, loc="left", pad=2)
-    if not examples:
-        text = f"The images are not in {folder}." if unreadable else "No image was misclassified."
-        figure.text(LEFT_MARGIN, 0.27, text, fontsize=8)
+    errors = _errors_by_confidence(run)
+    readable = (error for error in errors if _is_readable(folder / error[0]))
+    examples = [
+        Image(
+            folder / file,
+            f"{truncate_text(true, 26)}\nas {truncate_text(predicted, 20)}"
+            + ("" if score is None else f", score {100 * score:.0f} %"),
+            folder,
+        )
+        for file, true, predicted, score in islice(readable, MAX_ERROR_EXAMPLES)
+    ]
+    missing = f"The images are not in {folder}." if errors else "No image was misclassified."
+    return [*examples] or [Paragraph(missing)]
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        read_rgb(path)
+    except (ImageError, OSError):
+        return False
+    return True
 
 
 def _errors_by_confidence(run: CompletedRun) -> list[tuple[str, str, str, float | None]]:

@@ -12,9 +12,11 @@ from ..runs.completed_run import CompletedRun
 from ..runs.external_tables import align_tables
 from ..runs.load_run import load_run
 from ..runs.record import FIGURES_DIR
-from . import figures, notebook  # noqa: F401 (records as HTML)
+from . import notebook  # noqa: F401 (records as HTML)
 from .build_report import build_report_document
 from .diagnostic_accuracy import MIN_SUBGROUP_IMAGES, ReportOptions
+from .figures.study import plot_decision_curves
+from .figures.training import plot_label_efficiency
 from .messages import ReportingMessage
 from .renderers import html, latex, markdown
 from .renderers.files import write_document
@@ -133,7 +135,7 @@ def _plot_figures(comparison: Comparison, folder: Path) -> list[str]:
     curves = {run.name: run.label_efficiency for run in comparison.runs if run.label_efficiency}
     if curves:
         names.append("label_efficiency")
-        figures.plot_label_efficiency(curves, folder / FIGURES_DIR / names[-1])
+        plot_label_efficiency(curves, folder / FIGURES_DIR / names[-1])
     for number, table in enumerate(comparison.tables):
         curves_by_classes: dict[tuple[str, ...], dict[str, Any]] = {}
         for row in [*table.rows, *table.not_comparable]:
@@ -143,7 +145,7 @@ def _plot_figures(comparison: Comparison, folder: Path) -> list[str]:
             ((classes, decision_curves),) = curves_by_classes.items()
             names.append("decision_curve" if len(comparison.tables) == 1 else f"decision_curve_{number + 1}")
             title = f"{' or '.join(classes)} against the rest"
-            figures.plot_decision_curves(decision_curves, folder / FIGURES_DIR / names[-1], title)
+            plot_decision_curves(decision_curves, folder / FIGURES_DIR / names[-1], title)
     return [path for name in names if (folder / (path := f"{FIGURES_DIR}/{name}.png")).is_file()]
 
 

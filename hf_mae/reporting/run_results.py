@@ -14,7 +14,7 @@ from ..runs.record_io import write_record
 from ..settings.recipes import render_recipe
 from ..training.finetuner import MaeFinetuner
 from ..training.trackers import log_image, log_record
-from . import figures
+from .figures.training import plot_learning_curves
 from .model_card import write_model_card
 from .run_sentences import describe_calibration_gain, describe_versions
 from .split_results import write_split_results
@@ -63,7 +63,7 @@ def write_run_results(
 def _draw_figures(trainer: MaeFinetuner, step: int) -> None:
     """Plots the learning curves, and logs every figure to the trackers."""
     folder = trainer.args.folder / FIGURES_DIR
-    figures.plot_learning_curves(trainer.state.log_history, folder / "learning_curves")
+    plot_learning_curves(trainer.state.log_history, folder / "learning_curves")
     for path in sorted(folder.glob("*.png")):
         with Image.open(path) as image:
             log_image(trainer, path.stem, image.convert("RGB"), step)

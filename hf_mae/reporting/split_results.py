@@ -11,7 +11,8 @@ from ..evaluation.metrics import scalar_scores, score_split, softmax
 from ..evaluation.prediction_table import Predictions
 from ..files.atomic import write_csv
 from ..runs.predictions import write_predictions
-from . import figures, notebook  # noqa: F401 (records as HTML)
+from . import notebook  # noqa: F401 (records as HTML)
+from .figures.evaluation import plot_split_figures
 
 MAX_JACKKNIFE_CELLS = 10_000_000  # clusters x classes x classes; above it the intervals take too much memory
 
@@ -66,7 +67,7 @@ def write_split_results(
     scores = score_with_intervals(eval_dataset, scaled, labels, names, ordered)
     write_predictions(folder, split, eval_dataset.file_names, logits, labels, names, eval_dataset.groups, temperature)
     write_metrics_row(folder / f"metrics_{split}.csv", scores)
-    figures.plot_split_figures(folder, split, softmax(scaled), labels, names, scores)
+    plot_split_figures(folder, split, softmax(scaled), labels, names, scores)
     return scores
 
 

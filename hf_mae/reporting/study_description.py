@@ -16,9 +16,9 @@ from ..settings.losses import LOSSES, SMOOTHING
 from ..settings.metrics import METRICS, MetricKind, metric_names
 from ..settings.models import RANDOM_WEIGHTS
 from ..settings.training import INSTANCE_BALANCED
-from . import figures
 from .bibliography import format_bibtex
 from .document import Block, Heading, Paragraph
+from .figures.study import plot_flow_diagram
 from .renderers.files import write_document
 from .run_sentences import describe_exclusion, describe_hardware, describe_selection, describe_versions
 from .table import Column, Table, number_columns
@@ -47,7 +47,7 @@ def write_study_description(run: CompletedRun, folder: Path, suffix: str = "") -
     blocks, keys = build_study_description(run)
     write_text(folder / f"study{suffix}.bib", format_bibtex(keys, _data_citation(run.record)))
     figure = f"{FIGURES_DIR}/flow{suffix}"
-    figures.plot_flow_diagram(run.record.study, folder / figure)
+    plot_flow_diagram(run.record.study, folder / figure)
     names = write_document(blocks, folder / f"study{suffix}", [folder / f"{figure}.png"])
     return [*names, f"study{suffix}.bib", f"{figure}.png"]
 

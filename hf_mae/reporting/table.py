@@ -100,12 +100,14 @@ class Table:
         rows: one cell per column.
         caption: text above the table.
         footnotes: text below the table, by letter.
+        bars: a PDF page shows the numbers of the last column, in per cent, as bars.
     """
 
     columns: Sequence[Column]
     rows: Sequence[Sequence[CellLike]]
     caption: str = ""
     footnotes: dict[str, str] = field(default_factory=dict)
+    bars: bool = False
 
     def cells(self) -> list[list[Cell]]:
         """Returns the rows as cells."""

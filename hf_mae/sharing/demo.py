@@ -14,7 +14,7 @@ from ..files.atomic import write_csv
 from ..inference.uncertainty import Uncertainty, capture_features
 from ..models.ensemble import first_member
 from ..models.introspection import is_vit
-from .space_app import NUM_SIMILAR, DemoMetadata, DemoModel
+from .space.app import NUM_SIMILAR, DemoMetadata, DemoModel
 
 LOOPBACK = "127.0.0.1"
 COVERAGE = 0.9  # of the prediction sets

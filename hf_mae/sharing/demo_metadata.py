@@ -16,7 +16,7 @@ from ..runs.record import ALL_RESULTS, run_name
 from ..runs.temperature import TEMPERATURE_FILE, read_temperature
 from ..settings.metrics import METRICS
 from .messages import SharingMessage
-from .space_app import DemoMetadata, escape_markdown
+from .space.app import DemoMetadata, escape_markdown
 
 RATES = ("sensitivity", "specificity")  # on the page
 

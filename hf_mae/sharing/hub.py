@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import CommitOperationAdd, EvalResultEntry, HfApi, constants, eval_result_entries_to_yaml
+from huggingface_hub import (
+    CommitOperationAdd,
+    EvalResultEntry,
+    HfApi,
+    ModelCard,
+    constants,
+    eval_result_entries_to_yaml,
+)
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
@@ -234,11 +241,12 @@ def _eval_results(folder: Path) -> bytes | None:
 
 def _make_hub_card(folder: Path, repo_id: str) -> bytes:
     """Builds the model card with the repository name in its code snippets, and without local paths in its recipe."""
-    text = _comment_out_local_paths((folder / "README.md").read_text(encoding="utf-8"))
-    local_name = run_name(folder)
+    card = ModelCard.load(folder / "README.md")
+    text = _comment_out_local_paths(card.text)
     for snippet in ('model="{}"', "--model_name_or_path {} "):
-        text = text.replace(snippet.format(local_name), snippet.format(repo_id))
-    return text.encode()
+        text = text.replace(snippet.format(run_name(folder)), snippet.format(repo_id))
+    card.text = text
+    return str(card).encode()
 
 
 def schedule_push(args) -> Callable[[], None]:

@@ -19,8 +19,9 @@ from ..data.splits import check_folds, make_stratified_folds
 from ..errors import UsageError, warn
 from ..files.atomic import write_csv
 from ..models.loading import read_class_names
-from ..reporting import figures
 from ..reporting.crossval import label_efficiency_curve, pool_predictions
+from ..reporting.figures.evaluation import plot_confusion_matrix
+from ..reporting.figures.training import plot_label_efficiency
 from ..reporting.report import write_single_run_report
 from ..runs.environment import get_environment
 from ..runs.output_dir import check_same_data, lock_output_dir
@@ -171,7 +172,7 @@ def _summarize(root: Path, runs: list[CrossvalRun], names: list[str], settings: 
     )
     write_record(record, root)
     if len(points) > 1:
-        figures.plot_label_efficiency({Path(settings.model.base).name: points}, root / FIGURES_DIR / "label_efficiency")
+        plot_label_efficiency({Path(settings.model.base).name: points}, root / FIGURES_DIR / "label_efficiency")
     return record
 
 
@@ -188,6 +189,6 @@ def _write_pooled_predictions(root: Path, runs: list[CrossvalRun], names: list[s
             continue
         title = f"out of fold, {name}: macro F1 {100 * scores['macro_f1']:.1f} %"
         path = root / FIGURES_DIR / f"confusion_matrix_{name}"
-        figures.plot_confusion_matrix(scores["confusion_matrix"], names, path, title)
+        plot_confusion_matrix(scores["confusion_matrix"], names, path, title)
         scores_by_seed[name] = scores
     return scores_by_seed

@@ -32,7 +32,7 @@ def demo(settings: Settings) -> Any:
         raise UsageError(WorkflowMessage.PACKAGE_NOT_INSTALLED, package=error.name, extra="demo") from None
     from ..sharing.demo import LOOPBACK, Classifier, bypass_proxy_for_localhost
     from ..sharing.demo_metadata import build_demo_metadata
-    from ..sharing.space_app import launch_demo
+    from ..sharing.space.app import launch_demo
 
     model, processor = load_classifier(options.model_name_or_path)
     metadata = build_demo_metadata(

@@ -11,8 +11,8 @@ from ..runs.record import run_name
 from ..settings.parse import Settings
 from ..sharing import hub
 from ..sharing.demo_metadata import build_demo_metadata
-from ..sharing.space import push_space
-from ..sharing.space_app import DemoMetadata
+from ..sharing.space.app import DemoMetadata
+from ..sharing.space.build import push_space
 from .command import command
 from .messages import WorkflowMessage
 

@@ -14,7 +14,7 @@ from ..evaluation.metrics import display_scale
 from ..files.atomic import write_csv, write_json
 from ..models.building import build_training_model
 from ..models.introspection import input_size
-from ..reporting import figures
+from ..reporting.figures.training import plot_search_trials
 from ..reporting.model_card import write_model_card
 from ..runs.output_dir import lock_output_dir
 from ..runs.record import ALL_RESULTS, FIGURES_DIR, DataSource, RunRecord
@@ -178,7 +178,7 @@ def _write_results(folder: Path, trials: list[Trial], best: Trial, metric: str) 
     write_json(folder / "search.json", result)
     points = {name: [(t.values[name], display_scale(metric) * t.score, t.pruned) for t in trials] for name in names}
     scales = {name: SEARCH_SPACE[name][2] is None for name in names}
-    figures.plot_search_trials(points, scales, trials.index(best), metric, folder / FIGURES_DIR / "search")
+    plot_search_trials(points, scales, trials.index(best), metric, folder / FIGURES_DIR / "search")
 
 
 def _train_best(settings: Settings, data: LabelledData, best: Trial, num_trials: int) -> RunRecord | None:

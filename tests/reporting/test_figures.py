@@ -15,7 +15,9 @@ from sklearn.calibration import calibration_curve
 from support.messages import logged
 
 from hf_mae.evaluation.metrics import CALIBRATION_BINS, expected_calibration_error, score_split, softmax
-from hf_mae.reporting import figures
+from hf_mae.reporting.figures import evaluation, style
+from hf_mae.reporting.figures.study import plot_scatter
+from hf_mae.reporting.figures.training import plot_learning_curves
 from hf_mae.reporting.messages import ReportingMessage
 from hf_mae.runs.record import FIGURES_DIR
 
@@ -49,7 +51,7 @@ def test_certain_and_correct_predictions_are_perfectly_calibrated():
 
 def test_all_figures_are_written_as_png_and_pdf(evaluated, tmp_path):
     names, labels, logits, scores = evaluated
-    figures.plot_split_figures(tmp_path, "test", softmax(logits), labels, names, scores)
+    evaluation.plot_split_figures(tmp_path, "test", softmax(logits), labels, names, scores)
     files = list((tmp_path / FIGURES_DIR).iterdir())
     stems = {path.stem for path in files}
     kinds = (
@@ -74,9 +76,9 @@ def test_all_figures_are_written_as_png_and_pdf(evaluated, tmp_path):
 
 
 def test_curves_are_distinguishable_in_greyscale():
-    styles = [(figures._line_style(number)["color"], figures._line_style(number)["linestyle"]) for number in range(28)]
+    styles = [(style.line_style(number)["color"], style.line_style(number)["linestyle"]) for number in range(28)]
     assert len(set(styles)) == 28
-    grey = [round(float(np.dot(to_rgb(colour), (0.299, 0.587, 0.114))), 2) for colour in figures.COLOURS]
+    grey = [round(float(np.dot(to_rgb(colour), (0.299, 0.587, 0.114))), 2) for colour in style.COLOURS]
     assert len(set(grey)) == len(grey)
 
 
@@ -85,16 +87,16 @@ def test_a_thousand_classes_are_plotted_in_little_time_and_memory(tmp_path, monk
     labels = np.repeat(np.arange(1000), 2)
     logits = np.random.default_rng(0).normal(size=(2000, 1000)) + 3 * np.eye(1000)[labels]
     texts = {}
-    save_figure = figures.save_figure
+    save_figure = style.save_figure
 
     def save_and_record(figure, path, dpi):
         texts[path.stem] = "\n".join(text.get_text() for text in figure.findobj(Text))
         save_figure(figure, path, dpi)
 
-    monkeypatch.setattr(figures, "save_figure", save_and_record)
+    monkeypatch.setattr(style, "save_figure", save_and_record)
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     scores = score_split(logits, labels, names)
-    figures.plot_split_figures(tmp_path, "test", softmax(logits), labels, names, scores)
+    evaluation.plot_split_figures(tmp_path, "test", softmax(logits), labels, names, scores)
     seconds, grown = time.process_time() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert seconds < 60 and grown < 1e6, "1 GB, and twice the time on an idle machine"
     assert len(list((tmp_path / FIGURES_DIR).iterdir())) == 14
@@ -114,26 +116,24 @@ def test_class_names_may_have_any_characters(tmp_path, caplog):
     labels = np.repeat(np.arange(len(ODD_NAMES)), 3)
     logits = np.random.default_rng(0).normal(size=(len(labels), len(ODD_NAMES)))
     scores = score_split(logits, labels, ODD_NAMES)
-    figures.plot_split_figures(tmp_path, "test", softmax(logits), labels, ODD_NAMES, scores)
-    figures.plot_scatter(
-        np.random.default_rng(0).normal(size=(len(labels), 2)), labels, ODD_NAMES, tmp_path / "map", "$"
-    )
+    evaluation.plot_split_figures(tmp_path, "test", softmax(logits), labels, ODD_NAMES, scores)
+    plot_scatter(np.random.default_rng(0).normal(size=(len(labels), 2)), labels, ODD_NAMES, tmp_path / "map", "$")
     assert len(list(tmp_path.rglob("*.p*"))) == 16 and not logged(caplog.records, ReportingMessage.FIGURE_FAILED)
     assert all(path.stat().st_size > 3000 for path in tmp_path.rglob("*.pdf"))
 
 
 def test_a_failed_figure_is_a_warning_and_a_full_disk_is_an_error(tmp_path, caplog, monkeypatch):
-    figures.plot_roc([{"name": "a", "auc": 0.5, "roc": ([0, 1], [0])}], None, tmp_path / "roc", "test")
+    evaluation.plot_roc([{"name": "a", "auc": 0.5, "roc": ([0, 1], [0])}], None, tmp_path / "roc", "test")
     assert logged(caplog.records, ReportingMessage.FIGURE_FAILED, name="roc") and not list(tmp_path.iterdir())
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    monkeypatch.setattr(figures.PlainTextFigure, "savefig", Mock(side_effect=full))
+    monkeypatch.setattr(style.PlainTextFigure, "savefig", Mock(side_effect=full))
     with pytest.raises(OSError, match="No space left"):
-        figures.plot_learning_curves([{"epoch": 1, "loss": 1.0}], tmp_path / "curves")
+        plot_learning_curves([{"epoch": 1, "loss": 1.0}], tmp_path / "curves")
 
 
 def test_curves_show_only_classes_that_occur(evaluated):
     names, labels, logits, scores = evaluated
-    curves = figures.compute_one_vs_rest_curves(softmax(logits), labels, names)
+    curves = evaluation.compute_one_vs_rest_curves(softmax(logits), labels, names)
     present = {names[index] for index in np.unique(labels)}
     assert {curve["name"] for curve in curves} == present < set(names)
     assert scores["roc_auc"] is None and set(scores["undefined_ranking"]) == set(names) - present
@@ -142,5 +142,5 @@ def test_curves_show_only_classes_that_occur(evaluated):
 def test_a_single_class_has_no_curves(tmp_path):
     labels, logits = np.zeros(5, dtype=int), np.array([[2.0, 1.0]] * 5)
     scores = score_split(logits, labels, ["a", "b"])
-    figures.plot_split_figures(tmp_path, "test", softmax(logits), labels, ["a", "b"], scores)
+    evaluation.plot_split_figures(tmp_path, "test", softmax(logits), labels, ["a", "b"], scores)
     assert not list(tmp_path.rglob("roc*")) and (tmp_path / FIGURES_DIR / "reliability_test.png").is_file()

@@ -22,11 +22,11 @@ from support.paths import ROOT
 
 from hf_mae.models.loading import class_names, load_classifier
 from hf_mae.reporting.explanations import explain_batch
-from hf_mae.sharing import space_app
 from hf_mae.sharing.demo import Classifier
 from hf_mae.sharing.demo_metadata import build_demo_metadata
 from hf_mae.sharing.messages import SharingMessage
-from hf_mae.sharing.space_app import DemoModel, Handlers, UserError
+from hf_mae.sharing.space import app as space_app
+from hf_mae.sharing.space.app import DemoModel, Handlers, UserError
 from hf_mae.workflows.demo import load_training_images
 from hf_mae.workflows.messages import WorkflowMessage
 
@@ -244,7 +244,7 @@ def test_uploads_are_checked(classifier, finetuned, toy, tmp_path, monkeypatch):
         for model in (classifier, DemoModel(classifier.model, classifier.processor, classifier.metadata)):
             with pytest.raises(UserError, match=message):
                 model.read(str(tmp_path / name))
-    monkeypatch.setattr("hf_mae.sharing.space_app.MAX_PIXELS", 100)
+    monkeypatch.setattr("hf_mae.sharing.space.app.MAX_PIXELS", 100)
     with pytest.raises(UserError, match="million pixels"):
         classifier.read(str(path))
     assert Handlers(classifier).classify_image(None) == (None, "", [], [])

@@ -11,9 +11,9 @@ from io import BytesIO
 from matplotlib.figure import Figure
 
 from hf_mae.files.atomic import atomic_write_file
-from hf_mae.reporting import figures
+from hf_mae.reporting.figures import style
 
-REAL_SAVE = figures._save
+REAL_SAVE = style.save
 
 
 @cache
@@ -31,7 +31,7 @@ def save_stub_figure(figure, path):
 
 def use_stub_figures(enabled: bool = True) -> None:
     """Replaces the figures of this process and its forks with empty ones, or restores them."""
-    figures._save = save_stub_figure if enabled else REAL_SAVE
+    style.save = save_stub_figure if enabled else REAL_SAVE
 
 
 @contextmanager
@@ -47,4 +47,4 @@ def draw_real_figures():
 
 def is_using_stub_figures() -> bool:
     """Whether the figures of this process are empty."""
-    return figures._save is save_stub_figure
+    return style.save is save_stub_figure

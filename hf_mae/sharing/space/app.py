@@ -19,7 +19,7 @@ import torch
 from PIL import Image, ImageOps
 
 if __package__:
-    from ..data.images import decoding, videos
+    from ...data.images import decoding, videos
 else:  # in a Space, which contains the reader
     from image_reader.data.images import decoding, videos  # type: ignore[no-redef]
 

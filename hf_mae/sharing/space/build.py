@@ -7,9 +7,9 @@ from pathlib import Path
 
 import yaml
 
-from . import hub
-from .image_reader import image_reader_files
-from .space_app import DemoMetadata
+from .. import hub
+from ..image_reader import image_reader_files
+from .app import DemoMetadata
 
 REQUIREMENTS = ("torch", "torchvision", "transformers", "pillow", "opencv-python-headless", "tifffile")
 
@@ -34,7 +34,7 @@ def build_space_files(metadata: DemoMetadata) -> dict[str, bytes]:
     link = f"[{metadata.model}](https://huggingface.co/{metadata.model})"
     text = f"---\n{head}---\n\nDemo of {link}. For research only: not a medical device.\n"
     return {
-        "app.py": Path(__file__).with_name("space_app.py").read_bytes(),
+        "app.py": Path(__file__).with_name("app.py").read_bytes(),
         "demo.json": json.dumps(asdict(metadata), indent=2, ensure_ascii=False).encode(),
         "requirements.txt": "".join(f"{name}\n" for name in REQUIREMENTS).encode(),
         "README.md": text.encode(),

@@ -1,0 +1,1 @@
+"""Figures: one module per subject, and their common style."""

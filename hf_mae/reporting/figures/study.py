@@ -1,0 +1,122 @@
+"""Figures of a study: flow of the images, decision curves, maps of features."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..run_sentences import describe_exclusion
+from . import style
+from .style import (
+    COLOURS,
+    MARKERS,
+    MAX_LABELLED_CLASSES,
+    ONE_COLUMN,
+    TWO_COLUMNS,
+    PlainTextFigure,
+    colour,
+    line_style,
+    log_figure_errors,
+)
+
+
+@log_figure_errors
+def plot_scatter(points: np.ndarray, labels: np.ndarray, names: list[str], path: Path, title: str) -> None:
+    """Plots points in two dimensions, coloured by class.
+
+    Args:
+        points: (images, 2).
+        labels: class ids (images,).
+        names: class names.
+        path: the file without its suffix.
+    """
+    figure = PlainTextFigure(figsize=(ONE_COLUMN, ONE_COLUMN))
+    axes = figure.subplots()
+    for index, name in enumerate(names):
+        selected = labels == index
+        if selected.any():
+            x, y = points[selected].T
+            axes.scatter(
+                x,
+                y,
+                s=5,
+                color=colour(index),
+                marker=MARKERS[index // len(COLOURS) % len(MARKERS)],  # colour and marker distinguish 56 classes
+                label=f"{name} ({selected.sum()})" if len(names) <= MAX_LABELLED_CLASSES else None,
+                alpha=0.8,
+                lw=0,
+            )
+    axes.set(xticks=[], yticks=[], title=title)
+    if len(names) <= MAX_LABELLED_CLASSES:
+        axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), markerscale=2)
+    else:
+        axes.set_xlabel(f"{len(names)} classes; too many for a legend; colours repeat")
+    style.save(figure, path)
+
+
+@log_figure_errors
+def plot_decision_curves(curves: dict[str, Any], path: Path, title: str) -> None:
+    """Plots the net benefit over the threshold probability, one curve per run, with those of treating all and none.
+
+    Args:
+        curves: name -> `evaluation.operating_points.DecisionCurve`, of images with the same prevalence.
+        path: the file without its suffix.
+    """
+    figure = PlainTextFigure(figsize=(ONE_COLUMN, 2.5))
+    axes = figure.subplots()
+    for number, (name, curve) in enumerate(curves.items()):
+        (line,) = axes.plot(curve.thresholds, curve.net_benefit, label=name, **line_style(number))
+        if all(ends is not None for ends in curve.intervals):
+            low, high = zip(*curve.intervals)
+            axes.fill_between(curve.thresholds, low, high, color=line.get_color(), alpha=0.15, lw=0)
+    first = next(iter(curves.values()))
+    axes.plot(first.thresholds, first.treat_all, color="#606060", lw=0.8, label="all positive")
+    axes.axhline(0, color="#000000", lw=0.6, label="none positive")
+    top = max(max(curve.net_benefit) for curve in curves.values())
+    axes.set(xlim=(0, 1), ylim=(-0.15 * max(top, 0.05), 1.15 * max(top, 0.05)))
+    axes.set(xlabel="threshold probability", ylabel="net benefit", title=title)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.tight_layout()
+    style.save(figure, path)
+
+
+@log_figure_errors
+def plot_flow_diagram(cohort: dict[str, Any], path: Path) -> None:
+    """Plots the flow of the images: found, excluded with reasons, and split.
+
+    Args:
+        cohort: result of `data.cohort.describe_cohort`.
+        path: the file without its suffix.
+    """
+    steps, splits = cohort["excluded"], cohort["splits"]
+    rows = len(steps) + 2
+    figure = PlainTextFigure(figsize=(TWO_COLUMNS, 0.62 * rows + 0.4))
+    axes = figure.subplots()
+    axes.set_axis_off()
+    axes.set(xlim=(0, 1), ylim=(0, rows))
+    total = cohort["total"] if cohort["total"] is not None else sum(entry["images"] for entry in splits.values())
+    _draw_box(axes, 0.3, rows - 0.5, f"found\n{total:,} images")
+    for number, step in enumerate(steps):
+        height = rows - 1.5 - number
+        _draw_arrow(axes, (0.3, height), (0.605, height))
+        text = f"excluded: {describe_exclusion(step)}\n{step['images']:,} image{'s' * (step['images'] > 1)}"
+        _draw_box(axes, 0.62, height, text, "left")
+    _draw_arrow(axes, (0.3, rows - 0.72), (0.3, 1.06), head=False)
+    positions = [(number + 0.5) / len(splits) for number in range(len(splits))]
+    axes.plot([min([0.3, *positions]), max([0.3, *positions])], [1.06, 1.06], color="black", lw=0.6)
+    for position, (name, entry) in zip(positions, splits.items()):
+        groups = f"\n{entry['groups']:,} patients or videos" if entry["groups"] else ""
+        _draw_arrow(axes, (position, 1.06), (position, 0.76))
+        _draw_box(axes, position, 0.45, f"{name}\n{entry['images']:,} images{groups}")
+    style.save(figure, path)
+
+
+def _draw_box(axes: Any, x: float, y: float, text: str, horizontal_alignment: str = "center") -> None:
+    frame = {"boxstyle": "square,pad=0.4", "fc": "white", "ec": "black", "lw": 0.6}
+    axes.text(x, y, text, ha=horizontal_alignment, va="center", bbox=frame)
+
+
+def _draw_arrow(axes: Any, start: tuple[float, float], end: tuple[float, float], head: bool = True) -> None:
+    style = {"arrowstyle": "-|>" if head else "-", "lw": 0.6, "color": "black", "shrinkA": 0, "shrinkB": 0}
+    axes.annotate("", xy=end, xytext=start, arrowprops=style)
