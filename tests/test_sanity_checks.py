@@ -29,9 +29,9 @@ from hf_mae.runs.record import DataSource, RunRecord
 from hf_mae.runs.record_io import write_record
 from hf_mae.runs.split_consistency import align_with_training_split
 from hf_mae.runs.temperature import fit_and_write_temperature
+from hf_mae.settings.arguments import check_selection_metric
 from hf_mae.settings.evaluation import EvaluationArguments
 from hf_mae.settings.messages import SettingsMessage
-from hf_mae.training.finetuner import check_metric_for_best_model
 from hf_mae.training.messages import TrainingMessage
 from hf_mae.training.resume import check_training_length, require_optimizer_state
 
@@ -255,11 +255,10 @@ def _(make):
     holdout_mask([0] * 90 + [1] * 10, ["one"] * 90 + [f"p{number}" for number in range(10)], 0.2, 0)
 
 
-@check("The metric for the best epoch is unknown", TrainingMessage.UNKNOWN_METRIC)
+@check("The metric for the best epoch is unknown", SettingsMessage.UNKNOWN_METRIC)
 def _(make):
-    check_metric_for_best_model(
-        FinetuningArguments(output_dir=str(make.folder), use_cpu=True, metric_for_best_model="f1")
-    )
+    args = FinetuningArguments(output_dir=str(make.folder), use_cpu=True, metric_for_best_model="f1")
+    check_selection_metric(args, ordered=False)
 
 
 @check("An option of the Trainer has no effect", SettingsMessage.LABEL_SMOOTHING_FACTOR)

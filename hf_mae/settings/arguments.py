@@ -8,10 +8,10 @@ from typing import Any
 from transformers import TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 
-from ..errors import UsageError, summarize_exception
+from ..errors import UsageError, did_you_mean, summarize_exception
 from .losses import CLASS_WEIGHTS, LOGIT_ADJUSTMENT, LOSSES, SOFT_LABELS
 from .messages import SettingsMessage
-from .metrics import is_greater_better
+from .metrics import is_greater_better, selection_metric_names
 from .options import dataclass_options
 from .trainer_options import check_trainer_option
 from .training import (
@@ -269,6 +269,34 @@ class FinetuningArguments(FinetuningFields, MaeTrainingArguments):  # type: igno
     def drops_last_batch(self) -> bool:
         """Whether training drops the last incomplete batch: always with mixup, which needs an even number of images."""
         return self.dataloader_drop_last or self.uses_mixup
+
+
+def check_loss_fits_classes(loss: str, ordered: bool) -> None:
+    """Checks that a loss for ordinal classes has ordered ones.
+
+    Args:
+        ordered: whether the classes are grades.
+    """
+    if LOSSES[loss].needs_ordered_classes and not ordered:
+        raise UsageError(SettingsMessage.LOSS_NEEDS_ORDERED_CLASSES, loss=loss)
+
+
+def check_selection_metric(args: FinetuningArguments, ordered: bool) -> None:
+    """Checks that evaluation computes the metric that selects the epoch, and that `greater_is_better` fits it."""
+    if args.metric_for_best_model is None:
+        return
+    name = args.metric_for_best_model.removeprefix("eval_")
+    computed_metrics = selection_metric_names(ordered)
+    if name in selection_metric_names(ordered=True) and name not in computed_metrics:
+        raise UsageError(SettingsMessage.METRIC_NEEDS_ORDERED_CLASSES, metric=name)
+    if name not in computed_metrics:
+        suggestion = did_you_mean(name, computed_metrics)
+        metric = args.metric_for_best_model
+        raise UsageError(SettingsMessage.UNKNOWN_METRIC, known=computed_metrics, metric=metric, suggestion=suggestion)
+    smallest_is_best = not is_greater_better(name)
+    if args.greater_is_better is not None and args.greater_is_better == smallest_is_best:
+        code = SettingsMessage.SMALLEST_IS_BEST if smallest_is_best else SettingsMessage.GREATEST_IS_BEST
+        raise UsageError(code, metric=name)
 
 
 def parse_class_weights(value: Any) -> str | list[float]:

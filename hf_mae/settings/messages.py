@@ -194,3 +194,21 @@ class SettingsMessage(Message):
     ODD_BATCH_FOR_MIXUP = (
         "Mixup and CutMix mix pairs of images. --per_device_train_batch_size must be even, not {batch_size}."
     )
+
+    # Metrics and losses
+    LOSS_NEEDS_ORDERED_CLASSES = "--loss {loss} needs ordered classes. Pass their order with --class_order."
+    METRIC_NEEDS_ORDERED_CLASSES = (
+        "--metric_for_best_model {metric} needs ordered classes. Pass their order with --class_order."
+    )
+    UNKNOWN_METRIC = (
+        "--metric_for_best_model must be one of {known:list} (computed on the validation split), not "
+        "{metric}{suggestion}."
+    )
+    SMALLEST_IS_BEST = (
+        "--greater_is_better true contradicts --metric_for_best_model {metric}: its smallest value is the best. Remove "
+        "--greater_is_better."
+    )
+    GREATEST_IS_BEST = (
+        "--greater_is_better false contradicts --metric_for_best_model {metric}: its greatest value is the best. "
+        "Remove --greater_is_better."
+    )

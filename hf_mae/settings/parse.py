@@ -88,6 +88,19 @@ class Settings:
             raise CommandLineError(message[self.command])
         if self.command == "search" and self.training.world_size > 1:
             raise CommandLineError(SettingsMessage.SEARCH_NEEDS_ONE_PROCESS)
+        if isinstance(self.training, FinetuningFields):
+            self._check_ordered_options()
+
+    def _check_ordered_options(self) -> None:
+        """Checks the options for ordinal classes; those of a benchmark may be ordinal."""
+        from .arguments import check_loss_fits_classes, check_selection_metric
+
+        may_be_ordered = bool(self.data.class_order or self.data.benchmark)
+        try:
+            check_loss_fits_classes(self.training.loss, may_be_ordered)
+            check_selection_metric(self.training, may_be_ordered)
+        except UsageError as error:
+            raise _as_command_line_error(error) from None
 
     def replace(self, **changes: Any) -> "Settings":
         """Returns settings with other values, validated together; nothing is parsed again."""

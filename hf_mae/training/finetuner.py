@@ -19,15 +19,15 @@ from ..data.images.seeding import seed_all
 from ..data.images.torch_datasets import EvalDataset, TrainDataset
 from ..data.images.transforms import training_transform_from_processor
 from ..data.sources.samples import is_image_dataset, standardize_columns
-from ..errors import UsageError, did_you_mean, warn
+from ..errors import UsageError, warn
 from ..evaluation.metrics import classification_scores, ordinal_scores, ranking_scores, softmax
 from ..evaluation.retfound import f1_auroc_kappa
 from ..models.introspection import find_head, get_network, head_in_features
 from ..models.loading import class_names
 from ..models.stochastic_depth import apply_patch_dropout, get_drop_path_rate, get_patch_embeddings
-from ..settings.arguments import FinetuningArguments
+from ..settings.arguments import FinetuningArguments, check_loss_fits_classes, check_selection_metric
 from ..settings.losses import SMOOTHING, cross_entropy_sum
-from ..settings.metrics import METRICS, is_greater_better, selection_metric_names
+from ..settings.metrics import METRICS
 from ..settings.training import SAMPLING_EXPONENTS
 from .distillation import Teacher
 from .layer_decay import parameter_groups
@@ -73,7 +73,7 @@ class MaeFinetuner(MaeTrainerBase):
         self.ordered = ordered
         _check_compatible_settings(model, args, ordered)
         if kwargs.get("compute_metrics") is None:
-            check_metric_for_best_model(args, ordered)
+            check_selection_metric(args, ordered)
         processor = kwargs.get("processing_class")
         if is_image_dataset(kwargs.get("train_dataset")):
             transform = training_transform_from_processor(_require_processor(processor))
@@ -325,8 +325,7 @@ def warn_about_fp16(fp16: bool, hidden_size: int) -> None:
 
 def _check_compatible_settings(model: StockModel, args: FinetuningArguments, ordered: bool) -> None:
     """Checks that the settings, the classes and the network fit together."""
-    if LOSSES[args.loss].needs_ordered_classes and not ordered:
-        raise UsageError(TrainingMessage.LOSS_NEEDS_ORDERED_CLASSES, loss=args.loss)
+    check_loss_fits_classes(args.loss, ordered)
     warn_about_fp16(args.fp16, head_in_features(model))
     if args.patch_dropout:
         get_patch_embeddings(model)
@@ -346,24 +345,6 @@ def _check_no_batch_norm(model: StockModel, args: FinetuningArguments) -> None:
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
         flag = "--freeze_backbone" if args.freeze_backbone else "--ema_decay"
         raise UsageError(TrainingMessage.BATCH_NORM_UNSUPPORTED, flag=flag, network=get_network(model))
-
-
-def check_metric_for_best_model(args: FinetuningArguments, ordered: bool = False) -> None:
-    """Checks that evaluation computes the metric, and that `greater_is_better` fits it."""
-    if args.metric_for_best_model is None:
-        return
-    name = args.metric_for_best_model.removeprefix("eval_")
-    computed_metrics = selection_metric_names(ordered)
-    if name in selection_metric_names(ordered=True) and name not in computed_metrics:
-        raise UsageError(TrainingMessage.METRIC_NEEDS_ORDERED_CLASSES, metric=name)
-    if name not in computed_metrics:
-        suggestion = did_you_mean(name, computed_metrics)
-        metric = args.metric_for_best_model
-        raise UsageError(TrainingMessage.UNKNOWN_METRIC, known=computed_metrics, metric=metric, suggestion=suggestion)
-    smallest_is_best = not is_greater_better(name)
-    if args.greater_is_better is not None and args.greater_is_better == smallest_is_best:
-        code = TrainingMessage.SMALLEST_IS_BEST if smallest_is_best else TrainingMessage.GREATEST_IS_BEST
-        raise UsageError(code, metric=name)
 
 
 def _wrap_eval_dataset(dataset: Any, processor: Any) -> Any:

@@ -7,22 +7,6 @@ class TrainingMessage(Message):
     """Errors and warnings of trainers, schedules, checkpoints and plans."""
 
     # Settings that do not fit together, or do not fit the data or the network
-    LOSS_NEEDS_ORDERED_CLASSES = "--loss {loss} needs ordered classes. Pass their order with --class_order."
-    METRIC_NEEDS_ORDERED_CLASSES = (
-        "--metric_for_best_model {metric} needs ordered classes. Pass their order with --class_order."
-    )
-    UNKNOWN_METRIC = (
-        "--metric_for_best_model must be one of {known:list} (computed on the validation split), not "
-        "{metric}{suggestion}."
-    )
-    SMALLEST_IS_BEST = (
-        "--greater_is_better true contradicts --metric_for_best_model {metric}: its smallest value is the best. Remove "
-        "--greater_is_better."
-    )
-    GREATEST_IS_BEST = (
-        "--greater_is_better false contradicts --metric_for_best_model {metric}: its greatest value is the best. "
-        "Remove --greater_is_better."
-    )
     BATCH_NORM_UNSUPPORTED = (
         "{flag} does not support batch normalization, and the network ({network}) uses it. Remove {flag}."
     )

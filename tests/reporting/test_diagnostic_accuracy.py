@@ -30,7 +30,6 @@ from hf_mae.runs.completed_run import Note, NoteCode
 from hf_mae.runs.load_run import load_run
 from hf_mae.runs.record_io import read_record
 from hf_mae.settings.messages import SettingsMessage
-from hf_mae.training.messages import TrainingMessage
 
 GRADES = [f"Mayo {grade}" for grade in range(4)]
 MORE = ("device", "age", "sex")
@@ -82,8 +81,8 @@ def test_grades_have_their_own_loss_selection_and_scores(graded):
 @pytest.mark.parametrize(
     "argv, message, attributes",
     [
-        (["--loss", "cdw"], TrainingMessage.LOSS_NEEDS_ORDERED_CLASSES, {"loss": "cdw"}),
-        (["--metric_for_best_model", "qwk"], TrainingMessage.METRIC_NEEDS_ORDERED_CLASSES, {"metric": "qwk"}),
+        (["--loss", "cdw"], SettingsMessage.LOSS_NEEDS_ORDERED_CLASSES, {"loss": "cdw"}),
+        (["--metric_for_best_model", "qwk"], SettingsMessage.METRIC_NEEDS_ORDERED_CLASSES, {"metric": "qwk"}),
         (
             ["--class_order", "Mayo 0", "Mayo 1"],
             DataMessage.CLASS_ORDER_DIFFERS,
