@@ -84,7 +84,7 @@ class ClassMap:
             raise UsageError(DataMessage.CLASS_MAP_WITHOUT_IMAGES, source=source_name)
         for name, count in num_excluded.items():
             record_excluded(ExclusionReason.CLASS_NOT_IN_MODEL, count, detail=name)
-        return relabelled, num_excluded
+        return relabelled, dict(num_excluded)
 
 
 def _replace_labels(dataset: Dataset, labels: list[int], names: list[str]) -> Dataset:
