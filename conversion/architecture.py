@@ -11,6 +11,8 @@ from .checkpoint import State
 from .messages import ConversionError, ConversionMessage
 from .metadata import ACTIVATION, DECODER_HEADS, ENCODER_HEADS, LAYER_NORM_EPS, CheckpointMetadata
 
+MAX_LAYERS = 1_000  # of a configuration
+
 
 @dataclass
 class Architecture:

@@ -8,6 +8,7 @@ import argparse
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, TypeVar
 
 from .messages import ConversionError, ConversionMessage
@@ -114,9 +115,11 @@ def metadata_from_args(args: dict[str, Any], source: str) -> CheckpointMetadata:
         hidden_act=read(
             ("hidden_act", "act_layer"), _parse_activation, f"one of {', '.join(sorted(set(ACTIVATIONS)))}"
         ),
-        layer_norm_eps=read(("layer_norm_eps", "norm_eps"), _parse_positive_float, "a positive number"),
+        layer_norm_eps=read(
+            ("layer_norm_eps", "norm_eps"), partial(_parse_within, math.ulp(0), math.inf), "a positive number"
+        ),
         norm_pix_loss=read(("norm_pix_loss",), _parse_bool, "true or false"),
-        mask_ratio=read(("mask_ratio",), _parse_fraction, "at least 0 and less than 1"),
+        mask_ratio=read(("mask_ratio",), partial(_parse_within, 0, 1), "at least 0 and less than 1"),
         class_names=read(("class_names",), _parse_class_names, "a list of class names"),
         image_processor=read(("image_processor",), _parse_mapping, "an image processor"),
         imagenet_mean_and_std=read(("imagenet_default_mean_and_std",), _parse_bool, "true or false"),
@@ -137,29 +140,20 @@ def _parse_number(value: Any) -> float:
     value = _unwrap_single(value)
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise ValueError
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError
-    return number
+    return float(value)
 
 
 def _parse_positive_int(value: Any) -> int:
     number = _parse_number(value)
-    if number != int(number) or number < 1:
+    if not (1 <= number < math.inf) or number != int(number):
         raise ValueError
     return int(number)
 
 
-def _parse_positive_float(value: Any) -> float:
+def _parse_within(low: float, high: float, value: Any) -> float:
+    """Parses a number with low <= number < high."""
     number = _parse_number(value)
-    if number <= 0:
-        raise ValueError
-    return number
-
-
-def _parse_fraction(value: Any) -> float:
-    number = _parse_number(value)
-    if not 0 <= number < 1:
+    if not low <= number < high:
         raise ValueError
     return number
 

@@ -19,7 +19,14 @@ from .messages import ConversionError, ConversionMessage
 from .metadata import COPIED_CONFIG_FIELDS, CheckpointMetadata, find_args, metadata_from_args
 from .nesting import find_vit_state_dict
 from .report import REPORT_FILE
-from .stock_models import find_weight_files, load_stock_model, read_config, read_processor_config, stock_target
+from .stock_models import (
+    config_class_names,
+    find_weight_files,
+    load_stock_model,
+    read_config,
+    read_processor_config,
+    stock_target,
+)
 from .weights_io import INDEX_SUFFIX, WEIGHT_SUFFIXES, read_weights_file
 
 
@@ -116,9 +123,7 @@ def _metadata_from_config(config: Any, target: str, assumed: set[str]) -> Checkp
         metadata.decoder_num_attention_heads = config.decoder_num_attention_heads
         metadata.mask_ratio, metadata.norm_pix_loss = config.mask_ratio, config.norm_pix_loss
     if metadata.pooling:
-        # The keys are sorted as numbers: as text, 10 comes before 2.
-        names = [label for _, label in sorted((int(index), label) for index, label in config.id2label.items())]
-        metadata.class_names = None if names[:1] == ["LABEL_0"] else names
+        metadata.class_names = config_class_names(config)
         changed = config.to_diff_dict()
         copied = {name: changed[name] for name in COPIED_CONFIG_FIELDS if changed.get(name) is not None}
         metadata.config = copied or None

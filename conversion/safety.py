@@ -7,10 +7,11 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from .architecture import MAX_LAYERS
 from .checkpoint import State
 from .messages import ConversionError, ConversionMessage
 
-MAX_LAYERS, MAX_WIDTH, MAX_PIXELS, MAX_CLASSES = 1_000, 65_536, 16_384, 1_000_000
+MAX_WIDTH, MAX_PIXELS, MAX_CLASSES = 65_536, 16_384, 1_000_000
 MAX_PICKLE_VALUES = 20_000_000  # a checkpoint of a ViT-H with its optimizer has a few hundred thousand values
 FILL_OPCODES = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD")  # they add values to the first one
 # Fields of a configuration, also of other architectures, and the largest allowed integer.

@@ -177,6 +177,12 @@ def load_image_processor(source: str) -> Any:
         ) from None
 
 
+def config_class_names(config: Any) -> list[str] | None:
+    """Returns the class names of a configuration in the order of their ids; None if it only has the default names."""
+    names = [config.id2label[index] for index in sorted(config.id2label, key=int)]  # as text, 10 comes before 2
+    return None if names[:1] in ([], ["LABEL_0"]) else names
+
+
 def is_mae_vit(config: Any) -> bool:
     """Whether a configuration describes an MAE ViT in one of its stock classes."""
     return stock_target(config) is not None

@@ -8,12 +8,10 @@ import math
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
-from ..architecture import count_blocks
+from ..architecture import MAX_LAYERS, count_blocks
 from ..checkpoint import Checkpoint, ConversionPlan, ConversionRequest, Layout, State, Target
 from ..heads import resolve_head
 from ..messages import ConversionError, ConversionMessage
-from ..preprocessing import IMAGENET_MEAN, IMAGENET_STD, mae_image_processor
-from ..safety import MAX_LAYERS
 from .mae import MAE, PATCH_EMBED_KEY, TARGETS, Decisions, plan_head
 
 if TYPE_CHECKING:
@@ -123,6 +121,8 @@ def _infer_sizes(state: State, source: str) -> dict[str, Any]:
 
 def _image_processor(checkpoint: Checkpoint, image_size: int) -> dict[str, Any]:
     """Returns the evaluation preprocessing of BEiT: resize the shorter side to 256/224 of the size, then crop."""
+    from ..preprocessing import IMAGENET_MEAN, IMAGENET_STD, mae_image_processor
+
     imagenet = checkpoint.metadata.imagenet_mean_and_std
     mean, std = (IMAGENET_MEAN, IMAGENET_STD) if imagenet else (INCEPTION_MEAN_STD, INCEPTION_MEAN_STD)
     if not imagenet:

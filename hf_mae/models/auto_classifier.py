@@ -19,7 +19,7 @@ from ..conversion.canonicalize import check_weights_finite
 from ..conversion.messages import ConversionError
 from ..conversion.report import ConversionReport
 from ..conversion.safety import is_timm
-from ..conversion.stock_models import is_mae_vit, load_stock_model, read_config
+from ..conversion.stock_models import config_class_names, is_mae_vit, load_stock_model, read_config
 from ..errors import UsageError, first_error_line
 from .introspection import NUM_CHANNELS, config_image_size, find_head, get_network
 from .messages import ModelMessage
@@ -173,12 +173,14 @@ def _load_pretrained(source: str, source_config: Any, config: Any) -> tuple[Stoc
         raise UsageError(ModelMessage.WEIGHTS_MISSING, model=type(model).__name__, source=source, names=others[:3])
     state = model.state_dict()
     check_weights_finite(state, source)
-    names, source_names = list(config.id2label.values()), list(source_config.id2label.values())
+    names, source_names = config_class_names(config), config_class_names(source_config)
     reset_reason = ""
     if missing:
-        reset_reason = f"the source has no head of {len(names)} classes"
-    elif names != source_names and names[:1] != ["LABEL_0"]:
-        reset_reason = f"the head of the source has other classes ({', '.join(map(str, source_names[:3]))})"
+        reset_reason = f"the source has no head of {config.num_labels} classes"
+    elif names not in (None, source_names):
+        reset_reason = (
+            f"the head of the source has other classes ({', '.join((source_names or ['without names'])[:3])})"
+        )
     return model, sorted(state.keys() - missing), reset_reason
 
 

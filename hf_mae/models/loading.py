@@ -7,7 +7,13 @@ from typing import Any
 from ..conversion.canonicalize import is_untrained_head
 from ..conversion.messages import ConversionError
 from ..conversion.safety import is_timm
-from ..conversion.stock_models import is_mae_vit, load_image_processor, load_stock_model, read_config
+from ..conversion.stock_models import (
+    config_class_names,
+    is_mae_vit,
+    load_image_processor,
+    load_stock_model,
+    read_config,
+)
 from ..errors import UsageError, first_error_line, warn
 from .auto_classifier import set_input_size
 from .ensemble import Ensemble, read_ensemble_members
@@ -93,8 +99,6 @@ def read_class_names(model_name_or_path: str) -> list[str] | None:
     if Path(path).is_file():
         return None
     try:
-        config = read_config(path)
+        return config_class_names(read_config(path))
     except ConversionError:
         return None  # building the model reports the error
-    names = [config.id2label[index] for index in sorted(config.id2label, key=int)]
-    return None if not names or names[0] == "LABEL_0" else names

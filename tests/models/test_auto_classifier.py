@@ -194,6 +194,10 @@ def test_a_head_is_loaded_for_the_same_classes_and_new_for_others(stock, tmp_pat
     other = build_classifier(tmp_path / "first", id2label={0: "a", 1: "b", 2: "c"})
     assert not torch.equal(other.classifier.weight, first.classifier.weight) and not other.classifier.bias.any()
     assert "has other classes (adenoma, mucosa, polyp)" in other.conversion_report.summary()
+    config = json.loads((tmp_path / "first" / "config.json").read_text())
+    config["id2label"] = dict(reversed(config["id2label"].items()))  # the ids decide, not the order in the file
+    (tmp_path / "first" / "config.json").write_text(json.dumps(config))
+    assert not build_classifier(tmp_path / "first", id2label=LABELS).conversion_report.initialized
     fewer = build_classifier(tmp_path / "first", num_labels=2)
     assert fewer.config.num_labels == 2 and "no head of 2 classes" in fewer.conversion_report.summary()
     for model in (same, other, fewer):
