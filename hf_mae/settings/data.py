@@ -10,6 +10,7 @@ from .options import option
 
 TRANSFORM_FAMILIES = ("endoscopy", "imagenet")
 ON_BAD_IMAGE_CHOICES = ("error", "skip")
+FRAMES_CHOICES = ("all", "first", "middle")
 ON_MISSING_CLASS_CHOICES = ("error", "keep")
 SPLIT_READINGS = ("column", "path", "archive", "none")
 MEAN_STD_HELP = (
@@ -148,6 +149,13 @@ class DataSourceArguments(ImageLimitsArguments):
         "error",
         "error: stop at unreadable images and at images that are in two splits, and list them. skip: exclude them.",
         choices=ON_BAD_IMAGE_CHOICES,
+        group="Data",
+    )
+    frames: str | None = option(
+        None,
+        "Frames of a file with several of them (TIFF, GIF, WebP, APNG, DICOM, MetaImage, video) that become images. "
+        "The file is their group. Default: such files are rejected.",
+        choices=FRAMES_CHOICES,
         group="Data",
     )
     split_from: str | None = option(
@@ -294,6 +302,13 @@ class PretrainingDataArguments(ImageLimitsArguments):
         "error",
         "error: stop at unreadable images, and list them. skip: exclude them.",
         choices=ON_BAD_IMAGE_CHOICES,
+        group="Data",
+    )
+    frames: str | None = option(
+        None,
+        "Frames of a file with several of them (TIFF, GIF, WebP, APNG, DICOM, MetaImage, video) that become images. "
+        "The file is their group. Default: such files are rejected.",
+        choices=FRAMES_CHOICES,
         group="Data",
     )
     streaming: bool = option(

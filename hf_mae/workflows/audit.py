@@ -52,7 +52,10 @@ def audit(settings: Settings) -> AuditFindings | LabelFindings:
 def _load_splits(options: AuditArguments) -> Mapping[str, Dataset]:
     if not options.unlabelled:
         return read_splits(options, allow_split_overlap=True)
-    return {"all": load_unlabelled(str(options.data_dir), options.on_bad_image, options.preprocessing_num_workers)}
+    images = load_unlabelled(
+        str(options.data_dir), options.on_bad_image, options.preprocessing_num_workers, frames=options.frames
+    )
+    return {"all": images}
 
 
 def _audit_labels(options: AuditArguments) -> LabelFindings:

@@ -171,7 +171,9 @@ def _read_images(data_args: PretrainingDataArguments) -> tuple[Dataset, list[Ima
     workers = data_args.preprocessing_num_workers
     # Decode all images now if they are cached anyway. Otherwise damaged pixel data is detected during training.
     decode = data_args.cache_shortest_edge is not None
-    images = load_unlabelled(str(data_args.data_dir), data_args.on_bad_image, workers, decode=decode)
+    images = load_unlabelled(
+        str(data_args.data_dir), data_args.on_bad_image, workers, decode=decode, frames=data_args.frames
+    )
     if not data_args.exclude:
         return images, []
     return exclude_images(images, data_args.exclude, data_args.exclude_by, workers)

@@ -28,5 +28,7 @@ def shard(settings: Settings) -> ShardSummary:
 def _load_splits_to_pack(options: ShardArguments) -> DatasetDict:
     if not options.unlabelled:
         return read_splits(options, options.seed)
-    images = load_unlabelled(str(options.data_dir), options.on_bad_image, options.preprocessing_num_workers)
+    images = load_unlabelled(
+        str(options.data_dir), options.on_bad_image, options.preprocessing_num_workers, frames=options.frames
+    )
     return DatasetDict({"train": images})

@@ -35,7 +35,7 @@ class ImageMessage(Message):
     SEVERAL_FRAMES = "the file contains {count} frames; select one (FILE#frame=0), or pass --frames"
     NO_SUCH_FRAME = "frame {index} does not exist; the file contains {count:count frame}, counted from 0"
     NO_FRAME_TIMES = "the file does not declare the times of its frames; select one by its number (FILE#frame=0)"
-    VIDEO_IS_NOT_AN_IMAGE = "a video, not an image"
+    VIDEO_IS_NOT_AN_IMAGE = "a video, not an image; --frames selects frames of it"
     VIDEO_IN_ARCHIVE = "a video in an archive; extract it first"
     VIDEO_PLAYLIST = "a playlist, not a video"
     UNREADABLE_VIDEO = "not a readable video"

@@ -8,12 +8,28 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ...errors import UsageError
+from ..images.videos import VIDEO_SUFFIXES
 from ..messages import DataMessage
 
 IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2"),
+    *(
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".apng",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".webp",
+        ".gif",
+        ".ppm",
+        ".pgm",
+        ".jp2",
+    ),
 )
-HEIC_SUFFIXES, DICOM_SUFFIXES = (".heic", ".heif"), (".dcm", ".dicom")
+HEIC_SUFFIXES, DICOM_SUFFIXES, META_IMAGE_SUFFIXES = (".heic", ".heif"), (".dcm", ".dicom"), (".mha",)
 PACKED_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z")
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
 MANIFEST_NAMES = tuple(f"{name}{suffix}" for name in ("manifest", "metadata") for suffix in TABLE_SUFFIXES)
@@ -21,9 +37,13 @@ IGNORED_DIRS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information
 
 
 def readable_suffixes() -> tuple[str, ...]:
-    """Returns the suffixes of the image files that can be read; DICOM and HEIC if their packages are installed."""
-    heic = HEIC_SUFFIXES if find_spec("pillow_heif") else ()
-    return IMAGE_SUFFIXES + heic + (DICOM_SUFFIXES if find_spec("pydicom") else ())
+    """Returns the suffixes of the image files that can be read, as far as their packages are installed, and of videos.
+
+    The frames of a video are read like those of other files, or the video is rejected by its name.
+    """
+    packages = {"pillow_heif": HEIC_SUFFIXES, "pydicom": DICOM_SUFFIXES, "SimpleITK": META_IMAGE_SUFFIXES}
+    optional = [suffix for package, suffixes in packages.items() if find_spec(package) for suffix in suffixes]
+    return (*IMAGE_SUFFIXES, *optional, *VIDEO_SUFFIXES)
 
 
 @dataclass
@@ -100,7 +120,7 @@ def ignore_reason(name: str, suffixes: tuple[str, ...]) -> str | None:
     if lower.endswith(suffixes):
         return None
     suffix = Path(lower).suffix
-    if suffix in HEIC_SUFFIXES + DICOM_SUFFIXES:
+    if suffix in HEIC_SUFFIXES + DICOM_SUFFIXES + META_IMAGE_SUFFIXES:
         return f"{suffix} (to read them: pip install 'hf_mae[formats]')"
     return f"{suffix} (extract them first)" if suffix in PACKED_SUFFIXES else suffix or "files without a suffix"
 

@@ -25,6 +25,7 @@ class SourceOptions:
     group_column: str | None = None
     group_pattern: str | None = None
     labelled: bool = True
+    frames: str | None = None
 
 
 @dataclass

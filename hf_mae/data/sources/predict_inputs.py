@@ -7,7 +7,6 @@ from collections.abc import Container, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -40,9 +39,7 @@ def find_input_paths(patterns: list[str], include_videos: bool = False) -> list[
         if include_videos and is_collection(pattern):
             paths.append(pattern)
         elif os.path.isdir(pattern):
-            files = list_image_files(pattern)
-            if include_videos:
-                files += find_videos(pattern)
+            files = [file for file in list_image_files(pattern) if include_videos or not is_video(file)]
             if not files:
                 raise UsageError(DataMessage.NO_IMAGES_IN_FOLDER, folder=pattern)
             paths += files
@@ -55,11 +52,6 @@ def find_input_paths(patterns: list[str], include_videos: bool = False) -> list[
             paths.append(pattern)  # a missing file is reported later, in its row
     check_utf8_names(paths, "The input")
     return paths
-
-
-def find_videos(folder: str) -> list[str]:
-    """Lists the video files of a folder tree, sorted."""
-    return sorted(str(path) for path in Path(glob.escape(folder)).rglob("*") if is_video(path.name) and path.is_file())
 
 
 def is_collection(path: str) -> bool:

@@ -6,6 +6,7 @@ from functools import cached_property
 from ...errors import UsageError, inform
 from ..messages import DataMessage
 from . import archive, folder, manifest, table
+from .frame_rows import expand_frames
 from .kinds import Samples, SourceKind, SourceOptions
 from .location import Location
 
@@ -46,7 +47,7 @@ class Source:
         if samples.excluded:
             counts = [f"{count} {reason}" for reason, count in sorted(samples.excluded.items())]
             inform(logger, DataMessage.FILES_IGNORED, source=self.uri, ignored=counts)
-        return samples
+        return expand_frames(samples, self.options.frames) if self.options.frames else samples
 
     def stream_files(self) -> tuple[list[str], int | None]:
         """Returns the files that can be streamed, and the number of images if it is known without reading them."""

@@ -27,6 +27,7 @@ from .archive import DIGEST_COLUMN
 from .assign import Assignment, Statements, assign
 from .benchmark_loading import load_benchmark
 from .benchmarks import find_benchmark
+from .frame_rows import group_frames
 from .image_files import IMAGE_SUFFIXES
 from .kinds import SourceOptions
 from .samples import ImageCheckFn, arrow_column, get_column, join_names, select_rows, valid_image_mask
@@ -48,6 +49,7 @@ def load_image_folder(
     group_pattern: str | None = None,
     class_level: int | None = None,
     split_from: str | None = None,
+    frames: str | None = None,
     on_missing_class: str = "error",
     allow_split_overlap: bool = False,
     check: ImageCheckFn | None = None,
@@ -71,6 +73,9 @@ def load_image_folder(
         group_pattern: alternatively, a regular expression on `file_name` whose first group is the patient or video.
         split_from: what states the split of an image, if several things do and contradict each other: `column`, `path`
             or `archive` (the name of the archive or table file). `none`: all images are `train`.
+        frames: frames of a file with several (TIFF, GIF, WebP, APNG, DICOM, MetaImage, video) that become images:
+            `all`, `first` or `middle`. The file is their group, unless the images have groups. None: such files are
+            rejected.
         class_level: level of the class folders, from 1 below the splits, if the layout is ambiguous.
         on_missing_class: `error` stops at a class with images in only one of several splits (often a typo); `keep`
             accepts it. Ignored with `label_names`.
@@ -96,6 +101,7 @@ def load_image_folder(
         class_level=class_level,
         group_column=group_column,
         group_pattern=group_pattern,
+        frames=frames,
     )
     splits = load_labelled(
         open_source(str(data_dir), options), label_names, on_bad_image, num_workers, not allow_split_overlap, check
@@ -124,6 +130,8 @@ def load_labelled(
     samples = source.samples
     assigned = assign_samples(source)
     file_names = arrow_column(samples.data, "file_name").to_pylist()
+    if source.options.frames and assigned.groups is None:
+        assigned = dataclasses.replace(assigned, groups=group_frames(file_names))
     checked = _check_images(samples.data, assigned.splits, num_workers, check)
     mask = valid_image_mask(
         file_names,
@@ -288,6 +296,7 @@ def _load_unmodified(
         "group_pattern": source.group_pattern,
         "class_level": source.class_level,
         "split_from": source.split_from,
+        "frames": source.frames,
         "on_missing_class": source.on_missing_class,
         "allow_split_overlap": allow_split_overlap,
         "check": check,

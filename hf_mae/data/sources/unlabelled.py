@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def load_unlabelled(
-    data_dir: str, on_bad_image: str, num_workers: int | None = None, *, decode: bool = True
+    data_dir: str, on_bad_image: str, num_workers: int | None = None, *, decode: bool = True, frames: str | None = None
 ) -> Dataset:
     """Loads all images of a folder, of archives or of a dataset, with `image` and `file_name`; nothing is copied.
 
@@ -28,8 +28,9 @@ def load_unlabelled(
         num_workers: threads that read the files.
         decode: check that each image can be decoded. If False, only the header and the end are checked, which takes
             seconds for 100,000 images and finds files that are not images or are truncated.
+        frames: see `load_image_folder`.
     """
-    samples = open_source(data_dir, SourceOptions(labelled=False)).samples
+    samples = open_source(data_dir, SourceOptions(labelled=False, frames=frames)).samples
     images = _sort_by_name(samples.data)
     if DIGEST_COLUMN in images.column_names:  # hf-mae shard checked the images
         return images.remove_columns(DIGEST_COLUMN)
