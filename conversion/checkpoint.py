@@ -196,11 +196,7 @@ class ConversionPlan:
 @cache
 def _compile_pattern(pattern: str) -> re.Pattern[str]:
     regex = re.escape(pattern)
-    for name, values in (
-        ("i", r"(?P<i>\d+)"),
-        ("p", "(?P<p>weight|bias)"),
-        ("rest", "(?P<rest>.+)"),
-    ):
+    for name, values in (("i", r"(?P<i>\d+)"), ("p", "(?P<p>weight|bias)"), ("rest", "(?P<rest>.+)")):
         regex = regex.replace(re.escape("{" + name + "}"), values)
     return re.compile(regex)
 

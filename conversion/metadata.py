@@ -88,20 +88,14 @@ def metadata_from_args(args: dict[str, Any], source: str) -> CheckpointMetadata:
                 return parse(args[name])
             except (TypeError, ValueError):
                 raise ConversionError(
-                    ConversionMessage.ARGS_VALUE_INVALID,
-                    source=source,
-                    name=name,
-                    value=args[name],
-                    expected=expected,
+                    ConversionMessage.ARGS_VALUE_INVALID, source=source, name=name, value=args[name], expected=expected
                 ) from None
         return None
 
     model = read(("model", "arch", "model_name"), str, "a name")
     return CheckpointMetadata(
         num_attention_heads=read(
-            ("num_attention_heads", "num_heads", "heads"),
-            _parse_positive_int,
-            "a positive number of attention heads",
+            ("num_attention_heads", "num_heads", "heads"), _parse_positive_int, "a positive number of attention heads"
         )
         or _heads_from_model_name(model),
         decoder_num_attention_heads=read(

@@ -250,13 +250,7 @@ def check_processor_sizes(processor: dict[str, Any], source: str) -> None:
 
 
 def _check_range(
-    name: str,
-    value: Any,
-    source: str,
-    low: float,
-    high: float,
-    types: Any = (int, float),
-    file: str = "config.json",
+    name: str, value: Any, source: str, low: float, high: float, types: Any = (int, float), file: str = "config.json"
 ) -> None:
     """Checks a number, or each number of a list; None is not checked."""
     for number in value if isinstance(value, (list, tuple)) else [value]:

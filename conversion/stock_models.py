@@ -100,10 +100,7 @@ def load_stock_model(source: str, class_name: str, config: Any = None) -> tuple[
         )
     except Exception as error:  # safetensors, torch and transformers raise many classes of exceptions
         raise ConversionError(
-            ConversionMessage.CANNOT_LOAD_MODEL,
-            source=source,
-            class_name=class_name,
-            reason=first_error_line(error),
+            ConversionMessage.CANNOT_LOAD_MODEL, source=source, class_name=class_name, reason=first_error_line(error)
         ) from None
     if info["mismatched_keys"] and config is None:
         name, shape, expected = sorted(info["mismatched_keys"])[0]

@@ -250,10 +250,7 @@ def _plan_pretraining(
             "predicts normalized patches"
         )
     mask_ratio = checkpoint.metadata.mask_ratio
-    decisions.config |= {
-        "norm_pix_loss": bool(norm_pix_loss),
-        "mask_ratio": 0.75 if mask_ratio is None else mask_ratio,
-    }
+    decisions.config |= {"norm_pix_loss": bool(norm_pix_loss), "mask_ratio": 0.75 if mask_ratio is None else mask_ratio}
 
 
 def _set_image_size(state: State, architecture: Architecture, image_size: int, checkpoint: Checkpoint) -> None:

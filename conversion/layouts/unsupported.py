@@ -49,12 +49,7 @@ _ENTRIES = (
         r"\.ls[12]\.gamma$|\.gamma_[12]$|lambda_[12]$",
         "transformers' ViT has none",
     ),
-    (
-        "registers",
-        "a ViT with register tokens (DINOv2)",
-        r"register_tokens$|reg_token$",
-        "transformers' ViT has none",
-    ),
+    ("registers", "a ViT with register tokens (DINOv2)", r"register_tokens$|reg_token$", "transformers' ViT has none"),
     ("distilled", "a distilled DeiT", r"dist_token$", "its second class token has no place in transformers' ViT"),
     (
         "more-norms",

@@ -164,10 +164,7 @@ def read_ensemble_members(folder: str | Path) -> list[MemberInfo]:
 
 def write_ensemble_members(folder: Path, members: list[MemberInfo]) -> None:
     """Writes `ensemble.json`, which makes a folder an ensemble of the classifiers in it."""
-    values = {
-        "schema_version": SCHEMA_VERSION,
-        "members": [vars(member) for member in members],
-    }
+    values = {"schema_version": SCHEMA_VERSION, "members": [vars(member) for member in members]}
     write_json(folder / ENSEMBLE_FILE, values)
 
 
