@@ -249,8 +249,14 @@ def _comparison_blocks(table: ResultsTable) -> list[Block]:
     if table.comparisons:
         rows = [_comparison_cells(comparison) for comparison in table.comparisons]
         blocks.append(Table(COMPARISON_COLUMNS, rows, _comparison_caption(table)))
-    not_compared = [pair for pair in table.differences if "note" in pair]
-    return blocks + [Paragraph(f"{pair['first']} and {pair['second']} were {pair['note']}.") for pair in not_compared]
+    return blocks + [
+        Paragraph(
+            f"{pair['first']} and {pair['second']} were not compared, because they were evaluated on different "
+            f"{pair['different']}."
+        )
+        for pair in table.differences
+        if "different" in pair
+    ]
 
 
 def _comparison_cells(comparison: dict[str, Any]) -> list[CellLike]:
@@ -263,7 +269,8 @@ def _comparison_cells(comparison: dict[str, Any]) -> list[CellLike]:
 
 
 def _comparison_title(comparison: dict[str, Any]) -> str:
-    return METRICS[comparison["score"]].title + (f", {comparison['task']}" if "task" in comparison else "")
+    task = f", {' or '.join(comparison['positive'])} against the rest" if "positive" in comparison else ""
+    return METRICS[comparison["score"]].title + task
 
 
 def build_report_summary(results_tables: Iterable[ResultsTable]) -> list[Block]:

@@ -1,19 +1,14 @@
 """Results tables of runs and published rows, with intervals and tests, one per dataset, split and protocol."""
 
 import csv
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..data.sources.benchmarks import Benchmark, PublishedResult, find_benchmark_or_none
 from ..evaluation.intervals import Rate
-from ..evaluation.metrics import headline_metric_names, headline_metrics
-from ..evaluation.operating_points import OneVsRest
-from ..evaluation.significance import Difference, compare_predictions, corrected_resampled_test, holm, mcnemar
+from ..evaluation.metrics import headline_metric_names
+from ..runs.comparisons import compare_errors, compare_runs
 from ..runs.completed_run import CompletedRun, Note, NoteCode
 from .diagnostic_accuracy import DEFAULT_REPORT_OPTIONS, DiagnosticAccuracy, ReportOptions, compute_diagnostic_accuracy
 from .headline import run_scores
@@ -72,7 +67,7 @@ class ResultsTable:
         comparisons: tests between our runs on the same images, by score: `first`, `second`, `units`, `images`, `score`,
             `difference`, `low`, `high`, `p_value`, `p_adjusted`, `test`, and, between cross-validations,
             `corrected_resampled`.
-        differences: by pair of runs, McNemar's counts, or a `note` if they are not compared.
+        differences: by pair of runs, McNemar's counts, or `different` (`images` or `classes`) if they are not compared.
         notes: notes on the table.
         data: the benchmark, or the name of the data.
         see_also: another benchmark with the same images, whose results should be read together with these.
@@ -177,7 +172,7 @@ def build_results_tables(
                 title,
                 rows,
                 [row for row in [*ours, *published] if not row.ranked],
-                compare_runs(table_runs, table_options),
+                compare_runs(table_runs, table_options.positive),
                 list(compare_errors(table_runs)),
                 notes,
                 data,
@@ -200,88 +195,6 @@ def _apply_benchmark_task(options: ReportOptions, data: str) -> ReportOptions:
     entry = find_benchmark_or_none(data)
     positive = entry.positive if entry else ()
     return replace(options, positive=positive) if positive and options.positive is None else options
-
-
-def compare_runs(runs: list[CompletedRun], options: ReportOptions = DEFAULT_REPORT_OPTIONS) -> list[dict[str, Any]]:
-    """Tests the difference between each pair of runs on the same images, by score; p values are adjusted for all
-    comparisons together."""
-    comparisons: list[dict[str, Any]] = []
-    for first, second in combinations(runs, 2):
-        if not _have_same_images(first, second):
-            continue
-        resampled = None
-        if first.is_cross_validated and first.num_training_images and second.num_training_images:
-            resampled = _corrected_resampled_tests(first, second)
-        for difference in compare_predictions(first.folds, second.folds):
-            corrected = {"corrected_resampled": resampled[difference.score]} if resampled else {}
-            comparisons.append(_difference_to_dict(first, second, difference) | corrected)
-        if options.positive and set(options.positive) <= set(first.class_names):
-            ids = [first.class_names.index(name) for name in options.positive]
-            task = {"task": f"{' or '.join(options.positive)} against the rest"}
-            first_folds, second_folds = (OneVsRest.from_predictions(run.folds, ids).folds for run in (first, second))
-            differences = compare_predictions(first_folds, second_folds)
-            comparisons += [_difference_to_dict(first, second, difference) | task for difference in differences]
-    adjusted = holm([comparison["p_value"] for comparison in comparisons])
-    for comparison, p_adjusted in zip(comparisons, adjusted):
-        comparison["p_adjusted"] = p_adjusted
-    return comparisons
-
-
-def _difference_to_dict(first: CompletedRun, second: CompletedRun, difference: Difference) -> dict[str, Any]:
-    low, high = difference.interval or (None, None)
-    return {
-        "first": first.name,
-        "second": second.name,
-        "units": difference.units,
-        "score": difference.score,
-        "images": sum(len(fold.labels) for fold in first.folds),
-        "difference": difference.difference,
-        "low": low,
-        "high": high,
-        "p_value": difference.p_value,
-        "test": difference.test,
-    }
-
-
-def _have_same_images(first: CompletedRun, second: CompletedRun) -> bool:
-    return first.file_names == second.file_names and first.class_names == second.class_names
-
-
-def _corrected_resampled_tests(first: CompletedRun, second: CompletedRun) -> dict[str, dict[str, float]]:
-    """Computes the corrected resampled t test over folds and seeds, by headline score."""
-    first_scores, second_scores = (
-        [headline_metrics(fold.confusion_matrices(), fold.ordered) for fold in run.folds] for run in (first, second)
-    )
-    num_tested = float(np.mean([len(fold.labels) for fold in first.folds]))
-    tests = {}
-    for name in first_scores[0]:
-        differences = [
-            float(second_value - first_value)
-            for first_fold, second_fold in zip(first_scores, second_scores)
-            for first_value, second_value in zip(first_fold[name], second_fold[name])
-        ]
-        tests[name] = corrected_resampled_test(differences, num_tested, float(first.num_training_images or 0))
-    return tests
-
-
-def compare_errors(runs: list[CompletedRun]) -> Iterable[dict[str, Any]]:
-    """Computes McNemar's test for each pair of runs on the same images; a note for pairs on different images."""
-    for first, second in combinations(runs, 2):
-        pair = {"first": first.name, "second": second.name}
-        if not _have_same_images(first, second):
-            different = "images" if first.file_names != second.file_names else "classes"
-            yield pair | {"note": f"not compared, because they were evaluated on different {different}"}
-            continue
-        labels = np.concatenate([fold.labels for fold in first.folds])
-        # One prediction per image: that of the first seed.
-        first_ids, second_ids = (np.concatenate([fold.predicted[0] for fold in run.folds]) for run in (first, second))
-        yield pair | {"images": len(labels), "mcnemar": mcnemar(labels, first_ids, second_ids, _get_groups(first))}
-
-
-def _get_groups(run: CompletedRun) -> np.ndarray | None:
-    """Returns the patient or video of each image of a run; None if a fold does not have them."""
-    groups = [fold.groups for fold in run.folds if fold.groups is not None]
-    return np.concatenate(groups) if len(groups) == len(run.folds) else None
 
 
 def report_to_dict(results_tables: list[ResultsTable]) -> dict[str, Any]:

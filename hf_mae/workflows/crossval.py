@@ -19,10 +19,10 @@ from ..data.splits import check_folds, make_stratified_folds
 from ..errors import UsageError, warn
 from ..files.atomic import write_csv
 from ..models.loading import read_class_names
-from ..reporting.crossval import label_efficiency_curve, pool_predictions
 from ..reporting.figures.evaluation import plot_confusion_matrix
 from ..reporting.figures.training import plot_label_efficiency
 from ..reporting.report import write_single_run_report
+from ..runs.crossval import label_efficiency_curve, pool_predictions
 from ..runs.environment import get_environment
 from ..runs.output_dir import check_same_data, lock_output_dir
 from ..runs.record import (

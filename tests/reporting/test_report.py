@@ -20,13 +20,13 @@ from hf_mae.evaluation.metrics import headline_metric_names
 from hf_mae.evaluation.prediction_table import Predictions
 from hf_mae.evaluation.significance import corrected_resampled_test, holm
 from hf_mae.reporting.build_report import build_report_document
-from hf_mae.reporting.crossval import pool_predictions
 from hf_mae.reporting.renderers import latex, markdown
 from hf_mae.reporting.report import compare, write_report
 from hf_mae.reporting.results_tables import REPEATED_IMAGES_NOTE, build_results_tables, read_published_rows
 from hf_mae.reporting.run_sentences import NOTE_TEXTS, describe_note
 from hf_mae.reporting.split_results import write_split_results
 from hf_mae.runs.completed_run import CompletedRun, NoteCode
+from hf_mae.runs.crossval import pool_predictions
 from hf_mae.runs.load_run import load_run
 from hf_mae.runs.messages import RunMessage
 from hf_mae.runs.record import DataSource, RunRecord, Selection, SelectionRule

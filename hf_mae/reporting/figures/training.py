@@ -88,7 +88,7 @@ def plot_label_efficiency(curves: dict[str, list[dict[str, Any]]], path: Path) -
     """Plots the macro F1 over the number of training labels, one curve per initialisation.
 
     Args:
-        curves: name -> points of `reporting.crossval.label_efficiency_curve`.
+        curves: name -> points of `runs.crossval.label_efficiency_curve`.
         path: the file without its suffix.
     """
     figure = PlainTextFigure(figsize=(ONE_COLUMN, 2.4))

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from ..evaluation.metrics import available_metric_names, classification_scores
-from ..runs.predictions import read_prediction_table
-from ..runs.record import CrossvalRun
+from .predictions import read_prediction_table
+from .record import CrossvalRun
 
 
 def mean_and_std(runs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
