@@ -75,8 +75,28 @@ def images(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def medmnist(images, tmp_path_factory):
+    """The same images in the format of MedMNIST; their classes are 0 (dark) and 1 (light)."""
+    arrays = {}
+    for part, split in (("train", "train"), ("val", "validation"), ("test", "validation")):
+        files = sorted((images / split).glob("*/*.png"))
+        # The images of the two evaluated splits must differ.
+        arrays[f"{part}_images"] = np.stack([np.asarray(Image.open(file)) ^ (part == "test") for file in files])
+        arrays[f"{part}_labels"] = np.array([[int(file.parent.name == "light")] for file in files])
+    path = tmp_path_factory.mktemp("medmnist") / "grey.npz"
+    np.savez(path, **arrays)
+    return path
+
+
 def in_one_line(text):
     return " ".join(text.split())
+
+
+def test_there_is_code_for_each_walkthrough():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for section in re.split(r"^### ", text[text.index("## Walkthroughs") :], flags=re.MULTILINE)[1:]:
+        assert BLOCK.search(section), section.splitlines()[0]
 
 
 def test_help(contribution):
@@ -87,6 +107,7 @@ def test_help(contribution):
     assert "poly: Poly-1 loss (Leng et al., 2022), without label smoothing" in flags and ",poly}" in flags
     assert "--poly_epsilon NUMBER Epsilon of the Poly-1 loss. (default: 1.0)" in flags
     assert re.search(r"Metric that selects the epoch: [^;]*g_mean", flags)
+    assert "; a .npz file of MedMNIST" in flags
     assert "; toy ViT." in in_one_line(contribution.hf_mae("convert", "--help")[0])
 
 
@@ -97,6 +118,7 @@ def test_docs(contribution):
     assert "| `--poly_epsilon` | `1.0` | Epsilon of the Poly-1 loss. |" in page
     assert re.search(r"\| `--loss` .*poly: Poly-1 loss.* Choices: .*poly\.", page)
     assert re.search(r"\| `--metric_for_best_model` .*g_mean", page)
+    assert re.search(r"\| `DATA` \(`--data_dir`\) .*; a \.npz file of MedMNIST\.", page)
     assert re.search(r"### hf-mae convert\n\n.*; toy ViT\.", page)
 
 
@@ -125,16 +147,23 @@ def toy_checkpoint(tiny_pth, tmp_path_factory):
     return path
 
 
+def test_source(contribution, medmnist, images):
+    printed, expected = (contribution.hf_mae("prepare", source)[0] for source in (medmnist, images))
+    assert re.search(r"^0 +6 +3 +3$", printed, re.MULTILINE) and re.search(r"^dark +6 +3$", expected, re.MULTILINE)
+    pixels = printed.splitlines()[-1]
+    assert pixels.startswith("mean ") and pixels == expected.splitlines()[-1]  # of the training images
+
+
 def test_layout(contribution, toy_checkpoint, tmp_path):
     printed, _ = contribution.hf_mae("convert", toy_checkpoint, tmp_path / "out", "--to", "backbone", "--verify")
     assert json.loads((tmp_path / "out" / "conversion.json").read_text())["source"]["layout"] == "toy"
 
 
 @pytest.fixture(scope="module")
-def trained(contribution, images, toy_checkpoint, tmp_path_factory):
-    """The folder of a run with the layout, loss and metric of the walkthroughs, and what it logged."""
+def trained(contribution, medmnist, toy_checkpoint, tmp_path_factory):
+    """The folder of a run with the source, layout, loss and metric of the walkthroughs, and what it logged."""
     folder = tmp_path_factory.mktemp("runs") / "poly"
-    argv = ["finetune", toy_checkpoint, images, "--output_dir", folder, "--loss", "poly", "--poly_epsilon", "2"]
+    argv = ["finetune", toy_checkpoint, medmnist, "--output_dir", folder, "--loss", "poly", "--poly_epsilon", "2"]
     argv += ["--metric_for_best_model", "g_mean", "--num_train_epochs", "3", "--warmup_epochs", "0"]
     _, log = contribution.hf_mae(*argv, "--learning_rate", "3e-3", "--per_device_train_batch_size", "6")
     return folder, log
@@ -165,9 +194,7 @@ def test_report(contribution, trained, tmp_path):
     contribution.hf_mae("report", folder, "--output_dir", tmp_path)
     with open(folder / "predictions_validation.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    recalls = [
-        np.mean([row["prediction"] == label for row in rows if row["label"] == label]) for label in ("dark", "light")
-    ]
+    recalls = [np.mean([row["prediction"] == label for row in rows if row["label"] == label]) for label in ("0", "1")]
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert 0 < np.prod(recalls) < 1
     assert report["tables"][0]["rows"][0]["scores"]["g_mean"]["value"] == pytest.approx(100 * np.sqrt(np.prod(recalls)))

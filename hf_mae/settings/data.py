@@ -7,6 +7,7 @@ from ..errors import CommandLineError, UsageError
 from .limits import CACHE_LIMIT_ENV, MAX_PIXELS, MAX_PIXELS_ENV
 from .messages import SettingsMessage
 from .options import option
+from .sources import describe_sources
 
 TRANSFORM_FAMILIES = ("endoscopy", "imagenet")
 ON_BAD_IMAGE_CHOICES = ("error", "skip")
@@ -62,8 +63,7 @@ class DataSourceArguments(ImageLimitsArguments):
 
     data_dir: str | None = option(
         None,
-        "A folder with one folder per class (optionally below train/, val/ and test/), a CSV, TSV or JSONL manifest, "
-        "tar or zip archives (or their URL), or a Hub id.",
+        f"The dataset: {describe_sources()}.",
         show_in_help=True,
         group="Data",
     )
@@ -271,7 +271,7 @@ class PretrainingDataArguments(ImageLimitsArguments):
 
     data_dir: str | None = option(
         None,
-        "A folder tree of images, tar or zip archives, parquet files (or their URL), or a Hub id; labels are ignored.",
+        f"The images; labels are ignored: any folder of images; {describe_sources()}.",
         show_in_help=True,
         group="Data",
     )

@@ -462,14 +462,12 @@ def _list_indexed_stream_files(location: Location) -> tuple[list[str], int | Non
 
 
 SHARDS = SourceKind(
-    "a folder or URL of shards of hf-mae shard",
     _is_indexed,
     _read_indexed,
     is_packed=True,
     stream_files=_list_indexed_stream_files,
 )
 ARCHIVES = SourceKind(
-    "tar or zip archives (or a folder or URL of them): class folders, or WebDataset's layout",
     _is_archive,
     _read_archives,
     is_packed=True,

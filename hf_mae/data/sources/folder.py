@@ -45,6 +45,4 @@ def _find_empty_folders(tree: ImageTree, names: list[str]) -> list[str]:
     return [str(leaf) for leaf in leaves if len(leaf.parts) >= min_depth and str(leaf) not in with_images]
 
 
-FOLDER = SourceKind(
-    "a folder with one folder of images per class, optionally below train/, validation/ and test/", _matches, _read
-)
+FOLDER = SourceKind(_matches, _read)

@@ -66,14 +66,12 @@ class SourceKind:
     """A kind of data source.
 
     Args:
-        description: one line for help and docs.
         matches: whether a location is of this kind.
         read: lists the images; nothing is copied.
         is_packed: the images are inside archives or tables.
         stream_files: returns the files that can be streamed, and the number of images if it is known.
     """
 
-    description: str
     matches: Callable[[Location, SourceOptions], bool]
     read: Callable[[Location, SourceOptions], Samples]
     is_packed: bool = False

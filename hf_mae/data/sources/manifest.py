@@ -172,7 +172,6 @@ def _parse_or_empty(value: Any, location: str, column: str) -> str:
 
 
 MANIFEST = SourceKind(
-    "a CSV, TSV or JSON Lines manifest with file_name, label and optionally split and group (or a folder with one)",
     _matches,
     _read,
 )

@@ -59,20 +59,20 @@ def _load(source: str, load: Callable[[], Dataset | DatasetDict]) -> Dataset | D
 def _read_saved(location: Location, options: SourceOptions) -> Samples:
     from datasets import load_from_disk
 
-    return _make_samples(location, _load(location.uri, lambda: load_from_disk(location.uri)), options)
+    return make_samples(location, _load(location.uri, lambda: load_from_disk(location.uri)), options)
 
 
 def _read_hub(location: Location, options: SourceOptions) -> Samples:
     from datasets import load_dataset
 
-    return _make_samples(location, _load(location.uri, lambda: load_dataset(location.uri)), options)
+    return make_samples(location, _load(location.uri, lambda: load_dataset(location.uri)), options)
 
 
 def _read_tables(location: Location, options: SourceOptions) -> Samples:
     from datasets import load_dataset
 
     if location.is_folder and (location.path / README).is_file():
-        return _make_samples(location, _load(location.uri, lambda: load_dataset(location.uri)), options)
+        return make_samples(location, _load(location.uri, lambda: load_dataset(location.uri)), options)
     files = defaultdict(list)
     for file in location.tables:
         files[container_split(location.relative(file)) or ""].append(file)
@@ -83,12 +83,12 @@ def _read_tables(location: Location, options: SourceOptions) -> Samples:
     }
     loaded = _load(location.uri, lambda: load_dataset(builder, data_files=data_files))
     parts = {"" if name == "unnamed" else name: loaded[name] for name in data_files}
-    return _make_samples(
+    return make_samples(
         location, parts, options, {split: location.relative(paths[0]) for split, paths in files.items()}
     )
 
 
-def _make_samples(
+def make_samples(
     location: Location,
     loaded: Dataset | DatasetDict | dict[str, Dataset],
     options: SourceOptions,
@@ -306,12 +306,11 @@ def _list_stream_files(location: Location) -> tuple[list[str], int | None]:
     return [file for file in location.tables if location.is_remote or location.find_type(file) == PARQUET], None
 
 
-SAVED = SourceKind("a dataset of datasets.save_to_disk", _is_saved, _read_saved, is_packed=True)
+SAVED = SourceKind(_is_saved, _read_saved, is_packed=True)
 TABLES = SourceKind(
-    "a parquet or Arrow file (or a folder or URL of them)",
     _is_table,
     _read_tables,
     is_packed=True,
     stream_files=_list_stream_files,
 )
-HUB = SourceKind("a Hub id", _may_be_hub_id, _read_hub, is_packed=True, stream_files=_list_hub_stream_files)
+HUB = SourceKind(_may_be_hub_id, _read_hub, is_packed=True, stream_files=_list_hub_stream_files)
