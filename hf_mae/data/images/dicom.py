@@ -71,6 +71,8 @@ class DicomFrames(Frames):
         from pydicom.uid import UID
 
         syntax = UID(self.transfer_syntax)
+        if "MPEG" in syntax.name or "HEVC" in syntax.name:
+            raise ImageError(ImageMessage.UNSUPPORTED_DICOM, name="transfer syntax", value=syntax.name)
         self.file.seek(0)
         source: Any = dcmread(self.file, force=True) if syntax.is_deflated else self.file
         options: dict[str, Any] = {"correct_unused_bits": False}  # `_stored_bits` also handles `HighBit`

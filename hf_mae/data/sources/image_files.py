@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ...errors import UsageError
+from ..images.decoding import DICOM, HEAD_SIZE, detect_format
 from ..images.videos import VIDEO_SUFFIXES
 from ..messages import DataMessage
 
@@ -30,6 +31,7 @@ IMAGE_SUFFIXES = (
     ),
 )
 HEIC_SUFFIXES, DICOM_SUFFIXES, META_IMAGE_SUFFIXES = (".heic", ".heif"), (".dcm", ".dicom"), (".mha",)
+WITHOUT_SUFFIX = "files without a suffix"  # reason to ignore them
 PACKED_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z")
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
 MANIFEST_NAMES = tuple(f"{name}{suffix}" for name in ("manifest", "metadata") for suffix in TABLE_SUFFIXES)
@@ -77,7 +79,7 @@ def walk_images(root: str | Path) -> ImageTree:
             name = os.path.join(folder, file.name) if folder else file.name
             if file.name in MANIFEST_NAMES:
                 tree.manifests.append(name)
-            elif reason:
+            elif reason and not _is_dicom_without_suffix(file, reason):
                 tree.ignored_counts[reason] += 1
             elif file.is_symlink() and os.path.exists(file):
                 status = file.stat()
@@ -122,7 +124,19 @@ def ignore_reason(name: str, suffixes: tuple[str, ...]) -> str | None:
     suffix = Path(lower).suffix
     if suffix in HEIC_SUFFIXES + DICOM_SUFFIXES + META_IMAGE_SUFFIXES:
         return f"{suffix} (to read them: pip install 'hf_mae[formats]')"
-    return f"{suffix} (extract them first)" if suffix in PACKED_SUFFIXES else suffix or "files without a suffix"
+    return f"{suffix} (extract them first)" if suffix in PACKED_SUFFIXES else suffix or WITHOUT_SUFFIX
+
+
+def _is_dicom_without_suffix(file: os.DirEntry[str], reason: str) -> bool:
+    """Whether a file is DICOM by its content, with a name as scanners write it: `IM000001`, or a UID."""
+    has_suffix = reason != WITHOUT_SUFFIX and not Path(file.name).suffix[1:].isdecimal()
+    if has_suffix or file.name == "DICOMDIR" or not file.is_file() or not find_spec("pydicom"):
+        return False
+    try:
+        with open(file, "rb") as content:
+            return detect_format(content.read(HEAD_SIZE)) == DICOM
+    except OSError:
+        return False
 
 
 def _special_file_kind(file: os.DirEntry[str]) -> str | None:

@@ -18,7 +18,7 @@ from hf_mae.data.images.torch_datasets import CachedPixelReader, PixelReader
 from hf_mae.data.sources.predict_inputs import iter_inputs, iter_pixel_values
 from hf_mae.data.sources.shard_writer import write_shards
 from hf_mae.sharing.image_reader import write_image_reader
-from hf_mae.sharing.space_app import DemoModel
+from hf_mae.sharing.space.app import DemoModel
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -1,19 +1,21 @@
 """Files with several frames in datasets: rejected by name, or read with --frames, with the file as the group."""
 
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from datasets import Image as ImageFeature
 from PIL import Image
-from support.frame_files import KINDS, encode, make_frames, write_frames
+from support.frame_files import KINDS, encode, make_frames, write_dicom, write_frames
 from support.messages import raises
 
 from hf_mae.data import load_image_folder
 from hf_mae.data.images.image_io import read_rgb
 from hf_mae.data.images.torch_datasets import CachedPixelReader, PixelReader
 from hf_mae.data.messages import DataMessage
+from hf_mae.data.sources.image_files import list_image_files
 from hf_mae.data.sources.unlabelled import load_unlabelled
 
 COUNT = 5
@@ -100,3 +102,10 @@ def test_archives_have_the_same_frames(folder, tmp_path, kind):
         )
     with raises(DataMessage.INVALID_IMAGES):
         load_image_folder(archive)
+
+
+def test_dicom_files_without_a_suffix_are_found(tmp_path):
+    for number, name in enumerate(("IM000001", "1.2.840.10008.7", "DICOMDIR", "notes")):
+        write_dicom(tmp_path / name, make_frames(1, seed=number)[0], "RGB")
+    (tmp_path / "notes").write_text("no image")
+    assert [Path(file).name for file in list_image_files(tmp_path)] == ["1.2.840.10008.7", "IM000001"]
