@@ -20,6 +20,7 @@ from ..runs.completed_run import CompletedRun
 from ..runs.record import FIGURES_DIR, RunRecord
 from ..settings.metrics import METRICS
 from .document import Block, Heading, Paragraph
+from .headline import run_scores
 from .messages import ReportingMessage
 from .renderers.files import write_document
 from .run_sentences import (
@@ -72,7 +73,7 @@ def build_checklist(run: CompletedRun, name: str) -> list[ChecklistItem]:
         rows = [row for row in csv.DictReader(file) if row["checklist"] == name]
     items = []
     for row in rows:
-        answer = ANSWER_FUNCTIONS[row["answer"]](run, record) if row["answer"] != "author" else None
+        answer = _fill_in(row["answer"], run, record) if row["answer"] != "author" else None
         items.append(ChecklistItem(row["item"], row["section"], row["topic"], *(answer or (None, None))))
     return items
 
@@ -97,6 +98,48 @@ def write_checklist(run: CompletedRun, name: str, folder: Path, suffix: str = ""
 
 Answer = tuple[str, str] | None
 
+# Answers with facts of the run (see `_fill_in`), and their sources.
+ANSWER_TEXTS = {
+    "availability": (
+        "Weights, configuration and recipe of the run; state the place of publication (hf-mae push).",
+        "output folder",
+    ),
+    "crosstab": ("Confusion matrix of the predicted class.", "{confusion_matrix}"),
+    "failures": ("Confusion matrix; hf-mae explain shows the most confident errors.", "{confusion_matrix}"),
+    "initialisation": ("{base}; the head was initialised randomly.", "all_results.json: base"),
+    "inputs": ("The image only.", "{processor_file}"),
+    "model": ("A stock transformers classifier; its dimensions are in its configuration.", "config.json"),
+    "output": (
+        "A score for each class (softmax), and the class with the highest score; hf-mae report --operating_point "
+        "chooses thresholds on a split other than the reported one.",
+        "{predictions}",
+    ),
+    "predictions": (
+        "The only input of the model was the image, through the saved image processor.",
+        "{predictions}",
+    ),
+    "preprocessing": (
+        "Transforms: {transforms}; evaluation and deployment use the saved image processor.",
+        "{processor_file}",
+    ),
+    "rates": ("Sensitivity, specificity, PPV and NPV of each class, with intervals.", "report.md"),
+}
+
+
+def _fill_in(name: str, run: CompletedRun, record: RunRecord) -> Answer:
+    """Returns the answer `name` of `published/checklists.csv`."""
+    if name in ANSWER_FUNCTIONS:
+        return ANSWER_FUNCTIONS[name](run, record)
+    text, source = ANSWER_TEXTS[name]
+    facts = {
+        "base": record.base,
+        "confusion_matrix": f"{FIGURES_DIR}/confusion_matrix_{run.split}.png",
+        "predictions": f"predictions_{run.split}.csv",
+        "processor_file": _processor_file(run),
+        "transforms": get_setting(record, "transforms"),
+    }
+    return text.format(**facts), source.format(**facts)
+
 
 def _data(run: CompletedRun, record: RunRecord) -> Answer:
     if entry := find_benchmark_or_none(record.data.benchmark):
@@ -115,13 +158,6 @@ def _exclusions(run: CompletedRun, record: RunRecord) -> Answer:
     return (
         f"Excluded by hf_mae: {'; '.join(steps) or 'none'}. The authors add the criteria that were applied before.",
         "study.md",
-    )
-
-
-def _preprocessing(run: CompletedRun, record: RunRecord) -> Answer:
-    return (
-        f"Transforms: {get_setting(record, 'transforms')}; evaluation and deployment use the saved image processor.",
-        _processor_file(run),
     )
 
 
@@ -182,18 +218,10 @@ def _split_level(run: CompletedRun, record: RunRecord) -> Answer:
     return "No patients are known to hf_mae: the splits have no image with identical pixels in common.", "study.md"
 
 
-def _model(run: CompletedRun, record: RunRecord) -> Answer:
-    return "A stock transformers classifier; its dimensions are in its configuration.", "config.json"
-
-
 def _software(run: CompletedRun, record: RunRecord) -> Answer:
     environment = record.environment
     text = f"hf_mae, {describe_versions(environment)}; {describe_hardware(environment.hardware)}."
     return text, "all_results.json: environment"
-
-
-def _initialisation(run: CompletedRun, record: RunRecord) -> Answer:
-    return f"{record.base}; the head was initialised randomly.", "all_results.json: base"
 
 
 def _training(run: CompletedRun, record: RunRecord) -> Answer:
@@ -265,40 +293,9 @@ def _table_one(run: CompletedRun, record: RunRecord) -> Answer:
 
 
 def _performance(run: CompletedRun, record: RunRecord) -> Answer:
-    scores = run.scores()
-    parts = []
-    for name in compared_metric_names(ordered=False):
-        ends = scores[name]["interval"]
-        interval = f" [{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]" if ends else ""
-        parts.append(f"{METRICS[name].title} {100 * scores[name]['mean']:.1f}{interval}")
+    scores = run_scores(run)
+    parts = [f"{METRICS[name].title} {scores[name].format()}" for name in compared_metric_names(ordered=False)]
     return f"{run.split}: {', '.join(parts)} (per cent).", "report.md"
-
-
-def _rates(run: CompletedRun, record: RunRecord) -> Answer:
-    return "Sensitivity, specificity, PPV and NPV of each class, with intervals.", "report.md"
-
-
-def _failures(run: CompletedRun, record: RunRecord) -> Answer:
-    return "Confusion matrix; hf-mae explain shows the most confident errors.", _confusion_matrix_file(run)
-
-
-def _crosstab(run: CompletedRun, record: RunRecord) -> Answer:
-    return "Confusion matrix of the predicted class.", _confusion_matrix_file(run)
-
-
-def _confusion_matrix_file(run: CompletedRun) -> str:
-    return f"{FIGURES_DIR}/confusion_matrix_{run.split}.png"
-
-
-def _availability(run: CompletedRun, record: RunRecord) -> Answer:
-    return (
-        "Weights, configuration and recipe of the run; state the place of publication (hf-mae push).",
-        "output folder",
-    )
-
-
-def _inputs(run: CompletedRun, record: RunRecord) -> Answer:
-    return "The image only.", _processor_file(run)
 
 
 def _imbalance(run: CompletedRun, record: RunRecord) -> Answer:
@@ -321,47 +318,22 @@ def _calibration(run: CompletedRun, record: RunRecord) -> Answer:
     )
 
 
-def _predictions(run: CompletedRun, record: RunRecord) -> Answer:
-    return (
-        "The only input of the model was the image, through the saved image processor.",
-        f"predictions_{run.split}.csv",
-    )
-
-
-def _output(run: CompletedRun, record: RunRecord) -> Answer:
-    return (
-        "A score for each class (softmax), and the class with the highest score; hf-mae report --operating_point "
-        "chooses thresholds on a split other than the reported one.",
-        f"predictions_{run.split}.csv",
-    )
-
-
 ANSWER_FUNCTIONS: dict[str, Callable[[CompletedRun, RunRecord], Answer]] = {
-    "availability": _availability,
     "calibration": _calibration,
     "classes": _classes,
-    "crosstab": _crosstab,
     "data": _data,
     "devices": _devices,
     "ensemble": _ensemble,
     "excluded": _exclusions,
     "explanations": _explanations,
     "external": _external,
-    "failures": _failures,
     "flow": _flow,
     "imbalance": _imbalance,
-    "initialisation": _initialisation,
-    "inputs": _inputs,
     "internal": _internal,
     "level": _split_level,
     "metrics": _metrics,
     "missing": _missing_data,
-    "model": _model,
-    "output": _output,
     "performance": _performance,
-    "predictions": _predictions,
-    "preprocessing": _preprocessing,
-    "rates": _rates,
     "selection": _selection,
     "software": _software,
     "split": _split,

@@ -20,7 +20,13 @@ from hf_mae.cli.main import main
 from hf_mae.data.messages import DataMessage
 from hf_mae.evaluation.messages import EvaluationMessage
 from hf_mae.reporting.bibliography import format_bibtex
-from hf_mae.reporting.checklists import ANSWER_FUNCTIONS, CHECKLIST_TITLES, CHECKLISTS_CSV, build_checklist
+from hf_mae.reporting.checklists import (
+    ANSWER_FUNCTIONS,
+    ANSWER_TEXTS,
+    CHECKLIST_TITLES,
+    CHECKLISTS_CSV,
+    build_checklist,
+)
 from hf_mae.reporting.document import Paragraph
 from hf_mae.reporting.messages import ReportingMessage
 from hf_mae.reporting.pdf_summary import MAX_ERROR_EXAMPLES, build_pdf_summary
@@ -294,7 +300,7 @@ def test_checklists_are_filled_in_from_the_record(name, graded):
 def test_every_answer_function_is_used():
     with open(CHECKLISTS_CSV, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert {row["answer"] for row in rows} - {"author"} == set(ANSWER_FUNCTIONS)
+    assert {row["answer"] for row in rows} - {"author"} == ANSWER_FUNCTIONS.keys() | ANSWER_TEXTS.keys()
     assert {row["checklist"] for row in rows} == set(CHECKLIST_TITLES)
 
 
