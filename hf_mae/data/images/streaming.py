@@ -5,6 +5,7 @@ Rows are shuffled within consecutive windows. The state of a loader is saved in 
 with the next image and reads again only the file that was being read.
 """
 
+import glob
 import hashlib
 import logging
 import os
@@ -14,9 +15,8 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
-from datasets import Dataset, Image, load_dataset, load_dataset_builder
+from datasets import Dataset, Image, load_dataset
 from datasets.distributed import split_dataset_by_node
 
 from ...compat.datasets import get_stream_features, patch_s3fs_streaming
@@ -24,7 +24,8 @@ from ...errors import UsageError, first_error_line, warn
 from ...files.archive_members import file_system, is_remote
 from ...settings.limits import CarriesLimits
 from ..checks.contamination import file_stem
-from ..sources.archive import INDEX_FILE
+from ..sources.kinds import SourceOptions
+from ..sources.source import open_source
 from .image_error import summarize_image_error
 from .image_io import read_rgb
 from .messages import ImageMessage
@@ -50,36 +51,15 @@ def find_stream_files(source: str) -> tuple[list[str], int | None]:
         UsageError: If the source cannot be reached, or contains no such files.
     """
     try:
-        files, num_images = _list_hub_files(source) if _is_hub_id(source) else _list_stored_files(source)
+        files, num_images = open_source(source, SourceOptions(labelled=False)).stream_files()
+    except UsageError:
+        raise
     except Exception as error:  # fsspec, datasets and huggingface_hub raise many types
         raise UsageError(ImageMessage.STREAM_UNREACHABLE, source=source, reason=first_error_line(error)) from None
+    files = [file for file in files if _builder_name(file)]
     if not files:
         raise UsageError(ImageMessage.NO_STREAM_FILES, source=source, suffixes=" or ".join(BUILDERS))
     return files, num_images
-
-
-def _is_hub_id(source: str) -> bool:
-    return not (is_remote(source) or os.path.exists(source) or "*" in source)
-
-
-def _list_hub_files(source: str) -> tuple[list[str], int | None]:
-    builder = load_dataset_builder(source)
-    split = "train" if "train" in builder.config.data_files else next(iter(builder.config.data_files))
-    files = [str(file) for file in builder.config.data_files[split] if _builder_name(str(file))]
-    split_info = (builder.info.splits or {}).get(split)
-    return sorted(files), split_info.num_examples if split_info else None
-
-
-def _list_stored_files(source: str) -> tuple[list[str], int | None]:
-    system, path = file_system(source if is_remote(source) else os.path.abspath(source))
-    paths = system.glob(path) if "*" in path else [path] if system.isfile(path) else system.find(path)
-    names = [str(system.unstrip_protocol(path)) if is_remote(source) else path for path in paths]
-    index = next((path for path in paths if os.path.basename(path) == INDEX_FILE), None)
-    files = sorted(name for name in names if _builder_name(name) and os.path.basename(name) != INDEX_FILE)
-    if index is None:
-        return files, None
-    with system.open(index, "rb") as file:
-        return files, pq.read_metadata(file).num_rows
 
 
 def _builder_name(name: str) -> str | None:
@@ -176,8 +156,9 @@ def _open_rows(files: list[str]) -> Any:
     """Opens the rows of files, with undecoded images in `IMAGE_COLUMN`."""
     if files[0].startswith(("s3://", "s3a://")):
         patch_s3fs_streaming()
+    patterns = [file if is_remote(file) else glob.escape(file) for file in files]
     try:
-        rows = load_dataset(_builder_name(files[0]), data_files=files, split="train", streaming=True)
+        rows = load_dataset(_builder_name(files[0]), data_files=patterns, split="train", streaming=True)
         features = get_stream_features(rows)
     except Exception as error:  # as in `find_stream_files`
         reason = first_error_line(error)

@@ -454,7 +454,7 @@ def _list_stream_files(location: Location) -> tuple[list[str], int | None]:
 
 
 def _list_indexed_stream_files(location: Location) -> tuple[list[str], int | None]:
-    root = location.uri.rstrip("/") if location.is_remote else str(location.path)
+    root = location.uri.rstrip("/") if location.is_remote else str(location.path.resolve())
     with _open_binary(f"{root}/{INDEX_FILE}") as file:
         metadata = pq.read_metadata(file)
         shards = json.loads(metadata.metadata[b"hf_mae"])["shards"]

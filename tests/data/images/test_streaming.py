@@ -22,6 +22,7 @@ from hf_mae.data.images.streaming import (
     stream_fingerprint,
 )
 from hf_mae.data.images.transforms import pretraining_transform
+from hf_mae.data.messages import DataMessage
 from hf_mae.data.sources.shard_writer import write_shards
 from hf_mae.data.sources.unlabelled import load_unlabelled
 from hf_mae.settings.data import PretrainingDataArguments
@@ -174,7 +175,7 @@ def test_excluded_and_unreadable_images_are_skipped(tmp_path, caplog):
 def test_invalid_sources_and_flags_are_rejected(tmp_path):
     with raises(ImageMessage.NO_STREAM_FILES, source=tmp_path):
         find_stream_files(str(tmp_path))
-    with raises(ImageMessage.STREAM_UNREACHABLE, source="nosuchprotocol://bucket"):
+    with raises(DataMessage.SOURCE_UNREACHABLE, source="nosuchprotocol://bucket"):
         find_stream_files("nosuchprotocol://bucket")
     with raises(ImageMessage.TOO_FEW_STREAM_FILES, count=1, num_loaders=2):
         check_enough_stream_files(["a.tar"], 2, "shards")

@@ -10,7 +10,6 @@ from support.messages import raises, shows
 
 from hf_mae.cli.main import main
 from hf_mae.data.images.image_io import read_rgb
-from hf_mae.data.images.messages import ImageMessage
 from hf_mae.data.images.streaming import ImageStream, find_stream_files
 from hf_mae.data.messages import DataMessage
 from hf_mae.data.sources.shard_writer import write_shards
@@ -101,7 +100,7 @@ def test_an_unreachable_store_is_reported(store, monkeypatch, capsys):
     clear_connections()
     with raises(DataMessage.SOURCE_UNREACHABLE, source="s3://bucket/set"):
         load_image_folder("s3://bucket/set")
-    with raises(ImageMessage.STREAM_UNREACHABLE, source="s3://bucket/set"):
+    with raises(DataMessage.SOURCE_UNREACHABLE, source="s3://bucket/set"):
         find_stream_files("s3://bucket/set")
 
 
