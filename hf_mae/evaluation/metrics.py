@@ -31,6 +31,12 @@ def available_metric_names(scores: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(name for name in headline_metric_names(ordered=True) if scores.get(name) is not None)
 
 
+def summary_metric_names() -> tuple[str, ...]:
+    """Returns the names of the metrics of a summary in one line: compared between models, and in per cent."""
+    names = headline_metric_names(ordered=False)
+    return tuple(name for name in names if METRICS[name].compared and METRICS[name].scale == 100)
+
+
 def display_scale(name: str) -> float:
     """Returns the factor for display: 100 (per cent), or 1 for metrics in grades; 1 for the loss."""
     return METRICS[name].scale if name in METRICS else 1.0

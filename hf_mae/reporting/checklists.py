@@ -15,7 +15,7 @@ from typing import Any
 from ..data.exclusion_log import ExclusionReason
 from ..data.sources.benchmarks import find_benchmark_or_none
 from ..errors import UsageError, pluralize
-from ..evaluation.significance import compared_metric_names
+from ..evaluation.metrics import summary_metric_names
 from ..runs.completed_run import CompletedRun
 from ..runs.record import FIGURES_DIR, RunRecord
 from ..settings.metrics import METRICS
@@ -294,7 +294,7 @@ def _table_one(run: CompletedRun, record: RunRecord) -> Answer:
 
 def _performance(run: CompletedRun, record: RunRecord) -> Answer:
     scores = run_scores(run)
-    parts = [f"{METRICS[name].title} {scores[name].format()}" for name in compared_metric_names(ordered=False)]
+    parts = [f"{METRICS[name].title} {scores[name].format()}" for name in summary_metric_names()]
     return f"{run.split}: {', '.join(parts)} (per cent).", "report.md"
 
 

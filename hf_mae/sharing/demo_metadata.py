@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError, did_you_mean, pluralize
+from ..evaluation.metrics import summary_metric_names
 from ..evaluation.operating_points import OneVsRest, ThresholdRule, estimate_binary_rates
-from ..evaluation.significance import compared_metric_names
 from ..models.model_zoo import find_licence
 from ..reporting.run_sentences import describe_note, describe_selection
 from ..runs.completed_run import CompletedRun
@@ -86,9 +86,7 @@ def _describe_model(run: CompletedRun, metadata: DemoMetadata) -> list[str]:
         licence, _ = find_licence(record.base)
         lines += [f"Licence of the weights: {licence}."] if licence else []
     scores = run.scores()
-    formatted = ", ".join(
-        f"{METRICS[name].title} {_format_score(scores[name])}" for name in compared_metric_names(ordered=False)
-    )
+    formatted = ", ".join(f"{METRICS[name].title} {_format_score(scores[name])}" for name in summary_metric_names())
     num_images = sum(len(fold.labels) for fold in run.folds)
     lines.append(f"Scores on {pluralize(num_images, 'image')} of the {run.split} split: {formatted}.")
     lines += [escape_markdown(describe_note(note)) for note in run.notes]

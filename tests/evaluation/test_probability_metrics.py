@@ -14,7 +14,7 @@ from hf_mae.evaluation.probability_metrics import (
     jackknife_auroc,
     jackknife_binary_auroc,
 )
-from hf_mae.settings.metrics import MetricKind, metric_names
+from hf_mae.settings.metrics import METRICS, Metric, MetricKind, metric_names
 
 
 def make_predictions(images: int, classes: int, runs: int = 1, seed: int = 0, groups=None, temperature: float = 1.0):
@@ -22,6 +22,20 @@ def make_predictions(images: int, classes: int, runs: int = 1, seed: int = 0, gr
     labels = rng.integers(0, classes, images)
     scores = softmax((rng.normal(size=(runs, images, classes)) + 1.5 * np.eye(classes)[labels]) / temperature)
     return Predictions(labels, scores.argmax(-1), classes, groups, scores)
+
+
+def test_an_added_metric_is_estimated_as_a_mean_over_images(monkeypatch):
+    def confidence(scores, labels):
+        return scores[np.arange(len(labels)), labels]
+
+    entry = Metric("confidence", "confidence", confidence, MetricKind.PROBABILITY, scale=1.0)
+    monkeypatch.setitem(METRICS, "confidence", entry)
+    data = make_predictions(200, 3)
+    estimate = estimate_probability_metrics([data])["confidence"]
+    values = confidence(data.class_scores[0], data.labels)
+    assert estimate.value == pytest.approx(values.mean())
+    low, high = estimate.interval
+    assert high - low == pytest.approx(3.92 * values.std() / 200**0.5, rel=0.05)
 
 
 def test_values_equal_other_libraries():

@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ...evaluation.metrics import display_scale
-from ...evaluation.significance import compared_metric_names
+from ...evaluation.metrics import display_scale, summary_metric_names
 from ...settings.metrics import METRICS, metric_title
 from . import style
 from .style import COLOURS, LINE_STYLES, MARKERS, ONE_COLUMN, PlainTextFigure, colour, line_style, log_figure_errors
@@ -65,7 +64,7 @@ def plot_learning_curves(log_history: list[dict[str, Any]], path: Path) -> None:
     }
     scores = {
         METRICS[name].title: [(log["epoch"], 100 * log[f"eval_{name}"]) for log in log_history if f"eval_{name}" in log]
-        for name in compared_metric_names(ordered=False)
+        for name in summary_metric_names()
     }
     panels = [curves, scores] if any(scores.values()) else [curves]
     figure = PlainTextFigure(figsize=(ONE_COLUMN * len(panels), 2.3))
