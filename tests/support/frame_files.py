@@ -1,6 +1,7 @@
 """Files with several frames, and DICOM files."""
 
 import io
+import struct
 
 import numpy as np
 from PIL import Image
@@ -60,3 +61,35 @@ def encode(image, kind="PNG", **options):
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def boxes(data):
+    """The boxes of an MP4 file: name, start and end."""
+    offset = 0
+    while offset < len(data):
+        size, name = struct.unpack(">I4s", data[offset : offset + 8])
+        yield name, offset, offset + size
+        offset += size
+
+
+def _shift_chunks(data, distance, path=(b"trak", b"mdia", b"minf", b"stbl")):
+    """Adds a distance to the offsets (`stco`) of an MP4 index."""
+    out = b""
+    for name, start, end in boxes(data):
+        body = data[start + 8 : end]
+        if path and name == path[0]:
+            body = _shift_chunks(body, distance, path[1:])
+        elif not path and name == b"stco":
+            (count,) = struct.unpack(">I", body[4:8])
+            offsets = struct.unpack(f">{count}I", body[8 : 8 + 4 * count])
+            body = body[:8] + struct.pack(f">{count}I", *(offset + distance for offset in offsets))
+        out += struct.pack(">I4s", 8 + len(body), name) + body
+    return out
+
+
+def move_index_to_front(data):
+    """Moves the index (`moov`) of an MP4 file before its frames, as for streaming."""
+    ends = {name: (start, end) for name, start, end in boxes(data)}
+    first, (start, end) = ends[b"ftyp"][1], ends[b"moov"]
+    index = _shift_chunks(data[start + 8 : end], end - start)
+    return data[:first] + data[start : start + 8] + index + data[first:start]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from support.frame_files import KINDS, encode, make_frames, write_dicom, write_frames
+from support.frame_files import KINDS, encode, make_frames, move_index_to_front, write_dicom, write_frames
 from support.messages import raises
 
 from hf_mae.data.checks.image_check import check_image_files
@@ -139,17 +139,33 @@ def write_video(path, count=60, rate=10.0, codec="MJPG"):
 
 
 @pytest.mark.parametrize("fraction", [0.9, 0.5, 0.2])
-@pytest.mark.parametrize("suffix, codec", [("mkv", "MJPG"), ("avi", "MJPG"), ("mkv", "mp4v"), ("avi", "XVID")])
+@pytest.mark.parametrize(
+    "suffix, codec", [("mkv", "MJPG"), ("avi", "MJPG"), ("mkv", "mp4v"), ("avi", "XVID"), ("mp4", "mp4v")]
+)
 def test_a_truncated_video_is_reported_after_its_frames(tmp_path, suffix, codec, fraction):
     complete = write_video(tmp_path / f"a.{suffix}", codec=codec)
     assert len(read_all([complete])) == 6
     content = complete.read_bytes()
+    if suffix == "mp4":
+        content = move_index_to_front(content)
+        complete.write_bytes(content)
+        assert len(read_all([complete])) == 6
     half = tmp_path / f"half.{suffix}"
     half.write_bytes(content[: int(len(content) * fraction)])
     rows = read_all([half])
     reason = rows.pop(str(half))
     assert "breaks off" in reason or ImageMessage.UNREADABLE_VIDEO.render() in reason
     assert len(rows) <= 6 * fraction + 1 and all(name.startswith(f"{half}#t=") for name in rows)
+
+
+@pytest.mark.parametrize(
+    "suffix, codec",
+    [("mpg", "PIM1"), ("webm", "VP80"), ("ts", "mp4v"), ("wmv", "WMV2"), ("mov", "mp4v"), ("mp4", "mp4v")],
+)
+def test_complete_videos_of_all_containers_are_not_reported(tmp_path, suffix, codec):
+    path = write_video(tmp_path / f"a.{suffix}", 75, 25.0, codec)
+    path = path.rename(tmp_path / "video")  # the first bytes decide
+    assert len(read_all([path])) == 3 and all("#t=" in name for name in read_all([path]))
 
 
 def test_frames_of_videos_are_read_by_number(tmp_path):

@@ -5,6 +5,7 @@ import struct
 
 import cv2
 import numpy as np
+from support.frame_files import boxes
 from support.messages import raises
 
 from hf_mae.data.images.image_error import ImageError
@@ -43,15 +44,6 @@ def test_frames_at_a_constant_rate_have_their_times(tmp_path):
         writer.write(np.full((32, 32, 3), number, dtype=np.uint8))
     writer.release()
     assert [round(seconds, 3) for seconds, _ in iter_frames(path, 2.0)] == [0.0, 0.48, 1.0, 1.48, 2.0]
-
-
-def boxes(data: bytes):
-    """The boxes of an MP4 file: name, start and end."""
-    offset = 0
-    while offset < len(data):
-        size, name = struct.unpack(">I4s", data[offset : offset + 8])
-        yield name, offset, offset + size
-        offset += size
 
 
 def with_durations(
