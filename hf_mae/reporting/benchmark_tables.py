@@ -1,6 +1,7 @@
 """Benchmarks as text for the terminal and for the documentation."""
 
-from ..data.sources.benchmarks import BENCHMARKS, Benchmark
+from ..data.sources.benchmark_files import Benchmark
+from ..data.sources.benchmarks import BENCHMARKS
 from .renderers import markdown
 from .renderers.terminal import format_fields
 from .table import Column, Table

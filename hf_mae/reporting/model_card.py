@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.sources.benchmarks import Benchmark, find_benchmark_or_none
+from ..data.sources.benchmark_files import Benchmark
+from ..data.sources.benchmarks import find_benchmark_or_none
 from ..evaluation.metrics import available_metric_names
 from ..files.atomic import write_text
 from ..models.ensemble import MemberInfo

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..data.sources.benchmarks import Benchmark, PublishedResult, find_benchmark_or_none
+from ..data.sources.benchmark_files import Benchmark, PublishedResult
+from ..data.sources.benchmarks import find_benchmark_or_none
 from ..evaluation.intervals import Rate
 from ..evaluation.metrics import headline_metric_names
 from ..runs.comparisons import compare_errors, compare_runs

@@ -23,7 +23,8 @@ from ...files.downloads import download
 from ..checks.pairs import ImageKey, read_pair_keys
 from ..messages import DataMessage
 from ..splits import SPLITS, stratified_mask
-from .benchmarks import Benchmark, SplitFile, find_benchmark
+from .benchmark_files import Benchmark, SplitFile
+from .benchmarks import find_benchmark
 from .extraction import EXTRACTED_DIR, extract_archives
 from .image_files import IMAGE_SUFFIXES
 from .samples import ImageCheckFn, Sample, filter_valid_samples, join_names, samples_to_dataset
