@@ -238,6 +238,7 @@ def _read_archives(location: Location, options: SourceOptions) -> Samples:
         paths=partial(_paths_in_archives, data),
         stated={name: partial(_decode_values, data, name) for name in STATED_COLUMNS if name in data.column_names},
         containers=partial(_column_values, data, "container"),
+        locate=lambda row, column: f"{root}, {arrow_column(data, 'file_name')[row].as_py()}, {column}",
         excluded=ignored,
     )
 
