@@ -169,9 +169,8 @@ def test_concurrent_requests_and_invalid_uploads(finetuned, toy):
         with ThreadPoolExecutor(50) as pool:
             assert all(f'"label": "{expected}"' in text for text in pool.map(classify, [path] * 50))
             texts = list(pool.map(lambda number: classify(upload(*broken[number % 4])), range(200)))
-        for number, text in enumerate(texts):
-            message = "does not have a supported suffix" if number % 4 == 2 else "cannot be read as an image"
-            assert text.startswith("event: error") and message in text, text
+        for text in texts:
+            assert text.startswith("event: error") and "cannot be read as an image" in text, text
             assert "/tmp" not in text and "Traceback" not in text and "<b>" not in text
         assert memory_mb() < before + 150
         assert client.post("/upload", files=[("files", ("big.mp4", b"x" * 106_000_000))]).status_code == 413

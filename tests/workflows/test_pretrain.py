@@ -169,4 +169,4 @@ def test_pretraining_writes_its_image_list_and_a_card(toy, tiny_pth, tmp_path):
     files = sorted(path.name for path in (toy / "unlabelled").iterdir())
     assert [row["file_name"] for row in rows] == files and all(len(row["phash"]) == 16 for row in rows)
     card = ModelCard.load(tmp_path / "out" / "README.md")
-    assert "masked-autoencoder" in card.data.tags and f"on {len(files)}\nunlabelled images" in card.text
+    assert "masked-autoencoder" in card.data.tags and f"on {len(files)} unlabelled images" in card.text
