@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from support.cli_process import run_cli
+from support.frame_files import write_frames
 from support.messages import shows
 from support.paths import ROOT
 from transformers import AutoModelForImageClassification, ViTImageProcessor, pipeline
@@ -107,7 +108,29 @@ def test_the_example_preprocesses_like_the_pipeline(tmp_path, monkeypatch, kind,
     exif[0x0112] = 6 if mode == "rotated" else 1
     image.save(path, exif=exif)
     expected = processor(read_rgb(path), return_tensors="np")["pixel_values"]
-    np.testing.assert_allclose(example["load_pixels"](str(path)), expected, atol=2e-2)
+    with example["open_frames"](str(path)) as frames:
+        np.testing.assert_allclose(example["load_pixels"](frames), expected, atol=2e-2)
+
+
+def test_the_example_classifies_every_frame(tmp_path, monkeypatch, capsys):
+    mae_image_processor(32).save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"id2label": {"0": "dark", "1": "bright"}}')
+    shutil.copy(EXAMPLE, tmp_path / "example.py")
+    write_image_reader(tmp_path)
+    levels = [0, 200, 30]
+    write_frames(tmp_path / "x.tif", np.stack([np.full((40, 40, 3), level, np.uint8) for level in levels]))
+
+    class Model:
+        def run(self, _, inputs):
+            return [np.array([[0.0, 50.0 * inputs["pixel_values"].mean()]])]
+
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda path: Model())
+    monkeypatch.setattr(sys, "argv", ["example.py", "model.onnx", str(tmp_path / "x.tif")])
+    runpy.run_path(str(tmp_path / "example.py"))
+    rows = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
+    names = ["dark" if level < 100 else "bright" for level in levels]
+    assert rows == [[f"{tmp_path / 'x.tif'}#frame={index}", name] for index, name in enumerate(names)]
 
 
 def install_transformers_js(folder):

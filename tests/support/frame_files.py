@@ -87,6 +87,35 @@ def _shift_chunks(data, distance, path=(b"trak", b"mdia", b"minf", b"stbl")):
     return out
 
 
+def change_matroska_times(data, times, duration):
+    """Changes the start of each frame of a Matroska file, and the duration; all in milliseconds."""
+    data, times, cluster_time = bytearray(data), iter(times), 0
+
+    def number(start, keep_marker):
+        length = 9 - data[start].bit_length()
+        value = int.from_bytes(data[start : start + length], "big")
+        return value if keep_marker else value - (1 << 7 * length), start + length
+
+    def walk(start, end):
+        nonlocal cluster_time
+        while start < end:
+            element, start = number(start, True)
+            size, start = number(start, False)
+            stop = min(start + size, end)
+            if element in (0x18538067, 0x1F43B675, 0x1549A966):  # Segment, Cluster, Info
+                walk(start, stop)
+            elif element == 0xE7:  # Timestamp of a cluster
+                cluster_time = int.from_bytes(data[start:stop], "big")
+            elif element == 0xA3:  # SimpleBlock
+                data[start + 1 : start + 3] = struct.pack(">h", next(times) - cluster_time)
+            elif element == 0x4489:  # Duration
+                data[start:stop] = struct.pack(">d" if size == 8 else ">f", duration)
+            start = stop
+
+    walk(0, len(data))
+    return bytes(data)
+
+
 def move_index_to_front(data):
     """Moves the index (`moov`) of an MP4 file before its frames, as for streaming."""
     ends = {name: (start, end) for name, start, end in boxes(data)}

@@ -131,7 +131,7 @@ def _png_transparent(path):
 
 
 for kind, channels in (("grey", 1), ("rgb", 3)):
-    for bits in (10, 12, 14):
+    for bits in (10, 12, 14, 16):
         for way in ("shifted", "repeated", "unscaled"):
 
             @variant(f"png {kind} 16 bits, {bits} significant, {way}", channels, bits, way)
@@ -363,6 +363,12 @@ for name, bits, signed, attributes in (
                 levels = (levels.astype(int) - 2 ** (bits - 2)).astype(np.int16)
             write_dicom(path, levels, kind, stored=bits, **attributes)
             return path.read_bytes(), pydicom_levels(path), 1
+
+
+@variant("dicom rgb, 12 high bits of 16")
+def _dicom_high_bits(path):
+    write_dicom(path, deep(12) << 4, "RGB", stored=12, HighBit=15)
+    return path.read_bytes(), scaled(deep(12), 4095), 0
 
 
 @variant("dicom big-endian")

@@ -158,7 +158,9 @@ class PillowFrames(Frames):
         self.image = _open_with_pillow(file, name)
         self.size = self.image.size
         count = getattr(self.image, "n_frames", 1)
-        self.num_frames, self.num_previews = (1, count - 1) if name == "JPEG" else (count, 0)
+        self.num_previews = count - 1 if name == "JPEG" else int(self.image.info.get("default_image", False))
+        self.num_frames = count - self.num_previews
+        self.first = self.num_previews if name == "PNG" else 0  # the image for programs that cannot read APNG
         has_deep_levels = has_high_bit_depth(self.image)
         self.has_deep_colours = bits == 16 and not has_deep_levels
         if bits == 16 and self.num_frames > 1:
@@ -170,6 +172,7 @@ class PillowFrames(Frames):
         if draft_size is not None and self.image.format in ("JPEG", "MPO"):
             self.image.draft("RGB", draft_size)
         if self.num_frames > 1:
+            index += self.first
             if index < self.image.tell():  # going back in a sequence of differences fails in Pillow for some APNG files
                 self.file.seek(0)
                 self.image = _open_with_pillow(self.file, self.name)
@@ -251,11 +254,11 @@ def read_png_bits(file: IO[bytes]) -> tuple[int, int | None]:
         elif name == b"sBIT" and content:
             significant = max(content[: len(content) - has_alpha] or content)
         file.seek(start + length + 4)
-    return bits, significant if significant is not None and 0 < significant < bits else None
+    return bits, significant if significant is not None and 0 < significant <= bits else None
 
 
 def white_of_png(levels: np.ndarray, significant_bits: int) -> float:
-    """Returns the white level of 16-bit samples with fewer significant bits.
+    """Returns the white level of 16-bit samples whose header declares how many of their bits are significant.
 
     The PNG specification says that samples are scaled to 16 bits, by a shift or by repeating the leading bits. Some
     programs store them unscaled, which is certain if a sample is neither.
@@ -275,6 +278,9 @@ class TiffFrames(Frames):
         pages = read_tiff_pages(file)
         self.pages = [page for page in pages if not page.is_preview] or pages[:1]
         self.num_frames = len(self.pages)
+        size = file.seek(0, io.SEEK_END)
+        if len(pages) == 1 and (count := pages[0].declared_images(size)) > 1:
+            raise ImageError(ImageMessage.FRAMES_WITHOUT_PAGES, count=count)
         self.num_previews = len(pages) - len(self.pages) + sum(page.num_subpages for page in pages)
         self.size = max((page.width, page.height) for page in self.pages)
         for page in self.pages:

@@ -84,7 +84,8 @@ class DicomFrames(Frames):
             if "plugin" in str(error) or "dependencies" in str(error) or isinstance(error, NotImplementedError):
                 raise ImageError(ImageMessage.DICOM_DECODER_MISSING, compression=syntax.name) from None
             raise
-        return _stored_bits(levels, self.header) if levels.ndim == 2 else levels
+        is_converted = self.kind not in (*GREYS, PALETTE, "RGB")  # from YCbCr
+        return levels if is_converted else _stored_bits(levels, self.header)
 
 
 def _frame_times(header: Any, num_frames: int) -> list[float] | None:

@@ -141,10 +141,9 @@ def _frame_index(frames: Frames | VideoFrames, frame: FrameName) -> int:
     """Returns the number of a frame; for a time, that of the frame with the nearest start."""
     if frame.index is not None:
         return frame.index
-    times = getattr(frames, "times", None)
-    if times is None or frame.seconds is None:
+    if frames.times is None or frame.seconds is None:
         raise ImageError(ImageMessage.NO_FRAME_TIMES)
-    return int(np.argmin(np.abs(np.asarray(times) - frame.seconds)))
+    return int(np.argmin(np.abs(np.asarray(frames.times) - frame.seconds)))
 
 
 def check_regular_file(path: str) -> None:

@@ -33,6 +33,7 @@ class ImageMessage(Message):
     TIFF_REQUIRES_PACKAGE = "this compression of TIFF requires imagecodecs: pip install 'hf_mae[formats]'"
     UNSUPPORTED_TIFF = "a TIFF with colours or levels that are not supported; save it with 8 or 16 bits"
     SEVERAL_FRAMES = "the file contains {count} frames; select one (FILE#frame=0), or pass --frames"
+    FRAMES_WITHOUT_PAGES = "a TIFF of {count} images with one page; save it with one page per image"
     NO_SUCH_FRAME = "frame {index} does not exist; the file contains {count:count frame}, counted from 0"
     NO_FRAME_TIMES = "the file does not declare the times of its frames; select one by its number (FILE#frame=0)"
     VIDEO_IS_NOT_AN_IMAGE = "a video, not an image; --frames selects frames of it"

@@ -1,5 +1,8 @@
 """Pages of TIFF files: their headers, and their levels of more than 8 bits."""
 
+import json
+import math
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,14 +17,28 @@ MAX_PAGES = 1_000_000
 REDUCED, MASK = 1, 4  # bits of NewSubfileType
 WIDTH, HEIGHT, BITS, PHOTOMETRIC, ORIENTATION = 256, 257, 258, 262, 274  # tags
 NEW_SUBFILE_TYPE, SUBFILE_TYPE, SUB_IFDS, SAMPLES, SAMPLE_FORMAT = 254, 255, 330, 277, 339
-MIN_SAMPLE, MAX_SAMPLE, SMIN_SAMPLE, SMAX_SAMPLE, DESCRIPTION = 280, 281, 340, 341, 270
+MIN_SAMPLE, MAX_SAMPLE, SMIN_SAMPLE, SMAX_SAMPLE, DESCRIPTION, IMAGE_DEPTH = 280, 281, 340, 341, 270, 32997
 READ_TAGS = {
     *(WIDTH, HEIGHT, BITS, PHOTOMETRIC, ORIENTATION, NEW_SUBFILE_TYPE, SUBFILE_TYPE, SUB_IFDS, SAMPLES),
-    *(SAMPLE_FORMAT, MIN_SAMPLE, MAX_SAMPLE, SMIN_SAMPLE, SMAX_SAMPLE),
+    *(SAMPLE_FORMAT, MIN_SAMPLE, MAX_SAMPLE, SMIN_SAMPLE, SMAX_SAMPLE, DESCRIPTION, IMAGE_DEPTH),
 }
-FIELD_TYPES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
+FIELD_TYPES = {
+    1: "B",
+    2: "B",
+    3: "H",
+    4: "I",
+    6: "b",
+    8: "h",
+    9: "i",
+    11: "f",
+    12: "d",
+    13: "I",
+    16: "Q",
+    17: "q",
+    18: "Q",
+}
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2
-MAX_VALUES = 64  # of a tag that are read
+MAX_VALUES = 256  # of a tag that are read
 
 
 @dataclass(frozen=True)
@@ -71,6 +88,24 @@ class TiffPage:
     def num_subpages(self) -> int:
         """Number of pages below this one: previews."""
         return self.counts.get(SUB_IFDS, 0)
+
+    def declared_images(self, file_size: int) -> int:
+        """Returns the number of images behind this page, as ImageJ, tifffile or the depth of the page declare it.
+
+        Writers of large stacks store one header, and all images behind it. Other programs see only the first image. A
+        description that was copied from another file is ignored: `file_size` (bytes) is too small for its images.
+        """
+        samples = max(self.width * self.height * int(self.get(SAMPLES, 1)), 1)
+        count = self._described_images(samples)
+        return count if 8 * file_size >= count * samples * self.bits else int(self.get(IMAGE_DEPTH, 1))
+
+    def _described_images(self, samples: int) -> int:
+        text = bytes(self.tags.get(DESCRIPTION, ())).decode("latin-1").rstrip("\0")
+        if (match := re.match(r"ImageJ=.*?^images=(\d+)", text, re.DOTALL | re.MULTILINE)) is not None:
+            return int(match[1])
+        if text.startswith('{"shape": [') and '"truncated": true' in text:
+            return math.prod(json.loads(text)["shape"]) // samples
+        return int(self.get(IMAGE_DEPTH, 1))
 
     def declared_range(self) -> tuple[float, float | None]:
         """Returns the levels that are black and white, as the header declares them; None: it does not."""

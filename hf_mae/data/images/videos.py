@@ -22,6 +22,10 @@ VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".mpg", ".mpeg", ".webm", ".m4
 MAX_FPS = 1e6  # selects every frame
 NUM_RECENT = 8  # frames that stay in memory, because threads read them in slightly different order
 MISSING_FRACTION = 0.02  # of the declared frames that may be missing; counts in headers are often estimates
+WITHOUT_FRAME_COUNT = (
+    b"\x1a\x45\xdf\xa3",
+    b"FLV\x01",
+)  # containers that declare a duration; OpenCV estimates the count
 
 
 def is_video(path: str) -> bool:
@@ -58,7 +62,7 @@ class FrameSampler:
 
     def is_due(self, seconds: float) -> bool:
         """Whether the next frame, which starts at this time, is selected."""
-        half = 0.5 * (seconds - self._previous) + 1e-6  # half of a frame
+        half = 0.5 * min(seconds - self._previous, 1 / self.fps) + 1e-6  # half of a frame; the next may be shorter
         self._previous = seconds
         if seconds + half < self._due / self.fps:
             return False
@@ -78,15 +82,16 @@ def iter_frames(path: str, fps: float) -> Iterator[tuple[float, Image.Image]]:
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ImageError(ImageMessage.NOT_REGULAR_FILE)
     with open(path, "rb") as file:
-        if detect_format(file.read(HEAD_SIZE)) == PLAYLIST:  # it would open other files or URLs
-            raise ImageError(ImageMessage.VIDEO_PLAYLIST)
+        head = file.read(HEAD_SIZE)
+    if detect_format(head) == PLAYLIST:  # it would open other files or URLs
+        raise ImageError(ImageMessage.VIDEO_PLAYLIST)
     video = _open(path)
     try:
         rate = video.get(cv2.CAP_PROP_FPS)
         check_pixel_count(int(video.get(cv2.CAP_PROP_FRAME_WIDTH)), int(video.get(cv2.CAP_PROP_FRAME_HEIGHT)))
         if not video.isOpened() or not rate > 0:
             raise ImageError(ImageMessage.UNREADABLE_VIDEO)
-        sampler, count = FrameSampler(fps), 0
+        sampler, count, previous, longest = FrameSampler(fps), 0, 0.0, 1 / rate
         while video.grab():
             timestamp = video.get(cv2.CAP_PROP_POS_MSEC) / 1000  # also correct at a variable rate; 0 if unknown
             seconds = timestamp if timestamp > 0 or count == 0 else count / rate
@@ -94,8 +99,9 @@ def iter_frames(path: str, fps: float) -> Iterator[tuple[float, Image.Image]]:
                 success, pixels = video.retrieve()
                 if success:
                     yield seconds, Image.fromarray(np.ascontiguousarray(pixels[..., ::-1]))
-            count += 1
-        _check_complete(count, video.get(cv2.CAP_PROP_FRAME_COUNT))
+            count, previous, longest = count + 1, seconds, max(longest, seconds - previous)
+        read = (previous + longest) * rate if count and head.startswith(WITHOUT_FRAME_COUNT) else count
+        _check_complete(count, read, video.get(cv2.CAP_PROP_FRAME_COUNT))
     finally:
         video.release()
 
@@ -104,7 +110,8 @@ class VideoFrames:
     """The frames of a video by their number. Reading them in order is fast; going back decodes the video again.
 
     Attributes:
-        num_frames: number of frames, found by reading the video once.
+        times: start of each frame in seconds, found by reading the video once.
+        num_frames: number of frames.
 
     Raises:
         ImageError: As `iter_frames`.
@@ -112,7 +119,8 @@ class VideoFrames:
 
     def __init__(self, path: str):
         self.path, self._lock = path, threading.Lock()
-        self.num_frames = sum(1 for _ in iter_frames(path, MAX_FPS))
+        self.times = [seconds for seconds, _ in iter_frames(path, MAX_FPS)]
+        self.num_frames = len(self.times)
         self._restart()
 
     def _restart(self) -> None:
@@ -137,9 +145,15 @@ class VideoFrames:
             return self._recent[index]
 
 
-def _check_complete(count: int, declared: float) -> None:
-    """Raises `ImageError` if a video has no frames, or fewer than its header declares."""
+def _check_complete(count: int, read: float, declared: float) -> None:
+    """Raises `ImageError` if a video has no frames, or fewer than its header declares.
+
+    Args:
+        count: number of frames that were read.
+        read: the same, or the time that they last in frames of the declared rate.
+        declared: number of frames in the header, or its duration in the same unit.
+    """
     if count == 0:
         raise ImageError(ImageMessage.VIDEO_WITHOUT_FRAMES)
-    if count < declared * (1 - MISSING_FRACTION) - 1:
+    if read < declared * (1 - MISSING_FRACTION) - 1:
         raise ImageError(ImageMessage.TRUNCATED_VIDEO, found=count, expected=round(declared))

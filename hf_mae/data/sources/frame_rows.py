@@ -67,6 +67,8 @@ def expand_frames(samples: Samples, frames: str) -> Samples:
 
 def group_frames(file_names: list[str]) -> list[str] | None:
     """Returns the file of each frame as its group, and each other image as a group of its own; None without frames."""
+    if not any("#frame=" in name for name in file_names):
+        return None
     groups = [FRAME.sub("", name) for name in file_names]
     return None if groups == file_names else groups
 

@@ -9,6 +9,7 @@ from typing import Any
 from datasets import Dataset, Features, Image, Value
 
 from ...errors import UsageError, warn
+from ...files.frame_names import file_of_frame
 from ..messages import DataMessage
 from .image_files import MANIFEST_NAMES, TABLE_SUFFIXES
 from .kinds import Samples, SourceKind, SourceOptions
@@ -128,7 +129,7 @@ def _read_rows(manifest: Path, root: Path, folder: Path, options: SourceOptions)
         shown = os.path.normpath(name) if is_relative else os.path.relpath(path, root)
         stated = {key: values.get(column) for key, column in columns.items()}
         rows.append(_Row(location, path, Path(shown).as_posix(), stated))
-    if absent := [row.file_name for row in rows if not os.path.isfile(row.path)]:
+    if absent := [row.file_name for row in rows if not os.path.isfile(file_of_frame(row.path))]:
         names = join_names(absent, show_all=True)
         raise UsageError(DataMessage.MANIFEST_FILES_NOT_FOUND, manifest=manifest, count=len(absent), names=names)
     return _deduplicate(rows, manifest)

@@ -130,7 +130,7 @@ def load_labelled(
     samples = source.samples
     assigned = assign_samples(source)
     file_names = arrow_column(samples.data, "file_name").to_pylist()
-    if source.options.frames and assigned.groups is None:
+    if assigned.groups is None:
         assigned = dataclasses.replace(assigned, groups=group_frames(file_names))
     checked = _check_images(samples.data, assigned.splits, num_workers, check)
     mask = valid_image_mask(

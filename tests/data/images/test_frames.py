@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from support.frame_files import KINDS, encode, make_frames, move_index_to_front, write_dicom, write_frames
+from support.frame_files import (
+    KINDS,
+    change_matroska_times,
+    encode,
+    make_frames,
+    move_index_to_front,
+    write_dicom,
+    write_frames,
+)
 from support.messages import raises
 
 from hf_mae.data.checks.image_check import check_image_files
@@ -138,6 +146,34 @@ def write_video(path, count=60, rate=10.0, codec="MJPG"):
     return path
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_the_image_before_an_apng_animation_is_a_preview(tmp_path, count):
+    default, *frames = make_frames(count + 1)
+    images = [Image.fromarray(frame) for frame in frames]
+    Image.fromarray(default).save(tmp_path / "x.png", save_all=True, append_images=images, default_image=True)
+    with open_image(tmp_path / "x.png") as file:
+        assert (file.num_frames, file.num_previews) == (count, 1)
+        for index in (1, 0):
+            assert np.array_equal(np.asarray(file.read(index)), frames[index])
+
+
+@pytest.mark.parametrize(
+    "options", [{"truncate": True}, {"truncate": True, "imagej": True}, {"volumetric": True, "tile": (4, 16, 16)}]
+)
+def test_tiff_stacks_with_one_page_are_rejected(tmp_path, options):
+    """Otherwise only the first image is read."""
+    stack = np.ascontiguousarray(make_frames(12)[..., 0])
+    tifffile.imwrite(tmp_path / "x.tif", stack, photometric="minisblack", **options)
+    with raises(ImageMessage.FRAMES_WITHOUT_PAGES, ImageError, count=12):
+        read_rgb(tmp_path / "x.tif")
+
+
+def test_a_page_of_a_stack_that_kept_its_description_is_read(tmp_path):
+    page = np.ascontiguousarray(make_frames(1)[0, ..., 0])
+    tifffile.imwrite(tmp_path / "x.tif", page, description="ImageJ=1.53t\nimages=12\nslices=12\n", metadata=None)
+    assert np.array_equal(np.asarray(read_rgb(tmp_path / "x.tif"))[..., 0], page)
+
+
 @pytest.mark.parametrize("fraction", [0.9, 0.5, 0.2])
 @pytest.mark.parametrize(
     "suffix, codec", [("mkv", "MJPG"), ("avi", "MJPG"), ("mkv", "mp4v"), ("avi", "XVID"), ("mp4", "mp4v")]
@@ -166,6 +202,26 @@ def test_complete_videos_of_all_containers_are_not_reported(tmp_path, suffix, co
     path = write_video(tmp_path / f"a.{suffix}", 75, 25.0, codec)
     path = path.rename(tmp_path / "video")  # the first bytes decide
     assert len(read_all([path])) == 3 and all("#t=" in name for name in read_all([path]))
+
+
+@pytest.mark.parametrize("steps", [[100] * 20 + [1000] * 20, [1000] * 10 + [40] * 30, [33, 34] * 20])
+def test_a_complete_matroska_video_of_variable_rate_is_not_reported(tmp_path, steps):
+    path = write_video(tmp_path / "a.mkv", 40)
+    starts = np.cumsum([0, *steps])
+    content = change_matroska_times(path.read_bytes(), starts[:-1].tolist(), float(starts[-1]))
+    path.write_bytes(content)
+    rows = read_all([path], fps=1e6)
+    assert list(rows) == [f"{path}#t={start / 1000:.3f}" for start in starts[:-1]]
+    path.write_bytes(content[: int(0.2 * len(content))])
+    assert "breaks off" in read_all([path])[str(path)]
+
+
+def test_frames_of_videos_are_read_by_the_names_of_predict(tmp_path):
+    path = write_video(tmp_path / "x.avi", 30)
+    rows = read_all([path], fps=4)
+    assert len(rows) == 12
+    for name, pixels in rows.items():
+        assert np.array_equal(np.asarray(read_rgb(name)), pixels)
 
 
 def test_frames_of_videos_are_read_by_number(tmp_path):

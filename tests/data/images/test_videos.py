@@ -5,12 +5,13 @@ import struct
 
 import cv2
 import numpy as np
+import pytest
 from support.frame_files import boxes
 from support.messages import raises
 
 from hf_mae.data.images.image_error import ImageError
 from hf_mae.data.images.messages import ImageMessage
-from hf_mae.data.images.videos import iter_frames
+from hf_mae.data.images.videos import MAX_FPS, FrameSampler, iter_frames
 from hf_mae.settings.limits import MAX_PIXELS_ENV
 
 
@@ -63,6 +64,18 @@ def with_durations(
             name = b"free"
         out += struct.pack(">I4s", 8 + len(body), name) + body
     return out
+
+
+@pytest.mark.parametrize("fps", [0.5, 1.0, 2.0, 5.0])
+@pytest.mark.parametrize("steps", [[1.0] * 10 + [0.04] * 100, [0.04] * 100 + [1.0] * 10, [0.7, 0.1, 0.3] * 20])
+def test_no_time_is_without_its_frame_when_durations_change(steps, fps):
+    times = np.cumsum([0.0, *steps[:-1]])
+    sampler = FrameSampler(fps)
+    selected = np.array([seconds for seconds in times if sampler.is_due(seconds)])
+    for due in np.arange(0, times[-1], 1 / fps):
+        if np.abs(times - due).min() <= 0.1 / fps:
+            assert np.abs(selected - due).min() <= 0.5 / fps + 1e-6
+    assert all(np.array([sampler.is_due(seconds) for sampler in [FrameSampler(MAX_FPS)] for seconds in times]))
 
 
 def test_frames_at_a_variable_rate_have_their_times(tmp_path):

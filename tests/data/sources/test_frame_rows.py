@@ -80,6 +80,23 @@ class Unchanged:
         return "Unchanged()"
 
 
+def test_a_manifest_lists_frames_whose_file_is_the_group(tmp_path):
+    rows = [("file_name", "label")]
+    for number in range(6):
+        write_frames(tmp_path / f"{number}.tif", make_frames(COUNT, seed=number))
+        rows += [(f"{number}.tif#frame={index}", ("normal", "polyp")[number % 2]) for index in (0, 3)]
+    (tmp_path / "m.csv").write_text("".join(f"{name},{label}\n" for name, label in rows))
+    splits = load_image_folder(str(tmp_path / "m.csv"), val_fraction=0.4)
+    held_out, training = (
+        {name.split("#")[0] for name in splits[part]["file_name"][:]} for part in ("validation", "train")
+    )
+    assert held_out and training and not held_out & training
+    pixels = PixelReader(splits["train"], None)
+    for index, name in enumerate(splits["train"]["file_name"][:]):
+        number, frame = int(name[0]), int(name[-1])
+        assert np.array_equal(np.asarray(pixels[index]), make_frames(COUNT, seed=number)[frame])
+
+
 def test_frames_of_one_file_are_held_out_together(folder):
     splits = load_image_folder(str(folder), frames="all", val_fraction=0.4)
     groups = [set(splits[split]["group"]) for split in ("train", "validation")]
