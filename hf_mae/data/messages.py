@@ -46,6 +46,10 @@ class DataMessage(Message):
         "{root} contains only folders that look like patients or videos ({folder}, ...), and no class folders. Name "
         "the level of the classes with --class_level."
     )
+    NUMBERS_IN_ONE_FOLDER = (
+        "{root}: all images are below {folder}/, in folders that are numbers ({number}, ...). If these are classes, "
+        "pass --class_level {next_level}. If they are patients and {folder} is the class, pass --class_level {level}."
+    )
     CLASS_LEVEL_TOO_DEEP = (
         "--class_level {level} is too deep for {name} in {root}, which has {count:count folder} in its path (not "
         "counting the split). Pass a smaller level."
@@ -72,6 +76,14 @@ class DataMessage(Message):
     MANIFEST_VALUE_MISSING = "{location}: {column} is missing ({row}). Fill it in, or remove the row."
     MANIFEST_FILES_NOT_FOUND = (
         "{manifest} lists {count:count file|that does|that do} not exist: {names}. Paths are relative to --data_dir."
+    )
+    SEVERAL_MANIFESTS = "{root} contains several manifests: {names:list}. Name one with --manifest."
+    MANIFESTS_IN_PART = (
+        "{root} has manifests in some folders only ({manifest}): {count:count image|is|are} in other folders, e.g. "
+        "{example}. Write a manifest for each folder, or one for all images."
+    )
+    SEVERAL_SPLIT_COLUMNS = (
+        "{source} has several columns that may state the split: {columns:list}. Rename or remove all but one."
     )
     MANIFEST_CONTRADICTORY = (
         "{manifest} lists {count:count file} with different {column}: {names}. Keep one row per file."
@@ -233,6 +245,10 @@ class DataMessage(Message):
         "{source} gives only some images a split: {name} is in {split} ({reading}), but {count:count image|has|have} "
         "none, e.g. {other}. Move all images into splits, name the splits in a column `split`, or pass --split_from "
         "none to train on all images."
+    )
+    SEVERAL_SPLITS_IN_NAME = (
+        "The name of {name} in {source} states several splits ({splits:list}), and the images in it state none. Move "
+        "the images into splits, name the splits in a column `split`, or pass --split_from none to train on all images."
     )
     SPLIT_READING_MISSING = "{source} has no splits that --split_from {reading} could use. Omit it."
     GROUPS_FROM_FOLDERS = (

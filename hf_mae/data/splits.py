@@ -50,13 +50,16 @@ STOPWORDS = {
 
 SPLITS = ("train", "validation", "test")
 EVAL_SPLITS = ("selection", "validation", "test")
+COMPOUND_WORD = re.compile(f"({'|'.join(SPLIT_NAMES)})({'|'.join(STOPWORDS)})", re.IGNORECASE)  # `testset`
 FRACTION_TOLERANCE = 0.02  # largest accepted difference of a fraction from the requested one
 MAX_PARTS = 20  # parts into which groups are divided
 
 
 def split_words(name: str) -> list[str]:
-    """Returns the words of a name in lower case: `TestDataset_01` -> `test`, `dataset`."""
-    return [word.lower() for word in re.split(r"[^a-zA-Z]+|(?<=[a-z])(?=[A-Z])", name) if word]
+    """Returns the words of a name in lower case: `TestDataset_01` and `testdataset` -> `test`, `dataset`."""
+    words = [word.lower() for word in re.split(r"[^a-zA-Z]+|(?<=[a-z])(?=[A-Z])", name) if word]
+    compounds = [COMPOUND_WORD.fullmatch(word) for word in words]
+    return [part for word, match in zip(words, compounds) for part in (match.groups() if match else [word])]
 
 
 def parse_split_name(name: str) -> str | None:

@@ -34,6 +34,7 @@ from .image_files import IGNORED_DIRS, check_utf8_names, ignore_reason, readable
 from .kinds import Samples, SourceKind, SourceOptions
 from .location import COMPRESSED, HEAD_BYTES, PARQUET, ZIP, Location, local_file_type, sniff
 from .samples import arrow_column, join_names
+from .tables import find_split_column
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ STATED_COLUMNS = ("label", "split", "group")
 CLASS_NAME_FILES = ("classes.txt", "classnames.txt")  # class names for archives with numeric labels
 METADATA_SUFFIXES = (".cls", ".json")  # of WebDataset's sidecar files
 MAX_METADATA_BYTES = 1_000_000
-LAYOUT_VERSION = 2  # of the cached lists of members
+LAYOUT_VERSION = 3  # of the cached lists of members
 
 
 # The index of `hf-mae shard`
@@ -199,6 +200,7 @@ class _ArchiveImage:
     path: str  # archive, offset and size (`files.archive_members.Member`)
     file_name: str
     container: str
+    prefix: str = ""  # of `file_name`, if archives have the same names
     label: str | None = None
     split: str | None = None
     group: str | None = None
@@ -233,20 +235,23 @@ def _read_archives(location: Location, options: SourceOptions) -> Samples:
             data, ignored = _load_cached(cache_key, lambda: _build_table(location, root))
     except OSError as error:
         raise UsageError(DataMessage.SOURCE_UNREACHABLE, source=root, reason=first_error_line(error)) from None
+    stated = [name for name in STATED_COLUMNS if name in data.column_names]
+    if options.group_column not in (None, "group"):  # sidecar files only have `group`
+        stated = [name for name in stated if name != "group"]
     return Samples(
         _image_columns(data),
         paths=partial(_paths_in_archives, data),
-        stated={name: partial(_decode_values, data, name) for name in STATED_COLUMNS if name in data.column_names},
+        stated={name: partial(_decode_values, data, name) for name in stated},
         containers=partial(_column_values, data, "container"),
         locate=lambda row, column: f"{root}, {arrow_column(data, 'file_name')[row].as_py()}, {column}",
-        excluded=ignored,
+        excluded=ignored + Counter({"tables": len(location.tables)}),
     )
 
 
 def _paths_in_archives(data: Dataset) -> list[str]:
     """Returns the names of the members, without the name of the archive that was prepended to make them unique."""
-    names, containers = (_column_values(data, name) for name in ("file_name", "container"))
-    return [name.removeprefix(f"{PurePosixPath(archive).name}/") for name, archive in zip(names, containers)]
+    names, prefixes = (_column_values(data, name) for name in ("file_name", "prefix"))
+    return [name.removeprefix(prefix) for name, prefix in zip(names, prefixes)]
 
 
 def _decode_values(data: Dataset, name: str) -> list[Any]:
@@ -263,14 +268,17 @@ def _build_table(location: Location, root: str) -> tuple[pa.Table, Counter[str]]
         progress = list(tqdm(scans, total=len(containers), desc="Reading archives", unit="file", delay=1))
     images = [image for archive_images, _ in progress for image in archive_images]
     if len({image.file_name for image in images}) < len(images):  # the archives use the same names
+        base_names = {container: PurePosixPath(container).name for container in containers}
+        is_unique = len(set(base_names.values())) == len(base_names)
         for image in images:
-            image.file_name = f"{PurePosixPath(image.container).name}/{image.file_name}"
+            image.prefix = f"{base_names[image.container] if is_unique else image.container}/"
+            image.file_name = f"{image.prefix}{image.file_name}"
     if not images:
         raise UsageError(DataMessage.ARCHIVES_WITHOUT_IMAGES, root=root, count=len(containers))
     check_utf8_names([image.file_name for image in images], root)
     _apply_class_names(images, root)
     images.sort(key=_folder_sort_key)
-    names = ("file_name", "container", *STATED_COLUMNS)
+    names = ("file_name", "container", "prefix", *STATED_COLUMNS)
     columns = {name: pa.array([getattr(image, name) for image in images], pa.string()) for name in names}
     table = pa.table({name: values for name, values in columns.items() if values.null_count < len(images)})
     ignored = sum((counts for _, counts in progress), Counter())
@@ -431,6 +439,8 @@ def _read_sidecars(group: _MemberGroup, name: str, file: IO[bytes]) -> dict[str,
             raise UsageError(DataMessage.SIDECAR_JSON_DAMAGED, name=name) from None
         if isinstance(parsed, dict):
             values |= {key: value for key, value in parsed.items() if value is not None}
+    if split_column := find_split_column(values, name):
+        values["split"] = values[split_column]
     return values
 
 

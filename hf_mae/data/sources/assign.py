@@ -130,6 +130,8 @@ def assign_splits(stated: Statements, folders: Folders, split_from: str | None) 
         split_from: the only reading that counts; `none`: all images are `train`.
     """
     readings = _split_readings(stated, folders, split_from)
+    if not readings and split_from is None:
+        _check_container_names(stated)
     if not readings:
         if split_from not in (None, NONE):
             raise UsageError(DataMessage.SPLIT_READING_MISSING, source=stated.root, reading=split_from)
@@ -196,11 +198,22 @@ def _splits_of_containers(stated: Statements) -> list[str | None]:
 
 def container_split(name: str) -> str | None:
     """Returns the split that the name of an archive or a table file states: `kvasir_test.zip`, `val/0.parquet`."""
-    words = split_words(name.rpartition(".")[0] or name)
-    splits = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
+    splits = _splits_in_name(name)
     if len(splits) == 1:
         return splits.pop()
     return "train" if splits == {"train", "validation"} else None
+
+
+def _splits_in_name(container: str) -> set[str]:
+    words = split_words(container.rpartition(".")[0] or container)
+    return {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
+
+
+def _check_container_names(stated: Statements) -> None:
+    """Raises UsageError if nothing but the name of an archive states splits, and it names several."""
+    for name in set(stated.containers or ()) if not stated.is_final else ():
+        if splits := sorted(_splits_in_name(name)):
+            raise UsageError(DataMessage.SEVERAL_SPLITS_IN_NAME, source=stated.root, name=name, splits=splits)
 
 
 def _raise_contradiction(

@@ -111,6 +111,8 @@ def infer_folder_classes(root: str, folders: list[Folder], class_level: int | No
         first = max(folders, key=lambda folder: len(folder.names))
         raise UsageError(DataMessage.PATIENTS_ABOVE_CLASSES, root=root, folder=first.names[0])
     class_index = -1 if depth is None else depth - 1
+    if depth is not None:
+        _check_numbers_are_patients(root, folders, depth)
     heads = [Folder(folder.example, folder.names[:class_index], folder.count) for folder in folders]
     above = find_patient_level(heads, NAMED_PATIENT)
     if above != 0:
@@ -121,6 +123,22 @@ def infer_folder_classes(root: str, folders: list[Folder], class_level: int | No
         FolderClass(folder.names[class_index], None if group_index is None else folder.names[group_index])
         for folder in folders
     ]
+
+
+def _check_numbers_are_patients(root: str, folders: list[Folder], depth: int) -> None:
+    """Raises UsageError if folders that are only numbers would be patients of a single class; they may be classes."""
+    numbers = {folder.names[depth] for folder in folders}
+    is_named = all(NAMED_PATIENT.fullmatch(name) for name in numbers)
+    if len({folder.names[depth - 1] for folder in folders}) == 1 and len(numbers) > 1 and not is_named:
+        first = folders[0]
+        raise UsageError(
+            DataMessage.NUMBERS_IN_ONE_FOLDER,
+            root=root,
+            folder=first.names[depth - 1],
+            number=first.names[depth],
+            level=depth,
+            next_level=depth + 1,
+        )
 
 
 def _is_in_patient_folder(folder: Folder) -> bool:

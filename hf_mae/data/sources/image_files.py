@@ -71,7 +71,7 @@ def walk_images(root: str | Path) -> ImageTree:
     """
     tree, suffixes = ImageTree(Path(root)), readable_suffixes()
     linked: dict[tuple[int, int], str] = {}  # (device, inode) of a link target -> link
-    for folder, children, files in _walk_folders(Path(root), tree.ignored_counts):
+    for folder, children, files in walk_folders(Path(root), tree.ignored_counts):
         if not children:
             tree.leaf_folders.append(folder)
         for file in files:
@@ -91,7 +91,7 @@ def walk_images(root: str | Path) -> ImageTree:
     return tree
 
 
-def _walk_folders(root: Path, ignored_counts: Counter[str]) -> Iterator[tuple[str, list[str], list[os.DirEntry[str]]]]:
+def walk_folders(root: Path, ignored_counts: Counter[str]) -> Iterator[tuple[str, list[str], list[os.DirEntry[str]]]]:
     """Yields each folder once (relative, "" for the root) with its subfolders and files, sorted, without hidden
     folders."""
     seen: set[tuple[int, int]] = set()
@@ -106,12 +106,22 @@ def _walk_folders(root: Path, ignored_counts: Counter[str]) -> Iterator[tuple[st
         with os.scandir(root / folder) as entries:
             children = sorted(entries, key=lambda entry: entry.name)
         folders = [entry for entry in children if entry.is_dir()]
+        repeated = [entry for entry in folders if entry.is_symlink() and _is_visible_below(root, entry)]
+        if repeated:
+            ignored_counts["folders that are linked again"] += len(repeated)
         hidden = [entry for entry in folders if entry.name.startswith(".") or entry.name in IGNORED_DIRS]
         if hidden:
             ignored_counts["hidden folders"] += len(hidden)
-        subfolders = [os.path.join(folder, entry.name) for entry in folders if entry not in hidden]
+        subfolders = [os.path.join(folder, entry.name) for entry in folders if entry not in (*hidden, *repeated)]
         pending += reversed(subfolders)
         yield folder, subfolders, [entry for entry in children if entry not in folders]
+
+
+def _is_visible_below(root: Path, link: os.DirEntry[str]) -> bool:
+    """Whether a link leads to a folder of the tree that is listed itself, under its own name."""
+    target, real_root = os.path.realpath(link.path), os.path.realpath(root)
+    parts = Path(os.path.relpath(target, real_root)).parts
+    return not any(part.startswith(".") or part in IGNORED_DIRS for part in parts)  # `..` is outside
 
 
 def ignore_reason(name: str, suffixes: tuple[str, ...]) -> str | None:

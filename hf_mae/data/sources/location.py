@@ -3,14 +3,14 @@
 import os
 import re
 import tarfile
+from collections import Counter
 from functools import cached_property
 from pathlib import Path
 
 from ...errors import UsageError, first_error_line
 from ...files.archive_members import ARCHIVE_SUFFIXES, TABLE_SUFFIX, convert_remote_errors, file_system, is_remote
 from ..messages import DataMessage
-from ..splits import parse_split_name
-from .image_files import ImageTree, walk_images
+from .image_files import ImageTree, walk_folders, walk_images
 
 TAR, ZIP, PARQUET, ARROW, COMPRESSED, TEXT = "tar", "zip", "parquet", "arrow", "compressed", "text"
 MAGIC_BYTES = {
@@ -81,8 +81,8 @@ class Location:
 
     @cached_property
     def files(self) -> list[str]:
-        """The files that may be archives or tables: the location itself, those in a local folder and in its subfolders
-        that are named like splits (or `data`), or all files below a URL or pattern; sorted.
+        """The files that may be archives or tables: the location itself, or all files below a folder, a URL or a
+        pattern; sorted.
 
         Raises:
             UsageError: If a URL cannot be reached.
@@ -91,11 +91,7 @@ class Location:
             return self._remote_files
         if not self.is_folder:
             return [str(self.path.resolve())] if self.exists else []
-        root = self.path.resolve()
-        entries = sorted(os.scandir(root), key=lambda entry: entry.name)
-        for child in [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]:
-            if parse_split_name(child.name) or child.name == "data":
-                entries += sorted(os.scandir(child.path), key=lambda entry: entry.name)
+        entries = [entry for _, _, files in walk_folders(self.path.resolve(), Counter()) for entry in files]
         return [entry.path for entry in entries if entry.is_file() and not entry.name.startswith(".")]
 
     @cached_property

@@ -2,7 +2,9 @@
 
 import logging
 import os
+from collections import Counter
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from .image_files import MANIFEST_NAMES, TABLE_SUFFIXES
 from .kinds import Samples, SourceKind, SourceOptions
 from .location import TEXT, Location
 from .samples import join_names
-from .tables import SPLIT_COLUMNS, find_column, parse_label, read_table
+from .tables import find_split_column, parse_label, read_table
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +35,7 @@ def find_manifests(location: Location, options: SourceOptions) -> list[Path]:
         return []
     paths = [location.path / name for name in MANIFEST_NAMES if (location.path / name).is_file()]
     if paths:
-        return paths[:1]
+        return [path for path in paths if len(paths) > 1 and _has_manifest_columns(path)] or paths[:1]
     return [path for name in location.tree.manifests if _has_manifest_columns(path := location.path / name)]
 
 
@@ -43,7 +45,7 @@ def _is_manifest_file(location: Location) -> bool:
 
 
 def _has_manifest_columns(path: Path) -> bool:
-    return set(NEEDED_COLUMNS) <= read_table(path)[0].keys()
+    return set(NEEDED_COLUMNS) <= set().union(*read_table(path))
 
 
 def resolve_manifest(source: Any) -> Path | None:
@@ -66,12 +68,17 @@ def _read(location: Location, options: SourceOptions) -> Samples:
     if options.class_level is not None:
         raise UsageError(DataMessage.CLASS_LEVEL_WITH_MANIFEST)
     manifests = find_manifests(location, options)
+    if len({manifest.parent for manifest in manifests}) < len(manifests):
+        raise UsageError(DataMessage.SEVERAL_MANIFESTS, root=location.uri, names=[path.name for path in manifests])
     root = location.path if location.is_folder else manifests[0].parent
     rows: dict[str, _Row] = {}
     for manifest in manifests:
         folder = root if options.manifest or manifest.parent == root else manifest.parent
         rows |= _read_rows(manifest, root, folder, options)
     listed = list(rows.values())
+    excluded = (
+        _count_unlisted(location, manifests, listed) if location.is_folder and not options.manifest else Counter()
+    )
     features = Features({"image": Image(), "file_name": Value("string")})
     columns = {"image": [row.path for row in listed], "file_name": [row.file_name for row in listed]}
     stated = {
@@ -84,8 +91,29 @@ def _read(location: Location, options: SourceOptions) -> Samples:
         paths=lambda: [row.file_name for row in listed],
         stated=stated,
         locate=lambda row, column: f"{listed[row].location}, {column}",
+        excluded=excluded,
         labels_required=True,
     )
+
+
+def _count_unlisted(location: Location, manifests: list[Path], listed: "list[_Row]") -> "Counter[str]":
+    """Counts the images below a folder that its manifests do not list.
+
+    Raises:
+        UsageError: If the manifests are in subfolders, and other subfolders with images have none.
+    """
+    unlisted = sorted(set(location.tree.images) - {row.file_name for row in listed})
+    folders = [manifest.parent for manifest in manifests]
+    outside = [name for name in unlisted if not any((location.path / name).is_relative_to(item) for item in folders)]
+    if outside:
+        raise UsageError(
+            DataMessage.MANIFESTS_IN_PART,
+            root=location.uri,
+            manifest=manifests[0],
+            count=len(outside),
+            example=outside[0],
+        )
+    return Counter({f"images that are not in {manifests[0].name}": len(unlisted)} if unlisted else {})
 
 
 class _Row:
@@ -111,12 +139,13 @@ def _read_rows(manifest: Path, root: Path, folder: Path, options: SourceOptions)
     table = read_table(manifest)
     needed = NEEDED_COLUMNS if options.labelled else NEEDED_COLUMNS[:1]
     needed = (*needed, *([options.group_column] if options.group_column else []))
-    if missing := [column for column in needed if column not in table[0]]:
-        raise UsageError(DataMessage.COLUMNS_MISSING, path=manifest, columns=missing, existing=list(table[0]))
+    existing = list(dict.fromkeys(chain.from_iterable(table)))  # rows of JSON Lines may have different columns
+    if missing := [column for column in needed if column not in existing]:
+        raise UsageError(DataMessage.COLUMNS_MISSING, path=manifest, columns=missing, existing=existing)
     columns = {"label": "label", "group": options.group_column or "group"}
-    if split_column := find_column(list(table[0]), SPLIT_COLUMNS):
+    if split_column := find_split_column(existing, manifest):
         columns["split"] = split_column
-    has_groups = columns["group"] in table[0]
+    has_groups = columns["group"] in existing
     rows = []
     for number, values in enumerate(table, 1):
         location, name = f"{manifest}, row {number}", values.get("file_name")

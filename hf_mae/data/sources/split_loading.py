@@ -143,7 +143,8 @@ def load_labelled(
     )
     if not any(mask):
         raise UsageError(DataMessage.NO_IMAGES_LEFT, root=source.uri, suffixes=IMAGE_SUFFIXES[:4])
-    existing = samples.class_names or sorted({label for label, is_valid in zip(assigned.labels, mask) if is_valid})
+    found = sorted({label for label, is_valid in zip(assigned.labels, mask) if is_valid})
+    existing = list(dict.fromkeys([*(samples.class_names or ()), *found]))
     names = label_names or existing
     if unknown := [name for name in existing if name not in names]:
         raise UsageError(DataMessage.CLASSES_NOT_IN_CHECKPOINT, source=source.uri, unknown=unknown, known=names)

@@ -18,7 +18,7 @@ from .assign import container_split
 from .kinds import Samples, SourceKind, SourceOptions
 from .location import ARROW, PARQUET, Location
 from .samples import arrow_column
-from .tables import SPLIT_COLUMNS, check_class_names, find_column
+from .tables import check_class_names, find_split_column, normalize_class_name
 
 LABEL_COLUMNS = ("labels", "label", "class", "category", "cls")  # the last is WebDataset's
 SAVED_FILES = {"dataset_dict.json": "splits", "state.json": "_data_files"}  # of `save_to_disk`, with a key of each
@@ -104,7 +104,7 @@ def make_samples(
     """
     parts = {"": loaded} if isinstance(loaded, Dataset) else dict(loaded)
     parts = {name: _cast_image_column(dataset) for name, dataset in parts.items()}
-    has_split_column = any(find_column(dataset.features, SPLIT_COLUMNS) for dataset in parts.values())
+    has_split_column = any(find_split_column(dataset.features, location.uri) for dataset in parts.values())
     if containers is None and "" not in parts and options.labelled and not has_split_column:
         _check_part_names(parts, location.uri)
     reader = _PartReader(location.uri, parts, options)
@@ -202,9 +202,8 @@ class _PartReader:
             names += [f"{split}/{row}" if name is None else name for row, name in enumerate(stored)]
             images.append(self._select_images(dataset, column))
         data = concatenate_datasets(images)
-        if not self.options.labelled:
-            names = self._make_unique([name.lstrip("/") for name in names])
-        return data.add_column("file_name", names), paths
+        names = names if self.options.labelled else [name.lstrip("/") for name in names]
+        return data.add_column("file_name", self._make_unique(names)), paths
 
     def _only_image_column(self, dataset: Dataset) -> str:
         images = [name for name, feature in dataset.features.items() if isinstance(feature, Image)]
@@ -243,7 +242,7 @@ class _PartReader:
     def stated_columns(self) -> dict[str, Callable[[], list[Any]]]:
         """Returns the functions that read the labels, splits and groups."""
         stated: dict[str, Callable[[], list[Any]]] = {"label": self._read_labels}
-        if split := find_column(self.features, SPLIT_COLUMNS):
+        if split := find_split_column(self.features, self.source):
             stated["split"] = partial(self._read_column, split)
         if (group := self.options.group_column or "group") in self.features:
             stated["group"] = partial(self._read_column, group)
@@ -281,7 +280,7 @@ class _PartReader:
             if isinstance(feature := dataset.features[self.label], ClassLabel):
                 names |= dict.fromkeys(feature.names)
         check_class_names(names, self.source)
-        return list(names) or None
+        return list(dict.fromkeys(map(normalize_class_name, names))) or None
 
     def locate(self, row: int, column: str) -> str:
         """Returns the location of a value: source, part, row and column."""

@@ -68,6 +68,19 @@ def find_column(existing: Iterable[str], names: Iterable[str]) -> str | None:
     return next((by_name[name] for name in names if name in by_name), None)
 
 
+def find_split_column(existing: Iterable[str], source: Any) -> str | None:
+    """Returns the column with the splits; None without.
+
+    Raises:
+        UsageError: If there are several.
+    """
+    existing = list(existing)
+    found = [column for name in SPLIT_COLUMNS if (column := find_column(existing, [name]))]
+    if len(found) > 1:
+        raise UsageError(DataMessage.SEVERAL_SPLIT_COLUMNS, source=source, columns=found)
+    return found[0] if found else None
+
+
 def _parse_delimited(path: Path, text: str) -> list[dict[str, Any]]:
     head = re.split(r"[\r\n]", text, maxsplit=1)[0]
     separator = max(",;\t", key=head.count)
@@ -88,6 +101,12 @@ def _parse_delimited(path: Path, text: str) -> list[dict[str, Any]]:
 def normalize_text(text: str) -> str:
     """Normalizes a name: composed Unicode characters (NFC), no spaces around it."""
     return unicodedata.normalize("NFC", text).strip()
+
+
+def normalize_class_name(name: str) -> str:
+    """Normalizes the name of a class; integers have no fraction: `1.0` is `1`."""
+    name = normalize_text(name)
+    return name.split(".")[0] if re.fullmatch(r"[+-]?\d+\.0*", name) else name
 
 
 def check_class_names(names: Iterable[str], source: str) -> None:
@@ -113,9 +132,7 @@ def parse_label(value: Any, location: str) -> str:
         raise UsageError(DataMessage.LABEL_NOT_SINGLE, location=location, value=value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    text = "" if value is None else normalize_text(str(value))
-    if re.fullmatch(r"[+-]?\d+\.0*", text):
-        text = text.split(".")[0]
+    text = "" if value is None else normalize_class_name(str(value))
     missing = isinstance(value, float) and math.isnan(value)
     if missing or not text or text.lower() in MISSING_LABELS or text == "-1":
         raise UsageError(DataMessage.LABEL_MISSING, location=location, value=value)

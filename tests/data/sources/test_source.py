@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import Dataset, Features, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from datasets import Image as ImageColumn
 from PIL import Image
 from support.messages import logged, raises
@@ -20,6 +20,7 @@ from support.paths import ROOT
 from hf_mae import load_image_folder
 from hf_mae.data.messages import DataMessage
 from hf_mae.data.sources.assign import container_split
+from hf_mae.data.sources.tables import normalize_class_name
 from hf_mae.data.sources.unlabelled import load_unlabelled
 from hf_mae.settings.sources import SOURCES
 
@@ -313,3 +314,186 @@ def test_the_table_of_sources_in_the_docs_is_that_of_the_code():
     page = (ROOT / "docs" / "your_data.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", page.split("## Check the data")[0], re.MULTILINE)
     assert rows == [(kind.name, kind.description) for kind in SOURCES.values()]
+
+
+@pytest.mark.parametrize("train, test", [("trainset", "testset"), ("TrainData", "TESTDATA"), ("x-train-1", "x_test_2")])
+@pytest.mark.parametrize("kind", ["zip", "tar", "parquet"])
+def test_compound_names_of_splits(kind, train, test, tmp_path):
+    rows = make_rows()
+    for split, name in (("train", train), ("test", test)):
+        part = [
+            SimpleNamespace(**{**vars(row), "path": row.path.partition("/")[2]}) for row in rows if row.split == split
+        ]
+        if kind == "parquet":
+            write_parquet(tmp_path / f"{name}.parquet", part, ("image", "label"))
+        elif kind == "tar":
+            write_tar(tmp_path / f"{name}.tar", [(row.path, row.content) for row in part])
+        else:
+            with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as archive:
+                for row in part:
+                    archive.writestr(row.path, row.content)
+    assert {split: len(part) for split, part in load_image_folder(tmp_path).items()} == {"train": 4, "test": 4}
+
+
+@pytest.mark.parametrize("name", ["train_test", "kvasir-train-val-test", "TestAndTrain"])
+def test_a_name_of_several_splits_is_rejected(name, tmp_path):
+    rows = [(row.path.partition("/")[2], row.content) for row in make_rows(splits=("train",))]
+    write_tar(tmp_path / f"{name}.tar", rows)
+    with raises(DataMessage.SEVERAL_SPLITS_IN_NAME):
+        load_image_folder(tmp_path)
+    assert list(load_image_folder(tmp_path, split_from="none")) == ["train"]
+
+
+def test_archives_with_the_same_name_in_two_folders_give_distinct_file_names(tmp_path):
+    rows = make_rows()
+    for split in ("train", "test"):
+        members = [(row.path.partition("/")[2], row.content) for row in rows if row.split == split]
+        (tmp_path / split).mkdir()
+        write_tar(tmp_path / split / "data.tar", members)
+    names = [name for part in load_image_folder(tmp_path).values() for name in part["file_name"]]
+    assert len(set(names)) == len(names) == 8
+    assert set(load_unlabelled(str(tmp_path), "error")["file_name"]) == set(names)
+
+
+@pytest.mark.parametrize("name", ["polyp", "polyp.tar", "polyp.bin"])
+def test_a_class_may_have_the_name_of_its_archive(name, tmp_path):
+    write_tar(tmp_path / name, [(f"{label}/1.png", make_png(seed)) for seed, label in enumerate([name, "mucosa"])])
+    assert load_image_folder(tmp_path / name)["train"].features["labels"].names == ["mucosa", name]
+
+
+@pytest.mark.parametrize("kind", ["tar", "parquet"])
+@pytest.mark.parametrize("folder", ["more", "a/b"])
+def test_archives_and_tables_in_all_subfolders_are_read(kind, folder, tmp_path):
+    (tmp_path / folder).mkdir(parents=True)
+    for split, root in (("train", tmp_path), ("test", tmp_path / folder)):
+        rows = [row for row in make_rows() if row.split == split]
+        if kind == "parquet":
+            write_parquet(root / f"{split}.parquet", rows, ("image", "label"))
+        else:
+            write_tar(root / f"{split}.tar", [(row.path, row.content) for row in rows])
+    assert {split: len(part) for split, part in load_image_folder(tmp_path).items()} == {"train": 4, "test": 4}
+
+
+@pytest.mark.parametrize("column", ["split", "subset", "Partition"])
+def test_a_sidecar_file_states_the_split_in_the_same_columns_as_a_table(column, tmp_path):
+    members = []
+    for number, row in enumerate(make_rows()):
+        values = json.dumps({"label": row.label, column: row.split}).encode()
+        members += [(f"{number}.png", row.content), (f"{number}.json", values)]
+    write_tar(tmp_path / "shard.tar", members)
+    assert {split: len(part) for split, part in load_image_folder(tmp_path).items()} == {"train": 4, "test": 4}
+
+
+def test_another_group_column_than_that_of_sidecar_files_is_rejected(tmp_path):
+    values = json.dumps({"label": "polyp", "group": "centre", "patient": "p1"}).encode()
+    write_tar(tmp_path / "shard.tar", [("1.png", make_png(1)), ("1.json", values)])
+    with raises(DataMessage.GROUP_COLUMN_WITHOUT_MANIFEST):
+        load_image_folder(tmp_path, group_column="patient")
+
+
+@pytest.mark.parametrize("names", [("a ", "b"), ("La\u0308sion", "b"), ("1.0", "2.0"), ("0", "-0.00")])
+def test_stated_class_names_are_normalized_like_labels(names, tmp_path):
+    rows = {"image": [{"bytes": make_png(seed), "path": None} for seed in range(2)], "label": [0, 1]}
+    features = Features({"image": ImageColumn(), "label": ClassLabel(names=list(names))})
+    Dataset.from_dict(rows, features=features).save_to_disk(str(tmp_path / "saved"))
+    train = load_image_folder(tmp_path / "saved")["train"]
+    assert train["labels"][:] == [0, 1]
+    assert train.features["labels"].names == [normalize_class_name(name) for name in names]
+
+
+def test_a_class_that_only_a_part_with_text_labels_has_is_kept(tmp_path):
+    def make_part(labels, feature, seed):
+        rows = {"image": [{"bytes": make_png(seed + n), "path": None} for n in range(2)], "label": labels}
+        return Dataset.from_dict(rows, features=Features({"image": ImageColumn(), "label": feature}))
+
+    parts = {
+        "train": make_part([1, 0], ClassLabel(names=["b", "a"]), 0),
+        "test": make_part(["a", "c"], Value("string"), 2),
+    }
+    DatasetDict(parts).save_to_disk(str(tmp_path / "saved"))
+    with raises(DataMessage.CLASSES_IN_ONE_SPLIT):
+        load_image_folder(tmp_path / "saved")
+    splits = load_image_folder(tmp_path / "saved", on_missing_class="keep")
+    assert splits["test"].features["labels"].names == ["b", "a", "c"]
+    assert splits["test"]["labels"][:] == [1, 2]
+
+
+@pytest.mark.parametrize("is_labelled", [True, False])
+def test_repeated_names_in_a_table_are_made_unique(is_labelled, tmp_path):
+    images = [{"bytes": make_png(seed), "path": "image.png"} for seed in range(4)]
+    pq.write_table(pa.table({"image": images, "label": ["a", "b"] * 2}), tmp_path / "x.parquet")
+    path = str(tmp_path / "x.parquet")
+    data = load_image_folder(path)["train"] if is_labelled else load_unlabelled(path, "error")
+    assert data["file_name"][:] == [f"train/{row}/image.png" for row in range(4)]
+
+
+@pytest.mark.parametrize("column", ["split", "group"])
+def test_a_column_that_only_later_rows_of_json_lines_have_counts(column, tmp_path):
+    write_folder(tmp_path, [SimpleNamespace(path=f"{n}.png", content=make_png(n)) for n in range(2)])
+    rows = [{"file_name": "0.png", "label": "a"}, {"file_name": "1.png", "label": "b", column: "test"}]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with raises(DataMessage.SPLITS_INCOMPLETE if column == "split" else DataMessage.MANIFEST_VALUE_MISSING):
+        load_image_folder(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["csv", "json", "parquet"])
+def test_two_columns_of_splits_are_rejected(kind, tmp_path):
+    content = make_png(0)
+    values = {"label": "a", "split": "train", "subset": "test"}
+    if kind == "csv":
+        (tmp_path / "0.png").write_bytes(content)
+        (tmp_path / "metadata.csv").write_text("file_name,label,split,subset\n0.png,a,train,test\n")
+    elif kind == "json":
+        write_tar(tmp_path / "shard.tar", [("0.png", content), ("0.json", json.dumps(values).encode())])
+    else:
+        columns = {name: [value] for name, value in values.items()}
+        pq.write_table(pa.table({"image": [{"bytes": content, "path": None}], **columns}), tmp_path / "x.parquet")
+    with raises(DataMessage.SEVERAL_SPLIT_COLUMNS):
+        load_image_folder(tmp_path)
+
+
+def test_images_that_no_manifest_lists(tmp_path, caplog):
+    caplog.set_level("INFO")
+    names = ["train/1.png", "train/2.png", "test/a/1.png"]
+    write_folder(tmp_path, [SimpleNamespace(path=name, content=make_png(n)) for n, name in enumerate(names)])
+    (tmp_path / "train" / "metadata.csv").write_text("file_name,label\n1.png,a\n")
+    with raises(DataMessage.MANIFESTS_IN_PART):
+        load_image_folder(tmp_path)
+    (tmp_path / "metadata.csv").write_text("file_name,label\ntrain/1.png,a\n")
+    assert len(load_image_folder(tmp_path)["train"]) == 1
+    ignored = [record.attributes["ignored"] for record in caplog.records if record.code is DataMessage.FILES_IGNORED]
+    assert ignored == [["2 images that are not in metadata.csv"]]
+    (tmp_path / "manifest.csv").write_text("file_name,label\ntrain/2.png,a\n")
+    with raises(DataMessage.SEVERAL_MANIFESTS):
+        load_image_folder(tmp_path)
+    (tmp_path / "manifest.csv").write_text("patient,age\n1,2\n")
+    assert len(load_image_folder(tmp_path)["train"]) == 1
+
+
+@pytest.mark.parametrize("layout", ["data/{number}", "data/{split}/{number}", "{split}/data/{number}"])
+def test_numbers_below_a_single_folder_may_be_classes(layout, tmp_path):
+    names = [layout.format(split=split, number=n) for split in ("train", "test") for n in range(3)]
+    rows = [SimpleNamespace(path=f"{name}/{n}.png", content=make_png(n)) for n, name in enumerate(names)]
+    write_folder(tmp_path, rows)
+    with raises(DataMessage.NUMBERS_IN_ONE_FOLDER):
+        load_image_folder(tmp_path)
+    assert load_image_folder(tmp_path, class_level=2)["train"].features["labels"].names == ["0", "1", "2"]
+    assert load_image_folder(tmp_path, class_level=1)["train"].features["labels"].names == ["data"]
+
+
+@pytest.mark.parametrize("link", ["Alias", "zalias", "test"])
+def test_a_link_to_a_folder_of_the_tree_is_not_listed_under_its_name(link, tmp_path):
+    write_folder(
+        tmp_path, [SimpleNamespace(path=f"{c}/1.png", content=make_png(n)) for n, c in enumerate(["polyp", "x"])]
+    )
+    (tmp_path / link).symlink_to(tmp_path / "polyp")
+    assert load_image_folder(tmp_path)["train"]["file_name"][:] == ["polyp/1.png", "x/1.png"]
+
+
+def test_a_link_to_a_hidden_or_outer_folder_is_followed(tmp_path):
+    root = tmp_path / "root"
+    for number, target in enumerate(["outer/a", "root/.store/b"]):
+        write_folder(tmp_path, [SimpleNamespace(path=f"{target}/1.png", content=make_png(number))])
+        (root / target[-1]).parent.mkdir(exist_ok=True)
+        (root / target[-1]).symlink_to(tmp_path / target)
+    assert load_image_folder(root)["train"]["file_name"][:] == ["a/1.png", "b/1.png"]
