@@ -100,6 +100,10 @@ class ImageMessage(Message):
     STREAM_UNREACHABLE = (
         "The stream {source} cannot be reached ({reason}). Check the address and the network connection."
     )
+    STREAM_FILES_OF_SEVERAL_KINDS = (
+        "{source} contains files of several kinds ({file}; {names:list}). A stream reads .tar files or .parquet files. "
+        "Convert the others with hf-mae shard."
+    )
     NO_STREAM_FILES = "{source} contains no {suffixes} files to stream. hf-mae shard creates them."
     TOO_FEW_STREAM_FILES = (
         "{source} has {count:count file} for {num_loaders} loaders (processes x --dataloader_num_workers), but each "

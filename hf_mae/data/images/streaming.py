@@ -56,9 +56,12 @@ def find_stream_files(source: str) -> tuple[list[str], int | None]:
         raise
     except Exception as error:  # fsspec, datasets and huggingface_hub raise many types
         raise UsageError(ImageMessage.STREAM_UNREACHABLE, source=source, reason=first_error_line(error)) from None
-    files = [file for file in files if _builder_name(file)]
-    if not files:
+    builders = {_builder_name(file) for file in files}
+    if not builders - {None}:
         raise UsageError(ImageMessage.NO_STREAM_FILES, source=source, suffixes=" or ".join(BUILDERS))
+    if len(builders) > 1:
+        names = sorted(os.path.basename(file) for file in files if _builder_name(file) != _builder_name(files[0]))
+        raise UsageError(ImageMessage.STREAM_FILES_OF_SEVERAL_KINDS, source=source, file=files[0], names=names[:3])
     return files, num_images
 
 

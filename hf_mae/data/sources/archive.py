@@ -34,7 +34,7 @@ from .image_files import IGNORED_DIRS, check_utf8_names, ignore_reason, readable
 from .kinds import Samples, SourceKind, SourceOptions
 from .location import COMPRESSED, HEAD_BYTES, PARQUET, ZIP, Location, local_file_type, sniff
 from .samples import arrow_column, join_names
-from .tables import find_split_column
+from .tables import find_split_column, unique_keys
 
 logger = logging.getLogger(__name__)
 
@@ -431,11 +431,11 @@ def _read_sidecars(group: _MemberGroup, name: str, file: IO[bytes]) -> dict[str,
         content = file.read(member.size)
         content = decompress_deflate(content) if member.deflated else content
         if suffix == ".cls":
-            values["label"] = content.decode("utf-8", "replace").strip()
+            values["label"] = content.decode("utf-8-sig").strip()
             continue
         try:
-            parsed = json.loads(content)
-        except (ValueError, RecursionError):
+            parsed = json.loads(content, object_pairs_hook=lambda pairs: unique_keys(pairs, name))
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
             raise UsageError(DataMessage.SIDECAR_JSON_DAMAGED, name=name) from None
         if isinstance(parsed, dict):
             values |= {key: value for key, value in parsed.items() if value is not None}
@@ -461,7 +461,7 @@ def _apply_class_names(images: list[_ArchiveImage], root: str) -> None:
 
 
 def _list_stream_files(location: Location) -> tuple[list[str], int | None]:
-    return [file for file in location.archives if not file.lower().endswith(".zip")], None
+    return [*location.archives, *location.tables], None
 
 
 def _list_indexed_stream_files(location: Location) -> tuple[list[str], int | None]:

@@ -57,10 +57,18 @@ def find_input_paths(patterns: list[str], include_videos: bool = False) -> list[
 def is_collection(path: str) -> bool:
     """Whether a path is an archive or a table of images, or a folder or URL of these."""
     if not (is_remote(path) or path.lower().endswith((*ARCHIVE_SUFFIXES, TABLE_SUFFIX)) or os.path.isdir(path)):
-        return False
+        return os.path.isfile(path) and _is_packed_file(path)
     from .source import open_source
 
     return open_source(path).is_packed
+
+
+def _is_packed_file(path: str) -> bool:
+    """Whether a file whose name is not that of an image is an archive or a table by its content."""
+    from .image_files import readable_suffixes
+    from .location import ARROW, PARQUET, TAR, ZIP, local_file_type
+
+    return not path.lower().endswith(readable_suffixes()) and local_file_type(path) in (TAR, ZIP, PARQUET, ARROW)
 
 
 @lru_cache(maxsize=4)

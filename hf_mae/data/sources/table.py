@@ -16,7 +16,7 @@ from ..splits import SPLIT_NAMES, SPLITS, parse_split_name
 from .arrow_offsets import locate_embedded_images
 from .assign import container_split
 from .kinds import Samples, SourceKind, SourceOptions
-from .location import ARROW, PARQUET, Location
+from .location import ARROW, Location
 from .samples import arrow_column
 from .tables import check_class_names, find_split_column, normalize_class_name
 
@@ -102,7 +102,10 @@ def make_samples(
         options: options of the source.
         containers: part -> name of its first file, which states the split; None if the names of the parts do.
     """
-    parts = {"": loaded} if isinstance(loaded, Dataset) else dict(loaded)
+    if isinstance(loaded, Dataset):  # a part of a dataset keeps the name of its split
+        name = str(loaded.split or "")
+        loaded = {name if parse_split_name(name) else "": loaded}
+    parts = dict(loaded)
     parts = {name: _cast_image_column(dataset) for name, dataset in parts.items()}
     has_split_column = any(find_split_column(dataset.features, location.uri) for dataset in parts.values())
     if containers is None and "" not in parts and options.labelled and not has_split_column:
@@ -302,7 +305,7 @@ def _list_hub_stream_files(location: Location) -> tuple[list[str], int | None]:
 
 
 def _list_stream_files(location: Location) -> tuple[list[str], int | None]:
-    return [file for file in location.tables if location.is_remote or location.find_type(file) == PARQUET], None
+    return location.tables, None
 
 
 SAVED = SourceKind(_is_saved, _read_saved, is_packed=True)

@@ -41,7 +41,7 @@ def _parse_json_lines(path: Path, text: str) -> list[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line, object_pairs_hook=lambda pairs: _unique_keys(pairs, path))
+            row = json.loads(line, object_pairs_hook=lambda pairs: unique_keys(pairs, str(path)))
         except (json.JSONDecodeError, RecursionError) as error:
             raise UsageError(DataMessage.LINE_NOT_JSON, path=path, line=number, reason=error) from None
         if not isinstance(row, dict):
@@ -50,8 +50,9 @@ def _parse_json_lines(path: Path, text: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _unique_keys(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
-    check_unique_columns([name for name, _ in pairs], str(path))
+def unique_keys(pairs: list[tuple[str, Any]], source: str) -> dict[str, Any]:
+    """Makes the object of JSON pairs; raises UsageError if two have the same key."""
+    check_unique_columns([name for name, _ in pairs], source)
     return dict(pairs)
 
 

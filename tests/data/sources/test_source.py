@@ -18,8 +18,11 @@ from support.messages import logged, raises
 from support.paths import ROOT
 
 from hf_mae import load_image_folder
+from hf_mae.data.images.messages import ImageMessage
+from hf_mae.data.images.streaming import find_stream_files
 from hf_mae.data.messages import DataMessage
 from hf_mae.data.sources.assign import container_split
+from hf_mae.data.sources.predict_inputs import find_input_paths, iter_inputs
 from hf_mae.data.sources.tables import normalize_class_name
 from hf_mae.data.sources.unlabelled import load_unlabelled
 from hf_mae.settings.sources import SOURCES
@@ -497,3 +500,48 @@ def test_a_link_to_a_hidden_or_outer_folder_is_followed(tmp_path):
         (root / target[-1]).parent.mkdir(exist_ok=True)
         (root / target[-1]).symlink_to(tmp_path / target)
     assert load_image_folder(root)["train"]["file_name"][:] == ["a/1.png", "b/1.png"]
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_a_saved_part_keeps_its_split(split, tmp_path):
+    images = [{"bytes": make_png(0), "path": None}]
+    part = Dataset.from_dict({"image": images, "label": ["a"]}, split=split).cast_column("image", ImageColumn())
+    part.save_to_disk(str(tmp_path / "saved"))
+    assert list(load_image_folder(tmp_path / "saved")) == [split]
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("0.json", b'{"label": "a", "label": "b"}', DataMessage.COLUMN_REPEATED),
+        ("0.cls", "Läsion".encode("latin-1"), DataMessage.ARCHIVE_DAMAGED),
+    ],
+)
+def test_ambiguous_sidecar_files_are_rejected(name, content, message, tmp_path):
+    write_tar(tmp_path / "shard.tar", [("0.png", make_png(0)), (name, content)])
+    with raises(message):
+        load_image_folder(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["shard0", "shard.part", "data.tar", "data.pq", "data.parquet"])
+def test_predict_and_streams_know_archives_and_tables(name, tmp_path):
+    path = str(tmp_path / name)
+    if name.startswith("data.p"):
+        write_parquet(path, make_rows(), ("image",))
+    else:
+        write_tar(path, [(row.path, row.content) for row in make_rows()])
+    assert len(list(iter_inputs(find_input_paths([path], include_videos=True)))) == 8
+
+
+@pytest.mark.parametrize("other", ["b.zip", "b.parquet", "b"])
+def test_a_stream_leaves_no_archive_or_table_out(other, tmp_path):
+    rows = [(row.path, row.content) for row in make_rows()]
+    write_tar(tmp_path / "a.tar", rows)
+    if other == "b.parquet":
+        write_parquet(tmp_path / other, make_rows())
+    elif other == "b.zip":
+        write_zip(tmp_path, make_rows()).rename(tmp_path / other)
+    else:
+        write_tar(tmp_path / other, rows)
+    with raises(ImageMessage.STREAM_FILES_OF_SEVERAL_KINDS):
+        find_stream_files(str(tmp_path))
