@@ -29,6 +29,16 @@ def usage() -> str:
 def main(argv: list[str] | None = None) -> int:
     """Runs a command line and returns the exit status. Prints errors that the user can fix instead of raising them."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = _run(argv)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # the reader of stdout has exited
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
         return 0 if argv else 2
@@ -46,9 +56,6 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         _print_error(f"hf-mae {command}", str(interrupt) or "interrupted")
         return getattr(interrupt, "status", 130)
-    except BrokenPipeError:  # the reader of stdout has exited
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
 
 
 def run_command(command: str, argv: list[str]) -> int:

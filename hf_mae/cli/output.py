@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import escape_control_characters, pluralize
+from ..files.atomic import finite_or_null
 from .parser import ParsedArgs
 
 
 def print_json(values: Any) -> None:
     """Prints one JSON document."""
-    print(json.dumps(values, indent=2, default=str))
+    print(json.dumps(finite_or_null(values), indent=2, default=str))
 
 
 def print_result(result: Any, args: ParsedArgs) -> None:

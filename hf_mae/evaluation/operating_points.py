@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
-from ..errors import UsageError
+from ..errors import CommandLineError, UsageError
 from .intervals import (
     RATES,
     Estimate,
@@ -45,7 +45,7 @@ class ThresholdRule:
         """Parses `sensitivity=0.95`, `specificity=0.9`, `threshold=0.5` or `youden`.
 
         Raises:
-            UsageError: If the text is not such a rule.
+            CommandLineError: If the text is not such a rule.
         """
         kind, _, value = text.strip().partition("=")
         try:
@@ -53,7 +53,7 @@ class ThresholdRule:
         except ValueError:
             target = float("nan")
         if kind not in THRESHOLD_RULES or not 0 <= target <= 1:
-            raise UsageError(EvaluationMessage.INVALID_OPERATING_POINT, text=text)
+            raise CommandLineError(EvaluationMessage.INVALID_OPERATING_POINT, text=text)
         return cls(kind, target)
 
     def __str__(self) -> str:
@@ -205,7 +205,7 @@ class OneVsRest:
             np.add.at(sums, cluster_index, benefits)
             sizes, count = np.bincount(cluster_index, minlength=len(members))[:, None], len(fold.labels)
             mean = benefits.mean(0)
-            with np.errstate(invalid="ignore"):
+            with np.errstate(divide="ignore", invalid="ignore"):
                 replicates = (count * mean - sums) / (count - sizes)
             value += weight * mean
             change[members] += weight * (replicates - mean)

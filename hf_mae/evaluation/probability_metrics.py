@@ -62,7 +62,7 @@ def _jackknife_mean(
         losses = np.mean([per_image_loss(run, fold.labels) for run in _require_class_scores(fold)], axis=0)
         mean, count = float(losses.mean()), len(losses)
         sums, sizes = (np.bincount(cluster_index, weights, len(members)) for weights in (losses, np.ones(count)))
-        with np.errstate(invalid="ignore"):  # a cluster that is the complete fold leaves no images
+        with np.errstate(divide="ignore", invalid="ignore"):  # a cluster that is the complete fold leaves no images
             replicates = (mean * count - sums) / (count - sizes)
         value += weight * mean
         change[members] += weight * (replicates - mean)

@@ -8,6 +8,7 @@ temporary sibling. The next writer removes siblings that are older than a day an
 import errno
 import glob
 import json
+import math
 import os
 import re
 import shutil
@@ -121,7 +122,16 @@ def write_text(destination: str | Path, text: str) -> None:
 
 def write_json(destination: str | Path, values: Any) -> None:
     """Writes indented JSON; other types are converted to text."""
-    write_text(destination, json.dumps(values, indent=2, ensure_ascii=False, default=str) + "\n")
+    write_text(destination, json.dumps(finite_or_null(values), indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def finite_or_null(values: Any) -> Any:
+    """Replaces NaN and infinite numbers by None, since JSON has no such numbers."""
+    if isinstance(values, dict):
+        return {key: finite_or_null(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [finite_or_null(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
 def write_csv(destination: str | Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:

@@ -7,6 +7,9 @@ class ReportingMessage(Message):
     """Errors and warnings of reports, figures, cards and checklists."""
 
     # Options of a report
+    PREVALENCE_NOT_USED = (
+        "--prevalence has no effect without --positive or --operating_point. Pass one of them, or omit it."
+    )
     PREVALENCE_OUT_OF_RANGE = "--prevalence must be between 0 and 1, not {value:g}."
     UNKNOWN_POSITIVE_CLASS = (
         "{folder} does not have the class {name}{suggestion}. Pass --positive with one or more of {names:list}."

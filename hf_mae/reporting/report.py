@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
+from ..errors import CommandLineError
 from ..evaluation.operating_points import ThresholdRule
 from ..files.atomic import write_json
 from ..runs.completed_run import CompletedRun
@@ -63,20 +63,20 @@ class Comparison:
 
 
 def compare(
-    runs: Sequence[str | Path],
+    runs: str | Path | Sequence[str | Path],
     *,
     benchmark: str | None = None,
     split: str | None = None,
-    positive: Sequence[str] | None = None,
-    operating_points: Sequence[str] = (),
+    positive: str | Sequence[str] | None = None,
+    operating_points: str | Sequence[str] | None = None,
     prevalence: float | None = None,
-    subgroups: Sequence[str] = (),
+    subgroups: str | Sequence[str] | None = None,
     manifest: str | Path | None = None,
     min_subgroup: int = MIN_SUBGROUP_IMAGES,
 ) -> Comparison:
     """Compares completed runs, and prediction tables of any program, with intervals and tests, and with published rows.
 
-    See docs/statistics.md for the methods.
+    See docs/statistics.md for the methods. A single value stands for a list of one.
 
     Args:
         runs: output folders of finetune, crossval or evaluate; or prediction tables: CSV files, or folders with files
@@ -86,30 +86,38 @@ def compare(
         positive: classes that are positive together, against the others.
         operating_points: `sensitivity=0.95`, `specificity=0.9`, `threshold=0.5` or `youden`; thresholds are chosen on
             the validation split and applied to the compared split. Without `positive`, each class against the rest.
-        prevalence: prevalence for PPV and NPV; None: that of the images.
+        prevalence: prevalence for PPV and NPV of `positive` or `operating_points`; None: that of the images.
         subgroups: columns of the manifest; `age:50,65` divides numbers into bands.
         manifest: file with these columns and `file_name`; None: the manifest of the runs.
         min_subgroup: minimum size of a subgroup with scores.
 
     Raises:
+        CommandLineError: If an option is not valid.
         UsageError: If a path is not a completed run or a valid prediction table, or an option does not fit the runs.
     """
     if prevalence is not None and not 0 < prevalence < 1:
-        raise UsageError(ReportingMessage.PREVALENCE_OUT_OF_RANGE, value=prevalence)
+        raise CommandLineError(ReportingMessage.PREVALENCE_OUT_OF_RANGE, value=prevalence)
+    rules = tuple(ThresholdRule.parse(text) for text in _as_tuple(operating_points))
+    if prevalence is not None and not (positive or rules):
+        raise CommandLineError(ReportingMessage.PREVALENCE_NOT_USED)
     options = ReportOptions(
-        tuple(positive) if positive else None,
-        tuple(ThresholdRule.parse(text) for text in operating_points),
+        _as_tuple(positive) or None,
+        rules,
         prevalence,
-        tuple(subgroups),
+        _as_tuple(subgroups),
         Path(manifest) if manifest else None,
         min_subgroup,
     )
-    loaded = [load_run(path, split) for path in runs]
+    loaded = [load_run(path, split) for path in _as_tuple(runs)]
     align_tables(loaded)
     for run in loaded:  # folders with the same name are distinguished by their paths
         if sum(other.name == run.name for other in loaded) > 1:
             run.name = str(run.folder)
     return Comparison(loaded, build_results_tables(loaded, benchmark, options))
+
+
+def _as_tuple(values: Any) -> tuple[Any, ...]:
+    return (values,) if isinstance(values, str | Path) else tuple(values or ())
 
 
 def write_report(comparison: Comparison, folder: Path) -> list[str]:

@@ -83,6 +83,7 @@ class RunMessage(Message):
     )
     PREDICTION_COLUMN_REPEATED = "{path} has several columns {column}. Remove or rename all but one."
     PREDICTIONS_REPEAT_FILE_NAME = "{path} has several rows with the file name {name}. Write one row per image."
+    PREDICTION_FILE_NAME_MISSING = "{path} has rows without a file name. Fill them in, or remove these rows."
     PREDICTION_GROUP_MISSING = "{path}: {name} has no group. Fill in its patient or video, or remove the column group."
     PREDICTION_SCORE_NOT_A_NUMBER = (
         "{path}: the column {column} contains a score that is not a number ({error}). Write numbers with a decimal "

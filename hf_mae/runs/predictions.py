@@ -20,7 +20,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ..data.sources.tables import parse_label
+from ..data.sources.tables import check_class_names, parse_label
 from ..errors import UsageError, first_error_line, warn
 from ..evaluation.calibration import IDENTITY_TEMPERATURE, Temperature
 from ..evaluation.metrics import Floats, softmax
@@ -187,7 +187,10 @@ def _read_parquet(path: Path) -> PredictionTable:
 
 
 def _find_class_ids(column: Any, names: list[str]) -> NDArray[np.int64]:
-    ids: NDArray[np.int64] = pc.index_in(column.cast(pa.string()), pa.array(names)).to_numpy().astype(np.int64)
+    found = pc.index_in(column.cast(pa.string()), pa.array(names))
+    if found.null_count:
+        raise ValueError(f"{found.null_count} rows have no class")
+    ids: NDArray[np.int64] = found.to_numpy().astype(np.int64)
     return ids
 
 
@@ -206,16 +209,20 @@ def read_prediction_csv(path: Path) -> PredictionTable:
 
     Raises:
         UsageError: If the file is unreadable, if a required column or cell is missing, if a column or a file
-            name is repeated, if a class has no score column, or if scores are not probabilities.
+            name is repeated, if class names differ only in case, if a class has no score column, or if scores are
+            not probabilities.
     """
     table = _parse_csv(path, read_text(path))
     score_columns = [column for column in table.column_names if column.startswith(SCORE_PREFIX)]
     file_names = table["file_name"].to_pylist()
+    if any(not name.strip() for name in file_names):
+        raise UsageError(RunMessage.PREDICTION_FILE_NAME_MISSING, path=path)
     if repeated := [name for name, count in Counter(file_names).items() if count > 1]:
         raise UsageError(RunMessage.PREDICTIONS_REPEAT_FILE_NAME, path=path, name=repeated[0])
     names = [parse_label(column.removeprefix(SCORE_PREFIX), f"{path}, {column}") for column in score_columns]
     labels, predicted = (_parse_classes(table[column], f"{path}, {column}") for column in ("label", "prediction"))
     known = names or sorted({*labels, *predicted}, key=natural_order)
+    check_class_names(known, str(path))
     if unknown := sorted({*labels, *predicted} - set(known)):
         raise UsageError(RunMessage.SCORES_OF_CLASS_MISSING, path=path, name=unknown[0], known=known)
     ids = {name: index for index, name in enumerate(known)}

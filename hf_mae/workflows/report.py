@@ -56,9 +56,9 @@ def report(settings: Settings) -> Report:
         benchmark=options.benchmark,
         split=options.split,
         positive=options.positive,
-        operating_points=options.operating_point or (),
+        operating_points=options.operating_point,
         prevalence=options.prevalence,
-        subgroups=options.subgroups or (),
+        subgroups=options.subgroups,
         manifest=options.manifest,
         min_subgroup=options.min_subgroup,
     )

@@ -3,12 +3,14 @@
 import csv
 import errno
 import io
+import json
 import os
 import stat
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -173,3 +175,14 @@ def test_formulas_are_quoted():
     cells = ["=1+1", "+cmd|'/c calc'!A1", "@SUM(1)", "-2+3", "-0.5", "-1e-9", "plain", 3, None]
     line = """"=1+1","+cmd|'/c calc'!A1","@SUM(1)","-2+3",-0.5,-1e-9,plain,3,\r\n"""
     assert csv_line(cells) == line
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf"), np.float64("nan")])
+def test_numbers_that_json_does_not_have_are_null(number, tmp_path):
+    atomic.write_json(tmp_path / "a.json", {"loss": number, "all": [1.5, (number,)], "by": {"x": number, "n": 2}})
+
+    def reject(constant):
+        raise AssertionError(constant)
+
+    text = (tmp_path / "a.json").read_text()
+    assert json.loads(text, parse_constant=reject) == {"loss": None, "all": [1.5, [None]], "by": {"x": None, "n": 2}}

@@ -173,6 +173,7 @@ def test_a_small_subgroup_has_no_scores(graded):
         ({"positive": ["Mayo 5"]}, ReportingMessage.UNKNOWN_POSITIVE_CLASS, {"name": "Mayo 5", "names": GRADES}),
         ({"positive": GRADES}, ReportingMessage.ALL_CLASSES_POSITIVE, {}),
         ({"prevalence": 20.0}, ReportingMessage.PREVALENCE_OUT_OF_RANGE, {"value": 20.0}),
+        ({"prevalence": 0.2}, ReportingMessage.PREVALENCE_NOT_USED, {}),
         (
             {"subgroups": ["devices"]},
             ReportingMessage.UNKNOWN_COLUMN,

@@ -3,23 +3,26 @@
 import csv
 import json
 import re
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from support.cli_process import run_cli
-from support.messages import raises
+from support.messages import raises, shows
 from support.records import ENVIRONMENT
 from support.skeletons import list_official_split_files
 
 import hf_mae
 from hf_mae.cli.main import main
 from hf_mae.data import BENCHMARKS
+from hf_mae.evaluation.messages import EvaluationMessage
 from hf_mae.evaluation.metrics import headline_metric_names
 from hf_mae.evaluation.prediction_table import Predictions
 from hf_mae.evaluation.significance import corrected_resampled_test, holm
 from hf_mae.reporting.build_report import build_report_document
+from hf_mae.reporting.messages import ReportingMessage
 from hf_mae.reporting.renderers import latex, markdown
 from hf_mae.reporting.report import compare, write_report
 from hf_mae.reporting.results_tables import REPEATED_IMAGES_NOTE, build_results_tables, read_published_rows
@@ -370,3 +373,47 @@ def test_the_report_warns_of_a_model_trained_on_the_evaluated_fold(tmp_path):
     assert run.protocol is None and "trained on fold 1, which contains the evaluated images" in " ".join(
         map(describe_note, run.notes)
     )
+
+
+def write_prediction_table(path, classes, group=None):
+    """A table of 20 images with scores, of which every fifth is wrong."""
+    header = ["file_name", *(["group"] if group else []), "label", "prediction", *(f"score:{name}" for name in classes)]
+    lines = [",".join(header)]
+    for number in range(20):
+        label, best = number % len(classes), (number + (number % 5 == 0)) % len(classes)
+        scores = [0.9 if index == best else 0.1 / (len(classes) - 1) for index in range(len(classes))]
+        cells = [f"{number}.png", *([group] if group else []), classes[label], classes[best], *map(str, scores)]
+        lines.append(",".join(cells))
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def test_a_single_value_stands_for_a_list_of_one(tmp_path):
+    """A text is a sequence of characters, and a path is none."""
+    path = write_prediction_table(tmp_path / "a.csv", ["mucosa", "polyp"])
+    expected = compare([path], positive=["polyp"], operating_points=["threshold=0.5"]).to_dict()
+    for run in (path, str(path), (path,)):
+        assert compare(run, positive="polyp", operating_points="threshold=0.5").to_dict() == expected
+
+
+@pytest.mark.parametrize("positive", [None, "polyp"])
+def test_a_report_of_one_patient_gives_no_warning_of_numpy(positive, tmp_path):
+    path = write_prediction_table(tmp_path / "a.csv", ["mucosa", "polyp"], group="p1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (table,) = compare(path, positive=positive).tables
+    assert all(number.interval is None for number in table.rows[0].scores.values())
+
+
+@pytest.mark.parametrize(
+    "flags, code",
+    [
+        (["--prevalence", "2"], ReportingMessage.PREVALENCE_OUT_OF_RANGE),
+        (["--prevalence", "0.1"], ReportingMessage.PREVALENCE_NOT_USED),
+        (["--operating_point", "sens=1"], EvaluationMessage.INVALID_OPERATING_POINT),
+    ],
+)
+def test_wrong_options_of_a_report_are_wrong_command_lines(flags, code, tmp_path, capsys):
+    path = write_prediction_table(tmp_path / "a.csv", ["mucosa", "polyp"])
+    assert main(["report", str(path), "--output_dir", str(tmp_path / "out"), *flags]) == 2
+    assert shows(capsys.readouterr().err, code) and not (tmp_path / "out").exists()

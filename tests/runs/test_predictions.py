@@ -5,9 +5,10 @@ import json
 import unicodedata
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from support.messages import logged, raises
 
@@ -162,12 +163,48 @@ classes = st.text(st.characters(categories=["L", "P", "S"]), min_size=1, max_siz
     st.permutations(["file_name", "label", "prediction", "comment"]),
 )
 def test_any_names_are_read_as_they_were_written(tmp_path_factory, rows, delimiter, columns):
+    names = {name for row in rows for name in row[1:]}
+    assume(len({name.casefold() for name in names}) == len(names))
     path = tmp_path_factory.mktemp("table") / "t.csv"
     values = [dict(zip(("file_name", "label", "prediction", "comment"), (*row, "x"))) for row in rows]
     write_table(path, [[value[column] for column in columns] for value in values], columns, delimiter)
     table = read_prediction_csv(path)
     found = zip(table.file_names, table.labels, table.predicted)
     assert [(name, table.class_names[label], table.class_names[best]) for name, label, best in found] == rows
+
+
+@pytest.mark.parametrize("other", ["POLYP", " Polyp"])
+@pytest.mark.parametrize("column", ["label", "prediction", "score"])
+def test_class_names_that_differ_in_case_are_rejected(column, other, tmp_path):
+    """Otherwise `Polyp` and `polyp` would be two classes, and each right prediction an error."""
+    columns, rows = ["file_name", "label", "prediction"], [["a", "polyp", "polyp"], ["b", "cyst", "cyst"]]
+    if column == "score":
+        columns += ["score:polyp", "score:cyst", f"score:{other}"]
+        rows = [[*row, "0.5", "0.5", "0"] for row in rows]
+    else:
+        rows[0][columns.index(column)] = other
+    path = write_table(tmp_path / "t.csv", rows, columns)
+    with raises(DataMessage.CLASS_NAMES_SIMILAR, source=str(path)):
+        read_prediction_csv(path)
+
+
+@pytest.mark.parametrize("name", ["", "  "])
+def test_rows_without_a_file_name_are_rejected(name, tmp_path):
+    path = write_table(tmp_path / "t.csv", [("a", "cyst", "cyst"), (name, "cyst", "cyst")])
+    with raises(RunMessage.PREDICTION_FILE_NAME_MISSING, path=path):
+        read_prediction_csv(path)
+
+
+@pytest.mark.parametrize("column", ["label", "prediction"])
+def test_a_parquet_file_without_a_class_in_a_row_is_damaged(column, tmp_path):
+    write_run(tmp_path, make_logits(), np.arange(40) % 3)
+    path = tmp_path / "predictions_test.parquet"
+    table = pq.read_table(path)
+    cells = [None, *table[column].to_pylist()[1:]]
+    index = table.column_names.index(column)
+    pq.write_table(table.set_column(index, column, pa.array(cells)), path)
+    with raises(RunMessage.PREDICTIONS_DAMAGED, path=path):
+        read_prediction_table(tmp_path, "test")
 
 
 def test_numbers_are_class_names_in_their_order(tmp_path):
