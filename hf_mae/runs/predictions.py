@@ -176,6 +176,8 @@ def _read_parquet(path: Path) -> PredictionTable:
         labels, predicted = (_find_class_ids(table[column], names) for column in ("label", "prediction"))
         scores = softmax(Temperature.from_dict(facts["temperature"], names).scale_logits(logits))
         groups = np.array(table["group"].to_pylist()) if "group" in table.column_names else None
+        if not (is_finite := np.isfinite(scores).all(-1)).all():
+            raise ValueError(f"{(~is_finite).sum()} rows have no finite scores")
         file_names = table["file_name"].to_pylist()
         csv_hash = facts["csv_sha256"]
     except Exception as error:  # a truncated or edited file raises many types

@@ -17,6 +17,7 @@ class SettingsMessage(Message):
     RECIPE_NOT_YAML = "{path} is not valid YAML ({error})."
     RECIPE_WITH_ALIASES = "{path} contains YAML aliases (&name, *name). Write the values out."
     RECIPE_NOT_A_MAPPING = "{path} must contain one `name: value` pair per line."
+    RECIPE_REPEATS_NAMES = "{path} sets several values for {names:list}. Keep one of them."
 
     # Values
     INVALID_INTEGER = "Invalid value {value!r} for --{name}{location}: expected an integer."

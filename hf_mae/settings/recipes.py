@@ -1,5 +1,6 @@
 """Recipes: YAML files of settings, from the package or from the user."""
 
+from collections import Counter
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
@@ -48,12 +49,16 @@ def read_recipe(name: str) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8-sig")
         has_aliases = any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader))
         values = {} if has_aliases else yaml.safe_load(text) or {}
+        root = None if has_aliases else yaml.compose(text, yaml.SafeLoader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise CommandLineError(SettingsMessage.RECIPE_NOT_YAML, path=path, error=summarize_exception(error)) from None
     if has_aliases:  # a few lines of nested aliases can expand to any size ("billion laughs")
         raise CommandLineError(SettingsMessage.RECIPE_WITH_ALIASES, path=path)
     if not isinstance(values, dict):
         raise CommandLineError(SettingsMessage.RECIPE_NOT_A_MAPPING, path=path)
+    names = Counter(str(key.value) for key, _ in root.value) if isinstance(root, yaml.MappingNode) else Counter()
+    if repeated := [name for name, count in names.items() if count > 1]:
+        raise CommandLineError(SettingsMessage.RECIPE_REPEATS_NAMES, path=path, names=repeated)
     return {str(key): value for key, value in values.items()}
 
 

@@ -154,13 +154,13 @@ def test_an_interrupted_command_leaves_no_partial_output(number, tiny_pth, tmp_p
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)] == before
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], ["finetune", "--help_all"], ["recipes"], []])
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["finetune", "--help_all"], ["recipes"], []])
 @pytest.mark.parametrize("unbuffered", [False, True])
-def test_a_reader_that_leaves_early_gets_no_traceback(words, unbuffered):
+def test_a_reader_that_leaves_early_gets_no_traceback(arguments, unbuffered):
     """Like `hf-mae --help | head -1`: the pipe is closed before the command writes."""
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, *(["-u"] if unbuffered else []), "-m", "hf_mae", *words]
+    command = [sys.executable, *(["-u"] if unbuffered else []), "-m", "hf_mae", *arguments]
     result = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
     assert result.stderr == ""

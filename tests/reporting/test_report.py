@@ -376,7 +376,7 @@ def test_the_report_warns_of_a_model_trained_on_the_evaluated_fold(tmp_path):
 
 
 def write_prediction_table(path, classes, group=None):
-    """A table of 20 images with scores, of which every fifth is wrong."""
+    """A table of 20 images with scores; every fifth prediction is wrong."""
     header = ["file_name", *(["group"] if group else []), "label", "prediction", *(f"score:{name}" for name in classes)]
     lines = [",".join(header)]
     for number in range(20):
@@ -389,7 +389,7 @@ def write_prediction_table(path, classes, group=None):
 
 
 def test_a_single_value_stands_for_a_list_of_one(tmp_path):
-    """A text is a sequence of characters, and a path is none."""
+    """Otherwise a text would be read as a list of its characters."""
     path = write_prediction_table(tmp_path / "a.csv", ["mucosa", "polyp"])
     expected = compare([path], positive=["polyp"], operating_points=["threshold=0.5"]).to_dict()
     for run in (path, str(path), (path,)):

@@ -207,6 +207,16 @@ def test_a_parquet_file_without_a_class_in_a_row_is_damaged(column, tmp_path):
         read_prediction_table(tmp_path, "test")
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_logits_without_finite_scores_are_rejected(value, tmp_path):
+    """They would allocate any amount of memory in the statistics."""
+    logits = make_logits()
+    logits[3, 1] = value
+    write_run(tmp_path, logits, np.arange(40) % 3)
+    with raises(RunMessage.PREDICTIONS_DAMAGED, path=tmp_path / "predictions_test.parquet"):
+        read_prediction_table(tmp_path, "test")
+
+
 def test_numbers_are_class_names_in_their_order(tmp_path):
     rows = [("a", "2", "10"), ("b", "10.0", "2.0"), ("c", "0", "0")]
     table = read_prediction_csv(write_table(tmp_path / "t.csv", rows))

@@ -61,6 +61,8 @@ def test_the_recipe_of_a_run_reproduces_its_settings(tmp_path):
         ("seed: 1.5", SettingsMessage.INVALID_INTEGER, {"name": "seed", "value": 1.5}),
         ("- a\n- b", SettingsMessage.RECIPE_NOT_A_MAPPING, {}),
         ("a: [", SettingsMessage.RECIPE_NOT_YAML, {}),
+        ("seed: 1\nmixup: 0\nseed: 2", SettingsMessage.RECIPE_REPEATS_NAMES, {"names": ["seed"]}),
+        ("seed: 1\n'seed': 1", SettingsMessage.RECIPE_REPEATS_NAMES, {"names": ["seed"]}),
         ("a: &x [1]\nb: *x", SettingsMessage.RECIPE_WITH_ALIASES, {}),
     ],
 )
