@@ -18,7 +18,7 @@ from ...files.caches import cached, files_fingerprint
 from ...settings.limits import MAX_PIXELS, max_pixels
 from ..images.decoding import HEAD_SIZE, detect_format
 from ..images.image_error import ImageError, summarize_image_error
-from ..images.image_io import ImageSource, open_single_image, read_rgb
+from ..images.image_io import ImageSource, open_single_image, read_rgb, split_frame_name
 from ..images.messages import ImageMessage
 
 JPEG_END = b"\xff\xd9"
@@ -63,12 +63,15 @@ def check_decoding(source: ImageSource) -> tuple[str | None, str]:
 
 
 def check_header_and_end(source: ImageSource) -> tuple[str | None, str]:
-    """Checks the header and the number of frames of an image, and the end marker of a JPEG.
+    """Checks the header and the number of frames of an image, and the end marker of a JPEG. A frame is decoded.
 
     Returns:
         The reason if the image is invalid or truncated (otherwise None), and an empty digest.
     """
     try:
+        if split_frame_name(source)[1] is not None:
+            read_rgb(source)
+            return None, ""
         with open_single_image(source) as frames:
             frames.file.seek(0, os.SEEK_END)
             size = frames.file.tell()

@@ -6,14 +6,15 @@ Programs that are exported contain this module, like `decoding`.
 import math
 import os
 import stat
+import struct
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
 
-from .decoding import HEAD_SIZE, PLAYLIST, detect_format
+from .decoding import HEAD_SIZE, MP4_BOXES, PLAYLIST, detect_format
 from .frame_reader import check_pixel_count
 from .image_error import ImageError
 from .messages import ImageMessage
@@ -83,6 +84,7 @@ def iter_frames(path: str, fps: float) -> Iterator[tuple[float, Image.Image]]:
         raise ImageError(ImageMessage.NOT_REGULAR_FILE)
     with open(path, "rb") as file:
         head = file.read(HEAD_SIZE)
+        duration = _mp4_duration(file) if head[4:8] in (b"ftyp", *MP4_BOXES) else math.inf
     if detect_format(head) == PLAYLIST:  # it would open other files or URLs
         raise ImageError(ImageMessage.VIDEO_PLAYLIST)
     video = _open(path)
@@ -101,7 +103,7 @@ def iter_frames(path: str, fps: float) -> Iterator[tuple[float, Image.Image]]:
                     yield seconds, Image.fromarray(np.ascontiguousarray(pixels[..., ::-1]))
             count, previous, longest = count + 1, seconds, max(longest, seconds - previous)
         read = (previous + longest) * rate if count and head.startswith(WITHOUT_FRAME_COUNT) else count
-        _check_complete(count, read, video.get(cv2.CAP_PROP_FRAME_COUNT))
+        _check_complete(count, read, min(video.get(cv2.CAP_PROP_FRAME_COUNT), duration * rate))
     finally:
         video.release()
 
@@ -145,13 +147,32 @@ class VideoFrames:
             return self._recent[index]
 
 
+def _mp4_duration(file: IO[bytes]) -> float:
+    """Returns the duration of an MP4 file in seconds, without the parts that its edit list removes (a clip that was
+    trimmed by a phone contains all frames); infinity if it is not declared."""
+    start, end = 0, file.seek(0, os.SEEK_END)
+    while start + 40 <= end:
+        file.seek(start)
+        head = file.read(40)
+        size, name = struct.unpack_from(">I4s", head)
+        if name == b"mvhd":
+            scale, duration = struct.unpack_from(">IQ", head, 28) if head[8] else struct.unpack_from(">II", head, 20)
+            return duration / scale if scale and duration else math.inf
+        header_size = 16 if size == 1 else 8
+        size = struct.unpack_from(">Q", head, 8)[0] if size == 1 else size
+        if size < header_size:
+            break
+        start += header_size if name == b"moov" else size
+    return math.inf
+
+
 def _check_complete(count: int, read: float, declared: float) -> None:
     """Raises `ImageError` if a video has no frames, or fewer than its header declares.
 
     Args:
         count: number of frames that were read.
         read: the same, or the time that they last in frames of the declared rate.
-        declared: number of frames in the header, or its duration in the same unit.
+        declared: number of frames in the header, or its duration in the same unit; the smaller of both.
     """
     if count == 0:
         raise ImageError(ImageMessage.VIDEO_WITHOUT_FRAMES)

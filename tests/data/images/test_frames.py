@@ -224,6 +224,14 @@ def test_frames_of_videos_are_read_by_the_names_of_predict(tmp_path):
         assert np.array_equal(np.asarray(read_rgb(name)), pixels)
 
 
+def test_frames_are_checked_without_decoding_the_others(tmp_path):
+    """The check of `pretrain`; a frame of a video is an image, too."""
+    files = [write_video(tmp_path / "x.avi", 12), write_frames(tmp_path / "x.tif", make_frames(12))]
+    names = [f"{file}#frame={index}" for file in files for index in (0, 11, 12)]
+    for decode in (True, False):
+        assert sorted(check_image_files(names, 2, decode=decode).bad) == [2, 5]
+
+
 def test_frames_of_videos_are_read_by_number(tmp_path):
     path = write_video(tmp_path / "x.avi", 30)
     expected = [np.asarray(image) for _, image in iter_frames(str(path), 1e6)]

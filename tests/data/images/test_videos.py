@@ -6,12 +6,12 @@ import struct
 import cv2
 import numpy as np
 import pytest
-from support.frame_files import boxes
+from support.frame_files import boxes, move_index_to_front
 from support.messages import raises
 
 from hf_mae.data.images.image_error import ImageError
 from hf_mae.data.images.messages import ImageMessage
-from hf_mae.data.images.videos import MAX_FPS, FrameSampler, iter_frames
+from hf_mae.data.images.videos import MAX_FPS, FrameSampler, VideoFrames, iter_frames
 from hf_mae.settings.limits import MAX_PIXELS_ENV
 
 
@@ -64,6 +64,28 @@ def with_durations(
             name = b"free"
         out += struct.pack(">I4s", 8 + len(body), name) + body
     return out
+
+
+@pytest.mark.parametrize("start, seconds, count", [(1, 5, 50), (0, 3, 30), (2, 2, 20), (0, 6, 60)])
+@pytest.mark.parametrize("has_index_first", [False, True])
+def test_a_trimmed_mp4_is_complete(tmp_path, start, seconds, count, has_index_first):
+    """Phones trim a video with an edit list; the frames stay in the file."""
+    path = tmp_path / "x.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 10, (64, 64))
+    for number in range(60):
+        writer.write(np.full((64, 64, 3), 4 * number, dtype=np.uint8))
+    writer.release()
+    content = bytearray(path.read_bytes())
+    edits, movie, media = (content.find(name) for name in (b"elst", b"mvhd", b"mdhd"))
+    movie_scale, media_scale = (struct.unpack_from(">I", content, offset + 16)[0] for offset in (movie, media))
+    content[edits + 4 : edits + 24] = struct.pack(">IIIiI", 0, 1, seconds * movie_scale, start * media_scale, 1 << 16)
+    content[movie + 20 : movie + 24] = struct.pack(">I", seconds * movie_scale)
+    path.write_bytes(move_index_to_front(bytes(content)) if has_index_first else content)
+    assert len(list(iter_frames(str(path), MAX_FPS))) == VideoFrames(str(path)).num_frames == count
+    if has_index_first:
+        path.write_bytes(path.read_bytes()[: -path.stat().st_size // 2])
+        with raises(ImageMessage.TRUNCATED_VIDEO, ImageError):
+            list(iter_frames(str(path), MAX_FPS))
 
 
 @pytest.mark.parametrize("fps", [0.5, 1.0, 2.0, 5.0])
