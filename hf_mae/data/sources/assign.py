@@ -2,7 +2,7 @@
 
 Each of them has up to three readings: a column (or a sidecar file) of the source, the folders of the image below the
 source's root, and the name of the archive or table that contains it. Readings that contradict each other, or that exist
-for a part of the images only, stop the run; nothing is a training image by default.
+for a part of the images only, stop the run. Without any reading, all images are training images, which is logged.
 """
 
 import logging
