@@ -53,6 +53,9 @@ def contribution(tmp_path_factory):
     folder = tmp_path_factory.mktemp("repository")
     for name in ("hf_mae", "conversion", "accelerate_configs", "scripts", "docs"):
         shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("conversion", "accelerate_configs"):  # as in the installed package
+        if not (folder / "hf_mae" / name).exists():
+            (folder / "hf_mae" / name).symlink_to(folder / name)
     for path, code in read_walkthroughs():
         file = folder / path
         with open(file, "a", encoding="utf-8") as out:

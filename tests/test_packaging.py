@@ -58,7 +58,7 @@ def test_the_wheel_contains_only_code_and_data_files(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     for expected in (
         "hf_mae/cli/main.py",
-        "hf_mae/data/folders.py",
+        "hf_mae/data/sources/folder.py",
         "hf_mae/conversion/key_mapping.py",
         "hf_mae/recipes/quickstart.yaml",
         "hf_mae/published/results.csv",

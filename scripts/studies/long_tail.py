@@ -99,6 +99,7 @@ def finetune_setting(args: argparse.Namespace, setting: str, seed: int) -> Path:
             model_name_or_path=args.model,
             data_dir=str(args.data),
             manifest=str(args.out / f"cut_{seed}.csv"),
+            split_from="column",  # the files are below the split folders of the complete data
             output_dir=str(folder),
             overwrite_output_dir=True,
             seed=seed,

@@ -267,8 +267,8 @@ def test_greater_is_better_follows_the_metric(checkpoint, items, tmp_path):
 def test_zero_warmup_steps_overrides_warmup_epochs(checkpoint, items, tmp_path):
     trainer = build_trainer(checkpoint, items, tmp_path, warmup_epochs=5, warmup_steps=0)
     trainer.train()
-    assert trainer._warmup_updates(100) == 0
-    assert build_trainer(checkpoint, items, tmp_path, warmup_epochs=5)._warmup_updates(100) == 10
+    assert trainer.warmup_updates(100) == 0
+    assert build_trainer(checkpoint, items, tmp_path, warmup_epochs=5).warmup_updates(100) == 10
     copied = dataclasses.replace(trainer.args, seed=1)  # like a cross-validation
     assert copied.warmup_steps == 0 and dataclasses.replace(copied).warmup_steps == 0
 
