@@ -4,6 +4,7 @@ import errno
 import os
 import resource
 import time
+from contextlib import nullcontext
 from unittest.mock import Mock
 
 import numpy as np
@@ -120,6 +121,23 @@ def test_class_names_may_have_any_characters(tmp_path, caplog):
     plot_scatter(np.random.default_rng(0).normal(size=(len(labels), 2)), labels, ODD_NAMES, tmp_path / "map", "$")
     assert len(list(tmp_path.rglob("*.p*"))) == 16 and not logged(caplog.records, ReportingMessage.FIGURE_FAILED)
     assert all(path.stat().st_size > 3000 for path in tmp_path.rglob("*.pdf"))
+
+
+def test_names_that_begin_with_an_underscore_are_in_the_legends(tmp_path, monkeypatch):
+    legends = []
+
+    def record_legends(figure, *args, **kwargs):
+        legends.extend(axes.get_legend() for axes in figure.axes if axes.get_legend())
+
+    monkeypatch.setattr(style.PlainTextFigure, "savefig", record_legends)
+    monkeypatch.setattr(style, "atomic_write_file", nullcontext)
+    names, labels = ["_rest", "__polyp"], np.repeat([0, 1], 6)
+    logits = np.random.default_rng(0).normal(size=(12, 2))
+    evaluation.plot_split_figures(tmp_path, "test", softmax(logits), labels, names, score_split(logits, labels, names))
+    plot_scatter(logits, labels, names, tmp_path / "map", "title")
+    texts = ["".join(text.get_text() for text in legend.get_texts()) for legend in legends]
+    of_classes = [text for text in texts if "_rest" in text or "__polyp" in text]
+    assert len(of_classes) >= 3 and all("_rest" in text and "__polyp" in text for text in of_classes)
 
 
 def test_a_failed_figure_is_a_warning_and_a_full_disk_is_an_error(tmp_path, caplog, monkeypatch):

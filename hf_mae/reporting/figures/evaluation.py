@@ -17,6 +17,7 @@ from .style import (
     ONE_COLUMN,
     TWO_COLUMNS,
     PlainTextFigure,
+    legend_label,
     line_style,
     log_figure_errors,
 )
@@ -179,7 +180,7 @@ def _plot_curves(curves: list[dict[str, Any]], curve: str, area: str, area_label
             **(line_style(rank) if coloured else {"color": GREY}),
             lw=1.1 if coloured else 0.6,
             zorder=3 if coloured else 2,
-            label=f"{item['name']} ({area_label} {item[area]:.3f})"
+            label=legend_label(f"{item['name']} ({area_label} {item[area]:.3f})")
             if coloured or len(curves) <= MAX_LABELLED_CLASSES
             else None,
             **style,

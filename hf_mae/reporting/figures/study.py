@@ -15,6 +15,7 @@ from .style import (
     TWO_COLUMNS,
     PlainTextFigure,
     colour,
+    legend_label,
     line_style,
     log_figure_errors,
 )
@@ -42,7 +43,7 @@ def plot_scatter(points: np.ndarray, labels: np.ndarray, names: list[str], path:
                 s=5,
                 color=colour(index),
                 marker=MARKERS[index // len(COLOURS) % len(MARKERS)],  # colour and marker distinguish 56 classes
-                label=f"{name} ({selected.sum()})" if len(names) <= MAX_LABELLED_CLASSES else None,
+                label=legend_label(f"{name} ({selected.sum()})") if len(names) <= MAX_LABELLED_CLASSES else None,
                 alpha=0.8,
                 lw=0,
             )
@@ -65,7 +66,7 @@ def plot_decision_curves(curves: dict[str, Any], path: Path, title: str) -> None
     figure = PlainTextFigure(figsize=(ONE_COLUMN, 2.5))
     axes = figure.subplots()
     for number, (name, curve) in enumerate(curves.items()):
-        (line,) = axes.plot(curve.thresholds, curve.net_benefit, label=name, **line_style(number))
+        (line,) = axes.plot(curve.thresholds, curve.net_benefit, label=legend_label(name), **line_style(number))
         if all(ends is not None for ends in curve.intervals):
             low, high = zip(*curve.intervals)
             axes.fill_between(curve.thresholds, low, high, color=line.get_color(), alpha=0.15, lw=0)

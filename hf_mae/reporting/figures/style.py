@@ -74,6 +74,11 @@ class PlainTextFigure(Figure):
         super().savefig(*args, **kwargs)
 
 
+def legend_label(text: str) -> str:
+    """Returns a name as a legend shows it: Matplotlib leaves out labels that begin with an underscore."""
+    return f"\u200a{text}" if text.startswith("_") else text  # a hair space
+
+
 def truncate_text(text: str, length: int) -> str:
     """Shortens a text to `length` characters."""
     return text if len(text) <= length else f"{text[: length - 1]}…"

@@ -8,7 +8,17 @@ import numpy as np
 from ...evaluation.metrics import display_scale, summary_metric_names
 from ...settings.metrics import METRICS, metric_title
 from . import style
-from .style import COLOURS, LINE_STYLES, MARKERS, ONE_COLUMN, PlainTextFigure, colour, line_style, log_figure_errors
+from .style import (
+    COLOURS,
+    LINE_STYLES,
+    MARKERS,
+    ONE_COLUMN,
+    PlainTextFigure,
+    colour,
+    legend_label,
+    line_style,
+    log_figure_errors,
+)
 
 
 @log_figure_errors
@@ -96,7 +106,9 @@ def plot_label_efficiency(curves: dict[str, list[dict[str, Any]]], path: Path) -
         labels = [point["images"] for point in points]
         mean = np.array([100 * point["macro_f1"]["mean"] for point in points])
         std = np.array([100 * point["macro_f1"]["std"] for point in points])
-        (line,) = axes.plot(labels, mean, marker=MARKERS[number % len(MARKERS)], ms=3, label=name, **line_style(number))
+        (line,) = axes.plot(
+            labels, mean, marker=MARKERS[number % len(MARKERS)], ms=3, label=legend_label(name), **line_style(number)
+        )
         axes.fill_between(labels, mean - std, mean + std, color=line.get_color(), alpha=0.15, lw=0)
         for point in points:
             values = [100 * value for value in point["macro_f1"]["values"]]
