@@ -11,7 +11,7 @@ from support.cli_process import run_cli, run_python
 
 # Commands that other tests run, or that are for the installation or for long measurements.
 NOT_RUN_HERE = (
-    *("scripts/test.sh", "scripts/quickstart.sh", "scripts/build_docs.sh", "scripts/benchmark_", "scripts/study_"),
+    *("scripts/test.sh", "scripts/quickstart.sh", "scripts/build_docs.sh", "scripts/benchmarks/", "scripts/studies/"),
     *("pip install", "hf-mae demo"),
 )
 # Commands with many epochs, and the flags that shorten them.
