@@ -14,7 +14,7 @@ from .predictions import (
     PredictionTable,
     find_predictions,
     natural_order,
-    read_prediction_csv,
+    read_prediction_file,
     read_prediction_table,
     stack_tables,
 )
@@ -24,7 +24,7 @@ DATA_NAME = "prediction tables"  # their dataset is unknown
 
 
 def load_table(path: Path, split: str | None = None) -> CompletedRun:
-    """Loads a CSV file with the predictions of a split.
+    """Loads a CSV file of any program, or the parquet file of a run, with the predictions of a split.
 
     Args:
         split: the requested split; None: that of the file name `predictions_<split>.csv`.
@@ -36,7 +36,7 @@ def load_table(path: Path, split: str | None = None) -> CompletedRun:
     if split and named_split and split != named_split:
         raise UsageError(RunMessage.SPLIT_NOT_EVALUATED, path=path, split=split, available=[named_split])
     name = run_name(path.parent) if named_split else path.stem
-    return _make_run(name, path, split or named_split or "", read_prediction_csv(path))
+    return _make_run(name, path, split or named_split or "", read_prediction_file(path))
 
 
 def load_table_folder(folder: Path, split: str) -> CompletedRun:

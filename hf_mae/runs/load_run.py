@@ -27,7 +27,8 @@ def load_run(path: str | Path, split: str | None = None) -> CompletedRun:
     """Loads a completed run from its folder, or a prediction table of any program.
 
     Args:
-        path: output folder of a run, a CSV file, or a folder with files `predictions_<split>.csv` only.
+        path: output folder of a run, a prediction table (CSV file of any program, parquet file of a run), or a folder
+            with files `predictions_<split>.csv` only.
         split: split to report; None: the test split if available, otherwise validation.
 
     Raises:

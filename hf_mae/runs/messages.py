@@ -72,6 +72,9 @@ class RunMessage(Message):
         "evaluation."
     )
     PREDICTIONS_DAMAGED = "{path} is damaged ({error}). Restore it, or repeat the evaluation."
+    PREDICTIONS_PARQUET_OF_OTHER_PROGRAM = (
+        "{path} was not written by hf_mae. Convert it to a CSV file with the columns file_name, label and prediction."
+    )
     PREDICTIONS_CSV_CHANGED = (
         "{path} was changed after the evaluation. The change has no effect, because {used} is used. To use the changed "
         "table, pass the CSV file itself."

@@ -34,6 +34,7 @@ LOGIT_PREFIX, SCORE_PREFIX = "logit:", "score:"  # of the columns of each class
 REQUIRED_COLUMNS = ("file_name", "label", "prediction")
 METADATA_KEY = b"hf_mae"  # in the schema of the parquet file: classes, temperature, hash of the CSV file
 SCHEMA_VERSION = 1
+PARQUET_MAGIC = b"PAR1"
 FILE_PREFIX = "predictions_"
 PREDICTION_FILES = f"{FILE_PREFIX}{{split}}.parquet", f"{FILE_PREFIX}{{split}}.csv"  # the first that exists is read
 
@@ -128,10 +129,21 @@ def read_prediction_table(folder: str | Path, split: str, need_scores: bool = Fa
     path = find_predictions(folder, split)
     if path is None:
         raise UsageError(RunMessage.PREDICTIONS_MISSING, path=folder, split=split)
-    table = read_prediction_csv(path) if path.suffix == ".csv" else _read_parquet(path)
+    table = read_prediction_file(path)
     if need_scores and table.class_scores is None:
         raise UsageError(RunMessage.SCORE_COLUMNS_MISSING, path=path)
     return table
+
+
+def read_prediction_file(path: Path) -> PredictionTable:
+    """Reads the parquet file of a run, or a CSV file of any program.
+
+    Raises:
+        UsageError: If the file is damaged, or has not the columns of `read_prediction_csv`.
+    """
+    with open(path, "rb") as file:
+        is_parquet = file.read(4) == PARQUET_MAGIC or path.suffix == ".parquet"
+    return _read_parquet(path) if is_parquet else read_prediction_csv(path)
 
 
 def read_predictions(folders: list[Path], split: str) -> tuple[Predictions, list[str], list[str]]:
@@ -170,6 +182,8 @@ def stack_tables(tables: list[PredictionTable]) -> Predictions:
 def _read_parquet(path: Path) -> PredictionTable:
     try:
         table = pq.read_table(path)
+        if METADATA_KEY not in (table.schema.metadata or {}):
+            raise UsageError(RunMessage.PREDICTIONS_PARQUET_OF_OTHER_PROGRAM, path=path)
         facts = json.loads(table.schema.metadata[METADATA_KEY])
         names = facts["classes"]
         logits = np.stack([table[f"{LOGIT_PREFIX}{name}"].to_numpy() for name in names], axis=-1)
@@ -180,6 +194,8 @@ def _read_parquet(path: Path) -> PredictionTable:
             raise ValueError(f"{(~is_finite).sum()} rows have no finite scores")
         file_names = table["file_name"].to_pylist()
         csv_hash = facts["csv_sha256"]
+    except UsageError:
+        raise
     except Exception as error:  # a truncated or edited file raises many types
         raise UsageError(RunMessage.PREDICTIONS_DAMAGED, path=path, error=first_error_line(error)) from None
     csv_path = path.with_suffix(".csv")

@@ -305,7 +305,7 @@ def parse_class_weights(value: Any) -> str | list[float]:
     Raises:
         UsageError: If the value is not valid.
     """
-    words = [value] if isinstance(value, str) else list(value or ["none"])
+    words = [value] if isinstance(value, str) else list(() if value is None else value) or ["none"]
     if len(words) == 1 and words[0] in ("none", "balanced"):
         return words[0]
     try:

@@ -503,4 +503,5 @@ def _option_from_trainer_field(source_field: Any) -> Option:
         metavar="PATH" if name == "resume_from_checkpoint" else None,
         mapping="dict" in source_field.annotation,
         bounds=BOUNDS.get(name, {}),
+        nullable="None" in source_field.annotation,
     )

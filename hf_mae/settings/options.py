@@ -39,6 +39,7 @@ class Option:
         aliases: other names.
         mapping: whether a text option also takes a mapping (JSON, or a YAML mapping).
         bounds: bounds of a number: `ge`, `gt`, `le` and `lt` (at least, more than, at most, less than).
+        nullable: whether None (null in a recipe) is a value.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Option:
     aliases: tuple[str, ...] = ()
     mapping: bool = False
     bounds: Mapping[str, float] = field(default_factory=dict, hash=False)
+    nullable: bool = True
 
     @property
     def placeholder(self) -> str:
@@ -69,14 +71,15 @@ class Option:
         """Converts a value to the type of the option and validates it.
 
         Args:
-            value: text of a flag, a YAML value (YAML reads `1e-3` as text) or a Python value.
+            value: text of a flag, a YAML value (YAML reads `1e-3` as text), or a Python value (also a numpy array).
             location: where the value is, for messages, e.g. ` in recipe FILE`; empty for a flag.
 
         Raises:
             CommandLineError: If the value is not valid.
         """
-        if value is None:
+        if value is None and (self.nullable or self.default is None):
             return None
+        value = value.tolist() if hasattr(value, "tolist") else value
         if self.multiple:
             return [
                 self._parse_value(item, location) for item in (value if isinstance(value, list | tuple) else [value])
@@ -85,7 +88,8 @@ class Option:
 
     def _parse_value(self, value: Any, location: str) -> Any:
         try:
-            if isinstance(value, list | tuple | dict) and not (self.value_type is dict or self.mapping):
+            is_container = isinstance(value, list | tuple | dict)
+            if value is None or is_container and not (self.value_type is dict or self.mapping):
                 raise TypeError(value)
             value = _CONVERTERS[self.value_type](value)
         except (TypeError, ValueError, OverflowError):
@@ -177,6 +181,7 @@ def _option_from_field(dataclass_field: dataclasses.Field[Any], hint: Any) -> Op
     attributes = {name: metadata[name] for name in ("help", "show_in_help", "group", "metavar") if name in metadata}
     attributes |= {name: tuple(metadata[name]) for name in ("choices", "aliases") if name in metadata}
     attributes["bounds"] = {name: metadata[name] for name in _COMPARISONS if name in metadata}
+    attributes["nullable"] = types.NoneType in typing.get_args(hint)
     default = None if default is dataclasses.MISSING else default
     return Option(dataclass_field.name, value_type, multiple, default, **attributes)
 

@@ -31,7 +31,7 @@ from ..settings.metrics import METRICS
 from ..settings.training import SAMPLING_EXPONENTS
 from .distillation import Teacher
 from .layer_decay import parameter_groups
-from .losses import LOSSES, balanced_class_weights, label_weight_sum, log_prior
+from .losses import LOSSES, balanced_class_weights, check_number_of_weights, label_weight_sum, log_prior
 from .messages import TrainingMessage
 from .trainer import MaeTrainerBase
 from .weight_averaging import WeightAverage, check_checkpoint_has_no_average
@@ -197,8 +197,7 @@ class MaeFinetuner(MaeTrainerBase):
         if requested == "none" or self.train_dataset is None:
             return None
         if requested != "balanced":
-            if len(requested) != num_classes:
-                raise UsageError(TrainingMessage.CLASS_WEIGHTS_DO_NOT_MATCH, found=len(requested), expected=num_classes)
+            check_number_of_weights(requested, num_classes)
             return torch.tensor(requested, device=self.args.device)
         weights = balanced_class_weights(self._training_labels(), num_classes)
         if self.is_world_process_zero():

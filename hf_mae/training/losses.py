@@ -12,7 +12,14 @@ from ..errors import UsageError
 from ..settings.losses import LOSSES
 from .messages import TrainingMessage
 
-__all__ = ["LOSSES", "balanced_class_weights", "class_counts", "label_weight_sum", "log_prior"]
+__all__ = [
+    "LOSSES",
+    "balanced_class_weights",
+    "check_number_of_weights",
+    "class_counts",
+    "label_weight_sum",
+    "log_prior",
+]
 
 
 def label_weight_sum(labels: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -47,6 +54,12 @@ def class_counts(labels: np.ndarray, num_labels: int) -> np.ndarray:
     if labels.ndim == 2:
         raise UsageError(TrainingMessage.CLASS_COUNTS_OF_SOFT_LABELS)
     return np.bincount(labels, minlength=num_labels)
+
+
+def check_number_of_weights(class_weights: str | list[float], num_labels: int) -> None:
+    """Raises UsageError if there is not one weight per class."""
+    if not isinstance(class_weights, str) and len(class_weights) != num_labels:
+        raise UsageError(TrainingMessage.CLASS_WEIGHTS_DO_NOT_MATCH, found=len(class_weights), expected=num_labels)
 
 
 def balanced_class_weights(labels: np.ndarray, num_labels: int) -> np.ndarray:

@@ -21,6 +21,7 @@ from ..models.introspection import NUM_CHANNELS, find_head, get_network, input_s
 from ..models.network import Network
 from ..settings.arguments import FinetuningArguments
 from ..settings.data import DataArguments
+from .losses import check_number_of_weights
 from .messages import TrainingMessage
 
 logger = logging.getLogger(__name__)
@@ -141,8 +142,12 @@ def build_plan(
         model: model to train.
         measure: whether to profile a step on random images. Skipped for settings that change the memory of a step:
             gradient checkpointing, compilation, patch dropout, frozen backbone.
+
+    Raises:
+        UsageError: If there is not one class weight per class.
     """
     images = {split: _count_by_class(dataset) for split, dataset in splits.items()}
+    check_number_of_weights(args.class_weights, len(images["train"]))
     count, per_update = sum(images["train"].values()), args.images_per_update
     per_epoch = updates_per_epoch(
         count, args.train_batch_size * args.world_size, args.gradient_accumulation_steps, args.drops_last_batch

@@ -8,6 +8,8 @@ from ..models.building import build_training_model
 from ..models.introspection import head_in_features, input_size
 from ..models.loading import read_class_names
 from ..reporting.plan_summary import format_plan
+from ..runs.output_dir import check_same_run, resolve_resume_checkpoint
+from ..runs.record import DataSource
 from ..settings.parse import Settings
 from ..training.training_plan import Plan, build_plan
 from .autoconfig import AutoSetting, choose_settings, choose_split_settings, format_auto_recipe
@@ -30,8 +32,12 @@ def plan(settings: Settings) -> Plan:
     """
     settings, _ = choose_auto_settings(settings)
     data = load_data(settings)
-    model = build_training_model(settings.model, data.class_names, settings.training.seed)
-    return build_plan(data.splits, data.exclusion_log, model, settings.data, settings.training, measure=True)
+    args = settings.training
+    checkpoint = resolve_resume_checkpoint(args) if args.resume_from_checkpoint else None
+    model = build_training_model(settings.model, data.class_names, args.seed)
+    if checkpoint:
+        check_same_run(checkpoint, model.config, DataSource.from_settings(settings.data, args.seed, data.fingerprint))
+    return build_plan(data.splits, data.exclusion_log, model, settings.data, args, measure=True)
 
 
 def log_plan(run_plan: Plan) -> None:

@@ -62,6 +62,19 @@ def test_logits_and_scores_are_read_exactly(dtype, temperature, tmp_path):
     assert pq.read_schema(tmp_path / "predictions_test.parquet").names[4:] == [f"logit:{name}" for name in NAMES]
 
 
+def test_the_parquet_file_of_a_run_is_a_table_of_a_report(tmp_path):
+    write_run(tmp_path / "run", make_logits(), np.arange(40) % 3)
+    path = tmp_path / "run" / "predictions_test.parquet"
+    run, csv_run = (load_run(file) for file in (path, path.with_suffix(".csv")))
+    assert (run.name, run.split, run.file_names) == ("run", "test", csv_run.file_names)
+    assert run.scores() == csv_run.scores()
+    renamed = path.rename(tmp_path / "table")
+    assert load_run(renamed).scores() == run.scores(), "the content decides, not the suffix"
+    pq.write_table(pa.table({"file_name": ["a"], "label": ["b"], "prediction": ["b"]}), path)
+    with raises(RunMessage.PREDICTIONS_PARQUET_OF_OTHER_PROGRAM, path=path):
+        load_run(path)
+
+
 def test_ties_of_scores_are_those_of_the_logits(tmp_path):
     """Scores of nine digits are equal for logits that differ; ranks need the logits."""
     logits = np.array([[0, step * 2**-32] for step in range(50)], dtype=np.float32)

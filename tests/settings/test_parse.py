@@ -1,9 +1,12 @@
 """Parsing of recipes, flags and Python arguments into dataclasses."""
 
+import numpy as np
 import pytest
+import torch
 import yaml
 from support.messages import raises
 
+from hf_mae import FinetuningArguments
 from hf_mae.cli.parser import Parser
 from hf_mae.errors import CommandLineError
 from hf_mae.settings.commands import COMMANDS, command_options
@@ -52,11 +55,26 @@ def test_the_recipe_of_a_run_reproduces_its_settings(tmp_path):
     assert again.overrides == first.overrides and (again.model, again.data) == (first.model, first.data)
 
 
+def test_values_may_be_numpy_arrays_and_nothing_for_options_without_a_value(tmp_path):
+    weights = np.array([0.1, 2.5])
+    for value in (weights, list(weights), tuple(weights.tolist()), torch.tensor(weights)):
+        settings = finetune_settings(tmp_path, class_weights=value, seed=np.int64(3), val_fraction=np.float64(0.25))
+        assert settings.training.class_weights == [0.1, 2.5] and settings.training.seed == 3
+        assert settings.overrides["class_weights"] == ["0.1", "2.5"] and settings.data.val_fraction == 0.25
+    assert FinetuningArguments(str(tmp_path), use_cpu=True, class_weights=weights).class_weights == [0.1, 2.5]
+    settings = finetune_settings(tmp_path, class_weights=None, benchmark=None, resume_from_checkpoint=None)
+    assert settings.training.class_weights == "none"
+
+
 @pytest.mark.parametrize(
     "text, message, attributes",
     [
         ("layer_deacy: 0.5", SettingsMessage.UNKNOWN_FLAG_IN_RECIPE, {"suggestion": " (did you mean layer_decay?)"}),
         ("transforms: imagenette", SettingsMessage.INVALID_CHOICE, {"name": "transforms", "value": "imagenette"}),
+        ("num_train_epochs: null", SettingsMessage.INVALID_NUMBER, {"name": "num_train_epochs", "value": None}),
+        ("seed:", SettingsMessage.INVALID_INTEGER, {"name": "seed", "value": None}),
+        ("transforms: null", SettingsMessage.INVALID_TEXT, {"name": "transforms", "value": None}),
+        ("bf16: null", SettingsMessage.INVALID_BOOLEAN, {"name": "bf16", "value": None}),
         ("num_train_epochs: many", SettingsMessage.INVALID_NUMBER, {"name": "num_train_epochs", "value": "many"}),
         ("seed: 1.5", SettingsMessage.INVALID_INTEGER, {"name": "seed", "value": 1.5}),
         ("- a\n- b", SettingsMessage.RECIPE_NOT_A_MAPPING, {}),

@@ -310,9 +310,10 @@ def test_a_non_finite_loss_stops_the_training_and_names_the_images(tiny_pth, toy
     ],
 )
 def test_invalid_options_are_rejected(tiny_pth, toy, tmp_path, capsys, change, message, attributes, status):
-    assert main(["finetune", *flags(tiny_pth, toy, tmp_path / "run", *change)]) == status
-    error = capsys.readouterr().err
-    assert shows(error, message, **attributes) and "Traceback" not in error
+    for command in ("plan", "finetune"):
+        assert main([command, *flags(tiny_pth, toy, tmp_path / "run", *change)]) == status
+        error = capsys.readouterr().err
+        assert shows(error, message, **attributes) and "Traceback" not in error
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
