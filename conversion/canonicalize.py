@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from .checkpoint import Checkpoint, State
+from .facts import Fact, FactCode, fact
 from .initialization import HEAD_STD
 from .layouts.mae import PATCH_EMBED_KEY
 from .messages import ConversionError, ConversionMessage
@@ -32,13 +33,13 @@ def canonicalize(checkpoint: Checkpoint) -> None:
     check_weights_finite(checkpoint.state, source)
 
 
-def _cast_to_float32(state: State, notes: list[str]) -> State:
+def _cast_to_float32(state: State, notes: list[Fact]) -> State:
     other_dtypes = {
         str(tensor.dtype) for tensor in state.values() if tensor.is_floating_point() and tensor.dtype != torch.float32
     }
     if not other_dtypes:
         return state
-    notes.append(f"{', '.join(sorted(other_dtypes))} weights were converted to float32")
+    notes.append(fact(FactCode.CAST_TO_FLOAT32, dtypes=sorted(other_dtypes)))
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
 
 

@@ -12,14 +12,15 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from .facts import BaselineModel, Fact, FactCode
 from .metadata import CheckpointMetadata
 
 if TYPE_CHECKING:
     import torch
 
 State: TypeAlias = "dict[str, torch.Tensor]"
-# Computes what the source computes: (parameters under original keys, pixel values, noise) -> (description, outputs).
-Baseline: TypeAlias = "Callable[[State, torch.Tensor, torch.Tensor], tuple[str, torch.Tensor]]"
+# Computes what the source computes: (parameters under original keys, pixel values, noise) -> (baseline, outputs).
+Baseline: TypeAlias = "Callable[[State, torch.Tensor, torch.Tensor], tuple[BaselineModel, torch.Tensor]]"
 PARTS = re.compile(r"\{(\w*(?:\|\w*)+)\}")  # of a pattern
 # Parameters of an encoder, as opposed to those of a decoder, a head, or a training program.
 ENCODER_KEY = r"(blocks|patch_embed|norm_pre|rel_pos_bias)\.|(reg|register|dist)_tokens?$|(cls_token|pos_embed)$"
@@ -35,13 +36,13 @@ class Target:
     Args:
         class_name: class in transformers.
         keys: (original key, key of the stock class in memory).
-        unused: (original key, reason why the class does not use it).
+        unused: (original key, why the class does not use it).
         pooling: `mean` or `cls` for a classifier.
     """
 
     class_name: str
     keys: tuple[tuple[str, str], ...]
-    unused: tuple[tuple[str, str], ...] = ()
+    unused: tuple[tuple[str, FactCode], ...] = ()
     pooling: str | None = None
 
 
@@ -116,9 +117,9 @@ class Checkpoint:
     state: State
     source: str
     layout: Layout
-    contents: str  # of the file, e.g. "{model, optimizer, epoch, scaler, args}"
+    contents: list[str] = field(default_factory=list)  # keys of the file, e.g. model, optimizer; empty: a state dict
     unused: list[dict[str, Any]] = field(default_factory=list)  # {"source", "reason"} of entries that are not used
-    notes: list[str] = field(default_factory=list)
+    notes: list[Fact] = field(default_factory=list)
     metadata: CheckpointMetadata = field(default_factory=CheckpointMetadata)
     file: Path | None = None
     stock_class: str | None = None  # the transformers class that loads the source
@@ -190,7 +191,7 @@ class ConversionPlan:
     sizes: dict[str, Any]
     assumed: dict[str, Any] = field(default_factory=dict)
     dropped_tensors: list[dict[str, Any]] = field(default_factory=list)
-    init_reasons: dict[str, str] = field(default_factory=dict)
+    init_reasons: dict[str, Fact] = field(default_factory=dict)
 
 
 @cache

@@ -147,6 +147,7 @@ def _build_report(
             "name": checkpoint.source,
             "layout": checkpoint.layout.name,
             "contents": checkpoint.contents,
+            "class": checkpoint.stock_class,
             "distilled": checkpoint.is_self_distilled,
         },
         target={"class": plan.target.class_name, "pooling": plan.target.pooling, **plan.sizes},

@@ -25,7 +25,7 @@ class ExportResult:
 
     architecture: Architecture
     timm_validate_args: str | None = None  # None: not a classifier, or timm cannot evaluate it identically
-    note: str = ""  # why timm cannot evaluate it, or what to consider
+    note: ConversionError | None = None  # why timm cannot evaluate it, or what to consider
 
 
 def export_checkpoint(
@@ -76,10 +76,12 @@ def _build_result(destination: Path, checkpoint: Checkpoint, architecture: Archi
     try:
         flags = timm_validate_args(destination, checkpoint.metadata, architecture, checkpoint.state)
     except ConversionError as error:
-        return ExportResult(architecture, note=str(error))
+        return ExportResult(architecture, note=error)
     names = checkpoint.metadata.class_names
     if names and has_different_timm_order(names):
-        return ExportResult(architecture, flags, ConversionMessage.TIMM_CLASS_ORDER.render(file=CLASS_MAP_FILE))
+        return ExportResult(
+            architecture, flags, ConversionError(ConversionMessage.TIMM_CLASS_ORDER, file=CLASS_MAP_FILE)
+        )
     return ExportResult(architecture, flags)
 
 

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, field
 
 from .checkpoint import Checkpoint, Target
+from .facts import Fact, FactCode, fact
 from .messages import ConversionError, ConversionMessage
 
 # Modules of a training program that are stored in the state dict of the model, but are not part of its function.
@@ -12,12 +13,12 @@ TRAINING_MODULES = r"(criterion|loss\w*|\w*metrics?|\w*(acc|auroc|f1|accuracy))\
 
 @dataclass
 class Head:
-    """The classes of a classifier, and why its head is new (empty if the head of the checkpoint is kept)."""
+    """The classes of a classifier, and why its head is new (None if the head of the checkpoint is kept)."""
 
     num_labels: int
     names: list[str] | None
-    reset_reason: str
-    notes: list[str] = field(default_factory=list)
+    reset_reason: Fact | None
+    notes: list[Fact] = field(default_factory=list)
 
 
 def resolve_head(checkpoint: Checkpoint, target: Target, names: list[str] | None, num_labels: int | None) -> Head:
@@ -51,7 +52,7 @@ def resolve_classes(checkpoint: Checkpoint, names: list[str] | None, num_labels:
     if names and num_labels and num_labels != len(names):
         raise ConversionError(ConversionMessage.NUM_LABELS_CONTRADICTS, num_labels=num_labels, count=len(names))
     if head_size is None:
-        return Head(size, names, "the checkpoint has no head")
+        return Head(size, names, fact(FactCode.NO_HEAD))
     if head_names is not None and len(head_names) != head_size:
         raise ConversionError(
             ConversionMessage.CLASS_NAMES_CONTRADICT_HEAD,
@@ -60,15 +61,12 @@ def resolve_classes(checkpoint: Checkpoint, names: list[str] | None, num_labels:
             head=head_size,
         )
     if head_size != size:
-        return Head(size, names, f"the head of the checkpoint has {head_size} labels, not {size}")
+        return Head(size, names, fact(FactCode.HEAD_SIZE_DIFFERS, found=head_size, requested=size))
     if names and head_names and names != head_names:
-        return Head(size, names, "the head of the checkpoint has different class names or another order of classes")
-    head = Head(size, names or head_names, "")
+        return Head(size, names, fact(FactCode.HEAD_CLASSES_DIFFER))
+    head = Head(size, names or head_names, None)
     if names and head_names is None:
-        head.notes.append(
-            f"the head of the checkpoint is kept; the names and the order of its {head_size} classes are taken from "
-            "--labels, because the checkpoint does not contain them"
-        )
+        head.notes.append(fact(FactCode.HEAD_NAMES_FROM_LABELS, classes=head_size))
     return head
 
 

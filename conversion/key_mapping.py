@@ -6,11 +6,7 @@ from typing import Any
 import torch
 
 from .checkpoint import State, Target, match_key, split_pattern
-
-KEY_BIAS_NOTE = (
-    "the key bias (middle third) is omitted: BEiT has no key bias, and it adds the same number to every score of a "
-    "query, which the softmax cancels"
-)
+from .facts import FactCode, fact
 
 
 @dataclass
@@ -37,12 +33,13 @@ def to_transformers_state_dict(state: State, target: Target) -> MappedStateDict:
             parts = tensor.chunk(len(patterns)) if len(patterns) > 1 else [tensor]
             renamed = {pattern.format(**fields): part for pattern, part in zip(patterns, parts) if pattern}
             mapped_state.tensors.update(renamed)
-            note = {} if all(patterns) else {"note": KEY_BIAS_NOTE}
+            note = {} if all(patterns) else {"note": FactCode.KEY_BIAS_OMITTED}
             mapped_state.mapping.append({"source": name, **note, "target": list(renamed)})
             break
         else:
-            reasons = (reason for pattern, reason in target.unused if match_key(pattern, name) is not None)
-            reason = next(reasons, f"not a parameter of {target.class_name}")
+            codes = (code for pattern, code in target.unused if match_key(pattern, name) is not None)
+            code = next(codes, None)
+            reason = fact(code) if code else fact(FactCode.NOT_A_PARAMETER, class_name=target.class_name)
             mapped_state.unused.append({"source": name, "reason": reason})
     return mapped_state
 

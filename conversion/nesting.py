@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from .checkpoint import Layout, State
+from .facts import Fact, FactCode, fact
 from .layouts import LAYOUTS, supported_layouts
 from .messages import ConversionError, ConversionMessage
 from .metadata import find_args
@@ -33,7 +34,7 @@ class ViTStateDict:
     layout: Layout
     state: State
     unused: list[dict[str, Any]]
-    notes: list[str]
+    notes: list[Fact]
     is_self_distilled: bool
 
 
@@ -55,7 +56,7 @@ class _Candidate:
     prefixes: list[str]
     names: dict[str, str]
     state: dict[str, Any]
-    notes: list[str]
+    notes: list[Fact]
 
     @property
     def is_self_distilled(self) -> bool:
@@ -128,7 +129,7 @@ def _find_candidates(location: str, state: dict[str, Any], source: str) -> list[
 
 
 def _read_candidate(
-    candidate: _Candidate, unused: list[dict[str, Any]], notes: list[str], args: dict[str, Any], source: str
+    candidate: _Candidate, unused: list[dict[str, Any]], notes: list[Fact], args: dict[str, Any], source: str
 ) -> ViTStateDict:
     """Determines the layout of a candidate, and renames its keys to the original ones."""
     names, prefix = candidate.names, candidate.prefix
@@ -137,7 +138,7 @@ def _read_candidate(
     }
     layout = _match_layout(list(inside.values()), args, candidate.location, source)
     unused = unused + [
-        {"source": name, "reason": f"not a tensor ({type(value).__name__})"}
+        {"source": name, "reason": fact(FactCode.NOT_A_TENSOR, type=type(value).__name__)}
         for name, value in candidate.state.items()
         if not isinstance(value, (torch.Tensor, Mapping))
     ]
@@ -145,16 +146,16 @@ def _read_candidate(
     for old, new in names.items():
         name = layout.original_key(inside.get(old, new))
         if old not in inside and not (len(candidate.prefixes) == 1 and layout.is_known(name)):
-            unused.append({"source": old, "reason": f"outside the module '{prefix.rstrip('.')}'"})
+            unused.append({"source": old, "reason": fact(FactCode.OUTSIDE_MODULE, prefix=prefix.rstrip("."))})
         elif name in state:
             raise ConversionError(ConversionMessage.PREFIX_AMBIGUOUS, source=source, prefix=prefix)
         else:
             state[name] = candidate.state[old]
     notes = candidate.notes + notes
     if prefix:
-        notes.append(f"the prefix '{prefix}' was removed from the keys")
+        notes.append(fact(FactCode.PREFIX_REMOVED, prefix=prefix))
     if layout.renames:
-        notes.append(f"the keys were renamed ({layout.title})")
+        notes.append(fact(FactCode.KEYS_RENAMED, layout=layout.name))
     return ViTStateDict(candidate.location, layout, state, unused, notes, candidate.is_self_distilled)
 
 
@@ -163,13 +164,13 @@ def _closest(name: str, prefixes: list[str]) -> str | None:
     return max((prefix for prefix in prefixes if name.startswith(prefix)), key=len, default=None)
 
 
-def _strip_wrappers(names: list[str], source: str) -> tuple[dict[str, str], list[str]]:
+def _strip_wrappers(names: list[str], source: str) -> tuple[dict[str, str], list[Fact]]:
     """Removes the names of wrappers from keys; returns old key -> new key, and notes."""
     new_keys = {name: ".".join(part for part in name.split(".") if part not in WRAPPER_PREFIXES) for name in names}
     wrappers = sorted({part for name in names for part in name.split(".")} & WRAPPER_PREFIXES)
     if len(set(new_keys.values())) < len(new_keys):
         raise ConversionError(ConversionMessage.WRAPPER_AMBIGUOUS, source=source, wrappers=wrappers)
-    return new_keys, [f"the names of wrappers were removed from the keys ({', '.join(wrappers)})"] if wrappers else []
+    return new_keys, [fact(FactCode.WRAPPERS_REMOVED, names=wrappers)] if wrappers else []
 
 
 def _match_layout(keys: list[str], args: dict[str, Any], location: str, source: str) -> Layout:
@@ -212,7 +213,7 @@ def _no_layout_error(source: str, location: str, keys: list[str], args: dict[str
 
 def _select_candidate(
     candidates: list[_Candidate], source: str, weights: str | None
-) -> tuple[_Candidate, list[dict[str, Any]], list[str]]:
+) -> tuple[_Candidate, list[dict[str, Any]], list[Fact]]:
     """Selects a ViT; returns it, and the report entries and notes on the others."""
     averaged = [vit for vit in candidates if vit.is_averaged]
     plain = [vit for vit in candidates if not vit.is_averaged]
@@ -226,12 +227,11 @@ def _select_candidate(
         locations = [vit.location or "(top level)" for vit in group]
         raise ConversionError(ConversionMessage.SEVERAL_VITS, source=source, count=len(group), locations=locations)
     selected = group[0]
-    notes = [f"these are the averaged weights ({selected.location})"] if selected.is_averaged else []
+    notes = [fact(FactCode.AVERAGED_WEIGHTS, location=selected.location)] if selected.is_averaged else []
     unused = []
     for other in candidates:
         if other is not selected:
-            kind, flag = ("averaged", "ema") if other.is_averaged else ("plain", "plain")
-            hint = f"pass --weights {flag} to convert them"
-            notes.append(f"the file also contains {kind} weights ({other.location}); {hint}")
-            unused.append({"source": other.location, "reason": f"{kind} weights; {hint}"})
+            code = FactCode.OTHER_AVERAGED_WEIGHTS if other.is_averaged else FactCode.OTHER_PLAIN_WEIGHTS
+            notes.append(fact(code, location=other.location))
+            unused.append({"source": other.location, "reason": notes[-1]})
     return selected, unused, notes

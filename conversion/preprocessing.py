@@ -7,6 +7,7 @@ from typing import Any
 from hf_mae.errors import first_error_line
 from hf_mae.files.atomic import write_json
 
+from .facts import Fact, FactCode, fact
 from .messages import ConversionError, ConversionMessage
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -43,7 +44,7 @@ def mae_image_processor(
     )
 
 
-def write_image_processor(folder: Path, config: Any, source: dict[str, Any] | None, kind: str = "auto") -> list[str]:
+def write_image_processor(folder: Path, config: Any, source: dict[str, Any] | None, kind: str = "auto") -> list[Fact]:
     """Writes `preprocessor_config.json` for a model.
 
     Args:
@@ -70,13 +71,13 @@ def write_image_processor(folder: Path, config: Any, source: dict[str, Any] | No
         scaled = _scale_processor(source, height_width)
         write_json(folder / PROCESSOR_FILE, scaled)
         _check_processor_loads(folder, source)
-        changes = [] if scaled == source else [f"the image processor was scaled to {height_width[0]} pixels"]
-        return ["the image processor is that of the source", *changes]
+        changes = [] if scaled == source else [fact(FactCode.PROCESSOR_SCALED, pixels=height_width[0])]
+        return [fact(FactCode.PROCESSOR_OF_SOURCE), *changes]
     if channels != 3:
-        return [f"no image processor was written, because transformers supports no images with {channels} channels"]
+        return [fact(FactCode.NO_PROCESSOR, channels=channels)]
     if height_width[0] != height_width[1]:
         square_resize_processor(height_width).save_pretrained(folder)
-        return [f"the image processor resizes every image to {height_width[0]} x {height_width[1]} pixels"]
+        return [fact(FactCode.PROCESSOR_RESIZES, height=height_width[0], width=height_width[1])]
     mae_image_processor(height_width[0]).save_pretrained(folder)
     return []
 

@@ -12,6 +12,7 @@ import torch
 
 from .canonicalize import canonicalize
 from .checkpoint import Checkpoint
+from .facts import FactCode, fact
 from .key_mapping import to_original_state_dict
 from .layouts.mae import TARGETS
 from .layouts.stock import STOCK
@@ -59,16 +60,14 @@ def read_checkpoint(source: str | Path, *, weights: str | None = None) -> Checkp
 def _read_file(path: Path, weights: str | None) -> Checkpoint:
     content = read_weights_file(path)
     vit = find_vit_state_dict(content, str(path), weights)
-    checkpoint = Checkpoint(vit.state, str(path), vit.layout, "a bare state dict", vit.unused, vit.notes, file=path)
+    checkpoint = Checkpoint(vit.state, str(path), vit.layout, [], vit.unused, vit.notes, file=path)
     checkpoint.is_self_distilled = vit.is_self_distilled
     if vit.location:
-        checkpoint.contents = (
-            "{" + ", ".join(str(key) for key in content if not isinstance(content[key], torch.Tensor)) + "}"
-        )
+        checkpoint.contents = [str(key) for key in content if not isinstance(content[key], torch.Tensor)]
         used = vit.location.split(":")[0].split(".")[0]
         reported = {entry["source"].split(":")[0].split(".")[0] for entry in vit.unused} | {used}
         checkpoint.unused += [
-            {"source": str(key), "reason": "state of the training run, not model weights"}
+            {"source": str(key), "reason": fact(FactCode.TRAINING_STATE)}
             for key, value in content.items()
             if str(key) not in reported and not isinstance(value, torch.Tensor)
         ]
@@ -96,10 +95,11 @@ def _read_stock_model(source: str) -> Checkpoint:
             ConversionMessage.STOCK_PARAMETERS_MISSING, source=source, class_name=class_name, names=missing[:5]
         )
     state, unknown = to_original_state_dict(model.state_dict(), TARGETS[target])
-    checkpoint = Checkpoint(state, source, STOCK, f"transformers {class_name}", stock_class=class_name)
-    checkpoint.unused = [{"source": name, "reason": f"not a parameter of {class_name}"} for name in unknown]
-    checkpoint.unused += [
-        {"source": name, "reason": f"not loaded by {class_name}"} for name in sorted(info["unexpected_keys"])
+    checkpoint = Checkpoint(state, source, STOCK, stock_class=class_name)
+    reasons = dict.fromkeys(unknown, FactCode.NOT_A_PARAMETER)
+    reasons |= dict.fromkeys(sorted(info["unexpected_keys"]), FactCode.NOT_LOADED)
+    checkpoint.unused = [
+        {"source": name, "reason": fact(code, class_name=class_name)} for name, code in reasons.items()
     ]
     report = _read_conversion_report(folder)
     checkpoint.metadata = _metadata_from_config(config, target, set(report.get("assumed", {})))

@@ -8,39 +8,33 @@ from torch import Tensor
 from .checkpoint import ConversionPlan
 from .key_mapping import to_original_state_dict
 from .messages import ConversionError, ConversionMessage
+from .report import Verification
 
+SEED, BATCH_SIZE = 0, 2  # of the input
 TOLERANCE = 1e-4  # relative to the largest output
 
 
 @torch.no_grad()
-def verify_against_source(model: Any, plan: ConversionPlan) -> dict[str, Any]:
+def verify_against_source(model: Any, plan: ConversionPlan) -> Verification:
     """Compares a converted model with the baseline of its plan.
-
-    Returns:
-        `against`, `input`, `max_abs_difference` and `max_abs_output`.
 
     Raises:
         ConversionError: If the outputs differ by more than `TOLERANCE` of the largest output.
     """
-    config, generator = model.config, torch.Generator().manual_seed(0)
+    config, generator = model.config, torch.Generator().manual_seed(SEED)
     size = config.image_size
     height, width = (size, size) if isinstance(size, int) else size
-    pixel_values = torch.randn(2, config.num_channels, height, width, generator=generator)
-    noise = torch.rand(2, (height // config.patch_size) * (width // config.patch_size), generator=generator)
+    pixel_values = torch.randn(BATCH_SIZE, config.num_channels, height, width, generator=generator)
+    noise = torch.rand(BATCH_SIZE, (height // config.patch_size) * (width // config.patch_size), generator=generator)
     initialized, _ = to_original_state_dict(model.state_dict(), plan.target)
     baseline, expected = plan.baseline(initialized | plan.state, pixel_values, noise)
     actual = compute_outputs(model, pixel_values, noise)
     difference, largest = (actual - expected).abs().max().item(), expected.abs().max().item()
     if not difference <= TOLERANCE * largest:
         raise ConversionError(
-            ConversionMessage.VERIFICATION_FAILED, difference=difference, largest=largest, baseline=baseline
+            ConversionMessage.VERIFICATION_FAILED, difference=difference, largest=largest, baseline=baseline.value
         )
-    return {
-        "against": baseline,
-        "input": "random normal, batch 2, seed 0",
-        "max_abs_difference": difference,
-        "max_abs_output": largest,
-    }
+    return Verification(baseline, SEED, BATCH_SIZE, difference, largest)
 
 
 def compute_outputs(model: Any, pixel_values: Tensor, noise: Tensor) -> Tensor:

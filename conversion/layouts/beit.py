@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..architecture import MAX_LAYERS, count_blocks
 from ..checkpoint import Checkpoint, ConversionPlan, ConversionRequest, Layout, State, Target
+from ..facts import BaselineModel, FactCode, fact
 from ..heads import resolve_head
 from ..messages import ConversionError, ConversionMessage
 from .mae import MAE, PATCH_EMBED_KEY, TARGETS, Decisions, plan_head
@@ -35,11 +36,11 @@ BEIT_TARGET = Target(
         *((key, hf_key) for key, hf_key in TARGETS["mean"].keys if ".qkv." not in key),
     ),
     (
-        ("norm.{p}", "mean pooling normalizes the pooled patches (fc_norm) instead"),
-        *((key, "used in pre-training only") for key in ("mask_token", "lm_head.{rest}", "cls_pt_layers.{rest}")),
-        *((key, "used in pre-training only") for key in ("decoder.{rest}", "regressor.{rest}")),
-        ("blocks.{i}.attn.relative_position_index", "computed from the image size"),
-        ("rel_pos_bias.relative_position_index", "computed from the image size"),
+        ("norm.{p}", FactCode.NORM_BEFORE_MEAN_POOLING),
+        *((key, FactCode.PRETRAINING_ONLY) for key in ("mask_token", "lm_head.{rest}", "cls_pt_layers.{rest}")),
+        *((key, FactCode.PRETRAINING_ONLY) for key in ("decoder.{rest}", "regressor.{rest}")),
+        ("blocks.{i}.attn.relative_position_index", FactCode.COMPUTED_FROM_IMAGE_SIZE),
+        ("rel_pos_bias.relative_position_index", FactCode.COMPUTED_FROM_IMAGE_SIZE),
     ),
     pooling="mean",
 )
@@ -126,14 +127,14 @@ def _image_processor(checkpoint: Checkpoint, image_size: int) -> dict[str, Any]:
     imagenet = checkpoint.metadata.imagenet_mean_and_std
     mean, std = (IMAGENET_MEAN, IMAGENET_STD) if imagenet else (INCEPTION_MEAN_STD, INCEPTION_MEAN_STD)
     if not imagenet:
-        checkpoint.notes.append(
-            "images are normalized with mean and std 0.5, as in BEiT (--mean_std 0.5 0.5 0.5 0.5 0.5 0.5)"
-        )
+        checkpoint.notes.append(fact(FactCode.MEAN_AND_STD_OF_BEIT))
     processor: dict[str, Any] = mae_image_processor(image_size, mean, std).to_dict()
     return processor
 
 
-def compute_baseline(state: State, pixel_values: "torch.Tensor", noise: "torch.Tensor") -> "tuple[str, torch.Tensor]":
+def compute_baseline(
+    state: State, pixel_values: "torch.Tensor", noise: "torch.Tensor"
+) -> "tuple[BaselineModel, torch.Tensor]":
     """Computes the logits with timm's Beit of the same parameters."""
     from timm.models.beit import Beit
 
@@ -154,7 +155,7 @@ def compute_baseline(state: State, pixel_values: "torch.Tensor", noise: "torch.T
     buffers = model.state_dict()
     model.load_state_dict(buffers | {name: tensor for name, tensor in state.items() if name in buffers})
     logits: torch.Tensor = model(pixel_values)
-    return "timm's Beit", logits
+    return BaselineModel.TIMM, logits
 
 
 BEIT = Layout(

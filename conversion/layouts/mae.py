@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..architecture import Architecture, infer_patch_grid, read_architecture, transformers_config
 from ..checkpoint import Checkpoint, ConversionPlan, ConversionRequest, Layout, State, Target
+from ..facts import BaselineModel, Fact, FactCode, fact
 from ..heads import Head, resolve_head
 from ..messages import ConversionError, ConversionMessage
 
@@ -49,21 +50,21 @@ def encoder_keys(prefix: str) -> tuple[tuple[str, str], ...]:
     return tuple((mae_key, prefix + hf_key) for mae_key, hf_key in keys)
 
 
-UNUSED_DECODER = tuple((key, "decoder: used in pre-training only") for key, _ in DECODER_KEYS)
+UNUSED_DECODER = tuple((key, FactCode.DECODER) for key, _ in DECODER_KEYS)
 # `--to` or `--pooling` -> stock class; an unused key has the reason of its first matching pattern.
 TARGETS = {
     "pretraining": Target(
         "ViTMAEForPreTraining",
         (*encoder_keys("vit."), ("norm.{p}", "vit.layernorm.{p}"), *DECODER_KEYS),
         (
-            ("fc_norm.{p}", "pooling norm of a classifier; not used in pre-training"),
-            ("head.{p}", "classification head; not used in pre-training"),
+            ("fc_norm.{p}", FactCode.POOLING_NORM_OF_CLASSIFIER),
+            ("head.{p}", FactCode.HEAD_OF_CLASSIFIER),
         ),
     ),
     "cls": Target(
         "ViTForImageClassification",
         (*encoder_keys("vit."), ("norm.{p}", "vit.layernorm.{p}"), ("head.{p}", "classifier.{p}")),
-        (("fc_norm.{p}", "norm of mean pooling; the class token is normalized by `norm`"), *UNUSED_DECODER),
+        (("fc_norm.{p}", FactCode.NORM_OF_MEAN_POOLING), *UNUSED_DECODER),
         pooling="cls",
     ),
     "mean": Target(
@@ -75,7 +76,7 @@ TARGETS = {
             ("head.{p}", "classifier.{p}"),
         ),
         (
-            ("norm.{p}", "mean pooling normalizes the pooled patches (fc_norm) instead, as in the original code"),
+            ("norm.{p}", FactCode.NORM_BEFORE_MEAN_POOLING),
             *UNUSED_DECODER,
         ),
         pooling="mean",
@@ -84,17 +85,14 @@ TARGETS = {
         "ViTModel",
         (*encoder_keys(""), ("norm.{p}", "layernorm.{p}")),
         (
-            ("fc_norm.{p}", "pooling norm of a classifier; not part of the backbone"),
-            ("head.{p}", "classification head; not part of the backbone"),
+            ("fc_norm.{p}", FactCode.POOLING_NORM_OF_CLASSIFIER),
+            ("head.{p}", FactCode.HEAD_OF_CLASSIFIER),
             *UNUSED_DECODER,
         ),
     ),
 }
-NEW_NORM_REASONS = {
-    "fc_norm": "the norm of mean pooling is initialized with weight 1 and bias 0, as in the original code",
-    "norm": "the checkpoint was fine-tuned with mean pooling and lacks it; initialized with weight 1 and bias 0",
-}
-NEW_DECODER_REASONS = {key.split(".")[0]: "the checkpoint has no decoder" for key, _ in DECODER_KEYS}
+NEW_NORM_REASONS = {"fc_norm": fact(FactCode.NEW_FC_NORM), "norm": fact(FactCode.NEW_NORM)}
+NEW_DECODER_REASONS = {key.split(".")[0]: fact(FactCode.NO_DECODER) for key, _ in DECODER_KEYS}
 
 
 def canonicalize(checkpoint: Checkpoint) -> State:
@@ -103,7 +101,7 @@ def canonicalize(checkpoint: Checkpoint) -> State:
     return _add_class_token_position(state, checkpoint)
 
 
-def _fold_batch_norm(state: State, source: str, notes: list[str]) -> State:
+def _fold_batch_norm(state: State, source: str, notes: list[Fact]) -> State:
     """Folds the batch norm (without weights) of a linear probe into its linear layer."""
     if "head.0.running_mean" not in state or "head.1.weight" not in state:
         return state
@@ -113,7 +111,7 @@ def _fold_batch_norm(state: State, source: str, notes: list[str]) -> State:
     mean, variance = probe["head.0.running_mean"].double(), probe["head.0.running_var"].double()
     weight = probe["head.1.weight"].double() / (variance + PROBE_EPS).sqrt()
     bias = probe["head.1.bias"].double() - weight @ mean
-    notes.append("the head of a linear probe (batch norm, linear) was folded into one linear layer")
+    notes.append(fact(FactCode.LINEAR_PROBE_FOLDED))
     other_parameters = {name: tensor for name, tensor in state.items() if name not in probe}
     return other_parameters | {"head.weight": weight.float(), "head.bias": bias.float()}
 
@@ -128,9 +126,7 @@ def _add_class_token_position(state: State, checkpoint: Checkpoint) -> State:
     patch_size, image_size = state[PATCH_EMBED_KEY].shape[-2:], checkpoint.metadata.image_size
     if infer_patch_grid(positions.shape[1], patch_size, image_size, checkpoint.source).has_class_token:
         return state
-    checkpoint.notes.append(
-        "a row of zeros was added to the position embeddings for the class token (the model uses timm's no_embed_class)"
-    )
+    checkpoint.notes.append(fact(FactCode.CLASS_TOKEN_POSITION_ADDED))
     return state | {"pos_embed": torch.cat([torch.zeros_like(positions[:, :1]), positions], dim=1)}
 
 
@@ -141,7 +137,7 @@ class Decisions:
     state: State
     config: dict[str, Any] = field(default_factory=dict)  # without the sizes
     dropped_tensors: list[dict[str, Any]] = field(default_factory=list)
-    init_reasons: dict[str, str] = field(default_factory=lambda: dict(NEW_NORM_REASONS))
+    init_reasons: dict[str, Fact] = field(default_factory=lambda: dict(NEW_NORM_REASONS))
 
 
 def make_plan(checkpoint: Checkpoint, request: ConversionRequest) -> ConversionPlan:
@@ -199,24 +195,21 @@ def _read_target_architecture(checkpoint: Checkpoint, target: str, request: Conv
         decoder_num_attention_heads=request.decoder_num_attention_heads,
         source=checkpoint.source,
     )
-    checkpoint.notes += [
-        f"{name} = {value} is assumed, the original default for this width; the file does not contain it"
-        for name, value in architecture.assumed.items()
-    ]
+    checkpoint.notes += [fact(FactCode.ASSUMED, name=name, value=value) for name, value in architecture.assumed.items()]
     return architecture
 
 
 def plan_head(checkpoint: Checkpoint, head: Head, decisions: Decisions) -> None:
     """Plans the classes of a classifier, and whether the head of the checkpoint is kept or replaced."""
     state = decisions.state
-    decisions.init_reasons["head"] = f"{head.reset_reason}; truncated normal, std 2e-5"
+    if head.reset_reason:
+        decisions.init_reasons["head"] = head.reset_reason
     if head.reset_reason and "head.weight" in state:
-        reason = f"{head.reset_reason}; replaced by a new head"
         decisions.dropped_tensors = [
-            {"source": name, "reason": reason} for name in ("head.weight", "head.bias") if name in state
+            {"source": name, "reason": head.reset_reason} for name in ("head.weight", "head.bias") if name in state
         ]
         decisions.state = {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
-        checkpoint.notes.append(f"{head.reset_reason}; it was replaced by a new head")
+        checkpoint.notes.append(head.reset_reason)
     checkpoint.notes += head.notes
     decisions.config["num_labels"] = head.num_labels
     if names := head.names:
@@ -245,10 +238,7 @@ def _plan_pretraining(
         decisions.init_reasons |= NEW_DECODER_REASONS
     elif norm_pix_loss is None:
         architecture.assumed["norm_pix_loss"] = False
-        checkpoint.notes.append(
-            "norm_pix_loss = false is assumed; the file does not contain it; pass --norm_pix_loss if the decoder "
-            "predicts normalized patches"
-        )
+        checkpoint.notes.append(fact(FactCode.NORM_PIX_LOSS_ASSUMED))
     mask_ratio = checkpoint.metadata.mask_ratio
     decisions.config |= {"norm_pix_loss": bool(norm_pix_loss), "mask_ratio": 0.75 if mask_ratio is None else mask_ratio}
 
@@ -263,9 +253,7 @@ def _set_image_size(state: State, architecture: Architecture, image_size: int, c
             state[name] = resize_position_embeddings(
                 state[name], image_size // architecture.patch_size, architecture.grid_size
             )
-    checkpoint.notes.append(
-        f"position embeddings resized (bicubic) from {architecture.image_size} to {image_size} pixels"
-    )
+    checkpoint.notes.append(fact(FactCode.POSITIONS_RESIZED, old=architecture.image_size, new=image_size))
     architecture.image_size = image_size
 
 
@@ -293,13 +281,13 @@ def compute_baseline(
     state: State,
     pixel_values: "torch.Tensor",
     noise: "torch.Tensor",
-) -> "tuple[str, torch.Tensor]":
+) -> "tuple[BaselineModel, torch.Tensor]":
     """Computes outputs with timm's VisionTransformer, or for pre-training with a reimplementation of the original."""
     if mask_ratio is not None:
         from ..mae_forward import compute_pretraining
 
         outputs = compute_pretraining(state, architecture, pixel_values, noise, mask_ratio)
-        return "a reimplementation of facebookresearch/mae", outputs
+        return BaselineModel.FACEBOOKRESEARCH_MAE, outputs
     from timm.models.vision_transformer import VisionTransformer
     from torch import nn
 
@@ -313,7 +301,7 @@ def compute_baseline(
     ).eval()
     model.load_state_dict({name: state[name] for name in model.state_dict()})
     output: torch.Tensor = model.forward_features(pixel_values) if target == "backbone" else model(pixel_values)
-    return "timm's VisionTransformer", output
+    return BaselineModel.TIMM, output
 
 
 MAE = Layout(

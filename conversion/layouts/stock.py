@@ -5,6 +5,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..checkpoint import Baseline, Checkpoint, ConversionPlan, ConversionRequest, State
+from ..facts import BaselineModel
 from .mae import MAE, make_plan
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def plan_stock_model(checkpoint: Checkpoint, request: ConversionRequest) -> Conv
 
 def compute_baseline(
     checkpoint: Checkpoint, otherwise: Baseline, state: State, pixel_values: "torch.Tensor", noise: "torch.Tensor"
-) -> "tuple[str, torch.Tensor]":
+) -> "tuple[BaselineModel, torch.Tensor]":
     """Computes outputs with the source itself; with the baseline of MAE if a parameter has another shape."""
     from ..stock_models import load_stock_model
     from ..verification import compute_outputs
@@ -30,7 +31,7 @@ def compute_baseline(
     if not all(name in own and own[name].shape == tensor.shape for name, tensor in state.items()):
         return otherwise(state, pixel_values, noise)
     model, _ = load_stock_model(checkpoint.source, str(checkpoint.stock_class))
-    return f"{checkpoint.source} in transformers", compute_outputs(model, pixel_values, noise)
+    return BaselineModel.TRANSFORMERS, compute_outputs(model, pixel_values, noise)
 
 
 STOCK = replace(

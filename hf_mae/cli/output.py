@@ -225,7 +225,9 @@ def print_reconstruct(result: Any, args: ParsedArgs) -> None:
 
 def print_convert(report: Any, args: ParsedArgs) -> None:
     """Prints the conversion report."""
-    print(report.summary())
+    from ..reporting.conversion_summary import format_conversion
+
+    print(format_conversion(report))
     print(f"Written to {args.options.values['output_dir']} (report: conversion.json)")
 
 

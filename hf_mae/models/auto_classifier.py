@@ -16,6 +16,7 @@ from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, AutoModelForIma
 from ..compat.timm import check_timm_version
 from ..compat.transformers import StockModel
 from ..conversion.canonicalize import check_weights_finite
+from ..conversion.facts import Fact, FactCode, fact
 from ..conversion.messages import ConversionError
 from ..conversion.report import ConversionReport
 from ..conversion.safety import is_timm
@@ -76,8 +77,9 @@ def build_comparator(
     except UsageError as error:
         raise UsageError(ModelMessage.UNUSABLE, source=source, reason=error) from None
     set_config_drop_path(config, drop_path, source)
+    reset_reason: Fact | None = fact(FactCode.RANDOM_WEIGHTS)
     if random_weights:
-        model, reset_reason = AutoModelForImageClassification.from_config(config), "random weights were requested"
+        model = AutoModelForImageClassification.from_config(config)
         report = _make_report(source, model, [])
         logger.info("Random weights: only the sizes of %s are used.", source)
     else:
@@ -88,7 +90,7 @@ def build_comparator(
         nn.init.trunc_normal_(head.weight, std=HEAD_STD)
         if head.bias is not None:
             nn.init.zeros_(head.bias)
-        report.initialized.append({"target": name, "reason": f"{reset_reason}; truncated normal, std {HEAD_STD}"})
+        report.initialized.append({"target": name, "reason": reset_reason})
     if is_timm(config) and size != config_image_size(config) and hasattr(model.timm_model, "set_input_size"):
         model = _resize_input(model, size, source)
     set_input_size(model, size, source)
@@ -164,8 +166,8 @@ def _can_build(config: Any, source: str) -> bool:
     return True
 
 
-def _load_pretrained(source: str, source_config: Any, config: Any) -> tuple[StockModel, list[str], str]:
-    """Loads a model; returns it, the loaded keys, and the reason for a new head (empty: the head was loaded)."""
+def _load_pretrained(source: str, source_config: Any, config: Any) -> tuple[StockModel, list[str], Fact | None]:
+    """Loads a model; returns it, the loaded keys, and the reason for a new head (None: the head was loaded)."""
     model, info = load_stock_model(source, "AutoModelForImageClassification", config=config)
     head, _ = find_head(model)
     missing = {*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])}
@@ -174,19 +176,17 @@ def _load_pretrained(source: str, source_config: Any, config: Any) -> tuple[Stoc
     state = model.state_dict()
     check_weights_finite(state, source)
     names, source_names = config_class_names(config), config_class_names(source_config)
-    reset_reason = ""
+    reset_reason = None
     if missing:
-        reset_reason = f"the source has no head of {config.num_labels} classes"
+        reset_reason = fact(FactCode.SOURCE_WITHOUT_HEAD, classes=config.num_labels)
     elif names not in (None, source_names):
-        reset_reason = (
-            f"the head of the source has other classes ({', '.join((source_names or ['without names'])[:3])})"
-        )
+        reset_reason = fact(FactCode.SOURCE_CLASSES_DIFFER, names=(source_names or [])[:3])
     return model, sorted(state.keys() - missing), reset_reason
 
 
 def _make_report(source: str, model: StockModel, loaded_keys: list[str]) -> ConversionReport:
     return ConversionReport(
-        source={"name": source, "contents": str(get_network(model))},
+        source={"name": source, "network": get_network(model)},
         target={"class": type(model).__name__, "pooling": None, "num_labels": model.config.num_labels},
         mapping=[{"source": name, "target": [name]} for name in loaded_keys],
         unused=[],

@@ -99,13 +99,13 @@ def resolve_checkpoint(model_name_or_path: str | Path) -> str:
             _download_checkpoint(checkpoint)
         _check_digest(checkpoint)
         try:
-            report = convert_checkpoint(path, folder, overwrite=True, norm_pix_loss=checkpoint.norm_pix_loss)
+            convert_checkpoint(path, folder, overwrite=True, norm_pix_loss=checkpoint.norm_pix_loss)
         except ConversionError as error:
             raise UsageError(ModelMessage.CHECKPOINT_UNUSABLE, path=path, reason=error) from None
         _write_card(checkpoint, folder)
         if not downloaded_manually:
             path.unlink()
-        logger.info("%s\nConverted to %s", report.summary(), folder)
+        logger.info("Converted to %s", folder)
     if checkpoint.mean_std:
         logger.info(
             "%s was trained with another mean and standard deviation: pass --mean_std %s", name, checkpoint.mean_std

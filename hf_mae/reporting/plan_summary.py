@@ -1,17 +1,84 @@
-"""The plan of a run as lines for the terminal, the log and notebooks."""
+"""The start of a run as text: the conversion of its checkpoint, the settings of `--auto` with reasons, and its plan."""
 
 import html
+import logging
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+from ..conversion.report import ConversionReport
 from ..data.images.cache_eviction import format_bytes
 from ..errors import pluralize
+from ..files.atomic import write_text
 from ..settings.metrics import metric_title
+from ..training.auto_settings import AutoReason, AutoSetting
 from ..training.training_plan import Device, Plan, html_renderers
+from .conversion_summary import format_conversion
 from .run_sentences import describe_exclusion
+
+logger = logging.getLogger(__name__)
 
 WIDTH, INDENT = 80, " " * 12  # columns
 MAX_CLASSES = 6  # that are listed
+
+
+AUTO_REASON_TEXTS = {
+    AutoReason.NO_VALIDATION_SPLIT: "selecting the epoch needs a validation split, which the data does not have",
+    AutoReason.SIZE_OF_CHECKPOINT: "it is the size of the checkpoint",
+    AutoReason.NO_GPU: "without a GPU, float32 is exact (--bf16 is faster on some CPUs)",
+    AutoReason.BFLOAT16: "the GPU supports bfloat16",
+    AutoReason.NO_BFLOAT16: "the GPU does not support bfloat16",
+    AutoReason.NO_BFLOAT16_FOR_HUGE_MODEL: (
+        "the GPU does not support bfloat16, and fp16 gives NaN losses with a ViT-H"
+    ),
+    AutoReason.CPU_CORES: "there are {cores} CPU cores",
+    AutoReason.UPDATES_PER_EPOCH: "an epoch of {images} images then has {updates}",
+    AutoReason.FITS_INTO_MEMORY: "expected to fit into memory (one step is tried before the first epoch)",
+    AutoReason.SQUARE_ROOT_OF_BATCH_SIZE: (
+        "AdamW's rate scales with the square root of the batch size ({batch_size}), not linearly"
+    ),
+    AutoReason.TRAINING_IMAGES: "there are {images} training images; fewer images need more epochs",
+    AutoReason.TENTH_OF_EPOCHS: "it is a tenth of the epochs, as in the original MAE code",
+    AutoReason.CLASS_RATIO: "the largest class has {ratio} times as many images as the smallest",
+    AutoReason.IMBALANCE_AND_RECALL: (
+        "the largest class has {ratio} times as many images as the smallest, and {metric} depends on recall only"
+    ),
+    AutoReason.IMBALANCE_AND_PRECISION: (
+        "the largest class has {ratio} times as many images as the smallest, and class weights would cost precision"
+    ),
+    AutoReason.SIZE_OF_MODEL: "the original MAE code uses it for {is_large}",
+}
+AUTO_VALUE_FORMATS = {
+    "updates": lambda count: pluralize(count, "update"),
+    "ratio": lambda ratio: f"{ratio:.1f}",
+    "is_large": lambda is_large: "large models" if is_large else "models of this size",
+}
+
+
+def describe_auto_reason(setting: AutoSetting) -> str:
+    """Describes why `--auto` chose a setting, as a clause."""
+    values = {name: AUTO_VALUE_FORMATS.get(name, str)(value) for name, value in setting.values.items()}
+    return AUTO_REASON_TEXTS[setting.reason].format(**values)
+
+
+def write_auto_recipe(path: Path, settings: Sequence[AutoSetting]) -> None:
+    """Writes the settings of `--auto` as a recipe, with the reason as a comment on each line."""
+    lines = ["# Chosen by --auto. Pass this file to hf-mae finetune --recipe; flags override it."]
+    for setting in settings:
+        value = setting.value
+        text = str(value).lower() if isinstance(value, bool) else str(value).replace("'", "")
+        lines.append(f"{setting.name + ': ' + text:36} # {describe_auto_reason(setting)}")
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def log_conversion(report: ConversionReport) -> None:
+    """Logs how the model was built from its checkpoint."""
+    logger.info(format_conversion(report))
+
+
+def log_plan(plan: Plan) -> None:
+    """Logs the plan of a run that starts."""
+    logger.info("Plan:\n%s", format_plan(plan))
 
 
 def format_plan(plan: Plan) -> str:

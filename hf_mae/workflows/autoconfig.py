@@ -1,20 +1,18 @@
-"""Settings that `--auto` chooses from the data, the model and the hardware, each with its reason."""
+"""Settings that `--auto` chooses from the data, the model and the hardware."""
 
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..errors import pluralize
 from ..settings.arguments import BASE_BATCH_SIZE, FinetuningArguments
 from ..settings.training import FinetuningFields
+from ..training.auto_settings import AutoReason, AutoSetting
 from ..training.training_plan import IMBALANCE_RATIO, updates_per_epoch
 
-MEMORY_REASON = "expected to fit into memory (one step is tried before the first epoch)"
 BATCH_SIZE_FLAGS = ("per_device_train_batch_size", "effective_batch_size")
 LARGE_HIDDEN_SIZE = 1024  # width of a ViT-L
 MIN_UPDATES_PER_EPOCH = 40  # if the batch size stays at 8 or above
@@ -23,22 +21,9 @@ MIN_EPOCHS = 8  # for larger datasets
 RECALL_METRICS = ("macro_recall", "balanced_accuracy")  # metrics that do not depend on precision
 
 
-@dataclass(frozen=True)
-class AutoSetting:
-    """A chosen setting."""
-
-    name: str
-    value: Any
-    reason: str
-
-
 def choose_split_settings(splits: Mapping[str, Any]) -> list[AutoSetting]:
     """Chooses the settings that the split of the data depends on."""
-    if "validation" in splits:
-        return []
-    return [
-        AutoSetting("val_fraction", 0.2, "selecting the epoch needs a validation split, which the data does not have")
-    ]
+    return [] if "validation" in splits else [AutoSetting("val_fraction", 0.2, AutoReason.NO_VALIDATION_SPLIT)]
 
 
 def choose_settings(
@@ -64,33 +49,30 @@ def choose_settings(
     batch_settings = _choose_batch_size(len(labels), hidden_size, micro_batches_per_update)
     is_large = hidden_size >= LARGE_HIDDEN_SIZE
     return [
-        AutoSetting("image_size", image_size, "it is the size of the checkpoint"),
+        AutoSetting("image_size", image_size, AutoReason.SIZE_OF_CHECKPOINT),
         *_choose_precision_and_workers(hidden_size),
         *batch_settings,
         _choose_learning_rate(_images_per_update(batch_settings, explicit, micro_batches_per_update)),
         *_choose_epochs(len(labels), explicit.get("num_train_epochs")),
         *_choose_rebalancing(counts, args),
-        AutoSetting(
-            "drop_path",
-            0.2 if is_large else 0.1,
-            f"the original MAE code uses it for {'large models' if is_large else 'models of this size'}",
-        ),
+        AutoSetting("drop_path", 0.2 if is_large else 0.1, AutoReason.SIZE_OF_MODEL, {"is_large": is_large}),
     ]
 
 
 def _choose_precision_and_workers(hidden_size: int) -> list[AutoSetting]:
     if not torch.cuda.is_available():
-        return [AutoSetting("bf16", False, "without a GPU, float32 is exact (--bf16 is faster on some CPUs)")]
+        return [AutoSetting("bf16", False, AutoReason.NO_GPU)]
     cores = os.cpu_count() or 1
     has_bf16 = torch.cuda.is_bf16_supported()
-    precision = AutoSetting("bf16", True, "the GPU supports bfloat16") if has_bf16 else _choose_fp16(hidden_size)
-    return [precision, AutoSetting("dataloader_num_workers", min(8, max(1, cores - 1)), f"there are {cores} CPU cores")]
+    precision = AutoSetting("bf16", True, AutoReason.BFLOAT16) if has_bf16 else _choose_fp16(hidden_size)
+    workers = min(8, max(1, cores - 1))
+    return [precision, AutoSetting("dataloader_num_workers", workers, AutoReason.CPU_CORES, {"cores": cores})]
 
 
 def _choose_fp16(hidden_size: int) -> AutoSetting:
     if hidden_size > LARGE_HIDDEN_SIZE:
-        return AutoSetting("fp16", False, "the GPU does not support bfloat16, and fp16 gives NaN losses with a ViT-H")
-    return AutoSetting("fp16", True, "the GPU does not support bfloat16")
+        return AutoSetting("fp16", False, AutoReason.NO_BFLOAT16_FOR_HUGE_MODEL)
+    return AutoSetting("fp16", True, AutoReason.NO_BFLOAT16)
 
 
 def _choose_batch_size(images: int, hidden_size: int, micro_batches_per_update: int) -> list[AutoSetting]:
@@ -98,17 +80,17 @@ def _choose_batch_size(images: int, hidden_size: int, micro_batches_per_update: 
     batch_size = 2 ** int(np.clip(np.floor(np.log2(max(images / MIN_UPDATES_PER_EPOCH, 1))), 3, 6))
     micro_batch_size = min(batch_size, _max_batch_size(hidden_size))
     if micro_batch_size == batch_size:
-        reason = _describe_epoch(images, batch_size * micro_batches_per_update)
-        return [AutoSetting("per_device_train_batch_size", batch_size, reason)]
+        images_per_update = batch_size * micro_batches_per_update
+        return [_explain_by_updates("per_device_train_batch_size", batch_size, images, images_per_update)]
     return [
-        AutoSetting("per_device_train_batch_size", micro_batch_size, MEMORY_REASON),
-        AutoSetting("effective_batch_size", batch_size, _describe_epoch(images, batch_size)),
+        AutoSetting("per_device_train_batch_size", micro_batch_size, AutoReason.FITS_INTO_MEMORY),
+        _explain_by_updates("effective_batch_size", batch_size, images, batch_size),
     ]
 
 
-def _describe_epoch(images: int, images_per_update: int) -> str:
+def _explain_by_updates(name: str, value: int, images: int, images_per_update: int) -> AutoSetting:
     updates = updates_per_epoch(images, images_per_update)
-    return f"an epoch of {images} images then has {pluralize(updates, 'update')}"
+    return AutoSetting(name, value, AutoReason.UPDATES_PER_EPOCH, {"images": images, "updates": updates})
 
 
 def _images_per_update(
@@ -126,8 +108,8 @@ def _choose_learning_rate(batch_size: int) -> AutoSetting:
     The linear rule of SGD gives rates that are too low for the small batches of small datasets (docs/choices.md).
     """
     base = FinetuningFields.base_learning_rate * math.sqrt(BASE_BATCH_SIZE / batch_size)
-    reason = f"AdamW's rate scales with the square root of the batch size ({batch_size}), not linearly"
-    return AutoSetting("base_learning_rate", float(f"{base:.2g}"), reason)
+    values = {"batch_size": batch_size}
+    return AutoSetting("base_learning_rate", float(f"{base:.2g}"), AutoReason.SQUARE_ROOT_OF_BATCH_SIZE, values)
 
 
 def _max_batch_size(hidden_size: int) -> int:
@@ -143,8 +125,8 @@ def _choose_epochs(images: int, requested: float | None) -> list[AutoSetting]:
     chosen = next((epochs for bound, epochs in EPOCHS_BY_SIZE if images < bound), MIN_EPOCHS)
     epochs = chosen if requested is None else requested
     return [
-        AutoSetting("num_train_epochs", epochs, f"there are {images} training images; fewer images need more epochs"),
-        AutoSetting("warmup_epochs", epochs / 10, "it is a tenth of the epochs, as in the original MAE code"),
+        AutoSetting("num_train_epochs", epochs, AutoReason.TRAINING_IMAGES, {"images": images}),
+        AutoSetting("warmup_epochs", epochs / 10, AutoReason.TENTH_OF_EPOCHS),
     ]
 
 
@@ -157,19 +139,10 @@ def _choose_rebalancing(counts: np.ndarray, args: FinetuningArguments) -> list[A
     if args.active_rebalancing:
         return []
     ratio, metric = counts.max() / counts.min(), (args.metric_for_best_model or "").removeprefix("eval_")
-    reason = f"the largest class has {ratio:.1f} times as many images as the smallest"
+    values = {"ratio": float(ratio)}
     if ratio < IMBALANCE_RATIO:
-        return [AutoSetting("class_weights", ["none"], reason)]
+        return [AutoSetting("class_weights", ["none"], AutoReason.CLASS_RATIO, values)]
     if metric in RECALL_METRICS:
-        return [AutoSetting("class_weights", ["balanced"], f"{reason}, and {metric} depends on recall only")]
-    return [AutoSetting("sampling", "square_root", f"{reason}, and class weights would cost precision")]
-
-
-def format_auto_recipe(settings: list[AutoSetting]) -> str:
-    """Formats the settings as YAML, with the reason as a comment on each line."""
-    lines = ["# Chosen by --auto. Pass this file to hf-mae finetune --recipe; flags override it."]
-    for setting in settings:
-        value = setting.value
-        text = str(value).lower() if isinstance(value, bool) else str(value).replace("'", "")
-        lines.append(f"{setting.name + ': ' + text:36} # {setting.reason}")
-    return "\n".join(lines) + "\n"
+        values_and_metric = values | {"metric": metric}
+        return [AutoSetting("class_weights", ["balanced"], AutoReason.IMBALANCE_AND_RECALL, values_and_metric)]
+    return [AutoSetting("sampling", "square_root", AutoReason.IMBALANCE_AND_PRECISION, values)]

@@ -1,12 +1,10 @@
 """`finetune`: loads data and model, trains, predicts, calibrates, and writes the output folder."""
 
-import logging
-
 from ..data.images.preparation import prepare_datasets
 from ..data.labelled_data import LabelledData
-from ..files.atomic import write_text
 from ..models.building import build_training_model
 from ..models.introspection import input_size
+from ..reporting.plan_summary import log_conversion, log_plan, write_auto_recipe
 from ..reporting.report import write_single_run_report
 from ..reporting.run_results import write_run_results
 from ..runs.calibration import calibrate_run
@@ -27,9 +25,7 @@ from ..training.run_trainer import disable_evaluation_without_split, run_trainin
 from ..training.trackers import defer_tracker_close
 from ..training.training_plan import Plan, build_plan
 from .command import command
-from .plan import choose_auto_settings, load_data, log_plan, plan
-
-logger = logging.getLogger(__name__)
+from .plan import choose_auto_settings, load_data, plan
 
 
 @command("finetune")
@@ -48,14 +44,14 @@ def finetune(settings: Settings) -> RunRecord | Plan | None:
     """
     if settings.run.dry_run:
         return plan.run(settings)
-    settings, auto_recipe = choose_auto_settings(add_default_output_dir(settings))
+    settings, auto_settings = choose_auto_settings(add_default_output_dir(settings))
     args = settings.training
     push = schedule_push(args)
     with args.main_process_first(desc="reading the images"):
         data = load_data(settings)
     with lock_output_dir(args):
-        if auto_recipe and args.process_index == 0:
-            write_text(args.folder / "auto.yaml", auto_recipe)
+        if auto_settings and args.process_index == 0:
+            write_auto_recipe(args.folder / "auto.yaml", auto_settings)
         record = finetune_splits(data, settings)
     if record is not None and record.scores and settings.data.benchmark:
         write_single_run_report(args.folder)
@@ -78,7 +74,7 @@ def finetune_splits(data: LabelledData, settings: Settings) -> RunRecord | None:
 
     drop_path = 0.0 if args.freeze_backbone else args.drop_path
     model = build_training_model(settings.model, data.class_names, args.seed, drop_path)
-    logger.info(model.conversion_report.summary())
+    log_conversion(model.conversion_report)
     if checkpoint:
         source = DataSource.from_settings(settings.data, args.seed, data.fingerprint)
         check_same_run(checkpoint, model.config, source)

@@ -7,12 +7,13 @@ from ..errors import inform
 from ..models.building import build_training_model
 from ..models.introspection import head_in_features, input_size
 from ..models.loading import read_class_names
-from ..reporting.plan_summary import format_plan
+from ..reporting.plan_summary import describe_auto_reason
 from ..runs.output_dir import check_same_run, resolve_resume_checkpoint
 from ..runs.record import DataSource
 from ..settings.parse import Settings
+from ..training.auto_settings import AutoSetting
 from ..training.training_plan import Plan, build_plan
-from .autoconfig import AutoSetting, choose_settings, choose_split_settings, format_auto_recipe
+from .autoconfig import choose_settings, choose_split_settings
 from .command import command
 from .messages import WorkflowMessage
 
@@ -40,25 +41,20 @@ def plan(settings: Settings) -> Plan:
     return build_plan(data.splits, data.exclusion_log, model, settings.data, args, measure=True)
 
 
-def log_plan(run_plan: Plan) -> None:
-    """Logs the plan of a run that starts."""
-    logger.info("Plan:\n%s", format_plan(run_plan))
-
-
 def load_data(settings: Settings) -> LabelledData:
     """Loads the labelled data of a run; classes have the order of the checkpoint if it has the same ones."""
     class_names = read_class_names(settings.model.model_name_or_path)
     return load_labelled_data(settings.data, settings.training.seed, class_names)
 
 
-def choose_auto_settings(settings: Settings) -> tuple[Settings, str]:
+def choose_auto_settings(settings: Settings) -> tuple[Settings, list[AutoSetting]]:
     """With `auto`, chooses the settings that are not explicit, and logs them with their reasons.
 
     Returns:
-        The settings, and the recipe of the chosen ones (empty without `auto`).
+        The settings, and the chosen ones (empty without `auto`).
     """
     if not settings.run.auto:
-        return settings, ""
+        return settings, []
     explicit, model_args = set(settings.values), settings.model
     splits = load_data(settings).splits
     auto_settings = [setting for setting in choose_split_settings(splits) if setting.name not in explicit]
@@ -74,8 +70,9 @@ def choose_auto_settings(settings: Settings) -> tuple[Settings, str]:
         explicit.add("base_learning_rate")  # it overrides the linear rule
     auto_settings += [setting for setting in candidates if setting.name not in explicit]
     for setting in auto_settings:
-        inform(logger, WorkflowMessage.AUTO_SETTING, name=setting.name, value=setting.value, reason=setting.reason)
-    return _replace(settings, auto_settings), format_auto_recipe(auto_settings)
+        reason = describe_auto_reason(setting)
+        inform(logger, WorkflowMessage.AUTO_SETTING, name=setting.name, value=setting.value, reason=reason)
+    return _replace(settings, auto_settings), auto_settings
 
 
 def _replace(settings: Settings, auto_settings: list[AutoSetting]) -> Settings:

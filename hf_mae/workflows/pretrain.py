@@ -33,6 +33,7 @@ from ..errors import UsageError, pluralize, warn
 from ..files.atomic import write_text
 from ..models.building import build_pretrainer
 from ..models.model_zoo import resolve_checkpoint
+from ..reporting.conversion_summary import format_conversion
 from ..reporting.model_card import write_pretraining_card
 from ..reporting.reconstructions import ReconstructionCallback
 from ..runs.environment import get_environment
@@ -86,7 +87,7 @@ def _pretrain(settings: Settings) -> RunRecord | None:
     if checkpoint:
         check_same_run(checkpoint, model.config, source)
     report = model.conversion_report
-    logger.info("%s; %s", data.summary, report.summary() if report else "training from scratch")
+    logger.info("%s; %s", data.summary, format_conversion(report) if report else "training from scratch")
     trainer = _build_trainer(model, data, data_args, args)
     started_record = RunRecord(
         kind="pretrain",

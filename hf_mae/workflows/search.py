@@ -16,6 +16,7 @@ from ..models.building import build_training_model
 from ..models.introspection import input_size
 from ..reporting.figures.training import plot_search_trials
 from ..reporting.model_card import write_model_card
+from ..reporting.plan_summary import log_conversion
 from ..runs.output_dir import lock_output_dir
 from ..runs.record import ALL_RESULTS, FIGURES_DIR, DataSource, RunRecord
 from ..runs.record_io import read_record, write_record
@@ -119,7 +120,7 @@ def _run_study(settings: Settings, data: LabelledData) -> HyperparameterSearch:
         return build_training_model(settings.model, data.class_names, args.seed, drop_path)
 
     model = build_trial_model(args.drop_path)
-    logger.info(model.conversion_report.summary())
+    log_conversion(model.conversion_report)
     train_dataset, eval_datasets, processor = prepare_datasets(
         data.splits, data_args, model.config, input_size(model), args.seed, args.sampling
     )

@@ -13,11 +13,13 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 from hf_mae import build_classifier
 from hf_mae.compat.transformers import use_attn_implementation
 from hf_mae.conversion import convert_checkpoint
+from hf_mae.conversion.facts import BaselineModel, FactCode
 from hf_mae.conversion.messages import ConversionError, ConversionMessage
 from hf_mae.models.attention import register_plain_attention
 from hf_mae.models.introspection import get_non_mae_network
 from hf_mae.models.network import Network
 from hf_mae.models.stochastic_depth import get_drop_path_rate
+from hf_mae.reporting.conversion_summary import format_conversion
 from hf_mae.training.layer_decay import parameter_groups
 
 SIZES = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "num_heads": 3}
@@ -48,7 +50,7 @@ def test_a_fine_tuned_beit_equals_that_of_timm(tmp_path, shared, positions, scal
     state = timm_model.state_dict() | {"blocks.0.attn.relative_position_index": torch.zeros(17, 17, dtype=torch.long)}
     torch.save({"model": state, "args": argparse.Namespace(imagenet_default_mean_and_std=True)}, path)
     report = convert_checkpoint(path, tmp_path / "out", labels=["a", "b", "c"], verify=True)
-    assert report.verification["against"] == "timm's Beit" and report.verification["max_abs_difference"] < 1e-5
+    assert report.verification.against is BaselineModel.TIMM and report.verification.max_abs_difference < 1e-5
     assert not report.initialized and [entry["source"] for entry in report.unused if "index" in entry["source"]]
     model = AutoModelForImageClassification.from_pretrained(tmp_path / "out").eval()
     pixels = torch.randn(2, 3, 32, 32)
@@ -68,7 +70,7 @@ def test_a_pre_trained_beit_can_be_fine_tuned(tmp_path):
     state |= {"mask_token": torch.zeros(1, 1, 24), "lm_head.weight": torch.zeros(9, 24), "norm.weight": torch.ones(24)}
     torch.save({"model": state}, tmp_path / "pre.pth")
     model = build_classifier(tmp_path / "pre.pth", id2label={0: "a", 1: "b"}, drop_path=0.2)
-    summary = model.conversion_report.summary()
+    summary = format_conversion(model.conversion_report)
     assert "mean and std 0.5" in summary and "the checkpoint has no head" in summary
     assert "used in pre-training only" in summary
     assert model.config.id2label == {0: "a", 1: "b"} and get_drop_path_rate(model) == pytest.approx(0.2)
@@ -148,7 +150,8 @@ def test_the_teacher_of_dino_and_ibot_is_converted(tmp_path, method):
     )
     model = build_classifier(tmp_path / "out", pooling="cls", num_labels=3)
     assert get_non_mae_network(model) == Network("ViT", 2, 24)
-    assert "teacher" in report.summary() and report.verification["max_abs_difference"] < 1e-5
+    assert any(note.code is FactCode.AVERAGED_WEIGHTS and "teacher" in note.values["location"] for note in report.notes)
+    assert report.verification.max_abs_difference < 1e-5
     model = build_classifier(tmp_path / "checkpoint.pth", pooling="cls", num_labels=3, num_attention_heads=3)
     norm = model.state_dict()["vit.layernorm.weight"]
     assert torch.equal(norm, teacher.norm.weight) and str(get_non_mae_network(model)) == "ViT of 2 blocks of 24"

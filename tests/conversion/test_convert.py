@@ -19,6 +19,7 @@ from transformers import (
 from hf_mae.conversion import ConversionError, convert_checkpoint, convert_to_model, read_checkpoint
 from hf_mae.conversion.architecture import resolve_num_heads
 from hf_mae.conversion.checkpoint import ConversionRequest
+from hf_mae.conversion.facts import FactCode, fact
 from hf_mae.conversion.layouts.mae import MAE, resize_position_embeddings
 from hf_mae.conversion.messages import ConversionMessage
 from hf_mae.conversion.metadata import ENCODER_HEADS
@@ -132,7 +133,7 @@ def test_every_tensor_is_accounted_for(golden, tmp_path):
     model = AutoModelForImageClassification.from_pretrained(tmp_path / "out")
     assert sorted(mapped + initialized) == sorted(name for name, _ in model.named_parameters())
     key_biases = [entry for entry in report["mapping"] if entry["source"].endswith("qkv.bias")]
-    assert len(key_biases) == 3 and all("key bias" in entry["note"] for entry in key_biases)
+    assert len(key_biases) == 3 and all(entry["note"] == "key_bias_omitted" for entry in key_biases)
     file = golden / "checkpoint-399.pth"
     assert report["source"]["size"] == file.stat().st_size
 
@@ -143,7 +144,7 @@ def test_every_tensor_is_accounted_for(golden, tmp_path):
 
 def test_a_head_with_another_number_of_labels_is_replaced_with_a_note(golden, tmp_path):
     report = convert_checkpoint(golden / "gap_smoothing_final.pth", tmp_path / "a", num_labels=7, **TINY)
-    assert any("5 labels, not 7" in note for note in report.notes)
+    assert fact(FactCode.HEAD_SIZE_DIFFERS, found=5, requested=7) in report.notes
     assert {"head.weight", "head.bias"} <= {entry["source"] for entry in report.unused}
     report = convert_checkpoint(golden / "gap_smoothing_final.pth", tmp_path / "b", num_labels=5, **TINY)
     assert not report.initialized and not report.notes
@@ -171,7 +172,7 @@ def test_image_size_resizes_position_embeddings_with_bicubic_interpolation(golde
     positions = model.beit.embeddings.position_embeddings
     torch.testing.assert_close(positions[:, 1:], expected.permute(0, 2, 3, 1).flatten(1, 2), atol=1e-7, rtol=0)
     assert torch.equal(positions[:, :1], old[:, :1])
-    assert any("resized" in note for note in report.notes)
+    assert fact(FactCode.POSITIONS_RESIZED, old=32, new=56) in report.notes
     assert torch.equal(resize_position_embeddings(old, 4, (4, 4)), old)
     with raises(ConversionMessage.IMAGE_SIZE_NOT_DIVISIBLE, ConversionError, image_size=30, patch_size=8):
         convert_to_model(golden / "checkpoint-399.pth", num_labels=3, image_size=30, **TINY)
@@ -238,4 +239,7 @@ def test_pooling_must_fit_the_fine_tuned_head(golden, tmp_path):
 def test_half_precision_is_converted_to_float32_with_a_note(state, tmp_path):
     torch.save({n: t.half() for n, t in encoder_only(state).items()}, tmp_path / "in.pth")
     model, report = convert_to_model(tmp_path / "in.pth", to="backbone", **TINY)
-    assert model.layernorm.weight.dtype == torch.float32 and any("float32" in note for note in report.notes)
+    assert (
+        model.layernorm.weight.dtype == torch.float32
+        and fact(FactCode.CAST_TO_FLOAT32, dtypes=["torch.float16"]) in report.notes
+    )

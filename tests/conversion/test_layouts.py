@@ -27,6 +27,7 @@ from transformers import (
 )
 
 from hf_mae.conversion import ConversionError, convert_checkpoint, convert_to_model, export_model
+from hf_mae.conversion.facts import BaselineModel, FactCode, fact
 from hf_mae.conversion.layouts import LAYOUTS, supported_layouts
 from hf_mae.conversion.layouts.mae import MAE
 from hf_mae.conversion.messages import ConversionMessage
@@ -150,7 +151,7 @@ def test_mmpretrain_keys_are_renamed(state, mean_state, tmp_path, kind):
     expected_state, options = (state, {}) if kind == "cls" else (mean_state, {"global_pool": "avg"})
     content = {"meta": {"epoch": 1}, "state_dict": {mmpretrain_name(name): t for name, t in expected_state.items()}}
     report = assert_reads(content, tmp_path / "x.pth", timm_logits(expected_state, **options))
-    assert report.source["layout"] == "mmpretrain" and any("MMPretrain" in note for note in report.notes)
+    assert report.source["layout"] == "mmpretrain" and fact(FactCode.KEYS_RENAMED, layout="mmpretrain") in report.notes
 
 
 def test_the_teacher_is_preferred_to_the_student(state, tmp_path):
@@ -162,7 +163,7 @@ def test_the_teacher_is_preferred_to_the_student(state, tmp_path):
     for weights, scale in ((None, 1.0), ("ema", 1.0), ("plain", 0.5)):
         model, report = convert_to_model(save(sides, tmp_path / "dino.pth"), weights=weights, **TINY)
         assert torch.equal(model.embeddings.cls_token, encoder["cls_token"] * scale)
-        assert any(note.startswith("the file also contains") for note in report.notes)
+        assert any(note.code.value.startswith("other_") for note in report.notes)
 
 
 def test_plain_weights_are_preferred_to_averaged_weights(state, tmp_path):
@@ -170,8 +171,8 @@ def test_plain_weights_are_preferred_to_averaged_weights(state, tmp_path):
     source = save({"model": state, "model_ema": averaged, "epoch": 3}, tmp_path / "x.pth")
     logits, report = convert_and_predict(source)
     torch.testing.assert_close(logits, timm_logits(state), atol=1e-5, rtol=1e-5)
-    assert any("pass --weights ema" in note for note in report.notes)
-    assert [entry["reason"] for entry in report.unused if entry["source"] == "model_ema"][0].startswith("averaged")
+    other = fact(FactCode.OTHER_AVERAGED_WEIGHTS, location="model_ema")
+    assert other in report.notes and {"source": "model_ema", "reason": other} in report.unused
     torch.testing.assert_close(
         convert_and_predict(source, weights="ema")[0], timm_logits(averaged), atol=1e-5, rtol=1e-5
     )
@@ -330,7 +331,7 @@ def test_epsilon_and_activation_are_read_from_the_args(state, tmp_path):
     expected = timm_logits(state, act_layer="relu", norm_layer=partial(nn.LayerNorm, eps=1e-3))
     content = {"model": state, "args": {"hidden_act": "relu", "layer_norm_eps": "1e-3"}}
     report = assert_reads(content, tmp_path / "x.pth", expected, verify=True)
-    assert report.verification["against"] == "timm's VisionTransformer"
+    assert report.verification.against is BaselineModel.TIMM
 
 
 def test_assumed_values_are_recorded(full_state, tmp_path):
@@ -386,7 +387,7 @@ def test_the_head_of_a_linear_probe_is_folded(state, tmp_path):
     with torch.no_grad():
         expected = head.eval()(model(pixels()))
     report = assert_reads({"model": encoder | probe}, tmp_path / "x.pth", expected)
-    assert any("linear probe" in note for note in report.notes)
+    assert fact(FactCode.LINEAR_PROBE_FOLDED) in report.notes
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from hf_mae.conversion import ConversionError, convert_checkpoint, export_checkpoint
+from hf_mae.conversion.facts import BaselineModel, FactCode, fact
 from hf_mae.conversion.labels import read_labels
 from hf_mae.conversion.messages import ConversionMessage
 from hf_mae.files.messages import FileMessage
@@ -53,7 +54,7 @@ def test_a_round_trip_gives_the_same_scores(shared_data, tmp_path, kind, config)
     """Folder -> folder, and folder -> .pth -> folder; names and processor stay the same."""
     source = stock(kind, tmp_path / "source", **config)
     report = convert_checkpoint(source, tmp_path / "copy", verify=True)
-    assert report.verification["against"] == f"{source} in transformers"
+    assert report.verification.against is BaselineModel.TRANSFORMERS
     export_checkpoint(source, tmp_path / "middle.pth")
     convert_checkpoint(tmp_path / "middle.pth", tmp_path / "back", verify=True)
     images = [Image.open(path) for path in sorted((shared_data / "polyp_crops").rglob("*.jpg"))[:2]]
@@ -78,7 +79,7 @@ def test_another_image_size_scales_the_processor_of_the_source(tmp_path):
     report = convert_checkpoint(source, tmp_path / "out", image_size=48)
     config = json.loads((tmp_path / "out" / "preprocessor_config.json").read_text())
     assert config["size"] == {"height": 48, "width": 48} and config["image_mean"] == [0.55, 0.36, 0.28]
-    assert "the image processor was scaled to 48 pixels" in report.notes
+    assert fact(FactCode.PROCESSOR_SCALED, pixels=48) in report.notes
 
 
 @pytest.mark.parametrize(

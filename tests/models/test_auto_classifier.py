@@ -48,6 +48,7 @@ from hf_mae.models.introspection import find_blocks, find_head, get_layer_ids, i
 from hf_mae.models.loading import load_classifier
 from hf_mae.models.messages import ModelMessage
 from hf_mae.models.stochastic_depth import get_drop_path_rate
+from hf_mae.reporting.conversion_summary import format_conversion
 from hf_mae.training.layer_decay import parameter_groups
 
 NAMES = ["adenoma", "mucosa", "polyp"]
@@ -193,13 +194,13 @@ def test_a_head_is_loaded_for_the_same_classes_and_new_for_others(stock, tmp_pat
     assert torch.equal(same.classifier.weight, first.classifier.weight) and not same.conversion_report.initialized
     other = build_classifier(tmp_path / "first", id2label={0: "a", 1: "b", 2: "c"})
     assert not torch.equal(other.classifier.weight, first.classifier.weight) and not other.classifier.bias.any()
-    assert "has other classes (adenoma, mucosa, polyp)" in other.conversion_report.summary()
+    assert "has other classes (adenoma, mucosa, polyp)" in format_conversion(other.conversion_report)
     config = json.loads((tmp_path / "first" / "config.json").read_text())
     config["id2label"] = dict(reversed(config["id2label"].items()))  # the ids decide, not the order in the file
     (tmp_path / "first" / "config.json").write_text(json.dumps(config))
     assert not build_classifier(tmp_path / "first", id2label=LABELS).conversion_report.initialized
     fewer = build_classifier(tmp_path / "first", num_labels=2)
-    assert fewer.config.num_labels == 2 and "no head of 2 classes" in fewer.conversion_report.summary()
+    assert fewer.config.num_labels == 2 and "no head of 2 classes" in format_conversion(fewer.conversion_report)
     for model in (same, other, fewer):
         assert torch.equal(model.convnext.layernorm.weight, first.convnext.layernorm.weight)
 
@@ -231,7 +232,7 @@ def test_an_encoder_without_a_head_gets_a_new_one(stock, tmp_path):
     full.dinov2.save_pretrained(tmp_path)
     model = build_classifier(tmp_path, id2label=LABELS)
     assert torch.equal(model.dinov2.embeddings.cls_token, full.dinov2.embeddings.cls_token)
-    assert "no head of 3 classes" in model.conversion_report.summary()
+    assert "no head of 3 classes" in format_conversion(model.conversion_report)
 
 
 @requires_timm
@@ -356,7 +357,7 @@ def test_a_folder_in_timm_layout_is_loaded(tmp_path, name, classes):
     timm_model = timm.create_model(name, num_classes=classes).eval()
     timm.models.save_for_hf(timm_model, tmp_path, safe_serialization=True)
     model = build_classifier(tmp_path, id2label=LABELS).eval()
-    assert "the source has no head of 3 classes" in model.conversion_report.summary()
+    assert "the source has no head of 3 classes" in format_conversion(model.conversion_report)
     size = timm_model.pretrained_cfg["input_size"][-1]
     pixels = torch.randn(1, 3, size, size)
     with torch.no_grad():

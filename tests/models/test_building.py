@@ -7,6 +7,7 @@ from support.messages import raises
 from support.models import tiny_pretrainer
 
 from hf_mae import build_classifier
+from hf_mae.conversion.facts import FactCode, fact
 from hf_mae.models.building import build_pretrainer
 from hf_mae.models.messages import ModelMessage
 from hf_mae.models.stochastic_depth import get_drop_path_rate, set_drop_path, set_patch_dropout
@@ -104,7 +105,7 @@ def test_a_head_with_other_classes_is_replaced(tiny_pth, tmp_path):
     same = build_classifier(tmp_path, id2label={0: "cecum", 1: "polyps"})
     assert torch.equal(same.classifier.weight, model.classifier.weight)
     other = build_classifier(tmp_path, id2label={0: "polyps", 1: "cecum"})
-    assert any("different class names or another order" in note for note in other.conversion_report.notes)
+    assert fact(FactCode.HEAD_CLASSES_DIFFER) in other.conversion_report.notes
 
 
 def test_models_from_scratch_have_the_original_initialization():

@@ -13,10 +13,12 @@ from support.messages import raises, shows
 
 from hf_mae import FinetuningArguments
 from hf_mae.errors import CommandLineError
+from hf_mae.reporting.plan_summary import AUTO_REASON_TEXTS, describe_auto_reason
 from hf_mae.runs.output_dir import add_default_output_dir
 from hf_mae.settings.arguments import linear_scaled_lr
 from hf_mae.settings.messages import SettingsMessage
 from hf_mae.settings.parse import parse_settings
+from hf_mae.training.auto_settings import AutoReason
 from hf_mae.workflows import autoconfig
 from hf_mae.workflows.messages import WorkflowMessage
 
@@ -47,8 +49,11 @@ def test_settings_depend_on_data_and_model(monkeypatch):
 def test_the_reason_of_the_batch_size_has_the_updates_of_the_plan(images, updates, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     args = SimpleNamespace(metric_for_best_model="macro_f1", active_rebalancing=())
-    reasons = [setting.reason for setting in autoconfig.choose_settings(make_splits(images), 768, 224, args)]
-    assert any(f"an epoch of {images} images then has {updates} update" in reason for reason in reasons)
+    chosen = autoconfig.choose_settings(make_splits(images), 768, 224, args)
+    (setting,) = (setting for setting in chosen if setting.reason is AutoReason.UPDATES_PER_EPOCH)
+    assert setting.values == {"images": images, "updates": updates}
+    assert f"an epoch of {images} images then has {updates} update" in describe_auto_reason(setting)
+    assert set(AUTO_REASON_TEXTS) == set(AutoReason)
 
 
 def test_warm_up_follows_the_requested_epochs(monkeypatch):
