@@ -53,14 +53,11 @@ MARKER_BY_FIXTURE = {
 TESTS_OF_FIGURES = ("reporting", "test_trackers.py", "test_full_disk.py")
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def stub_figures_unless_inspected(request):
     """Figures are empty files, except in TESTS_OF_FIGURES and in tests that use the fixture `real_figures`."""
     parts = request.path.relative_to(ROOT / "tests").parts
-    if "real_figures" in request.fixturenames or any(part in TESTS_OF_FIGURES for part in parts):
-        yield
-        return
-    use_stub_figures()
+    use_stub_figures(not any(part in TESTS_OF_FIGURES for part in parts))
     yield
     use_stub_figures(False)
 
@@ -68,6 +65,8 @@ def stub_figures_unless_inspected(request):
 @pytest.fixture
 def real_figures():
     """Draws real figures in this test."""
+    with draw_real_figures():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -9,14 +9,13 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import textwrap
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.cli_process import run_cli, run_python
 from support.paths import ROOT
 
 BLOCK = re.compile(r"^( *)```python\n *# (\S+\.py)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
@@ -33,19 +32,18 @@ class Contribution:
 
     def __init__(self, folder):
         self.folder = folder
+        self.env = {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT / "tests")])}
 
-    def run(self, *argv, status=0):
-        """Runs a program of the copy and returns what it prints on stdout and stderr."""
-        environment = os.environ | {"PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
-        done = subprocess.run(
-            [sys.executable, *map(str, argv)], cwd=self.folder, env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == status, done.stdout + done.stderr
-        return done.stdout, done.stderr
+    def run(self, code):
+        """Runs a Python program with the copy and returns what it prints on stdout."""
+        done = run_python(code, self.folder, self.env)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
     def hf_mae(self, *argv, status=0):
-        """Runs a command of the copy."""
-        return self.run("-m", "hf_mae", *argv, status=status)
+        """Runs a command of the copy and returns what it prints on stdout and stderr."""
+        done = run_cli(*argv, status=status, env=self.env, cwd=self.folder)
+        return done.stdout, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +113,7 @@ def test_help(contribution):
 
 
 def test_docs(contribution):
-    contribution.run("scripts/write_flag_reference.py")
+    contribution.run("import runpy; runpy.run_path('scripts/write_flag_reference.py', run_name='__main__')")
     page = (contribution.folder / "docs" / "reference.md").read_text(encoding="utf-8")
     assert "### hf-mae count" in page and "| `--min_images` | `10` |" in page
     assert "| `--poly_epsilon` | `1.0` | Epsilon of the Poly-1 loss. |" in page
@@ -136,7 +134,7 @@ def test_command(contribution, images):
     printed, _ = contribution.hf_mae("count", images, "--min_images", "1", "--json")
     assert json.loads(printed) == {"images": {"dark": 9, "light": 9}, "rare": []}
     code = f"import hf_mae; print('count' in hf_mae.__all__, hf_mae.count(data_dir={str(images)!r}).rare)"
-    assert contribution.run("-c", code)[0] == "True ['dark', 'light']\n"
+    assert contribution.run(code) == "True ['dark', 'light']\n"
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +187,7 @@ p = logits.softmax(-1)[range(5), labels]
 loss = LOSSES["poly"].function(logits, labels, None, poly_epsilon=2.0)
 torch.testing.assert_close(loss, (-p.log() + 2 * (1 - p)).sum())
 """
-    contribution.run("-c", code)
+    contribution.run(code)
 
 
 def test_report(contribution, trained, tmp_path):

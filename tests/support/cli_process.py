@@ -105,8 +105,8 @@ def serve() -> None:
 
 
 def can_preload(env: dict[str, str]) -> bool:
-    """Whether packages read these variables (and not Python itself, at its start)."""
-    return all(name.startswith("HF_") for name in env)
+    """Whether packages read these variables, or they change which packages are imported."""
+    return all(name.startswith("HF_") or name == "PYTHONPATH" for name in env)
 
 
 def run_cli(
@@ -133,9 +133,9 @@ def run_cli(
     return done
 
 
-def run_python(code: str, cwd: Path) -> subprocess.CompletedProcess:
+def run_python(code: str, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
     """Runs a Python program in a forked process."""
-    return _run_forked(code, cwd, {})
+    return _run_forked(code, cwd, env or {})
 
 
 def _run_forked(argv: list[str] | str, cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess:
