@@ -97,6 +97,11 @@ def infer_patch_grid(rows: int, patch: Sequence[int], image_size: tuple[int, int
     )
 
 
+def without_decoder(state: State) -> State:
+    """Returns the parameters that are not part of a decoder."""
+    return {name: tensor for name, tensor in state.items() if not name.startswith(("decoder_", "mask_token"))}
+
+
 def count_blocks(state: State, prefix: str) -> int:
     """Returns the number of blocks with a prefix (`blocks`, `decoder_blocks`)."""
     return 1 + max((int(name.split(".")[1]) for name in state if name.startswith(f"{prefix}.")), default=-1)

@@ -3,7 +3,6 @@
 Importing this module imports neither torch nor transformers, so that help texts can list the layouts.
 """
 
-import hashlib
 import re
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +10,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+from hf_mae.files.caches import file_digest
 
 from .facts import BaselineModel, Fact, FactCode
 from .metadata import CheckpointMetadata
@@ -140,16 +141,8 @@ class Checkpoint:
         """Computes the digest of the file in a background thread."""
         if self.file:
             executor = ThreadPoolExecutor(1)
-            self._digest = executor.submit(_sha256, self.file)
+            self._digest = executor.submit(file_digest, self.file, "sha256")
             executor.shutdown(wait=False)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 22):
-            digest.update(chunk)
-        return digest.hexdigest()
 
 
 @dataclass(frozen=True)

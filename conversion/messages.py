@@ -262,7 +262,3 @@ class ConversionMessage(Message):
         "timm's evaluation cannot reproduce the image processor of this model. Use the model with transformers, or "
         "convert it with --processor mae or --processor square first."
     )
-    TIMM_CLASS_ORDER = (
-        "timm sorts these classes in a different order. Export with --to timm to write a {file} with the order of the "
-        "model."
-    )

@@ -15,8 +15,15 @@ from .messages import ConversionError, ConversionMessage
 
 T = TypeVar("T")
 
-# Size in `args.model` -> number of heads, from the constructors of the original code and DeiT.
-HEADS_BY_MODEL_SIZE = {"tiny": 3, "small": 6, "base": 12, "large": 16, "huge": 16}
+# Encoder sizes (width, blocks, heads, patch size) of the original MAE code; small and tiny are DeiT's.
+SIZES = {
+    "vit_tiny_patch16": (192, 12, 3, 16),
+    "vit_small_patch16": (384, 12, 6, 16),
+    "vit_base_patch16": (768, 12, 12, 16),
+    "vit_large_patch16": (1024, 24, 16, 16),
+    "vit_huge_patch14": (1280, 32, 16, 14),
+}
+HEADS_BY_MODEL_SIZE = {name.split("_")[1]: heads for name, (_, _, heads, _) in SIZES.items()}
 # Width -> number of heads of the original code; assumed, with a note, if a checkpoint does not contain it.
 ENCODER_HEADS = {768: 12, 1024: 16, 1280: 16}
 DECODER_HEADS = {512: 16}

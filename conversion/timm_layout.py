@@ -1,7 +1,6 @@
 """Describes a ViT for timm: model arguments, image preprocessing, and the folder for `timm.create_model`."""
 
 import math
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,18 +11,10 @@ from hf_mae.files.atomic import write_text
 
 from .architecture import Architecture
 from .messages import ConversionError, ConversionMessage
-from .metadata import ACTIVATION, LAYER_NORM_EPS, CheckpointMetadata
+from .metadata import ACTIVATION, LAYER_NORM_EPS, SIZES, CheckpointMetadata
 from .preprocessing import mae_image_processor, size_to_dict
 
 INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # PIL.Image.Resampling
-# (patch size, width, blocks, heads) -> name of a timm model.
-TIMM_MODEL_NAMES = {
-    (16, 192, 12, 3): "vit_tiny_patch16_224",
-    (16, 384, 12, 6): "vit_small_patch16_224",
-    (16, 768, 12, 12): "vit_base_patch16_224",
-    (16, 1024, 24, 16): "vit_large_patch16_224",
-    (14, 1280, 32, 16): "vit_huge_patch14_224",
-}
 FALLBACK_MODEL_NAME = "vit_base_patch16_224"  # used with explicit arguments for a model of other sizes
 CLASS_MAP_FILE = "class_map.txt"
 
@@ -31,15 +22,14 @@ CLASS_MAP_FILE = "class_map.txt"
 def timm_name(architecture: Architecture) -> str:
     """Returns the name of the timm model of these sizes, or the fallback name."""
     sizes = (
-        architecture.patch_size,
         architecture.hidden_size,
         architecture.num_hidden_layers,
         architecture.num_attention_heads,
+        architecture.patch_size,
     )
-    is_standard = (
-        architecture.intermediate_size == 4 * architecture.hidden_size and architecture.hidden_act == ACTIVATION
-    )
-    return TIMM_MODEL_NAMES.get(sizes, FALLBACK_MODEL_NAME) if is_standard else FALLBACK_MODEL_NAME
+    if architecture.intermediate_size != 4 * architecture.hidden_size or architecture.hidden_act != ACTIVATION:
+        return FALLBACK_MODEL_NAME
+    return next((f"{name}_224" for name, values in SIZES.items() if values == sizes), FALLBACK_MODEL_NAME)
 
 
 def timm_model_args(architecture: Architecture) -> dict[str, Any]:
@@ -54,11 +44,6 @@ def timm_model_args(architecture: Architecture) -> dict[str, Any]:
         "mlp_ratio": architecture.intermediate_size / architecture.hidden_size,
         "act_layer": architecture.hidden_act,
     }
-
-
-def timm_global_pool(state: Mapping[str, Tensor]) -> str:
-    """Returns timm's name for the pooling of a state dict: `avg` if it contains `fc_norm`, else `token`."""
-    return "avg" if "fc_norm.weight" in state else "token"
 
 
 def data_config(metadata: CheckpointMetadata, architecture: Architecture) -> dict[str, Any]:
@@ -108,44 +93,6 @@ def _compute_crop_pct(shortest_edge: int, crop: int) -> float:
     return crop_pct
 
 
-def check_timm_compatible(architecture: Architecture) -> None:
-    """Raises ConversionError if timm's ViT computes a different function."""
-    if architecture.layer_norm_eps != LAYER_NORM_EPS:
-        raise ConversionError(
-            ConversionMessage.TIMM_EPSILON, expected=LAYER_NORM_EPS, epsilon=architecture.layer_norm_eps
-        )
-
-
-def timm_validate_args(
-    destination: Path, metadata: CheckpointMetadata, architecture: Architecture, state: Mapping[str, Tensor]
-) -> str:
-    """Returns the flags with which timm's `validate.py` evaluates an exported checkpoint identically.
-
-    Raises:
-        ConversionError: If timm cannot reproduce the model or its image processor.
-    """
-    check_timm_compatible(architecture)
-    data = data_config(metadata, architecture)
-    name = timm_name(architecture)
-    flags = ["--model", name, "--checkpoint", str(destination), "--num-classes", str(len(state["head.weight"]))]
-    flags += ["--gp", timm_global_pool(state), "--img-size", str(architecture.height_width[0])]
-    flags += ["--mean", *map(repr, data["mean"]), "--std", *map(repr, data["std"])]
-    flags += ["--crop-pct", repr(data["crop_pct"]), "--crop-mode", data["crop_mode"]]
-    flags += ["--interpolation", data["interpolation"]]
-    if name == FALLBACK_MODEL_NAME:  # for ViT-B, the arguments equal the defaults
-        model_args = timm_model_args(architecture)
-        names = ("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "act_layer")
-        flags += ["--model-kwargs", *(f"{key}={model_args[key]}" for key in names)]
-    return shlex.join(flags)
-
-
-def has_different_timm_order(names: list[str]) -> bool:
-    """Whether timm, which sorts class folders in natural order (2 before 10), numbers these classes differently."""
-    from timm.utils import natural_key
-
-    return sorted(names, key=natural_key) != names
-
-
 def write_timm_folder(
     folder: Path, metadata: CheckpointMetadata, architecture: Architecture, state: Mapping[str, Tensor]
 ) -> None:
@@ -160,18 +107,22 @@ def write_timm_folder(
     import timm
     from timm.models import save_for_hf
 
-    check_timm_compatible(architecture)
-    head = state.get("head.weight")
-    num_classes = 0 if head is None else len(head)
-    pooling = timm_global_pool(state) if num_classes else "token"
-    data = data_config(metadata, architecture)
+    if architecture.layer_norm_eps != LAYER_NORM_EPS:
+        raise ConversionError(
+            ConversionMessage.TIMM_EPSILON, expected=LAYER_NORM_EPS, epsilon=architecture.layer_norm_eps
+        )
+    num_classes = architecture.num_labels or 0
     model = timm.create_model(
-        timm_name(architecture), num_classes=num_classes, global_pool=pooling, **timm_model_args(architecture)
+        timm_name(architecture),
+        num_classes=num_classes,
+        global_pool="avg" if num_classes and "fc_norm.weight" in state else "token",
+        **timm_model_args(architecture),
     )
     model.load_state_dict({name: state[name] for name in model.state_dict()})
     names = metadata.class_names
     config: dict[str, Any] = {"label_names": names} if names else {}
-    config["pretrained_cfg"] = {"tag": "hf_mae", "first_conv": "patch_embed.proj", "classifier": "head"} | data
+    config["pretrained_cfg"] = {"tag": "hf_mae", "first_conv": "patch_embed.proj", "classifier": "head"}
+    config["pretrained_cfg"] |= data_config(metadata, architecture)
     save_for_hf(model, str(folder), model_config=config, safe_serialization=True)
     if names:
         write_text(folder / CLASS_MAP_FILE, "".join(f"{name}\n" for name in names))

@@ -11,6 +11,7 @@ import re
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+import numpy
 import torch
 
 from .messages import ConversionError, ConversionMessage
@@ -51,16 +52,13 @@ _LIGHTNING_MODULES = (
 
 def _numpy_globals() -> list[Any]:
     """Returns the constructors of numpy scalars (loss, accuracy) and arrays, under their old and new module names."""
-    try:
-        import numpy
-        from numpy.dtypes import BoolDType, Float16DType, Float32DType, Float64DType, Int32DType, Int64DType
-    except ImportError:
-        return []
     scalar, array = numpy.float64(0).__reduce__()[0], numpy.zeros(1).__reduce__()[0]
     modules = ("numpy.core.multiarray", "numpy._core.multiarray")
     named = [(scalar, f"{module}.scalar") for module in modules]
     named += [(array, f"{module}._reconstruct") for module in modules]
-    kinds = [BoolDType, Float16DType, Float32DType, Float64DType, Int32DType, Int64DType]
+    kinds = [
+        getattr(numpy.dtypes, f"{name}DType") for name in ("Bool", "Float16", "Float32", "Float64", "Int32", "Int64")
+    ]
     return [numpy.dtype, numpy.ndarray, scalar, *named, *kinds]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..architecture import Architecture, infer_patch_grid, read_architecture, transformers_config
+from ..architecture import Architecture, infer_patch_grid, read_architecture, transformers_config, without_decoder
 from ..checkpoint import Checkpoint, ConversionPlan, ConversionRequest, Layout, State, Target
 from ..facts import BaselineModel, Fact, FactCode, fact
 from ..heads import Head, resolve_head
@@ -185,7 +185,7 @@ def _read_target_architecture(checkpoint: Checkpoint, target: str, request: Conv
     """Reads the architecture of the parameters that the target uses, and notes assumed values."""
     state = checkpoint.state
     if target != "pretraining":  # an unused decoder may have any architecture
-        state = {n: t for n, t in state.items() if not n.startswith(("decoder_", "mask_token"))}
+        state = without_decoder(state)
     elif unknown := [name for name in state if name.startswith("decoder") and not MAE.is_known(name)]:
         raise ConversionError(ConversionMessage.DECODER_UNSUPPORTED, source=checkpoint.source, names=unknown[:3])
     architecture = read_architecture(

@@ -14,23 +14,21 @@ from ..files.atomic import finite_or_null
 from .parser import ParsedArgs
 
 
-def print_json(values: Any) -> None:
-    """Prints one JSON document."""
+def print_json(result: Any) -> None:
+    """Prints a result as one JSON document."""
+    from ..runs.record import RunRecord
+    from ..runs.record_io import record_to_dict
+
+    if isinstance(result, RunRecord):
+        values = record_to_dict(result)
+    else:
+        values = result.to_dict() if hasattr(result, "to_dict") else asdict(result)
     print(json.dumps(finite_or_null(values), indent=2, default=str))
 
 
 def print_result(result: Any, args: ParsedArgs) -> None:
-    """Prints a dataclass, as its text or as JSON."""
-    if args.json:
-        print_json(asdict(result))
-    else:
-        print(result)
-
-
-def _print_record_json(record: Any) -> None:
-    from ..runs.record_io import record_to_dict
-
-    print_json(record_to_dict(record))
+    """Prints the text of a result."""
+    print(result)
 
 
 def _print_document(document: Any) -> None:
@@ -64,9 +62,6 @@ def print_finetune(result: Any, args: ParsedArgs) -> None:
     if isinstance(result, Plan):
         print_plan(result, args)
         return
-    if args.json:
-        _print_record_json(result)
-        return
     from ..conversion.stock_models import read_config
 
     folder = result.settings["output_dir"]
@@ -86,10 +81,7 @@ def print_plan(plan: Any, args: ParsedArgs) -> None:
     """Prints the plan of a fine-tuning run."""
     from ..reporting.plan_summary import format_plan
 
-    if args.json:
-        print_json(plan.to_dict())
-    else:
-        print(format_plan(plan))
+    print(format_plan(plan))
 
 
 def print_pretrain(record: Any, args: ParsedArgs) -> None:
@@ -102,9 +94,6 @@ def print_crossval(record: Any, args: ParsedArgs) -> None:
     """Prints the scores of all folds and seeds."""
     from ..reporting.console import build_crossval_summary
 
-    if args.json:
-        _print_record_json(record)
-        return
     folder = record.settings["output_dir"]
     _print_document(build_crossval_summary(record, folder))
     _print_benchmark_report(record.data.benchmark, folder)
@@ -113,14 +102,9 @@ def print_crossval(record: Any, args: ParsedArgs) -> None:
 def print_search(result: Any, args: ParsedArgs) -> None:
     """Prints the five best trials, and the scores of the model trained with the best."""
     from ..evaluation.metrics import display_scale
-    from ..runs.record_io import record_to_dict
     from ..settings.metrics import metric_title
     from ..training.search import format_values
 
-    if args.json:
-        record = record_to_dict(result.record) if result.record else None
-        print_json({"metric": result.metric, "best": vars(result.best), "record": record})
-        return
     print(f"{metric_title(result.metric)} on the selection split, best of {pluralize(len(result.trials), 'trial')}:")
     for trial in sorted(result.trials, key=lambda trial: trial.score, reverse=result.greater_is_better)[:5]:
         pruned = " (pruned)" if trial.pruned else ""
@@ -144,9 +128,6 @@ def print_evaluate(record: Any, args: ParsedArgs) -> None:
     from ..reporting.console import build_scores_summary
     from ..reporting.run_sentences import describe_calibration_gain
 
-    if args.json:
-        _print_record_json(record)
-        return
     _print_document(build_scores_summary(record.scores))
     if record.calibration:
         print(describe_calibration_gain(record.calibration, next(iter(record.scores))))
@@ -158,9 +139,6 @@ def print_evaluate(record: Any, args: ParsedArgs) -> None:
 
 def print_report(result: Any, args: ParsedArgs) -> None:
     """Prints the report (on a terminal, its scores and comparisons in 80 columns) and the names of its files."""
-    if args.json:
-        print_json(result.comparison.to_dict())
-        return
     from ..reporting.build_report import build_report_summary
     from ..reporting.renderers.terminal import wrap_text
 
@@ -176,10 +154,7 @@ def print_probe(record: Any, args: ParsedArgs) -> None:
     """Prints the scores of the probes."""
     from ..reporting.console import build_probe_summary
 
-    if args.json:
-        _print_record_json(record)
-    else:
-        _print_document(build_probe_summary(record))
+    _print_document(build_probe_summary(record))
 
 
 def print_predict(result: Any, args: ParsedArgs) -> int:
@@ -231,14 +206,13 @@ def print_convert(report: Any, args: ParsedArgs) -> None:
     print(f"Written to {args.options.values['output_dir']} (report: conversion.json)")
 
 
-def print_export(result: Any, args: ParsedArgs) -> None:
-    """Prints the exported file, and how timm evaluates it."""
-    sizes = result.architecture
-    print(f"Written to {args.options.values['output']}: width {sizes.hidden_size}, {sizes.num_hidden_layers} blocks")
-    if result.timm_validate_args:
-        print(f"To evaluate it with timm: validate.py --data-dir DATA {result.timm_validate_args}")
-    if result.note:
-        print(result.note)
+def print_export(sizes: Any, args: ParsedArgs) -> None:
+    """Prints the exported file, and how timm evaluates an exported folder."""
+    output = args.options.values["output"]
+    print(f"Written to {output}: width {sizes.hidden_size}, {sizes.num_hidden_layers} blocks")
+    if args.options.values.get("to") == "timm" and sizes.num_labels:
+        class_map = f" --class-map {output}/class_map.txt" if (Path(output) / "class_map.txt").is_file() else ""
+        print(f"To evaluate it: timm's validate.py --data-dir DATA --model local-dir:{output} --pretrained{class_map}")
 
 
 def print_export_onnx(result: Any, args: ParsedArgs) -> None:

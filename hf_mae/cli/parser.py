@@ -13,7 +13,7 @@ from ..errors import CommandLineError, did_you_mean
 from ..settings.commands import JSON, QUIET, RECIPE, command_options, find_command
 from ..settings.options import FALSE_STRINGS, TRUE_STRINGS, Option
 from ..settings.parse import ParsedOptions, check_paths_exist, parse_options
-from .flag_aliases import FLAG_ALIASES
+from .flag_aliases import ALIASES_BY_FLAG
 from .messages import CliMessage
 
 HELP_FLAGS = ("-h", "--help")
@@ -108,8 +108,9 @@ class Parser:
     def _suggest_flag(self, name: str) -> str:
         """Returns the flag for a name used by the original MAE code, timm or older Trainers; else the most similar
         flag."""
-        if names := [alias for alias in FLAG_ALIASES.get(name, ()) if alias in self.options]:
-            return f" (here it is {' or '.join(f'--{alias}' for alias in names)})"
+        flags = [f for f, names in ALIASES_BY_FLAG.items() if name in names.split() and f in self.options]
+        if flags:
+            return f" (here it is {' or '.join(f'--{flag}' for flag in flags)})"
         return did_you_mean(f"--{name}", [f"--{known}" for known in self.options])
 
     def _assign_positionals(self, values: list[str], flags: dict[str, Any]) -> dict[str, Any]:

@@ -52,6 +52,15 @@ def cached_file(name: str, write: Callable[[Path], object]) -> Path:
     return path
 
 
+def file_digest(path: Path, algorithm: str) -> str:
+    """Computes the hexadecimal digest of a file."""
+    digest = hashlib.new(algorithm, usedforsecurity=False)
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 22):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
 def _file_state(path: str, archives: dict[str, str]) -> str:
     """Returns the absolute path, size and modification time of a file, without reading it.
 

@@ -4,7 +4,6 @@
 joins two versions of a file that changes during the download.)
 """
 
-import hashlib
 import json
 import logging
 import re
@@ -21,7 +20,7 @@ from tqdm.auto import tqdm
 
 from ..errors import UsageError, inform
 from .atomic import is_disk_full_error, write_json
-from .caches import cache_folder
+from .caches import cache_folder, file_digest
 from .locks import wait_for_lock
 from .messages import FileMessage
 
@@ -91,15 +90,6 @@ def check_download_unchanged(url: str, path: Path) -> None:
             )
         write_json(digests_file, digests)
     inform(logger, FileMessage.DIGEST_STORED, file=path.name, digest=digest)
-
-
-def file_digest(path: Path, algorithm: str) -> str:
-    """Computes the hexadecimal digest of a file."""
-    digest = hashlib.new(algorithm, usedforsecurity=False)
-    with open(path, "rb") as file:
-        while chunk := file.read(CHUNK_SIZE):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _describe_failure(error: Exception, path: Path, partial: Path, hint: str) -> UsageError:

@@ -10,7 +10,7 @@ from ..compat.deepspeed import disable_zero3_init
 from ..compat.transformers import StockModel
 from ..conversion.convert import ConversionReport, convert_to_model
 from ..conversion.initialization import initialize_mae_weights
-from ..conversion.metadata import LAYER_NORM_EPS
+from ..conversion.metadata import LAYER_NORM_EPS, SIZES
 from ..errors import UsageError
 from ..settings.models import ModelArguments
 from .auto_classifier import build_comparator, is_comparator
@@ -19,15 +19,6 @@ from .model_zoo import resolve_checkpoint
 from .stochastic_depth import set_drop_path
 
 logger = logging.getLogger(__name__)
-
-# Encoder sizes (width, blocks, heads, patch size) of the original MAE code; small and tiny are DeiT's.
-SIZES = {
-    "vit_tiny_patch16": (192, 12, 3, 16),
-    "vit_small_patch16": (384, 12, 6, 16),
-    "vit_base_patch16": (768, 12, 12, 16),
-    "vit_large_patch16": (1024, 24, 16, 16),
-    "vit_huge_patch14": (1280, 32, 16, 14),
-}
 
 
 def build_classifier(
@@ -172,7 +163,7 @@ def build_pretrainer(
 
     Args:
         model_name_or_path: an MAE `.pth`, a transformers folder or a Hub id; None: from scratch.
-        size: a key of `SIZES`, if from scratch.
+        size: a key of `conversion.metadata.SIZES`, if from scratch.
         image_size: pixels; 224 if from scratch.
         mask_ratio, norm_pix_loss: stored in the configuration; None: the checkpoint's, or 0.75 and False.
         sizes: fields of transformers' `ViTMAEConfig` that differ from `size`, if from scratch.

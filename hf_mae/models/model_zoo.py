@@ -9,8 +9,8 @@ from ..conversion.convert import convert_checkpoint
 from ..conversion.messages import ConversionError
 from ..errors import UsageError, first_error_line
 from ..files.atomic import write_text
-from ..files.caches import cache_folder
-from ..files.downloads import check_download_unchanged, download, file_digest
+from ..files.caches import cache_folder, file_digest
+from ..files.downloads import check_download_unchanged, download
 from ..files.locks import wait_for_lock
 from ..files.messages import FileMessage
 from ..settings.models import RANDOM_WEIGHTS

@@ -1,20 +1,20 @@
 """`export`: transformers weights -> checkpoint in the original MAE format, or timm folder."""
 
 from ..conversion import export_checkpoint
-from ..conversion.export import ExportResult
+from ..conversion.architecture import Architecture
 from ..settings.parse import Settings
 from .command import command
 
 
 @command("export")
-def export(settings: Settings) -> ExportResult:
+def export(settings: Settings) -> Architecture:
     """Exports a model.
 
     Args:
         flags: the flags of `hf-mae export`.
 
     Returns:
-        The sizes of the model, and the command that evaluates it with timm.
+        The sizes of the model.
     """
     options = settings.options
     return export_checkpoint(options.model_name_or_path, options.output, to=options.to, overwrite=options.overwrite)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..data.sources.benchmarks import find_benchmark
 from ..reporting.checklists import write_checklist
@@ -34,6 +35,10 @@ class Report:
             return self.comparison.summary()
         text = self.comparison.summary(details=False)
         return f"{text}\nFor the details of each run (classes, patients, operating points, subgroups), see report.md.\n"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the contents of `report.json`."""
+        return self.comparison.to_dict()
 
     def _repr_html_(self) -> str:
         """Renders the report for a notebook."""

@@ -19,7 +19,7 @@ from ..reporting.model_card import write_model_card
 from ..reporting.plan_summary import log_conversion
 from ..runs.output_dir import lock_output_dir
 from ..runs.record import ALL_RESULTS, FIGURES_DIR, DataSource, RunRecord
-from ..runs.record_io import read_record, write_record
+from ..runs.record_io import read_record, record_to_dict, write_record
 from ..settings.arguments import FinetuningArguments
 from ..settings.parse import Settings
 from ..settings.search import DEFAULT_SEARCH_OPTIONS, SEARCH_SPACE, SearchArguments
@@ -69,6 +69,11 @@ class SearchResult:
     metric: str
     greater_is_better: bool
     record: RunRecord | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the objective, the best trial and the record as JSON."""
+        record = record_to_dict(self.record) if self.record else None
+        return {"metric": self.metric, "best": vars(self.best), "record": record}
 
 
 @command("search")
