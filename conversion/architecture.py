@@ -13,6 +13,29 @@ from .metadata import ACTIVATION, DECODER_HEADS, ENCODER_HEADS, LAYER_NORM_EPS, 
 
 MAX_LAYERS = 1_000  # of a configuration
 
+# Original key -> key of transformers in memory.
+EMBEDDING_KEYS = (
+    ("cls_token", "embeddings.cls_token"),
+    ("pos_embed", "embeddings.position_embeddings"),
+    ("patch_embed.proj.{p}", "embeddings.patch_embeddings.projection.{p}"),
+)
+BLOCK_KEYS = (
+    ("{i}.norm1.{p}", "{i}.layernorm_before.{p}"),
+    ("{i}.attn.qkv.{p}", "{i}.attention.{q_proj|k_proj|v_proj}.{p}"),
+    ("{i}.attn.proj.{p}", "{i}.attention.o_proj.{p}"),
+    ("{i}.norm2.{p}", "{i}.layernorm_after.{p}"),
+    ("{i}.mlp.fc1.{p}", "{i}.mlp.fc1.{p}"),
+    ("{i}.mlp.fc2.{p}", "{i}.mlp.fc2.{p}"),
+)
+DECODER_KEYS = (
+    ("mask_token", "decoder.mask_token"),
+    ("decoder_pos_embed", "decoder.decoder_pos_embed"),
+    ("decoder_embed.{p}", "decoder.decoder_embed.{p}"),
+    *((f"decoder_blocks.{mae_key}", f"decoder.decoder_layers.{hf_key}") for mae_key, hf_key in BLOCK_KEYS),
+    ("decoder_norm.{p}", "decoder.decoder_norm.{p}"),
+    ("decoder_pred.{p}", "decoder.decoder_pred.{p}"),
+)
+
 
 @dataclass
 class Architecture:
@@ -137,18 +160,13 @@ def resolve_num_heads(
 
 def required_keys(depth: int, decoder_depth: int | None) -> list[str]:
     """Returns the encoder (and decoder) parameters that a checkpoint of this depth requires, without norms and head."""
-    block = [
-        f"{m}.{p}"
-        for m in ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
-        for p in ("weight", "bias")
-    ]
-    names = ["cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias"]
-    names += [f"blocks.{i}.{name}" for i in range(depth) for name in block]
-    if decoder_depth is not None:
-        names += ["mask_token", "decoder_pos_embed"]
-        names += [f"{m}.{p}" for m in ("decoder_embed", "decoder_norm", "decoder_pred") for p in ("weight", "bias")]
-        names += [f"decoder_blocks.{i}.{name}" for i in range(decoder_depth) for name in block]
-    return names
+    patterns = [key for key, _ in EMBEDDING_KEYS] + [f"blocks.{key}" for key, _ in BLOCK_KEYS]
+    patterns += [] if decoder_depth is None else [key for key, _ in DECODER_KEYS]
+    names: dict[str, None] = {}
+    for pattern in patterns:
+        blocks = range((decoder_depth or 0) if pattern.startswith("decoder_blocks") else depth)
+        names |= dict.fromkeys(pattern.format(i=i, p=p) for i in blocks for p in ("weight", "bias"))
+    return list(names)
 
 
 def read_architecture(

@@ -48,7 +48,7 @@ class ConversionMessage(Message):
     FILE_EMPTY = "{path} is empty. Download or copy it again."
     FILE_IS_LFS_POINTER = "{path} is a Git LFS pointer, not the file itself. Run `git lfs pull` in its repository."
     FILE_IS_WEB_PAGE = "{path} is a web page, not a checkpoint. Download the file itself."
-    FILE_DAMAGED = "{path} is damaged, or is not a PyTorch checkpoint ({reason}). Download or copy it again."
+    FILE_DAMAGED = "{path} is damaged, or is not a checkpoint ({reason}). Download or copy it again."
     FILE_COMPRESSED = (
         "{path} contains compressed data (it would expand to {gigabytes:.1f} GB), which torch.save never writes. Save "
         "the weights again with torch.save."
@@ -61,7 +61,6 @@ class ConversionMessage(Message):
         "{path} was rejected: its pickle nests values that expand to more than {limit:,} values, which no checkpoint "
         "needs. Save only the state dict of the model."
     )
-    SAFETENSORS_DAMAGED = "{path} is damaged, or is not a safetensors file ({reason}). Download or copy it again."
     INDEX_INVALID = "{path} is not an index of safetensors files ({reason}). Download or copy it again."
     SHARD_MISSING = "{path} lists {file}, which is not in the same folder. Download or copy that file, too."
 
@@ -127,7 +126,6 @@ class ConversionMessage(Message):
 
     # Tensors
     PARAMETERS_MISSING = "{source} lacks {count:count parameter} of {layout}, for example {names:list}."
-    STOCK_PARAMETERS_MISSING = "{source} lacks parameters of a {class_name}: {names:list}."
     NO_ENCODER = "{source} contains no ViT encoder (it has no transformer blocks, blocks.0...)."
     BLOCK_NUMBER_TOO_LARGE = "{source} contains block {number} of {prefix}, but lacks other blocks."
     DECODER_UNSUPPORTED = (

@@ -92,7 +92,11 @@ def _read_stock_model(source: str) -> Checkpoint:
     model, info = load_stock_model(source, class_name)
     if missing := sorted(info["missing_keys"]):
         raise ConversionError(
-            ConversionMessage.STOCK_PARAMETERS_MISSING, source=source, class_name=class_name, names=missing[:5]
+            ConversionMessage.PARAMETERS_MISSING,
+            source=source,
+            layout=class_name,
+            count=len(missing),
+            names=missing[:5],
         )
     state, unknown = to_original_state_dict(model.state_dict(), TARGETS[target])
     checkpoint = Checkpoint(state, source, STOCK, stock_class=class_name)

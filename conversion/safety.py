@@ -175,15 +175,12 @@ def check_timm_config(values: dict[str, Any], source: str) -> None:
     architecture = values.get("architecture")
     if not isinstance(architecture, str) or not re.fullmatch(r"\w+", architecture):
         raise ConversionError(ConversionMessage.TIMM_ARCHITECTURE_INVALID, source=source, value=architecture)
-    data = values.get("pretrained_cfg") or {}
-    if isinstance(data, dict):
-        _check_range("input_size", data.get("input_size"), source, 1, MAX_PIXELS, int)
-        _check_range("crop_pct", data.get("crop_pct"), source, 0.1, 10)
-    else:
-        raise ConversionError(ConversionMessage.TIMM_NOT_AN_OBJECT, source=source, name="pretrained_cfg", value=data)
-    arguments = values.get("model_args") or {}
-    if not isinstance(arguments, dict):
-        raise ConversionError(ConversionMessage.TIMM_NOT_AN_OBJECT, source=source, name="model_args", value=arguments)
+    data, arguments = (values.get(name) or {} for name in ("pretrained_cfg", "model_args"))
+    for name, value in (("pretrained_cfg", data), ("model_args", arguments)):
+        if not isinstance(value, dict):
+            raise ConversionError(ConversionMessage.TIMM_NOT_AN_OBJECT, source=source, name=name, value=value)
+    _check_range("input_size", data.get("input_size"), source, 1, MAX_PIXELS, int)
+    _check_range("crop_pct", data.get("crop_pct"), source, 0.1, 10)
     for name, value in arguments.items():
         items = value if isinstance(value, (list, tuple)) else [value]
         if name in TIMM_FILE_ARGUMENTS or not all(_is_safe_model_argument(item) for item in items):

@@ -124,7 +124,7 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
         try:
             tensors |= load_file(file)
         except (SafetensorError, OSError) as error:
-            raise ConversionError(ConversionMessage.SAFETENSORS_DAMAGED, path=file, reason=error) from None
+            raise ConversionError(ConversionMessage.FILE_DAMAGED, path=file, reason=error) from None
     return tensors
 
 

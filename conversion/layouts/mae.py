@@ -8,7 +8,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..architecture import Architecture, infer_patch_grid, read_architecture, transformers_config, without_decoder
+from ..architecture import (
+    BLOCK_KEYS,
+    DECODER_KEYS,
+    EMBEDDING_KEYS,
+    Architecture,
+    infer_patch_grid,
+    read_architecture,
+    transformers_config,
+    without_decoder,
+)
 from ..checkpoint import Checkpoint, ConversionPlan, ConversionRequest, Layout, State, Target
 from ..facts import BaselineModel, Fact, FactCode, fact
 from ..heads import Head, resolve_head
@@ -19,29 +28,6 @@ if TYPE_CHECKING:
 
 PATCH_EMBED_KEY = "patch_embed.proj.weight"
 PROBE_EPS = 1e-6  # main_linprobe.py: BatchNorm1d(width, affine=False, eps=1e-6)
-
-# Original key -> key of transformers in memory.
-EMBEDDING_KEYS = (
-    ("cls_token", "embeddings.cls_token"),
-    ("pos_embed", "embeddings.position_embeddings"),
-    ("patch_embed.proj.{p}", "embeddings.patch_embeddings.projection.{p}"),
-)
-BLOCK_KEYS = (
-    ("{i}.norm1.{p}", "{i}.layernorm_before.{p}"),
-    ("{i}.attn.qkv.{p}", "{i}.attention.{q_proj|k_proj|v_proj}.{p}"),
-    ("{i}.attn.proj.{p}", "{i}.attention.o_proj.{p}"),
-    ("{i}.norm2.{p}", "{i}.layernorm_after.{p}"),
-    ("{i}.mlp.fc1.{p}", "{i}.mlp.fc1.{p}"),
-    ("{i}.mlp.fc2.{p}", "{i}.mlp.fc2.{p}"),
-)
-DECODER_KEYS = (
-    ("mask_token", "decoder.mask_token"),
-    ("decoder_pos_embed", "decoder.decoder_pos_embed"),
-    ("decoder_embed.{p}", "decoder.decoder_embed.{p}"),
-    *((f"decoder_blocks.{mae_key}", f"decoder.decoder_layers.{hf_key}") for mae_key, hf_key in BLOCK_KEYS),
-    ("decoder_norm.{p}", "decoder.decoder_norm.{p}"),
-    ("decoder_pred.{p}", "decoder.decoder_pred.{p}"),
-)
 
 
 def encoder_keys(prefix: str) -> tuple[tuple[str, str], ...]:

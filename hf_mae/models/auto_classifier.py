@@ -72,10 +72,7 @@ def build_comparator(
     """
     source = str(model_name_or_path)
     source_config, config = _load_configs(source, names, num_labels, random_weights)
-    try:
-        size = image_size or config_image_size(source_config) or DEFAULT_IMAGE_SIZE
-    except UsageError as error:
-        raise UsageError(ModelMessage.UNUSABLE, source=source, reason=error) from None
+    size = image_size or config_image_size(source_config, source) or DEFAULT_IMAGE_SIZE
     set_config_drop_path(config, drop_path, source)
     reset_reason: Fact | None = fact(FactCode.RANDOM_WEIGHTS)
     if random_weights:

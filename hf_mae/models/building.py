@@ -14,6 +14,7 @@ from ..conversion.metadata import LAYER_NORM_EPS, SIZES
 from ..errors import UsageError
 from ..settings.models import ModelArguments
 from .auto_classifier import build_comparator, is_comparator
+from .introspection import config_image_size
 from .messages import ModelMessage
 from .model_zoo import resolve_checkpoint
 from .stochastic_depth import set_drop_path
@@ -71,7 +72,7 @@ def build_classifier(
             image_size=image_size,
             num_attention_heads=num_attention_heads,
         )
-    check_square_rgb_input(model.config, model_name_or_path)
+    config_image_size(model.config, model_name_or_path)
     model = _detach_from_mmap(model, report)
     set_drop_path(model, drop_path)
     if random_weights:
@@ -109,19 +110,6 @@ def _check_mae_only_options(source: str | Path, pooling: str, num_attention_head
         raise UsageError(ModelMessage.POOLING_NEEDS_MAE, source=source)
     if num_attention_heads is not None:
         raise UsageError(ModelMessage.ATTENTION_HEADS_NEED_MAE, source=source)
-
-
-def check_square_rgb_input(config: Any, model_name_or_path: str | Path) -> None:
-    """Checks that a model takes square images of three channels.
-
-    Raises:
-        UsageError: If it does not.
-    """
-    if config.num_channels != 3:
-        raise UsageError(ModelMessage.CHANNELS_NOT_RGB, source=model_name_or_path, channels=config.num_channels)
-    if not isinstance(config.image_size, int) and config.image_size[0] != config.image_size[1]:
-        height, width = config.image_size
-        raise UsageError(ModelMessage.IMAGES_NOT_SQUARE, source=model_name_or_path, height=height, width=width)
 
 
 def _resolve_label_names(num_labels, id2label, label2id) -> list[str] | None:
@@ -179,7 +167,7 @@ def build_pretrainer(
                 num_attention_heads=num_attention_heads,
                 decoder_num_attention_heads=decoder_num_attention_heads,
             )
-        check_square_rgb_input(model.config, model_name_or_path)
+        config_image_size(model.config, model_name_or_path)
         model.config.update(overrides)
         return _detach_from_mmap(model, report)
     from transformers import ViTMAEConfig, ViTMAEForPreTraining

@@ -1,6 +1,7 @@
 """Head, blocks, layer ids and input size of any image classifier of transformers or timm."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -25,8 +26,11 @@ def input_size(model: StockModel) -> int:
     return int(getattr(model, "input_size", None) or config_image_size(model.config) or model.config.image_size)
 
 
-def config_image_size(config: Any) -> int | None:
+def config_image_size(config: Any, source: str | Path = "The model") -> int | None:
     """Returns the side length of the images in a configuration, in pixels; None if it has none (such as a ResNet's).
+
+    Args:
+        source: the name of the model in errors.
 
     Raises:
         UsageError: If the images are not square, or do not have three channels.
@@ -38,16 +42,11 @@ def config_image_size(config: Any) -> int | None:
         getattr(vision_config, "image_size", None),
     )
     if channels != NUM_CHANNELS:
-        raise UsageError(ModelMessage.INPUT_NOT_RGB, channels=channels)
+        raise UsageError(ModelMessage.INPUT_NOT_RGB, source=source, channels=channels)
     sides = [side for size in sizes for side in (size if isinstance(size, (list, tuple)) else [size])]
     if len(set(sides)) != 1:
-        raise UsageError(ModelMessage.INPUT_NOT_SQUARE, size=" x ".join(map(str, sides)))
+        raise UsageError(ModelMessage.INPUT_NOT_SQUARE, source=source, size=" x ".join(map(str, sides)))
     return sides[0]
-
-
-def head_in_features(model: StockModel) -> int:
-    """Returns the number of input channels of the head."""
-    return int(find_head(model)[1].in_features)
 
 
 def find_head(model: StockModel) -> tuple[str, nn.Linear]:

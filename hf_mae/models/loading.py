@@ -79,9 +79,9 @@ def _load_model(source: str) -> Any:
 
 def _validate_classifier(model: Any, source: str) -> None:
     """Checks the head and the input of a classifier; warns if the head was never trained."""
+    config_image_size(model.config, source)
     try:
         _, head = find_head(model)
-        config_image_size(model.config)
     except UsageError as error:
         raise UsageError(ModelMessage.UNUSABLE, source=source, reason=error) from None
     if is_untrained_head(head.weight, head.bias):

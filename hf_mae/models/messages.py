@@ -12,13 +12,13 @@ class ModelMessage(Message):
         "--num_attention_heads applies to MAE ViTs only, and {source} is a different architecture. Omit it."
     )
     PATCH_DROPOUT_NEEDS_MAE = "--patch_dropout applies to MAE ViTs only, and this model is a {model}. Omit it."
-    CHANNELS_NOT_RGB = (
+    INPUT_NOT_RGB = (
         "{source} takes images of {channels} channels, but images are read as RGB (3 channels). Use a model with 3 "
         "input channels."
     )
-    IMAGES_NOT_SQUARE = (
-        "{source} takes images of {height} x {width} pixels, but only square images are supported. Pass --image_size N "
-        "to resize its position embeddings, if the command has this flag."
+    INPUT_NOT_SQUARE = (
+        "{source} takes images of {size} pixels, but only square images are supported. Pass --image_size N to resize "
+        "its position embeddings, if the command has this flag."
     )
     LABEL_IDS_HAVE_GAPS = "id2label must number its {count:count class} from 0 without gaps."
     NUM_LABELS_DIFFER = "num_labels is {num_labels}, but id2label names {count:count class}."
@@ -27,8 +27,6 @@ class ModelMessage(Message):
 
     # Networks other than an MAE ViT
     UNUSABLE = "{source} cannot be used. {reason}"
-    INPUT_NOT_RGB = "The model takes images of {channels} channels, but images are read as RGB (3 channels)."
-    INPUT_NOT_SQUARE = "The model takes images of {size} pixels, but only square images are supported."
     INPUT_SIZE_UNSUPPORTED = "{source} does not accept images of {size} pixels ({reason})."
     NO_LINEAR_HEAD = (
         "A {model} does not have a single linear head of {classes:count class}, which this command requires."

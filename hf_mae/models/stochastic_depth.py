@@ -34,24 +34,6 @@ def set_drop_path(model: StockModel, rate: float) -> None:
         model.config.drop_path_rate = float(rate)
 
 
-def set_patch_dropout(model: StockModel, rate: float) -> None:
-    """Drops a random fraction of each image's patches in training (Liu et al., 2022, arXiv:2208.07220).
-
-    timm's `PatchDropout` replaces the dropout of the embeddings. It has no parameters, and is inactive in evaluation.
-
-    Args:
-        model: a ViT or BEiT classifier of transformers.
-        rate: fraction of dropped patches, below 1; 0 restores the stock dropout.
-    """
-    from timm.layers import PatchDropout
-
-    embeddings = get_patch_embeddings(model)
-    if rate > 0:
-        embeddings.dropout = PatchDropout(rate).train(embeddings.training)
-    elif isinstance(embeddings.dropout, PatchDropout):
-        embeddings.dropout = nn.Dropout(model.config.hidden_dropout_prob)
-
-
 def get_patch_embeddings(model: StockModel) -> nn.Module:
     """Returns the embedding module of a ViT, whose `dropout` is applied to all tokens.
 
@@ -66,13 +48,22 @@ def get_patch_embeddings(model: StockModel) -> nn.Module:
 
 @contextmanager
 def apply_patch_dropout(model: StockModel, rate: float) -> Iterator[None]:
-    """Applies `set_patch_dropout` within the block; a rate of 0 changes nothing."""
+    """Within the block, drops a random fraction of each image's patches (Liu et al., 2022, arXiv:2208.07220).
+
+    timm's `PatchDropout` replaces the dropout of the embeddings. It has no parameters, and is inactive in evaluation.
+
+    Args:
+        model: a ViT or BEiT classifier of transformers.
+        rate: fraction of dropped patches, below 1; 0 changes nothing.
+    """
+    from timm.layers import PatchDropout
+
     if not rate:
         yield
         return
     embeddings = get_patch_embeddings(model)
     previous = embeddings.dropout
-    set_patch_dropout(model, rate)
+    embeddings.dropout = PatchDropout(rate).train(embeddings.training)
     try:
         yield
     finally:

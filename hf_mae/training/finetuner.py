@@ -22,7 +22,7 @@ from ..data.sources.samples import is_image_dataset, standardize_columns
 from ..errors import UsageError, warn
 from ..evaluation.metrics import classification_scores, ordinal_scores, ranking_scores, softmax
 from ..evaluation.retfound import f1_auroc_kappa
-from ..models.introspection import find_head, get_network, head_in_features
+from ..models.introspection import find_head, get_network
 from ..models.loading import class_names
 from ..models.stochastic_depth import apply_patch_dropout, get_drop_path_rate, get_patch_embeddings
 from ..settings.arguments import FinetuningArguments, check_loss_fits_classes, check_selection_metric
@@ -325,7 +325,7 @@ def warn_about_fp16(fp16: bool, hidden_size: int) -> None:
 def _check_compatible_settings(model: StockModel, args: FinetuningArguments, ordered: bool) -> None:
     """Checks that the settings, the classes and the network fit together."""
     check_loss_fits_classes(args.loss, ordered)
-    warn_about_fp16(args.fp16, head_in_features(model))
+    warn_about_fp16(args.fp16, find_head(model)[1].in_features)
     if args.patch_dropout:
         get_patch_embeddings(model)
     if args.ema_decay is not None or args.freeze_backbone:

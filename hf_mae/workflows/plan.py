@@ -5,7 +5,7 @@ import logging
 from ..data.labelled_data import LabelledData, load_labelled_data
 from ..errors import inform
 from ..models.building import build_training_model
-from ..models.introspection import head_in_features, input_size
+from ..models.introspection import find_head, input_size
 from ..models.loading import read_class_names
 from ..reporting.plan_summary import describe_auto_reason
 from ..runs.output_dir import check_same_run, resolve_resume_checkpoint
@@ -64,7 +64,7 @@ def choose_auto_settings(settings: Settings) -> tuple[Settings, list[AutoSetting
     model, args = build_training_model(model_args, ["a", "b"], settings.training.seed), settings.training
     micro_batches = args.world_size * args.gradient_accumulation_steps
     candidates = choose_settings(
-        splits, head_in_features(model), input_size(model), args, settings.values, micro_batches
+        splits, find_head(model)[1].in_features, input_size(model), args, settings.values, micro_batches
     )
     if "learning_rate" in explicit:
         explicit.add("base_learning_rate")  # it overrides the linear rule

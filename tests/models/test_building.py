@@ -10,7 +10,7 @@ from hf_mae import build_classifier
 from hf_mae.conversion.facts import FactCode, fact
 from hf_mae.models.building import build_pretrainer
 from hf_mae.models.messages import ModelMessage
-from hf_mae.models.stochastic_depth import get_drop_path_rate, set_drop_path, set_patch_dropout
+from hf_mae.models.stochastic_depth import apply_patch_dropout, get_drop_path_rate, set_drop_path
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
@@ -74,7 +74,7 @@ def test_patch_dropout_selects_patches_with_their_positions_in_training_only(tin
     with torch.no_grad():
         all_tokens = model.eval().base_model.embeddings(pixels)
         logits = model(pixel_values=pixels).logits
-        set_patch_dropout(model, 0.5)
+    with torch.no_grad(), apply_patch_dropout(model, 0.5):
         torch.testing.assert_close(model(pixel_values=pixels).logits, logits)
         tokens = model.train().base_model.embeddings(pixels)
         assert tokens.shape == (64, 1 + 8, 48) and torch.equal(tokens[:, 0], all_tokens[:, 0])
@@ -84,7 +84,6 @@ def test_patch_dropout_selects_patches_with_their_positions_in_training_only(tin
         assert all(len(set(row.tolist())) == 8 for row in indices)
         assert indices.flatten().bincount(minlength=16).min() > 10  # no patch is always dropped
         assert model(pixel_values=pixels).logits.shape == (64, 3)
-    set_patch_dropout(model, 0.0)
     assert type(model.base_model.embeddings.dropout) is torch.nn.Dropout
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from support.paths import ROOT
 
-SLOW_STEPS_DIR = str(ROOT / "tests" / "support" / "slow_steps")
+LAUNCHED_PATH = os.pathsep.join([str(ROOT / "tests" / "support" / "launched"), str(ROOT / "tests")])
 
 
 def free_port() -> int:
@@ -23,8 +23,9 @@ def free_port() -> int:
 
 
 def launch_environment(step_delay: float = 0.0, **more: str) -> dict[str, str]:
+    """The environment of a launched program; see `support/launched`."""
     settings = {"OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    settings |= {"PYTHONPATH": SLOW_STEPS_DIR, "SLOW_STEP": str(step_delay)} if step_delay else {}
+    settings |= {"PYTHONPATH": LAUNCHED_PATH} | ({"SLOW_STEP": str(step_delay)} if step_delay else {})
     return os.environ | settings | more
 
 

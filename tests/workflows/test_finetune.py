@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.cli_process import run_cli
+from support.distributed_runs import launch_environment
 from support.messages import shows
 from support.paths import ROOT
 from transformers import AutoModelForImageClassification, pipeline
@@ -37,15 +38,22 @@ def flags(tiny_pth, toy, out, *more):
     return [*data, *QUICK, *map(str, more)]
 
 
-def load_weights(folder, *names):
-    return [load_file(folder / name / "model.safetensors") for name in names]
-
-
 @pytest.fixture(scope="module")
 def run(tiny_pth, toy, tmp_path_factory):
     """A completed run of 24 epochs."""
     out = tmp_path_factory.mktemp("runs") / "first"
     assert main(["finetune", *flags(tiny_pth, toy, out, "--num_train_epochs", 24, "--class_weights", "balanced")]) == 0
+    return out
+
+
+FOUR_EPOCHS = ["--num_train_epochs", 4, "--dataloader_num_workers", 1, "--class_weights", "balanced"]
+
+
+@pytest.fixture(scope="module")
+def four_epochs(tiny_pth, toy, tmp_path_factory):
+    """An uninterrupted run of four epochs of three updates."""
+    out = tmp_path_factory.mktemp("runs") / "uninterrupted"
+    assert main(["finetune", *flags(tiny_pth, toy, out, *FOUR_EPOCHS)]) == 0
     return out
 
 
@@ -120,10 +128,12 @@ def test_the_card_is_valid_and_contains_the_scores(run):
     assert card.data.pipeline_tag == "image-classification" and "not a diagnosis" in card.text
 
 
-def test_the_recipe_of_a_run_reproduces_it(run, tmp_path):
+def test_the_recipe_of_a_run_reproduces_it(four_epochs, tmp_path):
     """recipe.yaml gives bit-equal weights."""
-    assert main(["finetune", "--recipe", str(run / "recipe.yaml"), "--output_dir", str(tmp_path / "again")]) == 0
-    first, again = load_file(run / "model.safetensors"), load_file(tmp_path / "again" / "model.safetensors")
+    assert (
+        main(["finetune", "--recipe", str(four_epochs / "recipe.yaml"), "--output_dir", str(tmp_path / "again")]) == 0
+    )
+    first, again = load_file(four_epochs / "model.safetensors"), load_file(tmp_path / "again" / "model.safetensors")
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
@@ -137,8 +147,8 @@ def test_resume_is_bit_exact(tiny_pth, toy, tmp_path, save):
         *("--per_device_train_batch_size", 8, "--gradient_accumulation_steps", 2, "--pooling", "cls"),
         *("--load_best_model_at_end", "false", "--eval_strategy", "no", "--save_total_limit", 10, *every),
     ]
-    assert main(["finetune", *flags(tiny_pth, toy, tmp_path / "uninterrupted", *common)]) == 0
     assert main(["finetune", *flags(tiny_pth, toy, tmp_path / "resumed", *common)]) == 0
+    uninterrupted = load_file(tmp_path / "resumed" / "model.safetensors")
     checkpoints = sorted((tmp_path / "resumed").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     middle = checkpoints[1]
     for later in checkpoints[2:]:
@@ -148,8 +158,7 @@ def test_resume_is_bit_exact(tiny_pth, toy, tmp_path, save):
         main(["finetune", *flags(tiny_pth, toy, tmp_path / "resumed", *common, "--resume_from_checkpoint", "last")])
         == 0
     )
-    uninterrupted, resumed = load_weights(tmp_path, "uninterrupted", "resumed")
-    before = load_file(middle / "model.safetensors")
+    resumed, before = (load_file(folder / "model.safetensors") for folder in (tmp_path / "resumed", middle))
     assert all(torch.equal(uninterrupted[name], resumed[name]) for name in uninterrupted)
     assert not all(torch.equal(before[name], resumed[name]) for name in uninterrupted)
 
@@ -162,7 +171,7 @@ def test_a_killed_run_resumes(tiny_pth, toy, tmp_path):
         [sys.executable, "-m", "hf_mae", "finetune", *common],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=launch_environment(),
     )
     deadline = time.time() + 120
     while not (tmp_path / "run" / "checkpoint-6" / "trainer_state.json").exists():
@@ -187,13 +196,13 @@ def test_a_killed_run_resumes(tiny_pth, toy, tmp_path):
 @pytest.mark.parametrize(
     "event, step, checkpoint", [("step_begin", 3, 4), ("step_begin", 5, 6), ("prediction_step", 6, 7)]
 )
-def test_a_stop_does_not_change_the_evaluations(tiny_pth, toy, tmp_path, monkeypatch, event, step, checkpoint):
+def test_a_stop_does_not_change_the_evaluations(
+    four_epochs, tiny_pth, toy, tmp_path, monkeypatch, event, step, checkpoint
+):
     """A signal to the process and its workers within an epoch of three updates, at its end, and during its evaluation
     does not change the evaluations and the best epoch."""
     from transformers import DefaultFlowCallback
 
-    common = ["--num_train_epochs", 4, "--dataloader_num_workers", 1]
-    assert main(["finetune", *flags(tiny_pth, toy, tmp_path / "uninterrupted", *common)]) == 0
     original = getattr(DefaultFlowCallback, f"on_{event}")
     with monkeypatch.context() as patched:
 
@@ -204,15 +213,14 @@ def test_a_stop_does_not_change_the_evaluations(tiny_pth, toy, tmp_path, monkeyp
             return original(self, args, state, control, **kwargs)
 
         patched.setattr(DefaultFlowCallback, f"on_{event}", send_signal)
-        assert main(["finetune", *flags(tiny_pth, toy, tmp_path / "resumed", *common)]) == 75
+        assert main(["finetune", *flags(tiny_pth, toy, tmp_path / "resumed", *FOUR_EPOCHS)]) == 75
     assert (tmp_path / "resumed" / f"checkpoint-{checkpoint}" / "trainer_state.json").is_file()
-    again = [*flags(tiny_pth, toy, tmp_path / "resumed", *common), "--resume_from_checkpoint", "last"]
+    again = [*flags(tiny_pth, toy, tmp_path / "resumed", *FOUR_EPOCHS), "--resume_from_checkpoint", "last"]
     assert main(["finetune", *again]) == 0
-    uninterrupted, resumed = load_weights(tmp_path, "uninterrupted", "resumed")
+    folders = (four_epochs, tmp_path / "resumed")
+    uninterrupted, resumed = (load_file(folder / "model.safetensors") for folder in folders)
     assert all(torch.equal(uninterrupted[name], resumed[name]) for name in uninterrupted)
-    histories = [
-        json.loads((tmp_path / name / "trainer_state.json").read_text()) for name in ("uninterrupted", "resumed")
-    ]
+    histories = [json.loads((folder / "trainer_state.json").read_text()) for folder in folders]
     evaluations = [
         [(log["step"], log["eval_loss"]) for log in history["log_history"] if "eval_loss" in log]
         for history in histories
@@ -382,7 +390,7 @@ def test_accelerate_launch_runs_the_script(tiny_pth, toy, tmp_path):
         ],
         capture_output=True,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=launch_environment(),
     )
     assert done.returncode == 0, done.stderr
     assert "macro F1" in done.stdout and (tmp_path / "run" / "model.safetensors").exists()
@@ -415,7 +423,7 @@ console_main(["finetune", *sys.argv[1:]])
             ],
             capture_output=True,
             text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            env=launch_environment(),
         )
         assert done.returncode == 0, done.stderr[-3000:]
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
