@@ -87,11 +87,7 @@ def _build_model(
 def _initialize_missing(
     mapped_state: MappedStateDict, plan: ConversionPlan, shapes: dict[str, torch.Size], generator: Any
 ) -> list[dict[str, Any]]:
-    """Adds initial values for the parameters that the source lacks, and returns an entry of the report for each.
-
-    Raises:
-        ConversionError: If the plan gives no reason for a missing parameter.
-    """
+    """Adds initial values for the parameters that the source lacks, and returns an entry of the report for each."""
     missing = {
         name: torch.empty(shape, device="meta") for name, shape in shapes.items() if name not in mapped_state.tensors
     }

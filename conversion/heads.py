@@ -87,11 +87,7 @@ def _check_head_function(checkpoint: Checkpoint, target: Target) -> None:
 
 
 def _infer_pooling(checkpoint: Checkpoint) -> str:
-    """Infers `mean` or `cls` from the norms and the metadata of a checkpoint.
-
-    Raises:
-        ConversionError: If no stock class computes the pooling of the checkpoint.
-    """
+    """Infers `mean` or `cls` from the norms and the metadata of a checkpoint."""
     state, metadata, source = checkpoint.state, checkpoint.metadata, checkpoint.source
     if "fc_norm.weight" in state:
         if (metadata.model or "").lower().startswith("retfound"):

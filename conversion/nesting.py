@@ -174,11 +174,7 @@ def _strip_wrappers(names: list[str], source: str) -> tuple[dict[str, str], list
 
 
 def _match_layout(keys: list[str], args: dict[str, Any], location: str, source: str) -> Layout:
-    """Returns the layout of the keys of one model.
-
-    Raises:
-        ConversionError: If no layout matches, or more than one.
-    """
+    """Returns the layout of the keys of one model."""
     found = [layout for layout in supported_layouts() if layout.matches(keys, args)]
     if not found:
         raise _no_layout_error(source, location, keys, args)

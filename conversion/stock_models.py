@@ -118,9 +118,6 @@ def _check_parameter_count(source: str, model_class: Any, config: Any, files: li
     """Checks that a configuration has no more parameters than the files can contain.
 
     transformers would otherwise allocate and initialize the missing parameters.
-
-    Raises:
-        ConversionError: If it has more parameters, or the model cannot be built.
     """
     try:
         with torch.device("meta"):

@@ -148,11 +148,7 @@ def set_config_drop_path(config: Any, drop_path: float, source: str) -> None:
 
 
 def _can_build(config: Any, source: str) -> bool:
-    """Whether timm supports the arguments of a model.
-
-    Raises:
-        UsageError: If timm cannot build the model for another reason.
-    """
+    """Whether timm supports the arguments of a model."""
     try:
         with torch.device("meta"):
             AutoModelForImageClassification.from_config(config)
