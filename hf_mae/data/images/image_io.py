@@ -66,7 +66,9 @@ def _open_shared(name: str, *state: str) -> Frames | VideoFrames:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_open_shared.cache_clear)  # a DataLoader worker needs its own position
+    # A DataLoader worker needs its own position in the file. It cannot close a video, because the threads of the
+    # decoder do not exist in the forked process.
+    os.register_at_fork(before=_open_shared.cache_clear)
 
 
 def count_frames(source: ImageSource) -> int:

@@ -1,6 +1,7 @@
 """Files with several frames: each frame is an image of its own."""
 
 import logging
+import multiprocessing
 import subprocess
 import sys
 
@@ -240,6 +241,24 @@ def test_frames_of_videos_are_read_by_number(tmp_path):
     for index in (0, 1, 5, 4, 29, 2):
         assert np.array_equal(np.asarray(frames.read(index)), expected[index])
         assert np.array_equal(np.asarray(read_rgb(f"{path}#frame={index}")), expected[index])
+
+
+def test_a_worker_starts_while_the_program_has_a_video_open(tmp_path):
+    """Closing the video in the forked process waited forever for the threads of the decoder."""
+    path = write_video(tmp_path / "x.avi", 12)
+    expected = np.asarray(read_rgb(f"{path}#frame=3"))
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    worker = multiprocessing.get_context("fork").Process(
+        target=lambda: sender.send(np.asarray(read_rgb(f"{path}#frame=3"))), daemon=True
+    )
+    worker.start()
+    try:
+        assert receiver.poll(30), "The worker hangs."
+        assert np.array_equal(receiver.recv(), expected)
+    finally:
+        worker.kill()
+    assert np.array_equal(np.asarray(read_rgb(f"{path}#frame=3")), expected)
+
 
 
 def test_a_video_without_a_suffix_is_recognized(tmp_path):
