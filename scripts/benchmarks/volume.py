@@ -6,103 +6,101 @@ the index in the cache, then with it; then it resumes in the middle of an epoch.
 process minus that with 1,000 images (memory-mapped files are not counted), and the private memory of two workers.
 
 `--predict` runs `hf-mae predict` on as many images with a tiny model. It prints the memory when a tenth of the rows is
-written and at the end, and images per second of one process on one core and of two processes that share the images, one
-core each (a tenth of the largest size).
+written and at the end, and images per second of one process on one core and of two processes at the same time, one core
+each (a tenth of the largest size).
 """
 
 import argparse
+import io
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
-
-from hf_mae.data.sources.archive import INDEX_FILE, INDEX_SCHEMA
-from hf_mae.data.sources.shard_writer import write_shards
-from hf_mae.data.sources.unlabelled import load_unlabelled
-
-PROGRAM = """
-import json, os, sys, time
 import torch
 from accelerate import Accelerator
-from hf_mae.compat.accelerate import with_small_sampler
+from accelerate.utils import DataLoaderConfiguration
+from PIL import Image
+
+from hf_mae.compat.accelerate import use_low_memory_sampler
 from hf_mae.data.fingerprint import data_fingerprint
 from hf_mae.data.images.torch_datasets import TrainDataset, collate
 from hf_mae.data.images.transforms import pretraining_transform
+from hf_mae.data.sources.archive import INDEX_FILE, INDEX_SCHEMA
+from hf_mae.data.sources.shard_writer import write_shards
 from hf_mae.data.sources.unlabelled import load_unlabelled
-from accelerate.utils import DataLoaderConfiguration
+from hf_mae.settings.parse import parse_settings
+from hf_mae.workflows.predict import predict
 
-def own(pid="self"):
+BATCH = 64
+
+
+def private_memory(pid: int | str = "self") -> float:
+    """Returns the private memory of a process in MB."""
     with open(f"/proc/{pid}/smaps_rollup") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("Private_Dirty:")) / 1e3
 
-torch.set_num_threads(1)
-began = time.perf_counter()
-images = load_unlabelled(sys.argv[1], "error", decode=False)
-data_fingerprint({"train": images})
-data = TrainDataset(images, pretraining_transform("endoscopy", 32), cache=False)
-started = time.perf_counter() - began
-accelerator = Accelerator(dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True), cpu=True)
-loader = torch.utils.data.DataLoader(data, 64, shuffle=True, collate_fn=collate, num_workers=2)
-loader = with_small_sampler(accelerator.prepare(loader))
-began = time.perf_counter()
-steps = iter(accelerator.skip_first_batches(loader, len(loader) // 2))
-next(steps)
-resumed = time.perf_counter() - began
-workers = [int(pid) for pid in open(f"/proc/self/task/{os.getpid()}/children").read().split()]
-print(json.dumps([started, resumed, own(), max([own(pid) for pid in workers], default=0)]))
-"""
 
-PREDICT = """
-import json, os, sys, time
-import torch
-from hf_mae.workflows.predict import predict
+def measure_training(shards: str) -> list[float]:
+    """Reads shards as `hf-mae pretrain` does.
 
-module, began = sys.modules["hf_mae.workflows.predict"], 0.0
-images_of = module.sources
+    Returns:
+        Seconds until the data set is open, seconds of the first batch in the middle of an epoch, and memory in MB of
+        the process and of its larger worker.
+    """
+    torch.set_num_threads(1)
+    began = time.perf_counter()
+    images = load_unlabelled(shards, "error", decode=False)
+    data_fingerprint({"train": images})
+    data = TrainDataset(images, pretraining_transform("endoscopy", 32), cache=False)
+    started = time.perf_counter() - began
+    accelerator = Accelerator(dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True), cpu=True)
+    loader = torch.utils.data.DataLoader(data, 64, shuffle=True, collate_fn=collate, num_workers=2)
+    loader = use_low_memory_sampler(accelerator.prepare(loader))
+    began = time.perf_counter()
+    next(iter(accelerator.skip_first_batches(loader, len(loader) // 2)))
+    resumed = time.perf_counter() - began
+    with open(f"/proc/self/task/{os.getpid()}/children") as file:
+        workers = [private_memory(pid) for pid in file.read().split()]
+    return [started, resumed, private_memory(), max(workers, default=0)]
 
-def timed(*args):
-    global began
-    began = time.perf_counter()  # the model is loaded, and the first image is requested
-    yield from images_of(*args)
 
-module.sources = timed
+class MeasuringStream(io.TextIOBase):
+    """Replaces the CSV: time of the first row, and memory when a tenth of the rows is written."""
 
-def own():
-    with open("/proc/self/smaps_rollup") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("Private_Dirty:")) / 1e3
+    def __init__(self, tenth: int):
+        self.tenth, self.num_rows, self.began, self.memory = tenth, -1, 0.0, 0.0
 
-class MeasuringStream:  # replaces the CSV on standard output
-    rows, memory = -1, 0.0
+    def write(self, text: str) -> int:
+        self.num_rows += 1
+        if self.num_rows == 1:
+            self.began = time.perf_counter()
+        if self.num_rows == self.tenth:
+            self.memory = private_memory()
+        return len(text)
 
-    def write(self, text):
-        self.rows += 1
-        if self.rows == tenth:
-            self.memory = own()
 
-    def flush(self):
-        pass
+def measure_prediction(shards: str, model: str, count: str, core: str = "") -> list[float]:
+    """Predicts all images with one thread, on one core if its number is given.
 
-shards, model, count, part = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
-torch.set_num_threads(1)
-if len(sys.argv) > 5:  # pin to one core
-    os.sched_setaffinity(0, {int(part[0]) - 1})
-tenth = count // 10
-stream = MeasuringStream()
-flags = {}
-if part != "1/1":
-    flags = {"num_shards": int(part[2]), "shard_index": int(part[0]) - 1}
-    flags |= {"output": f"{model}/{part[0]}_of_{part[2]}.csv", "overwrite": True}
-flags |= {"preprocessing_num_workers": 1, "batch_size": 64, "top_k": 1}
-done = predict(stream=stream, images=[shards], model_name_or_path=model, **flags)
-print(json.dumps([done.total / (time.perf_counter() - began), stream.memory, own()]))
-"""
+    Returns:
+        Images per second after the first batch, and memory in MB at a tenth and at the end.
+    """
+    torch.set_num_threads(1)
+    if core:
+        os.sched_setaffinity(0, {int(core)})
+    stream = MeasuringStream(int(count) // 10)
+    options = {"preprocessing_num_workers": 1, "batch_size": BATCH, "top_k": 1}
+    settings = parse_settings("predict", images=[shards], model_name_or_path=model, **options)
+    result = predict.run(settings, stream=stream)
+    seconds = time.perf_counter() - stream.began
+    return [(result.total - BATCH) / seconds, stream.memory, private_memory()]
 
 
 def make_shards(folder: Path, files: int) -> None:
@@ -131,7 +129,7 @@ def replicate_index(folder: Path, count: int) -> None:
 
 def start_process(home: str, *argv) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-c", *map(str, argv)],
+        [sys.executable, __file__, "--measure", *map(str, argv)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -147,7 +145,7 @@ def read_result(process: subprocess.Popen) -> list[float]:
 
 
 def measure_start(folder: Path, home: str) -> list[float]:
-    return read_result(start_process(home, PROGRAM, folder / "shards"))
+    return read_result(start_process(home, "training", folder / "shards"))
 
 
 def main(counts: list[int], files: int) -> None:
@@ -184,19 +182,16 @@ def benchmark_predict(counts: list[int], files: int) -> None:
     with tempfile.TemporaryDirectory() as place:
         folder, home = Path(place), f"{place}/home"
         make_shards(folder, files)
-        options = PREDICT, folder / "shards", make_tiny_classifier(folder)
+        options = "prediction", folder / "shards", make_tiny_classifier(folder)
         for count in counts:
             replicate_index(folder, count)
-            speed, tenth, end = read_result(start_process(home, *options, count, "1/1"))
+            speed, tenth, end = read_result(start_process(home, *options, count))
             print(f"| {count:,} | {speed:.0f} | {tenth:.0f} MB | {end:.0f} MB |", flush=True)
         replicate_index(folder, counts[-1] // 10)
-        alone = read_result(start_process(home, *options, 1, "1/1", "pinned"))[0]
-        pair = [
-            read_result(process)
-            for process in [start_process(home, *options, 1, f"{number}/2", "pinned") for number in (1, 2)]
-        ]
+        alone = read_result(start_process(home, *options, 1, 0))[0]
+        pair = [read_result(process) for process in [start_process(home, *options, 1, core) for core in (0, 1)]]
         each = sum(speed for speed, *_ in pair) / 2
-        print(f"\nOne process: {alone:.0f} images/s; two that share them: {each:.0f} each ({each / alone:.2f} x).")
+        print(f"\nOne process: {alone:.0f} images/s; two at the same time: {each:.0f} each ({each / alone:.2f} x).")
 
 
 if __name__ == "__main__":
@@ -204,5 +199,10 @@ if __name__ == "__main__":
     parser.add_argument("--counts", type=int, nargs="+", default=[10_000, 100_000, 1_000_000, 4_800_000])
     parser.add_argument("--files", type=int, default=2000, help="number of images in the shards")
     parser.add_argument("--predict", action="store_true", help="predict them")
+    parser.add_argument("--measure", nargs="+", help=argparse.SUPPRESS)  # what a process of the benchmark does
     options = parser.parse_args()
+    if options.measure:
+        name, *arguments = options.measure
+        print(json.dumps((measure_training if name == "training" else measure_prediction)(*arguments)))
+        sys.exit()
     (benchmark_predict if options.predict else main)(options.counts, options.files)
