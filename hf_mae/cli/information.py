@@ -3,21 +3,23 @@
 import argparse
 
 from ..errors import CommandLineError
-from ..reporting.renderers.terminal import format_fields
+from ..reporting.document import Paragraph
+from ..reporting.table import fields_table
 from ..settings.accelerate_configs import describe_launch_config, find_launch_config, list_launch_configs
 from ..settings.commands import COMMANDS
 from ..settings.recipes import RECIPES_DIR, find_recipe, recipe_names
 from .messages import CliMessage
+from .output import print_document
 from .parser import ParsedArgs, Parser
 
 
 def print_benchmarks(args: ParsedArgs) -> None:
     """Lists the benchmarks, or shows one."""
     from ..data.sources.benchmarks import find_benchmark
-    from ..reporting.benchmark_tables import format_benchmark, format_benchmark_list
+    from ..reporting.benchmark_tables import build_benchmark, build_benchmark_list
 
     name = args.options.values.get("name")
-    print(format_benchmark(name, find_benchmark(name)) if name else format_benchmark_list())
+    print_document(build_benchmark(name, find_benchmark(name)) if name else build_benchmark_list())
 
 
 def print_checkpoints(args: ParsedArgs) -> None:
@@ -32,10 +34,10 @@ def print_checkpoints(args: ParsedArgs) -> None:
         configure_logging(args.quiet)
         print(fetch_checkpoint(name))
         return
-    from ..reporting.console import format_checkpoint, format_model_zoo
+    from ..reporting.checkpoint_tables import build_checkpoint, build_model_zoo
     from ..workflows.checkpoints import find_checkpoint
 
-    print(format_model_zoo() if action == "list" else format_checkpoint(find_checkpoint(name)))
+    print_document(build_model_zoo() if action == "list" else build_checkpoint(find_checkpoint(name)))
 
 
 def print_configs(args: ParsedArgs) -> None:
@@ -44,8 +46,8 @@ def print_configs(args: ParsedArgs) -> None:
         print(find_launch_config(args.options.values["name"]))
         return
     configs = list_launch_configs()
-    print(next(iter(configs.values())).parent)
-    print(format_fields(((name, describe_launch_config(path)) for name, path in configs.items()), indent=2))
+    folder = Paragraph(str(next(iter(configs.values())).parent))
+    print_document([folder, fields_table((name, describe_launch_config(path)) for name, path in configs.items())])
 
 
 def print_recipes(args: ParsedArgs) -> None:
@@ -58,7 +60,7 @@ def print_recipes(args: ParsedArgs) -> None:
         return
     files = {name: RECIPES_DIR / f"{name}.yaml" for name in recipe_names()}
     titles = {name: file.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for name, file in files.items()}
-    print(format_fields(titles.items()))
+    print_document([fields_table(titles.items())])
 
 
 def print_completion(args: ParsedArgs) -> None:

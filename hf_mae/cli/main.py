@@ -92,12 +92,7 @@ def _execute(command: str, args: ParsedArgs) -> int:
     configure_logging(args.quiet)
     outputs = {"stream": sys.stdout} if command == "predict" else {}
     result = workflow.run(build_settings(args.options), **outputs)
-    if result is None:
-        return 0
-    if args.json:
-        output.print_json(result)
-        return 0
-    return getattr(output, f"print_{name}", output.print_result)(result, args) or 0
+    return output.print_result(name, result, args) if result is not None else 0
 
 
 def _print_error(program: str, message: str) -> None:

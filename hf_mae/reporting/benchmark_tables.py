@@ -1,31 +1,28 @@
-"""Benchmarks as text for the terminal and for the documentation."""
+"""Benchmarks as documents, for the terminal and for the documentation."""
 
 from ..data.sources.benchmark_files import Benchmark
 from ..data.sources.benchmarks import BENCHMARKS
+from .document import Block, Heading, Paragraph
 from .renderers import markdown
-from .renderers.terminal import format_fields
-from .table import Column, Table
-
-LABEL_WIDTH = 11  # of the fields of a benchmark
+from .table import CellLike, Column, Table, fields_table, number_columns
 
 
-def format_benchmark_list() -> str:
-    """Formats the list of benchmarks: classes, images, split, licence and source."""
-    lines = []
+def build_benchmark_list() -> list[Block]:
+    """Builds the list of benchmarks: classes, images, split, licence and source."""
+    rows: list[list[CellLike]] = []
     for name, entry in BENCHMARKS.items():
         folds = f" (fold 1 of {entry.folds})" if entry.folds else ""
-        lines.append(f"{name:28}{len(entry.classes):3} classes  {entry.images:7,} images")
-        rows = [
-            ("split", _format_counts(entry.split_counts(1)) + folds),
-            ("licence", entry.licence),
-            ("source", entry.homepage),
-        ]
-        lines.append(format_fields(rows, indent=4))
-    return "\n".join([*lines, "hf-mae benchmarks NAME shows the files that a benchmark needs."])
+        split = _format_counts(entry.split_counts(1)) + folds
+        rows.append([name, len(entry.classes), f"{entry.images:,}", split, entry.licence, entry.homepage])
+    details = [Column(title, below=True) for title in ("split", "licence", "source")]
+    return [
+        Table([Column("benchmark"), *number_columns(["classes", "images"]), *details], rows),
+        Paragraph("hf-mae benchmarks NAME shows the files that a benchmark needs."),
+    ]
 
 
-def format_benchmark(name: str, entry: Benchmark) -> str:
-    """Formats a benchmark: source, classes, splits, and the files that it needs."""
+def build_benchmark(name: str, entry: Benchmark) -> list[Block]:
+    """Builds the description of a benchmark: source, classes, splits, and the files that it needs."""
     classes = f"{len(entry.classes)}{' ordered grades' if entry.ordered else ''}: {', '.join(entry.classes)}"
     rows = [
         ("source", entry.homepage),
@@ -49,7 +46,7 @@ def format_benchmark(name: str, entry: Benchmark) -> str:
         ("published", f"{len(entry.published_results)} rows: hf-mae report --benchmark {name}"),
         ("train", train),
     ]
-    return f"{entry.title}\n{format_fields(rows, label_width=LABEL_WIDTH)}"
+    return [Heading(entry.title, 1), fields_table(rows)]
 
 
 def _format_counts(counts: dict[str, int]) -> str:

@@ -1,7 +1,9 @@
-"""Tables and result lines that commands print on the terminal."""
+"""Results of commands as documents, which the terminal shows: `build_COMMAND`, and the tables that they share.
 
-from collections.abc import Mapping
-from dataclasses import fields
+Each takes the result of the workflow and the explicit values of the command, by name of the option.
+"""
+
+from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Any
 
@@ -10,17 +12,20 @@ from datasets import Dataset
 
 from ..data.images.cache_eviction import format_bytes
 from ..errors import pluralize
+from ..evaluation.metrics import display_scale
 from ..files.caches import cache_folder
-from ..models.model_zoo import PublicCheckpoint, load_checkpoint_catalogue
 from ..runs.record import FIGURES_DIR, RunRecord, Scores
 from ..runs.record_io import read_record
-from .document import Block, BulletList, Paragraph
+from ..settings.metrics import metric_title
+from .audit import describe_pair_kind
+from .build_report import build_report_summary
+from .document import Block, BulletList, Code, Paragraph
 from .headline import HeadlineRow, headline_table, repeated_scores, split_scores, split_table
 from .label_issues import SHEET_PATTERN, LabelFindings
-from .renderers import terminal
-from .renderers.terminal import format_fields, wrap_text
-from .run_sentences import describe_undefined_scores
-from .table import Column, Table, number_columns
+from .run_sentences import describe_calibration_gain, describe_undefined_scores
+from .table import Column, Number, Table, fields_table, number_columns
+
+Values = Mapping[str, Any]
 
 
 def build_scores_summary(scores_by_split: Mapping[str, Scores]) -> list[Block]:
@@ -107,52 +112,227 @@ def build_label_findings(findings: LabelFindings) -> list[Block]:
     return blocks
 
 
-def format_model_zoo() -> str:
-    """Formats the list of public checkpoints."""
-    lines = []
-    for entry in load_checkpoint_catalogue().values():
-        lines.append(
-            f"{entry.name:32}{entry.architecture:10}{'mask ' + entry.mask_ratio:11}{entry.megabytes:>5} MB  "
-            f"{entry.licence}"
-        )
-        lines.append(wrap_text(f"    {entry.layout}; {entry.stage}", 4))
-    lines.append(
-        wrap_text(
-            "mask: mask ratio of the pre-training. Sizes are estimates from the layout. Pass a name as "
-            "--model_name_or_path."
-        )
-    )
-    return "\n".join(lines)
+# Results of commands
 
 
-def format_checkpoint(entry: PublicCheckpoint) -> str:
-    """Formats the entry of a public checkpoint."""
-    values = [(item.name, getattr(entry, item.name)) for item in fields(entry)]
-    lines = [(name, value) for name, value in values if value]
-    return format_fields([*lines, ("page", entry.page_url), ("converted to", entry.converted_path)])
+def build_finetune(result: Any, values: Values) -> list[Block]:
+    """Builds the scores of a fine-tuning run and the next commands, or its plan (`--dry_run`)."""
+    if not isinstance(result, RunRecord):
+        from .plan_summary import build_plan_summary
+
+        return build_plan_summary(result)
+    from ..conversion.stock_models import read_config
+    from ..models.introspection import is_vit
+
+    folder = result.settings["output_dir"]
+    commands = [f"hf-mae predict {folder} IMAGES", f"hf-mae report {folder}"]
+    if is_vit(read_config(folder)):
+        commands.append(f"hf-mae explain {folder} IMAGES --output_dir OUTPUT_DIR")
+    return [
+        *build_scores_summary(result.scores),
+        Paragraph(f"The model, its card, predictions and figures are in {folder}. Next:"),
+        Code("\n".join(commands)),
+    ]
 
 
-def format_cache_result(action: str, result: Any) -> str:
-    """Formats the output of `hf-mae cache`.
+def build_pretrain(record: RunRecord, values: Values) -> list[Block]:
+    """Builds the folder of the pre-trained model and the next command."""
+    folder = record.settings["output_dir"]
+    return [Paragraph(f"The pre-trained model is in {folder}. Next: hf-mae finetune {folder} DATA")]
 
-    Args:
-        action: `list`, `check` or `remove`.
-        result: the return value of `workflows.cache.cache`.
-    """
+
+def build_search(result: Any, values: Values) -> list[Block]:
+    """Builds the table of the five best trials, and the scores of the model trained with the best."""
+    best = sorted(result.trials, key=lambda trial: trial.score, reverse=result.greater_is_better)[:5]
+    title, scale = metric_title(result.metric), display_scale(result.metric)
+    rows = [
+        [Number(scale * trial.score), trial.number + 1, *(f"{value:.4g}" for value in trial.values.values())]
+        + ["pruned" if trial.pruned else ""]
+        for trial in best
+    ]
+    blocks: list[Block] = [
+        Paragraph(f"{title} on the selection split, best of {pluralize(len(result.trials), 'trial')}:"),
+        Table([*number_columns([title, "trial", *best[0].values]), Column("")], rows),
+    ]
+    return blocks + (build_finetune(result.record, values) if result.record else [])
+
+
+def build_ensemble(result: Any, values: Values) -> list[Block]:
+    """Builds the members of the ensemble and the next command."""
+    size = f"{pluralize(len(result.sources), 'model')}, {pluralize(len(result.classes), 'class')}"
+    return [
+        fields_table((f"member {number}:", source) for number, source in enumerate(result.sources, 1)),
+        Paragraph(f"Ensemble ({size}): {result.folder}"),
+        Paragraph(f"Next: hf-mae evaluate {result.folder} DATA --split test --output_dir OUTPUT_DIR"),
+    ]
+
+
+def build_evaluate(record: RunRecord, values: Values) -> list[Block]:
+    """Builds the scores of a split, and the gain of temperature scaling."""
+    blocks = build_scores_summary(record.scores)
+    if record.calibration:
+        blocks.append(Paragraph(describe_calibration_gain(record.calibration, next(iter(record.scores)))))
+        if "fitted_on" in record.calibration:
+            blocks += [
+                Paragraph("The temperature was fitted on these images, so these scores are optimistic."),
+                Paragraph(f"To use it in evaluate and predict, pass --temperature {record.settings['output_dir']}."),
+            ]
+    return blocks
+
+
+def build_report(result: Any, values: Values) -> list[Block]:
+    """Builds the scores and comparisons of a report, and the names of its files."""
+    return [
+        *build_report_summary(result.comparison.tables),
+        Paragraph(f"Classes, patients, operating points, subgroups and tests: {result.folder / 'report.md'}"),
+        Paragraph(f"Written to {result.folder}: {', '.join(result.files)}"),
+    ]
+
+
+def build_explain(result: Any, values: Values) -> list[Block]:
+    """Builds the files of the explanations."""
+    blocks: list[Block] = []
+    if values.get("images"):
+        sheets = f"overlays and {pluralize(result.sheets, 'contact sheet')} (images_*.png) in {result.folder}"
+        blocks.append(Paragraph(f"Explained {pluralize(result.num_explained, 'image')}: {sheets}"))
+    if result.mistakes:
+        mistakes = f"{pluralize(result.mistakes, 'mistake')} of {pluralize(result.classes, 'class')}"
+        blocks.append(Paragraph(f"Most confident mistakes ({mistakes}): {result.mistakes_sheet}"))
+    elif result.mistakes is not None:
+        blocks.append(Paragraph(f"All {pluralize(result.images, 'image')} are classified correctly."))
+    return blocks
+
+
+def build_reconstruct(result: Any, values: Values) -> list[Block]:
+    """Builds the file of the reconstructions."""
+    images, percent = pluralize(result.images, "image"), f"{100 * result.mask_ratio:g} %"
+    return [Paragraph(f"Reconstructed {images}, {percent} of the patches masked: {result.output}")]
+
+
+def build_convert(report: Any, values: Values) -> list[Block]:
+    """Builds the report of a conversion."""
+    from .conversion_summary import build_conversion_summary
+
+    written = Paragraph(f"Written to {values['output_dir']} (report: conversion.json)")
+    return [*build_conversion_summary(report), written]
+
+
+def build_export(sizes: Any, values: Values) -> list[Block]:
+    """Builds the exported file and the sizes of its model."""
+    text = f"Written to {values['output']}: width {sizes.hidden_size}, {sizes.num_hidden_layers} blocks"
+    return [Paragraph(text)]
+
+
+def build_export_onnx(result: Any, values: Values) -> list[Block]:
+    """Builds the comparison with PyTorch, and the exported files."""
+    checked = result.check_results
+    data = f"{checked['data_dir']}, {checked['split']}" if checked["data_dir"] else "random noise"
+    hint = "" if checked["data_dir"] else " (pass --data_dir to check on images)"
+    rows = [
+        [file, f"{size:.1f} MB", f"{checked[dtype]['largest_difference']:.2g}"]
+        + [Number(100 * checked[dtype][name]) if name in checked[dtype] else None for name in ("agreement", "accuracy")]
+        for dtype, (file, size) in zip(("float32", "int8"), result.sizes_mb.items())
+    ]
+    if "pytorch" in checked:
+        rows.append(["PyTorch", None, None, None, Number(100 * checked["pytorch"]["accuracy"])])
+    titles = ["size", "maximum logit difference", "same class, %", "accuracy, %"]
+    columns = [Column("file"), *(Column(title, "r", title.replace("logit ", "logit\n")) for title in titles)]
+    return [
+        Paragraph(f"Checked on {checked['images']} images ({data}){hint}:"),
+        Table(columns if "pytorch" in checked else columns[:-1], [row[: len(columns)] for row in rows]),
+        Paragraph(f"Written to {result.folder}: the ONNX model, its labels, and example.py (inference without torch)"),
+    ]
+
+
+def build_push(url: str, values: Values) -> list[Block]:
+    """Builds the address of the repository."""
+    return [Paragraph(f"Pushed {values.get('model_name_or_path') or values['data_dir']} to {url}")]
+
+
+def build_prepare(result: Any, values: Values) -> list[Block]:
+    """Builds the class counts of the splits, and the mean and standard deviation of the pixels."""
+    mean, std = (" ".join(f"{value:.4f}" for value in statistic) for statistic in (result.mean, result.std))
+    return [class_table(result.splits), Paragraph(f"mean {mean}, std {std}")]
+
+
+def build_audit(result: Any, values: Values) -> list[Block]:
+    """Builds the near-duplicate pairs, or the label errors."""
+    if isinstance(result, LabelFindings):
+        return build_label_findings(result)
+    pairs, images = pluralize(result.num_pairs, "near-duplicate pair"), pluralize(result.num_images, "image")
+    found = f"Found {pairs} ({pluralize(result.num_images_in_pairs, 'image')}) in {images}."
+    kinds, texts = result.pairs_by_kind, []
+    if result.num_pairs_shown < result.num_pairs:
+        texts.append(f"The contact sheets show the first {result.num_pairs_shown} pairs (--max_sheets).")
+    if any(kind.conflicting_labels for kind in kinds):
+        path = result.folder / "conflicting_labels.csv"
+        texts.append(f"To exclude both images of each conflicting pair, pass --exclude_pairs {path}.")
+    if any(kind.across_splits for kind in kinds):
+        texts.append(f"Pairs across splits inflate the scores: see {result.folder / 'across_splits.csv'}.")
+    texts.append(f"Review contact_sheet_*.png in {result.folder / FIGURES_DIR} before you use the list.")
+    rows = [[count, describe_pair_kind(kind)] for kind, count in kinds.items()]
+    table = [Table([Column("pairs", "r"), Column("kind")], rows)] if rows else []
+    return [Paragraph(found), *table, *(Paragraph(text) for text in texts)]
+
+
+def build_shard(result: Any, values: Values) -> list[Block]:
+    """Builds the number and size of the shards."""
+    counts = ", ".join(f"{split} {count:,}" for split, count in result.images_by_split.items())
+    shards = pluralize(result.num_shards, "complete shard" if values.get("check") else "shard")
+    return [Paragraph(f"{result.folder}: {shards}, {counts} images, {format_bytes(result.size)}")]
+
+
+def build_cache(result: Any, values: Values) -> list[Block]:
+    """Builds the entries of the cache, the damaged files, or the size of the removed ones."""
+    action = values.get("action", "list")
     if action == "remove":
-        return f"Freed {format_bytes(result)}."
+        return [Paragraph(f"Freed {format_bytes(result)}.")]
     if action == "check":
         summary = f"Removed {pluralize(len(result), 'damaged file')}." if result else "No cached file is damaged."
-        return "\n".join([*result, summary])
+        return [*(Paragraph(path) for path in result), Paragraph(summary)]
     if not result:
-        return f"The cache {cache_folder()} is empty."
+        return [Paragraph(f"The cache {cache_folder()} is empty.")]
     rows = [
         [entry.name, format_bytes(entry.size), entry.num_images, date.fromtimestamp(entry.last_used).isoformat()]
+        + [entry.description]
         for entry in result
     ]
-    table = Table([Column("name"), *number_columns(["size", "images"]), Column("last used")], rows)
-    lines = terminal.render([table]).split("\n")
-    for index, entry in enumerate(result):
-        lines.insert(2 * index + 2, wrap_text(f"    {entry.description}", 4))
+    columns = [Column("name"), *number_columns(["size", "images"]), Column("last used"), Column("", below=True)]
     total = format_bytes(sum(entry.size for entry in result))
-    return "\n".join([*lines, f"{total} in {cache_folder()}"])
+    return [Table(columns, rows), Paragraph(f"{total} in {cache_folder()}")]
+
+
+def build_crossval(record: RunRecord, values: Values) -> list[Block]:
+    """Builds the scores of all folds and seeds."""
+    return build_crossval_summary(record, record.settings["output_dir"])
+
+
+def build_probe(record: RunRecord, values: Values) -> list[Block]:
+    """Builds the scores of the probes."""
+    return build_probe_summary(record)
+
+
+BUILDERS: dict[str, Callable[[Any, Values], list[Block]]] = {
+    "audit": build_audit,
+    "cache": build_cache,
+    "convert": build_convert,
+    "crossval": build_crossval,
+    "distill": build_finetune,
+    "ensemble": build_ensemble,
+    "evaluate": build_evaluate,
+    "explain": build_explain,
+    "export": build_export,
+    "export_onnx": build_export_onnx,
+    "finetune": build_finetune,
+    "plan": build_finetune,
+    "prepare": build_prepare,
+    "pretrain": build_pretrain,
+    "probe": build_probe,
+    "push": build_push,
+    "push_dataset": build_push,
+    "reconstruct": build_reconstruct,
+    "report": build_report,
+    "search": build_search,
+    "shard": build_shard,
+}
+BENCHMARK_COMMANDS = ("finetune", "distill", "crossval", "search")  # they write report.md for a run on a benchmark

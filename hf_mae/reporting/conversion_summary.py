@@ -1,6 +1,5 @@
 """The report of a conversion as text: one sentence per fact."""
 
-import html
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +7,9 @@ from ..conversion.facts import BaselineModel, Fact, FactCode
 from ..conversion.layouts import LAYOUTS
 from ..conversion.report import ConversionReport, html_renderers
 from ..errors import pluralize
+from .document import Block, Paragraph
+from .renderers import html, terminal
+from .table import fields_table
 
 FACT_TEXTS = {
     FactCode.NOT_A_TENSOR: "not a tensor ({type})",
@@ -82,27 +84,33 @@ BASELINE_TEXTS = {
 }
 
 
-def format_conversion(report: ConversionReport) -> str:
-    """Formats a report in a few lines."""
-    lines = [
-        f"{report.source['name']} ({_describe_contents(report.source)}) -> {report.target['class']}",
-        f"  used         {pluralize(len(report.mapping), 'tensor')} of the source",
-    ]
+def build_conversion_summary(report: ConversionReport) -> list[Block]:
+    """Builds a summary of a report: the used tensors, the reasons of the others, and notes."""
+    fields: list[tuple[str, str]] = [("used", f"{pluralize(len(report.mapping), 'tensor')} of the source")]
     names_by_reason: dict[str, list[str]] = {}
     for entry in report.unused:
         names_by_reason.setdefault(describe_fact(entry["reason"], "unused"), []).append(entry["source"])
-    lines += [f"  unused       {_abbreviate(names)}: {reason}" for reason, names in names_by_reason.items()]
-    lines += [
-        f"  initialized  {entry['target']}: {describe_fact(entry['reason'], 'initialized')}"
+    fields += [("unused", f"{_abbreviate(names)}: {reason}") for reason, names in names_by_reason.items()]
+    fields += [
+        ("initialized", f"{entry['target']}: {describe_fact(entry['reason'], 'initialized')}")
         for entry in report.initialized
     ]
-    lines += [f"  note         {describe_fact(note, 'note')}" for note in report.notes]
+    fields += [("note", describe_fact(note, "note")) for note in report.notes]
     if verification := report.verification:
-        lines.append(
-            f"  verified     against {BASELINE_TEXTS[verification.against]}: largest difference "
-            f"{verification.max_abs_difference:.2g} (largest output {verification.max_abs_output:.2g})"
+        fields.append(
+            (
+                "verified",
+                f"against {BASELINE_TEXTS[verification.against]}: largest difference "
+                f"{verification.max_abs_difference:.2g} (largest output {verification.max_abs_output:.2g})",
+            )
         )
-    return "\n".join(lines)
+    title = f"{report.source['name']} ({_describe_contents(report.source)}) -> {report.target['class']}"
+    return [Paragraph(title), fields_table(fields)]
+
+
+def format_conversion(report: ConversionReport) -> str:
+    """Formats the summary as text, one line per entry."""
+    return terminal.render(build_conversion_summary(report), wrap=False)
 
 
 def describe_fact(fact: Fact, section: str) -> str:
@@ -131,4 +139,4 @@ def _abbreviate(names: list[str]) -> str:
     return ", ".join(names) if len(names) <= 3 else f"{', '.join(names[:2])} and {len(names) - 2} more"
 
 
-html_renderers.append(lambda report: f"<pre>{html.escape(format_conversion(report))}</pre>")
+html_renderers.append(lambda report: html.render(build_conversion_summary(report)))

@@ -1,8 +1,6 @@
 """The start of a run as text: the conversion of its checkpoint, the settings of `--auto` with reasons, and its plan."""
 
-import html
 import logging
-import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,11 +12,13 @@ from ..settings.metrics import metric_title
 from ..training.auto_settings import AutoReason, AutoSetting
 from ..training.training_plan import Device, Plan, html_renderers
 from .conversion_summary import format_conversion
+from .document import Block
+from .renderers import html, terminal
 from .run_sentences import describe_exclusion
+from .table import fields_table
 
 logger = logging.getLogger(__name__)
 
-WIDTH, INDENT = 80, " " * 12  # columns
 MAX_CLASSES = 6  # that are listed
 
 
@@ -83,8 +83,12 @@ def log_plan(plan: Plan) -> None:
 
 def format_plan(plan: Plan) -> str:
     """Formats a plan in lines of at most 80 columns: a title and its value per entry, with wrapped values indented."""
-    wrapper = textwrap.TextWrapper(WIDTH, subsequent_indent=INDENT, break_on_hyphens=False)
-    return "\n".join(wrapper.fill(f"{title:11} {text}") for title, text in _entries(plan))
+    return terminal.render(build_plan_summary(plan))
+
+
+def build_plan_summary(plan: Plan) -> list[Block]:
+    """Builds the table of a plan."""
+    return [fields_table(_entries(plan))]
 
 
 def _entries(plan: Plan) -> Iterator[tuple[str, str]]:
@@ -140,4 +144,4 @@ def format_duration(seconds: float) -> str:
     return f"{seconds:.0f} seconds"
 
 
-html_renderers.append(lambda plan: f"<pre>{html.escape(format_plan(plan))}</pre>")
+html_renderers.append(lambda plan: html.render(build_plan_summary(plan)))

@@ -62,6 +62,37 @@ class Comparison:
         return self.to_html()
 
 
+@dataclass(frozen=True)
+class Report:
+    """Result of `report`.
+
+    Args:
+        comparison: all results.
+        folder: the output folder.
+        files: names of its files.
+    """
+
+    comparison: Comparison
+    folder: Path
+    files: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Converts the report to the values of `report.json`."""
+        return self.comparison.to_dict()
+
+    def __str__(self) -> str:
+        """Renders the report as Markdown, of several runs without details, and the names of its files."""
+        written = f"Written to {self.folder}: {', '.join(self.files)}\n"
+        if len(self.comparison.runs) == 1:
+            return f"{self.comparison.summary()}\n{written}"
+        details = "For the details of each run (classes, patients, operating points, subgroups), see report.md.\n"
+        return f"{self.comparison.summary(details=False)}\n{details}\n{written}"
+
+    def _repr_html_(self) -> str:
+        """Renders the report for a notebook."""
+        return self.comparison.to_html()
+
+
 def compare(
     runs: str | Path | Sequence[str | Path],
     *,

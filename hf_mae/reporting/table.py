@@ -1,6 +1,6 @@
 """Tables of facts: every renderer formats the same cells. Imports no large library."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 TOO_FEW_FOR_INTERVAL = "too few for an interval"
@@ -78,12 +78,14 @@ class Column:
     Args:
         title: title of the column.
         align: `l`, `r`, or `p` (text that is wrapped).
+        below: on a terminal, print the cell below its row, if it has a text.
         short_title: title for a terminal, which can have several lines; empty: `title`.
     """
 
     title: str
     align: str = "l"
     short_title: str = ""
+    below: bool = False
 
 
 def number_columns(titles: Sequence[str]) -> list[Column]:
@@ -113,9 +115,19 @@ class Table:
         """Returns the rows as cells."""
         return [[as_cell(value) for value in row] for row in self.rows]
 
+    @property
+    def has_titles(self) -> bool:
+        """Whether a column has a title."""
+        return any(column.title for column in self.columns)
+
     def transpose(self) -> "Table":
         """Exchanges rows and columns; the first column contains the titles."""
         first, *others = self.columns
         head = [Column(first.title)] + [Column(format_content(row[0].content), "r") for row in self.cells()]
         body = [[column.title, *(row[i] for row in self.rows)] for i, column in enumerate(others, 1)]
         return replace(self, columns=head, rows=body)
+
+
+def fields_table(fields: Iterable[tuple[str, CellLike]], caption: str = "") -> Table:
+    """Builds a table without titles: one row per label and value."""
+    return Table([Column(""), Column("", "p")], [[label, value] for label, value in fields], caption)

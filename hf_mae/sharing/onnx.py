@@ -2,7 +2,6 @@
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -85,19 +84,3 @@ def compare_logits(
     if labels is not None:
         results["accuracy"] = classification_scores(logits.argmax(-1), labels, names)["accuracy"]
     return results
-
-
-def format_onnx_report(check_results: dict[str, Any], sizes_mb: dict[str, float]) -> str:
-    """Formats the results of the check."""
-    lines = [f"Checked on {check_results['images']} images ({check_results['data']}):"]
-    for dtype, file in (("float32", FLOAT32), ("int8", INT8)):
-        if dtype in check_results:
-            row = check_results[dtype]
-            accuracy = f", accuracy {100 * row['accuracy']:.2f} %" if "accuracy" in row else ""
-            lines.append(
-                f"  {file:16} {sizes_mb[file]:8.1f} MB  maximum logit difference {row['largest_difference']:.2g}, "
-                f"same class {100 * row['agreement']:.2f} %{accuracy}"
-            )
-    if "pytorch" in check_results:
-        lines.append(f"  {'PyTorch':28}  accuracy {100 * check_results['pytorch']['accuracy']:.2f} %")
-    return "\n".join(lines)

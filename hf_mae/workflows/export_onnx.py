@@ -37,11 +37,12 @@ class OnnxExport:
 
 @dataclass(frozen=True)
 class _CheckImages:
-    """Images for the comparison: batches (images, 3, height, width) float32, and class ids or None."""
+    """Images for the comparison: batches (images, 3, height, width) float32, class ids, and their source."""
 
     batches: list[np.ndarray]
     labels: np.ndarray | None
-    description: str
+    data_dir: str | None = None
+    split: str | None = None
 
 
 @command("export-onnx")
@@ -105,7 +106,8 @@ def _export_and_check(model: Any, images: _CheckImages, folder: Path, int8: bool
         onnx_logits = onnx.compute_onnx_logits(onnx.create_session(folder / file), images.batches)
         return onnx.compare_logits(onnx_logits, expected, images.labels, names)
 
-    results: dict[str, Any] = {"images": len(expected), "data": images.description, "float32": compare(onnx.FLOAT32)}
+    results: dict[str, Any] = {"images": len(expected), "data_dir": images.data_dir, "split": images.split}
+    results["float32"] = compare(onnx.FLOAT32)
     difference = results["float32"]["largest_difference"]
     if not difference <= onnx.TOLERANCE:
         raise UsageError(WorkflowMessage.ONNX_LOGITS_DIFFER, difference=difference, tolerance=onnx.TOLERANCE)
@@ -123,11 +125,11 @@ def _load_check_images(options: OnnxArguments, model: Any, processor: Any) -> _C
         size = input_size(model)
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(onnx.NUM_RANDOM_IMAGES, 3, size, size, generator=generator)
-        return _CheckImages([noise.numpy()], None, "random noise (pass --data_dir to check on images)")
+        return _CheckImages([noise.numpy()], None)
     splits = load_splits(options, 0, label_names=class_names(model))
     images = EvalDataset(
         get_split(splits, options.split, options.data_dir), processor, num_workers=options.preprocessing_num_workers
     )
     loader = torch.utils.data.DataLoader(images, options.batch_size, collate_fn=collate)
     batches = [batch["pixel_values"].numpy() for batch in loader]
-    return _CheckImages(batches, images.labels, f"{options.data_dir}, {options.split}")
+    return _CheckImages(batches, images.labels, str(options.data_dir), options.split)

@@ -1,48 +1,16 @@
 """`report`: comparison of runs and published rows, with intervals and tests, and a description of the study."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..data.sources.benchmarks import find_benchmark
 from ..reporting.checklists import write_checklist
 from ..reporting.pdf_summary import write_pdf_summary
-from ..reporting.report import Comparison, compare, write_report
+from ..reporting.report import Report, compare, write_report
 from ..reporting.study_description import write_study_description
 from ..settings.parse import Settings
 from .command import command
 
 PUBLISHED_ONLY_TABLES = ("imagenet-1k",)  # published rows without a benchmark
-
-
-@dataclass(frozen=True)
-class Report:
-    """Result of `report`.
-
-    Args:
-        comparison: all results.
-        folder: the output folder.
-        files: names of its files.
-    """
-
-    comparison: Comparison
-    folder: Path
-    files: list[str]
-
-    def summary(self) -> str:
-        """Renders the report for the terminal; of several runs only the tables and comparisons."""
-        if len(self.comparison.runs) == 1:
-            return self.comparison.summary()
-        text = self.comparison.summary(details=False)
-        return f"{text}\nFor the details of each run (classes, patients, operating points, subgroups), see report.md.\n"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the contents of `report.json`."""
-        return self.comparison.to_dict()
-
-    def _repr_html_(self) -> str:
-        """Renders the report for a notebook."""
-        return self.comparison.to_html()
 
 
 @command("report")

@@ -71,7 +71,7 @@ class SearchResult:
     record: RunRecord | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the objective, the best trial and the record as JSON."""
+        """Returns the metric, the best trial and the record, as JSON."""
         record = record_to_dict(self.record) if self.record else None
         return {"metric": self.metric, "best": vars(self.best), "record": record}
 

@@ -16,6 +16,7 @@ from support.messages import raises, shows
 
 from hf_mae.cli import information, output
 from hf_mae.cli.main import console_main, main, usage
+from hf_mae.reporting.console import BUILDERS
 from hf_mae.settings.commands import COMMANDS, INFORMATION, commands_by_task
 from hf_mae.settings.messages import SettingsMessage
 from hf_mae.settings.recipes import RECIPES_DIR, recipe_names
@@ -46,7 +47,10 @@ def test_help_lists_every_command_by_task(capsys):
 
 def test_every_command_has_an_output():
     for command in COMMANDS.values():
-        assert hasattr(information if command.task == INFORMATION else output, f"print_{command.function_name}")
+        if command.task == INFORMATION:
+            assert hasattr(information, f"print_{command.function_name}")
+        else:
+            assert command.function_name in BUILDERS | output.PRINTERS
 
 
 def test_help_and_usage_errors_import_no_heavy_packages():

@@ -9,13 +9,14 @@ from hf_mae.evaluation.intervals import headline_metric_intervals
 from hf_mae.evaluation.metrics import headline_metric_names
 from hf_mae.evaluation.prediction_table import Predictions
 from hf_mae.models.model_zoo import load_checkpoint_catalogue
-from hf_mae.reporting.benchmark_tables import format_benchmark, format_benchmark_list
+from hf_mae.reporting.benchmark_tables import build_benchmark, build_benchmark_list
 from hf_mae.reporting.build_report import build_report_summary
-from hf_mae.reporting.console import build_scores_summary, class_table, format_checkpoint, format_model_zoo
-from hf_mae.reporting.renderers.terminal import MAX_WIDTH, format_fields, render
+from hf_mae.reporting.checkpoint_tables import build_checkpoint, build_model_zoo
+from hf_mae.reporting.console import build_scores_summary, class_table
+from hf_mae.reporting.renderers.terminal import MAX_WIDTH, render
 from hf_mae.reporting.results_tables import ResultsRow, ResultsTable
 from hf_mae.reporting.split_results import score_with_intervals
-from hf_mae.reporting.table import Column, Number, Table
+from hf_mae.reporting.table import Column, Number, Table, fields_table
 
 
 def format_scores(scores_by_split):
@@ -75,19 +76,29 @@ def test_long_class_names_are_shortened():
 
 def test_lists_fit_the_terminal():
     """Only addresses and file names may be longer, because they are not broken."""
-    texts = [format_benchmark_list(), format_model_zoo()]
-    texts += [format_benchmark(name, entry) for name, entry in BENCHMARKS.items()]
-    texts += [format_checkpoint(entry) for entry in load_checkpoint_catalogue().values()]
-    too_long = [line for text in texts for line in text.splitlines() if len(line) > MAX_WIDTH]
-    assert all(len(line.split()) == 1 for line in too_long)
+    documents = [build_benchmark_list(), build_model_zoo()]
+    documents += [build_benchmark(name, entry) for name, entry in BENCHMARKS.items()]
+    documents += [build_checkpoint(entry) for entry in load_checkpoint_catalogue().values()]
+    lines = [line for document in documents for line in render(document).splitlines()]
+    assert all("/" in line.split()[-1] and len(line.split()) <= 3 for line in lines if len(line) > MAX_WIDTH)
 
 
 def test_columns_are_aligned_and_texts_are_wrapped():
     table = Table([Column("name"), Column("macro F1", "r", "macro\nF1")], [["a", Number(71.2)], ["longer", Number(5)]])
     assert render([table]).splitlines() == ["        macro", "name       F1", "a       71.20", "longer   5.00"]
-    lines = format_fields([("licence", "word " * 30), ("x", 1)], indent=2).splitlines()
-    assert lines[0].startswith("  licence  word") and lines[1].startswith(" " * 11 + "word")
-    assert max(map(len, lines)) <= MAX_WIDTH and lines[-1] == "  x        1"
+    fields = [fields_table([("licence", "word " * 30), ("x", 1)])]
+    lines = render(fields).splitlines()
+    assert lines[0].startswith("licence  word") and lines[1].startswith(" " * 9 + "word")
+    assert max(map(len, lines)) <= MAX_WIDTH and lines[-1] == "x        1"
+    assert len(render(fields, wrap=False).splitlines()) == 2
+
+
+def test_details_are_below_their_row():
+    columns = [Column("name"), Column("size", "r"), Column("licence", below=True), Column("", below=True)]
+    table = Table(columns, [["a", 1, "MIT", "word " * 30], ["b", 22, None, "short"]])
+    lines = render([table]).splitlines()
+    assert lines[:3] == ["name  size", "a        1", "    licence  MIT"] and lines[3].startswith(" " * 13 + "word")
+    assert lines[-2:] == ["b       22", " " * 13 + "short"] and max(map(len, lines)) <= MAX_WIDTH
 
 
 @pytest.mark.parametrize("std", [None, 12.34])

@@ -25,15 +25,15 @@ def test_the_summary_lists_unused_and_new_tensors_with_their_reasons():
     )
     assert format_conversion(report).splitlines() == [
         "a.pth ({model, epoch}) -> ViTForImageClassification",
-        "  used         1 tensor of the source",
-        "  unused       decoder.a, decoder.b and 2 more: decoder: used in pre-training only",
-        "  unused       head.weight: the head of the checkpoint has 5 labels, not 3; replaced by a new head",
-        "  initialized  classifier.weight: the head of the checkpoint has 5 labels, not 3; truncated normal, std 2e-5",
-        "  note         the file also contains averaged weights (ema); pass --weights ema to convert them",
-        "  note         the keys were renamed (MAE and ViT of MMPretrain)",
-        "  verified     against timm: largest difference 1e-06 (largest output 3.5)",
+        "used         1 tensor of the source",
+        "unused       decoder.a, decoder.b and 2 more: decoder: used in pre-training only",
+        "unused       head.weight: the head of the checkpoint has 5 labels, not 3; replaced by a new head",
+        "initialized  classifier.weight: the head of the checkpoint has 5 labels, not 3; truncated normal, std 2e-5",
+        "note         the file also contains averaged weights (ema); pass --weights ema to convert them",
+        "note         the keys were renamed (MAE and ViT of MMPretrain)",
+        "verified     against timm: largest difference 1e-06 (largest output 3.5)",
     ]
-    assert "<pre>a.pth ({model, epoch}) -&gt;" in report._repr_html_()
+    assert "<p>a.pth ({model, epoch}) -&gt;" in report._repr_html_()
     values = json.loads(json.dumps(report.to_dict()))
     assert values["initialized"][0]["reason"] == {
         "code": "head_size_differs",

@@ -122,7 +122,7 @@ def test_unusual_settings_give_warnings(more, message, tiny_pth, toy):
     text = format_plan(run_plan)
     assert shows(text, message) and max(map(len, text.splitlines())) <= 80
     assert sum(line.startswith("warning") for line in text.splitlines()) == len(run_plan.warnings)
-    assert run_plan._repr_html_().startswith("<pre>model ")
+    assert run_plan._repr_html_().startswith("<table>\n<tr><td>model</td><td>")
 
 
 def test_planning_writes_no_files(tiny_pth, toy, tmp_path, capsys, monkeypatch):

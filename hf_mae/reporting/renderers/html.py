@@ -32,7 +32,9 @@ def _render_table(table: Table) -> str:
     rows = ["<tr>" + "".join(f"<td>{_render_cell(cell)}</td>" for cell in row) + "</tr>" for row in table.cells()]
     caption = f"<caption>{escape(table.caption)}</caption>" if table.caption else ""
     notes = [f"<p><sup>{letter}</sup> {escape(note)}</p>" for letter, note in table.footnotes.items()]
-    return "\n".join([f"<table>{caption}<tr>{head}</tr>", *rows, "</table>", *notes])
+    return "\n".join(
+        [f"<table>{caption}", *([f"<tr>{head}</tr>"] if table.has_titles else []), *rows, "</table>", *notes]
+    )
 
 
 def _render_cell(cell: Cell) -> str:

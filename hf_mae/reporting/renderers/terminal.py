@@ -1,67 +1,109 @@
 """Documents as plain text for a terminal, at most 80 columns wide. Imports no large library."""
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from ..document import Block, BulletList, Code, Document, Heading, Image, Paragraph
-from ..table import Number, Table, format_content
+from ..table import Cell, Column, Number, Table, format_content
 
 MAX_WIDTH = 80  # columns of a terminal
 MIN_FIRST_WIDTH = 24  # of the first column, if it is shortened
+MIN_TEXT_WIDTH = 30  # of a column of wrapped text
 MAX_TITLE_WIDTH = 20  # characters of the title of another column
+UNLIMITED = 10**6  # width of text that is not wrapped
+BELOW_INDENT = "    "
 INTERVAL_NOTE = "[ ]: 95 % interval"
 
 
-def render(document: Document) -> str:
-    """Renders a document as plain text. Tables stand apart from each other."""
-    texts = [(block, _render_block(block)) for block in document]
-    lines = []
-    for index, (block, text) in enumerate(texts):
-        apart = isinstance(block, Table) and isinstance(texts[index - 1][0], (Table, Heading))
-        lines += ["", text] if index and (isinstance(block, Heading) or apart) else [text]
+def render(document: Document, wrap: bool = True) -> str:
+    """Renders a document as plain text. Tables with titles stand apart from each other.
+
+    Args:
+        wrap: wrap texts at 80 columns; otherwise only tables of numbers are that narrow.
+    """
+    width = MAX_WIDTH if wrap else UNLIMITED
+    lines: list[str] = []
+    for index, block in enumerate(document):
+        previous = document[index - 1] if index else None
+        is_apart = isinstance(block, Table) and block.has_titles and isinstance(previous, Table | Heading)
+        if previous is not None and (is_apart or isinstance(block, Heading)):
+            lines.append("")
+        lines.append(_render_block(block, width))
     return "\n".join(lines)
 
 
-def _render_block(block: Block) -> str:
+def _render_block(block: Block, width: int) -> str:
     match block:
         case Heading():
-            return wrap_text(block.text)
+            return wrap_text(block.text, width=width)
         case Paragraph():
-            return wrap_text(f"{block.title} {block.text}".strip(), 2)
+            return wrap_text(f"{block.title} {block.text}".strip(), 2, width)
         case BulletList():
-            return "\n".join(wrap_text(f"  {item}", 4) for item in block.items)
+            return "\n".join(wrap_text(f"  {item}", 4, width) for item in block.items)
         case Code():
             return textwrap.indent(block.text.strip(), "  ")
         case Image():
             return block.link
         case Table():
-            return _render_table(block)
+            return _render_table(block, width)
 
 
-def _render_table(table: Table) -> str:
+def _render_table(table: Table, width: int) -> str:
     """Renders a table. If it is too wide, its columns are distributed over several tables, which repeat the first
     column; long texts of the first column are shortened."""
-    titles = [column.short_title or column.title for column in table.columns]
-    head = [[truncate_middle(line, MAX_TITLE_WIDTH) for line in title.split("\n")] for title in titles]
-    body = [[format_content(cell.content, with_reason=False) for cell in row] for row in table.cells()]
-    widths = [
-        max([len(text) for text in title] + [len(row[index]) for row in body]) for index, title in enumerate(head)
-    ]
-    align = [column.align for column in table.columns]
+    shown = [index for index, column in enumerate(table.columns) if not column.below]
+    columns, cells = [table.columns[index] for index in shown], table.cells()
+    head = _title_lines(columns) if table.has_titles else []
+    rows = [[format_content(row[index].content, with_reason=False) for index in shown] for row in cells]
+    body = _wrap_last_column(rows, head, width) if columns[-1].align == "p" else [[row] for row in rows]
+    widths = _measure(columns, [*head, *(line for row in body for line in row)])
     parts = []
-    for columns in _split_columns(widths):
-        rest = sum(widths[index] + 2 for index in columns[1:])
-        first = max(min(widths[0], MAX_WIDTH - rest), min(widths[0], MIN_FIRST_WIDTH))
-        shown_widths = {0: first} | {index: widths[index] for index in columns[1:]}
-        height = max(len(head[index]) for index in columns)
-        titles_by_line = zip(*([""] * (height - len(head[index])) + head[index] for index in columns))
-        rows = [[truncate_middle(row[index], shown_widths[index]) for index in columns] for row in body]
-        parts.append("\n".join(_align_row(row, columns, shown_widths, align) for row in [*titles_by_line, *rows]))
-    lines = [wrap_text(table.caption), ""] if table.caption else []
-    numbers = [cell.content for row in table.cells() for cell in row if isinstance(cell.content, Number)]
-    notes = [INTERVAL_NOTE] if any(number.interval for number in numbers) else []
-    notes += [wrap_text(f"({letter}) {note}", 2) for letter, note in table.footnotes.items()]
-    return "\n".join([*lines, "\n\n".join(parts), *notes])
+    for group in _split_columns([min(w, MIN_TEXT_WIDTH) if c.align == "p" else w for c, w in zip(columns, widths)]):
+        lines = [_align_line(line, group, columns, widths) for line in head]
+        for row, row_cells in zip(body, cells):
+            lines += [_align_line(line, group, columns, widths) for line in row]
+            lines += _lines_below(table, row_cells, width)
+        parts.append("\n".join(lines))
+    caption = [wrap_text(table.caption, width=width), ""] if table.caption else []
+    has_intervals = any(isinstance(cell.content, Number) and cell.content.interval for row in cells for cell in row)
+    notes = [INTERVAL_NOTE] if has_intervals else []
+    notes += [wrap_text(f"({letter}) {note}", 2, width) for letter, note in table.footnotes.items()]
+    return "\n".join([*caption, "\n\n".join(parts), *notes])
+
+
+def _title_lines(columns: Sequence[Column]) -> list[list[str]]:
+    """Returns the lines of the titles, aligned at the bottom."""
+    titles = [(column.short_title or column.title).split("\n") for column in columns]
+    height = max(map(len, titles))
+    padded = (
+        [""] * (height - len(title)) + [truncate_middle(line, MAX_TITLE_WIDTH) for line in title] for title in titles
+    )
+    return [list(line) for line in zip(*padded)]
+
+
+def _measure(columns: Sequence[Column], lines: Sequence[Sequence[str]]) -> list[int]:
+    return [max((len(line[index]) for line in lines), default=0) for index in range(len(columns))]
+
+
+def _wrap_last_column(rows: Sequence[list[str]], head: Sequence[list[str]], width: int) -> list[list[list[str]]]:
+    """Wraps the texts of the last column; returns the lines of each row."""
+    used = sum(max(len(line[index]) for line in [*head, *rows]) + 2 for index in range(len(rows[0]) - 1))
+    wrapped = []
+    for *first, text in rows:
+        texts = wrap_text(text, width=max(MIN_TEXT_WIDTH, width - used)).split("\n")
+        wrapped.append([[*(first if index == 0 else [""] * len(first)), line] for index, line in enumerate(texts)])
+    return wrapped
+
+
+def _lines_below(table: Table, cells: Sequence[Cell], width: int) -> list[str]:
+    below = [(column.title, cell) for column, cell in zip(table.columns, cells) if column.below]
+    title_width = max((len(title) for title, _ in below), default=0)
+    label_width = title_width + 2 if title_width else 0
+    return [
+        wrap_text(f"{BELOW_INDENT}{title:<{label_width}}{text}", len(BELOW_INDENT) + label_width, width)
+        for title, cell in below
+        if (text := format_content(cell.content))
+    ]
 
 
 def _split_columns(widths: Sequence[int]) -> list[list[int]]:
@@ -77,34 +119,23 @@ def _split_columns(widths: Sequence[int]) -> list[list[int]]:
     return groups
 
 
-def _align_row(row: Sequence[str], columns: Sequence[int], widths: dict[int, int], align: Sequence[str]) -> str:
-    pad = {"r": str.rjust}
-    return "  ".join(
-        pad.get(align[index], str.ljust)(text, widths[index]) for index, text in zip(columns, row)
-    ).rstrip()
+def _align_line(line: Sequence[str], group: Sequence[int], columns: Sequence[Column], widths: Sequence[int]) -> str:
+    rest = sum(widths[index] + 2 for index in group[1:] if columns[index].align != "p")
+    first = max(min(widths[0], MAX_WIDTH - rest), min(widths[0], MIN_FIRST_WIDTH))
+    texts = []
+    for index in group:
+        text, width = (truncate_middle(line[0], first), first) if index == 0 else (line[index], widths[index])
+        texts.append(text.rjust(width) if columns[index].align == "r" else text.ljust(width))
+    return "  ".join(texts).rstrip()
 
 
-def format_fields(fields: Iterable[tuple[str, object]], indent: int = 0, label_width: int | None = None) -> str:
-    """Formats lines of a label and a text; long texts are wrapped below their start.
-
-    Args:
-        indent: spaces before the labels.
-        label_width: width of the labels; None: that of the longest.
-    """
-    pairs = [(label, str(text)) for label, text in fields]
-    width = label_width or max(len(label) for label, _ in pairs)
-    return "\n".join(wrap_text(f"{'':{indent}}{label:<{width}}  {text}", indent + width + 2) for label, text in pairs)
-
-
-def wrap_text(text: str, indent: int = 0) -> str:
+def wrap_text(text: str, indent: int = 0, width: int = MAX_WIDTH) -> str:
     """Wraps a text at spaces; an address or a file name is not broken.
 
     Args:
         indent: spaces before the second line and those that follow.
     """
-    return textwrap.fill(
-        text, MAX_WIDTH, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
-    )
+    return textwrap.fill(text, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 
 
 def truncate_middle(text: str, length: int) -> str:

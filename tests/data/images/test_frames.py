@@ -260,7 +260,6 @@ def test_a_worker_starts_while_the_program_has_a_video_open(tmp_path):
     assert np.array_equal(np.asarray(read_rgb(f"{path}#frame=3")), expected)
 
 
-
 def test_a_video_without_a_suffix_is_recognized(tmp_path):
     path = write_video(tmp_path / "x.avi", 20)
     path.rename(tmp_path / "0001")
