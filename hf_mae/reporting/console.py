@@ -5,6 +5,7 @@ Each takes the result of the workflow and the explicit values of the command, by
 
 from collections.abc import Callable, Mapping
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -218,9 +219,14 @@ def build_convert(report: Any, values: Values) -> list[Block]:
 
 
 def build_export(sizes: Any, values: Values) -> list[Block]:
-    """Builds the exported file and the sizes of its model."""
-    text = f"Written to {values['output']}: width {sizes.hidden_size}, {sizes.num_hidden_layers} blocks"
-    return [Paragraph(text)]
+    """Builds the exported file, and how timm evaluates an exported folder."""
+    output = values["output"]
+    texts = [f"Written to {output}: width {sizes.hidden_size}, {sizes.num_hidden_layers} blocks"]
+    if values.get("to") == "timm" and sizes.num_labels:
+        class_map = f" --class-map {output}/class_map.txt" if (Path(output) / "class_map.txt").is_file() else ""
+        flags = f"--model local-dir:{output} --pretrained{class_map}"
+        texts.append(f"To evaluate it: timm's validate.py --data-dir DATA {flags}")
+    return [Paragraph(text) for text in texts]
 
 
 def build_export_onnx(result: Any, values: Values) -> list[Block]:
