@@ -1,4 +1,4 @@
-"""Programs that nobody runs every day still find what they import."""
+"""Scripts that are rarely run still find what they import."""
 
 import importlib.util
 from pathlib import Path
