@@ -16,9 +16,7 @@ from .options import dataclass_options
 from .trainer_options import check_trainer_option
 from .training import (
     INSTANCE_BALANCED,
-    SAMPLING_EXPONENTS,
     FinetuningFields,
-    LossParameters,
     MaeTrainingFields,
     PretrainingFields,
 )
@@ -48,16 +46,8 @@ class MaeTrainingArguments(MaeTrainingFields, TrainingArguments):  # type: ignor
     """Base of fine-tuning and pre-training: linear lr scaling, warm-up in epochs, cosine decay to a minimum."""
 
     def __post_init__(self) -> None:
-        self._check_ranges()
-        for item in fields(TrainingArguments):
-            if item.init:
-                check_trainer_option(
-                    item.name,
-                    getattr(self, item.name),
-                    CHANGED_TRAINER_DEFAULTS.get(item.name, _get_field_default(item)),
-                )
+        self._check_options()
         check_launcher_environment()
-        self._check_best_model_selection()
         warmup_steps, self.warmup_steps = self.warmup_steps, self.warmup_steps or 0  # transformers requires a number
         if not (self.bf16 or self.fp16):  # DeepSpeed requires the precision of `accelerate launch`
             precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
@@ -76,32 +66,17 @@ class MaeTrainingArguments(MaeTrainingFields, TrainingArguments):  # type: ignor
             if tracker not in get_available_reporting_integrations():
                 raise UsageError(SettingsMessage.TRACKER_NOT_INSTALLED, tracker=tracker)
 
-    def _check_ranges(self) -> None:
-        if self.num_train_epochs <= 0 and self.max_steps <= 0:
-            raise UsageError(SettingsMessage.NO_TRAINING, value=self.num_train_epochs)
-        for name in ("warmup_epochs", "base_learning_rate", "min_learning_rate", "learning_rate"):
-            if (value := getattr(self, name)) is not None and value < 0:
-                raise UsageError(SettingsMessage.NEGATIVE_VALUE, name=name, value=value)
+    def _check_options(self) -> None:
+        """Checks every option on its own, and those that depend on each other."""
+        fields_class = next(base for base in type(self).__mro__ if not issubclass(base, TrainingArguments))
+        for option in dataclass_options(fields_class):
+            option.read(getattr(self, option.name))
         if self.ddp_backend and int(os.environ.get("WORLD_SIZE", "1")) < 2:
             raise UsageError(SettingsMessage.BACKEND_WITHOUT_PROCESSES)
-        if not 0 <= self.seed < 2**32:
-            raise UsageError(SettingsMessage.SEED_OUT_OF_RANGE, value=self.seed)
-
-    def _check_best_model_selection(self) -> None:
-        """Checks that the best epoch, if requested, is evaluated and saved."""
-        eval_strategy, save_strategy = (
-            getattr(strategy, "value", strategy) for strategy in (self.eval_strategy, self.save_strategy)
-        )
-        if not self.load_best_model_at_end or save_strategy == "best":
-            return
-        if eval_strategy == "no":
-            raise UsageError(SettingsMessage.BEST_MODEL_WITHOUT_EVALUATION)
-        if save_strategy == "no":
-            raise UsageError(SettingsMessage.BEST_MODEL_WITHOUT_CHECKPOINTS, eval_strategy=eval_strategy)
-        if save_strategy != eval_strategy:
-            raise UsageError(
-                SettingsMessage.BEST_MODEL_STRATEGIES_DIFFER, save_strategy=save_strategy, eval_strategy=eval_strategy
-            )
+        for item in fields(TrainingArguments):
+            if item.init:
+                default = CHANGED_TRAINER_DEFAULTS.get(item.name, _get_field_default(item))
+                check_trainer_option(item.name, getattr(self, item.name), default)
 
     def get_warmup_steps(self, num_training_steps: int) -> float:
         """Returns the warm-up of `warmup_steps` in updates; 0 if it is not set."""
@@ -163,68 +138,24 @@ def linear_scaled_lr(base_learning_rate: float, effective_batch_size: int) -> fl
 class FinetuningArguments(FinetuningFields, MaeTrainingArguments):  # type: ignore[misc]
     """`transformers.TrainingArguments` with the fine-tuning options and defaults of the original MAE code.
 
-    Args:
-        base_learning_rate: learning rate for an effective batch size of 256; used if `learning_rate` is not set.
-        min_learning_rate: final learning rate of the cosine schedule, before the lr scale of each group.
-        warmup_epochs: epochs of linear learning-rate warm-up (fractions allowed).
-        layer_decay: ratio of the learning rates of a layer and the next one.
-        mixup, cutmix: alpha of timm's Mixup and CutMix; 0 turns it off.
-        mixup_prob, mixup_switch_prob, mixup_mode: `prob`, `switch_prob` and `mode` (batch, pair, elem) of timm's Mixup.
-        smoothing: label smoothing.
-        class_weights: `none`, `balanced` (n / (classes x count), as in scikit-learn), or one float per class.
-        sampling: sampling of the classes (see `data.sampling.ClassBalancedSampler`).
-        logit_adjustment: tau of the logit-adjusted loss (see `training.losses.log_prior`); 0: off.
-        loss: name of an entry of `settings.losses.LOSSES`, which also declares its hyper-parameters (`focal_gamma`).
-        drop_path: stochastic depth rate of the last block; `hf-mae finetune` builds its model with it.
-        patch_dropout: fraction of the patches of each image that training drops, sampled for every forward pass.
-        ema_decay: decay of an exponential moving average of the weights, which is evaluated and saved.
-        teacher: folder or Hub id of a model for knowledge distillation; `hf-mae finetune` loads it.
-        teacher_weight: weight of the distillation loss, from 0 to 1; the loss of the labels has the rest.
-        teacher_temperature: divisor of both logits in the distillation loss.
-        freeze_backbone: train the head only (linear probe).
-        early_stopping_patience: stop after this many evaluations without improvement of `metric_for_best_model`.
+    The fields are those of `settings.training.FinetuningFields`, with their help texts, and those of transformers.
     """
 
     def __post_init__(self) -> None:
         self.class_weights: Any = parse_class_weights(self.class_weights)
-        for name, high in (
-            ("layer_decay", 1.0),
-            ("smoothing", 1.0),
-            ("drop_path", 1.0),
-            ("mixup_prob", 1.0),
-            ("mixup_switch_prob", 1.0),
-            ("patch_dropout", 0.95),
-            ("teacher_weight", 1.0),
-            ("mixup", None),
-            ("cutmix", None),
-            ("logit_adjustment", None),
-        ):
-            value = getattr(self, name)
-            if high is not None and (value < 0 or value > high):
-                raise UsageError(SettingsMessage.NUMBER_OUT_OF_RANGE, name=name, low=0, high=high, value=value)
-            if value < 0:
-                raise UsageError(SettingsMessage.NEGATIVE_VALUE, name=name, value=value)
-        self._check_weight_averaging()
-        self._check_rebalancing()
-        if not self.teacher_temperature > 0:
-            raise UsageError(SettingsMessage.TEMPERATURE_NOT_POSITIVE, value=self.teacher_temperature)
-        if self.loss not in LOSSES:
-            raise UsageError(SettingsMessage.UNKNOWN_LOSS, known=list(LOSSES), value=self.loss)
-        for parameter in dataclass_options(LossParameters):
-            parameter.read(getattr(self, parameter.name))
-        self._check_loss_supports_options()
-        if self.uses_mixup and self.per_device_train_batch_size % 2:
-            raise UsageError(SettingsMessage.ODD_BATCH_FOR_MIXUP, batch_size=self.per_device_train_batch_size)
         if self.metric_for_best_model is not None and self.greater_is_better is None:
             self.greater_is_better = is_greater_better(self.metric_for_best_model)
         super().__post_init__()
 
-    def _check_rebalancing(self) -> None:
-        """Checks that class imbalance is compensated for once, by options that the loss supports."""
+    def _check_options(self) -> None:
+        super()._check_options()
+        if self.ema_decay is not None and self.save_only_model:
+            raise UsageError(SettingsMessage.AVERAGE_NOT_SAVED)
+        self._check_loss_supports_options()
+        if self.uses_mixup and self.per_device_train_batch_size % 2:
+            raise UsageError(SettingsMessage.ODD_BATCH_FOR_MIXUP, batch_size=self.per_device_train_batch_size)
         if len(self.active_rebalancing) > 1:
             raise UsageError(SettingsMessage.SEVERAL_REBALANCINGS, flags=self.active_rebalancing)
-        if self.sampling not in SAMPLING_EXPONENTS:
-            raise UsageError(SettingsMessage.UNKNOWN_SAMPLING, known=list(SAMPLING_EXPONENTS), value=self.sampling)
         is_plain_loss = self.class_weights == "none" and self.loss == "cross_entropy" and not self.logit_adjustment
         if self.teacher and not is_plain_loss:
             raise UsageError(SettingsMessage.TEACHER_WITH_LOSS)
@@ -242,13 +173,6 @@ class FinetuningArguments(FinetuningFields, MaeTrainingArguments):  # type: igno
                 raise UsageError(
                     SettingsMessage.OPTION_NOT_SUPPORTED_BY_LOSS, option=name, loss=self.loss, supported=supported
                 )
-
-    def _check_weight_averaging(self) -> None:
-        """Checks the options of weight averaging against each other."""
-        if self.ema_decay is not None and not 0.0 < self.ema_decay < 1.0:
-            raise UsageError(SettingsMessage.EMA_DECAY_OUT_OF_RANGE, value=self.ema_decay)
-        if self.ema_decay is not None and self.save_only_model:
-            raise UsageError(SettingsMessage.AVERAGE_NOT_SAVED)
 
     @property
     def active_rebalancing(self) -> list[str]:
@@ -325,8 +249,3 @@ class PretrainingArguments(PretrainingFields, MaeTrainingArguments):  # type: ig
         mask_ratio: fraction of masked patches; None: that of the model.
         norm_pix_loss: predict patches normalized by their own mean and variance; None: as the model.
     """
-
-    def __post_init__(self) -> None:
-        if self.mask_ratio is not None and not 0.0 < self.mask_ratio < 1.0:
-            raise UsageError(SettingsMessage.MASK_RATIO_OUT_OF_RANGE, value=self.mask_ratio)
-        super().__post_init__()

@@ -120,7 +120,7 @@ _FINETUNING = (ModelArguments, DataArguments, FinetuningFields)
 INFORMATION = "Information"  # task of the commands that only print
 # In the order of `hf-mae --help`.
 COMMANDS: Registry[Command] = Registry()
-COMMANDS.add(
+for entry in (
     Command(
         "convert",
         "Convert an MAE checkpoint to transformers weights",
@@ -131,9 +131,7 @@ COMMANDS.add(
         description="Convert an MAE checkpoint to a folder that transformers loads.",
         details=list_layouts,
         reads_recipes=False,
-    )
-)
-COMMANDS.add(
+    ),
     Command(
         "pretrain",
         "Pre-train a masked autoencoder on unlabelled images",
@@ -142,9 +140,7 @@ COMMANDS.add(
         ("data_dir", "output_dir"),
         ("data_dir",),
         defaults={"save_strategy": "steps", "save_steps": 0.05, "save_total_limit": 2},
-    )
-)
-COMMANDS.add(
+    ),
     Command(
         "finetune",
         "Fine-tune a checkpoint on labelled images",
@@ -154,9 +150,7 @@ COMMANDS.add(
         _MODEL_AND_DATA,
         defaults=BEST_CHECKPOINT_DEFAULTS,
         has_json=True,
-    )
-)
-COMMANDS.add(
+    ),
     Command(
         "plan",
         "Estimate the updates, memory and time of a fine-tuning run",
@@ -168,9 +162,7 @@ COMMANDS.add(
         "Nothing is trained.",
         defaults=BEST_CHECKPOINT_DEFAULTS,
         has_json=True,
-    )
-)
-COMMANDS.add(
+    ),
     Command(
         "crossval",
         "Train and evaluate every fold and seed (cross-validation)",
@@ -182,9 +174,7 @@ COMMANDS.add(
         "interrupted runs are resumed.",
         defaults=BEST_CHECKPOINT_DEFAULTS,
         has_json=True,
-    )
-)
-COMMANDS.add(
+    ),
     Command(
         "search",
         "Tune hyper-parameters, and train with the best",
@@ -196,9 +186,7 @@ COMMANDS.add(
         "with the best.",
         defaults=BEST_CHECKPOINT_DEFAULTS,
         has_json=True,
-    )
-)
-COMMANDS.add(
+    ),
     Command(
         "ensemble",
         "Combine several runs into one model that averages their scores",
@@ -209,9 +197,7 @@ COMMANDS.add(
         description="Combine several runs into one model that averages their scores, for evaluate, predict, demo "
         "and export-onnx.",
         reads_recipes=False,
-    )
-)
-COMMANDS.add(
+    ),
     Command(
         "distill",
         "Distill an ensemble or another teacher into one model",
@@ -222,9 +208,7 @@ COMMANDS.add(
         description="Knowledge distillation: fine-tune CHECKPOINT on DATA with the labels and the scores of TEACHER.",
         defaults=BEST_CHECKPOINT_DEFAULTS,
         has_json=True,
-    )
-)
-COMMANDS.add(
+    ),
     Command(
         "evaluate",
         "Evaluate a fine-tuned model on a split",
@@ -233,9 +217,7 @@ COMMANDS.add(
         _MODEL_AND_DATA,
         _MODEL_AND_DATA,
         has_json=True,
-    )
-)
-COMMANDS.add(
+    ),
     Command(
         "report",
         "Compare runs with each other and with published results",
@@ -246,9 +228,7 @@ COMMANDS.add(
         "significance tests. Writes report.md, report.tex and report.json.",
         reads_recipes=False,
         has_json=True,
-    )
-)
-COMMANDS.add(
+    ),
     Command(
         "probe",
         "Evaluate frozen features with a linear probe and k-NN",
@@ -258,9 +238,7 @@ COMMANDS.add(
         _MODEL_AND_DATA,
         description="Evaluate the frozen features of a checkpoint with a linear probe and k-NN.",
         has_json=True,
-    )
-)
-COMMANDS.add(
+    ),
     Command(
         "predict",
         "Classify images and video frames",
@@ -270,9 +248,7 @@ COMMANDS.add(
         ("model_name_or_path", "images"),
         description="Classify images and video frames, in the order given.",
         reads_recipes=False,
-    )
-)
-COMMANDS.add(
+    ),
     Command(
         "explain",
         "Show saliency maps and the most confident mistakes of a model",
@@ -282,9 +258,7 @@ COMMANDS.add(
         ("model_name_or_path", "images"),
         description="Show saliency maps of IMAGES (Grad-CAM), or with --data_dir the most confident "
         "mistakes of a model.",
-    )
-)
-COMMANDS.add(
+    ),
     Command(
         "demo",
         "Open a fine-tuned model in the browser",
@@ -293,9 +267,7 @@ COMMANDS.add(
         _MODEL,
         _MODEL,
         reads_recipes=False,
-    )
-)
-COMMANDS.add(
+    ),
     Command(
         "reconstruct",
         "Reconstruct masked patches with a pre-trained model",
@@ -305,9 +277,7 @@ COMMANDS.add(
         ("model_name_or_path", "images"),
         description="Reconstruct masked patches with a masked autoencoder, and write a figure.",
         reads_recipes=False,
-    )
-)
-COMMANDS.add(
+    ),
     Command(
         "push",
         "Push a run to the Hugging Face Hub",
@@ -317,9 +287,7 @@ COMMANDS.add(
         _MODEL,
         description="Push a run to the Hugging Face Hub: model, card, figures and results, in one commit.",
         reads_recipes=False,
-    )
-)
-COMMANDS.add(
+    ),
     Command(
         "push-dataset",
         "Push a labelled dataset to the Hugging Face Hub",
@@ -329,9 +297,7 @@ COMMANDS.add(
         ("data_dir",),
         description="Write a labelled dataset as parquet with its splits, classes and patients, and push it to the "
         "Hugging Face Hub.",
-    )
-)
-COMMANDS.add(
+    ),
     Command(
         "export",
         "Export transformers weights to the original MAE format or timm",
@@ -342,9 +308,7 @@ COMMANDS.add(
         description="Export transformers weights to a .pth file for the original MAE code (facebookresearch/mae), "
         "or to a folder for timm.",
         reads_recipes=False,
-    )
-)
-COMMANDS.add(
+    ),
     Command(
         "export-onnx",
         "Export a fine-tuned model to ONNX, in float32 and int8",
@@ -354,9 +318,7 @@ COMMANDS.add(
         ("model_name_or_path", "output_dir"),
         description="Export a fine-tuned model to ONNX for onnxruntime and transformers.js, and compare its "
         "output with PyTorch.",
-    )
-)
-COMMANDS.add(
+    ),
     Command(
         "prepare",
         "Check and cache a dataset, and print its class counts",
@@ -364,9 +326,7 @@ COMMANDS.add(
         (PreparationArguments,),
         ("data_dir",),
         ("data_dir",),
-    )
-)
-COMMANDS.add(
+    ),
     Command(
         "audit",
         "Find near-duplicate images and label errors",
@@ -375,9 +335,7 @@ COMMANDS.add(
         ("output_dir",),
         ("data_dir",),
         description="Find near-duplicate images within and across classes and splits, or label errors (--runs).",
-    )
-)
-COMMANDS.add(
+    ),
     Command(
         "shard",
         "Pack a dataset into tar shards, for millions of images",
@@ -387,9 +345,7 @@ COMMANDS.add(
         ("data_dir", "output_dir"),
         description="Pack a dataset into tar shards (WebDataset format) with an index, or check existing shards "
         "(--check).",
-    )
-)
-COMMANDS.add(
+    ),
     Command(
         "cache",
         "List, check or remove cached images and downloads",
@@ -397,9 +353,7 @@ COMMANDS.add(
         (CacheArguments,),
         positionals=("action", "name"),
         reads_recipes=False,
-    )
-)
-COMMANDS.add(
+    ),
     Command(
         "checkpoints",
         "List, show or fetch public checkpoints",
@@ -408,9 +362,7 @@ COMMANDS.add(
         positionals=("action", "name"),
         description="List public checkpoints, show one, or fetch (download and convert) one.",
         reads_recipes=False,
-    )
-)
-COMMANDS.add(
+    ),
     Command(
         "benchmarks",
         "List the benchmarks, or show one and its expected files",
@@ -419,9 +371,7 @@ COMMANDS.add(
         positionals=("name",),
         description="List the benchmarks (size, licence, download), or show one and its expected files.",
         reads_recipes=False,
-    )
-)
-COMMANDS.add(
+    ),
     Command(
         "recipes",
         "List the recipes, or show one",
@@ -429,9 +379,7 @@ COMMANDS.add(
         (RecipesArguments,),
         positionals=("action", "name"),
         reads_recipes=False,
-    )
-)
-COMMANDS.add(
+    ),
     Command(
         "configs",
         "List the accelerate configs, or print the path of one",
@@ -441,9 +389,7 @@ COMMANDS.add(
         description="List the accelerate configs, or print the path of one: accelerate launch --config_file "
         "$(hf-mae configs NAME) -m hf_mae finetune ...",
         reads_recipes=False,
-    )
-)
-COMMANDS.add(
+    ),
     Command(
         "completion",
         "Print a shell completion script",
@@ -454,8 +400,9 @@ COMMANDS.add(
         description='Print a shell completion script. In ~/.bashrc or ~/.zshrc: eval "$(hf-mae completion bash)" '
         "(or zsh).",
         reads_recipes=False,
-    )
-)
+    ),
+):
+    COMMANDS.add(entry)
 
 
 def commands_by_task() -> dict[str, list[Command]]:

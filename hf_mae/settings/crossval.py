@@ -11,27 +11,18 @@ from .options import option
 class CrossvalArguments:
     """The folds, seeds and training fractions of the runs."""
 
+    option_group = "Runs"
+
     folds: str = option(
         "official",
         "Number of folds, or official: the folds of a benchmark, or the validation split of the data.",
-        show_in_help=True,
-        group="Runs",
         metavar="N",
     )
-    seeds: list[int] = option(
-        [0],
-        "Random seeds; every fold is trained with each of them.",
-        show_in_help=True,
-        group="Runs",
-        ge=0,
-        le=2**32 - 1,
-    )
+    seeds: list[int] = option([0], "Random seeds; every fold is trained with each of them.", ge=0, le=2**32 - 1)
     train_fractions: list[float] | None = option(
         None,
         "Fractions of the training set (learning curve); every fold and seed is trained with each of them. Default: "
         "--train_fraction.",
-        show_in_help=True,
-        group="Runs",
         metavar="FRACTION",
         gt=0,
         le=1,

@@ -34,26 +34,18 @@ def parse_byte_size(size: str, flag: str = "--cache_limit") -> int | None:
     return round(float(match[1]) * float(1000 ** " KMGT".index(match[2].upper() or " ")))
 
 
-def check_jpeg_quality(quality: int | None) -> None:
-    """Checks the quality of cached JPEG images.
-
-    Raises:
-        CommandLineError: If the quality is not between 1 and 100.
-    """
-    if quality is not None and not 1 <= quality <= 100:
-        raise CommandLineError(SettingsMessage.INVALID_JPEG_QUALITY, value=quality)
-
-
 @dataclass
 class ImageLimitsArguments:
     """Limits of the images that are read."""
+
+    option_group = "Data"
 
     max_pixels: int = option(
         MAX_PIXELS,
         f"Maximum number of pixels of an image; larger ones are rejected. Can also be set with {MAX_PIXELS_ENV} in the "
         "environment.",
-        group="Data",
         ge=1,
+        hidden=True,
     )
 
 
@@ -61,69 +53,62 @@ class ImageLimitsArguments:
 class DataSourceArguments(ImageLimitsArguments):
     """The source of labelled images, their splits, and checks."""
 
-    data_dir: str | None = option(
-        None,
-        f"The dataset: {describe_sources()}.",
-        show_in_help=True,
-        group="Data",
-    )
+    option_group = "Data"
+
+    data_dir: str | None = option(None, f"The dataset: {describe_sources()}.")
     manifest: str | None = option(
         None,
         "CSV, TSV or JSONL file with the columns file_name, label and optionally split; file names are relative to "
         "DATA.",
-        group="Data",
         metavar="FILE",
+        hidden=True,
     )
     benchmark: str | None = option(
         None,
         "Benchmark: a name listed by hf-mae benchmarks, or a YAML file; DATA is its archive or extracted folder.",
-        show_in_help=True,
-        group="Data",
         metavar="NAME",
     )
-    fold: int = option(1, "Official fold of the benchmark, from 1.", group="Data", ge=1)
+    fold: int = option(1, "Official fold of the benchmark, from 1.", ge=1, hidden=True)
     agreement: str | None = option(
         None,
         "Level of annotator agreement, for a benchmark with several annotators: complete, triple, ...",
-        group="Data",
         metavar="NAME",
+        hidden=True,
     )
     split_file: list[str] | None = option(
         None,
         "Local copies of the official split files (CSV) of the benchmark. Default: download them once.",
-        group="Data",
         metavar="FILE",
+        hidden=True,
     )
     exclude_pairs: str | None = option(
         None,
         "CSV file of image pairs (from hf-mae audit, or published); both images of each pair are excluded.",
-        group="Data",
         metavar="FILE",
+        hidden=True,
     )
     corrections: str | None = option(
         None,
         "CSV file of reviewed labels (from hf-mae audit --runs, with the column decision filled in).",
-        group="Data",
         metavar="FILE",
+        hidden=True,
     )
     group_column: str | None = option(
         None,
         "Manifest column with the patient or video of an image; splits keep groups together. Default: group, if it "
         "exists.",
-        group="Data",
         metavar="COLUMN",
+        hidden=True,
     )
     group_pattern: str | None = option(
         None,
         "Regular expression on file_name whose first capture group is the patient or video.",
-        group="Data",
         metavar="REGEX",
+        hidden=True,
     )
     val_fraction: float = option(
         0.0,
         "Fraction of the training set held out for validation (stratified by class, grouped by patient, seeded).",
-        show_in_help=True,
-        group="Data",
         metavar="FRACTION",
         ge=0,
         lt=1,
@@ -131,32 +116,32 @@ class DataSourceArguments(ImageLimitsArguments):
     train_fraction: float = option(
         1.0,
         "Fraction of the training set to use (stratified, seeded; smaller fractions are subsets of larger ones).",
-        group="Data",
         metavar="FRACTION",
         gt=0,
         le=1,
+        hidden=True,
     )
     selection_fraction: float = option(
         0.0,
         "Fraction of the training set held out to select the best epoch, so that the validation split is only used "
         "for evaluation.",
-        group="Data",
         metavar="FRACTION",
         ge=0,
         lt=1,
+        hidden=True,
     )
     on_bad_image: str = option(
         "error",
         "error: stop at unreadable images and at images that are in two splits, and list them. skip: exclude them.",
         choices=ON_BAD_IMAGE_CHOICES,
-        group="Data",
+        hidden=True,
     )
     frames: str | None = option(
         None,
         "Frames of a file with several of them (TIFF, GIF, WebP, APNG, DICOM, MetaImage, video) that become images. "
         "The file is their group. Default: such files are rejected.",
         choices=FRAMES_CHOICES,
-        group="Data",
+        hidden=True,
     )
     split_from: str | None = option(
         None,
@@ -164,30 +149,30 @@ class DataSourceArguments(ImageLimitsArguments):
         "split. path: folders named like splits. archive: the name of the archive or table file. none: nothing; all "
         "images are training images. Default: all of them, which must agree.",
         choices=SPLIT_READINGS,
-        group="Data",
+        hidden=True,
     )
     class_level: int | None = option(
         None,
         "Level of the class folders, counted from 1 below the split folders. Default: the folder of the image, or the "
         "folder above patient folders.",
-        group="Data",
         ge=1,
+        hidden=True,
     )
     class_order: list[str] | None = option(
         None,
         "All classes in order, for ordinal classes (grades such as the Mayo score); sorted: alphabetical order. Adds "
         "quadratic weighted kappa, mean absolute error and one-off accuracy to the scores.",
-        group="Data",
         metavar="CLASS",
+        hidden=True,
     )
     on_missing_class: str = option(
         "error",
         "error: stop if all images of a class are in one split. keep: keep such classes.",
         choices=ON_MISSING_CLASS_CHOICES,
-        group="Data",
+        hidden=True,
     )
     preprocessing_num_workers: int | None = option(
-        None, "Number of threads that check and decode images. Default: one per core.", group="Data", ge=0
+        None, "Number of threads that check and decode images. Default: one per core.", ge=0, hidden=True
     )
 
 
@@ -195,57 +180,53 @@ class DataSourceArguments(ImageLimitsArguments):
 class DataArguments(DataSourceArguments):
     """The source of labelled images, their transforms, and the pixel cache."""
 
+    option_group = "Data"
+
     transforms: str = option(
         "endoscopy",
         "Image transforms. endoscopy: resize to a square, flip and rotate. imagenet: random resized crops, RandAugment "
         "and random erasing, as in the original MAE code.",
         choices=TRANSFORM_FAMILIES,
-        show_in_help=True,
-        group="Data",
     )
-    mean_std: list[str] | None = option(None, MEAN_STD_HELP, group="Data", metavar="VALUE")
+    mean_std: list[str] | None = option(None, MEAN_STD_HELP, metavar="VALUE", hidden=True)
     auto_augment: str = option(
         "rand-m9-mstd0.5-inc1",
         "RandAugment policy of timm, for --transforms imagenet; none turns it off.",
-        group="Data",
         metavar="POLICY",
+        hidden=True,
     )
     random_erasing: float = option(
-        0.25,
-        "Probability of random erasing, for --transforms imagenet.",
-        group="Data",
-        metavar="FRACTION",
-        ge=0,
-        le=1,
+        0.25, "Probability of random erasing, for --transforms imagenet.", metavar="FRACTION", ge=0, le=1, hidden=True
     )
     cache: bool = option(
         True,
         "Cache decoded and resized images on disk, so that each image is decoded once; --no_cache turns it off.",
-        group="Data",
+        hidden=True,
     )
     cache_limit: str | None = option(
         None,
         "Maximum cache size, e.g. 200GB; least recently used images are evicted. Can also be set with "
         f"{CACHE_LIMIT_ENV} in the environment. Default: free disk space.",
-        group="Data",
         metavar="SIZE",
+        hidden=True,
     )
     cache_quality: int | None = option(
         None,
         "Cache training images as JPEG of this quality (e.g. 95), in about a fifth of the space; images for evaluation "
         "stay lossless. Default: lossless.",
-        group="Data",
+        hidden=True,
+        ge=1,
+        le=100,
     )
     cache_shortest_edge: int | None = option(
         None,
         "Maximum shorter side of cached images, for --transforms imagenet, which crops before it resizes. Default: "
         "twice the image size. 0: crop from the original files.",
-        group="Data",
         ge=0,
+        hidden=True,
     )
 
     def __post_init__(self) -> None:
-        check_jpeg_quality(self.cache_quality)
         parse_byte_size(self.cache_limit or "")
 
     def resolve_cache_shortest_edge(self, image_size: int) -> int | None:
@@ -259,9 +240,11 @@ class DataArguments(DataSourceArguments):
 class PreparationArguments(DataArguments):
     """The data arguments of `finetune`, and the two other arguments that the cache depends on."""
 
-    image_size: int = option(224, "Image size in pixels.", show_in_help=True, group="Data", ge=1)
+    option_group = "Data"
+
+    image_size: int = option(224, "Image size in pixels.", ge=1)
     seed: int = option(
-        0, "Seed of the held-out splits; use the seed of the training run.", group="Data", ge=0, le=2**32 - 1
+        0, "Seed of the held-out splits; use the seed of the training run.", ge=0, le=2**32 - 1, hidden=True
     )
 
 
@@ -269,69 +252,61 @@ class PreparationArguments(DataArguments):
 class PretrainingDataArguments(ImageLimitsArguments):
     """The source of unlabelled images."""
 
-    data_dir: str | None = option(
-        None,
-        f"The images; labels are ignored: any folder of images; {describe_sources()}.",
-        show_in_help=True,
-        group="Data",
-    )
+    option_group = "Data"
+
+    data_dir: str | None = option(None, f"The images; labels are ignored: any folder of images; {describe_sources()}.")
     transforms: str = option(
         "endoscopy",
         "Image transforms. endoscopy: crops of at least 80 % of the image and small rotations. imagenet: crops of at "
         "least 20 % and flips, as in the original MAE code.",
         choices=TRANSFORM_FAMILIES,
-        show_in_help=True,
-        group="Data",
     )
-    mean_std: list[str] | None = option(None, MEAN_STD_HELP, group="Data", metavar="VALUE")
+    mean_std: list[str] | None = option(None, MEAN_STD_HELP, metavar="VALUE", hidden=True)
     exclude: list[str] | None = option(
         None,
         "Images of later evaluations, excluded to prevent train-test contamination: image files, folders, globs, or "
         "lists of file names (CSV, JSONL, TXT; LIST:SPLIT for one split, e.g. 2_fold_split.csv:1).",
-        show_in_help=True,
-        group="Data",
         metavar="PATH",
     )
     exclude_by: list[str] = option(
         ["name", "hash"],
         "Compare excluded images by file name, by perceptual hash, or both.",
         choices=("name", "hash"),
-        group="Data",
+        hidden=True,
     )
     on_bad_image: str = option(
         "error",
         "error: stop at unreadable images, and list them. skip: exclude them.",
         choices=ON_BAD_IMAGE_CHOICES,
-        group="Data",
+        hidden=True,
     )
     frames: str | None = option(
         None,
         "Frames of a file with several of them (TIFF, GIF, WebP, APNG, DICOM, MetaImage, video) that become images. "
         "The file is their group. Default: such files are rejected.",
         choices=FRAMES_CHOICES,
-        group="Data",
+        hidden=True,
     )
     streaming: bool = option(
         False,
         "Read tar or parquet files (folder, URL, Hub id) sequentially, without an index; for datasets larger than the "
         "disk.",
-        group="Data",
+        hidden=True,
     )
     cache_quality: int | None = option(
-        None, "Cache images as JPEG of this quality (e.g. 95). Default: lossless.", group="Data"
+        None, "Cache images as JPEG of this quality (e.g. 95). Default: lossless.", hidden=True, ge=1, le=100
     )
     cache_shortest_edge: int | None = option(
-        None, "Cache decoded images on disk, with at most this shorter side. Default: no cache.", group="Data", ge=0
+        None, "Cache decoded images on disk, with at most this shorter side. Default: no cache.", ge=0, hidden=True
     )
     preprocessing_num_workers: int | None = option(
-        None, "Number of threads that check images. Default: one per core.", group="Data", ge=0
+        None, "Number of threads that check images. Default: one per core.", ge=0, hidden=True
     )
     reconstruction_steps: int = option(
-        500, "Updates between figures of reconstructions; 0: none.", group="Output", ge=0
+        500, "Updates between figures of reconstructions; 0: none.", group="Output", ge=0, hidden=True
     )
 
     def __post_init__(self) -> None:
-        check_jpeg_quality(self.cache_quality)
         if self.streaming and self.cache_shortest_edge is not None:
             raise UsageError(SettingsMessage.STREAMING_WITH_CACHE)
         if self.streaming and self.mean_std == ["auto"]:

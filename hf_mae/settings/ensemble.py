@@ -9,12 +9,13 @@ from .options import option
 class EnsembleArguments:
     """The members of the ensemble."""
 
+    option_group = "Output"
+
     runs: list[str] | None = option(
         None,
         "Fine-tuned models with the same classes: folders, Hub ids, or a cross-validation (all of its runs).",
-        show_in_help=True,
         group="Runs",
         metavar="RUN",
     )
-    output_dir: str | None = option(None, "Output folder for the ensemble.", show_in_help=True, group="Output")
-    overwrite: bool = option(False, "Replace existing output.", show_in_help=True, group="Output")
+    output_dir: str | None = option(None, "Output folder for the ensemble.")
+    overwrite: bool = option(False, "Replace existing output.")

@@ -22,46 +22,41 @@ BF16_HELP = "Compute in bfloat16, which changes scores in about the third digit.
 class EvaluationArguments(DataSourceArguments):
     """The model, the split to evaluate it on, and calibration."""
 
-    model_name_or_path: str | None = option(None, MODEL_HELP, show_in_help=True, group="Model", metavar="RUN")
-    split: str = option(
-        "validation", "Split to evaluate: train, validation or test.", show_in_help=True, group="Data", metavar="SPLIT"
-    )
+    option_group = "Evaluation"
+
+    model_name_or_path: str | None = option(None, MODEL_HELP, group="Model", metavar="RUN")
+    split: str = option("validation", "Split to evaluate: train, validation or test.", group="Data", metavar="SPLIT")
     class_map: str | None = option(
         None,
         "Class mapping for external validation: a table with the columns data (class of the data) and model (class of "
         "the model). Classes with an empty model are excluded.",
         group="Data",
         metavar="FILE",
+        hidden=True,
     )
-    output_dir: str | None = option(
-        None, "Output folder for scores, predictions and figures.", show_in_help=True, group="Output"
-    )
-    batch_size: int = option(64, "Images per process and forward pass.", show_in_help=True, group="Evaluation", ge=1)
-    bf16: bool = option(False, BF16_HELP, show_in_help=True, group="Evaluation")
+    output_dir: str | None = option(None, "Output folder for scores, predictions and figures.", group="Output")
+    batch_size: int = option(64, "Images per process and forward pass.", ge=1)
+    bf16: bool = option(False, BF16_HELP)
     seed: int = option(
         0,
         "Seed of the validation split (--val_fraction); use the seed of the training run.",
         group="Data",
         ge=0,
         le=2**32 - 1,
+        hidden=True,
     )
     dataloader_num_workers: int = option(
-        0, "Number of processes that load images; 0: the main process.", group="Evaluation", ge=0
+        0, "Number of processes that load images; 0: the main process.", ge=0, hidden=True
     )
-    tta: bool = option(False, TTA_HELP, show_in_help=True, group="Evaluation")
-    temperature: str | None = option(None, TEMPERATURE_HELP, show_in_help=True, group="Evaluation", metavar="VALUE")
+    tta: bool = option(False, TTA_HELP)
+    temperature: str | None = option(None, TEMPERATURE_HELP, metavar="VALUE")
     fit_temperature: bool = option(
-        False,
-        "Fit the temperature (calibration) on this split and write it to the output folder.",
-        show_in_help=True,
-        group="Evaluation",
+        False, "Fit the temperature (calibration) on this split and write it to the output folder."
     )
     fit_uncertainty: bool = option(
         False,
         "Fit conformal prediction sets and out-of-distribution detection on this split and write them to the output "
         "folder, for predict --prediction_sets and --ood.",
-        show_in_help=True,
-        group="Evaluation",
     )
 
     def __post_init__(self) -> None:
@@ -79,78 +74,67 @@ class EvaluationArguments(DataSourceArguments):
 class InputArguments(ImageLimitsArguments):
     """Unlabelled images."""
 
+    option_group = "Data"
+
     images: list[str] | None = option(
         None,
         "Images and videos: files, folders or globs; tar or zip archives and parquet files, or folders or URLs of "
         "them.",
-        show_in_help=True,
-        group="Data",
         metavar="IMAGES",
     )
-    fps: float = option(1.0, "Frames per second extracted from videos.", show_in_help=True, group="Data", gt=0)
+    fps: float = option(1.0, "Frames per second extracted from videos.", gt=0)
 
 
 @dataclass
 class PredictionArguments(InputArguments):
     """The model, the images to classify, and the output."""
 
-    model_name_or_path: str | None = option(None, MODEL_HELP, show_in_help=True, group="Model", metavar="RUN")
+    option_group = "Prediction"
+
+    model_name_or_path: str | None = option(None, MODEL_HELP, group="Model", metavar="RUN")
     output: str | None = option(
-        None,
-        "Output file, .csv or .jsonl. Default: CSV on standard output.",
-        show_in_help=True,
-        group="Output",
-        metavar="FILE",
+        None, "Output file, .csv or .jsonl. Default: CSV on standard output.", group="Output", metavar="FILE"
     )
-    top_k: int = option(5, "Number of classes per image.", show_in_help=True, group="Output", ge=1)
-    batch_size: int = option(32, "Images per forward pass.", show_in_help=True, group="Prediction", ge=1)
+    top_k: int = option(5, "Number of classes per image.", group="Output", ge=1)
+    batch_size: int = option(32, "Images per forward pass.", ge=1)
     preprocessing_num_workers: int | None = option(
-        None,
-        "Number of threads that decode images. Default: one per core.",
-        show_in_help=True,
-        group="Prediction",
-        ge=0,
+        None, "Number of threads that decode images. Default: one per core.", ge=0
     )
-    tta: bool = option(False, TTA_HELP, show_in_help=True, group="Prediction")
-    temperature: str | None = option(None, TEMPERATURE_HELP, show_in_help=True, group="Prediction", metavar="VALUE")
+    tta: bool = option(False, TTA_HELP)
+    temperature: str | None = option(None, TEMPERATURE_HELP, metavar="VALUE")
     prediction_sets: float | None = option(
         None,
         "Conformal prediction: add the set of classes that contains the true class with this probability (coverage), "
         "e.g. 0.9 (class-conditional, calibrated on held-out images).",
-        show_in_help=True,
-        group="Prediction",
         metavar="FRACTION",
         gt=0,
         lt=1,
     )
     ood: bool = option(
-        False,
-        "Out-of-distribution detection: add whether an image is unlike the training images, and the p-value.",
-        show_in_help=True,
-        group="Prediction",
+        False, "Out-of-distribution detection: add whether an image is unlike the training images, and the p-value."
     )
     uncertainty: str | None = option(
         None,
         "Folder written by evaluate --fit_uncertainty. Default: the folder of the model.",
-        group="Prediction",
         metavar="PATH",
+        hidden=True,
     )
-    bf16: bool = option(False, BF16_HELP, show_in_help=True, group="Prediction")
+    bf16: bool = option(False, BF16_HELP)
     resume: bool = option(
-        False,
-        "Resume an interrupted run: predict the images that are missing in --output.",
-        show_in_help=True,
-        group="Output",
+        False, "Resume an interrupted run: predict the images that are missing in --output.", group="Output"
     )
-    overwrite: bool = option(False, "Replace existing output.", show_in_help=True, group="Output")
+    overwrite: bool = option(False, "Replace existing output.", group="Output")
     num_shards: int | None = option(
         None,
         "Number of processes that share the images; the last one to finish merges their output. Default: the "
         "processes of accelerate launch, else 1.",
         group="Output",
         ge=1,
+        hidden=True,
     )
-    shard_index: int | None = option(None, "Index of this process, from 0, with --num_shards.", group="Output", ge=0)
+    shard_index: int | None = option(
+        None, "Index of this process, from 0, with --num_shards.", group="Output", ge=0, hidden=True
+    )
 
     def get_shard(self) -> tuple[int, int]:
         """Returns the index of this process and the number of processes that share the images."""
@@ -178,55 +162,37 @@ class PredictionArguments(InputArguments):
 class ProbeArguments(DataSourceArguments):
     """The checkpoint to probe, the data, and the probes."""
 
+    option_group = "Model"
+
     model_name_or_path: str | None = option(
-        None,
-        "An MAE .pth file, a folder, a Hub id, or a name listed by hf-mae checkpoints.",
-        show_in_help=True,
-        group="Model",
+        None, "An MAE .pth file, a folder, a Hub id, or a name listed by hf-mae checkpoints."
     )
-    output_dir: str | None = option(None, "Output folder for scores and figures.", show_in_help=True, group="Output")
+    output_dir: str | None = option(None, "Output folder for scores and figures.", group="Output")
     transforms: str = option(
         "endoscopy",
         "Image preprocessing. endoscopy: resize to a square. imagenet: resize and centre crop, as in the original MAE "
         "code.",
         choices=TRANSFORM_FAMILIES,
-        show_in_help=True,
         group="Data",
     )
-    mean_std: list[str] | None = option(None, MEAN_STD_HELP, group="Data", metavar="VALUE")
-    image_size: int | None = option(
-        None, "Image size in pixels. Default: that of the checkpoint.", show_in_help=True, group="Model", ge=1
-    )
-    num_attention_heads: int | None = option(None, NUM_HEADS_HELP, group="Model", ge=1)
+    mean_std: list[str] | None = option(None, MEAN_STD_HELP, group="Data", metavar="VALUE", hidden=True)
+    image_size: int | None = option(None, "Image size in pixels. Default: that of the checkpoint.", ge=1)
+    num_attention_heads: int | None = option(None, NUM_HEADS_HELP, ge=1, hidden=True)
     random_weights: bool = option(
-        False,
-        "Initialize the architecture of the checkpoint with random weights (baseline without pre-training).",
-        show_in_help=True,
-        group="Model",
+        False, "Initialize the architecture of the checkpoint with random weights (baseline without pre-training)."
     )
-    batch_size: int = option(64, "Images per forward pass.", show_in_help=True, group="Probe", ge=1)
-    seed: int = option(
-        0, "Seed of the held-out splits and of the probe.", show_in_help=True, group="Probe", ge=0, le=2**32 - 1
-    )
+    batch_size: int = option(64, "Images per forward pass.", group="Probe", ge=1)
+    seed: int = option(0, "Seed of the held-out splits and of the probe.", group="Probe", ge=0, le=2**32 - 1)
     attentive: bool = option(
         False,
         "Add an attentive probe (attention pooling with a learned query over the patch tokens; slower).",
-        show_in_help=True,
         group="Probe",
     )
     features: str | None = option(
-        None,
-        "Write the features of every image to a .parquet or .npz file.",
-        show_in_help=True,
-        group="Output",
-        metavar="FILE",
+        None, "Write the features of every image to a .parquet or .npz file.", group="Output", metavar="FILE"
     )
-    tsne: bool = option(
-        True, "Plot a t-SNE embedding of the features, coloured by class.", show_in_help=True, group="Output"
-    )
-    umap: bool = option(
-        False, "Plot a UMAP embedding, too (pip install 'hf_mae[umap]').", show_in_help=True, group="Output"
-    )
+    tsne: bool = option(True, "Plot a t-SNE embedding of the features, coloured by class.", group="Output")
+    umap: bool = option(False, "Plot a UMAP embedding, too (pip install 'hf_mae[umap]').", group="Output")
 
     def __post_init__(self) -> None:
         if self.features and not self.features.endswith((".parquet", ".npz")):
@@ -237,28 +203,20 @@ class ProbeArguments(DataSourceArguments):
 class ExplainArguments(DataSourceArguments, InputArguments):
     """The model and the images to explain."""
 
+    option_group = "Explanation"
+
     model_name_or_path: str | None = option(
-        None, "A fine-tuned ViT: a folder or a Hub id.", show_in_help=True, group="Model", metavar="RUN"
+        None, "A fine-tuned ViT: a folder or a Hub id.", group="Model", metavar="RUN"
     )
     split: str = option(
-        "validation",
-        "Split of --data_dir whose most confident mistakes are shown.",
-        show_in_help=True,
-        group="Data",
-        metavar="SPLIT",
+        "validation", "Split of --data_dir whose most confident mistakes are shown.", group="Data", metavar="SPLIT"
     )
-    output_dir: str | None = option(None, "Output folder for the figures.", show_in_help=True, group="Output")
+    output_dir: str | None = option(None, "Output folder for the figures.", group="Output")
     target: str | None = option(
-        None,
-        "Class that Grad-CAM explains. Default: the predicted class of each image.",
-        show_in_help=True,
-        group="Explanation",
-        metavar="CLASS",
+        None, "Class that Grad-CAM explains. Default: the predicted class of each image.", metavar="CLASS"
     )
-    mistakes_per_class: int = option(
-        4, "Number of most confident mistakes per true class.", show_in_help=True, group="Explanation", ge=1
-    )
-    batch_size: int = option(16, "Images per forward pass.", show_in_help=True, group="Explanation", ge=1)
+    mistakes_per_class: int = option(4, "Number of most confident mistakes per true class.", ge=1)
+    batch_size: int = option(16, "Images per forward pass.", ge=1)
 
     def __post_init__(self) -> None:
         if not self.images and not self.data_dir:

@@ -13,20 +13,16 @@ from .options import option
 class OnnxArguments(DataSourceArguments):
     """The model to export and the images to check it on."""
 
-    model_name_or_path: str | None = option(None, MODEL_HELP, show_in_help=True, group="Model", metavar="RUN")
-    output_dir: str | None = option(
-        None, "New output folder. Default: onnx/ in the folder of the run.", show_in_help=True, group="Output"
-    )
-    int8: bool = option(False, "Also export int8 weights (dynamic quantization).", show_in_help=True, group="Output")
+    option_group = "Output"
+
+    model_name_or_path: str | None = option(None, MODEL_HELP, group="Model", metavar="RUN")
+    output_dir: str | None = option(None, "New output folder. Default: onnx/ in the folder of the run.")
+    int8: bool = option(False, "Also export int8 weights (dynamic quantization).")
     split: str = option(
-        "validation",
-        "Split of DATA on which the exported model is checked.",
-        show_in_help=True,
-        group="Data",
-        metavar="SPLIT",
+        "validation", "Split of DATA on which the exported model is checked.", group="Data", metavar="SPLIT"
     )
-    overwrite: bool = option(False, "Replace existing output.", show_in_help=True, group="Output")
-    batch_size: int = option(16, "Images per forward pass of the check.", show_in_help=True, group="Data", ge=1)
+    overwrite: bool = option(False, "Replace existing output.")
+    batch_size: int = option(16, "Images per forward pass of the check.", group="Data", ge=1)
 
     def __post_init__(self) -> None:
         if self.int8 and not self.data_dir:

@@ -11,40 +11,38 @@ from .options import option
 class RecipesArguments:
     """The recipe to show."""
 
-    action: str = option("list", "Action.", choices=("list", "show"), show_in_help=True)
-    name: str | None = option(None, "Recipe to show.", show_in_help=True, metavar="NAME")
+    action: str = option("list", "Action.", choices=("list", "show"))
+    name: str | None = option(None, "Recipe to show.", metavar="NAME")
 
 
 @dataclass
 class BenchmarksArguments:
     """The benchmark to show."""
 
-    name: str | None = option(
-        None, "Benchmark to show: a name of the list or a YAML file. Default: list all.", show_in_help=True
-    )
+    name: str | None = option(None, "Benchmark to show: a name of the list or a YAML file. Default: list all.")
 
 
 @dataclass
 class CompletionArguments:
     """The shell to complete in."""
 
-    shell: str | None = option(None, "Shell.", choices=("bash", "zsh"), show_in_help=True)
+    shell: str | None = option(None, "Shell.", choices=("bash", "zsh"))
 
 
 @dataclass
 class CheckpointsArguments:
     """The public checkpoint to show or fetch."""
 
-    action: str = option("list", "Action.", choices=("list", "show", "fetch"), show_in_help=True)
-    name: str | None = option(None, "Checkpoint to show or fetch.", show_in_help=True)
+    action: str = option("list", "Action.", choices=("list", "show", "fetch"))
+    name: str | None = option(None, "Checkpoint to show or fetch.")
 
 
 @dataclass
 class CacheArguments:
     """The part of the cache to check or remove."""
 
-    action: str = option("list", "Action.", choices=("list", "check", "remove"), show_in_help=True)
-    name: str | None = option(None, "Entry of the list to remove, or all for the complete cache.", show_in_help=True)
+    action: str = option("list", "Action.", choices=("list", "check", "remove"))
+    name: str | None = option(None, "Entry of the list to remove, or all for the complete cache.")
 
     def __post_init__(self) -> None:
         if self.action == "remove" and not self.name:
@@ -55,4 +53,4 @@ class CacheArguments:
 class ConfigsArguments:
     """The accelerate config to print the path of."""
 
-    name: str | None = option(None, "Config whose path is printed. Default: list all.", show_in_help=True)
+    name: str | None = option(None, "Config whose path is printed. Default: list all.")

@@ -114,7 +114,7 @@ LOSSES.add(
         focal_sum,
         "the focal loss {cite} with a gamma of {focal_gamma:g}",
         parameters={
-            "focal_gamma": option(2.0, "Focusing parameter gamma of the focal loss.", group="Training", ge=0),
+            "focal_gamma": option(2.0, "Focusing parameter gamma of the focal loss.", hidden=True, ge=0),
         },
         citation=Citation(
             "lin2017focal",
@@ -157,7 +157,7 @@ LOSSES.add(
         cdw_sum,
         "class distance weighted cross-entropy {cite}",
         parameters={
-            "cdw_alpha": option(5.0, "Power of the distance between grades in the cdw loss.", group="Training", gt=0),
+            "cdw_alpha": option(5.0, "Power of the distance between grades in the cdw loss.", hidden=True, gt=0),
         },
         needs_ordered_classes=True,
         supports=frozenset({CLASS_WEIGHTS, SOFT_LABELS}),

@@ -28,8 +28,6 @@ class SettingsMessage(Message):
     INVALID_CHOICE = "Invalid value {value!r} for --{name}{location}: choose from {choices:list}."
     OUT_OF_BOUNDS = "--{name} must be {bounds}, not {value!r}."
     INVALID_SIZE = "Invalid size {value!r} for {flag}: expected a size such as 200GB or 500MB."
-    INVALID_JPEG_QUALITY = "--cache_quality must be >= 1 and <= 100, not {value}."
-    MASK_RATIO_OUT_OF_RANGE = "--mask_ratio must be > 0 and < 1, not {value}."
 
     # Paths
     PATH_NOT_FOUND = "{path} does not exist. Check the path."
@@ -78,38 +76,19 @@ class SettingsMessage(Message):
 
     # Training arguments
     REJECTED_BY_TRANSFORMERS = "transformers rejects these arguments: {error}"
-    NO_TRAINING = "--num_train_epochs must be > 0, not {value}."
-    NEGATIVE_VALUE = "--{name} must be >= 0, not {value}."
-    NUMBER_OUT_OF_RANGE = "--{name} must be >= {low:g} and <= {high:g}, not {value}."
-    TEMPERATURE_NOT_POSITIVE = "--teacher_temperature must be > 0, not {value:g}."
-    SEED_OUT_OF_RANGE = "--seed must be >= 0 and <= 2^32 - 1, not {value}."
     FP16_ON_CPU = "--fp16 requires a GPU. On a CPU, pass --bf16, or omit it."
     TRACKER_NOT_INSTALLED = "--report_to {tracker} requires a package that is not installed: pip install {tracker}."
-    BEST_MODEL_WITHOUT_EVALUATION = "--load_best_model_at_end requires evaluation: pass --eval_strategy epoch."
-    BEST_MODEL_WITHOUT_CHECKPOINTS = (
-        "--load_best_model_at_end requires checkpoints: pass --save_strategy {eval_strategy}, or "
-        "--load_best_model_at_end false to keep the last epoch."
-    )
-    BEST_MODEL_STRATEGIES_DIFFER = (
-        "--load_best_model_at_end requires the same --save_strategy ({save_strategy}) and --eval_strategy "
-        "({eval_strategy}): pass --save_strategy {eval_strategy}, or --load_best_model_at_end false to keep the last "
-        "epoch."
-    )
 
     # Class imbalance, losses, distillation
     INVALID_CLASS_WEIGHTS = "--class_weights must be none, balanced or one number per class, not {value!r}."
     CLASS_WEIGHTS_OUT_OF_RANGE = "--class_weights must be finite and >= 0, not {value}."
     SEVERAL_REBALANCINGS = "{flags:list} each compensate for class imbalance. Choose one."
-    UNKNOWN_SAMPLING = "--sampling must be one of {known:list}, not {value}."
-    UNKNOWN_LOSS = "--loss must be one of {known:list}, not {value}."
     OPTION_NOT_SUPPORTED_BY_LOSS = "--{option} is not supported by --loss {loss}. Use one of {supported:list}."
     TEACHER_WITH_LOSS = (
         "--teacher requires --loss cross_entropy without class weights. Remove --class_weights, --logit_adjustment "
         "and other losses."
     )
 
-    # Weight averaging
-    EMA_DECAY_OUT_OF_RANGE = "--ema_decay must be > 0 and < 1 (e.g. 0.999), not {value:g}."
     AVERAGE_NOT_SAVED = (
         "--ema_decay stores the averaged weights in the checkpoints, which --save_only_model omits. Remove "
         "--save_only_model."
@@ -146,9 +125,7 @@ class SettingsMessage(Message):
         "--enable_jit_checkpoint is redundant: a run that receives SIGTERM saves a checkpoint. Omit it."
     )
     LOCAL_RANK = "--local_rank is set by the launcher, in the environment. Use accelerate launch."
-    DO_TRAIN = "--do_train has no effect here: the command determines what is run. Omit it."
-    DO_EVAL = "--do_eval has no effect here: every held-out split is evaluated. Omit it."
-    DO_PREDICT = "--do_predict has no effect here: every held-out split is predicted. Omit it."
+    SET_BY_COMMAND = "--{name} has no effect here: the command determines what is run. Omit it."
     SAMPLING_STRATEGY = (
         "--train_sampling_strategy must be one of {known:list}, not {value}: all images have the same length."
     )

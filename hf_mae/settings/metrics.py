@@ -99,7 +99,7 @@ def _log_loss(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray
 
 # In the order of tables.
 METRICS: Registry[Metric] = Registry()
-METRICS.add(
+for entry in (
     Metric(
         "macro_precision",
         "macro precision",
@@ -108,9 +108,7 @@ METRICS.add(
         methods="macro-averaged precision",
         logged=True,
         hub_type="precision",
-    )
-)
-METRICS.add(
+    ),
     Metric(
         "macro_recall",
         "macro recall",
@@ -118,9 +116,7 @@ METRICS.add(
         methods="macro-averaged recall",
         logged=True,
         hub_type="recall",
-    )
-)
-METRICS.add(
+    ),
     Metric(
         "macro_f1",
         "macro F1",
@@ -130,10 +126,8 @@ METRICS.add(
         in_progress=True,
         compared=True,
         hub_type="f1",
-    )
-)
-METRICS.add(Metric("accuracy", "accuracy", lambda m: m.correct / m.total, logged=True, in_progress=True, compared=True))
-METRICS.add(
+    ),
+    Metric("accuracy", "accuracy", lambda m: m.correct / m.total, logged=True, in_progress=True, compared=True),
     Metric(
         "mcc",
         "MCC",
@@ -143,9 +137,7 @@ METRICS.add(
         logged=True,
         compared=True,
         hub_type="matthews_correlation",
-    )
-)
-METRICS.add(
+    ),
     Metric(
         "qwk",
         "QWK",
@@ -163,9 +155,7 @@ METRICS.add(
             "Weighted kappa: nominal scale agreement with provision for scaled disagreement or partial credit",
             {"journal": "Psychological Bulletin", "volume": "70", "pages": "213--220", "year": "1968"},
         ),
-    )
-)
-METRICS.add(
+    ),
     Metric(
         "mae",
         "MAE",
@@ -177,9 +167,7 @@ METRICS.add(
         greater_is_better=False,
         logged=True,
         compared=True,
-    )
-)
-METRICS.add(
+    ),
     Metric(
         "one_off_accuracy",
         "one-off accuracy",
@@ -188,18 +176,14 @@ METRICS.add(
         short_title="one-\noff",
         logged=True,
         compared=True,
-    )
-)
-METRICS.add(
+    ),
     Metric(
         "balanced_accuracy",
         "balanced accuracy",
         lambda m: m.recall.sum(-1) / (m.support > 0).sum(-1),
         MetricKind.SECONDARY,
         logged=True,
-    )
-)
-METRICS.add(
+    ),
     Metric(
         "kappa",
         "Cohen's kappa",
@@ -207,20 +191,19 @@ METRICS.add(
         MetricKind.SECONDARY,
         low=-1.0,
         logged=True,
-    )
-)
-# RETFound selects the epoch by it.
-METRICS.add(Metric("f1_auroc_kappa", "mean of macro F1, AUROC and kappa", None, MetricKind.SELECTION, logged=True))
-METRICS.add(Metric("roc_auc", "AUROC", None, MetricKind.PROBABILITY, scale=1.0))
-METRICS.add(
-    Metric("brier", "Brier score", _brier, MetricKind.PROBABILITY, scale=1.0, high=2.0, greater_is_better=False)
-)
-METRICS.add(
-    Metric("log_loss", "log loss", _log_loss, MetricKind.PROBABILITY, scale=1.0, high=math.inf, greater_is_better=False)
-)
-METRICS.add(Metric("ece", "ECE", None, MetricKind.PROBABILITY, scale=1.0, greater_is_better=False))
-METRICS.add(Metric("classwise_ece", "class-wise ECE", None, MetricKind.PROBABILITY, scale=1.0, greater_is_better=False))
-METRICS.add(Metric("adaptive_ece", "adaptive ECE", None, MetricKind.PROBABILITY, scale=1.0, greater_is_better=False))
+    ),
+    # RETFound selects the epoch by it.
+    Metric("f1_auroc_kappa", "mean of macro F1, AUROC and kappa", None, MetricKind.SELECTION, logged=True),
+    Metric("roc_auc", "AUROC", None, MetricKind.PROBABILITY, scale=1.0),
+    Metric("brier", "Brier score", _brier, MetricKind.PROBABILITY, scale=1.0, high=2.0, greater_is_better=False),
+    Metric(
+        "log_loss", "log loss", _log_loss, MetricKind.PROBABILITY, scale=1.0, high=math.inf, greater_is_better=False
+    ),
+    Metric("ece", "ECE", None, MetricKind.PROBABILITY, scale=1.0, greater_is_better=False),
+    Metric("classwise_ece", "class-wise ECE", None, MetricKind.PROBABILITY, scale=1.0, greater_is_better=False),
+    Metric("adaptive_ece", "adaptive ECE", None, MetricKind.PROBABILITY, scale=1.0, greater_is_better=False),
+):
+    METRICS.add(entry)
 
 
 def metric_names(*kinds: MetricKind) -> tuple[str, ...]:

@@ -17,32 +17,25 @@ SIZE_OPTIONS = ("patch_size", "hidden_size", "num_hidden_layers", "decoder_hidde
 class ModelArguments:
     """The pre-trained checkpoint and how the classifier is built from it."""
 
+    option_group = "Model"
+
     model_name_or_path: str | None = option(
-        None,
-        "An MAE .pth file, a converted folder, a Hub id, or a name listed by hf-mae checkpoints.",
-        show_in_help=True,
-        group="Model",
+        None, "An MAE .pth file, a converted folder, a Hub id, or a name listed by hf-mae checkpoints."
     )
     pooling: str = option(
         "auto",
         "Pooling of the classifier. mean: mean of the patch tokens (default of the original MAE code). cls: class "
         "token. auto: that of a fine-tuned checkpoint, else mean.",
         choices=("auto", "mean", "cls"),
-        show_in_help=True,
-        group="Model",
     )
     image_size: int | None = option(
-        None,
-        "Image size in pixels; position embeddings are interpolated. Default: that of the checkpoint.",
-        show_in_help=True,
-        group="Model",
-        ge=1,
+        None, "Image size in pixels; position embeddings are interpolated. Default: that of the checkpoint.", ge=1
     )
-    num_attention_heads: int | None = option(None, NUM_HEADS_HELP, group="Model", ge=1)
+    num_attention_heads: int | None = option(None, NUM_HEADS_HELP, ge=1, hidden=True)
     random_weights: bool = option(
         False,
         "Initialize the architecture of the checkpoint with random weights (baseline without pre-training).",
-        group="Model",
+        hidden=True,
     )
 
     @property
@@ -55,50 +48,42 @@ class ModelArguments:
 class RunModeArguments:
     """Automatic configuration and dry run."""
 
+    option_group = "Plan"
+
     auto: bool = option(
         False,
         "Choose the settings that are not given (precision, batch size, epochs, class weights, validation split, "
         "...), and print the reasons.",
-        show_in_help=True,
-        group="Plan",
     )
-    dry_run: bool = option(
-        False, "Print the plan (like hf-mae plan) without training.", show_in_help=True, group="Plan"
-    )
+    dry_run: bool = option(False, "Print the plan (like hf-mae plan) without training.")
 
 
 @dataclass
 class PretrainingModelArguments:
     """The checkpoint to continue from, or the architecture of a model from scratch."""
 
+    option_group = "Model"
+
     model_name_or_path: str | None = option(
         None,
         "An MAE .pth file, a converted folder, a Hub id, or a name listed by hf-mae checkpoints. Default: train from "
         "scratch.",
-        show_in_help=True,
-        group="Model",
     )
     size: str = option(
         "vit_base_patch16",
         "Architecture of a model from scratch: vit_{tiny,small,base,large}_patch16, vit_huge_patch14.",
-        show_in_help=True,
-        group="Model",
         metavar="NAME",
     )
     image_size: int | None = option(
-        None,
-        "Image size in pixels. Default: that of the checkpoint; 224 from scratch.",
-        show_in_help=True,
-        group="Model",
-        ge=1,
+        None, "Image size in pixels. Default: that of the checkpoint; 224 from scratch.", ge=1
     )
-    patch_size: int | None = option(None, "Patch size, from scratch.", group="Model", ge=1)
-    hidden_size: int | None = option(None, "Width of the encoder, from scratch.", group="Model", ge=1)
-    num_hidden_layers: int | None = option(None, "Number of encoder blocks, from scratch.", group="Model", ge=1)
-    num_attention_heads: int | None = option(None, NUM_HEADS_HELP, group="Model", ge=1)
-    decoder_hidden_size: int | None = option(None, "Width of the decoder, from scratch.", group="Model", ge=1)
-    decoder_num_hidden_layers: int | None = option(None, "Number of decoder blocks, from scratch.", group="Model", ge=1)
-    decoder_num_attention_heads: int | None = option(None, DECODER_NUM_HEADS_HELP, group="Model", ge=1)
+    patch_size: int | None = option(None, "Patch size, from scratch.", ge=1, hidden=True)
+    hidden_size: int | None = option(None, "Width of the encoder, from scratch.", ge=1, hidden=True)
+    num_hidden_layers: int | None = option(None, "Number of encoder blocks, from scratch.", ge=1, hidden=True)
+    num_attention_heads: int | None = option(None, NUM_HEADS_HELP, ge=1, hidden=True)
+    decoder_hidden_size: int | None = option(None, "Width of the decoder, from scratch.", ge=1, hidden=True)
+    decoder_num_hidden_layers: int | None = option(None, "Number of decoder blocks, from scratch.", ge=1, hidden=True)
+    decoder_num_attention_heads: int | None = option(None, DECODER_NUM_HEADS_HELP, ge=1, hidden=True)
 
     def __post_init__(self) -> None:
         if self.model_name_or_path and (sizes := self.from_scratch_sizes()):

@@ -159,7 +159,8 @@ def option(default: Any = None, help: str = "", **attributes: Any) -> Any:
     Args:
         default: default value.
         help: help text.
-        attributes: `choices`, `show_in_help`, `group`, `metavar`, `aliases` of `Option`, and bounds by name (`ge=1`).
+        attributes: `choices`, `metavar`, `aliases` and `group` of `Option` (default: the `option_group` of the
+            dataclass), bounds by name (`ge=1`), and `hidden` (only `--help_all` lists the option).
     """
     metadata = {"help": help, **attributes}
     if isinstance(default, list):
@@ -170,18 +171,28 @@ def option(default: Any = None, help: str = "", **attributes: Any) -> Any:
 def dataclass_options(cls: type) -> list[Option]:
     """Returns the options that a dataclass declares or inherits."""
     hints = typing.get_type_hints(cls)
-    return [_option_from_field(item, hints[item.name]) for item in dataclasses.fields(cls) if item.init]
+    return [
+        _option_from_field(item, hints[item.name], _declaring_class(cls, item))
+        for item in dataclasses.fields(cls)
+        if item.init
+    ]
 
 
-def _option_from_field(dataclass_field: dataclasses.Field[Any], hint: Any) -> Option:
+def _declaring_class(cls: type, item: dataclasses.Field[Any]) -> type:
+    return next(c for c in reversed(cls.__mro__) if vars(c).get("__dataclass_fields__", {}).get(item.name) is item)
+
+
+def _option_from_field(dataclass_field: dataclasses.Field[Any], hint: Any, declared_in: type) -> Option:
     metadata, default = dataclass_field.metadata, dataclass_field.default
     if dataclass_field.default_factory is not dataclasses.MISSING:
         default = dataclass_field.default_factory()
     value_type, multiple = _value_type(hint)
-    attributes = {name: metadata[name] for name in ("help", "show_in_help", "group", "metavar") if name in metadata}
+    attributes = {name: metadata[name] for name in ("help", "metavar") if name in metadata}
     attributes |= {name: tuple(metadata[name]) for name in ("choices", "aliases") if name in metadata}
     attributes["bounds"] = {name: metadata[name] for name in _COMPARISONS if name in metadata}
     attributes["nullable"] = types.NoneType in typing.get_args(hint)
+    attributes["group"] = metadata.get("group", vars(declared_in).get("option_group", "Flags"))
+    attributes["show_in_help"] = not metadata.get("hidden", False)
     default = None if default is dataclasses.MISSING else default
     return Option(dataclass_field.name, value_type, multiple, default, **attributes)
 

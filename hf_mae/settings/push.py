@@ -12,37 +12,33 @@ REPO_ID_HELP = "Repository on the Hub. Default: the name of the folder, in the n
 class PushArguments:
     """The run to push and the repository to push it to."""
 
-    model_name_or_path: str | None = option(
-        None, "Output folder of finetune or pretrain.", show_in_help=True, metavar="RUN"
-    )
-    repo_id: str | None = option(None, REPO_ID_HELP, show_in_help=True, metavar="USER/NAME")
-    private: bool = option(False, "Make a new repository private.", show_in_help=True)
-    update: bool = option(False, "Add a commit to a repository that already contains files.", show_in_help=True)
+    model_name_or_path: str | None = option(None, "Output folder of finetune or pretrain.", metavar="RUN")
+    repo_id: str | None = option(None, REPO_ID_HELP, metavar="USER/NAME")
+    private: bool = option(False, "Make a new repository private.")
+    update: bool = option(False, "Add a commit to a repository that already contains files.")
     ignore_patterns: list[str] | None = option(
-        None,
-        "Glob patterns of files that are not uploaded, e.g. 'predictions_*.csv'.",
-        show_in_help=True,
-        metavar="PATTERN",
+        None, "Glob patterns of files that are not uploaded, e.g. 'predictions_*.csv'.", metavar="PATTERN"
     )
-    demo: bool = option(False, "Also create a Space of the same name with the page of hf-mae demo.", show_in_help=True)
+    demo: bool = option(False, "Also create a Space of the same name with the page of hf-mae demo.")
 
 
 @dataclass
 class PushDatasetArguments(DataSourceArguments):
     """The dataset to push and the repository to push it to."""
 
-    repo_id: str | None = option(None, REPO_ID_HELP, show_in_help=True, metavar="USER/NAME")
-    private: bool = option(False, "Make a new repository private.", show_in_help=True)
-    license: str | None = option(None, "License id of the Hub, e.g. cc-by-4.0.", show_in_help=True, metavar="NAME")
-    update: bool = option(False, "Add a commit to a repository that already contains files.", show_in_help=True)
+    repo_id: str | None = option(None, REPO_ID_HELP, metavar="USER/NAME")
+    private: bool = option(False, "Make a new repository private.")
+    license: str | None = option(None, "License id of the Hub, e.g. cc-by-4.0.", metavar="NAME")
+    update: bool = option(False, "Add a commit to a repository that already contains files.")
     output_dir: str | None = option(
-        None, "Keep the written files here; without --repo_id nothing is pushed.", show_in_help=True, group="Output"
+        None, "Keep the written files here; without --repo_id nothing is pushed.", group="Output"
     )
-    overwrite: bool = option(False, "Replace existing output.", show_in_help=True, group="Output")
+    overwrite: bool = option(False, "Replace existing output.", group="Output")
     seed: int = option(
         0,
         "Seed of the validation split (--val_fraction); use the seed of the training run.",
         group="Data",
         ge=0,
         le=2**32 - 1,
+        hidden=True,
     )

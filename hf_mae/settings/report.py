@@ -14,66 +14,48 @@ class ReportArguments:
     runs: list[str] | None = option(
         None,
         "Output folders of finetune, crossval and evaluate, or prediction tables of any program (CSV).",
-        show_in_help=True,
         metavar="RUN",
     )
     benchmark: str | None = option(
-        None, "Benchmark whose published results are shown, with or without runs.", show_in_help=True, metavar="NAME"
+        None, "Benchmark whose published results are shown, with or without runs.", metavar="NAME"
     )
     split: str | None = option(
         None,
         "Split to report; selection: the images of --selection_fraction. Default: test, if a run has one.",
         choices=("validation", "test", "selection"),
-        show_in_help=True,
     )
     positive: list[str] | None = option(
         None,
         "Classes that count as positive together, against all others (--positive adenoma cancer).",
-        show_in_help=True,
         metavar="CLASS",
     )
     operating_point: list[str] | None = option(
         None,
         "Decision threshold: sensitivity=0.95, specificity=0.9, threshold=0.5 or youden, selected on the validation "
         "split and applied to the reported split. Without --positive: for each class against the rest.",
-        show_in_help=True,
         metavar="RULE",
     )
     prevalence: float | None = option(
-        None,
-        "Prevalence for PPV and NPV. Default: that of the images.",
-        show_in_help=True,
-        metavar="FRACTION",
+        None, "Prevalence for PPV and NPV. Default: that of the images.", metavar="FRACTION"
     )
     subgroups: list[str] | None = option(
         None,
         "Manifest columns for subgroup analysis (device, centre, sex; age:50,65 makes age bands): scores per subgroup "
         "and a test of their difference.",
-        show_in_help=True,
         metavar="COLUMN",
     )
     manifest: str | None = option(
-        None,
-        "Table with the columns of --subgroups. Default: the manifest of the run.",
-        show_in_help=True,
-        metavar="FILE",
+        None, "Table with the columns of --subgroups. Default: the manifest of the run.", metavar="FILE"
     )
-    min_subgroup: int = option(
-        20, "Minimum number of images of a subgroup whose scores are reported.", show_in_help=True, ge=1
-    )
+    min_subgroup: int = option(20, "Minimum number of images of a subgroup whose scores are reported.", ge=1)
     checklist: str | None = option(
         None,
         "Fill in a reporting checklist as far as the record of the run contains the answers.",
         choices=("claim", "tripod-ai", "stard-ai"),
-        show_in_help=True,
     )
-    pdf: bool = option(
-        False, "Write a one-page PDF summary per run: data, scores, failures, example mistakes.", show_in_help=True
-    )
+    pdf: bool = option(False, "Write a one-page PDF summary per run: data, scores, failures, example mistakes.")
     output_dir: str | None = option(
-        None,
-        "Output folder. Default: the folder of the run; ./report for several runs or a CSV file.",
-        show_in_help=True,
+        None, "Output folder. Default: the folder of the run; ./report for several runs or a CSV file."
     )
 
     def __post_init__(self) -> None:

@@ -23,18 +23,12 @@ DEFAULT_SEARCH_OPTIONS = ("learning_rate", "layer_decay", "drop_path", "weight_d
 class SearchArguments:
     """The number of trials and the hyper-parameters to tune."""
 
-    trials: int = option(
-        20,
-        "Number of trials, including those of an interrupted search in the same folder.",
-        show_in_help=True,
-        group="Search",
-        ge=1,
-    )
+    option_group = "Search"
+
+    trials: int = option(20, "Number of trials, including those of an interrupted search in the same folder.", ge=1)
     search: list[str] | None = option(
         None,
         f"Hyper-parameters to tune: {', '.join(SEARCH_SPACE)}. Default: {', '.join(DEFAULT_SEARCH_OPTIONS)}.",
-        show_in_help=True,
-        group="Search",
         metavar="NAME",
     )
 

@@ -12,21 +12,19 @@ from .options import option
 class ShardArguments(DataSourceArguments):
     """The dataset to pack and the size of the shards."""
 
-    output_dir: str | None = option(None, "Output folder for the shards.", show_in_help=True, group="Output")
+    output_dir: str | None = option(None, "Output folder for the shards.", group="Output")
     unlabelled: bool = option(
-        False,
-        "Pack every image below the folder, without classes and splits (for pretrain).",
-        show_in_help=True,
-        group="Data",
+        False, "Pack every image below the folder, without classes and splits (for pretrain).", group="Data"
     )
-    shard_size: str = option("500MB", "Approximate size of a shard.", show_in_help=True, group="Output", metavar="SIZE")
-    check: bool = option(False, "Check that existing shards in DATA are complete; write nothing.", show_in_help=True)
+    shard_size: str = option("500MB", "Approximate size of a shard.", group="Output", metavar="SIZE")
+    check: bool = option(False, "Check that existing shards in DATA are complete; write nothing.")
     seed: int = option(
         0,
         "Seed of the order of the images in the shards, and of the validation split.",
         group="Data",
         ge=0,
         le=2**32 - 1,
+        hidden=True,
     )
 
     def __post_init__(self) -> None:

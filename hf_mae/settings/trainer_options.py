@@ -3,7 +3,7 @@
 Every field that `finetune` and `pretrain` accept either works or is listed here; a test checks each of them.
 """
 
-from typing import Any, NoReturn
+from typing import Any
 
 from ..errors import UsageError
 from .messages import SettingsMessage
@@ -31,11 +31,7 @@ UNSUPPORTED_OPTIONS: dict[str, SettingsMessage] = {
     "local_rank": SettingsMessage.LOCAL_RANK,
 }
 # transformers sets these fields itself, so they are rejected only if the user sets them.
-SET_BY_TRANSFORMERS: dict[str, SettingsMessage] = {
-    "do_train": SettingsMessage.DO_TRAIN,
-    "do_eval": SettingsMessage.DO_EVAL,
-    "do_predict": SettingsMessage.DO_PREDICT,
-}
+SET_BY_TRANSFORMERS = ("do_train", "do_eval", "do_predict")
 BOUNDS: dict[str, dict[str, float]] = {
     **dict.fromkeys(("adam_beta1", "adam_beta2"), {"ge": 0, "lt": 1}),
     **dict.fromkeys(("adam_epsilon", "eval_delay", "dataloader_num_workers"), {"ge": 0}),
@@ -59,7 +55,7 @@ def check_trainer_option(name: str, value: Any, default: Any) -> None:
     """
     message, is_off = UNSUPPORTED_OPTIONS.get(name), value is None or value is False or value in ([], "")
     if message and value != default and (default is True or not is_off):
-        _reject(message, name)
+        raise UsageError(message, name=name)
     if name == "train_sampling_strategy" and value not in SAMPLING_STRATEGIES:
         raise UsageError(SettingsMessage.SAMPLING_STRATEGY, known=SAMPLING_STRATEGIES, value=value)
     if name == "accelerator_config" and isinstance(value, dict) and value.get("split_batches"):
@@ -73,9 +69,4 @@ def check_explicit_trainer_option(name: str, value: Any) -> None:
         UsageError: If the field has no effect.
     """
     if value and name in SET_BY_TRANSFORMERS:
-        _reject(SET_BY_TRANSFORMERS[name], name)
-
-
-def _reject(message: SettingsMessage, name: str) -> NoReturn:
-    attributes = {"name": name} if message is SettingsMessage.LANGUAGE_MODELS_ONLY else {}
-    raise UsageError(message, **attributes)
+        raise UsageError(SettingsMessage.SET_BY_COMMAND, name=name)

@@ -93,9 +93,9 @@ def test_invalid_recipes_are_rejected(tmp_path, text, message, attributes):
 def test_python_arguments_are_checked_like_flags(tmp_path):
     with raises(SettingsMessage.UNKNOWN_FLAG, name="layer_deacy", suggestion=" (did you mean layer_decay?)"):
         finetune_settings(tmp_path, layer_deacy=0.5)
-    with raises(SettingsMessage.SEED_OUT_OF_RANGE, CommandLineError, value=-1):
+    with raises(SettingsMessage.OUT_OF_BOUNDS, CommandLineError, value=-1):
         finetune_settings(tmp_path, seed=-1)
-    with raises(SettingsMessage.BEST_MODEL_WITHOUT_EVALUATION, CommandLineError):
+    with raises(SettingsMessage.REJECTED_BY_TRANSFORMERS, CommandLineError):
         finetune_settings(tmp_path, eval_strategy="no")
 
 

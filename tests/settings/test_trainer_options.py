@@ -169,7 +169,7 @@ def test_the_command_line_rejects_fields_without_effect():
     paths = {"model_name_or_path": "x", "data_dir": "y", "output_dir": "z"}
     for flags, message in (
         ({"label_smoothing_factor": "0.5"}, SettingsMessage.LABEL_SMOOTHING_FACTOR),
-        ({"do_train": "true"}, SettingsMessage.DO_TRAIN),
+        ({"do_train": "true"}, SettingsMessage.SET_BY_COMMAND),
         ({"train_sampling_strategy": "group_by_length"}, SettingsMessage.SAMPLING_STRATEGY),
         ({"batch_eval_metrics": "true"}, SettingsMessage.BATCH_EVAL_METRICS),
     ):
@@ -238,12 +238,7 @@ def test_supported_fields_work(checkpoint, items, tmp_path, name):
         ({"metric_for_best_model": "mcc", "greater_is_better": False}, SettingsMessage.GREATEST_IS_BEST, {}),
         ({"optim": "adamw_bnb_8bit"}, TrainingMessage.OPTIMIZER_UNAVAILABLE, {"name": "adamw_bnb_8bit"}),
         ({"optim_args": "nonsense"}, TrainingMessage.OPTIMIZER_UNAVAILABLE, {}),
-        ({"seed": -1}, SettingsMessage.SEED_OUT_OF_RANGE, {"value": -1}),
-        (
-            {"load_best_model_at_end": True, "eval_strategy": "no"},
-            SettingsMessage.BEST_MODEL_WITHOUT_EVALUATION,
-            {},
-        ),
+        ({"seed": -1}, SettingsMessage.OUT_OF_BOUNDS, {"value": -1}),
         ({"ddp_backend": "gloo"}, SettingsMessage.BACKEND_WITHOUT_PROCESSES, {}),
         ({"dataloader_prefetch_factor": 2}, SettingsMessage.REJECTED_BY_TRANSFORMERS, {}),
         ({"class_weights": [1, 2]}, TrainingMessage.CLASS_WEIGHTS_DO_NOT_MATCH, {"found": 2, "expected": 3}),

@@ -107,8 +107,8 @@ def test_the_loss_is_a_weighted_sum_of_labels_and_teacher(tiny_pth, tmp_path, pr
     "options, message",
     [
         ({"teacher": "x", "class_weights": "balanced"}, SettingsMessage.TEACHER_WITH_LOSS),
-        ({"teacher_weight": 1.5}, SettingsMessage.NUMBER_OUT_OF_RANGE),
-        ({"teacher_temperature": 0.0}, SettingsMessage.TEMPERATURE_NOT_POSITIVE),
+        ({"teacher_weight": 1.5}, SettingsMessage.OUT_OF_BOUNDS),
+        ({"teacher_temperature": 0.0}, SettingsMessage.OUT_OF_BOUNDS),
     ],
 )
 def test_invalid_options_are_rejected(tmp_path, options, message):

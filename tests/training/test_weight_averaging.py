@@ -114,7 +114,7 @@ def test_best_average_is_loaded(build_trainer):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"ema_decay": 1.0}, SettingsMessage.EMA_DECAY_OUT_OF_RANGE),
+        ({"ema_decay": 1.0}, SettingsMessage.OUT_OF_BOUNDS),
         ({"save_only_model": True}, SettingsMessage.AVERAGE_NOT_SAVED),
     ],
 )

@@ -297,7 +297,7 @@ def test_a_non_finite_loss_stops_the_training_and_names_the_images(tiny_pth, toy
         (["--model_name_or_path", "/absent.pth"], SettingsMessage.PATH_NOT_FOUND, {"path": "/absent.pth"}, 1),
         (["--data_dir", "/absent"], SettingsMessage.PATH_NOT_FOUND, {"path": "/absent"}, 1),
         (["--layer_deacy", "0.5"], CliMessage.UNRECOGNIZED_FLAGS, {}, 2),
-        (["--layer_decay", "2"], SettingsMessage.NUMBER_OUT_OF_RANGE, {"name": "layer_decay"}, 2),
+        (["--layer_decay", "2"], SettingsMessage.OUT_OF_BOUNDS, {"name": "layer_decay"}, 2),
         (["--num_train_epochs", "many"], SettingsMessage.INVALID_NUMBER, {"name": "num_train_epochs"}, 2),
         (["--transforms", "imagenette"], SettingsMessage.INVALID_CHOICE, {"name": "transforms"}, 2),
         (
@@ -312,7 +312,7 @@ def test_a_non_finite_loss_stops_the_training_and_names_the_images(tiny_pth, toy
         (["--resume_from_checkpoint", "/absent"], RunMessage.CHECKPOINT_UNUSABLE, {}, 1),
         (["--image_size", "33"], ConversionMessage.IMAGE_SIZE_NOT_DIVISIBLE, {"image_size": 33}, 1),
         (["--pooling", "cls", "--num_attention_heads", "7"], ConversionMessage.HEADS_CONTRADICT, {"value": 7}, 1),
-        (["--num_train_epochs", "0"], SettingsMessage.NO_TRAINING, {}, 2),
+        (["--num_train_epochs", "0"], SettingsMessage.OUT_OF_BOUNDS, {"name": "num_train_epochs"}, 2),
         (["--fp16", "--use_cpu"], SettingsMessage.FP16_ON_CPU, {}, 2),
         (["--report_to", "swanlab"], SettingsMessage.TRACKER_NOT_INSTALLED, {"tracker": "swanlab"}, 2),
     ],

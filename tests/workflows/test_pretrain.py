@@ -106,7 +106,7 @@ def test_masks_depend_on_the_process(tmp_path):
     "change, message, attributes, status",
     [
         ({"data_dir": "/absent"}, SettingsMessage.PATH_NOT_FOUND, {"path": "/absent"}, 1),
-        ({"mask_ratio": 1.5}, SettingsMessage.MASK_RATIO_OUT_OF_RANGE, {"value": 1.5}, 2),
+        ({"mask_ratio": 1.5}, SettingsMessage.OUT_OF_BOUNDS, {"value": 1.5}, 2),
         ({"size": "vit_giant", "hidden_size": 48}, ModelMessage.UNKNOWN_SIZE, {"size": "vit_giant"}, 1),
     ],
 )

@@ -78,7 +78,7 @@ def test_reconstruct_command(tiny_pth, toy, tmp_path, capsys):
     assert main([*argv, "--output", str(tmp_path / "a.png")]) == 1
     assert shows(capsys.readouterr().err, FileMessage.FILE_EXISTS, path=tmp_path / "a.png")
     assert main([*argv, "--mask_ratio", "1.5"]) == 2
-    assert shows(capsys.readouterr().err, SettingsMessage.MASK_RATIO_OUT_OF_RANGE)
+    assert shows(capsys.readouterr().err, SettingsMessage.OUT_OF_BOUNDS)
     (tmp_path / "bad.jpg").write_text("no image")
     argv = ["reconstruct", "--model", str(tiny_pth), str(tmp_path / "bad.jpg"), "--output", str(tmp_path / "d.png")]
     assert main(argv) == 1 and not (tmp_path / "d.png").exists()

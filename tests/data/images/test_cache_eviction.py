@@ -16,7 +16,7 @@ from hf_mae.data.images.transforms import training_transform
 from hf_mae.data.sources.split_loading import load_image_folder
 from hf_mae.errors import CommandLineError
 from hf_mae.files.caches import cache_folder
-from hf_mae.settings.data import DataArguments, parse_byte_size
+from hf_mae.settings.data import parse_byte_size
 from hf_mae.settings.messages import SettingsMessage
 
 SIDE = 100
@@ -70,8 +70,6 @@ def test_the_logged_loss_of_jpeg_caching_is_correct(toy, caplog):
     sizes = [len(pixels.dataset[int(pixels.rows[0])]["pixels"][0].as_buffer()) for pixels in (jpeg, plain)]
     assert sizes[0] < sizes[1] / 2 and record.attributes["fraction"] < 0.5
     assert not cache_eviction.remove_damaged_files()
-    with raises(SettingsMessage.INVALID_JPEG_QUALITY, CommandLineError, value=0):
-        DataArguments(cache_quality=0)
 
 
 def test_a_disk_that_becomes_full_during_writing_leaves_no_partial_file(monkeypatch):
