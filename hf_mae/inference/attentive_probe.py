@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from ..data.images.torch_datasets import EvalDataset, collate
 from ..evaluation.metrics import classification_scores, headline_metric_names
+from .forward import compute_outputs
 from .tta import NUM_VIEWS, make_view, make_views
 
 LEARNING_RATES, WEIGHT_DECAYS = (3e-4, 1e-3, 3e-3), (0.05, 0.3)
@@ -129,14 +130,15 @@ def _encode_tokens(model: Any, pixel_values: Tensor) -> Tensor:
     return tokens.float()
 
 
-@torch.no_grad()
 def _predict_classes(heads: nn.ModuleList, model: Any, images: EvalDataset) -> np.ndarray:
     """Computes class ids (settings, images) by the mean score over the eight views."""
-    batches = []
-    for batch in torch.utils.data.DataLoader(images, BATCH_SIZE, collate_fn=collate):
+
+    def compute(pixel_values: Tensor) -> list[Tensor]:
         scores = torch.zeros(())
-        for view in make_views(batch["pixel_values"]):
+        for view in make_views(pixel_values):
             tokens = _encode_tokens(model, view)
             scores = scores + torch.stack([head(tokens).softmax(-1) for head in heads]).cpu()
-        batches.append(scores.argmax(-1).numpy())
-    return np.concatenate(batches, axis=1)
+        return [scores.argmax(-1).T]
+
+    (classes,) = compute_outputs(model, images, BATCH_SIZE, compute, "Attentive probe")
+    return classes.T

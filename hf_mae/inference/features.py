@@ -6,20 +6,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from tqdm.auto import tqdm
+from torch import Tensor
 from transformers import ViTModel
 
-from ..data.images.torch_datasets import EvalDataset, collate
+from ..data.images.torch_datasets import EvalDataset
 from ..files.atomic import atomic_write_file
 from ..files.caches import cached, files_fingerprint
+from .forward import compute_outputs
 from .uncertainty import extract_layer_features
 
 POOLED = "pooled"  # input of the head, for networks other than an MAE ViT
 POOLINGS = ("cls", "mean")  # class token, and mean of the patch tokens, both of the normalized last layer
 
 
-@torch.inference_mode()
 def extract_pooled_features(model: Any, images: EvalDataset, batch_size: int, name: str) -> dict[str, np.ndarray]:
     """Extracts features (images, width) float32 per pooling, from the last layer after its norm.
 
@@ -29,13 +28,12 @@ def extract_pooled_features(model: Any, images: EvalDataset, batch_size: int, na
     """
     if not isinstance(model, ViTModel):
         return {POOLED: extract_layer_features(model, images, batch_size)[-1]}
-    loader = torch.utils.data.DataLoader(images, batch_size, collate_fn=collate)
-    batches: dict[str, list[np.ndarray]] = {pooling: [] for pooling in POOLINGS}
-    for batch in tqdm(loader, desc=f"Features of {name}", unit="batch", delay=1):
-        tokens = model(pixel_values=batch["pixel_values"].to(model.device)).last_hidden_state.float().cpu()
-        batches["cls"].append(tokens[:, 0].numpy())
-        batches["mean"].append(tokens[:, 1:].mean(1).numpy())
-    return {pooling: np.concatenate(arrays) for pooling, arrays in batches.items()}
+
+    def pool(pixel_values: Tensor) -> list[Tensor]:
+        tokens = model(pixel_values=pixel_values).last_hidden_state.float().cpu()
+        return [tokens[:, 0], tokens[:, 1:].mean(1)]
+
+    return dict(zip(POOLINGS, compute_outputs(model, images, batch_size, pool, f"Features of {name}"), strict=True))
 
 
 def load_or_extract_features(

@@ -1,57 +1,15 @@
-"""Batched prediction: the logits of a dataset, and the top classes of images."""
+"""The top classes of images, in a stream without labels; `forward.predict_logits` gives the logits of a dataset."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from ..evaluation.calibration import IDENTITY_TEMPERATURE, Temperature
 from ..evaluation.metrics import softmax
 from .uncertainty import Uncertainty, capture_features
-
-if TYPE_CHECKING:
-    import numpy as np
-    from accelerate import Accelerator
-
-
-def predict_logits(
-    model: Any, images: Any, accelerator: "Accelerator", batch_size: int, num_workers: int = 0
-) -> tuple["np.ndarray", "np.ndarray"]:
-    """Predicts a labelled dataset on all processes of the launch.
-
-    Args:
-        model: a stock image classifier in evaluation mode, on the device of the accelerator.
-        images: an `EvalDataset`.
-        accelerator: distributes the batches, and sets the precision.
-        batch_size: images per process and forward pass.
-        num_workers: processes that load images; 0: this process.
-
-    Returns:
-        Logits (images, classes) float32 and class ids (images,), on every process.
-    """
-    import torch
-    from tqdm.auto import tqdm
-
-    from ..data.images.torch_datasets import collate
-
-    loader = torch.utils.data.DataLoader(
-        images, batch_size, collate_fn=collate, num_workers=num_workers, pin_memory=torch.cuda.is_available()
-    )
-    logits, labels = [], []
-    batches = tqdm(
-        accelerator.prepare_data_loader(loader),
-        desc="Predicting",
-        unit="batch",
-        delay=1,
-        disable=None if accelerator.is_main_process else True,
-    )
-    for batch in batches:
-        with torch.inference_mode(), accelerator.autocast():
-            batch_logits = model(pixel_values=batch["pixel_values"]).logits.float()
-        gathered = accelerator.gather_for_metrics((batch_logits, batch["labels"]))
-        logits.append(gathered[0].cpu())
-        labels.append(gathered[1].cpu())
-    return torch.cat(logits).numpy(), torch.cat(labels).numpy()
 
 
 def predict_files(
@@ -79,8 +37,6 @@ def predict_files(
         bf16: compute in bfloat16.
         uncertainty: required by `level` and `ood`.
     """
-    import torch
-
     names = model.config.id2label
     top_k = min(top_k, model.config.num_labels)
     remaining = iter(items)
@@ -109,8 +65,6 @@ def _top_k_predictions(
     logits: Any, temperature: Temperature, top_k: int, names: dict[int, str]
 ) -> Iterator[dict[str, Any]]:
     """Yields `predictions` of each image of a batch."""
-    import torch
-
     divisor = torch.as_tensor(temperature.divisor(logits.argmax(-1).cpu().numpy())).to(logits.device, torch.float32)
     top = (logits.float() / divisor).softmax(-1).topk(top_k)
     for scores, ids in zip(top.values.tolist(), top.indices.tolist(), strict=True):

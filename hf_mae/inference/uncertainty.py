@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.images.torch_datasets import EvalDataset, collate
+from ..data.images.torch_datasets import EvalDataset
 from ..evaluation.conformal import ConformalSets
 from ..evaluation.metrics import softmax
 from ..evaluation.ood import MahalanobisOOD
 from ..models.ensemble import first_member
 from ..models.introspection import find_blocks, find_head, mean_pool
+from .forward import compute_outputs
 
 MAX_IMAGES = 2000  # images of a split that features are extracted from
 
@@ -71,25 +72,22 @@ def capture_features(model: Any) -> Iterator[Callable[[], list[np.ndarray]]]:
             hook.remove()
 
 
-@torch.inference_mode()
 def extract_layer_features(model: Any, images: Any, batch_size: int) -> list[np.ndarray]:
-    """Extracts features (images, width) per depth of an `EvalDataset`."""
-    loader = torch.utils.data.DataLoader(images, batch_size, collate_fn=collate)
-    batches = []
+    """Extracts features (images, width) per depth of an `EvalDataset` (see `capture_features`)."""
     with capture_features(model) as get_features:
-        for batch in loader:
-            model(pixel_values=batch["pixel_values"].to(model.device, model.dtype))
-            batches.append(get_features())
-    return [np.concatenate(depth) for depth in zip(*batches, strict=True)]
+
+        def compute(pixel_values: Tensor) -> list[np.ndarray]:
+            model(pixel_values=pixel_values)
+            return get_features()
+
+        return compute_outputs(model, images, batch_size, compute, "Features")
 
 
 def fit_uncertainty(
     model: Any,
-    processor: Any,
     train_dataset: Any,
     calibration_dataset: EvalDataset,
     logits: np.ndarray,
-    labels: np.ndarray,
     classes: list[str],
     fitted_on: str,
     averaged_views: bool = False,
@@ -100,19 +98,21 @@ def fit_uncertainty(
     Args:
         model: in evaluation mode, on its device.
         train_dataset: the dataset that the model was trained on; None: no out-of-distribution detector.
-        calibration_dataset: the images of `logits` (images, classes) and `labels`.
+        calibration_dataset: the labelled images of `logits` (images, classes).
     """
     ood = None
     if train_dataset is not None and len(calibration_dataset):
-        train_images = EvalDataset(train_dataset.select(_sample_indices(train_dataset)), processor, cache=False)
-        assert train_images.labels is not None
+        train_images = EvalDataset(
+            train_dataset.select(_sample_indices(train_dataset)), calibration_dataset.processor, cache=False
+        )
         calibration_images = torch.utils.data.Subset(calibration_dataset, _sample_indices(calibration_dataset))
         train_features, calibration_features = (
             extract_layer_features(model, images, batch_size) for images in (train_images, calibration_images)
         )
         if all(np.isfinite(depth).all() for depth in (*train_features, *calibration_features)):
             ood = MahalanobisOOD.fit(train_features, np.asarray(train_images.labels), calibration_features)
-    return Uncertainty(ConformalSets.fit(softmax(logits), labels), ood, classes, fitted_on, averaged_views)
+    sets = ConformalSets.fit(softmax(logits), calibration_dataset.labels)
+    return Uncertainty(sets, ood, classes, fitted_on, averaged_views)
 
 
 def _sample_indices(images: Sized) -> list[int]:

@@ -3,8 +3,8 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from ..data.images.torch_datasets import EvalDataset
@@ -23,15 +23,15 @@ logger = logging.getLogger(__name__)
 
 
 def write_run_results(
-    trainer: MaeFinetuner, record: RunRecord, outputs: Mapping[str, Any], eval_datasets: Mapping[str, EvalDataset]
+    trainer: MaeFinetuner, record: RunRecord, logits: Mapping[str, np.ndarray], eval_datasets: Mapping[str, EvalDataset]
 ) -> RunRecord:
     """Writes the results of a run, and logs them to the trackers; the record is written last.
 
     Args:
         trainer: after training.
         record: of the run, without scores.
-        outputs: `predictions` (logits) and `label_ids` by split.
-        eval_datasets: the images of the outputs, by split.
+        logits: (images, classes) by split.
+        eval_datasets: the images, by split.
 
     Returns:
         The record with the scores.
@@ -41,13 +41,13 @@ def write_run_results(
         split: write_split_results(
             folder,
             split,
-            eval_datasets[split],
-            output.predictions,
-            output.label_ids,
+            images,
+            logits[split],
+            images.labels,
             record.classes,
             record.ordered,
         )
-        for split, output in outputs.items()
+        for split, images in eval_datasets.items()
     }
     record = replace(record, scores=scores)
     if record.calibration:

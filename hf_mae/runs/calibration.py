@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
 
 from ..compat.deepspeed import disable_zero3_init
@@ -21,7 +22,7 @@ from .uncertainty_io import write_uncertainty
 def calibrate_run(
     record: RunRecord,
     folder: Path,
-    outputs: Mapping[str, Any],
+    logits: Mapping[str, np.ndarray],
     eval_datasets: Mapping[str, EvalDataset],
     train_dataset: Dataset,
     device: Any,
@@ -32,8 +33,8 @@ def calibrate_run(
     Args:
         record: the record of the run.
         folder: the output folder, with the model.
-        outputs: `predictions` (logits) and `label_ids` by split.
-        eval_datasets: the images of the outputs, by split.
+        logits: (images, classes) by split.
+        eval_datasets: the images, by split.
         train_dataset: the training images.
         device: device that computes the features.
         batch_size: images per forward pass.
@@ -41,20 +42,21 @@ def calibrate_run(
     Returns:
         The record with the results; unchanged if no split selected the epoch.
     """
-    split = selection_split(outputs)
+    split = selection_split(logits)
     if split is None:
         return record
-    logits, labels, classes = outputs[split].predictions, outputs[split].label_ids, record.classes
-    calibration = fit_and_write_temperature(folder, logits, labels, split, False, classes, record.training_counts())
+    images, classes = eval_datasets[split], record.classes
+    calibration = fit_and_write_temperature(
+        folder, logits[split], images.labels, split, False, classes, record.training_counts()
+    )
     with disable_zero3_init():
-        model, processor = load_classifier(str(folder))  # independent of the engine of the training
-    images = eval_datasets[split]
+        model, _ = load_classifier(str(folder))  # independent of the engine of the training
     uncertainty = fit_uncertainty(
-        model.to(device), processor, train_dataset, images, logits, labels, classes, split, batch_size=batch_size
+        model.to(device), train_dataset, images, logits[split], classes, split, batch_size=batch_size
     )
     write_uncertainty(folder, uncertainty)
     coverage = None
-    if "test" in outputs:
-        test = outputs["test"]
-        coverage = evaluate_coverage(uncertainty.conformal_sets, test.predictions, test.label_ids, "test", split)
+    if "test" in logits:
+        test_labels = eval_datasets["test"].labels
+        coverage = evaluate_coverage(uncertainty.conformal_sets, logits["test"], test_labels, "test", split)
     return replace(record, calibration=calibration, uncertainty=coverage)

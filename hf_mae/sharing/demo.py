@@ -11,7 +11,7 @@ from PIL import Image
 from ..compat.transformers import StockModel
 from ..evaluation.metrics import softmax
 from ..files.atomic import write_csv
-from ..inference.uncertainty import Uncertainty, capture_features
+from ..inference.uncertainty import Uncertainty, capture_features, extract_layer_features
 from ..models.ensemble import first_member
 from ..models.introspection import is_vit
 from .space.app import NUM_SIMILAR, DemoMetadata, DemoModel
@@ -94,15 +94,7 @@ class Classifier(DemoModel):
 
     def _index_training_images(self, batch_size: int) -> None:
         """Computes the features of all training images."""
-        from tqdm.auto import tqdm
-
-        from ..data.images.torch_datasets import collate
-
-        loader = torch.utils.data.DataLoader(self.training, batch_size, collate_fn=collate)
-        batches = tqdm(loader, desc="Features of the training images", unit="batch", delay=1)
-        features = np.concatenate(
-            [self._extract_features(batch["pixel_values"].to(self.model.device)) for batch in batches]
-        )
+        features = extract_layer_features(self.model, self.training, batch_size)[-1]
         self.mean_features = features.mean(0)
         self.features = _normalize_rows(features - self.mean_features)
 

@@ -22,6 +22,7 @@ from ..data.sources.samples import is_image_dataset, standardize_columns
 from ..errors import UsageError, warn
 from ..evaluation.metrics import classification_scores, ordinal_scores, ranking_scores, softmax
 from ..evaluation.retfound import f1_auroc_kappa
+from ..inference.forward import predict_logits
 from ..models.introspection import find_head, get_network
 from ..models.loading import class_names
 from ..models.stochastic_depth import apply_patch_dropout, get_drop_path_rate, get_patch_embeddings
@@ -287,6 +288,15 @@ class MaeFinetuner(MaeTrainerBase):
             logits, labels = torch.from_numpy(output.predictions), torch.from_numpy(output.label_ids)
             output.metrics[key] = (cross_entropy_sum(logits, labels) / len(labels)).item()
         return output
+
+    def predict_logits(self, images: EvalDataset) -> np.ndarray:
+        """Computes the logits (images, classes) of the trained model, on every process."""
+        if self.args.bf16_full_eval or self.args.fp16_full_eval:
+            self.model.to(torch.bfloat16 if self.args.bf16_full_eval else torch.float16)
+        args = self.args
+        return predict_logits(
+            self.model.eval(), images, self.accelerator, args.per_device_eval_batch_size, args.dataloader_num_workers
+        )
 
     def compute_scores(self, prediction: Any) -> dict[str, float]:
         """Computes the logged metrics from logits (images, classes) and class ids or soft labels."""

@@ -20,7 +20,7 @@ from ..data.sources.split_loading import has_ordered_classes, load_splits
 from ..data.splits import get_split
 from ..errors import UsageError, warn
 from ..evaluation.calibration import IDENTITY_TEMPERATURE, Temperature, calibration_gain
-from ..inference.prediction import predict_logits
+from ..inference.forward import predict_logits
 from ..inference.tta import apply_tta
 from ..inference.uncertainty import fit_uncertainty
 from ..models.ensemble import first_member
@@ -73,7 +73,7 @@ def evaluate(settings: Settings) -> RunRecord | None:
     images = EvalDataset(get_split(splits, options.split, options.data_dir), processor, cache=False)
     model.to(accelerator.device)
     with apply_tta(model, options.tta):
-        logits, labels = predict_logits(model, images, accelerator, options.batch_size, options.dataloader_num_workers)
+        logits = predict_logits(model, images, accelerator, options.batch_size, options.dataloader_num_workers)
     if not accelerator.is_main_process:
         return None
     logits = class_map.merge_logits(logits) if class_map else logits
@@ -93,8 +93,8 @@ def evaluate(settings: Settings) -> RunRecord | None:
     )
     if options.fit_uncertainty:
         with accelerator.autocast(), apply_tta(model, options.tta):
-            _fit_uncertainty(options, model, splits, images, logits, labels)
-    return _score_and_write(options, record, images, logits, labels, temperature)
+            _fit_uncertainty(options, model, splits, images, logits)
+    return _score_and_write(options, record, images, logits, temperature)
 
 
 def _fit_uncertainty(
@@ -103,7 +103,6 @@ def _fit_uncertainty(
     splits: DatasetDict,
     images: EvalDataset,
     logits: np.ndarray,
-    labels: np.ndarray,
 ) -> None:
     """Fits and writes prediction sets and, if there is another train split, an out-of-distribution detector."""
     train_dataset = splits["train"] if "train" in splits and options.split != "train" else None
@@ -111,11 +110,9 @@ def _fit_uncertainty(
         warn(logger, WorkflowMessage.OOD_NOT_FITTED, data=options.data_dir)
     uncertainty = fit_uncertainty(
         model,
-        images.processor,
         train_dataset,
         images,
         logits,
-        labels,
         class_names(model),
         options.split,
         options.tta,
@@ -138,11 +135,10 @@ def _score_and_write(
     base_record: RunRecord,
     images: EvalDataset,
     logits: np.ndarray,
-    labels: np.ndarray,
     temperature: Temperature | None,
 ) -> RunRecord:
     """Computes the metrics, after temperature scaling if requested, and writes them to the output folder."""
-    folder = Path(options.output_dir) if options.output_dir else None
+    folder, labels = Path(options.output_dir) if options.output_dir else None, images.labels
     calibration, used = None, temperature or IDENTITY_TEMPERATURE
     if options.fit_temperature and folder:
         counts = read_training_counts(base_record.base, base_record.classes)

@@ -17,7 +17,7 @@ from ..data.splits import get_split
 from ..errors import UsageError
 from ..evaluation.metrics import softmax
 from ..files.atomic import write_image
-from ..inference.prediction import predict_logits
+from ..inference.forward import predict_logits
 from ..models.ensemble import Ensemble, read_ensemble_members
 from ..models.introspection import get_network, is_vit
 from ..models.loading import class_names, load_classifier
@@ -122,8 +122,8 @@ def _explain_mistakes(model: Any, processor: Any, options: ExplainArguments, res
     images = EvalDataset(
         get_split(splits, options.split, options.data_dir), processor, num_workers=options.preprocessing_num_workers
     )
-    logits, labels = predict_logits(model, images, create_inference_accelerator(bf16=False), options.batch_size)
-    mistakes = confident_mistakes(softmax(logits), labels, options.mistakes_per_class)
+    logits = predict_logits(model, images, create_inference_accelerator(bf16=False), options.batch_size)
+    mistakes = confident_mistakes(softmax(logits), images.labels, options.mistakes_per_class)
     result.images, result.mistakes = len(images), 0
     if not mistakes:
         return

@@ -106,19 +106,17 @@ def finetune_splits(data: LabelledData, settings: Settings) -> RunRecord | None:
             output, seconds = run_training(trainer, checkpoint)
             trainer.save_model()
             trainer.save_state()
-            outputs = {
-                split: trainer.predict(images, metric_key_prefix=split) for split, images in eval_datasets.items()
-            }
+            logits = {split: trainer.predict_logits(images) for split, images in eval_datasets.items()}
         if not trainer.is_world_process_zero():
             return None
         record = add_training(record, trainer, output, seconds, data.selection_split)
         record = calibrate_run(
             record,
             args.folder,
-            outputs,
+            logits,
             eval_datasets,
             data.splits["train"],
             args.device,
             args.per_device_eval_batch_size,
         )
-        return write_run_results(trainer, record, outputs, eval_datasets)
+        return write_run_results(trainer, record, logits, eval_datasets)

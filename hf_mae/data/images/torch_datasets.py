@@ -119,7 +119,7 @@ class EvalDataset(torch.utils.data.Dataset):
     def __init__(self, dataset: datasets.Dataset, processor: Any, cache: bool = True, num_workers: int | None = None):
         self.file_names: Sequence[str] = dataset["file_name"]
         self.groups = get_column(dataset, "group")
-        self.labels = get_label_ids(dataset)
+        self.labels: Any = get_label_ids(dataset)  # class ids (images,); None without labels
         self.processor = processor
         self.pixels = make_pixel_reader(dataset, ResizeAndCrop(processor), cache, num_workers)
 
