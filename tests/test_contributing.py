@@ -181,7 +181,7 @@ def test_training(trained):
 def test_the_loss_is_the_formula_of_the_paper(contribution):
     code = """
 import torch
-from hf_mae.training.losses import LOSSES
+from hf_mae.settings.losses import LOSSES
 logits, labels = torch.randn(5, 3), torch.tensor([0, 1, 2, 2, 1])
 p = logits.softmax(-1)[range(5), labels]
 loss = LOSSES["poly"].function(logits, labels, None, poly_epsilon=2.0)

@@ -12,7 +12,7 @@ from ..conversion.convert import ConversionReport, convert_to_model
 from ..conversion.initialization import initialize_mae_weights
 from ..conversion.metadata import LAYER_NORM_EPS, SIZES
 from ..errors import UsageError
-from ..settings.models import ModelArguments
+from ..settings.models import ModelArguments, PretrainingModelArguments
 from .auto_classifier import build_comparator, is_comparator
 from .introspection import config_image_size
 from .messages import ModelMessage
@@ -102,6 +102,23 @@ def build_training_model(
         drop_path=drop_path,
         num_attention_heads=options.num_attention_heads,
         random_weights=options.random_weights,
+    )
+
+
+def build_pretraining_model(
+    options: PretrainingModelArguments, seed: int, mask_ratio: float | None, norm_pix_loss: bool | None
+) -> StockModel:
+    """Builds the masked autoencoder of a run (see `build_pretrainer`); `seed`: of random weights."""
+    set_seed(seed)
+    return build_pretrainer(
+        options.model_name_or_path and resolve_checkpoint(options.model_name_or_path),
+        size=options.size,
+        image_size=options.image_size,
+        mask_ratio=mask_ratio,
+        norm_pix_loss=norm_pix_loss,
+        num_attention_heads=options.num_attention_heads,
+        decoder_num_attention_heads=options.decoder_num_attention_heads,
+        **options.from_scratch_sizes(),
     )
 
 

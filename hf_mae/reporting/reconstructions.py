@@ -56,11 +56,10 @@ class ReconstructionCallback(TrainerCallback):
         trainer: a `MaePretrainer`.
         pixel_values: (images, 3, height, width), normalised.
         steps: updates between sheets.
-        mean, std: of the normalisation.
     """
 
-    def __init__(self, trainer, pixel_values: Tensor, steps: int, mean, std):
-        self.trainer, self.pixel_values, self.steps, self.mean, self.std = trainer, pixel_values, steps, mean, std
+    def __init__(self, trainer, pixel_values: Tensor, steps: int):
+        self.trainer, self.pixel_values, self.steps = trainer, pixel_values, steps
         config = trainer.model.config
         self.noise = sample_mask_noise(len(pixel_values), (config.image_size // config.patch_size) ** 2, seed=0)
 
@@ -80,7 +79,8 @@ class ReconstructionCallback(TrainerCallback):
             reconstructions = reconstruct_patches(model, pixel_values, self.noise.to(device))
         if not self.trainer.is_world_process_zero():
             return
-        sheet = make_reconstruction_sheet(self.pixel_values, reconstructions, self.mean, self.std)
+        processor = self.trainer.processing_class
+        sheet = make_reconstruction_sheet(self.pixel_values, reconstructions, processor.image_mean, processor.image_std)
         folder = Path(args.output_dir) / "reconstructions"
         write_image(folder / f"step-{step:07d}.png", sheet)
         log_image(self.trainer, "reconstructions", sheet, step)

@@ -1,4 +1,4 @@
-"""Results of a fine-tuning run: predictions, figures, recipe, model card and record."""
+"""Results of a run: predictions, figures, recipe, model card and record."""
 
 import logging
 from collections.abc import Mapping
@@ -13,9 +13,10 @@ from ..runs.record import FIGURES_DIR, RunRecord
 from ..runs.record_io import write_record
 from ..settings.recipes import render_recipe
 from ..training.finetuner import MaeFinetuner
+from ..training.pretrainer import MaePretrainer
 from ..training.trackers import log_image, log_record
 from .figures.training import plot_learning_curves
-from .model_card import write_model_card
+from .model_card import write_model_card, write_pretraining_card
 from .run_sentences import describe_calibration_gain, describe_versions
 from .split_results import write_split_results
 
@@ -55,6 +56,17 @@ def write_run_results(
         logger.info("For calibrated scores, pass --temperature %s: %s", folder, gain)
     _draw_figures(trainer, step)
     _write_recipe_and_card(trainer, record)
+    write_record(record, folder)
+    log_record(trainer, folder / record.file_name, record.trainer_metrics(), step)
+    return record
+
+
+def write_pretraining_results(trainer: MaePretrainer, record: RunRecord) -> RunRecord:
+    """Writes the results of a pre-training, and logs them to the trackers; the record is written last."""
+    folder, step = trainer.args.folder, trainer.state.global_step
+    recipe = render_recipe(record.settings, {"effective batch": trainer.args.images_per_update})
+    write_text(folder / "recipe.yaml", recipe)
+    write_pretraining_card(folder, record, trainer.accelerator.unwrap_model(trainer.model), recipe)
     write_record(record, folder)
     log_record(trainer, folder / record.file_name, record.trainer_metrics(), step)
     return record

@@ -72,11 +72,5 @@ def add_training(record: RunRecord, trainer: MaeFinetuner, output: Any, seconds:
         seconds: training time of this process.
         split: split that selects the epoch.
     """
-    training = Training(
-        seconds=round(seconds, 1),
-        updates=output.global_step,
-        learning_rate=trainer.args.learning_rate,
-        effective_batch_size=trainer.args.images_per_update,
-        metrics=output.metrics,
-    )
+    training = Training.of(trainer.args, output, seconds)
     return replace(record, train=training, selection=get_selection(trainer, split))

@@ -144,6 +144,11 @@ class Training:
     effective_batch_size: int | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, args: Any, output: Any, seconds: float) -> "Training":
+        """Returns the facts of a completed training: arguments of the Trainer, result of `Trainer.train`, time."""
+        return cls(round(seconds, 1), output.global_step, args.learning_rate, args.images_per_update, output.metrics)
+
 
 @dataclass(frozen=True)
 class CrossvalRun:

@@ -27,12 +27,12 @@ from ..models.introspection import find_head, get_network
 from ..models.loading import class_names
 from ..models.stochastic_depth import apply_patch_dropout, get_drop_path_rate, get_patch_embeddings
 from ..settings.arguments import FinetuningArguments, check_loss_fits_classes, check_selection_metric
-from ..settings.losses import SMOOTHING, cross_entropy_sum
+from ..settings.losses import LOSSES, SMOOTHING, cross_entropy_sum
 from ..settings.metrics import METRICS
 from ..settings.training import SAMPLING_EXPONENTS
 from .distillation import Teacher
 from .layer_decay import parameter_groups
-from .losses import LOSSES, balanced_class_weights, check_number_of_weights, label_weight_sum, log_prior
+from .losses import balanced_class_weights, check_number_of_weights, label_weight_sum, log_prior
 from .messages import TrainingMessage
 from .trainer import MaeTrainerBase
 from .weight_averaging import WeightAverage, check_checkpoint_has_no_average
@@ -157,25 +157,6 @@ class MaeFinetuner(MaeTrainerBase):
         if self.args.ema_decay is None:
             check_checkpoint_has_no_average(checkpoint)
         super().on_resume(checkpoint)
-
-    def start_averaging(self) -> None:
-        """Starts the average from the current weights, or from the checkpoint to resume from."""
-        assert self.args.ema_decay is not None
-        model = self.accelerator.unwrap_model(self.model)
-        self.average = WeightAverage(model, self.args.ema_decay, self.args.process_index, self.args.should_save)
-        if self.resumed_from is not None:
-            self.average.load(self.resumed_from)
-
-    def update_average(self) -> None:
-        """Adds the current weights to the average."""
-        assert self.average is not None
-        self.average.update()
-
-    def finish_averaging(self) -> None:
-        """Replaces the weights of the model with the average."""
-        assert self.average is not None
-        self.average.copy_to_model()
-        self.average = None
 
     def save_extra_state(self, folder: Path) -> None:
         """Saves the average."""
@@ -317,13 +298,19 @@ class _AveragingCallback(TrainerCallback):
         self.trainer = trainer
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.trainer.start_averaging()
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        self.trainer.average = WeightAverage(model, args.ema_decay, args.process_index, args.should_save)
+        if self.trainer.resumed_from is not None:
+            self.trainer.average.load(self.trainer.resumed_from)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.trainer.update_average()
+        assert self.trainer.average is not None
+        self.trainer.average.update()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.trainer.finish_averaging()  # the average of the best epoch, if it was loaded
+        assert self.trainer.average is not None
+        self.trainer.average.copy_to_model()  # the average of the best epoch, if it was loaded
+        self.trainer.average = None
 
 
 def warn_about_fp16(fp16: bool, hidden_size: int) -> None:

@@ -9,17 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
-from ..settings.losses import LOSSES
 from .messages import TrainingMessage
-
-__all__ = [
-    "LOSSES",
-    "balanced_class_weights",
-    "check_number_of_weights",
-    "class_counts",
-    "label_weight_sum",
-    "log_prior",
-]
 
 
 def label_weight_sum(labels: Tensor, weight: Tensor | None = None) -> Tensor:

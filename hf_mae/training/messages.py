@@ -116,6 +116,11 @@ class TrainingMessage(Message):
 
     # Streams
     TORCHDATA_MISSING = "--streaming needs torchdata. Install it with pip install 'hf_mae[streaming]'."
+    STREAM_FILES_UNEVEN = (
+        "{files:count file} cannot be divided evenly among {processes} processes, so each process reads all files and "
+        "uses its part of the images. Use a multiple of {processes} files for faster reading."
+    )
+    STREAM_LENGTH_UNKNOWN = "The number of images in {source} is unknown. Pass --max_steps N, the number of updates."
     CHECKPOINT_WITHOUT_STREAM = (
         "{path} was not saved by a run with --streaming. Resume with the settings of the original run."
     )

@@ -29,12 +29,7 @@ DATA_SOURCE_FIELDS = ("data_dir", "manifest", "benchmark", "fold", "agreement", 
 
 @command("audit")
 def audit(settings: Settings) -> AuditFindings | LabelFindings:
-    """Finds near-duplicates, or with `runs` probable label errors, and writes CSVs and contact sheets.
-
-    Args:
-        recipe: a YAML file of flags; `flags` override it.
-        flags: the flags of `hf-mae audit`.
-    """
+    """Finds near-duplicates, or with `runs` probable label errors, and writes CSVs and contact sheets."""
     options = settings.options
     if options.runs:
         return _audit_labels(options)

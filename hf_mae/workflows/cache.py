@@ -7,7 +7,7 @@ from .command import command
 
 @command("cache")
 def cache(settings: Settings) -> list[cache_eviction.CacheEntry] | list[str] | int:
-    """Lists, checks or removes cached files; `flags` are those of `hf-mae cache`.
+    """Lists, checks or removes cached files.
 
     Returns:
         The entries of the cache; for `check`, the damaged files (now removed); for `remove`, the number of freed bytes.

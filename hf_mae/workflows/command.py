@@ -1,5 +1,6 @@
 """Commands as functions: a workflow takes `Settings`; the public function takes a recipe and flags."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, cast
 
@@ -13,6 +14,15 @@ NOT_TRAINING_HINT = (
     " before or after training, so no checkpoint was saved. Repeat the command; to resume from the last checkpoint, "
     "add --resume_from_checkpoint last"
 )
+
+
+CALL_DOC = """Args:
+    recipe: a recipe of the package, or a YAML file; `flags` override it.
+    flags: the flags of `hf-mae {name}`.
+
+Raises:
+    CommandLineError: If a flag is not valid.
+    UsageError: If the data or the checkpoint are not valid."""
 
 
 class CommandFunction(Protocol[Result]):
@@ -40,8 +50,9 @@ def command(name: str) -> Callable[[Callable[[Settings], Result]], CommandFuncti
         def call(*, recipe: str | None = None, **flags: Any) -> Result:
             return start(parse_settings(name, recipe, **flags))
 
-        for attribute in ("__module__", "__name__", "__qualname__", "__doc__"):
+        for attribute in ("__module__", "__name__", "__qualname__"):
             setattr(call, attribute, getattr(run, attribute))
+        call.__doc__ = f"{inspect.cleandoc(run.__doc__ or '')}\n\n{CALL_DOC.format(name=name)}"
         call.__annotations__["return"] = run.__annotations__.get("return")
         function: Any = call
         function.run = start

@@ -11,27 +11,10 @@ from .command import command
 def convert(settings: Settings) -> ConversionReport:
     """Converts a checkpoint.
 
-    Args:
-        flags: the flags of `hf-mae convert`.
-
     Returns:
         The report of the conversion.
     """
-    options = settings.options
+    options = vars(settings.options).copy()
+    source = resolve_checkpoint(options.pop("model_name_or_path"))
     with skip_deepspeed_import():
-        return convert_checkpoint(
-            resolve_checkpoint(options.model_name_or_path),
-            options.output_dir,
-            to=options.to,
-            pooling=options.pooling,
-            num_labels=options.num_labels,
-            labels=options.labels,
-            image_size=options.image_size,
-            num_attention_heads=options.num_attention_heads,
-            decoder_num_attention_heads=options.decoder_num_attention_heads,
-            norm_pix_loss=options.norm_pix_loss,
-            weights=options.weights,
-            processor=options.processor,
-            verify=options.verify,
-            overwrite=options.overwrite,
-        )
+        return convert_checkpoint(source, options.pop("output_dir"), **options)

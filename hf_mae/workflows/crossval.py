@@ -56,10 +56,6 @@ SETTINGS_ALLOWED_TO_DIFFER = {
 def crossval(settings: Settings) -> RunRecord | None:
     """Trains and evaluates each fold and seed. Completed runs are skipped; interrupted runs are resumed.
 
-    Args:
-        recipe: a recipe of the package, or a YAML file; `flags` take precedence.
-        flags: the flags of `hf-mae crossval`.
-
     Returns:
         The record of the cross-validation; None on processes other than the main one.
     """

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 @command("demo")
 def demo(settings: Settings) -> Any:
-    """Opens the page; `flags` are those of `hf-mae demo`.
+    """Opens the page.
 
     Returns:
         gradio's `Blocks`, running (`local_url`, `share_url`, `block_thread()`, `close()`).

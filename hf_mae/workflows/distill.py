@@ -11,10 +11,6 @@ from .finetune import finetune
 def distill(settings: Settings) -> RunRecord | Plan | None:
     """Runs `finetune` with a `teacher`.
 
-    Args:
-        recipe: a recipe of the package, or a YAML file; `flags` override it.
-        flags: the flags of `hf-mae distill`.
-
     Raises:
         CommandLineError: If the teacher is missing.
     """

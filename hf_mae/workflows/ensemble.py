@@ -33,7 +33,7 @@ class EnsembleResult:
 
 @command("ensemble")
 def ensemble(settings: Settings) -> EnsembleResult:
-    """Writes the folder of an ensemble; `flags` are those of `hf-mae ensemble`.
+    """Writes the folder of an ensemble.
 
     Raises:
         UsageError: If a model cannot be loaded, or if classes or preprocessing differ.

@@ -46,10 +46,6 @@ logger = logging.getLogger(__name__)
 def evaluate(settings: Settings) -> RunRecord | None:
     """Evaluates a fine-tuned model on a split; with `output_dir`, writes predictions, figures and the record.
 
-    Args:
-        recipe: a YAML file of flags; `flags` take precedence.
-        flags: the flags of `hf-mae evaluate`.
-
     Returns:
         The record; None on processes other than the main one.
     """

@@ -55,7 +55,7 @@ class Explanations:
 
 @command("explain")
 def explain(settings: Settings) -> Explanations:
-    """Draws saliency maps of a classifier; `flags` are those of `hf-mae explain`."""
+    """Draws saliency maps of a classifier."""
     options = settings.options
     model, processor = load_classifier(options.model_name_or_path)
     if isinstance(model, Ensemble):

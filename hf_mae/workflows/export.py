@@ -10,9 +10,6 @@ from .command import command
 def export(settings: Settings) -> Architecture:
     """Exports a model.
 
-    Args:
-        flags: the flags of `hf-mae export`.
-
     Returns:
         The sizes of the model.
     """

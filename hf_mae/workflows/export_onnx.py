@@ -47,7 +47,7 @@ class _CheckImages:
 
 @command("export-onnx")
 def export_onnx(settings: Settings) -> OnnxExport:
-    """Exports a fine-tuned model; `flags` are those of `hf-mae export-onnx`."""
+    """Exports a fine-tuned model."""
     options = settings.options
     try:
         import onnx as _onnx  # noqa: F401

@@ -32,15 +32,8 @@ from .plan import choose_auto_settings, load_data, plan
 def finetune(settings: Settings) -> RunRecord | Plan | None:
     """Fine-tunes a checkpoint on labelled images.
 
-    Args:
-        recipe: a recipe of the package, or a YAML file; `flags` override it.
-        flags: the flags of `hf-mae finetune`.
-
     Returns:
         The record of the run; None on processes other than the main one; the plan with `dry_run`.
-
-    Raises:
-        UsageError: If a flag, the data or the checkpoint is invalid.
     """
     if settings.run.dry_run:
         return plan.run(settings)

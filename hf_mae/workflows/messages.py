@@ -9,13 +9,6 @@ class WorkflowMessage(Message):
     # finetune, plan
     AUTO_SETTING = "--auto chose {name} {value}: {reason}."
 
-    # pretrain
-    STREAM_FILES_UNEVEN = (
-        "{files:count file} cannot be divided evenly among {processes} processes, so each process reads all files and "
-        "uses its part of the images. Use a multiple of {processes} files for faster reading."
-    )
-    STREAM_LENGTH_UNKNOWN = "The number of images in {source} is unknown. Pass --max_steps N, the number of updates."
-
     # search
     OPTUNA_MISSING = "hf-mae search needs optuna. Install it with pip install 'hf_mae[search]'."
     SEARCH_WITHOUT_EVALUATION = (

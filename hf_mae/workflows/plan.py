@@ -22,15 +22,7 @@ logger = logging.getLogger(__name__)
 
 @command("plan")
 def plan(settings: Settings) -> Plan:
-    """Plans what `finetune` would do with the same flags; trains and writes nothing.
-
-    Args:
-        recipe: a recipe of the package, or a YAML file; `flags` override it.
-        flags: the flags of `hf-mae finetune`.
-
-    Raises:
-        UsageError: If a flag, the data or the checkpoint is invalid.
-    """
+    """Plans what `finetune` would do with the same flags; trains and writes nothing."""
     settings, _ = choose_auto_settings(settings)
     data = load_data(settings)
     args = settings.training

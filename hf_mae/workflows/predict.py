@@ -55,7 +55,6 @@ def predict(settings: Settings, stream: TextIO | None = None) -> PredictionResul
 
     Args:
         stream: receives the CSV if there is no `output`; None: the rows are in the result.
-        flags: the flags of `hf-mae predict`.
     """
     options = settings.options
     paths, shard = find_input_paths(options.images, include_videos=True), Shard(*options.get_shard())

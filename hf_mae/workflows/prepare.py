@@ -34,7 +34,7 @@ class PreparedData:
 
 @command("prepare")
 def prepare(settings: Settings) -> PreparedData:
-    """Checks and caches a dataset for `finetune`; `flags` are those of `hf-mae prepare`."""
+    """Checks and caches a dataset for `finetune`."""
     options = settings.options
     try:
         return _prepare(options)

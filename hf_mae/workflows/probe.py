@@ -39,10 +39,6 @@ from .messages import WorkflowMessage
 def probe(settings: Settings) -> RunRecord:
     """Trains and evaluates a linear probe and k-NN on the frozen features of a checkpoint.
 
-    Args:
-        recipe: a YAML file of flags; `flags` take precedence.
-        flags: the flags of `hf-mae probe`.
-
     Returns:
         The record. `record.probe` contains the metrics of `linear` and `knn` by pooling (if requested, also those of
         `tokens`), and `split_by_role`: the splits for training, validation and test.

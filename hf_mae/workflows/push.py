@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 @command("push")
 def push(settings: Settings) -> str:
-    """Pushes a completed run in one commit; `flags` are those of `hf-mae push`. Returns the URL of the repository."""
+    """Pushes a completed run in one commit. Returns the URL of the repository."""
     options = settings.options
     folder = Path(options.model_name_or_path)
     space = _prepare_space(folder, options.repo_id, options.update) if options.demo else None

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 @command("push-dataset")
 def push_dataset(settings: Settings) -> str:
-    """Writes a dataset as parquet, and pushes it; `flags` are those of `hf-mae push-dataset`.
+    """Writes a dataset as parquet, and pushes it.
 
     Returns:
         The URL of the repository, or the output folder if nothing is pushed.

@@ -36,7 +36,7 @@ class ReconstructionResult:
 
 @command("reconstruct")
 def reconstruct(settings: Settings) -> ReconstructionResult:
-    """Draws a contact sheet of reconstructions; `flags` are those of `hf-mae reconstruct`."""
+    """Draws a contact sheet of reconstructions."""
     options = settings.options
     paths, source = find_input_paths(options.images), resolve_checkpoint(options.model_name_or_path)
     model = build_pretrainer(

@@ -15,11 +15,7 @@ PUBLISHED_ONLY_TABLES = ("imagenet-1k",)  # published rows without a benchmark
 
 @command("report")
 def report(settings: Settings) -> Report:
-    """Writes a report, and for each run a description of its images and methods.
-
-    Args:
-        flags: the flags of `hf-mae report`.
-    """
+    """Writes a report, and for each run a description of its images and methods."""
     options = settings.options
     runs = options.runs or []
     if options.benchmark and options.benchmark not in PUBLISHED_ONLY_TABLES:

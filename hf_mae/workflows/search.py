@@ -78,15 +78,7 @@ class SearchResult:
 
 @command("search")
 def search(settings: Settings) -> SearchResult:
-    """Searches hyper-parameters, and fine-tunes with the best values. An interrupted search resumes.
-
-    Args:
-        recipe: a recipe of the package, or a YAML file; `flags` override it.
-        flags: the flags of `hf-mae search`.
-
-    Raises:
-        UsageError: If a flag, the data or the checkpoint is invalid.
-    """
+    """Searches hyper-parameters, and fine-tunes with the best values. An interrupted search resumes."""
     _check_optuna()
     if not settings.data.selection_fraction:
         settings = settings.replace(selection_fraction=DEFAULT_SELECTION_FRACTION)

@@ -15,7 +15,7 @@ from .command import command
 
 @command("shard")
 def shard(settings: Settings) -> ShardSummary:
-    """Packs a dataset into shards, or checks shards; `flags` are those of `hf-mae shard`."""
+    """Packs a dataset into shards, or checks shards."""
     options = settings.options
     if options.check:
         return verify_shards(Path(str(options.data_dir)))

@@ -12,9 +12,9 @@ from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import nn
 
 from hf_mae.settings.arguments import FinetuningArguments
-from hf_mae.settings.losses import cdw_sum, cross_entropy_sum, emd_sum, focal_sum
+from hf_mae.settings.losses import LOSSES, cdw_sum, cross_entropy_sum, emd_sum, focal_sum
 from hf_mae.settings.messages import SettingsMessage
-from hf_mae.training.losses import LOSSES, balanced_class_weights, label_weight_sum, log_prior
+from hf_mae.training.losses import balanced_class_weights, label_weight_sum, log_prior
 from hf_mae.training.messages import TrainingMessage
 
 LOGITS = torch.randn(9, 5, generator=torch.Generator().manual_seed(0))

@@ -18,7 +18,7 @@ from hf_mae.cli.main import main
 from hf_mae.data.images.messages import ImageMessage
 from hf_mae.runs.record_io import read_record
 from hf_mae.settings.messages import SettingsMessage
-from hf_mae.workflows.messages import WorkflowMessage
+from hf_mae.training.messages import TrainingMessage
 
 QUICK = ["--num_train_epochs", "1", "--per_device_train_batch_size", "10", "--report_to", "none", "--disable_tqdm", "1"]
 
@@ -130,7 +130,7 @@ def test_streams_that_cannot_be_read_are_reported(shards, toy, tiny_pth, tmp_pat
     argv = ["pretrain", "--model_name_or_path", tiny_pth, "--streaming", "--output_dir", tmp_path / "run", "--data_dir"]
     shutil.copytree(shards / "unlabelled", tmp_path / "plain", ignore=shutil.ignore_patterns("index.parquet"))
     failed = run_cli(*argv, tmp_path / "plain", status=1)
-    assert shows(failed.stderr, WorkflowMessage.STREAM_LENGTH_UNKNOWN)
+    assert shows(failed.stderr, TrainingMessage.STREAM_LENGTH_UNKNOWN)
     steps = ["--max_steps", 2, "--dataloader_num_workers", 50]
     failed = run_cli(*argv, shards / "unlabelled", *steps, status=1)
     assert shows(failed.stderr, ImageMessage.TOO_FEW_STREAM_FILES, num_loaders=50)
