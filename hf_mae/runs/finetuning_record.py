@@ -72,5 +72,5 @@ def add_training(record: RunRecord, trainer: MaeFinetuner, output: Any, seconds:
         seconds: training time of this process.
         split: split that selects the epoch.
     """
-    training = Training.of(trainer.args, output, seconds)
+    training = Training.from_trainer(trainer.args, output, seconds)
     return replace(record, train=training, selection=get_selection(trainer, split))

@@ -145,7 +145,7 @@ class Training:
     metrics: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, args: Any, output: Any, seconds: float) -> "Training":
+    def from_trainer(cls, args: Any, output: Any, seconds: float) -> "Training":
         """Returns the facts of a completed training: arguments of the Trainer, result of `Trainer.train`, time."""
         return cls(round(seconds, 1), output.global_step, args.learning_rate, args.images_per_update, output.metrics)
 

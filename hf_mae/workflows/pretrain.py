@@ -80,5 +80,5 @@ def _pretrain(settings: Settings) -> RunRecord | None:
             return None
         if data.images is not None:
             record_hashes(args.folder, data.images, options.preprocessing_num_workers)
-        record = replace(record, train=Training.of(trainer.args, output, seconds))
+        record = replace(record, train=Training.from_trainer(trainer.args, output, seconds))
         return write_pretraining_results(trainer, record)
