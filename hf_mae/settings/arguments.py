@@ -70,7 +70,8 @@ class MaeTrainingArguments(MaeTrainingFields, TrainingArguments):  # type: ignor
         """Checks every option on its own, and those that depend on each other."""
         fields_class = next(base for base in type(self).__mro__ if not issubclass(base, TrainingArguments))
         for option in dataclass_options(fields_class):
-            option.read(getattr(self, option.name))
+            if (value := getattr(self, option.name)) is not None:
+                option.check(value)
         if self.ddp_backend and int(os.environ.get("WORLD_SIZE", "1")) < 2:
             raise UsageError(SettingsMessage.BACKEND_WITHOUT_PROCESSES)
         for item in fields(TrainingArguments):

@@ -95,6 +95,15 @@ class Option:
         except (TypeError, ValueError, OverflowError):
             message = _INVALID_TYPE[self.value_type]
             raise CommandLineError(message, value=value, name=self.name, location=location) from None
+        self.check(value, location)
+        return value
+
+    def check(self, value: Any, location: str = "") -> None:
+        """Checks the choices and bounds of a value that has the type of the option.
+
+        Raises:
+            CommandLineError: If the value is not valid.
+        """
         if self.choices is not None and value not in self.choices:
             raise CommandLineError(
                 SettingsMessage.INVALID_CHOICE, value=value, name=self.name, location=location, choices=self.choices
@@ -102,7 +111,6 @@ class Option:
         if not all(_COMPARISONS[name][0](value, bound) for name, bound in self.bounds.items()):
             bounds = " and ".join(f"{_COMPARISONS[name][1]} {bound}" for name, bound in self.bounds.items())
             raise CommandLineError(SettingsMessage.OUT_OF_BOUNDS, name=self.name, bounds=bounds, value=value)
-        return value
 
 
 def read_bool(value: Any) -> bool:

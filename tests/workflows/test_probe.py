@@ -108,7 +108,7 @@ class Pixels(torch.nn.Module):
     """A backbone whose tokens are linear projections of the pixels."""
 
     config = SimpleNamespace(hidden_size=8)
-    device = torch.device("cpu")
+    device, dtype = torch.device("cpu"), torch.float32
 
     def __init__(self):
         super().__init__()
