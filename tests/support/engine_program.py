@@ -46,6 +46,7 @@ def run(checkpoint: str, data: str, pooling: str, out: str, soft: bool = False, 
     trainer.train(resume_from_checkpoint=resume)
     settings = read_optimizer_settings(trainer.accelerator.unwrap_model(trainer.model), trainer.optimizer)
     predicted = trainer.predict(eval_dataset)
+    assert np.array_equal(trainer.predict_logits(eval_dataset), predicted.predictions)
     trainer.save_model()
     if trainer.is_world_process_zero():
         np.save(Path(out) / "logits.npy", predicted.predictions)
