@@ -46,7 +46,7 @@ class MaeTrainingArguments(MaeTrainingFields, TrainingArguments):  # type: ignor
     """Base of fine-tuning and pre-training: linear lr scaling, warm-up in epochs, cosine decay to a minimum."""
 
     def __post_init__(self) -> None:
-        self._check_options()
+        self.check_options()
         check_launcher_environment()
         warmup_steps, self.warmup_steps = self.warmup_steps, self.warmup_steps or 0  # transformers requires a number
         if not (self.bf16 or self.fp16):  # DeepSpeed requires the precision of `accelerate launch`
@@ -66,7 +66,7 @@ class MaeTrainingArguments(MaeTrainingFields, TrainingArguments):  # type: ignor
             if tracker not in get_available_reporting_integrations():
                 raise UsageError(SettingsMessage.TRACKER_NOT_INSTALLED, tracker=tracker)
 
-    def _check_options(self) -> None:
+    def check_options(self) -> None:
         """Checks every option on its own, and those that depend on each other."""
         fields_class = next(base for base in type(self).__mro__ if not issubclass(base, TrainingArguments))
         for option in dataclass_options(fields_class):
@@ -148,8 +148,9 @@ class FinetuningArguments(FinetuningFields, MaeTrainingArguments):  # type: igno
             self.greater_is_better = is_greater_better(self.metric_for_best_model)
         super().__post_init__()
 
-    def _check_options(self) -> None:
-        super()._check_options()
+    def check_options(self) -> None:
+        """Checks the options that depend on each other, too."""
+        super().check_options()
         if self.ema_decay is not None and self.save_only_model:
             raise UsageError(SettingsMessage.AVERAGE_NOT_SAVED)
         self._check_loss_supports_options()
