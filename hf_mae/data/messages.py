@@ -27,11 +27,13 @@ class DataMessage(Message):
     )
     SPLITS_AT_TWO_LEVELS = (
         "{root} contains folders of different splits above one image ({name}: {splits:list}). Remove one of these "
-        "levels, or pass --split_from none to ignore the names of the folders."
+        "levels. If one of them is a class, pass --class_level {level}, or --split_from none or column to ignore the "
+        "names of the folders."
     )
     IMAGES_OUTSIDE_CLASS_FOLDERS = (
         "{root} contains {count:count image} outside class folders ({names}). The class of an image is the name of its "
-        "folder. Move the images into class folders."
+        "folder. Move the images into class folders. If their folder is a class that is named like a split, pass "
+        "--split_from none."
     )
     SAME_CLASSES_IN_TWO_FOLDERS = (
         "{root} contains {names:list} in both {first}/ and {second}/. If these are splits, rename them to train, "
@@ -82,13 +84,14 @@ class DataMessage(Message):
         "{root} has manifests in some folders only ({manifest}): {count:count image|is|are} in other folders, e.g. "
         "{example}. Write a manifest for each folder, or one for all images."
     )
-    SEVERAL_SPLIT_COLUMNS = (
-        "{source} has several columns that may state the split: {columns:list}. Rename or remove all but one."
-    )
     MANIFEST_CONTRADICTORY = (
         "{manifest} lists {count:count file} with different {column}: {names}. Keep one row per file."
     )
     MANIFEST_FILES_REPEATED = "{manifest} lists {count:count file} more than once ({names}). Each is used once."
+    TABLE_NAMES_REPEATED = (
+        "{source} repeats {count:count name} in its column file_name ({name}). The images are named by split and row "
+        "number, too."
+    )
     UNKNOWN_SPLIT_NAMES = "{source} has unknown split names: {unknown:list}. Rename them to one of {known:list}."
 
     # Datasets and their columns
@@ -139,6 +142,7 @@ class DataMessage(Message):
         "{path} has {count:count line}, but {root} has images of class {label} (counted from 0). Add the missing class "
         "names, one per line."
     )
+    CLASS_NAMES_DIFFER = "{root} has different class names in {paths:list}. Keep one of these files."
     INDEX_DAMAGED = "{index} is damaged ({reason}). Create the shards again with hf-mae shard."
     INDEX_INCOMPATIBLE = (
         "{index} is not a shard index of this version of hf_mae. Create the shards again with hf-mae shard."
@@ -243,8 +247,8 @@ class DataMessage(Message):
     )
     SPLITS_INCOMPLETE = (
         "{source} gives only some images a split: {name} is in {split} ({reading}), but {count:count image|has|have} "
-        "none, e.g. {other}. Move all images into splits, name the splits in a column `split`, or pass --split_from "
-        "none to train on all images."
+        "none, e.g. {other}. Move all images into splits, or name the splits in a column `split`. To train on all "
+        "images, or if a class is named like a split, pass --split_from none."
     )
     SEVERAL_SPLITS_IN_NAME = (
         "The name of {name} in {source} states several splits ({splits:list}), and the images in it state none. Move "
@@ -254,6 +258,15 @@ class DataMessage(Message):
     GROUPS_FROM_FOLDERS = (
         "{source}: images in one folder of a patient or video are one group ({examples:list}, ...), because the names "
         "of these folders are {pattern}. To group by something else, pass --group_pattern."
+    )
+    PATIENTS_IN_PART = (
+        "{source}: {count:count image|is|are} in folders that look like patients or videos ({examples:list}, ...), and "
+        "{others:count image|is|are} not, so the images have no groups. Move all images into such folders, or pass "
+        "--group_pattern."
+    )
+    SPLIT_COLUMNS_UNUSED = (
+        "{source}: {columns:list} may be splits or folds, but the values ({values:list}, ...) are not, so they are not "
+        "used. Name the splits in a column `split`: train, validation or test."
     )
     SPLIT_NOT_FOUND = "{data_dir} has no split {split}. Its splits are {splits:list}."
     NO_TRAINING_SPLIT = (

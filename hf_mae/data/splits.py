@@ -17,36 +17,13 @@ logger = logging.getLogger(__name__)
 
 SplitT = TypeVar("SplitT")
 
-# Word in a name -> split.
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "trainval": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validate": "validation",
-    "validation": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
-    "holdout": "test",
+SPLIT_NAMES = {  # word in a name -> split
+    **dict.fromkeys(("train", "training", "trainval"), "train"),
+    **dict.fromkeys(("val", "valid", "validate", "validation", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing", "holdout"), "test"),
 }
 # Words that are ignored in names of splits.
-STOPWORDS = {
-    "set",
-    "sets",
-    "split",
-    "splits",
-    "data",
-    "dataset",
-    "subset",
-    "images",
-    "image",
-    "imgs",
-    "frames",
-    "and",
-    "the",
-}
+STOPWORDS = set("set sets split splits data dataset subset images image imgs frames and the".split())
 
 SPLITS = ("train", "validation", "test")
 EVAL_SPLITS = ("selection", "validation", "test")

@@ -9,14 +9,17 @@ cached.
 import json
 import logging
 import os
+import re
 import struct
 import tarfile
 import zipfile
-from collections import Counter, defaultdict
+from collections import ChainMap, Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -34,7 +37,7 @@ from .image_files import IGNORED_DIRS, check_utf8_names, ignore_reason, readable
 from .kinds import Samples, SourceKind, SourceOptions
 from .location import COMPRESSED, HEAD_BYTES, PARQUET, ZIP, Location, local_file_type, sniff
 from .samples import arrow_column, join_names
-from .tables import find_split_column, unique_keys
+from .tables import find_split_columns, normalize_class_name, parse_label, posix_paths, unique_keys
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +63,7 @@ STATED_COLUMNS = ("label", "split", "group")
 CLASS_NAME_FILES = ("classes.txt", "classnames.txt")  # class names for archives with numeric labels
 METADATA_SUFFIXES = (".cls", ".json")  # of WebDataset's sidecar files
 MAX_METADATA_BYTES = 1_000_000
-LAYOUT_VERSION = 3  # of the cached lists of members
+LAYOUT_VERSION = 4  # of the cached lists of members
 
 
 # The index of `hf-mae shard`
@@ -195,15 +198,26 @@ def _load_cached(cache_key: str, build: Callable[[], tuple[pa.Table, Counter[str
 
 @dataclass
 class _ArchiveImage:
-    """An image in an archive. `label`, `split` and `group` are the values of sidecar files, as JSON."""
+    """An image in an archive. `label`, `split` (by column) and `group` are the values of sidecar files, as JSON."""
 
     path: str  # archive, offset and size (`files.archive_members.Member`)
     file_name: str
     container: str
+    member: str | None = None  # its name in the archive, if a sidecar file has another one
     prefix: str = ""  # of `file_name`, if archives have the same names
     label: str | None = None
     split: str | None = None
     group: str | None = None
+    class_id: str | None = None  # of the .cls file, if the .json file has another label
+
+
+@dataclass
+class _Scan:
+    """The images of an archive, the number of other files by reason, and the files of class names in it."""
+
+    images: list[_ArchiveImage]
+    ignored: Counter[str]
+    class_names: dict[str, list[str]]
 
 
 @dataclass
@@ -227,31 +241,37 @@ def _read_archives(location: Location, options: SourceOptions) -> Samples:
     if location.exists and location.file_type == COMPRESSED:
         raise UsageError(DataMessage.TAR_COMPRESSED, archive=location.uri)
     root = location.uri if location.is_remote else str(location.path.resolve())
-    class_name_files = [] if location.is_remote else [os.path.join(root, name) for name in CLASS_NAME_FILES]
-    files = [*(f"{archive}::0+0" for archive in location.archives), *class_name_files]
-    cache_key = files_fingerprint(files, root, str(LAYOUT_VERSION))
+    files = [f"{archive}::0+0" for archive in location.archives]
+    class_names = _find_class_names(location)
+    cache_key = files_fingerprint(files, root, json.dumps([LAYOUT_VERSION, class_names]))
     try:
         with convert_remote_errors():
-            data, ignored = _load_cached(cache_key, lambda: _build_table(location, root))
+            data, ignored = _load_cached(cache_key, lambda: _build_table(location, root, class_names))
     except OSError as error:
         raise UsageError(DataMessage.SOURCE_UNREACHABLE, source=root, reason=first_error_line(error)) from None
-    stated = [name for name in STATED_COLUMNS if name in data.column_names]
+    stated = {name: partial(_decode_values, data, name) for name in ("label", "group") if name in data.column_names}
     if options.group_column not in (None, "group"):  # sidecar files only have `group`
-        stated = [name for name in stated if name != "group"]
+        stated.pop("group", None)
+    if "split" in data.column_names:
+        columns = _decode_values(data, "split")
+        names = dict.fromkeys(chain.from_iterable(filter(None, columns)))
+        stated |= {name: partial(lambda name: [(row or {}).get(name) for row in columns], name) for name in names}
     return Samples(
         _image_columns(data),
         paths=partial(_paths_in_archives, data),
-        stated={name: partial(_decode_values, data, name) for name in stated},
+        stored_paths=partial(_column_values, data, "member") if "member" in data.column_names else None,
+        stated=stated,
         containers=partial(_column_values, data, "container"),
         locate=lambda row, column: f"{root}, {arrow_column(data, 'file_name')[row].as_py()}, {column}",
-        excluded=ignored + Counter({"tables": len(location.tables)}),
+        excluded=ignored + location.count_others([*location.archives, *class_names]),
     )
 
 
 def _paths_in_archives(data: Dataset) -> list[str]:
-    """Returns the names of the members, without the name of the archive that was prepended to make them unique."""
+    """Returns the names of the images, without the name of the archive that was prepended to make them unique."""
     names, prefixes = (_column_values(data, name) for name in ("file_name", "prefix"))
-    return [name.removeprefix(prefix) for name, prefix in zip(names, prefixes)]
+    names = [name.removeprefix(prefix) for name, prefix in zip(names, prefixes)]
+    return posix_paths(names) if "member" in data.column_names else [name.lstrip("/") for name in names]
 
 
 def _decode_values(data: Dataset, name: str) -> list[Any]:
@@ -260,13 +280,32 @@ def _decode_values(data: Dataset, name: str) -> list[Any]:
     return [values.get(text) for text in texts]
 
 
-def _build_table(location: Location, root: str) -> tuple[pa.Table, Counter[str]]:
+def _find_class_names(location: Location) -> dict[str, list[str]]:
+    """Reads the files of class names in the folder of the archives."""
+    folder = location.uri.rstrip("/") if location.is_remote else str(location.path.resolve())
+    if location.archives == [folder] or "*" in os.path.basename(folder) and location.is_remote:
+        folder = os.path.dirname(folder)
+    found = {}
+    for path in (f"{folder}/{name}" for name in CLASS_NAME_FILES):
+        try:
+            with convert_remote_errors(), _open_binary(path) as file:
+                found[path] = _parse_class_names(file.read(MAX_METADATA_BYTES))
+        except OSError:  # no such file; some servers forbid to look for one
+            continue
+    return found
+
+
+def _parse_class_names(content: bytes) -> list[str]:
+    return [line.rstrip("\r") for line in content.decode("utf-8-sig").rstrip("\n").split("\n")]
+
+
+def _build_table(location: Location, root: str, class_names: dict[str, list[str]]) -> tuple[pa.Table, Counter[str]]:
     """Lists the images of all archives, in the order of the same images in folders."""
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         containers = [location.relative(archive) for archive in location.archives]
         scans = pool.map(_scan_archive, location.archives, containers)
         progress = list(tqdm(scans, total=len(containers), desc="Reading archives", unit="file", delay=1))
-    images = [image for archive_images, _ in progress for image in archive_images]
+    images = [image for scan in progress for image in scan.images]
     if len({image.file_name for image in images}) < len(images):  # the archives use the same names
         base_names = {container: PurePosixPath(container).name for container in containers}
         is_unique = len(set(base_names.values())) == len(base_names)
@@ -276,12 +315,12 @@ def _build_table(location: Location, root: str) -> tuple[pa.Table, Counter[str]]
     if not images:
         raise UsageError(DataMessage.ARCHIVES_WITHOUT_IMAGES, root=root, count=len(containers))
     check_utf8_names([image.file_name for image in images], root)
-    _apply_class_names(images, root)
+    _apply_class_names(images, root, class_names | dict(ChainMap(*(scan.class_names for scan in progress))))
     images.sort(key=_folder_sort_key)
-    names = ("file_name", "container", "prefix", *STATED_COLUMNS)
+    names = ("file_name", "member", "container", "prefix", *STATED_COLUMNS)
     columns = {name: pa.array([getattr(image, name) for image in images], pa.string()) for name in names}
     table = pa.table({name: values for name, values in columns.items() if values.null_count < len(images)})
-    ignored = sum((counts for _, counts in progress), Counter())
+    ignored = sum((scan.ignored for scan in progress), Counter())
     return _add_image_column(table, pa.array([image.path for image in images], pa.string())), ignored
 
 
@@ -291,15 +330,16 @@ def _folder_sort_key(image: _ArchiveImage) -> tuple[tuple[str, ...], str]:
     return path.parts[:-1], path.name
 
 
-def _scan_archive(archive: str, container: str) -> tuple[list[_ArchiveImage], Counter[str]]:
+def _scan_archive(archive: str, container: str) -> _Scan:
     """Lists the images of an archive, in the order of its members, and counts the other files."""
     ignored: Counter[str] = Counter()
+    class_files: dict[str, Member] = {}
     try:
         with _open_binary(archive) as file:
             is_zip = sniff(file.read(HEAD_BYTES)) == ZIP
             file.seek(0)
             members = _iter_zip_members(archive, file) if is_zip else _iter_tar_members(archive, file, ignored)
-            groups = _group_members(members, ignored)
+            groups = _group_members(members, ignored, class_files)
             for key, group in groups.items():
                 _check_key(archive, key, group, is_zip)
             images = [
@@ -307,11 +347,15 @@ def _scan_archive(archive: str, container: str) -> tuple[list[_ArchiveImage], Co
                 for group in groups.values()
                 for name, member in group.images.items()
             ]
+            class_names = {
+                f"{container}/{name}": _parse_class_names(_read_content(member, file))
+                for name, member in class_files.items()
+            }
     except UsageError:
         raise
     except Exception as error:  # tarfile and zipfile raise many exception classes
         raise UsageError(DataMessage.ARCHIVE_DAMAGED, archive=archive, reason=first_error_line(error)) from None
-    return images, ignored
+    return _Scan(images, ignored, class_names)
 
 
 def _open_binary(name: str) -> IO[bytes]:
@@ -372,16 +416,17 @@ def _iter_zip_members(archive: str, file: IO[bytes]) -> Iterator[tuple[str, Memb
 
 def _zip_member_name(info: zipfile.ZipInfo) -> str:
     """Returns the name of a member. Many programs store UTF-8 without the flag, which `zipfile` reads as cp437."""
-    if info.flag_bits & ZIP_UTF8_FLAG:
-        return info.filename
-    try:
-        return info.filename.encode("cp437").decode("utf-8")
-    except UnicodeError:
-        return info.filename
+    name = info.filename
+    if not info.flag_bits & ZIP_UTF8_FLAG:
+        with suppress(UnicodeError):
+            name = name.encode("cp437").decode("utf-8")
+    return name if "/" in name else name.replace("\\", "/")  # as some programs on Windows write it
 
 
-def _group_members(members: Iterator[tuple[str, Member]], ignored: Counter[str]) -> dict[str, _MemberGroup]:
-    """Groups images and their sidecar files by key, and counts the other files."""
+def _group_members(
+    members: Iterator[tuple[str, Member]], ignored: Counter[str], class_files: dict[str, Member]
+) -> dict[str, _MemberGroup]:
+    """Groups images and their sidecar files by key, finds the files of class names, and counts the other files."""
     groups: dict[str, _MemberGroup] = defaultdict(_MemberGroup)
     suffixes = readable_suffixes()
     for name, member in members:
@@ -394,10 +439,15 @@ def _group_members(members: Iterator[tuple[str, Member]], ignored: Counter[str])
         reason = ignore_reason(path.name, suffixes)
         if suffix in METADATA_SUFFIXES and member.size <= MAX_METADATA_BYTES:
             group.sidecars[suffix][str(path)] = member
+        elif str(path) in CLASS_NAME_FILES:
+            class_files[str(path)] = member
         elif reason:
             ignored[reason] += 1
         else:
             group.images[str(path)] = member
+    for group in groups.values():
+        for suffix, files in group.sidecars.items() if not group.images else ():
+            ignored[f"{suffix} files without an image"] += len(files)
     return groups
 
 
@@ -420,44 +470,81 @@ def _make_image(name: str, member: Member, group: _MemberGroup, container: str, 
     """Makes an image with the values of its sidecar files."""
     values = _read_sidecars(group, name, file)
     encoded = {column: json.dumps(values[column]) for column in STATED_COLUMNS if values.get(column) is not None}
-    return _ArchiveImage(str(member), str(values.get("file_name") or name), container, **encoded)
+    file_name = str(values.get("file_name") or name)
+    other_name = None if file_name == name else name
+    return _ArchiveImage(str(member), file_name, container, other_name, **encoded, class_id=values.get("class_id"))
 
 
 def _read_sidecars(group: _MemberGroup, name: str, file: IO[bytes]) -> dict[str, Any]:
+    """Reads the label, and from a .json file also the group and the columns of splits; see `_find_class_id`."""
     values: dict[str, Any] = {}
-    for suffix, files in sorted(group.sidecars.items()):  # the label of a .json file replaces that of a .cls file
+    if files := group.sidecars.get(".json"):
         (member,) = files.values()
-        file.seek(member.offset)
-        content = file.read(member.size)
-        content = decompress_deflate(content) if member.deflated else content
-        if suffix == ".cls":
-            values["label"] = content.decode("utf-8-sig").strip()
-            continue
+        content = _read_content(member, file)
         try:
             parsed = json.loads(content, object_pairs_hook=lambda pairs: unique_keys(pairs, name))
         except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
             raise UsageError(DataMessage.SIDECAR_JSON_DAMAGED, name=name) from None
         if isinstance(parsed, dict):
-            values |= {key: value for key, value in parsed.items() if value is not None}
-    if split_column := find_split_column(values, name):
-        values["split"] = values[split_column]
+            values = {key: value for key, value in parsed.items() if value is not None}
+        cells = {key: partial(lambda value: [value], value) for key, value in values.items()}
+        values["split"] = {
+            key: values[key] for key in find_split_columns(cells, ("file_name", "label", "group"))
+        } or None
+    if files := group.sidecars.get(".cls"):
+        (member,) = files.values()
+        label = _read_content(member, file).decode("utf-8-sig").strip()
+        values["class_id"] = _find_class_id(label, values.setdefault("label", label), name)
     return values
 
 
-def _apply_class_names(images: list[_ArchiveImage], root: str) -> None:
-    """Replaces numeric labels by the names in `classes.txt` (one per line), if there is such a file."""
-    path = next((path for name in CLASS_NAME_FILES if (path := Path(root) / name).is_file()), None)
-    if path is None:
-        return
+def _read_content(member: Member, file: IO[bytes]) -> bytes:
+    file.seek(member.offset)
+    content = file.read(member.size)
+    return decompress_deflate(content) if member.deflated else content
+
+
+def _find_class_id(label: str, other: Any, name: str) -> str | None:
+    """Returns the label of a .cls file if the .json file has another one; see `_check_class_ids`."""
+    labels = [parse_label(label, f"{name}, .cls"), parse_label(other, f"{name}, .json")]
+    return None if labels[0] == labels[1] else labels[0]
+
+
+def _apply_class_names(images: list[_ArchiveImage], root: str, class_names: dict[str, list[str]]) -> None:
+    """Replaces numeric labels by the names in `classes.txt` (one per line), if there is such a file.
+
+    Raises:
+        UsageError: If there are several with different names or too few of them, or if a key has two labels.
+    """
+    path, names = next(iter(class_names.items()), ("", []))
+    if other := next((other for other, found in class_names.items() if found != names), None):
+        raise UsageError(DataMessage.CLASS_NAMES_DIFFER, root=root, paths=[path, other])
+    _check_class_ids(images, names)
     labels = {image.label: "" if image.label is None else str(json.loads(image.label)) for image in images}
-    if not all(label.isdecimal() for label in labels.values()):
+    if not names or not all(label.isdecimal() for label in labels.values()):
         return
-    names = [line.rstrip("\r") for line in path.read_text(encoding="utf-8-sig").rstrip("\n").split("\n")]
     max_label = max(map(int, labels.values()))
     if max_label >= len(names):
         raise UsageError(DataMessage.CLASS_NAMES_MISSING, path=path, count=len(names), root=root, label=max_label)
     for image in images:
         image.label = json.dumps(names[int(labels[image.label])])
+
+
+def _check_class_ids(images: list[_ArchiveImage], names: list[str]) -> None:
+    """Raises UsageError if the .cls and .json files of a key have labels that are not id and name of one class."""
+    by_id = {str(index): normalize_class_name(name) for index, name in enumerate(names)}
+    by_name = {name: number for number, name in by_id.items()}
+    for image in images:
+        if image.class_id is None:
+            continue
+        number, name = image.class_id, parse_label(json.loads(str(image.label)), image.file_name)
+        if not number.isdecimal():
+            number, name = name, number
+        is_id = number.isdecimal() and not re.fullmatch(r"[+-]?[\d.]+", name)
+        if not is_id or by_id.setdefault(number, name) != name or by_name.setdefault(name, number) != number:
+            members = [f".cls: {image.class_id}", f".json: {json.loads(str(image.label))}"]
+            key = image.member or image.file_name
+            raise UsageError(DataMessage.TAR_KEY_AMBIGUOUS, archive=image.container, key=key, members=members)
 
 
 def _list_stream_files(location: Location) -> tuple[list[str], int | None]:

@@ -6,13 +6,14 @@ for a part of the images only, stop the run. Without any reading, all images are
 """
 
 import logging
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
-from ...errors import UsageError, inform
+from ...errors import UsageError, inform, warn
 from ...settings.data import SPLIT_READINGS
 from ..messages import DataMessage
 from ..splits import SPLIT_NAMES, extract_groups, parse_split_name, split_words
@@ -25,12 +26,17 @@ from .folder_layout import (
     find_split_levels,
     infer_folder_classes,
 )
-from .tables import check_class_names, normalize_text, parse_label
+from .tables import SPLIT_COLUMNS, check_class_names, flagged_split, has_split_word, normalize_text, parse_label
 
 logger = logging.getLogger(__name__)
 
 COLUMN, PATH, ARCHIVE, NONE = SPLIT_READINGS
-MAX_EXAMPLES = 3  # groups in the log
+MAX_EXAMPLES = 3  # groups and values in the log
+NOT = "not "  # before a split: the reading excludes it
+FLAG_VALUES = {
+    **dict.fromkeys(("true", "t", "yes", "y", "1", "1.0", "x"), True),
+    **dict.fromkeys(("false", "f", "no", "n", "0", "0.0"), False),
+}
 
 
 @dataclass(frozen=True)
@@ -40,8 +46,11 @@ class Statements:
     Args:
         root: the source, for messages.
         file_names: names of the images.
-        paths: paths of the images below the root, as the source has them; an empty text if the name was made up.
-        labels, splits, groups: values of the columns or sidecar files; None without.
+        paths: paths of the images below the root, as the source has them (`tables.posix_paths`); an absolute path if an
+            image is not below the root, and an empty text if the name was made up.
+        stored_paths: paths in the archive or table, if `paths` are those of sidecar files or a column.
+        labels, groups: values of the columns or sidecar files; None without.
+        split_columns: name and values of each column that may state the split.
         containers: name of the archive or table file below the root; None for separate files.
         locate: returns the location of a value (row, column), for messages.
         is_final: the splits and groups are official or written by this package; names are not compared with them.
@@ -50,8 +59,9 @@ class Statements:
     root: str
     file_names: Sequence[str]
     paths: Sequence[str]
+    stored_paths: Sequence[str] | None = None
     labels: Sequence[Any] | None = None
-    splits: Sequence[Any] | None = None
+    split_columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     groups: Sequence[Any] | None = None
     containers: Sequence[str] | None = None
     locate: Callable[[int, str], str] = field(default=lambda row, column: f"row {row}, {column}")
@@ -80,7 +90,7 @@ def assign(
     Raises:
         UsageError: If readings contradict each other or are incomplete, or if values are missing or invalid.
     """
-    folders = Folders.from_paths(stated.paths, class_level)
+    folders = Folders.from_paths(stated.paths, class_level, split_from in (None, PATH))
     splits = assign_splits(stated, folders, split_from)
     classes = None if stated.labels is not None else infer_folder_classes(stated.root, folders.stripped, class_level)
     labels = assign_labels(stated, folders, classes)
@@ -94,14 +104,22 @@ class Folders:
         index: folder number of each image.
         splits: split words in the path of each folder.
         stripped: each folder without split folders.
+        outside: whether each folder is not below the root: its path was absolute, and begins at the folder that all of
+            these have in common.
     """
 
-    def __init__(self, index: list[int], splits: list[set[str]], stripped: list[Folder]):
-        self.index, self.splits, self.stripped = index, splits, stripped
+    def __init__(self, index: list[int], splits: list[set[str]], stripped: list[Folder], outside: list[bool]):
+        self.index, self.splits, self.stripped, self.outside = index, splits, stripped, outside
 
     @classmethod
-    def from_paths(cls, paths: Sequence[str], class_level: int | None) -> "Folders":
-        """Finds the folders of images and the level of their split folders."""
+    def from_paths(cls, paths: Sequence[str], class_level: int | None = None, has_splits: bool = True) -> "Folders":
+        """Finds the folders of images and the level of their split folders.
+
+        Args:
+            paths: as in `Statements`.
+            class_level: see `load_image_folder`.
+            has_splits: the folders may be splits, so the last one is not a class if it is named like a split.
+        """
         numbers: dict[str, int] = {}
         examples: list[str] = []
         index, counts = [], []
@@ -112,34 +130,72 @@ class Folders:
                 counts.append(0)
             counts[number] += 1
             index.append(number)
-        split_paths = [tuple(name for name in PurePosixPath(path).parts if name not in ("/", "..")) for path in numbers]
-        levels, splits = find_split_levels(split_paths, class_level)
+        names = [tuple(name for name in PurePosixPath(path).parts if name not in ("/", "..")) for path in numbers]
+        outside = [path.startswith("/") for path in examples]
+        common = len(os.path.commonprefix([parts for parts, is_outside in zip(names, outside) if is_outside]))
+        names = [parts[common:] if is_outside else parts for parts, is_outside in zip(names, outside)]
+        levels, splits = find_split_levels(names, class_level)
+        if not has_splits and (depth := min(map(len, names), default=0)) == len(levels):
+            levels = [level for level in levels if level < depth - 1]
         stripped = [
-            Folder(example, tuple(name for level, name in enumerate(names) if level not in levels), count)
-            for example, names, count in zip(examples, split_paths, counts)
+            Folder(example, tuple(name for level, name in enumerate(parts) if level not in levels), count)
+            for example, parts, count in zip(examples, names, counts)
         ]
-        return cls(index, splits, stripped)
+        return cls(index, splits, stripped, outside)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What one thing states about the splits.
+
+    Args:
+        kind: one of `SPLIT_READINGS`.
+        splits: the split of each image; `not SPLIT`, or None if it is not stated.
+        describe: returns the reading of an image as text.
+    """
+
+    kind: str
+    splits: Sequence[str | None]
+    describe: Callable[[int], str]
 
 
 def assign_splits(stated: Statements, folders: Folders, split_from: str | None) -> list[str]:
-    """Decides the split of each image: from a column, the path, and the name of the archive, which must agree.
+    """Decides the split of each image: from columns, the path, and the name of the archive, which must agree.
 
     Args:
         stated: what the source states.
         folders: the folders of the images.
         split_from: the only reading that counts; `none`: all images are `train`.
     """
-    readings = _split_readings(stated, folders, split_from)
-    if not readings and split_from is None:
+    readings = list(_split_readings(stated, folders, split_from))
+    if split_from in (None, PATH) and not any(_states_split(reading) for reading in readings):
+        readings += _path_readings(stated, folders, outside=True)
+    if any(_states_split(reading) for reading in readings):
+        return _combine(stated, [reading for reading in readings if any(reading.splits)])
+    if excluding := [reading for reading in readings if NOT + "train" in reading.splits]:
+        unknown = [excluding[0].describe(excluding[0].splits.index(NOT + "train"))]
+        raise UsageError(DataMessage.UNKNOWN_SPLIT_NAMES, source=stated.root, unknown=unknown, known=SPLIT_NAMES)
+    if split_from is None:
         _check_container_names(stated)
-    if not readings:
-        if split_from not in (None, NONE):
-            raise UsageError(DataMessage.SPLIT_READING_MISSING, source=stated.root, reading=split_from)
-        logger.info("%s states no splits: all images are training images.", stated.root)
-        return ["train"] * len(stated.file_names)
+    if split_from not in (None, NONE):
+        raise UsageError(DataMessage.SPLIT_READING_MISSING, source=stated.root, reading=split_from)
+    logger.info("%s states no splits: all images are training images.", stated.root)
+    return ["train"] * len(stated.file_names)
+
+
+def _states_split(reading: _Reading) -> bool:
+    return any(split is not None and not split.startswith(NOT) for split in reading.splits)
+
+
+def _combine(stated: Statements, readings: list[_Reading]) -> list[str]:
+    """Returns the split of each image.
+
+    Raises:
+        UsageError: If the readings of an image contradict each other, or if an image has none.
+    """
     first_row: dict[tuple[str | None, ...], int] = {}
     counts: dict[tuple[str | None, ...], int] = {}
-    combinations = list(zip(*readings.values()))
+    combinations = list(zip(*(reading.splits for reading in readings)))
     for row, combination in enumerate(combinations):
         first_row.setdefault(combination, row)
         counts[combination] = counts.get(combination, 0) + 1
@@ -147,10 +203,11 @@ def assign_splits(stated: Statements, folders: Folders, split_from: str | None) 
     undecided = []
     for combination, row in first_row.items():
         values = {value for value in combination if value is not None}
-        if len(values) > 1:
-            _raise_contradiction(stated, readings, combination, row, counts[combination])
-        if values:
-            chosen[combination] = values.pop()
+        splits = {value for value in values if not value.startswith(NOT)}
+        if len(splits) > 1 or any(NOT + split in values for split in splits):
+            _raise_contradiction(stated, readings, row, counts[combination])
+        if splits:
+            chosen[combination] = splits.pop()
         else:
             undecided.append(combination)
     if undecided:
@@ -158,42 +215,80 @@ def assign_splits(stated: Statements, folders: Folders, split_from: str | None) 
     return [chosen[combination] for combination in combinations]
 
 
-def _split_readings(stated: Statements, folders: Folders, split_from: str | None) -> dict[str, list[str | None]]:
-    """Returns the readings that give at least one image a split."""
-    makers: dict[str, Callable[[], list[str | None]]] = {COLUMN: partial(_splits_of_column, stated)}
-    if not stated.is_final:
-        makers[PATH] = partial(_splits_of_folders, stated, folders)
-        makers[ARCHIVE] = partial(_splits_of_containers, stated)
-    wanted = [reading for reading in makers if split_from in (None, reading)]
-    readings = {reading: makers[reading]() for reading in wanted}
-    return {reading: values for reading, values in readings.items() if any(value is not None for value in values)}
+def _split_readings(stated: Statements, folders: Folders, split_from: str | None) -> Iterator[_Reading]:
+    """Yields the readings of the splits, of all kinds or of the requested one."""
+    if split_from in (None, COLUMN):
+        yield from _column_readings(stated)
+    if split_from in (None, PATH) and not stated.is_final:
+        yield from _path_readings(stated, folders, outside=False)
+    if split_from in (None, ARCHIVE) and not stated.is_final and (names := stated.containers) is not None:
+        parsed = {name: container_split(name) for name in set(names)}
+        yield _Reading(ARCHIVE, [parsed[name] for name in names], partial(_describe_value, ARCHIVE, names))
 
 
-def _splits_of_column(stated: Statements) -> list[str | None]:
-    if stated.splits is None:
-        return []
-    texts = ["" if value is None else str(value).strip().lower() for value in stated.splits]
-    parsed = {text: parse_split_name(text) for text in set(texts)}
-    if unknown := sorted(text for text, split in parsed.items() if text and split is None):
-        raise UsageError(DataMessage.UNKNOWN_SPLIT_NAMES, source=stated.root, unknown=unknown, known=SPLIT_NAMES)
-    return [parsed[text] for text in texts]
+def _describe_value(name: str, values: Sequence[Any], row: int) -> str:
+    return f"{name}: {values[row]}"
 
 
-def _splits_of_folders(stated: Statements, folders: Folders) -> list[str | None]:
-    for splits, folder in zip(folders.splits, folders.stripped):
-        if len(splits) > 1:
-            raise UsageError(
-                DataMessage.SPLITS_AT_TWO_LEVELS, root=stated.root, name=folder.example, splits=sorted(splits)
-            )
-    by_folder = [next(iter(splits), None) for splits in folders.splits]
-    return [by_folder[number] for number in folders.index]
+def _column_readings(stated: Statements) -> Iterator[_Reading]:
+    columns = {name: _parse_split_column(name, values) for name, values in stated.split_columns.items()}
+    stating = {name for name, (splits, _) in columns.items() if any(splits)}
+    unused: dict[str, list[str]] = {}
+    for name, (splits, unknown) in columns.items():
+        is_split = name in stating or name.lower() == SPLIT_COLUMNS[0] or not stating and name.lower() in SPLIT_COLUMNS
+        if unknown and is_split:
+            raise UsageError(DataMessage.UNKNOWN_SPLIT_NAMES, source=stated.root, unknown=unknown, known=SPLIT_NAMES)
+        if unknown and has_split_word(name):
+            unused[name] = unknown[:MAX_EXAMPLES]
+        yield _Reading(COLUMN, splits, partial(_describe_value, f"{COLUMN} {name}", stated.split_columns[name]))
+    if unused:
+        inform(
+            logger, DataMessage.SPLIT_COLUMNS_UNUSED, source=stated.root, columns=[*unused], values=[*unused.values()]
+        )
 
 
-def _splits_of_containers(stated: Statements) -> list[str | None]:
-    if stated.containers is None:
-        return []
-    parsed = {name: container_split(name) for name in set(stated.containers)}
-    return [parsed[name] for name in stated.containers]
+def _parse_split_column(name: str, values: Sequence[Any]) -> tuple[list[str | None], list[str]]:
+    """Returns the splits of a column, and its values that are not splits.
+
+    A column of booleans that is named after a split (`is_test`) states this split, or excludes it.
+    """
+    texts = ["" if value is None else str(value).strip().lower() for value in values]
+    distinct = set(texts)
+    split = flagged_split(name)
+    if split is not None and distinct <= {"", *FLAG_VALUES}:
+        flags = {text: f"{'' if is_true else NOT}{split}" for text, is_true in FLAG_VALUES.items()}
+        return [flags.get(text) for text in texts], []
+    parsed = {text: parse_split_name(text) for text in distinct}
+    return [parsed[text] for text in texts], sorted(text for text, split in parsed.items() if text and split is None)
+
+
+def _path_readings(stated: Statements, folders: Folders, outside: bool) -> Iterator[_Reading]:
+    """Yields the readings of the folders.
+
+    Args:
+        stated: what the source states.
+        folders: the folders of `stated.paths`.
+        outside: read the folders that are not below the root, in place of those that are.
+    """
+    if stated.is_final:
+        return
+    sources = [(stated.paths, folders)]
+    if stated.stored_paths is not None:
+        sources.append((stated.stored_paths, Folders.from_paths(stated.stored_paths)))
+    for paths, found in sources:
+        by_folder = []
+        for splits, folder, is_outside in zip(found.splits, found.stripped, found.outside):
+            if len(splits) > 1 and is_outside == outside:
+                raise UsageError(
+                    DataMessage.SPLITS_AT_TWO_LEVELS,
+                    root=stated.root,
+                    name=folder.example,
+                    splits=sorted(splits),
+                    level=max(len(folder.names), 1),
+                )
+            by_folder.append(next(iter(splits), None) if is_outside == outside else None)
+        splits_by_image = [by_folder[number] for number in found.index]
+        yield _Reading(PATH, splits_by_image, partial(_describe_value, PATH, paths))
 
 
 def container_split(name: str) -> str | None:
@@ -216,57 +311,38 @@ def _check_container_names(stated: Statements) -> None:
             raise UsageError(DataMessage.SEVERAL_SPLITS_IN_NAME, source=stated.root, name=name, splits=splits)
 
 
-def _raise_contradiction(
-    stated: Statements,
-    readings: dict[str, list[str | None]],
-    combination: tuple[str | None, ...],
-    row: int,
-    count: int,
-) -> None:
-    described = [
-        f"{split} ({_describe(stated, reading, row)})"
-        for reading, split in zip(readings, combination)
-        if split is not None
-    ]
-    choices = [reading for reading, split in zip(readings, combination) if split is not None]
+def _raise_contradiction(stated: Statements, readings: list[_Reading], row: int, count: int) -> None:
+    stating = [reading for reading in readings if reading.splits[row] is not None]
+    kinds = [reading.kind for reading in stating]
     raise UsageError(
         DataMessage.SPLITS_CONTRADICT,
         source=stated.root,
         count=count,
         name=stated.file_names[row],
-        readings=described,
-        choices=" or ".join(choices),
+        readings=[f"{reading.splits[row]} ({reading.describe(row)})" for reading in stating],
+        choices=" or ".join([kind for kind in kinds if kinds.count(kind) == 1] or [NONE]),
     )
 
 
 def _raise_incomplete(
     stated: Statements,
-    readings: dict[str, list[str | None]],
+    readings: list[_Reading],
     first_row: dict[tuple[str | None, ...], int],
     undecided: list[tuple[str | None, ...]],
     count: int,
 ) -> None:
-    combination, row = next((item, row) for item, row in first_row.items() if item not in undecided)
-    reading, split = next((name, value) for name, value in zip(readings, combination) if value is not None)
+    row = next(row for combination, row in first_row.items() if combination not in undecided)
+    reading = next(reading for reading in readings if (reading.splits[row] or NOT)[: len(NOT)] != NOT)
     other = first_row[undecided[0]]
     raise UsageError(
         DataMessage.SPLITS_INCOMPLETE,
         source=stated.root,
         name=stated.file_names[row],
-        split=split,
-        reading=_describe(stated, reading, row),
+        split=reading.splits[row],
+        reading=reading.describe(row),
         count=count,
         other=stated.file_names[other] + ("" if stated.containers is None else f" in {stated.containers[other]}"),
     )
-
-
-def _describe(stated: Statements, reading: str, row: int) -> str:
-    """Returns a reading as text: `column: test`, `path: test/1.png`, `archive: test.zip`."""
-    if reading == COLUMN and stated.splits is not None:
-        return f"{COLUMN}: {stated.splits[row]}"
-    if reading == ARCHIVE and stated.containers is not None:
-        return f"{ARCHIVE}: {stated.containers[row]}"
-    return f"{PATH}: {stated.paths[row]}"
 
 
 def assign_labels(stated: Statements, folders: Folders, classes: list[FolderClass] | None) -> list[str]:
@@ -329,10 +405,25 @@ def assign_groups(
         by_folder = [None if level is None else folder.names[level] for folder in folders.stripped]
     else:
         by_folder = [item.group for item in classes]
-    groups = [by_folder[number] for number in folders.index]
-    existing = [group for group in groups if group is not None]
-    if len(existing) < len(groups) or not existing:
+    if None in by_folder or not by_folder:
+        _warn_of_patients(stated.root, folders, classes)
         return None
-    examples = list(dict.fromkeys(existing))[:MAX_EXAMPLES]
+    groups = [str(by_folder[number]) for number in folders.index]
+    examples = list(dict.fromkeys(groups))[:MAX_EXAMPLES]
     inform(logger, DataMessage.GROUPS_FROM_FOLDERS, source=stated.root, pattern=PATIENT_TEXT, examples=examples)
-    return existing
+    return groups
+
+
+def _warn_of_patients(root: str, folders: Folders, classes: list[FolderClass] | None) -> None:
+    """Warns of folders that look like patients and are not groups, because not all images are in them."""
+    labels = [item.label for item in classes] if classes else [""] * len(folders.stripped)
+    counts: dict[str, int] = {}
+    for folder, label in zip(folders.stripped, labels):
+        for name in folder.names:
+            if name != label and NAMED_PATIENT.fullmatch(name):
+                counts[name] = counts.get(name, 0) + folder.count
+                break
+    if len(counts) > 1:
+        grouped = sum(counts.values())
+        others, examples = len(folders.index) - grouped, list(counts)[:MAX_EXAMPLES]
+        warn(logger, DataMessage.PATIENTS_IN_PART, source=root, count=grouped, others=others, examples=examples)

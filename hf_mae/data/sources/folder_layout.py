@@ -15,16 +15,21 @@ from ..splits import parse_split_name
 
 logger = logging.getLogger(__name__)
 
-# Usual names of folders of patients, videos and examinations, which are unlikely names of classes.
-PATIENT_WORDS = (
-    "patient|pat|case|subject|subj|sub|person|video|vid|study|exam|examination|session|seq|sequence|lesion|id|p|v"
+# Usual names of folders of patients, videos and examinations, which are unlikely names of classes. Letters may follow a
+# long word (`patientAB12`), but not a short one (`pT1` and `IDH1` are classes).
+LONG_WORDS = "patient|case|subject|person|video|study|examination|session|sequence|lesion"
+SHORT_WORDS = "pat|subj|sub|vid|exam|seq|id|p|v"
+SEPARATOR = r"[\s_.#-]"
+NAMED_PATIENT = re.compile(
+    rf"(?:(?:{LONG_WORDS}){SEPARATOR}*|(?:{SHORT_WORDS})(?:{SEPARATOR}+|(?=\d)))(?:no{SEPARATOR}*)?[a-z]{{0,2}}"
+    rf"\d+[a-z]?(?:{SEPARATOR}+\w+)*|(?:patient|subject|person){SEPARATOR}+[a-z]+{SEPARATOR}*\d+",
+    re.IGNORECASE,
 )
-NAMED_PATIENT = re.compile(rf"({PATIENT_WORDS})[\s_.-]*(no[\s_.-]*)?[a-z]{{0,2}}\d+([\s_.-]\w+)?", re.IGNORECASE)
 PATIENT_FOLDER = re.compile(
     rf"{NAMED_PATIENT.pattern}|[\da-f]*\d[\da-f]{{3,}}|\d+([\s_.-]\d+)*",
     re.IGNORECASE,
 )
-PATIENT_TEXT = f"a word ({PATIENT_WORDS.replace('|', ', ')}) and a number, or a number"
+PATIENT_TEXT = f"a word ({f'{LONG_WORDS}|{SHORT_WORDS}'.replace('|', ', ')}) and a number, or a number"
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,8 @@ class FolderClass:
 def find_split_levels(folders: list[tuple[str, ...]], class_level: int | None) -> tuple[list[int], list[set[str]]]:
     """Finds the levels, from 0, at which all folders are named like splits, and the splits in the path of each folder.
 
-    With `class_level`, a level at which only some folders are named like splits is not a level of splits.
+    With `class_level`, a level at which only some folders are named like splits, or like other splits than at a level
+    above it, is not a level of splits.
     """
     levels: list[int] = []
     splits: list[set[str]] = [set() for _ in folders]
@@ -55,6 +61,8 @@ def find_split_levels(folders: list[tuple[str, ...]], class_level: int | None) -
         at_level = {names[level] if len(names) > level else "" for names in folders}
         parsed = {name: split for name in at_level if (split := parse_split_name(name))}
         is_complete = bool(parsed) and len(parsed) == len(at_level)
+        if class_level is not None and is_complete:
+            is_complete = all(in_path <= {parsed[names[level]]} for names, in_path in zip(folders, splits))
         if is_complete:
             levels.append(level)
         if is_complete or class_level is None:

@@ -59,6 +59,7 @@ def expand_frames(samples: Samples, frames: str) -> Samples:
         samples,
         data=data.cast_column("image", Image()),
         paths=repeat(samples.paths),
+        stored_paths=samples.stored_paths and repeat(samples.stored_paths),
         stated={name: repeat(read) for name, read in samples.stated.items()},
         containers=samples.containers and repeat(samples.containers),
         locate=lambda row, column: samples.locate(rows[row], column),

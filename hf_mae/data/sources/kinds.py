@@ -35,7 +35,8 @@ class Samples:
     Args:
         data: with `image` (path, member of an archive, or bytes), `file_name`, and `digest` if it is known.
         paths: path of each image below the root, as the source has it; an empty text if the name was made up.
-        stated: functions that return the values of `label`, `split` and `group`, one per image.
+        stored_paths: path of each image in its archive or table, if `paths` are those of sidecar files or a column.
+        stated: functions that return the values of `label`, `group`, and the columns of splits, one per image.
         containers: name of the archive or table file of each image below the root; None for separate files.
         class_names: the classes in the order of their ids, if the source states it.
         excluded: reason -> number of files that are not images of the source.
@@ -47,6 +48,7 @@ class Samples:
 
     data: Dataset
     paths: Callable[[], Sequence[str]]
+    stored_paths: Callable[[], Sequence[str]] | None = None
     stated: Mapping[str, Callable[[], Sequence[Any]]] = field(default_factory=dict)
     containers: Callable[[], Sequence[str]] | None = None
     class_names: list[str] | None = None
@@ -57,7 +59,7 @@ class Samples:
     labels_required: bool = False
 
     def values(self, column: str) -> Sequence[Any] | None:
-        """Returns the values of `label`, `split` or `group`; None if the source does not state them."""
+        """Returns the values of a column; None if the source does not state them."""
         return self.stated[column]() if column in self.stated else None
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from ...errors import UsageError, first_error_line
 from ...files.archive_members import ARCHIVE_SUFFIXES, TABLE_SUFFIX, convert_remote_errors, file_system, is_remote
 from ..messages import DataMessage
-from .image_files import ImageTree, walk_folders, walk_images
+from .image_files import ImageTree, ignore_reason, walk_folders, walk_images
 
 TAR, ZIP, PARQUET, ARROW, COMPRESSED, TEXT = "tar", "zip", "parquet", "arrow", "compressed", "text"
 MAGIC_BYTES = {
@@ -115,6 +115,12 @@ class Location:
         if self.is_remote:
             return self._remote_file_type if [file] == self.files else _type_by_suffix(file)
         return None if file.lower().endswith(OFFICE_SUFFIXES) else local_file_type(file)
+
+    def count_others(self, used: list[str]) -> Counter[str]:
+        """Counts the files of a local folder that are not images and not `used`, by the reason to ignore them."""
+        if not self.is_folder:
+            return Counter()
+        return self.tree.ignored_counts - Counter(ignore_reason(os.path.basename(file), ()) for file in used)
 
     @cached_property
     def _remote_file_type(self) -> str | None:

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections import Counter
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -17,7 +18,7 @@ from .image_files import MANIFEST_NAMES, TABLE_SUFFIXES
 from .kinds import Samples, SourceKind, SourceOptions
 from .location import TEXT, Location
 from .samples import join_names
-from .tables import find_split_column, parse_label, read_table
+from .tables import find_split_columns, parse_label, posix_paths, read_table
 
 logger = logging.getLogger(__name__)
 
@@ -81,14 +82,15 @@ def _read(location: Location, options: SourceOptions) -> Samples:
     )
     features = Features({"image": Image(), "file_name": Value("string")})
     columns = {"image": [row.path for row in listed], "file_name": [row.file_name for row in listed]}
+    names = dict.fromkeys(chain(["label"], chain.from_iterable(row.stated for row in listed)))
     stated = {
-        name: partial(lambda name: [getattr(row, name) for row in listed], name)
-        for name in ("label", "split", "group")
-        if name == "label" or any(getattr(row, name) is not None for row in listed)
+        name: partial(lambda name: [row.stated.get(name) for row in listed], name)
+        for name in names
+        if name == "label" or any(row.stated.get(name) is not None for row in listed)
     }
     return Samples(
         Dataset.from_dict(columns, features=features),
-        paths=lambda: [row.file_name for row in listed],
+        paths=lambda: posix_paths([row.path_below_root for row in listed]),
         stated=stated,
         locate=lambda row, column: f"{listed[row].location}, {column}",
         excluded=excluded,
@@ -113,15 +115,27 @@ def _count_unlisted(location: Location, manifests: list[Path], listed: "list[_Ro
             count=len(outside),
             example=outside[0],
         )
-    return Counter({f"images that are not in {manifests[0].name}": len(unlisted)} if unlisted else {})
+    unlisted_count = Counter({f"images that are not in {manifests[0].name}": len(unlisted)})
+    return location.tree.ignored_counts + unlisted_count
 
 
+@dataclass(frozen=True)
 class _Row:
-    """A row of a manifest: the image, and the values of its columns (None: no such column, or an empty cell)."""
+    """A row of a manifest.
 
-    def __init__(self, location: str, path: str, file_name: str, values: dict[str, Any]):
-        self.location, self.path, self.file_name = location, path, file_name
-        self.label, self.split, self.group = values.get("label"), values.get("split"), values.get("group")
+    Args:
+        location: of the row, for messages.
+        path: of the image.
+        file_name: relative to the root.
+        path_below_root: `file_name`, or an absolute path if the manifest names one that is not below the root.
+        stated: values of `label`, `group` and the columns of splits (None: no such column, or an empty cell).
+    """
+
+    location: str
+    path: str
+    file_name: str
+    path_below_root: str
+    stated: dict[str, Any]
 
 
 def _read_rows(manifest: Path, root: Path, folder: Path, options: SourceOptions) -> "dict[str, _Row]":
@@ -143,9 +157,10 @@ def _read_rows(manifest: Path, root: Path, folder: Path, options: SourceOptions)
     if missing := [column for column in needed if column not in existing]:
         raise UsageError(DataMessage.COLUMNS_MISSING, path=manifest, columns=missing, existing=existing)
     columns = {"label": "label", "group": options.group_column or "group"}
-    if split_column := find_split_column(existing, manifest):
-        columns["split"] = split_column
     has_groups = columns["group"] in existing
+    cells = {name: partial(lambda name: (values.get(name) for values in table), name) for name in existing}
+    others = ("file_name", "label", "group", options.group_column)
+    columns |= {name: name for name in find_split_columns(cells, others)}
     rows = []
     for number, values in enumerate(table, 1):
         location, name = f"{manifest}, row {number}", values.get("file_name")
@@ -153,11 +168,14 @@ def _read_rows(manifest: Path, root: Path, folder: Path, options: SourceOptions)
             raise UsageError(DataMessage.MANIFEST_VALUE_MISSING, location=location, column="file_name", row=values)
         if has_groups and values.get(columns["group"]) in (None, ""):
             raise UsageError(DataMessage.MANIFEST_VALUE_MISSING, location=location, column=columns["group"], row=values)
+        if "\\" in name and not os.path.lexists(os.path.join(folder, file_of_frame(name))):
+            name = name.replace("\\", "/")  # written on Windows
         path = os.path.normpath(os.path.join(folder, name))
         is_relative = folder == root and not os.path.isabs(name)
-        shown = os.path.normpath(name) if is_relative else os.path.relpath(path, root)
+        shown = Path(os.path.normpath(name) if is_relative else os.path.relpath(path, root)).as_posix()
+        is_outside = os.path.isabs(name) and shown.startswith("../")
         stated = {key: values.get(column) for key, column in columns.items()}
-        rows.append(_Row(location, path, Path(shown).as_posix(), stated))
+        rows.append(_Row(location, path, shown, Path(path).as_posix() if is_outside else shown, stated))
     if absent := [row.file_name for row in rows if not os.path.isfile(file_of_frame(row.path))]:
         names = join_names(absent, show_all=True)
         raise UsageError(DataMessage.MANIFEST_FILES_NOT_FOUND, manifest=manifest, count=len(absent), names=names)
@@ -171,26 +189,25 @@ def _deduplicate(rows: list[_Row], manifest: Path) -> dict[str, _Row]:
         UsageError: If a file has rows with different labels, splits or groups.
     """
     first_by_path: dict[str, _Row] = {}
-    conflicts: dict[str, list[str]] = {"label": [], "split": [], "group": []}
+    conflicts: dict[str, list[str]] = {}
     repeated: list[str] = []
     for row in rows:
         first = first_by_path.setdefault(os.path.realpath(row.path), row)
         if first is row:
             continue
         repeated.append(row.file_name)
-        for column, names in conflicts.items():
-            values = [_parse_or_empty(getattr(item, column), item.location, column) for item in (first, row)]
+        for column in row.stated:
+            values = [_parse_or_empty(item.stated.get(column), item.location, column) for item in (first, row)]
             if values[0] != values[1]:
-                names.append(f"{row.file_name} ({values[0]}, {values[1]})")
+                conflicts.setdefault(column, []).append(f"{row.file_name} ({values[0]}, {values[1]})")
     for column, names in conflicts.items():
-        if names:
-            raise UsageError(
-                DataMessage.MANIFEST_CONTRADICTORY,
-                manifest=manifest,
-                count=len(names),
-                column=f"{column}s",
-                names=join_names(names, show_all=True),
-            )
+        raise UsageError(
+            DataMessage.MANIFEST_CONTRADICTORY,
+            manifest=manifest,
+            count=len(names),
+            column=f"{column}s",
+            names=join_names(names, show_all=True),
+        )
     if repeated:
         shown = join_names(repeated)
         warn(logger, DataMessage.MANIFEST_FILES_REPEATED, manifest=manifest, count=len(repeated), names=shown)

@@ -32,14 +32,18 @@ def find_input_paths(patterns: list[str], include_videos: bool = False) -> list[
     Raises:
         UsageError: If a pattern matches nothing.
     """
-    from .image_files import check_utf8_names, list_image_files
+    from .image_files import check_utf8_names, walk_images
+    from .source import log_ignored
 
     paths = []
     for pattern in patterns:
         if include_videos and is_collection(pattern):
             paths.append(pattern)
         elif os.path.isdir(pattern):
-            files = [file for file in list_image_files(pattern) if include_videos or not is_video(file)]
+            tree = walk_images(pattern)
+            log_ignored(pattern, tree.ignored_counts)
+            files = sorted(os.path.join(pattern, name) for name in tree.images)
+            files = [file for file in files if include_videos or not is_video(file)]
             if not files:
                 raise UsageError(DataMessage.NO_IMAGES_IN_FOLDER, folder=pattern)
             paths += files

@@ -1,6 +1,7 @@
 """Opens a data source: the only place that decides what an address is, by its content and not by its suffix."""
 
 import logging
+from collections import Counter
 from functools import cache, cached_property
 from importlib import import_module
 
@@ -42,15 +43,20 @@ class Source:
     def samples(self) -> Samples:
         """The images, and what the source states about them; what it leaves out is logged."""
         samples = self.kind.read(self.location, self.options)
-        if samples.excluded:
-            counts = [f"{count} {reason}" for reason, count in sorted(samples.excluded.items())]
-            inform(logger, DataMessage.FILES_IGNORED, source=self.uri, ignored=counts)
+        log_ignored(self.uri, samples.excluded)
         return expand_frames(samples, self.options.frames) if self.options.frames else samples
 
     def stream_files(self) -> tuple[list[str], int | None]:
         """Returns the files that can be streamed, and the number of images if it is known without reading them."""
         list_files = self.kind.stream_files
         return list_files(self.location) if list_files else ([], None)
+
+
+def log_ignored(source: str, counts: Counter[str]) -> None:
+    """Logs the number of files that are not images of a source, by reason."""
+    if counts:
+        ignored = [f"{count} {reason}" for reason, count in sorted(counts.items())]
+        inform(logger, DataMessage.FILES_IGNORED, source=source, ignored=ignored)
 
 
 def open_source(uri: str, options: SourceOptions | None = None) -> Source:

@@ -2,15 +2,16 @@
 
 import glob
 import json
-from collections import defaultdict
-from collections.abc import Callable
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, concatenate_datasets
 
-from ...errors import UsageError, first_error_line
+from ...errors import UsageError, first_error_line, warn
 from ..messages import DataMessage
 from ..splits import SPLIT_NAMES, SPLITS, parse_split_name
 from .arrow_offsets import locate_embedded_images
@@ -18,7 +19,9 @@ from .assign import container_split
 from .kinds import Samples, SourceKind, SourceOptions
 from .location import ARROW, Location
 from .samples import arrow_column
-from .tables import check_class_names, find_split_column, normalize_class_name
+from .tables import SPLIT_COLUMNS, check_class_names, find_split_columns, normalize_class_name, posix_paths
+
+logger = logging.getLogger(__name__)
 
 LABEL_COLUMNS = ("labels", "label", "class", "category", "cls")  # the last is WebDataset's
 SAVED_FILES = {"dataset_dict.json": "splits", "state.json": "_data_files"}  # of `save_to_disk`, with a key of each
@@ -107,24 +110,26 @@ def make_samples(
         loaded = {name if parse_split_name(name) else "": loaded}
     parts = dict(loaded)
     parts = {name: _cast_image_column(dataset) for name, dataset in parts.items()}
-    has_split_column = any(find_split_column(dataset.features, location.uri) for dataset in parts.values())
-    if containers is None and "" not in parts and options.labelled and not has_split_column:
-        _check_part_names(parts, location.uri)
     reader = _PartReader(location.uri, parts, options)
-    data, paths = reader.read_images()
+    stated = reader.stated_columns() if options.labelled else {}
+    if containers is None and "" not in parts and stated and not any(name.lower() in SPLIT_COLUMNS for name in stated):
+        _check_part_names(parts, location.uri)
+    data, paths, stored_paths = reader.read_images()
+    excluded = Counter() if containers is None else location.count_others(location.tables)
     if not options.labelled:
-        return Samples(data, paths=lambda: paths)
-    stated = reader.stated_columns()
+        return Samples(data, paths=lambda: paths, excluded=excluded)
     if containers is None and "" not in parts:
         containers = {name: name for name in parts}
     names = {part: (containers or {}).get(part, "") for part in parts}
     return Samples(
         data,
         paths=lambda: paths,
+        stored_paths=None if stored_paths == paths else lambda: stored_paths,
         stated=stated,
         containers=lambda: [names[part] for part, dataset in parts.items() for _ in range(len(dataset))],
         class_names=reader.ordered_class_names(),
         locate=reader.locate,
+        excluded=excluded,
         labels_required=True,
     )
 
@@ -190,23 +195,24 @@ class _PartReader:
             )
         self.image, self.label = images[0], labels[0]
 
-    def read_images(self) -> tuple[Dataset, list[str]]:
-        """Returns the images with their names, and the paths below the root that the source states."""
-        images, names, paths = [], [], []
+    def read_images(self) -> tuple[Dataset, list[str], list[str]]:
+        """Returns the images with their names, and the paths that the column `file_name` and the images state."""
+        images, names, paths, stored_paths = [], [], [], []
         for part, dataset in self.datasets.items():
             column = self.image or self._only_image_column(dataset)
             values = arrow_column(dataset, column)
             split = part or "train"
             if empty := pc.indices_nonzero(pc.is_null(values)).to_pylist():
                 raise UsageError(DataMessage.ROWS_WITHOUT_IMAGE, split=split, count=len(empty), row=empty[0])
-            stored = self._stored_names(dataset, values)
-            # `datasets` keeps absolute paths, whose folders are not below the root of this source
-            paths += ["" if name is None or name.startswith("/") else name for name in stored]
-            names += [f"{split}/{row}" if name is None else name for row, name in enumerate(stored)]
+            stored = [path or "" for path in pc.struct_field(values, "path").to_pylist()]
+            stated = self._file_names(dataset) or stored
+            stored_paths += posix_paths(stored)
+            paths += posix_paths(stated)
+            names += [name or f"{split}/{row}" for row, name in enumerate(stated)]
             images.append(self._select_images(dataset, column))
         data = concatenate_datasets(images)
         names = names if self.options.labelled else [name.lstrip("/") for name in names]
-        return data.add_column("file_name", self._make_unique(names)), paths
+        return data.add_column("file_name", self._make_unique(names)), paths, stored_paths
 
     def _only_image_column(self, dataset: Dataset) -> str:
         images = [name for name, feature in dataset.features.items() if isinstance(feature, Image)]
@@ -219,13 +225,20 @@ class _PartReader:
             )
         return images[0]
 
-    def _stored_names(self, dataset: Dataset, images: Any) -> list[str | None]:
-        """Returns the column `file_name`, or else the paths with which the images were saved."""
-        if dataset.features.get("file_name") == Value("string"):
-            names = arrow_column(dataset, "file_name")
-            if not names.null_count:
-                return names.to_pylist()
-        return [path or None for path in pc.struct_field(images, "path").to_pylist()]
+    def _file_names(self, dataset: Dataset) -> list[str] | None:
+        """Returns the column `file_name`; None without.
+
+        Raises:
+            UsageError: If a name is missing.
+        """
+        if dataset.features.get("file_name") not in (Value("string"), Value("large_string")):
+            return None
+        names: list[str] = arrow_column(dataset, "file_name").to_pylist()
+        for row, name in enumerate(names):
+            if not (name or "").strip():
+                location = f"{self.source}, row {row}"
+                raise UsageError(DataMessage.MANIFEST_VALUE_MISSING, location=location, column="file_name", row=name)
+        return names
 
     def _select_images(self, dataset: Dataset, column: str) -> Dataset:
         """Selects the images; without labels, if possible, as paths into the Arrow files."""
@@ -236,20 +249,29 @@ class _PartReader:
         return images if column == "image" else images.rename_column(column, "image")
 
     def _make_unique(self, names: list[str]) -> list[str]:
-        """Prepends split and row number if names are repeated."""
+        """Prepends split and row number if names are repeated, with a warning if a column states them."""
         if len(set(names)) == len(names):
             return names
+        if "file_name" in self.features:
+            repeated = [name for name, count in Counter(names).items() if count > 1]
+            warn(logger, DataMessage.TABLE_NAMES_REPEATED, source=self.source, count=len(repeated), name=repeated[0])
         rows = [(part or "train", row) for part, dataset in self.datasets.items() for row in range(len(dataset))]
         return [f"{part}/{row}/{name}" for (part, row), name in zip(rows, names)]
 
     def stated_columns(self) -> dict[str, Callable[[], list[Any]]]:
         """Returns the functions that read the labels, splits and groups."""
         stated: dict[str, Callable[[], list[Any]]] = {"label": self._read_labels}
-        if split := find_split_column(self.features, self.source):
-            stated["split"] = partial(self._read_column, split)
+        features = {name: partial(self._iter_values, name) for name in self.features if name != self.image}
+        others = (self.label, "file_name", "label", "group", self.options.group_column)
+        stated |= {name: partial(self._read_column, name) for name in find_split_columns(features, others)}
         if (group := self.options.group_column or "group") in self.features:
             stated["group"] = partial(self._read_column, group)
         return stated
+
+    def _iter_values(self, name: str) -> Iterator[Any]:
+        for dataset in self.datasets.values():
+            if dataset.features[name] in (Value("string"), Value("large_string")):
+                yield from (value.as_py() for value in arrow_column(dataset, name))
 
     def _read_column(self, name: str) -> list[Any]:
         values: list[Any] = []

@@ -7,15 +7,20 @@ import math
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ...errors import UsageError
 from ...files.atomic import read_text
 from ..messages import DataMessage
+from ..splits import SPLIT_NAMES, parse_split_name, split_words
 
-SPLIT_COLUMNS = ("split", "subset", "partition")  # names of the column with the split
+SPLIT_COLUMNS = ("split", "subset", "partition")  # the values of the first of them must be splits
+SPLIT_WORDS = {*SPLIT_COLUMNS, "splits", "fold", "folds"}  # in other names of such columns
+OTHER_SPLIT_COLUMNS = ("set", "phase", "usage", "mode", "stage", "purpose")  # the values may be splits
+SPLIT_FLAG = re.compile(r"(?:is[\s_.-]*|in[\s_.-]+)(.+)|(train|training|val|validation|test|testing)", re.IGNORECASE)
+WINDOWS_ROOT = re.compile(r"[A-Za-z]:[/\\]|\\\\")
 MISSING_LABELS = ("nan", "none", "null", "<na>", "nat")  # as pandas and other programs write them
 MAX_CELL_CHARS = 1 << 24
 
@@ -63,23 +68,52 @@ def check_unique_columns(names: Iterable[str], source: str) -> None:
         raise UsageError(DataMessage.COLUMN_REPEATED, source=source, columns=repeated)
 
 
-def find_column(existing: Iterable[str], names: Iterable[str]) -> str | None:
-    """Returns the existing column with the first of these names, in any case; None without."""
-    by_name = {column.strip().lower(): column for column in reversed(list(existing)) if column}
-    return next((by_name[name] for name in names if name in by_name), None)
+def find_split_columns(columns: Mapping[str, Callable[[], Iterable[Any]]], others: Container[str | None]) -> list[str]:
+    """Returns the columns that may state the split: by their names, or because all of their values are words of splits.
 
-
-def find_split_column(existing: Iterable[str], source: Any) -> str | None:
-    """Returns the column with the splits; None without.
-
-    Raises:
-        UsageError: If there are several.
+    Args:
+        columns: name -> function that returns the values.
+        others: columns with something else.
     """
-    existing = list(existing)
-    found = [column for name in SPLIT_COLUMNS if (column := find_column(existing, [name]))]
-    if len(found) > 1:
-        raise UsageError(DataMessage.SEVERAL_SPLIT_COLUMNS, source=source, columns=found)
-    return found[0] if found else None
+    names = [name for name in columns if name and name not in others]
+    return [name for name in names if _is_split_name(name) or _are_split_words(columns[name]())]
+
+
+def _is_split_name(name: str) -> bool:
+    is_named = has_split_word(name) or name.strip().lower() in OTHER_SPLIT_COLUMNS
+    return is_named or flagged_split(name) is not None
+
+
+def has_split_word(name: str) -> bool:
+    """Whether the name of a column means splits or folds."""
+    return not SPLIT_WORDS.isdisjoint(split_words(name))
+
+
+def _are_split_words(values: Iterable[Any]) -> bool:
+    any_word = False
+    for value in values:
+        if value is not None and value != "":
+            any_word = isinstance(value, str) and value.strip().lower() in SPLIT_NAMES
+            if not any_word:
+                break
+    return any_word
+
+
+def flagged_split(name: str) -> str | None:
+    """Returns the split of a column of booleans: `is_test`, `isTrain`, `val`; None for another column."""
+    match = SPLIT_FLAG.fullmatch(name.strip())
+    return parse_split_name(match[1] or match[2]) if match else None
+
+
+def posix_paths(paths: list[str]) -> list[str]:
+    """Returns the paths of a table with / between the folders; those with a drive or a scheme begin with /."""
+    return [_posix_path(path) if "\\" in path or ":" in path else path for path in paths]
+
+
+def _posix_path(path: str) -> str:
+    if WINDOWS_ROOT.match(path) or "/" not in path:
+        path = path.replace("\\", "/")
+    return f"/{path}" if WINDOWS_ROOT.match(path) or "://" in path else path
 
 
 def _parse_delimited(path: Path, text: str) -> list[dict[str, Any]]:

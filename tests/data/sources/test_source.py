@@ -451,7 +451,7 @@ def test_two_columns_of_splits_are_rejected(kind, tmp_path):
     else:
         columns = {name: [value] for name, value in values.items()}
         pq.write_table(pa.table({"image": [{"bytes": content, "path": None}], **columns}), tmp_path / "x.parquet")
-    with raises(DataMessage.SEVERAL_SPLIT_COLUMNS):
+    with raises(DataMessage.SPLITS_CONTRADICT):
         load_image_folder(tmp_path)
 
 
