@@ -189,10 +189,9 @@ def _read_parquet(path: Path) -> PredictionTable:
         logits = np.stack([table[f"{LOGIT_PREFIX}{name}"].to_numpy() for name in names], axis=-1)
         labels, predicted = (_find_class_ids(table[column], names) for column in ("label", "prediction"))
         scores = softmax(Temperature.from_dict(facts["temperature"], names).scale_logits(logits))
-        groups = np.array(table["group"].to_pylist()) if "group" in table.column_names else None
         if not (is_finite := np.isfinite(scores).all(-1)).all():
             raise ValueError(f"{(~is_finite).sum()} rows have no finite scores")
-        file_names = table["file_name"].to_pylist()
+        file_names, groups = _read_names(table, path)
         csv_hash = facts["csv_sha256"]
     except UsageError:
         raise
@@ -202,6 +201,25 @@ def _read_parquet(path: Path) -> PredictionTable:
     if csv_path.is_file() and _sha256(csv_path) != csv_hash:
         warn(logger, RunMessage.PREDICTIONS_CSV_CHANGED, path=csv_path, used=path.name)
     return PredictionTable(file_names, names, labels, predicted, groups, scores, logits)
+
+
+def _read_names(table: Any, path: Path) -> tuple[list[str], NDArray[Any] | None]:
+    """Returns the file names, and the groups if there are any.
+
+    Raises:
+        UsageError: If a file name or group is missing, or if a file name is repeated.
+    """
+    file_names = table["file_name"].to_pylist()
+    if any(not (name or "").strip() for name in file_names):
+        raise UsageError(RunMessage.PREDICTION_FILE_NAME_MISSING, path=path)
+    if repeated := [name for name, count in Counter(file_names).items() if count > 1]:
+        raise UsageError(RunMessage.PREDICTIONS_REPEAT_FILE_NAME, path=path, name=repeated[0])
+    if "group" not in table.column_names:
+        return file_names, None
+    groups = table["group"].to_pylist()
+    if missing := [name for name, group in zip(file_names, groups) if group in (None, "")]:
+        raise UsageError(RunMessage.PREDICTION_GROUP_MISSING, path=path, name=missing[0])
+    return file_names, np.array(groups)
 
 
 def _find_class_ids(column: Any, names: list[str]) -> NDArray[np.int64]:
@@ -232,11 +250,7 @@ def read_prediction_csv(path: Path) -> PredictionTable:
     """
     table = _parse_csv(path, read_text(path))
     score_columns = [column for column in table.column_names if column.startswith(SCORE_PREFIX)]
-    file_names = table["file_name"].to_pylist()
-    if any(not name.strip() for name in file_names):
-        raise UsageError(RunMessage.PREDICTION_FILE_NAME_MISSING, path=path)
-    if repeated := [name for name, count in Counter(file_names).items() if count > 1]:
-        raise UsageError(RunMessage.PREDICTIONS_REPEAT_FILE_NAME, path=path, name=repeated[0])
+    file_names, groups = _read_names(table, path)
     names = [parse_label(column.removeprefix(SCORE_PREFIX), f"{path}, {column}") for column in score_columns]
     labels, predicted = (_parse_classes(table[column], f"{path}, {column}") for column in ("label", "prediction"))
     known = names or sorted({*labels, *predicted}, key=natural_order)
@@ -244,11 +258,6 @@ def read_prediction_csv(path: Path) -> PredictionTable:
     if unknown := sorted({*labels, *predicted} - set(known)):
         raise UsageError(RunMessage.SCORES_OF_CLASS_MISSING, path=path, name=unknown[0], known=known)
     ids = {name: index for index, name in enumerate(known)}
-    groups = None
-    if "group" in table.column_names:
-        groups = np.array(table["group"].to_pylist())
-        if (missing := groups == "").any():
-            raise UsageError(RunMessage.PREDICTION_GROUP_MISSING, path=path, name=file_names[missing.argmax()])
     scores = _parse_scores(table, score_columns, path) if score_columns else None
     with np.errstate(divide="ignore"):
         logits = None if scores is None else np.log(scores)

@@ -208,15 +208,28 @@ def test_rows_without_a_file_name_are_rejected(name, tmp_path):
         read_prediction_csv(path)
 
 
-@pytest.mark.parametrize("column", ["label", "prediction"])
-def test_a_parquet_file_without_a_class_in_a_row_is_damaged(column, tmp_path):
+@pytest.mark.parametrize(
+    "column, cell, message",
+    [
+        ("label", None, RunMessage.PREDICTIONS_DAMAGED),
+        ("prediction", None, RunMessage.PREDICTIONS_DAMAGED),
+        ("file_name", None, RunMessage.PREDICTION_FILE_NAME_MISSING),
+        ("file_name", " ", RunMessage.PREDICTION_FILE_NAME_MISSING),
+        ("file_name", "again", RunMessage.PREDICTIONS_REPEAT_FILE_NAME),
+        ("group", None, RunMessage.PREDICTION_GROUP_MISSING),
+    ],
+)
+def test_a_parquet_file_with_invalid_cells_is_rejected(column, cell, message, tmp_path):
     write_run(tmp_path, make_logits(), np.arange(40) % 3)
     path = tmp_path / "predictions_test.parquet"
     table = pq.read_table(path)
-    cells = [None, *table[column].to_pylist()[1:]]
-    index = table.column_names.index(column)
-    pq.write_table(table.set_column(index, column, pa.array(cells)), path)
-    with raises(RunMessage.PREDICTIONS_DAMAGED, path=path):
+    if column == "group" and column not in table.column_names:
+        table = table.append_column("group", table["file_name"])
+    cells = [cell, *table[column].to_pylist()[1:]]
+    if cell == "again":
+        cells[0] = cells[1]
+    pq.write_table(table.set_column(table.column_names.index(column), column, pa.array(cells)), path)
+    with raises(message, path=path):
         read_prediction_table(tmp_path, "test")
 
 

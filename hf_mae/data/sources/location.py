@@ -120,7 +120,7 @@ class Location:
         """Counts the files of a local folder that are not images and not `used`, by the reason to ignore them."""
         if not self.is_folder:
             return Counter()
-        return self.tree.ignored_counts - Counter(ignore_reason(os.path.basename(file), ()) for file in used)
+        return self.tree.ignored_counts - Counter(ignore_reason(os.path.basename(file), ()) or "" for file in used)
 
     @cached_property
     def _remote_file_type(self) -> str | None:

@@ -14,6 +14,7 @@ from support.messages import logged, raises
 from hf_mae.data.messages import DataMessage
 from hf_mae.data.sources.folder_layout import NAMED_PATIENT, PATIENT_FOLDER
 from hf_mae.data.sources.kinds import SourceOptions
+from hf_mae.data.sources.predict_inputs import find_input_paths
 from hf_mae.data.sources.source import open_source
 from hf_mae.data.sources.split_loading import assign_samples
 
@@ -365,3 +366,23 @@ def test_names_of_parts_must_be_splits_unless_a_column_states_them(tmp_path):
 def test_zip_members_may_be_written_on_windows(tmp_path):
     source = write_zip(tmp_path / "x.zip", [(rf"{split}\polyp\1.png", b"x") for split in ("train", "test")])
     assert sorted(read(source)) == [("test", "polyp", None), ("train", "polyp", None)]
+
+
+@pytest.mark.parametrize("kind", ["folder", "csv", "tar", "parquet", "predict"])
+def test_other_files_in_the_folder_of_a_source_are_counted(kind, tmp_path, caplog):
+    caplog.set_level("INFO")
+    rows = make_rows(split=["train", "test"])
+    if kind in ("folder", "predict"):
+        write_files(tmp_path, ["train/a/1.png", "test/b/1.png"])
+    else:
+        (write_webdataset if kind == "tar" else TABLES[kind])(tmp_path, rows)
+    write_files(tmp_path, ["more/x.rar", "notes.txt"])
+    if kind in ("folder", "csv", "predict"):
+        write_files(tmp_path, ["old.zip", "old.tar"])
+    if kind == "predict":
+        assert len(find_input_paths([str(tmp_path)], include_videos=True)) == 2
+    else:
+        assert read_splits(tmp_path) == ["train", "test"] or kind == "folder"
+    packed = ["1 .rar (extract them first)", "1 .tar (extract them first)", "1 .txt", "1 .zip (extract them first)"]
+    ignored = packed[::2] if kind in ("tar", "parquet") else packed
+    assert logged(caplog.records, DataMessage.FILES_IGNORED, ignored=ignored)
