@@ -16,7 +16,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 CODE = ("hf_mae", "conversion", "scripts", "tests")
-PAGES = ("README.md", "CONTRIBUTING.md", "docs", "hf_mae/recipes", "hf_mae/published/benchmarks", "accelerate_configs")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs",
+    "hf_mae/recipes",
+    "hf_mae/published/benchmarks",
+    "accelerate_configs",
+    "hf_mae/reporting/templates",
+)
 PAGE_SUFFIXES = (".md", ".yaml", ".ipynb", ".sh", ".sbatch")
 SKIPPED = ("check_language.py", "test_messages.py")  # they contain the words that they look for
 

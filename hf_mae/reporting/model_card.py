@@ -1,11 +1,10 @@
-"""Model cards of runs, pre-trained models and ensembles."""
+"""Model cards of runs, pre-trained models and ensembles; their texts are in `templates/cards.yaml`."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.sources.benchmark_files import Benchmark
 from ..data.sources.benchmarks import find_benchmark_or_none
 from ..evaluation.metrics import available_metric_names
 from ..files.atomic import write_text
@@ -18,14 +17,9 @@ from ..settings.parse import looks_like_path
 from .document import Block, BulletList, Code, Document, Heading, Image, Paragraph
 from .headline import split_table
 from .renderers import markdown
-from .run_sentences import (
-    describe_hardware,
-    describe_selection,
-    describe_temperature,
-    describe_undefined_scores,
-    describe_versions,
-)
+from .run_sentences import describe_undefined_scores
 from .table import Column, Number, Table, number_columns
+from .text_templates import load_templates, render_text
 
 MAE_TAG = "masked-autoencoder"
 MAE_CLASSIFIER_CLASSES = ("ViTForImageClassification", "BeitForImageClassification")  # of converted MAE encoders
@@ -42,26 +36,7 @@ members = [pipeline("image-classification", model=f"{path}/{{name}}", top_k=None
 predictions = [{{entry["label"]: entry["score"] for entry in member("image.jpg")}} for member in members]
 scores = {{label: sum(one[label] for one in predictions) / len(predictions) for label in predictions[0]}}"""
 
-INTENDED_USE = (
-    "Research on endoscopy images similar to the training images. The model is not a medical device, and its output is "
-    "not a diagnosis."
-)
-IMAGE_LIMITS = (
-    " Images are read as 8-bit RGB. hf_mae scales 16-bit grey levels to 8 bits; `pipeline()` clips them, so convert "
-    "such images first."
-)
 LIMITS_TITLE = "Intended use and limitations."
-
-CALIBRATION_SENTENCE = (
-    "Dividing the logits by the {words} (fitted on the {fitted_on} split, in `temperature.json`) "
-    "changes the expected calibration error on that split from {ece_before:.3f} to {ece_after:.3f}."
-)
-
-PREDICTION_SETS_SENTENCE = (
-    "Prediction sets (`hf-mae predict --prediction_sets`; conformal, fitted on the {fitted_on} split, in "
-    "`uncertainty.json`) with a nominal coverage of {level:.0f} % for each class contain the true class in "
-    "{coverage:.1f} % of the {images} images of the {split} split, with {size:.2f} classes on average."
-)
 
 # Figures of the card, if they exist in the output folder.
 CARD_FIGURES = {
@@ -71,19 +46,6 @@ CARD_FIGURES = {
     "Risk and coverage": "risk_coverage_{split}.png",
     "Learning curves": "learning_curves.png",
 }
-
-
-def _licence_text(base: str) -> str:
-    licence, licence_source = find_licence(base)
-    if base == RANDOM_WEIGHTS:
-        return "Trained from random weights: choose any licence."
-    if licence is None:
-        return (
-            f"The licence of the initial checkpoint, `{base}`, which is not known here ({licence_source}). The public "
-            "ImageNet MAE weights, and models derived from them, are CC BY-NC 4.0 (non-commercial)."
-        )
-    only = " Non-commercial use only." if "-nc" in licence else ""
-    return f"`{licence}`, inherited from the initial checkpoint, `{base}` (source: {licence_source}).{only}"
 
 
 def write_model_card(folder: Path, record: RunRecord, architecture: str, recipe: str) -> None:
@@ -107,51 +69,52 @@ def _write_card(folder: Path, document: Document, metadata: Any) -> None:
 
 def build_model_card(folder: Path, record: RunRecord, architecture: str, recipe: str) -> list[Block]:
     """Builds the text of the model card (see `write_model_card`)."""
-    name = run_name(folder)
+    name, render = run_name(folder), _renderer(record, architecture=architecture)
     benchmark = find_benchmark_or_none(record.data.benchmark)
-    data_licence = f" The data, {benchmark.title}: {benchmark.licence}." if benchmark else ""
-    sizes = ", ".join(f"{split} {count}" for split, count in record.images.items())
+    citation = Paragraph(f"{benchmark.citation} ({benchmark.homepage})") if benchmark else None
     return [
         Heading(name, 1),
-        Paragraph(
-            f"{architecture} for image classification into {len(record.classes)} classes, fine-tuned from "
-            f"`{record.base}` with hf_mae. It is a stock transformers model: no custom code is needed to load it."
-        ),
+        Paragraph(render("model")),
         Code(USAGE_CODE.format(name=name), "python"),
-        Paragraph(INTENDED_USE + IMAGE_LIMITS, LIMITS_TITLE),
-        Paragraph(_licence_text(record.base) + data_licence, "Licence."),
+        Paragraph(f"{render('intended_use')} {render('image_limits')}", LIMITS_TITLE),
+        Paragraph(f"{render('licence')} {render('data_licence')}".strip(), "Licence."),
         Heading("Results"),
-        *_results_blocks(folder, record),
+        Paragraph(render("results")),
+        *_results_blocks(folder, record, render),
         Heading("Training"),
-        Paragraph(f"Data: `{record.data.data_dir}` ({sizes}). {_training_text(record)}"),
+        Paragraph(f"{render('data')} {render('training')}"),
         Paragraph("Reproduce the run with `hf-mae finetune --recipe recipe.yaml`:"),
         Code(recipe, "yaml"),
-        *_citation_blocks(benchmark),
+        *([Heading("Citation"), citation] if citation else []),
     ]
 
 
-def _citation_blocks(benchmark: Benchmark | None) -> list[Block]:
-    if benchmark is None:
-        return []
-    return [Heading("Citation"), Paragraph(f"{benchmark.citation} ({benchmark.homepage})")]
+def _renderer(record: RunRecord, **facts: Any) -> Callable[[str], str]:
+    """Returns the function that renders a text of `templates/cards.yaml` with the facts of a record."""
+    licence, licence_source = find_licence(record.base)
+    facts |= {
+        "record": record,
+        "benchmark": find_benchmark_or_none(record.data.benchmark),
+        "is_random": record.base == RANDOM_WEIGHTS,
+        "licence": licence,
+        "licence_source": licence_source,
+    }
+    return lambda name: render_text(load_templates("cards")[name], facts)
 
 
-def _results_blocks(folder: Path, record: RunRecord) -> list[Block]:
+def _results_blocks(folder: Path, record: RunRecord, render: Callable[[str], str]) -> list[Block]:
     """Builds the scores of all splits, and the classes and figures of the last one."""
-    selection = describe_selection(record.selection)
-    blocks: list[Block] = [Paragraph(f"In per cent; [ ]: 95 % interval. {selection}{_contamination_text(record)}")]
     if not record.scores:
-        return [*blocks, Paragraph("No split was evaluated.")]
+        return [Paragraph("No split was evaluated.")]
     split = list(record.scores)[-1]
     notes = [f"{part}: {note}" for part, scores in record.scores.items() for note in describe_undefined_scores(scores)]
     return [
-        *blocks,
         split_table(record.scores),
         BulletList(notes),
         Heading(f"By class ({split})", 3),
         _class_table(record.scores[split]),
         *_list_figures(folder, split),
-        *map(Paragraph, _calibration_sentences(record)),
+        *(Paragraph(text) for text in map(render, ("calibration", "prediction_sets")) if text),
     ]
 
 
@@ -190,18 +153,6 @@ def parse_hub_id(name: str) -> str | None:
     return name if is_id else None
 
 
-def _calibration_sentences(record: RunRecord) -> list[str]:
-    """Returns sentences on the temperature and on prediction sets."""
-    sentences = []
-    if record.calibration:
-        words = describe_temperature(record.calibration)
-        sentences.append(CALIBRATION_SENTENCE.format(words=words, **record.calibration))
-    if record.uncertainty:
-        values = record.uncertainty | {name: 100 * record.uncertainty[name] for name in ("level", "coverage")}
-        sentences.append(PREDICTION_SETS_SENTENCE.format(**values))
-    return sentences
-
-
 def _class_table(scores: Scores) -> Table:
     """Builds the table of the precision, recall and F1 of each class, in per cent."""
     rows = [
@@ -216,21 +167,6 @@ def _list_figures(folder: Path, split: str) -> list[Image]:
     return [Image(path, title, folder) for title, path in files.items() if path.is_file()]
 
 
-def _contamination_text(record: RunRecord) -> str:
-    return "".join(
-        f" {count} of the {split} images {'was' if count == 1 else 'were'} in the pre-training set."
-        for split, count in (record.seen_in_pretraining or {}).items()
-    )
-
-
-def _training_text(record: RunRecord) -> str:
-    """Returns a sentence on duration, hardware and versions."""
-    environment = f"{describe_hardware(record.environment.hardware)}; {describe_versions(record.environment)}."
-    if record.train is None:
-        return environment
-    return f"{record.train.updates} updates in {record.train.seconds / 60:.1f} minutes on {environment}"
-
-
 def build_ensemble_card(folder: Path, members: Sequence[MemberInfo], classes: list[str]) -> str:
     """Builds the model card of an ensemble.
 
@@ -239,18 +175,16 @@ def build_ensemble_card(folder: Path, members: Sequence[MemberInfo], classes: li
         members: its members.
         classes: class names.
     """
-    rows = [[f"`{member.folder}`", f"`{member.source}`"] for member in members]
+    templates, facts = load_templates("cards"), {"members": members}
     document: list[Block] = [
         Heading(folder.resolve().name, 1),
-        Paragraph(
-            f"An ensemble of {len(members)} image classifiers; its scores are the mean of the scores of its members. "
-            "Each member is a stock transformers model in its own folder. hf_mae accepts this folder as a model "
-            "(`hf-mae evaluate`, `predict`, `demo`, `export-onnx`). Without hf_mae, use:"
-        ),
+        Paragraph(render_text(templates["ensemble"], facts)),
         Code(ENSEMBLE_CODE.format(path=folder, folders=tuple(member.folder for member in members)), "python"),
         Paragraph(f"Classes: {', '.join(classes)}."),
-        Table([Column("member"), Column("source")], rows),
-        Paragraph(INTENDED_USE, LIMITS_TITLE),
+        Table(
+            [Column("member"), Column("source")], [[f"`{member.folder}`", f"`{member.source}`"] for member in members]
+        ),
+        Paragraph(render_text(templates["intended_use"], {}), LIMITS_TITLE),
     ]
     return markdown.render(document)
 
@@ -266,23 +200,14 @@ def write_pretraining_card(folder: Path, record: RunRecord, model: Any, recipe: 
     """
     from huggingface_hub import ModelCardData
 
-    name, excluded = run_name(folder), record.excluded
+    name = run_name(folder)
+    render = _renderer(record, name=name, architecture=type(model).__name__, config=model.config)
     document: list[Block] = [
         Heading(name, 1),
-        Paragraph(
-            f"A masked autoencoder (`{type(model).__name__}`, {model.config.image_size} pixels, mask ratio "
-            f"{100 * model.config.mask_ratio:g} %) pre-trained on {record.images['train']} unlabelled images of "
-            f"`{record.data.data_dir}`, starting from `{record.base}`, with hf_mae. It is a stock transformers model. "
-            f"Fine-tune it with `hf-mae finetune --model_name_or_path {name} --data_dir IMAGES --output_dir RUN`."
-        ),
-        Paragraph(_licence_text(record.base), "Licence."),
-        Paragraph(
-            "`pretraining_images.csv` lists every image with its name and perceptual hash. `hf-mae finetune` warns if "
-            "images that it evaluates are among them. "
-            + (f"{excluded} images were excluded (`--exclude`)." if excluded else "No image was excluded."),
-            "Pre-training images.",
-        ),
-        Paragraph(_training_text(record)),
+        Paragraph(render("pretraining")),
+        Paragraph(render("licence"), "Licence."),
+        Paragraph(render("pretraining_images"), "Pre-training images."),
+        Paragraph(render("training")),
         Code(recipe, "yaml"),
     ]
     metadata = ModelCardData(license=find_licence(record.base)[0], library_name="transformers", tags=TAGS)

@@ -53,7 +53,7 @@ def build_pdf_summary(run: CompletedRun) -> list[Block]:
 
 
 def _description_blocks(run: CompletedRun) -> list[Block]:
-    images = sum(len(fold.labels) for fold in run.folds)
+    images = run.num_images
     groups = [fold.groups for fold in run.folds if fold.groups is not None]
     patients = len(np.unique(np.concatenate(groups))) if groups else 0
     origin = f" of {patients} patients or videos" if patients else "; patients are not known"

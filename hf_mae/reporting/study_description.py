@@ -1,9 +1,10 @@
 """Description of a study from the record of its run: flow of the images, images by split, and methods with citations.
 
-Facts that the record does not contain are omitted.
+The sentences are in `templates/methods.yaml`. Facts that the record does not contain are omitted.
 """
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from .bibliography import format_bibtex
 from .document import Block, Heading, Paragraph
 from .figures.study import plot_flow_diagram
 from .renderers.files import write_document
-from .run_sentences import describe_exclusion, describe_hardware, describe_selection, describe_versions
+from .run_sentences import describe_exclusion
 from .table import Column, Table, number_columns
+from .text_templates import load_templates, render_text
 
 SPLIT_TITLES = {
     "train": "training",
@@ -114,21 +116,41 @@ def _format_count(count: int, total: int) -> str:
 
 def _describe_methods(run: CompletedRun, record: RunRecord) -> tuple[list[str], list[str]]:
     """Describes the methods in paragraphs; returns them with the keys of their references."""
-    references: list[str] = []
+    references: dict[str, None] = {}
 
     def cite(*keys: str) -> str:
-        references.extend(key for key in keys if key not in references)
+        references.update(dict.fromkeys(keys))
         return f"[{'; '.join(f'@{key}' for key in keys)}]"
 
-    return [
-        _describe_data(record),
-        _describe_model(run, record, cite),
-        _describe_training(record, cite),
-        _describe_evaluation(run, record, cite),
-        f"Software: hf_mae, {describe_versions(record.environment)} "
-        f"{cite('wolf2020transformers', 'paszke2019pytorch')}. "
-        f"Hardware: {describe_hardware(record.environment.hardware)}.",
-    ], references
+    pooling, image_size = _get_pooling_and_size(run, record)
+    facts = study_facts(run, record) | {
+        "cite": cite,
+        "pooling": pooling,
+        "image_size": image_size,
+        "list_metrics": _list_metrics,
+        "MetricKind": MetricKind,
+        "describe_loss": _describe_loss,
+        "smoothing_is_supported": SMOOTHING in LOSSES[get_setting(record, "loss")].supports,
+        "INSTANCE_BALANCED": INSTANCE_BALANCED,
+    }
+    return [render_text(template, facts) for template in load_templates("methods").values()], list(references)
+
+
+def study_facts(run: CompletedRun, record: RunRecord) -> dict[str, Any]:
+    """Returns the variables of the templates about a study: facts of its record, with the images by split."""
+    splits = (record.study or {})["splits"]
+    return {
+        "run": run,
+        "record": record,
+        "study": record.study,
+        "images_by_split": {SPLIT_TITLES.get(split, split): entry["images"] for split, entry in splits.items()},
+        "all_splits_have_groups": all(entry["groups"] for entry in splits.values()),
+        "benchmark": find_benchmark_or_none(record.data.benchmark),
+        "setting": partial(get_setting, record),
+        "is_grouped": all(fold.groups is not None for fold in run.folds),
+        "is_random": record.base == RANDOM_WEIGHTS,
+        "base_name": Path(record.base).name,
+    }
 
 
 def get_setting(record: RunRecord, name: str) -> Any:
@@ -137,52 +159,6 @@ def get_setting(record: RunRecord, name: str) -> Any:
         return record.settings[name]
     options = command_options(record.kind if record.kind != "evaluate" else "finetune")
     return options[name].default if name in options else None
-
-
-def _describe_data(record: RunRecord) -> str:
-    study: dict[str, Any] = record.study or {}
-    splits: dict[str, Any] = study["splits"]
-    counts = ", ".join(f"{entry['images']} for {SPLIT_TITLES.get(split, split)}" for split, entry in splits.items())
-    unit = "patient or video" if all(entry["groups"] for entry in splits.values()) else "image"
-    source = f"the benchmark {record.data.benchmark}" if record.data.benchmark else record.data.name
-    text = f"Images of {source} in {len(record.classes)} classes were used: {counts}."
-    entry = find_benchmark_or_none(record.data.benchmark)
-    if entry and entry.has_split:
-        text += " The split is the official one."
-    elif record.data.val_fraction:
-        text += (
-            f" {100 * record.data.val_fraction:g} % of the training images were held out for validation, stratified by "
-            f"class and grouped by {unit} (seed {record.data.seed})."
-        )
-    if record.data.selection_fraction:
-        text += (
-            f" {100 * record.data.selection_fraction:g} % of the training images, grouped by {unit}, were held out to "
-            "select the epoch, so that the validation images were not used before the final evaluation."
-        )
-    if relabelled := study.get("relabelled"):
-        text += f" {relabelled['images']} labels were corrected after a review ({relabelled['source_file']})."
-    excluded = [f"{step['images']} ({describe_exclusion(step)})" for step in study["excluded"]]
-    return text + (f" Excluded images: {', '.join(excluded)}." if excluded else "")
-
-
-def _describe_model(run: CompletedRun, record: RunRecord, cite: Any) -> str:
-    pooling, size = _get_pooling_and_size(run, record)
-    network = record.network
-    text = f"The network {network} " if network else f"A vision transformer {cite('dosovitskiy2021vit')} "
-    if record.base == RANDOM_WEIGHTS:
-        text += "was trained from random initial weights"
-    elif network:
-        text += f"was fine-tuned from {Path(record.base).name}"
-    else:
-        text += f"was fine-tuned from {Path(record.base).name}, pre-trained as a masked autoencoder {cite('he2022mae')}"
-    text += f"; it classifies from {pooling}" if pooling else ""
-    text += f", at {size} x {size} pixels." if size else "."
-    if record.seen_in_pretraining is not None:
-        count = sum(record.seen_in_pretraining.values())
-        text += (
-            f" Of the evaluated images, {count or 'none'} {'was' if count == 1 else 'were'} in the pre-training set."
-        )
-    return text
 
 
 def _get_pooling_and_size(run: CompletedRun, record: RunRecord) -> tuple[str, int | None]:
@@ -199,76 +175,10 @@ def _get_pooling_and_size(run: CompletedRun, record: RunRecord) -> tuple[str, in
         return titles.get(str(get_setting(record, "pooling")), ""), get_setting(record, "image_size")
 
 
-def _describe_training(record: RunRecord, cite: Any) -> str:
-    training = record.train
-    epochs = float(get_setting(record, "num_train_epochs"))
-    text = f"The model was trained for {epochs:g} epochs with AdamW {cite('loshchilov2019adamw')}"
-    if training and training.learning_rate is not None:
-        text += f", {training.effective_batch_size} images per update, a learning rate of {training.learning_rate:.3g}"
-        if get_setting(record, "learning_rate") is None:
-            text += f" (linear scaling rule {cite('goyal2017accurate')})"
-    warmup, minimum, decay = (
-        float(get_setting(record, name)) for name in ("warmup_epochs", "min_learning_rate", "weight_decay")
-    )
-    text += f", warm-up over {warmup:g} epochs and cosine decay to {minimum:g}, weight decay {decay:g}"
-    if (layer_decay := float(get_setting(record, "layer_decay"))) != 1:
-        text += f", layer-wise learning-rate decay of {layer_decay:g} {cite('clark2020electra')}"
-    if (drop_path := float(get_setting(record, "drop_path"))) > 0:
-        text += f", stochastic depth of {drop_path:g} {cite('huang2016stochastic')}"
-    text += f"{_describe_loss(record, cite)} (seed {get_setting(record, 'seed')})."
-    return f"{text} {describe_selection(record.selection)}".rstrip()
-
-
 def _describe_loss(record: RunRecord, cite: Any) -> str:
-    loss, smoothing = LOSSES[get_setting(record, "loss")], float(get_setting(record, "smoothing"))
+    loss = LOSSES[get_setting(record, "loss")]
     parameters = {name: float(get_setting(record, name)) for name in loss.parameters}
-    text = loss.methods.format(cite=cite(loss.citation.key) if loss.citation else "", **parameters)
-    smoothed = f" with label smoothing of {smoothing:g}" if smoothing and SMOOTHING in loss.supports else ""
-    return f"; the loss was {text}{smoothed}{_describe_rebalancing(record, cite)}"
-
-
-def _describe_rebalancing(record: RunRecord, cite: Any) -> str:
-    """Describes measures against class imbalance."""
-    text = ""
-    if (weights := get_setting(record, "class_weights")) not in (None, "none", ["none"]):
-        text = f", with class weights ({' '.join(map(str, weights)) if isinstance(weights, list) else weights})"
-    if (tau := float(get_setting(record, "logit_adjustment"))) > 0:
-        text += f", with logit adjustment by class frequency {cite('menon2021logit')} (tau {tau:g})"
-    if (sampling := get_setting(record, "sampling")) != INSTANCE_BALANCED:
-        text += f", with {sampling.replace('_', '-')} sampling {cite('kang2020decoupling')}"
-    return text
-
-
-def _describe_evaluation(run: CompletedRun, record: RunRecord, cite: Any) -> str:
-    grouped = all(fold.groups is not None for fold in run.folds)
-    unit = "patients or videos" if grouped else "images"
-    headline = _list_metrics(MetricKind.HEADLINE, cite)
-    text = (
-        f"{headline[0].upper()}{headline[1:]} are reported with 95 % intervals (jackknife {cite('efron1981jackknife')} "
-        f"over {unit}, on the logit of the score)"
-    )
-    text += "" if grouped else f"; rates of a class have Wilson intervals {cite('wilson1927probable')}"
-    if run.ordered:
-        text += f"; {_list_metrics(MetricKind.ORDINAL, cite)} are reported in the same way"
-    text += (
-        f". Models were compared by permutation tests that exchange their predictions within "
-        f"{'patients or videos' if grouped else 'images'}, with p values adjusted for multiple comparisons "
-        f"{cite('holm1979simple')}."
-    )
-    if run.is_cross_validated:
-        text += (
-            " As folds share training images, the corrected resampled t test is given in addition "
-            f"{cite('nadeau2003inference')}."
-        )
-    if record.calibration:
-        fitted_on = record.calibration.get("fitted_on")
-        text += f" A temperature was fitted on the {fitted_on} split {cite('guo2017calibration')}"
-        by_class = record.calibration.get("class_temperatures")
-        text += f", for each class by its number of images {cite('islam2021class')}." if by_class else "."
-    return text + (
-        " If results are reported for positive classes against the rest, net benefit is reported, too "
-        f"{cite('vickers2006decision')}."
-    )
+    return loss.methods.format(cite=cite(loss.citation.key) if loss.citation else "", **parameters)
 
 
 def _list_metrics(kind: MetricKind, cite: Any) -> str:

@@ -48,7 +48,7 @@ def _difference_to_dict(first: CompletedRun, second: CompletedRun, difference: D
         "second": second.name,
         "units": difference.units,
         "score": difference.score,
-        "images": sum(len(fold.labels) for fold in first.folds),
+        "images": first.num_images,
         "difference": difference.difference,
         "low": low,
         "high": high,

@@ -97,6 +97,11 @@ class CompletedRun:
         return len(self.folds) > 1
 
     @property
+    def num_images(self) -> int:
+        """Number of evaluated images of all folds."""
+        return sum(len(fold.labels) for fold in self.folds)
+
+    @property
     def has_repeated_images(self) -> bool:
         """Whether an image is evaluated in several folds, so that its predictions are not independent."""
         file_names = [name for fold in self.file_names for name in fold]

@@ -1,14 +1,16 @@
-"""Texts of the demo page, from the record and the predictions of a run."""
+"""Facts and texts of the demo page, from the record and the predictions of a run."""
 
 import csv
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from ..errors import UsageError, did_you_mean, pluralize
 from ..evaluation.metrics import summary_metric_names
 from ..evaluation.operating_points import OneVsRest, ThresholdRule, estimate_binary_rates
 from ..models.model_zoo import find_licence
-from ..reporting.run_sentences import describe_note, describe_selection
+from ..reporting.run_sentences import describe_note
+from ..reporting.text_templates import load_templates, render_text
 from ..runs.completed_run import CompletedRun
 from ..runs.load_run import load_run
 from ..runs.predictions import list_predicted_splits
@@ -75,68 +77,37 @@ def _read_notes(path: str, names: list[str]) -> dict[str, str]:
 
 
 def _describe_model(run: CompletedRun, metadata: DemoMetadata) -> list[str]:
-    """Describes architecture, training data, scores and calibration of a model."""
-    record = run.record
-    network = record.network if record and record.network else "vision transformer"
-    lines = [f"Model: {network}, fine-tuned from {escape_markdown(run.initialisation)}."]
-    if record:
-        counts = ", ".join(f"{split} {count}" for split, count in record.images.items())
-        lines.append(f"Images of {escape_markdown(run.data)}: {counts}.")
-        lines += [escape_markdown(describe_selection(record.selection))] if record.selection else []
-        licence, _ = find_licence(record.base)
-        lines += [f"Licence of the weights: {licence}."] if licence else []
+    """Describes architecture, training data, scores, notes and calibration of a model."""
     scores = run.scores()
-    formatted = ", ".join(f"{METRICS[name].title} {_format_score(scores[name])}" for name in summary_metric_names())
-    num_images = sum(len(fold.labels) for fold in run.folds)
-    lines.append(f"Scores on {pluralize(num_images, 'image')} of the {run.split} split: {formatted}.")
-    lines += [escape_markdown(describe_note(note)) for note in run.notes]
-    if metadata.class_temperatures:
-        by_class = ", ".join(
-            f"{escape_markdown(name)} {value:.3g}" for name, value in metadata.class_temperatures.items()
-        )
-        lines.append(
-            f"Scores are calibrated: logits are divided by the temperature of the predicted class ({by_class}), fitted "
-            f"on held-out images."
-        )
-    elif metadata.temperature != 1.0:
-        lines.append(
-            f"Scores are calibrated: logits are divided by a temperature of {metadata.temperature:.3g}, fitted on "
-            "held-out images."
-        )
-    else:
-        lines.append(
-            "Scores are not calibrated: predictions with a score of 0.9 may be correct in less than 90 % of cases."
-        )
-    return lines
-
-
-def _format_score(score: dict[str, Any]) -> str:
-    mean = f"{100 * score['mean']:.1f} %"
-    if score["interval"] is None:
-        return mean
-    low, high = score["interval"]
-    return f"{mean} (95 % interval {100 * low:.1f} to {100 * high:.1f})"
+    facts = {
+        "run": run,
+        "record": run.record,
+        "metadata": metadata,
+        "licence": find_licence(run.record.base)[0] if run.record else None,
+        "scores": {METRICS[name].title: scores[name] for name in summary_metric_names()},
+        "escape": escape_markdown,
+        "pluralize": pluralize,
+    }
+    templates = load_templates("demo")
+    first = [render_text(templates[name], facts) for name in ("model", "images", "selection", "licence", "scores")]
+    notes = [escape_markdown(describe_note(note)) for note in run.notes]
+    return [text for text in [*first, *notes, render_text(templates["calibration"], facts)] if text]
 
 
 def _describe_classes(run: CompletedRun) -> dict[str, str]:
     """Describes precision, recall and the most frequent confusion of each class."""
-    matrix = sum(fold.confusion_matrices().mean(0) for fold in run.folds)
+    matrix = np.asarray(sum(fold.confusion_matrices().mean(0) for fold in run.folds))
+    errors = matrix * (1 - np.eye(len(run.class_names)))
     descriptions = {}
     for index, name in enumerate(run.class_names):
-        predicted, actual, correct = matrix[:, index].sum(), matrix[index].sum(), matrix[index, index]
-        sentences = [
-            f"Correct in {correct:g} of {predicted:g} {run.split} images with this prediction."
-            if predicted
-            else f"Not predicted for any {run.split} image.",
-            f"Found in {correct:g} of {actual:g} images of this class."
-            if actual
-            else f"The {run.split} split contains no image of this class.",
-        ]
-        errors = matrix[:, index].copy()
-        errors[index] = 0
-        if errors.max() > 0:
-            sentences.append(f"False positives are mostly {run.class_names[int(errors.argmax())]}.")
-        descriptions[name] = escape_markdown(" ".join(sentences))
+        facts = {
+            "split": run.split,
+            "correct": matrix[index, index],
+            "predicted": matrix[:, index].sum(),
+            "actual": matrix[index].sum(),
+            "confusion": run.class_names[errors[:, index].argmax()] if errors[:, index].any() else None,
+        }
+        descriptions[name] = escape_markdown(render_text(load_templates("demo")["class"], facts))
     return descriptions
 
 
@@ -157,10 +128,11 @@ def _set_operating_point(
         raise UsageError(SharingMessage.NO_OPERATING_POINT, reason=describe_note(run.no_threshold_reason))
     thresholds = OneVsRest.from_predictions(run.threshold_predictions or run.folds, ids).choose_thresholds(rule)
     rates = estimate_binary_rates(OneVsRest.from_predictions(run.folds, ids).apply_thresholds(thresholds))
-    performance = ", ".join(f"{title} {100 * rate.value:.1f} %" for title, rate in rates.items() if title in RATES)
-    origin = f"chosen on the {run.threshold_split} split" if rule.is_data_driven else "given"
     metadata.positive, metadata.threshold = list(positive), float(thresholds[0][0])
-    metadata.operating_point = (
-        f"Positive if the summed score of the uncalibrated model is at least {metadata.threshold:.3f} ({rule}, "
-        f"{origin}). On the {run.split} split: {performance}."
-    )
+    facts = {
+        "run": run,
+        "rule": rule,
+        "threshold": metadata.threshold,
+        "rates": {name: rates[name] for name in RATES if name in rates},
+    }
+    metadata.operating_point = render_text(load_templates("demo")["operating_point"], facts)

@@ -20,18 +20,13 @@ from hf_mae.cli.main import main
 from hf_mae.data.messages import DataMessage
 from hf_mae.evaluation.messages import EvaluationMessage
 from hf_mae.reporting.bibliography import format_bibtex
-from hf_mae.reporting.checklists import (
-    ANSWER_FUNCTIONS,
-    ANSWER_TEXTS,
-    CHECKLIST_TITLES,
-    CHECKLISTS_CSV,
-    build_checklist,
-)
+from hf_mae.reporting.checklists import CHECKLIST_TITLES, CHECKLISTS_CSV, build_checklist
 from hf_mae.reporting.document import Paragraph
 from hf_mae.reporting.messages import ReportingMessage
 from hf_mae.reporting.pdf_summary import MAX_ERROR_EXAMPLES, build_pdf_summary
 from hf_mae.reporting.renderers import pdf
 from hf_mae.reporting.study_description import build_study_description
+from hf_mae.reporting.text_templates import load_templates
 from hf_mae.runs.completed_run import Note, NoteCode
 from hf_mae.runs.load_run import load_run
 from hf_mae.runs.record_io import read_record
@@ -298,10 +293,10 @@ def test_checklists_are_filled_in_from_the_record(name, graded):
     assert "1 image: unreadable" in text and "device, sex" in text and "179" in text
 
 
-def test_every_answer_function_is_used():
+def test_every_answer_is_used():
     with open(CHECKLISTS_CSV, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert {row["answer"] for row in rows} - {"author"} == ANSWER_FUNCTIONS.keys() | ANSWER_TEXTS.keys()
+    assert {row["answer"] for row in rows} - {"author"} == load_templates("checklist_answers").keys()
     assert {row["checklist"] for row in rows} == set(CHECKLIST_TITLES)
 
 
