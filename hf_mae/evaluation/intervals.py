@@ -155,6 +155,47 @@ def jackknife_replicates(
     return values, {name: values[name] + change for name, change in changes.items()}
 
 
+def jackknife_statistic(
+    folds: list[Predictions],
+    clusters: Clusters,
+    statistic: Callable[[Predictions, NDArray[np.int64], int], tuple[Floats, Floats]],
+) -> tuple[Floats, Floats]:
+    """Computes the mean of a statistic over folds, and its replicates (clusters, ...) without each cluster.
+
+    Args:
+        clusters: result of `image_level_clusters`.
+        statistic: computes the value (...) and its replicates (clusters of the fold, ...) from a fold, the cluster of
+            each of its images (images,), and the number of its clusters.
+    """
+    results = [statistic(fold, *cluster) for fold, *cluster in zip(folds, clusters.indices, map(len, clusters.members))]
+    value, weight = np.zeros_like(results[0][0]), 1.0 / len(folds)
+    change = np.zeros((len(clusters.counts), *value.shape))
+    for (fold_value, replicates), members in zip(results, clusters.members):
+        value = value + weight * fold_value
+        change[members] += weight * (replicates - fold_value)
+    return value, value + change
+
+
+def jackknife_mean(
+    folds: list[Predictions], clusters: Clusters, values: Callable[[Predictions], Floats]
+) -> tuple[Floats, Floats]:
+    """Computes the mean of values of images over images and folds, and its replicates (see `jackknife_statistic`).
+
+    Args:
+        values: computes the values (images, ...) of a fold.
+    """
+
+    def mean_without_clusters(fold: Predictions, index: NDArray[np.int64], num_clusters: int) -> tuple[Floats, Floats]:
+        by_image = values(fold)
+        mean, count, sums = by_image.mean(0), len(by_image), np.zeros((num_clusters, *by_image.shape[1:]))
+        np.add.at(sums, index, by_image)
+        sizes = np.bincount(index, minlength=num_clusters).reshape(-1, *[1] * mean.ndim)
+        with np.errstate(divide="ignore", invalid="ignore"):  # a cluster that is the complete fold leaves no images
+            return mean, (count * mean - sums) / (count - sizes)
+
+    return jackknife_statistic(folds, clusters, mean_without_clusters)
+
+
 def jackknife_interval(
     value: float,
     replicates: NDArray[np.float64],

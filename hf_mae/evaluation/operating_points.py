@@ -6,7 +6,6 @@ another one unchanged, so sensitivity and specificity on that split estimate tho
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +20,13 @@ from .intervals import (
     difference_interval,
     estimate_rates_by_class,
     jackknife_interval,
+    jackknife_mean,
     jackknife_replicates,
 )
 from .messages import EvaluationMessage
 from .metrics import ConfusionMatrices, Floats, headline_metrics, safe_divide
-from .prediction_table import Predictions, clusters_from_predictions, image_level_clusters
-from .probability_metrics import jackknife_binary_auroc
+from .prediction_table import Clusters, Predictions, clusters_from_predictions, image_level_clusters
+from .probability_metrics import jackknife_auroc
 
 THRESHOLDS = np.arange(1, 100) / 100  # threshold probabilities of the decision curve
 THRESHOLD_RULES = ("sensitivity", "specificity", "threshold", "youden")
@@ -157,22 +157,13 @@ class OneVsRest:
         return float(np.mean([fold.labels.mean() for fold in self.folds]))
 
     @cached_property
-    def _clusters(self) -> tuple[Any, list[NDArray[np.int64]]]:
+    def _clusters(self) -> Clusters:
         return image_level_clusters(self.folds)
 
     def auroc(self) -> Estimate | None:
         """Computes the area under the ROC curve; None if all images are positive, or none is."""
-        clusters, cluster_indices = self._clusters
-        value, change, weight = 0.0, np.zeros(len(clusters.counts)), 1.0 / len(self.folds)
-        for fold, cluster_index, members in zip(self.folds, cluster_indices, clusters.members):
-            aurocs = [
-                jackknife_binary_auroc(run, fold.labels == 1, cluster_index, len(members))
-                for run in _positive_scores(fold)
-            ]
-            mean = float(np.mean([auroc for auroc, _ in aurocs]))
-            value += weight * mean
-            change[members] += weight * (np.mean([replicates for _, replicates in aurocs], axis=0) - mean)
-        return Estimate(value, jackknife_interval(value, value + change, clusters)) if np.isfinite(value) else None
+        value, replicates = jackknife_auroc(self.folds, self._clusters, [1])
+        return Estimate(value, jackknife_interval(value, replicates, self._clusters)) if np.isfinite(value) else None
 
     def average_precision(self) -> float:
         """Computes the average precision (scikit-learn's), as a mean over folds and runs."""
@@ -195,21 +186,15 @@ class OneVsRest:
         The net benefit at a threshold p is the fraction of true positives minus p / (1 - p) times the fraction of false
         positives.
         """
-        clusters, cluster_indices = self._clusters
-        odds, weight = THRESHOLDS / (1 - THRESHOLDS), 1.0 / len(self.folds)
-        value, change = np.zeros(len(THRESHOLDS)), np.zeros((len(clusters.counts), len(THRESHOLDS)))
-        for fold, cluster_index, members in zip(self.folds, cluster_indices, clusters.members):
+        odds = THRESHOLDS / (1 - THRESHOLDS)
+
+        def benefits(fold: Predictions) -> Floats:
             benefit = np.where((fold.labels == 1)[:, None], 1.0, -odds)  # if the image is called positive
-            benefits = np.mean([(run[:, None] >= THRESHOLDS) * benefit for run in _positive_scores(fold)], axis=0)
-            sums = np.zeros((len(members), len(THRESHOLDS)))
-            np.add.at(sums, cluster_index, benefits)
-            sizes, count = np.bincount(cluster_index, minlength=len(members))[:, None], len(fold.labels)
-            mean = benefits.mean(0)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                replicates = (count * mean - sums) / (count - sizes)
-            value += weight * mean
-            change[members] += weight * (replicates - mean)
-        intervals = [difference_interval(v, v + c, clusters) for v, c in zip(value.tolist(), change.T)]
+            mean: Floats = np.mean([(run[:, None] >= THRESHOLDS) * benefit for run in _positive_scores(fold)], axis=0)
+            return mean
+
+        value, replicates = jackknife_mean(self.folds, self._clusters, benefits)
+        intervals = [difference_interval(v, r, self._clusters) for v, r in zip(value.tolist(), replicates.T)]
         treat_all = self.prevalence - (1 - self.prevalence) * odds
         return DecisionCurve(THRESHOLDS.tolist(), value.tolist(), intervals, treat_all.tolist())
 

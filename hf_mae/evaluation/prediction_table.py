@@ -1,6 +1,6 @@
 """Predictions of several runs on the same images, and their independent clusters: images, or patients or videos."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -70,6 +70,8 @@ class Clusters:
         counts: how many times each cluster occurs (clusters,).
         strata: stratum of each cluster (clusters,): fold and class for images, a single one for groups.
         n_eff: effective sample size (Kish): the number of equally large clusters with the same information.
+        indices: per fold, the cluster of each image among those of the fold (images,); only of images and groups that
+            are stored separately.
     """
 
     kind: str
@@ -78,47 +80,40 @@ class Clusters:
     counts: NDArray[Any]
     strata: NDArray[Any]
     n_eff: float
+    indices: list[NDArray[Any]] = field(default_factory=list)
 
 
 def clusters_from_predictions(folds: list[Predictions]) -> Clusters:
-    """Builds the clusters of folds: groups if all folds have them, otherwise images."""
+    """Builds the clusters of folds with their confusion matrices: groups if all folds have them, otherwise images."""
     if any(fold.groups is None for fold in folds):
         return _group_identical_images(folds)
-    groups = [np.asarray(fold.groups).astype(str) for fold in folds]
-    names, sizes = np.unique(np.concatenate(groups), return_counts=True)
-    members, matrices = [], []
-    for fold, fold_groups in zip(folds, groups):
-        fold_names, cluster_index = np.unique(fold_groups, return_inverse=True)
-        members.append(np.searchsorted(names, fold_names))
-        matrices.append(confusion_by_cluster(fold, cluster_index.ravel(), len(fold_names)))
-    ones = np.ones(len(names), dtype=np.int64)
-    return Clusters("groups", matrices, members, ones, 0 * ones, effective_sample_size(sizes, ones))
+    clusters = image_level_clusters(folds)
+    matrices = [
+        confusion_by_cluster(fold, index, len(members))
+        for fold, index, members in zip(folds, clusters.indices, clusters.members)
+    ]
+    return replace(clusters, matrices=matrices)
 
 
-def image_level_clusters(folds: list[Predictions]) -> tuple[Clusters, list[NDArray[Any]]]:
-    """Builds clusters for statistics that need scores rather than confusion matrices: each image is a cluster of its
-    own.
+def image_level_clusters(folds: list[Predictions]) -> Clusters:
+    """Builds clusters for statistics that need scores rather than confusion matrices (`matrices` is empty): each image
+    is a cluster of its own.
 
     If all folds have groups, these are the clusters. The stratum of an image is its fold, whatever its class.
-
-    Returns:
-        The clusters (without `matrices`), and per fold the cluster of each image among those of the fold (images,).
     """
     if all(fold.groups is not None for fold in folds):
         groups = [np.asarray(fold.groups).astype(str) for fold in folds]
         names, sizes = np.unique(np.concatenate(groups), return_counts=True)
-        fold_clusters = [np.unique(fold_groups, return_inverse=True) for fold_groups in groups]
-        members = [np.searchsorted(names, fold_names) for fold_names, _ in fold_clusters]
+        by_fold = [np.unique(fold_groups, return_inverse=True) for fold_groups in groups]
+        members = [np.searchsorted(names, fold_names) for fold_names, _ in by_fold]
+        indices = [index.ravel() for _, index in by_fold]
         ones = np.ones(len(names), dtype=np.int64)
-        return Clusters("groups", [], members, ones, 0 * ones, effective_sample_size(sizes, ones)), [
-            cluster_index.ravel() for _, cluster_index in fold_clusters
-        ]
-    sizes = np.array([len(fold.labels) for fold in folds])
-    starts = np.cumsum(sizes) - sizes
+        return Clusters("groups", [], members, ones, 0 * ones, effective_sample_size(sizes, ones), indices)
+    indices = [np.arange(len(fold.labels)) for fold in folds]
+    sizes = np.array([len(index) for index in indices])
+    members = [start + index for start, index in zip(np.cumsum(sizes) - sizes, indices)]
     strata = np.repeat(np.arange(len(folds)), sizes)
-    ones = np.ones(int(sizes.sum()), dtype=np.int64)
-    members = [start + np.arange(size) for start, size in zip(starts, sizes)]
-    return Clusters("images", [], members, ones, strata, float(sizes.sum())), [np.arange(size) for size in sizes]
+    return Clusters("images", [], members, np.ones_like(strata), strata, float(sizes.sum()), indices)
 
 
 def effective_sample_size(sizes: NDArray[Any], counts: NDArray[Any]) -> float:

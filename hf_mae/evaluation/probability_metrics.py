@@ -5,14 +5,15 @@ perfectly calibrated model, and more so with few images, so intervals that resam
 (docs/statistics.md).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from ..settings.metrics import METRICS, MetricKind, metric_names
-from .intervals import Estimate, jackknife_interval
+from .intervals import Estimate, jackknife_interval, jackknife_mean, jackknife_statistic
 from .metrics import CALIBRATION_BINS, Floats, expected_calibration_error
 from .prediction_table import Clusters, Predictions, image_level_clusters
 
@@ -27,15 +28,16 @@ def estimate_probability_metrics(folds: list[Predictions]) -> dict[str, Estimate
     - `ece`, `adaptive_ece`: of the predicted class, over 15 bins of equal width, or of equally many images.
     - `classwise_ece`: over 15 bins of the score of each class, mean over classes (Kull et al., 2019).
     """
-    clusters, cluster_indices = image_level_clusters(folds)
-    estimates = {}
+    clusters, estimates = image_level_clusters(folds), {}
     names = metric_names(MetricKind.PROBABILITY)
     for metric in (METRICS[name] for name in names):
         if metric.function is not None:
-            value, replicates = _jackknife_mean(folds, clusters, cluster_indices, metric.function)
+            values, replicates = jackknife_mean(folds, clusters, partial(_mean_over_runs, metric.function))
             bounds = metric.low, metric.upper_bound(folds[0].num_classes)
-            estimates[metric.name] = Estimate(value, jackknife_interval(value, replicates, clusters, *bounds))
-    value, replicates = jackknife_auroc(folds, clusters, cluster_indices)
+            estimates[metric.name] = Estimate(
+                float(values), jackknife_interval(float(values), replicates, clusters, *bounds)
+            )
+    value, replicates = jackknife_auroc(folds, clusters)
     if np.isfinite(value):
         estimates["roc_auc"] = Estimate(value, jackknife_interval(value, replicates, clusters))
     for name, error in (("ece", _ece), ("classwise_ece", _classwise_ece), ("adaptive_ece", _adaptive_ece)):
@@ -50,40 +52,29 @@ def _require_class_scores(predictions: Predictions) -> Floats:
     return predictions.class_scores
 
 
-def _jackknife_mean(
-    folds: list[Predictions],
-    clusters: Clusters,
-    cluster_indices: list[NDArray[np.int64]],
-    per_image_loss: Callable[[Floats, NDArray[np.int64]], Floats],
-) -> tuple[float, Floats]:
-    """Computes the mean over images, folds and runs, and its replicates without each cluster."""
-    value, change, weight = 0.0, np.zeros(len(clusters.counts)), 1.0 / len(folds)
-    for fold, cluster_index, members in zip(folds, cluster_indices, clusters.members):
-        losses = np.mean([per_image_loss(run, fold.labels) for run in _require_class_scores(fold)], axis=0)
-        mean, count = float(losses.mean()), len(losses)
-        sums, sizes = (np.bincount(cluster_index, weights, len(members)) for weights in (losses, np.ones(count)))
-        with np.errstate(divide="ignore", invalid="ignore"):  # a cluster that is the complete fold leaves no images
-            replicates = (mean * count - sums) / (count - sizes)
-        value += weight * mean
-        change[members] += weight * (replicates - mean)
-    return value, value + change
+def _mean_over_runs(function: Callable[[Floats, NDArray[np.int64]], Floats], fold: Predictions) -> Floats:
+    """Computes a metric of images (images,), as a mean over runs."""
+    mean: Floats = np.mean([function(run, fold.labels) for run in _require_class_scores(fold)], axis=0)
+    return mean
 
 
 def jackknife_auroc(
-    folds: list[Predictions], clusters: Clusters, cluster_indices: list[NDArray[np.int64]]
+    folds: list[Predictions], clusters: Clusters, classes: Sequence[int] | None = None
 ) -> tuple[float, Floats]:
-    """Computes the macro AUROC over folds and runs, and its replicates; NaN if a class has no image, or all images."""
-    value, change, weight = 0.0, np.zeros(len(clusters.counts)), 1.0 / len(folds)
-    for fold, cluster_index, members in zip(folds, cluster_indices, clusters.members):
-        aurocs = [
-            jackknife_binary_auroc(run[:, label], fold.labels == label, cluster_index, len(members))
+    """Computes the mean AUROC of classes (None: all) over folds and runs, and its replicates; NaN if a class has no
+    image, or all images."""
+
+    def mean_auroc(fold: Predictions, index: NDArray[np.int64], num_clusters: int) -> tuple[Floats, Floats]:
+        results = [
+            jackknife_binary_auroc(run[:, label], fold.labels == label, index, num_clusters)
             for run in _require_class_scores(fold)
-            for label in range(fold.num_classes)
+            for label in classes or range(fold.num_classes)
         ]
-        mean = float(np.mean([auroc for auroc, _ in aurocs]))
-        value += weight * mean
-        change[members] += weight * (np.mean([replicates for _, replicates in aurocs], axis=0) - mean)
-    return value, value + change
+        aurocs, replicates = zip(*results)
+        return np.mean(aurocs), np.mean(replicates, axis=0)
+
+    value, replicates = jackknife_statistic(folds, clusters, mean_auroc)
+    return float(value), replicates
 
 
 def jackknife_binary_auroc(
@@ -108,12 +99,10 @@ def jackknife_binary_auroc(
     )
     by_cluster = np.bincount(cluster_index, concordant, num_clusters)
     within = np.zeros(num_clusters)  # pairs of images of the same cluster, which `by_cluster` counts twice
-    order = np.argsort(cluster_index, kind="stable")
-    for cluster, images in zip(
-        np.unique(cluster_index), np.split(order, np.flatnonzero(np.diff(cluster_index[order])) + 1)
-    ):
-        if 0 < is_positive[images].sum() < len(images):
-            within[cluster] = _concordant_pairs(scores[images], is_positive[images])[is_positive[images]].sum()
+    order, ends = np.argsort(cluster_index, kind="stable"), np.cumsum(counts.sum(0)).astype(int)
+    for cluster in np.flatnonzero(counts.all(0)):
+        images = order[ends[cluster] - int(counts[:, cluster].sum()) : ends[cluster]]
+        within[cluster] = _concordant_pairs(scores[images], is_positive[images])[is_positive[images]].sum()
     sides = counts.sum(1)
     with np.errstate(invalid="ignore", divide="ignore"):
         return float(total / sides.prod()), (total - by_cluster + within) / (sides[:, None] - counts).prod(0)

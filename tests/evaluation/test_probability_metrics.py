@@ -83,8 +83,8 @@ def test_auroc_replicates_equal_recomputation_without_the_cluster(grouped):
 
 def test_auroc_is_averaged_over_folds_and_runs():
     folds = [make_predictions(80, 3, runs=2, seed=seed, groups=np.arange(80) // 5 + 10 * seed) for seed in (0, 1)]
-    clusters, cluster_indices = image_level_clusters(folds)
-    value, replicates = jackknife_auroc(folds, clusters, cluster_indices)
+    clusters = image_level_clusters(folds)
+    value, replicates = jackknife_auroc(folds, clusters)
     aurocs = [sk.roc_auc_score(f.labels, run, multi_class="ovr") for f in folds for run in f.class_scores]
     assert value == pytest.approx(np.mean(aurocs)) and len(replicates) == 26, "groups 10 to 15 are in both folds"
     shared = int(np.flatnonzero(clusters.members[0] == clusters.members[1][0])[0])
