@@ -68,7 +68,8 @@ class ResultsTable:
         comparisons: tests between our runs on the same images, by score: `first`, `second`, `units`, `images`, `score`,
             `difference`, `low`, `high`, `p_value`, `p_adjusted`, `test`, and, between cross-validations,
             `corrected_resampled`.
-        differences: by pair of runs, McNemar's counts, or `different` (`images` or `classes`) if they are not compared.
+        differences: by pair of runs, McNemar's counts, or `different` (`images`, `classes` or `labels`) if they are not
+            compared.
         notes: notes on the table.
         data: the benchmark, or the name of the data.
         see_also: another benchmark with the same images, whose results should be read together with these.

@@ -21,7 +21,7 @@ def compare_runs(runs: list[CompletedRun], positive: Sequence[str] | None = None
     """
     comparisons: list[dict[str, Any]] = []
     for first, second in combinations(runs, 2):
-        if not _have_same_images(first, second):
+        if _different_data(first, second):
             continue
         resampled = None
         if first.is_cross_validated and first.num_training_images and second.num_training_images:
@@ -57,8 +57,14 @@ def _difference_to_dict(first: CompletedRun, second: CompletedRun, difference: D
     }
 
 
-def _have_same_images(first: CompletedRun, second: CompletedRun) -> bool:
-    return first.file_names == second.file_names and first.class_names == second.class_names
+def _different_data(first: CompletedRun, second: CompletedRun) -> str | None:
+    """Returns what prevents the comparison of two runs: different `images`, `classes` or `labels`; None: nothing."""
+    if first.file_names != second.file_names:
+        return "images"
+    if first.class_names != second.class_names:
+        return "classes"
+    folds = zip(first.folds, second.folds)
+    return None if all(np.array_equal(fold.labels, other.labels) for fold, other in folds) else "labels"
 
 
 def _corrected_resampled_tests(first: CompletedRun, second: CompletedRun) -> dict[str, dict[str, float]]:
@@ -79,11 +85,12 @@ def _corrected_resampled_tests(first: CompletedRun, second: CompletedRun) -> dic
 
 
 def compare_errors(runs: list[CompletedRun]) -> Iterable[dict[str, Any]]:
-    """Computes McNemar's test for each pair of runs; pairs on different images or classes have `different` instead."""
+    """Computes McNemar's test for each pair of runs; pairs with different images, classes or labels have `different`
+    instead."""
     for first, second in combinations(runs, 2):
         pair = {"first": first.name, "second": second.name}
-        if not _have_same_images(first, second):
-            yield pair | {"different": "images" if first.file_names != second.file_names else "classes"}
+        if different := _different_data(first, second):
+            yield pair | {"different": different}
             continue
         labels = np.concatenate([fold.labels for fold in first.folds])
         # One prediction per image: that of the first seed.

@@ -45,10 +45,12 @@ def write_and_summarize(paths, folder, **options):
     return comparison.summary()
 
 
-def write_run(folder, right, *, seed=0, images=120, groups=None, chosen_on="validation", source=SOURCE, sizes=None):
+def write_run(
+    folder, right, *, seed=0, shift=0, images=120, groups=None, chosen_on="validation", source=SOURCE, sizes=None
+):
     """Writes the output folder of a run whose predictions are correct with the probability `right`."""
     folder.mkdir(parents=True)
-    names, rng, labels = ["blob", "folds", "ring"], np.random.default_rng(seed), np.arange(images) % 3
+    names, rng, labels = ["blob", "folds", "ring"], np.random.default_rng(seed), (np.arange(images) + shift) % 3
     predicted = np.where(rng.random(images) < right, labels, (labels + 1) % 3)
     logits = np.eye(3)[predicted] * 2 + rng.normal(0, 0.1, (images, 3))
     files = SimpleNamespace(file_names=[f"{i}.jpg" for i in range(images)], groups=groups)
@@ -179,11 +181,12 @@ def test_folds_that_share_images_are_not_pooled(tmp_path):
     assert len(rows) == 4 and scores is None
 
 
-def test_runs_on_other_images_are_not_compared(tmp_path):
+@pytest.mark.parametrize("changes, different", [({"images": 90}, "images"), ({"shift": 1}, "labels")])
+def test_runs_on_other_data_are_not_compared(tmp_path, changes, different):
     write_run(tmp_path / "a", 0.8)
-    write_run(tmp_path / "b", 0.8, images=90)
+    write_run(tmp_path / "b", 0.8, **changes)
     text = write_and_summarize([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
-    assert "not compared, because they were evaluated on different images" in text
+    assert f"not compared, because they were evaluated on different {different}" in text
 
 
 def test_intervals_use_patients_if_they_are_known(tmp_path):
