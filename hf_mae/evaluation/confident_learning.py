@@ -13,7 +13,6 @@ class LabelIssue:
     """Possible label error.
 
     Args:
-        index: of the image.
         quality: of the label, from 0 to 1; the lower, the more likely it is wrong.
         suggested: class id that the models predict.
     """

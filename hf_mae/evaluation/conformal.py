@@ -63,7 +63,6 @@ def evaluate_coverage(
     """Computes the coverage and size of the prediction sets on a split that they were not calibrated on.
 
     Args:
-        split: name of the evaluated split.
         fitted_on: name of the split that the sets were calibrated on.
 
     Returns:

@@ -113,11 +113,7 @@ class OneVsRest:
 
     @classmethod
     def from_predictions(cls, folds: list[Predictions], positive_ids: list[int]) -> "OneVsRest":
-        """Converts predictions of all classes to binary predictions.
-
-        Args:
-            positive_ids: ids of the positive classes.
-        """
+        """Converts predictions of all classes to binary predictions."""
         return cls([_to_binary(fold, positive_ids) for fold in folds])
 
     def aggregate_by_patient(self, aggregation: str) -> "OneVsRest":

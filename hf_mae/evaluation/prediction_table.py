@@ -16,7 +16,6 @@ class Predictions:
     Args:
         labels: (images,).
         predicted: (runs, images).
-        num_classes: number of classes of the task.
         groups: patient or video of each image (images,), or None.
         class_scores: scores (runs, images, classes), each row summing to 1, or None if they are unknown.
         ordered: whether the classes are grades in the order of their ids.

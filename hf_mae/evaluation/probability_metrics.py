@@ -90,7 +90,6 @@ def jackknife_binary_auroc(
         scores: (images,).
         is_positive: mask of the positive images (images,).
         cluster_index: cluster of each image (images,).
-        num_clusters: number of clusters.
     """
     concordant = _concordant_pairs(scores, is_positive)
     total = concordant[is_positive].sum()

@@ -29,7 +29,6 @@ class InteractionTest:
     """Test of no difference between subgroups.
 
     Args:
-        num_subgroups: number of compared subgroups.
         statistic: F.
         df: degrees of freedom of F.
     """
@@ -49,7 +48,6 @@ def interaction_tests(
     Args:
         subgroups: predictions (by fold) of each subgroup.
         score_function: metrics by name, from confusion matrices.
-        score_names: names of the metrics to test.
     """
     if len(subgroups) < 2:
         return []

@@ -70,7 +70,6 @@ class AuditFindings:
     """Result of an audit.
 
     Args:
-        folder: the output folder.
         num_images: number of images compared.
         num_images_in_pairs: number of images that have a near-duplicate.
         pairs_by_kind: number of pairs by kind, in the order of the descriptions.

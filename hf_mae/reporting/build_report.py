@@ -30,7 +30,6 @@ def build_report_document(results_tables: Iterable[ResultsTable], details: bool 
     """Builds the document of a report.
 
     Args:
-        results_tables: the tables.
         details: include the details of each run: classes, patients, operating points, subgroups.
     """
     tables = list(results_tables)

@@ -37,7 +37,6 @@ class ChecklistItem:
 
     Args:
         number: its number in the guideline.
-        section: section of the paper.
         topic: paraphrase of the item.
         answer: text from the record; None: the authors have to answer.
         source: file or field that the answer comes from.

@@ -119,7 +119,6 @@ class Subgroups:
     """Results of the subgroups of a column.
 
     Args:
-        column: name of the column.
         levels: one subgroup per value or band.
         tests: tests of no difference between the subgroups that are large enough, one per score
             (`evaluation.subgroups.InteractionTest`), with `p_adjusted` (Holm, over all columns).

@@ -20,7 +20,6 @@ class Paragraph:
     """A paragraph; `[@key; @key]` is a citation in pandoc's syntax.
 
     Args:
-        text: the text.
         title: bold words before the text.
     """
 
@@ -50,7 +49,6 @@ class Image:
     Args:
         path: the file; links are relative to `folder`.
         title: description of the image.
-        folder: folder of the document.
     """
 
     path: Path

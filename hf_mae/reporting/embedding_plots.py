@@ -18,7 +18,6 @@ def plot_embeddings(
     """Plots t-SNE and UMAP embeddings of the evaluated images.
 
     Args:
-        folder: the output folder.
         features: (images, dimensions).
         labels: class ids (images,).
     """

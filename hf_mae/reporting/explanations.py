@@ -38,11 +38,7 @@ class Explanation:
     """An image with its saliency map and prediction.
 
     Args:
-        name: file name.
         image: the input of the model.
-        grad_cam: Grad-CAM over the image.
-        prediction: the predicted class.
-        score: score of the predicted class.
         target: the class that Grad-CAM explains.
         label: the true class, if it is known.
     """
@@ -63,9 +59,7 @@ def explain_batch(
 
     Args:
         model: a stock ViT or BEiT classifier in evaluation mode.
-        processor: its image processor.
         pixel_values: output of the processor, (batch, 3, height, width).
-        names: names of the images.
         target: class that Grad-CAM explains; None: the predicted class of each image.
     """
     pixel_values = pixel_values.to(model.device)
@@ -91,13 +85,7 @@ def explain_batch(
 
 
 def write_explanation_sheet(rows: list[tuple[str, list[Explanation]]], path: Path, title: str) -> None:
-    """Writes a sheet with one row of images per heading; each image is followed by its Grad-CAM.
-
-    Args:
-        rows: headings and images.
-        path: the file.
-        title: title of the sheet.
-    """
+    """Writes a sheet with one row of images per heading; each image is followed by its Grad-CAM."""
     columns = 2 * max(len(explanations) for _, explanations in rows)
     figure = PlainTextFigure(figsize=(1.5 * columns, 1.85 * len(rows) + 0.6))
     grid = figure.subplots(len(rows), columns, squeeze=False)

@@ -38,7 +38,6 @@ def make_score(
     """Makes the displayed score of a metric: in per cent, or in grades.
 
     Args:
-        name: name of the metric.
         value, interval, std: as fractions, or in grades.
         reason: reason for a missing interval.
     """
@@ -104,9 +103,7 @@ def headline_table(
 
     Args:
         labels: columns before the scores.
-        rows: the rows.
         remarks: columns after the scores.
-        caption: text above the table.
         mark_best: print the best value of each column in bold.
     """
     ordinal = set(metric_names(MetricKind.ORDINAL))

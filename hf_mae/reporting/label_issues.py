@@ -43,7 +43,6 @@ class LabelFindings:
     """Result of an audit of labels.
 
     Args:
-        folder: the output folder.
         num_evaluated_images: number of images classified by models that were not trained on them.
         num_images: number of images of the dataset.
         issues: labels that may be wrong, the most likely first.

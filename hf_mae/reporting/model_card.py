@@ -52,9 +52,6 @@ def write_model_card(folder: Path, record: RunRecord, architecture: str, recipe:
     """Writes the model card `README.md`, with a `model-index` for the Hub.
 
     Args:
-        folder: the output folder of the run, with its figures.
-        record: the record of the run.
-        architecture: class of the model.
         recipe: YAML of the recipe of the run.
     """
     document = build_model_card(folder, record, architecture, recipe)
@@ -172,8 +169,6 @@ def build_ensemble_card(folder: Path, members: Sequence[MemberInfo], classes: li
 
     Args:
         folder: the folder of the ensemble, which need not exist yet.
-        members: its members.
-        classes: class names.
     """
     templates, facts = load_templates("cards"), {"members": members}
     document: list[Block] = [
@@ -193,9 +188,6 @@ def write_pretraining_card(folder: Path, record: RunRecord, model: Any, recipe: 
     """Writes the model card `README.md` of a pre-trained model.
 
     Args:
-        folder: the output folder of the run.
-        record: the record of the run.
-        model: the model.
         recipe: YAML of the recipe of the run.
     """
     from huggingface_hub import ModelCardData

@@ -32,7 +32,6 @@ def write_pdf_summary(run: CompletedRun, path: Path) -> None:
 
     Args:
         run: the run; of a cross-validation, the predictions of all folds together.
-        path: the PDF file.
     """
     pdf.write(build_pdf_summary(run), path)
 

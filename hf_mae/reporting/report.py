@@ -28,7 +28,6 @@ class Comparison:
     """Result of `compare`.
 
     Args:
-        runs: the runs.
         tables: one table for each dataset, split and protocol (`reporting.results_tables.ResultsTable`). Its `rows`
             have scores with intervals in per cent, and `diagnostic_accuracy`; its `comparisons` have the differences
             and tests between its runs.
@@ -153,10 +152,6 @@ def _as_tuple(values: Any) -> tuple[Any, ...]:
 
 def write_report(comparison: Comparison, folder: Path) -> list[str]:
     """Writes `report.md`, `.tex` and `.json`, with python-docx also `.docx`, and the figures.
-
-    Args:
-        comparison: the report.
-        folder: the output folder.
 
     Returns:
         The names of the files.

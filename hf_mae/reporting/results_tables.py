@@ -36,14 +36,10 @@ class ResultsRow:
 
     Args:
         method: name of the run or of the published method.
-        initialisation: initial weights.
         source: publication, or `this run`.
-        ours: whether the row is a run.
         ranked: whether the row is comparable with the other ranked rows.
         scores: by name, in per cent (MAE in grades); scores that were not published are absent.
-        notes: footnotes.
         by_class: of a run, the rates of each class.
-        diagnostic_accuracy: of a run.
     """
 
     method: str
@@ -62,7 +58,6 @@ class ResultsTable:
     """Results on one dataset, split and protocol.
 
     Args:
-        title: title of the table.
         rows: comparable rows, the best macro F1 first.
         not_comparable: the other rows.
         comparisons: tests between our runs on the same images, by score: `first`, `second`, `units`, `images`, `score`,
@@ -70,7 +65,6 @@ class ResultsTable:
             `corrected_resampled`.
         differences: by pair of runs, McNemar's counts, or `different` (`images`, `classes` or `labels`) if they are not
             compared.
-        notes: notes on the table.
         data: the benchmark, or the name of the data.
         see_also: another benchmark with the same images, whose results should be read together with these.
     """
@@ -143,7 +137,6 @@ def build_results_tables(
     """Builds one table for each dataset, split and protocol of the runs, with the published rows.
 
     Args:
-        runs: the runs.
         benchmark: benchmark whose published rows are shown even without a run.
         options: optional parts of the report; the binary task of a benchmark is the default of `positive`.
     """

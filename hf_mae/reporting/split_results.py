@@ -27,7 +27,6 @@ def score_with_intervals(
         eval_dataset: the `EvalDataset` of the rows of `logits`.
         logits: (images, classes).
         labels: class ids (images,).
-        names: class names.
         ordered: whether the classes are grades.
     """
     scores = score_split(logits, labels, names, ordered)
@@ -55,13 +54,10 @@ def write_split_results(
     """Writes the predictions, `metrics_<split>.csv` and the figures of a split; returns its scores.
 
     Args:
-        folder: the output folder.
         eval_dataset: the `EvalDataset` of the rows of `logits`.
         logits: (images, classes).
         labels: class ids (images,).
-        names: class names.
         ordered: whether the classes are grades.
-        temperature: divisor of the logits.
     """
     scaled = temperature.scale_logits(logits)
     scores = score_with_intervals(eval_dataset, scaled, labels, names, ordered)

@@ -37,8 +37,6 @@ def write_study_description(run: CompletedRun, folder: Path, suffix: str = "") -
     """Writes `study.md`, `.tex` (and `.docx`), `study.bib` and the figure `figures/flow`.
 
     Args:
-        run: the run.
-        folder: the output folder.
         suffix: part of the file names, to distinguish several runs.
 
     Returns:

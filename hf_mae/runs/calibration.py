@@ -31,13 +31,8 @@ def calibrate_run(
     """Fits and writes the temperature, the prediction sets and the out-of-distribution detector of a saved model.
 
     Args:
-        record: the record of the run.
-        folder: the output folder, with the model.
         logits: (images, classes) by split.
         eval_datasets: the images, by split.
-        train_dataset: the training images.
-        device: device that computes the features.
-        batch_size: images per forward pass.
 
     Returns:
         The record with the results; unchanged if no split selected the epoch.

@@ -63,7 +63,6 @@ class CompletedRun:
             if each run has its own images); None: not available.
         threshold_split: name of that split.
         no_threshold_reason: reason why `threshold_predictions` is missing.
-        source: data source.
         record: record of the run (of the first run of a cross-validation); None: a prediction table of any program.
     """
 

@@ -18,7 +18,6 @@ def count_seen_in_pretraining(
 
     Args:
         options: the checkpoint.
-        splits: the images of the run.
         folder: the output folder, for the list of these images.
         num_workers: threads that decode images.
     """

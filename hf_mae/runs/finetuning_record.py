@@ -26,9 +26,7 @@ def start_record(data: LabelledData, settings: Settings, model: Any) -> RunRecor
     """Builds the record of a run before training; the main process writes it.
 
     Args:
-        data: the images of the run.
         settings: of the run; its `overrides` are recorded.
-        model: the model to train.
     """
     args, folder, is_main = settings.training, settings.training.folder, settings.training.process_index == 0
     seen = None

@@ -224,7 +224,6 @@ def _load_single_run(folder: Path, split: str, record: RunRecord, training_recor
     """Loads one run with its predictions on one split.
 
     Args:
-        record: record of the evaluation.
         training_record: record of the run that trained the model; None: unknown.
     """
     predictions, file_names, class_names = read_predictions([folder], split)

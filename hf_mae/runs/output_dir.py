@@ -91,7 +91,6 @@ def check_same_run(checkpoint: str, config: Any, source: DataSource) -> None:
 
     Args:
         checkpoint: folder to resume from.
-        config: configuration of the model.
         source: current data source, with a fingerprint.
 
     Raises:

@@ -44,7 +44,6 @@ class PredictionTable:
     """Predictions of one model on one split.
 
     Args:
-        file_names: of the images.
         class_names: by class id.
         labels: class ids (images,).
         predicted: class ids (images,).
@@ -79,7 +78,6 @@ def write_predictions(
     Args:
         logits: (images, classes), before temperature scaling.
         labels: class ids (images,).
-        names: class names.
         groups: patient or video of each image.
         temperature: divisor of the logits for predicted classes and scores.
     """
@@ -151,7 +149,6 @@ def read_predictions(folders: list[Path], split: str) -> tuple[Predictions, list
 
     Args:
         folders: output folders of runs that differ in their seed only.
-        split: name of the split.
 
     Raises:
         UsageError: If predictions are missing or invalid, or the runs were not evaluated on the same images.

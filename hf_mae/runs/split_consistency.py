@@ -34,7 +34,6 @@ def align_with_training_split(
     A new random split would contain training images, and its scores would be too good.
 
     Args:
-        options: options of the evaluation.
         explicit_values: explicit options of recipe and flags.
         model: folder of the model, or a checkpoint in the folder of a run.
 

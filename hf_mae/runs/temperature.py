@@ -41,7 +41,6 @@ def fit_and_write_temperature(
     logs a warning, and returns None.
 
     Args:
-        names: class names.
         counts: training images per class, for class-wise temperatures; None: unknown.
     """
     (folder / TEMPERATURE_FILE).unlink(missing_ok=True)

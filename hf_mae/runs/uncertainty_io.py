@@ -49,7 +49,6 @@ def read_uncertainty(folder: str | Path, classes: list[str], averaged_views: boo
     """Reads both files.
 
     Args:
-        classes: class names of the model.
         averaged_views: whether the scores are averaged over views (`--tta`).
 
     Raises:

@@ -32,10 +32,7 @@ def write_parquet_dataset(
 
     Args:
         splits: result of `read_splits`.
-        folder: the output folder.
-        name: name of the dataset on its card.
         metadata: for the head of the card (`license`), and `description`, a sentence for its text.
-        overwrite: replace an existing folder.
 
     Returns:
         The files, relative to the folder.

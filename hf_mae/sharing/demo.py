@@ -25,7 +25,6 @@ class Classifier(DemoModel):
 
     Args:
         model, processor: result of `models.loading.load_classifier`.
-        metadata: texts of the page.
         training: `EvalDataset` that is searched for similar images; None: the page has no such gallery.
         batch_size: of the features of the training images.
         uncertainty: prediction sets and out-of-distribution detector; None: the page shows neither.

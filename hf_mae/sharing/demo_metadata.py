@@ -34,8 +34,6 @@ def build_demo_metadata(
     """Describes a model with the information in its folder.
 
     Args:
-        folder: the model.
-        names: its classes.
         positive, operating_point: as in `hf-mae report`; the threshold is chosen on the validation split.
         class_notes: CSV file with the columns `class` and `note`: an explanation of each class.
 

@@ -56,7 +56,6 @@ def list_published_files(run: Path, ignore_patterns: list[str] | None = None) ->
     """Lists the files of a run that are published, relative to its folder.
 
     Args:
-        run: the output folder.
         ignore_patterns: patterns of other files to exclude, such as `predictions_*.csv`.
 
     Raises:
@@ -144,7 +143,6 @@ def push_run(
     Args:
         run: an output folder of finetune or pretrain.
         repo_id: `USER/NAME`; default: the name of the folder, for the owner of the token.
-        private: create a private repository.
         update: add a commit to a repository that contains files.
         ignore_patterns: patterns of files that are not uploaded.
 
@@ -182,8 +180,6 @@ def push_files(
     Args:
         contents: files or bytes, by the path in the repository.
         repo_id, exists: result of `check_target`.
-        private: create a private repository.
-        message: the commit message.
         repo_type: `model`, `dataset` or `space`.
         space_sdk: SDK of a Space.
 

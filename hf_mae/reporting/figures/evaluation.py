@@ -1,4 +1,4 @@
-"""Figures of the evaluation of a split."""
+"""Figures of the evaluation of a split. Paths are without a suffix."""
 
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,8 @@ def plot_split_figures(
     """Plots the figures of an evaluation: `figures/<figure>_<split>.png` and `.pdf`.
 
     Args:
-        folder: the output folder.
         class_scores: (images, classes), each row sums to 1.
         labels: class ids (images,).
-        names: class names.
         scores: result of `evaluation.metrics.score_split`.
     """
     folder = folder / FIGURES_DIR
@@ -61,7 +59,6 @@ def plot_confusion_matrix(matrix: list[list[int]], names: list[str], path: Path,
 
     Args:
         matrix: counts (classes, classes).
-        path: the file without its suffix.
         normalised: show per cent of the row in the cells instead of counts.
     """
     counts = np.asarray(matrix)

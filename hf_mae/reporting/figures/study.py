@@ -1,4 +1,4 @@
-"""Figures of a study: flow of the images, decision curves, maps of features."""
+"""Figures of a study: flow of the images, decision curves, maps of features. Paths are without a suffix."""
 
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,6 @@ def plot_scatter(points: np.ndarray, labels: np.ndarray, names: list[str], path:
     Args:
         points: (images, 2).
         labels: class ids (images,).
-        names: class names.
-        path: the file without its suffix.
     """
     figure = PlainTextFigure(figsize=(ONE_COLUMN, ONE_COLUMN))
     axes = figure.subplots()
@@ -61,7 +59,6 @@ def plot_decision_curves(curves: dict[str, Any], path: Path, title: str) -> None
 
     Args:
         curves: name -> `evaluation.operating_points.DecisionCurve`, of images with the same prevalence.
-        path: the file without its suffix.
     """
     figure = PlainTextFigure(figsize=(ONE_COLUMN, 2.5))
     axes = figure.subplots()
@@ -88,7 +85,6 @@ def plot_flow_diagram(cohort: dict[str, Any], path: Path) -> None:
 
     Args:
         cohort: result of `data.cohort.describe_cohort`.
-        path: the file without its suffix.
     """
     steps, splits = cohort["excluded"], cohort["splits"]
     rows = len(steps) + 2

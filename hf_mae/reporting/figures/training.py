@@ -1,4 +1,4 @@
-"""Figures of training: learning curves, trials of a search, label efficiency."""
+"""Figures of training: learning curves, trials of a search, label efficiency. Paths are without a suffix."""
 
 from pathlib import Path
 from typing import Any
@@ -34,9 +34,6 @@ def plot_search_trials(
     Args:
         points: by setting, one (value, score, whether it was stopped early) per trial.
         log_scales: by setting, whether its axis is logarithmic.
-        best_index: index of the best trial.
-        metric: name of the score.
-        path: the file without its suffix.
     """
     columns = 2 if len(points) == 4 else min(len(points), 3)
     lines = -(-len(points) // columns)
@@ -66,7 +63,6 @@ def plot_learning_curves(log_history: list[dict[str, Any]], path: Path) -> None:
 
     Args:
         log_history: `trainer.state.log_history`.
-        path: the file without its suffix.
     """
     curves = {
         "training loss": [(log["epoch"], log["loss"]) for log in log_history if "loss" in log],
@@ -98,7 +94,6 @@ def plot_label_efficiency(curves: dict[str, list[dict[str, Any]]], path: Path) -
 
     Args:
         curves: name -> points of `runs.crossval.label_efficiency_curve`.
-        path: the file without its suffix.
     """
     figure = PlainTextFigure(figsize=(ONE_COLUMN, 2.4))
     axes = figure.subplots()

@@ -49,7 +49,6 @@ class DemoMetadata:
     """Texts and settings of the page.
 
     Args:
-        title: title of the page.
         model: a folder, or USER/NAME.
         description: sentences on architecture, training data and scores.
         temperature: logits are divided by it to calibrate the scores.
@@ -76,7 +75,6 @@ class DemoModel:
 
     Args:
         model, processor: from `AutoModelForImageClassification` and `AutoImageProcessor`.
-        metadata: texts and settings of the page.
     """
 
     has_similar = False

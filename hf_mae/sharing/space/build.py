@@ -45,9 +45,7 @@ def push_space(metadata: DemoMetadata, repo_id: str, *, exists: bool, private: b
     """Uploads the Space in one commit. Returns its URL.
 
     Args:
-        metadata: texts of the page.
         repo_id, exists: result of `hub.check_target`.
-        private: create a private Space.
     """
     return hub.push_files(
         build_space_files(metadata),
