@@ -17,7 +17,7 @@ NOTE_TEXTS = {
     NoteCode.ONE_FOLD: "Fold {fold} only.",
     NoteCode.RANDOM_FOLDS: "{folds} random folds.",
     NoteCode.MEAN_OF_FOLDS: "Mean of {runs} runs ({folds} folds, {seeds}).",
-    NoteCode.MEAN_OF_OFFICIAL_SPLITS: "Mean of {runs} runs of the {splits} official splits, on one test split.",
+    NoteCode.MEAN_OF_OFFICIAL_SPLITS: "Mean of {runs} runs of the {folds} official splits, on one test split.",
     NoteCode.MEAN_OF_MODELS: "Mean of the scores of {models} models.",
     NoteCode.FRACTION_OF_LABELS: "Trained on {fraction} % of the labels.",
     NoteCode.SEEN_IN_PRETRAINING: "{count} of the {images} images were in the pre-training data.",

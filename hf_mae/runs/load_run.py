@@ -17,7 +17,7 @@ from .completed_run import CompletedRun, Note, NoteCode
 from .external_tables import load_table, load_table_folder
 from .messages import RunMessage
 from .predictions import find_predictions, list_predicted_splits, read_prediction_table, read_predictions
-from .record import ALL_RESULTS, CROSSVAL, CrossvalRun, DataSource, RunRecord, run_name
+from .record import ALL_RESULTS, CROSSVAL, DataSource, RunRecord, run_name
 from .record_io import read_record
 
 _SPLIT_ORDER = {"test": 0, "validation": 1, "selection": 2}
@@ -81,96 +81,62 @@ def _contamination_note(record: RunRecord, split: str) -> list[Note]:
 
 
 def _load_crossval(folder: Path, record: RunRecord, split: str | None) -> CompletedRun:
+    """Loads the runs of a cross-validation with the largest fraction of the labels: the validation images of each fold,
+    or the test images that all official splits share (LIMUC)."""
     summary = record.crossval
     assert summary is not None, "the record of a cross-validation has a summary"
-    largest_fraction = max(result.run.fraction for result in summary.runs)
-    results = [result for result in summary.runs if result.run.fraction == largest_fraction]
+    fraction = max(result.run.fraction for result in summary.runs)
+    results = [result for result in summary.runs if result.run.fraction == fraction]
     runs = [result.run for result in results]
-    fold_ids = sorted({run.fold for run in runs})
-    if (test_run := _load_shared_test_split(folder, record, runs, split)) is not None:
-        return test_run
-    folds, file_names, records, threshold_predictions = [], [], [], []
-    class_names: list[str] = []
-    for fold_id in fold_ids:
-        fold_dirs = [folder / run.folder for run in runs if run.fold == fold_id]
-        predictions, fold_file_names, class_names = read_predictions(fold_dirs, "validation")
-        file_names.append(fold_file_names)
-        records.append(read_record(fold_dirs[0]))
-        folds.append(replace(predictions, ordered=records[-1].ordered))
-        threshold_predictions.append(_read_split_predictions(fold_dirs, "selection"))
+    folders, fold_ids = [folder / run.folder for run in runs], sorted({run.fold for run in runs})
+    has_test = _share_test_split(record) and all(find_predictions(run_dir, "test") for run_dir in folders)
+    split = _choose_split(folder, split, ["validation", "test"] if has_test else ["validation"])
+    counts = {"runs": len(runs), "folds": len(fold_ids), "seeds": len({run.seed for run in runs})}
+    if split == "test":
+        by_images, by_fold, fold_ids = [folders], [[run_dir] for run_dir in folders], [run.fold for run in runs]
+        threshold_split, mean = "validation", Note(NoteCode.MEAN_OF_OFFICIAL_SPLITS, counts)
+    else:
+        by_images = by_fold = [[folder / run.folder for run in runs if run.fold == fold] for fold in fold_ids]
+        threshold_split, mean = "selection", Note(NoteCode.MEAN_OF_FOLDS, counts)
+    records = [read_record(run_dirs[0]) for run_dirs in by_fold]
+    predictions, file_names, class_names = zip(*(read_predictions(run_dirs, split) for run_dirs in by_images))
+    thresholds = [_read_split_predictions(run_dirs, threshold_split) for run_dirs in by_fold]
     data, protocol, notes = record.data.name, None, [Note(NoteCode.RANDOM_FOLDS, {"folds": len(fold_ids)})]
     if summary.folds == "official":
-        data, protocol, notes = _resolve_data_and_protocol(
-            record.data, [run_record.images for run_record in records], fold_ids
-        )
-        benchmark = find_benchmark_or_none(data)
-        if benchmark and benchmark.eval_split != "validation":
-            protocol = None  # its published results are on the test split
-    if largest_fraction < 1.0:
-        protocol = None
-        notes.append(Note(NoteCode.FRACTION_OF_LABELS, {"fraction": largest_fraction}))
-    counts = {"runs": len(runs), "folds": len(fold_ids), "seeds": len({run.seed for run in runs})}
-    notes += _contamination_note(records[0], "validation")
-    notes.append(Note(NoteCode.MEAN_OF_FOLDS, counts))
+        data, protocol, notes = _resolve_data_and_protocol(record.data, [one.images for one in records], fold_ids)
+    benchmark = find_benchmark_or_none(data)
+    if fraction < 1.0:
+        notes.append(Note(NoteCode.FRACTION_OF_LABELS, {"fraction": fraction}))
     return CompletedRun(
         name=run_name(folder),
         folder=folder,
         data=data,
-        split="validation",
-        protocol=protocol,
+        split=split,
+        # Published results are on the evaluated split of the benchmark.
+        protocol=None if fraction < 1.0 or (benchmark and benchmark.eval_split != split) else protocol,
         initialisation=_base_name(record.base),
-        class_names=class_names,
-        folds=folds,
-        file_names=file_names,
-        selected_on_eval_split=any(result.selection_split == "validation" for result in results),
-        notes=notes,
-        label_efficiency=summary.label_efficiency if len(summary.label_efficiency) > 1 else None,
-        num_training_images=round(float(np.mean([run_record.images["train"] for run_record in records]))),
-        threshold_predictions=_list_if_complete(threshold_predictions),
-        threshold_split="selection",
+        class_names=class_names[-1],
+        folds=[replace(fold, ordered=records[0].ordered) for fold in predictions],
+        file_names=list(file_names),
+        selected_on_eval_split=any(result.selection_split == split for result in results),
+        notes=[*notes, *_contamination_note(records[0], split), mean],
+        label_efficiency=summary.label_efficiency
+        if split == "validation" and len(summary.label_efficiency) > 1
+        else None,
+        num_training_images=round(float(np.mean([one.images["train"] for one in records]))),
+        threshold_predictions=_list_if_complete(thresholds),
+        threshold_split=threshold_split,
         no_threshold_reason=Note(NoteCode.NO_SPLIT_OF_FOLDS),
         source=record.data,
         record=records[0],
     )
 
 
-def _load_shared_test_split(
-    folder: Path, record: RunRecord, runs: list[CrossvalRun], split: str | None
-) -> CompletedRun | None:
-    """Loads the test predictions of all runs, for a benchmark whose official folds share one test split (LIMUC).
-
-    Returns None for other benchmarks, or if the validation split is requested.
-    """
+def _share_test_split(record: RunRecord) -> bool:
+    """Whether a cross-validation uses the official folds of a benchmark, which share one test split."""
     benchmark = find_benchmark_or_none(record.data.benchmark)
-    run_dirs = [folder / run.folder for run in runs]
-    if not (benchmark and benchmark.folds and benchmark.eval_split == "test" and split in (None, "test")):
-        return None
-    if not all(find_predictions(run_dir, "test") for run_dir in run_dirs):
-        return None
-    records = [read_record(run_dir) for run_dir in run_dirs]
-    predictions, file_names, class_names = read_predictions(run_dirs, "test")
-    data, protocol, notes = _resolve_data_and_protocol(
-        record.data, [run_record.images for run_record in records], [run.fold for run in runs]
-    )
-    threshold_predictions = [_read_split_predictions([run_dir], "validation") for run_dir in run_dirs]
-    notes.append(Note(NoteCode.MEAN_OF_OFFICIAL_SPLITS, {"runs": len(runs), "splits": len({run.fold for run in runs})}))
-    return CompletedRun(
-        name=run_name(folder),
-        folder=folder,
-        data=data,
-        split="test",
-        protocol=protocol,
-        initialisation=_base_name(record.base),
-        class_names=class_names,
-        folds=[replace(predictions, ordered=record.ordered)],
-        file_names=[file_names],
-        selected_on_eval_split=False,
-        notes=notes,
-        threshold_predictions=_list_if_complete(threshold_predictions),
-        threshold_split="validation",
-        source=record.data,
-        record=records[0],
-    )
+    is_official = record.crossval is not None and record.crossval.folds == "official"
+    return bool(is_official and benchmark and benchmark.folds and benchmark.eval_split == "test")
 
 
 def _list_if_complete(predictions: list[Predictions | None]) -> list[Predictions] | None:
