@@ -10,6 +10,10 @@ class EvaluationMessage(Message):
     CLEANLAB_NOT_INSTALLED = "--runs needs cleanlab, which is not installed. Run: pip install 'hf_mae[labels]'."
 
     # Operating points
+    UNKNOWN_POSITIVE_CLASS = (
+        "The model does not have the class {name}{suggestion}. Pass --positive with one or more of {names:list}."
+    )
+    ALL_CLASSES_POSITIVE = "--positive contains all classes. Leave at least one out."
     INVALID_OPERATING_POINT = (
         "{text} is not an operating point. Use sensitivity=0.95, specificity=0.9 or threshold=0.5 (each between 0 and "
         "1), or youden."

@@ -4,6 +4,7 @@ An operating point is a threshold on the summed score of the positive classes. I
 another one unchanged, so sensitivity and specificity on that split estimate those on new data.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
-from ..errors import CommandLineError, UsageError
+from ..errors import CommandLineError, UsageError, did_you_mean
 from .intervals import (
     RATES,
     Estimate,
@@ -99,6 +100,22 @@ class ThresholdRule:
 def _fraction_at_least(scores: Floats, thresholds: Floats) -> Floats:
     """Computes the fraction of the scores that are at least each threshold."""
     return 1 - np.searchsorted(np.sort(scores), thresholds, side="left") / len(scores)
+
+
+def find_positive_ids(positive: Sequence[str], class_names: Sequence[str]) -> list[int]:
+    """Returns the class ids of positive classes, without repetitions.
+
+    Raises:
+        UsageError: If a class is unknown, or all classes are positive.
+    """
+    for name in positive:
+        if name not in class_names:
+            suggestion = did_you_mean(name, class_names)
+            code = EvaluationMessage.UNKNOWN_POSITIVE_CLASS
+            raise UsageError(code, name=name, suggestion=suggestion, names=class_names)
+    if set(positive) == set(class_names):
+        raise UsageError(EvaluationMessage.ALL_CLASSES_POSITIVE)
+    return [class_names.index(name) for name in dict.fromkeys(positive)]
 
 
 @dataclass(frozen=True)

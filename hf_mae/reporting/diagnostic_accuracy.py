@@ -18,6 +18,7 @@ from ..evaluation.operating_points import (
     OneVsRest,
     ThresholdRule,
     estimate_binary_rates,
+    find_positive_ids,
 )
 from ..evaluation.patients import estimate_by_patient
 from ..evaluation.prediction_table import Predictions, clusters_from_predictions
@@ -164,33 +165,22 @@ def compute_diagnostic_accuracy(run: CompletedRun, options: ReportOptions) -> Di
 def _compute_one_vs_rest_results(run: CompletedRun, options: ReportOptions, notes: list[str]) -> list[OneVsRestResult]:
     if not (options.positive or options.operating_points):
         return []
+    groupings = [[index] for index in range(len(run.class_names))]
     if options.positive:
-        for name in options.positive:
-            if name not in run.class_names:
-                raise UsageError(
-                    ReportingMessage.UNKNOWN_POSITIVE_CLASS,
-                    folder=run.folder,
-                    name=name,
-                    suggestion=did_you_mean(name, run.class_names),
-                    names=run.class_names,
-                )
-        if set(options.positive) == set(run.class_names):
-            raise UsageError(ReportingMessage.ALL_CLASSES_POSITIVE)
-        groupings = [list(dict.fromkeys(options.positive))]
-    else:
-        groupings = [[name] for name in run.class_names]
+        groupings = [find_positive_ids(options.positive, run.class_names)]
     rules = list(options.operating_points)
     if rules and run.threshold_predictions is None and any(rule.is_data_driven for rule in rules):
         notes.append(f"No operating point: {describe_note(run.no_threshold_reason)}.")
         rules = [rule for rule in rules if not rule.is_data_driven]
-    results = [_compute_one_vs_rest_result(run, names, rules, options, notes) for names in groupings]
+    results = [_compute_one_vs_rest_result(run, ids, rules, options, notes) for ids in groupings]
     return [result for result in results if result is not None]
 
 
 def _compute_one_vs_rest_result(
-    run: CompletedRun, names: list[str], rules: list[ThresholdRule], options: ReportOptions, notes: list[str]
+    run: CompletedRun, ids: list[int], rules: list[ThresholdRule], options: ReportOptions, notes: list[str]
 ) -> OneVsRestResult | None:
-    ids, title = [run.class_names.index(name) for name in names], " and ".join(names)
+    names = [run.class_names[index] for index in ids]
+    title = " and ".join(names)
     images = OneVsRest.from_predictions(run.folds, ids)
     threshold_images = OneVsRest.from_predictions(run.threshold_predictions, ids) if run.threshold_predictions else None
     area = images.auroc()

@@ -11,10 +11,6 @@ class ReportingMessage(Message):
         "--prevalence has no effect without --positive or --operating_point. Pass one of them, or omit it."
     )
     PREVALENCE_OUT_OF_RANGE = "--prevalence must be between 0 and 1, not {value:g}."
-    UNKNOWN_POSITIVE_CLASS = (
-        "{folder} does not have the class {name}{suggestion}. Pass --positive with one or more of {names:list}."
-    )
-    ALL_CLASSES_POSITIVE = "--positive contains all classes. Leave at least one out."
 
     # Subgroups
     NO_MANIFEST = "The data of {folder} has no manifest whose columns could define subgroups. Pass one with --manifest."

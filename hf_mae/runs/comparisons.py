@@ -1,6 +1,7 @@
 """Tests of the differences between completed runs."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
@@ -42,19 +43,9 @@ def compare_runs(runs: list[CompletedRun], positive: Sequence[str] | None = None
 
 
 def _difference_to_dict(first: CompletedRun, second: CompletedRun, difference: Difference) -> dict[str, Any]:
-    low, high = difference.interval or (None, None)
-    return {
-        "first": first.name,
-        "second": second.name,
-        "units": difference.units,
-        "score": difference.score,
-        "images": first.num_images,
-        "difference": difference.difference,
-        "low": low,
-        "high": high,
-        "p_value": difference.p_value,
-        "test": difference.test,
-    }
+    values = asdict(difference)
+    low, high = values.pop("interval") or (None, None)
+    return values | {"first": first.name, "second": second.name, "images": first.num_images, "low": low, "high": high}
 
 
 def _different_data(first: CompletedRun, second: CompletedRun) -> str | None:

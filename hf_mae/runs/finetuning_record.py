@@ -5,18 +5,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from datasets import DatasetDict
+
+from ..data.checks.contamination import find_pretraining_image_list, find_seen_in_pretraining, warn_about_contamination
 from ..data.cohort import describe_cohort
 from ..data.labelled_data import LabelledData
 from ..data.sources.manifest import resolve_manifest
+from ..data.splits import EVAL_SPLITS
 from ..files.atomic import atomic_write_file
 from ..models.introspection import get_non_mae_network
+from ..models.model_zoo import resolve_checkpoint
+from ..settings.models import ModelArguments
 from ..settings.parse import Settings
 from ..training.finetuner import MaeFinetuner
-from .contamination import count_seen_in_pretraining
+from ..training.trainer import MaeTrainerBase
 from .environment import get_environment
-from .record import DataSource, RunRecord, Training
-from .record_io import write_started_record
-from .selection import get_selection
+from .record import DataSource, RunRecord, Selection, SelectionRule, Training
+from .record_io import find_run_record, write_started_record
 from .split_consistency import warn_if_teacher_saw_eval_data
 
 CORRECTIONS_FILE = "corrections.csv"  # copy of the label corrections in the output folder
@@ -32,7 +37,7 @@ def start_record(data: LabelledData, settings: Settings, model: Any) -> RunRecor
     seen = None
     if is_main:
         workers = settings.data.preprocessing_num_workers
-        seen = count_seen_in_pretraining(settings.model, data.splits, folder, workers)
+        seen = _count_seen_in_pretraining(settings.model, data.splits, folder, workers)
     record = RunRecord(
         kind="finetune",
         base=settings.model.base,
@@ -54,6 +59,29 @@ def start_record(data: LabelledData, settings: Settings, model: Any) -> RunRecor
     return record
 
 
+def _count_seen_in_pretraining(
+    options: ModelArguments, splits: DatasetDict, folder: Path, num_workers: int | None = None
+) -> dict[str, int] | None:
+    """Counts the evaluated images in the pre-training data of the checkpoint, by split; None if unknown.
+
+    Args:
+        options: the checkpoint.
+        folder: the output folder, for the list of these images.
+        num_workers: threads that decode images.
+    """
+    if options.random_weights:
+        return None
+    base = resolve_checkpoint(options.model_name_or_path or "")
+    image_list = find_pretraining_image_list(base)
+    if image_list is None:
+        return None
+    pretraining_record = find_run_record(image_list.parent)
+    root = Path(pretraining_record.data.data_dir) if pretraining_record and pretraining_record.data.data_dir else None
+    eval_splits = DatasetDict({split: splits[split] for split in EVAL_SPLITS if split in splits})
+    matches = find_seen_in_pretraining(image_list, root, eval_splits, num_workers)
+    return warn_about_contamination(base, matches, eval_splits, folder)
+
+
 def _copy_corrections(path: str | None, folder: Path) -> None:
     """Copies the label corrections into the output folder; `path` may be that copy."""
     if path:
@@ -72,3 +100,27 @@ def add_training(record: RunRecord, trainer: MaeFinetuner, output: Any, seconds:
     """
     training = Training.from_trainer(trainer.args, output, seconds)
     return replace(record, train=training, selection=get_selection(trainer, split))
+
+
+def get_selection(trainer: MaeTrainerBase, split: str | None) -> Selection:
+    """Returns the selection of the weights of a completed training.
+
+    Args:
+        split: split that was evaluated after each epoch; None: none.
+    """
+    args: Any = trainer.args
+    state = trainer.state
+    facts: dict[str, Any] = {"planned_updates": state.max_steps, "ema_decay": args.ema_decay}
+    if args.teacher:
+        facts |= {"teacher": args.teacher, "teacher_weight": args.teacher_weight}
+    if not (args.load_best_model_at_end and state.best_model_checkpoint):
+        return Selection(SelectionRule.LAST_EPOCH, **facts)
+    epochs = [entry["epoch"] for entry in state.log_history if entry["step"] == state.best_global_step]
+    return Selection(
+        SelectionRule.BEST_EPOCH,
+        selection_split=split,
+        metric=args.metric_for_best_model,
+        checkpoint=state.best_model_checkpoint,
+        epoch=epochs[-1] if epochs else None,
+        **facts,
+    )

@@ -121,7 +121,9 @@ class RunMessage(Message):
         "{predictions}; other images of this dataset may be training images. Evaluate it on other data."
     )
 
-    # Temperature scaling
+    # Temperature scaling and uncertainty
+    FITTED_WITH_TTA = "{path} was fitted with --tta. Add --tta, or fit it again without --tta."
+    FITTED_WITHOUT_TTA = "{path} was fitted without --tta. Remove --tta, or fit it again with --tta."
     TEMPERATURE_AT_BOUND = (
         "Temperature scaling is skipped: the temperature fitted on {split} ({value:.3f}) is at the bound of its range. "
         "There are too few images, or nearly all predictions are right or random."
@@ -134,11 +136,7 @@ class RunMessage(Message):
         "--temperature must be a number, a {file}, or a folder that contains one, not {path}. To fit a temperature, "
         "run hf-mae evaluate --fit_temperature --output_dir FOLDER."
     )
-    TEMPERATURE_FITTED_WITH_TTA = "{path} was fitted with --tta. Add --tta, or fit a temperature without --tta."
-    TEMPERATURE_FITTED_WITHOUT_TTA = "{path} was fitted without --tta. Remove --tta, or fit a temperature with --tta."
     TEMPERATURE_NOT_POSITIVE = "--temperature must be a finite number above 0, not {value}."
-
-    # Uncertainty
     UNCERTAINTY_MISSING = (
         "{path} has no fitted uncertainty (prediction sets, out-of-distribution detector). Fit it on held-out images "
         "with hf-mae evaluate {path} DATA --split validation --fit_uncertainty --output_dir OUTPUT_DIR, and pass "
@@ -152,8 +150,6 @@ class RunMessage(Message):
     UNCERTAINTY_OF_OTHER_CLASSES = (
         "{path} was fitted for a model with other classes: {names:list}. Fit it for this model (--fit_uncertainty)."
     )
-    UNCERTAINTY_FITTED_WITH_TTA = "{path} was fitted with --tta. Add --tta, or fit it again without --tta."
-    UNCERTAINTY_FITTED_WITHOUT_TTA = "{path} was fitted without --tta. Remove --tta, or fit it again with --tta."
     TEACHER_SAW_EVAL_DATA = (
         "{teacher} was trained on images that evaluate this model, so the scores of this model are optimistically "
         "biased. Hold out the same images for both, or evaluate on other data."

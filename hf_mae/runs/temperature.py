@@ -95,9 +95,9 @@ def read_temperature(source: str, averaged_views: bool, names: Sequence[str]) ->
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise UsageError(RunMessage.TEMPERATURE_UNREADABLE, file=TEMPERATURE_FILE, path=path) from None
         if calibration.get("averaged_views", False) != averaged_views:
-            with_tta = calibration.get("averaged_views")
-            code = RunMessage.TEMPERATURE_FITTED_WITH_TTA if with_tta else RunMessage.TEMPERATURE_FITTED_WITHOUT_TTA
-            raise UsageError(code, path=path) from None
+            raise UsageError(
+                RunMessage.FITTED_WITHOUT_TTA if averaged_views else RunMessage.FITTED_WITH_TTA, path=path
+            ) from None
     for value in (temperature.value, *temperature.by_class):
         if not 0 < value < float("inf"):
             raise UsageError(RunMessage.TEMPERATURE_NOT_POSITIVE, value=value)

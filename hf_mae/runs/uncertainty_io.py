@@ -82,8 +82,7 @@ def read_uncertainty(folder: str | Path, classes: list[str], averaged_views: boo
     if uncertainty.classes != classes:
         raise UsageError(RunMessage.UNCERTAINTY_OF_OTHER_CLASSES, path=path, names=uncertainty.classes[:5])
     if with_tta != averaged_views:
-        code = RunMessage.UNCERTAINTY_FITTED_WITH_TTA if with_tta else RunMessage.UNCERTAINTY_FITTED_WITHOUT_TTA
-        raise UsageError(code, path=path)
+        raise UsageError(RunMessage.FITTED_WITH_TTA if with_tta else RunMessage.FITTED_WITHOUT_TTA, path=path)
     return uncertainty
 
 

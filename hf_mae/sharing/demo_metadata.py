@@ -7,7 +7,7 @@ import numpy as np
 
 from ..errors import UsageError, did_you_mean, pluralize
 from ..evaluation.metrics import summary_metric_names
-from ..evaluation.operating_points import OneVsRest, ThresholdRule, estimate_binary_rates
+from ..evaluation.operating_points import OneVsRest, ThresholdRule, estimate_binary_rates, find_positive_ids
 from ..models.model_zoo import find_licence
 from ..reporting.run_sentences import describe_note
 from ..reporting.text_templates import load_templates, render_text
@@ -113,13 +113,7 @@ def _set_operating_point(
     metadata: DemoMetadata, run: CompletedRun | None, names: list[str], positive: list[str], rule_text: str
 ) -> None:
     """Sets the threshold on the summed score of the positive classes, and its performance on the reported split."""
-    for name in positive:
-        if name not in names:
-            suggestion = did_you_mean(name, names)
-            raise UsageError(SharingMessage.UNKNOWN_POSITIVE_CLASS, name=name, suggestion=suggestion)
-    if set(positive) == set(names):
-        raise UsageError(SharingMessage.ALL_CLASSES_POSITIVE)
-    rule, ids = ThresholdRule.parse(rule_text), [names.index(name) for name in positive]
+    rule, ids = ThresholdRule.parse(rule_text), find_positive_ids(positive, names)
     if run is None:
         raise UsageError(SharingMessage.OPERATING_POINT_WITHOUT_PREDICTIONS)
     if (run.threshold_predictions is None and rule.is_data_driven) or len(run.folds) != 1:

@@ -38,8 +38,6 @@ class SharingMessage(Message):
     OPERATING_POINT_WITHOUT_CLASSES = "--operating_point requires the positive classes. Pass --positive CLASS ..."
     INVALID_CLASS_NOTES = "{path} (--class_notes) is not a CSV file with the columns class and note."
     UNKNOWN_CLASS_IN_NOTES = "{path} has a note on {name}, but the model has no such class{suggestion}."
-    UNKNOWN_POSITIVE_CLASS = "--positive {name}: the model has no such class{suggestion}."
-    ALL_CLASSES_POSITIVE = "--positive contains all classes of the model. Leave at least one out."
     OPERATING_POINT_WITHOUT_PREDICTIONS = (
         "The operating point cannot be chosen: the run contains no predictions. Run hf-mae evaluate first."
     )

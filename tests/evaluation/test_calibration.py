@@ -181,7 +181,7 @@ def test_a_run_contains_the_temperature_of_its_validation_split(tiny_pth, mislab
     assert f"temperature {calibration['temperature']:.3f}" in (model / "README.md").read_text()
     names = sorted(path.name for path in (mislabelled / "validation").iterdir())
     assert read_temperature(str(model), False, names) == Temperature(calibration["temperature"])
-    with raises(RunMessage.TEMPERATURE_FITTED_WITHOUT_TTA):
+    with raises(RunMessage.FITTED_WITHOUT_TTA):
         read_temperature(str(model), True, names)
 
 

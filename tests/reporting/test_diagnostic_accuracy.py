@@ -165,8 +165,8 @@ def test_a_small_subgroup_has_no_scores(graded):
 @pytest.mark.parametrize(
     "options, message, attributes",
     [
-        ({"positive": ["Mayo 5"]}, ReportingMessage.UNKNOWN_POSITIVE_CLASS, {"name": "Mayo 5", "names": GRADES}),
-        ({"positive": GRADES}, ReportingMessage.ALL_CLASSES_POSITIVE, {}),
+        ({"positive": ["Mayo 5"]}, EvaluationMessage.UNKNOWN_POSITIVE_CLASS, {"name": "Mayo 5", "names": GRADES}),
+        ({"positive": GRADES}, EvaluationMessage.ALL_CLASSES_POSITIVE, {}),
         ({"prevalence": 20.0}, ReportingMessage.PREVALENCE_OUT_OF_RANGE, {"value": 20.0}),
         ({"prevalence": 0.2}, ReportingMessage.PREVALENCE_NOT_USED, {}),
         (

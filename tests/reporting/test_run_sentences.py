@@ -16,8 +16,8 @@ from hf_mae.reporting.run_sentences import (
     describe_versions,
 )
 from hf_mae.runs.completed_run import Note, NoteCode
+from hf_mae.runs.finetuning_record import get_selection
 from hf_mae.runs.record import Environment, Hardware, Selection, SelectionRule
-from hf_mae.runs.selection import get_selection
 
 pytestmark = pytest.mark.unit
 

@@ -48,7 +48,7 @@ def test_uncertainty_is_written_and_read(tmp_path):
             RunMessage.UNCERTAINTY_OF_OTHER_CLASSES,
             {"names": ["a", "b", "c"]},
         ),
-        (lambda values: values.update(averaged_views=True), RunMessage.UNCERTAINTY_FITTED_WITH_TTA, {}),
+        (lambda values: values.update(averaged_views=True), RunMessage.FITTED_WITH_TTA, {}),
     ],
 )
 def test_files_that_do_not_fit_are_rejected(tmp_path, damage, message, attributes):

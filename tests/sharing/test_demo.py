@@ -20,6 +20,7 @@ from support.distributed_runs import wait_for as wait_until
 from support.messages import raises, shows
 from support.paths import ROOT
 
+from hf_mae.evaluation.messages import EvaluationMessage
 from hf_mae.models.loading import class_names, load_classifier
 from hf_mae.reporting.explanations import explain_batch
 from hf_mae.sharing.demo import Classifier
@@ -300,8 +301,8 @@ def test_the_operating_point_is_chosen_on_validation_and_described(finetuned, tm
     assert any(line.startswith("Images of labelled: train 60") for line in metadata.description)
     assert any("of the test split: macro F1" in line for line in metadata.description)
     for options, message in (
-        ({"positive": ["blop"]}, SharingMessage.UNKNOWN_POSITIVE_CLASS),
-        ({"positive": names}, SharingMessage.ALL_CLASSES_POSITIVE),
+        ({"positive": ["blop"]}, EvaluationMessage.UNKNOWN_POSITIVE_CLASS),
+        ({"positive": names}, EvaluationMessage.ALL_CLASSES_POSITIVE),
         ({"operating_point": "youden"}, SharingMessage.OPERATING_POINT_WITHOUT_CLASSES),
         ({"class_notes": str(tmp_path / "none.csv")}, SharingMessage.INVALID_CLASS_NOTES),
     ):

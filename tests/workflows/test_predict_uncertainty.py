@@ -91,7 +91,7 @@ def test_evaluate_fits_the_same_uncertainty_as_training(finetuned, images, toy, 
     np.testing.assert_allclose(fitted.ood.calibration_distances, trained.ood.calibration_distances, rtol=1e-3)
     flags = {"model_name_or_path": str(run), "images": images[:2], "output": str(tmp_path / "scores.csv")}
     predict(**flags, prediction_sets=0.9, uncertainty=str(tmp_path / "fitted"))
-    with raises(RunMessage.UNCERTAINTY_FITTED_WITHOUT_TTA):
+    with raises(RunMessage.FITTED_WITHOUT_TTA):
         predict(**flags | {"overwrite": True}, prediction_sets=0.9, tta=True)
 
 
