@@ -167,7 +167,9 @@ def jackknife_statistic(
         statistic: computes the value (...) and its replicates (clusters of the fold, ...) from a fold, the cluster of
             each of its images (images,), and the number of its clusters.
     """
-    results = [statistic(fold, *cluster) for fold, *cluster in zip(folds, clusters.indices, map(len, clusters.members))]
+    results = [
+        statistic(fold, index, len(members)) for fold, index, members in zip(folds, clusters.indices, clusters.members)
+    ]
     value, weight = np.zeros_like(results[0][0]), 1.0 / len(folds)
     change = np.zeros((len(clusters.counts), *value.shape))
     for (fold_value, replicates), members in zip(results, clusters.members):

@@ -19,8 +19,8 @@ def format_bibtex(keys: Iterable[str], dataset_citation: str = "") -> str:
     """
     published = REFERENCES_BIB.read_text(encoding="utf-8").strip().split("\n\n")
     entries = {match[1]: entry for entry in published if (match := re.match(r"@\w+\{(\w+),", entry))}
-    registered = [*METRICS.values(), *LOSSES.values()]
-    entries |= {entry.citation.key: _format_entry(entry.citation) for entry in registered if entry.citation}
+    registered = [metric.citation for metric in METRICS.values()] + [loss.citation for loss in LOSSES.values()]
+    entries |= {citation.key: _format_entry(citation) for citation in registered if citation}
     parts = [entries[key] for key in dict.fromkeys(keys)]
     if dataset_citation:
         parts.append(f"@misc{{data,\n  note = {{{dataset_citation}}}\n}}")

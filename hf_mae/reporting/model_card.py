@@ -68,7 +68,9 @@ def build_model_card(folder: Path, record: RunRecord, architecture: str, recipe:
     """Builds the text of the model card (see `write_model_card`)."""
     name, render = run_name(folder), _renderer(record, architecture=architecture)
     benchmark = find_benchmark_or_none(record.data.benchmark)
-    citation = Paragraph(f"{benchmark.citation} ({benchmark.homepage})") if benchmark else None
+    citation: list[Block] = []
+    if benchmark:
+        citation = [Heading("Citation"), Paragraph(f"{benchmark.citation} ({benchmark.homepage})")]
     return [
         Heading(name, 1),
         Paragraph(render("model")),
@@ -82,7 +84,7 @@ def build_model_card(folder: Path, record: RunRecord, architecture: str, recipe:
         Paragraph(f"{render('data')} {render('training')}"),
         Paragraph("Reproduce the run with `hf-mae finetune --recipe recipe.yaml`:"),
         Code(recipe, "yaml"),
-        *([Heading("Citation"), citation] if citation else []),
+        *citation,
     ]
 
 
