@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from .checkpoint import Layout, State
+from .checkpoint import Checkpoint, Layout, State
 from .facts import Fact, FactCode, fact
 from .layouts import LAYOUTS, supported_layouts
 from .messages import ConversionError, ConversionMessage
-from .metadata import find_args
+from .metadata import find_args, metadata_from_args
 
 WEIGHTS_CHOICES = ("plain", "ema")  # choices of `--weights`
 MAX_LISTED_KEYS = 4  # in messages
@@ -27,23 +27,11 @@ TEACHER_WORDS = {"teacher", "momentum"}  # in names of the averaged weights of D
 
 
 @dataclass(frozen=True)
-class ViTStateDict:
-    """A ViT in a loaded checkpoint, under its original keys."""
-
-    location: str  # path of keys and prefix, e.g. `state_dict: model.`; empty at the top level
-    layout: Layout
-    state: State
-    unused: list[dict[str, Any]]
-    notes: list[Fact]
-    is_self_distilled: bool
-
-
-@dataclass(frozen=True)
 class _Candidate:
     """A state dict with an anchor of the layouts.
 
     Args:
-        location: see `ViTStateDict`.
+        location: path of keys and prefix, e.g. `state_dict: model.`; empty at the top level.
         prefix: what precedes the anchor.
         prefixes: those of all anchors in the state dict.
         names: key in the file -> key without the names of wrappers.
@@ -73,8 +61,8 @@ def _split_words(location: str) -> set[str]:
     return {word for word in re.split(r"[^a-z0-9]+", location.lower()) if word}
 
 
-def find_vit_state_dict(content: Any, source: str, weights: str | None = None) -> ViTStateDict:
-    """Finds the ViT in a loaded checkpoint.
+def find_vit_state_dict(content: Any, source: str, weights: str | None = None) -> Checkpoint:
+    """Finds the ViT in a loaded checkpoint, and renames its keys to the original ones.
 
     Args:
         content: the object in the file.
@@ -97,7 +85,17 @@ def find_vit_state_dict(content: Any, source: str, weights: str | None = None) -
         location = states[0][0] if len(states) == 1 else ""
         raise _no_layout_error(source, location, [name for _, state in states for name in state], args)
     selected, unused, notes = _select_candidate(candidates, source, weights)
-    return _read_candidate(selected, unused, notes, args, source)
+    checkpoint = _read_candidate(selected, unused, notes, args, source)
+    if selected.location:
+        checkpoint.contents = [str(key) for key in content if not isinstance(content[key], torch.Tensor)]
+        entries = [selected.location, *(entry["source"] for entry in checkpoint.unused)]
+        reported = {entry.split(":")[0].split(".")[0] for entry in entries}
+        checkpoint.unused += [
+            {"source": key, "reason": fact(FactCode.TRAINING_STATE)}
+            for key in checkpoint.contents
+            if key not in reported
+        ]
+    return checkpoint
 
 
 def _iter_state_dicts(content: Mapping[Any, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -130,7 +128,7 @@ def _find_candidates(location: str, state: dict[str, Any], source: str) -> list[
 
 def _read_candidate(
     candidate: _Candidate, unused: list[dict[str, Any]], notes: list[Fact], args: dict[str, Any], source: str
-) -> ViTStateDict:
+) -> Checkpoint:
     """Determines the layout of a candidate, and renames its keys to the original ones."""
     names, prefix = candidate.names, candidate.prefix
     inside = {
@@ -156,7 +154,8 @@ def _read_candidate(
         notes.append(fact(FactCode.PREFIX_REMOVED, prefix=prefix))
     if layout.renames:
         notes.append(fact(FactCode.KEYS_RENAMED, layout=layout.name))
-    return ViTStateDict(candidate.location, layout, state, unused, notes, candidate.is_self_distilled)
+    metadata = metadata_from_args(args, source)
+    return Checkpoint(state, source, layout, [], unused, notes, metadata, is_self_distilled=candidate.is_self_distilled)
 
 
 def _closest(name: str, prefixes: list[str]) -> str | None:

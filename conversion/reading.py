@@ -8,8 +8,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from .canonicalize import canonicalize
 from .checkpoint import Checkpoint
 from .facts import FactCode, fact
@@ -17,7 +15,7 @@ from .key_mapping import to_original_state_dict
 from .layouts.mae import TARGETS
 from .layouts.stock import STOCK
 from .messages import ConversionError, ConversionMessage
-from .metadata import COPIED_CONFIG_FIELDS, CheckpointMetadata, find_args, metadata_from_args
+from .metadata import COPIED_CONFIG_FIELDS, CheckpointMetadata
 from .nesting import find_vit_state_dict
 from .report import REPORT_FILE
 from .stock_models import (
@@ -47,31 +45,14 @@ def read_checkpoint(source: str | Path, *, weights: str | None = None) -> Checkp
     """
     path = Path(source)
     if path.is_file():
-        checkpoint = _read_file(path, weights)
+        checkpoint = find_vit_state_dict(read_weights_file(path), str(path), weights)
+        checkpoint.file = path
     elif path.name.endswith((*WEIGHT_SUFFIXES, INDEX_SUFFIX)):
         raise ConversionError(ConversionMessage.NOT_FOUND, path=path)
     else:
         checkpoint = _read_stock_model(str(source))
     canonicalize(checkpoint)
     checkpoint.start_digest()
-    return checkpoint
-
-
-def _read_file(path: Path, weights: str | None) -> Checkpoint:
-    content = read_weights_file(path)
-    vit = find_vit_state_dict(content, str(path), weights)
-    checkpoint = Checkpoint(vit.state, str(path), vit.layout, [], vit.unused, vit.notes, file=path)
-    checkpoint.is_self_distilled = vit.is_self_distilled
-    if vit.location:
-        checkpoint.contents = [str(key) for key in content if not isinstance(content[key], torch.Tensor)]
-        used = vit.location.split(":")[0].split(".")[0]
-        reported = {entry["source"].split(":")[0].split(".")[0] for entry in vit.unused} | {used}
-        checkpoint.unused += [
-            {"source": str(key), "reason": fact(FactCode.TRAINING_STATE)}
-            for key, value in content.items()
-            if str(key) not in reported and not isinstance(value, torch.Tensor)
-        ]
-    checkpoint.metadata = metadata_from_args(find_args(content), str(path))
     return checkpoint
 
 

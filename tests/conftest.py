@@ -25,7 +25,7 @@ from pathlib import Path  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from support.models import tiny_pretrainer  # noqa: E402
-from support.paths import ROOT, install_debian_packages, load_script, shared_folder  # noqa: E402
+from support.paths import install_debian_packages, load_script, shared_folder  # noqa: E402
 from support.skeletons import make_gastrovision, make_hyperkvasir  # noqa: E402
 from support.stub_figures import draw_real_figures, use_stub_figures  # noqa: E402
 from transformers.utils import logging as transformers_logging  # noqa: E402
@@ -49,15 +49,13 @@ MARKER_BY_FIXTURE = {
 }
 
 
-# Folders and files whose tests inspect figures.
-TESTS_OF_FIGURES = ("reporting", "test_trackers.py", "test_full_disk.py")
+TESTS_OF_FIGURES = ("test_figures.py", "test_trackers.py")  # files whose tests inspect figures
 
 
 @pytest.fixture(autouse=True, scope="module")
 def stub_figures_unless_inspected(request):
     """Figures are empty files, except in TESTS_OF_FIGURES and in tests that use the fixture `real_figures`."""
-    parts = request.path.relative_to(ROOT / "tests").parts
-    use_stub_figures(not any(part in TESTS_OF_FIGURES for part in parts))
+    use_stub_figures(request.path.name not in TESTS_OF_FIGURES)
     yield
     use_stub_figures(False)
 

@@ -14,6 +14,7 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix, roc_auc_score
 from support.cli_process import run_cli
 from support.messages import raises, shows
+from support.stub_figures import draw_real_figures
 
 import hf_mae
 from hf_mae.cli.main import main
@@ -109,7 +110,8 @@ def report(graded, tmp_path_factory):
     out = tmp_path_factory.mktemp("report")
     argv = ["--positive", "Mayo 2", "Mayo 3", "--operating_point", "sensitivity=0.9", "threshold=0.5"]
     argv += ["--prevalence", "0.2", "--subgroups", "device", "age:40,60", "sex", "--checklist", "claim", "--pdf"]
-    done = run_cli("report", graded, "--output_dir", out, *argv)
+    with draw_real_figures():
+        done = run_cli("report", graded, "--output_dir", out, *argv)
     return out, done.stdout, json.loads((out / "report.json").read_text())["tables"][0]
 
 
