@@ -23,12 +23,7 @@ NUM_FOLDS = 5  # of the cross-validation of temperatures per class
 
 @dataclass(frozen=True)
 class Temperature:
-    """Divisor of the logits of an image.
-
-    Args:
-        value: for all images.
-        by_class: temperatures by predicted class, used instead of `value`; empty: none.
-    """
+    """Divisor of the logits of an image: `value`, or, if it is not empty, that of the predicted class."""
 
     value: float = 1.0
     by_class: tuple[float, ...] = ()

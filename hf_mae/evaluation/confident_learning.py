@@ -10,12 +10,7 @@ from .messages import EvaluationMessage
 
 @dataclass(frozen=True)
 class LabelIssue:
-    """Possible label error.
-
-    Args:
-        quality: of the label, from 0 to 1; the lower, the more likely it is wrong.
-        suggested: class id that the models predict.
-    """
+    """Possible label error: image, quality of its label (0 to 1), and the class id that the models predict."""
 
     index: int
     quality: float

@@ -38,11 +38,7 @@ class ConformalSets:
         return np.stack(columns, axis=1)
 
     def predict_sets(self, class_scores: np.ndarray, level: float) -> np.ndarray:
-        """Computes the membership (images, classes), bool, of each class in the set of each image.
-
-        Args:
-            level: requested coverage, such as 0.9.
-        """
+        """Computes whether each class is in the set of each image (images, classes), at a level such as 0.9."""
         return self.p_values(class_scores) > 1 - level + 1e-12
 
     def uninformative_classes(self, level: float) -> list[int]:

@@ -181,11 +181,7 @@ def jackknife_statistic(
 def jackknife_mean(
     folds: list[Predictions], clusters: Clusters, values: Callable[[Predictions], Floats]
 ) -> tuple[Floats, Floats]:
-    """Computes the mean of values of images over images and folds, and its replicates (see `jackknife_statistic`).
-
-    Args:
-        values: computes the values (images, ...) of a fold.
-    """
+    """Computes the mean of values (images, ...) over images and folds, and its replicates (see above)."""
 
     def mean_without_clusters(fold: Predictions, index: NDArray[np.int64], num_clusters: int) -> tuple[Floats, Floats]:
         by_image = values(fold)

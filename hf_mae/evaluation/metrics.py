@@ -53,11 +53,7 @@ def safe_divide(numerator: Floats, denominator: Floats) -> Floats:
 
 
 class ConfusionMatrices:
-    """Confusion matrices and what metrics compute from them, each once.
-
-    Args:
-        counts: (..., classes, classes); row: reference, column: prediction.
-    """
+    """Confusion matrices (..., classes, classes), row: reference, and what metrics compute from them, each once."""
 
     divide = staticmethod(safe_divide)
 

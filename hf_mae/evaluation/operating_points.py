@@ -120,11 +120,7 @@ def find_positive_ids(positive: Sequence[str], class_names: Sequence[str]) -> li
 
 @dataclass(frozen=True)
 class OneVsRest:
-    """Predictions of positive classes against the rest: folds of positive and negative images with their scores.
-
-    Args:
-        folds: binary predictions, 1 is positive; `predicted` is whether the predicted class is a positive one.
-    """
+    """Predictions of positive classes (1) against the rest, by fold; `predicted` is by the predicted class."""
 
     folds: list[Predictions]
 

@@ -44,11 +44,7 @@ class Predictions:
 
 
 def confusion_by_cluster(predictions: Predictions, cluster_index: NDArray[Any], num_clusters: int) -> Floats:
-    """Computes confusion matrices (runs, clusters, classes, classes) of clusters of images.
-
-    Args:
-        cluster_index: cluster of each image (images,).
-    """
+    """Computes confusion matrices (runs, clusters, classes, classes) of the clusters of images (images,)."""
     matrices = np.zeros((len(predictions.predicted), num_clusters, predictions.num_classes, predictions.num_classes))
     for run, predicted in enumerate(predictions.predicted):
         np.add.at(matrices[run], (cluster_index, predictions.labels, predicted), 1)

@@ -148,11 +148,7 @@ class _PairedPermutation:
             self._folds.append((members, first, second, changes))
 
     def differences(self, swap_counts: Floats) -> dict[str, Floats]:
-        """Computes second model minus first (permutations,), by headline metric.
-
-        Args:
-            swap_counts: number of swapped copies of each distinct cluster (permutations, clusters).
-        """
+        """Computes second model minus first (permutations,) by metric, from counts (permutations, clusters)."""
         differences = {name: np.zeros(len(swap_counts)) for name in headline_metric_names(self._ordered)}
         for members, first, second, changes in self._folds:
             for run, change in enumerate(changes):

@@ -26,12 +26,7 @@ ScoreFunction = Callable[[Floats], dict[str, Floats]]
 
 @dataclass(frozen=True)
 class InteractionTest:
-    """Test of no difference between subgroups.
-
-    Args:
-        statistic: F.
-        df: degrees of freedom of F.
-    """
+    """Test of no difference between subgroups: F statistic with its degrees of freedom."""
 
     score: str
     num_subgroups: int
@@ -43,12 +38,7 @@ class InteractionTest:
 def interaction_tests(
     subgroups: Sequence[list[Predictions]], score_function: ScoreFunction, score_names: Sequence[str]
 ) -> list[InteractionTest]:
-    """Tests whether metrics differ between subgroups; empty if there are fewer than two.
-
-    Args:
-        subgroups: predictions (by fold) of each subgroup.
-        score_function: metrics by name, from confusion matrices.
-    """
+    """Tests whether metrics differ between subgroups (predictions by fold); empty if there are fewer than two."""
     if len(subgroups) < 2:
         return []
     clusters = [clusters_from_predictions(subgroup) for subgroup in subgroups]

@@ -12,11 +12,7 @@ REFERENCES_BIB = Path(__file__).parents[1] / "published" / "references.bib"
 
 
 def format_bibtex(keys: Iterable[str], dataset_citation: str = "") -> str:
-    """Formats the entries of `keys` as BibTeX, without repetitions.
-
-    Args:
-        dataset_citation: citation of the dataset, as text; it becomes the entry `data`.
-    """
+    """Formats the entries of `keys` as BibTeX, without repetitions, and that of the dataset as the entry `data`."""
     published = REFERENCES_BIB.read_text(encoding="utf-8").strip().split("\n\n")
     entries = {match[1]: entry for entry in published if (match := re.match(r"@\w+\{(\w+),", entry))}
     registered = [metric.citation for metric in METRICS.values()] + [loss.citation for loss in LOSSES.values()]

@@ -27,11 +27,7 @@ DECISION_CURVE_THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.5)  # listed in the text
 
 
 def build_report_document(results_tables: Iterable[ResultsTable], details: bool = True) -> list[Block]:
-    """Builds the document of a report.
-
-    Args:
-        details: include the details of each run: classes, patients, operating points, subgroups.
-    """
+    """Builds the document of a report, with or without the details of each run (classes, patients, subgroups...)."""
     tables = list(results_tables)
     blocks: list[Block] = [Paragraph(EXPLANATION)]
     for table in tables:

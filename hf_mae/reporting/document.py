@@ -17,11 +17,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """A paragraph; `[@key; @key]` is a citation in pandoc's syntax.
-
-    Args:
-        title: bold words before the text.
-    """
+    """A paragraph, with bold words (`title`) before the text; `[@key; @key]` is a citation in pandoc's syntax."""
 
     text: str
     title: str = ""
@@ -44,12 +40,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Image:
-    """An image file.
-
-    Args:
-        path: the file; links are relative to `folder`.
-        title: description of the image.
-    """
+    """An image file with a description; links are relative to `folder`."""
 
     path: Path
     title: str

@@ -15,12 +15,7 @@ from .messages import ReportingMessage
 def plot_embeddings(
     folder: Path, features: np.ndarray, labels: np.ndarray, names: list[str], options: ProbeArguments
 ) -> None:
-    """Plots t-SNE and UMAP embeddings of the evaluated images.
-
-    Args:
-        features: (images, dimensions).
-        labels: class ids (images,).
-    """
+    """Plots t-SNE and UMAP embeddings of features (images, dimensions), coloured by class id (images,)."""
     if options.tsne and len(features) > 3:
         from sklearn.manifold import TSNE
 

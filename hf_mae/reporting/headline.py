@@ -35,12 +35,7 @@ class HeadlineRow:
 def make_score(
     name: str, value: float, interval: Interval = None, std: float | None = None, reason: str = ""
 ) -> Number:
-    """Makes the displayed score of a metric: in per cent, or in grades.
-
-    Args:
-        value, interval, std: as fractions, or in grades.
-        reason: reason for a missing interval.
-    """
+    """Makes the displayed score of a metric (in per cent, or in grades) from fractions, or grades."""
     scale = display_scale(name)
     ends = None if interval is None else (scale * interval[0], scale * interval[1])
     scaled_std = None if std is None else scale * std

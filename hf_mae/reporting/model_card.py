@@ -49,11 +49,7 @@ CARD_FIGURES = {
 
 
 def write_model_card(folder: Path, record: RunRecord, architecture: str, recipe: str) -> None:
-    """Writes the model card `README.md`, with a `model-index` for the Hub.
-
-    Args:
-        recipe: YAML of the recipe of the run.
-    """
+    """Writes the model card `README.md`, with a `model-index` for the Hub; `recipe` is YAML."""
     document = build_model_card(folder, record, architecture, recipe)
     _write_card(folder, document, _metadata(run_name(folder), record, architecture))
 
@@ -167,11 +163,7 @@ def _list_figures(folder: Path, split: str) -> list[Image]:
 
 
 def build_ensemble_card(folder: Path, members: Sequence[MemberInfo], classes: list[str]) -> str:
-    """Builds the model card of an ensemble.
-
-    Args:
-        folder: the folder of the ensemble, which need not exist yet.
-    """
+    """Builds the model card of an ensemble, whose folder need not exist yet."""
     templates, facts = load_templates("cards"), {"members": members}
     document: list[Block] = [
         Heading(folder.resolve().name, 1),
@@ -187,11 +179,7 @@ def build_ensemble_card(folder: Path, members: Sequence[MemberInfo], classes: li
 
 
 def write_pretraining_card(folder: Path, record: RunRecord, model: Any, recipe: str) -> None:
-    """Writes the model card `README.md` of a pre-trained model.
-
-    Args:
-        recipe: YAML of the recipe of the run.
-    """
+    """Writes the model card `README.md` of a pre-trained model; `recipe` is YAML."""
     from huggingface_hub import ModelCardData
 
     name = run_name(folder)

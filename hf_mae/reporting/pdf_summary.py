@@ -28,11 +28,7 @@ DISCLAIMER = "Research software. Not a medical device; do not use it for decisio
 
 
 def write_pdf_summary(run: CompletedRun, path: Path) -> None:
-    """Writes the page.
-
-    Args:
-        run: the run; of a cross-validation, the predictions of all folds together.
-    """
+    """Writes the page; of a cross-validation, it shows the predictions of all folds together."""
     pdf.write(build_pdf_summary(run), path)
 
 

@@ -37,11 +37,7 @@ class Comparison:
     tables: list[ResultsTable]
 
     def summary(self, details: bool = True) -> str:
-        """Renders the report as Markdown.
-
-        Args:
-            details: include the details of each run: classes, patients, operating points, subgroups.
-        """
+        """Renders the report as Markdown, with or without the details of each run (classes, patients...)."""
         return markdown.render(build_report_document(self.tables, details))
 
     def to_latex(self) -> str:

@@ -134,11 +134,9 @@ def _make_own_row(run: CompletedRun, ranked: bool, options: ReportOptions) -> Re
 def build_results_tables(
     runs: list[CompletedRun], benchmark: str | None = None, options: ReportOptions = DEFAULT_REPORT_OPTIONS
 ) -> list[ResultsTable]:
-    """Builds one table for each dataset, split and protocol of the runs, with the published rows.
+    """Builds one table for each dataset, split and protocol of the runs, with the published rows (of `benchmark`, too).
 
-    Args:
-        benchmark: benchmark whose published rows are shown even without a run.
-        options: optional parts of the report; the binary task of a benchmark is the default of `positive`.
+    The binary task of a benchmark is the default of `options.positive`.
     """
     runs_by_table: dict[tuple[str, str, str | None], list[CompletedRun]] = {}
     for run in runs:

@@ -187,11 +187,7 @@ def _choose_split(folder: Path, split: str | None, available: list[str]) -> str:
 
 
 def _load_single_run(folder: Path, split: str, record: RunRecord, training_record: RunRecord | None) -> CompletedRun:
-    """Loads one run with its predictions on one split.
-
-    Args:
-        training_record: record of the run that trained the model; None: unknown.
-    """
+    """Loads one run with its predictions on one split; the record of its training is None if it is unknown."""
     predictions, file_names, class_names = read_predictions([folder], split)
     predictions = replace(predictions, ordered=record.ordered)
     threshold_predictions, threshold_split, no_threshold_reason = _load_threshold_predictions(

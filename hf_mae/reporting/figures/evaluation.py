@@ -192,11 +192,7 @@ def _plot_curves(curves: list[dict[str, Any]], curve: str, area: str, area_label
 
 @log_figure_errors
 def plot_reliability_diagram(bins: list[dict[str, float]], ece: float, path: Path, title: str) -> None:
-    """Plots a reliability diagram: accuracy by score of the predicted class, and below it the number of images.
-
-    Args:
-        bins: `calibration` of `evaluation.metrics.expected_calibration_error`.
-    """
+    """Plots the accuracy by score of the predicted class in the `calibration` bins, above the number of images."""
     figure = PlainTextFigure(figsize=(ONE_COLUMN, 1.12 * ONE_COLUMN))
     axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     width = 1 / CALIBRATION_BINS
@@ -216,11 +212,7 @@ def plot_reliability_diagram(bins: list[dict[str, float]], ece: float, path: Pat
 
 @log_figure_errors
 def plot_risk_coverage(rows: list[dict[str, float]], aurc: float, path: Path, title: str) -> None:
-    """Plots the error rate among the images with the highest scores over their fraction (selective classification).
-
-    Args:
-        rows: `risk_coverage` of `evaluation.metrics.risk_coverage`.
-    """
+    """Plots the error rate among the images with the highest scores over their fraction (`metrics.risk_coverage`)."""
     figure = PlainTextFigure(figsize=(ONE_COLUMN, 0.8 * ONE_COLUMN))
     axes = figure.subplots()
     coverage, risk = ([100 * row[name] for row in rows] for name in ("coverage", "risk"))

@@ -23,12 +23,7 @@ from .style import (
 
 @log_figure_errors
 def plot_scatter(points: np.ndarray, labels: np.ndarray, names: list[str], path: Path, title: str) -> None:
-    """Plots points in two dimensions, coloured by class.
-
-    Args:
-        points: (images, 2).
-        labels: class ids (images,).
-    """
+    """Plots points (images, 2) in two dimensions, coloured by class id (images,)."""
     figure = PlainTextFigure(figsize=(ONE_COLUMN, ONE_COLUMN))
     axes = figure.subplots()
     for index, name in enumerate(names):
@@ -55,11 +50,7 @@ def plot_scatter(points: np.ndarray, labels: np.ndarray, names: list[str], path:
 
 @log_figure_errors
 def plot_decision_curves(curves: dict[str, Any], path: Path, title: str) -> None:
-    """Plots the net benefit over the threshold probability, one curve per run, with those of treating all and none.
-
-    Args:
-        curves: name -> `evaluation.operating_points.DecisionCurve`, of images with the same prevalence.
-    """
+    """Plots the `DecisionCurve` of each run (on the same prevalence), with those of treating all and none."""
     figure = PlainTextFigure(figsize=(ONE_COLUMN, 2.5))
     axes = figure.subplots()
     for number, (name, curve) in enumerate(curves.items()):

@@ -59,11 +59,7 @@ def plot_search_trials(
 
 @log_figure_errors
 def plot_learning_curves(log_history: list[dict[str, Any]], path: Path) -> None:
-    """Plots the training loss, the validation loss and the validation scores over the epochs.
-
-    Args:
-        log_history: `trainer.state.log_history`.
-    """
+    """Plots the losses and the validation scores over the epochs, from `trainer.state.log_history`."""
     curves = {
         "training loss": [(log["epoch"], log["loss"]) for log in log_history if "loss" in log],
         "validation loss": [(log["epoch"], log["eval_loss"]) for log in log_history if "eval_loss" in log],
@@ -90,11 +86,7 @@ def plot_learning_curves(log_history: list[dict[str, Any]], path: Path) -> None:
 
 @log_figure_errors
 def plot_label_efficiency(curves: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    """Plots the macro F1 over the number of training labels, one curve per initialisation.
-
-    Args:
-        curves: name -> points of `runs.crossval.label_efficiency_curve`.
-    """
+    """Plots the points of `runs.crossval.label_efficiency_curve`, one curve per initialisation."""
     figure = PlainTextFigure(figsize=(ONE_COLUMN, 2.4))
     axes = figure.subplots()
     for number, (name, points) in enumerate(curves.items()):

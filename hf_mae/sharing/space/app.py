@@ -71,11 +71,7 @@ class DemoMetadata:
 
 
 class DemoModel:
-    """A stock classifier, and everything that the page shows about an image.
-
-    Args:
-        model, processor: from `AutoModelForImageClassification` and `AutoImageProcessor`.
-    """
+    """A stock classifier and its image processor, and everything that the page shows about an image."""
 
     has_similar = False
 

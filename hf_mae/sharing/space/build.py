@@ -15,11 +15,7 @@ REQUIREMENTS = ("torch", "torchvision", "transformers", "pillow", "opencv-python
 
 
 def build_space_files(metadata: DemoMetadata) -> dict[str, bytes]:
-    """Builds the files of a Space, which runs without hf_mae.
-
-    Args:
-        metadata: texts of the page; its `model` is the USER/NAME of the model to load.
-    """
+    """Builds the files of a Space, which runs without hf_mae and loads `metadata.model` (USER/NAME)."""
     card = {
         "title": metadata.title[:30],
         "sdk": "gradio",
@@ -42,11 +38,7 @@ def build_space_files(metadata: DemoMetadata) -> dict[str, bytes]:
 
 
 def push_space(metadata: DemoMetadata, repo_id: str, *, exists: bool, private: bool) -> str:
-    """Uploads the Space in one commit. Returns its URL.
-
-    Args:
-        repo_id, exists: result of `hub.check_target`.
-    """
+    """Uploads the Space in one commit to the target of `hub.check_target`; returns its URL."""
     return hub.push_files(
         build_space_files(metadata),
         repo_id,
