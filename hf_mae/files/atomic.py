@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,6 +31,7 @@ except ImportError:  # Windows
 
 TEMP_SUFFIX = ".partial"  # of a temporary sibling
 FORMULA_PREFIXES = ("=", "+", "-", "@", "\t")  # spreadsheets execute cells that start with them
+QUOTED = re.compile('[,"\r\n]')  # characters of a CSV cell that needs quotation marks
 MAX_TEMP_AGE = 86_400.0  # seconds until an unlocked temporary sibling is removed
 
 
@@ -137,7 +139,7 @@ def finite_or_null(values: Any) -> Any:
 def write_csv(destination: str | Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
     """Writes a header and rows as CSV."""
     with atomic_write_file(destination) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
-        file.writelines(csv_line(cells) for cells in [header, *rows])
+        file.writelines(map(csv_line, chain([header], rows)))
 
 
 def csv_line(cells: Iterable[Any]) -> str:
@@ -149,7 +151,7 @@ def csv_line(cells: Iterable[Any]) -> str:
 
 
 def _csv_cell(text: str) -> str:
-    special = any(letter in text for letter in ',"\r\n') or (text[:1] in FORMULA_PREFIXES and not _is_number(text))
+    special = QUOTED.search(text) or (text[:1] in FORMULA_PREFIXES and not _is_number(text))
     return '"' + text.replace('"', '""') + '"' if text and special else text
 
 
