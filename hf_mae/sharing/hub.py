@@ -2,7 +2,6 @@
 
 import fnmatch
 import logging
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,23 +27,17 @@ from huggingface_hub.errors import (
 
 from ..errors import UsageError, pluralize, summarize_exception
 from ..evaluation.metrics import available_metric_names
-from ..runs.record import ALL_RESULTS, RUN_STARTED, run_name
+from ..reporting.model_card import parse_hub_id
+from ..runs.record import ALL_RESULTS, RUN_STARTED, RunRecord, run_name
 from ..runs.record_io import read_record
+from ..settings.commands import command_options
 from ..settings.metrics import METRICS
 from ..settings.parse import looks_like_path
 from .messages import SharingMessage
 
 logger = logging.getLogger(__name__)
-LOCAL_PATH_SETTINGS = (
-    "model_name_or_path",
-    "data_dir",
-    "output_dir",
-    "manifest",
-    "exclude_pairs",
-    "corrections",
-    "class_map",
-    "teacher",
-)
+# Settings that are paths, in addition to those whose value is a FILE or PATH in the help.
+PATH_SETTINGS = ("model_name_or_path", "data_dir", "output_dir", "teacher", "class_map")
 # Files for resuming a run, and files of trackers.
 UNPUBLISHED_PATTERNS = (
     *("checkpoint-*", "runs", "*.bin", "*.pt", "*.pth", "trainer_state.json", ".*", "seed-*", "fold-*"),
@@ -155,9 +148,12 @@ def push_run(
     folder = Path(run)
     files = list_published_files(folder, ignore_patterns)
     name, exists = check_target(repo_id, update, run_name(folder))
-    changed = {"README.md": _make_hub_card(folder, name), "recipe.yaml": _make_portable_recipe(folder / "recipe.yaml")}
-    contents = {path.as_posix(): changed.get(path.as_posix()) or folder / path for path in files}
-    if (results := _eval_results(folder)) is not None:
+    record, recipe_path = read_record(folder), folder / "recipe.yaml"
+    recipe = recipe_path.read_text(encoding="utf-8") if recipe_path.is_file() else ""
+    portable = _make_portable(recipe, record.kind)
+    changed = {"README.md": _make_hub_card(folder, name, recipe, portable), "recipe.yaml": portable.encode()}
+    contents = {path.as_posix(): changed.get(path.as_posix(), folder / path) for path in files}
+    if (results := _eval_results(record)) is not None:
         contents[f"{constants.EVAL_RESULTS_FOLDER}/hf_mae.yaml"] = results
     message = f"Model, card, figures and results of {folder.name}"
     if tables := [str(path) for path in files if path.suffix == ".csv"]:
@@ -201,29 +197,25 @@ def push_files(
     return f"{constants.ENDPOINT}/{'' if repo_type == 'model' else f'{repo_type}s/'}{repo_id}"
 
 
-def _make_portable_recipe(path: Path) -> bytes | None:
-    """Reads a recipe and comments out local paths, so that the recipe can be used on another machine."""
-    return _comment_out_local_paths(path.read_text(encoding="utf-8")).encode() if path.is_file() else None
+def _make_portable(recipe: str, kind: str) -> str:
+    """Turns the local paths of a recipe of a command into comments, so that it can be used on another machine."""
+    options = command_options(kind)
+    lines = [line for line in recipe.splitlines() if line.startswith("#")]
+    for name, value in (yaml.safe_load(recipe) or {}).items():
+        texts = [str(text) for text in (value if isinstance(value, list) else [value])]
+        is_path = name in PATH_SETTINGS or (name in options and options[name].metavar in ("FILE", "PATH"))
+        if name in ("model_name_or_path", "data_dir", "benchmark"):
+            is_path = any(looks_like_path(text) or Path(text).exists() for text in texts)
+        names = " ".join(Path(text).name for text in texts)
+        entry = yaml.safe_dump({name: value}, allow_unicode=True).rstrip()
+        lines.append(f"# {name}: your path (in the original run: {names})" if is_path else entry)
+    return "\n".join(lines) + "\n"
 
 
-def _comment_out_local_paths(text: str) -> str:
-    """Turns YAML lines with local paths into comments."""
-
-    def replace_line(match: re.Match[str]) -> str:
-        name, value = match[1], match[2].strip("'\" ")
-        can_be_hub_id = name in ("model_name_or_path", "data_dir") and not looks_like_path(value)
-        if can_be_hub_id and not Path(value).exists():
-            return match[0]
-        return f"# {name}: your path (in the original run: {Path(value).name})"
-
-    return re.sub(rf"^({'|'.join(LOCAL_PATH_SETTINGS)}): (.*)$", replace_line, text, flags=re.MULTILINE)
-
-
-def _eval_results(folder: Path) -> bytes | None:
+def _eval_results(record: RunRecord) -> bytes | None:
     """Formats the scores on a Hub dataset in the format of the Hub; None for other data."""
-    record = read_record(folder)
-    data = record.data.data_dir
-    if looks_like_path(data) or "/" not in data or Path(data).exists():
+    data = parse_hub_id(record.data.data_dir)
+    if data is None:
         return None
     entries = [
         EvalResultEntry(
@@ -235,10 +227,10 @@ def _eval_results(folder: Path) -> bytes | None:
     return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False).encode() if entries else None
 
 
-def _make_hub_card(folder: Path, repo_id: str) -> bytes:
-    """Builds the model card with the repository name in its code snippets, and without local paths in its recipe."""
+def _make_hub_card(folder: Path, repo_id: str, recipe: str, portable: str) -> bytes:
+    """Builds the model card with the repository name in its code snippets, and with the portable recipe."""
     card = ModelCard.load(folder / "README.md")
-    text = _comment_out_local_paths(card.text)
+    text = card.text.replace(recipe.strip(), portable.strip()) if recipe else card.text
     for snippet in ('model="{}"', "--model_name_or_path {} "):
         text = text.replace(snippet.format(run_name(folder)), snippet.format(repo_id))
     card.text = text

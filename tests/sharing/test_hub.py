@@ -16,6 +16,8 @@ from support.messages import shows
 from support.training import pretrain_flags
 
 from hf_mae.cli.main import main
+from hf_mae.runs.record_io import read_record
+from hf_mae.sharing.hub import _make_portable
 from hf_mae.sharing.messages import SharingMessage
 
 
@@ -91,6 +93,22 @@ def test_a_pushed_model_can_be_used_from_the_hub(runs, hub, toy, pooling, tmp_pa
     assert remote == local and len(remote) == 3
 
 
+@pytest.mark.unit
+def test_a_published_recipe_has_no_local_path():
+    private = "/home/jane/a folder with a very long name, so that YAML breaks the line at one of its spaces/"
+    values = {
+        "model_name_or_path": "user/mae",
+        "data_dir": private + "data",
+        "split_file": [private + "a.csv", "b.csv"],
+    }
+    values |= {"output_dir": "run", "benchmark": "limuc-4", "class_order": ["b", "a"], "corrections": private + "c.csv"}
+    text = _make_portable("# versions: torch 2\n" + yaml.safe_dump(values, sort_keys=False), "finetune")
+    assert "jane" not in text and text.startswith("# versions: torch 2\n")
+    assert "# split_file: your path (in the original run: a.csv b.csv)\n" in text and "original run: data)\n" in text
+    kept = {name: values[name] for name in ("model_name_or_path", "benchmark", "class_order")}
+    assert yaml.safe_load(text) == kept
+
+
 def test_scores_on_a_hub_dataset_are_published_in_the_format_of_the_hub(small, tmp_path):
     from huggingface_hub import parse_eval_result_entries
 
@@ -102,7 +120,7 @@ def test_scores_on_a_hub_dataset_are_published_in_the_format_of_the_hub(small, t
     values = json.loads((run / "all_results.json").read_text())
     values["data"]["data_dir"] = "someone/polyps"
     (run / "all_results.json").write_text(json.dumps(values))
-    entries = parse_eval_result_entries(yaml.safe_load(sharing._eval_results(run)))
+    entries = parse_eval_result_entries(yaml.safe_load(sharing._eval_results(read_record(run))))
     scores = {(entry.dataset_id, entry.task_id, entry.notes): entry.value for entry in entries}
     assert scores["someone/polyps", "test", "macro F1, test"] == round(values["scores"]["test"]["macro_f1"], 6)
     assert parse_hub_id("facebook/vit-mae-base") == "facebook/vit-mae-base"
