@@ -32,15 +32,18 @@ def estimate_probability_metrics(folds: list[Predictions]) -> dict[str, Estimate
     names = metric_names(MetricKind.PROBABILITY)
     for metric in (METRICS[name] for name in names):
         if metric.function is not None:
-            values, replicates = jackknife_mean(folds, clusters, partial(_mean_over_runs, metric.function))
-            bounds = metric.low, metric.upper_bound(folds[0].num_classes)
-            estimates[metric.name] = Estimate(
-                float(values), jackknife_interval(float(values), replicates, clusters, *bounds)
-            )
+            mean, replicates = jackknife_mean(folds, clusters, partial(_mean_over_runs, metric.function))
+            value, bounds = float(mean), (metric.low, metric.upper_bound(folds[0].num_classes))
+            estimates[metric.name] = Estimate(value, jackknife_interval(value, replicates, clusters, *bounds))
     value, replicates = jackknife_auroc(folds, clusters)
     if np.isfinite(value):
         estimates["roc_auc"] = Estimate(value, jackknife_interval(value, replicates, clusters))
-    for name, error in (("ece", _ece), ("classwise_ece", _classwise_ece), ("adaptive_ece", _adaptive_ece)):
+    errors = {
+        "ece": lambda scores, labels: expected_calibration_error(scores, labels)["ece"],
+        "classwise_ece": _classwise_ece,
+        "adaptive_ece": _adaptive_ece,
+    }
+    for name, error in errors.items():
         by_fold = [np.mean([error(run, fold.labels) for run in _require_class_scores(fold)]) for fold in folds]
         estimates[name] = Estimate(float(np.mean(by_fold)), None)
     return {name: estimates[name] for name in names if name in estimates}
@@ -118,10 +121,6 @@ def _concordant_pairs(scores: Floats, is_positive: NDArray[np.bool_]) -> Floats:
 
 
 # Calibration errors: sums over bins of |correct - score|, divided by the number of images
-
-
-def _ece(scores: Floats, labels: NDArray[np.int64]) -> float:
-    return float(expected_calibration_error(scores, labels)["ece"])
 
 
 def _adaptive_ece(scores: Floats, labels: NDArray[np.int64]) -> float:

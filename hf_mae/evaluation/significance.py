@@ -110,7 +110,10 @@ def permutation_tests(
     runs that both have are compared.
     """
     num_runs = min(min(len(fold.predicted) for fold in folds) for folds in (first, second))
-    first, second = ([_truncate_runs(fold, num_runs) for fold in folds] for folds in (first, second))
+    first, second = (
+        [replace(fold, predicted=fold.predicted[:num_runs], class_scores=None) for fold in folds]
+        for folds in (first, second)
+    )
     clusters = clusters_from_predictions(_stack_runs(first, second))
     permutation = _PairedPermutation(clusters, num_runs, first[0].ordered)
     generator = np.random.default_rng(seed)
@@ -123,10 +126,6 @@ def permutation_tests(
         for name, values in permutation.differences(swap_counts).items():
             num_extreme[name] += int((np.abs(values) >= abs(observed[name]) - 1e-12).sum())
     return {name: (1 + count) / (1 + permutations) for name, count in num_extreme.items()}
-
-
-def _truncate_runs(predictions: Predictions, num_runs: int) -> Predictions:
-    return replace(predictions, predicted=predictions.predicted[:num_runs], class_scores=None)
 
 
 class _PairedPermutation:

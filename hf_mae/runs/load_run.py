@@ -100,7 +100,6 @@ def _load_crossval(folder: Path, record: RunRecord, split: str | None) -> Comple
         threshold_split, mean = "selection", Note(NoteCode.MEAN_OF_FOLDS, counts)
     records = [read_record(run_dirs[0]) for run_dirs in by_fold]
     predictions, file_names, class_names = zip(*(read_predictions(run_dirs, split) for run_dirs in by_images))
-    thresholds = [_read_split_predictions(run_dirs, threshold_split) for run_dirs in by_fold]
     data, protocol, notes = record.data.name, None, [Note(NoteCode.RANDOM_FOLDS, {"folds": len(fold_ids)})]
     if summary.folds == "official":
         data, protocol, notes = _resolve_data_and_protocol(record.data, [one.images for one in records], fold_ids)
@@ -124,7 +123,7 @@ def _load_crossval(folder: Path, record: RunRecord, split: str | None) -> Comple
         if split == "validation" and len(summary.label_efficiency) > 1
         else None,
         num_training_images=round(float(np.mean([one.images["train"] for one in records]))),
-        threshold_predictions=_list_if_complete(thresholds),
+        threshold_predictions=_read_threshold_predictions(by_fold, threshold_split),
         threshold_split=threshold_split,
         no_threshold_reason=Note(NoteCode.NO_SPLIT_OF_FOLDS),
         source=record.data,
@@ -139,15 +138,11 @@ def _share_test_split(record: RunRecord) -> bool:
     return bool(is_official and benchmark and benchmark.folds and benchmark.eval_split == "test")
 
 
-def _list_if_complete(predictions: list[Predictions | None]) -> list[Predictions] | None:
-    complete = [fold for fold in predictions if fold is not None]
-    return complete if len(complete) == len(predictions) else None
-
-
-def _read_split_predictions(folders: list[Path], split: str) -> Predictions | None:
-    """Reads the predictions of a split by the runs of one fold; None if a run has none."""
-    has_predictions = all(find_predictions(folder, split) for folder in folders)
-    return read_predictions(folders, split)[0] if has_predictions else None
+def _read_threshold_predictions(by_fold: list[list[Path]], split: str) -> list[Predictions] | None:
+    """Reads the predictions of a split by the runs of each fold; None if a run has none."""
+    if not all(find_predictions(run_dir, split) for run_dirs in by_fold for run_dir in run_dirs):
+        return None
+    return [read_predictions(run_dirs, split)[0] for run_dirs in by_fold]
 
 
 def _load_finetune(folder: Path, split: str | None) -> CompletedRun:

@@ -3,6 +3,7 @@
 import logging
 import shutil
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import fields
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -131,14 +132,10 @@ def check_same_data(folder: Path, source: DataSource) -> None:
     saved = find_run_record(folder)
     if saved is None or saved.data.fingerprint is None or saved.data.fingerprint == source.fingerprint:
         return
-    options = (
-        *("data_dir", "manifest", "benchmark", "fold"),
-        *("val_fraction", "train_fraction", "selection_fraction", "seed"),
-    )
     changes = [
-        f"{name} from {getattr(saved.data, name)} to {getattr(source, name)}"
-        for name in options
-        if getattr(saved.data, name) != getattr(source, name)
+        f"{item.name} from {getattr(saved.data, item.name)} to {getattr(source, item.name)}"
+        for item in fields(DataSource)
+        if item.name != "fingerprint" and getattr(saved.data, item.name) != getattr(source, item.name)
     ]
     if changes:
         raise UsageError(RunMessage.DATA_OPTIONS_CHANGED, path=folder, changes=changes)

@@ -106,7 +106,7 @@ def _holdout_settings(record: RunRecord) -> dict[str, Any]:
 
 def _split_settings(record: RunRecord) -> dict[str, Any]:
     """Returns the values of the options that determined the held-out images of a run."""
-    settings = {name: record.settings.get(name, _default_value(name)) for name in SPLIT_SETTINGS}
+    settings = {name: record.settings.get(name, getattr(EvaluationArguments, name)) for name in SPLIT_SETTINGS}
     settings["seed"] = record.data.seed if record.data.seed is not None else settings["seed"]
     return settings | {name: getattr(record.data, name) for name in (*HOLDOUT_FRACTIONS, "fold")}
 
@@ -145,7 +145,3 @@ def _is_same_data(source: DataSource, other_source: DataSourceArguments | DataSo
     if path.exists() and other_path.exists():
         return path.resolve() == other_path.resolve()
     return str(path) == str(other_path)
-
-
-def _default_value(name: str) -> Any:
-    return next(item.default for item in dataclasses.fields(EvaluationArguments) if item.name == name)
