@@ -19,6 +19,7 @@ from .messages import RunMessage
 from .predictions import find_predictions, list_predicted_splits, read_prediction_table, read_predictions
 from .record import ALL_RESULTS, CROSSVAL, DataSource, RunRecord, run_name
 from .record_io import read_record
+from .split_consistency import is_same_data
 
 _SPLIT_ORDER = {"test": 0, "validation": 1, "selection": 2}
 
@@ -194,7 +195,7 @@ def _load_single_run(folder: Path, split: str, record: RunRecord, training_recor
         notes.append(Note(NoteCode.SELECTION_UNKNOWN))
     else:
         training_source = training_record.data
-        same_data = training_source.data_dir == source.data_dir
+        same_data = _is_training_data(record, training_record)
         if same_data:
             notes += _contamination_note(training_record, split)
         selected_on = training_record.selection.selection_split if training_record.selection else None
@@ -228,6 +229,13 @@ def _load_single_run(folder: Path, split: str, record: RunRecord, training_recor
     )
 
 
+def _is_training_data(record: RunRecord, training_record: RunRecord | None) -> bool:
+    """Whether a model was evaluated on the data that it was trained on, in any split."""
+    if training_record is None:
+        return False
+    return record.data.data_dir == training_record.data.data_dir or is_same_data(record.data, training_record.data)
+
+
 def _class_map_note(record: RunRecord) -> list[Note]:
     """Returns a note about an evaluation on the classes of another dataset."""
     if not record.data.class_map:
@@ -245,7 +253,7 @@ def _load_threshold_predictions(
     the predictions of the run that trained the model, with the same temperature.
     """
     run_dir = folder if record.kind == "finetune" else Path(record.base)
-    same_data = training_record is not None and training_record.data.data_dir == record.data.data_dir
+    same_data = _is_training_data(record, training_record)
     candidates = ["validation", "selection"] if not (same_data and split == "validation") else ["selection"]
     splits = [name for name in candidates if find_predictions(run_dir, name) and not (same_data and name == split)]
     if not splits or training_record is None:

@@ -41,7 +41,7 @@ def align_with_training_split(
         UsageError: If the explicit options contradict the run, or the run has no held-out images that can be
             reproduced.
     """
-    records = [record for record in find_training_records(model) if _is_same_data(record.data, options)]
+    records = [record for record in find_training_records(model) if is_same_data(record.data, options)]
     if not records:
         return options
     if options.split not in ("validation", "selection") and not any(
@@ -83,7 +83,7 @@ def find_training_records(model: str | Path) -> list[RunRecord]:
 def holdout_differs(model: str, run: RunRecord) -> bool:
     """Whether a model, or a member of an ensemble, is known to be trained on the data of a run with other images held
     out."""
-    records = [record for record in find_training_records(model) if _is_same_data(record.data, run.data)]
+    records = [record for record in find_training_records(model) if is_same_data(record.data, run.data)]
     has_random_folds = (
         any(member.random_fold for member in read_ensemble_members(model))
         or read_random_fold_count(Path(model).parent) is not None
@@ -135,8 +135,8 @@ def read_random_fold_count(folder: Path) -> str | None:
     return summary.folds if summary is not None and summary.folds != "official" else None
 
 
-def _is_same_data(source: DataSource, other_source: DataSourceArguments | DataSource) -> bool:
-    """Whether both refer to the same dataset."""
+def is_same_data(source: DataSource, other_source: DataSourceArguments | DataSource) -> bool:
+    """Whether both are the same benchmark, or the same folder, in whatever way its path is written."""
     if source.benchmark or other_source.benchmark:
         return source.benchmark == other_source.benchmark
     if not other_source.data_dir or not source.data_dir:

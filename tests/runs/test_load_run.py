@@ -1,4 +1,4 @@
-"""Cross-validations as rows of a report: the validation images of each fold, or one test split of official folds."""
+"""Runs as rows of a report: cross-validations by fold or on one test split, and evaluations of a trained model."""
 
 from dataclasses import replace
 
@@ -11,7 +11,15 @@ from hf_mae.runs.completed_run import NoteCode
 from hf_mae.runs.load_run import load_run
 from hf_mae.runs.messages import RunMessage
 from hf_mae.runs.predictions import write_predictions
-from hf_mae.runs.record import CrossvalResult, CrossvalRun, CrossvalSummary, DataSource, RunRecord
+from hf_mae.runs.record import (
+    CrossvalResult,
+    CrossvalRun,
+    CrossvalSummary,
+    DataSource,
+    RunRecord,
+    Selection,
+    SelectionRule,
+)
 from hf_mae.runs.record_io import write_record
 
 pytestmark = pytest.mark.unit
@@ -66,3 +74,32 @@ def test_other_cross_validations_have_validation_scores_only(options, tmp_path):
     assert load_run(folder).split == "validation"
     with raises(RunMessage.SPLIT_NOT_EVALUATED, split="test", available=["validation"]):
         load_run(folder, "test")
+
+
+@pytest.mark.parametrize("spelling, selected_on_it", [("images", True), ("images/../images/", True), ("other", False)])
+def test_an_evaluation_knows_the_training_data_in_any_spelling(spelling, selected_on_it, tmp_path):
+    for name in ("images", "other", "model", "evaluation"):
+        (tmp_path / name).mkdir()
+    selection = Selection(SelectionRule.BEST_EPOCH, selection_split="validation")
+    record = RunRecord(
+        "finetune",
+        "mae.pth",
+        DataSource(f"{tmp_path}/images"),
+        {"validation": 8},
+        ENVIRONMENT,
+        classes=GRADES,
+        scores={"validation": {"accuracy": 1.0}},
+        selection=selection,
+        seen_in_pretraining={"validation": 3},
+    )
+    write_record(record, tmp_path / "model")
+    source = DataSource(f"{tmp_path}/{spelling}")
+    record = replace(record, kind="evaluate", base=f"{tmp_path}/model", data=source, selection=None)
+    write_record(record, tmp_path / "evaluation")
+    labels = np.arange(8) % 4
+    write_predictions(
+        tmp_path / "evaluation", "validation", [f"{i}.png" for i in range(8)], np.eye(4)[labels], labels, GRADES
+    )
+    run = load_run(tmp_path / "evaluation")
+    assert run.selected_on_eval_split == selected_on_it
+    assert any(note.code is NoteCode.SEEN_IN_PRETRAINING for note in run.notes) == selected_on_it

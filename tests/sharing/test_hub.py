@@ -105,8 +105,8 @@ def test_a_published_recipe_has_no_local_path():
     text = _make_portable("# versions: torch 2\n" + yaml.safe_dump(values, sort_keys=False), "finetune")
     assert "jane" not in text and text.startswith("# versions: torch 2\n")
     assert "# split_file: your path (in the original run: a.csv b.csv)\n" in text and "original run: data)\n" in text
-    kept = {name: values[name] for name in ("model_name_or_path", "benchmark", "class_order")}
-    assert yaml.safe_load(text) == kept
+    unchanged = {name: values[name] for name in ("model_name_or_path", "benchmark", "class_order")}
+    assert yaml.safe_load(text) == unchanged
 
 
 def test_scores_on_a_hub_dataset_are_published_in_the_format_of_the_hub(small, tmp_path):
