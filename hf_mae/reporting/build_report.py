@@ -10,7 +10,7 @@ from ..settings.metrics import METRICS, MetricKind, metric_names
 from .diagnostic_accuracy import OneVsRestResult, Subgroup, Subgroups
 from .document import Block, BulletList, Heading, Paragraph
 from .headline import HeadlineRow, estimated_scores, headline_table, make_difference
-from .results_tables import EXPLANATION, ResultsRow, ResultsTable
+from .results_tables import ResultsRow, ResultsTable, report_text
 from .table import TOO_FEW_FOR_INTERVAL, Cell, CellLike, Column, Content, Number, Table, format_content, number_columns
 
 RATE_TITLES = {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV"}
@@ -19,17 +19,13 @@ AGGREGATION_TITLES = {
     "mean": "patients, mean of their images",
     "worst": "patients, their worst image",
 }
-CLUSTER_NOTES = {
-    "groups": "Complete patients or videos are left out (jackknife) and exchanged (permutation test).",
-    "images": "No patients or videos are known; images are treated as independent.",
-}
 DECISION_CURVE_THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.5)  # listed in the text
 
 
 def build_report_document(results_tables: Iterable[ResultsTable], details: bool = True) -> list[Block]:
     """Builds the document of a report, with or without the details of each run (classes, patients, subgroups...)."""
     tables = list(results_tables)
-    blocks: list[Block] = [Paragraph(EXPLANATION)]
+    blocks: list[Block] = [Paragraph(report_text("explanation"))]
     for table in tables:
         blocks += _results_table_blocks(table, details)
     return blocks + _see_also_blocks(tables)
@@ -49,8 +45,7 @@ def _see_also_blocks(tables: list[ResultsTable]) -> list[Block]:
             for row in [*table.rows, *table.not_comparable]
             if row.ours
         ]
-        notes = " ".join(f"{table.title}: {' '.join(table.notes)}" for table in (first, second))
-        caption = f"Two splits of the same images. {notes}"
+        caption = report_text("two_splits", tables=(first, second))
         labels = [Column("method"), Column("split")]
         blocks += [Heading(f"{first.data} and {second.data}"), headline_table(labels, rows, caption=caption)]
     return blocks
@@ -70,8 +65,8 @@ def build_score_tables(table: ResultsTable) -> list[Table]:
     """Builds the tables of the comparable rows, the best macro F1 first, and of the others; the footnotes of both are
     below the last one."""
     notes = _Footnotes()
-    other = "Not comparable with the rows above (another split, other averages, or uncertain):"
-    parts = [(table.rows, "Scores, best macro F1 first:"), (table.not_comparable, other if table.rows else "Scores:")]
+    other = report_text("not_comparable") if table.rows else "Scores:"
+    parts = [(table.rows, report_text("comparable")), (table.not_comparable, other)]
     labels, remarks = [Column("method"), Column("initialisation")], [Column("source")]
     tables = [
         headline_table(
@@ -120,15 +115,15 @@ def _probability_blocks(rows: list[ResultsRow]) -> list[Block]:
     ]
     if not runs:
         return []
-    caption = (
-        "Quality of the scores as probabilities, with 95 % intervals. AUROC: macro average, each class against the "
-        "rest. Brier score: sum over classes, 0 to 2. ECE: expected calibration error of the predicted class over 15 "
-        "bins of equal width; adaptive: bins of equal numbers of images. The calibration error of a perfect model is "
-        "above 0, too, so it has no interval."
-    )
     names = metric_names(MetricKind.PROBABILITY)
     cells = [[method, *(_make_probability(values.get(name)) for name in names)] for method, values in runs]
-    return [Table([Column("method"), *number_columns([METRICS[name].title for name in names])], cells, caption)]
+    return [
+        Table(
+            [Column("method"), *number_columns([METRICS[name].title for name in names])],
+            cells,
+            report_text("probabilities"),
+        )
+    ]
 
 
 def _make_probability(estimate: Estimate | None) -> Content:
@@ -158,31 +153,28 @@ def _run_blocks(row: ResultsRow) -> list[Block]:
 
 
 def _class_rates_table(row: ResultsRow) -> Table:
-    caption = f"{row.method}, each class against the rest, in per cent (PPV and NPV at the prevalence of these images):"
     rows = [
         [label, *(make_rate(rates[name]) if name in rates else "no image" for name in RATES)]
         for label, rates in row.by_class.items()
     ]
-    return Table([Column("class"), *number_columns(list(RATE_TITLES.values()))], rows, caption)
+    return Table(
+        [Column("class"), *number_columns(list(RATE_TITLES.values()))],
+        rows,
+        report_text("class_rates", method=row.method),
+    )
 
 
 def _patient_table(method: str, patients: dict[str, dict[str, Estimate]]) -> Table:
     rows = [HeadlineRow([AGGREGATION_TITLES[name]], estimated_scores(scores)) for name, scores in patients.items()]
-    return headline_table([Column("score of")], rows, caption=f"{method} by patient (or video), in per cent:")
+    return headline_table([Column("score of")], rows, caption=report_text("patients", method=method))
 
 
 def _one_vs_rest_blocks(method: str, result: OneVsRestResult) -> list[Block]:
-    aurocs = "; ".join(
+    aurocs = [
         f"{format_content(_make_probability(auroc))} ({AGGREGATION_TITLES[name]})"
         for name, auroc in result.auroc.items()
-    )
-    title = " or ".join(result.classes)
-    caption = (
-        f"{method}: {title} against the rest ({100 * result.prevalence:.1f} % of the images). AUROC {aurocs}; average "
-        f"precision {result.average_precision:.3f}. Rates in per cent, PPV and NPV at a prevalence of "
-        f"{100 * result.target_prevalence:.1f} %. Thresholds were chosen on the split in the column chosen on, and "
-        "applied here without change:"
-    )
+    ]
+    caption = report_text("one_vs_rest", method=method, result=result, aurocs=aurocs)
     rows = []
     for point in result.operating_points:
         thresholds = ", ".join(f"{value:.4g}" for value in point.thresholds[:3])
@@ -191,36 +183,20 @@ def _one_vs_rest_blocks(method: str, result: OneVsRestResult) -> list[Block]:
         threshold_split = f"{point.threshold_split} ({split_rates})" if point.threshold_split else ""
         rates = [make_rate(point.rates.get(name)) for name in RATES]
         rows.append([point.rule, AGGREGATION_TITLES[point.aggregation], thresholds, threshold_split, *rates])
+    agreement = [f"{name} {format_content(make_rate(value))}" for name, value in result.agreement.items()]
+    indices = [round(threshold * (len(THRESHOLDS) + 1)) - 1 for threshold in DECISION_CURVE_THRESHOLDS]
+    curve = result.decision_curve
+    net_benefit = [(curve.thresholds[index], curve.net_benefit[index], curve.treat_all[index]) for index in indices]
     columns = [Column(title) for title in ("operating point", "score of", "threshold", "chosen on")]
     return [
         Table([*columns, *number_columns(list(RATE_TITLES.values()))], rows, caption),
-        _agreement_paragraph(result),
-        _net_benefit_paragraph(result),
+        Paragraph(report_text("agreement", values=agreement)),
+        Paragraph(report_text("net_benefit", values=net_benefit)),
     ]
 
 
-def _agreement_paragraph(result: OneVsRestResult) -> Paragraph:
-    values = "; ".join(f"{name} {format_content(make_rate(value))}" for name, value in result.agreement.items())
-    return Paragraph(f"By the predicted class, in per cent: {values}.")
-
-
-def _net_benefit_paragraph(result: OneVsRestResult) -> Paragraph:
-    curve, values = result.decision_curve, []
-    for threshold in DECISION_CURVE_THRESHOLDS:
-        index = int(round(threshold * (len(THRESHOLDS) + 1))) - 1
-        values.append(f"{threshold:g}: {curve.net_benefit[index]:.3f} (treating all: {curve.treat_all[index]:.3f})")
-    return Paragraph(f"Net benefit per image at threshold probabilities of {'; '.join(values)}.")
-
-
 def _subgroup_table(method: str, subgroups: Subgroups) -> Table:
-    tests = "; ".join(
-        f"{METRICS[test['score']].title} p {test['p_value']:.3g}, adjusted {test['p_adjusted']:.3g}"
-        for test in subgroups.tests
-    )
-    caption = (
-        f"{method} by {subgroups.column}, in per cent. Test of no difference between the subgroups (interaction; Wald "
-        f"test, F): {tests or 'none, because fewer than two subgroups have enough images and patients'}."
-    )
+    caption = report_text("subgroups", method=method, subgroups=subgroups, METRICS=METRICS)
     labels = [Column(subgroups.column), Column("images", "r"), Column("patients")]
     return headline_table(labels, [_make_subgroup_row(level) for level in subgroups.levels], caption=caption)
 
@@ -243,15 +219,10 @@ def _comparison_blocks(table: ResultsTable) -> list[Block]:
     blocks: list[Block] = []
     if table.comparisons:
         rows = [_comparison_cells(comparison) for comparison in table.comparisons]
-        blocks.append(Table(COMPARISON_COLUMNS, rows, _comparison_caption(table)))
-    return blocks + [
-        Paragraph(
-            f"{pair['first']} and {pair['second']} were not compared, because they were evaluated on different "
-            f"{pair['different']}."
-        )
-        for pair in table.differences
-        if "different" in pair
-    ]
+        units = {comparison["units"] for comparison in table.comparisons}
+        blocks.append(Table(COMPARISON_COLUMNS, rows, report_text("comparisons", units=units)))
+    different = [pair for pair in table.differences if "different" in pair]
+    return blocks + [Paragraph(report_text("not_compared", pair=pair)) for pair in different]
 
 
 def _comparison_cells(comparison: dict[str, Any]) -> list[CellLike]:
@@ -280,11 +251,3 @@ def build_report_summary(results_tables: Iterable[ResultsTable]) -> list[Block]:
             p_value = f"p {comparison['p_adjusted']:.3g} (adjusted)"
             blocks.append(Paragraph(f"{_comparison_title(comparison)}, {pair}: {difference}, {p_value}"))
     return blocks
-
-
-def _comparison_caption(table: ResultsTable) -> str:
-    cluster_notes = " ".join(CLUSTER_NOTES[name] for name in sorted({entry["units"] for entry in table.comparisons}))
-    return (
-        "Differences between our runs on the same images, second minus first, with 95 % intervals (jackknife) and "
-        f"tests of no difference. {cluster_notes} p adjusted: for all comparisons of this table (Holm)."
-    )

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..data.sources.benchmark_files import Benchmark, PublishedResult
+from ..data.sources.benchmark_files import PublishedResult
 from ..data.sources.benchmarks import find_benchmark_or_none
 from ..evaluation.intervals import Rate
 from ..evaluation.metrics import headline_metric_names
@@ -15,19 +15,14 @@ from .diagnostic_accuracy import DEFAULT_REPORT_OPTIONS, DiagnosticAccuracy, Rep
 from .headline import run_scores
 from .run_sentences import NOTE_TEXTS, describe_note
 from .table import TOO_FEW_FOR_INTERVAL, Number
+from .text_templates import load_templates, render_text
 
 PUBLISHED_RESULTS_CSV = Path(__file__).parents[1] / "published" / "results.csv"
 
-EXPLANATION = (
-    "In per cent. ± is the standard deviation over runs, [ ] the 95 % interval (jackknife on the logit, by patient or "
-    "video if these are known, otherwise by image). Bold: our runs, and the best value of each column."
-)
-FOLDS_NOTE = (
-    "Folds share training images. Therefore ± over folds is not a standard error, and a test that treats folds as "
-    "independent is significant too often. The corrected resampled t test (Nadeau and Bengio, 2003) is given in "
-    "addition to the test on all images."
-)
-REPEATED_IMAGES_NOTE = "Some images are in several folds, so predictions are not pooled: scores are means over folds."
+
+def report_text(name: str, **facts: Any) -> str:
+    """Renders a text of `templates/report.yaml`."""
+    return render_text(load_templates("report")[name], facts)
 
 
 @dataclass
@@ -157,9 +152,11 @@ def build_results_tables(
             title = f"{entry.title} ({protocol or entry.main_protocol})"
         rows = [row for row in [*ours, *published] if row.ranked]
         rows.sort(key=lambda row: -row.scores["macro_f1"].value if "macro_f1" in row.scores else 0.0)
-        notes = [FOLDS_NOTE] if any(run.is_cross_validated for run in table_runs) else []
-        notes += [REPEATED_IMAGES_NOTE] if any(run.has_repeated_images for run in table_runs) else []
-        notes += _split_notes(entry) if entry else []
+        notes = [report_text("folds")] if any(run.is_cross_validated for run in table_runs) else []
+        notes += [report_text("repeated_images")] if any(run.has_repeated_images for run in table_runs) else []
+        if entry:
+            texts = (report_text(name, entry=entry) for name in ("guarantees", "limitations", "see_also"))
+            notes += filter(None, texts)
         tables.append(
             ResultsTable(
                 title,
@@ -175,15 +172,6 @@ def build_results_tables(
     return tables
 
 
-def _split_notes(entry: Benchmark) -> list[str]:
-    """Returns notes on the split of a benchmark."""
-    notes = [f"The split guarantees: {entry.guarantees}."] if entry.guarantees else []
-    notes += [f"It does not guarantee: {entry.limitations}."] if entry.limitations else []
-    if entry.see_also:
-        notes.append(f"Read these results together with those of {entry.see_also}, on the same images.")
-    return notes
-
-
 def _apply_benchmark_task(options: ReportOptions, data: str) -> ReportOptions:
     entry = find_benchmark_or_none(data)
     positive = entry.positive if entry else ()
@@ -193,7 +181,7 @@ def _apply_benchmark_task(options: ReportOptions, data: str) -> ReportOptions:
 def report_to_dict(results_tables: list[ResultsTable]) -> dict[str, Any]:
     """Converts a report to the values of `report.json`."""
     return {
-        "explanation": EXPLANATION,
+        "explanation": report_text("explanation"),
         "tables": [
             {
                 "title": table.title,

@@ -25,7 +25,7 @@ from hf_mae.reporting.build_report import build_report_document
 from hf_mae.reporting.messages import ReportingMessage
 from hf_mae.reporting.renderers import latex, markdown
 from hf_mae.reporting.report import compare, write_report
-from hf_mae.reporting.results_tables import REPEATED_IMAGES_NOTE, build_results_tables, read_published_rows
+from hf_mae.reporting.results_tables import build_results_tables, read_published_rows, report_text
 from hf_mae.reporting.run_sentences import NOTE_TEXTS, describe_note
 from hf_mae.reporting.split_results import write_split_results
 from hf_mae.runs.completed_run import CompletedRun, NoteCode
@@ -172,7 +172,7 @@ def test_results_on_two_splits_of_the_same_images_are_shown_together():
 
 def test_folds_that_share_images_are_not_pooled(tmp_path):
     (table,) = build_results_tables([make_crossval_run("one", 1, 0.6, shift=10)])
-    assert REPEATED_IMAGES_NOTE in markdown.render(build_report_document([table]))
+    assert report_text("repeated_images") in markdown.render(build_report_document([table]))
     for fold, names in enumerate((["a.jpg", "b.jpg"], ["b.jpg", "c.jpg"])):
         lines = ["file_name,label,prediction,score,score:x,score:y", *(f"{name},x,x,0.9,0.9,0.1" for name in names)]
         (tmp_path / str(fold)).mkdir()
