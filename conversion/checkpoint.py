@@ -167,7 +167,6 @@ class ConversionPlan:
         checkpoint: the source.
         target: the class to build.
         state: the parameters to use, under their original names.
-        config: configuration of the model.
         baseline: computes what the source computes.
         sizes: for the report.
         assumed: flag -> default that was used for an unknown value.

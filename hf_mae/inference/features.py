@@ -76,7 +76,6 @@ def write_features(
     Args:
         features, images: by role.
         split_names: split of each role.
-        names: class names.
     """
     columns: dict[str, Any] = {
         "file_name": [name for dataset in images.values() for name in dataset.file_names],

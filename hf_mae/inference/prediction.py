@@ -34,7 +34,6 @@ def predict_files(
         items: from `predict_inputs.iter_pixel_values`.
         top_k: number of classes per image, best first.
         temperature: divisor of the logits.
-        bf16: compute in bfloat16.
         uncertainty: required by `level` and `ood`.
     """
     names = model.config.id2label

@@ -88,7 +88,6 @@ def build_training_model(
 
     Args:
         options: the checkpoint, and how the classifier is built from it.
-        class_names: class names, by id.
         seed: seed of the new head.
         drop_path: stochastic depth rate of the last block.
     """

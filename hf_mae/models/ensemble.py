@@ -35,7 +35,6 @@ class EnsembleMember(nn.Module):
     """Classifier that takes the pixel values of another classifier, and returns scores in its class order.
 
     Args:
-        model: a stock classifier.
         scale, shift: per channel, from the pixel values of the other classifier to those of this one; None: identical.
         order: id in this model of each class of the other one.
     """

@@ -63,7 +63,6 @@ class Report:
 
     Args:
         comparison: all results.
-        folder: the output folder.
         files: names of its files.
     """
 

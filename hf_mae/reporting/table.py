@@ -14,7 +14,6 @@ class Number:
         value: the number, as it is shown (in per cent, for example).
         digits: decimals of the value and the standard deviation.
         std: standard deviation over runs.
-        interval: 95 % interval.
         interval_digits: decimals of the ends of the interval; None: `digits`.
         reason: reason for a missing interval; empty: none was computed.
         printed: the number as it is printed in a publication.
@@ -98,7 +97,6 @@ class Table:
     """A table.
 
     Args:
-        columns: the columns.
         rows: one cell per column.
         caption: text above the table.
         footnotes: text below the table, by letter.

@@ -201,11 +201,7 @@ def _read_parquet(path: Path) -> PredictionTable:
 
 
 def _read_names(table: Any, path: Path) -> tuple[list[str], NDArray[Any] | None]:
-    """Returns the file names, and the groups if there are any.
-
-    Raises:
-        UsageError: If a file name or group is missing, or if a file name is repeated.
-    """
+    """Returns the file names, and the groups if there are any."""
     file_names = table["file_name"].to_pylist()
     if any(not (name or "").strip() for name in file_names):
         raise UsageError(RunMessage.PREDICTION_FILE_NAME_MISSING, path=path)

@@ -177,7 +177,6 @@ def push_files(
         contents: files or bytes, by the path in the repository.
         repo_id, exists: result of `check_target`.
         repo_type: `model`, `dataset` or `space`.
-        space_sdk: SDK of a Space.
 
     Returns:
         The URL of the repository.

@@ -34,7 +34,6 @@ def export_to_onnx(model: StockModel, path: Path) -> None:
 
     Args:
         model: a stock classifier in evaluation mode, in float32.
-        path: the output file.
     """
     size = input_size(model)
     torch.onnx.export(

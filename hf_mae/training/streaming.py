@@ -20,7 +20,6 @@ class StreamLoader:
 
     Args:
         stream: stream of this process.
-        batch_size: images per batch.
         args: training arguments (workers, pinned memory, process index).
 
     Raises:

@@ -81,7 +81,6 @@ class Plan:
         selection_split: split that selects the epoch; None: the last epoch is kept.
         metric: metric that selects the epoch.
         cache_bytes: size of the cached images on the disk.
-        device: device of the training.
         step_profile: profile of a training step; None: not measured.
         warnings: settings and properties of the data that deserve attention.
     """
@@ -139,7 +138,6 @@ def build_plan(
     Args:
         splits: the final splits.
         exclusion_log: log of the excluded images.
-        model: model to train.
         measure: whether to profile a step on random images. Skipped for settings that change the memory of a step:
             gradient checkpointing, compilation, patch dropout, frozen backbone.
 
