@@ -146,18 +146,14 @@ def read_ensemble_members(folder: str | Path) -> list[MemberInfo]:
         return []
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        members = [MemberInfo(**member) for member in values["members"]]
-        if not members or not all(Path(member.folder).name == member.folder for member in members):
-            raise ValueError
+        version = values["schema_version"]
+        members = [MemberInfo(**member) for member in values["members"]] if version == SCHEMA_VERSION else []
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UsageError(ModelMessage.ENSEMBLE_DAMAGED, path=path) from None
-    if values.get("schema_version") != SCHEMA_VERSION:
-        raise UsageError(
-            ModelMessage.ENSEMBLE_OF_OTHER_VERSION,
-            path=path,
-            version=values.get("schema_version"),
-            supported=SCHEMA_VERSION,
-        )
+    if version != SCHEMA_VERSION:
+        raise UsageError(ModelMessage.ENSEMBLE_OF_OTHER_VERSION, path=path, version=version, supported=SCHEMA_VERSION)
+    if not members or not all(Path(member.folder).name == member.folder for member in members):
+        raise UsageError(ModelMessage.ENSEMBLE_DAMAGED, path=path)
     return members
 
 
