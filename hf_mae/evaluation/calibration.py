@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize, minimize_scalar
-from scipy.special import log_softmax, softmax
+from scipy.special import log_softmax
 
-from .metrics import expected_calibration_error
+from .metrics import expected_calibration_error, softmax
 
 TEMPERATURE_RANGE = 0.05, 20.0
 MIN_IMBALANCE_RATIO = 2  # largest class / smallest class; below it, temperatures per class are not tried
@@ -129,8 +129,7 @@ def calibration_gain(logits: np.ndarray, labels: np.ndarray, temperature: Temper
     """Computes the expected calibration error and negative log-likelihood before and after temperature scaling."""
     values = {}
     for when, used in (("before", IDENTITY_TEMPERATURE), ("after", temperature)):
-        values[f"ece_{when}"] = expected_calibration_error(
-            softmax(used.scale_logits(logits.astype(np.float64)), axis=-1), labels
-        )["ece"]
+        scores = softmax(used.scale_logits(logits.astype(np.float64)))
+        values[f"ece_{when}"] = expected_calibration_error(scores, labels)["ece"]
         values[f"nll_{when}"] = negative_log_likelihood(logits, labels, used)
     return values

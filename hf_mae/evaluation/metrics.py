@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import special
 from sklearn import metrics as sk
 
 from ..settings.metrics import METRICS, MetricKind, metric_names
@@ -275,9 +276,7 @@ def risk_coverage(class_scores: np.ndarray, references: np.ndarray) -> dict[str,
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Computes scores (images, classes) in float64, as `pipeline("image-classification")` reports them."""
-    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    exponents: np.ndarray = np.exp(shifted)
-    scores: np.ndarray = exponents / exponents.sum(axis=-1, keepdims=True)
+    scores: np.ndarray = special.softmax(logits.astype(np.float64), axis=-1)
     return scores
 
 
