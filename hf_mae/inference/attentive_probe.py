@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from ..data.images.torch_datasets import EvalDataset, collate
-from ..evaluation.metrics import classification_scores, headline_metric_names
 from .forward import compute_outputs
+from .probes import score_best_setting
 from .tta import NUM_VIEWS, make_view, make_views
 
 LEARNING_RATES, WEIGHT_DECAYS = (3e-4, 1e-3, 3e-3), (0.05, 0.3)
@@ -70,14 +70,7 @@ def attentive_probe(
         heads = nn.ModuleList(AttentiveHead(model.config.hidden_size, len(names)) for _ in settings).to(model.device)
         _train(heads, settings, model, images["train"], labels["train"], epochs, seed)
         predicted = {role: _predict_classes(heads.eval(), model, images[role]) for role in ("val", "test")}
-    val_scores = [classification_scores(row, labels["val"], names)["macro_f1"] for row in predicted["val"]]
-    best = int(np.argmax(val_scores))
-    scores = classification_scores(predicted["test"][best], labels["test"], names)
-    learning_rate, weight_decay = settings[best]
-    return {name: scores[name] for name in headline_metric_names(ordered=False)} | {
-        "learning_rate": learning_rate,
-        "weight_decay": weight_decay,
-    }
+    return score_best_setting(predicted, labels, names, settings)
 
 
 def _train(

@@ -82,11 +82,8 @@ def probe_features(
     linear = sweep_linear_probe(features, labels, names, seed)
     knn = KNeighborsClassifier(min(NUM_NEIGHBOURS, len(labels["train"])), weights="distance", metric="cosine")
     knn.fit(features["train"], labels["train"])
-    scores = classification_scores(knn.predict(features["test"]), labels["test"], names)
-    return {
-        "linear": linear,
-        "knn": {name: scores[name] for name in headline_metric_names(ordered=False)} | {"neighbours": knn.n_neighbors},
-    }
+    scores = headline_scores(knn.predict(features["test"]), labels["test"], names)
+    return {"linear": linear, "knn": scores | {"neighbours": knn.n_neighbors}}
 
 
 def sweep_linear_probe(
@@ -94,13 +91,37 @@ def sweep_linear_probe(
 ) -> dict[str, float]:
     """Evaluates the linear probe on `test` with the settings that have the best macro F1 on `val`."""
     predict_logits, settings = fit_linear_probe(features["train"], labels["train"], len(names), seed)
-    val_predictions = predict_logits(features["val"]).argmax(-1)
-    val_scores = [classification_scores(row, labels["val"], names)["macro_f1"] for row in val_predictions]
+    predicted = {role: predict_logits(features[role]).argmax(-1) for role in ("val", "test")}
+    return score_best_setting(predicted, labels, names, settings)
+
+
+def score_best_setting(
+    predicted: dict[str, np.ndarray],
+    labels: dict[str, np.ndarray],
+    names: list[str],
+    settings: list[tuple[float, float]],
+) -> dict[str, float]:
+    """Scores the setting with the best macro F1 on `val`.
+
+    Args:
+        predicted: class ids (settings, images) of `val` and `test`.
+        labels: class ids (images,) of both.
+        settings: learning rate and weight decay.
+
+    Returns:
+        The headline metrics on `test`, `learning_rate` and `weight_decay`.
+    """
+    val_scores = [classification_scores(row, labels["val"], names)["macro_f1"] for row in predicted["val"]]
     best = int(np.argmax(val_scores))
-    scores = classification_scores(predict_logits(features["test"])[best].argmax(-1), labels["test"], names)
     learning_rate, weight_decay = settings[best]
-    metrics = {name: scores[name] for name in headline_metric_names(ordered=False)}
+    metrics = headline_scores(predicted["test"][best], labels["test"], names)
     return metrics | {"learning_rate": learning_rate, "weight_decay": weight_decay}
+
+
+def headline_scores(predicted: np.ndarray, labels: np.ndarray, names: list[str]) -> dict[str, float]:
+    """Returns the headline metrics of class ids (images,)."""
+    scores = classification_scores(predicted, labels, names)
+    return {name: scores[name] for name in headline_metric_names(ordered=False)}
 
 
 def probe_splits(available_splits: Container[str]) -> dict[str, str]:

@@ -1,12 +1,13 @@
 """`FinetuningArguments` and `PretrainingArguments`: `TrainingArguments` with the options of the original MAE code."""
 
 import os
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainingArguments
-from transformers.integrations import get_available_reporting_integrations
+from transformers.integrations import get_available_reporting_integrations, is_tensorboard_available
 
 from ..errors import UsageError, did_you_mean, summarize_exception
 from .losses import CLASS_WEIGHTS, LOGIT_ADJUSTMENT, LOSSES, SOFT_LABELS
@@ -20,13 +21,6 @@ from .training import (
     MaeTrainingFields,
     PretrainingFields,
 )
-
-# Defaults of fields in `trainer_options.UNSUPPORTED_OPTIONS` that differ from those of transformers.
-CHANGED_TRAINER_DEFAULTS = {"remove_unused_columns": False}
-
-
-def _get_field_default(item: "Field[Any]") -> Any:
-    return item.default if item.default_factory is MISSING else item.default_factory()
 
 
 def check_launcher_environment() -> None:
@@ -74,10 +68,9 @@ class MaeTrainingArguments(MaeTrainingFields, TrainingArguments):  # type: ignor
                 option.check(value)
         if self.ddp_backend and int(os.environ.get("WORLD_SIZE", "1")) < 2:
             raise UsageError(SettingsMessage.BACKEND_WITHOUT_PROCESSES)
-        for item in fields(TrainingArguments):
-            if item.init:
-                default = CHANGED_TRAINER_DEFAULTS.get(item.name, _get_field_default(item))
-                check_trainer_option(item.name, getattr(self, item.name), default)
+        for item in filter(lambda item: item.init, fields(self)):
+            default = item.default if item.default_factory is MISSING else item.default_factory()
+            check_trainer_option(item.name, getattr(self, item.name), default)
 
     def get_warmup_steps(self, num_training_steps: int) -> float:
         """Returns the warm-up of `warmup_steps` in updates; 0 if it is not set."""
@@ -251,3 +244,14 @@ class PretrainingArguments(PretrainingFields, MaeTrainingArguments):  # type: ig
         mask_ratio: fraction of masked patches; None: that of the model.
         norm_pix_loss: predict patches normalized by their own mean and variance; None: as the model.
     """
+
+
+def get_device_defaults() -> dict[str, Any]:
+    """Returns the defaults of the training commands on this machine, which do not change results."""
+    gpu = torch.cuda.is_available()
+    return {
+        "use_cpu": not torch.accelerator.is_available(),  # transformers rejects bf16 on a CPU unless this is set
+        "dataloader_pin_memory": gpu,
+        "dataloader_num_workers": min(8, torch.get_num_threads()) if gpu else 0,
+        "report_to": "tensorboard" if is_tensorboard_available() else "none",
+    }

@@ -78,8 +78,8 @@ class Command:
         task: heading in `hf-mae --help`. The function of a command is in the module of its name in `workflows`; a
             command of the task `INFORMATION` has none, and `cli.information` prints its result.
         arg_classes: dataclasses of its settings; a subclass of `MaeTrainingFields` includes `TrainingArguments`.
-        required: options that must be given.
-        positionals: options that can be given without a flag, in this order; the last may take several values.
+        arguments: names of the options that can be given without a flag, in this order (the last may take several
+            values), in brackets if they are optional; after `--`, other options that must be given.
         description: first paragraph of its help text. Default: the summary.
         details: returns further text of the paragraph, from a registry.
         defaults: defaults that differ from those of the dataclasses.
@@ -91,8 +91,7 @@ class Command:
     summary: str
     task: str
     arg_classes: tuple[type, ...]
-    required: tuple[str, ...] = ()
-    positionals: tuple[str, ...] = ()
+    arguments: str = ""
     description: str = ""
     details: Callable[[], str] | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -105,6 +104,16 @@ class Command:
         return f"{text} {self.details()}" if self.details else text
 
     @property
+    def positionals(self) -> list[str]:
+        """Names of the options that can be given without a flag, in this order."""
+        return [word.strip("[]") for word in self.arguments.split() if not word.startswith("--")]
+
+    @property
+    def required(self) -> list[str]:
+        """Names of the options that must be given."""
+        return [word.removeprefix("--") for word in self.arguments.split() if not word.startswith("[")]
+
+    @property
     def function_name(self) -> str:
         """Name of its function and of the module of `workflows` that contains it."""
         return self.name.replace("-", "_")
@@ -115,7 +124,6 @@ class Command:
         return any(issubclass(cls, MaeTrainingFields) for cls in self.arg_classes)
 
 
-_MODEL, _MODEL_AND_DATA = ("model_name_or_path",), ("model_name_or_path", "data_dir")
 _FINETUNING = (ModelArguments, DataArguments, FinetuningFields)
 INFORMATION = "Information"  # task of the commands that only print
 # In the order of `hf-mae --help`.
@@ -126,8 +134,7 @@ for entry in (
         "Convert an MAE checkpoint to transformers weights",
         "Train",
         (ConversionArguments,),
-        ("model_name_or_path", "output_dir"),
-        ("model_name_or_path", "output_dir"),
+        "model_name_or_path output_dir",
         description="Convert an MAE checkpoint to a folder that transformers loads.",
         details=list_layouts,
         reads_recipes=False,
@@ -137,8 +144,7 @@ for entry in (
         "Pre-train a masked autoencoder on unlabelled images",
         "Train",
         (PretrainingModelArguments, PretrainingDataArguments, PretrainingFields),
-        ("data_dir", "output_dir"),
-        ("data_dir",),
+        "data_dir --output_dir",
         defaults={"save_strategy": "steps", "save_steps": 0.05, "save_total_limit": 2},
     ),
     Command(
@@ -146,8 +152,7 @@ for entry in (
         "Fine-tune a checkpoint on labelled images",
         "Train",
         (*_FINETUNING, RunModeArguments),
-        _MODEL_AND_DATA,
-        _MODEL_AND_DATA,
+        "model_name_or_path data_dir",
         defaults=BEST_CHECKPOINT_DEFAULTS,
         has_json=True,
     ),
@@ -156,8 +161,7 @@ for entry in (
         "Estimate the updates, memory and time of a fine-tuning run",
         "Train",
         (*_FINETUNING, RunModeArguments),
-        _MODEL_AND_DATA,
-        _MODEL_AND_DATA,
+        "model_name_or_path data_dir",
         description="Estimate the updates, memory and time of finetune with the same flags, and print warnings. "
         "Nothing is trained.",
         defaults=BEST_CHECKPOINT_DEFAULTS,
@@ -168,8 +172,7 @@ for entry in (
         "Train and evaluate every fold and seed (cross-validation)",
         "Train",
         (CrossvalArguments, *_FINETUNING),
-        (*_MODEL_AND_DATA, "output_dir"),
-        _MODEL_AND_DATA,
+        "model_name_or_path data_dir --output_dir",
         description="Train and evaluate every fold and seed (cross-validation). Completed runs are skipped, "
         "interrupted runs are resumed.",
         defaults=BEST_CHECKPOINT_DEFAULTS,
@@ -180,8 +183,7 @@ for entry in (
         "Tune hyper-parameters, and train with the best",
         "Train",
         (SearchArguments, *_FINETUNING),
-        (*_MODEL_AND_DATA, "output_dir"),
-        _MODEL_AND_DATA,
+        "model_name_or_path data_dir --output_dir",
         description="Tune hyper-parameters on a fraction of the training images (--selection_fraction), and train "
         "with the best.",
         defaults=BEST_CHECKPOINT_DEFAULTS,
@@ -192,8 +194,7 @@ for entry in (
         "Combine several runs into one model that averages their scores",
         "Train",
         (EnsembleArguments,),
-        ("runs", "output_dir"),
-        ("runs",),
+        "runs --output_dir",
         description="Combine several runs into one model that averages their scores, for evaluate, predict, demo "
         "and export-onnx.",
         reads_recipes=False,
@@ -203,8 +204,7 @@ for entry in (
         "Distill an ensemble or another teacher into one model",
         "Train",
         (*_FINETUNING, RunModeArguments),
-        ("teacher", *_MODEL_AND_DATA),
-        ("teacher", *_MODEL_AND_DATA),
+        "teacher model_name_or_path data_dir",
         description="Knowledge distillation: fine-tune CHECKPOINT on DATA with the labels and the scores of TEACHER.",
         defaults=BEST_CHECKPOINT_DEFAULTS,
         has_json=True,
@@ -214,8 +214,7 @@ for entry in (
         "Evaluate a fine-tuned model on a split",
         "Evaluate",
         (EvaluationArguments,),
-        _MODEL_AND_DATA,
-        _MODEL_AND_DATA,
+        "model_name_or_path data_dir",
         has_json=True,
     ),
     Command(
@@ -223,7 +222,7 @@ for entry in (
         "Compare runs with each other and with published results",
         "Evaluate",
         (ReportArguments,),
-        positionals=("runs",),
+        "[runs]",
         description="Compare runs with each other and with published results, with confidence intervals and "
         "significance tests. Writes report.md, report.tex and report.json.",
         reads_recipes=False,
@@ -234,8 +233,7 @@ for entry in (
         "Evaluate frozen features with a linear probe and k-NN",
         "Evaluate",
         (ProbeArguments,),
-        _MODEL_AND_DATA,
-        _MODEL_AND_DATA,
+        "model_name_or_path data_dir",
         description="Evaluate the frozen features of a checkpoint with a linear probe and k-NN.",
         has_json=True,
     ),
@@ -244,8 +242,7 @@ for entry in (
         "Classify images and video frames",
         "Use",
         (PredictionArguments,),
-        ("model_name_or_path", "images"),
-        ("model_name_or_path", "images"),
+        "model_name_or_path images",
         description="Classify images and video frames, in the order given.",
         reads_recipes=False,
     ),
@@ -254,8 +251,7 @@ for entry in (
         "Show saliency maps and the most confident mistakes of a model",
         "Use",
         (ExplainArguments,),
-        ("model_name_or_path", "output_dir"),
-        ("model_name_or_path", "images"),
+        "model_name_or_path [images] --output_dir",
         description="Show saliency maps of IMAGES (Grad-CAM), or with --data_dir the most confident "
         "mistakes of a model.",
     ),
@@ -264,8 +260,7 @@ for entry in (
         "Open a fine-tuned model in the browser",
         "Use",
         (DemoArguments,),
-        _MODEL,
-        _MODEL,
+        "model_name_or_path",
         reads_recipes=False,
     ),
     Command(
@@ -273,8 +268,7 @@ for entry in (
         "Reconstruct masked patches with a pre-trained model",
         "Use",
         (ReconstructionArguments,),
-        ("model_name_or_path", "images"),
-        ("model_name_or_path", "images"),
+        "model_name_or_path images",
         description="Reconstruct masked patches with a masked autoencoder, and write a figure.",
         reads_recipes=False,
     ),
@@ -283,8 +277,7 @@ for entry in (
         "Push a run to the Hugging Face Hub",
         "Publish",
         (PushArguments,),
-        _MODEL,
-        _MODEL,
+        "model_name_or_path",
         description="Push a run to the Hugging Face Hub: model, card, figures and results, in one commit.",
         reads_recipes=False,
     ),
@@ -293,8 +286,7 @@ for entry in (
         "Push a labelled dataset to the Hugging Face Hub",
         "Publish",
         (PushDatasetArguments,),
-        ("data_dir",),
-        ("data_dir",),
+        "data_dir",
         description="Write a labelled dataset as parquet with its splits, classes and patients, and push it to the "
         "Hugging Face Hub.",
     ),
@@ -303,8 +295,7 @@ for entry in (
         "Export transformers weights to the original MAE format or timm",
         "Publish",
         (ExportArguments,),
-        ("model_name_or_path", "output"),
-        ("model_name_or_path", "output"),
+        "model_name_or_path output",
         description="Export transformers weights to a .pth file for the original MAE code (facebookresearch/mae), "
         "or to a folder for timm.",
         reads_recipes=False,
@@ -314,26 +305,19 @@ for entry in (
         "Export a fine-tuned model to ONNX, in float32 and int8",
         "Publish",
         (OnnxArguments,),
-        _MODEL,
-        ("model_name_or_path", "output_dir"),
+        "model_name_or_path [output_dir]",
         description="Export a fine-tuned model to ONNX for onnxruntime and transformers.js, and compare its "
         "output with PyTorch.",
     ),
     Command(
-        "prepare",
-        "Check and cache a dataset, and print its class counts",
-        "Data",
-        (PreparationArguments,),
-        ("data_dir",),
-        ("data_dir",),
+        "prepare", "Check and cache a dataset, and print its class counts", "Data", (PreparationArguments,), "data_dir"
     ),
     Command(
         "audit",
         "Find near-duplicate images and label errors",
         "Data",
         (AuditArguments,),
-        ("output_dir",),
-        ("data_dir",),
+        "[data_dir] --output_dir",
         description="Find near-duplicate images within and across classes and splits, or label errors (--runs).",
     ),
     Command(
@@ -341,8 +325,7 @@ for entry in (
         "Pack a dataset into tar shards, for millions of images",
         "Data",
         (ShardArguments,),
-        ("data_dir",),
-        ("data_dir", "output_dir"),
+        "data_dir [output_dir]",
         description="Pack a dataset into tar shards (WebDataset format) with an index, or check existing shards "
         "(--check).",
     ),
@@ -351,7 +334,7 @@ for entry in (
         "List, check or remove cached images and downloads",
         "Data",
         (CacheArguments,),
-        positionals=("action", "name"),
+        "[action] [name]",
         reads_recipes=False,
     ),
     Command(
@@ -359,7 +342,7 @@ for entry in (
         "List, show or fetch public checkpoints",
         INFORMATION,
         (CheckpointsArguments,),
-        positionals=("action", "name"),
+        "[action] [name]",
         description="List public checkpoints, show one, or fetch (download and convert) one.",
         reads_recipes=False,
     ),
@@ -368,7 +351,7 @@ for entry in (
         "List the benchmarks, or show one and its expected files",
         INFORMATION,
         (BenchmarksArguments,),
-        positionals=("name",),
+        "[name]",
         description="List the benchmarks (size, licence, download), or show one and its expected files.",
         reads_recipes=False,
     ),
@@ -377,7 +360,7 @@ for entry in (
         "List the recipes, or show one",
         INFORMATION,
         (RecipesArguments,),
-        positionals=("action", "name"),
+        "[action] [name]",
         reads_recipes=False,
     ),
     Command(
@@ -385,7 +368,7 @@ for entry in (
         "List the accelerate configs, or print the path of one",
         INFORMATION,
         (ConfigsArguments,),
-        positionals=("name",),
+        "[name]",
         description="List the accelerate configs, or print the path of one: accelerate launch --config_file "
         "$(hf-mae configs NAME) -m hf_mae finetune ...",
         reads_recipes=False,
@@ -395,8 +378,7 @@ for entry in (
         "Print a shell completion script",
         INFORMATION,
         (CompletionArguments,),
-        ("shell",),
-        ("shell",),
+        "shell",
         description='Print a shell completion script. In ~/.bashrc or ~/.zshrc: eval "$(hf-mae completion bash)" '
         "(or zsh).",
         reads_recipes=False,

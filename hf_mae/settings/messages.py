@@ -99,32 +99,19 @@ class SettingsMessage(Message):
     OPTIM_TARGET_MODULES = (
         "--optim_target_modules conflicts with the parameter groups of layer-wise learning-rate decay. Omit it."
     )
-    AVERAGE_TOKENS = (
-        "--average_tokens_across_devices applies to language models; losses are averaged over all images anyway. Omit "
-        "it."
-    )
     LANGUAGE_MODELS_ONLY = "--{name} applies to language models only. Omit it."
     AUTO_FIND_BATCH_SIZE = (
         "--auto_find_batch_size would change the batch size from which the learning rate is computed. Pass a smaller "
         "--per_device_train_batch_size, with --effective_batch_size to keep the number of images per update."
     )
-    PREDICTION_LOSS_ONLY = "--prediction_loss_only leaves no predictions to compute scores from. Omit it."
-    EVAL_DO_CONCAT_BATCHES = (
-        "--eval_do_concat_batches false leaves predictions that cannot be scored together. Omit it."
-    )
-    BATCH_EVAL_METRICS = (
-        "--batch_eval_metrics averages scores over batches; macro scores need all images together. Omit it."
-    )
-    INCLUDE_FOR_METRICS = "--include_for_metrics has no effect here: scores use predictions and labels only. Omit it."
-    REMOVE_UNUSED_COLUMNS = "--remove_unused_columns has no benefit here: the trainer ignores unused columns. Omit it."
-    LABEL_NAMES = "--label_names has no effect here: the labels are in the column `labels`. Omit it."
     PARALLELISM_CONFIG = (
         "--parallelism_config is not supported: it is meant for models that exceed the memory of one device. Omit it."
     )
-    ENABLE_JIT_CHECKPOINT = (
-        "--enable_jit_checkpoint is redundant: a run that receives SIGTERM saves a checkpoint. Omit it."
-    )
     LOCAL_RANK = "--local_rank is set by the launcher, in the environment. Use accelerate launch."
+    SCORES_NEED_ALL_PREDICTIONS = (
+        "--{name} is not supported: scores are computed from the predictions of all images together. Omit it."
+    )
+    NOT_NEEDED = "--{name} is not needed here: columns, labels and checkpoints on signals need no setting. Omit it."
     SET_BY_COMMAND = "--{name} has no effect here: the command determines what is run. Omit it."
     SAMPLING_STRATEGY = (
         "--train_sampling_strategy must be one of {known:list}, not {value}: all images have the same length."

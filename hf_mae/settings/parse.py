@@ -210,7 +210,7 @@ def build_settings(parsed: ParsedOptions) -> Settings:
     specification = find_command(parsed.command)
     defaults, parts = dict(specification.defaults), dict(parsed.parts)
     if specification.is_training:
-        from .device_defaults import get_device_defaults
+        from .arguments import get_device_defaults
 
         defaults |= get_device_defaults()
         fields_class = next(cls for cls in specification.arg_classes if issubclass(cls, MaeTrainingFields))

@@ -14,6 +14,11 @@ EXCLUDED_FROM_RECIPES = (
     *("resume_from_checkpoint", "overwrite_output_dir", "local_rank", "hub_token"),
     *("auto", "dry_run"),  # the recipe contains the settings that --auto selected
 )
+# Flags that may differ between the runs of a cross-validation or a search that resumes.
+WITHOUT_EFFECT_ON_RESULTS = {
+    *("output_dir", "cache", "preprocessing_num_workers", "dataloader_num_workers", "dataloader_pin_memory"),
+    *("disable_tqdm", "report_to", "logging_steps", "save_total_limit", "use_cpu", "data_dir", "split_file", "trials"),
+}
 
 RECIPES_DIR = Path(__file__).parents[1] / "recipes"  # valid for a wheel and for an editable install
 

@@ -38,18 +38,12 @@ from ..runs.record import (
 from ..runs.record_io import read_record, write_record
 from ..settings.crossval import CrossvalArguments
 from ..settings.parse import Settings
-from ..settings.recipes import render_recipe
+from ..settings.recipes import WITHOUT_EFFECT_ON_RESULTS, render_recipe
 from .command import command
 from .finetune import finetune_splits
 from .messages import WorkflowMessage
 
 logger = logging.getLogger(__name__)
-
-# A completed run counts as done even if these settings differ.
-SETTINGS_ALLOWED_TO_DIFFER = {
-    *("output_dir", "cache", "preprocessing_num_workers", "dataloader_num_workers", "dataloader_pin_memory"),
-    *("disable_tqdm", "report_to", "logging_steps", "save_total_limit", "use_cpu", "data_dir", "split_file"),
-}
 
 
 @command("crossval")
@@ -130,7 +124,7 @@ def _check_same_settings(folder: Path, run_settings: dict[str, Any]) -> None:
     now = yaml.safe_load(render_recipe(run_settings, {})) or {}
     differences = [
         f"{name}: {before.get(name, 'default')} then, {now.get(name, 'default')} now"
-        for name in sorted((before.keys() | now.keys()) - SETTINGS_ALLOWED_TO_DIFFER)
+        for name in sorted((before.keys() | now.keys()) - WITHOUT_EFFECT_ON_RESULTS)
         if before.get(name) != now.get(name)
     ]
     if differences:

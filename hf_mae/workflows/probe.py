@@ -49,7 +49,14 @@ def probe(settings: Settings) -> RunRecord:
     model, key = _load_backbone(options)
     images = _build_datasets(options, splits, split_by_role, input_size(model))
     features = {
-        role: _extract_features(options, splits[split], images[role], model, key, split)
+        role: load_or_extract_features(
+            model,
+            images[role],
+            get_image_paths(splits[split]),
+            f"{key} {images[role].processor.to_dict()}",
+            options.batch_size,
+            split,
+        )
         for role, split in split_by_role.items()
     }
     labels = {role: np.array(dataset.labels) for role, dataset in images.items()}
@@ -137,11 +144,3 @@ def _build_datasets(
     processor = image_processor(options.transforms, size, mean, std)
     workers = options.preprocessing_num_workers
     return {role: EvalDataset(splits[split], processor, num_workers=workers) for role, split in split_by_role.items()}
-
-
-def _extract_features(
-    options: ProbeArguments, dataset: Any, images: EvalDataset, model: Any, key: str, split: str
-) -> dict[str, np.ndarray]:
-    """Loads or extracts the features, by name."""
-    cache_key = f"{key} {images.processor.to_dict()}"
-    return load_or_extract_features(model, images, get_image_paths(dataset), cache_key, options.batch_size, split)

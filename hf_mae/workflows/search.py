@@ -22,6 +22,7 @@ from ..runs.record import ALL_RESULTS, FIGURES_DIR, DataSource, RunRecord
 from ..runs.record_io import read_record, record_to_dict, write_record
 from ..settings.arguments import FinetuningArguments
 from ..settings.parse import Settings
+from ..settings.recipes import WITHOUT_EFFECT_ON_RESULTS
 from ..settings.search import DEFAULT_SEARCH_OPTIONS, SEARCH_SPACE, SearchArguments
 from ..training.finetuner import MaeFinetuner
 from ..training.search import HyperparameterSearch, format_values
@@ -33,13 +34,6 @@ from .plan import load_data
 logger = logging.getLogger(__name__)
 DEFAULT_SELECTION_FRACTION = 0.2  # of the training images
 BEST_DIR = "best"  # folder of the model that is trained with the best values
-SETTINGS_ALLOWED_TO_DIFFER = {
-    "output_dir",
-    "trials",
-    "disable_tqdm",
-    "preprocessing_num_workers",
-    "dataloader_num_workers",
-}
 
 
 @dataclass
@@ -129,7 +123,7 @@ def _run_study(settings: Settings, data: LabelledData) -> HyperparameterSearch:
         processing_class=processor,
         ordered=data.ordered,
     )
-    fixed = {name: value for name, value in settings.overrides.items() if name not in SETTINGS_ALLOWED_TO_DIFFER}
+    fixed = {name: value for name, value in settings.overrides.items() if name not in WITHOUT_EFFECT_ON_RESULTS}
     fixed |= {"images": DataSource.from_settings(data_args, args.seed, data.fingerprint).fingerprint}
     parameter_names = list(options.search or DEFAULT_SEARCH_OPTIONS)
     hyperparameter_search = HyperparameterSearch(

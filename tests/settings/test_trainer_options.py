@@ -171,7 +171,7 @@ def test_the_command_line_rejects_fields_without_effect():
         ({"label_smoothing_factor": "0.5"}, SettingsMessage.LABEL_SMOOTHING_FACTOR),
         ({"do_train": "true"}, SettingsMessage.SET_BY_COMMAND),
         ({"train_sampling_strategy": "group_by_length"}, SettingsMessage.SAMPLING_STRATEGY),
-        ({"batch_eval_metrics": "true"}, SettingsMessage.BATCH_EVAL_METRICS),
+        ({"batch_eval_metrics": "true"}, SettingsMessage.SCORES_NEED_ALL_PREDICTIONS),
     ):
         with raises(message, CommandLineError):
             read_values("finetune", None, paths | flags)
