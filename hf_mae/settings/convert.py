@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 
-from ..conversion.layouts import supported_layouts
 from .models import DECODER_NUM_HEADS_HELP, NUM_HEADS_HELP
 from .options import option
 
 
 def list_layouts() -> str:
     """Returns the checkpoints that `convert` reads, for its help text."""
+    from ..conversion.layouts import supported_layouts  # takes a tenth of the time of other help texts
+
     return f"It reads: {'; '.join(layout.title for layout in supported_layouts())}."
 
 
