@@ -158,6 +158,14 @@ class DataMessage(Message):
         "folder on another disk."
     )
 
+    # Streams
+    NO_STREAM_FILES = "{source} contains no archives or parquet files to stream. hf-mae shard creates them."
+    STREAM_WITH_ARROW_FILES = (
+        "{source} contains Arrow files, which cannot be streamed ({names:list}). Remove --streaming, or save them as "
+        "parquet files."
+    )
+    UNREADABLE_STREAM_FILE = "{file} cannot be read as a stream ({reason}). Check the file, or create it again."
+
     # Invalid images
     INVALID_IMAGES = (
         "The dataset contains invalid images or folders. Fix them, or pass --on_bad_image skip to exclude them.\n"

@@ -289,7 +289,7 @@ class PretrainingDataArguments(ImageLimitsArguments):
     )
     streaming: bool = option(
         False,
-        "Read tar or parquet files (folder, URL, Hub id) sequentially, without an index; for datasets larger than the "
+        "Read archives or parquet files (folder, URL, Hub id) sequentially, without an index; for datasets larger than the "
         "disk.",
         hidden=True,
     )

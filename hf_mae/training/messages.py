@@ -116,11 +116,13 @@ class TrainingMessage(Message):
 
     # Streams
     TORCHDATA_MISSING = "--streaming needs torchdata. Install it with pip install 'hf_mae[streaming]'."
-    STREAM_FILES_UNEVEN = (
-        "{files:count file} cannot be divided evenly among {processes} processes, so each process reads all files and "
-        "uses its part of the images. Use a multiple of {processes} files for faster reading."
-    )
     STREAM_LENGTH_UNKNOWN = "The number of images in {source} is unknown. Pass --max_steps N, the number of updates."
+    TOO_FEW_STREAM_FILES = (
+        "{source} has {count:count file} for {num_loaders} loaders (processes x --dataloader_num_workers), but each "
+        "loader reads its own files. Use fewer loaders, or smaller shards."
+    )
+    STREAMED_IMAGE_SKIPPED = "{file} cannot be read ({reason}). The next image replaces it."
+    NO_READABLE_STREAMED_IMAGE = "None of the images in {file} and the other files of the stream can be read."
     CHECKPOINT_WITHOUT_STREAM = (
         "{path} was not saved by a run with --streaming. Resume with the settings of the original run."
     )

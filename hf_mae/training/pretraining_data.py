@@ -11,20 +11,15 @@ from transformers.trainer_utils import SaveStrategy
 
 from ..data.checks.contamination import ImageMatch, exclude_images, resolve_exclude_patterns
 from ..data.fingerprint import data_fingerprint
-from ..data.images.streaming import (
-    ImageStream,
-    check_enough_stream_files,
-    find_stream_files,
-    load_first_images,
-    stream_fingerprint,
-)
 from ..data.images.torch_datasets import EvalDataset, TrainDataset
 from ..data.images.transforms import image_processor, parse_mean_std, pretraining_transform
+from ..data.sources.streams import find_stream_files, stream_fingerprint
 from ..data.sources.unlabelled import load_unlabelled
-from ..errors import UsageError, pluralize, warn
+from ..errors import UsageError, pluralize
 from ..settings.arguments import PretrainingArguments
 from ..settings.data import PretrainingDataArguments
 from .messages import TrainingMessage
+from .streaming import ImageStream, check_enough_stream_files, load_first_images
 
 logger = logging.getLogger(__name__)
 
@@ -84,8 +79,6 @@ def _find_stream(options: PretrainingDataArguments, args: PretrainingArguments) 
     source = str(options.data_dir)
     files, count = find_stream_files(source)
     check_enough_stream_files(files, args.world_size * max(args.dataloader_num_workers, 1), source)
-    if len(files) % args.world_size:
-        warn(logger, TrainingMessage.STREAM_FILES_UNEVEN, files=len(files), processes=args.world_size)
     if args.max_steps <= 0 and not count:
         raise UsageError(TrainingMessage.STREAM_LENGTH_UNKNOWN, source=source)
     if count and args.max_steps <= 0:

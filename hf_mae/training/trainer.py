@@ -19,7 +19,6 @@ from transformers import TrainerCallback, get_scheduler, set_seed
 from ..compat.accelerate import use_low_memory_sampler
 from ..compat.transformers import HookedTrainer, StockModel, get_attn_implementation, use_attn_implementation
 from ..conversion.safety import is_timm
-from ..data.images.streaming import ImageStream
 from ..data.images.torch_datasets import collate
 from ..errors import UsageError, summarize_exception
 from ..files.atomic import apply_umask
@@ -33,7 +32,7 @@ from .messages import TrainingMessage
 from .optimizer_check import find_optimizer_mismatches, format_learning_rates, read_optimizer_settings
 from .progress import REPLACED_CALLBACKS, Progress
 from .resume import Launch, check_resumable, check_training_length, find_last_checkpoint, write_launch
-from .streaming import StreamLoader
+from .streaming import ImageStream, StreamLoader
 
 logger = logging.getLogger(__name__)
 

@@ -16,6 +16,7 @@ from support.paths import ROOT
 
 from hf_mae.cli.main import main
 from hf_mae.data.images.messages import ImageMessage
+from hf_mae.data.messages import DataMessage
 from hf_mae.runs.record_io import read_record
 from hf_mae.settings.messages import SettingsMessage
 from hf_mae.training.messages import TrainingMessage
@@ -133,6 +134,6 @@ def test_streams_that_cannot_be_read_are_reported(shards, toy, tiny_pth, tmp_pat
     assert shows(failed.stderr, TrainingMessage.STREAM_LENGTH_UNKNOWN)
     steps = ["--max_steps", 2, "--dataloader_num_workers", 50]
     failed = run_cli(*argv, shards / "unlabelled", *steps, status=1)
-    assert shows(failed.stderr, ImageMessage.TOO_FEW_STREAM_FILES, num_loaders=50)
+    assert shows(failed.stderr, TrainingMessage.TOO_FEW_STREAM_FILES, num_loaders=50)
     failed = run_cli(*argv, toy / "unlabelled", *steps, status=1)
-    assert shows(failed.stderr, ImageMessage.NO_STREAM_FILES)
+    assert shows(failed.stderr, DataMessage.NO_STREAM_FILES)

@@ -19,7 +19,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ...settings.limits import MAX_PIXELS, max_pixels
 from .frame_reader import Frames, check_pixel_count
-from .image_error import ImageError, convert_decoder_errors
+from .image_error import UNCONVERTED_ERRORS, ImageError, convert_decoder_error
 from .levels import scale_to_uint8
 from .messages import ImageMessage
 from .tiff import TiffPage, interpret_tiff_levels, read_tiff_levels, read_tiff_pages
@@ -45,9 +45,8 @@ SIGNATURES = (  # first bytes -> format; the names of image formats are those of
     (b"\0\0\x01\xb3", VIDEO),  # MPEG video
     (b"OggS", VIDEO),
     (b"FLV\x01", VIDEO),
-    (b"#EXTM3U", PLAYLIST),
-    (b"ffconcat", PLAYLIST),
 )
+PLAYLISTS = (b"#EXTM3U", b"ffconcat")
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 UNREAD_BRANDS = (
     b"avif",
@@ -74,14 +73,15 @@ def detect_format(head: bytes) -> str | None:
     """Returns the format of a file by its first `HEAD_SIZE` bytes; None if it is not supported."""
     if head[128:132] == b"DICM":
         return DICOM
-    if head[:4] == b"RIFF":
-        return {b"WEBP": "WEBP", b"AVI ": VIDEO}.get(head[8:12])
     if head[4:8] == b"ftyp":
         return HEIF if head[8:12] in HEIF_BRANDS else None if head[8:12] in UNREAD_BRANDS else VIDEO
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     for signature, name in SIGNATURES:
-        if head.startswith(signature) or (name == PLAYLIST and text.startswith(signature)):
+        if head.startswith(signature):
             return name
+    if head[:4] == b"RIFF":
+        return {b"WEBP": "WEBP", b"AVI ": VIDEO}.get(head[8:12])
+    if head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(PLAYLISTS):
+        return PLAYLIST
     if head[:1] == b"P" and head[1:2] in b"123456fF" and head[2:3].isspace():
         return "PPM"
     if head.startswith(META_IMAGE_KEYS) and b"=" in head:
@@ -101,13 +101,14 @@ def open_frames(source: str | bytes) -> Frames:
     """
     file: IO[bytes] = io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
     try:
-        with convert_decoder_errors():
-            head = file.read(HEAD_SIZE)
-            file.seek(0)
-            return _open_format(detect_format(head), file)
-    except BaseException:
+        head = file.read(HEAD_SIZE)
+        file.seek(0)
+        return _open_format(detect_format(head), file)
+    except BaseException as error:
         file.close()
-        raise
+        if isinstance(error, UNCONVERTED_ERRORS) or not isinstance(error, Exception):
+            raise
+        raise convert_decoder_error(error) from error
 
 
 def _open_format(name: str | None, file: IO[bytes]) -> Frames:
@@ -137,13 +138,14 @@ def _register_heif() -> None:
 
 
 def _open_with_pillow(file: IO[bytes], name: str) -> Image.Image:
-    if max_pixels() > MAX_PIXELS:
-        Image.MAX_IMAGE_PIXELS = None  # the user raised the limit; `check_pixel_count` applies it
+    if (limit := max_pixels()) > MAX_PIXELS:
+        Image.MAX_IMAGE_PIXELS = None  # the user raised the limit
     try:
         image = Image.open(file, formats=(name,))
     except Image.DecompressionBombError:
-        raise ImageError(ImageMessage.PIXEL_LIMIT_EXCEEDED, limit=max_pixels()) from None
-    check_pixel_count(image.width, image.height)
+        raise ImageError(ImageMessage.PIXEL_LIMIT_EXCEEDED, limit=limit) from None
+    if image.width * image.height > limit:
+        check_pixel_count(image.width, image.height)
     return image
 
 
@@ -154,7 +156,6 @@ class PillowFrames(Frames):
         super().__init__(file)
         self.name = name
         bits, self.significant_bits = _read_bits(file, name)
-        file.seek(0)
         self.image = _open_with_pillow(file, name)
         self.size = self.image.size
         count = getattr(self.image, "n_frames", 1)
@@ -163,6 +164,7 @@ class PillowFrames(Frames):
         self.first = self.num_previews if name == "PNG" else 0  # the image for programs that cannot read APNG
         has_deep_levels = has_high_bit_depth(self.image)
         self.has_deep_colours = bits == 16 and not has_deep_levels
+        self.is_deep = has_deep_levels or self.has_deep_colours
         if bits == 16 and self.num_frames > 1:
             raise ImageError(ImageMessage.DEEP_ANIMATION)
         is_scaled = name in ("PPM", "JPEG2000") and bits != 16 and self.image.mode != "F"
@@ -178,7 +180,7 @@ class PillowFrames(Frames):
                 self.image = _open_with_pillow(self.file, self.name)
             self.image.seek(index)
             return to_rgb(self.image).copy()  # the next `seek` changes the image
-        if not self.has_deep_colours and not has_high_bit_depth(self.image):
+        if not self.is_deep:
             return to_rgb(self.image)
         self.image.load()  # reports damaged files
         levels = _decode_with_opencv(self.file) if self.has_deep_colours else np.asarray(self.image)
@@ -202,9 +204,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """
     image.load()
     image = transpose_by_exif(image, image)
+    if image.mode == "RGB":
+        return image
     if has_high_bit_depth(image):
         image = Image.fromarray(scale_to_uint8(np.asarray(image)))
-    return image if image.mode == "RGB" else image.convert("RGB")
+    return image.convert("RGB")
 
 
 def transpose_by_exif(image: Image.Image, opened: Image.Image) -> Image.Image:

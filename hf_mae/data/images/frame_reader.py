@@ -8,14 +8,14 @@ from typing import IO
 from PIL import Image
 
 from ...settings.limits import max_pixels
-from .image_error import ImageError, convert_decoder_errors
+from .image_error import UNCONVERTED_ERRORS, ImageError, convert_decoder_error
 from .messages import ImageMessage
 
 
 def check_pixel_count(width: int, height: int) -> None:
     """Raises `ImageError` for an image that is larger than `max_pixels()`."""
-    if width * height > max_pixels():
-        raise ImageError(ImageMessage.TOO_MANY_PIXELS, width=width, height=height, limit=max_pixels())
+    if width * height > (limit := max_pixels()):
+        raise ImageError(ImageMessage.TOO_MANY_PIXELS, width=width, height=height, limit=limit)
 
 
 class Frames(ABC):
@@ -48,8 +48,13 @@ class Frames(ABC):
         """
         if not 0 <= index < self.num_frames:
             raise ImageError(ImageMessage.NO_SUCH_FRAME, index=index, count=self.num_frames)
-        with self._lock, convert_decoder_errors():
-            return self._decode(index, draft_size)
+        try:
+            with self._lock:
+                return self._decode(index, draft_size)
+        except UNCONVERTED_ERRORS:
+            raise
+        except Exception as error:
+            raise convert_decoder_error(error) from error
 
     @abstractmethod
     def _decode(self, index: int, draft_size: tuple[int, int] | None) -> Image.Image: ...

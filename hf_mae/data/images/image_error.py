@@ -1,7 +1,5 @@
 """The reason why an image cannot be read: the same for all commands and code paths."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from .messages import ImageMessage
@@ -28,22 +26,16 @@ class ImageError(OSError):
         super().__init__(message.render(**attributes) if isinstance(message, ImageMessage) else message)
 
 
-@contextmanager
-def convert_decoder_errors() -> Iterator[None]:
-    """Within the block, converts the exceptions of the decoders (each has its own types) to `ImageError`.
+UNCONVERTED_ERRORS = (ImageError, FileNotFoundError, PermissionError, MemoryError)
 
-    A missing file stays a `FileNotFoundError`.
-    """
-    try:
-        yield
-    except (ImageError, FileNotFoundError, PermissionError, MemoryError):
-        raise
-    except Exception as error:
-        text = " ".join(str(error).split())
-        code = next((code for part, code in PILLOW_REASONS.items() if part in text.lower()), None)
-        if code is None and isinstance(error, (EOFError, IndexError)):
-            code = ImageMessage.TRUNCATED_FILE
-        raise ImageError(code or text or type(error).__name__) from error
+
+def convert_decoder_error(error: Exception) -> ImageError:
+    """Converts an exception of a decoder (each has its own types)."""
+    text = " ".join(str(error).split())
+    code = next((code for part, code in PILLOW_REASONS.items() if part in text.lower()), None)
+    if code is None and isinstance(error, (EOFError, IndexError)):
+        code = ImageMessage.TRUNCATED_FILE
+    return ImageError(code or text or type(error).__name__)
 
 
 def summarize_image_error(error: Exception, path: str = "") -> str:

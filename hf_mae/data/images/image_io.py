@@ -91,14 +91,13 @@ def count_frames(source: ImageSource) -> int:
 
 
 def open_single_image(source: ImageSource) -> Frames:
-    """Opens an image like `open_image`; a frame of a file is an image, too.
+    """Opens an image like `open_image`.
 
     Raises:
         ImageError: Also if it has several frames.
     """
-    source, frame = split_frame_name(source)
     frames = open_image(source)
-    if frame is None and frames.num_frames > 1:
+    if frames.num_frames > 1:
         frames.close()
         raise ImageError(ImageMessage.SEVERAL_FRAMES, count=frames.num_frames)
     return frames

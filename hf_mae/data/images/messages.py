@@ -96,25 +96,6 @@ class ImageMessage(Message):
         "again."
     )
 
-    # Streams
-    STREAM_UNREACHABLE = (
-        "The stream {source} cannot be reached ({reason}). Check the address and the network connection."
-    )
-    STREAM_FILES_OF_SEVERAL_KINDS = (
-        "{source} contains files of several kinds ({file}; {names:list}). A stream reads .tar files or .parquet files. "
-        "Convert the others with hf-mae shard."
-    )
-    NO_STREAM_FILES = "{source} contains no {suffixes} files to stream. hf-mae shard creates them."
-    TOO_FEW_STREAM_FILES = (
-        "{source} has {count:count file} for {num_loaders} loaders (processes x --dataloader_num_workers), but each "
-        "loader reads its own files. Use fewer loaders, or smaller shards."
-    )
-    UNREADABLE_STREAM_FILE = "{file} cannot be read as a stream ({reason}). Check the file, or create it again."
-    STREAM_INTERRUPTED = "A file of the stream cannot be read ({reason})."
-    NO_IMAGE_COLUMN = "{file} has no image column. Its columns: {columns:list}."
-    STREAMED_IMAGE_SKIPPED = "{file} cannot be read ({reason}). The next image replaces it."
-    NO_READABLE_STREAMED_IMAGE = "None of the images in {file} and the other files of the stream can be read."
-
     # Duplicates and contamination
     IMAGE_NOT_COMPARED = "{file} cannot be read ({reason}), so it is not compared with other images."
     AUDIT_REQUIRES_FILES = (

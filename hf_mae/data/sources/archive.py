@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -30,7 +30,14 @@ from datasets import Dataset, Features, Image, Value
 from tqdm.auto import tqdm
 
 from ...errors import UsageError, first_error_line
-from ...files.archive_members import Member, convert_remote_errors, decompress_deflate, file_system, is_remote
+from ...files.archive_members import (
+    MAX_MEMBER_BYTES,
+    Member,
+    convert_remote_errors,
+    decompress_deflate,
+    file_system,
+    is_remote,
+)
 from ...files.caches import cached_file, files_fingerprint
 from ..messages import DataMessage
 from .image_files import IGNORED_DIRS, check_utf8_names, ignore_reason, readable_suffixes
@@ -108,19 +115,25 @@ def _column_values(data: Dataset, name: str) -> list[Any]:
 
 def _load_indexed(index: str, root: str) -> Dataset:
     """Loads the images of an index, memory-mapped from the cache."""
-    try:
-        with _open_binary(index) as file:
-            schema = pq.read_schema(file)
-            metadata = json.loads((schema.metadata or {}).get(b"hf_mae", b"null"))
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise UsageError(DataMessage.INDEX_DAMAGED, index=index, reason=first_error_line(error)) from None
-    if not _is_current_index(metadata) or schema.names != INDEX_SCHEMA.names:
-        raise UsageError(DataMessage.INDEX_INCOMPATIBLE, index=index)
+    metadata, _ = _read_index_metadata(index)
     archives = {name: f"{root}/{name}" for name in metadata["shards"]}
     _check_shard_sizes(archives, metadata["shards"], index)
     files = [index, *archives.values()]
     cache_key = files_fingerprint([f"{file}::0+0" for file in files], json.dumps(metadata))
     return _load_cached(cache_key, lambda: (_read_index_table(index, root, set(archives)), Counter()))[0]
+
+
+def _read_index_metadata(index: str) -> tuple[dict[str, Any], int]:
+    """Returns the metadata of an index, and its number of images."""
+    try:
+        with open_binary(index) as file:
+            stored = pq.read_metadata(file)
+        metadata = json.loads((stored.metadata or {}).get(b"hf_mae", b"null"))
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise UsageError(DataMessage.INDEX_DAMAGED, index=index, reason=first_error_line(error)) from None
+    if not _is_current_index(metadata) or stored.schema.to_arrow_schema().names != INDEX_SCHEMA.names:
+        raise UsageError(DataMessage.INDEX_INCOMPATIBLE, index=index)
+    return metadata, stored.num_rows
 
 
 def _is_current_index(metadata: Any) -> bool:
@@ -154,7 +167,7 @@ def _get_size(archive: str) -> int:
 def _read_index_table(index: str, root: str, shards: set[str]) -> pa.Table:
     """Reads the rows of an index, with the path of each image within its archive."""
     try:
-        with _open_binary(index) as file:
+        with open_binary(index) as file:
             rows = pq.read_table(file)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise UsageError(DataMessage.INDEX_DAMAGED, index=index, reason=first_error_line(error)) from None
@@ -288,7 +301,7 @@ def _find_class_names(location: Location) -> dict[str, list[str]]:
     found = {}
     for path in (f"{folder}/{name}" for name in CLASS_NAME_FILES):
         try:
-            with convert_remote_errors(), _open_binary(path) as file:
+            with convert_remote_errors(), open_binary(path) as file:
                 found[path] = _parse_class_names(file.read(MAX_METADATA_BYTES))
         except OSError:  # no such file; some servers forbid to look for one
             continue
@@ -335,10 +348,8 @@ def _scan_archive(archive: str, container: str) -> _Scan:
     ignored: Counter[str] = Counter()
     class_files: dict[str, Member] = {}
     try:
-        with _open_binary(archive) as file:
-            is_zip = sniff(file.read(HEAD_BYTES)) == ZIP
-            file.seek(0)
-            members = _iter_zip_members(archive, file) if is_zip else _iter_tar_members(archive, file, ignored)
+        with open_binary(archive) as file:
+            is_zip, members = _iter_members(archive, file, ignored)
             groups = _group_members(members, ignored, class_files)
             for key, group in groups.items():
                 _check_key(archive, key, group, is_zip)
@@ -358,12 +369,53 @@ def _scan_archive(archive: str, container: str) -> _Scan:
     return _Scan(images, ignored, class_names)
 
 
-def _open_binary(name: str) -> IO[bytes]:
+def iter_archive_images(archive: str, file: IO[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Reads an open archive from start to end: name and undecoded image of each image.
+
+    The sidecar files of an image must be next to it, as in WebDataset's files.
+    """
+    ignored: Counter[str] = Counter()
+    is_zip, members = _iter_members(archive, file, ignored)
+    for _, consecutive in groupby(_load_members(members, file), key=lambda item: _member_key(PurePosixPath(item[0]))):
+        for key, group in _group_members(consecutive, ignored, {}).items():
+            _check_key(archive, key, group, is_zip)
+            for path, member in group.images.items():
+                name = _read_sidecars(group, path, file).get("file_name") or path
+                yield str(name), {"bytes": _read_content(member, file), "path": path}
+
+
+@dataclass(frozen=True)
+class _LoadedMember(Member):
+    """A member whose content is in memory."""
+
+    content: bytes
+
+
+def _load_members(members: Iterator[tuple[str, Member]], file: IO[bytes]) -> Iterator[tuple[str, Member]]:
+    """Reads images and sidecar files when their headers are read."""
+    suffixes = (*readable_suffixes(), *METADATA_SUFFIXES)
+    for name, member in members:
+        if name.lower().endswith(suffixes) and member.size <= MAX_MEMBER_BYTES:
+            member = _LoadedMember(**vars(member), content=_read_content(member, file))
+        yield name, member
+
+
+def open_binary(name: str) -> IO[bytes]:
+    """Opens a local or remote file."""
     if not is_remote(name):
         return open(name, "rb")
     system, path = file_system(name)
     file: IO[bytes] = system.open(path, "rb")
     return file
+
+
+def _iter_members(
+    archive: str, file: IO[bytes], ignored: Counter[str]
+) -> tuple[bool, Iterator[tuple[str, Member]]]:
+    """Returns whether an archive is a zip file, and its members."""
+    is_zip = sniff(file.read(HEAD_BYTES)) == ZIP
+    file.seek(0)
+    return is_zip, _iter_zip_members(archive, file) if is_zip else _iter_tar_members(archive, file, ignored)
 
 
 def _iter_tar_members(archive: str, file: IO[bytes], ignored: Counter[str]) -> Iterator[tuple[str, Member]]:
@@ -434,7 +486,7 @@ def _group_members(
         if any((part[:1] == "." and part != "..") or part in IGNORED_DIRS for part in path.parts[:-1]):
             ignored["files in hidden folders"] += 1
             continue
-        group = groups[str(path.with_name(path.name.partition(".")[0]))]
+        group = groups[_member_key(path)]
         suffix = path.suffix.lower()
         reason = ignore_reason(path.name, suffixes)
         if suffix in METADATA_SUFFIXES and member.size <= MAX_METADATA_BYTES:
@@ -449,6 +501,10 @@ def _group_members(
         for suffix, files in group.sidecars.items() if not group.images else ():
             ignored[f"{suffix} files without an image"] += len(files)
     return groups
+
+
+def _member_key(path: PurePosixPath) -> str:
+    return str(path.with_name(path.name.partition(".")[0] or path.name))
 
 
 def _check_key(archive: str, key: str, group: _MemberGroup, is_zip: bool) -> None:
@@ -499,6 +555,8 @@ def _read_sidecars(group: _MemberGroup, name: str, file: IO[bytes]) -> dict[str,
 
 
 def _read_content(member: Member, file: IO[bytes]) -> bytes:
+    if isinstance(member, _LoadedMember):
+        return member.content
     file.seek(member.offset)
     content = file.read(member.size)
     return decompress_deflate(content) if member.deflated else content
@@ -553,10 +611,8 @@ def _list_stream_files(location: Location) -> tuple[list[str], int | None]:
 
 def _list_indexed_stream_files(location: Location) -> tuple[list[str], int | None]:
     root = location.uri.rstrip("/") if location.is_remote else str(location.path.resolve())
-    with _open_binary(f"{root}/{INDEX_FILE}") as file:
-        metadata = pq.read_metadata(file)
-        shards = json.loads(metadata.metadata[b"hf_mae"])["shards"]
-    return [f"{root}/{name}" for name in sorted(shards)], metadata.num_rows
+    metadata, num_images = _read_index_metadata(f"{root}/{INDEX_FILE}")
+    return [f"{root}/{name}" for name in sorted(metadata["shards"])], num_images
 
 
 SHARDS = SourceKind(

@@ -6,12 +6,14 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import IO, Any
 
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, concatenate_datasets
 
 from ...errors import UsageError, first_error_line, warn
+from ...files.archive_members import ARCHIVE_SUFFIXES, TABLE_SUFFIX
 from ..messages import DataMessage
 from ..splits import SPLIT_NAMES, SPLITS, parse_split_name
 from .arrow_offsets import locate_embedded_images
@@ -25,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 LABEL_COLUMNS = ("labels", "label", "class", "category", "cls")  # the last is WebDataset's
 SAVED_FILES = {"dataset_dict.json": "splits", "state.json": "_data_files"}  # of `save_to_disk`, with a key of each
+TEXT_TYPES = (Value("string"), Value("large_string"))
+STREAM_BATCH_ROWS = 64  # rows of a stream that are in memory
 README = "README.md"  # a dataset card, with which `datasets` finds the splits
 
 
@@ -156,6 +160,16 @@ def _is_encoded_image(feature: Any) -> bool:
     return feature in binary_types or isinstance(feature, dict) and feature.get("bytes") in binary_types
 
 
+def _find_image_column(features: Features, source: str) -> str:
+    images = [name for name, feature in features.items() if isinstance(feature, Image)]
+    images = images or [name for name, feature in features.items() if _is_encoded_image(feature)]
+    if len(images) != 1:
+        raise UsageError(
+            DataMessage.IMAGE_COLUMN_NOT_UNIQUE, source=source, images=images or "none", columns=list(features)
+        )
+    return images[0]
+
+
 class _PartReader:
     """Reads the columns of the parts (splits or files) of a dataset, by their content."""
 
@@ -199,7 +213,7 @@ class _PartReader:
         """Returns the images with their names, and the paths that the column `file_name` and the images state."""
         images, names, paths, stored_paths = [], [], [], []
         for part, dataset in self.datasets.items():
-            column = self.image or self._only_image_column(dataset)
+            column = self.image or _find_image_column(dataset.features, self.source)
             values = arrow_column(dataset, column)
             split = part or "train"
             if empty := pc.indices_nonzero(pc.is_null(values)).to_pylist():
@@ -214,24 +228,13 @@ class _PartReader:
         names = names if self.options.labelled else [name.lstrip("/") for name in names]
         return data.add_column("file_name", self._make_unique(names)), paths, stored_paths
 
-    def _only_image_column(self, dataset: Dataset) -> str:
-        images = [name for name, feature in dataset.features.items() if isinstance(feature, Image)]
-        if len(images) != 1:
-            raise UsageError(
-                DataMessage.IMAGE_COLUMN_NOT_UNIQUE,
-                source=self.source,
-                images=images or "none",
-                columns=dataset.column_names,
-            )
-        return images[0]
-
     def _file_names(self, dataset: Dataset) -> list[str] | None:
         """Returns the column `file_name`; None without.
 
         Raises:
             UsageError: If a name is missing.
         """
-        if dataset.features.get("file_name") not in (Value("string"), Value("large_string")):
+        if dataset.features.get("file_name") not in TEXT_TYPES:
             return None
         names: list[str] = arrow_column(dataset, "file_name").to_pylist()
         for row, name in enumerate(names):
@@ -319,15 +322,33 @@ class _PartReader:
 def _list_hub_stream_files(location: Location) -> tuple[list[str], int | None]:
     from datasets import load_dataset_builder
 
-    builder = load_dataset_builder(location.uri)
-    split = "train" if "train" in builder.config.data_files else next(iter(builder.config.data_files))
-    files = [str(file) for file in builder.config.data_files[split]]
-    info = (builder.info.splits or {}).get(split)
-    return sorted(file for file in files if file.lower().endswith((".tar", ".parquet"))), info and info.num_examples
+    try:
+        builder = load_dataset_builder(location.uri)
+    except Exception as error:  # as in `_load`
+        raise UsageError(DataMessage.DATASET_NOT_LOADED, source=location.uri, reason=first_error_line(error)) from None
+    parts, splits = builder.config.data_files, builder.info.splits or {}
+    count = sum(splits[name].num_examples for name in parts) if set(parts) <= set(splits) else None
+    files = sorted(str(file) for part in parts.values() for file in part)
+    return [file for file in files if file.lower().endswith((*ARCHIVE_SUFFIXES, TABLE_SUFFIX))], count
 
 
 def _list_stream_files(location: Location) -> tuple[list[str], int | None]:
     return location.tables, None
+
+
+def iter_table_images(file: str, opened: IO[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Reads an open parquet file from start to end: name and undecoded image of each row."""
+    table = pq.ParquetFile(opened)
+    features = Features.from_arrow_schema(table.schema_arrow)
+    image = _find_image_column(features, file)
+    columns = [image, *(["file_name"] if features.get("file_name") in TEXT_TYPES else [])]
+    number = 0
+    for batch in table.iter_batches(STREAM_BATCH_ROWS, columns=columns):
+        for row in batch.to_pylist():
+            encoded = row[image] if isinstance(row[image], dict) else {"bytes": row[image], "path": None}
+            name = row.get("file_name") or encoded.get("path") or f"image {number}"
+            yield name, {"bytes": encoded["bytes"], "path": encoded.get("path") or name}
+            number += 1
 
 
 SAVED = SourceKind(_is_saved, _read_saved, is_packed=True)

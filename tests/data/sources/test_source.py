@@ -18,11 +18,11 @@ from support.messages import logged, raises
 from support.paths import ROOT
 
 from hf_mae import load_image_folder
-from hf_mae.data.images.messages import ImageMessage
-from hf_mae.data.images.streaming import find_stream_files
+from hf_mae.data.images.image_io import encoded_bytes
 from hf_mae.data.messages import DataMessage
 from hf_mae.data.sources.assign import container_split
 from hf_mae.data.sources.predict_inputs import find_input_paths, iter_inputs
+from hf_mae.data.sources.streams import find_stream_files, iter_stream_images
 from hf_mae.data.sources.tables import normalize_class_name
 from hf_mae.data.sources.unlabelled import load_unlabelled
 from hf_mae.settings.sources import SOURCES
@@ -535,13 +535,27 @@ def test_predict_and_streams_know_archives_and_tables(name, tmp_path):
 
 @pytest.mark.parametrize("other", ["b.zip", "b.parquet", "b"])
 def test_a_stream_leaves_no_archive_or_table_out(other, tmp_path):
-    rows = [(row.path, row.content) for row in make_rows()]
-    write_tar(tmp_path / "a.tar", rows)
+    """It reads the same images as everything else, whatever the names and suffixes of files and images are."""
+    jpeg = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(jpeg, "JPEG")
+    members = [
+        *((f"{index:02d}.png", row.content) for index, row in enumerate(make_rows())),
+        *(("x.jpg", jpeg.getvalue()), ("x.json", b'{"file_name": "patient/x.jpg"}'), ("x.txt", b"no image")),
+        *(("._x.jpg", b"of macOS"), (".hidden/y.png", make_png(0))),
+    ]
+    write_tar(tmp_path / "a.tar", members)
+    rows = [SimpleNamespace(**(vars(row) | {"path": f"more/{row.path}"})) for row in make_rows()]
     if other == "b.parquet":
-        write_parquet(tmp_path / other, make_rows())
+        write_parquet(tmp_path / other, rows, ("image",))
     elif other == "b.zip":
-        write_zip(tmp_path, make_rows()).rename(tmp_path / other)
+        write_zip(tmp_path, rows).rename(tmp_path / other)
     else:
-        write_tar(tmp_path / other, rows)
-    with raises(ImageMessage.STREAM_FILES_OF_SEVERAL_KINDS):
-        find_stream_files(str(tmp_path))
+        write_tar(tmp_path / other, [(row.path, row.content) for row in rows])
+    files, _ = find_stream_files(str(tmp_path))
+    streamed = dict(image for file in files for image in iter_stream_images(file))
+    assert len(streamed) == 17 and "patient/x.jpg" in streamed
+    if other != "b.parquet":
+        loaded = load_unlabelled(str(tmp_path), "error").cast_column("image", ImageColumn(decode=False))
+        assert {name: encoded_bytes(image) for name, image in streamed.items()} == {
+            row["file_name"]: encoded_bytes(row["image"]) for row in loaded
+        }

@@ -12,23 +12,17 @@ import torch
 from PIL import Image
 from support.messages import logged, raises
 
-from hf_mae.data.images import streaming
 from hf_mae.data.images.messages import ImageMessage
-from hf_mae.data.images.streaming import (
-    ImageStream,
-    check_enough_stream_files,
-    find_stream_files,
-    load_first_images,
-    stream_fingerprint,
-)
 from hf_mae.data.images.transforms import pretraining_transform
 from hf_mae.data.messages import DataMessage
 from hf_mae.data.sources.shard_writer import write_shards
+from hf_mae.data.sources.streams import find_stream_files, stream_fingerprint
 from hf_mae.data.sources.unlabelled import load_unlabelled
 from hf_mae.settings.data import PretrainingDataArguments
 from hf_mae.settings.messages import SettingsMessage
+from hf_mae.training import streaming
 from hf_mae.training.messages import TrainingMessage
-from hf_mae.training.streaming import StreamLoader
+from hf_mae.training.streaming import ImageStream, StreamLoader, check_enough_stream_files, load_first_images
 
 IMAGES = 40
 
@@ -71,6 +65,8 @@ def test_an_epoch_contains_each_image_once_in_any_number_of_processes(shards):
     assert sorted(first) == sorted(second) == list(range(IMAGES)) and first != second
     by_rank = [set(numbers(islice(ImageStream(files, Plain, rank=rank, world_size=2), 15))) for rank in (0, 1)]
     assert not by_rank[0] & by_rank[1]
+    by_rank = [numbers(islice(ImageStream(files[:3], Plain, rank=rank, world_size=2), 3)) for rank in (0, 1)]
+    assert not set(by_rank[0]) & set(by_rank[1])  # 3 files cannot be divided evenly
     again = numbers(islice(ImageStream(files, Plain), IMAGES))
     assert again == first != numbers(islice(ImageStream(files, Plain, seed=1), IMAGES))
 
@@ -94,8 +90,8 @@ def test_completed_files_are_not_read_again(shards, tmp_path):
     expected = numbers(islice(ImageStream(files, Plain), IMAGES))
     assert numbers(islice(interrupted, IMAGES - 1)) == expected[:-1]
     order = np.random.default_rng([0, 0]).permutation(len(files))
-    for index in order[1:-2]:  # the first file is read for the names of the columns
-        shutil.copy(files[order[0]], files[index])  # reading them would give other images
+    for index in order[:-2]:
+        shutil.copy(files[order[-1]], files[index])  # reading them would give other images
     resumed = ImageStream(files, Plain)
     resumed.load_state_dict(interrupted.state_dict())
     assert numbers(islice(resumed, 1)) == expected[-1:]
@@ -161,23 +157,23 @@ def test_excluded_and_unreadable_images_are_skipped(tmp_path, caplog):
         list(islice(ImageStream(files, Plain), 3))
     stream = ImageStream(files, Plain, on_bad_image="skip", excluded_stems=frozenset({"1"}))
     assert numbers(islice(stream, 3)) == [2, 2, 2]
-    assert logged(caplog.records, ImageMessage.STREAMED_IMAGE_SKIPPED, file="3.png")
-    with raises(ImageMessage.NO_READABLE_STREAMED_IMAGE):
+    assert logged(caplog.records, TrainingMessage.STREAMED_IMAGE_SKIPPED, file="3.png")
+    with raises(TrainingMessage.NO_READABLE_STREAMED_IMAGE):
         next(iter(ImageStream(files, Plain, on_bad_image="skip", excluded_stems=frozenset({"1", "2"}))))
     datasets.Dataset.from_dict({"text": ["a"]}).to_parquet(tmp_path / "b.parquet")
-    with raises(ImageMessage.NO_IMAGE_COLUMN, file=tmp_path / "b.parquet", columns=["text"]):
+    with raises(DataMessage.IMAGE_COLUMN_NOT_UNIQUE, source=str(tmp_path / "b.parquet"), columns=["text"]):
         next(iter(ImageStream([str(tmp_path / "b.parquet")], Plain)))
     (tmp_path / "c.parquet").write_bytes(b"no parquet")
-    with raises(ImageMessage.UNREADABLE_STREAM_FILE, file=tmp_path / "c.parquet"):
+    with raises(DataMessage.UNREADABLE_STREAM_FILE, file=str(tmp_path / "c.parquet")):
         next(iter(ImageStream([str(tmp_path / "c.parquet")], Plain)))
 
 
 def test_invalid_sources_and_flags_are_rejected(tmp_path):
-    with raises(ImageMessage.NO_STREAM_FILES, source=tmp_path):
+    with raises(DataMessage.NO_STREAM_FILES, source=tmp_path):
         find_stream_files(str(tmp_path))
     with raises(DataMessage.SOURCE_UNREACHABLE, source="nosuchprotocol://bucket"):
         find_stream_files("nosuchprotocol://bucket")
-    with raises(ImageMessage.TOO_FEW_STREAM_FILES, count=1, num_loaders=2):
+    with raises(TrainingMessage.TOO_FEW_STREAM_FILES, count=1, num_loaders=2):
         check_enough_stream_files(["a.tar"], 2, "shards")
     for flags, message in (
         ({"cache_shortest_edge": 448}, SettingsMessage.STREAMING_WITH_CACHE),
