@@ -289,8 +289,8 @@ class PretrainingDataArguments(ImageLimitsArguments):
     )
     streaming: bool = option(
         False,
-        "Read archives or parquet files (folder, URL, Hub id) sequentially, without an index; for datasets larger than the "
-        "disk.",
+        "Read archives or parquet files (folder, URL, Hub id) sequentially, without an index; for datasets larger than "
+        "the disk.",
         hidden=True,
     )
     cache_quality: int | None = option(

@@ -8,7 +8,7 @@ MODULES = (
     "settings/limits",
     *(f"data/images/{name}" for name in ("image_error", "messages", "levels", "tiff", "decoding", "dicom")),
     "data/images/frame_reader",
-    *(f"data/images/{name}" for name in ("meta_image", "videos")),
+    *(f"data/images/{name}" for name in ("meta_image", "video_size", "videos")),
 )
 
 

@@ -1,6 +1,5 @@
 """The images of a pre-training: a dataset, or a stream whose length sets the number of updates."""
 
-import logging
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +20,6 @@ from ..settings.data import PretrainingDataArguments
 from .messages import TrainingMessage
 from .streaming import ImageStream, check_enough_stream_files, load_first_images
 
-logger = logging.getLogger(__name__)
 
 WARMUP_FRACTION = 0.05  # of the updates of a stream of unknown length (40 of 800 epochs in the original code)
 NUM_RECONSTRUCTIONS = 8  # images per figure of reconstructions

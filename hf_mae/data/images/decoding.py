@@ -23,6 +23,7 @@ from .image_error import UNCONVERTED_ERRORS, ImageError, convert_decoder_error
 from .levels import scale_to_uint8
 from .messages import ImageMessage
 from .tiff import TiffPage, interpret_tiff_levels, read_tiff_levels, read_tiff_pages
+from .video_size import QUICKTIME_BOXES
 
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `check_pixel_count` raises instead
 
@@ -54,7 +55,6 @@ UNREAD_BRANDS = (
     b"crx ",
     b"M4A ",
 )  # of files with the structure of MP4 that are neither HEIF nor video
-MP4_BOXES = (b"moov", b"mdat", b"wide", b"free", b"skip")  # QuickTime files without `ftyp`
 DICOM_FIRST_ELEMENTS = (b"\0\0", b"\1\0", b"\5\0", b"\x08\0", b"\x12\0", b"\x16\0", b"\x18\0")  # without a preamble
 META_IMAGE_KEYS = (b"ObjectType", b"NDims", b"Comment", b"TransformType")
 EXIF_TRANSPOSITIONS = {
@@ -89,7 +89,7 @@ def detect_format(head: bytes) -> str | None:
     if head[:2] in (b"\x02\0", b"\x08\0") and head[2:4] in DICOM_FIRST_ELEMENTS:
         return DICOM
     is_transport_stream = head[:1] == head[188:189] == b"G"
-    return VIDEO if head[4:8] in MP4_BOXES or is_transport_stream else None
+    return VIDEO if head[4:8] in QUICKTIME_BOXES or is_transport_stream else None
 
 
 def open_frames(source: str | bytes) -> Frames:

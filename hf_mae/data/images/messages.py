@@ -41,7 +41,7 @@ class ImageMessage(Message):
     VIDEO_PLAYLIST = "a playlist, not a video"
     UNREADABLE_VIDEO = "not a readable video"
     VIDEO_WITHOUT_FRAMES = "the video contains no frames"
-    TRUNCATED_VIDEO = "the video breaks off: {found:count frame} of about {expected} can be read"
+    TRUNCATED_VIDEO = "the video breaks off after {found:count frame}"
 
     PREVIEWS_SKIPPED = "{file}: {count:count preview|is|are} skipped."
 

@@ -14,19 +14,17 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
-from .decoding import HEAD_SIZE, MP4_BOXES, PLAYLIST, detect_format
+from .decoding import HEAD_SIZE, PLAYLIST, detect_format
 from .frame_reader import check_pixel_count
 from .image_error import ImageError
 from .messages import ImageMessage
+from .video_size import EBML_START, FLV_START, MP4_BOXES, is_cut, iter_boxes
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".mpg", ".mpeg", ".webm", ".m4v", ".wmv")
 MAX_FPS = 1e6  # selects every frame
 NUM_RECENT = 8  # frames that stay in memory, because threads read them in slightly different order
 MISSING_FRACTION = 0.02  # of the declared frames that may be missing; counts in headers are often estimates
-WITHOUT_FRAME_COUNT = (
-    b"\x1a\x45\xdf\xa3",
-    b"FLV\x01",
-)  # containers that declare a duration; OpenCV estimates the count
+WITHOUT_FRAME_COUNT = (EBML_START, FLV_START)  # containers that declare a duration; OpenCV estimates the count
 
 
 def is_video(path: str) -> bool:
@@ -84,7 +82,8 @@ def iter_frames(path: str, fps: float) -> Iterator[tuple[float, Image.Image]]:
         raise ImageError(ImageMessage.NOT_REGULAR_FILE)
     with open(path, "rb") as file:
         head = file.read(HEAD_SIZE)
-        duration = _mp4_duration(file) if head[4:8] in (b"ftyp", *MP4_BOXES) else math.inf
+        duration = _mp4_duration(file) if head[4:8] in MP4_BOXES else math.inf
+        breaks_off = is_cut(file)
     if detect_format(head) == PLAYLIST:  # it would open other files or URLs
         raise ImageError(ImageMessage.VIDEO_PLAYLIST)
     video = _open(path)
@@ -103,7 +102,8 @@ def iter_frames(path: str, fps: float) -> Iterator[tuple[float, Image.Image]]:
                     yield seconds, Image.fromarray(np.ascontiguousarray(pixels[..., ::-1]))
             count, previous, longest = count + 1, seconds, max(longest, seconds - previous)
         read = (previous + longest) * rate if count and head.startswith(WITHOUT_FRAME_COUNT) else count
-        _check_complete(count, read, min(video.get(cv2.CAP_PROP_FRAME_COUNT), duration * rate))
+        declared = math.inf if breaks_off else min(video.get(cv2.CAP_PROP_FRAME_COUNT), duration * rate)
+        _check_complete(count, read, declared)
     finally:
         video.release()
 
@@ -150,20 +150,13 @@ class VideoFrames:
 def _mp4_duration(file: IO[bytes]) -> float:
     """Returns the duration of an MP4 file in seconds, without the parts that its edit list removes (a clip that was
     trimmed by a phone contains all frames); infinity if it is not declared."""
-    start, end = 0, file.seek(0, os.SEEK_END)
-    while start + 40 <= end:
-        file.seek(start)
-        head = file.read(40)
-        size, name = struct.unpack_from(">I4s", head)
-        if name == b"mvhd":
-            scale, duration = struct.unpack_from(">IQ", head, 28) if head[8] else struct.unpack_from(">II", head, 20)
-            return duration / scale if scale and duration else math.inf
-        header_size = 16 if size == 1 else 8
-        size = struct.unpack_from(">Q", head, 8)[0] if size == 1 else size
-        if size < header_size:
-            break
-        start += header_size if name == b"moov" else size
-    return math.inf
+    index = next((start for name, start, _ in iter_boxes(file) if name == b"moov"), None)
+    if index is None or (movie := next(iter_boxes(file, index), None)) is None or movie[0] != b"mvhd":
+        return math.inf
+    file.seek(movie[1])
+    header = file.read(32)
+    scale, duration = struct.unpack_from(">IQ", header, 20) if header[0] else struct.unpack_from(">II", header, 12)
+    return duration / scale if scale and duration else math.inf
 
 
 def _check_complete(count: int, read: float, declared: float) -> None:
@@ -172,9 +165,10 @@ def _check_complete(count: int, read: float, declared: float) -> None:
     Args:
         count: number of frames that were read.
         read: the same, or the time that they last in frames of the declared rate.
-        declared: number of frames in the header, or its duration in the same unit; the smaller of both.
+        declared: number of frames in the header, or its duration in the same unit; infinity if the end of the file is
+            missing.
     """
     if count == 0:
         raise ImageError(ImageMessage.VIDEO_WITHOUT_FRAMES)
     if read < declared * (1 - MISSING_FRACTION) - 1:
-        raise ImageError(ImageMessage.TRUNCATED_VIDEO, found=count, expected=round(declared))
+        raise ImageError(ImageMessage.TRUNCATED_VIDEO, found=count)

@@ -175,34 +175,47 @@ def test_a_page_of_a_stack_that_kept_its_description_is_read(tmp_path):
     assert np.array_equal(np.asarray(read_rgb(tmp_path / "x.tif"))[..., 0], page)
 
 
-@pytest.mark.parametrize("fraction", [0.9, 0.5, 0.2])
 @pytest.mark.parametrize(
-    "suffix, codec", [("mkv", "MJPG"), ("avi", "MJPG"), ("mkv", "mp4v"), ("avi", "XVID"), ("mp4", "mp4v")]
+    "suffix, codec, has_index_last",
+    [
+        *(("mp4", "mp4v", True), ("mov", "mp4v", True), ("mp4", "mp4v", False), ("mov", "mp4v", False)),
+        *(("mkv", "MJPG", False), ("mkv", "mp4v", False), ("webm", "VP80", False), ("avi", "MJPG", False)),
+        *(("avi", "XVID", False), ("mpg", "PIM1", False), ("ts", "mp4v", False), ("ts", "MPG2", False)),
+        *(("wmv", "WMV2", False), ("flv", "FLV1", False)),
+    ],
 )
-def test_a_truncated_video_is_reported_after_its_frames(tmp_path, suffix, codec, fraction):
-    complete = write_video(tmp_path / f"a.{suffix}", codec=codec)
-    assert len(read_all([complete])) == 6
-    content = complete.read_bytes()
-    if suffix == "mp4":
+def test_only_a_truncated_video_is_reported_after_its_frames(tmp_path, suffix, codec, has_index_last):
+    content = write_video(tmp_path / f"a.{suffix}", 75, 25.0, codec).read_bytes()
+    if suffix in ("mp4", "mov") and not has_index_last:
         content = move_index_to_front(content)
-        complete.write_bytes(content)
-        assert len(read_all([complete])) == 6
-    half = tmp_path / f"half.{suffix}"
-    half.write_bytes(content[: int(len(content) * fraction)])
-    rows = read_all([half])
-    reason = rows.pop(str(half))
-    assert "breaks off" in reason or ImageMessage.UNREADABLE_VIDEO.render() in reason
-    assert len(rows) <= 6 * fraction + 1 and all(name.startswith(f"{half}#t=") for name in rows)
+    path = tmp_path / "video"  # the first bytes decide
+    for fraction in (1, 0.99, 0.9, 0.5, 0.2):
+        path.write_bytes(content[: int(len(content) * fraction) - (fraction < 1)])
+        rows = read_all([path])
+        reason = rows.pop(str(path), "")
+        assert all("#t=" in name for name in rows) and len(rows) <= 3 * fraction + 2
+        if fraction == 1:
+            assert len(rows) == 3 and not reason
+        elif has_index_last:
+            assert reason == ImageMessage.UNREADABLE_VIDEO.render()
+        else:
+            assert "breaks off" in reason
 
 
-@pytest.mark.parametrize(
-    "suffix, codec",
-    [("mpg", "PIM1"), ("webm", "VP80"), ("ts", "mp4v"), ("wmv", "WMV2"), ("mov", "mp4v"), ("mp4", "mp4v")],
-)
-def test_complete_videos_of_all_containers_are_not_reported(tmp_path, suffix, codec):
-    path = write_video(tmp_path / f"a.{suffix}", 75, 25.0, codec)
-    path = path.rename(tmp_path / "video")  # the first bytes decide
-    assert len(read_all([path])) == 3 and all("#t=" in name for name in read_all([path]))
+@pytest.mark.parametrize("suffix, codec", [("mp4", "mp4v"), ("avi", "MJPG"), ("mkv", "MJPG"), ("flv", "FLV1")])
+def test_a_video_whose_end_is_not_written_yet_is_reported(tmp_path, suffix, codec):
+    """A copy that reserves the space of the file first was interrupted."""
+    path = write_video(tmp_path / f"a.{suffix}", codec=codec)
+    content = move_index_to_front(path.read_bytes()) if suffix == "mp4" else path.read_bytes()
+    path.write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
+    assert "breaks off" in read_all([path])[str(path)]
+
+
+@pytest.mark.parametrize("suffix, codec", [("mp4", "mp4v"), ("avi", "MJPG"), ("mkv", "MJPG"), ("wmv", "WMV2")])
+def test_other_data_behind_a_video_is_ignored(tmp_path, suffix, codec):
+    path = write_video(tmp_path / f"a.{suffix}", codec=codec)
+    path.write_bytes(path.read_bytes() + b"abcdefgh" * 10)
+    assert len(read_all([path])) == 6 and str(path) not in read_all([path])
 
 
 @pytest.mark.parametrize("steps", [[100] * 20 + [1000] * 20, [1000] * 10 + [40] * 30, [33, 34] * 20])
