@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
+from .columns import get_column
 from .exclusion_log import ExclusionLog
-from .sources.samples import get_column
 from .sources.tables import read_table
 
 MAX_VALUES = 12  # distinct values of a manifest column that are counted

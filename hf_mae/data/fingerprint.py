@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from ..compat.datasets import get_fingerprint
 from ..files.caches import cached
-from .sources.samples import arrow_column, has_archived_images, image_byte_sizes
+from .columns import arrow_column, has_archived_images, image_byte_sizes
 
 CHUNK_ROWS = 10_000  # rows that are converted to text at once
 

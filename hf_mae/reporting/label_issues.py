@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from ..data.checks.audit import AuditImage
-from ..data.checks.corrections import COLUMNS
+from ..data.sources.corrections import COLUMNS
 from ..files.atomic import write_csv, write_image
 from ..runs.record import FIGURES_DIR
 from .audit import THUMBNAIL_SIZE, load_thumbnail

@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, TrainerCallback
 
 from ..compat.transformers import StockModel
+from ..data.columns import is_image_dataset, standardize_columns
 from ..data.images.seeding import seed_all
 from ..data.images.torch_datasets import EvalDataset, TrainDataset
 from ..data.images.transforms import training_transform_from_processor
-from ..data.sources.samples import is_image_dataset, standardize_columns
 from ..errors import UsageError, warn
 from ..evaluation.metrics import classification_scores, ordinal_scores, ranking_scores, softmax
 from ..evaluation.retfound import f1_auroc_kappa

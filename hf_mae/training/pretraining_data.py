@@ -20,7 +20,6 @@ from ..settings.data import PretrainingDataArguments
 from .messages import TrainingMessage
 from .streaming import ImageStream, check_enough_stream_files, load_first_images
 
-
 WARMUP_FRACTION = 0.05  # of the updates of a stream of unknown length (40 of 800 epochs in the original code)
 NUM_RECONSTRUCTIONS = 8  # images per figure of reconstructions
 

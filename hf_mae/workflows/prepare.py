@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from datasets import DatasetDict
 
-from ..data.checks.image_check import ImageCheck, hash_image_files
 from ..data.images.cache_eviction import CacheFullError
+from ..data.images.image_check import ImageCheck, hash_image_files
 from ..data.images.torch_datasets import CachedPixelReader, ResizeAndCrop, cache_pixels
 from ..data.images.transforms import image_processor, parse_mean_std, training_transform
 from ..data.sources.samples import ImageCheckFn

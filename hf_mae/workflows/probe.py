@@ -11,10 +11,10 @@ from transformers import set_seed
 
 from ..compat.transformers import StockModel
 from ..conversion import convert_to_model, initialize_mae_weights
+from ..data.columns import get_image_paths
 from ..data.fingerprint import data_fingerprint
 from ..data.images.torch_datasets import EvalDataset
 from ..data.images.transforms import image_processor, parse_mean_std
-from ..data.sources.samples import get_image_paths
 from ..data.sources.split_loading import load_splits
 from ..errors import UsageError
 from ..files.caches import files_fingerprint

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datasets import Dataset, DatasetDict
 
 from ...errors import UsageError
+from ..columns import get_image_paths
 from ..images.messages import ImageMessage
-from ..sources.samples import get_image_paths
 
 
 @dataclass(frozen=True)

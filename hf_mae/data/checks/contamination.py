@@ -18,10 +18,10 @@ from huggingface_hub import hf_hub_download
 
 from ...errors import UsageError, warn
 from ...files.atomic import read_text, write_csv
+from ..columns import get_image_paths
 from ..images.messages import ImageMessage
 from ..messages import DataMessage
 from ..sources.image_files import IMAGE_SUFFIXES, TABLE_SUFFIXES, list_image_files
-from ..sources.samples import get_image_paths
 from ..sources.tables import read_table
 from .duplicates import find_candidate_pairs, find_near_duplicates, perceptual_hashes
 

@@ -20,10 +20,10 @@ from ...files.archive_members import is_remote, parse_member
 from ...files.caches import file_keys
 from ...settings.limits import CarriesLimits
 from ...settings.training import INSTANCE_BALANCED, SAMPLING_EXPONENTS
-from ..checks.image_check import ImageCheck, pixel_digest
+from ..columns import get_column, get_image_paths, get_label_ids
 from ..sampling import ClassBalancedSampler
-from ..sources.samples import get_column, get_image_paths, get_label_ids
 from .cache_eviction import CacheFullError
+from .image_check import ImageCheck, pixel_digest
 from .image_error import summarize_image_error
 from .image_io import read_rgb
 from .messages import ImageMessage

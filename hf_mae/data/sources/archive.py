@@ -39,11 +39,12 @@ from ...files.archive_members import (
     is_remote,
 )
 from ...files.caches import cached_file, files_fingerprint
+from ..columns import arrow_column
 from ..messages import DataMessage
 from .image_files import IGNORED_DIRS, check_utf8_names, ignore_reason, readable_suffixes
 from .kinds import Samples, SourceKind, SourceOptions
 from .location import COMPRESSED, HEAD_BYTES, PARQUET, ZIP, Location, local_file_type, sniff
-from .samples import arrow_column, join_names
+from .samples import join_names
 from .tables import find_split_columns, normalize_class_name, parse_label, posix_paths, unique_keys
 
 logger = logging.getLogger(__name__)
@@ -409,9 +410,7 @@ def open_binary(name: str) -> IO[bytes]:
     return file
 
 
-def _iter_members(
-    archive: str, file: IO[bytes], ignored: Counter[str]
-) -> tuple[bool, Iterator[tuple[str, Member]]]:
+def _iter_members(archive: str, file: IO[bytes], ignored: Counter[str]) -> tuple[bool, Iterator[tuple[str, Member]]]:
     """Returns whether an archive is a zip file, and its members."""
     is_zip = sniff(file.read(HEAD_BYTES)) == ZIP
     file.seek(0)

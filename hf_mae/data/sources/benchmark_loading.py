@@ -20,13 +20,13 @@ from datasets import DatasetDict
 from ...errors import UsageError
 from ...files.caches import cache_folder
 from ...files.downloads import download
-from ..checks.pairs import ImageKey, read_pair_keys
 from ..messages import DataMessage
 from ..splits import SPLITS, stratified_mask
 from .benchmark_files import Benchmark, SplitFile
 from .benchmarks import find_benchmark
 from .extraction import EXTRACTED_DIR, extract_archives
 from .image_files import IMAGE_SUFFIXES
+from .pairs import ImageKey, read_pair_keys
 from .samples import ImageCheckFn, Sample, filter_valid_samples, join_names, samples_to_dataset
 
 MAX_CLASSES = 8  # classes that a message about missing images lists

@@ -29,14 +29,15 @@ from ...compat.datasets import get_fingerprint
 from ...errors import UsageError
 from ...files.atomic import atomic_write_file, write_json, write_text
 from ...files.locks import LOCK_FILE
-from ..checks.image_check import check_image_files, check_table_images
+from ..columns import get_image_paths, image_byte_sizes
 from ..fingerprint import data_fingerprint
 from ..images.decoding import HEAD_SIZE, detect_format
+from ..images.image_check import check_image_files, check_table_images
 from ..images.image_io import encoded_bytes
 from ..images.messages import ImageMessage
 from .archive import BATCH_ROWS, CLASS_NAME_FILES, INDEX_FILE, INDEX_SCHEMA, INDEX_VERSION
 from .image_files import IMAGE_SUFFIXES
-from .samples import get_image_paths, image_byte_sizes, join_names
+from .samples import join_names
 
 logger = logging.getLogger(__name__)
 

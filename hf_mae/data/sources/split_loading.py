@@ -17,20 +17,21 @@ from datasets import ClassLabel, Dataset, DatasetDict, Image
 from ...compat.datasets import get_fingerprint
 from ...errors import UsageError, did_you_mean, pluralize, warn
 from ...settings.data import ON_BAD_IMAGE_CHOICES, ON_MISSING_CLASS_CHOICES, DataSourceArguments
-from ..checks.corrections import apply_label_corrections
-from ..checks.image_check import ImageCheck, check_image_files, check_table_images
-from ..checks.pairs import read_pair_rows
+from ..columns import arrow_column, get_column, select_rows
 from ..exclusion_log import ExclusionReason, record_excluded, record_unused
+from ..images.image_check import ImageCheck, check_image_files, check_table_images
 from ..messages import DataMessage
 from ..splits import SPLITS, extract_groups, hold_out, stratified_mask, warn_group_overlap
 from .archive import DIGEST_COLUMN
 from .assign import Assignment, Statements, assign
 from .benchmark_loading import load_benchmark
 from .benchmarks import find_benchmark
+from .corrections import apply_label_corrections
 from .frame_rows import group_frames
 from .image_files import IMAGE_SUFFIXES
 from .kinds import SourceOptions
-from .samples import ImageCheckFn, arrow_column, get_column, join_names, select_rows, valid_image_mask
+from .pairs import read_pair_rows
+from .samples import ImageCheckFn, join_names, valid_image_mask
 from .source import Source, open_source
 
 logger = logging.getLogger(__name__)

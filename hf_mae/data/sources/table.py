@@ -14,13 +14,13 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, c
 
 from ...errors import UsageError, first_error_line, warn
 from ...files.archive_members import ARCHIVE_SUFFIXES, TABLE_SUFFIX
+from ..columns import arrow_column
 from ..messages import DataMessage
 from ..splits import SPLIT_NAMES, SPLITS, parse_split_name
 from .arrow_offsets import locate_embedded_images
 from .assign import container_split
 from .kinds import Samples, SourceKind, SourceOptions
 from .location import ARROW, Location
-from .samples import arrow_column
 from .tables import SPLIT_COLUMNS, check_class_names, find_split_columns, normalize_class_name, posix_paths
 
 logger = logging.getLogger(__name__)

@@ -7,11 +7,11 @@ from datasets import Dataset, Image
 
 from ...compat.datasets import get_fingerprint
 from ...errors import UsageError, warn
-from ..checks.image_check import ImageCheck, check_image_files, check_table_images
+from ..columns import arrow_column, get_image_paths
+from ..images.image_check import ImageCheck, check_image_files, check_table_images
 from ..messages import DataMessage
 from .archive import DIGEST_COLUMN
 from .kinds import SourceOptions
-from .samples import arrow_column, get_image_paths
 from .source import open_source
 
 logger = logging.getLogger(__name__)

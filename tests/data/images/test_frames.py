@@ -21,8 +21,8 @@ from support.frame_files import (
 )
 from support.messages import raises
 
-from hf_mae.data.checks.image_check import check_image_files
 from hf_mae.data.images.frames import iter_named_frames
+from hf_mae.data.images.image_check import check_image_files
 from hf_mae.data.images.image_error import ImageError
 from hf_mae.data.images.image_io import count_frames, open_image, read_rgb
 from hf_mae.data.images.messages import ImageMessage

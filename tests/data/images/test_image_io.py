@@ -11,8 +11,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from support.messages import raises
 
-from hf_mae.data.checks.image_check import check_image_files, hash_image_files
 from hf_mae.data.images.decoding import to_rgb
+from hf_mae.data.images.image_check import check_image_files, hash_image_files
 from hf_mae.data.images.image_error import ImageError, summarize_image_error
 from hf_mae.data.images.image_io import open_image, read_rgb
 from hf_mae.data.images.levels import scale_to_uint8

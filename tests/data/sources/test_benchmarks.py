@@ -21,7 +21,7 @@ from support.skeletons import (
 
 from hf_mae.cli.main import main
 from hf_mae.data import BENCHMARKS, load_benchmark
-from hf_mae.data.checks.image_check import ImageCheck
+from hf_mae.data.images.image_check import ImageCheck
 from hf_mae.data.messages import DataMessage
 from hf_mae.data.sources.benchmark_loading import read_split_assignments
 from hf_mae.evaluation.metrics import ConfusionMatrices, headline_metric_names, ranking_scores, score_split

@@ -16,10 +16,10 @@ from tqdm.auto import tqdm
 
 from ...files.caches import cached, files_fingerprint
 from ...settings.limits import MAX_PIXELS, max_pixels
-from ..images.decoding import HEAD_SIZE, detect_format
-from ..images.image_error import ImageError, summarize_image_error
-from ..images.image_io import ImageSource, open_single_image, read_rgb, split_frame_name
-from ..images.messages import ImageMessage
+from .decoding import HEAD_SIZE, detect_format
+from .image_error import ImageError, summarize_image_error
+from .image_io import ImageSource, open_single_image, read_rgb, split_frame_name
+from .messages import ImageMessage
 
 JPEG_END = b"\xff\xd9"
 

@@ -4,9 +4,9 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from support.messages import raises
 
-from hf_mae.data.checks.corrections import Correction, apply_label_corrections, read_corrections
 from hf_mae.data.exclusion_log import track_exclusions
 from hf_mae.data.messages import DataMessage
+from hf_mae.data.sources.corrections import Correction, apply_label_corrections, read_corrections
 
 NAMES = ["lymph", "polyp", "ulcer"]
 HEAD = "file_name,label,decision,suggested"
