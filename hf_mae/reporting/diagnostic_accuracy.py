@@ -1,6 +1,5 @@
 """Diagnostic accuracy of a run: probability metrics, operating points, scores by patient, and subgroups (STARD)."""
 
-import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -288,9 +287,12 @@ def _compute_subgroups_by_column(
         raise UsageError(
             ReportingMessage.UNKNOWN_COLUMN, name=name, suggestion=did_you_mean(name, columns), names=columns
         )
-    if bands and not re.fullmatch(r"[-+.\d]+(,[-+.\d]+)*", bands):
+    try:
+        edges = [float(edge) for edge in bands.split(",")] if bands else []
+    except ValueError:
+        edges = [float("nan")]
+    if not np.isfinite(edges).all():
         raise UsageError(ReportingMessage.INVALID_BANDS, text=column_spec, name=name)
-    edges = [float(edge) for edge in bands.split(",")] if bands else []
     values = [rows[file].get(name) for fold in run.file_names for file in fold]
     try:
         titles, level_ids = assign_subgroups(values, edges)

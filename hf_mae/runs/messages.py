@@ -25,10 +25,6 @@ class RunMessage(Message):
     # Records
     RECORD_MISSING = "{path} is not a completed run ({file} is missing)."
     RECORD_DAMAGED = "{path} is damaged ({error}). Restore it, or repeat the command that wrote it."
-    RECORD_IS_NOT_AN_OBJECT = (
-        "{path} is not a run record of hf_mae: it contains a JSON {type} instead of an object. Pass the output folder "
-        "of a run."
-    )
     RECORD_OF_OTHER_VERSION = (
         "{path} has schema version {version}, but this version of hf_mae reads version {supported}. Read it with the "
         "version that wrote it, or repeat the command."

@@ -186,6 +186,7 @@ class CrossvalSummary:
 
     Args:
         folds: `official`, or the number of random folds.
+        runs: every run.
         mean_and_std: `mean`, `std` and `values` of each headline metric, for the largest fraction of the labels.
         label_efficiency: the same for each fraction of the labels.
         pooled: metrics of the pooled predictions of all folds, by seed.
@@ -205,6 +206,7 @@ class RunRecord:
     Args:
         kind: the command.
         base: source of the initial weights; for `evaluate` and `probe` the evaluated model.
+        data: data source.
         images: number of images by split (`pretrain`: `train` only; `probe`: by part).
         environment: hardware and package versions.
         settings: explicit settings of recipe and flags.

@@ -39,9 +39,7 @@ def read_record(folder: str | Path, file_name: str = ALL_RESULTS) -> RunRecord:
         raise UsageError(RunMessage.RECORD_MISSING, path=folder, file=file_name) from None
     except (ValueError, RecursionError) as error:
         raise UsageError(RunMessage.RECORD_DAMAGED, path=path, error=summarize_exception(error)) from None
-    if not isinstance(values, dict):
-        raise UsageError(RunMessage.RECORD_IS_NOT_AN_OBJECT, path=path, type=type(values).__name__)
-    if (schema_version := values.get("schema_version")) != SCHEMA_VERSION:
+    if isinstance(values, dict) and (schema_version := values.get("schema_version")) != SCHEMA_VERSION:
         code = RunMessage.RECORD_WITHOUT_VERSION if schema_version is None else RunMessage.RECORD_OF_OTHER_VERSION
         raise UsageError(code, path=path, version=schema_version, supported=SCHEMA_VERSION)
     try:

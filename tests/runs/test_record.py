@@ -10,6 +10,7 @@ from support.records import ENVIRONMENT
 
 from hf_mae.evaluation.metrics import available_metric_names, classification_scores, headline_metric_names
 from hf_mae.models.network import Network
+from hf_mae.reporting import notebook  # noqa: F401 (records as HTML)
 from hf_mae.runs.messages import RunMessage
 from hf_mae.runs.record import (
     ALL_RESULTS,
@@ -138,7 +139,7 @@ def test_the_data_source_is_built_from_settings():
         ("{", RunMessage.RECORD_DAMAGED, {}),
         ("", RunMessage.RECORD_DAMAGED, {}),
         ("[" * 100_000, RunMessage.RECORD_DAMAGED, {}),
-        ("[1]", RunMessage.RECORD_IS_NOT_AN_OBJECT, {"type": "list"}),
+        ("[1]", RunMessage.RECORD_INVALID, {}),
         ('{"eval_accuracy": 0.9, "epoch": 3.0}', RunMessage.RECORD_WITHOUT_VERSION, {}),
         (
             '{"schema_version": 2, "kind": "finetune"}',
