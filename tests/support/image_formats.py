@@ -248,11 +248,28 @@ for name, levels, white in (
         return content, scaled(tifffile.imread(io.BytesIO(content)), white), 0
 
 
-@variant("tiff grey with a declared maximum")
-def _tiff_declared(path):
-    tags = [(281, "H", 1, 1023, True)]
-    content = tiff(grey(12) // 8, photometric="minisblack", extratags=tags)
-    return content, scaled(vips(content), 1023), 0
+# The maximum of the pixels decides the depth, if it is not that of another file.
+for declared, white in ((1023, 1023), (700, 1023), (5000, 16383), (255, 1023), (511, 1023)):
+
+    @variant(f"tiff grey with a maximum of {declared}", declared, white)
+    def _tiff_maximum(path, declared, white):
+        tags = [(280, "H", 1, 200, True), (281, "H", 1, declared, True)]
+        content = tiff(grey(12) // 5, photometric="minisblack", extratags=tags)
+        return content, scaled(vips(content), white), 0
+
+
+@variant("tiff grey 12 bits with a maximum")
+def _tiff_twelve_bits(path):
+    levels = (grey(12) // 2).astype(np.uint16)
+    bits = np.unpackbits(levels.astype(">u2").view(np.uint8)).reshape(*levels.shape, 16)[..., 4:]
+    packed = np.packbits(bits.reshape(len(levels), -1), axis=1).tobytes()
+    height, width = levels.shape
+    entries = [(256, width), (257, height), (258, 12), (259, 1), (262, 1), (273, 150), (277, 1), (278, height)]
+    entries += [(279, len(packed)), (281, 2047)]
+    header = b"II*\0" + struct.pack("<IH", 8, len(entries))
+    header += b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries) + bytes(4)
+    content = header.ljust(150, b"\0") + packed
+    return content, scaled(levels, 4095), 0
 
 
 for mode in ("1", "P", "RGBA", "LA"):
@@ -336,7 +353,8 @@ def pydicom_levels(path):
     slope, intercept = float(dataset.get("RescaleSlope", 1)), float(dataset.get("RescaleIntercept", 0))
     low, high = low * slope + intercept, high * slope + intercept
     brightness = np.clip((levels - low) / (high - low), 0, 1)
-    return scaled(1 - brightness if dataset.PhotometricInterpretation == "MONOCHROME1" else brightness, 1)
+    is_inverted = dataset.PhotometricInterpretation == "MONOCHROME1" or "PresentationLUTShape" in dataset
+    return scaled(1 - brightness if is_inverted else brightness, 1)
 
 
 WINDOW = {"WindowCenter": 700, "WindowWidth": 900}
@@ -347,6 +365,7 @@ for name, bits, signed, attributes in (
     ("16 bits", 16, False, {}),
     ("12 bits signed", 12, True, {}),
     ("16 bits signed", 16, True, {}),
+    ("inverse", 12, False, {"PresentationLUTShape": "INVERSE"}),
     ("rescaled", 12, False, {"RescaleSlope": 2.5, "RescaleIntercept": -1024}),
     ("window", 12, False, WINDOW),
     ("several windows", 12, False, {"WindowCenter": [700, 50], "WindowWidth": [900, 20]}),

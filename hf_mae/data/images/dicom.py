@@ -35,6 +35,7 @@ class DicomFrames(Frames):
         super().__init__(file)
         try:
             from pydicom import dcmread
+            from pydicom.uid import UID
         except ImportError:
             raise ImageError(ImageMessage.DICOM_REQUIRES_PACKAGE) from None
         self.header = dcmread(file, force=True, stop_before_pixels=True)
@@ -45,7 +46,9 @@ class DicomFrames(Frames):
         self.num_frames = int(self.header.get("NumberOfFrames", 1) or 1)
         self.times = _frame_times(self.header, self.num_frames)
         meta = getattr(self.header, "file_meta", {})
-        self.transfer_syntax = meta.get("TransferSyntaxUID", None) or IMPLICIT_VR_LITTLE_ENDIAN
+        self.transfer_syntax = UID(meta.get("TransferSyntaxUID", None) or IMPLICIT_VR_LITTLE_ENDIAN)
+        if "MPEG" in self.transfer_syntax.name or "HEVC" in self.transfer_syntax.name:
+            raise ImageError(ImageMessage.VIDEO_IN_DICOM, compression=self.transfer_syntax.name)
         self.kind = str(self.header.get("PhotometricInterpretation", ""))
         if self.kind not in (*COLOURS, *GREYS, PALETTE):
             raise ImageError(
@@ -60,7 +63,7 @@ class DicomFrames(Frames):
         if self.kind == PALETTE:
             return Image.fromarray(_apply_palette(levels, self.header))
         grey = _window_levels(levels, lambda name: _attribute(self.header, name, index), self.header)
-        if self.kind == "MONOCHROME1":
+        if self.kind == "MONOCHROME1" or self.header.get("PresentationLUTShape") == "INVERSE":
             grey = 1 - grey
         return Image.fromarray(scale_to_uint8(grey, high=1)).convert("RGB")
 
@@ -68,11 +71,8 @@ class DicomFrames(Frames):
         """Decodes the stored levels of a frame: (height, width), or (height, width, 3) as RGB."""
         from pydicom import dcmread
         from pydicom.pixels import pixel_array
-        from pydicom.uid import UID
 
-        syntax = UID(self.transfer_syntax)
-        if "MPEG" in syntax.name or "HEVC" in syntax.name:
-            raise ImageError(ImageMessage.UNSUPPORTED_DICOM, name="transfer syntax", value=syntax.name)
+        syntax = self.transfer_syntax
         self.file.seek(0)
         source: Any = dcmread(self.file, force=True) if syntax.is_deflated else self.file
         options: dict[str, Any] = {"correct_unused_bits": False}  # `_stored_bits` also handles `HighBit`

@@ -4,7 +4,6 @@ from collections.abc import Container, Iterator
 
 from PIL import Image
 
-from ...files.archive_members import parse_member
 from ...files.frame_names import FrameName
 from .image_error import ImageError
 from .image_io import ImageSource, open_image, read_rgb, split_frame_name
@@ -49,9 +48,9 @@ def iter_named_frames(
     try:
         frames = open_image(source)
     except ImageError as error:
-        if not isinstance(source, str) or parse_member(source) is not None:
-            raise ImageError(ImageMessage.VIDEO_IN_ARCHIVE) from error
-        for seconds, image in iter_frames(source, fps):
+        if error.code is ImageMessage.VIDEO_IN_ARCHIVE:
+            raise
+        for seconds, image in iter_frames(str(source), fps):
             if (frame_name := str(FrameName(name, seconds=seconds))) not in completed_names:
                 yield frame_name, image
         return

@@ -150,7 +150,7 @@ def _cached_check(key: str, make: Callable[[], ImageCheck]) -> ImageCheck:
         path.write_text(check.to_json(), encoding="utf-8")
 
     return cached(
-        f"checked/{key}.v3.json",
+        f"checked/{key}.v4.json",
         make=make,
         read=lambda path: ImageCheck.from_json(path.read_text(encoding="utf-8")),
         write=write,

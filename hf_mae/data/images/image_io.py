@@ -57,12 +57,16 @@ def read_rgb(source: ImageSource, draft_size: tuple[int, int] | None = None) -> 
 def _open_shared(name: str, *state: str) -> Frames | VideoFrames:
     """Opens a file with several frames, so that reading one frame after another is fast; a changed `state` opens it
     again. It is closed when it leaves the cache and is not in use."""
+    return _open_image_or_video(name)
+
+
+def _open_image_or_video(source: ImageSource) -> Frames | VideoFrames:
     try:
-        return open_image(name)
+        return open_image(source)
     except ImageError as error:
-        if error.code is not ImageMessage.VIDEO_IS_NOT_AN_IMAGE or parse_member(name) is not None:
+        if error.code is not ImageMessage.VIDEO_IS_NOT_AN_IMAGE:
             raise
-        return VideoFrames(name)
+        return VideoFrames(str(source))
 
 
 if hasattr(os, "register_at_fork"):
@@ -81,13 +85,10 @@ def count_frames(source: ImageSource) -> int:
     source, frame = split_frame_name(source)
     if frame is not None:
         return 1
-    try:
-        with open_image(source) as frames:
-            return frames.num_frames
-    except ImageError as error:
-        if error.code is not ImageMessage.VIDEO_IS_NOT_AN_IMAGE or not isinstance(source, (str, os.PathLike)):
-            raise
-        return VideoFrames(os.fspath(source)).num_frames
+    frames = _open_image_or_video(source)
+    if isinstance(frames, Frames):
+        frames.close()
+    return frames.num_frames
 
 
 def open_single_image(source: ImageSource) -> Frames:
@@ -111,15 +112,20 @@ def open_image(source: ImageSource) -> Frames:
         FileNotFoundError: If the file does not exist.
     """
     if isinstance(source, dict):
-        source = bytes(source["bytes"]) if source.get("bytes") else source["path"]
+        source = source.get("bytes") or source["path"]
     name = "" if isinstance(source, bytes) else os.fspath(source)
-    if isinstance(source, bytes):
-        frames = open_frames(source)
-    elif (member := parse_member(name)) is not None:
-        frames = open_frames(read_member(member))
-    else:
-        check_regular_file(name)
-        frames = open_frames(name)
+    if (member := parse_member(name)) is not None:
+        source = read_member(member)
+    try:
+        if isinstance(source, bytes):
+            frames = open_frames(source)
+        else:
+            check_regular_file(name)
+            frames = open_frames(name)
+    except ImageError as error:
+        if error.code is ImageMessage.VIDEO_IS_NOT_AN_IMAGE and isinstance(source, bytes):
+            raise ImageError(ImageMessage.VIDEO_IN_ARCHIVE) from None
+        raise
     if frames.num_previews:
         inform(logger, ImageMessage.PREVIEWS_SKIPPED, file=name or "An image", count=frames.num_previews)
     return frames

@@ -1,8 +1,8 @@
 """Grey levels and colours of more than 8 bits -> 8 bits, by the range that the file declares.
 
-The brightest level of a file is the one that its header declares (bits per sample, `sBIT`, `MaxSampleValue`, the
-maximum of a PNM file, `BitsStored` of DICOM), never the brightest pixel. A header that declares 16 or 32 bits does not
-say how many of them the camera uses, so the smallest of `BIT_DEPTHS` that contains all levels counts.
+The brightest level of a file is the one that its header declares (bits per sample, `sBIT`, the maximum of a PNM file,
+`BitsStored` of DICOM), never the brightest pixel. A header that declares 16 or 32 bits does not say how many of them
+the camera uses, so the smallest of `BIT_DEPTHS` that contains all levels counts.
 """
 
 import numpy as np
@@ -40,7 +40,12 @@ def _brightest_level(numbers: np.ndarray, dtype: np.dtype) -> float:
     lowest, highest = float(numbers.min(initial=0)), float(numbers.max(initial=0))
     if lowest >= 0 and highest <= 1 and np.issubdtype(dtype, np.floating):
         return 1
-    depth = next((bits for bits in BIT_DEPTHS if highest < 2**bits), None)
-    if lowest < 0 or depth is None or (numbers % 1).any():
+    white = white_of_depth(highest)
+    if lowest < 0 or white is None or (numbers % 1).any():
         raise ImageError(ImageMessage.UNKNOWN_RANGE_OF_LEVELS, low=f"{lowest:g}", high=f"{highest:g}")
-    return float(2**depth - 1)
+    return white
+
+
+def white_of_depth(level: float) -> float | None:
+    """Returns the largest level of the smallest of `BIT_DEPTHS` that contains a level; None if it is too large."""
+    return next((2.0**bits - 1 for bits in BIT_DEPTHS if level < 2**bits), None)

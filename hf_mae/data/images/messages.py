@@ -38,6 +38,7 @@ class ImageMessage(Message):
     NO_FRAME_TIMES = "the file does not declare the times of its frames; select one by its number (FILE#frame=0)"
     VIDEO_IS_NOT_AN_IMAGE = "a video, not an image; --frames selects frames of it"
     VIDEO_IN_ARCHIVE = "a video in an archive; extract it first"
+    VIDEO_IN_DICOM = "a DICOM file with a video ({compression}); extract the video first"
     VIDEO_PLAYLIST = "a playlist, not a video"
     UNREADABLE_VIDEO = "not a readable video"
     VIDEO_WITHOUT_FRAMES = "the video contains no frames"

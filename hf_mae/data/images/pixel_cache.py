@@ -38,7 +38,7 @@ from .messages import ImageMessage
 
 logger = logging.getLogger(__name__)
 
-DECODING_VERSION = 3  # of the pixels that `decoding` computes; a change invalidates all pixel caches
+DECODING_VERSION = 4  # of the pixels that `decoding` computes; a change invalidates all pixel caches
 BATCH_SIZE = 64  # images that are decoded and written at once
 MIN_IMAGES_PER_FILE, MAX_IMAGES_PER_FILE = 512, 8192  # in an Arrow file
 TARGET_NUM_FILES = 64  # for a large dataset, so that few files are open

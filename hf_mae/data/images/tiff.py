@@ -11,6 +11,7 @@ from typing import IO, Any
 import numpy as np
 
 from .image_error import ImageError
+from .levels import white_of_depth
 from .messages import ImageMessage
 
 MAX_PAGES = 1_000_000
@@ -18,6 +19,7 @@ REDUCED, MASK = 1, 4  # bits of NewSubfileType
 WIDTH, HEIGHT, BITS, PHOTOMETRIC, ORIENTATION = 256, 257, 258, 262, 274  # tags
 NEW_SUBFILE_TYPE, SUBFILE_TYPE, SUB_IFDS, SAMPLES, SAMPLE_FORMAT = 254, 255, 330, 277, 339
 MIN_SAMPLE, MAX_SAMPLE, SMIN_SAMPLE, SMAX_SAMPLE, DESCRIPTION, IMAGE_DEPTH = 280, 281, 340, 341, 270, 32997
+RANGE_TAGS = ((SMIN_SAMPLE, MIN_SAMPLE), (SMAX_SAMPLE, MAX_SAMPLE))
 READ_TAGS = {
     *(WIDTH, HEIGHT, BITS, PHOTOMETRIC, ORIENTATION, NEW_SUBFILE_TYPE, SUBFILE_TYPE, SUB_IFDS, SAMPLES),
     *(SAMPLE_FORMAT, MIN_SAMPLE, MAX_SAMPLE, SMIN_SAMPLE, SMAX_SAMPLE, DESCRIPTION, IMAGE_DEPTH),
@@ -108,13 +110,17 @@ class TiffPage:
         return int(self.get(IMAGE_DEPTH, 1))
 
     def declared_range(self) -> tuple[float, float | None]:
-        """Returns the levels that are black and white, as the header declares them; None: it does not."""
-        high = self.tags.get(SMAX_SAMPLE) or self.tags.get(MAX_SAMPLE)
-        low = self.tags.get(SMIN_SAMPLE) or self.tags.get(MIN_SAMPLE)
-        if high is not None:
-            return float(min(low)) if low else 0.0, float(max(high))
-        is_integer = self.get(SAMPLE_FORMAT, 1) == 1
-        return 0.0, float(2**self.bits - 1) if is_integer and self.bits not in (16, 32, 64) else None
+        """Returns the levels that are black and white, as the header declares them; None: it does not.
+
+        The maximum of a file (`MaxSampleValue`) is that of its pixels, not white. It only decides how many of 16 bits
+        are used.
+        """
+        low, high = (self.tags.get(signed) or self.tags.get(tag) for signed, tag in RANGE_TAGS)
+        if self.get(SAMPLE_FORMAT, 1) != 1:
+            return (float(min(low)) if low else 0.0), (float(max(high)) if high else None)
+        if self.bits not in (16, 32, 64):
+            return 0.0, 2.0**self.bits - 1
+        return 0.0, float(white_of_depth(max(high)) or max(high)) if high else None
 
 
 def read_tiff_pages(file: IO[bytes]) -> list[TiffPage]:
@@ -208,6 +214,8 @@ def read_tiff_levels(file: IO[bytes], page: TiffPage) -> tuple[np.ndarray, float
 def interpret_tiff_levels(levels: np.ndarray, page: TiffPage) -> tuple[np.ndarray, float, float | None]:
     """Returns levels that increase with brightness, and those that are black and white (None: not declared)."""
     low, high = page.declared_range()
+    if high is not None and np.issubdtype(levels.dtype, np.unsignedinteger) and levels.max(initial=0) > high:
+        high = None  # the header was copied from another file
     if page.get(PHOTOMETRIC, BLACK_IS_ZERO) != WHITE_IS_ZERO:
         return levels, low, high
     if not np.issubdtype(levels.dtype, np.unsignedinteger):

@@ -21,7 +21,7 @@ from support.frame_files import (
 )
 from support.messages import raises
 
-from hf_mae.data.images.frames import iter_named_frames
+from hf_mae.data.images.frames import iter_named_frames, read_single_image
 from hf_mae.data.images.image_check import check_image_files
 from hf_mae.data.images.image_error import ImageError
 from hf_mae.data.images.image_io import count_frames, open_image, read_rgb
@@ -318,3 +318,19 @@ def test_frames_before_the_damage_are_read(tmp_path):
         names += [name for name, _ in iter_named_frames("x", str(path), 1.0)]
     rows = read_all([path])
     assert isinstance(rows.get(str(path)), str) or any(isinstance(value, str) for value in rows.values())
+
+
+def test_videos_in_archives_and_in_dicom_files_are_rejected_by_name(tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    content = write_video(tmp_path / "a.mp4", codec="mp4v").read_bytes()
+    (tmp_path / "x.tar").write_bytes(b"\0" * 512 + content)
+    member = f"{tmp_path}/x.tar::512+{len(content)}"
+    for read in (read_rgb, count_frames, read_single_image, lambda source: read_rgb(f"{source}#frame=1")):
+        with raises(ImageMessage.VIDEO_IN_ARCHIVE, ImageError):
+            read(member)
+    file = pydicom.dcmread(write_dicom(tmp_path / "x.dcm", make_frames(2), "RGB", frames=2))
+    file.file_meta.TransferSyntaxUID = pydicom.uid.MPEG4HP41
+    file.PixelData = pydicom.encaps.encapsulate([content])
+    file.save_as(tmp_path / "x.dcm")
+    with raises(ImageMessage.VIDEO_IN_DICOM, ImageError):
+        count_frames(str(tmp_path / "x.dcm"))
