@@ -113,7 +113,7 @@ def open_image(source: ImageSource) -> Frames:
     """
     if isinstance(source, dict):
         source = source.get("bytes") or source["path"]
-    name = "" if isinstance(source, bytes) else os.fspath(source)
+    name = "" if isinstance(source, bytes) else str(source)
     if (member := parse_member(name)) is not None:
         source = read_member(member)
     try:
