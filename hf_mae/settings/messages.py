@@ -8,12 +8,11 @@ class SettingsMessage(Message):
 
     # Commands and names
     UNKNOWN_COMMAND = "{name!r} is not an hf-mae command{suggestion}. See 'hf-mae --help'."
-    UNKNOWN_FLAG = "hf-mae {command} has no flag --{name}{suggestion}. See 'hf-mae {command} --help_all'."
+    UNKNOWN_FLAG = "hf-mae {command} has no flag --{name}{location}{suggestion}. See 'hf-mae {command} --help_all'."
     MISSING_ARGUMENTS = "the following arguments are required: {names:list}. See 'hf-mae {command} --help'."
 
     # Recipes
     UNKNOWN_RECIPE = "{name} is neither a file nor a recipe{suggestion}. Choose one of {known:list}."
-    UNKNOWN_FLAG_IN_RECIPE = "Unknown name in recipe {recipe}: {name}{suggestion}. See 'hf-mae {command} --help_all'."
     RECIPE_NOT_YAML = "{path} is not valid YAML ({error})."
     RECIPE_WITH_ALIASES = "{path} contains YAML aliases (&name, *name). Write the values out."
     RECIPE_NOT_A_MAPPING = "{path} must contain one `name: value` pair per line."
@@ -134,16 +133,12 @@ class SettingsMessage(Message):
         "RUN is missing. Pass the folders of completed runs, or --benchmark to show the published results only."
     )
     CHECKLIST_WITHOUT_RUN = "--checklist describes a run. Pass the folder of one."
-    CROSSVAL_PUSH = (
-        "hf-mae crossval trains several models, so it cannot use --push_to_hub. Push one of them with hf-mae push."
+    SEVERAL_MODELS_CANNOT_BE_PUSHED = (
+        "hf-mae {command} trains several models, so it cannot use --push_to_hub. Push one of them with hf-mae push."
     )
     INVALID_FOLDS = "Invalid value {value} for --folds: expected official, or a number of folds."
     UNKNOWN_SEARCH_SETTING = "--search supports {known:list}, not {unknown:list}."
     SEARCH_NEEDS_ONE_PROCESS = "hf-mae search supports one process only. Start it without accelerate launch."
-    SEARCH_CANNOT_PUSH = (
-        "hf-mae search trains several models, so it cannot use --push_to_hub. Push the best model with hf-mae push "
-        "OUTPUT_DIR/best."
-    )
     OUTPUT_DIR_REQUIRED = "Runs with several processes require an output folder. Pass --output_dir."
     INT8_NEEDS_DATA = "--int8 changes scores. Pass --data_dir, so that the difference can be measured."
     CLASS_ORDER_WITH_BENCHMARK = "--class_order cannot be used with --benchmark, which defines the order. Omit it."

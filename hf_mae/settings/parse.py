@@ -84,8 +84,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.command in ("crossval", "search") and self.training.push_to_hub:
-            message = {"crossval": SettingsMessage.CROSSVAL_PUSH, "search": SettingsMessage.SEARCH_CANNOT_PUSH}
-            raise CommandLineError(message[self.command])
+            raise CommandLineError(SettingsMessage.SEVERAL_MODELS_CANNOT_BE_PUSHED, command=self.command)
         if self.command == "search" and self.training.world_size > 1:
             raise CommandLineError(SettingsMessage.SEARCH_NEEDS_ONE_PROCESS)
         if isinstance(self.training, FinetuningFields):
@@ -114,25 +113,17 @@ def read_values(command: str, recipe: str | None, flags: Mapping[str, Any]) -> d
         CommandLineError: If a name or value is not valid, or a required argument is missing.
     """
     options = command_options(command)
-    values: dict[str, Any] = {}
-    for name, value in (read_recipe(recipe) if recipe else {}).items():
-        if name not in options:
-            suggestion = did_you_mean(name, options)
-            raise CommandLineError(
-                SettingsMessage.UNKNOWN_FLAG_IN_RECIPE,
-                recipe=recipe,
-                name=name,
-                suggestion=suggestion,
-                command=command,
-            )
-        values[name] = options[name].read(value, f" in recipe {recipe}")
     aliases = {alias: option.name for option in options.values() for alias in option.aliases}
-    for name, value in flags.items():
-        name = aliases.get(name, name)
-        if name not in options:
-            suggestion = did_you_mean(name, options)
-            raise CommandLineError(SettingsMessage.UNKNOWN_FLAG, command=command, name=name, suggestion=suggestion)
-        values[name] = options[name].read(value)
+    values: dict[str, Any] = {}
+    for location, given in ((f" in recipe {recipe}", read_recipe(recipe) if recipe else {}), ("", flags)):
+        for name, value in given.items():
+            name = aliases.get(name, name)
+            if name not in options:
+                suggestion = did_you_mean(name, options)
+                raise CommandLineError(
+                    SettingsMessage.UNKNOWN_FLAG, command=command, name=name, location=location, suggestion=suggestion
+                )
+            values[name] = options[name].read(value, location)
     if find_command(command).is_training:
         _check_trainer_options(values, options)
     _check_local_paths(values)
@@ -161,11 +152,8 @@ def _check_local_paths(values: Mapping[str, Any]) -> None:
 
 def _check_trainer_options(values: Mapping[str, Any], options: Mapping[str, Option]) -> None:
     for name, value in values.items():
-        try:
-            check_trainer_option(name, value, options[name].default)
-            check_explicit_trainer_option(name, value)
-        except UsageError as error:
-            raise _as_command_line_error(error) from None
+        check_trainer_option(name, value, options[name].default)
+        check_explicit_trainer_option(name, value)
 
 
 def parse_options(command: str, recipe: str | None, flags: Mapping[str, Any]) -> ParsedOptions:

@@ -5,7 +5,7 @@ Every field that `finetune` and `pretrain` accept either works or is listed here
 
 from typing import Any
 
-from ..errors import UsageError
+from ..errors import CommandLineError
 from .messages import SettingsMessage
 
 # Field -> message for a value other than its default.
@@ -51,22 +51,22 @@ def check_trainer_option(name: str, value: Any, default: Any) -> None:
     """Checks a field of `TrainingArguments`.
 
     Raises:
-        UsageError: If the value would have no effect or an unwanted one.
+        CommandLineError: If the value would have no effect or an unwanted one.
     """
     message, is_off = UNSUPPORTED_OPTIONS.get(name), value is None or value is False or value in ([], "")
     if message and value != default and (default is True or not is_off):
-        raise UsageError(message, name=name)
+        raise CommandLineError(message, name=name)
     if name == "train_sampling_strategy" and value not in SAMPLING_STRATEGIES:
-        raise UsageError(SettingsMessage.SAMPLING_STRATEGY, known=SAMPLING_STRATEGIES, value=value)
+        raise CommandLineError(SettingsMessage.SAMPLING_STRATEGY, known=SAMPLING_STRATEGIES, value=value)
     if name == "accelerator_config" and isinstance(value, dict) and value.get("split_batches"):
-        raise UsageError(SettingsMessage.SPLIT_BATCHES)
+        raise CommandLineError(SettingsMessage.SPLIT_BATCHES)
 
 
 def check_explicit_trainer_option(name: str, value: Any) -> None:
     """Checks a field that the user set on the command line or in a recipe.
 
     Raises:
-        UsageError: If the field has no effect.
+        CommandLineError: If the field has no effect.
     """
     if value and name in SET_BY_TRANSFORMERS:
-        raise UsageError(SettingsMessage.SET_BY_COMMAND, name=name)
+        raise CommandLineError(SettingsMessage.SET_BY_COMMAND, name=name)

@@ -69,7 +69,7 @@ def test_values_may_be_numpy_arrays_and_nothing_for_options_without_a_value(tmp_
 @pytest.mark.parametrize(
     "text, message, attributes",
     [
-        ("layer_deacy: 0.5", SettingsMessage.UNKNOWN_FLAG_IN_RECIPE, {"suggestion": " (did you mean layer_decay?)"}),
+        ("layer_deacy: 0.5", SettingsMessage.UNKNOWN_FLAG, {"suggestion": " (did you mean layer_decay?)"}),
         ("transforms: imagenette", SettingsMessage.INVALID_CHOICE, {"name": "transforms", "value": "imagenette"}),
         ("num_train_epochs: null", SettingsMessage.INVALID_NUMBER, {"name": "num_train_epochs", "value": None}),
         ("seed:", SettingsMessage.INVALID_INTEGER, {"name": "seed", "value": None}),
@@ -200,5 +200,5 @@ def test_contradictions_are_found_before_torch_is_imported(command, flags, messa
 
 @pytest.mark.parametrize("command", ["crossval", "search"])
 def test_several_models_cannot_be_pushed(command, tmp_path):
-    with raises({"crossval": SettingsMessage.CROSSVAL_PUSH, "search": SettingsMessage.SEARCH_CANNOT_PUSH}[command]):
+    with raises(SettingsMessage.SEVERAL_MODELS_CANNOT_BE_PUSHED, command=command):
         parse_settings(command, output_dir=str(tmp_path), push_to_hub=True, **FINETUNE)
