@@ -15,8 +15,8 @@ from .parser import ParsedArgs, Parser
 
 def print_benchmarks(args: ParsedArgs) -> None:
     """Lists the benchmarks, or shows one."""
-    from ..data.sources.benchmarks import find_benchmark
     from ..reporting.benchmark_tables import build_benchmark, build_benchmark_list
+    from ..settings.benchmarks import find_benchmark
 
     name = args.options.values.get("name")
     print_document(build_benchmark(name, find_benchmark(name)) if name else build_benchmark_list())

@@ -5,12 +5,10 @@ from .._lazy import exports
 __getattr__, __dir__ = exports(
     __name__,
     {
-        "BENCHMARKS": "sources.benchmarks",
         "FAMILIES": "images.transforms",
         "EvalDataset": "images.torch_datasets",
         "TrainDataset": "images.torch_datasets",
         "image_processor": "images.transforms",
-        "load_benchmark": "sources.benchmark_loading",
         "load_image_folder": "sources.split_loading",
         "load_splits": "sources.split_loading",
         "training_transform": "images.transforms",

@@ -15,9 +15,7 @@ MAX_VALUES = 12  # distinct values of a manifest column that are counted
 STANDARD_COLUMNS = ("file_name", "label", "split", "group")
 
 
-def describe_cohort(
-    exclusion_log: ExclusionLog, splits: Mapping[str, Dataset], manifest: Path | None
-) -> dict[str, Any]:
+def describe_cohort(exclusion_log: ExclusionLog, splits: Mapping[str, Dataset]) -> dict[str, Any]:
     """Returns the exclusion log with `splits` and `columns`.
 
     `splits` has `images`, `groups` (number of patients or videos; None if unknown) and `classes` (images per class) of
@@ -26,7 +24,6 @@ def describe_cohort(
     Args:
         exclusion_log: total and excluded images.
         splits: the images that are used.
-        manifest: the table of the images, if they have one.
     """
     described = {}
     for split, dataset in splits.items():
@@ -37,7 +34,9 @@ def describe_cohort(
             "groups": len(set(groups)) if groups else None,
             "classes": dict(zip(names, counts.tolist())),
         }
-    return {**exclusion_log, "splits": described, "columns": _count_column_values(splits, manifest)}
+    flow = {name: value for name, value in exclusion_log.items() if name != "manifest"}
+    columns = _count_column_values(splits, exclusion_log.get("manifest"))
+    return {**flow, "splits": described, "columns": columns}
 
 
 def _count_column_values(splits: Mapping[str, Dataset], manifest: Path | None) -> dict[str, dict[str, dict[str, int]]]:

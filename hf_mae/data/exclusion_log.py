@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 MAX_EXAMPLES = 5  # file names per reason
@@ -21,7 +22,6 @@ class ExclusionReason(str, Enum):
     LISTED_IN_FILE = "listed_in_file"  # file name
     BEYOND_TRAIN_FRACTION = "beyond_train_fraction"  # the fraction
     TWO_LABELS = "two_labels"
-    EXCLUDED_AS_PUBLISHED = "excluded_as_published"
     NOT_IN_BENCHMARK = "not_in_benchmark"
     CLASS_NOT_IN_MODEL = "class_not_in_model"  # class
 
@@ -34,8 +34,8 @@ _current_log: ContextVar[ExclusionLog | None] = ContextVar("exclusion_log", defa
 def track_exclusions() -> Iterator[ExclusionLog]:
     """Collects records within the block.
 
-    The log has `total` (images found) and `excluded`, a list of `reason`, `detail`, `images` and `examples` in the
-    order of the records.
+    The log has `total` (images found), `excluded`, a list of `reason`, `detail`, `images` and `examples` in the order
+    of the records, and `manifest`, the table of the images, if there is one.
     """
     exclusion_log: ExclusionLog = {"total": None, "excluded": []}
     token = _current_log.set(exclusion_log)
@@ -65,6 +65,12 @@ def record_relabelled(source_file: str, count: int) -> None:
     """Records images whose labels were changed by a file of corrections."""
     if count and (exclusion_log := _current_log.get()) is not None:
         exclusion_log["relabelled"] = {"source_file": source_file, "images": count}
+
+
+def record_manifest(path: Path) -> None:
+    """Records the table that lists the images."""
+    if (exclusion_log := _current_log.get()) is not None:
+        exclusion_log["manifest"] = path
 
 
 def record_unused(reason: ExclusionReason, count: int) -> None:

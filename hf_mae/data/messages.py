@@ -15,7 +15,6 @@ class DataMessage(Message):
     NOT_A_DATA_SOURCE = (
         "{source} does not exist, or is not a folder, manifest, archive or table of images. Check the path."
     )
-    NOT_A_DIRECTORY_OR_ARCHIVE = "{path} is neither a directory nor a supported archive ({suffixes:list})."
     FILES_IGNORED = "Ignored in {source}: {ignored:list}."
     NO_IMAGES_IN_FOLDER = "The folder {folder} contains no images. Check the path."
     GLOB_MATCHES_NOTHING = "No file matches {pattern}. Check the pattern."
@@ -151,11 +150,6 @@ class DataMessage(Message):
     SHARDS_CHANGED = (
         "{index} does not match {count:count shard} (missing or of a different size): {names}. Copy the shards again, "
         "or create them again with hf-mae shard."
-    )
-    EXTRACTION_FAILED = "{archive} cannot be extracted ({reason}). Check that the download is complete."
-    EXTRACTION_DISK_FULL = (
-        "{archive} needs {needed} GB extracted, and {folder} has {free} GB free. Free disk space, or set HF_HOME to a "
-        "folder on another disk."
     )
 
     # Streams
@@ -320,19 +314,7 @@ class DataMessage(Message):
     FOLD_WITHOUT_VALIDATION_IMAGES = "Fold {fold} has no validation images of {names:list}."
 
     # Benchmarks
-    UNKNOWN_BENCHMARK = (
-        "Unknown benchmark {name}{suggestion}. Choose one of {known:list}, or pass a file of your own (.yaml)."
-    )
-    GROUP_PATTERN_WITH_BENCHMARK = "{benchmark} defines its patients or videos. Omit --group_pattern."
-    VAL_FRACTION_WITH_OFFICIAL_SPLIT = "{benchmark} has official splits. Omit --val_fraction."
-    BENCHMARK_UNKNOWN_FOLD = "{benchmark} has the folds 1 to {folds}, not {fold}."
-    BENCHMARK_UNKNOWN_AGREEMENT = "{benchmark} has no annotator agreement {agreement}. Choose one of {agreements:list}."
-    BENCHMARK_WITHOUT_AGREEMENTS = "{benchmark} has one label per image. Omit --agreement {agreement}."
-    BENCHMARK_FOLDER_NOT_FOUND = "{path} does not exist. Pass the archive or its extracted folder as --data_dir."
     BENCHMARK_WITHOUT_FILES = "{root} contains no images. Pass the archive from {homepage} as --data_dir."
-    BENCHMARK_WITHOUT_IMAGES = (
-        "{root} contains no images of {benchmark}. Pass the archive from {homepage} as --data_dir."
-    )
     BENCHMARK_WITHOUT_TEST_FOLDER = (
         "The archive has no folder {folder}, which contains the test split. Pass the complete archive as --data_dir."
     )
@@ -344,6 +326,7 @@ class DataMessage(Message):
         "{root} lacks {count:count image} of {benchmark}: {names}. By class: {by_class}. Check that it is the complete "
         "archive from {homepage} in the right version, or pass --on_bad_image skip to ignore the missing images."
     )
+    BENCHMARK_LOADED = "{title}: {counts} ({published}). Licence of the dataset: {licence}. Please cite: {citation}"
     MISSING_IMAGES_SKIPPED = "{count:count image|is|are} missing from the archive: {names}."
     BENCHMARK_DUPLICATE_IMAGES = "{root} contains {count:count image} twice: {names}. Remove one of the copies."
     BENCHMARK_CONFLICTING_LABELS = "{title}: the split files give {count:count image} two labels: {names}."
@@ -357,30 +340,6 @@ class DataMessage(Message):
     SPLIT_FILE_CHANGED = (
         "{location} is not the official {name} (SHA-256 {sha256}..., expected {expected}...). It was edited or "
         "replaced. Get the original from {url}."
-    )
-
-    # Benchmark files
-    BENCHMARK_UNREADABLE = "The benchmark {path} cannot be read: {reason}."
-    BENCHMARK_NOT_YAML = "The benchmark {path} is not valid YAML ({reason})."
-    BENCHMARK_NOT_A_MAPPING = "Benchmark {location}: {value!r} is not a mapping of settings."
-    BENCHMARK_UNKNOWN_SETTING = "Benchmark {location}: unknown setting {name}{suggestion}."
-    BENCHMARK_MISSING_SETTING = "Benchmark {location}: the setting {name} is missing."
-    BENCHMARK_INVALID_VALUE = "Benchmark {location}: invalid value {value!r} for {name}. Expected {expected}."
-    BENCHMARK_INVALID_CHOICE = "Benchmark {path}: {name} must be {choices}, not {value}."
-    BENCHMARK_DUPLICATE_CLASSES = "Benchmark {path}: classes must be at least two different names."
-    BENCHMARK_UNKNOWN_CLASS = "Benchmark {path}: {name} is not one of its classes{suggestion}."
-    BENCHMARK_FOLD_COUNTS = (
-        "Benchmark {path}: the protocol {protocol} has counts of {count:count fold}, but the setting folds is {folds}."
-    )
-    BENCHMARK_UNKNOWN_PROTOCOL = (
-        "Benchmark {path}: the published result of {method} is ranked, but its protocol {protocol} is not in protocols."
-    )
-    BENCHMARK_INVALID_SHA256 = "Benchmark {path}: the sha256 of {name} must have 64 hexadecimal digits."
-    BENCHMARK_INVALID_SPLIT = "Benchmark {path}: unknown split {split} of {name}. Use train, validation, test, 1 or 2."
-    BENCHMARK_INVALID_GROUP_PATTERN = "Benchmark {path}: group_pattern is not a valid regular expression ({reason})."
-    BENCHMARK_PATTERN_WITHOUT_GROUP = (
-        "Benchmark {path}: group_pattern {pattern} has no capture group. Put the part that matches the patient or "
-        "video in parentheses."
     )
     TRAINING_SPLIT_MISSING = (
         "{path} has no training split (splits found: {splits:list}). Name one folder or split `train`."

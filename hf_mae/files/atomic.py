@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from ..errors import UsageError
 from .messages import FileMessage
@@ -91,13 +91,6 @@ def atomic_write_file(
             temporary.replace(destination)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def copy_stream(source: IO[bytes], destination: Path) -> None:
-    """Copies a stream to a file in a temporary folder; creates parent folders."""
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    with open(destination, "wb") as target:
-        shutil.copyfileobj(source, target)
 
 
 def read_text(path: Path, error: type[UsageError] = UsageError) -> str:

@@ -1,7 +1,6 @@
 """Benchmarks as documents, for the terminal and for the documentation."""
 
-from ..data.sources.benchmark_files import Benchmark
-from ..data.sources.benchmarks import BENCHMARKS
+from ..settings.benchmarks import BENCHMARKS, Benchmark
 from .document import Block, Heading, Paragraph
 from .renderers import markdown
 from .table import CellLike, Column, Table, fields_table, number_columns
@@ -55,7 +54,8 @@ def _format_counts(counts: dict[str, int]) -> str:
 
 def _protocol_lines(entry: Benchmark) -> list[str]:
     lines = []
-    for name, folds in entry.protocols.items():
+    for name in entry.protocols:
+        folds = entry.fold_counts(name)
         counts = "; ".join(_format_counts(fold) for fold in folds[:2])
         more = f"; ... {len(folds)} folds" if len(folds) > 2 else ""
         lines.append(f"{name}: {counts}{more}")

@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.sources.benchmarks import find_benchmark_or_none
 from ..evaluation.metrics import available_metric_names
 from ..files.atomic import write_text
 from ..models.ensemble import MemberInfo
 from ..models.model_zoo import find_licence
 from ..runs.record import FIGURES_DIR, RunRecord, Scores, run_name
+from ..settings.benchmarks import find_benchmark_or_none
 from ..settings.metrics import METRICS
 from ..settings.models import RANDOM_WEIGHTS
 from ..settings.parse import looks_like_path

@@ -5,12 +5,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..data.sources.benchmark_files import PublishedResult
-from ..data.sources.benchmarks import find_benchmark_or_none
 from ..evaluation.intervals import Rate
 from ..evaluation.metrics import headline_metric_names
 from ..runs.comparisons import compare_errors, compare_runs
 from ..runs.completed_run import CompletedRun, Note, NoteCode
+from ..settings.benchmarks import PublishedResult, find_benchmark_or_none
 from .diagnostic_accuracy import DEFAULT_REPORT_OPTIONS, DiagnosticAccuracy, ReportOptions, compute_diagnostic_accuracy
 from .headline import run_scores
 from .run_sentences import NOTE_TEXTS, describe_note

@@ -47,7 +47,6 @@ EXCLUSION_TEXTS = {
     ExclusionReason.LISTED_IN_FILE: "excluded by {detail}",
     ExclusionReason.BEYOND_TRAIN_FRACTION: "training images beyond train_fraction {detail:g}",
     ExclusionReason.TWO_LABELS: "two labels",
-    ExclusionReason.EXCLUDED_AS_PUBLISHED: "excluded as published",
     ExclusionReason.NOT_IN_BENCHMARK: "in the archive but not in the benchmark",
     ExclusionReason.CLASS_NOT_IN_MODEL: "class {detail}, which the model does not have",
 }

@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..data.sources.benchmarks import find_benchmark_or_none
 from ..files.atomic import write_text
 from ..runs.completed_run import CompletedRun
 from ..runs.record import FIGURES_DIR, RunRecord
+from ..settings.benchmarks import find_benchmark_or_none
 from ..settings.commands import command_options
 from ..settings.losses import LOSSES, SMOOTHING
 from ..settings.metrics import METRICS, MetricKind, metric_names

@@ -10,7 +10,6 @@ from datasets import DatasetDict
 from ..data.checks.contamination import find_pretraining_image_list, find_seen_in_pretraining, warn_about_contamination
 from ..data.cohort import describe_cohort
 from ..data.labelled_data import LabelledData
-from ..data.sources.manifest import resolve_manifest
 from ..data.splits import EVAL_SPLITS
 from ..files.atomic import atomic_write_file
 from ..models.introspection import get_non_mae_network
@@ -47,7 +46,7 @@ def start_record(data: LabelledData, settings: Settings, model: Any) -> RunRecor
         settings=settings.overrides,
         classes=data.class_names,
         ordered=data.ordered,
-        study=describe_cohort(data.exclusion_log, data.splits, resolve_manifest(settings.data)),
+        study=describe_cohort(data.exclusion_log, data.splits),
         seen_in_pretraining=seen,
         network=get_non_mae_network(model),
     )

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from ..data.class_map import read_class_map
-from ..data.sources.benchmarks import find_benchmark_or_none
 from ..errors import UsageError
 from ..evaluation.calibration import Temperature
 from ..evaluation.metrics import softmax
 from ..evaluation.prediction_table import Predictions
 from ..models.ensemble import read_ensemble_members
+from ..settings.benchmarks import find_benchmark_or_none
 from .completed_run import CompletedRun, Note, NoteCode
 from .external_tables import load_table, load_table_folder
 from .messages import RunMessage

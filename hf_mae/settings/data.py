@@ -254,7 +254,9 @@ class PretrainingDataArguments(ImageLimitsArguments):
 
     option_group = "Data"
 
-    data_dir: str | None = option(None, f"The images; labels are ignored: any folder of images; {describe_sources()}.")
+    data_dir: str | None = option(
+        None, f"The images; labels are ignored: any folder of images; {describe_sources(labelled=False)}."
+    )
     transforms: str = option(
         "endoscopy",
         "Image transforms. endoscopy: crops of at least 80 % of the image and small rotations. imagenet: crops of at "

@@ -146,10 +146,33 @@ class SettingsMessage(Message):
         "--group_column is a column of a manifest. With --benchmark, use --group_pattern instead."
     )
     MANIFEST_WITH_BENCHMARK = (
-        "--manifest and --class_level cannot be used with --benchmark, which defines the classes. Omit them."
+        "--manifest, --class_level and --split_from cannot be used with --benchmark, which defines classes and splits. "
+        "Omit them."
     )
     BENCHMARK_OPTIONS_WITHOUT_BENCHMARK = (
         "--split_file, --fold and --agreement require --benchmark. Omit them, or pass --benchmark NAME."
+    )
+    UNKNOWN_BENCHMARK = (
+        "Unknown benchmark {name}{suggestion}. Choose one of {known:list}, or pass a file of your own (.yaml)."
+    )
+    GROUP_PATTERN_WITH_BENCHMARK = "{benchmark} defines its patients or videos. Omit --group_pattern."
+    VAL_FRACTION_WITH_OFFICIAL_SPLIT = "{benchmark} has official splits. Omit --val_fraction."
+    BENCHMARK_UNKNOWN_FOLD = "{benchmark} has the folds 1 to {folds}, not {fold}."
+    BENCHMARK_UNKNOWN_AGREEMENT = "{benchmark} has no annotator agreement {agreement}. Choose one of {agreements:list}."
+    BENCHMARK_WITHOUT_AGREEMENTS = "{benchmark} has one label per image. Omit --agreement {agreement}."
+    BENCHMARK_UNREADABLE = "The benchmark {path} cannot be read: {reason}."
+    BENCHMARK_INVALID = "The benchmark {path} is not valid: {reason}."
+    BENCHMARK_DUPLICATE_CLASSES = "Benchmark {path}: classes must be at least two different names."
+    BENCHMARK_UNKNOWN_CLASS = "Benchmark {path}: {name} is not one of its classes{suggestion}."
+    BENCHMARK_FOLD_COUNTS = (
+        "Benchmark {path}: the protocol {protocol} has counts of {count:count fold}, but the setting folds is {folds}."
+    )
+    BENCHMARK_UNKNOWN_PROTOCOL = (
+        "Benchmark {path}: the published result of {method} is ranked, but its protocol {protocol} is not in protocols."
+    )
+    BENCHMARK_INVALID_GROUP_PATTERN = (
+        "Benchmark {path}: group_pattern {pattern} is not valid: {reason}. Put the part that matches the patient or "
+        "video in parentheses."
     )
     ODD_BATCH_FOR_MIXUP = (
         "Mixup and CutMix mix pairs of images. --per_device_train_batch_size must be even, not {batch_size}."

@@ -40,6 +40,7 @@ BENCHMARK_CONFLICTS = {
     "group_column": SettingsMessage.GROUP_COLUMN_WITH_BENCHMARK,
     "manifest": SettingsMessage.MANIFEST_WITH_BENCHMARK,
     "class_level": SettingsMessage.MANIFEST_WITH_BENCHMARK,
+    "split_from": SettingsMessage.MANIFEST_WITH_BENCHMARK,
 }
 
 
@@ -178,15 +179,41 @@ def parse_values(command: str, values: Mapping[str, Any]) -> ParsedOptions:
 
 
 def _check_benchmark_options(values: Mapping[str, Any], options: Mapping[str, Option]) -> None:
-    """Checks that options apply with, or without, a benchmark."""
+    """Checks that the benchmark exists, and that options apply with it, or without a benchmark.
+
+    The options of `report` have no images; its benchmark may only be a table of published rows.
+    """
+    if "exclude_pairs" not in options:
+        return
     given = {name for name, value in values.items() if value != options[name].default}
     if "benchmark" not in given:
-        if "exclude_pairs" in options and given & {"split_file", "agreement", "fold"}:
+        if given & {"split_file", "agreement", "fold"}:
             raise CommandLineError(SettingsMessage.BENCHMARK_OPTIONS_WITHOUT_BENCHMARK)
         return
     for name, message in BENCHMARK_CONFLICTS.items():
-        if name in given and "exclude_pairs" in options:
+        if name in given:
             raise CommandLineError(message)
+    _check_values_for_benchmark(str(values["benchmark"]), values)
+
+
+def _check_values_for_benchmark(name: str, values: Mapping[str, Any]) -> None:
+    from .benchmarks import find_benchmark
+
+    benchmark = find_benchmark(name)
+    fold, agreement = values.get("fold", 1), values.get("agreement")
+    if benchmark.folds and not 1 <= fold <= benchmark.folds:
+        raise CommandLineError(SettingsMessage.BENCHMARK_UNKNOWN_FOLD, benchmark=name, folds=benchmark.folds, fold=fold)
+    agreements = benchmark.split_table.agreements
+    if agreement and not agreements:
+        raise CommandLineError(SettingsMessage.BENCHMARK_WITHOUT_AGREEMENTS, benchmark=name, agreement=agreement)
+    if agreement and agreement not in agreements:
+        raise CommandLineError(
+            SettingsMessage.BENCHMARK_UNKNOWN_AGREEMENT, benchmark=name, agreements=agreements, agreement=agreement
+        )
+    if benchmark.has_groups and values.get("group_pattern"):
+        raise CommandLineError(SettingsMessage.GROUP_PATTERN_WITH_BENCHMARK, benchmark=name)
+    if benchmark.has_split and values.get("val_fraction"):
+        raise CommandLineError(SettingsMessage.VAL_FRACTION_WITH_OFFICIAL_SPLIT, benchmark=name)
 
 
 def build_settings(parsed: ParsedOptions) -> Settings:

@@ -16,11 +16,13 @@ class SourceEntry:
         name: name of the kind.
         description: noun phrase for help and docs.
         reader: its `data.sources.kinds.SourceKind`, as `MODULE:CONSTANT` in `data.sources`.
+        labelled_only: it is not a source of images for pre-training.
     """
 
     name: str
     description: str
     reader: str
+    labelled_only: bool = False
 
 
 # The last kind that matches is used, so an added kind comes before those of the package.
@@ -45,10 +47,16 @@ for entry in (
     ),
     SourceEntry("saved", "a dataset of datasets.save_to_disk", "table:SAVED"),
     SourceEntry("shards", "a folder or URL of shards of hf-mae shard", "archive:SHARDS"),
+    SourceEntry(
+        "benchmark",
+        "the archive or the extracted folder of a benchmark (with --benchmark)",
+        "benchmark:BENCHMARK",
+        labelled_only=True,
+    ),
 ):
     SOURCES.add(entry)
 
 
-def describe_sources() -> str:
-    """Returns the descriptions of all kinds, for help texts."""
-    return "; ".join(entry.description for entry in SOURCES.values())
+def describe_sources(labelled: bool = True) -> str:
+    """Returns the descriptions of the kinds, for help texts."""
+    return "; ".join(entry.description for entry in SOURCES.values() if labelled or not entry.labelled_only)

@@ -15,7 +15,6 @@ from ..data.cohort import describe_cohort
 from ..data.exclusion_log import track_exclusions
 from ..data.fingerprint import data_fingerprint
 from ..data.images.torch_datasets import EvalDataset
-from ..data.sources.manifest import resolve_manifest
 from ..data.sources.split_loading import has_ordered_classes, load_splits
 from ..data.splits import get_split
 from ..errors import UsageError, warn
@@ -83,7 +82,7 @@ def evaluate(settings: Settings) -> RunRecord | None:
         classes=names,
         averaged_views=options.tta,
         ordered=has_ordered_classes(options) or was_trained_on_ordered_classes(str(options.model_name_or_path)),
-        study=describe_cohort(exclusion_log, splits, resolve_manifest(options)),
+        study=describe_cohort(exclusion_log, splits),
         unmapped_images=unmapped,
         network=get_non_mae_network(first_member(model)),
     )

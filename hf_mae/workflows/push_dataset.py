@@ -5,9 +5,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ..data.sources.benchmarks import find_benchmark
 from ..data.sources.split_loading import read_splits
 from ..errors import warn
+from ..settings.benchmarks import find_benchmark
 from ..settings.parse import Settings
 from ..settings.push import PushDatasetArguments
 from ..sharing import hub

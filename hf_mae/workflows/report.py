@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from ..data.sources.benchmarks import find_benchmark
 from ..reporting.checklists import write_checklist
 from ..reporting.pdf_summary import write_pdf_summary
 from ..reporting.report import Report, compare, write_report
 from ..reporting.study_description import write_study_description
+from ..settings.benchmarks import find_benchmark
 from ..settings.parse import Settings
 from .command import command
 

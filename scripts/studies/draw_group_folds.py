@@ -10,14 +10,14 @@ from itertools import combinations
 
 import numpy as np
 
-from hf_mae.data.sources.benchmark_loading import read_split_assignments
-from hf_mae.data.sources.benchmarks import find_benchmark
+from hf_mae.data.sources.official_split import read_official_rows
+from hf_mae.settings.benchmarks import find_benchmark
 
 
 def count_by_group(name: str, split_files: list[str] | None) -> tuple[list[str], list[str], np.ndarray]:
     """Returns groups, classes, and the number of images by group and class."""
     benchmark = find_benchmark(name)
-    assigned, _ = read_split_assignments(benchmark, split_files)
+    assigned, _ = read_official_rows(benchmark, split_files)
     groups = sorted({str(found.group) for found in assigned.values()})
     counts = np.zeros((len(groups), len(benchmark.classes)))
     for found in assigned.values():

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features
 
-from hf_mae.data.sources.benchmarks import BENCHMARKS
 from hf_mae.evaluation.intervals import headline_metric_intervals
 from hf_mae.evaluation.metrics import headline_metric_names
 from hf_mae.evaluation.prediction_table import Predictions
@@ -17,6 +16,7 @@ from hf_mae.reporting.renderers.terminal import MAX_WIDTH, render
 from hf_mae.reporting.results_tables import ResultsRow, ResultsTable
 from hf_mae.reporting.split_results import score_with_intervals
 from hf_mae.reporting.table import Column, Number, Table, fields_table
+from hf_mae.settings.benchmarks import BENCHMARKS
 
 
 def format_scores(scores_by_split):

@@ -16,7 +16,6 @@ from support.skeletons import list_official_split_files
 
 import hf_mae
 from hf_mae.cli.main import main
-from hf_mae.data import BENCHMARKS
 from hf_mae.evaluation.messages import EvaluationMessage
 from hf_mae.evaluation.metrics import headline_metric_names
 from hf_mae.evaluation.prediction_table import Predictions
@@ -34,6 +33,7 @@ from hf_mae.runs.load_run import load_run
 from hf_mae.runs.messages import RunMessage
 from hf_mae.runs.record import DataSource, RunRecord, Selection, SelectionRule
 from hf_mae.runs.record_io import write_record
+from hf_mae.settings.benchmarks import BENCHMARKS
 
 SELECTED_ON_EVAL_TEXT = NOTE_TEXTS[NoteCode.SELECTED_ON_EVAL_SPLIT]
 SOURCE = {"data_dir": "images", "benchmark": None, "fold": 1, "train_fraction": 1.0, "selection_fraction": 0.0}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from hf_mae.data import BENCHMARKS
+from hf_mae.settings.benchmarks import BENCHMARKS
 
 HYPERKVASIR_TREE = {
     "lower-gi-tract/anatomical-landmarks": ("cecum", "ileum", "retroflex-rectum"),

@@ -4,7 +4,6 @@ Images match by name (the stem of the file name, which survives re-encoding and 
 """
 
 import csv
-import glob
 import logging
 import os
 import re
@@ -21,7 +20,8 @@ from ...files.atomic import read_text, write_csv
 from ..columns import get_image_paths
 from ..images.messages import ImageMessage
 from ..messages import DataMessage
-from ..sources.image_files import IMAGE_SUFFIXES, TABLE_SUFFIXES, list_image_files
+from ..sources.image_files import IMAGE_SUFFIXES, TABLE_SUFFIXES
+from ..sources.predict_inputs import find_input_paths
 from ..sources.tables import read_table
 from .duplicates import find_candidate_pairs, find_near_duplicates, perceptual_hashes
 
@@ -63,11 +63,7 @@ def resolve_exclude_patterns(patterns: list[str]) -> tuple[dict[str, str], list[
             candidates = (os.path.join(os.path.dirname(path), name) for name in names)
             paths = [file for file in candidates if file.lower().endswith(IMAGE_SUFFIXES) and os.path.isfile(file)]
         else:
-            if os.path.isdir(pattern):
-                paths = list_image_files(pattern)
-            else:
-                paths = [pattern] if os.path.isfile(pattern) else sorted(filter(os.path.isfile, glob.glob(pattern)))
-            names = paths
+            paths = names = list(filter(os.path.isfile, find_input_paths([pattern])))
         if not names:
             raise UsageError(DataMessage.EXCLUDE_MATCHES_NOTHING, pattern=pattern)
         stems.update({file_stem(name): pattern for name in names})

@@ -30,7 +30,7 @@ OTHER_DIRS = {
     "downloads": "downloaded files",
     "checkpoints": "public checkpoints, converted",
     "splits": "official split files",
-    "unpacked": "extracted archives",
+    "unpacked": "decompressed archives",
 }
 
 

@@ -31,7 +31,9 @@ from tqdm.auto import tqdm
 
 from ...errors import UsageError, first_error_line
 from ...files.archive_members import (
+    ARCHIVE_SUFFIXES,
     MAX_MEMBER_BYTES,
+    TABLE_SUFFIX,
     Member,
     convert_remote_errors,
     decompress_deflate,
@@ -42,7 +44,7 @@ from ...files.caches import cached_file, files_fingerprint
 from ..columns import arrow_column
 from ..messages import DataMessage
 from .image_files import IGNORED_DIRS, check_utf8_names, ignore_reason, readable_suffixes
-from .kinds import Samples, SourceKind, SourceOptions
+from .kinds import DIGEST_COLUMN, Samples, SourceKind, SourceOptions
 from .location import COMPRESSED, HEAD_BYTES, PARQUET, ZIP, Location, local_file_type, sniff
 from .samples import join_names
 from .tables import find_split_columns, normalize_class_name, parse_label, posix_paths, unique_keys
@@ -66,7 +68,6 @@ INDEX_SCHEMA = pa.schema(
 ZIP_LOCAL_HEADER, ZIP_HEADER_SIZE = b"PK\x03\x04", 30  # signature and size of the header of each member
 ZIP_ENCRYPTED_FLAG, ZIP_UTF8_FLAG = 0x1, 0x800
 BATCH_ROWS = 50_000  # rows that are written to the cache at once
-DIGEST_COLUMN = "digest"  # hash of the pixels, if it is known
 STATED_COLUMNS = ("label", "split", "group")
 CLASS_NAME_FILES = ("classes.txt", "classnames.txt")  # class names for archives with numeric labels
 METADATA_SUFFIXES = (".cls", ".json")  # of WebDataset's sidecar files
@@ -80,7 +81,7 @@ LAYOUT_VERSION = 4  # of the cached lists of members
 def _is_indexed(location: Location, options: SourceOptions) -> bool:
     """Whether a folder has an index of `hf-mae shard`, perhaps a damaged one."""
     if location.is_remote:
-        is_file = location.uri.lower().endswith((".tar", ".zip", ".parquet")) or "*" in location.uri
+        is_file = location.uri.lower().endswith((*ARCHIVE_SUFFIXES, TABLE_SUFFIX)) or "*" in location.uri
         return not is_file and location.has_remote_file(INDEX_FILE)
     path = location.path / INDEX_FILE
     if not location.is_folder or not path.is_file():
@@ -94,8 +95,7 @@ def _is_indexed(location: Location, options: SourceOptions) -> bool:
 
 
 def _read_indexed(location: Location, options: SourceOptions) -> Samples:
-    root = location.uri.rstrip("/") if location.is_remote else str(location.path.resolve())
-    data = _load_indexed(f"{root}/{INDEX_FILE}", root)
+    data = _load_indexed(f"{location.root}/{INDEX_FILE}", location.root)
     return Samples(
         _image_columns(data),
         paths=partial(_column_values, data, "file_name"),
@@ -609,9 +609,8 @@ def _list_stream_files(location: Location) -> tuple[list[str], int | None]:
 
 
 def _list_indexed_stream_files(location: Location) -> tuple[list[str], int | None]:
-    root = location.uri.rstrip("/") if location.is_remote else str(location.path.resolve())
-    metadata, num_images = _read_index_metadata(f"{root}/{INDEX_FILE}")
-    return [f"{root}/{name}" for name in sorted(metadata["shards"])], num_images
+    metadata, num_images = _read_index_metadata(f"{location.root}/{INDEX_FILE}")
+    return [f"{location.root}/{name}" for name in sorted(metadata["shards"])], num_images
 
 
 SHARDS = SourceKind(

@@ -3,14 +3,13 @@
 import os
 from pathlib import Path, PurePosixPath
 
-from datasets import Dataset, Features, Image, Value
-
 from ...errors import UsageError
 from ..messages import DataMessage
 from ..splits import parse_split_name
 from .image_files import ImageTree
 from .kinds import Samples, SourceKind, SourceOptions
 from .location import Location
+from .samples import build_path_dataset
 
 
 def _matches(location: Location, options: SourceOptions) -> bool:
@@ -26,10 +25,8 @@ def _read(location: Location, options: SourceOptions) -> Samples:
             raise UsageError(DataMessage.FOLDER_WITHOUT_READABLE_IMAGES, root=root, ignored=tree.summary())
         raise UsageError(DataMessage.FOLDER_WITHOUT_CLASSES, root=root)
     names = [Path(name).as_posix() for name in tree.images]
-    columns = {"image": [os.path.join(root, name) for name in tree.images], "file_name": names}
-    features = Features({"image": Image(), "file_name": Value("string")})
     return Samples(
-        Dataset.from_dict(columns, features=features),
+        build_path_dataset([os.path.join(root, name) for name in tree.images], names),
         paths=lambda: names,
         excluded=tree.ignored_counts,
         empty_folders=_find_empty_folders(tree, names),

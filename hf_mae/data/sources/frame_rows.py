@@ -39,7 +39,8 @@ def expand_frames(samples: Samples, frames: str) -> Samples:
     images: list[dict[str, Any]] = []
     names: list[str] = []
     for row, count in enumerate(counts):
-        image, name = undecoded[row]["image"], undecoded[row]["file_name"]
+        item = undecoded[row]
+        image, name = item["image"], item["file_name"]
         for index in select_frame_indices(count, frames) if count > 1 else [None]:
             path = image["path"] if index is None else str(FrameName(image["path"] or name, index))
             rows.append(row)
@@ -55,9 +56,13 @@ def expand_frames(samples: Samples, frames: str) -> Samples:
 
     features = Features({"image": Image(decode=False), "file_name": Value("string")})
     data = Dataset.from_dict({"image": images, "file_name": names}, features=features)
+    data = data.cast_column("image", Image())
+    for name in samples.extra_columns:
+        column = samples.data[name][:]
+        data = data.add_column(name, [column[row] for row in rows])
     return dataclasses.replace(
         samples,
-        data=data.cast_column("image", Image()),
+        data=data,
         paths=repeat(samples.paths),
         stored_paths=samples.stored_paths and repeat(samples.stored_paths),
         stated={name: repeat(read) for name, read in samples.stated.items()},

@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,22 +14,20 @@ from ..images.videos import VIDEO_SUFFIXES
 from ..messages import DataMessage
 
 IMAGE_SUFFIXES = (
-    *(
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".apng",
-        ".bmp",
-        ".tif",
-        ".tiff",
-        ".webp",
-        ".gif",
-        ".ppm",
-        ".pgm",
-        ".jp2",
-    ),
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".png",
+    ".apng",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".webp",
+    ".gif",
+    ".ppm",
+    ".pgm",
+    ".jp2",
 )
 HEIC_SUFFIXES, DICOM_SUFFIXES, META_IMAGE_SUFFIXES = (".heic", ".heif"), (".dcm", ".dicom"), (".mha",)
 WITHOUT_SUFFIX = "files without a suffix"  # reason to ignore them
@@ -38,6 +37,7 @@ MANIFEST_NAMES = tuple(f"{name}{suffix}" for name in ("manifest", "metadata") fo
 IGNORED_DIRS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information")  # created by operating systems
 
 
+@cache
 def readable_suffixes() -> tuple[str, ...]:
     """Returns the suffixes of the image files that can be read, as far as their packages are installed, and of videos.
 
@@ -56,6 +56,7 @@ class ImageTree:
     images: list[str] = field(default_factory=list)  # relative to the root, sorted by folder and name
     leaf_folders: list[str] = field(default_factory=list)  # folders without subfolders, relative to the root
     manifests: list[str] = field(default_factory=list)  # tables that are named like manifests, relative to the root
+    others: list[str] = field(default_factory=list)  # other visible files, relative to the root
     ignored_counts: Counter[str] = field(default_factory=Counter)  # reason -> number of files or folders
 
     def summary(self) -> str:
@@ -81,6 +82,8 @@ def walk_images(root: str | Path) -> ImageTree:
                 tree.manifests.append(name)
             elif reason and not _is_dicom_without_suffix(file, reason):
                 tree.ignored_counts[reason] += 1
+                if not file.name.startswith(".") and file.is_file():
+                    tree.others.append(name)
             elif file.is_symlink() and os.path.exists(file):
                 status = file.stat()
                 linked.setdefault((status.st_dev, status.st_ino), name)
@@ -112,9 +115,10 @@ def walk_folders(root: Path, ignored_counts: Counter[str]) -> Iterator[tuple[str
         hidden = [entry for entry in folders if entry.name.startswith(".") or entry.name in IGNORED_DIRS]
         if hidden:
             ignored_counts["hidden folders"] += len(hidden)
-        subfolders = [os.path.join(folder, entry.name) for entry in folders if entry not in (*hidden, *repeated)]
+        skipped = {*hidden, *repeated}
+        subfolders = [os.path.join(folder, entry.name) for entry in folders if entry not in skipped]
         pending += reversed(subfolders)
-        yield folder, subfolders, [entry for entry in children if entry not in folders]
+        yield folder, subfolders, [entry for entry in children if not entry.is_dir()]
 
 
 def _is_visible_below(root: Path, link: os.DirEntry[str]) -> bool:
@@ -177,8 +181,3 @@ def check_utf8_names(names: list[str], source_name: str) -> None:
         raise UsageError(
             DataMessage.FILE_NAME_NOT_UTF8, source=source_name, count=len(invalid), name=os.fsencode(invalid[0])
         )
-
-
-def list_image_files(folder: str | Path) -> list[str]:
-    """Lists all image files of a folder tree, sorted."""
-    return sorted(os.path.join(folder, name) for name in walk_images(folder).images)

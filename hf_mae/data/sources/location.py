@@ -6,11 +6,13 @@ import tarfile
 from collections import Counter
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from ...errors import UsageError, first_error_line
 from ...files.archive_members import ARCHIVE_SUFFIXES, TABLE_SUFFIX, convert_remote_errors, file_system, is_remote
 from ..messages import DataMessage
-from .image_files import ImageTree, ignore_reason, walk_folders, walk_images
+from .image_files import ImageTree, ignore_reason, walk_images
+from .tables import read_table
 
 TAR, ZIP, PARQUET, ARROW, COMPRESSED, TEXT = "tar", "zip", "parquet", "arrow", "compressed", "text"
 MAGIC_BYTES = {
@@ -47,6 +49,7 @@ class Location:
         self.uri = uri
         self.is_remote = is_remote(uri) and not os.path.lexists(uri)
         self.path = Path(uri)
+        self._tables: dict[Path, list[dict[str, Any]]] = {}
 
     @cached_property
     def exists(self) -> bool:
@@ -57,6 +60,11 @@ class Location:
     def is_folder(self) -> bool:
         """Whether it is a local folder."""
         return not self.is_remote and self.path.is_dir()
+
+    @cached_property
+    def root(self) -> str:
+        """The address without a final slash; the absolute path of a local one."""
+        return self.uri.rstrip("/") if self.is_remote else str(self.path.resolve())
 
     @cached_property
     def file_type(self) -> str | None:
@@ -81,8 +89,8 @@ class Location:
 
     @cached_property
     def files(self) -> list[str]:
-        """The files that may be archives or tables: the location itself, or all files below a folder, a URL or a
-        pattern; sorted.
+        """The files that may be archives or tables: the location itself, or the files below a folder (without images),
+        a URL or a pattern; sorted.
 
         Raises:
             UsageError: If a URL cannot be reached.
@@ -91,18 +99,27 @@ class Location:
             return self._remote_files
         if not self.is_folder:
             return [str(self.path.resolve())] if self.exists else []
-        entries = [entry for _, _, files in walk_folders(self.path.resolve(), Counter()) for entry in files]
-        return [entry.path for entry in entries if entry.is_file() and not entry.name.startswith(".")]
+        return [os.path.join(self.path.resolve(), name) for name in self.tree.others]
 
     @cached_property
     def archives(self) -> list[str]:
         """The tar and zip files among `files`."""
-        return [file for file in self.files if self.find_type(file) in (TAR, ZIP)]
+        return [file for file, file_type in self._types.items() if file_type in (TAR, ZIP)]
 
     @cached_property
     def tables(self) -> list[str]:
         """The parquet and Arrow files among `files`."""
-        return [file for file in self.files if self.find_type(file) in (PARQUET, ARROW)]
+        return [file for file, file_type in self._types.items() if file_type in (PARQUET, ARROW)]
+
+    @cached_property
+    def _types(self) -> dict[str, str | None]:
+        return {file: self.find_type(file) for file in self.files}
+
+    def read_table(self, path: Path) -> list[dict[str, Any]]:
+        """Returns the rows of a table (see `tables.read_table`), which is read once."""
+        if path not in self._tables:
+            self._tables[path] = read_table(path)
+        return self._tables[path]
 
     def relative(self, file: str) -> str:
         """Returns the name of one of `files` below the location; the name of the file if it is the location."""

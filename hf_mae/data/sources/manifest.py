@@ -9,16 +9,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, Features, Image, Value
-
 from ...errors import UsageError, warn
 from ...files.frame_names import file_of_frame
 from ..messages import DataMessage
 from .image_files import MANIFEST_NAMES, TABLE_SUFFIXES
 from .kinds import Samples, SourceKind, SourceOptions
 from .location import TEXT, Location
-from .samples import join_names
-from .tables import find_split_columns, parse_label, posix_paths, read_table
+from .samples import build_path_dataset, join_names
+from .tables import find_split_columns, parse_label, posix_paths
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +25,7 @@ NEEDED_COLUMNS = ("file_name", "label")
 
 def find_manifests(location: Location, options: SourceOptions) -> list[Path]:
     """Returns the manifests of a source: the given one, the location itself, the one in a folder, or those in its
-    subfolders that have the columns of a manifest."""
+    subfolders that have the columns of a manifest. Each table is read once."""
     if options.manifest:
         return [Path(options.manifest)]
     if location.exists and not location.is_folder:
@@ -36,8 +34,9 @@ def find_manifests(location: Location, options: SourceOptions) -> list[Path]:
         return []
     paths = [location.path / name for name in MANIFEST_NAMES if (location.path / name).is_file()]
     if paths:
-        return [path for path in paths if len(paths) > 1 and _has_manifest_columns(path)] or paths[:1]
-    return [path for name in location.tree.manifests if _has_manifest_columns(path := location.path / name)]
+        return [path for path in paths if len(paths) > 1 and _has_manifest_columns(location, path)] or paths[:1]
+    paths = [location.path / name for name in location.tree.manifests]
+    return [path for path in paths if _has_manifest_columns(location, path)]
 
 
 def _is_manifest_file(location: Location) -> bool:
@@ -45,8 +44,8 @@ def _is_manifest_file(location: Location) -> bool:
     return is_named or (location.file_type == TEXT and b"file_name" in location.head)
 
 
-def _has_manifest_columns(path: Path) -> bool:
-    return set(NEEDED_COLUMNS) <= set().union(*read_table(path))
+def _has_manifest_columns(location: Location, path: Path) -> bool:
+    return set(NEEDED_COLUMNS) <= set().union(*location.read_table(path))
 
 
 def resolve_manifest(source: Any) -> Path | None:
@@ -75,13 +74,11 @@ def _read(location: Location, options: SourceOptions) -> Samples:
     rows: dict[str, _Row] = {}
     for manifest in manifests:
         folder = root if options.manifest or manifest.parent == root else manifest.parent
-        rows |= _read_rows(manifest, root, folder, options)
+        rows |= _read_rows(location.read_table(manifest), manifest, root, folder, options)
     listed = list(rows.values())
     excluded = (
         _count_unlisted(location, manifests, listed) if location.is_folder and not options.manifest else Counter()
     )
-    features = Features({"image": Image(), "file_name": Value("string")})
-    columns = {"image": [row.path for row in listed], "file_name": [row.file_name for row in listed]}
     names = dict.fromkeys(chain(["label"], chain.from_iterable(row.stated for row in listed)))
     stated = {
         name: partial(lambda name: [row.stated.get(name) for row in listed], name)
@@ -89,11 +86,12 @@ def _read(location: Location, options: SourceOptions) -> Samples:
         if name == "label" or any(row.stated.get(name) is not None for row in listed)
     }
     return Samples(
-        Dataset.from_dict(columns, features=features),
+        build_path_dataset([row.path for row in listed], [row.file_name for row in listed]),
         paths=lambda: posix_paths([row.path_below_root for row in listed]),
         stated=stated,
         locate=lambda row, column: f"{listed[row].location}, {column}",
         excluded=excluded,
+        manifest=manifests[0] if len(manifests) == 1 else None,
         labels_required=True,
     )
 
@@ -105,8 +103,8 @@ def _count_unlisted(location: Location, manifests: list[Path], listed: "list[_Ro
         UsageError: If the manifests are in subfolders, and other subfolders with images have none.
     """
     unlisted = sorted(set(location.tree.images) - {row.file_name for row in listed})
-    folders = [manifest.parent for manifest in manifests]
-    outside = [name for name in unlisted if not any((location.path / name).is_relative_to(item) for item in folders)]
+    folders = {manifest.parent for manifest in manifests}
+    outside = [name for name in unlisted if folders.isdisjoint((location.path / name).parents)]
     if outside:
         raise UsageError(
             DataMessage.MANIFESTS_IN_PART,
@@ -138,11 +136,14 @@ class _Row:
     stated: dict[str, Any]
 
 
-def _read_rows(manifest: Path, root: Path, folder: Path, options: SourceOptions) -> "dict[str, _Row]":
+def _read_rows(
+    table: list[dict[str, Any]], manifest: Path, root: Path, folder: Path, options: SourceOptions
+) -> "dict[str, _Row]":
     """Reads the rows of a manifest by the real path of the image.
 
     Args:
-        manifest: the table; file names are relative to `folder`.
+        table: its rows; file names are relative to `folder`.
+        manifest: its file.
         root: the folder to which the file names of the result are relative.
         folder: the folder of the manifest.
         options: options of the source.
@@ -150,7 +151,6 @@ def _read_rows(manifest: Path, root: Path, folder: Path, options: SourceOptions)
     Raises:
         UsageError: If a column is missing, or if rows are invalid or contradictory; all affected rows are listed.
     """
-    table = read_table(manifest)
     needed = NEEDED_COLUMNS if options.labelled else NEEDED_COLUMNS[:1]
     needed = (*needed, *([options.group_column] if options.group_column else []))
     existing = list(dict.fromkeys(chain.from_iterable(table)))  # rows of JSON Lines may have different columns

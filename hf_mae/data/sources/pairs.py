@@ -6,8 +6,6 @@ from pathlib import Path
 from ...errors import UsageError
 from ..messages import DataMessage
 
-ImageKey = str | tuple[str, str]
-
 
 def read_pair_rows(path: Path, require_labels: bool = False) -> list[dict[str, str]]:
     """Reads the rows of a CSV of image pairs: `filename1,label1,...,filename2,label2,...`."""
@@ -22,14 +20,18 @@ def read_pair_rows(path: Path, require_labels: bool = False) -> list[dict[str, s
     return rows
 
 
-def read_pair_keys(path: Path, keyed_by_class: bool) -> set[ImageKey]:
-    """Reads the keys of both images of each pair.
+def find_paired_images(path: Path, file_names: list[str], class_names: list[str], key: str = "file_name") -> list[bool]:
+    """Returns whether each image is in a pair; the published quality exclusion excludes pairs with conflicting labels.
 
-    The published quality exclusion excludes the pairs with conflicting labels.
+    Args:
+        path: the CSV.
+        file_names, class_names: file name and class of each image.
+        key: what is compared: `file_name`, or its stem (`name`), or class and stem (`class and name`).
     """
-    keys = set()
-    for row in read_pair_rows(path, require_labels=keyed_by_class):
-        for side in "12":
-            stem = Path(row[f"filename{side}"]).stem
-            keys.add((row[f"label{side}"], stem) if keyed_by_class else stem)
-    return keys
+
+    def make_key(name: str, label: str) -> tuple[str, str]:
+        return (label if key == "class and name" else "", name if key == "file_name" else Path(name).stem)
+
+    rows = read_pair_rows(path, require_labels=key == "class and name")
+    paired = {make_key(row[f"filename{side}"], row.get(f"label{side}", "")) for row in rows for side in "12"}
+    return [make_key(name, label) in paired for name, label in zip(file_names, class_names)]

@@ -18,6 +18,10 @@ from ..images.image_error import summarize_image_error
 from ..images.image_io import ImageSource
 from ..images.videos import estimate_num_frames, is_video
 from ..messages import DataMessage
+from .image_files import check_utf8_names, readable_suffixes, walk_images
+from .kinds import SourceOptions
+from .location import ARROW, PARQUET, TAR, ZIP, local_file_type
+from .source import Source, log_ignored, open_source
 
 LOOKUP_CHUNK = 1000  # members that are read from a table at once
 
@@ -32,15 +36,13 @@ def find_input_paths(patterns: list[str], include_videos: bool = False) -> list[
     Raises:
         UsageError: If a pattern matches nothing.
     """
-    from .image_files import check_utf8_names, walk_images
-    from .source import log_ignored
-
     paths = []
     for pattern in patterns:
-        if include_videos and is_collection(pattern):
+        source = _open_collection(pattern) if include_videos else None
+        if source is not None and source.is_packed:
             paths.append(pattern)
         elif os.path.isdir(pattern):
-            tree = walk_images(pattern)
+            tree = source.location.tree if source else walk_images(pattern)
             log_ignored(pattern, tree.ignored_counts)
             files = sorted(os.path.join(pattern, name) for name in tree.images)
             files = [file for file in files if include_videos or not is_video(file)]
@@ -58,29 +60,27 @@ def find_input_paths(patterns: list[str], include_videos: bool = False) -> list[
     return paths
 
 
+def _open_collection(path: str) -> Source | None:
+    """Opens a folder, or a file or URL that may be an archive or a table of images; None for other paths."""
+    may_be_packed = is_remote(path) or path.lower().endswith((*ARCHIVE_SUFFIXES, TABLE_SUFFIX))
+    if may_be_packed or os.path.isdir(path) or (os.path.isfile(path) and _is_packed_file(path)):
+        return open_source(path)
+    return None
+
+
 def is_collection(path: str) -> bool:
     """Whether a path is an archive or a table of images, or a folder or URL of these."""
-    if not (is_remote(path) or path.lower().endswith((*ARCHIVE_SUFFIXES, TABLE_SUFFIX)) or os.path.isdir(path)):
-        return os.path.isfile(path) and _is_packed_file(path)
-    from .source import open_source
-
-    return open_source(path).is_packed
+    return (source := _open_collection(path)) is not None and source.is_packed
 
 
 def _is_packed_file(path: str) -> bool:
     """Whether a file whose name is not that of an image is an archive or a table by its content."""
-    from .image_files import readable_suffixes
-    from .location import ARROW, PARQUET, TAR, ZIP, local_file_type
-
     return not path.lower().endswith(readable_suffixes()) and local_file_type(path) in (TAR, ZIP, PARQUET, ARROW)
 
 
 @lru_cache(maxsize=4)
 def _load_collection(path: str) -> Any:
     """Loads the images of a collection, as an Arrow-formatted dataset."""
-    from .kinds import SourceOptions
-    from .source import open_source
-
     samples = open_source(path, SourceOptions(labelled=False)).samples
     return samples.data.select_columns(["image", "file_name"]).with_format("arrow")
 

@@ -1,89 +1,33 @@
-"""Labelled image files (samples), their `datasets.Dataset`, and the checks of both."""
+"""Datasets of images: their columns, and the images of them that are valid."""
 
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
-from datasets import ClassLabel, Dataset, Features, Image, Value
+from datasets import Dataset, Features, Image, Value
 
 from ...errors import MAX_MESSAGE_LENGTH, UsageError, pluralize, warn
 from ..exclusion_log import ExclusionReason, record_excluded, record_total
-from ..images.image_check import ImageCheck, check_image_files
+from ..images.image_check import ImageCheck
 from ..messages import DataMessage
 from ..splits import SPLITS
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Sample:
-    """A labelled image file."""
-
-    path: str
-    label: str
-    split: str
-    file_name: str  # relative to data_dir, as shown to the user
-    group: str | None = None  # patient or video
-    extra_columns: dict[str, str] = field(default_factory=dict)
-
-
 ImageCheckFn = Callable[[list[str], list[str]], ImageCheck]  # checks (paths, splits); the result has their order
 
 
-def samples_to_dataset(samples: list[Sample], class_names: list[str]) -> Dataset:
-    """Builds a dataset of paths, with `image`, `labels`, `file_name`, and `group` if each sample has one."""
-    ids = {name: index for index, name in enumerate(class_names)}
-    columns = {
-        "image": [sample.path for sample in samples],
-        "labels": [ids[sample.label] for sample in samples],
-        "file_name": [sample.file_name for sample in samples],
-    }
-    features = Features({"image": Image(), "labels": ClassLabel(names=class_names), "file_name": Value("string")})
-    if groups := _get_groups(samples):
-        columns["group"], features["group"] = groups, Value("string")
-    for name in samples[0].extra_columns if samples else ():
-        columns[name], features[name] = [sample.extra_columns.get(name, "") for sample in samples], Value("string")
-    return Dataset.from_dict(columns, features=features)
-
-
-def _get_groups(samples: list[Sample]) -> list[str] | None:
-    groups = [sample.group for sample in samples if sample.group is not None]
-    return groups if len(groups) == len(samples) else None
+def build_path_dataset(paths: list[str], file_names: list[str]) -> Dataset:
+    """Builds a dataset of image files, with `image` (decoded on access) and `file_name`."""
+    features = Features({"image": Image(), "file_name": Value("string")})
+    return Dataset.from_dict({"image": paths, "file_name": file_names}, features=features)
 
 
 def join_names(names: list[str], show_all: bool = False) -> str:
     """Joins names with commas for a message: all of them, or the first five and the total."""
     names = [name if len(name) <= MAX_MESSAGE_LENGTH else f"{name[:MAX_MESSAGE_LENGTH]}..." for name in names]
     return ", ".join(names) if show_all or len(names) <= 5 else f"{', '.join(names[:5])}, ... {len(names)} in all"
-
-
-def filter_valid_samples(
-    samples: list[Sample],
-    empty_folders: list[str],
-    on_bad_image: str,
-    num_workers: int | None,
-    *,
-    check_overlap: bool = True,
-    check: ImageCheckFn | None = None,
-) -> list[Sample]:
-    """Finds unreadable files and images in two splits, and rejects or excludes them.
-
-    Args:
-        samples: the samples.
-        empty_folders: class folders without images.
-        on_bad_image: `error` lists all invalid images in an error; `skip` excludes them.
-        num_workers: threads that read the files.
-        check_overlap: look for images in two splits. Official splits are used as published, with repeated files.
-        check: see `load_image_folder`.
-    """
-    names, splits = [sample.file_name for sample in samples], [sample.split for sample in samples]
-    paths = [sample.path for sample in samples]
-    checked = check_image_files(paths, num_workers, check_fn=check and (lambda: check(paths, splits)))
-    mask = valid_image_mask(
-        names, splits, checked, on_bad_image, empty_folders=empty_folders, check_overlap=check_overlap
-    )
-    return [sample for sample, is_valid in zip(samples, mask) if is_valid]
 
 
 def valid_image_mask(

@@ -60,7 +60,7 @@ def log_ignored(source: str, counts: Counter[str]) -> None:
 
 
 def open_source(uri: str, options: SourceOptions | None = None) -> Source:
-    """Opens a folder, manifest, benchmark, archive, table, saved dataset (local or remote) or Hub dataset.
+    """Opens a folder, manifest, archive, table, saved dataset (local or remote) or Hub dataset.
 
     Raises:
         UsageError: If it does not exist, cannot be reached, or is of no such kind.

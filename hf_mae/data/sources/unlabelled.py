@@ -10,8 +10,7 @@ from ...errors import UsageError, warn
 from ..columns import arrow_column, get_image_paths
 from ..images.image_check import ImageCheck, check_image_files, check_table_images
 from ..messages import DataMessage
-from .archive import DIGEST_COLUMN
-from .kinds import SourceOptions
+from .kinds import DIGEST_COLUMN, SourceOptions
 from .source import open_source
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from hf_mae.data import load_image_folder
 from hf_mae.data.images.image_io import read_rgb
 from hf_mae.data.images.torch_datasets import CachedPixelReader, PixelReader
 from hf_mae.data.messages import DataMessage
-from hf_mae.data.sources.image_files import list_image_files
+from hf_mae.data.sources.image_files import walk_images
 from hf_mae.data.sources.unlabelled import load_unlabelled
 
 COUNT = 5
@@ -125,4 +125,4 @@ def test_dicom_files_without_a_suffix_are_found(tmp_path):
     for number, name in enumerate(("IM000001", "1.2.840.10008.7", "DICOMDIR", "notes")):
         write_dicom(tmp_path / name, make_frames(1, seed=number)[0], "RGB")
     (tmp_path / "notes").write_text("no image")
-    assert [Path(file).name for file in list_image_files(tmp_path)] == ["1.2.840.10008.7", "IM000001"]
+    assert [Path(file).name for file in walk_images(tmp_path).images] == ["1.2.840.10008.7", "IM000001"]

@@ -1,12 +1,18 @@
 """Loading GastroHUN, Kvasir-Capsule, LIMUC and Capsule Vision from skeletons; their reports; scores of RETFound."""
 
 import csv
+import io
 import json
+import tarfile
 import zipfile
 from collections import Counter
 
+import msgspec
 import numpy as np
 import pytest
+import yaml
+from PIL import Image
+from support.benchmarks import load_benchmark
 from support.cli_process import run_cli
 from support.messages import raises
 from support.records import ENVIRONMENT
@@ -20,10 +26,12 @@ from support.skeletons import (
 )
 
 from hf_mae.cli.main import main
-from hf_mae.data import BENCHMARKS, load_benchmark
+from hf_mae.data.columns import get_image_paths
 from hf_mae.data.images.image_check import ImageCheck
+from hf_mae.data.images.image_io import read_rgb
 from hf_mae.data.messages import DataMessage
-from hf_mae.data.sources.benchmark_loading import read_split_assignments
+from hf_mae.data.sources.official_split import read_official_rows
+from hf_mae.data.sources.split_loading import read_splits
 from hf_mae.evaluation.metrics import ConfusionMatrices, headline_metric_names, ranking_scores, score_split
 from hf_mae.evaluation.retfound import f1_auroc_kappa, retfound_scores
 from hf_mae.reporting.benchmark_tables import format_split_guarantees
@@ -32,20 +40,14 @@ from hf_mae.runs.load_run import load_run
 from hf_mae.runs.predictions import write_predictions
 from hf_mae.runs.record import CrossvalResult, CrossvalRun, CrossvalSummary, DataSource, RunRecord
 from hf_mae.runs.record_io import write_record
+from hf_mae.settings.benchmarks import BENCHMARKS
+from hf_mae.settings.data import DataSourceArguments
 from hf_mae.settings.metrics import METRICS
 
 
 def accept_all(paths, splits):
     """A check that accepts all images, which are links to one file."""
     return ImageCheck({}, [str(number) for number in range(len(paths))])
-
-
-def count_images(data):
-    return {split: len(dataset) for split, dataset in data.splits.items()}
-
-
-def get_groups(data):
-    return {split: set(dataset["group"][:]) for split, dataset in data.splits.items()}
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +72,11 @@ def limuc(shared_data, tmp_path_factory):
 def test_gastrohun_has_the_published_counts_by_agreement(agreement, expected, gastrohun, shared_data):
     files = list_official_split_files(shared_data, "gastrohun-23")
     data = load_benchmark("gastrohun-23", gastrohun, split_files=files, agreement=agreement, check=accept_all)
-    assert count_images(data) == dict(zip(("train", "validation", "test"), expected))
+    assert data.counts == dict(zip(("train", "validation", "test"), expected))
     assert data.protocol == ("official" if agreement is None else f"official, {agreement} agreement")
     names = [name for dataset in data.splits.values() for name in dataset["file_name"][:]]
     assert len(set(names)) == len(names) and len(data.splits["train"].features["labels"].names) == 23
-    groups = list(get_groups(data).values())
+    groups = list(data.groups.values())
     assert not groups[0] & groups[1] and not groups[0] & groups[2] and not groups[1] & groups[2]
     if agreement is None:
         assert [len(group) for group in groups] == [269, 58, 58]
@@ -89,7 +91,7 @@ def test_training_on_gastrohun_keeps_its_patients(gastrohun, shared_data, tiny_p
         *("--max_steps", 1, "--image_size", 16, "--eval_strategy", "no", "--load_best_model_at_end", "false"),
         *("--per_device_eval_batch_size", 400, "--cache", "false"),
     )
-    assert "train 3722, validation 793, test 803 (as published)" in done.stderr
+    assert "train 3722, validation 793, test 803 (as published: official)" in done.stderr
     assert "| ConvNeXt-L | ImageNet |  |  | **88.25 ± 0.22** |" in done.stdout or "88.25 ± 0.22" in done.stdout
     assert BENCHMARKS["gastrohun-23"].guarantees in done.stdout
     report = json.loads((tmp_path / "run" / "report.json").read_text())["tables"][0]
@@ -105,16 +107,17 @@ def test_kvasir_capsule_has_official_halves_and_folds_by_video(capsule, shared_d
     files = list_official_split_files(shared_data, "kvasir-capsule-11")
     for fold, expected in ((1, (23061, 24084)), (2, (24084, 23061))):
         data = load_benchmark("kvasir-capsule-11", capsule, fold=fold, split_files=files, check=accept_all)
-        assert tuple(count_images(data).values()) == expected and data.protocol == "official"
-        assert len(data.conflicting_labels) == 8 and data.unused["labelled_images/Polyp"] == 55
-    groups = get_groups(data)
+        assert tuple(data.counts.values()) == expected and data.protocol == "official"
+        assert data.excluded == {"two_labels": 8, "not_in_benchmark": 55}
+        assert "55 images in labelled_images/Polyp that are in no split" in data.ignored
+    groups = data.groups
     shared = groups["train"] & groups["validation"]
     assert len(shared) == 7 and [len(group) for group in groups.values()] == [25, 25]
     counts = [Counter(dataset["group"][:]) for dataset in data.splits.values()]
     assert sorted(sum(count[group] for group in shared) for count in counts) == [2892, 5052]
     clean = load_benchmark("kvasir-capsule-11-by-video", capsule, split_files=files, check=accept_all)
-    groups = get_groups(clean)
-    assert not groups["train"] & groups["validation"] and sum(count_images(clean).values()) == 23061 + 24084
+    groups = clean.groups
+    assert not groups["train"] & groups["validation"] and sum(clean.counts.values()) == 23061 + 24084
     for dataset in clean.splits.values():
         assert set(dataset["labels"][:]) == set(range(11)), "each class is in both folds"
     assert clean.protocol == "own folds by video"
@@ -125,15 +128,13 @@ def test_limuc_has_ten_splits_and_one_test_split(limuc, shared_data):
     validation = Counter()
     for fold in range(1, 11):
         data = load_benchmark("limuc-4", limuc, fold=fold, split_files=files, check=accept_all)
-        assert count_images(data) == BENCHMARKS["limuc-4"].split_counts(fold) and data.protocol == "official"
-        groups = list(get_groups(data).values())
+        assert data.counts == BENCHMARKS["limuc-4"].split_counts(fold) and data.protocol == "official"
+        groups = list(data.groups.values())
         assert not groups[0] & groups[1] and not groups[2] & (groups[0] | groups[1])
         validation.update(data.splits["validation"]["file_name"][:])
     assert len(validation) == 6552 and max(validation.values()) == 6
     assert all("patient_based" not in name for name in data.splits["test"]["file_name"][:]), "copies are not used"
     assert BENCHMARKS["limuc-4"].ordered and BENCHMARKS["limuc-4"].positive == ("Mayo 2", "Mayo 3")
-    with raises(DataMessage.BENCHMARK_UNKNOWN_FOLD, folds=10, fold=11):
-        load_benchmark("limuc-4", limuc, fold=11, split_files=files)
     with raises(DataMessage.BENCHMARK_WITHOUT_TEST_FOLDER, folder="test_set"):
         load_benchmark("limuc-4", limuc / "train_and_validation_sets", split_files=files)
 
@@ -192,32 +193,100 @@ def test_capsule_vision_is_split_by_its_folders(tmp_path):
         for number in range(2)
     ]
     data = load_benchmark("capsule-vision-2024-10", make_linked_tree(tmp_path / "cv", names), check=accept_all)
-    assert count_images(data) == {"train": 40, "validation": 40} and data.protocol is None
+    assert data.counts == {"train": 40, "validation": 40} and data.protocol is None
     assert set(data.splits["train"]["source"][:]) == {"KID", "AIIMS"}
 
 
-def test_downloaded_archives_are_extracted(shared_data, tmp_path, monkeypatch):
-    """A zip file, a folder with a zip file, and members with unsafe paths."""
-    monkeypatch.setattr("hf_mae.data.sources.extraction.cache_folder", lambda: tmp_path / "cache")
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+def test_downloaded_archives_are_read_in_place(kind, shared_data, tmp_path, monkeypatch):
+    """The archive, a folder with it, and members with unsafe paths; a compressed tar file is decompressed once."""
+    monkeypatch.setattr("hf_mae.files.caches.cache_folder", lambda: tmp_path / "cache")
     with open(shared_data / "splits/gastrohun/image_classification.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["Complete agreement"]]
-    archive = tmp_path / "downloads" / "Labeled Images.zip"
+    archive = tmp_path / "downloads" / f"Labeled Images.{kind}"
     archive.parent.mkdir()
-    with zipfile.ZipFile(archive, "w") as zip_file:
-        for row in rows:
-            zip_file.writestr(f"../../Labeled Images/{row['num patient']}/{row['filename']}", make_jpeg())
-        zip_file.writestr("Labeled Images/readme.txt", "x")
+    names = [f"../../Labeled Images/{row['num patient']}/{row['filename']}" for row in rows]
+    write_archive(archive, {name: make_jpeg() for name in names} | {"Labeled Images/readme.txt": b"x"})
     files = list_official_split_files(shared_data, "gastrohun-23")
     for data_dir in (archive, archive.parent):
         data = load_benchmark("gastrohun-23", data_dir, split_files=files, check=accept_all)
-        assert data.matches_published and data.splits["test"]["file_name"][0].startswith("Labeled Images/")
-    extracted = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
-    assert len(extracted) == len(rows), "only the images, once, and nothing outside the folder"
+        assert data.protocol == "official" and data.splits["test"]["file_name"][0].startswith("Labeled Images/")
+        assert read_rgb(get_image_paths(data.splits["test"])[0]).size == (8, 8)
+    cached = [path for path in (tmp_path / "cache" / "unpacked").rglob("*") if path.is_file()]
+    assert len(cached) == (kind == "tar.gz") and not list(tmp_path.rglob("*.jpg"))
     archive.write_bytes(archive.read_bytes()[:5000])
-    with raises(DataMessage.EXTRACTION_FAILED, archive=archive):
+    with raises(DataMessage.ARCHIVE_DAMAGED):
         load_benchmark("gastrohun-23", archive, split_files=files)
-    with raises(DataMessage.NOT_A_DIRECTORY_OR_ARCHIVE, path=files[0]):
-        load_benchmark("gastrohun-23", files[0], split_files=files)
+    for path in (files[0], tmp_path / "absent"):
+        with raises(DataMessage.NOT_A_DATA_SOURCE if "absent" in str(path) else DataMessage.BENCHMARK_WITHOUT_FILES):
+            load_benchmark("gastrohun-23", path, split_files=files)
+
+
+def write_archive(path, members):
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in members.items():
+                archive.writestr(name, content)
+        return
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+
+
+OWN = {
+    "title": "Mine",
+    "classes": ["b", "a"],
+    "protocols": {"official": {"train": 4, "test": 4}},
+    "split_folders": {"tr": "train", "te": "test"},
+    "group_pattern": "^(p[0-9]+)_",
+}
+
+
+def write_own(folder, **changes):
+    path = folder / "mine.yaml"
+    path.write_text(yaml.safe_dump(OWN | changes))
+    return str(path)
+
+
+def test_a_benchmark_goes_the_way_of_all_sources(tmp_path, caplog):
+    """Groups, frames, images that are ignored, the order of classes, and warnings, as of a folder."""
+    names = [f"{part}/{label}/p{number}_{number}.jpg" for part in ("tr", "te") for label in "ab" for number in range(2)]
+    root = make_linked_tree(tmp_path / "images", [*names, "other/p9_9.jpg", "tr/a/.hidden.jpg", "tr/notes.txt"])
+    frames = [Image.new("L", (8, 8), value) for value in (10, 20, 30)]
+    frames[0].save(root / "tr/a/p5_5.tif", save_all=True, append_images=frames[1:])
+    name = write_own(tmp_path)
+    with raises(DataMessage.INVALID_IMAGES) as caught:
+        load_benchmark(name, root)
+    assert "p5_5.tif" in caught.value.attributes["problems"]
+    data = load_benchmark(name, root, frames="all", on_missing_class="error")
+    assert data.counts == {"train": 7, "test": 4} and data.protocol is None
+    assert data.splits["train"].features["labels"].names == ["b", "a"]
+    assert data.groups == {"train": {"p0", "p1", "p5"}, "test": {"p0", "p1"}}
+    assert set(data.splits["train"]["source"][:]) == {"a", "b"}
+    assert data.attributes(DataMessage.GROUPS_IN_TWO_SPLITS)["count"] == 2
+    assert data.excluded == {"not_in_benchmark": 1} and {"1 hidden files", "1 .txt"} <= set(data.ignored)
+    (root / "tr/a/p5_5.tif").unlink()
+    assert load_benchmark(name, root).protocol == "official"
+    assert load_benchmark(name, root / "tr").counts == {"train": 4}, "a folder in the archive"
+    options = DataSourceArguments(data_dir=str(root), benchmark=name)
+    assert read_splits(options, label_names=["a", "b"])["test"].features["labels"].names == ["a", "b"]
+    with raises(DataMessage.CLASSES_NOT_IN_CHECKPOINT):
+        read_splits(options, label_names=["a", "c"])
+    options.benchmark = write_own(tmp_path, ordered=True)
+    assert read_splits(options, model_class_names=["a", "b"])["test"].features["labels"].names == ["b", "a"]
+    with raises(DataMessage.CLASS_ORDER_DIFFERS):
+        read_splits(options, label_names=["a", "b"])
+
+
+def test_held_out_images_of_a_benchmark_without_a_split_keep_their_groups(tmp_path):
+    names = [f"{label}/p{patient}_{number}.jpg" for label in "ab" for patient in range(10) for number in range(3)]
+    root = make_linked_tree(tmp_path / "training", names)
+    name = write_own(tmp_path, split_folders={}, protocols={"all images": {"all": 60}})
+    data = load_benchmark(name, root)
+    assert data.protocol == "all images" and data.counts == {"train": 48, "validation": 12}
+    assert not data.groups["train"] & data.groups["validation"]
 
 
 def test_missing_images_are_listed_by_class(gastrohun, shared_data, tmp_path):
@@ -231,10 +300,6 @@ def test_missing_images_are_listed_by_class(gastrohun, shared_data, tmp_path):
     with raises(DataMessage.BENCHMARK_INCOMPLETE, **attributes) as caught:
         load_benchmark("gastrohun-23", few, split_files=files)
     assert "269 of A1 (A1/" in caught.value.attributes["by_class"]
-    with raises(DataMessage.BENCHMARK_UNKNOWN_AGREEMENT, benchmark="gastrohun-23", agreement="double"):
-        load_benchmark("gastrohun-23", few, split_files=files, agreement="double")
-    with raises(DataMessage.BENCHMARK_WITHOUT_AGREEMENTS, benchmark="hyperkvasir-16", agreement="triple"):
-        load_benchmark("hyperkvasir-16", few, agreement="triple")
 
 
 def test_benchmarks_are_listed(capsys):
@@ -249,11 +314,9 @@ def test_benchmarks_are_listed(capsys):
 
 
 def test_conflicting_labels_are_rejected_by_default(shared_data):
-    from dataclasses import replace
-
-    benchmark = replace(BENCHMARKS["kvasir-capsule-11"], conflicting_labels="error")
+    benchmark = msgspec.structs.replace(BENCHMARKS["kvasir-capsule-11"], conflicting_labels="error")
     with raises(DataMessage.BENCHMARK_CONFLICTING_LABELS, count=8) as caught:
-        read_split_assignments(benchmark, list_official_split_files(shared_data, "kvasir-capsule-11"))
+        read_official_rows(benchmark, list_official_split_files(shared_data, "kvasir-capsule-11"))
     assert caught.value.attributes["names"].startswith("eb0203196e284797_1125.jpg, ")
 
 
