@@ -225,14 +225,11 @@ class DecisionCurve:
 
 def _positive_scores(predictions: Predictions) -> Floats:
     """Returns the scores of the positive classes (runs, images)."""
-    assert predictions.class_scores is not None
-    return predictions.class_scores[..., 1]
+    return predictions.known_scores[..., 1]
 
 
 def _to_binary(predictions: Predictions, positive_ids: list[int]) -> Predictions:
-    if predictions.class_scores is None:
-        raise ValueError("The predictions have no class scores.")
-    scores = predictions.class_scores[..., positive_ids].sum(-1)
+    scores = predictions.known_scores[..., positive_ids].sum(-1)
     return Predictions(
         np.isin(predictions.labels, positive_ids).astype(int),
         np.isin(predictions.predicted, positive_ids).astype(int),

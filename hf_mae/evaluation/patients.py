@@ -29,10 +29,9 @@ def _has_one_label_per_patient(predictions: Predictions) -> bool:
 
 
 def _aggregate_mean(predictions: Predictions) -> Predictions:
-    assert predictions.class_scores is not None
     names, first, patient = np.unique(np.asarray(predictions.groups), return_index=True, return_inverse=True)
     sums = np.zeros((len(predictions.predicted), len(names), predictions.num_classes))
-    for run, scores in enumerate(predictions.class_scores):
+    for run, scores in enumerate(predictions.known_scores):
         np.add.at(sums[run], patient.ravel(), scores)
     return Predictions(
         predictions.labels[first], sums.argmax(-1), predictions.num_classes, names, ordered=predictions.ordered

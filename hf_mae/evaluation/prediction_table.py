@@ -28,6 +28,13 @@ class Predictions:
     class_scores: Floats | None = None
     ordered: bool = False
 
+    @property
+    def known_scores(self) -> Floats:
+        """`class_scores`; raises a ValueError if they are unknown."""
+        if self.class_scores is None:
+            raise ValueError("The predictions have no class scores.")
+        return self.class_scores
+
     def select(self, indices: NDArray[Any]) -> "Predictions":
         """Selects the predictions of some images, by their indices or by a mask (images,)."""
         return replace(

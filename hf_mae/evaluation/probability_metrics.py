@@ -44,20 +44,14 @@ def estimate_probability_metrics(folds: list[Predictions]) -> dict[str, Estimate
         "adaptive_ece": _adaptive_ece,
     }
     for name, error in errors.items():
-        by_fold = [np.mean([error(run, fold.labels) for run in _require_class_scores(fold)]) for fold in folds]
+        by_fold = [np.mean([error(run, fold.labels) for run in fold.known_scores]) for fold in folds]
         estimates[name] = Estimate(float(np.mean(by_fold)), None)
     return {name: estimates[name] for name in names if name in estimates}
 
 
-def _require_class_scores(predictions: Predictions) -> Floats:
-    if predictions.class_scores is None:
-        raise ValueError("The predictions have no class scores.")
-    return predictions.class_scores
-
-
 def _mean_over_runs(function: Callable[[Floats, NDArray[np.int64]], Floats], fold: Predictions) -> Floats:
     """Computes a metric of images (images,), as a mean over runs."""
-    mean: Floats = np.mean([function(run, fold.labels) for run in _require_class_scores(fold)], axis=0)
+    mean: Floats = np.mean([function(run, fold.labels) for run in fold.known_scores], axis=0)
     return mean
 
 
@@ -70,7 +64,7 @@ def jackknife_auroc(
     def mean_auroc(fold: Predictions, index: NDArray[np.int64], num_clusters: int) -> tuple[Floats, Floats]:
         results = [
             jackknife_binary_auroc(run[:, label], fold.labels == label, index, num_clusters)
-            for run in _require_class_scores(fold)
+            for run in fold.known_scores
             for label in classes or range(fold.num_classes)
         ]
         aurocs, replicates = zip(*results)
