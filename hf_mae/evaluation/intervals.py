@@ -167,13 +167,11 @@ def jackknife_statistic(
         statistic: computes the value (...) and its replicates (clusters of the fold, ...) from a fold, the cluster of
             each of its images (images,), and the number of its clusters.
     """
-    results = [
-        statistic(fold, index, len(members)) for fold, index, members in zip(folds, clusters.indices, clusters.members)
-    ]
-    value, weight = np.zeros_like(results[0][0]), 1.0 / len(folds)
-    change = np.zeros((len(clusters.counts), *value.shape))
-    for (fold_value, replicates), members in zip(results, clusters.members):
+    value, change, weight = np.zeros(()), np.zeros(0), 1.0 / len(folds)
+    for fold, index, members in zip(folds, clusters.indices, clusters.members):
+        fold_value, replicates = statistic(fold, index, len(members))
         value = value + weight * fold_value
+        change = change if change.size else np.zeros((len(clusters.counts), *value.shape))
         change[members] += weight * (replicates - fold_value)
     return value, value + change
 
