@@ -1,6 +1,5 @@
 """`finetune`: loads data and model, trains, predicts, calibrates, and writes the output folder."""
 
-from ..data.images.preparation import prepare_datasets
 from ..data.labelled_data import LabelledData
 from ..models.building import build_training_model
 from ..models.introspection import input_size
@@ -21,6 +20,7 @@ from ..settings.parse import Settings
 from ..sharing.hub import schedule_push
 from ..training.distillation import load_teacher
 from ..training.finetuner import MaeFinetuner
+from ..training.finetuning_data import prepare_datasets
 from ..training.run_trainer import disable_evaluation_without_split, run_training
 from ..training.trackers import defer_tracker_close
 from ..training.training_plan import Plan, build_plan

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data.images.preparation import prepare_datasets
 from ..data.labelled_data import LabelledData
 from ..errors import UsageError, warn
 from ..evaluation.metrics import display_scale
@@ -25,6 +24,7 @@ from ..settings.parse import Settings
 from ..settings.recipes import WITHOUT_EFFECT_ON_RESULTS
 from ..settings.search import DEFAULT_SEARCH_OPTIONS, SEARCH_SPACE, SearchArguments
 from ..training.finetuner import MaeFinetuner
+from ..training.finetuning_data import prepare_datasets
 from ..training.search import HyperparameterSearch, format_values
 from .command import command
 from .finetune import finetune_splits

@@ -407,8 +407,8 @@ from hf_mae.data.images import transforms as ours
 def without_randomness(family, size, mean, std, **_):
     steps = [transforms.ToTensor(), transforms.Normalize(list(mean), list(std))]
     return ours.TrainingTransform("plain", ours.SquareResize(size), transforms.Compose(steps))
-import hf_mae.data.images.preparation
-hf_mae.data.images.preparation.training_transform = without_randomness
+import hf_mae.training.finetuning_data
+hf_mae.training.finetuning_data.training_transform = without_randomness
 from hf_mae.cli.main import console_main
 console_main(["finetune", *sys.argv[1:]])
 """

@@ -49,12 +49,7 @@ SIGNATURES = (  # first bytes -> format; the names of image formats are those of
 )
 PLAYLISTS = (b"#EXTM3U", b"ffconcat")
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-UNREAD_BRANDS = (
-    b"avif",
-    b"avis",
-    b"crx ",
-    b"M4A ",
-)  # of files with the structure of MP4 that are neither HEIF nor video
+UNREAD_BRANDS = (b"avif", b"avis", b"crx ", b"M4A ")  # like MP4, but neither HEIF nor video
 DICOM_FIRST_ELEMENTS = (b"\0\0", b"\1\0", b"\5\0", b"\x08\0", b"\x12\0", b"\x16\0", b"\x18\0")  # without a preamble
 META_IMAGE_KEYS = (b"ObjectType", b"NDims", b"Comment", b"TransformType")
 EXIF_TRANSPOSITIONS = {
@@ -286,9 +281,9 @@ class TiffFrames(Frames):
         if len(pages) == 1 and (count := pages[0].declared_images(size)) > 1:
             raise ImageError(ImageMessage.FRAMES_WITHOUT_PAGES, count=count)
         self.num_previews = len(pages) - len(self.pages) + sum(page.num_subpages for page in pages)
-        self.size = max((page.width, page.height) for page in self.pages)
+        self.size = max(page.size for page in self.pages)
         for page in self.pages:
-            check_pixel_count(page.width, page.height)
+            check_pixel_count(*page.size)
         self.image: Image.Image | None = None
 
     def _decode(self, index: int, draft_size: tuple[int, int] | None) -> Image.Image:

@@ -24,21 +24,7 @@ READ_TAGS = {
     *(WIDTH, HEIGHT, BITS, PHOTOMETRIC, ORIENTATION, NEW_SUBFILE_TYPE, SUBFILE_TYPE, SUB_IFDS, SAMPLES),
     *(SAMPLE_FORMAT, MIN_SAMPLE, MAX_SAMPLE, SMIN_SAMPLE, SMAX_SAMPLE, DESCRIPTION, IMAGE_DEPTH),
 }
-FIELD_TYPES = {
-    1: "B",
-    2: "B",
-    3: "H",
-    4: "I",
-    6: "b",
-    8: "h",
-    9: "i",
-    11: "f",
-    12: "d",
-    13: "I",
-    16: "Q",
-    17: "q",
-    18: "Q",
-}
+FIELD_TYPES = dict(zip((1, 2, 3, 4, 6, 8, 9, 11, 12, 13, 16, 17, 18), "BBHIbhifdIQqQ"))
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2
 MAX_VALUES = 256  # of a tag that are read
 
@@ -62,14 +48,9 @@ class TiffPage:
         return self.tags.get(tag, (default,))[0]
 
     @property
-    def width(self) -> int:
-        """Width in pixels."""
-        return int(self.get(WIDTH, 0))
-
-    @property
-    def height(self) -> int:
-        """Height in pixels."""
-        return int(self.get(HEIGHT, 0))
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return int(self.get(WIDTH, 0)), int(self.get(HEIGHT, 0))
 
     @property
     def bits(self) -> int:
@@ -97,7 +78,7 @@ class TiffPage:
         Writers of large stacks store one header, and all images behind it. Other programs see only the first image. A
         description that was copied from another file is ignored: `file_size` (bytes) is too small for its images.
         """
-        samples = max(self.width * self.height * int(self.get(SAMPLES, 1)), 1)
+        samples = max(math.prod(self.size) * int(self.get(SAMPLES, 1)), 1)
         count = self._described_images(samples)
         return count if 8 * file_size >= count * samples * self.bits else int(self.get(IMAGE_DEPTH, 1))
 

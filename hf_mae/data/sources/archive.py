@@ -613,15 +613,5 @@ def _list_indexed_stream_files(location: Location) -> tuple[list[str], int | Non
     return [f"{location.root}/{name}" for name in sorted(metadata["shards"])], num_images
 
 
-SHARDS = SourceKind(
-    _is_indexed,
-    _read_indexed,
-    is_packed=True,
-    stream_files=_list_indexed_stream_files,
-)
-ARCHIVES = SourceKind(
-    _is_archive,
-    _read_archives,
-    is_packed=True,
-    stream_files=_list_stream_files,
-)
+SHARDS = SourceKind(_is_indexed, _read_indexed, is_packed=True, stream_files=_list_indexed_stream_files)
+ARCHIVES = SourceKind(_is_archive, _read_archives, is_packed=True, stream_files=_list_stream_files)

@@ -25,10 +25,7 @@ NAMED_PATIENT = re.compile(
     rf"\d+[a-z]?(?:{SEPARATOR}+\w+)*|(?:patient|subject|person){SEPARATOR}+[a-z]+{SEPARATOR}*\d+",
     re.IGNORECASE,
 )
-PATIENT_FOLDER = re.compile(
-    rf"{NAMED_PATIENT.pattern}|[\da-f]*\d[\da-f]{{3,}}|\d+([\s_.-]\d+)*",
-    re.IGNORECASE,
-)
+PATIENT_FOLDER = re.compile(rf"{NAMED_PATIENT.pattern}|[\da-f]*\d[\da-f]{{3,}}|\d+([\s_.-]\d+)*", re.IGNORECASE)
 PATIENT_TEXT = f"a word ({f'{LONG_WORDS}|{SHORT_WORDS}'.replace('|', ', ')}) and a number, or a number"
 
 

@@ -218,7 +218,4 @@ def _parse_or_empty(value: Any, location: str, column: str) -> str:
     return "" if value in (None, "") else parse_label(value, f"{location}, {column}")
 
 
-MANIFEST = SourceKind(
-    _matches,
-    _read,
-)
+MANIFEST = SourceKind(_matches, _read)

@@ -352,10 +352,5 @@ def iter_table_images(file: str, opened: IO[bytes]) -> Iterator[tuple[str, dict[
 
 
 SAVED = SourceKind(_is_saved, _read_saved, is_packed=True)
-TABLES = SourceKind(
-    _is_table,
-    _read_tables,
-    is_packed=True,
-    stream_files=_list_stream_files,
-)
+TABLES = SourceKind(_is_table, _read_tables, is_packed=True, stream_files=_list_stream_files)
 HUB = SourceKind(_may_be_hub_id, _read_hub, is_packed=True, stream_files=_list_hub_stream_files)

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from datasets import DatasetDict
 
-from ...conversion.safety import is_timm
-from ...settings.data import DataArguments
-from ..splits import EVAL_SPLITS
-from .processors import to_timm_processor
-from .torch_datasets import EvalDataset, TrainDataset
-from .transforms import image_processor, parse_mean_std, training_transform
+from ..conversion.safety import is_timm
+from ..data.images.processors import to_timm_processor
+from ..data.images.torch_datasets import EvalDataset, TrainDataset
+from ..data.images.transforms import image_processor, parse_mean_std, training_transform
+from ..data.splits import EVAL_SPLITS
+from ..settings.data import DataArguments
 
 logger = logging.getLogger(__name__)
 
