@@ -1,25 +1,48 @@
 """Dataset description for a study: numbers of images, patients and classes per split, and exclusions."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from datasets import Dataset
 
 from .columns import get_column
-from .exclusion_log import ExclusionLog
+from .exclusion_log import Exclusion, ExclusionLog, Relabelling
 from .sources.tables import read_table
 
 MAX_VALUES = 12  # distinct values of a manifest column that are counted
 STANDARD_COLUMNS = ("file_name", "label", "split", "group")
 
 
-def describe_cohort(exclusion_log: ExclusionLog, splits: Mapping[str, Dataset]) -> dict[str, Any]:
-    """Returns the exclusion log with `splits` and `columns`.
+@dataclass(frozen=True)
+class SplitDescription:
+    """Numbers of images, of patients or videos (None: unknown), and of images per class."""
 
-    `splits` has `images`, `groups` (number of patients or videos; None if unknown) and `classes` (images per class) of
-    each split. `columns` has the images per split and value, for each other column of the manifest with few values.
+    images: int
+    groups: int | None
+    classes: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The images of a run.
+
+    Args:
+        total, excluded, relabelled: as in `ExclusionLog`.
+        splits: the images that are used, by split.
+        columns: images by column of the manifest, split and value; columns with few values only.
+    """
+
+    total: int | None
+    excluded: list[Exclusion]
+    splits: dict[str, SplitDescription]
+    columns: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+    relabelled: Relabelling | None = None
+
+
+def describe_cohort(exclusion_log: ExclusionLog, splits: Mapping[str, Dataset]) -> Cohort:
+    """Describes the images of a run.
 
     Args:
         exclusion_log: total and excluded images.
@@ -29,14 +52,10 @@ def describe_cohort(exclusion_log: ExclusionLog, splits: Mapping[str, Dataset]) 
     for split, dataset in splits.items():
         names, groups = dataset.features["labels"].names, get_column(dataset, "group")
         counts = np.bincount(dataset["labels"][:], minlength=len(names))
-        described[split] = {
-            "images": len(dataset),
-            "groups": len(set(groups)) if groups else None,
-            "classes": dict(zip(names, counts.tolist())),
-        }
-    flow = {name: value for name, value in exclusion_log.items() if name != "manifest"}
-    columns = _count_column_values(splits, exclusion_log.get("manifest"))
-    return {**flow, "splits": described, "columns": columns}
+        num_groups = len(set(groups)) if groups else None
+        described[split] = SplitDescription(len(dataset), num_groups, dict(zip(names, counts.tolist())))
+    columns = _count_column_values(splits, exclusion_log.manifest)
+    return Cohort(exclusion_log.total, exclusion_log.excluded, described, columns, exclusion_log.relabelled)
 
 
 def _count_column_values(splits: Mapping[str, Dataset], manifest: Path | None) -> dict[str, dict[str, dict[str, int]]]:

@@ -6,9 +6,9 @@ Loaders record exclusions. Within `track_exclusions()` the records are collected
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any
 
 MAX_EXAMPLES = 5  # file names per reason
 
@@ -26,18 +26,41 @@ class ExclusionReason(str, Enum):
     CLASS_NOT_IN_MODEL = "class_not_in_model"  # class
 
 
-ExclusionLog = dict[str, Any]
+@dataclass(frozen=True)
+class Exclusion:
+    """Images that were excluded for one reason: their number, and the names of some of them."""
+
+    reason: ExclusionReason
+    images: int
+    detail: str | float | None = None
+    examples: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Relabelling:
+    """Images whose labels were changed by a file of corrections."""
+
+    source_file: str
+    images: int
+
+
+@dataclass
+class ExclusionLog:
+    """Number of images that were found (None: unknown), and those that were excluded or relabelled."""
+
+    total: int | None = None
+    excluded: list[Exclusion] = field(default_factory=list)
+    relabelled: Relabelling | None = None
+    manifest: Path | None = None  # the table of the images
+
+
 _current_log: ContextVar[ExclusionLog | None] = ContextVar("exclusion_log", default=None)
 
 
 @contextmanager
 def track_exclusions() -> Iterator[ExclusionLog]:
-    """Collects records within the block.
-
-    The log has `total` (images found), `excluded`, a list of `reason`, `detail`, `images` and `examples` in the order
-    of the records, and `manifest`, the table of the images, if there is one.
-    """
-    exclusion_log: ExclusionLog = {"total": None, "excluded": []}
+    """Collects records within the block."""
+    exclusion_log = ExclusionLog()
     token = _current_log.set(exclusion_log)
     try:
         yield exclusion_log
@@ -48,8 +71,8 @@ def track_exclusions() -> Iterator[ExclusionLog]:
 def record_total(count: int) -> None:
     """Starts the log of a dataset with its number of images."""
     if (exclusion_log := _current_log.get()) is not None:
-        exclusion_log["total"] = count
-        exclusion_log["excluded"].clear()
+        exclusion_log.total = count
+        exclusion_log.excluded.clear()
 
 
 def record_excluded(
@@ -57,24 +80,23 @@ def record_excluded(
 ) -> None:
     """Records images that are part of the total and are excluded."""
     if count and (exclusion_log := _current_log.get()) is not None:
-        step = {"reason": reason, "detail": detail, "images": count, "examples": list(file_names[:MAX_EXAMPLES])}
-        exclusion_log["excluded"].append(step)
+        exclusion_log.excluded.append(Exclusion(reason, count, detail, list(file_names[:MAX_EXAMPLES])))
 
 
 def record_relabelled(source_file: str, count: int) -> None:
     """Records images whose labels were changed by a file of corrections."""
     if count and (exclusion_log := _current_log.get()) is not None:
-        exclusion_log["relabelled"] = {"source_file": source_file, "images": count}
+        exclusion_log.relabelled = Relabelling(source_file, count)
 
 
 def record_manifest(path: Path) -> None:
     """Records the table that lists the images."""
     if (exclusion_log := _current_log.get()) is not None:
-        exclusion_log["manifest"] = path
+        exclusion_log.manifest = path
 
 
 def record_unused(reason: ExclusionReason, count: int) -> None:
     """Records images that were found and are not used, and adds them to the total."""
     if count and (exclusion_log := _current_log.get()) is not None:
-        exclusion_log["total"] = (exclusion_log["total"] or 0) + count
+        exclusion_log.total = (exclusion_log.total or 0) + count
         record_excluded(reason, count)

@@ -6,7 +6,7 @@ images.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -125,7 +125,35 @@ def _fit_by_class_frequency(logits: np.ndarray, labels: np.ndarray, centered_log
     return Temperature(by_class=tuple(np.clip(np.exp(a + b * centered_log_counts), *TEMPERATURE_RANGE).tolist()))
 
 
-def calibration_gain(logits: np.ndarray, labels: np.ndarray, temperature: Temperature) -> dict[str, float]:
+@dataclass(frozen=True)
+class Calibration:
+    """Temperature scaling of a model, and its gain on the images of a split.
+
+    Args:
+        temperature: for all images.
+        class_temperatures: by predicted class, used instead of `temperature`; empty: none.
+        ece_before, ece_after: expected calibration error.
+        nll_before, nll_after: negative log-likelihood.
+        fitted_on: split that the temperature was fitted on, with this number of `images`; None: it was given.
+        averaged_views: whether the logits are averaged over views (test-time augmentation).
+    """
+
+    temperature: float
+    ece_before: float
+    nll_before: float
+    ece_after: float
+    nll_after: float
+    class_temperatures: dict[str, float] = field(default_factory=dict)
+    fitted_on: str | None = None
+    images: int | None = None
+    averaged_views: bool = False
+
+    def get_temperature(self, names: Sequence[str]) -> Temperature:
+        """Returns the temperature; those per class only if they were fitted for the classes `names`."""
+        return Temperature.from_dict(asdict(self), names)
+
+
+def calibration_gain(logits: np.ndarray, labels: np.ndarray, temperature: Temperature) -> dict[str, Any]:
     """Computes the expected calibration error and negative log-likelihood before and after temperature scaling."""
     values = {}
     for when, used in (("before", IDENTITY_TEMPERATURE), ("after", temperature)):

@@ -1,7 +1,6 @@
 """Split conformal prediction: sets of classes that contain the true class with a given probability."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -48,6 +47,26 @@ class ConformalSets:
         ]
 
 
+@dataclass(frozen=True)
+class Coverage:
+    """Coverage of prediction sets on a split that they were not calibrated on.
+
+    Args:
+        level: nominal coverage.
+        split: name of the evaluated split, with this number of `images`.
+        fitted_on: name of the split that the sets were calibrated on.
+        coverage: fraction of the sets that contain the true class.
+        size: mean number of classes per set.
+    """
+
+    level: float
+    split: str
+    fitted_on: str
+    images: int
+    coverage: float
+    size: float
+
+
 def evaluate_coverage(
     conformal_sets: ConformalSets,
     logits: np.ndarray,
@@ -55,21 +74,8 @@ def evaluate_coverage(
     split: str,
     fitted_on: str,
     level: float = 0.9,
-) -> dict[str, Any]:
-    """Computes the coverage and size of the prediction sets on a split that they were not calibrated on.
-
-    Args:
-        fitted_on: name of the split that the sets were calibrated on.
-
-    Returns:
-        `level`, `split`, `fitted_on`, `images`, `coverage` (fraction of sets that contain the true class), mean `size`.
-    """
+) -> Coverage:
+    """Computes the coverage and size of the prediction sets on a split that they were not calibrated on."""
     sets = conformal_sets.predict_sets(softmax(logits), level)
-    return {
-        "level": level,
-        "split": split,
-        "fitted_on": fitted_on,
-        "images": len(labels),
-        "coverage": float(sets[np.arange(len(labels)), labels].mean()),
-        "size": float(sets.sum(1).mean()),
-    }
+    coverage, size = float(sets[np.arange(len(labels)), labels].mean()), float(sets.sum(1).mean())
+    return Coverage(level, split, fitted_on, len(labels), coverage, size)

@@ -99,7 +99,7 @@ def _collect_facts(run: CompletedRun, record: RunRecord) -> dict[str, Any]:
         "explanations": sorted(path.name for path in run.folder.glob("*explanation*")),
         "figures": FIGURES_DIR,
         "num_unreadable": sum(
-            step["images"] for step in facts["study"]["excluded"] if step["reason"] == ExclusionReason.UNREADABLE
+            step.images for step in facts["study"].excluded if step.reason is ExclusionReason.UNREADABLE
         ),
         "pluralize": pluralize,
         "predictions": f"predictions_{run.split}.csv",

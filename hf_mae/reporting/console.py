@@ -75,12 +75,11 @@ def build_crossval_summary(record: RunRecord, folder: str) -> list[Block]:
 
 def build_probe_summary(record: RunRecord) -> list[Block]:
     """Builds the scores of the probes, one row per pooling and kind of probe."""
-    results = dict(record.probe or {})
-    split_by_role = results.pop("split_by_role")
-    roles = [f"{role}: {pluralize(record.images[role], 'image')} ({split})" for role, split in split_by_role.items()]
+    splits = record.probe_splits.items()
+    roles = [f"{role}: {pluralize(record.images[role], 'image')} ({split})" for role, split in splits]
     rows = [
         HeadlineRow([pooling, kind], split_scores(scores))
-        for pooling, kinds in results.items()
+        for pooling, kinds in record.probe.items()
         for kind, scores in kinds.items()
     ]
     return [Paragraph("; ".join(roles)), headline_table([Column("features"), Column("probe")], rows)]
@@ -173,7 +172,7 @@ def build_evaluate(record: RunRecord, values: Values) -> list[Block]:
     blocks = build_scores_summary(record.scores)
     if record.calibration:
         blocks.append(Paragraph(describe_calibration_gain(record.calibration, next(iter(record.scores)))))
-        if "fitted_on" in record.calibration:
+        if record.calibration.fitted_on:
             blocks += [
                 Paragraph("The temperature was fitted on these images, so these scores are optimistic."),
                 Paragraph(f"To use it in evaluate and predict, pass --temperature {record.settings['output_dir']}."),

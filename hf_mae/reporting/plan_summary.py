@@ -97,7 +97,7 @@ def _entries(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "model", f"{model}, on {describe_device(plan.device)}"
     yield from ((split, _describe_split(plan, split)) for split in plan.images)
     if plan.excluded:
-        yield "excluded", "; ".join(f"{step['images']} {describe_exclusion(step)}" for step in plan.excluded)
+        yield "excluded", "; ".join(f"{step.images} {describe_exclusion(step)}" for step in plan.excluded)
     batch = f"{pluralize(plan.images_per_update, 'image')} per update"
     yield "batch size", f"{batch}, learning rate {plan.learning_rate:.3g} (head)"
     epochs = "1 epoch" if plan.epochs == 1 else f"{plan.epochs:g} epochs"

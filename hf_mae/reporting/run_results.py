@@ -52,7 +52,7 @@ def write_run_results(
     }
     record = replace(record, scores=scores)
     if record.calibration:
-        gain = describe_calibration_gain(record.calibration, record.calibration["fitted_on"])
+        gain = describe_calibration_gain(record.calibration, str(record.calibration.fitted_on))
         logger.info("For calibrated scores, pass --temperature %s: %s", folder, gain)
     _draw_figures(trainer, step)
     _write_recipe_and_card(trainer, record)

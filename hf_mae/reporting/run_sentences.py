@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..data.exclusion_log import ExclusionReason
+from ..data.exclusion_log import Exclusion, ExclusionReason
 from ..errors import pluralize
+from ..evaluation.calibration import Calibration
 from ..runs.completed_run import Note, NoteCode
 from ..runs.record import Environment, Hardware, Selection, SelectionRule, run_name
 from ..settings.metrics import metric_title
@@ -52,9 +53,9 @@ EXCLUSION_TEXTS = {
 }
 
 
-def describe_exclusion(step: Mapping[str, Any]) -> str:
-    """Describes why the images of an entry of `study["excluded"]` were excluded."""
-    return EXCLUSION_TEXTS[ExclusionReason(step["reason"])].format(detail=step["detail"])
+def describe_exclusion(step: Exclusion) -> str:
+    """Describes why images were excluded."""
+    return EXCLUSION_TEXTS[step.reason].format(detail=step.detail)
 
 
 def describe_note(note: Note) -> str:
@@ -101,18 +102,18 @@ def describe_versions(environment: Environment) -> str:
     return ", ".join(f"{name} {version}" for name, version in environment.versions.items())
 
 
-def describe_calibration_gain(values: Mapping[str, Any], split: str) -> str:
+def describe_calibration_gain(calibration: Calibration, split: str) -> str:
     """Describes the temperature, and the calibration error of a split before and after scaling."""
     return (
-        f"{describe_temperature(values)} on {split}: expected calibration error {values['ece_before']:.4f} before, "
-        f"{values['ece_after']:.4f} after"
+        f"{describe_temperature(calibration)} on {split}: expected calibration error {calibration.ece_before:.4f} "
+        f"before, {calibration.ece_after:.4f} after"
     )
 
 
-def describe_temperature(values: Mapping[str, Any]) -> str:
+def describe_temperature(calibration: Calibration) -> str:
     """Describes a temperature, or the range of temperatures per class."""
-    if not (by_class := values.get("class_temperatures")):
-        return f"temperature {values['temperature']:.3f}"
+    if not (by_class := calibration.class_temperatures):
+        return f"temperature {calibration.temperature:.3f}"
     low, high = (extreme(by_class, key=by_class.__getitem__) for extreme in (min, max))
     return f"temperatures per class from {by_class[low]:.3f} ({low}) to {by_class[high]:.3f} ({high})"
 

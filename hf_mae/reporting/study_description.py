@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..data.cohort import Cohort
 from ..files.atomic import write_text
 from ..runs.completed_run import CompletedRun
 from ..runs.record import FIGURES_DIR, RunRecord
@@ -74,30 +75,30 @@ def build_study_description(run: CompletedRun) -> tuple[list[Block], list[str]]:
 # Images
 
 
-def _flow_table(cohort: dict[str, Any]) -> Table:
-    rows: list[list[str]] = [["found", str(cohort["total"] if cohort["total"] is not None else "not known"), ""]]
-    for step in cohort["excluded"]:
-        rows.append([f"excluded: {describe_exclusion(step)}", str(step["images"]), ", ".join(step["examples"])])
-    if relabelled := cohort.get("relabelled"):
-        rows.append(["label corrected", str(relabelled["images"]), f"according to {relabelled['source_file']}"])
-    for split, entry in cohort["splits"].items():
-        groups = f"{entry['groups']} patients or videos" if entry["groups"] else "patients not known"
-        rows.append([SPLIT_TITLES.get(split, split), str(entry["images"]), groups])
+def _flow_table(cohort: Cohort) -> Table:
+    rows: list[list[str]] = [["found", str(cohort.total if cohort.total is not None else "not known"), ""]]
+    for step in cohort.excluded:
+        rows.append([f"excluded: {describe_exclusion(step)}", str(step.images), ", ".join(step.examples)])
+    if relabelled := cohort.relabelled:
+        rows.append(["label corrected", str(relabelled.images), f"according to {relabelled.source_file}"])
+    for split, entry in cohort.splits.items():
+        groups = f"{entry.groups} patients or videos" if entry.groups else "patients not known"
+        rows.append([SPLIT_TITLES.get(split, split), str(entry.images), groups])
     columns = [Column("images"), Column("number", "r"), Column("remarks")]
     return Table(columns, rows, "Flow of the images:")
 
 
-def _table_one(cohort: dict[str, Any]) -> Table:
+def _table_one(cohort: Cohort) -> Table:
     """Builds the table of images by split, class and column of the manifest ("Table 1")."""
-    splits = cohort["splits"]
-    totals = [entry["images"] for entry in splits.values()]
+    splits = cohort.splits
+    totals = [entry.images for entry in splits.values()]
     rows = [["images", *map(str, totals)]]
-    if any(entry["groups"] for entry in splits.values()):
-        rows.append(["patients or videos", *(str(entry["groups"] or "not known") for entry in splits.values())])
-    for name in next(iter(splits.values()))["classes"]:
-        counts = [entry["classes"][name] for entry in splits.values()]
+    if any(entry.groups for entry in splits.values()):
+        rows.append(["patients or videos", *(str(entry.groups or "not known") for entry in splits.values())])
+    for name in next(iter(splits.values())).classes:
+        counts = [entry.classes[name] for entry in splits.values()]
         rows.append([f"class: {name}", *map(_format_count, counts, totals)])
-    for column, by_split in cohort["columns"].items():
+    for column, by_split in cohort.columns.items():
         for value in next(iter(by_split.values())):
             counts = [by_split[split].get(value, 0) for split in splits]
             rows.append([f"{column}: {value}", *map(_format_count, counts, totals)])
@@ -136,13 +137,14 @@ def _describe_methods(run: CompletedRun, record: RunRecord) -> tuple[list[str], 
 
 def study_facts(run: CompletedRun, record: RunRecord) -> dict[str, Any]:
     """Returns the variables of the templates about a study: facts of its record, with the images by split."""
-    splits = (record.study or {})["splits"]
+    assert record.study is not None, "the caller checks this"
+    splits = record.study.splits
     return {
         "run": run,
         "record": record,
         "study": record.study,
-        "images_by_split": {SPLIT_TITLES.get(split, split): entry["images"] for split, entry in splits.items()},
-        "all_splits_have_groups": all(entry["groups"] for entry in splits.values()),
+        "images_by_split": {SPLIT_TITLES.get(split, split): entry.images for split, entry in splits.items()},
+        "all_splits_have_groups": all(entry.groups for entry in splits.values()),
         "benchmark": find_benchmark_or_none(record.data.benchmark),
         "setting": partial(get_setting, record),
         "is_grouped": all(fold.groups is not None for fold in run.folds),

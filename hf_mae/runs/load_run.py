@@ -8,7 +8,6 @@ import numpy as np
 
 from ..data.class_map import read_class_map
 from ..errors import UsageError
-from ..evaluation.calibration import Temperature
 from ..evaluation.metrics import softmax
 from ..evaluation.prediction_table import Predictions
 from ..models.ensemble import read_ensemble_members
@@ -273,7 +272,7 @@ def _load_threshold_predictions(
     if class_names != expected_class_names:
         return None, None, Note(NoteCode.OTHER_CLASSES, {"path": str(run_dir)})
     if record.kind == "evaluate" and record.calibration:
-        logits = Temperature.from_dict(record.calibration, class_names).scale_logits(logits)
+        logits = record.calibration.get_temperature(class_names).scale_logits(logits)
     predictions = Predictions(
         labels, logits.argmax(-1)[None], len(class_names), groups, softmax(logits)[None], record.ordered
     )

@@ -13,6 +13,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..data.cohort import Cohort
+from ..evaluation.calibration import Calibration
+from ..evaluation.conformal import Coverage
 from ..evaluation.metrics import scalar_scores
 from ..models.network import Network
 from ..settings.data import DataSourceArguments
@@ -214,17 +217,18 @@ class RunRecord:
         scores: metrics by split.
         selection: how the weights were selected.
         train: facts about the training.
-        calibration: temperature scaling (`temperature`, `fitted_on`, `ece_before`, `ece_after`...).
-        uncertainty: coverage of the prediction sets (`evaluation.uncertainty.evaluate_coverage`); None: unknown.
+        calibration: temperature scaling.
+        uncertainty: coverage of the prediction sets; None: unknown.
         seen_in_pretraining: number of evaluated images in the pre-training data, by split; None: unknown.
         averaged_views: whether scores are averaged over views (test-time augmentation).
         excluded: number of images that a pre-training excluded on purpose.
         crossval: results of a cross-validation.
         ordered: whether the classes are ordered (grades), in the order of their ids.
-        study: flow of the images and description of the splits (`data.cohort.describe_cohort`); None: unknown.
+        study: flow of the images and description of the splits; None: unknown.
         unmapped_images: number of images of classes that `class_map` does not map, by class.
         network: a network that is not an MAE vision transformer; None: it is one.
-        probe: results of a probe: `linear` and `knn` by pooling.
+        probe: metrics and settings of a probe, by pooling and kind (`linear`, `knn`, `attentive`).
+        probe_splits: splits of a probe by role: `train`, `val`, `test`.
     """
 
     kind: Kind
@@ -237,15 +241,16 @@ class RunRecord:
     scores: dict[str, Scores] = field(default_factory=dict)
     selection: Selection | None = None
     train: Training | None = None
-    calibration: dict[str, Any] | None = None
-    uncertainty: dict[str, Any] | None = None
+    calibration: Calibration | None = None
+    uncertainty: Coverage | None = None
     seen_in_pretraining: dict[str, int] | None = None
     averaged_views: bool = False
     excluded: int = 0
     crossval: CrossvalSummary | None = None
-    probe: dict[str, Any] | None = None
+    probe: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    probe_splits: dict[str, str] = field(default_factory=dict)
     ordered: bool = False
-    study: dict[str, Any] | None = None
+    study: Cohort | None = None
     unmapped_images: dict[str, int] = field(default_factory=dict)
     network: Network | None = None
 
@@ -258,7 +263,7 @@ class RunRecord:
 
     def training_counts(self) -> np.ndarray | None:
         """Returns the number of training images per class, (classes,); None if unknown."""
-        train = ((self.study or {}).get("splits", {}).get("train") or {}).get("classes", {})
+        train = self.study.splits["train"].classes if self.study and "train" in self.study.splits else {}
         return np.array([train[name] for name in self.classes]) if set(train) == set(self.classes) else None
 
     def trainer_metrics(self) -> dict[str, float]:

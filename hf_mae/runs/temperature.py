@@ -1,17 +1,17 @@
 """Temperature scaling of a run, in `temperature.json`: one temperature, or one per class."""
 
-import json
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import numpy as np
 
 from ..errors import UsageError, warn
 from ..evaluation.calibration import (
     TEMPERATURE_RANGE,
+    Calibration,
     Temperature,
     calibration_gain,
     fit_class_temperatures,
@@ -34,7 +34,7 @@ def fit_and_write_temperature(
     averaged_views: bool,
     names: Sequence[str],
     counts: np.ndarray | None = None,
-) -> dict[str, Any] | None:
+) -> Calibration | None:
     """Fits a temperature on a split and writes `temperature.json`; returns its contents.
 
     Rejects a temperature at the bound of its range, or one that makes the calibration worse: then it writes nothing,
@@ -47,16 +47,17 @@ def fit_and_write_temperature(
     single = Temperature(fit_temperature(logits, labels))
     by_class = () if counts is None else fit_class_temperatures(logits, labels, counts)
     for temperature in [replace(single, by_class=by_class), single] if by_class else [single]:
-        calibration = temperature.to_dict(names) | {
-            "fitted_on": split,
-            "images": len(labels),
-            "averaged_views": averaged_views,
-        }
-        calibration |= calibration_gain(logits, labels, temperature)
-        at_bound = _is_at_bound(calibration["temperature"], logits, labels)
-        before, after = calibration["ece_before"], calibration["ece_after"]
+        calibration = Calibration(
+            **temperature.to_dict(names),
+            **calibration_gain(logits, labels, temperature),
+            fitted_on=split,
+            images=len(labels),
+            averaged_views=averaged_views,
+        )
+        at_bound = _is_at_bound(calibration.temperature, logits, labels)
+        before, after = calibration.ece_before, calibration.ece_after
         if not (at_bound or after > before):
-            write_json(folder / TEMPERATURE_FILE, calibration)
+            write_json(folder / TEMPERATURE_FILE, asdict(calibration))
             return calibration
     if at_bound:
         warn(logger, RunMessage.TEMPERATURE_AT_BOUND, split=split, value=single.value)
@@ -90,11 +91,11 @@ def read_temperature(source: str, averaged_views: bool, names: Sequence[str]) ->
     except ValueError:
         path = Path(source) / TEMPERATURE_FILE if Path(source).is_dir() else Path(source)
         try:
-            calibration = json.loads(path.read_text(encoding="utf-8"))
-            temperature = Temperature.from_dict(calibration, names)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            calibration = msgspec.json.decode(path.read_bytes(), type=Calibration)
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             raise UsageError(RunMessage.TEMPERATURE_UNREADABLE, file=TEMPERATURE_FILE, path=path) from None
-        if calibration.get("averaged_views", False) != averaged_views:
+        temperature = calibration.get_temperature(names)
+        if calibration.averaged_views != averaged_views:
             raise UsageError(
                 RunMessage.FITTED_WITHOUT_TTA if averaged_views else RunMessage.FITTED_WITH_TTA, path=path
             ) from None

@@ -13,7 +13,7 @@ from accelerate.utils import find_executable_batch_size
 from torch.nn import functional as F
 
 from ..compat.transformers import StockModel
-from ..data.exclusion_log import ExclusionLog
+from ..data.exclusion_log import Exclusion, ExclusionLog
 from ..data.images.cache_eviction import format_bytes, max_cache_bytes
 from ..data.splits import selection_split
 from ..errors import UsageError
@@ -87,7 +87,7 @@ class Plan:
 
     images: dict[str, dict[str, int]]
     groups: dict[str, int | None]
-    excluded: list[dict[str, Any]]
+    excluded: list[Exclusion]
     network: Network
     image_size: int
     parameters: int
@@ -157,7 +157,7 @@ def build_plan(
     plan = Plan(
         images=images,
         groups={split: _count_groups(dataset) for split, dataset in splits.items()},
-        excluded=list(exclusion_log["excluded"]),
+        excluded=list(exclusion_log.excluded),
         network=get_network(model),
         image_size=size,
         parameters=_count_trainable_parameters(model, args),

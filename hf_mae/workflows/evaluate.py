@@ -18,7 +18,7 @@ from ..data.images.torch_datasets import EvalDataset
 from ..data.sources.split_loading import has_ordered_classes, load_splits
 from ..data.splits import get_split
 from ..errors import UsageError, warn
-from ..evaluation.calibration import IDENTITY_TEMPERATURE, Temperature, calibration_gain
+from ..evaluation.calibration import IDENTITY_TEMPERATURE, Calibration, Temperature, calibration_gain
 from ..inference.forward import predict_logits
 from ..inference.tta import apply_tta
 from ..inference.uncertainty import fit_uncertainty
@@ -140,9 +140,10 @@ def _score_and_write(
         calibration = fit_and_write_temperature(
             folder, logits, labels, options.split, options.tta, base_record.classes, counts
         )
-        used = Temperature.from_dict(calibration, base_record.classes) if calibration else used
+        used = calibration.get_temperature(base_record.classes) if calibration else used
     elif temperature is not None:
-        calibration = temperature.to_dict(base_record.classes) | calibration_gain(logits, labels, temperature)
+        gain = calibration_gain(logits, labels, temperature)
+        calibration = Calibration(**temperature.to_dict(base_record.classes), **gain)
     if folder:
         scores = write_split_results(
             folder, options.split, images, logits, labels, base_record.classes, base_record.ordered, used

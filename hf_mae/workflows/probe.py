@@ -41,7 +41,7 @@ def probe(settings: Settings) -> RunRecord:
 
     Returns:
         The record. `record.probe` contains the metrics of `linear` and `knn` by pooling (if requested, also those of
-        `tokens`), and `split_by_role`: the splits for training, validation and test.
+        `tokens`), `record.probe_splits` the splits for training, validation and test.
     """
     options = settings.options
     splits = _load_splits(options)
@@ -78,7 +78,8 @@ def probe(settings: Settings) -> RunRecord:
         environment=get_environment(),
         settings=settings.overrides,
         classes=names,
-        probe=results | {"split_by_role": split_by_role},
+        probe=results,
+        probe_splits=split_by_role,
         network=None if POOLED not in results else get_non_mae_network(model),
     )
     if options.output_dir:

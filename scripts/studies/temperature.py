@@ -40,7 +40,7 @@ def evaluate_halves(folder: Path) -> list[list[float]]:
     """Calibration error and negative log-likelihood per method, and whether the temperature was by class."""
     table = read_prediction_table(folder, "test")
     logits, labels, files, names = table.logits, table.labels, table.file_names, table.class_names
-    counts = np.array([read_record(folder).study["splits"]["train"]["classes"][name] for name in names])
+    counts = np.array([read_record(folder).study.splits["train"].classes[name] for name in names])
     frames = np.array([Path(file).stem for file in files])
     random, found = np.random.default_rng(0), []
     for _ in range(NUM_REPEATS):

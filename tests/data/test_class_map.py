@@ -52,8 +52,8 @@ def test_images_are_relabelled_and_exclusions_are_counted(class_map):
         )
     assert splits["test"]["labels"][:] == [2, 1, 2] and splits["test"]["file_name"][:] == ["0.jpg", "2.jpg", "3.jpg"]
     assert splits["test"].features["labels"].names == class_map.class_names and counts == {"Blood": 2}
-    assert log["excluded"][0]["reason"] == ExclusionReason.CLASS_NOT_IN_MODEL
-    assert describe_exclusion(log["excluded"][0]) == "class Blood, which the model does not have"
+    assert log.excluded[0].reason == ExclusionReason.CLASS_NOT_IN_MODEL
+    assert describe_exclusion(log.excluded[0]) == "class Blood, which the model does not have"
 
 
 @pytest.mark.parametrize(

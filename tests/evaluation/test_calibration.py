@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -73,24 +74,22 @@ def test_temperatures_per_class_are_written_and_are_read_for_the_same_classes_on
     logits *= np.exp(0.5 * CENTERED_LOG_COUNTS)[logits.argmax(-1)][:, None]
     names = ["a", "b", "c"]
     calibration = fit_and_write_temperature(tmp_path, logits, labels, "validation", False, names, COUNTS)
-    assert calibration == json.loads((tmp_path / "temperature.json").read_text())
-    assert list(calibration["class_temperatures"]) == names
+    assert asdict(calibration) == json.loads((tmp_path / "temperature.json").read_text())
+    assert list(calibration.class_temperatures) == names
     read = read_temperature(str(tmp_path), False, names)
-    assert (
-        read.by_class == tuple(calibration["class_temperatures"].values()) and read.value == calibration["temperature"]
-    )
+    assert read.by_class == tuple(calibration.class_temperatures.values()) and read.value == calibration.temperature
     assert read_temperature(str(tmp_path), False, names[::-1]).by_class == read.by_class[::-1]
-    assert read_temperature(str(tmp_path), False, ["a", "b"]) == Temperature(calibration["temperature"])
+    assert read_temperature(str(tmp_path), False, ["a", "b"]) == Temperature(calibration.temperature)
     gain = calibration_gain(logits, labels, read)
-    assert calibration["nll_after"] == gain["nll_after"] < calibration["nll_before"]
+    assert calibration.nll_after == gain["nll_after"] < calibration.nll_before
     single = fit_and_write_temperature(tmp_path, logits, labels, "validation", False, names)
-    assert "class_temperatures" not in single and single["nll_after"] > calibration["nll_after"]
+    assert not single.class_temperatures and single.nll_after > calibration.nll_after
     for damaged, message in (
         ({"a": 0, "b": 1, "c": 1}, RunMessage.TEMPERATURE_NOT_POSITIVE),
         ({"a": "x", "b": 1, "c": 1}, RunMessage.TEMPERATURE_UNREADABLE),
         (["a"], RunMessage.TEMPERATURE_UNREADABLE),
     ):
-        (tmp_path / "temperature.json").write_text(json.dumps(calibration | {"class_temperatures": damaged}))
+        (tmp_path / "temperature.json").write_text(json.dumps(asdict(calibration) | {"class_temperatures": damaged}))
         with raises(message):
             read_temperature(str(tmp_path), False, names)
 

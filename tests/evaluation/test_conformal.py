@@ -42,6 +42,6 @@ def test_coverage_and_size_are_counted():
     conformal_sets = ConformalSets.fit(softmax(logits[:300]), labels[:300])
     values = evaluate_coverage(conformal_sets, logits[300:], labels[300:], "test", "validation")
     sets = conformal_sets.predict_sets(softmax(logits[300:]), 0.9)
-    assert values["coverage"] == np.mean([row[label] for row, label in zip(sets, labels[300:])])
-    assert values["size"] == sets.sum() / 300 and values["images"] == 300
-    assert values["split"] == "test" and values["fitted_on"] == "validation" and values["level"] == 0.9
+    assert values.coverage == np.mean([row[label] for row, label in zip(sets, labels[300:])])
+    assert values.size == sets.sum() / 300 and values.images == 300
+    assert values.split == "test" and values.fitted_on == "validation" and values.level == 0.9

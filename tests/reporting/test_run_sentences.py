@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from hf_mae.data.exclusion_log import ExclusionReason, record_excluded, track_exclusions
+from hf_mae.evaluation.calibration import Calibration
 from hf_mae.reporting.run_sentences import (
     EXCLUSION_TEXTS,
     NOTE_TEXTS,
@@ -20,6 +21,8 @@ from hf_mae.runs.finetuning_record import get_selection
 from hf_mae.runs.record import Environment, Hardware, Selection, SelectionRule
 
 pytestmark = pytest.mark.unit
+
+GAIN = 0.2, 0.7, 0.1, 0.6  # calibration errors and losses before and after
 
 
 def test_every_note_and_every_reason_has_a_text():
@@ -111,8 +114,8 @@ def test_exclusions_are_described(reason, detail, text):
     with track_exclusions() as log:
         record_excluded(reason, 2, ["a.png", "b.png"], detail)
         record_excluded(reason, 0)
-    (step,) = log["excluded"]
-    assert describe_exclusion(step) == text and (step["images"], step["examples"]) == (2, ["a.png", "b.png"])
+    (step,) = log.excluded
+    assert describe_exclusion(step) == text and (step.images, step.examples) == (2, ["a.png", "b.png"])
 
 
 def test_hardware_versions_and_temperatures_are_described():
@@ -120,6 +123,6 @@ def test_hardware_versions_and_temperatures_are_described():
     assert describe_hardware(Hardware(8, "x86_64", 2, "H200")) == "2 x H200"
     environment = Environment(Hardware(8, "x86_64"), {"torch": "2.14", "timm": "1.0"})
     assert describe_versions(environment) == "torch 2.14, timm 1.0"
-    assert describe_temperature({"temperature": 1.5}) == "temperature 1.500"
-    by_class = {"temperature": 1.5, "class_temperatures": {"a": 2.0, "b": 0.5}}
+    assert describe_temperature(Calibration(1.5, *GAIN)) == "temperature 1.500"
+    by_class = Calibration(1.5, *GAIN, class_temperatures={"a": 2.0, "b": 0.5})
     assert describe_temperature(by_class) == "temperatures per class from 0.500 (b) to 2.000 (a)"

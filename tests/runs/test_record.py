@@ -8,6 +8,10 @@ import pytest
 from support.messages import raises
 from support.records import ENVIRONMENT
 
+from hf_mae.data.cohort import Cohort, SplitDescription
+from hf_mae.data.exclusion_log import Exclusion, ExclusionReason, Relabelling
+from hf_mae.evaluation.calibration import Calibration
+from hf_mae.evaluation.conformal import Coverage
 from hf_mae.evaluation.metrics import available_metric_names, classification_scores, headline_metric_names
 from hf_mae.models.network import Network
 from hf_mae.reporting import notebook  # noqa: F401 (records as HTML)
@@ -48,18 +52,20 @@ RECORDS = {
         scores={"validation": SCORES, "test": SCORES},
         selection=Selection(SelectionRule.BEST_EPOCH, "validation", "macro_f1", "checkpoint-3", 1.0, 12, 0.99),
         train=Training(1.5, 12, 1e-3, 4, {"train_loss": 0.25}),
-        calibration={"temperature": 1.5, "fitted_on": "validation"},
-        uncertainty={
-            "level": 0.9,
-            "split": "test",
-            "fitted_on": "validation",
-            "images": 3,
-            "coverage": 1.0,
-            "size": 1.5,
-        },
+        calibration=Calibration(1.5, 0.2, 0.7, 0.1, 0.6, {"blob": 1.2, "ring": 2.0}, "validation", 3),
+        uncertainty=Coverage(0.9, "test", "validation", 3, 1.0, 1.5),
         seen_in_pretraining={"test": 1},
         ordered=True,
-        study={"total": 9, "excluded": [], "splits": {"train": {"images": 9}}, "columns": {}},
+        study=Cohort(
+            total=12,
+            excluded=[
+                Exclusion(ExclusionReason.BEYOND_TRAIN_FRACTION, 2, 0.5, ["a.png"]),
+                Exclusion(ExclusionReason.LISTED_IN_FILE, 1, "pairs.csv"),
+            ],
+            splits={"train": SplitDescription(9, 3, {"blob": 4, "ring": 5})},
+            columns={"sex": {"train": {"female": 9}}},
+            relabelled=Relabelling("corrections.csv", 1),
+        ),
         **COMMON,
     ),
     "pretrain": RunRecord(kind="pretrain", images={"train": 9}, train=Training(2.0), excluded=3, **COMMON),
@@ -75,7 +81,8 @@ RECORDS = {
     "probe": RunRecord(
         kind="probe",
         images={"test": 3},
-        probe={"cls": {"knn": {}}, "mean": {}, "split_by_role": {"test": "test"}},
+        probe={"cls": {"knn": {"accuracy": 0.5, "neighbours": 2}}},
+        probe_splits={"test": "test"},
         **COMMON,
     ),
     "crossval": RunRecord(
@@ -105,6 +112,7 @@ def test_a_record_is_read_as_it_was_written(kind, tmp_path):
     expected = {"crossval": CROSSVAL, "probe": PROBE, "evaluate": "results_test.json"}.get(kind, ALL_RESULTS)
     assert files == [expected] == [record.file_name]
     again = read_record(tmp_path / "run", expected)
+    assert again.study == record.study and again.calibration == record.calibration and again.probe == record.probe
     written = json.loads((tmp_path / "run" / expected).read_text())
     assert record_to_dict(again) == record_to_dict(record) and written["schema_version"] == SCHEMA_VERSION
     assert written == json.loads(json.dumps(record_to_dict(record)))

@@ -14,6 +14,7 @@ from support.models import TensorItems
 import hf_mae
 from hf_mae import FinetuningArguments, MaeFinetuner, build_classifier, plan
 from hf_mae.cli.main import main
+from hf_mae.data.exclusion_log import ExclusionLog
 from hf_mae.data.images.cache_eviction import format_bytes
 from hf_mae.reporting.plan_summary import format_duration, format_plan
 from hf_mae.settings.data import DataArguments
@@ -175,7 +176,7 @@ def test_the_plan_has_the_updates_and_the_trainable_parameters_of_the_trainer(fl
     names = ["a", "b", "c"]
     labelled = Dataset.from_dict({"labels": [index % 3 for index in range(50)]})
     splits = {"train": labelled.cast_column("labels", ClassLabel(names=names))}
-    run_plan = training_plan.build_plan(splits, {"excluded": []}, model, DataArguments(), args)
+    run_plan = training_plan.build_plan(splits, ExclusionLog(), model, DataArguments(), args)
     frozen = set(trainer.frozen_parameter_names(model))
     trained = sum(p.numel() for name, p in model.named_parameters() if p.requires_grad and name not in frozen)
     assert (run_plan.updates, run_plan.parameters) == (updates, trained)

@@ -11,6 +11,7 @@ from support.cli_process import run_cli
 from support.messages import raises
 
 from hf_mae import audit, finetune
+from hf_mae.data.exclusion_log import Relabelling
 from hf_mae.errors import CommandLineError
 from hf_mae.evaluation.confident_learning import label_issues
 from hf_mae.runs.messages import RunMessage
@@ -94,7 +95,7 @@ def test_label_errors_are_found_and_corrected(mislabelled, tiny_pth, tmp_path):
     flags |= {"per_device_train_batch_size": 20, "num_train_epochs": 1, "disable_tqdm": True}
     record = finetune(**flags, corrections=str(path))
     assert record.images["validation"] == 17 and record.data.corrections == str(path)
-    assert record.study["relabelled"] == {"source_file": "label_issues.csv", "images": 1}
+    assert record.study.relabelled == Relabelling("label_issues.csv", 1)
     assert (tmp_path / "run" / "corrections.csv").read_bytes() == path.read_bytes()
     saved = tmp_path / "run" / "corrections.csv"  # the run can be repeated with its own copy
     finetune(**flags, corrections=str(saved), overwrite_output_dir=True)

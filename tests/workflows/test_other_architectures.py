@@ -160,7 +160,7 @@ def test_a_probe_uses_the_input_of_the_head(convnext, settings, tmp_path):
     """The head of the network computes its logits from the written features."""
     data = {"data_dir": settings["data_dir"], "image_size": 64}
     record = probe(model_name_or_path=str(convnext), **data, output_dir=str(tmp_path), features=str(tmp_path / "x.npz"))
-    assert record.network == Network("convnext", 5) and set(record.probe) == {"pooled", "split_by_role"}
+    assert record.network == Network("convnext", 5) and set(record.probe) == {"pooled"}
     assert read_record(tmp_path, record.file_name).probe == record.probe
     assert 0 <= record.probe["pooled"]["linear"]["macro_f1"] <= 1
     assert "pooled    linear" in terminal.render(build_probe_summary(record))

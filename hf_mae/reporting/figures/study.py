@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ...data.cohort import Cohort
 from ..run_sentences import describe_exclusion
 from . import style
 from .style import (
@@ -71,32 +72,32 @@ def plot_decision_curves(curves: dict[str, Any], path: Path, title: str) -> None
 
 
 @log_figure_errors
-def plot_flow_diagram(cohort: dict[str, Any], path: Path) -> None:
+def plot_flow_diagram(cohort: Cohort, path: Path) -> None:
     """Plots the flow of the images: found, excluded with reasons, and split.
 
     Args:
-        cohort: result of `data.cohort.describe_cohort`.
+        cohort: the images of the run.
     """
-    steps, splits = cohort["excluded"], cohort["splits"]
+    steps, splits = cohort.excluded, cohort.splits
     rows = len(steps) + 2
     figure = PlainTextFigure(figsize=(TWO_COLUMNS, 0.62 * rows + 0.4))
     axes = figure.subplots()
     axes.set_axis_off()
     axes.set(xlim=(0, 1), ylim=(0, rows))
-    total = cohort["total"] if cohort["total"] is not None else sum(entry["images"] for entry in splits.values())
+    total = cohort.total if cohort.total is not None else sum(entry.images for entry in splits.values())
     _draw_box(axes, 0.3, rows - 0.5, f"found\n{total:,} images")
     for number, step in enumerate(steps):
         height = rows - 1.5 - number
         _draw_arrow(axes, (0.3, height), (0.605, height))
-        text = f"excluded: {describe_exclusion(step)}\n{step['images']:,} image{'s' * (step['images'] > 1)}"
+        text = f"excluded: {describe_exclusion(step)}\n{step.images:,} image{'s' * (step.images > 1)}"
         _draw_box(axes, 0.62, height, text, "left")
     _draw_arrow(axes, (0.3, rows - 0.72), (0.3, 1.06), head=False)
     positions = [(number + 0.5) / len(splits) for number in range(len(splits))]
     axes.plot([min([0.3, *positions]), max([0.3, *positions])], [1.06, 1.06], color="black", lw=0.6)
     for position, (name, entry) in zip(positions, splits.items()):
-        groups = f"\n{entry['groups']:,} patients or videos" if entry["groups"] else ""
+        groups = f"\n{entry.groups:,} patients or videos" if entry.groups else ""
         _draw_arrow(axes, (position, 1.06), (position, 0.76))
-        _draw_box(axes, position, 0.45, f"{name}\n{entry['images']:,} images{groups}")
+        _draw_box(axes, position, 0.45, f"{name}\n{entry.images:,} images{groups}")
     style.save(figure, path)
 
 

@@ -4,7 +4,7 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from support.messages import raises
 
-from hf_mae.data.exclusion_log import track_exclusions
+from hf_mae.data.exclusion_log import Exclusion, ExclusionReason, Relabelling, track_exclusions
 from hf_mae.data.messages import DataMessage
 from hf_mae.data.sources.corrections import Correction, apply_label_corrections, read_corrections
 
@@ -40,10 +40,8 @@ def test_labels_are_changed_and_images_are_removed(tmp_path):
         splits = apply_label_corrections(make_splits(train=[1, 0, 2, 1], validation=[0, 1]), path)
     assert splits["train"]["labels"] == [2, 0, 2, 1] and splits["validation"]["file_name"] == ["validation_1.jpg"]
     assert splits["train"].features["labels"].names == NAMES and splits["train"]["group"] == ["p"] * 4
-    assert log["relabelled"] == {"source_file": "reviewed.csv", "images": 1}
-    assert log["excluded"] == [
-        {"reason": "removed_by_corrections", "detail": "reviewed.csv", "images": 1, "examples": []}
-    ]
+    assert log.relabelled == Relabelling("reviewed.csv", 1)
+    assert log.excluded == [Exclusion(ExclusionReason.REMOVED_BY_CORRECTIONS, 1, "reviewed.csv")]
 
 
 def test_a_correction_may_be_applied_again(tmp_path):
