@@ -1,26 +1,20 @@
-"""Facts and texts of the demo page, from the record and the predictions of a run."""
+"""Facts of the demo page, from the record and the predictions of a run; `reporting.demo_texts` has its sentences."""
 
 import csv
 from pathlib import Path
 
-import numpy as np
-
-from ..errors import UsageError, did_you_mean, pluralize
-from ..evaluation.metrics import summary_metric_names
+from ..errors import UsageError, did_you_mean
 from ..evaluation.operating_points import OneVsRest, ThresholdRule, estimate_binary_rates, find_positive_ids
 from ..models.model_zoo import find_licence
+from ..reporting.demo_texts import describe_classes, describe_model, describe_operating_point
 from ..reporting.run_sentences import describe_note
-from ..reporting.text_templates import load_templates, render_text
 from ..runs.completed_run import CompletedRun
 from ..runs.load_run import load_run
 from ..runs.predictions import list_predicted_splits
 from ..runs.record import ALL_RESULTS, run_name
 from ..runs.temperature import TEMPERATURE_FILE, read_temperature
-from ..settings.metrics import METRICS
 from .messages import SharingMessage
 from .space.app import DemoMetadata, escape_markdown
-
-RATES = ("sensitivity", "specificity")  # on the page
 
 
 def build_demo_metadata(
@@ -51,8 +45,9 @@ def build_demo_metadata(
             pass  # it was fitted with test-time augmentation, which the page does not use
     run = load_run(folder) if (folder / ALL_RESULTS).is_file() and list_predicted_splits(folder) else None
     if run is not None:
-        metadata.description = _describe_model(run, metadata)
-        for name, description in _describe_classes(run).items():
+        licence = find_licence(run.record.base)[0] if run.record else None
+        metadata.description = describe_model(run, licence, metadata, escape_markdown)
+        for name, description in describe_classes(run, escape_markdown).items():
             metadata.classes[name] = " ".join([*([notes[name]] if name in notes else []), description])
     if positive:
         _set_operating_point(metadata, run, names, positive, operating_point or "youden")
@@ -74,41 +69,6 @@ def _read_notes(path: str, names: list[str]) -> dict[str, str]:
     return notes
 
 
-def _describe_model(run: CompletedRun, metadata: DemoMetadata) -> list[str]:
-    """Describes architecture, training data, scores, notes and calibration of a model."""
-    scores = run.scores()
-    facts = {
-        "run": run,
-        "record": run.record,
-        "metadata": metadata,
-        "licence": find_licence(run.record.base)[0] if run.record else None,
-        "scores": {METRICS[name].title: scores[name] for name in summary_metric_names()},
-        "escape": escape_markdown,
-        "pluralize": pluralize,
-    }
-    templates = load_templates("demo")
-    first = [render_text(templates[name], facts) for name in ("model", "images", "selection", "licence", "scores")]
-    notes = [escape_markdown(describe_note(note)) for note in run.notes]
-    return [text for text in [*first, *notes, render_text(templates["calibration"], facts)] if text]
-
-
-def _describe_classes(run: CompletedRun) -> dict[str, str]:
-    """Describes precision, recall and the most frequent confusion of each class."""
-    matrix = np.asarray(sum(fold.confusion_matrices().mean(0) for fold in run.folds))
-    errors = matrix * (1 - np.eye(len(run.class_names)))
-    descriptions = {}
-    for index, name in enumerate(run.class_names):
-        facts = {
-            "split": run.split,
-            "correct": matrix[index, index],
-            "predicted": matrix[:, index].sum(),
-            "actual": matrix[index].sum(),
-            "confusion": run.class_names[errors[:, index].argmax()] if errors[:, index].any() else None,
-        }
-        descriptions[name] = escape_markdown(render_text(load_templates("demo")["class"], facts))
-    return descriptions
-
-
 def _set_operating_point(
     metadata: DemoMetadata, run: CompletedRun | None, names: list[str], positive: list[str], rule_text: str
 ) -> None:
@@ -121,10 +81,4 @@ def _set_operating_point(
     thresholds = OneVsRest.from_predictions(run.threshold_predictions or run.folds, ids).choose_thresholds(rule)
     rates = estimate_binary_rates(OneVsRest.from_predictions(run.folds, ids).apply_thresholds(thresholds))
     metadata.positive, metadata.threshold = list(positive), float(thresholds[0][0])
-    facts = {
-        "run": run,
-        "rule": rule,
-        "threshold": metadata.threshold,
-        "rates": {name: rates[name] for name in RATES if name in rates},
-    }
-    metadata.operating_point = render_text(load_templates("demo")["operating_point"], facts)
+    metadata.operating_point = describe_operating_point(run, rule, metadata.threshold, rates)
