@@ -35,11 +35,13 @@ class PublicCheckpoint:
     layout: str
     licence: str
     mean_std: str  # empty: ImageNet's
+    parts: str = ""  # `encoder`: it has no decoder
+    pixel_targets: str = ""  # `plain`: its decoder predicts pixels that are not normalized; empty: not stated
 
     @property
     def norm_pix_loss(self) -> bool | None:
         """Whether its decoder predicts normalized patches; None: not stated on its page."""
-        return False if "without norm_pix_loss" in self.stage else None
+        return False if self.pixel_targets == "plain" else None
 
     @property
     def licence_id(self) -> str:

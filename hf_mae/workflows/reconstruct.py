@@ -69,7 +69,7 @@ def reconstruct(settings: Settings) -> ReconstructionResult:
 def _check_can_reconstruct(report: ConversionReport, options: Any) -> None:
     """Checks that the decoder was loaded, and that it is known whether it predicts normalized patches."""
     if any(entry["target"].startswith("decoder.") for entry in report.initialized):
-        names = [name for name, entry in load_checkpoint_catalogue().items() if "encoder only" not in entry.layout]
+        names = [name for name, entry in load_checkpoint_catalogue().items() if entry.parts != "encoder"]
         raise UsageError(WorkflowMessage.NO_DECODER, source=options.model_name_or_path, names=names[:3])
     if "norm_pix_loss" in report.assumed and options.norm_pix_loss is None:
         raise UsageError(WorkflowMessage.NORM_PIX_LOSS_UNKNOWN, source=options.model_name_or_path)
