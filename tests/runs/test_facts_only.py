@@ -51,17 +51,17 @@ DICTIONARIES = {
 }
 
 
-def walk(cls: type, seen: set[type]) -> dict[str, set[type]]:
+def walk(cls: type, visited: set[type]) -> dict[str, set[type]]:
     """The types of the values of each field, of a dataclass and those in it; keys of dictionaries are names."""
-    if cls in seen:
+    if cls in visited:
         return {}
-    seen.add(cls)
+    visited.add(cls)
     hints, found = typing.get_type_hints(cls), {}
     for field in dataclasses.fields(cls):
         leaves = value_types(hints[field.name])
         found[f"{cls.__name__}.{field.name}"] = {leaf for leaf in leaves if not dataclasses.is_dataclass(leaf)}
         for leaf in filter(dataclasses.is_dataclass, leaves):
-            found |= walk(leaf, seen)
+            found |= walk(leaf, visited)
     return found
 
 
@@ -77,10 +77,10 @@ def value_types(hint: typing.Any) -> set[typing.Any]:
 
 
 def test_the_fields_of_records_are_numbers_enums_and_names():
-    seen: set[type] = set()
+    visited: set[type] = set()
     fields: dict[str, set[type]] = {}
     for root in ROOTS:
-        fields |= walk(root, seen)
+        fields |= walk(root, visited)
     texts = {name for name, leaves in fields.items() if str in leaves}
     dictionaries = {name for name, leaves in fields.items() if leaves & {typing.Any, dict, object}}
     assert texts <= NAMES, texts - NAMES
