@@ -37,7 +37,7 @@ class LoadedBenchmark:
     @property
     def excluded(self):
         """Images by reason."""
-        return {step["reason"].value: step["images"] for step in self.exclusion_log["excluded"]}
+        return {step.reason.value: step.images for step in self.exclusion_log.excluded}
 
     @property
     def ignored(self):

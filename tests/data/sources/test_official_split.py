@@ -34,7 +34,7 @@ def test_gastrovision_has_the_published_counts(gastrovision, shared_data):
         "gastrovision-22", gastrovision, split_files=list_official_split_files(shared_data, "gastrovision-22")
     )
     assert data.counts == {"train": 4757, "validation": 1587, "test": 1586} and data.protocol == "official"
-    assert data.excluded == {"not_in_benchmark": 8000 - 7930} and data.exclusion_log["total"] == 8000
+    assert data.excluded == {"not_in_benchmark": 8000 - 7930} and data.exclusion_log.total == 8000
     assert any(text.endswith("images in Ulcer that are in no split") for text in data.ignored)
     all_classes = load_benchmark("gastrovision-27", gastrovision)
     assert sum(all_classes.counts.values()) == 8000 and all_classes.protocol == "all images"
@@ -51,7 +51,7 @@ def test_the_quality_exclusion_removes_both_images_of_each_pair(hyperkvasir, sha
         exclude_pairs=pairs,
     )
     assert data.counts == {"train": 5111, "validation": 5126} and data.protocol == "official, quality exclusion"
-    assert data.excluded["listed_in_file"] == 242 and data.exclusion_log["total"] == 10662 + 1
+    assert data.excluded["listed_in_file"] == 242 and data.exclusion_log.total == 10662 + 1
     excluded = {row[0] for row in csv.reader(open(shared_data / "splits/hyperkvasir/quality_excluded_16_classes.csv"))}
     used = {name.rsplit("/", 1)[1].removesuffix(".jpg") for d in data.splits.values() for name in d["file_name"]}
     assert not used & excluded and len(used) == 10237
