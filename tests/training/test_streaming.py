@@ -16,7 +16,7 @@ from hf_mae.data.images.messages import ImageMessage
 from hf_mae.data.images.transforms import pretraining_transform
 from hf_mae.data.messages import DataMessage
 from hf_mae.data.sources.shard_writer import write_shards
-from hf_mae.data.sources.streams import find_stream_files, stream_fingerprint
+from hf_mae.data.sources.streams import find_stream_files, iter_stream_images, stream_fingerprint
 from hf_mae.data.sources.unlabelled import load_unlabelled
 from hf_mae.settings.data import PretrainingDataArguments
 from hf_mae.settings.messages import SettingsMessage
@@ -146,6 +146,25 @@ def test_parquet_files_and_remote_stores_are_streamed(shards, tmp_path):
     remote_files, _ = find_stream_files("memory://bucket/streamed")
     assert stream_fingerprint(remote_files) == stream_fingerprint(find_stream_files(str(shards))[0])
     assert sorted(numbers(islice(ImageStream(remote_files, Plain), IMAGES))) == list(range(IMAGES))
+
+
+def test_a_remote_file_is_opened_again_after_an_error(shards, monkeypatch):
+    file = find_stream_files(str(shards))[0][0]
+    images, opened = list(iter_stream_images(file)), []
+
+    def interrupted(name):
+        opened.append(name)
+        yield from images[:2] if len(opened) == 1 else images
+        if len(opened) == 1:
+            raise OSError("connection reset")
+
+    monkeypatch.setattr(streaming, "iter_stream_images", interrupted)
+    monkeypatch.setattr(streaming, "RETRY_SECONDS", 0.0)
+    assert load_first_images(["memory://x"], 100)["file_name"][:] == [name for name, _ in images]
+    assert len(opened) == 2 and len(images) > 2
+    opened.clear()
+    with raises(DataMessage.UNREADABLE_STREAM_FILE, file="x.tar", reason="connection reset"):
+        load_first_images(["x.tar"], 100)
 
 
 def test_excluded_and_unreadable_images_are_skipped(tmp_path, caplog):
