@@ -49,13 +49,10 @@ MARKER_BY_FIXTURE = {
 }
 
 
-TESTS_OF_FIGURES = ("test_figures.py", "test_trackers.py")  # files whose tests inspect figures
-
-
 @pytest.fixture(autouse=True, scope="module")
 def stub_figures_unless_inspected(request):
-    """Figures are empty files, except in TESTS_OF_FIGURES and in tests that use the fixture `real_figures`."""
-    use_stub_figures(request.path.name not in TESTS_OF_FIGURES)
+    """Figures are empty files, except in `test_figures.py` and in tests that use the fixture `real_figures`."""
+    use_stub_figures(request.path.name != "test_figures.py")
     yield
     use_stub_figures(False)
 
@@ -167,8 +164,7 @@ def finetuned(tiny_pth, toy, tmp_path_factory):
         out = tmp_path_factory.mktemp("finetuned") / pooling
         argv = ["--model_name_or_path", tiny_pth, "--data_dir", toy / "labelled", "--output_dir", out]
         argv += ["--pooling", pooling, "--learning_rate", 3e-3, "--num_train_epochs", 10, "--warmup_epochs", 1]
-        with draw_real_figures():  # other tests share this run
-            assert main(["finetune", *map(str, argv), "--per_device_train_batch_size", "20"]) == 0
+        assert main(["finetune", *map(str, argv), "--per_device_train_batch_size", "20"]) == 0
         return out
 
     return run

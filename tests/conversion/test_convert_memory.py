@@ -9,7 +9,7 @@ SAVE_CHECKPOINT = """
 import sys, timm, torch
 with torch.device("meta"):
     model = timm.create_model("vit_large_patch16_224", num_classes=0)
-torch.save({"model": {name: torch.randn(t.shape) * 0.02 for name, t in model.state_dict().items()}}, sys.argv[1])
+torch.save({"model": {name: torch.full(t.shape, 0.02) for name, t in model.state_dict().items()}}, sys.argv[1])
 """
 CONVERT = """
 import resource, sys

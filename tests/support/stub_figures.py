@@ -1,6 +1,6 @@
 """Empty images instead of the figures of a run, because figures take three quarters of the time of a tiny run.
 
-Tests that inspect figures use real ones: `conftest.TESTS_OF_FIGURES`, the README, the notebook and the quickstart.
+Tests that inspect figures use real ones: `test_figures.py`, the README, the notebook and the quickstart.
 """
 
 from contextlib import contextmanager
