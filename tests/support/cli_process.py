@@ -24,11 +24,12 @@ IMPORTS = [
     "hf_mae.workflows.finetune",
     "hf_mae.workflows.evaluate",
 ]
+LATE_PREFIXES = ("MLFLOW_", "TRACKIO_")  # variables that no preloaded package reads
 FORK_CONTEXT = multiprocessing.get_context("forkserver")
 FORK_CONTEXT.set_forkserver_preload(IMPORTS)
 
 
-def run_in_fork(argv: list[str] | str, cwd: str, folder: str, stub_figures: bool) -> None:
+def run_in_fork(argv: list[str] | str, cwd: str, folder: str, stub_figures: bool, env: dict[str, str]) -> None:
     """Runs `hf-mae` or a Python program in this process, with stdout and stderr in files, and exits.
 
     Args:
@@ -36,7 +37,9 @@ def run_in_fork(argv: list[str] | str, cwd: str, folder: str, stub_figures: bool
         cwd: working directory.
         folder: folder of the files `stdout` and `stderr`.
         stub_figures: whether figures are empty.
+        env: additional environment variables.
     """
+    os.environ |= env
     for name, number in (("stdout", 1), ("stderr", 2)):
         os.dup2(os.open(Path(folder) / name, os.O_WRONLY | os.O_CREAT), number)
     os.chdir(cwd)
@@ -78,9 +81,9 @@ class PreloadedProcess:
             cls.running.process.communicate()
             cls.running = None
 
-    def run(self, command: tuple, env: dict[str, str]) -> int:
-        """Calls `run_in_fork(*command)` with these environment variables and returns the exit status."""
-        print(json.dumps([command, env]), file=self.process.stdin, flush=True)
+    def run(self, command: tuple) -> int:
+        """Calls `run_in_fork(*command)` and returns the exit status."""
+        print(json.dumps(command), file=self.process.stdin, flush=True)
         return int(self.process.stdout.readline())
 
 
@@ -88,17 +91,15 @@ atexit.register(PreloadedProcess.stop)
 
 
 def serve() -> None:
-    """Main loop of a `PreloadedProcess`: reads lines of [command, env] from stdin, writes exit statuses to stdout."""
+    """Main loop of a `PreloadedProcess`: reads a command per line from stdin, writes exit statuses to stdout."""
     import importlib
 
     for name in IMPORTS:
         importlib.import_module(name)
     responses = os.fdopen(os.dup(1), "w")
+    os.environ.pop("PYTHONPATH", None)  # only for the server
     for line in sys.stdin:
-        command, env = json.loads(line)
-        os.environ |= env
-        os.environ.pop("PYTHONPATH", None)  # only for the server
-        child = multiprocessing.get_context("fork").Process(target=run_in_fork, args=command)
+        child = multiprocessing.get_context("fork").Process(target=run_in_fork, args=json.loads(line))
         child.start()
         child.join()
         print(child.exitcode, file=responses, flush=True)
@@ -106,7 +107,7 @@ def serve() -> None:
 
 def can_preload(env: dict[str, str]) -> bool:
     """Whether packages read these variables, or they change which packages are imported."""
-    return all(name.startswith("HF_") or name == "PYTHONPATH" for name in env)
+    return all(name.startswith(("HF_", *LATE_PREFIXES)) or name == "PYTHONPATH" for name in env)
 
 
 def run_cli(
@@ -141,10 +142,11 @@ def run_python(code: str, cwd: Path, env: dict[str, str] | None = None) -> subpr
 def _run_forked(argv: list[str] | str, cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess:
     """Calls `run_in_fork` in a fork of the server with this environment."""
     with tempfile.TemporaryDirectory() as folder:
-        command = (argv, str(cwd), folder, is_using_stub_figures())
-        if env:
-            import_env = {name: value for name, value in env.items() if name != "HF_TOKEN"}
-            code = PreloadedProcess.get(import_env).run(command, env)
+        late = {name: value for name, value in env.items() if name == "HF_TOKEN" or name.startswith(LATE_PREFIXES)}
+        import_env = {name: value for name, value in env.items() if name not in late}
+        command = (argv, str(cwd), folder, is_using_stub_figures(), late)
+        if import_env:
+            code = PreloadedProcess.get(import_env).run(command)
         else:
             process = FORK_CONTEXT.Process(target=run_in_fork, args=command)
             process.start()
