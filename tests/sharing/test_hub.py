@@ -83,13 +83,14 @@ def test_a_pushed_model_can_be_used_from_the_hub(runs, hub, toy, pooling, tmp_pa
     (snippet,) = re.findall(r"```python\n(.*?)```", card.text, flags=re.DOTALL)
     assert len(snippet.strip().splitlines()) <= 4
     shutil.copy(image, tmp_path / "image.jpg")
-    assert "'label': " in python(snippet, env=env, cwd=tmp_path)
     code = (
-        "import sys, json; from transformers import pipeline; "
+        f"{snippet}\nimport sys, json; from transformers import pipeline; "
         f"use = lambda model: pipeline('image-classification', model=model, top_k=None)({str(image)!r}); "
         "print(json.dumps([use(model) for model in sys.argv[1:]]))"
     )
-    remote, local = json.loads(python(code, name, run, env=env))
+    printed, scores = python(code, name, run, env=env, cwd=tmp_path).strip().rsplit("\n", 1)
+    assert "'label': " in printed
+    remote, local = json.loads(scores)
     assert remote == local and len(remote) == 3
 
 
