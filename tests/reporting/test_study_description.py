@@ -30,7 +30,7 @@ def load_evaluation(folder, **calibration):
         splits = {"test": Dataset.from_dict({"labels": labels, "file_name": files}, features)}
     names, scores = features["labels"].names, {"test": {"accuracy": 1.0}}
     record = RunRecord("evaluate", "user/model", DataSource("images"), {"test": 8}, ENVIRONMENT, classes=names)
-    write_record(replace(record, scores=scores, study=describe_cohort(log, splits, None)), folder)
+    write_record(replace(record, scores=scores, study=describe_cohort(log, splits)), folder)
     path = folder / "results_test.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"calibration": CALIBRATION | calibration}))
     write_predictions(folder, "test", files, np.eye(2)[labels], labels, names)
