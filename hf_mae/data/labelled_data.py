@@ -11,7 +11,8 @@ from ..settings.data import DataSourceArguments
 from .exclusion_log import ExclusionLog, track_exclusions
 from .fingerprint import data_fingerprint
 from .messages import DataMessage
-from .sources.split_loading import has_ordered_classes, load_splits
+from .sources.class_order import has_ordered_classes
+from .sources.split_loading import load_splits
 from .splits import selection_split
 
 

@@ -15,7 +15,8 @@ from ..data.cohort import describe_cohort
 from ..data.exclusion_log import track_exclusions
 from ..data.fingerprint import data_fingerprint
 from ..data.images.torch_datasets import EvalDataset
-from ..data.sources.split_loading import has_ordered_classes, load_splits
+from ..data.sources.class_order import has_ordered_classes
+from ..data.sources.split_loading import load_splits
 from ..data.splits import get_split
 from ..errors import UsageError, warn
 from ..evaluation.calibration import IDENTITY_TEMPERATURE, Calibration, Temperature, calibration_gain

@@ -4,13 +4,17 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
+import pyarrow.compute as pc
 from datasets import Dataset, Features, Image, Value
 
+from ...compat.datasets import get_fingerprint
 from ...errors import MAX_MESSAGE_LENGTH, UsageError, pluralize, warn
+from ..columns import arrow_column
 from ..exclusion_log import ExclusionReason, record_excluded, record_total
-from ..images.image_check import ImageCheck
+from ..images.image_check import ImageCheck, check_image_files, check_table_images
 from ..messages import DataMessage
 from ..splits import SPLITS
+from .kinds import DIGEST_COLUMN
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +32,34 @@ def join_names(names: list[str], show_all: bool = False) -> str:
     """Joins names with commas for a message: all of them, or the first five and the total."""
     names = [name if len(name) <= MAX_MESSAGE_LENGTH else f"{name[:MAX_MESSAGE_LENGTH]}..." for name in names]
     return ", ".join(names) if show_all or len(names) <= 5 else f"{', '.join(names[:5])}, ... {len(names)} in all"
+
+
+def check_samples(
+    data: Dataset,
+    num_workers: int | None,
+    splits: list[str] | None = None,
+    check: ImageCheckFn | None = None,
+    *,
+    decode: bool = True,
+) -> ImageCheck:
+    """Finds the images that cannot be decoded, and the digests of the others; `hf-mae shard` did this for its shards.
+
+    Args:
+        data: with the columns of `kinds.Samples`.
+        num_workers: threads that read the files.
+        splits, check: another function that decodes and checks separate files, and the splits that it gets.
+        decode: see `check_image_files`.
+    """
+    if DIGEST_COLUMN in data.column_names:
+        return ImageCheck({}, arrow_column(data, DIGEST_COLUMN).to_pylist())
+    images = arrow_column(data, "image")
+    if pc.struct_field(images, "bytes").null_count == len(images):
+        paths = pc.struct_field(images, "path").to_pylist()
+        return check_image_files(
+            paths, num_workers, decode=decode, check_fn=check and (lambda: check(paths, splits or []))
+        )
+    rows = data.select_columns(["image"]).cast_column("image", Image(decode=False))["image"]
+    return check_table_images(rows, get_fingerprint(data), num_workers, decode=decode)
 
 
 def valid_image_mask(

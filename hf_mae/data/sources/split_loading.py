@@ -6,29 +6,26 @@ and listed here, before training.
 
 import dataclasses
 import logging
-import re
 from pathlib import Path
 
 import numpy as np
-import pyarrow.compute as pc
-from datasets import ClassLabel, Dataset, DatasetDict, Image, concatenate_datasets
+from datasets import ClassLabel, DatasetDict, concatenate_datasets
 
-from ...compat.datasets import get_fingerprint
 from ...errors import UsageError, did_you_mean, inform, pluralize, warn
 from ...settings.benchmarks import Benchmark, find_benchmark
 from ...settings.data import ON_BAD_IMAGE_CHOICES, ON_MISSING_CLASS_CHOICES, DataSourceArguments
 from ..columns import arrow_column, get_column, select_rows
 from ..exclusion_log import ExclusionReason, record_excluded, record_manifest, record_unused
-from ..images.image_check import ImageCheck, check_image_files, check_table_images
 from ..messages import DataMessage
 from ..splits import SPLITS, hold_out, stratified_mask, warn_group_overlap
 from .assign import Assignment, Statements, assign
+from .class_order import order_classes
 from .corrections import apply_label_corrections
 from .frame_rows import group_frames
 from .image_files import IMAGE_SUFFIXES
-from .kinds import DIGEST_COLUMN, BenchmarkOptions, Samples, SourceOptions
+from .kinds import BenchmarkOptions, Samples, SourceOptions
 from .pairs import find_paired_images
-from .samples import ImageCheckFn, join_names, valid_image_mask
+from .samples import ImageCheckFn, check_samples, join_names, valid_image_mask
 from .source import Source, open_source
 
 logger = logging.getLogger(__name__)
@@ -147,7 +144,7 @@ def read_splits(
     _record_unused(samples)
     found = sorted({label for label, is_valid in zip(assigned.labels, mask) if is_valid})
     found = list(dict.fromkeys([*(samples.class_names or ()), *found]))
-    splits = _build_splits(samples, assigned, mask, _order_classes(found, options, model_class_names, label_names))
+    splits = _build_splits(samples, assigned, mask, order_classes(found, options, model_class_names, label_names))
     if options.on_missing_class == "error" and label_names is None and benchmark is None:
         _check_classes_span_splits(splits, source.uri)
     splits = _hold_out_validation(splits, options, benchmark, seed)
@@ -213,23 +210,11 @@ def _find_valid_images(
     return valid_image_mask(
         arrow_column(samples.data, "file_name").to_pylist(),
         assigned.splits,
-        _check_images(samples.data, assigned.splits, options.preprocessing_num_workers, check),
+        check_samples(samples.data, options.preprocessing_num_workers, assigned.splits, check),
         options.on_bad_image,
         empty_folders=samples.empty_folders,
         check_overlap=check_overlap,
     )
-
-
-def _check_images(data: Dataset, splits: list[str], num_workers: int | None, check: ImageCheckFn | None) -> ImageCheck:
-    """Finds the images that cannot be decoded, and the digests of the others."""
-    if DIGEST_COLUMN in data.column_names:  # hf-mae shard checked the images
-        return ImageCheck({}, arrow_column(data, DIGEST_COLUMN).to_pylist())
-    images = arrow_column(data, "image")
-    if pc.struct_field(images, "bytes").null_count == len(images):
-        paths = pc.struct_field(images, "path").to_pylist()
-        return check_image_files(paths, num_workers, check_fn=check and (lambda: check(paths, splits)))
-    rows = data.select_columns(["image"]).cast_column("image", Image(decode=False))["image"]
-    return check_table_images(rows, get_fingerprint(data), num_workers)
 
 
 def _record_unused(samples: Samples) -> None:
@@ -237,51 +222,6 @@ def _record_unused(samples: Samples) -> None:
         record_unused(reason, count)
     if samples.manifest:
         record_manifest(samples.manifest)
-
-
-def _order_classes(
-    existing: list[str],
-    options: DataSourceArguments,
-    model_class_names: list[str] | None,
-    label_names: list[str] | None,
-) -> list[str]:
-    """Returns the classes in the order of their ids.
-
-    Args:
-        existing: the classes of the data, as the source states them, or else sorted.
-        options, model_class_names, label_names: see `read_splits`.
-    """
-    source, class_order = str(options.data_dir), options.class_order
-    if options.benchmark and find_benchmark(options.benchmark).ordered:
-        class_order = existing
-        if label_names and set(label_names) == set(existing) and label_names != existing:
-            raise UsageError(DataMessage.CLASS_ORDER_DIFFERS, source=source, class_order=label_names, names=existing)
-    if label_names:
-        if unknown := [name for name in existing if name not in label_names]:
-            raise UsageError(DataMessage.CLASSES_NOT_IN_CHECKPOINT, source=source, unknown=unknown, known=label_names)
-        return label_names
-    if class_order:
-        return resolve_class_order(class_order, existing, source)
-    return model_class_names if model_class_names and set(model_class_names) == set(existing) else existing
-
-
-def resolve_class_order(class_order: list[str], names: list[str], source_name: str) -> list[str]:
-    """Returns the classes in the requested order (`sorted`: by name, with numbers by value).
-
-    Raises:
-        UsageError: If the order does not have the same classes.
-    """
-    if class_order == ["sorted"] and "sorted" not in names:
-        return sorted(
-            names, key=lambda name: [(not p.isdigit(), int(p) if p.isdigit() else p) for p in _split_digits(name)]
-        )
-    if sorted(class_order) != sorted(names):
-        raise UsageError(DataMessage.CLASS_ORDER_DIFFERS, source=source_name, class_order=class_order, names=names)
-    return class_order
-
-
-def _split_digits(name: str) -> list[str]:
-    return [part for part in re.split(r"(\d+)", name) if part]
 
 
 def _build_splits(samples: Samples, assigned: Assignment, mask: list[bool], names: list[str]) -> DatasetDict:
@@ -373,11 +313,6 @@ def _log_benchmark(benchmark: Benchmark, fold: int, splits: DatasetDict) -> None
         licence=benchmark.licence,
         citation=benchmark.citation,
     )
-
-
-def has_ordered_classes(options: DataSourceArguments) -> bool:
-    """Whether the classes are ordered grades."""
-    return bool(options.class_order) or bool(options.benchmark and find_benchmark(options.benchmark).ordered)
 
 
 def reduce_training(splits: DatasetDict, options: DataSourceArguments, seed: int) -> DatasetDict:

@@ -3,14 +3,14 @@
 import logging
 
 import pyarrow.compute as pc
-from datasets import Dataset, Image
+from datasets import Dataset
 
-from ...compat.datasets import get_fingerprint
 from ...errors import UsageError, warn
-from ..columns import arrow_column, get_image_paths
-from ..images.image_check import ImageCheck, check_image_files, check_table_images
+from ..columns import arrow_column
+from ..images.image_check import ImageCheck
 from ..messages import DataMessage
 from .kinds import DIGEST_COLUMN, SourceOptions
+from .samples import check_samples
 from .source import open_source
 
 logger = logging.getLogger(__name__)
@@ -33,11 +33,7 @@ def load_unlabelled(
     images = _sort_by_name(samples.data)
     if DIGEST_COLUMN in images.column_names:  # hf-mae shard checked the images
         return images.remove_columns(DIGEST_COLUMN)
-    if paths := get_image_paths(images):
-        checked = check_image_files(paths, num_workers, decode=decode)
-    else:
-        rows = images.cast_column("image", Image(decode=False))["image"]
-        checked = check_table_images(rows, get_fingerprint(images), num_workers, decode=decode)
+    checked = check_samples(images, num_workers, decode=decode)
     bad = _handle_unreadable(checked, arrow_column(images, "file_name").to_pylist(), data_dir, on_bad_image)
     return images.select([row for row in range(len(images)) if row not in bad]) if bad else images
 

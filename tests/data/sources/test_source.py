@@ -18,13 +18,18 @@ from support.messages import logged, raises
 from support.paths import ROOT
 
 from hf_mae import load_image_folder
+from hf_mae.data.cohort import describe_cohort
+from hf_mae.data.exclusion_log import track_exclusions
 from hf_mae.data.images.image_io import encoded_bytes
 from hf_mae.data.messages import DataMessage
+from hf_mae.data.sources import location, predict_inputs
 from hf_mae.data.sources.assign import container_split
 from hf_mae.data.sources.predict_inputs import find_input_paths, iter_inputs
+from hf_mae.data.sources.split_loading import read_splits
 from hf_mae.data.sources.streams import find_stream_files, iter_stream_images
 from hf_mae.data.sources.tables import normalize_class_name
 from hf_mae.data.sources.unlabelled import load_unlabelled
+from hf_mae.settings.data import DataSourceArguments
 from hf_mae.settings.sources import SOURCES
 
 
@@ -559,3 +564,47 @@ def test_a_stream_leaves_no_archive_or_table_out(other, tmp_path):
         assert {name: encoded_bytes(image) for name, image in streamed.items()} == {
             row["file_name"]: encoded_bytes(row["image"]) for row in loaded
         }
+
+
+@pytest.mark.parametrize("order", [{"class_order": ["polyp", "mucosa"]}, {}], ids=["class_order", "checkpoint"])
+def test_a_source_is_read_once(order, tmp_path, monkeypatch, caplog):
+    """The folder is walked, and each manifest is read, once: for the kind, the images, another order of the classes,
+    and the record of the run."""
+    write_folder(tmp_path, make_rows(each=1))
+    for split in ("train", "test"):
+        rows = []
+        for label in ("mucosa", "polyp"):
+            rows.append(f"{label}/0.png,{label},{split},{'day' if label == 'polyp' else 'night'}\n")
+        (tmp_path / split / "manifest.csv").write_text("file_name,label,split,time\n" + "".join(rows))
+    read: list[str] = []
+    for name in ("walk_images", "read_table"):
+        original = getattr(location, name)
+        monkeypatch.setattr(location, name, lambda path, f=original: read.append(str(path)) or f(path))
+    options = DataSourceArguments(data_dir=str(tmp_path), **order)
+    with caplog.at_level("INFO"), track_exclusions() as exclusion_log:
+        splits = read_splits(options, model_class_names=["polyp", "mucosa"])
+    describe_cohort(exclusion_log, splits)
+    assert splits["train"].features["labels"].names == ["polyp", "mucosa"]
+    manifests = [str(tmp_path / split / "manifest.csv") for split in ("test", "train")]
+    assert sorted(read) == sorted([str(tmp_path), *manifests])
+    assert "manifest" not in exclusion_log, "there are two"
+
+
+def test_the_manifest_of_a_run_is_that_of_its_source(tmp_path):
+    write_folder(tmp_path, [SimpleNamespace(path=f"{number}.png", content=make_png(number)) for number in range(2)])
+    (tmp_path / "metadata.csv").write_text("file_name,label,time\n0.png,mucosa,day\n1.png,polyp,night\n")
+    with track_exclusions() as exclusion_log:
+        splits = read_splits(DataSourceArguments(data_dir=str(tmp_path)))
+    study = describe_cohort(exclusion_log, splits)
+    assert study["columns"] == {"time": {"train": {"day": 1, "night": 1}}} and "manifest" not in study
+
+
+def test_the_folder_of_predictions_is_walked_once(tmp_path, monkeypatch):
+    write_folder(tmp_path, [SimpleNamespace(path="1.png", content=make_png(1))])
+    walked: list[str] = []
+    for module in (location, predict_inputs):
+        original = module.walk_images
+        monkeypatch.setattr(module, "walk_images", lambda path, f=original: walked.append(str(path)) or f(path))
+    assert find_input_paths([str(tmp_path)], include_videos=True) == [str(tmp_path / "1.png")]
+    assert find_input_paths([str(tmp_path)]) == [str(tmp_path / "1.png")]
+    assert walked == [str(tmp_path)] * 2
