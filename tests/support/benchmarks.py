@@ -6,7 +6,7 @@ from functools import cached_property
 
 from datasets import DatasetDict
 
-from hf_mae.data.exclusion_log import track_exclusions
+from hf_mae.data.exclusion_log import ExclusionLog, track_exclusions
 from hf_mae.data.messages import DataMessage
 from hf_mae.data.sources.split_loading import read_splits
 from hf_mae.settings.data import DataSourceArguments
@@ -17,7 +17,7 @@ class LoadedBenchmark:
     """The splits, the exclusion log, and the log records of a benchmark."""
 
     splits: DatasetDict
-    exclusion_log: dict
+    exclusion_log: ExclusionLog
     records: list[logging.LogRecord]
 
     @property
