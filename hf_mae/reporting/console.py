@@ -49,9 +49,9 @@ def class_table(splits: Mapping[str, Dataset]) -> Table:
     return Table([Column("class"), *number_columns(list(splits))], [*rows, ["all", *map(sum, counts)]])
 
 
-def build_crossval_summary(record: RunRecord, folder: str) -> list[Block]:
+def build_crossval(record: RunRecord, values: Values) -> list[Block]:
     """Builds the scores of the runs of a cross-validation, and their mean and standard deviation."""
-    summary = record.crossval
+    summary, folder = record.crossval, record.settings["output_dir"]
     assert summary is not None, "the record of a cross-validation has a summary"
     several = len(summary.label_efficiency) > 1
     rows, first = [], 0 if several else 1
@@ -307,16 +307,6 @@ def build_cache(result: Any, values: Values) -> list[Block]:
     return [Table(columns, rows), Paragraph(f"{total} in {cache_folder()}")]
 
 
-def build_crossval(record: RunRecord, values: Values) -> list[Block]:
-    """Builds the scores of all folds and seeds."""
-    return build_crossval_summary(record, record.settings["output_dir"])
-
-
-def build_probe(record: RunRecord, values: Values) -> list[Block]:
-    """Builds the scores of the probes."""
-    return build_probe_summary(record)
-
-
 BUILDERS: dict[str, Callable[[Any, Values], list[Block]]] = {
     "audit": build_audit,
     "cache": build_cache,
@@ -332,7 +322,7 @@ BUILDERS: dict[str, Callable[[Any, Values], list[Block]]] = {
     "plan": build_finetune,
     "prepare": build_prepare,
     "pretrain": build_pretrain,
-    "probe": build_probe,
+    "probe": lambda record, values: build_probe_summary(record),
     "push": build_push,
     "push_dataset": build_push,
     "reconstruct": build_reconstruct,
