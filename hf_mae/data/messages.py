@@ -253,8 +253,17 @@ class DataMessage(Message):
         "images, or if a class is named like a split, pass --split_from none."
     )
     SEVERAL_SPLITS_IN_NAME = (
-        "The name of {name} in {source} states several splits ({splits:list}), and the images in it state none. Move "
-        "the images into splits, name the splits in a column `split`, or pass --split_from none to train on all images."
+        "The names in {source}, e.g. {name}, may mean several splits ({splits:list}), and nothing else states a split. "
+        "Move the images into splits, name the splits in a column `split`, or pass --split_from none to "
+        "train on all images."
+    )
+    SPLITS_IN_CLASS_NAMES = (
+        "{source} has class names that differ only in the names of splits: {names:list}. Move the images into split "
+        "folders, or name the splits in a column `split`. If these are classes, pass --split_from."
+    )
+    GROUP_COLUMN_UNUSED = (
+        "{source} has the column {column}, which may name patients or videos, but the images have no groups, so one "
+        "patient may be in two splits. Pass --group_column {column}, or rename the column."
     )
     SPLIT_READING_MISSING = "{source} has no splits that --split_from {reading} could use. Omit it."
     GROUPS_FROM_FOLDERS = (

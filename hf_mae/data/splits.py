@@ -23,6 +23,7 @@ SPLIT_NAMES = {  # word in a name -> split
     **dict.fromkeys(("test", "testing", "holdout"), "test"),
 }
 # Words that are ignored in names of splits.
+UNCLEAR_NAMES = ("eval", "evaluation")  # words that may mean validation or test
 STOPWORDS = set("set sets split splits data dataset subset images image imgs frames and the".split())
 
 SPLITS = ("train", "validation", "test")
@@ -34,6 +35,7 @@ MAX_PARTS = 20  # parts into which groups are divided
 
 def split_words(name: str) -> list[str]:
     """Returns the words of a name in lower case: `TestDataset_01` and `testdataset` -> `test`, `dataset`."""
+    name = re.sub(r"(?i)(?<![a-z])(?:hold|held)[\W_]?out(?![a-z])", "holdout", name)
     words = [word.lower() for word in re.split(r"[^a-zA-Z]+|(?<=[a-z])(?=[A-Z])", name) if word]
     compounds = [COMPOUND_WORD.fullmatch(word) for word in words]
     return [part for word, match in zip(words, compounds) for part in (match.groups() if match else [word])]

@@ -47,7 +47,15 @@ from .image_files import IGNORED_DIRS, check_utf8_names, ignore_reason, readable
 from .kinds import DIGEST_COLUMN, Samples, SourceKind, SourceOptions
 from .location import COMPRESSED, HEAD_BYTES, PARQUET, ZIP, Location, local_file_type, sniff
 from .samples import join_names
-from .tables import find_split_columns, normalize_class_name, parse_label, posix_paths, unique_keys
+from .tables import (
+    LABEL_COLUMNS,
+    PATIENT_COLUMN,
+    find_split_columns,
+    normalize_class_name,
+    parse_label,
+    posix_paths,
+    unique_keys,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -355,7 +363,7 @@ def _scan_archive(archive: str, container: str) -> _Scan:
             for key, group in groups.items():
                 _check_key(archive, key, group, is_zip)
             images = [
-                _make_image(name, member, group, container, file)
+                _make_image(name, member, group, container, file, ignored)
                 for group in groups.values()
                 for name, member in group.images.items()
             ]
@@ -521,9 +529,13 @@ def _has_image_of_whole_key(key: str, group: _MemberGroup) -> bool:
     return any(is_whole) and not all(is_whole)
 
 
-def _make_image(name: str, member: Member, group: _MemberGroup, container: str, file: IO[bytes]) -> _ArchiveImage:
-    """Makes an image with the values of its sidecar files."""
+def _make_image(
+    name: str, member: Member, group: _MemberGroup, container: str, file: IO[bytes], ignored: Counter[str]
+) -> _ArchiveImage:
+    """Makes an image with the values of its sidecar files, and counts values that may be labels or groups."""
     values = _read_sidecars(group, name, file)
+    unused = [key for key in values if key != "label" and (key in LABEL_COLUMNS or PATIENT_COLUMN.fullmatch(key))]
+    ignored.update(f"values of {key} in .json files (use the keys label and group)" for key in unused)
     encoded = {column: json.dumps(values[column]) for column in STATED_COLUMNS if values.get(column) is not None}
     file_name = str(values.get("file_name") or name)
     other_name = None if file_name == name else name

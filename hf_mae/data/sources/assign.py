@@ -7,7 +7,8 @@ for a part of the images only, stop the run. Without any reading, all images are
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import PurePosixPath
@@ -16,7 +17,7 @@ from typing import Any
 from ...errors import UsageError, inform, warn
 from ...settings.data import SPLIT_READINGS
 from ..messages import DataMessage
-from ..splits import SPLIT_NAMES, extract_groups, parse_split_name, split_words
+from ..splits import SPLIT_NAMES, STOPWORDS, UNCLEAR_NAMES, extract_groups, parse_split_name, split_words
 from .folder_layout import (
     NAMED_PATIENT,
     PATIENT_TEXT,
@@ -94,6 +95,8 @@ def assign(
     splits = assign_splits(stated, folders, split_from)
     classes = None if stated.labels is not None else infer_folder_classes(stated.root, folders.stripped, class_level)
     labels = assign_labels(stated, folders, classes)
+    if split_from is None:
+        _check_splits_in_labels(set(labels), stated.root)
     return Assignment(splits, labels, assign_groups(stated, folders, classes, group_column, group_pattern))
 
 
@@ -176,7 +179,7 @@ def assign_splits(stated: Statements, folders: Folders, split_from: str | None) 
         unknown = [excluding[0].describe(excluding[0].splits.index(NOT + "train"))]
         raise UsageError(DataMessage.UNKNOWN_SPLIT_NAMES, source=stated.root, unknown=unknown, known=SPLIT_NAMES)
     if split_from is None:
-        _check_container_names(stated)
+        _check_unclear_names(stated, folders)
     if split_from not in (None, NONE):
         raise UsageError(DataMessage.SPLIT_READING_MISSING, source=stated.root, reading=split_from)
     logger.info("%s states no splits: all images are training images.", stated.root)
@@ -301,14 +304,44 @@ def container_split(name: str) -> str | None:
 
 def _splits_in_name(container: str) -> set[str]:
     words = split_words(container.rpartition(".")[0] or container)
-    return {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
+    splits = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
+    return splits or ({"validation", "test"} if any(word in UNCLEAR_NAMES for word in words) else set())
 
 
-def _check_container_names(stated: Statements) -> None:
-    """Raises UsageError if nothing but the name of an archive states splits, and it names several."""
-    for name in set(stated.containers or ()) if not stated.is_final else ():
+def _check_unclear_names(stated: Statements, folders: Folders) -> None:
+    """Raises UsageError if nothing but the names of archives, folders or files states splits, and they are unclear."""
+    if stated.is_final:
+        return
+    names = sorted({name for folder in folders.stripped for name in folder.names})
+    unclear = [
+        name
+        for name in names
+        if {*split_words(name)} - STOPWORDS and {*split_words(name)} - STOPWORDS <= {*UNCLEAR_NAMES}
+    ]
+    for name in (*set(stated.containers or ()), *unclear):
         if splits := sorted(_splits_in_name(name)):
             raise UsageError(DataMessage.SEVERAL_SPLITS_IN_NAME, source=stated.root, name=name, splits=splits)
+    first_words = set()
+    for name in stated.file_names:
+        word = next(iter(split_words(PurePosixPath(name).name)), "")
+        if word not in SPLIT_NAMES:
+            return
+        first_words.add(SPLIT_NAMES[word])
+    if len(first_words) > 1:
+        name, splits = PurePosixPath(stated.file_names[0]).name, sorted(first_words)
+        raise UsageError(DataMessage.SEVERAL_SPLITS_IN_NAME, source=stated.root, name=name, splits=splits)
+
+
+def _check_splits_in_labels(labels: Iterable[str], root: str) -> None:
+    """Raises UsageError if two class names differ only in the words of splits: `polyp_train` and `polyp_test`."""
+    by_rest: dict[str, dict[str, str]] = {}
+    for label in labels:
+        words = split_words(label)
+        if len(splits := {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}) == 1 and len(words) > 1:
+            rest = re.sub("|".join(SPLIT_NAMES), "", label, flags=re.IGNORECASE)
+            by_rest.setdefault(rest, {})[splits.pop()] = label
+    if similar := [" and ".join(names.values()) for names in by_rest.values() if len(names) > 1]:
+        raise UsageError(DataMessage.SPLITS_IN_CLASS_NAMES, source=root, names=similar)
 
 
 def _raise_contradiction(stated: Statements, readings: list[_Reading], row: int, count: int) -> None:

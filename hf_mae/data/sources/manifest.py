@@ -16,7 +16,7 @@ from .image_files import MANIFEST_NAMES, TABLE_SUFFIXES
 from .kinds import Samples, SourceKind, SourceOptions
 from .location import TEXT, Location
 from .samples import build_path_dataset, join_names
-from .tables import find_split_columns, parse_label, posix_paths
+from .tables import find_group_column, find_split_columns, parse_label, posix_paths
 
 logger = logging.getLogger(__name__)
 
@@ -156,18 +156,17 @@ def _read_rows(
     existing = list(dict.fromkeys(chain.from_iterable(table)))  # rows of JSON Lines may have different columns
     if missing := [column for column in needed if column not in existing]:
         raise UsageError(DataMessage.COLUMNS_MISSING, path=manifest, columns=missing, existing=existing)
-    columns = {"label": "label", "group": options.group_column or "group"}
-    has_groups = columns["group"] in existing
     cells = {name: partial(lambda name: (values.get(name) for values in table), name) for name in existing}
-    others = ("file_name", "label", "group", options.group_column)
-    columns |= {name: name for name in find_split_columns(cells, others)}
+    group_column = find_group_column(cells, options.group_column, manifest)
+    columns = {name: name for name in find_split_columns(cells, ("file_name", "label", "group", group_column))}
+    columns |= {"label": "label"} | ({"group": group_column} if group_column else {})
     rows = []
     for number, values in enumerate(table, 1):
         location, name = f"{manifest}, row {number}", values.get("file_name")
         if not isinstance(name, str) or not name.strip():
             raise UsageError(DataMessage.MANIFEST_VALUE_MISSING, location=location, column="file_name", row=values)
-        if has_groups and values.get(columns["group"]) in (None, ""):
-            raise UsageError(DataMessage.MANIFEST_VALUE_MISSING, location=location, column=columns["group"], row=values)
+        if group_column and values.get(group_column) in (None, ""):
+            raise UsageError(DataMessage.MANIFEST_VALUE_MISSING, location=location, column=group_column, row=values)
         if "\\" in name and not os.path.lexists(os.path.join(folder, file_of_frame(name))):
             name = name.replace("\\", "/")  # written on Windows
         path = os.path.normpath(os.path.join(folder, name))

@@ -21,11 +21,19 @@ from .arrow_offsets import locate_embedded_images
 from .assign import container_split
 from .kinds import Samples, SourceKind, SourceOptions
 from .location import ARROW, Location
-from .tables import SPLIT_COLUMNS, check_class_names, find_split_columns, normalize_class_name, posix_paths
+from .tables import (
+    LABEL_COLUMNS,
+    SPLIT_COLUMNS,
+    check_class_names,
+    find_group_column,
+    find_split_columns,
+    normalize_class_name,
+    posix_paths,
+)
 
 logger = logging.getLogger(__name__)
 
-LABEL_COLUMNS = ("labels", "label", "class", "category", "cls")  # the last is WebDataset's
+PATH_COLUMNS = ("path", "file_path", "filepath", "image_path", "filename", "file")
 SAVED_FILES = {"dataset_dict.json": "splits", "state.json": "_data_files"}  # of `save_to_disk`, with a key of each
 TEXT_TYPES = (Value("string"), Value("large_string"))
 STREAM_BATCH_ROWS = 64  # rows of a stream that are in memory
@@ -218,7 +226,7 @@ class _PartReader:
             split = part or "train"
             if empty := pc.indices_nonzero(pc.is_null(values)).to_pylist():
                 raise UsageError(DataMessage.ROWS_WITHOUT_IMAGE, split=split, count=len(empty), row=empty[0])
-            stored = [path or "" for path in pc.struct_field(values, "path").to_pylist()]
+            stored = [path or "" for path in self._stored_paths(dataset, values)]
             stated = self._file_names(dataset) or stored
             stored_paths += posix_paths(stored)
             paths += posix_paths(stated)
@@ -227,6 +235,15 @@ class _PartReader:
         data = concatenate_datasets(images)
         names = names if self.options.labelled else [name.lstrip("/") for name in names]
         return data.add_column("file_name", self._make_unique(names)), paths, stored_paths
+
+    def _stored_paths(self, dataset: Dataset, images: Any) -> list[str | None]:
+        """Returns the paths of the images, or else a column of paths."""
+        paths = pc.struct_field(images, "path")
+        others = [name for name in PATH_COLUMNS if dataset.features.get(name) == Value("string")]
+        if others and paths.null_count == len(paths):
+            paths = arrow_column(dataset, others[0])
+        values: list[str | None] = paths.to_pylist()
+        return values
 
     def _file_names(self, dataset: Dataset) -> list[str] | None:
         """Returns the column `file_name`; None without.
@@ -264,14 +281,18 @@ class _PartReader:
     def stated_columns(self) -> dict[str, Callable[[], list[Any]]]:
         """Returns the functions that read the labels, splits and groups."""
         stated: dict[str, Callable[[], list[Any]]] = {"label": self._read_labels}
-        features = {name: partial(self._iter_values, name) for name in self.features if name != self.image}
-        others = (self.label, "file_name", "label", "group", self.options.group_column)
-        stated |= {name: partial(self._read_column, name) for name in find_split_columns(features, others)}
-        if (group := self.options.group_column or "group") in self.features:
+        names = [name for name in self.features if name not in (self.image, self.label)]
+        group = find_group_column(
+            {name: partial(self._read_column, name) for name in names}, self.options.group_column, self.source
+        )
+        texts = {name: partial(self._iter_texts, name) for name in names}
+        others = ("file_name", "label", "group", group)
+        stated |= {name: partial(self._read_column, name) for name in find_split_columns(texts, others)}
+        if group:
             stated["group"] = partial(self._read_column, group)
         return stated
 
-    def _iter_values(self, name: str) -> Iterator[Any]:
+    def _iter_texts(self, name: str) -> Iterator[Any]:
         for dataset in self.datasets.values():
             if dataset.features[name] in (Value("string"), Value("large_string")):
                 yield from (value.as_py() for value in arrow_column(dataset, name))

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import logging
 import math
 import re
 import unicodedata
@@ -11,15 +12,23 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...errors import UsageError
+from ...errors import UsageError, warn
 from ...files.atomic import read_text
 from ..messages import DataMessage
 from ..splits import SPLIT_NAMES, parse_split_name, split_words
 
+logger = logging.getLogger(__name__)
+
+LABEL_COLUMNS = ("labels", "label", "class", "category", "cls")  # the last is WebDataset's
 SPLIT_COLUMNS = ("split", "subset", "partition")  # the values of the first of them must be splits
 SPLIT_WORDS = {*SPLIT_COLUMNS, "splits", "fold", "folds"}  # in other names of such columns
 OTHER_SPLIT_COLUMNS = ("set", "phase", "usage", "mode", "stage", "purpose")  # the values may be splits
 SPLIT_FLAG = re.compile(r"(?:is[\s_.-]*|in[\s_.-]+)(.+)|(train|training|val|validation|test|testing)", re.IGNORECASE)
+PATIENT_COLUMN = re.compile(
+    r"(patient|pat|subject|subj|video|vid|case)([\s_-]?(id|no|nr|number|name|uid|key))?"
+    r"|(lesion|study|exam|examination|session|sequence|person|p)[\s_-]?(id|no|nr|number|uid)",
+    re.IGNORECASE,
+)
 WINDOWS_ROOT = re.compile(r"[A-Za-z]:[/\\]|\\\\")
 MISSING_LABELS = ("nan", "none", "null", "<na>", "nat")  # as pandas and other programs write them
 MAX_CELL_CHARS = 1 << 24
@@ -105,6 +114,24 @@ def flagged_split(name: str) -> str | None:
     return parse_split_name(match[1] or match[2]) if match else None
 
 
+def find_group_column(
+    columns: Mapping[str, Callable[[], Iterable[Any]]], requested: str | None, source: Any
+) -> str | None:
+    """Returns the requested column of groups, or else the column `group` (in any case); None without.
+
+    A column that may name patients is logged as a warning, if several images have the same value.
+    """
+    found = requested or next((name for name in columns if name.strip().lower() == "group"), None)
+    if found is not None:
+        return found if found in columns else None
+    for name in columns:
+        if PATIENT_COLUMN.fullmatch(name.strip()):
+            values = [str(value) for value in columns[name]() if value not in (None, "")]
+            if 1 < len(set(values)) < len(values):
+                warn(logger, DataMessage.GROUP_COLUMN_UNUSED, source=source, column=name)
+    return None
+
+
 def posix_paths(paths: list[str]) -> list[str]:
     """Returns the paths of a table with / between the folders; those with a drive or a scheme begin with /."""
     return [_posix_path(path) if "\\" in path or ":" in path else path for path in paths]
@@ -144,11 +171,17 @@ def normalize_class_name(name: str) -> str:
     return name.split(".")[0] if re.fullmatch(r"[+-]?\d+\.0*", name) else name
 
 
+def _fold(name: str) -> str:
+    """Returns a name without case, invisible characters, and the encoding of characters and spaces."""
+    visible = "".join(letter for letter in name if unicodedata.category(letter) != "Cf")
+    return " ".join(unicodedata.normalize("NFKC", visible).casefold().split())
+
+
 def check_class_names(names: Iterable[str], source: str) -> None:
-    """Raises UsageError if class names differ only in case or in the encoding of their characters."""
+    """Raises UsageError if class names differ only in case, invisible characters, or the encoding of characters."""
     by_folded: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        by_folded[normalize_text(name).casefold()].append(name)
+        by_folded[_fold(name)].append(name)
     if similar := [" and ".join(equal) for equal in by_folded.values() if len(equal) > 1]:
         raise UsageError(DataMessage.CLASS_NAMES_SIMILAR, source=source, names=similar)
 

@@ -386,3 +386,79 @@ def test_other_files_in_the_folder_of_a_source_are_counted(kind, tmp_path, caplo
     packed = ["1 .rar (extract them first)", "1 .tar (extract them first)", "1 .txt", "1 .zip (extract them first)"]
     ignored = packed[::2] if kind in ("tar", "parquet") else packed
     assert logged(caplog.records, DataMessage.FILES_IGNORED, ignored=ignored)
+
+
+@pytest.mark.parametrize("write", [write_tar, write_zip])
+@pytest.mark.parametrize("name", ["kvasir_eval", "evaluation", "eval-set", "train_test"])
+def test_archives_whose_name_is_unclear_are_rejected(write, name, tmp_path):
+    write(tmp_path / f"{name}.zip", [("a/1.png", b"x")])
+    with raises(DataMessage.SEVERAL_SPLITS_IN_NAME):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["eval/a/1.png"], ["a/train_1.png", "a/test_2.png"], ["a/Val 1.png", "b/train-2.png"], ["a/eval set/1.png"]],
+)
+@pytest.mark.parametrize("kind", ["folder", "tar", "csv", "parquet"])
+def test_names_of_folders_and_files_that_are_unclear_are_rejected(kind, names, tmp_path):
+    rows = [{"file_name": name, "label": "a"} for name in names]
+    if kind == "tar":
+        source = write_tar(tmp_path / "x.tar", [(name, b"x") for name in names])
+    else:
+        source = write_files(tmp_path, names) if kind == "folder" else TABLES[kind](tmp_path, rows)
+    with raises(DataMessage.SEVERAL_SPLITS_IN_NAME):
+        read(source)
+    assert set(read_splits(source, split_from="none")) == {"train"}
+
+
+@pytest.mark.parametrize("labels", [["polyp_train", "polyp_test"], ["train-a", "VAL-a"], ["a (test)", "a (train)"]])
+@pytest.mark.parametrize("kind", ["folder", *TABLES])
+def test_class_names_that_differ_in_their_split_are_rejected(kind, labels, tmp_path):
+    rows = [{"file_name": f"{label}/1.png", "label": label} for label in labels]
+    source = (
+        write_files(tmp_path, [row["file_name"] for row in rows]) if kind == "folder" else TABLES[kind](tmp_path, rows)
+    )
+    with raises(DataMessage.SPLITS_IN_CLASS_NAMES):
+        read(source)
+    assert {label for _, label, _ in read(source, split_from="none")} == set(labels)
+
+
+@pytest.mark.parametrize("label", ["polyp\u200b", "Polyp", "ｐolyp", " polyp", "\ufeffpolyp"])
+@pytest.mark.parametrize("kind", TABLES)
+def test_labels_that_look_equal_are_rejected(kind, label, tmp_path):
+    rows = [{"file_name": f"{n}.png", "label": text} for n, text in enumerate([label, "polyp"])]
+    if label.strip() == "polyp":
+        assert {row[1] for row in read(TABLES[kind](tmp_path, rows))} == {"polyp"}
+    else:
+        with raises(DataMessage.CLASS_NAMES_SIMILAR):
+            read(TABLES[kind](tmp_path, rows))
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "saved"])
+@pytest.mark.parametrize("name", ["patient", "Patient_ID", "video", "case-id", "lesion id"])
+def test_a_column_of_patients_that_is_not_used_is_a_warning(kind, name, tmp_path, caplog):
+    source = TABLES[kind](tmp_path, make_rows(**{name: [1, 1, 2]}))
+    assert {group for _, _, group in read(source)} == {None}
+    assert logged(caplog.records, DataMessage.GROUP_COLUMN_UNUSED, column=name)
+    assert [group for _, _, group in read(source, group_column=name)] == ["1", "1", "2"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "saved"])
+def test_the_column_of_groups_has_any_case(kind, tmp_path):
+    assert [group for _, _, group in read(TABLES[kind](tmp_path, make_rows(Group=["x", "y"])))] == ["x", "y"]
+
+
+def test_values_of_json_files_that_are_not_used_are_counted(tmp_path, caplog):
+    caplog.set_level("INFO")
+    read(write_webdataset(tmp_path, make_rows(patient=[1, 1], category=["x", "y"])))
+    (record,) = [record for record in caplog.records if getattr(record, "code", None) is DataMessage.FILES_IGNORED]
+    assert [text.split(" (")[0] for text in record.attributes["ignored"]] == [
+        f"2 values of {key} in .json files" for key in ("category", "patient")
+    ]
+
+
+@pytest.mark.parametrize("name", ["path", "file_path", "filename"])
+def test_columns_of_paths_state_splits(name, tmp_path):
+    rows = [{"label": "a", name: "train/1.png"}, {"label": "b", name: "test/1.png"}]
+    assert read_splits(write_parquet(tmp_path, rows)) == ["train", "test"]
