@@ -49,7 +49,14 @@ def read_layout(root, **options):
             ("training-data", "train"),
         ),
         *(("VAL", "validation"), ("valid", "validation"), ("validation_set", "validation"), ("dev", "validation")),
-        *(("test_set", "test"), ("Testing", "test"), ("test images", "test"), ("hold-out", None), ("holdout", "test")),
+        *(
+            ("test_set", "test"),
+            ("Testing", "test"),
+            ("test images", "test"),
+            ("hold-out", "test"),
+            ("held_out set", "test"),
+            ("holdout", "test"),
+        ),
         *(("testis", None), ("polyp_train", None), ("images", None), ("train_test", None), ("contest", None)),
     ],
 )
