@@ -23,6 +23,7 @@ MODULES = (
     *("hf_mae.evaluation.metrics", "hf_mae.evaluation.prediction_table"),
     *(
         "hf_mae.evaluation.intervals",
+        "hf_mae.evaluation.estimation",
         "hf_mae.evaluation.significance",
         "hf_mae.reporting.report",
         "hf_mae.reporting.results_tables",

@@ -1,269 +1,337 @@
-"""95 % confidence intervals of metrics by the jackknife.
+"""Arithmetic of 95 % confidence intervals: score intervals, with a design factor for patients, runs and folds.
 
-Each cluster (an image, or a patient or video with all its images) is left out in turn, which gives the variance of the
-metric (Efron and Stein, 1981). The interval is Student's on the logit of the metric; its degrees of freedom are the
-effective number of clusters minus one. A mean over classes is biased if classes are small; for images, the jackknife
-estimate of the bias is subtracted.
+- `score_interval`: a weighted sum of proportions, or of F1 values. The limits are the values that a score test does not
+  reject, with the variance at the constrained maximum-likelihood estimates of the proportions (Martin Andres, Alvarez
+  Hernandez and Herranz Tejedor, 2011, Stat Methods Med Res 20:369). For one proportion, this is Wilson's interval, with
+  the limits of Brown, Cai and DasGupta (2001, Stat Sci 16:101) for one to three errors.
+- `effective_wilson_interval`: a bounded score with a known variance: Wilson's interval for the number of
+  images that gives this variance to a proportion (Korn and Graubard, 1998, Survey Methodology 24:193; Franco, Little,
+  Louis and Slud, 2019, J Surv Stat Methodol 7:334).
+- `ratio_score_interval`: a ratio of two proportions (Koopman, 1984, Biometrics 40:513), for predictive values at a
+  prevalence.
+- `log_scale_interval`: a positive, unbounded mean.
+- `difference_interval`: a difference of two scores on the same images (Agresti and Min, 2005, Stat Med 24:729).
 
-Percentile bootstrap intervals covered 90.0 % for macro precision on a long tail and 86 to 89 % with 40 patients of
-unequal sizes, at a nominal 95 %; these intervals cover 94 to 95 % (scripts/studies/simulate_statistics.py).
+`design_effect` estimates how much the correlation of the images of a patient increases a variance, and the degrees of
+freedom of Student's t. Coverage and widths: scripts/studies/simulate_statistics.py and docs/statistics.md.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
-from itertools import product
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.special import expit, logit
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import gammaincinv
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from ..settings.metrics import METRICS
-from .metrics import Floats, headline_metrics, safe_divide
-from .prediction_table import Clusters, Predictions, clusters_from_predictions, effective_sample_size
-
 CONFIDENCE = 0.95
-MIN_CLUSTERS = 3.0  # smallest effective number of clusters for an interval
+QUANTILE = float(norm.ppf((1 + CONFIDENCE) / 2))
+MIN_UNITS = 3  # smallest number of images or patients for an interval
+MIN_EFFECTIVE_GROUPS = 2.5  # smallest effective number of patients (Kish) for an interval
+PSEUDO_GROUPS = 1 / 40  # share of the smoothing that counts as complete patients in a design effect
+PSEUDO_IMAGES = 2.0  # right and wrong images each that smooth the variance of a score (Price and Bonett, 2004)
+PSEUDO_IMAGES_OF_DIFFERENCE = 1.0  # the same for a difference: 1/2 image per cell of two classes (Agresti and Min)
+
+Floats = NDArray[np.float64]
 Interval = tuple[float, float] | None
 
 
-def headline_metric_intervals(folds: list[Predictions]) -> dict[str, Interval]:
-    """Computes 95 % intervals of the headline metrics (means over folds and runs); None for too few clusters."""
-    return {name: estimate.interval for name, estimate in estimate_headline_metrics(folds).items()}
+class IntervalReason(str, Enum):
+    """Why a score has no interval."""
+
+    TOO_FEW_IMAGES = "too_few_images"
+    TOO_FEW_GROUPS = "too_few_groups"
+    NOT_ESTIMABLE = "not_estimable"  # calibration errors: the score is biased
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Value with its 95 % interval; None: too few clusters."""
+    """Value with its 95 % interval.
+
+    Args:
+        reason: why the interval is None.
+        classes_without_images: ids of the classes that a mean over classes does not estimate, because they have no
+            image in the denominator.
+    """
 
     value: float
     interval: Interval
+    reason: IntervalReason | None = None
+    classes_without_images: tuple[int, ...] = ()
 
 
-def estimate_headline_metrics(folds: list[Predictions]) -> dict[str, Estimate]:
-    """Estimates the headline metrics (means over folds and runs) with their intervals."""
-    clusters = clusters_from_predictions(folds)
-    values, replicates = jackknife_replicates(clusters, partial(headline_metrics, ordered=folds[0].ordered))
-    estimates = {}
-    for name, value in values.items():
-        bounds = METRICS[name].low, METRICS[name].upper_bound(folds[0].num_classes)
-        estimates[name] = Estimate(value, jackknife_interval(value, replicates[name], clusters, *bounds))
-    return estimates
+def t_quantile(degrees_of_freedom: float) -> float:
+    """Returns the two-sided 95 % quantile of Student's t, for at least one degree of freedom."""
+    return float(student.ppf((1 + CONFIDENCE) / 2, max(degrees_of_freedom, 1.0)))
 
 
-@dataclass(frozen=True)
-class Rate:
-    """Rate of one class against the rest, such as a sensitivity.
+# Intervals
+
+
+def wilson_interval(proportion: ArrayLike, trials: ArrayLike, quantile: ArrayLike = QUANTILE) -> tuple[Any, Any]:
+    """Computes Wilson's score interval (low, high) of proportions (...).
+
+    Equals `scipy.stats.binomtest(...).proportion_ci(method="wilson")`, and takes fractional counts, too.
+    """
+    p, n, q2 = np.asarray(proportion), np.asarray(trials), np.asarray(quantile) ** 2
+    centre = (p + q2 / (2 * n)) / (1 + q2 / n)
+    margin = np.sqrt(q2 * (p * (1 - p) / n + q2 / (4 * n**2))) / (1 + q2 / n)
+    return np.minimum(np.maximum(centre - margin, 0), p), np.maximum(np.minimum(centre + margin, 1), p)
+
+
+def score_interval(
+    proportions: ArrayLike,
+    trials: ArrayLike,
+    weights: ArrayLike,
+    design: ArrayLike = 1.0,
+    quantile: ArrayLike = QUANTILE,
+    f1: bool = False,
+) -> tuple[Any, Any]:
+    """Computes the score interval (low, high) of sums of proportions, for any number of sums (...) at once.
+
+    The limits are sums with |estimate - expectation| = quantile * standard error, where the proportions have the
+    greatest likelihood for their sum (multiplier method). The standard error of several proportions is corrected for
+    the fitted ones; for F1, the expectation includes the second-order bias.
 
     Args:
-        n_eff: effective number of images in the denominator.
-        interval: 95 % interval; None: too few images.
+        proportions: observed proportions (..., terms); with `f1`, Jaccard indices: F1 is 2 J / (1 + J).
+        trials: images of each proportion (..., terms); a term without images is left out.
+        weights: weights of the terms (..., terms), not negative.
+        design: factor of the variance (...): design effect, correlation of the terms, several runs.
+        quantile: quantile of the normal or of Student's t distribution (...).
+        f1: whether the terms are F1 values.
     """
-
-    value: float
-    n_eff: float
-    interval: Interval
-
-
-RATES = ("sensitivity", "specificity", "ppv", "npv")
-
-
-def estimate_rates_by_class(folds: list[Predictions]) -> list[dict[str, Rate]]:
-    """Estimates the sensitivity (recall), specificity, positive (precision) and negative predictive value of each class
-    against the rest, as means over folds and runs.
-
-    Predictive values are at the prevalence of these images. Intervals are Wilson's for independent images, and the
-    jackknife's for patients and videos.
-
-    Returns:
-        `RATES` per class; a rate with an empty denominator is omitted.
-    """
-    clusters, num_classes = clusters_from_predictions(folds), folds[0].num_classes
-    values, replicates = jackknife_replicates(clusters, lambda matrices: _flatten_rates(_rate_counts(matrices)))
-    sizes = {name: np.zeros((len(clusters.counts), num_classes)) for name in RATES}
-    for matrices, members in zip(clusters.matrices, clusters.members):
-        for name, (_, denominator) in _rate_counts(matrices).items():
-            sizes[name][members] += denominator.mean(0)
-    rates: list[dict[str, Rate]] = [{} for _ in range(num_classes)]
-    for label, name in product(range(num_classes), RATES):
-        key, n_eff = f"{name} {label}", effective_sample_size(sizes[name][:, label], clusters.counts)
-        if n_eff == 0:
-            continue
-        if clusters.kind == "images":
-            interval = wilson_interval(values[key], n_eff)
-        else:
-            interval = jackknife_interval(values[key], replicates[key], replace(clusters, n_eff=n_eff))
-        rates[label][name] = Rate(values[key], n_eff, interval)
-    return rates
-
-
-def wilson_interval(proportion: float, count: float, confidence: float = CONFIDENCE) -> Interval:
-    """Computes Wilson's score interval of a proportion of independent images; None if there are too few.
-
-    Equals `scipy.stats.binomtest(...).proportion_ci(method="wilson")`, and takes means of proportions, too.
-    """
-    if count < MIN_CLUSTERS:
-        return None
-    z = float(norm.ppf((1 + confidence) / 2))
-    centre = (proportion + z**2 / (2 * count)) / (1 + z**2 / count)
-    margin = z * (proportion * (1 - proportion) / count + z**2 / (4 * count**2)) ** 0.5 / (1 + z**2 / count)
-    return max(0.0, centre - margin), min(1.0, centre + margin)
+    p, n, w = (np.atleast_1d(np.asarray(values, dtype=float)) for values in (proportions, trials, weights))
+    p, n, w = np.broadcast_arrays(p, n, np.where(n > 0, w, 0.0))
+    shape = p.shape[:-1]
+    r: Floats = np.broadcast_to(np.asarray(design, dtype=float), shape)
+    q: Floats = np.broadcast_to(np.asarray(quantile, dtype=float), shape)
+    num_terms = np.maximum((w > 0).sum(-1, keepdims=True), 1)
+    n = np.where(n > 0, n, 1.0)
+    fitted = 1 + (num_terms - 1) / num_terms / np.maximum(n - 1, 1)
+    largest = np.maximum(w.max(-1, keepdims=True), 1e-300)
+    estimate = (w * _f1_value(p, f1)).sum(-1)
+    limits = []
+    for sign in (-1.0, 1.0):
+        low, high = np.full(shape, -14.0), np.full(shape, 24.0 + np.log(n.max()))
+        for _ in range(36):
+            middle = (low + high) / 2
+            multiplier = sign * np.exp(middle)[..., None] * w / largest
+            constrained = _constrained_f1(multiplier, p, n) if f1 else _constrained_proportion(multiplier, p, n)
+            variance = constrained * (1 - constrained) / n * fitted
+            slope, bias = np.ones(p.shape), np.zeros(shape)
+            if f1:
+                slope = 2 / (1 + constrained) ** 2
+                bias = r * (w * -2 / (1 + constrained) ** 3 * variance).sum(-1)
+            total = (w * _f1_value(constrained, f1)).sum(-1)
+            error = np.sqrt(r * (w**2 * slope**2 * variance).sum(-1))
+            beyond = sign * (total + bias - estimate) - q * error > 1e-13
+            high, low = np.where(beyond, middle, high), np.where(beyond, low, middle)
+        limits.append(total)
+    single = num_terms[..., 0] == 1
+    if single.any():
+        term = w.argmax(-1)[..., None]
+        scale, trials = largest[..., 0], np.take_along_axis(n, term, -1)[..., 0] / r
+        proportion = np.take_along_axis(p, term, -1)[..., 0]
+        ends = (_near_bound(proportion, trials), 1 - _near_bound(1 - proportion, trials))
+        near_low, near_high = (scale * _f1_value(end, f1) for end in ends)
+        limits[0] = np.where(single, np.minimum(limits[0], near_low), limits[0])
+        limits[1] = np.where(single, np.maximum(limits[1], near_high), limits[1])
+    return np.minimum(limits[0], estimate), np.maximum(limits[1], estimate)
 
 
-def _rate_counts(matrices: Floats) -> dict[str, tuple[Floats, Floats]]:
-    """Computes the numerator and denominator (..., classes) of each rate."""
-    true_positives = np.diagonal(matrices, axis1=-2, axis2=-1)
-    support, predicted, total = matrices.sum(-1), matrices.sum(-2), matrices.sum((-2, -1))[..., None]
-    true_negatives = total - support - predicted + true_positives
-    return {
-        "sensitivity": (true_positives, support),
-        "specificity": (true_negatives, total - support),
-        "ppv": (true_positives, predicted),
-        "npv": (true_negatives, total - predicted),
-    }
+def _near_bound(proportion: Floats, trials: Floats) -> Floats:
+    """Computes the lower limit of a proportion of one to three images (two of at most 50): that of a Poisson mean,
+    where Wilson's interval does not reach its coverage (Brown, Cai and DasGupta, 2001, Stat Sci 16:101); else 1."""
+    count = proportion * trials
+    near = (count > 1e-9) & (count <= np.where(trials <= 50, 2.0, 3.0) + 1e-9)
+    limit: Floats = np.where(near, gammaincinv(np.where(near, count, 1.0), 1 - CONFIDENCE) / trials, 1.0)
+    return limit
 
 
-def _flatten_rates(rate_counts: dict[str, tuple[Floats, Floats]]) -> dict[str, Floats]:
-    rates = {name: safe_divide(*counts) for name, counts in rate_counts.items()}
-    return {f"{name} {label}": rate[..., label] for name, rate in rates.items() for label in range(rate.shape[-1])}
+def _f1_value(proportions: Floats, f1: bool) -> Floats:
+    return 2 * proportions / (1 + proportions) if f1 else proportions
 
 
-def jackknife_replicates(
-    clusters: Clusters, score_function: Callable[[Floats], dict[str, Floats]]
-) -> tuple[dict[str, float], dict[str, NDArray[np.float64]]]:
-    """Computes the means of metrics over folds and runs, and the leave-one-cluster-out replicates of these means.
-
-    Args:
-        score_function: metrics by name, from confusion matrices (..., classes, classes).
-
-    Returns:
-        The means by name, and the replicates by name (clusters,).
-    """
-    values: dict[str, float] = {}
-    changes: dict[str, NDArray[np.float64]] = {}
-    weight = 1.0 / len(clusters.matrices)
-    for matrices, members in zip(clusters.matrices, clusters.members):
-        total = np.einsum("rckl,c->rkl", matrices, clusters.counts[members].astype(float))
-        with np.errstate(invalid="ignore"):  # a cluster that is the complete fold leaves an empty matrix
-            full, reduced = score_function(total), score_function(total[:, None] - matrices)
-        for name in full:
-            values[name] = values.get(name, 0.0) + weight * float(full[name].mean())
-            change = changes.setdefault(name, np.zeros(len(clusters.counts)))
-            change[members] += weight * (reduced[name] - full[name][:, None]).mean(0)
-    return values, {name: values[name] + change for name, change in changes.items()}
+def _constrained_proportion(multiplier: Floats, p: Floats, n: Floats) -> Floats:
+    """Solves n (P - p) = multiplier P (1 - P) for P."""
+    multiplier = np.where(multiplier == 0, 1e-300, multiplier)
+    b = multiplier - n
+    root = np.sqrt(b * b + 4 * multiplier * n * p)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        solution = np.where(b > 0, (b + root) / (2 * multiplier), 2 * n * p / (root - b))
+    return np.clip(solution, 0, 1)
 
 
-def jackknife_statistic(
-    folds: list[Predictions],
-    clusters: Clusters,
-    statistic: Callable[[Predictions, NDArray[np.int64], int], tuple[Floats, Floats]],
-) -> tuple[Floats, Floats]:
-    """Computes the mean of a statistic over folds, and its replicates (clusters, ...) without each cluster.
-
-    Args:
-        clusters: result of `image_level_clusters`.
-        statistic: computes the value (...) and its replicates (clusters of the fold, ...) from a fold, the cluster of
-            each of its images (images,), and the number of its clusters.
-    """
-    value, change, weight = np.zeros(()), np.zeros(0), 1.0 / len(folds)
-    for fold, index, members in zip(folds, clusters.indices, clusters.members):
-        fold_value, replicates = statistic(fold, index, len(members))
-        value = value + weight * fold_value
-        change = change if change.size else np.zeros((len(clusters.counts), *value.shape))
-        change[members] += weight * (replicates - fold_value)
-    return value, value + change
+def _constrained_f1(multiplier: Floats, p: Floats, n: Floats) -> Floats:
+    """Solves n (J - p) (1 + J)^2 = 2 multiplier J (1 - J) for J, by Newton's method within a bracket."""
+    up = multiplier > 0
+    low, high = np.where(up, p, 0.0), np.where(up, 1.0, p)
+    j = (low + high) / 2
+    for _ in range(40):
+        value = n * (j - p) * (1 + j) ** 2 - 2 * multiplier * j * (1 - j)
+        low, high = np.where(value < 0, j, low), np.where(value < 0, high, j)
+        slope = n * (1 + j) * (1 + 3 * j - 2 * p) - 2 * multiplier * (1 - 2 * j)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            newton = j - value / slope
+        previous, j = j, np.where((newton > low) & (newton < high), newton, (low + high) / 2)
+        if np.abs(j - previous).max() < 1e-12:
+            break
+    return j
 
 
-def jackknife_mean(
-    folds: list[Predictions], clusters: Clusters, values: Callable[[Predictions], Floats]
-) -> tuple[Floats, Floats]:
-    """Computes the mean of values (images, ...) over images and folds, and its replicates (see above)."""
-
-    def mean_without_clusters(fold: Predictions, index: NDArray[np.int64], num_clusters: int) -> tuple[Floats, Floats]:
-        by_image = values(fold)
-        mean, count, sums = by_image.mean(0), len(by_image), np.zeros((num_clusters, *by_image.shape[1:]))
-        np.add.at(sums, index, by_image)
-        sizes = np.bincount(index, minlength=num_clusters).reshape(-1, *[1] * mean.ndim)
-        with np.errstate(divide="ignore", invalid="ignore"):  # a cluster that is the complete fold leaves no images
-            return mean, (count * mean - sums) / (count - sizes)
-
-    return jackknife_statistic(folds, clusters, mean_without_clusters)
-
-
-def jackknife_interval(
+def effective_wilson_interval(
     value: float,
-    replicates: NDArray[np.float64],
-    clusters: Clusters,
-    lower_bound: float = 0.0,
-    upper_bound: float = 1.0,
-    confidence: float = CONFIDENCE,
-) -> Interval:
-    """Computes the interval of a metric between `lower_bound` and `upper_bound` (infinite: on the log scale).
+    variance: float,
+    smoothed_value: float,
+    degrees_of_freedom: float = np.inf,
+    low: float = 0.0,
+    high: float = 1.0,
+    chance: float | None = None,
+    center: float | None = None,
+) -> tuple[float, float]:
+    """Computes Wilson's interval of a bounded score for its effective number of images, with Student's t.
 
-    At a bound all replicates are equal; the interval is then the exact binomial one for `n_eff` trials.
+    The effective number of images n is that with p (1 - p) / n = variance, for the smoothed value p on the scale from
+    `low` to `high`; n - 1 limits the degrees of freedom.
 
     Args:
-        replicates: the metric with each cluster left out once (clusters,).
+        value: estimate of the score.
+        variance: its variance, from the smoothed table or scores, so that it is positive.
+        smoothed_value: value at which the variance was computed, between `low` and `high`.
+        degrees_of_freedom: of the variance.
+        low, high: range of the score.
+        chance: score of a random prediction, for coefficients of agreement: limits above it are on the scale from
+            `chance` to `high`, and an upper limit below it is on that from `low` to `chance`.
+        center: estimate without its bias; None: `value`. The interval contains both.
+    """
+    center = value if center is None else center
+    ends = _effective_wilson(center, variance, smoothed_value, degrees_of_freedom, low, high)
+    if chance is not None and ends[1] < chance:
+        ends = ends[0], _effective_wilson(center, variance, smoothed_value, degrees_of_freedom, low, chance)[1]
+    elif chance is not None:
+        above = _effective_wilson(max(center, chance), variance, smoothed_value, degrees_of_freedom, chance, high)
+        ends = above[0] if ends[0] > chance else ends[0], max(ends[1], above[1])
+    return min(ends[0], value), max(ends[1], value)
+
+
+def _effective_wilson(
+    center: float, variance: float, smoothed_value: float, degrees_of_freedom: float, low: float, high: float
+) -> tuple[float, float]:
+    width = high - low
+    p = min(max((smoothed_value - low) / width, 0.02), 0.9999)
+    trials = p * (1 - p) * width**2 / variance
+    quantile = t_quantile(min(degrees_of_freedom, trials - 1))
+    ends = wilson_interval(min(max((center - low) / width, 0.0), 1.0), trials, quantile)
+    return low + width * float(ends[0]), low + width * float(ends[1])
+
+
+def log_scale_interval(
+    value: float, variance: float, smoothed_value: float, degrees_of_freedom: float
+) -> tuple[float, float]:
+    """Computes the interval of a positive mean that has no upper bound: Student's t on the logarithm."""
+    factor = float(np.exp(t_quantile(degrees_of_freedom) * variance**0.5 / smoothed_value))
+    return value / factor, value * factor
+
+
+def ratio_score_interval(
+    first: float, first_trials: float, second: float, second_trials: float, quantile: float = QUANTILE
+) -> tuple[float, float]:
+    """Computes Koopman's score interval (low, high) of the ratio first / second of two independent proportions.
+
+    Args:
+        first, second: proportions.
+        first_trials, second_trials: their (effective) numbers of images.
 
     Returns:
-        None if there are too few clusters.
+        0 and infinity at the ends of the range.
     """
-    if clusters.n_eff < MIN_CLUSTERS or not np.isfinite(replicates).all():
-        return None
-    if np.isinf(upper_bound):
-        return _log_scale_interval(value, replicates, clusters, lower_bound, confidence)
-    width = upper_bound - lower_bound
-    proportion = (value - lower_bound) / width
-    if proportion <= 0 or proportion >= 1 or np.ptp(replicates) == 0:
-        margin = width * (1 - ((1 - confidence) / 2) ** (1 / clusters.n_eff))
-        return max(lower_bound, value - margin), min(upper_bound, value + margin)
-    error, bias = _jackknife_error_and_bias(proportion, (replicates - lower_bound) / width, clusters)
-    if clusters.kind == "images" and 0 < proportion - bias < 1:
-        proportion -= bias
-    centre = float(logit(proportion))
-    margin = _t_quantile(clusters, confidence) * error / (proportion * (1 - proportion))
-    return lower_bound + width * float(expit(centre - margin)), lower_bound + width * float(expit(centre + margin))
+
+    def statistic(log_ratio: float) -> float:
+        ratio = float(np.exp(log_ratio))
+        a = (first_trials + second_trials) * ratio
+        b = -(first_trials * (ratio + first) + second_trials * (1 + second * ratio))
+        c = first_trials * first + second_trials * second
+        constrained = (-b - max(b * b - 4 * a * c, 0.0) ** 0.5) / (2 * a)
+        top = min(ratio * constrained, 1.0)
+        variance = top * (1 - top) / first_trials + ratio**2 * constrained * (1 - constrained) / second_trials
+        return float((first - ratio * second) / max(variance, 1e-300) ** 0.5)
+
+    low, high = 0.0, float("inf")
+    if first > 0:
+        low = float(np.exp(_bisect(statistic, quantile)))
+    if second > 0:
+        high = float(np.exp(_bisect(statistic, -quantile)))
+    return low, high
 
 
-def _log_scale_interval(
-    value: float, replicates: NDArray[np.float64], clusters: Clusters, lower_bound: float, confidence: float
-) -> Interval:
-    if value <= lower_bound:
-        return None
-    error, _ = _jackknife_error_and_bias(value, replicates, clusters)
-    factor = float(np.exp(_t_quantile(clusters, confidence) * error / (value - lower_bound)))
-    return lower_bound + (value - lower_bound) / factor, lower_bound + (value - lower_bound) * factor
+def _bisect(decreasing: Any, target: float, low: float = -25.0, high: float = 25.0) -> float:
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if decreasing(middle) > target else (low, middle)
+    return (low + high) / 2
 
 
 def difference_interval(
-    value: float, replicates: NDArray[np.float64], clusters: Clusters, confidence: float = CONFIDENCE
-) -> Interval:
-    """Computes the interval of an unbounded difference of metrics.
+    value: float, variance: float, degrees_of_freedom: float = np.inf, width: float = 1.0
+) -> tuple[float, float]:
+    """Computes the interval of a difference of two scores, with Student's t.
 
-    Returns:
-        None if there are too few clusters.
+    Args:
+        value: difference.
+        variance: its variance, smoothed by pseudo-images, so that it is positive.
+        degrees_of_freedom: of the variance; the effective number of images minus one limits it.
+        width: upper minus lower bound of the scores: the greatest difference.
     """
-    if clusters.n_eff < MIN_CLUSTERS or not np.isfinite(replicates).all():
-        return None
-    error, _ = _jackknife_error_and_bias(value, replicates, clusters)
-    margin = _t_quantile(clusters, confidence) * error
-    return value - margin, value + margin
+    trials = max(width**2 - value**2, 0.0) / variance
+    margin = t_quantile(max(min(degrees_of_freedom, trials - 1), 2.0)) * variance**0.5
+    return max(value - margin, -width), min(value + margin, width)
 
 
-def _jackknife_error_and_bias(value: float, replicates: NDArray[np.float64], clusters: Clusters) -> tuple[float, float]:
-    """Computes the jackknife standard error and bias, summed over strata."""
-    variance = bias = 0.0
-    for stratum in np.unique(clusters.strata):
-        in_stratum = clusters.strata == stratum
-        counts, values = clusters.counts[in_stratum], replicates[in_stratum]
-        total = counts.sum()
-        mean = float((counts * values).sum() / total)
-        variance += float((total - 1) / total * (counts * (values - mean) ** 2).sum())
-        bias += float((total - 1) * (mean - value))
-    return variance**0.5, bias
+# Patients and videos
 
 
-def _t_quantile(clusters: Clusters, confidence: float) -> float:
-    return float(student.ppf((1 + confidence) / 2, clusters.n_eff - 1))
+@dataclass(frozen=True)
+class DesignEffect:
+    """How the correlation of the images of a patient or video affects the variance of a score.
+
+    Args:
+        factor: of the variance of independent images, at least 1.
+        degrees_of_freedom: of Student's t; infinite for independent images.
+    """
+
+    factor: float
+    degrees_of_freedom: float
+
+
+INDEPENDENT = DesignEffect(1.0, np.inf)
+
+
+def design_effect(
+    influence: Floats, information: Floats, group: NDArray[np.int64], pseudo_variance: float
+) -> DesignEffect:
+    """Estimates the design effect of a score from the influence of each image on it.
+
+    The variance by patients is the sum of the squared sums of a patient's influences, each divided by one minus the
+    patient's share of the information (Bell and McCaffrey, 2002, Survey Methodology 28:169). If there are few errors,
+    pseudo-images of complete patients dominate it. The degrees of freedom are the effective number of patients (Kish),
+    weighted by their information and the correlation within them, minus one.
+
+    Args:
+        influence: of each image on the score (images,).
+        information: expected squared influence of each image (images,).
+        group: patient or video of each image (images,), from 0.
+        pseudo_variance: variance that the smoothing adds.
+    """
+    sizes = np.bincount(group).astype(float)
+    influence = influence - influence.mean()
+    by_group, expected = np.bincount(group, influence), np.bincount(group, information)
+    share = expected / expected.sum() if expected.sum() > 0 else sizes / sizes.sum()
+    complete = float((share * sizes).sum())  # design effect if the images of a patient are equal
+    between = float((by_group**2 / np.maximum(1 - share, 0.1)).sum()) + PSEUDO_GROUPS * pseudo_variance * complete
+    factor = max(between / (float((influence**2).sum()) + PSEUDO_GROUPS * pseudo_variance + 1e-300), 1.0)
+    correlation = min((factor - 1) / max(complete - 1, 1e-9), 1.0)
+    contribution = share * (1 + correlation * (sizes - 1))
+    return DesignEffect(factor, float(contribution.sum() ** 2 / (contribution**2).sum()) - 1)

@@ -6,28 +6,36 @@ another one unchanged, so sensitivity and specificity on that split estimate tho
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score
 
 from ..errors import CommandLineError, UsageError, did_you_mean
-from .intervals import (
+from .estimation import (
     RATES,
-    Estimate,
-    Interval,
+    ProportionFit,
     Rate,
-    difference_interval,
-    estimate_rates_by_class,
-    jackknife_interval,
-    jackknife_mean,
-    jackknife_replicates,
+    Sample,
+    class_rate,
+    estimate_class_f1,
+    estimate_rate,
+    estimate_score,
+    fit_proportions,
+    group_ids,
+    too_few_units,
+)
+from .intervals import (
+    Estimate,
+    Floats,
+    Interval,
+    design_effect,
+    ratio_score_interval,
+    t_quantile,
 )
 from .messages import EvaluationMessage
-from .metrics import ConfusionMatrices, Floats, headline_metrics, safe_divide
-from .prediction_table import Clusters, Predictions, clusters_from_predictions, image_level_clusters
-from .probability_metrics import jackknife_auroc
+from .metrics import safe_divide
+from .prediction_table import Predictions
+from .probability_metrics import binary_auroc, binary_average_precision, estimate_ranking
 
 THRESHOLDS = np.arange(1, 100) / 100  # threshold probabilities of the decision curve
 THRESHOLD_RULES = ("sensitivity", "specificity", "threshold", "youden")
@@ -165,28 +173,21 @@ class OneVsRest:
         """Fraction of positive images, as a mean over folds."""
         return float(np.mean([fold.labels.mean() for fold in self.folds]))
 
-    @cached_property
-    def _clusters(self) -> Clusters:
-        return image_level_clusters(self.folds)
-
     def auroc(self) -> Estimate | None:
-        """Computes the area under the ROC curve; None if all images are positive, or none is."""
-        value, replicates = jackknife_auroc(self.folds, self._clusters, [1])
-        return Estimate(value, jackknife_interval(value, replicates, self._clusters)) if np.isfinite(value) else None
+        """Estimates the area under the ROC curve; None if all images are positive, or none is."""
+        return estimate_ranking(self.folds, binary_auroc, [1])
 
-    def average_precision(self) -> float:
-        """Computes the average precision (scikit-learn's), as a mean over folds and runs."""
-        values = [average_precision_score(fold.labels, run) for fold in self.folds for run in _positive_scores(fold)]
-        return float(np.mean(values))
+    def average_precision(self) -> Estimate | None:
+        """Estimates the average precision (scikit-learn's); None if all images are positive, or none is."""
+        return estimate_ranking(self.folds, binary_average_precision, [1])
 
     def estimate_agreement(self) -> dict[str, Estimate]:
         """Estimates `accuracy`, `F1` of the positive class and Cohen's `kappa`, of the predicted classes."""
-        clusters = clusters_from_predictions(self.folds)
-        values, replicates = jackknife_replicates(clusters, _agreement_metrics)
-        lower_bounds = {"kappa": -1.0}
+        sample = Sample(self.folds)
         return {
-            name: Estimate(value, jackknife_interval(value, replicates[name], clusters, lower_bounds.get(name, 0.0)))
-            for name, value in values.items()
+            "accuracy": estimate_score(sample, "accuracy"),
+            "F1": estimate_class_f1(self.folds, 1),
+            "kappa": estimate_score(sample, "kappa"),
         }
 
     def decision_curve(self) -> "DecisionCurve":
@@ -195,17 +196,34 @@ class OneVsRest:
         The net benefit at a threshold p is the fraction of true positives minus p / (1 - p) times the fraction of false
         positives.
         """
-        odds = THRESHOLDS / (1 - THRESHOLDS)
-
-        def benefits(fold: Predictions) -> Floats:
+        odds, count = THRESHOLDS / (1 - THRESHOLDS), len(self.folds)
+        value, influence, pseudo_variance = np.zeros(len(THRESHOLDS)), [], np.zeros(len(THRESHOLDS))
+        for fold in self.folds:
             benefit = np.where((fold.labels == 1)[:, None], 1.0, -odds)  # if the image is called positive
-            mean: Floats = np.mean([(run[:, None] >= THRESHOLDS) * benefit for run in _positive_scores(fold)], axis=0)
-            return mean
-
-        value, replicates = jackknife_mean(self.folds, self._clusters, benefits)
-        intervals = [difference_interval(v, r, self._clusters) for v, r in zip(value.tolist(), replicates.T)]
+            benefits = np.mean([(run[:, None] >= THRESHOLDS) * benefit for run in _positive_scores(fold)], axis=0)
+            mean, size = benefits.mean(0), len(fold.labels)
+            value += mean / count
+            influence.append((benefits - mean) / (size * max(size - 1, 1)) ** 0.5 / count)
+            # Half a true positive, and false positives of the same weight, per set of images
+            pseudo_variance += (0.5 + 0.5 * np.minimum(odds, 1 / odds) ** 2) / (size * count) ** 2 / count
+        intervals = self._benefit_intervals(value, np.concatenate(influence), pseudo_variance)
         treat_all = self.prevalence - (1 - self.prevalence) * odds
         return DecisionCurve(THRESHOLDS.tolist(), value.tolist(), intervals, treat_all.tolist())
+
+    def _benefit_intervals(self, value: Floats, influence: Floats, pseudo_variance: Floats) -> list[Interval]:
+        """Computes Student's intervals of means over images, by threshold."""
+        group = group_ids(self.folds)
+        if too_few_units(len(influence), group) is not None:
+            return [None] * len(value)
+        intervals: list[Interval] = []
+        for mean, column, added in zip(value.tolist(), influence.T, pseudo_variance.tolist()):
+            variance, df = float((column**2).sum()) + added, len(column) - 1.0
+            if group is not None:
+                design = design_effect(column, np.ones(len(column)), group, added)
+                variance, df = variance * design.factor, design.degrees_of_freedom
+            margin = t_quantile(df) * variance**0.5
+            intervals.append((mean - margin, mean + margin))
+        return intervals
 
 
 @dataclass(frozen=True)
@@ -262,20 +280,42 @@ def estimate_binary_rates(folds: list[Predictions], prevalence: float | None = N
         folds: from `OneVsRest.apply_thresholds`, or `OneVsRest.folds` (the predicted classes).
         prevalence: prevalence for PPV and NPV; None: that of these images.
     """
-    rates = estimate_rates_by_class(folds)[1]
+    sample = Sample(folds)
+    rates = {name: rate for name in RATES if (rate := estimate_rate(sample, name, 1)) is not None}
     if prevalence is None or not {"sensitivity", "specificity"} <= set(rates):
         return rates
-    clusters = clusters_from_predictions(folds)
-    values, replicates = jackknife_replicates(clusters, lambda matrices: _predictive_values(matrices, prevalence))
-    n_eff = min(rates["sensitivity"].n_eff, rates["specificity"].n_eff)
+    sensitivity, specificity = rates["sensitivity"], rates["specificity"]
+    n_eff, reason = min(sensitivity.n_eff, specificity.n_eff), sensitivity.reason or specificity.reason
+    fits = {name: fit_proportions(sample, class_rate(name, 1)) for name in ("sensitivity", "specificity")}
     for name in ("ppv", "npv"):
-        rates[name] = Rate(values[name], n_eff, jackknife_interval(values[name], replicates[name], clusters))
+        value = sample.value(lambda matrices: _predictive_values(matrices, prevalence)[name])  # noqa: B023
+        interval = (
+            None if reason else _predictive_value_interval(name, fits["sensitivity"], fits["specificity"], prevalence)
+        )
+        if interval is not None:
+            interval = min(interval[0], value), max(interval[1], value)
+        rates[name] = Rate(value, n_eff, interval, reason)
     return {name: rates[name] for name in RATES}
 
 
-def _agreement_metrics(matrices: Floats) -> dict[str, Floats]:
-    metrics = headline_metrics(matrices, ordered=True)  # with two classes the weighted kappa is Cohen's
-    return {"accuracy": metrics["accuracy"], "F1": ConfusionMatrices(matrices).f1[..., 1], "kappa": metrics["qwk"]}
+def _predictive_value_interval(
+    name: str, sensitivity: ProportionFit, specificity: ProportionFit, prevalence: float
+) -> Interval:
+    """Computes the interval of PPV or NPV at a prevalence from that of the likelihood ratio, a ratio of proportions."""
+    rates = [float((fit.weights * fit.proportions).sum()) for fit in (sensitivity, specificity)]
+    trials = [
+        1 / (fit.design * float((fit.weights**2 / np.maximum(fit.trials, 1)).sum()))
+        for fit in (sensitivity, specificity)
+    ]
+    quantile = max(sensitivity.quantile, specificity.quantile)
+    if name == "ppv":
+        ratios = ratio_score_interval(rates[0], trials[0], 1 - rates[1], trials[1], quantile)
+        prior = prevalence / max(1 - prevalence, 1e-12)
+    else:
+        ratios = ratio_score_interval(rates[1], trials[1], 1 - rates[0], trials[0], quantile)
+        prior = (1 - prevalence) / max(prevalence, 1e-12)
+    low, high = (1.0 if np.isinf(ratio) else prior * ratio / (1 + prior * ratio) for ratio in ratios)
+    return low, high
 
 
 def _predictive_values(matrices: Floats, prevalence: float) -> dict[str, Floats]:

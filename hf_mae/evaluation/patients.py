@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from .intervals import Estimate, estimate_headline_metrics
+from .estimation import estimate_headline_metrics
+from .intervals import Estimate
 from .prediction_table import Predictions
 
 

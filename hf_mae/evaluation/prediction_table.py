@@ -1,6 +1,6 @@
 """Predictions of several runs on the same images, and their independent clusters: images, or patients or videos."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -70,52 +70,29 @@ class Clusters:
         matrices: per fold, confusion matrices (runs, clusters of the fold, classes, classes).
         members: per fold, the index of each of its clusters among all clusters (clusters of the fold,).
         counts: how many times each cluster occurs (clusters,).
-        strata: stratum of each cluster (clusters,): fold and class for images, a single one for groups.
         n_eff: effective sample size (Kish): the number of equally large clusters with the same information.
-        indices: per fold, the cluster of each image among those of the fold (images,); only of images and groups that
-            are stored separately.
     """
 
     kind: str
     matrices: list[Floats]
     members: list[NDArray[Any]]
     counts: NDArray[Any]
-    strata: NDArray[Any]
     n_eff: float
-    indices: list[NDArray[Any]] = field(default_factory=list)
 
 
 def clusters_from_predictions(folds: list[Predictions]) -> Clusters:
-    """Builds the clusters of folds with their confusion matrices: groups if all folds have them, otherwise images."""
+    """Builds the clusters of folds: groups if all folds have them, otherwise images."""
     if any(fold.groups is None for fold in folds):
         return _group_identical_images(folds)
-    clusters = image_level_clusters(folds)
-    matrices = [
-        confusion_by_cluster(fold, index, len(members))
-        for fold, index, members in zip(folds, clusters.indices, clusters.members)
-    ]
-    return replace(clusters, matrices=matrices)
-
-
-def image_level_clusters(folds: list[Predictions]) -> Clusters:
-    """Builds clusters for statistics that need scores rather than confusion matrices (`matrices` is empty): each image
-    is a cluster of its own.
-
-    If all folds have groups, these are the clusters. The stratum of an image is its fold, whatever its class.
-    """
-    if all(fold.groups is not None for fold in folds):
-        groups = [np.asarray(fold.groups).astype(str) for fold in folds]
-        names, sizes = np.unique(np.concatenate(groups), return_counts=True)
-        by_fold = [np.unique(fold_groups, return_inverse=True) for fold_groups in groups]
-        members = [np.searchsorted(names, fold_names) for fold_names, _ in by_fold]
-        indices = [index.ravel() for _, index in by_fold]
-        ones = np.ones(len(names), dtype=np.int64)
-        return Clusters("groups", [], members, ones, 0 * ones, effective_sample_size(sizes, ones), indices)
-    indices = [np.arange(len(fold.labels)) for fold in folds]
-    sizes = np.array([len(index) for index in indices])
-    members = [start + index for start, index in zip(np.cumsum(sizes) - sizes, indices)]
-    strata = np.repeat(np.arange(len(folds)), sizes)
-    return Clusters("images", [], members, np.ones_like(strata), strata, float(sizes.sum()), indices)
+    groups = [np.asarray(fold.groups).astype(str) for fold in folds]
+    names, sizes = np.unique(np.concatenate(groups), return_counts=True)
+    members, matrices = [], []
+    for fold, fold_groups in zip(folds, groups):
+        fold_names, cluster_index = np.unique(fold_groups, return_inverse=True)
+        members.append(np.searchsorted(names, fold_names))
+        matrices.append(confusion_by_cluster(fold, cluster_index.ravel(), len(fold_names)))
+    ones = np.ones(len(names), dtype=np.int64)
+    return Clusters("groups", matrices, members, ones, effective_sample_size(sizes, ones))
 
 
 def effective_sample_size(sizes: NDArray[Any], counts: NDArray[Any]) -> float:
@@ -125,16 +102,15 @@ def effective_sample_size(sizes: NDArray[Any], counts: NDArray[Any]) -> float:
 
 
 def _group_identical_images(folds: list[Predictions]) -> Clusters:
-    matrices, members, counts, strata, start = [], [], [], [], 0
-    for number, fold in enumerate(folds):
-        patterns, pattern_index, fold_counts = np.unique(
+    matrices, members, counts, start = [], [], [], 0
+    for fold in folds:
+        _, pattern_index, fold_counts = np.unique(
             np.vstack([fold.labels, fold.predicted]), axis=1, return_inverse=True, return_counts=True
         )
         sums = confusion_by_cluster(fold, pattern_index.ravel(), len(fold_counts))
         matrices.append(sums / fold_counts[:, None, None])
         members.append(start + np.arange(len(fold_counts)))
         counts.append(fold_counts)
-        strata.append(number * fold.num_classes + patterns[0])
         start += len(fold_counts)
     all_counts = np.concatenate(counts)
-    return Clusters("images", matrices, members, all_counts, np.concatenate(strata), float(all_counts.sum()))
+    return Clusters("images", matrices, members, all_counts, float(all_counts.sum()))

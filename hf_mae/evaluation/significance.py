@@ -7,6 +7,7 @@
 - `corrected_resampled_test`: between the folds of a cross-validation, which share training images.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,8 +18,9 @@ from scipy.stats import binomtest
 from scipy.stats import t as student
 
 from ..settings.metrics import METRICS
-from .intervals import Interval, difference_interval, jackknife_replicates
-from .metrics import Floats, headline_metric_names, headline_metrics
+from .estimation import Influence, Sample, score_influence
+from .intervals import PSEUDO_IMAGES_OF_DIFFERENCE, Estimate, Interval, IntervalReason, difference_interval
+from .metrics import ConfusionMatrices, Floats, headline_metric_names, headline_metrics
 from .prediction_table import Clusters, Predictions, clusters_from_predictions
 
 PERMUTATIONS = 9_999
@@ -34,6 +36,7 @@ class Difference:
         units: `images` or `groups`: the independent clusters of the interval and the test.
         interval: 95 %; None: too few clusters.
         p_value: two-sided.
+        reason: why the interval is None.
     """
 
     score: str
@@ -42,6 +45,7 @@ class Difference:
     interval: Interval
     p_value: float
     test: str
+    reason: IntervalReason | None = None
 
 
 def compare_predictions(
@@ -55,23 +59,72 @@ def compare_predictions(
     Raises:
         ValueError: If the images differ.
     """
-    clusters = clusters_from_predictions(_stack_runs(first, second))
-    ordered = first[0].ordered
-    values, replicates = jackknife_replicates(
-        clusters, lambda matrices: _metric_differences(matrices, len(first[0].predicted), ordered)
-    )
+    estimates = estimate_differences(first, second, compared_metric_names(first[0].ordered))
+    units = "images" if any(fold.groups is None for fold in first) else "groups"
     p_values = permutation_tests(first, second, permutations, seed)
     single_run = all(len(fold.predicted) == 1 for fold in [*first, *second])
     differences = []
-    for name in compared_metric_names(ordered):
-        p_value, test = p_values[name], PERMUTATION_TEST.format(units=clusters.kind)
-        if name == "accuracy" and clusters.kind == "images" and single_run:
+    for name, estimate in estimates.items():
+        p_value, test = p_values[name], PERMUTATION_TEST.format(units=units)
+        if name == "accuracy" and units == "images" and single_run:
             labels = np.concatenate([fold.labels for fold in first])
             predicted = [np.concatenate([fold.predicted[0] for fold in folds]) for folds in (first, second)]
             p_value, test = float(mcnemar(labels, *predicted)["p_value"]), MCNEMAR_TEST
-        interval = difference_interval(values[name], replicates[name], clusters)
-        differences.append(Difference(name, clusters.kind, values[name], interval, p_value, test))
+        differences.append(Difference(name, units, estimate.value, estimate.interval, p_value, test, estimate.reason))
     return differences
+
+
+def estimate_differences(
+    first: list[Predictions], second: list[Predictions], names: Sequence[str]
+) -> dict[str, Estimate]:
+    """Estimates the differences of metrics, second model minus first (means over folds and runs), with 95 % intervals.
+
+    The interval is Student's, with the variance of the difference of the influences of each image on the metrics.
+
+    Args:
+        first, second: one entry per fold, of the same images in the same order; each may have several runs.
+        names: names of metrics of confusion matrices (`METRICS`).
+
+    Raises:
+        ValueError: If the labels differ.
+    """
+    _require_equal_labels(first, second)
+    samples = [Sample(folds, PSEUDO_IMAGES_OF_DIFFERENCE) for folds in (first, second)]
+    correction = _small_class_correction(*samples)
+    estimates = {}
+    for name in names:
+        metric, function = METRICS[name], METRICS[name].function
+        assert function is not None, name
+        before, after = (sample.value(lambda m: function(ConfusionMatrices(m))) for sample in samples)  # noqa: B023
+        if (reason := samples[0].reason) is not None:
+            estimates[name] = Estimate(after - before, None, reason)
+            continue
+        one, two = (score_influence(sample, name) for sample in samples)
+        influence = Influence(
+            (two.values - one.values) * correction,
+            one.information + two.information,
+            one.pseudo_variance + two.pseudo_variance,
+        )
+        design = influence.design(samples[0].group)
+        width = metric.upper_bound(samples[0].num_classes) - metric.low
+        variance = influence.variance * design.factor
+        interval = difference_interval(after - before, variance, design.degrees_of_freedom, width)
+        estimates[name] = Estimate(after - before, interval)
+    return estimates
+
+
+def _small_class_correction(first: Sample, second: Sample) -> NDArray[np.float64]:
+    """Computes the factor of the influence of each image (images,) that corrects the variance for the fitted rates of
+    small classes: sqrt(1 + (1 - 1 / classes) / (n - 1)), with the smallest n of the class and of the predictions."""
+    factors = []
+    for fold, other, matrices, other_matrices in zip(first.folds, second.folds, first.matrices, second.matrices):
+        support = np.bincount(fold.labels, minlength=first.num_classes)
+        smallest = support[fold.labels].astype(float)
+        for predictions, counts in ((fold, matrices), (other, other_matrices)):
+            predicted = counts.sum(-2)[np.arange(len(counts))[:, None], predictions.predicted]
+            smallest = np.minimum(smallest, predicted.min(0))
+        factors.append((1 + (1 - 1 / first.num_classes) / np.maximum(smallest - 1, 1)) ** 0.5)
+    return np.concatenate(factors)
 
 
 def compared_metric_names(ordered: bool) -> tuple[str, ...]:
@@ -79,25 +132,20 @@ def compared_metric_names(ordered: bool) -> tuple[str, ...]:
     return tuple(name for name in headline_metric_names(ordered) if METRICS[name].compared)
 
 
-def _stack_runs(first: list[Predictions], second: list[Predictions]) -> list[Predictions]:
-    """Stacks the runs of both models, fold by fold."""
-    folds = []
+def _require_equal_labels(first: list[Predictions], second: list[Predictions]) -> None:
     for fold, other_fold in zip(first, second, strict=True):
         if not np.array_equal(fold.labels, other_fold.labels):
             raise ValueError("The labels of the two models differ.")
+
+
+def _stack_runs(first: list[Predictions], second: list[Predictions]) -> list[Predictions]:
+    """Stacks the runs of both models, fold by fold."""
+    _require_equal_labels(first, second)
+    folds = []
+    for fold, other_fold in zip(first, second, strict=True):
         predicted = np.vstack([fold.predicted, other_fold.predicted])
         folds.append(Predictions(fold.labels, predicted, fold.num_classes, fold.groups, ordered=fold.ordered))
     return folds
-
-
-def _metric_differences(matrices: Floats, num_first_runs: int, ordered: bool) -> dict[str, Floats]:
-    """Computes second model minus first (1, ...), from matrices whose first `num_first_runs` runs are the first
-    model's."""
-    metrics = headline_metrics(matrices, ordered)
-    return {
-        name: (values[num_first_runs:].mean(0) - values[:num_first_runs].mean(0))[None]
-        for name, values in metrics.items()
-    }
 
 
 def permutation_tests(
@@ -117,12 +165,16 @@ def permutation_tests(
     clusters = clusters_from_predictions(_stack_runs(first, second))
     permutation = _PairedPermutation(clusters, num_runs, first[0].ordered)
     generator = np.random.default_rng(seed)
+    changed = permutation.changed_clusters(len(clusters.counts))  # swapping equal predictions has no effect
+    single, several = (np.flatnonzero(changed & side) for side in (clusters.counts == 1, clusters.counts > 1))
     unswapped = np.zeros((1, len(clusters.counts)))
     observed = {name: float(values[0]) for name, values in permutation.differences(unswapped).items()}
     num_extreme = dict.fromkeys(observed, 0)
     for start in range(0, permutations, PERMUTATION_BATCH_SIZE):
         size = (min(PERMUTATION_BATCH_SIZE, permutations - start), len(clusters.counts))
-        swap_counts = generator.binomial(clusters.counts, 0.5, size=size).astype(np.float64)
+        swap_counts = np.zeros(size)
+        swap_counts[:, single] = generator.integers(0, 2, size=(size[0], len(single)), dtype=np.uint8)
+        swap_counts[:, several] = generator.binomial(clusters.counts[several], 0.5, size=(size[0], len(several)))
         for name, values in permutation.differences(swap_counts).items():
             num_extreme[name] += int((np.abs(values) >= abs(observed[name]) - 1e-12).sum())
     return {name: (1 + count) / (1 + permutations) for name, count in num_extreme.items()}
@@ -145,6 +197,14 @@ class _PairedPermutation:
                 csr_array(change.reshape(len(members), -1)) for change in matrices[num_runs:] - matrices[:num_runs]
             ]
             self._folds.append((members, first, second, changes))
+
+    def changed_clusters(self, count: int) -> NDArray[np.bool_]:
+        """Returns the clusters whose predictions differ between the models (clusters,)."""
+        changed = np.zeros(count, dtype=bool)
+        for members, _, _, changes in self._folds:
+            for change in changes:
+                changed[members] |= np.diff(change.indptr) > 0
+        return changed
 
     def differences(self, swap_counts: Floats) -> dict[str, Floats]:
         """Computes second model minus first (permutations,) by metric, from counts (permutations, clusters)."""

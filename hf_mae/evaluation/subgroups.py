@@ -1,12 +1,12 @@
 """Subgroup analysis: whether a model performs equally well in all subgroups (device, centre, sex, age band, ...).
 
-The test of interaction is Wald's test of equal metrics in all subgroups. The covariance is the jackknife's over
-clusters (a patient may have images in several subgroups), and the null distribution is F with degrees of freedom from
-the effective number of clusters.
+The test of interaction is Wald's test of equal metrics in all subgroups. The covariance is that of the influences of
+the images, or of patients (who may have images in several subgroups), and the null distribution is F with degrees of
+freedom from the effective number of clusters.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import f as fisher
 
-from .intervals import jackknife_replicates
-from .metrics import Floats
-from .prediction_table import Predictions, clusters_from_predictions
+from ..settings.metrics import METRICS
+from .estimation import Sample, score_influence
+from .intervals import Floats
+from .metrics import ConfusionMatrices
+from .prediction_table import Predictions
 
 MISSING = "not known"
 NUM_BANDS = 3  # bands of a numeric column, of about equally many images
 MAX_CATEGORIES = 12  # of a text column
-ScoreFunction = Callable[[Floats], dict[str, Floats]]
 
 
 @dataclass(frozen=True)
@@ -35,46 +36,38 @@ class InteractionTest:
     p_value: float
 
 
-def interaction_tests(
-    subgroups: Sequence[list[Predictions]], score_function: ScoreFunction, score_names: Sequence[str]
-) -> list[InteractionTest]:
+def interaction_tests(subgroups: Sequence[list[Predictions]], score_names: Sequence[str]) -> list[InteractionTest]:
     """Tests whether metrics differ between subgroups (predictions by fold); empty if there are fewer than two."""
     if len(subgroups) < 2:
         return []
-    clusters = [clusters_from_predictions(subgroup) for subgroup in subgroups]
-    jackknife = [jackknife_replicates(subgroup_clusters, score_function) for subgroup_clusters in clusters]
-    by_patient = clusters[0].kind == "groups"
-    n_eff = min(subgroup_clusters.n_eff for subgroup_clusters in clusters) * (1 if by_patient else len(subgroups))
+    samples = [Sample(subgroup) for subgroup in subgroups]
+    by_patient = samples[0].group is not None
+    n_eff = min(sample.n_eff for sample in samples) * (1 if by_patient else len(subgroups))
     tests = []
     for name in score_names:
-        values = np.array([value[name] for value, _ in jackknife])
-        replicates = [replicate[name] for _, replicate in jackknife]
-        covariance = (
-            _shared_cluster_covariance(subgroups, replicates)
-            if by_patient
-            else np.diag([_jackknife_variance(*pair) for pair in zip(replicates, clusters)])
-        )
+        function = METRICS[name].function
+        assert function is not None
+        values = np.array([sample.value(lambda m: function(ConfusionMatrices(m))) for sample in samples])  # noqa: B023
+        influences = [score_influence(sample, name) for sample in samples]
+        if by_patient:
+            covariance = _shared_patient_covariance(subgroups, [influence.values for influence in influences])
+        else:
+            sizes = [sample.num_images for sample in samples]
+            covariance = np.diag([found.variance * size / (size - 1) for found, size in zip(influences, sizes)])
         if (test := _wald_test(name, values, covariance, n_eff)) is not None:
             tests.append(test)
     return tests
 
 
-def _jackknife_variance(replicates: Floats, clusters: Any) -> float:
-    count = clusters.counts.sum()
-    mean = (clusters.counts * replicates).sum() / count
-    return float((count - 1) / count * (clusters.counts * (replicates - mean) ** 2).sum())
-
-
-def _shared_cluster_covariance(subgroups: Sequence[list[Predictions]], replicates: list[Floats]) -> Floats:
-    """Computes the jackknife covariance of the metrics of subgroups that share patients or videos."""
-    names = [
-        np.unique(np.concatenate([np.asarray(fold.groups).astype(str) for fold in subgroup])) for subgroup in subgroups
-    ]
+def _shared_patient_covariance(subgroups: Sequence[list[Predictions]], influences: list[Floats]) -> Floats:
+    """Computes the covariance of the metrics of subgroups that share patients or videos."""
+    names = [np.concatenate([np.asarray(fold.groups).astype(str) for fold in subgroup]) for subgroup in subgroups]
     all_names = np.unique(np.concatenate(names))
     changes = np.zeros((len(all_names), len(subgroups)))
-    for column, (subgroup_names, values) in enumerate(zip(names, replicates)):
-        scale = ((len(subgroup_names) - 1) / len(subgroup_names)) ** 0.5
-        changes[np.searchsorted(all_names, subgroup_names), column] = (values - values.mean()) * scale
+    for column, (group, values) in enumerate(zip(names, influences)):
+        count = len(np.unique(group))
+        np.add.at(changes[:, column], np.searchsorted(all_names, group), values - values.mean())
+        changes[:, column] *= (count / max(count - 1, 1)) ** 0.5
     covariance: Floats = changes.T @ changes
     return covariance
 

@@ -4,14 +4,15 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from ..evaluation.intervals import RATES, Estimate, Rate
+from ..evaluation.estimation import RATES, Rate
+from ..evaluation.intervals import Estimate
 from ..evaluation.operating_points import THRESHOLDS
 from ..settings.metrics import METRICS, MetricKind, metric_names
 from .diagnostic_accuracy import OneVsRestResult, Subgroup, Subgroups
 from .document import Block, BulletList, Heading, Paragraph
 from .headline import HeadlineRow, estimated_scores, headline_table, make_difference
 from .results_tables import ResultsRow, ResultsTable, report_text
-from .table import TOO_FEW_FOR_INTERVAL, Cell, CellLike, Column, Content, Number, Table, format_content, number_columns
+from .table import Cell, CellLike, Column, Content, Number, Table, format_content, number_columns
 
 RATE_TITLES = {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV"}
 AGGREGATION_TITLES = {
@@ -135,7 +136,7 @@ def make_rate(rate: Rate | Estimate | None) -> Content:
     if rate is None:
         return "none"
     ends = None if rate.interval is None else (100 * rate.interval[0], 100 * rate.interval[1])
-    return Number(100 * rate.value, 1, interval=ends, reason="" if ends else TOO_FEW_FOR_INTERVAL)
+    return Number(100 * rate.value, 1, interval=ends, reason=rate.reason or "")
 
 
 def _run_blocks(row: ResultsRow) -> list[Block]:
@@ -174,7 +175,10 @@ def _one_vs_rest_blocks(method: str, result: OneVsRestResult) -> list[Block]:
         f"{format_content(_make_probability(auroc))} ({AGGREGATION_TITLES[name]})"
         for name, auroc in result.auroc.items()
     ]
-    caption = report_text("one_vs_rest", method=method, result=result, aurocs=aurocs)
+    average_precision = format_content(_make_probability(result.average_precision))
+    caption = report_text(
+        "one_vs_rest", method=method, result=result, aurocs=aurocs, average_precision=average_precision
+    )
     rows = []
     for point in result.operating_points:
         thresholds = ", ".join(f"{value:.4g}" for value in point.thresholds[:3])

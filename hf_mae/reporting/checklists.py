@@ -91,7 +91,7 @@ def write_checklist(run: CompletedRun, name: str, folder: Path, suffix: str = ""
 
 def _collect_facts(run: CompletedRun, record: RunRecord) -> dict[str, Any]:
     """Returns the variables of the templates of the answers."""
-    facts, scores = study_facts(run, record), run_scores(run)
+    facts, scores = study_facts(run, record), run_scores(run.scores())
     # The networks of timm store the preprocessing in their configuration.
     has_processor = (run.folder / "preprocessor_config.json").is_file() or not (run.folder / "config.json").is_file()
     return facts | {

@@ -9,8 +9,8 @@ import numpy as np
 from ..data.sources.manifest import resolve_manifest
 from ..data.sources.tables import read_table
 from ..errors import UsageError, did_you_mean
-from ..evaluation.intervals import MIN_CLUSTERS, Estimate, Rate, estimate_headline_metrics
-from ..evaluation.metrics import headline_metrics
+from ..evaluation.estimation import Rate, estimate_headline_metrics
+from ..evaluation.intervals import MIN_UNITS, Estimate
 from ..evaluation.operating_points import (
     PATIENT_AGGREGATIONS,
     DecisionCurve,
@@ -97,7 +97,7 @@ class OneVsRestResult:
     prevalence: float
     target_prevalence: float
     auroc: dict[str, Estimate]
-    average_precision: float
+    average_precision: Estimate | None
     agreement: dict[str, Estimate]
     operating_points: list[OperatingPoint]
     decision_curve: DecisionCurve
@@ -307,9 +307,9 @@ def _compute_subgroups_by_column(
             continue
         level = _compute_subgroup(title, folds, min_images)
         levels.append(level)
-        if level.scores is not None and title != MISSING and clusters_from_predictions(folds).n_eff >= MIN_CLUSTERS:
+        if level.scores is not None and title != MISSING and clusters_from_predictions(folds).n_eff >= MIN_UNITS:
             tested.append(folds)
-    tests = [asdict(test) for test in interaction_tests(tested, headline_metrics, INTERACTION_SCORES)]
+    tests = [asdict(test) for test in interaction_tests(tested, INTERACTION_SCORES)]
     return Subgroups(name, levels, tests)
 
 

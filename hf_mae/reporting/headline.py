@@ -6,7 +6,6 @@ from typing import Any
 
 from ..evaluation.intervals import Estimate
 from ..evaluation.metrics import available_metric_names, display_scale, headline_metric_names
-from ..runs.completed_run import CompletedRun
 from ..settings.metrics import METRICS, MetricKind, metric_names
 from .table import TOO_FEW_FOR_INTERVAL, Cell, CellLike, Column, Number, Table
 
@@ -54,18 +53,18 @@ def split_scores(scores: Mapping[str, Any]) -> dict[str, Number]:
     }
 
 
-def run_scores(run: CompletedRun) -> dict[str, Number]:
-    """Makes the displayed scores of a run: means over its folds and seeds."""
+def run_scores(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Number]:
+    """Makes the displayed scores of a run (`CompletedRun.scores`): means over its folds and seeds."""
     return {
-        name: make_score(name, values["mean"], values["interval"], values["std"], TOO_FEW_FOR_INTERVAL)
-        for name, values in run.scores().items()
+        name: make_score(name, values["mean"], values["interval"], values["std"], values["reason"] or "")
+        for name, values in scores.items()
     }
 
 
 def estimated_scores(estimates: Mapping[str, Estimate]) -> dict[str, Number]:
     """Makes the displayed scores of estimates, such as those of patients."""
     return {
-        name: make_score(name, estimate.value, estimate.interval, reason=TOO_FEW_FOR_INTERVAL)
+        name: make_score(name, estimate.value, estimate.interval, reason=estimate.reason or "")
         for name, estimate in estimates.items()
     }
 

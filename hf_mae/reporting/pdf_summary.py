@@ -66,7 +66,7 @@ def _description_blocks(run: CompletedRun) -> list[Block]:
 
 def _score_bars(run: CompletedRun) -> Table:
     """Builds the headline table of the scores in per cent."""
-    scores = {name: score for name, score in run_scores(run).items() if display_scale(name) == 100.0}
+    scores = {name: score for name, score in run_scores(run.scores()).items() if display_scale(name) == 100.0}
     table = headline_table(
         [Column("")], [HeadlineRow([run.split], scores)], caption="per cent; line, [ ]: 95 % interval"
     )

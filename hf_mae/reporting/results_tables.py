@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.intervals import Rate
+from ..evaluation.estimation import Rate
 from ..evaluation.metrics import headline_metric_names
 from ..runs.comparisons import compare_errors, compare_runs
 from ..runs.completed_run import CompletedRun, Note, NoteCode
@@ -13,7 +13,7 @@ from ..settings.benchmarks import PublishedResult, find_benchmark_or_none
 from .diagnostic_accuracy import DEFAULT_REPORT_OPTIONS, DiagnosticAccuracy, ReportOptions, compute_diagnostic_accuracy
 from .headline import run_scores
 from .run_sentences import NOTE_TEXTS, describe_note
-from .table import TOO_FEW_FOR_INTERVAL, Number
+from .table import Number
 from .text_templates import load_templates, render_text
 
 PUBLISHED_RESULTS_CSV = Path(__file__).parents[1] / "published" / "results.csv"
@@ -111,14 +111,20 @@ def _make_published_row(row: PublishedResult, protocol: str) -> ResultsRow:
 
 
 def _make_own_row(run: CompletedRun, ranked: bool, options: ReportOptions) -> ResultsRow:
+    scores = run.scores()
     notes = [*run.notes, *([Note(NoteCode.SELECTED_ON_EVAL_SPLIT)] if run.selected_on_eval_split else [])]
+    notes += [
+        Note(NoteCode.CLASSES_WITHOUT_IMAGES, {"score": name, "classes": values["classes_without_images"]})
+        for name, values in scores.items()
+        if values["classes_without_images"]
+    ]
     return ResultsRow(
         run.name,
         run.initialisation,
         "this run",
         True,
         ranked,
-        run_scores(run),
+        run_scores(scores),
         [describe_note(note) for note in notes],
         run.class_rates(),
         compute_diagnostic_accuracy(run, options),
@@ -216,5 +222,4 @@ def _score_to_dict(score: Number) -> dict[str, Any]:
 
 def _rate_to_dict(rate: Rate) -> dict[str, Any]:
     interval = None if rate.interval is None else [100 * end for end in rate.interval]
-    reason = None if interval else TOO_FEW_FOR_INTERVAL
-    return {"value": 100 * rate.value, "interval": interval, "reason": reason, "n_eff": round(rate.n_eff, 1)}
+    return {"value": 100 * rate.value, "interval": interval, "reason": rate.reason, "n_eff": round(rate.n_eff, 1)}

@@ -26,6 +26,10 @@ NOTE_TEXTS = {
     NoteCode.EXTERNAL_CLASSES: (
         "External: classes mapped with {class_map}; excluded images of other classes: {unmapped_images}."
     ),
+    NoteCode.CLASSES_WITHOUT_IMAGES: (
+        "The {score} counts {classes} as 0, because no image is in the denominator; its interval is for the other "
+        "classes."
+    ),
     NoteCode.NO_OTHER_SPLIT: "predictions of a split other than the evaluated one are missing",
     NoteCode.NO_SPLIT_OF_FOLDS: (
         "these folds have training and evaluated images only (--selection_fraction 0.1 holds out more)"
@@ -35,6 +39,8 @@ NOTE_TEXTS = {
     NoteCode.OTHER_CLASSES: "{path} has other classes",
 }
 NOTE_FORMATS = {
+    "score": metric_title,
+    "classes": ", ".join,
     "seeds": lambda count: pluralize(count, "seed"),
     "fraction": lambda fraction: f"{100 * fraction:g}",
     "unmapped_images": lambda counts: ", ".join(f"{count} of {name}" for name, count in counts.items()) or "none",

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..evaluation.calibration import IDENTITY_TEMPERATURE, Temperature
-from ..evaluation.intervals import headline_metric_intervals
+from ..evaluation.estimation import headline_metric_intervals
 from ..evaluation.metrics import scalar_scores, score_split, softmax
 from ..evaluation.prediction_table import Predictions
 from ..files.atomic import write_csv
@@ -14,7 +14,7 @@ from ..runs.predictions import write_predictions
 from . import notebook  # noqa: F401 (records as HTML)
 from .figures.evaluation import plot_split_figures
 
-MAX_JACKKNIFE_CELLS = 10_000_000  # clusters x classes x classes; above it the intervals take too much memory
+MAX_CONFUSION_CELLS = 10_000_000  # classes x classes; above it the intervals take too much memory
 
 
 def score_with_intervals(
@@ -31,9 +31,8 @@ def score_with_intervals(
     """
     scores = score_split(logits, labels, names, ordered)
     groups, predicted = eval_dataset.groups, logits.argmax(-1)
-    clusters = len(set(groups)) if groups else len(np.unique(labels * len(names) + predicted))
     intervals: dict[str, list[float] | None] = {}
-    if clusters * len(names) ** 2 <= MAX_JACKKNIFE_CELLS:
+    if len(names) ** 2 <= MAX_CONFUSION_CELLS:
         by_group = np.array(groups) if groups else None
         predictions = Predictions(labels, predicted[None], len(names), by_group, ordered=ordered)
         estimated = headline_metric_intervals([predictions])

@@ -4,6 +4,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 TOO_FEW_FOR_INTERVAL = "too few for an interval"
+# Texts of `evaluation.intervals.IntervalReason`
+REASON_TEXTS = {
+    "too_few_images": "too few images for an interval",
+    "too_few_groups": "too few patients or videos for an interval",
+    "not_estimable": "no interval",
+}
 
 
 @dataclass(frozen=True)
@@ -15,7 +21,7 @@ class Number:
         digits: decimals of the value and the standard deviation.
         std: standard deviation over runs.
         interval_digits: decimals of the ends of the interval; None: `digits`.
-        reason: reason for a missing interval; empty: none was computed.
+        reason: reason for a missing interval, a code of `REASON_TEXTS` or a text; empty: none was computed.
         printed: the number as it is printed in a publication.
         signed: show the sign of positive numbers, too (differences).
     """
@@ -41,7 +47,7 @@ class Number:
             digits = self.digits if self.interval_digits is None else self.interval_digits
             text += " [{0:{2}.{3}f}, {1:{2}.{3}f}]".format(*self.interval, sign, digits)
         elif self.reason and with_reason:
-            text += f" [{self.reason}]"
+            text += f" [{REASON_TEXTS.get(self.reason, self.reason)}]"
         return text
 
 

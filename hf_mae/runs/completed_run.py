@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..evaluation.intervals import Rate, estimate_rates_by_class, headline_metric_intervals
+from ..evaluation.estimation import Rate, estimate_headline_metrics, estimate_rates_by_class
 from ..evaluation.metrics import headline_metrics
 from ..evaluation.prediction_table import Predictions
 from .record import DataSource, RunRecord
@@ -29,6 +29,7 @@ class NoteCode(str, Enum):
     SEEN_IN_PRETRAINING = "seen_in_pretraining"
     TRAINED_ON_OTHER_FOLD = "trained_on_other_fold"
     EXTERNAL_CLASSES = "external_classes"
+    CLASSES_WITHOUT_IMAGES = "classes_without_images"
     # Reasons why no threshold can be chosen
     NO_OTHER_SPLIT = "no_other_split"
     NO_SPLIT_OF_FOLDS = "no_split_of_folds"
@@ -108,15 +109,15 @@ class CompletedRun:
 
     def scores(self) -> dict[str, dict[str, Any]]:
         """Computes each headline metric: `mean`, `std` (None for one run), `values`, and 95 % `interval` of the mean
-        (None for too few patients or images)."""
+        (or None, with a `reason`); `classes_without_images`: names of the classes that count as 0 in a mean."""
         fold_metrics = [headline_metrics(fold.confusion_matrices(), fold.ordered) for fold in self.folds]
-        intervals = headline_metric_intervals(self.folds)
-        scores = {}
-        for name in intervals:
+        scores: dict[str, dict[str, Any]] = {}
+        for name, estimate in estimate_headline_metrics(self.folds).items():
             values = np.concatenate([metrics[name] for metrics in fold_metrics])
             std = float(values.std()) if len(values) > 1 else None
             scores[name] = {"mean": float(values.mean()), "std": std, "values": values.tolist()}
-            scores[name]["interval"] = intervals[name]
+            scores[name] |= {"interval": estimate.interval, "reason": estimate.reason}
+            scores[name]["classes_without_images"] = [self.class_names[i] for i in estimate.classes_without_images]
         return scores
 
     def class_rates(self) -> dict[str, dict[str, Rate]]:

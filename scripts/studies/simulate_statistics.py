@@ -1,364 +1,603 @@
-"""Simulates the intervals and tests of a report: `python scripts/studies/simulate_statistics.py [--simulations 1000]`.
+"""Simulates the intervals and tests of a report: `python scripts/studies/simulate_statistics.py [--draws 400]`.
 
-Coverage: fraction of 95 % intervals that contain the true score, for a long tail of 22 classes and 1,586 images (the
-class sizes of the GastroVision test split), and for 10 to 200 patients of equal and skewed sizes. False positives:
-fraction of tests at 5 % that reject for two equally good models; power: fraction that rejects if one model is a few
-points better. The rows "before" are the percentile interval of the stratified bootstrap and McNemar's test on images.
-Seeds are fixed; the tables are in docs/statistics.md.
+For each scenario: the share of 95 % intervals that contain the score of the population, their mean width, and the share
+of draws without an interval, for the intervals of hf_mae and, on the first `--bootstrap_draws` draws, for the
+percentile and BCa bootstrap (of images or patients) and Wilson's interval. Also the intervals of differences of two
+models, and the level of the tests. Seeds are fixed; the tables are in docs/statistics.md.
 """
 
 import argparse
-import os
 from collections import defaultdict
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.stats import norm
 
-from hf_mae.evaluation.intervals import RATES, estimate_rates_by_class, headline_metric_intervals
-from hf_mae.evaluation.metrics import headline_metric_names, headline_metrics, softmax
-from hf_mae.evaluation.prediction_table import Predictions, clusters_from_predictions
-from hf_mae.evaluation.probability_metrics import estimate_probability_metrics
-from hf_mae.evaluation.significance import compare_predictions, compared_metric_names, mcnemar
+from hf_mae.evaluation.estimation import (
+    PROPORTIONS,
+    RATES,
+    ProportionFit,
+    Sample,
+    class_f1,
+    class_rate,
+    estimate_score,
+    fit_proportions,
+)
+from hf_mae.evaluation.intervals import MIN_UNITS, score_interval, wilson_interval
+from hf_mae.evaluation.metrics import ConfusionMatrices, safe_divide, softmax
+from hf_mae.evaluation.prediction_table import Predictions
+from hf_mae.evaluation.probability_metrics import (
+    binary_average_precision,
+    estimate_probability_metrics,
+    estimate_ranking,
+)
+from hf_mae.evaluation.significance import compare_predictions, estimate_differences
 from hf_mae.evaluation.subgroups import interaction_tests
 from hf_mae.settings.metrics import METRICS
 
-LONG_TAIL = (293, 253, 194, 169, 163, 78, 66, 49, 41, 40, 34, 28, 28, 28, 23, 22, 19, 19, 14, 13, 6, 6)
-CLASSES, IMAGES_A_PATIENT = 6, 25
-PATIENTS = (10, 20, 40, 200)
-RESAMPLES, PERMUTATIONS = 1000, 999
-LOGIT_ADVANTAGE = 0.5  # on the logit of a correct prediction: about 8 points of accuracy
+LONG_TAIL = np.array((293, 253, 194, 169, 163, 78, 66, 49, 41, 40, 34, 28, 28, 28, 23, 22, 19, 19, 14, 13, 6, 6))
+SCORES = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "balanced_accuracy", "mcc", "kappa", "qwk")
+CLASS_SCORES = (*RATES, "f1")
+PROBABILITY_SCORES = ("roc_auc", "average_precision", "brier", "log_loss")
+DRAWS_BY_CLASS = 400  # draws with the scores of each class
+TOLERANCE = 1e-9
 
 
-# Simulated populations
+# Populations
 
 
-def make_long_tail_model(seed: int) -> np.ndarray:
-    """A model of 22 classes, given by its confusion probabilities (classes, classes)."""
-    rng, classes = np.random.default_rng(seed), len(LONG_TAIL)
-    right = np.clip(0.85 - 0.25 * np.arange(classes) / classes + rng.normal(0, 0.15, classes), 0.1, 0.98)
-    rows = np.zeros((classes, classes))
-    sizes = np.array(LONG_TAIL) / np.mean(LONG_TAIL)
+def make_table(frequencies: np.ndarray, recalls: np.ndarray | float, seed: int) -> np.ndarray:
+    """Makes the probabilities of (label, prediction) of a model (classes, classes)."""
+    rng, classes = np.random.default_rng(seed), len(frequencies)
+    shares = np.asarray(frequencies, dtype=float) / np.sum(frequencies)
+    recalls = np.broadcast_to(recalls, classes)
+    table = np.zeros((classes, classes))
     for label in range(classes):
-        others = rng.dirichlet(0.15 * np.sqrt(sizes))
+        others = (rng.dirichlet(np.full(classes, 0.5)) + 0.15) * shares**0.5
         others[label] = 0.0
-        rows[label] = (1 - right[label]) * others / others.sum()
-        rows[label, label] = right[label]
-    return rows
+        table[label] = shares[label] * (1 - recalls[label]) * others / others.sum()
+        table[label, label] = shares[label] * recalls[label]
+    return table
 
 
-class Hospital:
-    """Patients of different classes with different error rates; errors are correlated within a patient."""
+@dataclass
+class Images:
+    """Independent images, with random numbers of images of each class."""
 
-    def __init__(self, seed: int):
-        rng = np.random.default_rng(seed)
-        self.mixture = 6 * np.array([0.35, 0.25, 0.18, 0.12, 0.07, 0.03])
-        self.accuracy_logits = rng.normal(1.3, 0.6, CLASSES)
-        self.error_distribution = rng.dirichlet(np.full(CLASSES, 0.5), CLASSES)
-        np.fill_diagonal(self.error_distribution, 0.0)
-        self.error_distribution /= self.error_distribution.sum(1, keepdims=True)
+    table: np.ndarray
+    size: int
 
-    def sizes(self, rng: np.random.Generator, patients: int, skewed: bool) -> np.ndarray:
-        """Number of images of each patient."""
-        if not skewed:
-            return np.full(patients, IMAGES_A_PATIENT)
-        weights = rng.lognormal(0, 1, patients)
-        return np.maximum(1, np.round(weights / weights.sum() * patients * IMAGES_A_PATIENT)).astype(int)
+    def population(self) -> np.ndarray:
+        """Probabilities of (label, prediction)."""
+        return self.table
 
-    def sample(
-        self, rng: np.random.Generator, patients: int, skewed: bool, models: int, advantage: float = 0.0
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Draws labels (images,), predictions (models, images) and patients; the last model is better on the logit."""
-        sizes = self.sizes(rng, patients, skewed)
-        mixtures = rng.dirichlet(self.mixture, patients)
-        groups = np.repeat(np.arange(patients), sizes)
-        labels = np.concatenate([rng.choice(CLASSES, size, p=mix) for size, mix in zip(sizes, mixtures)])
-        hard = rng.normal(0, 1, patients)  # for every model
-        predicted = np.empty((models, len(labels)), dtype=int)
-        for model in range(models):
-            own = hard + rng.normal(0, 0.7, patients)
-            logits = self.accuracy_logits[labels] + own[groups] + (advantage if model == models - 1 else 0.0)
-            right = rng.random(len(labels)) < 1 / (1 + np.exp(-logits))
-            others = (
-                (rng.random((len(labels), 1)) > self.error_distribution[labels].cumsum(1)).sum(1).clip(max=CLASSES - 1)
-            )
-            predicted[model] = np.where(right, labels, others)
-        return labels, predicted, groups
-
-    def get_true_scores(self, skewed: bool) -> dict[str, float]:
-        """True scores of one model, estimated on very many patients."""
-        labels, predicted, _ = self.sample(np.random.default_rng(0), 20_000, skewed, 1)
-        return _get_mean_scores(Predictions(labels, predicted, CLASSES))
+    def draw(self, rng: np.random.Generator) -> Predictions:
+        """Draws a sample."""
+        classes = len(self.table)
+        counts = rng.multinomial(self.size, self.table.ravel() / self.table.sum())
+        cells = np.repeat(np.arange(classes**2), counts)
+        return Predictions(cells // classes, (cells % classes)[None], classes, ordered=True)
 
 
-def _get_mean_scores(data: Predictions) -> dict[str, float]:
-    return {name: float(values.mean()) for name, values in headline_metrics(data.confusion_matrices()).items()}
+@dataclass
+class Patients:
+    """Patients with correlated images: their mixture of classes, and how difficult they are.
 
+    Args:
+        mixture: parameters of the Dirichlet distribution of a patient's classes.
+        logits: logit of the recall of each class.
+        spread: standard deviation of the logit between patients.
+        patients, images_per_patient: mean numbers.
+        skewed: whether the numbers of images are lognormal, not equal.
+        one_label: whether all images of a patient have the same class.
+    """
 
-# Earlier methods
+    mixture: np.ndarray
+    logits: np.ndarray | float
+    spread: float
+    patients: int
+    images_per_patient: int = 25
+    skewed: bool = False
+    one_label: bool = False
+    seed: int = 0
 
-
-def percentile_intervals(data: Predictions, rng: np.random.Generator) -> dict[str, tuple[float, float]]:
-    """Percentile interval of a bootstrap stratified by class (for groups: by their most frequent class)."""
-    units = clusters_from_predictions([data])
-    (matrices,), times = units.matrices, units.counts
-    strata = units.strata if units.kind == "images" else matrices[0].sum(2).argmax(1)
-    drawn = np.zeros((RESAMPLES, len(times)))
-    for stratum in np.unique(strata):
-        inside = np.flatnonzero(strata == stratum)
-        count = int(times[inside].sum())
-        drawn[:, inside] = rng.multinomial(count, times[inside] / count, size=RESAMPLES)
-    flat = matrices[0].reshape(len(times), -1)
-    values = headline_metrics((drawn @ flat).reshape(RESAMPLES, data.num_classes, data.num_classes))
-    return {name: tuple(np.percentile(values[name], [2.5, 97.5])) for name in headline_metric_names(False)}
-
-
-# Simulations
-
-
-def cover_long_tail(seed: int, simulations: int) -> dict[tuple[str, str], list[bool]]:
-    """Covered intervals by method and score, for one model of the long tail."""
-    rows, rng = make_long_tail_model(seed), np.random.default_rng(1000 + seed)
-    sizes = np.array(LONG_TAIL)
-    labels = np.repeat(np.arange(len(sizes)), sizes)
-    truth = {name: float(value) for name, value in headline_metrics(rows * sizes[:, None]).items()}
-    hits = defaultdict(list)
-    for _ in range(simulations):
-        predicted = np.concatenate([rng.choice(len(sizes), size, p=row) for size, row in zip(sizes, rows)])
-        _record_hits(hits, Predictions(labels, predicted[None], len(sizes)), truth, rng)
-    return hits
-
-
-def cover_patients(seed: int, simulations: int, patients: int, skewed: bool) -> dict[tuple[str, str], list[bool]]:
-    """Covered intervals by method and score, in one hospital."""
-    hospital, rng = Hospital(seed), np.random.default_rng(2000 + seed)
-    truth, hits = hospital.get_true_scores(skewed), defaultdict(list)
-    for _ in range(simulations):
-        labels, predicted, groups = hospital.sample(rng, patients, skewed, 1)
-        _record_hits(hits, Predictions(labels, predicted, CLASSES, groups), truth, rng)
-    return hits
-
-
-def cover_rates(seed: int, simulations: int, patients: int) -> dict[tuple[str, str], list[bool]]:
-    """Covered intervals of the per-class rates, in one hospital."""
-    hospital, rng, hits = Hospital(seed), np.random.default_rng(4000 + seed), defaultdict(list)
-    labels, predicted, _ = hospital.sample(np.random.default_rng(0), 20_000, False, 1)
-    truth = estimate_rates_by_class([Predictions(labels, predicted, CLASSES)])
-    for _ in range(simulations):
-        labels, predicted, groups = hospital.sample(rng, patients, False, 1)
-        for of_class, real in zip(estimate_rates_by_class([Predictions(labels, predicted, CLASSES, groups)]), truth):
-            for name, rate in of_class.items():
-                if rate.interval is not None:
-                    hits["now", name].append(rate.interval[0] <= real[name].value <= rate.interval[1])
-    return hits
-
-
-WITH_INTERVAL = ("roc_auc", "brier", "log_loss")
-
-
-class ProbabilisticModel:
-    """A model with class scores that is over- or under-confident."""
-
-    def __init__(self, seed: int, frequencies: np.ndarray):
-        rng = np.random.default_rng(seed)
-        self.frequencies = frequencies / frequencies.sum()
-        self.sharpness = rng.normal(2.5, 0.5, len(frequencies))
-        self.temperature = (1.0, 0.85, 0.7, 0.5, 1.5)[seed % 5]
-        self.class_confusion = rng.normal(0, 0.5, (len(frequencies), len(frequencies)))
-
-    def sample(self, rng: np.random.Generator, sizes: np.ndarray | int) -> Predictions:
-        """Draws predictions for patients of these sizes, or for a number of images."""
-        classes, count = len(self.frequencies), int(np.sum(sizes))
-        groups = None
-        if isinstance(sizes, np.ndarray):
-            groups = np.repeat(np.arange(len(sizes)), sizes)
-            mixtures = rng.dirichlet(4 * self.frequencies, len(sizes)).cumsum(1)[groups]
-            labels = (rng.random((count, 1)) > mixtures).sum(1).clip(max=classes - 1)
-            ease = rng.normal(0, 0.7, len(sizes))[groups]
+    def cells(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        """Draws the probabilities of (label, prediction) of patients (patients, classes, classes)."""
+        classes = len(self.mixture)
+        errors = np.random.default_rng(self.seed).dirichlet(np.full(classes, 0.5), classes) + 0.1
+        np.fill_diagonal(errors, 0.0)
+        errors /= errors.sum(1, keepdims=True)
+        if self.one_label:
+            shares = np.eye(classes)[rng.choice(classes, count, p=self.mixture / self.mixture.sum())]
         else:
-            labels, ease = rng.choice(classes, count, p=self.frequencies), np.zeros(count)
-        logits = rng.normal(0, 1, (count, classes)) + self.class_confusion[labels]
-        logits[np.arange(count), labels] += np.maximum(0, self.sharpness[labels] + ease)
+            shares = rng.dirichlet(self.mixture, count)
+        logits = np.broadcast_to(self.logits, classes) + rng.normal(0, self.spread, count)[:, None]
+        recalls = 1 / (1 + np.exp(-logits))
+        return (shares * (1 - recalls))[:, :, None] * errors + (shares * recalls)[:, :, None] * np.eye(classes)
+
+    def population(self) -> np.ndarray:
+        """Probabilities of (label, prediction): means over very many patients."""
+        rng = np.random.default_rng(99)
+        return np.mean([self.cells(rng, 20_000).mean(0) for _ in range(20)], axis=0)
+
+    def sizes(self, rng: np.random.Generator) -> np.ndarray:
+        """Draws the number of images of each patient."""
+        if not self.skewed:
+            return np.full(self.patients, self.images_per_patient)
+        weights = rng.lognormal(0, 1, self.patients)
+        sizes = np.round(weights / weights.sum() * self.patients * self.images_per_patient)
+        return np.maximum(1, sizes).astype(int)
+
+    def draw(self, rng: np.random.Generator) -> Predictions:
+        """Draws a sample."""
+        classes, sizes = len(self.mixture), self.sizes(rng)
+        cells = self.cells(rng, self.patients).reshape(self.patients, -1)
+        counts = rng.multinomial(sizes, cells / cells.sum(1, keepdims=True))
+        flat = np.repeat(np.tile(np.arange(classes**2), self.patients), counts.ravel())
+        groups = np.repeat(np.arange(self.patients), sizes)
+        return Predictions(flat // classes, (flat % classes)[None], classes, groups, ordered=True)
+
+
+def table_scenarios() -> dict[str, Images | Patients]:
+    """Scenarios of scores of confusion matrices; each class has at least 3 expected images and predictions."""
+    ratio_20, ratio_100 = np.geomspace(20, 1, 8), np.geomspace(100, 1, 22)
+    worse, better = np.linspace(0.97, 0.4, 22), np.linspace(0.5, 0.99, 22)
+    mixed = np.random.default_rng(1).uniform(0.4, 0.99, 22)
+    constant = np.zeros((2, 2)), np.zeros((4, 4))
+    constant[0][:, 0], constant[1][:, 0] = (100 / 101, 1 / 101), (0.4, 0.3, 0.2, 0.1)
+    found: dict[str, Images | Patients] = {
+        "2 classes, 57 images, recall .8 .9": Images(make_table(np.ones(2), np.array([0.8, 0.9]), 0), 57),
+        "2 classes 200:8, 208, recall .9": Images(make_table(np.array([200, 8]), 0.9, 0), 208),
+        "2 classes 100:1, 505, recall .98 .7": Images(make_table(np.array([100, 1]), np.array([0.98, 0.7]), 0), 505),
+        "2 classes 100:1, 5000, recall .99 .6": Images(make_table(np.array([100, 1]), np.array([0.99, 0.6]), 0), 5000),
+        "3 classes, 100, recall .4 to .8": Images(make_table(np.array([3, 2, 2]), np.array([0.4, 0.6, 0.8]), 1), 100),
+        "5 classes, 57, recall .97": Images(make_table(np.ones(5), 0.97, 2), 57),
+        "8 classes, 57, recall .97": Images(make_table(np.ones(8), 0.97, 3), 57),
+        "8 classes, 57, recall .6": Images(make_table(np.ones(8), 0.6, 3), 57),
+        "8 classes 20:1, 300, rare worse": Images(make_table(ratio_20, np.linspace(0.95, 0.4, 8), 4), 300),
+        "8 classes 20:1, 300, rare better": Images(make_table(ratio_20, np.linspace(0.5, 0.98, 8), 5), 300),
+        "22 classes, 220, recall .6": Images(make_table(np.ones(22), 0.6, 6), 220),
+        "22 classes, 440, recall .99": Images(make_table(np.ones(22), 0.99, 7), 440),
+        "22 classes 49:1, 1586, rare worse": Images(make_table(LONG_TAIL, worse, 8), 1586),
+        "22 classes 49:1, 1586, rare better": Images(make_table(LONG_TAIL, better, 9), 1586),
+        "22 classes 100:1, 1600, rare worse": Images(make_table(ratio_100, worse, 10), 1600),
+        "22 classes 100:1, 5000, mixed": Images(make_table(ratio_100, mixed, 11), 5000),
+        "5 classes, 100, perfect": Images(make_table(np.ones(5), 1.0, 0), 100),
+        "2 classes 100:1, 505, perfect": Images(make_table(np.array([100, 1]), 1.0, 0), 505),
+        "2 classes 100:1, 505, constant": Images(constant[0], 505),
+        "4 classes, 100, constant": Images(constant[1], 100),
+    }
+    mixture = 6 * np.array([0.35, 0.25, 0.18, 0.12, 0.07, 0.03])
+    logits = np.random.default_rng(0).normal(1.3, 0.6, 6)
+    for patients in (10, 40, 200):
+        for skewed in (False, True):
+            sizes = "skewed" if skewed else "equal"
+            found[f"{patients} patients, {sizes}, 6 classes"] = Patients(mixture, logits, 1.2, patients, skewed=skewed)
+    easy = 6 * np.array([0.3, 0.2, 0.2, 0.1, 0.1, 0.1])
+    found["40 patients, skewed, 6 classes, recall .97"] = Patients(easy, 4.0, 1.2, 40, skewed=True, seed=1)
+    for patients in (10, 40):
+        name = f"{patients} patients, equal, one of 2 classes each"
+        found[name] = Patients(np.array([0.7, 0.3]), np.array([2.5, 1.2]), 1.0, patients, 10, one_label=True, seed=2)
+    found["40 patients, equal, perfect"] = Patients(easy, 50.0, 0.0, 40, seed=1)
+    return found
+
+
+def metric_function(name: str) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns a metric of confusion matrices (..., classes, classes)."""
+    return lambda matrices: METRICS[name].function(ConfusionMatrices(matrices))
+
+
+def population_scores(table: np.ndarray, sample: np.ndarray) -> dict[str, float]:
+    """Computes the scores of the population.
+
+    A mean over classes counts a class without a denominator in the sample as the estimate does: as 0, or not at all.
+    """
+    scores = {name: float(metric_function(name)(table)) for name in SCORES}
+    population, raw = ConfusionMatrices(table), ConfusionMatrices(sample)
+    for name in ("macro_precision", "macro_recall", "macro_f1", "balanced_accuracy"):
+        numerator, denominator = PROPORTIONS[name].counts(population)
+        values = safe_divide(numerator, denominator)
+        values = 2 * values / (1 + values) if PROPORTIONS[name].f1 else values
+        scores[name] = float((values * PROPORTIONS[name].weights(raw) * (PROPORTIONS[name].counts(raw)[1] > 0)).sum())
+    return scores
+
+
+# Intervals of many draws
+
+
+class Tally:
+    """Coverage, widths and missing intervals."""
+
+    def __init__(self) -> None:
+        self.covered: dict[tuple[str, str], list[bool]] = defaultdict(list)
+        self.widths: dict[tuple[str, str], list[float]] = defaultdict(list)
+        self.missing: dict[tuple[str, str], list[bool]] = defaultdict(list)
+        self.faults: list[str] = []
+
+    def add(self, method: str, score: str, truth: float, interval: tuple[float, float] | None, value: float) -> None:
+        """Records an interval."""
+        self.missing[method, score].append(interval is None)
+        if interval is None:
+            return
+        low, high = interval
+        self.covered[method, score].append(low - TOLERANCE <= truth <= high + TOLERANCE)
+        self.widths[method, score].append(high - low)
+        if method == "hf_mae" and not (low - TOLERANCE <= value <= high + TOLERANCE and high - low > 1e-7):
+            self.faults.append(f"{score}: {value} [{low}, {high}]")
+
+    def cell(self, method: str, score: str, scale: float = 100.0) -> str:
+        """Formats coverage and mean width."""
+        if not self.covered[method, score]:
+            return "-"
+        width = float(np.mean(self.widths[method, score]))
+        text = f"{100 * np.mean(self.covered[method, score]):.1f} ({scale * width:.3g})"
+        missing = 100 * np.mean(self.missing[method, score])
+        return text + (f" [{missing:.1f}]" if missing else "")
+
+
+def solve_fits(fits: list[ProportionFit]) -> list[tuple[float, float]]:
+    """Computes the intervals of many fits of the same score at once."""
+    terms = max(len(fit.trials) for fit in fits)
+    padded = np.zeros((3, len(fits), terms))
+    for row, fit in enumerate(fits):
+        padded[:, row, : len(fit.trials)] = fit.proportions, fit.trials, fit.weights
+    design, quantile = (np.array([getattr(fit, name) for fit in fits]) for name in ("design", "quantile"))
+    low, high = score_interval(*padded, design, quantile, fits[0].f1)
+    return list(zip(low.tolist(), high.tolist()))
+
+
+def bootstrap_intervals(
+    data: Predictions, rng: np.random.Generator, resamples: int
+) -> dict[str, dict[str, tuple[float, float]]]:
+    """Computes percentile and BCa intervals of the bootstrap of images, or of patients."""
+    classes = data.num_classes
+    cells = data.labels * classes + data.predicted[0]
+    if data.groups is None:
+        units, counts = np.unique(cells, return_counts=True)
+        matrices = np.eye(classes**2)[units]
+    else:
+        matrices = np.zeros((data.groups.max() + 1, classes**2))
+        np.add.at(matrices, (data.groups, cells), 1)
+        counts = np.ones(len(matrices), dtype=int)
+    total = counts.sum()
+    drawn = rng.multinomial(total, counts / total, size=resamples) @ matrices
+    full = counts @ matrices
+    shape = (-1, classes, classes)
+    intervals: dict[str, dict[str, tuple[float, float]]] = {"percentile": {}, "BCa": {}}
+    for name in SCORES:
+        function = metric_function(name)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            values, value = function(drawn.reshape(shape)), float(function(full.reshape(shape))[0])
+            replicates = function((full - matrices).reshape(shape))
+        low, high = np.quantile(values, [0.025, 0.975])
+        intervals["percentile"][name] = float(low), float(high)
+        deviation = (counts * replicates).sum() / total - replicates
+        power = float((counts * deviation**2).sum()) ** 1.5
+        acceleration = float((counts * deviation**3).sum()) / (6 * power) if power > 0 else 0.0
+        share = ((values < value).mean() + (values <= value).mean()) / 2
+        z0 = norm.ppf(np.clip(share, 1 / resamples, 1 - 1 / resamples))
+        z = z0 + norm.ppf([0.025, 0.975])
+        low, high = np.quantile(values, norm.cdf(z0 + z / (1 - acceleration * z)))
+        intervals["BCa"][name] = float(low), float(high)
+    return intervals
+
+
+def simulate_tables(  # noqa: C901, PLR0912
+    scenario: Images | Patients, seed: int, draws: int, bootstrap_draws: int, resamples: int
+) -> Tally:
+    """Simulates the intervals of scores of confusion matrices."""
+    rng, tally, table = np.random.default_rng(seed), Tally(), scenario.population()
+    fits: dict[str, list[tuple[ProportionFit, float]]] = defaultdict(list)
+    by_class = {
+        (name, label): (class_f1(label) if name == "f1" else class_rate(name, label))
+        for name in CLASS_SCORES
+        for label in range(len(table))
+    }
+    class_truth = {key: _population_rate(score, table) for key, score in by_class.items()}
+    for draw in range(draws):
+        data = scenario.draw(rng)
+        sample = Sample([data])
+        matrix = sample.matrices[0][0]
+        truth = population_scores(table, matrix)
+        for name in SCORES:
+            if name in PROPORTIONS and sample.reason is None:
+                fits[name].append((fit_proportions(sample, PROPORTIONS[name]), truth[name]))
+            else:
+                estimate = estimate_score(sample, name)
+                tally.add("hf_mae", name, truth[name], estimate.interval, estimate.value)
+        for (name, label), score in by_class.items() if draw < DRAWS_BY_CLASS and sample.reason is None else ():
+            fit = fit_proportions(sample, score)
+            if fit.trials[-1 if len(fit.trials) == 1 else label] < MIN_UNITS:
+                tally.add("hf_mae", name, 0.0, None, 0.0)
+            else:
+                fits[name].append((fit, class_truth[name, label]))
+        if draw < bootstrap_draws:
+            for method, intervals in bootstrap_intervals(data, rng, resamples).items():
+                for name, interval in intervals.items():
+                    tally.add(method, name, truth[name], interval, 0.0)
+            if data.groups is None:
+                accuracy = np.trace(matrix) / matrix.sum()
+                tally.add("Wilson", "accuracy", truth["accuracy"], wilson_interval(accuracy, matrix.sum()), accuracy)
+    for name, entries in fits.items():
+        for (fit, true), interval in zip(entries, solve_fits([fit for fit, _ in entries])):
+            tally.add("hf_mae", name, true, interval, fit.value)
+    return tally
+
+
+def _population_rate(score, table: np.ndarray) -> float:
+    confusion = ConfusionMatrices(table)
+    numerator, denominator = score.counts(confusion)
+    values = safe_divide(numerator, denominator)
+    values = 2 * values / (1 + values) if score.f1 else values
+    return float((values * score.weights(confusion)).sum())
+
+
+# Predicted probabilities
+
+
+@dataclass
+class ScoreModel:
+    """A model with class scores that may be over- or under-confident.
+
+    Args:
+        frequencies: of the classes.
+        sharpness: mean logit of the true class.
+        temperature: divisor of the logits.
+        size: images, or patients with 25 images on average.
+        patients: whether the images are of patients.
+    """
+
+    frequencies: np.ndarray
+    sharpness: np.ndarray | float
+    temperature: float
+    size: int
+    patients: bool = False
+    skewed: bool = False
+    seed: int = 0
+
+    def draw(self, rng: np.random.Generator, size: int | None = None) -> Predictions:
+        """Draws a sample."""
+        size, classes = size or self.size, len(self.frequencies)
+        shares = self.frequencies / self.frequencies.sum()
+        confusion = np.random.default_rng(self.seed).normal(0, 0.5, (classes, classes))
+        groups, ease = None, 0.0
+        if self.patients:
+            weights = rng.lognormal(0, 1, size) if self.skewed else np.ones(size)
+            sizes = np.maximum(1, np.round(weights / weights.sum() * size * 25)).astype(int)
+            groups = np.repeat(np.arange(size), sizes)
+            mixtures = rng.dirichlet(6 * shares, size).cumsum(1)[groups]
+            labels = (rng.random((len(groups), 1)) > mixtures).sum(1).clip(max=classes - 1)
+            ease = rng.normal(0, 0.7, size)[groups]
+        else:
+            labels = rng.choice(classes, size, p=shares)
+        logits = rng.normal(0, 1, (len(labels), classes)) + confusion[labels]
+        logits[np.arange(len(labels)), labels] += np.maximum(0, np.broadcast_to(self.sharpness, classes)[labels] + ease)
         scores = softmax(logits / self.temperature)
         return Predictions(labels, scores.argmax(1)[None], classes, groups, scores[None])
 
-    def get_true_scores(self, sizes) -> dict[str, float]:
-        """True scores: mean over draws of very many patients or images."""
-        found = defaultdict(list)
-        for seed in range(8):
-            rng = np.random.default_rng(seed)
-            for name, score in estimate_probability_metrics(
-                [replace(self.sample(rng, sizes(rng)), groups=None)]
-            ).items():
-                found[name].append(score.value)
+    def population(self) -> dict[str, float]:
+        """Scores of very many images."""
+        rng, found = np.random.default_rng(77), defaultdict(list)
+        for _ in range(4):
+            data = self.draw(rng, 8_000 if self.patients else 100_000)
+            for name, estimate in probability_estimates(replace(data, groups=None)).items():
+                found[name].append(estimate.value)
         return {name: float(np.mean(values)) for name, values in found.items()}
 
 
-def cover_probabilities(
-    seed: int, simulations: int, patients: int | None, skewed: bool
-) -> dict[tuple[str, str], list[bool]]:
-    """Covered intervals of AUROC, Brier score and log loss, for one model."""
-    model = ProbabilisticModel(seed, np.array(LONG_TAIL if patients is None else (35, 25, 18, 12, 7, 3), dtype=float))
-    rng, hospital, hits = np.random.default_rng(5000 + seed), Hospital(seed), defaultdict(list)
-    truth = model.get_true_scores(lambda draw: hospital.sizes(draw, 8_000, skewed) if patients else 100_000)
-    for _ in range(simulations):
-        sizes = hospital.sizes(rng, patients, skewed) if patients else sum(LONG_TAIL)
-        for name, found in estimate_probability_metrics([model.sample(rng, sizes)]).items():
-            if found.interval is not None:
-                hit = found.interval[0] <= truth[name] <= found.interval[1]
-                hits["now", name].append(hit)
-                hits[f"temperature {model.temperature}", name].append(hit)
-    return hits
+def probability_estimates(data: Predictions) -> dict:
+    """Estimates the scores of the probabilities."""
+    estimates = estimate_probability_metrics([data])
+    classes = [1] if data.num_classes == 2 else range(data.num_classes)
+    precision = estimate_ranking([data], binary_average_precision, classes)
+    if precision is not None:
+        estimates["average_precision"] = precision
+    return {name: estimates[name] for name in PROBABILITY_SCORES if name in estimates}
 
 
-def _record_hits(hits, data: Predictions, truth: dict[str, float], rng: np.random.Generator) -> None:
-    for method, found in (("before", percentile_intervals(data, rng)), ("now", headline_metric_intervals([data]))):
-        for name in headline_metric_names(False):
-            if (ends := found[name]) is not None:
-                hits[method, name].append(ends[0] <= truth[name] <= ends[1])
-
-
-def simulate_rejections(
-    seed: int, simulations: int, patients: int, skewed: bool, advantage: float
-) -> dict[tuple[str, str], list[bool]]:
-    """Number of rejections at 5 %, by test and score."""
-    hospital, rng, found = Hospital(seed), np.random.default_rng(3000 + seed), defaultdict(list)
-    for _ in range(simulations):
-        labels, predicted, groups = hospital.sample(rng, patients, skewed, 2, advantage)
-        one, two = (Predictions(labels, predicted[[model]], CLASSES, groups) for model in (0, 1))
-        for entry in compare_predictions([one], [two], PERMUTATIONS, int(rng.integers(2**31))):
-            found["now", entry.score].append(entry.p_value < 0.05)
-            if entry.interval is not None:
-                found["interval", entry.score].append(not entry.interval[0] <= 0 <= entry.interval[1])
-        found["before", "accuracy"].append(float(mcnemar(labels, *predicted)["p_value"]) < 0.05)
+def probability_scenarios() -> dict[str, ScoreModel]:
+    """Scenarios of scores of probabilities."""
+    six = np.array([35, 25, 18, 12, 7, 3.5])
+    found = {
+        "2 classes, 57 images": ScoreModel(np.ones(2), 1.5, 1.0, 57),
+        "2 classes 20:1, 105": ScoreModel(np.array([20.0, 1]), 2.0, 1.0, 105, seed=1),
+        "2 classes 100:1, 505": ScoreModel(np.array([100.0, 1]), 3.0, 1.0, 505, seed=2),
+        "2 classes 100:1, 5000": ScoreModel(np.array([100.0, 1]), 2.0, 1.0, 5000, seed=2),
+        "6 classes, 100, overconfident": ScoreModel(six, 2.5, 0.5, 100, seed=3),
+        "6 classes, 300": ScoreModel(six, 2.5, 1.0, 300, seed=3),
+        "8 classes, 57, easy": ScoreModel(np.ones(8), 5.0, 0.5, 57, seed=4),
+        "22 classes 49:1, 1586": ScoreModel(LONG_TAIL, 2.5, 1.0, 1586, seed=5),
+        "22 classes 49:1, 1586, rare worse": ScoreModel(LONG_TAIL, np.linspace(5, 1, 22), 0.5, 1586, seed=5),
+        "5 classes, 100, perfect": ScoreModel(np.ones(5), 30.0, 0.2, 100, seed=7),
+        "3 classes, 120, random": ScoreModel(np.array([3.0, 2, 1]), 0.0, 1.0, 120, seed=8),
+    }
+    for patients in (10, 40, 200):
+        for skewed in (False, True):
+            name = f"{patients} patients, {'skewed' if skewed else 'equal'}, 6 classes"
+            found[name] = ScoreModel(six, 2.5, 1.0, patients, True, skewed, 9)
     return found
 
 
-def run_in_parallel(simulate, simulations: int, num_worlds: int, *more) -> dict[tuple[str, str], float]:
-    """Percentages over all simulations, distributed over populations and processes."""
-    together = defaultdict(list)
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
-        each = [pool.submit(simulate, seed, simulations // num_worlds, *more) for seed in range(num_worlds)]
-        for done in each:
-            for key, values in done.result().items():
-                together[key] += values
-    return {key: 100 * float(np.mean(values)) for key, values in together.items()}
+def simulate_probabilities(model: ScoreModel, seed: int, draws: int, bootstrap_draws: int, resamples: int) -> Tally:
+    """Simulates the intervals of scores of probabilities; bootstrap: percentile, with a fifth of the resamples."""
+    rng, tally, truth = np.random.default_rng(seed), Tally(), model.population()
+    for draw in range(draws):
+        data = model.draw(rng)
+        found = probability_estimates(data)
+        for name in PROBABILITY_SCORES:
+            estimate = found.get(name)
+            interval = estimate.interval if estimate else None
+            tally.add("hf_mae", name, truth[name], interval, estimate.value if estimate else 0.0)
+        if draw < bootstrap_draws // 4:
+            values = defaultdict(list)
+            for resample in _resamples(data, rng, resamples // 5):
+                for name, estimate in probability_estimates(replace(resample, groups=None)).items():
+                    values[name].append(estimate.value)
+            for name, numbers in values.items():
+                low, high = np.quantile(numbers, [0.025, 0.975])
+                tally.add("percentile", name, truth[name], (float(low), float(high)), 0.0)
+    return tally
 
 
-def print_coverage(simulations: int, worlds: int) -> None:
-    """Table of the coverage of intervals."""
-    print(
-        "| images | method | "
-        + " | ".join(headline_metric_names(False))
-        + " |\n|---|---|"
-        + "---:|" * len(headline_metric_names(False))
+def _resamples(data: Predictions, rng: np.random.Generator, count: int) -> Iterator[Predictions]:
+    members = (
+        [np.flatnonzero(data.groups == group) for group in np.unique(data.groups)] if data.groups is not None else None
     )
-    settings = [("22 classes, 1,586 images", cover_long_tail, ())]
-    settings += [
-        (f"{patients} patients, {'skewed' if skewed else 'equal'} sizes", cover_patients, (patients, skewed))
-        for patients in PATIENTS
-        for skewed in (False, True)
-    ]
-    for title, what, more in settings:
-        found = run_in_parallel(what, simulations, worlds, *more)
-        for method in ("before", "now"):
-            cells = " | ".join(f"{found[method, name]:.1f}" for name in headline_metric_names(False))
-            print(f"| {title} | {method} | {cells} |", flush=True)
-
-
-def print_rates(simulations: int, worlds: int) -> None:
-    """Table of the coverage of per-class rates."""
-    print("| images | " + " | ".join(RATES) + " |\n|---|" + "---:|" * len(RATES))
-    for patients in PATIENTS:
-        found = run_in_parallel(cover_rates, simulations, worlds, patients)
-        cells = " | ".join(f"{found['now', name]:.1f}" for name in RATES)
-        print(f"| {patients} patients | {cells} |", flush=True)
-
-
-def print_probabilities(simulations: int, worlds: int) -> None:
-    """Table of the coverage of probability scores."""
-    print("| images | " + " | ".join(METRICS[name].title for name in WITH_INTERVAL) + " |\n|---|---:|---:|---:|")
-    settings = [("22 classes, 1,586 images", None, False)]
-    settings += [
-        (f"{patients} patients, {'skewed' if skewed else 'equal'} sizes", patients, skewed)
-        for patients in PATIENTS
-        for skewed in (False, True)
-    ]
-    for title, *setting in settings:
-        found = run_in_parallel(cover_probabilities, simulations, worlds, *setting)
-        cells = " | ".join(f"{found['now', name]:.1f}" for name in WITH_INTERVAL)
-        print(f"| {title} | {cells} |", flush=True)
-
-
-def simulate_interaction_tests(
-    seed: int, simulations: int, patients: int, skewed: bool, within: bool
-) -> dict[tuple[str, str], list[bool]]:
-    """Rejections of the interaction test for three subgroups of patients, or two of their images."""
-    hospital, rng, found = Hospital(seed), np.random.default_rng(6000 + seed), defaultdict(list)
-    for _ in range(simulations):
-        labels, predicted, groups = hospital.sample(rng, patients, skewed, 1)
-        if within:
-            part = rng.choice(2, len(labels))
+    for _ in range(count):
+        if members is None:
+            yield data.select(rng.integers(0, len(data.labels), len(data.labels)))
         else:
-            part = rng.choice(3, patients, p=[0.5, 0.3, 0.2])[groups]
-        parts = [
-            [Predictions(labels[inside], predicted[:, inside], CLASSES, groups[inside])]
-            for inside in (part == value for value in np.unique(part))
-        ]
-        for test in interaction_tests(parts, headline_metrics, ("macro_f1", "accuracy")):
-            found["now", test.score].append(test.p_value < 0.05)
-    return found
+            yield data.select(np.concatenate([members[i] for i in rng.integers(0, len(members), len(members))]))
 
 
-def print_subgroups(simulations: int, worlds: int) -> None:
-    """Table of interaction tests."""
-    print("| images | subgroups | macro_f1 | accuracy |\n|---|---|---:|---:|")
-    for patients in PATIENTS[1:]:
-        for skewed in (False, True):
-            for within in (False, True):
-                found = run_in_parallel(simulate_interaction_tests, simulations, worlds, patients, skewed, within)
-                title = f"{patients} patients, {'skewed' if skewed else 'equal'} sizes"
-                parts = "two, images of each patient" if within else "three, patients"
-                print(
-                    f"| {title} | {parts} | {found['now', 'macro_f1']:.1f} | {found['now', 'accuracy']:.1f} |",
-                    flush=True,
-                )
+# Pairs of models
 
 
-def print_tests(simulations: int, worlds: int) -> None:
-    """Table of tests between models."""
-    heads = [f"{name}: {what}" for name in compared_metric_names(False) for what in ("false positives", "power")]
-    print("| images | " + " | ".join(heads) + " | McNemar on images: false positives |")
-    print("|---|" + "---:|" * (len(heads) + 1))
-    for patients in PATIENTS:
-        for skewed in (False, True):
-            null = run_in_parallel(simulate_rejections, simulations, worlds, patients, skewed, 0.0)
-            power = run_in_parallel(simulate_rejections, simulations // 2, worlds, patients, skewed, LOGIT_ADVANTAGE)
-            cells = [f"{found['now', name]:.1f}" for name in compared_metric_names(False) for found in (null, power)]
-            title = f"{patients} patients, {'skewed' if skewed else 'equal'} sizes"
-            print(f"| {title} | {' | '.join(cells)} | {null['before', 'accuracy']:.1f} |", flush=True)
+def draw_pair(
+    scenario: Images | Patients, rng: np.random.Generator, advantage: float
+) -> tuple[Predictions, Predictions, np.ndarray]:
+    """Draws two models on the same images, and the table of the second.
+
+    The second model copies 60 % of the predictions of the first one; its other predictions are drawn from the rows of
+    the table of the scenario (for patients, of the patient's own images), and `advantage` of them are right.
+    """
+    first = scenario.draw(rng)
+    table = scenario.population() if isinstance(scenario, Images) else scenario.table  # type: ignore[attr-defined]
+    rows = safe_divide(table, table.sum(1, keepdims=True))
+    own = (rng.random((len(first.labels), 1)) > rows[first.labels].cumsum(1)).sum(1).clip(max=len(table) - 1)
+    own = np.where(rng.random(len(own)) < advantage, first.labels, own)
+    predicted = np.where(rng.random(len(own)) < 0.6, first.predicted[0], own)
+    better = (1 - advantage) * rows + advantage * np.eye(len(table))
+    second_table = table.sum(1, keepdims=True) * (0.6 * rows + 0.4 * better)
+    return first, replace(first, predicted=predicted[None]), second_table
+
+
+def simulate_pairs(scenario: Images | Patients, seed: int, draws: int, advantage: float) -> Tally:
+    """Simulates the intervals of differences."""
+    rng, tally, table = np.random.default_rng(seed), Tally(), scenario.population()
+    scenario.table = table  # type: ignore[union-attr]
+    for _ in range(draws):
+        first, second, second_table = draw_pair(scenario, rng, advantage)
+        found = estimate_differences([first], [second], SCORES)
+        for name in SCORES:
+            function = metric_function(name)
+            truth = float(function(second_table) - function(table))
+            tally.add("hf_mae", name, truth, found[name].interval, found[name].value)
+    return tally
+
+
+def simulate_tests(scenario: Images | Patients, seed: int, draws: int) -> dict[str, list[bool]]:
+    """Simulates the tests of two models that are exchangeable: false positives at the 5 % level."""
+    rng, rejected = np.random.default_rng(seed), defaultdict(list)
+    scenario.table = scenario.population()  # type: ignore[union-attr]
+    for _ in range(draws):
+        first, second, _ = draw_pair(scenario, rng, 0.0)
+        swap = rng.random(len(first.labels) if first.groups is None else first.groups.max() + 1) < 0.5
+        swap = swap if first.groups is None else swap[first.groups]
+        one, two = np.where(swap, second.predicted, first.predicted), np.where(swap, first.predicted, second.predicted)
+        pair = replace(first, predicted=one), replace(first, predicted=two)
+        for test in compare_predictions([pair[0]], [pair[1]], 999, int(rng.integers(2**31))):
+            rejected[test.score].append(test.p_value <= 0.05)
+    return rejected
+
+
+def simulate_interactions(scenario: Images | Patients, seed: int, draws: int) -> dict[str, list[bool]]:
+    """Simulates the test of interaction of two subgroups of images: false positives at the 5 % level."""
+    rng, rejected = np.random.default_rng(seed), defaultdict(list)
+    for _ in range(draws):
+        data = scenario.draw(rng)
+        part = rng.random(len(data.labels)) < 0.4
+        for test in interaction_tests([[data.select(part)], [data.select(~part)]], ("macro_f1", "accuracy")):
+            rejected[test.score].append(test.p_value <= 0.05)
+    return rejected
+
+
+# Tables
+
+
+def print_header(first: str, names: tuple[str, ...]) -> None:
+    """Prints the header of a table."""
+    titles = [METRICS[name].title if name in METRICS else name.replace("_", " ") for name in names]
+    print(f"\n| {first} | method | " + " | ".join(titles) + " |\n|---|---|" + "---:|" * len(names), flush=True)
+
+
+def print_tally(title: str, tally: Tally, names: tuple[str, ...], scale: float) -> None:
+    """Prints the rows of a scenario, and faults."""
+    for method in ("hf_mae", "percentile", "BCa", "Wilson"):
+        cells = [tally.cell(method, name, scale) for name in names]
+        if any(cell != "-" for cell in cells):
+            print(f"| {title} | {method} | " + " | ".join(cells) + " |", flush=True)
+    for fault in tally.faults[:3]:
+        print(f"FAULT {fault}", flush=True)
+
+
+def print_tables(args: argparse.Namespace) -> None:
+    """Scores of confusion matrices, and of each class."""
+    names = (*SCORES, *CLASS_SCORES)
+    print_header("scenario", names)
+    for seed, (title, scenario) in enumerate(table_scenarios().items()):
+        if args.match in title:
+            tally = simulate_tables(scenario, seed, args.draws, args.bootstrap_draws, args.resamples)
+            print_tally(title, tally, names, 100.0)
+
+
+def print_probabilities(args: argparse.Namespace) -> None:
+    """Scores of probabilities."""
+    print_header("scenario", PROBABILITY_SCORES)
+    for seed, (title, model) in enumerate(probability_scenarios().items()):
+        if args.match in title:
+            tally = simulate_probabilities(model, seed, args.draws, args.bootstrap_draws, args.resamples)
+            print_tally(title, tally, PROBABILITY_SCORES, 1.0)
+
+
+def print_pairs(args: argparse.Namespace) -> None:
+    """Differences of two models."""
+    print_header("scenario, second model", SCORES)
+    for seed, (title, scenario) in enumerate(table_scenarios().items()):
+        if args.match in title:
+            for name, advantage in (("equal", 0.0), ("better", 0.4)):
+                tally = simulate_pairs(scenario, seed, args.draws, advantage)
+                print_tally(f"{title}, {name}", tally, SCORES, 100.0)
+
+
+def print_tests(args: argparse.Namespace) -> None:
+    """Level of the tests between models and of the test of interaction."""
+    print("\n| scenario | macro F1 | accuracy | MCC | QWK | interaction, macro F1 | interaction, accuracy |")
+    print("|---|" + "---:|" * 6)
+    for seed, (title, scenario) in enumerate(table_scenarios().items()):
+        if args.match in title:
+            between = simulate_tests(scenario, seed, args.draws)
+            interaction = simulate_interactions(scenario, seed, args.draws)
+            rates = [between[name] for name in ("macro_f1", "accuracy", "mcc", "qwk")]
+            rates += [interaction[name] for name in ("macro_f1", "accuracy")]
+            cells = " | ".join(f"{100 * np.mean(values):.1f}" if values else "-" for values in rates)
+            print(f"| {title} | {cells} |", flush=True)
 
 
 TABLES = {
-    "scores": ("Coverage of 95 % intervals", print_coverage),
-    "rates": ("Coverage of the intervals of rates by class", print_rates),
-    "probabilities": ("Coverage of the intervals of probabilities", print_probabilities),
-    "subgroups": ("False positives of the interaction test at 5 %", print_subgroups),
-    "tests": ("Rejections at 5 % (power: half as many simulations)", print_tests),
+    "tables": print_tables,
+    "probabilities": print_probabilities,
+    "pairs": print_pairs,
+    "tests": print_tests,
 }
 
 
 def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--simulations", type=int, default=1000, help="simulations per row")
-    parser.add_argument("--worlds", type=int, default=5, help="number of models and hospitals")
+    parser.add_argument("--draws", type=int, default=2000, help="samples per scenario")
+    parser.add_argument("--bootstrap_draws", type=int, default=300, help="samples with bootstrap intervals")
+    parser.add_argument("--resamples", type=int, default=1000, help="resamples of a bootstrap interval")
     parser.add_argument("--only", nargs="+", choices=TABLES, default=list(TABLES), help="print only these tables")
+    parser.add_argument("--match", default="", help="only scenarios whose name contains this text")
     args = parser.parse_args()
     for name in args.only:
-        title, table = TABLES[name]
-        print(f"\n{title}, in per cent, {args.simulations:,} simulations per row.\n", flush=True)
-        table(args.simulations, args.worlds)
+        print(
+            f"\n{TABLES[name].__doc__} Coverage in per cent (mean width) [share without an interval], "
+            f"{args.draws} draws."
+        )
+        TABLES[name](args)
 
 
 if __name__ == "__main__":

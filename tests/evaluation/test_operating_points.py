@@ -98,7 +98,7 @@ def test_grouped_classes_equal_sklearn_on_summed_scores():
     positive = np.isin(labels, [1, 3])
     assert side.prevalence == positive.mean()
     assert side.auroc().value == pytest.approx(np.mean([roc_auc_score(positive, s[:, [1, 3]].sum(1)) for s in scores]))
-    assert side.average_precision() == pytest.approx(
+    assert side.average_precision().value == pytest.approx(
         np.mean([average_precision_score(positive, s[:, [1, 3]].sum(1)) for s in scores])
     )
     agreement = side.estimate_agreement()

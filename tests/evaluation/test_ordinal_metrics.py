@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score, mean_absolute_error
 
-from hf_mae.evaluation.intervals import estimate_headline_metrics, headline_metric_intervals
+from hf_mae.evaluation.estimation import estimate_headline_metrics, headline_metric_intervals
 from hf_mae.evaluation.metrics import available_metric_names, headline_metrics, ordinal_scores
 from hf_mae.evaluation.prediction_table import Predictions
 from hf_mae.evaluation.significance import compare_predictions, permutation_tests

@@ -60,7 +60,8 @@ def test_compare_predictions_reports_differences_intervals_and_tests():
     assert differences["accuracy"].test == "McNemar, exact" and differences["mcc"].test == "permutation within images"
     assert all(entry.interval[0] > 0 and entry.p_value < 0.01 for entry in differences.values())
     for entry in compare_predictions([one], [one]):
-        assert entry.difference == 0 and entry.interval == (0, 0) and entry.p_value == 1.0
+        assert entry.difference == 0 and entry.p_value == 1.0
+        assert entry.interval[0] == -entry.interval[1] and 0.001 < entry.interval[1] < 0.05
     groups = np.arange(500) // 25
     one, two = (Predictions(p.labels, p.predicted, 4, groups) for p in (one, two))
     assert {entry.test for entry in compare_predictions([one], [two])} == {"permutation within groups"}

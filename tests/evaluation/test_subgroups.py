@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from hf_mae.evaluation.metrics import headline_metrics
 from hf_mae.evaluation.prediction_table import Predictions
 from hf_mae.evaluation.subgroups import assign_subgroups, interaction_tests
 
@@ -17,7 +16,7 @@ def make_subgroup(images, right, seed, groups=None):
     return [Predictions(labels, np.where(rng.random((1, images)) < right, labels, (labels + 1) % 3), 3, groups)]
 
 
-accuracy = partial(interaction_tests, score_function=headline_metrics, score_names=("accuracy",))
+accuracy = partial(interaction_tests, score_names=("accuracy",))
 
 
 def test_with_two_subgroups_it_equals_the_test_of_two_proportions():

@@ -104,7 +104,7 @@ def test_runs_on_the_same_patients_are_compared_by_patient(tmp_path):
         ("groups", "permutation within groups")
     }
     assert [entry["p_adjusted"] for entry in found] == holm([entry["p_value"] for entry in found])
-    assert "Complete patients or videos are left out" in text and "McNemar" not in text
+    assert "the permutation test exchanges complete ones" in text and "McNemar" not in text
     assert (tmp_path / "out" / "report.tex").read_text().count(r"c \& d & ") > 3
 
 

@@ -75,7 +75,7 @@ def read_column(path, column):
         return [row[column] for row in csv.DictReader(file)]
 
 
-def end_of(names):
+def last_parts(names):
     """Split, class and name of each image, in order."""
     return sorted(tuple(name.replace("::", "/").split("/")[-3:]) for name in names)
 
@@ -85,25 +85,25 @@ def test_training_and_evaluation_read_every_image(source, run, tmp_path):
     hf_mae.evaluate(model_name_or_path=run, data_dir=path, split="validation", output_dir=tmp_path / ROOT)
     for folder in (run, tmp_path / ROOT):
         predicted = read_column(folder / "predictions_validation.csv", "file_name")
-        assert end_of(predicted) == end_of(name for name in names if name.startswith("validation"))
+        assert last_parts(predicted) == last_parts(name for name in names if name.startswith("validation"))
 
 
 def test_predict_reads_every_image(source, run, tmp_path):
     path, names = source
     images = path.parent if path.suffix == ".csv" else path
     hf_mae.predict(model_name_or_path=run, images=[images], output=tmp_path / f"{ROOT}.csv")
-    assert end_of(read_column(tmp_path / f"{ROOT}.csv", "file_name")) == end_of(names)
+    assert last_parts(read_column(tmp_path / f"{ROOT}.csv", "file_name")) == last_parts(names)
 
 
 def test_data_commands_read_every_image(source, tmp_path):
     path, names = source
     assert hf_mae.audit(data_dir=path, output_dir=tmp_path / "audit").num_images == len(names)
     splits = hf_mae.prepare(data_dir=path).splits
-    assert end_of([*splits["train"]["file_name"], *splits["validation"]["file_name"]]) == end_of(names)
+    assert last_parts([*splits["train"]["file_name"], *splits["validation"]["file_name"]]) == last_parts(names)
     counts = hf_mae.shard(data_dir=path, output_dir=tmp_path / ROOT).images_by_split
     assert counts == {split: len(names) // 2 for split in SPLITS}
     packed = hf_mae.prepare(data_dir=tmp_path / ROOT).splits
-    assert end_of(packed["train"]["file_name"]) == end_of(splits["train"]["file_name"])
+    assert last_parts(packed["train"]["file_name"]) == last_parts(splits["train"]["file_name"])
 
 
 def test_commands_of_models_read_every_image(source, run, tiny_pth, tmp_path):
