@@ -43,7 +43,7 @@ class IntervalReason(str, Enum):
 
     TOO_FEW_IMAGES = "too_few_images"
     TOO_FEW_GROUPS = "too_few_groups"
-    NOT_ESTIMABLE = "not_estimable"  # calibration errors: the score is biased
+    NOT_ESTIMABLE = "not_estimable"  # a calibration error is biased; the one-off accuracy of two grades is constant
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,9 @@ def estimate_differences(
             one.information + two.information,
             one.pseudo_variance + two.pseudo_variance,
         )
+        if influence.variance == 0:  # a score that no prediction changes: the one-off accuracy of two grades
+            estimates[name] = Estimate(after - before, None, IntervalReason.NOT_ESTIMABLE)
+            continue
         design = influence.design(samples[0].group)
         width = metric.upper_bound(samples[0].num_classes) - metric.low
         variance = influence.variance * design.factor

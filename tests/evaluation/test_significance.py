@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import accuracy_score
 
+from hf_mae.evaluation.intervals import IntervalReason
 from hf_mae.evaluation.prediction_table import Predictions
 from hf_mae.evaluation.significance import (
     compare_predictions,
@@ -117,3 +118,15 @@ def test_corrected_resampled_test():
     assert result["t"] == pytest.approx(plain.statistic * (0.1 / (0.1 + 1 / 9)) ** 0.5) and result["df"] == 9
     assert result["p_value"] == pytest.approx(2 * stats.t.sf(result["t"], 9))
     assert corrected_resampled_test([0.0, 0.0], 1, 1)["p_value"] == 1.0
+
+
+@pytest.mark.parametrize("groups", [None, np.arange(40) // 4])
+def test_a_score_that_no_prediction_changes_has_no_interval_of_differences(groups):
+    """Two grades are at most one apart, so the one-off accuracy is always 1."""
+    labels = np.arange(40) % 2
+    models = [np.where(np.arange(40) % step == 0, 1 - labels, labels) for step in (5, 7)]
+    first, second = ([Predictions(labels, model[None], 2, groups, ordered=True)] for model in models)
+    by_score = {difference.score: difference for difference in compare_predictions(first, second, 99)}
+    one_off = by_score["one_off_accuracy"]
+    assert (one_off.difference, one_off.interval, one_off.reason) == (0, None, IntervalReason.NOT_ESTIMABLE)
+    assert by_score["qwk"].interval is not None
