@@ -9,7 +9,7 @@ import logging
 import signal
 import string
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from enum import Enum
@@ -119,6 +119,11 @@ def raise_on_stop_signal(hint: str) -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def abbreviate_list(names: Sequence[str]) -> str:
+    """Lists names; if there are more than three, the first two and the number of the others."""
+    return ", ".join(names) if len(names) <= 3 else f"{', '.join(names[:2])} and {len(names) - 2} more"
 
 
 def pluralize(number: int, noun: str, singular: str = "", plural: str = "") -> str:

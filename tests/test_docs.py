@@ -99,11 +99,11 @@ def test_the_duration_of_an_epoch_follows_from_the_speed():
 
 
 def test_the_coverage_of_intervals_is_that_of_the_simulations():
-    simulated = [cells for cells in rows("docs/statistics.md") if len(cells) == 7 and cells[1] == "now"]
-    values = [float(value) for cells in simulated if "patients" in cells[0] for value in cells[2:]]
+    simulated = [cells for cells in rows("docs/statistics.md") if len(cells) == 10 and cells[1] == "hf_mae"]
+    values = [float(cell.split()[0]) for cells in simulated for cell in cells[2:]]
     text = (ROOT / "docs" / "choices.md").read_text(encoding="utf-8")
-    low, high = re.search(r"coverage ([\d.]+) to ([\d.]+) %", text).groups()
-    assert len(values) == 40 and (float(low), float(high)) == (min(values), max(values))
+    low = re.search(r"coverage of at least ([\d.]+) %", text)[1]
+    assert len(simulated) >= 20 and float(low) == min(values)
 
 
 def test_the_plan_for_five_million_frames_is_the_output_of_its_script():

@@ -24,6 +24,7 @@ from hf_mae.errors import Message, UsageError
 from hf_mae.files.messages import FileMessage
 from hf_mae.models.loading import load_classifier
 from hf_mae.models.messages import ModelMessage
+from hf_mae.reporting.conversion_summary import describe_fact
 from hf_mae.runs.messages import RunMessage
 from hf_mae.runs.record import DataSource, RunRecord
 from hf_mae.runs.record_io import write_record
@@ -95,7 +96,7 @@ def make(tmp_path, mae_state):
 
 
 def conversion_notes(source, **options):
-    return "\n".join(convert_to_model(source, **options)[1].notes)
+    return "\n".join(describe_fact(note, "note") for note in convert_to_model(source, **options)[1].notes)
 
 
 @check("The number of attention heads is neither in the file nor known for the width", ConversionMessage.HEADS_UNKNOWN)

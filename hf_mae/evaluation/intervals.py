@@ -33,6 +33,7 @@ MIN_EFFECTIVE_GROUPS = 2.5  # smallest effective number of patients (Kish) for a
 PSEUDO_GROUPS = 1 / 40  # share of the smoothing that counts as complete patients in a design effect
 PSEUDO_IMAGES = 2.0  # right and wrong images each that smooth the variance of a score (Price and Bonett, 2004)
 PSEUDO_IMAGES_OF_DIFFERENCE = 1.0  # the same for a difference: 1/2 image per cell of two classes (Agresti and Min)
+LOWEST_ABOVE_CHANCE = 0.2  # of the range above chance: smallest score for the effective number of images
 
 Floats = NDArray[np.float64]
 Interval = tuple[float, float] | None
@@ -203,16 +204,18 @@ def effective_wilson_interval(
         smoothed_value: value at which the variance was computed, between `low` and `high`.
         degrees_of_freedom: of the variance.
         low, high: range of the score.
-        chance: score of a random prediction, for coefficients of agreement: limits above it are on the scale from
-            `chance` to `high`, and an upper limit below it is on that from `low` to `chance`.
+        chance: score of a random prediction, for coefficients of agreement: if the estimate is above it, limits
+            above it are on the scale from `chance` to `high`; the upper limit of an interval below it is on the scale
+            from `low` to `chance`.
         center: estimate without its bias; None: `value`. The interval contains both.
     """
     center = value if center is None else center
     ends = _effective_wilson(center, variance, smoothed_value, degrees_of_freedom, low, high)
     if chance is not None and ends[1] < chance:
         ends = ends[0], _effective_wilson(center, variance, smoothed_value, degrees_of_freedom, low, chance)[1]
-    elif chance is not None:
-        above = _effective_wilson(max(center, chance), variance, smoothed_value, degrees_of_freedom, chance, high)
+    elif chance is not None and center > chance:
+        smoothed_value = max(smoothed_value, chance + LOWEST_ABOVE_CHANCE * (high - chance))
+        above = _effective_wilson(center, variance, smoothed_value, degrees_of_freedom, chance, high)
         ends = above[0] if ends[0] > chance else ends[0], max(ends[1], above[1])
     return min(ends[0], value), max(ends[1], value)
 

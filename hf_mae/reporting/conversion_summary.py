@@ -6,7 +6,7 @@ from typing import Any
 from ..conversion.facts import BaselineModel, Fact, FactCode
 from ..conversion.layouts import LAYOUTS
 from ..conversion.report import ConversionReport, html_renderers
-from ..errors import pluralize
+from ..errors import abbreviate_list, pluralize
 from .document import Block, Paragraph
 from .renderers import html, terminal
 from .table import fields_table
@@ -90,7 +90,7 @@ def build_conversion_summary(report: ConversionReport) -> list[Block]:
     names_by_reason: dict[str, list[str]] = {}
     for entry in report.unused:
         names_by_reason.setdefault(describe_fact(entry["reason"], "unused"), []).append(entry["source"])
-    fields += [("unused", f"{_abbreviate(names)}: {reason}") for reason, names in names_by_reason.items()]
+    fields += [("unused", f"{abbreviate_list(names)}: {reason}") for reason, names in names_by_reason.items()]
     fields += [
         ("initialized", f"{entry['target']}: {describe_fact(entry['reason'], 'initialized')}")
         for entry in report.initialized
@@ -133,10 +133,6 @@ def _describe_contents(source: Mapping[str, Any]) -> str:
     if network := source.get("network"):
         return str(network)
     return f"{{{', '.join(source['contents'])}}}" if source.get("contents") else "a bare state dict"
-
-
-def _abbreviate(names: list[str]) -> str:
-    return ", ".join(names) if len(names) <= 3 else f"{', '.join(names[:2])} and {len(names) - 2} more"
 
 
 html_renderers.append(lambda report: html.render(build_conversion_summary(report)))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.exclusion_log import Exclusion, ExclusionReason
-from ..errors import pluralize
+from ..errors import abbreviate_list, pluralize
 from ..evaluation.calibration import Calibration
 from ..runs.completed_run import Note, NoteCode
 from ..runs.record import Environment, Hardware, Selection, SelectionRule, run_name
@@ -40,7 +40,7 @@ NOTE_TEXTS = {
 }
 NOTE_FORMATS = {
     "score": metric_title,
-    "classes": ", ".join,
+    "classes": abbreviate_list,
     "seeds": lambda count: pluralize(count, "seed"),
     "fraction": lambda fraction: f"{100 * fraction:g}",
     "unmapped_images": lambda counts: ", ".join(f"{count} of {name}" for name, count in counts.items()) or "none",

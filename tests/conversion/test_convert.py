@@ -100,7 +100,7 @@ def test_safetensors_and_transformers_folders_read_alike(state, tmp_path):
     # The folder has the layout of facebook/vit-mae-base: a ViTMAEForPreTraining with its saved (older) keys.
     assert any(name.startswith("vit.encoder.layer.0.") for name in load_file(tmp_path / "mae" / "model.safetensors"))
     report = convert_checkpoint(tmp_path / "mae", tmp_path / "out", to="backbone", verify=True)
-    assert report.source["contents"] == "transformers ViTMAEForPreTraining"
+    assert report.source["class"] == "ViTMAEForPreTraining"
     model = ViTModel.from_pretrained(tmp_path / "out", add_pooling_layer=False)
     assert torch.equal(model.layers[1].attention.q_proj.weight, state["blocks.1.attn.qkv.weight"][:48])
 
@@ -216,7 +216,7 @@ def test_verify_detects_a_wrong_number_of_heads(golden):
     checkpoint = read_checkpoint(golden / "gap_smoothing_final.pth")
     checkpoint.metadata.num_attention_heads = None
     other = MAE.plan(checkpoint, ConversionRequest(num_attention_heads=6))
-    with raises(ConversionMessage.VERIFICATION_FAILED, ConversionError, baseline="timm's VisionTransformer"):
+    with raises(ConversionMessage.VERIFICATION_FAILED, ConversionError, baseline="timm"):
         verify_against_source(model, other)
 
 

@@ -32,8 +32,8 @@ import os, sys, time
 from pathlib import Path
 from hf_mae.files.locks import exclusive_lock
 with exclusive_lock(Path(sys.argv[1])):
-    if child := os.fork():
-        print(child, flush=True)
+    if os.fork() == 0:
+        print(os.getpid(), flush=True)  # when it has given up the lock
     time.sleep(120)
 """
 

@@ -7,8 +7,7 @@ from support.messages import shows
 
 from hf_mae.cli.main import main
 from hf_mae.data import EvalDataset, TrainDataset, image_processor, load_image_folder, training_transform
-from hf_mae.data.checks import image_check
-from hf_mae.data.images import pixel_cache, torch_datasets
+from hf_mae.data.images import image_check, pixel_cache, torch_datasets
 from hf_mae.data.messages import DataMessage
 from hf_mae.files import caches
 
