@@ -325,7 +325,7 @@ class ProportionFit:
     quantile: float
     f1: bool
 
-    def interval(self) -> Interval:
+    def interval(self) -> tuple[float, float]:
         """Computes the score interval."""
         low, high = score_interval(self.proportions, self.trials, self.weights, self.design, self.quantile, self.f1)
         return min(float(low), self.value), max(float(high), self.value)
@@ -449,7 +449,7 @@ def estimate_score(sample: Sample, name: str) -> Estimate:
     if sample.reason is not None:
         return Estimate(value, None, sample.reason, missing)
     if name in PROPORTIONS:
-        low, high = fit_proportions(sample, PROPORTIONS[name]).interval() or (value, value)
+        low, high = fit_proportions(sample, PROPORTIONS[name]).interval()
         return Estimate(value, (min(low, value), max(high, value)), None, missing)
     influence = score_influence(sample, name)
     design = influence.design(sample.group)

@@ -26,7 +26,7 @@ from .intervals import (
 from .metrics import CALIBRATION_BINS, expected_calibration_error
 from .prediction_table import Predictions
 
-PSEUDO_IMAGES = 1.0  # images with another label that smooth the variance of a mean over images
+PSEUDO_LABELS = 1.0  # images with another label that smooth the variance of a mean over images
 PSEUDO_RANKS = 0.5  # images of each side that are ranked at random, shared by all classes
 
 
@@ -70,7 +70,7 @@ def mean_influence(
     """
     value = smoothed = pseudo_variance = 0.0
     values, count = [], len(folds)
-    added = PSEUDO_IMAGES / count
+    added = PSEUDO_LABELS / count
     for fold in folds:
         runs, size = fold.known_scores, len(fold.labels)
         losses = np.mean([per_image_loss(run, fold.labels) for run in runs], axis=0)
