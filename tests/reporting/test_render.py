@@ -59,3 +59,11 @@ def test_references_are_listed_once():
     text = format_bibtex(["he2022mae", "he2022mae", "holm1979simple"], "A data set, 2020")
     assert text.count("@inproceedings{he2022mae,") == 1 and "note = {A data set, 2020}" in text
     assert text.count("{") == text.count("}")
+
+
+@pytest.mark.parametrize("code", ["\x1b[2J", "\x9b", "\x07", "\x7f", "\u202e"])
+def test_a_terminal_shows_control_characters_escaped(code):
+    name = f"mu{code}cosa"
+    table = Table([Column("class"), Column("images")], [[name, "3"]], caption=name)
+    text = terminal.render([Heading(name), Paragraph(name), BulletList([name]), Code(name), table])
+    assert code not in text and text.count("mu") >= 5

@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Sequence
 
+from ...errors import escape_control_characters
 from ..document import Block, BulletList, Code, Document, Heading, Image, Paragraph
 from ..table import Cell, Column, Number, Table, format_content
 
@@ -16,7 +17,8 @@ INTERVAL_NOTE = "[ ]: 95 % interval"
 
 
 def render(document: Document, wrap: bool = True) -> str:
-    """Renders a document as plain text. Tables with titles stand apart from each other.
+    """Renders a document as plain text, with control characters escaped (a class name may contain terminal codes). Tables
+    with titles stand apart from each other.
 
     Args:
         wrap: wrap texts at 80 columns; otherwise only tables of numbers are that narrow.
@@ -29,7 +31,7 @@ def render(document: Document, wrap: bool = True) -> str:
         if previous is not None and (is_apart or isinstance(block, Heading)):
             lines.append("")
         lines.append(_render_block(block, width))
-    return "\n".join(lines)
+    return escape_control_characters("\n".join(lines))
 
 
 def _render_block(block: Block, width: int) -> str:
