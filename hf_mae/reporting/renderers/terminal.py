@@ -17,8 +17,8 @@ INTERVAL_NOTE = "[ ]: 95 % interval"
 
 
 def render(document: Document, wrap: bool = True) -> str:
-    """Renders a document as plain text, with control characters escaped (a class name may contain terminal codes). Tables
-    with titles stand apart from each other.
+    """Renders a document as plain text, with control characters escaped (a class name may contain terminal codes).
+    Tables with titles stand apart from each other.
 
     Args:
         wrap: wrap texts at 80 columns; otherwise only tables of numbers are that narrow.
