@@ -120,6 +120,10 @@ class Sample:
         """Why the scores have no intervals; None: they have."""
         return too_few_units(self.num_images, self.group)
 
+    def confusion(self, matrices: Floats) -> ConfusionMatrices:
+        """Returns confusion matrices (..., classes, classes) whose means are over the classes of this sample."""
+        return ConfusionMatrices(matrices, self.folds[0].macro_over_labels)
+
     def value(self, function: Callable[[Floats], Floats]) -> float:
         """Computes the mean of a score over folds and runs, from confusion matrices (runs, classes, classes)."""
         return float(np.mean([function(matrices).mean() for matrices in self.matrices]))
@@ -206,8 +210,7 @@ def _one(m: ConfusionMatrices) -> Floats:
 
 
 def _over_occurring(m: ConfusionMatrices) -> Floats:
-    occurs = (m.support + m.predicted) > 0
-    weights: Floats = occurs / occurs.sum(-1, keepdims=True)
+    weights: Floats = m.occurs / m.occurs.sum(-1, keepdims=True)
     return weights
 
 
@@ -335,7 +338,7 @@ def fit_proportions(sample: Sample, score: Proportions) -> ProportionFit:
     """Computes the proportions of a score, and the factor of their variance: runs, correlated terms and patients."""
     terms, derivatives, binomial, count = [], [], 0.0, len(sample.folds)
     for matrices, smoothed in zip(sample.matrices, sample.smoothed):
-        raw, smooth = ConfusionMatrices(matrices), ConfusionMatrices(smoothed)
+        raw, smooth = sample.confusion(matrices), sample.confusion(smoothed)
         numerator, denominator = score.counts(raw)
         weights = score.weights(raw)
         proportion = safe_divide(numerator, denominator)
@@ -416,9 +419,9 @@ def score_influence(sample: Sample, name: str) -> Influence:
     """Computes the influence of the images on a score of confusion matrices, by its name in `METRICS`."""
     derivatives = []
     for matrices, smoothed in zip(sample.matrices, sample.smoothed):
-        smooth = ConfusionMatrices(smoothed)
+        smooth = sample.confusion(smoothed)
         if name in PROPORTIONS:
-            score, raw = PROPORTIONS[name], ConfusionMatrices(matrices)
+            score, raw = PROPORTIONS[name], sample.confusion(matrices)
             weights = score.weights(raw) * (score.counts(raw)[1] > 0)
             derivatives.append(score.derivatives(smooth, weights))
         elif name in DERIVATIVES:
@@ -444,7 +447,7 @@ def estimate_score(sample: Sample, name: str) -> Estimate:
     number of images.
     """
     metric, function = METRICS[name], _matrix_function(name)
-    value = sample.value(lambda matrices: function(ConfusionMatrices(matrices)))
+    value = sample.value(lambda matrices: function(sample.confusion(matrices)))
     missing = _classes_without_images(sample, name)
     if sample.reason is not None:
         return Estimate(value, None, sample.reason, missing)
@@ -453,7 +456,7 @@ def estimate_score(sample: Sample, name: str) -> Estimate:
         return Estimate(value, (min(low, value), max(high, value)), None, missing)
     influence = score_influence(sample, name)
     design = influence.design(sample.group)
-    smoothed = float(np.mean([function(ConfusionMatrices(matrices)).mean() for matrices in sample.smoothed]))
+    smoothed = float(np.mean([function(sample.confusion(matrices)).mean() for matrices in sample.smoothed]))
     interval = effective_wilson_interval(
         value,
         influence.variance * design.factor,
@@ -472,8 +475,8 @@ def _classes_without_images(sample: Sample, name: str) -> tuple[int, ...]:
         return ()
     missing: set[int] = set()
     for matrices in sample.matrices:
-        raw = ConfusionMatrices(matrices)
-        absent = (PROPORTIONS[name].counts(raw)[1] == 0) & ((raw.support + raw.predicted) > 0)
+        raw = sample.confusion(matrices)
+        absent = (PROPORTIONS[name].counts(raw)[1] == 0) & raw.occurs
         missing |= set(np.flatnonzero(absent.any(0)).tolist())
     return tuple(sorted(missing))
 

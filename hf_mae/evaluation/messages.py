@@ -23,6 +23,15 @@ class EvaluationMessage(Message):
         "images are needed."
     )
 
+    # Subgroups
+    CELL_IS_NOT_A_NUMBER = (
+        "The column {column} cannot be divided into bands: {value} is not a number. Correct the cell, or leave it empty "
+        "if the value is not known. Decimals have a point."
+    )
+    TOO_MANY_SUBGROUPS = (
+        "The column {column} cannot define subgroups: it has {count} different texts, and {limit} is the limit."
+    )
+
     # Probes
     PROBE_WITHOUT_TRAIN_SPLIT = (
         "A probe needs training images, but the data has no training split. Name one folder or split `train`."

@@ -54,22 +54,26 @@ def safe_divide(numerator: Floats, denominator: Floats) -> Floats:
 
 
 class ConfusionMatrices:
-    """Confusion matrices (..., classes, classes), row: reference, and what metrics compute from them, each once."""
+    """Confusion matrices (..., classes, classes), row: reference, and what metrics compute from them, each once.
+
+    Args:
+        macro_over_labels: whether means are over the classes of the references only, not also of the predictions.
+    """
 
     divide = staticmethod(safe_divide)
 
-    def __init__(self, counts: ArrayLike):
+    def __init__(self, counts: ArrayLike, macro_over_labels: bool = False):
         self.counts = np.asarray(counts, dtype=np.float64)
         self.by_class = np.diagonal(self.counts, axis1=-2, axis2=-1)  # correct images of each class (..., classes)
         self.correct: Floats = self.by_class.sum(-1)
         self.support: Floats = self.counts.sum(-1)
         self.predicted: Floats = self.counts.sum(-2)
         self.total: Floats = self.counts.sum((-2, -1))
+        self.occurs = (self.support if macro_over_labels else self.support + self.predicted) > 0
 
     def macro(self, values: Floats) -> Floats:
         """Averages values (..., classes) over the classes that occur among the references or the predictions."""
-        occurs = (self.support + self.predicted) > 0
-        mean: Floats = (values * occurs).sum(-1) / occurs.sum(-1)
+        mean: Floats = (values * self.occurs).sum(-1) / self.occurs.sum(-1)
         return mean
 
     @cached_property

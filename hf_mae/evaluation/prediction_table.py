@@ -19,6 +19,7 @@ class Predictions:
         groups: patient or video of each image (images,), or None.
         class_scores: scores (runs, images, classes), each row summing to 1, or None if they are unknown.
         ordered: whether the classes are grades in the order of their ids.
+        macro_over_labels: whether means over classes leave out the classes that are predicted, but have no image.
     """
 
     labels: NDArray[Any]
@@ -27,6 +28,7 @@ class Predictions:
     groups: NDArray[Any] | None = None
     class_scores: Floats | None = None
     ordered: bool = False
+    macro_over_labels: bool = False
 
     @property
     def known_scores(self) -> Floats:

@@ -23,7 +23,7 @@ from ..evaluation.patients import estimate_by_patient
 from ..evaluation.prediction_table import Predictions, clusters_from_predictions
 from ..evaluation.probability_metrics import estimate_probability_metrics
 from ..evaluation.significance import holm
-from ..evaluation.subgroups import MISSING, assign_subgroups, interaction_tests
+from ..evaluation.subgroups import MISSING, assign_subgroups, interaction_tests, select_classes, share_classes
 from ..runs.completed_run import CompletedRun
 from .messages import ReportingMessage
 from .run_sentences import describe_note
@@ -105,7 +105,7 @@ class OneVsRestResult:
 
 @dataclass(frozen=True)
 class Subgroup:
-    """Results of a subgroup; its scores are fractions, or None if it has too few images."""
+    """Results of a subgroup; its scores are fractions, or None if it has too few images of the compared classes."""
 
     value: str
     images: int
@@ -122,11 +122,15 @@ class Subgroups:
         levels: one subgroup per value or band.
         tests: tests of no difference between the subgroups that are large enough, one per score
             (`evaluation.subgroups.InteractionTest`), with `p_adjusted` (Holm, over all columns).
+        classes: the compared classes; scores and tests are of their images. None: the scores are of all images.
+        missing_classes: the other classes; a large enough subgroup has no image of them.
     """
 
     column: str
     levels: list[Subgroup]
     tests: list[dict[str, Any]]
+    classes: list[str]
+    missing_classes: list[str]
 
 
 @dataclass(frozen=True)
@@ -281,8 +285,39 @@ def _read_manifest_rows(run: CompletedRun, manifest: Path | None) -> dict[str, d
 def _compute_subgroups_by_column(
     run: CompletedRun, column_spec: str, rows: dict[str, dict[str, Any]], min_images: int
 ) -> Subgroups:
-    name, _, bands = column_spec.partition(":")
-    columns = [str(column) for column in next(iter(rows.values()))]
+    name, edges = _parse_column(column_spec, [str(column) for column in next(iter(rows.values()))])
+    values = [rows[file].get(name) for fold in run.file_names for file in fold]
+    titles, level_ids = assign_subgroups(name, values, edges)
+    starts = np.cumsum([0, *(len(fold.labels) for fold in run.folds)])
+    ids_by_fold = [level_ids[start:end] for start, end in zip(starts, starts[1:])]
+    folds_by_title = {
+        title: [fold.select(ids == number) for fold, ids in zip(run.folds, ids_by_fold) if (ids == number).any()]
+        for number, title in enumerate(titles)
+        if (level_ids == number).any()
+    }
+    large = [
+        folds for title, folds in folds_by_title.items() if title != MISSING and _count_images(folds) >= min_images
+    ]
+    shared = share_classes(large) if len(large) > 1 else range(len(run.class_names))
+    occurring = _occurring_classes(run.folds)
+    compared_classes, missing = (
+        [run.class_names[index] for index in occurring if (index in shared) == inside] for inside in (True, False)
+    )
+    levels, tested = [], []
+    for title, folds in folds_by_title.items():
+        compared = select_classes(folds, shared) if shared else folds
+        level = _compute_subgroup(title, folds, compared, min_images)
+        levels.append(level)
+        if level.scores is not None and title != MISSING and clusters_from_predictions(compared).n_eff >= MIN_UNITS:
+            tested.append(compared)
+    tests = [asdict(test) for test in interaction_tests(tested, INTERACTION_SCORES)] if shared else []
+    return Subgroups(name, levels, tests, compared_classes, missing)
+
+
+def _parse_column(column_spec: str, columns: list[str]) -> tuple[str, list[float]]:
+    """Returns the column and the edges of its bands (none without) of a value of `--subgroups`."""
+    name, _, bands = (column_spec, "", "") if column_spec in columns else column_spec.rpartition(":")
+    name, bands = (name, bands) if name else (bands, "")
     if name not in columns:
         raise UsageError(
             ReportingMessage.UNKNOWN_COLUMN, name=name, suggestion=did_you_mean(name, columns), names=columns
@@ -293,28 +328,21 @@ def _compute_subgroups_by_column(
         edges = [float("nan")]
     if not np.isfinite(edges).all():
         raise UsageError(ReportingMessage.INVALID_BANDS, text=column_spec, name=name)
-    values = [rows[file].get(name) for fold in run.file_names for file in fold]
-    try:
-        titles, level_ids = assign_subgroups(values, edges)
-    except ValueError as error:
-        raise UsageError(ReportingMessage.UNUSABLE_COLUMN, name=name, reason=error) from None
-    starts = np.cumsum([0, *(len(fold.labels) for fold in run.folds)])
-    ids_by_fold = [level_ids[start:end] for start, end in zip(starts, starts[1:])]
-    levels, tested = [], []
-    for number, title in enumerate(titles):
-        folds = [fold.select(ids == number) for fold, ids in zip(run.folds, ids_by_fold) if (ids == number).any()]
-        if not folds:
-            continue
-        level = _compute_subgroup(title, folds, min_images)
-        levels.append(level)
-        if level.scores is not None and title != MISSING and clusters_from_predictions(folds).n_eff >= MIN_UNITS:
-            tested.append(folds)
-    tests = [asdict(test) for test in interaction_tests(tested, INTERACTION_SCORES)]
-    return Subgroups(name, levels, tests)
+    return name, edges
 
 
-def _compute_subgroup(title: str, folds: list[Predictions], min_images: int) -> Subgroup:
-    clusters, images = clusters_from_predictions(folds), sum(len(fold.labels) for fold in folds)
+def _count_images(folds: list[Predictions]) -> int:
+    return sum(len(fold.labels) for fold in folds)
+
+
+def _occurring_classes(folds: list[Predictions]) -> list[int]:
+    """Returns the ids of the classes that occur among the labels or predictions."""
+    ids: list[int] = np.unique(np.concatenate([[*fold.labels, *fold.predicted.ravel()] for fold in folds])).tolist()
+    return ids
+
+
+def _compute_subgroup(title: str, folds: list[Predictions], compared: list[Predictions], min_images: int) -> Subgroup:
+    clusters, images = clusters_from_predictions(folds), _count_images(folds)
     count = len(clusters.counts) if clusters.kind == "groups" else images
-    scores = None if images < min_images else estimate_headline_metrics(folds)
+    scores = None if _count_images(compared) < min_images else estimate_headline_metrics(compared)
     return Subgroup(title, images, clusters.kind, count, scores)

@@ -23,7 +23,6 @@ class ReportingMessage(Message):
     )
     UNKNOWN_COLUMN = "The manifest has no column {name}{suggestion}. Pass --subgroups with one or more of {names:list}."
     INVALID_BANDS = "--subgroups {text} is not valid. Bands are numbers separated by commas, e.g. {name}:50,65."
-    UNUSABLE_COLUMN = "The column {name} cannot define subgroups: {reason}."
 
     # Checklists
     UNKNOWN_CHECKLIST = "Unknown checklist {name}. Choose one of {names:list}."

@@ -5,9 +5,13 @@ from functools import partial
 import numpy as np
 import pytest
 from scipy.stats import norm
+from sklearn.metrics import f1_score
+from support.messages import raises
 
+from hf_mae.evaluation.estimation import estimate_headline_metrics
+from hf_mae.evaluation.messages import EvaluationMessage
 from hf_mae.evaluation.prediction_table import Predictions
-from hf_mae.evaluation.subgroups import assign_subgroups, interaction_tests
+from hf_mae.evaluation.subgroups import assign_subgroups, interaction_tests, select_classes, share_classes
 
 
 def make_subgroup(images, right, seed, groups=None):
@@ -55,13 +59,47 @@ def test_patients_in_both_subgroups_are_paired():
 
 
 def test_texts_are_subgroups_and_numbers_are_divided_into_bands():
-    names, indices = assign_subgroups(["b", "a", "", "b", None])
-    assert names == ["a", "b", "not known"] and indices.tolist() == [1, 0, 2, 1, 2]
-    names, indices = assign_subgroups([str(v) for v in range(30)])
+    names, indices = assign_subgroups("x", ["b", "a", "", "b", None, "Unknown", "NaN", float("nan"), "n/a"])
+    assert names == ["a", "b", "not known"] and indices.tolist() == [1, 0, 2, 1, 2, 2, 2, 2, 2]
+    names, indices = assign_subgroups("x", [str(v) for v in range(30)])
     assert names[:3] == ["below 9.66667", "9.66667 to below 19.3333", "19.3333 and above"]
     assert np.bincount(indices).tolist() == [10, 10, 10]
-    names, indices = assign_subgroups(["20", "50", "49.5", "", "70"], (50.0, 65.0))
-    assert names == ["below 50", "50 to below 65", "65 and above", "not known"] and indices.tolist() == [0, 1, 0, 3, 2]
-    assert assign_subgroups(["1", "0", "1"])[0] == ["0", "1", "not known"], "a few numbers are categories"
-    with pytest.raises(ValueError, match="13 different values"):
-        assign_subgroups([f"p{v}" for v in range(13)])
+    assert assign_subgroups("x", ["1", "0", "1"])[0] == ["0", "1", "not known"], "a few numbers are categories"
+    assert assign_subgroups("x", ["10", "2", "1"])[0] == ["1", "2", "10", "not known"], "in the order of numbers"
+    assert assign_subgroups("x", ["none", "blue"])[0] == ["blue", "none", "not known"], "a stain, for example"
+    with raises(EvaluationMessage.TOO_MANY_SUBGROUPS, column="x", count=13):
+        assign_subgroups("x", [f"p{v}" for v in range(13)])
+
+
+@pytest.mark.parametrize("edges", [(50.0, 65.0), (65.0, 50.0), (50.0, 65.0, 50.0)])
+@pytest.mark.parametrize("cell", ["", "unknown", "Not known", "nan", "NA", "none", "<NA>", None])
+def test_a_cell_without_a_value_is_in_no_band(cell, edges):
+    names, indices = assign_subgroups("age", ["20", "50", "49.5", cell, "70", "-3", "6.4e1", ".5"], edges)
+    assert names == ["below 50", "50 to below 65", "65 and above", "not known"]
+    assert indices.tolist() == [0, 1, 0, 3, 2, 0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "cell", ["65+", "52,5", "1_0", "inf", "1e999", "1950-02-01", "elderly", "50-60", "\u0665\u0660"]
+)
+def test_bands_reject_a_cell_that_is_not_a_number_and_name_it(cell):
+    for values, edges in (([20, 50, cell, 70], (50.0,)), ([*range(20), cell], ()), ([cell, "x"], (50.0,))):
+        with raises(EvaluationMessage.CELL_IS_NOT_A_NUMBER, column="age", value=cell):
+            assign_subgroups("age", values, edges)
+
+
+def test_bands_of_many_equal_values_and_of_large_numbers():
+    names, indices = assign_subgroups("count", [0] * 80 + list(range(1, 21)))
+    assert names == ["below 1", "1 and above", "not known"] and np.bincount(indices).tolist() == [80, 20]
+    days = [20240101 + day for day in range(20)]
+    names, _ = assign_subgroups("day", days, (20240105.0, 20240110.0))
+    assert names[1] == "20240105 to below 20240110"
+
+
+def test_scores_of_selected_classes_count_other_predictions_as_errors_only():
+    labels, predicted = np.array([0, 0, 0, 1, 1, 2]), np.array([[0, 2, 0, 1, 0, 2]])
+    (chosen,) = select_classes([Predictions(labels, predicted, 3)], (0, 1))
+    expected = f1_score(labels[:5], predicted[0, :5], labels=[0, 1], average="macro")
+    assert estimate_headline_metrics([chosen])["macro_f1"].value == pytest.approx(expected)
+    assert share_classes([[chosen], [Predictions(labels[3:], predicted[:, 3:], 3)]]) == (1,)
+    assert select_classes([chosen], (2,)) == []

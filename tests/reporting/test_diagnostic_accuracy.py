@@ -179,7 +179,7 @@ def test_a_small_subgroup_has_no_scores(graded):
         ({"subgroups": ["age:old"]}, ReportingMessage.INVALID_BANDS, {"text": "age:old", "name": "age"}),
         ({"subgroups": ["age:40-60"]}, ReportingMessage.INVALID_BANDS, {"text": "age:40-60", "name": "age"}),
         ({"subgroups": ["age:40,inf"]}, ReportingMessage.INVALID_BANDS, {"text": "age:40,inf", "name": "age"}),
-        ({"subgroups": ["file_name"]}, ReportingMessage.UNUSABLE_COLUMN, {"name": "file_name"}),
+        ({"subgroups": ["file_name"]}, EvaluationMessage.TOO_MANY_SUBGROUPS, {"column": "file_name"}),
         ({"subgroups": ["device"], "manifest": "nowhere.csv"}, ReportingMessage.NO_MANIFEST, {}),
         ({"operating_points": ["sens=0.9"]}, EvaluationMessage.INVALID_OPERATING_POINT, {"text": "sens=0.9"}),
     ],

@@ -411,6 +411,35 @@ def test_a_report_of_one_patient_gives_no_warning_of_numpy(positive, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "device_of, classes, missing, sentence",
+    [
+        (lambda n: "AB"[n // 5 % 2], ["a|b", "c"], [], "macro F1 p"),
+        (lambda n: "B" if n % 2 == 0 else "ABC"[n % 3], ["c"], ["a|b"], "other classes than a|b"),
+        (lambda n: "" if n > 14 else "AB"[n // 5 % 2], ["a|b", "c"], [], "macro F1 p"),
+    ],
+)
+def test_subgroups_are_compared_on_the_classes_that_they_share(device_of, classes, missing, sentence, tmp_path):
+    """Images with even numbers have the first class. The column has a colon in its name."""
+    path = write_prediction_table(tmp_path / "a.csv", ["a|b", "c"])
+    rows = "".join(f"{n}.png;{device_of(n)}\n" for n in range(20))
+    (tmp_path / "m.csv").write_text(f"file_name;site:x\n{rows}")
+    found = compare(path, subgroups="site:x", manifest=tmp_path / "m.csv", min_subgroup=3)
+    (subgroups,) = found.tables[0].rows[0].diagnostic_accuracy.subgroups
+    assert (subgroups.column, subgroups.classes, subgroups.missing_classes) == ("site:x", classes, missing)
+    assert all(level.scores for level in subgroups.levels) and sentence in " ".join(found.summary().split())
+
+
+def test_subgroups_without_a_common_class_are_not_tested(tmp_path):
+    path = write_prediction_table(tmp_path / "a.csv", ["a", "b"])
+    rows = "".join(f"{n}.png,{n % 2}\n" for n in range(20))
+    (tmp_path / "m.csv").write_text(f"file_name,device\n{rows}")
+    found = compare(path, subgroups="device", manifest=tmp_path / "m.csv", min_subgroup=3)
+    (subgroups,) = found.tables[0].rows[0].diagnostic_accuracy.subgroups
+    assert (subgroups.classes, subgroups.missing_classes, subgroups.tests) == ([], ["a", "b"], [])
+    assert "No class has images in every subgroup" in found.summary()
+
+
+@pytest.mark.parametrize(
     "flags, code",
     [
         (["--prevalence", "2"], ReportingMessage.PREVALENCE_OUT_OF_RANGE),
