@@ -25,8 +25,8 @@ class EvaluationMessage(Message):
 
     # Subgroups
     CELL_IS_NOT_A_NUMBER = (
-        "The column {column} cannot be divided into bands: {value} is not a number. Correct the cell, or leave it empty "
-        "if the value is not known. Decimals have a point."
+        "The column {column} cannot be divided into bands: {value} is not a number. Correct the cell, or leave it "
+        "empty if the value is not known. Decimals have a point."
     )
     TOO_MANY_SUBGROUPS = (
         "The column {column} cannot define subgroups: it has {count} different texts, and {limit} is the limit."
