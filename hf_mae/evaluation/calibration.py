@@ -97,6 +97,8 @@ def fit_class_temperatures(logits: np.ndarray, labels: np.ndarray, counts: np.nd
         return ()
     centered = log_counts - log_counts.mean()
     single_loss = by_class_loss = 0.0
+    order = np.lexsort([*logits.T, labels])  # the folds do not depend on the order of the images
+    logits, labels = logits[order], labels[order]
     for train, test in KFold(NUM_FOLDS, shuffle=True, random_state=0).split(logits):
         single = Temperature(fit_temperature(logits[train], labels[train]))
         by_class = _fit_by_class_frequency(logits[train], labels[train], centered)

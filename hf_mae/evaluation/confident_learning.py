@@ -20,6 +20,9 @@ class LabelIssue:
 def label_issues(class_scores: np.ndarray, labels: np.ndarray) -> list[LabelIssue]:
     """Finds possible label errors by confident learning (Northcutt et al., 2021; cleanlab), most likely errors first.
 
+    cleanlab flags a number of images of each class. Images with the same label and scores are flagged together, so the
+    order of the images has no effect.
+
     Args:
         class_scores: (images, classes), of models that were not trained on the image.
         labels: the given class ids (images,).
@@ -37,8 +40,10 @@ def label_issues(class_scores: np.ndarray, labels: np.ndarray) -> list[LabelIssu
         return []
     scores, class_index = class_scores[:, classes], np.searchsorted(classes, labels)
     scores = scores / scores.sum(1, keepdims=True)
-    is_issue = find_label_issues(class_index, scores, filter_by="both", n_jobs=1)
-    issues = np.flatnonzero(np.asarray(is_issue, dtype=bool))
+    _, pattern = np.unique(np.column_stack([class_index, scores]), axis=0, return_inverse=True)
+    order = np.argsort(pattern := pattern.ravel(), kind="stable")
+    is_issue = find_label_issues(class_index[order], scores[order], filter_by="both", n_jobs=1)
+    issues = np.flatnonzero(np.isin(pattern, pattern[order][np.asarray(is_issue, dtype=bool)]))
     quality = get_label_quality_scores(class_index, scores, method="normalized_margin")
     order = issues[np.argsort(quality[issues], kind="stable")]
     return [LabelIssue(int(index), float(quality[index]), int(classes[scores[index].argmax()])) for index in order]

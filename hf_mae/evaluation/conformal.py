@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .metrics import softmax
+from .metrics import SCORE_PRECISION, softmax
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class ConformalSets:
         """Computes p values (images, classes): fraction of the calibration images of the class, and this image, with no
         higher score."""
         columns = [
-            (np.searchsorted(calibration, column, side="right") + 1) / (len(calibration) + 1)
+            (np.searchsorted(calibration, column * (1 + SCORE_PRECISION), side="right") + 1) / (len(calibration) + 1)
             for calibration, column in zip(self.calibration_scores, class_scores.T, strict=True)
         ]
         return np.stack(columns, axis=1)

@@ -18,6 +18,8 @@ from ..settings.metrics import METRICS, MetricKind, metric_names
 from .retfound import retfound_scores
 
 CALIBRATION_BINS = 15
+SCORE_PRECISION = 1e-6  # relative, of scores in float32: scores this close are on the same side of a threshold
+ROUNDING_ERROR = 1e-12  # relative, of sums of scores in float64: scores this close are equal
 
 Floats = NDArray[np.float64]
 
@@ -51,6 +53,37 @@ def safe_divide(numerator: Floats, denominator: Floats) -> Floats:
     return np.divide(
         numerator, denominator, out=np.zeros(np.broadcast(numerator, denominator).shape), where=denominator > 0
     )
+
+
+# Comparisons of scores. Rounding errors (of a normalization, a mean over the images of a patient, a file) neither
+# separate equal scores nor move a score over a threshold.
+
+
+def merge_ties(scores: Floats) -> Floats:
+    """Replaces scores (images,) that differ by rounding errors only by the lowest of them."""
+    order = np.argsort(scores)
+    ordered = scores[order].astype(np.float64)
+    is_new = np.r_[True, np.diff(ordered) > ROUNDING_ERROR * np.abs(ordered[1:])]
+    merged = np.empty(len(ordered))
+    merged[order] = ordered[is_new][np.cumsum(is_new) - 1]
+    return merged
+
+
+def is_at_least(scores: Floats, threshold: Any) -> NDArray[np.bool_]:
+    """Whether scores reach a threshold, up to the precision of float32."""
+    reached: NDArray[np.bool_] = scores >= np.asarray(threshold) * (1 - SCORE_PRECISION)
+    return reached
+
+
+def argmax_of_sums(sums: Floats) -> NDArray[np.int64]:
+    """Returns the class with the highest sum of scores (..., classes), the first of equal ones."""
+    ids: NDArray[np.int64] = (sums >= sums.max(-1, keepdims=True) * (1 - ROUNDING_ERROR)).argmax(-1)
+    return ids
+
+
+def calibration_bins(scores: Floats, bins: int = CALIBRATION_BINS) -> NDArray[np.int64]:
+    """Returns the bin of equal width (low, high] of each score."""
+    return np.clip(np.ceil(scores * (bins * (1 - SCORE_PRECISION))).astype(np.int64) - 1, 0, bins - 1)
 
 
 class ConfusionMatrices:
@@ -244,7 +277,7 @@ def expected_calibration_error(
     """
     confidence = class_scores.max(axis=1)
     correct = class_scores.argmax(axis=1) == references
-    bin_index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)  # bins are (low, high]
+    bin_index = calibration_bins(confidence, bins)
     rows, error = [], 0.0
     for index in range(bins):
         inside = bin_index == index
@@ -268,7 +301,7 @@ def risk_coverage(class_scores: np.ndarray, references: np.ndarray) -> dict[str,
         `aurc`, the mean risk over all coverages (Geifman et al., 2019), and `risk_coverage`: the risk at coverages in
         steps of 5 %. The order of images with equal scores is arbitrary; their errors are spread evenly over them.
     """
-    confidence, wrong = class_scores.max(axis=1), class_scores.argmax(axis=1) != references
+    confidence, wrong = merge_ties(class_scores.max(axis=1)), class_scores.argmax(axis=1) != references
     order = np.argsort(-confidence, kind="stable")
     _, tie = np.unique(-confidence[order], return_inverse=True)
     errors = (np.bincount(tie, wrong[order]) / np.bincount(tie))[tie]

@@ -33,7 +33,7 @@ from .intervals import (
     t_quantile,
 )
 from .messages import EvaluationMessage
-from .metrics import safe_divide
+from .metrics import SCORE_PRECISION, is_at_least, safe_divide
 from .prediction_table import Predictions
 from .probability_metrics import binary_auroc, binary_average_precision, estimate_ranking
 
@@ -106,8 +106,8 @@ class ThresholdRule:
 
 
 def _fraction_at_least(scores: Floats, thresholds: Floats) -> Floats:
-    """Computes the fraction of the scores that are at least each threshold."""
-    return 1 - np.searchsorted(np.sort(scores), thresholds, side="left") / len(scores)
+    """Computes the fraction of the scores that are at least each threshold (`metrics.is_at_least`)."""
+    return 1 - np.searchsorted(np.sort(scores), thresholds * (1 - SCORE_PRECISION), side="left") / len(scores)
 
 
 def find_positive_ids(positive: Sequence[str], class_names: Sequence[str]) -> list[int]:
@@ -161,7 +161,7 @@ class OneVsRest:
         return [
             Predictions(
                 fold.labels,
-                np.array([scores >= value for scores, value in zip(_positive_scores(fold), values)]).astype(int),
+                np.array([is_at_least(*pair) for pair in zip(_positive_scores(fold), values)]).astype(int),
                 2,
                 fold.groups,
             )
@@ -200,7 +200,9 @@ class OneVsRest:
         value, influence, pseudo_variance = np.zeros(len(THRESHOLDS)), [], np.zeros(len(THRESHOLDS))
         for fold in self.folds:
             benefit = np.where((fold.labels == 1)[:, None], 1.0, -odds)  # if the image is called positive
-            benefits = np.mean([(run[:, None] >= THRESHOLDS) * benefit for run in _positive_scores(fold)], axis=0)
+            benefits = np.mean(
+                [is_at_least(run[:, None], THRESHOLDS) * benefit for run in _positive_scores(fold)], axis=0
+            )
             mean, size = benefits.mean(0), len(fold.labels)
             value += mean / count
             influence.append((benefits - mean) / (size * max(size - 1, 1)) ** 0.5 / count)

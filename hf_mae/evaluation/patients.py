@@ -4,6 +4,7 @@ import numpy as np
 
 from .estimation import estimate_headline_metrics
 from .intervals import Estimate
+from .metrics import argmax_of_sums
 from .prediction_table import Predictions
 
 
@@ -35,7 +36,7 @@ def _aggregate_mean(predictions: Predictions) -> Predictions:
     for run, scores in enumerate(predictions.known_scores):
         np.add.at(sums[run], patient.ravel(), scores)
     return Predictions(
-        predictions.labels[first], sums.argmax(-1), predictions.num_classes, names, ordered=predictions.ordered
+        predictions.labels[first], argmax_of_sums(sums), predictions.num_classes, names, ordered=predictions.ordered
     )
 
 

@@ -35,7 +35,7 @@ class Predictions:
         """`class_scores`; raises a ValueError if they are unknown."""
         if self.class_scores is None:
             raise ValueError("The predictions have no class scores.")
-        return self.class_scores
+        return np.asarray(self.class_scores, dtype=np.float64)
 
     def select(self, indices: NDArray[Any]) -> "Predictions":
         """Selects the predictions of some images, by their indices or by a mask (images,)."""

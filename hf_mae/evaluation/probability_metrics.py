@@ -23,7 +23,7 @@ from .intervals import (
     effective_wilson_interval,
     log_scale_interval,
 )
-from .metrics import CALIBRATION_BINS, expected_calibration_error
+from .metrics import CALIBRATION_BINS, calibration_bins, expected_calibration_error, merge_ties
 from .prediction_table import Predictions
 
 PSEUDO_LABELS = 1.0  # images with another label that smooth the variance of a mean over images
@@ -150,6 +150,7 @@ def binary_auroc(scores: Floats, is_positive: NDArray[np.bool_]) -> Ranking:
         is_positive: mask of the positive images (images,); neither empty nor full.
     """
     sides = is_positive.sum(), (~is_positive).sum()
+    scores = merge_ties(scores)
     ranks, placements = rankdata(scores), np.empty(len(scores))
     placements[is_positive] = (ranks[is_positive] - rankdata(scores[is_positive])) / sides[1]
     placements[~is_positive] = 1 - (ranks[~is_positive] - rankdata(scores[~is_positive])) / sides[0]
@@ -169,6 +170,7 @@ def binary_average_precision(scores: Floats, is_positive: NDArray[np.bool_]) -> 
         scores: (images,).
         is_positive: mask of the positive images (images,); not empty.
     """
+    scores = merge_ties(scores)
     order = np.argsort(-scores, kind="stable")
     last = np.r_[np.flatnonzero(np.diff(scores[order])), len(scores) - 1]  # of images with equal scores
     tie, right = np.searchsorted(last, np.arange(len(scores))), is_positive[order]
@@ -291,7 +293,7 @@ def _ece(scores: Floats, labels: NDArray[np.int64]) -> float:
 def _adaptive_ece(scores: Floats, labels: NDArray[np.int64]) -> float:
     """Bins of equally many images. Images with equal scores share a bin, so their order has no effect."""
     confidence = scores.max(-1)
-    ranks = rankdata(confidence, method="min").astype(np.int64)  # scipy 1.18 returns floats
+    ranks = rankdata(merge_ties(confidence), method="min").astype(np.int64)  # scipy 1.18 returns floats
     bins = (ranks - 1) * CALIBRATION_BINS // len(confidence)
     return float(np.abs(np.bincount(bins, (scores.argmax(-1) == labels) - confidence)).sum() / len(labels))
 
@@ -299,8 +301,6 @@ def _adaptive_ece(scores: Floats, labels: NDArray[np.int64]) -> float:
 def _classwise_ece(scores: Floats, labels: NDArray[np.int64]) -> float:
     """Bins of the score of each class, numbered class after class."""
     num_classes = scores.shape[-1]
-    bins = np.clip(np.ceil(scores * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)  # (low, high]
-    gaps = np.bincount(
-        (bins + CALIBRATION_BINS * np.arange(num_classes)).ravel(), (np.eye(num_classes)[labels] - scores).ravel()
-    )
+    bins = calibration_bins(scores) + CALIBRATION_BINS * np.arange(num_classes)
+    gaps = np.bincount(bins.ravel(), (np.eye(num_classes)[labels] - scores).ravel())
     return float(np.abs(gaps).sum() / scores.size)

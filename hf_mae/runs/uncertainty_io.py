@@ -87,4 +87,4 @@ def read_uncertainty(folder: str | Path, classes: list[str], averaged_views: boo
 
 
 def _round_floats(values: np.ndarray) -> list[float]:
-    return [float(f"{value:.7g}") for value in values]
+    return [float(f"{value:.9g}") for value in values]
