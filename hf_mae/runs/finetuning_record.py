@@ -14,14 +14,16 @@ from ..data.splits import EVAL_SPLITS
 from ..files.atomic import atomic_write_file
 from ..models.introspection import get_non_mae_network
 from ..models.model_zoo import resolve_checkpoint
+from ..settings.data import DataArguments
 from ..settings.models import ModelArguments
 from ..settings.parse import Settings
 from ..training.finetuner import MaeFinetuner
 from ..training.trainer import MaeTrainerBase
 from .environment import get_environment
-from .record import DataSource, RunRecord, Selection, SelectionRule, Training
+from .record import DataSource, RunRecord, Selection, SelectionRule
 from .record_io import find_run_record, write_started_record
 from .split_consistency import warn_if_teacher_saw_eval_data
+from .training_record import describe_finetuning
 
 CORRECTIONS_FILE = "corrections.csv"  # copy of the label corrections in the output folder
 
@@ -88,16 +90,18 @@ def _copy_corrections(path: str | None, folder: Path) -> None:
             shutil.copyfile(path, temporary)
 
 
-def add_training(record: RunRecord, trainer: MaeFinetuner, output: Any, seconds: float, split: str | None) -> RunRecord:
+def add_training(
+    record: RunRecord, trainer: MaeFinetuner, output: Any, options: DataArguments, split: str | None
+) -> RunRecord:
     """Adds the facts of a completed training to a record.
 
     Args:
         trainer: after training.
         output: result of `Trainer.train`.
-        seconds: training time of this process.
+        options: the transforms.
         split: split that selects the epoch.
     """
-    training = Training.from_trainer(trainer.args, output, seconds)
+    training = describe_finetuning(trainer, output, options)
     return replace(record, train=training, selection=get_selection(trainer, split))
 
 

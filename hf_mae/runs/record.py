@@ -19,6 +19,7 @@ from ..evaluation.conformal import Coverage
 from ..evaluation.metrics import scalar_scores
 from ..models.network import Network
 from ..settings.data import DataSourceArguments
+from .training_facts import Training
 
 SCHEMA_VERSION = 1
 ALL_RESULTS, CROSSVAL, PROBE, RUN_STARTED = "all_results.json", "crossval.json", "probe.json", "run_started.json"
@@ -127,30 +128,6 @@ class Environment:
 
     hardware: Hardware
     versions: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Training:
-    """Facts about the training of a run.
-
-    Args:
-        seconds: training time of the process that completed the run.
-        updates: number of optimizer updates.
-        learning_rate: absolute learning rate of the head.
-        effective_batch_size: images per update.
-        metrics: metrics of the Trainer (`train_loss`, `train_runtime`...).
-    """
-
-    seconds: float
-    updates: int | None = None
-    learning_rate: float | None = None
-    effective_batch_size: int | None = None
-    metrics: dict[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def from_trainer(cls, args: Any, output: Any, seconds: float) -> "Training":
-        """Returns the facts of a completed training: arguments of the Trainer, result of `Trainer.train`, time."""
-        return cls(round(seconds, 1), output.global_step, args.learning_rate, args.images_per_update, output.metrics)
 
 
 @dataclass(frozen=True)

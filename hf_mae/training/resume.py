@@ -28,6 +28,8 @@ class Launch:
     engine: str  # name in accelerate
     processes: int
     effective_batch: int
+    seconds: float = 0.0  # training time, including that of the processes before
+    resumes: int = 0  # how often the training was resumed
 
 
 def validate_checkpoint(checkpoint: Path) -> None:
@@ -145,15 +147,16 @@ def write_launch(checkpoint: Path, launch: Launch) -> None:
     write_json(checkpoint / LAUNCH_FILE, asdict(launch))
 
 
-def check_resumable(checkpoint: Path, launch: Launch) -> None:
-    """Checks that the engine can resume from the checkpoint; warns about changes of the launch.
+def check_resumable(checkpoint: Path, launch: Launch) -> Launch | None:
+    """Checks that the engine can resume from the checkpoint; warns about changes of the launch. Returns the launch that
+    is saved in the checkpoint, or None.
 
     DDP, single processes and FSDP2 (full state dict) save complete optimizer states, which any number of processes can
     load. DeepSpeed saves one shard per process.
     """
     path = checkpoint / LAUNCH_FILE
     if not path.is_file():
-        return
+        return None
     saved = Launch(**json.loads(path.read_text(encoding="utf-8")))
     unsharded = ("NO", "MULTI_CPU", "MULTI_GPU")
     if saved.engine != launch.engine and not (saved.engine in unsharded and launch.engine in unsharded):
@@ -187,3 +190,4 @@ def check_resumable(checkpoint: Path, launch: Launch) -> None:
             saved=saved.effective_batch,
             batch_size=launch.effective_batch,
         )
+    return saved

@@ -2,8 +2,6 @@
 
 import copy
 import logging
-import time
-from typing import Any
 
 from transformers.trainer_utils import TrainOutput
 
@@ -29,20 +27,19 @@ def disable_evaluation_without_split(args: FinetuningArguments, selection_split:
     return args
 
 
-def run_training(trainer: MaeTrainerBase, checkpoint: str | None) -> tuple[TrainOutput, float]:
-    """Trains, from a checkpoint if given; returns the output and the time in seconds.
+def run_training(trainer: MaeTrainerBase, checkpoint: str | None) -> TrainOutput:
+    """Trains, from a checkpoint if given.
 
     Raises:
         UsageError: If another process ended.
         CheckpointedAndStopped: If a signal stopped the run.
         KeyboardInterrupt: If Ctrl-C was pressed twice; the message says how to resume.
     """
-    started = time.time()
     remove_stopped_file(trainer.args)
     stop = StopOnSignal()
     trainer.add_callback(stop)
     try:
-        result: Any = trainer.train(resume_from_checkpoint=checkpoint)
+        result: TrainOutput = trainer.train(resume_from_checkpoint=checkpoint)
     except Interrupted:
         raise
     except KeyboardInterrupt:
@@ -61,4 +58,4 @@ def run_training(trainer: MaeTrainerBase, checkpoint: str | None) -> tuple[Train
     finally:
         stop.restore_handlers()
     stop.raise_if_stopped(trainer.args, trainer.state.global_step)
-    return result, time.time() - started
+    return result

@@ -3,6 +3,7 @@
 import copy
 import logging
 import math
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -62,16 +63,23 @@ class MaeTrainerBase(HookedTrainer):
         self._pending_losses: deque[_PendingLoss] = deque()  # not checked yet
         self._checked_loss_sum = 0.0  # on this process
         self._requested_settings: dict[str, dict[str, float]] = {}  # by parameter: lr, weight decay
+        self.uses_linear_rule = args.learning_rate is None
+        self.warmup = 0.0  # updates of warm-up of the schedule
+        self.parameter_counts: dict[str, int] = {}  # of the model, by name
+        self.trained_parameter_names: set[str] = set()
+        self.resumes, self._earlier_seconds = 0, 0.0
+        self._start_time = time.monotonic()
+        self._end_time: float | None = None
         self.add_callback(_SanityCallback(self))
         for callback_class in REPLACED_CALLBACKS:  # not the callback for notebooks
             if self.pop_callback(callback_class) is not None:
                 self.add_callback(Progress(self.args.images_per_update, self.sum_losses))
         if self.train_dataset is not None and self.is_world_process_zero():
-            self._log_batch_and_rate(uses_linear_rule=args.learning_rate is None)
+            self._log_batch_and_rate()
 
-    def _log_batch_and_rate(self, uses_linear_rule: bool) -> None:
+    def _log_batch_and_rate(self) -> None:
         args = self.args
-        rule = f" = {args.base_learning_rate:g} x {args.images_per_update} / 256" if uses_linear_rule else ""
+        rule = f" = {args.base_learning_rate:g} x {args.images_per_update} / 256" if self.uses_linear_rule else ""
         logger.info(
             "Learning rate %g%s; effective batch size %d = %d per device x %d accumulation steps x %d processes",
             args.learning_rate,
@@ -171,10 +179,13 @@ class MaeTrainerBase(HookedTrainer):
         if resume_from_checkpoint is True and (last_checkpoint := find_last_checkpoint(self.args.folder)):
             resume_from_checkpoint = str(last_checkpoint)
         self.resumed_from = Path(resume_from_checkpoint) if isinstance(resume_from_checkpoint, str) else None
+        self._start_time, self._end_time = time.monotonic(), None
         if self.resumed_from is not None:
             self.on_resume(self.resumed_from)
         with nullcontext() if self.model_init is not None else self.configure_model():
-            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+            output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        self._end_time = time.monotonic()
+        return output
 
     def call_model_init(self, trial: Any = None) -> StockModel:
         """Builds and configures the model of a trial, and resets the random seed."""
@@ -186,7 +197,8 @@ class MaeTrainerBase(HookedTrainer):
 
     def on_resume(self, checkpoint: Path) -> None:
         """Checks, before a checkpoint is loaded, that this training can resume from it."""
-        check_resumable(checkpoint, self.launch)
+        if saved := check_resumable(checkpoint, self.launch):
+            self.resumes, self._earlier_seconds = saved.resumes + 1, saved.seconds
         check_training_length(checkpoint, self.args.num_train_epochs, self.args.max_steps)
         if isinstance(self.train_dataset, ImageStream):
             self._get_stream_loader(self.train_dataset).load(checkpoint)
@@ -207,10 +219,14 @@ class MaeTrainerBase(HookedTrainer):
             with freeze_parameters(model, self.frozen_parameter_names(model)):
                 groups = self.get_param_groups(model, kwargs.get("lr", self.args.absolute_learning_rate))
             names = {id(parameter): strip_wrapper_prefixes(name) for name, parameter in model.named_parameters()}
+            self.parameter_counts = {names[id(parameter)]: parameter.numel() for parameter in model.parameters()}
             self._requested_settings = {
                 names[id(parameter)]: {"lr": group["lr"], "weight_decay": group["weight_decay"]}
                 for group in groups
                 for parameter in group["params"]
+            }
+            self.trained_parameter_names = {
+                name for name, settings in self._requested_settings.items() if settings["lr"] > 0
             }
             self.optimizer = optimizer_class(groups, **kwargs)
         return self.optimizer
@@ -243,7 +259,8 @@ class MaeTrainerBase(HookedTrainer):
         """
         if not self._requested_settings or not isinstance(self.lr_scheduler, LambdaLR):
             return
-        base, current = float(self.lr_scheduler.base_lrs[0]), float(self.lr_scheduler.get_last_lr()[0])
+        rates = zip(map(float, self.lr_scheduler.base_lrs), map(float, self.lr_scheduler.get_last_lr()))
+        base, current = max(rates)  # of the head: those of other layers may be 0
         schedule_factor = current / base if base else 0.0
         actual = read_optimizer_settings(self.accelerator.unwrap_model(self.model), self.optimizer)
         if mismatches := find_optimizer_mismatches(self._requested_settings, actual, schedule_factor):
@@ -263,7 +280,7 @@ class MaeTrainerBase(HookedTrainer):
         """Creates the cosine schedule with warm-up of util/lr_sched.py; the lr of a group contains its layer scale."""
         if self.lr_scheduler is not None:
             return self.lr_scheduler
-        warmup = self.warmup_updates(num_training_steps)
+        self.warmup = warmup = self.warmup_updates(num_training_steps)
         kwargs: Any = self.args.lr_scheduler_kwargs
         rate = self.args.absolute_learning_rate
         if self.args.lr_scheduler_type == DEFAULT_LR_SCHEDULER and not kwargs:
@@ -347,8 +364,15 @@ class MaeTrainerBase(HookedTrainer):
 
     @property
     def launch(self) -> Launch:
-        """How this run was launched."""
-        return Launch(self.accelerator.distributed_type.value, self.args.world_size, self.args.images_per_update)
+        """How this run was launched, and its training time so far."""
+        engine, processes = self.accelerator.distributed_type.value, self.args.world_size
+        return Launch(engine, processes, self.args.images_per_update, round(self.training_seconds, 3), self.resumes)
+
+    @property
+    def training_seconds(self) -> float:
+        """Training time so far, including that of the processes that this one resumed."""
+        end = time.monotonic() if self._end_time is None else self._end_time
+        return self._earlier_seconds + end - self._start_time
 
     def before_checkpoint(self) -> None:
         """Checks the losses, so that no checkpoint is saved after a non-finite one."""

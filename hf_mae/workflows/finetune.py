@@ -96,13 +96,13 @@ def finetune_splits(data: LabelledData, settings: Settings) -> RunRecord | None:
     record = start_record(data, settings, model)
     with defer_tracker_close(trainer):
         with trainer.configure_model():  # predictions are those of evaluations during training
-            output, seconds = run_training(trainer, checkpoint)
+            output = run_training(trainer, checkpoint)
             trainer.save_model()
             trainer.save_state()
             logits = {split: trainer.predict_logits(images) for split, images in eval_datasets.items()}
         if not trainer.is_world_process_zero():
             return None
-        record = add_training(record, trainer, output, seconds, data.selection_split)
+        record = add_training(record, trainer, output, settings.data, data.selection_split)
         record = calibrate_run(
             record,
             args.folder,

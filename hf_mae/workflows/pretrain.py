@@ -10,8 +10,9 @@ from ..reporting.reconstructions import ReconstructionCallback
 from ..reporting.run_results import write_pretraining_results
 from ..runs.environment import get_environment
 from ..runs.output_dir import check_same_run, lock_output_dir, remove_old_run, resolve_resume_checkpoint
-from ..runs.record import DataSource, RunRecord, Training
+from ..runs.record import DataSource, RunRecord
 from ..runs.record_io import write_started_record
+from ..runs.training_record import describe_training
 from ..settings.parse import Settings
 from ..sharing.hub import schedule_push
 from ..training.pretrainer import MaePretrainer
@@ -73,12 +74,12 @@ def _pretrain(settings: Settings) -> RunRecord | None:
         if data.images is not None:
             write_image_list(args.folder, data.images, list(data.excluded))
     with defer_tracker_close(trainer):
-        output, seconds = run_training(trainer, checkpoint)
+        output = run_training(trainer, checkpoint)
         trainer.save_model()
         trainer.save_state()
         if not trainer.is_world_process_zero():
             return None
         if data.images is not None:
             record_hashes(args.folder, data.images, options.preprocessing_num_workers)
-        record = replace(record, train=Training.from_trainer(trainer.args, output, seconds))
+        record = replace(record, train=describe_training(trainer, output))
         return write_pretraining_results(trainer, record)

@@ -34,6 +34,8 @@ NAMES = {
     *(f"Exclusion.{name}" for name in ("detail", "examples")),
     *(f"Hardware.{name}" for name in ("machine", "gpu_name")),
     *("Environment.versions", "Launch.engine"),
+    *("Optimizer.name", "Schedule.name", "Objective.loss", "Objective.sampling", "Training.precision"),
+    *("Augmentation.transforms", "Augmentation.auto_augment"),
     "Network.architecture",
     *(f"Plan.{name}" for name in ("selection_split", "metric")),
     "Relabelling.source_file",

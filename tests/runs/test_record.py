@@ -29,9 +29,9 @@ from hf_mae.runs.record import (
     RunRecord,
     Selection,
     SelectionRule,
-    Training,
 )
 from hf_mae.runs.record_io import find_run_record, read_record, record_to_dict, write_record, write_started_record
+from hf_mae.runs.training_facts import Augmentation, Objective, Optimizer, Schedule, TrainedPart, Training
 from hf_mae.settings.data import DataSourceArguments
 from hf_mae.settings.metrics import METRICS, Metric
 
@@ -51,7 +51,16 @@ RECORDS = {
         images={"train": 9, "validation": 3},
         scores={"validation": SCORES, "test": SCORES},
         selection=Selection(SelectionRule.BEST_EPOCH, "validation", "macro_f1", "checkpoint-3", 1.0, 12, 0.99),
-        train=Training(1.5, 12, 1e-3, 4, {"train_loss": 0.25}),
+        train=Training(
+            *(1.5, 12, 1e-3, 4, {"train_loss": 0.25}),
+            trained_part=TrainedPart.HEAD,
+            optimizer=Optimizer("AdamW", 1e-3, 0.05, 0.75, [0.9, 0.999], None, 0.0),
+            schedule=Schedule("cosine_with_min_lr", 5.0, 1e-6),
+            objective=Objective(
+                "focal", {"focal_gamma": 2.0}, 0.1, {"blob": 0.5, "ring": 1.5}, True, 0.0, "square_root"
+            ),
+            augmentation=Augmentation("imagenet", "rand-m9", 0.25, 0.8, 0.0, 1.0, 0.1, 0.0),
+        ),
         calibration=Calibration(1.5, 0.2, 0.7, 0.1, 0.6, {"blob": 1.2, "ring": 2.0}, "validation", 3),
         uncertainty=Coverage(0.9, "test", "validation", 3, 1.0, 1.5),
         seen_in_pretraining={"test": 1},
@@ -68,7 +77,7 @@ RECORDS = {
         ),
         **COMMON,
     ),
-    "pretrain": RunRecord(kind="pretrain", images={"train": 9}, train=Training(2.0), excluded=3, **COMMON),
+    "pretrain": RunRecord(kind="pretrain", images={"train": 9}, train=Training(2.0, 5, 1e-3, 4), excluded=3, **COMMON),
     "evaluate": RunRecord(
         kind="evaluate",
         images={"test": 3},
