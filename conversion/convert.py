@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from hf_mae.compat.accelerate import skip_deepspeed_import
-from hf_mae.files.atomic import apply_umask, atomic_write_dir, write_json
+from hf_mae.files.atomic import atomic_write_dir, write_json
 
 from .checkpoint import ConversionPlan, ConversionRequest, State
 from .initialization import initial_value
@@ -220,5 +220,4 @@ def convert_checkpoint(
             model.save_pretrained(folder)
         report.notes += write_image_processor(folder, model.config, report.image_processor, processor)
         write_json(folder / REPORT_FILE, report.to_dict())
-        apply_umask(folder)
     return report

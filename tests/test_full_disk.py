@@ -76,7 +76,6 @@ def test_commands_recover_from_a_full_disk(command, finetuned, tiny_pth, toy, tm
     argv += TRAINING if command in ("finetune", "pretrain", "crossval") else []
     if "CACHE" in line:
         monkeypatch.setattr("hf_mae.files.caches.cache_folder", lambda: root / "cache")
-        monkeypatch.setattr("hf_mae.data.images.pixel_cache.cache_folder", lambda: root / "cache")
     with disk(root, AMPLE):
         before = used_kilobytes(root)
         assert main(argv) == 0

@@ -11,7 +11,9 @@ import json
 import math
 import os
 import re
+import secrets
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -37,31 +39,56 @@ MAX_TEMP_AGE = 86_400.0  # seconds until an unlocked temporary sibling is remove
 
 @contextmanager
 def atomic_write_dir(destination: str | Path, overwrite: bool, error: type[UsageError] = UsageError) -> Iterator[Path]:
-    """Yields a temporary folder that replaces `destination` when the block ends without an exception.
+    """Yields a temporary folder whose files become those of `destination` when the block ends without an exception.
+
+    A new folder is renamed from a sibling. An existing folder keeps its permissions and owner, and its parent is not
+    written: it may be a link, the mount point of a disk, or the only writable folder of a container.
 
     Raises:
         error: If `destination` is a file, must not be replaced, or cannot be written.
     """
-    destination = Path(destination)
+    destination = Path(os.path.realpath(destination))
     _remove_old_temp_files(destination)
     if destination.is_file():
         raise error(FileMessage.IS_A_FILE, path=destination)
-    if destination.is_dir() and any(destination.iterdir()) and not overwrite:
+    is_new = not destination.exists()
+    if not is_new and _list_contents(destination) and not overwrite:
         raise error(FileMessage.FOLDER_NOT_EMPTY, path=destination)
     with _reraise_as_usage_error(destination, error):
-        temporary = Path(tempfile.mkdtemp(**_temp_sibling_args(destination)))
+        temporary = _temporary_path(destination, destination.parent if is_new else destination)
+        temporary.mkdir(parents=True)
     try:
         with _lock_temporary(temporary):
             yield temporary
-            apply_umask(temporary)
-            replaced = None
-            if destination.is_dir():
-                replaced = destination.rename(temporary.with_name(f"{temporary.name}.replaced"))
-            temporary.rename(destination)
-        if replaced:
-            shutil.rmtree(replaced)
+            apply_umask(temporary.rglob("*"))
+            if is_new:
+                temporary.rename(destination)
+            else:
+                _replace_contents(destination, temporary)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _list_contents(folder: Path) -> list[Path]:
+    """Lists a folder without temporary folders, and without the folder of recovered files that a disk has."""
+    prefix = _temp_prefix(folder)
+    return [
+        path
+        for path in folder.iterdir()
+        if path.name != "lost+found" and not (path.name.startswith(prefix) and path.name.endswith(TEMP_SUFFIX))
+    ]
+
+
+def _replace_contents(folder: Path, temporary: Path) -> None:
+    """Replaces the contents of a folder by those of a temporary folder in it, the new files first."""
+    new_names = {path.name for path in temporary.iterdir()}
+    for name in sorted(new_names):
+        if (folder / name).is_dir() and not (folder / name).is_symlink():
+            shutil.rmtree(folder / name)
+        (temporary / name).replace(folder / name)
+    for path in _list_contents(folder):
+        if path.name not in new_names:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 @contextmanager
@@ -70,27 +97,57 @@ def atomic_write_file(
 ) -> Iterator[Path]:
     """Yields a temporary file that replaces `destination` when the block ends without an exception.
 
+    A file that exists keeps its permissions. If `destination` is a link, its target is replaced. If only the file can
+    be written (a mounted file, or a folder of another user), the temporary file is copied into it.
+
     Raises:
         error: If `destination` is a folder, must not be replaced, or cannot be written.
     """
-    destination = Path(destination)
+    destination = Path(os.path.realpath(destination))
     _remove_old_temp_files(destination)
     if destination.is_dir():
         raise error(FileMessage.IS_A_FOLDER, path=destination)
-    if destination.exists() and not overwrite:
+    exists = destination.exists()
+    if exists and not overwrite:
         raise error(FileMessage.FILE_EXISTS, path=destination)
     with _reraise_as_usage_error(destination, error):
-        handle, name = tempfile.mkstemp(**_temp_sibling_args(destination))
-    os.close(handle)
-    temporary = Path(name)
+        temporary = _create_temporary_file(destination)
     try:
         with _lock_temporary(temporary):
             yield temporary
             _fsync(temporary)
-            temporary.chmod(0o666 & ~_umask())
-            temporary.replace(destination)
+            if exists:
+                set_mode(temporary, stat.S_IMODE(destination.stat().st_mode))
+            else:
+                apply_umask([temporary])  # safetensors and PIL may create another file
+            with _reraise_as_usage_error(destination, error):
+                _move_file(temporary, destination)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _create_temporary_file(destination: Path) -> Path:
+    """Creates a temporary sibling; in the folder of temporary files if only the destination can be written."""
+    temporary = _temporary_path(destination, destination.parent)
+    try:
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch(exist_ok=False)
+    except OSError:
+        if not (destination.is_file() and os.access(destination, os.W_OK)):
+            raise
+        temporary = _temporary_path(destination, Path(tempfile.gettempdir()))
+        temporary.touch(mode=0o600, exist_ok=False)
+    return temporary
+
+
+def _move_file(temporary: Path, destination: Path) -> None:
+    """Renames a file; copies its content if the name of the destination cannot be replaced, e.g. of a mounted file."""
+    try:
+        temporary.replace(destination)
+    except OSError:
+        if not (destination.is_file() and os.access(destination, os.W_OK)):
+            raise
+        shutil.copyfile(temporary, destination)
 
 
 def read_text(path: Path, error: type[UsageError] = UsageError) -> str:
@@ -164,13 +221,33 @@ def write_image(destination: str | Path, image: Any, overwrite: bool = True) -> 
         image.save(temporary, format=Image.registered_extensions()[Path(destination).suffix.lower()])
 
 
-def apply_umask(folder: Path) -> None:
-    """Applies the umask to a folder and its files (safetensors creates files with mode 0600)."""
+def apply_umask(paths: Iterable[Path]) -> None:
+    """Gives files of this package the permissions of the umask (safetensors creates files with mode 0600).
+
+    Call it for new files only. Folders and links are skipped.
+    """
     mask = _umask()
-    folder.chmod(0o777 & ~mask)
-    for path in folder.iterdir():
+    for path in paths:
         if path.is_file() and not path.is_symlink():
-            path.chmod(path.stat().st_mode & 0o777 | 0o666 & ~mask)
+            mode = stat.S_IMODE(path.stat().st_mode)
+            if mode != (new_mode := mode | 0o666 & ~mask):
+                set_mode(path, new_mode)
+
+
+def set_mode(path: Path, mode: int) -> None:
+    """Sets permissions, if the disk has them (exFAT and Windows shares do not)."""
+    with suppress(OSError):
+        path.chmod(mode)
+
+
+def find_write_error(folder: Path) -> str | None:
+    """Returns the reason why no file can be created in a folder, which may be missing; None if one can."""
+    folder = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.isdir(path))
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 def is_disk_full_error(error: BaseException | None) -> bool:
@@ -193,10 +270,8 @@ _DISK_FULL_MESSAGES = re.compile(
 )
 
 
-def _temp_sibling_args(destination: Path) -> dict[str, Any]:
-    """Returns the arguments of `tempfile` for a temporary sibling; creates the parent folder."""
-    destination.absolute().parent.mkdir(parents=True, exist_ok=True)
-    return {"prefix": _temp_prefix(destination), "suffix": TEMP_SUFFIX, "dir": destination.absolute().parent}
+def _temporary_path(destination: Path, folder: Path) -> Path:
+    return folder / f"{_temp_prefix(destination)}{secrets.token_hex(4)}{TEMP_SUFFIX}"
 
 
 def _temp_prefix(destination: Path) -> str:
@@ -206,7 +281,7 @@ def _temp_prefix(destination: Path) -> str:
 def _remove_old_temp_files(destination: Path) -> None:
     """Removes temporary siblings that no writer has locked, a day after their last change."""
     pattern = f"{glob.escape(_temp_prefix(destination))}????????{TEMP_SUFFIX}"
-    for path in destination.absolute().parent.glob(pattern):
+    for path in [*destination.parent.glob(pattern), *destination.glob(pattern)]:
         with suppress(OSError):  # its writer has just finished, or it belongs to another user
             if time.time() - path.lstat().st_mtime < MAX_TEMP_AGE:
                 continue

@@ -1,14 +1,20 @@
 """The cache folder of hf_mae, cached values, and keys that change with files."""
 
 import hashlib
+import logging
 import os
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
+from ..errors import warn
 from .archive_members import get_remote_file_state, is_remote, parse_member
-from .atomic import atomic_write_file
+from .atomic import atomic_write_file, find_write_error
 from .frame_names import file_of_frame
+from .messages import FileMessage
+
+logger = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
@@ -18,6 +24,41 @@ def cache_folder() -> Path:
     from huggingface_hub.constants import HF_HOME
 
     return Path(HF_HOME) / "hf_mae"
+
+
+def cache_path(name: str, for_writing: bool = False) -> Path:
+    """Returns the path of an entry of the cache: the file or folder that exists, or where to write it.
+
+    If the cache cannot be written (a shared cache, a container), an entry that is missing is written to a temporary
+    folder of this process, with one warning.
+
+    Args:
+        name: path of the entry in the cache.
+        for_writing: an entry that exists must also be writable.
+    """
+    path = cache_folder() / name
+    if path.exists() and not for_writing:
+        return path
+    reason = find_write_error(path)
+    return path if reason is None else _temporary_cache(cache_folder(), reason) / name
+
+
+def datasets_cache_dir() -> str | None:
+    """Returns a temporary folder if the cache of `datasets` cannot be written, with one warning; else None."""
+    from datasets.config import HF_DATASETS_CACHE
+
+    reason = find_write_error(Path(HF_DATASETS_CACHE))
+    return None if reason is None else str(_temporary_cache(Path(HF_DATASETS_CACHE), reason))
+
+
+_temporary_caches: dict[Path, "tempfile.TemporaryDirectory[str]"] = {}  # by the cache that cannot be written
+
+
+def _temporary_cache(folder: Path, reason: str) -> Path:
+    if folder not in _temporary_caches:
+        _temporary_caches[folder] = tempfile.TemporaryDirectory(prefix="hf_mae-", ignore_cleanup_errors=True)
+        warn(logger, FileMessage.CACHE_NOT_WRITABLE, path=folder, reason=reason)
+    return Path(_temporary_caches[folder].name)
 
 
 def cached(
@@ -40,7 +81,7 @@ def cached(
 
 def cached_file(name: str, write: Callable[[Path], object]) -> Path:
     """Returns the path of a cached file; writes it if it does not exist. For `name` see `cached`."""
-    path = cache_folder() / name
+    path = cache_path(name)
     if not path.is_file():
         with atomic_write_file(path) as temporary:
             with_suffix = temporary.with_name(f"{temporary.name}{path.suffix}")  # numpy adds a missing suffix

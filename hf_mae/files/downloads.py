@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from ..errors import UsageError, inform
 from .atomic import is_disk_full_error, write_json
-from .caches import cache_folder, file_digest
+from .caches import cache_path, file_digest
 from .locks import wait_for_lock
 from .messages import FileMessage
 
@@ -71,7 +71,7 @@ def check_download_unchanged(url: str, path: Path) -> None:
     Raises:
         UsageError: If the file differs from the one downloaded before.
     """
-    digests_file = cache_folder() / "downloads" / "seen.json"
+    digests_file = cache_path("downloads/seen.json", for_writing=True)
     digest = file_digest(path, "sha256")
     with wait_for_lock(digests_file.with_suffix(".lock")):
         try:

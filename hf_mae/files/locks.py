@@ -10,14 +10,21 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from ..errors import UsageError
+from .atomic import write_json
 from .messages import FileMessage
+
+try:
+    fcntl: Any = import_module("fcntl")
+except ImportError:  # Windows
+    fcntl = None
 
 logger = logging.getLogger(__name__)
 
@@ -27,15 +34,43 @@ SOFT_SUFFIX = ".soft"  # of the lock file on a disk without `flock`
 
 def _acquire(path: Path, timeout: float) -> BaseFileLock:
     """Acquires a lock; raises Timeout if another process still has it after the timeout in seconds (-1: waits)."""
-    try:
+    if _has_flock(path, timeout):
         lock: BaseFileLock = FileLock(path, timeout, fallback_to_soft=False)
-        lock.acquire()
-    except Timeout:
-        raise
-    except OSError:  # a disk without `flock`; if it is another fault, the next lines fail, too
+    else:
         lock = SoftFileLock(path.with_name(f"{path.name}{SOFT_SUFFIX}"), timeout)
-        lock.acquire()
+    lock.acquire()
     return lock
+
+
+def _has_flock(path: Path, timeout: float) -> bool:
+    """Whether the disk of a lock file has locks. Only EAGAIN and EWOULDBLOCK mean that another process has the lock.
+
+    The file of another member of the group, which this process may only read, is removed if its process has ended.
+
+    Raises:
+        OSError: If the file cannot be created or opened.
+    """
+    if fcntl is None:  # Windows has other locks
+        return True
+    is_readable_only = False
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except PermissionError:
+        file, is_readable_only = os.open(path, os.O_RDONLY | os.O_CLOEXEC), True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if is_readable_only and timeout < 0 else fcntl.LOCK_NB))
+        if is_readable_only:
+            path.unlink()
+    except BlockingIOError:
+        if is_readable_only:
+            raise Timeout(str(path)) from None
+    except OSError as error:
+        if is_readable_only and error.filename:  # raised by `unlink`
+            raise
+        return False
+    finally:
+        os.close(file)
+    return True
 
 
 def _read_owner(folder: Path) -> dict[str, Any]:
@@ -87,11 +122,13 @@ def exclusive_lock(folder: Path) -> Iterator[None]:
         raise UsageError(FileMessage.FOLDER_LOCKED, path=folder, **owner) from None
     try:
         owner = {"process": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-        (folder / OWNER_FILE).write_text(json.dumps(owner), encoding="utf-8")
+        with suppress(OSError):  # the file of another user: the lock itself is valid
+            write_json(folder / OWNER_FILE, owner)
         yield
     finally:
         for name in (OWNER_FILE, LOCK_FILE):  # before the release: filelock rejects a lock on a removed file
-            (folder / name).unlink(missing_ok=True)
+            with suppress(OSError):
+                (folder / name).unlink(missing_ok=True)
         lock.release()
         if is_new and not any(folder.iterdir()):
             folder.rmdir()

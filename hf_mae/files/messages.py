@@ -13,6 +13,11 @@ class FileMessage(Message):
     FOLDER_NOT_EMPTY = "{path} exists and is not empty. Choose another folder, or pass --overwrite."
     CANNOT_WRITE = "Cannot write {path} ({reason})."
 
+    CACHE_NOT_WRITABLE = (
+        "The cache {path} cannot be written ({reason}). New entries are written to a temporary folder, which is "
+        "removed at the end. To keep them, set HF_HOME to a folder that you can write."
+    )
+
     # Reading text
     NOT_UTF8 = (
         "{path} is not UTF-8 text: line {line} contains '{text}' (decoded as Latin-1). "

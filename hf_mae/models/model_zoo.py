@@ -9,7 +9,7 @@ from ..conversion.convert import convert_checkpoint
 from ..conversion.messages import ConversionError
 from ..errors import UsageError, first_error_line
 from ..files.atomic import write_text
-from ..files.caches import cache_folder, file_digest
+from ..files.caches import cache_path, file_digest
 from ..files.downloads import check_download_unchanged, download
 from ..files.locks import wait_for_lock
 from ..files.messages import FileMessage
@@ -51,12 +51,12 @@ class PublicCheckpoint:
     @property
     def download_path(self) -> Path:
         """Path of the downloaded file."""
-        return cache_folder() / "downloads" / self.name / self.file
+        return cache_path(f"downloads/{self.name}/{self.file}")
 
     @property
     def converted_path(self) -> Path:
         """Folder of the converted weights."""
-        return cache_folder() / "checkpoints" / self.name
+        return cache_path(f"checkpoints/{self.name}")
 
     @property
     def page_url(self) -> str:
@@ -85,6 +85,8 @@ def resolve_checkpoint(model_name_or_path: str | Path) -> str:
     if checkpoint is None or Path(name).exists():
         return name
     folder, path = checkpoint.converted_path, checkpoint.download_path
+    if (folder / "conversion.json").is_file():  # no lock: the cache may be read-only
+        return str(folder)
     with wait_for_lock(folder.with_name(f"{folder.name}.lock")):
         if (folder / "conversion.json").is_file():
             return str(folder)

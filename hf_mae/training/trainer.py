@@ -388,11 +388,10 @@ class MaeTrainerBase(HookedTrainer):
         write_launch(folder, self.launch)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Saves the model as the stock Trainer; the saved files get the permissions of the umask."""
+        """Saves the model as the stock Trainer; the saved weights get the permissions of the umask."""
         super().save_model(output_dir, _internal_call)
-        folder = Path(output_dir) if output_dir else self.args.folder
-        if self.args.should_save and folder.is_dir():
-            apply_umask(folder)
+        if self.args.should_save:
+            apply_umask(Path(output_dir or self.args.folder).glob("model*.safetensors"))
 
     def load_weights(self, folder: str) -> None:
         """Loads all weights of a saved model into the model in training."""

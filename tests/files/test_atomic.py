@@ -20,7 +20,6 @@ from hf_mae.conversion import ConversionError
 from hf_mae.errors import UsageError
 from hf_mae.files import atomic
 from hf_mae.files.atomic import (
-    apply_umask,
     atomic_write_dir,
     atomic_write_file,
     csv_line,
@@ -48,7 +47,6 @@ def test_written_files_have_the_permissions_of_the_umask(umask, tmp_path):
     write_csv(tmp_path / "a.csv", ["a", "b"], [[1, 'x"y']])
     with atomic_write_dir(tmp_path / "folder", overwrite=False) as folder:
         (folder / "weights").touch(mode=0o600)
-        apply_umask(folder)
     for path in (tmp_path / "a.json", tmp_path / "a.csv", tmp_path / "folder" / "weights"):
         assert mode(path) == 0o666 & ~umask
     assert mode(tmp_path / "folder") == 0o777 & ~umask
@@ -186,3 +184,78 @@ def test_numbers_that_json_does_not_have_are_null(number, tmp_path):
 
     text = (tmp_path / "a.json").read_text()
     assert json.loads(text, parse_constant=reject) == {"loss": None, "all": [1.5, [None]], "by": {"x": None, "n": 2}}
+
+
+def _forbid_chmod(monkeypatch):
+    def chmod(*_, **__):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr("os.chmod", chmod)
+    monkeypatch.setattr("pathlib.Path.chmod", chmod)
+
+
+@pytest.mark.parametrize("has_modes", [True, False])
+@pytest.mark.parametrize("folder_mode", [0o700, 0o750, 0o2775])
+def test_existing_files_and_folders_keep_their_permissions(tmp_path, monkeypatch, folder_mode, has_modes):
+    folder, file = tmp_path / "folder", tmp_path / "file"
+    folder.mkdir()
+    folder.chmod(folder_mode)
+    file.touch(mode=0o600)
+    (folder / "old").mkdir()
+    if not has_modes:
+        _forbid_chmod(monkeypatch)
+    with atomic_write_dir(folder, overwrite=True) as temporary:
+        (temporary / "below").mkdir()
+        (temporary / "below" / "weights").touch(mode=0o600)
+    write_text(file, "x")
+    assert mode(folder) == folder_mode and [path.name for path in folder.rglob("*")] == ["below", "weights"]
+    if has_modes:
+        assert mode(file) == 0o600 and mode(folder / "below" / "weights") == 0o644
+
+
+def test_links_stay_links_and_their_targets_are_written(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "folder").mkdir()
+    (tmp_path / "disk" / "folder" / "lost+found").mkdir()  # the root of a mounted disk
+    (tmp_path / "disk" / "file").write_text("before")
+    for name in ("file", "folder"):
+        (tmp_path / name).symlink_to(tmp_path / "disk" / name)
+    (tmp_path / "new").symlink_to(tmp_path / "disk" / "new")
+    write_text(tmp_path / "file", "after")
+    for name, files in (("folder", ["lost+found", "x"]), ("new", ["x"])):
+        with atomic_write_dir(tmp_path / name, overwrite=False) as temporary:
+            write_text(temporary / "x", "x")
+        assert sorted(path.name for path in (tmp_path / "disk" / name).iterdir()) == files
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_symlink()) == ["file", "folder", "new"]
+    assert (tmp_path / "disk" / "file").read_text() == "after"
+    assert sorted(path.name for path in (tmp_path / "disk").iterdir()) == ["file", "folder", "new"]
+
+
+@pytest.mark.parametrize("calls", [("open", "replace"), ("replace",)])
+def test_a_file_is_written_although_its_folder_cannot_be(tmp_path, monkeypatch, calls):
+    """A mounted file of a container (EBUSY), or a folder of another user (EACCES)."""
+    file, temporary_files = tmp_path / "given" / "file", tmp_path / "temporary"
+    for folder in (file.parent, temporary_files):
+        folder.mkdir()
+    file.write_text("before")
+    monkeypatch.setattr("tempfile.tempdir", str(temporary_files))
+
+    def failing(call):
+        original = getattr(os, call)
+
+        def fail(path, other, *args, **kwargs):  # `other`: the flags, or the new name
+            created = path if call == "open" and other & os.O_CREAT else other if call == "replace" else None
+            if created is not None and os.path.dirname(created) == str(file.parent):
+                raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+            return original(path, other, *args, **kwargs)
+
+        return fail
+
+    for call in calls:
+        monkeypatch.setattr(os, call, failing(call))
+    inode = file.stat().st_ino
+    write_text(file, "after")
+    assert file.read_text() == "after" and file.stat().st_ino == inode
+    assert [*file.parent.iterdir(), *temporary_files.iterdir()] == [file]
+    with raises(FileMessage.CANNOT_WRITE):
+        write_text(file.parent / "new", "x")

@@ -2,11 +2,14 @@
 
 import os
 
-from hf_mae.files.caches import cached, file_keys, files_fingerprint
+from hf_mae.files import caches
+from hf_mae.files.atomic import write_text
+from hf_mae.files.caches import cache_path, cached, file_keys, files_fingerprint
+from hf_mae.files.messages import FileMessage
 
 
 def test_a_value_is_computed_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_mae.files.caches.cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(caches, "cache_folder", lambda: tmp_path)
     calls = []
 
     def value():
@@ -34,3 +37,17 @@ def test_a_key_depends_on_the_absolute_path_and_the_state_of_a_file(tmp_path, mo
     assert keys[1][0] == file_keys([str(tmp_path / "two" / "image.png")])[0]
     os.utime("image.png", ns=(1, 1))
     assert file_keys(["image.png"])[0] != keys[1][0]
+
+
+def test_a_cache_that_cannot_be_written_is_read_and_new_entries_are_temporary(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path))
+    monkeypatch.setattr(caches, "_temporary_caches", {})
+    assert cache_path("kind/old.txt") == tmp_path / "hf_mae" / "kind" / "old.txt"
+    write_text(cache_path("kind/old.txt"), "old")
+    monkeypatch.setattr(caches, "find_write_error", lambda folder: "Read-only file system")
+    calls = []
+    for name in ("kind/old.txt", "kind/new.txt", "kind/new.txt"):
+        cached(name, lambda: calls.append(1) or "new", lambda path: path.read_text(), write_text)
+    assert calls == [1] and [path.name for path in (tmp_path / "hf_mae" / "kind").iterdir()] == ["old.txt"]
+    assert cache_path("kind/old.txt", for_writing=True) != cache_path("kind/old.txt")
+    assert [record.code for record in caplog.records] == [FileMessage.CACHE_NOT_WRITABLE]

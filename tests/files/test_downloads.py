@@ -116,7 +116,7 @@ def test_retry_after_headers_are_respected(server, tmp_path, monkeypatch):
 
 
 def test_the_digest_of_an_unpublished_file_is_stored_and_compared(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(downloads, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr("hf_mae.files.caches.cache_folder", lambda: tmp_path)
     (tmp_path / "a.pth").write_bytes(b"one")
     with caplog.at_level("INFO"):
         check_download_unchanged("https://x.org/a.pth", tmp_path / "a.pth")

@@ -109,3 +109,32 @@ def test_the_lock_ends_with_the_process_although_its_children_live_on(tmp_path):
                 pass
         finally:
             os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM])
+def test_only_a_held_lock_means_another_writer(tmp_path, monkeypatch, number):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with exclusive_lock(tmp_path / "run"):
+        pass
+
+
+def test_the_lock_file_of_another_member_of_the_group_is_respected_and_removed_if_it_is_stale(tmp_path, monkeypatch):
+    folder, original = tmp_path / "run", os.open
+
+    def open_as_member(path, flags, *args, **kwargs):
+        if str(path) == str(folder / LOCK_FILE) and flags & os.O_RDWR and os.path.exists(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return original(path, flags, *args, **kwargs)
+
+    with subprocess.Popen([sys.executable, "-c", LOCK_FOLDER, folder], stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout.readline() == "locked\n"
+        monkeypatch.setattr(os, "open", open_as_member)
+        with raises(FileMessage.FOLDER_LOCKED, process=first.pid), exclusive_lock(folder):
+            pytest.fail("locked twice")
+        first.kill()
+    with exclusive_lock(folder):
+        (folder / "result").touch()
+    assert [path.name for path in folder.iterdir()] == ["result"]

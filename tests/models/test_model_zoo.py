@@ -40,7 +40,7 @@ def entry(server, tiny_pth, tmp_path, monkeypatch):
         licence="CC BY-NC 4.0",
         mean_std="",
     )
-    monkeypatch.setattr(model_zoo, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr("hf_mae.files.caches.cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setattr(model_zoo, "load_checkpoint_catalogue", lambda: {"tiny_mae": checkpoint})
     return checkpoint
 

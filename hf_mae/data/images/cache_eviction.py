@@ -14,7 +14,7 @@ import datasets
 import numpy as np
 
 from ...errors import UsageError
-from ...files.caches import cache_folder
+from ...files.caches import cache_folder, cache_path
 from ...files.locks import wait_for_lock
 from ...settings.data import parse_byte_size
 from ...settings.limits import cache_limit
@@ -69,7 +69,7 @@ def evict_lru(required_bytes: int, folder: Path) -> None:
     Raises:
         CacheFullError: If eviction cannot free enough space; then nothing is removed.
     """
-    stats = _pixel_files()
+    stats = _pixel_files(folder.parent)
     limit, available = (
         parse_byte_size(cache_limit()),
         _available_bytes(folder, sum(stat.st_size for stat in stats.values())),
@@ -102,7 +102,8 @@ def _available_bytes(folder: Path, used_bytes: int) -> int:
 
 def max_cache_bytes() -> int:
     """Returns the bytes available for prepared images if all others were removed."""
-    folder, used_bytes = cache_folder(), sum(stat.st_size for stat in _pixel_files().values())
+    folder = cache_path(IMAGES_DIR, for_writing=True)
+    used_bytes = sum(stat.st_size for stat in _pixel_files(folder).values())
     while not folder.exists():
         folder = folder.parent
     return _available_bytes(folder, used_bytes) + used_bytes
@@ -116,10 +117,10 @@ def format_bytes(size: float) -> str:
     return f"{size / 1e3:.0f} KB"
 
 
-def _pixel_files() -> dict[Path, os.stat_result]:
+def _pixel_files(folder: Path | None = None) -> dict[Path, os.stat_result]:
     """Files of decoded images, without those that another process removes in the meantime."""
     stats = {}
-    for file in sorted((cache_folder() / IMAGES_DIR).glob("*/*.arrow")):
+    for file in sorted((folder or cache_folder() / IMAGES_DIR).glob("*/*.arrow")):
         with suppress(FileNotFoundError):
             stats[file] = file.stat()
     return stats

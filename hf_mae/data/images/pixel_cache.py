@@ -31,7 +31,7 @@ from tqdm.auto import tqdm
 from ...compat.datasets import ArrowWriter
 from ...errors import inform
 from ...files.atomic import write_json
-from ...files.caches import cache_folder
+from ...files.caches import cache_path
 from ...files.locks import wait_for_lock
 from .cache_eviction import IMAGES_DIR, METADATA_FILE, CacheFullError, evict_lru, read_cache_sources
 from .messages import ImageMessage
@@ -76,8 +76,8 @@ class PixelCache:
         self.preparation = preparation if quality is None else f"{preparation}, JPEG of quality {quality}"
         self.quality = quality
         name = hashlib.sha256(f"{self.preparation} {DECODING_VERSION}".encode()).hexdigest()[:32]
-        self.folder = cache_folder() / IMAGES_DIR / name
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._entry = f"{IMAGES_DIR}/{name}"
+        self.folder = cache_path(self._entry)
 
     def get_digests(self, keys: Sequence[str]) -> list[str]:
         """Returns the digests of the images before resizing; an empty string for an image that is not in the cache."""
@@ -120,6 +120,8 @@ class PixelCache:
         """
         if not self._find_missing(keys):
             return
+        self.folder = cache_path(self._entry, for_writing=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         waiting_message = f"Waiting for another run that prepares these images in {self.folder}."
         with (
             ThreadPoolExecutor(num_workers or os.cpu_count() or 1) as pool,

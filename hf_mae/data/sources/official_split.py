@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import UsageError
-from ...files.caches import cache_folder
+from ...files.caches import cache_path
 from ...files.downloads import download
 from ...settings.benchmarks import Benchmark, SplitFile
 from ..messages import DataMessage
@@ -41,7 +41,7 @@ def fetch_split_file(split_file: SplitFile) -> Path:
     Raises:
         UsageError: If it cannot be downloaded, or if the downloaded file is not the official one.
     """
-    path = cache_folder() / "splits" / split_file.sha256[:16] / split_file.name
+    path = cache_path(f"splits/{split_file.sha256[:16]}/{split_file.name}")
     if not path.is_file():
         unchecked = path.with_name(f"unchecked-{split_file.name}")
         download(split_file.url, unchecked, f"Download it from {split_file.url} and pass it with --split_file.")

@@ -14,6 +14,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, c
 
 from ...errors import UsageError, first_error_line, warn
 from ...files.archive_members import ARCHIVE_SUFFIXES, TABLE_SUFFIX
+from ...files.caches import datasets_cache_dir
 from ..columns import arrow_column
 from ..messages import DataMessage
 from ..splits import SPLIT_NAMES, SPLITS, parse_split_name
@@ -80,14 +81,18 @@ def _read_saved(location: Location, options: SourceOptions) -> Samples:
 def _read_hub(location: Location, options: SourceOptions) -> Samples:
     from datasets import load_dataset
 
-    return make_samples(location, _load(location.uri, lambda: load_dataset(location.uri)), options)
+    return make_samples(
+        location, _load(location.uri, lambda: load_dataset(location.uri, cache_dir=datasets_cache_dir())), options
+    )
 
 
 def _read_tables(location: Location, options: SourceOptions) -> Samples:
     from datasets import load_dataset
 
     if location.is_folder and (location.path / README).is_file():
-        return make_samples(location, _load(location.uri, lambda: load_dataset(location.uri)), options)
+        return make_samples(
+            location, _load(location.uri, lambda: load_dataset(location.uri, cache_dir=datasets_cache_dir())), options
+        )
     files = defaultdict(list)
     for file in location.tables:
         files[container_split(location.relative(file)) or ""].append(file)
@@ -96,7 +101,7 @@ def _read_tables(location: Location, options: SourceOptions) -> Samples:
         split or "unnamed": [file if location.is_remote else glob.escape(file) for file in paths]
         for split, paths in sorted(files.items(), key=lambda item: SPLITS.index(item[0]) if item[0] else -1)
     }
-    loaded = _load(location.uri, lambda: load_dataset(builder, data_files=data_files))
+    loaded = _load(location.uri, lambda: load_dataset(builder, data_files=data_files, cache_dir=datasets_cache_dir()))
     parts = {"" if name == "unnamed" else name: loaded[name] for name in data_files}
     return make_samples(
         location, parts, options, {split: location.relative(paths[0]) for split, paths in files.items()}
@@ -344,7 +349,7 @@ def _list_hub_stream_files(location: Location) -> tuple[list[str], int | None]:
     from datasets import load_dataset_builder
 
     try:
-        builder = load_dataset_builder(location.uri)
+        builder = load_dataset_builder(location.uri, cache_dir=datasets_cache_dir())
     except Exception as error:  # as in `_load`
         raise UsageError(DataMessage.DATASET_NOT_LOADED, source=location.uri, reason=first_error_line(error)) from None
     parts, splits = builder.config.data_files, builder.info.splits or {}

@@ -24,7 +24,7 @@ from hf_mae.files.caches import file_keys
 
 @pytest.fixture
 def cache(monkeypatch, tmp_path):
-    monkeypatch.setattr(pixel_cache, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr("hf_mae.files.caches.cache_folder", lambda: tmp_path / "cache")
     return tmp_path / "cache"
 
 

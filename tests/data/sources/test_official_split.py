@@ -130,7 +130,7 @@ def server(shared_data):
 
 def test_official_splits_are_downloaded_once_and_checked(hyperkvasir, server, monkeypatch, tmp_path):
     url, requests = server
-    monkeypatch.setattr(official_split, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr("hf_mae.files.caches.cache_folder", lambda: tmp_path)
     entry = BENCHMARKS["hyperkvasir-16"]
     file = entry.split_files[0]
 
