@@ -16,6 +16,7 @@ from support.paths import ROOT
 from support.records import ENVIRONMENT
 
 from hf_mae import FinetuningArguments, load_image_folder
+from hf_mae.compat.messages import CompatMessage
 from hf_mae.conversion import convert_checkpoint, convert_to_model, export_model, read_checkpoint
 from hf_mae.conversion.messages import ConversionMessage
 from hf_mae.data.messages import DataMessage
@@ -295,7 +296,7 @@ def _(make):
     fit_and_write_temperature(make.folder, 5 * np.eye(3), np.arange(3), "validation", False, ["a", "b", "c"])
 
 
-@check("LOCAL_RANK is set without a launcher", SettingsMessage.LAUNCHER_ENVIRONMENT_INCOMPLETE)
+@check("LOCAL_RANK is set without a launcher", CompatMessage.LAUNCHER_ENVIRONMENT_INCOMPLETE)
 def _(make):
     FinetuningArguments(output_dir=str(make.folder), use_cpu=True)
 

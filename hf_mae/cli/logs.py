@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 
+from ..compat.launchers import read_launch
 from ..errors import escape_control_characters
 
 
@@ -32,7 +33,7 @@ def configure_logging(quiet: bool = False) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_EscapingFormatter("%(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
-    is_main_process = os.environ.get("RANK", "0") == "0"  # set by the launcher
+    is_main_process = read_launch().rank == 0
     logging.getLogger("hf_mae").setLevel(logging.INFO if is_main_process and not quiet else logging.ERROR)
     if quiet:
         os.environ["TQDM_DISABLE"] = "1"

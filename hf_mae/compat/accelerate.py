@@ -3,7 +3,6 @@
 Verified with accelerate 1.10 to 1.15.
 """
 
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,8 @@ from accelerate.data_loader import SeedableRandomSampler
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.state import AcceleratorState
 
+from .launchers import read_launch
+
 CHUNK_SIZE = 65_536  # indices per list
 
 
@@ -22,10 +23,14 @@ def create_inference_accelerator(bf16: bool) -> Accelerator:
     """Creates an accelerator for the processes of the launch; the precision of an earlier run does not remain.
 
     Args:
-        bf16: compute in bfloat16; otherwise in the precision that the launcher requests.
+        bf16: compute in bfloat16; otherwise in float32, whatever precision the launcher requests.
+
+    Raises:
+        UsageError: If the environment contains variables of another launch.
     """
+    read_launch()
     AcceleratorState._reset_state(reset_partial_state=False)
-    return Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision="bf16" if bf16 else None)
+    return Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision="bf16" if bf16 else "no")
 
 
 @contextmanager
@@ -36,7 +41,7 @@ def enable_fsdp_on_cpu() -> Iterator[None]:
     MULTI_GPU within the block, until accelerate sets it to FSDP.
     """
     state = PartialState()
-    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
+    if not read_launch().uses_fsdp:
         yield
         return
     # FSDP2 also wraps the patch embeddings, whose output is a view; it is not changed in place.

@@ -8,10 +8,16 @@ import atexit
 import os
 import re
 import sys
+from datetime import timedelta
 from typing import Any
 
 import torch
 
+from ..errors import UsageError
+from .launchers import LaunchedProcess
+from .messages import CompatMessage
+
+PEER_TIMEOUT = 120.0  # seconds that processes may differ in their start
 # Messages of gloo and NCCL after another process ended: errors of gloo have no type of their own.
 _CONNECTION_LOST = re.compile(
     r"connection (was )?(closed|reset)|connection refused|broken pipe|timed out|remote process exited|socket|nccl|peer",
@@ -41,6 +47,29 @@ def get_worker_error_text(error: Exception) -> str:
 def is_connection_lost(error: RuntimeError) -> bool:
     """Whether a collective operation failed because another process ended."""
     return isinstance(error, torch.distributed.DistError) or bool(_CONNECTION_LOST.search(str(error)))
+
+
+def wait_for_peers(launch: LaunchedProcess, seconds: float = PEER_TIMEOUT) -> None:
+    """Waits until all processes of a launch have started; they then work independently.
+
+    Raises:
+        UsageError: If the others did not start, e.g. because the environment contains variables of an earlier launch.
+    """
+    if launch.num_processes == 1 or torch.distributed.is_initialized():
+        return
+    try:
+        torch.distributed.init_process_group(
+            "gloo", timeout=timedelta(seconds=seconds), rank=launch.rank, world_size=launch.num_processes
+        )
+        torch.distributed.barrier()  # no process needs the store of the main process any more
+        torch.distributed.destroy_process_group()
+    except (RuntimeError, ValueError):
+        raise UsageError(
+            CompatMessage.PEERS_MISSING,
+            num_processes=launch.num_processes,
+            seconds=seconds,
+            names=["WORLD_SIZE", "RANK", "LOCAL_RANK"],
+        ) from None
 
 
 def exit_all_ranks(status: int) -> None:

@@ -1,9 +1,9 @@
 """Hardware and package versions of a run."""
 
-import os
 import platform
 from importlib.metadata import version
 
+from ..settings.limits import count_usable_cores
 from .record import Environment, Hardware
 
 PACKAGES = ("torch", "transformers", "timm", "datasets", "accelerate")
@@ -17,10 +17,3 @@ def get_environment() -> Environment:
     gpu_name = torch.cuda.get_device_name(0) if gpus else None
     hardware = Hardware(count_usable_cores(), platform.machine(), gpus, gpu_name)
     return Environment(hardware, {name: version(name) for name in PACKAGES})
-
-
-def count_usable_cores() -> int:
-    """Counts the CPU cores that this process may use: the cores of its job."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

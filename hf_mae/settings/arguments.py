@@ -1,6 +1,5 @@
 """`FinetuningArguments` and `PretrainingArguments`: `TrainingArguments` with the options of the original MAE code."""
 
-import os
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import torch
 from transformers import TrainingArguments
 from transformers.integrations import get_available_reporting_integrations, is_tensorboard_available
 
+from ..compat.launchers import read_launch
 from ..errors import UsageError, did_you_mean, summarize_exception
 from .losses import CLASS_WEIGHTS, LOGIT_ADJUSTMENT, LOSSES, SOFT_LABELS
 from .messages import SettingsMessage
@@ -23,29 +23,16 @@ from .training import (
 )
 
 
-def check_launcher_environment() -> None:
-    """Checks the environment variables of distributed launchers.
-
-    Raises:
-        UsageError: If LOCAL_RANK is set without the others.
-    """
-    required = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    missing = [name for name in required if name not in os.environ]
-    if os.environ.get("LOCAL_RANK", "-1") != "-1" and missing:
-        raise UsageError(SettingsMessage.LAUNCHER_ENVIRONMENT_INCOMPLETE, missing=missing)
-
-
 @dataclass
 class MaeTrainingArguments(MaeTrainingFields, TrainingArguments):  # type: ignore[misc]  # types differ from transformers
     """Base of fine-tuning and pre-training: linear lr scaling, warm-up in epochs, cosine decay to a minimum."""
 
     def __post_init__(self) -> None:
         self.check_options()
-        check_launcher_environment()
+        launch = read_launch()
         warmup_steps, self.warmup_steps = self.warmup_steps, self.warmup_steps or 0  # transformers requires a number
         if not (self.bf16 or self.fp16):  # DeepSpeed requires the precision of `accelerate launch`
-            precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-            self.bf16, self.fp16 = precision == "bf16", precision == "fp16"
+            self.bf16, self.fp16 = launch.precision == "bf16", launch.precision == "fp16"
         try:
             super().__post_init__()
         except (ValueError, ImportError, TypeError, RuntimeError) as error:  # contradictory options
@@ -66,7 +53,7 @@ class MaeTrainingArguments(MaeTrainingFields, TrainingArguments):  # type: ignor
         for option in dataclass_options(fields_class):
             if (value := getattr(self, option.name)) is not None:
                 option.check(value)
-        if self.ddp_backend and int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        if self.ddp_backend and read_launch().num_processes < 2:
             raise UsageError(SettingsMessage.BACKEND_WITHOUT_PROCESSES)
         for item in filter(lambda item: item.init, fields(self)):
             default = item.default if item.default_factory is MISSING else item.default_factory()

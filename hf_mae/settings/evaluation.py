@@ -1,8 +1,8 @@
 """Settings of `evaluate`, `predict`, `probe` and `explain`."""
 
-import os
 from dataclasses import dataclass
 
+from ..compat.launchers import read_launch
 from ..errors import CommandLineError, UsageError
 from .data import MEAN_STD_HELP, TRANSFORM_FAMILIES, DataSourceArguments, ImageLimitsArguments
 from .messages import SettingsMessage
@@ -139,8 +139,8 @@ class PredictionArguments(InputArguments):
     def get_shard(self) -> tuple[int, int]:
         """Returns the index of this process and the number of processes that share the images."""
         if self.num_shards is None and self.shard_index is None:
-            is_launched = "RANK" in os.environ and "WORLD_SIZE" in os.environ
-            return (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) if is_launched else (0, 1)
+            launch = read_launch()
+            return launch.rank, launch.num_processes
         if self.num_shards is None or self.shard_index is None:
             raise CommandLineError(SettingsMessage.INCOMPLETE_SHARD)
         if self.shard_index >= self.num_shards:

@@ -36,6 +36,13 @@ def cache_limit() -> str:
     return _limits["cache_limit"] or os.environ.get(CACHE_LIMIT_ENV, "")
 
 
+def count_usable_cores() -> int:
+    """Counts the CPU cores that this process may use: those of its job or container."""
+    from joblib import cpu_count
+
+    return max(1, int(cpu_count()))
+
+
 class CarriesLimits:
     """A dataset that sets the limits in the worker process that unpickles it."""
 

@@ -57,10 +57,6 @@ class SettingsMessage(Message):
     )
 
     # Distributed training and batch size
-    LAUNCHER_ENVIRONMENT_INCOMPLETE = (
-        "The environment contains LOCAL_RANK but not {missing:list}. Unset LOCAL_RANK, or start the run with "
-        "accelerate launch."
-    )
     BACKEND_WITHOUT_PROCESSES = "--ddp_backend applies to several processes only. Start the run with accelerate launch."
     BATCH_NOT_A_MULTIPLE = (
         "--effective_batch_size {batch_size} is not a multiple of {step_size} ({processes:count process} x "

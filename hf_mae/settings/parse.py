@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from ..compat.launchers import override_precision
 from ..errors import CommandLineError, UsageError, did_you_mean, summarize_exception
 from ..files.archive_members import is_remote
 from .commands import command_options, find_command
@@ -229,8 +230,13 @@ def build_settings(parsed: ParsedOptions) -> Settings:
 
         defaults |= get_device_defaults()
         fields_class = next(cls for cls in specification.arg_classes if issubclass(cls, MaeTrainingFields))
-        parts["training"] = _build_arguments(_get_training_class(fields_class), {**defaults, **parsed.values})
-    overrides = _non_default_values(parsed.command, parsed.values, defaults)
+        explicit = [name for name in ("bf16", "fp16") if name in parsed.values]
+        requested = next((name for name in explicit if parsed.values[name]), "no" if explicit else None)
+        with override_precision(requested):  # a flag overrides the launcher
+            parts["training"] = _build_arguments(_get_training_class(fields_class), {**defaults, **parsed.values})
+    training = parts.get("training")
+    used_precision = {name: True for name in ("bf16", "fp16") if getattr(training, name, False)}  # maybe the launcher's
+    overrides = _non_default_values(parsed.command, {**parsed.values, **used_precision}, defaults)
     return Settings(parsed.command, parsed.values, overrides, **parts)
 
 

@@ -1,7 +1,6 @@
 """Settings that `--auto` chooses from the data, the model and the hardware."""
 
 import math
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 import torch
 
 from ..settings.arguments import BASE_BATCH_SIZE, FinetuningArguments
+from ..settings.limits import count_usable_cores
 from ..settings.training import FinetuningFields
 from ..training.auto_settings import AutoReason, AutoSetting
 from ..training.training_plan import IMBALANCE_RATIO, updates_per_epoch
@@ -62,7 +62,7 @@ def choose_settings(
 def _choose_precision_and_workers(hidden_size: int) -> list[AutoSetting]:
     if not torch.cuda.is_available():
         return [AutoSetting("bf16", False, AutoReason.NO_GPU)]
-    cores = os.cpu_count() or 1
+    cores = count_usable_cores()
     has_bf16 = torch.cuda.is_bf16_supported()
     precision = AutoSetting("bf16", True, AutoReason.BFLOAT16) if has_bf16 else _choose_fp16(hidden_size)
     workers = min(8, max(1, cores - 1))

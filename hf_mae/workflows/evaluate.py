@@ -33,7 +33,6 @@ from ..runs.record_io import write_record
 from ..runs.split_consistency import align_with_training_split, read_training_counts, was_trained_on_ordered_classes
 from ..runs.temperature import fit_and_write_temperature, read_temperature
 from ..runs.uncertainty_io import write_uncertainty
-from ..settings.arguments import check_launcher_environment
 from ..settings.evaluation import EvaluationArguments
 from ..settings.parse import Settings
 from .command import command
@@ -58,7 +57,6 @@ def evaluate(settings: Settings) -> RunRecord | None:
     class_map_names = class_map.class_names if class_map else names
     temperature = read_temperature(options.temperature, options.tta, class_map_names) if options.temperature else None
     unmapped: dict[str, int] = {}
-    check_launcher_environment()
     accelerator = create_inference_accelerator(options.bf16)
     with track_exclusions() as exclusion_log, accelerator.local_main_process_first():
         splits = load_splits(options, options.seed, label_names=None if class_map else names)

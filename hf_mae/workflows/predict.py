@@ -8,12 +8,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, TextIO, TypeAlias
 
+from ..compat.launchers import read_launch
 from ..data.sources.predict_inputs import Shard, estimate_total, find_input_paths, iter_inputs, iter_pixel_values
 from ..errors import UsageError, warn
 from ..files.atomic import csv_line
 from ..files.messages import FileMessage
 from ..files.resumable_table import merge_table_shards, open_resumable_table, table_shard_paths
 from ..settings.evaluation import PredictionArguments
+from ..settings.limits import count_usable_cores
 from ..settings.parse import Settings
 from .command import command
 from .messages import WorkflowMessage
@@ -95,19 +97,23 @@ def _prepare_prediction(
     import torch
     from tqdm.auto import tqdm
 
+    from ..compat.torch import wait_for_peers
     from ..inference.prediction import predict_files
     from ..inference.tta import apply_tta
     from ..models.loading import class_names, load_classifier
     from ..runs.temperature import read_temperature
 
+    launch = read_launch()
+    if options.num_shards is None:
+        wait_for_peers(launch)
     model, processor = load_classifier(str(options.model_name_or_path))
     names = class_names(model)
     temperature = read_temperature(options.temperature or "1", options.tta, names)
     uncertainty = _load_uncertainty(options, names)
-    model.to(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
+    model.to(f"cuda:{launch.local_rank}" if torch.cuda.is_available() else "cpu")
     top_k = min(options.top_k, model.config.num_labels)
     total = estimate_total(paths, options.fps, shard)
-    cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    cores = count_usable_cores() // launch.local_num_processes
 
     def rows(done: set[str]) -> Iterator[dict[str, Any]]:
         with ExitStack() as stack:

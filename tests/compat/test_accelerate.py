@@ -32,6 +32,10 @@ def cpus(monkeypatch):
 def test_fsdp_is_enabled_on_cpus_only_within_the_block(cpus, monkeypatch):
     with enable_fsdp_on_cpu():  # not requested
         assert PartialState().distributed_type == DistributedType.MULTI_CPU
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "0")
+    for name in ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "1")
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with enable_fsdp_on_cpu():
         assert PartialState().distributed_type == DistributedType.MULTI_GPU

@@ -4,8 +4,12 @@ import subprocess
 import sys
 
 import torch
+from support.distributed_runs import free_port
+from support.messages import raises
 
-from hf_mae.compat.torch import get_cpu_generator
+from hf_mae.compat.launchers import LaunchedProcess
+from hf_mae.compat.messages import CompatMessage
+from hf_mae.compat.torch import get_cpu_generator, wait_for_peers
 
 
 def test_torch_rand_uses_the_cpu_generator():
@@ -31,3 +35,11 @@ print("never")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (5, "last words\n"), done.stderr
     assert (tmp_path / "exited").read_text() == "yes"
+
+
+def test_a_launch_whose_other_processes_are_missing_is_an_error(monkeypatch):
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(free_port()))
+    with raises(CompatMessage.PEERS_MISSING, num_processes=2):
+        wait_for_peers(LaunchedProcess(0, 2, 0, 2), seconds=1)
+    wait_for_peers(LaunchedProcess())

@@ -9,6 +9,7 @@ from support.models import TINY, TensorItems, tiny_pretrainer
 from transformers import TrainingArguments
 
 from hf_mae import FinetuningArguments, MaeFinetuner, build_classifier
+from hf_mae.compat.messages import CompatMessage
 from hf_mae.conversion import export_model
 from hf_mae.errors import CommandLineError
 from hf_mae.settings.messages import SettingsMessage
@@ -289,5 +290,5 @@ def test_an_incomplete_launcher_environment_is_rejected(tmp_path, monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("LOCAL_RANK", "0")
-    with raises(SettingsMessage.LAUNCHER_ENVIRONMENT_INCOMPLETE):
+    with raises(CompatMessage.LAUNCHER_ENVIRONMENT_INCOMPLETE):
         FinetuningArguments(output_dir=str(tmp_path), use_cpu=True)

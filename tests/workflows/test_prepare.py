@@ -7,7 +7,7 @@ from support.messages import shows
 
 from hf_mae.cli.main import main
 from hf_mae.data import EvalDataset, TrainDataset, image_processor, load_image_folder, training_transform
-from hf_mae.data.images import image_check, pixel_cache, torch_datasets
+from hf_mae.data.images import image_check, torch_datasets
 from hf_mae.data.messages import DataMessage
 from hf_mae.files import caches
 
@@ -20,8 +20,7 @@ def decoded(monkeypatch, tmp_path) -> list[str]:
     def record_path(function):
         return lambda path: paths.append(path) or function(path)
 
-    for module in (pixel_cache, caches):
-        monkeypatch.setattr(module, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(caches, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setattr(image_check, "check_decoding", record_path(image_check.check_decoding))
     monkeypatch.setattr(image_check, "read_rgb", record_path(image_check.read_rgb))
     monkeypatch.setattr(

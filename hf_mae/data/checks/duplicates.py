@@ -7,7 +7,6 @@ distinguishes copies from smooth images that are only similar (mucosa, black cor
 """
 
 import logging
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from tqdm.auto import tqdm
 
 from ...errors import summarize_exception, warn
 from ...files.caches import cached, files_fingerprint
+from ...settings.limits import count_usable_cores
 from ..images.image_io import read_rgb
 from ..images.messages import ImageMessage
 
@@ -53,7 +53,7 @@ def perceptual_hashes(paths: list[str], num_workers: int | None = None) -> np.nd
     until a file changes."""
 
     def make() -> np.ndarray:
-        with ThreadPoolExecutor(num_workers or os.cpu_count() or 1) as pool:
+        with ThreadPoolExecutor(num_workers or count_usable_cores()) as pool:
             bar = tqdm(pool.map(_compute_hashes, paths), total=len(paths), desc="Hashing", unit="image", delay=1)
             return np.stack(list(bar))
 
@@ -193,7 +193,7 @@ def find_near_duplicates(
     logger.info("%d pairs have similar hashes", len(candidates))
     files = sorted({paths[pair[0]] for pair in candidates} | {second_paths[pair[1]] for pair in candidates})
 
-    with ThreadPoolExecutor(num_workers or os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(num_workers or count_usable_cores()) as pool:
         thumbnails = dict(zip(files, pool.map(_load_thumbnail, files)))
 
         def compare(pair: tuple[int, int, int]) -> tuple[float, float]:

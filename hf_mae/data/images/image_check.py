@@ -15,7 +15,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ...files.caches import cached, files_fingerprint
-from ...settings.limits import MAX_PIXELS, max_pixels
+from ...settings.limits import MAX_PIXELS, count_usable_cores, max_pixels
 from .decoding import HEAD_SIZE, detect_format
 from .image_error import ImageError, summarize_image_error
 from .image_io import ImageSource, open_single_image, read_rgb, split_frame_name
@@ -161,7 +161,7 @@ def _check_all(
     check_one: Callable[[Any], tuple[str | None, str]], items: Sequence[Any], num_workers: int | None
 ) -> ImageCheck:
     bad, digests = {}, []
-    with ThreadPoolExecutor(num_workers or os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(num_workers or count_usable_cores()) as pool:
         results: Any = tqdm(pool.map(check_one, items), total=len(items), desc="Checking images", unit="image", delay=1)
         for index, (reason, digest) in enumerate(results):
             digests.append(digest)

@@ -33,6 +33,7 @@ from ...errors import inform
 from ...files.atomic import write_json
 from ...files.caches import cache_path
 from ...files.locks import wait_for_lock
+from ...settings.limits import count_usable_cores
 from .cache_eviction import IMAGES_DIR, METADATA_FILE, CacheFullError, evict_lru, read_cache_sources
 from .messages import ImageMessage
 
@@ -124,7 +125,7 @@ class PixelCache:
         self.folder.mkdir(parents=True, exist_ok=True)
         waiting_message = f"Waiting for another run that prepares these images in {self.folder}."
         with (
-            ThreadPoolExecutor(num_workers or os.cpu_count() or 1) as pool,
+            ThreadPoolExecutor(num_workers or count_usable_cores()) as pool,
             wait_for_lock(self.folder / "lock", waiting_message),
         ):
             for partial in self.folder.glob(".*.partial"):  # of a killed run

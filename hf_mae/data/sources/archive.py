@@ -41,6 +41,7 @@ from ...files.archive_members import (
     is_remote,
 )
 from ...files.caches import cached_file, files_fingerprint
+from ...settings.limits import count_usable_cores
 from ..columns import arrow_column
 from ..messages import DataMessage
 from .image_files import IGNORED_DIRS, check_utf8_names, ignore_reason, readable_suffixes
@@ -323,7 +324,7 @@ def _parse_class_names(content: bytes) -> list[str]:
 
 def _build_table(location: Location, root: str, class_names: dict[str, list[str]]) -> tuple[pa.Table, Counter[str]]:
     """Lists the images of all archives, in the order of the same images in folders."""
-    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(16, count_usable_cores())) as pool:
         containers = [location.relative(archive) for archive in location.archives]
         scans = pool.map(_scan_archive, location.archives, containers)
         progress = list(tqdm(scans, total=len(containers), desc="Reading archives", unit="file", delay=1))

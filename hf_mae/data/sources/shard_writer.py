@@ -29,6 +29,7 @@ from ...compat.datasets import get_fingerprint
 from ...errors import UsageError
 from ...files.atomic import atomic_write_file, write_json, write_text
 from ...files.locks import LOCK_FILE
+from ...settings.limits import count_usable_cores
 from ..columns import get_image_paths, image_byte_sizes
 from ..fingerprint import data_fingerprint
 from ..images.decoding import HEAD_SIZE, detect_format
@@ -96,7 +97,7 @@ def write_shards(
     starts = dict(zip(splits, np.cumsum([0, *map(len, splits.values())])))
     total = sum(map(len, splits.values()))
     with (
-        ThreadPoolExecutor(num_workers or os.cpu_count() or 1) as pool,
+        ThreadPoolExecutor(num_workers or count_usable_cores()) as pool,
         tqdm(total=total, unit="image", delay=1) as bar,
     ):
 

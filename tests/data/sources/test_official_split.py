@@ -17,7 +17,7 @@ from support.skeletons import list_official_split_files
 
 from hf_mae.cli.main import main
 from hf_mae.data.messages import DataMessage
-from hf_mae.data.sources import benchmark, official_split
+from hf_mae.data.sources import benchmark
 from hf_mae.files.messages import FileMessage
 from hf_mae.settings.benchmarks import BENCHMARKS
 
