@@ -38,7 +38,7 @@ def cache_limit() -> str:
 
 def count_usable_cores() -> int:
     """Counts the CPU cores that this process may use: those of its job or container."""
-    from joblib import cpu_count
+    from joblib import cpu_count  # type: ignore[import-untyped]
 
     return max(1, int(cpu_count()))
 
