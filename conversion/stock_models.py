@@ -173,7 +173,8 @@ def load_image_processor(source: str) -> Any:
 
 def config_class_names(config: Any) -> list[str] | None:
     """Returns the class names of a configuration in the order of their ids; None if it only has the default names."""
-    names = [config.id2label[index] for index in sorted(config.id2label, key=int)]  # as text, 10 comes before 2
+    labels = config.id2label or {}
+    names = [labels[index] for index in sorted(labels, key=int)]  # as text, 10 comes before 2
     return None if names[:1] in ([], ["LABEL_0"]) else names
 
 

@@ -6,10 +6,12 @@ runs it.
 
 import copy
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassFieldValidationError
 from torch import nn
 from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, AutoModelForImageClassification
 
@@ -22,12 +24,11 @@ from ..conversion.report import ConversionReport
 from ..conversion.safety import is_timm
 from ..conversion.stock_models import config_class_names, is_mae_vit, load_stock_model, read_config
 from ..errors import UsageError, first_error_line
-from .introspection import NUM_CHANNELS, config_image_size, find_head, get_network
+from .introspection import DEFAULT_IMAGE_SIZE, NUM_CHANNELS, config_image_size, find_head, get_network
 from .messages import ModelMessage
 
 logger = logging.getLogger(__name__)
 TIMM_PREFIX = "timm/"  # of timm models on the Hub
-DEFAULT_IMAGE_SIZE = 224  # for models that accept any size
 HEAD_STD = 0.02  # of new heads, as in timm and transformers
 DROP_PATH_FIELDS = ("drop_path_rate", "drop_connect_rate")  # names of the drop path rate in configurations
 
@@ -112,8 +113,8 @@ def _load_configs(
     config = copy.deepcopy(source_config)
     if names:
         config.id2label, config.label2id = dict(enumerate(names)), {label: i for i, label in enumerate(names)}
-    elif num_labels:
-        config.num_labels = num_labels
+    if classes := len(names or []) or num_labels:
+        config.num_labels = classes  # a field of its own in some configurations (PVT)
     if not config.num_labels:
         raise UsageError(ModelMessage.NUM_CLASSES_MISSING, source=source)
     if hasattr(config, "label_names"):  # from timm's wrapper; if saved, they would override `id2label`
@@ -141,8 +142,12 @@ def set_config_drop_path(config: Any, drop_path: float, source: str) -> None:
             return
         del config.model_args[DROP_PATH_FIELDS[0]]
     elif fields := [name for name in DROP_PATH_FIELDS if hasattr(config, name)]:
-        setattr(config, fields[0], float(drop_path))
-        return
+        rates = getattr(config, fields[0])
+        is_by_stage = isinstance(rates, (list, tuple))  # CvT: the stages before the last have a rate of 0
+        rate = float(drop_path)
+        with suppress(StrictDataclassFieldValidationError):  # LeViT: an integer, which is always 0
+            setattr(config, fields[0], [0.0] * (len(rates) - 1) + [rate] if is_by_stage else rate)
+            return
     if drop_path:
         logger.info("%s does not support stochastic depth; drop path %g is ignored.", config.model_type, drop_path)
 

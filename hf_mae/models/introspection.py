@@ -1,9 +1,12 @@
 """Head, blocks, layer ids and input size of any image classifier of transformers or timm."""
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 
 from ..compat.transformers import StockModel
@@ -14,6 +17,7 @@ from .messages import ModelMessage
 from .network import Network
 
 NUM_CHANNELS = 3  # images are read as RGB
+DEFAULT_IMAGE_SIZE = 224  # of networks that accept any size
 
 
 def is_vit(config: Any) -> bool:
@@ -23,7 +27,7 @@ def is_vit(config: Any) -> bool:
 
 def input_size(model: StockModel) -> int:
     """Returns the side length of the input images of a model, in pixels."""
-    return int(getattr(model, "input_size", None) or config_image_size(model.config) or model.config.image_size)
+    return int(getattr(model, "input_size", None) or config_image_size(model.config) or DEFAULT_IMAGE_SIZE)
 
 
 def config_image_size(config: Any, source: str | Path = "The model") -> int | None:
@@ -53,13 +57,33 @@ def find_head(model: StockModel) -> tuple[str, nn.Linear]:
     """Finds the name and the module of the classification head, the last linear layer.
 
     Raises:
-        UsageError: If the logits are not the output of this layer.
+        UsageError: If there is no linear layer of the classes, or more than one.
     """
-    num_labels = model.config.num_labels
+    classes = len(model.config.id2label or ()) or model.config.num_labels
     linear = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    if not linear or linear[-1][1].out_features != num_labels:
-        raise UsageError(ModelMessage.NO_LINEAR_HEAD, model=get_network(model), classes=num_labels)
+    if not linear or linear[-1][1].out_features != classes:
+        raise UsageError(ModelMessage.NO_LINEAR_HEAD, model=type(model).__name__, classes=classes)
+    if sum(module.out_features == classes for _, module in linear) > 1 and len(names := _find_heads(model)) > 1:
+        raise UsageError(ModelMessage.SEVERAL_HEADS, model=type(model).__name__, count=len(names), names=names)
     return linear[-1]
+
+
+def _find_heads(model: StockModel) -> list[str]:
+    """Returns the names of the linear layers whose size changes with the number of classes."""
+    other = copy.deepcopy(model.config)
+    other.num_labels = model.config.num_labels + 1
+    other_sizes = {name: parameter.shape for name, parameter in _build_on_meta(model, other).named_parameters()}
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and other_sizes[f"{name}.weight"] != module.weight.shape
+    ]
+
+
+def _build_on_meta(model: StockModel, config: Any = None) -> StockModel:
+    """Builds a model of the same class without weights; `config`: another configuration."""
+    with torch.device("meta"):
+        return type(model)(copy.deepcopy(config or model.config)).eval()
 
 
 def get_network(model: StockModel) -> Network:
@@ -92,13 +116,20 @@ def find_blocks(model: nn.Module) -> list[nn.Module]:
 
 
 def _iter_blocks(module: nn.Module) -> Iterator[nn.Module]:
+    lists = [child for child in module.children() if _is_homogeneous_list(child)]
+    stages = [child for child in lists if any(_member_lists(member) for member in child.children())]
     for child in module.children():
-        if not _is_homogeneous_list(child):
+        if child not in lists:
             yield from _iter_blocks(child)
-            continue
-        for member in child.children():
-            lists = [candidate for candidate in (member, *member.children()) if _is_homogeneous_list(candidate)]
-            yield from (block for blocks in lists for block in blocks.children()) if lists else [member]
+        elif not stages or child in stages:  # beside a list of stages, a list has e.g. the embeddings before each stage
+            for member in child.children():
+                blocks = [block for members in _member_lists(member) for block in members.children()]
+                yield from blocks or [member]
+
+
+def _member_lists(member: nn.Module) -> list[nn.Module]:
+    """Returns the lists of blocks that are a member of a list, or in it."""
+    return [candidate for candidate in (member, *member.children()) if _is_homogeneous_list(candidate)]
 
 
 def _is_homogeneous_list(module: nn.Module) -> bool:
@@ -115,22 +146,45 @@ def _is_homogeneous_list(module: nn.Module) -> bool:
 def get_layer_ids(model: StockModel) -> tuple[dict[str, int], int]:
     """Returns the layer id of each parameter for layer-wise learning rate decay, and the layer id of the head.
 
-    For timm models these are timm's own (`group_matcher`). For others, the stem is layer 0 and block i is layer i + 1;
-    a module between two blocks (downsampling) belongs to the next block, and modules after the last block to the head.
+    For timm models these are timm's own (`group_matcher`). For others, the stem is layer 0 and block i is layer i + 1,
+    in the order of execution; a module between two blocks (downsampling) belongs to the next block, and modules after
+    the last block to the head. The names of the parameters are those of the model without wrappers.
     """
+    model = extract_model_from_parallel(model, keep_torch_compile=False)
     if is_timm(model.config) and hasattr(model.timm_model, "group_matcher"):
         from timm.models import group_parameters
 
         grouped = group_parameters(model.timm_model, model.timm_model.group_matcher(coarse=False), reverse=True)
         return {f"timm_model.{name}": layer for name, layer in grouped.items()}, max(grouped.values())
-    names = {id(module): name for name, module in model.named_modules()}
-    prefixes = [f"{names[id(block)]}." for block in find_blocks(model)]
-    layers, previous, head = {}, 0, len(prefixes) + 1
-    for name, _ in model.named_parameters():
-        block = next((number for number, prefix in enumerate(prefixes, 1) if name.startswith(prefix)), None)
-        previous = block or previous
-        layers[name] = block or (previous + 1 if previous else 0)
-    return layers, head
+    structure = _build_on_meta(model)
+    layers, num_blocks = _trace_layers(structure, input_size(model))
+    ids = {}
+    for name, _ in structure.named_parameters():
+        owner = name.rpartition(".")[0]
+        while owner not in layers:  # its weight is used without a call
+            owner = owner.rpartition(".")[0]
+        ids[name] = layers[owner]
+    return ids, num_blocks + 1
+
+
+@torch.no_grad()
+def _trace_layers(model: StockModel, size: int) -> tuple[dict[str, int], int]:
+    """Returns the layer id of each module that a forward pass on the meta device calls, and the number of blocks."""
+    block_of = {module: block for block in find_blocks(model) for module in block.modules()}
+    numbers: dict[nn.Module, int] = {}
+    layers: dict[str, int] = {}
+
+    def record(name: str, module: nn.Module) -> None:
+        block = block_of.get(module)
+        if block is not None:
+            numbers.setdefault(block, len(numbers) + 1)
+        following = len(numbers) + 1 if numbers else 0
+        layers.setdefault(name, following if block is None else numbers[block])
+
+    for name, module in model.named_modules():
+        module.register_forward_pre_hook(lambda module, _, name=name: record(name, module))
+    model(pixel_values=torch.zeros(1, NUM_CHANNELS, size, size, device="meta"))
+    return layers, len(numbers)
 
 
 def mean_pool(features: Tensor) -> Tensor:

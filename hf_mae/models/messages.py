@@ -29,7 +29,12 @@ class ModelMessage(Message):
     UNUSABLE = "{source} cannot be used. {reason}"
     INPUT_SIZE_UNSUPPORTED = "{source} does not accept images of {size} pixels ({reason})."
     NO_LINEAR_HEAD = (
-        "A {model} does not have a single linear head of {classes:count class}, which this command requires."
+        "The last linear layer of a {model} does not have one output per class ({classes:count class}), so it is not a "
+        "linear classification head, which hf_mae requires."
+    )
+    SEVERAL_HEADS = (
+        "A {model} has {count:count classification head} ({names:list}), and only networks with one are supported. "
+        "Choose the variant without distillation."
     )
     NO_BLOCKS = "No residual blocks were found in a {model}, so this command does not support it."
     NUM_CLASSES_MISSING = "{source} has no classification head. Specify the number of classes."

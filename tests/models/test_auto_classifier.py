@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+import transformers
 from packaging.version import Version
 from PIL import Image
 from support.messages import raises
@@ -93,6 +94,17 @@ STOCK = {
         3,
         {"resnet.encoder.stages.1.layers.0.layer.2.convolution.weight": 2, "classifier.1.weight": 4},
     ),
+}
+SMALL = {
+    "Pvt": {"hidden_sizes": [8, 8, 8, 16], "depths": [1] * 4, "num_attention_heads": [1, 2, 2, 4], "image_size": 64},
+    "Cvt": {"embed_dim": [8, 8, 16], "depth": [1, 2, 3], "num_heads": [1, 2, 4]},
+    "Levit": {
+        "image_size": 64,
+        "hidden_sizes": [16, 24, 32],
+        "num_attention_heads": [2] * 3,
+        "depths": [1] * 3,
+        "key_dim": [4] * 3,
+    },
 }
 requires_timm = pytest.mark.skipif(
     Version(timm.__version__) < Version(MIN_TIMM_VERSION), reason=f"needs timm {MIN_TIMM_VERSION}"
@@ -185,6 +197,59 @@ def test_layer_ids_of_an_mae_vit_are_those_of_the_original_code(tiny_pth):
         for name, layer in layers.items():
             block = re.search(r"layers\.(\d+)\.", name)
             assert layer == (0 if ".embeddings." in name else int(block[1]) + 1 if block else last), name
+
+
+@pytest.mark.parametrize(
+    "name", ["Cvt", "Hiera", "Levit", "MobileViT", "PoolFormer", "Pvt", "PvtV2", "Segformer", "Siglip", "Swin"]
+)
+def test_layer_ids_never_fall_in_the_order_of_execution(name):
+    config = getattr(transformers, f"{name}Config")(id2label=LABELS)
+    with torch.device("meta"):
+        model = getattr(transformers, f"{name}ForImageClassification")(config).eval()
+    layers, last = get_layer_ids(model)
+    order = []
+    for module_name, module in model.named_modules():
+        own = [f"{module_name}.{parameter}" for parameter, _ in module.named_parameters(recurse=False)]
+        if own and not list(module.children()):
+            module.register_forward_pre_hook(lambda *_, own=own: order.extend(layers[parameter] for parameter in own))
+    size = input_size(model)
+    model(pixel_values=torch.zeros(1, 3, size, size, device="meta"))
+    assert layers.keys() == dict(model.named_parameters()).keys()
+    assert order == sorted(order) and order[0] == 0 and order[-1] == last
+
+
+@pytest.mark.parametrize(
+    ("kind", "heads"),
+    [
+        ("DeiTForImageClassificationWithTeacher", ["cls_classifier", "distillation_classifier"]),
+        ("LevitForImageClassificationWithTeacher", ["classifier.linear", "classifier_distill.linear"]),
+        ("SwiftFormerForImageClassification", ["head", "dist_head"]),
+    ],
+)
+def test_networks_with_two_heads_are_rejected(kind, heads):
+    with torch.device("meta"):
+        model = getattr(transformers, kind)(getattr(transformers, f"{kind.partition('ForImage')[0]}Config")(id2label=LABELS))
+    with raises(ModelMessage.SEVERAL_HEADS, model=kind, names=heads):
+        find_head(model)
+
+
+def test_a_head_with_as_many_inputs_as_classes_is_the_only_head():
+    config = transformers.Dinov2Config(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, num_labels=16)
+    assert find_head(transformers.Dinov2ForImageClassification(config))[0] == "classifier"
+    config = transformers.ViTMSNConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, num_labels=8)
+    assert find_head(transformers.ViTMSNForImageClassification(config))[0] == "classifier"
+
+
+@pytest.mark.parametrize(("name", "rate"), [("Pvt", 0.1), ("Cvt", [0.0, 0.0, 0.1]), ("Levit", 0)])
+def test_number_of_classes_and_drop_path_of_unusual_configurations(name, rate, tmp_path):
+    """PVT has a field for the number of classes, CvT one drop path rate per stage, and LeViT an integer one."""
+    config = getattr(transformers, f"{name}Config")(**SMALL[name], num_labels=5)
+    getattr(transformers, f"{name}ForImageClassification")(config).save_pretrained(tmp_path / "first")
+    model = build_classifier(tmp_path / "first", id2label=LABELS, image_size=64, drop_path=0.1)
+    assert find_head(model)[1].out_features == model.config.num_labels == 3 and model.config.drop_path_rate == rate
+    model.save_pretrained(tmp_path / "second")
+    loaded = AutoModelForImageClassification.from_pretrained(tmp_path / "second")
+    assert find_head(loaded)[1].out_features == 3 and loaded.config.id2label == LABELS
 
 
 def test_a_head_is_loaded_for_the_same_classes_and_new_for_others(stock, tmp_path):
