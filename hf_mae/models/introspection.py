@@ -57,7 +57,7 @@ def find_head(model: StockModel) -> tuple[str, nn.Linear]:
     """Finds the name and the module of the classification head, the last linear layer.
 
     Raises:
-        UsageError: If there is no linear layer of the classes, or more than one.
+        UsageError: If no linear layer has the classes as its outputs, or more than one has.
     """
     classes = len(model.config.id2label or ()) or model.config.num_labels
     linear = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
@@ -121,7 +121,7 @@ def _iter_blocks(module: nn.Module) -> Iterator[nn.Module]:
     for child in module.children():
         if child not in lists:
             yield from _iter_blocks(child)
-        elif not stages or child in stages:  # beside a list of stages, a list has e.g. the embeddings before each stage
+        elif not stages or child in stages:  # with stages, other lists contain e.g. embeddings
             for member in child.children():
                 blocks = [block for members in _member_lists(member) for block in members.children()]
                 yield from blocks or [member]

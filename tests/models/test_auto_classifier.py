@@ -227,8 +227,9 @@ def test_layer_ids_never_fall_in_the_order_of_execution(name):
     ],
 )
 def test_networks_with_two_heads_are_rejected(kind, heads):
+    config = getattr(transformers, f"{kind.partition('ForImage')[0]}Config")(id2label=LABELS)
     with torch.device("meta"):
-        model = getattr(transformers, kind)(getattr(transformers, f"{kind.partition('ForImage')[0]}Config")(id2label=LABELS))
+        model = getattr(transformers, kind)(config)
     with raises(ModelMessage.SEVERAL_HEADS, model=kind, names=heads):
         find_head(model)
 
