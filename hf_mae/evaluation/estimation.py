@@ -14,7 +14,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from ..settings.metrics import METRICS
+from ..settings.metrics import METRICS, MetricKind
 from .intervals import (
     INDEPENDENT,
     MIN_EFFECTIVE_GROUPS,
@@ -35,6 +35,7 @@ from .metrics import ConfusionMatrices, headline_metric_names, safe_divide
 from .prediction_table import Predictions, effective_sample_size
 
 RATES = ("sensitivity", "specificity", "ppv", "npv")
+PSEUDO_ERRORS = 2.0  # errors at any distance that smooth the distances of the observed errors
 CELLS_AT_ONCE = 5_000_000  # numbers in memory at once for numeric derivatives
 
 
@@ -73,6 +74,12 @@ class Influence:
         """Variance of the score if the images are independent."""
         return float((self.values**2).sum()) + self.pseudo_variance
 
+    @property
+    def degrees_of_freedom(self) -> float:
+        """Degrees of freedom of the variance (Satterthwaite, 1946): few if a few images have most of the influence."""
+        squares = self.values**2
+        return 2 * self.variance**2 / max(float((squares**2).sum() - squares.sum() ** 2 / len(squares)), 1e-300)
+
     def design(self, group: NDArray[np.int64] | None) -> DesignEffect:
         """Estimates the design effect.
 
@@ -96,8 +103,18 @@ class Sample:
         self.folds = list(folds)
         self.num_classes, self.ordered = folds[0].num_classes, folds[0].ordered
         self.matrices = [fold.confusion_matrices() for fold in folds]
-        self.smoothed = [smooth_matrices(matrices, pseudo_images / len(folds)) for matrices in self.matrices]
+        self._pseudo_images = pseudo_images / len(folds)
+        self.smoothed = [smooth_matrices(matrices, self._pseudo_images) for matrices in self.matrices]
         self.num_images = sum(len(fold.labels) for fold in folds)
+
+    @cached_property
+    def smoothed_grades(self) -> list[Floats]:
+        """The smoothed matrices of scores by the distance of grades."""
+        return [smooth_matrices(matrices, self._pseudo_images, grades=True) for matrices in self.matrices]
+
+    def smoothed_for(self, name: str) -> list[Floats]:
+        """Returns the smoothed matrices of a score of `METRICS`."""
+        return self.smoothed_grades if METRICS[name].kind is MetricKind.ORDINAL else self.smoothed
 
     @cached_property
     def group(self) -> NDArray[np.int64] | None:
@@ -128,15 +145,16 @@ class Sample:
         """Computes the mean of a score over folds and runs, from confusion matrices (runs, classes, classes)."""
         return float(np.mean([function(matrices).mean() for matrices in self.matrices]))
 
-    def influence(self, derivatives: Sequence[Floats]) -> Influence:
+    def influence(self, derivatives: Sequence[Floats], smoothed_matrices: Sequence[Floats]) -> Influence:
         """Computes the influence of the images on a score.
 
         Args:
             derivatives: per fold, of the score with respect to the cells, at the smoothed matrices (runs, classes,
                 classes).
+            smoothed_matrices: per fold (runs, classes, classes).
         """
         values, information, pseudo_variance, count = [], [], 0.0, len(self.folds)
-        for fold, slopes, matrices, smoothed in zip(self.folds, derivatives, self.matrices, self.smoothed):
+        for fold, slopes, matrices, smoothed in zip(self.folds, derivatives, self.matrices, smoothed_matrices):
             runs = np.arange(len(fold.predicted))[:, None]
             values.append(slopes[runs, fold.labels, fold.predicted].mean(0) / count)
             squares = smoothed * slopes**2
@@ -168,11 +186,15 @@ def group_ids(folds: Sequence[Predictions]) -> NDArray[np.int64] | None:
     return ids
 
 
-def smooth_matrices(matrices: Floats, pseudo_images: float) -> Floats:
+def smooth_matrices(matrices: Floats, pseudo_images: float, grades: bool = False) -> Floats:
     """Adds right and wrong images to confusion matrices (runs, classes, classes).
 
     Each class that occurs gets an equal share of the right and of the wrong ones. The wrong ones are distributed over
     the other classes half evenly and half in proportion to the predictions.
+
+    Args:
+        grades: whether the wrong images are near their grade if the observed errors are, so that few errors of one
+            grade do not count like errors of many grades.
     """
     occurs = (matrices.sum(-1) + matrices.sum(-2)) > 0
     occurs |= occurs.sum(-1, keepdims=True) < 2  # if only one class occurs: all
@@ -180,9 +202,28 @@ def smooth_matrices(matrices: Floats, pseudo_images: float) -> Floats:
     columns = (safe_divide(matrices.sum(-2), matrices.sum((-2, -1))[:, None]) + 1 / matrices.shape[-1]) * occurs
     identity = np.eye(matrices.shape[-1])
     wrong = columns[:, None, :] * (1 - identity)
+    if grades:
+        wrong = wrong * _tilt_to_observed_distances(matrices, wrong)
     wrong = wrong / wrong.sum(-1, keepdims=True)
     smoothed: Floats = matrices + share * occurs[:, :, None] * (identity + wrong)
     return smoothed
+
+
+def _tilt_to_observed_distances(matrices: Floats, wrong: Floats) -> Floats:
+    """Computes the factors a^(distance - 1) of weights of errors (runs, classes, classes), with 0 < a <= 1, that give
+    them the mean distance of the observed errors and of `PSEUDO_ERRORS`, which have these weights."""
+    excess = np.maximum(ConfusionMatrices(matrices).distance - 1, 0)
+    errors = matrices * (1 - np.eye(matrices.shape[-1]))
+    mean = (wrong * excess).sum((-2, -1)) / wrong.sum((-2, -1))
+    mean = ((errors * excess).sum((-2, -1)) + PSEUDO_ERRORS * mean) / (errors.sum((-2, -1)) + PSEUDO_ERRORS)
+    low, high = np.zeros(len(matrices)), np.ones(len(matrices))
+    for _ in range(30):
+        middle = (low + high) / 2
+        tilted = wrong * middle[:, None, None] ** excess
+        beyond = (tilted * excess).sum((-2, -1)) > mean * tilted.sum((-2, -1))
+        low, high = np.where(beyond, low, middle), np.where(beyond, middle, high)
+    factors: Floats = high[:, None, None] ** excess
+    return factors
 
 
 # Scores that are sums of proportions
@@ -353,7 +394,7 @@ def fit_proportions(sample: Sample, score: Proportions) -> ProportionFit:
         slope = 2 / (1 + p) ** 2 if score.f1 else 1.0
         binomial += float(((effective * slope) ** 2 * safe_divide(p * (1 - p), denominator)).sum(-1).mean()) / count**2
     proportions, trials, all_weights = (np.concatenate(parts) for parts in zip(*terms))
-    influence = sample.influence(derivatives)
+    influence = sample.influence(derivatives, sample.smoothed)
     design = influence.design(sample.group)
     factor = design.factor * influence.variance / binomial if binomial > 0 else design.factor
     quantile = QUANTILE if sample.group is None else t_quantile(design.degrees_of_freedom)
@@ -417,8 +458,8 @@ def _numeric_derivatives(m: ConfusionMatrices, function: Callable[[ConfusionMatr
 
 def score_influence(sample: Sample, name: str) -> Influence:
     """Computes the influence of the images on a score of confusion matrices, by its name in `METRICS`."""
-    derivatives = []
-    for matrices, smoothed in zip(sample.matrices, sample.smoothed):
+    derivatives, smoothed_matrices = [], sample.smoothed_for(name)
+    for matrices, smoothed in zip(sample.matrices, smoothed_matrices):
         smooth = sample.confusion(smoothed)
         if name in PROPORTIONS:
             score, raw = PROPORTIONS[name], sample.confusion(matrices)
@@ -428,7 +469,7 @@ def score_influence(sample: Sample, name: str) -> Influence:
             derivatives.append(DERIVATIVES[name](smooth))
         else:
             derivatives.append(_numeric_derivatives(smooth, _matrix_function(name)))
-    return sample.influence(derivatives)
+    return sample.influence(derivatives, smoothed_matrices)
 
 
 def _matrix_function(name: str) -> Callable[[ConfusionMatrices], Floats]:
@@ -456,12 +497,12 @@ def estimate_score(sample: Sample, name: str) -> Estimate:
         return Estimate(value, (min(low, value), max(high, value)), None, missing)
     influence = score_influence(sample, name)
     design = influence.design(sample.group)
-    smoothed = float(np.mean([function(sample.confusion(matrices)).mean() for matrices in sample.smoothed]))
+    smoothed = float(np.mean([function(sample.confusion(matrices)).mean() for matrices in sample.smoothed_for(name)]))
     interval = effective_wilson_interval(
         value,
         influence.variance * design.factor,
         smoothed,
-        design.degrees_of_freedom,
+        min(design.degrees_of_freedom, influence.degrees_of_freedom),
         metric.low,
         metric.upper_bound(sample.num_classes),
         CHANCE.get(name),

@@ -317,10 +317,11 @@ def design_effect(
 ) -> DesignEffect:
     """Estimates the design effect of a score from the influence of each image on it.
 
-    The variance by patients is the sum of the squared sums of a patient's influences, each divided by one minus the
-    patient's share of the information (Bell and McCaffrey, 2002, Survey Methodology 28:169). If there are few errors,
-    pseudo-images of complete patients dominate it. The degrees of freedom are the effective number of patients (Kish),
-    weighted by their information and the correlation within them, minus one.
+    It is the larger one of two estimates. The first has no model: the sum of the squared sums of a patient's
+    influences, each divided by one minus the patient's share of the information (Bell and McCaffrey, 2002, Survey
+    Methodology 28:169). The second one assumes one correlation between all images of a patient (`_correlation`); it is
+    more stable if patients are of unequal size. If there are few errors, pseudo-images of complete patients dominate
+    both. The degrees of freedom are the effective number of patients (Kish) by their information, minus one.
 
     Args:
         influence: of each image on the score (images,).
@@ -330,11 +331,37 @@ def design_effect(
     """
     sizes = np.bincount(group).astype(float)
     influence = influence - influence.mean()
-    by_group, expected = np.bincount(group, influence), np.bincount(group, information)
-    share = expected / expected.sum() if expected.sum() > 0 else sizes / sizes.sum()
+    information = information if information.sum() > 0 else np.ones(len(group))
+    share = np.bincount(group, information) / information.sum()
+    total, squares, smooth = np.bincount(group, influence), influence @ influence, PSEUDO_GROUPS * pseudo_variance
     complete = float((share * sizes).sum())  # design effect if the images of a patient are equal
-    between = float((by_group**2 / np.maximum(1 - share, 0.1)).sum()) + PSEUDO_GROUPS * pseudo_variance * complete
-    factor = max(between / (float((influence**2).sum()) + PSEUDO_GROUPS * pseudo_variance + 1e-300), 1.0)
-    correlation = min((factor - 1) / max(complete - 1, 1e-9), 1.0)
-    contribution = share * (1 + correlation * (sizes - 1))
-    return DesignEffect(factor, float(contribution.sum() ** 2 / (contribution**2).sum()) - 1)
+    between = float((total**2 / np.maximum(1 - share, 0.1)).sum()) + smooth * complete
+    factor = max(between / (squares + smooth + 1e-300), 1.0)
+    pairs = np.bincount(group, information**0.5) ** 2 / information.sum() - share
+    if squares > 0 and pairs.max() > 1e-9:
+        correlation = _correlation(total**2 / squares, np.bincount(group, influence**2) / squares, share, pairs)
+        correlation = (correlation * squares + smooth) / (squares + smooth)
+        factor = max(factor, 1 + correlation * float(pairs.sum()))
+    return DesignEffect(factor, float(1 / (share**2).sum()) - 1)
+
+
+def _correlation(totals: Floats, squares: Floats, own: Floats, pairs: Floats) -> float:
+    """Estimates the correlation of the images of a patient, from 0 to 1, from moments with the weights of Paule and
+    Mandel (1982, J Res NBS 87:377), so that large patients do not decide alone.
+
+    Args:
+        totals: squared sums of the influences of each patient (patients,).
+        squares: sums of their squares (patients,).
+        own, pairs: expected squared sums (patients,): own + correlation * pairs.
+    """
+    bias_own = own**2 * own.sum() - 2 * own * own  # of the squared sums, as the influences have a mean of 0
+    bias_pairs = own**2 * pairs.sum() - 2 * own * pairs
+    correlation = 0.5
+    for _ in range(20):
+        weights = pairs / np.maximum(own + correlation * pairs, 1e-30) ** 2
+        expected = float(weights @ (pairs + bias_pairs))
+        previous, correlation = correlation, float(weights @ (totals - squares - bias_own)) / max(expected, 1e-300)
+        correlation = min(max(correlation, 0.0), 1.0)
+        if abs(correlation - previous) < 1e-4:
+            break
+    return correlation

@@ -31,10 +31,10 @@ PSEUDO_RANKS = 0.5  # images of each side that are ranked at random, shared by a
 
 
 def estimate_probability_metrics(folds: list[Predictions]) -> dict[str, Estimate]:
-    """Estimates the probability metrics of `METRICS`, as means over folds and runs; without AUROC if a class has no
-    image, or all images.
+    """Estimates the probability metrics of `METRICS`, as means over folds and runs; without AUROC and average precision
+    if a class has no image, or all images.
 
-    - `roc_auc`: one-vs-rest, macro average (scikit-learn's).
+    - `roc_auc`, `average_precision`: one-vs-rest, macro average (scikit-learn's).
     - `brier`: mean over images of the squared distance to the one-hot label, summed over classes (0 to 2; Brier, 1950).
     - `log_loss`: mean of -log of the true class's score (scikit-learn's, including its clipping).
     - `ece`, `adaptive_ece`: of the predicted class, over 15 bins of equal width, or of equally many images.
@@ -46,9 +46,9 @@ def estimate_probability_metrics(folds: list[Predictions]) -> dict[str, Estimate
         if metric.function is not None:
             high = metric.upper_bound(folds[0].num_classes)
             estimates[metric.name] = estimate_mean(folds, metric.function, metric.low, high)
-    area = estimate_ranking(folds, binary_auroc, range(folds[0].num_classes))
-    if area is not None:
-        estimates["roc_auc"] = area
+    for name, function in (("roc_auc", binary_auroc), ("average_precision", binary_average_precision)):
+        if (ranking := estimate_ranking(folds, function, range(folds[0].num_classes))) is not None:
+            estimates[name] = ranking
     for name, error in (("ece", _ece), ("classwise_ece", _classwise_ece), ("adaptive_ece", _adaptive_ece)):
         by_fold = [np.mean([error(run, fold.labels) for run in fold.known_scores]) for fold in folds]
         estimates[name] = Estimate(float(np.mean(by_fold)), None, IntervalReason.NOT_ESTIMABLE)
@@ -110,7 +110,8 @@ def estimate_mean(
     if (reason := too_few_units(sum(len(fold.labels) for fold in folds), group)) is not None:
         return Estimate(value, None, reason)
     design = influence.design(group)
-    variance, df = influence.variance * design.factor, min(design.degrees_of_freedom, len(influence.values) - 1)
+    variance = influence.variance * design.factor
+    df = min(design.degrees_of_freedom, influence.degrees_of_freedom, len(influence.values) - 1)
     if np.isinf(high):
         interval = log_scale_interval(value, variance, smoothed, df) if value > 0 else None
         return Estimate(value, interval, None if interval else IntervalReason.NOT_ESTIMABLE)

@@ -195,6 +195,7 @@ for entry in (
     # RETFound selects the epoch by it.
     Metric("f1_auroc_kappa", "mean of macro F1, AUROC and kappa", None, MetricKind.SELECTION, logged=True),
     Metric("roc_auc", "AUROC", None, MetricKind.PROBABILITY, scale=1.0),
+    Metric("average_precision", "average precision", None, MetricKind.PROBABILITY, short_title="AP", scale=1.0),
     Metric("brier", "Brier score", _brier, MetricKind.PROBABILITY, scale=1.0, high=2.0, greater_is_better=False),
     Metric(
         "log_loss", "log loss", _log_loss, MetricKind.PROBABILITY, scale=1.0, high=math.inf, greater_is_better=False

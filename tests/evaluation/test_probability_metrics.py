@@ -45,6 +45,8 @@ def test_values_equal_other_libraries():
     estimates = estimate_probability_metrics([data])
     assert list(estimates) == list(metric_names(MetricKind.PROBABILITY))
     assert estimates["roc_auc"].value == pytest.approx(sk.roc_auc_score(labels, scores, multi_class="ovr"))
+    precision = sk.average_precision_score(np.eye(4)[labels], scores, average="macro")
+    assert estimates["average_precision"].value == pytest.approx(precision)
     assert estimates["log_loss"].value == pytest.approx(sk.log_loss(labels, scores))
     brier = np.mean([((row - np.eye(4)[label]) ** 2).sum() for row, label in zip(scores, labels)])
     assert estimates["brier"].value == pytest.approx(brier)
