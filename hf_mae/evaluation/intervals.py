@@ -333,10 +333,14 @@ def design_effect(
     influence = influence - influence.mean()
     information = information if information.sum() > 0 else np.ones(len(group))
     share = np.bincount(group, information) / information.sum()
-    total, squares, smooth = np.bincount(group, influence), influence @ influence, PSEUDO_GROUPS * pseudo_variance
+    total, squares, smooth = (
+        np.bincount(group, influence),
+        float(influence @ influence),
+        PSEUDO_GROUPS * pseudo_variance,
+    )
     complete = float((share * sizes).sum())  # design effect if the images of a patient are equal
     between = float((total**2 / np.maximum(1 - share, 0.1)).sum()) + smooth * complete
-    factor = max(between / (squares + smooth + 1e-300), 1.0)
+    factor: float = max(between / (squares + smooth + 1e-300), 1.0)
     pairs = np.bincount(group, information**0.5) ** 2 / information.sum() - share
     if squares > 0 and pairs.max() > 1e-9:
         correlation = _correlation(total**2 / squares, np.bincount(group, influence**2) / squares, share, pairs)
