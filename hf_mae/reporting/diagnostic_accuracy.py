@@ -25,6 +25,7 @@ from ..evaluation.probability_metrics import estimate_probability_metrics
 from ..evaluation.significance import holm
 from ..evaluation.subgroups import MISSING, assign_subgroups, interaction_tests, select_classes, share_classes
 from ..runs.completed_run import CompletedRun
+from ..runs.image_names import match_names
 from .messages import ReportingMessage
 from .run_sentences import describe_note
 
@@ -269,8 +270,9 @@ def _read_manifest_rows(run: CompletedRun, manifest: Path | None) -> dict[str, d
     if "file_name" not in rows[0]:
         raise UsageError(ReportingMessage.NO_FILE_NAME_COLUMN, path=path, names=list(rows[0]))
     by_file = {str(row["file_name"]): row for row in rows}
-    files = {name for fold in run.file_names for name in fold}
-    if missing := sorted(files - set(by_file)):
+    files = list(dict.fromkeys(name for fold in run.file_names for name in fold))
+    match, in_order = match_names(list(by_file), files), list(by_file.values())
+    if missing := sorted(match.missing):
         raise UsageError(
             ReportingMessage.IMAGES_WITHOUT_ROW,
             path=path,
@@ -279,7 +281,7 @@ def _read_manifest_rows(run: CompletedRun, manifest: Path | None) -> dict[str, d
             folder=run.folder,
             example=missing[0],
         )
-    return by_file
+    return {name: in_order[position] for name, position in match.positions.items()}
 
 
 def _compute_subgroups_by_column(

@@ -1,5 +1,6 @@
 """Prediction tables of any program as rows of a report."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 from ..errors import UsageError
 from ..evaluation.prediction_table import Predictions
 from .completed_run import CompletedRun, Note, NoteCode
+from .image_names import NameMatch, match_names, path_parts
 from .messages import RunMessage
 from .predictions import (
     FILE_PREFIX,
@@ -21,6 +23,7 @@ from .predictions import (
 from .record import run_name
 
 DATA_NAME = "prediction tables"  # their dataset is unknown
+MAX_EXAMPLES = 3
 
 
 def load_table(path: Path, split: str | None = None) -> CompletedRun:
@@ -57,6 +60,9 @@ def load_table_folder(folder: Path, split: str) -> CompletedRun:
 
 
 def _make_run(name: str, path: Path, split: str, table: PredictionTable) -> CompletedRun:
+    (parts, count), *_ = Counter(map(path_parts, table.file_names)).most_common(1)
+    if count > 1:
+        raise UsageError(RunMessage.PREDICTIONS_REPEAT_FILE_NAME, path=path, name="/".join(parts))
     return CompletedRun(
         name=name,
         folder=path,
@@ -73,24 +79,59 @@ def _make_run(name: str, path: Path, split: str, table: PredictionTable) -> Comp
 
 
 def align_tables(runs: list[CompletedRun]) -> None:
-    """Orders the images and classes of prediction tables as in a run, or else in another table, of the same images.
+    """Orders the images, folds and classes of prediction tables as in a run, or another table, of the same images.
 
     Such a table gets the data, the split and, if it has none, the groups of that run, so that both are rows of one
     table of the report.
 
     Raises:
-        UsageError: If an image has different labels.
+        UsageError: If the images of a table are not those of the run or of the other tables of its split, if an image
+            has different labels, or if a class is not one of the run.
     """
-    by_images: dict[frozenset[str], list[CompletedRun]] = {}
+    references: list[list[CompletedRun]] = []
     for run in sorted(runs, key=lambda run: (run.record is None, run.folds[0].groups is None)):
-        if len(run.folds) == 1:
-            by_images.setdefault(frozenset(run.file_names[0]), []).append(run)
-    for first, *others in by_images.values():
-        tables = [run for run in others if run.record is None]
+        equal = [group for group in references if run.record is None and _match(run, group[0]).is_complete]
+        if equal:
+            equal[0].append(run)
+        else:
+            references.append([run])
+    for index, (first, *tables) in enumerate(references):
         if first.record is None:
+            _check_is_alone(first, [group[0] for group in references[:index]])
             _merge_class_names([first, *tables])
         for run in tables:
             _align(run, first)
+
+
+def _match(run: CompletedRun, reference: CompletedRun) -> NameMatch:
+    """Finds the images of a reference in a table."""
+    return match_names(run.file_names[0], [name for fold in reference.file_names for name in fold])
+
+
+def _check_is_alone(table: CompletedRun, others: list[CompletedRun]) -> None:
+    """Raises UsageError if other runs or tables have other images of the same split."""
+    matches = [
+        (_match(table, other), other)
+        for other in others
+        if other.split == table.split or not (other.split and table.split)
+    ]
+    if not matches:
+        return
+    match, closest = min(matches, key=lambda pair: (len(pair[0].missing) + len(pair[0].extra), pair[1].record is None))
+    raise UsageError(
+        RunMessage.TABLE_OF_OTHER_IMAGES,
+        path=table.folder,
+        first=closest.folder,
+        total=len(match.missing) + len(match.positions),
+        missing=_describe_names(match.missing),
+        extra=_describe_names(match.extra),
+    )
+
+
+def _describe_names(names: list[str]) -> str:
+    """Number of names, with examples."""
+    examples = ", ".join(sorted(names)[:MAX_EXAMPLES])
+    return f"{len(names)} ({examples}{', ...' if len(names) > MAX_EXAMPLES else ''})" if names else "0"
 
 
 def _merge_class_names(tables: list[CompletedRun]) -> None:
@@ -104,38 +145,51 @@ def _merge_class_names(tables: list[CompletedRun]) -> None:
 
 
 def _align(run: CompletedRun, reference: CompletedRun) -> None:
-    positions = {name: index for index, name in enumerate(run.file_names[0])}
-    order = np.array([positions[name] for name in reference.file_names[0]])
-    run.folds, run.file_names = [run.folds[0].select(order)], reference.file_names
-    has_scores = run.folds[0].class_scores is not None
-    if set(run.class_names) == set(reference.class_names) or (
-        not has_scores and set(run.class_names) < set(reference.class_names)
+    positions, (predictions,) = _match(run, reference).positions, run.folds
+    run.folds = [predictions.select(np.array([positions[name] for name in fold])) for fold in reference.file_names]
+    run.file_names = reference.file_names
+    run.threshold_predictions = run.threshold_predictions and run.threshold_predictions * len(run.folds)
+    has_scores = predictions.class_scores is not None
+    unknown = sorted(set(run.class_names) - set(reference.class_names), key=natural_order)
+    if unknown and reference.record is not None:
+        code = RunMessage.TABLE_WITH_UNKNOWN_CLASS
+        raise UsageError(code, path=run.folder, names=unknown, first=reference.folder, known=reference.class_names)
+    if not unknown and (
+        reference.record is not None or not has_scores or len(run.class_names) == len(reference.class_names)
     ):
         _set_class_names(run, reference.class_names)
-        differing = np.flatnonzero(run.folds[0].labels != reference.folds[0].labels)
-        if len(differing):
-            labels = [one.class_names[one.folds[0].labels[differing[0]]] for one in (reference, run)]
-            image = run.file_names[0][differing[0]]
-            code = RunMessage.LABELS_DIFFER_BETWEEN_RUNS
-            raise UsageError(code, image=image, first=labels[0], second=labels[1], path=run.folder)
+        _check_labels(run, reference)
     run.data, run.split, run.protocol = reference.data, reference.split, reference.protocol
-    groups = run.folds[0].groups if run.folds[0].groups is not None else reference.folds[0].groups
-    run.folds = [replace(run.folds[0], groups=groups, ordered=reference.folds[0].ordered)]
+    run.source = reference.source
+    run.folds = [
+        replace(fold, groups=other.groups if fold.groups is None else fold.groups, ordered=other.ordered)
+        for fold, other in zip(run.folds, reference.folds)
+    ]
+
+
+def _check_labels(run: CompletedRun, reference: CompletedRun) -> None:
+    for names, fold, other in zip(run.file_names, run.folds, reference.folds):
+        if len(differing := np.flatnonzero(fold.labels != other.labels)):
+            labels = [run.class_names[labels[differing[0]]] for labels in (other.labels, fold.labels)]
+            code, image = RunMessage.LABELS_DIFFER_BETWEEN_RUNS, names[differing[0]]
+            raise UsageError(code, image=image, first=labels[0], second=labels[1], path=run.folder)
 
 
 def _set_class_names(run: CompletedRun, names: list[str]) -> None:
     """Changes the order of the classes, and adds classes that do not occur."""
     ids = np.array([names.index(name) for name in run.class_names])
-    own_ids = [run.class_names.index(name) for name in names if name in run.class_names]
 
     def convert(predictions: Predictions) -> Predictions:
-        scores = predictions.class_scores
+        scores = None
+        if predictions.class_scores is not None:
+            scores = np.zeros((*predictions.class_scores.shape[:-1], len(names)))
+            scores[..., ids] = predictions.class_scores
         return replace(
             predictions,
             labels=ids[predictions.labels],
             predicted=ids[predictions.predicted],
             num_classes=len(names),
-            class_scores=None if scores is None else scores[..., own_ids],
+            class_scores=scores,
         )
 
     run.folds = [convert(predictions) for predictions in run.folds]

@@ -68,8 +68,21 @@ class RunMessage(Message):
         "evaluation."
     )
     PREDICTIONS_DAMAGED = "{path} is damaged ({error}). Restore it, or repeat the evaluation."
-    PREDICTIONS_PARQUET_OF_OTHER_PROGRAM = (
-        "{path} was not written by hf_mae. Convert it to a CSV file with the columns file_name, label and prediction."
+    PREDICTION_ROWS_UNREADABLE = (
+        "{path} has a row with more or fewer cells than columns, or with an open quote ({error}). Quote cells that "
+        "contain the separator, and write numbers with a decimal point."
+    )
+    PREDICTION_FORMAT_UNKNOWN = (
+        "{path} is not a CSV or parquet file. Convert it (docs/statistics.md: predictions of other programs)."
+    )
+    TABLE_OF_OTHER_IMAGES = (
+        "{path} and {first} do not have the same images. Of {total} images of {first}, missing in {path}: {missing}; "
+        "only in {path}: {extra}. Pass predictions of the same images, or name the splits "
+        "(predictions_<split>.csv)."
+    )
+    TABLE_WITH_UNKNOWN_CLASS = (
+        "{path} has classes that {first} does not have: {names:list}. The classes of {first} are {known:list}. Use "
+        "these names in the columns label and prediction and in score:CLASS."
     )
     PREDICTIONS_CSV_CHANGED = (
         "{path} was changed after the evaluation. The change has no effect, because {used} is used. To use the changed "
@@ -91,8 +104,8 @@ class RunMessage(Message):
     SCORE_COLUMNS_MISSING = "{path} has no scores (one column score:CLASS per class). Repeat the evaluation."
     PREDICTIONS_OF_OTHER_IMAGES = "{path} and {first} do not contain the same images. Pass runs on the same images."
     SCORES_INVALID = (
-        "{path} has scores that are not probabilities (>= 0, with a sum of 1 over the columns score:CLASS). Apply a "
-        "softmax, or remove these columns."
+        "{path}: the scores of {name} are not probabilities (>= 0, with a sum of 1 over the columns score:CLASS; their "
+        "sum is {total}). Apply a softmax, or remove these columns."
     )
     SCORES_OF_CLASS_MISSING = (
         "{path} contains the class {name}, but has scores for {known:list} only. If you renamed a class, rename its "

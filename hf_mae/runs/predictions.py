@@ -32,9 +32,10 @@ logger = logging.getLogger(__name__)
 
 LOGIT_PREFIX, SCORE_PREFIX = "logit:", "score:"  # of the columns of each class
 REQUIRED_COLUMNS = ("file_name", "label", "prediction")
+SUM_TOLERANCE = 1e-3  # of the scores of an image
 METADATA_KEY = b"hf_mae"  # in the schema of the parquet file: classes, temperature, hash of the CSV file
 SCHEMA_VERSION = 1
-PARQUET_MAGIC = b"PAR1"
+PARQUET_MAGIC, ZIP_MAGIC = b"PAR1", b"PK\x03\x04"
 FILE_PREFIX = "predictions_"
 PREDICTION_FILES = f"{FILE_PREFIX}{{split}}.parquet", f"{FILE_PREFIX}{{split}}.csv"  # the first that exists is read
 
@@ -134,14 +135,18 @@ def read_prediction_table(folder: str | Path, split: str, need_scores: bool = Fa
 
 
 def read_prediction_file(path: Path) -> PredictionTable:
-    """Reads the parquet file of a run, or a CSV file of any program.
+    """Reads the parquet file of a run, or a CSV or parquet file of any program.
 
     Raises:
         UsageError: If the file is damaged, or has not the columns of `read_prediction_csv`.
     """
     with open(path, "rb") as file:
-        is_parquet = file.read(4) == PARQUET_MAGIC or path.suffix == ".parquet"
-    return _read_parquet(path) if is_parquet else read_prediction_csv(path)
+        start = file.read(4)
+    if start == PARQUET_MAGIC or path.suffix == ".parquet":
+        return _read_parquet(path)
+    if start == ZIP_MAGIC or start[:1] in (b"{", b"["):  # Excel, NumPy, JSON
+        raise UsageError(RunMessage.PREDICTION_FORMAT_UNKNOWN, path=path)
+    return read_prediction_csv(path)
 
 
 def read_predictions(folders: list[Path], split: str) -> tuple[Predictions, list[str], list[str]]:
@@ -180,7 +185,7 @@ def _read_parquet(path: Path) -> PredictionTable:
     try:
         table = pq.read_table(path)
         if METADATA_KEY not in (table.schema.metadata or {}):
-            raise UsageError(RunMessage.PREDICTIONS_PARQUET_OF_OTHER_PROGRAM, path=path)
+            return _make_table(table.select(_check_columns(table.column_names, path)), path)
         facts = json.loads(table.schema.metadata[METADATA_KEY])
         names = facts["classes"]
         logits = np.stack([table[f"{LOGIT_PREFIX}{name}"].to_numpy() for name in names], axis=-1)
@@ -231,17 +236,30 @@ def _sha256(path: Path) -> str:
 
 
 def read_prediction_csv(path: Path) -> PredictionTable:
-    """Reads a CSV file (commas, semicolons or tabs) of any program.
+    """Reads a CSV file (commas, semicolons or tabs) of any program; see `_make_table`.
+
+    Raises:
+        UsageError: If the file is unreadable or its contents are invalid.
+    """
+    return _make_table(_parse_csv(path, read_text(path)), path)
+
+
+def _make_table(table: Any, path: Path) -> PredictionTable:
+    """Makes the predictions of an Arrow table, with text or with numbers.
 
     Columns: `file_name`, `label` and `prediction`; optionally `group`, `score` (of the predicted class) and one column
     `score:CLASS` per class. Without the latter, the classes are all labels and predictions.
 
     Raises:
-        UsageError: If the file is unreadable, if a required column or cell is missing, if a column or a file
-            name is repeated, if class names differ only in case, if a class has no score column, or if scores are
-            not probabilities.
+        UsageError: If the table is empty, if a required cell is missing, if a file name is repeated, if class names
+            differ only in case, if a class has no score column, or if scores are not probabilities.
     """
-    table = _parse_csv(path, read_text(path))
+    if not table.num_rows:
+        raise UsageError(RunMessage.PREDICTION_TABLE_EMPTY, path=path)
+    text_columns = [name for name in (*REQUIRED_COLUMNS, "group") if name in table.column_names]
+    for name in text_columns:
+        text = pc.fill_null(table[name].cast(pa.string()), "")
+        table = table.set_column(table.column_names.index(name), name, text)
     score_columns = [column for column in table.column_names if column.startswith(SCORE_PREFIX)]
     file_names, groups = _read_names(table, path)
     names = [parse_label(column.removeprefix(SCORE_PREFIX), f"{path}, {column}") for column in score_columns]
@@ -251,7 +269,7 @@ def read_prediction_csv(path: Path) -> PredictionTable:
     if unknown := sorted({*labels, *predicted} - set(known)):
         raise UsageError(RunMessage.SCORES_OF_CLASS_MISSING, path=path, name=unknown[0], known=known)
     ids = {name: index for index, name in enumerate(known)}
-    scores = _parse_scores(table, score_columns, path) if score_columns else None
+    scores = _parse_scores(table, score_columns, file_names, path) if score_columns else None
     with np.errstate(divide="ignore"):
         logits = None if scores is None else np.log(scores)
     label_ids, predicted_ids = (np.array([ids[name] for name in classes]) for classes in (labels, predicted))
@@ -260,27 +278,33 @@ def read_prediction_csv(path: Path) -> PredictionTable:
 
 def _parse_csv(path: Path, text: str) -> Any:
     """Parses a CSV file as text columns; checks its header."""
+    if not text.strip():
+        raise UsageError(RunMessage.PREDICTION_TABLE_EMPTY, path=path)
     header, delimiter = _read_header(text)
-    if missing := [name for name in REQUIRED_COLUMNS if name not in header]:
-        raise UsageError(RunMessage.PREDICTION_COLUMNS_MISSING, path=path, columns=missing)
-    if repeated := [name for name, count in Counter(header).items() if count > 1]:
-        raise UsageError(RunMessage.PREDICTION_COLUMN_REPEATED, path=path, column=repeated[0])
+    _check_columns(header, path)
     try:
-        table = pa_csv.read_csv(
+        return pa_csv.read_csv(
             pa.BufferReader(text.encode()),
             pa_csv.ReadOptions(column_names=header, skip_rows_after_names=1),
             pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             pa_csv.ConvertOptions(column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=False),
         )
     except pa.ArrowInvalid as error:
-        raise UsageError(RunMessage.PREDICTIONS_DAMAGED, path=path, error=first_error_line(error)) from None
-    if not table.num_rows:
-        raise UsageError(RunMessage.PREDICTION_TABLE_EMPTY, path=path)
-    return table
+        raise UsageError(RunMessage.PREDICTION_ROWS_UNREADABLE, path=path, error=first_error_line(error)) from None
+
+
+def _check_columns(header: list[str], path: Path) -> list[str]:
+    """Raises UsageError if a required column is missing or a column is repeated; returns the columns that are used."""
+    if missing := [name for name in REQUIRED_COLUMNS if name not in header]:
+        raise UsageError(RunMessage.PREDICTION_COLUMNS_MISSING, path=path, columns=missing)
+    used = [name for name in header if name in (*REQUIRED_COLUMNS, "group") or name.startswith(SCORE_PREFIX)]
+    if repeated := [name for name, count in Counter(used).items() if count > 1]:
+        raise UsageError(RunMessage.PREDICTION_COLUMN_REPEATED, path=path, column=repeated[0])
+    return used
 
 
 def _read_header(text: str) -> tuple[list[str], str]:
-    """Returns the column names and the delimiter: that with which the header has the most known columns."""
+    """Returns the column names and the separator: that with which the header has the most known columns."""
     candidates = []
     for delimiter in ",;\t":
         header = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
@@ -300,17 +324,28 @@ def natural_order(name: str) -> tuple[bool, int, str]:
     return (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)
 
 
-def _parse_scores(table: Any, columns: list[str], path: Path) -> Floats:
+def _parse_scores(table: Any, columns: list[str], file_names: list[str], path: Path) -> Floats:
     """Parses scores (images, classes), normalized to a sum of 1, because files have a limited number of digits."""
     scores = np.empty((table.num_rows, len(columns)))
     for index, column in enumerate(columns):
         try:
-            scores[:, index] = pc.cast(pc.utf8_trim_whitespace(table[column]), pa.float64()).to_numpy()
-        except pa.ArrowInvalid as error:
+            is_text = pa.types.is_string(table[column].type)
+            cells = pc.utf8_trim_whitespace(table[column]) if is_text else table[column]
+            scores[:, index] = pc.cast(cells, pa.float64()).to_numpy()
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             message = RunMessage.PREDICTION_SCORE_NOT_A_NUMBER
             raise UsageError(message, path=path, column=column, error=first_error_line(error)) from None
     total = scores.sum(-1, keepdims=True)
-    if not (np.isfinite(scores).all() and (scores >= 0).all() and (abs(total - 1) < 1e-3).all()):
-        raise UsageError(RunMessage.SCORES_INVALID, path=path)
+    tolerance = max(SUM_TOLERANCE, len(columns) / 2 * 10.0 ** -_count_digits(scores))
+    is_valid = np.isfinite(scores).all(-1) & (scores >= 0).all(-1) & (abs(total[:, 0] - 1) <= tolerance)
+    if len(invalid := np.flatnonzero(~is_valid)):
+        name, first_total = file_names[invalid[0]], f"{total[invalid[0], 0]:.6g}"
+        raise UsageError(RunMessage.SCORES_INVALID, path=path, name=name, total=first_total)
     normalized: Floats = scores / total
     return normalized
+
+
+def _count_digits(scores: Floats) -> int:
+    """Number of decimals of rounded scores, from two; scores with one are taken as exact, like those with many."""
+    rounded = (digits for digits in (1, 2, 3) if np.allclose(scores, np.round(scores, digits), rtol=0, atol=1e-9))
+    return next((digits for digits in rounded if digits > 1), 9)

@@ -5,6 +5,7 @@ import json
 import unicodedata
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,6 +19,7 @@ from hf_mae.evaluation.calibration import Temperature
 from hf_mae.evaluation.metrics import softmax
 from hf_mae.files.messages import FileMessage
 from hf_mae.reporting.report import compare
+from hf_mae.runs.image_names import match_names
 from hf_mae.runs.load_run import load_run
 from hf_mae.runs.messages import RunMessage
 from hf_mae.runs.predictions import (
@@ -70,9 +72,6 @@ def test_the_parquet_file_of_a_run_is_a_table_of_a_report(tmp_path):
     assert run.scores() == csv_run.scores()
     renamed = path.rename(tmp_path / "table")
     assert load_run(renamed).scores() == run.scores(), "the content decides, not the suffix"
-    pq.write_table(pa.table({"file_name": ["a"], "label": ["b"], "prediction": ["b"]}), path)
-    with raises(RunMessage.PREDICTIONS_PARQUET_OF_OTHER_PROGRAM, path=path):
-        load_run(path)
 
 
 def test_ties_of_scores_are_those_of_the_logits(tmp_path):
@@ -271,7 +270,8 @@ GROUPS = (*SCORES[:3], "group")
         ((*SCORES[:3], "label"), [("1", "a", "a", "b")], RunMessage.PREDICTION_COLUMN_REPEATED, {"column": "label"}),
         (SCORES[:3], [], RunMessage.PREDICTION_TABLE_EMPTY, {}),
         (SCORES[:3], [("1", "a", "a"), ("1", "a", "b")], RunMessage.PREDICTIONS_REPEAT_FILE_NAME, {"name": "1"}),
-        (SCORES[:3], [("1", "a", "a"), ("2", "a")], RunMessage.PREDICTIONS_DAMAGED, {}),
+        (SCORES[:3], [("1", "a", "a"), ("2", "a")], RunMessage.PREDICTION_ROWS_UNREADABLE, {}),
+        (SCORES[:3], [("a/1", "a", "a"), ("a\\1", "a", "a")], RunMessage.PREDICTIONS_REPEAT_FILE_NAME, {"name": "a/1"}),
         (SCORES[:3], [("1", "a", "")], DataMessage.LABEL_MISSING, {}),
         (SCORES[:3], [("1", "nan", "a")], DataMessage.LABEL_MISSING, {}),
         (SCORES, [("1", "c", "a", 1, 0)], RunMessage.SCORES_OF_CLASS_MISSING, {"name": "c"}),
@@ -279,7 +279,8 @@ GROUPS = (*SCORES[:3], "group")
         (SCORES, [("1", "a", "a", "high", 0)], RunMessage.PREDICTION_SCORE_NOT_A_NUMBER, {"column": "score:a"}),
         (SCORES, [("1", "a", "a", "0,5", "0,5")], RunMessage.PREDICTION_SCORE_NOT_A_NUMBER, {"column": "score:a"}),
         (SCORES, [("1", "a", "a", "", 1)], RunMessage.PREDICTION_SCORE_NOT_A_NUMBER, {"column": "score:a"}),
-        (SCORES, [("1", "a", "a", "nan", 1)], RunMessage.SCORES_INVALID, {}),
+        (SCORES, [("1", "a", "a", "nan", 1)], RunMessage.SCORES_INVALID, {"name": "1"}),
+        (SCORES, [("1", "a", "a", 0.6, 0.4), ("2", "a", "a", 0.6, 0.5)], RunMessage.SCORES_INVALID, {"name": "2"}),
         (SCORES, [("1", "a", "a", 1.5, -0.5)], RunMessage.SCORES_INVALID, {}),
         (SCORES, [("1", "a", "a", 3.2, 1.1)], RunMessage.SCORES_INVALID, {}),
         (GROUPS, [("1", "a", "a", "p"), ("2", "a", "a", "")], RunMessage.PREDICTION_GROUP_MISSING, {"name": "2"}),
@@ -289,6 +290,51 @@ def test_invalid_tables_are_rejected(columns, rows, message, attributes, tmp_pat
     path = write_table(tmp_path / "t.csv", rows, columns)
     with raises(message, **attributes):
         compare([path])
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"", RunMessage.PREDICTION_TABLE_EMPTY),
+        ("\ufeff\n".encode(), RunMessage.PREDICTION_TABLE_EMPTY),
+        (b"a.png,cyst,cyst\n", RunMessage.PREDICTION_COLUMNS_MISSING),
+        (b'{"a.png": {"label": "cyst"}}', RunMessage.PREDICTION_FORMAT_UNKNOWN),
+        (b"PK\x03\x04 Excel or NumPy", RunMessage.PREDICTION_FORMAT_UNKNOWN),
+        (b"file_name,label,prediction,score:a,score:b\n1,a,a,0,7,0,3\n", RunMessage.PREDICTION_ROWS_UNREADABLE),
+        (b"file_name;label;prediction;score:a;score:b\n1;a;a;0,7;0,3\n", RunMessage.PREDICTION_SCORE_NOT_A_NUMBER),
+        (b'file_name,label,prediction\n"1,a,a\n2,a,a\n', RunMessage.PREDICTION_ROWS_UNREADABLE),
+    ],
+)
+def test_other_files_are_rejected(content, message, tmp_path):
+    (tmp_path / "t.csv").write_bytes(content)
+    with raises(message, path=tmp_path / "t.csv"):
+        compare([tmp_path / "t.csv"])
+
+
+@pytest.mark.parametrize("digits", [2, 3, 7])
+def test_scores_of_many_classes_may_be_rounded(digits, tmp_path):
+    """The sum of 22 scores with two digits is 0.97, for example."""
+    scores = np.random.default_rng(0).dirichlet(np.ones(22), 40)
+    columns = ["file_name", "label", "prediction", *(f"score:{i}" for i in range(22))]
+    rows = [[i, "3", row.argmax(), *(f"{value:.{digits}f}" for value in row)] for i, row in enumerate(scores)]
+    table = read_prediction_csv(write_table(tmp_path / "t.csv", rows, columns))
+    np.testing.assert_allclose(table.class_scores.sum(1), 1)
+    np.testing.assert_allclose(table.class_scores, scores, atol=0.01)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_parquet_tables_of_other_programs_are_those_of_csv(dtype, tmp_path):
+    rows = [row | {"group": number // 5} for number, row in enumerate(make_rows(0.8, scores=True))]
+    frame = pd.DataFrame(rows).astype({"label": "category"} | {f"score:{name}": dtype for name in NAMES})
+    frame.to_parquet(tmp_path / "t.parquet")
+    found, expected = load_run(tmp_path / "t.parquet"), load_run(write_rows(tmp_path / "t.csv", rows))
+    assert (found.file_names, found.class_names) == (expected.file_names, expected.class_names)
+    assert np.array_equal(found.folds[0].predicted, expected.folds[0].predicted)
+    assert found.folds[0].groups.tolist() == expected.folds[0].groups.tolist()
+    np.testing.assert_allclose(found.folds[0].class_scores, expected.folds[0].class_scores, atol=1e-3)
+    with raises(RunMessage.PREDICTION_COLUMNS_MISSING, columns=["prediction"]):
+        frame.drop(columns="prediction").to_parquet(tmp_path / "t.parquet")
+        load_run(tmp_path / "t.parquet")
 
 
 def test_other_encodings_are_rejected(tmp_path):
@@ -349,14 +395,72 @@ def test_a_class_that_is_only_predicted_by_one_table_is_a_class_of_both(tmp_path
     assert sensitivity == np.mean([row["prediction"] == "polyp" for row in second if row["label"] == "polyp"])
 
 
-def test_tables_with_other_classes_or_images_are_not_compared(tmp_path):
+def test_tables_with_other_classes_are_not_compared(tmp_path):
     first, second = make_rows(0.9, scores=True), make_rows(0.9, seed=1)
     second[0]["prediction"] = "unknown lesion"
     paths = [write_rows(tmp_path / f"{number}.csv", rows) for number, rows in enumerate((first, second))]
     (table,) = compare(paths).tables
     assert table.differences[0]["different"] == "classes" and not table.comparisons
-    (table,) = compare([paths[0], write_rows(tmp_path / "fewer.csv", first[:30])]).tables
-    assert table.differences[0]["different"] == "images" and not table.comparisons
+
+
+@pytest.mark.parametrize(
+    "change, missing, extra",
+    [
+        (lambda rows: rows[:30], "30 (30.png, 31.png, 32.png, ...)", "0"),
+        (lambda rows: [*rows, {**rows[0], "file_name": "new.png"}], "0", "1 (new.png)"),
+        (
+            lambda rows: [{**row, "file_name": f"x{row['file_name']}"} for row in rows],
+            "60 (0.png, 1.png, 10.png, ...)",
+            None,
+        ),
+    ],
+)
+def test_tables_of_other_images_are_rejected(change, missing, extra, tmp_path):
+    rows = make_rows(0.9)
+    paths = [write_rows(tmp_path / "first.csv", rows), write_rows(tmp_path / "second.csv", change(rows))]
+    attributes = {"missing": missing} | ({"extra": extra} if extra else {})
+    with raises(RunMessage.TABLE_OF_OTHER_IMAGES, path=paths[1], first=paths[0], total=60, **attributes):
+        compare(paths)
+    other_split = write_rows(tmp_path / "b" / "predictions_validation.csv", change(rows))
+    assert len(compare([write_rows(tmp_path / "a" / "predictions_test.csv", rows), other_split]).tables) == 2
+
+
+@pytest.mark.parametrize(
+    "rename",
+    [
+        lambda name: f"/data/kvasir/{name}",
+        lambda name: f"./{name}",
+        lambda name: f"C:\\images\\{name}".replace("/", "\\"),
+        lambda name: f"../other root/{name}",
+        lambda name: name.removeprefix("test/"),
+        lambda name: unicodedata.normalize("NFD", name),
+    ],
+    ids=["absolute", "current folder", "Windows", "other root", "fewer folders", "macOS"],
+)
+def test_images_are_matched_whatever_folder_their_names_begin_with(rename, tmp_path):
+    """Images of different folders have the same base names."""
+    rows = [{**row, "file_name": f"test/{row['label']}/{i // 3}.png"} for i, row in enumerate(make_rows(0.8))]
+    other = [{**row, "file_name": rename(row["file_name"])} for row in rows[::-1]]
+    paths = [write_rows(tmp_path / f"{name}.csv", own) for name, own in (("first", rows), ("second", other))]
+    comparison = compare(paths)
+    assert all(entry["difference"] == 0 for entry in comparison.tables[0].comparisons)
+    assert comparison.runs[0].file_names == comparison.runs[1].file_names
+
+
+@pytest.mark.parametrize("name", ["validation/{}/{}", "{}/val/{}"])
+def test_the_same_names_in_another_split_are_other_images(name, tmp_path):
+    names = [(name, f"{number}.png") for number in range(20) for name in "ab"]
+    match = match_names([name.format(*parts) for parts in names], [f"test/{folder}/{file}" for folder, file in names])
+    if name.startswith("validation"):
+        assert not match.positions and len(match.missing) == len(match.extra) == 40
+    else:
+        assert match_names(["a/val/1.png"], ["a/test/1.png"]).missing == ["a/test/1.png"]
+
+
+def test_base_names_that_occur_twice_are_not_matched():
+    assert match_names(["1.png", "2.png"], ["a/1.png", "b/1.png"]).missing == ["a/1.png", "b/1.png"]
+    match = match_names(["1.png", "2.png"], ["b/2.png", "a/1.png"])
+    assert match.is_complete and match.positions == {"b/2.png": 1, "a/1.png": 0}
 
 
 def test_a_table_is_compared_with_a_run_of_the_same_images(finetuned, tmp_path):
@@ -369,6 +473,8 @@ def test_a_table_is_compared_with_a_run_of_the_same_images(finetuned, tmp_path):
     (table,) = comparison.tables
     assert {row.method for row in table.rows} == {"other", run.name} and table.title.endswith("test")
     assert all(entry["difference"] == 0 for entry in table.comparisons) and len(table.comparisons) == 3
+    with raises(RunMessage.TABLE_WITH_UNKNOWN_CLASS, names=["unknown lesion"], first=run):
+        compare([write_table(tmp_path / "other.csv", [[*own[0][:2], "unknown lesion"], *own[1:]], columns), run])
     own[0][1] = next(name for name in comparison.runs[1].class_names if name != own[0][1])
     with raises(RunMessage.LABELS_DIFFER_BETWEEN_RUNS, image=own[0][0], second=own[0][1]):
         compare([write_table(tmp_path / "other.csv", own, columns), run])
