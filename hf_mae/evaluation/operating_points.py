@@ -152,8 +152,7 @@ class OneVsRest:
     def choose_thresholds(self, rule: ThresholdRule) -> list[list[float]]:
         """Chooses the threshold of each fold and run on these images."""
         return [
-            [rule.choose_threshold(scores, fold.labels == 1) for scores in _positive_scores(fold)]
-            for fold in self.folds
+            [rule.choose_threshold(scores, fold.labels == 1) for scores in positive_scores(fold)] for fold in self.folds
         ]
 
     def apply_thresholds(self, thresholds: list[list[float]]) -> list[Predictions]:
@@ -161,7 +160,7 @@ class OneVsRest:
         return [
             Predictions(
                 fold.labels,
-                np.array([is_at_least(*pair) for pair in zip(_positive_scores(fold), values)]).astype(int),
+                np.array([is_at_least(*pair) for pair in zip(positive_scores(fold), values)]).astype(int),
                 2,
                 fold.groups,
             )
@@ -201,7 +200,7 @@ class OneVsRest:
         for fold in self.folds:
             benefit = np.where((fold.labels == 1)[:, None], 1.0, -odds)  # if the image is called positive
             benefits = np.mean(
-                [is_at_least(run[:, None], THRESHOLDS) * benefit for run in _positive_scores(fold)], axis=0
+                [is_at_least(run[:, None], THRESHOLDS) * benefit for run in positive_scores(fold)], axis=0
             )
             mean, size = benefits.mean(0), len(fold.labels)
             value += mean / count
@@ -243,7 +242,7 @@ class DecisionCurve:
     treat_all: list[float]
 
 
-def _positive_scores(predictions: Predictions) -> Floats:
+def positive_scores(predictions: Predictions) -> Floats:
     """Returns the scores of the positive classes (runs, images)."""
     return predictions.known_scores[..., 1]
 
@@ -266,7 +265,7 @@ def _aggregate_patients(predictions: Predictions, aggregation: str) -> Predictio
     np.maximum.at(labels, patient_index, predictions.labels)
     scores = np.zeros((len(predictions.predicted), len(patients)))
     predicted = np.zeros((len(predictions.predicted), len(patients)), dtype=int)
-    for run, image_scores in enumerate(_positive_scores(predictions)):
+    for run, image_scores in enumerate(positive_scores(predictions)):
         if aggregation == "mean":
             scores[run] = np.bincount(patient_index, image_scores) / np.bincount(patient_index)
         else:
@@ -300,15 +299,17 @@ def estimate_binary_rates(folds: list[Predictions], prevalence: float | None = N
     return {name: rates[name] for name in RATES}
 
 
+def effective_trials(fit: ProportionFit) -> float:
+    """Computes the effective number of images of a proportion: with their independent errors, it has this variance."""
+    return 1 / (fit.design * float((fit.weights**2 / np.maximum(fit.trials, 1)).sum()))
+
+
 def _predictive_value_interval(
     name: str, sensitivity: ProportionFit, specificity: ProportionFit, prevalence: float
 ) -> Interval:
     """Computes the interval of PPV or NPV at a prevalence from that of the likelihood ratio, a ratio of proportions."""
     rates = [float((fit.weights * fit.proportions).sum()) for fit in (sensitivity, specificity)]
-    trials = [
-        1 / (fit.design * float((fit.weights**2 / np.maximum(fit.trials, 1)).sum()))
-        for fit in (sensitivity, specificity)
-    ]
+    trials = [effective_trials(fit) for fit in (sensitivity, specificity)]
     quantile = max(sensitivity.quantile, specificity.quantile)
     if name == "ppv":
         ratios = ratio_score_interval(rates[0], trials[0], 1 - rates[1], trials[1], quantile)

@@ -1,7 +1,7 @@
 """Builds the document of a report: results tables, diagnostic accuracy and comparisons."""
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from ..evaluation.estimation import RATES, Rate
@@ -12,6 +12,7 @@ from .diagnostic_accuracy import OneVsRestResult, Subgroup, Subgroups
 from .document import Block, BulletList, Heading, Paragraph
 from .headline import HeadlineRow, estimated_scores, headline_table, make_difference
 from .results_tables import ResultsRow, ResultsTable, report_text
+from .run_sentences import describe_ppv_at_recall
 from .table import Cell, CellLike, Column, Content, Number, Table, format_content, number_columns
 
 RATE_TITLES = {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV"}
@@ -187,6 +188,11 @@ def _one_vs_rest_blocks(method: str, result: OneVsRestResult) -> list[Block]:
         threshold_split = f"{point.threshold_split} ({split_rates})" if point.threshold_split else ""
         rates = [make_rate(point.rates.get(name)) for name in RATES]
         rows.append([point.rule, AGGREGATION_TITLES[point.aggregation], thresholds, threshold_split, *rates])
+    ppv = [
+        Paragraph(f"Score of {AGGREGATION_TITLES[name]}: {describe_ppv_at_recall(values)}")
+        for name, found in result.ppv_at_recall.items()
+        for values in [asdict(found) | {"classes": result.classes}]
+    ]
     agreement = [f"{name} {format_content(make_rate(value))}" for name, value in result.agreement.items()]
     indices = [round(threshold * (len(THRESHOLDS) + 1)) - 1 for threshold in DECISION_CURVE_THRESHOLDS]
     curve = result.decision_curve
@@ -194,6 +200,7 @@ def _one_vs_rest_blocks(method: str, result: OneVsRestResult) -> list[Block]:
     columns = [Column(title) for title in ("operating point", "score of", "threshold", "chosen on")]
     return [
         Table([*columns, *number_columns(list(RATE_TITLES.values()))], rows, caption),
+        *ppv,
         Paragraph(report_text("agreement", values=agreement)),
         Paragraph(report_text("net_benefit", values=net_benefit)),
     ]

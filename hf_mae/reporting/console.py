@@ -23,7 +23,7 @@ from .build_report import build_report_summary
 from .document import Block, BulletList, Code, Paragraph
 from .headline import HeadlineRow, headline_table, repeated_scores, split_scores, split_table
 from .label_issues import SHEET_PATTERN, LabelFindings
-from .run_sentences import describe_calibration_gain, describe_undefined_scores
+from .run_sentences import describe_calibration_gain, describe_ppv_at_recall, describe_undefined_scores
 from .table import Column, Number, Table, fields_table, number_columns
 
 Values = Mapping[str, Any]
@@ -38,7 +38,12 @@ def build_scores_summary(scores_by_split: Mapping[str, Scores]) -> list[Block]:
         for split, scores in scores_by_split.items()
         for note in describe_undefined_scores(scores)
     ]
-    return [split_table(scores_by_split).transpose(), *notes]
+    ppv = [
+        Paragraph(f"{split}: {describe_ppv_at_recall(result)}")
+        for split, scores in scores_by_split.items()
+        for result in scores.get("ppv", [])
+    ]
+    return [split_table(scores_by_split).transpose(), *ppv, *notes]
 
 
 def class_table(splits: Mapping[str, Dataset]) -> Table:

@@ -20,6 +20,7 @@ from ..evaluation.operating_points import (
     find_positive_ids,
 )
 from ..evaluation.patients import estimate_by_patient
+from ..evaluation.ppv_at_recall import PpvAtRecall, estimate_ppv_at_recall
 from ..evaluation.prediction_table import Predictions, clusters_from_predictions
 from ..evaluation.probability_metrics import estimate_probability_metrics
 from ..evaluation.significance import holm
@@ -41,6 +42,7 @@ class ReportOptions:
     Args:
         positive: classes that are positive together; None: each class in turn, if there are operating points.
         operating_points: rules that choose thresholds.
+        ppv_at_recall: recall of the PPV at a recall.
         prevalence: prevalence for PPV and NPV; None: that of the images.
         subgroups: columns of the manifest; `COLUMN:EDGE,EDGE` divides numbers into bands.
         manifest: file with these columns and `file_name`; None: the manifest of the run.
@@ -49,6 +51,7 @@ class ReportOptions:
 
     positive: tuple[str, ...] | None = None
     operating_points: tuple[ThresholdRule, ...] = ()
+    ppv_at_recall: float | None = None
     prevalence: float | None = None
     subgroups: tuple[str, ...] = ()
     manifest: Path | None = None
@@ -92,6 +95,7 @@ class OneVsRestResult:
         agreement: `accuracy`, `F1` of the positive classes and Cohen's `kappa`, by the predicted class.
         operating_points: rates at the thresholds.
         decision_curve: net benefit over the threshold probability.
+        ppv_at_recall: PPV at the requested recall, by aggregation; its thresholds are chosen on these images.
     """
 
     classes: list[str]
@@ -102,6 +106,7 @@ class OneVsRestResult:
     agreement: dict[str, Estimate]
     operating_points: list[OperatingPoint]
     decision_curve: DecisionCurve
+    ppv_at_recall: dict[str, PpvAtRecall] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -167,7 +172,7 @@ def compute_diagnostic_accuracy(run: CompletedRun, options: ReportOptions) -> Di
 
 
 def _compute_one_vs_rest_results(run: CompletedRun, options: ReportOptions, notes: list[str]) -> list[OneVsRestResult]:
-    if not (options.positive or options.operating_points):
+    if not (options.positive or options.operating_points or options.ppv_at_recall is not None):
         return []
     groupings = [[index] for index in range(len(run.class_names))]
     if options.positive:
@@ -211,6 +216,12 @@ def _compute_one_vs_rest_result(
                 )
             except UsageError as error:
                 notes.append(f"{title}: {error}")
+    ppv = {
+        aggregation: estimate_ppv_at_recall(evaluated, recall, options.prevalence)
+        for aggregation, (evaluated, _) in predictions.items()
+        for recall in [options.ppv_at_recall]
+        if recall is not None
+    }
     return OneVsRestResult(
         names,
         images.prevalence,
@@ -220,6 +231,7 @@ def _compute_one_vs_rest_result(
         images.estimate_agreement(),
         points,
         images.decision_curve(),
+        {name: result for name, result in ppv.items() if result is not None},
     )
 
 

@@ -8,9 +8,9 @@ class ReportingMessage(Message):
 
     # Options of a report
     PREVALENCE_NOT_USED = (
-        "--prevalence has no effect without --positive or --operating_point. Pass one of them, or omit it."
+        "--prevalence has no effect without --positive, --operating_point or --ppv_at_recall. Pass one of them, or "
+        "omit it."
     )
-    PREVALENCE_OUT_OF_RANGE = "--prevalence must be between 0 and 1, not {value:g}."
 
     # Subgroups
     NO_MANIFEST = "The data of {folder} has no manifest whose columns could define subgroups. Pass one with --manifest."

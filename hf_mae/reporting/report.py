@@ -12,6 +12,7 @@ from ..runs.completed_run import CompletedRun
 from ..runs.external_tables import align_tables
 from ..runs.load_run import load_run
 from ..runs.record import FIGURES_DIR
+from ..settings.one_vs_rest import ONE_VS_REST_OPTIONS
 from . import notebook  # noqa: F401 (records as HTML)
 from .build_report import build_report_document
 from .diagnostic_accuracy import MIN_SUBGROUP_IMAGES, ReportOptions
@@ -94,7 +95,8 @@ def compare(
     split: str | None = None,
     positive: str | Sequence[str] | None = None,
     operating_points: str | Sequence[str] | None = None,
-    prevalence: float | None = None,
+    ppv_at_recall: float | None = None,
+    prevalence: float | str | None = None,
     subgroups: str | Sequence[str] | None = None,
     manifest: str | Path | None = None,
     min_subgroup: int = MIN_SUBGROUP_IMAGES,
@@ -111,7 +113,8 @@ def compare(
         positive: classes that are positive together, against the others.
         operating_points: `sensitivity=0.95`, `specificity=0.9`, `threshold=0.5` or `youden`; thresholds are chosen on
             the validation split and applied to the compared split. Without `positive`, each class against the rest.
-        prevalence: prevalence for PPV and NPV of `positive` or `operating_points`; None: that of the images.
+        ppv_at_recall: report the PPV at the highest threshold that reaches this recall, also as in the RARE challenge.
+        prevalence: prevalence for PPV and NPV: 0.01, `1%`, `1/101` or `1:100`; None: that of the images.
         subgroups: columns of the manifest; `age:50,65` divides numbers into bands.
         manifest: file with these columns and `file_name`; None: the manifest of the runs.
         min_subgroup: minimum size of a subgroup with scores.
@@ -120,15 +123,14 @@ def compare(
         CommandLineError: If an option is not valid.
         UsageError: If a path is not a completed run or a valid prediction table, or an option does not fit the runs.
     """
-    if prevalence is not None and not 0 < prevalence < 1:
-        raise CommandLineError(ReportingMessage.PREVALENCE_OUT_OF_RANGE, value=prevalence)
     rules = tuple(ThresholdRule.parse(text) for text in _as_tuple(operating_points))
-    if prevalence is not None and not (positive or rules):
+    if prevalence is not None and not (positive or rules or ppv_at_recall):
         raise CommandLineError(ReportingMessage.PREVALENCE_NOT_USED)
     options = ReportOptions(
         _as_tuple(positive) or None,
         rules,
-        prevalence,
+        ONE_VS_REST_OPTIONS["ppv_at_recall"].read(ppv_at_recall),
+        ONE_VS_REST_OPTIONS["prevalence"].read(prevalence),
         _as_tuple(subgroups),
         Path(manifest) if manifest else None,
         min_subgroup,

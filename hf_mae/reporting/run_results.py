@@ -47,6 +47,7 @@ def write_run_results(
             images.labels,
             record.classes,
             record.ordered,
+            trainer.args,
         )
         for split, images in eval_datasets.items()
     }

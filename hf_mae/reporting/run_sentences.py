@@ -124,6 +124,19 @@ def describe_temperature(calibration: Calibration) -> str:
     return f"temperatures per class from {by_class[low]:.3f} ({low}) to {by_class[high]:.3f} ({high})"
 
 
+def describe_ppv_at_recall(result: Mapping[str, Any]) -> str:
+    """Describes the values of `evaluation.ppv_at_recall.PpvAtRecall`, and of `classes`, in per cent."""
+    estimate, challenge = result["estimate"], result["challenge"]
+    ends = estimate["interval"]
+    interval = f" [{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]" if ends else ""
+    return (
+        f"PPV of {' or '.join(result['classes'])} at a recall of {100 * result['recall']:g} % (reached: "
+        f"{100 * result['reached']:.1f} %) and a prevalence of {100 * result['prevalence']:.2g} %: "
+        f"{100 * estimate['value']:.1f}{interval} %; as in the RARE challenge: {100 * challenge['median']:.1f} "
+        f"[{100 * challenge['low']:.1f}, {100 * challenge['high']:.1f}] %. The threshold was chosen on these images."
+    )
+
+
 def describe_undefined_scores(scores: Mapping[str, Any]) -> list[str]:
     """Returns notes on zero denominators, on classes that macro averages leave out, and on undefined metrics."""
     zero = scores["zero_division"]

@@ -8,9 +8,11 @@ import numpy as np
 from ..evaluation.calibration import IDENTITY_TEMPERATURE, Temperature
 from ..evaluation.estimation import headline_metric_intervals
 from ..evaluation.metrics import scalar_scores, score_split, softmax
+from ..evaluation.ppv_at_recall import estimate_split_ppv
 from ..evaluation.prediction_table import Predictions
 from ..files.atomic import write_csv
 from ..runs.predictions import write_predictions
+from ..settings.one_vs_rest import OneVsRestArguments
 from . import notebook  # noqa: F401 (records as HTML)
 from .figures.evaluation import plot_split_figures
 
@@ -18,26 +20,31 @@ MAX_CONFUSION_CELLS = 10_000_000  # classes x classes; above it the intervals ta
 
 
 def score_with_intervals(
-    eval_dataset: Any, logits: np.ndarray, labels: np.ndarray, names: list[str], ordered: bool = False
+    eval_dataset: Any,
+    logits: np.ndarray,
+    labels: np.ndarray,
+    names: list[str],
+    ordered: bool = False,
+    options: OneVsRestArguments | None = None,
 ) -> dict[str, Any]:
     """Computes the scores of a split, and `intervals`: the 95 % intervals of the headline scores (None for a score
-    without one; empty if their computation would take too much memory).
+    without one; empty if their computation would take too much memory), and the PPV at a recall, if requested.
 
     Args:
         eval_dataset: the `EvalDataset` of the rows of `logits`.
         logits: (images, classes).
         labels: class ids (images,).
         ordered: whether the classes are grades.
+        options: of the command.
     """
     scores = score_split(logits, labels, names, ordered)
-    groups, predicted = eval_dataset.groups, logits.argmax(-1)
+    groups, predicted = np.array(eval_dataset.groups) if eval_dataset.groups else None, logits.argmax(-1)
     intervals: dict[str, list[float] | None] = {}
     if len(names) ** 2 <= MAX_CONFUSION_CELLS:
-        by_group = np.array(groups) if groups else None
-        predictions = Predictions(labels, predicted[None], len(names), by_group, ordered=ordered)
+        predictions = Predictions(labels, predicted[None], len(names), groups, ordered=ordered)
         estimated = headline_metric_intervals([predictions])
         intervals = {name: None if interval is None else list(interval) for name, interval in estimated.items()}
-    return scores | {"intervals": intervals}
+    return scores | {"intervals": intervals} | estimate_split_ppv(labels, softmax(logits), names, groups, options)
 
 
 def write_split_results(
@@ -48,6 +55,7 @@ def write_split_results(
     labels: np.ndarray,
     names: list[str],
     ordered: bool = False,
+    options: OneVsRestArguments | None = None,
     temperature: Temperature = IDENTITY_TEMPERATURE,
 ) -> dict[str, Any]:
     """Writes the predictions, `metrics_<split>.csv` and the figures of a split; returns its scores.
@@ -57,9 +65,10 @@ def write_split_results(
         logits: (images, classes).
         labels: class ids (images,).
         ordered: whether the classes are grades.
+        options: of the command.
     """
     scaled = temperature.scale_logits(logits)
-    scores = score_with_intervals(eval_dataset, scaled, labels, names, ordered)
+    scores = score_with_intervals(eval_dataset, scaled, labels, names, ordered, options)
     write_predictions(folder, split, eval_dataset.file_names, logits, labels, names, eval_dataset.groups, temperature)
     write_metrics_row(folder / f"metrics_{split}.csv", scores)
     plot_split_figures(folder, split, softmax(scaled), labels, names, scores)

@@ -12,7 +12,7 @@ from ..compat.launchers import read_launch
 from ..errors import UsageError, did_you_mean, summarize_exception
 from .losses import CLASS_WEIGHTS, LOGIT_ADJUSTMENT, LOSSES, SOFT_LABELS
 from .messages import SettingsMessage
-from .metrics import is_greater_better, selection_metric_names
+from .metrics import PPV_AT_RECALL, is_greater_better, selection_metric_names
 from .options import dataclass_options
 from .trainer_options import check_trainer_option
 from .training import (
@@ -131,6 +131,7 @@ class FinetuningArguments(FinetuningFields, MaeTrainingArguments):  # type: igno
     def check_options(self) -> None:
         """Checks the options that depend on each other, too."""
         super().check_options()
+        self.check_ppv_options()
         if self.ema_decay is not None and self.save_only_model:
             raise UsageError(SettingsMessage.AVERAGE_NOT_SAVED)
         self._check_loss_supports_options()
@@ -199,6 +200,8 @@ def check_selection_metric(args: FinetuningArguments, ordered: bool) -> None:
         suggestion = did_you_mean(name, computed_metrics)
         metric = args.metric_for_best_model
         raise UsageError(SettingsMessage.UNKNOWN_METRIC, known=computed_metrics, metric=metric, suggestion=suggestion)
+    if name == PPV_AT_RECALL and not (args.positive and args.ppv_at_recall):
+        raise UsageError(SettingsMessage.PPV_METRIC_NEEDS_OPTIONS)
     smallest_is_best = not is_greater_better(name)
     if args.greater_is_better is not None and args.greater_is_better == smallest_is_best:
         code = SettingsMessage.SMALLEST_IS_BEST if smallest_is_best else SettingsMessage.GREATEST_IS_BEST

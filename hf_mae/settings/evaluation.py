@@ -7,6 +7,7 @@ from ..errors import CommandLineError, UsageError
 from .data import MEAN_STD_HELP, TRANSFORM_FAMILIES, DataSourceArguments, ImageLimitsArguments
 from .messages import SettingsMessage
 from .models import NUM_HEADS_HELP
+from .one_vs_rest import OneVsRestArguments
 from .options import option
 
 MODEL_HELP = "A fine-tuned model or an ensemble: a folder or a Hub id."
@@ -19,7 +20,7 @@ BF16_HELP = "Compute in bfloat16, which changes scores in about the third digit.
 
 
 @dataclass
-class EvaluationArguments(DataSourceArguments):
+class EvaluationArguments(DataSourceArguments, OneVsRestArguments):
     """The model, the split to evaluate it on, and calibration."""
 
     option_group = "Evaluation"
@@ -60,6 +61,7 @@ class EvaluationArguments(DataSourceArguments):
     )
 
     def __post_init__(self) -> None:
+        self.check_ppv_options()
         if self.fit_temperature and not self.output_dir:
             raise UsageError(SettingsMessage.FIT_TEMPERATURE_WITHOUT_OUTPUT)
         if self.fit_temperature and self.temperature:

@@ -24,9 +24,19 @@ class SettingsMessage(Message):
     INVALID_BOOLEAN = "Invalid value {value!r} for --{name}{location}: expected true or false."
     INVALID_JSON = "Invalid value {value!r} for --{name}{location}: expected JSON."
     INVALID_TEXT = "Invalid value {value!r} for --{name}{location}: expected text."
+    INVALID_PREVALENCE = (
+        "Invalid value {value!r} for --{name}{location}: expected a prevalence above 0 and below 1, as 0.01, 1%, 1/101 "
+        "or 1:100 (1 positive for 100 negative images)."
+    )
     INVALID_CHOICE = "Invalid value {value!r} for --{name}{location}: choose from {choices:list}."
     OUT_OF_BOUNDS = "--{name} must be {bounds}, not {value!r}."
     INVALID_SIZE = "Invalid size {value!r} for {flag}: expected a size such as 200GB or 500MB."
+
+    POSITIVE_WITHOUT_RECALL = "--positive and --prevalence need --ppv_at_recall. Pass it (e.g. 0.9), or omit them."
+    PPV_METRIC_NEEDS_OPTIONS = (
+        "--metric_for_best_model ppv_at_recall needs --positive CLASS and --ppv_at_recall 0.9 (and --prevalence, if it "
+        "is not that of the images)."
+    )
 
     # Paths
     PATH_NOT_FOUND = "{path} does not exist. Check the path."

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+PPV_AT_RECALL = "ppv_at_recall"
 LOSS = "loss"  # the validation loss can select the epoch, too
 
 
@@ -194,6 +195,8 @@ for entry in (
     ),
     # RETFound selects the epoch by it.
     Metric("f1_auroc_kappa", "mean of macro F1, AUROC and kappa", None, MetricKind.SELECTION, logged=True),
+    # With `--ppv_at_recall`, of the classes of `--positive`.
+    Metric(PPV_AT_RECALL, "PPV at a recall", None, MetricKind.SELECTION, logged=True),
     Metric("roc_auc", "AUROC", None, MetricKind.PROBABILITY, scale=1.0),
     Metric("average_precision", "average precision", None, MetricKind.PROBABILITY, short_title="AP", scale=1.0),
     Metric("brier", "Brier score", _brier, MetricKind.PROBABILITY, scale=1.0, high=2.0, greater_is_better=False),

@@ -11,7 +11,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NewType
 
 from ..errors import CommandLineError
 from .messages import SettingsMessage
@@ -22,6 +22,7 @@ _COMPARISONS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
     "le": (operator.le, "<="),
     "lt": (operator.lt, "<"),
 }
+Prevalence = NewType("Prevalence", float)  # type of options that `read_prevalence` reads
 TRUE_STRINGS, FALSE_STRINGS = ("true", "yes", "on", "t", "y", "1"), ("false", "no", "off", "f", "n", "0")
 
 
@@ -141,23 +142,44 @@ def _read_float(value: Any) -> float:
     return float(value)
 
 
+def read_prevalence(value: Any) -> Prevalence:
+    """Reads a prevalence: a number, `1%`, `1/101`, or `1:100` (one positive for 100 negative images, so 1/101).
+
+    Raises:
+        ValueError: If the value is not a number above 0 and below 1.
+    """
+    text = str(value).replace(" ", "")
+    if ":" in text:
+        first, second = map(float, text.split(":"))
+        total = first + second
+    elif "/" in text:
+        first, total = map(float, text.split("/"))
+    else:
+        first, total = (float(text[:-1]), 100.0) if text.endswith("%") else (float(text), 1.0)
+    if isinstance(value, bool) or not 0 < first < total < math.inf:
+        raise ValueError(value)
+    return Prevalence(first / total)
+
+
 def _read_json(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str) else dict(value)
 
 
-_CONVERTERS: dict[type, Callable[[Any], Any]] = {
+_CONVERTERS: dict[Any, Callable[[Any], Any]] = {
     str: _read_text,
     int: _read_int,
     float: _read_float,
     bool: read_bool,
     dict: _read_json,
+    Prevalence: read_prevalence,
 }
-_INVALID_TYPE = {
+_INVALID_TYPE: dict[Any, SettingsMessage] = {
     str: SettingsMessage.INVALID_TEXT,
     int: SettingsMessage.INVALID_INTEGER,
     float: SettingsMessage.INVALID_NUMBER,
     bool: SettingsMessage.INVALID_BOOLEAN,
     dict: SettingsMessage.INVALID_JSON,
+    Prevalence: SettingsMessage.INVALID_PREVALENCE,
 }
 
 

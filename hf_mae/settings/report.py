@@ -4,12 +4,15 @@ from dataclasses import dataclass
 
 from ..errors import UsageError
 from .messages import SettingsMessage
+from .one_vs_rest import OneVsRestArguments
 from .options import option
 
 
 @dataclass
-class ReportArguments:
+class ReportArguments(OneVsRestArguments):
     """The runs to compare and the analyses to add."""
+
+    option_group = "Report"
 
     runs: list[str] | None = option(
         None,
@@ -24,19 +27,11 @@ class ReportArguments:
         "Split to report; selection: the images of --selection_fraction. Default: test, if a run has one.",
         choices=("validation", "test", "selection"),
     )
-    positive: list[str] | None = option(
-        None,
-        "Classes that count as positive together, against all others (--positive adenoma cancer).",
-        metavar="CLASS",
-    )
     operating_point: list[str] | None = option(
         None,
         "Decision threshold: sensitivity=0.95, specificity=0.9, threshold=0.5 or youden, selected on the validation "
         "split and applied to the reported split. Without --positive: for each class against the rest.",
         metavar="RULE",
-    )
-    prevalence: float | None = option(
-        None, "Prevalence for PPV and NPV. Default: that of the images.", metavar="FRACTION"
     )
     subgroups: list[str] | None = option(
         None,

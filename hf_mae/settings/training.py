@@ -9,6 +9,7 @@ from dataclasses import dataclass, make_dataclass
 
 from .losses import LOSSES
 from .metrics import MetricKind, metric_names, selection_metric_names
+from .one_vs_rest import OneVsRestArguments
 from .options import option
 
 # Number of samples per epoch of a class of n images: proportional to n ** exponent.
@@ -93,7 +94,7 @@ LossParameters: type = make_dataclass(
 
 
 @dataclass
-class FinetuningFields(LossParameters, MaeTrainingFields):  # type: ignore[misc]
+class FinetuningFields(LossParameters, OneVsRestArguments, MaeTrainingFields):  # type: ignore[misc]
     """Options of fine-tuning."""
 
     option_group = "Training"

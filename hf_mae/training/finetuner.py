@@ -20,7 +20,10 @@ from ..data.images.seeding import seed_all
 from ..data.images.torch_datasets import EvalDataset, TrainDataset
 from ..data.images.transforms import training_transform_from_processor
 from ..errors import UsageError, warn
+from ..evaluation.messages import EvaluationMessage
 from ..evaluation.metrics import classification_scores, ordinal_scores, ranking_scores, softmax
+from ..evaluation.operating_points import find_positive_ids
+from ..evaluation.ppv_at_recall import ppv_at_recall
 from ..evaluation.retfound import f1_auroc_kappa
 from ..inference.forward import predict_logits
 from ..models.introspection import find_head, get_network
@@ -28,7 +31,7 @@ from ..models.loading import class_names
 from ..models.stochastic_depth import apply_patch_dropout, get_drop_path_rate, get_patch_embeddings
 from ..settings.arguments import FinetuningArguments, check_loss_fits_classes, check_selection_metric
 from ..settings.losses import LOSSES, SMOOTHING, cross_entropy_sum
-from ..settings.metrics import METRICS
+from ..settings.metrics import METRICS, PPV_AT_RECALL
 from ..settings.training import SAMPLING_EXPONENTS
 from .distillation import Teacher
 from .layer_decay import parameter_groups
@@ -89,6 +92,9 @@ class MaeFinetuner(MaeTrainerBase):
             kwargs["eval_dataset"] = _wrap_eval_dataset(eval_dataset, processor)
         kwargs.setdefault("compute_metrics", self.compute_scores)
         self.class_names = class_names(model)
+        self.positive_ids = find_positive_ids(args.positive or [], self.class_names)
+        if (args.metric_for_best_model or "").removeprefix("eval_") == PPV_AT_RECALL:
+            _check_both_sides(kwargs["eval_dataset"], self.positive_ids)
         super().__init__(model, args, **kwargs)
         self.label_names = ["labels"]
         self.class_weights = self._compute_class_weights()
@@ -288,6 +294,13 @@ class MaeFinetuner(MaeTrainerBase):
         if self.args.metric_for_best_model in (RETFOUND_METRIC, f"eval_{RETFOUND_METRIC}"):
             ranking = ranking_scores(softmax(prediction.predictions), np.asarray(labels), self.class_names)
             logged[RETFOUND_METRIC] = f1_auroc_kappa(scores["macro_f1"], ranking["roc_auc"], scores["kappa"])
+        if self.positive_ids and (recall := self.args.ppv_at_recall) is not None:
+            score, is_positive = (
+                softmax(prediction.predictions)[:, self.positive_ids].sum(-1),
+                np.isin(labels, self.positive_ids),
+            )
+            if is_positive.any() and not is_positive.all():
+                logged[PPV_AT_RECALL] = ppv_at_recall(score, is_positive, recall, self.args.prevalence)
         return logged | ordinal_scores(scores["confusion_matrix"]) if self.ordered else logged
 
 
@@ -327,6 +340,16 @@ def _check_compatible_settings(model: StockModel, args: FinetuningArguments, ord
         get_patch_embeddings(model)
     if args.ema_decay is not None or args.freeze_backbone:
         _check_no_batch_norm(model, args)
+
+
+def _check_both_sides(dataset: Any, positive_ids: list[int]) -> None:
+    """Checks that a dataset that has labels has positive and negative images."""
+    labels = getattr(dataset, "labels", None)
+    if labels is not None:
+        positive = int(np.isin(labels, positive_ids).sum())
+        if positive in (0, len(labels)):
+            code = EvaluationMessage.OPERATING_POINT_NEEDS_BOTH_SIDES
+            raise UsageError(code, rule=PPV_AT_RECALL, positive=positive, total=len(labels))
 
 
 def _check_sampling(dataset: Any, requested: str) -> None:

@@ -20,6 +20,7 @@ from ..data.sources.split_loading import load_splits
 from ..data.splits import get_split
 from ..errors import UsageError, warn
 from ..evaluation.calibration import IDENTITY_TEMPERATURE, Calibration, Temperature, calibration_gain
+from ..evaluation.operating_points import find_positive_ids
 from ..inference.forward import predict_logits
 from ..inference.tta import apply_tta
 from ..inference.uncertainty import fit_uncertainty
@@ -64,6 +65,7 @@ def evaluate(settings: Settings) -> RunRecord | None:
         splits, unmapped = class_map.relabel(splits, str(options.data_dir))
         names = class_map.class_names
     _check_same_classes(options, splits, names)
+    find_positive_ids(options.positive or [], names)
     images = EvalDataset(get_split(splits, options.split, options.data_dir), processor, cache=False)
     model.to(accelerator.device)
     with apply_tta(model, options.tta):
@@ -145,11 +147,11 @@ def _score_and_write(
         calibration = Calibration(**temperature.to_dict(base_record.classes), **gain)
     if folder:
         scores = write_split_results(
-            folder, options.split, images, logits, labels, base_record.classes, base_record.ordered, used
+            folder, options.split, images, logits, labels, base_record.classes, base_record.ordered, options, used
         )
     else:
         scaled = used.scale_logits(logits)
-        scores = score_with_intervals(images, scaled, labels, base_record.classes, base_record.ordered)
+        scores = score_with_intervals(images, scaled, labels, base_record.classes, base_record.ordered, options)
     record = replace(base_record, scores={options.split: scores}, calibration=calibration)
     if folder:
         write_record(record, folder)

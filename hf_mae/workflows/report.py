@@ -26,6 +26,7 @@ def report(settings: Settings) -> Report:
         split=options.split,
         positive=options.positive,
         operating_points=options.operating_point,
+        ppv_at_recall=options.ppv_at_recall,
         prevalence=options.prevalence,
         subgroups=options.subgroups,
         manifest=options.manifest,

@@ -169,7 +169,8 @@ def test_a_small_subgroup_has_no_scores(graded):
     [
         ({"positive": ["Mayo 5"]}, EvaluationMessage.UNKNOWN_POSITIVE_CLASS, {"name": "Mayo 5", "names": GRADES}),
         ({"positive": GRADES}, EvaluationMessage.ALL_CLASSES_POSITIVE, {}),
-        ({"prevalence": 20.0}, ReportingMessage.PREVALENCE_OUT_OF_RANGE, {"value": 20.0}),
+        ({"prevalence": 20.0, "positive": GRADES[:1]}, SettingsMessage.INVALID_PREVALENCE, {"value": 20.0}),
+        ({"ppv_at_recall": 90}, SettingsMessage.OUT_OF_BOUNDS, {"value": 90.0}),
         ({"prevalence": 0.2}, ReportingMessage.PREVALENCE_NOT_USED, {}),
         (
             {"subgroups": ["devices"]},

@@ -34,6 +34,7 @@ from hf_mae.runs.messages import RunMessage
 from hf_mae.runs.record import DataSource, RunRecord, Selection, SelectionRule
 from hf_mae.runs.record_io import write_record
 from hf_mae.settings.benchmarks import BENCHMARKS
+from hf_mae.settings.messages import SettingsMessage
 
 SELECTED_ON_EVAL_TEXT = NOTE_TEXTS[NoteCode.SELECTED_ON_EVAL_SPLIT]
 SOURCE = {"data_dir": "images", "benchmark": None, "fold": 1, "train_fraction": 1.0, "selection_fraction": 0.0}
@@ -442,7 +443,7 @@ def test_subgroups_without_a_common_class_are_not_tested(tmp_path):
 @pytest.mark.parametrize(
     "flags, code",
     [
-        (["--prevalence", "2"], ReportingMessage.PREVALENCE_OUT_OF_RANGE),
+        (["--prevalence", "2"], SettingsMessage.INVALID_PREVALENCE),
         (["--prevalence", "0.1"], ReportingMessage.PREVALENCE_NOT_USED),
         (["--operating_point", "sens=1"], EvaluationMessage.INVALID_OPERATING_POINT),
     ],

@@ -38,7 +38,7 @@ def test_a_metric_is_within_its_bounds_and_best_for_a_perfect_model(name):
 
 def test_metrics_that_select_the_epoch_are_computed_or_need_grades():
     scores = classification_scores([0, 1, 1], [0, 1, 0])
-    assert set(selection_metric_names(False)) - set(scores) == {"f1_auroc_kappa", "loss"}
+    assert set(selection_metric_names(False)) - set(scores) == {"f1_auroc_kappa", "ppv_at_recall", "loss"}
     assert set(selection_metric_names(True)) - set(selection_metric_names(False)) == {"qwk", "mae", "one_off_accuracy"}
 
 

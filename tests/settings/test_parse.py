@@ -202,3 +202,18 @@ def test_contradictions_are_found_before_torch_is_imported(command, flags, messa
 def test_several_models_cannot_be_pushed(command, tmp_path):
     with raises(SettingsMessage.SEVERAL_MODELS_CANNOT_BE_PUSHED, command=command):
         parse_settings(command, output_dir=str(tmp_path), push_to_hub=True, **FINETUNE)
+
+
+@pytest.mark.parametrize("value", ["1:100", "1 : 100", "1/101", " 0.5:50", 1 / 101, str(1 / 101), f"{100 / 101!r} %"])
+@pytest.mark.parametrize("command", ["report", "evaluate", "finetune"])
+def test_a_prevalence_has_the_same_spellings_in_all_commands(command, value):
+    """1:100 is one positive image for 100 negative ones."""
+    assert command_options(command)["prevalence"].read(value) == pytest.approx(1 / 101, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "value", ["0", "1", "100%", "1:0", "0:1", "1/0", "-1%", "nan", "1/inf", "1:2:3", "", "%", True, 110]
+)
+def test_a_value_that_is_not_a_prevalence_is_rejected(value):
+    with raises(SettingsMessage.INVALID_PREVALENCE, name="prevalence"):
+        command_options("report")["prevalence"].read(value)

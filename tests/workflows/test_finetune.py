@@ -23,6 +23,7 @@ from hf_mae import build_classifier, finetune
 from hf_mae.cli.main import main
 from hf_mae.cli.messages import CliMessage
 from hf_mae.conversion.messages import ConversionMessage
+from hf_mae.evaluation.messages import EvaluationMessage
 from hf_mae.runs.messages import RunMessage
 from hf_mae.runs.record_io import read_record
 from hf_mae.settings.commands import COMMANDS
@@ -437,3 +438,49 @@ console_main(["finetune", *sys.argv[1:]])
 
 def test_the_command_evaluates_every_epoch_by_default():
     assert COMMANDS["finetune"].defaults["metric_for_best_model"] == "macro_f1"
+
+
+def test_the_epoch_is_selected_by_the_ppv_at_a_recall_that_evaluate_and_report_repeat(tiny_pth, toy, tmp_path, capsys):
+    out, options = tmp_path / "run", ["--positive", "ring", "--ppv_at_recall", "0.9", "--prevalence", "1:100"]
+    selection = ["--metric_for_best_model", "ppv_at_recall", "--num_train_epochs", 2]
+    assert main(["finetune", *flags(tiny_pth, toy, out, *selection, *options)]) == 0
+    assert "PPV of ring at a recall of 90 %" in capsys.readouterr().out
+    state, record = json.loads((out / "trainer_state.json").read_text()), read_record(out)
+    logged = [log["eval_ppv_at_recall"] for log in state["log_history"] if "eval_ppv_at_recall" in log]
+    assert len(logged) == 2 and state["best_metric"] == max(logged)
+    scores = record.scores["validation"]
+    assert scores["ppv_at_recall"] == pytest.approx(max(logged)) and record.settings["prevalence"] == 1 / 101
+    assert main(["evaluate", str(out), str(toy / "labelled"), *options]) == 0
+    assert f"a prevalence of 0.99 %: {100 * scores['ppv_at_recall']:.1f} [" in capsys.readouterr().out
+    assert main(["report", str(out), *options, "--split", "validation", "--output_dir", str(tmp_path / "report")]) == 0
+    (table,) = json.loads((tmp_path / "report" / "report.json").read_text())["tables"]
+    (row,) = [*table["rows"], *table["not_comparable"]]
+    (result,) = row["diagnostic_accuracy"]["one_vs_rest"]
+    (recorded,) = scores["ppv"]
+    reported = result["ppv_at_recall"]["images"]
+    for name in ("estimate", "challenge"):
+        numbers = [value for value in recorded[name].values() if isinstance(value, float)]
+        assert [
+            reported[name][key] for key, value in recorded[name].items() if isinstance(value, float)
+        ] == pytest.approx(numbers)
+
+
+@pytest.mark.parametrize(
+    "options, code",
+    [
+        (["--metric_for_best_model", "ppv_at_recall"], SettingsMessage.PPV_METRIC_NEEDS_OPTIONS),
+        (
+            ["--metric_for_best_model", "ppv_at_recall", "--ppv_at_recall", "0.9"],
+            SettingsMessage.PPV_METRIC_NEEDS_OPTIONS,
+        ),
+        (["--positive", "ring"], SettingsMessage.POSITIVE_WITHOUT_RECALL),
+        (["--ppv_at_recall", "90"], SettingsMessage.OUT_OF_BOUNDS),
+        (["--ppv_at_recall", "0.9", "--prevalence", "100:0"], SettingsMessage.INVALID_PREVALENCE),
+        (["--ppv_at_recall", "0.9", "--positive", "rings"], EvaluationMessage.UNKNOWN_POSITIVE_CLASS),
+    ],
+)
+def test_options_of_the_ppv_that_do_not_fit_are_rejected_before_training(
+    options, code, tiny_pth, toy, tmp_path, capsys
+):
+    assert main(["finetune", *flags(tiny_pth, toy, tmp_path / "run", *options)]) != 0
+    assert shows(capsys.readouterr().err, code) and not (tmp_path / "run" / "trainer_state.json").exists()
