@@ -1,7 +1,7 @@
 """Simulates the interval of the PPV at a recall of 0.9 and a prevalence of 1:100.
 
-Run `python scripts/studies/simulate_ppv.py [DRAWS]`. Scores are normal, also within patients (intraclass correlation 0.3, sizes with a log-normal spread). The table is in
-docs/statistics.md.
+Run `python scripts/studies/simulate_ppv.py [DRAWS]`. Scores are normal, also within patients (intraclass correlation
+0.3, sizes with a log-normal spread). The table is in docs/statistics.md.
 """
 
 import sys
