@@ -5,6 +5,7 @@ import shutil
 import pytest
 from support import fake_hub
 from support.documented_commands import read_commands, run
+from support.other_programs import write_outputs
 from support.paths import ROOT, SHARED, load_script
 from support.stub_figures import use_stub_figures
 
@@ -59,6 +60,7 @@ def test_every_command_runs_in_the_order_of_the_page(project, page, request, tmp
     if "runs/first" in (ROOT / page).read_text() and page not in ("README.md", "docs/quickstart.md"):
         shutil.copytree(request.getfixturevalue("first_run"), folder / "runs" / "first")
         shutil.copy(folder / "runs" / "first" / "predictions_test.csv", folder / "resnet.csv")  # of another program
+        write_outputs(folder)
     use_stub_figures(page != "README.md")
     for language, command in read_commands((ROOT / page).read_text()):
         if any(word in command for word in LONG):

@@ -11,7 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from support.documented_commands import read_commands
 from support.messages import logged, raises
+from support.other_programs import write_outputs
+from support.paths import ROOT
 
 from hf_mae.cli.main import main
 from hf_mae.data.messages import DataMessage
@@ -335,6 +338,28 @@ def test_parquet_tables_of_other_programs_are_those_of_csv(dtype, tmp_path):
     with raises(RunMessage.PREDICTION_COLUMNS_MISSING, columns=["prediction"]):
         frame.drop(columns="prediction").to_parquet(tmp_path / "t.parquet")
         load_run(tmp_path / "t.parquet")
+
+
+def test_the_documented_lines_convert_the_outputs_of_other_programs(tmp_path, monkeypatch):
+    for name in ("polyp", "ring"):
+        (tmp_path / "images" / "test" / name).mkdir(parents=True)
+        for number in range(12):
+            (tmp_path / "images" / "test" / name / f"{number:02}.png").touch()
+    expected = write_outputs(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    section = (ROOT / "docs" / "statistics.md").read_text().partition("## Predictions of other programs")[2]
+    ((_, code),) = [pair for pair in read_commands(section.partition("\n## ")[0]) if pair[0] == "python"]
+    exec(code, {})
+    programs = ("sklearn", "autogluon", "timm", "retfound")
+    comparison = compare([tmp_path / f"{name}.csv" for name in programs])
+    (table,) = comparison.tables
+    assert len(table.comparisons) == 3 * 6 and all(entry["images"] == 24 for entry in table.comparisons)
+    for run in comparison.runs:
+        position = {tuple(name.split("/")[-2:]): index for index, name in enumerate(run.file_names[0])}
+        rows = [position[tuple(name.split("/"))] for name in expected["filename"]]
+        assert [run.class_names[i] for i in run.folds[0].labels[rows]] == list(expected["label"])
+        if run.name != "sklearn":
+            np.testing.assert_allclose(run.folds[0].class_scores[0, rows], expected[["polyp", "ring"]], atol=1e-6)
 
 
 def test_other_encodings_are_rejected(tmp_path):
