@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaincinv
-from scipy.stats import norm
+from scipy.stats import gamma, norm
 from scipy.stats import t as student
 
 CONFIDENCE = 0.95
@@ -237,6 +237,25 @@ def log_scale_interval(
     """Computes the interval of a positive mean that has no upper bound: Student's t on the logarithm."""
     factor = float(np.exp(t_quantile(degrees_of_freedom) * variance**0.5 / smoothed_value))
     return value / factor, value * factor
+
+
+def weighted_count_interval(
+    value: float, variance: float, weight: float, quantile: float = QUANTILE
+) -> tuple[float, float]:
+    """Computes the gamma interval of a weighted sum of counts of rare events, such as costs of errors (Fay and Feuer,
+    1997, Stat Med 16:791).
+
+    Args:
+        value: the sum, not negative.
+        variance: its variance, positive.
+        weight: of the event that is added for the upper limit: the largest one, or a mean (Tiwari, Clegg and Zou, 2006,
+            Stat Methods Med Res 15:547).
+        quantile: of the normal or of Student's t distribution.
+    """
+    tail = float(norm.sf(quantile))
+    low = float(gamma.ppf(tail, value**2 / variance, scale=variance / value)) if value > 0 else 0.0
+    mean, above = value + weight, variance + weight**2
+    return min(low, value), max(float(gamma.isf(tail, mean**2 / above, scale=above / mean)), value)
 
 
 def ratio_score_interval(

@@ -7,7 +7,7 @@
 - `corrected_resampled_test`: between the folds of a cross-validation, which share training images.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -90,30 +90,41 @@ def estimate_differences(
     """
     _require_equal_labels(first, second)
     samples = [Sample(folds, PSEUDO_IMAGES_OF_DIFFERENCE) for folds in (first, second)]
-    correction = _small_class_correction(*samples)
     estimates = {}
     for name in names:
         metric, function = METRICS[name], METRICS[name].function
         assert function is not None, name
-        before, after = (sample.value(lambda m: function(ConfusionMatrices(m))) for sample in samples)  # noqa: B023
-        if (reason := samples[0].reason) is not None:
-            estimates[name] = Estimate(after - before, None, reason)
-            continue
-        one, two = (score_influence(sample, name) for sample in samples)
-        influence = Influence(
-            (two.values - one.values) * correction,
-            one.information + two.information,
-            one.pseudo_variance + two.pseudo_variance,
-        )
-        if influence.variance == 0:  # a score that no prediction changes: the one-off accuracy of two grades
-            estimates[name] = Estimate(after - before, None, IntervalReason.NOT_ESTIMABLE)
-            continue
-        design = influence.design(samples[0].group)
+        values = [sample.value(lambda m: function(ConfusionMatrices(m))) for sample in samples]  # noqa: B023
         width = metric.upper_bound(samples[0].num_classes) - metric.low
-        variance = influence.variance * design.factor
-        interval = difference_interval(after - before, variance, design.degrees_of_freedom, width)
-        estimates[name] = Estimate(after - before, interval)
+        estimates[name] = estimate_difference(
+            samples, values, [score_influence(sample, name) for sample in samples], width
+        )
     return estimates
+
+
+def estimate_difference(
+    samples: Sequence[Sample], values: Sequence[float], influences: Sequence[Influence], width: float
+) -> Estimate:
+    """Estimates the difference of a score, second model minus first, with its 95 % interval.
+
+    Args:
+        samples, values, influences: of the two models: predictions, score, and influence of the images on it.
+        width: upper minus lower bound of the score.
+    """
+    difference = values[1] - values[0]
+    if (reason := samples[0].reason) is not None:
+        return Estimate(difference, None, reason)
+    one, two = influences
+    influence = Influence(
+        (two.values - one.values) * _small_class_correction(*samples),
+        one.information + two.information,
+        one.pseudo_variance + two.pseudo_variance,
+    )
+    if influence.variance == 0:  # a score that no prediction changes: the one-off accuracy of two grades
+        return Estimate(difference, None, IntervalReason.NOT_ESTIMABLE)
+    design = influence.design(samples[0].group)
+    variance = influence.variance * design.factor
+    return Estimate(difference, difference_interval(difference, variance, design.degrees_of_freedom, width))
 
 
 def _small_class_correction(first: Sample, second: Sample) -> NDArray[np.float64]:
@@ -152,13 +163,21 @@ def _stack_runs(first: list[Predictions], second: list[Predictions]) -> list[Pre
 
 
 def permutation_tests(
-    first: list[Predictions], second: list[Predictions], permutations: int = PERMUTATIONS, seed: int = 0
+    first: list[Predictions],
+    second: list[Predictions],
+    permutations: int = PERMUTATIONS,
+    seed: int = 0,
+    scores: Callable[[Floats], dict[str, Floats]] | None = None,
 ) -> dict[str, float]:
-    """Computes two-sided p values of no difference, by headline metric.
+    """Computes two-sided p values of no difference, by score.
 
     A p value is the fraction of permutations, including the observed one, with at least the observed difference. All
     images of a patient or video are swapped together, in every fold. If the models have different numbers of runs, the
     runs that both have are compared.
+
+    Args:
+        scores: computes the scores (...) by name from confusion matrices (..., classes, classes); None: the headline
+            metrics.
     """
     num_runs = min(min(len(fold.predicted) for fold in folds) for folds in (first, second))
     first, second = (
@@ -166,7 +185,8 @@ def permutation_tests(
         for folds in (first, second)
     )
     clusters = clusters_from_predictions(_stack_runs(first, second))
-    permutation = _PairedPermutation(clusters, num_runs, first[0].ordered)
+    ordered = first[0].ordered
+    permutation = _PairedPermutation(clusters, num_runs, scores or (lambda m: headline_metrics(m, ordered)))
     generator = np.random.default_rng(seed)
     changed = permutation.changed_clusters(len(clusters.counts))  # swapping equal predictions has no effect
     single, several = (np.flatnonzero(changed & side) for side in (clusters.counts == 1, clusters.counts > 1))
@@ -189,8 +209,8 @@ class _PairedPermutation:
     An image changes two cells of a confusion matrix, and a patient a few, so the changes are stored as sparse matrices.
     """
 
-    def __init__(self, clusters: Clusters, num_runs: int, ordered: bool):
-        self._folds, self._ordered = [], ordered
+    def __init__(self, clusters: Clusters, num_runs: int, scores: Callable[[Floats], dict[str, Floats]]):
+        self._folds, self._scores = [], scores
         for matrices, members in zip(clusters.matrices, clusters.members):
             counts = clusters.counts[members].astype(float)
             first, second = (
@@ -211,15 +231,14 @@ class _PairedPermutation:
 
     def differences(self, swap_counts: Floats) -> dict[str, Floats]:
         """Computes second model minus first (permutations,) by metric, from counts (permutations, clusters)."""
-        differences = {name: np.zeros(len(swap_counts)) for name in headline_metric_names(self._ordered)}
+        differences: dict[str, Floats] = {}
         for members, first, second, changes in self._folds:
             for run, change in enumerate(changes):
                 swapped = (swap_counts[:, members] @ change).reshape(len(swap_counts), *first.shape[1:])
-                first_metrics = headline_metrics(first[run] + swapped, self._ordered)
-                second_metrics = headline_metrics(second[run] - swapped, self._ordered)
-                for name in differences:
-                    difference = second_metrics[name] - first_metrics[name]
-                    differences[name] += difference / (len(changes) * len(self._folds))
+                first_scores, second_scores = self._scores(first[run] + swapped), self._scores(second[run] - swapped)
+                for name, score in first_scores.items():
+                    difference = (second_scores[name] - score) / (len(changes) * len(self._folds))
+                    differences[name] = differences.get(name, 0.0) + difference
         return differences
 
 

@@ -11,9 +11,10 @@ from ..settings.metrics import METRICS, MetricKind, metric_names
 from .diagnostic_accuracy import OneVsRestResult, Subgroup, Subgroups
 from .document import Block, BulletList, Heading, Paragraph
 from .headline import HeadlineRow, estimated_scores, headline_table, make_difference
-from .results_tables import ResultsRow, ResultsTable, report_text
+from .results_tables import ResultsRow, ResultsTable
 from .run_sentences import describe_ppv_at_recall
 from .table import Cell, CellLike, Column, Content, Number, Table, format_content, number_columns
+from .text_templates import report_text
 
 RATE_TITLES = {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV"}
 AGGREGATION_TITLES = {
@@ -21,6 +22,7 @@ AGGREGATION_TITLES = {
     "mean": "patients, mean of their images",
     "worst": "patients, their worst image",
 }
+DECISION_TITLES = {"argmax": "predicted class", "bayes": "Bayes decision"}
 DECISION_CURVE_THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.5)  # listed in the text
 
 
@@ -57,7 +59,7 @@ def _results_table_blocks(table: ResultsTable, details: bool) -> list[Block]:
     blocks: list[Block] = [Heading(table.title), *build_score_tables(table)]
     blocks += [Paragraph(note) for note in table.notes]
     ours = [row for row in [*table.rows, *table.not_comparable] if row.ours]
-    blocks += _probability_blocks(ours)
+    blocks += [*_probability_blocks(ours), *_cost_blocks(ours)]
     for row in ours if details else []:
         blocks += _run_blocks(row)
     return blocks + _comparison_blocks(table)
@@ -130,6 +132,16 @@ def _probability_blocks(rows: list[ResultsRow]) -> list[Block]:
 
 def _make_probability(estimate: Estimate | None) -> Content:
     return "undefined" if estimate is None else Number(estimate.value, 3, interval=estimate.interval)
+
+
+def _cost_blocks(rows: list[ResultsRow]) -> list[Block]:
+    cells = [
+        [row.method, DECISION_TITLES[cost.decisions], *map(_make_probability, (cost.expected_cost, cost.normalized))]
+        for row in rows
+        for cost in (row.diagnostic_accuracy.expected_costs if row.diagnostic_accuracy else [])
+    ]
+    columns = [Column("method"), Column("decisions"), *number_columns(["expected cost", "normalised"])]
+    return [Table(columns, cells, report_text("expected_costs"))] if cells else []
 
 
 def make_rate(rate: Rate | Estimate | None) -> Content:
@@ -246,6 +258,8 @@ def _comparison_cells(comparison: dict[str, Any]) -> list[CellLike]:
 
 
 def _comparison_title(comparison: dict[str, Any]) -> str:
+    if "decisions" in comparison:
+        return f"normalised expected cost, {DECISION_TITLES[comparison['decisions']]}"
     task = f", {' or '.join(comparison['positive'])} against the rest" if "positive" in comparison else ""
     return METRICS[comparison["score"]].title + task
 

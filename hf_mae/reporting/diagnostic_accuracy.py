@@ -10,6 +10,7 @@ from ..data.sources.manifest import resolve_manifest
 from ..data.sources.tables import read_table
 from ..errors import UsageError, did_you_mean
 from ..evaluation.estimation import Rate, estimate_headline_metrics
+from ..evaluation.expected_cost import ExpectedCost, estimate_expected_costs
 from ..evaluation.intervals import MIN_UNITS, Estimate
 from ..evaluation.operating_points import (
     PATIENT_AGGREGATIONS,
@@ -26,9 +27,11 @@ from ..evaluation.probability_metrics import estimate_probability_metrics
 from ..evaluation.significance import holm
 from ..evaluation.subgroups import MISSING, assign_subgroups, interaction_tests, select_classes, share_classes
 from ..runs.completed_run import CompletedRun
+from ..runs.cost_table import CostTable
 from ..runs.image_names import match_names
 from .messages import ReportingMessage
 from .run_sentences import describe_note
+from .text_templates import report_text
 
 PREDICTED_CLASS_RULE = "predicted class"
 MIN_SUBGROUP_IMAGES = 20  # smaller subgroups have no scores
@@ -47,6 +50,7 @@ class ReportOptions:
         subgroups: columns of the manifest; `COLUMN:EDGE,EDGE` divides numbers into bands.
         manifest: file with these columns and `file_name`; None: the manifest of the run.
         min_images: minimum size of a subgroup with scores.
+        costs: costs of decisions.
     """
 
     positive: tuple[str, ...] | None = None
@@ -56,6 +60,7 @@ class ReportOptions:
     subgroups: tuple[str, ...] = ()
     manifest: Path | None = None
     min_images: int = MIN_SUBGROUP_IMAGES
+    costs: CostTable | None = None
 
 
 DEFAULT_REPORT_OPTIONS = ReportOptions()
@@ -147,6 +152,7 @@ class DiagnosticAccuracy:
     one_vs_rest: list[OneVsRestResult]
     patients: dict[str, dict[str, Estimate]]
     subgroups: list[Subgroups]
+    expected_costs: list[ExpectedCost]
     notes: list[str]
 
     def to_dict(self) -> dict[str, Any]:
@@ -164,8 +170,20 @@ def compute_diagnostic_accuracy(run: CompletedRun, options: ReportOptions) -> Di
         _compute_one_vs_rest_results(run, options, notes) if with_scores else [],
         estimate_by_patient(run.folds),
         _compute_subgroups(run, options),
+        _compute_expected_costs(run, options.costs, notes) if options.costs else [],
         notes,
     )
+
+
+def _compute_expected_costs(run: CompletedRun, table: CostTable, notes: list[str]) -> list[ExpectedCost]:
+    costs = estimate_expected_costs(run.folds, table.select(run.class_names, run.name))
+    if len(costs) == 1:
+        notes.append(report_text("no_bayes_decisions"))
+    elif run.record is None or run.record.calibration is None:
+        notes.append(report_text("not_calibrated"))
+    if missing := costs[0].classes_without_images:
+        notes.append(report_text("priors_without_images", names=[run.class_names[index] for index in missing]))
+    return costs
 
 
 # One class, or several, against the rest

@@ -9,6 +9,7 @@ from ..errors import CommandLineError
 from ..evaluation.operating_points import ThresholdRule
 from ..files.atomic import write_json
 from ..runs.completed_run import CompletedRun
+from ..runs.cost_table import read_costs
 from ..runs.external_tables import align_tables
 from ..runs.load_run import load_run
 from ..runs.record import FIGURES_DIR
@@ -100,6 +101,7 @@ def compare(
     subgroups: str | Sequence[str] | None = None,
     manifest: str | Path | None = None,
     min_subgroup: int = MIN_SUBGROUP_IMAGES,
+    costs: str | Path | None = None,
 ) -> Comparison:
     """Compares completed runs, and prediction tables of any program, with intervals and tests, and with published rows.
 
@@ -118,6 +120,7 @@ def compare(
         subgroups: columns of the manifest; `age:50,65` divides numbers into bands.
         manifest: file with these columns and `file_name`; None: the manifest of the runs.
         min_subgroup: minimum size of a subgroup with scores.
+        costs: table of the costs of decisions (`runs.cost_table.read_costs`), for the expected cost.
 
     Raises:
         CommandLineError: If an option is not valid.
@@ -134,6 +137,7 @@ def compare(
         _as_tuple(subgroups),
         Path(manifest) if manifest else None,
         min_subgroup,
+        read_costs(Path(costs)) if costs else None,
     )
     loaded = [load_run(path, split) for path in _as_tuple(runs)]
     align_tables(loaded)

@@ -14,14 +14,9 @@ from .diagnostic_accuracy import DEFAULT_REPORT_OPTIONS, DiagnosticAccuracy, Rep
 from .headline import run_scores
 from .run_sentences import NOTE_TEXTS, describe_note
 from .table import Number
-from .text_templates import load_templates, render_text
+from .text_templates import report_text
 
 PUBLISHED_RESULTS_CSV = Path(__file__).parents[1] / "published" / "results.csv"
-
-
-def report_text(name: str, **facts: Any) -> str:
-    """Renders a text of `templates/report.yaml`."""
-    return render_text(load_templates("report")[name], facts)
 
 
 @dataclass
@@ -167,7 +162,7 @@ def build_results_tables(
                 title,
                 rows,
                 [row for row in [*ours, *published] if not row.ranked],
-                compare_runs(table_runs, table_options.positive),
+                compare_runs(table_runs, table_options.positive, table_options.costs),
                 list(compare_errors(table_runs)),
                 notes,
                 data,

@@ -29,3 +29,8 @@ def load_templates(file_name: str) -> dict[str, Any]:
 def render_text(template: Template, facts: dict[str, Any]) -> str:
     """Renders a text in one line; several spaces count as one."""
     return re.sub("[ \n]+", " ", template.render(facts)).strip()
+
+
+def report_text(name: str, **facts: Any) -> str:
+    """Renders a text of `templates/report.yaml`."""
+    return render_text(load_templates("report")[name], facts)

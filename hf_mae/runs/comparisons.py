@@ -7,18 +7,23 @@ from typing import Any
 
 import numpy as np
 
+from ..evaluation.expected_cost import compare_expected_costs
 from ..evaluation.metrics import headline_metrics
 from ..evaluation.operating_points import OneVsRest
 from ..evaluation.significance import Difference, compare_predictions, corrected_resampled_test, holm, mcnemar
 from .completed_run import CompletedRun
+from .cost_table import CostTable
 
 
-def compare_runs(runs: list[CompletedRun], positive: Sequence[str] | None = None) -> list[dict[str, Any]]:
+def compare_runs(
+    runs: list[CompletedRun], positive: Sequence[str] | None = None, costs: CostTable | None = None
+) -> list[dict[str, Any]]:
     """Tests the difference between each pair of runs on the same images, by score; p values are adjusted for all
     comparisons together.
 
     Args:
         positive: classes that are also compared against the rest.
+        costs: costs of decisions, whose normalised expected cost is compared, too.
     """
     comparisons: list[dict[str, Any]] = []
     for first, second in combinations(runs, 2):
@@ -36,6 +41,12 @@ def compare_runs(runs: list[CompletedRun], positive: Sequence[str] | None = None
             first_folds, second_folds = (OneVsRest.from_predictions(run.folds, ids).folds for run in (first, second))
             differences = compare_predictions(first_folds, second_folds)
             comparisons += [_difference_to_dict(first, second, difference) | task for difference in differences]
+        if costs:
+            by_rule = compare_expected_costs(first.folds, second.folds, costs.select(first.class_names, first.name))
+            comparisons += [
+                _difference_to_dict(first, second, difference) | {"decisions": name}
+                for name, difference in by_rule.items()
+            ]
     adjusted = holm([comparison["p_value"] for comparison in comparisons])
     for comparison, p_adjusted in zip(comparisons, adjusted):
         comparison["p_adjusted"] = p_adjusted

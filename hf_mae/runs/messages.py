@@ -112,6 +112,20 @@ class RunMessage(Message):
         "score column, too."
     )
 
+    # Costs of decisions
+    COSTS_NOT_SQUARE = (
+        "{path} is not a table of costs: its rows are {rows:list}, and its columns {columns:list}. Write one row per "
+        "true class, with its name in the first column, and one column per predicted class."
+    )
+    COSTS_OF_OTHER_CLASSES = (
+        "{path} has other classes than {name}. Missing: {missing:list}; unknown: {unknown:list}. Write one row and one "
+        "column per class."
+    )
+    COST_INVALID = (
+        "{path}, row {row}, column {column}: {value} is not valid. Costs and priors are numbers of at least 0, and not "
+        "all priors are 0."
+    )
+
     # Splits of the training run
     HOLDOUTS_OF_MEMBERS_DIFFER = (
         "The members of {path} held out different images of this dataset, so some were trained on the images to "

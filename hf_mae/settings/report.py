@@ -42,6 +42,13 @@ class ReportArguments(OneVsRestArguments):
     manifest: str | None = option(
         None, "Table with the columns of --subgroups. Default: the manifest of the run.", metavar="FILE"
     )
+    costs: str | None = option(
+        None,
+        "Square table (CSV) with the cost of each decision: rows are true classes (names in the first column), columns "
+        "predicted classes; an optional column prior has the prevalence of each class where the model is used. Adds "
+        "the expected cost of the predicted classes and of Bayes decisions.",
+        metavar="FILE",
+    )
     min_subgroup: int = option(20, "Minimum number of images of a subgroup whose scores are reported.", ge=1)
     checklist: str | None = option(
         None,

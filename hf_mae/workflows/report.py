@@ -31,6 +31,7 @@ def report(settings: Settings) -> Report:
         subgroups=options.subgroups,
         manifest=options.manifest,
         min_subgroup=options.min_subgroup,
+        costs=options.costs,
     )
     is_single_folder = len(runs) == 1 and Path(runs[0]).is_dir()
     folder = Path(options.output_dir or (runs[0] if is_single_folder else "report"))

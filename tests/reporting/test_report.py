@@ -24,9 +24,10 @@ from hf_mae.reporting.build_report import build_report_document
 from hf_mae.reporting.messages import ReportingMessage
 from hf_mae.reporting.renderers import latex, markdown
 from hf_mae.reporting.report import compare, write_report
-from hf_mae.reporting.results_tables import build_results_tables, read_published_rows, report_text
+from hf_mae.reporting.results_tables import build_results_tables, read_published_rows
 from hf_mae.reporting.run_sentences import NOTE_TEXTS, describe_note
 from hf_mae.reporting.split_results import write_split_results
+from hf_mae.reporting.text_templates import report_text
 from hf_mae.runs.completed_run import CompletedRun, NoteCode
 from hf_mae.runs.crossval import pool_predictions
 from hf_mae.runs.load_run import load_run
@@ -452,3 +453,17 @@ def test_wrong_options_of_a_report_are_wrong_command_lines(flags, code, tmp_path
     path = write_prediction_table(tmp_path / "a.csv", ["mucosa", "polyp"])
     assert main(["report", str(path), "--output_dir", str(tmp_path / "out"), *flags]) == 2
     assert shows(capsys.readouterr().err, code) and not (tmp_path / "out").exists()
+
+
+def test_costs_of_decisions_are_in_the_report(tmp_path):
+    paths = [write_prediction_table(tmp_path / f"{name}.csv", ["mucosa", "polyp"]) for name in "ab"]
+    costs = tmp_path / "costs.csv"
+    costs.write_text("true,mucosa,polyp\nmucosa,0,1\npolyp,20,0\n")
+    assert main(["report", *map(str, paths), "--costs", str(costs), "--output_dir", str(tmp_path / "out")]) == 0
+    (table,) = json.loads((tmp_path / "out" / "report.json").read_text())["tables"]
+    argmax, bayes = table["rows"][0]["diagnostic_accuracy"]["expected_costs"]
+    assert (argmax["decisions"], argmax["expected_cost"]["value"]) == ("argmax", pytest.approx(2.1))
+    assert (bayes["decisions"], bayes["normalized"]["value"]) == ("bayes", 1.0), "a score of 0.1 is enough for polyp"
+    assert {one["decisions"] for one in table["comparisons"] if one["score"] == "expected_cost"} == {"argmax", "bayes"}
+    for suffix in ("md", "tex"):
+        assert "Bayes decision" in (tmp_path / "out" / f"report.{suffix}").read_text()
