@@ -79,7 +79,7 @@ class Costs:
         if self.priors is not None:
             support = matrices.sum(-1)
             costs = safe_divide((matrices * self.matrix).sum(-1), support)[..., None]
-            slopes = safe_divide(self.class_weights(matrices), support)[..., None] * (self.matrix - costs)
+            slopes: Floats = safe_divide(self.class_weights(matrices), support)[..., None] * (self.matrix - costs)
             return safe_divide(slopes, single) if normalize else slopes
         total = matrices.sum((-2, -1))[..., None, None]
         slopes = (self.matrix - value) / total
@@ -102,7 +102,8 @@ class Costs:
         weights = safe_divide(self.class_weights(matrices), matrices.sum(-1))[..., None] * needless
         if normalize:
             weights = safe_divide(weights, self.single_decision(matrices)[..., None, None])
-        return weights[..., needless > 0]
+        needed: Floats = weights[..., needless > 0]
+        return needed
 
 
 @dataclass(frozen=True)
@@ -136,15 +137,17 @@ def decide_by_rule(folds: Sequence[Predictions], costs: Costs) -> dict[str, list
 
 
 def _estimate_expected_cost(decisions: str, folds: list[Predictions], costs: Costs) -> ExpectedCost:
-    sample, missing = Sample(folds), set()
-    for matrices in sample.matrices if costs.priors is not None else ():
-        missing |= set(np.flatnonzero((matrices.sum((0, -1)) == 0) & (costs.priors > 0)).tolist())
+    sample = Sample(folds)
+    priors = np.zeros(sample.num_classes) if costs.priors is None else costs.priors
+    missing = {
+        label for matrices in sample.matrices for label in np.flatnonzero((matrices.sum((0, -1)) == 0) & (priors > 0))
+    }
     is_free = any((costs.single_decision(matrices) <= 0).any() for matrices in sample.matrices)
     return ExpectedCost(
         decisions,
         _estimate(sample, costs, normalize=False),
         None if is_free else _estimate(sample, costs, normalize=True),
-        tuple(sorted(missing)),
+        tuple(sorted(map(int, missing))),
     )
 
 
@@ -195,8 +198,8 @@ def compare_expected_costs(first: list[Predictions], second: list[Predictions], 
     differences = {}
     decided = decide_by_rule(first, costs), decide_by_rule(second, costs)
     for name in [name for name in DECISIONS if all(name in by_rule for by_rule in decided)]:
-        folds = [by_rule[name] for by_rule in decided]
-        samples = [Sample(one, PSEUDO_IMAGES_OF_DIFFERENCE) for one in folds]
+        before, after = (by_rule[name] for by_rule in decided)
+        samples = [Sample(folds, PSEUDO_IMAGES_OF_DIFFERENCE) for folds in (before, after)]
         if any((costs.single_decision(matrices) <= 0).any() for matrices in samples[0].matrices):
             continue
         width = float(np.mean([np.subtract(*costs.bounds(m, True)[::-1]).mean() for m in samples[0].matrices]))
@@ -206,7 +209,7 @@ def compare_expected_costs(first: list[Predictions], second: list[Predictions], 
             [_influence(sample, costs, normalize=True) for sample in samples],
             width,
         )
-        p_value = permutation_tests(*folds, scores=lambda m: {SCORE: costs.normalized(m)})[SCORE]
+        p_value = permutation_tests(before, after, scores=lambda m: {SCORE: costs.normalized(m)})[SCORE]
         test = PERMUTATION_TEST.format(units=samples[0].units)
         differences[name] = Difference(
             SCORE, samples[0].units, estimate.value, estimate.interval, p_value, test, estimate.reason
