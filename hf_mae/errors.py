@@ -9,7 +9,7 @@ import logging
 import signal
 import string
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from enum import Enum
@@ -113,12 +113,22 @@ def raise_on_stop_signal(hint: str) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = {number: signal.signal(number, handle_signal) for number in STOP_SIGNALS}
+    previous = install_signal_handlers(STOP_SIGNALS, handle_signal)
     try:
         yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def install_signal_handlers(
+    numbers: Iterable[signal.Signals], handler: Callable[[int, Any], None]
+) -> dict[signal.Signals, Any]:
+    """Installs a signal handler and returns the previous ones.
+
+    A signal that is ignored stays ignored: a script that starts a run in the background (`&`, `nohup`) ignores Ctrl-C.
+    """
+    return {number: signal.signal(number, handler) for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
 
 
 def abbreviate_list(names: Sequence[str]) -> str:

@@ -4,8 +4,10 @@ Exit status: 0: success; 1: failed run; 2: invalid command line; 75: stopped by 
 """
 
 import gc
+import io
 import os
 import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, TextIO
 
@@ -33,9 +35,36 @@ def main(argv: list[str] | None = None) -> int:
         status = _run(argv)
         sys.stdout.flush()
         return status
-    except BrokenPipeError:  # the reader of stdout has exited
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except BrokenPipeError:  # the reader of the output has exited
+        _discard_output(sys.stdout, sys.stderr)
+    except OSError as error:  # the disk of the output is full
+        _print_error("hf-mae", f"Cannot write the output ({error.strerror}).")
+        _discard_output(sys.stdout)
+    return 1
+
+
+def _discard_output(*streams: TextIO) -> None:
+    """Redirects streams to nowhere, so that Python can close them."""
+    with suppress(OSError, ValueError):  # a stream of a test or a notebook
+        for stream in streams:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def prepare_streams() -> None:
+    """Makes the standard streams usable: closed ones discard text, and a character that the encoding lacks is escaped.
+
+    A service may start a program with closed streams, whose numbers the next open files would get. A terminal of
+    Windows (cp1252) or the POSIX locale (ASCII) cannot print all class names.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _run(argv: list[str]) -> int:
@@ -135,6 +164,7 @@ def console_main(argv: list[str] | None = None) -> None:
     scanning them repeatedly takes a third of the time of a short command. `cli.logs` turns it on in between.
     """
     gc.disable()
+    prepare_streams()
     if sys.stdout.isatty():
         sys.stdout = EscapingStream(sys.stdout)
     status = main(argv)

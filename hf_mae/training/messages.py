@@ -39,7 +39,8 @@ class TrainingMessage(Message):
     )
     SCHEDULER_UNAVAILABLE = "--lr_scheduler_type {name} cannot be used with --lr_scheduler_kwargs {settings} ({error})."
 
-    # Losses and interruptions
+    # Losses, interruptions and trackers
+    TRACKER_FAILED = "{tracker} failed ({reason}). The training continues without this tracker."
     LOSS_NOT_FINITE = (
         "The loss became {loss} at update {step}, so training stopped. Use a lower learning rate. Images of the batch: "
         "{images:list}. Last checkpoint: {checkpoint}."

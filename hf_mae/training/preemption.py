@@ -17,7 +17,7 @@ import torch
 from torch import distributed
 from transformers import TrainerCallback
 
-from ..errors import STOP_SIGNALS, Interrupted, UsageError, warn
+from ..errors import STOP_SIGNALS, Interrupted, UsageError, install_signal_handlers, warn
 from .messages import TrainingMessage
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class StopOnSignal(TrainerCallback):
             self._group = group
         _set_parent_death_signal()
         if threading.current_thread() is threading.main_thread():
-            self._previous_handlers = {number: signal.signal(number, self._handle_signal) for number in HANDLED_SIGNALS}
+            self._previous_handlers = install_signal_handlers(HANDLED_SIGNALS, self._handle_signal)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Requests a checkpoint and a stop after a stop signal on any process. A due evaluation still runs."""

@@ -34,6 +34,7 @@ from .optimizer_check import find_optimizer_mismatches, format_learning_rates, r
 from .progress import REPLACED_CALLBACKS, Progress
 from .resume import Launch, check_resumable, check_training_length, find_last_checkpoint, write_launch
 from .streaming import ImageStream, StreamLoader
+from .trackers import guard_trackers
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ class MaeTrainerBase(HookedTrainer):
         self.resumes, self._earlier_seconds = 0, 0.0
         self._start_time = time.monotonic()
         self._end_time: float | None = None
+        guard_trackers(self)
         self.add_callback(_SanityCallback(self))
         for callback_class in REPLACED_CALLBACKS:  # not the callback for notebooks
             if self.pop_callback(callback_class) is not None:

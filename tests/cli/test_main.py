@@ -15,7 +15,7 @@ from support.cli_process import run_cli
 from support.messages import raises, shows
 
 from hf_mae.cli import information, output
-from hf_mae.cli.main import console_main, main, usage
+from hf_mae.cli.main import console_main, main, prepare_streams, usage
 from hf_mae.reporting.console import BUILDERS
 from hf_mae.settings.commands import COMMANDS, INFORMATION, commands_by_task
 from hf_mae.settings.messages import SettingsMessage
@@ -168,3 +168,24 @@ def test_a_reader_that_leaves_early_gets_no_traceback(arguments, unbuffered):
     result = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
     assert result.stderr == ""
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
+def test_characters_that_an_encoding_lacks_are_escaped(monkeypatch, encoding):
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(io.BytesIO(), encoding))
+    prepare_streams()
+    for stream in (sys.stdout, sys.stderr):
+        stream.write("polyp \u606f\u8089 \udce9")
+        stream.flush()
+        text = stream.buffer.getvalue().decode(encoding)
+        assert text == ("polyp \u606f\u8089 \\udce9" if encoding == "utf-8" else "polyp \\u606f\\u8089 \\udce9")
+
+
+@pytest.mark.parametrize("streams", ["<&- >&- 2>&-", ">&-", "> /dev/full", "2>&1 | true"])
+def test_closed_and_full_outputs_end_without_a_traceback(streams):
+    script = f"{sys.executable} -m hf_mae --help {streams}"
+    result = subprocess.run(["bash", "-c", f"set -o pipefail; {script}"], capture_output=True, text=True)
+    assert (result.returncode == 0) == ("full" not in streams) or "|" in streams
+    assert "Traceback" not in result.stderr
+    assert ("Cannot write the output" in result.stderr) == ("full" in streams)

@@ -3,11 +3,16 @@
 import json
 import sqlite3
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 from support.cli_process import run_cli
+from transformers import TrainerCallback
 
 from hf_mae.runs.record_io import read_record
+from hf_mae.training import trackers
+from hf_mae.training.messages import TrainingMessage
 
 
 def flags(tiny_pth, toy, out, *tracker):
@@ -69,3 +74,32 @@ def test_weights_and_biases(tiny_pth, toy, tmp_path):
 def test_a_tracker_that_is_not_installed_is_rejected(tiny_pth, toy, tmp_path):
     done = run_cli(*flags(tiny_pth, toy, tmp_path / "run", "--report_to", "comet_ml"), status=2)
     assert "comet_ml" in done.stderr and "pip install comet_ml" in done.stderr
+
+
+def test_a_tracker_is_ignored_after_its_first_error(caplog):
+    class MLflowCallback(TrainerCallback):
+        __module__ = trackers.INTEGRATIONS
+        calls: ClassVar[list[str]] = []
+
+        def on_train_begin(self, args, state, control, **kwargs):
+            self.calls.append("begin")
+
+        def on_log(self, args, state, control, **kwargs):
+            self.calls.append("log")
+            raise ConnectionError("no route to host")
+
+    class Other(TrainerCallback):
+        def on_log(self, args, state, control, **kwargs):
+            raise KeyError
+
+    callbacks = [MLflowCallback(), Other()]
+    trainer = SimpleNamespace(callback_handler=SimpleNamespace(callbacks=callbacks))
+    trackers.guard_trackers(trainer)
+    for event in ("on_train_begin", "on_log", "on_log", "on_train_begin"):
+        getattr(callbacks[0], event)(None, None, None)
+    with trackers.defer_tracker_close(trainer):
+        trackers.log_image(trainer, "x", None, 1)
+    assert MLflowCallback.calls == ["begin", "log"]
+    assert [record.code for record in caplog.records] == [TrainingMessage.TRACKER_FAILED]
+    with pytest.raises(KeyError):  # an error of another callback ends the training
+        callbacks[1].on_log(None, None, None)
