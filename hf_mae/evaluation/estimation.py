@@ -212,17 +212,18 @@ def smooth_matrices(matrices: Floats, pseudo_images: float, grades: bool = False
 def _tilt_to_observed_distances(matrices: Floats, wrong: Floats) -> Floats:
     """Computes the factors a^(distance - 1) of weights of errors (runs, classes, classes), with 0 < a <= 1, that give
     them the mean distance of the observed errors and of `PSEUDO_ERRORS`, which have these weights."""
-    excess = np.maximum(ConfusionMatrices(matrices).distance - 1, 0)
-    errors = matrices * (1 - np.eye(matrices.shape[-1]))
-    mean = (wrong * excess).sum((-2, -1)) / wrong.sum((-2, -1))
-    mean = ((errors * excess).sum((-2, -1)) + PSEUDO_ERRORS * mean) / (errors.sum((-2, -1)) + PSEUDO_ERRORS)
+    distance = ConfusionMatrices(matrices).distance.astype(int)
+    largest = distance.max() if distance.size else 0
+    of_distance = (distance.ravel() == np.arange(1, largest + 1)[:, None]).astype(float).T  # (cells, distances)
+    weights, errors = (values.reshape(len(matrices), -1) @ of_distance for values in (wrong, matrices))
+    excess = np.arange(largest)
+    mean = (errors @ excess + PSEUDO_ERRORS * (weights @ excess) / weights.sum(-1)) / (errors.sum(-1) + PSEUDO_ERRORS)
     low, high = np.zeros(len(matrices)), np.ones(len(matrices))
-    for _ in range(30):
+    for _ in range(24):
         middle = (low + high) / 2
-        tilted = wrong * middle[:, None, None] ** excess
-        beyond = (tilted * excess).sum((-2, -1)) > mean * tilted.sum((-2, -1))
+        beyond = (weights * middle[:, None] ** excess) @ excess > mean * (weights * middle[:, None] ** excess).sum(-1)
         low, high = np.where(beyond, low, middle), np.where(beyond, middle, high)
-    factors: Floats = high[:, None, None] ** excess
+    factors: Floats = high[:, None, None] ** np.maximum(distance - 1, 0)
     return factors
 
 
@@ -549,11 +550,17 @@ def estimate_rate(sample: Sample, name: str, label: int) -> Rate | None:
     n_eff = _denominator_size(sample, name, label)
     if n_eff == 0:
         return None
-    fit = fit_proportions(sample, class_rate(name, label))
-    reason = sample.reason
-    if reason is None and n_eff < (MIN_UNITS if sample.group is None else MIN_EFFECTIVE_GROUPS):
-        reason = IntervalReason.TOO_FEW_IMAGES if sample.group is None else IntervalReason.TOO_FEW_GROUPS
+    fit, reason = fit_proportions(sample, class_rate(name, label)), too_few_in_denominator(sample, name, label)
     return Rate(fit.value, n_eff, None if reason else fit.interval(), reason)
+
+
+def too_few_in_denominator(sample: Sample, name: str, label: int) -> IntervalReason | None:
+    """Returns why a rate of a class has no interval; None: it has one."""
+    if sample.group is None:
+        few = _denominator_size(sample, name, label) < MIN_UNITS
+        return sample.reason or (IntervalReason.TOO_FEW_IMAGES if few else None)
+    few = _denominator_size(sample, name, label) < MIN_EFFECTIVE_GROUPS
+    return sample.reason or (IntervalReason.TOO_FEW_GROUPS if few else None)
 
 
 def _denominator_size(sample: Sample, name: str, label: int) -> float:

@@ -22,12 +22,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import gammaincinv
-from scipy.stats import gamma, norm
-from scipy.stats import t as student
+from scipy.special import gammaincinv, ndtr, ndtri, stdtrit
+from scipy.stats import gamma
 
 CONFIDENCE = 0.95
-QUANTILE = float(norm.ppf((1 + CONFIDENCE) / 2))
+QUANTILE = float(ndtri((1 + CONFIDENCE) / 2))
 MIN_UNITS = 3  # smallest number of images or patients for an interval
 MIN_EFFECTIVE_GROUPS = 2.5  # smallest effective number of patients (Kish) for an interval
 PSEUDO_GROUPS = 1 / 40  # share of the smoothing that counts as complete patients in a design effect
@@ -65,7 +64,7 @@ class Estimate:
 
 def t_quantile(degrees_of_freedom: float) -> float:
     """Returns the two-sided 95 % quantile of Student's t, for at least one degree of freedom."""
-    return float(student.ppf((1 + CONFIDENCE) / 2, max(degrees_of_freedom, 1.0)))
+    return float(stdtrit(min(max(degrees_of_freedom, 1.0), 1e9), (1 + CONFIDENCE) / 2))
 
 
 # Intervals
@@ -252,7 +251,7 @@ def weighted_count_interval(
             Stat Methods Med Res 15:547).
         quantile: of the normal or of Student's t distribution.
     """
-    tail = float(norm.sf(quantile))
+    tail = float(ndtr(-quantile))
     low = float(gamma.ppf(tail, value**2 / variance, scale=variance / value)) if value > 0 else 0.0
     mean, above = value + weight, variance + weight**2
     return min(low, value), max(float(gamma.isf(tail, mean**2 / above, scale=above / mean)), value)

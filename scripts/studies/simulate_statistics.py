@@ -1,9 +1,11 @@
 """Simulates the intervals and tests of a report: `python scripts/studies/simulate_statistics.py [--draws 400]`.
 
 For each scenario: the share of 95 % intervals that contain the score of the population, their mean width, and the share
-of draws without an interval, for the intervals of hf_mae and, on the first `--bootstrap_draws` draws, for the
-percentile and BCa bootstrap (of images or patients) and Wilson's interval. Also the intervals of differences of two
-models, and the level of the tests. Seeds are fixed; the tables are in docs/statistics.md.
+of draws without an interval (of all draws, and of those with 5 images of each class), for the intervals of hf_mae and,
+on the first `--bootstrap_draws` draws, for the percentile and BCa bootstrap (of images or patients); also for Wilson's
+and the Clopper-Pearson interval, and for the adjusted Wald interval of Price and Bonett (2004). Lines with WIDTH
+compare intervals that cover more than 98 % with the narrowest ones that cover 93 % and have no width of zero. Also the
+intervals of differences of two models, and the level of the tests. Seeds are fixed; the tables are in docs/coverage.md.
 """
 
 import argparse
@@ -12,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.stats import norm
+from scipy.stats import binomtest, norm, rankdata
 
 from hf_mae.evaluation.estimation import (
     PROPORTIONS,
@@ -23,13 +25,16 @@ from hf_mae.evaluation.estimation import (
     class_rate,
     estimate_score,
     fit_proportions,
+    too_few_in_denominator,
 )
-from hf_mae.evaluation.intervals import MIN_UNITS, score_interval, wilson_interval
+from hf_mae.evaluation.intervals import QUANTILE, Estimate, score_interval, wilson_interval
 from hf_mae.evaluation.metrics import ConfusionMatrices, safe_divide, softmax
+from hf_mae.evaluation.operating_points import estimate_binary_rates
 from hf_mae.evaluation.prediction_table import Predictions
 from hf_mae.evaluation.probability_metrics import (
+    binary_auroc,
     binary_average_precision,
-    estimate_probability_metrics,
+    estimate_mean,
     estimate_ranking,
 )
 from hf_mae.evaluation.significance import compare_predictions, estimate_differences
@@ -39,8 +44,11 @@ from hf_mae.settings.metrics import METRICS
 LONG_TAIL = np.array((293, 253, 194, 169, 163, 78, 66, 49, 41, 40, 34, 28, 28, 28, 23, 22, 19, 19, 14, 13, 6, 6))
 SCORES = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "balanced_accuracy", "mcc", "kappa", "qwk")
 CLASS_SCORES = (*RATES, "f1")
+TABLE_SCORES = (*SCORES, *CLASS_SCORES, "PPV at 0.1", "NPV at 0.1")
 PROBABILITY_SCORES = ("roc_auc", "average_precision", "brier", "log_loss")
 DRAWS_BY_CLASS = 400  # draws with the scores of each class
+METHODS = ("hf_mae", "percentile", "BCa", "Wilson", "Clopper-Pearson", "Price-Bonett")
+AT_PREVALENCE = 0.1
 TOLERANCE = 1e-9
 
 
@@ -212,12 +220,20 @@ class Tally:
     def __init__(self) -> None:
         self.covered: dict[tuple[str, str], list[bool]] = defaultdict(list)
         self.widths: dict[tuple[str, str], list[float]] = defaultdict(list)
-        self.missing: dict[tuple[str, str], list[bool]] = defaultdict(list)
+        self.missing: dict[tuple[str, str], list[tuple[bool, bool]]] = defaultdict(list)
         self.faults: list[str] = []
 
-    def add(self, method: str, score: str, truth: float, interval: tuple[float, float] | None, value: float) -> None:
-        """Records an interval."""
-        self.missing[method, score].append(interval is None)
+    def add(
+        self,
+        method: str,
+        score: str,
+        truth: float,
+        interval: tuple[float, float] | None,
+        value: float,
+        enough: bool = True,
+    ) -> None:
+        """Records an interval; `enough`: each class has 5 images."""
+        self.missing[method, score].append((interval is None, enough))
         if interval is None:
             return
         low, high = interval
@@ -226,14 +242,36 @@ class Tally:
         if method == "hf_mae" and not (low - TOLERANCE <= value <= high + TOLERANCE and high - low > 1e-7):
             self.faults.append(f"{score}: {value} [{low}, {high}]")
 
+    def coverage(self, method: str, score: str) -> float:
+        """Returns the coverage in per cent; 0 without an interval."""
+        return 100 * float(np.mean(self.covered[method, score])) if self.covered[method, score] else 0.0
+
     def cell(self, method: str, score: str, scale: float = 100.0) -> str:
         """Formats coverage and mean width."""
         if not self.covered[method, score]:
             return "-"
-        width = float(np.mean(self.widths[method, score]))
-        text = f"{100 * np.mean(self.covered[method, score]):.1f} ({scale * width:.3g})"
-        missing = 100 * np.mean(self.missing[method, score])
-        return text + (f" [{missing:.1f}]" if missing else "")
+        text = f"{self.coverage(method, score):.1f} ({scale * float(np.mean(self.widths[method, score])):.3g})"
+        missing, enough = np.array(self.missing[method, score]).T
+        if missing.any():
+            text += f" [{100 * missing.mean():.1f}, {100 * missing[enough].mean():.1f}]" if enough.any() else " [100]"
+        return text
+
+    def wide(self, score: str) -> tuple[str, float] | None:
+        """Returns the narrowest other method that covers 93 % and has no width of zero, and the ratio of the widths.
+
+        None: the interval of hf_mae covers at most 98 %, or there is no such method.
+        """
+        if self.coverage("hf_mae", score) <= 98:
+            return None
+        others = {
+            method: float(np.mean(self.widths[method, score]))
+            for method in METHODS[1:]
+            if self.coverage(method, score) >= 93 and min(self.widths[method, score]) > 1e-9
+        }
+        if not others:
+            return None
+        method = min(others, key=lambda name: others[name])
+        return method, float(np.mean(self.widths["hf_mae", score])) / others[method]
 
 
 def solve_fits(fits: list[ProportionFit]) -> list[tuple[float, float]]:
@@ -283,6 +321,22 @@ def bootstrap_intervals(
     return intervals
 
 
+def classical_intervals(matrix: np.ndarray) -> Iterator[tuple[str, str, tuple[float, float]]]:
+    """Computes intervals of other authors, from a confusion matrix of independent images: method, score, interval."""
+    total, right = matrix.sum(), np.trace(matrix)
+    yield "Wilson", "accuracy", wilson_interval(right / total, total)
+    exact = binomtest(int(right), int(total)).proportion_ci(method="exact")
+    yield "Clopper-Pearson", "accuracy", (exact.low, exact.high)
+    confusion = ConfusionMatrices(matrix)
+    for name in ("macro_recall", "balanced_accuracy", "macro_precision"):
+        numerator, denominator = PROPORTIONS[name].counts(confusion)
+        weights = PROPORTIONS[name].weights(confusion) * (denominator > 0)
+        terms = (weights > 0).sum()
+        p, n = (numerator + 2 / terms) / (denominator + 4 / terms), denominator + 4 / terms
+        margin = QUANTILE * float((weights**2 * p * (1 - p) / n).sum()) ** 0.5
+        yield "Price-Bonett", name, (max(weights @ p - margin, 0.0), min(weights @ p + margin, 1.0))
+
+
 def simulate_tables(  # noqa: C901, PLR0912
     scenario: Images | Patients, seed: int, draws: int, bootstrap_draws: int, resamples: int
 ) -> Tally:
@@ -299,30 +353,45 @@ def simulate_tables(  # noqa: C901, PLR0912
         data = scenario.draw(rng)
         sample = Sample([data])
         matrix = sample.matrices[0][0]
+        enough = bool((matrix.sum(1) >= 5).all())
         truth = population_scores(table, matrix)
         for name in SCORES:
             if name in PROPORTIONS and sample.reason is None:
                 fits[name].append((fit_proportions(sample, PROPORTIONS[name]), truth[name]))
             else:
                 estimate = estimate_score(sample, name)
-                tally.add("hf_mae", name, truth[name], estimate.interval, estimate.value)
+                tally.add("hf_mae", name, truth[name], estimate.interval, estimate.value, enough)
         for (name, label), score in by_class.items() if draw < DRAWS_BY_CLASS and sample.reason is None else ():
-            fit = fit_proportions(sample, score)
-            if fit.trials[-1 if len(fit.trials) == 1 else label] < MIN_UNITS:
-                tally.add("hf_mae", name, 0.0, None, 0.0)
+            if name != "f1" and too_few_in_denominator(sample, name, label) is not None:
+                tally.add("hf_mae", name, 0.0, None, 0.0, enough)
             else:
-                fits[name].append((fit, class_truth[name, label]))
+                fits[name].append((fit_proportions(sample, score), class_truth[name, label]))
+        if draw < DRAWS_BY_CLASS and len(table) == 2 and sample.reason is None:
+            _add_predictive_values(tally, data, table, enough)
         if draw < bootstrap_draws:
-            for method, intervals in bootstrap_intervals(data, rng, resamples).items():
+            for method, intervals in bootstrap_intervals(data, np.random.default_rng((seed, draw)), resamples).items():
                 for name, interval in intervals.items():
                     tally.add(method, name, truth[name], interval, 0.0)
-            if data.groups is None:
-                accuracy = np.trace(matrix) / matrix.sum()
-                tally.add("Wilson", "accuracy", truth["accuracy"], wilson_interval(accuracy, matrix.sum()), accuracy)
+        for method, name, interval in classical_intervals(matrix) if data.groups is None else ():
+            tally.add(method, name, truth[name], interval, 0.0)
     for name, entries in fits.items():
         for (fit, true), interval in zip(entries, solve_fits([fit for fit, _ in entries])):
             tally.add("hf_mae", name, true, interval, fit.value)
     return tally
+
+
+def _add_predictive_values(tally: Tally, data: Predictions, table: np.ndarray, enough: bool) -> None:
+    """Records PPV and NPV of class 1 at a prevalence."""
+    sensitivity, specificity = table[1, 1] / table[1].sum(), table[0, 0] / table[0].sum()
+    rates = estimate_binary_rates([data], AT_PREVALENCE)
+    likelihoods = {
+        "ppv": (sensitivity * AT_PREVALENCE, (1 - specificity) * (1 - AT_PREVALENCE)),
+        "npv": (specificity * (1 - AT_PREVALENCE), (1 - sensitivity) * AT_PREVALENCE),
+    }
+    for name, (right, wrong) in likelihoods.items():
+        rate, truth = rates.get(name), right / (right + wrong) if right + wrong > 0 else 1.0
+        if {"sensitivity", "specificity"} <= set(rates) and rate is not None:
+            tally.add("hf_mae", f"{name.upper()} at 0.1", truth, rate.interval, rate.value, enough)
 
 
 def _population_rate(score, table: np.ndarray) -> float:
@@ -381,19 +450,49 @@ class ScoreModel:
         rng, found = np.random.default_rng(77), defaultdict(list)
         for _ in range(4):
             data = self.draw(rng, 8_000 if self.patients else 100_000)
-            for name, estimate in probability_estimates(replace(data, groups=None)).items():
-                found[name].append(estimate.value)
+            for name, value in probability_values(data).items():
+                found[name].append(value)
         return {name: float(np.mean(values)) for name, values in found.items()}
 
 
-def probability_estimates(data: Predictions) -> dict:
-    """Estimates the scores of the probabilities."""
-    estimates = estimate_probability_metrics([data])
-    classes = [1] if data.num_classes == 2 else range(data.num_classes)
-    precision = estimate_ranking([data], binary_average_precision, classes)
-    if precision is not None:
-        estimates["average_precision"] = precision
-    return {name: estimates[name] for name in PROBABILITY_SCORES if name in estimates}
+def probability_estimates(data: Predictions) -> dict[str, Estimate | None]:
+    """Estimates the scores of the probabilities; for two classes, average precision is that of the rare one."""
+    classes = range(data.num_classes)
+    found = {
+        "roc_auc": estimate_ranking([data], binary_auroc, classes),
+        "average_precision": estimate_ranking(
+            [data], binary_average_precision, classes[-1:] if len(classes) == 2 else classes
+        ),
+    }
+    for name in ("brier", "log_loss"):
+        metric = METRICS[name]
+        found[name] = estimate_mean([data], metric.function, metric.low, metric.upper_bound(data.num_classes))
+    return found
+
+
+def probability_values(data: Predictions) -> dict[str, float]:
+    """Computes the scores of the probabilities, without AUROC and average precision if a class has no image."""
+    scores, labels = data.class_scores[0], data.labels
+    values = {name: float(METRICS[name].function(scores, labels).mean()) for name in ("brier", "log_loss")}
+    if len(np.unique(labels)) == data.num_classes > 1:
+        ranks = [rankdata(column) for column in scores.T]
+        sides = [labels == label for label in range(data.num_classes)]
+        values["roc_auc"] = float(np.mean([_auroc(rank, side) for rank, side in zip(ranks, sides)]))
+        pairs = list(zip(scores.T, sides))[-1 if data.num_classes == 2 else 0 :]
+        values["average_precision"] = float(np.mean([_average_precision(score, side) for score, side in pairs]))
+    return values
+
+
+def _auroc(ranks: np.ndarray, is_positive: np.ndarray) -> float:
+    positive = is_positive.sum()
+    return float((ranks[is_positive].sum() - positive * (positive + 1) / 2) / (positive * (len(ranks) - positive)))
+
+
+def _average_precision(scores: np.ndarray, is_positive: np.ndarray) -> float:
+    order = np.argsort(-scores, kind="stable")
+    last = np.r_[np.flatnonzero(np.diff(scores[order])), len(scores) - 1]
+    found = is_positive[order].cumsum()[last]
+    return float((np.diff(np.r_[0, found]) * found / (last + 1)).sum() / found[-1])
 
 
 def probability_scenarios() -> dict[str, ScoreModel]:
@@ -424,16 +523,15 @@ def simulate_probabilities(model: ScoreModel, seed: int, draws: int, bootstrap_d
     rng, tally, truth = np.random.default_rng(seed), Tally(), model.population()
     for draw in range(draws):
         data = model.draw(rng)
-        found = probability_estimates(data)
-        for name in PROBABILITY_SCORES:
-            estimate = found.get(name)
-            interval = estimate.interval if estimate else None
-            tally.add("hf_mae", name, truth[name], interval, estimate.value if estimate else 0.0)
-        if draw < bootstrap_draws // 4:
+        enough = bool((np.bincount(data.labels, minlength=data.num_classes) >= 5).all())
+        for name, estimate in probability_estimates(data).items():
+            interval, value = (estimate.interval, estimate.value) if estimate else (None, 0.0)
+            tally.add("hf_mae", name, truth[name], interval, value, enough)
+        if draw < bootstrap_draws:
             values = defaultdict(list)
-            for resample in _resamples(data, rng, resamples // 5):
-                for name, estimate in probability_estimates(replace(resample, groups=None)).items():
-                    values[name].append(estimate.value)
+            for resample in _resamples(data, np.random.default_rng((seed, draw)), resamples // 5):
+                for name, value in probability_values(resample).items():
+                    values[name].append(value)
             for name, numbers in values.items():
                 low, high = np.quantile(numbers, [0.025, 0.975])
                 tally.add("percentile", name, truth[name], (float(low), float(high)), 0.0)
@@ -524,22 +622,24 @@ def print_header(first: str, names: tuple[str, ...]) -> None:
 
 def print_tally(title: str, tally: Tally, names: tuple[str, ...], scale: float) -> None:
     """Prints the rows of a scenario, and faults."""
-    for method in ("hf_mae", "percentile", "BCa", "Wilson"):
+    for method in METHODS:
         cells = [tally.cell(method, name, scale) for name in names]
         if any(cell != "-" for cell in cells):
             print(f"| {title} | {method} | " + " | ".join(cells) + " |", flush=True)
     for fault in tally.faults[:3]:
         print(f"FAULT {fault}", flush=True)
+    for name in names:
+        if (found := tally.wide(name)) is not None:
+            print(f"WIDTH {title}, {name}: {found[1]:.2f} times the width of {found[0]}", flush=True)
 
 
 def print_tables(args: argparse.Namespace) -> None:
     """Scores of confusion matrices, and of each class."""
-    names = (*SCORES, *CLASS_SCORES)
-    print_header("scenario", names)
+    print_header("scenario", TABLE_SCORES)
     for seed, (title, scenario) in enumerate(table_scenarios().items()):
         if args.match in title:
             tally = simulate_tables(scenario, seed, args.draws, args.bootstrap_draws, args.resamples)
-            print_tally(title, tally, names, 100.0)
+            print_tally(title, tally, TABLE_SCORES, 100.0)
 
 
 def print_probabilities(args: argparse.Namespace) -> None:
