@@ -259,7 +259,7 @@ class Tally:
     def wide(self, score: str) -> tuple[str, float] | None:
         """Returns the narrowest other method that covers 93 % and has no width of zero, and the ratio of the widths.
 
-        None: the interval of hf_mae covers at most 98 %, or there is no such method.
+        None: the interval of hf_mae covers at most 98 %, or no other method fulfils this.
         """
         if self.coverage("hf_mae", score) <= 98:
             return None
