@@ -441,8 +441,8 @@ DERIVATIVES: dict[str, Callable[[ConfusionMatrices], Floats]] = {
 CHANCE = {"mcc": 0.0, "kappa": 0.0, "qwk": 0.0}  # scores of a random prediction
 
 
-def _numeric_derivatives(m: ConfusionMatrices, function: Callable[[ConfusionMatrices], Floats]) -> Floats:
-    """Differentiates a score without closed derivatives by central differences."""
+def numeric_derivatives(m: ConfusionMatrices, function: Callable[[ConfusionMatrices], Floats]) -> Floats:
+    """Differentiates a score without closed derivatives (classes, classes) by central differences."""
     shape = m.counts.shape
     size = shape[-1] ** 2
     derivatives = np.zeros((int(np.prod(shape[:-2])), size))
@@ -457,23 +457,27 @@ def _numeric_derivatives(m: ConfusionMatrices, function: Callable[[ConfusionMatr
     return derivatives.reshape(shape)
 
 
+def proportion_influence(sample: Sample, score: Proportions) -> Influence:
+    """Computes the influence of the images on a sum of proportions."""
+    derivatives = []
+    for matrices, smoothed in zip(sample.matrices, sample.smoothed):
+        raw = sample.confusion(matrices)
+        weights = score.weights(raw) * (score.counts(raw)[1] > 0)
+        derivatives.append(score.derivatives(sample.confusion(smoothed), weights))
+    return sample.influence(derivatives, sample.smoothed)
+
+
 def score_influence(sample: Sample, name: str) -> Influence:
     """Computes the influence of the images on a score of confusion matrices, by its name in `METRICS`."""
-    derivatives, smoothed_matrices = [], sample.smoothed_for(name)
-    for matrices, smoothed in zip(sample.matrices, smoothed_matrices):
-        smooth = sample.confusion(smoothed)
-        if name in PROPORTIONS:
-            score, raw = PROPORTIONS[name], sample.confusion(matrices)
-            weights = score.weights(raw) * (score.counts(raw)[1] > 0)
-            derivatives.append(score.derivatives(smooth, weights))
-        elif name in DERIVATIVES:
-            derivatives.append(DERIVATIVES[name](smooth))
-        else:
-            derivatives.append(_numeric_derivatives(smooth, _matrix_function(name)))
-    return sample.influence(derivatives, smoothed_matrices)
+    if name in PROPORTIONS:
+        return proportion_influence(sample, PROPORTIONS[name])
+    derive = DERIVATIVES.get(name) or (lambda smooth: numeric_derivatives(smooth, matrix_function(name)))
+    smoothed_matrices = sample.smoothed_for(name)
+    return sample.influence([derive(sample.confusion(smoothed)) for smoothed in smoothed_matrices], smoothed_matrices)
 
 
-def _matrix_function(name: str) -> Callable[[ConfusionMatrices], Floats]:
+def matrix_function(name: str) -> Callable[[ConfusionMatrices], Floats]:
+    """Returns the function of confusion matrices that computes a score of `METRICS`."""
     function = METRICS[name].function
     assert function is not None, name
     return function
@@ -488,7 +492,7 @@ def estimate_score(sample: Sample, name: str) -> Estimate:
     Proportions and means over classes have the score interval; other scores have Wilson's interval for the effective
     number of images.
     """
-    metric, function = METRICS[name], _matrix_function(name)
+    metric, function = METRICS[name], matrix_function(name)
     value = sample.value(lambda matrices: function(sample.confusion(matrices)))
     missing = _classes_without_images(sample, name)
     if sample.reason is not None:
@@ -547,7 +551,7 @@ def estimate_class_f1(folds: Sequence[Predictions], label: int) -> Estimate:
 
 def estimate_rate(sample: Sample, name: str, label: int) -> Rate | None:
     """Estimates a rate of one class against the rest (mean over folds and runs); None: its denominator is empty."""
-    n_eff = _denominator_size(sample, name, label)
+    n_eff = denominator_size(sample, name, label)
     if n_eff == 0:
         return None
     fit, reason = fit_proportions(sample, class_rate(name, label)), too_few_in_denominator(sample, name, label)
@@ -557,13 +561,13 @@ def estimate_rate(sample: Sample, name: str, label: int) -> Rate | None:
 def too_few_in_denominator(sample: Sample, name: str, label: int) -> IntervalReason | None:
     """Returns why a rate of a class has no interval; None: it has one."""
     if sample.group is None:
-        few = _denominator_size(sample, name, label) < MIN_UNITS
+        few = denominator_size(sample, name, label) < MIN_UNITS
         return sample.reason or (IntervalReason.TOO_FEW_IMAGES if few else None)
-    few = _denominator_size(sample, name, label) < MIN_EFFECTIVE_GROUPS
+    few = denominator_size(sample, name, label) < MIN_EFFECTIVE_GROUPS
     return sample.reason or (IntervalReason.TOO_FEW_GROUPS if few else None)
 
 
-def _denominator_size(sample: Sample, name: str, label: int) -> float:
+def denominator_size(sample: Sample, name: str, label: int) -> float:
     """Computes the effective number of images, or of patients (Kish), in the denominator of a rate."""
     sizes = []
     for fold in sample.folds:

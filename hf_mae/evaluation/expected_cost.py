@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .differences import ModelScore, ModelScores, subtract_scores
 from .estimation import Influence, Sample
 from .intervals import (
-    PSEUDO_IMAGES_OF_DIFFERENCE,
     QUANTILE,
     Estimate,
     Floats,
@@ -21,7 +21,7 @@ from .intervals import (
 )
 from .metrics import safe_divide
 from .prediction_table import Predictions
-from .significance import PERMUTATION_TEST, Difference, estimate_difference, permutation_tests
+from .significance import PERMUTATION_TEST, Difference, permutation_tests
 
 DECISIONS = ("argmax", "bayes")
 SCORE = "expected_cost"  # name of the normalised expected cost in comparisons
@@ -199,19 +199,23 @@ def compare_expected_costs(first: list[Predictions], second: list[Predictions], 
     decided = decide_by_rule(first, costs), decide_by_rule(second, costs)
     for name in [name for name in DECISIONS if all(name in by_rule for by_rule in decided)]:
         before, after = (by_rule[name] for by_rule in decided)
-        samples = [Sample(folds, PSEUDO_IMAGES_OF_DIFFERENCE) for folds in (before, after)]
-        if any((costs.single_decision(matrices) <= 0).any() for matrices in samples[0].matrices):
+        models = ModelScores(before), ModelScores(after)
+        matrices = models[0].sample.matrices
+        if any((costs.single_decision(counts) <= 0).any() for counts in matrices):
             continue
-        width = float(np.mean([np.subtract(*costs.bounds(m, True)[::-1]).mean() for m in samples[0].matrices]))
-        estimate = estimate_difference(
-            samples,
-            [sample.value(costs.normalized) for sample in samples],
-            [_influence(sample, costs, normalize=True) for sample in samples],
-            width,
+        width = float(np.mean([np.subtract(*costs.bounds(counts, True)[::-1]).mean() for counts in matrices]))
+        one, two = (
+            ModelScore(
+                model.sample.value(costs.normalized),
+                _influence(model.sample, costs, normalize=True),
+                width,
+                from_counts=True,
+            )
+            for model in models
         )
+        found = subtract_scores(models[0], one, models[1], two)
         p_value = permutation_tests(before, after, scores=lambda m: {SCORE: costs.normalized(m)})[SCORE]
-        test = PERMUTATION_TEST.format(units=samples[0].units)
-        differences[name] = Difference(
-            SCORE, samples[0].units, estimate.value, estimate.interval, p_value, test, estimate.reason
-        )
+        units = models[0].sample.units
+        test = PERMUTATION_TEST.format(units=units)
+        differences[name] = Difference(SCORE, units, found.value, found.interval(), p_value, test, found.reason)
     return differences

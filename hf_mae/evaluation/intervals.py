@@ -10,7 +10,6 @@
 - `ratio_score_interval`: a ratio of two proportions (Koopman, 1984, Biometrics 40:513), for predictive values at a
   prevalence.
 - `log_scale_interval`: a positive, unbounded mean.
-- `difference_interval`: a difference of two scores on the same images (Agresti and Min, 2005, Stat Med 24:729).
 
 `design_effect` estimates how much the correlation of the images of a patient increases a variance, and the degrees of
 freedom of Student's t. Coverage and widths: scripts/studies/simulate_statistics.py and docs/statistics.md.
@@ -293,22 +292,6 @@ def _bisect(decreasing: Any, target: float, low: float = -25.0, high: float = 25
         middle = (low + high) / 2
         low, high = (middle, high) if decreasing(middle) > target else (low, middle)
     return (low + high) / 2
-
-
-def difference_interval(
-    value: float, variance: float, degrees_of_freedom: float = np.inf, width: float = 1.0
-) -> tuple[float, float]:
-    """Computes the interval of a difference of two scores, with Student's t.
-
-    Args:
-        value: difference.
-        variance: its variance, smoothed by pseudo-images, so that it is positive.
-        degrees_of_freedom: of the variance; the effective number of images minus one limits it.
-        width: upper minus lower bound of the scores: the greatest difference.
-    """
-    trials = max(width**2 - value**2, 0.0) / variance
-    margin = t_quantile(max(min(degrees_of_freedom, trials - 1), 2.0)) * variance**0.5
-    return max(value - margin, -width), min(value + margin, width)
 
 
 # Patients and videos

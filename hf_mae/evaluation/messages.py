@@ -23,6 +23,17 @@ class EvaluationMessage(Message):
         "images are needed."
     )
 
+    # Differences
+    INVALID_MARGIN = (
+        "--{flag} {text} is not valid. Use SCORE=MARGIN with a margin above 0, e.g. accuracy=0.02 for two percentage "
+        "points. Scores: {scores:list}."
+    )
+
+    MARGIN_OF_UNDEFINED_SCORE = (
+        "The margin of {score} cannot be tested: the score is not defined for the predictions of {first} and {second}. "
+        "Ranks and probabilities need the scores of the classes, and qwk, mae and one_off_accuracy need grades."
+    )
+
     # Subgroups
     CELL_IS_NOT_A_NUMBER = (
         "The column {column} cannot be divided into bands: {value} is not a number. Correct the cell, or leave it "

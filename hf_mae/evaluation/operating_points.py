@@ -149,11 +149,24 @@ class OneVsRest:
         """Whether all folds have groups."""
         return all(fold.groups is not None for fold in self.folds)
 
+    @property
+    def has_scores(self) -> bool:
+        """Whether all folds have scores of the classes."""
+        return all(fold.class_scores is not None for fold in self.folds)
+
     def choose_thresholds(self, rule: ThresholdRule) -> list[list[float]]:
         """Chooses the threshold of each fold and run on these images."""
         return [
             [rule.choose_threshold(scores, fold.labels == 1) for scores in positive_scores(fold)] for fold in self.folds
         ]
+
+    def get_thresholds(self, rule: ThresholdRule, others: "OneVsRest | None") -> list[list[float]]:
+        """Returns the threshold of each fold and run: the fixed one, or that chosen on other images (their folds, or
+        one fold per run)."""
+        if others is None:
+            return [[rule.target] * len(fold.predicted) for fold in self.folds]
+        by_run = iter([value for values in others.choose_thresholds(rule) for value in values])
+        return [[next(by_run) for _ in fold.predicted] for fold in self.folds]
 
     def apply_thresholds(self, thresholds: list[list[float]]) -> list[Predictions]:
         """Returns the predictions at the thresholds of each fold and run."""
@@ -195,21 +208,32 @@ class OneVsRest:
         The net benefit at a threshold p is the fraction of true positives minus p / (1 - p) times the fraction of false
         positives.
         """
-        odds, count = THRESHOLDS / (1 - THRESHOLDS), len(self.folds)
+        value, intervals = self._mean_benefits([net_benefits(fold) for fold in self.folds])
+        _, gain_intervals = self._mean_benefits([net_benefits(fold) - all_benefits(fold) for fold in self.folds])
+        treat_all = self.prevalence - (1 - self.prevalence) * THRESHOLDS / (1 - THRESHOLDS)
+        return DecisionCurve(THRESHOLDS.tolist(), value, intervals, treat_all.tolist(), gain_intervals)
+
+    def benefit_difference(self, other: "OneVsRest") -> tuple[list[float], list[Interval]]:
+        """Computes the net benefit of another model on the same images minus that of this one, and the interval, by
+        threshold."""
+        pairs = zip(self.folds, other.folds, strict=True)
+        return self._mean_benefits([net_benefits(second) - net_benefits(first) for first, second in pairs])
+
+    def _mean_benefits(self, benefits: Sequence[Floats]) -> tuple[list[float], list[Interval]]:
+        """Computes means over images and folds with Student's intervals.
+
+        Args:
+            benefits: by fold, of each image at each threshold (images, thresholds).
+        """
         value, influence, pseudo_variance = np.zeros(len(THRESHOLDS)), [], np.zeros(len(THRESHOLDS))
-        for fold in self.folds:
-            benefit = np.where((fold.labels == 1)[:, None], 1.0, -odds)  # if the image is called positive
-            benefits = np.mean(
-                [is_at_least(run[:, None], THRESHOLDS) * benefit for run in positive_scores(fold)], axis=0
-            )
-            mean, size = benefits.mean(0), len(fold.labels)
+        odds, count = THRESHOLDS / (1 - THRESHOLDS), len(self.folds)
+        for fold in benefits:
+            mean, size = fold.mean(0), len(fold)
             value += mean / count
-            influence.append((benefits - mean) / (size * max(size - 1, 1)) ** 0.5 / count)
+            influence.append((fold - mean) / (size * max(size - 1, 1)) ** 0.5 / count)
             # Half a true positive, and false positives of the same weight, per set of images
             pseudo_variance += (0.5 + 0.5 * np.minimum(odds, 1 / odds) ** 2) / (size * count) ** 2 / count
-        intervals = self._benefit_intervals(value, np.concatenate(influence), pseudo_variance)
-        treat_all = self.prevalence - (1 - self.prevalence) * odds
-        return DecisionCurve(THRESHOLDS.tolist(), value.tolist(), intervals, treat_all.tolist())
+        return value.tolist(), self._benefit_intervals(value, np.concatenate(influence), pseudo_variance)
 
     def _benefit_intervals(self, value: Floats, influence: Floats, pseudo_variance: Floats) -> list[Interval]:
         """Computes Student's intervals of means over images, by threshold."""
@@ -234,12 +258,27 @@ class DecisionCurve:
     Args:
         intervals: 95 %; None: too few clusters.
         treat_all: net benefit of calling every image positive; that of calling none positive is 0.
+        gain_intervals: 95 % intervals of the net benefit minus that of calling every image positive.
     """
 
     thresholds: list[float]
     net_benefit: list[float]
     intervals: list[Interval]
     treat_all: list[float]
+    gain_intervals: list[Interval]
+
+
+def all_benefits(predictions: Predictions) -> Floats:
+    """Computes the net benefit of calling each image positive at each threshold (images, thresholds)."""
+    benefits: Floats = np.where((predictions.labels == 1)[:, None], 1.0, -THRESHOLDS / (1 - THRESHOLDS))
+    return benefits
+
+
+def net_benefits(predictions: Predictions) -> Floats:
+    """Computes the net benefit of each image at each threshold, as a mean over runs (images, thresholds)."""
+    called = np.mean([is_at_least(run[:, None], THRESHOLDS) for run in positive_scores(predictions)], axis=0)
+    benefits: Floats = called * all_benefits(predictions)
+    return benefits
 
 
 def positive_scores(predictions: Predictions) -> Floats:
@@ -248,13 +287,13 @@ def positive_scores(predictions: Predictions) -> Floats:
 
 
 def _to_binary(predictions: Predictions, positive_ids: list[int]) -> Predictions:
-    scores = predictions.known_scores[..., positive_ids].sum(-1)
+    scores = None if predictions.class_scores is None else predictions.class_scores[..., positive_ids].sum(-1)
     return Predictions(
         np.isin(predictions.labels, positive_ids).astype(int),
         np.isin(predictions.predicted, positive_ids).astype(int),
         2,
         predictions.groups,
-        np.stack([1 - scores, scores], axis=-1),
+        None if scores is None else np.stack([1 - scores, scores], axis=-1),
     )
 
 
@@ -289,7 +328,7 @@ def estimate_binary_rates(folds: list[Predictions], prevalence: float | None = N
     n_eff, reason = min(sensitivity.n_eff, specificity.n_eff), sensitivity.reason or specificity.reason
     fits = {name: fit_proportions(sample, class_rate(name, 1)) for name in ("sensitivity", "specificity")}
     for name in ("ppv", "npv"):
-        value = sample.value(lambda matrices: _predictive_values(matrices, prevalence)[name])  # noqa: B023
+        value = sample.value(lambda matrices: predictive_values(matrices, prevalence)[name])  # noqa: B023
         interval = (
             None if reason else _predictive_value_interval(name, fits["sensitivity"], fits["specificity"], prevalence)
         )
@@ -321,7 +360,7 @@ def _predictive_value_interval(
     return low, high
 
 
-def _predictive_values(matrices: Floats, prevalence: float) -> dict[str, Floats]:
+def predictive_values(matrices: Floats, prevalence: float) -> dict[str, Floats]:
     """Computes PPV and NPV from sensitivity and specificity by Bayes' rule, for matrices (..., 2, 2)."""
     sensitivity = safe_divide(matrices[..., 1, 1], matrices[..., 1, :].sum(-1))
     specificity = safe_divide(matrices[..., 0, 0], matrices[..., 0, :].sum(-1))

@@ -1,31 +1,34 @@
 """Significance tests between two models on the same images; the independent clusters are images, or patients or videos.
 
-- `permutation_tests`: under the null hypothesis the models are exchangeable, so their predictions of each cluster
-  are swapped at random; exact for any metric and any number of clusters.
+- `permutation_tests`, `score_permutation_tests`: under the null hypothesis the models are exchangeable, so their
+  predictions of each cluster are swapped at random; exact for any metric and any number of clusters.
 - `mcnemar`: for independent images.
 - `holm`: adjusts p values for multiple comparisons.
 - `corrected_resampled_test`: between the folds of a cross-validation, which share training images.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from scipy.stats import binomtest
+from scipy.stats import binomtest, rankdata
 from scipy.stats import t as student
 
 from ..settings.metrics import METRICS
-from .estimation import Influence, Sample, score_influence
-from .intervals import PSEUDO_IMAGES_OF_DIFFERENCE, Estimate, Interval, IntervalReason, difference_interval
-from .metrics import ConfusionMatrices, Floats, headline_metric_names, headline_metrics
+from .differences import RANKING_FUNCTIONS, ModelScores, estimate_difference, require_equal_labels
+from .intervals import Interval, IntervalReason
+from .metrics import Floats, headline_metrics
 from .prediction_table import Clusters, Predictions, clusters_from_predictions
+from .probability_metrics import RankingFunction
 
 PERMUTATIONS = 9_999
 PERMUTATION_TEST, MCNEMAR_TEST = "permutation within {units}", "McNemar, exact"
 PERMUTATION_BATCH_SIZE = 500  # permutations whose confusion matrices are in memory at once
+UNITS_WITHOUT_TIES = 1_000  # with more units, sums of single precision are enough
 
 
 @dataclass(frozen=True)
@@ -57,104 +60,37 @@ def compare_predictions(
         first, second: one entry per fold, of the same images in the same order; each may have several runs.
 
     Raises:
-        ValueError: If the images differ.
-    """
-    estimates = estimate_differences(first, second, compared_metric_names(first[0].ordered))
-    units = "images" if any(fold.groups is None for fold in first) else "groups"
-    p_values = permutation_tests(first, second, permutations, seed)
-    single_run = all(len(fold.predicted) == 1 for fold in [*first, *second])
-    differences = []
-    for name, estimate in estimates.items():
-        p_value, test = p_values[name], PERMUTATION_TEST.format(units=units)
-        if name == "accuracy" and units == "images" and single_run:
-            labels = np.concatenate([fold.labels for fold in first])
-            predicted = [np.concatenate([fold.predicted[0] for fold in folds]) for folds in (first, second)]
-            p_value, test = float(mcnemar(labels, *predicted)["p_value"]), MCNEMAR_TEST
-        differences.append(Difference(name, units, estimate.value, estimate.interval, p_value, test, estimate.reason))
-    return differences
-
-
-def estimate_differences(
-    first: list[Predictions], second: list[Predictions], names: Sequence[str]
-) -> dict[str, Estimate]:
-    """Estimates the differences of metrics, second model minus first (means over folds and runs), with 95 % intervals.
-
-    The interval is Student's, with the variance of the difference of the influences of each image on the metrics.
-
-    Args:
-        first, second: one entry per fold, of the same images in the same order; each may have several runs.
-        names: names of metrics of confusion matrices (`METRICS`).
-
-    Raises:
         ValueError: If the labels differ.
     """
-    _require_equal_labels(first, second)
-    samples = [Sample(folds, PSEUDO_IMAGES_OF_DIFFERENCE) for folds in (first, second)]
-    estimates = {}
-    for name in names:
-        metric, function = METRICS[name], METRICS[name].function
-        assert function is not None, name
-        values = [sample.value(lambda m: function(ConfusionMatrices(m))) for sample in samples]  # noqa: B023
-        width = metric.upper_bound(samples[0].num_classes) - metric.low
-        estimates[name] = estimate_difference(
-            samples, values, [score_influence(sample, name) for sample in samples], width
-        )
-    return estimates
+    return compare_models(ModelScores(first), ModelScores(second), permutations, seed)
 
 
-def estimate_difference(
-    samples: Sequence[Sample], values: Sequence[float], influences: Sequence[Influence], width: float
-) -> Estimate:
-    """Estimates the difference of a score, second model minus first, with its 95 % interval.
-
-    Args:
-        samples, values, influences: of the two models: predictions, score, and influence of the images on it.
-        width: upper minus lower bound of the score.
-    """
-    difference = values[1] - values[0]
-    if (reason := samples[0].reason) is not None:
-        return Estimate(difference, None, reason)
-    one, two = influences
-    influence = Influence(
-        (two.values - one.values) * _small_class_correction(*samples),
-        one.information + two.information,
-        one.pseudo_variance + two.pseudo_variance,
-    )
-    if influence.variance == 0:  # a score that no prediction changes: the one-off accuracy of two grades
-        return Estimate(difference, None, IntervalReason.NOT_ESTIMABLE)
-    design = influence.design(samples[0].group)
-    variance = influence.variance * design.factor
-    return Estimate(difference, difference_interval(difference, variance, design.degrees_of_freedom, width))
-
-
-def _small_class_correction(first: Sample, second: Sample) -> NDArray[np.float64]:
-    """Computes the factor of the influence of each image (images,) that corrects the variance for the fitted rates of
-    small classes: sqrt(1 + (1 - 1 / classes) / (n - 1)), with the smallest n of the class and of the predictions."""
-    factors = []
-    for fold, other, matrices, other_matrices in zip(first.folds, second.folds, first.matrices, second.matrices):
-        support = np.bincount(fold.labels, minlength=first.num_classes)
-        smallest = support[fold.labels].astype(float)
-        for predictions, counts in ((fold, matrices), (other, other_matrices)):
-            predicted = counts.sum(-2)[np.arange(len(counts))[:, None], predictions.predicted]
-            smallest = np.minimum(smallest, predicted.min(0))
-        factors.append((1 + (1 - 1 / first.num_classes) / np.maximum(smallest - 1, 1)) ** 0.5)
-    return np.concatenate(factors)
-
-
-def compared_metric_names(ordered: bool) -> tuple[str, ...]:
-    """Returns the names of the metrics whose differences are tested; `ordered`: the classes are grades."""
-    return tuple(name for name in headline_metric_names(ordered) if METRICS[name].compared)
-
-
-def _require_equal_labels(first: list[Predictions], second: list[Predictions]) -> None:
-    for fold, other_fold in zip(first, second, strict=True):
-        if not np.array_equal(fold.labels, other_fold.labels):
-            raise ValueError("The labels of the two models differ.")
+def compare_models(
+    first: ModelScores, second: ModelScores, permutations: int = PERMUTATIONS, seed: int = 0
+) -> list[Difference]:
+    """Computes what `compare_predictions` does, from models whose scores may be known from other comparisons."""
+    require_equal_labels(first.folds, second.folds)
+    p_values = permutation_tests(first.folds, second.folds, permutations, seed)
+    if all(fold.class_scores is not None for fold in [*first.folds, *second.folds]):
+        p_values |= score_permutation_tests(first, second, permutations, seed)
+    units = "images" if first.group is None else "groups"
+    single_run = all(len(fold.predicted) == 1 for fold in [*first.folds, *second.folds])
+    differences = []
+    for name, metric in METRICS.items():
+        found = estimate_difference(first, second, name) if metric.compared and name in p_values else None
+        if found is None:
+            continue
+        p_value, test = p_values[name], PERMUTATION_TEST.format(units=units)
+        if name == "accuracy" and units == "images" and single_run:
+            labels = np.concatenate([fold.labels for fold in first.folds])
+            predicted = [np.concatenate([fold.predicted[0] for fold in model.folds]) for model in (first, second)]
+            p_value, test = float(mcnemar(labels, *predicted)["p_value"]), MCNEMAR_TEST
+        differences.append(Difference(name, units, found.value, found.interval(), p_value, test, found.reason))
+    return differences
 
 
 def _stack_runs(first: list[Predictions], second: list[Predictions]) -> list[Predictions]:
     """Stacks the runs of both models, fold by fold."""
-    _require_equal_labels(first, second)
     folds = []
     for fold, other_fold in zip(first, second, strict=True):
         predicted = np.vstack([fold.predicted, other_fold.predicted])
@@ -240,6 +176,65 @@ class _PairedPermutation:
                     difference = (second_scores[name] - score) / (len(changes) * len(self._folds))
                     differences[name] = differences.get(name, 0.0) + difference
         return differences
+
+
+def score_permutation_tests(
+    first: ModelScores, second: ModelScores, permutations: int = PERMUTATIONS, seed: int = 0
+) -> dict[str, float]:
+    """Computes two-sided p values of no difference of the Brier score, log loss, AUROC and average precision.
+
+    The models exchange their scores of complete units, as in `permutation_tests`. The statistic is a sum over the units
+    that changes their signs. For the AUROC it is the difference of the AUROCs of ranks (Bandos, Rockette and Gur, 2005,
+    Stat Med 24:2873); for the average precision, the difference of the influences on that of both models' ranks
+    together, which equals the difference to first order.
+    """
+    num_runs = min(min(len(fold.predicted) for fold in model.folds) for model in (first, second))
+    by_image: dict[str, list[Floats]] = {}
+    for fold, other in zip(first.folds, second.folds):
+        models = fold.known_scores[:num_runs], other.known_scores[:num_runs]
+        for name in ("brier", "log_loss"):
+            loss = METRICS[name].function
+            assert loss is not None, name
+            losses = [np.mean([loss(run, fold.labels) for run in runs], axis=0) for runs in models]
+            by_image.setdefault(name, []).append((losses[1] - losses[0]) / len(fold.labels))
+        ranks = [rankdata(runs[..., first.class_ids], axis=1) for runs in models]
+        for name, function in RANKING_FUNCTIONS.items() if first.score("roc_auc") else ():
+            by_image.setdefault(name, []).append(_exchanged_ranks(ranks, fold.labels, first.class_ids, function))
+    values = np.stack([np.concatenate(parts) for parts in by_image.values()], axis=1)
+    if first.group is not None:
+        values = np.stack([np.bincount(first.group, column) for column in values.T], axis=1)
+    return dict(zip(by_image, sign_change_tests(values, permutations, seed).tolist()))
+
+
+def _exchanged_ranks(
+    ranks: list[Floats], labels: NDArray[np.int64], class_ids: list[int], function: RankingFunction
+) -> Floats:
+    """Computes how much an exchange of the ranks (runs, images, classes) of two models changes the difference of their
+    ranking scores, to first order and up to a factor (images,)."""
+    changes = np.zeros(len(labels))
+    for run, (column, label) in product(range(len(ranks[0])), enumerate(class_ids)):
+        both = np.concatenate([model[run, :, column] for model in ranks])
+        influence = function(both, np.tile(labels == label, 2)).influence
+        changes += influence[len(labels) :] - influence[: len(labels)]
+    return changes
+
+
+def sign_change_tests(values: Floats, permutations: int = PERMUTATIONS, seed: int = 0) -> Floats:
+    """Computes two-sided p values (scores,) of the hypothesis that the values (units, scores) of units are as likely
+    with the opposite sign; all values of a unit change their signs together."""
+    generator = np.random.default_rng(seed)
+    values = values[(values != 0).any(1)]
+    if len(values) > UNITS_WITHOUT_TIES:
+        values = values.astype(np.float32)
+    observed, extreme = values.sum(0), np.zeros(values.shape[1], dtype=np.int64)
+    tolerance = 10 * np.finfo(values.dtype).eps * np.abs(values).sum(0)
+    for start in range(0, permutations, PERMUTATION_BATCH_SIZE):
+        size = (min(PERMUTATION_BATCH_SIZE, permutations - start), len(values))
+        bits = np.frombuffer(generator.bytes(size[0] * (size[1] // 8 + 1)), dtype=np.uint8).reshape(size[0], -1)
+        changed = np.unpackbits(bits, axis=1, count=size[1]).astype(values.dtype)
+        extreme += (np.abs(observed - 2 * changed @ values) >= np.abs(observed) - tolerance).sum(0)
+    p_values: Floats = (1 + extreme) / (1 + permutations)
+    return p_values
 
 
 def mcnemar(

@@ -4,13 +4,14 @@ from collections.abc import Iterable
 from dataclasses import asdict, replace
 from typing import Any
 
+from ..evaluation.differences import BINARY_SCORES
 from ..evaluation.estimation import RATES, Rate
 from ..evaluation.intervals import Estimate
-from ..evaluation.operating_points import THRESHOLDS
+from ..evaluation.operating_points import THRESHOLDS, DecisionCurve
 from ..settings.metrics import METRICS, MetricKind, metric_names
-from .diagnostic_accuracy import OneVsRestResult, Subgroup, Subgroups
+from .diagnostic_accuracy import PREDICTED_CLASS_RULE, OneVsRestResult, Subgroup, Subgroups
 from .document import Block, BulletList, Heading, Paragraph
-from .headline import HeadlineRow, estimated_scores, headline_table, make_difference
+from .headline import HeadlineRow, estimated_scores, headline_table, make_difference, make_score
 from .results_tables import ResultsRow, ResultsTable
 from .run_sentences import describe_ppv_at_recall
 from .table import Cell, CellLike, Column, Content, Number, Table, format_content, number_columns
@@ -23,6 +24,11 @@ AGGREGATION_TITLES = {
     "worst": "patients, their worst image",
 }
 DECISION_TITLES = {"argmax": "predicted class", "bayes": "Bayes decision"}
+MAX_PAIRS_WITH_RATES = 6  # pairs of runs whose differences by class are in the text
+MARGIN_RESULTS = {
+    "non_inferiority": ("non-inferior", "non-inferiority not shown"),
+    "equivalence": ("equivalent", "equivalence not shown"),
+}
 DECISION_CURVE_THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.5)  # listed in the text
 
 
@@ -62,7 +68,7 @@ def _results_table_blocks(table: ResultsTable, details: bool) -> list[Block]:
     blocks += [*_probability_blocks(ours), *_cost_blocks(ours)]
     for row in ours if details else []:
         blocks += _run_blocks(row)
-    return blocks + _comparison_blocks(table)
+    return blocks + _comparison_blocks(table) + (_rate_comparison_blocks(table) if details else [])
 
 
 def build_score_tables(table: ResultsTable) -> list[Table]:
@@ -144,10 +150,8 @@ def _cost_blocks(rows: list[ResultsRow]) -> list[Block]:
     return [Table(columns, cells, report_text("expected_costs"))] if cells else []
 
 
-def make_rate(rate: Rate | Estimate | None) -> Content:
+def make_rate(rate: Rate | Estimate) -> Number:
     """Makes the displayed rate, in per cent."""
-    if rate is None:
-        return "none"
     ends = None if rate.interval is None else (100 * rate.interval[0], 100 * rate.interval[1])
     return Number(100 * rate.value, 1, interval=ends, reason=rate.reason or "")
 
@@ -198,7 +202,7 @@ def _one_vs_rest_blocks(method: str, result: OneVsRestResult) -> list[Block]:
         thresholds += ", ..." if len(point.thresholds) > 3 else ""
         split_rates = "; ".join(f"{name} {100 * value:.1f}" for name, value in point.threshold_split_rates.items())
         threshold_split = f"{point.threshold_split} ({split_rates})" if point.threshold_split else ""
-        rates = [make_rate(point.rates.get(name)) for name in RATES]
+        rates = [make_rate(point.rates[name]) if name in point.rates else "none" for name in RATES]
         rows.append([point.rule, AGGREGATION_TITLES[point.aggregation], thresholds, threshold_split, *rates])
     ppv = [
         Paragraph(f"Score of {AGGREGATION_TITLES[name]}: {describe_ppv_at_recall(values)}")
@@ -206,9 +210,9 @@ def _one_vs_rest_blocks(method: str, result: OneVsRestResult) -> list[Block]:
         for values in [asdict(found) | {"classes": result.classes}]
     ]
     agreement = [f"{name} {format_content(make_rate(value))}" for name, value in result.agreement.items()]
-    indices = [round(threshold * (len(THRESHOLDS) + 1)) - 1 for threshold in DECISION_CURVE_THRESHOLDS]
+    indices = _decision_curve_indices()
     curve = result.decision_curve
-    net_benefit = [(curve.thresholds[index], curve.net_benefit[index], curve.treat_all[index]) for index in indices]
+    net_benefit = [(curve.thresholds[index], *_benefits(curve, index)) for index in indices]
     columns = [Column(title) for title in ("operating point", "score of", "threshold", "chosen on")]
     return [
         Table([*columns, *number_columns(list(RATE_TITLES.values()))], rows, caption),
@@ -216,6 +220,16 @@ def _one_vs_rest_blocks(method: str, result: OneVsRestResult) -> list[Block]:
         Paragraph(report_text("agreement", values=agreement)),
         Paragraph(report_text("net_benefit", values=net_benefit)),
     ]
+
+
+def _benefits(curve: DecisionCurve, index: int) -> tuple[str, str, str]:
+    """Formats the net benefit at a threshold, that of treating all, and the difference."""
+    gain = curve.net_benefit[index] - curve.treat_all[index]
+    return (
+        Number(curve.net_benefit[index], 3, interval=curve.intervals[index]).format(),
+        Number(curve.treat_all[index], 3).format(),
+        Number(gain, 3, interval=curve.gain_intervals[index], signed=True).format(),
+    )
 
 
 def _subgroup_table(method: str, subgroups: Subgroups) -> Table:
@@ -244,8 +258,85 @@ def _comparison_blocks(table: ResultsTable) -> list[Block]:
         rows = [_comparison_cells(comparison) for comparison in table.comparisons]
         units = {comparison["units"] for comparison in table.comparisons}
         blocks.append(Table(COMPARISON_COLUMNS, rows, report_text("comparisons", units=units)))
+    if table.margin_tests:
+        blocks.append(_margin_table(table.margin_tests))
     different = [pair for pair in table.differences if "different" in pair]
     return blocks + [Paragraph(report_text("not_compared", pair=pair)) for pair in different]
+
+
+def _margin_table(tests: list[dict[str, Any]]) -> Table:
+    rows = []
+    for test in tests:
+        p_values = ["" if test[name] is None else f"{test[name]:.3g}" for name in ("p_value", "p_adjusted")]
+        margin = _make_difference(test["score"], test["margin"], None).format().lstrip("+")
+        texts = MARGIN_RESULTS[test["kind"]]
+        result = texts[0] if test["shown"] else texts[1]
+        difference = _make_difference(test["score"], test["difference"], _ends(test), test["reason"])
+        rows.append([test["second"], _score_title(test["score"]), margin, difference, *p_values, result])
+    columns = [Column("run"), Column("score"), *number_columns(["margin", "difference", "p", "p adjusted"])]
+    return Table([*columns, Column("result")], rows, report_text("margins", first=tests[0]["first"]))
+
+
+def _rate_comparison_blocks(table: ResultsTable) -> list[Block]:
+    """Builds the differences of the rates of each pair of runs, if there are few; all are in `report.json`."""
+    by_pair: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for comparison in table.rate_comparisons:
+        by_pair.setdefault((comparison["first"], comparison["second"]), []).append(comparison)
+    if len(by_pair) > MAX_PAIRS_WITH_RATES:
+        return []
+    blocks: list[Block] = []
+    columns = [Column("classes"), Column("operating point"), Column("prevalence", "r")]
+    for (first, second), comparisons in by_pair.items():
+        rows = [_rate_comparison_cells(comparison) for comparison in comparisons]
+        caption = report_text("rate_comparisons", first=first, second=second)
+        blocks.append(Table([*columns, *number_columns([*RATE_TITLES.values(), "F1"])], rows, caption))
+        for comparison in comparisons:
+            if benefit := comparison["net_benefit"]:
+                values = [
+                    (benefit["thresholds"][index], _make_benefit_difference(benefit, index).format())
+                    for index in _decision_curve_indices()
+                ]
+                classes = " or ".join(comparison["classes"])
+                facts = {"first": first, "second": second, "classes": classes, "values": values}
+                blocks.append(Paragraph(report_text("benefit_difference", **facts)))
+    return blocks
+
+
+def _rate_comparison_cells(comparison: dict[str, Any]) -> list[CellLike]:
+    prevalence, scores = comparison["prevalence"], comparison["scores"]
+    cells: list[CellLike] = [" or ".join(comparison["classes"]), comparison["rule"] or PREDICTED_CLASS_RULE]
+    cells.append("" if prevalence is None else f"{100 * prevalence:.3g} %")
+    for name in BINARY_SCORES:
+        found = scores.get(name)
+        cells.append(_make_difference(name, found["difference"], _ends(found), found["reason"]) if found else "none")
+    return cells
+
+
+def _decision_curve_indices() -> list[int]:
+    return [round(threshold * (len(THRESHOLDS) + 1)) - 1 for threshold in DECISION_CURVE_THRESHOLDS]
+
+
+def _make_benefit_difference(benefit: dict[str, Any], index: int) -> Number:
+    ends = benefit["low"][index], benefit["high"][index]
+    return Number(benefit["difference"][index], 3, interval=None if None in ends else ends, signed=True)
+
+
+def _ends(comparison: dict[str, Any]) -> tuple[float, float] | None:
+    low, high = comparison["low"], comparison["high"]
+    return None if low is None or high is None else (low, high)
+
+
+def _make_difference(
+    name: str, value: float, interval: tuple[float, float] | None, reason: str | None = None
+) -> Number:
+    """Makes the displayed difference of a score, or of a rate of classes (in per cent)."""
+    if name in METRICS:
+        return replace(make_score(name, value, interval, reason=reason or ""), signed=True)
+    return replace(make_rate(Estimate(value, interval)), reason=reason or "", signed=True)
+
+
+def _score_title(name: str) -> str:
+    return METRICS[name].title if name in METRICS else RATE_TITLES.get(name, "F1")
 
 
 def _comparison_cells(comparison: dict[str, Any]) -> list[CellLike]:
@@ -275,4 +366,5 @@ def build_report_summary(results_tables: Iterable[ResultsTable]) -> list[Block]:
             pair = f"{comparison['second']} minus {comparison['first']}"
             p_value = f"p {comparison['p_adjusted']:.3g} (adjusted)"
             blocks.append(Paragraph(f"{_comparison_title(comparison)}, {pair}: {difference}, {p_value}"))
+        blocks += [_margin_table(table.margin_tests)] if table.margin_tests else []
     return blocks

@@ -9,6 +9,7 @@ import numpy as np
 from ..data.sources.manifest import resolve_manifest
 from ..data.sources.tables import read_table
 from ..errors import UsageError, did_you_mean
+from ..evaluation.differences import Margin
 from ..evaluation.estimation import Rate, estimate_headline_metrics
 from ..evaluation.expected_cost import ExpectedCost, estimate_expected_costs
 from ..evaluation.intervals import MIN_UNITS, Estimate
@@ -51,6 +52,7 @@ class ReportOptions:
         manifest: file with these columns and `file_name`; None: the manifest of the run.
         min_images: minimum size of a subgroup with scores.
         costs: costs of decisions.
+        margins: tests of non-inferiority and equivalence to the first run.
     """
 
     positive: tuple[str, ...] | None = None
@@ -61,6 +63,7 @@ class ReportOptions:
     manifest: Path | None = None
     min_images: int = MIN_SUBGROUP_IMAGES
     costs: CostTable | None = None
+    margins: tuple[Margin, ...] = ()
 
 
 DEFAULT_REPORT_OPTIONS = ReportOptions()
@@ -261,16 +264,13 @@ def _compute_operating_point(
     threshold_split: str | None,
     prevalence: float | None,
 ) -> OperatingPoint:
-    if threshold_predictions is None:
-        thresholds = [[rule.target] * len(fold.predicted) for fold in eval_predictions.folds]
-        split_rates, threshold_split = {}, None
-    else:
-        by_fold = threshold_predictions.choose_thresholds(rule)
-        rates = estimate_binary_rates(threshold_predictions.apply_thresholds(by_fold))
+    thresholds, split_rates = eval_predictions.get_thresholds(rule, threshold_predictions), {}
+    if threshold_predictions is not None:
+        applied = threshold_predictions.apply_thresholds(threshold_predictions.choose_thresholds(rule))
+        rates = estimate_binary_rates(applied)
         split_rates = {name: rate.value for name, rate in rates.items() if name in ("sensitivity", "specificity")}
-        by_run = iter([value for values in by_fold for value in values])
-        thresholds = [[next(by_run) for _ in fold.predicted] for fold in eval_predictions.folds]
-        threshold_split = threshold_split if rule.is_data_driven else None
+    if threshold_predictions is None or not rule.is_data_driven:
+        threshold_split = None
     rates = estimate_binary_rates(eval_predictions.apply_thresholds(thresholds), prevalence)
     flat = [value for values in thresholds for value in values]
     return OperatingPoint(str(rule), aggregation, rates, flat, threshold_split, split_rates)

@@ -12,6 +12,9 @@ class ReportingMessage(Message):
         "omit it."
     )
 
+    MARGIN_NEEDS_POSITIVE = "A margin of {score} needs positive classes. Pass --positive."
+    MARGIN_WITHOUT_RUNS = "--non_inferiority and --equivalence compare at least two runs on the same images."
+
     # Subgroups
     NO_MANIFEST = "The data of {folder} has no manifest whose columns could define subgroups. Pass one with --manifest."
     NO_FILE_NAME_COLUMN = (

@@ -18,7 +18,7 @@ from .figures.style import truncate_text
 from .headline import HeadlineRow, headline_table, run_scores
 from .renderers import pdf
 from .run_sentences import describe_note, describe_selection
-from .table import Column, Table, number_columns
+from .table import CellLike, Column, Table, number_columns
 
 MAX_ERROR_EXAMPLES = 8
 MAX_CONFUSIONS = 4
@@ -77,7 +77,7 @@ def _sensitivity_bars(run: CompletedRun) -> Table:
     """Builds the table of the sensitivity of each class, weakest first."""
     rates = {name: rates["sensitivity"] for name, rates in run.class_rates().items() if "sensitivity" in rates}
     names = sorted(rates, key=lambda name: rates[name].value)[:MAX_PLOTTED_CLASSES]
-    rows = [[name, make_rate(rates[name])] for name in names]
+    rows: list[list[CellLike]] = [[name, make_rate(rates[name])] for name in names]
     note = f" (the weakest {len(names)} of {len(rates)} classes)" if len(names) < len(rates) else ""
     caption = f"sensitivity: images of the class that are recognised, %{note}"
     return Table([Column("class"), *number_columns(["sensitivity"])], rows, caption, bars=True)

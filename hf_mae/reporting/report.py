@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CommandLineError
+from ..evaluation.differences import BINARY_SCORES, Margin
 from ..evaluation.operating_points import ThresholdRule
 from ..files.atomic import write_json
 from ..runs.completed_run import CompletedRun
@@ -17,7 +18,7 @@ from ..settings.one_vs_rest import ONE_VS_REST_OPTIONS
 from . import notebook  # noqa: F401 (records as HTML)
 from .build_report import build_report_document
 from .diagnostic_accuracy import MIN_SUBGROUP_IMAGES, ReportOptions
-from .figures.study import plot_decision_curves
+from .figures.study import plot_benefit_differences, plot_decision_curves
 from .figures.training import plot_label_efficiency
 from .messages import ReportingMessage
 from .renderers import html, latex, markdown
@@ -102,6 +103,8 @@ def compare(
     manifest: str | Path | None = None,
     min_subgroup: int = MIN_SUBGROUP_IMAGES,
     costs: str | Path | None = None,
+    non_inferiority: str | Sequence[str] | None = None,
+    equivalence: str | Sequence[str] | None = None,
 ) -> Comparison:
     """Compares completed runs, and prediction tables of any program, with intervals and tests, and with published rows.
 
@@ -121,6 +124,9 @@ def compare(
         manifest: file with these columns and `file_name`; None: the manifest of the runs.
         min_subgroup: minimum size of a subgroup with scores.
         costs: table of the costs of decisions (`runs.cost_table.read_costs`), for the expected cost.
+        non_inferiority, equivalence: `SCORE=MARGIN`, such as `accuracy=0.02`: tests whether the other runs are not
+            worse than the first run by the margin, or do not differ by it. Rates such as `sensitivity` are of
+            `positive`.
 
     Raises:
         CommandLineError: If an option is not valid.
@@ -129,6 +135,12 @@ def compare(
     rules = tuple(ThresholdRule.parse(text) for text in _as_tuple(operating_points))
     if prevalence is not None and not (positive or rules or ppv_at_recall):
         raise CommandLineError(ReportingMessage.PREVALENCE_NOT_USED)
+    texts_by_kind = {"non_inferiority": non_inferiority, "equivalence": equivalence}
+    margins = tuple(Margin.parse(kind, text) for kind, texts in texts_by_kind.items() for text in _as_tuple(texts))
+    if margins and len(_as_tuple(runs)) < 2:
+        raise CommandLineError(ReportingMessage.MARGIN_WITHOUT_RUNS)
+    if not positive and (rates := [margin.score for margin in margins if margin.score in BINARY_SCORES]):
+        raise CommandLineError(ReportingMessage.MARGIN_NEEDS_POSITIVE, score=rates[0])
     options = ReportOptions(
         _as_tuple(positive) or None,
         rules,
@@ -138,6 +150,7 @@ def compare(
         Path(manifest) if manifest else None,
         min_subgroup,
         read_costs(Path(costs)) if costs else None,
+        margins,
     )
     loaded = [load_run(path, split) for path in _as_tuple(runs)]
     align_tables(loaded)
@@ -181,7 +194,18 @@ def _plot_figures(comparison: Comparison, folder: Path) -> list[str]:
             names.append("decision_curve" if len(comparison.tables) == 1 else f"decision_curve_{number + 1}")
             title = f"{' or '.join(classes)} against the rest"
             plot_decision_curves(decision_curves, folder / FIGURES_DIR / names[-1], title)
+            if differences := _benefit_differences(table):
+                names.append(names[-1].replace("decision_curve", "net_benefit_difference"))
+                plot_benefit_differences(differences, folder / FIGURES_DIR / names[-1], title)
     return [path for name in names if (folder / (path := f"{FIGURES_DIR}/{name}.png")).is_file()]
+
+
+def _benefit_differences(table: ResultsTable) -> dict[str, dict[str, Any]]:
+    return {
+        f"{comparison['second']} minus {comparison['first']}": comparison["net_benefit"]
+        for comparison in table.rate_comparisons
+        if comparison["net_benefit"]
+    }
 
 
 def write_single_run_report(folder: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..evaluation.estimation import Rate
 from ..evaluation.metrics import headline_metric_names
-from ..runs.comparisons import compare_errors, compare_runs
+from ..runs.comparisons import ComparisonOptions, compare_all, compare_errors
 from ..runs.completed_run import CompletedRun, Note, NoteCode
 from ..settings.benchmarks import PublishedResult, find_benchmark_or_none
 from .diagnostic_accuracy import DEFAULT_REPORT_OPTIONS, DiagnosticAccuracy, ReportOptions, compute_diagnostic_accuracy
@@ -52,6 +52,9 @@ class ResultsTable:
         comparisons: tests between our runs on the same images, by score: `first`, `second`, `units`, `images`, `score`,
             `difference`, `low`, `high`, `p_value`, `p_adjusted`, `test`, and, between cross-validations,
             `corrected_resampled`.
+        rate_comparisons: differences of the rates of classes and operating points, and of the net benefit
+            (`runs.comparisons.compare_rates`).
+        margin_tests: of non-inferiority and equivalence (`runs.comparisons.compare_with_first`).
         differences: by pair of runs, McNemar's counts, or `different` (`images`, `classes` or `labels`) if they are not
             compared.
         data: the benchmark, or the name of the data.
@@ -62,6 +65,8 @@ class ResultsTable:
     rows: list[ResultsRow]
     not_comparable: list[ResultsRow]
     comparisons: list[dict[str, Any]]
+    rate_comparisons: list[dict[str, Any]]
+    margin_tests: list[dict[str, Any]]
     differences: list[dict[str, Any]]
     notes: list[str] = field(default_factory=list)
     data: str = ""
@@ -157,12 +162,24 @@ def build_results_tables(
         if entry:
             texts = (report_text(name, entry=entry) for name in ("guarantees", "limitations", "see_also"))
             notes += filter(None, texts)
+        compared = compare_all(
+            table_runs,
+            ComparisonOptions(
+                table_options.positive,
+                table_options.operating_points,
+                table_options.prevalence,
+                table_options.margins,
+                table_options.costs,
+            ),
+        )
         tables.append(
             ResultsTable(
                 title,
                 rows,
                 [row for row in [*ours, *published] if not row.ranked],
-                compare_runs(table_runs, table_options.positive, table_options.costs),
+                compared.tests,
+                compared.rates,
+                compared.margin_tests,
                 list(compare_errors(table_runs)),
                 notes,
                 data,
@@ -188,6 +205,8 @@ def report_to_dict(results_tables: list[ResultsTable]) -> dict[str, Any]:
                 "rows": [_row_to_dict(row) for row in table.rows],
                 "not_comparable": [_row_to_dict(row) for row in table.not_comparable],
                 "comparisons": table.comparisons,
+                "rate_comparisons": table.rate_comparisons,
+                "margin_tests": table.margin_tests,
                 "differences": table.differences,
                 "notes": table.notes,
             }

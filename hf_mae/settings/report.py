@@ -50,6 +50,15 @@ class ReportArguments(OneVsRestArguments):
         metavar="FILE",
     )
     min_subgroup: int = option(20, "Minimum number of images of a subgroup whose scores are reported.", ge=1)
+    non_inferiority: list[str] | None = option(
+        None,
+        "Test whether the other runs are not worse than the first run by a margin (accuracy=0.02, brier=0.01; "
+        "sensitivity=0.05 with --positive).",
+        metavar="SCORE=MARGIN",
+    )
+    equivalence: list[str] | None = option(
+        None, "Test whether the other runs and the first run differ by less than a margin.", metavar="SCORE=MARGIN"
+    )
     checklist: str | None = option(
         None,
         "Fill in a reporting checklist as far as the record of the run contains the answers.",

@@ -32,6 +32,8 @@ def report(settings: Settings) -> Report:
         manifest=options.manifest,
         min_subgroup=options.min_subgroup,
         costs=options.costs,
+        non_inferiority=options.non_inferiority,
+        equivalence=options.equivalence,
     )
     is_single_folder = len(runs) == 1 and Path(runs[0]).is_dir()
     folder = Path(options.output_dir or (runs[0] if is_single_folder else "report"))

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.stats import binomtest, norm, rankdata
 
+from hf_mae.evaluation.differences import ModelScores, ScoreDifference, estimate_difference
 from hf_mae.evaluation.estimation import (
     PROPORTIONS,
     RATES,
@@ -29,7 +30,7 @@ from hf_mae.evaluation.estimation import (
 )
 from hf_mae.evaluation.intervals import QUANTILE, Estimate, score_interval, wilson_interval
 from hf_mae.evaluation.metrics import ConfusionMatrices, safe_divide, softmax
-from hf_mae.evaluation.operating_points import estimate_binary_rates
+from hf_mae.evaluation.operating_points import estimate_binary_rates, predictive_values
 from hf_mae.evaluation.prediction_table import Predictions
 from hf_mae.evaluation.probability_metrics import (
     binary_auroc,
@@ -37,7 +38,7 @@ from hf_mae.evaluation.probability_metrics import (
     estimate_mean,
     estimate_ranking,
 )
-from hf_mae.evaluation.significance import compare_predictions, estimate_differences
+from hf_mae.evaluation.significance import compare_predictions, score_permutation_tests
 from hf_mae.evaluation.subgroups import interaction_tests
 from hf_mae.settings.metrics import METRICS
 
@@ -49,6 +50,7 @@ PROBABILITY_SCORES = ("roc_auc", "average_precision", "brier", "log_loss")
 DRAWS_BY_CLASS = 400  # draws with the scores of each class
 METHODS = ("hf_mae", "percentile", "BCa", "Wilson", "Clopper-Pearson", "Price-Bonett")
 AT_PREVALENCE = 0.1
+LEVELS = (0.025, 0.05)  # of tests of non-inferiority and equivalence
 TOLERANCE = 1e-9
 
 
@@ -427,20 +429,38 @@ class ScoreModel:
 
     def draw(self, rng: np.random.Generator, size: int | None = None) -> Predictions:
         """Draws a sample."""
-        size, classes = size or self.size, len(self.frequencies)
-        shares = self.frequencies / self.frequencies.sum()
-        confusion = np.random.default_rng(self.seed).normal(0, 0.5, (classes, classes))
-        groups, ease = None, 0.0
-        if self.patients:
-            weights = rng.lognormal(0, 1, size) if self.skewed else np.ones(size)
-            sizes = np.maximum(1, np.round(weights / weights.sum() * size * 25)).astype(int)
-            groups = np.repeat(np.arange(size), sizes)
-            mixtures = rng.dirichlet(6 * shares, size).cumsum(1)[groups]
-            labels = (rng.random((len(groups), 1)) > mixtures).sum(1).clip(max=classes - 1)
-            ease = rng.normal(0, 0.7, size)[groups]
-        else:
-            labels = rng.choice(classes, size, p=shares)
-        logits = rng.normal(0, 1, (len(labels), classes)) + confusion[labels]
+        labels, groups, ease = self.draw_images(rng, size or self.size)
+        logits = rng.normal(0, 1, (len(labels), len(self.frequencies)))
+        return self.predict(labels, groups, logits, ease)
+
+    def draw_pair(
+        self, rng: np.random.Generator, advantage: float, size: int | None = None
+    ) -> tuple[Predictions, Predictions]:
+        """Draws two models on the same images, whose logits have a correlation of 0.6; the logits of the true class of
+        the second one are higher by the `advantage`."""
+        labels, groups, ease = self.draw_images(rng, size or self.size)
+        noise = rng.normal(0, 1, (3, len(labels), len(self.frequencies)))
+        first, second = (0.6**0.5 * noise[0] + 0.4**0.5 * own for own in noise[1:])
+        return self.predict(labels, groups, first, ease), self.predict(labels, groups, second, ease + advantage)
+
+    def draw_images(self, rng: np.random.Generator, size: int) -> tuple:
+        """Draws the labels, patients, and how easy the images are."""
+        classes, shares = len(self.frequencies), self.frequencies / self.frequencies.sum()
+        if not self.patients:
+            return rng.choice(classes, size, p=shares), None, 0.0
+        weights = rng.lognormal(0, 1, size) if self.skewed else np.ones(size)
+        sizes = np.maximum(1, np.round(weights / weights.sum() * size * 25)).astype(int)
+        groups = np.repeat(np.arange(size), sizes)
+        mixtures = rng.dirichlet(6 * shares, size).cumsum(1)[groups]
+        labels = (rng.random((len(groups), 1)) > mixtures).sum(1).clip(max=classes - 1)
+        return labels, groups, rng.normal(0, 0.7, size)[groups]
+
+    def predict(
+        self, labels: np.ndarray, groups: np.ndarray | None, noise: np.ndarray, ease: np.ndarray
+    ) -> Predictions:
+        """Makes the predictions of a model with this noise of its logits (images, classes)."""
+        classes = len(self.frequencies)
+        logits = noise + np.random.default_rng(self.seed).normal(0, 0.5, (classes, classes))[labels]
         logits[np.arange(len(labels)), labels] += np.maximum(0, np.broadcast_to(self.sharpness, classes)[labels] + ease)
         scores = softmax(logits / self.temperature)
         return Predictions(labels, scores.argmax(1)[None], classes, groups, scores[None])
@@ -571,18 +591,99 @@ def draw_pair(
     return first, replace(first, predicted=predicted[None]), second_table
 
 
-def simulate_pairs(scenario: Images | Patients, seed: int, draws: int, advantage: float) -> Tally:
+class PairTally(Tally):
+    """Coverage of differences, and the level of the tests at a margin that equals the difference of the population."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rejected: dict[tuple[float, str], list[bool]] = defaultdict(list)
+
+    def add_difference(self, name: str, truth: float, difference: ScoreDifference | None) -> None:
+        """Records the interval and one-sided p values of a difference."""
+        if difference is None:
+            return
+        self.add("hf_mae", name, truth, difference.interval(), difference.value)
+        if difference.reason is None:
+            above = difference.p_value_above(truth)
+            for level in LEVELS:
+                self.rejected[level, name] += [above <= level, 1 - above <= level]
+
+
+def simulate_pairs(scenario: Images | Patients, seed: int, draws: int, advantage: float) -> PairTally:
     """Simulates the intervals of differences."""
-    rng, tally, table = np.random.default_rng(seed), Tally(), scenario.population()
+    rng, tally, table = np.random.default_rng(seed), PairTally(), scenario.population()
     scenario.table = table  # type: ignore[union-attr]
     for _ in range(draws):
         first, second, second_table = draw_pair(scenario, rng, advantage)
-        found = estimate_differences([first], [second], SCORES)
+        models = ModelScores([first]), ModelScores([second])
         for name in SCORES:
             function = metric_function(name)
             truth = float(function(second_table) - function(table))
-            tally.add("hf_mae", name, truth, found[name].interval, found[name].value)
+            tally.add_difference(name, truth, estimate_difference(*models, name))
     return tally
+
+
+def simulate_class_pairs(scenario: Images | Patients, seed: int, draws: int, advantage: float) -> PairTally:
+    """Simulates the intervals of differences of the scores of each class, with `draws` intervals of each score."""
+    rng, tally, table = np.random.default_rng(seed), PairTally(), scenario.population()
+    scenario.table = table  # type: ignore[union-attr]
+    for _ in range(-(-draws // len(table))):
+        first, second, second_table = draw_pair(scenario, rng, advantage)
+        for label in range(len(table)):
+            _add_class_differences(tally, first, second, label, (table, second_table))
+    return tally
+
+
+def _add_class_differences(
+    tally: PairTally, first: Predictions, second: Predictions, label: int, tables: tuple[np.ndarray, np.ndarray]
+) -> None:
+    """Records the differences of the rates of a class, also of the predictive values at `AT_PREVALENCE`."""
+    folds = [
+        Predictions((model.labels == label).astype(int), (model.predicted == label).astype(int), 2, model.groups)
+        for model in (first, second)
+    ]
+    ends = np.eye(len(tables[0]))[label]
+    sides = np.stack([1 - ends, ends])
+    binary = [sides @ table @ sides.T for table in tables]
+    for prevalence, names in ((None, CLASS_SCORES), (AT_PREVALENCE, ("ppv", "npv"))):
+        models = [ModelScores([fold], prevalence, binary=True) for fold in folds]
+        for name in names:
+            values = [_binary_score(table, name, prevalence) for table in binary]
+            title = name if prevalence is None else f"{name} at {AT_PREVALENCE:g}"
+            tally.add_difference(title, values[1] - values[0], estimate_difference(*models, name))
+
+
+def _binary_score(table: np.ndarray, name: str, prevalence: float | None) -> float:
+    if prevalence is not None:
+        return float(predictive_values(table, prevalence)[name])
+    return _population_rate(class_f1(1) if name == "f1" else class_rate(name, 1), table)
+
+
+def simulate_score_pairs(model: ScoreModel, seed: int, draws: int, advantage: float) -> PairTally:
+    """Simulates the intervals of differences of scores of probabilities."""
+    rng, tally = np.random.default_rng(seed), PairTally()
+    truth = dict.fromkeys(PROBABILITY_SCORES, 0.0)
+    if advantage:
+        size, populations = 8_000 if model.patients else 100_000, np.random.default_rng(77)
+        large = [[replace(one, groups=None) for one in model.draw_pair(populations, advantage, size)] for _ in range(4)]
+        for name in PROBABILITY_SCORES:
+            values = [[ModelScores([one]).score(name).value for one in pair] for pair in large]
+            truth[name] = float(np.mean([second - first for first, second in values]))
+    for _ in range(draws):
+        models = [ModelScores([one]) for one in model.draw_pair(rng, advantage)]
+        for name in PROBABILITY_SCORES:
+            tally.add_difference(name, truth[name], estimate_difference(*models, name))
+    return tally
+
+
+def simulate_score_tests(model: ScoreModel, seed: int, draws: int) -> dict[str, list[bool]]:
+    """Simulates the tests of scores of two exchangeable models: false positives at the 5 % level."""
+    rng, rejected = np.random.default_rng(seed), defaultdict(list)
+    for _ in range(draws):
+        first, second = (ModelScores([one]) for one in model.draw_pair(rng, 0.0))
+        for name, p_value in score_permutation_tests(first, second, 999, int(rng.integers(2**31))).items():
+            rejected[name].append(p_value <= 0.05)
+    return rejected
 
 
 def simulate_tests(scenario: Images | Patients, seed: int, draws: int) -> dict[str, list[bool]]:
@@ -653,12 +754,33 @@ def print_probabilities(args: argparse.Namespace) -> None:
 
 def print_pairs(args: argparse.Namespace) -> None:
     """Differences of two models."""
-    print_header("scenario, second model", SCORES)
-    for seed, (title, scenario) in enumerate(table_scenarios().items()):
-        if args.match in title:
-            for name, advantage in (("equal", 0.0), ("better", 0.4)):
-                tally = simulate_pairs(scenario, seed, args.draws, advantage)
-                print_tally(f"{title}, {name}", tally, SCORES, 100.0)
+    _print_pair_tables(args, SCORES, table_scenarios(), simulate_pairs, 100.0)
+
+
+def print_class_pairs(args: argparse.Namespace) -> None:
+    """Differences of two models, scores of each class."""
+    names = (*CLASS_SCORES, *(f"{name} at {AT_PREVALENCE:g}" for name in ("ppv", "npv")))
+    _print_pair_tables(args, names, table_scenarios(), simulate_class_pairs, 100.0)
+
+
+def print_score_pairs(args: argparse.Namespace) -> None:
+    """Differences of two models, scores of probabilities."""
+    _print_pair_tables(args, PROBABILITY_SCORES, probability_scenarios(), simulate_score_pairs, 1.0)
+
+
+def _print_pair_tables(
+    args: argparse.Namespace, names: tuple[str, ...], scenarios: dict, simulate: Callable, scale: float
+) -> None:
+    """Prints coverage and widths, and the share of rejected hypotheses at the margin of one-sided tests."""
+    print_header("scenario, second model", names)
+    for seed, (title, scenario) in enumerate(scenarios.items()):
+        for name, advantage in (("equal", 0.0), ("better", 0.4)) if args.match in title else ():
+            tally = simulate(scenario, seed, args.draws, advantage)
+            print_tally(f"{title}, {name}", tally, names, scale)
+            for level in LEVELS:
+                shares = [100 * np.mean(tally.rejected[level, score] or [np.nan]) for score in names]
+                cells = " | ".join(f"{share:.1f}" for share in shares)
+                print(f"| {title}, {name} | at the margin, {100 * level:g} % | {cells} |", flush=True)
 
 
 def print_tests(args: argparse.Namespace) -> None:
@@ -675,11 +797,25 @@ def print_tests(args: argparse.Namespace) -> None:
             print(f"| {title} | {cells} |", flush=True)
 
 
+def print_score_tests(args: argparse.Namespace) -> None:
+    """Level of the tests of scores of probabilities."""
+    print("\n| scenario | " + " | ".join(METRICS[name].title for name in PROBABILITY_SCORES) + " |")
+    print("|---|" + "---:|" * len(PROBABILITY_SCORES))
+    for seed, (title, model) in enumerate(probability_scenarios().items()):
+        if args.match in title:
+            rejected = simulate_score_tests(model, seed, args.draws)
+            cells = " | ".join(f"{100 * np.mean(rejected[name] or [np.nan]):.1f}" for name in PROBABILITY_SCORES)
+            print(f"| {title} | {cells} |", flush=True)
+
+
 TABLES = {
     "tables": print_tables,
     "probabilities": print_probabilities,
     "pairs": print_pairs,
+    "class_pairs": print_class_pairs,
+    "score_pairs": print_score_pairs,
     "tests": print_tests,
+    "score_tests": print_score_tests,
 }
 
 

@@ -6,8 +6,10 @@ from math import comb
 import numpy as np
 import pytest
 from scipy import stats
-from sklearn.metrics import accuracy_score
+from scipy.special import softmax
+from sklearn.metrics import accuracy_score, average_precision_score, log_loss, roc_auc_score
 
+from hf_mae.evaluation.differences import BINARY_SCORES, RANKING_FUNCTIONS, ModelScores, estimate_difference
 from hf_mae.evaluation.intervals import IntervalReason
 from hf_mae.evaluation.prediction_table import Predictions
 from hf_mae.evaluation.significance import (
@@ -16,7 +18,9 @@ from hf_mae.evaluation.significance import (
     holm,
     mcnemar,
     permutation_tests,
+    score_permutation_tests,
 )
+from hf_mae.settings.metrics import MetricKind, metric_names
 
 
 def make_predictions(images: int, classes: int, runs: int, accuracy: float, seed: int = 0) -> Predictions:
@@ -55,7 +59,7 @@ def test_compare_predictions_reports_differences_intervals_and_tests():
     better = np.where(np.random.default_rng(1).random(500) < 0.5, data.labels, data.predicted[0])
     one, two = Predictions(data.labels, data.predicted[:1], 4), Predictions(data.labels, better[None], 4)
     differences = {entry.score: entry for entry in compare_predictions([one], [two])}
-    assert set(differences) == {"macro_f1", "accuracy", "mcc"}
+    assert set(differences) == {"macro_f1", "accuracy", "mcc"}, "without scores of the classes"
     gain = np.mean(better == data.labels) - np.mean(data.predicted[0] == data.labels)
     assert differences["accuracy"].difference == pytest.approx(gain)
     assert differences["accuracy"].test == "McNemar, exact" and differences["mcc"].test == "permutation within images"
@@ -68,6 +72,86 @@ def test_compare_predictions_reports_differences_intervals_and_tests():
     assert {entry.test for entry in compare_predictions([one], [two])} == {"permutation within groups"}
     with pytest.raises(ValueError, match="labels of the two models differ"):
         compare_predictions([one], [make_predictions(500, 4, 1, 0.6, seed=9)])
+
+
+def make_scores(images, classes, sharpness, seed, groups=None, runs=1):
+    rng = np.random.default_rng(seed)
+    labels = np.arange(images) % classes
+    logits = rng.normal(0, 1, (runs, images, classes))
+    logits[:, np.arange(images), labels] += sharpness
+    scores = softmax(logits, axis=-1)
+    return Predictions(labels, scores.argmax(-1), classes, groups, scores)
+
+
+@pytest.mark.parametrize("classes, runs", [(2, 1), (3, 2)])
+def test_tests_of_scores_equal_all_exchanges_of_few_patients(classes, runs):
+    """With 7 patients there are 128 exchanges of their scores; AUROC and average precision: of the ranks of the scores.
+    The test of the average precision is exact, but its statistic is the difference to first order only."""
+    groups = np.arange(28) // 4
+    one, two = (make_scores(28, classes, sharpness, seed, groups, runs) for seed, sharpness in ((1, 0.3), (2, 1.0)))
+    values = {"roc_auc": [], "average_precision": [], "brier": [], "log_loss": []}
+    for swaps in product([False, True], repeat=7):
+        swapped = np.array(swaps)[groups][:, None]
+        for name, found in values.items():
+            models = [model.class_scores for model in (one, two)]
+            if name in RANKING_FUNCTIONS:
+                models = [stats.rankdata(scores, axis=1) for scores in models]
+            pair = np.where(swapped, models[1], models[0]), np.where(swapped, models[0], models[1])
+            score = {
+                "roc_auc": lambda run: roc_auc_score(np.eye(classes)[one.labels], run, average="macro"),
+                "average_precision": lambda run: average_precision_score(np.eye(classes)[one.labels], run),
+                "brier": lambda run: ((run - np.eye(classes)[one.labels]) ** 2).sum(-1).mean(),
+                "log_loss": lambda run: log_loss(one.labels, run),
+            }[name]
+            first, second = ([score(run) for run in runs] for runs in pair)
+            found.append(np.mean(second) - np.mean(first))
+    p_values = score_permutation_tests(ModelScores([one]), ModelScores([two]))
+    for name, found in values.items():
+        expected = np.mean(np.abs(found) >= abs(found[0]) - 1e-12)
+        assert p_values[name] == pytest.approx(expected, abs=0.1 if name == "average_precision" else 0.015), name
+
+
+def test_the_difference_of_aurocs_has_delongs_interval():
+    """Computed here with DeLong's covariance; the smoothing and Student's t make the interval a little wider."""
+    one, two = (make_scores(400, 2, sharpness, seed) for seed, sharpness in ((1, 0.8), (2, 1.1)))
+    positive = one.labels == 1
+    components = []
+    for model in (one, two):
+        scores = model.class_scores[0, :, 1]
+        wins = (scores[positive][:, None] > scores[~positive]).astype(float)
+        components.append((wins.mean(1), wins.mean(0)))
+    variance = sum(np.var(second - first, ddof=1) / 200 for first, second in zip(*components))
+    found = estimate_difference(ModelScores([one], binary=True), ModelScores([two], binary=True), "roc_auc")
+    assert found.value == pytest.approx(components[1][0].mean() - components[0][0].mean())
+    assert variance < found.variance < 1.08 * variance
+    low, high = found.interval()
+    assert found.p_value_above(low) == pytest.approx(0.025) and found.p_value_above(high) == pytest.approx(0.975)
+    assert found.interval(0.9)[0] > low
+
+
+@pytest.mark.parametrize("groups", [None, np.arange(120) // 6])
+def test_every_difference_of_two_classes_has_an_interval_around_it(groups):
+    """Also if the models are perfect, equal, or opposite."""
+    labels = np.arange(120) % 2
+    perfect, opposite = labels, 1 - labels
+    some = np.where(np.arange(120) % 7 == 0, opposite, labels)
+    for predicted in product((perfect, some, opposite), repeat=2):
+        folds = [Predictions(labels, p[None], 2, groups, np.eye(2)[p][None] * 0.8 + 0.1) for p in predicted]
+        for prevalence, names in ((None, (*BINARY_SCORES, *metric_names(MetricKind.HEADLINE))), (0.05, ("ppv", "npv"))):
+            models = [ModelScores([fold], prevalence, binary=True) for fold in folds]
+            for name in (*names, "roc_auc", "average_precision", "brier", "log_loss"):
+                found = estimate_difference(*models, name)
+                low, high = found.interval()
+                assert low <= found.value <= high and high - low > 1e-6, (name, found)
+
+
+def test_a_rate_without_denominator_has_no_difference_and_few_images_no_interval():
+    labels = np.array([0] * 38 + [1] * 2)
+    models = [ModelScores([Predictions(labels, p[None], 2)]) for p in (labels, np.zeros(40, dtype=int))]
+    assert estimate_difference(*models, "ppv") is None
+    found = estimate_difference(*models, "sensitivity")
+    assert (found.value, found.interval(), found.reason) == (-1.0, None, IntervalReason.TOO_FEW_IMAGES)
+    assert found.p_value_above(0.0) is None
 
 
 def test_models_with_different_numbers_of_runs():

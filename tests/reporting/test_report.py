@@ -36,6 +36,7 @@ from hf_mae.runs.record import DataSource, RunRecord, Selection, SelectionRule
 from hf_mae.runs.record_io import write_record
 from hf_mae.settings.benchmarks import BENCHMARKS
 from hf_mae.settings.messages import SettingsMessage
+from hf_mae.settings.metrics import METRICS
 
 SELECTED_ON_EVAL_TEXT = NOTE_TEXTS[NoteCode.SELECTED_ON_EVAL_SPLIT]
 SOURCE = {"data_dir": "images", "benchmark": None, "fold": 1, "train_fraction": 1.0, "selection_fraction": 0.0}
@@ -87,10 +88,12 @@ def test_two_runs_on_the_same_images(tmp_path, capsys):
         assert low <= 100 * scores[name] <= high and 1 < high - low < 30
     (pair,) = report["differences"]
     assert pair["mcnemar"]["p_value"] < 0.001 and pair["images"] == 120
-    assert [entry["score"] for entry in report["comparisons"]] == ["macro_f1", "accuracy", "mcc"]
+    names = ["macro_f1", "accuracy", "mcc", "roc_auc", "average_precision", "brier", "log_loss"]
+    assert [entry["score"] for entry in report["comparisons"]] == names
     for entry in report["comparisons"]:
         assert (entry["first"], entry["second"], entry["units"]) == ("poor", "good", "images")
-        assert entry["low"] > 0 and entry["p_value"] <= entry["p_adjusted"] < 0.001 * 3
+        assert (entry["low"] if METRICS[entry["score"]].greater_is_better else -entry["high"]) > 0
+        assert entry["p_value"] <= entry["p_adjusted"] < 0.001 * 7
         assert entry["test"] == ("McNemar, exact" if entry["score"] == "accuracy" else "permutation within images")
     assert "| poor | good | accuracy | +" in printed and "images are treated as independent" in printed
 
@@ -102,7 +105,7 @@ def test_runs_on_the_same_patients_are_compared_by_patient(tmp_path):
     text = write_and_summarize([tmp_path / name for name in ("a", "b", "c & d")], tmp_path / "out")
     (table,) = json.loads((tmp_path / "out" / "report.json").read_text())["tables"]
     found = table["comparisons"]
-    assert len(found) == 9 and {(entry["units"], entry["test"]) for entry in found} == {
+    assert len(found) == 21 and {(entry["units"], entry["test"]) for entry in found} == {
         ("groups", "permutation within groups")
     }
     assert [entry["p_adjusted"] for entry in found] == holm([entry["p_value"] for entry in found])
@@ -439,6 +442,69 @@ def test_subgroups_without_a_common_class_are_not_tested(tmp_path):
     (subgroups,) = found.tables[0].rows[0].diagnostic_accuracy.subgroups
     assert (subgroups.classes, subgroups.missing_classes, subgroups.tests) == ([], ["a", "b"], [])
     assert "No class has images in every subgroup" in found.summary()
+
+
+def test_runs_are_compared_by_class_operating_point_and_margin(tmp_path):
+    """The differences of the rates are those of the rates of each run."""
+    runs = [tmp_path / "old", tmp_path / "new"]
+    for folder, right in zip(runs, (0.8, 0.9)):
+        write_run(folder, right, images=300, groups=[f"p{i // 4}" for i in range(300)])
+    options = {"positive": ["ring", "folds"], "operating_points": ["threshold=0.5"], "prevalence": 0.2}
+    options |= {"non_inferiority": ["accuracy=0.02", "sensitivity=0.05", "log_loss=0.5"], "equivalence": "mcc=0.02"}
+    found = compare(runs, **options)
+    (table,) = found.tables
+    by_method = {row.method: row for row in table.rows}
+    old, new = by_method["old"], by_method["new"]
+    assert [(*entry["classes"], entry["rule"], entry["prevalence"]) for entry in table.rate_comparisons] == [
+        *((name, None, None) for name in ("blob", "folds", "ring")),
+        ("ring", "folds", None, 0.2),
+        ("ring", "folds", "threshold=0.5", 0.2),
+    ]
+    for entry in table.rate_comparisons:
+        if entry["prevalence"] is None:
+            rates = [row.by_class[entry["classes"][0]] for row in (old, new)]
+        else:
+            index = 0 if entry["rule"] is None else 1
+            points = [row.diagnostic_accuracy.one_vs_rest[0].operating_points[index] for row in (old, new)]
+            rates = [point.rates for point in points]
+        for name in ("sensitivity", "specificity", "ppv", "npv"):
+            score = entry["scores"][name]
+            assert score["difference"] == pytest.approx(rates[1][name].value - rates[0][name].value, abs=1e-9)
+            assert score["low"] < score["difference"] < score["high"]
+    (benefit,) = [entry["net_benefit"] for entry in table.rate_comparisons if entry["net_benefit"]]
+    curves = [row.diagnostic_accuracy.one_vs_rest[0].decision_curve for row in (old, new)]
+    assert benefit["difference"] == pytest.approx(np.subtract(curves[1].net_benefit, curves[0].net_benefit).tolist())
+    assert all(
+        low < value < high for value, low, high in zip(*(benefit[name] for name in ("difference", "low", "high")))
+    )
+    shown = {test["score"]: (test["kind"], test["shown"]) for test in table.margin_tests}
+    assert shown["accuracy"] == ("non_inferiority", True) and shown["mcc"] == ("equivalence", False)
+    for test in table.margin_tests:
+        assert (test["first"], test["second"], test["units"]) == ("old", "new", "groups")
+        assert test["p_value"] <= test["p_adjusted"]
+    text = " ".join(found.summary().split())
+    assert "Comparison with old: difference of the run minus old" in text and "equivalence not shown" in text
+    assert "new minus old, classes against the rest" in text and "Net benefit for ring or folds" in text
+
+
+@pytest.mark.parametrize(
+    "options, code",
+    [
+        ({"non_inferiority": "accuracy"}, EvaluationMessage.INVALID_MARGIN),
+        ({"non_inferiority": "accuracy=0"}, EvaluationMessage.INVALID_MARGIN),
+        ({"equivalence": ["accuracy=-0.1"]}, EvaluationMessage.INVALID_MARGIN),
+        ({"equivalence": "accuracy=inf"}, EvaluationMessage.INVALID_MARGIN),
+        ({"equivalence": "ece=0.1"}, EvaluationMessage.INVALID_MARGIN),
+        ({"equivalence": "sensitivity=0.1"}, ReportingMessage.MARGIN_NEEDS_POSITIVE),
+        ({"equivalence": "qwk=0.1"}, EvaluationMessage.MARGIN_OF_UNDEFINED_SCORE),
+    ],
+)
+def test_margins_that_do_not_fit_are_rejected(options, code, tmp_path):
+    paths = [write_prediction_table(tmp_path / f"{name}.csv", ["mucosa", "polyp"]) for name in "ab"]
+    with raises(code):
+        compare(paths, **options)
+    with raises(ReportingMessage.MARGIN_WITHOUT_RUNS):
+        compare(paths[0], equivalence="accuracy=0.1")
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,28 @@ def plot_decision_curves(curves: dict[str, Any], path: Path, title: str) -> None
 
 
 @log_figure_errors
+def plot_benefit_differences(differences: dict[str, dict[str, Any]], path: Path, title: str) -> None:
+    """Plots the difference of the net benefit of each pair of runs (`runs.comparisons.compare_rates`)."""
+    figure = PlainTextFigure(figsize=(ONE_COLUMN, 2.5))
+    axes = figure.subplots()
+    for number, (name, found) in enumerate(differences.items()):
+        style_of_line = line_style(number)
+        (line,) = axes.plot(found["thresholds"], found["difference"], label=legend_label(name), **style_of_line)
+        if None not in found["low"]:
+            axes.fill_between(
+                found["thresholds"], found["low"], found["high"], color=line.get_color(), alpha=0.15, lw=0
+            )
+    top = max(max(map(abs, found["difference"])) for found in differences.values())
+    axes.axhline(0, color="#000000", lw=0.6)
+    axes.set(xlim=(0, 1), ylim=(-3 * max(top, 0.01), 3 * max(top, 0.01)))
+    axes.set(xlabel="threshold probability", ylabel="difference of net benefit", title=title)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.tight_layout()
+    style.save(figure, path)
+
+
+@log_figure_errors
 def plot_flow_diagram(cohort: Cohort, path: Path) -> None:
     """Plots the flow of the images: found, excluded with reasons, and split.
 
