@@ -55,3 +55,32 @@ def get_params_with_groups(optimizer: Any) -> list[tuple[list, dict[str, Any]]]:
         group_ids, groups = optimizer.sub_group_to_group_id, optimizer.optimizer.param_groups
         return [(parameters, groups[group_ids[i]]) for i, parameters in enumerate(optimizer.fp16_groups)]
     return [(group["params"], group) for group in optimizer.param_groups]
+
+
+def process_deepspeed_config(args: Any) -> None:
+    """Fills the values `auto` of `args.deepspeed` from the final settings.
+
+    transformers does so while it builds the arguments, before the learning rate and the accumulation are known.
+    """
+    if not args.deepspeed:
+        return
+    from accelerate.utils import DeepSpeedPlugin
+    from transformers.integrations.deepspeed import HfTrainerDeepSpeedConfig
+
+    args.hf_deepspeed_config = HfTrainerDeepSpeedConfig(args.deepspeed)
+    args.hf_deepspeed_config.trainer_config_process(args)
+    args.deepspeed_plugin = DeepSpeedPlugin(hf_ds_config=args.hf_deepspeed_config)
+
+
+def find_deepspeed_conflicts(accelerator: Any) -> tuple[list[str], list[str]]:
+    """Finds what a DeepSpeed config decides against the settings.
+
+    Returns:
+        The sections that replace the optimizer or the schedule, and the values that differ from the settings.
+    """
+    plugin = getattr(accelerator.state, "deepspeed_plugin", None)
+    config = getattr(plugin, "hf_ds_config", None)
+    if config is None:
+        return [], []
+    sections = [name for name in ("optimizer", "scheduler") if name in config.config]
+    return sections, [str(mismatch).removeprefix("- ds ") for mismatch in getattr(config, "mismatches", [])]

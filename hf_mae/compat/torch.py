@@ -72,6 +72,15 @@ def wait_for_peers(launch: LaunchedProcess, seconds: float = PEER_TIMEOUT) -> No
         ) from None
 
 
+def is_compiler_error(error: BaseException | None) -> bool:
+    """Whether an error, or the error that caused it, is one of `torch.compile`."""
+    while error is not None:
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor", "triton")):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def exit_all_ranks(status: int) -> None:
     """Ends all processes of a distributed run together; does nothing in a run with a single process.
 

@@ -4,7 +4,7 @@ Verified with transformers 5.17 to 5.24. Six of the methods below changed betwee
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -45,6 +45,10 @@ class HookedTrainer(Trainer):
         """Returns the residual blocks of the model, which FSDP shards."""
         raise NotImplementedError
 
+    def errors_of_setup(self) -> AbstractContextManager[None]:
+        """Translates errors while the model, the engine and the optimizer are prepared for training."""
+        return nullcontext()
+
     def loss_normalizer(self, batches: Sequence[dict[str, Any]], device: torch.device) -> torch.Tensor | None:
         """Returns the divisor of the summed loss of an update; None: each micro-batch is averaged separately."""
         return None
@@ -82,6 +86,10 @@ class HookedTrainer(Trainer):
         """Saves the model like the stock Trainer, without importing DeepSpeed unless it is the engine."""
         with nullcontext() if self.is_deepspeed_enabled else skip_deepspeed_import():
             super().save_model(output_dir, _internal_call)
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        with self.errors_of_setup():
+            return super()._prepare_for_training(*args, **kwargs)
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | int | None:
         return self.loss_normalizer(batch_samples, device)

@@ -99,6 +99,8 @@ def _entries(plan: Plan) -> Iterator[tuple[str, str]]:
     if plan.excluded:
         yield "excluded", "; ".join(f"{step.images} {describe_exclusion(step)}" for step in plan.excluded)
     batch = f"{pluralize(plan.images_per_update, 'image')} per update"
+    if plan.dropped_images:
+        batch += f" ({pluralize(plan.dropped_images, 'image')} of each epoch dropped)"
     yield "batch size", f"{batch}, learning rate {plan.learning_rate:.3g} (head)"
     epochs = "1 epoch" if plan.epochs == 1 else f"{plan.epochs:g} epochs"
     yield "schedule", f"{epochs}, {pluralize(plan.updates, 'update')}, {plan.warmup_updates} of them warm-up"
@@ -133,6 +135,8 @@ def _describe_split(plan: Plan, split: str) -> str:
 def _describe_selection(plan: Plan) -> str:
     if plan.selection_split is None:
         return "none: last epoch (--val_fraction 0.2 holds out a validation split)"
+    if plan.metric is None:
+        return f"none: last epoch; the {plan.selection_split} split is evaluated"
     return f"epoch with the best {metric_title(plan.metric)} on the {plan.selection_split} split"
 
 

@@ -1,10 +1,17 @@
 """`FinetuningArguments` and `PretrainingArguments`: `TrainingArguments` with the options of the original MAE code."""
 
+import copy
+import re
+import typing
 from dataclasses import MISSING, dataclass, fields
+from enum import Enum
+from functools import cache
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 import torch
+from torch.utils.checkpoint import checkpoint
 from transformers import TrainingArguments
 from transformers.integrations import get_available_reporting_integrations, is_tensorboard_available
 
@@ -14,13 +21,39 @@ from .losses import CLASS_WEIGHTS, LOGIT_ADJUSTMENT, LOSSES, SOFT_LABELS
 from .messages import SettingsMessage
 from .metrics import PPV_AT_RECALL, is_greater_better, selection_metric_names
 from .options import dataclass_options
-from .trainer_options import check_trainer_option
+from .trainer_options import LOADER_OPTIONS, check_trainer_option
 from .training import (
     INSTANCE_BALANCED,
     FinetuningFields,
     MaeTrainingFields,
     PretrainingFields,
 )
+
+
+@cache
+def _enum_options() -> dict[str, type[Enum]]:
+    """Returns the fields of `TrainingArguments` whose values are the names of an enumeration of transformers."""
+    enums = {}
+    for name, hint in typing.get_type_hints(TrainingArguments).items():
+        parts = typing.get_args(hint)
+        for part in [*parts, *(inner for outer in parts for inner in typing.get_args(outer))]:
+            if isinstance(part, type) and issubclass(part, Enum):
+                enums[name] = part
+    return enums
+
+
+ArgumentsClass = TypeVar("ArgumentsClass", bound=type)
+
+
+def _with_argparse_metadata(cls: ArgumentsClass) -> ArgumentsClass:
+    """Leaves only what argparse knows in the metadata of the fields, so that `HfArgumentParser` can read the class."""
+    for name, item in vars(cls)["__dataclass_fields__"].items():
+        plain = copy.copy(item)
+        known = {key: item.metadata[key] for key in ("choices", "metavar", "aliases") if key in item.metadata}
+        text = re.sub(r"%(?![(%])(?<!%%)", "%%", item.metadata.get("help", ""))
+        plain.metadata = MappingProxyType({"help": text, **known})
+        vars(cls)["__dataclass_fields__"][name] = plain
+    return cls
 
 
 @dataclass
@@ -33,12 +66,15 @@ class MaeTrainingArguments(MaeTrainingFields, TrainingArguments):  # type: ignor
         warmup_steps, self.warmup_steps = self.warmup_steps, self.warmup_steps or 0  # transformers requires a number
         if not (self.bf16 or self.fp16):  # DeepSpeed requires the precision of `accelerate launch`
             self.bf16, self.fp16 = launch.precision == "bf16", launch.precision == "fp16"
+        self.debug = " ".join(self.debug) if isinstance(self.debug, list) else self.debug
         try:
             super().__post_init__()
-        except (ValueError, ImportError, TypeError, RuntimeError) as error:  # contradictory options
+            self._check_checkpointing_arguments()
+        except (ValueError, KeyError, ImportError, TypeError, RuntimeError, OSError) as error:  # contradictory options
             raise UsageError(SettingsMessage.REJECTED_BY_TRANSFORMERS, error=summarize_exception(error)) from None
         self.warmup_steps = warmup_steps
         device = self.device  # initializes the process group
+        self._read_accelerator_config()
         if self.effective_batch_size is not None:
             self._derive_gradient_accumulation()
         if self.fp16 and device.type == "cpu":
@@ -53,11 +89,44 @@ class MaeTrainingArguments(MaeTrainingFields, TrainingArguments):  # type: ignor
         for option in dataclass_options(fields_class):
             if (value := getattr(self, option.name)) is not None:
                 option.check(value)
+        for name, enum in _enum_options().items():
+            self._check_enum(name, enum)
+        if not self.dataloader_num_workers and (
+            given := [name for name in LOADER_OPTIONS if getattr(self, name) not in (None, False)]
+        ):
+            raise UsageError(SettingsMessage.NO_LOADER_WORKERS, names=given)
         if self.ddp_backend and read_launch().num_processes < 2:
             raise UsageError(SettingsMessage.BACKEND_WITHOUT_PROCESSES)
         for item in filter(lambda item: item.init, fields(self)):
             default = item.default if item.default_factory is MISSING else item.default_factory()
             check_trainer_option(item.name, getattr(self, item.name), default)
+
+    def _check_enum(self, name: str, enum: type[Enum]) -> None:
+        value, known = getattr(self, name), [member.value for member in enum]
+        values = value.split() if name == "debug" and isinstance(value, str) else value
+        for item in values if isinstance(values, list) else [values]:
+            if item is not None and item not in known:
+                raise UsageError(SettingsMessage.INVALID_CHOICE, value=item, name=name, location="", choices=known)
+
+    def _check_checkpointing_arguments(self) -> None:
+        """Tries the arguments of gradient checkpointing on a function; raises ValueError or TypeError."""
+        arguments = dict(self.gradient_checkpointing_kwargs or {})
+        for name in ("every_n_layers", "offload"):  # read by transformers
+            arguments.pop(name, None)
+        if arguments:
+            checkpoint(torch.sin, torch.zeros(1, requires_grad=True), **arguments)
+
+    def _read_accelerator_config(self) -> None:
+        """Moves the accumulation steps of `accelerator_config` to the field from which the batch is computed."""
+        self.accelerator_config = config = copy.copy(self.accelerator_config)
+        kwargs = dict(config.gradient_accumulation_kwargs or {})
+        steps = kwargs.pop("num_steps", 1)
+        config.gradient_accumulation_kwargs = kwargs or None
+        if steps == 1:
+            return
+        if self.gradient_accumulation_steps not in (1, steps):
+            raise UsageError(SettingsMessage.TWO_ACCUMULATIONS, config=steps, given=self.gradient_accumulation_steps)
+        self.gradient_accumulation_steps = steps
 
     def get_warmup_steps(self, num_training_steps: int) -> float:
         """Returns the warm-up of `warmup_steps` in updates; 0 if it is not set."""
@@ -115,6 +184,7 @@ def linear_scaled_lr(base_learning_rate: float, effective_batch_size: int) -> fl
     return base_learning_rate * effective_batch_size / BASE_BATCH_SIZE
 
 
+@_with_argparse_metadata
 @dataclass
 class FinetuningArguments(FinetuningFields, MaeTrainingArguments):  # type: ignore[misc]
     """`transformers.TrainingArguments` with the fine-tuning options and defaults of the original MAE code.
@@ -226,6 +296,7 @@ def parse_class_weights(value: Any) -> str | list[float]:
     return weights
 
 
+@_with_argparse_metadata
 @dataclass
 class PretrainingArguments(PretrainingFields, MaeTrainingArguments):  # type: ignore[misc]
     """`transformers.TrainingArguments` with the pre-training options and defaults of the original MAE code.

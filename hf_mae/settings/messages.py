@@ -81,6 +81,14 @@ class SettingsMessage(Message):
 
     # Training arguments
     REJECTED_BY_TRANSFORMERS = "transformers rejects these arguments: {error}"
+    NO_LOADER_WORKERS = (
+        "{names:list} cannot be used without worker processes that load images. Pass --dataloader_num_workers N, or "
+        "omit the setting."
+    )
+    TWO_ACCUMULATIONS = (
+        "--accelerator_config has {config} accumulation steps (num_steps), but --gradient_accumulation_steps is "
+        "{given}. Remove one of the two."
+    )
     FP16_ON_CPU = "--fp16 requires a GPU. On a CPU, pass --bf16, or omit it."
     TRACKER_NOT_INSTALLED = "--report_to {tracker} requires a package that is not installed: pip install {tracker}."
 
@@ -118,6 +126,10 @@ class SettingsMessage(Message):
     )
     NOT_NEEDED = "--{name} is not needed here: columns, labels and checkpoints on signals need no setting. Omit it."
     SET_BY_COMMAND = "--{name} has no effect here: the command determines what is run. Omit it."
+    PRETRAINING_NOT_EVALUATED = (
+        "--{name} {value} does not apply to pre-training, which has no images to evaluate on. Omit it. hf-mae probe "
+        "evaluates a pre-trained model."
+    )
     SAMPLING_STRATEGY = (
         "--train_sampling_strategy must be one of {known:list}, not {value}: all images have the same length."
     )

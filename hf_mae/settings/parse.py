@@ -127,7 +127,7 @@ def read_values(command: str, recipe: str | None, flags: Mapping[str, Any]) -> d
                 )
             values[name] = options[name].read(value, location)
     if find_command(command).is_training:
-        _check_trainer_options(values, options)
+        _check_trainer_options(command, values, options)
     _check_local_paths(values)
     _check_required(command, values, options)
     return values
@@ -152,10 +152,11 @@ def _check_local_paths(values: Mapping[str, Any]) -> None:
             raise CommandLineError(SettingsMessage.URL_NOT_SUPPORTED, name=name, value=values[name])
 
 
-def _check_trainer_options(values: Mapping[str, Any], options: Mapping[str, Option]) -> None:
+def _check_trainer_options(command: str, values: Mapping[str, Any], options: Mapping[str, Option]) -> None:
+    is_evaluated = PretrainingFields not in find_command(command).arg_classes
     for name, value in values.items():
         check_trainer_option(name, value, options[name].default)
-        check_explicit_trainer_option(name, value)
+        check_explicit_trainer_option(name, value, options[name].default, is_evaluated)
 
 
 def parse_options(command: str, recipe: str | None, flags: Mapping[str, Any]) -> ParsedOptions:

@@ -44,6 +44,15 @@ BOUNDS: dict[str, dict[str, float]] = {
     ),
     **dict.fromkeys(("eval_steps", "save_steps"), {"gt": 0}),
 }
+LOADER_OPTIONS = (  # of processes that load images
+    *("dataloader_persistent_workers", "dataloader_prefetch_factor", "dataloader_multiprocessing_context"),
+)
+EVALUATION_OPTIONS = (  # of trainings with images to evaluate on
+    *("eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "eval_accumulation_steps"),
+    *("eval_use_gather_object", "per_device_eval_batch_size", "bf16_full_eval", "fp16_full_eval"),
+    *("load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
+)
+SCHEDULES_OF_EVALUATION = ("reduce_lr_on_plateau", "greedy")
 SAMPLING_STRATEGIES = ("random", "sequential")
 
 
@@ -62,11 +71,21 @@ def check_trainer_option(name: str, value: Any, default: Any) -> None:
         raise CommandLineError(SettingsMessage.SPLIT_BATCHES)
 
 
-def check_explicit_trainer_option(name: str, value: Any) -> None:
+def check_explicit_trainer_option(name: str, value: Any, default: Any, is_evaluated: bool) -> None:
     """Checks a field that the user set on the command line or in a recipe.
+
+    Args:
+        is_evaluated: whether the command evaluates during training.
 
     Raises:
         CommandLineError: If the field has no effect.
     """
     if value and name in SET_BY_TRANSFORMERS:
         raise CommandLineError(SettingsMessage.SET_BY_COMMAND, name=name)
+    needs_evaluation = (
+        (name in EVALUATION_OPTIONS and value != default)
+        or (name == "save_strategy" and value == "best")
+        or (name == "lr_scheduler_type" and value in SCHEDULES_OF_EVALUATION)
+    )
+    if needs_evaluation and not is_evaluated:
+        raise CommandLineError(SettingsMessage.PRETRAINING_NOT_EVALUATED, name=name, value=value)

@@ -65,6 +65,7 @@ class MaeFinetuner(MaeTrainerBase):
     """
 
     args: FinetuningArguments
+    arguments_class = FinetuningArguments
 
     def __init__(
         self,

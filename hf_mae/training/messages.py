@@ -38,6 +38,29 @@ class TrainingMessage(Message):
         "accelerate config (hf-mae configs lists them), and report this as a bug."
     )
     SCHEDULER_UNAVAILABLE = "--lr_scheduler_type {name} cannot be used with --lr_scheduler_kwargs {settings} ({error})."
+    SETTING_WITHOUT_EFFECT = "{setting} has no effect with --lr_scheduler_type {name}."
+    WARMUP_SHORTENED = (
+        "The warm-up of {warmup:.0f} updates is as long as the training ({updates:count update}), so it is shortened "
+        "to {shortened} (a tenth). Pass --warmup_epochs or --warmup_steps to choose another."
+    )
+
+    # Building the trainer
+    SETUP_REJECTED = "The training cannot start with these settings: {error}"
+    COMPILATION_FAILED = (
+        "--torch_compile failed: {error} Install a C++ compiler (g++ or clang++), or remove --torch_compile."
+    )
+    DEEPSPEED_DEFINES_OPTIMIZER = (
+        "The DeepSpeed config defines its own {sections:list}, which would replace the layer-wise learning rates and "
+        "the schedule of these settings. Remove these sections{also}."
+    )
+    DEEPSPEED_CONTRADICTS = (
+        "The DeepSpeed config contradicts the settings: {mismatches:list}. Write auto for these values, or change the "
+        "settings."
+    )
+    ARGUMENTS_OF_OTHER_CLASS = (
+        "args must be {expected}, not {found}, because the trainer reads settings that {found} lacks. Pass "
+        "{expected}(output_dir=..., ...), which has the same fields and more."
+    )
 
     # Losses, interruptions and trackers
     TRACKER_FAILED = "{tracker} failed ({reason}). The training continues without this tracker."

@@ -36,6 +36,7 @@ class MaePretrainer(MaeTrainerBase):
     """
 
     args: PretrainingArguments
+    arguments_class = PretrainingArguments
 
     def __init__(self, model: StockModel, args: PretrainingArguments, **kwargs: Any):
         super().__init__(model, args, **kwargs)

@@ -6,7 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,24 +15,28 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
-from transformers import TrainerCallback, get_scheduler, set_seed
+from transformers import SchedulerType, TrainerCallback, set_seed
+from transformers.trainer_utils import has_length
 
 from ..compat.accelerate import use_low_memory_sampler
+from ..compat.deepspeed import find_deepspeed_conflicts, process_deepspeed_config
+from ..compat.torch import is_compiler_error
 from ..compat.transformers import HookedTrainer, StockModel, get_attn_implementation, use_attn_implementation
 from ..conversion.safety import is_timm
 from ..data.images.torch_datasets import collate
-from ..errors import UsageError, summarize_exception
+from ..errors import UsageError, first_error_line, summarize_exception, warn
 from ..files.atomic import apply_umask
 from ..models.attention import register_plain_attention
 from ..models.introspection import find_blocks
 from ..settings.arguments import MaeTrainingArguments
-from ..settings.training import DEFAULT_LR_SCHEDULER
 from .dataloader_signals import make_workers_signal_safe
 from .layer_decay import strip_wrapper_prefixes
 from .messages import TrainingMessage
+from .optimizer_arguments import read_optimizer_arguments
 from .optimizer_check import find_optimizer_mismatches, format_learning_rates, read_optimizer_settings
 from .progress import REPLACED_CALLBACKS, Progress
 from .resume import Launch, check_resumable, check_training_length, find_last_checkpoint, write_launch
+from .schedule import WITHOUT_WARMUP, build_schedule, warn_about_unused_settings
 from .streaming import ImageStream, StreamLoader
 from .trackers import guard_trackers
 
@@ -41,6 +45,26 @@ logger = logging.getLogger(__name__)
 
 class NonFiniteLossError(UsageError):
     """A training loss was NaN or infinite."""
+
+
+@contextmanager
+def explain_errors(optimizer: str | None = None) -> Iterator[None]:
+    """Within the block, errors of transformers, accelerate and torch about the settings become a UsageError.
+
+    Args:
+        optimizer: name of the optimizer that the block creates.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except (ValueError, KeyError, ImportError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        text = summarize_exception(error)
+        if optimizer is not None:
+            raise UsageError(TrainingMessage.OPTIMIZER_UNAVAILABLE, name=optimizer, error=text) from error
+        raise UsageError(TrainingMessage.SETUP_REJECTED, error=text) from error
 
 
 class MaeTrainerBase(HookedTrainer):
@@ -53,11 +77,22 @@ class MaeTrainerBase(HookedTrainer):
     """
 
     args: MaeTrainingArguments
+    arguments_class: type[MaeTrainingArguments] = MaeTrainingArguments
 
     def __init__(self, model: StockModel, args: MaeTrainingArguments, **kwargs: Any):
+        if not isinstance(args, self.arguments_class):
+            raise UsageError(
+                TrainingMessage.ARGUMENTS_OF_OTHER_CLASS,
+                expected=self.arguments_class.__name__,
+                found=type(args).__name__,
+            )
         self._check_optimizer_param_groups(kwargs.get("optimizer_cls_and_kwargs"))
         kwargs.setdefault("data_collator", collate)
-        super().__init__(model=model, args=_resolve_learning_rate(args), **kwargs)
+        resolved = _resolve_learning_rate(args)
+        with explain_errors():
+            process_deepspeed_config(resolved)
+            super().__init__(model=model, args=resolved, **kwargs)
+        self._check_deepspeed_config()
         self._model_init_stack = ExitStack()  # contexts of the model from `model_init`
         self.resumed_from: Path | None = None  # checkpoint
         self._stream: StreamLoader | None = None
@@ -78,6 +113,19 @@ class MaeTrainerBase(HookedTrainer):
                 self.add_callback(Progress(self.args.images_per_update, self.sum_losses))
         if self.train_dataset is not None and self.is_world_process_zero():
             self._log_batch_and_rate()
+
+    def _check_deepspeed_config(self) -> None:
+        """Checks that the DeepSpeed config has the values of the settings, and no optimizer or schedule."""
+        sections, mismatches = find_deepspeed_conflicts(self.accelerator)
+        if sections:
+            also = f", and correct {', '.join(mismatches)}" if mismatches else ""
+            raise UsageError(TrainingMessage.DEEPSPEED_DEFINES_OPTIMIZER, sections=sections, also=also)
+        if mismatches:
+            raise UsageError(TrainingMessage.DEEPSPEED_CONTRADICTS, mismatches=mismatches)
+
+    def errors_of_setup(self) -> AbstractContextManager[None]:
+        """Explains errors of the model, the engine and the loaders that are prepared when training begins."""
+        return explain_errors()
 
     def _log_batch_and_rate(self) -> None:
         args = self.args
@@ -106,9 +154,9 @@ class MaeTrainerBase(HookedTrainer):
         """Returns the stock loader, or the loader of a stream; raises UsageError if the images do not fill a batch."""
         if isinstance(self.train_dataset, ImageStream):
             return self._get_stream_loader(self.train_dataset).dataloader
-        with self._override_drop_last(self.drop_last):
+        with self._override_drop_last(self.drop_last), self.errors_of_setup():
             loader = super().get_train_dataloader()
-        if len(loader) == 0:
+        if has_length(loader) and len(loader) == 0:
             num_images, batch_size = len(self.train_dataset), self.micro_batch_size
             raise UsageError(TrainingMessage.FEWER_IMAGES_THAN_A_BATCH, images=num_images, batch_size=batch_size)
         return use_low_memory_sampler(make_workers_signal_safe(loader))
@@ -121,12 +169,12 @@ class MaeTrainerBase(HookedTrainer):
     # The stock Trainer applies `dataloader_drop_last` to evaluation too.
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """Returns the stock loader, which does not drop images."""
-        with self._override_drop_last(False):
+        with self._override_drop_last(False), self.errors_of_setup():
             return make_workers_signal_safe(super().get_eval_dataloader(eval_dataset))
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
         """Returns the stock loader, which does not drop images."""
-        with self._override_drop_last(False):
+        with self._override_drop_last(False), self.errors_of_setup():
             return make_workers_signal_safe(super().get_test_dataloader(test_dataset))
 
     @property
@@ -230,19 +278,23 @@ class MaeTrainerBase(HookedTrainer):
             self.trained_parameter_names = {
                 name for name, settings in self._requested_settings.items() if settings["lr"] > 0
             }
-            self.optimizer = optimizer_class(groups, **kwargs)
+            with explain_errors(self._optimizer_name):
+                self.optimizer = optimizer_class(groups, **kwargs)
         return self.optimizer
+
+    @property
+    def _optimizer_name(self) -> str:
+        return str(getattr(self.args.optim, "value", self.args.optim))
 
     def _get_optimizer_class(self, model: StockModel) -> tuple[Any, dict[str, Any]]:
         if self.optimizer_cls_and_kwargs is not None:
             return self.optimizer_cls_and_kwargs
-        try:
+        with explain_errors(self._optimizer_name):
             optimizer_class, kwargs = self.get_optimizer_cls_and_kwargs(self.args, model)
-        except (ImportError, ValueError, RuntimeError) as error:
-            name = getattr(self.args.optim, "value", self.args.optim)
-            raise UsageError(
-                TrainingMessage.OPTIMIZER_UNAVAILABLE, name=name, error=summarize_exception(error)
-            ) from None
+            without_arguments = copy.copy(self.args)
+            without_arguments.optim_args = None
+            _, defaults = self.get_optimizer_cls_and_kwargs(without_arguments, model)
+            kwargs |= read_optimizer_arguments(self.args.optim_args, optimizer_class, kwargs, defaults)
         self._check_optimizer_param_groups((optimizer_class, kwargs))
         return optimizer_class, kwargs
 
@@ -279,36 +331,51 @@ class MaeTrainerBase(HookedTrainer):
             logger.info(format_learning_rates(self._requested_settings))
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
-        """Creates the cosine schedule with warm-up of util/lr_sched.py; the lr of a group contains its layer scale."""
-        if self.lr_scheduler is not None:
-            return self.lr_scheduler
-        self.warmup = warmup = self.warmup_updates(num_training_steps)
-        kwargs: Any = self.args.lr_scheduler_kwargs
-        rate = self.args.absolute_learning_rate
-        if self.args.lr_scheduler_type == DEFAULT_LR_SCHEDULER and not kwargs:
-            kwargs = {"min_lr_rate": self.args.min_learning_rate / rate if rate else 0.0}
-        try:
-            scheduler = get_scheduler(
-                self.args.lr_scheduler_type,
-                optimizer=self.optimizer if optimizer is None else optimizer,
-                num_warmup_steps=warmup,  # type: ignore[arg-type]  # may be fractional
-                num_training_steps=num_training_steps,
-                scheduler_specific_kwargs=kwargs,
+        """Creates the schedule, by default the cosine with warm-up of util/lr_sched.py of the original MAE code."""
+        if self.lr_scheduler is None:
+            optimizer = self.optimizer if optimizer is None else optimizer
+            self.warmup = self.warmup_updates(num_training_steps)
+            self.set_scheduler(build_schedule(self.args, optimizer, self.warmup, num_training_steps))
+            if self.is_world_process_zero():
+                self._warn_about_schedule(num_training_steps)
+        return self.lr_scheduler
+
+    def _warn_about_schedule(self, num_training_steps: int) -> None:
+        warn_about_unused_settings(self.args)
+        requested, used = self._requested_warmup(num_training_steps), self.warmup
+        if used < requested:
+            warn(
+                logger,
+                TrainingMessage.WARMUP_SHORTENED,
+                warmup=requested,
+                updates=num_training_steps,
+                shortened=used,
             )
-        except (TypeError, ValueError) as error:
-            name = getattr(self.args.lr_scheduler_type, "value", self.args.lr_scheduler_type)
-            raise UsageError(
-                TrainingMessage.SCHEDULER_UNAVAILABLE, name=name, settings=kwargs, error=summarize_exception(error)
-            ) from None
-        self.set_scheduler(scheduler)
-        return scheduler
 
     def warmup_updates(self, num_training_steps: int) -> float:
-        """Returns the number of updates of warm-up (may be fractional)."""
+        """Returns the number of updates of warm-up (may be fractional): as requested, but less than the training."""
+        requested = self._requested_warmup(num_training_steps)
+        return requested if requested < num_training_steps else num_training_steps // 10
+
+    def _requested_warmup(self, num_training_steps: int) -> float:
+        if SchedulerType(self.args.lr_scheduler_type).value in WITHOUT_WARMUP:
+            return 0
         if self.args.warmup_steps is not None:
             return self.args.get_warmup_steps(num_training_steps)
-        updates = math.ceil(len(self.get_train_dataloader()) / self.args.gradient_accumulation_steps)
-        return self.args.warmup_epochs * updates
+        return self.args.warmup_epochs * self.updates_per_epoch(num_training_steps)
+
+    def planned_updates(self) -> int:
+        """Returns the number of updates of the training."""
+        if self.args.max_steps > 0:
+            return self.args.max_steps
+        return math.ceil(self.updates_per_epoch(0) * self.args.num_train_epochs)
+
+    def updates_per_epoch(self, num_training_steps: int) -> int:
+        """Returns the number of updates of an epoch; data of unknown length is one epoch, as in the stock Trainer."""
+        loader = self.get_train_dataloader()
+        if not has_length(loader):
+            return num_training_steps
+        return max(1, math.ceil(len(loader) / self.args.gradient_accumulation_steps))
 
     def wants_gradient_norm(self) -> bool:
         """Whether this update is logged, so that it needs the gradient norm."""
@@ -320,7 +387,12 @@ class MaeTrainerBase(HookedTrainer):
 
     def training_step(self, model: StockModel, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Performs the stock step; its loss is checked as soon as it is available."""
-        loss = super().training_step(model, inputs, num_items_in_batch)
+        try:
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        except Exception as error:
+            if not (self.args.torch_compile and is_compiler_error(error)):
+                raise
+            raise UsageError(TrainingMessage.COMPILATION_FAILED, error=first_error_line(error)) from error
         self._pending_losses.append(_PendingLoss.copy_async(loss, inputs.get("index"), self.state.global_step + 1))
         self.check_finite(wait=False)
         return loss

@@ -17,11 +17,11 @@ from ..data.exclusion_log import Exclusion, ExclusionLog
 from ..data.images.cache_eviction import format_bytes, max_cache_bytes
 from ..data.splits import selection_split
 from ..errors import UsageError
-from ..models.introspection import NUM_CHANNELS, find_head, get_network, input_size
+from ..models.introspection import NUM_CHANNELS, get_network, input_size
 from ..models.network import Network
 from ..settings.arguments import FinetuningArguments
 from ..settings.data import DataArguments
-from .losses import check_number_of_weights
+from .finetuner import MaeFinetuner
 from .messages import TrainingMessage
 
 logger = logging.getLogger(__name__)
@@ -77,9 +77,10 @@ class Plan:
         excluded: excluded images by reason (see `data.exclusion_log`).
         network, image_size: of the model.
         parameters: number of trainable parameters.
+        dropped_images: images that each epoch drops because they do not fill a batch.
         images_per_update, learning_rate, epochs, updates, warmup_updates: of the training.
-        selection_split: split that selects the epoch; None: the last epoch is kept.
-        metric: metric that selects the epoch.
+        selection_split: split that is evaluated during the training; None: none.
+        metric: metric that selects the epoch; None: the last epoch is kept.
         cache_bytes: size of the cached images on the disk.
         step_profile: profile of a training step; None: not measured.
         warnings: settings and properties of the data that deserve attention.
@@ -92,12 +93,13 @@ class Plan:
     image_size: int
     parameters: int
     images_per_update: int
+    dropped_images: int
     learning_rate: float
     epochs: float
     updates: int
     warmup_updates: int
     selection_split: str | None
-    metric: str
+    metric: str | None
     cache_bytes: int
     device: Device
     step_profile: StepProfile | None = None
@@ -126,14 +128,13 @@ html_renderers: list[Callable[[Plan], str]] = []
 
 
 def build_plan(
+    trainer: MaeFinetuner,
     splits: Mapping[str, Any],
     exclusion_log: ExclusionLog,
-    model: StockModel,
     data_args: DataArguments,
-    args: FinetuningArguments,
     measure: bool = False,
 ) -> Plan:
-    """Builds the plan of a run.
+    """Builds the plan of a run from the trainer that will run it, or would.
 
     Args:
         splits: the final splits.
@@ -142,32 +143,30 @@ def build_plan(
             gradient checkpointing, compilation, patch dropout, frozen backbone.
 
     Raises:
-        UsageError: If there is not one class weight per class.
+        UsageError: If the training images do not fill a batch, or there is not one class weight per class.
     """
+    args, model = trainer.args, trainer.accelerator.unwrap_model(trainer.model)
     images = {split: _count_by_class(dataset) for split, dataset in splits.items()}
-    check_number_of_weights(args.class_weights, len(images["train"]))
-    count, per_update = sum(images["train"].values()), args.images_per_update
-    per_epoch = updates_per_epoch(
-        count, args.train_batch_size * args.world_size, args.gradient_accumulation_steps, args.drops_last_batch
-    )
-    updates = args.max_steps if args.max_steps > 0 else math.ceil(per_epoch * args.num_train_epochs)
-    epochs = args.num_train_epochs if args.max_steps <= 0 else args.max_steps / per_epoch
-    warmup = args.warmup_epochs * per_epoch if args.warmup_steps is None else args.get_warmup_steps(updates)
+    updates = trainer.planned_updates()
     size = input_size(model)
+    with trainer.configure_model():
+        parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    metric = (args.metric_for_best_model or "loss").removeprefix("eval_")
     plan = Plan(
         images=images,
         groups={split: _count_groups(dataset) for split, dataset in splits.items()},
         excluded=list(exclusion_log.excluded),
         network=get_network(model),
         image_size=size,
-        parameters=_count_trainable_parameters(model, args),
-        images_per_update=per_update,
+        parameters=parameters,
+        images_per_update=args.images_per_update,
+        dropped_images=_count_dropped(trainer, sum(images["train"].values())),
         learning_rate=args.absolute_learning_rate,
-        epochs=epochs,
+        epochs=args.num_train_epochs if args.max_steps <= 0 else updates / trainer.updates_per_epoch(updates),
         updates=updates,
-        warmup_updates=int(warmup),
-        selection_split=selection_split(splits),
-        metric=(args.metric_for_best_model or "loss").removeprefix("eval_"),
+        warmup_updates=math.ceil(trainer.warmup_updates(updates)),
+        selection_split=selection_split(splits) if args.eval_strategy != "no" else None,
+        metric=metric if args.load_best_model_at_end else None,
         cache_bytes=_estimate_cache_bytes(images, data_args, size),
         device=_get_device(args),
         step_profile=profile_step(model, args) if measure and _is_profilable(args) else None,
@@ -176,23 +175,12 @@ def build_plan(
     return plan
 
 
-def updates_per_epoch(
-    num_images: int, images_per_step: int, accumulation_steps: int = 1, drop_last: bool = False
-) -> int:
-    """Returns the number of updates of an epoch, as the Trainer counts them.
-
-    Args:
-        images_per_step: images of a forward pass of all processes.
-        accumulation_steps: forward passes per update.
-        drop_last: whether the last incomplete batch is dropped.
-    """
-    batches = num_images // images_per_step if drop_last else math.ceil(num_images / images_per_step)
-    return max(1, math.ceil(batches / accumulation_steps))
-
-
-def _count_trainable_parameters(model: StockModel, args: FinetuningArguments) -> int:
-    trained = find_head(model)[1] if args.freeze_backbone else model
-    return sum(p.numel() for p in trained.parameters() if p.requires_grad)
+def _count_dropped(trainer: MaeFinetuner, images: int) -> int:
+    """Returns the number of images that each epoch drops because they do not fill a batch."""
+    if not trainer.drop_last:
+        return 0
+    args = trainer.args
+    return images - len(trainer.get_train_dataloader()) * args.train_batch_size * args.world_size
 
 
 def _is_profilable(args: FinetuningArguments) -> bool:

@@ -11,7 +11,7 @@ from ..settings.arguments import BASE_BATCH_SIZE, FinetuningArguments
 from ..settings.limits import count_usable_cores
 from ..settings.training import FinetuningFields
 from ..training.auto_settings import AutoReason, AutoSetting
-from ..training.training_plan import IMBALANCE_RATIO, updates_per_epoch
+from ..training.training_plan import IMBALANCE_RATIO
 
 BATCH_SIZE_FLAGS = ("per_device_train_batch_size", "effective_batch_size")
 LARGE_HIDDEN_SIZE = 1024  # width of a ViT-L
@@ -89,7 +89,7 @@ def _choose_batch_size(images: int, hidden_size: int, micro_batches_per_update: 
 
 
 def _explain_by_updates(name: str, value: int, images: int, images_per_update: int) -> AutoSetting:
-    updates = updates_per_epoch(images, images_per_update)
+    updates = math.ceil(images / images_per_update)
     return AutoSetting(name, value, AutoReason.UPDATES_PER_EPOCH, {"images": images, "updates": updates})
 
 

@@ -86,7 +86,7 @@ def finetune_splits(data: LabelledData, settings: Settings) -> RunRecord | None:
         teacher=load_teacher(args, model, processor),
     )
     run_plan = build_plan(
-        data.splits, data.exclusion_log, model, settings.data, args, measure=trainer.runs_plain_model_on_gpu
+        trainer, data.splits, data.exclusion_log, settings.data, measure=trainer.runs_plain_model_on_gpu
     )
     if trainer.is_world_process_zero():
         log_plan(run_plan)

@@ -1,7 +1,12 @@
 """`plan`: what a fine-tuning would do. Also loads the data of `finetune`, and chooses settings with `--auto`."""
 
+import copy
 import logging
+import tempfile
+from typing import Any
 
+from ..data.images.torch_datasets import TrainDataset
+from ..data.images.transforms import image_processor, training_transform_from_processor
 from ..data.labelled_data import LabelledData, load_labelled_data
 from ..errors import inform
 from ..models.building import build_training_model
@@ -10,8 +15,11 @@ from ..models.loading import read_class_names
 from ..reporting.plan_summary import describe_auto_reason
 from ..runs.output_dir import check_same_run, resolve_resume_checkpoint
 from ..runs.record import DataSource
+from ..settings.arguments import FinetuningArguments
 from ..settings.parse import Settings
 from ..training.auto_settings import AutoSetting
+from ..training.finetuner import MaeFinetuner
+from ..training.run_trainer import disable_evaluation_without_split
 from ..training.training_plan import Plan, build_plan
 from .autoconfig import choose_settings, choose_split_settings
 from .command import command
@@ -25,12 +33,23 @@ def plan(settings: Settings) -> Plan:
     """Plans what `finetune` would do with the same flags; trains and writes nothing."""
     settings, _ = choose_auto_settings(settings)
     data = load_data(settings)
-    args = settings.training
+    args = disable_evaluation_without_split(settings.training, data.selection_split)
     checkpoint = resolve_resume_checkpoint(args) if args.resume_from_checkpoint else None
     model = build_training_model(settings.model, data.class_names, args.seed)
     if checkpoint:
         check_same_run(checkpoint, model.config, DataSource.from_settings(settings.data, args.seed, data.fingerprint))
-    return build_plan(data.splits, data.exclusion_log, model, settings.data, args, measure=True)
+    with tempfile.TemporaryDirectory() as folder:  # the trainer creates its output folder
+        trainer = _build_trainer(data, model, args, folder)
+        return build_plan(trainer, data.splits, data.exclusion_log, settings.data, measure=True)
+
+
+def _build_trainer(data: LabelledData, model: Any, args: FinetuningArguments, folder: str) -> MaeFinetuner:
+    """Builds the trainer of a run without preparing its images."""
+    args = copy.copy(args)
+    args.output_dir, args.report_to, args.push_to_hub = folder, [], False
+    transform = training_transform_from_processor(image_processor("endoscopy", input_size(model)))
+    images = TrainDataset(data.splits["train"], transform, args.seed, cache=False, sampling=args.sampling)
+    return MaeFinetuner(model=model, args=args, train_dataset=images, eval_dataset=images, ordered=data.ordered)
 
 
 def load_data(settings: Settings) -> LabelledData:

@@ -1,16 +1,21 @@
 """Every field of `transformers.TrainingArguments` works, or is rejected before the first step."""
 
+import copy
 import dataclasses
+import hashlib
+import json
+from functools import cache
 
+import numpy as np
 import pytest
 import torch
+import transformers
 from support.messages import raises
-from support.models import TINY, TensorItems, tiny_pretrainer
-from transformers import TrainingArguments
+from support.models import TINY, TensorItems
+from transformers import TrainerCallback, TrainingArguments
 
 from hf_mae import FinetuningArguments, MaeFinetuner, build_classifier
 from hf_mae.compat.messages import CompatMessage
-from hf_mae.conversion import export_model
 from hf_mae.errors import CommandLineError
 from hf_mae.settings.messages import SettingsMessage
 from hf_mae.settings.parse import read_values
@@ -41,84 +46,78 @@ REJECTED_VALUES = {
     "enable_jit_checkpoint": True,
     "local_rank": 0,
 }
-# Field that works -> a value for a short run.
-TESTED_VALUES = {
-    "output_dir": None,  # set in every run
+# Field that works -> a value that changes what is observed of a short run (`observe`).
+CHANGED_VALUES = {
     "per_device_train_batch_size": 2,
-    "num_train_epochs": 2.0,
+    "num_train_epochs": 3.0,
     "max_steps": 1,
-    "learning_rate": 1e-4,
-    "lr_scheduler_type": "linear",
-    "lr_scheduler_kwargs": {"min_lr_rate": 0.1},
-    "warmup_steps": 0,
+    "learning_rate": 1e-3,
+    "lr_scheduler_type": "constant",
+    "lr_scheduler_kwargs": {"num_cycles": 0.25},
+    "warmup_steps": 1,
     "optim": "sgd",
-    "optim_args": "foreach=False",
-    "weight_decay": 0.1,
-    "adam_beta1": 0.8,
-    "adam_beta2": 0.99,
-    "adam_epsilon": 1e-7,
+    "optim_args": "amsgrad=True",
+    "weight_decay": 0.5,
+    "adam_beta1": 0.5,
+    "adam_beta2": 0.5,
+    "adam_epsilon": 1e-2,
     "gradient_accumulation_steps": 2,
-    "max_grad_norm": 1.0,
+    "max_grad_norm": 1e-3,
     "bf16": True,
     "bf16_full_eval": True,
     "activation_checkpointing": True,
+    "activation_checkpointing_kwargs": {"use_reentrant": True},
     "gradient_checkpointing": True,
-    "torch_empty_cache_steps": 1,
+    "gradient_checkpointing_kwargs": {"use_reentrant": True},
     "logging_strategy": "epoch",
     "logging_steps": 1,
     "logging_first_step": True,
-    "log_on_each_node": True,
-    "logging_nan_inf_filter": True,
     "log_level": "error",
-    "log_level_replica": "error",
-    "disable_tqdm": True,
-    "report_to": "none",
-    "run_name": "x",
-    "project": "x",
+    "report_to": "tensorboard",
     "eval_strategy": "epoch",
-    "eval_steps": 1,
-    "eval_delay": 1,
+    "eval_steps": 2,
+    "eval_delay": 2,
     "per_device_eval_batch_size": 3,
     "eval_on_start": True,
     "eval_use_gather_object": True,
-    "eval_accumulation_steps": 1,
     "save_only_model": True,
     "save_strategy": "epoch",
     "save_steps": 1,
-    "save_on_each_node": True,
     "save_total_limit": 1,
     "load_best_model_at_end": True,
-    "metric_for_best_model": "mcc",
-    "greater_is_better": True,
-    "ignore_data_skip": True,
-    "restore_callback_states_from_checkpoint": True,
-    "full_determinism": False,  # changes the process permanently; tested elsewhere
+    "metric_for_best_model": "accuracy",
     "seed": 5,
     "data_seed": 7,
-    "use_cpu": True,
-    "accelerator_config": {"even_batches": True},
+    "accelerator_config": {"gradient_accumulation_kwargs": {"num_steps": 2}},
     "dataloader_drop_last": True,
-    "dataloader_pin_memory": False,
     "train_sampling_strategy": "sequential",
     "ddp_find_unused_parameters": True,
     "ddp_bucket_cap_mb": 10,
     "ddp_broadcast_buffers": True,
     "ddp_static_graph": True,
-    "ddp_timeout": 60,
-    "skip_memory_metrics": False,
     "debug": "underflow_overflow",
-    "resume_from_checkpoint": None,  # test_folder.py, test_finetune.py
+    "min_learning_rate": 5e-3,
+    "base_learning_rate": 10.0,
+    "warmup_epochs": 1.0,
+    "effective_batch_size": 8,
 }
-# Field -> other fields that it requires.
-REQUIRED_FIELDS = {
-    "eval_steps": {"eval_strategy": "steps"},
+# Field -> the fields that both runs have.
+SHARED_VALUES = {
+    "eval_steps": {"eval_strategy": "steps", "logging_steps": 1},
+    "eval_delay": {"eval_strategy": "epoch"},
     "lr_scheduler_kwargs": {"lr_scheduler_type": "cosine_with_min_lr"},
-    "load_best_model_at_end": {"eval_strategy": "epoch", "save_strategy": "epoch"},
-    "greater_is_better": {"metric_for_best_model": "mcc"},
+    "load_best_model_at_end": {
+        **{"eval_strategy": "epoch", "save_strategy": "epoch", "metric_for_best_model": "loss"},
+        **{"learning_rate": 0.3, "num_train_epochs": 2},
+    },
+    "metric_for_best_model": {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True},
     "save_steps": {"save_strategy": "steps"},
-    "save_only_model": {"save_strategy": "steps", "save_steps": 1},
-    "gradient_checkpointing": {"gradient_checkpointing_kwargs": {"use_reentrant": False}},
-    "activation_checkpointing": {"activation_checkpointing_kwargs": {"use_reentrant": False}},
+    "save_only_model": {"save_strategy": "epoch"},
+    "save_total_limit": {"save_strategy": "steps", "save_steps": 1},
+    "dataloader_drop_last": {"per_device_train_batch_size": 3},
+    "base_learning_rate": {"learning_rate": None},
+    "activation_checkpointing_kwargs": {"activation_checkpointing": True},
+    "gradient_checkpointing_kwargs": {"gradient_checkpointing": True},
 }
 # Fields of data loader workers, tested together because workers start slowly.
 WORKER_VALUES = {
@@ -128,35 +127,38 @@ WORKER_VALUES = {
     "dataloader_multiprocessing_context": "fork",
     "dataloader_in_order": False,
 }
-# Field -> the test that covers it.
-TESTED_ELSEWHERE = {
-    **dict.fromkeys(("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs"), "tested with their own flag"),
+# Field -> the test that covers it, or why its effect cannot be seen in one process on a CPU.
+OBSERVED_ELSEWHERE = {
+    "output_dir": "set in every run",
+    "resume_from_checkpoint": "test_output_dir.py, test_finetune.py",
+    **dict.fromkeys(("ignore_data_skip", "restore_callback_states_from_checkpoint"), "test_resume.py"),
     **dict.fromkeys(("torch_compile", "torch_compile_backend", "torch_compile_mode"), "test_speed.py"),
-    **dict.fromkeys(("fp16", "fp16_full_eval", "tf32"), "test_gpu.py"),
-    "ddp_backend": "several processes",
+    **dict.fromkeys(("fp16", "fp16_full_eval", "tf32", "dataloader_pin_memory", "torch_empty_cache_steps"), "a GPU"),
+    **dict.fromkeys(("ddp_backend", "ddp_timeout", "log_level_replica"), "several processes"),
+    **dict.fromkeys(("log_on_each_node", "save_on_each_node"), "several nodes"),
     **dict.fromkeys(("fsdp", "fsdp_config", "deepspeed"), "test_engines.py, through accelerate's config"),
+    **dict.fromkeys(("run_name", "project"), "test_trackers.py"),
     **dict.fromkeys(("trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"), "trackio on the Hub"),
     **dict.fromkeys(
-        (
-            "push_to_hub",
-            "hub_token",
-            "hub_private_repo",
-            "hub_model_id",
-            "hub_strategy",
-            "hub_always_push",
-            "hub_revision",
-        ),
-        "test_hub.py",
+        ("hub_model_id", "hub_token", "hub_private_repo", "hub_strategy", "hub_always_push"), "test_hub.py"
     ),
+    **dict.fromkeys(("push_to_hub", "hub_revision"), "test_hub.py"),
+    "use_cpu": "set in every run",
+    "disable_tqdm": "test_progress.py (a terminal)",
+    "eval_accumulation_steps": "saves memory only",
+    "skip_memory_metrics": "collects garbage for seconds",
+    "full_determinism": "changes the process permanently",
+    "greater_is_better": "follows from the metric; a contradiction is rejected",
+    "logging_nan_inf_filter": "training stops at such a loss in any case",
 }
 
 
 def test_every_field_is_tested_or_rejected():
     """Fails if transformers has a new field."""
-    known = {*UNSUPPORTED_OPTIONS, *SET_BY_TRANSFORMERS, *TESTED_VALUES, *WORKER_VALUES, *TESTED_ELSEWHERE}
+    known = {*UNSUPPORTED_OPTIONS, *SET_BY_TRANSFORMERS, *CHANGED_VALUES, *WORKER_VALUES, *OBSERVED_ELSEWHERE}
     assert not set(FIELDS) - known, "add them to settings/trainer_options.py or test them"
     assert set(REJECTED_VALUES) == set(UNSUPPORTED_OPTIONS)
-    assert not (set(UNSUPPORTED_OPTIONS) & set(TESTED_VALUES))
+    assert not (set(UNSUPPORTED_OPTIONS) & set(CHANGED_VALUES))
 
 
 @pytest.mark.parametrize("name", [name for name in REJECTED_VALUES if name in FIELDS])
@@ -180,10 +182,10 @@ def test_the_command_line_rejects_fields_without_effect():
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    path = tmp_path_factory.mktemp("options") / "tiny.pth"
-    torch.save({"model": export_model(tiny_pretrainer(), "pretraining")}, path)
-    return path
+def checkpoint(tiny_pth):
+    """A classifier, which each run copies."""
+    torch.manual_seed(0)
+    return build_classifier(tiny_pth, num_labels=3, **TINY)
 
 
 @pytest.fixture(scope="module")
@@ -200,24 +202,104 @@ def build_trainer(checkpoint, items, folder, **options):
         "num_train_epochs": 1,
         "warmup_epochs": 0,
     }
-    defaults |= {"per_device_train_batch_size": 4, "save_strategy": "no", "disable_tqdm": True}
+    defaults |= {"per_device_train_batch_size": 4, "save_strategy": "no", "disable_tqdm": True, "learning_rate": 1e-2}
     args = FinetuningArguments(**(defaults | options))
-    model = build_classifier(checkpoint, num_labels=3, **TINY)
-    return MaeFinetuner(model=model, args=args, train_dataset=items, eval_dataset=items)
+    return MaeFinetuner(model=copy.deepcopy(checkpoint), args=args, train_dataset=items, eval_dataset=items)
 
 
-TESTED_FIELDS = [name for name, value in TESTED_VALUES.items() if value is not None and name in FIELDS]
+class Events(TrainerCallback):
+    """The events of a training, with the update before each."""
+
+    def __init__(self):
+        self.events = []
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        self.events.append(("evaluate", state.global_step))
+
+    def on_substep_end(self, args, state, control, **kwargs):
+        self.events.append(("micro-batch", state.global_step))
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.events.append(("checkpointing", kwargs["model"].is_gradient_checkpointing))
+        layers = [m for m in kwargs["model"].modules() if getattr(m, "_gradient_checkpointing_func", None)]
+        self.events += [("arguments", str(m._gradient_checkpointing_func.keywords)) for m in layers[:1]]
 
 
-@pytest.mark.parametrize("name", [*TESTED_FIELDS, "workers"])
-def test_supported_fields_work(checkpoint, items, tmp_path, name):
-    options = WORKER_VALUES if name == "workers" else REQUIRED_FIELDS.get(name, {}) | {name: TESTED_VALUES[name]}
-    trainer = build_trainer(checkpoint, items, tmp_path, **options)
+def digest(tensors):
+    return hashlib.sha256(b"".join(np.ascontiguousarray(tensor).tobytes() for tensor in tensors)).hexdigest()
+
+
+def observe(trainer, items):
+    """Trains, evaluates and predicts; returns what another setting can change."""
+    recorder, loader, accelerator = Events(), trainer.get_train_dataloader(), trainer.accelerator
+    trainer.add_callback(recorder)
+    gather = dict(trainer.gather_function.keywords)
     result = trainer.train()
-    assert result.global_step >= 1
-    scores = trainer.evaluate()
-    assert 0 <= scores["eval_macro_f1"] <= 1
-    assert trainer.predict(items).predictions.shape == (8, 3)
+    logs = [
+        {key: value for key, value in entry.items() if "runtime" not in key and "per_second" not in key}
+        for entry in trainer.state.log_history
+        if "train_loss" not in entry
+    ]
+    trained = digest(value.detach().float() for value in trainer.model.state_dict().values())
+    predicted = trainer.predict(items)
+    assert predicted.predictions.shape == (8, 3)
+    folder = trainer.args.folder
+    return {
+        "weights": trained,
+        "logits": digest([predicted.predictions]),
+        "log": json.dumps(logs),
+        "best": [trainer.state.best_metric, trainer.state.best_global_step],
+        "metrics": sorted(result.metrics),
+        "files": sorted(str(path.relative_to(folder)).split(".")[0] for path in folder.rglob("*")),
+        "events": recorder.events,
+        "loader": [getattr(loader, name, None) for name in ("num_workers", "prefetch_factor", "in_order")]
+        + [
+            getattr(loader, name, None) for name in ("persistent_workers", "multiprocessing_context")
+        ].__repr__().split(),
+        "evaluation batch": trainer.get_eval_dataloader().total_batch_size,
+        "gather": gather,
+        "ddp": str(accelerator.ddp_handler),
+        "callbacks": [type(callback).__name__ for callback in trainer.callback_handler.callbacks],
+        "verbosity": transformers.logging.get_verbosity(),
+        "hooks": sum(len(module._forward_hooks) for module in trainer.model.modules()),
+    }
+
+
+@pytest.fixture(scope="module")
+def observations(checkpoint, items, tmp_path_factory):
+    """Returns a function that observes a run; runs with the same options are made once."""
+
+    @cache
+    def run(options: str):
+        trainer = build_trainer(checkpoint, items, tmp_path_factory.mktemp("run"), **json.loads(options))
+        return observe(trainer, items)
+
+    return lambda **options: run(json.dumps(options, sort_keys=True))
+
+
+def test_two_runs_with_the_same_settings_are_observed_as_equal(checkpoint, items, tmp_path, observations):
+    assert observe(build_trainer(checkpoint, items, tmp_path), items) == observations()
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in CHANGED_VALUES if name in {item.name for item in dataclasses.fields(FinetuningArguments)}]
+)
+def test_every_field_has_its_effect(observations, name):
+    shared = SHARED_VALUES.get(name, {})
+    assert observations(**shared | {name: CHANGED_VALUES[name]}) != observations(**shared)
+
+
+def test_workers_have_the_settings_of_the_loader(checkpoint, items, tmp_path):
+    trainer = build_trainer(checkpoint, items, tmp_path, **WORKER_VALUES)
+    loader = trainer.get_train_dataloader()
+    assert (loader.num_workers, loader.persistent_workers, loader.prefetch_factor, loader.in_order) == (
+        1,
+        True,
+        3,
+        False,
+    )
+    assert loader.multiprocessing_context.get_start_method() == "fork"
+    assert trainer.train().global_step == 2
 
 
 @pytest.mark.parametrize(
@@ -241,7 +323,55 @@ def test_supported_fields_work(checkpoint, items, tmp_path, name):
         ({"optim_args": "nonsense"}, TrainingMessage.OPTIMIZER_UNAVAILABLE, {}),
         ({"seed": -1}, SettingsMessage.OUT_OF_BOUNDS, {"value": -1}),
         ({"ddp_backend": "gloo"}, SettingsMessage.BACKEND_WITHOUT_PROCESSES, {}),
-        ({"dataloader_prefetch_factor": 2}, SettingsMessage.REJECTED_BY_TRANSFORMERS, {}),
+        ({"dataloader_prefetch_factor": 2}, SettingsMessage.NO_LOADER_WORKERS, {}),
+        ({"dataloader_persistent_workers": True}, SettingsMessage.NO_LOADER_WORKERS, {}),
+        ({"dataloader_multiprocessing_context": "fork"}, SettingsMessage.NO_LOADER_WORKERS, {}),
+        (
+            {"dataloader_multiprocessing_context": "thread", "dataloader_num_workers": 1},
+            TrainingMessage.SETUP_REJECTED,
+            {},
+        ),
+        ({"debug": "overflow"}, SettingsMessage.INVALID_CHOICE, {"name": "debug"}),
+        ({"debug": ["overflow"]}, SettingsMessage.INVALID_CHOICE, {"name": "debug"}),
+        ({"optim": "adam"}, SettingsMessage.INVALID_CHOICE, {"name": "optim"}),
+        ({"eval_strategy": "epochs"}, SettingsMessage.INVALID_CHOICE, {"name": "eval_strategy"}),
+        ({"optim_args": "nonsense=3"}, TrainingMessage.OPTIMIZER_UNAVAILABLE, {}),
+        ({"optim_args": "lr=3"}, TrainingMessage.OPTIMIZER_UNAVAILABLE, {}),
+        ({"optim_args": "foreach=True,fused=True"}, TrainingMessage.OPTIMIZER_UNAVAILABLE, {}),
+        ({"lr_scheduler_type": "constant", "lr_scheduler_kwargs": {"a": 1}}, TrainingMessage.SCHEDULER_UNAVAILABLE, {}),
+        ({"torch_compile_backend": "nonsense"}, TrainingMessage.SETUP_REJECTED, {}),
+        ({"fsdp": "full_shard"}, TrainingMessage.SETUP_REJECTED, {}),
+        ({"fsdp": "nonsense"}, SettingsMessage.REJECTED_BY_TRANSFORMERS, {}),
+        ({"fsdp": "full_shard", "fsdp_config": "/nowhere.json"}, SettingsMessage.REJECTED_BY_TRANSFORMERS, {}),
+        ({"deepspeed": "/nowhere.json"}, SettingsMessage.REJECTED_BY_TRANSFORMERS, {}),
+        ({"accelerator_config": {"nonsense": 1}}, SettingsMessage.REJECTED_BY_TRANSFORMERS, {}),
+        ({"accelerator_config": "/nowhere.json"}, SettingsMessage.REJECTED_BY_TRANSFORMERS, {}),
+        (
+            {
+                "accelerator_config": {"gradient_accumulation_kwargs": {"num_steps": 2}},
+                "gradient_accumulation_steps": 4,
+            },
+            SettingsMessage.TWO_ACCUMULATIONS,
+            {"config": 2, "given": 4},
+        ),
+        (
+            {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"nonsense": True}},
+            SettingsMessage.REJECTED_BY_TRANSFORMERS,
+            {},
+        ),
+        (
+            {
+                "gradient_checkpointing": True,
+                "gradient_checkpointing_kwargs": {"determinism_check": "x", "use_reentrant": False},
+            },
+            SettingsMessage.REJECTED_BY_TRANSFORMERS,
+            {},
+        ),
+        (
+            {"load_best_model_at_end": True, "eval_strategy": "epoch"},
+            SettingsMessage.REJECTED_BY_TRANSFORMERS,
+            {},
+        ),
         ({"class_weights": [1, 2]}, TrainingMessage.CLASS_WEIGHTS_DO_NOT_MATCH, {"found": 2, "expected": 3}),
     ],
 )

@@ -1,7 +1,6 @@
 """The plan of a run: numbers, text, warnings, and the profile of a step."""
 
 import json
-import math
 import re
 
 import pytest
@@ -150,34 +149,74 @@ def test_durations_and_sizes_have_a_readable_unit():
     assert format_duration(100) == "100 seconds" and format_duration(7200) == "2.0 hours"
 
 
-@pytest.mark.parametrize(
-    "flags",
-    [
-        {},
-        {"per_device_train_batch_size": 7, "num_train_epochs": 3},
-        {"per_device_train_batch_size": 7, "dataloader_drop_last": True},
-        {"per_device_train_batch_size": 8, "mixup": 0.8, "gradient_accumulation_steps": 3},
-        {"per_device_train_batch_size": 4, "effective_batch_size": 16, "num_train_epochs": 2.5},
-        {"per_device_train_batch_size": 20, "warmup_epochs": 0.1},
-        {"per_device_train_batch_size": 20, "warmup_steps": 0.1},
-        {"per_device_train_batch_size": 20, "warmup_steps": 4},
-        {"max_steps": 5},
-        {"freeze_backbone": True},
-    ],
-)
-def test_the_plan_has_the_updates_and_the_trainable_parameters_of_the_trainer(flags, tiny_pth, tmp_path):
-    args = FinetuningArguments(output_dir=str(tmp_path), report_to="none", use_cpu=True, **flags)
+class Recorder(MaeFinetuner):
+    """Trains without a forward pass; records the learning rate of each update and the size of each micro-batch."""
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        if self.accelerator.sync_gradients:
+            self.rates.append(self.lr_scheduler.get_last_lr()[-1])
+        self.trained.append((int(self.state.epoch or 0), len(inputs["labels"])))
+        return torch.zeros(())
+
+
+# Settings of a training of 50 images, without validation.
+PLANNED_SETTINGS = [
+    {},
+    {"per_device_train_batch_size": 7, "num_train_epochs": 3},
+    {"per_device_train_batch_size": 50},
+    {"per_device_train_batch_size": 49, "num_train_epochs": 2},
+    {"per_device_train_batch_size": 64},
+    {"per_device_train_batch_size": 1, "num_train_epochs": 1},
+    {"per_device_train_batch_size": 7, "dataloader_drop_last": True},
+    {"per_device_train_batch_size": 50, "dataloader_drop_last": True},
+    {"per_device_train_batch_size": 8, "mixup": 0.8, "gradient_accumulation_steps": 3},
+    {"per_device_train_batch_size": 8, "cutmix": 0.8, "num_train_epochs": 1.5},
+    {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 100},
+    {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 5, "num_train_epochs": 0.5},
+    {"per_device_train_batch_size": 4, "effective_batch_size": 16, "num_train_epochs": 2.5},
+    {"per_device_train_batch_size": 5, "accelerator_config": {"gradient_accumulation_kwargs": {"num_steps": 3}}},
+    {"warmup_epochs": 0},
+    {"warmup_epochs": 0.1},
+    {"warmup_epochs": 0.5},
+    {"warmup_epochs": 2.25},
+    {"warmup_epochs": 4},
+    {"warmup_epochs": 40},
+    {"warmup_steps": 0},
+    {"warmup_steps": 0.1},
+    {"warmup_steps": 4},
+    {"warmup_steps": 400},
+    {"max_steps": 5},
+    {"max_steps": 5, "warmup_epochs": 1},
+    {"max_steps": 30, "warmup_steps": 0.5},
+    {"lr_scheduler_type": "linear", "warmup_epochs": 1},
+    {"lr_scheduler_type": "constant", "warmup_epochs": 1},
+    {"lr_scheduler_type": "polynomial", "warmup_epochs": 1},
+    {"lr_scheduler_type": "inverse_sqrt", "warmup_epochs": 1},
+    {"freeze_backbone": True, "num_train_epochs": 1},
+    {"learning_rate": 1e-2, "layer_decay": 1.0, "num_train_epochs": 1},
+]
+
+
+@pytest.mark.parametrize("flags", PLANNED_SETTINGS)
+def test_the_plan_is_what_then_happens(flags, tiny_pth, tmp_path):
+    settings = {"per_device_train_batch_size": 10, "num_train_epochs": 4, "warmup_epochs": 1, "save_strategy": "no"}
+    args = FinetuningArguments(
+        output_dir=str(tmp_path), report_to="none", use_cpu=True, disable_tqdm=True, **settings | flags
+    )
     model = build_classifier(str(tiny_pth), num_labels=3, num_attention_heads=3)
     images = TensorItems(pixel_values=torch.zeros(50, 3, 32, 32), labels=torch.arange(50) % 3)
-    trainer = MaeFinetuner(model=model, args=args, train_dataset=images)
-    batches = len(trainer.get_train_dataloader())
-    per_epoch = max(1, math.ceil(batches / args.gradient_accumulation_steps))
-    updates = args.max_steps if args.max_steps > 0 else math.ceil(per_epoch * args.num_train_epochs)
-    names = ["a", "b", "c"]
+    trainer = Recorder(model=model, args=args, train_dataset=images)
     labelled = Dataset.from_dict({"labels": [index % 3 for index in range(50)]})
-    splits = {"train": labelled.cast_column("labels", ClassLabel(names=names))}
-    run_plan = training_plan.build_plan(splits, ExclusionLog(), model, DataArguments(), args)
-    frozen = set(trainer.frozen_parameter_names(model))
-    trained = sum(p.numel() for name, p in model.named_parameters() if p.requires_grad and name not in frozen)
-    assert (run_plan.updates, run_plan.parameters) == (updates, trained)
-    assert run_plan.warmup_updates == int(trainer.warmup_updates(updates))
+    splits = {"train": labelled.cast_column("labels", ClassLabel(names=["a", "b", "c"]))}
+    run_plan = training_plan.build_plan(trainer, splits, ExclusionLog(), DataArguments())
+    trainer.rates, trainer.trained = [], []
+    trainer.train()
+    optimized = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
+    assert run_plan.updates == trainer.state.global_step == len(trainer.rates)
+    assert run_plan.parameters == sum(p.numel() for p in model.parameters() if id(p) in optimized)
+    assert run_plan.warmup_updates == trainer.rates.index(max(trainer.rates))
+    assert max(trainer.rates) == pytest.approx(run_plan.learning_rate, rel=0.02)
+    if trainer.state.epoch >= 1:
+        assert sum(size for epoch, size in trainer.trained if epoch == 0) == 50 - run_plan.dropped_images
+    assert run_plan.metric is None and run_plan.selection_split is None
+    assert run_plan.images_per_update == args.images_per_update
