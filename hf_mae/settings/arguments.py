@@ -110,7 +110,8 @@ class MaeTrainingArguments(MaeTrainingFields, TrainingArguments):  # type: ignor
 
     def _check_checkpointing_arguments(self) -> None:
         """Tries the arguments of gradient checkpointing on a function; raises ValueError or TypeError."""
-        arguments = dict(self.gradient_checkpointing_kwargs or {})
+        given: Any = self.gradient_checkpointing_kwargs
+        arguments = dict(given or {})
         for name in ("every_n_layers", "offload"):  # read by transformers
             arguments.pop(name, None)
         if arguments:
@@ -118,7 +119,8 @@ class MaeTrainingArguments(MaeTrainingFields, TrainingArguments):  # type: ignor
 
     def _read_accelerator_config(self) -> None:
         """Moves the accumulation steps of `accelerator_config` to the field from which the batch is computed."""
-        self.accelerator_config = config = copy.copy(self.accelerator_config)
+        config: Any = copy.copy(self.accelerator_config)
+        self.accelerator_config = config
         kwargs = dict(config.gradient_accumulation_kwargs or {})
         steps = kwargs.pop("num_steps", 1)
         config.gradient_accumulation_kwargs = kwargs or None

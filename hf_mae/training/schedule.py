@@ -62,7 +62,8 @@ def resolve_schedule(
         rate: learning rate of the head.
         group_rates: learning rate of each parameter group.
     """
-    name, kwargs = SchedulerType(args.lr_scheduler_type).value, dict(args.lr_scheduler_kwargs or {})
+    given: Any = args.lr_scheduler_kwargs
+    name, kwargs = SchedulerType(args.lr_scheduler_type).value, dict(given or {})
     minimum = args.min_learning_rate
     if name == "constant" and warmup > 0:
         return "constant_with_warmup", kwargs
