@@ -545,8 +545,8 @@ def headline_metric_intervals(folds: Sequence[Predictions]) -> dict[str, Interva
 def estimate_class_f1(folds: Sequence[Predictions], label: int) -> Estimate:
     """Estimates the F1 of one class (mean over folds and runs)."""
     sample = Sample(folds)
-    fit = fit_proportions(sample, class_f1(label))
-    return Estimate(fit.value, None if sample.reason else fit.interval(), sample.reason)
+    fit, reason = fit_proportions(sample, class_f1(label)), too_few_in_denominator(sample, "f1", label)
+    return Estimate(fit.value, None if reason else fit.interval(), reason)
 
 
 def estimate_rate(sample: Sample, name: str, label: int) -> Rate | None:
@@ -559,7 +559,7 @@ def estimate_rate(sample: Sample, name: str, label: int) -> Rate | None:
 
 
 def too_few_in_denominator(sample: Sample, name: str, label: int) -> IntervalReason | None:
-    """Returns why a rate of a class has no interval; None: it has one."""
+    """Returns why a rate or the F1 (`f1`) of a class has no interval; None: it has one."""
     if sample.group is None:
         few = denominator_size(sample, name, label) < MIN_UNITS
         return sample.reason or (IntervalReason.TOO_FEW_IMAGES if few else None)
@@ -568,12 +568,12 @@ def too_few_in_denominator(sample: Sample, name: str, label: int) -> IntervalRea
 
 
 def denominator_size(sample: Sample, name: str, label: int) -> float:
-    """Computes the effective number of images, or of patients (Kish), in the denominator of a rate."""
+    """Computes the effective number of images, or of patients (Kish), in the denominator of a rate or of F1."""
     sizes = []
     for fold in sample.folds:
         ids = fold.labels[None] if name in ("sensitivity", "specificity") else fold.predicted
-        inside = ids == label if name in ("sensitivity", "ppv") else ids != label
-        sizes.append(inside.mean(0))
+        inside = ids == label if name in ("sensitivity", "ppv", "f1") else ids != label
+        sizes.append((inside | (fold.labels == label) if name == "f1" else inside).mean(0))
     by_image = np.concatenate(sizes)
     if sample.group is None:
         return float(by_image.sum())

@@ -364,7 +364,7 @@ def simulate_tables(  # noqa: C901, PLR0912
                 estimate = estimate_score(sample, name)
                 tally.add("hf_mae", name, truth[name], estimate.interval, estimate.value, enough)
         for (name, label), score in by_class.items() if draw < DRAWS_BY_CLASS and sample.reason is None else ():
-            if name != "f1" and too_few_in_denominator(sample, name, label) is not None:
+            if too_few_in_denominator(sample, name, label) is not None:
                 tally.add("hf_mae", name, 0.0, None, 0.0, enough)
             else:
                 fits[name].append((fit_proportions(sample, score), class_truth[name, label]))

@@ -1,7 +1,11 @@
 """Estimates of scores: values of scikit-learn, influences as numeric derivatives, and intervals of special samples."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import gammaincinv
 from sklearn.metrics import recall_score
@@ -17,13 +21,20 @@ from hf_mae.evaluation.estimation import (
     estimate_rates_by_class,
     estimate_score,
     headline_metric_intervals,
+    numeric_derivatives,
     score_influence,
 )
-from hf_mae.evaluation.estimation import _numeric_derivatives as numeric_derivatives
 from hf_mae.evaluation.intervals import IntervalReason
-from hf_mae.evaluation.metrics import ConfusionMatrices, classification_scores, headline_metric_names, headline_metrics
+from hf_mae.evaluation.metrics import (
+    ConfusionMatrices,
+    classification_scores,
+    headline_metric_names,
+    headline_metrics,
+    softmax,
+)
 from hf_mae.evaluation.prediction_table import Predictions, clusters_from_predictions
-from hf_mae.settings.metrics import METRICS, Metric
+from hf_mae.evaluation.probability_metrics import estimate_probability_metrics
+from hf_mae.settings.metrics import METRICS, Metric, MetricKind
 
 NAMES = [*PROPORTIONS, *DERIVATIVES]
 
@@ -226,3 +237,65 @@ def test_rates_of_small_absent_and_perfectly_recognized_classes():
     assert set(absent) == {"specificity", "npv"}
     grouped = Predictions(labels, predicted[None], 3, np.r_[np.arange(30) // 10, np.arange(20) // 2 + 3, 20, 21])
     assert estimate_rates_by_class([grouped])[0]["sensitivity"].n_eff == pytest.approx(3)
+
+
+@st.composite
+def samples(draw):
+    """Predictions with scores of 2 to 5 classes (some may be absent), of independent images or of patients."""
+    classes, images = draw(st.integers(2, 5)), draw(st.integers(3, 60))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    labels = rng.choice(classes, images, p=rng.dirichlet(np.full(classes, draw(st.sampled_from([0.3, 1.0, 30.0])))))
+    logits = rng.normal(size=(images, classes)) + draw(st.sampled_from([0.0, 2.0, 20.0])) * np.eye(classes)[labels]
+    logits[:, 0] += draw(st.sampled_from([0.0, 0.0, 50.0]))  # 50: a model that always predicts class 0
+    scores = softmax(np.round(logits, draw(st.integers(0, 3))))
+    groups = rng.integers(0, draw(st.integers(3, 20)), images) if draw(st.booleans()) else None
+    return Predictions(labels, scores.argmax(1)[None], classes, groups, scores[None], ordered=True)
+
+
+def all_estimates(data: Predictions) -> dict:
+    """Estimates by name, also those of each class."""
+    estimates = {**estimate_headline_metrics([data]), **estimate_probability_metrics([data])}
+    for label, rates in enumerate(estimate_rates_by_class([data])):
+        estimates |= {f"{name} {label}": rate for name, rate in rates.items()}
+        estimates[f"f1 {label}"] = estimate_class_f1([data], label)
+    return estimates
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(samples())
+def test_each_interval_contains_its_estimate_and_stays_in_the_range(data):
+    for name, estimate in all_estimates(data).items():
+        if estimate.interval is None:
+            assert estimate.reason is not None, name
+            continue
+        low, high = estimate.interval
+        metric = METRICS.get(name)
+        lowest, highest = (metric.low, metric.upper_bound(data.num_classes)) if metric else (0.0, 1.0)
+        assert lowest <= low + 1e-12 and high - 1e-12 <= highest, name
+        assert low - 1e-12 <= estimate.value <= high + 1e-12, name
+        assert high - low > 1e-6 or (name == "log_loss" and high > 1.01 * low), name
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(samples(), st.randoms(use_true_random=False))
+def test_intervals_do_not_depend_on_the_order_of_images_and_classes(data, random):
+    estimates = all_estimates(data)
+    rows, classes = list(range(len(data.labels))), list(range(data.num_classes))
+    random.shuffle(rows)
+    random.shuffle(classes)
+    shuffled, place = data.select(np.array(rows)), np.argsort(classes)
+    renamed = replace(
+        shuffled,
+        labels=place[shuffled.labels],
+        predicted=place[shuffled.predicted],
+        class_scores=shuffled.class_scores[..., classes],
+    )
+    others = all_estimates(renamed)
+    for name, estimate in estimates.items():
+        if name.endswith("ece") or (name in METRICS and METRICS[name].kind is MetricKind.ORDINAL):
+            continue  # a calibration error is that of the predicted class: the first one of equal scores
+        stem, _, label = name.partition(" ")
+        other = others[f"{stem} {place[int(label)]}" if label else name]
+        assert other.value == pytest.approx(estimate.value, abs=1e-9), name
+        assert other.reason == estimate.reason, name
+        assert other.interval == (estimate.interval and pytest.approx(estimate.interval, abs=1e-6)), name
