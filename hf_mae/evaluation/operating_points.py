@@ -36,6 +36,7 @@ from .messages import EvaluationMessage
 from .metrics import SCORE_PRECISION, is_at_least, safe_divide
 from .prediction_table import Predictions
 from .probability_metrics import binary_auroc, binary_average_precision, estimate_ranking
+from .recalibration import Recalibration, recalibrate
 
 THRESHOLDS = np.arange(1, 100) / 100  # threshold probabilities of the decision curve
 THRESHOLD_RULES = ("sensitivity", "specificity", "threshold", "youden")
@@ -192,6 +193,13 @@ class OneVsRest:
     def average_precision(self) -> Estimate | None:
         """Estimates the average precision (scikit-learn's); None if all images are positive, or none is."""
         return estimate_ranking(self.folds, binary_average_precision, [1])
+
+    def recalibrate(self) -> Recalibration | None:
+        """Estimates the calibration intercept, slope and curve; None if they are infinite or undefined."""
+        group = group_ids(self.folds)
+        reason = too_few_units(sum(len(fold.labels) for fold in self.folds), group)
+        scores = [list(positive_scores(fold)) for fold in self.folds]
+        return recalibrate(scores, [fold.labels == 1 for fold in self.folds], group, reason)
 
     def estimate_agreement(self) -> dict[str, Estimate]:
         """Estimates `accuracy`, `F1` of the positive class and Cohen's `kappa`, of the predicted classes."""

@@ -8,6 +8,7 @@ from ..evaluation.differences import BINARY_SCORES
 from ..evaluation.estimation import RATES, Rate
 from ..evaluation.intervals import Estimate
 from ..evaluation.operating_points import THRESHOLDS, DecisionCurve
+from ..evaluation.recalibration import Recalibration
 from ..settings.metrics import METRICS, MetricKind, metric_names
 from .diagnostic_accuracy import PREDICTED_CLASS_RULE, OneVsRestResult, Subgroup, Subgroups
 from .document import Block, BulletList, Heading, Paragraph
@@ -162,6 +163,8 @@ def _run_blocks(row: ResultsRow) -> list[Block]:
     results = row.diagnostic_accuracy
     if results is None:
         return blocks
+    if results.calibration:
+        blocks.append(_calibration_table(row.method, results.calibration))
     if results.patients:
         blocks.append(_patient_table(row.method, results.patients))
     for result in results.one_vs_rest:
@@ -180,6 +183,15 @@ def _class_rates_table(row: ResultsRow) -> Table:
         rows,
         report_text("class_rates", method=row.method),
     )
+
+
+def _calibration_table(method: str, calibration: dict[str, Recalibration | None]) -> Table:
+    rows = [
+        [title, *(_make_probability(estimate) for estimate in ((fit.intercept, fit.slope) if fit else (None, None)))]
+        for title, fit in calibration.items()
+    ]
+    columns = [Column("class"), *number_columns(["intercept", "slope"])]
+    return Table(columns, rows, report_text("calibration", method=method))
 
 
 def _patient_table(method: str, patients: dict[str, dict[str, Estimate]]) -> Table:

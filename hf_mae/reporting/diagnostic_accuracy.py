@@ -25,6 +25,7 @@ from ..evaluation.patients import estimate_by_patient
 from ..evaluation.ppv_at_recall import PpvAtRecall, estimate_ppv_at_recall
 from ..evaluation.prediction_table import Predictions, clusters_from_predictions
 from ..evaluation.probability_metrics import estimate_probability_metrics
+from ..evaluation.recalibration import Recalibration
 from ..evaluation.significance import holm
 from ..evaluation.subgroups import MISSING, assign_subgroups, interaction_tests, select_classes, share_classes
 from ..runs.completed_run import CompletedRun
@@ -149,9 +150,14 @@ class Subgroups:
 
 @dataclass(frozen=True)
 class DiagnosticAccuracy:
-    """Diagnostic accuracy of a run."""
+    """Diagnostic accuracy of a run.
+
+    Args:
+        calibration: by class, or positive classes together, against the rest; None: undefined.
+    """
 
     probabilities: dict[str, Estimate]
+    calibration: dict[str, Recalibration | None]
     one_vs_rest: list[OneVsRestResult]
     patients: dict[str, dict[str, Estimate]]
     subgroups: list[Subgroups]
@@ -170,12 +176,21 @@ def compute_diagnostic_accuracy(run: CompletedRun, options: ReportOptions) -> Di
     with_scores = all(fold.class_scores is not None for fold in run.folds)
     return DiagnosticAccuracy(
         estimate_probability_metrics(run.folds) if with_scores else {},
+        _compute_calibration(run, options) if with_scores else {},
         _compute_one_vs_rest_results(run, options, notes) if with_scores else [],
         estimate_by_patient(run.folds),
         _compute_subgroups(run, options),
         _compute_expected_costs(run, options.costs, notes) if options.costs else [],
         notes,
     )
+
+
+def _compute_calibration(run: CompletedRun, options: ReportOptions) -> dict[str, Recalibration | None]:
+    sides = {name: [index] for index, name in enumerate(run.class_names)}
+    if len(options.positive or ()) > 1:
+        ids = find_positive_ids(options.positive or (), run.class_names)
+        sides[" or ".join(run.class_names[index] for index in ids)] = ids
+    return {title: OneVsRest.from_predictions(run.folds, ids).recalibrate() for title, ids in sides.items()}
 
 
 def _compute_expected_costs(run: CompletedRun, table: CostTable, notes: list[str]) -> list[ExpectedCost]:

@@ -8,6 +8,7 @@ from typing import Any
 from ..errors import CommandLineError
 from ..evaluation.differences import BINARY_SCORES, Margin
 from ..evaluation.operating_points import ThresholdRule
+from ..evaluation.recalibration import CalibrationCurve
 from ..files.atomic import write_json
 from ..runs.completed_run import CompletedRun
 from ..runs.cost_table import read_costs
@@ -18,7 +19,7 @@ from ..settings.one_vs_rest import ONE_VS_REST_OPTIONS
 from . import notebook  # noqa: F401 (records as HTML)
 from .build_report import build_report_document
 from .diagnostic_accuracy import MIN_SUBGROUP_IMAGES, ReportOptions
-from .figures.study import plot_benefit_differences, plot_decision_curves
+from .figures.study import plot_benefit_differences, plot_calibration, plot_decision_curves
 from .figures.training import plot_label_efficiency
 from .messages import ReportingMessage
 from .renderers import html, latex, markdown
@@ -164,20 +165,20 @@ def _as_tuple(values: Any) -> tuple[Any, ...]:
     return (values,) if isinstance(values, str | Path) else tuple(values or ())
 
 
-def write_report(comparison: Comparison, folder: Path) -> list[str]:
-    """Writes `report.md`, `.tex` and `.json`, with python-docx also `.docx`, and the figures.
+def write_report(comparison: Comparison, folder: Path, with_calibration: bool = True) -> list[str]:
+    """Writes `report.md`, `.tex` and `.json`, with python-docx also `.docx`, and the figures, also of the calibration.
 
     Returns:
         The names of the files.
     """
     blocks = build_report_document(comparison.tables)
     write_json(folder / "report.json", comparison.to_dict())
-    images = _plot_figures(comparison, folder)
+    images = _plot_figures(comparison, folder, with_calibration)
     names = write_document(blocks, folder / "report", [folder / name for name in images])
     return [*names, "report.json", *images]
 
 
-def _plot_figures(comparison: Comparison, folder: Path) -> list[str]:
+def _plot_figures(comparison: Comparison, folder: Path, with_calibration: bool) -> list[str]:
     """Plots the figures of a report; returns the names of the PNG files relative to `folder`."""
     names = []
     curves = {run.name: run.label_efficiency for run in comparison.runs if run.label_efficiency}
@@ -185,19 +186,33 @@ def _plot_figures(comparison: Comparison, folder: Path) -> list[str]:
         names.append("label_efficiency")
         plot_label_efficiency(curves, folder / FIGURES_DIR / names[-1])
     for number, table in enumerate(comparison.tables):
+        suffix = "" if len(comparison.tables) == 1 else f"_{number + 1}"
         curves_by_classes: dict[tuple[str, ...], dict[str, Any]] = {}
         for row in [*table.rows, *table.not_comparable]:
             for result in row.diagnostic_accuracy.one_vs_rest if row.diagnostic_accuracy else []:
                 curves_by_classes.setdefault(tuple(result.classes), {})[row.method] = result.decision_curve
         if len(curves_by_classes) == 1:  # the curves of each class in turn are only in report.json
             ((classes, decision_curves),) = curves_by_classes.items()
-            names.append("decision_curve" if len(comparison.tables) == 1 else f"decision_curve_{number + 1}")
+            names.append(f"decision_curve{suffix}")
             title = f"{' or '.join(classes)} against the rest"
             plot_decision_curves(decision_curves, folder / FIGURES_DIR / names[-1], title)
             if differences := _benefit_differences(table):
                 names.append(names[-1].replace("decision_curve", "net_benefit_difference"))
                 plot_benefit_differences(differences, folder / FIGURES_DIR / names[-1], title)
+        if with_calibration and (calibration := _calibration_curves(table)):
+            names.append(f"calibration{suffix}")
+            plot_calibration(calibration, folder / FIGURES_DIR / names[-1])
     return [path for name in names if (folder / (path := f"{FIGURES_DIR}/{name}.png")).is_file()]
+
+
+def _calibration_curves(table: ResultsTable) -> dict[str, dict[str, CalibrationCurve]]:
+    """Returns the calibration curves by class and method."""
+    curves: dict[str, dict[str, CalibrationCurve]] = {}
+    for row in [*table.rows, *table.not_comparable]:
+        for title, fit in (row.diagnostic_accuracy.calibration if row.diagnostic_accuracy else {}).items():
+            if fit is not None:
+                curves.setdefault(title, {})[row.method] = fit.curve
+    return curves
 
 
 def _benefit_differences(table: ResultsTable) -> dict[str, dict[str, Any]]:
@@ -210,4 +225,4 @@ def _benefit_differences(table: ResultsTable) -> dict[str, dict[str, Any]]:
 
 def write_single_run_report(folder: Path) -> None:
     """Writes the report of a run into its output folder."""
-    write_report(compare([folder]), folder)
+    write_report(compare([folder]), folder, with_calibration=False)

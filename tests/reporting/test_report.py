@@ -267,7 +267,7 @@ def test_latex_is_well_formed(tmp_path):
     )
     assert text.count("{") == text.count("}") and r"\textbf{my\_run \& more}" in text and "±" not in text
     tabulars = re.findall(r"\\begin\{tabular\}\{(\w+)\}(.*?)\\end\{tabular\}", text, flags=re.DOTALL)
-    assert len(tabulars) == 5 and "begin{longtable}" not in text
+    assert len(tabulars) == 6 and "begin{longtable}" not in text
     for columns, body in tabulars:
         rows = [line for line in body.splitlines() if line.endswith(r"\\")]
         assert len(rows) > 1 and {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {len(columns) - 1}

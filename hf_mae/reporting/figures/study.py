@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ...data.cohort import Cohort
+from ...evaluation.recalibration import CalibrationCurve
 from ..run_sentences import describe_exclusion
 from . import style
 from .style import (
@@ -19,7 +20,10 @@ from .style import (
     legend_label,
     line_style,
     log_figure_errors,
+    truncate_text,
 )
+
+MAX_PANEL_COLUMNS = 5
 
 
 @log_figure_errors
@@ -89,6 +93,38 @@ def plot_benefit_differences(differences: dict[str, dict[str, Any]], path: Path,
     axes.set(xlabel="threshold probability", ylabel="difference of net benefit", title=title)
     axes.grid(alpha=0.3)
     axes.legend()
+    figure.tight_layout()
+    style.save(figure, path)
+
+
+@log_figure_errors
+def plot_calibration(curves: dict[str, dict[str, CalibrationCurve]], path: Path) -> None:
+    """Plots the fraction of positive images by score, with 95 % bands: one panel per class, one curve per run.
+
+    Points are groups of images. Of more than `MAX_LABELLED_CLASSES` classes, the first are shown.
+    """
+    panels = list(curves.items())[:MAX_LABELLED_CLASSES]
+    columns = min(len(panels), MAX_PANEL_COLUMNS)
+    rows, width = -(-len(panels) // columns), ONE_COLUMN if columns == 1 else TWO_COLUMNS
+    figure = PlainTextFigure(figsize=(width, rows * (width / columns + 0.15) + 0.4))
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    for axes in grid[len(panels) :]:
+        axes.set_axis_off()
+    for index, (axes, (title, by_run)) in enumerate(zip(grid, panels)):
+        axes.tick_params(labelbottom=index >= len(panels) - columns)
+        axes.plot([0, 1], [0, 1], ":", color="grey", lw=0.8)
+        for number, (name, curve) in enumerate(by_run.items()):
+            axes.plot(curve.scores, curve.fitted, label=legend_label(name), **line_style(number))
+            if curve.low:
+                axes.fill_between(curve.scores, curve.low, curve.high, color=colour(number), alpha=0.18, lw=0)
+            axes.plot(curve.group_scores, curve.group_fractions, "o", color=colour(number), ms=1.8)
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", title=truncate_text(title, 120 // columns))
+        axes.grid(alpha=0.3)
+    figure.supxlabel("score", fontsize=7)
+    figure.supylabel("fraction of positive images", fontsize=7)
+    handles = {label: line for axes in grid for line, label in zip(*axes.get_legend_handles_labels())}
+    if len(handles) > 1:
+        figure.legend(handles.values(), handles.keys(), loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=columns)
     figure.tight_layout()
     style.save(figure, path)
 
