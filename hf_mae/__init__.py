@@ -10,10 +10,9 @@ __version__ = "0.1.0"
 
 def _find_commands() -> dict[str, str]:
     """Returns the commands as functions: name -> module."""
-    from .settings.commands import COMMANDS, INFORMATION
+    from .settings.commands import COMMANDS
 
-    names = [command.function_name for command in COMMANDS.values() if command.task != INFORMATION]
-    return {name: f"workflows.{name}" for name in names}
+    return {command.function_name: f"workflows.{command.function_name}" for command in COMMANDS.values()}
 
 
 __getattr__, __dir__ = exports(

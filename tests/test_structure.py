@@ -17,7 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from support.paths import ROOT
 
 import hf_mae
-from hf_mae.settings.commands import COMMANDS, INFORMATION
+from hf_mae.settings.commands import COMMANDS
 
 PACKAGE = ROOT / "hf_mae"
 SOURCES = [path for folder in (PACKAGE, ROOT / "conversion") for path in folder.rglob("*.py")]
@@ -54,15 +54,15 @@ def test_no_package_has_more_than_a_quarter_of_the_lines():
 
 
 def test_public_names_are_those_of_the_contract_and_the_commands():
-    """The names of ../shared/DESIGN.md, and one function per command that does more than print information."""
+    """The names of ../shared/DESIGN.md, and one function per command."""
     contract = {"FinetuningArguments", "MaeFinetuner", "PretrainingArguments", "MaePretrainer", "load_image_folder"}
     contract |= {"build_classifier", "parameter_groups", "UsageError", "RunRecord", "compare"}
-    commands = {command.function_name for command in COMMANDS.values() if command.task != INFORMATION}
+    commands = {command.function_name for command in COMMANDS.values()}
     assert set(hf_mae.__all__) == contract | commands and len(hf_mae.__all__) == len(set(hf_mae.__all__))
     for name in commands:
         function = getattr(hf_mae, name)
         assert (function.__name__, function.__module__) == (name, f"hf_mae.workflows.{name}")
-        assert [*inspect.signature(function).parameters] == ["recipe", "flags"] and function.__doc__
+        assert [*inspect.signature(function).parameters] == ["arguments", "recipe", "flags"] and function.__doc__
 
 
 def test_the_main_path_is_one_page():

@@ -109,19 +109,16 @@ def run_command(command: str, argv: list[str]) -> int:
 
 def _execute(command: str, args: ParsedArgs) -> int:
     """Calls the workflow of a command and prints the result."""
-    from . import information, output
+    from .logs import configure_logging
+    from .output import print_result
 
     name = find_command(command).function_name
-    if find_command(command).task == INFORMATION:
-        getattr(information, f"print_{name}")(args)
-        return 0
     workflow = getattr(import_module(f"..workflows.{name}", __package__), name)
-    from .logs import configure_logging
-
-    configure_logging(args.quiet)
+    if find_command(command).task != INFORMATION or args.options.values.get("action") == "fetch":
+        configure_logging(args.quiet)
     outputs = {"stream": sys.stdout} if command == "predict" else {}
     result = workflow.run(build_settings(args.options), **outputs)
-    return output.print_result(name, result, args) if result is not None else 0
+    return print_result(name, result, args) if result is not None else 0
 
 
 def _print_error(program: str, message: str) -> None:

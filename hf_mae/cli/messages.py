@@ -7,9 +7,7 @@ class CliMessage(Message):
     """Errors of the command line."""
 
     UNRECOGNIZED_FLAGS = "unrecognized arguments: {flags:list}. See 'hf-mae {command} --help_all'."
-    UNRECOGNIZED_ARGUMENTS = "unrecognized arguments: {values}. Usage: {usage}"
     INVALID_USAGE = "{error}. See '{program} --help'."
-    NAME_REQUIRED = "'{action}' requires a NAME. See 'hf-mae {command}' for the list."
     DISK_FULL = (
         "{location}The disk is full. Existing output is unchanged. Free disk space and run the same command again "
         "(training: with --resume_from_checkpoint last; predict: with --resume)."

@@ -8,8 +8,10 @@ from typing import Any
 
 from ..errors import escape_control_characters, pluralize
 from ..files.atomic import finite_or_null
-from ..reporting.document import Document
+from ..reporting.document import Document, Paragraph
 from ..reporting.renderers import terminal
+from ..reporting.table import fields_table
+from ..settings.accelerate_configs import describe_launch_config
 from .parser import ParsedArgs
 
 
@@ -90,4 +92,60 @@ def _print_demo(page: Any, args: ParsedArgs) -> int:
     return 0
 
 
-PRINTERS = {"predict": _print_predict, "demo": _print_demo}
+def _print_benchmarks(benchmarks: dict[str, Any], args: ParsedArgs) -> int:
+    """Prints the list of benchmarks, or one."""
+    from ..reporting.benchmark_tables import build_benchmark, build_benchmark_list
+
+    name = args.options.values.get("name")
+    print_document(build_benchmark(name, benchmarks[name]) if name else build_benchmark_list())
+    return 0
+
+
+def _print_checkpoints(found: Any, args: ParsedArgs) -> int:
+    """Prints the list of public checkpoints, one, or the folder of a fetched one."""
+    from ..reporting.checkpoint_tables import build_checkpoint, build_model_zoo
+
+    if isinstance(found, str):
+        print(found)
+    else:
+        is_list = args.options.values.get("action", "list") == "list"
+        print_document(build_model_zoo() if is_list else build_checkpoint(*found.values()))
+    return 0
+
+
+def _print_configs(configs: dict[str, Path], args: ParsedArgs) -> int:
+    """Prints the list of accelerate configs, or the path of one."""
+    if args.options.values.get("name"):
+        print(*configs.values())
+    else:
+        folder = next(iter(configs.values())).parent
+        descriptions = fields_table((name, describe_launch_config(path)) for name, path in configs.items())
+        print_document([Paragraph(str(folder)), descriptions])
+    return 0
+
+
+def _print_recipes(recipes: dict[str, Path], args: ParsedArgs) -> int:
+    """Prints the list of recipes, or one."""
+    texts = {name: path.read_text(encoding="utf-8") for name, path in recipes.items()}
+    if args.options.values.get("name"):
+        print(*texts.values(), end="")
+    else:
+        print_document([fields_table((name, text.splitlines()[0].lstrip("# ")) for name, text in texts.items())])
+    return 0
+
+
+def _print_completion(script: str, args: ParsedArgs) -> int:
+    print(script)
+    return 0
+
+
+# The others print a document of `reporting.console`, which imports datasets.
+PRINTERS = {
+    "benchmarks": _print_benchmarks,
+    "checkpoints": _print_checkpoints,
+    "completion": _print_completion,
+    "configs": _print_configs,
+    "demo": _print_demo,
+    "predict": _print_predict,
+    "recipes": _print_recipes,
+}

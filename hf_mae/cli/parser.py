@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from ..errors import CommandLineError, did_you_mean
-from ..settings.commands import JSON, QUIET, RECIPE, command_options, find_command
+from ..settings.commands import JSON, QUIET, RECIPE, assign_positionals, command_line_options, find_command, usage
 from ..settings.options import FALSE_STRINGS, TRUE_STRINGS, Option
 from ..settings.parse import ParsedOptions, check_paths_exist, parse_options
 from .flag_aliases import ALIASES_BY_FLAG
@@ -35,11 +35,7 @@ class Parser:
 
     def __init__(self, command: str):
         self.command = find_command(command)
-        self.options = dict(command_options(command))
-        if self.command.reads_recipes:
-            self.options[RECIPE.name] = RECIPE
-        for option in (QUIET, *([JSON] if self.command.has_json else [])):
-            self.options.setdefault(option.name, option)
+        self.options = command_line_options(command)
         self._spellings = {
             name: option.name for option in self.options.values() for name in (option.name, *option.aliases)
         }
@@ -67,7 +63,7 @@ class Parser:
         flags = vars(namespace)
         positionals = [*flags.pop("positionals"), *(word for word in unknown if not word.startswith("--"))]
         self._check_unknown_flags(word for word in unknown if word.startswith("--"))
-        flags |= self._assign_positionals(positionals, flags)
+        flags |= assign_positionals(self.command.name, positionals, flags)
         recipe = flags.pop(RECIPE.name, None) if self.command.reads_recipes else None
         quiet, as_json = (option.read(flags.pop(option.name, False)) for option in (QUIET, JSON))
         options = parse_options(self.command.name, recipe, flags)
@@ -113,21 +109,6 @@ class Parser:
             return f" (here it is {' or '.join(f'--{flag}' for flag in flags)})"
         return did_you_mean(f"--{name}", [f"--{known}" for known in self.options])
 
-    def _assign_positionals(self, values: list[str], flags: dict[str, Any]) -> dict[str, Any]:
-        """Assigns positional arguments to the options that are not given as flags."""
-        values = list(values)
-        assigned: dict[str, Any] = {}
-        for name in self.command.positionals:
-            if name in flags or not values:
-                continue
-            if self.options[name].multiple:
-                assigned[name], values = values, []
-            else:
-                assigned[name] = values.pop(0)
-        if values:
-            raise CommandLineError(CliMessage.UNRECOGNIZED_ARGUMENTS, values=" ".join(values), usage=self.usage())
-        return assigned
-
     def help_text(self, show_all: bool = False) -> str:
         """Returns the help text: usage, description and grouped flags with defaults.
 
@@ -136,7 +117,7 @@ class Parser:
         """
         parser = argparse.ArgumentParser(
             prog=f"hf-mae {self.command.name}",
-            usage=self.usage().replace("%", "%%"),
+            usage=usage(self.command.name).replace("%", "%%"),
             description=self.command.describe(),
             epilog=self._epilog(show_all),
             add_help=False,
@@ -156,19 +137,6 @@ class Parser:
             value = {"action": "store_true"} if option.value_type is bool else {"metavar": _placeholder(option)}
             groups[option.group].add_argument(f"--{option.name}", help=_help_line(option), **value)
         return parser.format_help().rstrip("\n")
-
-    def usage(self) -> str:
-        """Returns the usage line, e.g. `hf-mae predict RUN IMAGES ... [flags]`."""
-        words = [f"hf-mae {self.command.name}"]
-        for name in self.command.positionals:
-            placeholder = _placeholder(self.options[name])
-            words.append(placeholder if name in self.command.required else f"[{placeholder}]")
-        words += [
-            f"--{name} {self.options[name].placeholder}"
-            for name in self.command.required
-            if name not in self.command.positionals
-        ]
-        return " ".join([*words, "[flags]"])
 
     def _epilog(self, show_all: bool) -> str:
         hidden = sum(

@@ -3,7 +3,7 @@
 The command line, recipes, the flag reference and the workflows read it. Importing it does not import torch.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -75,8 +75,7 @@ class Command:
     Args:
         name: name of the command.
         summary: imperative phrase for `hf-mae --help`.
-        task: heading in `hf-mae --help`. The function of a command is in the module of its name in `workflows`; a
-            command of the task `INFORMATION` has none, and `cli.information` prints its result.
+        task: heading in `hf-mae --help`. The function of a command is in the module of its name in `workflows`.
         arg_classes: dataclasses of its settings; a subclass of `MaeTrainingFields` includes `TrainingArguments`.
         arguments: names of the options that can be given without a flag, in this order (the last may take several
             values), in brackets if they are optional; after `--`, other options that must be given.
@@ -125,7 +124,7 @@ class Command:
 
 
 _FINETUNING = (ModelArguments, DataArguments, FinetuningFields)
-INFORMATION = "Information"  # task of the commands that only print
+INFORMATION = "Information"  # task of the commands that look up and print
 # In the order of `hf-mae --help`.
 COMMANDS: Registry[Command] = Registry()
 for entry in (
@@ -360,7 +359,7 @@ for entry in (
         "List the recipes, or show one",
         INFORMATION,
         (RecipesArguments,),
-        "[action] [name]",
+        "[name]",
         reads_recipes=False,
     ),
     Command(
@@ -406,6 +405,41 @@ def find_command(name: str) -> Command:
     return COMMANDS[name]
 
 
+def usage(name: str) -> str:
+    """Returns the usage line of a command, e.g. `hf-mae predict RUN IMAGES ... [flags]`."""
+    command, options = find_command(name), command_options(name)
+    words = [f"hf-mae {name}"]
+    for argument in command.positionals:
+        placeholder = options[argument].placeholder + (" ..." if options[argument].multiple else "")
+        words.append(placeholder if argument in command.required else f"[{placeholder}]")
+    flags = [argument for argument in command.required if argument not in command.positionals]
+    return " ".join([*words, *(f"--{flag} {options[flag].placeholder}" for flag in flags), "[flags]"])
+
+
+def assign_positionals(name: str, values: Iterable[Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Assigns the arguments without a flag to the options of a command that are not in `flags`.
+
+    The last option may take several values, or one list of them.
+
+    Raises:
+        CommandLineError: If there are too many.
+    """
+    values, assigned = list(values), {}
+    for option in (command_options(name)[argument] for argument in find_command(name).positionals):
+        if option.name in flags or not values:
+            continue
+        if option.multiple:
+            is_list = len(values) == 1 and isinstance(values[0], list | tuple)
+            assigned[option.name], values = values[0] if is_list else values, []
+        else:
+            assigned[option.name] = values.pop(0)
+    if values:
+        raise CommandLineError(
+            SettingsMessage.UNRECOGNIZED_ARGUMENTS, values=" ".join(map(str, values)), usage=usage(name)
+        )
+    return assigned
+
+
 @cache
 def command_options(name: str) -> dict[str, Option]:
     """Returns the options of a command by name: those of this package first, then those of transformers."""
@@ -415,6 +449,14 @@ def command_options(name: str) -> dict[str, Option]:
         for source_field in training_argument_fields():
             options.setdefault(source_field.name, _option_from_trainer_field(source_field))
     return {key: replace(item, default=command.defaults.get(key, item.default)) for key, item in options.items()}
+
+
+def command_line_options(name: str) -> dict[str, Option]:
+    """Returns the options of a command by name, with those of the command line: the recipe, and how to print."""
+    command, options = find_command(name), dict(command_options(name))
+    for option in ([RECIPE] if command.reads_recipes else []) + [QUIET] + ([JSON] if command.has_json else []):
+        options.setdefault(option.name, option)
+    return options
 
 
 def _option_from_trainer_field(source_field: Any) -> Option:

@@ -11,8 +11,7 @@ from .options import option
 class RecipesArguments:
     """The recipe to show."""
 
-    action: str = option("list", "Action.", choices=("list", "show"))
-    name: str | None = option(None, "Recipe to show.", metavar="NAME")
+    name: str | None = option(None, "Recipe to show: a name of the list or a YAML file. Default: list all.")
 
 
 @dataclass
@@ -36,6 +35,10 @@ class CheckpointsArguments:
     action: str = option("list", "Action.", choices=("list", "show", "fetch"))
     name: str | None = option(None, "Checkpoint to show or fetch.")
 
+    def __post_init__(self) -> None:
+        if self.action != "list" and not self.name:
+            raise UsageError(SettingsMessage.NAME_REQUIRED, action=self.action)
+
 
 @dataclass
 class CacheArguments:
@@ -46,7 +49,7 @@ class CacheArguments:
 
     def __post_init__(self) -> None:
         if self.action == "remove" and not self.name:
-            raise UsageError(SettingsMessage.CACHE_NAME_MISSING)
+            raise UsageError(SettingsMessage.NAME_REQUIRED, action=self.action)
 
 
 @dataclass

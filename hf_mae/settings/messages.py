@@ -8,6 +8,7 @@ class SettingsMessage(Message):
 
     # Commands and names
     UNKNOWN_COMMAND = "{name!r} is not an hf-mae command{suggestion}. See 'hf-mae --help'."
+    UNRECOGNIZED_ARGUMENTS = "unrecognized arguments: {values}. Usage: {usage}"
     UNKNOWN_FLAG = "hf-mae {command} has no flag --{name}{location}{suggestion}. See 'hf-mae {command} --help_all'."
     MISSING_ARGUMENTS = "the following arguments are required: {names:list}. See 'hf-mae {command} --help'."
 
@@ -146,7 +147,7 @@ class SettingsMessage(Message):
     AUDIT_DATA_MISSING = "DATA is missing. Pass a dataset, or --runs to find label errors. See 'hf-mae audit --help'."
     SHARD_OUTPUT_MISSING = "hf-mae shard requires an OUTPUT_DIR, or --check to check existing shards."
     SHARD_SIZE_INVALID = "--shard_size must be a size such as 500MB, not {value}."
-    CACHE_NAME_MISSING = "hf-mae cache remove requires the NAME of an entry (hf-mae cache lists them), or all."
+    NAME_REQUIRED = "'{action}' requires a NAME. Without arguments, the command lists the names."
     REPORT_WITHOUT_RUNS = (
         "RUN is missing. Pass the folders of completed runs, or --benchmark to show the published results only."
     )

@@ -23,9 +23,9 @@ WITHOUT_EFFECT_ON_RESULTS = {
 RECIPES_DIR = Path(__file__).parents[1] / "recipes"  # valid for a wheel and for an editable install
 
 
-def recipe_names() -> list[str]:
-    """Returns the names of the recipes of the package."""
-    return sorted(path.stem for path in RECIPES_DIR.glob("*.yaml"))
+def list_recipes() -> dict[str, Path]:
+    """Returns the files of the recipes of the package, by name."""
+    return {path.stem: path for path in sorted(RECIPES_DIR.glob("*.yaml"))}
 
 
 def find_recipe(name: str) -> Path:
@@ -37,7 +37,7 @@ def find_recipe(name: str) -> Path:
     for path in (Path(name), RECIPES_DIR / f"{name}.yaml"):
         if path.is_file():
             return path
-    known = recipe_names()
+    known = list(list_recipes())
     raise CommandLineError(SettingsMessage.UNKNOWN_RECIPE, name=name, suggestion=did_you_mean(name, known), known=known)
 
 

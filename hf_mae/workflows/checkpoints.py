@@ -1,22 +1,22 @@
-"""Public checkpoints: look up, download and convert."""
+"""`checkpoints`: looks up the public checkpoints, or downloads and converts one."""
 
 from ..errors import CommandLineError, did_you_mean
 from ..models.model_zoo import PublicCheckpoint, load_checkpoint_catalogue, resolve_checkpoint
+from ..settings.parse import Settings
+from .command import command
 from .messages import WorkflowMessage
 
 
-def find_checkpoint(name: str) -> PublicCheckpoint:
-    """Looks up a public checkpoint.
+@command("checkpoints")
+def checkpoints(settings: Settings) -> dict[str, PublicCheckpoint] | str:
+    """Looks up the public checkpoints by name, or the one to show; `fetch` downloads and converts one if necessary.
 
-    Raises:
-        CommandLineError: If the name is unknown.
+    Returns:
+        The entries; for `fetch`, the folder of the converted weights.
     """
-    entries = load_checkpoint_catalogue()
+    name, entries = settings.options.name, load_checkpoint_catalogue()
+    if settings.options.action == "list":
+        return entries
     if name not in entries:
         raise CommandLineError(WorkflowMessage.UNKNOWN_CHECKPOINT, name=name, suggestion=did_you_mean(name, entries))
-    return entries[name]
-
-
-def fetch_checkpoint(name: str) -> str:
-    """Downloads and converts a public checkpoint if necessary; returns the folder of the converted weights."""
-    return resolve_checkpoint(find_checkpoint(name).name)
+    return resolve_checkpoint(name) if settings.options.action == "fetch" else {name: entries[name]}

@@ -1,11 +1,11 @@
-"""Commands as functions: a workflow takes `Settings`; the public function takes a recipe and flags."""
+"""Commands as functions: a workflow takes `Settings`; the public function takes the arguments of the command line."""
 
 import inspect
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, cast
 
 from ..errors import raise_on_stop_signal
-from ..settings.commands import find_command
+from ..settings.commands import assign_positionals, find_command, usage
 from ..settings.limits import apply_limits
 from ..settings.parse import Settings, parse_settings
 
@@ -17,6 +17,7 @@ NOT_TRAINING_HINT = (
 
 
 CALL_DOC = """Args:
+    arguments: the arguments of `{usage}` that have no flag, in this order.
     recipe: a recipe of the package, or a YAML file; `flags` override it.
     flags: the flags of `hf-mae {name}`.
 
@@ -26,16 +27,16 @@ Raises:
 
 
 class CommandFunction(Protocol[Result]):
-    """A command as a function of a recipe and flags; `run` is the workflow, a function of settings."""
+    """A command as a function of its arguments and flags; `run` is the workflow, a function of settings."""
 
     run: Callable[..., Result]
 
-    def __call__(self, *, recipe: str | None = None, **flags: Any) -> Result:
+    def __call__(self, *arguments: Any, recipe: str | None = None, **flags: Any) -> Result:
         """Runs the command."""
 
 
 def command(name: str) -> Callable[[Callable[[Settings], Result]], CommandFunction[Result]]:
-    """Makes a workflow callable with the flags of a command, as keyword arguments. They are parsed once.
+    """Makes a workflow callable with the arguments and flags of a command. They are parsed once.
 
     Args:
         name: name of the command.
@@ -47,12 +48,12 @@ def command(name: str) -> Callable[[Callable[[Settings], Result]], CommandFuncti
             with raise_on_stop_signal(NOT_TRAINING_HINT if find_command(name).is_training else ""):
                 return run(settings, **outputs)
 
-        def call(*, recipe: str | None = None, **flags: Any) -> Result:
-            return start(parse_settings(name, recipe, **flags))
+        def call(*arguments: Any, recipe: str | None = None, **flags: Any) -> Result:
+            return start(parse_settings(name, recipe, **assign_positionals(name, arguments, flags), **flags))
 
         for attribute in ("__module__", "__name__", "__qualname__"):
             setattr(call, attribute, getattr(run, attribute))
-        call.__doc__ = f"{inspect.cleandoc(run.__doc__ or '')}\n\n{CALL_DOC.format(name=name)}"
+        call.__doc__ = f"{inspect.cleandoc(run.__doc__ or '')}\n\n{CALL_DOC.format(name=name, usage=usage(name))}"
         call.__annotations__["return"] = run.__annotations__.get("return")
         function: Any = call
         function.run = start

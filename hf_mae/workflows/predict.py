@@ -3,10 +3,10 @@
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, TextIO, TypeAlias
+from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
 from ..compat.launchers import read_launch
 from ..data.sources.predict_inputs import Shard, estimate_total, find_input_paths, iter_inputs, iter_pixel_values
@@ -20,14 +20,17 @@ from ..settings.parse import Settings
 from .command import command
 from .messages import WorkflowMessage
 
+if TYPE_CHECKING:
+    import pandas
+
 logger = logging.getLogger(__name__)
 
 Column: TypeAlias = tuple[str, Callable[[dict[str, Any]], str]]  # name, and function row -> cell
 
 
 @dataclass
-class PredictionResult:
-    """Result of `predict`.
+class PredictionResult(Sequence[dict[str, Any]]):
+    """Result of `predict`: the rows, or the file that has them.
 
     Args:
         total: number of rows written.
@@ -49,6 +52,36 @@ class PredictionResult:
     written_path: str | None = None
     num_shards: int = 1
     is_merged: bool = False
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.rows[index]
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Returns the rows, or those of the file, as a DataFrame with the columns of the CSV."""
+        import pandas
+
+        if self.output and not self.output.endswith(".jsonl"):
+            columns = pandas.read_csv(self.output, nrows=0).columns
+            numbers = {name: "" for name in columns if name.startswith("score_") or name == "ood_p_value"}
+            return pandas.read_csv(self.output, keep_default_na=False, na_values=numbers)  # a class may be named NA
+        rows = self.rows
+        if self.output:
+            with open(self.output, encoding="utf-8") as file:
+                rows = [json.loads(line) for line in file]
+        return pandas.DataFrame([_flatten_row(row) for row in rows])
+
+    def _repr_html_(self) -> str:
+        return str(self.to_pandas().to_html(index=False))
+
+
+def _flatten_row(row: dict[str, Any]) -> dict[str, Any]:
+    """Returns a row with one entry per column of the CSV."""
+    row = {"predictions": [], "error": ""} | row
+    best = {f"{key}_{rank}": each[key] for rank, each in enumerate(row.pop("predictions"), 1) for key in each}
+    return {"file_name": row.pop("file_name"), **best, **row}
 
 
 @command("predict")

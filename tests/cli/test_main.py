@@ -14,12 +14,12 @@ import pytest
 from support.cli_process import run_cli
 from support.messages import raises, shows
 
-from hf_mae.cli import information, output
+from hf_mae.cli import output
 from hf_mae.cli.main import console_main, main, prepare_streams, usage
 from hf_mae.reporting.console import BUILDERS
-from hf_mae.settings.commands import COMMANDS, INFORMATION, commands_by_task
+from hf_mae.settings.commands import COMMANDS, commands_by_task
 from hf_mae.settings.messages import SettingsMessage
-from hf_mae.settings.recipes import RECIPES_DIR, recipe_names
+from hf_mae.settings.recipes import RECIPES_DIR, list_recipes
 
 HEAVY = ("torch", "transformers", "numpy", "datasets", "sklearn", "evaluate", "matplotlib")
 FAST = [
@@ -47,10 +47,7 @@ def test_help_lists_every_command_by_task(capsys):
 
 def test_every_command_has_an_output():
     for command in COMMANDS.values():
-        if command.task == INFORMATION:
-            assert hasattr(information, f"print_{command.function_name}")
-        else:
-            assert command.function_name in BUILDERS | output.PRINTERS
+        assert command.function_name in BUILDERS | output.PRINTERS
 
 
 def test_help_and_usage_errors_import_no_heavy_packages():
@@ -111,9 +108,9 @@ def test_public_names_can_be_imported():
 def test_recipes_are_listed_and_shown(capsys):
     assert main(["recipes"]) == 0
     output = capsys.readouterr().out
-    for name in recipe_names():
+    for name in list_recipes():
         assert name in output
-        assert main(["recipes", "show", name]) == 0
+        assert main(["recipes", name]) == 0
         text = capsys.readouterr().out
         assert text == (RECIPES_DIR / f"{name}.yaml").read_text() and f"--recipe {name}" in text
 

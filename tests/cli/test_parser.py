@@ -104,13 +104,13 @@ def test_suggested_flags_exist():
         (
             "finetune",
             [*FINETUNE, "stray"],
-            CliMessage.UNRECOGNIZED_ARGUMENTS,
+            SettingsMessage.UNRECOGNIZED_ARGUMENTS,
             {"values": "stray", "usage": "hf-mae finetune CHECKPOINT DATA [flags]"},
         ),
         (
             "convert",
             ["a", "b", "c"],
-            CliMessage.UNRECOGNIZED_ARGUMENTS,
+            SettingsMessage.UNRECOGNIZED_ARGUMENTS,
             {"values": "c", "usage": "hf-mae convert CHECKPOINT OUTPUT_DIR [flags]"},
         ),
         ("convert", ["owner/mae"], SettingsMessage.MISSING_ARGUMENTS, {"names": ["OUTPUT_DIR (--output_dir)"]}),

@@ -13,7 +13,7 @@ from hf_mae.settings.commands import COMMANDS, command_options
 from hf_mae.settings.messages import SettingsMessage
 from hf_mae.settings.options import Option
 from hf_mae.settings.parse import build_settings, check_paths_exist, parse_options, parse_settings, read_values
-from hf_mae.settings.recipes import RECIPES_DIR, recipe_names, render_recipe
+from hf_mae.settings.recipes import RECIPES_DIR, list_recipes, render_recipe
 
 FINETUNE = {"model_name_or_path": "a.pth", "data_dir": "images"}
 
@@ -22,7 +22,7 @@ def finetune_settings(tmp_path, **flags):
     return parse_settings("finetune", output_dir=str(tmp_path), **FINETUNE | flags)
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", list_recipes())
 def test_recipes_set_the_fields_of_the_dataclasses(name, tmp_path):
     command = "pretrain" if "pretrain" in name else "finetune"
     flags = {"data_dir": "images"} if command == "pretrain" else FINETUNE
@@ -181,7 +181,7 @@ def test_each_value_is_parsed_once(monkeypatch):
         ("evaluate", {"fit_uncertainty": True}, SettingsMessage.FIT_UNCERTAINTY_WITHOUT_OUTPUT),
         ("explain", {"output_dir": "out"}, SettingsMessage.EXPLAIN_WITHOUT_IMAGES),
         ("audit", {"output_dir": "out"}, SettingsMessage.AUDIT_DATA_MISSING),
-        ("cache", {"action": "remove"}, SettingsMessage.CACHE_NAME_MISSING),
+        ("cache", {"action": "remove"}, SettingsMessage.NAME_REQUIRED),
         ("report", {}, SettingsMessage.REPORT_WITHOUT_RUNS),
         ("shard", {"data_dir": "x"}, SettingsMessage.SHARD_OUTPUT_MISSING),
         ("pretrain", {"model_name_or_path": "m", "patch_size": 8}, SettingsMessage.SIZE_WITH_CHECKPOINT),

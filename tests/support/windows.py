@@ -63,7 +63,7 @@ def main(folder: Path) -> None:
             print(error.code)
         write_text(folder / "text.txt", "text")
     print((folder / "text.txt").read_text(), [path.name for path in folder.iterdir()])
-    assert names and command(["recipes", "list"]) == 0
+    assert names and command(["recipes"]) == 0
 
 
 if __name__ == "__main__":

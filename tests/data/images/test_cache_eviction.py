@@ -150,7 +150,7 @@ def test_the_command_lists_checks_and_removes_entries(toy, tmp_path):
     assert "No cached file is damaged" in run_cli("cache", "check", env=env).stdout
     failed = run_cli("cache", "remove", "absent", env=env, status=1)
     assert shows(failed.stderr, ImageMessage.CACHE_ENTRY_NOT_FOUND, name="absent")
-    assert shows(run_cli("cache", "remove", env=env, status=2).stderr, SettingsMessage.CACHE_NAME_MISSING)
+    assert shows(run_cli("cache", "remove", env=env, status=2).stderr, SettingsMessage.NAME_REQUIRED)
     assert "Freed" in run_cli("cache", "remove", "all", env=env).stdout
     assert "is empty" in run_cli("cache", env=env).stdout
     small = ("prepare", toy / "labelled", "--image_size", 32, "--cache_limit", "10KB")
