@@ -7,14 +7,16 @@ import shutil
 import pytest
 from PIL import Image
 from support.cli_process import run_cli
-from support.messages import shows
+from support.messages import raises, shows
 from transformers import pipeline
 
+from hf_mae import configs, finetune, predict, recipes
 from hf_mae.cli.main import main
 from hf_mae.conversion.messages import ConversionMessage
 from hf_mae.data.messages import DataMessage
 from hf_mae.data.sources.predict_inputs import find_input_paths
 from hf_mae.models.messages import ModelMessage
+from hf_mae.settings.commands import assign_positionals
 from hf_mae.settings.messages import SettingsMessage
 
 
@@ -94,6 +96,30 @@ def test_predict_keeps_the_order_and_reports_unreadable_files(model, odd_files, 
         expected = classifier(path)
         assert [label for label, _ in top[path]] == [entry["label"] for entry in expected]
         assert [score for _, score in top[path]] == pytest.approx([entry["score"] for entry in expected], abs=2e-6)
+
+
+@pytest.mark.parametrize("output", [None, "rows.csv", "rows.jsonl"])
+def test_predict_returns_rows_and_a_data_frame(model, odd_files, tmp_path, output):
+    result = predict(model, odd_files, top_k=2, output=output and str(tmp_path / output))
+    table = result.to_pandas()
+    assert list(table.columns[:5]) == ["file_name", "label_1", "score_1", "label_2", "score_2"]
+    assert list(table["file_name"]) == sorted(str(path) for path in odd_files.iterdir())
+    readable = table[table["error"] == ""]
+    assert len(table) - len(readable) == len(result.errors) == 3 and readable["score_1"].between(0.3, 1).all()
+    assert len(result) == (0 if output else len(table))
+    if not output:
+        assert [row["file_name"] for row in result] == list(table["file_name"])
+        assert [row["predictions"][0]["score"] for row in result if "error" not in row] == list(readable["score_1"])
+        assert "score_2" in result._repr_html_()
+
+
+def test_commands_take_the_arguments_of_the_command_line():
+    assert list(configs("ddp")) == ["ddp"] and list(recipes(name="quickstart")) == ["quickstart"]
+    assert assign_positionals("predict", ["run", "a.png", "b.png"], {})["images"] == ["a.png", "b.png"]
+    assert assign_positionals("predict", ["run", ["a.png"]], {}) == {"model_name_or_path": "run", "images": ["a.png"]}
+    assert assign_positionals("finetune", ["images"], {"model_name_or_path": "x"}) == {"data_dir": "images"}
+    with raises(SettingsMessage.UNRECOGNIZED_ARGUMENTS, values="third"):
+        finetune("first", "second", "third")
 
 
 def test_predict_writes_csv_to_the_standard_output(model, toy):
