@@ -101,15 +101,15 @@ def _print_benchmarks(benchmarks: dict[str, Any], args: ParsedArgs) -> int:
     return 0
 
 
-def _print_checkpoints(found: Any, args: ParsedArgs) -> int:
+def _print_checkpoints(result: Any, args: ParsedArgs) -> int:
     """Prints the list of public checkpoints, one, or the folder of a fetched one."""
     from ..reporting.checkpoint_tables import build_checkpoint, build_model_zoo
 
-    if isinstance(found, str):
-        print(found)
+    if isinstance(result, str):
+        print(result)
     else:
         is_list = args.options.values.get("action", "list") == "list"
-        print_document(build_model_zoo() if is_list else build_checkpoint(*found.values()))
+        print_document(build_model_zoo() if is_list else build_checkpoint(*result.values()))
     return 0
 
 
