@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,7 @@ def _print_completion(script: str, args: ParsedArgs) -> int:
 
 
 # The others print a document of `reporting.console`, which imports datasets.
-PRINTERS = {
+PRINTERS: dict[str, Callable[[Any, ParsedArgs], int]] = {
     "benchmarks": _print_benchmarks,
     "checkpoints": _print_checkpoints,
     "completion": _print_completion,

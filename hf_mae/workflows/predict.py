@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
+from typing import Any, TextIO, TypeAlias
 
 from ..compat.launchers import read_launch
 from ..data.sources.predict_inputs import Shard, estimate_total, find_input_paths, iter_inputs, iter_pixel_values
@@ -19,9 +19,6 @@ from ..settings.limits import count_usable_cores
 from ..settings.parse import Settings
 from .command import command
 from .messages import WorkflowMessage
-
-if TYPE_CHECKING:
-    import pandas
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +56,8 @@ class PredictionResult(Sequence[dict[str, Any]]):
     def __getitem__(self, index: Any) -> Any:
         return self.rows[index]
 
-    def to_pandas(self) -> "pandas.DataFrame":
-        """Returns the rows, or those of the file, as a DataFrame with the columns of the CSV."""
+    def to_pandas(self) -> Any:
+        """Returns the rows, or those of the file, as a pandas DataFrame with the columns of the CSV."""
         import pandas
 
         if self.output and not self.output.endswith(".jsonl"):
