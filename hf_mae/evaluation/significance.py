@@ -203,6 +203,9 @@ def score_permutation_tests(
     values = np.stack([np.concatenate(parts) for parts in by_image.values()], axis=1)
     if first.group is not None:
         values = np.stack([np.bincount(first.group, column) for column in values.T], axis=1)
+    else:  # the signs that are drawn do not depend on the order of the images
+        largest = np.maximum(np.abs(values).max(0), 1e-300)
+        values = values[np.lexsort(np.round(values / largest, 9).T)]
     return dict(zip(by_image, sign_change_tests(values, permutations, seed).tolist()))
 
 

@@ -111,7 +111,7 @@ def fit_uncertainty(
         )
         if all(np.isfinite(depth).all() for depth in (*train_features, *calibration_features)):
             ood = MahalanobisOOD.fit(train_features, np.asarray(train_images.labels), calibration_features)
-    sets = ConformalSets.fit(softmax(logits), calibration_dataset.labels)
+    sets = ConformalSets.fit(softmax(logits), calibration_dataset.labels, calibration_dataset.groups)
     return Uncertainty(sets, ood, classes, fitted_on, averaged_views)
 
 

@@ -52,6 +52,8 @@ def calibrate_run(
     write_uncertainty(folder, uncertainty)
     coverage = None
     if "test" in logits:
-        test_labels = eval_datasets["test"].labels
-        coverage = evaluate_coverage(uncertainty.conformal_sets, logits["test"], test_labels, "test", split)
+        test = eval_datasets["test"]
+        coverage = evaluate_coverage(
+            uncertainty.conformal_sets, logits["test"], test.labels, "test", split, groups=test.groups
+        )
     return replace(record, calibration=calibration, uncertainty=coverage)

@@ -1,6 +1,7 @@
 """Uncertainty of a model (prediction sets, out-of-distribution detector) in `uncertainty.json` and `.safetensors`."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,9 @@ def write_uncertainty(folder: Path, uncertainty: Uncertainty) -> None:
         )
     )
     values |= {"true_class_scores": scores}
+    sets = uncertainty.conformal_sets
+    if sets.weights is not None and sets.new_weights is not None:
+        values |= {"weights": list(map(_round_floats, sets.weights)), "new_weights": _round_floats(sets.new_weights)}
     (folder / TENSORS_FILE).unlink(missing_ok=True)
     if uncertainty.ood is not None:
         gaussians = uncertainty.ood.gaussians
@@ -60,7 +64,11 @@ def read_uncertainty(folder: str | Path, classes: list[str], averaged_views: boo
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         scores = values["true_class_scores"]
-        conformal_sets = ConformalSets([np.array(class_scores, dtype=np.float64) for class_scores in scores.values()])
+        conformal_sets = ConformalSets(
+            [np.array(class_scores, dtype=np.float64) for class_scores in scores.values()],
+            [np.array(weights, dtype=np.float64) for weights in values.get("weights", [])] or None,
+            [float(weight) for weight in values.get("new_weights", [])] or None,
+        )
         ood = None
         if "distances" in values:
             tensors = load_file(path.with_name(TENSORS_FILE))
@@ -86,5 +94,5 @@ def read_uncertainty(folder: str | Path, classes: list[str], averaged_views: boo
     return uncertainty
 
 
-def _round_floats(values: np.ndarray) -> list[float]:
+def _round_floats(values: Iterable[float]) -> list[float]:
     return [float(f"{value:.9g}") for value in values]

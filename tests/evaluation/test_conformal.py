@@ -37,6 +37,48 @@ def test_a_p_value_is_a_rank_among_the_calibration_images_of_the_class():
     assert without_class_1.p_values(new)[:, 1].tolist() == [1, 1, 1]
 
 
+def images_of_patients(rng: np.random.Generator, patients: int):
+    """Scores (images, 3), labels and patients; a few patients have most images, which are easy or hard together."""
+    sizes = np.maximum(1, rng.gamma(0.6, 20, patients)).astype(int)
+    group = np.repeat(np.arange(patients), sizes)
+    labels = rng.choice(3, len(group), p=[0.5, 0.3, 0.2])
+    clarity = 2 + rng.normal(0, 2, patients)[group]
+    logits = rng.normal(size=(len(group), 3)) + rng.normal(0, 2, (patients, 3))[group]
+    return softmax(2 * (logits + clarity[:, None] * np.eye(3)[labels])), labels, group
+
+
+def test_sets_cover_the_images_of_new_patients():
+    """90 +- 2 %, for the mean over patients and over images; images as units give less."""
+    coverages = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        calibration, (scores, labels, group) = images_of_patients(rng, 40), images_of_patients(rng, 300)
+        for fitted in (ConformalSets.fit(*calibration), ConformalSets.fit(*calibration[:2])):
+            covered = fitted.predict_sets(scores, 0.9)[np.arange(len(labels)), labels]
+            by_patient = np.bincount(group, covered) / np.bincount(group)
+            coverages.append([by_patient.mean(), covered.mean()])
+    by_patient, by_image = np.array(coverages)[::2].mean(0), np.array(coverages)[1::2].mean(0)
+    assert ((by_patient > 0.88) & (by_patient < 0.92)).all(), by_patient
+    assert (by_image < by_patient - 0.01).all()
+
+
+def test_patients_with_one_image_are_images_and_equal_images_are_patients():
+    scores, labels, group = images_of_patients(np.random.default_rng(0), 30)
+    single = ConformalSets.fit(scores, labels, np.arange(len(labels)))
+    np.testing.assert_allclose(single.p_values(scores), ConformalSets.fit(scores, labels).p_values(scores))
+    repeated = ConformalSets.fit(
+        np.repeat(scores, 3, axis=0), np.repeat(labels, 3), np.repeat(np.arange(len(labels)), 3)
+    )
+    np.testing.assert_allclose(repeated.p_values(scores), ConformalSets.fit(scores, labels).p_values(scores))
+    few = ConformalSets.fit(scores, labels, group % 4)
+    assert few.uninformative_classes(0.95) and not ConformalSets.fit(scores, labels).uninformative_classes(0.95)
+    logits = np.log(scores)
+    coverage = evaluate_coverage(single, logits, labels, "test", "validation", groups=group)
+    covered = single.predict_sets(scores, 0.9)[np.arange(len(labels)), labels]
+    assert coverage.patients == 30
+    assert coverage.coverage == pytest.approx(np.mean([covered[group == patient].mean() for patient in range(30)]))
+
+
 def test_coverage_and_size_are_counted():
     logits, labels = long_tailed(np.random.default_rng(1), 600)
     conformal_sets = ConformalSets.fit(softmax(logits[:300]), labels[:300])

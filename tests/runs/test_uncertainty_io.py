@@ -34,6 +34,10 @@ def test_uncertainty_is_written_and_read(tmp_path):
     p_values = [each.ood.p_values([features, features[:, :4]]) for each in (uncertainty, loaded)]
     np.testing.assert_allclose(*p_values, atol=0.03)
     assert loaded.fitted_on == "validation" and loaded.classes == CLASSES
+    by_patient = ConformalSets.fit(scores, rng.integers(0, 4, 50), rng.integers(0, 12, 50))
+    write_uncertainty(tmp_path, Uncertainty(by_patient, None, CLASSES, "validation"))
+    p_values = [each.p_values(scores) for each in (by_patient, read_uncertainty(tmp_path, CLASSES).conformal_sets)]
+    np.testing.assert_allclose(*p_values, atol=1e-6)
     write_uncertainty(tmp_path, Uncertainty(uncertainty.conformal_sets, None, CLASSES, "test"))
     assert read_uncertainty(tmp_path, CLASSES).ood is None and not (tmp_path / TENSORS_FILE).exists()
 
