@@ -1,5 +1,6 @@
 """Split conformal prediction: sets of classes that contain the true class with a given probability."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +35,7 @@ class ConformalSets:
     new_weights: list[float] | None = None
 
     @classmethod
-    def fit(cls, class_scores: np.ndarray, labels: np.ndarray, groups: NDArray[Any] | None = None) -> "ConformalSets":
+    def fit(cls, class_scores: np.ndarray, labels: np.ndarray, groups: Sequence[Any] | None = None) -> "ConformalSets":
         """Calibrates on scores (images, classes), class ids (images,) and, if known, patients or videos (images,)."""
         true_scores = class_scores[np.arange(len(labels)), labels]
         by_class = [np.flatnonzero(labels == index) for index in range(class_scores.shape[1])]
@@ -130,7 +131,7 @@ def evaluate_coverage(
     split: str,
     fitted_on: str,
     level: float = 0.9,
-    groups: NDArray[Any] | None = None,
+    groups: Sequence[Any] | None = None,
 ) -> Coverage:
     """Computes the coverage and size of the prediction sets on a split that they were not calibrated on.
 
