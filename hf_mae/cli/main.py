@@ -15,6 +15,7 @@ from .. import __version__
 from ..errors import UsageError, escape_control_characters, raise_on_stop_signal
 from ..files.atomic import is_disk_full_error
 from ..settings.commands import INFORMATION, commands_by_task, find_command
+from ..settings.inputs import check_inputs
 from ..settings.parse import build_settings
 from .messages import CliMessage
 from .parser import ParsedArgs, Parser
@@ -91,7 +92,9 @@ def run_command(command: str, argv: list[str]) -> int:
     """Runs a command and returns the exit status. HF_MAE_DEBUG=1 raises errors instead of printing their message."""
     try:
         with raise_on_stop_signal(""):
-            return _execute(command, Parser(command).parse(argv))
+            args = Parser(command).parse(argv)
+            check_inputs(command, args.options.values)
+            return _execute(command, args)
     except SystemExit as exit_request:  # --help
         return int(exit_request.code or 0)
     except UsageError as error:

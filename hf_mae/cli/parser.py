@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from ..errors import CommandLineError, did_you_mean
 from ..settings.commands import JSON, QUIET, RECIPE, assign_positionals, command_line_options, find_command, usage
 from ..settings.options import FALSE_STRINGS, TRUE_STRINGS, Option
-from ..settings.parse import ParsedOptions, check_paths_exist, parse_options
+from ..settings.parse import ParsedOptions, parse_options
 from .flag_aliases import ALIASES_BY_FLAG
 from .messages import CliMessage
 
@@ -67,7 +67,6 @@ class Parser:
         recipe = flags.pop(RECIPE.name, None) if self.command.reads_recipes else None
         quiet, as_json = (option.read(flags.pop(option.name, False)) for option in (QUIET, JSON))
         options = parse_options(self.command.name, recipe, flags)
-        check_paths_exist(options.values)
         return ParsedArgs(options, bool(quiet), bool(as_json))
 
     def _normalize_flags(self, argv: list[str]) -> list[str]:

@@ -68,6 +68,8 @@ def load_stock_classifier(model_name_or_path: str):
 def _load_model(source: str) -> Any:
     """Loads a stock classifier in float32; all weights must be in the source."""
     config = read_config(source)  # checks the size of the model
+    if config.model_type == "vit_mae":
+        raise UsageError(ModelMessage.ONLY_PRETRAINED, source=source)
     if is_timm(config) and not config.num_labels:
         raise UsageError(ModelMessage.HEAD_MISSING, source=source)
     model, info = load_stock_model(source, "AutoModelForImageClassification")

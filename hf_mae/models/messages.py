@@ -49,8 +49,11 @@ class ModelMessage(Message):
         "{path} is a file, not a model folder. Convert it with `hf-mae convert {path} FOLDER` and pass the folder. If "
         "the model is only pre-trained, fine-tune it first: hf-mae finetune {path} DATA."
     )
+    ONLY_PRETRAINED = "{source} is only pre-trained. Fine-tune it first: hf-mae finetune {source} DATA"
     HEAD_MISSING = "{source} has no classification head. Fine-tune it first: hf-mae finetune {source} DATA."
-    HEAD_WEIGHTS_MISSING = "{source} has no trained weights for {names:list}. Fine-tune it first."
+    HEAD_WEIGHTS_MISSING = (
+        "{source} has no trained weights for {names:list}. Fine-tune it first: hf-mae finetune {source} DATA"
+    )
     HEAD_IS_UNTRAINED = (
         "The classification head of {source} was never trained, so its predictions are random. Fine-tune it first."
     )

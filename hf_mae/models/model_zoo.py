@@ -13,11 +13,11 @@ from ..files.caches import cache_path, file_digest
 from ..files.downloads import check_download_unchanged, download
 from ..files.locks import wait_for_lock
 from ..files.messages import FileMessage
+from ..settings.inputs import CATALOGUE_FILE
 from ..settings.models import RANDOM_WEIGHTS
 from .messages import ModelMessage
 
 logger = logging.getLogger(__name__)
-CATALOGUE_FILE = Path(__file__).parents[1] / "published" / "checkpoints.csv"
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from ..models.ensemble import MemberInfo
 from ..models.model_zoo import find_licence
 from ..runs.record import FIGURES_DIR, RunRecord, Scores, run_name
 from ..settings.benchmarks import find_benchmark_or_none
+from ..settings.inputs import looks_like_path
 from ..settings.metrics import METRICS
 from ..settings.models import RANDOM_WEIGHTS
-from ..settings.parse import looks_like_path
 from .document import Block, BulletList, Code, Document, Heading, Image, Paragraph
 from .headline import split_table
 from .renderers import markdown

@@ -41,6 +41,11 @@ class SettingsMessage(Message):
 
     # Paths
     PATH_NOT_FOUND = "{path} does not exist. Check the path."
+    NAME_NOT_FOUND = (
+        "{name} does not exist{suggestion}. Check the path, or pass a Hub id (OWNER/NAME) or a name that "
+        "`hf-mae checkpoints` lists."
+    )
+    ARGUMENTS_SWAPPED = "{model} is a model, but it is not in the place of the model. Run: {command}"
     URL_NOT_SUPPORTED = (
         "--{name} does not accept a URL ({value}). Pass a local path; only --data_dir and IMAGES can be URLs."
     )

@@ -1,6 +1,5 @@
 """Parses recipes, flags and Python arguments into the dataclasses of a command; flags override the recipe."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -22,7 +21,6 @@ LOCAL_PATH_OPTIONS = (
     *("output_dir", "output", "features", "model_name_or_path", "teacher"),
     *("manifest", "exclude_pairs", "corrections", "class_map"),
 )
-WEIGHT_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
 
 
 # Classes of the parts of `Settings`; all others are the options of their command.
@@ -288,22 +286,3 @@ def _non_default_values(command: str, values: Mapping[str, Any], defaults: Mappi
         if name in values and name not in EXCLUDED_FROM_RECIPES
         if values[name] != defaults.get(name, option.default)
     }
-
-
-def check_paths_exist(values: Mapping[str, Any]) -> None:
-    """Checks that models and datasets that can only be local paths exist, before anything heavy is imported.
-
-    Raises:
-        UsageError: If a path does not exist.
-    """
-    for name in ("data_dir", "model_name_or_path", "manifest"):
-        value = values.get(name)
-        if isinstance(value, str) and looks_like_path(value) and not (is_remote(value) or os.path.exists(value)):
-            raise UsageError(SettingsMessage.PATH_NOT_FOUND, path=value)
-
-
-def looks_like_path(name: str) -> bool:
-    """Whether a name is a path and cannot be a Hub id (`NAME` or `OWNER/NAME`)."""
-    has_path_prefix = name.startswith((os.sep, ".", "~"))
-    has_path_suffix = name.endswith((os.sep, *WEIGHT_SUFFIXES, ".csv", ".jsonl"))
-    return has_path_prefix or has_path_suffix or name.count("/") > 1 or os.path.isdir(name.split("/")[0])

@@ -31,8 +31,8 @@ from ..reporting.model_card import parse_hub_id
 from ..runs.record import ALL_RESULTS, RUN_STARTED, RunRecord, run_name
 from ..runs.record_io import read_record
 from ..settings.commands import command_options
+from ..settings.inputs import looks_like_path
 from ..settings.metrics import METRICS
-from ..settings.parse import looks_like_path
 from .messages import SharingMessage
 
 logger = logging.getLogger(__name__)

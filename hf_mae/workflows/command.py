@@ -6,6 +6,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 from ..errors import raise_on_stop_signal
 from ..settings.commands import assign_positionals, find_command, usage
+from ..settings.inputs import check_inputs, check_outputs
 from ..settings.limits import apply_limits
 from ..settings.parse import Settings, parse_settings
 
@@ -44,12 +45,15 @@ def command(name: str) -> Callable[[Callable[[Settings], Result]], CommandFuncti
 
     def decorate(run: Callable[[Settings], Result]) -> CommandFunction[Result]:
         def start(settings: Settings, **outputs: Any) -> Result:
+            check_outputs(settings.values)
             apply_limits(settings.values.get("max_pixels"), settings.values.get("cache_limit"))
             with raise_on_stop_signal(NOT_TRAINING_HINT if find_command(name).is_training else ""):
                 return run(settings, **outputs)
 
         def call(*arguments: Any, recipe: str | None = None, **flags: Any) -> Result:
-            return start(parse_settings(name, recipe, **assign_positionals(name, arguments, flags), **flags))
+            settings = parse_settings(name, recipe, **assign_positionals(name, arguments, flags), **flags)
+            check_inputs(name, settings.values)
+            return start(settings)
 
         for attribute in ("__module__", "__name__", "__qualname__"):
             setattr(call, attribute, getattr(run, attribute))

@@ -134,15 +134,6 @@ def test_invalid_command_lines_are_rejected_with_status_2(command, argv, message
     assert caught.value.status == 2 and "\n" not in str(caught.value)
 
 
-def test_missing_paths_are_reported_before_heavy_imports(tmp_path):
-    path = str(tmp_path / "no/such/folder")
-    with raises(SettingsMessage.PATH_NOT_FOUND, path=path) as caught:
-        flags("evaluate", "--model_name_or_path", "owner/model", "--data_dir", path)
-    assert caught.value.status == 1
-    with raises(SettingsMessage.PATH_NOT_FOUND, path="checkpoint.pth"):
-        flags("finetune", "--model_name_or_path", "checkpoint.pth", "--data_dir", str(tmp_path), "--output_dir", "out")
-
-
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_lists_common_flags_and_help_all_lists_every_flag(command, capsys):
     text, complete_text = Parser(command).help_text(), Parser(command).help_text(show_all=True)

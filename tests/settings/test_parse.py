@@ -12,7 +12,7 @@ from hf_mae.errors import CommandLineError
 from hf_mae.settings.commands import COMMANDS, command_options
 from hf_mae.settings.messages import SettingsMessage
 from hf_mae.settings.options import Option
-from hf_mae.settings.parse import build_settings, check_paths_exist, parse_options, parse_settings, read_values
+from hf_mae.settings.parse import build_settings, parse_options, parse_settings, read_values
 from hf_mae.settings.recipes import RECIPES_DIR, list_recipes, render_recipe
 
 FINETUNE = {"model_name_or_path": "a.pth", "data_dir": "images"}
@@ -139,12 +139,6 @@ def test_invalid_numbers_are_rejected_before_the_run(command, name, value):
 def test_urls_are_rejected_for_local_paths(name):
     with raises(SettingsMessage.URL_NOT_SUPPORTED, CommandLineError, name=name, value="s3://a/b"):
         read_values("finetune", None, FINETUNE | {"output_dir": "out"} | {name: "s3://a/b"})
-
-
-def test_only_local_data_must_exist():
-    check_paths_exist({"data_dir": "s3://bucket/deep/in/it"})
-    with raises(SettingsMessage.PATH_NOT_FOUND, path="bucket/deep/in/it"):
-        check_paths_exist({"data_dir": "bucket/deep/in/it"})
 
 
 def test_replaced_values_are_validated_but_not_parsed_again(tmp_path, monkeypatch):

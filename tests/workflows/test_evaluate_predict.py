@@ -12,7 +12,6 @@ from transformers import pipeline
 
 from hf_mae import configs, finetune, predict, recipes
 from hf_mae.cli.main import main
-from hf_mae.conversion.messages import ConversionMessage
 from hf_mae.data.messages import DataMessage
 from hf_mae.data.sources.predict_inputs import find_input_paths
 from hf_mae.models.messages import ModelMessage
@@ -142,8 +141,8 @@ def test_inputs_are_globs_folders_and_files(toy, tmp_path):
     "argv, message, status",
     [
         (["predict", "x.jpg", "--model_name_or_path", "/absent/model"], SettingsMessage.PATH_NOT_FOUND, 1),
-        (["predict", "x.jpg", "--model_name_or_path", "absent"], ConversionMessage.CANNOT_LOAD_CONFIG, 1),
-        (["predict", "/nothing/*.jpg", "--model_name_or_path", "m"], DataMessage.GLOB_MATCHES_NOTHING, 1),
+        (["predict", "x.jpg", "--model_name_or_path", "absent"], SettingsMessage.NAME_NOT_FOUND, 1),
+        (["predict", "/nothing/*.jpg", "--model_name_or_path", "owner/m"], DataMessage.GLOB_MATCHES_NOTHING, 1),
         (["predict", "x.jpg", "--model_name_or_path", "m", "--output", "x.txt"], SettingsMessage.OUTPUT_NOT_A_TABLE, 2),
         (["predict", "x.jpg", "--model_name_or_path", "m", "--top_k", "0"], SettingsMessage.OUT_OF_BOUNDS, 2),
         (["evaluate", "--model_name_or_path", "m"], SettingsMessage.MISSING_ARGUMENTS, 2),
