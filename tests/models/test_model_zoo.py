@@ -42,6 +42,7 @@ def entry(server, tiny_pth, tmp_path, monkeypatch):
     )
     monkeypatch.setattr("hf_mae.files.caches.cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setattr(model_zoo, "load_checkpoint_catalogue", lambda: {"tiny_mae": checkpoint})
+    monkeypatch.setattr("hf_mae.settings.inputs._catalogue_names", lambda: ["tiny_mae"])
     return checkpoint
 
 
