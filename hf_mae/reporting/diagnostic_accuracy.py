@@ -31,6 +31,7 @@ from ..evaluation.subgroups import MISSING, assign_subgroups, interaction_tests,
 from ..runs.completed_run import CompletedRun
 from ..runs.cost_table import CostTable
 from ..runs.image_names import match_names
+from ..runs.record import CentreSummary
 from .messages import ReportingMessage
 from .run_sentences import describe_note
 from .text_templates import report_text
@@ -163,6 +164,7 @@ class DiagnosticAccuracy:
     subgroups: list[Subgroups]
     expected_costs: list[ExpectedCost]
     notes: list[str]
+    centres: CentreSummary | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Converts the results to the values of `report.json`."""
@@ -182,6 +184,7 @@ def compute_diagnostic_accuracy(run: CompletedRun, options: ReportOptions) -> Di
         _compute_subgroups(run, options),
         _compute_expected_costs(run, options.costs, notes) if options.costs else [],
         notes,
+        run.centres,
     )
 
 
