@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 from transformers import Trainer
+from transformers.trainer_utils import HPSearchBackend
 
 from .accelerate import enable_fsdp_on_cpu, skip_deepspeed_import, unwrap_without_deepspeed_import
 
@@ -132,6 +133,11 @@ class HookedTrainer(Trainer):
         self.on_best_model_loaded(Path(str(self.state.best_model_checkpoint)))
 
     # Private state
+
+    def trial_values(self, trial: Any) -> dict[str, Any]:
+        """Returns the settings of a trial of `hyperparameter_search`, by name."""
+        is_optuna = self.hp_search_backend == HPSearchBackend.OPTUNA
+        return self.hp_space(trial) if is_optuna else {k: v for k, v in trial.items() if k != "wandb"}
 
     @property
     def micro_batch_size(self) -> int:

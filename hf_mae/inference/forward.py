@@ -1,6 +1,7 @@
 """The forward pass over a dataset: the one loop that computes logits and features."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,16 +56,22 @@ def compute_outputs(
 
 
 def predict_logits(
-    model: Any, images: Any, accelerator: "Accelerator", batch_size: int, num_workers: int = 0
+    model: Any,
+    images: Any,
+    accelerator: "Accelerator",
+    batch_size: int,
+    num_workers: int = 0,
+    autocast: bool = True,
 ) -> np.ndarray:
     """Computes the logits (images, classes) of a classifier as float32, on every process of the launch.
 
     Args:
-        accelerator: distributes the batches, and sets the precision; for the others see `compute_outputs`.
+        accelerator: distributes the batches; for the others see `compute_outputs`.
+        autocast: compute in the mixed precision of the accelerator; otherwise in the precision of the model.
     """
 
     def compute(pixel_values: Tensor) -> list[Tensor]:
-        with accelerator.autocast():
+        with accelerator.autocast() if autocast else nullcontext():
             return [model(pixel_values=pixel_values).logits.float()]
 
     (logits,) = compute_outputs(model, images, batch_size, compute, "Predicting", accelerator, num_workers)

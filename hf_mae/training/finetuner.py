@@ -27,7 +27,7 @@ from ..evaluation.ppv_at_recall import ppv_at_recall
 from ..evaluation.retfound import f1_auroc_kappa
 from ..inference.forward import predict_logits
 from ..models.introspection import find_head, get_network
-from ..models.loading import class_names
+from ..models.loading import class_names, load_stock_classifier
 from ..models.stochastic_depth import apply_patch_dropout, get_drop_path_rate, get_patch_embeddings
 from ..settings.arguments import FinetuningArguments, check_loss_fits_classes, check_selection_metric
 from ..settings.losses import LOSSES, SMOOTHING, cross_entropy_sum
@@ -69,46 +69,58 @@ class MaeFinetuner(MaeTrainerBase):
 
     def __init__(
         self,
-        model: StockModel,
-        args: FinetuningArguments,
+        model: StockModel | None = None,
+        args: FinetuningArguments | None = None,
+        data_collator: Any = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        *,
         ordered: bool = False,
         teacher: Teacher | None = None,
         **kwargs: Any,
     ):
         self.ordered = ordered
-        _check_compatible_settings(model, args, ordered)
-        if kwargs.get("compute_metrics") is None:
-            check_selection_metric(args, ordered)
-        processor = kwargs.get("processing_class")
-        if is_image_dataset(kwargs.get("train_dataset")):
-            transform = training_transform_from_processor(_require_processor(processor))
-            images = standardize_columns(kwargs["train_dataset"])
-            kwargs["train_dataset"] = TrainDataset(images, transform, args.seed, sampling=args.sampling)
-        _check_sampling(kwargs.get("train_dataset"), args.sampling)
-        if isinstance(eval_dataset := kwargs.get("eval_dataset"), dict):
-            kwargs["eval_dataset"] = {
-                name: _wrap_eval_dataset(dataset, processor) for name, dataset in eval_dataset.items()
-            }
+        if isinstance(eval_dataset, dict):
+            eval_dataset = {name: _wrap_eval_dataset(data, processing_class) for name, data in eval_dataset.items()}
         else:
-            kwargs["eval_dataset"] = _wrap_eval_dataset(eval_dataset, processor)
-        kwargs.setdefault("compute_metrics", self.compute_scores)
-        self.class_names = class_names(model)
+            eval_dataset = _wrap_eval_dataset(eval_dataset, processing_class)
+        self._computes_own_scores = kwargs.get("compute_metrics") is not None
+        kwargs["compute_metrics"] = kwargs.get("compute_metrics") or self.compute_scores
+        super().__init__(model, args, data_collator, train_dataset, eval_dataset, processing_class, **kwargs)
+        self._train_images = train_dataset
+        self.label_names = ["labels"]
+        self.class_names = class_names(self.model)
+        self.teacher = None if teacher is None else teacher.to(self.args.device)
+        self.average: WeightAverage | None = None  # during training, if `args` enables it
+        self.apply_settings()
+        if self.train_dataset is not None:
+            self._log_drop_path_mismatch(self.model)
+
+    def apply_settings(self) -> None:
+        """Builds the training data, losses and callbacks, and checks that the settings fit the model and the data."""
+        args = self.args
+        if self.model is not None:  # a search has no model between its trials
+            _check_compatible_settings(self.model, args, self.ordered)
+        if not self._computes_own_scores:
+            check_selection_metric(args, self.ordered)
+        if is_image_dataset(self._train_images):
+            transform = training_transform_from_processor(_require_processor(self.processing_class))
+            images = standardize_columns(self._train_images)
+            self.train_dataset = TrainDataset(images, transform, args.seed, sampling=args.sampling)
+        _check_sampling(self.train_dataset, args.sampling)
         self.positive_ids = find_positive_ids(args.positive or [], self.class_names)
         if (args.metric_for_best_model or "").removeprefix("eval_") == PPV_AT_RECALL:
-            _check_both_sides(kwargs["eval_dataset"], self.positive_ids)
-        super().__init__(model, args, **kwargs)
-        self.label_names = ["labels"]
+            _check_both_sides(self.eval_dataset, self.positive_ids)
         self.class_weights = self._compute_class_weights()
         self.log_prior = self._compute_log_prior()
-        self.teacher = None if teacher is None else teacher.to(self.args.device)
         self.mixup = self._build_mixup() if args.uses_mixup else None
-        self.average: WeightAverage | None = None  # during training, if `args` enables it
+        for callback_class in (_AveragingCallback, EarlyStoppingCallback):
+            self.pop_callback(callback_class)
         if args.ema_decay is not None:
             self.add_callback(_AveragingCallback(self))
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
-        if self.train_dataset is not None:
-            self._log_drop_path_mismatch(model)
 
     def _log_drop_path_mismatch(self, model: StockModel) -> None:
         rate, requested = get_drop_path_rate(model), self.args.drop_path
@@ -203,7 +215,7 @@ class MaeFinetuner(MaeTrainerBase):
         """Returns class ids (images,), or soft labels (images, classes)."""
         labels = getattr(self.train_dataset, "labels", None)
         if labels is None:
-            labels = [item["labels"] for item in self.train_dataset]
+            labels = [item["labels"] if "labels" in item else item["label"] for item in self.train_dataset]
         return np.asarray(labels)
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
@@ -226,9 +238,8 @@ class MaeFinetuner(MaeTrainerBase):
         weights) over all micro-batches and processes."""
         if not batches:
             return None
-        weight = torch.stack(
-            [label_weight_sum(batch["labels"].to(device), self.class_weights) for batch in batches]
-        ).sum()
+        class_weights = self.class_weights if self.compute_loss_func is None else None
+        weight = torch.stack([label_weight_sum(batch["labels"].to(device), class_weights) for batch in batches]).sum()
         return self.accelerator.gather(weight).sum() if self.args.world_size > 1 else weight
 
     def compute_loss(
@@ -238,13 +249,18 @@ class MaeFinetuner(MaeTrainerBase):
 
         In training it is the contribution to the mean over the effective batch, scaled such that the Trainer's division
         by the accumulation steps and DDP's mean over processes give that mean. For micro-batches of equal size this is
-        the mean of the micro-batch. In evaluation it is the plain cross-entropy.
+        the mean of the micro-batch. In evaluation it is the plain cross-entropy. A `compute_loss_func` of the caller
+        replaces both, with the number of images of the update as `num_items_in_batch`.
         """
         labels, pixel_values = inputs["labels"], inputs["pixel_values"]
         if not model.training and (self.args.bf16_full_eval or self.args.fp16_full_eval):
-            pixel_values = pixel_values.to(torch.bfloat16 if self.args.bf16_full_eval else torch.float16)
+            pixel_values = pixel_values.to(next(model.parameters()).dtype)  # unchanged during training
         outputs = model(pixel_values=pixel_values)
-        if not model.training:
+        if self.compute_loss_func is not None:
+            loss = self.compute_loss_func(outputs, labels, num_items_in_batch=num_items_in_batch)
+            if num_items_in_batch is not None:
+                loss = loss * self.accelerator.num_processes  # whose gradients are averaged
+        elif not model.training:
             loss = cross_entropy_sum(outputs.logits, labels) / len(labels)
         else:
             loss = self._loss_sum(outputs.logits, labels)
@@ -272,37 +288,59 @@ class MaeFinetuner(MaeTrainerBase):
         with self.average.swap_in() if self.average is not None else nullcontext():
             output: Any = super().evaluation_loop(*args, **kwargs)
         key = f"{kwargs.get('metric_key_prefix', 'eval')}_loss"
-        if output.label_ids is not None and key in output.metrics:
-            logits, labels = torch.from_numpy(output.predictions), torch.from_numpy(output.label_ids)
+        is_own_loss = self.compute_loss_func is None and self.preprocess_logits_for_metrics is None
+        if is_own_loss and output.label_ids is not None and key in output.metrics:
+            logits, labels = torch.from_numpy(_logits(output)), torch.from_numpy(output.label_ids)
             output.metrics[key] = (cross_entropy_sum(logits, labels) / len(labels)).item()
         return output
 
     def predict_logits(self, images: EvalDataset) -> np.ndarray:
-        """Computes the logits (images, classes) of the trained model, on every process."""
-        if self.args.bf16_full_eval or self.args.fp16_full_eval:
-            self.model.to(torch.bfloat16 if self.args.bf16_full_eval else torch.float16)
+        """Computes the logits (images, classes) of the saved model, on every process.
+
+        They are those of the weights in float32, whatever the precision of the training was, unless `bf16_full_eval` or
+        `fp16_full_eval` requests otherwise.
+        """
         args = self.args
+        dtype = torch.bfloat16 if args.bf16_full_eval else torch.float16 if args.fp16_full_eval else torch.float32
+        is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if is_sharded and (args.bf16 or args.fp16):  # the engine has the weights in that precision
+            model = load_stock_classifier(str(args.folder))[0].to(args.device)
+        else:
+            model = self.model if is_sharded else self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         return predict_logits(
-            self.model.eval(), images, self.accelerator, args.per_device_eval_batch_size, args.dataloader_num_workers
+            model.to(dtype).eval(),
+            images,
+            self.accelerator,
+            args.per_device_eval_batch_size,
+            args.dataloader_num_workers,
+            autocast=False,
         )
 
     def compute_scores(self, prediction: Any) -> dict[str, float]:
         """Computes the logged metrics from logits (images, classes) and class ids or soft labels."""
         labels = prediction.label_ids
         labels = labels.argmax(-1) if labels.ndim == 2 else labels
-        scores = classification_scores(prediction.predictions.argmax(-1), labels, self.class_names)
+        logits = _logits(prediction)
+        predicted = logits if logits.ndim == 1 else logits.argmax(-1)  # class ids of `preprocess_logits_for_metrics`
+        scores = classification_scores(predicted, labels, self.class_names)
         logged = {name: scores[name] for name, metric in METRICS.items() if metric.logged and name in scores}
         if self.args.metric_for_best_model in (RETFOUND_METRIC, f"eval_{RETFOUND_METRIC}"):
-            ranking = ranking_scores(softmax(prediction.predictions), np.asarray(labels), self.class_names)
+            ranking = ranking_scores(softmax(logits), np.asarray(labels), self.class_names)
             logged[RETFOUND_METRIC] = f1_auroc_kappa(scores["macro_f1"], ranking["roc_auc"], scores["kappa"])
         if self.positive_ids and (recall := self.args.ppv_at_recall) is not None:
             score, is_positive = (
-                softmax(prediction.predictions)[:, self.positive_ids].sum(-1),
+                softmax(logits)[:, self.positive_ids].sum(-1),
                 np.isin(labels, self.positive_ids),
             )
             if is_positive.any() and not is_positive.all():
                 logged[PPV_AT_RECALL] = ppv_at_recall(score, is_positive, recall, self.args.prevalence)
         return logged | ordinal_scores(scores["confusion_matrix"]) if self.ordered else logged
+
+
+def _logits(output: Any) -> np.ndarray:
+    """Returns the logits among the outputs of a model, which may also be e.g. hidden states."""
+    predictions = output.predictions
+    return np.asarray(predictions[0] if isinstance(predictions, tuple) else predictions)
 
 
 class _AveragingCallback(TrainerCallback):

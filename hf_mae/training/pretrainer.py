@@ -38,8 +38,8 @@ class MaePretrainer(MaeTrainerBase):
     args: PretrainingArguments
     arguments_class = PretrainingArguments
 
-    def __init__(self, model: StockModel, args: PretrainingArguments, **kwargs: Any):
-        super().__init__(model, args, **kwargs)
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
         self.label_names = []
 
     def frozen_parameter_names(self, model: StockModel) -> list[str]:
@@ -47,9 +47,9 @@ class MaePretrainer(MaeTrainerBase):
         return list(FIXED_POSITION_EMBEDDINGS)
 
     @contextmanager
-    def configure_model(self) -> Iterator[StockModel]:
+    def configure_for_training(self, model: StockModel) -> Iterator[StockModel]:
         """Writes mask ratio and target of `args` into the configuration, which keeps them after training."""
-        with super().configure_model() as model:
+        with super().configure_for_training(model):
             for name in ("mask_ratio", "norm_pix_loss"):
                 if (value := getattr(self.args, name)) is not None:
                     setattr(model.config, name, value)

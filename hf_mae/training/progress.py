@@ -25,12 +25,10 @@ class Progress(TrainerCallback):
     evaluations or logs are counted in updates. The time of evaluations is not included.
 
     Args:
-        images_per_update: effective batch size.
         sum_losses: returns the sum of the losses of all updates so far, averaged over processes (a collective call).
     """
 
-    def __init__(self, images_per_update: int, sum_losses: Callable[[], float]):
-        self._images_per_update = images_per_update
+    def __init__(self, sum_losses: Callable[[], float]):
         self._sum_losses = sum_losses
         self._bar: tqdm[Any] | None = None
         self._last_metrics: dict[str, float] = {}
@@ -55,7 +53,7 @@ class Progress(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measures the rate and moves the bar."""
-        images = (state.global_step - self._period_start_step) * self._images_per_update
+        images = (state.global_step - self._period_start_step) * args.images_per_update
         self._rate = images / max(time.time() - self._period_start_time, 1e-6)
         if self._bar is not None:
             text = "  ".join([f"{self._rate:.3g} images/s", *_format_metrics(self._last_metrics)])

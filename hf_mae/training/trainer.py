@@ -6,8 +6,8 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,17 @@ class MaeTrainerBase(HookedTrainer):
     args: MaeTrainingArguments
     arguments_class: type[MaeTrainingArguments] = MaeTrainingArguments
 
-    def __init__(self, model: StockModel, args: MaeTrainingArguments, **kwargs: Any):
+    def __init__(
+        self,
+        model: StockModel | None = None,
+        args: MaeTrainingArguments | None = None,
+        data_collator: Any = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        **kwargs: Any,
+    ):
+        args = self.arguments_class(output_dir="tmp_trainer") if args is None else args  # as the stock Trainer
         if not isinstance(args, self.arguments_class):
             raise UsageError(
                 TrainingMessage.ARGUMENTS_OF_OTHER_CLASS,
@@ -87,13 +97,15 @@ class MaeTrainerBase(HookedTrainer):
                 found=type(args).__name__,
             )
         self._check_optimizer_param_groups(kwargs.get("optimizer_cls_and_kwargs"))
-        kwargs.setdefault("data_collator", collate)
+        self._given_args = args  # a search changes a copy
+        self._model_init_stack = ExitStack()  # contexts of the model from `model_init`
         resolved = _resolve_learning_rate(args)
         with explain_errors():
             process_deepspeed_config(resolved)
-            super().__init__(model=model, args=resolved, **kwargs)
+            super().__init__(
+                model, resolved, data_collator or collate, train_dataset, eval_dataset, processing_class, **kwargs
+            )
         self._check_deepspeed_config()
-        self._model_init_stack = ExitStack()  # contexts of the model from `model_init`
         self.resumed_from: Path | None = None  # checkpoint
         self._stream: StreamLoader | None = None
         self._pending_losses: deque[_PendingLoss] = deque()  # not checked yet
@@ -110,7 +122,7 @@ class MaeTrainerBase(HookedTrainer):
         self.add_callback(_SanityCallback(self))
         for callback_class in REPLACED_CALLBACKS:  # not the callback for notebooks
             if self.pop_callback(callback_class) is not None:
-                self.add_callback(Progress(self.args.images_per_update, self.sum_losses))
+                self.add_callback(Progress(self.sum_losses))
         if self.train_dataset is not None and self.is_world_process_zero():
             self._log_batch_and_rate()
 
@@ -223,27 +235,43 @@ class MaeTrainerBase(HookedTrainer):
         return []
 
     def train(  # type: ignore[override]  # other arguments are passed through
-        self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any
+        self, resume_from_checkpoint: str | bool | None = None, trial: Any = None, **kwargs: Any
     ) -> Any:
         """Trains as the stock Trainer; raises UsageError for a checkpoint that this launch cannot resume from."""
+        if trial is not None:
+            self._apply_trial(trial)
         if resume_from_checkpoint is True and (last_checkpoint := find_last_checkpoint(self.args.folder)):
             resume_from_checkpoint = str(last_checkpoint)
         self.resumed_from = Path(resume_from_checkpoint) if isinstance(resume_from_checkpoint, str) else None
         self._start_time, self._end_time = time.monotonic(), None
         if self.resumed_from is not None:
             self.on_resume(self.resumed_from)
-        with nullcontext() if self.model_init is not None else self.configure_model():
-            output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        with self._model_init_stack if self.model_init is not None else self.configure_model():
+            output = super().train(resume_from_checkpoint=resume_from_checkpoint, trial=trial, **kwargs)
         self._end_time = time.monotonic()
         return output
 
     def call_model_init(self, trial: Any = None) -> StockModel:
         """Builds and configures the model of a trial, and resets the random seed."""
         model: StockModel = super().call_model_init(trial)
-        set_seed(self.args.seed)
-        self._model_init_stack.close()
-        self._model_init_stack.enter_context(self.configure_for_training(model))
+        if getattr(self, "is_in_train", False):  # not the model that the constructor builds
+            set_seed(self.args.seed)
+            self._model_init_stack.close()
+            self._model_init_stack.enter_context(self.configure_for_training(model))
         return model
+
+    def _apply_trial(self, trial: Any) -> None:
+        """Changes the settings to those of a trial of `hyperparameter_search`, with all that follows from them."""
+        values = dict(self.trial_values(trial))
+        if unknown := sorted(values.keys() - {item.name for item in fields(self._given_args)}):
+            raise UsageError(TrainingMessage.UNKNOWN_TRIAL_SETTINGS, names=unknown)
+        if self._given_args.effective_batch_size is not None:
+            values.setdefault("gradient_accumulation_steps", 1)  # derived anew
+        self.args = _resolve_learning_rate(replace(self._given_args, **values))
+        self.apply_settings()
+
+    def apply_settings(self) -> None:
+        """Computes what follows from the settings and the data; called again if a search has changed the settings."""
 
     def on_resume(self, checkpoint: Path) -> None:
         """Checks, before a checkpoint is loaded, that this training can resume from it."""

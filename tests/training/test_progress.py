@@ -23,7 +23,13 @@ def clock(monkeypatch):
 
 
 def make_args(**more):
-    defaults = {"disable_tqdm": True, "max_steps": -1, "num_train_epochs": 2, "logging_strategy": "epoch"}
+    defaults = {
+        "disable_tqdm": True,
+        "max_steps": -1,
+        "num_train_epochs": 2,
+        "logging_strategy": "epoch",
+        "images_per_update": 32,
+    }
     return SimpleNamespace(**defaults | {"eval_strategy": "epoch"} | more)
 
 
@@ -31,7 +37,7 @@ def run_epochs(args, clock, epochs=(0, 1), updates=10, evaluation=None, log_ever
     """Calls the callback as the Trainer does: an update takes 0.1 s in the first epoch and 0.2 s later."""
     state = SimpleNamespace(global_step=start, max_steps=20, is_world_process_zero=True, epoch=start / updates)
     losses = [0.0]  # sum over updates
-    callback = Progress(images_per_update=32, sum_losses=lambda: losses[0])
+    callback = Progress(sum_losses=lambda: losses[0])
     callback.on_train_begin(args, state, None)
     for epoch in epochs:
         callback.on_epoch_begin(args, state, None)
@@ -101,7 +107,7 @@ def test_a_terminal_has_a_bar(monkeypatch, clock):
     monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)
     args = make_args(disable_tqdm=False)
     state = SimpleNamespace(global_step=0, max_steps=10, is_world_process_zero=True, epoch=0.5)
-    callback = Progress(8, sum_losses=float)
+    callback = Progress(sum_losses=float)
     callback.on_train_begin(args, state, None)
     callback.on_log(args, state, None, {"loss": "0.5", "eval_loss": 0.4, "eval_macro_f1": 0.625, "epoch": 1.0})
     state.global_step, clock.now = 4, clock.now + 2

@@ -265,8 +265,9 @@ def collate(items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     first = items[0]
     if "pixel_values" not in first and "pixels" not in first:
         raise UsageError(ImageMessage.NO_PIXEL_VALUES, keys=list(first))
+    renamed = {} if "labels" in first else {"label": "labels", "label_ids": "labels"}  # as the stock Trainer
     return {
-        name: torch.stack([torch.as_tensor(item[name]) for item in items])
+        renamed.get(name, name): torch.stack([torch.as_tensor(item[name]) for item in items])
         for name, value in first.items()
         if not isinstance(value, (str, bytes, dict)) and value is not None
     }
