@@ -162,7 +162,7 @@ class TrainingMessage(Message):
     STUDY_SETTINGS_DIFFER = (
         "The search in this folder was started with other settings ({names:list}). Choose another --output_dir."
     )
-    UNKNOWN_TRIAL_SETTINGS = "The search space has {names:list}, which are no fields of the training arguments."
+    UNKNOWN_TRIAL_SETTINGS = "The search space has {names:list}, which the training arguments do not have."
     NO_FINITE_TRIAL = "No trial finished with a finite loss. Search around a lower --learning_rate."
 
     # Memory

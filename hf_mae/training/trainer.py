@@ -266,7 +266,7 @@ class MaeTrainerBase(HookedTrainer):
         if unknown := sorted(values.keys() - {item.name for item in fields(self._given_args)}):
             raise UsageError(TrainingMessage.UNKNOWN_TRIAL_SETTINGS, names=unknown)
         if self._given_args.effective_batch_size is not None:
-            values.setdefault("gradient_accumulation_steps", 1)  # derived anew
+            values.setdefault("gradient_accumulation_steps", 1)  # derived again
         self.args = _resolve_learning_rate(replace(self._given_args, **values))
         self.apply_settings()
 
