@@ -4,13 +4,13 @@ from collections.abc import Iterable
 from dataclasses import asdict, replace
 from typing import Any
 
+from ..evaluation.agreement import PairAgreement
 from ..evaluation.differences import BINARY_SCORES
 from ..evaluation.estimation import RATES, Rate
 from ..evaluation.intervals import Estimate
 from ..evaluation.operating_points import THRESHOLDS, DecisionCurve
 from ..evaluation.recalibration import Recalibration
 from ..settings.metrics import METRICS, MetricKind, metric_names
-from .centres import centre_table
 from .diagnostic_accuracy import PREDICTED_CLASS_RULE, OneVsRestResult, Subgroup, Subgroups
 from .document import Block, BulletList, Heading, Paragraph
 from .headline import HeadlineRow, estimated_scores, headline_table, make_difference, make_score
@@ -68,6 +68,7 @@ def _results_table_blocks(table: ResultsTable, details: bool) -> list[Block]:
     blocks += [Paragraph(note) for note in table.notes]
     ours = [row for row in [*table.rows, *table.not_comparable] if row.ours]
     blocks += [*_probability_blocks(ours), *_cost_blocks(ours)]
+    blocks += _agreement_blocks(table, ours)
     for row in ours if details else []:
         blocks += _run_blocks(row)
     return blocks + _comparison_blocks(table) + (_rate_comparison_blocks(table) if details else [])
@@ -152,6 +153,36 @@ def _cost_blocks(rows: list[ResultsRow]) -> list[Block]:
     return [Table(columns, cells, report_text("expected_costs"))] if cells else []
 
 
+def _agreement_blocks(table: ResultsTable, rows: list[ResultsRow]) -> list[Block]:
+    """Builds the agreement of the annotators and models; annotators of the same images are listed once."""
+    found = [row.diagnostic_accuracy.annotator_agreement for row in rows if row.diagnostic_accuracy]
+    agreements = [one for one in [*found, table.agreement] if one is not None]
+    blocks: list[Block] = []
+    for agreement in {str(one.annotators): one.annotators for one in agreements}.values():
+        models = [pair for one in agreements if one.annotators == agreement for pair in one.model]
+        values = [agreement.alpha, agreement.ordinal_alpha, agreement.fleiss_kappa]
+        titles = ["Krippendorff's alpha", "alpha of grades", "Fleiss' kappa"]
+        shown = [index for index in range(3) if index != 1 or agreement.ordinal_alpha]
+        cells = [agreement.images, make_rate(agreement.agreement), *(_make_probability(values[i]) for i in shown)]
+        columns = number_columns(["images", "agreement", *(titles[index] for index in shown)])
+        blocks.append(Table(columns, [cells], report_text("agreement_of_annotators", agreement=agreement)))
+        blocks.append(_pair_table([*models, *agreement.pairs]))
+    return blocks
+
+
+def _pair_table(pairs: list[PairAgreement]) -> Table:
+    ordered = any(pair.qwk for pair in pairs)
+    rows = [
+        [
+            *(pair.first, pair.second, pair.images, make_rate(pair.agreement), _make_probability(pair.kappa)),
+            *([_make_probability(pair.qwk)] if ordered else []),
+        ]
+        for pair in pairs
+    ]
+    titles = ["images", "agreement", "Cohen's kappa", *(["QWK"] if ordered else [])]
+    return Table([Column("first"), Column("second"), *number_columns(titles)], rows, report_text("agreement_of_pairs"))
+
+
 def make_rate(rate: Rate | Estimate) -> Number:
     """Makes the displayed rate, in per cent."""
     ends = None if rate.interval is None else (100 * rate.interval[0], 100 * rate.interval[1])
@@ -164,8 +195,6 @@ def _run_blocks(row: ResultsRow) -> list[Block]:
     results = row.diagnostic_accuracy
     if results is None:
         return blocks
-    if results.centres is not None:
-        blocks.append(centre_table(results.centres))
     if results.calibration:
         blocks.append(_calibration_table(row.method, results.calibration))
     if results.patients:
@@ -375,7 +404,9 @@ def build_report_summary(results_tables: Iterable[ResultsTable]) -> list[Block]:
     blocks: list[Block] = []
     for table in results_tables:
         rows = [HeadlineRow([row.method], row.scores) for row in [*table.rows, *table.not_comparable]]
-        blocks += [Heading(table.title), headline_table([Column("")], rows).transpose()]
+        ours = [row for row in [*table.rows, *table.not_comparable] if row.ours]
+        scores = [headline_table([Column("")], rows).transpose()] if rows else []
+        blocks += [Heading(table.title), *scores, *_cost_blocks(ours), *_agreement_blocks(table, ours)]
         for comparison in table.comparisons:
             difference = make_difference(comparison).format()
             pair = f"{comparison['second']} minus {comparison['first']}"

@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from ..data.sources.manifest import resolve_manifest
-from ..data.sources.tables import read_table
 from ..errors import UsageError, did_you_mean
 from ..evaluation.differences import Margin
 from ..evaluation.estimation import Rate, estimate_headline_metrics
@@ -30,8 +28,8 @@ from ..evaluation.significance import holm
 from ..evaluation.subgroups import MISSING, assign_subgroups, interaction_tests, select_classes, share_classes
 from ..runs.completed_run import CompletedRun
 from ..runs.cost_table import CostTable
-from ..runs.image_names import match_names
-from ..runs.record import CentreSummary
+from .annotators import AnnotatorAgreement, compute_run_agreement
+from .image_rows import read_rows_of_run
 from .messages import ReportingMessage
 from .run_sentences import describe_note
 from .text_templates import report_text
@@ -55,6 +53,7 @@ class ReportOptions:
         min_images: minimum size of a subgroup with scores.
         costs: costs of decisions.
         margins: tests of non-inferiority and equivalence to the first run.
+        annotators: columns of the manifest with the labels of annotators.
     """
 
     positive: tuple[str, ...] | None = None
@@ -66,6 +65,7 @@ class ReportOptions:
     min_images: int = MIN_SUBGROUP_IMAGES
     costs: CostTable | None = None
     margins: tuple[Margin, ...] = ()
+    annotators: tuple[str, ...] = ()
 
 
 DEFAULT_REPORT_OPTIONS = ReportOptions()
@@ -163,8 +163,8 @@ class DiagnosticAccuracy:
     patients: dict[str, dict[str, Estimate]]
     subgroups: list[Subgroups]
     expected_costs: list[ExpectedCost]
+    annotator_agreement: AnnotatorAgreement | None
     notes: list[str]
-    centres: CentreSummary | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Converts the results to the values of `report.json`."""
@@ -183,8 +183,8 @@ def compute_diagnostic_accuracy(run: CompletedRun, options: ReportOptions) -> Di
         estimate_by_patient(run.folds),
         _compute_subgroups(run, options),
         _compute_expected_costs(run, options.costs, notes) if options.costs else [],
+        compute_run_agreement(run, options.annotators, options.manifest) if options.annotators else None,
         notes,
-        run.centres,
     )
 
 
@@ -300,36 +300,12 @@ def _compute_operating_point(
 def _compute_subgroups(run: CompletedRun, options: ReportOptions) -> list[Subgroups]:
     if not options.subgroups:
         return []
-    rows = _read_manifest_rows(run, options.manifest)
+    rows = read_rows_of_run(run, options.manifest)
     columns = [_compute_subgroups_by_column(run, text, rows, options.min_images) for text in options.subgroups]
     tests = [test for subgroups in columns for test in subgroups.tests]
     for test, adjusted in zip(tests, holm([test["p_value"] for test in tests])):
         test["p_adjusted"] = adjusted
     return columns
-
-
-def _read_manifest_rows(run: CompletedRun, manifest: Path | None) -> dict[str, dict[str, Any]]:
-    path = manifest
-    if path is None and run.source is not None:
-        path = resolve_manifest(run.source)
-    if path is None or not path.is_file():
-        raise UsageError(ReportingMessage.NO_MANIFEST, folder=run.folder)
-    rows = read_table(path)
-    if "file_name" not in rows[0]:
-        raise UsageError(ReportingMessage.NO_FILE_NAME_COLUMN, path=path, names=list(rows[0]))
-    by_file = {str(row["file_name"]): row for row in rows}
-    files = list(dict.fromkeys(name for fold in run.file_names for name in fold))
-    match, in_order = match_names(list(by_file), files), list(by_file.values())
-    if missing := sorted(match.missing):
-        raise UsageError(
-            ReportingMessage.IMAGES_WITHOUT_ROW,
-            path=path,
-            missing=len(missing),
-            total=len(files),
-            folder=run.folder,
-            example=missing[0],
-        )
-    return {name: in_order[position] for name, position in match.positions.items()}
 
 
 def _compute_subgroups_by_column(
@@ -370,7 +346,11 @@ def _parse_column(column_spec: str, columns: list[str]) -> tuple[str, list[float
     name, bands = (name, bands) if name else (bands, "")
     if name not in columns:
         raise UsageError(
-            ReportingMessage.UNKNOWN_COLUMN, name=name, suggestion=did_you_mean(name, columns), names=columns
+            ReportingMessage.UNKNOWN_COLUMN,
+            flag="--subgroups",
+            name=name,
+            suggestion=did_you_mean(name, columns),
+            names=columns,
         )
     try:
         edges = [float(edge) for edge in bands.split(",")] if bands else []

@@ -24,8 +24,18 @@ class ReportingMessage(Message):
         "{path} has no row for {missing} of the {total} images of {folder} ({example}...). Add them: subgroups need a "
         "row for each image."
     )
-    UNKNOWN_COLUMN = "The manifest has no column {name}{suggestion}. Pass --subgroups with one or more of {names:list}."
+    UNKNOWN_COLUMN = "The manifest has no column {name}{suggestion}. Pass {flag} with one or more of {names:list}."
     INVALID_BANDS = "--subgroups {text} is not valid. Bands are numbers separated by commas, e.g. {name}:50,65."
+
+    # Annotators
+    TOO_FEW_ANNOTATORS = "--annotators needs at least two columns, one per annotator, not {columns:list}."
+    NO_SHARED_ANNOTATIONS = (
+        "No image of {source} has labels of two of the annotators {columns:list}. Pass columns with class names."
+    )
+    ANNOTATIONS_NOT_GRADES = (
+        "The annotators used {names:list}, which are not grades of {run}. Empty these cells: they then count as not "
+        "annotated."
+    )
 
     # Checklists
     UNKNOWN_CHECKLIST = "Unknown checklist {name}. Choose one of {names:list}."

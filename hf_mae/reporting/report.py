@@ -106,6 +106,7 @@ def compare(
     costs: str | Path | None = None,
     non_inferiority: str | Sequence[str] | None = None,
     equivalence: str | Sequence[str] | None = None,
+    annotators: Sequence[str] = (),
 ) -> Comparison:
     """Compares completed runs, and prediction tables of any program, with intervals and tests, and with published rows.
 
@@ -122,12 +123,13 @@ def compare(
         ppv_at_recall: report the PPV at the highest threshold that reaches this recall, also as in the RARE challenge.
         prevalence: prevalence for PPV and NPV: 0.01, `1%`, `1/101` or `1:100`; None: that of the images.
         subgroups: columns of the manifest; `age:50,65` divides numbers into bands.
-        manifest: file with these columns and `file_name`; None: the manifest of the runs.
+        manifest: file with these columns and `file_name`; None: the manifest of the runs, or the official split.
         min_subgroup: minimum size of a subgroup with scores.
         costs: table of the costs of decisions (`runs.cost_table.read_costs`), for the expected cost.
         non_inferiority, equivalence: `SCORE=MARGIN`, such as `accuracy=0.02`: tests whether the other runs are not
             worse than the first run by the margin, or do not differ by it. Rates such as `sensitivity` are of
             `positive`.
+        annotators: columns of the manifest with the labels of annotators; without runs, of the manifest or benchmark.
 
     Raises:
         CommandLineError: If an option is not valid.
@@ -152,7 +154,10 @@ def compare(
         min_subgroup,
         read_costs(Path(costs)) if costs else None,
         margins,
+        _as_tuple(annotators),
     )
+    if len(options.annotators) == 1:
+        raise CommandLineError(ReportingMessage.TOO_FEW_ANNOTATORS, columns=options.annotators)
     loaded = [load_run(path, split) for path in _as_tuple(runs)]
     align_tables(loaded)
     for run in loaded:  # folders with the same name are distinguished by their paths

@@ -1,7 +1,7 @@
 """Results tables of runs and published rows, with intervals and tests, one per dataset, split and protocol."""
 
 import csv
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from ..evaluation.metrics import headline_metric_names
 from ..runs.comparisons import ComparisonOptions, compare_all, compare_errors
 from ..runs.completed_run import CompletedRun, Note, NoteCode
 from ..settings.benchmarks import PublishedResult, find_benchmark_or_none
+from .annotators import AnnotatorAgreement, compute_table_agreement
 from .diagnostic_accuracy import DEFAULT_REPORT_OPTIONS, DiagnosticAccuracy, ReportOptions, compute_diagnostic_accuracy
 from .headline import run_scores
 from .run_sentences import NOTE_TEXTS, describe_note
@@ -58,6 +59,7 @@ class ResultsTable:
         differences: by pair of runs, McNemar's counts, or `different` (`images`, `classes` or `labels`) if they are not
             compared.
         data: the benchmark, or the name of the data.
+        agreement: of the annotators of all images of the data, without a run.
         see_also: another benchmark with the same images, whose results should be read together with these.
     """
 
@@ -71,6 +73,7 @@ class ResultsTable:
     notes: list[str] = field(default_factory=list)
     data: str = ""
     see_also: str | None = None
+    agreement: AnnotatorAgreement | None = None
 
 
 def read_published_rows(benchmark: str) -> list[PublishedResult]:
@@ -186,6 +189,10 @@ def build_results_tables(
                 entry.see_also if entry else None,
             )
         )
+    if options.annotators and not runs:
+        title = report_text("annotators", source=options.manifest.name if options.manifest else benchmark)
+        agreement = compute_table_agreement(options.annotators, options.manifest, benchmark)
+        tables.append(ResultsTable(title, [], [], [], [], [], [], data=title, agreement=agreement))
     return tables
 
 
@@ -209,6 +216,7 @@ def report_to_dict(results_tables: list[ResultsTable]) -> dict[str, Any]:
                 "margin_tests": table.margin_tests,
                 "differences": table.differences,
                 "notes": table.notes,
+                "agreement": asdict(table.agreement) if table.agreement else None,
             }
             for table in results_tables
         ],

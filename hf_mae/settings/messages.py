@@ -154,20 +154,14 @@ class SettingsMessage(Message):
     SHARD_SIZE_INVALID = "--shard_size must be a size such as 500MB, not {value}."
     NAME_REQUIRED = "'{action}' requires a NAME. Without arguments, the command lists the names."
     REPORT_WITHOUT_RUNS = (
-        "RUN is missing. Pass the folders of completed runs, or --benchmark to show the published results only."
+        "RUN is missing. Pass the folders of completed runs, --benchmark to show the published results only, or "
+        "--annotators with --manifest for the agreement of annotators."
     )
     CHECKLIST_WITHOUT_RUN = "--checklist describes a run. Pass the folder of one."
     SEVERAL_MODELS_CANNOT_BE_PUSHED = (
         "hf-mae {command} trains several models, so it cannot use --push_to_hub. Push one of them with hf-mae push."
     )
-    INVALID_FOLDS = "Invalid value {value} for --folds: expected official, a number of folds, or each:COLUMN."
-    RANDOM_FOLDS_WITHOUT_CENTRES = (
-        "--random_folds needs --folds each:COLUMN. Omit it, or name a column of the manifest."
-    )
-    CENTRES_WITH_BENCHMARK = (
-        "--folds each:COLUMN reads a column of a manifest, which a benchmark does not have. Omit --benchmark, and "
-        "pass the images with a manifest."
-    )
+    INVALID_FOLDS = "Invalid value {value} for --folds: expected official, or a number of folds."
     UNKNOWN_SEARCH_SETTING = "--search supports {known:list}, not {unknown:list}."
     SEARCH_NEEDS_ONE_PROCESS = "hf-mae search supports one process only. Start it without accelerate launch."
     OUTPUT_DIR_REQUIRED = "Runs with several processes require an output folder. Pass --output_dir."

@@ -39,8 +39,17 @@ class ReportArguments(OneVsRestArguments):
         "and a test of their difference.",
         metavar="COLUMN",
     )
+    annotators: list[str] | None = option(
+        None,
+        "Manifest columns with the labels of two or more annotators (empty cells: no label): their agreement, and that "
+        "of the model with each. Without RUN: of all rows of --manifest, or of --benchmark.",
+        metavar="COLUMN",
+    )
     manifest: str | None = option(
-        None, "Table with the columns of --subgroups. Default: the manifest of the run.", metavar="FILE"
+        None,
+        "Table with the columns of --subgroups and --annotators. Default: the manifest of the run, or the official "
+        "split of its benchmark.",
+        metavar="FILE",
     )
     costs: str | None = option(
         None,
@@ -70,7 +79,7 @@ class ReportArguments(OneVsRestArguments):
     )
 
     def __post_init__(self) -> None:
-        if not self.runs and not self.benchmark:
+        if not self.runs and not self.benchmark and not (self.annotators and self.manifest):
             raise UsageError(SettingsMessage.REPORT_WITHOUT_RUNS)
         if not self.runs and self.checklist:
             raise UsageError(SettingsMessage.CHECKLIST_WITHOUT_RUN)

@@ -34,6 +34,7 @@ def report(settings: Settings) -> Report:
         costs=options.costs,
         non_inferiority=options.non_inferiority,
         equivalence=options.equivalence,
+        annotators=options.annotators,
     )
     is_single_folder = len(runs) == 1 and Path(runs[0]).is_dir()
     folder = Path(options.output_dir or (runs[0] if is_single_folder else "report"))

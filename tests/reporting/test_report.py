@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,10 +17,12 @@ from support.skeletons import list_official_split_files
 
 import hf_mae
 from hf_mae.cli.main import main
+from hf_mae.errors import UsageError
 from hf_mae.evaluation.messages import EvaluationMessage
 from hf_mae.evaluation.metrics import headline_metric_names
 from hf_mae.evaluation.prediction_table import Predictions
 from hf_mae.evaluation.significance import corrected_resampled_test, holm
+from hf_mae.reporting.annotators import compute_run_agreement
 from hf_mae.reporting.build_report import build_report_document
 from hf_mae.reporting.messages import ReportingMessage
 from hf_mae.reporting.renderers import latex, markdown
@@ -533,3 +536,63 @@ def test_costs_of_decisions_are_in_the_report(tmp_path):
     assert {one["decisions"] for one in table["comparisons"] if one["score"] == "expected_cost"} == {"argmax", "bayes"}
     for suffix in ("md", "tex"):
         assert "Bayes decision" in (tmp_path / "out" / f"report.{suffix}").read_text()
+
+
+ANNOTATIONS = "file_name,R1,R2\n" + "".join(
+    f"images/{number}.png,{'polyp' if number % 2 else 'mucosa'},{'' if number > 9 else 'polyp'}\n"
+    for number in range(20)
+)
+
+
+def test_agreement_of_annotators_is_beside_that_of_the_models(tmp_path):
+    (tmp_path / "annotations.csv").write_text(ANNOTATIONS)
+    options = {"annotators": ["R1", "R2"], "manifest": tmp_path / "annotations.csv"}
+    paths = [write_prediction_table(tmp_path / f"{name}.csv", ["mucosa", "polyp"]) for name in "ab"]
+    comparison = compare(paths, **options)
+    for row in comparison.tables[0].rows:
+        agreement = row.diagnostic_accuracy.annotator_agreement
+        assert agreement.annotators.images == 10 and agreement.annotators.agreement.value == 0.5
+        assert [(pair.second, pair.images) for pair in agreement.model] == [("R1", 20), ("R2", 10)]
+        assert agreement.model[0].agreement.value == pytest.approx(row.scores["accuracy"].value / 100)
+    assert comparison.summary().count("Krippendorff's alpha") == 2, "the annotators are listed once"
+    (alone,) = compare([], **options).tables
+    assert alone.agreement.annotators.agreement == agreement.annotators.agreement and alone.agreement.model == []
+
+
+@pytest.mark.parametrize(
+    "annotators, content, code",
+    [
+        (["R1"], ANNOTATIONS, ReportingMessage.TOO_FEW_ANNOTATORS),
+        (["R1", "R3"], ANNOTATIONS, ReportingMessage.UNKNOWN_COLUMN),
+        (["R1", "R2"], ANNOTATIONS.replace("file_name", "image"), ReportingMessage.NO_FILE_NAME_COLUMN),
+        (["R1", "R2"], "file_name,R1,R2\n0.png,polyp,nan\n1.png,,-1\n", ReportingMessage.NO_SHARED_ANNOTATIONS),
+        (["R1", "R2"], "file_name,R1,R2\nx.png,polyp,polyp\n", ReportingMessage.IMAGES_WITHOUT_ROW),
+    ],
+)
+def test_annotations_that_cannot_be_used(annotators, content, code, tmp_path):
+    (tmp_path / "annotations.csv").write_text(content)
+    path = write_prediction_table(tmp_path / "a.csv", ["mucosa", "polyp"])
+    with pytest.raises(UsageError) as caught:
+        compare(path, annotators=annotators, manifest=tmp_path / "annotations.csv")
+    assert caught.value.code is code
+
+
+def test_grades_of_annotators_must_be_grades_of_the_run(tmp_path):
+    (tmp_path / "annotations.csv").write_text("file_name,R1,R2\n0.png,2,7\n1.png,1,1\n2.png,2,0\n")
+    (table,) = compare([], annotators=["R1", "R2"], manifest=tmp_path / "annotations.csv").tables
+    assert table.agreement.annotators.ordinal_alpha is not None, "the classes are numbers"
+    run = load_run(write_prediction_table(tmp_path / "a.csv", ["0", "1", "2"]))
+    run.folds = [replace(fold, ordered=True) for fold in run.folds]
+    with raises(ReportingMessage.ANNOTATIONS_NOT_GRADES, names=["7"]):
+        compute_run_agreement(run, ["R1", "R2"], tmp_path / "annotations.csv")
+
+
+def test_the_annotators_of_gastrohun(shared_data):
+    table = shared_data / "splits" / "gastrohun" / "image_classification.csv"
+    found = compare([], benchmark="gastrohun-23", annotators=["FG1", "FG2", "G1", "G2"], manifest=table)
+    agreement = found.tables[-1].agreement.annotators
+    assert agreement.images == 8834 and len(agreement.pairs) == 6
+    assert agreement.alpha.value == pytest.approx(0.7474931193734142, abs=1e-12)  # krippendorff 0.9.0
+    assert agreement.fleiss_kappa.value == pytest.approx(0.7474859732893437, abs=1e-12)  # statsmodels 0.15.0
+    value, (low, high) = agreement.agreement.value, agreement.agreement.interval
+    assert high - low > 1.3 * 2 * 1.96 * (value * (1 - value) / 8834) ** 0.5, "images of a patient are correlated"
