@@ -99,7 +99,7 @@ def test_the_duration_of_an_epoch_follows_from_the_speed():
 
 
 def test_the_coverage_of_intervals_is_that_of_the_simulations():
-    simulated = [cells for cells in rows("docs/statistics.md") if len(cells) == 10 and cells[1] == "hf_mae"]
+    simulated = [cells for cells in rows("docs/coverage.md") if len(cells) == 10 and cells[1] == "hf_mae"]
     values = [float(cell.split()[0]) for cells in simulated for cell in cells[2:]]
     text = (ROOT / "docs" / "choices.md").read_text(encoding="utf-8")
     low = re.search(r"coverage of at least ([\d.]+) %", text)[1]

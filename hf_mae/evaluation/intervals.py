@@ -12,7 +12,7 @@
 - `log_scale_interval`: a positive, unbounded mean.
 
 `design_effect` estimates how much the correlation of the images of a patient increases a variance, and the degrees of
-freedom of Student's t. Coverage and widths: scripts/studies/simulate_statistics.py and docs/statistics.md.
+freedom of Student's t. Coverage and widths: scripts/studies/simulate_statistics.py and docs/coverage.md.
 """
 
 from dataclasses import dataclass
@@ -91,8 +91,10 @@ def score_interval(
     """Computes the score interval (low, high) of sums of proportions, for any number of sums (...) at once.
 
     The limits are sums with |estimate - expectation| = quantile * standard error, where the proportions have the
-    greatest likelihood for their sum (multiplier method). The standard error of several proportions is corrected for
-    the fitted ones; for F1, the expectation includes the second-order bias.
+    greatest likelihood for their sum (multiplier method). Two corrections are ours. With k proportions, k - 1 free
+    parameters are fitted, so their variances are multiplied by 1 + (k - 1) / k / (n - 1); for two equal samples this is
+    the factor N / (N - 1) of Miettinen and Nurminen (1985, Stat Med 4:213). For F1, the expectation includes the
+    second-order term of the Taylor series, F1''(J) Var(J) / 2.
 
     Args:
         proportions: observed proportions (..., terms); with `f1`, Jaccard indices: F1 is 2 J / (1 + J).

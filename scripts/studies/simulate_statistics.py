@@ -3,9 +3,10 @@
 For each scenario: the share of 95 % intervals that contain the score of the population, their mean width, and the share
 of draws without an interval (of all draws, and of those with 5 images of each class), for the intervals of hf_mae and,
 on the first `--bootstrap_draws` draws, for the percentile and BCa bootstrap (of images or patients); also for Wilson's
-and the Clopper-Pearson interval, and for the adjusted Wald interval of Price and Bonett (2004). Lines with WIDTH
-compare intervals that cover more than 98 % with the narrowest ones that cover 93 % and have no width of zero. Also the
-intervals of differences of two models, and the level of the tests. Seeds are fixed; the tables are in docs/coverage.md.
+and the Clopper-Pearson interval, and for the adjusted Wald interval of Price and Bonett (2004). The last table compares
+intervals that cover more than 98 % with the narrowest ones that cover 93 % and have no width of zero. Also the
+intervals of differences of two models, and the level of the tests. Seeds are fixed; the tables are in docs/coverage.md
+and docs/statistics.md.
 """
 
 import argparse
@@ -45,7 +46,9 @@ from hf_mae.settings.metrics import METRICS
 LONG_TAIL = np.array((293, 253, 194, 169, 163, 78, 66, 49, 41, 40, 34, 28, 28, 28, 23, 22, 19, 19, 14, 13, 6, 6))
 SCORES = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "balanced_accuracy", "mcc", "kappa", "qwk")
 CLASS_SCORES = (*RATES, "f1")
-TABLE_SCORES = (*SCORES, *CLASS_SCORES, "PPV at 0.1", "NPV at 0.1")
+CLASS_TABLE_SCORES = (*CLASS_SCORES, "PPV at 0.1", "NPV at 0.1")
+CLASSICAL_SCORES = ("accuracy", "macro_precision", "macro_recall", "balanced_accuracy")  # of `classical_intervals`
+TITLES = {"ppv": "PPV", "npv": "NPV", "f1": "F1"}
 PROBABILITY_SCORES = ("roc_auc", "average_precision", "brier", "log_loss")
 DRAWS_BY_CLASS = 400  # draws with the scores of each class
 METHODS = ("hf_mae", "percentile", "BCa", "Wilson", "Clopper-Pearson", "Price-Bonett")
@@ -717,39 +720,56 @@ def simulate_interactions(scenario: Images | Patients, seed: int, draws: int) ->
 
 def print_header(first: str, names: tuple[str, ...]) -> None:
     """Prints the header of a table."""
-    titles = [METRICS[name].title if name in METRICS else name.replace("_", " ") for name in names]
+    titles = [METRICS[name].title if name in METRICS else TITLES.get(name, name.replace("_", " ")) for name in names]
     print(f"\n| {first} | method | " + " | ".join(titles) + " |\n|---|---|" + "---:|" * len(names), flush=True)
 
 
-def print_tally(title: str, tally: Tally, names: tuple[str, ...], scale: float) -> None:
+def print_tally(
+    title: str, tally: Tally, names: tuple[str, ...], scale: float, methods: tuple[str, ...] = METHODS
+) -> None:
     """Prints the rows of a scenario, and faults."""
-    for method in METHODS:
+    for method in methods:
         cells = [tally.cell(method, name, scale) for name in names]
         if any(cell != "-" for cell in cells):
             print(f"| {title} | {method} | " + " | ".join(cells) + " |", flush=True)
     for fault in tally.faults[:3]:
         print(f"FAULT {fault}", flush=True)
-    for name in names:
-        if (found := tally.wide(name)) is not None:
-            print(f"WIDTH {title}, {name}: {found[1]:.2f} times the width of {found[0]}", flush=True)
+
+
+def print_wide(tallies: dict[str, Tally], names: tuple[str, ...]) -> None:
+    """Prints the widths of the intervals that cover more than 98 %."""
+    print("\n| scenario | score | coverage | narrowest other method | ratio of widths |\n|---|---|---:|---|---:|")
+    for title, tally in tallies.items():
+        for name in names:
+            if (coverage := tally.coverage("hf_mae", name)) > 98:
+                method, ratio = tally.wide(name) or ("none", float("nan"))
+                print(f"| {title} | {name} | {coverage:.1f} | {method} | {ratio:.2f} |")
 
 
 def print_tables(args: argparse.Namespace) -> None:
     """Scores of confusion matrices, and of each class."""
-    print_header("scenario", TABLE_SCORES)
+    tallies = {}
+    print_header("scenario", SCORES)
     for seed, (title, scenario) in enumerate(table_scenarios().items()):
         if args.match in title:
-            tally = simulate_tables(scenario, seed, args.draws, args.bootstrap_draws, args.resamples)
-            print_tally(title, tally, TABLE_SCORES, 100.0)
+            tallies[title] = simulate_tables(scenario, seed, args.draws, args.bootstrap_draws, args.resamples)
+            print_tally(title, tallies[title], SCORES, 100.0, METHODS[:3])
+    for names, methods in ((CLASSICAL_SCORES, METHODS[3:]), (CLASS_TABLE_SCORES, METHODS[:1])):
+        print_header("scenario", names)
+        for title, tally in tallies.items():
+            print_tally(title, tally, names, 100.0, methods)
+    print_wide(tallies, SCORES)
 
 
 def print_probabilities(args: argparse.Namespace) -> None:
     """Scores of probabilities."""
+    tallies = {}
     print_header("scenario", PROBABILITY_SCORES)
     for seed, (title, model) in enumerate(probability_scenarios().items()):
         if args.match in title:
-            tally = simulate_probabilities(model, seed, args.draws, args.bootstrap_draws, args.resamples)
-            print_tally(title, tally, PROBABILITY_SCORES, 1.0)
+            tallies[title] = simulate_probabilities(model, seed, args.draws, args.bootstrap_draws, args.resamples)
+            print_tally(title, tallies[title], PROBABILITY_SCORES, 1.0)
+    print_wide(tallies, PROBABILITY_SCORES)
 
 
 def print_pairs(args: argparse.Namespace) -> None:
