@@ -372,8 +372,21 @@ class ProportionFit:
 
     def interval(self) -> tuple[float, float]:
         """Computes the score interval."""
-        low, high = score_interval(self.proportions, self.trials, self.weights, self.design, self.quantile, self.f1)
-        return min(float(low), self.value), max(float(high), self.value)
+        return solve_intervals([self])[0]
+
+
+def solve_intervals(fits: Sequence[ProportionFit]) -> list[tuple[float, float]]:
+    """Computes the score intervals of fits of proportions, or of F1 values, in one search."""
+    if not fits:
+        return []
+    padded = np.zeros((3, len(fits), max(len(fit.trials) for fit in fits)))
+    for row, fit in enumerate(fits):
+        padded[:, row, : len(fit.trials)] = fit.proportions, fit.trials, fit.weights
+    design, quantile = np.array([fit.design for fit in fits]), np.array([fit.quantile for fit in fits])
+    ends = score_interval(*padded, design, quantile, fits[0].f1)
+    return [
+        (min(low, fit.value), max(high, fit.value)) for fit, low, high in zip(fits, *(end.tolist() for end in ends))
+    ]
 
 
 def fit_proportions(sample: Sample, score: Proportions) -> ProportionFit:
@@ -591,9 +604,11 @@ def estimate_rates_by_class(folds: Sequence[Predictions]) -> list[dict[str, Rate
     Returns:
         `RATES` per class; a rate with an empty denominator is omitted.
     """
-    sample = Sample(folds)
-    rates: list[dict[str, Rate]] = [{} for _ in range(sample.num_classes)]
-    for label, name in product(range(sample.num_classes), RATES):
-        if (rate := estimate_rate(sample, name, label)) is not None:
-            rates[label][name] = rate
+    sample, classes = Sample(folds), range(folds[0].num_classes)
+    sizes = {(label, name): denominator_size(sample, name, label) for label, name in product(classes, RATES)}
+    fits = {key: fit_proportions(sample, class_rate(key[1], key[0])) for key, size in sizes.items() if size > 0}
+    rates: list[dict[str, Rate]] = [{} for _ in classes]
+    for ((label, name), fit), interval in zip(fits.items(), solve_intervals(list(fits.values()))):
+        reason = too_few_in_denominator(sample, name, label)
+        rates[label][name] = Rate(fit.value, sizes[label, name], None if reason else interval, reason)
     return rates

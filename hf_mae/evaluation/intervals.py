@@ -27,7 +27,7 @@ from scipy.stats import gamma
 CONFIDENCE = 0.95
 QUANTILE = float(ndtri((1 + CONFIDENCE) / 2))
 MIN_UNITS = 3  # smallest number of images or patients for an interval
-MIN_EFFECTIVE_GROUPS = 2.5  # smallest effective number of patients (Kish) for an interval
+MIN_EFFECTIVE_GROUPS = 1.5  # smallest effective number of patients (Kish) for an interval
 PSEUDO_GROUPS = 1 / 40  # share of the smoothing that counts as complete patients in a design effect
 PSEUDO_IMAGES = 2.0  # right and wrong images each that smooth the variance of a score (Price and Bonett, 2004)
 PSEUDO_IMAGES_OF_DIFFERENCE = 1.0  # the same for a difference: 1/2 image per cell of two classes (Agresti and Min)

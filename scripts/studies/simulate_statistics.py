@@ -27,9 +27,10 @@ from hf_mae.evaluation.estimation import (
     class_rate,
     estimate_score,
     fit_proportions,
+    solve_intervals,
     too_few_in_denominator,
 )
-from hf_mae.evaluation.intervals import QUANTILE, Estimate, score_interval, wilson_interval
+from hf_mae.evaluation.intervals import QUANTILE, Estimate, wilson_interval
 from hf_mae.evaluation.metrics import ConfusionMatrices, safe_divide, softmax
 from hf_mae.evaluation.operating_points import estimate_binary_rates, predictive_values
 from hf_mae.evaluation.prediction_table import Predictions
@@ -279,17 +280,6 @@ class Tally:
         return method, float(np.mean(self.widths["hf_mae", score])) / others[method]
 
 
-def solve_fits(fits: list[ProportionFit]) -> list[tuple[float, float]]:
-    """Computes the intervals of many fits of the same score at once."""
-    terms = max(len(fit.trials) for fit in fits)
-    padded = np.zeros((3, len(fits), terms))
-    for row, fit in enumerate(fits):
-        padded[:, row, : len(fit.trials)] = fit.proportions, fit.trials, fit.weights
-    design, quantile = (np.array([getattr(fit, name) for fit in fits]) for name in ("design", "quantile"))
-    low, high = score_interval(*padded, design, quantile, fits[0].f1)
-    return list(zip(low.tolist(), high.tolist()))
-
-
 def bootstrap_intervals(
     data: Predictions, rng: np.random.Generator, resamples: int
 ) -> dict[str, dict[str, tuple[float, float]]]:
@@ -343,9 +333,14 @@ def classical_intervals(matrix: np.ndarray) -> Iterator[tuple[str, str, tuple[fl
 
 
 def simulate_tables(  # noqa: C901, PLR0912
-    scenario: Images | Patients, seed: int, draws: int, bootstrap_draws: int, resamples: int
+    scenario: Images | Patients,
+    seed: int,
+    draws: int,
+    bootstrap_draws: int,
+    resamples: int,
+    class_draws: int = DRAWS_BY_CLASS,
 ) -> Tally:
-    """Simulates the intervals of scores of confusion matrices."""
+    """Simulates the intervals of scores of confusion matrices; `class_draws`: samples with the scores of each class."""
     rng, tally, table = np.random.default_rng(seed), Tally(), scenario.population()
     fits: dict[str, list[tuple[ProportionFit, float]]] = defaultdict(list)
     by_class = {
@@ -366,12 +361,12 @@ def simulate_tables(  # noqa: C901, PLR0912
             else:
                 estimate = estimate_score(sample, name)
                 tally.add("hf_mae", name, truth[name], estimate.interval, estimate.value, enough)
-        for (name, label), score in by_class.items() if draw < DRAWS_BY_CLASS and sample.reason is None else ():
+        for (name, label), score in by_class.items() if draw < class_draws and sample.reason is None else ():
             if too_few_in_denominator(sample, name, label) is not None:
                 tally.add("hf_mae", name, 0.0, None, 0.0, enough)
             else:
                 fits[name].append((fit_proportions(sample, score), class_truth[name, label]))
-        if draw < DRAWS_BY_CLASS and len(table) == 2 and sample.reason is None:
+        if draw < class_draws and len(table) == 2 and sample.reason is None:
             _add_predictive_values(tally, data, table, enough)
         if draw < bootstrap_draws:
             for method, intervals in bootstrap_intervals(data, np.random.default_rng((seed, draw)), resamples).items():
@@ -380,7 +375,7 @@ def simulate_tables(  # noqa: C901, PLR0912
         for method, name, interval in classical_intervals(matrix) if data.groups is None else ():
             tally.add(method, name, truth[name], interval, 0.0)
     for name, entries in fits.items():
-        for (fit, true), interval in zip(entries, solve_fits([fit for fit, _ in entries])):
+        for (fit, true), interval in zip(entries, solve_intervals([fit for fit, _ in entries])):
             tally.add("hf_mae", name, true, interval, fit.value)
     return tally
 
@@ -742,8 +737,8 @@ def print_wide(tallies: dict[str, Tally], names: tuple[str, ...]) -> None:
     for title, tally in tallies.items():
         for name in names:
             if (coverage := tally.coverage("hf_mae", name)) > 98:
-                method, ratio = tally.wide(name) or ("none", float("nan"))
-                print(f"| {title} | {name} | {coverage:.1f} | {method} | {ratio:.2f} |")
+                method, ratio = tally.wide(name) or ("none", None)
+                print(f"| {title} | {name} | {coverage:.1f} | {method} | {f'{ratio:.2f}' if ratio else '-'} |")
 
 
 def print_tables(args: argparse.Namespace) -> None:
