@@ -383,7 +383,8 @@ def solve_intervals(fits: Sequence[ProportionFit]) -> list[tuple[float, float]]:
     for row, fit in enumerate(fits):
         padded[:, row, : len(fit.trials)] = fit.proportions, fit.trials, fit.weights
     design, quantile = np.array([fit.design for fit in fits]), np.array([fit.quantile for fit in fits])
-    ends = score_interval(*padded, design, quantile, fits[0].f1)
+    proportions, trials, weights = padded
+    ends = score_interval(proportions, trials, weights, design, quantile, fits[0].f1)
     return [
         (min(low, fit.value), max(high, fit.value)) for fit, low, high in zip(fits, *(end.tolist() for end in ends))
     ]
