@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from datetime import timedelta
+from multiprocessing import queues
 from typing import Any
 
 import torch
@@ -36,6 +37,21 @@ def exit_worker() -> None:
     torch reports a worker with any other status than 0 as dead.
     """
     os._exit(0)
+
+
+def exit_on_lost_batch(worker: int = 0) -> None:
+    """Makes this DataLoader worker end if it cannot pass a batch to its parent; a `worker_init_fn`.
+
+    multiprocessing only prints the error (no shared memory, a path of TMPDIR that is too long for a socket), and the
+    parent would wait forever. torch reports a worker that ended within seconds.
+    """
+
+    def end_worker(error: Exception, batch: Any) -> None:
+        sys.stderr.write(f"A process that loads images cannot pass a batch: {error}\n")
+        sys.stderr.flush()
+        os._exit(1)
+
+    queues.Queue._on_queue_feeder_error = staticmethod(end_worker)  # type: ignore[attr-defined]
 
 
 def get_worker_error_text(error: Exception) -> str:

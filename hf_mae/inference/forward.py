@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..compat.torch import exit_on_lost_batch
 from ..data.images.torch_datasets import collate
 
 if TYPE_CHECKING:
@@ -41,7 +42,12 @@ def compute_outputs(
         The outputs (images, ...), on every process.
     """
     loader: Any = torch.utils.data.DataLoader(
-        images, batch_size, collate_fn=collate, num_workers=num_workers, pin_memory=torch.cuda.is_available()
+        images,
+        batch_size,
+        collate_fn=collate,
+        num_workers=num_workers,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=exit_on_lost_batch,
     )
     if accelerator is not None:
         loader = accelerator.prepare_data_loader(loader)

@@ -8,7 +8,7 @@ from enum import Enum
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -82,6 +82,15 @@ class MaeTrainingArguments(MaeTrainingFields, TrainingArguments):  # type: ignor
         for tracker in self.report_to or []:
             if tracker not in get_available_reporting_integrations():
                 raise UsageError(SettingsMessage.TRACKER_NOT_INSTALLED, tracker=tracker)
+
+    def __copy__(self) -> Self:
+        copied = object.__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        return copied
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns the state for `training_args.bin`, which others may read: without the token of the Hub."""
+        return {**self.__dict__, "hub_token": None}
 
     def check_options(self) -> None:
         """Checks every option on its own, and those that depend on each other."""

@@ -12,15 +12,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
 
+import torch
 from torch.utils.data import DataLoader
 
-from ..compat.torch import exit_worker
+from ..compat.torch import exit_on_lost_batch, exit_worker
 from .preemption import HANDLED_SIGNALS
 
 
 def make_workers_signal_safe(loader: DataLoader) -> DataLoader:
-    """Makes the workers of a loader (or of the loader that accelerate wraps) ignore stop signals."""
+    """Makes the workers of a loader (or of the loader that accelerate wraps) ignore stop signals, and end if they
+    cannot pass a batch.
+
+    Persistent workers are seeded once, by a generator of the loader: the random numbers of the training then do not
+    depend on when the workers started, so that a resumed run equals an uninterrupted one.
+    """
     inner: DataLoader = getattr(loader, "base_dataloader", loader)
+    if inner.persistent_workers and inner.generator is None:
+        inner.generator = torch.Generator().manual_seed(torch.initial_seed())
     if inner.num_workers and hasattr(signal, "sigwaitinfo") and not isinstance(inner.worker_init_fn, _SignalSafeInit):
         inner.worker_init_fn = _SignalSafeInit(inner.worker_init_fn)
         if inner.multiprocessing_context is None and multiprocessing.get_start_method() == "fork":
@@ -55,6 +63,7 @@ class _SignalSafeInit:
 
     def __call__(self, worker: int) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED_SIGNALS)
+        exit_on_lost_batch()
         parent = multiprocessing.parent_process()  # `getppid` may be a fork server
         threading.Thread(target=_exit_with_parent, args=(parent.pid if parent else os.getppid(),), daemon=True).start()
         if self.worker_init_fn is not None:

@@ -1,16 +1,22 @@
 """Commands as functions: a workflow takes `Settings`; the public function takes the arguments of the command line."""
 
 import inspect
+import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, cast
 
-from ..errors import raise_on_stop_signal
+from ..errors import UsageError, first_error_line, raise_on_stop_signal
 from ..settings.commands import assign_positionals, find_command, usage
 from ..settings.inputs import check_inputs, check_outputs
 from ..settings.limits import apply_limits
 from ..settings.parse import Settings, parse_settings
+from .messages import WorkflowMessage
 
 Result = TypeVar("Result")
+SHARED_MEMORY = "/dev/shm"  # of Linux, for the batches of workers
+MAX_TEMP_PATH = 70  # characters; multiprocessing adds about 35 to it, and a path of a socket has 107 at most
 NOT_TRAINING_HINT = (
     " before or after training, so no checkpoint was saved. Repeat the command; to resume from the last checkpoint, "
     "add --resume_from_checkpoint last"
@@ -25,6 +31,14 @@ CALL_DOC = """Args:
 Raises:
     CommandLineError: If a flag is not valid.
     UsageError: If the data or the checkpoint are not valid."""
+
+
+def _describe_lost_worker(error: RuntimeError) -> UsageError:
+    """Returns the error for a DataLoader worker that ended."""
+    if len(folder := tempfile.gettempdir()) > MAX_TEMP_PATH:
+        return UsageError(WorkflowMessage.TEMP_PATH_TOO_LONG, path=folder)
+    size = shutil.disk_usage(SHARED_MEMORY).total if os.path.isdir(SHARED_MEMORY) else 0
+    return UsageError(WorkflowMessage.WORKER_LOST, reason=first_error_line(error), megabytes=size / 1e6)
 
 
 class CommandFunction(Protocol[Result]):
@@ -48,7 +62,12 @@ def command(name: str) -> Callable[[Callable[[Settings], Result]], CommandFuncti
             check_outputs(settings.values)
             apply_limits(settings.values.get("max_pixels"), settings.values.get("cache_limit"))
             with raise_on_stop_signal(NOT_TRAINING_HINT if find_command(name).is_training else ""):
-                return run(settings, **outputs)
+                try:
+                    return run(settings, **outputs)
+                except RuntimeError as error:
+                    if "DataLoader worker (pid" not in str(error):
+                        raise
+                    raise _describe_lost_worker(error) from None
 
         def call(*arguments: Any, recipe: str | None = None, **flags: Any) -> Result:
             settings = parse_settings(name, recipe, **assign_positionals(name, arguments, flags), **flags)

@@ -6,6 +6,16 @@ from ..errors import Message
 class WorkflowMessage(Message):
     """Errors and warnings of the commands."""
 
+    # Processes that load images
+    WORKER_LOST = (
+        "A process that loads images ended ({reason}). The shared memory (/dev/shm) has {megabytes:.0f} MB; a "
+        "container gets more with --shm-size. Otherwise, pass --dataloader_num_workers 0, or a smaller batch size."
+    )
+    TEMP_PATH_TOO_LONG = (
+        "The processes that load images cannot connect, because the path of the temporary folder is too long ({path}). "
+        "Set TMPDIR to a shorter path, or pass --dataloader_num_workers 0."
+    )
+
     # finetune, plan
     AUTO_SETTING = "--auto chose {name} {value}: {reason}."
 

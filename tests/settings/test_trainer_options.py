@@ -422,3 +422,12 @@ def test_an_incomplete_launcher_environment_is_rejected(tmp_path, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "0")
     with raises(CompatMessage.LAUNCHER_ENVIRONMENT_INCOMPLETE):
         FinetuningArguments(output_dir=str(tmp_path), use_cpu=True)
+
+
+def test_saved_arguments_do_not_contain_the_token_of_the_hub(tmp_path):
+    args = FinetuningArguments(output_dir=str(tmp_path), use_cpu=True, hub_token="hf_secret")
+    torch.save(args, tmp_path / "training_args.bin")
+    assert b"hf_secret" not in (tmp_path / "training_args.bin").read_bytes()
+    saved = torch.load(tmp_path / "training_args.bin", weights_only=False)
+    assert saved.hub_token is None and saved.learning_rate == args.learning_rate and saved.seed == args.seed
+    assert copy.copy(args).hub_token == args.hub_token == "hf_secret"
