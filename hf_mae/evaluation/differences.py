@@ -161,12 +161,14 @@ class ModelScores:
         if metric.name not in RANKING_FUNCTIONS:
             assert metric.function is not None, metric.name
             value, _, influence = mean_influence(self.folds, metric.function)
-            return ModelScore(value, influence, width, len(influence.values) - 1)
+            return ModelScore(value, _halve_smoothing(influence), width, len(influence.values) - 1)
         found = ranking_influence(self.folds, RANKING_FUNCTIONS[metric.name], self.class_ids)
         if found is None:
             return None
         reason = IntervalReason.TOO_FEW_IMAGES if found.least < 2 else None
-        return ModelScore(found.value, found.influence, width, found.degrees_of_freedom, reason)
+        is_auroc = metric.name == "roc_auc"  # an average precision near 1 needs all of the smoothing
+        influence = _halve_smoothing(found.influence) if is_auroc else found.influence
+        return ModelScore(found.value, influence, width, found.degrees_of_freedom, reason)
 
     def _compute_rate(self, name: str) -> ModelScore | None:
         """Computes a rate or the F1 of class 1 against class 0."""
@@ -187,6 +189,11 @@ class ModelScores:
         value = sample.value(lambda matrices: predictive_value(ConfusionMatrices(matrices)))
         slopes = [numeric_derivatives(ConfusionMatrices(smooth), predictive_value) for smooth in sample.smoothed]
         return ModelScore(value, sample.influence(slopes, sample.smoothed), 1.0, reason=reason, from_counts=True)
+
+
+def _halve_smoothing(influence: Influence) -> Influence:
+    """Smooths a difference of two scores half as much as each of them, as `PSEUDO_IMAGES_OF_DIFFERENCE` does."""
+    return replace(influence, pseudo_variance=influence.pseudo_variance / 2)
 
 
 def _proportion(score: Proportions, matrices: Floats) -> Floats:

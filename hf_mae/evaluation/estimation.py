@@ -471,23 +471,32 @@ def numeric_derivatives(m: ConfusionMatrices, function: Callable[[ConfusionMatri
     return derivatives.reshape(shape)
 
 
+def proportion_slopes(score: Proportions, raw: ConfusionMatrices, smooth: ConfusionMatrices) -> Floats:
+    """Differentiates a sum of proportions at smoothed matrices (..., classes, classes); the weights are those of the
+    raw ones."""
+    return score.derivatives(smooth, score.weights(raw) * (score.counts(raw)[1] > 0))
+
+
+def score_slopes(name: str, raw: ConfusionMatrices, smooth: ConfusionMatrices) -> Floats:
+    """Differentiates a score of `METRICS` at smoothed matrices (..., classes, classes)."""
+    if name in PROPORTIONS:
+        return proportion_slopes(PROPORTIONS[name], raw, smooth)
+    return DERIVATIVES[name](smooth) if name in DERIVATIVES else numeric_derivatives(smooth, matrix_function(name))
+
+
 def proportion_influence(sample: Sample, score: Proportions) -> Influence:
     """Computes the influence of the images on a sum of proportions."""
-    derivatives = []
-    for matrices, smoothed in zip(sample.matrices, sample.smoothed):
-        raw = sample.confusion(matrices)
-        weights = score.weights(raw) * (score.counts(raw)[1] > 0)
-        derivatives.append(score.derivatives(sample.confusion(smoothed), weights))
-    return sample.influence(derivatives, sample.smoothed)
+    pairs = zip(sample.matrices, sample.smoothed)
+    slopes = [proportion_slopes(score, sample.confusion(raw), sample.confusion(smooth)) for raw, smooth in pairs]
+    return sample.influence(slopes, sample.smoothed)
 
 
 def score_influence(sample: Sample, name: str) -> Influence:
     """Computes the influence of the images on a score of confusion matrices, by its name in `METRICS`."""
-    if name in PROPORTIONS:
-        return proportion_influence(sample, PROPORTIONS[name])
-    derive = DERIVATIVES.get(name) or (lambda smooth: numeric_derivatives(smooth, matrix_function(name)))
-    smoothed_matrices = sample.smoothed_for(name)
-    return sample.influence([derive(sample.confusion(smoothed)) for smoothed in smoothed_matrices], smoothed_matrices)
+    smoothed = sample.smoothed_for(name)
+    pairs = zip(sample.matrices, smoothed)
+    slopes = [score_slopes(name, sample.confusion(raw), sample.confusion(smooth)) for raw, smooth in pairs]
+    return sample.influence(slopes, smoothed)
 
 
 def matrix_function(name: str) -> Callable[[ConfusionMatrices], Floats]:

@@ -227,6 +227,8 @@ def sign_change_tests(values: Floats, permutations: int = PERMUTATIONS, seed: in
     with the opposite sign; all values of a unit change their signs together."""
     generator = np.random.default_rng(seed)
     values = values[(values != 0).any(1)]
+    scale = np.abs(values).max(0, initial=1e-300)
+    values = values[np.lexsort(np.round(values / scale, 9).T)]  # the order of the units has no effect
     if len(values) > UNITS_WITHOUT_TIES:
         values = values.astype(np.float32)
     observed, extreme = values.sum(0), np.zeros(values.shape[1], dtype=np.int64)

@@ -10,6 +10,7 @@ from ..errors import UsageError, did_you_mean
 from ..evaluation.differences import Margin
 from ..evaluation.estimation import Rate, estimate_headline_metrics
 from ..evaluation.expected_cost import ExpectedCost, estimate_expected_costs
+from ..evaluation.interaction import interaction_tests
 from ..evaluation.intervals import MIN_UNITS, Estimate
 from ..evaluation.operating_points import (
     PATIENT_AGGREGATIONS,
@@ -25,7 +26,7 @@ from ..evaluation.prediction_table import Predictions, clusters_from_predictions
 from ..evaluation.probability_metrics import estimate_probability_metrics
 from ..evaluation.recalibration import Recalibration
 from ..evaluation.significance import holm
-from ..evaluation.subgroups import MISSING, assign_subgroups, interaction_tests, select_classes, share_classes
+from ..evaluation.subgroups import MISSING, assign_subgroups, select_classes, share_classes
 from ..runs.completed_run import CompletedRun
 from ..runs.cost_table import CostTable
 from .annotators import AnnotatorAgreement, compute_run_agreement
@@ -137,7 +138,7 @@ class Subgroups:
     Args:
         levels: one subgroup per value or band.
         tests: tests of no difference between the subgroups that are large enough, one per score
-            (`evaluation.subgroups.InteractionTest`), with `p_adjusted` (Holm, over all columns).
+            (`evaluation.interaction.InteractionTest`), with `p_adjusted` (Holm, over all columns).
         classes: the compared classes; scores and tests are of their images. None: the scores are of all images.
         missing_classes: the other classes; a large enough subgroup has no image of them.
     """

@@ -30,6 +30,7 @@ from hf_mae.evaluation.estimation import (
     solve_intervals,
     too_few_in_denominator,
 )
+from hf_mae.evaluation.interaction import interaction_tests
 from hf_mae.evaluation.intervals import QUANTILE, Estimate, wilson_interval
 from hf_mae.evaluation.metrics import ConfusionMatrices, safe_divide, softmax
 from hf_mae.evaluation.operating_points import estimate_binary_rates, predictive_values
@@ -41,7 +42,7 @@ from hf_mae.evaluation.probability_metrics import (
     estimate_ranking,
 )
 from hf_mae.evaluation.significance import compare_predictions, score_permutation_tests
-from hf_mae.evaluation.subgroups import interaction_tests
+from hf_mae.evaluation.subgroups import select_classes, share_classes
 from hf_mae.settings.metrics import METRICS
 
 LONG_TAIL = np.array((293, 253, 194, 169, 163, 78, 66, 49, 41, 40, 34, 28, 28, 28, 23, 22, 19, 19, 14, 13, 6, 6))
@@ -699,13 +700,23 @@ def simulate_tests(scenario: Images | Patients, seed: int, draws: int) -> dict[s
     return rejected
 
 
-def simulate_interactions(scenario: Images | Patients, seed: int, draws: int) -> dict[str, list[bool]]:
-    """Simulates the test of interaction of two subgroups of images: false positives at the 5 % level."""
+def simulate_interactions(
+    scenario: Images | Patients, seed: int, draws: int, by_patient: bool
+) -> dict[str, list[bool]]:
+    """Simulates the tests of interaction of two subgroups of images or patients: false positives at the 5 % level.
+
+    Only classes that both subgroups have are compared.
+    """
     rng, rejected = np.random.default_rng(seed), defaultdict(list)
     for _ in range(draws):
         data = scenario.draw(rng)
-        part = rng.random(len(data.labels)) < 0.4
-        for test in interaction_tests([[data.select(part)], [data.select(~part)]], ("macro_f1", "accuracy")):
+        units = np.arange(len(data.labels)) if data.groups is None or not by_patient else data.groups
+        part = (rng.random(units.max() + 1) < 0.4)[units]
+        subgroups = [[data.select(part)], [data.select(~part)]]
+        if any(len(folds[0].labels) < 3 for folds in subgroups) or not (shared := share_classes(subgroups)):
+            continue
+        compared = [select_classes(folds, shared) for folds in subgroups]
+        for test in interaction_tests(compared, ("macro_f1", "accuracy"), 199, int(rng.integers(2**31))):
             rejected[test.score].append(test.p_value <= 0.05)
     return rejected
 
@@ -799,17 +810,27 @@ def _print_pair_tables(
 
 
 def print_tests(args: argparse.Namespace) -> None:
-    """Level of the tests between models and of the test of interaction."""
-    print("\n| scenario | macro F1 | accuracy | MCC | QWK | interaction, macro F1 | interaction, accuracy |")
-    print("|---|" + "---:|" * 6)
+    """Level of the tests between models."""
+    print("\n| scenario | macro F1 | accuracy | MCC | QWK |\n|---|" + "---:|" * 4)
     for seed, (title, scenario) in enumerate(table_scenarios().items()):
         if args.match in title:
-            between = simulate_tests(scenario, seed, args.draws)
-            interaction = simulate_interactions(scenario, seed, args.draws)
-            rates = [between[name] for name in ("macro_f1", "accuracy", "mcc", "qwk")]
-            rates += [interaction[name] for name in ("macro_f1", "accuracy")]
-            cells = " | ".join(f"{100 * np.mean(values):.1f}" if values else "-" for values in rates)
-            print(f"| {title} | {cells} |", flush=True)
+            rejected = simulate_tests(scenario, seed, args.draws)
+            _print_level(title, [rejected[name] for name in ("macro_f1", "accuracy", "mcc", "qwk")])
+
+
+def print_interactions(args: argparse.Namespace) -> None:
+    """Level of the tests of interaction."""
+    print("\n| scenario | macro F1 | accuracy | images of each patient: macro F1 | accuracy |\n|---|" + "---:|" * 4)
+    for seed, (title, scenario) in enumerate(table_scenarios().items()):
+        if args.match in title:
+            kinds = (True, False) if isinstance(scenario, Patients) else (True,)
+            found = [simulate_interactions(scenario, seed, args.draws, by_patient) for by_patient in kinds]
+            _print_level(title, [one[name] for one in found for name in ("macro_f1", "accuracy")])
+
+
+def _print_level(title: str, rejected: list[list[bool]]) -> None:
+    cells = " | ".join(f"{100 * np.mean(values):.1f}" if values else "-" for values in rejected)
+    print(f"| {title} | {cells} |", flush=True)
 
 
 def print_score_tests(args: argparse.Namespace) -> None:
@@ -819,8 +840,7 @@ def print_score_tests(args: argparse.Namespace) -> None:
     for seed, (title, model) in enumerate(probability_scenarios().items()):
         if args.match in title:
             rejected = simulate_score_tests(model, seed, args.draws)
-            cells = " | ".join(f"{100 * np.mean(rejected[name] or [np.nan]):.1f}" for name in PROBABILITY_SCORES)
-            print(f"| {title} | {cells} |", flush=True)
+            _print_level(title, [rejected[name] for name in PROBABILITY_SCORES])
 
 
 TABLES = {
@@ -831,6 +851,7 @@ TABLES = {
     "score_pairs": print_score_pairs,
     "tests": print_tests,
     "score_tests": print_score_tests,
+    "interactions": print_interactions,
 }
 
 

@@ -9,13 +9,13 @@ from hf_mae.evaluation.calibration import fit_class_temperatures, fit_temperatur
 from hf_mae.evaluation.confident_learning import label_issues
 from hf_mae.evaluation.conformal import ConformalSets
 from hf_mae.evaluation.estimation import estimate_headline_metrics, estimate_rates_by_class
+from hf_mae.evaluation.interaction import interaction_tests
 from hf_mae.evaluation.metrics import merge_ties, score_split, softmax
 from hf_mae.evaluation.operating_points import PATIENT_AGGREGATIONS, OneVsRest, ThresholdRule, estimate_binary_rates
 from hf_mae.evaluation.patients import estimate_by_patient
 from hf_mae.evaluation.prediction_table import Predictions
 from hf_mae.evaluation.probability_metrics import estimate_probability_metrics
 from hf_mae.evaluation.significance import compare_predictions
-from hf_mae.evaluation.subgroups import interaction_tests
 from hf_mae.runs.predictions import read_prediction_csv, read_prediction_table, write_predictions
 
 RULES = [ThresholdRule.parse(text) for text in ("sensitivity=0.9", "specificity=0.8", "threshold=0.3", "youden")]
