@@ -179,8 +179,8 @@ class DataMessage(Message):
 
     # Classes and labels
     CLASS_NAMES_SIMILAR = (
-        "{source} has class names that differ only in upper and lower case or in the encoding of their characters: "
-        "{names:list}. Give each class one name."
+        "{source} has names that differ only in upper and lower case or in the encoding of their characters: "
+        "{names:list}. Give each class, or each centre, one name."
     )
     CLASSES_NOT_IN_CHECKPOINT = (
         "{source} has classes that are not in the checkpoint: {unknown:list}. The checkpoint has {known:list}. Rename "
@@ -316,6 +316,15 @@ class DataMessage(Message):
         "--folds must be between 2 and {smallest}, the number of images of the smallest class, not {num_folds}."
     )
     MORE_FOLDS_THAN_GROUPS = "--folds {num_folds} exceeds the number of patients or videos ({count}). Use fewer folds."
+    CENTRES_NEED_A_MANIFEST = (
+        "--folds each:{column} requires a manifest with this column, and {root} has none. Pass one with --manifest."
+    )
+    ONE_CENTRE = "All images have the same {column} ({name}), so none can be left out. Pass --folds N."
+    PATIENTS_IN_TWO_CENTRES = (
+        "{count:count patient or video|has|have} images with several values of {column} ({examples:list}), so a model "
+        "would be trained on patients that it is evaluated on. If they are different patients, give them different "
+        "names (A_1, B_1)."
+    )
     FOLD_WITHOUT_TRAINING_IMAGES = (
         "Fold {fold} has no training images of {names:list}: all of them are in its validation fold. Change --folds "
         "or the groups, or exclude the class."

@@ -2,12 +2,13 @@
 
 import logging
 import re
-from collections.abc import Container, Mapping
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
 from itertools import islice
 from typing import TypeVar
 
 import numpy as np
-from datasets import DatasetDict, concatenate_datasets
+from datasets import Dataset, DatasetDict, concatenate_datasets
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from ..errors import UsageError, inform, warn
@@ -105,15 +106,25 @@ def holdout_mask(labels: list, groups: list[str] | None, fraction: float, seed: 
     if groups is None:
         return stratified_mask(labels, fraction, seed)
     count = len(set(groups))
-    num_parts, num_selected = _choose_num_parts(fraction, count)
-    if count < num_parts:
-        raise UsageError(DataMessage.TOO_FEW_GROUPS, fraction=f"{fraction:g}", count=count)
+    num_parts, num_selected = check_groups_suffice(count, fraction)
     mask = np.zeros(len(labels), dtype=bool)
     splitter = StratifiedGroupKFold(num_parts, shuffle=True, random_state=seed)
     for _, part in islice(splitter.split(labels, labels, groups), num_selected):
         mask[part] = True
     _log_holdout(mask, groups, fraction)
     return mask
+
+
+def check_groups_suffice(count: int, fraction: float) -> tuple[int, int]:
+    """Returns the number of parts of groups, and how many of them to hold out.
+
+    Raises:
+        UsageError: If there are fewer groups than parts.
+    """
+    num_parts, num_selected = _choose_num_parts(fraction, count)
+    if count < num_parts:
+        raise UsageError(DataMessage.TOO_FEW_GROUPS, fraction=f"{fraction:g}", count=count)
+    return num_parts, num_selected
 
 
 def _choose_num_parts(fraction: float, groups: int) -> tuple[int, int]:
@@ -198,13 +209,7 @@ def make_stratified_folds(splits: DatasetDict, num_folds: int) -> list[DatasetDi
             a `group` (patient or video) stay in one fold.
         num_folds: number of folds.
     """
-    if "test" in splits:
-        logger.info(
-            "The test split (%d images) is not used: the folds are made from the training and validation images. To "
-            "evaluate a run on it, use hf-mae evaluate --split test.",
-            len(splits["test"]),
-        )
-    images = concatenate_datasets([splits[split] for split in ("train", "validation") if split in splits])
+    images = _merge_training(splits)
     labels = np.asarray(images["labels"][:])
     smallest = np.bincount(labels)[np.unique(labels)].min()
     if not 2 <= num_folds <= smallest:
@@ -220,10 +225,61 @@ def make_stratified_folds(splits: DatasetDict, num_folds: int) -> list[DatasetDi
     ]
 
 
-def check_folds(folds: list[DatasetDict]) -> None:
-    """Raises UsageError if a fold has no training image of a class, and warns if it has no validation image of one."""
+def _merge_training(splits: DatasetDict) -> Dataset:
+    """Merges the training and validation images of `splits`; the test images are not used."""
+    if "test" in splits:
+        logger.info(
+            "The test split (%d images) is not used: the folds are made from the training and validation images. To "
+            "evaluate a run on it, use hf-mae evaluate --split test.",
+            len(splits["test"]),
+        )
+    return concatenate_datasets([splits[split] for split in ("train", "validation") if split in splits])
+
+
+def make_centre_folds(splits: DatasetDict, centre_by_file: Mapping[str, str], column: str) -> dict[str, DatasetDict]:
+    """Makes one fold per centre, whose images are its `validation` split; as `sklearn`'s `LeaveOneGroupOut`.
+
+    Args:
+        splits: as in `make_stratified_folds`.
+        centre_by_file: centre of each image, by file name.
+        column: its column in the manifest, for messages.
+
+    Returns:
+        The folds by centre, in the order of the names.
+
+    Raises:
+        UsageError: If there is one centre, or if a patient or video is in several.
+    """
+    images = _merge_training(splits)
+    centres = np.array([centre_by_file[name] for name in images["file_name"][:]])
+    names = np.unique(centres).tolist()
+    if len(names) < 2:
+        raise UsageError(DataMessage.ONE_CENTRE, column=column, name=names[0])
+    if "group" in images.column_names:
+        pairs = set(zip(images["group"][:], centres.tolist()))
+        counts = Counter(group for group, _ in pairs)
+        if repeated := sorted(group for group, count in counts.items() if count > 1):
+            code = DataMessage.PATIENTS_IN_TWO_CENTRES
+            raise UsageError(code, count=len(repeated), column=column, examples=repeated[:5])
+    return {
+        name: DatasetDict(
+            {
+                "train": images.select(np.flatnonzero(centres != name)),
+                "validation": images.select(np.flatnonzero(centres == name)),
+            }
+        )
+        for name in names
+    }
+
+
+def check_folds(folds: list[DatasetDict], fold_names: Sequence[str] = ()) -> None:
+    """Raises UsageError if a fold has no training image of a class, and warns if it has no validation image of one.
+
+    Args:
+        fold_names: names of the folds for messages, instead of their numbers.
+    """
     names = folds[0]["train"].features["labels"].names
-    for number, fold in enumerate(folds, 1):
+    for number, fold in zip(fold_names or range(1, len(folds) + 1), folds):
         counts = {split: np.bincount(dataset["labels"][:], minlength=len(names)) for split, dataset in fold.items()}
         has_images = np.stack(list(counts.values())).sum(0) > 0
         if missing := [name for i, name in enumerate(names) if has_images[i] and not counts["train"][i]]:

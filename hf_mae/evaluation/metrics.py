@@ -161,22 +161,24 @@ class ConfusionMatrices:
         return expected
 
 
-def matrix_metrics(matrices: ArrayLike, *kinds: MetricKind) -> dict[str, Floats]:
+def matrix_metrics(matrices: ArrayLike, *kinds: MetricKind, macro_over_labels: bool = False) -> dict[str, Floats]:
     """Computes the metrics (...) of some kinds from confusion matrices (..., classes, classes)."""
-    confusion = ConfusionMatrices(matrices)
+    confusion = ConfusionMatrices(matrices, macro_over_labels)
     functions = {name: METRICS[name].function for name in metric_names(*kinds)}
     return {name: function(confusion) for name, function in functions.items() if function is not None}
 
 
-def headline_metrics(matrices: ArrayLike, ordered: bool = False) -> dict[str, Floats]:
+def headline_metrics(matrices: ArrayLike, ordered: bool = False, macro_over_labels: bool = False) -> dict[str, Floats]:
     """Computes the headline metrics (...) of confusion matrices (..., classes, classes).
 
     Args:
         ordered: whether the classes are grades; adds the ordinal metrics: `qwk`, quadratic weighted kappa (Cohen,
             1968), 0 if it is undefined (only one grade occurs); `mae`, mean absolute error in grades;
             `one_off_accuracy`, the fraction of images that are at most one grade off.
+        macro_over_labels: see `ConfusionMatrices`.
     """
-    return matrix_metrics(matrices, MetricKind.HEADLINE, *([MetricKind.ORDINAL] if ordered else []))
+    kinds = [MetricKind.HEADLINE, *([MetricKind.ORDINAL] if ordered else [])]
+    return matrix_metrics(matrices, *kinds, macro_over_labels=macro_over_labels)
 
 
 def ordinal_scores(matrix: Any) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Predictions of several runs on the same images, and their independent clusters: images, or patients or videos."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -50,6 +51,19 @@ class Predictions:
     def confusion_matrices(self) -> Floats:
         """Computes confusion matrices (runs, classes, classes), row: label, column: prediction."""
         return confusion_by_cluster(self, np.zeros(len(self.labels), dtype=int), 1)[:, 0]
+
+
+def pool_folds(folds: Sequence[Predictions]) -> Predictions:
+    """Combines the predictions of folds, which have different images and the same number of runs."""
+    groups = [fold.groups for fold in folds if fold.groups is not None]
+    scores = [fold.class_scores for fold in folds if fold.class_scores is not None]
+    return replace(
+        folds[0],
+        labels=np.concatenate([fold.labels for fold in folds]),
+        predicted=np.concatenate([fold.predicted for fold in folds], axis=1),
+        groups=np.concatenate(groups) if len(groups) == len(folds) else None,
+        class_scores=np.concatenate(scores, axis=1) if len(scores) == len(folds) else None,
+    )
 
 
 def confusion_by_cluster(predictions: Predictions, cluster_index: NDArray[Any], num_clusters: int) -> Floats:

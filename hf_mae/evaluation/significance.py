@@ -121,8 +121,9 @@ def permutation_tests(
         for folds in (first, second)
     )
     clusters = clusters_from_predictions(_stack_runs(first, second))
-    ordered = first[0].ordered
-    permutation = _PairedPermutation(clusters, num_runs, scores or (lambda m: headline_metrics(m, ordered)))
+    ordered, over_labels = first[0].ordered, first[0].macro_over_labels
+    scores = scores or (lambda matrices: headline_metrics(matrices, ordered, over_labels))
+    permutation = _PairedPermutation(clusters, num_runs, scores)
     generator = np.random.default_rng(seed)
     changed = permutation.changed_clusters(len(clusters.counts))  # swapping equal predictions has no effect
     single, several = (np.flatnonzero(changed & side) for side in (clusters.counts == 1, clusters.counts > 1))

@@ -11,6 +11,7 @@ from ..evaluation.intervals import Estimate
 from ..evaluation.operating_points import THRESHOLDS, DecisionCurve
 from ..evaluation.recalibration import Recalibration
 from ..settings.metrics import METRICS, MetricKind, metric_names
+from .centres import centre_table
 from .diagnostic_accuracy import PREDICTED_CLASS_RULE, OneVsRestResult, Subgroup, Subgroups
 from .document import Block, BulletList, Heading, Paragraph
 from .headline import HeadlineRow, estimated_scores, headline_table, make_difference, make_score
@@ -195,6 +196,8 @@ def _run_blocks(row: ResultsRow) -> list[Block]:
     results = row.diagnostic_accuracy
     if results is None:
         return blocks
+    if results.centres is not None:
+        blocks.append(centre_table(results.centres))
     if results.calibration:
         blocks.append(_calibration_table(row.method, results.calibration))
     if results.patients:

@@ -20,6 +20,7 @@ from ..runs.record_io import read_record
 from ..settings.metrics import metric_title
 from .audit import describe_pair_kind
 from .build_report import build_report_summary
+from .centres import centre_table
 from .document import Block, BulletList, Code, Paragraph
 from .headline import HeadlineRow, headline_table, repeated_scores, split_scores, split_table
 from .label_issues import SHEET_PATTERN, LabelFindings
@@ -68,12 +69,14 @@ def build_crossval(record: RunRecord, values: Values) -> list[Block]:
         HeadlineRow([f"{100 * point['fraction']:g} % of the labels", f"{point['images']:g}"], repeated_scores(point))
         for point in summary.label_efficiency
     ]
+    centres = [centre_table(summary.by_centre)] if summary.by_centre else []
     runs_per_point = pluralize(len(rows) // len(points), "run")
     each = f" for each of {len(points)} fractions of the labels" if several else ""
     return [
         headline_table(number_columns(["labels", "seed", "fold", "images"][first:]), rows),
         headline_table([Column(""), Column("training images", "r")], points).transpose(),
         Paragraph(f"Mean ± standard deviation over {runs_per_point}{each}."),
+        *centres,
         Paragraph(f"The runs and crossval.json are in {folder}."),
     ]
 

@@ -29,6 +29,7 @@ from ..evaluation.significance import holm
 from ..evaluation.subgroups import MISSING, assign_subgroups, select_classes, share_classes
 from ..runs.completed_run import CompletedRun
 from ..runs.cost_table import CostTable
+from ..runs.record import CentreSummary
 from .annotators import AnnotatorAgreement, compute_run_agreement
 from .image_rows import read_rows_of_run
 from .messages import ReportingMessage
@@ -166,6 +167,7 @@ class DiagnosticAccuracy:
     expected_costs: list[ExpectedCost]
     annotator_agreement: AnnotatorAgreement | None
     notes: list[str]
+    centres: CentreSummary | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Converts the results to the values of `report.json`."""
@@ -186,6 +188,7 @@ def compute_diagnostic_accuracy(run: CompletedRun, options: ReportOptions) -> Di
         _compute_expected_costs(run, options.costs, notes) if options.costs else [],
         compute_run_agreement(run, options.annotators, options.manifest) if options.annotators else None,
         notes,
+        run.centres,
     )
 
 

@@ -17,6 +17,7 @@ NOTE_TEXTS = {
     NoteCode.OTHER_IMAGES_THAN_PUBLISHED: "The images are not those of the published split.",
     NoteCode.ONE_FOLD: "Fold {fold} only.",
     NoteCode.RANDOM_FOLDS: "{folds} random folds.",
+    NoteCode.CENTRES_LEFT_OUT: "Each of {centres} values of {column} was left out in turn; their mean.",
     NoteCode.MEAN_OF_FOLDS: "Mean of {runs} runs ({folds} folds, {seeds}).",
     NoteCode.MEAN_OF_OFFICIAL_SPLITS: "Mean of {runs} runs of the {folds} official splits, on one test split.",
     NoteCode.MEAN_OF_MODELS: "Mean of the scores of {models} models.",

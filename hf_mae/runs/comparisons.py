@@ -260,7 +260,8 @@ def _different_data(first: CompletedRun, second: CompletedRun) -> str | None:
 def _corrected_resampled_tests(first: CompletedRun, second: CompletedRun) -> dict[str, dict[str, float]]:
     """Computes the corrected resampled t test over folds and seeds, by headline score."""
     first_scores, second_scores = (
-        [headline_metrics(fold.confusion_matrices(), fold.ordered) for fold in run.folds] for run in (first, second)
+        [headline_metrics(fold.confusion_matrices(), fold.ordered, fold.macro_over_labels) for fold in run.folds]
+        for run in (first, second)
     )
     num_tested = float(np.mean([len(fold.labels) for fold in first.folds]))
     tests = {}

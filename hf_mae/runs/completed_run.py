@@ -11,7 +11,7 @@ import numpy as np
 from ..evaluation.estimation import Rate, estimate_headline_metrics, estimate_rates_by_class
 from ..evaluation.metrics import headline_metrics
 from ..evaluation.prediction_table import Predictions
-from .record import DataSource, RunRecord
+from .record import CentreSummary, DataSource, RunRecord
 
 
 class NoteCode(str, Enum):
@@ -22,6 +22,7 @@ class NoteCode(str, Enum):
     OTHER_IMAGES_THAN_PUBLISHED = "other_images_than_published"
     ONE_FOLD = "one_fold"
     RANDOM_FOLDS = "random_folds"
+    CENTRES_LEFT_OUT = "centres_left_out"
     MEAN_OF_FOLDS = "mean_of_folds"
     MEAN_OF_OFFICIAL_SPLITS = "mean_of_official_splits"
     MEAN_OF_MODELS = "mean_of_models"
@@ -64,6 +65,7 @@ class CompletedRun:
             if each run has its own images); None: not available.
         threshold_split: name of that split.
         no_threshold_reason: reason why `threshold_predictions` is missing.
+        centres: results of a cross-validation that leaves one centre out.
         record: record of the run (of the first run of a cross-validation); None: a prediction table of any program.
     """
 
@@ -85,6 +87,7 @@ class CompletedRun:
     no_threshold_reason: Note = Note(NoteCode.NO_OTHER_SPLIT)
     source: DataSource | None = None
     record: RunRecord | None = None
+    centres: CentreSummary | None = None
 
     @property
     def ordered(self) -> bool:
@@ -110,7 +113,9 @@ class CompletedRun:
     def scores(self) -> dict[str, dict[str, Any]]:
         """Computes each headline metric: `mean`, `std` (None for one run), `values`, and 95 % `interval` of the mean
         (or None, with a `reason`); `classes_without_images`: names of the classes that count as 0 in a mean."""
-        fold_metrics = [headline_metrics(fold.confusion_matrices(), fold.ordered) for fold in self.folds]
+        fold_metrics = [
+            headline_metrics(fold.confusion_matrices(), fold.ordered, fold.macro_over_labels) for fold in self.folds
+        ]
         scores: dict[str, dict[str, Any]] = {}
         for name, estimate in estimate_headline_metrics(self.folds).items():
             values = np.concatenate([metrics[name] for metrics in fold_metrics])

@@ -101,6 +101,8 @@ def _load_crossval(folder: Path, record: RunRecord, split: str | None) -> Comple
     records = [read_record(run_dirs[0]) for run_dirs in by_fold]
     predictions, file_names, class_names = zip(*(read_predictions(run_dirs, split) for run_dirs in by_images))
     data, protocol, notes = record.data.name, None, [Note(NoteCode.RANDOM_FOLDS, {"folds": len(fold_ids)})]
+    if centres := summary.by_centre:
+        notes = [Note(NoteCode.CENTRES_LEFT_OUT, {"centres": len(centres.centres), "column": centres.column})]
     if summary.folds == "official":
         data, protocol, notes = _resolve_data_and_protocol(record.data, [one.images for one in records], fold_ids)
     benchmark = find_benchmark_or_none(data)
@@ -115,7 +117,9 @@ def _load_crossval(folder: Path, record: RunRecord, split: str | None) -> Comple
         protocol=None if fraction < 1.0 or (benchmark and benchmark.eval_split != split) else protocol,
         initialisation=_base_name(record.base),
         class_names=class_names[-1],
-        folds=[replace(fold, ordered=records[0].ordered) for fold in predictions],
+        folds=[
+            replace(fold, ordered=records[0].ordered, macro_over_labels=centres is not None) for fold in predictions
+        ],
         file_names=list(file_names),
         selected_on_eval_split=any(result.selection_split == split for result in results),
         notes=[*notes, *_contamination_note(records[0], split), mean],
@@ -128,6 +132,7 @@ def _load_crossval(folder: Path, record: RunRecord, split: str | None) -> Comple
         no_threshold_reason=Note(NoteCode.NO_SPLIT_OF_FOLDS),
         source=record.data,
         record=records[0],
+        centres=centres,
     )
 
 
@@ -139,10 +144,11 @@ def _share_test_split(record: RunRecord) -> bool:
 
 
 def _read_threshold_predictions(by_fold: list[list[Path]], split: str) -> list[Predictions] | None:
-    """Reads the predictions of a split by the runs of each fold; None if a run has none."""
-    if not all(find_predictions(run_dir, split) for run_dirs in by_fold for run_dir in run_dirs):
+    """Reads the predictions of a split by run, because its images depend on the seed; None if a run has none."""
+    folders = [run_dir for run_dirs in by_fold for run_dir in run_dirs]
+    if not all(find_predictions(run_dir, split) for run_dir in folders):
         return None
-    return [read_predictions(run_dirs, split)[0] for run_dirs in by_fold]
+    return [read_predictions([run_dir], split)[0] for run_dir in folders]
 
 
 def _load_finetune(folder: Path, split: str | None) -> CompletedRun:

@@ -16,9 +16,11 @@ import numpy as np
 from ..data.cohort import Cohort
 from ..evaluation.calibration import Calibration
 from ..evaluation.conformal import Coverage
+from ..evaluation.intervals import Estimate
 from ..evaluation.metrics import scalar_scores
 from ..models.network import Network
 from ..settings.data import DataSourceArguments
+from ..settings.metrics import METRICS
 from .training_facts import Training
 
 SCHEMA_VERSION = 1
@@ -161,15 +163,61 @@ class CrossvalResult:
 
 
 @dataclass(frozen=True)
+class Centre:
+    """Scores of the images of a centre, by models that were trained on the other centres.
+
+    Args:
+        fold: number of its fold, from 1.
+        patients: number of patients or videos; None: unknown.
+        absent: classes without an image, which means over classes leave out.
+        scores: headline metrics, as means over the seeds.
+    """
+
+    name: str
+    fold: int
+    images: int
+    patients: int | None
+    absent: list[str]
+    scores: dict[str, Estimate]
+
+
+@dataclass(frozen=True)
+class CentreSummary:
+    """Results of a cross-validation that leaves one centre out.
+
+    Args:
+        column: column of the manifest.
+        centres: in the order of the folds.
+        selection_fraction: fraction of the training images that selected the epoch.
+        mean: unweighted mean over the centres.
+        pooled: scores of the images of all centres together.
+        gap: pooled scores minus those of as many random folds of the same images; None: not requested.
+    """
+
+    column: str
+    centres: list[Centre]
+    selection_fraction: float
+    mean: dict[str, Estimate]
+    pooled: dict[str, Estimate]
+    gap: dict[str, Estimate] | None = None
+
+    def worst_centre(self, metric: str) -> Centre:
+        """Returns the centre with the worst value of a metric."""
+        sign = 1 if METRICS[metric].greater_is_better else -1
+        return min(self.centres, key=lambda centre: sign * centre.scores[metric].value)
+
+
+@dataclass(frozen=True)
 class CrossvalSummary:
     """Results of a cross-validation.
 
     Args:
-        folds: `official`, or the number of random folds.
+        folds: `official`, the number of random folds, or `each:COLUMN`.
         runs: every run.
         mean_and_std: `mean`, `std` and `values` of each headline metric, for the largest fraction of the labels.
         label_efficiency: the same for each fraction of the labels.
         pooled: metrics of the pooled predictions of all folds, by seed.
+        by_centre: results of the centres, for the largest fraction of the labels.
     """
 
     folds: str
@@ -177,6 +225,7 @@ class CrossvalSummary:
     mean_and_std: dict[str, dict[str, Any]]
     label_efficiency: list[dict[str, Any]]
     pooled: dict[str, Scores]
+    by_centre: CentreSummary | None = None
 
 
 @dataclass(frozen=True)

@@ -161,7 +161,14 @@ class SettingsMessage(Message):
     SEVERAL_MODELS_CANNOT_BE_PUSHED = (
         "hf-mae {command} trains several models, so it cannot use --push_to_hub. Push one of them with hf-mae push."
     )
-    INVALID_FOLDS = "Invalid value {value} for --folds: expected official, or a number of folds."
+    INVALID_FOLDS = "Invalid value {value} for --folds: expected official, a number of folds, or each:COLUMN."
+    RANDOM_FOLDS_WITHOUT_CENTRES = (
+        "--random_folds needs --folds each:COLUMN. Omit it, or name a column of the manifest."
+    )
+    CENTRES_WITH_BENCHMARK = (
+        "--folds each:COLUMN reads a column of a manifest, which a benchmark does not have. Omit --benchmark, and "
+        "pass the images with a manifest."
+    )
     UNKNOWN_SEARCH_SETTING = "--search supports {known:list}, not {unknown:list}."
     SEARCH_NEEDS_ONE_PROCESS = "hf-mae search supports one process only. Start it without accelerate launch."
     OUTPUT_DIR_REQUIRED = "Runs with several processes require an output folder. Pass --output_dir."

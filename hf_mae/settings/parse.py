@@ -85,6 +85,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.command in ("crossval", "search") and self.training.push_to_hub:
             raise CommandLineError(SettingsMessage.SEVERAL_MODELS_CANNOT_BE_PUSHED, command=self.command)
+        if self.command == "crossval" and self.options.centre_column and self.data.benchmark:
+            raise CommandLineError(SettingsMessage.CENTRES_WITH_BENCHMARK)
         if self.command == "search" and self.training.world_size > 1:
             raise CommandLineError(SettingsMessage.SEARCH_NEEDS_ONE_PROCESS)
         if isinstance(self.training, FinetuningFields):

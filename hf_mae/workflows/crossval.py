@@ -14,20 +14,22 @@ from datasets import DatasetDict
 from ..data.exclusion_log import ExclusionLog, track_exclusions
 from ..data.fingerprint import data_fingerprint
 from ..data.labelled_data import LabelledData
-from ..data.sources.split_loading import load_official_folds, read_splits, reduce_training
-from ..data.splits import check_folds, make_stratified_folds
+from ..data.sources.split_loading import load_official_folds, read_centres, read_splits, reduce_training
+from ..data.splits import check_folds, check_groups_suffice, make_centre_folds, make_stratified_folds
 from ..errors import UsageError, warn
 from ..files.atomic import write_csv
 from ..models.loading import read_class_names
 from ..reporting.figures.evaluation import plot_confusion_matrix
+from ..reporting.figures.study import plot_centres
 from ..reporting.figures.training import plot_label_efficiency
 from ..reporting.report import write_single_run_report
-from ..runs.crossval import label_efficiency_curve, pool_predictions
+from ..runs.crossval import label_efficiency_curve, pool_predictions, summarize_centres
 from ..runs.environment import get_environment
 from ..runs.output_dir import check_same_data, lock_output_dir
 from ..runs.record import (
     ALL_RESULTS,
     FIGURES_DIR,
+    CentreSummary,
     CrossvalResult,
     CrossvalRun,
     CrossvalSummary,
@@ -45,6 +47,9 @@ from .messages import WorkflowMessage
 
 logger = logging.getLogger(__name__)
 
+SELECTION_FRACTION = 0.1  # of the training images, with one fold per centre; at least one patient
+RANDOM_FOLDS_DIR = "random_folds"  # subfolder of the cross-validation of `--random_folds`
+
 
 @command("crossval")
 def crossval(settings: Settings) -> RunRecord | None:
@@ -55,28 +60,57 @@ def crossval(settings: Settings) -> RunRecord | None:
     """
     options, args = settings.options, settings.training
     with track_exclusions() as exclusion_log:
-        folds = _load_folds(settings)
-    check_folds(folds)
+        centres, folds = _load_folds(settings)
+    check_folds(folds, centres)
+    if centres:
+        settings = _add_selection_split(settings, folds)
     fractions = sorted(set(options.train_fractions or [settings.data.train_fraction]))
     runs = [
         CrossvalRun(fraction, seed, fold, options.train_fractions is not None)
         for fraction, seed, fold in product(fractions, options.seeds, range(1, len(folds) + 1))
     ]
     _run_all(runs, folds, settings, exclusion_log)
+    if options.random_folds:
+        crossval.run(_get_random_fold_settings(settings, len(folds)))
     if args.process_index != 0:
         return None
-    record = _summarize(args.folder, runs, folds[0]["train"].features["labels"].names, settings)
+    record = _summarize(args.folder, runs, folds[0]["train"].features["labels"].names, settings, centres)
     if settings.data.benchmark:
         write_single_run_report(args.folder)
     return record
 
 
-def _load_folds(settings: Settings) -> list[DatasetDict]:
+def _add_selection_split(settings: Settings, folds: list[DatasetDict]) -> Settings:
+    """Selects the epoch on images (complete patients) of the training centres, never on the centre that is left out."""
+    training = [fold["train"] for fold in folds if "group" in fold["train"].column_names]
+    patients = [len(set(images["group"][:])) for images in training]
+    fraction = settings.data.selection_fraction
+    if not fraction:
+        fraction = min(max([SELECTION_FRACTION, *(1 / count for count in patients)]), 0.5)
+    for count in patients:
+        check_groups_suffice(count, fraction)
+    return settings.replace(selection_fraction=fraction)
+
+
+def _get_random_fold_settings(settings: Settings, num_folds: int) -> Settings:
+    """Returns the settings of a cross-validation with as many random folds, in a subfolder."""
+    folder = str(settings.training.folder / RANDOM_FOLDS_DIR)
+    return settings.replace(folds=str(num_folds), random_folds=False, output_dir=folder)
+
+
+def _load_folds(settings: Settings) -> tuple[list[str], list[DatasetDict]]:
+    """Loads the folds; returns them with the names of the centres (empty for other folds)."""
     class_names, seed = read_class_names(settings.model.model_name_or_path), settings.training.seed
     with settings.training.main_process_first(desc="reading the images"):
         if settings.options.folds == "official":
-            return load_official_folds(settings.data, seed, class_names)
-        return make_stratified_folds(read_splits(settings.data, seed, class_names), int(settings.options.folds))
+            return [], load_official_folds(settings.data, seed, class_names)
+        splits = read_splits(settings.data, seed, class_names)
+        if (column := settings.options.centre_column) is None:
+            return [], make_stratified_folds(splits, int(settings.options.folds))
+        with track_exclusions():  # the images are already counted
+            centre_by_file = read_centres(settings.data, column)
+        folds = make_centre_folds(splits, centre_by_file, column)
+        return list(folds), list(folds.values())
 
 
 def _run_all(
@@ -131,7 +165,9 @@ def _check_same_settings(folder: Path, run_settings: dict[str, Any]) -> None:
         raise UsageError(WorkflowMessage.CROSSVAL_SETTINGS_DIFFER, folder=folder, differences="; ".join(differences))
 
 
-def _summarize(root: Path, runs: list[CrossvalRun], names: list[str], settings: Settings) -> RunRecord:
+def _summarize(
+    root: Path, runs: list[CrossvalRun], names: list[str], settings: Settings, centres: list[str]
+) -> RunRecord:
     """Writes `crossval.json`, and the pooled predictions and confusion matrix of each seed."""
     records = [read_record(root / run.folder) for run in runs]
     results = [record.scores["validation"] | {"training_images": record.images["train"]} for record in records]
@@ -147,6 +183,7 @@ def _summarize(root: Path, runs: list[CrossvalRun], names: list[str], settings: 
         mean_and_std=headline,
         label_efficiency=points,
         pooled=_write_pooled_predictions(root, runs, names),
+        by_centre=_summarize_centres(root, runs, settings, centres, records[0].ordered) if centres else None,
     )
     record = RunRecord(
         kind="crossval",
@@ -164,6 +201,24 @@ def _summarize(root: Path, runs: list[CrossvalRun], names: list[str], settings: 
     if len(points) > 1:
         plot_label_efficiency({Path(settings.model.base).name: points}, root / FIGURES_DIR / "label_efficiency")
     return record
+
+
+def _summarize_centres(
+    root: Path, runs: list[CrossvalRun], settings: Settings, centres: list[str], ordered: bool
+) -> CentreSummary:
+    """Summarizes the centres, and plots their scores."""
+    options = settings.options
+    summary = summarize_centres(
+        root,
+        options.centre_column,
+        centres,
+        [run for run in runs if run.fraction == runs[-1].fraction],
+        ordered,
+        settings.data.selection_fraction,
+        root / RANDOM_FOLDS_DIR if options.random_folds else None,
+    )
+    plot_centres(summary, "macro_f1", root / FIGURES_DIR / "centres")
+    return summary
 
 
 def _write_pooled_predictions(root: Path, runs: list[CrossvalRun], names: list[str]) -> dict[str, Scores]:

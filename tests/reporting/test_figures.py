@@ -15,12 +15,13 @@ from PIL import Image
 from sklearn.calibration import calibration_curve
 from support.messages import logged
 
+from hf_mae.evaluation.intervals import Estimate
 from hf_mae.evaluation.metrics import CALIBRATION_BINS, expected_calibration_error, score_split, softmax
 from hf_mae.reporting.figures import evaluation, style
-from hf_mae.reporting.figures.study import plot_scatter
+from hf_mae.reporting.figures.study import plot_centres, plot_scatter
 from hf_mae.reporting.figures.training import plot_learning_curves
 from hf_mae.reporting.messages import ReportingMessage
-from hf_mae.runs.record import FIGURES_DIR
+from hf_mae.runs.record import FIGURES_DIR, Centre, CentreSummary
 
 
 @pytest.fixture(scope="module")
@@ -162,3 +163,16 @@ def test_a_single_class_has_no_curves(tmp_path):
     scores = score_split(logits, labels, ["a", "b"])
     evaluation.plot_split_figures(tmp_path, "test", softmax(logits), labels, ["a", "b"], scores)
     assert not list(tmp_path.rglob("roc*")) and (tmp_path / FIGURES_DIR / "reliability_test.png").is_file()
+
+
+@pytest.mark.parametrize("interval", [(0.5, 0.9), None])
+def test_the_forest_plot_has_one_row_per_centre(interval, tmp_path, monkeypatch):
+    scores = {"macro_f1": Estimate(0.8, interval)}
+    centres = [Centre(f"_centre {number}", number, 10 * number, None, [], scores) for number in (1, 2, 3)]
+    drawn = Mock(side_effect=lambda figure, path: None)
+    monkeypatch.setattr(style, "save", drawn)
+    plot_centres(CentreSummary("centre", centres, 0.1, scores, scores), "macro_f1", tmp_path / "centres")
+    (axes,) = drawn.call_args.args[0].axes
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert len(labels) == 5 and "centre 1 (10)" in labels[0] and labels[-1] == "all images"
+    assert axes.get_xlabel() == "macro F1 (%)"

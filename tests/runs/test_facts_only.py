@@ -23,6 +23,8 @@ ROOTS = [RunRecord, ConversionReport, Fact, Note, Plan, AutoSetting, Launch]
 NAMES = {
     "AutoSetting.name",
     "Calibration.fitted_on",
+    *(f"Centre.{name}" for name in ("name", "absent")),
+    "CentreSummary.column",
     "ConversionReport.versions",
     *(f"Coverage.{name}" for name in ("split", "fitted_on")),
     "CrossvalResult.folder",
@@ -72,7 +74,7 @@ def value_types(hint: typing.Any) -> set[typing.Any]:
     if origin is typing.Literal:
         return {enum.Enum}
     if origin in (typing.Union, types.UnionType, list, tuple):
-        return set().union(*map(value_types, arguments))
+        return set().union(*(value_types(argument) for argument in arguments if argument is not ...))
     if origin is not None and issubclass(origin, typing.Mapping):
         return value_types(arguments[1])
     return {hint}

@@ -7,15 +7,23 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.metrics import f1_score
+from sklearn.model_selection import LeaveOneGroupOut
 from support.cli_process import run_cli
 from support.messages import raises, shows
 
-from hf_mae import load_image_folder
+from hf_mae import compare, load_image_folder
 from hf_mae.cli.main import main
 from hf_mae.data.messages import DataMessage
-from hf_mae.data.splits import check_folds, make_stratified_folds
+from hf_mae.data.sources.split_loading import read_centres, read_splits
+from hf_mae.data.splits import check_folds, make_centre_folds, make_stratified_folds
 from hf_mae.reporting.renderers.terminal import MAX_WIDTH
+from hf_mae.runs.crossval import summarize_centres
 from hf_mae.runs.messages import RunMessage
+from hf_mae.runs.predictions import read_prediction_table, write_predictions
+from hf_mae.runs.record import CROSSVAL, CrossvalRun
+from hf_mae.runs.record_io import read_record
+from hf_mae.settings.data import DataSourceArguments
 from hf_mae.settings.messages import SettingsMessage
 from hf_mae.workflows.messages import WorkflowMessage
 
@@ -153,3 +161,124 @@ def test_completed_runs_on_other_images_are_rejected(tiny_pth, toy, tmp_path):
     Image.effect_noise((64, 64), 50).convert("RGB").save(tmp_path / "moved" / "train" / "ring" / "new.jpg")
     done = run_cli("crossval", *argv, status=1)
     assert shows(done.stderr, RunMessage.DATA_OPTIONS_CHANGED)
+
+
+def write_centres(toy, path, centre=lambda number, label: "ABC"[number % 3]):
+    """A manifest of the toy training images with a centre and a patient of each."""
+    rows = ["file_name,label,centre,group"]
+    for image in sorted((toy / "labelled" / "train").glob("*/*.jpg")):
+        number, label = int(image.stem[-3:]), image.parent.name
+        name = centre(number, label)
+        rows.append(f"{image.relative_to(toy / 'labelled')},{label},{name},{name}_{label}_{number // 3 % 4}")
+    path.write_text("\n".join(rows))
+    return path
+
+
+def centre_argv(tiny_pth, toy, out, manifest, *more):
+    argv = make_argv(tiny_pth, toy, out, "--manifest", manifest, "--folds", "each:centre", "--max_steps", 1, *more)
+    argv[argv.index("--data_dir") + 1] = str(toy / "labelled")
+    return argv
+
+
+def test_each_centre_is_left_out_once_and_the_epoch_is_selected_on_the_others(tiny_pth, toy, tmp_path, capsys):
+    out, manifest = tmp_path / "cv", write_centres(toy, tmp_path / "images.csv", lambda number, label: "AB"[number % 2])
+    argv = centre_argv(tiny_pth, toy, out, manifest, "--random_folds", "--seeds", 0, 1)
+    assert main(["crossval", *argv]) == 0
+    printed = capsys.readouterr().out
+    summary = read_record(out, CROSSVAL).crossval
+    centres = summary.by_centre
+    assert [centre.name for centre in centres.centres] == ["A", "B"] and centres.selection_fraction == 0.1
+    assert summary.folds == "each:centre" and {run.selection_split for run in summary.runs} == {"selection"}
+    tables = {}
+    for centre in centres.centres:
+        folders = [out / f"seed-{seed}_fold-{centre.fold}" for seed in (0, 1)]
+        tables[centre.name] = [read_prediction_table(folder, "validation") for folder in folders]
+        selection = read_prediction_table(folders[0], "selection")
+        assert {name.split("_")[0] for name in tables[centre.name][0].groups} == {centre.name}
+        assert not {name for name in selection.groups if name.startswith(centre.name)} and len(selection.labels) > 0
+        values = [f1_score(table.labels, table.predicted, average="macro") for table in tables[centre.name]]
+        assert centre.scores["macro_f1"].value == pytest.approx(np.mean(values))
+        assert centre.scores["macro_f1"].interval and centre.images == len(tables[centre.name][0].labels)
+    by_centre = [centre.scores["accuracy"].value for centre in centres.centres]
+    assert centres.mean["accuracy"].value == pytest.approx(np.mean(by_centre))
+    assert centres.worst_centre("accuracy").scores["accuracy"].value == min(by_centre)
+    pooled = [np.mean(np.concatenate([t[run].labels == t[run].predicted for t in tables.values()])) for run in (0, 1)]
+    assert centres.pooled["accuracy"].value == pytest.approx(np.mean(pooled))
+    others = read_record(out / "random_folds", CROSSVAL).crossval
+    random_accuracy = np.mean([scores["accuracy"] for scores in others.pooled.values()])
+    assert others.folds == "2" and centres.gap["accuracy"].value == pytest.approx(np.mean(pooled) - random_accuracy)
+    assert "mean of the centres" in printed and "minus random folds" in printed
+    written = (out / "seed-0_fold-1" / "all_results.json").stat().st_mtime_ns
+    assert main(["crossval", *argv]) == 0  # nothing is trained again
+    assert (out / "seed-0_fold-1" / "all_results.json").stat().st_mtime_ns == written
+    comparison = compare(out)
+    (row,) = [*comparison.tables[0].rows, *comparison.tables[0].not_comparable]
+    assert row.scores["macro_f1"].value == pytest.approx(100 * centres.mean["macro_f1"].value)
+    assert row.diagnostic_accuracy.centres == centres and "| A " in comparison.summary()
+    assert main(["report", str(out), "--operating_point", "youden", "--output_dir", str(tmp_path / "report")]) == 0
+    study = (tmp_path / "report" / "study.md").read_text()
+    assert "Each centre (A, B) was left out in turn" in study and "10 % of the training images" in study
+    assert "Each of 2 values of centre was left out in turn" in comparison.summary()
+
+
+def test_the_folds_of_centres_are_those_of_sklearn(toy, tmp_path):
+    manifest = write_centres(toy, tmp_path / "images.csv", lambda number, label: f"centre {number % 4}")
+    options = DataSourceArguments(data_dir=str(toy / "labelled"), manifest=str(manifest))
+    splits, centres = read_splits(options), read_centres(options, "centre")
+    folds = make_centre_folds(splits, centres, "centre")
+    names = np.array(splits["train"]["file_name"][:])
+    groups = np.array([centres[name] for name in names])
+    expected = list(LeaveOneGroupOut().split(names, groups=groups))
+    assert len(folds) == len(expected) == 4
+    for fold, (train, held_out) in zip(folds.values(), expected):
+        assert fold["train"]["file_name"][:] == names[train].tolist()
+        assert fold["validation"]["file_name"][:] == names[held_out].tolist()
+
+
+def test_a_centre_without_a_class_is_scored_on_the_classes_that_it_has(tmp_path):
+    """Its mean over classes leaves out the class, although the model predicts it."""
+    runs = [CrossvalRun(1.0, 0, fold, False) for fold in (1, 2)]
+    labels = {1: ["a", "a", "b", "b", "c", "c"], 2: ["a", "a", "a", "b", "b", "b"]}
+    predictions = {1: ["a", "b", "b", "b", "c", "c"], 2: ["a", "a", "c", "b", "b", "b"]}
+    names = ["a", "b", "c"]
+    for run in runs:
+        ids = [np.array([names.index(name) for name in values[run.fold]]) for values in (labels, predictions)]
+        files = [f"{run.fold}_{number}.png" for number in range(6)]
+        folder = tmp_path / run.folder
+        folder.mkdir()
+        write_predictions(folder, "validation", files, np.eye(3)[ids[1]], ids[0], names, [])
+    summary = summarize_centres(tmp_path, "centre", ["A", "B"], runs, False, 0.1)
+    first, second = summary.centres
+    assert (first.absent, second.absent) == ([], ["c"]) and second.patients is None
+    assert second.scores["macro_recall"].value == pytest.approx((2 / 3 + 1) / 2)
+    assert summary.mean["macro_recall"].value == pytest.approx(((0.5 + 1 + 1) / 3 + (2 / 3 + 1) / 2) / 2)
+    assert summary.pooled["accuracy"].value == pytest.approx(10 / 12) and summary.gap is None
+
+
+@pytest.mark.parametrize(
+    "centre, more, message, attributes",
+    [
+        (None, ["--folds", "each:hospital"], DataMessage.COLUMNS_MISSING, {"columns": ["hospital"]}),
+        (lambda number, label: "A", [], DataMessage.ONE_CENTRE, {"name": "A"}),
+        (lambda number, label: label, [], DataMessage.FOLD_WITHOUT_TRAINING_IMAGES, {"fold": "blob"}),
+        (lambda number, label: "AB"[number % 2] if number else "", [], DataMessage.MANIFEST_VALUE_MISSING, {}),
+        (lambda number, label: ["A", "a", "B"][number % 3], [], DataMessage.CLASS_NAMES_SIMILAR, {}),
+        (None, ["--group_pattern", r"(\d)\."], DataMessage.PATIENTS_IN_TWO_CENTRES, {"count": 10}),
+        (None, ["--selection_fraction", "0.01"], DataMessage.TOO_FEW_GROUPS, {}),
+        (None, ["--folds", "each:"], SettingsMessage.INVALID_FOLDS, {}),
+        (None, ["--folds", "3", "--random_folds"], SettingsMessage.RANDOM_FOLDS_WITHOUT_CENTRES, {}),
+        (None, ["--benchmark", "limuc-4"], SettingsMessage.CENTRES_WITH_BENCHMARK, {}),
+    ],
+)
+def test_columns_that_are_not_centres_are_rejected(centre, more, message, attributes, tiny_pth, toy, tmp_path, capsys):
+    manifest = write_centres(toy, tmp_path / "images.csv", **({"centre": centre} if centre else {}))
+    argv = centre_argv(tiny_pth, toy, tmp_path / "cv", manifest, *more)
+    if "--benchmark" in more:
+        del argv[argv.index("--manifest") : argv.index("--manifest") + 2]
+    assert main(["crossval", *argv]) != 0
+    assert shows(capsys.readouterr().err, message, **attributes)
+
+
+def test_centres_need_a_manifest(tiny_pth, toy, tmp_path, capsys):
+    assert main(["crossval", *make_argv(tiny_pth, toy, tmp_path / "cv", "--folds", "each:centre")]) == 1
+    assert shows(capsys.readouterr().err, DataMessage.CENTRES_NEED_A_MANIFEST, column="centre")

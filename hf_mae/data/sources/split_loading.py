@@ -27,6 +27,7 @@ from .kinds import BenchmarkOptions, Samples, SourceOptions
 from .pairs import find_paired_images
 from .samples import ImageCheckFn, check_samples, join_names, valid_image_mask
 from .source import Source, open_source
+from .tables import check_class_names
 
 logger = logging.getLogger(__name__)
 
@@ -326,6 +327,25 @@ def reduce_training(splits: DatasetDict, options: DataSourceArguments, seed: int
     if options.selection_fraction:
         hold_out(splits, "selection", options.selection_fraction, seed)
     return splits
+
+
+def read_centres(options: DataSourceArguments, column: str) -> dict[str, str]:
+    """Reads the value of a column of the manifest (or table) of each image, by file name.
+
+    Raises:
+        UsageError: If there is no such column, or a value is missing.
+    """
+    by_centre = dataclasses.replace(_source_options(options), group_column=column, group_pattern=None)
+    try:
+        source = open_source(str(options.data_dir), by_centre)
+        centres = assign_samples(source).groups
+    except UsageError as error:
+        if error.code is DataMessage.GROUP_COLUMN_WITHOUT_MANIFEST:
+            raise UsageError(DataMessage.CENTRES_NEED_A_MANIFEST, column=column, root=options.data_dir) from None
+        raise
+    assert centres is not None, "a column was requested"
+    check_class_names(set(centres), column)
+    return dict(zip(arrow_column(source.samples.data, "file_name").to_pylist(), centres))
 
 
 def load_official_folds(

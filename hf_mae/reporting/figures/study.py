@@ -7,6 +7,8 @@ import numpy as np
 
 from ...data.cohort import Cohort
 from ...evaluation.recalibration import CalibrationCurve
+from ...runs.record import CentreSummary
+from ...settings.metrics import METRICS
 from ..run_sentences import describe_exclusion
 from . import style
 from .style import (
@@ -50,6 +52,30 @@ def plot_scatter(points: np.ndarray, labels: np.ndarray, names: list[str], path:
         axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), markerscale=2)
     else:
         axes.set_xlabel(f"{len(names)} classes; too many for a legend; colours repeat")
+    style.save(figure, path)
+
+
+@log_figure_errors
+def plot_centres(summary: CentreSummary, metric: str, path: Path) -> None:
+    """Plots a forest plot: the score of each centre with its 95 % interval, their mean, and that of all images."""
+    estimates = [
+        *((f"{centre.name} ({centre.images})", centre.scores[metric]) for centre in summary.centres),
+        *(("mean of the centres", summary.mean[metric]), ("all images", summary.pooled[metric])),
+    ]
+    scale, rows = METRICS[metric].scale, np.arange(len(estimates))[::-1]
+    figure = PlainTextFigure(figsize=(ONE_COLUMN, 0.18 * len(estimates) + 0.8))
+    axes = figure.subplots()
+    for row, (_, estimate) in zip(rows, estimates):
+        low, high = estimate.interval or (estimate.value, estimate.value)
+        is_centre = row > 1
+        axes.plot([scale * low, scale * high], [row, row], color=COLOURS[0 if is_centre else 1])
+        marker = "o" if is_centre else "D"
+        axes.plot(scale * estimate.value, row, marker, color=COLOURS[0 if is_centre else 1], ms=4)
+    axes.set_yticks(rows, [legend_label(name) for name, _ in estimates])
+    axes.axhline(1.5, color="0.8", lw=0.8)
+    axes.set(ylim=(-0.6, len(estimates) - 0.4), xlabel=METRICS[metric].title + (" (%)" if scale == 100 else ""))
+    axes.set_title(f"Left out in turn: {summary.column}")
+    axes.grid(axis="x", alpha=0.3)
     style.save(figure, path)
 
 
