@@ -333,7 +333,7 @@ def read_centres(options: DataSourceArguments, column: str) -> dict[str, str]:
     """Reads the value of a column of the manifest (or table) of each image, by file name.
 
     Raises:
-        UsageError: If there is no such column, or a value is missing.
+        UsageError: If the column, or a value in it, is missing.
     """
     by_centre = dataclasses.replace(_source_options(options), group_column=column, group_pattern=None)
     try:
