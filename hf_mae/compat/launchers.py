@@ -92,3 +92,19 @@ def override_precision(precision: str | None) -> Iterator[None]:
         if precision is not None:
             os.environ.pop(PRECISION)
             os.environ |= {PRECISION: previous} if previous is not None else {}
+
+
+@contextmanager
+def restore_engines_on_error() -> Iterator[None]:
+    """If the block fails, restores the variables of engines, which accelerate and transformers set before they check
+    them. They would look like those of another job."""
+    previous = {name: os.environ.get(name) for name in ENGINES}
+    try:
+        yield
+    except BaseException:
+        for name, value in previous.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        raise

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import TrainingArguments
 from transformers.integrations import get_available_reporting_integrations, is_tensorboard_available
 
-from ..compat.launchers import read_launch
+from ..compat.launchers import read_launch, restore_engines_on_error
 from ..errors import UsageError, did_you_mean, summarize_exception
 from .losses import CLASS_WEIGHTS, LOGIT_ADJUSTMENT, LOSSES, SOFT_LABELS
 from .messages import SettingsMessage
@@ -68,7 +68,8 @@ class MaeTrainingArguments(MaeTrainingFields, TrainingArguments):  # type: ignor
             self.bf16, self.fp16 = launch.precision == "bf16", launch.precision == "fp16"
         self.debug = " ".join(self.debug) if isinstance(self.debug, list) else self.debug
         try:
-            super().__post_init__()
+            with restore_engines_on_error():
+                super().__post_init__()
             self._check_checkpointing_arguments()
         except (ValueError, KeyError, ImportError, TypeError, RuntimeError, OSError) as error:  # contradictory options
             raise UsageError(SettingsMessage.REJECTED_BY_TRANSFORMERS, error=summarize_exception(error)) from None

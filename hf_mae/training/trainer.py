@@ -20,6 +20,7 @@ from transformers.trainer_utils import has_length
 
 from ..compat.accelerate import use_low_memory_sampler
 from ..compat.deepspeed import find_deepspeed_conflicts, process_deepspeed_config
+from ..compat.launchers import restore_engines_on_error
 from ..compat.torch import is_compiler_error
 from ..compat.transformers import HookedTrainer, StockModel, get_attn_implementation, use_attn_implementation
 from ..conversion.safety import is_timm
@@ -55,7 +56,8 @@ def explain_errors(optimizer: str | None = None) -> Iterator[None]:
         optimizer: name of the optimizer that the block creates.
     """
     try:
-        yield
+        with restore_engines_on_error():
+            yield
     except UsageError:
         raise
     except (ValueError, KeyError, ImportError, RuntimeError) as error:

@@ -92,3 +92,15 @@ def test_a_flag_overrides_the_precision_of_the_launcher_and_the_record_has_the_o
     environment(ACCELERATE_MIXED_PRECISION="fp8")
     with raises(CompatMessage.UNKNOWN_PRECISION):
         read_launch()
+
+
+def test_engines_of_a_failed_setup_do_not_remain_in_the_environment(environment):
+    with pytest.raises(ValueError), launchers.restore_engines_on_error():
+        os.environ["ACCELERATE_USE_FSDP"] = "true"  # set by accelerate
+        raise ValueError
+    assert read_launch() == LaunchedProcess()
+    environment(ACCELERATE_USE_DEEPSPEED="true")
+    with pytest.raises(ValueError), launchers.restore_engines_on_error():
+        del os.environ["ACCELERATE_USE_DEEPSPEED"]
+        raise ValueError
+    assert os.environ["ACCELERATE_USE_DEEPSPEED"] == "true"
