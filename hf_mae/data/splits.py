@@ -245,14 +245,16 @@ def make_centre_folds(splits: DatasetDict, centre_by_file: Mapping[str, str], co
         column: its column in the manifest, for messages.
 
     Returns:
-        The folds by centre, in the order of the names.
+        The folds by centre, in the order of the names (numbers by value).
 
     Raises:
         UsageError: If there is one centre, or if a patient or video is in several.
     """
     images = _merge_training(splits)
     centres = np.array([centre_by_file[name] for name in images["file_name"][:]])
-    names = np.unique(centres).tolist()
+    names = sorted(
+        set(centres.tolist()), key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else name)
+    )
     if len(names) < 2:
         raise UsageError(DataMessage.ONE_CENTRE, column=column, name=names[0])
     if "group" in images.column_names:

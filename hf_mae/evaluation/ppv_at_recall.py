@@ -24,6 +24,7 @@ from .operating_points import OneVsRest, ThresholdRule, effective_trials, find_p
 from .prediction_table import Predictions
 
 RESAMPLES = 1000
+NUMBERS_AT_ONCE = 5_000_000  # scores in memory at once
 QUANTILES = (50, 2.5, 97.5)
 MIN_IMAGES_PER_SIDE = 2  # smallest number of positive and of negative images for an interval
 
@@ -198,11 +199,13 @@ def estimate_as_challenge(folds: list[Predictions], recall: float, prevalence: f
         is_positive = fold.labels == 1
         positives, negatives = int(is_positive.sum()), int((~is_positive).sum())
         drawn = max(1, int(negatives * prevalence / (1 - prevalence) + 1e-9))
-        draws = generator.integers(positives, size=(RESAMPLES, drawn))
-        runs = positive_scores(fold)
-        for scores in runs:
-            negative = np.sort(scores[~is_positive])
-            values += _interpolated_precision(scores[is_positive][draws], negative, recall) / len(runs) / len(folds)
+        runs, batch = positive_scores(fold), max(1, NUMBERS_AT_ONCE // drawn)
+        sorted_negatives = [np.sort(scores[~is_positive]) for scores in runs]
+        for start in range(0, RESAMPLES, batch):
+            draws = generator.integers(positives, size=(min(batch, RESAMPLES - start), drawn))
+            for scores, negative in zip(runs, sorted_negatives):
+                precision = _interpolated_precision(scores[is_positive][draws], negative, recall)
+                values[start : start + batch] += precision / len(runs) / len(folds)
     return ChallengeEstimate(*np.percentile(values, QUANTILES).tolist())
 
 

@@ -199,13 +199,14 @@ def option(default: Any = None, help: str = "", **attributes: Any) -> Any:
 
 
 def dataclass_options(cls: type) -> list[Option]:
-    """Returns the options that a dataclass declares or inherits."""
-    hints = typing.get_type_hints(cls)
-    return [
+    """Returns the options that a dataclass declares or inherits; `--help` does not list its `hidden_options`."""
+    hints, hidden = typing.get_type_hints(cls), getattr(cls, "hidden_options", ())
+    options = [
         _option_from_field(item, hints[item.name], _declaring_class(cls, item))
         for item in dataclasses.fields(cls)
         if item.init
     ]
+    return [dataclasses.replace(item, show_in_help=False) if item.name in hidden else item for item in options]
 
 
 def _declaring_class(cls: type, item: dataclasses.Field[Any]) -> type:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, make_dataclass
 
 from .losses import LOSSES
 from .metrics import MetricKind, metric_names, selection_metric_names
-from .one_vs_rest import OneVsRestArguments
+from .one_vs_rest import ONE_VS_REST_OPTIONS, OneVsRestArguments
 from .options import option
 
 # Number of samples per epoch of a class of n images: proportional to n ** exponent.
@@ -98,6 +98,7 @@ class FinetuningFields(LossParameters, OneVsRestArguments, MaeTrainingFields):  
     """Options of fine-tuning."""
 
     option_group = "Training"
+    hidden_options = tuple(ONE_VS_REST_OPTIONS)
 
     layer_decay: float = option(0.75, "Layer-wise learning-rate decay; 1 turns it off.", ge=0, le=1)
     mixup: float = option(0.0, "Mixup alpha; 0: off.", hidden=True, ge=0)

@@ -64,6 +64,10 @@ def crossval(settings: Settings) -> RunRecord | None:
     check_folds(folds, centres)
     if centres:
         settings = _add_selection_split(settings, folds)
+    if options.random_folds:  # the other folds are checked before training, too
+        random_fold_settings = _get_random_fold_settings(settings, len(folds))
+        with track_exclusions():
+            check_folds(_load_folds(random_fold_settings)[1])
     fractions = sorted(set(options.train_fractions or [settings.data.train_fraction]))
     runs = [
         CrossvalRun(fraction, seed, fold, options.train_fractions is not None)
@@ -71,7 +75,7 @@ def crossval(settings: Settings) -> RunRecord | None:
     ]
     _run_all(runs, folds, settings, exclusion_log)
     if options.random_folds:
-        crossval.run(_get_random_fold_settings(settings, len(folds)))
+        crossval.run(random_fold_settings)
     if args.process_index != 0:
         return None
     record = _summarize(args.folder, runs, folds[0]["train"].features["labels"].names, settings, centres)

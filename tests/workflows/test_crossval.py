@@ -221,13 +221,14 @@ def test_each_centre_is_left_out_once_and_the_epoch_is_selected_on_the_others(ti
     assert "Each of 2 values of centre was left out in turn" in comparison.summary()
 
 
-def test_the_folds_of_centres_are_those_of_sklearn(toy, tmp_path):
-    manifest = write_centres(toy, tmp_path / "images.csv", lambda number, label: f"centre {number % 4}")
+@pytest.mark.parametrize("centre", [lambda number: f"centre {number % 4}", lambda number: (2, 10, 1, 33)[number % 4]])
+def test_the_folds_of_centres_are_those_of_sklearn(centre, toy, tmp_path):
+    manifest = write_centres(toy, tmp_path / "images.csv", lambda number, label: centre(number))
     options = DataSourceArguments(data_dir=str(toy / "labelled"), manifest=str(manifest))
     splits, centres = read_splits(options), read_centres(options, "centre")
     folds = make_centre_folds(splits, centres, "centre")
     names = np.array(splits["train"]["file_name"][:])
-    groups = np.array([centres[name] for name in names])
+    groups = np.array([int(value) if value.isdecimal() else value for value in map(centres.get, names)])
     expected = list(LeaveOneGroupOut().split(names, groups=groups))
     assert len(folds) == len(expected) == 4
     for fold, (train, held_out) in zip(folds.values(), expected):
@@ -265,6 +266,7 @@ def test_a_centre_without_a_class_is_scored_on_the_classes_that_it_has(tmp_path)
         (lambda number, label: ["A", "a", "B"][number % 3], [], DataMessage.CLASS_NAMES_SIMILAR, {}),
         (None, ["--group_pattern", r"(\d)\."], DataMessage.PATIENTS_IN_TWO_CENTRES, {"count": 10}),
         (None, ["--selection_fraction", "0.01"], DataMessage.TOO_FEW_GROUPS, {}),
+        (lambda number, label: str(number), ["--random_folds"], DataMessage.TOO_MANY_FOLDS, {}),
         (None, ["--folds", "each:"], SettingsMessage.INVALID_FOLDS, {}),
         (None, ["--folds", "3", "--random_folds"], SettingsMessage.RANDOM_FOLDS_WITHOUT_CENTRES, {}),
         (None, ["--benchmark", "limuc-4"], SettingsMessage.CENTRES_WITH_BENCHMARK, {}),
