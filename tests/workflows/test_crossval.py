@@ -266,7 +266,7 @@ def test_a_centre_without_a_class_is_scored_on_the_classes_that_it_has(tmp_path)
         (lambda number, label: ["A", "a", "B"][number % 3], [], DataMessage.CLASS_NAMES_SIMILAR, {}),
         (None, ["--group_pattern", r"(\d)\."], DataMessage.PATIENTS_IN_TWO_CENTRES, {"count": 10}),
         (None, ["--selection_fraction", "0.01"], DataMessage.TOO_FEW_GROUPS, {}),
-        (lambda number, label: str(number), ["--random_folds"], DataMessage.TOO_MANY_FOLDS, {}),
+        (lambda number, label: f"{label}{number}", ["--random_folds"], DataMessage.TOO_MANY_FOLDS, {"smallest": 20}),
         (None, ["--folds", "each:"], SettingsMessage.INVALID_FOLDS, {}),
         (None, ["--folds", "3", "--random_folds"], SettingsMessage.RANDOM_FOLDS_WITHOUT_CENTRES, {}),
         (None, ["--benchmark", "limuc-4"], SettingsMessage.CENTRES_WITH_BENCHMARK, {}),
