@@ -27,7 +27,7 @@ from .metrics import CALIBRATION_BINS, calibration_bins, expected_calibration_er
 from .prediction_table import Predictions
 
 PSEUDO_LABELS = 1.0  # images with another label that smooth the variance of a mean over images
-PSEUDO_RANKS = 0.5  # images of each side that are ranked at random, shared by all classes
+PSEUDO_RANKS = 1.0  # images of each side that are ranked at random, shared by all pairs of classes
 
 
 def estimate_probability_metrics(folds: list[Predictions]) -> dict[str, Estimate]:
@@ -231,7 +231,7 @@ def ranking_influence(
             return None
         runs, influence = fold.known_scores, np.zeros(len(fold.labels))
         weight = 1 / (len(folds) * len(class_ids) * len(runs))
-        added, small_sample = PSEUDO_RANKS / num_classes / len(folds), 1.0
+        added, small_sample = PSEUDO_RANKS / num_classes**2 / len(folds), 1.0
         for run, label in ((run, label) for run in runs for label in class_ids):
             ranking = function(run[:, label], fold.labels == label)
             influence += weight * ranking.influence
