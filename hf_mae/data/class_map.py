@@ -60,8 +60,9 @@ class ClassMap:
             axis=-1,
         )
 
-    def relabel(self, splits: DatasetDict, source_name: str) -> tuple[DatasetDict, dict[str, int]]:
-        """Returns the splits with the shared classes, and the number of excluded images per class.
+    def relabel(self, splits: DatasetDict, source_name: str, counted: str) -> tuple[DatasetDict, dict[str, int]]:
+        """Returns the splits with the shared classes, and the number of excluded images of the split `counted` per
+        class.
 
         Raises:
             UsageError: If the data has a class that is not in the map, or if no image is left.
@@ -75,7 +76,7 @@ class ClassMap:
         for split, dataset in splits.items():
             labels = [names[label] for label in dataset["labels"][:]]
             rows = [index for index, name in enumerate(labels) if name in ids]
-            num_excluded.update(name for name in labels if name not in ids)
+            num_excluded.update(name for name in labels if name not in ids and split == counted)
             if rows:
                 relabelled[split] = _replace_labels(
                     dataset.select(rows), [ids[labels[index]] for index in rows], self.class_names

@@ -1,11 +1,11 @@
 """Dataset description for a study: numbers of images, patients and classes per split, and exclusions."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 
 from .columns import get_column
 from .exclusion_log import Exclusion, ExclusionLog, Relabelling
@@ -56,6 +56,25 @@ def describe_cohort(exclusion_log: ExclusionLog, splits: Mapping[str, Dataset]) 
         described[split] = SplitDescription(len(dataset), num_groups, dict(zip(names, counts.tolist())))
     columns = _count_column_values(splits, exclusion_log.manifest)
     return Cohort(exclusion_log.total, exclusion_log.excluded, described, columns, exclusion_log.relabelled)
+
+
+def describe_folds(exclusion_log: ExclusionLog, folds: Sequence[Mapping[str, Dataset]]) -> Cohort:
+    """Describes the images of a cross-validation, each once: `test` has those that all folds test, `cross-validation`
+    the others. The total is None if the folds have different images."""
+    if len(folds) == 1:
+        return describe_cohort(exclusion_log, folds[0])
+    tested = set.intersection(*(set(fold["test"]["file_name"][:]) if "test" in fold else set() for fold in folds))
+    seen: set[str] = set()
+    parts: dict[str, list[Dataset]] = {"cross-validation": [], "test": []}
+    for dataset in (dataset for fold in folds for dataset in fold.values()):
+        names = dataset["file_name"][:]
+        for part in parts:
+            rows = [i for i, name in enumerate(names) if name not in seen and (name in tested) == (part == "test")]
+            parts[part] += [dataset.select(rows)] if rows else []
+        seen.update(names)
+    cohort = describe_cohort(exclusion_log, {name: concatenate_datasets(part) for name, part in parts.items() if part})
+    accounted = len(seen) + sum(step.images for step in cohort.excluded)
+    return cohort if cohort.total == accounted else replace(cohort, total=None)
 
 
 def _count_column_values(splits: Mapping[str, Dataset], manifest: Path | None) -> dict[str, dict[str, dict[str, int]]]:

@@ -24,6 +24,7 @@ class ExclusionReason(str, Enum):
     TWO_LABELS = "two_labels"
     NOT_IN_BENCHMARK = "not_in_benchmark"
     CLASS_NOT_IN_MODEL = "class_not_in_model"  # class
+    UNUSED_SPLIT = "unused_split"  # split
 
 
 @dataclass(frozen=True)

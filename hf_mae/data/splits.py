@@ -12,6 +12,7 @@ from datasets import Dataset, DatasetDict, concatenate_datasets
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from ..errors import UsageError, inform, warn
+from .exclusion_log import ExclusionReason, record_excluded
 from .messages import DataMessage
 
 logger = logging.getLogger(__name__)
@@ -233,6 +234,7 @@ def _merge_training(splits: DatasetDict) -> Dataset:
             "evaluate a run on it, use hf-mae evaluate --split test.",
             len(splits["test"]),
         )
+        record_excluded(ExclusionReason.UNUSED_SPLIT, len(splits["test"]), detail="test")
     return concatenate_datasets([splits[split] for split in ("train", "validation") if split in splits])
 
 

@@ -14,10 +14,11 @@ from ..conversion.safety import is_timm
 from ..conversion.stock_models import is_mae_vit
 from ..errors import UsageError
 from .messages import ModelMessage
-from .network import Network
+from .network import ModelFacts, Network
 
 NUM_CHANNELS = 3  # images are read as RGB
 DEFAULT_IMAGE_SIZE = 224  # of networks that accept any size
+POOLINGS = {"ViTForImageClassification": "cls", "BeitForImageClassification": "mean"}  # of the stock classes
 
 
 def is_vit(config: Any) -> bool:
@@ -99,6 +100,19 @@ def get_non_mae_network(model: StockModel) -> Network | None:
     report = getattr(model, "conversion_report", None)
     distilled = report is not None and report.source.get("distilled")
     return None if is_mae_vit(model.config) and not distilled else get_network(model)
+
+
+def get_model_facts(model: StockModel) -> ModelFacts:
+    """Describes a classifier, and what its conversion report (if there is one) says about the initial weights."""
+    pooling = POOLINGS.get(type(model).__name__) if is_mae_vit(model.config) else None
+    report = getattr(model, "conversion_report", None)
+    if report is None:
+        return ModelFacts(type(model).__name__, input_size(model), pooling)
+    head, _ = find_head(model)
+    new_head = any(entry["target"].startswith(head) for entry in report.initialized)
+    source_class = report.source.get("class")
+    is_mae = source_class.startswith("ViTMAE") if source_class else report.source.get("layout") == "mae" and new_head
+    return ModelFacts(type(model).__name__, input_size(model), pooling, bool(is_mae), new_head)
 
 
 def find_blocks(model: nn.Module) -> list[nn.Module]:

@@ -25,7 +25,7 @@ def describe_model(run: CompletedRun, licence: str | None, metadata: Any, escape
     scores = run.scores()
     facts = {
         "run": run,
-        "record": run.record,
+        "record": run.trained[0] if run.trained else None,
         "metadata": metadata,
         "licence": licence,
         "scores": {METRICS[name].title: scores[name] for name in summary_metric_names()},

@@ -204,7 +204,7 @@ def _compute_expected_costs(run: CompletedRun, table: CostTable, notes: list[str
     costs = estimate_expected_costs(run.folds, table.select(run.class_names, run.name))
     if len(costs) == 1:
         notes.append(report_text("no_bayes_decisions"))
-    elif run.record is None or run.record.calibration is None:
+    elif run.evaluated is None or run.evaluated.calibration is None:
         notes.append(report_text("not_calibrated"))
     if missing := costs[0].classes_without_images:
         notes.append(report_text("priors_without_images", names=[run.class_names[index] for index in missing]))

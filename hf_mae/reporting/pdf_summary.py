@@ -17,7 +17,7 @@ from .document import Block, BulletList, Heading, Image, Paragraph
 from .figures.style import truncate_text
 from .headline import HeadlineRow, headline_table, run_scores
 from .renderers import pdf
-from .run_sentences import describe_note, describe_selection
+from .run_sentences import describe_note, describe_selections
 from .table import CellLike, Column, Table, number_columns
 
 MAX_ERROR_EXAMPLES = 8
@@ -53,8 +53,8 @@ def _description_blocks(run: CompletedRun) -> list[Block]:
     patients = len(np.unique(np.concatenate(groups))) if groups else 0
     origin = f" of {patients} patients or videos" if patients else "; patients are not known"
     classes = pluralize(len(run.class_names), "class")
-    kind = f"a {run.record.network}" if run.record and run.record.network else "a vision transformer"
-    selection = describe_selection(run.record.selection) if run.record else ""
+    kind = f"a {run.evaluated.network}" if run.evaluated and run.evaluated.network else "a vision transformer"
+    selection = describe_selections([record.selection for record in run.trained if record.selection])
     notes = " ".join([selection, *map(describe_note, run.notes)])
     return [
         Heading(f"{truncate_text(run.data, 50)}: {classes}", 1),

@@ -1,7 +1,7 @@
 """Sentences about a run, from the facts in its record: each fact has one sentence, for all documents."""
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..data.exclusion_log import Exclusion, ExclusionReason
@@ -9,6 +9,8 @@ from ..errors import abbreviate_list, pluralize
 from ..evaluation.calibration import Calibration
 from ..runs.completed_run import Note, NoteCode
 from ..runs.record import Environment, Hardware, Selection, SelectionRule, run_name
+from ..runs.training_facts import Augmentation, Objective, Training
+from ..settings.losses import LOSSES
 from ..settings.metrics import metric_title
 
 NOTE_TEXTS = {
@@ -21,6 +23,7 @@ NOTE_TEXTS = {
     NoteCode.MEAN_OF_FOLDS: "Mean of {runs} runs ({folds} folds, {seeds}).",
     NoteCode.MEAN_OF_OFFICIAL_SPLITS: "Mean of {runs} runs of the {folds} official splits, on one test split.",
     NoteCode.MEAN_OF_MODELS: "Mean of the scores of {models} models.",
+    NoteCode.MEAN_OF_VIEWS: "Mean of the scores of {views} rotated and mirrored views (test-time augmentation).",
     NoteCode.FRACTION_OF_LABELS: "Trained on {fraction} % of the labels.",
     NoteCode.SEEN_IN_PRETRAINING: "{count} of the {images} images were in the pre-training data.",
     NoteCode.TRAINED_ON_OTHER_FOLD: "The model was trained on fold {fold}, which contains the evaluated images.",
@@ -38,6 +41,16 @@ NOTE_TEXTS = {
     NoteCode.NO_PREDICTIONS_OF_SPLIT: "{path} has no predictions of a split other than {split}",
     NoteCode.AVERAGED_VIEWS: "the scores use test-time augmentation, but those of the selection split do not",
     NoteCode.OTHER_CLASSES: "{path} has other classes",
+}
+SCHEDULE_TITLES = {
+    "cosine_with_min_lr": "a cosine decay",
+    "cosine_warmup_with_min_lr": "a cosine decay",
+    "cosine": "a cosine decay",
+    "cosine_with_restarts": "a cosine decay with restarts",
+    "linear": "a linear decay",
+    "polynomial": "a polynomial decay",
+    "inverse_sqrt": "an inverse square-root decay",
+    "reduce_lr_on_plateau": "reductions on plateaus",
 }
 NOTE_FORMATS = {
     "score": metric_title,
@@ -57,7 +70,13 @@ EXCLUSION_TEXTS = {
     ExclusionReason.TWO_LABELS: "two labels",
     ExclusionReason.NOT_IN_BENCHMARK: "in the archive but not in the benchmark",
     ExclusionReason.CLASS_NOT_IN_MODEL: "class {detail}, which the model does not have",
+    ExclusionReason.UNUSED_SPLIT: "in the {detail} split, which was not used",
 }
+
+
+def describe_exclusions(steps: Sequence[Exclusion]) -> str:
+    """Lists numbers and reasons of excluded images; empty: none."""
+    return "; ".join(f"{pluralize(step.images, 'image')}: {describe_exclusion(step)}" for step in steps)
 
 
 def describe_exclusion(step: Exclusion) -> str:
@@ -89,12 +108,48 @@ def describe_selection(selection: Selection | None) -> str:
 
 def _describe_rule(selection: Selection) -> str:
     if selection.rule is SelectionRule.LAST_EPOCH:
-        return "The weights are those of the last epoch."
-    checkpoint = f"{Path(str(selection.checkpoint)).name} of {selection.planned_updates} updates"
+        return "The weights are those at the end of the training."
+    epoch = "" if selection.epoch is None else f" (epoch {selection.epoch:.4g})"
     return (
         f"The weights are those of the epoch with the best {metric_title(selection.metric)} on the "
-        f"{selection.selection_split} split ({checkpoint}), so the scores on this split are optimistic."
+        f"{selection.selection_split} split{epoch}, so the scores on this split are optimistic."
     )
+
+
+def describe_selections(selections: Sequence[Selection]) -> str:
+    """Describes how the weights of one or several models were selected; of several, without the epoch of each."""
+    if len(selections) == 1:
+        return describe_selection(selections[0])
+    texts = [describe_selection(replace(selection, epoch=None)) for selection in selections]
+    return " ".join(dict.fromkeys(texts)).replace("The weights are", "The weights of each model are")
+
+
+def describe_schedule(train: Training) -> str:
+    """Describes the learning-rate schedule of a training."""
+    schedule = train.schedule
+    assert schedule is not None, "the caller checks this"
+    warmup = f"rose in {schedule.warmup_updates:.4g} updates (warm-up) and then " if schedule.warmup_updates else ""
+    if schedule.name.startswith("constant"):
+        return f"The learning rate {warmup}was constant."
+    title = SCHEDULE_TITLES.get(schedule.name, f"the schedule {schedule.name} of transformers")
+    return f"The learning rate {warmup}followed {title} to {schedule.final_learning_rate:.3g}."
+
+
+def describe_augmentation(augmentation: Augmentation) -> str:
+    """Lists the random changes of training images."""
+    if augmentation.transforms == "endoscopy":
+        return "horizontal and vertical flips, and rotations by up to 90 degrees"
+    steps = ["random crops", "horizontal flips"]
+    steps += [f"RandAugment ({augmentation.auto_augment})"] if augmentation.auto_augment else []
+    erasing = augmentation.random_erasing
+    steps += [f"random erasing (probability {erasing:g})"] if erasing else []
+    return ", ".join(steps)
+
+
+def describe_loss(objective: Objective, cite: Callable[[str], str]) -> str:
+    """Describes the loss with its hyper-parameters; `cite` formats the key of its reference."""
+    loss = LOSSES[objective.loss]
+    return loss.methods.format(cite=cite(loss.citation.key) if loss.citation else "", **objective.parameters)
 
 
 def describe_hardware(hardware: Hardware) -> str:

@@ -1,10 +1,9 @@
-"""Description of a study from the record of its run: flow of the images, images by split, and methods with citations.
+"""Description of a study from the records of its runs: flow of the images, images by split, and methods with citations.
 
-The sentences are in `templates/methods.yaml`. Facts that the record does not contain are omitted.
+The sentences are in `templates/methods.yaml`. Facts that the records do not contain are omitted.
 """
 
-import json
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,59 +12,62 @@ from ..files.atomic import write_text
 from ..runs.completed_run import CompletedRun
 from ..runs.record import FIGURES_DIR, RunRecord
 from ..settings.benchmarks import find_benchmark_or_none
-from ..settings.commands import command_options
-from ..settings.losses import LOSSES, SMOOTHING
 from ..settings.metrics import METRICS, MetricKind, metric_names
-from ..settings.models import RANDOM_WEIGHTS
-from ..settings.training import INSTANCE_BALANCED
 from .bibliography import format_bibtex
 from .document import Block, Heading, Paragraph
 from .figures.study import plot_flow_diagram
 from .renderers.files import write_document
-from .run_sentences import describe_exclusion
+from .results_tables import ResultsTable
+from .run_sentences import describe_exclusion, describe_loss
+from .study_facts import SPLIT_TITLES, StudyAnalysis, Trainings, study_facts, training_cohort
 from .table import Column, Table, number_columns
 from .text_templates import load_templates, render_text
 
-SPLIT_TITLES = {
-    "train": "training",
-    "selection": "selection of the epoch",
-    "validation": "validation",
-    "test": "test",
-}
+POOLING_TITLES = {"mean": "the mean of the patch tokens", "cls": "the class token"}
 
 
-def write_study_description(run: CompletedRun, folder: Path, suffix: str = "") -> list[str]:
-    """Writes `study.md`, `.tex` (and `.docx`), `study.bib` and the figure `figures/flow`.
+def write_study_description(
+    run: CompletedRun, folder: Path, suffix: str = "", tables: Sequence[ResultsTable] = ()
+) -> list[str]:
+    """Writes `study.md`, `.tex` (and `.docx`), `study.bib` and the figures `figures/flow` and, for images of an
+    evaluation, `figures/flow_evaluation`.
 
     Args:
         suffix: part of the file names, to distinguish several runs.
+        tables: of the report, which contain the tests between runs.
 
     Returns:
-        The names of the files; none if the record does not describe the images.
+        The names of the files; none if no record describes the images.
     """
-    if run.record is None or run.record.study is None:
+    cohorts = list_cohorts(run)
+    if not cohorts:
         return []
-    blocks, keys = build_study_description(run)
-    write_text(folder / f"study{suffix}.bib", format_bibtex(keys, _data_citation(run.record)))
-    figure = f"{FIGURES_DIR}/flow{suffix}"
-    plot_flow_diagram(run.record.study, folder / figure)
-    names = write_document(blocks, folder / f"study{suffix}", [folder / f"{figure}.png"])
-    return [*names, f"study{suffix}.bib", f"{figure}.png"]
+    blocks, keys = build_study_description(run, tables)
+    write_text(folder / f"study{suffix}.bib", format_bibtex(keys, _data_citation(run)))
+    figures = []
+    for title, cohort in cohorts.items():
+        part = "_evaluation" if title == EVALUATION and len(cohorts) > 1 else ""
+        figures.append(f"{FIGURES_DIR}/flow{part}{suffix}")
+        plot_flow_diagram(cohort, folder / figures[-1])
+    names = write_document(blocks, folder / f"study{suffix}", [folder / f"{figure}.png" for figure in figures])
+    return [*names, f"study{suffix}.bib", *(f"{figure}.png" for figure in figures)]
 
 
-def build_study_description(run: CompletedRun) -> tuple[list[Block], list[str]]:
+def build_study_description(run: CompletedRun, tables: Sequence[ResultsTable] = ()) -> tuple[list[Block], list[str]]:
     """Builds the document; returns it with the keys of its references."""
-    record = run.record
-    assert record is not None and record.study is not None, "the caller checks this"
-    methods, keys = _describe_methods(run, record)
-    references = ", ".join([*keys, *(["data"] if _data_citation(record) else [])])
+    methods, keys = _describe_methods(run, StudyAnalysis.from_tables(run, tables))
+    references = ", ".join([*keys, *(["data"] if _data_citation(run) else [])])
+    cohorts = list_cohorts(run)
+    images: list[Block] = []
+    for title, cohort in cohorts.items():
+        addition = f" ({title})" if len(cohorts) > 1 else ""
+        images += [_flow_table(cohort, addition), _table_one(cohort, addition)]
     blocks: list[Block] = [
         Heading(f"The study of {run.name}", 1),
         Heading("Images"),
-        _flow_table(record.study),
-        _table_one(record.study),
+        *images,
         Heading("Methods"),
-        *[Paragraph(text) for text in methods],
+        *[Paragraph(text) for text in methods if text],
         Heading("References"),
         Paragraph(f"BibTeX entries are in the accompanying .bib file: {references}."),
     ]
@@ -74,8 +76,18 @@ def build_study_description(run: CompletedRun) -> tuple[list[Block], list[str]]:
 
 # Images
 
+TRAINING, EVALUATION = "training", "evaluation"
 
-def _flow_table(cohort: Cohort) -> Table:
+
+def list_cohorts(run: CompletedRun) -> dict[str, Cohort]:
+    """Lists the images of the training, and those of an evaluation that has its own record."""
+    cohorts = {TRAINING: training_cohort(run)}
+    if run.evaluated is not None and run.evaluated.kind == "evaluate":
+        cohorts[EVALUATION] = run.evaluated.study
+    return {title: cohort for title, cohort in cohorts.items() if cohort is not None}
+
+
+def _flow_table(cohort: Cohort, addition: str) -> Table:
     rows: list[list[str]] = [["found", str(cohort.total if cohort.total is not None else "not known"), ""]]
     for step in cohort.excluded:
         rows.append([f"excluded: {describe_exclusion(step)}", str(step.images), ", ".join(step.examples)])
@@ -85,10 +97,10 @@ def _flow_table(cohort: Cohort) -> Table:
         groups = f"{entry.groups} patients or videos" if entry.groups else "patients not known"
         rows.append([SPLIT_TITLES.get(split, split), str(entry.images), groups])
     columns = [Column("images"), Column("number", "r"), Column("remarks")]
-    return Table(columns, rows, "Flow of the images:")
+    return Table(columns, rows, f"Flow of the images{addition}:")
 
 
-def _table_one(cohort: Cohort) -> Table:
+def _table_one(cohort: Cohort, addition: str) -> Table:
     """Builds the table of images by split, class and column of the manifest ("Table 1")."""
     splits = cohort.splits
     totals = [entry.images for entry in splits.values()]
@@ -103,7 +115,7 @@ def _table_one(cohort: Cohort) -> Table:
             counts = [by_split[split].get(value, 0) for split in splits]
             rows.append([f"{column}: {value}", *map(_format_count, counts, totals)])
     columns = [Column(""), *number_columns([SPLIT_TITLES.get(split, split) for split in splits])]
-    return Table(columns, rows, "Images by split, number (per cent):")
+    return Table(columns, rows, f"Images by split{addition}, number (per cent):")
 
 
 def _format_count(count: int, total: int) -> str:
@@ -113,7 +125,7 @@ def _format_count(count: int, total: int) -> str:
 # Methods
 
 
-def _describe_methods(run: CompletedRun, record: RunRecord) -> tuple[list[str], list[str]]:
+def _describe_methods(run: CompletedRun, analysis: StudyAnalysis) -> tuple[list[str], list[str]]:
     """Describes the methods in paragraphs; returns them with the keys of their references."""
     references: dict[str, None] = {}
 
@@ -121,76 +133,30 @@ def _describe_methods(run: CompletedRun, record: RunRecord) -> tuple[list[str], 
         references.update(dict.fromkeys(keys))
         return f"[{'; '.join(f'@{key}' for key in keys)}]"
 
-    pooling, image_size = _get_pooling_and_size(run, record)
-    facts = study_facts(run, record) | {
+    trainings, diagnostic = Trainings(run.trained), analysis.diagnostic_accuracy
+    facts = study_facts(run, analysis) | {
         "cite": cite,
-        "pooling": pooling,
-        "image_size": image_size,
-        "list_metrics": _list_metrics,
+        "pooling": POOLING_TITLES.get(trainings.one("model.pooling") or ""),
+        "list_metrics": list_metrics,
         "MetricKind": MetricKind,
-        "describe_loss": _describe_loss,
-        "smoothing_is_supported": SMOOTHING in LOSSES[get_setting(record, "loss")].supports,
-        "INSTANCE_BALANCED": INSTANCE_BALANCED,
+        "losses": trainings.texts("train.objective", lambda objective: describe_loss(objective, cite)),
+        "one_vs_rest": [" or ".join(result.classes) for result in diagnostic.one_vs_rest] if diagnostic else [],
+        "subgroups": diagnostic.subgroups if diagnostic else [],
     }
     return [render_text(template, facts) for template in load_templates("methods").values()], list(references)
 
 
-def study_facts(run: CompletedRun, record: RunRecord) -> dict[str, Any]:
-    """Returns the variables of the templates about a study: facts of its record, with the images by split."""
-    assert record.study is not None, "the caller checks this"
-    splits = record.study.splits
-    return {
-        "run": run,
-        "record": record,
-        "study": record.study,
-        "images_by_split": {SPLIT_TITLES.get(split, split): entry.images for split, entry in splits.items()},
-        "all_splits_have_groups": all(entry.groups for entry in splits.values()),
-        "benchmark": find_benchmark_or_none(record.data.benchmark),
-        "setting": partial(get_setting, record),
-        "is_grouped": all(fold.groups is not None for fold in run.folds),
-        "is_random": record.base == RANDOM_WEIGHTS,
-        "base_name": Path(record.base).name,
-    }
-
-
-def get_setting(record: RunRecord, name: str) -> Any:
-    """Returns a setting of the run, or its default."""
-    if name in record.settings:
-        return record.settings[name]
-    options = command_options(record.kind if record.kind != "evaluate" else "finetune")
-    return options[name].default if name in options else None
-
-
-def _get_pooling_and_size(run: CompletedRun, record: RunRecord) -> tuple[str, int | None]:
-    """Returns the features that the head classifies, and the image size, from the configuration of the run if it has
-    one."""
-    titles = {"mean": "the mean of the patch tokens", "cls": "the class token"}
-    if record.network:
-        return "", get_setting(record, "image_size")
-    try:
-        config = json.loads((run.folder / "config.json").read_text(encoding="utf-8"))
-        mean = "BeitForImageClassification" in config["architectures"]
-        return titles["mean" if mean else "cls"], int(config["image_size"])
-    except (OSError, ValueError, KeyError, TypeError):  # a cross-validation has no configuration
-        return titles.get(str(get_setting(record, "pooling")), ""), get_setting(record, "image_size")
-
-
-def _describe_loss(record: RunRecord, cite: Any) -> str:
-    loss = LOSSES[get_setting(record, "loss")]
-    parameters = {name: float(get_setting(record, name)) for name in loss.parameters}
-    return loss.methods.format(cite=cite(loss.citation.key) if loss.citation else "", **parameters)
-
-
-def _list_metrics(kind: MetricKind, cite: Any) -> str:
-    """Lists the metrics of a kind with their references."""
+def list_metrics(kind: MetricKind, cite: Any = None) -> str:
+    """Lists the metrics of a kind, with their references."""
     metrics = [METRICS[name] for name in metric_names(kind)]
     texts = [
-        (metric.methods or metric.title) + (f" {cite(metric.citation.key)}" if metric.citation else "")
+        (metric.methods or metric.title) + (f" {cite(metric.citation.key)}" if cite and metric.citation else "")
         for metric in metrics
     ]
     return f"{', '.join(texts[:-1])} and {texts[-1]}"
 
 
-def _data_citation(record: RunRecord) -> str:
-    entry = find_benchmark_or_none(record.data.benchmark)
+def _data_citation(run: CompletedRun) -> str:
+    record: RunRecord | None = run.trained[0] if run.trained else run.evaluated
+    entry = find_benchmark_or_none(record.data.benchmark) if record else None
     return entry.citation if entry else ""

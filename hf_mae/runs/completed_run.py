@@ -26,6 +26,7 @@ class NoteCode(str, Enum):
     MEAN_OF_FOLDS = "mean_of_folds"
     MEAN_OF_OFFICIAL_SPLITS = "mean_of_official_splits"
     MEAN_OF_MODELS = "mean_of_models"
+    MEAN_OF_VIEWS = "mean_of_views"
     FRACTION_OF_LABELS = "fraction_of_labels"
     SEEN_IN_PRETRAINING = "seen_in_pretraining"
     TRAINED_ON_OTHER_FOLD = "trained_on_other_fold"
@@ -66,7 +67,11 @@ class CompletedRun:
         threshold_split: name of that split.
         no_threshold_reason: reason why `threshold_predictions` is missing.
         centres: results of a cross-validation that leaves one centre out.
-        record: record of the run (of the first run of a cross-validation); None: a prediction table of any program.
+        trained: records of the trainings of the model: one, or one per fold and seed, or per member of an ensemble;
+            empty: unknown.
+        is_external: whether the evaluated images are of other data than those of the training; None: unknown.
+        evaluated: record of the evaluated images (that of the training, if it evaluated them); None: a prediction table
+            of any program.
     """
 
     name: str
@@ -86,7 +91,9 @@ class CompletedRun:
     threshold_split: str | None = None
     no_threshold_reason: Note = Note(NoteCode.NO_OTHER_SPLIT)
     source: DataSource | None = None
-    record: RunRecord | None = None
+    trained: list[RunRecord] = field(default_factory=list)
+    is_external: bool | None = None
+    evaluated: RunRecord | None = None
     centres: CentreSummary | None = None
 
     @property

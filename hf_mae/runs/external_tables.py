@@ -89,14 +89,14 @@ def align_tables(runs: list[CompletedRun]) -> None:
             has different labels, or if a class is not one of the run.
     """
     references: list[list[CompletedRun]] = []
-    for run in sorted(runs, key=lambda run: (run.record is None, run.folds[0].groups is None)):
-        equal = [group for group in references if run.record is None and _match(run, group[0]).is_complete]
+    for run in sorted(runs, key=lambda run: (run.evaluated is None, run.folds[0].groups is None)):
+        equal = [group for group in references if run.evaluated is None and _match(run, group[0]).is_complete]
         if equal:
             equal[0].append(run)
         else:
             references.append([run])
     for index, (first, *tables) in enumerate(references):
-        if first.record is None:
+        if first.evaluated is None:
             _check_is_alone(first, [group[0] for group in references[:index]])
             _merge_class_names([first, *tables])
         for run in tables:

@@ -12,7 +12,7 @@ from ..data.cohort import describe_cohort
 from ..data.labelled_data import LabelledData
 from ..data.splits import EVAL_SPLITS
 from ..files.atomic import atomic_write_file
-from ..models.introspection import get_non_mae_network
+from ..models.introspection import get_model_facts, get_non_mae_network
 from ..models.model_zoo import resolve_checkpoint
 from ..settings.data import DataArguments
 from ..settings.models import ModelArguments
@@ -51,6 +51,7 @@ def start_record(data: LabelledData, settings: Settings, model: Any) -> RunRecor
         study=describe_cohort(data.exclusion_log, data.splits),
         seen_in_pretraining=seen,
         network=get_non_mae_network(model),
+        model=get_model_facts(model),
     )
     if args.teacher:
         warn_if_teacher_saw_eval_data(args.teacher, record)
@@ -113,7 +114,7 @@ def get_selection(trainer: MaeTrainerBase, split: str | None) -> Selection:
     """
     args: Any = trainer.args
     state = trainer.state
-    facts: dict[str, Any] = {"planned_updates": state.max_steps, "ema_decay": args.ema_decay}
+    facts: dict[str, Any] = {"ema_decay": args.ema_decay}
     if args.teacher:
         facts |= {"teacher": args.teacher, "teacher_weight": args.teacher_weight}
     if not (args.load_best_model_at_end and state.best_model_checkpoint):

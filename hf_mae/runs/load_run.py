@@ -10,6 +10,7 @@ from ..data.class_map import read_class_map
 from ..errors import UsageError
 from ..evaluation.metrics import softmax
 from ..evaluation.prediction_table import Predictions
+from ..inference.tta import NUM_VIEWS
 from ..models.ensemble import read_ensemble_members
 from ..settings.benchmarks import find_benchmark_or_none
 from .completed_run import CompletedRun, Note, NoteCode
@@ -131,7 +132,9 @@ def _load_crossval(folder: Path, record: RunRecord, split: str | None) -> Comple
         threshold_split=threshold_split,
         no_threshold_reason=Note(NoteCode.NO_SPLIT_OF_FOLDS),
         source=record.data,
-        record=records[0],
+        trained=[read_record(run_dir) for run_dir in folders],
+        is_external=False,
+        evaluated=record,
         centres=centres,
     )
 
@@ -169,6 +172,11 @@ def _load_evaluate(folder: Path, split: str | None, result_files: list[Path]) ->
     has_records = all(os.path.isfile(os.path.join(path, ALL_RESULTS)) for path in folders)
     training_records = [read_record(path) for path in folders] if has_records else []
     run = _load_single_run(folder, split, record, _find_training_record(training_records, split))
+    run.trained = training_records
+    same_data = [_is_training_data(record, training) for training in training_records]
+    run.is_external = not any(same_data) if same_data else None
+    if record.averaged_views:
+        run.notes.append(Note(NoteCode.MEAN_OF_VIEWS, {"views": NUM_VIEWS}))
     if len(folders) > 1:
         run.notes.append(Note(NoteCode.MEAN_OF_MODELS, {"models": len(folders)}))
     return run
@@ -230,7 +238,9 @@ def _load_single_run(folder: Path, split: str, record: RunRecord, training_recor
         threshold_split=threshold_split,
         no_threshold_reason=no_threshold_reason,
         source=source,
-        record=training_record or record,
+        trained=[training_record] if training_record else [],
+        is_external=False,
+        evaluated=record,
     )
 
 

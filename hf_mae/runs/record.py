@@ -18,7 +18,7 @@ from ..evaluation.calibration import Calibration
 from ..evaluation.conformal import Coverage
 from ..evaluation.intervals import Estimate
 from ..evaluation.metrics import scalar_scores
-from ..models.network import Network
+from ..models.network import ModelFacts, Network
 from ..settings.data import DataSourceArguments
 from ..settings.metrics import METRICS
 from .training_facts import Training
@@ -88,7 +88,6 @@ class Selection:
         metric: metric that selected the epoch.
         checkpoint: folder of the selected epoch.
         epoch: the selected epoch, from 1.
-        planned_updates: updates of the complete training; early stopping makes fewer.
         ema_decay: decay of the exponential moving average of the weights; None: they are not averaged.
         teacher: model that was distilled.
         teacher_weight: weight of its loss.
@@ -100,7 +99,6 @@ class Selection:
     metric: str | None = None
     checkpoint: str | None = None
     epoch: float | None = None
-    planned_updates: int | None = None
     ema_decay: float | None = None
     teacher: str | None = None
     teacher_weight: float | None = None
@@ -253,6 +251,9 @@ class RunRecord:
         study: flow of the images and description of the splits; None: unknown.
         unmapped_images: number of images of classes that `class_map` does not map, by class.
         network: a network that is not an MAE vision transformer; None: it is one.
+        model: the classifier (the first one of an ensemble); None: unknown.
+        members: the models that an evaluated ensemble averages.
+        precision: precision of the predictions of an evaluation, as in `Training.precision`; None: unknown.
         probe: metrics and settings of a probe, by pooling and kind (`linear`, `knn`, `attentive`).
         probe_splits: splits of a probe by role: `train`, `val`, `test`.
     """
@@ -279,6 +280,9 @@ class RunRecord:
     study: Cohort | None = None
     unmapped_images: dict[str, int] = field(default_factory=dict)
     network: Network | None = None
+    model: ModelFacts | None = None
+    members: list[str] = field(default_factory=list)
+    precision: str | None = None
 
     @property
     def file_name(self) -> str:

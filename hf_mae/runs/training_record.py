@@ -21,11 +21,10 @@ def describe_training(trainer: MaeTrainerBase, output: Any, **facts: Any) -> Tra
         output: result of `Trainer.train`.
         facts: further fields of `Training`.
     """
-    args, state, precision = trainer.args, trainer.state, str(trainer.accelerator.mixed_precision)
+    args, state, model = trainer.args, trainer.state, trainer.accelerator.unwrap_model(trainer.model)
     seconds = round(trainer.training_seconds, 1)
     parameters = trainer.parameter_counts
     trained = {name: count for name, count in parameters.items() if name in trainer.trained_parameter_names}
-    dtype = trainer.accelerator.unwrap_model(trainer.model).dtype
     return Training(
         seconds=seconds,
         updates=output.global_step,
@@ -37,7 +36,7 @@ def describe_training(trainer: MaeTrainerBase, output: Any, **facts: Any) -> Tra
         planned_epochs=args.num_train_epochs if args.max_steps <= 0 else None,
         resumes=trainer.resumes,
         processes=args.world_size,
-        precision=str(dtype).removeprefix("torch.") if precision == "no" else precision,
+        precision=find_precision(trainer.accelerator, model),
         parameters=sum(parameters.values()),
         trained_parameters=sum(trained.values()),
         trained_part=_find_trained_part(trainer, trained),
@@ -46,6 +45,12 @@ def describe_training(trainer: MaeTrainerBase, output: Any, **facts: Any) -> Tra
         schedule=_describe_schedule(trainer),
         **facts,
     )
+
+
+def find_precision(accelerator: Any, model: Any) -> str:
+    """Returns the mixed precision of an accelerator (`bf16`...), or the type of the weights of a model (`float32`)."""
+    precision = str(accelerator.mixed_precision)
+    return str(model.dtype).removeprefix("torch.") if precision == "no" else precision
 
 
 def describe_finetuning(trainer: MaeFinetuner, output: Any, options: DataArguments) -> Training:

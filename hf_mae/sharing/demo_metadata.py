@@ -45,7 +45,7 @@ def build_demo_metadata(
             pass  # it was fitted with test-time augmentation, which the page does not use
     run = load_run(folder) if (folder / ALL_RESULTS).is_file() and list_predicted_splits(folder) else None
     if run is not None:
-        licence = find_licence(run.record.base)[0] if run.record else None
+        licence = find_licence(run.trained[0].base)[0] if run.trained else None
         metadata.description = describe_model(run, licence, metadata, escape_markdown)
         for name, description in describe_classes(run, escape_markdown).items():
             metadata.classes[name] = " ".join([*([notes[name]] if name in notes else []), description])

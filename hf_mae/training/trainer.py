@@ -305,9 +305,8 @@ class MaeTrainerBase(HookedTrainer):
                 for group in groups
                 for parameter in group["params"]
             }
-            self.trained_parameter_names = {
-                name for name, settings in self._requested_settings.items() if settings["lr"] > 0
-            }
+            trained = [parameter for group in groups if group.get("lr_scale", 1.0) for parameter in group["params"]]
+            self.trained_parameter_names = {names[id(parameter)] for parameter in trained}
             with explain_errors(self._optimizer_name):
                 self.optimizer = optimizer_class(groups, **kwargs)
         return self.optimizer

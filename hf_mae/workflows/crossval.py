@@ -11,6 +11,7 @@ import numpy as np
 import yaml
 from datasets import DatasetDict
 
+from ..data.cohort import Cohort, describe_folds
 from ..data.exclusion_log import ExclusionLog, track_exclusions
 from ..data.fingerprint import data_fingerprint
 from ..data.labelled_data import LabelledData
@@ -78,7 +79,7 @@ def crossval(settings: Settings) -> RunRecord | None:
         crossval.run(random_fold_settings)
     if args.process_index != 0:
         return None
-    record = _summarize(args.folder, runs, folds[0]["train"].features["labels"].names, settings, centres)
+    record = _summarize(args.folder, runs, describe_folds(exclusion_log, folds), settings, centres)
     if settings.data.benchmark:
         write_single_run_report(args.folder)
     return record
@@ -170,10 +171,11 @@ def _check_same_settings(folder: Path, run_settings: dict[str, Any]) -> None:
 
 
 def _summarize(
-    root: Path, runs: list[CrossvalRun], names: list[str], settings: Settings, centres: list[str]
+    root: Path, runs: list[CrossvalRun], cohort: Cohort, settings: Settings, centres: list[str]
 ) -> RunRecord:
     """Writes `crossval.json`, and the pooled predictions and confusion matrix of each seed."""
     records = [read_record(root / run.folder) for run in runs]
+    names = records[0].classes
     results = [record.scores["validation"] | {"training_images": record.images["train"]} for record in records]
     points = label_efficiency_curve(runs, results)
     headline = {name: value for name, value in points[-1].items() if name not in ("fraction", "images")}
@@ -193,12 +195,13 @@ def _summarize(
         kind="crossval",
         base=settings.model.base,
         data=DataSource.from_settings(settings.data, settings.training.seed),
-        images={},
+        images={split: entry.images for split, entry in cohort.splits.items()},
         environment=get_environment(),
         settings=settings.overrides,
         classes=names,
         crossval=summary,
         ordered=records[0].ordered,
+        study=cohort,
         network=records[0].network,
     )
     write_record(record, root)

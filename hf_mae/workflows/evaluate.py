@@ -12,7 +12,7 @@ from ..compat.accelerate import create_inference_accelerator
 from ..compat.deepspeed import disable_zero3_init
 from ..data.class_map import read_class_map
 from ..data.cohort import describe_cohort
-from ..data.exclusion_log import track_exclusions
+from ..data.exclusion_log import ExclusionReason, record_excluded, track_exclusions
 from ..data.fingerprint import data_fingerprint
 from ..data.images.torch_datasets import EvalDataset
 from ..data.sources.class_order import has_ordered_classes
@@ -24,8 +24,8 @@ from ..evaluation.operating_points import find_positive_ids
 from ..inference.forward import predict_logits
 from ..inference.tta import apply_tta
 from ..inference.uncertainty import fit_uncertainty
-from ..models.ensemble import first_member
-from ..models.introspection import get_non_mae_network
+from ..models.ensemble import first_member, read_ensemble_members
+from ..models.introspection import get_model_facts, get_non_mae_network
 from ..models.loading import class_names, load_classifier
 from ..reporting.split_results import score_with_intervals, write_split_results
 from ..runs.environment import get_environment
@@ -33,6 +33,7 @@ from ..runs.record import DataSource, RunRecord
 from ..runs.record_io import write_record
 from ..runs.split_consistency import align_with_training_split, read_training_counts, was_trained_on_ordered_classes
 from ..runs.temperature import fit_and_write_temperature, read_temperature
+from ..runs.training_record import find_precision
 from ..runs.uncertainty_io import write_uncertainty
 from ..settings.evaluation import EvaluationArguments
 from ..settings.parse import Settings
@@ -61,9 +62,11 @@ def evaluate(settings: Settings) -> RunRecord | None:
     accelerator = create_inference_accelerator(options.bf16)
     with track_exclusions() as exclusion_log, accelerator.local_main_process_first():
         splits = load_splits(options, options.seed, label_names=None if class_map else names)
-    if class_map:
-        splits, unmapped = class_map.relabel(splits, str(options.data_dir))
-        names = class_map.class_names
+        for split in splits.keys() - {options.split}:
+            record_excluded(ExclusionReason.UNUSED_SPLIT, len(splits[split]), detail=split)
+        if class_map:
+            splits, unmapped = class_map.relabel(splits, str(options.data_dir), options.split)
+            names = class_map.class_names
     _check_same_classes(options, splits, names)
     find_positive_ids(options.positive or [], names)
     images = EvalDataset(get_split(splits, options.split, options.data_dir), processor, cache=False)
@@ -83,9 +86,12 @@ def evaluate(settings: Settings) -> RunRecord | None:
         classes=names,
         averaged_views=options.tta,
         ordered=has_ordered_classes(options) or was_trained_on_ordered_classes(str(options.model_name_or_path)),
-        study=describe_cohort(exclusion_log, splits),
+        study=describe_cohort(exclusion_log, {options.split: get_split(splits, options.split, options.data_dir)}),
         unmapped_images=unmapped,
         network=get_non_mae_network(first_member(model)),
+        model=get_model_facts(first_member(model)),
+        members=[member.source for member in read_ensemble_members(str(options.model_name_or_path))],
+        precision=find_precision(accelerator, first_member(model)),
     )
     if options.fit_uncertainty:
         with accelerator.autocast(), apply_tta(model, options.tta):

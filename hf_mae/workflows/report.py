@@ -41,10 +41,10 @@ def report(settings: Settings) -> Report:
     files = write_report(comparison, folder)
     for number, run in enumerate(comparison.runs, 1):
         suffix = "" if len(comparison.runs) == 1 else f"_{number}"
-        files += write_study_description(run, folder, suffix)
+        files += write_study_description(run, folder, suffix, comparison.tables)
         if options.pdf:
             files.append(f"page{suffix}.pdf")
             write_pdf_summary(run, folder / files[-1])
         if options.checklist:
-            files += write_checklist(run, options.checklist, folder, suffix)
+            files += write_checklist(run, options.checklist, folder, suffix, comparison.tables)
     return Report(comparison, folder, files)

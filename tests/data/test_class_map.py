@@ -48,7 +48,7 @@ def test_probabilities_of_merged_classes_are_added(class_map):
 def test_images_are_relabelled_and_exclusions_are_counted(class_map):
     with track_exclusions() as log:
         splits, counts = class_map.relabel(
-            make_splits(["Adenoma", "Blood", "Esophagitis", "Serrated", "Blood"]), "there"
+            make_splits(["Adenoma", "Blood", "Esophagitis", "Serrated", "Blood"]), "there", "test"
         )
     assert splits["test"]["labels"][:] == [2, 1, 2] and splits["test"]["file_name"][:] == ["0.jpg", "2.jpg", "3.jpg"]
     assert splits["test"].features["labels"].names == class_map.class_names and counts == {"Blood": 2}
@@ -76,6 +76,6 @@ def test_invalid_class_maps_are_rejected(text, message, attributes, tmp_path):
 
 def test_classes_that_are_not_in_the_map_are_rejected(class_map):
     with raises(DataMessage.CLASS_MAP_INCOMPLETE, source="there", names=["Nodule"]):
-        class_map.relabel(make_splits(["Nodule", "Adenoma"]), "there")
+        class_map.relabel(make_splits(["Nodule", "Adenoma"]), "there", "test")
     with raises(DataMessage.CLASS_MAP_WITHOUT_IMAGES, source="there"):
-        class_map.relabel(make_splits(["Blood"]), "there")
+        class_map.relabel(make_splits(["Blood"]), "there", "test")

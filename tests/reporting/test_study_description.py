@@ -39,7 +39,8 @@ def load_evaluation(folder, **calibration):
 
 def test_a_given_temperature_is_not_described_as_fitted(tmp_path):
     text = "\n".join(block.text for block in build_study_description(load_evaluation(tmp_path))[0] if has_text(block))
-    assert "temperature" not in text and "net benefit" in text
+    assert "The logits were divided by a given temperature 1.500." in text and "fitted" not in text
+    assert "net benefit" not in text and "its training is not recorded" not in text
     items = build_checklist(load_evaluation(tmp_path), "tripod-ai")
     assert any(item.answer == "One of 2 classes: a, {{ b }}." for item in items), "names are not templates"
     assert any("calibration error 0.2000 before" in (item.answer or "") for item in items)

@@ -38,10 +38,10 @@ NAMES = {
     *("Environment.versions", "Launch.engine"),
     *("Optimizer.name", "Schedule.name", "Objective.loss", "Objective.sampling", "Training.precision"),
     *("Augmentation.transforms", "Augmentation.auto_augment"),
-    "Network.architecture",
+    *("Network.architecture", "ModelFacts.architecture", "ModelFacts.pooling"),
     *(f"Plan.{name}" for name in ("selection_split", "metric")),
     "Relabelling.source_file",
-    *(f"RunRecord.{name}" for name in ("base", "classes", "probe_splits")),
+    *(f"RunRecord.{name}" for name in ("base", "classes", "probe_splits", "members", "precision")),
     *(f"Selection.{name}" for name in ("selection_split", "metric", "checkpoint", "teacher")),
 }
 # Dictionaries of any values; the next tests look at their texts.

@@ -13,7 +13,7 @@ from hf_mae.data.exclusion_log import Exclusion, ExclusionReason, Relabelling
 from hf_mae.evaluation.calibration import Calibration
 from hf_mae.evaluation.conformal import Coverage
 from hf_mae.evaluation.metrics import available_metric_names, classification_scores, headline_metric_names
-from hf_mae.models.network import Network
+from hf_mae.models.network import ModelFacts, Network
 from hf_mae.reporting import notebook  # noqa: F401 (records as HTML)
 from hf_mae.runs.messages import RunMessage
 from hf_mae.runs.record import (
@@ -50,7 +50,7 @@ RECORDS = {
         kind="finetune",
         images={"train": 9, "validation": 3},
         scores={"validation": SCORES, "test": SCORES},
-        selection=Selection(SelectionRule.BEST_EPOCH, "validation", "macro_f1", "checkpoint-3", 1.0, 12, 0.99),
+        selection=Selection(SelectionRule.BEST_EPOCH, "validation", "macro_f1", "checkpoint-3", 1.0, 0.99),
         train=Training(
             *(1.5, 12, 1e-3, 4, {"train_loss": 0.25}),
             trained_part=TrainedPart.HEAD,
@@ -84,6 +84,9 @@ RECORDS = {
         scores={"test": SCORES},
         averaged_views=True,
         network=Network("convnext", 5),
+        model=ModelFacts("TimmWrapperForImageClassification", 32, None, False, True),
+        members=["runs/a", "runs/b"],
+        precision="bf16",
         unmapped_images={"polyp": 3},
         **COMMON,
     ),
