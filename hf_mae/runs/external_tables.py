@@ -117,7 +117,7 @@ def _check_is_alone(table: CompletedRun, others: list[CompletedRun]) -> None:
     ]
     if not matches:
         return
-    match, closest = min(matches, key=lambda pair: (len(pair[0].missing) + len(pair[0].extra), pair[1].record is None))
+    match, closest = min(matches, key=lambda pair: (len(pair[0].missing) + len(pair[0].extra), pair[1].evaluated is None))
     raise UsageError(
         RunMessage.TABLE_OF_OTHER_IMAGES,
         path=table.folder,
@@ -151,11 +151,11 @@ def _align(run: CompletedRun, reference: CompletedRun) -> None:
     run.threshold_predictions = run.threshold_predictions and run.threshold_predictions * len(run.folds)
     has_scores = predictions.class_scores is not None
     unknown = sorted(set(run.class_names) - set(reference.class_names), key=natural_order)
-    if unknown and reference.record is not None:
+    if unknown and reference.evaluated is not None:
         code = RunMessage.TABLE_WITH_UNKNOWN_CLASS
         raise UsageError(code, path=run.folder, names=unknown, first=reference.folder, known=reference.class_names)
     if not unknown and (
-        reference.record is not None or not has_scores or len(run.class_names) == len(reference.class_names)
+        reference.evaluated is not None or not has_scores or len(run.class_names) == len(reference.class_names)
     ):
         _set_class_names(run, reference.class_names)
         _check_labels(run, reference)
