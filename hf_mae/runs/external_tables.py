@@ -117,7 +117,8 @@ def _check_is_alone(table: CompletedRun, others: list[CompletedRun]) -> None:
     ]
     if not matches:
         return
-    match, closest = min(matches, key=lambda pair: (len(pair[0].missing) + len(pair[0].extra), pair[1].evaluated is None))
+    ranks = [(len(match.missing) + len(match.extra), run.evaluated is None) for match, run in matches]
+    match, closest = matches[ranks.index(min(ranks))]
     raise UsageError(
         RunMessage.TABLE_OF_OTHER_IMAGES,
         path=table.folder,
