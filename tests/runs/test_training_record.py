@@ -85,7 +85,7 @@ def test_early_stopping_ends_before_the_planned_updates(tmp_path):
 @pytest.mark.parametrize(
     "settings, name, momentum, schedule, final",
     [
-        ({"optim": "sgd", "lr_scheduler_type": "linear"}, "SGD", 0.0, "linear", 0.0),
+        ({"optim": "sgd", "lr_scheduler_type": "linear"}, "SGD", 0.0, "linear", 1e-6),
         (
             {"optim": "adafactor", "lr_scheduler_type": "constant", "warmup_epochs": 0},
             "Adafactor",
@@ -93,7 +93,7 @@ def test_early_stopping_ends_before_the_planned_updates(tmp_path):
             "constant",
             1e-3,
         ),
-        ({"optim": "adamw_torch_fused", "lr_scheduler_type": "cosine"}, "AdamW", None, "cosine", 0.0),
+        ({"optim": "adamw_torch_fused", "lr_scheduler_type": "cosine"}, "AdamW", None, "cosine", 1e-6),
     ],
 )
 def test_optimizer_and_schedule_are_those_that_were_used(tmp_path, settings, name, momentum, schedule, final):
