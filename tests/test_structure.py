@@ -100,15 +100,18 @@ def test_custom_code_of_a_model_is_forbidden_in_every_call():
 
 
 @pytest.mark.launch
-def test_the_package_works_without_posix_modules_and_signals(tmp_path):
-    """Every module is imported and a folder is locked without `fcntl`, `resource`, SIGUSR1 and similar names."""
+def test_the_package_works_without_posix_modules_and_signals(tiny_pth, toy, tmp_path):
+    """Every module is imported, a folder is locked, and a model is converted, evaluated and used without `fcntl`,
+    `resource`, SIGUSR1, fork and similar names."""
     program = ROOT / "tests" / "support" / "windows.py"
-    done = subprocess.run([sys.executable, program, tmp_path], capture_output=True, text=True)
+    argv = [sys.executable, program, tmp_path, tiny_pth, toy / "labelled"]
+    done = subprocess.run(argv, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     second_lock, written, *_ = done.stdout.splitlines()
     assert second_lock.startswith("FileMessage.")
     assert written == "text ['text.txt']"
-    assert "imagenet-vit-base" in done.stdout
+    assert "imagenet-vit-base" in done.stdout and "accuracy" in done.stdout
+    assert len((tmp_path / "rows.csv").read_text().splitlines()) == 19
 
 
 @pytest.mark.launch

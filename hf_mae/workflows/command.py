@@ -1,19 +1,23 @@
 """Commands as functions: a workflow takes `Settings`; the public function takes the arguments of the command line."""
 
 import inspect
+import logging
 import os
+import platform
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, cast
 
-from ..errors import UsageError, first_error_line, raise_on_stop_signal
+from ..errors import UsageError, first_error_line, raise_on_stop_signal, warn
 from ..settings.commands import assign_positionals, find_command, usage
 from ..settings.inputs import check_inputs, check_outputs
 from ..settings.limits import apply_limits
 from ..settings.parse import Settings, parse_settings
 from .messages import WorkflowMessage
 
+logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 SHARED_MEMORY = "/dev/shm"  # of Linux, for the batches of workers
 MAX_TEMP_PATH = 70  # characters; multiprocessing adds about 35 to it, and a path of a socket has 107 at most
@@ -60,6 +64,8 @@ def command(name: str) -> Callable[[Callable[[Settings], Result]], CommandFuncti
     def decorate(run: Callable[[Settings], Result]) -> CommandFunction[Result]:
         def start(settings: Settings, **outputs: Any) -> Result:
             check_outputs(settings.values)
+            if find_command(name).is_training and sys.platform != "linux":
+                warn(logger, WorkflowMessage.PLATFORM_UNTESTED, platform=platform.system(), command=name)
             apply_limits(settings.values.get("max_pixels"), settings.values.get("cache_limit"))
             with raise_on_stop_signal(NOT_TRAINING_HINT if find_command(name).is_training else ""):
                 try:

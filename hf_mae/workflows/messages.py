@@ -90,6 +90,10 @@ class WorkflowMessage(Message):
         "{source} does not state whether its decoder predicts normalized patches. Pass --norm_pix_loss true or "
         "--norm_pix_loss false."
     )
+    PLATFORM_UNTESTED = (
+        "hf-mae {command} is tested on Linux only, not on {platform}. Conversion, evaluation and prediction are tested "
+        "there."
+    )
     IMAGE_UNREADABLE = "{path} cannot be read ({reason})."
 
     # push, demo, export-onnx

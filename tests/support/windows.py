@@ -1,9 +1,10 @@
-"""Standalone program: imports the package without POSIX modules and signals, locks a folder, and lists the recipes.
+"""Standalone program: `windows.py FOLDER CHECKPOINT IMAGES`, without POSIX modules and signals.
 
-The libraries are imported first, unchanged.
+It imports the package, locks a folder, and converts, evaluates and predicts. The libraries are imported first, unchanged.
 """
 
 import importlib
+import multiprocessing
 import multiprocessing.context
 import os
 import pkgutil
@@ -20,6 +21,7 @@ POSIX_NAMES = {
     os: ("fork", "getuid", "geteuid", "getpgid", "killpg", "setsid", "pread", "O_NOFOLLOW", "sched_getaffinity"),
     multiprocessing.context: ("ForkContext", "ForkProcess"),
 }
+SIGNAL_MASK = {name: getattr(signal, name) for name in ("pthread_sigmask", "SIG_BLOCK", "SIG_UNBLOCK", "SIG_SETMASK")}
 
 
 def list_modules() -> list[str]:
@@ -46,7 +48,7 @@ def remove_posix_names() -> None:
                 delattr(owner, name)
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, checkpoint: str, images: str) -> None:
     import_all()
     remove_posix_names()
     names = import_all()
@@ -64,7 +66,15 @@ def main(folder: Path) -> None:
         write_text(folder / "text.txt", "text")
     print((folder / "text.txt").read_text(), [path.name for path in folder.iterdir()])
     assert names and command(["recipes"]) == 0
+    (folder / "classes.txt").write_text("\n".join(sorted(path.name for path in Path(images, "test").iterdir())))
+    model, output = str(folder / "model"), str(folder / "rows.csv")
+    assert command(["convert", checkpoint, model, "--to", "classifier", "--labels", str(folder / "classes.txt")]) == 0
+    for name, function in SIGNAL_MASK.items():  # of the standard library's spawn on Linux
+        setattr(signal, name, function)
+    multiprocessing.set_start_method("spawn", force=True)
+    assert command(["evaluate", model, images, "--split", "test", "--output_dir", str(folder / "scores")]) == 0
+    assert command(["predict", model, str(Path(images, "test")), "--output", output]) == 0
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -77,7 +77,7 @@ def walk_images(root: str | Path) -> ImageTree:
             tree.leaf_folders.append(folder)
         for file in files:
             reason = ignore_reason(file.name, suffixes) or _special_file_kind(file)
-            name = os.path.join(folder, file.name) if folder else file.name
+            name = f"{folder}/{file.name}" if folder else file.name
             if file.name in MANIFEST_NAMES:
                 tree.manifests.append(name)
             elif reason and not _is_dicom_without_suffix(file, reason):
@@ -116,7 +116,7 @@ def walk_folders(root: Path, ignored_counts: Counter[str]) -> Iterator[tuple[str
         if hidden:
             ignored_counts["hidden folders"] += len(hidden)
         skipped = {*hidden, *repeated}
-        subfolders = [os.path.join(folder, entry.name) for entry in folders if entry not in skipped]
+        subfolders = [f"{folder}/{entry.name}".lstrip("/") for entry in folders if entry not in skipped]
         pending += reversed(subfolders)
         yield folder, subfolders, [entry for entry in children if not entry.is_dir()]
 
