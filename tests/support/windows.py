@@ -1,6 +1,6 @@
 """Standalone program: `windows.py FOLDER CHECKPOINT IMAGES`, without POSIX modules and signals.
 
-It imports the package, locks a folder, and converts, evaluates and predicts. The libraries are imported first, unchanged.
+It imports the package, locks a folder, and converts, evaluates and predicts. The libraries come first, unchanged.
 """
 
 import importlib

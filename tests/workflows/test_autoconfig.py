@@ -140,13 +140,3 @@ def test_default_output_dir_is_the_first_unused_folder(monkeypatch, tmp_path):
     launched = dataclasses.replace(settings, training=SimpleNamespace(world_size=2))
     with raises(SettingsMessage.OUTPUT_DIR_REQUIRED, CommandLineError):
         add_default_output_dir(launched)
-
-
-def test_training_on_a_platform_without_tests_is_said(monkeypatch, caplog):
-    monkeypatch.setattr(sys, "platform", "darwin")
-    run = command("finetune")(lambda settings: None).run
-    run(SimpleNamespace(values={}))
-    assert logged(caplog.records, WorkflowMessage.PLATFORM_UNTESTED, command="finetune")
-    caplog.clear()
-    command("predict")(lambda settings: None).run(SimpleNamespace(values={}))
-    assert not caplog.records
