@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import t as student
 from sklearn.metrics import average_precision_score, cohen_kappa_score, f1_score, roc_auc_score, roc_curve
 from support.messages import raises
 
@@ -123,6 +124,27 @@ def test_net_benefit_equals_dcurves():
     assert low < expected[0] < high
     by_patient = make_binary(scores, labels, np.arange(40) // 10).decision_curve()
     assert by_patient.net_benefit == pytest.approx(curve.net_benefit)
+    gains = np.subtract(curve.net_benefit, curve.treat_all)
+    assert all(low < gain < high for gain, (low, high) in zip(gains, curve.gain_intervals))
+
+
+@pytest.mark.parametrize("groups", [None, np.arange(200) // 5])
+def test_the_difference_of_net_benefits_has_the_interval_of_a_paired_mean(groups):
+    rng = np.random.default_rng(1)
+    labels = (np.arange(200) % 5 < 2).astype(int)
+    first, second = (np.clip(gain * labels + rng.uniform(0, 0.7, 200), 0.01, 0.99) for gain in (0.1, 0.3))
+    one, two = make_binary(first, labels, groups), make_binary(second, labels, groups)
+    difference, intervals = one.benefit_difference(two)
+    curves = one.decision_curve(), two.decision_curve()
+    assert difference == pytest.approx(np.subtract(curves[1].net_benefit, curves[0].net_benefit).tolist())
+    index = curves[0].thresholds.index(0.3)
+    benefit = np.where(labels == 1, 1.0, -0.3 / 0.7) * ((second >= 0.3).astype(int) - (first >= 0.3))
+    low, high = intervals[index]
+    if groups is None:
+        margin = student.ppf(0.975, 199) * benefit.std(ddof=1) / 200**0.5
+        assert (high - low) / 2 == pytest.approx(margin, rel=0.03)
+    same, zero = one.benefit_difference(one)
+    assert set(same) == {0.0} and all(low < 0 < high for low, high in zero)
 
 
 def test_patients_are_aggregated_by_mean_or_worst():
