@@ -112,9 +112,10 @@ def estimate_mean(
     design = influence.design(group)
     variance = influence.variance * design.factor
     df = min(design.degrees_of_freedom, influence.degrees_of_freedom, len(influence.values) - 1)
-    if np.isinf(high):
-        interval = log_scale_interval(value, variance, smoothed, df) if value > 0 else None
-        return Estimate(value, interval, None if interval else IntervalReason.NOT_ESTIMABLE)
+    if np.isinf(high) and value > 0:
+        return Estimate(value, log_scale_interval(value, variance, smoothed, df))
+    if np.isinf(high):  # all losses are 0: the greatest one is that of an image with another label
+        high = smoothed * (len(influence.values) + PSEUDO_LABELS) / PSEUDO_LABELS
     return Estimate(value, effective_wilson_interval(value, variance, smoothed, df, low, high))
 
 

@@ -174,3 +174,10 @@ def test_calibration_errors_do_not_depend_on_the_order_of_the_images(decimals):
     for name, estimate in estimate_probability_metrics([data]).items():
         assert estimate_probability_metrics([shuffled])[name].value == pytest.approx(estimate.value, abs=1e-12), name
         assert (estimate.interval is None) == ("ece" in name)
+
+
+def test_a_log_loss_of_0_has_an_interval():
+    labels = np.arange(100) % 4
+    data = Predictions(labels, labels[None], 4, None, np.eye(4)[labels][None])
+    estimate = estimate_probability_metrics([data])["log_loss"]
+    assert estimate.value == 0.0 and estimate.interval[0] == 0.0 and 0.1 < estimate.interval[1] < 2
