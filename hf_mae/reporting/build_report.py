@@ -12,7 +12,7 @@ from ..evaluation.operating_points import THRESHOLDS, DecisionCurve
 from ..evaluation.recalibration import Recalibration
 from ..settings.metrics import METRICS, MetricKind, metric_names
 from .centres import centre_table
-from .diagnostic_accuracy import PREDICTED_CLASS_RULE, OneVsRestResult, Subgroup, Subgroups
+from .diagnostic_accuracy import PREDICTED_CLASS_RULE, OneVsRestResult, OperatingPoint, Subgroup, Subgroups
 from .document import Block, BulletList, Heading, Paragraph
 from .headline import HeadlineRow, estimated_scores, headline_table, make_difference, make_score
 from .results_tables import ResultsRow, ResultsTable
@@ -245,7 +245,7 @@ def _one_vs_rest_blocks(method: str, result: OneVsRestResult) -> list[Block]:
     )
     rows = []
     for point in result.operating_points:
-        thresholds = ", ".join(f"{value:.4g}" for value in point.thresholds[:3])
+        thresholds = ", ".join(_format_thresholds(point)[:3])
         thresholds += ", ..." if len(point.thresholds) > 3 else ""
         split_rates = "; ".join(f"{name} {100 * value:.1f}" for name, value in point.threshold_split_rates.items())
         threshold_split = f"{point.threshold_split} ({split_rates})" if point.threshold_split else ""
@@ -261,12 +261,32 @@ def _one_vs_rest_blocks(method: str, result: OneVsRestResult) -> list[Block]:
     curve = result.decision_curve
     net_benefit = [(curve.thresholds[index], *_benefits(curve, index)) for index in indices]
     columns = [Column(title) for title in ("operating point", "score of", "threshold", "chosen on")]
+    choices = [_format_choice(point) for point in result.operating_points if point.sensitivity_with_choice]
     return [
         Table([*columns, *number_columns(list(RATE_TITLES.values()))], rows, caption),
+        *([Paragraph(report_text("with_choice", values=choices))] if choices else []),
         *ppv,
         Paragraph(report_text("agreement", values=agreement)),
         Paragraph(report_text("net_benefit", values=net_benefit)),
     ]
+
+
+def _format_thresholds(point: OperatingPoint) -> list[str]:
+    """Formats the thresholds with their intervals, if they have them."""
+    intervals = point.threshold_intervals or [None] * len(point.thresholds)
+    ranges = (f" [{ends[0]:.4g}, {ends[1]:.4g}]" if ends else "" for ends in intervals)
+    return [f"{value:.4g}{ends}" for value, ends in zip(point.thresholds, ranges)]
+
+
+def _format_choice(point: OperatingPoint) -> str:
+    """Formats the rates with the intervals that include the choice of the threshold."""
+    ends = {"sensitivity": point.sensitivity_with_choice, "specificity": point.specificity_with_choice}
+    rates = [
+        f"{name} {format_content(make_rate(replace(point.rates[name], interval=interval)))}"
+        for name, interval in ends.items()
+        if interval
+    ]
+    return f"{point.rule} ({AGGREGATION_TITLES[point.aggregation]}): {', '.join(rates)}"
 
 
 def _benefits(curve: DecisionCurve, index: int) -> tuple[str, str, str]:

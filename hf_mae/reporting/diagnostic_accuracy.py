@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import UsageError, did_you_mean
+from ..evaluation.chosen_thresholds import intervals_with_choice, threshold_intervals
 from ..evaluation.differences import Margin
 from ..evaluation.estimation import Rate, estimate_headline_metrics
 from ..evaluation.expected_cost import ExpectedCost, estimate_expected_costs
 from ..evaluation.interaction import interaction_tests
-from ..evaluation.intervals import MIN_UNITS, Estimate
+from ..evaluation.intervals import MIN_UNITS, Estimate, Interval
 from ..evaluation.operating_points import (
     PATIENT_AGGREGATIONS,
     DecisionCurve,
@@ -84,6 +85,8 @@ class OperatingPoint:
         thresholds: one per fold and run, on the summed score of the positive classes.
         threshold_split: split that the thresholds were chosen on.
         threshold_split_rates: sensitivity and specificity on that split.
+        threshold_intervals: of each threshold; None: too few images or patients of that split.
+        sensitivity_with_choice, specificity_with_choice: intervals with the uncertainty of the thresholds.
     """
 
     rule: str
@@ -92,6 +95,9 @@ class OperatingPoint:
     thresholds: list[float] = field(default_factory=list)
     threshold_split: str | None = None
     threshold_split_rates: dict[str, float] = field(default_factory=dict)
+    threshold_intervals: list[Interval] = field(default_factory=list)
+    sensitivity_with_choice: Interval = None
+    specificity_with_choice: Interval = None
 
 
 @dataclass(frozen=True)
@@ -287,15 +293,29 @@ def _compute_operating_point(
     prevalence: float | None,
 ) -> OperatingPoint:
     thresholds, split_rates = eval_predictions.get_thresholds(rule, threshold_predictions), {}
+    intervals: list[Interval] = []
     if threshold_predictions is not None:
         applied = threshold_predictions.apply_thresholds(threshold_predictions.choose_thresholds(rule))
         rates = estimate_binary_rates(applied)
         split_rates = {name: rate.value for name, rate in rates.items() if name in ("sensitivity", "specificity")}
     if threshold_predictions is None or not rule.is_data_driven:
         threshold_split = None
+    else:
+        intervals = threshold_intervals(rule, threshold_predictions)
     rates = estimate_binary_rates(eval_predictions.apply_thresholds(thresholds), prevalence)
     flat = [value for values in thresholds for value in values]
-    return OperatingPoint(str(rule), aggregation, rates, flat, threshold_split, split_rates)
+    with_choice = intervals_with_choice(eval_predictions, intervals, rates) if intervals else {}
+    return OperatingPoint(
+        str(rule),
+        aggregation,
+        rates,
+        flat,
+        threshold_split,
+        split_rates,
+        intervals,
+        with_choice.get("sensitivity"),
+        with_choice.get("specificity"),
+    )
 
 
 # Subgroups

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_mae.evaluation.calibration import fit_class_temperatures, fit_temperature
+from hf_mae.evaluation.chosen_thresholds import threshold_intervals
 from hf_mae.evaluation.confident_learning import label_issues
 from hf_mae.evaluation.conformal import ConformalSets
 from hf_mae.evaluation.estimation import estimate_headline_metrics, estimate_rates_by_class
@@ -66,8 +67,10 @@ def all_results(scores, labels, groups):
         sides = binary if way == "images" else binary.aggregate_by_patient(way)
         thresholds = {str(rule): sides.choose_thresholds(rule) for rule in RULES}
         rates = [estimate_binary_rates(sides.apply_thresholds(chosen)) for chosen in thresholds.values()]
+        intervals = [threshold_intervals(rule, sides) for rule in RULES if rule.is_data_driven]
         curve = sides.decision_curve()
-        results[way] = [sides.auroc(), sides.average_precision(), thresholds, rates, curve.net_benefit, curve.intervals]
+        results[way] = [sides.auroc(), sides.average_precision(), thresholds, intervals, rates]
+        results[way] += [sides.recalibrate(), curve.net_benefit, curve.intervals]
     return flatten(results)
 
 
