@@ -59,9 +59,9 @@ def _youden_interval(fold: Predictions, scores: Floats) -> Interval:
     found = []
     for _ in range(DRAWS):
         times = generator.multinomial(count, np.full(count, 1 / count))[units]
-        sides = [_fractions_from_above(level, times * side, len(levels)) for side in (is_positive, ~is_positive)]
-        if all(side is not None for side in sides):
-            found.append(levels[int(np.argmax(sides[0] - sides[1]))])
+        right, wrong = (_fractions_from_above(level, times * side, len(levels)) for side in (is_positive, ~is_positive))
+        if right is not None and wrong is not None:
+            found.append(levels[int(np.argmax(right - wrong))])
     chosen = ThresholdRule("youden").choose_threshold(scores, fold.labels == 1)
     ends = np.quantile(found, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], method="inverted_cdf")
     return min(float(ends[0]), chosen), max(float(ends[1]), chosen)
@@ -87,8 +87,8 @@ def intervals_with_choice(
         return {}
     ends = []
     for side in (0, 1):
-        values = iter([interval[side] for interval in known])
-        thresholds = [[next(values) for _ in fold.predicted] for fold in evaluated.folds]
+        by_run = iter([interval[side] for interval in known])
+        thresholds = [[next(by_run) for _ in fold.predicted] for fold in evaluated.folds]
         ends.append(Sample(evaluated.apply_thresholds(thresholds)))
     found: dict[str, Interval] = {}
     for name in ("sensitivity", "specificity"):
