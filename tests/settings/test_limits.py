@@ -38,3 +38,13 @@ def test_each_command_has_its_own_limits(monkeypatch, tmp_path):
     environment = dict(os.environ)
     cache()
     assert (limits.max_pixels(), limits.cache_limit()) == (1000, "1GB") and dict(os.environ) == environment
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux")
+def test_the_cores_of_a_job_are_counted():
+    cores = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(cores)})
+        assert limits.count_usable_cores() == 1
+    finally:
+        os.sched_setaffinity(0, cores)
