@@ -141,7 +141,16 @@ def _print_completion(script: str, args: ParsedArgs) -> int:
 
 
 # The others print a document of `reporting.console`, which imports datasets.
+def _print_sample_size(plan: Any, args: ParsedArgs) -> int:
+    """Prints the size; the builders of other commands import what this command does not need."""
+    from ..reporting.sample_size import build_sample_size
+
+    print_document(build_sample_size(plan), sys.stdout.isatty())
+    return 0
+
+
 PRINTERS: dict[str, Callable[[Any, ParsedArgs], int]] = {
+    "sample_size": _print_sample_size,
     "benchmarks": _print_benchmarks,
     "checkpoints": _print_checkpoints,
     "completion": _print_completion,

@@ -33,6 +33,7 @@ from .options import Option, dataclass_options, type_from_annotation
 from .push import PushArguments, PushDatasetArguments
 from .reconstruct import ReconstructionArguments
 from .report import ReportArguments
+from .sample_size import SampleSizeArguments
 from .search import SearchArguments
 from .shard import ShardArguments
 from .trainer_options import BOUNDS
@@ -224,6 +225,17 @@ for entry in (
         "[runs]",
         description="Compare runs with each other and with published results, with confidence intervals and "
         "significance tests. Writes report.md, report.tex and report.json.",
+        reads_recipes=False,
+        has_json=True,
+    ),
+    Command(
+        "sample-size",
+        "Compute the images and patients that a study needs",
+        "Evaluate",
+        (SampleSizeArguments,),
+        "score --expected",
+        description="Compute the images and patients that a study needs for an interval of a given width, or to "
+        "compare two models. No data and no model are needed.",
         reads_recipes=False,
         has_json=True,
     ),

@@ -157,6 +157,15 @@ class SettingsMessage(Message):
         "RUN is missing. Pass the folders of completed runs, --benchmark to show the published results only, or "
         "--annotators with --manifest for the agreement of annotators."
     )
+    EXPECTED_SCORE_MISSING = "Pass the expected {score} with --expected, a fraction between 0 and 1."
+    PREVALENCE_MISSING = "The sample size for {score} depends on the prevalence. Pass --prevalence."
+    DISCORDANT_MISSING = (
+        "Pass --discordant, the fraction of the images on which exactly one model is right: at least {difference:g}."
+    )
+    DIFFERENCE_WITHOUT_EFFECT = (
+        "No effect can be found. Pass an --expected difference other than 0, or a --margin that is greater than an "
+        "expected loss."
+    )
     CHECKLIST_WITHOUT_RUN = "--checklist describes a run. Pass the folder of one."
     SEVERAL_MODELS_CANNOT_BE_PUSHED = (
         "hf-mae {command} trains several models, so it cannot use --push_to_hub. Push one of them with hf-mae push."

@@ -15,6 +15,7 @@ class WorkflowMessage(Message):
         "The processes that load images cannot connect, because the path of the temporary folder is too long ({path}). "
         "Set TMPDIR to a shorter path, or pass --dataloader_num_workers 0."
     )
+    SAMPLE_SIZE_TOO_LARGE = "A half-width of {half_width:g} needs over a billion images. Pass a larger --half_width."
 
     # finetune, plan
     AUTO_SETTING = "--auto chose {name} {value}: {reason}."
