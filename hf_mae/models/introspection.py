@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from ..compat.transformers import StockModel
 from ..conversion.safety import is_timm
@@ -164,7 +164,7 @@ def get_layer_ids(model: StockModel) -> tuple[dict[str, int], int]:
     in the order of execution; a module between two blocks (downsampling) belongs to the next block, and modules after
     the last block to the head. The names of the parameters are those of the model without wrappers.
     """
-    model = extract_model_from_parallel(model, keep_torch_compile=False)
+    model = next(module for module in model.modules() if isinstance(module, PreTrainedModel))  # without wrappers
     if is_timm(model.config) and hasattr(model.timm_model, "group_matcher"):
         from timm.models import group_parameters
 
