@@ -154,7 +154,7 @@ def test_conflicting_pairs_can_be_excluded(conflicting, tmp_path, capsys):
     "argv, status, message, attributes",
     [
         (["--min_detail", "2"], 2, SettingsMessage.OUT_OF_BOUNDS, {"name": "min_detail"}),
-        (["--exclude_pairs", "/absent.csv"], 1, DataMessage.PAIRS_FILE_NOT_FOUND, {"path": "/absent.csv"}),
+        (["--exclude_pairs", "/absent.csv"], 1, SettingsMessage.PATH_NOT_FOUND, {"path": "/absent.csv"}),
         (["--data_dir", "/absent"], 1, SettingsMessage.PATH_NOT_FOUND, {"path": "/absent"}),
     ],
 )
