@@ -6,6 +6,7 @@ Verified with accelerate 1.10 to 1.15.
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import torch
@@ -99,14 +100,52 @@ class _LowMemorySampler(SeedableRandomSampler):
 
 def use_low_memory_sampler(loader: Any) -> Any:
     """Reduces the memory of a prepared, shuffling data loader; the order of the samples stays the same."""
-    batches: Any = loader.batch_sampler
-    while batches is not None and not hasattr(batches, "sampler"):
-        batches = getattr(batches, "batch_sampler", None)
+    batches = find_batch_sampler(loader)
     sampler: Any = getattr(batches, "sampler", None)
     if type(sampler) is SeedableRandomSampler and not sampler.replacement:
         if sampler.num_samples == len(sampler.data_source):
             sampler.__class__ = _LowMemorySampler
     return loader
+
+
+class _RemainingSampler(torch.utils.data.Sampler):
+    """A sampler without its first indices."""
+
+    def __init__(self, sampler: Any, first: int):
+        self.sampler, self.first = sampler, first
+
+    def __iter__(self) -> Iterator[int]:
+        return islice(iter(self.sampler), self.first, None)
+
+    def __len__(self) -> int:
+        return len(self.sampler) - self.first
+
+    def set_epoch(self, epoch: int) -> None:
+        if hasattr(self.sampler, "set_epoch"):
+            self.sampler.set_epoch(epoch)
+
+
+@contextmanager
+def skip_first_images(loader: Any, images: int) -> Iterator[int]:
+    """Within the block, a prepared data loader starts after a number of images, which need not be whole batches.
+
+    Yields:
+        The number of batches of this process.
+    """
+    batches = find_batch_sampler(loader)
+    sampler, batches.sampler = batches.sampler, _RemainingSampler(batches.sampler, images)
+    try:
+        yield len(loader)
+    finally:
+        batches.sampler = sampler
+
+
+def find_batch_sampler(loader: Any) -> Any:
+    """Returns the batch sampler of a prepared loader that has a sampler of indices; None: it has none."""
+    batches: Any = loader.batch_sampler
+    while batches is not None and not hasattr(batches, "sampler"):
+        batches = getattr(batches, "batch_sampler", None)
+    return batches
 
 
 def unwrap_optimizer(optimizer: Any) -> Any:

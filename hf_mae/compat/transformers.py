@@ -3,6 +3,7 @@
 Verified with transformers 5.17 to 5.24. Six of the methods below changed between these versions.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -13,7 +14,12 @@ from torch import nn
 from transformers import Trainer
 from transformers.trainer_utils import HPSearchBackend
 
-from .accelerate import enable_fsdp_on_cpu, skip_deepspeed_import, unwrap_without_deepspeed_import
+from .accelerate import (
+    enable_fsdp_on_cpu,
+    skip_deepspeed_import,
+    skip_first_images,
+    unwrap_without_deepspeed_import,
+)
 
 # A stock model, with the attributes of its class (`config`, `base_model.layers`, `classifier`...).
 StockModel: TypeAlias = Any
@@ -45,6 +51,21 @@ class HookedTrainer(Trainer):
     def blocks(self, model: StockModel) -> Sequence[nn.Module]:
         """Returns the residual blocks of the model, which FSDP shards."""
         raise NotImplementedError
+
+    def resume_position(self, epochs: int, batches: int, num_training_steps: int) -> tuple[int, int]:
+        """Returns the completed epochs, and the batches of the current one, where a checkpoint resumes.
+
+        Args:
+            epochs, batches: of the stock Trainer, which counts updates.
+        """
+        return epochs, batches
+
+    def images_to_skip(self, epoch: int) -> int:
+        """Returns the number of images at the start of an epoch that were trained before, if they are no batches."""
+        return 0
+
+    def on_optimizer_loaded(self) -> None:
+        """Runs after the optimizer and the schedule of a checkpoint were loaded."""
 
     def errors_of_setup(self) -> AbstractContextManager[None]:
         """Translates errors while the model, the engine and the optimizer are prepared for training."""
@@ -87,6 +108,25 @@ class HookedTrainer(Trainer):
         """Saves the model like the stock Trainer, without importing DeepSpeed unless it is the engine."""
         with nullcontext() if self.is_deepspeed_enabled else skip_deepspeed_import():
             super().save_model(output_dir, _internal_call)
+
+    def _init_training_state(
+        self, max_steps: int, num_update_steps_per_epoch: int, num_train_epochs: int, checkpoint: Any, trial: Any
+    ) -> tuple[int, int]:
+        epochs, batches = super()._init_training_state(
+            max_steps, num_update_steps_per_epoch, num_train_epochs, checkpoint, trial
+        )
+        return (epochs, batches) if checkpoint is None else self.resume_position(epochs, batches, max_steps)
+
+    def _run_epoch(self, **kwargs: Any) -> Any:
+        if not (images := self.images_to_skip(kwargs["epoch"])):
+            return super()._run_epoch(**kwargs)
+        with skip_first_images(kwargs["train_dataloader"], images) as batches:
+            updates = math.ceil(batches / self.args.gradient_accumulation_steps)
+            return super()._run_epoch(**kwargs | {"steps_in_epoch": batches, "num_update_steps_per_epoch": updates})
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        self.on_optimizer_loaded()
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
         with self.errors_of_setup():

@@ -123,8 +123,16 @@ class TrainingMessage(Message):
     )
     PROCESSES_CHANGED = "{path} was saved by {saved:count process} under {engine}. This run resumes with {processes}."
     EFFECTIVE_BATCH_CHANGED = (
-        "The effective batch size was {saved} and is now {batch_size}, so the updates differ from those of the "
-        "original run. Pass --gradient_accumulation_steps or --effective_batch_size to keep it."
+        "The effective batch size was {saved} and is now {batch_size}. The run resumes at the next image, with the "
+        "learning rate of this batch size. Pass --effective_batch_size {saved} for the updates of the original run."
+    )
+    BATCH_OF_STREAM_CHANGED = (
+        "{path} was saved with an effective batch size of {saved}, now it is {batch_size}. Data of unknown length can "
+        "only be resumed with the same one. Pass --effective_batch_size {saved}."
+    )
+    DATASET_LENGTH_CHANGED = (
+        "{path} was saved within an epoch of {saved:count image}, but the training set has {found}. Resume with the "
+        "original images."
     )
 
     # Weight averages in checkpoints

@@ -30,6 +30,8 @@ class Launch:
     effective_batch: int
     seconds: float = 0.0  # training time, including that of the processes before
     resumes: int = 0  # how often the training was resumed
+    images_seen: int | None = None  # in all epochs; None: data of unknown length
+    images_per_epoch: int | None = None
 
 
 def validate_checkpoint(checkpoint: Path) -> None:
@@ -147,6 +149,47 @@ def write_launch(checkpoint: Path, launch: Launch) -> None:
     write_json(checkpoint / LAUNCH_FILE, asdict(launch))
 
 
+@dataclass(frozen=True)
+class Position:
+    """Where a training resumes, in updates and batches of the present launch.
+
+    Args:
+        epochs: completed epochs.
+        images: images of the current epoch that were trained.
+        update: number of updates of this launch up to this image.
+        batches: forward passes of this launch up to this image; None: the image is within an update.
+    """
+
+    epochs: int
+    images: int
+    update: int
+    batches: int | None
+
+
+def find_position(
+    images_seen: int, images_per_epoch: int, images_per_step: int, accumulation_steps: int, drop_last: bool
+) -> Position:
+    """Finds the position after a number of images.
+
+    Args:
+        images_per_step: images of a forward pass of all processes.
+        accumulation_steps: forward passes per update.
+        drop_last: whether an epoch drops the last incomplete batch.
+    """
+
+    def count_updates(images: int) -> int:
+        steps = images // images_per_step if drop_last else math.ceil(images / images_per_step)
+        return math.ceil(steps / accumulation_steps)
+
+    epochs, images = divmod(images_seen, images_per_epoch)
+    if images and not count_updates(images_per_epoch - images):
+        epochs, images = epochs + 1, 0  # the rest of the epoch is dropped
+    per_epoch = max(1, count_updates(images_per_epoch))
+    update = (epochs + 1) * per_epoch - count_updates(images_per_epoch - images) if images else epochs * per_epoch
+    is_boundary = images % (images_per_step * accumulation_steps) == 0
+    return Position(epochs, images, update, images // images_per_step if is_boundary else None)
+
+
 def check_resumable(checkpoint: Path, launch: Launch) -> Launch | None:
     """Checks that the engine can resume from the checkpoint; warns about changes of the launch. Returns the launch that
     is saved in the checkpoint, or None.
@@ -184,6 +227,13 @@ def check_resumable(checkpoint: Path, launch: Launch) -> Launch | None:
             processes=launch.processes,
         )
     if saved.effective_batch != launch.effective_batch:
+        if saved.images_seen is None:
+            raise UsageError(
+                TrainingMessage.BATCH_OF_STREAM_CHANGED,
+                path=checkpoint,
+                saved=saved.effective_batch,
+                batch_size=launch.effective_batch,
+            )
         warn(
             logger,
             TrainingMessage.EFFECTIVE_BATCH_CHANGED,

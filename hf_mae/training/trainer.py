@@ -36,7 +36,15 @@ from .messages import TrainingMessage
 from .optimizer_arguments import read_optimizer_arguments
 from .optimizer_check import find_optimizer_mismatches, format_learning_rates, read_optimizer_settings
 from .progress import REPLACED_CALLBACKS, Progress
-from .resume import Launch, check_resumable, check_training_length, find_last_checkpoint, write_launch
+from .resume import (
+    Launch,
+    Position,
+    check_resumable,
+    check_training_length,
+    find_last_checkpoint,
+    find_position,
+    write_launch,
+)
 from .schedule import WITHOUT_WARMUP, build_schedule, warn_about_unused_settings
 from .streaming import ImageStream, StreamLoader
 from .trackers import guard_trackers
@@ -110,6 +118,9 @@ class MaeTrainerBase(HookedTrainer):
         self._check_deepspeed_config()
         self.resumed_from: Path | None = None  # checkpoint
         self._stream: StreamLoader | None = None
+        self._position: Position | None = None  # where a checkpoint resumes
+        self.images_in_epoch = 0  # that were trained in the current epoch
+        self._group_settings: list[dict[str, float]] = []  # lr and weight decay of each parameter group
         self._pending_losses: deque[_PendingLoss] = deque()  # not checked yet
         self._checked_loss_sum = 0.0  # on this process
         self._requested_settings: dict[str, dict[str, float]] = {}  # by parameter: lr, weight decay
@@ -245,7 +256,7 @@ class MaeTrainerBase(HookedTrainer):
         if resume_from_checkpoint is True and (last_checkpoint := find_last_checkpoint(self.args.folder)):
             resume_from_checkpoint = str(last_checkpoint)
         self.resumed_from = Path(resume_from_checkpoint) if isinstance(resume_from_checkpoint, str) else None
-        self._start_time, self._end_time = time.monotonic(), None
+        self._start_time, self._end_time, self._position = time.monotonic(), None, None
         if self.resumed_from is not None:
             self.on_resume(self.resumed_from)
         with self._model_init_stack if self.model_init is not None else self.configure_model():
@@ -279,9 +290,79 @@ class MaeTrainerBase(HookedTrainer):
         """Checks, before a checkpoint is loaded, that this training can resume from it."""
         if saved := check_resumable(checkpoint, self.launch):
             self.resumes, self._earlier_seconds = saved.resumes + 1, saved.seconds
+            self._position = self._find_position(checkpoint, saved)
         check_training_length(checkpoint, self.args.num_train_epochs, self.args.max_steps)
         if isinstance(self.train_dataset, ImageStream):
             self._get_stream_loader(self.train_dataset).load(checkpoint)
+
+    def _find_position(self, checkpoint: Path, saved: Launch) -> Position | None:
+        if saved.images_seen is None or saved.images_per_epoch is None or not has_length(self.train_dataset):
+            return None
+        found = len(self.train_dataset)
+        if saved.images_seen % saved.images_per_epoch and found != saved.images_per_epoch:
+            raise UsageError(
+                TrainingMessage.DATASET_LENGTH_CHANGED, path=checkpoint, saved=saved.images_per_epoch, found=found
+            )
+        args, images_seen = self.args, saved.images_seen * found // saved.images_per_epoch
+        return find_position(
+            images_seen,
+            found,
+            args.train_batch_size * args.world_size,
+            args.gradient_accumulation_steps,
+            self.drop_last,
+        )
+
+    def set_initial_training_values(self, args: Any, dataloader: DataLoader) -> Any:
+        """Returns the stock values; `max_steps` ends a resumed training after enough epochs, of whatever length."""
+        epochs, *values = super().set_initial_training_values(args, dataloader)
+        return (epochs + (self._position.epochs if self._position and args.max_steps > 0 else 0), *values)
+
+    def resume_position(self, epochs: int, batches: int, num_training_steps: int) -> tuple[int, int]:
+        """Resumes at the next image, however many images an update of the original launch and of this one has."""
+        if (position := self._position) is None:
+            return epochs, batches
+        if self.args.max_steps <= 0:
+            self.state.max_steps = self.state.global_step + num_training_steps - position.update
+        self.images_in_epoch = position.images
+        return position.epochs, 0 if self.args.ignore_data_skip else position.batches or 0
+
+    def images_to_skip(self, epoch: int) -> int:
+        """Returns the images of the resumed epoch that were trained, if they end within an update of this launch."""
+        position = self._position
+        if position is None or epoch != position.epochs or position.batches is not None or self.args.ignore_data_skip:
+            return 0
+        return position.images
+
+    def on_epoch_begin(self, epoch: int) -> None:
+        """Counts the images of the epoch."""
+        position = self._position
+        self.images_in_epoch = position.images if position is not None and epoch == position.epochs else 0
+
+    def on_update(self) -> None:
+        """Counts the images of an update; the epoch of a log line contains those that were trained before."""
+        self.images_in_epoch += self.args.images_per_update
+        epoch = float(self.state.epoch or 0)
+        if not epoch.is_integer() and (skipped := self.images_to_skip(int(epoch))):
+            share = skipped / len(self.train_dataset)
+            self.state.epoch = int(epoch) + share + (1 - share) * (epoch - int(epoch))
+
+    def on_optimizer_loaded(self) -> None:
+        """Places the schedule at the resumed image, with the learning rates and weight decays of this launch."""
+        scheduler, groups = self.lr_scheduler, self.optimizer.param_groups
+        if not isinstance(scheduler, LambdaLR) or len(self._group_settings) != len(groups):
+            return
+        update = scheduler.last_epoch
+        if self._position is not None:
+            update = self.state.global_step if self.args.max_steps > 0 else self._position.update
+        saved = [{"lr": group["initial_lr"], "weight_decay": group["weight_decay"]} for group in groups]
+        if update == scheduler.last_epoch and saved == self._group_settings:
+            return
+        scheduler.last_epoch = update
+        scheduler.base_lrs = [settings["lr"] for settings in self._group_settings]
+        for group, settings, factor in zip(groups, self._group_settings, scheduler.lr_lambdas, strict=True):
+            group |= {"initial_lr": settings["lr"], "weight_decay": settings["weight_decay"]}
+            group["lr"] = settings["lr"] * factor(update)
+        scheduler._last_lr = [group["lr"] for group in groups]
 
     # Optimizer and schedule
 
@@ -298,6 +379,7 @@ class MaeTrainerBase(HookedTrainer):
             optimizer_class, kwargs = self._get_optimizer_class(model)
             with freeze_parameters(model, self.frozen_parameter_names(model)):
                 groups = self.get_param_groups(model, kwargs.get("lr", self.args.absolute_learning_rate))
+            self._group_settings = [{"lr": group["lr"], "weight_decay": group["weight_decay"]} for group in groups]
             names = {id(parameter): strip_wrapper_prefixes(name) for name, parameter in model.named_parameters()}
             self.parameter_counts = {names[id(parameter)]: parameter.numel() for parameter in model.parameters()}
             self._requested_settings = {
@@ -469,7 +551,12 @@ class MaeTrainerBase(HookedTrainer):
     def launch(self) -> Launch:
         """How this run was launched, and its training time so far."""
         engine, processes = self.accelerator.distributed_type.value, self.args.world_size
-        return Launch(engine, processes, self.args.images_per_update, round(self.training_seconds, 3), self.resumes)
+        launch = Launch(engine, processes, self.args.images_per_update, round(self.training_seconds, 3), self.resumes)
+        if not has_length(self.train_dataset):
+            return launch
+        images, epoch = len(self.train_dataset), float(self.state.epoch or 0)
+        in_epoch = 0 if epoch.is_integer() else self.images_in_epoch
+        return replace(launch, images_seen=int(epoch) * images + in_epoch, images_per_epoch=images)
 
     @property
     def training_seconds(self) -> float:
@@ -574,8 +661,12 @@ class _SanityCallback(TrainerCallback):
         self._updates = 0
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.on_epoch_begin(int(state.epoch or 0))
         if hasattr(self.trainer.train_dataset, "set_epoch"):
             self.trainer.train_dataset.set_epoch(int(state.epoch or 0))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.on_update()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.check_learning_rates()

@@ -1,12 +1,15 @@
 """Finding the newest complete checkpoint, and checks before resuming from it."""
 
+import copy
 import json
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from support.messages import logged, raises
+from support.models import TensorItems
 
+from hf_mae import FinetuningArguments, MaeFinetuner, build_classifier
 from hf_mae.training.messages import TrainingMessage
 from hf_mae.training.resume import (
     LAUNCH_FILE,
@@ -107,3 +110,115 @@ def test_a_run_cannot_be_resumed_with_an_earlier_end(tmp_path, caplog, state, ep
         check_training_length(tmp_path, epochs, max_steps)
     check_training_length(tmp_path, 9.0, -1)
     assert logged(caplog.records, TrainingMessage.SCHEDULE_EXTENDED, epochs=9.0)
+
+
+# Resuming with another number of images per update
+
+IMAGES, EPOCHS = 20, 3
+
+
+class Recorder(MaeFinetuner):
+    """Trains without a forward pass; records the images of each epoch and the learning rate of each update."""
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        if self.accelerator.sync_gradients:
+            self.rates.append(self.optimizer.param_groups[-1]["lr"])
+        self.trained.setdefault(self.train_dataset.epoch, []).extend(inputs["index"].tolist())
+        return torch.zeros(())
+
+
+class Images(TensorItems):
+    """Items with their index; the trainer sets their epoch."""
+
+    def __init__(self):
+        super().__init__(
+            pixel_values=torch.zeros(IMAGES, 3, 32, 32), labels=torch.arange(IMAGES) % 3, index=torch.arange(IMAGES)
+        )
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+
+@pytest.fixture(scope="module")
+def train(tiny_pth):
+    """Trains with a batch and accumulation steps; returns the trainer."""
+    model = build_classifier(str(tiny_pth), num_labels=3, num_attention_heads=3)
+
+    def run(folder, batch, accumulation=1, checkpoint=None, **options):
+        settings = {"save_strategy": "no", "num_train_epochs": EPOCHS, "warmup_epochs": 0.5, "freeze_backbone": True}
+        settings |= {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
+        settings |= {"use_cpu": True, "report_to": "none", "disable_tqdm": True, "output_dir": str(folder)}
+        args = FinetuningArguments(**settings | options)
+        trainer = Recorder(model=copy.deepcopy(model), args=args, train_dataset=Images())
+        trainer.rates, trainer.trained = [], {}
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        return trainer
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def original(train, tmp_path_factory):
+    """A run of 5 updates of 4 images per epoch, with a checkpoint after each."""
+    return train(tmp_path_factory.mktemp("original"), 4, save_strategy="steps", save_steps=1)
+
+
+def seen(trained, images):
+    """The images of each epoch up to a number of images."""
+    return {epoch: trained[epoch][: max(0, images - epoch * IMAGES)] for epoch in trained}
+
+
+@pytest.mark.parametrize("batch, accumulation", [(8, 1), (2, 1), (4, 2), (3, 1), (20, 1), (2, 3)])
+def test_a_run_resumes_at_the_same_image_with_any_batch(original, train, tmp_path, batch, accumulation):
+    fresh = train(tmp_path / "fresh", batch, accumulation)
+    for update in (5, 7, 14):
+        check_resumed(original, fresh, train, tmp_path / str(update), update, batch, accumulation)
+
+
+def check_resumed(original, fresh, train, tmp_path, update, batch, accumulation):
+    checkpoint = original.args.folder / f"checkpoint-{update}"
+    resumed = train(tmp_path, batch, accumulation, checkpoint)
+    before = seen(original.trained, 4 * update)
+    assert {e: before[e] + resumed.trained.get(e, []) for e in range(EPOCHS)} == original.trained
+    assert resumed.rates == pytest.approx(fresh.rates[-len(resumed.rates) :], rel=1e-12)
+    assert resumed.state.epoch == EPOCHS and resumed.state.global_step == update + len(resumed.rates)
+    assert resumed.state.max_steps == resumed.state.global_step
+
+
+def test_a_run_resumes_after_every_change_of_its_batch(original, train, tmp_path):
+    """4, 8 and again 4 images per update, within one epoch."""
+    first = original.args.folder / "checkpoint-6"  # 4 images of the second epoch
+    larger = train(tmp_path / "larger", 8, checkpoint=first, save_strategy="steps", save_steps=1)
+    second = tmp_path / "larger" / "checkpoint-7"  # 12 images
+    again = train(tmp_path / "again", 4, checkpoint=second)
+    seen_before = seen(original.trained, 24)
+    seen_before = {e: seen_before[e] + larger.trained.get(e, [])[: 8 if e == 1 else 0] for e in range(EPOCHS)}
+    assert {e: seen_before[e] + again.trained.get(e, []) for e in range(EPOCHS)} == original.trained
+    assert again.rates == original.rates[8:]
+    epochs = [json.loads((path / "trainer_state.json").read_text())["epoch"] for path in (first, second)]
+    assert epochs == [1.2, pytest.approx(1.6)]
+
+
+def test_max_steps_counts_updates_of_any_batch(original, train, tmp_path):
+    checkpoint = original.args.folder / "checkpoint-7"
+    for batch in (1, 8):
+        resumed = train(tmp_path / str(batch), batch, checkpoint=checkpoint, max_steps=12, num_train_epochs=3)
+        assert resumed.state.global_step == 12 and len(resumed.rates) == 5
+        assert resumed.trained[1][0] == original.trained[1][8]
+
+
+def test_skipped_data_and_other_rates_apply_from_the_checkpoint_on(original, train, tmp_path):
+    checkpoint = original.args.folder / "checkpoint-7"
+    resumed = train(tmp_path / "skip", 8, checkpoint=checkpoint, ignore_data_skip=True)
+    assert sorted(resumed.trained[1]) == list(range(IMAGES))
+    rates = train(tmp_path / "rate", 4, checkpoint=checkpoint, learning_rate=0.5, min_learning_rate=0.0).rates
+    fresh = train(tmp_path / "fresh", 4, learning_rate=0.5, min_learning_rate=0.0).rates
+    assert rates == pytest.approx(fresh[7:], rel=1e-12)
+
+
+def test_a_dataset_of_another_length_is_resumed_between_epochs_only(original, train, tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "IMAGES", 10)
+    with raises(TrainingMessage.DATASET_LENGTH_CHANGED, saved=20, found=10):
+        train(tmp_path, 4, checkpoint=original.args.folder / "checkpoint-7")
+    resumed = train(tmp_path, 4, checkpoint=original.args.folder / "checkpoint-5")
+    assert [len(images) for images in resumed.trained.values()] == [10, 10]
