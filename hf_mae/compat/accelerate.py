@@ -127,7 +127,7 @@ class _RemainingSampler(torch.utils.data.Sampler):
 
 @contextmanager
 def skip_first_images(loader: Any, images: int) -> Iterator[int]:
-    """Within the block, a prepared data loader starts after a number of images, which need not be whole batches.
+    """Within the block, a prepared data loader starts after a number of images, which may end within a batch.
 
     Yields:
         The number of batches of this process.

@@ -97,6 +97,15 @@ def is_compiler_error(error: BaseException | None) -> bool:
     return False
 
 
+def move_schedule(scheduler: Any, groups: list[dict[str, Any]], update: int) -> None:
+    """Moves a `LambdaLR` to an update, with the `initial_lr` of the parameter groups."""
+    scheduler.last_epoch = update
+    scheduler.base_lrs = [group["initial_lr"] for group in groups]
+    for group, factor in zip(groups, scheduler.lr_lambdas, strict=True):
+        group["lr"] = group["initial_lr"] * factor(update)
+    scheduler._last_lr = [group["lr"] for group in groups]
+
+
 def exit_all_ranks(status: int) -> None:
     """Ends all processes of a distributed run together; does nothing in a run with a single process.
 

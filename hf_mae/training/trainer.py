@@ -21,7 +21,7 @@ from transformers.trainer_utils import has_length
 from ..compat.accelerate import use_low_memory_sampler
 from ..compat.deepspeed import find_deepspeed_conflicts, process_deepspeed_config
 from ..compat.launchers import restore_engines_on_error
-from ..compat.torch import is_compiler_error
+from ..compat.torch import is_compiler_error, move_schedule
 from ..compat.transformers import HookedTrainer, StockModel, get_attn_implementation, use_attn_implementation
 from ..conversion.safety import is_timm
 from ..data.images.torch_datasets import collate
@@ -357,12 +357,9 @@ class MaeTrainerBase(HookedTrainer):
         saved = [{"lr": group["initial_lr"], "weight_decay": group["weight_decay"]} for group in groups]
         if update == scheduler.last_epoch and saved == self._group_settings:
             return
-        scheduler.last_epoch = update
-        scheduler.base_lrs = [settings["lr"] for settings in self._group_settings]
-        for group, settings, factor in zip(groups, self._group_settings, scheduler.lr_lambdas, strict=True):
+        for group, settings in zip(groups, self._group_settings, strict=True):
             group |= {"initial_lr": settings["lr"], "weight_decay": settings["weight_decay"]}
-            group["lr"] = settings["lr"] * factor(update)
-        scheduler._last_lr = [group["lr"] for group in groups]
+        move_schedule(scheduler, groups, update)
 
     # Optimizer and schedule
 

@@ -163,7 +163,7 @@ def original(train, tmp_path_factory):
     return train(tmp_path_factory.mktemp("original"), 4, save_strategy="steps", save_steps=1)
 
 
-def seen(trained, images):
+def images_until(trained, images):
     """The images of each epoch up to a number of images."""
     return {epoch: trained[epoch][: max(0, images - epoch * IMAGES)] for epoch in trained}
 
@@ -178,7 +178,7 @@ def test_a_run_resumes_at_the_same_image_with_any_batch(original, train, tmp_pat
 def check_resumed(original, fresh, train, tmp_path, update, batch, accumulation):
     checkpoint = original.args.folder / f"checkpoint-{update}"
     resumed = train(tmp_path, batch, accumulation, checkpoint)
-    before = seen(original.trained, 4 * update)
+    before = images_until(original.trained, 4 * update)
     assert {e: before[e] + resumed.trained.get(e, []) for e in range(EPOCHS)} == original.trained
     assert resumed.rates == pytest.approx(fresh.rates[-len(resumed.rates) :], rel=1e-12)
     assert resumed.state.epoch == EPOCHS and resumed.state.global_step == update + len(resumed.rates)
@@ -191,9 +191,9 @@ def test_a_run_resumes_after_every_change_of_its_batch(original, train, tmp_path
     larger = train(tmp_path / "larger", 8, checkpoint=first, save_strategy="steps", save_steps=1)
     second = tmp_path / "larger" / "checkpoint-7"  # 12 images
     again = train(tmp_path / "again", 4, checkpoint=second)
-    seen_before = seen(original.trained, 24)
-    seen_before = {e: seen_before[e] + larger.trained.get(e, [])[: 8 if e == 1 else 0] for e in range(EPOCHS)}
-    assert {e: seen_before[e] + again.trained.get(e, []) for e in range(EPOCHS)} == original.trained
+    before = images_until(original.trained, 24)
+    before = {e: before[e] + larger.trained.get(e, [])[: 8 if e == 1 else 0] for e in range(EPOCHS)}
+    assert {e: before[e] + again.trained.get(e, []) for e in range(EPOCHS)} == original.trained
     assert again.rates == original.rates[8:]
     epochs = [json.loads((path / "trainer_state.json").read_text())["epoch"] for path in (first, second)]
     assert epochs == [1.2, pytest.approx(1.6)]
