@@ -61,7 +61,7 @@ class HookedTrainer(Trainer):
         return epochs, batches
 
     def images_to_skip(self, epoch: int) -> int:
-        """Returns the number of images at the start of an epoch that were trained before, if they end within an update."""
+        """Returns the images at the start of an epoch that were trained before, if they end within an update."""
         return 0
 
     def on_optimizer_loaded(self) -> None:
