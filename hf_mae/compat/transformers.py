@@ -117,7 +117,7 @@ class HookedTrainer(Trainer):
         )
         return (epochs, batches) if checkpoint is None else self.resume_position(epochs, batches, max_steps)
 
-    def _run_epoch(self, **kwargs: Any) -> Any:
+    def _run_epoch(self, **kwargs: Any) -> Any:  # type: ignore[override]  # the Trainer passes keywords
         if not (images := self.images_to_skip(kwargs["epoch"])):
             return super()._run_epoch(**kwargs)
         with skip_first_images(kwargs["train_dataloader"], images) as batches:
