@@ -176,7 +176,7 @@ def plot_flow_diagram(cohort: Cohort, path: Path) -> None:
         text = f"excluded: {describe_exclusion(step)}\n{step.images:,} image{'s' * (step.images > 1)}"
         _draw_box(axes, 0.62, height, text, "left")
     _draw_arrow(axes, (0.3, rows - 0.72), (0.3, 1.06), head=False)
-    positions = [(number + 0.5) / len(splits) for number in range(len(splits))]
+    positions = [(number + 0.5) / len(splits) if len(splits) > 1 else 0.3 for number in range(len(splits))]
     axes.plot([min([0.3, *positions]), max([0.3, *positions])], [1.06, 1.06], color="black", lw=0.6)
     for position, (name, entry) in zip(positions, splits.items()):
         groups = f"\n{entry.groups:,} patients or videos" if entry.groups else ""
