@@ -4,7 +4,9 @@ import sys
 from pathlib import Path
 
 from hf_mae.settings.commands import RECIPE, Command, command_options, commands_by_task
+from hf_mae.settings.messages import SettingsMessage
 from hf_mae.settings.options import Option
+from hf_mae.settings.trainer_options import SET_BY_TRANSFORMERS, UNSUPPORTED_OPTIONS
 from hf_mae.settings.training import MaeTrainingFields
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
@@ -15,10 +17,21 @@ HEAD = """# Flag reference
 - Flags may contain dashes instead of underscores. A boolean is `--flag`, `--flag true` or `--no_flag`.
 - Arguments in capitals are positional. They can also be given as flags (in parentheses).
 - Commands with `--recipe` read the same names from a YAML file. Flags override the recipe.
-- Training commands also accept every field of [TrainingArguments][1]; this page lists those with another default.
+- Training commands also accept every field of [TrainingArguments][1], [with exceptions](#fields-that-are-not-supported); this
+  page lists those with another default.
 - In Python, the same names are arguments of the functions (`hf_mae.finetune(...)`).
 
 [1]: https://huggingface.co/docs/transformers/main_classes/trainer#transformers.TrainingArguments
+"""
+
+
+EXCEPTIONS = """
+## Fields that are not supported
+
+These fields of TrainingArguments are rejected. All others have their effect; `tests/settings/test_trainer_options.py` tests each.
+
+| field | reason |
+|---|---|
 """
 
 
@@ -53,7 +66,9 @@ def render_page() -> str:
             rows = [render_row(command, item) for item in list_options(command)]
             table = "\n".join(["| flag | default | description |", "|---|---|---|", *rows])
             parts.append(f"\n### hf-mae {command.name}\n\n{command.describe()}\n\n{table}\n")
-    return "".join(parts)
+    messages = {**UNSUPPORTED_OPTIONS, **dict.fromkeys(SET_BY_TRANSFORMERS, SettingsMessage.SET_BY_COMMAND)}
+    rows = [f"| `--{name}` | {message.render(name=name)} |\n" for name, message in messages.items()]
+    return "".join([*parts, EXCEPTIONS, *rows])
 
 
 if __name__ == "__main__":
