@@ -17,8 +17,8 @@ HEAD = """# Flag reference
 - Flags may contain dashes instead of underscores. A boolean is `--flag`, `--flag true` or `--no_flag`.
 - Arguments in capitals are positional. They can also be given as flags (in parentheses).
 - Commands with `--recipe` read the same names from a YAML file. Flags override the recipe.
-- Training commands also accept every field of [TrainingArguments][1], [with exceptions](#fields-that-are-not-supported); this
-  page lists those with another default.
+- Training commands also accept every field of [TrainingArguments][1], with
+  [exceptions](#fields-that-are-not-supported). This page lists those with another default.
 - In Python, the same names are arguments of the functions (`hf_mae.finetune(...)`).
 
 [1]: https://huggingface.co/docs/transformers/main_classes/trainer#transformers.TrainingArguments
@@ -28,7 +28,7 @@ HEAD = """# Flag reference
 EXCEPTIONS = """
 ## Fields that are not supported
 
-These fields of TrainingArguments are rejected. All others have their effect; `tests/settings/test_trainer_options.py` tests each.
+These fields of TrainingArguments are rejected. All others have their effect, or need another field that is not given.
 
 | field | reason |
 |---|---|
