@@ -65,7 +65,7 @@ def write_run_results(
 def write_pretraining_results(trainer: MaePretrainer, record: RunRecord) -> RunRecord:
     """Writes the results of a pre-training, and logs them to the trackers; the record is written last."""
     folder, step = trainer.args.folder, trainer.state.global_step
-    recipe = render_recipe(record.settings, {"effective batch": trainer.args.images_per_update})
+    recipe = _render_run_recipe(record, {"effective batch": trainer.args.images_per_update})
     write_text(folder / "recipe.yaml", recipe)
     write_pretraining_card(folder, record, trainer.accelerator.unwrap_model(trainer.model), recipe)
     write_record(record, folder)
@@ -82,13 +82,19 @@ def _draw_figures(trainer: MaeFinetuner, step: int) -> None:
             log_image(trainer, path.stem, image.convert("RGB"), step)
 
 
+def _render_run_recipe(record: RunRecord, comments: dict[str, object]) -> str:
+    """Renders the recipe of a run, with the fingerprint of its data, so that changed data are found."""
+    fingerprint = {"data_fingerprint": record.data.fingerprint} if record.data.fingerprint else {}
+    return render_recipe(record.settings | fingerprint, comments)
+
+
 def _write_recipe_and_card(trainer: MaeFinetuner, record: RunRecord) -> None:
     comments = {
         "effective batch": trainer.args.images_per_update,
         "processes": trainer.args.world_size,
         "versions": describe_versions(record.environment),
     }
-    recipe = render_recipe(record.settings, comments)
+    recipe = _render_run_recipe(record, comments)
     write_text(trainer.args.folder / "recipe.yaml", recipe)
     model = trainer.accelerator.unwrap_model(trainer.model)
     write_model_card(trainer.args.folder, record, type(model).__name__, recipe)

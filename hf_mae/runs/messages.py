@@ -13,6 +13,10 @@ class RunMessage(Message):
         "--overwrite_output_dir to replace it, or another --output_dir."
     )
     CHECKPOINT_UNUSABLE = "{defect} Pass a complete checkpoint-N folder, or `last`."
+    DATA_DIFFER_FROM_RECIPE = (
+        "The images, labels or splits differ from those of the run that wrote the recipe: a corrections file, a "
+        "manifest or an image was changed. Restore it, or remove data_fingerprint from the recipe to train on new data."
+    )
     DATA_OPTIONS_CHANGED = (
         "The run in {path} used other images. These options changed: {changes:list}. Resume with the original options, "
         "or start a new run in another --output_dir."

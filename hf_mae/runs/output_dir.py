@@ -87,6 +87,16 @@ def add_default_output_dir(settings: Settings) -> Settings:
     return settings.replace(output_dir=str(next(folder for folder in candidates if not folder.exists())))
 
 
+def check_recipe_data(expected: str | None, fingerprint: str) -> None:
+    """Checks that the data are those of the run that wrote the recipe; `expected`: None: not known.
+
+    Raises:
+        UsageError: If the fingerprints differ.
+    """
+    if expected not in (None, fingerprint):
+        raise UsageError(RunMessage.DATA_DIFFER_FROM_RECIPE)
+
+
 def check_same_run(checkpoint: str, config: Any, source: DataSource) -> None:
     """Checks that a run resumes with the model and the images that it was started with.
 

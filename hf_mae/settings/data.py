@@ -182,6 +182,13 @@ class DataArguments(DataSourceArguments):
 
     option_group = "Data"
 
+    data_fingerprint: str | None = option(
+        None,
+        "Fingerprint of the images, labels and splits. The recipe.yaml of a run contains it, and a run with other data "
+        "stops. A flag for other data overrides it.",
+        metavar="HASH",
+        hidden=True,
+    )
     transforms: str = option(
         "endoscopy",
         "Image transforms. endoscopy: resize to a square, flip and rotate. imagenet: random resized crops, RandAugment "
@@ -256,6 +263,13 @@ class PretrainingDataArguments(ImageLimitsArguments):
 
     data_dir: str | None = option(
         None, f"The images; labels are ignored: any folder of images; {describe_sources(labelled=False)}."
+    )
+    data_fingerprint: str | None = option(
+        None,
+        "Fingerprint of the images, labels and splits. The recipe.yaml of a run contains it, and a run with other data "
+        "stops. A flag for other data overrides it.",
+        metavar="HASH",
+        hidden=True,
     )
     transforms: str = option(
         "endoscopy",

@@ -8,7 +8,7 @@ from ..compat.launchers import override_precision
 from ..errors import CommandLineError, UsageError, did_you_mean, summarize_exception
 from ..files.archive_members import is_remote
 from .commands import command_options, find_command
-from .data import DataArguments, PretrainingDataArguments
+from .data import DataArguments, DataSourceArguments, PretrainingDataArguments
 from .messages import SettingsMessage
 from .models import ModelArguments, PretrainingModelArguments, RunModeArguments
 from .options import Option
@@ -23,6 +23,8 @@ LOCAL_PATH_OPTIONS = (
 )
 
 
+# Options that determine the images, labels and splits.
+DATA_OPTIONS = {"seed", *(item.name for cls in (DataSourceArguments, PretrainingDataArguments) for item in fields(cls))}
 # Classes of the parts of `Settings`; all others are the options of their command.
 PARTS: dict[type, str] = {
     ModelArguments: "model",
@@ -125,7 +127,10 @@ def read_values(command: str, recipe: str | None, flags: Mapping[str, Any]) -> d
                 raise CommandLineError(
                     SettingsMessage.UNKNOWN_FLAG, command=command, name=name, location=location, suggestion=suggestion
                 )
-            values[name] = options[name].read(value, location)
+            value = options[name].read(value, location)
+            if not location and name in DATA_OPTIONS and value != values.get(name, options[name].default):
+                values.pop("data_fingerprint", None)  # of the recipe's data
+            values[name] = value
     if find_command(command).is_training:
         _check_trainer_options(command, values, options)
     _check_local_paths(values)

@@ -13,11 +13,13 @@ from .messages import SettingsMessage
 EXCLUDED_FROM_RECIPES = (
     *("resume_from_checkpoint", "overwrite_output_dir", "local_rank", "hub_token"),
     *("auto", "dry_run"),  # the recipe contains the settings that --auto selected
+    "data_fingerprint",  # of the recipe that was read; that of the run is added when its recipe is written
 )
 # Flags that may differ between the runs of a cross-validation or a search that resumes.
 WITHOUT_EFFECT_ON_RESULTS = {
     *("output_dir", "cache", "preprocessing_num_workers", "dataloader_num_workers", "dataloader_pin_memory"),
     *("disable_tqdm", "report_to", "logging_steps", "save_total_limit", "use_cpu", "data_dir", "split_file", "trials"),
+    "data_fingerprint",
 }
 
 RECIPES_DIR = Path(__file__).parents[1] / "recipes"  # valid for a wheel and for an editable install

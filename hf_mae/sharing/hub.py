@@ -207,6 +207,7 @@ def _make_portable(recipe: str, kind: str) -> str:
             is_path = any(looks_like_path(text) or Path(text).exists() for text in texts)
         names = " ".join(Path(text).name for text in texts)
         entry = yaml.safe_dump({name: value}, allow_unicode=True).rstrip()
+        entry = f"# {entry}" if name == "data_fingerprint" else entry
         lines.append(f"# {name}: your path (in the original run: {names})" if is_path else entry)
     return "\n".join(lines) + "\n"
 

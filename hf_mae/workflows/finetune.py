@@ -10,6 +10,7 @@ from ..runs.calibration import calibrate_run
 from ..runs.finetuning_record import add_training, start_record
 from ..runs.output_dir import (
     add_default_output_dir,
+    check_recipe_data,
     check_same_run,
     lock_output_dir,
     remove_old_run,
@@ -42,6 +43,7 @@ def finetune(settings: Settings) -> RunRecord | Plan | None:
     push = schedule_push(args)
     with args.main_process_first(desc="reading the images"):
         data = load_data(settings)
+    check_recipe_data(settings.data.data_fingerprint, data.fingerprint)
     with lock_output_dir(args):
         if auto_settings and args.process_index == 0:
             write_auto_recipe(args.folder / "auto.yaml", auto_settings)

@@ -13,7 +13,7 @@ from ..models.building import build_training_model
 from ..models.introspection import find_head, input_size
 from ..models.loading import read_class_names
 from ..reporting.plan_summary import describe_auto_reason
-from ..runs.output_dir import check_same_run, resolve_resume_checkpoint
+from ..runs.output_dir import check_recipe_data, check_same_run, resolve_resume_checkpoint
 from ..runs.record import DataSource
 from ..settings.arguments import FinetuningArguments
 from ..settings.parse import Settings
@@ -33,6 +33,7 @@ def plan(settings: Settings) -> Plan:
     """Plans what `finetune` would do with the same flags; trains and writes nothing."""
     settings, _ = choose_auto_settings(settings)
     data = load_data(settings)
+    check_recipe_data(settings.data.data_fingerprint, data.fingerprint)
     args = disable_evaluation_without_split(settings.training, data.selection_split)
     checkpoint = resolve_resume_checkpoint(args) if args.resume_from_checkpoint else None
     model = build_training_model(settings.model, data.class_names, args.seed)

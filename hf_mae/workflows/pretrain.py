@@ -9,7 +9,13 @@ from ..reporting.conversion_summary import format_conversion
 from ..reporting.reconstructions import ReconstructionCallback
 from ..reporting.run_results import write_pretraining_results
 from ..runs.environment import get_environment
-from ..runs.output_dir import check_same_run, lock_output_dir, remove_old_run, resolve_resume_checkpoint
+from ..runs.output_dir import (
+    check_recipe_data,
+    check_same_run,
+    lock_output_dir,
+    remove_old_run,
+    resolve_resume_checkpoint,
+)
 from ..runs.record import DataSource, RunRecord
 from ..runs.record_io import write_started_record
 from ..runs.training_record import describe_training
@@ -44,6 +50,7 @@ def _pretrain(settings: Settings) -> RunRecord | None:
     options, args = settings.data, settings.training
     checkpoint = resolve_resume_checkpoint(args)
     data = find_pretraining_data(options, args)
+    check_recipe_data(options.data_fingerprint, data.fingerprint)
 
     model = build_pretraining_model(settings.model, args.seed, args.mask_ratio, args.norm_pix_loss)
     report = model.conversion_report

@@ -12,10 +12,11 @@ import time
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from support.cli_process import run_cli
 from support.distributed_runs import launch_environment
-from support.messages import shows
+from support.messages import raises, shows
 from support.paths import ROOT
 from transformers import AutoModelForImageClassification, pipeline
 
@@ -28,6 +29,7 @@ from hf_mae.runs.messages import RunMessage
 from hf_mae.runs.record_io import read_record
 from hf_mae.settings.commands import COMMANDS
 from hf_mae.settings.messages import SettingsMessage
+from hf_mae.settings.parse import read_values
 from hf_mae.training.messages import TrainingMessage
 
 QUICK = ["--per_device_train_batch_size", "20", "--warmup_epochs", "1", "--learning_rate", "3e-3"]
@@ -136,6 +138,20 @@ def test_the_recipe_of_a_run_reproduces_it(four_epochs, tmp_path):
     )
     first, again = load_file(four_epochs / "model.safetensors"), load_file(tmp_path / "again" / "model.safetensors")
     assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_a_recipe_is_rejected_for_changed_data(four_epochs, toy, tmp_path):
+    """The data of the recipe, not those of a flag."""
+    recipe = yaml.safe_load((four_epochs / "recipe.yaml").read_text())
+    shutil.copytree(toy / "labelled", tmp_path / "images")
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe | {"data_dir": str(tmp_path / "images")}))
+    read_values("finetune", str(tmp_path / "recipe.yaml"), {})
+    (first, *_) = sorted((tmp_path / "images" / "train").glob("*/*"))
+    first.unlink()
+    with raises(RunMessage.DATA_DIFFER_FROM_RECIPE):
+        finetune(recipe=str(tmp_path / "recipe.yaml"), output_dir=str(tmp_path / "run"))
+    for flags, kept in (({"learning_rate": 1.0}, True), ({"data_dir": "other"}, False), ({"seed": 9}, False)):
+        assert ("data_fingerprint" in read_values("finetune", str(tmp_path / "recipe.yaml"), flags)) == kept
 
 
 @pytest.mark.parametrize("save", ["epoch", "mid-epoch"])
