@@ -150,8 +150,8 @@ def test_a_recipe_is_rejected_for_changed_data(four_epochs, toy, tmp_path):
     first.unlink()
     with raises(RunMessage.DATA_DIFFER_FROM_RECIPE):
         finetune(recipe=str(tmp_path / "recipe.yaml"), output_dir=str(tmp_path / "run"))
-    for flags, kept in (({"learning_rate": 1.0}, True), ({"data_dir": "other"}, False), ({"seed": 9}, False)):
-        assert ("data_fingerprint" in read_values("finetune", str(tmp_path / "recipe.yaml"), flags)) == kept
+    for flags, is_used in (({"learning_rate": 1.0}, True), ({"data_dir": "other"}, False), ({"seed": 9}, False)):
+        assert ("data_fingerprint" in read_values("finetune", str(tmp_path / "recipe.yaml"), flags)) == is_used
 
 
 @pytest.mark.parametrize("save", ["epoch", "mid-epoch"])
