@@ -271,6 +271,7 @@ def observations(checkpoint, items, tmp_path_factory):
 
     @cache
     def run(options: str):
+        transformers.logging.set_verbosity_warning()  # `log_level` may leave it unchanged
         trainer = build_trainer(checkpoint, items, tmp_path_factory.mktemp("run"), **json.loads(options))
         return observe(trainer, items)
 

@@ -25,6 +25,7 @@ from hf_mae.cli.main import main
 from hf_mae.cli.messages import CliMessage
 from hf_mae.conversion.messages import ConversionMessage
 from hf_mae.evaluation.messages import EvaluationMessage
+from hf_mae.files.messages import FileMessage
 from hf_mae.runs.messages import RunMessage
 from hf_mae.runs.record_io import read_record
 from hf_mae.settings.commands import COMMANDS
@@ -344,7 +345,7 @@ def test_invalid_options_are_rejected(tiny_pth, toy, tmp_path, capsys, change, m
 
 def test_an_output_dir_that_cannot_be_created_is_rejected(tiny_pth, toy, capsys):
     assert main(["finetune", *flags(tiny_pth, toy, "/proc/nowhere")]) == 1
-    assert "/proc/nowhere: No such file or directory" in capsys.readouterr().err
+    assert shows(capsys.readouterr().err, FileMessage.CANNOT_WRITE, path="/proc/nowhere")
 
 
 def test_missing_arguments_are_named(capsys):
