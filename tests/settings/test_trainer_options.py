@@ -93,7 +93,7 @@ CHANGED_VALUES = {
     "train_sampling_strategy": "sequential",
     "ddp_find_unused_parameters": True,
     "ddp_bucket_cap_mb": 10,
-    "ddp_broadcast_buffers": True,
+    "ddp_broadcast_buffers": False,
     "ddp_static_graph": True,
     "debug": "underflow_overflow",
     "min_learning_rate": 5e-3,
@@ -103,6 +103,7 @@ CHANGED_VALUES = {
 }
 # Field -> the fields that both runs have.
 SHARED_VALUES = {
+    "warmup_epochs": {"num_train_epochs": 2},
     "eval_steps": {"eval_strategy": "steps", "logging_steps": 1},
     "eval_delay": {"eval_strategy": "epoch"},
     "lr_scheduler_kwargs": {"lr_scheduler_type": "cosine_with_min_lr"},

@@ -15,7 +15,6 @@ from support.messages import raises, shows
 from transformers import pipeline
 
 from hf_mae import ensemble, evaluate, export_onnx, predict, report
-from hf_mae.conversion.messages import ConversionMessage
 from hf_mae.models.loading import load_classifier
 from hf_mae.models.messages import ModelMessage
 from hf_mae.reporting.run_sentences import NOTE_TEXTS
@@ -23,6 +22,7 @@ from hf_mae.runs.completed_run import NoteCode
 from hf_mae.runs.messages import RunMessage
 from hf_mae.runs.record import CrossvalResult, CrossvalRun, CrossvalSummary
 from hf_mae.runs.record_io import read_record, write_record
+from hf_mae.settings.messages import SettingsMessage
 from hf_mae.workflows.messages import WorkflowMessage
 
 
@@ -142,7 +142,7 @@ def test_incompatible_members_are_rejected(members, tmp_path):
     config["id2label"]["0"] = "else"
     (other / "config.json").write_text(json.dumps(config))
     assert_rejected([first, str(other)], ModelMessage.ENSEMBLE_CLASSES_DIFFER, number=2)
-    with raises(ConversionMessage.CANNOT_LOAD_CONFIG, source=tmp_path / "nowhere"):
+    with raises(SettingsMessage.PATH_NOT_FOUND, path=str(tmp_path / "nowhere")):
         ensemble(runs=[first, str(tmp_path / "nowhere")], output_dir=str(tmp_path / "out"))
     done = run_cli("ensemble", first, "--output_dir", tmp_path / "out", status=1)
     assert shows(done.stderr, WorkflowMessage.ENSEMBLE_OF_ONE)
