@@ -183,7 +183,11 @@ def test_bf16_of_the_accelerate_config_is_used(results, start, tmp_path, way):
     launch(way, {tmp_path / "run": start["ids"]}, precision="bf16")
     ours, plain = np.load(tmp_path / "run" / "logits.npy"), np.load(results["ids", "one"] / "logits.npy")
     assert 0 < np.abs(ours - plain).max() < 0.1
-    AutoModelForImageClassification.from_pretrained(tmp_path / "run")
+    saved = AutoModelForImageClassification.from_pretrained(tmp_path / "run").eval()
+    images = torch.randn(13, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = saved(pixel_values=images).logits.numpy()
+    np.testing.assert_allclose(np.load(tmp_path / "run" / "saved_logits.npy"), expected, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("way", [*ENGINES])
