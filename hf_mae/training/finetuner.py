@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, TrainerCallback
 
 from ..compat.transformers import StockModel
+from ..conversion.stock_models import load_stock_model
 from ..data.columns import is_image_dataset, standardize_columns
 from ..data.images.seeding import seed_all
 from ..data.images.torch_datasets import EvalDataset, TrainDataset
@@ -27,7 +28,7 @@ from ..evaluation.ppv_at_recall import ppv_at_recall
 from ..evaluation.retfound import f1_auroc_kappa
 from ..inference.forward import predict_logits
 from ..models.introspection import find_head, get_network
-from ..models.loading import class_names, load_stock_classifier
+from ..models.loading import class_names
 from ..models.stochastic_depth import apply_patch_dropout, get_drop_path_rate, get_patch_embeddings
 from ..settings.arguments import FinetuningArguments, check_loss_fits_classes, check_selection_metric
 from ..settings.losses import LOSSES, SMOOTHING, cross_entropy_sum
@@ -303,8 +304,8 @@ class MaeFinetuner(MaeTrainerBase):
         args = self.args
         dtype = torch.bfloat16 if args.bf16_full_eval else torch.float16 if args.fp16_full_eval else torch.float32
         is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        if is_sharded and (args.bf16 or args.fp16):  # the engine has the weights in that precision
-            model = load_stock_classifier(str(args.folder))[0].to(args.device)
+        if is_sharded and self.accelerator.mixed_precision != "no":  # the engine has the weights in that precision
+            model = load_stock_model(str(args.folder), "AutoModelForImageClassification")[0].to(args.device)
         else:
             model = self.model if is_sharded else self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         return predict_logits(
