@@ -202,7 +202,7 @@ def test_report(contribution, trained, tmp_path):
     (header, *_) = re.findall(r"^\| method .*", (tmp_path / "report.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert "| G-mean |" in in_one_line(header)
     study = (tmp_path / "study.md").read_text(encoding="utf-8")
-    assert "the loss was the Poly-1 loss [@leng2022poly] with an epsilon of 2" in study
+    assert "The loss was the Poly-1 loss [@leng2022poly] with an epsilon of 2" in study
     assert "geometric mean of the recalls [@kubat1997addressing]" in study
     references = (tmp_path / "study.bib").read_text(encoding="utf-8")
     assert "@inproceedings{leng2022poly," in references and "@inproceedings{kubat1997addressing," in references

@@ -305,6 +305,7 @@ class MaeFinetuner(MaeTrainerBase):
         dtype = torch.bfloat16 if args.bf16_full_eval else torch.float16 if args.fp16_full_eval else torch.float32
         is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         if is_sharded and self.accelerator.mixed_precision != "no":  # the engine has the weights in that precision
+            self.accelerator.wait_for_everyone()  # until the main process has saved it
             model = load_stock_model(str(args.folder), "AutoModelForImageClassification")[0].to(args.device)
         else:
             model = self.model if is_sharded else self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)

@@ -115,7 +115,7 @@ def test_a_report_on_a_terminal_fits_80_columns(std, num_runs):
     rows.append(ResultsRow("Published", "", "paper", False, True, {"macro_f1": Number(90.0, printed="90.0±0.5")}))
     comparison = {"first": names[0], "second": names[-1], "score": "macro_f1", "difference": 0.0123, "low": -0.01}
     comparison |= {"high": 0.03, "p_value": 0.2, "p_adjusted": 0.4, "test": "permutation", "units": "images"}
-    text = render(build_report_summary([ResultsTable("A title of a table " * 6, rows, [], [comparison], [])]))
+    text = render(build_report_summary([ResultsTable("A title of a table " * 6, rows, [], [comparison], [], [], [])]))
     assert max(map(len, text.splitlines())) <= MAX_WIDTH
     assert text.count("92.97") == num_runs * len(headline_metric_names(False)) and text.count("90.0 ± 0.5") == 1
     assert "+1.23 [-1.0, +3.0]" in text and "p 0.4 (adjusted)" in " ".join(text.split())

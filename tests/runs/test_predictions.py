@@ -353,7 +353,7 @@ def test_the_documented_lines_convert_the_outputs_of_other_programs(tmp_path, mo
     programs = ("sklearn", "autogluon", "timm", "retfound")
     comparison = compare([tmp_path / f"{name}.csv" for name in programs])
     (table,) = comparison.tables
-    assert len(table.comparisons) == 3 * 6 and all(entry["images"] == 24 for entry in table.comparisons)
+    assert len(table.comparisons) == 6 * 7 and all(entry["images"] == 24 for entry in table.comparisons)
     for run in comparison.runs:
         position = {tuple(name.split("/")[-2:]): index for index, name in enumerate(run.file_names[0])}
         rows = [position[tuple(name.split("/"))] for name in expected["filename"]]

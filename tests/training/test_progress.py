@@ -105,7 +105,7 @@ def test_train_loss_is_omitted_after_resuming_within_an_epoch(clock, caplog):
 
 def test_a_terminal_has_a_bar(monkeypatch, clock):
     monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)
-    args = make_args(disable_tqdm=False)
+    args = make_args(disable_tqdm=False, images_per_update=8)
     state = SimpleNamespace(global_step=0, max_steps=10, is_world_process_zero=True, epoch=0.5)
     callback = Progress(sum_losses=float)
     callback.on_train_begin(args, state, None)
