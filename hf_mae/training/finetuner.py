@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, TrainerCallback
 
+from ..compat.deepspeed import disable_zero3_init
 from ..compat.transformers import StockModel
 from ..conversion.stock_models import load_stock_model
 from ..data.columns import is_image_dataset, standardize_columns
@@ -306,7 +307,8 @@ class MaeFinetuner(MaeTrainerBase):
         is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         if is_sharded and self.accelerator.mixed_precision != "no":  # the engine has the weights in that precision
             self.accelerator.wait_for_everyone()  # until the main process has saved it
-            model = load_stock_model(str(args.folder), "AutoModelForImageClassification")[0].to(args.device)
+            with disable_zero3_init():
+                model = load_stock_model(str(args.folder), "AutoModelForImageClassification")[0].to(args.device)
         else:
             model = self.model if is_sharded else self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         return predict_logits(

@@ -19,7 +19,7 @@ from transformers import SchedulerType, TrainerCallback, set_seed
 from transformers.trainer_utils import has_length
 
 from ..compat.accelerate import use_low_memory_sampler
-from ..compat.deepspeed import find_deepspeed_conflicts, process_deepspeed_config
+from ..compat.deepspeed import disable_zero3_init, find_deepspeed_conflicts, process_deepspeed_config
 from ..compat.launchers import restore_engines_on_error
 from ..compat.torch import is_compiler_error, move_schedule
 from ..compat.transformers import HookedTrainer, StockModel, get_attn_implementation, use_attn_implementation
@@ -575,10 +575,15 @@ class MaeTrainerBase(HookedTrainer):
         write_launch(folder, self.launch)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Saves the model as the stock Trainer; the saved weights get the permissions of the umask."""
+        """Saves the model as the stock Trainer, in float32; the saved weights get the permissions of the umask."""
         super().save_model(output_dir, _internal_call)
         if self.args.should_save:
-            apply_umask(Path(output_dir or self.args.folder).glob("model*.safetensors"))
+            folder = Path(output_dir or self.args.folder)
+            if self.is_deepspeed_enabled and self.accelerator.mixed_precision != "no" and not _internal_call:
+                with disable_zero3_init():  # DeepSpeed saves bf16 weights, and `pipeline()` would compute in bf16
+                    model = type(self.accelerator.unwrap_model(self.model)).from_pretrained(folder, dtype=torch.float32)
+                model.save_pretrained(folder)
+            apply_umask(folder.glob("model*.safetensors"))
 
     def load_weights(self, folder: str) -> None:
         """Loads all weights of a saved model into the model in training."""
