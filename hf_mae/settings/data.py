@@ -14,6 +14,10 @@ ON_BAD_IMAGE_CHOICES = ("error", "skip")
 FRAMES_CHOICES = ("all", "first", "middle")
 ON_MISSING_CLASS_CHOICES = ("error", "keep")
 SPLIT_READINGS = ("column", "path", "archive", "none")
+DATA_FINGERPRINT_HELP = (
+    "Fingerprint of the images, labels and splits. The recipe.yaml of a run contains it, and a run with other data "
+    "stops. A flag for other data overrides it."
+)
 MEAN_STD_HELP = (
     "Normalization: auto (computed from the training images), imagenet, endoscopy, or six numbers (three means, "
     "three standard deviations). Default: that of --transforms."
@@ -182,13 +186,7 @@ class DataArguments(DataSourceArguments):
 
     option_group = "Data"
 
-    data_fingerprint: str | None = option(
-        None,
-        "Fingerprint of the images, labels and splits. The recipe.yaml of a run contains it, and a run with other data "
-        "stops. A flag for other data overrides it.",
-        metavar="HASH",
-        hidden=True,
-    )
+    data_fingerprint: str | None = option(None, DATA_FINGERPRINT_HELP, metavar="HASH", hidden=True)
     transforms: str = option(
         "endoscopy",
         "Image transforms. endoscopy: resize to a square, flip and rotate. imagenet: random resized crops, RandAugment "
@@ -264,13 +262,7 @@ class PretrainingDataArguments(ImageLimitsArguments):
     data_dir: str | None = option(
         None, f"The images; labels are ignored: any folder of images; {describe_sources(labelled=False)}."
     )
-    data_fingerprint: str | None = option(
-        None,
-        "Fingerprint of the images, labels and splits. The recipe.yaml of a run contains it, and a run with other data "
-        "stops. A flag for other data overrides it.",
-        metavar="HASH",
-        hidden=True,
-    )
+    data_fingerprint: str | None = option(None, DATA_FINGERPRINT_HELP, metavar="HASH", hidden=True)
     transforms: str = option(
         "endoscopy",
         "Image transforms. endoscopy: crops of at least 80 % of the image and small rotations. imagenet: crops of at "
