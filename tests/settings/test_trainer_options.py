@@ -205,6 +205,7 @@ def build_trainer(checkpoint, items, folder, **options):
     }
     defaults |= {"per_device_train_batch_size": 4, "save_strategy": "no", "disable_tqdm": True, "learning_rate": 1e-2}
     args = FinetuningArguments(**(defaults | options))
+    transformers.logging.set_verbosity_warning()  # `log_level` may leave it unchanged
     return MaeFinetuner(model=copy.deepcopy(checkpoint), args=args, train_dataset=items, eval_dataset=items)
 
 
@@ -272,7 +273,6 @@ def observations(checkpoint, items, tmp_path_factory):
 
     @cache
     def run(options: str):
-        transformers.logging.set_verbosity_warning()  # `log_level` may leave it unchanged
         trainer = build_trainer(checkpoint, items, tmp_path_factory.mktemp("run"), **json.loads(options))
         return observe(trainer, items)
 
