@@ -179,7 +179,8 @@ classes = st.text(st.characters(categories=["L", "P", "S"]), min_size=1, max_siz
 )
 def test_any_names_are_read_as_they_were_written(tmp_path_factory, rows, delimiter, columns):
     names = {name for row in rows for name in row[1:]}
-    assume(len({name.casefold() for name in names}) == len(names))
+    folded = {" ".join(unicodedata.normalize("NFKC", name).casefold().split()) for name in names}
+    assume(len(folded) == len(names))  # similar names are rejected
     path = tmp_path_factory.mktemp("table") / "t.csv"
     values = [dict(zip(("file_name", "label", "prediction", "comment"), (*row, "x"))) for row in rows]
     write_table(path, [[value[column] for column in columns] for value in values], columns, delimiter)
