@@ -24,12 +24,16 @@ from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
 from support.models import tiny_pretrainer  # noqa: E402
 from support.paths import install_debian_packages, load_script, shared_folder  # noqa: E402
 from support.skeletons import make_gastrovision, make_hyperkvasir  # noqa: E402
 from support.stub_figures import draw_real_figures, use_stub_figures  # noqa: E402
 from transformers.utils import logging as transformers_logging  # noqa: E402
 
+# A complete run tests the same examples each time; `pytest --hypothesis-profile default` draws new ones.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 transformers_logging.disable_progress_bar()
 torch.set_num_threads(1)
 

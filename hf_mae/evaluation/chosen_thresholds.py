@@ -44,6 +44,8 @@ def _quantile_interval(rule: ThresholdRule, fold: Predictions, scores: Floats) -
     rates = np.searchsorted(np.sort(scores[on_side]), levels) / on_side.sum()
     low, high = wilson_interval(1 - rates if rule.kind == "sensitivity" else rates, effective_trials(fit), fit.quantile)
     plausible = np.flatnonzero((low <= rule.target) & (rule.target <= high))
+    if len(plausible) == 0:  # too few units: no fraction of them is near the target
+        return None
     below = levels[max(plausible.min() - 1, 0)]  # a rate is that of all thresholds above the next lower score
     return min(float(below), threshold), max(float(levels[plausible.max()]), threshold)
 

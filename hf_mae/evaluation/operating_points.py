@@ -33,7 +33,7 @@ from .intervals import (
     t_quantile,
 )
 from .messages import EvaluationMessage
-from .metrics import SCORE_PRECISION, is_at_least, safe_divide
+from .metrics import SCORE_PRECISION, is_at_least, merge_ties, safe_divide
 from .prediction_table import Predictions
 from .probability_metrics import binary_auroc, binary_average_precision, estimate_ranking
 from .recalibration import Recalibration, recalibrate
@@ -290,8 +290,8 @@ def net_benefits(predictions: Predictions) -> Floats:
 
 
 def positive_scores(predictions: Predictions) -> Floats:
-    """Returns the scores of the positive classes (runs, images)."""
-    return predictions.known_scores[..., 1]
+    """Returns the scores of the positive classes (runs, images); those that differ by rounding errors are equal."""
+    return np.array([merge_ties(scores) for scores in predictions.known_scores[..., 1]])
 
 
 def _to_binary(predictions: Predictions, positive_ids: list[int]) -> Predictions:
@@ -314,7 +314,8 @@ def _aggregate_patients(predictions: Predictions, aggregation: str) -> Predictio
     predicted = np.zeros((len(predictions.predicted), len(patients)), dtype=int)
     for run, image_scores in enumerate(positive_scores(predictions)):
         if aggregation == "mean":
-            scores[run] = np.bincount(patient_index, image_scores) / np.bincount(patient_index)
+            order = np.argsort(image_scores)  # a sum depends on the order of its terms
+            scores[run] = np.bincount(patient_index[order], image_scores[order]) / np.bincount(patient_index)
         else:
             np.maximum.at(scores[run], patient_index, image_scores)
         np.maximum.at(predicted[run], patient_index, predictions.predicted[run])

@@ -37,14 +37,10 @@ def test_zero3_parameters_have_the_expected_attributes():
     assert parameter.ds_status.name == "NOT_AVAILABLE" and parameter.ds_tensor.item() == 2
 
 
-def test_zero3_init_is_disabled_within_the_block():
-    integration = importlib.import_module("transformers.integrations.deepspeed")
-    assert integration._hf_deepspeed_config_weak_ref is None
-    integration._hf_deepspeed_config_weak_ref = config = object()
-    try:
-        with pytest.raises(RuntimeError), disable_zero3_init():
-            assert integration._hf_deepspeed_config_weak_ref is None
-            raise RuntimeError
-        assert integration._hf_deepspeed_config_weak_ref is config
-    finally:
-        integration._hf_deepspeed_config_weak_ref = None
+def test_zero3_init_is_disabled_within_the_block(monkeypatch):
+    integration, config = importlib.import_module("transformers.integrations.deepspeed"), object()
+    monkeypatch.setattr(integration, "_hf_deepspeed_config_weak_ref", config)
+    with pytest.raises(RuntimeError), disable_zero3_init():
+        assert integration._hf_deepspeed_config_weak_ref is None
+        raise RuntimeError
+    assert integration._hf_deepspeed_config_weak_ref is config

@@ -65,6 +65,8 @@ def all_results(scores, labels, groups):
     binary = OneVsRest.from_predictions(folds, [0])
     for way in ("images", *(PATIENT_AGGREGATIONS if groups is not None else ())):
         sides = binary if way == "images" else binary.aggregate_by_patient(way)
+        if len(np.unique(sides.folds[0].labels)) == 1:
+            continue
         thresholds = {str(rule): sides.choose_thresholds(rule) for rule in RULES}
         rates = [estimate_binary_rates(sides.apply_thresholds(chosen)) for chosen in thresholds.values()]
         intervals = [threshold_intervals(rule, sides) for rule in RULES if rule.is_data_driven]
