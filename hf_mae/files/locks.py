@@ -109,6 +109,7 @@ def exclusive_lock(folder: Path) -> Iterator[None]:
     Raises:
         UsageError: If another process has locked the folder.
     """
+    folder = Path(os.path.realpath(folder))  # a link to a folder that is missing
     if folder.is_file():
         raise UsageError(FileMessage.IS_A_FILE, path=folder)
     is_new = not folder.exists()

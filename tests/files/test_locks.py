@@ -63,6 +63,14 @@ def test_a_new_folder_without_output_is_removed(tmp_path):
         pass
 
 
+def test_a_link_to_a_missing_folder_leads_to_a_new_folder(tmp_path):
+    link, target = tmp_path / "runs", tmp_path / "scratch" / "runs"
+    link.symlink_to(target)
+    with exclusive_lock(link):
+        (link / "file").touch()
+    assert link.is_symlink() and [path.name for path in target.iterdir()] == ["file"]
+
+
 def test_a_lock_is_released_after_an_exception(tmp_path):
     for _ in range(2):
         with pytest.raises(RuntimeError), wait_for_lock(tmp_path / "below" / "lock"):
