@@ -242,7 +242,9 @@ def set_mode(path: Path, mode: int) -> None:
 
 def find_write_error(folder: Path) -> str | None:
     """Returns the reason why no file can be created in a folder, which may be missing; None if one can."""
-    folder = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.isdir(path))
+    folder = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+    if not os.path.isdir(folder):
+        return f"{folder} is not a folder"
     try:
         with tempfile.TemporaryFile(dir=folder):
             return None

@@ -39,7 +39,7 @@ def cache_path(name: str, for_writing: bool = False) -> Path:
     path = cache_folder() / name
     if path.exists() and not for_writing:
         return path
-    reason = find_write_error(path)
+    reason = find_write_error(path if path.is_dir() else path.parent)
     return path if reason is None else _temporary_cache(cache_folder(), reason) / name
 
 

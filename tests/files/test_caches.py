@@ -2,6 +2,8 @@
 
 import os
 
+import pytest
+
 from hf_mae.files import caches
 from hf_mae.files.atomic import write_text
 from hf_mae.files.caches import cache_path, cached, file_keys, files_fingerprint
@@ -50,4 +52,15 @@ def test_a_cache_that_cannot_be_written_is_read_and_new_entries_are_temporary(tm
         cached(name, lambda: calls.append(1) or "new", lambda path: path.read_text(), write_text)
     assert calls == [1] and [path.name for path in (tmp_path / "hf_mae" / "kind").iterdir()] == ["old.txt"]
     assert cache_path("kind/old.txt", for_writing=True) != cache_path("kind/old.txt")
+    assert [record.code for record in caplog.records] == [FileMessage.CACHE_NOT_WRITABLE]
+
+
+@pytest.mark.parametrize("home", ["file", "file/below", "link"])
+def test_a_home_that_is_no_folder_is_skipped_with_one_warning(home, tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "missing")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / home))
+    monkeypatch.setattr(caches, "_temporary_caches", {})
+    assert cached("kind/new.txt", lambda: "new", lambda path: path.read_text(), write_text) == "new"
+    assert cached("kind/new.txt", lambda: "other", lambda path: path.read_text(), write_text) == "new"
     assert [record.code for record in caplog.records] == [FileMessage.CACHE_NOT_WRITABLE]
