@@ -4,6 +4,7 @@ Each tracker is called through the public API of its package (`wandb.log`, `mlfl
 """
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 INTEGRATIONS = "transformers.integrations.integration_utils"  # module of the callbacks of trackers
 # Callbacks of transformers; by name, because the package of a tracker may not be installed.
 TRACKERS = ("TensorBoardCallback", "WandbCallback", "TrackioCallback", "MLflowCallback")
+# Without them, MLflow waits four minutes for a server that does not answer.
+WAITING = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 
 
 def guard_trackers(trainer: Trainer) -> None:
@@ -38,12 +41,25 @@ def _call_tracker(callback: Any, call: Callable[..., Any], *args: Any, **kwargs:
     if getattr(callback, "has_failed", False):
         return None
     try:
-        return call(*args, **kwargs)
+        with _wait_briefly():
+            return call(*args, **kwargs)
     except Exception as error:  # trackers raise any class
         callback.has_failed = True
         name = type(callback).__name__.removesuffix("Callback")
         warn(logger, TrainingMessage.TRACKER_FAILED, tracker=name, reason=first_error_line(error))
         return None
+
+
+@contextmanager
+def _wait_briefly() -> Iterator[None]:
+    """Limits the time for which a tracker waits for its server, unless the user has set it."""
+    added = {name: value for name, value in WAITING.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
 
 
 def _for_each_tracker(trainer: Trainer, log: Callable[[Any], None]) -> None:

@@ -1,6 +1,7 @@
 """Trackers receive figures, scores and the record. Each tracker runs without a network."""
 
 import json
+import os
 import sqlite3
 from pathlib import Path
 from types import SimpleNamespace
@@ -76,13 +77,17 @@ def test_a_tracker_that_is_not_installed_is_rejected(tiny_pth, toy, tmp_path):
     assert "comet_ml" in done.stderr and "pip install comet_ml" in done.stderr
 
 
-def test_a_tracker_is_ignored_after_its_first_error(caplog):
+def test_a_tracker_is_ignored_after_its_first_error(caplog, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "9")  # the user's
+
     class MLflowCallback(TrainerCallback):
         __module__ = trackers.INTEGRATIONS
         calls: ClassVar[list[str]] = []
 
         def on_train_begin(self, args, state, control, **kwargs):
             self.calls.append("begin")
+            assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "2"  # 6 s; 7 retries of the default: 4 minutes
+            assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "9"
 
         def on_log(self, args, state, control, **kwargs):
             self.calls.append("log")
@@ -99,7 +104,7 @@ def test_a_tracker_is_ignored_after_its_first_error(caplog):
         getattr(callbacks[0], event)(None, None, None)
     with trackers.defer_tracker_close(trainer):
         trackers.log_image(trainer, "x", None, 1)
-    assert MLflowCallback.calls == ["begin", "log"]
+    assert MLflowCallback.calls == ["begin", "log"] and "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
     assert [record.code for record in caplog.records] == [TrainingMessage.TRACKER_FAILED]
     with pytest.raises(KeyError):  # an error of another callback ends the training
         callbacks[1].on_log(None, None, None)
