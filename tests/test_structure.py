@@ -99,6 +99,16 @@ def test_custom_code_of_a_model_is_forbidden_in_every_call():
     assert not found
 
 
+def test_yaml_of_a_user_is_read_by_one_function():
+    """`yaml.load` has no limit on references, sizes and depths; the templates are files of the package."""
+    found = {
+        f"{path.parent.name}/{path.name}"
+        for path in SOURCES
+        if re.search(r"yaml\.(safe_|full_|unsafe_)?load(_all)?\(|OmegaConf|metadata_load\(", path.read_text())
+    }
+    assert found == {"settings/yaml_files.py", "reporting/text_templates.py"}
+
+
 @pytest.mark.launch
 def test_the_package_works_without_posix_modules_and_signals(tiny_pth, toy, tmp_path):
     """Every module is imported, a folder is locked, and a model is converted, evaluated and used without `fcntl`,

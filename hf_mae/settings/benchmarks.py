@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
-import yaml
 from msgspec import Meta, Struct
 
 from ..errors import CommandLineError, did_you_mean, summarize_exception
 from .messages import SettingsMessage
+from .yaml_files import TEXT_LOADER, read_yaml
 
 BENCHMARKS_DIR = Path(__file__).parents[1] / "published" / "benchmarks"
 Split = Literal["train", "validation", "test"]
@@ -249,12 +249,10 @@ def read_benchmark(path: Path) -> Benchmark:
     Raises:
         CommandLineError: If it cannot be read, has unknown settings or values of the wrong type, or is inconsistent.
     """
+    values = read_yaml(path, TEXT_LOADER)  # as printed
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader))
-        benchmark = msgspec.convert(values, Benchmark, strict=False)  # all values are text, as printed
-    except OSError as error:
-        raise CommandLineError(SettingsMessage.BENCHMARK_UNREADABLE, path=path, reason=error.strerror) from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, msgspec.ValidationError) as error:
+        benchmark = msgspec.convert(values, Benchmark, strict=False)
+    except msgspec.ValidationError as error:
         reason = summarize_exception(error)
         raise CommandLineError(SettingsMessage.BENCHMARK_INVALID, path=path, reason=reason) from None
     _check_classes(benchmark, path)

@@ -14,10 +14,11 @@ class SettingsMessage(Message):
 
     # Recipes
     UNKNOWN_RECIPE = "{name} is neither a file nor a recipe{suggestion}. Choose one of {known:list}."
-    RECIPE_NOT_YAML = "{path} is not valid YAML ({error})."
-    RECIPE_WITH_ALIASES = "{path} contains YAML aliases (&name, *name). Write the values out."
-    RECIPE_NOT_A_MAPPING = "{path} must contain one `name: value` pair per line."
-    RECIPE_REPEATS_NAMES = "{path} sets several values for {names:list}. Keep one of them."
+    YAML_INVALID = "{path} is not valid YAML ({error})."
+    YAML_UNREADABLE = "{path} cannot be read ({error}). Expected: a YAML file of at most 1 MB."
+    YAML_WITH_ALIASES = "{path} contains YAML aliases (&name, *name). Write the values out."
+    YAML_NOT_A_MAPPING = "{path} must contain one `name: value` pair per line."
+    YAML_REPEATS_NAMES = "{path} sets several values for {names:list}. Keep one of them."
 
     # Values
     INVALID_INTEGER = "Invalid value {value!r} for --{name}{location}: expected an integer."
@@ -201,7 +202,6 @@ class SettingsMessage(Message):
     BENCHMARK_UNKNOWN_FOLD = "{benchmark} has the folds 1 to {folds}, not {fold}."
     BENCHMARK_UNKNOWN_AGREEMENT = "{benchmark} has no annotator agreement {agreement}. Choose one of {agreements:list}."
     BENCHMARK_WITHOUT_AGREEMENTS = "{benchmark} has one label per image. Omit --agreement {agreement}."
-    BENCHMARK_UNREADABLE = "The benchmark {path} cannot be read: {reason}."
     BENCHMARK_INVALID = "The benchmark {path} is not valid: {reason}."
     BENCHMARK_DUPLICATE_CLASSES = "Benchmark {path}: classes must be at least two different names."
     BENCHMARK_UNKNOWN_CLASS = "Benchmark {path}: {name} is not one of its classes{suggestion}."

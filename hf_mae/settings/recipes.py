@@ -1,12 +1,11 @@
 """Recipes: YAML files of settings, from the package or from the user."""
 
-from collections import Counter
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from ..errors import CommandLineError, did_you_mean, summarize_exception
+from ..errors import CommandLineError, did_you_mean
 from .messages import SettingsMessage
 
 # Flags that affect one launch and not its result.
@@ -49,24 +48,9 @@ def read_recipe(name: str) -> dict[str, Any]:
     Raises:
         CommandLineError: If the recipe does not exist or is not valid.
     """
-    import yaml
+    from .yaml_files import read_yaml
 
-    path = find_recipe(name)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        has_aliases = any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader))
-        values = {} if has_aliases else yaml.safe_load(text) or {}
-        root = None if has_aliases else yaml.compose(text, yaml.SafeLoader)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise CommandLineError(SettingsMessage.RECIPE_NOT_YAML, path=path, error=summarize_exception(error)) from None
-    if has_aliases:  # a few lines of nested aliases can expand to any size ("billion laughs")
-        raise CommandLineError(SettingsMessage.RECIPE_WITH_ALIASES, path=path)
-    if not isinstance(values, dict):
-        raise CommandLineError(SettingsMessage.RECIPE_NOT_A_MAPPING, path=path)
-    names = Counter(str(key.value) for key, _ in root.value) if isinstance(root, yaml.MappingNode) else Counter()
-    if repeated := [name for name, count in names.items() if count > 1]:
-        raise CommandLineError(SettingsMessage.RECIPE_REPEATS_NAMES, path=path, names=repeated)
-    return {str(key): value for key, value in values.items()}
+    return read_yaml(find_recipe(name))
 
 
 def render_recipe(overrides: Mapping[str, Any], comments: Mapping[str, Any]) -> str:

@@ -33,6 +33,7 @@ from ..runs.record_io import read_record
 from ..settings.commands import command_options
 from ..settings.inputs import looks_like_path
 from ..settings.metrics import METRICS
+from ..settings.yaml_files import parse_yaml
 from .messages import SharingMessage
 
 logger = logging.getLogger(__name__)
@@ -200,7 +201,7 @@ def _make_portable(recipe: str, kind: str) -> str:
     """Turns the local paths of a recipe of a command into comments, so that it can be used on another machine."""
     options = command_options(kind)
     lines = [line for line in recipe.splitlines() if line.startswith("#")]
-    for name, value in (yaml.safe_load(recipe) or {}).items():
+    for name, value in parse_yaml(recipe.encode(), Path("recipe.yaml")).items():
         texts = [str(text) for text in (value if isinstance(value, list) else [value])]
         is_path = name in PATH_SETTINGS or (name in options and options[name].metavar in ("FILE", "PATH"))
         if name in ("model_name_or_path", "data_dir", "benchmark"):

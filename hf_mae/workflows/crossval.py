@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from datasets import DatasetDict
 
 from ..data.cohort import Cohort, describe_folds
@@ -42,6 +41,7 @@ from ..runs.record_io import read_record, write_record
 from ..settings.crossval import CrossvalArguments
 from ..settings.parse import Settings
 from ..settings.recipes import WITHOUT_EFFECT_ON_RESULTS, render_recipe
+from ..settings.yaml_files import parse_yaml, read_yaml
 from .command import command
 from .finetune import finetune_splits
 from .messages import WorkflowMessage
@@ -159,8 +159,8 @@ def _get_run_settings(run: CrossvalRun, settings: Settings, folder: Path) -> Set
 
 def _check_same_settings(folder: Path, run_settings: dict[str, Any]) -> None:
     """Checks that a completed run has the settings of this cross-validation."""
-    before = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")) or {}
-    now = yaml.safe_load(render_recipe(run_settings, {})) or {}
+    path = folder / "recipe.yaml"
+    before, now = read_yaml(path), parse_yaml(render_recipe(run_settings, {}).encode(), path)
     differences = [
         f"{name}: {before.get(name, 'default')} then, {now.get(name, 'default')} now"
         for name in sorted((before.keys() | now.keys()) - WITHOUT_EFFECT_ON_RESULTS)

@@ -181,14 +181,12 @@ def change_json(path, change):
     )
 
 
-def test_recipes_with_aliases_or_infinite_numbers_are_rejected(tmp_path):
+def test_recipes_with_infinite_numbers_are_rejected(tmp_path):
     recipe = tmp_path / "r.yaml"
     paths = {"model_name_or_path": "x", "data_dir": "y", "output_dir": "z"}
     for text, message in (
-        ("mean_std: &a [x, x]\nreport_to: *a\n", SettingsMessage.RECIPE_WITH_ALIASES),
         ("num_train_epochs: .inf\n", SettingsMessage.INVALID_NUMBER),
         ("learning_rate: .nan\n", SettingsMessage.INVALID_NUMBER),
-        ("mean_std: " + "[" * 5000, SettingsMessage.RECIPE_NOT_YAML),
     ):
         recipe.write_text(text)
         with raises(message):

@@ -77,11 +77,11 @@ def test_values_may_be_numpy_arrays_and_nothing_for_options_without_a_value(tmp_
         ("bf16: null", SettingsMessage.INVALID_BOOLEAN, {"name": "bf16", "value": None}),
         ("num_train_epochs: many", SettingsMessage.INVALID_NUMBER, {"name": "num_train_epochs", "value": "many"}),
         ("seed: 1.5", SettingsMessage.INVALID_INTEGER, {"name": "seed", "value": 1.5}),
-        ("- a\n- b", SettingsMessage.RECIPE_NOT_A_MAPPING, {}),
-        ("a: [", SettingsMessage.RECIPE_NOT_YAML, {}),
-        ("seed: 1\nmixup: 0\nseed: 2", SettingsMessage.RECIPE_REPEATS_NAMES, {"names": ["seed"]}),
-        ("seed: 1\n'seed': 1", SettingsMessage.RECIPE_REPEATS_NAMES, {"names": ["seed"]}),
-        ("a: &x [1]\nb: *x", SettingsMessage.RECIPE_WITH_ALIASES, {}),
+        ("- a\n- b", SettingsMessage.YAML_NOT_A_MAPPING, {}),
+        ("a: [", SettingsMessage.YAML_INVALID, {}),
+        ("seed: 1\nmixup: 0\nseed: 2", SettingsMessage.YAML_REPEATS_NAMES, {"names": ["seed"]}),
+        ("seed: 1\n'seed': 1", SettingsMessage.YAML_REPEATS_NAMES, {"names": ["seed"]}),
+        ("a: &x [1]\nb: *x", SettingsMessage.YAML_WITH_ALIASES, {}),
     ],
 )
 def test_invalid_recipes_are_rejected(tmp_path, text, message, attributes):
