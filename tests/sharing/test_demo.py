@@ -359,3 +359,148 @@ def test_a_port_in_use_is_reported(finetuned):
         port = server.getsockname()[1]
         done = run_cli("demo", finetuned(), "--port", port, status=1)
     assert shows(done.stderr, WorkflowMessage.PORT_UNAVAILABLE, port=port, host="127.0.0.1")
+
+
+@pytest.fixture(scope="module")
+def hostile_server(tmp_path_factory):
+    """A running page with a tiny model; yields a client of its interface and the class of the model's images."""
+    import httpx
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+    sizes = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    config = ViTConfig(image_size=16, patch_size=8, id2label={0: "polyp", 1: "normal"}, **sizes)
+    processor = ViTImageProcessor(size={"height": 16, "width": 16})
+    model = DemoModel(ViTForImageClassification(config).eval(), processor, space_app.DemoMetadata("page", "model"))
+    port = free_port()
+    blocks = space_app.launch_demo(
+        model, server_name="127.0.0.1", server_port=port, quiet=True, prevent_thread_lock=True
+    )
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}/gradio_api", timeout=60) as client:
+        yield client
+    blocks.close()
+
+
+def upload_file(client, name: str, content: bytes) -> str:
+    return client.post("/upload", files=[("files", (name, content))]).json()[0]
+
+
+def call(client, api_name: str, data) -> str:
+    """The answer of a handler to a value that a visitor sends."""
+    response = client.post(f"/call/{api_name}", json={"data": [data]})
+    if response.status_code != 200:
+        return response.text
+    return client.get(f"/call/{api_name}/{response.json()['event_id']}").text
+
+
+META = {"meta": {"_type": "gradio.FileData"}}
+
+
+def hostile_values(private: Path, uploads: Path, upload: str) -> dict[str, tuple[str, object]]:
+    """Name -> handler and value: files that were not uploaded, and uploads with other paths."""
+    link, folder_link = uploads / "link.png", uploads / "folder"
+    link.symlink_to(private)
+    folder_link.symlink_to(private.parent)
+    url = "http://127.0.0.1:9/x.png"
+    return {
+        "path": ("classify", {"path": str(private)}),
+        "path with meta": ("classify", {"path": str(private)} | META),
+        "path with empty meta": ("classify", {"path": str(private), "meta": {}}),
+        "path and url": ("classify", {"path": str(private), "url": url}),
+        "path and orig_name": ("classify", {"path": str(private), "orig_name": Path(upload).name}),
+        "stream": ("classify", {"path": str(private), "is_stream": True}),
+        "stream with meta": ("classify", {"path": str(private), "is_stream": True} | META),
+        "missing file": ("classify", {"path": "/no/such/file.png"}),
+        "file URL": ("classify", {"path": private.as_uri()}),
+        "web address": ("classify", {"path": url}),
+        "web address with meta": ("classify", {"path": url} | META),
+        "public address": ("classify", {"path": "http://192.0.2.1/x.png"} | META),
+        "UNC path": ("classify", {"path": "\\\\server\\share\\x.png"} | META),
+        "out of the folder": ("classify", {"path": f"{uploads}/../{private.parent.name}/{private.name}"}),
+        "link": ("classify", {"path": str(link)}),
+        "link with meta": ("classify", {"path": str(link)} | META),
+        "folder that is a link": ("classify", {"path": str(folder_link / private.name)} | META),
+        "the folder": ("classify", {"path": str(uploads)}),
+        "null byte": ("classify", {"path": f"{upload}\0.png"}),
+        "a long name": ("classify", {"path": f"{uploads}/{'x' * 5000}"}),
+        "relative path": ("classify", {"path": os.path.relpath(private)}),
+        "text": ("classify", str(private)),
+        "a list": ("classify", [{"path": str(private)}]),
+        "files": ("classify_files", [{"path": str(private)} | META]),
+        "files without meta": ("classify_files", [{"path": str(private)}]),
+        "files by address": ("classify_files", [{"path": url} | META]),
+        "an upload and another file": ("classify_files", [{"path": upload} | META, {"path": str(link)} | META]),
+        "video": ("classify_video", {"path": str(private.with_suffix(".avi"))} | META),
+        "video by address": ("classify_video", {"path": "http://127.0.0.1:9/x.mp4"} | META),
+        "link to a video": ("classify_video", {"path": str(folder_link / f"{private.stem}.avi")} | META),
+    }
+
+
+def test_hostile_requests_read_only_uploads(hostile_server, toy, tmp_path, monkeypatch):
+    """Thirty requests with a file that was not uploaded get an answer without its class, picture and existence."""
+    import cv2
+
+    private = tmp_path / "private" / "p.png"
+    private.parent.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    cv2.imwrite(str(private), pixels)
+    video = cv2.VideoWriter(str(private.with_suffix(".avi")), cv2.VideoWriter.fourcc(*"MJPG"), 1, (64, 64))
+    video.write(pixels)
+    video.release()
+    client, content = hostile_server, private.read_bytes()
+    upload = upload_file(client, "../../p<b>.png", content)
+    uploads = Path(os.environ["GRADIO_TEMP_DIR"])
+    assert uploads.stat().st_mode & 0o77 == 0 and Path(upload).resolve().is_relative_to(uploads.resolve())
+    assert '"confidences"' in call(client, "classify", {"path": upload} | META)
+    answers = {}
+    for name, (handler, value) in hostile_values(private, uploads, upload).items():
+        answers[name] = call(client, handler, value)
+    answered = {name: text for name, text in answers.items() if "event: complete" in text}
+    assert not answered and len(answers) == 30
+    assert not any("/private" in text or "Traceback" in text for text in answers.values()), answers
+    monkeypatch.chdir(tmp_path)
+    for path in (
+        f"/file={private}",
+        f"/file={uploads}/link.png",
+        "/file=http://127.0.0.1:9/x",
+        "/file=HTTPS://1.1.1.1/",
+    ):
+        assert client.get(path).status_code == 403
+    for path in ("/proxy=http://127.0.0.1:9/x", "/file=private/p.png"):
+        assert client.get(path).status_code in (400, 403, 404)
+    with monkeypatch.context() as limits:
+        limits.setattr(space_app, "MAX_UPLOAD_MB", 0.001)
+        assert client.post("/upload", files=[("files", ("a.png", content))]).status_code == 413
+    assert client.post("/call/classify", content=b" " * 1_100_000).status_code == 413
+    assert client.post("/call/classify", content=iter([b"{", b"}"])).status_code == 413
+    joined = {
+        "data": [{"path": str(private)}],
+        "fn_index": 0,
+        "session_hash": "s",
+        "event_data": {"path": str(private)},
+    }
+    client.post("/queue/join", json=joined)
+    with client.stream("GET", "/queue/data", params={"session_hash": "s"}) as stream:
+        lines = next(line for line in stream.iter_lines() if "process_completed" in line)
+    assert '"success":false' in lines and "confidences" not in lines
+
+
+def test_hostile_uploads_are_not_classified(hostile_server, tmp_path):
+    """Lists of videos, images of many frames or pixels, and text that a browser would run."""
+    import io
+
+    from PIL import Image
+
+    target = tmp_path / "x.avi"
+    target.write_bytes(b"")
+    frames, animation = [Image.new("L", (8, 8), number) for number in range(3)], io.BytesIO()
+    frames[0].save(animation, "GIF", save_all=True, append_images=frames[1:])
+    bomb = io.BytesIO()
+    Image.new("1", (13_000, 13_000)).save(bomb, "PNG")
+    svg = b"<svg xmlns='http://www.w3.org/2000/svg'><image href='file:///etc/passwd'/><script>alert(1)</script></svg>"
+    for name, content in (("a.gif", animation.getvalue()), ("a.png", bomb.getvalue()), ("a.png", svg), ("a.svg", svg)):
+        text = call(hostile_server, "classify", {"path": upload_file(hostile_server, name, content)} | META)
+        assert text.startswith("event: error") and name in text, text
+    for content in (f"#EXTM3U\n#EXTINF:1,\n{target}\n", f"ffconcat version 1.0\nfile {target}\n", "v=0\nm=video 9 RTP"):
+        path = upload_file(hostile_server, "a.mp4", content.encode())
+        text = call(hostile_server, "classify_video", {"path": path} | META)
+        assert "a.mp4 cannot be read as a video (a playlist, not a video)" in text

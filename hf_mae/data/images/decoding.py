@@ -47,7 +47,10 @@ SIGNATURES = (  # first bytes -> format; the names of image formats are those of
     (b"OggS", VIDEO),
     (b"FLV\x01", VIDEO),
 )
-PLAYLISTS = (b"#EXTM3U", b"ffconcat")
+PLAYLISTS = (  # first letters, in lower case
+    *(b"#extm3u", b"ffconcat", b"[playlist]", b"[reference]", b"<asx", b"<smil", b"<mpd", b"v=0"),
+    *(b"rtsptext", b"smiltext"),
+)
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 UNREAD_BRANDS = (b"avif", b"avis", b"crx ", b"M4A ")  # like MP4, but neither HEIF nor video
 DICOM_FIRST_ELEMENTS = (b"\0\0", b"\1\0", b"\5\0", b"\x08\0", b"\x12\0", b"\x16\0", b"\x18\0")  # without a preamble
@@ -75,7 +78,7 @@ def detect_format(head: bytes) -> str | None:
             return name
     if head[:4] == b"RIFF":
         return {b"WEBP": "WEBP", b"AVI ": VIDEO}.get(head[8:12])
-    if head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(PLAYLISTS):
+    if head.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(PLAYLISTS):
         return PLAYLIST
     if head[:1] == b"P" and head[1:2] in b"123456fF" and head[2:3].isspace():
         return "PPM"

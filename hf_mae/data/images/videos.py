@@ -24,6 +24,8 @@ VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".mpg", ".mpeg", ".webm", ".m4
 MAX_FPS = 1e6  # selects every frame
 NUM_RECENT = 8  # frames that stay in memory, because threads read them in slightly different order
 MISSING_FRACTION = 0.02  # of the declared frames that may be missing; counts in headers are often estimates
+CONTAINERS = "gif,mov,matroska,webm,avi,asf,mpeg,mpegvideo,mpegts,flv,ogg,h264,hevc,m4v,mjpeg,dv,ivf,mxf,obu,wtv"
+CAPTURE_OPTIONS = f"protocol_whitelist;file|format_whitelist;{CONTAINERS}"  # of FFmpeg
 WITHOUT_FRAME_COUNT = (EBML_START, FLV_START)  # containers that declare a duration; OpenCV estimates the count
 
 
@@ -33,9 +35,15 @@ def is_video(path: str) -> bool:
 
 
 def _open(path: str) -> Any:
-    """Opens a video. OpenCV would read a relative name with a colon as a URL, and one with `%` as a list of images."""
+    """Opens a video. OpenCV would read a relative name with a colon as a URL, and one with `%` as a list of images.
+
+    FFmpeg decides the format by the content; `CAPTURE_OPTIONS` exclude formats that open other files or URLs.
+    """
     import cv2
 
+    options = os.environ.get("OPENCV_FFMPEG_CAPTURE_OPTIONS", "")
+    if not options.endswith(CAPTURE_OPTIONS):
+        os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = f"{options}|{CAPTURE_OPTIONS}".lstrip("|")
     return cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG)
 
 

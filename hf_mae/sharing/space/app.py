@@ -7,10 +7,13 @@ page) and requirements.txt. For research only: not a medical device, and not for
 import csv
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,7 @@ TOP_K, NUM_SIMILAR = 5, 6
 MAX_IMAGE_MB, MAX_VIDEO_MB = 20, 100  # per uploaded file
 MAX_PIXELS = 50_000_000  # per image
 MAX_FILES, MAX_FRAMES, MAX_SECONDS = 500, 600, 300  # per folder or video: files, frames, processing time
+MAX_UPLOAD_MB, MAX_REQUEST_MB = 1000, 1  # per request: uploads; other requests, which contain no files
 MAX_QUEUE_SIZE = 100  # requests; gradio rejects further ones with a message
 UPLOAD_LIFETIME_SECONDS = 3600  # until an upload is deleted from the disk
 TOO_MANY_FILES, INVALID_FILE, NO_INPUT = "Too many files", "Invalid file", "Nothing to classify"  # titles of errors
@@ -288,10 +292,65 @@ class Handlers:
         return str(path)
 
 
+@cache
+def _make_upload_folder() -> tempfile.TemporaryDirectory[str]:
+    """Makes a folder for the uploads that only this process reads: that of gradio has a known name in a shared one."""
+    return tempfile.TemporaryDirectory(prefix="uploads-")
+
+
+def accept_uploads_only(component: Any) -> None:
+    """Makes an `Image` or `File` accept files of the upload folder only, links resolved; its value is their paths.
+
+    By default, gradio accepts the path of any file in a request without `meta`, downloads URLs, and opens an image
+    before it is checked.
+    """
+    folder = Path(component.GRADIO_CACHE).resolve()
+
+    def check_upload(path: str) -> str:
+        with suppress(OSError, RuntimeError, TypeError, ValueError):  # not a path; a loop of links
+            if (file := Path(path).resolve()).is_relative_to(folder) and file.is_file():
+                return str(file)
+        raise gradio_error("This file was not uploaded.", INVALID_FILE)
+
+    async def move_to_cache(path: str) -> str:
+        return check_upload(path)
+
+    def preprocess(payload: Any) -> list[str] | str | None:
+        paths = [check_upload(file.path) for file in (getattr(payload, "root", [payload]) if payload else [])]
+        return paths if getattr(component, "file_count", "single") != "single" else next(iter(paths), None)
+
+    component.async_move_resource_to_block_cache, component.preprocess = move_to_cache, preprocess
+
+
+class RequestLimits:
+    """Middleware of the server: rejects requests that are too large, and those that make the server open a URL."""
+
+    def __init__(self, app: Any):
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answers a request with an error, or passes it on."""
+        from starlette.responses import PlainTextResponse
+
+        status = _find_rejection(scope["path"], dict(scope["headers"])) if scope["type"] == "http" else 0
+        await (PlainTextResponse("Rejected.", status) if status else self.app)(scope, receive, send)
+
+
+def _find_rejection(path: str, headers: dict[bytes, bytes]) -> int:
+    """Returns the status of the answer to a request that is rejected; otherwise 0."""
+    if re.search("/(file|proxy)=[a-z]+:", path, re.IGNORECASE):
+        return 403
+    limit = 1e6 * (MAX_UPLOAD_MB if path.rstrip("/").endswith("/upload") else MAX_REQUEST_MB)
+    length = headers.get(b"content-length", b"0")
+    return 413 if b"transfer-encoding" in headers or not length.isdigit() or int(length) > limit else 0
+
+
 def build_page(demo_model: DemoModel) -> Any:
     """Builds the page: gradio's `Blocks`."""
     import gradio
 
+    if not os.environ.get("GRADIO_TEMP_DIR"):
+        os.environ["GRADIO_TEMP_DIR"] = _make_upload_folder().name
     metadata, handlers = demo_model.metadata, Handlers(demo_model)
     delete_cache = (UPLOAD_LIFETIME_SECONDS // 6, UPLOAD_LIFETIME_SECONDS)  # interval and age in seconds
     with gradio.Blocks(title=metadata.title, analytics_enabled=False, delete_cache=delete_cache) as blocks:
@@ -325,8 +384,7 @@ def _image_tab(demo_model: DemoModel, handlers: Handlers) -> None:
         upload: Any = gradio.Image(
             type="filepath", sources=["upload", "webcam", "clipboard"], label="Drop an image, or use the camera"
         )
-        # By default, gradio would open the file before it is checked.
-        upload.preprocess = lambda payload: payload.path if payload else None
+        accept_uploads_only(upload)
         with gradio.Column():
             scores = gradio.Label(num_top_classes=TOP_K, label="Classes")
             explanation = gradio.Markdown()
@@ -346,6 +404,7 @@ def _gallery(label: str, columns: int, **options: Any) -> Any:
 def _table_tab(upload: Any, handler: Callable[..., Any], headers: list[str], api_name: str) -> None:
     import gradio
 
+    accept_uploads_only(upload)
     table = gradio.Dataframe(headers=headers, label="Classes", interactive=False, wrap=True)
     csv_file = gradio.DownloadButton("Download as CSV")
     upload.upload(handler, upload, [table, csv_file], api_name=api_name)
@@ -359,8 +418,11 @@ def escape_markdown(text: str) -> str:
 
 def launch_demo(demo_model: DemoModel, **launch_options: Any) -> Any:
     """Starts the server of the page; `launch_options` are those of gradio's `launch`. Returns gradio's `Blocks`."""
+    from starlette.middleware import Middleware
+
     blocks = build_page(demo_model)
-    blocks.launch(max_file_size=f"{MAX_VIDEO_MB}mb", css=MOBILE_CSS, **launch_options)
+    server_options = {"middleware": [Middleware(RequestLimits)]}
+    blocks.launch(max_file_size=f"{MAX_VIDEO_MB}mb", css=MOBILE_CSS, app_kwargs=server_options, **launch_options)
     return blocks
 
 

@@ -11,7 +11,7 @@ from support.messages import raises
 
 from hf_mae.data.images.image_error import ImageError
 from hf_mae.data.images.messages import ImageMessage
-from hf_mae.data.images.videos import MAX_FPS, FrameSampler, VideoFrames, iter_frames
+from hf_mae.data.images.videos import MAX_FPS, FrameSampler, VideoFrames, estimate_num_frames, iter_frames
 from hf_mae.settings.limits import MAX_PIXELS_ENV
 
 
@@ -32,10 +32,37 @@ def test_pipes_and_playlists_are_rejected(tmp_path):
     os.mkfifo(tmp_path / "pipe.mp4")
     with raises(ImageMessage.NOT_REGULAR_FILE, ImageError):
         list(iter_frames(str(tmp_path / "pipe.mp4"), 1))
-    for text in ("#EXTM3U\nfile:///etc/passwd\n", "ffconcat version 1.0\nfile x.mp4\n"):
+    for text in (
+        "#EXTM3U\nfile:///etc/passwd\n",
+        "\ufeff\n  #extm3u\nhttp://127.0.0.1/x.ts\n",
+        "ffconcat version 1.0\nfile x.mp4\n",
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\n",
+        "[playlist]\nFile1=x.mp4\n",
+        "<ASX version='3.0'><entry><ref href='http://127.0.0.1/x'/></entry></ASX>",
+    ):
         (tmp_path / "list.mp4").write_text(text)
         with raises(ImageMessage.VIDEO_PLAYLIST, ImageError):
             list(iter_frames(str(tmp_path / "list.mp4"), 1))
+
+
+def test_the_decoder_opens_no_other_file(tmp_path, monkeypatch):
+    """Lists that the first bytes do not show, but that FFmpeg recognizes: behind an ID3 tag, or as XML."""
+    target = write_video(tmp_path / "x.mp4")
+    hls = f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{target}\n#EXT-X-ENDLIST\n".encode()
+    concat = b"ffconcat version 1.0\nfile x.mp4\n"
+    dash = b'<?xml version="1.0"?>\n<MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period><AdaptationSet><Representation>'
+    tag = b"ID3\x04\0\0\0\0\0\0"
+    for options in ("", "rtsp_transport;tcp", "protocol_whitelist;file,http,tcp|format_whitelist;hls,concat"):
+        monkeypatch.setenv("OPENCV_FFMPEG_CAPTURE_OPTIONS", options)
+        assert len(list(iter_frames(str(target), 1))) == 1
+        for content in (tag + hls, tag + concat, dash):
+            (tmp_path / "list.mp4").write_bytes(content)
+            with raises(ImageMessage.UNREADABLE_VIDEO, ImageError):
+                list(iter_frames(str(tmp_path / "list.mp4"), 1))
+            assert estimate_num_frames(str(tmp_path / "list.mp4"), 1) == 0
+        for name, content in (("list.mp4", concat), ("list.m3u8", hls)):  # FFmpeg would open these two
+            (tmp_path / name).write_bytes(content)
+            assert estimate_num_frames(str(tmp_path / name), 1) == 0
 
 
 def test_frames_at_a_constant_rate_have_their_times(tmp_path):
